@@ -1,0 +1,42 @@
+"""Train, prune and understand what a frozen language model reads.
+
+The names below are imported when they are first used, so that `import softprune` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from softprune.backbone import load_backbone
+    from softprune.errors import SoftpruneError
+    from softprune.pruning.api import tune, xprompt
+    from softprune.pruning.ticket import Ticket
+    from softprune.tasks import load_task
+
+__version__ = "0.1.0"
+
+__all__ = ["SoftpruneError", "Ticket", "__version__", "load_backbone", "load_task", "tune", "xprompt"]
+
+_PUBLIC = {
+    "SoftpruneError": "softprune.errors:SoftpruneError",
+    "Ticket": "softprune.pruning.ticket:Ticket",
+    "load_backbone": "softprune.backbone:load_backbone",
+    "load_task": "softprune.tasks:load_task",
+    "tune": "softprune.pruning.api:tune",
+    "xprompt": "softprune.pruning.api:xprompt",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = _PUBLIC[name].partition(":")
+    value: object = getattr(importlib.import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(_PUBLIC))

@@ -1,0 +1,87 @@
+"""What differs between architectures, as data: where the output head is and what it does to its input.
+
+A family file asks for logits at a handful of positions, not at all of them, so it calls the frozen model's trunk
+and its head apart. `answer_logits` is the head; `verify_head` holds it against the model's own forward at load.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from softprune.errors import SoftpruneError
+
+# Relative; what bfloat16 may differ by between two orders of summation. An unknown scale or cap is far above it.
+HEAD_TOLERANCE = 0.05
+
+# Modules, in order, that turn a masked model's last hidden states into logits, by `config.model_type`.
+MASKED_HEADS: dict[str, tuple[str, ...]] = {
+    "albert": ("predictions",),
+    "bert": ("cls",),
+    "camembert": ("lm_head",),
+    "deberta-v2": ("cls",),
+    "distilbert": ("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),
+    "electra": ("generator_predictions", "generator_lm_head"),
+    "modernbert": ("head", "decoder"),
+    "mpnet": ("lm_head",),
+    "roberta": ("lm_head",),
+    "xlm-roberta": ("lm_head",),
+}
+
+# Encoders that stand alone under a class of their own (AutoModel would load the decoder with them).
+ENCODER_CLASSES: dict[str, str] = {"mt5": "MT5EncoderModel", "t5": "T5EncoderModel"}
+
+
+def masked_head(model: Any, hidden_MH: torch.Tensor) -> torch.Tensor:
+    """Logits `[M, V]` of a masked model at M positions.
+
+    Raises:
+        SoftpruneError: where the architecture's head is not in the table.
+    """
+    kind = model.config.model_type
+    if kind not in MASKED_HEADS:
+        raise SoftpruneError(
+            f"a masked model with a known head ({', '.join(sorted(MASKED_HEADS))})",
+            f'architecture "{kind}"',
+            "use one of these, or add its head to softprune/backbone/architectures.py",
+        )
+    logits = hidden_MH
+    for name in MASKED_HEADS[kind]:
+        logits = getattr(model, name)(logits)
+    return logits
+
+
+def answer_logits(model: Any, hidden_MH: torch.Tensor) -> torch.Tensor:
+    """Logits `[M, V]` of a causal or seq2seq model at M positions of its (decoder) trunk's last hidden states."""
+    config = model.config
+    if getattr(config, "scale_decoder_outputs", False):  # T5 1.0 and whatever else ties its embeddings
+        hidden_MH = hidden_MH * config.d_model**-0.5
+    logits: torch.Tensor = model.get_output_embeddings()(hidden_MH)
+    bias = getattr(model, "final_logits_bias", None)  # BART
+    if bias is not None:
+        logits = logits + bias
+    if getattr(config, "logit_scale", None):  # Cohere
+        logits = logits * config.logit_scale
+    if getattr(config, "logits_scaling", None):  # Granite
+        logits = logits / config.logits_scaling
+    if getattr(config, "final_logit_softcapping", None):  # Gemma 2
+        logits = torch.tanh(logits / config.final_logit_softcapping) * config.final_logit_softcapping
+    return logits
+
+
+def verify_head(ours: torch.Tensor, theirs: torch.Tensor, architecture: str) -> None:
+    """Hold our head's logits against the model's own.
+
+    Raises:
+        SoftpruneError: when they differ by more than rounding: the architecture does something to its logits that
+            `answer_logits` doesn't know.
+    """
+    ours, theirs = ours.float(), theirs.float()
+    difference = (ours - theirs).abs().max()
+    if difference > HEAD_TOLERANCE * theirs.abs().max().clamp(min=1e-6):
+        raise SoftpruneError(
+            "an architecture whose logits are its output embeddings of its last hidden states",
+            f'"{architecture}", whose own logits differ from that by {difference.item():.3g}',
+            "add what it does to softprune/backbone/architectures.py, or use another backbone",
+        )

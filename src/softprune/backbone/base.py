@@ -1,0 +1,228 @@
+"""The frozen backbone: what all families share.
+
+A family implements one thing, `answer_sums`: the log-probability of every candidate answer, given prompts in front of
+the inputs. Losses, predictions, importance and search are made of it.
+
+Rows: a call takes prompts `[R, P, H]` and a batch of B examples. R = K x B is *crossed* (row k * B + b is prompt k on
+example b), R = B is *paired* (a prompt per example). Inputs are padded on the right only, so positions are the running
+count of real tokens in every architecture.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+
+from softprune.backbone.batching import collate
+from softprune.backbone.encode import Tokenising, encode
+from softprune.errors import SoftpruneError
+from softprune.types import Batch, Encoded, Example
+
+LOSSES = ("likelihood", "rank")
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneInfo:
+    """Facts about a loaded backbone, as run.json holds them.
+
+    Attributes:
+        name: what the user typed.
+        family: seq2seq, causal, masked or sentence.
+        fingerprint: short hash of the configuration and of a sample of the weights.
+        dtype, device: of the weights.
+        hidden: H, the size of its input embeddings.
+        parameters: number of frozen weights.
+        positions: longest sequence that it reads, None where nothing limits it.
+    """
+
+    name: str
+    family: str
+    fingerprint: str
+    dtype: str
+    device: str
+    hidden: int
+    parameters: int
+    positions: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Combined:
+    """Prompt and input as one sequence.
+
+    Attributes:
+        embeds_RLH: `[R, P + N, H]` in the model's dtype.
+        mask_RL: `[R, P + N]` long, 1 where real.
+    """
+
+    embeds_RLH: torch.Tensor
+    mask_RL: torch.Tensor
+
+
+def tile(tensor: torch.Tensor, rows: int) -> torch.Tensor:
+    """Repeat a batch's `[B, ...]` tensor to `[R, ...]`, prompt-major (row k * B + b)."""
+    times = rows // tensor.shape[0]
+    return tensor if times == 1 else tensor.repeat(times, *[1] * (tensor.dim() - 1))
+
+
+def token_log_probs(logits_MV: torch.Tensor, targets_M: torch.Tensor) -> torch.Tensor:
+    """`log p(target)` at M positions, in float32 at least."""
+    wide = logits_MV.double() if logits_MV.dtype == torch.float64 else logits_MV.float()
+    return -F.cross_entropy(wide, targets_M, reduction="none")
+
+
+class Backbone(ABC):
+    """A frozen model of one family with its tokenizer. Nothing in here is ever trained.
+
+    Args:
+        model: the Hugging Face model, on its device, in its dtype.
+        tokenizer: its tokenizer.
+        info: facts about it.
+    """
+
+    family: ClassVar[str]
+    default_loss: ClassVar[str]
+    leading: ClassVar[int] = 0
+    """Tokens of the input that stay in front of the prompt (CLS in BERT-like encoders)."""
+
+    def __init__(self, model: Any, tokenizer: Any, info: BackboneInfo) -> None:
+        model.requires_grad_(False)
+        model.eval()
+        self.model, self.tokenizer, self.info = model, tokenizer, info
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go."""
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the frozen weights; prompts stay float32 (float64 under a float64 model)."""
+        return self.model.get_input_embeddings().weight.dtype
+
+    @property
+    def prompt_dtype(self) -> torch.dtype:
+        """Of prompts, importance and optimiser states."""
+        return torch.float64 if self.dtype == torch.float64 else torch.float32
+
+    def embeddings_VH(self) -> torch.Tensor:
+        """Input embeddings as the model reads them (BART scales its own), `[V, H]` in the prompts' dtype."""
+        table = self.model.get_input_embeddings()
+        ids = torch.arange(table.weight.shape[0], device=self.device)
+        with torch.no_grad():
+            return table(ids).to(self.prompt_dtype)
+
+    # --- from text to batches ---
+
+    @abstractmethod
+    def tokenising(self) -> Tokenising:
+        """How texts and answers become ids."""
+
+    def encode(self, examples: Sequence[Example], max_length: int, max_answer_length: int) -> list[Encoded]:
+        """Token ids of the examples; see `softprune.backbone.encode.encode`."""
+        return encode(self.tokenising(), examples, max_length, max_answer_length)
+
+    def batch(self, examples: Sequence[Encoded]) -> Batch:
+        """Padded tensors on the backbone's device."""
+        return collate(examples, int(self.tokenizer.pad_token_id or 0), self.device)
+
+    # --- forward ---
+
+    @abstractmethod
+    def answer_sums(self, prompts_RPH: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Log-probability of each answer (summed over its tokens), `[R, A]`; -inf where an answer doesn't exist.
+
+        Args:
+            prompts_RPH: one prompt a row, R a multiple of B; P may be 0.
+            batch: B examples.
+        """
+
+    def combine(self, prompts_RPH: torch.Tensor, ids_BN: torch.Tensor, mask_BN: torch.Tensor) -> Combined:
+        """Put the prompts in front of the inputs' embeddings, behind the `leading` tokens."""
+        rows, length = prompts_RPH.shape[:2]
+        inputs_RNH = tile(self.model.get_input_embeddings()(ids_BN), rows)
+        mask_RN = tile(mask_BN, rows)
+        at = self.leading
+        prompts = prompts_RPH.to(inputs_RNH.dtype)
+        return Combined(
+            torch.cat([inputs_RNH[:, :at], prompts, inputs_RNH[:, at:]], dim=1),
+            torch.cat([mask_RN[:, :at], mask_RN.new_ones(rows, length), mask_RN[:, at:]], dim=1),
+        )
+
+    def row_scores(self, prompts_RPH: torch.Tensor, batch: Batch, score: str) -> torch.Tensor:
+        """Answer scores `[R, A]`: `sum` of token log-probabilities, or their `mean` over the answer's tokens."""
+        sums_RA = self.answer_sums(prompts_RPH, batch)
+        if score == "sum":
+            return sums_RA
+        counts_BA = batch.answer_mask.sum(-1).clamp(min=1)
+        return sums_RA / tile(counts_BA, sums_RA.shape[0])
+
+    def row_losses(self, prompts_RPH: torch.Tensor, batch: Batch, loss: str, score: str) -> torch.Tensor:
+        """Loss of each row, `[R]`.
+
+        `likelihood`: minus the mean log-probability of the gold answer's tokens (equation 1). `rank`: cross-entropy
+        of the gold answer over the A answer scores.
+        """
+        rows = prompts_RPH.shape[0]
+        if loss == "likelihood":
+            return -self.row_scores(prompts_RPH, gold_only(batch), "mean")[:, 0]
+        scores_RA = self.row_scores(prompts_RPH, batch, score)
+        return F.cross_entropy(scores_RA, tile(batch.gold, rows), reduction="none")
+
+    def losses(self, prompts_KPH: torch.Tensor, batch: Batch, loss: str, score: str) -> torch.Tensor:
+        """Loss of every prompt on every example, `[K, B]`."""
+        return self.row_losses(crossed(prompts_KPH, len(batch)), batch, loss, score).view(-1, len(batch))
+
+    def scores(self, prompts_KPH: torch.Tensor, batch: Batch, score: str) -> torch.Tensor:
+        """Answer scores of every prompt on every example, `[K, B, A]`."""
+        rows_RA = self.row_scores(crossed(prompts_KPH, len(batch)), batch, score)
+        return rows_RA.view(prompts_KPH.shape[0], len(batch), -1)
+
+    def generate(self, prompt_PH: torch.Tensor, batch: Batch, max_new_tokens: int) -> list[str]:
+        """Greedy continuation of each example as text.
+
+        Raises:
+            SoftpruneError: for families that don't generate.
+        """
+        raise SoftpruneError(
+            "a family that generates (seq2seq or causal) for task.match=generate",
+            f"a {self.family} backbone",
+            "use task.match=score",
+        )
+
+    def check_loss(self, loss: str) -> str:
+        """The loss to use: the family's own for "auto".
+
+        Raises:
+            SoftpruneError: for a loss that this family doesn't define.
+        """
+        return self.default_loss if loss == "auto" else loss
+
+
+def crossed(prompts_KPH: torch.Tensor, size: int) -> torch.Tensor:
+    """Every prompt for every example: `[K, P, H]` to `[K * B, P, H]`, prompt-major."""
+    return prompts_KPH.repeat_interleave(size, dim=0)
+
+
+def gold_only(batch: Batch) -> Batch:
+    """The batch with the right answer as its only one, its padding trimmed."""
+    at = torch.arange(len(batch), device=batch.gold.device)
+    mask_BT = batch.answer_mask[at, batch.gold]
+    longest = int(mask_BT.sum(-1).max())
+    return replace(
+        batch,
+        answer_ids=batch.answer_ids[at, batch.gold][:, None, :longest],
+        answer_mask=mask_BT[:, None, :longest],
+        gold=torch.zeros_like(batch.gold),
+    )
+
+
+def scatter_sums(values_M: torch.Tensor, mask_RAT: torch.Tensor) -> torch.Tensor:
+    """Sum per answer the M values that belong to its real tokens: `[R, A]`, -inf where an answer has no token."""
+    wide = values_M.new_zeros(mask_RAT.shape).masked_scatter(mask_RAT, values_M)
+    sums_RA = wide.sum(-1)
+    return sums_RA.masked_fill(~mask_RAT.any(-1), float("-inf"))

@@ -1,0 +1,143 @@
+"""From a filled template to token ids. Truncation shortens shortenable segments only, and what it cut is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from softprune.errors import SoftpruneError
+from softprune.types import Encoded, Example, Segment
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenising:
+    """How one backbone turns text into ids.
+
+    Attributes:
+        tokenizer: the Hugging Face tokenizer.
+        slot_token: what stands at the answer slot in the input (a masked model's mask token), "" for nothing.
+        answer_ids: scored token ids of one answer.
+    """
+
+    tokenizer: Any
+    slot_token: str
+    answer_ids: Callable[[str], tuple[int, ...]]
+
+
+def encode(
+    how: Tokenising, examples: Sequence[Example], max_length: int, max_answer_length: int
+) -> list[Encoded]:
+    """Token ids of many examples, tokenised together.
+
+    Args:
+        how: the backbone's way of tokenising.
+        examples: what to encode.
+        max_length: input tokens at most, special tokens included, prompt excluded.
+        max_answer_length: tokens of an answer at most.
+
+    Raises:
+        SoftpruneError: when an answer is longer than `max_answer_length`, or when a text doesn't fit although
+            everything shortenable was cut.
+    """
+    if not examples:
+        return []
+    answers = {text: how.answer_ids(text) for example in examples for text in example.answers}
+    _check_answers(answers, max_answer_length)
+    rendered = [_render(example.segments, how.slot_token) for example in examples]
+    all_ids: list[list[int]] = how.tokenizer(rendered)["input_ids"]
+    encoded = []
+    for example, ids in zip(examples, all_ids, strict=True):
+        length = len(ids)
+        if length > max_length:
+            ids = _shortened(how, example, max_length)
+        encoded.append(
+            Encoded(
+                input_ids=tuple(ids),
+                slot=_slot(how, ids, example),
+                answer_ids=tuple(answers[text] for text in example.answers),
+                gold=example.gold,
+                cut=length - len(ids),
+            )
+        )
+    return encoded
+
+
+def continuation_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
+    """Ids of `text` as it continues a sentence: after a space, without special tokens.
+
+    Byte-level vocabularies mark the space in the token, sentence pieces add a mark of their own, word pieces do
+    neither; the ids behind a fixed first word serve all three.
+    """
+    first = tokenizer("a", add_special_tokens=False)["input_ids"]
+    both = tokenizer(f"a {text}", add_special_tokens=False)["input_ids"]
+    if both[: len(first)] != first:
+        raise SoftpruneError(
+            "a tokenizer that keeps a word's ids when another word follows",
+            f'different ids for "a" before "{text}"',
+            "choose another answer word or backbone",
+        )
+    return tuple(both[len(first) :])
+
+
+def _render(segments: Sequence[Segment], slot_token: str) -> str:
+    return "".join(slot_token if s.answer_slot else s.text for s in segments).strip()
+
+
+def _check_answers(answers: dict[str, tuple[int, ...]], limit: int) -> None:
+    for text, ids in answers.items():
+        if not ids:
+            raise SoftpruneError("answers of at least one token", f'"{text}", which has none', "reword it")
+        if len(ids) > limit:
+            raise SoftpruneError(
+                f"answers of at most {limit} tokens (task.max_answer_length)",
+                f'{len(ids)} tokens in "{text[:80]}"',
+                f"set task.max_answer_length={len(ids)} or shorten the answer",
+            )
+
+
+def _slot(how: Tokenising, ids: Sequence[int], example: Example) -> int:
+    if not how.slot_token:
+        return -1
+    places = [i for i, token in enumerate(ids) if token == how.tokenizer.mask_token_id]
+    if len(places) != 1:
+        raise SoftpruneError(
+            "exactly one answer slot in the filled template",
+            f"{len(places)} mask tokens in example {example.id}",
+            "put {mask} once into the template, and no mask token into the text",
+        )
+    return places[0]
+
+
+def _shortened(how: Tokenising, example: Example, max_length: int) -> list[int]:
+    """Ids of the example with its longest shortenable segment cut at the end, again until it fits."""
+    segments = list(example.segments)
+    while True:
+        ids: list[int] = how.tokenizer(_render(segments, how.slot_token))["input_ids"]
+        over = len(ids) - max_length
+        if over <= 0:
+            return ids
+        lengths = {
+            i: len(how.tokenizer(s.text, add_special_tokens=False)["input_ids"])
+            for i, s in enumerate(segments)
+            if s.shortenable and s.text
+        }
+        if not lengths:
+            raise SoftpruneError(
+                f"texts that fit into {max_length} tokens once their shortenable fields are cut",
+                f"{len(ids)} tokens left in example {example.id}",
+                "raise task.max_length, or mark more fields as shortenable in the task",
+            )
+        longest = max(lengths, key=lambda i: (lengths[i], -i))
+        text = _cut_end(how.tokenizer, segments[longest].text, min(over, lengths[longest]))
+        segments[longest] = replace(segments[longest], text=text)
+
+
+def _cut_end(tokenizer: Any, text: str, tokens: int) -> str:
+    """`text` without its last `tokens` tokens (always at least one character shorter)."""
+    if tokenizer.is_fast:
+        offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        return text[: min(offsets[-tokens][0], len(text) - 1)].rstrip()
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"][:-tokens]
+    kept: str = tokenizer.decode(ids)
+    return kept if len(kept) < len(text) else text[: max(0, len(text) - tokens)]

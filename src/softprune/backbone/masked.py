@@ -1,0 +1,82 @@
+"""Masked language models: BERT, RoBERTa and their kin. The answer stands at the mask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from softprune.backbone.architectures import masked_head, verify_head
+from softprune.backbone.base import Backbone, BackboneInfo, tile, token_log_probs
+from softprune.backbone.encode import Tokenising, continuation_ids
+from softprune.types import Batch
+
+
+class MaskedBackbone(Backbone):
+    """A masked model: an answer of n tokens is read at n mask tokens, all scored in one forward.
+
+    Answers of equal length read the same input, so a call costs one forward per distinct length.
+    """
+
+    family = "masked"
+    default_loss = "rank"
+    leading = 1
+
+    def __init__(self, model: Any, tokenizer: Any, info: BackboneInfo) -> None:
+        super().__init__(model, tokenizer, info)
+        self._verify()
+
+    def tokenising(self) -> Tokenising:
+        """One mask token holds the answer's place; the forward widens it to the answer's length."""
+        return Tokenising(
+            self.tokenizer,
+            self.tokenizer.mask_token,
+            lambda text: continuation_ids(self.tokenizer, text),
+        )
+
+    def answer_sums(self, prompts_RPH: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Sum of the log-probabilities of an answer's tokens, each at its own mask."""
+        rows = prompts_RPH.shape[0]
+        counts_BA = batch.answer_mask.sum(-1)
+        sums_RA = torch.full(
+            (rows, counts_BA.shape[1]), float("-inf"), dtype=self.prompt_dtype, device=self.device
+        )
+        for length in sorted({int(n) for n in counts_BA.unique()} - {0}):
+            hidden_RTH = self._at_masks(prompts_RPH, batch, length)
+            row, answer = torch.nonzero(tile(counts_BA, rows) == length, as_tuple=True)
+            targets_MT = tile(batch.answer_ids, rows)[row, answer, :length]
+            logits = masked_head(self.model, hidden_RTH)
+            values = token_log_probs(logits[row].flatten(0, 1), targets_MT.flatten())
+            sums_RA = sums_RA.index_put((row, answer), values.view(-1, length).sum(1).to(sums_RA.dtype))
+        return sums_RA
+
+    def _at_masks(self, prompts_RPH: torch.Tensor, batch: Batch, length: int) -> torch.Tensor:
+        """Last hidden states at the `length` masks of each row, `[R, length, H]`."""
+        rows, prompt_length = prompts_RPH.shape[:2]
+        ids, mask = widen(batch, length, int(self.tokenizer.mask_token_id))
+        combined = self.combine(prompts_RPH, ids, mask)
+        hidden = self.model.base_model(
+            inputs_embeds=combined.embeds_RLH, attention_mask=combined.mask_RL
+        ).last_hidden_state
+        first_R = tile(batch.slot, rows) + prompt_length
+        at_RT = first_R[:, None] + torch.arange(length, device=hidden.device)
+        return hidden.gather(1, at_RT[..., None].expand(-1, -1, hidden.shape[2]))
+
+    @torch.no_grad()
+    def _verify(self) -> None:
+        ids = torch.tensor([[3, 5]], device=self.device)
+        theirs = self.model(input_ids=ids).logits[0]
+        hidden = self.model.base_model(input_ids=ids).last_hidden_state[0]
+        verify_head(masked_head(self.model, hidden), theirs, self.model.config.model_type)
+
+
+def widen(batch: Batch, length: int, mask_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Replace each row's answer slot by `length` mask tokens: ids and mask `[B, N + length - 1]`."""
+    extra = length - 1
+    width = batch.input_ids.shape[1] + extra
+    column = torch.arange(width, device=batch.input_ids.device).expand(len(batch), -1)
+    slot = batch.slot[:, None]
+    source = torch.where(column <= slot, column, torch.maximum(column - extra, slot))
+    ids = batch.input_ids.gather(1, source)
+    inside = (column >= slot) & (column <= slot + extra)
+    return ids.masked_fill(inside, mask_id), batch.input_mask.gather(1, source)

@@ -1,0 +1,98 @@
+"""Sentence encoders: all-MiniLM and its kin. Answers are texts too, scored by cosine to the input's embedding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from softprune.backbone.base import Backbone, BackboneInfo, tile
+from softprune.backbone.encode import Tokenising
+from softprune.backbone.pooling import Head
+from softprune.errors import SoftpruneError
+from softprune.types import Batch
+
+TEMPERATURE = 0.05
+
+
+class SentenceBackbone(Backbone):
+    """An embedding encoder. Answer embeddings carry no prompt; each is computed once and kept.
+
+    Args:
+        model: the encoder.
+        tokenizer: its tokenizer.
+        info: facts about it.
+        head: what follows the encoder (pooling, dense layers, normalisation), on the model's device.
+    """
+
+    family = "sentence"
+    default_loss = "rank"
+
+    def __init__(self, model: Any, tokenizer: Any, info: BackboneInfo, head: Head) -> None:
+        super().__init__(model, tokenizer, info)
+        self.head = head.requires_grad_(False).eval()
+        self._answers: dict[tuple[int, ...], torch.Tensor] = {}
+        self.leading = 1 if self._opens_with_special() else 0  # type: ignore[misc]
+
+    def tokenising(self) -> Tokenising:
+        """Nothing stands at the answer slot; an answer is tokenised as a text of its own."""
+        return Tokenising(self.tokenizer, "", lambda text: tuple(self.tokenizer(text)["input_ids"]))
+
+    def embed(self, prompts_RPH: torch.Tensor, ids_BN: torch.Tensor, mask_BN: torch.Tensor) -> torch.Tensor:
+        """Sentence embeddings `[R, D]` of the inputs behind the prompts; pooling reads prompt and text alike."""
+        combined = self.combine(prompts_RPH, ids_BN, mask_BN)
+        hidden = self.model(
+            inputs_embeds=combined.embeds_RLH, attention_mask=combined.mask_RL
+        ).last_hidden_state
+        embedding: torch.Tensor = self.head(hidden, combined.mask_RL)
+        return embedding
+
+    def answer_sums(self, prompts_RPH: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Log-softmax over the answers of cosine / 0.05."""
+        rows = prompts_RPH.shape[0]
+        texts_RD = self.embed(prompts_RPH, batch.input_ids, batch.input_mask)
+        answers_RAD = tile(self._answer_embeddings(batch), rows)
+        cosine_RA = F.cosine_similarity(texts_RD[:, None].to(answers_RAD.dtype), answers_RAD, dim=-1)
+        exists_RA = tile(batch.answer_mask.any(-1), rows)
+        logits_RA = (cosine_RA / TEMPERATURE).masked_fill(~exists_RA, float("-inf"))
+        return F.log_softmax(logits_RA, dim=-1)
+
+    def row_scores(self, prompts_RPH: torch.Tensor, batch: Batch, score: str) -> torch.Tensor:
+        """Cosines have no tokens to average over: `sum` and `mean` are the same."""
+        return self.answer_sums(prompts_RPH, batch)
+
+    def check_loss(self, loss: str) -> str:
+        """Only `rank` is defined: a cosine is no likelihood of tokens."""
+        if loss == "likelihood":
+            raise SoftpruneError(
+                "tuning.loss of rank (or auto) for a sentence backbone",
+                "likelihood",
+                "set tuning.loss=rank: cosines are no token likelihoods",
+            )
+        return self.default_loss
+
+    @torch.no_grad()
+    def _answer_embeddings(self, batch: Batch) -> torch.Tensor:
+        """`[B, A, D]` in the prompts' dtype; zeros where an answer doesn't exist."""
+        keys = [
+            [
+                tuple(ids[:n]) if (n := sum(mask)) else ()
+                for ids, mask in zip(row_ids, row_mask, strict=True)
+            ]
+            for row_ids, row_mask in zip(batch.answer_ids.tolist(), batch.answer_mask.tolist(), strict=True)
+        ]
+        for ids in sorted({key for row in keys for key in row if key} - self._answers.keys()):
+            self._answers[ids] = self._embed_answer(ids)
+        size = next(iter(self._answers.values())).shape[0]
+        nothing = torch.zeros(size, dtype=self.prompt_dtype, device=self.device)
+        return torch.stack([torch.stack([self._answers.get(key, nothing) for key in row]) for row in keys])
+
+    def _embed_answer(self, ids: tuple[int, ...]) -> torch.Tensor:
+        tokens = torch.tensor([ids], device=self.device)
+        nothing = torch.zeros(1, 0, self.info.hidden, device=self.device)
+        return self.embed(nothing, tokens, torch.ones_like(tokens))[0].to(self.prompt_dtype)
+
+    def _opens_with_special(self) -> bool:
+        ids = self.tokenizer("a")["input_ids"]
+        return ids[0] in self.tokenizer.all_special_ids

@@ -1,0 +1,107 @@
+"""Encoder-decoder backbones: T5, mT5, BART. The prompt goes to the encoder, the answer is what the decoder says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers.modeling_outputs import BaseModelOutput
+
+from softprune.backbone.architectures import answer_logits, verify_head
+from softprune.backbone.base import Backbone, BackboneInfo, scatter_sums, tile, token_log_probs
+from softprune.backbone.encode import Tokenising
+from softprune.types import Batch
+
+
+class Seq2SeqBackbone(Backbone):
+    """An encoder-decoder model; answers are scored with their end-of-sequence token."""
+
+    family = "seq2seq"
+    default_loss = "likelihood"
+
+    def __init__(self, model: Any, tokenizer: Any, info: BackboneInfo) -> None:
+        super().__init__(model, tokenizer, info)
+        self._start = self._decoder_start()
+        self._verify()
+
+    def tokenising(self) -> Tokenising:
+        """Nothing stands at the answer slot; an answer is what the tokenizer makes of a target text."""
+        return Tokenising(self.tokenizer, "", self._answer_ids)
+
+    def answer_sums(self, prompts_RPH: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Encode each row once, then decode all of its answers against that encoding."""
+        rows = prompts_RPH.shape[0]
+        encoded = self.combine(prompts_RPH, batch.input_ids, batch.input_mask)
+        memory_RLH = self.model.get_encoder()(
+            inputs_embeds=encoded.embeds_RLH, attention_mask=encoded.mask_RL
+        ).last_hidden_state
+        answers = batch.answer_ids.shape[1]
+        ids_RAT, mask_RAT = tile(batch.answer_ids, rows), tile(batch.answer_mask, rows)
+        hidden = self._decode(
+            self._decoder_inputs(ids_RAT.flatten(0, 1)),
+            memory_RLH.repeat_interleave(answers, dim=0),
+            encoded.mask_RL.repeat_interleave(answers, dim=0),
+        )
+        predicted = hidden[:, len(self._start) - 1 :].unflatten(0, (rows, answers))
+        logits_MV = answer_logits(self.model, predicted[mask_RAT])
+        return scatter_sums(token_log_probs(logits_MV, ids_RAT[mask_RAT]), mask_RAT)
+
+    def generate(self, prompt_PH: torch.Tensor, batch: Batch, max_new_tokens: int) -> list[str]:
+        """Greedy decoding with transformers' own generation."""
+        with torch.no_grad():
+            prompts = prompt_PH.expand(len(batch), *prompt_PH.shape)
+            encoded = self.combine(prompts, batch.input_ids, batch.input_mask)
+            memory = self.model.get_encoder()(
+                inputs_embeds=encoded.embeds_RLH, attention_mask=encoded.mask_RL
+            ).last_hidden_state
+            tokens = self.model.generate(
+                encoder_outputs=BaseModelOutput(last_hidden_state=memory),
+                attention_mask=encoded.mask_RL,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                num_beams=1,
+            )
+        texts: list[str] = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+    def _decode(self, ids: torch.Tensor, memory: torch.Tensor, memory_mask: torch.Tensor) -> torch.Tensor:
+        hidden: torch.Tensor = self.model.get_decoder()(
+            input_ids=ids,
+            encoder_hidden_states=memory,
+            encoder_attention_mask=memory_mask,
+            use_cache=False,
+        ).last_hidden_state
+        return hidden
+
+    def _decoder_inputs(self, ids_MT: torch.Tensor) -> torch.Tensor:
+        """Start tokens, then the answer shifted right by one. Causal attention makes right padding harmless."""
+        start = torch.tensor(self._start, device=ids_MT.device).expand(ids_MT.shape[0], -1)
+        return torch.cat([start, ids_MT[:, :-1]], dim=1)
+
+    def _target(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text_target=text)["input_ids"]
+        return ids
+
+    def _decoder_start(self) -> list[int]:
+        """What the decoder is given: its start token and whatever special tokens the tokenizer puts before a target.
+
+        BART's targets open with `<s>`, which is no part of the answer.
+        """
+        special = set(self.tokenizer.all_special_ids)
+        lead = []
+        for token in self._target("a"):
+            if token not in special:
+                break
+            lead.append(token)
+        return [int(self.model.config.decoder_start_token_id), *lead]
+
+    def _answer_ids(self, text: str) -> tuple[int, ...]:
+        return tuple(self._target(text)[len(self._start) - 1 :])
+
+    @torch.no_grad()
+    def _verify(self) -> None:
+        ids = torch.tensor([[3, 5]], device=self.device)
+        theirs = self.model(input_ids=ids, decoder_input_ids=ids, use_cache=False).logits[0]
+        memory = self.model.get_encoder()(input_ids=ids).last_hidden_state
+        ours = answer_logits(self.model, self._decode(ids, memory, torch.ones_like(ids))[0])
+        verify_head(ours, theirs, self.model.config.model_type)

@@ -1,0 +1,74 @@
+"""K masked prompts side by side: what is trained, and what the backbone reads of it.
+
+Producing prompts, masking them and combining them with inputs are three things: initialise.py produces, this file
+masks, the backbone combines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from softprune.types import Mask, PromptState
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How surviving values become the sequence that the backbone reads.
+
+    Attributes:
+        elements_KPH: 1 where a dimension survives, in the prompts' dtype.
+        kept_KQ: under `drop`, indices of each candidate's surviving tokens (all have Q of them); under `zero`, None.
+    """
+
+    elements_KPH: torch.Tensor
+    kept_KQ: torch.Tensor | None
+
+    def __call__(self, vectors_KPH: torch.Tensor) -> torch.Tensor:
+        """Masked prompts `[K, Q, H]` (equations 2 and 4); differentiable."""
+        masked = vectors_KPH * self.elements_KPH
+        if self.kept_KQ is None:
+            return masked
+        return masked.gather(1, self.kept_KQ[..., None].expand(-1, -1, masked.shape[2]))
+
+    def subset(self, indices: Sequence[int]) -> Reading:
+        """The reading of some of the candidates."""
+        chosen = list(indices)
+        return Reading(self.elements_KPH[chosen], None if self.kept_KQ is None else self.kept_KQ[chosen])
+
+
+def reading(masks: Sequence[Mask], hidden: int, removal: str, like: torch.Tensor) -> Reading:
+    """The reading of K masks.
+
+    Args:
+        masks: K masks over the same P and S; under `drop`, with equally many surviving tokens.
+        hidden: H.
+        removal: `zero` keeps a pruned token's position, `drop` takes it out of the sequence.
+        like: a tensor of the wanted dtype and device.
+    """
+    elements = torch.stack([mask.elements_PH(hidden) for mask in masks]).to(like)
+    if removal == "zero":
+        return Reading(elements, None)
+    counts = {mask.tokens for mask in masks}
+    if len(counts) != 1:
+        raise ValueError(f"prompts read together under drop need equally many tokens, not {sorted(counts)}")
+    kept = torch.stack([mask.token_P.nonzero()[:, 0] for mask in masks]).to(like.device)
+    return Reading(elements, kept)
+
+
+def full_mask(tokens: int, pieces: int) -> Mask:
+    """The mask that prunes nothing."""
+    return Mask(torch.ones(tokens, dtype=torch.bool), torch.ones(tokens, pieces, dtype=torch.bool))
+
+
+def masked_state(vectors_PH: torch.Tensor, mask: Mask) -> PromptState:
+    """A prompt with everything pruned set to exactly zero."""
+    elements = mask.elements_PH(vectors_PH.shape[1]).to(vectors_PH.device)
+    return PromptState(torch.where(elements, vectors_PH, torch.zeros_like(vectors_PH)), mask)
+
+
+def read_one(state: PromptState, removal: str) -> torch.Tensor:
+    """What the backbone reads of one prompt, `[Q, H]`."""
+    return reading([state.mask], state.vectors_PH.shape[1], removal, state.vectors_PH)(state.vectors_PH[None])[0]

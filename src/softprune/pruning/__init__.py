@@ -1,0 +1,1 @@
+"""XPrompt: importance, masks, rewinding, search, and the honest comparison."""

@@ -1,0 +1,220 @@
+"""Run a recipe from beginning to end, from the command line or from Python."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from softprune.errors import SoftpruneError
+from softprune.pruning.comparison import report_tuned, report_xprompt, train_rivals
+from softprune.pruning.ticket import Ticket, TicketInfo
+from softprune.pruning.xprompt import Pruned, xprompt as find_ticket
+from softprune.recipe import Recipe
+from softprune.runs.store import RunFolder
+from softprune.tuning.display import Display, Silence, Together, Trackers
+from softprune.tuning.loop import Watch
+from softprune.tuning.setup import Workspace, prepare
+from softprune.tuning.stages import Fitted, tune as tune_prompt
+
+Finish = Callable[[Path], object]
+
+
+def execute(
+    recipe: Recipe,
+    out: Path,
+    command: str,
+    recipe_text: str,
+    *,
+    finish: Finish | None = None,
+    console: Console | None = None,
+) -> None:
+    """Run a recipe into a folder, or take up a run that was cut off there; a complete one is left as it is.
+
+    Args:
+        recipe: validated settings.
+        out: the run folder.
+        command: what the user typed, for run.json.
+        recipe_text: the recipe as it was given.
+        finish: called with the folder before the run is marked complete (the command line writes the report).
+        console: where progress is shown; None for silence.
+
+    Raises:
+        SoftpruneError: for anything that a user can mend. The run is marked failed and can be taken up again.
+    """
+    run = RunFolder.open(
+        out, recipe_text=recipe_text, resolved=recipe.resolved(), kind=recipe.kind, command=command
+    )
+    try:
+        if run.is_complete:
+            return
+        try:
+            _run(recipe, run, console)
+            if finish is not None:
+                with run.phase("write"):
+                    finish(run.path)
+            run.complete()
+        except torch.OutOfMemoryError as error:
+            raise SoftpruneError(
+                "room for a batch", "out of memory", "lower search.group, tuning.batch_size or tuning.eval_rows"
+            ) from error
+    except Exception as error:
+        run.fail(str(error))
+        raise
+    finally:
+        run.close()
+
+
+def tune(recipe: Recipe, out: str | Path, **options: Any) -> Path:
+    """Prompt tuning from Python; the run folder."""
+    return _from_python(recipe.model_copy(update={"kind": "tune"}), out, **options)
+
+
+def xprompt(recipe: Recipe, out: str | Path, **options: Any) -> Path:
+    """XPrompt from Python; the run folder."""
+    return _from_python(recipe.model_copy(update={"kind": "xprompt"}), out, **options)
+
+
+def _from_python(recipe: Recipe, out: str | Path, console: Console | None = None) -> Path:
+    folder = Path(out)
+    execute(recipe, folder, "python", recipe.dump(), console=console)
+    return folder
+
+
+def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
+    begun = time.perf_counter()
+    before = float(run.info["cost"].get("seconds") or 0.0)
+    with _watch(recipe, run, console) as watch:
+        workspace = prepare(recipe, run, watch)
+        if recipe.kind == "tune":
+            tuned = tune_prompt(workspace)
+            _write_prompts(workspace, {"tuned": tuned})
+            report_tuned(workspace, tuned)
+        else:
+            pruned = find_ticket(workspace)
+            rivals = train_rivals(workspace, pruned)
+            with run.phase("ticket"):
+                _write_prompts(workspace, {"tuned": pruned.tuned, "control": rivals.control})
+                _write_importance(workspace, pruned)
+                _write_ticket(workspace, pruned)
+            report_xprompt(workspace, pruned, rivals)
+    _record_cost(workspace, before + time.perf_counter() - begun)
+
+
+class _watch:  # noqa: N801 - used as a context manager, like a function
+    """Who watches: the live display, and the recipe's trackers, which are closed at the end."""
+
+    def __init__(self, recipe: Recipe, run: RunFolder, console: Console | None) -> None:
+        watches: list[Watch] = [Silence() if console is None else Display(console)]
+        self._trackers: Trackers | None = None
+        if recipe.tuning.trackers:
+            self._trackers = Trackers(recipe.tuning.trackers, run.path / "trackers", recipe.resolved())
+            watches.append(self._trackers)
+        self._watch = Together(watches)
+
+    def __enter__(self) -> Together:
+        return self._watch
+
+    def __exit__(self, *_: object) -> None:
+        if self._trackers is not None:
+            self._trackers.close()
+
+
+def _write_prompts(workspace: Workspace, prompts: dict[str, Fitted]) -> None:
+    for name, fitted in prompts.items():
+        metadata = {"backbone": workspace.backbone.info.name, "fingerprint": workspace.backbone.info.fingerprint}
+        workspace.run.write_tensors(
+            f"prompts/{name}.safetensors", {"vectors_PH": fitted.state.vectors_PH}, metadata
+        )
+
+
+def _write_importance(workspace: Workspace, pruned: Pruned) -> None:
+    found = pruned.importance
+    ratio = found.token_over_piece
+    workspace.run.record(
+        importance={"method": found.method, "examples": found.examples, "token_over_piece": ratio}
+    )
+    if found.vanishes and found.method == "paper":
+        note = (
+            f"token importance nearly vanishes ({ratio:.1e} of the piece scores): the model normalises its input "
+            f"embeddings; pruning.importance=leave_one_out measures what equation 3 can't"
+        )
+        known: Sequence[str] = workspace.run.info.get("notes") or []
+        workspace.run.record(notes=[*known, note] if note not in known else list(known))
+    workspace.run.write_tensors(
+        "importance.safetensors",
+        {
+            "token_P": found.token_P,
+            "piece_PS": found.piece_PS,
+            "winner_piece_PS": pruned.winner_importance_PS,
+        },
+        {"method": found.method, "examples": str(found.examples)},
+    )
+
+
+def _write_ticket(workspace: Workspace, pruned: Pruned) -> None:
+    trial, recipe, info = pruned.winner, workspace.recipe, workspace.backbone.info
+    assert trial.fitted is not None
+    mask, candidate = trial.mask, trial.candidate
+    ticket = Ticket(
+        trial.fitted.state,
+        TicketInfo(
+            backbone=info.name,
+            family=info.family,
+            fingerprint=info.fingerprint,
+            task=workspace.task.id,
+            task_version=str(workspace.task.version),
+            removal=recipe.pruning.removal,
+            score=workspace.scoring.score,
+            token_ratio=candidate.token_ratio,
+            piece_ratio=candidate.piece_ratio,
+            prompt_tokens=recipe.prompt.tokens,
+            pieces_per_token=recipe.prompt.pieces,
+            hidden=info.hidden,
+            tokens=mask.tokens,
+            pieces=mask.pieces,
+            parameters=mask.parameters(info.hidden),
+            select=candidate.select,
+        ),
+    )
+    workspace.run.write_tensors("ticket/ticket.safetensors", ticket.tensors(), {"schema": "1"})
+    workspace.run.write_json("ticket/ticket.json", ticket.document())
+    whole = recipe.prompt.tokens * info.hidden
+    parameters = mask.parameters(info.hidden)
+    workspace.run.record(
+        ticket={
+            "tokens": mask.tokens,
+            "pieces": mask.pieces,
+            "parameters": parameters,
+            "share_of_parameters": parameters / whole,
+        }
+    )
+
+
+def _record_cost(workspace: Workspace, seconds: float) -> None:
+    training = workspace.run.info["cost"].get("training") or {}
+    examples = sum(piece["examples"] for piece in training.values())
+    spent = sum(piece["seconds"] for piece in training.values())
+    workspace.run.record(
+        cost={
+            "seconds": seconds,
+            "steps": sum(piece["steps"] for piece in training.values()),
+            "examples_per_second": examples / spent if spent else None,
+            "peak_memory_bytes": _peak_memory(),
+            "trainable_parameters": workspace.recipe.prompt.tokens * workspace.backbone.info.hidden,
+        }
+    )
+
+
+def _peak_memory() -> int:
+    """Bytes: the allocator's on a GPU, the process's elsewhere."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(kilobytes) * (1 if sys.platform == "darwin" else 1024)

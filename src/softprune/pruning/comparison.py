@@ -1,0 +1,344 @@
+"""The honest comparison: what the winner is held against, and the one time that `report` is read.
+
+Beside the winner stand the best constant answer, the zero-shot model, the tuned prompt, the *control* (the unpruned
+prompt retrained exactly as the tickets were) and a random mask of the winner's size, retrained. Winner, control and
+random mask are retrained on fresh seeds too, since the winner was chosen for how it did on its own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from softprune.prompt.bank import masked_state, read_one
+from softprune.pruning.masks import random_mask
+from softprune.pruning.search import in_groups
+from softprune.pruning.xprompt import Pruned, control_start
+from softprune.significance import bootstrap_interval, mcnemar, paired_bootstrap, power
+from softprune.tasks import constant_answer
+from softprune.tuning.scoring import ScoredSet, score_each
+from softprune.tuning.setup import Workspace, truncation
+from softprune.tuning.stages import Fitted, fit
+from softprune.types import Candidate, PromptState, Scores
+
+# Fresh seeds lie far from the run's own, and from those of other runs with small seeds.
+FRESH = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Rivals:
+    """What stands beside the winner.
+
+    Attributes:
+        control: the unpruned prompt, retrained with the run's seed.
+        random: a random mask of the winner's size, retrained likewise.
+        fresh: per fresh seed, the retrained winner, control and random mask (drawn anew).
+    """
+
+    control: Fitted
+    random: Fitted
+    fresh: tuple[dict[str, Fitted], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of the table before it is scored.
+
+    Attributes:
+        state: the prompt; None for the zero-shot model.
+        seconds: spent on training it.
+    """
+
+    state: PromptState | None
+    seconds: float
+
+
+def train_rivals(workspace: Workspace, pruned: Pruned) -> Rivals:
+    """Retrain control and random mask with the run's seed, then all three on each fresh seed."""
+    seed, run = workspace.recipe.seed, workspace.run
+    with run.phase("control"):
+        first = _trio(workspace, pruned, seed, ("control", "random"), "control")
+    with run.phase("fresh"):
+        fresh = tuple(
+            _trio(workspace, pruned, seed + FRESH + i, ("winner", "control", "random"), f"fresh-{i}")
+            for i in range(workspace.recipe.selection.seeds)
+        )
+    return Rivals(first["control"], first["random"], fresh)
+
+
+def _trio(
+    workspace: Workspace, pruned: Pruned, seed: int, names: Sequence[str], work: str
+) -> dict[str, Fitted]:
+    """Retrain some of winner, control and random mask on one seed, side by side where lengths allow."""
+    tuned = pruned.tuned.state.vectors_PH
+    mask = pruned.winner.mask
+    starts = {
+        "winner": masked_state(tuned, mask),
+        "control": control_start(workspace, pruned.tuned),
+        "random": masked_state(tuned, random_mask(mask, seed)),
+    }
+    shells = [
+        Candidate(name, 0.0, 0.0, starts[name].mask.tokens, starts[name].mask.pieces, 0) for name in names
+    ]
+    found: dict[str, Fitted] = {}
+    for group in in_groups(shells, workspace.group, workspace.recipe.pruning.removal):
+        members = [shell.id for shell in group]
+        fitted = fit(
+            workspace,
+            [starts[name] for name in members],
+            [f"{name}-{seed}" for name in members],
+            work=f"{work}-{'-'.join(members)}",
+            phase=work.partition("-")[0],
+            title=f"retraining {', '.join(members)} (seed {seed})",
+            epochs=workspace.recipe.search.epochs,
+            seed=seed,
+        )
+        found.update(zip(members, fitted, strict=True))
+    return found
+
+
+def report_xprompt(workspace: Workspace, pruned: Pruned, rivals: Rivals) -> None:
+    """Fix the choices, read `report` once, write every result."""
+    winner = pruned.winner
+    assert winner.fitted is not None
+    tuned_seconds = pruned.tuned.seconds
+    entries = {
+        "zero_shot": Entry(None, 0.0),
+        "tuned": Entry(pruned.tuned.state, tuned_seconds),
+        "control": Entry(rivals.control.state, tuned_seconds + rivals.control.seconds),
+        "winner": Entry(winner.fitted.state, tuned_seconds + winner.fitted.seconds),
+        "random": Entry(rivals.random.state, tuned_seconds + rivals.random.seconds),
+    }
+    extra = {
+        f"{name}@{i}": fitted.state for i, trio in enumerate(rivals.fresh) for name, fitted in trio.items()
+    }
+    front = [t for t in pruned.trials if t.candidate.pareto and t.fitted is not None]
+    extra |= {f"front@{t.candidate.id}": t.fitted.state for t in front if t.fitted is not None}
+    with workspace.run.phase("report"):
+        workspace.report.fix(winner.candidate.id)
+        data = workspace.encode(workspace.report.open())
+        scored = _score(workspace, data, entries, extra)
+        results = _results(workspace, data, entries, scored)
+        _add_seeds(workspace, results, scored, len(rivals.fresh))
+        candidates = _report_front(workspace, data, pruned, scored)
+        headline = _headline(workspace, data, scored, results, len(rivals.fresh))
+        _write(workspace, data, results, scored, headline, candidates)
+
+
+def report_tuned(workspace: Workspace, tuned: Fitted) -> None:
+    """The same for a run that only tunes."""
+    entries = {"zero_shot": Entry(None, 0.0), "tuned": Entry(tuned.state, tuned.seconds)}
+    with workspace.run.phase("report"):
+        workspace.report.fix("tuned")
+        data = workspace.encode(workspace.report.open())
+        scored = _score(workspace, data, entries, {})
+        _write(workspace, data, _results(workspace, data, entries, scored), scored, None, None)
+
+
+def _score(
+    workspace: Workspace, data: ScoredSet, entries: dict[str, Entry], extra: dict[str, PromptState]
+) -> dict[str, Scores]:
+    """Every reported prompt on `report`, those of equal length together."""
+    backbone, removal = workspace.backbone, workspace.recipe.pruning.removal
+    nothing = torch.zeros(0, backbone.info.hidden)
+    states: dict[str, PromptState | None] = {name: entry.state for name, entry in entries.items()}
+    states |= extra
+    prompts = {
+        name: (nothing if state is None else read_one(state, removal)).to(
+            backbone.device, backbone.prompt_dtype
+        )
+        for name, state in states.items()
+    }
+    found = score_each(backbone, list(prompts.values()), data, workspace.scoring)
+    return dict(zip(prompts, found, strict=True))
+
+
+def _groups(data: ScoredSet) -> list[str | None] | None:
+    groups = [example.group for example in data.examples]
+    return groups if any(groups) else None
+
+
+def _interval(workspace: Workspace, data: ScoredSet, predicted: Sequence[int]) -> list[float]:
+    metric = workspace.metric
+    gold = [example.gold for example in data.examples]
+    interval = bootstrap_interval(
+        metric.counts(predicted, gold),
+        metric.score,
+        _groups(data),
+        seed=workspace.recipe.seed,
+        resamples=workspace.recipe.selection.resamples,
+    )
+    return [interval.low, interval.high]
+
+
+def _row(workspace: Workspace, data: ScoredSet, predicted: Sequence[int]) -> dict[str, Any]:
+    """What every row of the table holds."""
+    gold = [example.gold for example in data.examples]
+    return {
+        "metric": workspace.metric.name,
+        "value": workspace.metric.value(predicted, gold),
+        "interval": _interval(workspace, data, predicted),
+        "n": len(data),
+        "predicted": _counts(data, predicted),
+    }
+
+
+def _counts(data: ScoredSet, predicted: Sequence[int]) -> dict[str, int]:
+    """How often each answer was given; by position where answers depend on the example."""
+    fixed = len({example.answers for example in data.examples}) == 1
+    names = data.examples[0].answers if fixed else None
+    count = Counter(predicted)
+    size = max(len(example.answers) for example in data.examples)
+    given = {(names[a] if names else f"answer {a + 1}"): count[a] for a in range(size)}
+    return given | ({"none of them": count[-1]} if count[-1] else {})
+
+
+def _results(
+    workspace: Workspace, data: ScoredSet, entries: dict[str, Entry], scored: dict[str, Scores]
+) -> dict[str, Any]:
+    gold = [example.gold for example in data.examples]
+    size = max(len(example.answers) for example in data.examples)
+    constant = constant_answer(gold, size, workspace.metric)
+    row = _row(workspace, data, [constant.answer] * len(data))
+    answer = next(iter(a for a, n in row["predicted"].items() if n))
+    results: dict[str, Any] = {"constant": row | {"answer": answer, "seconds": 0.0}}
+    for name, entry in entries.items():
+        results[name] = _row(workspace, data, scored[name].predicted) | {"seconds": entry.seconds}
+        if entry.state is not None:
+            mask = entry.state.mask
+            parameters = mask.parameters(workspace.backbone.info.hidden)
+            results[name] |= {"tokens": mask.tokens, "pieces": mask.pieces, "parameters": parameters}
+    return results
+
+
+def _add_seeds(workspace: Workspace, results: dict[str, Any], scored: dict[str, Scores], seeds: int) -> None:
+    """The metric of each fresh retraining, beside the row's own."""
+    for name in ("winner", "control", "random"):
+        fresh = [scored[f"{name}@{i}"] for i in range(seeds)]
+        results[name]["seeds"] = [workspace.metric.value(s.predicted, s.gold) for s in fresh]
+
+
+def _report_front(
+    workspace: Workspace, data: ScoredSet, pruned: Pruned, scored: dict[str, Scores]
+) -> list[Candidate]:
+    """Candidates with `report` filled in on the Pareto front; the others stay not measured."""
+    done = []
+    for trial in pruned.trials:
+        scores = scored.get(f"front@{trial.candidate.id}")
+        if trial.candidate.id == pruned.winner.candidate.id:
+            scores = scored["winner"]
+        if scores is None:
+            done.append(trial.candidate)
+            continue
+        low, high = _interval(workspace, data, scores.predicted)
+        value = workspace.metric.value(scores.predicted, scores.gold)
+        done.append(trial.candidate.updated(report=value, interval=(low, high)))
+    return done
+
+
+def _headline(
+    workspace: Workspace, data: ScoredSet, scored: dict[str, Scores], results: dict[str, Any], seeds: int
+) -> dict[str, Any]:
+    """Winner against control: paired over examples, averaged over the fresh seeds where there are any."""
+    metric, recipe = workspace.metric, workspace.recipe
+    names = [f"@{i}" for i in range(seeds)] or [""]
+    pairs = {
+        name: [metric.counts(s.predicted, s.gold) for s in (scored[f"{name}{tail}"] for tail in names)]
+        for name in ("winner", "control")
+    }
+    difference = paired_bootstrap(
+        pairs["winner"],
+        pairs["control"],
+        metric.score,
+        _groups(data),
+        seed=recipe.seed,
+        resamples=recipe.selection.resamples,
+    )
+    right = {name: [p == g for p, g in zip(s.predicted, s.gold, strict=True)] for name, s in scored.items()}
+    test = mcnemar(right["winner"], right["control"])
+    detectable = power(len(data), (test.only_a + test.only_b) / len(data))
+    interpretable = results["tuned"]["interval"][0] > results["constant"]["value"]
+    claimed = recipe.selection.protocol == "held-out"
+    found = {
+        "comparison": "winner - control",
+        **asdict(difference),
+        "mcnemar": {"only_winner": test.only_a, "only_control": test.only_b, "p": test.p},
+        "seeds": seeds,
+        "detectable": detectable,
+        "interpretable": interpretable,
+        "significance_claimed": claimed,
+    }
+    return found | {"sentence": _sentence(found, results, workspace)}
+
+
+def _sentence(found: dict[str, Any], results: dict[str, Any], workspace: Workspace) -> str:
+    """The result in words."""
+    share = 1 - results["winner"]["parameters"] / results["control"]["parameters"]
+    size = f"with {share:.0%} of the prompt's parameters pruned"
+    if not found["interpretable"]:
+        return (
+            f"Not interpretable: the tuned prompt isn't above the best constant answer "
+            f"({results['tuned']['value']:.1%} against {results['constant']['value']:.1%}), {size}."
+        )
+    points = f"{100 * found['value']:+.1f} points ({100 * found['low']:+.1f} to {100 * found['high']:+.1f})"
+    if not found["significance_claimed"]:
+        n = workspace.run.info["selection"].get("candidates_compared")
+        return (
+            f"Winner minus control: {points} {size}; "
+            f"chosen from {n} candidates on this set; no significance claimed."
+        )
+    if found["low"] > 0:
+        verdict = "the ticket is better than the unpruned control"
+    elif found["high"] < 0:
+        verdict = "the ticket is worse than the unpruned control"
+    else:
+        verdict = f"no difference shown (about {100 * found['detectable']:.1f} points could have been seen)"
+    seeds = found["seeds"]
+    over = f"over {seeds} fresh seed{'s' * (seeds > 1)}" if seeds else "on the run's own seed"
+    return f"Winner minus control: {points} {over}, {size}: {verdict}."
+
+
+def _write(
+    workspace: Workspace,
+    data: ScoredSet,
+    results: dict[str, Any],
+    scored: dict[str, Scores],
+    headline: dict[str, Any] | None,
+    candidates: Sequence[Candidate] | None,
+) -> None:
+    run = workspace.run
+    cut, known = truncation(data), run.info["task"]["truncated"]
+    # Counted over the three sets; train and select were recorded when the run began.
+    base = run.pin("task.truncated_before_report", lambda: known)
+    run.record(
+        results=results,
+        headline=headline,
+        task={"truncated": {key: base[key] + cut[key] for key in ("examples", "tokens")}},
+    )
+    if candidates is not None:
+        run.write_jsonl("candidates.jsonl", [asdict(c) for c in candidates])
+    for name in ("zero_shot", "tuned", "control", "winner", "random"):
+        if name in results and name in scored:
+            run.write_jsonl(f"predictions/{name}.jsonl", _predictions(data, scored[name]))
+
+
+def _predictions(data: ScoredSet, scores: Scores) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": example.id,
+            "index": example.index,
+            "text": example.text,
+            "answers": list(example.answers),
+            "gold": example.gold,
+            "predicted": predicted,
+            "scores": list(answer_scores),
+        }
+        for example, predicted, answer_scores in zip(
+            data.examples, scores.predicted, scores.answer_scores, strict=True
+        )
+    ]
+

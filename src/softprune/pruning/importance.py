@@ -1,0 +1,137 @@
+"""How much the loss hangs on each token and piece (paper, section 4.2; Michel et al. 2019).
+
+With gamma_i multiplying token p_i, at gamma = 1 the chain rule gives (equation 3)
+
+    I_i = E_x |dL(x) / dgamma_i| = E_x |<dL(x)/dp_i, p_i>|
+
+and the same over a piece's dimensions for zeta (equation 5). The absolute value is per example, inside the
+expectation: a batch gradient's magnitude is a different number, since examples that pull in opposite directions cancel
+in it. Per-example gradients cost nothing extra: every row of a call has its own copy of the prompt, which is the leaf.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from softprune.backbone.base import Backbone
+from softprune.backbone.batching import scoring_batches
+from softprune.tuning.scoring import ScoredSet, Scoring, score_prompts
+
+METHODS = ("paper", "gradient", "leave_one_out")
+
+# Where the model normalises its input embeddings (BLOOM), a token's scale changes nothing and equation 3 vanishes.
+VANISHING = 1e-2
+
+
+@dataclass(frozen=True, slots=True)
+class Importance:
+    """Scores of one prompt's tokens and pieces; higher is more important.
+
+    Attributes:
+        token_P: `[Q]` float64, of the tokens that were read.
+        piece_PS: `[Q, S]` float64.
+        method: how it was measured.
+        examples: over how many.
+    """
+
+    token_P: torch.Tensor
+    piece_PS: torch.Tensor
+    method: str
+    examples: int
+
+    @property
+    def token_over_piece(self) -> float:
+        """Largest token score over largest piece score; near zero where equation 3 vanishes."""
+        largest = float(self.piece_PS.max())
+        return float(self.token_P.max()) / largest if largest > 0 else float("nan")
+
+    @property
+    def vanishes(self) -> bool:
+        """Whether the token scores say nothing."""
+        return not self.token_over_piece >= VANISHING
+
+
+def measure(
+    backbone: Backbone, prompt_QH: torch.Tensor, data: ScoredSet, scoring: Scoring, pieces: int, method: str
+) -> Importance:
+    """Importance by one of `METHODS`, or by `auto`: the paper's, unless it vanishes.
+
+    Args:
+        backbone: frozen, in eval mode.
+        prompt_QH: what the backbone reads.
+        data: all of `train`.
+        scoring: the run's loss.
+        pieces: S.
+        method: auto, paper, gradient or leave_one_out.
+    """
+    if method == "leave_one_out":
+        return leave_one_out(backbone, prompt_QH, data, scoring, pieces)
+    found = sensitivity(backbone, prompt_QH, data, scoring, pieces, "paper" if method == "auto" else method)
+    if method == "auto" and found.vanishes:
+        return leave_one_out(backbone, prompt_QH, data, scoring, pieces)
+    return found
+
+
+def sensitivity(
+    backbone: Backbone, prompt_QH: torch.Tensor, data: ScoredSet, scoring: Scoring, pieces: int, method: str
+) -> Importance:
+    """Equations 3 and 5 (`paper`), or the mean magnitude of the gradient itself (`gradient`, the BART study's).
+
+    Returns:
+        Means over all examples of |<g, p>| (`paper`) or of mean |g| (`gradient`), g the example's own gradient.
+    """
+    tokens, hidden = prompt_QH.shape
+    token_sum = torch.zeros(tokens, dtype=torch.float64)
+    piece_sum = torch.zeros(tokens, pieces, dtype=torch.float64)
+    for indices in scoring_batches(data.lengths, scoring.rows):
+        gradient_BQH, prompt_BQH = example_gradients(backbone, prompt_QH, data, indices, scoring)
+        if method == "gradient":
+            token_BQ = gradient_BQH.abs().mean(-1)
+            piece_BQS = gradient_BQH.unflatten(-1, (pieces, hidden // pieces)).abs().mean(-1)
+        else:
+            product_BQS = (gradient_BQH * prompt_BQH).unflatten(-1, (pieces, hidden // pieces)).sum(-1)
+            token_BQ, piece_BQS = product_BQS.sum(-1).abs(), product_BQS.abs()
+        token_sum += token_BQ.double().sum(0).cpu()
+        piece_sum += piece_BQS.double().sum(0).cpu()
+    return Importance(token_sum / len(data), piece_sum / len(data), method, len(data))
+
+
+def example_gradients(
+    backbone: Backbone, prompt_QH: torch.Tensor, data: ScoredSet, indices: tuple[int, ...], scoring: Scoring
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each example's own gradient of its loss, `[B, Q, H]`, and the prompt it was taken at, `[B, Q, H]`."""
+    batch = data.batch(backbone, indices)
+    leaf_BQH = prompt_QH.detach().expand(len(batch), *prompt_QH.shape).clone().requires_grad_()
+    losses_B = backbone.row_losses(leaf_BQH, batch, scoring.loss, scoring.score)
+    (gradient_BQH,) = torch.autograd.grad(losses_B.sum(), leaf_BQH)
+    return gradient_BQH, leaf_BQH.detach()
+
+
+def leave_one_out(
+    backbone: Backbone, prompt_QH: torch.Tensor, data: ScoredSet, scoring: Scoring, pieces: int
+) -> Importance:
+    """Mean loss with one token (or piece) masked, minus the loss with none; forward passes only.
+
+    Signed: a token whose absence lowers the loss scores below zero and goes first.
+    """
+    tokens, hidden = prompt_QH.shape
+    base = score_prompts(backbone, prompt_QH[None], data, scoring)[0].loss
+    one_token = torch.eye(tokens, dtype=torch.bool)[:, :, None].expand(-1, -1, hidden)
+    one_piece = torch.eye(tokens * pieces, dtype=torch.bool).view(-1, tokens, pieces)
+    one_piece = one_piece.repeat_interleave(hidden // pieces, dim=2)
+    token_P = _losses_without(backbone, prompt_QH, one_token, data, scoring) - base
+    piece_PS = _losses_without(backbone, prompt_QH, one_piece, data, scoring) - base
+    return Importance(token_P, piece_PS.view(tokens, pieces), "leave_one_out", len(data))
+
+
+def _losses_without(
+    backbone: Backbone, prompt_QH: torch.Tensor, left_out: torch.Tensor, data: ScoredSet, scoring: Scoring
+) -> torch.Tensor:
+    """Mean loss with each `[M, Q, H]` selection set to zero: `[M]` float64."""
+    losses: list[float] = []
+    for part in left_out.split(32):
+        prompts = prompt_QH.masked_fill(part.to(prompt_QH.device), 0.0)
+        losses += [scores.loss for scores in score_prompts(backbone, prompts, data, scoring)]
+    return torch.tensor(losses, dtype=torch.float64)

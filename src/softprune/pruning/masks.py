@@ -1,0 +1,104 @@
+"""From importance and ratios to masks (paper, section 4.2). Token level first, then pieces of the kept tokens."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import torch
+
+from softprune.types import Mask
+
+
+def keep_count(ratio: float, n: int, rounding: str = "nearest") -> int:
+    """How many of n stay when the fraction `ratio` is pruned: floor((1 - r) n + 0.5), or floor((1 - r) n).
+
+    The ratio counts as the decimal that was typed: 0.9 of 5 leaves exactly half a token, which rounds up to one.
+    """
+    exact = (1 - Fraction(str(ratio))) * n
+    return math.floor(exact + Fraction(1, 2)) if rounding == "nearest" else math.floor(exact)
+
+
+def top(scores: torch.Tensor, count: int) -> torch.Tensor:
+    """True at the `count` largest of a flat tensor; ties go to the lower index."""
+    kept = torch.zeros(scores.numel(), dtype=torch.bool)
+    kept[torch.sort(scores.double().cpu(), descending=True, stable=True).indices[:count]] = True
+    return kept
+
+
+def token_mask(importance_P: torch.Tensor, ratio: float, rounding: str = "nearest") -> torch.Tensor:
+    """gamma of equation 2, `[P]` bool: the most important tokens, at least one."""
+    return top(importance_P, max(1, keep_count(ratio, importance_P.numel(), rounding)))
+
+
+def piece_mask(
+    importance_PS: torch.Tensor,
+    token_P: torch.Tensor,
+    ratio: float,
+    scope: str = "global",
+    rounding: str = "nearest",
+) -> torch.Tensor:
+    """zeta of equation 4, `[P, S]` bool: the most important pieces of the kept tokens, at least one each.
+
+    Args:
+        importance_PS: measured on the token-pruned prompt; rows of pruned tokens are not looked at.
+        token_P: which tokens are kept.
+        ratio: fraction of the kept tokens' pieces to prune.
+        scope: `global` ranks all kept tokens' pieces together, `per_token` each token's among themselves.
+        rounding: see `keep_count`.
+    """
+    rows = importance_PS[token_P].double().cpu()
+    kept = _per_token(rows, ratio, rounding) if scope == "per_token" else _global(rows, ratio, rounding)
+    mask = torch.zeros(importance_PS.shape, dtype=torch.bool)
+    mask[token_P] = kept
+    return mask
+
+
+def prune(
+    token_importance_P: torch.Tensor,
+    piece_importance_PS: torch.Tensor,
+    token_ratio: float,
+    piece_ratio: float,
+    scope: str = "global",
+    rounding: str = "nearest",
+) -> Mask:
+    """Both levels at once, from importances that are already measured; a ratio of 0 leaves its level alone."""
+    token_P = token_mask(token_importance_P, token_ratio, rounding)
+    return Mask(token_P, piece_mask(piece_importance_PS, token_P, piece_ratio, scope, rounding))
+
+
+def random_mask(like: Mask, seed: int) -> Mask:
+    """A random mask of another's size at each level: as many tokens, as many pieces, at least one piece a token."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens, pieces = like.piece_PS.shape
+    token_P = top(torch.rand(tokens, generator=generator), like.tokens)
+    rows = torch.rand(like.tokens, pieces, generator=generator)
+    piece_PS = torch.zeros(tokens, pieces, dtype=torch.bool)
+    piece_PS[token_P] = _at_least_one_each(rows, like.pieces)
+    return Mask(token_P, piece_PS)
+
+
+def _per_token(rows: torch.Tensor, ratio: float, rounding: str) -> torch.Tensor:
+    count = max(1, keep_count(ratio, rows.shape[1], rounding))
+    return torch.stack([top(row, count) for row in rows])
+
+
+def _global(rows: torch.Tensor, ratio: float, rounding: str) -> torch.Tensor:
+    return _at_least_one_each(rows, keep_count(ratio, rows.numel(), rounding))
+
+
+def _at_least_one_each(rows: torch.Tensor, count: int) -> torch.Tensor:
+    """The `count` largest of a matrix, but every row keeps its best: those are set first, the rest by rank."""
+    kept = torch.zeros(rows.shape, dtype=torch.bool)
+    for number, row in enumerate(rows):
+        kept[number, int(torch.sort(row, descending=True, stable=True).indices[0])] = True
+    order = torch.sort(rows.flatten(), descending=True, stable=True).indices
+    room = max(count, rows.shape[0]) - rows.shape[0]
+    for index in order.tolist():
+        if room == 0:
+            break
+        place = divmod(index, rows.shape[1])
+        if not kept[place]:
+            kept[place] = True
+            room -= 1
+    return kept

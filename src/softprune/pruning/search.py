@@ -1,0 +1,92 @@
+"""Which candidates to train, in which groups, and which of them wins. Choices look at `select` only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from softprune.errors import SoftpruneError
+from softprune.types import Candidate
+
+STRATEGIES = ("grid", "sequential")
+OBJECTIVES = ("one_se", "best", "smallest_within")
+
+Train = Callable[[Sequence[tuple[float, float]]], list[Candidate]]
+"""Makes candidates of (token ratio, piece ratio) pairs, ranks, rewinds and retrains them."""
+
+
+def search(
+    strategy: str, levels: str, token_ratios: Sequence[float], piece_ratios: Sequence[float], train: Train
+) -> list[Candidate]:
+    """Train the candidates of a strategy.
+
+    Args:
+        strategy: `grid` (every token ratio with every piece ratio) or `sequential` (the token ratios alone, then the
+            piece ratios at the best of them); the two readings of the paper's "linearly searched".
+        levels: both, token or piece; a level that is off has ratio 0.
+        token_ratios, piece_ratios: fractions to prune.
+        train: what makes and trains candidates.
+    """
+    if levels == "token":
+        return train([(t, 0.0) for t in token_ratios])
+    if levels == "piece":
+        return train([(0.0, p) for p in piece_ratios])
+    if strategy == "grid":
+        return train([(t, p) for t in token_ratios for p in piece_ratios])
+    first = train([(t, 0.0) for t in token_ratios])
+    best = choose(first, "best")
+    return first + train([(best.token_ratio, p) for p in piece_ratios])
+
+
+def in_groups(candidates: Sequence[Candidate], size: int, removal: str) -> Iterator[list[Candidate]]:
+    """Candidates that train side by side: at most `size`; under `drop`, of equal length, so none is padded."""
+    if removal == "zero":
+        lengths = [list(candidates)]
+    else:
+        counts = sorted({c.tokens_kept for c in candidates})
+        lengths = [[c for c in candidates if c.tokens_kept == count] for count in counts]
+    for same in lengths:
+        for start in range(0, len(same), size):
+            yield same[start : start + size]
+
+
+def choose(
+    candidates: Sequence[Candidate],
+    objective: str,
+    standard_error: float = 0.0,
+    within: float | None = None,
+) -> Candidate:
+    """The winner among trained candidates, by `select` alone.
+
+    Args:
+        candidates: those with a `select` score count.
+        objective: `best` (highest score), `one_se` (smallest ticket within one standard error of the best),
+            `smallest_within` (smallest within `within` of the best).
+        standard_error: of the best candidate's score, for `one_se`.
+        within: for `smallest_within`, a fraction of 1.
+    """
+    trained = [c for c in candidates if c.select is not None]
+    if not trained:
+        raise SoftpruneError("at least one trained candidate", "none", "run the search first")
+    best = max(trained, key=_quality)
+    slack = {"best": 0.0, "one_se": standard_error, "smallest_within": within or 0.0}[objective]
+    if objective == "best":
+        return best
+    # A hair of room, so that a score equal to the bound counts as within it.
+    good = [c for c in trained if (c.select or 0.0) >= (best.select or 0.0) - slack - 1e-12]
+    return min(good, key=lambda c: (c.parameters, *(-q for q in _quality(c))))
+
+
+def pareto(candidates: Sequence[Candidate]) -> set[str]:
+    """Ids on the Pareto front: no other trained candidate is as small and better, or smaller and as good."""
+    trained = [c for c in candidates if c.select is not None]
+    return {c.id for c in trained if not any(_dominates(other, c) for other in trained)}
+
+
+def _dominates(a: Candidate, b: Candidate) -> bool:
+    size_a, size_b, score_a, score_b = a.parameters, b.parameters, a.select or 0.0, b.select or 0.0
+    return size_a <= size_b and score_a >= score_b and (size_a, score_a) != (size_b, score_b)
+
+
+def _quality(candidate: Candidate) -> tuple[float, float, int]:
+    """Order of merit: score, then lower loss, then fewer parameters."""
+    return (candidate.select or 0.0, -(candidate.select_loss or 0.0), -candidate.parameters)

@@ -1,0 +1,263 @@
+"""XPrompt, as section 4 of the paper tells it: tune, prune tokens, prune pieces, rewind, retrain, choose.
+
+    tuned    = tune(P)                                            4.1
+    I_p      = E_x |dL/dgamma|  at the tuned prompt               4.2.1, equation 3
+    gamma    = top (1 - r_t) of I_p                               4.2.1, equation 2
+    I_q      = E_x |dL/dzeta|   at the token-pruned prompt        4.2.2, equation 5
+    zeta     = top (1 - r_p) of I_q among the kept tokens         4.2.2, equation 4
+    ticket   = retrain(tuned * gamma * zeta)                      4.3
+
+for every (r_t, r_p) that the search asks for; the best ticket on `select` wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+
+from softprune.prompt.bank import full_mask, masked_state, read_one
+from softprune.pruning.importance import Importance, measure
+from softprune.pruning.masks import piece_mask, token_mask
+from softprune.pruning.search import choose, in_groups, pareto, search
+from softprune.runs.executors import EXECUTORS
+from softprune.runs.store import Saved
+from softprune.significance import standard_error
+from softprune.tuning.scoring import score_each, score_prompts
+from softprune.tuning.setup import Workspace
+from softprune.tuning.stages import Fitted, fit, tune
+from softprune.types import Candidate, Mask, PromptState, WorkItem
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A candidate with its mask and, once it is retrained, its prompt."""
+
+    candidate: Candidate
+    mask: Mask
+    fitted: Fitted | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What the algorithm found; nothing here has seen `report`.
+
+    Attributes:
+        tuned: the unpruned prompt, which is also the rewind point.
+        importance: of the tuned prompt's tokens and pieces.
+        trials: every candidate, retrained, the Pareto front marked.
+        winner: the chosen one.
+        winner_importance_PS: pieces of the winner's token-pruned prompt, zero where a token is pruned.
+    """
+
+    tuned: Fitted
+    importance: Importance
+    trials: tuple[Trial, ...]
+    winner: Trial
+    winner_importance_PS: torch.Tensor
+
+
+def xprompt(workspace: Workspace) -> Pruned:
+    """Tune a prompt and find its winning ticket."""
+    recipe = workspace.recipe
+    tuned = tune(workspace)
+    importance = token_importance(workspace, tuned)
+    trials: dict[str, Trial] = {}
+
+    def train(ratios: Sequence[tuple[float, float]]) -> list[Candidate]:
+        made = [_plan(workspace, tuned, importance, *pair) for pair in ratios]
+        for trial in _retrain(workspace, tuned, _rank(workspace, tuned, made)):
+            trials[trial.candidate.id] = trial
+        _write_candidates(workspace, trials.values())
+        return [trials[trial.candidate.id].candidate for trial in made]
+
+    search(
+        recipe.search.strategy,
+        recipe.pruning.levels,
+        recipe.search.token_ratios,
+        recipe.search.piece_ratios,
+        train,
+    )
+    marked = _mark(workspace, list(trials.values()))
+    winner = next(trial for trial in marked if trial.candidate.status == "winner")
+    _write_candidates(workspace, marked)
+    pieces = _piece_importance(workspace, tuned, importance, winner.candidate.token_ratio)
+    return Pruned(tuned, importance, tuple(marked), winner, pieces)
+
+
+def token_importance(workspace: Workspace, tuned: Fitted) -> Importance:
+    """Section 4.2.1: importance of the tuned prompt, tokens and (for the pictures) pieces; over all of `train`."""
+    with workspace.run.phase("importance"):
+        return _measured(workspace, tuned.state, "importance", workspace.recipe.pruning.importance)
+
+
+def _plan(
+    workspace: Workspace, tuned: Fitted, importance: Importance, token_ratio: float, piece_ratio: float
+) -> Trial:
+    """Sections 4.2.1 and 4.2.2: the mask of one pair of ratios."""
+    settings = workspace.recipe.pruning
+    token_P = token_mask(importance.token_P, token_ratio, settings.rounding)
+    if piece_ratio:
+        piece_PS = _piece_importance(workspace, tuned, importance, token_ratio)
+        kept_PS = piece_mask(piece_PS, token_P, piece_ratio, settings.scope, settings.rounding)
+    else:
+        kept_PS = token_P[:, None].expand(importance.piece_PS.shape).clone()
+    mask = Mask(token_P, kept_PS)
+    candidate = Candidate(
+        id=f"t{token_ratio:g}-p{piece_ratio:g}",
+        token_ratio=token_ratio,
+        piece_ratio=piece_ratio,
+        tokens_kept=mask.tokens,
+        pieces_kept=mask.pieces,
+        parameters=mask.parameters(tuned.state.vectors_PH.shape[1]),
+    )
+    return Trial(candidate, mask)
+
+
+def _piece_importance(
+    workspace: Workspace, tuned: Fitted, importance: Importance, token_ratio: float
+) -> torch.Tensor:
+    """Piece importance `[P, S]` of the token-pruned prompt, zero in pruned rows; measured once a token ratio."""
+    token_P = token_mask(importance.token_P, token_ratio, workspace.recipe.pruning.rounding)
+    if bool(token_P.all()):
+        return importance.piece_PS
+    mask = Mask(token_P, token_P[:, None].expand(importance.piece_PS.shape).clone())
+    with workspace.run.phase("importance"):
+        state = masked_state(tuned.state.vectors_PH, mask)
+        found = _measured(workspace, state, f"importance-t{token_ratio:g}", importance.method)
+    if workspace.recipe.pruning.removal == "zero":
+        return found.piece_PS.masked_fill(~token_P[:, None], 0.0)
+    wide = torch.zeros_like(importance.piece_PS)
+    wide[token_P] = found.piece_PS
+    return wide
+
+
+def _measured(workspace: Workspace, state: PromptState, work: str, method: str) -> Importance:
+    """Importance of what the backbone reads of a prompt, kept under a name."""
+    recipe, backbone = workspace.recipe, workspace.backbone
+
+    def compute() -> Saved:
+        prompt = read_one(state, recipe.pruning.removal).to(backbone.device, backbone.prompt_dtype)
+        found = measure(backbone, prompt, workspace.train, workspace.scoring, recipe.prompt.pieces, method)
+        tensors = {"token_P": found.token_P, "piece_PS": found.piece_PS}
+        return Saved(tensors, {"method": found.method, "examples": found.examples})
+
+    saved = workspace.run.once(work, compute)
+    return Importance(saved.tensors["token_P"], saved.tensors["piece_PS"], **saved.meta)
+
+
+def _rank(workspace: Workspace, tuned: Fitted, trials: Sequence[Trial]) -> list[Trial]:
+    """The `select` loss of every masked, unretrained prompt; forward passes only."""
+    removal, backbone = workspace.recipe.pruning.removal, workspace.backbone
+
+    def compute() -> Saved:
+        prompts = [
+            read_one(masked_state(tuned.state.vectors_PH, t.mask), removal).to(
+                backbone.device, backbone.prompt_dtype
+            )
+            for t in trials
+        ]
+        found = score_each(backbone, prompts, workspace.select, workspace.scoring)
+        return Saved({}, {"losses": [scores.loss for scores in found]})
+
+    with workspace.run.phase("rank"):
+        losses = workspace.run.once(f"rank-{trials[0].candidate.id}-{len(trials)}", compute).meta["losses"]
+    return [
+        Trial(t.candidate.updated(rank_loss=loss, status="ranked"), t.mask)
+        for t, loss in zip(trials, losses, strict=True)
+    ]
+
+
+def _retrain(workspace: Workspace, tuned: Fitted, trials: Sequence[Trial]) -> list[Trial]:
+    """Section 4.3: rewind the survivors to the tuned values and retrain them, K candidates at once."""
+    by_id = {trial.candidate.id: trial for trial in trials}
+    groups = list(
+        in_groups([t.candidate for t in trials], workspace.group, workspace.recipe.pruning.removal)
+    )
+
+    def work(item: WorkItem) -> list[Fitted]:
+        ids = [str(name) for name in item.payload["ids"]]  # type: ignore[attr-defined]
+        starts = [masked_state(tuned.state.vectors_PH, by_id[name].mask) for name in ids]
+        return fit(
+            workspace,
+            starts,
+            ids,
+            work=item.id,
+            phase="retrain",
+            title=f"retraining {', '.join(ids[:2])}{f' and {len(ids) - 2} more' if len(ids) > 2 else ''}",
+            epochs=workspace.recipe.search.epochs,
+        )
+
+    items = [
+        WorkItem(f"retrain-{group[0].id}-{len(group)}", {"ids": tuple(c.id for c in group)}) for group in groups
+    ]
+    executor = EXECUTORS[workspace.recipe.executor]()
+    done: dict[str, Fitted] = {}
+    with workspace.run.phase("retrain"):
+        for group, result in zip(groups, executor.map(work, items), strict=True):
+            fitted = result.value
+            assert isinstance(fitted, list)
+            done.update({c.id: f for c, f in zip(group, fitted, strict=True)})
+    return [_retrained(by_id[name], done[name]) for name in by_id]
+
+
+def _retrained(trial: Trial, fitted: Fitted) -> Trial:
+    candidate = trial.candidate.updated(
+        status="trained", rung=1, select=fitted.evaluation.score, select_loss=fitted.evaluation.loss
+    )
+    return Trial(candidate, trial.mask, fitted)
+
+
+def _mark(workspace: Workspace, trials: Sequence[Trial]) -> list[Trial]:
+    """Choose the winner on `select` and mark the Pareto front."""
+    settings = workspace.recipe.selection
+    candidates = [trial.candidate for trial in trials]
+    error = _standard_error(workspace, trials) if settings.objective == "one_se" else 0.0
+    winner = choose(candidates, settings.objective, error, settings.within)
+    front = pareto(candidates)
+    workspace.run.record(
+        selection={"candidates_compared": len(candidates), "standard_error": error, "winner": winner.id}
+    )
+    return [
+        Trial(
+            t.candidate.updated(
+                pareto=t.candidate.id in front,
+                status="winner" if t.candidate.id == winner.id else t.candidate.status,
+            ),
+            t.mask,
+            t.fitted,
+        )
+        for t in trials
+    ]
+
+
+def _standard_error(workspace: Workspace, trials: Sequence[Trial]) -> float:
+    """Bootstrap standard error of the best candidate's metric on `select`."""
+    best_id = choose([trial.candidate for trial in trials], "best").id
+    best = next(trial for trial in trials if trial.candidate.id == best_id)
+    assert best.fitted is not None
+    backbone = workspace.backbone
+    prompt = read_one(best.fitted.state, workspace.recipe.pruning.removal)
+    prompt = prompt.to(backbone.device, backbone.prompt_dtype)
+    (scores,) = score_prompts(backbone, prompt[None], workspace.select, workspace.scoring)
+    metric = workspace.metric
+    groups = [example.group for example in workspace.select.examples]
+    return standard_error(
+        metric.counts(scores.predicted, scores.gold),
+        metric.score,
+        groups if any(groups) else None,
+        seed=workspace.recipe.seed,
+        resamples=workspace.recipe.selection.resamples,
+    )
+
+
+def _write_candidates(workspace: Workspace, trials: object) -> None:
+    rows = [asdict(trial.candidate) for trial in trials]  # type: ignore[attr-defined]
+    workspace.run.write_jsonl("candidates.jsonl", rows)
+
+
+def control_start(workspace: Workspace, tuned: Fitted) -> PromptState:
+    """The unpruned prompt at the rewind point."""
+    settings = workspace.recipe.prompt
+    return PromptState(tuned.state.vectors_PH, full_mask(settings.tokens, settings.pieces))

@@ -1,0 +1,305 @@
+"""All recipe keys as frozen models: type, limits, default and meaning of each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal, TypeAlias, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+DEFAULT_RELATIVE_LR: Final = 0.3
+"""Default learning rate, in units of the RMS of the backbone's input embeddings."""
+
+_TENTHS: Final = tuple(tenth / 10 for tenth in range(1, 10))
+
+
+def _key(default: Any, description: str, **limits: Any) -> Any:
+    """A recipe key; its description tells the default too."""
+    text = f"{description} [default: {_shown(default)}]"
+    return Field(default, description=text, validate_default=True, **limits)
+
+
+def _shown(value: object) -> str:
+    """A value as a person would type it."""
+    if isinstance(value, LearningRate):
+        return f"{{relative: {value.relative}}}"
+    if value is None or value == ():
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class LearningRate(_Section):
+    """A learning rate in units of the RMS of the backbone's input embeddings."""
+
+    relative: float = Field(gt=0, description="times the RMS of the input embeddings")
+
+
+def _learning_rate(value: object) -> object:
+    """A positive number (as text too) or {relative: number}."""
+    if isinstance(value, LearningRate):
+        return value
+    number = value["relative"] if isinstance(value, dict) and set(value) == {"relative"} else value
+    try:
+        rate = math.nan if isinstance(number, bool) else float(number)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        rate = math.nan
+    if not 0 < rate < math.inf:
+        raise PydanticCustomError("rate", "a number above 0 (absolute), or {relative: a number above 0}")
+    return LearningRate(relative=rate) if isinstance(value, dict) else rate
+
+
+def _ratios(value: object) -> object:
+    """Numbers as a tuple; one number or a text with commas is taken too."""
+    try:
+        items = value.split(",") if isinstance(value, str) else value
+        ratios = tuple(float(item) for item in (items if isinstance(items, list | tuple) else [items]))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        ratios = ()
+    if not ratios or len(set(ratios)) < len(ratios) or not all(0 < ratio < 1 for ratio in ratios):
+        raise PydanticCustomError("ratios", "different ratios between 0 and 1, both excluded, at least one")
+    return ratios
+
+
+def _names(value: object) -> object:
+    """Names as a tuple; a text with commas is taken too."""
+    if isinstance(value, str):
+        return tuple(name.strip() for name in value.split(",") if name.strip())
+    return tuple(value) if isinstance(value, list) else value
+
+
+Rate: TypeAlias = Annotated[float | LearningRate, BeforeValidator(_learning_rate)]
+Ratios: TypeAlias = Annotated[tuple[float, ...], BeforeValidator(_ratios)]
+Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_names)]
+
+
+def _hold_together(value: object, info: ValidationInfo, key: str, choice: str) -> None:
+    """Holds `value` to be given exactly when `key` is `choice`; a mistake in `key` is told elsewhere."""
+    if key not in info.data or (info.data[key] == choice) == (value is not None):
+        return
+    context = {"needs": "a value" if value is None else "no value", "key": key, "given": info.data[key]}
+    raise PydanticCustomError("only_with", "{needs} where {key} is {given}", context)
+
+
+class Backbone(_Section):
+    """The frozen model."""
+
+    name: str = _key("tiny", "a hub name, a local path, or the name of a bundled model", min_length=1)
+    family: Literal["auto", "seq2seq", "causal", "masked", "sentence"] = _key(
+        "auto", "how the model is read; auto tells it from the model's files"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = _key(
+        "auto", "number format of the frozen weights; auto takes bfloat16 where the hardware has it"
+    )
+    device: str = _key("auto", "where the model runs: auto, cpu, cuda, cuda:1, ...", min_length=1)
+    revision: str | None = _key(None, "git revision of a hub model")
+    trust_remote_code: bool = _key(False, "run Python code that comes with a hub model")
+    threads: int | None = _key(None, "CPU threads; none is torch's own choice, which is recorded", ge=1)
+
+
+class Task(_Section):
+    """What the prompt is for."""
+
+    id: str = _key("demo", "a task's id, or the path of a task's YAML file", min_length=1)
+    data: str | None = _key(None, "folder with the task's files; none loads from the hub or the bundled data")
+    shots: int | None = _key(None, "training examples taken, seeded and stratified; none takes all", ge=1)
+    limit_report: int | None = _key(None, "examples of the report set; none takes all", ge=1)
+    max_length: int = _key(256, "longest input in tokens, the prompt excluded", ge=1)
+    max_answer_length: int = _key(8, "longest answer in tokens", ge=1)
+    score: Literal["auto", "sum", "mean"] = _key(
+        "auto", "an answer's score: sum of its tokens' log-probabilities, or their mean; auto asks the task"
+    )
+    match: Literal["score", "generate"] = _key(
+        "score", "prediction: the answer of the best score, or the generated text"
+    )
+
+
+class Prompt(_Section):
+    """The prompt and its first values."""
+
+    tokens: int = _key(20, "prompt tokens, P", ge=1)
+    pieces: int = _key(16, "pieces of a token, S; must divide the backbone's embedding size", ge=1)
+    init: Literal["vocabulary", "uniform", "text", "labels", "file"] = _key(
+        "vocabulary",
+        "first values: embeddings of sampled vocabulary entries, uniform numbers, embeddings of a text or "
+        "of the answers, or a saved prompt",
+    )
+    text: str | None = _key(None, "the text of init: text")
+    file: str | None = _key(None, "the saved prompt of init: file")
+    uniform_range: float = _key(0.5, "init: uniform draws from minus to plus this number", gt=0)
+
+    @field_validator("text", "file")
+    @classmethod
+    def _goes_with_init(cls, value: str | None, info: ValidationInfo) -> str | None:
+        _hold_together(value, info, "init", str(info.field_name))
+        return value
+
+
+class Tuning(_Section):
+    """How prompts are trained, at first and again after pruning."""
+
+    epochs: int = _key(20, "passes over the training set", ge=1)
+    batch_size: int = _key(16, "examples of a batch", ge=1)
+    accumulate: int = _key(1, "batches of one step", ge=1)
+    optimiser: Literal["adafactor", "adamw"] = _key("adafactor", "what turns gradients into steps")
+    lr: Rate = _key(
+        LearningRate(relative=DEFAULT_RELATIVE_LR),
+        "learning rate: a number, or {relative: c} for c times the RMS of the input embeddings",
+    )
+    weight_decay: float = _key(
+        1e-5, "fraction of a value that a step takes away, over the learning rate", ge=0
+    )
+    clip_threshold: float = _key(1.0, "largest RMS of an update, in learning rates", gt=0)
+    clip_scope: Literal["survivors", "all"] = _key("survivors", "the numbers that this RMS counts")
+    loss: Literal["auto", "likelihood", "rank"] = _key(
+        "auto",
+        "negative log-likelihood of the gold answer, or cross-entropy over answers; auto asks the family",
+    )
+    patience: int | None = _key(
+        None, "evaluations without improvement before a candidate stops; none never stops early", ge=1
+    )
+    evaluate_every: int | None = _key(None, "steps between evaluations; none evaluates once an epoch", ge=1)
+    eval_rows: int = _key(256, "rows (prompts times examples) of one scoring call", ge=1)
+    trackers: Names = _key((), "names of experiment trackers that metrics also go to")
+    best_by: Literal["score", "loss"] = _key("score", "what chooses the checkpoint on the select set")
+
+    def learning_rate(self, embedding_rms: float) -> float:
+        """The learning rate as a number, for input embeddings of this RMS."""
+        return self.lr.relative * embedding_rms if isinstance(self.lr, LearningRate) else self.lr
+
+
+class Pruning(_Section):
+    """What is cut and how it is chosen."""
+
+    removal: Literal["drop", "zero"] = _key(
+        "drop", "wholly pruned tokens leave the sequence (drop), or stay as zeros (zero, the paper's)"
+    )
+    levels: Literal["both", "token", "piece"] = _key(
+        "both", "what is pruned: tokens and then pieces, or one of them"
+    )
+    scope: Literal["global", "per_token"] = _key("global", "pieces are ranked over all tokens or within each")
+    rounding: Literal["nearest", "floor"] = _key("nearest", "how the number of survivors becomes whole")
+    importance: Literal["auto", "paper", "gradient", "leave_one_out"] = _key(
+        "auto",
+        "what is cut last: expected sensitivity of the loss to the mask (paper), magnitude of the gradient, "
+        "or the loss without it; auto takes the paper's where it can be measured",
+    )
+
+
+class Search(_Section):
+    """Which candidates are tried."""
+
+    strategy: Literal["grid", "sequential"] = _key(
+        "sequential", "all pairs of ratios, or the token ratio first and then the piece ratio"
+    )
+    token_ratios: Ratios = _key(_TENTHS, "fractions of the tokens to prune")
+    piece_ratios: Ratios = _key(_TENTHS, "fractions of the kept tokens' pieces to prune")
+    group: int | None = _key(None, "candidates trained side by side, K; none chooses", ge=1)
+    epochs: int | None = _key(None, "passes over the training set in retraining; none is tuning.epochs", ge=1)
+
+
+class Selection(_Section):
+    """How the winner is chosen and how it is compared."""
+
+    protocol: Literal["held-out", "paper"] = _key(
+        "held-out", "choose on examples held out of training, or on the report set itself (paper)"
+    )
+    fraction: float = _key(0.2, "fraction of train that is held out where there is no select set", gt=0, lt=1)
+    objective: Literal["one_se", "best", "smallest_within"] = _key(
+        "one_se",
+        "the winner: the smallest ticket within one standard error of the best, the best, or the smallest "
+        "within a margin",
+    )
+    within: float | None = _key(
+        None, "the margin of smallest_within, as a fraction of the metric's range", ge=0, lt=1
+    )
+    seeds: int = _key(3, "fresh seeds that winner, control and random mask are retrained on", ge=0)
+    resamples: int = _key(10_000, "bootstrap resamples of an interval", ge=1)
+
+    @field_validator("within")
+    @classmethod
+    def _goes_with_objective(cls, value: float | None, info: ValidationInfo) -> float | None:
+        _hold_together(value, info, "objective", "smallest_within")
+        return value
+
+
+class Recipe(_Section):
+    """All that a run depends on."""
+
+    schema_: Literal[1] = Field(1, alias="schema", description="version of this layout [default: 1]")
+    kind: Literal["xprompt", "tune"] = _key("xprompt", "tune and prune a prompt, or only tune it")
+    backbone: Backbone = Field(Backbone(), description="the frozen model")
+    task: Task = Field(Task(), description="what the prompt is for")
+    prompt: Prompt = Field(Prompt(), description="the prompt and its first values")
+    tuning: Tuning = Field(Tuning(), description="how prompts are trained")
+    pruning: Pruning = Field(Pruning(), description="what is cut and how it is chosen")
+    search: Search = Field(Search(), description="which candidates are tried")
+    selection: Selection = Field(Selection(), description="how the winner is chosen and compared")
+    seed: int = _key(0, "seed of everything that is drawn", ge=0, lt=2**32)
+    executor: Literal["in-process"] = _key("in-process", "what runs the pieces of work")
+
+    def resolved(self) -> dict[str, Any]:
+        """Every key with its value, as JSON and YAML hold it."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    def dump(self) -> str:
+        """Every key with its value, as YAML that loads to the same recipe."""
+        return yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True)
+
+
+@dataclass(frozen=True)
+class RecipeField:
+    """One recipe key, for command-line flags and the documentation.
+
+    Attributes:
+        key: dotted, such as `tuning.epochs`.
+        type: what it takes, in words.
+        default: its value where a recipe doesn't name it.
+        description: meaning, unit and default.
+    """
+
+    key: str
+    type: str
+    default: Any
+    description: str
+
+
+def flat_fields() -> tuple[RecipeField, ...]:
+    """All recipe keys, in the order of `Recipe`."""
+    return tuple(_fields_of(Recipe, ""))
+
+
+def _fields_of(model: type[BaseModel], prefix: str) -> Iterator[RecipeField]:
+    for name, field in model.model_fields.items():
+        key, kind = f"{prefix}{field.alias or name}", field.annotation
+        if isinstance(kind, type) and issubclass(kind, _Section):
+            yield from _fields_of(kind, f"{key}.")
+        else:
+            default = _plain(field.default)
+            yield RecipeField(key, _type_name(kind), default, field.description or "")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _type_name(kind: Any) -> str:
+    words = {int: "integer", float: "number", str: "text", bool: "true or false", type(None): "none"}
+    if kind is LearningRate:
+        return "{relative: number}"
+    if get_origin(kind) is Literal:
+        return " | ".join(map(str, get_args(kind)))
+    if get_origin(kind) is tuple:
+        return f"list of {_type_name(get_args(kind)[0])}s"
+    return words[kind] if kind in words else " or ".join(_type_name(part) for part in get_args(kind))

@@ -1,0 +1,169 @@
+"""From YAML and `key.sub=value` overrides to a `Recipe`, with every mistake in one message."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from softprune.errors import ManyErrors, SoftpruneError
+from softprune.recipe.keys import Recipe, flat_fields
+from softprune.registry import unknown
+
+_SHIPPED: Final = Path(__file__).parents[1] / "recipes"
+
+
+def shipped_recipes() -> tuple[str, ...]:
+    """Names of the recipes that come with softprune."""
+    return tuple(sorted(path.stem for path in _SHIPPED.glob("*.yaml")))
+
+
+def recipe_text(path_or_name: str | Path) -> str:
+    """The YAML text of a shipped recipe or of a file.
+
+    Raises:
+        SoftpruneError: there is no such recipe, or it can't be read.
+    """
+    name = str(path_or_name)
+    path = _SHIPPED / f"{name}.yaml" if name in shipped_recipes() else Path(path_or_name)
+    if not path.exists() and path.suffix not in (".yaml", ".yml") and len(path.parts) == 1:
+        raise unknown("recipe (or the path of a recipe file)", name, shipped_recipes())
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        found = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise SoftpruneError(
+            "a recipe file that can be read", f"{path}: {found}", "check its path"
+        ) from error
+
+
+def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe from a shipped name or a file, changed by `key.sub=value` overrides.
+
+    Raises:
+        SoftpruneError: with every mistake in it (`ManyErrors` when there is more than one).
+    """
+    where = f"recipe {path_or_name}"
+    return resolve(overrides, _parse_recipe(recipe_text(path_or_name), where), where)
+
+
+def resolve(
+    overrides: Sequence[str] = (), base: Mapping[str, Any] | None = None, where: str = "recipe"
+) -> Recipe:
+    """The recipe of a mapping (nothing: all defaults) and `key.sub=value` overrides, the last one winning.
+
+    Raises:
+        SoftpruneError: with every mistake in it (`ManyErrors` when there is more than one).
+    """
+    values = copy.deepcopy(dict(base or {}))
+    errors = [error for text in overrides if (error := _override(values, text)) is not None]
+    recipe = None
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as error:
+        errors += [_told(details) for details in error.errors(include_url=False)]
+    if recipe is None or errors:
+        raise errors[0] if len(errors) == 1 else ManyErrors(where, errors)
+    return recipe
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML, in which 1e-5 is a number and a key given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str) and key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key} is given twice", key_node.start_mark
+                )
+            seen.add(key if isinstance(key, str) else id(key_node))
+        return super().construct_mapping(node, deep)
+
+
+_SCIENTIFIC = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _SCIENTIFIC, list("-+.0123456789"))
+
+
+def _yaml(text: str) -> Any:
+    return yaml.load(text, _Loader)
+
+
+def _parse_recipe(text: str, where: str) -> dict[str, Any]:
+    try:
+        values = _yaml(text)
+    except (yaml.YAMLError, ValueError) as error:  # PyYAML lets ValueErrors of dates through
+        found = " ".join(str(error).split())
+        raise SoftpruneError(f"{where} as YAML", found, "mend that place; see docs/recipes.md") from error
+    if not isinstance(values, dict):
+        found = "nothing" if values is None else f"{type(values).__name__}: {values!r}"
+        do = 'begin with "kind: xprompt" or another key: value line'
+        raise SoftpruneError(f"{where} as a mapping of keys to values", found, do)
+    return values
+
+
+def _override(values: dict[str, Any], text: str) -> SoftpruneError | None:
+    """Puts one `key.sub=value` into `values`; a section that isn't a mapping gives way."""
+    key, equals, raw = text.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        return SoftpruneError("an override as key=value", f'"{text}"', 'write it as in "tuning.epochs=5"')
+    try:
+        value = _override_value(key.strip(), raw.strip())
+    except (yaml.YAMLError, ValueError):
+        return SoftpruneError(f"a YAML value for {key}", f'"{raw}"', "put texts with special signs in quotes")
+    for part in parts[:-1]:
+        if not isinstance(values.get(part), dict):
+            values[part] = {}
+        values = values[part]
+    values[parts[-1]] = value
+    return None
+
+
+def _override_value(key: str, raw: str) -> Any:
+    """`raw` as YAML; but a key that takes text takes it as it stands, unless it is quoted or null."""
+    field = next((field for field in flat_fields() if field.key == key), None)
+    is_text = field is not None and field.type in ("text", "text or none")
+    quoted = len(raw) > 1 and raw[0] == raw[-1] and raw[0] in "\"'"
+    return raw if is_text and not quoted and raw not in ("null", "~", "") else _yaml(raw)
+
+
+def _told(error: ErrorDetails) -> SoftpruneError:
+    """One of pydantic's errors in softprune's words."""
+    parts = [str(part) for part in error["loc"]]
+    key = ".".join(parts)
+    if error["type"] == "extra_forbidden":
+        return _unknown_key(parts)
+    field = next((field for field in flat_fields() if f"{key}.".startswith(f"{field.key}.")), None)
+    if error["type"] == "literal_error" and field is not None:
+        return unknown(f"value of {key}", str(error["input"]), field.type.split(" | "))
+    wanted = error["msg"].removeprefix("Input should be ")
+    if error["type"] == "model_type":
+        wanted = "a mapping of keys to values"
+    do = field.description if field else f"write its keys indented under {key}:, or leave it out"
+    return SoftpruneError(f"{key}: {wanted}", _found(error["input"]), do)
+
+
+def _found(value: object) -> str:
+    return "nothing" if value is None else repr(value)
+
+
+def _unknown_key(parts: Sequence[str]) -> SoftpruneError:
+    """The error for a key that no section, or another one, has."""
+    section, name = ".".join(parts[:-1]), parts[-1]
+    keys = [field.key for field in flat_fields()]
+    prefix = f"{section}." if section else ""
+    siblings = {key.removeprefix(prefix).partition(".")[0] for key in keys if key.startswith(prefix)}
+    error = unknown(f"key of {section or 'a recipe'}", name, siblings)
+    elsewhere = [key for key in keys if key.rpartition(".")[2] == name]
+    if elsewhere and "did you mean" not in error.do:
+        meant = " or ".join(f'"{key}"' for key in elsewhere)
+        return SoftpruneError(error.expected, error.found, f"did you mean {meant}? {error.do}")
+    return error

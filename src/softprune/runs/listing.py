@@ -1,0 +1,104 @@
+"""The runs under a folder, each in one line, from their run.json alone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from softprune.errors import SoftpruneError
+from softprune.runs.lock import is_held
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One run. None is what isn't known or was not measured.
+
+    Attributes:
+        name: the folder, relative to where the listing began.
+        kind: the recipe's kind.
+        status: complete; running (a live process works in it); interrupted (nobody does); failed.
+        task, backbone: their names.
+        result: which prompt `metric` and `value` belong to: winner, or tuned where there is no winner.
+        metric, value: its score on `report`.
+        tokens, pieces, parameters: the size of the ticket.
+        seconds: spent in all phases so far.
+        modified: when run.json was last written.
+    """
+
+    name: str
+    kind: str
+    status: str
+    task: str | None
+    backbone: str | None
+    result: str | None
+    metric: str | None
+    value: float | None
+    tokens: int | None
+    pieces: int | None
+    parameters: int | None
+    seconds: float
+    modified: datetime
+
+
+def list_runs(root: Path | str) -> list[RunSummary]:
+    """All runs in and below `root`, by name.
+
+    Raises:
+        SoftpruneError: there is no such folder.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise SoftpruneError(
+            "a folder that holds runs", f"{root} is no folder", "give the folder that --out named"
+        )
+    summaries = [_summary(root, path) for path in sorted(root.rglob("run.json"))]
+    return [summary for summary in summaries if summary is not None]
+
+
+def _summary(root: Path, path: Path) -> RunSummary | None:
+    """The run of one run.json, or None when it is some other program's file."""
+    try:
+        info = json.loads(path.read_text())
+        modified = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    except (OSError, ValueError):
+        return None
+    if not isinstance(info, dict) or not {"schema", "kind", "status"} <= info.keys():
+        return None
+    results, ticket, cost = (_mapping(info, key) for key in ("results", "ticket", "cost"))
+    best = next((name for name in ("winner", "tuned") if results.get(name)), None)
+    result = results[best] if best else {}
+    return RunSummary(
+        name=path.parent.relative_to(root).as_posix(),
+        kind=info["kind"],
+        status=_status(info["status"], path.parent),
+        task=_mapping(info, "task").get("id"),
+        backbone=_mapping(info, "backbone").get("name"),
+        result=best,
+        metric=result.get("metric"),
+        value=result.get("value"),
+        tokens=ticket.get("tokens"),
+        pieces=ticket.get("pieces"),
+        parameters=ticket.get("parameters"),
+        seconds=_seconds(cost),
+        modified=modified,
+    )
+
+
+def _mapping(info: dict[str, Any], key: str) -> dict[str, Any]:
+    value = info.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _status(recorded: str, folder: Path) -> str:
+    if recorded != "running":
+        return recorded
+    return "running" if is_held(folder) else "interrupted"
+
+
+def _seconds(cost: dict[str, Any]) -> float:
+    if cost.get("seconds") is not None:
+        return float(cost["seconds"])
+    return float(sum(_mapping(cost, "phases").values()))

@@ -1,0 +1,42 @@
+"""Tasks: where examples come from, how they read, what counts as right."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from softprune.tasks.metrics import METRICS, Metric, constant_answer, metric_named
+    from softprune.tasks.selection import Selection, select_sets
+    from softprune.tasks.task import Splits, Task, load_task, task_names
+
+_HOMES = {
+    "METRICS": "metrics",
+    "Metric": "metrics",
+    "Selection": "selection",
+    "Splits": "task",
+    "Task": "task",
+    "constant_answer": "metrics",
+    "load_task": "task",
+    "metric_named": "metrics",
+    "select_sets": "selection",
+    "task_names": "task",
+}
+__all__ = [
+    "METRICS",
+    "Metric",
+    "Selection",
+    "Splits",
+    "Task",
+    "constant_answer",
+    "load_task",
+    "metric_named",
+    "select_sets",
+    "task_names",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

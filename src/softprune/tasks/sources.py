@@ -1,0 +1,202 @@
+"""Where the rows of a task are: a folder in one of the layouts, the hub, or a generator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from softprune.errors import SoftpruneError
+from softprune.tasks.files import ENDINGS, Located, find_file, format_of, read_rows
+from softprune.tasks.schema import (
+    GENERATORS,
+    Definition,
+    FileSource,
+    GeneratedSource,
+    HubSource,
+    Source,
+    Split,
+    named_sources,
+)
+from softprune.tasks.template import examples_from
+from softprune.types import Example
+
+SPLITS: tuple[Split, ...] = ("train", "dev", "validation")
+PARQUET_BRANCH = "refs/convert/parquet"  # the hub's own conversion of data sets that are still scripts
+
+
+@dataclass(frozen=True, slots=True)
+class FoundLayout:
+    """A layout whose files are in a folder.
+
+    Attributes:
+        name: file, official or hub.
+        source: how its rows read.
+        paths: the files of each split that is there.
+    """
+
+    name: str
+    source: Source
+    paths: Mapping[Split, tuple[Path, ...]]
+
+    def rows(self, split: Split) -> Iterator[Located]:
+        """The split's rows, one file after the other."""
+        for path in self.paths[split]:
+            if isinstance(self.source, FileSource):
+                yield from read_rows(path, self.source.format, self.source.header)
+            else:
+                yield from read_rows(path, format_of(path) or "jsonl")
+
+
+def find_layout(definition: Definition, data: Path) -> FoundLayout:
+    """Recognise a folder by its files; where two layouts share names, by the first row.
+
+    Raises:
+        SoftpruneError: when there is no such folder, or no layout's files are in it.
+    """
+    if not data.is_dir():
+        found = "a file" if data.exists() else "no such folder"
+        raise SoftpruneError(
+            f"a folder with the data of {definition.id}", f"{found}: {data}", "pass --data FOLDER"
+        )
+    layouts = [_located(name, source, data) for name, source in named_sources(definition.sources).items()]
+    present = [layout for layout in layouts if layout.paths]
+    if not present:
+        raise _no_files(definition, data)
+    return max(present, key=lambda layout: (_fits(definition, layout), len(layout.paths)))
+
+
+def read_layout(definition: Definition, layout: FoundLayout) -> dict[Split, tuple[Example, ...]]:
+    """Every split that the folder holds.
+
+    Raises:
+        SoftpruneError: for a file without rows, and whatever a row has wrong.
+    """
+    splits: dict[Split, tuple[Example, ...]] = {}
+    for split, paths in layout.paths.items():
+        splits[split] = tuple(examples_from(definition, layout.source, layout.rows(split)))
+        if not splits[split]:
+            names = ", ".join(map(str, paths))
+            raise SoftpruneError(
+                f"at least one example for {split}", f"none in {names}", "fetch the file again"
+            )
+    return splits
+
+
+def read_hub(definition: Definition, source: HubSource) -> dict[Split, tuple[Example, ...]]:
+    """Every split of the hub's data set, through `datasets`.
+
+    Raises:
+        SoftpruneError: when `datasets` is absent or the hub can't be reached.
+    """
+    loaded = _load_dataset(source.repository, source.config)
+    splits: dict[Split, tuple[Example, ...]] = {}
+    for split, name in source.splits.items():
+        if name not in loaded:
+            raise SoftpruneError(
+                f"a split {name} of {source.repository}",
+                ", ".join(loaded),
+                "correct `splits` in the task YAML",
+            )
+        rows = (Located(row, f"{source.repository} {name}, row {n}") for n, row in enumerate(loaded[name]))
+        splits[split] = tuple(examples_from(definition, source, rows))
+    return splits
+
+
+def generate(definition: Definition, source: GeneratedSource) -> dict[Split, tuple[Example, ...]]:
+    """Every split of a generated task."""
+    made: Mapping[Split, Iterable[dict[str, Any]]] = GENERATORS[source.generator]()
+    return {
+        split: tuple(examples_from(definition, source, (Located(row, source.generator) for row in rows)))
+        for split, rows in made.items()
+    }
+
+
+def _located(name: str, source: Source, data: Path) -> FoundLayout:
+    """The layout with the files of the first of its folders that has any."""
+    best: dict[Split, tuple[Path, ...]] = {}
+    for root in _roots(source, data):
+        if isinstance(source, FileSource):
+            found = {split: find_file(root, source.files[split]) for split in SPLITS if split in source.files}
+            best = {split: (path,) for split, path in found.items() if path is not None}
+        elif isinstance(source, HubSource):
+            shards = {
+                split: _shards(root, source.splits[split]) for split in SPLITS if split in source.splits
+            }
+            best = {split: paths for split, paths in shards.items() if paths}
+        if best:
+            break
+    return FoundLayout(name, source, best)
+
+
+def _roots(source: Source, data: Path) -> list[Path]:
+    """The folders to look in: the given one, and where the layout puts its files below it."""
+    roots = [data]
+    if isinstance(source, FileSource) and source.folder:
+        roots += [data / Path(source.folder).name, data / source.folder]
+    if isinstance(source, HubSource):
+        roots += [data / "data", data / (source.config or "plain_text")]
+    return roots
+
+
+def _shards(root: Path, split: str) -> tuple[Path, ...]:
+    """`train.jsonl`, `train.parquet` or `train-00000-of-00002.parquet` and its like, in order."""
+    for ending in ENDINGS:
+        whole = find_file(root, split + ending)
+        if whole is not None:
+            return (whole,)
+    return tuple(path for path in sorted(root.glob(f"{split}-*")) if format_of(path))
+
+
+def _fits(definition: Definition, layout: FoundLayout) -> bool:
+    """Whether the first row reads in this layout."""
+    split = next(iter(layout.paths))
+    try:
+        return any(True for _ in examples_from(definition, layout.source, islice(layout.rows(split), 1)))
+    except SoftpruneError:
+        return False
+
+
+def _no_files(definition: Definition, data: Path) -> SoftpruneError:
+    wanted = []
+    for name, source in named_sources(definition.sources).items():
+        if isinstance(source, FileSource):
+            wanted.append(f"{', '.join(source.files.values())} ({name} files)")
+        elif isinstance(source, HubSource):
+            names = ", ".join(f"{split}.parquet or {split}.jsonl" for split in source.splits.values())
+            wanted.append(f"{names} ({name} layout)")
+    there = sorted(path.name for path in data.iterdir())
+    shown = ", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else "")
+    return SoftpruneError(
+        f"the files of {definition.id}: " + "; or ".join(wanted),
+        f"in {data}: {shown or 'nothing'}",
+        "pass --data with the folder that holds them",
+    )
+
+
+def _load_dataset(repository: str, config: str | None) -> Any:
+    try:
+        import datasets
+    except ImportError:
+        raise SoftpruneError(
+            "the library datasets, to load from the hub",
+            "it is not installed",
+            "pip install softprune[hub], or pass --data FOLDER",
+        ) from None
+    name = repository if config is None else f"{repository} ({config})"
+    try:
+        try:
+            return datasets.load_dataset(repository, config)
+        except RuntimeError as error:
+            if "script" not in str(error):
+                raise
+            return datasets.load_dataset(repository, config, revision=PARQUET_BRANCH)
+    except Exception as error:  # the hub's client raises errors of many libraries
+        found = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        raise SoftpruneError(
+            f"the data set {name} from the Hugging Face hub",
+            found[:200],
+            "pass --data FOLDER with the task's files, or check the network",
+        ) from None

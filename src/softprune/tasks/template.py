@@ -1,0 +1,111 @@
+"""Rows to examples: columns, label, filled template."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from softprune.errors import SoftpruneError
+from softprune.tasks.files import Located, Row
+from softprune.tasks.schema import MASK, ROW_READERS, Definition, Source, label_key, needed_names
+from softprune.types import Example, Segment
+
+
+def examples_from(definition: Definition, source: Source, rows: Iterable[Located]) -> Iterator[Example]:
+    """Examples of one split, in the rows' order; a row reader may make several out of a row.
+
+    Raises:
+        SoftpruneError: for a missing column, a value that isn't text, or an unknown label, with the row's
+        place.
+    """
+    flat = ((row, located.where) for located in rows for row in _expanded(source, located))
+    for index, (row, where) in enumerate(flat):
+        yield _example(definition, source, row, where, index)
+
+
+def fill(definition: Definition, texts: Mapping[str, str]) -> tuple[Segment, ...]:
+    """The filled template.
+
+    White space goes with what follows it (` premise:`, ` text`), so that every tokenizer can join the
+    segments; before the answer slot it is dropped, since a slot's text is empty and each model family sets
+    the answer apart in its way.
+    """
+    segments, blank = [], ""
+    for literal, name, _, _ in string.Formatter().parse(definition.template):
+        text = (blank + literal).rstrip()
+        blank = (blank + literal)[len(text) :]
+        if text:
+            segments.append(Segment(text))
+        if name == MASK:
+            segments.append(Segment("", answer_slot=True))
+            blank = ""
+        elif name is not None:
+            spec = definition.fields[name]
+            segments.append(Segment(blank + texts[name] + spec.append, shortenable=spec.shortenable))
+            blank = ""
+    return tuple(segments)
+
+
+def _example(definition: Definition, source: Source, row: Row, where: str, index: int) -> Example:
+    values = {name: _value(definition, source, row, name, where) for name in needed_names(definition)}
+    texts = {name: _text(values[name], name, where) for name in definition.fields}
+    names = {name: label_key(value) for name, value in values.items()}
+    return Example(
+        id=definition.id_from.format_map(names) if definition.id_from else str(index),
+        index=index,
+        segments=fill(definition, texts),
+        answers=tuple(answer.format_map(texts) for answer in definition.answers),
+        gold=_gold(definition, source, values[definition.gold], where),
+        group=definition.group.format_map(names) if definition.group else None,
+    )
+
+
+def _expanded(source: Source, located: Located) -> Iterator[Row]:
+    if source.rows is None:
+        yield located.row
+        return
+    try:
+        yield from ROW_READERS[source.rows](located.row)
+    except KeyError as error:
+        raise _missing(error.args[0], located.row, located.where) from None
+
+
+def _value(definition: Definition, source: Source, row: Row, name: str, where: str) -> Any:
+    """The value of a name's column; dots lead into nested objects."""
+    column = source.columns.get(name, name)
+    if column in row:
+        return row[column]
+    value: Any = row
+    for key in column.split("."):
+        if not isinstance(value, Mapping) or key not in value:
+            wanted = [source.columns.get(each, each) for each in needed_names(definition)]
+            raise _missing(column, row, where, wanted)
+        value = value[key]
+    return value
+
+
+def _missing(column: str, row: Row, where: str, wanted: Iterable[str] = ()) -> SoftpruneError:
+    expected = f"the columns {', '.join(wanted)}" if wanted else f"the column {column}"
+    return SoftpruneError(
+        expected,
+        f'no "{column}" in {where}; its columns are {", ".join(map(str, row))}',
+        "rename the column, or map it under the source's `columns` in the task YAML",
+    )
+
+
+def _text(value: object, name: str, where: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise SoftpruneError(f"text in {name}", f"{value!r:.60} in {where}", "mend that value")
+    return str(value).strip()
+
+
+def _gold(definition: Definition, source: Source, value: object, where: str) -> int:
+    key = label_key(value)
+    if key not in source.labels:
+        raise SoftpruneError(
+            f"a label out of {', '.join(source.labels)}",
+            f'"{key}" in {where}',
+            "correct the label, or add it to the source's `labels` in the task YAML",
+        )
+    return definition.answers.index(source.labels[key])

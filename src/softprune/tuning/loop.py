@@ -1,0 +1,327 @@
+"""The one training loop. It tunes prompts, retrains rewound tickets and trains whatever else is a Trainable.
+
+All candidates see the same batches in the same order; each keeps its own best checkpoint and stops on its own.
+Batches are a pure function of seed and step, so a run taken up at its last evaluation continues bit by bit.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from softprune.backbone.batching import training_batches
+from softprune.errors import SoftpruneError
+from softprune.tuning.optimisers import keep_candidates, pack, unpack
+from softprune.tuning.trainable import Trainable
+from softprune.types import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How long and in what portions to train.
+
+    Attributes:
+        epochs: passes over the training examples.
+        batch_size: examples a step.
+        accumulate: backward passes a step is split into.
+        evaluate_every: steps between evaluations; None for once an epoch.
+        patience: evaluations without improvement after which a candidate stops; None for never.
+        best_by: `score` (ties go to the lower loss) or `loss`.
+        seed: of the data order.
+    """
+
+    epochs: int
+    batch_size: int
+    accumulate: int = 1
+    evaluate_every: int | None = None
+    patience: int | None = None
+    best_by: str = "score"
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What `select` says of one candidate: its metric (higher is better) and its loss."""
+
+    score: float
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One evaluation on a candidate's training curve; a line of metrics.jsonl."""
+
+    candidate: str
+    epoch: int
+    step: int
+    train_loss: float
+    select_loss: float
+    select: float
+    seconds: float
+
+
+@dataclass(slots=True)
+class Progress:
+    """Everything but tensors that the loop must remember to go on; JSON-able.
+
+    Attributes:
+        step: optimiser steps done.
+        active: candidates still training, by their original place.
+        best: per candidate, its best evaluation so far and when it was.
+        stale: per candidate, evaluations since then.
+        curve: all evaluations so far.
+        seconds: time spent so far.
+        examples: candidate-examples trained on so far.
+    """
+
+    step: int
+    active: list[int]
+    best: list[dict[str, float] | None]
+    stale: list[int]
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    examples: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What training left.
+
+    Attributes:
+        tensors: the best checkpoint of every candidate; K is the first axis.
+        best: the evaluation at that checkpoint, per candidate.
+        curve: all evaluations.
+        steps: optimiser steps.
+        examples: candidate-examples trained on.
+        seconds: wall time, over all interrupted tries.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    best: tuple[Evaluation, ...]
+    curve: tuple[Point, ...]
+    steps: int
+    examples: int
+    seconds: float
+
+
+class Keeper(Protocol):
+    """Where unfinished training is kept between evaluations."""
+
+    def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+        """The last state, if there is one."""
+
+    def save(self, tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> None:
+        """Replace the state, atomically."""
+
+    def curve(self, points: Sequence[Point]) -> None:
+        """Tell of new evaluations."""
+
+
+class Watch(Protocol):
+    """Who is told how training goes (a live display, a tracker)."""
+
+    def begin(self, title: str, steps: int, done: int) -> None:
+        """Training of `title` starts at step `done` of `steps`."""
+
+    def step(self, step: int, loss: float, examples: int) -> None:
+        """A step was made over `examples` candidate-examples."""
+
+    def evaluated(self, points: Sequence[Point]) -> None:
+        """An evaluation was made."""
+
+    def end(self) -> None:
+        """This training is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Training data as the loop needs it: input lengths, and a batch for some indices."""
+
+    lengths: Sequence[int]
+    batch: Callable[[Sequence[int]], Batch]
+
+
+def train(
+    trainable: Trainable,
+    optimiser: torch.optim.Optimizer,
+    feed: Feed,
+    evaluate: Callable[[], list[Evaluation]],
+    schedule: Schedule,
+    *,
+    names: Sequence[str],
+    title: str,
+    keeper: Keeper,
+    watch: Watch,
+) -> Trained:
+    """Train to the end of the schedule, or until every candidate has stopped.
+
+    Args:
+        trainable: K candidates.
+        optimiser: over its parameters.
+        feed: the training examples.
+        evaluate: metric and loss on `select` of the candidates still in training, in order.
+        schedule: how long.
+        names: of the candidates, for curves.
+        title: what is being trained, for displays.
+        keeper: where unfinished work is kept.
+        watch: who is told.
+
+    Raises:
+        SoftpruneError: when a loss stops being finite.
+    """
+    steps_an_epoch = math.ceil(len(feed.lengths) / schedule.batch_size)
+    total = steps_an_epoch * schedule.epochs
+    interval = schedule.evaluate_every or steps_an_epoch
+    progress, best = _begin(trainable, optimiser, keeper)
+    watch.begin(title, total, progress.step)
+    begun = time.perf_counter() - progress.seconds
+    losses: list[torch.Tensor] = []
+    batches: list[tuple[int, ...]] = []
+    while progress.step < total and progress.active:
+        epoch, place = divmod(progress.step, steps_an_epoch)
+        if place == 0 or not batches:
+            batches = training_batches(feed.lengths, schedule.batch_size, schedule.seed, epoch)
+        loss_K = _step(trainable, optimiser, feed, batches[place], schedule.accumulate)
+        progress.step += 1
+        progress.examples += len(batches[place]) * trainable.candidates
+        losses.append(loss_K)
+        watch.step(progress.step, float(loss_K.mean()), len(batches[place]) * trainable.candidates)
+        if progress.step % interval and progress.step != total:
+            continue
+        mean_K = torch.stack(losses).mean(0).tolist()
+        losses = []
+        _check_finite(mean_K, progress, names)
+        progress.seconds = time.perf_counter() - begun
+        now = (progress.step - 1) // steps_an_epoch + 1
+        points = _record(trainable, progress, best, evaluate(), mean_K, names, now, schedule)
+        _leave(trainable, optimiser, progress, schedule)
+        progress.seconds = time.perf_counter() - begun
+        # Curve first: a kill in between leaves lines that the next start trims, never a gap.
+        keeper.curve(points)
+        keeper.save(_state(trainable, optimiser, best), asdict(progress))
+        watch.evaluated(points)
+    watch.end()
+    return Trained(
+        tensors=best,
+        best=tuple(Evaluation(b["score"], b["loss"]) for b in progress.best if b is not None),
+        curve=tuple(Point(**point) for point in progress.curve),
+        steps=progress.step,
+        examples=progress.examples,
+        seconds=progress.seconds,
+    )
+
+
+def _begin(
+    trainable: Trainable, optimiser: torch.optim.Optimizer, keeper: Keeper
+) -> tuple[Progress, dict[str, torch.Tensor]]:
+    """A fresh start, or the state in which an earlier try left off."""
+    count = trainable.candidates
+    kept = keeper.load()
+    if kept is None:
+        return Progress(0, list(range(count)), [None] * count, [0] * count), trainable.save()
+    tensors, progress = kept
+    state = Progress(**progress)
+    if len(state.active) != count:
+        trainable.keep(state.active)
+        keep_candidates(optimiser, state.active)
+    trainable.load({k.removeprefix("now."): v for k, v in tensors.items() if k.startswith("now.")})
+    unpack(optimiser, tensors)
+    return state, {k.removeprefix("best."): v for k, v in tensors.items() if k.startswith("best.")}
+
+
+def _step(
+    trainable: Trainable,
+    optimiser: torch.optim.Optimizer,
+    feed: Feed,
+    indices: Sequence[int],
+    accumulate: int,
+) -> torch.Tensor:
+    """One optimiser step; the mean loss of each candidate, `[K]`.
+
+    Candidates share no parameter, so the gradient of the sum of their losses is each one's own.
+    """
+    optimiser.zero_grad(set_to_none=True)
+    total_K = torch.zeros(())
+    size = math.ceil(len(indices) / accumulate)
+    for start in range(0, len(indices), size):
+        part = indices[start : start + size]
+        loss_K = trainable.loss(feed.batch(part)).sum(1) / len(indices)
+        loss_K.sum().backward()
+        total_K = total_K + loss_K.detach().cpu()
+    optimiser.step()
+    return total_K
+
+
+def _check_finite(mean_K: Sequence[float], progress: Progress, names: Sequence[str]) -> None:
+    for place, loss in zip(progress.active, mean_K, strict=True):
+        if not math.isfinite(loss):
+            raise SoftpruneError(
+                "a finite training loss",
+                f"{loss} for {names[place]} before step {progress.step}",
+                "lower tuning.lr, or use --dtype float32",
+            )
+
+
+def _record(
+    trainable: Trainable,
+    progress: Progress,
+    best: dict[str, torch.Tensor],
+    evaluations: Sequence[Evaluation],
+    mean_K: Sequence[float],
+    names: Sequence[str],
+    epoch: int,
+    schedule: Schedule,
+) -> list[Point]:
+    """Put the evaluations on the curves and keep whatever is a candidate's best so far."""
+    now = trainable.save()
+    points = []
+    for at, (place, found) in enumerate(zip(progress.active, evaluations, strict=True)):
+        known = progress.best[place]
+        if known is None or _better(found, Evaluation(known["score"], known["loss"]), schedule.best_by):
+            progress.best[place] = {"score": found.score, "loss": found.loss, "step": progress.step}
+            progress.stale[place] = 0
+            for name, value in now.items():
+                best[name][place] = value[at]
+        else:
+            progress.stale[place] += 1
+        points.append(
+            Point(names[place], epoch, progress.step, mean_K[at], found.loss, found.score, progress.seconds)
+        )
+    progress.curve += [asdict(point) for point in points]
+    return points
+
+
+def _better(new: Evaluation, old: Evaluation, best_by: str) -> bool:
+    if best_by == "loss":
+        return new.loss < old.loss
+    return (new.score, -new.loss) > (old.score, -old.loss)
+
+
+def _leave(
+    trainable: Trainable, optimiser: torch.optim.Optimizer, progress: Progress, schedule: Schedule
+) -> None:
+    """Let candidates go whose patience is used up; the group gets cheaper."""
+    if schedule.patience is None:
+        return
+    staying = [at for at, place in enumerate(progress.active) if progress.stale[place] < schedule.patience]
+    if len(staying) == len(progress.active):
+        return
+    progress.active = [progress.active[at] for at in staying]
+    if staying:
+        trainable.keep(staying)
+        keep_candidates(optimiser, staying)
+
+
+def _state(
+    trainable: Trainable, optimiser: torch.optim.Optimizer, best: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    return {
+        **{f"now.{name}": value for name, value in trainable.save().items()},
+        **{f"best.{name}": value for name, value in best.items()},
+        **pack(optimiser),
+    }

@@ -1,0 +1,147 @@
+"""Optimisers for K candidates in one parameter, each treated as if it were alone.
+
+AdamW works element by element, so torch's own serves. Adafactor clips by the root mean square of a whole parameter's
+update and needs a form that does so per candidate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class Adafactor(torch.optim.Optimizer):
+    """Adafactor (Shazeer and Stern 2018, algorithm 4) over `[K, P, H]`, one candidate at a time in effect.
+
+    Equals `transformers.Adafactor(scale_parameter=False, relative_step=False)` on each `[P, H]` alone:
+
+        R = beta R + (1 - beta) mean_h(G^2 + eps)      row second moments, `[K, P]`
+        C = beta C + (1 - beta) mean_p(G^2 + eps)      column second moments, `[K, H]`
+        U = G / sqrt(R C / mean_p(R))                  the update
+        U = U / max(1, RMS(U) / d)                     its clip
+        p = p - lr (weight_decay p + U)
+
+    with beta = 1 - step^-0.8. Zero gradients of pruned rows scale mean_p(R) and C alike, so R C / mean_p(R) is what
+    it would be without those rows; only the clip's RMS tells a masked prompt from its compact copy. Under
+    `clip_scope: survivors` the mean runs over surviving dimensions, and both take identical steps.
+
+    Args:
+        parameter: `[K, P, H]`.
+        survivors_KPH: 1 where a dimension survives; None for all.
+        lr: step size, constant.
+        weight_decay: per step, times lr.
+        clip_threshold: d.
+        clip_scope: `survivors`, or `all` (the paper's masked prompts under the reference implementation).
+    """
+
+    def __init__(
+        self,
+        parameter: nn.Parameter,
+        survivors_KPH: torch.Tensor | None = None,
+        *,
+        lr: float,
+        weight_decay: float = 0.0,
+        clip_threshold: float = 1.0,
+        clip_scope: str = "survivors",
+        eps: float = 1e-30,
+        decay_rate: float = -0.8,
+    ) -> None:
+        super().__init__([parameter], {"lr": lr})
+        self.weight_decay, self.clip_threshold, self.eps, self.decay_rate = weight_decay, clip_threshold, eps, decay_rate
+        alive = torch.ones_like(parameter) if survivors_KPH is None else survivors_KPH.to(parameter)
+        self.alive_KPH = alive.detach()
+        self.count_everything = clip_scope == "all"
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Update every candidate from `parameter.grad`."""
+        del closure
+        parameter = self.param_groups[0]["params"][0]
+        gradient, lr = parameter.grad, self.param_groups[0]["lr"]
+        if gradient is None:
+            return
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float64)
+            state["row_KP"] = torch.zeros_like(gradient[..., 0])
+            state["column_KH"] = torch.zeros_like(gradient[:, 0])
+        state["step"] += 1
+        beta = 1.0 - math.pow(float(state["step"]), self.decay_rate)
+        squares = gradient.square() + self.eps
+        row_KP = state["row_KP"].mul_(beta).add_(squares.mean(-1), alpha=1 - beta)
+        column_KH = state["column_KH"].mul_(beta).add_(squares.mean(-2), alpha=1 - beta)
+        scale = (row_KP / row_KP.mean(-1, keepdim=True)).rsqrt()[..., None] * column_KH.rsqrt()[:, None]
+        # where, not times: the scale of a pruned row may overflow, and zero times infinity is no zero.
+        update = torch.where(self.alive_KPH > 0, scale * gradient, torch.zeros_like(gradient))
+        update /= (self._rms(update) / self.clip_threshold).clamp(min=1.0)
+        parameter.mul_(1 - lr * self.weight_decay).sub_(update, alpha=lr)
+
+    def _rms(self, update_KPH: torch.Tensor) -> torch.Tensor:
+        counted = torch.ones_like(self.alive_KPH) if self.count_everything else self.alive_KPH
+        return (update_KPH.square().sum((-2, -1)) / counted.sum((-2, -1))).sqrt()[:, None, None]
+
+    def keep(self, indices: Sequence[int]) -> None:
+        """Go on with some of the candidates only."""
+        self.alive_KPH = self.alive_KPH[list(indices)]
+
+
+def make_optimiser(
+    name: str,
+    parameter: nn.Parameter,
+    survivors_KPH: torch.Tensor | None,
+    *,
+    lr: float,
+    weight_decay: float,
+    clip_threshold: float,
+    clip_scope: str,
+) -> torch.optim.Optimizer:
+    """The optimiser of a recipe's `tuning.optimiser`, for one `[K, P, H]` parameter."""
+    if name == "adafactor":
+        return Adafactor(
+            parameter,
+            survivors_KPH,
+            lr=lr,
+            weight_decay=weight_decay,
+            clip_threshold=clip_threshold,
+            clip_scope=clip_scope,
+        )
+    return torch.optim.AdamW([parameter], lr=lr, weight_decay=weight_decay)
+
+
+def pack(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """An optimiser's state as named tensors."""
+    return {
+        f"optimiser.{number}.{name}": value.detach().clone()
+        for number, parameter in enumerate(_parameters(optimiser))
+        for name, value in optimiser.state.get(parameter, {}).items()
+    }
+
+
+def unpack(optimiser: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Take a packed state back."""
+    for number, parameter in enumerate(_parameters(optimiser)):
+        prefix = f"optimiser.{number}."
+        state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+        optimiser.state[parameter] = {
+            name: t.clone() if t.dim() == 0 else t.to(parameter.device) for name, t in state.items()
+        }
+
+
+def keep_candidates(optimiser: torch.optim.Optimizer, indices: Sequence[int]) -> None:
+    """Drop the state of candidates that left; their axis is the first of every state tensor."""
+    chosen = list(indices)
+    for parameter in _parameters(optimiser):
+        state = optimiser.state.get(parameter, {})
+        for name, value in state.items():
+            if value.dim():
+                state[name] = value[chosen]
+    if isinstance(optimiser, Adafactor):
+        optimiser.keep(chosen)
+
+
+def _parameters(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimiser.param_groups for parameter in group["params"]]

@@ -1,0 +1,139 @@
+"""Score prompts on a set of examples: losses, answer scores, predictions. Forward passes only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from softprune.backbone.base import Backbone, crossed
+from softprune.backbone.batching import scoring_batches
+from softprune.types import Batch, Encoded, Example, Scores
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How a run scores: the same for every set and stage.
+
+    Attributes:
+        loss: `likelihood` or `rank`.
+        score: `sum` or `mean` of an answer's token log-probabilities.
+        rows: rows of one backbone call at most.
+        match: `score` predicts by the scores, `generate` by comparing generated text with the answers.
+        max_answer_length: tokens to generate at most.
+    """
+
+    loss: str
+    score: str
+    rows: int = 256
+    match: str = "score"
+    max_answer_length: int = 8
+
+
+class ScoredSet:
+    """Examples with their encodings, kept together.
+
+    Args:
+        examples: as the task gives them.
+        encoded: their token ids, in the same order.
+    """
+
+    def __init__(self, examples: Sequence[Example], encoded: Sequence[Encoded]) -> None:
+        self.examples, self.encoded = tuple(examples), tuple(encoded)
+        self.lengths = tuple(len(e.input_ids) for e in encoded)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def batch(self, backbone: Backbone, indices: Sequence[int]) -> Batch:
+        """A padded batch of some of the examples."""
+        return backbone.batch([self.encoded[i] for i in indices])
+
+
+def score_prompts(
+    backbone: Backbone, prompts_KQH: torch.Tensor, data: ScoredSet, scoring: Scoring
+) -> list[Scores]:
+    """Every prompt on every example, crossed: K scores in the order of the prompts.
+
+    Args:
+        backbone: frozen.
+        prompts_KQH: what the backbone reads; Q may be 0 (zero-shot, K = 1).
+        data: the examples.
+        scoring: how to score.
+    """
+    count = prompts_KQH.shape[0]
+    found: list[list[tuple[float, list[float]] | None]] = [[None] * len(data) for _ in range(count)]
+    answers = max(len(e.answer_ids) for e in data.encoded)
+    # A sentence model reads an input once for all answers; the others may read it once an answer.
+    multiple = count * (1 if backbone.family == "sentence" else answers)
+    with torch.inference_mode():
+        for indices in scoring_batches(data.lengths, scoring.rows, multiple):
+            losses, scores = _score_batch(backbone, prompts_KQH, data.batch(backbone, indices), scoring)
+            for k in range(count):
+                for at, index in enumerate(indices):
+                    real = len(data.encoded[index].answer_ids)
+                    found[k][index] = (losses[k][at], scores[k][at][:real])
+    done = [[pair for pair in row if pair is not None] for row in found]
+    return [_scores(row, data, _generated(backbone, prompts_KQH[k], data, scoring)) for k, row in enumerate(done)]
+
+
+def score_each(
+    backbone: Backbone, prompts: Sequence[torch.Tensor], data: ScoredSet, scoring: Scoring
+) -> list[Scores]:
+    """Prompts of different lengths `[Q, H]`: those of equal length are scored together."""
+    results: dict[int, Scores] = {}
+    for length in sorted({prompt.shape[0] for prompt in prompts}):
+        chosen = [i for i, prompt in enumerate(prompts) if prompt.shape[0] == length]
+        stacked = torch.stack([prompts[i] for i in chosen])
+        for i, scores in zip(chosen, score_prompts(backbone, stacked, data, scoring), strict=True):
+            results[i] = scores
+    return [results[i] for i in range(len(prompts))]
+
+
+def _score_batch(
+    backbone: Backbone, prompts_KQH: torch.Tensor, batch: Batch, scoring: Scoring
+) -> tuple[list[list[float]], list[list[list[float]]]]:
+    """Losses `[K, B]` and scores `[K, B, A]` from one forward: both are made of the same answer sums."""
+    count, size = prompts_KQH.shape[0], len(batch)
+    sums = backbone.answer_sums(crossed(prompts_KQH, size), batch).double().view(count, size, -1)
+    tokens = batch.answer_mask.sum(-1).clamp(min=1)
+    scores = sums / tokens if scoring.score == "mean" and backbone.family != "sentence" else sums
+    gold = batch.gold.expand(count, -1)
+    if scoring.loss == "likelihood":
+        losses = -(sums / tokens).gather(2, gold[..., None])[..., 0]
+    else:
+        losses = F.cross_entropy(scores.flatten(0, 1), gold.flatten(), reduction="none").view(count, size)
+    return losses.tolist(), scores.tolist()
+
+
+def _scores(
+    row: list[tuple[float, list[float]]], data: ScoredSet, generated: tuple[int, ...] | None
+) -> Scores:
+    predicted = generated or tuple(max(range(len(s)), key=lambda a: (s[a], -a)) for _, s in row)
+    return Scores(
+        answer_scores=tuple(tuple(scores) for _, scores in row),
+        losses=tuple(loss for loss, _ in row),
+        predicted=predicted,
+        gold=tuple(example.gold for example in data.examples),
+    )
+
+
+def _generated(
+    backbone: Backbone, prompt_QH: torch.Tensor, data: ScoredSet, scoring: Scoring
+) -> tuple[int, ...] | None:
+    """Under `match: generate`, the answer that each generated text equals, -1 where it equals none."""
+    if scoring.match != "generate":
+        return None
+    found = [-1] * len(data)
+    for indices in scoring_batches(data.lengths, scoring.rows):
+        texts = backbone.generate(prompt_QH, data.batch(backbone, indices), scoring.max_answer_length)
+        for index, text in zip(indices, texts, strict=True):
+            answers = [_plain(answer) for answer in data.examples[index].answers]
+            found[index] = answers.index(_plain(text)) if _plain(text) in answers else -1
+    return tuple(found)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().split()).rstrip(".")

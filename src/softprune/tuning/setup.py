@@ -1,0 +1,288 @@
+"""From a recipe to everything that the stages need: data in three sets, a frozen backbone, a first prompt."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from softprune.backbone import describe, load_backbone
+from softprune.backbone.base import Backbone
+from softprune.backbone.load import Described, resolve_device, resolve_dtype
+from softprune.errors import ManyErrors, SoftpruneError
+from softprune.recipe import Recipe
+from softprune.runs.store import RunFolder
+from softprune.tasks import Metric, Selection, Task, load_task, select_sets
+from softprune.tuning.loop import Watch
+from softprune.tuning.scoring import ScoredSet, Scoring
+from softprune.types import Example
+
+# Candidates side by side where the recipe doesn't say; measured memory decides once the search is made clever.
+DEFAULT_GROUP = 8
+
+
+class SealedSet:
+    """The `report` examples. They open once, after every choice is fixed.
+
+    Args:
+        examples: what is reported on; not even tokenised before.
+    """
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self._examples = tuple(examples)
+        self._choices: str | None = None
+        self._opened = False
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def fix(self, choices: str) -> None:
+        """Declare that all choices are made, and which."""
+        self._choices = choices
+
+    def open(self) -> tuple[Example, ...]:
+        """The examples.
+
+        Raises:
+            RuntimeError: before `fix`, or a second time. A bug in softprune, never a user's mistake.
+        """
+        if self._choices is None:
+            raise RuntimeError("`report` was asked for before every choice was fixed")
+        if self._opened:
+            raise RuntimeError("`report` was asked for twice")
+        self._opened = True
+        return self._examples
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """What the stages of one run share.
+
+    Attributes:
+        recipe: the settings.
+        run: the folder.
+        backbone: frozen.
+        task: with its metric.
+        train, select: encoded examples.
+        report: sealed.
+        scoring: how prompts are scored, everywhere alike.
+        lr: absolute step size.
+        group: K, candidates side by side.
+        max_length: input tokens, prompt excluded.
+        watch: who is told how training goes.
+    """
+
+    recipe: Recipe
+    run: RunFolder
+    backbone: Backbone
+    task: Task
+    train: ScoredSet
+    select: ScoredSet
+    report: SealedSet
+    scoring: Scoring
+    lr: float
+    group: int
+    max_length: int
+    watch: Watch
+
+    @property
+    def metric(self) -> Metric:
+        """The task's."""
+        return self.task.metric
+
+    def encode(self, examples: Sequence[Example]) -> ScoredSet:
+        """Examples with their token ids."""
+        return ScoredSet(
+            examples,
+            self.backbone.encode(examples, self.max_length, self.recipe.task.max_answer_length),
+        )
+
+
+def prepare(recipe: Recipe, run: RunFolder, watch: Watch) -> Workspace:
+    """Load data, check the recipe against data and backbone, load the backbone, record what results depend on.
+
+    Raises:
+        ManyErrors: with every disagreement between recipe, data and backbone, before any weight is loaded.
+    """
+    task = load_task(recipe.task.id)
+    splits = task.load(Path(recipe.task.data) if recipe.task.data else None)
+    sets = select_sets(
+        splits,
+        recipe.selection.protocol,
+        recipe.task.shots,
+        recipe.selection.fraction,
+        seed=recipe.seed,
+        limit_report=recipe.task.limit_report,
+    )
+    settings = recipe.backbone
+    described = describe(settings.name, settings.family, settings.revision, settings.trust_remote_code)
+    check(recipe, described)
+    max_length, shortened = _max_length(recipe, described)
+    backbone = _load(recipe, run)
+    scoring = _scoring(recipe, task, backbone)
+    group = int(run.pin("K", lambda: recipe.search.group or DEFAULT_GROUP))
+    workspace = Workspace(
+        recipe=recipe,
+        run=run,
+        backbone=backbone,
+        task=task,
+        train=_encoded(backbone, sets.train, max_length, recipe),
+        select=_encoded(backbone, sets.select, max_length, recipe),
+        report=SealedSet(sets.report),
+        scoring=scoring,
+        lr=learning_rate(recipe, backbone),
+        group=group,
+        max_length=max_length,
+        watch=watch,
+    )
+    notes = [*described.notes, *splits.notes, *shortened]
+    _record(workspace, sets, splits.source, notes)
+    return workspace
+
+
+def check(recipe: Recipe, described: Described) -> None:
+    """Hold a recipe against a backbone's configuration.
+
+    Raises:
+        ManyErrors: with all disagreements.
+    """
+    errors = []
+    prompt = recipe.prompt
+    if recipe.kind == "xprompt" and described.hidden % prompt.pieces:
+        near = [s for s in range(1, described.hidden + 1) if described.hidden % s == 0 and s <= 64]
+        errors.append(
+            SoftpruneError(
+                f"prompt.pieces that divide H = {described.hidden} of {described.name}",
+                str(prompt.pieces),
+                f"choose one of {', '.join(map(str, near))}",
+            )
+        )
+    if recipe.tuning.loss == "likelihood" and described.family == "sentence":
+        errors.append(
+            SoftpruneError("tuning.loss of rank or auto for a sentence backbone", "likelihood", "set it to rank")
+        )
+    if recipe.task.match == "generate" and described.family in ("masked", "sentence"):
+        errors.append(
+            SoftpruneError(
+                "task.match of score for a backbone that doesn't generate",
+                f"generate with the {described.family} family",
+                "set task.match=score",
+            )
+        )
+    if described.positions is not None and _room(recipe, described) < 8:
+        errors.append(
+            SoftpruneError(
+                f"a prompt that leaves room in the {described.positions} positions of {described.name}",
+                f"{prompt.tokens} prompt tokens",
+                "ask for fewer prompt tokens",
+            )
+        )
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise ManyErrors("recipe for this backbone", errors)
+
+
+def learning_rate(recipe: Recipe, backbone: Backbone) -> float:
+    """The absolute step size; a relative one is a multiple of the input embeddings' root mean square."""
+    return recipe.tuning.learning_rate(float(backbone.embeddings_VH().square().mean().sqrt()))
+
+
+def _room(recipe: Recipe, described: Described) -> int:
+    """Input tokens that fit beside prompt and answer; sequence-to-sequence answers are elsewhere."""
+    answer = 0 if described.family in ("seq2seq", "sentence") else recipe.task.max_answer_length
+    return (described.positions or 0) - recipe.prompt.tokens - answer
+
+
+def _max_length(recipe: Recipe, described: Described) -> tuple[int, list[str]]:
+    asked = recipe.task.max_length
+    if described.positions is None or asked <= _room(recipe, described):
+        return asked, []
+    room = _room(recipe, described)
+    return room, [f"inputs are cut at {room} tokens, not {asked}: {described.name} reads {described.positions}"]
+
+
+def _load(recipe: Recipe, run: RunFolder) -> Backbone:
+    settings = recipe.backbone
+    threads = int(run.pin("threads", lambda: settings.threads or torch.get_num_threads()))
+    torch.set_num_threads(threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    device = str(run.pin("backbone.device", lambda: str(resolve_device(settings.device))))
+    dtype = run.pin(
+        "backbone.dtype",
+        lambda: str(resolve_dtype(settings.dtype, torch.device(device))).removeprefix("torch."),
+    )
+    return load_backbone(
+        settings.name,
+        family=settings.family,
+        dtype=str(dtype),
+        device=device,
+        revision=settings.revision,
+        trust_remote_code=settings.trust_remote_code,
+    )
+
+
+def _scoring(recipe: Recipe, task: Task, backbone: Backbone) -> Scoring:
+    score = recipe.task.score
+    return Scoring(
+        loss=backbone.check_loss(recipe.tuning.loss),
+        score=task.definition.score if score == "auto" else score,
+        rows=recipe.tuning.eval_rows,
+        match=recipe.task.match,
+        max_answer_length=recipe.task.max_answer_length,
+    )
+
+
+def _encoded(
+    backbone: Backbone, examples: Sequence[Example], max_length: int, recipe: Recipe
+) -> ScoredSet:
+    return ScoredSet(examples, backbone.encode(examples, max_length, recipe.task.max_answer_length))
+
+
+def truncation(data: ScoredSet) -> dict[str, int]:
+    """How many examples were cut, and how many tokens of them."""
+    return {
+        "examples": sum(1 for e in data.encoded if e.cut),
+        "tokens": sum(e.cut for e in data.encoded),
+    }
+
+
+def _record(workspace: Workspace, sets: Selection, source: str, notes: Sequence[str]) -> None:
+    recipe, backbone, definition = workspace.recipe, workspace.backbone, workspace.task.definition
+    counts = {name: truncation(getattr(workspace, name)) for name in ("train", "select")}
+    truncated = {key: sum(c[key] for c in counts.values()) for key in ("examples", "tokens")}
+    fixed_answers = len({e.answers for e in sets.train}) == 1
+    workspace.run.record(
+        backbone=asdict(backbone.info),
+        removal=recipe.pruning.removal if recipe.kind == "xprompt" else None,
+        task={
+            "id": workspace.task.id,
+            "version": workspace.task.version,
+            "title": definition.title,
+            "instruction": definition.instruction,
+            "metric": workspace.metric.name,
+            "answers": list(sets.train[0].answers) if fixed_answers else None,
+            "indices": {name: list(indices) for name, indices in sets.indices.items()},
+            "sizes": {name: len(getattr(sets, name)) for name in ("train", "select", "report")},
+            "truncated": truncated,
+            "source": source,
+        },
+        selection={
+            "protocol": recipe.selection.protocol,
+            "description": sets.description,
+            "objective": recipe.selection.objective,
+        },
+        settings={
+            "loss": workspace.scoring.loss,
+            "score": workspace.scoring.score,
+            "match": workspace.scoring.match,
+            "lr": workspace.lr,
+            "max_length": workspace.max_length,
+        },
+        notes=list(notes),
+    )
+

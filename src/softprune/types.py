@@ -1,0 +1,231 @@
+"""Frozen values that the stages hand on, and the axes that their shapes are written in.
+
+Axes, in this order wherever they meet, and as name suffixes where the maths is dense (`importance_KPS`):
+
+| axis | meaning |
+|---|---|
+| K | candidates trained or scored side by side |
+| B | examples of a batch |
+| P | prompt tokens |
+| N | input tokens |
+| H | dimensions of the backbone's embeddings |
+| S | pieces of a prompt token (equal parts of its H dimensions) |
+| A | candidate answers of an example |
+| T | tokens of an answer |
+| L | layers |
+| V | vocabulary |
+| R | rows of one backbone call: K x B when crossed, B when paired |
+
+`[B, P + N, H]` reads as usual. Files hold fractions, seconds and bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One stretch of a filled template.
+
+    Attributes:
+        text: the characters, exactly as they are to be read.
+        shortenable: whether truncation may cut its end.
+        answer_slot: the place of the answer; `text` is empty. A masked model puts its mask tokens here.
+    """
+
+    text: str
+    shortenable: bool = False
+    answer_slot: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One item of a task, its template filled.
+
+    Attributes:
+        id: unique within its split.
+        index: the row in the source file or data set, from 0 (MultiRC: of the answer option).
+        segments: the filled template, in order; their texts joined are the whole input.
+        answers: the A candidate answers as text; they may depend on the example (COPA, WSC).
+        gold: position of the right answer in `answers`.
+        group: resampling unit of the intervals where examples share a passage (MultiRC), else None.
+    """
+
+    id: str
+    index: int
+    segments: tuple[Segment, ...]
+    answers: tuple[str, ...]
+    gold: int
+    group: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The whole input without the answer, as a person would read it."""
+        return "".join(segment.text for segment in self.segments).strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Token ids of one example, computed once.
+
+    Attributes:
+        input_ids: the input with the model's special tokens; an answer slot holds one placeholder token.
+        slot: position of that placeholder in `input_ids`, or -1 where the family has none.
+        answer_ids: per answer, its scored token ids (EOS included for seq2seq).
+        gold: position of the right answer.
+        cut: input tokens that truncation took away.
+    """
+
+    input_ids: tuple[int, ...]
+    slot: int
+    answer_ids: tuple[tuple[int, ...], ...]
+    gold: int
+    cut: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Encoded examples as padded tensors. Padding is always on the right; masks say what is real.
+
+    Attributes:
+        input_ids: `[B, N]` long.
+        input_mask: `[B, N]` long, 1 where real.
+        answer_ids: `[B, A, T]` long.
+        answer_mask: `[B, A, T]` bool; an answer without any token does not exist for that example.
+        gold: `[B]` long.
+        slot: `[B]` long, position of the answer slot, -1 where there is none.
+    """
+
+    input_ids: torch.Tensor
+    input_mask: torch.Tensor
+    answer_ids: torch.Tensor
+    answer_mask: torch.Tensor
+    gold: torch.Tensor
+    slot: torch.Tensor
+
+    def __len__(self) -> int:
+        return int(self.input_ids.shape[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """Which tokens and pieces of a prompt survive.
+
+    Attributes:
+        token_P: gamma of equation 2, `[P]` bool.
+        piece_PS: zeta of equation 4, `[P, S]` bool; all False where the token is pruned.
+    """
+
+    token_P: torch.Tensor
+    piece_PS: torch.Tensor
+
+    @property
+    def tokens(self) -> int:
+        """Number of surviving tokens."""
+        return int(self.token_P.sum())
+
+    @property
+    def pieces(self) -> int:
+        """Number of surviving pieces."""
+        return int(self.piece_PS.sum())
+
+    def parameters(self, hidden: int) -> int:
+        """Surviving numbers for tokens of `hidden` dimensions."""
+        return self.pieces * (hidden // self.piece_PS.shape[1])
+
+    def elements_PH(self, hidden: int) -> torch.Tensor:
+        """The mask of single dimensions, `[P, H]` bool."""
+        return self.piece_PS.repeat_interleave(hidden // self.piece_PS.shape[1], dim=1)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptState:
+    """A prompt's values and what survives of them.
+
+    Attributes:
+        vectors_PH: `[P, H]` float32; exactly zero where masked.
+        mask: the survivors.
+    """
+
+    vectors_PH: torch.Tensor
+    mask: Mask
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What a set of examples said about one prompt.
+
+    Attributes:
+        answer_scores: per example, the score of each of its answers (log-probability units).
+        losses: per example, the run's loss.
+        predicted: per example, the argmax; ties go to the lower index.
+        gold: per example, the right answer.
+    """
+
+    answer_scores: tuple[tuple[float, ...], ...]
+    losses: tuple[float, ...]
+    predicted: tuple[int, ...]
+    gold: tuple[int, ...]
+
+    @property
+    def loss(self) -> float:
+        """Mean loss over the examples."""
+        return sum(self.losses) / len(self.losses)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkItem:
+    """A piece of work that an executor may run: a name unique in the run and what it needs."""
+
+    id: str
+    payload: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a piece of work gave back under its name."""
+
+    id: str
+    value: object
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One choice of ratios and what is known about it so far; a line of candidates.jsonl.
+
+    Attributes:
+        id: unique in the run, such as `t0.3-p0.5`.
+        token_ratio: fraction of the tokens that is pruned.
+        piece_ratio: fraction of the kept tokens' pieces that is pruned.
+        tokens_kept, pieces_kept, parameters: the size of the ticket.
+        rank_loss: `select` loss of the masked, unretrained prompt; None where not measured.
+        rung: how many rounds of training it was given.
+        status: planned, ranked, trained, winner.
+        select, select_loss: metric and loss on `select` at its best checkpoint.
+        report, interval: metric on `report` and its 95% interval; only for tickets on the Pareto front.
+        pareto: whether no other trained candidate is both smaller and better on `select`.
+    """
+
+    id: str
+    token_ratio: float
+    piece_ratio: float
+    tokens_kept: int
+    pieces_kept: int
+    parameters: int
+    rank_loss: float | None = None
+    rung: int = 0
+    status: str = "planned"
+    select: float | None = None
+    select_loss: float | None = None
+    report: float | None = None
+    interval: tuple[float, float] | None = None
+    pareto: bool = False
+
+    def updated(self, **changes: object) -> Candidate:
+        """A copy with some fields changed."""
+        return replace(self, **changes)  # type: ignore[arg-type]

@@ -29,6 +29,9 @@ MASKED_HEADS: dict[str, tuple[str, ...]] = {
     "xlm-roberta": ("lm_head",),
 }
 
+# Seq2seq models that scale their decoder's outputs by d_model**-0.5 where the output embeddings are the input's.
+SCALED_WHEN_TIED = ("longt5", "switch_transformers", "t5", "umt5")
+
 # Encoders that stand alone under a class of their own (AutoModel would load the decoder with them).
 ENCODER_CLASSES: dict[str, str] = {"mt5": "MT5EncoderModel", "t5": "T5EncoderModel"}
 
@@ -55,7 +58,7 @@ def masked_head(model: Any, hidden_MH: torch.Tensor) -> torch.Tensor:
 def answer_logits(model: Any, hidden_MH: torch.Tensor) -> torch.Tensor:
     """Logits `[M, V]` of a causal or seq2seq model at M positions of its (decoder) trunk's last hidden states."""
     config = model.config
-    if getattr(config, "scale_decoder_outputs", False):  # T5 1.0 and whatever else ties its embeddings
+    if _scales_decoder_outputs(config):
         hidden_MH = hidden_MH * config.d_model**-0.5
     logits: torch.Tensor = model.get_output_embeddings()(hidden_MH)
     bias = getattr(model, "final_logits_bias", None)  # BART
@@ -68,6 +71,14 @@ def answer_logits(model: Any, hidden_MH: torch.Tensor) -> torch.Tensor:
     if getattr(config, "final_logit_softcapping", None):  # Gemma 2
         logits = torch.tanh(logits / config.final_logit_softcapping) * config.final_logit_softcapping
     return logits
+
+
+def _scales_decoder_outputs(config: Any) -> bool:
+    """T5 1.0 and its kin scale before tied embeddings. transformers 5 says so for T5 in a key of its own."""
+    stated = getattr(config, "scale_decoder_outputs", None)
+    if stated is not None:
+        return bool(stated)
+    return config.model_type in SCALED_WHEN_TIED and bool(config.tie_word_embeddings)
 
 
 def verify_head(ours: torch.Tensor, theirs: torch.Tensor, architecture: str) -> None:

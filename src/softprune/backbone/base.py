@@ -69,9 +69,14 @@ def tile(tensor: torch.Tensor, rows: int) -> torch.Tensor:
     return tensor if times == 1 else tensor.repeat(times, *[1] * (tensor.dim() - 1))
 
 
+def log_probs(logits: torch.Tensor) -> torch.Tensor:
+    """Log-softmax over the last axis, in float32 at least."""
+    return F.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=-1)
+
+
 def token_log_probs(logits_MV: torch.Tensor, targets_M: torch.Tensor) -> torch.Tensor:
     """`log p(target)` at M positions, in float32 at least."""
-    wide = logits_MV.double() if logits_MV.dtype == torch.float64 else logits_MV.float()
+    wide = logits_MV if logits_MV.dtype == torch.float64 else logits_MV.float()
     return -F.cross_entropy(wide, targets_M, reduction="none")
 
 
@@ -97,12 +102,14 @@ class Backbone(ABC):
     @property
     def device(self) -> torch.device:
         """Where inputs go."""
-        return self.model.get_input_embeddings().weight.device
+        device: torch.device = self.model.get_input_embeddings().weight.device
+        return device
 
     @property
     def dtype(self) -> torch.dtype:
         """Of the frozen weights; prompts stay float32 (float64 under a float64 model)."""
-        return self.model.get_input_embeddings().weight.dtype
+        dtype: torch.dtype = self.model.get_input_embeddings().weight.dtype
+        return dtype
 
     @property
     def prompt_dtype(self) -> torch.dtype:
@@ -114,7 +121,8 @@ class Backbone(ABC):
         table = self.model.get_input_embeddings()
         ids = torch.arange(table.weight.shape[0], device=self.device)
         with torch.no_grad():
-            return table(ids).to(self.prompt_dtype)
+            vectors_VH: torch.Tensor = table(ids).to(self.prompt_dtype)
+        return vectors_VH
 
     # --- from text to batches ---
 
@@ -122,7 +130,9 @@ class Backbone(ABC):
     def tokenising(self) -> Tokenising:
         """How texts and answers become ids."""
 
-    def encode(self, examples: Sequence[Example], max_length: int, max_answer_length: int) -> list[Encoded]:
+    def encode(
+        self, examples: Sequence[Example], max_length: int, max_answer_length: int | None = None
+    ) -> list[Encoded]:
         """Token ids of the examples; see `softprune.backbone.encode.encode`."""
         return encode(self.tokenising(), examples, max_length, max_answer_length)
 

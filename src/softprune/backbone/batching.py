@@ -17,18 +17,14 @@ from softprune.types import Batch, Encoded
 WINDOW = 16
 
 
-def training_batches(
-    lengths: Sequence[int], batch_size: int, seed: int, epoch: int
-) -> list[tuple[int, ...]]:
+def training_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[tuple[int, ...]]:
     """Indices of an epoch's batches: shuffled, sorted by length inside windows, batches shuffled again."""
     generator = np.random.default_rng([seed, epoch])
     order = generator.permutation(len(lengths))
     batches: list[tuple[int, ...]] = []
     for start in range(0, len(order), WINDOW * batch_size):
         window = sorted(order[start : start + WINDOW * batch_size], key=lambda i: lengths[i])
-        batches += [
-            tuple(int(i) for i in window[at : at + batch_size]) for at in range(0, len(window), batch_size)
-        ]
+        batches += [tuple(int(i) for i in window[at : at + batch_size]) for at in range(0, len(window), batch_size)]
     return [batches[i] for i in generator.permutation(len(batches))]
 
 

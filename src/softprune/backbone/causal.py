@@ -54,9 +54,7 @@ class CausalBackbone(Backbone):
             lengths = combined.mask_RL.sum(1, keepdim=True)
             width = combined.mask_RL.shape[1]
             order = (torch.arange(width, device=self.device) + lengths) % width
-            embeds = combined.embeds_RLH.gather(
-                1, order[..., None].expand(-1, -1, combined.embeds_RLH.shape[2])
-            )
+            embeds = combined.embeds_RLH.gather(1, order[..., None].expand(-1, -1, combined.embeds_RLH.shape[2]))
             tokens = self.model.generate(
                 inputs_embeds=embeds,
                 attention_mask=combined.mask_RL.gather(1, order),

@@ -26,7 +26,7 @@ class Tokenising:
 
 
 def encode(
-    how: Tokenising, examples: Sequence[Example], max_length: int, max_answer_length: int
+    how: Tokenising, examples: Sequence[Example], max_length: int, max_answer_length: int | None = None
 ) -> list[Encoded]:
     """Token ids of many examples, tokenised together.
 
@@ -34,7 +34,7 @@ def encode(
         how: the backbone's way of tokenising.
         examples: what to encode.
         max_length: input tokens at most, special tokens included, prompt excluded.
-        max_answer_length: tokens of an answer at most.
+        max_answer_length: tokens of an answer at most; None for no limit.
 
     Raises:
         SoftpruneError: when an answer is longer than `max_answer_length`, or when a text doesn't fit although
@@ -45,10 +45,14 @@ def encode(
     answers = {text: how.answer_ids(text) for example in examples for text in example.answers}
     _check_answers(answers, max_answer_length)
     rendered = [_render(example.segments, how.slot_token) for example in examples]
-    all_ids: list[list[int]] = how.tokenizer(rendered)["input_ids"]
+    all_ids: list[list[int]] = how.tokenizer(rendered, verbose=False)["input_ids"]
     encoded = []
     for example, ids in zip(examples, all_ids, strict=True):
         length = len(ids)
+        if not ids:
+            raise SoftpruneError(
+                "a text of at least one token", f"none in example {example.id}", "mend the example or the template"
+            )
         if length > max_length:
             ids = _shortened(how, example, max_length)
         encoded.append(
@@ -84,15 +88,15 @@ def _render(segments: Sequence[Segment], slot_token: str) -> str:
     return "".join(slot_token if s.answer_slot else s.text for s in segments).strip()
 
 
-def _check_answers(answers: dict[str, tuple[int, ...]], limit: int) -> None:
+def _check_answers(answers: dict[str, tuple[int, ...]], limit: int | None) -> None:
     for text, ids in answers.items():
         if not ids:
             raise SoftpruneError("answers of at least one token", f'"{text}", which has none', "reword it")
-        if len(ids) > limit:
+        if limit is not None and len(ids) > limit:
             raise SoftpruneError(
-                f"answers of at most {limit} tokens (task.max_answer_length)",
+                f"answers of at most {limit} tokens",
                 f'{len(ids)} tokens in "{text[:80]}"',
-                f"set task.max_answer_length={len(ids)} or shorten the answer",
+                "allow longer answers, or shorten this one",
             )
 
 
@@ -113,7 +117,7 @@ def _shortened(how: Tokenising, example: Example, max_length: int) -> list[int]:
     """Ids of the example with its longest shortenable segment cut at the end, again until it fits."""
     segments = list(example.segments)
     while True:
-        ids: list[int] = how.tokenizer(_render(segments, how.slot_token))["input_ids"]
+        ids: list[int] = how.tokenizer(_render(segments, how.slot_token), verbose=False)["input_ids"]
         over = len(ids) - max_length
         if over <= 0:
             return ids
@@ -122,7 +126,7 @@ def _shortened(how: Tokenising, example: Example, max_length: int) -> list[int]:
             for i, s in enumerate(segments)
             if s.shortenable and s.text
         }
-        if not lengths:
+        if not any(lengths.values()):
             raise SoftpruneError(
                 f"texts that fit into {max_length} tokens once their shortenable fields are cut",
                 f"{len(ids)} tokens left in example {example.id}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.resources import files
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from softprune.backbone.base import Backbone
+    from softprune.backbone.pooling import Head
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +43,7 @@ _SUFFIXES = {
     "ForMaskedLM": "masked",
     "ForPreTraining": "masked",
 }
+_POSITIONS_BEHIND_PAD = ("roberta", "xlm-roberta", "camembert", "mpnet")
 _AUTO_CLASSES = {"seq2seq": "AutoModelForSeq2SeqLM", "causal": "AutoModelForCausalLM", "masked": "AutoModelForMaskedLM"}
 
 
@@ -56,6 +59,8 @@ class Described:
         hidden: H.
         positions: longest sequence it reads, None where nothing limits it.
         notes: what the user should know (how the family was found, when it had to be guessed).
+        modules: local folder that holds a sentence model's modules.json, None where there is none.
+        encoder: folder of the encoder's files inside `source`; "" where they lie beside modules.json.
     """
 
     name: str
@@ -65,6 +70,8 @@ class Described:
     hidden: int
     positions: int | None
     notes: tuple[str, ...]
+    modules: Path | None = None
+    encoder: str = ""
 
 
 def describe(
@@ -77,15 +84,19 @@ def describe(
     """
     from transformers import AutoConfig
 
+    if family != "auto":
+        FAMILIES.check(family)
     source = _source(name)
     try:
-        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+        modules = module_folder(source, revision)
+        encoder = encoder_folder(modules) if modules is not None else ""
+        config = AutoConfig.from_pretrained(
+            source, subfolder=encoder, revision=revision, trust_remote_code=trust_remote_code
+        )
     except (OSError, ValueError, KeyError) as error:
         raise _not_found(name, error) from error
-    found, notes = _family(source, family, config, revision)
-    embedding = getattr(config, "word_embed_proj_dim", None) or getattr(config, "embedding_size", None)
-    hidden = int(embedding or getattr(config, "hidden_size", None) or config.d_model)
-    return Described(name, source, found, config, hidden, _positions(config), notes)
+    found, notes = _family(family, config, modules is not None)
+    return Described(name, source, found, config, _hidden(config), _positions(config), notes, modules, encoder)
 
 
 def load_backbone(
@@ -111,16 +122,20 @@ def load_backbone(
         SoftpruneError: when it can't be found, loaded, or is of no known family.
     """
     import torch
+    from safetensors import SafetensorError
 
     described = describe(name, family, revision, trust_remote_code)
     place = resolve_device(device)
     number = resolve_dtype(dtype, place)
-    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    options = {"subfolder": described.encoder, "revision": revision, "trust_remote_code": trust_remote_code}
     try:
         tokenizer = import_module("transformers").AutoTokenizer.from_pretrained(described.source, **options)
-        model = _model_class(described).from_pretrained(described.source, dtype=number, **options)
-    except (OSError, ValueError, KeyError) as error:
+        model, loaded = _model_class(described).from_pretrained(
+            described.source, dtype=number, use_safetensors=True, output_loading_info=True, **options
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise _not_found(name, error) from error
+    _check_complete(described, loaded["missing_keys"])
     try:
         return wrap(described, model.to(place), tokenizer)
     except torch.OutOfMemoryError as error:
@@ -132,26 +147,31 @@ def load_backbone(
 def wrap(described: Described, model: Any, tokenizer: Any) -> Backbone:
     """A backbone around a loaded model and its tokenizer."""
     from softprune.backbone.base import BackboneInfo
-    from softprune.backbone.pooling import mean_head, read_head
 
     weight = model.get_input_embeddings().weight
+    head = _sentence_head(described, weight) if described.family == "sentence" else None
     info = BackboneInfo(
         name=described.name,
         family=described.family,
-        fingerprint=fingerprint(model),
+        fingerprint=fingerprint(model, head),
         dtype=str(weight.dtype).removeprefix("torch."),
         device=str(weight.device),
         hidden=int(weight.shape[1]),
         parameters=sum(p.numel() for p in model.parameters()),
         positions=described.positions,
     )
-    if described.family != "sentence":
+    if head is None:
         return FAMILIES[described.family](model, tokenizer, info)
     from softprune.backbone.sentence import SentenceBackbone
 
-    folder = Path(described.source)
-    head = read_head(folder) if (folder / "modules.json").is_file() else mean_head()
-    return SentenceBackbone(model, tokenizer, info, head.to(weight.device, weight.dtype))
+    return SentenceBackbone(model, tokenizer, info, head)
+
+
+def _sentence_head(described: Described, like: torch.Tensor) -> Head:
+    from softprune.backbone.pooling import mean_head, read_head
+
+    head = mean_head() if described.modules is None else read_head(described.modules)
+    return head.to(like.device, like.dtype)
 
 
 def resolve_device(device: str) -> torch.device:
@@ -188,27 +208,71 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     return found
 
 
-def fingerprint(model: Any) -> str:
-    """Short hash of a model's configuration and of a few numbers of every weight: which backbone a ticket fits."""
+def fingerprint(model: Any, head: Head | None = None) -> str:
+    """Short hash of a model's configuration and of a few numbers of every weight: which backbone a ticket fits.
+
+    The numbers are rounded to bfloat16 first, so that a model loaded in float32 and in bfloat16 is the same backbone.
+
+    Args:
+        model: the Hugging Face model.
+        head: what follows it in a sentence model.
+    """
     digest = hashlib.sha256()
     config = {k: v for k, v in model.config.to_dict().items() if k not in ("dtype", "transformers_version")}
     config.pop("_name_or_path", None)
     digest.update(json.dumps(config, sort_keys=True, default=str).encode())
-    for name, weight in sorted(model.named_parameters()):
+    weights = sorted(model.named_parameters())
+    if head is not None:
+        digest.update(f"{head.modes} {head.layers}".encode())
+        weights += sorted(head.named_parameters())
+    for name, weight in weights:
         sample = weight.detach().flatten()[:: max(1, weight.numel() // 16)][:16]
-        values = [f"{value:.3g}" for value in sample.float().tolist()]
+        values = [f"{value:.3g}" for value in sample.bfloat16().tolist()]
         digest.update(f"{name} {tuple(weight.shape)} {values}".encode())
     return digest.hexdigest()[:16]
+
+
+def module_folder(source: str, revision: str | None) -> Path | None:
+    """Local folder with a sentence model's modules.json and what it names; None where the model has none.
+
+    Of a hub model, the files that `modules.json` names are fetched into the cache, beside it.
+    """
+    if Path(source).is_dir():
+        return Path(source) if (Path(source) / "modules.json").is_file() else None
+    from softprune.backbone.pooling import read_modules
+
+    found = _hub_file(source, "modules.json", revision)
+    if found is None:
+        return None
+    for module in read_modules(found.parent):
+        if module["path"] and not module["type"].endswith("Transformer"):
+            for file in ("config.json", "model.safetensors"):
+                _hub_file(source, f"{module['path']}/{file}", revision)
+    return found.parent
+
+
+def encoder_folder(modules: Path) -> str:
+    """Where the encoder's files are, relative to modules.json: "" or, in old models, a folder of their own."""
+    from softprune.backbone.pooling import read_modules
+
+    if (modules / "config.json").is_file():
+        return ""
+    paths = [entry["path"] for entry in read_modules(modules) if entry["type"].endswith("Transformer")]
+    return paths[0] if paths else ""
 
 
 def _source(name: str) -> str:
     if name in BUNDLED:
         return str(files("softprune.backbone") / "bundled" / name)
-    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
-        # A sentence model may keep its encoder in a folder of its own, as modules.json says.
-        modules = Path(name) / "modules.json"
-        if not modules.is_file():
+    path = Path(name)
+    if path.is_dir():
+        if not any((path / file).is_file() for file in ("config.json", "modules.json")):
             raise SoftpruneError("a model folder with config.json", f"none in {name}", "check the path")
+    elif path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or path.is_file():
+        found = "a file" if path.is_file() else "nothing"
+        raise SoftpruneError(
+            "the folder of a model (config.json, model.safetensors, tokenizer)", f"{found} at {name}", "check the path"
+        )
     return name
 
 
@@ -222,19 +286,22 @@ def _not_found(name: str, error: Exception) -> SoftpruneError:
     )
 
 
-def _family(source: str, asked: str, config: Any, revision: str | None) -> tuple[str, tuple[str, ...]]:
+def _family(asked: str, config: Any, modules: bool) -> tuple[str, tuple[str, ...]]:
     if asked != "auto":
-        return FAMILIES.check(asked), ()
-    if _has_modules(source, revision):
+        return asked, ()
+    if modules:
         return "sentence", ()
     names: list[str] = list(getattr(config, "architectures", None) or [])
-    for architecture in names:
+    for name in names:
+        if name.endswith("EncoderModel"):
+            return "sentence", (_bare_encoder(name),)
+        if getattr(config, "is_encoder_decoder", False) and name.endswith(("Model", *_SUFFIXES)):
+            return "seq2seq", ()  # T5WithLMHeadModel, and bart-base's bare BartModel
         for suffix, family in _SUFFIXES.items():
-            if architecture.endswith(suffix):
+            if name.endswith(suffix):
                 return family, ()
-    if any(name.endswith(("Model", "EncoderModel")) for name in names) and not _decodes(config):
-        note = f"{names[0]} is a bare encoder: read as a sentence model with mean pooling (--family changes it)"
-        return "sentence", (note,)
+        if name.endswith("Model") and _encodes(config):
+            return "sentence", (_bare_encoder(name),)
     raise SoftpruneError(
         "an architecture whose family can be told",
         f"architectures {names or 'not stated'} in its configuration",
@@ -242,24 +309,51 @@ def _family(source: str, asked: str, config: Any, revision: str | None) -> tuple
     )
 
 
-def _decodes(config: Any) -> bool:
-    return bool(getattr(config, "is_encoder_decoder", False) or getattr(config, "is_decoder", False))
+def _bare_encoder(name: str) -> str:
+    return f"{name} is a bare encoder: read as a sentence model with mean pooling (--family changes it)"
 
 
-def _has_modules(source: str, revision: str | None) -> bool:
-    if Path(source).is_dir():
-        return (Path(source) / "modules.json").is_file()
+def _encodes(config: Any) -> bool:
+    """Whether a model reads in both directions: then transformers knows a masked model of its type."""
+    auto = import_module("transformers.models.auto.modeling_auto")
+    known = auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return config.model_type in known and not getattr(config, "is_decoder", False)
+
+
+def _hub_file(source: str, name: str, revision: str | None) -> Path | None:
     from transformers.utils import cached_file
 
     found = cached_file(
         source,
-        "modules.json",
+        name,
         revision=revision,
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
         _raise_exceptions_for_gated_repo=False,
     )
-    return found is not None
+    return None if found is None else Path(found)
+
+
+def _check_complete(described: Described, missing: Iterable[str]) -> None:
+    """Refuse random weights: transformers fills what a checkpoint lacks with fresh random numbers."""
+    harmless = ("pooler.",) if described.family == "sentence" else ()
+    lacking = sorted(name for name in missing if not any(part in name for part in harmless))
+    if lacking:
+        raise SoftpruneError(
+            f"weights of a whole {described.family} model",
+            f"{described.name} lacks {len(lacking)} of them ({', '.join(lacking[:3])}, ...)",
+            "choose a checkpoint that was saved with its head, or another --family",
+        )
+
+
+def _hidden(config: Any) -> int:
+    """H: of the input embeddings, which some models project to another size."""
+    for key in ("word_embed_proj_dim", "embedding_size", "hidden_size", "d_model"):
+        if getattr(config, key, None):
+            return int(getattr(config, key))
+    raise SoftpruneError(
+        "a configuration that states its hidden size", f'none in architecture "{config.model_type}"', "use another one"
+    )
 
 
 def _positions(config: Any) -> int | None:
@@ -269,8 +363,8 @@ def _positions(config: Any) -> int | None:
     length = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
     if length is None:
         return None
-    # RoBERTa's positions begin behind its padding index.
-    offset = int(config.pad_token_id) + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet") else 0
+    # These count positions from behind the padding index.
+    offset = int(config.pad_token_id) + 1 if config.model_type in _POSITIONS_BEHIND_PAD else 0
     return int(length) - offset
 
 

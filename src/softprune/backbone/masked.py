@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from softprune.backbone.architectures import masked_head, verify_head
-from softprune.backbone.base import Backbone, BackboneInfo, tile, token_log_probs
+from softprune.backbone.base import Backbone, BackboneInfo, log_probs, tile
 from softprune.backbone.encode import Tokenising, continuation_ids
 from softprune.types import Batch
 
@@ -38,16 +38,14 @@ class MaskedBackbone(Backbone):
         """Sum of the log-probabilities of an answer's tokens, each at its own mask."""
         rows = prompts_RPH.shape[0]
         counts_BA = batch.answer_mask.sum(-1)
-        sums_RA = torch.full(
-            (rows, counts_BA.shape[1]), float("-inf"), dtype=self.prompt_dtype, device=self.device
-        )
+        sums_RA = torch.full((rows, counts_BA.shape[1]), float("-inf"), dtype=self.prompt_dtype, device=self.device)
         for length in sorted({int(n) for n in counts_BA.unique()} - {0}):
             hidden_RTH = self._at_masks(prompts_RPH, batch, length)
             row, answer = torch.nonzero(tile(counts_BA, rows) == length, as_tuple=True)
             targets_MT = tile(batch.answer_ids, rows)[row, answer, :length]
-            logits = masked_head(self.model, hidden_RTH)
-            values = token_log_probs(logits[row].flatten(0, 1), targets_MT.flatten())
-            sums_RA = sums_RA.index_put((row, answer), values.view(-1, length).sum(1).to(sums_RA.dtype))
+            log_probs_RTV = log_probs(masked_head(self.model, hidden_RTH))
+            values_M = log_probs_RTV[row[:, None], torch.arange(length, device=row.device), targets_MT].sum(1)
+            sums_RA = sums_RA.index_put((row, answer), values_M.to(sums_RA.dtype))
         return sums_RA
 
     def _at_masks(self, prompts_RPH: torch.Tensor, batch: Batch, length: int) -> torch.Tensor:
@@ -57,10 +55,11 @@ class MaskedBackbone(Backbone):
         combined = self.combine(prompts_RPH, ids, mask)
         hidden = self.model.base_model(
             inputs_embeds=combined.embeds_RLH, attention_mask=combined.mask_RL
-        ).last_hidden_state
+        ).last_hidden_state  # [R, P + N + length - 1, H]
         first_R = tile(batch.slot, rows) + prompt_length
         at_RT = first_R[:, None] + torch.arange(length, device=hidden.device)
-        return hidden.gather(1, at_RT[..., None].expand(-1, -1, hidden.shape[2]))
+        at_masks: torch.Tensor = hidden.gather(1, at_RT[..., None].expand(-1, -1, hidden.shape[2]))
+        return at_masks
 
     @torch.no_grad()
     def _verify(self) -> None:

@@ -15,10 +15,11 @@ from softprune.errors import SoftpruneError
 
 SUPPORTED = ("Transformer", "Pooling", "Dense", "Normalize")
 _ACTIVATIONS = {"Identity": nn.Identity, "Tanh": nn.Tanh, "ReLU": nn.ReLU, "GELU": nn.GELU}
+# In the order in which sentence-transformers puts their vectors side by side.
 _POOLINGS = {
-    "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
 }
 
@@ -34,30 +35,37 @@ def pool(hidden_RLH: torch.Tensor, mask_RL: torch.Tensor, mode: str) -> torch.Te
     return (hidden_RLH * mask).sum(1) / (count if mode == "mean" else count.sqrt())
 
 
+class Normalise(nn.Module):
+    """Scale vectors to length 1."""
+
+    def forward(self, vector: torch.Tensor) -> torch.Tensor:
+        """The same directions."""
+        return F.normalize(vector, dim=-1)
+
+
 class Head(nn.Module):
-    """Pooling modes (their vectors side by side), then dense layers, then normalisation.
+    """Pooling modes (their vectors side by side), then dense layers and normalisations.
 
     Args:
-        modes: pooling modes among mean, cls, max, mean_sqrt_len.
-        layers: dense layers with their activations, in order.
-        normalise: whether the result has length 1.
+        modes: pooling modes among cls, max, mean, mean_sqrt_len.
+        layers: dense layers with their activations, and normalisations, in order.
     """
 
-    def __init__(self, modes: tuple[str, ...], layers: list[nn.Module], normalise: bool) -> None:
+    def __init__(self, modes: tuple[str, ...], layers: list[nn.Module]) -> None:
         super().__init__()
-        self.modes, self.layers, self.normalise = modes, nn.ModuleList(layers), normalise
+        self.modes, self.layers = modes, nn.ModuleList(layers)
 
     def forward(self, hidden_RLH: torch.Tensor, mask_RL: torch.Tensor) -> torch.Tensor:
         """Sentence embeddings `[R, D]`."""
         vector = torch.cat([pool(hidden_RLH, mask_RL, mode) for mode in self.modes], dim=-1)
         for layer in self.layers:
             vector = layer(vector)
-        return F.normalize(vector, dim=-1) if self.normalise else vector
+        return vector
 
 
 def mean_head() -> Head:
     """The head of a bare encoder: mean pooling."""
-    return Head(("mean",), [], normalise=False)
+    return Head(("mean",), [])
 
 
 def read_head(folder: Path) -> Head:
@@ -66,12 +74,10 @@ def read_head(folder: Path) -> Head:
     Raises:
         SoftpruneError: for a module that softprune doesn't know.
     """
-    modules: list[dict[str, Any]] = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
     modes: tuple[str, ...] = ("mean",)
     layers: list[nn.Module] = []
-    normalise = False
-    for module in modules:
-        kind = str(module["type"]).rpartition(".")[2]
+    for module in read_modules(folder):
+        kind = module["type"].rpartition(".")[2]
         if kind not in SUPPORTED:
             raise SoftpruneError(
                 f"sentence modules among {', '.join(SUPPORTED)}",
@@ -83,17 +89,46 @@ def read_head(folder: Path) -> Head:
         elif kind == "Dense":
             layers += _dense(folder / module["path"])
         elif kind == "Normalize":
-            normalise = True
-    return Head(modes, layers, normalise)
+            layers.append(Normalise())
+    return Head(modes, layers)
+
+
+def read_modules(folder: Path) -> list[dict[str, str]]:
+    """The entries of a sentence model's modules.json, in order.
+
+    Raises:
+        SoftpruneError: when it isn't a list of modules with a type and a path.
+    """
+    path = folder / "modules.json"
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        return [{"type": str(entry["type"]), "path": str(entry.get("path", ""))} for entry in entries]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise SoftpruneError(
+            "a modules.json that lists modules with type and path",
+            f"{path}: {error or type(error).__name__}",
+            "save the sentence model anew",
+        ) from error
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SoftpruneError(f"a readable {path}", str(error), "save the sentence model anew") from error
+    return found
 
 
 def _pooling_modes(folder: Path) -> tuple[str, ...]:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    named = config.get("pooling_mode")
+    config = _config(folder)
+    named = config.get("pooling_mode")  # since sentence-transformers 5; before that, a switch a mode
     if named:
-        modes = tuple([named] if isinstance(named, str) else named)
+        modes = tuple(str(n).removesuffix("_tokens") for n in ([named] if isinstance(named, str) else named))
     else:
-        modes = tuple(mode for key, mode in _POOLINGS.items() if config.get(key))
+        switches = [key for key, on in config.items() if key.startswith("pooling_mode_") and on is True]
+        modes = tuple(mode for key, mode in _POOLINGS.items() if key in switches)
+        modes += tuple(key for key in switches if key not in _POOLINGS)
     known = set(_POOLINGS.values())
     if not modes or not set(modes) <= known:
         raise SoftpruneError(
@@ -105,8 +140,14 @@ def _pooling_modes(folder: Path) -> tuple[str, ...]:
 
 
 def _dense(folder: Path) -> list[nn.Module]:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    activation = str(config.get("activation_function", "Identity")).rpartition(".")[2]
+    config = _config(folder)
+    activation = str(config.get("activation_function", "Tanh")).rpartition(".")[2]
+    if config.get("use_residual"):
+        raise SoftpruneError(
+            "a dense layer without a residual connection",
+            f"use_residual in {folder.name}",
+            "use another sentence model",
+        )
     if activation not in _ACTIVATIONS:
         raise SoftpruneError(
             f"a dense layer with an activation among {', '.join(_ACTIVATIONS)}",
@@ -122,5 +163,8 @@ def _dense(folder: Path) -> list[nn.Module]:
         )
     layer = nn.Linear(config["in_features"], config["out_features"], bias=config.get("bias", True))
     state = {key.removeprefix("linear."): value.float() for key, value in load_file(weights).items()}
-    layer.load_state_dict(state)
+    try:
+        layer.load_state_dict(state)
+    except RuntimeError as error:
+        raise SoftpruneError(f"weights of {layer}", f"{error} in {weights}", "save the model anew") from error
     return [layer, _ACTIVATIONS[activation]()]

@@ -42,9 +42,7 @@ class SentenceBackbone(Backbone):
     def embed(self, prompts_RPH: torch.Tensor, ids_BN: torch.Tensor, mask_BN: torch.Tensor) -> torch.Tensor:
         """Sentence embeddings `[R, D]` of the inputs behind the prompts; pooling reads prompt and text alike."""
         combined = self.combine(prompts_RPH, ids_BN, mask_BN)
-        hidden = self.model(
-            inputs_embeds=combined.embeds_RLH, attention_mask=combined.mask_RL
-        ).last_hidden_state
+        hidden = self.model(inputs_embeds=combined.embeds_RLH, attention_mask=combined.mask_RL).last_hidden_state
         embedding: torch.Tensor = self.head(hidden, combined.mask_RL)
         return embedding
 
@@ -76,10 +74,7 @@ class SentenceBackbone(Backbone):
     def _answer_embeddings(self, batch: Batch) -> torch.Tensor:
         """`[B, A, D]` in the prompts' dtype; zeros where an answer doesn't exist."""
         keys = [
-            [
-                tuple(ids[:n]) if (n := sum(mask)) else ()
-                for ids, mask in zip(row_ids, row_mask, strict=True)
-            ]
+            [tuple(ids[:n]) if (n := sum(mask)) else () for ids, mask in zip(row_ids, row_mask, strict=True)]
             for row_ids, row_mask in zip(batch.answer_ids.tolist(), batch.answer_mask.tolist(), strict=True)
         ]
         for ids in sorted({key for row in keys for key in row if key} - self._answers.keys()):
@@ -95,4 +90,4 @@ class SentenceBackbone(Backbone):
 
     def _opens_with_special(self) -> bool:
         ids = self.tokenizer("a")["input_ids"]
-        return ids[0] in self.tokenizer.all_special_ids
+        return ids[0] != self.tokenizer.unk_token_id and ids[0] in self.tokenizer.all_special_ids

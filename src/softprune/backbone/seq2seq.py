@@ -87,7 +87,7 @@ class Seq2SeqBackbone(Backbone):
 
         BART's targets open with `<s>`, which is no part of the answer.
         """
-        special = set(self.tokenizer.all_special_ids)
+        special = set(self.tokenizer.all_special_ids) - {self.tokenizer.unk_token_id, self.tokenizer.eos_token_id}
         lead = []
         for token in self._target("a"):
             if token not in special:

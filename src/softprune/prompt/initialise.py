@@ -58,9 +58,7 @@ def from_vocabulary(
         )
     picked = torch.randperm(len(pool), generator=generator(seed))[:tokens].tolist()
     chosen = [pool[i] for i in picked]
-    return Initial(
-        embeddings_VH[chosen].clone(), tuple(words[i] for i in picked) if words else ("",) * tokens
-    )
+    return Initial(embeddings_VH[chosen].clone(), tuple(words[i] for i in picked) if words else ("",) * tokens)
 
 
 def from_uniform(hidden: int, tokens: int, bound: float, seed: int) -> Initial:
@@ -69,9 +67,7 @@ def from_uniform(hidden: int, tokens: int, bound: float, seed: int) -> Initial:
     return Initial(vectors, ("",) * tokens)
 
 
-def from_text(
-    embeddings_VH: torch.Tensor, ids: Sequence[int], words: Sequence[str], filler: Initial
-) -> Initial:
+def from_text(embeddings_VH: torch.Tensor, ids: Sequence[int], words: Sequence[str], filler: Initial) -> Initial:
     """The text's tokens. A longer text is cut at P, a shorter one filled with `filler`'s tail; both are said.
 
     Args:
@@ -84,19 +80,15 @@ def from_text(
     taken = min(len(ids), tokens)
     vectors = filler.vectors_PH.clone()
     vectors[:taken] = embeddings_VH[list(ids[:taken])].to(vectors)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if len(ids) > tokens:
         notes = (f"the initial text has {len(ids)} tokens: the last {len(ids) - tokens} were left out",)
     elif len(ids) < tokens:
-        notes = (
-            f"the initial text has {len(ids)} tokens: the other {tokens - len(ids)} start as sampled vocabulary",
-        )
+        notes = (f"the initial text has {len(ids)} tokens: the other {tokens - len(ids)} start as sampled vocabulary",)
     return Initial(vectors, (*words[:taken], *filler.words[taken:]), notes)
 
 
-def from_labels(
-    embeddings_VH: torch.Tensor, labels: Sequence[tuple[str, Sequence[int]]], filler: Initial
-) -> Initial:
+def from_labels(embeddings_VH: torch.Tensor, labels: Sequence[tuple[str, Sequence[int]]], filler: Initial) -> Initial:
     """One token a class label, the mean of its pieces' vectors (Lester et al. 2021, section 3.2), then filler.
 
     Args:
@@ -109,9 +101,11 @@ def from_labels(
     taken = min(len(labels), tokens)
     for p, (_, ids) in enumerate(labels[:taken]):
         vectors[p] = embeddings_VH[list(ids)].mean(0).to(vectors)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if len(labels) > tokens:
-        notes = (f"{len(labels)} class labels for {tokens} prompt tokens: the last {len(labels) - tokens} were left out",)
+        notes = (
+            f"{len(labels)} class labels for {tokens} prompt tokens: the last {len(labels) - tokens} were left out",
+        )
     elif len(labels) < tokens:
         notes = (f"{len(labels)} class labels: the other {tokens - len(labels)} tokens start as sampled vocabulary",)
     return Initial(vectors, (*(text for text, _ in labels[:taken]), *filler.words[taken:]), notes)
@@ -135,7 +129,7 @@ def from_prompt(source_QH: torch.Tensor, filler: Initial, name: str) -> Initial:
     taken = min(tokens, source_QH.shape[0])
     vectors = filler.vectors_PH.clone()
     vectors[:taken] = source_QH[:taken].to(vectors)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if source_QH.shape[0] != tokens:
         what = (
             f"its last {source_QH.shape[0] - tokens} tokens were left out"

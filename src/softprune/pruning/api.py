@@ -15,13 +15,15 @@ from rich.console import Console
 from softprune.errors import SoftpruneError
 from softprune.pruning.comparison import report_tuned, report_xprompt, train_rivals
 from softprune.pruning.ticket import Ticket, TicketInfo
-from softprune.pruning.xprompt import Pruned, xprompt as find_ticket
+from softprune.pruning.xprompt import Pruned
+from softprune.pruning.xprompt import xprompt as find_ticket
 from softprune.recipe import Recipe
 from softprune.runs.store import RunFolder
 from softprune.tuning.display import Display, Silence, Together, Trackers
 from softprune.tuning.loop import Watch
 from softprune.tuning.setup import Workspace, prepare
-from softprune.tuning.stages import Fitted, tune as tune_prompt
+from softprune.tuning.stages import Fitted
+from softprune.tuning.stages import tune as tune_prompt
 
 Finish = Callable[[Path], object]
 
@@ -48,9 +50,7 @@ def execute(
     Raises:
         SoftpruneError: for anything that a user can mend. The run is marked failed and can be taken up again.
     """
-    run = RunFolder.open(
-        out, recipe_text=recipe_text, resolved=recipe.resolved(), kind=recipe.kind, command=command
-    )
+    run = RunFolder.open(out, recipe_text=recipe_text, resolved=recipe.resolved(), kind=recipe.kind, command=command)
     try:
         if run.is_complete:
             return
@@ -129,17 +129,13 @@ class _watch:  # noqa: N801 - used as a context manager, like a function
 def _write_prompts(workspace: Workspace, prompts: dict[str, Fitted]) -> None:
     for name, fitted in prompts.items():
         metadata = {"backbone": workspace.backbone.info.name, "fingerprint": workspace.backbone.info.fingerprint}
-        workspace.run.write_tensors(
-            f"prompts/{name}.safetensors", {"vectors_PH": fitted.state.vectors_PH}, metadata
-        )
+        workspace.run.write_tensors(f"prompts/{name}.safetensors", {"vectors_PH": fitted.state.vectors_PH}, metadata)
 
 
 def _write_importance(workspace: Workspace, pruned: Pruned) -> None:
     found = pruned.importance
     ratio = found.token_over_piece
-    workspace.run.record(
-        importance={"method": found.method, "examples": found.examples, "token_over_piece": ratio}
-    )
+    workspace.run.record(importance={"method": found.method, "examples": found.examples, "token_over_piece": ratio})
     if found.vanishes and found.method == "paper":
         note = (
             f"token importance nearly vanishes ({ratio:.1e} of the piece scores): the model normalises its input "

@@ -70,9 +70,7 @@ def train_rivals(workspace: Workspace, pruned: Pruned) -> Rivals:
     return Rivals(first["control"], first["random"], fresh)
 
 
-def _trio(
-    workspace: Workspace, pruned: Pruned, seed: int, names: Sequence[str], work: str
-) -> dict[str, Fitted]:
+def _trio(workspace: Workspace, pruned: Pruned, seed: int, names: Sequence[str], work: str) -> dict[str, Fitted]:
     """Retrain some of winner, control and random mask on one seed, side by side where lengths allow."""
     tuned = pruned.tuned.state.vectors_PH
     mask = pruned.winner.mask
@@ -81,9 +79,7 @@ def _trio(
         "control": control_start(workspace, pruned.tuned),
         "random": masked_state(tuned, random_mask(mask, seed)),
     }
-    shells = [
-        Candidate(name, 0.0, 0.0, starts[name].mask.tokens, starts[name].mask.pieces, 0) for name in names
-    ]
+    shells = [Candidate(name, 0.0, 0.0, starts[name].mask.tokens, starts[name].mask.pieces, 0) for name in names]
     found: dict[str, Fitted] = {}
     for group in in_groups(shells, workspace.group, workspace.recipe.pruning.removal):
         members = [shell.id for shell in group]
@@ -113,9 +109,7 @@ def report_xprompt(workspace: Workspace, pruned: Pruned, rivals: Rivals) -> None
         "winner": Entry(winner.fitted.state, tuned_seconds + winner.fitted.seconds),
         "random": Entry(rivals.random.state, tuned_seconds + rivals.random.seconds),
     }
-    extra = {
-        f"{name}@{i}": fitted.state for i, trio in enumerate(rivals.fresh) for name, fitted in trio.items()
-    }
+    extra = {f"{name}@{i}": fitted.state for i, trio in enumerate(rivals.fresh) for name, fitted in trio.items()}
     front = [t for t in pruned.trials if t.candidate.pareto and t.fitted is not None]
     extra |= {f"front@{t.candidate.id}": t.fitted.state for t in front if t.fitted is not None}
     with workspace.run.phase("report"):
@@ -148,9 +142,7 @@ def _score(
     states: dict[str, PromptState | None] = {name: entry.state for name, entry in entries.items()}
     states |= extra
     prompts = {
-        name: (nothing if state is None else read_one(state, removal)).to(
-            backbone.device, backbone.prompt_dtype
-        )
+        name: (nothing if state is None else read_one(state, removal)).to(backbone.device, backbone.prompt_dtype)
         for name, state in states.items()
     }
     found = score_each(backbone, list(prompts.values()), data, workspace.scoring)
@@ -222,9 +214,7 @@ def _add_seeds(workspace: Workspace, results: dict[str, Any], scored: dict[str, 
         results[name]["seeds"] = [workspace.metric.value(s.predicted, s.gold) for s in fresh]
 
 
-def _report_front(
-    workspace: Workspace, data: ScoredSet, pruned: Pruned, scored: dict[str, Scores]
-) -> list[Candidate]:
+def _report_front(workspace: Workspace, data: ScoredSet, pruned: Pruned, scored: dict[str, Scores]) -> list[Candidate]:
     """Candidates with `report` filled in on the Pareto front; the others stay not measured."""
     done = []
     for trial in pruned.trials:
@@ -288,8 +278,7 @@ def _sentence(found: dict[str, Any], results: dict[str, Any], workspace: Workspa
     if not found["significance_claimed"]:
         n = workspace.run.info["selection"].get("candidates_compared")
         return (
-            f"Winner minus control: {points} {size}; "
-            f"chosen from {n} candidates on this set; no significance claimed."
+            f"Winner minus control: {points} {size}; chosen from {n} candidates on this set; no significance claimed."
         )
     if found["low"] > 0:
         verdict = "the ticket is better than the unpruned control"
@@ -337,8 +326,5 @@ def _predictions(data: ScoredSet, scores: Scores) -> list[dict[str, Any]]:
             "predicted": predicted,
             "scores": list(answer_scores),
         }
-        for example, predicted, answer_scores in zip(
-            data.examples, scores.predicted, scores.answer_scores, strict=True
-        )
+        for example, predicted, answer_scores in zip(data.examples, scores.predicted, scores.answer_scores, strict=True)
     ]
-

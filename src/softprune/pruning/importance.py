@@ -11,7 +11,7 @@ in it. Per-example gradients cost nothing extra: every row of a call has its own
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -34,16 +34,20 @@ class Importance:
         piece_PS: `[Q, S]` float64.
         method: how it was measured.
         examples: over how many.
+        sensitivity_ratio: `token_over_piece` of equation 3, where `auto` measured that first and turned away from it.
     """
 
     token_P: torch.Tensor
     piece_PS: torch.Tensor
     method: str
     examples: int
+    sensitivity_ratio: float | None = None
 
     @property
     def token_over_piece(self) -> float:
         """Largest token score over largest piece score; near zero where equation 3 vanishes."""
+        if self.sensitivity_ratio is not None:
+            return self.sensitivity_ratio
         largest = float(self.piece_PS.max())
         return float(self.token_P.max()) / largest if largest > 0 else float("nan")
 
@@ -70,7 +74,8 @@ def measure(
         return leave_one_out(backbone, prompt_QH, data, scoring, pieces)
     found = sensitivity(backbone, prompt_QH, data, scoring, pieces, "paper" if method == "auto" else method)
     if method == "auto" and found.vanishes:
-        return leave_one_out(backbone, prompt_QH, data, scoring, pieces)
+        instead = leave_one_out(backbone, prompt_QH, data, scoring, pieces)
+        return replace(instead, sensitivity_ratio=found.token_over_piece)
     return found
 
 

@@ -13,18 +13,27 @@ OBJECTIVES = ("one_se", "best", "smallest_within")
 Train = Callable[[Sequence[tuple[float, float]]], list[Candidate]]
 """Makes candidates of (token ratio, piece ratio) pairs, ranks, rewinds and retrains them."""
 
+Pick = Callable[[Sequence[Candidate]], Candidate]
+"""Chooses among trained candidates by the run's objective."""
+
 
 def search(
-    strategy: str, levels: str, token_ratios: Sequence[float], piece_ratios: Sequence[float], train: Train
+    strategy: str,
+    levels: str,
+    token_ratios: Sequence[float],
+    piece_ratios: Sequence[float],
+    train: Train,
+    pick: Pick,
 ) -> list[Candidate]:
     """Train the candidates of a strategy.
 
     Args:
         strategy: `grid` (every token ratio with every piece ratio) or `sequential` (the token ratios alone, then the
-            piece ratios at the best of them); the two readings of the paper's "linearly searched".
+            piece ratios at the one that the objective picks); the two readings of the paper's "linearly searched".
         levels: both, token or piece; a level that is off has ratio 0.
         token_ratios, piece_ratios: fractions to prune.
         train: what makes and trains candidates.
+        pick: the run's objective.
     """
     if levels == "token":
         return train([(t, 0.0) for t in token_ratios])
@@ -33,8 +42,8 @@ def search(
     if strategy == "grid":
         return train([(t, p) for t in token_ratios for p in piece_ratios])
     first = train([(t, 0.0) for t in token_ratios])
-    best = choose(first, "best")
-    return first + train([(best.token_ratio, p) for p in piece_ratios])
+    token_ratio = pick(first).token_ratio
+    return first + train([(token_ratio, p) for p in piece_ratios])
 
 
 def in_groups(candidates: Sequence[Candidate], size: int, removal: str) -> Iterator[list[Candidate]]:

@@ -78,6 +78,7 @@ def xprompt(workspace: Workspace) -> Pruned:
         recipe.search.token_ratios,
         recipe.search.piece_ratios,
         train,
+        lambda found: _pick(workspace, [trials[candidate.id] for candidate in found])[0],
     )
     marked = _mark(workspace, list(trials.values()))
     winner = next(trial for trial in marked if trial.candidate.status == "winner")
@@ -92,9 +93,7 @@ def token_importance(workspace: Workspace, tuned: Fitted) -> Importance:
         return _measured(workspace, tuned.state, "importance", workspace.recipe.pruning.importance)
 
 
-def _plan(
-    workspace: Workspace, tuned: Fitted, importance: Importance, token_ratio: float, piece_ratio: float
-) -> Trial:
+def _plan(workspace: Workspace, tuned: Fitted, importance: Importance, token_ratio: float, piece_ratio: float) -> Trial:
     """Sections 4.2.1 and 4.2.2: the mask of one pair of ratios."""
     settings = workspace.recipe.pruning
     token_P = token_mask(importance.token_P, token_ratio, settings.rounding)
@@ -115,9 +114,7 @@ def _plan(
     return Trial(candidate, mask)
 
 
-def _piece_importance(
-    workspace: Workspace, tuned: Fitted, importance: Importance, token_ratio: float
-) -> torch.Tensor:
+def _piece_importance(workspace: Workspace, tuned: Fitted, importance: Importance, token_ratio: float) -> torch.Tensor:
     """Piece importance `[P, S]` of the token-pruned prompt, zero in pruned rows; measured once a token ratio."""
     token_P = token_mask(importance.token_P, token_ratio, workspace.recipe.pruning.rounding)
     if bool(token_P.all()):
@@ -141,7 +138,8 @@ def _measured(workspace: Workspace, state: PromptState, work: str, method: str) 
         prompt = read_one(state, recipe.pruning.removal).to(backbone.device, backbone.prompt_dtype)
         found = measure(backbone, prompt, workspace.train, workspace.scoring, recipe.prompt.pieces, method)
         tensors = {"token_P": found.token_P, "piece_PS": found.piece_PS}
-        return Saved(tensors, {"method": found.method, "examples": found.examples})
+        names = ("method", "examples", "sensitivity_ratio")
+        return Saved(tensors, {name: getattr(found, name) for name in names})
 
     saved = workspace.run.once(work, compute)
     return Importance(saved.tensors["token_P"], saved.tensors["piece_PS"], **saved.meta)
@@ -153,9 +151,7 @@ def _rank(workspace: Workspace, tuned: Fitted, trials: Sequence[Trial]) -> list[
 
     def compute() -> Saved:
         prompts = [
-            read_one(masked_state(tuned.state.vectors_PH, t.mask), removal).to(
-                backbone.device, backbone.prompt_dtype
-            )
+            read_one(masked_state(tuned.state.vectors_PH, t.mask), removal).to(backbone.device, backbone.prompt_dtype)
             for t in trials
         ]
         found = score_each(backbone, prompts, workspace.select, workspace.scoring)
@@ -172,9 +168,7 @@ def _rank(workspace: Workspace, tuned: Fitted, trials: Sequence[Trial]) -> list[
 def _retrain(workspace: Workspace, tuned: Fitted, trials: Sequence[Trial]) -> list[Trial]:
     """Section 4.3: rewind the survivors to the tuned values and retrain them, K candidates at once."""
     by_id = {trial.candidate.id: trial for trial in trials}
-    groups = list(
-        in_groups([t.candidate for t in trials], workspace.group, workspace.recipe.pruning.removal)
-    )
+    groups = list(in_groups([t.candidate for t in trials], workspace.group, workspace.recipe.pruning.removal))
 
     def work(item: WorkItem) -> list[Fitted]:
         ids = [str(name) for name in item.payload["ids"]]  # type: ignore[attr-defined]
@@ -189,9 +183,7 @@ def _retrain(workspace: Workspace, tuned: Fitted, trials: Sequence[Trial]) -> li
             epochs=workspace.recipe.search.epochs,
         )
 
-    items = [
-        WorkItem(f"retrain-{group[0].id}-{len(group)}", {"ids": tuple(c.id for c in group)}) for group in groups
-    ]
+    items = [WorkItem(f"retrain-{group[0].id}-{len(group)}", {"ids": tuple(c.id for c in group)}) for group in groups]
     executor = EXECUTORS[workspace.recipe.executor]()
     done: dict[str, Fitted] = {}
     with workspace.run.phase("retrain"):
@@ -211,10 +203,8 @@ def _retrained(trial: Trial, fitted: Fitted) -> Trial:
 
 def _mark(workspace: Workspace, trials: Sequence[Trial]) -> list[Trial]:
     """Choose the winner on `select` and mark the Pareto front."""
-    settings = workspace.recipe.selection
     candidates = [trial.candidate for trial in trials]
-    error = _standard_error(workspace, trials) if settings.objective == "one_se" else 0.0
-    winner = choose(candidates, settings.objective, error, settings.within)
+    winner, error = _pick(workspace, trials)
     front = pareto(candidates)
     workspace.run.record(
         selection={"candidates_compared": len(candidates), "standard_error": error, "winner": winner.id}
@@ -230,6 +220,13 @@ def _mark(workspace: Workspace, trials: Sequence[Trial]) -> list[Trial]:
         )
         for t in trials
     ]
+
+
+def _pick(workspace: Workspace, trials: Sequence[Trial]) -> tuple[Candidate, float]:
+    """The candidate that the run's objective chooses, and the standard error that it used."""
+    settings = workspace.recipe.selection
+    error = _standard_error(workspace, trials) if settings.objective == "one_se" else 0.0
+    return choose([trial.candidate for trial in trials], settings.objective, error, settings.within), error
 
 
 def _standard_error(workspace: Workspace, trials: Sequence[Trial]) -> float:

@@ -27,11 +27,11 @@ def _shown(value: object) -> str:
     """A value as a person would type it."""
     if isinstance(value, LearningRate):
         return f"{{relative: {value.relative}}}"
-    if value is None or value == ():
+    if value is None:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return ", ".join(map(str, value)) or "empty" if isinstance(value, tuple) else str(value)
 
 
 class _Section(BaseModel):
@@ -114,7 +114,9 @@ class Task(_Section):
     shots: int | None = _key(None, "training examples taken, seeded and stratified; none takes all", ge=1)
     limit_report: int | None = _key(None, "examples of the report set; none takes all", ge=1)
     max_length: int = _key(256, "longest input in tokens, the prompt excluded", ge=1)
-    max_answer_length: int = _key(8, "longest answer in tokens", ge=1)
+    max_answer_length: int = _key(
+        8, "longest generated answer in tokens (match: generate); scored answers may be longer", ge=1
+    )
     score: Literal["auto", "sum", "mean"] = _key(
         "auto", "an answer's score: sum of its tokens' log-probabilities, or their mean; auto asks the task"
     )
@@ -155,9 +157,7 @@ class Tuning(_Section):
         LearningRate(relative=DEFAULT_RELATIVE_LR),
         "learning rate: a number, or {relative: c} for c times the RMS of the input embeddings",
     )
-    weight_decay: float = _key(
-        1e-5, "fraction of a value that a step takes away, over the learning rate", ge=0
-    )
+    weight_decay: float = _key(1e-5, "fraction of a value that a step takes away, over the learning rate", ge=0)
     clip_threshold: float = _key(1.0, "largest RMS of an update, in learning rates", gt=0)
     clip_scope: Literal["survivors", "all"] = _key("survivors", "the numbers that this RMS counts")
     loss: Literal["auto", "likelihood", "rank"] = _key(
@@ -183,9 +183,7 @@ class Pruning(_Section):
     removal: Literal["drop", "zero"] = _key(
         "drop", "wholly pruned tokens leave the sequence (drop), or stay as zeros (zero, the paper's)"
     )
-    levels: Literal["both", "token", "piece"] = _key(
-        "both", "what is pruned: tokens and then pieces, or one of them"
-    )
+    levels: Literal["both", "token", "piece"] = _key("both", "what is pruned: tokens and then pieces, or one of them")
     scope: Literal["global", "per_token"] = _key("global", "pieces are ranked over all tokens or within each")
     rounding: Literal["nearest", "floor"] = _key("nearest", "how the number of survivors becomes whole")
     importance: Literal["auto", "paper", "gradient", "leave_one_out"] = _key(
@@ -219,9 +217,7 @@ class Selection(_Section):
         "the winner: the smallest ticket within one standard error of the best, the best, or the smallest "
         "within a margin",
     )
-    within: float | None = _key(
-        None, "the margin of smallest_within, as a fraction of the metric's range", ge=0, lt=1
-    )
+    within: float | None = _key(None, "the margin of smallest_within, as a fraction of the metric's range", ge=0, lt=1)
     seeds: int = _key(3, "fresh seeds that winner, control and random mask are retrained on", ge=0)
     resamples: int = _key(10_000, "bootstrap resamples of an interval", ge=1)
 

@@ -38,9 +38,7 @@ def recipe_text(path_or_name: str | Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         found = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise SoftpruneError(
-            "a recipe file that can be read", f"{path}: {found}", "check its path"
-        ) from error
+        raise SoftpruneError("a recipe file that can be read", f"{path}: {found}", "check its path") from error
 
 
 def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -53,9 +51,7 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Reci
     return resolve(overrides, _parse_recipe(recipe_text(path_or_name), where), where)
 
 
-def resolve(
-    overrides: Sequence[str] = (), base: Mapping[str, Any] | None = None, where: str = "recipe"
-) -> Recipe:
+def resolve(overrides: Sequence[str] = (), base: Mapping[str, Any] | None = None, where: str = "recipe") -> Recipe:
     """The recipe of a mapping (nothing: all defaults) and `key.sub=value` overrides, the last one winning.
 
     Raises:
@@ -81,9 +77,7 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, str) and key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{key} is given twice", key_node.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"{key} is given twice", key_node.start_mark)
             seen.add(key if isinstance(key, str) else id(key_node))
         return super().construct_mapping(node, deep)
 
@@ -128,11 +122,12 @@ def _override(values: dict[str, Any], text: str) -> SoftpruneError | None:
 
 
 def _override_value(key: str, raw: str) -> Any:
-    """`raw` as YAML; but a key that takes text takes it as it stands, unless it is quoted or null."""
-    field = next((field for field in flat_fields() if field.key == key), None)
-    is_text = field is not None and field.type in ("text", "text or none")
+    """`raw` as YAML; but a key that takes text takes it as it stands, unless it is in quotes."""
+    kind = next((field.type for field in flat_fields() if field.key == key), "")
+    if kind.endswith(" or none") and raw.lower() in ("none", "null", "~", ""):
+        return None
     quoted = len(raw) > 1 and raw[0] == raw[-1] and raw[0] in "\"'"
-    return raw if is_text and not quoted and raw not in ("null", "~", "") else _yaml(raw)
+    return raw if kind.startswith("text") and not quoted else _yaml(raw)
 
 
 def _told(error: ErrorDetails) -> SoftpruneError:

@@ -30,6 +30,4 @@ class InProcess:
             yield Result(item.id, function(item))
 
 
-EXECUTORS: Registry[type[Executor]] = Registry(
-    "executor", {"in-process": "softprune.runs.executors:InProcess"}
-)
+EXECUTORS: Registry[type[Executor]] = Registry("executor", {"in-process": "softprune.runs.executors:InProcess"})

@@ -51,9 +51,7 @@ def list_runs(root: Path | str) -> list[RunSummary]:
     """
     root = Path(root)
     if not root.is_dir():
-        raise SoftpruneError(
-            "a folder that holds runs", f"{root} is no folder", "give the folder that --out named"
-        )
+        raise SoftpruneError("a folder that holds runs", f"{root} is no folder", "give the folder that --out named")
     summaries = [_summary(root, path) for path in sorted(root.rglob("run.json"))]
     return [summary for summary in summaries if summary is not None]
 

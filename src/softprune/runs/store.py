@@ -211,9 +211,7 @@ class RunFolder:
         """Writes a file of JSON lines; NaN and infinities become null."""
         atomic.write_bytes(self.path / _relative(name), atomic.json_lines(rows))
 
-    def write_tensors(
-        self, name: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]
-    ) -> None:
+    def write_tensors(self, name: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
         """Writes a safetensors file."""
         atomic.write_bytes(self.path / _relative(name), atomic.tensor_bytes(tensors, metadata))
 
@@ -297,9 +295,7 @@ def _make_folder(path: Path) -> None:
         raise SoftpruneError("a folder for the run", found, "choose another --out") from error
     except OSError as error:
         do = "choose another --out, or mend its permissions"
-        raise SoftpruneError(
-            "a folder for the run that can be written", f"{path}: {error.strerror}", do
-        ) from error
+        raise SoftpruneError("a folder for the run that can be written", f"{path}: {error.strerror}", do) from error
     # A process killed between its lock and its run.json leaves the lock: that folder is ours.
     if names and not names & {"run.json", LOCK}:
         raise SoftpruneError(
@@ -326,9 +322,7 @@ def _read_info(path: Path) -> dict[str, Any]:
 
 
 def _not_a_run(path: Path, why: str) -> SoftpruneError:
-    return SoftpruneError(
-        "the folder of a run", f"{path}: {why}", "choose another --out, or remove the folder"
-    )
+    return SoftpruneError("the folder of a run", f"{path}: {why}", "choose another --out, or remove the folder")
 
 
 def _check_same_recipe(path: Path, resolved: dict[str, Any]) -> None:

@@ -1,9 +1,8 @@
 """The demo task: a seeded grammar, so that everything can be tried without any file.
 
-Each sentence names a person by trade and, mostly, something of another trade's world; the question is which
-field the person works in. Words alone don't answer it: no content word stands in both the training and the
-reported sentences, so a bag of words learns nothing that helps, and an encoder that isn't steered is drawn
-by whichever field is named last.
+Each sentence is a customer's message that some team must answer, and many of them also name another team's
+business and say that it went well. Words alone don't give the team away: no content word stands in both the
+training and the reported sentences, so a bag of words learns next to nothing; what carries over is meaning.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ import numpy as np
 from softprune.tasks.schema import Split
 
 SEED = 20221008
-FIELDS = ("medicine", "food", "music", "sport")
+TEAMS = ("finance", "logistics", "security", "maintenance")
 SIZES: dict[Split, int] = {"train": 480, "validation": 600}
-WITH_DISTRACTOR = 0.8
+WITH_DISTRACTOR = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,92 +26,130 @@ class Vocabulary:
     """The content words and frames of one split.
 
     Attributes:
-        people: per field, people who work in it, between blanks.
-        things: per field, things of its world, between blanks.
-        frames: sentences with a `{person}` and a `{thing}` of another field.
-        plain: sentences with a `{person}` only.
+        things: per team, what its messages are about, between blanks.
+        troubles: per team, what went wrong with any of these.
+        praise: frames for a `{thing}` of another team that went well, before or after the `{trouble}`.
+        plain: frames for the `{trouble}` alone.
     """
 
-    people: tuple[str, ...]
     things: tuple[str, ...]
-    frames: tuple[str, ...]
+    troubles: tuple[tuple[str, ...], ...]
+    praise: tuple[str, ...]
     plain: tuple[str, ...]
 
 
 TRAIN = Vocabulary(
-    people=(
-        "nurse surgeon dentist paramedic midwife pharmacist "
-        "optician veterinarian dermatologist neurologist medic hygienist",
-        "chef baker waiter butcher barista brewer "
-        "dishwasher waitress cheesemonger chocolatier innkeeper restaurateur",
-        "violinist drummer pianist composer guitarist soprano "
-        "bandleader fiddler rapper tenor clarinetist accordionist",
-        "goalkeeper boxer sprinter swimmer gymnast wrestler "
-        "jockey referee striker hurdler fencer snowboarder",
-    ),
     things=(
-        "fever bandage vaccine headache painkiller thermometer rash ambulance",
-        "soup bread sandwich pancake salad cheese oven restaurant",
-        "opera melody ballad orchestra microphone chorus accordion jazz",
-        "soccer tennis marathon stadium medal racket penalty basketball",
+        "invoice fee receipt tax price subscription surcharge deposit",
+        "parcel courier delivery postman envelope van letter crate",
+        "login password profile username membership nickname avatar settings",
+        "screen battery handle hinge engine zipper cable button",
     ),
-    frames=(
-        "the {person} told us a long story about the {thing}",
-        "after the {thing} there was little that the {person} wanted",
-        "somebody brought the {person} a picture of the {thing}",
-        "because of the {thing} our {person} arrived late",
-        "nobody knew what the {person} thought of the {thing}",
-        "it was the {thing} that made the {person} laugh",
-        "the {thing} in the window belonged to the {person}",
-        "my neighbour the {person} dreams about the {thing} at night",
-        "the {person} wrote a letter to the newspaper about the {thing}",
-        "when we talked of the {thing} the {person} left the room",
+    troubles=(
+        (
+            "is higher than agreed",
+            "shows a wrong total",
+            "was charged to my card twice",
+            "is far too steep",
+            "ate half of my salary",
+            "adds eleven dollars for nothing",
+        ),
+        (
+            "never arrived at my doorstep",
+            "went to the wrong street",
+            "is three weeks late",
+            "got lost in transit",
+            "waits at the depot",
+            "did not ring or knock",
+        ),
+        (
+            "is rejected each time",
+            "was locked after one attempt",
+            "cannot be reset",
+            "disappeared from the website",
+            "was stolen by a hacker",
+            "shows somebody else online",
+        ),
+        (
+            "is cracked",
+            "stopped working overnight",
+            "makes a grinding noise",
+            "came loose and fell off",
+            "gets hot and leaks",
+            "has rusted through",
+        ),
+    ),
+    praise=(
+        "the {thing} is fine but the {trouble}",
+        "the {trouble} even though the {thing} is perfect",
+        "nothing against the {thing} only the {trouble}",
     ),
     plain=(
-        "the {person} lives in the yellow house near the river",
-        "we met a friendly {person} on the train to the coast",
-        "her cousin became a {person} after many years abroad",
+        "hello there i think the {trouble}",
+        "please help me because the {trouble}",
+        "once again my {trouble}",
+        "yesterday i noticed that the {trouble}",
+        "what shall i do if the {trouble}",
     ),
 )
 VALIDATION = Vocabulary(
-    people=(
-        "doctor physician cardiologist therapist radiologist paediatrician "
-        "psychiatrist orthodontist pathologist oncologist physiotherapist anaesthetist",
-        "cook caterer confectioner sommelier winemaker bartender "
-        "grocer fishmonger greengrocer vintner cheesemaker brewmaster",
-        "cellist trumpeter singer organist saxophonist harpist "
-        "songwriter flautist vocalist percussionist bassist trombonist",
-        "golfer cyclist footballer skier cricketer rower "
-        "quarterback athlete surfer skater weightlifter midfielder",
-    ),
     things=(
-        "flu antibiotic cough stethoscope hospital syringe allergy pill",
-        "pasta omelette dessert sausage kitchen curry recipe cake",
-        "symphony song concert choir trombone rhythm banjo album",
-        "rugby hockey baseball tournament trophy volleyball olympics badminton",
+        "bill payment refund discount cost transaction bank loan",
+        "package shipment driver mail carrier freight box truck",
+        "registration passcode verification authentication signup email user identity",
+        "motor display lid charger wheel pump keyboard switch",
     ),
-    frames=(
-        "this {person} asked them for some news of the {thing}",
-        "before the {thing} someone had seen the {person} alone",
-        "the children gave their {person} a drawing of a {thing}",
-        "since the {thing} his uncle the {person} stays home",
-        "who remembers whether the {person} ever liked the {thing}",
-        "only the {thing} could surprise that old {person}",
-        "a {thing} on the table reminded the {person} of summer",
-        "your friend the {person} often jokes about the {thing}",
-        "the {person} bought a thick book about the {thing}",
-        "while they argued over the {thing} the {person} fell asleep",
+    troubles=(
+        (
+            "took double from our wallet",
+            "does not match the quote",
+            "costs us extra money",
+            "seems expensive",
+            "left our savings empty",
+            "contains ninety euros of interest",
+        ),
+        (
+            "has not reached our house",
+            "was left with a stranger",
+            "remains stuck in another town",
+            "keeps being postponed",
+            "drove past our gate",
+            "sits in some warehouse",
+        ),
+        (
+            "does not let us sign in",
+            "has expired in the app",
+            "blocks every visitor",
+            "says our name remains unknown",
+            "was deleted by accident",
+            "asks for a forgotten code",
+        ),
+        (
+            "broke on day one",
+            "smells of smoke",
+            "looks dented and bent",
+            "no longer turns",
+            "rattles and drips",
+            "snapped into two pieces",
+        ),
+    ),
+    praise=(
+        "our {thing} was good yet the {trouble}",
+        "this {trouble} while the {thing} worked well",
+        "we liked the {thing} except that the {trouble}",
     ),
     plain=(
-        "the {person} moved into a small flat behind the station",
-        "they sat beside a quiet {person} on the bus this morning",
-        "his sister hopes to marry a {person} from the village",
+        "dear team it looks as though the {trouble}",
+        "can someone explain why our {trouble}",
+        "we must complain since the {trouble}",
+        "today we found out that the {trouble}",
+        "sorry to bother you with this the {trouble}",
     ),
 )
 
 
 def generate(seed: int = SEED) -> dict[Split, list[dict[str, Any]]]:
-    """Rows with `text` and `label` (the field's name) for train and validation, balanced over the fields."""
+    """Rows with `text` and `label` (the team) for train and validation, balanced over the teams."""
     return {
         "train": _rows(TRAIN, SIZES["train"], np.random.default_rng([seed, 0])),
         "validation": _rows(VALIDATION, SIZES["validation"], np.random.default_rng([seed, 1])),
@@ -120,24 +157,24 @@ def generate(seed: int = SEED) -> dict[Split, list[dict[str, Any]]]:
 
 
 def _rows(words: Vocabulary, n: int, generator: np.random.Generator) -> list[dict[str, Any]]:
-    """n different sentences in random order, the fields by turns."""
+    """n different sentences in random order, the teams by turns."""
     seen: dict[str, str] = {}
     while len(seen) < n:
-        field = len(seen) % len(FIELDS)
-        text = _sentence(words, field, generator)
+        team = len(seen) % len(TEAMS)
+        text = _sentence(words, team, generator)
         if text not in seen:
-            seen[text] = FIELDS[field]
+            seen[text] = TEAMS[team]
     rows = [{"text": text, "label": label} for text, label in seen.items()]
     return [rows[i] for i in generator.permutation(n)]
 
 
-def _sentence(words: Vocabulary, field: int, generator: np.random.Generator) -> str:
-    person = _one(words.people[field].split(), generator)
+def _sentence(words: Vocabulary, team: int, generator: np.random.Generator) -> str:
+    trouble = f"{_one(words.things[team].split(), generator)} {_one(words.troubles[team], generator)}"
     if generator.random() >= WITH_DISTRACTOR:
-        return _one(words.plain, generator).format(person=person)
-    other = (field + 1 + int(generator.integers(len(FIELDS) - 1))) % len(FIELDS)
+        return _one(words.plain, generator).format(trouble=trouble)
+    other = (team + 1 + int(generator.integers(len(TEAMS) - 1))) % len(TEAMS)
     thing = _one(words.things[other].split(), generator)
-    return _one(words.frames, generator).format(person=person, thing=thing)
+    return _one(words.praise, generator).format(trouble=trouble, thing=thing)
 
 
 def _one(choices: Sequence[str], generator: np.random.Generator) -> str:

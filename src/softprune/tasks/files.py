@@ -68,9 +68,7 @@ def _jsonl_rows(path: Path) -> Iterator[Located]:
                 "one JSON object per line", f"{error.msg} in {where}, column {error.colno}", "mend that line"
             ) from None
         if not isinstance(row, dict):
-            raise SoftpruneError(
-                "one JSON object per line", f"a {type(row).__name__} in {where}", "mend that line"
-            )
+            raise SoftpruneError("one JSON object per line", f"a {type(row).__name__} in {where}", "mend that line")
         yield Located(row, where)
 
 
@@ -102,9 +100,7 @@ def _parquet_rows(path: Path) -> Iterator[Located]:
     try:
         import pyarrow.parquet as parquet
     except ImportError:
-        raise SoftpruneError(
-            "pyarrow, to read Parquet", "it is not installed", "pip install softprune[hub]"
-        ) from None
+        raise SoftpruneError("pyarrow, to read Parquet", "it is not installed", "pip install softprune[hub]") from None
     try:
         rows: list[Row] = parquet.read_table(path).to_pylist()
     except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
@@ -134,6 +130,4 @@ def _bytes(path: Path) -> bytes:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise SoftpruneError(f"a gzip archive at {path}", str(error), "fetch the file again") from None
     except OSError as error:
-        raise SoftpruneError(
-            f"a readable file at {path}", str(error), "check the path and its rights"
-        ) from None
+        raise SoftpruneError(f"a readable file at {path}", str(error), "check the path and its rights") from None

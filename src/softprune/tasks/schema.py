@@ -237,9 +237,7 @@ def _template_mistakes(definition: Definition) -> list[SoftpruneError]:
     names = names_in(definition.template)
     if names.count(MASK) != 1:
         mistakes.append(
-            SoftpruneError(
-                "one {mask} in `template`", f"{names.count(MASK)} of them", "mark the answer's place once"
-            )
+            SoftpruneError("one {mask} in `template`", f"{names.count(MASK)} of them", "mark the answer's place once")
         )
     for key, template in [("template", definition.template), *[("answers", a) for a in definition.answers]]:
         for name in names_in(template):
@@ -289,9 +287,7 @@ def _name_mistakes(definition: Definition) -> list[SoftpruneError]:
         except SoftpruneError as error:
             mistakes.append(error)
     if not sources:
-        mistakes.append(
-            SoftpruneError("at least one source", "none under `sources`", "say where the rows are")
-        )
+        mistakes.append(SoftpruneError("at least one source", "none under `sources`", "say where the rows are"))
     needed = needed_names(definition)
     for layout, source in sources.items():
         for name in set(source.columns) - set(needed):

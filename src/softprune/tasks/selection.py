@@ -157,9 +157,7 @@ def _by_label(examples: Examples) -> list[Examples]:
 
 def _drawn(by_label: list[Examples], quota: Sequence[int], generator: np.random.Generator) -> Examples:
     """So many of each label at random, in the order of the source."""
-    chosen = [
-        held[i] for held, n in zip(by_label, quota, strict=True) for i in generator.permutation(len(held))[:n]
-    ]
+    chosen = [held[i] for held, n in zip(by_label, quota, strict=True) for i in generator.permutation(len(held))[:n]]
     return tuple(sorted(chosen, key=lambda example: example.index))
 
 

@@ -58,9 +58,7 @@ def find_layout(definition: Definition, data: Path) -> FoundLayout:
     """
     if not data.is_dir():
         found = "a file" if data.exists() else "no such folder"
-        raise SoftpruneError(
-            f"a folder with the data of {definition.id}", f"{found}: {data}", "pass --data FOLDER"
-        )
+        raise SoftpruneError(f"a folder with the data of {definition.id}", f"{found}: {data}", "pass --data FOLDER")
     layouts = [_located(name, source, data) for name, source in named_sources(definition.sources).items()]
     present = [layout for layout in layouts if layout.paths]
     if not present:
@@ -79,9 +77,7 @@ def read_layout(definition: Definition, layout: FoundLayout) -> dict[Split, tupl
         splits[split] = tuple(examples_from(definition, layout.source, layout.rows(split)))
         if not splits[split]:
             names = ", ".join(map(str, paths))
-            raise SoftpruneError(
-                f"at least one example for {split}", f"none in {names}", "fetch the file again"
-            )
+            raise SoftpruneError(f"at least one example for {split}", f"none in {names}", "fetch the file again")
     return splits
 
 
@@ -122,9 +118,7 @@ def _located(name: str, source: Source, data: Path) -> FoundLayout:
             found = {split: find_file(root, source.files[split]) for split in SPLITS if split in source.files}
             best = {split: (path,) for split, path in found.items() if path is not None}
         elif isinstance(source, HubSource):
-            shards = {
-                split: _shards(root, source.splits[split]) for split in SPLITS if split in source.splits
-            }
+            shards = {split: _shards(root, source.splits[split]) for split in SPLITS if split in source.splits}
             best = {split: paths for split, paths in shards.items() if paths}
         if best:
             break

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from softprune.errors import SoftpruneError
 from softprune.tuning.loop import Point, Watch
 
 
@@ -94,13 +95,25 @@ class Trackers:
         names: as `accelerate.Accelerator(log_with=...)` takes them.
         folder: where file-based trackers write.
         config: the run's settings.
+
+    Raises:
+        SoftpruneError: for a tracker that Accelerate doesn't know, or that isn't installed.
     """
 
     def __init__(self, names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> None:
         from accelerate import Accelerator
 
-        self._accelerator = Accelerator(log_with=list(names), project_dir=str(folder))
+        try:
+            self._accelerator = Accelerator(log_with=list(names), project_dir=str(folder))
+        except ValueError as error:
+            raise SoftpruneError("trackers that Accelerate knows", ", ".join(names), str(error)) from error
         self._accelerator.init_trackers("softprune", config={k: str(v) for k, v in config.items()})
+        there = [tracker.name for tracker in self._accelerator.trackers]
+        missing = [name for name in names if name not in there]
+        if missing:
+            raise SoftpruneError(
+                "installed trackers in tuning.trackers", f"{', '.join(missing)} not installed", "install them with pip"
+            )
         self._title = ""
 
     def begin(self, title: str, steps: int, done: int) -> None:

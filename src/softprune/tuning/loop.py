@@ -195,10 +195,13 @@ def train(
             continue
         mean_K = torch.stack(losses).mean(0).tolist()
         losses = []
-        _check_finite(mean_K, progress, names)
+        _check_finite(mean_K, progress, names, "training", "before")
+        found = evaluate()
+        # The last step may have ruined a prompt whose training losses were all finite.
+        _check_finite([evaluation.loss for evaluation in found], progress, names, "select", "at")
         progress.seconds = time.perf_counter() - begun
         now = (progress.step - 1) // steps_an_epoch + 1
-        points = _record(trainable, progress, best, evaluate(), mean_K, names, now, schedule)
+        points = _record(trainable, progress, best, found, mean_K, names, now, schedule)
         _leave(trainable, optimiser, progress, schedule)
         progress.seconds = time.perf_counter() - begun
         # Curve first: a kill in between leaves lines that the next start trims, never a gap.
@@ -257,12 +260,12 @@ def _step(
     return total_K
 
 
-def _check_finite(mean_K: Sequence[float], progress: Progress, names: Sequence[str]) -> None:
-    for place, loss in zip(progress.active, mean_K, strict=True):
+def _check_finite(losses_K: Sequence[float], progress: Progress, names: Sequence[str], which: str, when: str) -> None:
+    for place, loss in zip(progress.active, losses_K, strict=True):
         if not math.isfinite(loss):
             raise SoftpruneError(
-                "a finite training loss",
-                f"{loss} for {names[place]} before step {progress.step}",
+                f"a finite {which} loss",
+                f"{loss} for {names[place]} {when} step {progress.step}",
                 "lower tuning.lr, or use --dtype float32",
             )
 
@@ -289,9 +292,7 @@ def _record(
                 best[name][place] = value[at]
         else:
             progress.stale[place] += 1
-        points.append(
-            Point(names[place], epoch, progress.step, mean_K[at], found.loss, found.score, progress.seconds)
-        )
+        points.append(Point(names[place], epoch, progress.step, mean_K[at], found.loss, found.score, progress.seconds))
     progress.curve += [asdict(point) for point in points]
     return points
 
@@ -302,9 +303,7 @@ def _better(new: Evaluation, old: Evaluation, best_by: str) -> bool:
     return (new.score, -new.loss) > (old.score, -old.loss)
 
 
-def _leave(
-    trainable: Trainable, optimiser: torch.optim.Optimizer, progress: Progress, schedule: Schedule
-) -> None:
+def _leave(trainable: Trainable, optimiser: torch.optim.Optimizer, progress: Progress, schedule: Schedule) -> None:
     """Let candidates go whose patience is used up; the group gets cheaper."""
     if schedule.patience is None:
         return

@@ -51,7 +51,12 @@ class Adafactor(torch.optim.Optimizer):
         decay_rate: float = -0.8,
     ) -> None:
         super().__init__([parameter], {"lr": lr})
-        self.weight_decay, self.clip_threshold, self.eps, self.decay_rate = weight_decay, clip_threshold, eps, decay_rate
+        self.weight_decay, self.clip_threshold, self.eps, self.decay_rate = (
+            weight_decay,
+            clip_threshold,
+            eps,
+            decay_rate,
+        )
         alive = torch.ones_like(parameter) if survivors_KPH is None else survivors_KPH.to(parameter)
         self.alive_KPH = alive.detach()
         self.count_everything = clip_scope == "all"
@@ -126,8 +131,9 @@ def unpack(optimiser: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]
     for number, parameter in enumerate(_parameters(optimiser)):
         prefix = f"optimiser.{number}."
         state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+        # Copies, since steps change states in place. Scalars (step counts) stay on the CPU, as the optimisers made them.
         optimiser.state[parameter] = {
-            name: t.clone() if t.dim() == 0 else t.to(parameter.device) for name, t in state.items()
+            name: t.clone() if t.dim() == 0 else t.to(parameter.device, copy=True) for name, t in state.items()
         }
 
 

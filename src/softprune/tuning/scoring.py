@@ -52,9 +52,7 @@ class ScoredSet:
         return backbone.batch([self.encoded[i] for i in indices])
 
 
-def score_prompts(
-    backbone: Backbone, prompts_KQH: torch.Tensor, data: ScoredSet, scoring: Scoring
-) -> list[Scores]:
+def score_prompts(backbone: Backbone, prompts_KQH: torch.Tensor, data: ScoredSet, scoring: Scoring) -> list[Scores]:
     """Every prompt on every example, crossed: K scores in the order of the prompts.
 
     Args:
@@ -79,9 +77,7 @@ def score_prompts(
     return [_scores(row, data, _generated(backbone, prompts_KQH[k], data, scoring)) for k, row in enumerate(done)]
 
 
-def score_each(
-    backbone: Backbone, prompts: Sequence[torch.Tensor], data: ScoredSet, scoring: Scoring
-) -> list[Scores]:
+def score_each(backbone: Backbone, prompts: Sequence[torch.Tensor], data: ScoredSet, scoring: Scoring) -> list[Scores]:
     """Prompts of different lengths `[Q, H]`: those of equal length are scored together."""
     results: dict[int, Scores] = {}
     for length in sorted({prompt.shape[0] for prompt in prompts}):
@@ -108,9 +104,7 @@ def _score_batch(
     return losses.tolist(), scores.tolist()
 
 
-def _scores(
-    row: list[tuple[float, list[float]]], data: ScoredSet, generated: tuple[int, ...] | None
-) -> Scores:
+def _scores(row: list[tuple[float, list[float]]], data: ScoredSet, generated: tuple[int, ...] | None) -> Scores:
     predicted = generated or tuple(max(range(len(s)), key=lambda a: (s[a], -a)) for _, s in row)
     return Scores(
         answer_scores=tuple(tuple(scores) for _, scores in row),

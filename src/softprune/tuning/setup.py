@@ -20,6 +20,9 @@ from softprune.tuning.loop import Watch
 from softprune.tuning.scoring import ScoredSet, Scoring
 from softprune.types import Example
 
+# Positions that a prompt must leave to input and answer.
+LEAST_ROOM = 16
+
 # Candidates side by side where the recipe doesn't say; measured memory decides once the search is made clever.
 DEFAULT_GROUP = 8
 
@@ -71,7 +74,6 @@ class Workspace:
         scoring: how prompts are scored, everywhere alike.
         lr: absolute step size.
         group: K, candidates side by side.
-        max_length: input tokens, prompt excluded.
         watch: who is told how training goes.
     """
 
@@ -85,7 +87,6 @@ class Workspace:
     scoring: Scoring
     lr: float
     group: int
-    max_length: int
     watch: Watch
 
     @property
@@ -95,10 +96,7 @@ class Workspace:
 
     def encode(self, examples: Sequence[Example]) -> ScoredSet:
         """Examples with their token ids."""
-        return ScoredSet(
-            examples,
-            self.backbone.encode(examples, self.max_length, self.recipe.task.max_answer_length),
-        )
+        return encoded(self.recipe, self.backbone, examples)
 
 
 def prepare(recipe: Recipe, run: RunFolder, watch: Watch) -> Workspace:
@@ -120,7 +118,6 @@ def prepare(recipe: Recipe, run: RunFolder, watch: Watch) -> Workspace:
     settings = recipe.backbone
     described = describe(settings.name, settings.family, settings.revision, settings.trust_remote_code)
     check(recipe, described)
-    max_length, shortened = _max_length(recipe, described)
     backbone = _load(recipe, run)
     scoring = _scoring(recipe, task, backbone)
     group = int(run.pin("K", lambda: recipe.search.group or DEFAULT_GROUP))
@@ -129,16 +126,17 @@ def prepare(recipe: Recipe, run: RunFolder, watch: Watch) -> Workspace:
         run=run,
         backbone=backbone,
         task=task,
-        train=_encoded(backbone, sets.train, max_length, recipe),
-        select=_encoded(backbone, sets.select, max_length, recipe),
+        train=encoded(recipe, backbone, sets.train),
+        select=encoded(recipe, backbone, sets.select),
         report=SealedSet(sets.report),
         scoring=scoring,
         lr=learning_rate(recipe, backbone),
         group=group,
-        max_length=max_length,
         watch=watch,
     )
-    notes = [*described.notes, *splits.notes, *shortened]
+    room = room_for_inputs(recipe, backbone, sets.train)
+    shortened = [f"inputs are cut at {room} tokens: {described.name} reads {described.positions} with the prompt"]
+    notes = [*described.notes, *splits.notes, *(shortened if room < recipe.task.max_length else [])]
     _record(workspace, sets, splits.source, notes)
     return workspace
 
@@ -172,7 +170,7 @@ def check(recipe: Recipe, described: Described) -> None:
                 "set task.match=score",
             )
         )
-    if described.positions is not None and _room(recipe, described) < 8:
+    if described.positions is not None and described.positions - prompt.tokens < LEAST_ROOM:
         errors.append(
             SoftpruneError(
                 f"a prompt that leaves room in the {described.positions} positions of {described.name}",
@@ -191,18 +189,25 @@ def learning_rate(recipe: Recipe, backbone: Backbone) -> float:
     return recipe.tuning.learning_rate(float(backbone.embeddings_VH().square().mean().sqrt()))
 
 
-def _room(recipe: Recipe, described: Described) -> int:
-    """Input tokens that fit beside prompt and answer; sequence-to-sequence answers are elsewhere."""
-    answer = 0 if described.family in ("seq2seq", "sentence") else recipe.task.max_answer_length
-    return (described.positions or 0) - recipe.prompt.tokens - answer
+def room_for_inputs(recipe: Recipe, backbone: Backbone, examples: Sequence[Example]) -> int:
+    """Input tokens at most: the recipe's, or what the model's positions leave beside prompt and answers.
+
+    The answers of sequence-to-sequence and sentence models are read elsewhere and take no room.
+    """
+    positions = backbone.info.positions
+    if positions is None:
+        return recipe.task.max_length
+    longest = 0
+    if backbone.family in ("causal", "masked"):
+        how = backbone.tokenising()
+        longest = max(len(how.answer_ids(a)) for a in {a for example in examples for a in example.answers})
+        longest = max(longest, recipe.task.max_answer_length if recipe.task.match == "generate" else 0)
+    return min(recipe.task.max_length, positions - recipe.prompt.tokens - longest)
 
 
-def _max_length(recipe: Recipe, described: Described) -> tuple[int, list[str]]:
-    asked = recipe.task.max_length
-    if described.positions is None or asked <= _room(recipe, described):
-        return asked, []
-    room = _room(recipe, described)
-    return room, [f"inputs are cut at {room} tokens, not {asked}: {described.name} reads {described.positions}"]
+def encoded(recipe: Recipe, backbone: Backbone, examples: Sequence[Example]) -> ScoredSet:
+    """Examples with their token ids, cut to what fits."""
+    return ScoredSet(examples, backbone.encode(examples, room_for_inputs(recipe, backbone, examples)))
 
 
 def _load(recipe: Recipe, run: RunFolder) -> Backbone:
@@ -235,12 +240,6 @@ def _scoring(recipe: Recipe, task: Task, backbone: Backbone) -> Scoring:
         match=recipe.task.match,
         max_answer_length=recipe.task.max_answer_length,
     )
-
-
-def _encoded(
-    backbone: Backbone, examples: Sequence[Example], max_length: int, recipe: Recipe
-) -> ScoredSet:
-    return ScoredSet(examples, backbone.encode(examples, max_length, recipe.task.max_answer_length))
 
 
 def truncation(data: ScoredSet) -> dict[str, int]:
@@ -281,8 +280,7 @@ def _record(workspace: Workspace, sets: Selection, source: str, notes: Sequence[
             "score": workspace.scoring.score,
             "match": workspace.scoring.match,
             "lr": workspace.lr,
-            "max_length": workspace.max_length,
+            "max_length": recipe.task.max_length,
         },
         notes=list(notes),
     )
-

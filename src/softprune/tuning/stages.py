@@ -185,9 +185,7 @@ def _train(
     )
 
 
-def _record_start(
-    workspace: Workspace, start: PromptState, words: Sequence[str], notes: Sequence[str]
-) -> None:
+def _record_start(workspace: Workspace, start: PromptState, words: Sequence[str], notes: Sequence[str]) -> None:
     recipe = workspace.recipe.prompt
     known = workspace.run.info.get("notes") or []
     workspace.run.record(

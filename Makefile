@@ -1,0 +1,51 @@
+# Every target works alone, from a fresh clone with only Python 3.11 or newer.
+#
+#   make demo        prune a prompt on the bundled model, and check what came of it
+#   make test        lint and all tests that need neither data nor a network
+#   make test-real   tests on real data: the folder that SOFTPRUNE_DATA names
+#   make lint        ruff and mypy
+#   make bench       every benchmark in benchmarks/
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+READY_BENCH := $(VENV)/.installed-bench
+DATA := $(abspath $(or $(SOFTPRUNE_DATA),$(wildcard ../shared/data)))
+
+.PHONY: demo test test-real lint bench
+.DELETE_ON_ERROR:
+
+demo: $(READY)
+	rm -rf runs/demo
+	$(BIN)/softprune run demo --out runs/demo
+	$(BIN)/python scripts/check_demo.py runs/demo
+
+test: lint
+	$(BIN)/python -m pytest -m "not real"
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test-real: $(READY_BENCH)
+	@test -n "$(DATA)" && test -d "$(DATA)" || \
+		{ echo "make test-real: set SOFTPRUNE_DATA to the folder with the real data (found: '$(DATA)')" >&2; exit 2; }
+	SOFTPRUNE_DATA="$(DATA)" $(BIN)/python -m pytest -m real
+
+bench: $(READY_BENCH)
+	@set -e; for script in benchmarks/*.py; do \
+		test -e "$$script" || continue; echo "== $$script"; \
+		SOFTPRUNE_DATA="$(DATA)" $(BIN)/python "$$script"; done
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "softprune needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..." >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(READY_BENCH): $(READY)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,bench]'
+	touch $@

@@ -1,0 +1,91 @@
+"""Commands that look at what is there: `runs`, `report`, `tasks list`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from softprune.runs.listing import RunSummary, list_runs
+
+_NOT_MEASURED = "-"
+_PIPE_WIDTH = 160
+
+
+def runs(
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="A folder that holds runs.")] = Path("runs"),
+) -> None:
+    """List the runs under a folder: what they are, how they stand, and what came of them."""
+    found = list_runs(root)
+    if not found:
+        typer.echo(f"no runs in {root}")
+        return
+    header = ("run", "kind", "status", "task", "backbone", "score", "tokens", "pieces", "numbers", "time", "changed")
+    typer.echo(table([header, *map(_row, found)]))
+
+
+def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]) -> None:
+    """Write a run's report again, and show its comparison table."""
+    from softprune.report import write_report
+
+    write_report(run)
+    show_comparison(run)
+
+
+def show_comparison(run: Path) -> None:
+    """Prints a run's comparison table, and where its report lies."""
+    from rich.console import Console
+
+    from softprune.report import comparison_table
+
+    # A pipe or a file has no width of its own; nothing is to be cut off there.
+    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    console.print(comparison_table(run))
+    page = run / "report" / "index.html"
+    if page.exists():
+        typer.echo(f"report: {page}")
+
+
+def list_tasks() -> None:
+    """List the tasks that ship."""
+    from softprune.tasks import load_task, task_names
+
+    loaded = [load_task(name) for name in task_names()]
+    rows = [(task.id, task.definition.title, task.definition.metric) for task in loaded]
+    typer.echo(table([("task", "title", "metric"), *rows]))
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as aligned text."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _row(run: RunSummary) -> tuple[str, ...]:
+    score = _NOT_MEASURED if run.value is None else f"{run.result} {100 * run.value:.1f}% {run.metric or ''}".strip()
+    sizes = (run.tokens, run.pieces, run.parameters)
+    return (
+        run.name,
+        run.kind,
+        run.status,
+        run.task or _NOT_MEASURED,
+        run.backbone or _NOT_MEASURED,
+        score,
+        *(_NOT_MEASURED if size is None else f"{size:,}" for size in sizes),
+        duration(run.seconds),
+        f"{run.modified.astimezone():%Y-%m-%d %H:%M}",
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person would say them: 12s, 3m 05s, 2h 10m."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02}s"
+    return f"{whole // 3600}h {whole % 3600 // 60:02}m"

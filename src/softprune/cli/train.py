@@ -1,0 +1,148 @@
+"""Commands that run a recipe: `run`, `xprompt`, `tune`. Every flag is a recipe key under a shorter name."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from softprune.cli.inspect import show_comparison
+from softprune.errors import SoftpruneError
+from softprune.recipe import Recipe, RecipeField, flat_fields, load_recipe, recipe_text, resolve
+
+XPROMPT_HELP = "Tune a prompt, prune its tokens and pieces, and compare what is left with what it came from."
+TUNE_HELP = "Tune a prompt; prune nothing."
+
+_FLAGS = {
+    "--backbone": "backbone.name",
+    "--family": "backbone.family",
+    "--dtype": "backbone.dtype",
+    "--device": "backbone.device",
+    "--threads": "backbone.threads",
+    "--task": "task.id",
+    "--data": "task.data",
+    "--shots": "task.shots",
+    "--limit-report": "task.limit_report",
+    "--tokens": "prompt.tokens",
+    "--pieces": "prompt.pieces",
+    "--init": "prompt.init",
+    "--init-text": "prompt.text",
+    "--epochs": "tuning.epochs",
+    "--batch-size": "tuning.batch_size",
+    "--optimiser": "tuning.optimiser",
+    "--lr": "tuning.lr",
+    "--loss": "tuning.loss",
+    "--patience": "tuning.patience",
+    "--removal": "pruning.removal",
+    "--levels": "pruning.levels",
+    "--scope": "pruning.scope",
+    "--importance": "pruning.importance",
+    "--strategy": "search.strategy",
+    "--token-ratios": "search.token_ratios",
+    "--piece-ratios": "search.piece_ratios",
+    "--group": "search.group",
+    "--protocol": "selection.protocol",
+    "--objective": "selection.objective",
+    "--seeds": "selection.seeds",
+    "--seed": "seed",
+}
+
+_Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Any recipe key, such as tuning.accumulate=2.", show_default=False),
+]
+_Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", metavar="FOLDER", help="The run folder. [default: runs/TASK-BACKBONE-KIND]", show_default=False
+    ),
+]
+_RecipeFlag = Annotated[
+    str | None,
+    typer.Option("--recipe", metavar="RECIPE", help="A recipe's name or file to begin with. [default: all defaults]"),
+]
+
+
+def run(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name, or a YAML file.")],
+    overrides: _Overrides = None,
+    out: _Out = None,
+) -> None:
+    """Run a recipe; the same command again continues it."""
+    launch(recipe, overrides or [], out)
+
+
+def from_flags(kind: str) -> Callable[..., None]:
+    """The command of a kind of run, with a flag for each recipe key of `_FLAGS`."""
+
+    def command(**given: Any) -> None:
+        flags = {flag: given[_parameter_name(flag)] for flag in _FLAGS}
+        named = [f"{_FLAGS[flag]}={value}" for flag, value in flags.items() if value is not None]
+        launch(given["recipe"], [f"kind={kind}", *named, *(given["overrides"] or [])], given["out"])
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    fields = {field.key: field for field in flat_fields()}
+    kinds = {_parameter_name(flag): _option(flag, fields[key]) for flag, key in _FLAGS.items()}
+    kinds |= {"recipe": _RecipeFlag, "out": _Out, "overrides": _Overrides}
+    parameters = [inspect.Parameter(name, keyword, default=None, annotation=of) for name, of in kinds.items()]
+    cast(Any, command).__signature__ = inspect.Signature(parameters)
+    return command
+
+
+def launch(recipe_name: str | None, overrides: Sequence[str], out: Path | None) -> None:
+    """Resolves the recipe, runs it, and shows what came of it."""
+    if recipe_name is None:
+        recipe, text = resolve(overrides, where="the flags"), "# no recipe file: flags alone\n"
+    else:
+        recipe, text = load_recipe(recipe_name, overrides), recipe_text(recipe_name)
+    comments = "".join(f"# given on the command line: {override}\n" for override in overrides)
+    folder = out or default_out(recipe)
+    try:
+        _execute(recipe, folder, comments + text)
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; {folder} keeps what is done: run the same command to continue", err=True)
+        raise typer.Exit(130) from None
+
+
+def default_out(recipe: Recipe) -> Path:
+    """`runs/TASK-BACKBONE-KIND`, with the last part of a path or hub name."""
+    names = (Path(recipe.task.id).stem, Path(recipe.backbone.name).name, recipe.kind)
+    return Path("runs") / "-".join(re.sub(r"[^\w.+]+", "-", name).strip("-.") for name in names)
+
+
+def _execute(recipe: Recipe, out: Path, text: str) -> None:
+    from rich.console import Console
+
+    from softprune.pruning.api import execute
+
+    command = shlex.join(["softprune", *sys.argv[1:]])
+    execute(recipe, out, command, text, finish=_finish, console=Console(stderr=True))
+    show_comparison(out)
+
+
+def _finish(out: Path) -> None:
+    """Writes the report; a run isn't lost because its page can't be drawn."""
+    from softprune.report import write_report
+
+    try:
+        write_report(out)
+    except SoftpruneError as error:
+        typer.echo(f"the run is whole, but has no report\n{error}\nthen: softprune report {out}", err=True)
+
+
+def _parameter_name(flag: str) -> str:
+    return flag.removeprefix("--").replace("-", "_")
+
+
+def _option(flag: str, field: RecipeField) -> Any:
+    """A flag that takes text: the recipe checks all values together and tells all mistakes at once."""
+    metavar = field.type.removesuffix(" or none")
+    metavar = f"[{metavar.replace(' ', '')}]" if "|" in metavar else metavar.upper()
+    help_text = f"{field.description} ({field.key})"
+    return Annotated[str | None, typer.Option(flag, metavar=metavar, help=help_text, show_default=False)]

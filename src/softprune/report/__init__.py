@@ -1,0 +1,41 @@
+"""What a run folder says, for people: one self-contained page, its figures, and the comparison table.
+
+Reads files only, so a report can be made again on any machine, without the model.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["comparison_table", "write_report"]
+
+
+def write_report(run_folder: Path) -> Path:
+    """Write `report/index.html` and `report/figures/` into a run folder.
+
+    Returns:
+        The page.
+
+    Raises:
+        SoftpruneError: when the folder holds no readable run, or matplotlib or jinja2 isn't installed.
+    """
+    # Imported here, so that the command line's table needs neither matplotlib nor jinja2.
+    from softprune.report.page import write
+
+    return write(Path(run_folder))
+
+
+def comparison_table(run_folder: Path) -> Table:
+    """The comparison table of a run folder, for a terminal.
+
+    Raises:
+        SoftpruneError: when the folder holds no readable run.
+    """
+    from softprune.report.read import read_run
+    from softprune.report.table import rich_table
+
+    return rich_table(read_run(Path(run_folder)))

@@ -1,0 +1,98 @@
+"""Examples that control and winner answer differently."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from softprune.report.read import Prediction
+from softprune.report.words import printable
+
+MOST = 12
+LONGEST = 700
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One example with two answers.
+
+    Attributes:
+        id: of the example.
+        text: as the model read it; cut where it is long.
+        gold, control, winner: answers as text.
+        direction: `gained` (only the winner is right), `lost` (only the control is) or `neither`.
+    """
+
+    id: str
+    text: str
+    gold: str
+    control: str
+    winner: str
+    direction: str
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What changed between two prompts.
+
+    Attributes:
+        compared: examples that both answered.
+        gained, lost, neither: how many of them changed in each direction.
+        samples: up to 12 of them, both directions.
+    """
+
+    compared: int
+    gained: int
+    lost: int
+    neither: int
+    samples: tuple[Change, ...]
+
+    @property
+    def changed(self) -> int:
+        """How many answers differ."""
+        return self.gained + self.lost + self.neither
+
+
+def changed_answers(control: Sequence[Prediction], winner: Sequence[Prediction]) -> Changes:
+    """Compare two prompts' answers, example by example (matched by id)."""
+    before = {prediction.id: prediction for prediction in control}
+    pairs = [(before[after.id], after) for after in winner if after.id in before]
+    changes = [_change(a, b) for a, b in pairs if a.predicted != b.predicted]
+    gained, lost, neither = (
+        [change for change in changes if change.direction == name] for name in ("gained", "lost", "neither")
+    )
+    samples = _sample(gained, lost, neither)
+    return Changes(len(pairs), len(gained), len(lost), len(neither), samples)
+
+
+def _sample(gained: list[Change], lost: list[Change], neither: list[Change]) -> tuple[Change, ...]:
+    """Half from each direction; what one lacks the other fills, then changes between two wrong answers."""
+    half = MOST // 2
+    of_gained = gained[: max(half, MOST - len(lost))]
+    of_lost = lost[: MOST - len(of_gained)]
+    return tuple([*of_gained, *of_lost, *neither][:MOST])
+
+
+def _change(control: Prediction, winner: Prediction) -> Change:
+    if winner.predicted == winner.gold:
+        direction = "gained"
+    elif control.predicted == control.gold:
+        direction = "lost"
+    else:
+        direction = "neither"
+    text = printable(winner.text)
+    return Change(
+        id=printable(winner.id),
+        text=text if len(text) <= LONGEST else text[:LONGEST] + " […]",
+        gold=_answer(winner, winner.gold),
+        control=_answer(control, control.predicted),
+        winner=_answer(winner, winner.predicted),
+        direction=direction,
+    )
+
+
+def _answer(prediction: Prediction, place: int) -> str:
+    """The answer's text; a generated text that is none of the answers has place -1."""
+    if 0 <= place < len(prediction.answers):
+        return printable(prediction.answers[place])
+    return "none of them"

@@ -1,0 +1,161 @@
+"""What every figure shares: colours for light and dark, axes, and the same bytes from the same numbers."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+DPI = 144
+WIDTH = 6.2
+"""Inches; half the page, so that text stays readable there."""
+SMALL = 8
+"""Points, for tick labels that stand close together."""
+
+_SETTINGS: dict[Any, Any] = {
+    "svg.hashsalt": "softprune",
+    "svg.fonttype": "path",
+    "font.family": ["DejaVu Sans"],
+    "font.size": 9.5,
+    "text.parse_math": False,
+    "text.usetex": False,
+    "axes.unicode_minus": True,
+    "hatch.linewidth": 0.6,
+    "path.simplify": True,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Theme:
+    """Colours of one figure; those that tell series apart are Okabe and Ito's, safe for colour-blind readers.
+
+    Attributes:
+        paper, ink, faint: background, text and lines, grid.
+        kept, pruned: what survives, and what doesn't.
+        tuned, control, front, other: series.
+        weak, strong: ends of the importance scale.
+        harmful: the far end below zero.
+    """
+
+    paper: str
+    ink: str
+    faint: str
+    kept: str
+    pruned: str
+    tuned: str
+    control: str
+    front: str
+    other: str
+    weak: str
+    strong: str
+    harmful: str
+
+    @property
+    def scale(self) -> Colormap:
+        """Importance from weak to strong; its lightness only ever goes one way."""
+        middle = "#f0715a" if self is LIGHT else "#b5412f"
+        return LinearSegmentedColormap.from_list("importance", [self.weak, middle, self.strong])
+
+    @property
+    def signed_scale(self) -> Colormap:
+        """The same above zero, blue below: leave-one-out scores have a sign."""
+        middle = "#f0715a" if self is LIGHT else "#b5412f"
+        colours = [self.harmful, self.kept, self.weak, middle, self.strong]
+        return LinearSegmentedColormap.from_list("signed importance", colours)
+
+
+LIGHT = Theme(
+    paper="#ffffff",
+    ink="#23262b",
+    faint="#dfe2e6",
+    kept="#0072b2",
+    pruned="#b4b9c0",
+    tuned="#009e73",
+    control="#d55e00",
+    front="#23262b",
+    other="#9aa1aa",
+    weak="#fff1ea",
+    strong="#7a0410",
+    harmful="#00304f",
+)
+DARK = Theme(
+    paper="#1b1e23",
+    ink="#dfe3e8",
+    faint="#343941",
+    kept="#56b4e9",
+    pruned="#626972",
+    tuned="#2fc79a",
+    control="#f08a3c",
+    front="#dfe3e8",
+    other="#7d858f",
+    weak="#2e1b1d",
+    strong="#ffd9c7",
+    harmful="#cfeaff",
+)
+
+Draw = Callable[[Theme], Figure]
+
+
+def new_figure(theme: Theme, height: float, width: float = WIDTH) -> Figure:
+    """An empty figure that lays itself out so that nothing overlaps."""
+    return Figure(figsize=(width, height), dpi=DPI, facecolor=theme.paper, layout="constrained")
+
+
+def dress(axes: Axes, theme: Theme, x: str, y: str, title: str = "", grid: str | None = "y") -> None:
+    """Titles, colours and a quiet grid."""
+    axes.set_facecolor(theme.paper)
+    axes.set_xlabel(x, color=theme.ink)
+    axes.set_ylabel(y, color=theme.ink)
+    if title:
+        axes.set_title(title, color=theme.ink, loc="left", fontsize=10.5)
+    axes.tick_params(colors=theme.ink, which="both", length=3)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(theme.ink)
+    axes.set_axisbelow(True)
+    if grid in ("x", "y", "both"):
+        axes.grid(True, axis=grid, color=theme.faint, linewidth=0.8)  # type: ignore[arg-type]
+
+
+def legend_below(figure: Figure, axes: Axes, theme: Theme, columns: int = 3) -> None:
+    """The legend of an axes under the figure, where it covers no data."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, labelcolor=theme.ink)
+
+
+def sparse(count: int, most: int = 20) -> list[int]:
+    """Tick places for `count` items: all of them, or every 2nd, 5th, 10th ... so that labels don't touch."""
+    step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500, count + 1) if count <= s * most)
+    return list(range(0, count, step))
+
+
+def as_png(draw: Draw, theme: Theme) -> bytes:
+    """A figure as PNG at 144 dpi."""
+    return _rendered(draw, theme, "png")
+
+
+def as_svg(draw: Draw, theme: Theme) -> bytes:
+    """A figure as SVG; no date in it, and ids that depend on its content alone."""
+    return _rendered(draw, theme, "svg")
+
+
+def _rendered(draw: Draw, theme: Theme, form: str) -> bytes:
+    target = io.BytesIO()
+    metadata = {"Date": None, "Creator": "softprune"} if form == "svg" else {"Software": "softprune"}
+    # The settings are put back at once; a user's own matplotlibrc changes nothing here.
+    with mpl.rc_context({**_defaults(), **_SETTINGS}):
+        figure = draw(theme)
+        figure.savefig(target, format=form, dpi=DPI, facecolor=theme.paper, metadata=metadata)
+    return target.getvalue()
+
+
+def _defaults() -> dict[Any, Any]:
+    """matplotlib's own settings but for those that name a backend."""
+    return {key: value for key, value in mpl.rcParamsDefault.items() if not key.startswith("backend")}

@@ -1,0 +1,184 @@
+"""The page of a run: one HTML file that needs nothing else, for a reader who didn't run it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from softprune.errors import SoftpruneError
+from softprune.report import table, words
+from softprune.report.answers import Changes, changed_answers
+from softprune.report.read import Run, read_run
+from softprune.runs import atomic
+from softprune.types import Candidate
+
+try:
+    import jinja2
+
+    from softprune.report.figures import Drawn, Plan, figures_of, render
+except ImportError as error:
+    raise SoftpruneError("matplotlib and jinja2 for reports", str(error), "pip install 'softprune[report]'") from error
+
+REMOVAL = {
+    "drop": "pruned tokens are taken out of the sequence (removal: drop)",
+    "zero": "pruned tokens and pieces are multiplied by zero and keep their place in the sequence (removal: zero)",
+}
+OBJECTIVE = {
+    "one_se": "the smallest ticket within one standard error of the best on select",
+    "best": "the best on select",
+    "smallest_within": "the smallest ticket within a fixed distance of the best on select",
+}
+
+SETTINGS = {
+    "loss": "loss",
+    "score": "score of an answer",
+    "match": "answers found by",
+    "lr": "step size",
+    "max_length": "longest input, tokens",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A figure as the page shows it; without `drawn` it says what is missing."""
+
+    plan: Plan
+    drawn: Drawn | None
+
+    @property
+    def light(self) -> str:
+        """Data address of the light PNG."""
+        return _data(self.drawn.light_png) if self.drawn else ""
+
+    @property
+    def dark(self) -> str:
+        """Data address of the dark PNG."""
+        return _data(self.drawn.dark_png) if self.drawn else ""
+
+
+def write(folder: Path) -> Path:
+    """Write the figures, then the page."""
+    run = read_run(folder)
+    pictures = [Picture(plan, render(plan.draw) if plan.draw else None) for plan in figures_of(run)]
+    _write_figures(folder / "report" / "figures", pictures)
+    page = folder / "report" / "index.html"
+    atomic.write_bytes(page, html(run, pictures).encode("utf-8", errors="replace"))
+    return page
+
+
+def html(run: Run, pictures: list[Picture]) -> str:
+    """The page's text."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for name in ("percent", "points", "interval", "number", "seconds", "p_value", "storage", "printable"):
+        environment.filters[name] = getattr(words, name)
+    environment.filters["known"] = _known
+    return environment.get_template("page.html.j2").render(_context(run, pictures))
+
+
+def _context(run: Run, pictures: list[Picture]) -> dict[str, Any]:
+    rows = table.comparison_rows(run)
+    selection = run.part("selection")
+    return {
+        "run": run,
+        "info": run.info,
+        "xprompt": run.kind != "tune",
+        "title": _title(run),
+        "backbone": _fields(run, "backbone"),
+        "task": _fields(run, "task"),
+        "sizes": _fields(run, "task", "sizes"),
+        "truncated": _fields(run, "task", "truncated"),
+        "prompt": _fields(run, "prompt"),
+        "importance": _fields(run, "importance"),
+        "selection": _fields(run, "selection"),
+        "settings": {SETTINGS.get(name, name): _setting(value) for name, value in run.part("settings").items()},
+        "notes": _notes(run),
+        "removal": REMOVAL.get(str(run.info.get("removal"))),
+        "objective": OBJECTIVE.get(str(selection.get("objective")), _known(selection.get("objective"))),
+        "columns": table.columns(run),
+        "rows": rows,
+        "cell": table.shown,
+        "mark_meaning": table.MARK_MEANING if any(row.at_chance for row in rows) else None,
+        "headline": _fields(run, "headline") if run.part("headline") else None,
+        "mcnemar": _fields(run, "headline", "mcnemar"),
+        "ticket": _fields(run, "ticket"),
+        "kept": _kept_tokens(run),
+        "pictures": pictures,
+        "candidates": sorted(run.candidates, key=_by_size),
+        "changes": _changes(run),
+        "cost": _fields(run, "cost"),
+        "phases": run.part("cost", "phases"),
+        "hardware": _fields(run, "hardware"),
+        "versions": run.part("versions"),
+    }
+
+
+class _Fields(dict[str, Any]):
+    """A mapping for the template: a field that a run doesn't have reads as None, which shows as not measured."""
+
+    def __missing__(self, key: str) -> None:
+        return None
+
+
+def _fields(run: Run, *keys: str) -> _Fields:
+    return _Fields(run.part(*keys))
+
+
+def _known(value: object) -> str:
+    """A value as text; nothing is "not measured"."""
+    return words.NOT_MEASURED if value is None or value == "" else words.printable(value)
+
+
+def _setting(value: object) -> str:
+    return words.number(value) if isinstance(value, int | float) else _known(value)
+
+
+def _title(run: Run) -> str:
+    task = run.part("task")
+    return words.printable(task.get("title") or task.get("id") or run.path.name)
+
+
+def _notes(run: Run) -> list[str]:
+    """The run's and the task's notes, each once."""
+    found = [*(run.part("task").get("notes") or []), *(run.info.get("notes") or [])]
+    return list(dict.fromkeys(words.printable(note) for note in found))
+
+
+def _kept_tokens(run: Run) -> list[str]:
+    return [f"T{i}" for i, kept in enumerate(run.ticket.token_P) if kept] if run.ticket else []
+
+
+def _by_size(candidate: Candidate) -> tuple[int, str]:
+    return (candidate.parameters, candidate.id)
+
+
+def _changes(run: Run) -> Changes | None:
+    control, winner = run.predictions.get("control"), run.predictions.get("winner")
+    return changed_answers(control, winner) if control and winner else None
+
+
+def _data(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def _write_figures(folder: Path, pictures: list[Picture]) -> None:
+    """PNG and SVG of every figure; files of an earlier report that this one doesn't have are removed."""
+    for picture in pictures:
+        forms: Mapping[str, bytes | None] = {
+            "png": picture.drawn.light_png if picture.drawn else None,
+            "svg": picture.drawn.svg if picture.drawn else None,
+        }
+        for form, data in forms.items():
+            path = folder / f"{picture.plan.name}.{form}"
+            if data is None:
+                path.unlink(missing_ok=True)
+            else:
+                atomic.write_bytes(path, data)

@@ -1,0 +1,135 @@
+"""The comparison table: what the winner is held against, one row each, from run.json alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.table import Table
+from rich.text import Text
+
+from softprune.report import words
+from softprune.report.read import RESULTS, RowResult, Run
+from softprune.report.words import NOT_APPLICABLE, NOT_MEASURED
+
+LABELS = {
+    "constant": "best constant answer",
+    "zero_shot": "zero-shot, no prompt",
+    "tuned": "tuned prompt",
+    "control": "control, unpruned, retrained",
+    "random": "random mask, retrained",
+    "winner": "winning ticket",
+}
+TUNE_ROWS = ("constant", "zero_shot", "tuned")
+PROMPTLESS = ("constant", "zero_shot")
+RESEEDED = ("control", "random", "winner")
+MARK = " ‡"
+MARK_MEANING = "‡ not shown to be above the best constant answer"
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """One row as it is shown.
+
+    Attributes:
+        name: its key in run.json.
+        label: its name for people.
+        value, interval, fresh: percent.
+        tokens, pieces, parameters, seconds, predicted: as text.
+        measured: whether there is anything in it.
+        at_chance: whether its interval reaches down to the best constant answer.
+    """
+
+    name: str
+    label: str
+    value: str
+    interval: str
+    fresh: str
+    tokens: str
+    pieces: str
+    parameters: str
+    seconds: str
+    predicted: str
+    measured: bool
+    at_chance: bool
+
+
+def columns(run: Run) -> tuple[tuple[str, str], ...]:
+    """Field and heading of each column; a run that only tunes retrains nothing, so it has no fresh seeds."""
+    found = (
+        ("label", "prompt"),
+        ("value", f"{words.printable(metric_name(run))} (%)"),
+        ("interval", "95% interval"),
+        ("fresh", "fresh seeds (%)"),
+        ("tokens", "tokens"),
+        ("pieces", "pieces"),
+        ("parameters", "parameters"),
+        ("seconds", "seconds"),
+        ("predicted", "answers given"),
+    )
+    return tuple(column for column in found if run.kind != "tune" or column[0] != "fresh")
+
+
+def metric_name(run: Run) -> str:
+    """The task's metric; "score" where the run doesn't say."""
+    return str(run.part("task").get("metric") or "score")
+
+
+def comparison_rows(run: Run) -> list[TableRow]:
+    """The rows in their fixed order; a run that only tunes has no control, random mask or winner."""
+    names = TUNE_ROWS if run.kind == "tune" else RESULTS
+    constant = run.results["constant"]
+    floor = None if constant is None else constant.value
+    return [_row(name, run.results[name], floor) for name in names]
+
+
+def rich_table(run: Run) -> Table:
+    """The table for a terminal."""
+    title = f"{run.part('task').get('title') or run.part('task').get('id') or run.path.name}"
+    rows = comparison_rows(run)
+    marked = any(row.at_chance for row in rows)
+    table = Table(title=_text(title), caption=Text(MARK_MEANING) if marked else None)
+    for field, heading in columns(run):
+        right = field not in ("label", "predicted")
+        table.add_column(_text(heading), justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        cells = [_text(shown(row, field)) for field, _ in columns(run)]
+        table.add_row(*cells, style="bold" if row.name == "winner" else None)
+    return table
+
+
+def shown(row: TableRow, field: str) -> str:
+    """A cell; the value carries the mark of a row at chance."""
+    text = str(getattr(row, field))
+    return text + MARK if field == "value" and row.at_chance else text
+
+
+def _row(name: str, result: RowResult | None, floor: float | None) -> TableRow:
+    measured, found = result is not None, result or RowResult()
+    label = LABELS[name]
+    if found.answer is not None:
+        label = f"{label} ({words.printable(found.answer)})"
+    sizes = {field: _size(name, getattr(found, field)) for field in ("tokens", "pieces", "parameters")}
+    low = found.interval[0] if found.interval else None
+    return TableRow(
+        name=name,
+        label=label,
+        value=words.percent(found.value),
+        interval=words.interval(found.interval),
+        fresh=words.spread(found.seeds) if name in RESEEDED else NOT_APPLICABLE,
+        **sizes,
+        seconds=NOT_APPLICABLE if name in PROMPTLESS else words.seconds(found.seconds),
+        predicted=words.counts(found.predicted),
+        measured=measured,
+        at_chance=name != "constant" and low is not None and floor is not None and low <= floor,
+    )
+
+
+def _size(name: str, value: int | None) -> str:
+    if name in PROMPTLESS:
+        return NOT_APPLICABLE
+    return NOT_MEASURED if value is None else words.number(value)
+
+
+def _text(value: str) -> Text:
+    """Literal text: answers and titles are data, so their brackets are no markup."""
+    return Text(words.printable(value))

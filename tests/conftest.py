@@ -1,0 +1,72 @@
+"""Tiny models for every test, without a network. Nothing heavy is imported before a test asks for it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from softprune.backbone.base import Backbone
+
+# Before transformers or torch is imported: never ask the network, never draw bars, one thread for tiny matrices.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parent))
+
+MODELS = (
+    "t5",
+    "t5_v1_1",
+    "mt5",
+    "bart",
+    "bart_scaled",
+    "gpt2",
+    "bloom",
+    "llama",
+    "bert",
+    "roberta",
+    "distilbert",
+    "sentence",
+    "sentence_bare",
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a tiny model by name, saved once a session. Copy it before you change it."""
+    from models import build
+
+    root = tmp_path_factory.mktemp("models")
+
+    def folder_of(name: str) -> Path:
+        folder = root / name
+        return folder if folder.exists() else build(name, folder)
+
+    return folder_of
+
+
+@pytest.fixture(scope="session")
+def backbone_of(tiny_models: Callable[[str], Path]) -> Callable[..., Backbone]:
+    """A tiny backbone by name and dtype, loaded once a session."""
+    from softprune.backbone import load_backbone
+
+    loaded: dict[tuple[str, str], Backbone] = {}
+
+    def backbone(name: str, dtype: str = "float32") -> Backbone:
+        if (name, dtype) not in loaded:
+            loaded[name, dtype] = load_backbone(str(tiny_models(name)), dtype=dtype, device="cpu")
+        return loaded[name, dtype]
+
+    return backbone
+
+
+@pytest.fixture(params=MODELS)
+def model_name(request: pytest.FixtureRequest) -> str:
+    """Every tiny model in turn."""
+    return str(request.param)

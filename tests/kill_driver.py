@@ -1,0 +1,51 @@
+"""Run a recipe, but stop for ever in the middle of a phase, so that the test can kill it there.
+
+    python tests/kill_driver.py PHASE NTH MARKER RECIPE OUT
+
+Every file of a run is written through one function. While the run is in PHASE, the NTH file of real work (run.json
+itself doesn't count) is not written: the marker file appears instead, and the process sleeps.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from softprune.pruning.api import execute
+from softprune.recipe import load_recipe
+from softprune.runs import atomic
+
+
+def stop_inside(phase: str, nth: int, marker: Path, out: Path) -> None:
+    """Replace the one writing function by one that stops where it is told to."""
+    write, seen = atomic.write_bytes, 0
+
+    def stopping(path: Path, *args: Any, **options: Any) -> None:
+        nonlocal seen
+        if path.name != "run.json" and (out / "run.json").is_file():
+            now = json.loads((out / "run.json").read_text())["phase"]
+            seen += now == phase
+            if now == phase and seen == nth:
+                marker.write_text(path.name)
+                time.sleep(600)
+        write(path, *args, **options)
+
+    atomic.write_bytes = stopping
+
+
+def main() -> None:
+    """Run."""
+    phase, nth, marker, recipe, out = sys.argv[1:]
+    if phase != "none":
+        stop_inside(phase, int(nth), Path(marker), Path(out))
+    loaded = load_recipe(recipe)
+    execute(
+        loaded, Path(out), "kill test", loaded.dump(), finish=lambda folder: atomic.write_bytes(folder / "report.txt", b"")
+    )
+
+
+if __name__ == "__main__":
+    main()

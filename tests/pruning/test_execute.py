@@ -1,0 +1,454 @@
+"""Whole runs on tiny models and a task of one's own: what they leave, in which order, and that it repeats."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from softprune.backbone import load_backbone
+from softprune.backbone.base import Backbone
+from softprune.errors import SoftpruneError
+from softprune.prompt.bank import masked_state
+from softprune.pruning import comparison, xprompt
+from softprune.pruning.api import execute
+from softprune.pruning.api import tune as tune_from_python
+from softprune.pruning.masks import piece_mask, token_mask
+from softprune.pruning.ticket import Ticket
+from softprune.recipe import Recipe, resolve
+from softprune.tasks import load_task
+from softprune.tuning import stages
+from softprune.tuning.loop import Trained
+from softprune.tuning.scoring import ScoredSet, Scoring, score_prompts
+from softprune.tuning.setup import SealedSet
+from softprune.types import Encoded, Example, PromptState
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+Models = Callable[[str], Path]
+P, S, HIDDEN = 4, 4, 32
+
+TINY = (
+    "backbone.dtype=float32",
+    "backbone.device=cpu",
+    f"prompt.tokens={P}",
+    f"prompt.pieces={S}",
+    "tuning.epochs=3",
+    "tuning.batch_size=8",
+    "tuning.lr=0.3",
+    "search.epochs=2",
+    "search.group=3",
+    "search.token_ratios=0.25,0.5",
+    "search.piece_ratios=0.25,0.5",
+    "selection.seeds=1",
+    "selection.resamples=200",
+)
+CASES = {
+    "tune": ("kind=tune",),
+    "grid, zero": ("search.strategy=grid", "pruning.removal=zero"),
+    "grid, drop": ("search.strategy=grid", "pruning.removal=drop", "pruning.scope=per_token"),
+    "sequential, zero": ("search.strategy=sequential", "pruning.removal=zero", "tuning.optimiser=adamw"),
+    "sequential, drop": ("search.strategy=sequential", "pruning.removal=drop", "tuning.patience=1"),
+    "paper": (
+        "search.strategy=grid",
+        "pruning.removal=zero",
+        "pruning.importance=paper",
+        "tuning.clip_scope=all",
+        "selection.protocol=paper",
+        "selection.objective=best",
+        "selection.seeds=0",
+    ),
+}
+
+
+def recipe_of(model: Path, task: Path, *changes: str) -> Recipe:
+    return resolve([f"backbone.name={model}", f"task.id={task}", *TINY, *changes])
+
+
+@dataclass
+class Witness:
+    """What a run did with `report`, and what it trained, in order.
+
+    Attributes:
+        encoded: phase and texts of every tokenised set.
+        opened: the phase at each opening of `report`, and what the folder held by then.
+        fits: starts, names, epochs and seed of every training.
+    """
+
+    out: Path
+    encoded: list[tuple[str | None, set[str]]] = field(default_factory=list)
+    opened: list[tuple[str | None, dict[str, bytes]]] = field(default_factory=list)
+    fits: list[tuple[dict[str, PromptState], int | None, int | None]] = field(default_factory=list)
+
+    def phase(self) -> str | None:
+        found: str | None = json.loads((self.out / "run.json").read_text())["phase"]
+        return found
+
+    def watch(self, patch: pytest.MonkeyPatch) -> None:
+        encode, open_, fit = Backbone.encode, SealedSet.open, stages.fit
+
+        def noted_encode(backbone: Backbone, examples: Sequence[Example], *rest: int) -> list[Encoded]:
+            self.encoded.append((self.phase(), {example.text for example in examples}))
+            return encode(backbone, examples, *rest)
+
+        def noted_open(sealed: SealedSet) -> tuple[Example, ...]:
+            held = {name: (self.out / name).read_bytes() for name in BEFORE_REPORT if (self.out / name).exists()}
+            self.opened.append((self.phase(), held))
+            return open_(sealed)
+
+        def noted_fit(workspace: Any, starts: Any, names: Any, **options: Any) -> Any:
+            self.fits.append((dict(zip(names, starts, strict=True)), options.get("epochs"), options.get("seed")))
+            return fit(workspace, starts, names, **options)
+
+        patch.setattr(Backbone, "encode", noted_encode)
+        patch.setattr(SealedSet, "open", noted_open)
+        for module in (stages, xprompt, comparison):
+            patch.setattr(module, "fit", noted_fit)
+
+
+BEFORE_REPORT = (
+    "metrics.jsonl",
+    "importance.safetensors",
+    "prompts/initial.safetensors",
+    "prompts/tuned.safetensors",
+    "prompts/control.safetensors",
+    "ticket/ticket.json",
+    "ticket/ticket.safetensors",
+)
+FILES = ("recipe.yaml", "resolved.yaml", "run.json", "metrics.jsonl", "prompts/initial.safetensors", "COMPLETE")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run as its folder tells it."""
+
+    out: Path
+    recipe: Recipe
+    witness: Witness
+
+    @property
+    def info(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.out / "run.json").read_text())
+        return found
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.out / name).read_text().splitlines()]
+
+    def bits(self) -> dict[str, object]:
+        """Everything that must repeat."""
+        info = self.info
+        results = {name: row and {k: v for k, v in row.items() if k != "seconds"} for name, row in info["results"].items()}
+        curves = [{k: v for k, v in line.items() if k != "seconds"} for line in self.lines("metrics.jsonl")]
+        names = [path for path in sorted(self.out.rglob("*")) if path.suffix in (".jsonl", ".safetensors")]
+        files = {str(path.relative_to(self.out)): path.read_bytes() for path in names if path.name != "metrics.jsonl"}
+        return {"results": results, "curves": curves, "headline": info.get("headline"), **files}
+
+
+def execute_one(model: Path, task: Path, out: Path, *changes: str) -> Run:
+    recipe, witness = recipe_of(model, task, *changes), Witness(out)
+
+    def finish(folder: Path) -> None:
+        assert not (folder / "COMPLETE").exists()
+        (folder / "report").mkdir()
+
+    with pytest.MonkeyPatch.context() as patch:
+        witness.watch(patch)
+        execute(recipe, out, "softprune run mine.yaml", "# mine\n" + recipe.dump(), finish=finish)
+    return Run(out, recipe, witness)
+
+
+@pytest.fixture(scope="module")
+def run_of(tmp_path_factory: pytest.TempPathFactory, tiny_models: Models, task_file: Path) -> Callable[[str], Run]:
+    """The finished run of each case, once."""
+    runs: dict[str, Run] = {}
+
+    def run(case: str) -> Run:
+        if case not in runs:
+            out = tmp_path_factory.mktemp("runs") / "run"
+            runs[case] = execute_one(tiny_models("sentence"), task_file, out, *CASES[case])
+        return runs[case]
+
+    return run
+
+
+PRUNED = [case for case in CASES if case != "tune"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_leaves_what_the_contract_says(case: str, run_of: Callable[[str], Run]) -> None:
+    run = run_of(case)
+    info, tuned_only = run.info, case == "tune"
+    rows = ["zero_shot", "tuned"] if tuned_only else ["zero_shot", "tuned", "control", "winner", "random"]
+    wanted = {*FILES, *(f"predictions/{name}.jsonl" for name in rows), "prompts/tuned.safetensors"}
+    if not tuned_only:
+        wanted |= {*BEFORE_REPORT, "candidates.jsonl"}
+    left = {str(path.relative_to(run.out)) for path in run.out.rglob("*") if path.is_file()} - {".lock"}
+    assert left == wanted
+    assert (run.out / "report").is_dir()
+    keys = (
+        "schema kind status command seed versions hardware threads backbone task selection removal K results ticket "
+        "cost error"
+    ).split()
+    assert set(keys) <= set(info)
+    assert (info["kind"], info["status"], info["error"]) == ("tune" if tuned_only else "xprompt", "complete", None)
+    assert set(info["backbone"]) >= {"name", "family", "fingerprint", "dtype", "device"}
+    assert set(info["task"]) >= {"id", "version", "indices", "truncated"}
+    costs = ("seconds", "steps", "examples_per_second", "peak_memory_bytes", "trainable_parameters")
+    assert all(info["cost"][name] > 0 for name in costs)
+    assert (info["threads"], info["K"]) == (torch.get_num_threads(), 3)
+    assert info["removal"] == (None if tuned_only else run.recipe.pruning.removal)
+    for name in ("constant", *rows):
+        row = info["results"][name]
+        assert row["metric"] == "accuracy"
+        assert row["n"] == 15
+        assert row["interval"][0] <= row["value"] <= row["interval"][1]
+        assert sum(row["predicted"].values()) == 15
+    assert [name for name, row in info["results"].items() if row is None] == (
+        ["control", "winner", "random"] if tuned_only else []
+    )
+    assert info["results"]["constant"]["value"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("case", PRUNED)
+def test_candidates_are_told_as_they_are(case: str, run_of: Callable[[str], Run]) -> None:
+    run = run_of(case)
+    candidates, info = run.lines("candidates.jsonl"), run.info
+    pairs = [(c["token_ratio"], c["piece_ratio"]) for c in candidates]
+    if "sequential" in case:
+        assert pairs[:2] == [(0.25, 0.0), (0.5, 0.0)]
+        assert pairs[2:] in ([(0.25, 0.25), (0.25, 0.5)], [(0.5, 0.25), (0.5, 0.5)])
+    else:
+        assert pairs == [(0.25, 0.25), (0.25, 0.5), (0.5, 0.25), (0.5, 0.5)]
+    for c in candidates:
+        assert set(c) >= set(
+            "id token_ratio piece_ratio tokens_kept pieces_kept parameters rank_loss rung status select report "
+            "interval".split()
+        )
+        assert c["tokens_kept"] == {0.25: 3, 0.5: 2}[c["token_ratio"]]
+        assert c["pieces_kept"] == int(c["tokens_kept"] * S * (1 - c["piece_ratio"]) + 0.5)
+        assert c["parameters"] == c["pieces_kept"] * HIDDEN // S
+        assert c["rank_loss"] is not None
+        assert c["select"] is not None
+        assert (c["report"] is not None) == c["pareto"], "what isn't reported on is shown as not measured"
+    winner = [c for c in candidates if c["status"] == "winner"]
+    assert [c["status"] for c in candidates if c not in winner] == ["trained"] * 3
+    assert len(winner) == 1
+    assert winner[0]["pareto"]
+    assert info["selection"]["winner"] == winner[0]["id"]
+    assert {k: info["ticket"][k] for k in ("tokens", "pieces", "parameters")} == {
+        "tokens": winner[0]["tokens_kept"],
+        "pieces": winner[0]["pieces_kept"],
+        "parameters": winner[0]["parameters"],
+    }
+    assert info["results"]["winner"]["value"] == winner[0]["report"]
+    for name in ("winner", "random"):
+        assert info["results"][name]["pieces"] == winner[0]["pieces_kept"]
+        assert info["results"][name]["tokens"] == winner[0]["tokens_kept"]
+    assert info["results"]["control"]["pieces"] == P * S
+    seeds = run.recipe.selection.seeds
+    assert all(len(info["results"][name]["seeds"]) == seeds for name in ("winner", "control", "random"))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_report_is_opened_once_after_every_choice(case: str, run_of: Callable[[str], Run], task_file: Path) -> None:
+    run = run_of(case)
+    ((phase, held),) = run.witness.opened
+    assert phase == "report"
+    expected = BEFORE_REPORT if case != "tune" else [n for n in BEFORE_REPORT[:4] if "importance" not in n]
+    assert set(held) == set(expected), "choices and what they rest on are on disk by then"
+    for name, content in held.items():
+        assert (run.out / name).read_bytes() == content, f"{name} changed after report was opened"
+    splits = load_task(task_file).load()
+    assert splits.validation is not None
+    reported = {example.text for example in splits.validation}
+    earlier = set().union(*(texts for phase, texts in run.witness.encoded if phase != "report"))
+    assert [texts for phase, texts in run.witness.encoded if phase == "report"] == [reported]
+    # Under the paper's protocol, `select` is the reported set, and the sentence says so.
+    assert bool(earlier & reported) == (case == "paper")
+    assert len(earlier - reported) == 24
+
+
+@pytest.mark.parametrize("case", PRUNED)
+def test_masks_come_from_the_importance_that_is_told(case: str, run_of: Callable[[str], Run]) -> None:
+    run = run_of(case)
+    importance = load_file(run.out / "importance.safetensors")
+    ticket, settings = Ticket.load(run.out), run.recipe.pruning
+    token_P = token_mask(importance["token_P"], ticket.info.token_ratio, settings.rounding)
+    assert torch.equal(ticket.state.mask.token_P, token_P)
+    assert (importance["winner_piece_PS"][~token_P] == 0).all()
+    pieces = piece_mask(
+        importance["winner_piece_PS"], token_P, ticket.info.piece_ratio, settings.scope, settings.rounding
+    )
+    assert torch.equal(ticket.state.mask.piece_PS, pieces)
+    assert run.info["importance"]["method"] == "paper"
+
+
+@pytest.mark.parametrize("case", PRUNED)
+def test_survivors_are_rewound_and_the_control_is_retrained_alike(case: str, run_of: Callable[[str], Run]) -> None:
+    run = run_of(case)
+    tuned = load_file(run.out / "prompts/tuned.safetensors")["vectors_PH"]
+    initial = load_file(run.out / "prompts/initial.safetensors")["vectors_PH"]
+    (_, first_epochs, _), *retrained = run.witness.fits
+    assert first_epochs is None
+    assert set(run.witness.fits[0][0]) == {"tuned"}
+    assert torch.equal(run.witness.fits[0][0]["tuned"].vectors_PH, initial)
+    starts: dict[str, tuple[PromptState, int | None]] = {}
+    for states, epochs, seed in retrained:
+        assert epochs == 2
+        assert len({state.mask.tokens for state in states.values()}) == 1 or run.recipe.pruning.removal == "zero"
+        starts |= {name: (state, seed) for name, state in states.items()}
+    for state, _ in starts.values():
+        assert torch.equal(state.vectors_PH, masked_state(tuned, state.mask).vectors_PH), "not at the rewind point"
+    for candidate in run.lines("candidates.jsonl"):
+        assert starts[candidate["id"]][1] is None, "a ticket sees the batches that the prompt saw"
+    assert starts["control-0"][1] == run.recipe.seed
+    assert starts["control-0"][0].mask.pieces == P * S
+    fresh = {name for name in starts if name.endswith("-1000")}
+    assert len(fresh) == 3 * run.recipe.selection.seeds
+    for name in fresh:
+        assert starts[name][1] == 1000
+    if fresh:
+        winner, random = starts["winner-1000"][0].mask, starts["random-1000"][0].mask
+        assert torch.equal(winner.piece_PS, Ticket.load(run.out).state.mask.piece_PS)
+        assert (random.tokens, random.pieces) == (winner.tokens, winner.pieces)
+    ticket = Ticket.load(run.out).state
+    alive = ticket.mask.elements_PH(HIDDEN)
+    assert (ticket.vectors_PH[~alive] == 0).all(), "a ticket is exactly zero where it is masked"
+    assert (ticket.vectors_PH[alive] != tuned[alive]).any(), "a ticket was retrained"
+
+
+@pytest.mark.parametrize("case", ["grid, zero", "sequential, drop"])
+def test_a_loaded_ticket_gives_the_reported_predictions(
+    case: str, run_of: Callable[[str], Run], task_file: Path, tiny_models: Models
+) -> None:
+    run, ticket = run_of(case), Ticket.load(run_of(case).out)
+    backbone = load_backbone(str(tiny_models("sentence")), dtype="float32", device="cpu")
+    examples = load_task(task_file).load().validation
+    assert examples is not None
+    data = ScoredSet(examples, backbone.encode(examples, 256, 8))
+    by_hand = ticket.state.vectors_PH[ticket.state.mask.token_P] if "drop" in case else ticket.state.vectors_PH
+    assert torch.equal(ticket.prompt(), by_hand)
+    (scores,) = score_prompts(backbone, by_hand[None], data, Scoring("rank", "sum"))
+    told = run.lines("predictions/winner.jsonl")
+    assert [line["predicted"] for line in told] == list(scores.predicted)
+    found, wanted = torch.tensor(scores.answer_scores), torch.tensor([line["scores"] for line in told])
+    bound = 1e-5 * float(wanted.abs().max())
+    assert float((found - wanted).abs().max()) <= bound
+    tuned = torch.tensor([line["scores"] for line in run.lines("predictions/tuned.jsonl")])
+    assert float((tuned - wanted).abs().max()) > 100 * bound
+
+
+def test_the_papers_protocol_claims_nothing(run_of: Callable[[str], Run]) -> None:
+    info = run_of("paper").info
+    assert info["task"]["indices"]["select"] == info["task"]["indices"]["report"]
+    assert not info["headline"]["significance_claimed"]
+    if info["headline"]["interpretable"]:
+        assert "chosen from 4 candidates on this set; no significance claimed" in info["headline"]["sentence"]
+    held_out = run_of("grid, zero").info
+    assert held_out["headline"]["significance_claimed"]
+    train, select = (set(held_out["task"]["indices"][name]) for name in ("train", "select"))
+    assert not train & select
+    assert len(train | select) == 24
+
+
+@pytest.mark.parametrize("case", ["tune", "grid, drop"])
+def test_the_same_seed_gives_the_same_bits(
+    case: str, run_of: Callable[[str], Run], tmp_path: Path, tiny_models: Models, task_file: Path
+) -> None:
+    first = run_of(case).bits()
+    assert len(first) >= 8 if case == "tune" else len(first) >= 14
+    again = execute_one(tiny_models("sentence"), task_file, tmp_path / "again", *CASES[case])
+    assert again.bits() == first
+    other = execute_one(tiny_models("sentence"), task_file, tmp_path / "other", *CASES[case], "seed=1").bits()
+    same = [name for name in first if other[name] == first[name] and name != "headline"]
+    assert same in ([], ["predictions/zero_shot.jsonl"])
+
+
+@pytest.mark.parametrize("removal", ["zero", "drop"])
+def test_a_run_taken_up_after_any_save_ends_with_the_same_bits(
+    removal: str, run_of: Callable[[str], Run], tmp_path: Path, tiny_models: Models, task_file: Path
+) -> None:
+    """Each try dies after its next saved evaluation, until none is left to make."""
+    case = f"grid, {removal}"
+    out, recipe = tmp_path / "broken", run_of(case).recipe
+    save, tries = stages.FolderKeeper.save, 0
+
+    class Died(Exception):
+        pass
+
+    def die_after_saving(*arguments: Any) -> None:
+        save(*arguments)
+        raise Died
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages.FolderKeeper, "save", die_after_saving)
+        while not (out / "COMPLETE").exists():
+            tries += 1
+            assert tries < 40
+            try:
+                execute(recipe, out, "softprune run mine.yaml", "# mine\n" + recipe.dump())
+            except Died:
+                assert json.loads((out / "run.json").read_text())["status"] == "failed"
+    assert tries > 10
+    assert Run(out, recipe, Witness(out)).bits() == run_of(case).bits()
+
+
+def test_a_sequence_to_sequence_run_and_leave_one_out(tmp_path: Path, tiny_models: Models, task_file: Path) -> None:
+    changes = ("search.token_ratios=0.5", "search.piece_ratios=0.5", "tuning.epochs=1", "search.epochs=1")
+    out = tmp_path / "run"
+    run = execute_one(
+        tiny_models("t5"), task_file, out, *changes, "task.shots=12", "pruning.importance=leave_one_out"
+    )
+    assert run.info["backbone"]["family"] == "seq2seq"
+    assert run.info["settings"]["loss"] == "likelihood"
+    assert run.info["importance"]["method"] == "leave_one_out"
+    assert run.info["results"]["winner"]["value"] is not None
+
+
+def test_where_token_importance_vanishes_a_run_says_so(tmp_path: Path, tiny_models: Models, task_file: Path) -> None:
+    changes = (
+        "search.token_ratios=0.5",
+        "search.piece_ratios=0.5",
+        "tuning.epochs=1",
+        "search.epochs=1",
+        "task.shots=12",
+        "selection.seeds=0",
+    )
+    auto = execute_one(tiny_models("bloom"), task_file, tmp_path / "auto", *changes).info
+    assert auto["importance"]["method"] == "leave_one_out"
+    assert auto["importance"]["token_over_piece"] < 1e-2, "the reason for leave-one-out is on record"
+    paper = execute_one(
+        tiny_models("bloom"), task_file, tmp_path / "paper", *changes, "pruning.importance=paper"
+    ).info
+    assert paper["importance"]["token_over_piece"] == auto["importance"]["token_over_piece"]
+    assert [note for note in paper["notes"] if "token importance nearly vanishes" in note]
+    assert not [note for note in auto["notes"] if "token importance nearly vanishes" in note]
+
+
+def test_a_complete_run_is_left_as_it_is(run_of: Callable[[str], Run]) -> None:
+    run = run_of("tune")
+    before = {path: path.stat().st_mtime_ns for path in run.out.rglob("*") if path.is_file()}
+    execute(run.recipe, run.out, "again", "")
+    assert before == {path: path.stat().st_mtime_ns for path in run.out.rglob("*") if path.is_file()}
+
+
+def test_failures_are_told_and_can_be_taken_up(
+    tmp_path: Path, tiny_models: Models, task_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_of(tiny_models("sentence"), task_file, "kind=tune", "tuning.epochs=1")
+
+    def no_room(*_: object, **__: object) -> Trained:
+        raise torch.OutOfMemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "train", no_room)
+        with pytest.raises(SoftpruneError, match=r"out of memory[\s\S]*tuning\.batch_size"):
+            tune_from_python(recipe, tmp_path / "run")
+    assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "failed"
+    tune_from_python(recipe, tmp_path / "run")
+    assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "complete"

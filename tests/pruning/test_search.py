@@ -1,0 +1,156 @@
+"""Search: the ratio lists, the groups, the winner and the Pareto front."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from softprune.errors import SoftpruneError
+from softprune.pruning.search import choose, in_groups, pareto, search
+from softprune.types import Candidate
+
+Pairs = Sequence[tuple[float, float]]
+
+
+def made(name: str, parameters: int, select: float | None, loss: float = 1.0, tokens: int = 1) -> Candidate:
+    return Candidate(name, 0.1, 0.1, tokens, tokens, parameters, select=select, select_loss=loss)
+
+
+def trainer(calls: list[Pairs], score: Callable[[float, float], float]) -> Callable[[Pairs], list[Candidate]]:
+    def train(ratios: Pairs) -> list[Candidate]:
+        calls.append(ratios)
+        return [Candidate(f"{t}-{p}", t, p, 1, 1, 1, select=score(t, p), select_loss=0.0) for t, p in ratios]
+
+    return train
+
+
+TOKENS, PIECES = (0.1, 0.5, 0.9), (0.2, 0.4)
+
+
+def the_best(candidates: Sequence[Candidate]) -> Candidate:
+    return choose(candidates, "best")
+
+
+def test_the_grid_pairs_every_ratio_with_every_other() -> None:
+    calls: list[Pairs] = []
+    found = search("grid", "both", TOKENS, PIECES, trainer(calls, lambda t, p: t), the_best)
+    assert calls == [[(0.1, 0.2), (0.1, 0.4), (0.5, 0.2), (0.5, 0.4), (0.9, 0.2), (0.9, 0.4)]]
+    assert [(c.token_ratio, c.piece_ratio) for c in found] == calls[0]
+
+
+def test_sequential_prunes_tokens_and_then_pieces_of_the_chosen() -> None:
+    calls: list[Pairs] = []
+    found = search("sequential", "both", TOKENS, PIECES, trainer(calls, lambda t, p: -abs(t - 0.5) - p), the_best)
+    assert calls == [[(0.1, 0.0), (0.5, 0.0), (0.9, 0.0)], [(0.5, 0.2), (0.5, 0.4)]]
+    assert len(found) == 5
+
+
+def test_sequential_goes_on_with_what_the_objective_picks() -> None:
+    calls: list[Pairs] = []
+    search("sequential", "both", TOKENS, PIECES, trainer(calls, lambda t, p: -abs(t - 0.5) - p), lambda found: found[2])
+    assert calls[1] == [(0.9, 0.2), (0.9, 0.4)]
+
+
+@pytest.mark.parametrize("strategy", ["grid", "sequential"])
+def test_a_level_that_is_off_has_ratio_zero(strategy: str) -> None:
+    calls: list[Pairs] = []
+    search(strategy, "token", TOKENS, PIECES, trainer(calls, lambda t, p: t), the_best)
+    search(strategy, "piece", TOKENS, PIECES, trainer(calls, lambda t, p: t), the_best)
+    assert calls == [[(0.1, 0.0), (0.5, 0.0), (0.9, 0.0)], [(0.0, 0.2), (0.0, 0.4)]]
+
+
+# --- the winner ---
+
+
+def test_best_is_the_highest_score_then_the_lower_loss_then_the_smaller() -> None:
+    assert choose([made("a", 1, 0.8), made("b", 9, 0.9)], "best").id == "b"
+    assert choose([made("a", 1, 0.9, 0.5), made("b", 9, 0.9, 0.4)], "best").id == "b"
+    assert choose([made("a", 9, 0.9), made("b", 1, 0.9)], "best").id == "b"
+    assert choose([made("a", 9, 0.9), made("b", 9, 0.9)], "best").id == "a"
+
+
+LADDER = [made("xl", 100, 0.90), made("l", 80, 0.88), made("m", 60, 0.85), made("s", 40, 0.80), made("?", 1, None)]
+
+
+@pytest.mark.parametrize(
+    ("error", "winner"),
+    [(0.0, "xl"), (0.0199, "xl"), (0.02, "l"), (0.0499, "l"), (0.05, "m"), (0.0999, "m"), (0.10, "s"), (1.0, "s")],
+)
+def test_one_se_takes_the_smallest_within_one_standard_error(error: float, winner: str) -> None:
+    """Bounds count as within: 0.90 - 0.05 is 0.85 in words, if not in binary."""
+    assert choose(LADDER, "one_se", error).id == winner
+    assert choose(LADDER, "smallest_within", 9.0, error).id == winner
+    assert choose(LADDER, "best", 9.0, 9.0).id == "xl"
+
+
+def test_of_equally_small_ones_the_better_wins() -> None:
+    same = [made("a", 5, 0.80), made("b", 5, 0.85, 0.9), made("c", 5, 0.85, 0.2), made("d", 9, 0.9)]
+    assert choose(same, "one_se", 0.5).id == "c"
+    assert choose([*same, made("e", 5, 0.85, 0.2)], "one_se", 0.5).id == "c"
+
+
+def test_a_smaller_one_that_is_as_good_wins_without_any_slack() -> None:
+    assert choose([made("a", 9, 0.9, 0.1), made("b", 5, 0.9, 0.3)], "one_se", 0.0).id == "b"
+    assert choose([made("a", 9, 0.9, 0.1), made("b", 5, 0.9, 0.3)], "best").id == "a"
+
+
+@pytest.mark.parametrize("candidates", [[], [made("a", 1, None)]])
+def test_nothing_to_choose_from(candidates: list[Candidate]) -> None:
+    with pytest.raises(SoftpruneError, match="at least one trained candidate"):
+        choose(candidates, "best")
+
+
+def test_an_unknown_objective_is_a_bug() -> None:
+    with pytest.raises(KeyError):
+        choose(LADDER, "largest")
+
+
+scores = st.sampled_from([None, 0.5, 0.6, 0.7])
+some = st.lists(st.tuples(st.integers(1, 5), scores), min_size=1, max_size=8)
+
+
+def named(rows: list[tuple[int, float | None]]) -> list[Candidate]:
+    return [made(str(i), size, score) for i, (size, score) in enumerate(rows)]
+
+
+@given(some)
+def test_the_front_against_brute_force(rows: list[tuple[int, float | None]]) -> None:
+    """On the front: no measured candidate is no larger, no worse, and one of both for real."""
+    measured = [(i, size, score) for i, (size, score) in enumerate(rows) if score is not None]
+    front = set()
+    for i, size, score in measured:
+        smaller = any(s < size and q >= score for _, s, q in measured)
+        better = any(s <= size and q > score for _, s, q in measured)
+        if not smaller and not better:
+            front.add(str(i))
+    assert pareto(named(rows)) == front
+
+
+@given(some, st.sampled_from([0.0, 0.05, 0.1, 0.3]), st.sampled_from(["best", "one_se", "smallest_within"]))
+def test_the_winner_lies_on_the_front(rows: list[tuple[int, float | None]], slack: float, objective: str) -> None:
+    candidates = named(rows)
+    if pareto(candidates):
+        assert choose(candidates, objective, slack, slack).id in pareto(candidates)
+
+
+# --- groups ---
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=12), st.integers(1, 5))
+def test_groups_hold_every_candidate_once(lengths: list[int], size: int) -> None:
+    candidates = [made(str(i), 1, 0.5, tokens=length) for i, length in enumerate(lengths)]
+    for removal in ("zero", "drop"):
+        groups = list(in_groups(candidates, size, removal))
+        assert sorted(c.id for group in groups for c in group) == sorted(c.id for c in candidates)
+        assert all(1 <= len(group) <= size for group in groups)
+    mixed = [len({c.tokens_kept for c in group}) for group in in_groups(candidates, size, "drop")]
+    assert set(mixed) == {1}, "under drop, prompts of one length only"
+
+
+def test_zero_may_mix_lengths_and_drop_may_not() -> None:
+    candidates = [made(name, 1, 0.5, tokens=tokens) for name, tokens in [("a", 3), ("b", 2), ("c", 3), ("d", 2)]]
+    assert [[c.id for c in group] for group in in_groups(candidates, 3, "zero")] == [["a", "b", "c"], ["d"]]
+    assert [[c.id for c in group] for group in in_groups(candidates, 3, "drop")] == [["b", "d"], ["a", "c"]]

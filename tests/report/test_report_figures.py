@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.collections import QuadMesh
+
+from softprune.report import curves, heatmaps
+from softprune.report.canvas import DARK, LIGHT, as_png, as_svg, sparse
+from softprune.report.figures import figures_of
+from softprune.report.read import TicketMask, read_run
+
+NAMES = [
+    "token_importance",
+    "token_retention",
+    "piece_importance",
+    "piece_retention",
+    "token_histogram",
+    "piece_histogram",
+    "compression",
+    "training",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_figure_is_written_twice(written: Path, name: str) -> None:
+    folder = written / "report" / "figures"
+    assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert b"</svg>" in (folder / f"{name}.svg").read_bytes()
+    assert (folder / f"{name}.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("name", ["piece_retention", "compression"])
+def test_same_numbers_same_bytes(written: Path, name: str) -> None:
+    plan = next(plan for plan in figures_of(read_run(written)) if plan.name == name)
+    svg = (written / "report" / "figures" / f"{name}.svg").read_bytes()
+    assert as_svg(plan.draw, LIGHT) == svg
+    assert b"<dc:date>" not in svg
+
+
+def test_a_users_matplotlibrc_changes_nothing(written: Path) -> None:
+    plan = next(plan for plan in figures_of(read_run(written)) if plan.name == "token_histogram")
+    with mpl.rc_context({"axes.grid": True, "font.size": 30, "lines.linewidth": 9}):
+        drawn = as_png(plan.draw, LIGHT)
+        assert mpl.rcParams["font.size"] == 30
+    assert drawn == (written / "report" / "figures" / "token_histogram.png").read_bytes()
+    assert as_png(plan.draw, DARK) != drawn
+
+
+def test_pruned_cells_are_masked_and_survivors_keep_their_importance() -> None:
+    piece_PS = np.array([[1.0, 4.0], [2.0, 8.0]])
+    ticket = TicketMask(np.array([True, False]), np.array([[False, True], [False, False]]))
+    figure = heatmaps.importance_map(np.array([3.0, 9.0]), piece_PS, ticket, LIGHT)
+    tokens, pieces = (next(c for c in axes.collections if isinstance(c, QuadMesh)) for axes in figure.axes[:2])
+    assert np.ma.getmaskarray(tokens.get_array()).ravel().tolist() == [False, True]
+    assert np.ma.getmaskarray(pieces.get_array()).tolist() == [[True, False], [True, True]]
+    assert pieces.get_array()[0, 1] == 1.0
+
+
+def test_signed_importance_keeps_its_sign() -> None:
+    scores = np.array([[-2.0, 1.0], [0.5, 0.0]])
+    figure = heatmaps.importance_map(None, scores, None, LIGHT)
+    (mesh,) = (c for c in figure.axes[0].collections if isinstance(c, QuadMesh))
+    assert mesh.get_array().tolist() == [[-1.0, 0.5], [0.25, 0.0]]
+    assert mesh.norm.vmin == -1
+    bars = curves.histogram(scores.ravel(), 5, "pieces", "kept", LIGHT).axes[0].patches
+    assert sum(bar.get_height() for bar in bars) == 4
+
+
+def test_histograms_count_shares_of_the_largest() -> None:
+    figure = curves.histogram(np.array([0.0, 1.0, 2.0, 9.0, 10.0]), 5, "tokens", "kept", LIGHT)
+    assert [bar.get_height() for bar in figure.axes[0].patches] == [2, 1, 0, 0, 2]
+
+
+def test_only_trained_candidates_are_on_the_compression_plot(xprompt_run: Path) -> None:
+    run = read_run(xprompt_run)
+    frontier = curves.frontier_of(run)
+    assert len(frontier.pruned) == 72
+    first = next(c for c in run.candidates if c.select is not None)
+    assert frontier.pruned[0] == pytest.approx(100 * (1 - first.parameters / (20 * 64)))
+    assert frontier.select[0] == pytest.approx(100 * first.select)
+    assert [run.candidates[i].pareto for i in frontier.front] == [True] * len(frontier.front)
+    assert run.candidates[frontier.winner].status == "winner"
+    plan = next(plan for plan in figures_of(run) if plan.name == "compression")
+    assert "9 of 81 candidates were not trained: not measured" in plan.caption
+
+
+def test_levels_are_those_of_the_kept_checkpoints(xprompt_run: Path) -> None:
+    run = read_run(xprompt_run)
+    by_name = dict(curves.frontier_of(run).levels)
+    tuned = [p for p in run.points if p.phase == "tune"]
+    assert by_name["tuned prompt"] == pytest.approx(100 * max(p.select for p in tuned))
+    (xprompt_run / "resolved.yaml").write_text("tuning: {best_by: loss}\n")
+    by_loss = dict(curves.frontier_of(read_run(xprompt_run)).levels)
+    assert by_loss["tuned prompt"] == pytest.approx(100 * min(tuned, key=lambda p: p.select_loss).select)
+
+
+def test_a_level_that_was_not_measured_is_left_out(xprompt_run: Path) -> None:
+    path = xprompt_run / "metrics.jsonl"
+    path.write_text("".join(f"{line}\n" for line in path.read_text().splitlines() if '"control"' not in line))
+    assert [name for name, _ in curves.frontier_of(read_run(xprompt_run)).levels] == ["tuned prompt"]
+
+
+def test_curves_leave_out_fresh_seeds_and_the_random_mask(xprompt_run: Path) -> None:
+    roles = [series.role for series in curves.curves_of(read_run(xprompt_run)).series]
+    assert roles.count("candidate") == 71
+    assert [role for role in roles if role != "candidate"] == ["tuned", "control", "winner"]
+
+
+def test_long_prompts_fit(build: Callable[..., Path], tmp_path: Path) -> None:
+    run = read_run(build(tmp_path / "long", P=100, evaluations=1))
+    for plan in figures_of(run):
+        if plan.name in ("token_importance", "piece_retention"):
+            figure = plan.draw(LIGHT)
+            assert max(len(axes.get_xticks()) for axes in figure.axes) <= 25
+            assert figure.get_figheight() < 12
+
+
+def test_ticks_get_sparse() -> None:
+    assert sparse(20) == list(range(20))
+    assert sparse(100) == list(range(0, 100, 5))

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from softprune.runs import atomic
+
+
+def refuse(*_: object) -> None:
+    raise OSError("no space left on device")
+
+
+def test_a_failed_rename_leaves_the_old_content_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file.json"
+    atomic.write_bytes(path, b"old")
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(OSError, match="no space"):
+        atomic.write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file.json"]
+
+
+def test_only_temporaries_of_ours_are_removed(tmp_path: Path) -> None:
+    names = {".run.json.123.tmp": False, "sub/.x.9.tmp": False, "notes.tmp": True, ".keep.tmp": True}
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    atomic.remove_temporaries(tmp_path)
+    assert {name: (tmp_path / name).exists() for name in names} == names
+
+
+def test_json_is_strict() -> None:
+    text = atomic.json_text({"a": [float("nan"), 1.5, (float("inf"),)], "b": {"c": float("-inf")}})
+    assert json.loads(text) == {"a": [None, 1.5, [None]], "b": {"c": None}}
+
+
+def test_tensor_bytes_hold_views_and_are_aligned(tmp_path: Path) -> None:
+    base = torch.arange(12, dtype=torch.float32).reshape(3, 4)
+    tensors = {"base": base, "column": base[:, 1], "transposed": base.T, "flag": torch.tensor(True)}
+    data = atomic.tensor_bytes(tensors, {"format": "pt", "é": "ü"})
+    assert int.from_bytes(data[:8], "little") % 8 == 0
+    (tmp_path / "x.safetensors").write_bytes(data)
+    back = load_file(tmp_path / "x.safetensors")
+    assert back.keys() == tensors.keys()
+    assert all(torch.equal(back[name], tensors[name]) for name in tensors)
+
+
+@pytest.mark.parametrize("metadata", [{}, {"meta": "{}"}])
+def test_no_tensors_is_a_file_too(tmp_path: Path, metadata: dict[str, str]) -> None:
+    (tmp_path / "x.safetensors").write_bytes(atomic.tensor_bytes({}, metadata))
+    assert load_file(tmp_path / "x.safetensors") == {}
+
+
+def test_tensor_bytes_are_the_same_in_every_process() -> None:
+    code = (
+        "import hashlib, torch; from softprune.runs.atomic import tensor_bytes;"
+        "print(hashlib.sha256(tensor_bytes({'b': torch.ones(2), 'a': torch.zeros(3)},"
+        " {letter: letter for letter in 'qwertyuiop'})).hexdigest())"
+    )
+    digests = {
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+        for _ in range(2)
+    }
+    assert len(digests) == 1

@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+
+from softprune.errors import SoftpruneError
+from softprune.runs.store import RunFolder, Saved
+
+Begin = Callable[..., RunFolder]
+
+
+def lines_of(run: RunFolder) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+
+
+def on_disk(run: RunFolder) -> dict[str, object]:
+    info: dict[str, object] = json.loads((run.path / "run.json").read_text())
+    return info
+
+
+def test_a_new_folder_holds_the_recipe_and_all_keys_of_run_json(begin: Begin) -> None:
+    with begin() as run:
+        assert (run.path / "recipe.yaml").read_text() == "kind: xprompt  # mine\n"
+        assert yaml.safe_load((run.path / "resolved.yaml").read_text())["tuning"]["weight_decay"] == 1e-5
+        info = on_disk(run)
+        assert info == run.info
+        contract = "schema kind status command seed versions hardware threads backbone task selection removal K"
+        assert {*contract.split(), "results", "ticket", "cost", "error", "phase"} <= info.keys()
+        assert (info["status"], info["seed"], info["K"], info["phase"]) == ("running", 3, None, None)
+        assert run.info["versions"]["torch"] == torch.__version__
+        assert run.info["hardware"]["cores"] >= 1
+        assert set(run.info["results"]) == {"constant", "zero_shot", "tuned", "control", "winner", "random"}
+        assert not run.is_complete
+
+
+def test_info_is_a_copy(begin: Begin) -> None:
+    with begin() as run:
+        run.info["cost"]["steps"] = 9
+        assert run.info["cost"]["steps"] is None
+
+
+def test_record_merges_deeply(begin: Begin) -> None:
+    with begin() as run:
+        run.record(backbone={"name": "tiny"}, task={"indices": [1, 2]})
+        run.record(backbone={"family": "sentence"}, task={"indices": [3]}, cost={"steps": float("nan")})
+        info = run.info
+        assert info["backbone"]["name"] == "tiny"
+        assert info["backbone"]["family"] == "sentence"
+        assert info["task"]["indices"] == [3]
+        assert info["cost"]["steps"] is None
+        assert on_disk(run) == info
+
+
+def test_a_failed_record_leaves_run_json_readable(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    with begin() as run:
+        before = on_disk(run)
+
+        def refuse(*_: object) -> None:
+            raise OSError("disk full")
+
+        monkeypatch.setattr(os, "replace", refuse)
+        for write in (
+            lambda: run.record(K=4),
+            lambda: run.write_json("run.json", {}),
+            lambda: run.write_jsonl("candidates.jsonl", [{}]),
+            lambda: run.write_tensors("prompts/initial.safetensors", {}, {}),
+            lambda: run.checkpoint("c").save(Saved({}, {})),
+            lambda: run.once("c", lambda: Saved({}, {})),
+        ):
+            with pytest.raises(OSError, match="disk full"):
+                write()
+        assert on_disk(run) == before
+        files = {path.name for path in run.path.rglob("*") if path.is_file()}
+        assert files == {".lock", "recipe.yaml", "resolved.yaml", "run.json"}
+
+
+def test_pin_is_computed_once_over_resumes(begin: Begin) -> None:
+    with begin() as run:
+        assert run.pin("K", lambda: 8) == 8
+        assert run.pin("backbone.dtype", lambda: "float32") == "float32"
+        assert run.pin("group", lambda: (1, 2)) == [1, 2]
+        assert run.pin("seed", lambda: 99) == 3
+    with begin() as run:
+        assert run.pin("K", lambda: 16) == 8
+        assert run.pin("backbone.dtype", lambda: "bfloat16") == "float32"
+        assert run.pin("group", list) == [1, 2]
+        assert run.info["backbone"] | {"dtype": None} == dict.fromkeys(run.info["backbone"])
+
+
+def test_phases_add_up_over_resumes_and_errors(begin: Begin) -> None:
+    with begin() as run:
+        with run.phase("tune"):
+            assert on_disk(run)["phase"] == "tune"
+        first = run.info["cost"]["phases"]["tune"]
+        with pytest.raises(ZeroDivisionError), run.phase("tune"):
+            raise ZeroDivisionError
+        assert run.info["phase"] is None
+        assert run.info["cost"]["phases"]["tune"] > first > 0
+
+
+def test_once_gives_the_same_bits_and_computes_once(begin: Begin) -> None:
+    calls = []
+
+    def compute() -> Saved:
+        calls.append(1)
+        values = torch.tensor([1 / 3, float("nan"), -0.0, 1e-45])
+        return Saved({"x": values, "rng": torch.get_rng_state()}, {"best": float("inf"), "pair": (1, "é")})
+
+    with begin() as run:
+        run.checkpoint("t0.3/a").save(Saved({}, {}))
+        first = run.once("t0.3/a", compute)
+        assert run.checkpoint("t0.3/a").load() is None
+    with begin() as run:
+        second = run.once("t0.3/a", compute)
+    assert len(calls) == 1
+    assert first.meta == second.meta == {"best": float("inf"), "pair": [1, "é"]}
+    for name in ("x", "rng"):
+        assert torch.equal(first.tensors[name].view(torch.uint8), second.tensors[name].view(torch.uint8))
+
+
+def test_once_whose_work_fails_is_done_again(begin: Begin) -> None:
+    def fail() -> Saved:
+        raise RuntimeError("out of memory")
+
+    with begin() as run:
+        with pytest.raises(RuntimeError):
+            run.once("a", fail)
+        assert run.once("a", lambda: Saved({}, {"n": 1})).meta == {"n": 1}
+
+
+def test_checkpoint_holds_the_latest_until_cleared(begin: Begin) -> None:
+    with begin() as run:
+        checkpoint = run.checkpoint("tune")
+        assert checkpoint.load() is None
+        checkpoint.save(Saved({"p": torch.ones(2)}, {"step": 1}))
+        checkpoint.save(Saved({"p": torch.zeros(2)}, {"step": 2}))
+    with begin() as run:
+        saved = run.checkpoint("tune").load()
+        assert saved is not None
+        assert saved.meta == {"step": 2}
+        assert torch.equal(saved.tensors["p"], torch.zeros(2))
+        run.checkpoint("tune").clear()
+        run.checkpoint("tune").clear()
+        assert run.checkpoint("tune").load() is None
+
+
+def test_a_damaged_state_file_says_what_to_do(begin: Begin) -> None:
+    with begin() as run:
+        run.once("a", lambda: Saved({"x": torch.ones(4)}, {}))
+        path = run.path / "state" / "a.safetensors"
+        path.write_bytes(path.read_bytes()[:-3])
+        with pytest.raises(SoftpruneError, match="delete that file"):
+            run.once("a", lambda: Saved({}, {}))
+
+
+def test_a_torn_metrics_line_goes_when_the_run_goes_on(begin: Begin) -> None:
+    with begin() as run:
+        run.append_metrics([{"phase": "tune", "step": 1, "loss": float("nan")}])
+        with (run.path / "metrics.jsonl").open("a") as file:
+            file.write('{"phase": "tune", "st')
+    with begin() as run:
+        run.append_metrics([{"phase": "tune", "step": 2}])
+        assert lines_of(run) == [{"phase": "tune", "step": 1, "loss": None}, {"phase": "tune", "step": 2}]
+
+
+def test_trim_drops_only_what_is_done_again(begin: Begin) -> None:
+    def line(phase: str, step: int, candidate: str | None = None) -> dict[str, object]:
+        return {"phase": phase, "step": step} | ({"candidate": candidate} if candidate else {})
+
+    tune = [line("tune", step) for step in (1, 2, 3)]
+    search = [line("search", step, name) for step in (1, 2) for name in ("a", "b", "c")]
+    with begin() as run:
+        run.trim_metrics("tune", None, 0)  # no file yet
+        run.append_metrics([])
+        run.append_metrics([*tune, *search])
+        with (run.path / "metrics.jsonl").open("a") as file:
+            file.write('{"torn": ')
+        run.trim_metrics("search", ["a", "b"], 1)
+        kept = [row for row in search if row["step"] == 1 or row["candidate"] == "c"]
+        assert lines_of(run) == [*tune, *kept]
+        run.trim_metrics("tune", None, 2)
+        assert lines_of(run) == [*tune[:2], *kept]
+
+
+def test_writes_make_parents_and_stay_inside(begin: Begin) -> None:
+    with begin() as run:
+        run.write_json("ticket/ticket.json", {"tokens": 3})
+        run.write_jsonl("predictions/winner.jsonl", [{"id": "a"}, {"id": "b"}])
+        run.write_tensors("prompts/tuned.safetensors", {"p": torch.ones(2, 2)}, {"format": "softprune"})
+        assert json.loads((run.path / "ticket/ticket.json").read_text()) == {"tokens": 3}
+        assert (run.path / "predictions/winner.jsonl").read_text() == '{"id": "a"}\n{"id": "b"}\n'
+        with safe_open(run.path / "prompts/tuned.safetensors", "pt") as file:
+            assert file.metadata() == {"format": "softprune"}
+        for name in ("../outside.json", "/outside.json"):
+            with pytest.raises(ValueError, match="inside the run folder"):
+                run.write_json(name, {})
+
+
+def test_complete_is_final(begin: Begin) -> None:
+    with begin() as run:
+        run.once("a", lambda: Saved({}, {}))
+        run.complete()
+        assert run.is_complete
+        assert not (run.path / "state").exists()
+        before = (run.path / "run.json").read_bytes()
+    with begin() as run:
+        assert run.is_complete
+        assert run.info["status"] == "complete"
+        assert (run.path / "run.json").read_bytes() == before
+
+
+def test_complete_is_written_last(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    with begin() as run:
+        run.once("a", lambda: Saved({}, {}))
+        monkeypatch.setattr("softprune.runs.store.shutil.rmtree", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run.complete()
+        assert on_disk(run)["status"] == "complete"
+        assert not run.is_complete
+    monkeypatch.undo()
+    with begin() as run:
+        assert run.is_complete
+        assert not (run.path / "state").exists()
+
+
+def test_a_failed_run_goes_on(begin: Begin) -> None:
+    with begin() as run:
+        run.fail("the loss is not a number")
+        assert (on_disk(run)["status"], on_disk(run)["error"]) == ("failed", "the loss is not a number")
+    with begin() as run:
+        assert (run.info["status"], run.info["error"]) == ("running", None)
+        assert len(run.info["attempts"]) == 2

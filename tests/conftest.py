@@ -26,6 +26,7 @@ MODELS = (
     "mt5",
     "bart",
     "bart_scaled",
+    "pegasus",
     "gpt2",
     "bloom",
     "llama",

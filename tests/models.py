@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import string
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,20 +115,14 @@ def roberta_tokenizer(folder: Path) -> int:
 
 def t5_tokenizer(folder: Path) -> int:
     """Sentence pieces, `A </s>`, sentinels at the end."""
-    tokenizer = Tokenizer(Unigram())
+    counts = Counter(word for line in CORPUS for word in line.split() if word.isalpha())
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -4.0)]
+    pieces += [(f"▁{word}", math.log(count / counts.total())) for word, count in counts.most_common()]
+    pieces += [(letter, -9.0) for letter in string.ascii_letters + string.digits + string.punctuation]
+    tokenizer = Tokenizer(Unigram(pieces, unk_id=2))
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    tokenizer.train_from_iterator(
-        CORPUS,
-        trainers.UnigramTrainer(
-            vocab_size=400,
-            special_tokens=["<pad>", "</s>", "<unk>"],
-            unk_token="<unk>",
-            initial_alphabet=list(string.ascii_letters + string.digits + string.punctuation),
-            show_progress=False,
-        ),
-    )
     sentinels = [f"<extra_id_{i}>" for i in range(99, -1, -1)]
     tokenizer.add_special_tokens(sentinels)
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -315,6 +310,28 @@ def bart_scaled(folder: Path) -> None:
     _bart(folder, scale=True, architecture="BartForConditionalGeneration")
 
 
+def pegasus(folder: Path) -> None:
+    """Its encoder scales the embeddings of ids, and takes those that it is given as they are."""
+    config = transformers.PegasusConfig(
+        vocab_size=t5_tokenizer(folder),
+        d_model=HIDDEN,
+        encoder_layers=LAYERS,
+        decoder_layers=LAYERS,
+        encoder_attention_heads=HEADS,
+        decoder_attention_heads=HEADS,
+        encoder_ffn_dim=48,
+        decoder_ffn_dim=48,
+        max_position_embeddings=POSITIONS,
+        activation_function="relu",
+        scale_embedding=True,
+        pad_token_id=0,
+        eos_token_id=1,
+        decoder_start_token_id=0,
+        forced_eos_token_id=1,
+    )
+    _save(folder, transformers.PegasusForConditionalGeneration(config))
+
+
 def gpt2(folder: Path) -> None:
     size = gpt2_tokenizer(folder)
     config = transformers.GPT2Config(
@@ -459,6 +476,7 @@ BUILDERS: dict[str, Callable[[Path], None]] = {
         mt5,
         bart,
         bart_scaled,
+        pegasus,
         gpt2,
         bloom,
         llama,
@@ -475,6 +493,7 @@ FAMILY: dict[str, str] = {
     "mt5": "seq2seq",
     "bart": "seq2seq",
     "bart_scaled": "seq2seq",
+    "pegasus": "seq2seq",
     "gpt2": "causal",
     "bloom": "causal",
     "llama": "causal",

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 import transformers
-from models import FAMILY
 from safetensors.torch import load_file
 
+from models import FAMILY
 from softprune.types import Example, Segment
 
 PROMPT = "the quiet river runs to the cold sea"
@@ -25,6 +25,7 @@ CLASSES = {
     "mt5": "MT5ForConditionalGeneration",
     "bart": "BartForConditionalGeneration",
     "bart_scaled": "BartForConditionalGeneration",
+    "pegasus": "PegasusForConditionalGeneration",
     "gpt2": "GPT2LMHeadModel",
     "bloom": "BloomForCausalLM",
     "llama": "LlamaForCausalLM",

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from models import FAMILY
 from reference import EXAMPLES
 from safetensors.torch import load_file, save_file
 
+from models import FAMILY
 from softprune.backbone import describe, load_backbone
 from softprune.backbone.base import Backbone
 from softprune.backbone.load import fingerprint, resolve_device, resolve_dtype
@@ -88,7 +88,7 @@ def test_a_family_that_cannot_be_told(
 ) -> None:
     folder = copy_of(name)
     edit(folder / "config.json", architectures=architectures)
-    with pytest.raises(SoftpruneError, match="--family seq2seq . causal . masked . sentence"):
+    with pytest.raises(SoftpruneError, match=r"--family seq2seq . causal . masked . sentence"):
         describe(str(folder))
     assert describe(str(folder), family="masked").family == "masked"
 
@@ -214,6 +214,22 @@ def test_released_switches_are_kept(backbone_of: Callable[..., Backbone]) -> Non
     scaled = backbone_of("bart_scaled")
     raw = scaled.model.get_input_embeddings().weight
     assert torch.allclose(scaled.embeddings_VH(), raw * 32**0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("pegasus", "softprune.backbone.base.embedding_scale"),
+        ("t5", "softprune.backbone.architectures._scales_decoder_outputs"),
+    ],
+)
+def test_an_architecture_that_would_be_misread_is_refused(
+    tiny_models: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, name: str, what: str
+) -> None:
+    """Were a scale unknown to architectures.py, loading would say so instead of scoring nonsense."""
+    monkeypatch.setattr(what, lambda _: 3.0 if name == "pegasus" else False)
+    with pytest.raises(SoftpruneError, match=r"architectures\.py"):
+        load_backbone(str(tiny_models(name)), dtype="float32")
 
 
 # --- sentence models ---

@@ -9,9 +9,10 @@ import pytest
 import torch
 from reference import EXAMPLES
 
+from models import names_of
 from softprune.backbone.base import Backbone, gold_only
 from softprune.errors import SoftpruneError
-from softprune.types import Batch
+from softprune.types import Batch, Encoded
 
 
 @pytest.fixture
@@ -84,9 +85,7 @@ def test_gold_only_keeps_the_right_answer(backbone: Backbone, batch: Batch) -> N
 
 
 @pytest.mark.parametrize("loss", ["likelihood", "rank"])
-def test_only_the_prompt_gets_a_gradient(
-    backbone: Backbone, batch: Batch, prompts: torch.Tensor, loss: str
-) -> None:
+def test_only_the_prompt_gets_a_gradient(backbone: Backbone, batch: Batch, prompts: torch.Tensor, loss: str) -> None:
     if backbone.family == "sentence" and loss == "likelihood":
         return
     before = {name: value.clone() for name, value in backbone.model.state_dict().items()}
@@ -130,9 +129,7 @@ def test_dropout_is_off(backbone: Backbone, batch: Batch, prompts: torch.Tensor)
     assert torch.equal(first, second)
 
 
-def test_logits_are_made_at_answer_positions_only(
-    backbone: Backbone, batch: Batch, prompts: torch.Tensor
-) -> None:
+def test_logits_are_made_at_answer_positions_only(backbone: Backbone, batch: Batch, prompts: torch.Tensor) -> None:
     head = backbone.model.get_output_embeddings() if backbone.family != "sentence" else None
     if head is None:
         return
@@ -165,9 +162,34 @@ def test_an_encoder_runs_once_for_all_answers(
     assert rows == [2 * len(batch)]
 
 
-def test_answers_that_do_not_exist_change_nothing(
-    backbone: Backbone, batch: Batch, prompts: torch.Tensor
+@pytest.mark.parametrize("name", names_of("causal"))
+def test_a_causal_model_reads_answers_that_differ_in_their_last_token_once(
+    name: str, backbone_of: Callable[..., Backbone]
 ) -> None:
+    backbone = backbone_of(name, "float64")
+    rows: list[tuple[int, ...]] = []
+    hook = backbone.model.base_model.register_forward_hook(lambda _, __, out: rows.append(tuple(out[0].shape[:2])))
+    encoded = [
+        Encoded((5, 6, 7), -1, ((8,), (9,), (10,)), 0),
+        Encoded((4, 5), -1, ((11,), (12,)), 0),
+        Encoded((5, 6, 7), -1, ((8,), (8, 9), (8, 10), (8, 9, 11)), 0),
+    ]
+    prompts = backbone.embeddings_VH()[None, 20:22]
+    try:
+        with torch.no_grad():
+            together = backbone.scores(prompts, backbone.batch(encoded[:2]), "sum")[0]
+            mixed = backbone.scores(prompts, backbone.batch(encoded), "sum")[0]
+    finally:
+        hook.remove()
+    assert rows == [(2, 2 + 3), (3 * 3, 2 + 3 + 2)]
+    near = 1e-7 if name == "bloom" else 1e-12
+    assert torch.allclose(mixed[:2, :3], together, rtol=near)
+    step = mixed[2, 1:] - mixed[2, [0, 0, 1]]  # log p of the token that each answer adds
+    assert (step < 0).all()
+    assert len(set(step.tolist())) == 3
+
+
+def test_answers_that_do_not_exist_change_nothing(backbone: Backbone, batch: Batch, prompts: torch.Tensor) -> None:
     """Padding answers of another example's making (more of them, longer ones) leave all scores as they are."""
     wider = replace(
         batch,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from models import names_of
 from reference import EXAMPLES, P, Plain, difference, table
 
+from models import names_of
 from softprune.backbone.base import Backbone
 from softprune.types import Batch
 

@@ -43,7 +43,10 @@ def write(folder: Path, kinds: list[str], pooling: dict[str, object], dense: dic
         if config is not None:
             (folder / f"{i}_{kind}" / "config.json").write_text(json.dumps(config))
         if kind == "Dense":
-            weights = {"linear.weight": torch.tensor([[1.0, 2.0], [0.0, -1.0]]), "linear.bias": torch.tensor([0.5, 0.0])}
+            weights = {
+                "linear.weight": torch.tensor([[1.0, 2.0], [0.0, -1.0]]),
+                "linear.bias": torch.tensor([0.5, 0.0]),
+            }
             save_file(weights, folder / f"{i}_{kind}" / "model.safetensors")
     return folder
 

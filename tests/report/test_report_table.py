@@ -55,6 +55,17 @@ def test_rows_that_reach_down_to_the_constant_answer_are_marked(xprompt_run: Pat
     assert "53.1 ‡" in as_text(xprompt_run)
 
 
+def test_eighty_columns_hold_everything(xprompt_run: Path, edit: Edit) -> None:
+    counts = {"abbreviation": 5, "entity": 34, "description": 17}
+    edit(xprompt_run, lambda info: [info["results"][name].update(predicted=counts) for name in info["results"]])
+    edit(xprompt_run, lambda info: info["results"]["constant"].update(answer="description"))
+    shown = as_text(xprompt_run, width=80)
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "winning ticket: abbreviation 5, entity 34, description 17" in shown
+    for word in ("accuracy", "(description)", "retrained", "78.3", "1,280", "64.8"):
+        assert word in shown
+
+
 def test_a_run_that_only_tunes_has_three_rows(tune_run: Path) -> None:
     run = read_run(tune_run)
     assert [row.name for row in comparison_rows(run)] == ["constant", "zero_shot", "tuned"]

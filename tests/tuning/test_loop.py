@@ -57,7 +57,7 @@ class Toy:
         self.values.grad = None
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -76,7 +76,7 @@ class Memory:
         self.state = copy.deepcopy((tensors, progress))
         self.saves += 1
         if self.saves == self.die_after:
-            raise Killed
+            raise KilledError
 
     def curve(self, points: Sequence[Point]) -> None:
         self.points += points
@@ -243,7 +243,7 @@ def test_taken_up_after_any_evaluation_it_ends_with_the_same_bits(optimiser: str
     for stop in range(1, whole.saves + 1):
         keeper = Memory(die_after=stop)
         evaluate = scripted(script)
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             fitted("abc", plan, optimiser=optimiser, keeper=keeper, evaluate=evaluate)
         same(fitted("abc", plan, optimiser=optimiser, keeper=keeper, evaluate=evaluate), wanted)
         assert len(keeper.points) == len(whole.points)
@@ -253,7 +253,7 @@ def test_a_state_that_is_lost_shows() -> None:
     """Negative control of the test above: going on without the optimiser's moments ends elsewhere."""
     wanted = fitted("abc")
     keeper = Memory(die_after=2)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         fitted("abc", keeper=keeper)
     assert keeper.state is not None
     forgotten = {k: v for k, v in keeper.state[0].items() if not k.startswith("optimiser.")}

@@ -41,7 +41,7 @@ def fading(step: int) -> torch.Tensor:
 
 
 def run(optimiser: torch.optim.Optimizer, gradients: Gradients, steps: range = range(STEPS)) -> torch.Tensor:
-    parameter = optimiser.param_groups[0]["params"][0]
+    parameter: torch.Tensor = optimiser.param_groups[0]["params"][0]
     for step in steps:
         parameter.grad = gradients(step).to(parameter)
         optimiser.step()
@@ -100,9 +100,7 @@ def masked_and_compact() -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize(("scope", "same"), [("survivors", True), ("all", False)])
 @pytest.mark.parametrize("gradients", [growing, fading])
-def test_a_masked_prompt_and_its_compact_copy_take_the_same_steps(
-    gradients: Gradients, scope: str, same: bool
-) -> None:
+def test_a_masked_prompt_and_its_compact_copy_take_the_same_steps(gradients: Gradients, scope: str, same: bool) -> None:
     alive, rows = masked_and_compact()
     start = start_KPH() * alive
     masked = run(ours(start, alive, scope), lambda step: gradients(step) * alive).gather(1, rows)
@@ -130,7 +128,7 @@ def test_under_all_a_masked_prompt_takes_the_references_steps() -> None:
 
 
 def test_counting_pruned_zeros_lets_survivors_go_further() -> None:
-    """The reason for `clip_scope: survivors`, by hand: with a fifth of a prompt left, `all` clips only above sqrt(5)."""
+    """Why `clip_scope: survivors`, by hand: with a fifth of a prompt left, `all` clips only above sqrt(5)."""
     alive = torch.zeros(1, 5, H, dtype=torch.float64)
     alive[:, 0] = 1.0
     # A sudden large gradient after small ones, so that the second step is clipped in both.
@@ -160,9 +158,7 @@ def test_masked_places_stay_exactly_zero(name: str, scope: str, dtype: torch.dty
     """At the large scale the moments' ratio of a pruned row is infinite in float32, and zero times that isn't zero."""
     alive = masked_and_compact()[0].to(dtype)
     parameter = nn.Parameter(start_KPH(dtype) * alive)
-    optimiser = make_optimiser(
-        name, parameter, alive, lr=LR, weight_decay=0.1, clip_threshold=1.0, clip_scope=scope
-    )
+    optimiser = make_optimiser(name, parameter, alive, lr=LR, weight_decay=0.1, clip_threshold=1.0, clip_scope=scope)
     end = run(optimiser, lambda step: (fading(step) * scale).to(dtype) * alive)
     assert torch.isfinite(end).all()
     assert (end[alive == 0] == 0).all()

@@ -1,7 +1,7 @@
 """What differs between architectures, as data: where the output head is and what it does to its input.
 
 A family file asks for logits at a handful of positions, not at all of them, so it calls the frozen model's trunk
-and its head apart. `answer_logits` is the head; `verify_head` holds it against the model's own forward at load.
+and its head apart. `answer_logits` is the head; `verify` holds both against the model's own forward at load.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from softprune.errors import SoftpruneError
 
 # Relative; what bfloat16 may differ by between two orders of summation. An unknown scale or cap is far above it.
-HEAD_TOLERANCE = 0.05
+READING_TOLERANCE = 0.05
 
 # Modules, in order, that turn a masked model's last hidden states into logits, by `config.model_type`.
 MASKED_HEADS: dict[str, tuple[str, ...]] = {
@@ -81,18 +81,30 @@ def _scales_decoder_outputs(config: Any) -> bool:
     return config.model_type in SCALED_WHEN_TIED and bool(config.tie_word_embeddings)
 
 
-def verify_head(ours: torch.Tensor, theirs: torch.Tensor, architecture: str) -> None:
-    """Hold our head's logits against the model's own.
+def embedding_scale(model: Any) -> float:
+    """What a model's encoder multiplies the embeddings of ids by, and embeddings that it is given by nothing.
+
+    Pegasus and Marian do; BART's table multiplies by itself, and Gemma's trunk multiplies both alike.
+    """
+    if not model.config.is_encoder_decoder or not hasattr(model, "get_encoder"):
+        return 1.0
+    if hasattr(model.get_input_embeddings(), "embed_scale"):
+        return 1.0
+    return float(getattr(model.get_encoder(), "embed_scale", 1.0))
+
+
+def verify(ours: torch.Tensor, theirs: torch.Tensor, architecture: str) -> None:
+    """Hold what we read of a few tokens, given as embeddings, against the model's own forward of their ids.
 
     Raises:
-        SoftpruneError: when they differ by more than rounding: the architecture does something to its logits that
-            `answer_logits` doesn't know.
+        SoftpruneError: when they differ by more than rounding: the architecture does something to its inputs or its
+            logits that this file doesn't know.
     """
     ours, theirs = ours.float(), theirs.float()
     difference = (ours - theirs).abs().max()
-    if difference > HEAD_TOLERANCE * theirs.abs().max().clamp(min=1e-6):
+    if not difference <= READING_TOLERANCE * theirs.abs().max().clamp(min=1e-6):
         raise SoftpruneError(
-            "an architecture whose logits are its output embeddings of its last hidden states",
-            f'"{architecture}", whose own logits differ from that by {difference.item():.3g}',
+            "an architecture that reads given embeddings as its own, and whose logits are its output embeddings",
+            f'"{architecture}", whose own forward differs from that by {difference.item():.3g}',
             "add what it does to softprune/backbone/architectures.py, or use another backbone",
         )

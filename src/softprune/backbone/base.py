@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 
+from softprune.backbone.architectures import embedding_scale
 from softprune.backbone.batching import collate
 from softprune.backbone.encode import Tokenising, encode
 from softprune.errors import SoftpruneError
@@ -98,6 +99,7 @@ class Backbone(ABC):
         model.requires_grad_(False)
         model.eval()
         self.model, self.tokenizer, self.info = model, tokenizer, info
+        self._scale = embedding_scale(model)
 
     @property
     def device(self) -> torch.device:
@@ -118,11 +120,19 @@ class Backbone(ABC):
 
     def embeddings_VH(self) -> torch.Tensor:
         """Input embeddings as the model reads them (BART scales its own), `[V, H]` in the prompts' dtype."""
-        table = self.model.get_input_embeddings()
-        ids = torch.arange(table.weight.shape[0], device=self.device)
+        size = self.model.get_input_embeddings().weight.shape[0]
         with torch.no_grad():
-            vectors_VH: torch.Tensor = table(ids).to(self.prompt_dtype)
-        return vectors_VH
+            return self.lookup(torch.arange(size, device=self.device)).to(self.prompt_dtype)
+
+    def lookup(self, ids: torch.Tensor) -> torch.Tensor:
+        """Embeddings `[..., H]` of ids as the model's first layer takes them."""
+        vectors: torch.Tensor = self.model.get_input_embeddings()(ids)
+        return vectors if self._scale == 1 else vectors * self._scale
+
+    def probe(self) -> torch.Tensor:
+        """A few ordinary token ids `[1, 4]`, to hold our reading against the model's own at load."""
+        pad = self.model.config.pad_token_id
+        return torch.tensor([[i for i in range(3, 9) if i != pad][:4]], device=self.device)
 
     # --- from text to batches ---
 
@@ -154,7 +164,7 @@ class Backbone(ABC):
     def combine(self, prompts_RPH: torch.Tensor, ids_BN: torch.Tensor, mask_BN: torch.Tensor) -> Combined:
         """Put the prompts in front of the inputs' embeddings, behind the `leading` tokens."""
         rows, length = prompts_RPH.shape[:2]
-        inputs_RNH = tile(self.model.get_input_embeddings()(ids_BN), rows)
+        inputs_RNH = tile(self.lookup(ids_BN), rows)
         mask_RN = tile(mask_BN, rows)
         at = self.leading
         prompts = prompts_RPH.to(inputs_RNH.dtype)

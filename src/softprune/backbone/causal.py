@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
-from softprune.backbone.architectures import answer_logits, verify_head
+from softprune.backbone.architectures import answer_logits, verify
 from softprune.backbone.base import Backbone, BackboneInfo, scatter_sums, tile, token_log_probs
 from softprune.backbone.encode import Tokenising, continuation_ids
 from softprune.types import Batch
@@ -29,20 +31,19 @@ class CausalBackbone(Backbone):
         return Tokenising(self.tokenizer, "", lambda text: continuation_ids(self.tokenizer, text))
 
     def answer_sums(self, prompts_RPH: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Read prompt, text and answer as one sequence an answer; logits at the answers' positions only."""
+        """Read prompt, text and stem as one sequence a stem; logits at the answers' positions only."""
         rows, length = prompts_RPH.shape[:2]
-        answers = batch.answer_ids.shape[1]
-        ids, mask, start = self._with_answers(batch)
-        combined = self.combine(prompts_RPH.repeat_interleave(answers, dim=0), ids, mask)
+        stems = stems_of(batch)
+        ids, mask, start = with_stems(batch, stems)
+        combined = self.combine(prompts_RPH.repeat_interleave(stems.count, dim=0), ids, mask)
         hidden = self.model.base_model(
             inputs_embeds=combined.embeds_RLH, attention_mask=combined.mask_RL, use_cache=False
-        ).last_hidden_state.unflatten(0, (rows, answers))
+        ).last_hidden_state.unflatten(0, (rows, stems.count))
         ids_RAT, mask_RAT = tile(batch.answer_ids, rows), tile(batch.answer_mask, rows)
+        row, answer, token = torch.nonzero(mask_RAT, as_tuple=True)
         # The token at position p is predicted at p - 1.
-        at_RAT = tile(start, rows)[:, None, None] + length - 1
-        at_RAT = at_RAT + torch.arange(ids_RAT.shape[2], device=ids.device)
-        row, answer, _ = torch.nonzero(mask_RAT, as_tuple=True)
-        predicted_MH = hidden[row, answer, at_RAT.expand_as(mask_RAT)[mask_RAT]]
+        at_M = tile(start, rows)[row] + length - 1 + token
+        predicted_MH = hidden[row, tile(stems.which_BA, rows)[row, answer], at_M]
         logits_MV = answer_logits(self.model, predicted_MH)
         return scatter_sums(token_log_probs(logits_MV, ids_RAT[mask_RAT]), mask_RAT)
 
@@ -66,22 +67,63 @@ class CausalBackbone(Backbone):
         texts: list[str] = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return [text.strip() for text in texts]
 
-    def _with_answers(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Inputs with each answer behind them: ids and mask `[B * A, N + T]`, and where answers start, `[B]`."""
-        size, answers, tokens = batch.answer_ids.shape
-        start_B = batch.input_mask.sum(1)
-        pad = (0, tokens)
-        ids = torch.nn.functional.pad(batch.input_ids, pad).repeat_interleave(answers, dim=0)
-        mask = torch.nn.functional.pad(batch.input_mask, pad).repeat_interleave(answers, dim=0)
-        at = start_B.repeat_interleave(answers)[:, None] + torch.arange(tokens, device=ids.device)
-        ids = ids.scatter(1, at, batch.answer_ids.reshape(size * answers, tokens))
-        mask = mask.scatter(1, at, batch.answer_mask.reshape(size * answers, tokens).long())
-        used = int(mask.sum(1).max())
-        return ids[:, :used], mask[:, :used], start_B
-
     @torch.no_grad()
     def _verify(self) -> None:
-        ids = torch.tensor([[3, 5]], device=self.device)
+        ids = self.probe()
         theirs = self.model(input_ids=ids, use_cache=False).logits[0]
-        hidden = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
-        verify_head(answer_logits(self.model, hidden), theirs, self.model.config.model_type)
+        hidden = self.model.base_model(inputs_embeds=self.lookup(ids), use_cache=False).last_hidden_state[0]
+        verify(answer_logits(self.model, hidden), theirs, self.model.config.model_type)
+
+
+@dataclass(frozen=True, slots=True)
+class Stems:
+    """The distinct stems of each example's answers. A stem is an answer without its last token, which is never read.
+
+    Answers of one token share the empty stem, so their text is read once for all of them.
+
+    Attributes:
+        ids_BUT, mask_BUT: `[B, U, T - 1]`, U distinct stems at most.
+        which_BA: each answer's stem.
+    """
+
+    ids_BUT: torch.Tensor
+    mask_BUT: torch.Tensor
+    which_BA: torch.Tensor
+
+    @property
+    def count(self) -> int:
+        """U."""
+        return int(self.ids_BUT.shape[1])
+
+
+def stems_of(batch: Batch) -> Stems:
+    """Find the distinct stems of a batch's answers."""
+    which, firsts = [], []
+    for ids_A, mask_A in zip(batch.answer_ids.tolist(), batch.answer_mask.tolist(), strict=True):
+        stems = [tuple(ids[: max(0, sum(mask) - 1)]) for ids, mask in zip(ids_A, mask_A, strict=True)]
+        distinct = list(dict.fromkeys(stems))
+        which.append([distinct.index(stem) for stem in stems])
+        firsts.append([stems.index(stem) for stem in distinct])
+    widest = max(map(len, firsts))
+    device = batch.answer_ids.device
+    # The first answer that has a stem stands for it; examples with fewer stems repeat one of theirs.
+    chosen_BU = torch.tensor([row + row[:1] * (widest - len(row)) for row in firsts], device=device)
+    at_B1 = torch.arange(len(batch), device=device)[:, None]
+    return Stems(
+        batch.answer_ids[at_B1, chosen_BU, :-1],
+        batch.answer_mask[at_B1, chosen_BU, 1:],
+        torch.tensor(which, device=device),
+    )
+
+
+def with_stems(batch: Batch, stems: Stems) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Inputs with each stem behind them: ids and mask `[B * U, N + T - 1]`, and where answers start, `[B]`."""
+    start_B = batch.input_mask.sum(1)
+    tokens = stems.ids_BUT.shape[2]
+    ids = F.pad(batch.input_ids, (0, tokens)).repeat_interleave(stems.count, dim=0)
+    mask = F.pad(batch.input_mask, (0, tokens)).repeat_interleave(stems.count, dim=0)
+    at = start_B.repeat_interleave(stems.count)[:, None] + torch.arange(tokens, device=ids.device)
+    ids = ids.scatter(1, at, stems.ids_BUT.flatten(0, 1))
+    mask = mask.scatter(1, at, stems.mask_BUT.flatten(0, 1).long())
+    used = int(mask.sum(1).max())
+    return ids[:, :used], mask[:, :used], start_B

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,8 +73,7 @@ def continuation_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
     Byte-level vocabularies mark the space in the token, sentence pieces add a mark of their own, word pieces do
     neither; the ids behind a fixed first word serve all three.
     """
-    first = tokenizer("a", add_special_tokens=False)["input_ids"]
-    both = tokenizer(f"a {text}", add_special_tokens=False)["input_ids"]
+    first, both = _ids(tokenizer, "a"), _ids(tokenizer, f"a {text}")
     if both[: len(first)] != first:
         raise SoftpruneError(
             "a tokenizer that keeps a word's ids when another word follows",
@@ -84,13 +83,19 @@ def continuation_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
     return tuple(both[len(first) :])
 
 
+def _ids(tokenizer: Any, text: str, special: bool = False) -> list[int]:
+    """Token ids, without transformers' warning of texts that truncation is yet to shorten."""
+    ids: list[int] = tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
+    return ids
+
+
 def _render(segments: Sequence[Segment], slot_token: str) -> str:
     return "".join(slot_token if s.answer_slot else s.text for s in segments).strip()
 
 
 def _check_answers(answers: dict[str, tuple[int, ...]], limit: int | None) -> None:
     for text, ids in answers.items():
-        if not ids:
+        if not ids or not text.strip():
             raise SoftpruneError("answers of at least one token", f'"{text}", which has none', "reword it")
         if limit is not None and len(ids) > limit:
             raise SoftpruneError(
@@ -114,34 +119,42 @@ def _slot(how: Tokenising, ids: Sequence[int], example: Example) -> int:
 
 
 def _shortened(how: Tokenising, example: Example, max_length: int) -> list[int]:
-    """Ids of the example with its longest shortenable segment cut at the end, again until it fits."""
+    """Ids of the example with its longest shortenable segments cut to one length at their ends, until it fits."""
     segments = list(example.segments)
     while True:
-        ids: list[int] = how.tokenizer(_render(segments, how.slot_token), verbose=False)["input_ids"]
+        ids = _ids(how.tokenizer, _render(segments, how.slot_token), special=True)
         over = len(ids) - max_length
         if over <= 0:
             return ids
-        lengths = {
-            i: len(how.tokenizer(s.text, add_special_tokens=False)["input_ids"])
-            for i, s in enumerate(segments)
-            if s.shortenable and s.text
-        }
+        lengths = {i: len(_ids(how.tokenizer, s.text)) for i, s in enumerate(segments) if s.shortenable and s.text}
         if not any(lengths.values()):
             raise SoftpruneError(
                 f"texts that fit into {max_length} tokens once their shortenable fields are cut",
                 f"{len(ids)} tokens left in example {example.id}",
                 "raise task.max_length, or mark more fields as shortenable in the task",
             )
-        longest = max(lengths, key=lambda i: (lengths[i], -i))
-        text = _cut_end(how.tokenizer, segments[longest].text, min(over, lengths[longest]))
-        segments[longest] = replace(segments[longest], text=text)
+        level = _level(lengths.values(), sum(lengths.values()) - over)
+        for i, length in lengths.items():
+            if length > level:
+                text = _cut_end(how.tokenizer, segments[i].text, length - level)
+                segments[i] = replace(segments[i], text=text)
+
+
+def _level(lengths: Iterable[int], budget: int) -> int:
+    """The length to cut the longest to, so that all fit the budget and the short ones stay whole."""
+    waiting = sorted(lengths)
+    budget = max(0, budget)
+    while waiting[0] <= budget // len(waiting):
+        budget -= waiting.pop(0)
+    return budget // len(waiting)
 
 
 def _cut_end(tokenizer: Any, text: str, tokens: int) -> str:
     """`text` without its last `tokens` tokens (always at least one character shorter)."""
     if tokenizer.is_fast:
-        offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)[
+            "offset_mapping"
+        ]
         return text[: min(offsets[-tokens][0], len(text) - 1)].rstrip()
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"][:-tokens]
-    kept: str = tokenizer.decode(ids)
+    kept: str = tokenizer.decode(_ids(tokenizer, text)[:-tokens])
     return kept if len(kept) < len(text) else text[: max(0, len(text) - tokens)]

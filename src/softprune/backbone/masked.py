@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from softprune.backbone.architectures import masked_head, verify_head
+from softprune.backbone.architectures import masked_head, verify
 from softprune.backbone.base import Backbone, BackboneInfo, log_probs, tile
 from softprune.backbone.encode import Tokenising, continuation_ids
 from softprune.types import Batch
@@ -63,10 +63,10 @@ class MaskedBackbone(Backbone):
 
     @torch.no_grad()
     def _verify(self) -> None:
-        ids = torch.tensor([[3, 5]], device=self.device)
+        ids = self.probe()
         theirs = self.model(input_ids=ids).logits[0]
-        hidden = self.model.base_model(input_ids=ids).last_hidden_state[0]
-        verify_head(masked_head(self.model, hidden), theirs, self.model.config.model_type)
+        hidden = self.model.base_model(inputs_embeds=self.lookup(ids)).last_hidden_state[0]
+        verify(masked_head(self.model, hidden), theirs, self.model.config.model_type)
 
 
 def widen(batch: Batch, length: int, mask_id: int) -> tuple[torch.Tensor, torch.Tensor]:

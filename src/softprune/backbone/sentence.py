@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from softprune.backbone.architectures import verify
 from softprune.backbone.base import Backbone, BackboneInfo, tile
 from softprune.backbone.encode import Tokenising
 from softprune.backbone.pooling import Head
@@ -34,6 +35,7 @@ class SentenceBackbone(Backbone):
         self.head = head.requires_grad_(False).eval()
         self._answers: dict[tuple[int, ...], torch.Tensor] = {}
         self.leading = 1 if self._opens_with_special() else 0  # type: ignore[misc]
+        self._verify()
 
     def tokenising(self) -> Tokenising:
         """Nothing stands at the answer slot; an answer is tokenised as a text of its own."""
@@ -91,3 +93,10 @@ class SentenceBackbone(Backbone):
     def _opens_with_special(self) -> bool:
         ids = self.tokenizer("a")["input_ids"]
         return ids[0] != self.tokenizer.unk_token_id and ids[0] in self.tokenizer.all_special_ids
+
+    @torch.no_grad()
+    def _verify(self) -> None:
+        ids = self.probe()
+        theirs = self.model(input_ids=ids).last_hidden_state
+        ours = self.model(inputs_embeds=self.lookup(ids)).last_hidden_state
+        verify(ours, theirs, self.model.config.model_type)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers.modeling_outputs import BaseModelOutput
 
-from softprune.backbone.architectures import answer_logits, verify_head
+from softprune.backbone.architectures import answer_logits, verify
 from softprune.backbone.base import Backbone, BackboneInfo, scatter_sums, tile, token_log_probs
 from softprune.backbone.encode import Tokenising
 from softprune.types import Batch
@@ -100,8 +100,8 @@ class Seq2SeqBackbone(Backbone):
 
     @torch.no_grad()
     def _verify(self) -> None:
-        ids = torch.tensor([[3, 5]], device=self.device)
+        ids = self.probe()
         theirs = self.model(input_ids=ids, decoder_input_ids=ids, use_cache=False).logits[0]
-        memory = self.model.get_encoder()(input_ids=ids).last_hidden_state
+        memory = self.model.get_encoder()(inputs_embeds=self.lookup(ids)).last_hidden_state
         ours = answer_logits(self.model, self._decode(ids, memory, torch.ones_like(ids))[0])
-        verify_head(ours, theirs, self.model.config.model_type)
+        verify(ours, theirs, self.model.config.model_type)

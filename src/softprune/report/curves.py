@@ -156,7 +156,8 @@ def compression(frontier: Frontier, theme: Theme) -> Figure:
         # A step, not a slope: between two candidates there is only the more pruned one to use.
         axes.step(x[front], y[front], where="pre", color=theme.front, linewidth=1.3)
         axes.plot(x[front], y[front], "o", ms=6, color=theme.front, label="Pareto front")
-    styles = {"tuned prompt": (theme.tuned, (0, (2, 2))), "control": (theme.control, (0, (6, 2)))}
+    # Each line's dashes fall into the other's gaps: both show where they coincide.
+    styles = {"tuned prompt": (theme.tuned, (0, (5, 5))), "control": (theme.control, (5, (5, 5)))}
     for name, level in frontier.levels:
         colour, dashes = styles[name]
         axes.axhline(level, color=colour, linestyle=dashes, linewidth=1.6, label=f"{name} ({level:.1f})")
@@ -166,7 +167,7 @@ def compression(frontier: Frontier, theme: Theme) -> Figure:
             x[at], y[at], "*", ms=17, color=theme.kept, mec=theme.paper, mew=1, label=f"winner ({y[at]:.1f})", zorder=5
         )
     low, high = min(x.min(), 100.0), max(x.max(), 0.0)
-    room = max(0.06 * (high - low), 1.0)
+    room = max(0.06 * (high - low), 3.0)
     axes.set_xlim(max(low - room, -2.0), min(high + room, 102.0))
     axes.margins(y=0.1)
     dress(axes, theme, "parameters pruned (%)", f"{frontier.metric} on select (%)", grid="both")
@@ -185,6 +186,7 @@ def training(curves: Curves, theme: Theme) -> Figure:
     dress(left, theme, "optimiser step", "loss (train —, select - -)", "Loss", grid="both")
     dress(right, theme, "optimiser step", f"{curves.metric} on select (%)", "Select score", grid="both")
     for axes in (left, right):
+        axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     legend_below(figure, right, theme, columns=4)
     return figure
@@ -221,8 +223,6 @@ def _role(phase: str, candidate: str, winner: str | None, candidates: Sequence[C
         return "tuned"
     if phase == "control":
         return "control" if str(candidate).startswith("control") else None
-    if phase == "fresh":
-        return None
     if candidate == winner:
         return "winner"
     return "candidate" if candidate in {c.id for c in candidates} else None

@@ -22,6 +22,8 @@ LABELS = {
 TUNE_ROWS = ("constant", "zero_shot", "tuned")
 PROMPTLESS = ("constant", "zero_shot")
 RESEEDED = ("control", "random", "winner")
+SHORT = {"interval": "95% CI", "fresh": "fresh seeds", "parameters": "params"}
+"""Headings in a terminal, where room is short."""
 MARK = " ‡"
 MARK_MEANING = "‡ not shown to be above the best constant answer"
 
@@ -83,18 +85,39 @@ def comparison_rows(run: Run) -> list[TableRow]:
 
 
 def rich_table(run: Run) -> Table:
-    """The table for a terminal."""
+    """The table for a terminal; the answers given stand under it, so that it fits into 80 columns."""
     title = f"{run.part('task').get('title') or run.part('task').get('id') or run.path.name}"
     rows = comparison_rows(run)
-    marked = any(row.at_chance for row in rows)
-    table = Table(title=_text(title), caption=Text(MARK_MEANING) if marked else None)
-    for field, heading in columns(run):
-        right = field not in ("label", "predicted")
-        table.add_column(_text(heading), justify="right" if right else "left", overflow="fold")
+    table = Table(
+        title=_text(title),
+        caption=_below(rows),
+        caption_justify="left",
+        box=None,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        header_style="bold underline",
+    )
+    fields = [(field, heading) for field, heading in columns(run) if field != "predicted"]
+    longest_word = max(len(word) for row in rows for word in row.label.split())
+    for field, long in fields:
+        label = field == "label"
+        table.add_column(
+            _text(SHORT.get(field, long).replace(" (", "\n(")),
+            justify="left" if label else "right",
+            overflow="fold",
+            min_width=min(longest_word, 16) if label else None,
+        )
     for row in rows:
-        cells = [_text(shown(row, field)) for field, _ in columns(run)]
+        cells = [_text(shown(row, field)) for field, _ in fields]
         table.add_row(*cells, style="bold" if row.name == "winner" else None)
     return table
+
+
+def _below(rows: list[TableRow]) -> Text:
+    """The meaning of the mark, and how often each prompt gave each answer."""
+    marked = [MARK_MEANING] if any(row.at_chance for row in rows) else []
+    answers = [f"{LABELS[row.name].partition(',')[0]}: {row.predicted}" for row in rows if row.measured]
+    return _text("\n".join([*marked, *(["answers given"] if answers else []), *answers]))
 
 
 def shown(row: TableRow, field: str) -> str:

@@ -1,6 +1,6 @@
 """The demo task: a seeded grammar, so that everything can be tried without any file.
 
-Each sentence is a customer's message that some team must answer, and many of them also name another team's
+Each sentence is a customer's message that some team must answer, and some of them also name another team's
 business and say that it went well. Words alone don't give the team away: no content word stands in both the
 training and the reported sentences, so a bag of words learns next to nothing; what carries over is meaning.
 """
@@ -18,7 +18,7 @@ from softprune.tasks.schema import Split
 SEED = 20221008
 TEAMS = ("finance", "logistics", "security", "maintenance")
 SIZES: dict[Split, int] = {"train": 480, "validation": 600}
-WITH_DISTRACTOR = 0.4
+WITH_DISTRACTOR = 0.2
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,7 +131,7 @@ def unpack(optimiser: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]
     for number, parameter in enumerate(_parameters(optimiser)):
         prefix = f"optimiser.{number}."
         state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-        # Copies, since steps change states in place. Scalars (step counts) stay on the CPU, as the optimisers made them.
+        # Copies, since steps change states in place. Scalars (step counts) stay on the CPU, where they were made.
         optimiser.state[parameter] = {
             name: t.clone() if t.dim() == 0 else t.to(parameter.device, copy=True) for name, t in state.items()
         }

@@ -1,0 +1,117 @@
+"""From a recipe to a workspace: the sealed report, disagreements with the backbone, the step size, the first prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from toys import drawn, example
+
+from softprune.backbone import describe
+from softprune.backbone.base import Backbone
+from softprune.errors import ManyErrors, SoftpruneError
+from softprune.recipe import resolve
+from softprune.tasks import load_task
+from softprune.tuning.setup import SealedSet, check, learning_rate
+from softprune.tuning.start import common_words, initial_prompt
+
+Backbones = Callable[..., Backbone]
+Models = Callable[[str], Path]
+
+
+def test_report_opens_once_after_every_choice() -> None:
+    sealed = SealedSet([example(0), example(1)])
+    assert len(sealed) == 2
+    with pytest.raises(RuntimeError, match="before every choice was fixed"):
+        sealed.open()
+    sealed.fix("t0.5-p0.5")
+    assert [e.index for e in sealed.open()] == [0, 1]
+    with pytest.raises(RuntimeError, match="twice"):
+        sealed.open()
+    sealed.fix("another")
+    with pytest.raises(RuntimeError, match="twice"):
+        sealed.open()
+
+
+def test_every_disagreement_with_the_backbone_is_told_at_once(tiny_models: Models) -> None:
+    recipe = resolve(["prompt.tokens=125", "prompt.pieces=5", "tuning.loss=likelihood", "task.match=generate"])
+    with pytest.raises(ManyErrors) as caught:
+        check(recipe, describe(str(tiny_models("sentence"))))
+    text = str(caught.value)
+    assert text.startswith("4 mistakes in recipe for this backbone")
+    for part in ("divide H = 32", "choose one of 1, 2, 4, 8, 16, 32", "rank or auto", "doesn't generate", "positions"):
+        assert part in text
+
+
+def test_one_disagreement_is_told_alone(tiny_models: Models) -> None:
+    with pytest.raises(SoftpruneError, match="divide H = 32") as caught:
+        check(resolve(["prompt.pieces=5"]), describe(str(tiny_models("sentence"))))
+    assert not isinstance(caught.value, ManyErrors)
+    check(resolve(["prompt.pieces=5", "kind=tune"]), describe(str(tiny_models("sentence"))))
+    check(resolve([]), describe(str(tiny_models("t5"))))
+
+
+def test_a_relative_step_size_counts_in_the_embeddings_size(backbone_of: Backbones) -> None:
+    for model in ("t5", "bart_scaled"):
+        backbone = backbone_of(model)
+        with torch.no_grad():
+            ids = torch.arange(backbone.embeddings_VH().shape[0])
+            rms = float(backbone.model.get_input_embeddings()(ids).pow(2).mean().sqrt())
+        assert learning_rate(resolve(["tuning.lr={relative: 0.5}"]), backbone) == pytest.approx(0.5 * rms, rel=1e-5)
+        assert learning_rate(resolve(["tuning.lr=0.3"]), backbone) == 0.3
+
+
+# --- the first prompt ---
+
+
+def test_vocabulary_gives_embeddings_of_words(backbone_of: Backbones) -> None:
+    backbone, task = backbone_of("bert"), load_task("demo")
+    first = initial_prompt(resolve(["prompt.tokens=6"]), backbone, task)
+    table = backbone.embeddings_VH()
+    ids = backbone.tokenizer.convert_tokens_to_ids(list(first.words))
+    assert torch.equal(first.vectors_PH, table[ids])
+    assert len(set(ids)) == 6
+    assert torch.equal(initial_prompt(resolve(["prompt.tokens=6"]), backbone, task).vectors_PH, first.vectors_PH)
+    other = initial_prompt(resolve(["prompt.tokens=6", "seed=1"]), backbone, task)
+    assert not torch.equal(other.vectors_PH, first.vectors_PH)
+
+
+@pytest.mark.parametrize("model", ["t5", "llama", "bert", "gpt2"])
+def test_words_are_words(model: str, backbone_of: Backbones) -> None:
+    tokenizer = backbone_of(model).tokenizer
+    ids, words = common_words(tokenizer, len(tokenizer))
+    assert len(ids) > 20
+    assert not set(ids) & set(tokenizer.all_special_ids)
+    assert not [w for w in words if w.startswith(("<", "["))]
+
+
+def test_uniform_numbers_stay_in_range(backbone_of: Backbones) -> None:
+    recipe = resolve(["prompt.tokens=50", "prompt.init=uniform", "prompt.uniform_range=0.25"])
+    vectors = initial_prompt(recipe, backbone_of("bert"), load_task("demo")).vectors_PH
+    assert vectors.shape == (50, 32)
+    assert 0.2 < float(vectors.abs().max()) <= 0.25
+
+
+def test_text_and_labels(backbone_of: Backbones) -> None:
+    backbone, task = backbone_of("bert"), load_task("demo")
+    table = backbone.embeddings_VH()
+    ids = backbone.tokenizer("the quiet sea", add_special_tokens=False)["input_ids"]
+    recipe = resolve(["prompt.tokens=9", "prompt.init=text", "prompt.text=the quiet sea"])
+    first = initial_prompt(recipe, backbone, task)
+    assert torch.equal(first.vectors_PH[: len(ids)], table[ids])
+    assert "sampled vocabulary" in first.notes[0]
+    labels = initial_prompt(resolve(["prompt.tokens=9", "prompt.init=labels"]), backbone, task)
+    assert labels.words[: len(task.definition.answers)] == task.definition.answers
+    ids = backbone.tokenizer(task.definition.answers[1], add_special_tokens=False)["input_ids"]
+    assert torch.equal(labels.vectors_PH[1], table[ids].mean(0))
+
+
+def test_a_saved_prompt(backbone_of: Backbones, tmp_path: Path) -> None:
+    save_file({"vectors_PH": drawn(3, 32)}, tmp_path / "mine.safetensors")
+    recipe = resolve(["prompt.tokens=2", "prompt.init=file", f"prompt.file={tmp_path / 'mine.safetensors'}"])
+    first = initial_prompt(recipe, backbone_of("bert"), load_task("demo"))
+    assert torch.equal(first.vectors_PH, drawn(3, 32)[:2])
+    assert first.words == ("mine.safetensors[0]", "mine.safetensors[1]")

@@ -43,7 +43,11 @@ def main() -> None:
         stop_inside(phase, int(nth), Path(marker), Path(out))
     loaded = load_recipe(recipe)
     execute(
-        loaded, Path(out), "kill test", loaded.dump(), finish=lambda folder: atomic.write_bytes(folder / "report.txt", b"")
+        loaded,
+        Path(out),
+        "kill test",
+        loaded.dump(),
+        finish=lambda folder: atomic.write_bytes(folder / "report.txt", b""),
     )
 
 

@@ -210,9 +210,14 @@ def bert_tokenizer(folder: Path, released_class: str = "BertTokenizer") -> int:
 
 
 @torch.no_grad()
-def widen(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Draw every weight anew, wide enough that attention is sharp and each token read changes the output."""
-    generator = torch.Generator().manual_seed(seed)
+def widen(model: nn.Module, width: float = 1.0) -> nn.Module:
+    """Draw every weight anew, wide enough that attention is sharp and each token read changes the output.
+
+    Args:
+        model: a fresh model.
+        width: standard deviation of its embeddings.
+    """
+    generator = torch.Generator().manual_seed(0)
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     for name, weight in model.named_parameters():
         noise = torch.randn(weight.shape, generator=generator, dtype=torch.float32)
@@ -221,18 +226,20 @@ def widen(model: nn.Module, seed: int = 0) -> nn.Module:
         elif weight.dim() == 1:
             weight.copy_(0.3 * noise)
         elif id(weight) in embeddings:
-            weight.copy_(noise)
+            weight.copy_(noise * width)
         else:
-            weight.copy_(noise * 1.4 / math.sqrt(min(weight.shape)))
+            # A decoder that looks at what was read more than at itself: generation then depends on the prompt.
+            gain = 3.0 if "encoder_attn" in name else 1.4
+            weight.copy_(noise * gain / math.sqrt(min(weight.shape)))
     for name, buffer in model.named_buffers():
         if name.endswith("final_logits_bias"):
-            buffer.copy_(torch.randn(buffer.shape, generator=generator))
+            buffer.copy_(0.3 * torch.randn(buffer.shape, generator=generator))
     return model
 
 
-def _save(folder: Path, model: Any, **config: Any) -> None:
+def _save(folder: Path, model: Any, embeddings: float = 1.0, **config: Any) -> None:
     """Save a widened model; `config` overwrites what its config.json says."""
-    widen(model).save_pretrained(folder)
+    widen(model, embeddings).save_pretrained(folder)
     if config:
         path = folder / "config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | config, indent=2))
@@ -313,7 +320,7 @@ def bart_scaled(folder: Path) -> None:
 def pegasus(folder: Path) -> None:
     """Its encoder scales the embeddings of ids, and takes those that it is given as they are."""
     config = transformers.PegasusConfig(
-        vocab_size=t5_tokenizer(folder),
+        vocab_size=t5_tokenizer(folder) - 100,  # without T5's sentinels
         d_model=HIDDEN,
         encoder_layers=LAYERS,
         decoder_layers=LAYERS,
@@ -329,7 +336,7 @@ def pegasus(folder: Path) -> None:
         decoder_start_token_id=0,
         forced_eos_token_id=1,
     )
-    _save(folder, transformers.PegasusForConditionalGeneration(config))
+    _save(folder, transformers.PegasusForConditionalGeneration(config), embeddings=0.2)
 
 
 def gpt2(folder: Path) -> None:

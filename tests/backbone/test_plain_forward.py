@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from reference import EXAMPLES, P, Plain, difference, table
 
 from models import names_of
 from softprune.backbone.base import Backbone
-from softprune.types import Batch
+from softprune.types import Batch, Example, Segment
 
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 # BLOOM's softmax is in float32 whatever the dtype of its weights.
@@ -182,3 +183,24 @@ def test_the_reference_reads_what_it_says(plain: Plain) -> None:
     assert len(lengths) > 2
     counts = {len(plain.tokenizer(f" {answer}")["input_ids"]) for item in EXAMPLES for answer in item.answers}
     assert len(counts) > 1
+
+
+@pytest.mark.parametrize("name", names_of("masked"))
+def test_a_slot_inside_the_text(
+    name: str, backbone_of: Callable[..., Backbone], plain_of: Callable[[str, str], Plain]
+) -> None:
+    """What follows the masks moves behind all of them, however many an answer needs."""
+    backbone, plain = backbone_of(name, "float64"), plain_of(name, "float64")
+    slot = Segment("", answer_slot=True)
+    segments = (
+        (Segment("it was "), slot, Segment(" . the film was a slow and quiet joy .")),
+        (Segment("the dull plot was "), slot, Segment(" and sad .")),
+    )
+    answers = ("great", "not at all great", "rather disappointing")
+    items = [Example(str(i), i, parts, answers, 0) for i, parts in enumerate(segments)]
+    ids = plain.prompt_ids()
+    expected = table([plain.scores(ids, item) for item in items])
+    batch = backbone.batch(backbone.encode(items, 64, 16))
+    assert difference(scores_of(backbone, prompt_of(backbone, ids), batch), expected) <= TOLERANCE["float64"]
+    shortened = replace(batch, input_mask=batch.input_mask * (batch.input_ids != backbone.tokenizer.sep_token_id))
+    assert difference(scores_of(backbone, prompt_of(backbone, ids), shortened), expected) > 1e-8

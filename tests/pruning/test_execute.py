@@ -365,11 +365,15 @@ def test_survivors_are_rewound_and_the_control_is_retrained_alike(case: str, run
     assert len(fresh) == 3 * run.recipe.selection.seeds
     for name in fresh:
         assert starts[name][1] == 1000
-    if fresh:
-        winner, random = starts["winner-1000"][0].mask, starts["random-1000"][0].mask
-        assert torch.equal(winner.piece_PS, Ticket.load(run.out).state.mask.piece_PS)
-        assert (random.tokens, random.pieces) == (winner.tokens, winner.pieces)
     ticket = Ticket.load(run.out).state
+    random = starts["random-0"][0].mask
+    assert not torch.equal(random.piece_PS, ticket.mask.piece_PS)
+    assert (random.tokens, random.pieces) == (ticket.mask.tokens, ticket.mask.pieces)
+    if fresh:
+        anew = starts["random-1000"][0].mask
+        assert torch.equal(starts["winner-1000"][0].mask.piece_PS, ticket.mask.piece_PS)
+        assert (anew.tokens, anew.pieces) == (random.tokens, random.pieces)
+        assert not torch.equal(anew.piece_PS, random.piece_PS), "a random mask is drawn anew for each seed"
     alive = ticket.mask.elements_PH(HIDDEN)
     assert (ticket.vectors_PH[~alive] == 0).all(), "a ticket is exactly zero where it is masked"
     assert (ticket.vectors_PH[alive] != tuned[alive]).any(), "a ticket was retrained"

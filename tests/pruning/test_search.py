@@ -86,6 +86,12 @@ def test_one_se_takes_the_smallest_within_one_standard_error(error: float, winne
     assert choose(LADDER, "best", 9.0, 9.0).id == "xl"
 
 
+def test_a_score_at_the_bound_counts_as_within_it() -> None:
+    assert 0.8 - 0.1 > 0.7, "in binary it would fall out"
+    assert choose([made("a", 9, 0.8), made("b", 5, 0.7)], "one_se", 0.1).id == "b"
+    assert choose([made("a", 9, 0.8), made("b", 5, 0.6999)], "one_se", 0.1).id == "a"
+
+
 def test_of_equally_small_ones_the_better_wins() -> None:
     same = [made("a", 5, 0.80), made("b", 5, 0.85, 0.9), made("c", 5, 0.85, 0.2), made("d", 9, 0.9)]
     assert choose(same, "one_se", 0.5).id == "c"

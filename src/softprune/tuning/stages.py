@@ -5,6 +5,7 @@ A piece of work is done once: its result is stored under its name, its unfinishe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,6 +21,9 @@ from softprune.tuning.setup import Workspace
 from softprune.tuning.start import initial_prompt
 from softprune.tuning.trainable import PromptTrainable
 from softprune.types import Batch, PromptState
+
+# Where a recipe names no epochs: enough steps for a small set to be learned, and few enough evaluations of it.
+STEPS, EVALUATIONS = 400, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +74,14 @@ class FolderKeeper:
 def schedule(workspace: Workspace, *, epochs: int | None = None, seed: int | None = None) -> Schedule:
     """The recipe's schedule, with other epochs or another seed where asked."""
     settings = workspace.recipe.tuning
+    steps_an_epoch = math.ceil(len(workspace.train) / settings.batch_size)
+    passes = epochs or settings.epochs or math.ceil(STEPS / steps_an_epoch)
+    interval = max(steps_an_epoch, math.ceil(steps_an_epoch * passes / EVALUATIONS))
     return Schedule(
-        epochs=epochs or settings.epochs,
+        epochs=passes,
         batch_size=settings.batch_size,
         accumulate=settings.accumulate,
-        evaluate_every=settings.evaluate_every,
+        evaluate_every=settings.evaluate_every or interval,
         patience=settings.patience,
         best_by=settings.best_by,
         seed=workspace.recipe.seed if seed is None else seed,

@@ -131,7 +131,7 @@ def test_a_file_imports_only_from_what_stands_above_it(path: Path) -> None:
         ("from ..pruning import masks", "tuning"),
         ("def f():\n    from softprune.pruning import api", "tuning"),
         ("if TYPE_CHECKING:\n    from softprune.pruning import api", "tuning"),
-        ("from softprune.runs.store import RunFolder", "report"),
+        ("from softprune.tuning.scoring import Scoring", "report"),
         ("from softprune.errors import SoftpruneError", "types"),
     ],
 )

@@ -207,17 +207,23 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     return found
 
 
+# What changes a model's numbers without changing a weight's name, shape or value.
+_SWITCHES = ("scale_embedding", "hidden_act", "feed_forward_proj", "activation_function", "num_attention_heads")
+
+
 def fingerprint(model: Any, head: Head | None = None) -> str:
     """Short hash of a model's kind and of a few numbers of every weight: which backbone a ticket fits.
 
     The numbers are rounded to bfloat16 first, so that a model loaded in float32 and in bfloat16 is the same backbone.
-    The configuration isn't part of it: every release of transformers writes another one.
+    Of the configuration only what changes the numbers without changing a weight counts: every release of
+    transformers writes other configurations.
 
     Args:
         model: the Hugging Face model.
         head: what follows it in a sentence model.
     """
-    digest = hashlib.sha256(str(model.config.model_type).encode())
+    switches = [getattr(model.config, name, None) for name in _SWITCHES]
+    digest = hashlib.sha256(f"{model.config.model_type} {switches}".encode())
     weights = sorted(model.named_parameters())
     if head is not None:
         digest.update(f"{head.modes} {head.layers}".encode())

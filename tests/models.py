@@ -173,20 +173,27 @@ def llama_tokenizer(folder: Path) -> int:
     return tokenizer.get_vocab_size()
 
 
+BERT_SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def _word_pieces() -> dict[str, int]:
+    """Word pieces by rule: the trainer of word pieces breaks ties by chance, and runs would differ between sessions.
+
+    Special tokens, letters and signs, some endings, and two of three words of the corpus; the others come in pieces.
+    """
+    letters = list("abcdefghijklmnopqrstuvwxyz0123456789.,;:?!'\"()-")
+    endings = ["##ing", "##ed", "##er", "##ly", "##es", "##on", "##th"]
+    words = [word for n, word in enumerate(dict.fromkeys(" ".join(CORPUS).split())) if n % 3]
+    pieces = [*BERT_SPECIALS, *letters, *(f"##{letter}" for letter in letters), *endings, *words]
+    return {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
+
+
 def bert_tokenizer(folder: Path, released_class: str = "BertTokenizer") -> int:
-    tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
+    tokenizer = Tokenizer(WordPiece(vocab=_word_pieces(), unk_token="[UNK]"))
+    tokenizer.add_special_tokens(BERT_SPECIALS)
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix="##")
-    tokenizer.train_from_iterator(
-        CORPUS,
-        trainers.WordPieceTrainer(
-            vocab_size=360,
-            special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
-            initial_alphabet=list("abcdefghijklmnopqrstuvwxyz0123456789.,;:?!'\"()-"),
-            show_progress=False,
-        ),
-    )
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import csv
-import json
-import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,37 +24,6 @@ sources:
     files: {train: train.csv, validation: validation.csv}
     labels: {good: positive, bad: negative, so: neutral}
 """
-
-
-@pytest.fixture(scope="session")
-def tiny_models(tiny_models: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The tiny models; but word pieces by rule, since the trainer of word pieces breaks ties by chance."""
-    root = tmp_path_factory.mktemp("steady")
-
-    def folder_of(name: str) -> Path:
-        if name not in ("sentence", "bert"):
-            return tiny_models(name)
-        if not (root / name).exists():
-            shutil.copytree(tiny_models(name), root / name)
-            _name_the_pieces(root / name / "tokenizer.json")
-        return root / name
-
-    return folder_of
-
-
-def _name_the_pieces(path: Path) -> None:
-    """A vocabulary of as many entries: the special tokens, letters and signs, and the corpus's words in order."""
-    from models import CORPUS
-
-    state = json.loads(path.read_text())
-    special = [token["content"] for token in sorted(state["added_tokens"], key=lambda token: int(token["id"]))]
-    letters = list("abcdefghijklmnopqrstuvwxyz0123456789.,;:?!'\"()-")
-    words = [word for line in CORPUS for word in line.split()]
-    size = len(state["model"]["vocab"])
-    filler = [f"[unused{i}]" for i in range(size)]
-    entries = dict.fromkeys([*special, *letters, *(f"##{letter}" for letter in letters), *words, *filler])
-    state["model"]["vocab"] = {entry: i for i, entry in enumerate(list(entries)[:size])}
-    path.write_text(json.dumps(state))
 
 
 @pytest.fixture

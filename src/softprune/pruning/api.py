@@ -89,7 +89,7 @@ def _from_python(recipe: Recipe, out: str | Path, console: Console | None = None
 
 def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
     begun = time.perf_counter()
-    before = float(run.info["cost"].get("seconds") or 0.0)
+    before = sum(run.info["cost"]["phases"].values())  # of earlier attempts that were cut off
     with _watch(recipe, run, console) as watch:
         workspace = prepare(recipe, run, watch)
         if recipe.kind == "tune":

@@ -96,6 +96,6 @@ def _dominates(a: Candidate, b: Candidate) -> bool:
     return size_a <= size_b and score_a >= score_b and (size_a, score_a) != (size_b, score_b)
 
 
-def _quality(candidate: Candidate) -> tuple[float, float, int]:
-    """Order of merit: score, then lower loss, then fewer parameters."""
-    return (candidate.select or 0.0, -(candidate.select_loss or 0.0), -candidate.parameters)
+def _quality(candidate: Candidate) -> tuple[float, int, float]:
+    """Order of merit: score, then fewer parameters, then lower loss."""
+    return (candidate.select or 0.0, -candidate.parameters, -(candidate.select_loss or 0.0))

@@ -230,7 +230,10 @@ def _pick(workspace: Workspace, trials: Sequence[Trial]) -> tuple[Candidate, flo
 
 
 def _standard_error(workspace: Workspace, trials: Sequence[Trial]) -> float:
-    """Bootstrap standard error of the best candidate's metric on `select`."""
+    """Bootstrap standard error of the best candidate's metric on `select`, but at least one example's worth.
+
+    A candidate that is right on all of a small set shows no spread there, and isn't known any better for it.
+    """
     best_id = choose([trial.candidate for trial in trials], "best").id
     best = next(trial for trial in trials if trial.candidate.id == best_id)
     assert best.fitted is not None
@@ -240,13 +243,14 @@ def _standard_error(workspace: Workspace, trials: Sequence[Trial]) -> float:
     (scores,) = score_prompts(backbone, prompt[None], workspace.select, workspace.scoring)
     metric = workspace.metric
     groups = [example.group for example in workspace.select.examples]
-    return standard_error(
+    error = standard_error(
         metric.counts(scores.predicted, scores.gold),
         metric.score,
         groups if any(groups) else None,
         seed=workspace.recipe.seed,
         resamples=workspace.recipe.selection.resamples,
     )
+    return max(error, 1 / len(workspace.select))
 
 
 def _write_candidates(workspace: Workspace, trials: object) -> None:

@@ -151,7 +151,7 @@ class Tuning(_Section):
 
     epochs: int | None = _key(None, "passes over the training set; none takes as many as make 400 steps", ge=1)
     batch_size: int = _key(16, "examples of a batch", ge=1)
-    accumulate: int = _key(1, "batches of one step", ge=1)
+    accumulate: int = _key(1, "parts that a batch is read in, one after the other, to save memory", ge=1)
     optimiser: Literal["adafactor", "adamw"] = _key("adafactor", "what turns gradients into steps")
     lr: Rate = _key(
         LearningRate(relative=DEFAULT_RELATIVE_LR),

@@ -101,8 +101,10 @@ def test_of_equally_small_ones_the_better_wins() -> None:
 
 
 def test_a_smaller_one_that_is_as_good_wins_without_any_slack() -> None:
-    assert choose([made("a", 9, 0.9, 0.1), made("b", 5, 0.9, 0.3)], "one_se", 0.0).id == "b"
-    assert choose([made("a", 9, 0.9, 0.1), made("b", 5, 0.9, 0.3)], "best").id == "a"
+    tied = [made("a", 9, 0.9, 0.1), made("b", 5, 0.9, 0.3)]
+    assert choose(tied, "one_se", 0.0).id == choose(tied, "best").id == "b"
+    better = [made("a", 9, 0.91, 0.1), made("b", 5, 0.9, 0.3)]
+    assert choose(better, "one_se", 0.0).id == choose(better, "best").id == "a"
 
 
 @pytest.mark.parametrize("candidates", [[], [made("a", 1, None)]])

@@ -149,7 +149,9 @@ class Prompt(_Section):
 class Tuning(_Section):
     """How prompts are trained, at first and again after pruning."""
 
-    epochs: int | None = _key(None, "passes over the training set; none takes as many as make 400 steps", ge=1)
+    epochs: int | None = _key(
+        None, "passes over the training set; none takes as many as make 100 steps, but at least 5", ge=1
+    )
     batch_size: int = _key(16, "examples of a batch", ge=1)
     accumulate: int = _key(1, "parts that a batch is read in, one after the other, to save memory", ge=1)
     optimiser: Literal["adafactor", "adamw"] = _key("adafactor", "what turns gradients into steps")
@@ -165,10 +167,10 @@ class Tuning(_Section):
         "negative log-likelihood of the gold answer, or cross-entropy over answers; auto asks the family",
     )
     patience: int | None = _key(
-        5, "evaluations without improvement before a candidate stops; none never stops early", ge=1
+        3, "evaluations without improvement before a candidate stops; none never stops early", ge=1
     )
     evaluate_every: int | None = _key(
-        None, "steps between evaluations; none evaluates once an epoch, at most 20 times", ge=1
+        None, "steps between evaluations; none evaluates once an epoch, at most 10 times", ge=1
     )
     eval_rows: int = _key(256, "rows (prompts times examples) of one scoring call", ge=1)
     trackers: Names = _key((), "names of experiment trackers that metrics also go to")

@@ -23,7 +23,7 @@ from softprune.tuning.trainable import PromptTrainable
 from softprune.types import Batch, PromptState
 
 # Where a recipe names no epochs: enough steps for a small set to be learned, and few enough evaluations of it.
-STEPS, EVALUATIONS = 400, 20
+STEPS, EPOCHS, EVALUATIONS = 100, 5, 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def schedule(workspace: Workspace, *, epochs: int | None = None, seed: int | Non
     """The recipe's schedule, with other epochs or another seed where asked."""
     settings = workspace.recipe.tuning
     steps_an_epoch = math.ceil(len(workspace.train) / settings.batch_size)
-    passes = epochs or settings.epochs or math.ceil(STEPS / steps_an_epoch)
+    passes = epochs or settings.epochs or max(EPOCHS, math.ceil(STEPS / steps_an_epoch))
     interval = max(steps_an_epoch, math.ceil(steps_an_epoch * passes / EVALUATIONS))
     return Schedule(
         epochs=passes,

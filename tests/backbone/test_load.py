@@ -283,3 +283,9 @@ def test_a_sentence_model_from_the_hub_keeps_its_head(
     prompts = here.embeddings_VH()[None, 20:23]
     batch = here.batch(here.encode(EXAMPLES, 64, 16))
     assert torch.equal(there.scores(prompts, batch, "sum"), here.scores(prompts, batch, "sum"))
+
+
+def test_a_slip_of_the_pen_is_told_without_asking_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", lambda *_, **__: pytest.fail("asked the hub"))
+    with pytest.raises(SoftpruneError, match='did you mean "tiny"'):
+        load_backbone("tinny")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -236,3 +237,14 @@ def test_a_failed_run_goes_on(begin: Begin) -> None:
     with begin() as run:
         assert (run.info["status"], run.info["error"]) == ("running", None)
         assert len(run.info["attempts"]) == 2
+
+
+def test_a_run_without_any_work_can_be_discarded(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with RunFolder.open(folder, recipe_text="", resolved={"a": 1}, kind="tune", command="c") as run:
+        assert not run.has_work
+        run.discard()
+    assert not folder.exists()
+    with RunFolder.open(folder, recipe_text="", resolved={"a": 2}, kind="tune", command="c") as run:
+        run.checkpoint("tune").save(Saved({}, {"step": 1}))
+        assert run.has_work

@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
@@ -276,6 +277,8 @@ def _source(name: str) -> str:
         raise SoftpruneError(
             "the folder of a model (config.json, model.safetensors, tokenizer)", f"{found} at {name}", "check the path"
         )
+    elif "/" not in name and get_close_matches(name, BUNDLED, cutoff=0.85):
+        raise unknown("backbone", name, BUNDLED)  # a slip of the pen: no need to ask the hub, and to wait for it
     return name
 
 

@@ -48,7 +48,8 @@ def execute(
         console: where progress is shown; None for silence.
 
     Raises:
-        SoftpruneError: for anything that a user can mend. The run is marked failed and can be taken up again.
+        SoftpruneError: for anything that a user can mend. The run is marked failed and can be taken up again; one that
+            failed before its first piece of work leaves nothing.
     """
     run = RunFolder.open(out, recipe_text=recipe_text, resolved=recipe.resolved(), kind=recipe.kind, command=command)
     try:
@@ -65,7 +66,10 @@ def execute(
                 "room for a batch", "out of memory", "lower search.group, tuning.batch_size or tuning.eval_rows"
             ) from error
     except Exception as error:
-        run.fail(str(error))
+        if run.has_work:
+            run.fail(str(error))
+        else:
+            run.discard()
         raise
     finally:
         run.close()

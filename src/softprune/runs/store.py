@@ -224,6 +224,15 @@ class RunFolder:
         """Notes why the run ended early; the same command takes it up again."""
         self.record(status="failed", error=error, finished=_now())
 
+    @property
+    def has_work(self) -> bool:
+        """Whether any piece of work was begun; a run that failed before that holds nothing worth keeping."""
+        return self.is_complete or self._state.exists() or bool(self._info["cost"]["phases"])
+
+    def discard(self) -> None:
+        """Removes everything that `open` made, so that a corrected command finds the folder free."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
     def close(self) -> None:
         """Lets other processes work in the folder."""
         self._lock.release()

@@ -1,0 +1,66 @@
+"""The documents tell the truth: their commands and flags exist, their recipes load, their files are there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+
+from softprune.cli.app import app
+from softprune.recipe import flat_fields, resolve
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+
+
+def blocks(path: Path) -> list[tuple[str, str]]:
+    """Language and text of every code block."""
+    return re.findall(r"^```(\w*)\n(.*?)^```", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def commands() -> list[str]:
+    lines = [line for path in DOCUMENTS for _, text in blocks(path) for line in text.splitlines()]
+    return sorted({line.split("#")[0].strip() for line in lines if line.startswith("softprune ")})
+
+
+def known_options(words: list[str]) -> set[str]:
+    """Options of the command that the words name; fails where there is none."""
+    command = typer.main.get_command(app)
+    while hasattr(command, "commands") and words and words[0] in command.commands:
+        command = command.commands[words.pop(0)]
+    assert not hasattr(command, "commands"), f"no command in {words}"
+    return {option for parameter in command.params for option in parameter.opts}
+
+
+def test_there_are_commands_to_look_at() -> None:
+    assert len(commands()) >= 6
+
+
+@pytest.mark.parametrize("line", commands())
+def test_documented_commands_exist(line: str) -> None:
+    words = shlex.split(line)[1:]
+    options = known_options(words)
+    assert {word for word in words if word.startswith("--")} <= options
+    keys = {field.key for field in flat_fields()}
+    assert {word.split("=")[0] for word in words if re.match(r"[a-z.]+=", word)} <= keys
+
+
+def test_a_command_that_does_not_exist_is_found() -> None:
+    with pytest.raises(AssertionError):
+        known_options(["prune", "everything"])
+    assert "--everything" not in known_options(["xprompt"])
+
+
+@pytest.mark.parametrize("text", [text for path in DOCUMENTS for kind, text in blocks(path) if kind == "yaml"])
+def test_documented_recipes_load(text: str) -> None:
+    assert resolve(base=yaml.safe_load(text)).schema_ == 1
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_between_files_lead_somewhere(path: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text())
+    assert [link for link in links if not (path.parent / link).exists()] == []

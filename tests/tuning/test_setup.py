@@ -98,8 +98,8 @@ def test_uniform_numbers_stay_in_range(backbone_of: Backbones) -> None:
 def test_text_and_labels(backbone_of: Backbones) -> None:
     backbone, task = backbone_of("bert"), load_task("demo")
     table = backbone.embeddings_VH()
-    ids = backbone.tokenizer("the quiet sea", add_special_tokens=False)["input_ids"]
-    recipe = resolve(["prompt.tokens=9", "prompt.init=text", "prompt.text=the quiet sea"])
+    ids = backbone.tokenizer("the slow film", add_special_tokens=False)["input_ids"]
+    recipe = resolve(["prompt.tokens=9", "prompt.init=text", "prompt.text=the slow film"])
     first = initial_prompt(recipe, backbone, task)
     assert torch.equal(first.vectors_PH[: len(ids)], table[ids])
     assert "sampled vocabulary" in first.notes[0]

@@ -83,6 +83,15 @@ def test_report_writes_and_shows(softprune: Softprune, stand: Stand) -> None:
     assert softprune("report", "elsewhere").code == 2
 
 
+def test_the_headline_stands_under_the_table(softprune: Softprune, stand: Stand, tmp_path: Path) -> None:
+    pruned, tuned = tmp_path / "pruned", tmp_path / "tuned"
+    for folder, headline in ((pruned, '{"sentence": "Winner minus control: no difference shown."}'), (tuned, "null")):
+        folder.mkdir()
+        (folder / "run.json").write_text(f'{{"headline": {headline}}}')
+    assert "Winner minus control: no difference shown.\n" in softprune("report", str(pruned)).out
+    assert "Winner" not in softprune("report", str(tuned)).out
+
+
 def test_run_without_overrides_hands_on_the_file_as_it_is(softprune: Softprune, stand: Stand, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("# mine\nkind: tune\n")

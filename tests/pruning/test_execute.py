@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -482,7 +483,10 @@ def test_where_token_importance_vanishes_a_run_says_so(tmp_path: Path, tiny_mode
     paper = execute_one(tiny_models("bloom"), task_file, tmp_path / "paper", *changes, "pruning.importance=paper").info
     assert paper["importance"]["token_over_piece"] == auto["importance"]["token_over_piece"]
     assert [note for note in paper["notes"] if "token importance nearly vanishes" in note]
-    assert not [note for note in auto["notes"] if "token importance nearly vanishes" in note]
+    assert [note for note in paper["notes"] if "leave_one_out measures what equation 3 can't" in note]
+    assert [note for note in auto["notes"] if "leave-one-out importance was taken instead" in note]
+    plain = execute_one(tiny_models("sentence"), task_file, tmp_path / "plain", *changes).info
+    assert not [note for note in plain["notes"] if "vanishes" in note]
 
 
 def test_a_complete_run_is_left_as_it_is(run_of: Callable[[str], Run]) -> None:
@@ -512,3 +516,32 @@ def test_failures_are_told_and_can_be_taken_up(
     assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "failed"
     tune_from_python(recipe, tmp_path / "run")
     assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "complete"
+
+
+def test_a_prompt_that_is_only_tuned_needs_no_pieces(tmp_path: Path, tiny_models: Models, task_file: Path) -> None:
+    recipe = recipe_of(tiny_models("sentence"), task_file, "kind=tune", "tuning.epochs=1", "prompt.pieces=5")
+    info = json.loads((tune_from_python(recipe, tmp_path / "run") / "run.json").read_text())
+    assert info["results"]["tuned"]["tokens"] == recipe.prompt.tokens
+    assert info["results"]["tuned"]["pieces"] == recipe.prompt.tokens, "a token is one piece"
+
+
+def test_a_run_is_not_taken_up_on_other_data(
+    tmp_path: Path, tiny_models: Models, task_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stored pieces of work of one data set never mix with another's."""
+    own = shutil.copytree(task_file.parent, tmp_path / "own")
+    recipe = recipe_of(tiny_models("sentence"), own / "mood.yaml", "kind=tune", "tuning.epochs=1")
+
+    def die(*_: object, **__: object) -> Trained:
+        raise SoftpruneError("a", "b", "c")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "train", die)
+        with pytest.raises(SoftpruneError):
+            tune_from_python(recipe, tmp_path / "run")
+    text = (own / "train.csv").read_text()
+    (own / "train.csv").write_text(text.replace("quiet joy", "quiet film"))
+    with pytest.raises(SoftpruneError, match="the data that this run was begun with"):
+        tune_from_python(recipe, tmp_path / "run")
+    (own / "train.csv").write_text(text)
+    tune_from_python(recipe, tmp_path / "run")

@@ -248,3 +248,14 @@ def test_a_run_without_any_work_can_be_discarded(tmp_path: Path) -> None:
     with RunFolder.open(folder, recipe_text="", resolved={"a": 2}, kind="tune", command="c") as run:
         run.checkpoint("tune").save(Saved({}, {"step": 1}))
         assert run.has_work
+
+
+def test_discarding_spares_what_is_not_ours(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with RunFolder.open(folder, recipe_text="", resolved={"a": 1}, kind="tune", command="c") as run:
+        (folder / "thesis.txt").write_text("years of work")
+        run.discard()
+    assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
+    (folder / ".lock").touch()
+    with pytest.raises(SoftpruneError, match="a new folder, or the folder of a run"):
+        RunFolder.open(folder, recipe_text="", resolved={"a": 1}, kind="tune", command="c")

@@ -55,7 +55,10 @@ def test_trackers_are_told_every_candidate(recorder: type[Recorder], tmp_path: P
     trackers.close()
     last = recorder.last
     assert last.config == {"project": "softprune", "seed": "3"}
-    assert last.logged[0] == (10, {"tune/a/train_loss": 0.5, "tune/a/select_loss": 0.6, "tune/a/select": 0.75})
+    assert last.logged[0] == (
+        1,
+        {"tune/a/step": 10, "tune/a/train_loss": 0.5, "tune/a/select_loss": 0.6, "tune/a/select": 0.75},
+    )
     assert [values["tune/b/select"] for _, values in last.logged[1:]] == [0.50]
     assert last.ended
 

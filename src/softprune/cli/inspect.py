@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,6 +45,10 @@ def show_comparison(run: Path) -> None:
     # A pipe or a file has no width of its own; nothing is to be cut off there.
     console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     console.print(comparison_table(run))
+    record = run / "run.json"
+    headline = json.loads(record.read_text(encoding="utf-8")).get("headline") if record.exists() else None
+    if headline:
+        typer.echo(headline["sentence"])
     page = run / "report" / "index.html"
     if page.exists():
         typer.echo(f"report: {page}")

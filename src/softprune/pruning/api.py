@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -140,13 +140,6 @@ def _write_importance(workspace: Workspace, pruned: Pruned) -> None:
     found = pruned.importance
     ratio = found.token_over_piece
     workspace.run.record(importance={"method": found.method, "examples": found.examples, "token_over_piece": ratio})
-    if found.vanishes and found.method == "paper":
-        note = (
-            f"token importance nearly vanishes ({ratio:.1e} of the piece scores): the model normalises its input "
-            f"embeddings; pruning.importance=leave_one_out measures what equation 3 can't"
-        )
-        known: Sequence[str] = workspace.run.info.get("notes") or []
-        workspace.run.record(notes=[*known, note] if note not in known else list(known))
     workspace.run.write_tensors(
         "importance.safetensors",
         {

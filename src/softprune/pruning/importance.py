@@ -90,7 +90,10 @@ def sensitivity(
     tokens, hidden = prompt_QH.shape
     token_sum = torch.zeros(tokens, dtype=torch.float64)
     piece_sum = torch.zeros(tokens, pieces, dtype=torch.float64)
-    for indices in scoring_batches(data.lengths, scoring.rows):
+    # Under `rank`, all but sentence models may read an input once an answer.
+    answers = max(len(e.answer_ids) for e in data.encoded)
+    multiple = answers if scoring.loss == "rank" and backbone.family != "sentence" else 1
+    for indices in scoring_batches(data.lengths, scoring.gradient_rows, multiple):
         gradient_BQH, prompt_BQH = example_gradients(backbone, prompt_QH, data, indices, scoring)
         if method == "gradient":
             token_BQ = gradient_BQH.abs().mean(-1)

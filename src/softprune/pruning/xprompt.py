@@ -89,8 +89,19 @@ def xprompt(workspace: Workspace) -> Pruned:
 
 def token_importance(workspace: Workspace, tuned: Fitted) -> Importance:
     """Section 4.2.1: importance of the tuned prompt, tokens and (for the pictures) pieces; over all of `train`."""
+    asked = workspace.recipe.pruning.importance
     with workspace.run.phase("importance"):
-        return _measured(workspace, tuned.state, "importance", workspace.recipe.pruning.importance)
+        found = _measured(workspace, tuned.state, "importance", asked)
+    if asked in ("auto", "paper") and (found.method == "leave_one_out" or found.vanishes):
+        note = f"token importance nearly vanishes ({found.token_over_piece:.1e} of the piece scores): "
+        note += "the model normalises its input embeddings; " + (
+            "leave-one-out importance was taken instead"
+            if found.method == "leave_one_out"
+            else "pruning.importance=leave_one_out measures what equation 3 can't"
+        )
+        known = workspace.run.info.get("notes") or []
+        workspace.run.record(notes=[*known, *([note] if note not in known else [])])
+    return found
 
 
 def _plan(workspace: Workspace, tuned: Fitted, importance: Importance, token_ratio: float, piece_ratio: float) -> Trial:

@@ -95,7 +95,7 @@ def _parse_recipe(text: str, where: str) -> dict[str, Any]:
         values = _yaml(text)
     except (yaml.YAMLError, ValueError) as error:  # PyYAML lets ValueErrors of dates through
         found = " ".join(str(error).split())
-        raise SoftpruneError(f"{where} as YAML", found, "mend that place; see docs/recipes.md") from error
+        raise SoftpruneError(f"{where} as YAML", found, "mend that place; see docs/usage.md") from error
     if not isinstance(values, dict):
         found = "nothing" if values is None else f"{type(values).__name__}: {values!r}"
         do = 'begin with "kind: xprompt" or another key: value line'

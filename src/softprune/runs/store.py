@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -230,8 +230,11 @@ class RunFolder:
         return self.is_complete or self._state.exists() or bool(self._info["cost"]["phases"])
 
     def discard(self) -> None:
-        """Removes everything that `open` made, so that a corrected command finds the folder free."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Removes the files that `open` made, and the folder if that leaves it empty."""
+        for name in ("recipe.yaml", "resolved.yaml", "run.json", "metrics.jsonl", LOCK):
+            (self.path / name).unlink(missing_ok=True)
+        with suppress(OSError):  # somebody else's files are in it
+            self.path.rmdir()
 
     def close(self) -> None:
         """Lets other processes work in the folder."""
@@ -305,8 +308,10 @@ def _make_folder(path: Path) -> None:
     except OSError as error:
         do = "choose another --out, or mend its permissions"
         raise SoftpruneError("a folder for the run that can be written", f"{path}: {error.strerror}", do) from error
-    # A process killed between its lock and its run.json leaves the lock: that folder is ours.
-    if names and not names & {"run.json", LOCK}:
+    # A process killed between its lock and its run.json leaves these and no more: that folder is ours.
+    begun = {LOCK, "recipe.yaml", "resolved.yaml"}
+    others = {name for name in names if not name.endswith(".tmp")}
+    if "run.json" not in names and not others <= begun:
         raise SoftpruneError(
             "a new folder, or the folder of a run",
             f"{path} holds {len(names)} other things, such as {min(names)}",

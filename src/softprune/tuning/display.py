@@ -114,7 +114,7 @@ class Trackers:
             raise SoftpruneError(
                 "installed trackers in tuning.trackers", f"{', '.join(missing)} not installed", "install them with pip"
             )
-        self._title = ""
+        self._title, self._count = "", 0
 
     def begin(self, title: str, steps: int, done: int) -> None:
         """Remember what is trained."""
@@ -124,11 +124,17 @@ class Trackers:
         """Steps are not tracked one by one."""
 
     def evaluated(self, points: Sequence[Point]) -> None:
-        """Log each candidate's evaluation."""
+        """Log each candidate's evaluation. Trackers want steps that grow, so evaluations are counted over the run."""
+        self._count += 1
         for point in points:
-            values = {"train_loss": point.train_loss, "select_loss": point.select_loss, "select": point.select}
+            values = {
+                "step": point.step,
+                "train_loss": point.train_loss,
+                "select_loss": point.select_loss,
+                "select": point.select,
+            }
             name = f"{self._title}/{point.candidate}"
-            self._accelerator.log({f"{name}/{k}": v for k, v in values.items()}, step=point.step)
+            self._accelerator.log({f"{name}/{k}": v for k, v in values.items()}, step=self._count)
 
     def end(self) -> None:
         """Trackers stay open for the next training."""

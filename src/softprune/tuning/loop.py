@@ -182,33 +182,35 @@ def train(
     begun = time.perf_counter() - progress.seconds
     losses: list[torch.Tensor] = []
     batches: list[tuple[int, ...]] = []
-    while progress.step < total and progress.active:
-        epoch, place = divmod(progress.step, steps_an_epoch)
-        if place == 0 or not batches:
-            batches = training_batches(feed.lengths, schedule.batch_size, schedule.seed, epoch)
-        loss_K = _step(trainable, optimiser, feed, batches[place], schedule.accumulate)
-        progress.step += 1
-        progress.examples += len(batches[place]) * trainable.candidates
-        losses.append(loss_K)
-        watch.step(progress.step, float(loss_K.mean()), len(batches[place]) * trainable.candidates)
-        if progress.step % interval and progress.step != total:
-            continue
-        mean_K = torch.stack(losses).mean(0).tolist()
-        losses = []
-        _check_finite(mean_K, progress, names, "training", "before")
-        found = evaluate()
-        # The last step may have ruined a prompt whose training losses were all finite.
-        _check_finite([evaluation.loss for evaluation in found], progress, names, "select", "at")
-        progress.seconds = time.perf_counter() - begun
-        now = (progress.step - 1) // steps_an_epoch + 1
-        points = _record(trainable, progress, best, found, mean_K, names, now, schedule)
-        _leave(trainable, optimiser, progress, schedule)
-        progress.seconds = time.perf_counter() - begun
-        # Curve first: a kill in between leaves lines that the next start trims, never a gap.
-        keeper.curve(points)
-        keeper.save(_state(trainable, optimiser, best), asdict(progress))
-        watch.evaluated(points)
-    watch.end()
+    try:
+        while progress.step < total and progress.active:
+            epoch, place = divmod(progress.step, steps_an_epoch)
+            if place == 0 or not batches:
+                batches = training_batches(feed.lengths, schedule.batch_size, schedule.seed, epoch)
+            loss_K = _step(trainable, optimiser, feed, batches[place], schedule.accumulate)
+            progress.step += 1
+            progress.examples += len(batches[place]) * trainable.candidates
+            losses.append(loss_K)
+            watch.step(progress.step, float(loss_K.mean()), len(batches[place]) * trainable.candidates)
+            if progress.step % interval and progress.step != total:
+                continue
+            mean_K = torch.stack(losses).mean(0).tolist()
+            losses = []
+            _check_finite(mean_K, progress, names, "training", "before")
+            found = evaluate()
+            # The last step may have ruined a prompt whose training losses were all finite.
+            _check_finite([evaluation.loss for evaluation in found], progress, names, "select", "at")
+            progress.seconds = time.perf_counter() - begun
+            now = (progress.step - 1) // steps_an_epoch + 1
+            points = _record(trainable, progress, best, found, mean_K, names, now, schedule)
+            _leave(trainable, optimiser, progress, schedule)
+            progress.seconds = time.perf_counter() - begun
+            # Curve first: a kill in between leaves lines that the next start trims, never a gap.
+            keeper.curve(points)
+            keeper.save(_state(trainable, optimiser, best), asdict(progress))
+            watch.evaluated(points)
+    finally:
+        watch.end()  # a display that is left open hides the cursor
     return Trained(
         tensors=best,
         best=tuple(Evaluation(b["score"], b["loss"]) for b in progress.best if b is not None),

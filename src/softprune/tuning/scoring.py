@@ -21,6 +21,7 @@ class Scoring:
         loss: `likelihood` or `rank`.
         score: `sum` or `mean` of an answer's token log-probabilities.
         rows: rows of one backbone call at most.
+        gradient_rows: the same where gradients are kept (importance); what a training step holds.
         match: `score` predicts by the scores, `generate` by comparing generated text with the answers.
         max_answer_length: tokens to generate at most.
     """
@@ -28,6 +29,7 @@ class Scoring:
     loss: str
     score: str
     rows: int = 256
+    gradient_rows: int = 64
     match: str = "score"
     max_answer_length: int = 8
 

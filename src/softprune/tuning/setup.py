@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +16,7 @@ from softprune.backbone.load import Described, resolve_device, resolve_dtype
 from softprune.errors import ManyErrors, SoftpruneError
 from softprune.recipe import Recipe
 from softprune.runs.store import RunFolder
-from softprune.tasks import Metric, Selection, Task, load_task, select_sets
+from softprune.tasks import Metric, Selection, Splits, Task, load_task, select_sets
 from softprune.tuning.loop import Watch
 from softprune.tuning.scoring import ScoredSet, Scoring
 from softprune.types import Example
@@ -105,22 +106,10 @@ def prepare(recipe: Recipe, run: RunFolder, watch: Watch) -> Workspace:
     Raises:
         ManyErrors: with every disagreement between recipe, data and backbone, before any weight is loaded.
     """
-    task = load_task(recipe.task.id)
-    splits = task.load(Path(recipe.task.data) if recipe.task.data else None)
-    sets = select_sets(
-        splits,
-        recipe.selection.protocol,
-        recipe.task.shots,
-        recipe.selection.fraction,
-        seed=recipe.seed,
-        limit_report=recipe.task.limit_report,
-    )
-    settings = recipe.backbone
-    described = describe(settings.name, settings.family, settings.revision, settings.trust_remote_code)
-    check(recipe, described)
+    task, splits, sets, described = _read_inputs(recipe)
     backbone = _load(recipe, run)
-    scoring = _scoring(recipe, task, backbone)
     group = int(run.pin("K", lambda: recipe.search.group or DEFAULT_GROUP))
+    scoring = _scoring(recipe, task, backbone, group)
     workspace = Workspace(
         recipe=recipe,
         run=run,
@@ -137,8 +126,38 @@ def prepare(recipe: Recipe, run: RunFolder, watch: Watch) -> Workspace:
     room = room_for_inputs(recipe, backbone, sets.train)
     shortened = [f"inputs are cut at {room} tokens: {described.name} reads {described.positions} with the prompt"]
     notes = [*described.notes, *splits.notes, *(shortened if room < recipe.task.max_length else [])]
+    _check_same_inputs(workspace, sets)
     _record(workspace, sets, splits.source, notes)
     return workspace
+
+
+def _read_inputs(recipe: Recipe) -> tuple[Task, Splits, Selection, Described]:
+    """The task's data and the backbone's configuration; what is wrong with either is told together."""
+    errors: list[SoftpruneError] = []
+    data = described = None
+    try:
+        task = load_task(recipe.task.id)
+        splits = task.load(Path(recipe.task.data) if recipe.task.data else None)
+        sets = select_sets(
+            splits,
+            recipe.selection.protocol,
+            recipe.task.shots,
+            recipe.selection.fraction,
+            seed=recipe.seed,
+            limit_report=recipe.task.limit_report,
+        )
+        data = (task, splits, sets)
+    except SoftpruneError as error:
+        errors.append(error)
+    settings = recipe.backbone
+    try:
+        described = describe(settings.name, settings.family, settings.revision, settings.trust_remote_code)
+        check(recipe, described)
+    except SoftpruneError as error:
+        errors += error.errors if isinstance(error, ManyErrors) else [error]
+    if data is None or described is None or errors:
+        raise errors[0] if len(errors) == 1 else ManyErrors("recipe for this data and backbone", errors)
+    return (*data, described)
 
 
 def check(recipe: Recipe, described: Described) -> None:
@@ -231,12 +250,13 @@ def _load(recipe: Recipe, run: RunFolder) -> Backbone:
     )
 
 
-def _scoring(recipe: Recipe, task: Task, backbone: Backbone) -> Scoring:
+def _scoring(recipe: Recipe, task: Task, backbone: Backbone, group: int) -> Scoring:
     score = recipe.task.score
     return Scoring(
         loss=backbone.check_loss(recipe.tuning.loss),
         score=task.definition.score if score == "auto" else score,
         rows=recipe.tuning.eval_rows,
+        gradient_rows=min(recipe.tuning.eval_rows, recipe.tuning.batch_size * group),
         match=recipe.task.match,
         max_answer_length=recipe.task.max_answer_length,
     )
@@ -248,6 +268,27 @@ def truncation(data: ScoredSet) -> dict[str, int]:
         "examples": sum(1 for e in data.encoded if e.cut),
         "tokens": sum(e.cut for e in data.encoded),
     }
+
+
+def _check_same_inputs(workspace: Workspace, sets: Selection) -> None:
+    """Hold a resumed run to the weights and examples that it was begun with.
+
+    Raises:
+        SoftpruneError: when either has changed since; stored pieces of work would be mixed with new ones.
+    """
+    examples = [(e.id, e.text, e.answers, e.gold) for part in (sets.train, sets.select, sets.report) for e in part]
+    now = {
+        "backbone": workspace.backbone.info.fingerprint,
+        "data": hashlib.sha256(repr(examples).encode()).hexdigest()[:16],
+    }
+    begun = workspace.run.pin("inputs", lambda: now)
+    changed = [name for name, value in now.items() if begun[name] != value]
+    if changed:
+        raise SoftpruneError(
+            f"the {' and '.join(changed)} that this run was begun with",
+            ", ".join(f"{name} {now[name]}, not {begun[name]}" for name in changed),
+            "bring them back, or start anew with another --out",
+        )
 
 
 def _record(workspace: Workspace, sets: Selection, source: str, notes: Sequence[str]) -> None:

@@ -92,7 +92,9 @@ def tune(workspace: Workspace) -> Fitted:
     """Prompt tuning: one unpruned prompt from its initial values."""
     recipe = workspace.recipe
     first = initial_prompt(recipe, workspace.backbone, workspace.task)
-    start = PromptState(first.vectors_PH, full_mask(recipe.prompt.tokens, recipe.prompt.pieces))
+    # Pieces matter to pruning only; a prompt that is only tuned needs no number that divides H.
+    pieces = recipe.prompt.pieces if recipe.kind == "xprompt" else 1
+    start = PromptState(first.vectors_PH, full_mask(recipe.prompt.tokens, pieces))
     _record_start(workspace, start, first.words, first.notes)
     with workspace.run.phase("tune"):
         (fitted,) = fit(workspace, [start], ["tuned"], work="tune", phase="tune", title="prompt tuning")

@@ -45,6 +45,12 @@ def initial_prompt(recipe: Recipe, backbone: Backbone, task: Task) -> Initial:
         return from_text(table, tokens, readable(backbone.tokenizer, tokens), sampled)
     if settings.init == "labels":
         answers = task.definition.answers
+        if any("{" in answer for answer in answers):
+            raise SoftpruneError(
+                "a task whose answers are the same for every example, to start from its class labels",
+                f"answers {', '.join(answers)} of {task.id}",
+                "choose another prompt.init",
+            )
         return from_labels(table, [(a, continuation_ids(backbone.tokenizer, a)) for a in answers], sampled)
     if settings.init == "file":
         if settings.file is None:

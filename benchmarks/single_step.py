@@ -33,8 +33,10 @@ RATE = 0.3
 class Tokens:
     """Stands for a tokenizer: the backbone asks it for a start of targets only."""
 
-    all_special_ids: tuple[int, ...] = (0, 1)
+    all_special_ids: tuple[int, ...] = (0, 1, 2)
     pad_token_id = 0
+    unk_token_id = 2
+    eos_token_id = 1
 
     def __call__(self, *_: str, **__: str) -> dict[str, list[int]]:
         """Ids of a target text."""

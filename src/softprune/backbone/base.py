@@ -24,8 +24,6 @@ from softprune.backbone.encode import Tokenising, encode
 from softprune.errors import SoftpruneError
 from softprune.types import Batch, Encoded, Example
 
-LOSSES = ("likelihood", "rank")
-
 
 @dataclass(frozen=True, slots=True)
 class BackboneInfo:

@@ -7,9 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from softprune.errors import SoftpruneError
 from softprune.types import Candidate
 
-STRATEGIES = ("grid", "sequential")
-OBJECTIVES = ("one_se", "best", "smallest_within")
-
 Train = Callable[[Sequence[tuple[float, float]]], list[Candidate]]
 """Makes candidates of (token ratio, piece ratio) pairs, ranks, rewinds and retrains them."""
 

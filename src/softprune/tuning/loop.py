@@ -204,7 +204,6 @@ def train(
             now = (progress.step - 1) // steps_an_epoch + 1
             points = _record(trainable, progress, best, found, mean_K, names, now, schedule)
             _leave(trainable, optimiser, progress, schedule)
-            progress.seconds = time.perf_counter() - begun
             # Curve first: a kill in between leaves lines that the next start trims, never a gap.
             keeper.curve(points)
             keeper.save(_state(trainable, optimiser, best), asdict(progress))

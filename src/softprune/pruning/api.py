@@ -24,6 +24,7 @@ from softprune.tuning.loop import Watch
 from softprune.tuning.setup import Workspace, prepare
 from softprune.tuning.stages import Fitted
 from softprune.tuning.stages import tune as tune_prompt
+from softprune.types import Mask
 
 Finish = Callable[[Path], object]
 
@@ -99,6 +100,7 @@ def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
         if recipe.kind == "tune":
             tuned = tune_prompt(workspace)
             _write_prompts(workspace, {"tuned": tuned})
+            _write_ticket(workspace, tuned)
             report_tuned(workspace, tuned)
         else:
             pruned = find_ticket(workspace)
@@ -106,7 +108,10 @@ def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
             with run.phase("ticket"):
                 _write_prompts(workspace, {"tuned": pruned.tuned, "control": rivals.control})
                 _write_importance(workspace, pruned)
-                _write_ticket(workspace, pruned)
+                winner = pruned.winner
+                assert winner.fitted is not None
+                _write_ticket(workspace, winner.fitted, winner.candidate.token_ratio, winner.candidate.piece_ratio)
+                _record_ticket(workspace, winner.mask)
             report_xprompt(workspace, pruned, rivals)
     _record_cost(workspace, before + time.perf_counter() - begun)
 
@@ -151,35 +156,43 @@ def _write_importance(workspace: Workspace, pruned: Pruned) -> None:
     )
 
 
-def _write_ticket(workspace: Workspace, pruned: Pruned) -> None:
-    trial, recipe, info = pruned.winner, workspace.recipe, workspace.backbone.info
-    assert trial.fitted is not None
-    mask, candidate = trial.mask, trial.candidate
+def _write_ticket(workspace: Workspace, fitted: Fitted, token_ratio: float = 0.0, piece_ratio: float = 0.0) -> None:
+    """What the run leaves for use elsewhere: the winner, or the tuned prompt where nothing was pruned."""
+    recipe, info, mask = workspace.recipe, workspace.backbone.info, fitted.state.mask
     ticket = Ticket(
-        trial.fitted.state,
+        fitted.state,
         TicketInfo(
             backbone=info.name,
+            revision=recipe.backbone.revision,
             family=info.family,
             fingerprint=info.fingerprint,
             task=workspace.task.id,
             task_version=str(workspace.task.version),
             removal=recipe.pruning.removal,
             score=workspace.scoring.score,
-            token_ratio=candidate.token_ratio,
-            piece_ratio=candidate.piece_ratio,
-            prompt_tokens=recipe.prompt.tokens,
-            pieces_per_token=recipe.prompt.pieces,
+            match=recipe.task.match,
+            max_answer_length=recipe.task.max_answer_length,
+            max_length=recipe.task.max_length,
+            token_ratio=token_ratio,
+            piece_ratio=piece_ratio,
+            prompt_tokens=mask.piece_PS.shape[0],
+            pieces_per_token=mask.piece_PS.shape[1],
             hidden=info.hidden,
             tokens=mask.tokens,
             pieces=mask.pieces,
             parameters=mask.parameters(info.hidden),
-            select=candidate.select,
+            select=fitted.evaluation.score,
         ),
+        workspace.task.definition,
     )
     workspace.run.write_tensors("ticket/ticket.safetensors", ticket.tensors(), {"schema": "1"})
     workspace.run.write_json("ticket/ticket.json", ticket.document())
-    whole = recipe.prompt.tokens * info.hidden
-    parameters = mask.parameters(info.hidden)
+
+
+def _record_ticket(workspace: Workspace, mask: Mask) -> None:
+    """The winner's size, in run.json."""
+    parameters = mask.parameters(workspace.backbone.info.hidden)
+    whole = mask.token_P.shape[0] * workspace.backbone.info.hidden
     workspace.run.record(
         ticket={
             "tokens": mask.tokens,

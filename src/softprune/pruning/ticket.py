@@ -1,4 +1,7 @@
-"""A winning ticket on disk: the surviving vectors with their original places, and what they were trained for."""
+"""A ticket on disk: the surviving vectors with their original places, and all that it takes to use them again.
+
+A prompt that was only tuned is a ticket too, with nothing pruned.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from softprune.errors import SoftpruneError
 from softprune.prompt.bank import read_one
+from softprune.tasks.schema import Definition
 from softprune.types import Mask, PromptState
 
 
@@ -21,10 +25,12 @@ class TicketInfo:
     """What a ticket must be used with, and what it is worth.
 
     Attributes:
-        backbone, family, fingerprint: of the frozen model that it was trained on.
+        backbone, revision, family, fingerprint: of the frozen model that it was trained on.
         task, task_version: what it was trained for.
         removal: `drop` or `zero`; how it must be read.
         score: `sum` or `mean`, how answers were scored.
+        match: `score` or `generate`, how answers were found; `max_answer_length`: of generated ones, in tokens.
+        max_length: inputs are cut here, in tokens.
         token_ratio, piece_ratio: what was pruned.
         prompt_tokens, pieces_per_token, hidden: P, S and H of the prompt it was cut from.
         tokens, pieces, parameters: what survives.
@@ -32,12 +38,16 @@ class TicketInfo:
     """
 
     backbone: str
+    revision: str | None
     family: str
     fingerprint: str
     task: str
     task_version: str
     removal: str
     score: str
+    match: str
+    max_answer_length: int
+    max_length: int
     token_ratio: float
     piece_ratio: float
     prompt_tokens: int
@@ -56,10 +66,12 @@ class Ticket:
     Attributes:
         state: vectors `[P, H]`, exactly zero where pruned, and the mask.
         info: what it belongs to.
+        definition: the task's, so that the ticket reads new rows as it read those of its training.
     """
 
     state: PromptState
     info: TicketInfo
+    definition: Definition
 
     def prompt(self) -> torch.Tensor:
         """What the backbone reads, `[Q, H]`."""
@@ -83,6 +95,7 @@ class Ticket:
             "kept_tokens": self.state.mask.token_P.nonzero()[:, 0].tolist(),
             "token_mask": self.state.mask.token_P.tolist(),
             "piece_mask": self.state.mask.piece_PS.tolist(),
+            "definition": self.definition.model_dump(mode="json"),
         }
 
     def save(self, folder: Path) -> None:
@@ -111,6 +124,7 @@ class Ticket:
             mask = Mask(tensors["token_P"], tensors["piece_PS"])
             vectors = torch.zeros(info.prompt_tokens, info.hidden)
             vectors[tensors["index_Q"]] = tensors["vectors_QH"].float()
+            definition = Definition.model_validate(document["definition"])
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise SoftpruneError(f"a readable ticket in {place}", str(error), "train it anew") from error
-        return cls(PromptState(vectors, mask), info)
+        return cls(PromptState(vectors, mask), info, definition)

@@ -171,25 +171,29 @@ class Backbone(ABC):
             torch.cat([mask_RN[:, :at], mask_RN.new_ones(rows, length), mask_RN[:, at:]], dim=1),
         )
 
-    def row_scores(self, prompts_RPH: torch.Tensor, batch: Batch, score: str) -> torch.Tensor:
-        """Answer scores `[R, A]`: `sum` of token log-probabilities, or their `mean` over the answer's tokens."""
-        sums_RA = self.answer_sums(prompts_RPH, batch)
-        if score == "sum":
-            return sums_RA
-        counts_BA = batch.answer_mask.sum(-1).clamp(min=1)
-        return sums_RA / tile(counts_BA, sums_RA.shape[0])
+    def scores_of(self, sums_RA: torch.Tensor, batch: Batch, score: str) -> torch.Tensor:
+        """Answer scores `[R, A]` of answer sums: themselves (`sum`), or their `mean` over the answer's tokens."""
+        return sums_RA if score == "sum" else per_token(sums_RA, batch)
 
-    def row_losses(self, prompts_RPH: torch.Tensor, batch: Batch, loss: str, score: str) -> torch.Tensor:
-        """Loss of each row, `[R]`.
+    def losses_of(self, sums_RA: torch.Tensor, batch: Batch, loss: str, score: str) -> torch.Tensor:
+        """Loss of each row, `[R]`, of answer sums.
 
         `likelihood`: minus the mean log-probability of the gold answer's tokens (equation 1). `rank`: cross-entropy
         of the gold answer over the A answer scores.
         """
-        rows = prompts_RPH.shape[0]
+        gold_R = tile(batch.gold, sums_RA.shape[0])
         if loss == "likelihood":
-            return -self.row_scores(prompts_RPH, gold_only(batch), "mean")[:, 0]
-        scores_RA = self.row_scores(prompts_RPH, batch, score)
-        return F.cross_entropy(scores_RA, tile(batch.gold, rows), reduction="none")
+            return -per_token(sums_RA, batch).gather(1, gold_R[:, None])[:, 0]
+        return F.cross_entropy(self.scores_of(sums_RA, batch, score), gold_R, reduction="none")
+
+    def row_scores(self, prompts_RPH: torch.Tensor, batch: Batch, score: str) -> torch.Tensor:
+        """Answer scores of each row, `[R, A]`; see `scores_of`."""
+        return self.scores_of(self.answer_sums(prompts_RPH, batch), batch, score)
+
+    def row_losses(self, prompts_RPH: torch.Tensor, batch: Batch, loss: str, score: str) -> torch.Tensor:
+        """Loss of each row, `[R]`; see `losses_of`. A likelihood reads the gold answers alone."""
+        read = gold_only(batch) if loss == "likelihood" else batch
+        return self.losses_of(self.answer_sums(prompts_RPH, read), read, loss, score)
 
     def losses(self, prompts_KPH: torch.Tensor, batch: Batch, loss: str, score: str) -> torch.Tensor:
         """Loss of every prompt on every example, `[K, B]`."""
@@ -200,8 +204,8 @@ class Backbone(ABC):
         rows_RA = self.row_scores(crossed(prompts_KPH, len(batch)), batch, score)
         return rows_RA.view(prompts_KPH.shape[0], len(batch), -1)
 
-    def generate(self, prompt_PH: torch.Tensor, batch: Batch, max_new_tokens: int) -> list[str]:
-        """Greedy continuation of each example as text.
+    def generate(self, prompts_BPH: torch.Tensor, batch: Batch, max_new_tokens: int) -> list[str]:
+        """Greedy continuation of each example as text, behind its own prompt (`[P, H]`: behind the same one).
 
         Raises:
             SoftpruneError: for families that don't generate.
@@ -219,6 +223,11 @@ class Backbone(ABC):
             SoftpruneError: for a loss that this family doesn't define.
         """
         return self.default_loss if loss == "auto" else loss
+
+
+def per_token(sums_RA: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Answer sums over their answers' tokens, `[R, A]`."""
+    return sums_RA / tile(batch.answer_mask.sum(-1).clamp(min=1), sums_RA.shape[0])
 
 
 def crossed(prompts_KPH: torch.Tensor, size: int) -> torch.Tensor:

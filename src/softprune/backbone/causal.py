@@ -47,10 +47,10 @@ class CausalBackbone(Backbone):
         logits_MV = answer_logits(self.model, predicted_MH)
         return scatter_sums(token_log_probs(logits_MV, ids_RAT[mask_RAT]), mask_RAT)
 
-    def generate(self, prompt_PH: torch.Tensor, batch: Batch, max_new_tokens: int) -> list[str]:
+    def generate(self, prompts_BPH: torch.Tensor, batch: Batch, max_new_tokens: int) -> list[str]:
         """Greedy continuation with transformers' own generation, rows padded on the left as it wants them."""
         with torch.no_grad():
-            prompts = prompt_PH.expand(len(batch), *prompt_PH.shape)
+            prompts = prompts_BPH.expand(len(batch), *prompts_BPH.shape[-2:])
             combined = self.combine(prompts, batch.input_ids, batch.input_mask)
             lengths = combined.mask_RL.sum(1, keepdim=True)
             width = combined.mask_RL.shape[1]

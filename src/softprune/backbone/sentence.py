@@ -58,9 +58,9 @@ class SentenceBackbone(Backbone):
         logits_RA = (cosine_RA / TEMPERATURE).masked_fill(~exists_RA, float("-inf"))
         return F.log_softmax(logits_RA, dim=-1)
 
-    def row_scores(self, prompts_RPH: torch.Tensor, batch: Batch, score: str) -> torch.Tensor:
+    def scores_of(self, sums_RA: torch.Tensor, batch: Batch, score: str) -> torch.Tensor:
         """Cosines have no tokens to average over: `sum` and `mean` are the same."""
-        return self.answer_sums(prompts_RPH, batch)
+        return sums_RA
 
     def check_loss(self, loss: str) -> str:
         """Only `rank` is defined: a cosine is no likelihood of tokens."""

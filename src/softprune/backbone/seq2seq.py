@@ -46,10 +46,10 @@ class Seq2SeqBackbone(Backbone):
         logits_MV = answer_logits(self.model, predicted[mask_RAT])
         return scatter_sums(token_log_probs(logits_MV, ids_RAT[mask_RAT]), mask_RAT)
 
-    def generate(self, prompt_PH: torch.Tensor, batch: Batch, max_new_tokens: int) -> list[str]:
+    def generate(self, prompts_BPH: torch.Tensor, batch: Batch, max_new_tokens: int) -> list[str]:
         """Greedy decoding with transformers' own generation."""
         with torch.no_grad():
-            prompts = prompt_PH.expand(len(batch), *prompt_PH.shape)
+            prompts = prompts_BPH.expand(len(batch), *prompts_BPH.shape[-2:])
             encoded = self.combine(prompts, batch.input_ids, batch.input_mask)
             memory = self.model.get_encoder()(
                 inputs_embeds=encoded.embeds_RLH, attention_mask=encoded.mask_RL

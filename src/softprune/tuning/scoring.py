@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 
 from softprune.backbone.base import Backbone, crossed
 from softprune.backbone.batching import scoring_batches
@@ -95,15 +94,10 @@ def _score_batch(
 ) -> tuple[list[list[float]], list[list[list[float]]]]:
     """Losses `[K, B]` and scores `[K, B, A]` from one forward: both are made of the same answer sums."""
     count, size = prompts_KQH.shape[0], len(batch)
-    sums = backbone.answer_sums(crossed(prompts_KQH, size), batch).double().view(count, size, -1)
-    tokens = batch.answer_mask.sum(-1).clamp(min=1)
-    scores = sums / tokens if scoring.score == "mean" and backbone.family != "sentence" else sums
-    gold = batch.gold.expand(count, -1)
-    if scoring.loss == "likelihood":
-        losses = -(sums / tokens).gather(2, gold[..., None])[..., 0]
-    else:
-        losses = F.cross_entropy(scores.flatten(0, 1), gold.flatten(), reduction="none").view(count, size)
-    return losses.tolist(), scores.tolist()
+    sums_RA = backbone.answer_sums(crossed(prompts_KQH, size), batch).double()
+    scores_RA = backbone.scores_of(sums_RA, batch, scoring.score)
+    losses_R = backbone.losses_of(sums_RA, batch, scoring.loss, scoring.score)
+    return losses_R.view(count, size).tolist(), scores_RA.view(count, size, -1).tolist()
 
 
 def _scores(row: list[tuple[float, list[float]]], data: ScoredSet, generated: tuple[int, ...] | None) -> Scores:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from softprune.errors import SoftpruneError
@@ -22,6 +23,40 @@ def examples_from(definition: Definition, source: Source, rows: Iterable[Located
     flat = ((row, located.where) for located in rows for row in _expanded(source, located))
     for index, (row, where) in enumerate(flat):
         yield _example(definition, source, row, where, index)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A row that waits for its answer.
+
+    Attributes:
+        row: as it stands in the source, a row reader's changes included.
+        where: its place, for complaints.
+        example: its template filled; `gold` is -1 where the row doesn't tell a label that the task knows.
+    """
+
+    row: Row
+    where: str
+    example: Example
+
+
+def asked_from(definition: Definition, source: Source, rows: Iterable[Located]) -> Iterator[Asked]:
+    """What a task asks about rows whose labels needn't be known.
+
+    Raises:
+        SoftpruneError: for a missing field, or a value that isn't text, with the row's place.
+    """
+    flat = ((row, located.where) for located in rows for row in _expanded(source, located))
+    for index, (row, where) in enumerate(flat):
+        texts = _texts(definition, source, row, where)
+        example = Example(
+            id=str(index),
+            index=index,
+            segments=fill(definition, texts),
+            answers=_answers(definition, texts),
+            gold=_told(definition, source, row, where),
+        )
+        yield Asked(row, where, example)
 
 
 def fill(definition: Definition, texts: Mapping[str, str]) -> tuple[Segment, ...]:
@@ -48,17 +83,35 @@ def fill(definition: Definition, texts: Mapping[str, str]) -> tuple[Segment, ...
 
 
 def _example(definition: Definition, source: Source, row: Row, where: str, index: int) -> Example:
-    values = {name: _value(definition, source, row, name, where) for name in needed_names(definition)}
-    texts = {name: _text(values[name], name, where) for name in definition.fields}
+    needed = needed_names(definition)
+    values = {name: _value(source, row, name, where, needed) for name in needed}
+    texts = _texts(definition, source, row, where)
     names = {name: label_key(value) for name, value in values.items()}
     return Example(
         id=definition.id_from.format_map(names) if definition.id_from else str(index),
         index=index,
         segments=fill(definition, texts),
-        answers=tuple(answer.format_map(texts) for answer in definition.answers),
+        answers=_answers(definition, texts),
         gold=_gold(definition, source, values[definition.gold], where),
         group=definition.group.format_map(names) if definition.group else None,
     )
+
+
+def _texts(definition: Definition, source: Source, row: Row, where: str) -> dict[str, str]:
+    fields = tuple(definition.fields)
+    return {name: _text(_value(source, row, name, where, fields), name, where) for name in fields}
+
+
+def _answers(definition: Definition, texts: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(answer.format_map(texts) for answer in definition.answers)
+
+
+def _told(definition: Definition, source: Source, row: Row, where: str) -> int:
+    """The gold answer if the row tells it, else -1."""
+    try:
+        return _gold(definition, source, _value(source, row, definition.gold, where, [definition.gold]), where)
+    except SoftpruneError:
+        return -1
 
 
 def _expanded(source: Source, located: Located) -> Iterator[Row]:
@@ -71,16 +124,15 @@ def _expanded(source: Source, located: Located) -> Iterator[Row]:
         raise _missing(error.args[0], located.row, located.where) from None
 
 
-def _value(definition: Definition, source: Source, row: Row, name: str, where: str) -> Any:
-    """The value of a name's column; dots lead into nested objects."""
+def _value(source: Source, row: Row, name: str, where: str, needed: Iterable[str]) -> Any:
+    """The value of a name's column, one of those that are needed; dots lead into nested objects."""
     column = source.columns.get(name, name)
     if column in row:
         return row[column]
     value: Any = row
     for key in column.split("."):
         if not isinstance(value, Mapping) or key not in value:
-            wanted = [source.columns.get(each, each) for each in needed_names(definition)]
-            raise _missing(column, row, where, wanted)
+            raise _missing(column, row, where, [source.columns.get(each, each) for each in needed])
         value = value[key]
     return value
 

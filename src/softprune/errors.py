@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 
@@ -24,7 +25,35 @@ class ManyErrors(SoftpruneError):
 
     def __init__(self, where: str, errors: Sequence[SoftpruneError]) -> None:
         self.errors = tuple(errors)
-        Exception.__init__(self, "\n\n".join([f"{len(errors)} mistakes in {where}", *map(str, errors)]))
+        count = f"{len(errors)} mistake{'s' * (len(errors) != 1)}"
+        Exception.__init__(self, "\n\n".join([f"{count} in {where}", *map(str, errors)]))
         self.expected = f"a valid {where}"
-        self.found = f"{len(errors)} mistakes"
+        self.found = count
         self.do = "mend each of them; see the messages"
+
+
+def of_the_machine(error: BaseException) -> SoftpruneError | None:
+    """What a full disk, missing rights or too little memory mean to a user; None for any other error.
+
+    Args:
+        error: as Python, torch or the system raised it.
+    """
+    if out_of_memory(error):
+        return SoftpruneError("enough memory", "out of memory", "choose a smaller model, or close other programs")
+    if not isinstance(error, OSError):
+        return None
+    place = error.filename or "the disk"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        found = f"no space left ({error.strerror}) at {place}"
+        return SoftpruneError("room on the disk", found, "free some space and run the same command again")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        do = "choose another folder, or mend its permissions"
+        return SoftpruneError("files and folders that may be read and written", f"{place}: {error.strerror}", do)
+    return None
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: Python's, torch's for a GPU, or that of torch's CPU allocator."""
+    # By name and by text: torch isn't imported for this, and its CPU allocator raises a plain RuntimeError.
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))

@@ -116,10 +116,10 @@ def test_a_head_of_random_numbers_is_refused(tiny_models: Callable[[str], Path])
 def test_broken_files_end_in_one_message(copy_of: Callable[[str], Path]) -> None:
     folder = copy_of("bert")
     (folder / "model.safetensors").write_bytes(b"not a model")
-    with pytest.raises(SoftpruneError, match="a local model folder"):
+    with pytest.raises(SoftpruneError, match="header too large\ndo:       copy or download the model again"):
         load_backbone(str(folder))
     (folder / "model.safetensors").unlink()
-    with pytest.raises(SoftpruneError, match="a local model folder"):
+    with pytest.raises(SoftpruneError, match=r"weights as safetensors in .*\nfound:    no weights"):
         load_backbone(str(folder))
     (folder / "config.json").write_text("{")
     with pytest.raises(SoftpruneError, match="a local model folder"):
@@ -241,7 +241,7 @@ def test_an_unknown_module_is_an_error(copy_of: Callable[[str], Path]) -> None:
     modules[2]["type"] = "sentence_transformers.models.LSTM"
     (folder / "modules.json").write_text(json.dumps(modules))
     with pytest.raises(SoftpruneError, match="LSTM"):
-        load_backbone(str(folder))
+        describe(str(folder))  # before any weight is read
 
 
 def test_an_encoder_in_a_folder_of_its_own(
@@ -255,7 +255,7 @@ def test_an_encoder_in_a_folder_of_its_own(
     modules = json.loads((folder / "modules.json").read_text())
     modules[0]["path"] = "0_Transformer"
     (folder / "modules.json").write_text(json.dumps(modules))
-    moved, whole = load_backbone(str(folder)), backbone_of("sentence")
+    moved, whole = load_backbone(str(folder), dtype="float32"), backbone_of("sentence")
     assert moved.info.fingerprint == whole.info.fingerprint
     prompts = whole.embeddings_VH()[None, 20:23]
     batch = whole.batch(whole.encode(EXAMPLES, 64, 16))
@@ -277,7 +277,7 @@ def test_a_sentence_model_from_the_hub_keeps_its_head(
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
     monkeypatch.setattr(transformers.utils.hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    there, here = load_backbone("someone/sentences"), backbone_of("sentence")
+    there, here = load_backbone("someone/sentences", dtype="float32"), backbone_of("sentence")
     assert there.family == "sentence"
     assert there.info.fingerprint == here.info.fingerprint
     prompts = here.embeddings_VH()[None, 20:23]

@@ -22,7 +22,7 @@ def test_version(softprune: Softprune) -> None:
 def test_usage_errors_end_with_code_2(softprune: Softprune, arguments: tuple[str, ...]) -> None:
     answer = softprune(*arguments)
     assert answer.code == 2
-    assert "Error: " in answer.err
+    assert answer.err.startswith("expected: a command of the form softprune")
 
 
 def test_runs_lists_what_was_measured(softprune: Softprune, tmp_path: Path) -> None:

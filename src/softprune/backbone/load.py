@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from softprune.errors import SoftpruneError
+from softprune.errors import SoftpruneError, out_of_memory
 from softprune.registry import Registry, unknown
 
 if TYPE_CHECKING:
@@ -80,13 +80,16 @@ def describe(
     """Read a backbone's configuration and find its family: `family`, else `modules.json`, else `architectures`.
 
     Raises:
-        SoftpruneError: when it can't be found or its family can't be told.
+        SoftpruneError: when it can't be found, its family can't be told, or it has no weights or sentence modules
+            that softprune reads.
     """
     from transformers import AutoConfig
 
+    from softprune.backbone.pooling import check_modules
+
     if family != "auto":
         FAMILIES.check(family)
-    source = _source(name)
+    source = find_source(name)
     try:
         modules = module_folder(source, revision)
         encoder = encoder_folder(modules) if modules is not None else ""
@@ -96,6 +99,9 @@ def describe(
     except (OSError, ValueError, KeyError) as error:
         raise _not_found(name, error) from error
     found, notes = _family(family, config, modules is not None)
+    if found == "sentence" and modules is not None:
+        check_modules(modules)
+    _check_weights(name, Path(source) / encoder)
     return Described(name, source, found, config, _hidden(config), _positions(config), notes, modules, encoder)
 
 
@@ -121,7 +127,6 @@ def load_backbone(
     Raises:
         SoftpruneError: when it can't be found, loaded, or is of no known family.
     """
-    import torch
     from safetensors import SafetensorError
 
     described = describe(name, family, revision, trust_remote_code)
@@ -133,15 +138,13 @@ def load_backbone(
         model, loaded = _model_class(described).from_pretrained(
             described.source, dtype=number, use_safetensors=True, output_loading_info=True, **options
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise _not_found(name, error) from error
-    _check_complete(described, loaded["missing_keys"])
-    try:
+        _check_complete(described, loaded["missing_keys"])
         return wrap(described, model.to(place), tokenizer)
-    except torch.OutOfMemoryError as error:
-        raise SoftpruneError(
-            f"room for {name} on {place}", "out of memory", "choose --device cpu or a smaller dtype"
-        ) from error
+    except (OSError, ValueError, KeyError, RuntimeError, MemoryError, SafetensorError) as error:
+        if out_of_memory(error):
+            do = "choose a smaller model, --dtype bfloat16, or --device cpu where there is more memory"
+            raise SoftpruneError(f"room for {name} on {place}", "out of memory", do) from error
+        raise _unreadable(described, error) from error
 
 
 def wrap(described: Described, model: Any, tokenizer: Any) -> Backbone:
@@ -265,7 +268,12 @@ def encoder_folder(modules: Path) -> str:
     return paths[0] if paths else ""
 
 
-def _source(name: str) -> str:
+def find_source(name: str) -> str:
+    """Where a backbone's files are: a local folder (of a bundled model too), or the hub name as it is. Asks no network.
+
+    Raises:
+        SoftpruneError: for a path without a model, and for a bundled model's name misspelt.
+    """
     if name in BUNDLED:
         return str(files("softprune.backbone") / "bundled" / name)
     path = Path(name)
@@ -282,13 +290,38 @@ def _source(name: str) -> str:
     return name
 
 
+def _check_weights(name: str, folder: Path) -> None:
+    """Refuse a local folder without safetensors before anything is read from it: pickled weights can run code."""
+    if not folder.is_dir() or any(folder.glob("*.safetensors")):
+        return
+    pickled = sorted(path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.ckpt")))
+    found = f"only {pickled[0]}, which is pickled and never loaded" if pickled else "no weights"
+    do = "save the model anew with save_pretrained, which writes safetensors" if pickled else "copy its weights there"
+    raise SoftpruneError(f"weights as safetensors in {name}", found, do)
+
+
+def _unreadable(described: Described, error: Exception) -> SoftpruneError:
+    """What a tokenizer or weights that don't load mean: a damaged copy, or a hub that can't be reached."""
+    if not Path(described.source).is_dir():
+        return _not_found(described.name, error)
+    return SoftpruneError(
+        f"a whole model in {described.name} (config.json, safetensors, tokenizer)",
+        _reason(error),
+        "copy or download the model again: a file of it is damaged or missing",
+    )
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
 def _not_found(name: str, error: Exception) -> SoftpruneError:
-    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
     near = unknown("backbone", name, BUNDLED)
     return SoftpruneError(
         "a bundled model, a local model folder, or a hub name that can be reached",
-        f'"{name}" ({reason})',
-        f"{near.do}; or check the path or name, and the network",
+        f'"{name}" ({_reason(error)})',
+        f"check the name and the network, or choose a bundled model ({near.do})",
     )
 
 

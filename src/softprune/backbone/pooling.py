@@ -76,14 +76,9 @@ def read_head(folder: Path) -> Head:
     """
     modes: tuple[str, ...] = ("mean",)
     layers: list[nn.Module] = []
+    check_modules(folder)
     for module in read_modules(folder):
-        kind = module["type"].rpartition(".")[2]
-        if kind not in SUPPORTED:
-            raise SoftpruneError(
-                f"sentence modules among {', '.join(SUPPORTED)}",
-                f"{module['type']} in modules.json",
-                "use another sentence model, or name its family (--family masked)",
-            )
+        kind = _kind(module)
         if kind == "Pooling":
             modes = _pooling_modes(folder / module["path"])
         elif kind == "Dense":
@@ -91,6 +86,27 @@ def read_head(folder: Path) -> Head:
         elif kind == "Normalize":
             layers.append(Normalise())
     return Head(modes, layers)
+
+
+def check_modules(folder: Path) -> None:
+    """Hold a sentence model's modules and pooling to what softprune computes; no weight is read.
+
+    Raises:
+        SoftpruneError: for a module or a way of pooling that softprune doesn't know.
+    """
+    for module in read_modules(folder):
+        if _kind(module) not in SUPPORTED:
+            raise SoftpruneError(
+                f"sentence modules among {', '.join(SUPPORTED)}",
+                f"{module['type']} in modules.json",
+                "use another sentence model, or name its family (--family masked)",
+            )
+        if _kind(module) == "Pooling":
+            _pooling_modes(folder / module["path"])
+
+
+def _kind(module: dict[str, str]) -> str:
+    return module["type"].rpartition(".")[2]
 
 
 def read_modules(folder: Path) -> list[dict[str, str]]:

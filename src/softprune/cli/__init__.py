@@ -3,16 +3,46 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
-from softprune.errors import SoftpruneError
+from softprune.errors import SoftpruneError, of_the_machine
 
 
 def main() -> None:
     """Runs the command that `sys.argv` names."""
+    import typer
+
     from softprune.cli.app import app
 
+    # Typer shows one of the errors for a wrong command line; what they all inherit from is its parent.
+    usage_error: Any = typer.BadParameter.__base__
     try:
-        app(prog_name="softprune")
+        code = app(prog_name="softprune", standalone_mode=False)
     except SoftpruneError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+        _leave(error)
+    except usage_error as error:
+        _leave(_usage(error))
+    except (OSError, MemoryError, RuntimeError) as error:
+        told = of_the_machine(error)
+        if told is None:
+            raise
+        _leave(told)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _leave(error: SoftpruneError | str) -> None:
+    print(error, file=sys.stderr)
+    sys.exit(2)
+
+
+def _usage(error: Any) -> SoftpruneError | str:
+    """A command line that doesn't parse, in softprune's words; the help text where a command stands alone."""
+    message = " ".join(error.format_message().split())
+    if message.startswith("Usage:"):
+        return str(error.format_message())
+    path = error.ctx.command_path if error.ctx else "softprune COMMAND"
+    form = error.ctx.get_usage().removeprefix("Usage: ") if error.ctx else f"{path} [OPTIONS]"
+    near = getattr(error, "possibilities", None)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    found = error.message if near else message
+    return SoftpruneError(f"a command of the form {form}", found, f"{hint}see {path} --help")

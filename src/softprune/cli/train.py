@@ -97,10 +97,11 @@ def from_flags(kind: str) -> Callable[..., None]:
 
 def launch(recipe_name: str | None, overrides: Sequence[str], out: Path | None) -> None:
     """Resolves the recipe, runs it, and shows what came of it."""
+    names = _names()
     if recipe_name is None:
-        recipe, text = resolve(overrides, where="the flags"), "# no recipe file: flags alone\n"
+        recipe, text = resolve(overrides, where="the flags", names=names), "# no recipe file: flags alone\n"
     else:
-        recipe, text = load_recipe(recipe_name, overrides), recipe_text(recipe_name)
+        recipe, text = load_recipe(recipe_name, overrides, names=names), recipe_text(recipe_name)
     comments = "".join(f"# given on the command line: {override}\n" for override in overrides)
     folder = out or default_out(recipe)
     try:
@@ -108,6 +109,14 @@ def launch(recipe_name: str | None, overrides: Sequence[str], out: Path | None) 
     except KeyboardInterrupt:
         typer.echo(f"stopped; {folder} keeps what is done: run the same command to continue", err=True)
         raise typer.Exit(130) from None
+
+
+def _names() -> dict[str, Callable[[str], object]]:
+    """What looks up the names in a recipe; whatever needs no network is told with the recipe's other mistakes."""
+    from softprune.backbone.load import find_source
+    from softprune.tasks import load_task
+
+    return {"backbone.name": find_source, "task.id": load_task}
 
 
 def default_out(recipe: Recipe) -> Path:

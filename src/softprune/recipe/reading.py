@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import yaml
 from pydantic import ValidationError
@@ -15,6 +15,9 @@ from pydantic_core import ErrorDetails
 from softprune.errors import ManyErrors, SoftpruneError
 from softprune.recipe.keys import Recipe, flat_fields
 from softprune.registry import unknown
+
+Names: TypeAlias = Mapping[str, Callable[[str], object]]
+"""By recipe key, what looks up the name that stands there; it raises a SoftpruneError for an unknown one."""
 
 _SHIPPED: Final = Path(__file__).parents[1] / "recipes"
 
@@ -41,18 +44,30 @@ def recipe_text(path_or_name: str | Path) -> str:
         raise SoftpruneError("a recipe file that can be read", f"{path}: {found}", "check its path") from error
 
 
-def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """A recipe from a shipped name or a file, changed by `key.sub=value` overrides.
+def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = (), *, names: Names | None = None) -> Recipe:
+    """A recipe from a shipped name or a file, changed by `key.sub=value` overrides; `names` as in `resolve`.
 
     Raises:
         SoftpruneError: with every mistake in it (`ManyErrors` when there is more than one).
     """
     where = f"recipe {path_or_name}"
-    return resolve(overrides, _parse_recipe(recipe_text(path_or_name), where), where)
+    return resolve(overrides, _parse_recipe(recipe_text(path_or_name), where), where, names=names)
 
 
-def resolve(overrides: Sequence[str] = (), base: Mapping[str, Any] | None = None, where: str = "recipe") -> Recipe:
+def resolve(
+    overrides: Sequence[str] = (),
+    base: Mapping[str, Any] | None = None,
+    where: str = "recipe",
+    *,
+    names: Names | None = None,
+) -> Recipe:
     """The recipe of a mapping (nothing: all defaults) and `key.sub=value` overrides, the last one winning.
+
+    Args:
+        overrides: what changes the mapping.
+        base: the mapping.
+        where: what a message calls it.
+        names: lookups of names in other rooms, whose errors are told with the rest; the command line gives them.
 
     Raises:
         SoftpruneError: with every mistake in it (`ManyErrors` when there is more than one).
@@ -64,9 +79,25 @@ def resolve(overrides: Sequence[str] = (), base: Mapping[str, Any] | None = None
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
         errors += [_told(details) for details in error.errors(include_url=False)]
+    errors += _unknown_names(values, names or {})
     if recipe is None or errors:
         raise errors[0] if len(errors) == 1 else ManyErrors(where, errors)
     return recipe
+
+
+def _unknown_names(values: Mapping[str, Any], names: Names) -> list[SoftpruneError]:
+    """What the lookups say of the names given; a key without a name has its default, or is told elsewhere."""
+    errors: list[SoftpruneError] = []
+    for key, look_up in names.items():
+        name: Any = values
+        for part in key.split("."):
+            name = name.get(part) if isinstance(name, Mapping) else None
+        try:
+            if isinstance(name, str) and name:
+                look_up(name)
+        except SoftpruneError as error:
+            errors += error.errors if isinstance(error, ManyErrors) else [error]
+    return errors
 
 
 class _Loader(yaml.SafeLoader):

@@ -194,8 +194,8 @@ def test_a_key_of_another_section_is_found() -> None:
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["prompt.init=text"], "prompt.text: a value where init is text\nfound:    nothing"),
-        (["prompt.init=file"], "prompt.file: a value where init is file"),
+        (["prompt.init=file"], "prompt.file: a value where init is file\nfound:    nothing"),
+        (["prompt.init=labels", "prompt.text=a"], "prompt.text: no value where init is labels"),
         (["prompt.text=a"], "prompt.text: no value where init is vocabulary\nfound:    'a'"),
         (
             ["selection.objective=smallest_within"],
@@ -216,6 +216,22 @@ def test_keys_that_go_together_are_accepted() -> None:
         "selection.within=0.01",
     ]
     assert resolve(overrides).selection.within == 0.01
+
+
+def test_a_text_to_start_from_may_be_the_tasks() -> None:
+    assert resolve(["prompt.init=text"]).prompt.text is None
+
+
+def test_the_prompt_file_gives_the_number_of_tokens_unless_told_otherwise() -> None:
+    file = ["prompt.init=file", "prompt.file=mine.npy"]
+    recipe = resolve(file)
+    assert recipe.prompt.tokens_of_file
+    assert "tokens" not in recipe.resolved()["prompt"]
+    assert resolve(base=yaml.safe_load(recipe.dump())).prompt.tokens_of_file  # a recipe survives its dump
+    told = resolve([*file, "prompt.tokens=20"])
+    assert not told.prompt.tokens_of_file
+    assert told.resolved()["prompt"]["tokens"] == 20
+    assert not resolve().prompt.tokens_of_file
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
-"""Prompts on disk: softprune's safetensors files, and `.npy` arrays such as T5X prompt tuning writes."""
+"""Prompts on disk: safetensors files, peft adapters, and `.npy` arrays such as T5X prompt tuning writes."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,54 +11,122 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from softprune.errors import SoftpruneError
+from softprune.prompt.peft import CONFIG, WEIGHTS, Adapter, read_adapter
+from softprune.runs.atomic import tensor_bytes
 
 # Where a prompt's vectors are in files of different makers, first found first taken.
 _KEYS = ("vectors_PH", "prompt_embeddings")
+# Formats that run code when they are read, or may.
+_PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+
+
+@dataclass(frozen=True, slots=True)
+class SavedPrompt:
+    """A prompt as a file holds it.
+
+    Attributes:
+        vectors_PH: `[P, H]` float32.
+        kind: what the file is, in words.
+        metadata: what the file says of itself.
+        notes: what of it was left out.
+    """
+
+    vectors_PH: torch.Tensor
+    kind: str
+    metadata: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
 
 def load_vectors(path: Path) -> torch.Tensor:
-    """A prompt `[P, H]` from a `.safetensors` or `.npy` file, float32. Nothing is unpickled.
+    """The vectors `[P, H]` of `read_prompt`."""
+    return read_prompt(path).vectors_PH
 
-    A peft adapter (`adapter_model.safetensors` beside its `adapter_config.json`) may hold a second prompt for the
-    decoder; its first `num_virtual_tokens` rows are the encoder's.
+
+def read_prompt(path: Path) -> SavedPrompt:
+    """A prompt from a `.safetensors` or `.npy` file, or a folder with a peft adapter. Nothing is unpickled.
+
+    A peft adapter may hold a second prompt for the decoder; its first `num_virtual_tokens` rows are the encoder's.
 
     Raises:
-        SoftpruneError: when the file is missing, unreadable, or holds no prompt.
+        SoftpruneError: when it is missing, unreadable, pickled, or no prompt.
     """
-    if not path.is_file():
-        raise SoftpruneError("a prompt file (.safetensors or .npy)", f"no file {path}", "check prompt.file")
+    file = _file_in(path) if path.is_dir() else path
+    if not file.is_file():
+        raise SoftpruneError(
+            "a prompt file (.safetensors or .npy) or a peft adapter's folder", f"no file {file}", "check its path"
+        )
+    if file.suffix in _PICKLED:
+        raise _pickled(file)
     try:
-        vectors = _array(path) if path.suffix == ".npy" else _tensor(path)
-    except (OSError, ValueError, TypeError, EOFError, SafetensorError) as error:
-        raise SoftpruneError("a readable prompt file", f"{path}: {error}", "save it anew") from error
-    if vectors.dim() != 2 or 0 in vectors.shape:
-        raise SoftpruneError("a prompt of shape [P, H]", f"{list(vectors.shape)} in {path}", "check prompt.file")
-    return vectors
+        saved = _array(file) if file.suffix == ".npy" else _tensor(file)
+    except (OSError, ValueError, TypeError, EOFError, MemoryError, OverflowError, SafetensorError) as error:
+        raise SoftpruneError("a readable prompt file", f"{file}: {error}", "save it anew") from error
+    if saved.vectors_PH.dim() != 2 or 0 in saved.vectors_PH.shape:
+        raise SoftpruneError(
+            "a prompt of shape [P, H]", f"{list(saved.vectors_PH.shape)} in {file}", "choose another file"
+        )
+    return saved
 
 
-def _array(path: Path) -> torch.Tensor:
-    with path.open("rb") as file:
-        return torch.from_numpy(np.lib.format.read_array(file, allow_pickle=False).astype(np.float32))
+def prompt_bytes(vectors_PH: torch.Tensor, metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file with `prompt_embeddings` `[P, H]` in float32, as `read_prompt` and peft read it."""
+    return tensor_bytes({"prompt_embeddings": vectors_PH.float()}, metadata)
 
 
-def _tensor(path: Path) -> torch.Tensor:
-    with safe_open(path, framework="pt") as file:
-        names = list(file.keys())
-        for key in _KEYS:
-            if key in names:
-                vectors: torch.Tensor = file.get_tensor(key).float()
-                return vectors[: _virtual_tokens(path)] if key == "prompt_embeddings" else vectors
-    raise SoftpruneError(
-        f"a tensor named {' or '.join(_KEYS)}",
-        f"{', '.join(names) or 'nothing'} in {path}",
-        "check prompt.file",
+def _file_in(folder: Path) -> Path:
+    """The weights of a peft adapter's folder."""
+    if not (folder / CONFIG).is_file():
+        raise SoftpruneError(
+            "a prompt file, or a folder with a peft adapter", f"no {CONFIG} in {folder}", "check its path"
+        )
+    read_adapter(folder / CONFIG)  # an adapter of another type is told as that, whatever its weights are in
+    pickled = folder / "adapter_model.bin"
+    if not (folder / WEIGHTS).is_file() and pickled.is_file():
+        raise _pickled(pickled)
+    return folder / WEIGHTS
+
+
+def _pickled(path: Path) -> SoftpruneError:
+    return SoftpruneError(
+        "a prompt in a format that can't run code (.safetensors, .npy)",
+        f"{path}, which is pickled; softprune never loads such files",
+        "save it as safetensors where you trust it (peft: save_pretrained(folder, safe_serialization=True))",
     )
 
 
-def _virtual_tokens(path: Path) -> int | None:
-    """Tokens of a peft prompt, None where no adapter_config.json says."""
-    config = path.with_name("adapter_config.json")
-    if not config.is_file():
-        return None
-    tokens = json.loads(config.read_text(encoding="utf-8")).get("num_virtual_tokens")
-    return int(tokens) if tokens else None
+def _array(path: Path) -> SavedPrompt:
+    with path.open("rb") as file:
+        array = np.lib.format.read_array(file, allow_pickle=False)
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"an array of {array.dtype}, not of numbers")
+    return SavedPrompt(torch.from_numpy(array.astype(np.float32)), "array (.npy)", {})
+
+
+def _tensor(path: Path) -> SavedPrompt:
+    with safe_open(path, framework="pt") as file:
+        names, metadata = list(file.keys()), dict(file.metadata() or {})
+        key = next((key for key in _KEYS if key in names), None)
+        if key is None:
+            raise SoftpruneError(
+                f"a tensor named {' or '.join(_KEYS)}", f"{', '.join(names) or 'nothing'} in {path}", "check its path"
+            )
+        vectors: torch.Tensor = file.get_tensor(key).float()
+    config = path.with_name(CONFIG)
+    if key != "prompt_embeddings" or not config.is_file():
+        return SavedPrompt(vectors, "prompt (safetensors)", metadata)
+    return _of_adapter(vectors, read_adapter(config), path)
+
+
+def _of_adapter(vectors: torch.Tensor, adapter: Adapter, path: Path) -> SavedPrompt:
+    """The prompt that stands before the encoder's (or the only) input."""
+    rows, tokens = vectors.shape[0], adapter.tokens
+    if rows not in (tokens, 2 * tokens):
+        raise SoftpruneError(
+            f"{tokens} or {2 * tokens} rows in a peft prompt of {tokens} virtual tokens",
+            f"{rows} in {path}",
+            "save the adapter anew",
+        )
+    notes: tuple[str, ...] = ()
+    if rows > tokens:
+        notes = (f"the first {tokens} of {rows} rows were taken: the others are a prompt for the decoder",)
+    return SavedPrompt(vectors[:tokens], "peft adapter", {"backbone": adapter.backbone}, notes)

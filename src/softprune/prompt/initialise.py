@@ -111,13 +111,12 @@ def from_labels(embeddings_VH: torch.Tensor, labels: Sequence[tuple[str, Sequenc
     return Initial(vectors, (*(text for text, _ in labels[:taken]), *filler.words[taken:]), notes)
 
 
-def from_prompt(source_QH: torch.Tensor, filler: Initial, name: str) -> Initial:
-    """Another prompt's vectors, cut or filled to P.
+def check_fits(source_QH: torch.Tensor, hidden: int, name: str) -> None:
+    """Hold a prompt to a backbone's embedding size, and its numbers to finite ones.
 
     Raises:
-        SoftpruneError: when it was made for another embedding size.
+        SoftpruneError: when it was made for another size, or holds NaN or infinity.
     """
-    tokens, hidden = filler.vectors_PH.shape
     if source_QH.dim() != 2 or source_QH.shape[1] != hidden:
         raise SoftpruneError(
             f"a prompt [P, {hidden}] for this backbone",
@@ -126,6 +125,16 @@ def from_prompt(source_QH: torch.Tensor, filler: Initial, name: str) -> Initial:
         )
     if not torch.isfinite(source_QH).all():
         raise SoftpruneError("finite numbers in a prompt", f"NaN or infinity in {name}", "choose another")
+
+
+def from_prompt(source_QH: torch.Tensor, filler: Initial, name: str) -> Initial:
+    """Another prompt's vectors, cut or filled to P.
+
+    Raises:
+        SoftpruneError: when it was made for another embedding size.
+    """
+    tokens, hidden = filler.vectors_PH.shape
+    check_fits(source_QH, hidden, name)
     taken = min(tokens, source_QH.shape[0])
     vectors = filler.vectors_PH.clone()
     vectors[:taken] = source_QH[:taken].to(vectors)

@@ -24,6 +24,7 @@ from softprune.tuning.loop import Watch
 from softprune.tuning.setup import Workspace, prepare
 from softprune.tuning.stages import Fitted
 from softprune.tuning.stages import tune as tune_prompt
+from softprune.tuning.start import settled
 from softprune.types import Mask
 
 Finish = Callable[[Path], object]
@@ -52,6 +53,7 @@ def execute(
         SoftpruneError: for anything that a user can mend. The run is marked failed and can be taken up again; one that
             failed before its first piece of work leaves nothing.
     """
+    recipe = settled(recipe)
     run = RunFolder.open(out, recipe_text=recipe_text, resolved=recipe.resolved(), kind=recipe.kind, command=command)
     try:
         if run.is_complete:

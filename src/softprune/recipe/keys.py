@@ -82,9 +82,14 @@ Ratios: TypeAlias = Annotated[tuple[float, ...], BeforeValidator(_ratios)]
 Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_names)]
 
 
-def _hold_together(value: object, info: ValidationInfo, key: str, choice: str) -> None:
-    """Holds `value` to be given exactly when `key` is `choice`; a mistake in `key` is told elsewhere."""
+def _hold_together(value: object, info: ValidationInfo, key: str, choice: str, needed: bool = True) -> None:
+    """Holds `value` to be given only when `key` is `choice`, and then always if it is needed.
+
+    A mistake in `key` is told elsewhere.
+    """
     if key not in info.data or (info.data[key] == choice) == (value is not None):
+        return
+    if value is None and not needed:
         return
     context = {"needs": "a value" if value is None else "no value", "key": key, "given": info.data[key]}
     raise PydanticCustomError("only_with", "{needs} where {key} is {given}", context)
@@ -128,22 +133,29 @@ class Task(_Section):
 class Prompt(_Section):
     """The prompt and its first values."""
 
-    tokens: int = _key(20, "prompt tokens, P", ge=1)
+    tokens: int = _key(20, "prompt tokens, P; where it isn't given, init: file takes as many as the file holds", ge=1)
     pieces: int = _key(16, "pieces of a token, S; must divide the backbone's embedding size", ge=1)
     init: Literal["vocabulary", "uniform", "text", "labels", "file"] = _key(
         "vocabulary",
         "first values: embeddings of sampled vocabulary entries, uniform numbers, embeddings of a text or "
         "of the answers, or a saved prompt",
     )
-    text: str | None = _key(None, "the text of init: text")
-    file: str | None = _key(None, "the saved prompt of init: file")
+    text: str | None = _key(None, "the text of init: text; none is the task's instruction")
+    file: str | None = _key(
+        None, "the saved prompt of init: file: a .safetensors or .npy file, or the folder of a peft adapter"
+    )
     uniform_range: float = _key(0.5, "init: uniform draws from minus to plus this number", gt=0)
 
     @field_validator("text", "file")
     @classmethod
     def _goes_with_init(cls, value: str | None, info: ValidationInfo) -> str | None:
-        _hold_together(value, info, "init", str(info.field_name))
+        _hold_together(value, info, "init", str(info.field_name), needed=info.field_name == "file")
         return value
+
+    @property
+    def tokens_of_file(self) -> bool:
+        """Whether P follows the prompt file, since nobody asked for another."""
+        return self.init == "file" and "tokens" not in self.model_fields_set
 
 
 class Tuning(_Section):
@@ -248,8 +260,9 @@ class Recipe(_Section):
     executor: Literal["in-process"] = _key("in-process", "what runs the pieces of work")
 
     def resolved(self) -> dict[str, Any]:
-        """Every key with its value, as JSON and YAML hold it."""
-        return self.model_dump(mode="json", by_alias=True)
+        """Every key with its value, as JSON and YAML hold it; without a P that is yet to be read from a file."""
+        unread = {"prompt": {"tokens"}} if self.prompt.tokens_of_file else None
+        return self.model_dump(mode="json", by_alias=True, exclude=unread)
 
     def dump(self) -> str:
         """Every key with its value, as YAML that loads to the same recipe."""

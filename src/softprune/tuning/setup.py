@@ -19,6 +19,7 @@ from softprune.runs.store import RunFolder
 from softprune.tasks import Metric, Selection, Splits, Task, load_task, select_sets
 from softprune.tuning.loop import Watch
 from softprune.tuning.scoring import ScoredSet, Scoring
+from softprune.tuning.start import file_mistakes
 from softprune.types import Example
 
 # Positions that a prompt must leave to input and answer.
@@ -197,6 +198,7 @@ def check(recipe: Recipe, described: Described) -> None:
                 "ask for fewer prompt tokens",
             )
         )
+    errors += file_mistakes(recipe, described.hidden)
     if len(errors) == 1:
         raise errors[0]
     if errors:
@@ -209,19 +211,34 @@ def learning_rate(recipe: Recipe, backbone: Backbone) -> float:
 
 
 def room_for_inputs(recipe: Recipe, backbone: Backbone, examples: Sequence[Example]) -> int:
-    """Input tokens at most: the recipe's, or what the model's positions leave beside prompt and answers.
+    """Input tokens at most, by the recipe and what the model's positions leave."""
+    generated = recipe.task.max_answer_length if recipe.task.match == "generate" else 0
+    return room_for(backbone, examples, recipe.prompt.tokens, recipe.task.max_length, generated)
+
+
+def room_for(
+    backbone: Backbone, examples: Sequence[Example], prompt_tokens: int, max_length: int, generated: int = 0
+) -> int:
+    """Input tokens at most: `max_length`, or what the model's positions leave beside prompt and answers.
 
     The answers of sequence-to-sequence and sentence models are read elsewhere and take no room.
+
+    Args:
+        backbone: the model.
+        examples: whose answers must fit.
+        prompt_tokens: P.
+        max_length: the limit that was asked for.
+        generated: tokens that may be generated.
     """
     positions = backbone.info.positions
     if positions is None:
-        return recipe.task.max_length
+        return max_length
     longest = 0
     if backbone.family in ("causal", "masked"):
         how = backbone.tokenising()
-        longest = max(len(how.answer_ids(a)) for a in {a for example in examples for a in example.answers})
-        longest = max(longest, recipe.task.max_answer_length if recipe.task.match == "generate" else 0)
-    return min(recipe.task.max_length, positions - recipe.prompt.tokens - longest)
+        answers = {answer for example in examples for answer in example.answers}
+        longest = max([generated, *(len(how.answer_ids(answer)) for answer in answers)])
+    return min(max_length, positions - prompt_tokens - longest)
 
 
 def encoded(recipe: Recipe, backbone: Backbone, examples: Sequence[Example]) -> ScoredSet:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from softprune.backbone.base import Backbone
 from softprune.backbone.encode import continuation_ids
 from softprune.errors import SoftpruneError
-from softprune.prompt.exchange import load_vectors
+from softprune.prompt.exchange import load_vectors, read_prompt
 from softprune.prompt.initialise import (
     Initial,
+    check_fits,
     from_labels,
     from_prompt,
     from_text,
@@ -29,7 +31,7 @@ def initial_prompt(recipe: Recipe, backbone: Backbone, task: Task) -> Initial:
     """The first values of the prompt, in the place of `prompt.init`.
 
     Raises:
-        SoftpruneError: when a text or file is needed and missing, or a prompt doesn't fit.
+        SoftpruneError: when the prompt file can't be read or doesn't fit, or the answers are no class labels.
     """
     settings = recipe.prompt
     table = backbone.embeddings_VH().cpu()
@@ -38,10 +40,7 @@ def initial_prompt(recipe: Recipe, backbone: Backbone, task: Task) -> Initial:
     ids, words = common_words(backbone.tokenizer, table.shape[0])
     sampled = from_vocabulary(table, ids, settings.tokens, recipe.seed, words)
     if settings.init == "text":
-        text = settings.text or task.definition.instruction
-        if not text:
-            raise SoftpruneError("a text to start from", "none", "set prompt.text")
-        tokens = continuation_ids(backbone.tokenizer, text)
+        tokens = continuation_ids(backbone.tokenizer, settings.text or task.definition.instruction)
         return from_text(table, tokens, readable(backbone.tokenizer, tokens), sampled)
     if settings.init == "labels":
         answers = task.definition.answers
@@ -52,12 +51,37 @@ def initial_prompt(recipe: Recipe, backbone: Backbone, task: Task) -> Initial:
                 "choose another prompt.init",
             )
         return from_labels(table, [(a, continuation_ids(backbone.tokenizer, a)) for a in answers], sampled)
-    if settings.init == "file":
-        if settings.file is None:
-            raise SoftpruneError("a prompt file to start from", "none", "set prompt.file")
-        path = Path(settings.file)
-        return from_prompt(load_vectors(path), sampled, path.name)
+    if settings.file is not None:
+        saved, path = read_prompt(Path(settings.file)), Path(settings.file)
+        first = from_prompt(saved.vectors_PH, sampled, path.name)
+        return replace(first, notes=(*(f"{path.name}: {note}" for note in saved.notes), *first.notes))
     return sampled
+
+
+def settled(recipe: Recipe) -> Recipe:
+    """The recipe with P as the prompt file has it, where nobody asked for another.
+
+    A file that can't be read is left for `file_mistakes`, which tells it together with the recipe's other mistakes.
+    """
+    if not recipe.prompt.tokens_of_file or recipe.prompt.file is None:
+        return recipe
+    try:
+        tokens = load_vectors(Path(recipe.prompt.file)).shape[0]
+    except SoftpruneError:
+        return recipe
+    return recipe.model_copy(update={"prompt": recipe.prompt.model_copy(update={"tokens": tokens})})
+
+
+def file_mistakes(recipe: Recipe, hidden: int) -> list[SoftpruneError]:
+    """What keeps the prompt file from starting a prompt of embedding size `hidden`."""
+    if recipe.prompt.file is None:
+        return []
+    path = Path(recipe.prompt.file)
+    try:
+        check_fits(load_vectors(path), hidden, path.name)
+    except SoftpruneError as error:
+        return [error]
+    return []
 
 
 def common_words(tokenizer: Any, size: int) -> tuple[list[int], list[str]]:

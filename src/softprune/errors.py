@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 
 class SoftpruneError(Exception):
@@ -30,6 +31,15 @@ class ManyErrors(SoftpruneError):
         self.expected = f"a valid {where}"
         self.found = count
         self.do = "mend each of them; see the messages"
+
+
+@contextmanager
+def gathered(errors: list[SoftpruneError]) -> Iterator[None]:
+    """Puts a mistake (or several) that the block raises into `errors`, so that others are found beside it."""
+    try:
+        yield
+    except SoftpruneError as error:
+        errors += error.errors if isinstance(error, ManyErrors) else [error]
 
 
 def of_the_machine(error: BaseException) -> SoftpruneError | None:

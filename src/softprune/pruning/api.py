@@ -6,13 +6,14 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 
-from softprune.errors import SoftpruneError
+from softprune.errors import SoftpruneError, of_the_machine, out_of_memory
 from softprune.pruning.comparison import report_tuned, report_xprompt, train_rivals
 from softprune.pruning.ticket import Ticket, TicketInfo
 from softprune.pruning.xprompt import Pruned
@@ -21,13 +22,16 @@ from softprune.recipe import Recipe
 from softprune.runs.store import RunFolder
 from softprune.tuning.display import Display, Silence, Together, Trackers
 from softprune.tuning.loop import Watch
-from softprune.tuning.setup import Workspace, prepare
+from softprune.tuning.setup import DEFAULT_GROUP, Workspace, prepare
 from softprune.tuning.stages import Fitted
 from softprune.tuning.stages import tune as tune_prompt
 from softprune.tuning.start import settled
 from softprune.types import Mask
 
 Finish = Callable[[Path], object]
+
+# Only memory and time hang on these: a run may go on with other values of them.
+MEMORY_KEYS = ("search.group", "tuning.eval_rows", "tuning.accumulate")
 
 
 def execute(
@@ -54,26 +58,29 @@ def execute(
             failed before its first piece of work leaves nothing.
     """
     recipe = settled(recipe)
-    run = RunFolder.open(out, recipe_text=recipe_text, resolved=recipe.resolved(), kind=recipe.kind, command=command)
+    run = RunFolder.open(
+        out,
+        recipe_text=recipe_text,
+        resolved=recipe.resolved(),
+        kind=recipe.kind,
+        command=command,
+        may_change=MEMORY_KEYS,
+    )
     try:
         if run.is_complete:
             return
-        try:
-            _run(recipe, run, console)
-            if finish is not None:
-                with run.phase("write"):
-                    finish(run.path)
-            run.complete()
-        except torch.OutOfMemoryError as error:
-            raise SoftpruneError(
-                "room for a batch", "out of memory", "lower search.group, tuning.batch_size or tuning.eval_rows"
-            ) from error
+        _run(recipe, run, console)
+        if finish is not None:
+            with run.phase("write"):
+                finish(run.path)
+        run.complete()
     except Exception as error:
-        if run.has_work:
-            run.fail(str(error))
-        else:
-            run.discard()
-        raise
+        told = _told(error, recipe, run)
+        with suppress(OSError):  # a full disk may not even take the note
+            run.fail(str(told)) if run.has_work else run.discard()
+        if told is error:
+            raise
+        raise told from error
     finally:
         run.close()
 
@@ -86,6 +93,30 @@ def tune(recipe: Recipe, out: str | Path, **options: Any) -> Path:
 def xprompt(recipe: Recipe, out: str | Path, **options: Any) -> Path:
     """XPrompt from Python; the run folder."""
     return _from_python(recipe.model_copy(update={"kind": "xprompt"}), out, **options)
+
+
+def _told(error: Exception, recipe: Recipe, run: RunFolder) -> Exception:
+    """The error in a user's words where it has any: memory and disk are a user's business, bugs are ours."""
+    if isinstance(error, SoftpruneError):
+        return error
+    return _no_room(error, recipe, run) if out_of_memory(error) else of_the_machine(error) or error
+
+
+def _no_room(error: Exception, recipe: Recipe, run: RunFolder) -> SoftpruneError:
+    """Out of memory, with smaller values of what nothing but memory and time hangs on."""
+    tuning, group = recipe.tuning, int(run.info["K"] or DEFAULT_GROUP)
+    smaller = {
+        "search.group": (group, max(1, group // 2)) if recipe.kind == "xprompt" else (1, 1),
+        "tuning.eval_rows": (tuning.eval_rows, max(1, tuning.eval_rows // 2)),
+        "tuning.accumulate": (tuning.accumulate, min(2 * tuning.accumulate, max(tuning.batch_size, tuning.accumulate))),
+    }
+    advice = " ".join(f"{key}={to}" for key, (now, to) in smaller.items() if to != now)
+    do = f"give the same command with {advice} behind it: the run goes on, results stay the same up to rounding"
+    return SoftpruneError(
+        "room in memory for the model and a batch",
+        f"out of memory ({str(error).strip().splitlines()[0][:160] if str(error).strip() else 'no more is known'})",
+        do if advice else "choose a smaller model or batch, or --dtype bfloat16, with another --out",
+    )
 
 
 def _from_python(recipe: Recipe, out: str | Path, console: Console | None = None) -> Path:

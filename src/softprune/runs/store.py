@@ -14,30 +14,25 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
-
-import yaml
+from typing import TYPE_CHECKING, Any, Self
 
 from softprune.errors import SoftpruneError
 from softprune.runs import atomic
+from softprune.runs.begin import JSON, SCHEMA, changed_keys, make_folder, read_info, write_recipe, write_resolved
 from softprune.runs.environment import hardware, versions
 from softprune.runs.lock import LOCK, FolderLock
 
 if TYPE_CHECKING:
     import torch
 
-JSON: TypeAlias = Any  # null, a truth value, a number, a text, a list or a mapping of these
-
-_SCHEMA = 1
 _COST = ("seconds", "steps", "examples_per_second", "peak_memory_bytes", "trainable_parameters")
 _RESULTS = ("constant", "zero_shot", "tuned", "control", "winner", "random")
-_ABSENT = "(absent)"
 
 
 @dataclass(frozen=True)
@@ -75,16 +70,24 @@ class Checkpoint:
 class RunFolder:
     """A run's folder, held by this process until `close`; see the module's text for what lies in it."""
 
-    def __init__(self, path: Path, lock: FolderLock, info: dict[str, Any]) -> None:
+    def __init__(self, path: Path, lock: FolderLock, info: dict[str, Any], made: Sequence[Path] = ()) -> None:
         self.path = path
         self._lock = lock
         self._info = info
+        self._made = made  # folders that weren't there before this run
         self._metrics = path / "metrics.jsonl"
         self._state = path / "state"
 
     @classmethod
     def open(
-        cls, path: Path | str, *, recipe_text: str, resolved: dict[str, Any], kind: str, command: str
+        cls,
+        path: Path | str,
+        *,
+        recipe_text: str,
+        resolved: dict[str, Any],
+        kind: str,
+        command: str,
+        may_change: Collection[str] = (),
     ) -> RunFolder:
         """Creates the folder, or takes up the run that was begun in it.
 
@@ -94,24 +97,23 @@ class RunFolder:
             resolved: every recipe key with its value; must equal what the folder was begun with.
             kind: the recipe's kind.
             command: the command line, for the record.
+            may_change: dotted keys that a resumed run may have another value of; run.json keeps what changed.
 
         Raises:
             SoftpruneError: the folder is another recipe's, something else's, or another live process's.
         """
-        path = Path(path)
-        _make_folder(path)
+        path, plain = Path(path), json.loads(json.dumps(resolved))
+        made = make_folder(path)
         lock = FolderLock(path)
         try:
             atomic.remove_temporaries(path)
-            plain = json.loads(json.dumps(resolved))
             if (path / "run.json").exists():
-                _check_same_recipe(path, plain)
-                run = cls(path, lock, _read_info(path))
-                run._resume(command)
+                changed = changed_keys(path, plain, may_change)
+                run = cls(path, lock, read_info(path))
+                run._resume(command, changed, plain)
             else:
-                _write_recipe(path, recipe_text, plain)
-                run = cls(path, lock, _first_info(kind, command, plain.get("seed")))
-                run._write_info()
+                run = cls(path, lock, _first_info(kind, command, plain.get("seed")), made)
+                run._begin(recipe_text, plain)
         except BaseException:
             lock.release()
             raise
@@ -226,15 +228,17 @@ class RunFolder:
 
     @property
     def has_work(self) -> bool:
-        """Whether any piece of work was begun; a run that failed before that holds nothing worth keeping."""
-        return self.is_complete or self._state.exists() or bool(self._info["cost"]["phases"])
+        """Whether any piece of work was begun, or the run was there before: only another one holds nothing to keep."""
+        begun = self._state.exists() or bool(self._info["cost"]["phases"])
+        return self.is_complete or begun or len(self._info["attempts"]) > 1
 
     def discard(self) -> None:
-        """Removes the files that `open` made, and the folder if that leaves it empty."""
+        """Removes the files and folders that `open` made; a folder stays that holds anything else."""
         for name in ("recipe.yaml", "resolved.yaml", "run.json", "metrics.jsonl", LOCK):
             (self.path / name).unlink(missing_ok=True)
         with suppress(OSError):  # somebody else's files are in it
-            self.path.rmdir()
+            for folder in reversed(self._made):
+                folder.rmdir()
 
     def close(self) -> None:
         """Lets other processes work in the folder."""
@@ -254,16 +258,28 @@ class RunFolder:
         if not self.is_complete:
             atomic.write_bytes(self.path / "COMPLETE", b"")
 
-    def _resume(self, command: str) -> None:
+    def _begin(self, recipe_text: str, resolved: dict[str, Any]) -> None:
+        try:
+            write_recipe(self.path, recipe_text, resolved)
+            self._write_info()
+        except BaseException:
+            self.discard()
+            raise
+
+    def _resume(self, command: str, changed: dict[str, JSON], resolved: dict[str, Any]) -> None:
         if self._info["status"] == "complete":  # killed between the last record and COMPLETE
             self._finish()
             return
         if self._metrics.exists():
             _drop_torn_line(self._metrics)
         attempt = {"started": _now(), "command": command, "versions": versions()}
+        if changed:
+            attempt["changed"] = changed
         attempts = [*self._info["attempts"], attempt]
         self._info.update(status="running", phase=None, error=None, finished=None, attempts=attempts)
         self._write_info()
+        if changed:  # after run.json: a kill in between records the change twice, never not at all
+            write_resolved(self.path, resolved)
 
 
 def _now() -> str:
@@ -274,7 +290,7 @@ def _first_info(kind: str, command: str, seed: JSON) -> dict[str, Any]:
     """run.json of a run that hasn't done anything; null is what isn't known yet."""
     started, found = _now(), versions()
     return {
-        "schema": _SCHEMA,
+        "schema": SCHEMA,
         "kind": kind,
         "status": "running",
         "phase": None,
@@ -296,72 +312,6 @@ def _first_info(kind: str, command: str, seed: JSON) -> dict[str, Any]:
         "ticket": dict.fromkeys(("tokens", "pieces", "parameters")),
         "cost": {**dict.fromkeys(_COST), "phases": {}},
     }
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        names = {entry.name for entry in path.iterdir()}
-    except (FileExistsError, NotADirectoryError) as error:
-        found = f"{path} is, or lies under, a regular file"
-        raise SoftpruneError("a folder for the run", found, "choose another --out") from error
-    except OSError as error:
-        do = "choose another --out, or mend its permissions"
-        raise SoftpruneError("a folder for the run that can be written", f"{path}: {error.strerror}", do) from error
-    # A process killed between its lock and its run.json leaves these and no more: that folder is ours.
-    begun = {LOCK, "recipe.yaml", "resolved.yaml"}
-    others = {name for name in names if not name.endswith(".tmp")}
-    if "run.json" not in names and not others <= begun:
-        raise SoftpruneError(
-            "a new folder, or the folder of a run",
-            f"{path} holds {len(names)} other things, such as {min(names)}",
-            "choose another --out",
-        )
-
-
-def _write_recipe(path: Path, recipe_text: str, resolved: dict[str, Any]) -> None:
-    atomic.write_bytes(path / "recipe.yaml", recipe_text.encode())
-    text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
-    atomic.write_bytes(path / "resolved.yaml", text.encode())
-
-
-def _read_info(path: Path) -> dict[str, Any]:
-    try:
-        info = json.loads((path / "run.json").read_text())
-    except ValueError as error:
-        raise _not_a_run(path, "its run.json isn't JSON") from error
-    if not isinstance(info, dict) or info.get("schema") != _SCHEMA:
-        raise _not_a_run(path, f"its run.json isn't of schema {_SCHEMA}")
-    return info
-
-
-def _not_a_run(path: Path, why: str) -> SoftpruneError:
-    return SoftpruneError("the folder of a run", f"{path}: {why}", "choose another --out, or remove the folder")
-
-
-def _check_same_recipe(path: Path, resolved: dict[str, Any]) -> None:
-    try:
-        begun = yaml.safe_load((path / "resolved.yaml").read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise _not_a_run(path, "its resolved.yaml can't be read") from error
-    there, now = _flat(begun), _flat(resolved)
-    keys = [key for key in {**there, **now} if there.get(key, _ABSENT) != now.get(key, _ABSENT)]
-    if keys:
-        pairs = [f"{key}: {there.get(key, _ABSENT)} there, {now.get(key, _ABSENT)} now" for key in keys]
-        raise SoftpruneError(
-            f"the recipe that {path} was begun with",
-            "; ".join(pairs),
-            "choose another --out, or go back to that recipe to continue the run",
-        )
-
-
-def _flat(value: JSON, prefix: str = "") -> dict[str, JSON]:
-    if not isinstance(value, dict) or not value:
-        return {prefix: value}
-    flat: dict[str, JSON] = {}
-    for key, item in value.items():
-        flat |= _flat(item, f"{prefix}.{key}" if prefix else str(key))
-    return flat
 
 
 def _merge(target: dict[str, Any], changes: dict[str, Any]) -> None:

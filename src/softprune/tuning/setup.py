@@ -13,13 +13,13 @@ import torch
 from softprune.backbone import describe, load_backbone
 from softprune.backbone.base import Backbone
 from softprune.backbone.load import Described, resolve_device, resolve_dtype
-from softprune.errors import ManyErrors, SoftpruneError
+from softprune.errors import ManyErrors, SoftpruneError, gathered
 from softprune.recipe import Recipe
 from softprune.runs.store import RunFolder
 from softprune.tasks import Metric, Selection, Splits, Task, load_task, select_sets
 from softprune.tuning.loop import Watch
 from softprune.tuning.scoring import ScoredSet, Scoring
-from softprune.tuning.start import file_mistakes
+from softprune.tuning.start import file_mistakes, label_mistakes
 from softprune.types import Example
 
 # Positions that a prompt must leave to input and answer.
@@ -109,7 +109,7 @@ def prepare(recipe: Recipe, run: RunFolder, watch: Watch) -> Workspace:
     """
     task, splits, sets, described = _read_inputs(recipe)
     backbone = _load(recipe, run)
-    group = int(run.pin("K", lambda: recipe.search.group or DEFAULT_GROUP))
+    group = _group(recipe, run)
     scoring = _scoring(recipe, task, backbone, group)
     workspace = Workspace(
         recipe=recipe,
@@ -136,8 +136,9 @@ def _read_inputs(recipe: Recipe) -> tuple[Task, Splits, Selection, Described]:
     """The task's data and the backbone's configuration; what is wrong with either is told together."""
     errors: list[SoftpruneError] = []
     data = described = None
-    try:
+    with gathered(errors):
         task = load_task(recipe.task.id)
+        errors += label_mistakes(recipe, task)
         splits = task.load(Path(recipe.task.data) if recipe.task.data else None)
         sets = select_sets(
             splits,
@@ -148,14 +149,12 @@ def _read_inputs(recipe: Recipe) -> tuple[Task, Splits, Selection, Described]:
             limit_report=recipe.task.limit_report,
         )
         data = (task, splits, sets)
-    except SoftpruneError as error:
-        errors.append(error)
     settings = recipe.backbone
-    try:
+    with gathered(errors):
+        resolve_device(settings.device)
+    with gathered(errors):
         described = describe(settings.name, settings.family, settings.revision, settings.trust_remote_code)
         check(recipe, described)
-    except SoftpruneError as error:
-        errors += error.errors if isinstance(error, ManyErrors) else [error]
     if data is None or described is None or errors:
         raise errors[0] if len(errors) == 1 else ManyErrors("recipe for this data and backbone", errors)
     return (*data, described)
@@ -265,6 +264,13 @@ def _load(recipe: Recipe, run: RunFolder) -> Backbone:
         revision=settings.revision,
         trust_remote_code=settings.trust_remote_code,
     )
+
+
+def _group(recipe: Recipe, run: RunFolder) -> int:
+    """K: what the recipe asks for, a resumed one too; where it doesn't, what the run was begun with."""
+    if recipe.search.group is not None:
+        run.record(K=recipe.search.group)
+    return int(run.pin("K", lambda: DEFAULT_GROUP))
 
 
 def _scoring(recipe: Recipe, task: Task, backbone: Backbone, group: int) -> Scoring:

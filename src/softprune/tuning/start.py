@@ -31,7 +31,7 @@ def initial_prompt(recipe: Recipe, backbone: Backbone, task: Task) -> Initial:
     """The first values of the prompt, in the place of `prompt.init`.
 
     Raises:
-        SoftpruneError: when the prompt file can't be read or doesn't fit, or the answers are no class labels.
+        SoftpruneError: when the prompt file can't be read or doesn't fit.
     """
     settings = recipe.prompt
     table = backbone.embeddings_VH().cpu()
@@ -43,14 +43,8 @@ def initial_prompt(recipe: Recipe, backbone: Backbone, task: Task) -> Initial:
         tokens = continuation_ids(backbone.tokenizer, settings.text or task.definition.instruction)
         return from_text(table, tokens, readable(backbone.tokenizer, tokens), sampled)
     if settings.init == "labels":
-        answers = task.definition.answers
-        if any("{" in answer for answer in answers):
-            raise SoftpruneError(
-                "a task whose answers are the same for every example, to start from its class labels",
-                f"answers {', '.join(answers)} of {task.id}",
-                "choose another prompt.init",
-            )
-        return from_labels(table, [(a, continuation_ids(backbone.tokenizer, a)) for a in answers], sampled)
+        labels = [(a, continuation_ids(backbone.tokenizer, a)) for a in task.definition.answers]
+        return from_labels(table, labels, sampled)
     if settings.file is not None:
         saved, path = read_prompt(Path(settings.file)), Path(settings.file)
         first = from_prompt(saved.vectors_PH, sampled, path.name)
@@ -70,6 +64,20 @@ def settled(recipe: Recipe) -> Recipe:
     except SoftpruneError:
         return recipe
     return recipe.model_copy(update={"prompt": recipe.prompt.model_copy(update={"tokens": tokens})})
+
+
+def label_mistakes(recipe: Recipe, task: Task) -> list[SoftpruneError]:
+    """What keeps the task's answers from starting a prompt: there are no class labels where examples have their own."""
+    answers = task.definition.answers
+    if recipe.prompt.init != "labels" or not any("{" in answer for answer in answers):
+        return []
+    return [
+        SoftpruneError(
+            "a task whose answers are the same for every example, to start from its class labels",
+            f"prompt.init=labels with the answers {', '.join(answers)} of {task.id}",
+            "choose another prompt.init, such as vocabulary",
+        )
+    ]
 
 
 def file_mistakes(recipe: Recipe, hidden: int) -> list[SoftpruneError]:

@@ -1,0 +1,110 @@
+"""What a folder must be for a run to begin or to go on in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import yaml
+
+from softprune.errors import SoftpruneError
+from softprune.runs import atomic
+from softprune.runs.lock import LOCK
+
+JSON: TypeAlias = Any  # null, a truth value, a number, a text, a list or a mapping of these
+
+SCHEMA: Final = 1
+_ABSENT = "(absent)"
+
+
+def make_folder(path: Path) -> list[Path]:
+    """Makes the folder; those of it and its parents that weren't there before, outermost first.
+
+    Raises:
+        SoftpruneError: it can't be made, or holds something else than a run.
+    """
+    try:
+        made = [folder for folder in (*reversed(path.parents), path) if not folder.exists()]
+        path.mkdir(parents=True, exist_ok=True)
+        names = {entry.name for entry in path.iterdir()}
+    except (FileExistsError, NotADirectoryError) as error:
+        found = f"{path} is, or lies under, a regular file"
+        raise SoftpruneError("a folder for the run", found, "choose another --out") from error
+    except OSError as error:
+        do = "choose another --out, or mend its permissions"
+        raise SoftpruneError("a folder for the run that can be written", f"{path}: {error.strerror}", do) from error
+    # A process killed between its lock and its run.json leaves these and no more: that folder is ours.
+    begun = {LOCK, "recipe.yaml", "resolved.yaml"}
+    others = {name for name in names if not name.endswith(".tmp")}
+    if "run.json" not in names and not others <= begun:
+        raise SoftpruneError(
+            "a new folder, or the folder of a run",
+            f"{path} holds {len(names)} other things, such as {min(names)}",
+            "choose another --out",
+        )
+    return made
+
+
+def write_recipe(path: Path, recipe_text: str, resolved: dict[str, Any]) -> None:
+    """Writes the recipe as the user wrote it, and with every key."""
+    atomic.write_bytes(path / "recipe.yaml", recipe_text.encode())
+    write_resolved(path, resolved)
+
+
+def write_resolved(path: Path, resolved: dict[str, Any]) -> None:
+    """Writes every recipe key with its value."""
+    text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
+    atomic.write_bytes(path / "resolved.yaml", text.encode())
+
+
+def changed_keys(path: Path, resolved: dict[str, Any], may_change: Collection[str]) -> dict[str, JSON]:
+    """The keys among `may_change` that ask for another value, each with the old and the new one; null asks for none.
+
+    Raises:
+        SoftpruneError: any other key differs: it is another recipe.
+    """
+    try:
+        begun = yaml.safe_load((path / "resolved.yaml").read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise _not_a_run(path, "its resolved.yaml can't be read") from error
+    there, now = _flat(begun), _flat(resolved)
+    keys = [key for key in {**there, **now} if there.get(key, _ABSENT) != now.get(key, _ABSENT)]
+    fixed = [key for key in keys if key not in may_change]
+    if fixed:
+        pairs = [f"{key}: {there.get(key, _ABSENT)} there, {now.get(key, _ABSENT)} now" for key in fixed]
+        raise SoftpruneError(
+            f"the recipe that {path} was begun with",
+            "; ".join(pairs),
+            "choose another --out, or go back to that recipe to continue the run",
+        )
+    return {key: [there.get(key), now[key]] for key in keys if now.get(key) is not None}
+
+
+def read_info(path: Path) -> dict[str, Any]:
+    """What run.json holds.
+
+    Raises:
+        SoftpruneError: it is none of this version's.
+    """
+    try:
+        info = json.loads((path / "run.json").read_text())
+    except ValueError as error:
+        raise _not_a_run(path, "its run.json isn't JSON") from error
+    if not isinstance(info, dict) or info.get("schema") != SCHEMA:
+        raise _not_a_run(path, f"its run.json isn't of schema {SCHEMA}")
+    return info
+
+
+def _not_a_run(path: Path, why: str) -> SoftpruneError:
+    return SoftpruneError("the folder of a run", f"{path}: {why}", "choose another --out, or remove the folder")
+
+
+def _flat(value: JSON, prefix: str = "") -> dict[str, JSON]:
+    if not isinstance(value, dict) or not value:
+        return {prefix: value}
+    flat: dict[str, JSON] = {}
+    for key, item in value.items():
+        flat |= _flat(item, f"{prefix}.{key}" if prefix else str(key))
+    return flat

@@ -26,7 +26,7 @@ Script = Mapping[str, Sequence[tuple[float, float]]]
 class Toy:
     """Pulls `[K, P, H]` towards a point of its own for each example; an example may be poisoned with NaN."""
 
-    def __init__(self, names: Sequence[str], poisoned: int | None = None) -> None:
+    def __init__(self, names: Sequence[str], poisoned: int | slice | None = None) -> None:
         self.names = list(names)
         places = [ord(name) for name in names]
         start = [torch.randn(P, H, generator=torch.Generator().manual_seed(place)) for place in places]
@@ -101,7 +101,7 @@ def fitted(
     optimiser: str = "adafactor",
     keeper: Memory | None = None,
     evaluate: Callable[[Toy], list[Evaluation]] = measured,
-    poisoned: int | None = None,
+    poisoned: int | slice | None = None,
     watch: Any = None,
 ) -> Trained:
     toy = Toy(names, poisoned)
@@ -263,8 +263,13 @@ def test_a_state_that_is_lost_shows() -> None:
 
 
 def test_a_loss_that_is_no_number_ends_training() -> None:
-    with pytest.raises(SoftpruneError, match=r"nan for a before step 3[\s\S]*tuning\.lr"):
+    with pytest.raises(SoftpruneError, match=r"nan for a at step 2 of 12[\s\S]*tuning\.lr"):
         fitted("ab", poisoned=4)
+
+
+def test_a_first_loss_that_is_no_number_is_the_models() -> None:
+    with pytest.raises(SoftpruneError, match=r"nan for a at step 1 of 12[\s\S]*the model gives no numbers"):
+        fitted("ab", poisoned=slice(None))
 
 
 def test_a_select_loss_that_is_no_number_ends_training() -> None:

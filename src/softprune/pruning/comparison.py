@@ -20,6 +20,7 @@ from softprune.pruning.search import in_groups
 from softprune.pruning.xprompt import Pruned, control_start
 from softprune.significance import bootstrap_interval, mcnemar, paired_bootstrap
 from softprune.tasks import constant_answer
+from softprune.tuning.finite import FROM_THE_MODEL, check_finite
 from softprune.tuning.scoring import ScoredSet, score_each
 from softprune.tuning.setup import Workspace, truncation
 from softprune.tuning.stages import Fitted, fit
@@ -146,6 +147,7 @@ def _score(
         for name, state in states.items()
     }
     found = score_each(backbone, list(prompts.values()), data, workspace.scoring)
+    check_finite([scores.loss for scores in found], list(prompts), "report loss", "after training", FROM_THE_MODEL)
     return dict(zip(prompts, found, strict=True))
 
 

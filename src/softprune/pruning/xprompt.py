@@ -24,6 +24,7 @@ from softprune.pruning.search import choose, in_groups, pareto, search
 from softprune.runs.executors import EXECUTORS
 from softprune.runs.store import Saved
 from softprune.significance import standard_error
+from softprune.tuning.finite import FROM_THE_MODEL, check_finite
 from softprune.tuning.scoring import score_each, score_prompts
 from softprune.tuning.setup import Workspace
 from softprune.tuning.stages import Fitted, fit, tune
@@ -148,6 +149,7 @@ def _measured(workspace: Workspace, state: PromptState, work: str, method: str) 
     def compute() -> Saved:
         prompt = read_one(state, recipe.pruning.removal).to(backbone.device, backbone.prompt_dtype)
         found = measure(backbone, prompt, workspace.train, workspace.scoring, recipe.prompt.pieces, method)
+        check_finite([float(found.token_P.sum())], ["a token"], "importance", "of the tuned prompt", FROM_THE_MODEL)
         tensors = {"token_P": found.token_P, "piece_PS": found.piece_PS}
         names = ("method", "examples", "sensitivity_ratio")
         return Saved(tensors, {name: getattr(found, name) for name in names})
@@ -165,8 +167,9 @@ def _rank(workspace: Workspace, tuned: Fitted, trials: Sequence[Trial]) -> list[
             read_one(masked_state(tuned.state.vectors_PH, t.mask), removal).to(backbone.device, backbone.prompt_dtype)
             for t in trials
         ]
-        found = score_each(backbone, prompts, workspace.select, workspace.scoring)
-        return Saved({}, {"losses": [scores.loss for scores in found]})
+        losses = [scores.loss for scores in score_each(backbone, prompts, workspace.select, workspace.scoring)]
+        check_finite(losses, [t.candidate.id for t in trials], "select loss", "before retraining", FROM_THE_MODEL)
+        return Saved({}, {"losses": losses})
 
     with workspace.run.phase("rank"):
         losses = workspace.run.once(f"rank-{trials[0].candidate.id}-{len(trials)}", compute).meta["losses"]

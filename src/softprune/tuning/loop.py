@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 
 from softprune.backbone.batching import training_batches
-from softprune.errors import SoftpruneError
+from softprune.tuning.finite import FROM_THE_MODEL, check_finite
 from softprune.tuning.optimisers import keep_candidates, pack, unpack
 from softprune.tuning.trainable import Trainable
 from softprune.types import Batch
@@ -191,15 +191,15 @@ def train(
             progress.step += 1
             progress.examples += len(batches[place]) * trainable.candidates
             losses.append(loss_K)
+            _check_finite(loss_K.tolist(), progress, total, names, "training", optimiser)
             watch.step(progress.step, float(loss_K.mean()), len(batches[place]) * trainable.candidates)
             if progress.step % interval and progress.step != total:
                 continue
             mean_K = torch.stack(losses).mean(0).tolist()
             losses = []
-            _check_finite(mean_K, progress, names, "training", "before")
             found = evaluate()
             # The last step may have ruined a prompt whose training losses were all finite.
-            _check_finite([evaluation.loss for evaluation in found], progress, names, "select", "at")
+            _check_finite([evaluation.loss for evaluation in found], progress, total, names, "select", optimiser)
             progress.seconds = time.perf_counter() - begun
             now = (progress.step - 1) // steps_an_epoch + 1
             points = _record(trainable, progress, best, found, mean_K, names, now, schedule)
@@ -261,14 +261,20 @@ def _step(
     return total_K
 
 
-def _check_finite(losses_K: Sequence[float], progress: Progress, names: Sequence[str], which: str, when: str) -> None:
-    for place, loss in zip(progress.active, losses_K, strict=True):
-        if not math.isfinite(loss):
-            raise SoftpruneError(
-                f"a finite {which} loss",
-                f"{loss} for {names[place]} {when} step {progress.step}",
-                "lower tuning.lr, or use --dtype float32",
-            )
+def _check_finite(
+    losses_K: Sequence[float],
+    progress: Progress,
+    total: int,
+    names: Sequence[str],
+    which: str,
+    optimiser: torch.optim.Optimizer,
+) -> None:
+    do = f"lower tuning.lr (it is {optimiser.param_groups[0]['lr']:g}) or take --dtype float32, in another --out: "
+    do += "this run would fail again"
+    # The first step's loss is that of the prompt as it came, so no learning rate can be at fault.
+    do = FROM_THE_MODEL if which == "training" and progress.step == 1 else do
+    active = [names[place] for place in progress.active]
+    check_finite(losses_K, active, f"{which} loss", f"at step {progress.step} of {total}", do)
 
 
 def _record(

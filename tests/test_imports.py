@@ -20,6 +20,7 @@ ROOMS = [
     "types",
     "errors",
     "registry",
+    "yamls",
     "recipe",
     "significance",
     "runs",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -12,9 +11,10 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from softprune.errors import ManyErrors, SoftpruneError
+from softprune.errors import ManyErrors, SoftpruneError, gathered
 from softprune.recipe.keys import Recipe, flat_fields
 from softprune.registry import unknown
+from softprune.yamls import parse_yaml
 
 Names: TypeAlias = Mapping[str, Callable[[str], object]]
 """By recipe key, what looks up the name that stands there; it raises a SoftpruneError for an unknown one."""
@@ -92,39 +92,16 @@ def _unknown_names(values: Mapping[str, Any], names: Names) -> list[SoftpruneErr
         name: Any = values
         for part in key.split("."):
             name = name.get(part) if isinstance(name, Mapping) else None
-        try:
-            if isinstance(name, str) and name:
+        if isinstance(name, str) and name:
+            with gathered(errors):
                 look_up(name)
-        except SoftpruneError as error:
-            errors += error.errors if isinstance(error, ManyErrors) else [error]
     return errors
-
-
-class _Loader(yaml.SafeLoader):
-    """Plain YAML, in which 1e-5 is a number and a key given twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, str) and key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key} is given twice", key_node.start_mark)
-            seen.add(key if isinstance(key, str) else id(key_node))
-        return super().construct_mapping(node, deep)
-
-
-_SCIENTIFIC = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _SCIENTIFIC, list("-+.0123456789"))
-
-
-def _yaml(text: str) -> Any:
-    return yaml.load(text, _Loader)
 
 
 def _parse_recipe(text: str, where: str) -> dict[str, Any]:
     try:
-        values = _yaml(text)
-    except (yaml.YAMLError, ValueError) as error:  # PyYAML lets ValueErrors of dates through
+        values = parse_yaml(text)
+    except yaml.YAMLError as error:
         found = " ".join(str(error).split())
         raise SoftpruneError(f"{where} as YAML", found, "mend that place; see docs/usage.md") from error
     if not isinstance(values, dict):
@@ -142,7 +119,7 @@ def _override(values: dict[str, Any], text: str) -> SoftpruneError | None:
         return SoftpruneError("an override as key=value", f'"{text}"', 'write it as in "tuning.epochs=5"')
     try:
         value = _override_value(key.strip(), raw.strip())
-    except (yaml.YAMLError, ValueError):
+    except yaml.YAMLError:
         return SoftpruneError(f"a YAML value for {key}", f'"{raw}"', "put texts with special signs in quotes")
     for part in parts[:-1]:
         if not isinstance(values.get(part), dict):
@@ -158,7 +135,7 @@ def _override_value(key: str, raw: str) -> Any:
     if kind.endswith(" or none") and raw.lower() in ("none", "null", "~", ""):
         return None
     quoted = len(raw) > 1 and raw[0] == raw[-1] and raw[0] in "\"'"
-    return raw if kind.startswith("text") and not quoted else _yaml(raw)
+    return raw if kind.startswith("text") and not quoted else parse_yaml(raw)
 
 
 def _told(error: ErrorDetails) -> SoftpruneError:

@@ -1,4 +1,4 @@
-"""Rows out of JSON lines, CSV and Parquet files, with the line number in every complaint."""
+"""Rows out of JSON lines, CSV and Parquet files, one after the other, with the line number in every complaint."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from softprune.errors import SoftpruneError
 
 Row = dict[str, Any]
 Format = Literal["jsonl", "csv", "parquet"]
 ENDINGS: dict[str, Format] = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".parquet": "parquet"}
+PARQUET_ROWS = 1024
+"""Rows of a Parquet file in memory at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ def format_of(path: Path) -> Format | None:
 
 
 def read_rows(path: Path, kind: Format, header: Sequence[str] | None = None) -> Iterator[Located]:
-    """Read a file row by row.
+    """Read a file row by row; it is never in memory as a whole.
 
     Args:
         path: the file; jsonl and csv may be gzipped.
@@ -57,32 +59,39 @@ def read_rows(path: Path, kind: Format, header: Sequence[str] | None = None) -> 
 
 
 def _jsonl_rows(path: Path) -> Iterator[Located]:
-    for number, line in enumerate(_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise SoftpruneError(
-                "one JSON object per line", f"{error.msg} in {where}, column {error.colno}", "mend that line"
-            ) from None
-        if not isinstance(row, dict):
-            raise SoftpruneError("one JSON object per line", f"a {type(row).__name__} in {where}", "mend that line")
-        yield Located(row, where)
+    for number, line in enumerate(_lines(path), start=1):
+        if line.strip():
+            where = f"{path}, line {number}"
+            yield Located(_json_object(line, where), where)
+
+
+def _json_object(line: str, where: str) -> Row:
+    expected = "one JSON object per line"
+    try:
+        row = json.loads(line)
+        json.dumps(row, ensure_ascii=False).encode() if "\\ud" in line.lower() else None
+    except json.JSONDecodeError as error:
+        raise SoftpruneError(expected, f"{error.msg} in {where}, column {error.colno}", "mend that line") from None
+    except UnicodeEncodeError:
+        raise SoftpruneError("text in UTF-8", f"half of a surrogate pair in {where}", "mend that line") from None
+    except (RecursionError, ValueError) as error:
+        raise SoftpruneError(expected, f"{error} in {where}", "mend that line") from None
+    if not isinstance(row, dict):
+        raise SoftpruneError(expected, f"a {type(row).__name__} in {where}", "mend that line")
+    return row
 
 
 def _csv_rows(path: Path, header: Sequence[str] | None) -> Iterator[Located]:
-    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    # Quoted cells may hold line breaks, and every kind of break counts as a line.
+    lines = (line for text in _lines(path) for line in io.StringIO(text, newline=""))
+    reader = csv.reader(lines, strict=True)
     names = list(header or ())
     try:
-        for cells in reader:
-            if not cells:
-                continue
-            if not names:
-                names = cells
-                continue
+        for cells in filter(None, reader):
             where = f"{path}, line {reader.line_num}"
+            if not names:
+                names = _checked_names(cells, where)
+                continue
             if len(cells) != len(names):
                 raise SoftpruneError(
                     f"{len(names)} values ({', '.join(names)})",
@@ -96,38 +105,55 @@ def _csv_rows(path: Path, header: Sequence[str] | None) -> Iterator[Located]:
         ) from None
 
 
+def _checked_names(names: Sequence[str], where: str) -> list[str]:
+    """Column names, each of which stands for one column."""
+    if any(not name.strip() for name in names):
+        found = f"column {next(n for n, name in enumerate(names, start=1) if not name.strip())} without one in {where}"
+        do = "name it (pandas writes its index without a name: to_csv(index=False) leaves it out)"
+        raise SoftpruneError("a name for every column", found, do)
+    twice = list(dict.fromkeys(name for name in names if names.count(name) > 1))
+    if twice:
+        raise SoftpruneError("column names that differ", f"{', '.join(twice)} twice in {where}", "rename one of them")
+    return list(names)
+
+
 def _parquet_rows(path: Path) -> Iterator[Located]:
     try:
-        import pyarrow.parquet as parquet
+        import pyarrow
+        import pyarrow.parquet
     except ImportError:
         raise SoftpruneError("pyarrow, to read Parquet", "it is not installed", "pip install softprune[hub]") from None
+    number = 0
     try:
-        rows: list[Row] = parquet.read_table(path).to_pylist()
-    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
-        found = str(error).splitlines()[0]
+        with pyarrow.parquet.ParquetFile(path) as file:
+            _checked_names(file.schema_arrow.names, str(path))
+            for batch in file.iter_batches(batch_size=PARQUET_ROWS):
+                for row in batch.to_pylist():
+                    yield Located(row, f"{path}, row {number}")
+                    number += 1
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        found = f"{str(error).strip().partition(chr(10))[0]} at row {number}"
         raise SoftpruneError(f"a Parquet file at {path}", found, "write the file again") from None
-    for number, row in enumerate(rows):
-        yield Located(row, f"{path}, row {number}")
 
 
-def _text(path: Path) -> str:
-    raw = _bytes(path)
+def _lines(path: Path) -> Iterator[str]:
+    """Lines with their ends; a byte order mark is dropped."""
+    number = 0
     try:
-        return raw.decode("utf-8-sig")
+        with _opened(path) as file:
+            for number, raw in enumerate(file, start=1):
+                yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
         raise SoftpruneError(
             "text in UTF-8",
-            f"byte 0x{raw[error.start]:02x} in {path}, line {line}",
+            f"byte 0x{error.object[error.start]:02x} in {path}, line {number}",
             "convert the file (iconv -f latin1 -t utf-8)",
         ) from None
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        raw = path.read_bytes()
-        return gzip.decompress(raw) if path.suffix == ".gz" else raw
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise SoftpruneError(f"a gzip archive at {path}", str(error), "fetch the file again") from None
     except OSError as error:
         raise SoftpruneError(f"a readable file at {path}", str(error), "check the path and its rights") from None
+
+
+def _opened(path: Path) -> BinaryIO | gzip.GzipFile:
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")

@@ -1,25 +1,21 @@
-"""What a task's YAML may say: frozen models, and one message with every mistake of a file."""
+"""What a task's YAML may say, as frozen models. `softprune.tasks.reading` reads one and tells its mistakes."""
 
 from __future__ import annotations
 
 import string
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     model_validator,
 )
 
-from softprune.errors import ManyErrors, SoftpruneError
 from softprune.registry import Registry
-from softprune.tasks.metrics import METRICS
+from softprune.tasks.files import Format
 
 MASK = "mask"
 Split = Literal["train", "dev", "validation"]
@@ -57,6 +53,34 @@ def _with_text_keys(value: object) -> object:
     return {label_key(key): item for key, item in value.items()} if isinstance(value, dict) else value
 
 
+def _vary(answers: object) -> bool:
+    """Whether answers hold field names, so that they differ from example to example."""
+    try:
+        return isinstance(answers, list) and any(names_in(answer) for answer in answers if isinstance(answer, str))
+    except ValueError:
+        return False
+
+
+def _with_labels(sources: object, answers: object) -> object:
+    """Sources that name no labels get each answer as its own label, unless answers differ between examples."""
+    if not isinstance(sources, dict) or not isinstance(answers, list) or _vary(answers):
+        return sources
+    same = {answer: answer for answer in answers if isinstance(answer, str)}
+    return {
+        name: {"labels": same, **source} if isinstance(source, dict) else source for name, source in sources.items()
+    }
+
+
+def _specified(value: object) -> object:
+    """A plain list of field names: all of them may be shortened."""
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        return value
+    twice = sorted({name for name in value if value.count(name) > 1})
+    if twice:
+        raise ValueError(f"each name once ({', '.join(twice)} stands there twice)")
+    return {name: {"shortenable": True} for name in value}
+
+
 def _checked_template(value: str) -> str:
     try:
         names_in(value)
@@ -66,6 +90,7 @@ def _checked_template(value: str) -> str:
 
 
 Template = Annotated[str, AfterValidator(_checked_template)]
+Fields = Annotated[dict[str, "FieldSpec"], BeforeValidator(_specified)]
 Labels = Annotated[dict[str, str], BeforeValidator(_with_text_keys)]
 
 
@@ -87,8 +112,8 @@ class Source(_Frozen):
 
     columns: dict[str, str] = {}
     """Name in this task to column in the rows, where they differ; dots lead into nested objects."""
-    labels: Labels
-    """Label as it stands in the rows to the answer that it means."""
+    labels: Labels = {}  # filled in by Definition
+    """Label as it stands in the rows to the answer that it means; each answer stands for itself where left out."""
     rows: str | None = None
     """A row reader for layouts that one row per example doesn't describe (MultiRC's nested questions)."""
     verified: bool
@@ -110,10 +135,12 @@ class HubSource(Source):
 class FileSource(Source):
     """Files in a folder."""
 
-    format: Literal["jsonl", "csv", "parquet"]
-    """How the files are written, UTF-8; jsonl and csv also with `.gz`."""
+    format: Format | None = None
+    """How the files are written, UTF-8; jsonl and csv also with `.gz`. Told by their endings where left out."""
     files: dict[Split, str]
-    """Split to file name. An absent `dev` or `validation` is no error."""
+    """Split to file: `train`, and `dev` and `validation` where there are any."""
+    held_out: float | None = Field(default=None, gt=0, lt=1)
+    """Fraction of train that is the validation set, where no validation file is named."""
     folder: str | None = None
     """Where the files stand below the given folder, when they aren't in it directly."""
     header: tuple[str, ...] | None = None
@@ -146,15 +173,17 @@ class Definition(_Frozen):
     """A task, as its YAML states it."""
 
     id: str = Field(pattern=r"^[a-z0-9_]+$")
-    """Its name: small letters, digits and underscores."""
-    version: int = Field(ge=1)
+    """Its name: small letters, digits and underscores; the file's where left out."""
+    version: int = Field(default=1, ge=1)
     """Raised when examples or templates change, so that runs stay comparable."""
     title: str
-    """Its full name."""
-    instruction: str
-    """The task in one English sentence."""
-    fields: dict[str, FieldSpec] = Field(min_length=1)
-    """The texts of an example."""
+    """Its full name; the id where left out."""
+    kind: str = ""
+    """What kind of task it is, in a word or two (Table 9's column)."""
+    instruction: str = ""
+    """The task in one English sentence; a prompt may start from it (`prompt.init: text`)."""
+    fields: Fields = Field(min_length=1)
+    """The texts of an example; a plain list of names where all of them may be shortened."""
     template: Template
     """The input: field names in braces, and `{mask}` where the answer stands."""
     answers: tuple[Template, ...] = Field(min_length=2)
@@ -166,11 +195,11 @@ class Definition(_Frozen):
     group: Template | None = None
     """Template of the resampling unit over column names, where examples share a text."""
     metric: str
-    """One of the metrics' names."""
+    """One of the metrics' names; where left out, f1 beside `positive`, else accuracy."""
     positive: str | None = None
     """The answer that F1 counts as positive."""
-    score: Literal["sum", "mean"] = "sum"
-    """How an answer's token log-probabilities are put together; mean where answers differ in length."""
+    score: Literal["sum", "mean"]
+    """How an answer's token log-probabilities are put together; where left out, mean if answers hold field names."""
     targets: Literal["answers"] = "answers"
     """Answers are scored."""
     sources: Sources
@@ -178,34 +207,15 @@ class Definition(_Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def _check_keys(cls, data: Any) -> Any:
+    def _fill_in(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             raise ValueError("a task file holds `key: value` lines")
-        return data
-
-
-def read_definition(path: Path) -> Definition:
-    """Read and check a task's YAML.
-
-    Raises:
-        SoftpruneError: when it can't be read as YAML.
-        ManyErrors: with every mistake in it.
-    """
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SoftpruneError("a task YAML", f"no file {path}", "check the path") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        found = " ".join(str(error).split())
-        raise SoftpruneError(f"YAML in UTF-8 in {path}", found, "mend the file's syntax") from None
-    try:
-        definition = Definition.model_validate(data)
-    except ValidationError as error:
-        raise ManyErrors(f"task {path}", [_told(item) for item in error.errors()]) from None
-    mistakes = _template_mistakes(definition) + _answer_mistakes(definition) + _name_mistakes(definition)
-    if mistakes:
-        raise ManyErrors(f"task {path}", mistakes)
-    return definition
+        defaults = {
+            "title": data.get("id"),
+            "metric": "accuracy" if data.get("positive") is None else "f1",
+            "score": "mean" if _vary(data.get("answers")) else "sum",
+        }
+        return defaults | data | {"sources": _with_labels(data.get("sources"), data.get("answers"))}
 
 
 def named_sources(sources: Sources) -> dict[str, Source]:
@@ -220,82 +230,3 @@ def needed_names(definition: Definition) -> tuple[str, ...]:
     for template in (definition.id_from, definition.group):
         used += names_in(template or "")
     return tuple(dict.fromkeys(used))
-
-
-def _told(item: Any) -> SoftpruneError:
-    """A pydantic error in our words."""
-    key = ".".join(map(str, item["loc"])) or "the file"
-    if item["type"] == "extra_forbidden":
-        return SoftpruneError("known keys only", f"`{key}`", "remove it or correct its spelling")
-    if item["type"] == "missing":
-        return SoftpruneError(f"`{key}`", "no such key", "add it")
-    return SoftpruneError(f"`{key}`: {item['msg']}", repr(item["input"])[:80], "correct the value")
-
-
-def _template_mistakes(definition: Definition) -> list[SoftpruneError]:
-    mistakes, fields = [], tuple(definition.fields)
-    names = names_in(definition.template)
-    if names.count(MASK) != 1:
-        mistakes.append(
-            SoftpruneError("one {mask} in `template`", f"{names.count(MASK)} of them", "mark the answer's place once")
-        )
-    for key, template in [("template", definition.template), *[("answers", a) for a in definition.answers]]:
-        for name in names_in(template):
-            if name not in fields and not (key == "template" and name == MASK):
-                mistakes.append(
-                    SoftpruneError(
-                        f"fields that exist in `{key}` ({', '.join(fields)})",
-                        f"{{{name}}}",
-                        "declare it under `fields` or correct the name",
-                    )
-                )
-    return mistakes
-
-
-def _answer_mistakes(definition: Definition) -> list[SoftpruneError]:
-    mistakes, answers = [], ", ".join(definition.answers)
-    if definition.positive is not None and definition.positive not in definition.answers:
-        mistakes.append(
-            SoftpruneError(
-                f"`positive` among the answers ({answers})",
-                f'"{definition.positive}"',
-                "name the answer that F1 counts",
-            )
-        )
-    for layout, source in named_sources(definition.sources).items():
-        for label, answer in source.labels.items():
-            if answer not in definition.answers:
-                mistakes.append(
-                    SoftpruneError(
-                        f"labels of sources.{layout} that lead to an answer ({answers})",
-                        f"{label} -> {answer}",
-                        "correct the label map",
-                    )
-                )
-    return mistakes
-
-
-def _name_mistakes(definition: Definition) -> list[SoftpruneError]:
-    mistakes: list[SoftpruneError] = []
-    sources, generated = named_sources(definition.sources), definition.sources.generated
-    checks: list[tuple[Registry[Any], str]] = [(METRICS, definition.metric)]
-    checks += [(ROW_READERS, source.rows) for source in sources.values() if source.rows]
-    checks += [(GENERATORS, generated.generator)] if generated else []
-    for registry, name in checks:
-        try:
-            registry.check(name)
-        except SoftpruneError as error:
-            mistakes.append(error)
-    if not sources:
-        mistakes.append(SoftpruneError("at least one source", "none under `sources`", "say where the rows are"))
-    needed = needed_names(definition)
-    for layout, source in sources.items():
-        for name in set(source.columns) - set(needed):
-            mistakes.append(
-                SoftpruneError(
-                    f"columns of sources.{layout} for names in use ({', '.join(needed)})",
-                    f"`{name}`",
-                    "remove it or correct its spelling",
-                )
-            )
-    return mistakes

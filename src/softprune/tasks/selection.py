@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from softprune.errors import SoftpruneError
+from softprune.tasks.drawing import Examples, divided, grouped, sampled
 from softprune.tasks.task import Splits
-from softprune.types import Example
 
 Protocol = Literal["held-out", "paper"]
-Examples = tuple[Example, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +84,8 @@ def select_sets(
     if protocol == "held-out" and splits.dev is not None and splits.validation is not None:
         select, origin["select"] = splits.dev, "dev"
     elif protocol == "held-out":
-        train, select = _divided(train, fraction, seed)
+        do = "raise `shots`, or take `selection: paper`"
+        train, select = divided(train, fraction, np.random.default_rng([seed, 1]), do)
         origin["select"] = "train"
     sets = {"train": train, "select": select, "report": report}
     counts = ", ".join(f"{name} {len(held)} of {origin[name]}" for name, held in sets.items())
@@ -106,14 +104,10 @@ def _sampled(train: Examples, shots: int | None, seed: int, said: list[str]) -> 
         if shots > len(train):
             said.append(f"{shots} shots were asked for and all {len(train)} training examples taken")
         return train
-    generator = np.random.default_rng([seed, 0])
-    if _grouped(train):
-        chosen = _whole_groups(train, shots, generator)
+    chosen = sampled(train, shots, np.random.default_rng([seed, 0]))
+    if grouped(train):
         said.append(f"{len(chosen)} shots in whole passages for {shots} asked")
-        return chosen
-    by_label = _by_label(train)
-    quota = _even([len(examples) for examples in by_label], shots)
-    return _drawn(by_label, quota, generator)
+    return chosen
 
 
 def _limited(report: Examples, limit: int | None, seed: int, said: list[str]) -> Examples:
@@ -122,75 +116,3 @@ def _limited(report: Examples, limit: int | None, seed: int, said: list[str]) ->
     said.append(f"reported on {limit} of {len(report)} examples drawn at random: not the full set")
     order = np.random.default_rng([seed, 2]).permutation(len(report))
     return tuple(report[i] for i in sorted(order[:limit]))
-
-
-def _divided(train: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
-    """The training set in two, stratified by label, or by whole passages."""
-    groups = {example.group for example in train} if _grouped(train) else {example.index for example in train}
-    if not 0 < fraction < 1 or len(groups) < 2:
-        raise SoftpruneError(
-            "at least two training examples (or passages) and a fraction between 0 and 1, to hold some out",
-            f"{len(groups)} and a fraction of {fraction}",
-            "raise `shots`, or take `selection: paper`",
-        )
-    generator = np.random.default_rng([seed, 1])
-    wanted = min(max(1, round(fraction * len(train))), len(train) - 1)
-    if _grouped(train):
-        select = _whole_groups(train, wanted, generator)
-    else:
-        by_label = _by_label(train)
-        select = _drawn(by_label, _in_proportion([len(held) for held in by_label], wanted), generator)
-    held = {example.index for example in select}
-    return tuple(example for example in train if example.index not in held), select
-
-
-def _grouped(examples: Examples) -> bool:
-    return any(example.group is not None for example in examples)
-
-
-def _by_label(examples: Examples) -> list[Examples]:
-    by_label: dict[int, list[Example]] = defaultdict(list)
-    for example in examples:
-        by_label[example.gold].append(example)
-    return [tuple(by_label[label]) for label in sorted(by_label)]
-
-
-def _drawn(by_label: list[Examples], quota: Sequence[int], generator: np.random.Generator) -> Examples:
-    """So many of each label at random, in the order of the source."""
-    chosen = [held[i] for held, n in zip(by_label, quota, strict=True) for i in generator.permutation(len(held))[:n]]
-    return tuple(sorted(chosen, key=lambda example: example.index))
-
-
-def _whole_groups(examples: Examples, n: int, generator: np.random.Generator) -> Examples:
-    """Whole groups in random order as long as they fit in n, at least one, and never all of them."""
-    sizes: dict[str | None, int] = defaultdict(int)
-    for example in examples:
-        sizes[example.group] += 1
-    names, chosen, total = list(sizes), set[str | None](), 0
-    for i in generator.permutation(len(names)):
-        fits = total + sizes[names[i]] <= n or not chosen
-        if fits and len(chosen) < len(names) - 1:
-            chosen.add(names[i])
-            total += sizes[names[i]]
-    return tuple(example for example in examples if example.group in chosen)
-
-
-def _even(sizes: Sequence[int], n: int) -> list[int]:
-    """n spread evenly under the sizes; what is left over goes to lower labels first."""
-    quota = [0] * len(sizes)
-    while n > 0:
-        for label, size in enumerate(sizes):
-            if n > 0 and quota[label] < size:
-                quota[label] += 1
-                n -= 1
-    return quota
-
-
-def _in_proportion(sizes: Sequence[int], n: int) -> list[int]:
-    """n spread in proportion to the sizes, by largest remainder."""
-    exact = [n * size / sum(sizes) for size in sizes]
-    quota = [int(share) for share in exact]
-    by_remainder = sorted(range(len(sizes)), key=lambda label: (quota[label] - exact[label], label))
-    for label in by_remainder[: n - sum(quota)]:
-        quota[label] += 1
-    return quota

@@ -1,4 +1,4 @@
-"""Where the rows of a task are: a folder in one of the layouts, the hub, or a generator."""
+"""Where the rows of a task are: a folder in one of the layouts, or a generator."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from softprune.tasks.template import examples_from
 from softprune.types import Example
 
 SPLITS: tuple[Split, ...] = ("train", "dev", "validation")
-PARQUET_BRANCH = "refs/convert/parquet"  # the hub's own conversion of data sets that are still scripts
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ class FoundLayout:
         """The split's rows, one file after the other."""
         for path in self.paths[split]:
             if isinstance(self.source, FileSource):
-                yield from read_rows(path, self.source.format, self.source.header)
+                yield from read_rows(path, self.source.format or format_of(path) or "jsonl", self.source.header)
             else:
                 yield from read_rows(path, format_of(path) or "jsonl")
 
@@ -54,7 +53,7 @@ def find_layout(definition: Definition, data: Path) -> FoundLayout:
     """Recognise a folder by its files; where two layouts share names, by the first row.
 
     Raises:
-        SoftpruneError: when there is no such folder, or no layout's files are in it.
+        SoftpruneError: when there is no such folder, or no layout's files are in it; or not all of your own.
     """
     if not data.is_dir():
         found = "a file" if data.exists() else "no such folder"
@@ -63,7 +62,10 @@ def find_layout(definition: Definition, data: Path) -> FoundLayout:
     present = [layout for layout in layouts if layout.paths]
     if not present:
         raise _no_files(definition, data)
-    return max(present, key=lambda layout: (_fits(definition, layout), len(layout.paths)))
+    best = max(present, key=lambda layout: (fits(definition, layout), len(layout.paths)))
+    if best.source is definition.sources.file:
+        _check_all_there(definition.sources.file, best, data)
+    return best
 
 
 def read_layout(definition: Definition, layout: FoundLayout) -> dict[Split, tuple[Example, ...]]:
@@ -78,26 +80,6 @@ def read_layout(definition: Definition, layout: FoundLayout) -> dict[Split, tupl
         if not splits[split]:
             names = ", ".join(map(str, paths))
             raise SoftpruneError(f"at least one example for {split}", f"none in {names}", "fetch the file again")
-    return splits
-
-
-def read_hub(definition: Definition, source: HubSource) -> dict[Split, tuple[Example, ...]]:
-    """Every split of the hub's data set, through `datasets`.
-
-    Raises:
-        SoftpruneError: when `datasets` is absent or the hub can't be reached.
-    """
-    loaded = _load_dataset(source.repository, source.config)
-    splits: dict[Split, tuple[Example, ...]] = {}
-    for split, name in source.splits.items():
-        if name not in loaded:
-            raise SoftpruneError(
-                f"a split {name} of {source.repository}",
-                ", ".join(loaded),
-                "correct `splits` in the task YAML",
-            )
-        rows = (Located(row, f"{source.repository} {name}, row {n}") for n, row in enumerate(loaded[name]))
-        splits[split] = tuple(examples_from(definition, source, rows))
     return splits
 
 
@@ -144,13 +126,24 @@ def _shards(root: Path, split: str) -> tuple[Path, ...]:
     return tuple(path for path in sorted(root.glob(f"{split}-*")) if format_of(path))
 
 
-def _fits(definition: Definition, layout: FoundLayout) -> bool:
+def fits(definition: Definition, layout: FoundLayout) -> bool:
     """Whether the first row reads in this layout."""
     split = next(iter(layout.paths))
     try:
         return any(True for _ in examples_from(definition, layout.source, islice(layout.rows(split), 1)))
     except SoftpruneError:
         return False
+
+
+def _check_all_there(source: FileSource, layout: FoundLayout, data: Path) -> None:
+    """A benchmark may be published without a set; your own file that isn't there is a slip."""
+    absent = [f"{split}: {name}" for split, name in source.files.items() if split not in layout.paths]
+    if absent:
+        raise SoftpruneError(
+            "every file under sources.file",
+            f"no {', '.join(absent)} in {data}",
+            "correct the names in the task YAML (they are relative to its folder), or pass --data FOLDER",
+        )
 
 
 def _no_files(definition: Definition, data: Path) -> SoftpruneError:
@@ -168,29 +161,3 @@ def _no_files(definition: Definition, data: Path) -> SoftpruneError:
         f"in {data}: {shown or 'nothing'}",
         "pass --data with the folder that holds them",
     )
-
-
-def _load_dataset(repository: str, config: str | None) -> Any:
-    try:
-        import datasets
-    except ImportError:
-        raise SoftpruneError(
-            "the library datasets, to load from the hub",
-            "it is not installed",
-            "pip install softprune[hub], or pass --data FOLDER",
-        ) from None
-    name = repository if config is None else f"{repository} ({config})"
-    try:
-        try:
-            return datasets.load_dataset(repository, config)
-        except RuntimeError as error:
-            if "script" not in str(error):
-                raise
-            return datasets.load_dataset(repository, config, revision=PARQUET_BRANCH)
-    except Exception as error:  # the hub's client raises errors of many libraries
-        found = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        raise SoftpruneError(
-            f"the data set {name} from the Hugging Face hub",
-            found[:200],
-            "pass --data FOLDER with the task's files, or check the network",
-        ) from None

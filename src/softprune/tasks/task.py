@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from softprune.errors import SoftpruneError
 from softprune.registry import unknown
+from softprune.tasks.drawing import divided
+from softprune.tasks.hub import give_up_early, read_hub
 from softprune.tasks.metrics import Metric, metric_named
-from softprune.tasks.schema import Definition, Split, read_definition
-from softprune.tasks.sources import find_layout, generate, read_hub, read_layout
+from softprune.tasks.reading import read_definition
+from softprune.tasks.schema import Definition, FileSource, Source, Split
+from softprune.tasks.sources import find_layout, generate, read_layout
 from softprune.types import Example
 
+HELD_OUT_SEED = 20221008
+"""Of the validation set that is drawn from train: the same examples in every run, whatever the run's seed."""
 DEFINITIONS = Path(__file__).parent / "definitions"
 
 
@@ -82,35 +89,40 @@ class Task:
         """A, the number of candidate answers."""
         return len(self.definition.answers)
 
-    def load(self, data: Path | None = None) -> Splits:
+    def load(self, data: Path | None = None, *, patient: bool = True) -> Splits:
         """Load every split.
 
         Args:
             data: a folder in the official or the hub's layout. None: own files beside the YAML, the
                 generator, or the hub by name.
+            patient: wait for a hub that doesn't answer as long as its client does, half a minute or more.
 
         Raises:
             SoftpruneError: for whatever is missing or malformed, with file and line.
         """
         sources = self.definition.sources
+        if sources.generated is not None:
+            if data is not None:
+                do = "leave --data out, or name the task that these files are of (--task)"
+                raise SoftpruneError(f"no data for {self.id}, which is generated", f"--data {data}", do)
+            made = generate(self.definition, sources.generated)
+            return _splits(made, sources.generated.generator, "generated", sources.generated)
         if data is None and sources.file is not None:
             data = self.folder
-        if data is not None and sources.generated is None:
+        if data is not None:
             layout = find_layout(self.definition, data)
-            splits = read_layout(self.definition, layout)
-            return _splits(splits, str(data), layout.name, layout.source.verified)
-        if sources.generated is not None:
-            made = generate(self.definition, sources.generated)
-            return _splits(made, sources.generated.generator, "generated", verified=True)
-        if sources.hub is None:
+            return _splits(read_layout(self.definition, layout), str(data), layout.name, layout.source)
+        hub = sources.hub
+        if hub is None:
             raise SoftpruneError(
                 f"a folder with the data of {self.id}",
                 "no folder",
                 "pass --data FOLDER with its official files",
             )
-        hub = sources.hub
+        if not patient:
+            give_up_early(hub.repository)
         name = "/".join(filter(None, (hub.repository, hub.config)))
-        return _splits(read_hub(self.definition, hub), name, "hub", hub.verified)
+        return _splits(read_hub(self.definition, hub), name, "hub", hub)
 
 
 def task_names() -> tuple[str, ...]:
@@ -134,21 +146,35 @@ def load_task(id_or_path: str | Path) -> Task:
     return Task(read_definition(DEFINITIONS / f"{name}.yaml"), DEFINITIONS)
 
 
-def _splits(splits: dict[Split, tuple[Example, ...]], source: str, layout: str, verified: bool) -> Splits:
+def _splits(splits: dict[Split, tuple[Example, ...]], where: str, layout: str, source: Source) -> Splits:
     notes = []
     if "validation" not in splits and "dev" in splits:
         notes.append(
-            f"no validation set in {source}: results are reported on the small development set of "
+            f"no validation set in {where}: results are reported on the small development set of "
             f"{len(splits['dev'])} examples"
         )
-    if not verified:
+    if not source.verified:
         notes.append(f"the {layout} layout was not checked against the real data")
-    return Splits(
+    found = Splits(
         train=splits.get("train"),
         dev=splits.get("dev"),
         validation=splits.get("validation"),
-        source=source,
+        source=where,
         layout=layout,
-        verified=verified,
+        verified=source.verified,
         notes=tuple(notes),
     )
+    fraction = source.held_out if isinstance(source, FileSource) else None
+    return found if fraction is None else _holding_out(found, fraction)
+
+
+def _holding_out(splits: Splits, fraction: float) -> Splits:
+    """The validation set drawn from train, as `held_out` asks."""
+    whole = splits.train or ()
+    do = "add examples, or name a validation file"
+    train, validation = divided(whole, fraction, np.random.default_rng(HELD_OUT_SEED), do)
+    note = (
+        f"validation is {len(validation)} of the {len(whole)} training examples (held_out: {fraction}), drawn by "
+        f"label with the fixed seed {HELD_OUT_SEED}; they are not trained on"
+    )
+    return replace(splits, train=train, validation=validation, notes=(*splits.notes, note))

@@ -1,0 +1,103 @@
+"""Seeded samples of examples: even over labels, in proportion to them, or by whole passages."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from softprune.errors import SoftpruneError
+from softprune.types import Example
+
+Examples = tuple[Example, ...]
+
+
+def sampled(train: Examples, n: int, generator: np.random.Generator) -> Examples:
+    """n examples, as many of each label as of any other where the labels allow; or whole passages that fit in n."""
+    if grouped(train):
+        return _whole_groups(train, n, generator)
+    by_label = _by_label(train)
+    return _drawn(by_label, _even([len(examples) for examples in by_label], n), generator)
+
+
+def divided(train: Examples, fraction: float, generator: np.random.Generator, do: str) -> tuple[Examples, Examples]:
+    """The training set in two, the second of that fraction; stratified by label, or by whole passages.
+
+    Args:
+        train: what to divide.
+        fraction: between 0 and 1.
+        generator: of the draw.
+        do: what the user can do where it can't be divided.
+
+    Raises:
+        SoftpruneError: for fewer than two examples (or passages).
+    """
+    groups = {example.group for example in train} if grouped(train) else {example.index for example in train}
+    if not 0 < fraction < 1 or len(groups) < 2:
+        raise SoftpruneError(
+            "at least two training examples (or passages) and a fraction between 0 and 1, to hold some out",
+            f"{len(groups)} and a fraction of {fraction}",
+            do,
+        )
+    wanted = min(max(1, round(fraction * len(train))), len(train) - 1)
+    if grouped(train):
+        second = _whole_groups(train, wanted, generator)
+    else:
+        by_label = _by_label(train)
+        second = _drawn(by_label, _in_proportion([len(held) for held in by_label], wanted), generator)
+    held = {example.index for example in second}
+    return tuple(example for example in train if example.index not in held), second
+
+
+def grouped(examples: Examples) -> bool:
+    """Whether examples share passages."""
+    return any(example.group is not None for example in examples)
+
+
+def _by_label(examples: Examples) -> list[Examples]:
+    by_label: dict[int, list[Example]] = defaultdict(list)
+    for example in examples:
+        by_label[example.gold].append(example)
+    return [tuple(by_label[label]) for label in sorted(by_label)]
+
+
+def _drawn(by_label: list[Examples], quota: Sequence[int], generator: np.random.Generator) -> Examples:
+    """So many of each label at random, in the order of the source."""
+    chosen = [held[i] for held, n in zip(by_label, quota, strict=True) for i in generator.permutation(len(held))[:n]]
+    return tuple(sorted(chosen, key=lambda example: example.index))
+
+
+def _whole_groups(examples: Examples, n: int, generator: np.random.Generator) -> Examples:
+    """Whole groups in random order as long as they fit in n, at least one, and never all of them."""
+    sizes: dict[str | None, int] = defaultdict(int)
+    for example in examples:
+        sizes[example.group] += 1
+    names, chosen, total = list(sizes), set[str | None](), 0
+    for i in generator.permutation(len(names)):
+        fits = total + sizes[names[i]] <= n or not chosen
+        if fits and len(chosen) < len(names) - 1:
+            chosen.add(names[i])
+            total += sizes[names[i]]
+    return tuple(example for example in examples if example.group in chosen)
+
+
+def _even(sizes: Sequence[int], n: int) -> list[int]:
+    """n spread evenly under the sizes; what is left over goes to lower labels first."""
+    quota = [0] * len(sizes)
+    while n > 0:
+        for label, size in enumerate(sizes):
+            if n > 0 and quota[label] < size:
+                quota[label] += 1
+                n -= 1
+    return quota
+
+
+def _in_proportion(sizes: Sequence[int], n: int) -> list[int]:
+    """n spread in proportion to the sizes, by largest remainder."""
+    exact = [n * size / sum(sizes) for size in sizes]
+    quota = [int(share) for share in exact]
+    by_remainder = sorted(range(len(sizes)), key=lambda label: (quota[label] - exact[label], label))
+    for label in by_remainder[: n - sum(quota)]:
+        quota[label] += 1
+    return quota

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from softprune.errors import SoftpruneError
 from softprune.runs import atomic
 
 
@@ -71,3 +72,36 @@ def test_tensor_bytes_are_the_same_in_every_process() -> None:
         for _ in range(2)
     }
     assert len(digests) == 1
+
+
+def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "new" / "folder"
+    files = {"a": b"1", "b": b"2"}
+    with monkeypatch.context() as patch:
+
+        def killed(source: Path, place: Path) -> None:
+            if place.name == "b":
+                raise KeyboardInterrupt
+            Path(source).rename(place)
+
+        patch.setattr(atomic.os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            atomic.write_folder(target, files)
+    assert list(target.parent.iterdir()) == []
+    target.mkdir()  # an empty folder is taken
+    atomic.write_folder(target, files)
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == files
+    with pytest.raises(SoftpruneError, match="folder holds a"):
+        atomic.write_folder(target, {"a": b"3"})
+    with pytest.raises(SoftpruneError, match="a is a file"):
+        atomic.write_folder(target / "a", files)
+    assert (target / "a").read_bytes() == b"1"
+
+
+def test_folders_of_killed_writers_go_too(tmp_path: Path) -> None:
+    left = tmp_path / "run" / ".peft.123.tmp"
+    left.mkdir(parents=True)
+    (left / "a").touch()
+    (left / ".b.123.tmp").touch()
+    atomic.remove_temporaries(tmp_path)
+    assert list((tmp_path / "run").iterdir()) == []

@@ -218,7 +218,8 @@ _SWITCHES = ("scale_embedding", "hidden_act", "feed_forward_proj", "activation_f
 def fingerprint(model: Any, head: Head | None = None) -> str:
     """Short hash of a model's kind and of a few numbers of every weight: which backbone a ticket fits.
 
-    The numbers are rounded to bfloat16 first, so that a model loaded in float32 and in bfloat16 is the same backbone.
+    Two halves. The first holds values, rounded to bfloat16, so that a model loaded in float32 and in bfloat16 is the
+    same backbone. The second holds signs, which no dtype changes: float16 rounds elsewhere than bfloat16.
     Of the configuration only what changes the numbers without changing a weight counts: every release of
     transformers writes other configurations.
 
@@ -227,16 +228,28 @@ def fingerprint(model: Any, head: Head | None = None) -> str:
         head: what follows it in a sentence model.
     """
     switches = [getattr(model.config, name, None) for name in _SWITCHES]
-    digest = hashlib.sha256(f"{model.config.model_type} {switches}".encode())
+    kind = f"{model.config.model_type} {switches}"
     weights = sorted(model.named_parameters())
     if head is not None:
-        digest.update(f"{head.modes} {head.layers}".encode())
+        kind += f"{head.modes} {head.layers}"
         weights += sorted(head.named_parameters())
+    values, signs = hashlib.sha256(kind.encode()), hashlib.sha256(kind.encode())
     for name, weight in weights:
-        sample = weight.detach().flatten()[:: max(1, weight.numel() // 16)][:16]
-        values = [f"{value:.3g}" for value in sample.bfloat16().tolist()]
-        digest.update(f"{name} {tuple(weight.shape)} {values}".encode())
-    return digest.hexdigest()[:16]
+        label = f"{name} {tuple(weight.shape)}"
+        rounded = [f"{value:.3g}" for value in _sample(weight, 16).bfloat16().tolist()]
+        values.update(f"{label} {rounded}".encode())
+        signs.update(label.encode() + bytes(_sample(weight, 256).signbit().tolist()))
+    return f"{values.hexdigest()[:16]}-{signs.hexdigest()[:16]}"
+
+
+def same_backbone(one: str, other: str) -> bool:
+    """Whether two fingerprints are of the same weights, in whatever dtypes these were loaded."""
+    return one == other or ("-" in one and one.partition("-")[2] == other.partition("-")[2])
+
+
+def _sample(weight: torch.Tensor, size: int) -> torch.Tensor:
+    """About `size` numbers of a weight, evenly spread."""
+    return weight.detach().flatten()[:: max(1, weight.numel() // size)][:size]
 
 
 def module_folder(source: str, revision: str | None) -> Path | None:

@@ -5,19 +5,25 @@ A prompt that was only tuned is a ticket too, with nothing pruned.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
+from softprune.backbone.load import same_backbone
 from softprune.errors import SoftpruneError
 from softprune.prompt.bank import read_one
+from softprune.runs.atomic import json_text, tensor_bytes, write_bytes
 from softprune.tasks.schema import Definition
-from softprune.types import Mask, PromptState
+from softprune.types import PromptState
+
+if TYPE_CHECKING:
+    from softprune.backbone.base import Backbone
+
+SCHEMA: Final = 1
+DOCUMENT: Final = "ticket.json"
+TENSORS: Final = "ticket.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +96,7 @@ class Ticket:
     def document(self) -> dict[str, Any]:
         """ticket.json."""
         return {
-            "schema": 1,
+            "schema": SCHEMA,
             **asdict(self.info),
             "kept_tokens": self.state.mask.token_P.nonzero()[:, 0].tolist(),
             "token_mask": self.state.mask.token_P.tolist(),
@@ -98,33 +104,83 @@ class Ticket:
             "definition": self.definition.model_dump(mode="json"),
         }
 
-    def save(self, folder: Path) -> None:
-        """Write ticket.json and ticket.safetensors into a folder."""
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(self.tensors(), folder / "ticket.safetensors")
-        (folder / "ticket.json").write_text(json.dumps(self.document(), indent=1) + "\n", encoding="utf-8")
+    def files(self) -> dict[str, bytes]:
+        """Both files by name; ticket.json last, since there is no ticket without it."""
+        return {
+            TENSORS: tensor_bytes(self.tensors(), {"schema": str(SCHEMA)}),
+            DOCUMENT: (json_text(self.document(), indent=2) + "\n").encode(),
+        }
+
+    def check(self, backbone: Backbone) -> None:
+        """Hold the ticket to the backbone that it was trained on, whatever dtype that is loaded in now.
+
+        Raises:
+            SoftpruneError: for a backbone of another family, embedding size or weights.
+        """
+        info, there = self.info, backbone.info
+        wanted, found = (f"{i.family}, H = {i.hidden}, weights {i.fingerprint}" for i in (info, there))
+        same = (info.family, info.hidden) == (there.family, there.hidden)
+        if not same or not same_backbone(info.fingerprint, there.fingerprint):
+            raise SoftpruneError(
+                f"the backbone that the ticket was trained on, {info.backbone} ({wanted})",
+                f"{there.name} ({found})",
+                f"load {info.backbone}, or train a ticket on {there.name}",
+            )
+
+    def save(self, folder: str | Path) -> None:
+        """Write ticket.json and ticket.safetensors into a folder; a save that is cut off leaves no ticket.
+
+        Raises:
+            SoftpruneError: when another ticket is there.
+        """
+        place, files = Path(folder), self.files()
+        if (place / DOCUMENT).exists():
+            if all((place / name).is_file() and (place / name).read_bytes() == data for name, data in files.items()):
+                return
+            raise SoftpruneError(
+                "a folder without another ticket", f"{place / DOCUMENT}", "choose another folder, or remove that ticket"
+            )
+        for name, data in files.items():
+            write_bytes(place / name, data)
 
     @classmethod
-    def load(cls, folder: str | Path) -> Ticket:
-        """Read a ticket folder, or a run folder that holds one.
+    def load(cls, source: str | Path) -> Ticket:
+        """Read a ticket folder, a run folder that holds one, or a ticket on the Hugging Face hub ("user/name").
+
+        A local folder wins over a hub name. Of a repository, the ticket's two files are fetched and nothing else.
 
         Raises:
             SoftpruneError: when there is none, or it can't be read.
         """
-        place = Path(folder)
-        place = place / "ticket" if (place / "ticket" / "ticket.json").is_file() else place
-        if not (place / "ticket.json").is_file():
+        from softprune.pruning.hub import download, is_hub_name
+        from softprune.pruning.ticket_files import read_ticket
+
+        place = Path(source)
+        if not place.exists() and is_hub_name(str(source)):
+            place = download(str(source), (DOCUMENT, TENSORS))
+        place = place / "ticket" if (place / "ticket" / DOCUMENT).is_file() else place
+        if not (place / DOCUMENT).is_file():
             raise SoftpruneError(
-                "a ticket folder or a complete run folder", f"no ticket.json in {folder}", "check the path"
+                "a ticket folder, a complete run folder, or a hub name", f"no {DOCUMENT} in {source}", "check the path"
             )
-        try:
-            document = json.loads((place / "ticket.json").read_text(encoding="utf-8"))
-            tensors = load_file(place / "ticket.safetensors")
-            info = TicketInfo(**{name: document[name] for name in TicketInfo.__dataclass_fields__})
-            mask = Mask(tensors["token_P"], tensors["piece_PS"])
-            vectors = torch.zeros(info.prompt_tokens, info.hidden)
-            vectors[tensors["index_Q"]] = tensors["vectors_QH"].float()
-            definition = Definition.model_validate(document["definition"])
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            raise SoftpruneError(f"a readable ticket in {place}", str(error), "train it anew") from error
-        return cls(PromptState(vectors, mask), info, definition)
+        return read_ticket(place)
+
+    def push_to_hub(self, repo_id: str, private: bool = False, token: str | None = None) -> str:
+        """Put the ticket on the Hugging Face hub, in one commit with a model card; the repository is made if needed.
+
+        Args:
+            repo_id: "user/name".
+            private: whether a new repository is seen by its owner alone.
+            token: of the user; None takes the one of `hf auth login`.
+
+        Returns:
+            The repository's address.
+
+        Raises:
+            SoftpruneError: when the hub can't be reached, or refuses.
+        """
+        from softprune.pruning.cards import ticket_card
+        from softprune.pruning.hub import upload
+
+        files = self.files() | {"README.md": ticket_card(self, repo_id).encode()}
+        return upload(repo_id, files, private=private, token=token, message=f"Ticket for {self.info.task}")

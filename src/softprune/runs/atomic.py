@@ -6,9 +6,12 @@ import json
 import math
 import os
 import re
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from softprune.errors import SoftpruneError
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +35,28 @@ def write_bytes(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
+def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    """Puts a folder with these files at `path` in one step.
+
+    Raises:
+        SoftpruneError: when something else is there; an empty folder is taken.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        found = f"{path} is a file" if path.is_file() else f"{path} holds {min(p.name for p in path.iterdir())}"
+        raise SoftpruneError("a new or an empty folder", found, "choose another --output")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir()
+        for name, data in files.items():
+            write_bytes(temporary / name, data)
+        os.replace(temporary, path)  # noqa: PTH105 - one name for tests to make fail
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    sync_folder(path.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Makes renames in `folder` survive a loss of power."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -43,8 +68,10 @@ def sync_folder(folder: Path) -> None:
 
 def remove_temporaries(folder: Path) -> None:
     """Deletes what killed writers left in `folder` and below."""
-    for path in folder.rglob(".*.tmp"):
-        if _TEMPORARY.match(path.name):
+    for path in list(folder.rglob(".*.tmp")):
+        if _TEMPORARY.match(path.name) and path.is_dir():
+            shutil.rmtree(path)
+        elif _TEMPORARY.match(path.name):
             path.unlink(missing_ok=True)
 
 

@@ -1,0 +1,109 @@
+"""README files that go with a prompt: what it is, what it needs, how it is used."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from softprune.backbone.load import BUNDLED
+
+if TYPE_CHECKING:
+    from softprune.pruning.ticket import Ticket
+
+_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+_CLASSES = {"seq2seq": "AutoModelForSeq2SeqLM", "causal": "AutoModelForCausalLM"}
+
+
+def ticket_card(ticket: Ticket, repo_id: str) -> str:
+    """The model card of a ticket on the hub."""
+    code = (
+        "from softprune import Ticket, load_backbone",
+        f'ticket = Ticket.load("{repo_id}")',
+        f"backbone = load_backbone({_text(ticket.info.backbone)})",
+        "ticket.check(backbone)",
+        "prompt = ticket.prompt()  # [Q, H]: stands before the input embeddings, behind CLS in BERT-like encoders",
+    )
+    return _card(ticket, "softprune", f"Soft prompt for {ticket.definition.title}", code)
+
+
+def peft_card(ticket: Ticket, folder: str) -> str:
+    """The card of an exported peft adapter."""
+    title = f"Soft prompt for {ticket.definition.title}, a peft adapter"
+    return _card(ticket, "peft", title, peft_code(ticket, folder))
+
+
+def vectors_card(ticket: Ticket, folder: str) -> str:
+    """The card of an exported safetensors prompt."""
+    title = f"Soft prompt for {ticket.definition.title}, vectors"
+    return _card(ticket, "softprune", title, vectors_code(ticket, folder))
+
+
+def peft_code(ticket: Ticket, folder: str) -> tuple[str, ...]:
+    """Three lines that load an adapter onto its backbone."""
+    name = _CLASSES[ticket.info.family]
+    return (
+        f"from peft import PeftModel; from transformers import {name}",
+        f"backbone = {name}.from_pretrained({_text(ticket.info.backbone)})",
+        f"model = PeftModel.from_pretrained(backbone, {_text(folder)})",
+    )
+
+
+def vectors_code(ticket: Ticket, folder: str) -> tuple[str, ...]:
+    """Three lines that put the vectors before (the embeddings of) one batch."""
+    behind = ticket.info.family in ("masked", "sentence")
+    embeds = "embeds[:, :1], prompt, embeds[:, 1:]" if behind else "prompt, embeds"
+    place = "behind CLS" if behind else "before the input; one in the attention mask"
+    path = _text(f"{folder}/prompt.safetensors")
+    return (
+        f'import torch; from safetensors.torch import load_file; prompt = load_file({path})["prompt_embeddings"]',
+        "embeds = model.get_input_embeddings()(input_ids); prompt = prompt.to(embeds).expand(len(embeds), -1, -1)",
+        f"inputs_embeds = torch.cat([{embeds}], dim=1)  # {place}",
+    )
+
+
+def _card(ticket: Ticket, library: str, title: str, code: Sequence[str]) -> str:
+    front: dict[str, Any] = {"library_name": library, "tags": ["soft-prompt", "prompt-tuning", "softprune"]}
+    if _on_hub(ticket.info.backbone):
+        front["base_model"] = ticket.info.backbone
+    rows = "\n".join(f"| {name} | {value} |" for name, value in _facts(ticket).items())
+    lines = (
+        f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
+        f"# {title}",
+        "Vectors that a frozen language model reads with its input, trained and pruned with softprune (XPrompt). "
+        "They fit this backbone alone; the answers are as good as the template is kept.",
+        f"| | |\n|---|---|\n{rows}",
+        f"Template:\n\n```text\n{ticket.definition.template}\n```",
+        "```python\n" + "\n".join(code) + "\n```",
+    )
+    return "\n\n".join(lines) + "\n"
+
+
+def _facts(ticket: Ticket) -> dict[str, str]:
+    info, definition = ticket.info, ticket.definition
+    score = "not measured" if info.select is None else f"{info.select:.4f} {definition.metric} on `select`"
+    return {
+        "backbone": f"`{info.backbone}` ({info.family}), weights `{info.fingerprint}`",
+        "task": f"`{info.task}` version {info.task_version}: {definition.instruction}",
+        "tokens": f"{info.tokens} of {info.prompt_tokens}, {_removed(ticket)}",
+        "pieces": f"{info.pieces} of {info.prompt_tokens * info.pieces_per_token}",
+        "numbers": f"{info.parameters:,} of {info.prompt_tokens * info.hidden:,}",
+        "score": f"{score}, on which it was chosen",
+        "answers": ", ".join(f"`{answer}`" for answer in definition.answers),
+    }
+
+
+def _removed(ticket: Ticket) -> str:
+    return "the others are left out" if ticket.info.removal == "drop" else "the others are zeros in their places"
+
+
+def _on_hub(name: str) -> bool:
+    return name not in BUNDLED and _HUB_NAME.fullmatch(name) is not None and not Path(name).exists()
+
+
+def _text(value: str) -> str:
+    """A text as Python writes it, in double quotes where that is possible."""
+    return repr(value) if '"' in value or "\\" in value else f'"{value}"'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from softprune.tuning import stages
 from softprune.tuning.loop import Trained
 from softprune.tuning.scoring import ScoredSet, Scoring, score_prompts
 from softprune.tuning.setup import SealedSet
-from softprune.types import Candidate, Encoded, Example, Mask, PromptState
+from softprune.types import Candidate, Encoded, Example, Mask, PromptState, Segment
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Models = Callable[[str], Path]
@@ -197,7 +197,8 @@ PRUNED = [case for case in CASES if case != "tune"]
 def test_a_run_leaves_what_the_contract_says(case: str, run_of: Callable[[str], Run]) -> None:
     run = run_of(case)
     info, tuned_only = run.info, case == "tune"
-    rows = ["zero_shot", "tuned"] if tuned_only else ["zero_shot", "tuned", "control", "winner", "random"]
+    untrained = ["zero_shot", "instruction"]
+    rows = [*untrained, "tuned"] if tuned_only else [*untrained, "tuned", "control", "winner", "random"]
     wanted = {*FILES, *(f"predictions/{name}.jsonl" for name in rows), *BEFORE_REPORT} - (
         PRUNING if tuned_only else set()
     )
@@ -407,6 +408,29 @@ def test_a_loaded_ticket_gives_the_reported_predictions(
     assert float((tuned - wanted).abs().max()) > 100 * bound
 
 
+def test_the_instruction_is_read_as_words_before_the_text(
+    run_of: Callable[[str], Run], task_file: Path, tiny_models: Models
+) -> None:
+    run = run_of("tune")
+    backbone = load_backbone(str(tiny_models("sentence")), dtype="float32", device="cpu")
+    task = load_task(task_file)
+    examples = task.load().validation
+    assert examples is not None
+    opening = Segment(f"{task.definition.instruction} ")
+    said = [replace(example, segments=(opening, *example.segments)) for example in examples]
+    nothing = torch.zeros(1, 0, HIDDEN)
+    (scores,) = score_prompts(backbone, nothing, ScoredSet(said, backbone.encode(said, 64)), Scoring("rank", "sum"))
+    wanted = torch.tensor(scores.answer_scores)
+    found, alone = (
+        torch.tensor([line["scores"] for line in run.lines(f"predictions/{name}.jsonl")])
+        for name in ("instruction", "zero_shot")
+    )
+    bound = 1e-5 * float(wanted.abs().max())
+    assert float((found - wanted).abs().max()) <= bound
+    assert float((found - alone).abs().max()) > 100 * bound
+    assert run.info["results"]["instruction"]["tokens"] == len(backbone.tokenizer.tokenize(task.definition.instruction))
+
+
 def test_the_papers_protocol_claims_nothing(run_of: Callable[[str], Run]) -> None:
     info = run_of("paper").info
     assert info["task"]["indices"]["select"] == info["task"]["indices"]["report"]
@@ -425,12 +449,12 @@ def test_the_same_seed_gives_the_same_bits(
     case: str, run_of: Callable[[str], Run], tmp_path: Path, tiny_models: Models, task_file: Path
 ) -> None:
     first = run_of(case).bits()
-    assert len(first) == (8 if case == "tune" else 14)
+    assert len(first) == (9 if case == "tune" else 15)
     again = execute_one(tiny_models("sentence"), task_file, tmp_path / "again", *CASES[case])
     assert again.bits() == first
     other = execute_one(tiny_models("sentence"), task_file, tmp_path / "other", *CASES[case], "seed=1").bits()
     same = [name for name in first if other[name] == first[name] and name != "headline"]
-    assert same in ([], ["predictions/zero_shot.jsonl"])
+    assert set(same) <= {"predictions/zero_shot.jsonl", "predictions/instruction.jsonl"}
 
 
 @pytest.mark.parametrize("removal", ["zero", "drop"])

@@ -36,7 +36,15 @@ def test_a_new_folder_holds_the_recipe_and_all_keys_of_run_json(begin: Begin) ->
         assert (info["status"], info["seed"], info["K"], info["phase"]) == ("running", 3, None, None)
         assert run.info["versions"]["torch"] == torch.__version__
         assert run.info["hardware"]["cores"] >= 1
-        assert set(run.info["results"]) == {"constant", "zero_shot", "tuned", "control", "winner", "random"}
+        assert set(run.info["results"]) == {
+            "constant",
+            "zero_shot",
+            "instruction",
+            "tuned",
+            "control",
+            "winner",
+            "random",
+        }
         assert not run.is_complete
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from softprune import __version__
-from softprune.cli import inspect, train
+from softprune.cli import inspect, predict, train
 
 # Plain help and plain tracebacks: Rich would be imported for `--help` alone.
 app = typer.Typer(
@@ -39,6 +39,7 @@ def _main(
 app.command("run")(train.run)
 app.command("xprompt", help=train.XPROMPT_HELP)(train.from_flags("xprompt"))
 app.command("tune", help=train.TUNE_HELP)(train.from_flags("tune"))
+app.command("predict")(predict.predict)
 app.command("runs")(inspect.runs)
 app.command("report")(inspect.report)
 tasks.command("list")(inspect.list_tasks)

@@ -1,7 +1,8 @@
 """The honest comparison: what the winner is held against, and the one time that `report` is read.
 
-Beside the winner stand the best constant answer, the zero-shot model, the tuned prompt, the *control* (the unpruned
-prompt retrained exactly as the tickets were) and a random mask of the winner's size, retrained. Winner, control and
+Beside the winner stand the best constant answer, the zero-shot model, the task's instruction in words (a hard prompt),
+the tuned prompt, the *control* (the unpruned prompt retrained exactly as the tickets were) and a random mask of the
+winner's size, retrained. Winner, control and
 random mask are retrained on fresh seeds too, since the winner was chosen for how it did on its own.
 """
 
@@ -22,8 +23,9 @@ from softprune.significance import bootstrap_interval, mcnemar, paired_bootstrap
 from softprune.tasks import constant_answer
 from softprune.tuning.finite import FROM_THE_MODEL, check_finite
 from softprune.tuning.scoring import ScoredSet, score_each
-from softprune.tuning.setup import Workspace, truncation
+from softprune.tuning.setup import Workspace, room_for, truncation
 from softprune.tuning.stages import Fitted, fit
+from softprune.tuning.start import instruction_prompt
 from softprune.types import Candidate, PromptState, Scores
 
 # Fresh seeds lie far from the run's own, and from those of other runs with small seeds.
@@ -50,12 +52,14 @@ class Entry:
     """One row of the table before it is scored.
 
     Attributes:
-        state: the prompt; None for the zero-shot model.
+        state: the prompt; None for one that nothing was trained for.
         seconds: spent on training it.
+        words_QH: then, embeddings of words that stand in its place; none for the zero-shot model.
     """
 
     state: PromptState | None
     seconds: float
+    words_QH: torch.Tensor | None = None
 
 
 def train_rivals(workspace: Workspace, pruned: Pruned) -> Rivals:
@@ -104,7 +108,6 @@ def report_xprompt(workspace: Workspace, pruned: Pruned, rivals: Rivals) -> None
     assert winner.fitted is not None
     tuned_seconds = pruned.tuned.seconds
     entries = {
-        "zero_shot": Entry(None, 0.0),
         "tuned": Entry(pruned.tuned.state, tuned_seconds),
         "control": Entry(rivals.control.state, tuned_seconds + rivals.control.seconds),
         "winner": Entry(winner.fitted.state, tuned_seconds + winner.fitted.seconds),
@@ -116,6 +119,7 @@ def report_xprompt(workspace: Workspace, pruned: Pruned, rivals: Rivals) -> None
     with workspace.run.phase("report"):
         workspace.report.fix(winner.candidate.id)
         data = workspace.encode(workspace.report.open())
+        entries = _untrained(workspace, data) | entries
         scored = _score(workspace, data, entries, extra)
         results = _results(workspace, data, entries, scored)
         _add_seeds(workspace, results, scored, len(rivals.fresh))
@@ -126,12 +130,23 @@ def report_xprompt(workspace: Workspace, pruned: Pruned, rivals: Rivals) -> None
 
 def report_tuned(workspace: Workspace, tuned: Fitted) -> None:
     """The same for a run that only tunes."""
-    entries = {"zero_shot": Entry(None, 0.0), "tuned": Entry(tuned.state, tuned.seconds)}
+    entries = {"tuned": Entry(tuned.state, tuned.seconds)}
     with workspace.run.phase("report"):
         workspace.report.fix("tuned")
         data = workspace.encode(workspace.report.open())
+        entries = _untrained(workspace, data) | entries
         scored = _score(workspace, data, entries, {})
         _write(workspace, data, _results(workspace, data, entries, scored), scored, None, None)
+
+
+def _untrained(workspace: Workspace, data: ScoredSet) -> dict[str, Entry]:
+    """The model alone, and behind the task's instruction where the task has one and the model's positions allow it."""
+    entries = {"zero_shot": Entry(None, 0.0)}
+    words_QH = instruction_prompt(workspace.backbone, workspace.task)
+    longest = max(data.lengths)
+    if words_QH is not None and room_for(workspace.backbone, data.examples, words_QH.shape[0], longest) == longest:
+        entries["instruction"] = Entry(None, 0.0, words_QH)
+    return entries
 
 
 def _score(
@@ -140,12 +155,10 @@ def _score(
     """Every reported prompt on `report`, those of equal length together."""
     backbone, removal = workspace.backbone, workspace.recipe.pruning.removal
     nothing = torch.zeros(0, backbone.info.hidden)
-    states: dict[str, PromptState | None] = {name: entry.state for name, entry in entries.items()}
-    states |= extra
-    prompts = {
-        name: (nothing if state is None else read_one(state, removal)).to(backbone.device, backbone.prompt_dtype)
-        for name, state in states.items()
-    }
+    states = {name: entry.state for name, entry in entries.items() if entry.state is not None} | extra
+    read = {name: entry.words_QH if entry.words_QH is not None else nothing for name, entry in entries.items()}
+    read |= {name: read_one(state, removal) for name, state in states.items()}
+    prompts = {name: prompt.to(backbone.device, backbone.prompt_dtype) for name, prompt in read.items()}
     found = score_each(backbone, list(prompts.values()), data, workspace.scoring)
     check_finite([scores.loss for scores in found], list(prompts), "report loss", "after training", FROM_THE_MODEL)
     return dict(zip(prompts, found, strict=True))
@@ -206,6 +219,8 @@ def _results(
             mask = entry.state.mask
             parameters = mask.parameters(workspace.backbone.info.hidden)
             results[name] |= {"tokens": mask.tokens, "pieces": mask.pieces, "parameters": parameters}
+        elif entry.words_QH is not None:
+            results[name] |= {"tokens": entry.words_QH.shape[0]}
     return results
 
 
@@ -322,7 +337,7 @@ def _write(
     )
     if candidates is not None:
         run.write_jsonl("candidates.jsonl", [asdict(c) for c in candidates])
-    for name in ("zero_shot", "tuned", "control", "winner", "random"):
+    for name in ("zero_shot", "instruction", "tuned", "control", "winner", "random"):
         if name in results and name in scored:
             run.write_jsonl(f"predictions/{name}.jsonl", _predictions(data, scored[name]))
 

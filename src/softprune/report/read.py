@@ -21,10 +21,10 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Found = TypeVar("Found")
 
-RESULTS = ("constant", "zero_shot", "tuned", "control", "random", "winner")
+RESULTS = ("constant", "zero_shot", "instruction", "tuned", "control", "random", "winner")
 """Keys of run.json's `results`, in the table's order."""
 
-PREDICTED = ("zero_shot", "tuned", "control", "random", "winner")
+PREDICTED = ("zero_shot", "instruction", "tuned", "control", "random", "winner")
 
 
 @dataclass(frozen=True, slots=True)

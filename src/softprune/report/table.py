@@ -14,13 +14,15 @@ from softprune.report.words import NOT_APPLICABLE, NOT_MEASURED
 LABELS = {
     "constant": "best constant answer",
     "zero_shot": "zero-shot, no prompt",
+    "instruction": "the instruction in words",
     "tuned": "tuned prompt",
     "control": "control, unpruned, retrained",
     "random": "random mask, retrained",
     "winner": "winning ticket",
 }
-TUNE_ROWS = ("constant", "zero_shot", "tuned")
+TUNE_ROWS = ("constant", "zero_shot", "instruction", "tuned")
 PROMPTLESS = ("constant", "zero_shot")
+UNTRAINED = (*PROMPTLESS, "instruction")
 RESEEDED = ("control", "random", "winner")
 SHORT = {"interval": "95% CI", "fresh": "fresh seeds", "parameters": "params"}
 """Headings in a terminal, where room is short."""
@@ -77,8 +79,13 @@ def metric_name(run: Run) -> str:
 
 
 def comparison_rows(run: Run) -> list[TableRow]:
-    """The rows in their fixed order; a run that only tunes has no control, random mask or winner."""
-    names = TUNE_ROWS if run.kind == "tune" else RESULTS
+    """The rows in their fixed order; a run that only tunes has no control, random mask or winner.
+
+    The instruction has a row where it was measured: a task of one's own may have none.
+    """
+    names = [
+        name for name in (TUNE_ROWS if run.kind == "tune" else RESULTS) if name != "instruction" or run.results[name]
+    ]
     constant = run.results["constant"]
     floor = None if constant is None else constant.value
     return [_row(name, run.results[name], floor) for name in names]
@@ -131,7 +138,7 @@ def _row(name: str, result: RowResult | None, floor: float | None) -> TableRow:
     label = LABELS[name]
     if found.answer is not None:
         label = f"{label} ({words.printable(found.answer)})"
-    sizes = {field: _size(name, getattr(found, field)) for field in ("tokens", "pieces", "parameters")}
+    sizes = {field: _size(name, field, getattr(found, field)) for field in ("tokens", "pieces", "parameters")}
     low = found.interval[0] if found.interval else None
     return TableRow(
         name=name,
@@ -140,15 +147,15 @@ def _row(name: str, result: RowResult | None, floor: float | None) -> TableRow:
         interval=words.interval(found.interval),
         fresh=words.spread(found.seeds) if name in RESEEDED else NOT_APPLICABLE,
         **sizes,
-        seconds=NOT_APPLICABLE if name in PROMPTLESS else words.seconds(found.seconds),
+        seconds=NOT_APPLICABLE if name in UNTRAINED else words.seconds(found.seconds),
         predicted=words.counts(found.predicted),
         measured=measured,
         at_chance=name != "constant" and low is not None and floor is not None and low <= floor,
     )
 
 
-def _size(name: str, value: int | None) -> str:
-    if name in PROMPTLESS:
+def _size(name: str, field: str, value: int | None) -> str:
+    if name in PROMPTLESS or (name in UNTRAINED and field != "tokens"):
         return NOT_APPLICABLE
     return NOT_MEASURED if value is None else words.number(value)
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import torch
 
 _COST = ("seconds", "steps", "examples_per_second", "peak_memory_bytes", "trainable_parameters")
-_RESULTS = ("constant", "zero_shot", "tuned", "control", "winner", "random")
+_RESULTS = ("constant", "zero_shot", "instruction", "tuned", "control", "winner", "random")
 
 
 @dataclass(frozen=True)

@@ -120,9 +120,14 @@ def _generated(
     for indices in scoring_batches(data.lengths, scoring.rows):
         texts = backbone.generate(prompt_QH, data.batch(backbone, indices), scoring.max_answer_length)
         for index, text in zip(indices, texts, strict=True):
-            answers = [_plain(answer) for answer in data.examples[index].answers]
-            found[index] = answers.index(_plain(text)) if _plain(text) in answers else -1
+            found[index] = answer_of(text, data.examples[index].answers)
     return tuple(found)
+
+
+def answer_of(text: str, answers: Sequence[str]) -> int:
+    """Which answer a generated text is, but for case, blanks and a full stop; -1 for none."""
+    plain = [_plain(answer) for answer in answers]
+    return plain.index(_plain(text)) if _plain(text) in plain else -1
 
 
 def _plain(text: str) -> str:

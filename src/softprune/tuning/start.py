@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from softprune.backbone.base import Backbone
 from softprune.backbone.encode import continuation_ids
 from softprune.errors import SoftpruneError
@@ -50,6 +52,16 @@ def initial_prompt(recipe: Recipe, backbone: Backbone, task: Task) -> Initial:
         first = from_prompt(saved.vectors_PH, sampled, path.name)
         return replace(first, notes=(*(f"{path.name}: {note}" for note in saved.notes), *first.notes))
     return sampled
+
+
+def instruction_prompt(backbone: Backbone, task: Task) -> torch.Tensor | None:
+    """The task's English instruction as a hard prompt, the embeddings `[Q, H]` of its words; None where it has none."""
+    instruction = task.definition.instruction
+    if not instruction:
+        return None
+    ids = torch.tensor(continuation_ids(backbone.tokenizer, instruction), device=backbone.device)
+    with torch.no_grad():
+        return backbone.lookup(ids).to(backbone.prompt_dtype)
 
 
 def settled(recipe: Recipe) -> Recipe:

@@ -1,0 +1,112 @@
+"""Four tickets in one batch against each of them alone: the same rows, the same backbone, alternating.
+
+    python benchmarks/paired.py [--rounds 7] [--backbone tiny]
+
+The rows are the generated task's 1,080 messages. Alone, one ticket answers all of them; paired, each row is answered by
+one of four tickets of different lengths (drop: 20, 12, 7 and 2 tokens). First the answers are compared: what a ticket
+says in the paired batch is what it says alone. Printed: medians, and paired over the mean of the four alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from softprune import load_backbone, load_task
+from softprune.backbone.base import Backbone
+from softprune.prompt.bank import masked_state
+from softprune.pruning.predict import Prediction, predict
+from softprune.pruning.ticket import Ticket, TicketInfo
+from softprune.tasks.demo import generate
+from softprune.types import Mask
+
+P = 20
+KEPT = (20, 12, 7, 2)
+
+
+def ticket_of(backbone: Backbone, kept: int, seed: int) -> Ticket:
+    """A random ticket of so many tokens, of the embeddings' size."""
+    hidden = backbone.info.hidden
+    vectors = torch.randn(P, hidden, generator=torch.Generator().manual_seed(seed))
+    token_P = torch.arange(P) < kept
+    mask = Mask(token_P, token_P[:, None].clone())
+    info = TicketInfo(
+        backbone=backbone.info.name,
+        revision=None,
+        family=backbone.info.family,
+        fingerprint=backbone.info.fingerprint,
+        task="demo",
+        task_version="1",
+        removal="drop",
+        score="sum",
+        match="score",
+        max_answer_length=8,
+        max_length=256,
+        token_ratio=1 - kept / P,
+        piece_ratio=0.0,
+        prompt_tokens=P,
+        pieces_per_token=1,
+        hidden=hidden,
+        tokens=kept,
+        pieces=kept,
+        parameters=kept * hidden,
+        select=None,
+    )
+    spread = float(backbone.embeddings_VH().std())
+    return Ticket(masked_state(vectors * spread, mask), info, load_task("demo").definition)
+
+
+def timed(run: Callable[[], list[Prediction]]) -> float:
+    """Seconds of a call."""
+    begun = time.perf_counter()
+    run()
+    return time.perf_counter() - begun
+
+
+def main() -> None:
+    """Compare answers, then time."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--rounds", type=int, default=7)
+    arguments.add_argument("--backbone", default="tiny")
+    asked = arguments.parse_args()
+    backbone = load_backbone(asked.backbone)
+    tickets = {f"{kept} tokens": ticket_of(backbone, kept, seed) for seed, kept in enumerate(KEPT)}
+    names = list(tickets)
+    texts = [row["text"] for rows in generate().values() for row in rows]
+    rows: list[dict[str, Any]] = [{"text": text, "prompt": names[n % 4]} for n, text in enumerate(texts)]
+
+    def alone(name: str) -> list[Prediction]:
+        return list(predict(tickets[name], rows, backbone=backbone))
+
+    def paired() -> list[Prediction]:
+        return list(predict(tickets, rows, backbone=backbone))
+
+    singles = {name: alone(name) for name in names}
+    together = paired()
+    same = sum(p.answer == singles[p.prompt][n].answer for n, p in enumerate(together))
+    gap = max(
+        abs(a - b)
+        for n, p in enumerate(together)
+        for a, b in zip(p.probabilities, singles[p.prompt][n].probabilities, strict=True)
+    )
+    print(f"{len(rows):,} rows, {same:,} answers the same, probabilities differ by {gap:.1e} at most")
+
+    seconds: dict[str, list[float]] = {name: [] for name in (*names, "paired")}
+    for _ in range(asked.rounds):
+        for name in names:
+            seconds[name].append(timed(lambda name=name: alone(name)))  # type: ignore[misc]
+        seconds["paired"].append(timed(paired))
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    for name, median in medians.items():
+        print(f"{name:>10}: {median:.3f} s")
+    ratios = [seconds["paired"][n] / statistics.mean(seconds[name][n] for name in names) for n in range(asked.rounds)]
+    print(f"paired over one alone (mean of the four): median ratio {statistics.median(ratios):.3f}")
+
+
+if __name__ == "__main__":
+    main()

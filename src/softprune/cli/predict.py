@@ -1,0 +1,148 @@
+"""The command that uses tickets: `predict`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from softprune.errors import SoftpruneError
+
+if TYPE_CHECKING:
+    from softprune.pruning.predict import Prediction
+    from softprune.pruning.ticket import Ticket
+
+# Rows that are written together.
+PIECE = 512
+
+
+def predict(
+    *,
+    run: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN", help="A run or ticket folder, or a hub name.", show_default=False),
+    ] = None,
+    input_file: Annotated[
+        Path, typer.Option("--input", metavar="FILE", help="Rows: .jsonl, .csv (both also .gz) or .parquet.")
+    ],
+    output_file: Annotated[
+        Path, typer.Option("--output", metavar="FILE", help="The same rows with their answers; formats as of --input.")
+    ],
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,...",
+            help="Several runs or tickets, each as FOLDER or NAME=FOLDER; a column of the rows says which is meant.",
+        ),
+    ] = None,
+    column: Annotated[str, typer.Option(metavar="NAME", help="The column that names a row's prompt.")] = "prompt",
+    backbone: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The backbone, where it lies elsewhere now."),
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 ...")] = "auto",
+    dtype: Annotated[str, typer.Option(metavar="DTYPE", help="auto, float32, bfloat16, float16 or float64.")] = "auto",
+    batch_rows: Annotated[int, typer.Option(min=1, metavar="N", help="Rows of one call of the model.")] = 256,
+    force: Annotated[bool, typer.Option("--force", help="Replace an output file that is there.")] = False,
+) -> None:
+    """Answer the rows of a file with a ticket, or each row with its own of several tickets."""
+    from softprune.pruning.predict import backbone_of
+    from softprune.pruning.predict import predict as answer
+    from softprune.tasks.files import format_of, read_rows
+    from softprune.tasks.outputs import RowWriter
+
+    kind = format_of(input_file)
+    if kind is None or not input_file.is_file():
+        found = f"{input_file}" if kind is None else f"no file {input_file}"
+        raise SoftpruneError("an input file that ends in .jsonl, .csv or .parquet", found, "correct --input")
+    if output_file.exists() and not force:
+        raise SoftpruneError("a new output file", f"{output_file} is there", "choose another --output, or add --force")
+    tickets = _tickets(run, prompts)
+    with RowWriter(output_file) as writer:
+        rows = _without(("prediction", "probability"), read_rows(input_file, kind))
+        model = backbone_of(tickets, **_options(backbone, device, dtype))
+        several = prompts is not None
+        answered = answer(
+            tickets if several else next(iter(tickets.values())),
+            rows,
+            backbone=model,
+            column=column,
+            batch_rows=batch_rows,
+        )
+        told = _written(answered, writer, wide=format_of(output_file) == "jsonl")
+    typer.echo(f"{told}: {output_file}", err=True)
+
+
+def _options(backbone: str | None, device: str, dtype: str) -> dict[str, str]:
+    return {"device": device, "dtype": dtype, **({"name": backbone} if backbone else {})}
+
+
+def _tickets(run: str | None, prompts: str | None) -> dict[str, Ticket]:
+    """Tickets by name: NAME=FOLDER, or the folder's own name."""
+    from softprune.pruning.ticket import Ticket
+
+    if (run is None) == (prompts is None):
+        found = "neither" if run is None else "both"
+        raise SoftpruneError(
+            "a run, or several as --prompts", found, "softprune predict RUN --input FILE --output FILE"
+        )
+    if run is not None:
+        return {Path(run).name: Ticket.load(run)}
+    found_tickets: dict[str, Ticket] = {}
+    for text in filter(None, map(str.strip, (prompts or "").split(","))):
+        name, equals, folder = text.partition("=")
+        name, folder = (name, folder) if equals else (Path(text).name, text)
+        if name in found_tickets:
+            raise SoftpruneError(
+                "prompts of different names", f'"{name}" twice', "name them: --prompts a=FOLDER,b=FOLDER"
+            )
+        found_tickets[name] = Ticket.load(folder)
+    return found_tickets
+
+
+def _without(columns: Sequence[str], rows: Iterable[Any]) -> Iterator[Any]:
+    """Rows, none of which holds a column that is going to be added."""
+    for located in rows:
+        taken = [name for name in columns if name in located.row]
+        if taken:
+            raise SoftpruneError(
+                f"rows without a column {', '.join(taken)}, which is added",
+                f"{', '.join(taken)} in {located.where}",
+                "rename it in the input",
+            )
+        yield located
+
+
+def _written(answered: Iterator[Prediction], writer: Any, *, wide: bool) -> str:
+    """Write predictions as they come, showing how many; the last word about them."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console, begun = Console(stderr=True), time.perf_counter()
+    done = labelled = right = 0
+    columns = SpinnerColumn(), TextColumn("{task.completed:,.0f} rows"), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
+        bar = progress.add_task("", total=None)
+        while piece := list(islice(answered, PIECE)):
+            writer.write([_row(prediction, wide) for prediction in piece])
+            done += len(piece)
+            labelled += sum(1 for p in piece if p.gold is not None)
+            right += sum(1 for p in piece if p.gold is not None and p.gold == p.answer)
+            progress.update(bar, completed=done)
+    seconds = time.perf_counter() - begun
+    told = f"{done:,} rows in {seconds:.1f} s ({done / seconds:,.0f} a second)"
+    return f"{told}, {100 * right / labelled:.1f}% of {labelled:,} labelled ones right" if labelled else told
+
+
+def _row(prediction: Prediction, wide: bool) -> dict[str, Any]:
+    """The row as it came, with its answer; `wide` adds every candidate's probability."""
+    added: Mapping[str, Any] = {"prediction": prediction.answer, "probability": prediction.probability}
+    if wide and prediction.probabilities:
+        shares = dict(zip(prediction.answers, prediction.probabilities, strict=True))
+        return {**prediction.row, **added, "probabilities": shares}
+    return {**prediction.row, **added}

@@ -1,0 +1,247 @@
+"""Answers to new rows: with one ticket, or with several in one batch, each row behind its own prompt (*paired*).
+
+Rows stream: a chunk is read, tokenised, sorted by prompt and length, answered, and given back in the order it came.
+Prompts of different lengths never share a call, so none is padded; tasks with different answers may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+
+from softprune.backbone import load_backbone
+from softprune.backbone.base import Backbone
+from softprune.backbone.batching import scoring_batches
+from softprune.errors import SoftpruneError
+from softprune.pruning.ticket import Ticket
+from softprune.registry import unknown
+from softprune.tasks.files import Located, Row
+from softprune.tasks.inputs import layout_of
+from softprune.tasks.template import Asked, asked_from
+from softprune.tuning.scoring import answer_of
+from softprune.tuning.setup import room_for
+from softprune.types import Encoded
+
+# Rows that are read, sorted and answered together: enough for even lengths, little enough memory.
+CHUNK = 2_048
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a prompt answered to a row.
+
+    Attributes:
+        row: the row, as it was read.
+        prompt: name of the ticket that answered.
+        answer: the answer; under `match: generate` the generated text where it is none of the answers.
+        answers: the candidates.
+        probabilities: softmax of their scores; empty under `match: generate`.
+        gold: the right answer where the row tells it, else None.
+    """
+
+    row: Row
+    prompt: str
+    answer: str
+    answers: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    gold: str | None
+
+    @property
+    def probability(self) -> float | None:
+        """Of the answer, among the candidates; None where the answer was generated."""
+        return max(self.probabilities) if self.probabilities else None
+
+
+def predict(
+    tickets: Ticket | Mapping[str, Ticket],
+    rows: Iterable[Mapping[str, Any] | Located],
+    *,
+    backbone: Backbone | None = None,
+    column: str = "prompt",
+    batch_rows: int = 256,
+) -> Iterator[Prediction]:
+    """Answer rows, however many, in their order.
+
+    Args:
+        tickets: one, or several by name, all of one backbone.
+        rows: mappings with the task's fields, in any of its layouts; labels may be there, and are not looked at.
+        backbone: what the tickets were trained on; None loads it.
+        column: where there are several tickets, the column of a row that names its own.
+        batch_rows: rows of one backbone call at most (times answers, but for sentence models).
+
+    Raises:
+        SoftpruneError: for a ticket of another backbone, a row that names no ticket, and whatever a row has wrong.
+    """
+    named = {"": tickets} if isinstance(tickets, Ticket) else dict(tickets)
+    model = backbone or backbone_of(named)
+    for ticket in named.values():
+        ticket.check(model)
+    service = _Service(model, named, batch_rows)
+    asked = _asked(named, rows, None if isinstance(tickets, Ticket) else column)
+    while chunk := list(islice(asked, CHUNK)):
+        yield from service.answer(chunk)
+
+
+def backbone_of(tickets: Mapping[str, Ticket], **options: Any) -> Backbone:
+    """The backbone that all of the tickets were trained on.
+
+    Args:
+        tickets: by name.
+        options: of `load_backbone`, in place of what the tickets say.
+
+    Raises:
+        SoftpruneError: when they weren't trained on one.
+    """
+    first, *others = tickets.items()
+    for name, other in others:
+        if other.info.fingerprint != first[1].info.fingerprint:
+            raise SoftpruneError(
+                "tickets of one backbone in one batch",
+                f'"{first[0]}" is of {first[1].info.backbone}, "{name}" of {other.info.backbone}',
+                "predict with those of each backbone apart",
+            )
+    info = first[1].info
+    return load_backbone(**{"name": info.backbone, "family": info.family, "revision": info.revision, **options})
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A row with the name of the ticket that shall answer it."""
+
+    prompt: str
+    asked: Asked
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """An answer before it has its row: the predicted text, and the candidates' probabilities."""
+
+    answer: str
+    probabilities: tuple[float, ...] = ()
+
+
+def _asked(
+    tickets: Mapping[str, Ticket], rows: Iterable[Mapping[str, Any] | Located], column: str | None
+) -> Iterator[_Question]:
+    """Each row as its ticket's task reads it; a task's layout is told by the first of its rows."""
+    layouts: dict[str, Any] = {}
+    for number, row in enumerate(rows):
+        located = row if isinstance(row, Located) else Located(dict(row), f"row {number}")
+        name = "" if column is None else _named(tickets, located, column)
+        definition = tickets[name].definition
+        if name not in layouts:
+            layouts[name] = layout_of(definition, located)
+        for asked in asked_from(definition, layouts[name], [located]):
+            yield _Question(name, asked)
+
+
+def _named(tickets: Mapping[str, Ticket], located: Located, column: str) -> str:
+    """The name of a row's ticket."""
+    if column not in located.row:
+        raise SoftpruneError(
+            f'a column "{column}" that names each row\'s prompt ({", ".join(tickets)})',
+            f"{located.where} has {', '.join(map(str, located.row))}",
+            "add the column, or name another one with --column",
+        )
+    name = str(located.row[column])
+    if name not in tickets:
+        told = unknown("prompt", name, tickets)
+        raise SoftpruneError(told.expected, f"{told.found} in {located.where}", told.do)
+    return name
+
+
+class _Service:
+    """Tickets laid out for paired calls: those that are read alike share a tensor.
+
+    Args:
+        backbone: frozen.
+        tickets: by name.
+        batch_rows: rows of one call at most.
+    """
+
+    def __init__(self, backbone: Backbone, tickets: Mapping[str, Ticket], batch_rows: int) -> None:
+        self._backbone, self._tickets, self._rows = backbone, tickets, batch_rows
+        self._kinds: dict[tuple[object, ...], list[str]] = {}
+        for name, ticket in tickets.items():
+            kind = (ticket.prompt().shape[0], ticket.info.score, ticket.info.match, ticket.info.max_answer_length)
+            self._kinds.setdefault(kind, []).append(name)
+        self._prompts = {
+            kind: torch.stack([tickets[name].prompt() for name in names]).to(backbone.device, backbone.prompt_dtype)
+            for kind, names in self._kinds.items()
+        }
+
+    @torch.inference_mode()
+    def answer(self, questions: Sequence[_Question]) -> Iterator[Prediction]:
+        """Predictions in the questions' order."""
+        encoded = self._encoded(questions)
+        outcomes: dict[int, _Outcome] = {}
+        for kind, names in self._kinds.items():
+            mine = [i for i, question in enumerate(questions) if question.prompt in names]
+            if mine:
+                outcomes |= self._answered(kind, names, mine, questions, encoded)
+        return iter([_prediction(question, outcomes[i]) for i, question in enumerate(questions)])
+
+    def _encoded(self, questions: Sequence[_Question]) -> dict[int, Encoded]:
+        """Token ids of each question, cut as its ticket's training inputs were."""
+        found: dict[int, Encoded] = {}
+        for name, ticket in self._tickets.items():
+            mine = [i for i, question in enumerate(questions) if question.prompt == name]
+            examples, info = [questions[i].asked.example for i in mine], ticket.info
+            room = room_for(
+                self._backbone,
+                examples,
+                info.prompt_tokens,
+                info.max_length,
+                info.max_answer_length if info.match == "generate" else 0,
+            )
+            found |= dict(zip(mine, self._backbone.encode(examples, room), strict=True))
+        return found
+
+    def _answered(
+        self,
+        kind: tuple[object, ...],
+        names: Sequence[str],
+        mine: Sequence[int],
+        questions: Sequence[_Question],
+        encoded: Mapping[int, Encoded],
+    ) -> dict[int, _Outcome]:
+        """Answer the questions of one kind, sorted by length, each behind its own prompt."""
+        lengths = [len(encoded[i].input_ids) for i in mine]
+        answers = max(len(encoded[i].answer_ids) for i in mine)
+        found: dict[int, _Outcome] = {}
+        for places in scoring_batches(lengths, self._rows, 1 if self._backbone.family == "sentence" else answers):
+            chosen = [mine[place] for place in places]
+            prompts_BQH = self._prompts[kind][[names.index(questions[i].prompt) for i in chosen]]
+            examples = [questions[i].asked.example.answers for i in chosen]
+            ticket = self._tickets[names[0]]
+            outcomes = self._call(prompts_BQH, [encoded[i] for i in chosen], examples, ticket)
+            found |= dict(zip(chosen, outcomes, strict=True))
+        return found
+
+    def _call(
+        self, prompts_BQH: torch.Tensor, encoded: Sequence[Encoded], answers: Sequence[tuple[str, ...]], like: Ticket
+    ) -> list[_Outcome]:
+        """One paired call of the backbone; `like` says how it is read."""
+        batch = self._backbone.batch(encoded)
+        if like.info.match == "generate":
+            texts = self._backbone.generate(prompts_BQH, batch, like.info.max_answer_length)
+            matched = [answer_of(text, each) for text, each in zip(texts, answers, strict=True)]
+            return [
+                _Outcome(text if at < 0 else each[at]) for text, each, at in zip(texts, answers, matched, strict=True)
+            ]
+        scores_BA = self._backbone.row_scores(prompts_BQH, batch, like.info.score).double()
+        shares = torch.softmax(scores_BA, dim=1).tolist()
+        return [
+            _Outcome(each[max(range(len(each)), key=lambda a: (share[a], -a))], tuple(share[: len(each)]))
+            for share, each in zip(shares, answers, strict=True)
+        ]
+
+
+def _prediction(question: _Question, outcome: _Outcome) -> Prediction:
+    example = question.asked.example
+    gold = example.answers[example.gold] if example.gold >= 0 else None
+    return Prediction(question.asked.row, question.prompt, outcome.answer, example.answers, outcome.probabilities, gold)

@@ -1,0 +1,134 @@
+"""Rows into JSON lines, CSV or Parquet as they come; the file appears under its name when it is whole."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from softprune.errors import SoftpruneError
+from softprune.tasks.files import Format, Row, format_of
+
+
+class _Sink(Protocol):
+    def write(self, rows: Sequence[Row]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class RowWriter:
+    """A file of rows, written piece by piece under a temporary name; renamed on leaving without an error.
+
+    Args:
+        path: its ending tells the format: .jsonl, .csv (both also .gz) or .parquet.
+
+    Raises:
+        SoftpruneError: for another ending, or a folder that isn't there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        kind = format_of(path)
+        if kind is None:
+            raise SoftpruneError("an output file that ends in .jsonl, .csv or .parquet", str(path), "rename it")
+        if not path.parent.is_dir():
+            raise SoftpruneError("a folder for the output file", f"no folder {path.parent}", "make it first")
+        self._path, self._kind = path, kind
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self._sink: _Sink | None = None
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Add rows; the first ones tell the columns of CSV and Parquet."""
+        if self._sink is None:
+            self._sink = _sink(self._temporary, self._path, self._kind, rows)
+        self._sink.write(rows)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        try:
+            if self._sink is not None:
+                self._sink.close()
+            if kind is None:
+                self._temporary.touch()  # no rows: an empty file
+                self._temporary.replace(self._path)
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+
+def _sink(temporary: Path, path: Path, kind: Format, rows: Sequence[Row]) -> _Sink:
+    if kind == "parquet":
+        return _Parquet(temporary)
+    raw = gzip.open(temporary, "wb") if path.suffix == ".gz" else temporary.open("wb")  # noqa: SIM115
+    text = io.TextIOWrapper(raw, encoding="utf-8", newline="")
+    return _Csv(text, list(rows[0])) if kind == "csv" else _JsonLines(text)
+
+
+class _JsonLines:
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._text = text
+
+    def write(self, rows: Sequence[Row]) -> None:
+        self._text.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+
+    def close(self) -> None:
+        self._text.close()
+
+
+class _Csv:
+    def __init__(self, text: io.TextIOWrapper, columns: Sequence[str]) -> None:
+        self._text, self._columns = text, columns
+        self._writer = csv.DictWriter(text, columns, lineterminator="\n")
+        self._writer.writeheader()
+
+    def write(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            more = set(row) - set(self._columns)
+            if more:
+                raise SoftpruneError(
+                    f"rows with the columns of the first one ({', '.join(self._columns)})",
+                    f"{', '.join(sorted(more))} in a later row",
+                    "write .jsonl, whose rows may differ",
+                )
+            self._writer.writerow({name: _cell(value) for name, value in row.items()})
+
+    def close(self) -> None:
+        self._text.close()
+
+
+class _Parquet:
+    def __init__(self, path: Path) -> None:
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ImportError:
+            raise SoftpruneError(
+                "pyarrow, to write Parquet", "it is not installed", "pip install softprune[hub], or write .jsonl"
+            ) from None
+        self._pyarrow, self._path = pyarrow, path
+        self._writer: Any = None
+
+    def write(self, rows: Sequence[Row]) -> None:
+        schema = None if self._writer is None else self._writer.schema
+        try:
+            table = self._pyarrow.Table.from_pylist(list(rows), schema=schema)
+        except (self._pyarrow.ArrowInvalid, self._pyarrow.ArrowTypeError) as error:
+            raise SoftpruneError("columns of one type each, for Parquet", str(error), "write .jsonl") from None
+        if self._writer is None:
+            self._writer = self._pyarrow.parquet.ParquetWriter(self._path, table.schema)
+        self._writer.write_table(table)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _cell(value: Any) -> Any:
+    """A value in a CSV cell: nested ones as JSON."""
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, dict | list) else value

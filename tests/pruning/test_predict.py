@@ -1,0 +1,179 @@
+"""New rows behind tickets: paired as alone, in order, whatever the layout, and no more rows in memory than a chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from math import log
+from typing import Any
+
+import pytest
+import torch
+
+from softprune.backbone.base import Backbone
+from softprune.errors import SoftpruneError
+from softprune.prompt.bank import masked_state
+from softprune.pruning import predict as module
+from softprune.pruning.predict import Prediction, predict
+from softprune.pruning.ticket import Ticket, TicketInfo
+from softprune.tasks import load_task
+from softprune.types import Mask
+
+P, S = 6, 4
+TASKS = ("demo", "trec", "copa", "sentence_polarity")
+KEPT = (6, 3, 3, 1)
+ROWS: tuple[dict[str, Any], ...] = (
+    {"prompt": "demo", "text": "the parcel never arrived"},
+    {"prompt": "trec", "text": "who wrote it ?", "coarse": "HUM"},
+    {"prompt": "copa", "premise": "the man was cold", "question": "effect", "choice1": "he ran", "choice2": "he slept"},
+    {"prompt": "sentence_polarity", "text": "a slow and quiet joy of a film that never wakes up", "label": 1},
+    {"prompt": "trec", "text": "where is the red box , and how many windows has the room ?", "coarse": "LOC"},
+    {"prompt": "copa", "premise": "it was red", "question": "cause", "choice1": "paint", "choice2": "the sun was low"},
+    {"prompt": "demo", "text": "she said the screen is cracked"},
+)
+
+
+def ticket_of(backbone: Backbone, task: str, kept: int, seed: int, **changes: Any) -> Ticket:
+    """A random ticket that keeps the first tokens, its vectors large enough to move every score."""
+    hidden, definition = backbone.info.hidden, load_task(task).definition
+    spread = float(backbone.embeddings_VH().std())
+    vectors = torch.randn(P, hidden, generator=torch.Generator().manual_seed(seed)) * spread * 4
+    token_P = torch.arange(P) < kept
+    mask = Mask(token_P, token_P[:, None].repeat(1, S))
+    info = TicketInfo(
+        backbone=backbone.info.name,
+        revision=None,
+        family=backbone.info.family,
+        fingerprint=backbone.info.fingerprint,
+        task=task,
+        task_version="1",
+        removal="drop",
+        score=definition.score,
+        match="score",
+        max_answer_length=8,
+        max_length=64,
+        token_ratio=0.5,
+        piece_ratio=0.0,
+        prompt_tokens=P,
+        pieces_per_token=S,
+        hidden=hidden,
+        tokens=mask.tokens,
+        pieces=mask.pieces,
+        parameters=mask.parameters(hidden),
+        select=None,
+    )
+    return Ticket(masked_state(vectors, mask), replace(info, **changes), definition)
+
+
+def tickets_of(backbone: Backbone, **changes: Any) -> dict[str, Ticket]:
+    shapes = zip(TASKS, KEPT, strict=True)
+    return {task: ticket_of(backbone, task, kept, seed, **changes) for seed, (task, kept) in enumerate(shapes)}
+
+
+def distance(found: list[Prediction], wanted: list[Prediction]) -> float:
+    """The largest difference of two lists of log-probabilities, relative to the largest of the second."""
+    pairs = zip(found, wanted, strict=True)
+    both = [(log(a), log(b)) for x, y in pairs for a, b in zip(x.probabilities, y.probabilities, strict=True)]
+    return max(abs(a - b) for a, b in both) / max(abs(b) for _, b in both)
+
+
+@pytest.mark.parametrize("name", ["sentence", "t5_v1_1", "gpt2", "bert"])
+def test_four_tickets_in_one_batch_answer_as_each_alone(name: str, backbone_of: Callable[..., Backbone]) -> None:
+    backbone = backbone_of(name)
+    tickets = tickets_of(backbone)
+    paired = list(predict(tickets, ROWS, backbone=backbone))
+    alone = [next(predict(tickets[row["prompt"]], [row], backbone=backbone)) for row in ROWS]
+    assert [p.prompt for p in paired] == [row["prompt"] for row in ROWS]
+    assert [(p.row, p.answers, p.answer, p.gold) for p in paired] == [
+        (p.row, p.answers, p.answer, p.gold) for p in alone
+    ]
+    assert distance(paired, alone) <= 1e-5
+    swapped = {**tickets, "demo": replace(tickets["demo"], state=tickets["trec"].state)}
+    assert distance(list(predict(swapped, ROWS, backbone=backbone)), alone) > 1e-3, "another prompt says something else"
+
+
+def test_probabilities_are_of_the_scores_that_a_run_would_compute(backbone_of: Callable[..., Backbone]) -> None:
+    backbone = backbone_of("t5_v1_1")
+    ticket = ticket_of(backbone, "copa", 2, 0)
+    row = ROWS[2]
+    (found,) = predict(ticket, [row], backbone=backbone)
+    text = "choice1: he ran choice2: he slept premise: the man was cold question: effect"
+    ids = backbone.tokenizer(text, return_tensors="pt")["input_ids"]
+    embeds = torch.cat([ticket.prompt()[None], backbone.lookup(ids)], dim=1)
+    means = []
+    for answer in ("he ran", "he slept"):
+        labels = backbone.tokenizer(answer, return_tensors="pt")["input_ids"]
+        means.append(-backbone.model(inputs_embeds=embeds, labels=labels).loss)
+    wanted = torch.softmax(torch.stack(means), 0).tolist()
+    assert max(abs(a - b) for a, b in zip(found.probabilities, wanted, strict=True)) <= 1e-5 * max(wanted)
+    assert abs(wanted[0] - 0.5) > 1e-3
+    assert found.answer == ("he ran", "he slept")[wanted.index(max(wanted))]
+    assert found.probability == max(found.probabilities)
+
+
+def test_generated_answers_are_paired_too(backbone_of: Callable[..., Backbone]) -> None:
+    backbone = backbone_of("gpt2")
+    tickets = tickets_of(backbone, match="generate", max_answer_length=3)
+    paired = list(predict(tickets, ROWS, backbone=backbone))
+    alone = [next(predict(tickets[row["prompt"]], [row], backbone=backbone)) for row in ROWS]
+    assert [p.answer for p in paired] == [p.answer for p in alone]
+    assert len({p.answer for p in paired}) > 1
+    assert all(p.probability is None for p in paired)
+
+
+def test_rows_stream_in_their_order(backbone_of: Callable[..., Backbone], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHUNK", 8)
+    taken: list[int] = []
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for n in range(40):
+            taken.append(n)
+            yield {"text": "a red box " * (1 + 7 * n % 5), "number": n}
+
+    backbone = backbone_of("sentence")
+    answered = predict(ticket_of(backbone, "demo", 2, 0), rows(), backbone=backbone, batch_rows=3)
+    assert next(answered).row["number"] == 0
+    assert len(taken) == 8, "no more than a chunk was read"
+    assert [p.row["number"] for p in answered] == list(range(1, 40))
+
+
+LABELLED = (
+    {"text": "who is he ?", "coarse": "HUM"},
+    {"text": "who is he ?", "coarse_label": 3},
+    {"text": "who is he ?", "label": "human"},
+)
+
+
+@pytest.mark.parametrize("row", LABELLED)
+def test_rows_in_every_layout_tell_their_label(row: dict[str, Any], backbone_of: Callable[..., Backbone]) -> None:
+    backbone = backbone_of("sentence")
+    (found,) = predict(ticket_of(backbone, "trec", 2, 0), [row], backbone=backbone)
+    assert found.gold == "human"
+    (unlabelled,) = predict(ticket_of(backbone, "trec", 2, 0), [{"text": row["text"]}], backbone=backbone)
+    assert unlabelled.gold is None
+    assert unlabelled.probabilities == found.probabilities
+
+
+def test_a_row_readers_changes_are_made_to_new_rows(backbone_of: Callable[..., Backbone]) -> None:
+    backbone = backbone_of("sentence")
+    ticket = ticket_of(backbone, "imdb", 2, 0)
+    (broken,) = predict(ticket, [{"text": "a red<br />box"}], backbone=backbone)
+    (plain,) = predict(ticket, [{"text": "a red box"}], backbone=backbone)
+    assert broken.probabilities == plain.probabilities
+    assert broken.row["text"] == "a red box"
+
+
+def test_what_is_wrong_is_told(backbone_of: Callable[..., Backbone]) -> None:
+    backbone, other = backbone_of("sentence"), backbone_of("gpt2")
+    tickets = tickets_of(backbone)
+    with pytest.raises(SoftpruneError, match=r'no "text" in row 1; its columns are prompt, words'):
+        list(predict(tickets, [ROWS[0], {"prompt": "demo", "words": "a"}], backbone=backbone))
+    with pytest.raises(SoftpruneError, match=r'"demos" in row 0(.|\n)*did you mean "demo"'):
+        list(predict(tickets, [{"prompt": "demos", "text": "a"}], backbone=backbone))
+    with pytest.raises(SoftpruneError, match='a column "which" that names'):
+        list(predict(tickets, [ROWS[0]], backbone=backbone, column="which"))
+    with pytest.raises(SoftpruneError, match="expected"):
+        list(predict(tickets["demo"], [ROWS[0]], backbone=other))
+    mixed = {"a": tickets["demo"], "b": ticket_of(other, "demo", 2, 0)}
+    with pytest.raises(SoftpruneError, match="tickets of one backbone"):
+        list(predict(mixed, [ROWS[0]]))

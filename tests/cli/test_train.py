@@ -140,7 +140,7 @@ def test_flags_become_overrides(softprune: Softprune, stand: Stand) -> None:
         "--seeds": "0",
         "--seed": "9",
     }
-    assert given.keys() == _FLAGS.keys()
+    assert given.keys() == _FLAGS.keys() - {"--prompt-file"}  # it goes with another --init
     words = [word for pair in given.items() for word in pair]
     answer = softprune("xprompt", *words, "tuning.accumulate=2", "tuning.epochs=5")
     assert answer.code == 0, answer.err
@@ -152,10 +152,17 @@ def test_flags_become_overrides(softprune: Softprune, stand: Stand) -> None:
     assert resolved["task"]["data"] == "12"
     assert (resolved["tuning"]["epochs"], resolved["tuning"]["accumulate"]) == (5, 2)  # overrides come last
     defaults = resolve().resolved()
-    for key in _FLAGS.values():
+    for key in (_FLAGS[flag] for flag in given):
         section, _, name = key.rpartition(".")
         assert (resolved[section] if section else resolved)[name] != (defaults[section] if section else defaults)[name]
     assert stand.out == Path("runs/cb-model-xprompt")
+
+
+def test_a_prompt_file_has_a_flag(softprune: Softprune, stand: Stand) -> None:
+    assert softprune("xprompt", "--init", "file", "--prompt-file", "mine.npy").code == 0
+    assert stand.recipe == resolve(["prompt.init=file", "prompt.file=mine.npy"])
+    assert stand.recipe is not None
+    assert stand.recipe.prompt.tokens_of_file
 
 
 @pytest.mark.parametrize("kind", ["xprompt", "tune"])

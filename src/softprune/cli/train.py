@@ -33,6 +33,7 @@ _FLAGS = {
     "--pieces": "prompt.pieces",
     "--init": "prompt.init",
     "--init-text": "prompt.text",
+    "--prompt-file": "prompt.file",
     "--epochs": "tuning.epochs",
     "--batch-size": "tuning.batch_size",
     "--optimiser": "tuning.optimiser",

@@ -99,7 +99,7 @@ def _array(path: Path) -> SavedPrompt:
         array = np.lib.format.read_array(file, allow_pickle=False)
     if array.dtype.kind not in "fiu":
         raise ValueError(f"an array of {array.dtype}, not of numbers")
-    return SavedPrompt(torch.from_numpy(array.astype(np.float32)), "array (.npy)", {})
+    return SavedPrompt(torch.from_numpy(array.astype(np.float32)), "NumPy array", {})
 
 
 def _tensor(path: Path) -> SavedPrompt:

@@ -42,7 +42,13 @@ def test_every_disagreement_with_the_backbone_is_told_at_once(tiny_models: Model
         check(recipe, describe(str(tiny_models("sentence"))))
     text = str(caught.value)
     assert text.startswith("4 mistakes in recipe for this backbone")
-    for part in ("divide H = 32", "choose one of 1, 2, 4, 8, 16, 32", "rank or auto", "doesn't generate", "positions"):
+    for part in (
+        "divide H = 32",
+        "one of 1, 2, 4, 8, 16, 32",
+        "rank or auto",
+        "doesn't generate",
+        "positions",
+    ):
         assert part in text
 
 

@@ -97,7 +97,7 @@ def describe(
             source, subfolder=encoder, revision=revision, trust_remote_code=trust_remote_code
         )
     except (OSError, ValueError, KeyError) as error:
-        raise _not_found(name, error) from error
+        raise _undescribed(name, source, error) from error
     found, notes = _family(family, config, modules is not None)
     if found == "sentence" and modules is not None:
         check_modules(modules)
@@ -144,7 +144,7 @@ def load_backbone(
         if out_of_memory(error):
             do = "choose a smaller model, --dtype bfloat16, or --device cpu where there is more memory"
             raise SoftpruneError(f"room for {name} on {place}", "out of memory", do) from error
-        raise _unreadable(described, error) from error
+        raise _unreadable(name, described.source, error) from error
 
 
 def wrap(described: Described, model: Any, tokenizer: Any) -> Backbone:
@@ -188,9 +188,9 @@ def resolve_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.empty(1, device=device)
+        torch.ones(1, device=device).tolist()  # "meta" makes tensors, but holds no numbers
     except (RuntimeError, AssertionError) as error:
-        raise SoftpruneError("a device of this machine", device, "try --device cpu, or auto") from error
+        raise SoftpruneError("a device of this machine", f"{device} ({_reason(error)})", "set --device cpu") from error
     return torch.device(device)
 
 
@@ -313,20 +313,32 @@ def _check_weights(name: str, folder: Path) -> None:
     raise SoftpruneError(f"weights as safetensors in {name}", found, do)
 
 
-def _unreadable(described: Described, error: Exception) -> SoftpruneError:
-    """What a tokenizer or weights that don't load mean: a damaged copy, or a hub that can't be reached."""
-    if not Path(described.source).is_dir():
-        return _not_found(described.name, error)
+def _undescribed(name: str, source: str, error: Exception) -> SoftpruneError:
+    """What a configuration that doesn't load means."""
+    if "trust_remote_code" in str(error):
+        do = "read that code; if you trust it, add backbone.trust_remote_code=true"
+        return SoftpruneError("a model that needs no code of its own", f"{name} comes with Python code", do)
+    if "model type" in str(error) or "model_type" in str(error):
+        do = "choose another model, or a newer transformers (pip install -U transformers)"
+        return SoftpruneError("an architecture that transformers knows", f"{name}: {_reason(error)}", do)
+    return _unreadable(name, source, error)
+
+
+def _unreadable(name: str, source: str, error: Exception) -> SoftpruneError:
+    """What files that don't load mean: a damaged copy, or a hub that can't be reached."""
+    if not Path(source).is_dir():
+        return _not_found(name, error)
     return SoftpruneError(
-        f"a whole model in {described.name} (config.json, safetensors, tokenizer)",
+        f"a whole model in {name} (config.json, safetensors, tokenizer)",
         _reason(error),
         "copy or download the model again: a file of it is damaged or missing",
     )
 
 
 def _reason(error: Exception) -> str:
+    """The first sentence of an error."""
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    return f"{type(error).__name__}: {lines[0].partition('. ')[0][:200]}" if lines else type(error).__name__
 
 
 def _not_found(name: str, error: Exception) -> SoftpruneError:
@@ -357,7 +369,7 @@ def _family(asked: str, config: Any, modules: bool) -> tuple[str, tuple[str, ...
     raise SoftpruneError(
         "an architecture whose family can be told",
         f"architectures {names or 'not stated'} in its configuration",
-        f"name it: --family {' | '.join(FAMILIES.names())}",
+        f"name its family, such as --family {FAMILIES.names()[0]} (or {', '.join(FAMILIES.names()[1:])})",
     )
 
 

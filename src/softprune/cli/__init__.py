@@ -40,7 +40,7 @@ def _usage(error: Any) -> SoftpruneError | str:
     message = " ".join(error.format_message().split())
     if message.startswith("Usage:"):
         return str(error.format_message())
-    path = error.ctx.command_path if error.ctx else "softprune COMMAND"
+    path = error.ctx.command_path if error.ctx else f"softprune {sys.argv[1]}"
     form = error.ctx.get_usage().removeprefix("Usage: ") if error.ctx else f"{path} [OPTIONS]"
     near = getattr(error, "possibilities", None)
     hint = f"did you mean {' or '.join(near)}? " if near else ""

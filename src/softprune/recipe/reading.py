@@ -102,7 +102,7 @@ def _parse_recipe(text: str, where: str) -> dict[str, Any]:
     try:
         values = parse_yaml(text)
     except yaml.YAMLError as error:
-        found = " ".join(str(error).split())
+        found = " ".join(str(error).replace('in "<unicode string>", ', "at ").split())
         raise SoftpruneError(f"{where} as YAML", found, "mend that place; see docs/usage.md") from error
     if not isinstance(values, dict):
         found = "nothing" if values is None else f"{type(values).__name__}: {values!r}"
@@ -150,7 +150,11 @@ def _told(error: ErrorDetails) -> SoftpruneError:
     wanted = error["msg"].removeprefix("Input should be ")
     if error["type"] == "model_type":
         wanted = "a mapping of keys to values"
-    do = field.description if field else f"write its keys indented under {key}:, or leave it out"
+    do = (
+        f"set {field.key}=... ({field.type}): {field.description}"
+        if field
+        else f"write its keys indented under {key}:, or leave it out"
+    )
     return SoftpruneError(f"{key}: {wanted}", _found(error["input"]), do)
 
 

@@ -19,9 +19,11 @@ class FolderLock:
 
     def __init__(self, folder: Path) -> None:
         self._descriptor: int | None = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        self._held = False
         # A listing holds a shared lock for an instant, so one refusal means nothing yet.
         for _ in range(_ATTEMPTS):
             if _try_lock(self._descriptor, fcntl.LOCK_EX):
+                self._held = True
                 os.ftruncate(self._descriptor, 0)
                 os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
                 return
@@ -37,6 +39,8 @@ class FolderLock:
     def release(self) -> None:
         """Lets go; a second call does nothing."""
         if self._descriptor is not None:
+            if self._held:  # a name that stands there is of a live process, or of one that was killed
+                os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)
             self._descriptor = None
 

@@ -174,12 +174,12 @@ def check(recipe: Recipe, described: Described) -> None:
             SoftpruneError(
                 f"prompt.pieces that divide H = {described.hidden} of {described.name}",
                 str(prompt.pieces),
-                f"choose one of {', '.join(map(str, near))}",
+                f"set prompt.pieces to one of {', '.join(map(str, near))}",
             )
         )
     if recipe.tuning.loss == "likelihood" and described.family == "sentence":
         errors.append(
-            SoftpruneError("tuning.loss of rank or auto for a sentence backbone", "likelihood", "set it to rank")
+            SoftpruneError("tuning.loss of rank or auto for a sentence backbone", "likelihood", "set tuning.loss=rank")
         )
     if recipe.task.match == "generate" and described.family in ("masked", "sentence"):
         errors.append(
@@ -194,7 +194,7 @@ def check(recipe: Recipe, described: Described) -> None:
             SoftpruneError(
                 f"a prompt that leaves room in the {described.positions} positions of {described.name}",
                 f"{prompt.tokens} prompt tokens",
-                "ask for fewer prompt tokens",
+                f"set prompt.tokens to {max(1, described.positions - LEAST_ROOM)} at most",
             )
         )
     errors += file_mistakes(recipe, described.hidden)

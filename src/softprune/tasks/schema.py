@@ -83,9 +83,12 @@ def _specified(value: object) -> object:
 
 def _checked_template(value: str) -> str:
     try:
-        names_in(value)
+        parts = list(string.Formatter().parse(value))
     except ValueError as error:
         raise ValueError(f"braces must match ({error})") from None
+    for _, name, spec, conversion in parts:
+        if name is not None and (spec or conversion or not name or name.isdecimal() or set(name) & set(".[]{}")):
+            raise ValueError("a plain name in each pair of braces (a brace that is text is doubled)")
     return value
 
 

@@ -78,6 +78,11 @@ class Task:
         return self.definition.version
 
     @property
+    def ships(self) -> bool:
+        """Whether it comes with softprune."""
+        return self.folder == DEFINITIONS
+
+    @property
     def metric(self) -> Metric:
         """Its metric, which knows the positive answer."""
         positive = self.definition.positive

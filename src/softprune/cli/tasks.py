@@ -1,0 +1,269 @@
+"""Commands about tasks: `tasks list`, `show`, `stats`, `new`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from softprune.cli.inspect import table
+from softprune.errors import ManyErrors, SoftpruneError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from softprune.backbone.base import Backbone
+    from softprune.tasks import Splits, Task
+    from softprune.tasks.schema import Split
+    from softprune.tasks.starting import Guess
+    from softprune.tasks.statistics import TaskStatistics
+    from softprune.types import Encoded, Example
+
+_PIPE_WIDTH = 120
+_ABSENT = "–"
+_LONGEST_TEXT = 1500
+_SLOT = "[answer]"
+_SETS: tuple[Split, ...] = ("train", "dev", "validation")
+_SAMPLE = "sample written for softprune, not the real data"
+
+_Id = Annotated[str, typer.Argument(metavar="TASK", help="A task that ships, or the path of a task YAML.")]
+_Ids = Annotated[list[str] | None, typer.Argument(metavar="TASK ...", help="Tasks that ship, or task YAMLs: all.")]
+_Data = Annotated[Path | None, typer.Option("--data", metavar="FOLDER", help="The folder with its data.")]
+_Root = Annotated[
+    Path | None, typer.Option("--data", metavar="ROOT", help="A folder with one task's or many tasks' data.")
+]
+
+
+def list_tasks() -> None:
+    """List the tasks that ship."""
+    from softprune.tasks import load_task, task_names
+
+    loaded = [load_task(name).definition for name in task_names()]
+    rows = [(task.id, task.title, task.kind, task.metric) for task in loaded]
+    typer.echo(table([("task", "title", "kind", "metric"), *rows]))
+
+
+def show(
+    task: _Id,
+    examples: Annotated[int, typer.Option("-n", min=1, metavar="N", help="How many examples.")] = 2,
+    split: Annotated[
+        str, typer.Option("--split", metavar="[train|dev|validation]", help="Where they come from.")
+    ] = "train",
+    data: _Data = None,
+    backbone: Annotated[
+        str, typer.Option("--backbone", metavar="NAME", help="Whose tokenizer counts; it is loaded whole.")
+    ] = "tiny",
+    max_length: Annotated[int, typer.Option("--max-length", min=1, metavar="N", help="Longest input in tokens.")] = 256,
+) -> None:
+    """Show a task: what it says, and examples as a model reads them."""
+    from softprune.tasks import load_task
+
+    loaded = load_task(task)
+    splits, why = _data_or_none(loaded, data)
+    _print(_about(loaded, splits))
+    if why is not None:
+        typer.echo(f"\nno data: {why.found}\n{why.do}\n\n{_SAMPLE}:")
+    shown, origin = _some(loaded, splits, split, examples)
+    model, room = _reader(backbone, max_length, shown)
+    for place, (example, read) in enumerate(zip(shown, model.encode(shown, room), strict=True), start=1):
+        typer.echo(f"\n{origin} {place}")
+        _print(_example(example, read, model, room))
+    rest = f" of {max_length} asked, the rest is the prompt's" if room < max_length else ""
+    typer.echo(f"\ntokens of {backbone}; inputs are cut at {room}{rest}; * marks the right answer")
+
+
+def stats(ids: _Ids = None, data: _Root = None) -> None:
+    """Sizes, kind, metric and answers of the tasks whose data is there."""
+    from softprune.tasks import load_task, task_names
+    from softprune.tasks.statistics import Survey, statistics_of, survey
+
+    if data is not None and not data.is_dir():
+        raise SoftpruneError("a folder with the data of tasks", str(data), "correct --data")
+    tasks = [load_task(name) for name in ids or task_names()]
+    made = [task for task in tasks if task.definition.sources.generated is not None]
+    read = [task for task in tasks if task not in made]
+    if data is not None:
+        surveyed = survey(read, data)
+    elif ids:
+        surveyed = Survey(tuple(statistics_of(task, task.load(patient=False)) for task in read), (), ())
+    else:
+        surveyed = Survey((), tuple(task.id for task in read), ())
+    # What needs no data says nothing about a folder.
+    generated = [statistics_of(task, task.load()) for task in made if ids or data is None]
+    _print_statistics([*generated, *surveyed.found])
+    if surveyed.absent:
+        hint = "" if data is not None else " (pass --data FOLDER)"
+        typer.echo(f"not there: {', '.join(surveyed.absent)}{hint}")
+    if surveyed.errors:
+        raise surveyed.errors[0] if len(surveyed.errors) == 1 else ManyErrors(f"data in {data}", surveyed.errors)
+
+
+def new(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Training examples: CSV, JSON lines or Parquet.")],
+    text: Annotated[
+        list[str] | None,
+        typer.Option("--text", metavar="COLUMN", help="A column to read; may be given several times. [default: guess]"),
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option("--label", metavar="COLUMN", help="The label's column. [default: guess]")
+    ] = None,
+    validation: Annotated[
+        Path | None,
+        typer.Option("--validation", metavar="FILE", help="Examples to report on. [default: a fifth of FILE]"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="TASK.yaml", help="The YAML. [default: beside FILE, its name]")
+    ] = None,
+) -> None:
+    """Write a task YAML for a file of your own; it says what it guessed."""
+    from softprune.tasks.starting import guess, write_task
+
+    path = out or file.with_name(f"{file.name.removesuffix('.gz').rpartition('.')[0]}.yaml")
+    found = guess(file, validation, text or (), label)
+    splits = write_task(found, path, file, validation)
+    typer.echo(_guessed(found, label is not None, bool(text)))
+    sizes = _sizes(splits) + ("" if validation else " (held out of train)")
+    name = shlex.quote(str(path) if "/" in str(path) else f"./{path}")
+    typer.echo(f"wrote     {path}: {sizes}\n")
+    typer.echo(f"next: softprune tasks show {name}")
+    typer.echo(f"      softprune xprompt --task {name} --backbone tiny")
+
+
+def _print(renderable: RenderableType) -> None:
+    """Prints without the blanks that fill Rich's lines up."""
+    from rich.console import Console
+
+    # A pipe or a file has no width of its own.
+    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    with console.capture() as captured:
+        console.print(renderable)
+    typer.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def _grid(rows: Iterable[tuple[str, str]]) -> RenderableType:
+    """Keys and values side by side; a long value goes on under itself."""
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for key, value in rows:
+        grid.add_row(Text(key), Text(value))
+    return grid
+
+
+def _data_or_none(task: Task, data: Path | None) -> tuple[Splits | None, SoftpruneError | None]:
+    """The task's data; or why there is none, where a sample can stand for it."""
+    from softprune.tasks.samples import sample_of
+
+    try:
+        return task.load(data, patient=False), None
+    except SoftpruneError as error:
+        if data is not None or not sample_of(task):
+            raise
+        return None, error
+
+
+def _about(task: Task, splits: Splits | None) -> RenderableType:
+    definition = task.definition
+    rows = [
+        ("task", task.id),
+        ("title", definition.title),
+        ("kind", definition.kind or _ABSENT),
+        ("instruction", definition.instruction or _ABSENT),
+        ("template", definition.template),
+        ("answers", ", ".join(definition.answers)),
+        ("metric", definition.metric + (f" of {definition.positive}" if definition.positive else "")),
+    ]
+    if splits is not None:
+        rows += [("source", f"{splits.source} ({splits.layout})"), ("sizes", _sizes(splits))]
+        rows += [("note", note) for note in splits.notes]
+    return _grid(rows)
+
+
+def _sizes(splits: Splits) -> str:
+    held = {name: getattr(splits, name) for name in _SETS}
+    return ", ".join(f"{name} {len(examples):,}" for name, examples in held.items() if examples is not None)
+
+
+def _some(task: Task, splits: Splits | None, split: str, n: int) -> tuple[Sequence[Example], str]:
+    """The first n examples of a split, or of the sample; and what to call them."""
+    from softprune.registry import unknown
+    from softprune.tasks.samples import sample_of
+
+    if split not in _SETS:
+        raise unknown("split", split, _SETS)
+    if splits is None:
+        return sample_of(task)[:n], "sample"
+    held = cast("tuple[Example, ...] | None", getattr(splits, split))
+    if held is None:
+        raise SoftpruneError(f"a split that {task.id} has here", split, f"there is {_sizes(splits)}")
+    return held[:n], split
+
+
+def _reader(name: str, max_length: int, examples: Sequence[Example]) -> tuple[Backbone, int]:
+    """The backbone, and the input tokens that its positions leave beside a prompt of the default size."""
+    from softprune.backbone import load_backbone
+    from softprune.recipe import resolve
+    from softprune.tuning.setup import room_for_inputs
+
+    backbone = load_backbone(name, device="cpu")
+    return backbone, room_for_inputs(resolve([f"task.max_length={max_length}"]), backbone, examples)
+
+
+def _example(example: Example, read: Encoded, backbone: Backbone, room: int) -> RenderableType:
+    text = "".join(f" {_SLOT}" if segment.answer_slot else segment.text for segment in example.segments).strip()
+    more = len(text) - _LONGEST_TEXT
+    shortened = f"{text[:_LONGEST_TEXT]} ... ({more:,} more characters)" if more > 0 else text
+    tokens = len(read.input_ids) + read.cut
+    rows = [("id", example.id), ("input", shortened)]
+    rows += [("cut", f"{read.cut} of {tokens} tokens go, {room} stay:")] if read.cut else []
+    rows += [("reads as", backbone.tokenizer.decode(list(read.input_ids)))] if read.cut else []
+    for place, (answer, ids) in enumerate(zip(example.answers, read.answer_ids, strict=True)):
+        mark = "*" if place == example.gold else " "
+        rows.append(("" if place else "answers", f"{mark} {answer}  ({_tokens(len(ids))})"))
+    rows += [] if read.cut else [("tokens", f"{tokens}, nothing cut")]
+    return _grid(rows)
+
+
+def _tokens(n: int) -> str:
+    return "1 token" if n == 1 else f"{n} tokens"
+
+
+def _print_statistics(found: Sequence[TaskStatistics]) -> None:
+    if not found:
+        return
+    typer.echo(table([("task", "kind", *_SETS, "metric", "words", "constant (%)"), *map(_statistics_row, found)]))
+    typer.echo(
+        "\nwords: mean of the filled template; constant: the best constant answer; of validation, or of dev "
+        "where that is absent\n\nright answers"
+    )
+    _print(_grid((each.id, _shares(each)) for each in found))
+
+
+def _statistics_row(each: TaskStatistics) -> tuple[str, ...]:
+    sizes = [f"{each.sizes[name]:,}" if name in each.sizes else _ABSENT for name in _SETS]
+    return (each.id, each.kind or _ABSENT, *sizes, each.metric, f"{each.words:.0f}", f"{100 * each.constant:.1f}")
+
+
+def _shares(each: TaskStatistics) -> str:
+    shares = ", ".join(f"{answer} {100 * share:.0f}%" for answer, share in each.shares.items())
+    return shares + ("" if each.reported == "validation" else f" (of {each.reported})")
+
+
+def _guessed(found: Guess, label_given: bool, text_given: bool) -> str:
+    """What `tasks new` made of the columns."""
+    counts = ", ".join(f"{value} ({n:,})" for value, n in found.label.counts.most_common(8))
+    more = len(found.label.counts) - 8
+    rows = [
+        ("label", f"{found.label.name}{'' if label_given else ' (a guess: --label COLUMN changes it)'}"),
+        ("labels", counts + (f" and {more} more" if more > 0 else "")),
+        ("texts", f"{', '.join(c.name for c in found.texts)}{'' if text_given else ' (a guess: --text COLUMN ...)'}"),
+        ("left out", ", ".join(found.others) or "nothing"),
+        ("template", found.template),
+        ("answers", ", ".join(found.answers.values()) + (" (edit them)" if found.label.numeric else "")),
+    ]
+    return table(rows)

@@ -1,0 +1,199 @@
+"""A first task YAML from a file's columns, to be read and edited by its owner."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from softprune.errors import SoftpruneError
+from softprune.tasks.columns import ID_NAMES, LABEL_NAMES, Column, columns_of, label_of, texts_of
+from softprune.tasks.files import ENDINGS, format_of, read_rows
+from softprune.tasks.schema import MASK
+from softprune.tasks.task import Splits, load_task
+
+HELD_OUT = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """What a file seems to hold.
+
+    Attributes:
+        label: its label's column.
+        texts: the columns to read, in order.
+        fields: per text, its name in the task.
+        answers: label, as it stands in the rows, to an answer.
+        template: the input.
+        others: columns that are left out.
+    """
+
+    label: Column
+    texts: tuple[Column, ...]
+    fields: tuple[str, ...]
+    answers: dict[str, str]
+    template: str
+    others: tuple[str, ...]
+
+
+def guess(file: Path, validation: Path | None = None, text: Sequence[str] = (), label: str | None = None) -> Guess:
+    """What a file's columns mean.
+
+    Args:
+        file: CSV, JSON lines or Parquet; training examples.
+        validation: such a file with examples to report on; its labels count too.
+        text: columns to read; guessed where there are none.
+        label: the label's column; guessed where None.
+
+    Raises:
+        SoftpruneError: for a file that can't be read, or columns that aren't what they should be.
+    """
+    files = [file, *([validation] if validation else [])]
+    columns = columns_of(chain.from_iterable(read_rows(path, _checked(path)) for path in files))
+    if not columns:
+        raise SoftpruneError("rows to learn from", f"none in {file}", "choose another file")
+    gold = label_of(columns, label)
+    texts = texts_of(columns, text, gold)
+    fields = _field_names(texts, gold)
+    return Guess(
+        label=gold,
+        texts=texts,
+        fields=fields,
+        answers=_answers(gold),
+        template=_template(fields, gold),
+        others=tuple(name for name, column in columns.items() if column is not gold and column not in texts),
+    )
+
+
+def write_task(found: Guess, out: Path, file: Path, validation: Path | None = None) -> Splits:
+    """Write the YAML, and load it to see that it works.
+
+    Raises:
+        SoftpruneError: where there is such a file already, or when the data doesn't load; then none is left.
+    """
+    if out.suffix not in (".yaml", ".yml"):
+        raise SoftpruneError("a task file that ends in .yaml", str(out), "rename it")
+    try:
+        with out.open("x", encoding="utf-8") as stream:
+            stream.write(task_text(found, out, file, validation))
+    except FileExistsError:
+        raise SoftpruneError("a new file", f"{out} is there already", "choose another one with --out") from None
+    except OSError as error:
+        raise SoftpruneError("a file that can be written", f"{out}: {error.strerror}", "choose another --out") from None
+    try:
+        return load_task(out).load()
+    except BaseException:
+        out.unlink()
+        raise
+
+
+def task_text(found: Guess, out: Path, file: Path, validation: Path | None = None) -> str:
+    """The YAML, every line of it explained."""
+    names = [*zip(found.fields, found.texts, strict=True)]
+    gold = _plain_name(found.label.name)
+    columns = {field: column.name for field, column in names if field != column.name}
+    columns |= {gold: found.label.name} if gold != found.label.name else {}
+    files = {"train": _from(out, file)} | ({"validation": _from(out, validation)} if validation else {})
+    same = all(label == answer for label, answer in found.answers.items())
+    wording = "Numbers say nothing to a language model: put words here, and in `labels` below."
+    lines = [
+        f"# A task over {file.name}, written by softprune tasks new. docs/tasks.md explains every key.",
+        "# Its name in tables.",
+        f"title: {_flow(out.stem)}",
+        "# The task in one English sentence; a prompt may start from it (--init text).",
+        'instruction: ""',
+        "# The texts of an example; all of them may be cut where the input is too long.",
+        f"fields: {_flow(list(found.fields))}",
+        "# The input: texts in braces, and {mask} where the answer stands.",
+        f"template: {_flow(found.template)}",
+        f"# What the model may answer. {wording if found.label.numeric else 'Plain words work best.'}",
+        f"answers: {_flow(list(found.answers.values()))}",
+        "# The column that tells the right answer.",
+        f"gold: {_flow(gold)}",
+        "sources:",
+        "  file:",
+        "    # Relative to this file, or absolute.",
+        f"    files: {_flow(files)}",
+    ]
+    if validation is None:
+        lines += [
+            "    # The fraction of train to report on: drawn by label, the same examples in every run.",
+            f"    held_out: {HELD_OUT}",
+        ]
+    if columns:
+        lines += ["    # Name in this task: column of the file.", f"    columns: {_flow(columns)}"]
+    if not same:
+        lines += ["    # Label in the file: the answer that it means.", f"    labels: {_flow(found.answers)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _checked(path: Path) -> Any:
+    kind = format_of(path)
+    if kind is None:
+        raise SoftpruneError(f"a file that ends in {', '.join(ENDINGS)} (or .gz)", str(path), "convert or rename it")
+    if not path.is_file():
+        raise SoftpruneError("a file with one example per row", f"no file {path}", "check the path")
+    return kind
+
+
+def _from(out: Path, file: Path) -> str:
+    """The file as the YAML names it: relative where it lies in the YAML's folder or below."""
+    folder, whole = out.resolve().parent, file.resolve()
+    return whole.relative_to(folder).as_posix() if whole.is_relative_to(folder) else whole.as_posix()
+
+
+def _field_names(texts: Sequence[Column], label: Column) -> tuple[str, ...]:
+    """Names for a template's braces, all different, and none of them the label's."""
+    taken, names = {MASK, _plain_name(label.name)}, []
+    for column in texts:
+        name = plain = _plain_name(column.name)
+        while name in taken:
+            name = f"{plain}_{len(taken)}"
+        taken.add(name)
+        names.append(name)
+    return tuple(names)
+
+
+def _plain_name(name: str) -> str:
+    """A column's name as a name in braces: letters, digits and underscores, a letter first."""
+    plain = re.sub(r"\W+", "_", name).strip("_")
+    return plain if plain and not plain[0].isdigit() else f"column_{plain}".rstrip("_")
+
+
+def _answers(label: Column) -> dict[str, str]:
+    """Label to answer: its own words; numbers get a word to go with them. Braces are doubled, as in templates."""
+    answers = {}
+    for value in sorted(label.counts, key=_in_order) if label.numeric else label.counts:
+        words = f"{_plain_name(label.name)} {value}" if label.numeric else " ".join(value.split())
+        answers[value] = words.replace("{", "{{").replace("}", "}}")
+    if len(set(answers.values())) < len(answers):
+        found = ", ".join(f'"{value}"' for value in answers)
+        raise SoftpruneError(f"labels in {label.name} that differ by more than blanks", found, "correct the labels")
+    return answers
+
+
+def _in_order(value: str) -> tuple[float, str]:
+    try:
+        return float(value), value
+    except ValueError:
+        return float("inf"), value
+
+
+def _template(fields: Sequence[str], label: Column) -> str:
+    """The texts, each under its name where there are several, and the question for the answer."""
+    name = _plain_name(label.name).replace("_", " ").lower()
+    asked = "answer" if name in (*LABEL_NAMES[:4], *ID_NAMES, "y") else name
+    texts = [f"{{{field}}}" if len(fields) == 1 else f"{field.replace('_', ' ')}: {{{field}}}" for field in fields]
+    return f"{' '.join(texts)} {asked}: {{{MASK}}}"
+
+
+def _flow(value: Any) -> str:
+    """A value as YAML on one line, in quotes where it needs them."""
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=sys.maxsize, sort_keys=False)
+    return text.removesuffix("\n").removesuffix("\n...")

@@ -1,0 +1,106 @@
+"""What a task's data looks like in numbers: the paper's Table 9, with what a constant answer reaches."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from softprune.errors import SoftpruneError
+from softprune.tasks.metrics import constant_answer
+from softprune.tasks.schema import Split
+from softprune.tasks.sources import SPLITS, find_layout
+from softprune.tasks.task import Splits, Task
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStatistics:
+    """A row of Table 9, and what it leaves out.
+
+    Attributes:
+        id, kind, metric: as the task states them.
+        sizes: examples of each split that is there.
+        reported: the split that the rest describes: validation, or dev where that is absent.
+        words: mean words of the filled template, by white space.
+        shares: answer, as the task states it, to the fraction of examples that it is right for.
+        constant: what the best constant answer scores, a fraction.
+    """
+
+    id: str
+    kind: str
+    metric: str
+    sizes: Mapping[Split, int]
+    reported: Split
+    words: float
+    shares: Mapping[str, float]
+    constant: float
+
+
+def statistics_of(task: Task, splits: Splits) -> TaskStatistics:
+    """The numbers of a task's data.
+
+    Raises:
+        SoftpruneError: without a set to report on.
+    """
+    examples = splits.report
+    if not examples:
+        raise SoftpruneError(
+            "a validation or development set", f"none of {task.id} in {splits.source}", "add the file, or leave it out"
+        )
+    gold = [example.gold for example in examples]
+    counts = Counter(gold)
+    sizes: dict[Split, int] = {split: len(held) for split in SPLITS if (held := getattr(splits, split)) is not None}
+    return TaskStatistics(
+        id=task.id,
+        kind=task.definition.kind,
+        metric=task.metric.name,
+        sizes=sizes,
+        reported=splits.reported,
+        words=sum(len(example.text.split()) for example in examples) / len(examples),
+        shares={answer: counts[place] / len(gold) for place, answer in enumerate(task.definition.answers)},
+        constant=constant_answer(gold, task.n_answers, task.metric).value,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a folder holds of some tasks.
+
+    Attributes:
+        found: the tasks whose data is there.
+        absent: names of those whose data isn't.
+        errors: what is wrong with data that is there.
+    """
+
+    found: tuple[TaskStatistics, ...]
+    absent: tuple[str, ...]
+    errors: tuple[SoftpruneError, ...]
+
+
+def survey(tasks: Sequence[Task], root: Path) -> Survey:
+    """The statistics of every task in a folder that holds one task's or many tasks' data.
+
+    Many tasks' files have the same names. Those that lie in the folder itself belong to the tasks that they read
+    as: official files before the hub's, whose labels are mere numbers. A file in a folder of the task's own that
+    doesn't read is an error.
+    """
+    found: dict[str, Splits] = {}
+    errors: list[SoftpruneError] = []
+    here: dict[str, str] = {}
+    for task in tasks:
+        try:
+            layout = find_layout(task.definition, root)
+        except SoftpruneError:
+            continue
+        in_root = any(path.parent == root for paths in layout.paths.values() for path in paths)
+        try:
+            found[task.id] = task.load(root)
+        except SoftpruneError as error:
+            errors += [] if in_root else [error]
+            continue
+        here |= {task.id: layout.name} if in_root else {}
+    if "official" in here.values():
+        found = {name: splits for name, splits in found.items() if here.get(name, "official") == "official"}
+    told = tuple(statistics_of(task, found[task.id]) for task in tasks if task.id in found and found[task.id].report)
+    return Survey(told, tuple(task.id for task in tasks if task.id not in {each.id for each in told}), tuple(errors))

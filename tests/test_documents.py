@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +67,19 @@ def test_documented_recipes_load(text: str) -> None:
 def test_links_between_files_lead_somewhere(path: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text())
     assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+def test_the_python_page_shows_the_script_that_runs() -> None:
+    (shown,) = [text for kind, text in blocks(ROOT / "docs" / "python.md") if kind == "python"]
+    assert shown == (ROOT / "scripts" / "quickstart.py").read_text()
+
+
+def test_the_script_runs(tmp_path: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    command = [sys.executable, str(ROOT / "scripts" / "quickstart.py"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "10 of 20 tokens, prompt of shape [10, 192]" in done.stdout
+    assert "winning ticket" in done.stdout
+    assert re.search(r"^whole: (finance|logistics|security|maintenance)$", done.stdout, re.MULTILINE)
+    assert (tmp_path / "quickstart" / "report" / "index.html").is_file()

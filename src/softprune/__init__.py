@@ -12,18 +12,29 @@ if TYPE_CHECKING:
     from softprune.backbone import load_backbone
     from softprune.errors import SoftpruneError
     from softprune.pruning.api import tune, xprompt
+    from softprune.pruning.predict import predict
     from softprune.pruning.ticket import Ticket
     from softprune.tasks import load_task
 
 __version__ = "0.1.0"
 
-__all__ = ["SoftpruneError", "Ticket", "__version__", "load_backbone", "load_task", "tune", "xprompt"]
+__all__ = [
+    "SoftpruneError",
+    "Ticket",
+    "__version__",
+    "load_backbone",
+    "load_task",
+    "predict",
+    "tune",
+    "xprompt",
+]
 
 _PUBLIC = {
     "SoftpruneError": "softprune.errors:SoftpruneError",
     "Ticket": "softprune.pruning.ticket:Ticket",
     "load_backbone": "softprune.backbone:load_backbone",
     "load_task": "softprune.tasks:load_task",
+    "predict": "softprune.pruning.predict:predict",
     "tune": "softprune.pruning.api:tune",
     "xprompt": "softprune.pruning.api:xprompt",
 }

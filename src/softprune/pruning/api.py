@@ -5,10 +5,10 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from rich.console import Console
@@ -18,7 +18,7 @@ from softprune.pruning.comparison import report_tuned, report_xprompt, train_riv
 from softprune.pruning.ticket import Ticket, TicketInfo
 from softprune.pruning.xprompt import Pruned
 from softprune.pruning.xprompt import xprompt as find_ticket
-from softprune.recipe import Recipe
+from softprune.recipe import Recipe, load_recipe, resolve
 from softprune.runs.store import RunFolder
 from softprune.tuning.display import Display, Silence, Together, Trackers
 from softprune.tuning.loop import Watch
@@ -29,6 +29,7 @@ from softprune.tuning.start import settled
 from softprune.types import Mask
 
 Finish = Callable[[Path], object]
+AnyRecipe: TypeAlias = Recipe | Mapping[str, Any] | str | Path
 
 # Only memory and time hang on these: a run may go on with other values of them.
 MEMORY_KEYS = ("search.group", "tuning.eval_rows", "tuning.accumulate")
@@ -85,14 +86,26 @@ def execute(
         run.close()
 
 
-def tune(recipe: Recipe, out: str | Path, **options: Any) -> Path:
-    """Prompt tuning from Python; the run folder."""
-    return _from_python(recipe.model_copy(update={"kind": "tune"}), out, **options)
+def tune(recipe: AnyRecipe, out: str | Path, *, console: Console | None = None) -> Path:
+    """Prompt tuning from Python; see `xprompt`."""
+    return _from_python("tune", recipe, out, console)
 
 
-def xprompt(recipe: Recipe, out: str | Path, **options: Any) -> Path:
-    """XPrompt from Python; the run folder."""
-    return _from_python(recipe.model_copy(update={"kind": "xprompt"}), out, **options)
+def xprompt(recipe: AnyRecipe, out: str | Path, *, console: Console | None = None) -> Path:
+    """XPrompt from Python. A run that was cut off is taken up; a complete one is left as it is.
+
+    Args:
+        recipe: a `Recipe`, the name or file of one, or its keys as a nested mapping.
+        out: the run folder.
+        console: where progress is shown; None for silence.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        SoftpruneError: for anything that a user can mend.
+    """
+    return _from_python("xprompt", recipe, out, console)
 
 
 def _told(error: Exception, recipe: Recipe, run: RunFolder) -> Exception:
@@ -119,9 +132,13 @@ def _no_room(error: Exception, recipe: Recipe, run: RunFolder) -> SoftpruneError
     )
 
 
-def _from_python(recipe: Recipe, out: str | Path, console: Console | None = None) -> Path:
-    folder = Path(out)
-    execute(recipe, folder, "python", recipe.dump(), console=console)
+def _from_python(kind: str, recipe: AnyRecipe, out: str | Path, console: Console | None) -> Path:
+    folder, overrides = Path(out), [f"kind={kind}"]
+    if isinstance(recipe, Recipe):
+        read = recipe.model_copy(update={"kind": kind})
+    else:
+        read = resolve(overrides, recipe) if isinstance(recipe, Mapping) else load_recipe(recipe, overrides)
+    execute(read, folder, "python", read.dump(), console=console)
     return folder
 
 

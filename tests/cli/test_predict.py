@@ -1,0 +1,128 @@
+"""`predict`: files in, files out, one ticket or several, and nothing lost."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+import pytest
+
+from softprune.backbone.base import Backbone
+from tickets import ticket_of
+
+Softprune = Callable[..., Any]
+TEXTS = [("who is he ?", "human"), ("where is the river ?", "location"), ("what is a box ?", "entity")] * 4
+
+
+@pytest.fixture
+def folder(tmp_path: Path, backbone_of: Callable[..., Backbone], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with two tickets and labelled rows."""
+    monkeypatch.chdir(tmp_path)
+    backbone = backbone_of("sentence")
+    for seed, (name, kept) in enumerate({"long": 5, "short": 2}.items()):
+        ticket_of(backbone, "trec", kept, seed).save(tmp_path / name)
+    rows = [{"text": text, "label": label, "n": n} for n, (text, label) in enumerate(TEXTS)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_json_lines_come_back_with_their_answers(folder: Path, softprune: Softprune) -> None:
+    told = softprune("predict", "long", "--input", "rows.jsonl", "--output", "out.jsonl")
+    assert told.code == 0, told.err
+    found = lines(folder / "out.jsonl")
+    assert [row["n"] for row in found] == list(range(len(TEXTS)))
+    assert {row["prediction"] for row in found} <= set(found[0]["probabilities"])
+    assert all(row["probability"] == max(row["probabilities"].values()) for row in found)
+    assert all(abs(sum(row["probabilities"].values()) - 1) < 1e-6 for row in found)
+    right = sum(row["prediction"] == row["label"] for row in found) / len(found)
+    assert "12 rows in" in told.err
+    assert f"{100 * right:.1f}% of 12 labelled ones right" in told.err
+
+
+@pytest.mark.parametrize("ending", ["csv", "csv.gz", "parquet", "jsonl.gz"])
+def test_every_format_is_read_and_written(ending: str, folder: Path, softprune: Softprune) -> None:
+    assert softprune("predict", "long", "--input", "rows.jsonl", "--output", "plain.jsonl").code == 0
+    wanted = [(row["text"], row["prediction"]) for row in lines(folder / "plain.jsonl")]
+    first = softprune("predict", "long", "--input", "rows.jsonl", "--output", f"out.{ending}")
+    assert first.code == 0, first.err
+    path = folder / f"out.{ending}"
+    text = gzip.decompress(path.read_bytes()).decode() if ending.endswith("gz") else ""
+    if ending == "parquet":
+        found = pyarrow.parquet.read_table(path).to_pylist()
+    elif ending.startswith("csv"):
+        found = list(csv.DictReader((text or path.read_text()).splitlines()))
+    else:
+        found = [json.loads(line) for line in text.splitlines()]
+    assert [(row["text"], row["prediction"]) for row in found] == wanted
+    again = softprune("predict", "long", "--input", f"out.{ending}", "--output", "again.jsonl")
+    assert again.code == 2, "a column of that name is there already"
+    assert "rename it in the input" in again.err
+
+
+def test_a_column_says_which_prompt_answers(folder: Path, softprune: Softprune) -> None:
+    rows = lines(folder / "rows.jsonl")
+    which = ["long", "brief"] * 6
+    text = "".join(json.dumps({**row, "who": name}) + "\n" for row, name in zip(rows, which, strict=True))
+    (folder / "mixed.jsonl").write_text(text)
+    flags = ("--input", "mixed.jsonl", "--output", "out.jsonl", "--column", "who")
+    told = softprune("predict", "--prompts", "long,brief=short", *flags)
+    assert told.code == 0, told.err
+    found = lines(folder / "out.jsonl")
+    for name, ticket in (("long", "long"), ("brief", "short")):
+        assert softprune("predict", ticket, "--input", "rows.jsonl", "--output", f"{name}.jsonl").code == 0
+        alone = {row["n"]: row["probability"] for row in lines(folder / f"{name}.jsonl")}
+        mine = {row["n"]: row["probability"] for row in found if row["who"] == name}
+        assert len(mine) == 6
+        assert all(abs(mine[n] - alone[n]) <= 1e-5 * alone[n] for n in mine)
+
+
+CASES = {
+    "both": (("long", "--prompts", "long,short"), "a run, or several as --prompts", "both"),
+    "neither": ((), "a run, or several as --prompts", "neither"),
+    "twice": (("--prompts", "long,long"), "prompts of different names", '"long" twice'),
+    "no ticket": (("nothing",), "ticket", "nothing"),
+    "no column": (("--prompts", "long,short"), 'a column "prompt"', "rows.jsonl, line 1"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_cannot_be_done_is_told_and_leaves_nothing(case: str, folder: Path, softprune: Softprune) -> None:
+    arguments, expected, found = CASES[case]
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    told = softprune("predict", *arguments, "--input", "rows.jsonl", "--output", "out.jsonl")
+    assert told.code == 2
+    assert expected in told.err.partition("found:")[0]
+    assert found in told.err.partition("found:")[2]
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_an_output_that_is_there_is_replaced_only_when_asked(folder: Path, softprune: Softprune) -> None:
+    (folder / "out.jsonl").write_text("precious")
+    told = softprune("predict", "long", "--input", "rows.jsonl", "--output", "out.jsonl")
+    assert (told.code, (folder / "out.jsonl").read_text()) == (2, "precious")
+    assert softprune("predict", "long", "--input", "rows.jsonl", "--output", "out.jsonl", "--force").code == 0
+    assert len(lines(folder / "out.jsonl")) == len(TEXTS)
+
+
+def test_a_bad_row_late_in_the_file_leaves_no_output(folder: Path, softprune: Softprune) -> None:
+    with (folder / "rows.jsonl").open("a") as file:
+        file.write('{"words": "no text here"}\n')
+    told = softprune("predict", "long", "--input", "rows.jsonl", "--output", "out.jsonl")
+    assert told.code == 2
+    assert "rows.jsonl, line 13" in told.err
+    assert list(folder.rglob("*out*")) == []
+
+
+def test_a_file_without_rows_gives_one(folder: Path, softprune: Softprune) -> None:
+    (folder / "empty.jsonl").touch()
+    assert softprune("predict", "long", "--input", "empty.jsonl", "--output", "out.jsonl").code == 0
+    assert (folder / "out.jsonl").read_text() == ""

@@ -15,16 +15,17 @@ from peft import PeftModel, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from models import FAMILY
+from small_ticket import small_ticket
 from softprune.backbone.base import Backbone
 from softprune.backbone.encode import continuation_ids
 from softprune.errors import SoftpruneError
 from softprune.prompt.exchange import read_prompt
+from softprune.pruning import exports
 from softprune.pruning.api import execute
 from softprune.pruning.exports import export
 from softprune.pruning.ticket import Ticket
 from softprune.recipe import resolve
 from softprune.types import Example, Segment
-from tickets import ticket_of
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -99,7 +100,7 @@ def test_an_exported_adapter_answers_alike(
     name: str, removal: str, backbone_of: Backbones, tiny_models: Models, tmp_path: Path
 ) -> None:
     backbone, model = backbone_of(name), tiny_models(name)
-    ticket, folder = ticket_of(backbone, removal, name=str(model)), tmp_path / "adapter"
+    ticket, folder = small_ticket(backbone, removal, name=str(model)), tmp_path / "adapter"
     done = export(ticket, "peft", folder)
     tokens = 2 if removal == "drop" else 4
     assert done.shape == (tokens, 32)
@@ -119,7 +120,7 @@ def test_an_exported_adapter_answers_alike(
 
 
 def test_the_shown_code_loads_the_adapter(backbone_of: Backbones, tiny_models: Models, tmp_path: Path) -> None:
-    ticket = ticket_of(backbone_of("gpt2"), name=str(tiny_models("gpt2")))
+    ticket = small_ticket(backbone_of("gpt2"), name=str(tiny_models("gpt2")))
     done = export(ticket, "peft", tmp_path / "adapter")
     assert len(done.code) == 3
     assert "\n".join(done.code) in (tmp_path / "adapter" / "README.md").read_text()
@@ -131,7 +132,7 @@ def test_the_shown_code_loads_the_adapter(backbone_of: Backbones, tiny_models: M
 @pytest.mark.parametrize("name", ["t5_v1_1", "bert", "sentence"])
 def test_vectors_for_any_family(name: str, backbone_of: Backbones, tmp_path: Path) -> None:
     backbone = backbone_of(name)
-    ticket = ticket_of(backbone)
+    ticket = small_ticket(backbone)
     done = export(ticket, "safetensors", tmp_path / "vectors")
     assert (done.files, done.shape, len(done.code)) == (("prompt.safetensors", "README.md"), (2, 32), 3)
     saved = read_prompt(tmp_path / "vectors" / "prompt.safetensors")
@@ -155,18 +156,32 @@ def test_vectors_for_any_family(name: str, backbone_of: Backbones, tmp_path: Pat
 @pytest.mark.parametrize(("name", "why"), [("bert", "no task type for masked"), ("sentence", "no answers by cosine")])
 def test_peft_has_no_place_for_it(name: str, why: str, backbone_of: Backbones, tmp_path: Path) -> None:
     with pytest.raises(SoftpruneError) as error:
-        export(ticket_of(backbone_of(name)), "peft", tmp_path / "adapter")
+        export(small_ticket(backbone_of(name)), "peft", tmp_path / "adapter")
     assert why in str(error.value)
     assert "--format safetensors" in str(error.value)
     assert not (tmp_path / "adapter").exists()
 
 
+def test_peft_would_feed_it_otherwise(
+    backbone_of: Backbones, tiny_models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pegasus scales the embeddings of its input, and peft gives it unscaled ones."""
+    backbone, model = backbone_of("pegasus"), tiny_models("pegasus")
+    ticket = small_ticket(backbone, name=str(model))
+    with pytest.raises(SoftpruneError, match=r"pegasus.*, which scales them, and peft doesn't"):
+        export(ticket, "peft", tmp_path / "adapter")
+    monkeypatch.setattr(exports, "SCALES_IDS_ALONE", ())
+    export(ticket, "peft", tmp_path / "adapter")
+    theirs = of_peft(loaded("pegasus", model, tmp_path / "adapter"), backbone.tokenizer, "seq2seq", 2)
+    assert difference(theirs, of_softprune(backbone, ticket.prompt())) > 100 * TOLERANCE
+
+
 def test_nothing_is_overwritten(backbone_of: Backbones, tmp_path: Path) -> None:
     (tmp_path / "mine").touch()
     with pytest.raises(SoftpruneError, match="holds mine"):
-        export(ticket_of(backbone_of("gpt2")), "peft", tmp_path)
+        export(small_ticket(backbone_of("gpt2")), "peft", tmp_path)
     with pytest.raises(SoftpruneError, match="format"):
-        export(ticket_of(backbone_of("gpt2")), "pickle", tmp_path / "new")
+        export(small_ticket(backbone_of("gpt2")), "pickle", tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 

@@ -16,18 +16,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from small_ticket import small_ticket
 from softprune.backbone.base import Backbone
 from softprune.errors import SoftpruneError
 from softprune.pruning.ticket import Ticket
 from softprune.runs import atomic
-from tickets import ticket_of
 
 P, HIDDEN = 4, 32
 
 
 @pytest.fixture
 def ticket(backbone_of: Callable[..., Backbone]) -> Ticket:
-    return ticket_of(backbone_of("t5"))
+    return small_ticket(backbone_of("t5"))
 
 
 def same(one: Ticket, other: Ticket) -> bool:
@@ -39,7 +39,7 @@ def same(one: Ticket, other: Ticket) -> bool:
 
 @pytest.mark.parametrize("removal", ["drop", "zero"])
 def test_a_ticket_comes_back_whole(backbone_of: Callable[..., Backbone], tmp_path: Path, removal: str) -> None:
-    ticket = ticket_of(backbone_of("t5"), removal)
+    ticket = small_ticket(backbone_of("t5"), removal)
     ticket.save(tmp_path / "run" / "ticket")
     for folder in (tmp_path / "run", str(tmp_path / "run" / "ticket")):
         found = Ticket.load(folder)
@@ -56,7 +56,7 @@ def test_another_ticket_is_never_overwritten(
     ticket.save(tmp_path)
     ticket.save(tmp_path)  # the same one again is no harm
     with pytest.raises(SoftpruneError, match="without another ticket"):
-        ticket_of(backbone_of("t5"), seed=1).save(tmp_path)
+        small_ticket(backbone_of("t5"), seed=1).save(tmp_path)
     assert same(Ticket.load(tmp_path), ticket)
 
 
@@ -210,8 +210,8 @@ def test_whatever_ticket_json_says_there_is_a_ticket_or_one_message(
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
 def test_the_same_backbone_in_any_dtype(backbone_of: Callable[..., Backbone], dtype: str) -> None:
     for name in ("t5", "sentence"):
-        ticket_of(backbone_of(name)).check(backbone_of(name, dtype))
-        ticket_of(backbone_of(name, dtype)).check(backbone_of(name))
+        small_ticket(backbone_of(name)).check(backbone_of(name, dtype))
+        small_ticket(backbone_of(name, dtype)).check(backbone_of(name))
 
 
 def test_other_backbones(ticket: Ticket, backbone_of: Callable[..., Backbone]) -> None:
@@ -300,7 +300,7 @@ def test_a_ticket_goes_to_the_hub_and_comes_back(ticket: Ticket, hub: Hub) -> No
 def test_the_cards_code_runs(
     backbone_of: Callable[..., Backbone], tiny_models: Callable[[str], Path], hub: Hub
 ) -> None:
-    ticket = ticket_of(backbone_of("t5"), name=str(tiny_models("t5")))
+    ticket = small_ticket(backbone_of("t5"), name=str(tiny_models("t5")))
     ticket.push_to_hub("me/demo-ticket")
     card = (hub.folder / "me" / "demo-ticket" / "README.md").read_text()
     assert "base_model" not in card  # a path of this machine is no name on the hub

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from softprune.backbone import describe
+from softprune.backbone.architectures import SCALES_IDS_ALONE
+from softprune.errors import SoftpruneError
 from softprune.prompt.exchange import prompt_bytes
-from softprune.prompt.peft import adapter_files
+from softprune.prompt.peft import adapter_files, check_family
 from softprune.pruning.cards import peft_card, peft_code, vectors_card, vectors_code
-from softprune.pruning.ticket import Ticket
+from softprune.pruning.ticket import Ticket, TicketInfo
 from softprune.registry import unknown
 from softprune.runs.atomic import write_folder
 
@@ -54,8 +57,24 @@ def export(ticket: Ticket, format: str, folder: str | Path) -> Exported:
 
 
 def _peft(ticket: Ticket, folder: str) -> tuple[dict[str, bytes], Sequence[str]]:
+    check_family(ticket.info.family)
+    _check_scale(ticket.info)
     files = adapter_files(ticket.prompt(), ticket.info.backbone, ticket.info.family)
     return files | {"README.md": peft_card(ticket, folder).encode()}, peft_code(ticket, folder)
+
+
+def _check_scale(info: TicketInfo) -> None:
+    """Hold a backbone, where its configuration can be had, to those that peft feeds as they feed themselves."""
+    try:
+        config = describe(info.backbone, info.family, info.revision).config
+    except SoftpruneError:
+        return
+    if config.model_type in SCALES_IDS_ALONE and config.scale_embedding:
+        raise SoftpruneError(
+            "a backbone whose input embeddings peft gives it as it reads them itself",
+            f"{info.backbone} ({config.model_type}), which scales them, and peft doesn't",
+            "export with --format safetensors",
+        )
 
 
 def _safetensors(ticket: Ticket, folder: str) -> tuple[dict[str, bytes], Sequence[str]]:

@@ -19,7 +19,7 @@ from softprune.runs.store import RunFolder
 from softprune.tasks import Metric, Selection, Splits, Task, load_task, select_sets
 from softprune.tuning.loop import Watch
 from softprune.tuning.scoring import ScoredSet, Scoring
-from softprune.tuning.start import file_mistakes, label_mistakes
+from softprune.tuning.start import file_mistakes, label_mistakes, text_mistakes
 from softprune.types import Example
 
 # Positions that a prompt must leave to input and answer.
@@ -138,7 +138,7 @@ def _read_inputs(recipe: Recipe) -> tuple[Task, Splits, Selection, Described]:
     data = described = None
     with gathered(errors):
         task = load_task(recipe.task.id)
-        errors += label_mistakes(recipe, task)
+        errors += [*label_mistakes(recipe, task), *text_mistakes(recipe, task)]
         splits = task.load(Path(recipe.task.data) if recipe.task.data else None)
         sets = select_sets(
             splits,

@@ -92,6 +92,14 @@ def label_mistakes(recipe: Recipe, task: Task) -> list[SoftpruneError]:
     ]
 
 
+def text_mistakes(recipe: Recipe, task: Task) -> list[SoftpruneError]:
+    """What keeps a text from starting a prompt: the recipe names none, and the task has no instruction."""
+    if recipe.prompt.init != "text" or recipe.prompt.text or task.definition.instruction:
+        return []
+    found = f"neither prompt.text nor an instruction of {task.id}"
+    return [SoftpruneError("a text to start from, for prompt.init=text", found, "set prompt.text")]
+
+
 def file_mistakes(recipe: Recipe, hidden: int) -> list[SoftpruneError]:
     """What keeps the prompt file from starting a prompt of embedding size `hidden`."""
     if recipe.prompt.file is None:

@@ -1,0 +1,96 @@
+"""Commands that take a prompt away and bring one in: `export`, `import`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from softprune.errors import SoftpruneError
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Format(StrEnum):
+    """What `export` writes."""
+
+    peft = "peft"
+    safetensors = "safetensors"
+
+
+def export(
+    *,
+    source: Annotated[
+        str, typer.Argument(metavar="RUN_OR_TICKET", help="A run or ticket folder, or a hub name.", show_default=False)
+    ],
+    format_: Annotated[
+        Format,
+        typer.Option("--format", help="A PROMPT_TUNING adapter (seq2seq, causal), or the vectors alone (any family)."),
+    ],
+    output: Annotated[Path, typer.Option("--output", metavar="FOLDER", help="A new or an empty folder.")],
+) -> None:
+    """Write a ticket for other programs, and show the code that uses it."""
+    from softprune.pruning.exports import export as write
+    from softprune.pruning.ticket import Ticket
+
+    done = write(Ticket.load(source), format_.value, output)
+    tokens, hidden = done.shape
+    typer.echo(f"{done.folder}: {', '.join(done.files)}; {tokens} tokens of {hidden} dimensions\n")
+    typer.echo("\n".join(done.code))
+
+
+def import_(
+    *,
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SOURCE", help="A peft adapter's folder, a T5X .npy, or a .safetensors prompt.", show_default=False
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", metavar="FILE", help="A new .safetensors file.")],
+    backbone: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The backbone that the prompt is for: its size is checked, its norms shown."),
+    ] = None,
+) -> None:
+    """Bring in a prompt that was trained elsewhere, as a file to start from (init: file)."""
+    from softprune.backbone import describe, load_backbone
+    from softprune.prompt.exchange import prompt_bytes, read_prompt
+    from softprune.prompt.initialise import check_fits
+    from softprune.runs.atomic import write_bytes
+
+    if output.suffix != ".safetensors" or output.exists():
+        found = f"{output}, which is there already" if output.exists() else str(output)
+        raise SoftpruneError("a new file that ends in .safetensors", found, "choose another --output")
+    saved = read_prompt(source)
+    hidden = saved.vectors_PH.shape[1] if backbone is None else describe(backbone).hidden
+    check_fits(saved.vectors_PH, hidden, str(source))
+    named = {} if backbone is None else {"backbone": backbone}
+    metadata = {**saved.metadata, "source": source.name, "kind": saved.kind, **named}
+    table = None if backbone is None else load_backbone(backbone).embeddings_VH()
+    write_bytes(output, prompt_bytes(saved.vectors_PH, metadata))
+    for note in saved.notes:
+        typer.echo(f"note: {note}")
+    typer.echo(f"{output}: {saved.vectors_PH.shape[0]} tokens of {hidden} dimensions, from a {saved.kind}")
+    typer.echo(f"norms of its tokens: {norms(saved.vectors_PH)}")
+    if table is not None:
+        typer.echo(f"norms of the embeddings of {backbone}: {norms(table)}")
+    typer.echo(f"\n{next_command(output, saved.vectors_PH.shape[0], metadata)}")
+
+
+def norms(vectors_PH: torch.Tensor) -> str:
+    """The vectors' lengths in words; a prompt far longer than the embeddings needs a learning rate of its own."""
+    lengths = vectors_PH.float().norm(dim=1)
+    return f"mean {lengths.mean():.4g}, from {lengths.min():.4g} to {lengths.max():.4g}"
+
+
+def next_command(file: Path, tokens: int, metadata: Mapping[str, str]) -> str:
+    """What to type to prune the prompt."""
+    backbone = metadata.get("backbone") or "NAME"
+    words = ["softprune", "xprompt", "--backbone", backbone, "--task", "TASK", "--init", "file"]
+    return shlex.join([*words, "--prompt-file", str(file), "--tokens", str(tokens)])

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from softprune import __version__
-from softprune.cli import inspect, predict, train
+from softprune.cli import exchange, inspect, predict, tasks, train
 
 # Plain help and plain tracebacks: Rich would be imported for `--help` alone.
 app = typer.Typer(
@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-tasks = typer.Typer(help="The tasks that ship.", no_args_is_help=True, rich_markup_mode=None)
+task_commands = typer.Typer(help="Tasks: those that ship, and your own.", no_args_is_help=True, rich_markup_mode=None)
 
 
 def _version(asked: bool) -> None:
@@ -40,7 +40,12 @@ app.command("run")(train.run)
 app.command("xprompt", help=train.XPROMPT_HELP)(train.from_flags("xprompt"))
 app.command("tune", help=train.TUNE_HELP)(train.from_flags("tune"))
 app.command("predict")(predict.predict)
+app.command("export")(exchange.export)
+app.command("import")(exchange.import_)
 app.command("runs")(inspect.runs)
 app.command("report")(inspect.report)
-tasks.command("list")(inspect.list_tasks)
-app.add_typer(tasks, name="tasks")
+task_commands.command("list")(tasks.list_tasks)
+task_commands.command("show")(tasks.show)
+task_commands.command("stats")(tasks.stats)
+task_commands.command("new")(tasks.new)
+app.add_typer(task_commands, name="tasks")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ import torch
 import transformers
 from peft import PeftModel, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
-from models import FAMILY
+from models import FAMILY, t5_tokenizer
 from small_ticket import small_ticket
 from softprune.backbone.base import Backbone
 from softprune.backbone.encode import continuation_ids
+from softprune.cli.app import app
 from softprune.errors import SoftpruneError
 from softprune.prompt.exchange import read_prompt
 from softprune.pruning import exports
@@ -270,3 +273,22 @@ def test_an_array_as_t5x_writes_it_starts_a_prompt(tiny_models: Models, task_fil
     assert "tokens: 25" in (out / "resolved.yaml").read_text()
     execute(recipe, out, "test", recipe.dump())  # the same command finds its run
     assert Ticket.load(out).info.tokens == 25
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("task", ["mrpc", "rte", "sst2"])
+def test_prompts_that_t5x_trained(task: str, task_file: Path, tmp_path: Path) -> None:
+    """Prompts of Lester et al.'s code for T5 1.1 base start a model of its shape, less layers."""
+    array = Path(os.environ["SOFTPRUNE_DATA"]) / "t5x_prompts" / f"{task}.npy"
+    prompt, model = tmp_path / f"{task}.safetensors", tmp_path / "model"
+    assert CliRunner().invoke(app, ["import", str(array), "--output", str(prompt)]).exit_code == 0
+    size = t5_tokenizer(model)
+    sizes = {"d_model": 768, "d_kv": 64, "d_ff": 64, "num_layers": 1, "num_heads": 12, "vocab_size": size}
+    gates = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "decoder_start_token_id": 0}
+    transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes, **gates)).save_pretrained(model)
+    recipe = tiny_recipe(model, task_file, prompt, "prompt.pieces=16", "tuning.batch_size=24")
+    execute(recipe, tmp_path / "run", "test", recipe.dump())
+    initial = load_file(tmp_path / "run" / "prompts" / "initial.safetensors")["vectors_PH"]
+    assert torch.equal(initial, torch.from_numpy(np.load(array)))
+    assert initial.shape == (100, 768)
+    assert Ticket.load(tmp_path / "run").info.tokens == 50

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from softprune.errors import ManyErrors, SoftpruneError
 from softprune.recipe import resolve
 from softprune.tasks import load_task
 from softprune.tuning.setup import SealedSet, check, learning_rate
-from softprune.tuning.start import common_words, initial_prompt
+from softprune.tuning.start import common_words, initial_prompt, settled, text_mistakes
 
 Backbones = Callable[..., Backbone]
 Models = Callable[[str], Path]
@@ -121,3 +122,39 @@ def test_a_saved_prompt(backbone_of: Backbones, tmp_path: Path) -> None:
     first = initial_prompt(recipe, backbone_of("bert"), load_task("demo"))
     assert torch.equal(first.vectors_PH, drawn(3, 32)[:2])
     assert first.words == ("mine.safetensors[0]", "mine.safetensors[1]")
+
+
+def test_a_text_is_the_tasks_instruction_where_none_is_given(backbone_of: Backbones) -> None:
+    backbone, task = backbone_of("bert"), load_task("demo")
+    first = initial_prompt(resolve(["prompt.tokens=6", "prompt.init=text"]), backbone, task)
+    ids = backbone.tokenizer(task.definition.instruction, add_special_tokens=False)["input_ids"][:6]
+    assert torch.equal(first.vectors_PH, backbone.embeddings_VH()[ids])
+    assert text_mistakes(resolve(["prompt.init=text"]), task) == []
+    silent = replace(task, definition=task.definition.model_copy(update={"instruction": ""}))
+    (mistake,) = text_mistakes(resolve(["prompt.init=text"]), silent)
+    assert "neither prompt.text nor an instruction of demo" in str(mistake)
+    assert text_mistakes(resolve(["prompt.init=text", "prompt.text=a"]), silent) == []
+
+
+def test_the_prompt_file_is_held_to_the_backbone_with_the_rest(tiny_models: Models, tmp_path: Path) -> None:
+    path, described = tmp_path / "mine.safetensors", describe(str(tiny_models("sentence")))
+    recipe = resolve(["prompt.init=file", f"prompt.file={path}", "prompt.pieces=5"])
+    with pytest.raises(ManyErrors, match="no file") as caught:
+        check(recipe, described)
+    assert "divide H = 32" in str(caught.value)
+    save_file({"vectors_PH": drawn(3, 16)}, path)
+    with pytest.raises(ManyErrors, match=r"a prompt \[P, 32\] for this backbone\nfound:    \[3, 16\]"):
+        check(recipe, described)
+    save_file({"vectors_PH": drawn(3, 32)}, path)
+    check(resolve(["prompt.init=file", f"prompt.file={path}", "prompt.pieces=4"]), described)
+
+
+def test_the_prompt_files_own_number_of_tokens(tmp_path: Path) -> None:
+    path = tmp_path / "mine.safetensors"
+    recipe = resolve(["prompt.init=file", f"prompt.file={path}"])
+    assert settled(recipe) == recipe  # a file that isn't there is told later, with the rest
+    save_file({"vectors_PH": drawn(3, 32)}, path)
+    assert settled(recipe).prompt.tokens == 3
+    assert settled(recipe).resolved()["prompt"]["tokens"] == 3
+    for told in (resolve(["prompt.init=file", f"prompt.file={path}", "prompt.tokens=20"]), resolve()):
+        assert settled(told) is told

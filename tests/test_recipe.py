@@ -167,7 +167,8 @@ def test_all_mistakes_come_in_one_message(tmp_path: Path) -> None:
         'expected: an override as key=value\nfound:    "oops"',
         'found:    "xprompts"\ndo:       did you mean "xprompt"? available: tune, xprompt',
         'expected: a known key of tuning\nfound:    "epochz"\ndo:       did you mean "epochs"?',
-        "expected: tuning.batch_size: greater than or equal to 1\nfound:    0\ndo:       set tuning.batch_size=... (integer): examples of a batch",
+        "expected: tuning.batch_size: greater than or equal to 1\nfound:    0\n"
+        "do:       set tuning.batch_size=... (integer): examples of a batch",
         "expected: task: a mapping of keys to values\nfound:    'imdb'",
         "expected: prompt.tokens: a valid integer\nfound:    True",
         "expected: seed: greater than or equal to 0\nfound:    -1",

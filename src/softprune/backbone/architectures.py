@@ -101,9 +101,15 @@ def verify(ours: torch.Tensor, theirs: torch.Tensor, architecture: str) -> None:
 
     Raises:
         SoftpruneError: when they differ by more than rounding: the architecture does something to its inputs or its
-            logits that this file doesn't know.
+            logits that this file doesn't know. Or when the model's own are no numbers.
     """
     ours, theirs = ours.float(), theirs.float()
+    if not bool(theirs.isfinite().all()):
+        raise SoftpruneError(
+            "a model that gives finite numbers",
+            f'NaN or infinity for ordinary tokens from "{architecture}"',
+            "take --dtype float32, or another copy of its weights",
+        )
     difference = (ours - theirs).abs().max()
     if not difference <= READING_TOLERANCE * theirs.abs().max().clamp(min=1e-6):
         raise SoftpruneError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
@@ -12,6 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from softprune.backbone.refusals import BUNDLED as BUNDLED
+from softprune.backbone.refusals import check_complete, check_weights, reason, undescribed, unreadable
 from softprune.errors import SoftpruneError, out_of_memory
 from softprune.registry import Registry, unknown
 
@@ -32,7 +33,6 @@ FAMILIES: Registry[type[Backbone]] = Registry(
         "sentence": "softprune.backbone.sentence:SentenceBackbone",
     },
 )
-BUNDLED = ("tiny",)
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 # The end of a class name in config.architectures tells the family.
@@ -97,11 +97,11 @@ def describe(
             source, subfolder=encoder, revision=revision, trust_remote_code=trust_remote_code
         )
     except (OSError, ValueError, KeyError) as error:
-        raise _undescribed(name, source, error) from error
+        raise undescribed(name, source, error) from error
     found, notes = _family(family, config, modules is not None)
     if found == "sentence" and modules is not None:
         check_modules(modules)
-    _check_weights(name, Path(source) / encoder)
+    check_weights(name, Path(source) / encoder)
     return Described(name, source, found, config, _hidden(config), _positions(config), notes, modules, encoder)
 
 
@@ -138,13 +138,13 @@ def load_backbone(
         model, loaded = _model_class(described).from_pretrained(
             described.source, dtype=number, use_safetensors=True, output_loading_info=True, **options
         )
-        _check_complete(described, loaded["missing_keys"])
+        check_complete(name, described.family, loaded["missing_keys"])
         return wrap(described, model.to(place), tokenizer)
     except (OSError, ValueError, KeyError, RuntimeError, MemoryError, SafetensorError) as error:
         if out_of_memory(error):
             do = "choose a smaller model, --dtype bfloat16, or --device cpu where there is more memory"
             raise SoftpruneError(f"room for {name} on {place}", "out of memory", do) from error
-        raise _unreadable(name, described.source, error) from error
+        raise unreadable(name, described.source, error) from error
 
 
 def wrap(described: Described, model: Any, tokenizer: Any) -> Backbone:
@@ -190,7 +190,7 @@ def resolve_device(device: str) -> torch.device:
     try:
         torch.ones(1, device=device).tolist()  # "meta" makes tensors, but holds no numbers
     except (RuntimeError, AssertionError) as error:
-        raise SoftpruneError("a device of this machine", f"{device} ({_reason(error)})", "set --device cpu") from error
+        raise SoftpruneError("a device of this machine", f"{device} ({reason(error)})", "set --device cpu") from error
     return torch.device(device)
 
 
@@ -303,53 +303,6 @@ def find_source(name: str) -> str:
     return name
 
 
-def _check_weights(name: str, folder: Path) -> None:
-    """Refuse a local folder without safetensors before anything is read from it: pickled weights can run code."""
-    if not folder.is_dir() or any(folder.glob("*.safetensors")):
-        return
-    pickled = sorted(path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.ckpt")))
-    found = f"only {pickled[0]}, which is pickled and never loaded" if pickled else "no weights"
-    do = "save the model anew with save_pretrained, which writes safetensors" if pickled else "copy its weights there"
-    raise SoftpruneError(f"weights as safetensors in {name}", found, do)
-
-
-def _undescribed(name: str, source: str, error: Exception) -> SoftpruneError:
-    """What a configuration that doesn't load means."""
-    if "trust_remote_code" in str(error):
-        do = "read that code; if you trust it, add backbone.trust_remote_code=true"
-        return SoftpruneError("a model that needs no code of its own", f"{name} comes with Python code", do)
-    if "model type" in str(error) or "model_type" in str(error):
-        do = "choose another model, or a newer transformers (pip install -U transformers)"
-        return SoftpruneError("an architecture that transformers knows", f"{name}: {_reason(error)}", do)
-    return _unreadable(name, source, error)
-
-
-def _unreadable(name: str, source: str, error: Exception) -> SoftpruneError:
-    """What files that don't load mean: a damaged copy, or a hub that can't be reached."""
-    if not Path(source).is_dir():
-        return _not_found(name, error)
-    return SoftpruneError(
-        f"a whole model in {name} (config.json, safetensors, tokenizer)",
-        _reason(error),
-        "copy or download the model again: a file of it is damaged or missing",
-    )
-
-
-def _reason(error: Exception) -> str:
-    """The first sentence of an error."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].partition('. ')[0][:200]}" if lines else type(error).__name__
-
-
-def _not_found(name: str, error: Exception) -> SoftpruneError:
-    near = unknown("backbone", name, BUNDLED)
-    return SoftpruneError(
-        "a bundled model, a local model folder, or a hub name that can be reached",
-        f'"{name}" ({_reason(error)})',
-        f"check the name and the network, or choose a bundled model ({near.do})",
-    )
-
-
 def _family(asked: str, config: Any, modules: bool) -> tuple[str, tuple[str, ...]]:
     if asked != "auto":
         return asked, ()
@@ -396,18 +349,6 @@ def _hub_file(source: str, name: str, revision: str | None) -> Path | None:
         _raise_exceptions_for_gated_repo=False,
     )
     return None if found is None else Path(found)
-
-
-def _check_complete(described: Described, missing: Iterable[str]) -> None:
-    """Refuse random weights: transformers fills what a checkpoint lacks with fresh random numbers."""
-    harmless = ("pooler.",) if described.family == "sentence" else ()
-    lacking = sorted(name for name in missing if not any(part in name for part in harmless))
-    if lacking:
-        raise SoftpruneError(
-            f"weights of a whole {described.family} model",
-            f"{described.name} lacks {len(lacking)} of them ({', '.join(lacking[:3])}, ...)",
-            "choose a checkpoint that was saved with its head, or another --family",
-        )
 
 
 def _hidden(config: Any) -> int:

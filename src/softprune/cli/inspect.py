@@ -1,4 +1,4 @@
-"""Commands that look at what is there: `runs`, `report`, `tasks list`."""
+"""Commands that look at what is there: `runs`, `report`."""
 
 from __future__ import annotations
 
@@ -52,15 +52,6 @@ def show_comparison(run: Path) -> None:
     page = run / "report" / "index.html"
     if page.exists():
         typer.echo(f"report: {page}")
-
-
-def list_tasks() -> None:
-    """List the tasks that ship."""
-    from softprune.tasks import load_task, task_names
-
-    loaded = [load_task(name) for name in task_names()]
-    rows = [(task.id, task.definition.title, task.definition.metric) for task in loaded]
-    typer.echo(table([("task", "title", "metric"), *rows]))
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

@@ -86,7 +86,7 @@ def survey(tasks: Sequence[Task], root: Path) -> Survey:
     doesn't read is an error.
     """
     found: dict[str, Splits] = {}
-    errors: list[SoftpruneError] = []
+    broken: dict[str, SoftpruneError] = {}
     here: dict[str, str] = {}
     for task in tasks:
         try:
@@ -97,10 +97,11 @@ def survey(tasks: Sequence[Task], root: Path) -> Survey:
         try:
             found[task.id] = task.load(root)
         except SoftpruneError as error:
-            errors += [] if in_root else [error]
+            broken |= {} if in_root else {task.id: error}
             continue
         here |= {task.id: layout.name} if in_root else {}
     if "official" in here.values():
         found = {name: splits for name, splits in found.items() if here.get(name, "official") == "official"}
     told = tuple(statistics_of(task, found[task.id]) for task in tasks if task.id in found and found[task.id].report)
-    return Survey(told, tuple(task.id for task in tasks if task.id not in {each.id for each in told}), tuple(errors))
+    there = {each.id for each in told} | broken.keys()
+    return Survey(told, tuple(task.id for task in tasks if task.id not in there), tuple(broken.values()))

@@ -1,0 +1,130 @@
+"""`softprune tasks list | show | stats | new` as a user sees them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Softprune = Callable[..., Any]
+OFFICIAL = Path(__file__).parents[1] / "fixtures" / "tasks" / "official"
+COLUMNS = "text,team\n"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder with the data of two tasks."""
+    for name in ("CB", "WSC"):
+        shutil.copytree(OFFICIAL / name.lower(), tmp_path / "superglue" / name)
+    return tmp_path
+
+
+def cells(answer: Any, first: str) -> list[str]:
+    """The words of the first line that begins with this word."""
+    return next(line.split() for line in answer.out.splitlines() if line.split()[:1] == [first])
+
+
+def test_show_tells_the_task_and_its_examples(softprune: Softprune, root: Path) -> None:
+    answer = softprune("tasks", "show", "cb", "--data", str(root), "-n", "1", "--split", "validation")
+    assert (answer.code, answer.err) == (0, "")
+    assert cells(answer, "sizes") == ["sizes", "train", "4,", "dev", "4,", "validation", "4"]
+    assert "instruction  Decide whether the hypothesis follows" in answer.out
+    assert "validation 1\n" in answer.out
+    assert "the ferry had left. premise: Ida wondered whether the ferry had left. [answer]" in answer.out
+    assert "* neutral  (" in answer.out
+    assert "* entailment" not in answer.out
+    assert "nothing cut" in answer.out
+    assert [line for line in answer.out.splitlines() if line != line.rstrip()] == []
+
+
+def test_show_tells_what_would_be_cut(softprune: Softprune, root: Path) -> None:
+    whole = softprune("tasks", "show", "cb", "--data", str(root), "-n", "1")
+    tokens = int(cells(whole, "tokens")[1].rstrip(","))
+    cut = softprune("tasks", "show", "cb", "--data", str(root), "-n", "1", "--max-length", str(tokens - 3))
+    assert f"3 of {tokens} tokens go, {tokens - 3} stay" in cut.out
+    assert "reads as  [CLS] hypothesis" in cut.out
+
+
+def test_show_without_data_shows_the_sample_and_says_so(softprune: Softprune) -> None:
+    answer = softprune("tasks", "show", "copa")
+    assert answer.code == 0
+    assert "sample written for softprune, not the real data" in answer.out
+    assert "no data: ConnectionError" in answer.out
+    assert "pass --data FOLDER" in answer.out
+    assert "* It broke.  (" in answer.out
+    assert "sizes" not in answer.out
+
+
+def test_show_of_the_generated_task_and_of_what_is_not_there(softprune: Softprune, root: Path) -> None:
+    assert "[answer]" in softprune("tasks", "show", "demo", "-n", "1").out
+    for arguments, told in (
+        (("wsc", "--data", str(root), "--split", "validation"), "there is train 4, dev 4"),
+        (("wsc", "--data", str(root), "--split", "test"), "a known split"),
+        (("demo", "--data", str(root)), "demo, which is generated"),
+        (("boolq", "--data", str(root)), "the files of boolq"),
+        (("bolq",), 'did you mean "boolq"'),
+    ):
+        answer = softprune("tasks", "show", *arguments)
+        assert (answer.code, told in answer.err) == (2, True)
+
+
+def test_stats_of_a_folder(softprune: Softprune, root: Path) -> None:
+    answer = softprune("tasks", "stats", "--data", str(root))
+    assert cells(answer, "cb") == ["cb", "NLI", "4", "4", "4", "accuracy", "13", "50.0"]
+    assert cells(answer, "wsc")[:5] == ["wsc", "coreference", "4", "4", "–"]
+    assert "entailment 50%, contradiction 25%, neutral 25%\n" in answer.out
+    assert "another word 50%, {span1_text} 50% (of dev)" in answer.out
+    absent = answer.out.splitlines()[-1]
+    assert absent.startswith("not there: ag_news, boolq, copa")
+    assert "demo" not in absent
+
+
+def test_stats_without_a_folder_and_of_named_tasks(softprune: Softprune, root: Path) -> None:
+    answer = softprune("tasks", "stats")
+    assert cells(answer, "demo")[:4] == ["demo", "topic", "480", "–"]
+    assert "(pass --data FOLDER)" in answer.out
+    named = softprune("tasks", "stats", "cb", "demo", "rte", "--data", str(root))
+    assert named.out.splitlines()[-1] == "not there: rte"
+    assert cells(named, "demo")[-1] == "25.0"
+    assert softprune("tasks", "stats", "--data", str(root / "nowhere")).code == 2
+
+
+def test_stats_tell_broken_data_after_the_rest(softprune: Softprune, root: Path) -> None:
+    (root / "superglue" / "CB" / "val.jsonl").write_text("{}\n")
+    answer = softprune("tasks", "stats", "--data", str(root))
+    assert answer.code == 2
+    assert cells(answer, "wsc")[0] == "wsc"
+    assert 'no "hypothesis"' in answer.err
+    assert ", cb," not in answer.out
+
+
+def test_new_writes_a_task_that_the_next_command_takes(
+    softprune: Softprune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f"a message about {team} {i},{team}\n" for i in range(10) for team in ("billing", "returns"))
+    Path("mail.csv").write_text(COLUMNS + rows)
+    answer = softprune("tasks", "new", "mail.csv")
+    assert (answer.code, answer.err) == (0, "")
+    assert "team (a guess: --label COLUMN changes it)" in answer.out
+    assert "mail.yaml: train 16, validation 4 (held out of train)" in answer.out
+    following = next(line for line in answer.out.splitlines() if line.startswith("next: softprune "))
+    shown = softprune(*following.removeprefix("next: softprune ").split())
+    assert shown.code == 0
+    assert "team: [answer]" in shown.out
+    again = softprune("tasks", "new", "mail.csv")
+    assert (again.code, "mail.yaml is there already" in again.err) == (2, True)
+
+
+def test_new_takes_columns_and_a_validation_file(softprune: Softprune, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.csv").write_text("one,two,label\n" + "x y,z w,1\nx u,z v,0\n" * 4)
+    out = str(tmp_path / "t.yaml")
+    arguments = ("--text", "two", "--label", "label", "--validation", str(tmp_path / "b.csv"), "--out", out)
+    answer = softprune("tasks", "new", str(tmp_path / "a.csv"), *arguments)
+    assert "label 0, label 1 (edit them)" in answer.out
+    assert f"{out}: train 8, validation 8\n" in answer.out
+    assert "a guess" not in answer.out

@@ -20,12 +20,13 @@ _CLASSES = {"seq2seq": "AutoModelForSeq2SeqLM", "causal": "AutoModelForCausalLM"
 
 def ticket_card(ticket: Ticket, repo_id: str) -> str:
     """The model card of a ticket on the hub."""
+    row = dict.fromkeys(ticket.definition.fields, "...")
     code = (
-        "from softprune import Ticket, load_backbone",
+        "from softprune import Ticket, predict",
         f'ticket = Ticket.load("{repo_id}")',
-        f"backbone = load_backbone({_text(ticket.info.backbone)})",
-        "ticket.check(backbone)",
-        "prompt = ticket.prompt()  # [Q, H]: stands before the input embeddings, behind CLS in BERT-like encoders",
+        f"rows = [{row}]",
+        f"for found in predict(ticket, rows):  # loads {ticket.info.backbone}, and holds the ticket to it",
+        "    print(found.answer, found.row)",
     )
     return _card(ticket, "softprune", f"Soft prompt for {ticket.definition.title}", code)
 
@@ -73,8 +74,8 @@ def _card(ticket: Ticket, library: str, title: str, code: Sequence[str]) -> str:
     lines = (
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         f"# {title}",
-        "Vectors that a frozen language model reads with its input, trained and pruned with softprune (XPrompt). "
-        "They fit this backbone alone; the answers are as good as the template is kept.",
+        "Vectors that a frozen language model reads with its input, made with softprune (prompt tuning, XPrompt). "
+        "They fit this backbone and this template alone.",
         f"| | |\n|---|---|\n{rows}",
         f"Template:\n\n```text\n{ticket.definition.template}\n```",
         "```python\n" + "\n".join(code) + "\n```",
@@ -84,20 +85,26 @@ def _card(ticket: Ticket, library: str, title: str, code: Sequence[str]) -> str:
 
 def _facts(ticket: Ticket) -> dict[str, str]:
     info, definition = ticket.info, ticket.definition
-    score = "not measured" if info.select is None else f"{info.select:.4f} {definition.metric} on `select`"
+    score = (
+        "not measured"
+        if info.select is None
+        else f"{info.select:.4f} {definition.metric} on `select`, which it was chosen on"
+    )
     return {
         "backbone": f"`{info.backbone}` ({info.family}), weights `{info.fingerprint}`",
         "task": f"`{info.task}` version {info.task_version}: {definition.instruction}",
-        "tokens": f"{info.tokens} of {info.prompt_tokens}, {_removed(ticket)}",
+        "tokens": f"{info.tokens} of {info.prompt_tokens}{_removed(ticket)}",
         "pieces": f"{info.pieces} of {info.prompt_tokens * info.pieces_per_token}",
         "numbers": f"{info.parameters:,} of {info.prompt_tokens * info.hidden:,}",
-        "score": f"{score}, on which it was chosen",
+        "score": score,
         "answers": ", ".join(f"`{answer}`" for answer in definition.answers),
     }
 
 
 def _removed(ticket: Ticket) -> str:
-    return "the others are left out" if ticket.info.removal == "drop" else "the others are zeros in their places"
+    if ticket.info.tokens == ticket.info.prompt_tokens:
+        return ""
+    return ", the others left out" if ticket.info.removal == "drop" else ", the others zeros in their places"
 
 
 def _on_hub(name: str) -> bool:

@@ -21,6 +21,10 @@ def rte(tmp_path):
     return Path(shutil.copytree(FIXTURES / "official" / "rte", tmp_path / "rte"))
 
 
+def test_eleven_tasks_are_read():
+    assert len(READ) == 11
+
+
 @pytest.mark.parametrize("task", READ)
 def test_official_and_hub_layouts_give_identical_examples(task):
     official = load_task(task).load(FIXTURES / "official" / task)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,43 @@ TABLE_10 = {
         ("another word", "Nils"),
     ),
 }
+# Table 10's templates as printed, without the soft tokens in front; and which of our columns its names mean.
+PRINTED = {
+    "boolq": (
+        'hypothesis: {"placeholder":"text_b", "shortenable":False, "post_processing": lambda x:x+"."} '
+        'premise: {"placeholder":"text_a"} {"mask"}',
+        {"text_a": "passage", "text_b": "question"},
+    ),
+    "cb": (
+        'hypothesis: {"placeholder":"text_b","post_processing": lambda x:x+"."} premise: {"placeholder":"text_a"} '
+        '{"mask"}',
+        {"text_a": "premise", "text_b": "hypothesis"},
+    ),
+    "copa": (
+        'choice1: {"meta":"choice1"} choice2: {"meta":"choice2"} premise: {"placeholder":"text_a"} '
+        'question: {"meta":"question"} {"mask"}',
+        {"text_a": "premise"},
+    ),
+    "multirc": (
+        'question: {"placeholder":"text_b", "shortenable":False} '
+        'answer: {"meta":"answer", "shortenable":False, "post_processing": lambda x:x+"."} '
+        'paragraph: {"placeholder":"text_a"} {"mask"}',
+        {"text_a": "paragraph", "text_b": "question"},
+    ),
+    "rte": (
+        'sentence1: {"placeholder":"text_a"} sentence2: {"placeholder":"text_b"} {"mask"}',
+        {"text_a": "premise", "text_b": "hypothesis"},
+    ),
+    "wic": (
+        'sentence1: {"placeholder":"text_a"} sentence2: {"placeholder":"text_b"} '
+        'word: {"meta":"word", "shortenable": False} {"mask"}',
+        {"text_a": "sentence1", "text_b": "sentence2"},
+    ),
+    "wsc": (
+        '{"placeholder":"text_a"} "{"meta":"span2_text"}" refers to "{"meta":"span1_text"}" or another word ? {"mask"}',
+        {"text_a": "text"},
+    ),
+}
 SHORTENABLE = {
     "boolq": {"passage"},
     "cb": {"hypothesis", "premise"},
@@ -54,6 +92,73 @@ SHORTENABLE = {
 
 def first(task):
     return load_task(task).load(OFFICIAL / task).train[0]
+
+
+def as_definition(task):
+    """A printed template in our notation: template, what is appended, what may be shortened."""
+    printed, names = PRINTED[task]
+    append, shortenable = {}, set()
+
+    def field(found):
+        kind, name, rest = found.groups()
+        name = names.get(name, name)
+        append[name] = "." if 'lambda x:x+"."' in rest else ""
+        if kind == "placeholder" and "False" not in rest:  # OpenPrompt's default: placeholders only
+            shortenable.add(name)
+        return f"{{{name}}}"
+
+    template = re.sub(r'\{"(placeholder|meta)":\s*"(\w+)"(.*?)\}', field, printed).replace('{"mask"}', "{mask}")
+    return template, append, shortenable
+
+
+@pytest.mark.parametrize("task", PRINTED)
+def test_definitions_are_table_10_as_printed(task):
+    definition = load_task(task).definition
+    template, append, shortenable = as_definition(task)
+    assert definition.template == template
+    assert {name: spec.append for name, spec in definition.fields.items()} == append
+    assert {name for name, spec in definition.fields.items() if spec.shortenable} == shortenable
+
+
+def test_all_seven_are_held_to_the_paper():
+    superglue = {task for task in task_names() if "SuperGLUE" in load_task(task).definition.title}
+    assert len(superglue) == 7
+    assert superglue == set(PRINTED) == set(TABLE_10) == set(SHORTENABLE)
+    verbalizers = {task: set(load_task(task).definition.answers) for task in superglue}
+    assert verbalizers == {
+        "boolq": {"yes", "no"},
+        "cb": {"entailment", "contradiction", "neutral"},
+        "copa": {"{choice1}", "{choice2}"},
+        "multirc": {"yes", "no"},
+        "rte": {"entailment", "contradiction"},
+        "wic": {"yes", "no"},
+        "wsc": {"another word", "{span1_text}"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("task", "right"),
+    [
+        ("copa", ["It broke.", "A stranger stood at the door.", "The bus came late.", "The oil was used up."]),
+        ("wsc", ["another word", "Per", "The drum", "another word"]),
+    ],
+)
+def test_answers_that_stand_in_the_example(task, right):
+    examples = load_task(task).load(OFFICIAL / task).train
+    assert [example.answers[example.gold] for example in examples] == right
+
+
+def test_multirc_is_f1_of_yes_over_all_options():
+    task = load_task("multirc")
+    examples = task.load(OFFICIAL / "multirc").train
+    gold = [example.gold for example in examples]
+    assert gold == [1, 0, 1, 0, 1, 1, 0, 0]  # three questions of 3, 2 and 3 options
+    said = [1, 1, 1, 1, 0, 0, 0, 0]
+    assert task.metric.value(said, gold) == pytest.approx(2 * 2 / (4 + 4))  # 2 of 4 said, 2 of 4 right
+    questions = [slice(0, 3), slice(3, 5), slice(5, 8)]
+    mean = sum(task.metric.value(said[part], gold[part]) for part in questions) / 3  # F1m, another metric
+    assert mean == pytest.approx(0.8 / 3)
+    assert examples[2].text.startswith("question: What did Tove carry? answer: A rope. paragraph: Tove")
 
 
 @pytest.mark.parametrize("task", TABLE_10)

@@ -28,6 +28,7 @@ from softprune.pruning.api import execute
 from softprune.pruning.exports import export
 from softprune.pruning.ticket import Ticket
 from softprune.recipe import resolve
+from softprune.tuning import stages
 from softprune.types import Example, Segment
 
 pytestmark = [
@@ -273,6 +274,27 @@ def test_an_array_as_t5x_writes_it_starts_a_prompt(tiny_models: Models, task_fil
     assert "tokens: 25" in (out / "resolved.yaml").read_text()
     execute(recipe, out, "test", recipe.dump())  # the same command finds its run
     assert Ticket.load(out).info.tokens == 25
+
+
+def test_a_run_is_not_taken_up_from_another_prompt(
+    tiny_models: Models, task_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = tmp_path / "prompt.npy", tmp_path / "run"
+    np.save(path, np.ones((4, 32), dtype=np.float32))
+    recipe = tiny_recipe(tiny_models("t5_v1_1"), task_file, path, "kind=tune")
+
+    def die(*_: object, **__: object) -> None:
+        raise SoftpruneError("a", "b", "c")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "train", die)
+        with pytest.raises(SoftpruneError):
+            execute(recipe, out, "test", recipe.dump())
+    np.save(path, np.zeros((4, 32), dtype=np.float32))
+    with pytest.raises(SoftpruneError, match="the prompt file that this run was begun with"):
+        execute(recipe, out, "test", recipe.dump())
+    np.save(path, np.ones((4, 32), dtype=np.float32))
+    execute(recipe, out, "test", recipe.dump())
 
 
 @pytest.mark.real

@@ -14,6 +14,7 @@ from softprune.backbone import describe, load_backbone
 from softprune.backbone.base import Backbone
 from softprune.backbone.load import Described, resolve_device, resolve_dtype
 from softprune.errors import ManyErrors, SoftpruneError, gathered
+from softprune.prompt.exchange import load_vectors
 from softprune.recipe import Recipe
 from softprune.runs.store import RunFolder
 from softprune.tasks import Metric, Selection, Splits, Task, load_task, select_sets
@@ -294,16 +295,19 @@ def truncation(data: ScoredSet) -> dict[str, int]:
 
 
 def _check_same_inputs(workspace: Workspace, sets: Selection) -> None:
-    """Hold a resumed run to the weights and examples that it was begun with.
+    """Hold a resumed run to the weights, examples and prompt file that it was begun with.
 
     Raises:
-        SoftpruneError: when either has changed since; stored pieces of work would be mixed with new ones.
+        SoftpruneError: when one has changed since; stored pieces of work would be mixed with new ones.
     """
     examples = [(e.id, e.text, e.answers, e.gold) for part in (sets.train, sets.select, sets.report) for e in part]
     now = {
         "backbone": workspace.backbone.info.fingerprint,
         "data": hashlib.sha256(repr(examples).encode()).hexdigest()[:16],
     }
+    if workspace.recipe.prompt.file is not None:
+        vectors = load_vectors(Path(workspace.recipe.prompt.file))
+        now["prompt file"] = hashlib.sha256(vectors.numpy().tobytes()).hexdigest()[:16]
     begun = workspace.run.pin("inputs", lambda: now)
     changed = [name for name, value in now.items() if begun[name] != value]
     if changed:

@@ -15,7 +15,8 @@ runs = Path(sys.argv[1] if len(sys.argv) > 1 else "runs")
 
 # A task: what its examples look like.
 task = load_task("demo")
-print(task.load().train[0].text, "->", ", ".join(task.definition.answers))
+examples = task.load().train or ()
+print(examples[0].text, "->", ", ".join(examples[0].answers))
 
 # A recipe: a shipped name, a YAML file, or its keys. Whatever isn't named keeps its default.
 recipe = {

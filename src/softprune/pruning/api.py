@@ -5,8 +5,8 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -166,23 +166,18 @@ def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
     _record_cost(workspace, before + time.perf_counter() - begun)
 
 
-class _watch:  # noqa: N801 - used as a context manager, like a function
+@contextmanager
+def _watch(recipe: Recipe, run: RunFolder, console: Console | None) -> Iterator[Watch]:
     """Who watches: the live display, and the recipe's trackers, which are closed at the end."""
-
-    def __init__(self, recipe: Recipe, run: RunFolder, console: Console | None) -> None:
-        watches: list[Watch] = [Silence() if console is None else Display(console)]
-        self._trackers: Trackers | None = None
-        if recipe.tuning.trackers:
-            self._trackers = Trackers(recipe.tuning.trackers, run.path / "trackers", recipe.resolved())
-            watches.append(self._trackers)
-        self._watch = Together(watches)
-
-    def __enter__(self) -> Together:
-        return self._watch
-
-    def __exit__(self, *_: object) -> None:
-        if self._trackers is not None:
-            self._trackers.close()
+    shown: Watch = Silence() if console is None else Display(console)
+    if not recipe.tuning.trackers:
+        yield shown
+        return
+    trackers = Trackers(recipe.tuning.trackers, run.path / "trackers", recipe.resolved())
+    try:
+        yield Together([shown, trackers])
+    finally:
+        trackers.close()
 
 
 def _write_prompts(workspace: Workspace, prompts: dict[str, Fitted]) -> None:

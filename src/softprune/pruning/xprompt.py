@@ -12,7 +12,7 @@ for every (r_t, r_p) that the search asks for; the best ticket on `select` wins.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -267,9 +267,8 @@ def _standard_error(workspace: Workspace, trials: Sequence[Trial]) -> float:
     return max(error, 1 / len(workspace.select))
 
 
-def _write_candidates(workspace: Workspace, trials: object) -> None:
-    rows = [asdict(trial.candidate) for trial in trials]  # type: ignore[attr-defined]
-    workspace.run.write_jsonl("candidates.jsonl", rows)
+def _write_candidates(workspace: Workspace, trials: Iterable[Trial]) -> None:
+    workspace.run.write_jsonl("candidates.jsonl", [asdict(trial.candidate) for trial in trials])
 
 
 def control_start(workspace: Workspace, tuned: Fitted) -> PromptState:

@@ -40,10 +40,15 @@ def gathered(errors: list[SoftpruneError]) -> Iterator[None]:
         yield
     except SoftpruneError as error:
         errors += error.errors if isinstance(error, ManyErrors) else [error]
+    except OSError as error:
+        told = of_the_machine(error)
+        if told is None:
+            raise
+        errors.append(told)
 
 
 def of_the_machine(error: BaseException) -> SoftpruneError | None:
-    """What a full disk, missing rights or too little memory mean to a user; None for any other error.
+    """What a full disk, missing rights, an endless path or too little memory mean to a user; None for other errors.
 
     Args:
         error: as Python, torch or the system raised it.
@@ -59,6 +64,8 @@ def of_the_machine(error: BaseException) -> SoftpruneError | None:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         do = "choose another folder, or mend its permissions"
         return SoftpruneError("files and folders that may be read and written", f"{place}: {error.strerror}", do)
+    if error.errno == errno.ENAMETOOLONG:
+        return SoftpruneError("a path that the system takes", f"{str(place)[:60]}...: {error.strerror}", "shorten it")
     return None
 
 

@@ -27,6 +27,13 @@ def parse_yaml(text: str) -> Any:
         raise yaml.YAMLError(f"a value that can't be read ({error})") from None
 
 
+def yaml_text(value: Any) -> str:
+    """Plain values as YAML that reads back to the same, with text readable as far as it can be."""
+    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    # PyYAML writes these line ends bare, and reads them back as blanks.
+    return yaml.safe_dump(value, sort_keys=False) if set("\x85\u2028\u2029") & set(text) else text
+
+
 class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Hashable] = set()

@@ -279,6 +279,11 @@ DATA = [
 ]
 
 FOLDERS = [
+    case("a path without end", f"run quick.yaml --out {'x' * 300}", ("a folder for the run", "too long", "--out")),
+    case(
+        "a model's path without end", f"tune --backbone {'x' * 300}", ("that the system takes", "too long", "shorten")
+    ),
+    case("a name that isn't UTF-8", "tune --data caf\udce9", ("in UTF-8", "caf\\udce9", "rename that file")),
     case("a run below a file", "run quick.yaml --out train.jsonl/run", ("a folder", "a regular file", "another --out")),
     case(
         "a run in a folder of others", "run quick.yaml --out thesis", ("a new folder", "chapter.txt", "another --out")

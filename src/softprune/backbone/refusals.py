@@ -73,6 +73,14 @@ def check_complete(name: str, family: str, missing: Iterable[str]) -> None:
 
 
 def reason(error: Exception) -> str:
-    """The first sentence of an error."""
+    """What an error says, and what the first in its chain says: libraries often hide the one behind the other."""
+    root: BaseException = error
+    while root.__cause__ or root.__context__:
+        root = root.__cause__ or root.__context__ or root
+    told = [_sentence(error), *([] if isinstance(root, KeyError) else [_sentence(root)])]
+    return "; ".join(dict.fromkeys(told))
+
+
+def _sentence(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0].partition('. ')[0][:200]}" if lines else type(error).__name__

@@ -17,6 +17,7 @@ def main() -> None:
     # Typer shows one of the errors for a wrong command line; what they all inherit from is its parent.
     usage_error: Any = typer.BadParameter.__base__
     try:
+        _check_arguments()
         code = app(prog_name="softprune", standalone_mode=False)
     except SoftpruneError as error:
         _leave(error)
@@ -28,6 +29,14 @@ def main() -> None:
             raise
         _leave(told)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _check_arguments() -> None:
+    """Names that aren't UTF-8 would be found and opened, but no record of the run could hold them."""
+    for word in sys.argv[1:]:
+        if not word.isascii() and word != word.encode(errors="replace").decode():
+            found = word.encode(errors="backslashreplace").decode()
+            raise SoftpruneError("a command line in UTF-8", found, "rename that file or folder")
 
 
 def _leave(error: SoftpruneError | str) -> None:

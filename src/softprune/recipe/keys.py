@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, TypeAlias, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
+
+from softprune.yamls import yaml_text
 
 DEFAULT_RELATIVE_LR: Final = 0.3
 """Default learning rate, in units of the RMS of the backbone's input embeddings."""
@@ -266,7 +267,7 @@ class Recipe(_Section):
 
     def dump(self) -> str:
         """Every key with its value, as YAML that loads to the same recipe."""
-        return yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True)
+        return yaml_text(self.resolved())
 
 
 @dataclass(frozen=True)

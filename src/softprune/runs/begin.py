@@ -12,6 +12,7 @@ import yaml
 from softprune.errors import SoftpruneError
 from softprune.runs import atomic
 from softprune.runs.lock import LOCK
+from softprune.yamls import yaml_text
 
 JSON: TypeAlias = Any  # null, a truth value, a number, a text, a list or a mapping of these
 
@@ -55,8 +56,7 @@ def write_recipe(path: Path, recipe_text: str, resolved: dict[str, Any]) -> None
 
 def write_resolved(path: Path, resolved: dict[str, Any]) -> None:
     """Writes every recipe key with its value."""
-    text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
-    atomic.write_bytes(path / "resolved.yaml", text.encode())
+    atomic.write_bytes(path / "resolved.yaml", yaml_text(resolved).encode())
 
 
 def changed_keys(path: Path, resolved: dict[str, Any], may_change: Collection[str]) -> dict[str, JSON]:

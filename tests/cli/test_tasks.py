@@ -52,7 +52,7 @@ def test_show_without_data_shows_the_sample_and_says_so(softprune: Softprune) ->
     answer = softprune("tasks", "show", "copa")
     assert answer.code == 0
     assert "sample written for softprune, not the real data" in answer.out
-    assert "no data: ConnectionError" in answer.out
+    assert "no data: the hub doesn't answer (OfflineModeIsEnabled), and nothing is in the cache\n" in answer.out
     assert "pass --data FOLDER" in answer.out
     assert "* It broke.  (" in answer.out
     assert "sizes" not in answer.out

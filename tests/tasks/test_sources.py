@@ -208,6 +208,27 @@ def test_unreachable_hub_says_to_pass_a_folder(monkeypatch):
         load_task("cb").load()
 
 
+def test_a_hub_that_is_silent_is_asked_once_and_briefly(monkeypatch):
+    import huggingface_hub
+
+    asked = []
+
+    def silent(self, repository, timeout):
+        asked.append((repository, timeout))
+        raise TimeoutError("no answer")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", silent)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setitem(sys.modules, "datasets", FakeDatasets(ConnectionError("offline mode is enabled")))
+    with pytest.raises(SoftpruneError, match=r"doesn't answer \(TimeoutError\), and nothing is in the cache"):
+        load_task("cb").load(patient=False)
+    assert asked == [("aps/super_glue", 3.0)]
+    assert huggingface_hub.constants.HF_HUB_OFFLINE
+    rows = {split: hub_rows("cb", split) for split in ("train", "validation")}
+    monkeypatch.setitem(sys.modules, "datasets", FakeDatasets(rows))  # what the cache holds
+    assert load_task("cb").load(patient=False).layout == "hub"
+
+
 def test_local_hub_folders_read_as_datasets_reads_them(tmp_path):
     datasets = pytest.importorskip("datasets")
     loaded = datasets.load_dataset(str(FIXTURES / "hub" / "cb"), cache_dir=str(tmp_path))

@@ -15,13 +15,26 @@ PATIENCE = 3.0
 """Seconds that a command which only looks waits for the hub."""
 
 
-def read_hub(definition: Definition, source: HubSource) -> dict[Split, tuple[Example, ...]]:
+def read_hub(definition: Definition, source: HubSource, *, patient: bool = True) -> dict[Split, tuple[Example, ...]]:
     """Every split of the hub's data set, through `datasets`.
+
+    Args:
+        definition: the task.
+        source: its data set.
+        patient: wait for a hub that doesn't answer as long as its client does, half a minute or more; else only
+            a few seconds, and then read what is in the cache.
 
     Raises:
         SoftpruneError: when `datasets` is absent or the hub can't be reached.
     """
-    loaded = _load_dataset(source.repository, source.config)
+    silence = None if patient else _silence(source.repository)
+    try:
+        loaded = _load_dataset(source.repository, source.config)
+    except SoftpruneError as error:
+        if silence is None:
+            raise
+        found = f"the hub doesn't answer ({silence}), and nothing is in the cache"
+        raise SoftpruneError(error.expected, found, error.do) from None
     splits: dict[Split, tuple[Example, ...]] = {}
     for split, name in source.splits.items():
         if name not in loaded:
@@ -35,19 +48,21 @@ def read_hub(definition: Definition, source: HubSource) -> dict[Split, tuple[Exa
     return splits
 
 
-def give_up_early(repository: str) -> None:
-    """Turns to what is in the cache when the hub doesn't answer soon; its client would try for half a minute."""
+def _silence(repository: str) -> str | None:
+    """Why the hub doesn't answer within `PATIENCE`, None where it does; if it doesn't, it isn't asked again."""
     try:
         import huggingface_hub
         from huggingface_hub.errors import HfHubHTTPError
     except ImportError:
-        return
+        return None
     try:
         huggingface_hub.HfApi().dataset_info(repository, timeout=PATIENCE)
     except HfHubHTTPError:
-        return  # an answer, if not the one hoped for
-    except Exception:  # the client's transport raises errors of its own libraries
+        return None  # an answer, if not the one hoped for
+    except Exception as error:  # the client's transport raises errors of its own libraries
         huggingface_hub.constants.HF_HUB_OFFLINE = True
+        return type(error).__name__
+    return None
 
 
 def _load_dataset(repository: str, config: str | None) -> Any:

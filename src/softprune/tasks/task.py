@@ -10,7 +10,7 @@ import numpy as np
 from softprune.errors import SoftpruneError
 from softprune.registry import unknown
 from softprune.tasks.drawing import divided
-from softprune.tasks.hub import give_up_early, read_hub
+from softprune.tasks.hub import read_hub
 from softprune.tasks.metrics import Metric, metric_named
 from softprune.tasks.reading import read_definition
 from softprune.tasks.schema import Definition, FileSource, Source, Split
@@ -124,10 +124,8 @@ class Task:
                 "no folder",
                 "pass --data FOLDER with its official files",
             )
-        if not patient:
-            give_up_early(hub.repository)
         name = "/".join(filter(None, (hub.repository, hub.config)))
-        return _splits(read_hub(self.definition, hub), name, "hub", hub)
+        return _splits(read_hub(self.definition, hub, patient=patient), name, "hub", hub)
 
 
 def task_names() -> tuple[str, ...]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from softprune.backbone import describe
 from softprune.backbone.architectures import SCALES_IDS_ALONE
+from softprune.backbone.load import find_source
 from softprune.errors import SoftpruneError
 from softprune.prompt.exchange import prompt_bytes
 from softprune.prompt.peft import adapter_files, check_family
@@ -64,10 +64,14 @@ def _peft(ticket: Ticket, folder: str) -> tuple[dict[str, bytes], Sequence[str]]
 
 
 def _check_scale(info: TicketInfo) -> None:
-    """Hold a backbone, where its configuration can be had, to those that peft feeds as they feed themselves."""
+    """Hold a backbone, where its configuration is on this machine, to those that peft feeds as they feed themselves."""
+    from transformers import AutoConfig
+
     try:
-        config = describe(info.backbone, info.family, info.revision).config
-    except SoftpruneError:
+        config = AutoConfig.from_pretrained(
+            find_source(info.backbone), revision=info.revision, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, SoftpruneError):
         return
     if config.model_type in SCALES_IDS_ALONE and config.scale_embedding:
         raise SoftpruneError(

@@ -290,6 +290,9 @@ def test_a_run_is_not_taken_up_from_another_prompt(
         patch.setattr(stages, "train", die)
         with pytest.raises(SoftpruneError):
             execute(recipe, out, "test", recipe.dump())
+    path.unlink()
+    with pytest.raises(SoftpruneError, match=r"no file .*prompt\.npy"):
+        execute(recipe, out, "test", recipe.dump())
     np.save(path, np.zeros((4, 32), dtype=np.float32))
     with pytest.raises(SoftpruneError, match="the prompt file that this run was begun with"):
         execute(recipe, out, "test", recipe.dump())

@@ -58,7 +58,7 @@ def execute(
         SoftpruneError: for anything that a user can mend. The run is marked failed and can be taken up again; one that
             failed before its first piece of work leaves nothing.
     """
-    recipe = settled(recipe)
+    recipe = settled(recipe, begun=(out / "run.json").exists())
     run = RunFolder.open(
         out,
         recipe_text=recipe_text,

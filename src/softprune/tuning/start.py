@@ -64,16 +64,25 @@ def instruction_prompt(backbone: Backbone, task: Task) -> torch.Tensor | None:
         return backbone.lookup(ids).to(backbone.prompt_dtype)
 
 
-def settled(recipe: Recipe) -> Recipe:
+def settled(recipe: Recipe, begun: bool = False) -> Recipe:
     """The recipe with P as the prompt file has it, where nobody asked for another.
 
     A file that can't be read is left for `file_mistakes`, which tells it together with the recipe's other mistakes.
+
+    Args:
+        recipe: the settings.
+        begun: whether the run was begun before, with its recipe on record.
+
+    Raises:
+        SoftpruneError: when the file of a begun run can't be read any more.
     """
     if not recipe.prompt.tokens_of_file or recipe.prompt.file is None:
         return recipe
     try:
         tokens = load_vectors(Path(recipe.prompt.file)).shape[0]
     except SoftpruneError:
+        if begun:
+            raise
         return recipe
     return recipe.model_copy(update={"prompt": recipe.prompt.model_copy(update={"tokens": tokens})})
 

@@ -16,6 +16,7 @@ import torch
 from softprune.backbone import load_backbone
 from softprune.backbone.base import Backbone
 from softprune.backbone.batching import scoring_batches
+from softprune.backbone.load import same_backbone
 from softprune.errors import SoftpruneError
 from softprune.pruning.ticket import Ticket
 from softprune.registry import unknown
@@ -98,7 +99,7 @@ def backbone_of(tickets: Mapping[str, Ticket], **options: Any) -> Backbone:
     """
     first, *others = tickets.items()
     for name, other in others:
-        if other.info.fingerprint != first[1].info.fingerprint:
+        if not same_backbone(other.info.fingerprint, first[1].info.fingerprint):
             raise SoftpruneError(
                 "tickets of one backbone in one batch",
                 f'"{first[0]}" is of {first[1].info.backbone}, "{name}" of {other.info.backbone}',

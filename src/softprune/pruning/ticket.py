@@ -147,7 +147,8 @@ class Ticket:
     def load(cls, source: str | Path) -> Ticket:
         """Read a ticket folder, a run folder that holds one, or a ticket on the Hugging Face hub ("user/name").
 
-        A local folder wins over a hub name. Of a repository, the ticket's two files are fetched and nothing else.
+        Local folders win over hub names: "runs/x" is no repository where there is a folder `runs`. Of a repository, the
+        ticket's two files are fetched and nothing else.
 
         Raises:
             SoftpruneError: when there is none, or it can't be read.
@@ -156,7 +157,7 @@ class Ticket:
         from softprune.pruning.ticket_files import read_ticket
 
         place = Path(source)
-        if not place.exists() and is_hub_name(str(source)):
+        if not place.exists() and not place.parent.is_dir() and is_hub_name(str(source)):
             place = download(str(source), (DOCUMENT, TENSORS))
         place = place / "ticket" if (place / "ticket" / DOCUMENT).is_file() else place
         if not (place / DOCUMENT).is_file():

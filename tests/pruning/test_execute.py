@@ -539,7 +539,7 @@ def test_failures_are_told_and_can_be_taken_up(
 
     with monkeypatch.context() as patch:
         patch.setattr(stages, "train", no_room)
-        with pytest.raises(SoftpruneError, match=r"out of memory[\s\S]*tuning\.batch_size"):
+        with pytest.raises(SoftpruneError, match=r"out of memory[\s\S]*tuning\.eval_rows=128"):
             tune_from_python(recipe, tmp_path / "run")
     assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "failed"
     tune_from_python(recipe, tmp_path / "run")

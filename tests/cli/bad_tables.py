@@ -1,0 +1,384 @@
+"""The mistakes, in tables by what they are made in. To add one, add an entry."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+
+from bad_input import case
+
+OFFICIAL = Path(__file__).parents[1] / "fixtures" / "tasks" / "official"
+
+TASK = """
+id: mood
+version: 1
+title: Mood
+instruction: Tell the mood of a text.
+fields: {text: {shortenable: true}}
+template: "{text} . it was {mask}"
+answers: [good, bad]
+metric: accuracy
+sources:
+  file:
+    format: FORMAT
+    files: {train: train.FORMAT, validation: validation.FORMAT}
+    labels: {good: good, bad: bad}
+"""
+ROWS = [
+    {"text": f"the {thing} was a {mood} one", "label": mood} for thing in ("film", "meal") for mood in ("good", "bad")
+]
+LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
+CSV = "text,label\n" + "".join(f"{row['text']},{row['label']}\n" for row in ROWS)
+JSONL_TASK, CSV_TASK = TASK.replace("FORMAT", "jsonl"), TASK.replace("FORMAT", "csv")
+
+# What stands in every working folder, and must stand there afterwards.
+FILES = {
+    "mood.yaml": JSONL_TASK,
+    "train.jsonl": LINES,
+    "validation.jsonl": LINES,
+    "quick.yaml": "kind: tune\ntask: {id: mood.yaml}\n",
+    "thesis/chapter.txt": "years of work\n",
+}
+TUNE = "tune --task mood.yaml --backbone <sentence> --out run "
+XPROMPT = "xprompt --task mood.yaml --backbone <sentence> --pieces 4 --out run "
+
+
+def changed(**files: str | bytes) -> dict[str, str | bytes]:
+    """Files whose names end in `_jsonl` for `.jsonl`, and so on."""
+    return {name.replace("_", "."): content for name, content in files.items()}
+
+
+RECIPES = [
+    case(
+        "a key misspelt",
+        "xprompt tuning.epoch=3 --out run",
+        ("a known key of tuning", '"epoch"', 'did you mean "epochs"?'),
+    ),
+    case(
+        "a key in the wrong section",
+        "xprompt tuning.tokens=3 --out run",
+        ("a known key of tuning", '"tokens"', 'did you mean "prompt.tokens"?'),
+    ),
+    case("a flag misspelt", "xprompt --los rank", ("softprune xprompt [OPTIONS]", "--los", "did you mean --loss")),
+    case(
+        "a flag without its value",
+        "xprompt --loss",
+        ("softprune xprompt [OPTIONS]", "--loss", "softprune xprompt --help"),
+    ),
+    case("a command misspelt", "xpromt", ("softprune [OPTIONS] COMMAND", "xpromt", "softprune --help")),
+    case("too many words", "tasks list a b", ("softprune tasks list", "(a b)", "softprune tasks list --help")),
+    case(
+        "a text for a number",
+        TUNE + "--epochs many",
+        ("tuning.epochs: a valid integer", "'many'", "set tuning.epochs=... (integer or none)"),
+    ),
+    case("a ratio of 0", "xprompt --token-ratios 0 --out run", ("between 0 and 1", "0", "tokens to prune")),
+    case("a ratio of 1.5", "xprompt --piece-ratios 0.5,1.5 --out run", ("between 0 and 1", "1.5", "pieces to prune")),
+    case("a ratio in words", "xprompt --token-ratios half --out run", ("between 0 and 1", "'half'", "tokens to prune")),
+    case("fewer seeds than none", "xprompt --seeds -1 --out run", ("greater than or equal to 0", "-1", "fresh seeds")),
+    case("a dtype that isn't", TUNE + "--dtype float8", ("backbone.dtype", '"float8"', "float32")),
+    case("a task misspelt", "tune --task boolqq --out run", ("a known task", '"boolqq"', 'did you mean "boolq"?')),
+    case("a backbone misspelt", "tune --backbone tinny --out run", ("a known backbone", '"tinny"', '"tiny"')),
+    case(
+        "no such model folder", "tune --backbone ./nowhere", ("the folder of a model", "nothing at ./nowhere", "path")
+    ),
+    case("no such recipe", "run papr", ("a known recipe", '"papr"', 'did you mean "paper"?')),
+    case("no such recipe file", "run papr.yaml", ("a recipe file", "papr.yaml: No such file", "check its path")),
+    case(
+        "a recipe that is a folder", "run thesis", ("a recipe file that can be read", "thesis: Is a directory", "path")
+    ),
+    case(
+        "a recipe that isn't YAML", "run r.yaml", ("as YAML", "line 1", "mend"), files=changed(r_yaml="kind: [tune\n")
+    ),
+    case("an empty recipe", "run r.yaml", ("a mapping of keys", "nothing", "kind: xprompt"), files=changed(r_yaml="")),
+    case("a recipe that lists", "run r.yaml", ("a mapping", "list", "kind: xprompt"), files=changed(r_yaml="- a\n")),
+    case(
+        "a recipe that isn't UTF-8",
+        "run r.yaml",
+        ("a recipe file", "not UTF-8", "check its path"),
+        files=changed(r_yaml="kind: tune # caf\xe9\n".encode("latin-1")),
+    ),
+    case(
+        "an executor and a family that aren't",
+        "run r.yaml --out run",
+        ("backbone.family", '"decoder"', "seq2seq"),
+        ("executor", '"slurm"', "in-process"),
+        files=changed(r_yaml="executor: slurm\nbackbone: {family: decoder}\n"),
+        header="2 mistakes in recipe r.yaml",
+    ),
+    case(
+        "mistakes of every kind at once",
+        "xprompt oops --loss rnk --epochs 0 --task cbb --backbone tinny --out run",
+        ("key=value", '"oops"', "tuning.epochs=5"),
+        ("tuning.epochs: greater than or equal to 1", "0", "passes"),
+        ("tuning.loss", '"rnk"', '"rank"'),
+        ("a known backbone", '"tinny"', '"tiny"'),
+        ("a known task", '"cbb"', '"cb"'),
+        header="5 mistakes in the flags",
+    ),
+]
+
+BACKBONES = [
+    case(
+        "S that doesn't divide H",
+        XPROMPT + "--pieces 5",
+        ("divide H = 32", "5", "prompt.pieces to one of 1, 2, 4, 8, 16, 32"),
+    ),
+    case(
+        "a prompt beyond the positions",
+        TUNE + "--tokens 120",
+        ("128 positions", "120 prompt tokens", "prompt.tokens to 112 at most"),
+    ),
+    case(
+        "likelihood for a sentence model", TUNE + "--loss likelihood", ("tuning.loss", "likelihood", "tuning.loss=rank")
+    ),
+    case(
+        "generation by a sentence model", TUNE + "task.match=generate", ("task.match", "sentence", "task.match=score")
+    ),
+    case(
+        "labels where each example has its own",
+        "tune --task copa --data copa --backbone <sentence> --init labels --out run",
+        ("the same for every example", "prompt.init=labels", "another prompt.init"),
+        prepare=lambda folder, _: shutil.copytree(OFFICIAL / "copa", folder / "copa"),
+    ),
+    case("a device that isn't there", TUNE + "--device cuda", ("a device of this machine", "cuda", "--device cpu")),
+    case("a device without numbers", TUNE + "--device meta", ("a device of this machine", "meta", "--device cpu")),
+    case("a device that is no device", TUNE + "--device gpu", ("a device of this machine", "gpu", "--device cpu")),
+    case(
+        "everything that data and backbone say",
+        XPROMPT + "--pieces 5 --device cuda --loss likelihood --data nowhere",
+        ("a folder with the data of mood", "nowhere", "--data"),
+        ("a device", "cuda", "--device cpu"),
+        ("divide H", "5", "one of 1, 2"),
+        ("tuning.loss", "likelihood", "tuning.loss=rank"),
+        header="4 mistakes in recipe for this data and backbone",
+    ),
+    case(
+        "a model without config",
+        "tune --task mood.yaml --backbone model --out run",
+        ("config.json", "none in model", "check the path"),
+        files={"model/model.safetensors": b"x"},
+    ),
+    case(
+        "a config that isn't JSON",
+        "tune --task mood.yaml --backbone model --out run",
+        ("a whole model in model", "config.json", "again"),
+        files={"model/config.json": "{torn", "model/model.safetensors": b"x"},
+    ),
+    case(
+        "an architecture that nobody knows",
+        "tune --task mood.yaml --backbone model --out run",
+        ("an architecture that transformers knows", "frobnicator", "pip install -U transformers"),
+        files={"model/config.json": '{"model_type": "frobnicator"}', "model/model.safetensors": b"x"},
+    ),
+    case(
+        "an architecture without a family",
+        "tune --task mood.yaml --backbone model --out run",
+        ("whose family can be told", "BertForTokenClassification", "--family seq2seq"),
+        files={
+            "model/config.json": '{"model_type": "bert", "architectures": ["BertForTokenClassification"]}',
+            "model/model.safetensors": b"x",
+        },
+    ),
+    case(
+        "truncated weights",
+        "tune --task mood.yaml --backbone model --out run",
+        ("a whole model in model", "SafetensorError", "copy or download the model again"),
+        prepare=lambda folder, models: truncate(shutil.copytree(models("sentence"), folder / "model")),
+    ),
+    case(
+        "pickled weights alone",
+        "tune --task mood.yaml --backbone model --out run",
+        ("weights as safetensors in model", "pickled and never loaded", "save_pretrained"),
+        prepare=lambda folder, models: pickled(shutil.copytree(models("bert"), folder / "model")),
+    ),
+    case(
+        "a sentence module that nobody knows",
+        "tune --task mood.yaml --backbone model --out run",
+        ("sentence modules among", "LSTM", "--family masked"),
+        prepare=lambda folder, models: other_module(shutil.copytree(models("sentence"), folder / "model")),
+    ),
+    case(
+        "a hub name that can't be reached",
+        "tune --task mood.yaml --backbone someone/nothing --out run",
+        ("a hub name that can be reached", '"someone/nothing"', "check the name and the network"),
+    ),
+]
+
+DATA = [
+    case(
+        "a template of a field that isn't",
+        TUNE,
+        ("fields that exist in `template` (text)", "{txt}", "correct the name"),
+        files=changed(mood_yaml=JSONL_TASK.replace("{text} .", "{txt} .")),
+    ),
+    case(
+        "an unknown key of a task",
+        TUNE,
+        ("known", "metrics", 'did you mean "metric"?'),
+        files=changed(mood_yaml=JSONL_TASK + "metrics: accuracy\n"),
+    ),
+    case("no such task file", TUNE + "--task nowhere.yaml", ("a task YAML", "nowhere.yaml", "check the path")),
+    case(
+        "an unknown label",
+        TUNE,
+        ("a label out of good, bad", "train.jsonl, line 5", "correct the label"),
+        files=changed(train_jsonl=LINES + '{"text": "x", "label": "so"}\n'),
+    ),
+    case("an empty file", TUNE, ("train", "train.jsonl", "again"), files=changed(train_jsonl="")),
+    case(
+        "a line cut off",
+        TUNE,
+        ("one JSON object per line", "train.jsonl, line 4", "mend that line"),
+        files=changed(train_jsonl=LINES[:-9]),
+    ),
+    case(
+        "an archive cut off",
+        "tune --task mood.yaml --backbone <sentence> --out run --data archive",
+        ("gzip archive at", "ended before", "again"),
+        files={"archive/train.jsonl.gz": gzip.compress(LINES.encode())[:-12], "archive/validation.jsonl": LINES},
+    ),
+    case(
+        "a file that isn't UTF-8",
+        TUNE,
+        ("UTF-8", "train.jsonl, line 1", "iconv"),
+        files=changed(train_jsonl='{"text": "caf\xe9", "label": "good"}\n'.encode("latin-1")),
+    ),
+    case(
+        "a list for a text",
+        TUNE,
+        ("text in text", "train.jsonl, line 1", "mend that value"),
+        files=changed(train_jsonl='{"text": [1, 2], "label": "good"}\n'),
+    ),
+    case(
+        "a column that is missing",
+        TUNE,
+        ("the columns text, label", "train.jsonl, line 1; its columns are text, mood", "rename the column"),
+        files=changed(train_jsonl='{"text": "a", "mood": "good"}\n'),
+    ),
+    case(
+        "a CSV row that is short",
+        TUNE,
+        ("2 values (text, label)", "train.csv, line 6", "double quotes"),
+        files={"mood.yaml": CSV_TASK, "train.csv": CSV + "short\n", "validation.csv": CSV},
+    ),
+    case("no such data folder", TUNE + "--data nowhere", ("a folder with the data", "nowhere", "--data FOLDER")),
+    case("a file for a data folder", TUNE + "--data train.jsonl", ("a folder", "train.jsonl", "--data FOLDER")),
+    case("a data folder of others", TUNE + "--data thesis", ("the files of mood", "chapter.txt", "--data")),
+    case("one shot", TUNE + "--shots 1", ("at least two training examples", "1", "shots")),
+]
+
+FOLDERS = [
+    case("a path without end", f"run quick.yaml --out {'x' * 300}", ("that the system takes", "too long", "shorten")),
+    case(
+        "a model's path without end", f"tune --backbone {'x' * 300}", ("that the system takes", "too long", "shorten")
+    ),
+    case("a name that isn't UTF-8", "tune --data caf\udce9", ("in UTF-8", "caf\\udce9", "rename that file")),
+    case("a run below a file", "run quick.yaml --out train.jsonl/run", ("a folder", "a regular file", "another --out")),
+    case(
+        "a run in a folder of others", "run quick.yaml --out thesis", ("a new folder", "chapter.txt", "another --out")
+    ),
+    case(
+        "a run in another recipe's",
+        "run quick.yaml seed=5 --out done",
+        ("the recipe that done was begun with", "seed: 0 there, 5 now", "choose another --out"),
+    ),
+    case("a report of no run", "report thesis", ("a run folder", "no run.json in thesis", "--out")),
+    case("a report of nothing", "report nowhere", ("a run folder", "nowhere", "--out")),
+    case("runs of nothing", "runs nowhere", ("a folder that holds runs", "nowhere is no folder", "--out")),
+    case(
+        "a report of a run.json cut off",
+        "report torn",
+        ("a file as softprune wrote it", "run.json", "mend it from a copy"),
+        files={"torn/run.json": '{"schema": 1, "kind'},
+    ),
+]
+
+USE = [
+    case(
+        "rows that aren't there",
+        "predict done --input rows.jsonl --output new.jsonl",
+        ("an input file", "no file rows.jsonl", "correct --input"),
+    ),
+    case(
+        "rows without a column",
+        "predict done --input rows.jsonl --output new.jsonl",
+        ("the columns text", 'no "text" in rows.jsonl, line 1', "rename the column"),
+        files=changed(rows_jsonl='{"body": "a"}\n'),
+    ),
+    case(
+        "rows cut off",
+        "predict done --input rows.jsonl --output new.jsonl",
+        ("one JSON object per line", "rows.jsonl, line 5", "mend that line"),
+        files=changed(rows_jsonl=LINES + '{"text": "a'),
+    ),
+    case(
+        "answers over a file",
+        "predict done --input train.jsonl --output validation.jsonl",
+        ("a new output file", "validation.jsonl is there", "--force"),
+    ),
+    case(
+        "no ticket",
+        "predict thesis --input train.jsonl --output new.jsonl",
+        ("a ticket folder", "no ticket.json in thesis", "check the path"),
+    ),
+    case(
+        "neither run nor prompts",
+        "predict --input train.jsonl --output new.jsonl",
+        ("a run, or several as --prompts", "neither", "softprune predict RUN --input FILE"),
+    ),
+    case("a format that isn't", "export done --format onnx --output new", ("softprune export", "onnx", "--help")),
+    case(
+        "peft for a sentence model",
+        "export done --format peft --output new",
+        ("a seq2seq or causal backbone", "a sentence backbone", "--format safetensors"),
+    ),
+    case(
+        "an export over files",
+        "export done --format safetensors --output thesis",
+        ("a new or an empty folder", "chapter.txt", "another --output"),
+    ),
+    case(
+        "an export of no run",
+        "export thesis --format safetensors --output new",
+        ("a ticket folder", "no ticket.json in thesis", "check the path"),
+    ),
+    case(
+        "an import of nothing",
+        "import nowhere.npy --output new.safetensors",
+        ("a prompt file", "no file nowhere.npy", "check its path"),
+    ),
+    case(
+        "an import of a text",
+        "import mood.yaml --output new.safetensors",
+        ("a readable prompt file", "mood.yaml", "save it anew"),
+    ),
+    case(
+        "a table of no file", "tasks new nowhere.csv", ("one example per row", "no file nowhere.csv", "check the path")
+    ),
+    case("a task that isn't shown", "tasks show moood", ("a known task", '"moood"', "available")),
+    case("statistics of a task that isn't", "tasks stats cbb", ("a known task", '"cbb"', 'did you mean "cb"')),
+]
+
+CASES = [*RECIPES, *BACKBONES, *DATA, *FOLDERS, *USE]
+
+
+def truncate(model: Path) -> None:
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+
+
+def pickled(model: Path) -> None:
+    """A pickle that would write a file if anything loaded it."""
+    (model / "model.safetensors").unlink()
+    (model / "pytorch_model.bin").write_bytes(b"cposix\nsystem\n(S'touch unpickled'\ntR.")
+
+
+def other_module(model: Path) -> None:
+    path = model / "modules.json"
+    modules = json.loads(path.read_text())
+    modules[1]["type"] = "sentence_transformers.models.LSTM"
+    path.write_text(json.dumps(modules))
+    (model / "model.safetensors").write_bytes(b"never read")

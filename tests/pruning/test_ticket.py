@@ -335,3 +335,12 @@ def test_the_hub_refuses(ticket: Ticket, hub: Hub, monkeypatch: pytest.MonkeyPat
     with pytest.raises(SoftpruneError, match=r"no ticket\.json in \."):
         Ticket.load(".")
     assert hub.calls[-1][0] == "HfApi"
+
+
+def test_a_mistyped_run_is_not_asked_of_the_hub(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(SoftpruneError, match=r"no ticket\.json in runs/cbb"):
+        Ticket.load("runs/cbb")
+    with pytest.raises(SoftpruneError, match="a repository of the hub"):
+        Ticket.load("somebody/cbb")

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
@@ -19,13 +19,14 @@ def resolved() -> dict[str, object]:
 def begin(tmp_path: Path) -> Callable[..., RunFolder]:
     """Opens `tmp_path/run` with the given changes to the recipe."""
 
-    def open_run(**changes: object) -> RunFolder:
+    def open_run(may_change: Collection[str] = (), **changes: object) -> RunFolder:
         return RunFolder.open(
             tmp_path / "run",
             recipe_text="kind: xprompt  # mine\n",
             resolved=RESOLVED | changes,
             kind="xprompt",
             command="softprune run x",
+            may_change=may_change,
         )
 
     return open_run

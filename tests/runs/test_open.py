@@ -130,3 +130,22 @@ def test_two_holders_in_one_process_are_refused(begin: Begin) -> None:
     with begin(), pytest.raises(SoftpruneError, match="held by"):
         begin()
     begin().close()
+
+
+def test_keys_that_may_change_do_and_are_recorded(begin: Begin, tmp_path: Path) -> None:
+    free = ("search.group", "tuning.eval_rows")
+    begin(search={"group": 4}, tuning={"eval_rows": 8}).close()
+    with begin(may_change=free, search={"group": 2}, tuning={"eval_rows": None}) as run:
+        assert run.info["attempts"][1]["changed"] == {"search.group": [4, 2]}  # null asks for nothing
+    with begin(may_change=free, search={"group": 2}, tuning={"eval_rows": None}) as run:
+        assert "changed" not in run.info["attempts"][2]
+    with pytest.raises(SoftpruneError, match=r"found:    seed: 3 there, 4 now\n"):
+        begin(may_change=free, search={"group": 1}, tuning={"eval_rows": 8}, seed=4)
+    with pytest.raises(SoftpruneError, match="group: 2 there, 1 now"):
+        begin(may_change=("tuning.eval_rows",), search={"group": 1}, tuning={"eval_rows": 8})
+
+
+def test_a_lock_names_only_a_live_holder(begin: Begin, tmp_path: Path) -> None:
+    with begin():
+        assert (tmp_path / "run" / ".lock").read_text().strip().isdigit()
+    assert (tmp_path / "run" / ".lock").read_bytes() == b""

@@ -258,6 +258,30 @@ def test_a_run_without_any_work_can_be_discarded(tmp_path: Path) -> None:
         assert run.has_work
 
 
+def test_discarding_takes_the_folders_that_it_made_and_no_other(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for name in ("mine", "deep/er/run"):
+        with RunFolder.open(tmp_path / name, recipe_text="", resolved={}, kind="tune", command="c") as run:
+            run.discard()
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+
+
+def test_a_run_that_was_there_before_is_never_discarded(begin: Begin) -> None:
+    begin().close()
+    with begin() as run:
+        assert run.has_work
+
+
+def test_a_folder_that_cannot_be_begun_is_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("softprune.runs.atomic.os.replace", full)
+    with pytest.raises(OSError, match="no space left"):
+        RunFolder.open(tmp_path / "deep" / "run", recipe_text="", resolved={}, kind="tune", command="c")
+    assert not list(tmp_path.iterdir())
+
+
 def test_discarding_spares_what_is_not_ours(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with RunFolder.open(folder, recipe_text="", resolved={"a": 1}, kind="tune", command="c") as run:

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,8 @@ def test_documented_commands_exist(line: str) -> None:
     options = known_options(words)
     assert {word for word in words if word.startswith("--")} <= options
     keys = {field.key for field in flat_fields()}
-    assert {word.split("=")[0] for word in words if re.match(r"[a-z.]+=", word)} <= keys
+    free = [word for before, word in pairwise(["", *words]) if not before.startswith("--")]  # no option's value
+    assert {word.split("=")[0] for word in free if re.match(r"[a-z.]+=", word)} <= keys
 
 
 def test_a_command_that_does_not_exist_is_found() -> None:

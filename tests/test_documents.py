@@ -79,7 +79,7 @@ def test_the_python_page_shows_the_script_that_runs() -> None:
 
 
 def test_the_script_runs(tmp_path: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(ROOT / "scripts" / "quickstart.py"), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
     assert (done.returncode, done.stderr) == (0, "")

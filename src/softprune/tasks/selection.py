@@ -84,7 +84,7 @@ def select_sets(
     if protocol == "held-out" and splits.dev is not None and splits.validation is not None:
         select, origin["select"] = splits.dev, "dev"
     elif protocol == "held-out":
-        do = "raise `shots`, or take `selection: paper`"
+        do = "raise task.shots, or set selection.protocol=paper"
         train, select = divided(train, fraction, np.random.default_rng([seed, 1]), do)
         origin["select"] = "train"
     sets = {"train": train, "select": select, "report": report}

@@ -177,6 +177,16 @@ def test_other_slips_are_told(own, text, told):
     assert told in mistakes(own, text)
 
 
+def test_labels_that_yaml_took_for_truths_are_explained(own, tmp_path):
+    (tmp_path / "messages.csv").write_text("text,team\na b,yes\n")
+    task = own(SHORT + "    labels: {yes: billing, no: shipping}\n")
+    with pytest.raises(SoftpruneError, match=r'(?s)"yes" in .*line 2.*put yes, no, on and off in quotes'):
+        task.load()
+    (tmp_path / "messages.csv").write_text("text,team\na b,maybe\n")
+    with pytest.raises(SoftpruneError, match=r"(?s)correct the label, or add it"):
+        task.load()
+
+
 def test_the_generated_task_takes_no_data(tmp_path):
     with pytest.raises(SoftpruneError, match=r"(?s)demo, which is generated.*leave --data out"):
         load_task("demo").load(tmp_path)

@@ -102,6 +102,22 @@ def test_awkward_labels_stay_what_they_are(tmp_path):
     assert splits.train[0].answers == ("yes", "no", "{x}", "a, b", "null", "x")
 
 
+def test_columns_that_read_alike_get_names_of_their_own(tmp_path):
+    texts = dict.fromkeys(("a_b_3", "a_b_4", "a_b_2", "a b", "a-b", "a_b", "mask"), "two words")
+    rows = [texts | {"label": "xy"[i % 2]} for i in range(8)]
+    definition, _ = made(written(tmp_path / "a.csv", rows))
+    assert set(definition.fields) == {"a_b_3", "a_b_4", "a_b_2", "a_b", "a_b_5", "a_b_6", "mask_2"}
+
+
+def test_truths_are_yes_and_no(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"text": f"a text {i}", "right": i % 2 == 0}) + "\n" for i in range(20)))
+    definition, splits = made(path)
+    assert definition.sources.file.labels == {"false": "no", "true": "yes"}
+    assert sorted(splits.train[0].answers) == ["no", "yes"]
+    assert "Numbers say nothing" not in path.with_suffix(".yaml").read_text()
+
+
 def test_the_yaml_may_lie_elsewhere(file, tmp_path):
     (tmp_path / "tasks").mkdir()
     definition, _ = made(file, out=tmp_path / "tasks" / "mail.yaml")
@@ -138,6 +154,7 @@ def test_a_task_that_would_not_load_is_not_left_behind(tmp_path):
         ([{"a": f"x y {i}", "label": "one"} for i in range(9)], {}, "1 in label"),
         ([{"a": f"x y {i}", "label": f"l {i}"} for i in range(60)], {"label": "label"}, "more than 50 in label"),
         ([{"a": i, "label": "ab"[i % 2]} for i in range(9)], {}, "a column of texts beside the label"),
+        ([{"text;label": "a;b"} for i in range(9)], {}, 'one column, "text;label"'),
         ([{"a": "x y", "label": "ab"[i % 2]} for i in range(9)], {"label": "lable"}, 'did you mean "label"'),
         ([{"a": "x y", "label": "ab"[i % 2]} for i in range(9)], {"text": ["b"]}, "a known column"),
         ([{"a": "x y", "label": ["a", "b", ""][i % 3]} for i in range(9)], {}, "line 4"),

@@ -264,6 +264,6 @@ def _guessed(found: Guess, label_given: bool, text_given: bool) -> str:
         ("texts", f"{', '.join(c.name for c in found.texts)}{'' if text_given else ' (a guess: --text COLUMN ...)'}"),
         ("left out", ", ".join(found.others) or "nothing"),
         ("template", found.template),
-        ("answers", ", ".join(found.answers.values()) + (" (edit them)" if found.label.numeric else "")),
+        ("answers", ", ".join(found.answers.values()) + (" (edit them)" if found.to_be_edited else "")),
     ]
     return table(rows)

@@ -121,7 +121,7 @@ def _guessed_label(columns: Mapping[str, Column]) -> Column:
     fitting = [c for c in columns.values() if c.may_be_label and c.name.lower() not in ID_NAMES]
     if not fitting:
         found = f"none among {', '.join(columns)}"
-        raise SoftpruneError(f"a label column of 2 to {MOST_ANSWERS} different values", found, "name it with --label")
+        raise SoftpruneError(f"a label column of 2 to {MOST_ANSWERS} different values", found, "name one with --label")
     return min(fitting, key=lambda column: (len(column.counts), column.words))
 
 

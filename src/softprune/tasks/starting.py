@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from softprune.tasks.schema import MASK
 from softprune.tasks.task import Splits, load_task
 
 HELD_OUT = 0.2
+TRUTHS = {"true": "yes", "false": "no"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,11 @@ class Guess:
     template: str
     others: tuple[str, ...]
 
+    @property
+    def to_be_edited(self) -> bool:
+        """Whether answers are numbers with a word before them, for want of anything better."""
+        return self.label.numeric and not set(self.answers.values()) <= set(TRUTHS.values())
+
 
 def guess(file: Path, validation: Path | None = None, text: Sequence[str] = (), label: str | None = None) -> Guess:
     """What a file's columns mean.
@@ -58,6 +64,10 @@ def guess(file: Path, validation: Path | None = None, text: Sequence[str] = (), 
     columns = columns_of(chain.from_iterable(read_rows(path, _checked(path)) for path in files))
     if not columns:
         raise SoftpruneError("rows to learn from", f"none in {file}", "choose another file")
+    only = next(iter(columns))
+    if len(columns) == 1 and set(only) & set(";\t|"):
+        do = "write the file anew with commas between its columns"
+        raise SoftpruneError("columns with commas between them", f'one column, "{only}", in {file}', do)
     gold = label_of(columns, label)
     texts = texts_of(columns, text, gold)
     fields = _field_names(texts, gold)
@@ -112,7 +122,7 @@ def task_text(found: Guess, out: Path, file: Path, validation: Path | None = Non
         f"fields: {_flow(list(found.fields))}",
         "# The input: texts in braces, and {mask} where the answer stands.",
         f"template: {_flow(found.template)}",
-        f"# What the model may answer. {wording if found.label.numeric else 'Plain words work best.'}",
+        f"# What the model may answer. {wording if found.to_be_edited else 'Plain words work best.'}",
         f"answers: {_flow(list(found.answers.values()))}",
         "# The column that tells the right answer.",
         f"gold: {_flow(gold)}",
@@ -152,9 +162,8 @@ def _field_names(texts: Sequence[Column], label: Column) -> tuple[str, ...]:
     """Names for a template's braces, all different, and none of them the label's."""
     taken, names = {MASK, _plain_name(label.name)}, []
     for column in texts:
-        name = plain = _plain_name(column.name)
-        while name in taken:
-            name = f"{plain}_{len(taken)}"
+        plain = _plain_name(column.name)
+        name = next(n for n in chain([plain], (f"{plain}_{i}" for i in count(2))) if n not in taken)
         taken.add(name)
         names.append(name)
     return tuple(names)
@@ -167,10 +176,14 @@ def _plain_name(name: str) -> str:
 
 
 def _answers(label: Column) -> dict[str, str]:
-    """Label to answer: its own words; numbers get a word to go with them. Braces are doubled, as in templates."""
+    """Label to answer: its own words; yes and no; numbers get a word to go with them.
+
+    Braces are doubled, as in templates.
+    """
     answers = {}
     for value in sorted(label.counts, key=_in_order) if label.numeric else label.counts:
-        words = f"{_plain_name(label.name)} {value}" if label.numeric else " ".join(value.split())
+        named = f"{_plain_name(label.name)} {value}" if label.numeric else " ".join(value.split())
+        words = TRUTHS.get(value.lower(), named)
         answers[value] = words.replace("{", "{{").replace("}", "}}")
     if len(set(answers.values())) < len(answers):
         found = ", ".join(f'"{value}"' for value in answers)

@@ -12,6 +12,9 @@ from softprune.tasks.files import Located, Row
 from softprune.tasks.schema import MASK, ROW_READERS, Definition, Source, label_key, needed_names
 from softprune.types import Example, Segment
 
+YAML_TRUTHS = ("yes", "no", "on", "off")
+"""Words that YAML takes for true and false, in any case."""
+
 
 def examples_from(definition: Definition, source: Source, rows: Iterable[Located]) -> Iterator[Example]:
     """Examples of one split, in the rows' order; a row reader may make several out of a row.
@@ -158,6 +161,8 @@ def _gold(definition: Definition, source: Source, value: object, where: str) -> 
         raise SoftpruneError(
             f"a label out of {', '.join(source.labels)}",
             f'"{key}" in {where}',
-            "correct the label, or add it to the source's `labels` in the task YAML",
+            "put yes, no, on and off in quotes in the task YAML; without them YAML reads true and false"
+            if key.lower() in YAML_TRUTHS and {"true", "false"} & set(source.labels)
+            else "correct the label, or add it to the source's `labels` in the task YAML",
         )
     return definition.answers.index(source.labels[key])

@@ -88,10 +88,10 @@ def test_an_adapter_without_a_readable_configuration(tmp_path: Path, text: str) 
 
 
 def test_folders_without_an_adapter(tmp_path: Path) -> None:
-    with pytest.raises(SoftpruneError, match="no adapter_config.json in"):
+    with pytest.raises(SoftpruneError, match=r"no adapter_config\.json in"):
         read_prompt(tmp_path)
     (adapter(tmp_path) / "adapter_model.safetensors").unlink()
-    with pytest.raises(SoftpruneError, match="no file .*adapter_model.safetensors"):
+    with pytest.raises(SoftpruneError, match=r"no file .*adapter_model\.safetensors"):
         read_prompt(tmp_path)
 
 

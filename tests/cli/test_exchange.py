@@ -13,9 +13,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from small_ticket import small_ticket
 from softprune.backbone.base import Backbone
 from softprune.prompt.exchange import read_prompt
+from tickets import small_ticket
 
 Softprune = Callable[..., Any]
 VECTORS = torch.arange(24.0).view(3, 8) + 1

@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from models import FAMILY, t5_tokenizer
-from small_ticket import small_ticket
 from softprune.backbone.base import Backbone
 from softprune.backbone.encode import continuation_ids
 from softprune.cli.app import app
@@ -30,6 +29,7 @@ from softprune.pruning.ticket import Ticket
 from softprune.recipe import resolve
 from softprune.tuning import stages
 from softprune.types import Example, Segment
+from tickets import small_ticket
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),

@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from small_ticket import small_ticket
 from softprune.backbone.base import Backbone
 from softprune.errors import SoftpruneError
 from softprune.pruning.ticket import Ticket
 from softprune.runs import atomic
+from tickets import small_ticket
 
 P, HIDDEN = 4, 32
 

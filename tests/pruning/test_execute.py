@@ -557,8 +557,11 @@ def test_a_run_is_not_taken_up_on_other_data(
     tmp_path: Path, tiny_models: Models, task_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stored pieces of work of one data set never mix with another's."""
-    own = shutil.copytree(task_file.parent, tmp_path / "own")
-    recipe = recipe_of(tiny_models("sentence"), own / "mood.yaml", "kind=tune", "tuning.epochs=1")
+    own, model = (
+        shutil.copytree(task_file.parent, tmp_path / "own"),
+        shutil.copytree(tiny_models("sentence"), tmp_path / "model"),
+    )
+    recipe = recipe_of(model, own / "mood.yaml", "kind=tune", "tuning.epochs=1")
 
     def die(*_: object, **__: object) -> Trained:
         raise SoftpruneError("a", "b", "c")
@@ -569,7 +572,18 @@ def test_a_run_is_not_taken_up_on_other_data(
             tune_from_python(recipe, tmp_path / "run")
     text = (own / "train.csv").read_text()
     (own / "train.csv").write_text(text.replace("quiet joy", "quiet film"))
-    with pytest.raises(SoftpruneError, match="the data that this run was begun with"):
+    with pytest.raises(SoftpruneError, match="the data or tokenizer that this run was begun with"):
         tune_from_python(recipe, tmp_path / "run")
     (own / "train.csv").write_text(text)
+    task = (own / "mood.yaml").read_text()
+    (own / "mood.yaml").write_text(task + "score: mean\n")
+    with pytest.raises(SoftpruneError, match=r"the metric that this run was begun with\nfound:    .* of mean scores"):
+        tune_from_python(recipe, tmp_path / "run")
+    (own / "mood.yaml").write_text(task)
+    words = tmp_path / "model" / "tokenizer.json"
+    as_it_was = words.read_text()
+    words.write_text(as_it_was.replace('"##e":', '"##ë":'))
+    with pytest.raises(SoftpruneError, match="the data or tokenizer that this run was begun with"):
+        tune_from_python(recipe, tmp_path / "run")
+    words.write_text(as_it_was)
     tune_from_python(recipe, tmp_path / "run")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -295,27 +295,35 @@ def truncation(data: ScoredSet) -> dict[str, int]:
 
 
 def _check_same_inputs(workspace: Workspace, sets: Selection) -> None:
-    """Hold a resumed run to the weights, examples and prompt file that it was begun with.
+    """Hold a resumed run to the weights, examples, token ids, metric and prompt file that it was begun with.
 
     Raises:
         SoftpruneError: when one has changed since; stored pieces of work would be mixed with new ones.
     """
     examples = [(e.id, e.text, e.answers, e.gold) for part in (sets.train, sets.select, sets.report) for e in part]
+    tokens = [(e.input_ids, e.answer_ids) for part in (workspace.train, workspace.select) for e in part.encoded]
     now = {
         "backbone": workspace.backbone.info.fingerprint,
-        "data": hashlib.sha256(repr(examples).encode()).hexdigest()[:16],
+        "data or tokenizer": _digest(repr(part) for part in (*examples, *tokens)),
+        "metric": f"{workspace.metric.name} of {workspace.scoring.score} scores",
     }
     if workspace.recipe.prompt.file is not None:
-        vectors = load_vectors(Path(workspace.recipe.prompt.file))
-        now["prompt file"] = hashlib.sha256(vectors.numpy().tobytes()).hexdigest()[:16]
+        now["prompt file"] = _digest(map(repr, load_vectors(Path(workspace.recipe.prompt.file)).tolist()))
     begun = workspace.run.pin("inputs", lambda: now)
-    changed = [name for name, value in now.items() if begun[name] != value]
+    changed = [name for name, value in now.items() if begun.get(name) != value]
     if changed:
         raise SoftpruneError(
             f"the {' and '.join(changed)} that this run was begun with",
-            ", ".join(f"{name} {now[name]}, not {begun[name]}" for name in changed),
+            ", ".join(f"{name} {now[name]}, not {begun.get(name)}" for name in changed),
             "bring them back, or start anew with another --out",
         )
+
+
+def _digest(parts: Iterable[str]) -> str:
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part.encode())
+    return found.hexdigest()[:16]
 
 
 def _record(workspace: Workspace, sets: Selection, source: str, notes: Sequence[str]) -> None:

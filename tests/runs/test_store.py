@@ -266,6 +266,35 @@ def test_discarding_takes_the_folders_that_it_made_and_no_other(tmp_path: Path) 
     assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
 
 
+def test_what_trackers_opened_goes_with_a_run_without_work(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path / "run", recipe_text="", resolved={}, kind="tune", command="c") as run:
+        (tmp_path / "run" / "trackers" / "logs").mkdir(parents=True)
+        run.discard()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("survived", range(5))
+def test_a_discard_that_is_cut_off_leaves_a_folder_to_begin_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, survived: int
+) -> None:
+    unlink, done = Path.unlink, []
+
+    def killed(path: Path, missing_ok: bool = False) -> None:
+        if len(done) == survived:
+            raise KeyboardInterrupt
+        done.append(path)
+        unlink(path, missing_ok)
+
+    def begun() -> RunFolder:
+        return RunFolder.open(tmp_path / "run", recipe_text="", resolved={"a": 1}, kind="tune", command="c")
+
+    with begun() as run, monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run.discard()
+    begun().close()
+
+
 def test_a_run_that_was_there_before_is_never_discarded(begin: Begin) -> None:
     begin().close()
     with begin() as run:

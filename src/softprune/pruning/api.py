@@ -19,7 +19,7 @@ from softprune.pruning.ticket import Ticket, TicketInfo
 from softprune.pruning.xprompt import Pruned
 from softprune.pruning.xprompt import xprompt as find_ticket
 from softprune.recipe import Recipe, load_recipe, resolve
-from softprune.runs.store import RunFolder
+from softprune.runs.store import TRACKERS, RunFolder
 from softprune.tuning.display import Display, Silence, Together, Trackers
 from softprune.tuning.loop import Watch
 from softprune.tuning.setup import DEFAULT_GROUP, Workspace, prepare
@@ -173,7 +173,7 @@ def _watch(recipe: Recipe, run: RunFolder, console: Console | None) -> Iterator[
     if not recipe.tuning.trackers:
         yield shown
         return
-    trackers = Trackers(recipe.tuning.trackers, run.path / "trackers", recipe.resolved())
+    trackers = Trackers(recipe.tuning.trackers, run.path / TRACKERS, recipe.resolved())
     try:
         yield Together([shown, trackers])
     finally:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import torch
 
 _COST = ("seconds", "steps", "examples_per_second", "peak_memory_bytes", "trainable_parameters")
+TRACKERS = "trackers"
+"""The folder in a run's for what trackers write; they open theirs before there is any work."""
 _RESULTS = ("constant", "zero_shot", "instruction", "tuned", "control", "winner", "random")
 
 
@@ -233,8 +235,10 @@ class RunFolder:
         return self.is_complete or begun or len(self._info["attempts"]) > 1
 
     def discard(self) -> None:
-        """Removes the files and folders that `open` made; a folder stays that holds anything else."""
-        for name in ("recipe.yaml", "resolved.yaml", "run.json", "metrics.jsonl", LOCK):
+        """Removes what a run without work leaves, and the folders that `open` made unless they hold anything else."""
+        shutil.rmtree(self.path / TRACKERS, ignore_errors=True)
+        # run.json first: without it a folder of the others begins anew; it alone is no run.
+        for name in ("run.json", "recipe.yaml", "resolved.yaml", "metrics.jsonl", LOCK):
             (self.path / name).unlink(missing_ok=True)
         with suppress(OSError):  # somebody else's files are in it
             for folder in reversed(self._made):

@@ -90,6 +90,7 @@ CASES = {
     "neither": ((), "a run, or several as --prompts", "neither"),
     "twice": (("--prompts", "long,long"), "prompts of different names", '"long" twice'),
     "no ticket": (("nothing",), "ticket", "nothing"),
+    "none named": (("--prompts", ","), "at least one ticket", "none"),
     "no column": (("--prompts", "long,short"), 'a column "prompt"', "rows.jsonl, line 1"),
 }
 
@@ -126,3 +127,11 @@ def test_a_file_without_rows_gives_one(folder: Path, softprune: Softprune) -> No
     (folder / "empty.jsonl").touch()
     assert softprune("predict", "long", "--input", "empty.jsonl", "--output", "out.jsonl").code == 0
     assert (folder / "out.jsonl").read_text() == ""
+
+
+def test_a_column_of_the_input_is_never_replaced(folder: Path, softprune: Softprune) -> None:
+    (folder / "mine.jsonl").write_text('{"text": "a red box", "probabilities": "precious"}\n')
+    told = softprune("predict", "long", "--input", "mine.jsonl", "--output", "out.jsonl")
+    assert (told.code, "probabilities in mine.jsonl, line 1" in told.err) == (2, True)
+    assert softprune("predict", "long", "--input", "mine.jsonl", "--output", "out.csv").code == 0
+    assert "precious" in (folder / "out.csv").read_text()

@@ -139,6 +139,21 @@ def test_what_is_wrong_is_told(backbone_of: Callable[..., Backbone]) -> None:
         list(predict(tickets, [ROWS[0]], backbone=backbone, column="which"))
     with pytest.raises(SoftpruneError, match="expected"):
         list(predict(tickets["demo"], [ROWS[0]], backbone=other))
+    masked = backbone_of("bert")
+    texts = ({"text": text} for text in ("a red box", f"a {masked.tokenizer.mask_token} box"))
+    with pytest.raises(SoftpruneError, match="2 mask tokens in example row 1"):
+        list(predict(ticket_of(masked, "demo", 2, 0), texts, backbone=masked))
+    with pytest.raises(SoftpruneError, match="at least one ticket"):
+        list(predict({}, [ROWS[0]]))
     mixed = {"a": tickets["demo"], "b": ticket_of(other, "demo", 2, 0)}
     with pytest.raises(SoftpruneError, match="tickets of one backbone"):
         list(predict(mixed, [ROWS[0]]))
+
+
+def test_scores_that_are_no_numbers_are_no_answers(backbone_of: Callable[..., Backbone]) -> None:
+    backbone = backbone_of("sentence")
+    ticket = ticket_of(backbone, "demo", 2, 0)
+    huge = replace(ticket, state=replace(ticket.state, vectors_PH=ticket.state.vectors_PH * 1e38))
+    list(predict(ticket, [{"text": "a red box"}], backbone=backbone))
+    with pytest.raises(SoftpruneError, match=r"nan for row 0 behind its ticket\n.*--dtype float32"):
+        list(predict(huge, [{"text": "a red box"}], backbone=backbone))

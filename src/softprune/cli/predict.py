@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from softprune.pruning.predict import Prediction
     from softprune.pruning.ticket import Ticket
 
+# What rows gain; the last one in JSON lines alone.
+_ADDED = ("prediction", "probability", "probabilities")
 # Rows that are written together.
 PIECE = 512
 
@@ -64,7 +66,8 @@ def predict(
         raise SoftpruneError("a new output file", f"{output_file} is there", "choose another --output, or add --force")
     tickets = _tickets(run, prompts)
     with RowWriter(output_file) as writer:
-        rows = _without(("prediction", "probability"), read_rows(input_file, kind))
+        wide = format_of(output_file) == "jsonl"
+        rows = _without(_ADDED if wide else _ADDED[:2], read_rows(input_file, kind))
         model = backbone_of(tickets, **_options(backbone, device, dtype))
         several = prompts is not None
         answered = answer(
@@ -74,7 +77,7 @@ def predict(
             column=column,
             batch_rows=batch_rows,
         )
-        told = _written(answered, writer, wide=format_of(output_file) == "jsonl")
+        told = _written(answered, writer, wide=wide)
     typer.echo(f"{told}: {output_file}", err=True)
 
 

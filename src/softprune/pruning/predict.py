@@ -7,7 +7,7 @@ Prompts of different lengths never share a call, so none is padded; tasks with d
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -23,9 +23,12 @@ from softprune.registry import unknown
 from softprune.tasks.files import Located, Row
 from softprune.tasks.inputs import layout_of
 from softprune.tasks.template import Asked, asked_from
+from softprune.tuning.finite import check_finite
 from softprune.tuning.scoring import answer_of
 from softprune.tuning.setup import room_for
-from softprune.types import Encoded
+from softprune.types import Encoded, Example
+
+_NO_NUMBERS = "the model gives no numbers in this format: take --dtype float32, or another ticket"
 
 # Rows that are read, sorted and answered together: enough for even lengths, little enough memory.
 CHUNK = 2_048
@@ -95,8 +98,10 @@ def backbone_of(tickets: Mapping[str, Ticket], **options: Any) -> Backbone:
         options: of `load_backbone`, in place of what the tickets say.
 
     Raises:
-        SoftpruneError: when they weren't trained on one.
+        SoftpruneError: when they weren't trained on one, or there are none.
     """
+    if not tickets:
+        raise SoftpruneError("at least one ticket", "none", "name one, or several as --prompts a=FOLDER,b=FOLDER")
     first, *others = tickets.items()
     for name, other in others:
         if not same_backbone(other.info.fingerprint, first[1].info.fingerprint):
@@ -137,7 +142,8 @@ def _asked(
         if name not in layouts:
             layouts[name] = layout_of(definition, located)
         for asked in asked_from(definition, layouts[name], [located]):
-            yield _Question(name, asked)
+            # A complaint about the text (of its length, say) names the example: by its row's place.
+            yield _Question(name, replace(asked, example=replace(asked.example, id=asked.where)))
 
 
 def _named(tickets: Mapping[str, Ticket], located: Located, column: str) -> str:
@@ -217,17 +223,17 @@ class _Service:
         for places in scoring_batches(lengths, self._rows, 1 if self._backbone.family == "sentence" else answers):
             chosen = [mine[place] for place in places]
             prompts_BQH = self._prompts[kind][[names.index(questions[i].prompt) for i in chosen]]
-            examples = [questions[i].asked.example.answers for i in chosen]
+            examples = [questions[i].asked.example for i in chosen]
             ticket = self._tickets[names[0]]
             outcomes = self._call(prompts_BQH, [encoded[i] for i in chosen], examples, ticket)
             found |= dict(zip(chosen, outcomes, strict=True))
         return found
 
     def _call(
-        self, prompts_BQH: torch.Tensor, encoded: Sequence[Encoded], answers: Sequence[tuple[str, ...]], like: Ticket
+        self, prompts_BQH: torch.Tensor, encoded: Sequence[Encoded], examples: Sequence[Example], like: Ticket
     ) -> list[_Outcome]:
         """One paired call of the backbone; `like` says how it is read."""
-        batch = self._backbone.batch(encoded)
+        batch, answers = self._backbone.batch(encoded), [example.answers for example in examples]
         if like.info.match == "generate":
             texts = self._backbone.generate(prompts_BQH, batch, like.info.max_answer_length)
             matched = [answer_of(text, each) for text, each in zip(texts, answers, strict=True)]
@@ -235,6 +241,8 @@ class _Service:
                 _Outcome(text if at < 0 else each[at]) for text, each, at in zip(texts, answers, matched, strict=True)
             ]
         scores_BA = self._backbone.row_scores(prompts_BQH, batch, like.info.score).double()
+        names = [example.id for example in examples]
+        check_finite(scores_BA.logsumexp(1).tolist(), names, "score of the answers", "behind its ticket", _NO_NUMBERS)
         shares = torch.softmax(scores_BA, dim=1).tolist()
         return [
             _Outcome(each[max(range(len(each)), key=lambda a: (share[a], -a))], tuple(share[: len(each)]))

@@ -152,6 +152,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "missing tensor": (tensor("piece_PS", None), "no piece_PS"),
     "index out of range": (tensor("index_Q", lambda index: index + 3), "places in index_Q"),
     "index of floats": (tensor("index_Q", lambda index: index + 0.5), "places in index_Q"),
+    "index of whole floats": (tensor("index_Q", torch.Tensor.float), "places in index_Q"),
+    "index of bytes": (tensor("index_Q", torch.Tensor.byte), "places in index_Q"),
     "mask of numbers": (tensor("token_P", lambda mask: mask.int()), "masks of true and false"),
     "flat mask": (tensor("piece_PS", torch.flatten), "piece_PS of shape [4, 4], but [16]"),
     "empty mask": (tensor("piece_PS", torch.zeros_like), "at least one piece"),

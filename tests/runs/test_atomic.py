@@ -98,6 +98,14 @@ def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
     assert (target / "a").read_bytes() == b"1"
 
 
+def test_the_folder_that_we_stand_in_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SoftpruneError, match="where this command runs"):
+        atomic.write_folder(Path(), {"a": b"1"})
+    atomic.write_folder(Path("new"), {"a": b"1"})
+    assert (tmp_path / "new" / "a").read_bytes() == b"1"
+
+
 def test_folders_of_killed_writers_go_too(tmp_path: Path) -> None:
     left = tmp_path / "run" / ".peft.123.tmp"
     left.mkdir(parents=True)

@@ -2,8 +2,8 @@
 
 Beside the winner stand the best constant answer, the zero-shot model, the task's instruction in words (a hard prompt),
 the tuned prompt, the *control* (the unpruned prompt retrained exactly as the tickets were) and a random mask of the
-winner's size, retrained. Winner, control and
-random mask are retrained on fresh seeds too, since the winner was chosen for how it did on its own.
+winner's size, retrained. Winner, control and random mask are retrained on fresh seeds too, since the winner was chosen
+for how it did on its own.
 """
 
 from __future__ import annotations

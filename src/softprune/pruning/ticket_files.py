@@ -83,7 +83,8 @@ def _state(info: TicketInfo, tensors: dict[str, torch.Tensor]) -> tuple[Mask, Pr
     _hold(tuple(token_P.shape) == shape_PS[:1], f"token_P of shape {list(shape_PS[:1])}, but {list(token_P.shape)}")
     _hold(tuple(piece_PS.shape) == shape_PS, f"piece_PS of shape {list(shape_PS)}, but {list(piece_PS.shape)}")
     _hold(torch.equal(piece_PS.any(1), token_P), "at least one piece of every kept token, and none of the others")
-    _hold(index_Q.tolist() == token_P.nonzero()[:, 0].tolist(), "the kept tokens' places in index_Q")
+    kept_Q = token_P.nonzero()[:, 0]
+    _hold(index_Q.dtype == kept_Q.dtype and torch.equal(index_Q, kept_Q), "the kept tokens' places in index_Q")
     mask = Mask(token_P, piece_PS)
     stated, counted = (
         (info.tokens, info.pieces, info.parameters),

@@ -546,6 +546,34 @@ def test_failures_are_told_and_can_be_taken_up(
     assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "complete"
 
 
+NO_NUMBERS: dict[str, tuple[Any, str, str]] = {
+    "a finite importance": (xprompt, "measure", "token_P"),
+    "a finite select loss": (xprompt, "score_each", "losses"),
+    "a finite report loss": (comparison, "score_each", "losses"),
+}
+
+
+@pytest.mark.parametrize("expected", NO_NUMBERS)
+def test_what_is_no_number_ends_a_run_before_anything_is_chosen_by_it(
+    expected: str, tmp_path: Path, tiny_models: Models, task_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, function, name = NO_NUMBERS[expected]
+    real = getattr(module, function)
+
+    def spoiled(*arguments: Any) -> Any:
+        found = real(*arguments)
+        if name == "losses":
+            return [replace(scores, losses=(float("nan"), *scores.losses[1:])) for scores in found]
+        return replace(found, token_P=found.token_P.index_fill(0, torch.tensor([1]), float("nan")))
+
+    monkeypatch.setattr(module, function, spoiled)
+    recipe = recipe_of(tiny_models("sentence"), task_file, "kind=xprompt", "search.strategy=grid")
+    with pytest.raises(SoftpruneError, match=expected):
+        execute(recipe, tmp_path / "run", "test", "")
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (info["status"], info["results"]["winner"]) == ("failed", None)
+
+
 def test_a_prompt_that_is_only_tuned_needs_no_pieces(tmp_path: Path, tiny_models: Models, task_file: Path) -> None:
     recipe = recipe_of(tiny_models("sentence"), task_file, "kind=tune", "tuning.epochs=1", "prompt.pieces=5")
     info = json.loads((tune_from_python(recipe, tmp_path / "run") / "run.json").read_text())

@@ -486,6 +486,46 @@ def test_a_run_taken_up_after_any_save_ends_with_the_same_bits(
     assert Run(out, recipe, Witness(out)).bits() == run_of(case).bits()
 
 
+@pytest.mark.parametrize("groups", [(3, 1), (1, 3)])
+def test_a_run_taken_up_with_another_group_ends_alike(
+    groups: tuple[int, int], run_of: Callable[[str], Run], tmp_path: Path
+) -> None:
+    """Killed in its first retraining: no group takes up another one's state, and no point is on a curve twice."""
+    recipe, out, save = run_of("grid, zero").recipe, tmp_path / "run", stages.FolderKeeper.save
+
+    def of_group(size: int) -> Recipe:
+        return recipe.model_copy(update={"search": recipe.search.model_copy(update={"group": size})})
+
+    def die_in_retraining(keeper: stages.FolderKeeper, *arguments: Any) -> None:
+        save(keeper, *arguments)
+        if (out / "state" / "tune.safetensors").exists():
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages.FolderKeeper, "save", die_in_retraining)
+        with pytest.raises(KeyboardInterrupt):
+            execute(of_group(groups[0]), out, "test", "")
+    execute(of_group(groups[1]), out, "test", "")
+    found, wanted = (load_file(folder / "ticket" / "ticket.safetensors") for folder in (out, run_of("grid, zero").out))
+    assert torch.equal(found["piece_PS"], wanted["piece_PS"])
+    assert distance(found["vectors_QH"], wanted["vectors_QH"]) <= 1e-4
+    started = load_file(out / "prompts" / "tuned.safetensors")["vectors_PH"][wanted["index_Q"]]
+    assert distance(started, wanted["vectors_QH"]) > 1e-2, "retraining moved it"
+    points = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    places = [(point["phase"], point["candidate"], point["step"]) for point in points]
+    assert len(set(places)) == len(places)
+
+
+def test_an_instruction_that_the_model_has_no_positions_for_is_no_row(
+    tmp_path: Path, tiny_models: Models, task_file: Path
+) -> None:
+    own = shutil.copytree(task_file.parent, tmp_path / "own") / "mood.yaml"
+    own.write_text(own.read_text().replace("Tell the mood of a text.", "a red box " * 40))
+    recipe = recipe_of(tiny_models("gpt2"), own, "tuning.epochs=1")
+    results = json.loads((tune_from_python(recipe, tmp_path / "run") / "run.json").read_text())["results"]
+    assert (results["instruction"], results["zero_shot"]["n"]) == (None, 15)
+
+
 def test_a_sequence_to_sequence_run_and_leave_one_out(tmp_path: Path, tiny_models: Models, task_file: Path) -> None:
     changes = ("search.token_ratios=0.5", "search.piece_ratios=0.5", "tuning.epochs=1", "search.epochs=1")
     out = tmp_path / "run"

@@ -42,6 +42,8 @@ def ticket_of(backbone: Backbone, kept: int, seed: int) -> Ticket:
         fingerprint=backbone.info.fingerprint,
         task="demo",
         task_version="1",
+        leading=backbone.leading,
+        embedding_scale=backbone.embedding_scale,
         removal="drop",
         score="sum",
         match="score",

@@ -47,6 +47,8 @@ def _ticket(model: Backbone, task: str, mask: Mask, vectors_PH: torch.Tensor, **
         fingerprint=info.fingerprint,
         task=task,
         task_version="1",
+        leading=model.leading,
+        embedding_scale=model.embedding_scale,
         removal="drop",
         score=definition.score,
         match="score",

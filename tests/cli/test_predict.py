@@ -135,3 +135,20 @@ def test_a_column_of_the_input_is_never_replaced(folder: Path, softprune: Softpr
     assert (told.code, "probabilities in mine.jsonl, line 1" in told.err) == (2, True)
     assert softprune("predict", "long", "--input", "mine.jsonl", "--output", "out.csv").code == 0
     assert "precious" in (folder / "out.csv").read_text()
+
+
+def test_a_column_that_is_empty_at_first_goes_into_parquet_too(folder: Path, softprune: Softprune) -> None:
+    rows = [{"text": "who is he ?", "note": None if n < 600 else {"late": n}} for n in range(610)]
+    (folder / "notes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = softprune("predict", "short", "--input", "notes.jsonl", "--output", "out.parquet")
+    assert told.code == 0, told.err
+    found = pyarrow.parquet.read_table(folder / "out.parquet").to_pylist()
+    assert [row["note"] for row in found] == [None] * 600 + [f'{{"late": {n}}}' for n in range(600, 610)]
+
+
+def test_rows_that_are_cut_are_counted(folder: Path, softprune: Softprune) -> None:
+    rows = [{"text": "a red box " * (1 if n else 40)} for n in range(3)]
+    (folder / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = softprune("predict", "short", "--input", "long.jsonl", "--output", "out.jsonl")
+    assert "3 rows in" in told.err
+    assert "1 of them too long and cut" in told.err

@@ -180,3 +180,16 @@ def test_a_row_leaves_room_for_prompt_and_answer(match: str, backbone_of: Callab
     assert longest < 30
     (found,) = predict(ticket, [{"text": "a red box and a window " * 200}], backbone=backbone)
     assert found.answer in found.answers or match == "generate"
+
+
+def test_a_rows_neighbours_do_not_change_where_it_is_cut(backbone_of: Callable[..., Backbone]) -> None:
+    """A model of 64 positions: a neighbour with long answers must not take this row's room."""
+    backbone = backbone_of("gpt2")
+    ticket = ticket_of(backbone, "copa", 2, 0)
+    row = {"premise": "the man was cold " * 40, "question": "effect", "choice1": "he ran", "choice2": "he slept"}
+    wordy = {**row, "choice1": "he ran " * 6}
+    (alone,) = predict(ticket, [row], backbone=backbone)
+    beside, neighbour = predict(ticket, [row, wordy], backbone=backbone)
+    assert alone.cut == beside.cut > 0
+    assert neighbour.cut > alone.cut
+    assert distance([beside], [alone]) <= 1e-5

@@ -32,9 +32,6 @@ MASKED_HEADS: dict[str, tuple[str, ...]] = {
 # Seq2seq models that scale their decoder's outputs by d_model**-0.5 where the output embeddings are the input's.
 SCALED_WHEN_TIED = ("longt5", "switch_transformers", "t5", "umt5")
 
-# Text encoders that scale the embeddings of ids (`scale_embedding`), and take those they are given as they are.
-SCALES_IDS_ALONE = ("blenderbot-small", "fsmt", "marian", "mvp", "pegasus")
-
 # Encoders that stand alone under a class of their own (AutoModel would load the decoder with them).
 ENCODER_CLASSES: dict[str, str] = {"mt5": "MT5EncoderModel", "t5": "T5EncoderModel"}
 

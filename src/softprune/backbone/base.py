@@ -97,7 +97,7 @@ class Backbone(ABC):
         model.requires_grad_(False)
         model.eval()
         self.model, self.tokenizer, self.info = model, tokenizer, info
-        self._scale = embedding_scale(model)
+        self.embedding_scale = embedding_scale(model)
 
     @property
     def device(self) -> torch.device:
@@ -125,7 +125,7 @@ class Backbone(ABC):
     def lookup(self, ids: torch.Tensor) -> torch.Tensor:
         """Embeddings `[..., H]` of ids as the model's first layer takes them."""
         vectors: torch.Tensor = self.model.get_input_embeddings()(ids)
-        return vectors if self._scale == 1 else vectors * self._scale
+        return vectors if self.embedding_scale == 1 else vectors * self.embedding_scale
 
     def probe(self) -> torch.Tensor:
         """A few ordinary token ids `[1, 4]`, to hold our reading against the model's own at load."""

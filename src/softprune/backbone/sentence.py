@@ -16,6 +16,9 @@ from softprune.types import Batch
 
 TEMPERATURE = 0.05
 
+# Answers kept embedded: enough for any fixed set, and no more memory for tasks whose answers change from row to row.
+KEPT = 4_096
+
 
 class SentenceBackbone(Backbone):
     """An embedding encoder. Answer embeddings carry no prompt; each is computed once and kept.
@@ -83,7 +86,10 @@ class SentenceBackbone(Backbone):
             self._answers[ids] = self._embed_answer(ids)
         size = next(iter(self._answers.values())).shape[0]
         nothing = torch.zeros(size, dtype=self.prompt_dtype, device=self.device)
-        return torch.stack([torch.stack([self._answers.get(key, nothing) for key in row]) for row in keys])
+        found = torch.stack([torch.stack([self._answers.get(key, nothing) for key in row]) for row in keys])
+        for oldest in list(self._answers)[: max(0, len(self._answers) - KEPT)]:
+            del self._answers[oldest]
+        return found
 
     def _embed_answer(self, ids: tuple[int, ...]) -> torch.Tensor:
         tokens = torch.tensor([ids], device=self.device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -121,25 +122,44 @@ def _without(columns: Sequence[str], rows: Iterable[Any]) -> Iterator[Any]:
         yield located
 
 
+@dataclass
+class _Tally:
+    """What the last word tells."""
+
+    rows: int = 0
+    labelled: int = 0
+    right: int = 0
+    cut: int = 0
+
+    def add(self, piece: Sequence[Prediction]) -> None:
+        self.rows += len(piece)
+        self.labelled += sum(1 for p in piece if p.gold is not None)
+        self.right += sum(1 for p in piece if p.gold is not None and p.gold == p.answer)
+        self.cut += sum(1 for p in piece if p.cut)
+
+    def told(self, seconds: float) -> str:
+        parts = [f"{self.rows:,} rows in {seconds:.1f} s ({self.rows / seconds:,.0f} a second)"]
+        if self.cut:
+            parts.append(f"{self.cut:,} of them too long and cut")
+        if self.labelled:
+            parts.append(f"{100 * self.right / self.labelled:.1f}% of {self.labelled:,} labelled ones right")
+        return ", ".join(parts)
+
+
 def _written(answered: Iterator[Prediction], writer: Any, *, wide: bool) -> str:
     """Write predictions as they come, showing how many; the last word about them."""
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    console, begun = Console(stderr=True), time.perf_counter()
-    done = labelled = right = 0
+    console, begun, tally = Console(stderr=True), time.perf_counter(), _Tally()
     columns = SpinnerColumn(), TextColumn("{task.completed:,.0f} rows"), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
         bar = progress.add_task("", total=None)
         while piece := list(islice(answered, PIECE)):
             writer.write([_row(prediction, wide) for prediction in piece])
-            done += len(piece)
-            labelled += sum(1 for p in piece if p.gold is not None)
-            right += sum(1 for p in piece if p.gold is not None and p.gold == p.answer)
-            progress.update(bar, completed=done)
-    seconds = time.perf_counter() - begun
-    told = f"{done:,} rows in {seconds:.1f} s ({done / seconds:,.0f} a second)"
-    return f"{told}, {100 * right / labelled:.1f}% of {labelled:,} labelled ones right" if labelled else told
+            tally.add(piece)
+            progress.update(bar, completed=tally.rows)
+    return tally.told(time.perf_counter() - begun)
 
 
 def _row(prediction: Prediction, wide: bool) -> dict[str, Any]:

@@ -55,13 +55,15 @@ def peft_code(ticket: Ticket, folder: str) -> tuple[str, ...]:
 
 def vectors_code(ticket: Ticket, folder: str) -> tuple[str, ...]:
     """Three lines that put the vectors before (the embeddings of) one batch."""
-    behind = ticket.info.family in ("masked", "sentence")
-    embeds = "embeds[:, :1], prompt, embeds[:, 1:]" if behind else "prompt, embeds"
-    place = "behind CLS" if behind else "before the input; one in the attention mask"
+    info, at = ticket.info, ticket.info.leading
+    embeds = f"embeds[:, :{at}], prompt, embeds[:, {at}:]" if at else "prompt, embeds"
+    place = "behind CLS" if at else "before the input; one in the attention mask"
+    scaled = "" if info.embedding_scale == 1 else f" * {info.embedding_scale!r}"
     path = _text(f"{folder}/prompt.safetensors")
     return (
         f'import torch; from safetensors.torch import load_file; prompt = load_file({path})["prompt_embeddings"]',
-        "embeds = model.get_input_embeddings()(input_ids); prompt = prompt.to(embeds).expand(len(embeds), -1, -1)",
+        f"embeds = model.get_input_embeddings()(input_ids){scaled}; "
+        "prompt = prompt.to(embeds).expand(len(embeds), -1, -1)",
         f"inputs_embeds = torch.cat([{embeds}], dim=1)  # {place}",
     )
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from softprune.backbone.architectures import SCALES_IDS_ALONE
-from softprune.backbone.load import find_source
 from softprune.errors import SoftpruneError
 from softprune.prompt.exchange import prompt_bytes
 from softprune.prompt.peft import adapter_files, check_family
@@ -64,19 +62,11 @@ def _peft(ticket: Ticket, folder: str) -> tuple[dict[str, bytes], Sequence[str]]
 
 
 def _check_scale(info: TicketInfo) -> None:
-    """Hold a backbone, where its configuration is on this machine, to those that peft feeds as they feed themselves."""
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(
-            find_source(info.backbone), revision=info.revision, local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError, SoftpruneError):
-        return
-    if config.model_type in SCALES_IDS_ALONE and config.scale_embedding:
+    """Hold a backbone to those that peft feeds as they feed themselves; Pegasus, Marian and their kin are not."""
+    if info.embedding_scale != 1:
         raise SoftpruneError(
             "a backbone whose input embeddings peft gives it as it reads them itself",
-            f"{info.backbone} ({config.model_type}), which scales them, and peft doesn't",
+            f"{info.backbone}, which multiplies them by {info.embedding_scale:g}, and peft doesn't",
             "export with --format safetensors",
         )
 

@@ -45,6 +45,7 @@ class Prediction:
         answers: the candidates.
         probabilities: softmax of their scores; empty under `match: generate`.
         gold: the right answer where the row tells it, else None.
+        cut: tokens of the input that were cut away.
     """
 
     row: Row
@@ -53,6 +54,7 @@ class Prediction:
     answers: tuple[str, ...]
     probabilities: tuple[float, ...]
     gold: str | None
+    cut: int
 
     @property
     def probability(self) -> float | None:
@@ -172,6 +174,7 @@ class _Service:
 
     def __init__(self, backbone: Backbone, tickets: Mapping[str, Ticket], batch_rows: int) -> None:
         self._backbone, self._tickets, self._rows = backbone, tickets, batch_rows
+        self._limited = backbone.info.positions is not None and backbone.family in ("causal", "masked")
         self._kinds: dict[tuple[object, ...], list[str]] = {}
         for name, ticket in tickets.items():
             kind = (ticket.prompt().shape[0], ticket.info.score, ticket.info.match, ticket.info.max_answer_length)
@@ -190,23 +193,27 @@ class _Service:
             mine = [i for i, question in enumerate(questions) if question.prompt in names]
             if mine:
                 outcomes |= self._answered(kind, names, mine, questions, encoded)
-        return iter([_prediction(question, outcomes[i]) for i, question in enumerate(questions)])
+        return iter([_prediction(question, outcomes[i], encoded[i].cut) for i, question in enumerate(questions)])
 
     def _encoded(self, questions: Sequence[_Question]) -> dict[int, Encoded]:
         """Token ids of each question, cut as its ticket's training inputs were."""
         found: dict[int, Encoded] = {}
         for name, ticket in self._tickets.items():
             mine = [i for i, question in enumerate(questions) if question.prompt == name]
-            examples, info = [questions[i].asked.example for i in mine], ticket.info
-            room = room_for(
-                self._backbone,
-                examples,
-                info.prompt_tokens,
-                info.max_length,
-                info.max_answer_length if info.match == "generate" else 0,
-            )
-            found |= dict(zip(mine, self._backbone.encode(examples, room), strict=True))
+            # Room hangs on a row's own answers, never on those of the rows around it.
+            by_answers: dict[tuple[str, ...], list[int]] = {}
+            for i in mine:
+                example = questions[i].asked.example
+                by_answers.setdefault(example.answers if self._limited else (), []).append(i)
+            for alike in by_answers.values():
+                examples = [questions[i].asked.example for i in alike]
+                found |= dict(zip(alike, self._backbone.encode(examples, self._room(ticket, examples)), strict=True))
         return found
+
+    def _room(self, ticket: Ticket, examples: Sequence[Example]) -> int:
+        info = ticket.info
+        generated = info.max_answer_length if info.match == "generate" else 0
+        return room_for(self._backbone, examples, info.prompt_tokens, info.max_length, generated)
 
     def _answered(
         self,
@@ -250,7 +257,14 @@ class _Service:
         ]
 
 
-def _prediction(question: _Question, outcome: _Outcome) -> Prediction:
+def _prediction(question: _Question, outcome: _Outcome, cut: int) -> Prediction:
     example = question.asked.example
-    gold = example.answers[example.gold] if example.gold >= 0 else None
-    return Prediction(question.asked.row, question.prompt, outcome.answer, example.answers, outcome.probabilities, gold)
+    return Prediction(
+        row=question.asked.row,
+        prompt=question.prompt,
+        answer=outcome.answer,
+        answers=example.answers,
+        probabilities=outcome.probabilities,
+        gold=example.answers[example.gold] if example.gold >= 0 else None,
+        cut=cut,
+    )

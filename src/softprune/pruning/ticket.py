@@ -33,6 +33,8 @@ class TicketInfo:
     Attributes:
         backbone, revision, family, fingerprint: of the frozen model that it was trained on.
         task, task_version: what it was trained for.
+        leading: input tokens that stay before it (CLS in BERT-like encoders).
+        embedding_scale: what the backbone multiplies the embeddings of ids by, and embeddings it is given by nothing.
         removal: `drop` or `zero`; how it must be read.
         score: `sum` or `mean`, how answers were scored.
         match: `score` or `generate`, how answers were found; `max_answer_length`: of generated ones, in tokens.
@@ -49,6 +51,8 @@ class TicketInfo:
     fingerprint: str
     task: str
     task_version: str
+    leading: int
+    embedding_scale: float
     removal: str
     score: str
     match: str
@@ -84,10 +88,10 @@ class Ticket:
         return read_one(self.state, self.info.removal)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """As saved: surviving rows `[Q, H]`, their original indices, and both masks."""
+        """As saved: surviving rows `[Q, H]` in float32, their original indices, and both masks."""
         kept = self.state.mask.token_P.nonzero()[:, 0]
         return {
-            "vectors_QH": self.state.vectors_PH.detach().cpu()[kept].contiguous(),
+            "vectors_QH": self.state.vectors_PH.detach().cpu()[kept].float().contiguous(),
             "index_Q": kept,
             "token_P": self.state.mask.token_P,
             "piece_PS": self.state.mask.piece_PS,

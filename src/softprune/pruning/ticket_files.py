@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,8 @@ def _info(document: Any) -> TicketInfo:
         _hold(getattr(info, name) >= 1, f"{name} of 1 or more, but {getattr(info, name)}")
     for name in ("token_ratio", "piece_ratio"):
         _hold(0 <= getattr(info, name) < 1, f"{name} from 0 to below 1, but {getattr(info, name)}")
+    _hold(info.leading >= 0, f"leading of 0 or more, but {info.leading}")
+    _hold(0 < info.embedding_scale < math.inf, f"embedding_scale above 0, but {info.embedding_scale}")
     _hold(info.hidden % info.pieces_per_token == 0, f"pieces that divide H = {info.hidden}")
     return info
 

@@ -113,16 +113,28 @@ class _Parquet:
             ) from None
         self._pyarrow, self._path = pyarrow, path
         self._writer: Any = None
+        self._untold: set[str] = set()
 
     def write(self, rows: Sequence[Row]) -> None:
-        schema = None if self._writer is None else self._writer.schema
         try:
-            table = self._pyarrow.Table.from_pylist(list(rows), schema=schema)
+            if self._writer is None:
+                self._open(self._pyarrow.Table.from_pylist(list(rows)).schema)
+            table = self._pyarrow.Table.from_pylist([self._read(row) for row in rows], schema=self._writer.schema)
+            self._writer.write_table(table)
         except (self._pyarrow.ArrowInvalid, self._pyarrow.ArrowTypeError) as error:
             raise SoftpruneError("columns of one type each, for Parquet", str(error), "write .jsonl") from None
-        if self._writer is None:
-            self._writer = self._pyarrow.parquet.ParquetWriter(self._path, table.schema)
-        self._writer.write_table(table)
+
+    def _open(self, found: Any) -> None:
+        """A column without any value so far is written as text: Parquet wants a type before the first row."""
+        nothing, text = self._pyarrow.null(), self._pyarrow.string()
+        self._untold = {field.name for field in found if field.type == nothing}
+        schema = self._pyarrow.schema([field.with_type(text) if field.type == nothing else field for field in found])
+        self._writer = self._pyarrow.parquet.ParquetWriter(self._path, schema)
+
+    def _read(self, row: Row) -> Row:
+        """The row, with text for the values of columns that had none at first."""
+        late = {name: str(_cell(row[name])) for name in self._untold if row.get(name) is not None}
+        return {**row, **late}
 
     def close(self) -> None:
         if self._writer is not None:

@@ -147,8 +147,8 @@ def test_a_column_that_is_empty_at_first_goes_into_parquet_too(folder: Path, sof
 
 
 def test_rows_that_are_cut_are_counted(folder: Path, softprune: Softprune) -> None:
-    rows = [{"text": "a red box " * (1 if n else 40)} for n in range(3)]
+    rows = [{"text": "a red box " * (1 if n else 40)} for n in range(3)] + [{"text": " "}]
     (folder / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     told = softprune("predict", "short", "--input", "long.jsonl", "--output", "out.jsonl")
-    assert "3 rows in" in told.err
-    assert "1 of them too long and cut" in told.err
+    assert "4 rows in" in told.err
+    assert "1 of them too long and cut, 1 of them without any text" in told.err

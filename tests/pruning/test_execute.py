@@ -638,20 +638,28 @@ def test_a_run_is_not_taken_up_on_other_data(
         patch.setattr(stages, "train", die)
         with pytest.raises(SoftpruneError):
             tune_from_python(recipe, tmp_path / "run")
-    text = (own / "train.csv").read_text()
-    (own / "train.csv").write_text(text.replace("quiet joy", "quiet film"))
-    with pytest.raises(SoftpruneError, match="the data or tokenizer that this run was begun with"):
-        tune_from_python(recipe, tmp_path / "run")
-    (own / "train.csv").write_text(text)
-    task = (own / "mood.yaml").read_text()
-    (own / "mood.yaml").write_text(task + "score: mean\n")
-    with pytest.raises(SoftpruneError, match=r"the metric that this run was begun with\nfound:    .* of mean scores"):
-        tune_from_python(recipe, tmp_path / "run")
-    (own / "mood.yaml").write_text(task)
-    words = tmp_path / "model" / "tokenizer.json"
-    as_it_was = words.read_text()
-    words.write_text(as_it_was.replace('"##e":', '"##ë":'))
-    with pytest.raises(SoftpruneError, match="the data or tokenizer that this run was begun with"):
-        tune_from_python(recipe, tmp_path / "run")
-    words.write_text(as_it_was)
+    data, task, words = own / "train.csv", own / "mood.yaml", tmp_path / "model" / "tokenizer.json"
+    edits = {
+        "the data": (data, "quiet joy", "quiet film"),
+        "the task's YAML": (task, "it was", "that is"),
+        "the tokenizer": (words, '"##e":', '"##ë":'),
+    }
+
+    def refused(name: str) -> None:
+        path, before, after = edits[name]
+        as_it_was = path.read_text()
+        assert before in as_it_was
+        path.write_text(as_it_was.replace(before, after))
+        with pytest.raises(SoftpruneError, match=rf"^expected: {name} as .* was begun with\nfound:    {name} changed"):
+            tune_from_python(recipe, tmp_path / "run")
+        path.write_text(as_it_was)
+
+    for name in edits:
+        refused(name)
     tune_from_python(recipe, tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    for name in ("the data", "the task's YAML"):  # a complete run's results are of these, too
+        refused(name)
+    data.rename(tmp_path / "elsewhere.csv")
+    tune_from_python(recipe, tmp_path / "run")
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before

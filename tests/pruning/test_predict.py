@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import log
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from softprune.errors import SoftpruneError
 from softprune.pruning import predict as module
 from softprune.pruning.predict import Prediction, predict
 from softprune.pruning.ticket import Ticket
-from tickets import ticket_of
+from tickets import small_ticket, ticket_of
 
 TASKS = ("demo", "trec", "copa", "sentence_polarity")
 KEPT = (6, 3, 3, 3)  # trec and sentence_polarity share calls; copa has their length, but reads means
@@ -147,6 +148,9 @@ def test_what_is_wrong_is_told(backbone_of: Callable[..., Backbone]) -> None:
         list(predict(ticket_of(masked, "demo", 2, 0), texts, backbone=masked))
     with pytest.raises(SoftpruneError, match="at least one ticket"):
         list(predict({}, [ROWS[0]]))
+    for rows in (["a text"], {"text": "a"}):
+        with pytest.raises(SoftpruneError, match="rows as mappings"):
+            list(predict(tickets["demo"], rows, backbone=backbone))  # type: ignore[arg-type]
     mixed = {"a": tickets["demo"], "b": ticket_of(other, "demo", 2, 0)}
     with pytest.raises(SoftpruneError, match="tickets of one backbone"):
         list(predict(mixed, [ROWS[0]]))
@@ -193,3 +197,11 @@ def test_a_rows_neighbours_do_not_change_where_it_is_cut(backbone_of: Callable[.
     assert alone.cut == beside.cut > 0
     assert neighbour.cut > alone.cut
     assert distance([beside], [alone]) <= 1e-5
+
+
+def test_a_backbone_by_its_place(backbone_of: Callable[..., Backbone], tiny_models: Callable[[str], Path]) -> None:
+    backbone = backbone_of("sentence")
+    ticket = small_ticket(backbone, name="gone")
+    (found,) = predict(ticket, [{"text": "a red box"}], backbone=str(tiny_models("sentence")))
+    (wanted,) = predict(ticket, [{"text": "a red box"}], backbone=backbone)
+    assert found.answer == wanted.answer

@@ -46,9 +46,12 @@ def show_comparison(run: Path) -> None:
     console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     console.print(comparison_table(run))
     record = run / "run.json"
-    headline = json.loads(record.read_text(encoding="utf-8")).get("headline") if record.exists() else None
-    if headline:
-        typer.echo(headline["sentence"])
+    info = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    for name in ("sentence", "random_sentence"):
+        if sentence := (info.get("headline") or {}).get(name):
+            typer.echo(sentence)
+    if info and info.get("status") != "complete" and not (run / "COMPLETE").exists():
+        typer.echo(f"this run is not complete; continue it: {info.get('command')}")
     page = run / "report" / "index.html"
     if page.exists():
         typer.echo(f"report: {page}")

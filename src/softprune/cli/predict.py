@@ -130,17 +130,21 @@ class _Tally:
     labelled: int = 0
     right: int = 0
     cut: int = 0
+    empty: int = 0
 
     def add(self, piece: Sequence[Prediction]) -> None:
         self.rows += len(piece)
         self.labelled += sum(1 for p in piece if p.gold is not None)
         self.right += sum(1 for p in piece if p.gold is not None and p.gold == p.answer)
         self.cut += sum(1 for p in piece if p.cut)
+        self.empty += sum(1 for p in piece if p.empty)
 
     def told(self, seconds: float) -> str:
         parts = [f"{self.rows:,} rows in {seconds:.1f} s ({self.rows / seconds:,.0f} a second)"]
         if self.cut:
             parts.append(f"{self.cut:,} of them too long and cut")
+        if self.empty:
+            parts.append(f"{self.empty:,} of them without any text")
         if self.labelled:
             parts.append(f"{100 * self.right / self.labelled:.1f}% of {self.labelled:,} labelled ones right")
         return ", ".join(parts)

@@ -132,7 +132,8 @@ def _execute(recipe: Recipe, out: Path, text: str) -> None:
     from softprune.pruning.api import execute
 
     command = shlex.join(["softprune", *sys.argv[1:]])
-    execute(recipe, out, command, text, finish=_finish, console=Console(stderr=True))
+    if execute(recipe, out, command, text, finish=_finish, console=Console(stderr=True)) is False:
+        typer.echo(f"{out} is complete: nothing was run; another --out begins a new run", err=True)
     show_comparison(out)
 
 

@@ -22,7 +22,7 @@ from softprune.recipe import Recipe, load_recipe, resolve
 from softprune.runs.store import TRACKERS, RunFolder
 from softprune.tuning.display import Display, Silence, Together, Trackers
 from softprune.tuning.loop import Watch
-from softprune.tuning.setup import DEFAULT_GROUP, Workspace, prepare
+from softprune.tuning.setup import DEFAULT_GROUP, Workspace, check_unchanged, prepare
 from softprune.tuning.stages import Fitted
 from softprune.tuning.stages import tune as tune_prompt
 from softprune.tuning.start import settled
@@ -43,7 +43,7 @@ def execute(
     *,
     finish: Finish | None = None,
     console: Console | None = None,
-) -> None:
+) -> bool:
     """Run a recipe into a folder, or take up a run that was cut off there; a complete one is left as it is.
 
     Args:
@@ -53,6 +53,9 @@ def execute(
         recipe_text: the recipe as it was given.
         finish: called with the folder before the run is marked complete (the command line writes the report).
         console: where progress is shown; None for silence.
+
+    Returns:
+        Whether anything was left to do.
 
     Raises:
         SoftpruneError: for anything that a user can mend. The run is marked failed and can be taken up again; one that
@@ -69,16 +72,18 @@ def execute(
     )
     try:
         if run.is_complete:
-            return
+            check_unchanged(recipe, run)
+            return False
         _run(recipe, run, console)
         if finish is not None:
             with run.phase("write"):
                 finish(run.path)
         run.complete()
+        return True
     except Exception as error:
         told = _told(error, recipe, run)
         with suppress(OSError):  # a full disk may not even take the note
-            run.fail(str(told)) if run.has_work else run.discard()
+            _note(run, told)
         if told is error:
             raise
         raise told from error
@@ -106,6 +111,16 @@ def xprompt(recipe: AnyRecipe, out: str | Path, *, console: Console | None = Non
         SoftpruneError: for anything that a user can mend.
     """
     return _from_python("xprompt", recipe, out, console)
+
+
+def _note(run: RunFolder, error: Exception) -> None:
+    """Why a run ended early: in its folder if that holds any work. A complete one stays as it is."""
+    if run.is_complete:
+        return
+    if run.has_work:
+        run.fail(str(error))
+    else:
+        run.discard()
 
 
 def _told(error: Exception, recipe: Recipe, run: RunFolder) -> Exception:

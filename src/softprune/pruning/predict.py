@@ -46,6 +46,7 @@ class Prediction:
         probabilities: softmax of their scores; empty under `match: generate`.
         gold: the right answer where the row tells it, else None.
         cut: tokens of the input that were cut away.
+        empty: whether the row's texts are all empty, so that only the template was read.
     """
 
     row: Row
@@ -55,6 +56,7 @@ class Prediction:
     probabilities: tuple[float, ...]
     gold: str | None
     cut: int
+    empty: bool
 
     @property
     def probability(self) -> float | None:
@@ -66,7 +68,7 @@ def predict(
     tickets: Ticket | Mapping[str, Ticket],
     rows: Iterable[Mapping[str, Any] | Located],
     *,
-    backbone: Backbone | None = None,
+    backbone: Backbone | str | None = None,
     column: str = "prompt",
     batch_rows: int = 256,
 ) -> Iterator[Prediction]:
@@ -75,7 +77,7 @@ def predict(
     Args:
         tickets: one, or several by name, all of one backbone.
         rows: mappings with the task's fields, in any of its layouts; labels may be there, and are not looked at.
-        backbone: what the tickets were trained on; None loads it.
+        backbone: what the tickets were trained on, loaded, or where it lies now; None loads what they name.
         column: where there are several tickets, the column of a row that names its own.
         batch_rows: rows of one backbone call at most (times answers, but for sentence models).
 
@@ -83,7 +85,9 @@ def predict(
         SoftpruneError: for a ticket of another backbone, a row that names no ticket, and whatever a row has wrong.
     """
     named = {"": tickets} if isinstance(tickets, Ticket) else dict(tickets)
-    model = backbone or backbone_of(named)
+    model = (
+        backbone_of(named, **({"name": backbone} if backbone else {})) if isinstance(backbone, str | None) else backbone
+    )
     for ticket in named.values():
         ticket.check(model)
     service = _Service(model, named, batch_rows)
@@ -138,7 +142,7 @@ def _asked(
     """Each row as its ticket's task reads it; a task's layout is told by the first of its rows."""
     layouts: dict[str, Any] = {}
     for number, row in enumerate(rows):
-        located = row if isinstance(row, Located) else Located(dict(row), f"row {number}")
+        located = row if isinstance(row, Located) else Located(_mapping(row, number), f"row {number}")
         name = "" if column is None else _named(tickets, located, column)
         definition = tickets[name].definition
         if name not in layouts:
@@ -146,6 +150,16 @@ def _asked(
         for asked in asked_from(definition, layouts[name], [located]):
             # A complaint about the text (of its length, say) names the example: by its row's place.
             yield _Question(name, replace(asked, example=replace(asked.example, id=asked.where)))
+
+
+def _mapping(row: object, number: int) -> Row:
+    if not isinstance(row, Mapping):
+        raise SoftpruneError(
+            'rows as mappings, such as [{"text": "..."}]',
+            f"{type(row).__name__} {row!r:.40} as row {number}",
+            "wrap it",
+        )
+    return dict(row)
 
 
 def _named(tickets: Mapping[str, Ticket], located: Located, column: str) -> str:
@@ -267,4 +281,5 @@ def _prediction(question: _Question, outcome: _Outcome, cut: int) -> Prediction:
         probabilities=outcome.probabilities,
         gold=example.answers[example.gold] if example.gold >= 0 else None,
         cut=cut,
+        empty=question.asked.empty,
     )

@@ -69,7 +69,7 @@ class TicketInfo:
     select: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Ticket:
     """A pruned prompt with its mask.
 
@@ -82,6 +82,10 @@ class Ticket:
     state: PromptState
     info: TicketInfo
     definition: Definition
+
+    def __repr__(self) -> str:
+        info = self.info
+        return f"Ticket({info.tokens} of {info.prompt_tokens} tokens for {info.task}, of {info.backbone})"
 
     def prompt(self) -> torch.Tensor:
         """What the backbone reads, `[Q, H]`."""
@@ -164,6 +168,12 @@ class Ticket:
         if not place.exists() and not place.parent.is_dir() and is_hub_name(str(source)):
             place = download(str(source), (DOCUMENT, TENSORS))
         place = place / "ticket" if (place / "ticket" / DOCUMENT).is_file() else place
+        if not (place / DOCUMENT).is_file() and (place / "run.json").is_file():
+            raise SoftpruneError(
+                "a run that has its ticket",
+                f"{source} stopped before it had one",
+                "continue it: the same command again",
+            )
         if not (place / DOCUMENT).is_file():
             raise SoftpruneError(
                 "a ticket folder, a complete run folder, or a hub name", f"no {DOCUMENT} in {source}", "check the path"

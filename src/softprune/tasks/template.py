@@ -36,11 +36,13 @@ class Asked:
         row: as it stands in the source, a row reader's changes included.
         where: its place, for complaints.
         example: its template filled; `gold` is -1 where the row doesn't tell a label that the task knows.
+        empty: whether all of its texts are.
     """
 
     row: Row
     where: str
     example: Example
+    empty: bool
 
 
 def asked_from(definition: Definition, source: Source, rows: Iterable[Located]) -> Iterator[Asked]:
@@ -59,7 +61,7 @@ def asked_from(definition: Definition, source: Source, rows: Iterable[Located]) 
             answers=_answers(definition, texts),
             gold=_told(definition, source, row, where),
         )
-        yield Asked(row, where, example)
+        yield Asked(row, where, example, empty=not any(texts.values()))
 
 
 def fill(definition: Definition, texts: Mapping[str, str]) -> tuple[Segment, ...]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,10 +13,10 @@ from softprune.backbone import describe, load_backbone
 from softprune.backbone.base import Backbone
 from softprune.backbone.load import Described, resolve_device, resolve_dtype
 from softprune.errors import ManyErrors, SoftpruneError, gathered
-from softprune.prompt.exchange import load_vectors
 from softprune.recipe import Recipe
 from softprune.runs.store import RunFolder
 from softprune.tasks import Metric, Selection, Splits, Task, load_task, select_sets
+from softprune.tuning.inputs import data_inputs, hold, model_inputs
 from softprune.tuning.loop import Watch
 from softprune.tuning.scoring import ScoredSet, Scoring
 from softprune.tuning.start import file_mistakes, label_mistakes, text_mistakes
@@ -128,9 +127,24 @@ def prepare(recipe: Recipe, run: RunFolder, watch: Watch) -> Workspace:
     room = room_for_inputs(recipe, backbone, sets.train)
     shortened = [f"inputs are cut at {room} tokens: {described.name} reads {described.positions} with the prompt"]
     notes = [*described.notes, *splits.notes, *(shortened if room < recipe.task.max_length else [])]
-    _check_same_inputs(workspace, sets)
+    encoded_sets = (workspace.train, workspace.select)
+    hold(run, data_inputs(task, sets) | model_inputs(recipe, task, backbone, scoring, encoded_sets))
     _record(workspace, sets, splits.source, notes)
     return workspace
+
+
+def check_unchanged(recipe: Recipe, run: RunFolder) -> None:
+    """Hold a complete run to its task and data, where these can still be read: its results are of no others.
+
+    Raises:
+        SoftpruneError: when either has changed since.
+    """
+    try:
+        task, _, sets = _read_data(recipe)
+    except SoftpruneError:  # gone, or out of reach: nothing contradicts what was found
+        return
+    if run.info.get("inputs"):
+        hold(run, data_inputs(task, sets))
 
 
 def _read_inputs(recipe: Recipe) -> tuple[Task, Splits, Selection, Described]:
@@ -140,16 +154,7 @@ def _read_inputs(recipe: Recipe) -> tuple[Task, Splits, Selection, Described]:
     with gathered(errors):
         task = load_task(recipe.task.id)
         errors += [*label_mistakes(recipe, task), *text_mistakes(recipe, task)]
-        splits = task.load(Path(recipe.task.data) if recipe.task.data else None)
-        sets = select_sets(
-            splits,
-            recipe.selection.protocol,
-            recipe.task.shots,
-            recipe.selection.fraction,
-            seed=recipe.seed,
-            limit_report=recipe.task.limit_report,
-        )
-        data = (task, splits, sets)
+        data = _read_data(recipe)
     settings = recipe.backbone
     with gathered(errors):
         resolve_device(settings.device)
@@ -159,6 +164,20 @@ def _read_inputs(recipe: Recipe) -> tuple[Task, Splits, Selection, Described]:
     if data is None or described is None or errors:
         raise errors[0] if len(errors) == 1 else ManyErrors("recipe for this data and backbone", errors)
     return (*data, described)
+
+
+def _read_data(recipe: Recipe) -> tuple[Task, Splits, Selection]:
+    task = load_task(recipe.task.id)
+    splits = task.load(Path(recipe.task.data) if recipe.task.data else None)
+    sets = select_sets(
+        splits,
+        recipe.selection.protocol,
+        recipe.task.shots,
+        recipe.selection.fraction,
+        seed=recipe.seed,
+        limit_report=recipe.task.limit_report,
+    )
+    return task, splits, sets
 
 
 def check(recipe: Recipe, described: Described) -> None:
@@ -294,38 +313,6 @@ def truncation(data: ScoredSet) -> dict[str, int]:
     }
 
 
-def _check_same_inputs(workspace: Workspace, sets: Selection) -> None:
-    """Hold a resumed run to the weights, examples, token ids, metric and prompt file that it was begun with.
-
-    Raises:
-        SoftpruneError: when one has changed since; stored pieces of work would be mixed with new ones.
-    """
-    examples = [(e.id, e.text, e.answers, e.gold) for part in (sets.train, sets.select, sets.report) for e in part]
-    tokens = [(e.input_ids, e.answer_ids) for part in (workspace.train, workspace.select) for e in part.encoded]
-    now = {
-        "backbone": workspace.backbone.info.fingerprint,
-        "data or tokenizer": _digest(repr(part) for part in (*examples, *tokens)),
-        "metric": f"{workspace.metric.name} of {workspace.scoring.score} scores",
-    }
-    if workspace.recipe.prompt.file is not None:
-        now["prompt file"] = _digest(map(repr, load_vectors(Path(workspace.recipe.prompt.file)).tolist()))
-    begun = workspace.run.pin("inputs", lambda: now)
-    changed = [name for name, value in now.items() if begun.get(name) != value]
-    if changed:
-        raise SoftpruneError(
-            f"the {' and '.join(changed)} that this run was begun with",
-            ", ".join(f"{name} {now[name]}, not {begun.get(name)}" for name in changed),
-            "bring them back, or start anew with another --out",
-        )
-
-
-def _digest(parts: Iterable[str]) -> str:
-    found = hashlib.sha256()
-    for part in parts:
-        found.update(part.encode())
-    return found.hexdigest()[:16]
-
-
 def _record(workspace: Workspace, sets: Selection, source: str, notes: Sequence[str]) -> None:
     recipe, backbone, definition = workspace.recipe, workspace.backbone, workspace.task.definition
     counts = {name: truncation(getattr(workspace, name)) for name in ("train", "select")}
@@ -339,6 +326,8 @@ def _record(workspace: Workspace, sets: Selection, source: str, notes: Sequence[
             "version": workspace.task.version,
             "title": definition.title,
             "instruction": definition.instruction,
+            "template": definition.template,
+            "sample": sets.train[0].text,
             "metric": workspace.metric.name,
             "answers": list(sets.train[0].answers) if fixed_answers else None,
             "indices": {name: list(indices) for name, indices in sets.indices.items()},

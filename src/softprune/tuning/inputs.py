@@ -1,0 +1,78 @@
+"""What a run was begun with, told from what is there now: stored pieces of work must not be mixed with new ones."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from softprune.backbone.base import Backbone
+from softprune.errors import SoftpruneError
+from softprune.prompt.exchange import load_vectors
+from softprune.recipe import Recipe
+from softprune.runs.store import RunFolder
+from softprune.tasks import Selection, Task
+from softprune.tuning.scoring import ScoredSet, Scoring
+
+Inputs = dict[str, str]
+"""By the name that a user knows, something that changes when it does."""
+
+# Whatever hangs on what was edited: told once, by its cause.
+_FOLLOWS = {"task": ("data", "tokens", "metric"), "data": ("tokens",)}
+_TOLD = {
+    "task": "the task's YAML",
+    "data": "the data",
+    "tokens": "the tokenizer",
+    "metric": "the metric",
+    "backbone": "the backbone's weights",
+    "prompt": "the prompt file",
+}
+
+
+def data_inputs(task: Task, sets: Selection) -> Inputs:
+    """What is known before any weights load: the task's definition, and the examples of the three sets."""
+    parts = (sets.train, sets.select, sets.report)
+    examples = ((e.id, e.text, e.answers, e.gold) for part in parts for e in part)
+    definition = task.definition.model_dump(mode="json", exclude={"title", "instruction", "kind", "sources"})
+    return {"task": _digest([json.dumps(definition, sort_keys=True)]), "data": _digest(map(repr, examples))}
+
+
+def model_inputs(
+    recipe: Recipe, task: Task, backbone: Backbone, scoring: Scoring, encoded: Iterable[ScoredSet]
+) -> Inputs:
+    """The rest: weights, token ids of training and select sets, metric, and the prompt file where there is one."""
+    tokens = ((e.input_ids, e.answer_ids) for part in encoded for e in part.encoded)
+    found = {
+        "backbone": backbone.info.fingerprint,
+        "tokens": _digest(map(repr, tokens)),
+        "metric": f"{task.metric.name} of {scoring.score} scores",
+    }
+    if recipe.prompt.file is not None:
+        found["prompt"] = _digest(map(repr, load_vectors(Path(recipe.prompt.file)).tolist()))
+    return found
+
+
+def hold(run: RunFolder, now: Inputs) -> None:
+    """Hold a run to what it was begun with; the first time, that is noted.
+
+    Raises:
+        SoftpruneError: when something has changed since.
+    """
+    begun = run.pin("inputs", lambda: now)
+    changed = [name for name, value in now.items() if begun.get(name) != value]
+    causes = [name for name in changed if not any(name in _FOLLOWS.get(cause, ()) for cause in changed)]
+    if causes:
+        told = " and ".join(_TOLD[name] for name in causes)
+        raise SoftpruneError(
+            f"{told} as {run.path} was begun with",
+            f"{told} changed since",
+            f"bring {'it' if len(causes) == 1 else 'them'} back, or start anew with another --out",
+        )
+
+
+def _digest(parts: Iterable[str]) -> str:
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part.encode())
+    return found.hexdigest()[:16]

@@ -34,6 +34,11 @@ def yaml_text(value: Any) -> str:
     return yaml.safe_dump(value, sort_keys=False) if set("\x85\u2028\u2029") & set(text) else text
 
 
+def plain(message: str) -> str:
+    """One of pydantic's messages without the words that speak of its own workings."""
+    return message.removeprefix("Value error, ").removeprefix("Input should be ")
+
+
 class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Hashable] = set()

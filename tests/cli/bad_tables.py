@@ -92,6 +92,26 @@ RECIPES = [
     case(
         "a recipe that isn't YAML", "run r.yaml", ("as YAML", "line 1", "mend"), files=changed(r_yaml="kind: [tune\n")
     ),
+    case(
+        "a task for a recipe",
+        "run mood.yaml",
+        ("a recipe", "a task in mood.yaml", "softprune xprompt --task mood.yaml"),
+    ),
+    case(
+        "a prompt file without its init",
+        "xprompt --prompt-file p.npy --out run",
+        ("prompt.file: no value where init is vocabulary", "'p.npy'", "add --init file (prompt.init=file), or leave"),
+    ),
+    case(
+        "a first text without its init",
+        "xprompt --init-text words --out run",
+        ("prompt.text: no value", "'words'", "add --init text (prompt.init=text), or leave prompt.text out"),
+    ),
+    case(
+        "a margin without its objective",
+        "tune selection.within=0.1 --out run",
+        ("selection.within: no value", "0.1", "add --objective smallest_within (selection.objective=smallest_within)"),
+    ),
     case("an empty recipe", "run r.yaml", ("a mapping of keys", "nothing", "kind: xprompt"), files=changed(r_yaml="")),
     case("a recipe that lists", "run r.yaml", ("a mapping", "list", "kind: xprompt"), files=changed(r_yaml="- a\n")),
     case(
@@ -145,7 +165,18 @@ BACKBONES = [
     ),
     case("a device that isn't there", TUNE + "--device cuda", ("a device of this machine", "cuda", "--device cpu")),
     case("a device without numbers", TUNE + "--device meta", ("a device of this machine", "meta", "--device cpu")),
-    case("a device that is no device", TUNE + "--device gpu", ("a device of this machine", "gpu", "--device cpu")),
+    case(
+        "a device that is no device",
+        TUNE + "--device gpu",
+        ("a device: auto, cpu, cuda, cuda:1 or mps", '"gpu"', "correct --device"),
+    ),
+    case("a GPU without a number", TUNE + "--device cuda:x", ("a device: auto, cpu", '"cuda:x"', "correct --device")),
+    case(
+        "a tokenizer without a vocabulary",
+        "tune --task mood.yaml --backbone model --init uniform --out run",
+        ("a tokenizer that knows words", "tokenizer is empty or broken", "copy or download"),
+        prepare=lambda folder, models: wordless(shutil.copytree(models("sentence"), folder / "model")),
+    ),
     case(
         "everything that data and backbone say",
         XPROMPT + "--pieces 5 --device cuda --loss likelihood --data nowhere",
@@ -329,7 +360,16 @@ USE = [
         "predict --input train.jsonl --output new.jsonl",
         ("a run, or several as --prompts", "neither", "softprune predict RUN --input FILE"),
     ),
-    case("a format that isn't", "export done --format onnx --output new", ("softprune export", "onnx", "--help")),
+    case(
+        "a format that isn't",
+        "export done --format onnx --output new",
+        ("softprune export", "Invalid value for '--format': 'onnx' is not one of", "--help"),
+    ),
+    case(
+        "a count in words",
+        "tasks show demo -n two",
+        ("tasks show", "Invalid value for '-n': a valid integer", "--help"),
+    ),
     case(
         "peft for a sentence model",
         "export done --format peft --output new",
@@ -368,6 +408,14 @@ CASES = [*RECIPES, *BACKBONES, *DATA, *FOLDERS, *USE]
 def truncate(model: Path) -> None:
     weights = model / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+
+
+def wordless(model: Path) -> None:
+    """A tokenizer that knows its special tokens only, and has none for what it doesn't know."""
+    path = model / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    special = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+    path.write_text(json.dumps({**tokenizer, "model": {"type": "BPE", "vocab": special, "merges": []}}))
 
 
 def pickled(model: Path) -> None:

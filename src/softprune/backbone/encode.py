@@ -43,7 +43,7 @@ def encode(
     if not examples:
         return []
     answers = {text: how.answer_ids(text) for example in examples for text in example.answers}
-    _check_answers(answers, max_answer_length)
+    _check_answers(how.tokenizer, answers, max_answer_length)
     rendered = [_render(example.segments, how.slot_token) for example in examples]
     all_ids: list[list[int]] = how.tokenizer(rendered, verbose=False)["input_ids"]
     encoded = []
@@ -93,7 +93,13 @@ def _render(segments: Sequence[Segment], slot_token: str) -> str:
     return "".join(slot_token if s.answer_slot else s.text for s in segments).strip()
 
 
-def _check_answers(answers: dict[str, tuple[int, ...]], limit: int | None) -> None:
+def _check_answers(tokenizer: Any, answers: dict[str, tuple[int, ...]], limit: int | None) -> None:
+    if not any(answers.values()) and not _ids(tokenizer, "a word"):
+        raise SoftpruneError(
+            "a tokenizer that knows words",
+            "token ids for none of them: the backbone's tokenizer is empty or broken",
+            "copy or download the model again, with all files of its tokenizer",
+        )
     for text, ids in answers.items():
         if not ids or not text.strip():
             raise SoftpruneError("answers of at least one token", f'"{text}", which has none', "reword it")

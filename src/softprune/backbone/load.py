@@ -181,12 +181,16 @@ def resolve_device(device: str) -> torch.device:
     """The device to use: what was asked for, or a GPU where there is one.
 
     Raises:
-        SoftpruneError: for a device that isn't there.
+        SoftpruneError: for what is no device, or one that isn't there.
     """
     import torch
 
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.device(device)
+    except RuntimeError as error:
+        raise SoftpruneError("a device: auto, cpu, cuda, cuda:1 or mps", f'"{device}"', "correct --device") from error
     try:
         torch.ones(1, device=device).tolist()  # "meta" makes tensors, but holds no numbers
     except (RuntimeError, AssertionError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any
 
@@ -46,7 +47,7 @@ def _leave(error: SoftpruneError | str) -> None:
 
 def _usage(error: Any) -> SoftpruneError | str:
     """A command line that doesn't parse, in softprune's words; the help text where a command stands alone."""
-    message = " ".join(error.format_message().split())
+    message = " ".join(re.sub(r"(?<=: )(Value error, |Input should be )", "", error.format_message()).split())
     if message.startswith("Usage:"):
         return str(error.format_message())
     path = error.ctx.command_path if error.ctx else f"softprune {sys.argv[1]}"

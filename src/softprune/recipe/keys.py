@@ -92,7 +92,8 @@ def _hold_together(value: object, info: ValidationInfo, key: str, choice: str, n
         return
     if value is None and not needed:
         return
-    context = {"needs": "a value" if value is None else "no value", "key": key, "given": info.data[key]}
+    needs = "a value" if value is None else "no value"
+    context = {"needs": needs, "key": key, "given": info.data[key], "choice": choice}
     raise PydanticCustomError("only_with", "{needs} where {key} is {given}", context)
 
 

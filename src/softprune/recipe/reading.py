@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -14,12 +15,14 @@ from pydantic_core import ErrorDetails
 from softprune.errors import ManyErrors, SoftpruneError, gathered
 from softprune.recipe.keys import Recipe, flat_fields
 from softprune.registry import unknown
-from softprune.yamls import parse_yaml
+from softprune.yamls import parse_yaml, plain
 
 Names: TypeAlias = Mapping[str, Callable[[str], object]]
 """By recipe key, what looks up the name that stands there; it raises a SoftpruneError for an unknown one."""
 
 _SHIPPED: Final = Path(__file__).parents[1] / "recipes"
+_OF_A_TASK: Final = frozenset(("template", "answers", "fields"))
+"""Keys of a task's YAML, which is easily taken for a recipe; no recipe has them."""
 
 
 def shipped_recipes() -> tuple[str, ...]:
@@ -51,7 +54,11 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = (), *, name
         SoftpruneError: with every mistake in it (`ManyErrors` when there is more than one).
     """
     where = f"recipe {path_or_name}"
-    return resolve(overrides, _parse_recipe(recipe_text(path_or_name), where), where, names=names)
+    values = _parse_recipe(recipe_text(path_or_name), where)
+    if len(_OF_A_TASK & set(values)) > 1:
+        do = f"softprune xprompt --task {shlex.quote(str(path_or_name))}"
+        raise SoftpruneError("a recipe", f"a task in {path_or_name}", do)
+    return resolve(overrides, values, where, names=names)
 
 
 def resolve(
@@ -147,7 +154,9 @@ def _told(error: ErrorDetails) -> SoftpruneError:
     field = next((field for field in flat_fields() if f"{key}.".startswith(f"{field.key}.")), None)
     if error["type"] == "literal_error" and field is not None:
         return unknown(f"value of {key}", str(error["input"]), field.type.split(" | "))
-    wanted = error["msg"].removeprefix("Input should be ")
+    wanted = plain(error["msg"])
+    if error["type"] == "only_with" and error["input"] is not None:
+        return SoftpruneError(f"{key}: {wanted}", _found(error["input"]), _companion(parts, error["ctx"]))
     if error["type"] == "model_type":
         wanted = "a mapping of keys to values"
     do = (
@@ -156,6 +165,12 @@ def _told(error: ErrorDetails) -> SoftpruneError:
         else f"write its keys indented under {key}:, or leave it out"
     )
     return SoftpruneError(f"{key}: {wanted}", _found(error["input"]), do)
+
+
+def _companion(parts: Sequence[str], context: Mapping[str, Any]) -> str:
+    """What to do about a key that goes with a choice of another one."""
+    key, choice = context["key"], context["choice"]
+    return f"add --{key} {choice} ({'.'.join(parts[:-1])}.{key}={choice}), or leave {'.'.join(parts)} out"
 
 
 def _found(value: object) -> str:

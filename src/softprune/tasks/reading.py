@@ -32,7 +32,7 @@ from softprune.tasks.schema import (
     names_in,
     needed_names,
 )
-from softprune.yamls import parse_yaml
+from softprune.yamls import parse_yaml, plain
 
 _SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
     (): Definition,
@@ -129,8 +129,7 @@ def _told_alone(item: ErrorDetails) -> SoftpruneError:
         return unknown(f"key of {'.'.join(section) or 'a task'}", str(item["loc"][-1]), known)
     if item["type"] == "missing":
         return SoftpruneError(f"`{key}`", "no such key", "add it")
-    wanted = item["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return SoftpruneError(f"`{key}`: {wanted}", reprlib.repr(item["input"]), "correct the value")
+    return SoftpruneError(f"`{key}`: {plain(item['msg'])}", reprlib.repr(item["input"]), "correct the value")
 
 
 def _key(item: ErrorDetails) -> str:

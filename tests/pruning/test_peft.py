@@ -294,7 +294,7 @@ def test_a_run_is_not_taken_up_from_another_prompt(
     with pytest.raises(SoftpruneError, match=r"no file .*prompt\.npy"):
         execute(recipe, out, "test", recipe.dump())
     np.save(path, np.zeros((4, 32), dtype=np.float32))
-    with pytest.raises(SoftpruneError, match="the prompt file as .* was begun with"):
+    with pytest.raises(SoftpruneError, match=r"the prompt file as .* was begun with"):
         execute(recipe, out, "test", recipe.dump())
     np.save(path, np.ones((4, 32), dtype=np.float32))
     execute(recipe, out, "test", recipe.dump())

@@ -18,16 +18,23 @@ from safetensors.torch import load_file, save_file
 
 from softprune.backbone.base import Backbone
 from softprune.errors import SoftpruneError
-from softprune.pruning.ticket import Ticket
+from softprune.pruning.ticket import Reported, Ticket
 from softprune.runs import atomic
 from tickets import small_ticket
 
 P, HIDDEN = 4, 32
 
 
+RESULTS = {
+    "winner": Reported(0.8125, (0.7, 0.925), 80),
+    "control": Reported(0.825, (0.75, 0.9), 80),
+    "constant": Reported(0.25, (0.2, 0.3), 80),
+}
+
+
 @pytest.fixture
 def ticket(backbone_of: Callable[..., Backbone]) -> Ticket:
-    return small_ticket(backbone_of("t5"))
+    return replace(small_ticket(backbone_of("t5")), results=RESULTS)
 
 
 def same(one: Ticket, other: Ticket) -> bool:
@@ -39,11 +46,11 @@ def same(one: Ticket, other: Ticket) -> bool:
 
 @pytest.mark.parametrize("removal", ["drop", "zero"])
 def test_a_ticket_comes_back_whole(backbone_of: Callable[..., Backbone], tmp_path: Path, removal: str) -> None:
-    ticket = small_ticket(backbone_of("t5"), removal)
+    ticket = replace(small_ticket(backbone_of("t5"), removal), results=RESULTS)
     ticket.save(tmp_path / "run" / "ticket")
     for folder in (tmp_path / "run", str(tmp_path / "run" / "ticket")):
         found = Ticket.load(folder)
-        assert (found.info, found.definition) == (ticket.info, ticket.definition)
+        assert (found.info, found.definition, found.results) == (ticket.info, ticket.definition, RESULTS)
         assert torch.equal(found.state.vectors_PH, ticket.state.vectors_PH)
         assert torch.equal(found.state.mask.piece_PS, ticket.state.mask.piece_PS)
         assert torch.equal(found.prompt(), ticket.prompt())
@@ -75,8 +82,8 @@ def test_a_save_that_is_cut_off_leaves_no_ticket(
         patch.setattr(atomic.os, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
             ticket.save(tmp_path)
-    assert [path.name for path in replaced] == ["ticket.safetensors", "ticket.json"]
-    assert [path.name for path in tmp_path.iterdir()] == ["ticket.safetensors"]
+    assert [path.name for path in replaced] == ["results.json", "ticket.safetensors", "ticket.json"]
+    assert {path.name for path in tmp_path.iterdir()} == {"results.json", "ticket.safetensors"}
     with pytest.raises(SoftpruneError, match=r"no ticket\.json"):
         Ticket.load(tmp_path)
     ticket.save(tmp_path)
@@ -108,6 +115,10 @@ def text(content: str) -> Callable[[Path], None]:
     return lambda folder: (folder / "ticket.json").write_text(content) and None
 
 
+def results(content: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / "results.json").write_text(content) and None
+
+
 def tensor(name: str, value: Callable[[torch.Tensor], torch.Tensor] | None) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         tensors = load_file(folder / "ticket.safetensors")
@@ -130,6 +141,8 @@ def gone(folder: Path) -> None:
 
 DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "no JSON": (text("{"), "property name"),
+    "results of no JSON": (results("{"), "EOF"),
+    "results without a value": (results('{"winner": {"n": 3, "interval": [0, 1]}}'), "winner.value: Field required"),
     "a list": (text("[]"), "not a JSON object"),
     "deep": (text("[" * 100_000), "recursion"),
     "later schema": (changed(schema=2), "not schema 1, but 2"),
@@ -290,12 +303,20 @@ def test_a_ticket_goes_to_the_hub_and_comes_back(ticket: Ticket, hub: Hub) -> No
         ("create_commit", {"repo_id": "me/demo-ticket", "commit_message": "Ticket for demo"}),
     ]
     uploaded = hub.folder / "me" / "demo-ticket"
-    assert sorted(path.name for path in uploaded.iterdir()) == ["README.md", "ticket.json", "ticket.safetensors"]
+    assert sorted(path.name for path in uploaded.iterdir()) == [
+        "README.md",
+        "results.json",
+        "ticket.json",
+        "ticket.safetensors",
+    ]
     card = (uploaded / "README.md").read_text()
-    for part in ("base_model: org/model", "2 of 4", "7 of 16", "0.7500 accuracy", ticket.definition.template):
+    for part in ("base_model: org/model", "2 of 4", "7 of 16", ticket.definition.template):
         assert part in card
+    assert "| score | 81.2% accuracy (95% interval 70.0 to 92.5) on 80 examples |" in card
+    assert "| best constant answer | 25.0% accuracy" in card
+    assert "which it was chosen on" not in card
     assert same(Ticket.load("me/demo-ticket"), ticket)
-    wanted = {"repo_id": "me/demo-ticket", "allow_patterns": ["ticket.json", "ticket.safetensors"]}
+    wanted = {"repo_id": "me/demo-ticket", "allow_patterns": ["ticket.json", "ticket.safetensors", "results.json"]}
     assert hub.calls[-1] == ("snapshot_download", wanted)
 
 
@@ -309,6 +330,7 @@ def test_the_cards_code_runs(
     ticket.push_to_hub("me/demo-ticket")
     card = (hub.folder / "me" / "demo-ticket" / "README.md").read_text()
     assert "base_model" not in card  # a path of this machine is no name on the hub
+    assert "| score | 75.0% accuracy on `select`, which it was chosen on |" in card
     code = card.split("```python\n")[1].split("```")[0]
     assert len(code.splitlines()) == 5
     exec(code, {})

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from softprune.errors import SoftpruneError, of_the_machine, out_of_memory
 from softprune.pruning.comparison import report_tuned, report_xprompt, train_rivals
-from softprune.pruning.ticket import Ticket, TicketInfo
+from softprune.pruning.ticket import RESULTS, Reported, Ticket, TicketInfo
 from softprune.pruning.xprompt import Pruned
 from softprune.pruning.xprompt import xprompt as find_ticket
 from softprune.recipe import Recipe, load_recipe, resolve
@@ -167,6 +167,7 @@ def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
             _write_prompts(workspace, {"tuned": tuned})
             _write_ticket(workspace, tuned)
             report_tuned(workspace, tuned)
+            _write_results(workspace, "tuned")
         else:
             pruned = find_ticket(workspace)
             rivals = train_rivals(workspace, pruned)
@@ -178,6 +179,7 @@ def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
                 _write_ticket(workspace, winner.fitted, winner.candidate.token_ratio, winner.candidate.piece_ratio)
                 _record_ticket(workspace, winner.mask)
             report_xprompt(workspace, pruned, rivals)
+            _write_results(workspace, "winner")
     _record_cost(workspace, before + time.perf_counter() - begun)
 
 
@@ -249,6 +251,16 @@ def _write_ticket(workspace: Workspace, fitted: Fitted, token_ratio: float = 0.0
     )
     workspace.run.write_tensors("ticket/ticket.safetensors", ticket.tensors(), {"schema": "1"})
     workspace.run.write_json("ticket/ticket.json", ticket.document())
+
+
+def _write_results(workspace: Workspace, name: str) -> None:
+    """What was reported goes with the ticket: its own row first, and what it must be held against."""
+    results = workspace.run.info["results"]
+    rows = {row: results[row] for row in (name, "control", "tuned", "zero_shot", "constant") if results[row]}
+    fields = Reported.__dataclass_fields__
+    workspace.run.write_json(
+        f"ticket/{RESULTS}", {n: {field: row[field] for field in fields} for n, row in rows.items()}
+    )
 
 
 def _record_ticket(workspace: Workspace, mask: Mask) -> None:

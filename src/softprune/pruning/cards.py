@@ -12,7 +12,7 @@ import yaml
 from softprune.backbone.load import BUNDLED
 
 if TYPE_CHECKING:
-    from softprune.pruning.ticket import Ticket
+    from softprune.pruning.ticket import Reported, Ticket
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _CLASSES = {"seq2seq": "AutoModelForSeq2SeqLM", "causal": "AutoModelForCausalLM"}
@@ -87,20 +87,33 @@ def _card(ticket: Ticket, library: str, title: str, code: Sequence[str]) -> str:
 
 def _facts(ticket: Ticket) -> dict[str, str]:
     info, definition = ticket.info, ticket.definition
-    score = (
-        "not measured"
-        if info.select is None
-        else f"{info.select:.4f} {definition.metric} on `select`, which it was chosen on"
-    )
     return {
         "backbone": f"`{info.backbone}` ({info.family}), weights `{info.fingerprint}`",
-        "task": f"`{info.task}` version {info.task_version}: {definition.instruction}",
+        "task": f"`{info.task}` version {info.task_version}: {definition.instruction or definition.title}",
         "tokens": f"{info.tokens} of {info.prompt_tokens}{_removed(ticket)}",
         "pieces": f"{info.pieces} of {info.prompt_tokens * info.pieces_per_token}",
         "numbers": f"{info.parameters:,} of {info.prompt_tokens * info.hidden:,}",
-        "score": score,
+        **_scores(ticket),
         "answers": ", ".join(f"`{answer}`" for answer in definition.answers),
     }
+
+
+def _scores(ticket: Ticket) -> dict[str, str]:
+    """What it reached where nothing was chosen, beside what it must be held against."""
+    metric, select = ticket.definition.metric, ticket.info.select
+    if not ticket.results:
+        chosen = (
+            "not measured" if select is None else f"{100 * select:.1f}% {metric} on `select`, which it was chosen on"
+        )
+        return {"score": chosen}
+    own = next(iter(ticket.results))
+    labels = {own: "score", "control": "the unpruned prompt, trained as long", "constant": "best constant answer"}
+    return {label: _measured(ticket.results[name], metric) for name, label in labels.items() if name in ticket.results}
+
+
+def _measured(row: Reported, metric: str) -> str:
+    low, high = row.interval
+    return f"{100 * row.value:.1f}% {metric} (95% interval {100 * low:.1f} to {100 * high:.1f}) on {row.n:,} examples"
 
 
 def _removed(ticket: Ticket) -> str:

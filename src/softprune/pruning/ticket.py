@@ -5,7 +5,7 @@ A prompt that was only tuned is a ticket too, with nothing pruned.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SCHEMA: Final = 1
 DOCUMENT: Final = "ticket.json"
 TENSORS: Final = "ticket.safetensors"
+RESULTS: Final = "results.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,15 @@ class TicketInfo:
     select: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """One row of a run's comparison: the metric on `report`, its 95% interval, and on how many examples."""
+
+    value: float
+    interval: tuple[float, float]
+    n: int
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Ticket:
     """A pruned prompt with its mask.
@@ -77,11 +87,13 @@ class Ticket:
         state: vectors `[P, H]`, exactly zero where pruned, and the mask.
         info: what it belongs to.
         definition: the task's, so that the ticket reads new rows as it read those of its training.
+        results: what its run reported, its own row first; empty where the run was cut off before it.
     """
 
     state: PromptState
     info: TicketInfo
     definition: Definition
+    results: dict[str, Reported] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         info = self.info
@@ -113,8 +125,10 @@ class Ticket:
         }
 
     def files(self) -> dict[str, bytes]:
-        """Both files by name; ticket.json last, since there is no ticket without it."""
-        return {
+        """Its files by name; ticket.json last, since there is no ticket without it."""
+        rows = {name: asdict(row) for name, row in self.results.items()}
+        told = {RESULTS: (json_text(rows, indent=2) + "\n").encode()} if rows else {}
+        return told | {
             TENSORS: tensor_bytes(self.tensors(), {"schema": str(SCHEMA)}),
             DOCUMENT: (json_text(self.document(), indent=2) + "\n").encode(),
         }
@@ -156,7 +170,7 @@ class Ticket:
         """Read a ticket folder, a run folder that holds one, or a ticket on the Hugging Face hub ("user/name").
 
         Local folders win over hub names: "runs/x" is no repository where there is a folder `runs`. Of a repository, the
-        ticket's two files are fetched and nothing else.
+        ticket's own files are fetched and nothing else.
 
         Raises:
             SoftpruneError: when there is none, or it can't be read.
@@ -166,7 +180,7 @@ class Ticket:
 
         place = Path(source)
         if not place.exists() and not place.parent.is_dir() and is_hub_name(str(source)):
-            place = download(str(source), (DOCUMENT, TENSORS))
+            place = download(str(source), (DOCUMENT, TENSORS, RESULTS))
         place = place / "ticket" if (place / "ticket" / DOCUMENT).is_file() else place
         if not (place / DOCUMENT).is_file() and (place / "run.json").is_file():
             raise SoftpruneError(

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from softprune.backbone.load import FAMILIES
 from softprune.errors import SoftpruneError
-from softprune.pruning.ticket import DOCUMENT, SCHEMA, TENSORS, Ticket, TicketInfo
+from softprune.pruning.ticket import DOCUMENT, RESULTS, SCHEMA, TENSORS, Reported, Ticket, TicketInfo
 from softprune.tasks.reading import definition_of
 from softprune.types import Mask, PromptState
 
@@ -40,9 +40,17 @@ def read_ticket(folder: Path) -> Ticket:
         mask, state = _state(info, load_file(folder / TENSORS))
         _hold(document.get("token_mask") == mask.token_P.tolist(), f"the token_mask of {TENSORS}")
         _hold(document.get("piece_mask") == mask.piece_PS.tolist(), f"the piece_mask of {TENSORS}")
+        results = _results(folder / RESULTS)
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise SoftpruneError(f"a whole ticket in {folder}", _found(error), "copy or train it anew") from error
-    return Ticket(state, info, definition)
+    return Ticket(state, info, definition, results)
+
+
+def _results(path: Path) -> dict[str, Reported]:
+    """What the ticket's run reported, by the name of the prompt; nothing where the run was cut off before it."""
+    if not path.exists():
+        return {}
+    return TypeAdapter(dict[str, Reported]).validate_json(path.read_text(encoding="utf-8"), strict=True)
 
 
 def _hold(condition: bool, what: str) -> None:

@@ -202,8 +202,7 @@ def test_a_run_leaves_what_the_contract_says(case: str, run_of: Callable[[str], 
     wanted = {*FILES, *(f"predictions/{name}.jsonl" for name in rows), *BEFORE_REPORT} - (
         PRUNING if tuned_only else set()
     )
-    if not tuned_only:
-        wanted |= {"candidates.jsonl"}
+    wanted |= {"ticket/results.json"} | (set() if tuned_only else {"candidates.jsonl"})
     left = {str(path.relative_to(run.out)) for path in run.out.rglob("*") if path.is_file()} - {".lock"}
     assert left == wanted
     assert (run.out / "report").is_dir()
@@ -225,6 +224,10 @@ def test_a_run_leaves_what_the_contract_says(case: str, run_of: Callable[[str], 
         ["control", "winner", "random"] if tuned_only else []
     )
     assert info["results"]["constant"]["value"] == pytest.approx(1 / 3)
+    told = json.loads((run.out / "ticket" / "results.json").read_text())
+    assert list(told) == (["tuned"] if tuned_only else ["winner", "control", "tuned"]) + ["zero_shot", "constant"]
+    for name, row in told.items():
+        assert row == {key: info["results"][name][key] for key in ("value", "interval", "n")}
 
 
 @pytest.mark.parametrize("case", PRUNED)
@@ -436,7 +439,9 @@ def test_the_papers_protocol_claims_nothing(run_of: Callable[[str], Run]) -> Non
     assert info["task"]["indices"]["select"] == info["task"]["indices"]["report"]
     assert not info["headline"]["significance_claimed"]
     if info["headline"]["interpretable"]:
-        assert "chosen from 4 candidates on this set; no significance claimed" in info["headline"]["sentence"]
+        for said in ("sentence", "random_sentence"):
+            assert "chosen from 4 candidates on this set; no significance claimed" in info["headline"][said]
+    assert set(info["headline"]["random"]) == {"value", "low", "high", "p"}
     held_out = run_of("grid, zero").info
     assert held_out["headline"]["significance_claimed"]
     train, select = (set(held_out["task"]["indices"][name]) for name in ("train", "select"))

@@ -1,4 +1,4 @@
-"""softprune from Python: tune, prune, look, use. Half a minute on two cores; nothing is downloaded.
+"""softprune from Python: tune, prune, look, use. About 20 seconds on two cores; nothing is downloaded.
 
 python scripts/quickstart.py [FOLDER]
 """

@@ -175,7 +175,7 @@ BACKBONES = [
         "a tokenizer without a vocabulary",
         "tune --task mood.yaml --backbone model --init uniform --out run",
         ("a tokenizer that knows words", "tokenizer is empty or broken", "copy or download"),
-        prepare=lambda folder, models: wordless(shutil.copytree(models("sentence"), folder / "model")),
+        prepare=lambda folder, models: wordless(shutil.copytree(models("gpt2"), folder / "model")),
     ),
     case(
         "everything that data and backbone say",

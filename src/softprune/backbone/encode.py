@@ -94,7 +94,7 @@ def _render(segments: Sequence[Segment], slot_token: str) -> str:
 
 
 def _check_answers(tokenizer: Any, answers: dict[str, tuple[int, ...]], limit: int | None) -> None:
-    if not any(answers.values()) and not _ids(tokenizer, "a word"):
+    if not _ids(tokenizer, "a word"):
         raise SoftpruneError(
             "a tokenizer that knows words",
             "token ids for none of them: the backbone's tokenizer is empty or broken",

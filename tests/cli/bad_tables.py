@@ -31,6 +31,7 @@ ROWS = [
 ]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
 CSV = "text,label\n" + "".join(f"{row['text']},{row['label']}\n" for row in ROWS)
+WIDE = "b,c,d,e,f,g,h,i,j"
 JSONL_TASK, CSV_TASK = TASK.replace("FORMAT", "jsonl"), TASK.replace("FORMAT", "csv")
 
 # What stands in every working folder, and must stand there afterwards.
@@ -288,6 +289,31 @@ DATA = [
         TUNE,
         ("the columns text, label", "train.jsonl, line 1; its columns are text, mood", "rename the column"),
         files=changed(train_jsonl='{"text": "a", "mood": "good"}\n'),
+    ),
+    case(
+        "a column misspelt",
+        TUNE,
+        (
+            "the columns text, kategorie",
+            'no "kategorie"',
+            'did you mean "category"? rename the column, or map it under',
+        ),
+        files={
+            "mood.yaml": JSONL_TASK + "gold: kategorie\n",
+            "train.jsonl": LINES.replace("label", "category"),
+            "validation.jsonl": LINES.replace("label", "category"),
+        },
+    ),
+    case(
+        "another task's data",
+        "tune --task rte --data others --backbone <sentence> --out run",
+        (
+            "the data of rte (the columns ",
+            f'others doesn\'t seem to hold them: no "premise" in others/train.csv, line 2; its columns are '
+            f"{'x' * 30}..., b, c, d, e, f, g, h and 2 more",
+            "pass --data with the folder of rte, or name the task",
+        ),
+        files=dict.fromkeys(("others/train.csv", "others/validation.csv"), f"{'x' * 31},{WIDE}\n0,{WIDE}\n"),
     ),
     case(
         "a CSV row that is short",

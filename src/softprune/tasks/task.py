@@ -14,7 +14,8 @@ from softprune.tasks.hub import read_hub
 from softprune.tasks.metrics import Metric, metric_named
 from softprune.tasks.reading import read_definition
 from softprune.tasks.schema import Definition, FileSource, Source, Split
-from softprune.tasks.sources import find_layout, generate, read_layout
+from softprune.tasks.sources import find_layout, fits, generate, read_layout
+from softprune.tasks.template import MissingColumn
 from softprune.types import Example
 
 HELD_OUT_SEED = 20221008
@@ -105,6 +106,12 @@ class Task:
         Raises:
             SoftpruneError: for whatever is missing or malformed, with file and line.
         """
+        try:
+            return self._load(data, patient)
+        except MissingColumn as error:
+            raise self._without_column(error, data) from None
+
+    def _load(self, data: Path | None, patient: bool) -> Splits:
         sources = self.definition.sources
         if sources.generated is not None:
             if data is not None:
@@ -126,6 +133,17 @@ class Task:
             )
         name = "/".join(filter(None, (hub.repository, hub.config)))
         return _splits(read_hub(self.definition, hub, patient=patient), name, "hub", hub)
+
+    def _without_column(self, error: MissingColumn, data: Path | None) -> SoftpruneError:
+        """What to do about rows without a column: one's own task can be edited, and one that ships can't."""
+        if not self.ships:
+            do = f"{error.do}, or map it under the source's `columns` in the task YAML"
+            return SoftpruneError(error.expected, error.found, do)
+        if data is None or fits(self.definition, find_layout(self.definition, data)):
+            return error
+        found = f"{data} doesn't seem to hold them: {error.found}"
+        do = f"pass --data with the folder of {self.id}, or name the task that these files are of (--task)"
+        return SoftpruneError(f"the data of {self.id} ({error.expected})", found, do)
 
 
 def task_names() -> tuple[str, ...]:

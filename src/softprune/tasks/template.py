@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from softprune.errors import SoftpruneError
@@ -14,6 +15,11 @@ from softprune.types import Example, Segment
 
 YAML_TRUTHS = ("yes", "no", "on", "off")
 """Words that YAML takes for true and false, in any case."""
+_NAMES, _LETTERS = 8, 30
+
+
+class MissingColumn(SoftpruneError):
+    """A row without a column that its task needs; what else can be done about it depends on whose task it is."""
 
 
 def examples_from(definition: Definition, source: Source, rows: Iterable[Located]) -> Iterator[Example]:
@@ -142,13 +148,19 @@ def _value(source: Source, row: Row, name: str, where: str, needed: Iterable[str
     return value
 
 
-def _missing(column: str, row: Row, where: str, wanted: Iterable[str] = ()) -> SoftpruneError:
+def _missing(column: str, row: Row, where: str, wanted: Iterable[str] = ()) -> MissingColumn:
     expected = f"the columns {', '.join(wanted)}" if wanted else f"the column {column}"
-    return SoftpruneError(
-        expected,
-        f'no "{column}" in {where}; its columns are {", ".join(map(str, row))}',
-        "rename the column, or map it under the source's `columns` in the task YAML",
-    )
+    names = list(map(str, row))
+    near = get_close_matches(column, names, n=1)
+    hint = f'did you mean "{near[0]}"? ' if near else ""
+    found = f'no "{column}" in {where}; its columns are {_listed(names)}'
+    return MissingColumn(expected, found, f"{hint}rename the column")
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first names, each cut: a file without a header has whole texts for names."""
+    shown = [name if len(name) <= _LETTERS else f"{name[:_LETTERS]}..." for name in names[:_NAMES]]
+    return ", ".join(shown) + (f" and {len(names) - _NAMES} more" if len(names) > _NAMES else "")
 
 
 def _text(value: object, name: str, where: str) -> str:

@@ -16,10 +16,11 @@ from typing import Any
 import torch
 
 from softprune.prompt.bank import masked_state, read_one
+from softprune.pruning.headline import headline
 from softprune.pruning.masks import random_mask
 from softprune.pruning.search import in_groups
 from softprune.pruning.xprompt import Pruned, control_start
-from softprune.significance import bootstrap_interval, mcnemar, paired_bootstrap
+from softprune.significance import bootstrap_interval
 from softprune.tasks import constant_answer
 from softprune.tuning.finite import FROM_THE_MODEL, check_finite
 from softprune.tuning.scoring import ScoredSet, score_each
@@ -124,8 +125,9 @@ def report_xprompt(workspace: Workspace, pruned: Pruned, rivals: Rivals) -> None
         results = _results(workspace, data, entries, scored)
         _add_seeds(workspace, results, scored, len(rivals.fresh))
         candidates = _report_front(workspace, data, pruned, scored)
-        headline = _headline(workspace, data, scored, results, len(rivals.fresh))
-        _write(workspace, data, results, scored, headline, candidates)
+        compared = workspace.run.info["selection"].get("candidates_compared")
+        found = headline(workspace.metric, workspace.recipe, _groups(data), scored, results, compared)
+        _write(workspace, data, results, scored, found, candidates)
 
 
 def report_tuned(workspace: Workspace, tuned: Fitted) -> None:
@@ -247,92 +249,19 @@ def _report_front(workspace: Workspace, data: ScoredSet, pruned: Pruned, scored:
     return done
 
 
-def _headline(
-    workspace: Workspace, data: ScoredSet, scored: dict[str, Scores], results: dict[str, Any], seeds: int
-) -> dict[str, Any]:
-    """Winner against control: paired over examples, averaged over the fresh seeds where there are any."""
-    metric, recipe = workspace.metric, workspace.recipe
-    names = [f"@{i}" for i in range(seeds)] or [""]
-    pairs = {
-        name: [metric.counts(s.predicted, s.gold) for s in (scored[f"{name}{tail}"] for tail in names)]
-        for name in ("winner", "control")
-    }
-    difference = paired_bootstrap(
-        pairs["winner"],
-        pairs["control"],
-        metric.score,
-        _groups(data),
-        seed=recipe.seed,
-        resamples=recipe.selection.resamples,
-    )
-    # The interval spans 2 x 1.96 standard errors; a test at 5% finds 2.80 of them with 80% power.
-    detectable = 2.80 * (difference.high - difference.low) / 3.92 or None
-    interpretable = results["tuned"]["interval"][0] > results["constant"]["value"]
-    claimed = recipe.selection.protocol == "held-out"
-    found = {
-        "comparison": "winner - control",
-        **asdict(difference),
-        "mcnemar": _mcnemar(workspace, data, scored),
-        "seeds": seeds,
-        "detectable": detectable,
-        "interpretable": interpretable,
-        "significance_claimed": claimed,
-    }
-    return found | {"sentence": _sentence(found, results, workspace)}
-
-
-def _mcnemar(workspace: Workspace, data: ScoredSet, scored: dict[str, Scores]) -> dict[str, Any] | None:
-    """The shipped ticket against the control of its own seed; for accuracies of independent examples only."""
-    if workspace.metric.name != "accuracy" or _groups(data):
-        return None
-    right = {
-        name: [p == g for p, g in zip(scored[name].predicted, scored[name].gold, strict=True)]
-        for name in ("winner", "control")
-    }
-    test = mcnemar(right["winner"], right["control"])
-    return {"only_winner": test.only_a, "only_control": test.only_b, "p": test.p}
-
-
-def _sentence(found: dict[str, Any], results: dict[str, Any], workspace: Workspace) -> str:
-    """The result in words."""
-    share = 1 - results["winner"]["parameters"] / results["control"]["parameters"]
-    size = f"with {share:.0%} of the prompt's parameters pruned"
-    if not found["interpretable"]:
-        return (
-            f"Not interpretable: the tuned prompt isn't above the best constant answer "
-            f"({results['tuned']['value']:.1%} against {results['constant']['value']:.1%}), {size}."
-        )
-    points = f"{100 * found['value']:+.1f} points ({100 * found['low']:+.1f} to {100 * found['high']:+.1f})"
-    if not found["significance_claimed"]:
-        n = workspace.run.info["selection"].get("candidates_compared")
-        return (
-            f"Winner minus control: {points} {size}; chosen from {n} candidates on this set; no significance claimed."
-        )
-    if found["low"] > 0:
-        verdict = "the ticket is better than the unpruned control"
-    elif found["high"] < 0:
-        verdict = "the ticket is worse than the unpruned control"
-    else:
-        seen = found["detectable"]
-        verdict = "no difference shown" + (f" (about {100 * seen:.1f} points could have been seen)" if seen else "")
-    seeds = found["seeds"]
-    over = f"over {seeds} fresh seed{'s' * (seeds > 1)}" if seeds else "on the run's own seed"
-    return f"Winner minus control: {points} {over}, {size}: {verdict}."
-
-
 def _write(
     workspace: Workspace,
     data: ScoredSet,
     results: dict[str, Any],
     scored: dict[str, Scores],
-    headline: dict[str, Any] | None,
+    found: dict[str, Any] | None,
     candidates: Sequence[Candidate] | None,
 ) -> None:
     run = workspace.run
     counts = [truncation(part) for part in (workspace.train, workspace.select, data)]
     run.record(
         results=results,
-        headline=headline,
+        headline=found,
         task={"truncated": {key: sum(count[key] for count in counts) for key in ("examples", "tokens")}},
     )
     if candidates is not None:

@@ -17,7 +17,6 @@ from threading import Thread
 from bad_input import Models, Told, hold
 
 COMMIT = "0" * 40
-RETRIES = r"(?:Error while downloading .*\n|Trying to resume .*\n|Max retries .*\n)*"  # the hub's client tells these
 SECONDS = 60  # more than enough on a slow machine, and far less than anyone's patience with a broken network
 
 
@@ -98,7 +97,7 @@ def test_a_download_that_breaks_off(tmp_path: Path, tiny_models: Models) -> None
         answer = tune(address, tmp_path)
     assert time.monotonic() - begun < SECONDS
     told = Told("a hub name that can be reached", "RemoteProtocolError", "check the name and the network")
-    hold(answer.stderr, (told,), before=RETRIES)
+    hold(answer.stderr, (told,))
     assert (answer.returncode, answer.stdout) == (2, "")
     assert not (tmp_path / "run").exists()
     kept = {path.name for path in (tmp_path / "cache").rglob("snapshots/*/*")}

@@ -70,7 +70,7 @@ def test_an_array_comes_in(softprune: Softprune, tmp_path: Path) -> None:
     assert answer.out == (
         f"{out}: 3 tokens of 8 dimensions, from a NumPy array\n"
         f"norms of its tokens: mean {lengths.mean():.4g}, from {lengths.min():.4g} to {lengths.max():.4g}\n\n"
-        f"softprune xprompt --backbone NAME --task TASK --init file --prompt-file {out} --tokens 3\n"
+        f"softprune xprompt --backbone NAME --task TASK --init file --prompt-file {out}\n"
     )
     saved = read_prompt(out)
     assert torch.equal(saved.vectors_PH, VECTORS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 import sys
 from typing import Any
@@ -17,6 +19,7 @@ def main() -> None:
 
     # Typer shows one of the errors for a wrong command line; what they all inherit from is its parent.
     usage_error: Any = typer.BadParameter.__base__
+    _quieten()
     try:
         _check_arguments()
         code = app(prog_name="softprune", standalone_mode=False)
@@ -30,6 +33,12 @@ def main() -> None:
             raise
         _leave(told)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _quieten() -> None:
+    """The hub's client tells each of its retries; what came of them is told once, by softprune."""
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    logging.getLogger("httpx").setLevel(logging.ERROR)
 
 
 def _check_arguments() -> None:

@@ -37,12 +37,14 @@ def _main(
 
 
 app.command("run")(train.run)
-app.command("xprompt", help=train.XPROMPT_HELP)(train.from_flags("xprompt"))
+app.command("xprompt", help=train.XPROMPT_HELP, short_help="Tune a prompt, prune it, and compare the two.")(
+    train.from_flags("xprompt")
+)
 app.command("tune", help=train.TUNE_HELP)(train.from_flags("tune"))
-app.command("predict")(predict.predict)
-app.command("export")(exchange.export)
-app.command("import")(exchange.import_)
-app.command("runs")(inspect.runs)
+app.command("predict", short_help="Answer the rows of a file with one or several tickets.")(predict.predict)
+app.command("export", short_help="Write a ticket for other programs.")(exchange.export)
+app.command("import", short_help="Bring in a prompt that was trained elsewhere.")(exchange.import_)
+app.command("runs", short_help="List the runs under a folder.")(inspect.runs)
 app.command("report")(inspect.report)
 task_commands.command("list")(tasks.list_tasks)
 task_commands.command("show")(tasks.show)

@@ -80,7 +80,7 @@ def import_(
     typer.echo(f"norms of its tokens: {norms(saved.vectors_PH)}")
     if table is not None:
         typer.echo(f"norms of the embeddings of {backbone}: {norms(table)}")
-    typer.echo(f"\n{next_command(output, saved.vectors_PH.shape[0], metadata)}")
+    typer.echo(f"\n{next_command(output, metadata)}")
 
 
 def norms(vectors_PH: torch.Tensor) -> str:
@@ -89,8 +89,8 @@ def norms(vectors_PH: torch.Tensor) -> str:
     return f"mean {lengths.mean():.4g}, from {lengths.min():.4g} to {lengths.max():.4g}"
 
 
-def next_command(file: Path, tokens: int, metadata: Mapping[str, str]) -> str:
-    """What to type to prune the prompt."""
+def next_command(file: Path, metadata: Mapping[str, str]) -> str:
+    """What to type to prune the prompt; P follows the file."""
     backbone = metadata.get("backbone") or "NAME"
     words = ["softprune", "xprompt", "--backbone", backbone, "--task", "TASK", "--init", "file"]
-    return shlex.join([*words, "--prompt-file", str(file), "--tokens", str(tokens)])
+    return shlex.join([*words, "--prompt-file", str(file)])

@@ -425,6 +425,10 @@ USE = [
         "a table of no file", "tasks new nowhere.csv", ("one example per row", "no file nowhere.csv", "check the path")
     ),
     case("a task that isn't shown", "tasks show moood", ("a known task", '"moood"', "available")),
+    case("statistics of no data", "tasks stats --data thesis", ("at least one task", "none in thesis", "--data")),
+    case(
+        "statistics of other data", "tasks stats cb rte --data thesis", ("data of cb, rte", "none in thesis", "--data")
+    ),
     case("statistics of a task that isn't", "tasks stats cbb", ("a known task", '"cbb"', 'did you mean "cb"')),
 ]
 

@@ -110,7 +110,8 @@ def test_new_writes_a_task_that_the_next_command_takes(
     answer = softprune("tasks", "new", "mail.csv")
     assert (answer.code, answer.err) == (0, "")
     assert "team (a guess: --label COLUMN changes it)" in answer.out
-    assert "mail.yaml: train 16, validation 4 (held out of train)" in answer.out
+    wrote = "mail.yaml: train 16, validation 4 (held out of train)\n"
+    assert f"{wrote}note      differences under 69 points can't be seen on 4 validation rows\n\n" in answer.out
     following = next(line for line in answer.out.splitlines() if line.startswith("next: softprune "))
     shown = softprune(*following.removeprefix("next: softprune ").split())
     assert shown.code == 0
@@ -128,3 +129,15 @@ def test_new_takes_columns_and_a_validation_file(softprune: Softprune, tmp_path:
     assert "label 0, label 1 (edit them)" in answer.out
     assert f"{out}: train 8, validation 8\n" in answer.out
     assert "a guess" not in answer.out
+
+
+@pytest.mark.parametrize(
+    ("copies", "told"),
+    [(0, ""), (1, "note      1 of 501 rows repeats another's text\n"), (5, "note      5 of 505 rows repeat another's")],
+)
+def test_new_counts_repeated_rows(softprune: Softprune, tmp_path: Path, copies: int, told: str) -> None:
+    rows = [f"a message about {team} {i},{team}\n" for i in range(250) for team in ("billing", "returns")]
+    (tmp_path / "mail.csv").write_text(COLUMNS + "".join([*rows, *rows[:copies]]))
+    answer = softprune("tasks", "new", str(tmp_path / "mail.csv"))
+    assert told in answer.out
+    assert answer.out.count("note ") == (copies > 0)  # a hundred rows to report on are enough

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _PIPE_WIDTH = 120
 _ABSENT = "–"
 _LONGEST_TEXT = 1500
+_FEW = 100  # rows to report on: below, even large differences may be chance
 _SLOT = "[answer]"
 _SETS: tuple[Split, ...] = ("train", "dev", "validation")
 _SAMPLE = "sample written for softprune, not the real data"
@@ -94,6 +95,9 @@ def stats(ids: _Ids = None, data: _Root = None) -> None:
         surveyed = Survey((), tuple(task.id for task in read), ())
     # What needs no data says nothing about a folder.
     generated = [statistics_of(task, task.load()) for task in made if ids or data is None]
+    if data is not None and not (generated or surveyed.found or surveyed.errors):
+        do = "pass --data with the folder that holds them; docs/tasks.md names the files of each task"
+        raise SoftpruneError(f"the data of {', '.join(ids or ('at least one task',))}", f"none in {data}", do)
     _print_statistics([*generated, *surveyed.found])
     if surveyed.absent:
         hint = "" if data is not None else " (pass --data FOLDER)"
@@ -128,9 +132,22 @@ def new(
     typer.echo(_guessed(found, label is not None, bool(text)))
     sizes = _sizes(splits) + ("" if validation else " (held out of train)")
     name = shlex.quote(str(path) if "/" in str(path) else f"./{path}")
-    typer.echo(f"wrote     {path}: {sizes}\n")
+    typer.echo("\n".join([f"wrote     {path}: {sizes}", *_worth_knowing(splits), ""]))
     typer.echo(f"next: softprune tasks show {name}")
     typer.echo(f"      softprune xprompt --task {name} --backbone tiny")
+
+
+def _worth_knowing(splits: Splits) -> list[str]:
+    """What a reader of the scores should know of the data: rows that repeat others, and a small set to report on."""
+    from softprune.tasks.statistics import repeated, unseen_points
+
+    twice, rows = repeated(splits)
+    held = len(splits.report or ())
+    lines = [f"note      {twice:,} of {rows:,} rows repeat{'s' * (twice == 1)} another's text"] if twice else []
+    if 0 < held < _FEW:
+        points = unseen_points(held)
+        lines.append(f"note      differences under {points} points can't be seen on {held} {splits.reported} rows")
+    return lines
 
 
 def _print(renderable: RenderableType) -> None:

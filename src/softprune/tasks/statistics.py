@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,21 @@ def statistics_of(task: Task, splits: Splits) -> TaskStatistics:
         shares={answer: counts[place] / len(gold) for place, answer in enumerate(task.definition.answers)},
         constant=constant_answer(gold, task.n_answers, task.metric).value,
     )
+
+
+def repeated(splits: Splits) -> tuple[int, int]:
+    """Examples whose input is that of another before them, and all examples; both over every split."""
+    inputs = [example.text for split in SPLITS for example in getattr(splits, split) or ()]
+    return len(inputs) - len(set(inputs)), len(inputs)
+
+
+def unseen_points(examples: int) -> int:
+    """Percentage points of accuracy below which a difference of two prompts is lost in the noise of a test set.
+
+    The half width of a 95% interval of the difference of two independent proportions at their most uncertain, 1/2;
+    answers to the same examples agree in part, so a paired test often sees somewhat less.
+    """
+    return round(100 * 1.96 * math.sqrt(2 * 0.25 / examples))
 
 
 @dataclass(frozen=True, slots=True)

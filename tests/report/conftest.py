@@ -57,6 +57,8 @@ HEADLINE = {
     "detectable": 0.0487,
     "interpretable": True,
     "significance_claimed": True,
+    "random": {"value": 0.1573, "low": 0.1124, "high": 0.2031, "p": 0.0321},
+    "random_sentence": "Winner minus a random mask of its size: +15.7 points (+11.2 to +20.3): the mask is better.",
     "sentence": "Winner minus control: +1.6 points (-0.8 to +4.1) over 3 fresh seeds: no difference shown.",
 }
 
@@ -174,6 +176,8 @@ def _info(kind: str, P: int) -> dict[str, Any]:
             "version": 1,
             "title": "Recognising textual entailment",
             "instruction": "Say whether the first text means the second.",
+            "template": "premise: {premise} question: {hypothesis} {mask}",
+            "sample": "premise: It rained. question: It was wet.",
             "metric": "accuracy",
             "answers": ["yes", "no"],
             "indices": {"train": [0, 1], "select": [2], "report": [0]},
@@ -188,6 +192,7 @@ def _info(kind: str, P: int) -> dict[str, Any]:
             "objective": "one_se",
             "candidates_compared": 72,
         },
+        "settings": {"loss": "rank", "score": "mean", "match": "score", "lr": 0.3, "max_length": 256},
         "removal": "drop",
         "prompt": {"P": P, "H": H, "S": S, "init": "vocabulary"},
         "importance": {"method": "paper", "examples": 1993, "token_over_piece": 0.8},

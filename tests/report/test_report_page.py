@@ -67,7 +67,16 @@ def test_the_page_is_where_it_is_said_to_be(written: Path) -> None:
         "20 trained vectors with 64 dimensions",
         "16 pieces",
         "removal: drop",
-        "Trained on 1,993 examples, choices made on 497 (select), scores reported on 277",
+        "Trained on 1,993 examples. Choices were made on 497 ( select ); 277 were scored once, at the end ( report ).",
+        "made by the template premise: {premise} question: {hypothesis} {mask} ; the first one trained on reads:",
+        "premise: It rained. question: It was wet.",
+        "starting from “vocabulary” (embeddings of common words)",
+        "16 pieces, equal parts of a token's numbers",
+        "the method “paper” (equations 3 and 5 of XPrompt, arXiv 2210.04457)",
+        "rank (cross-entropy over the answers' scores)",
+        "score (the answer that scores highest)",
+        "Winner minus a random mask of its size: +15.7 points (+11.2 to +20.3): the mask is better.",
+        "95% interval +11.2 to +20.3, p 0.032",
         "13 examples were too long and lost 402 tokens",
         "no difference shown.",
         "keeps 14 of 20 tokens and 112 pieces: 448 parameters, 35.0% of the prompt",
@@ -131,8 +140,9 @@ def test_hostile_text_shows_as_text(xprompt_run: Path, edit: Edit) -> None:
 
     def poison(info: dict[str, dict[str, object]]) -> None:
         info["task"].update(title=attack, instruction=attack, answers=[attack], notes=[attack])
+        info["task"].update(template=attack, sample=attack)
         info["backbone"].update(name='"><img src=x onerror=alert(1)>')
-        info["headline"].update(sentence=attack)
+        info["headline"].update(sentence=attack, random_sentence=attack)
         info["results"]["winner"].update(predicted={attack: 3})
         info.update(command=attack, error=attack)
 
@@ -141,7 +151,7 @@ def test_hostile_text_shows_as_text(xprompt_run: Path, edit: Edit) -> None:
     text = page_of(read_run(xprompt_run), [])
     assert "script" not in read_page(text).tags
     assert "img" not in read_page(text).tags
-    assert text.count(html.escape(attack)) >= 9
+    assert text.count(html.escape(attack)) >= 12
     assert "Passage 4. <script>alert('x')</script>" in plain(text)
 
 
@@ -210,6 +220,42 @@ def test_the_papers_protocol_claims_nothing(xprompt_run: Path, edit: Edit) -> No
     assert "Chosen from 72 candidates on this set; no significance claimed." in shown
     assert "0.234" not in shown
     assert "0.405" not in shown
+    assert "0.032" not in shown
+    assert "on the same 277 ( select and report )" in shown
+    assert "scored once" not in shown
+
+
+def test_a_run_of_an_earlier_version_has_a_page(xprompt_run: Path, edit: Edit) -> None:
+    def forget(info: dict[str, dict[str, object]]) -> None:
+        for part, names in {"task": ("template", "sample"), "headline": ("random", "random_sentence")}.items():
+            for name in names:
+                del info[part][name]
+
+    edit(xprompt_run, forget)
+    shown = of(xprompt_run)
+    for absent in ("template", "random mask of its size", "Winner minus random mask"):
+        assert absent not in shown
+    assert "no difference shown." in shown
+
+
+def test_a_note_is_told_once(xprompt_run: Path, edit: Edit) -> None:
+    note = "validation is 277 of the 2,490 training examples"
+
+    def tell(info: dict[str, dict[str, object]]) -> None:
+        info["selection"].update(description=f"held-out: train 1993; {note}")
+        info.update(notes=[note, "another note"])
+
+    edit(xprompt_run, tell)
+    shown = of(xprompt_run)
+    assert shown.count(note) == 1
+    assert shown.count("another note") == 1
+
+
+def test_a_long_sample_is_cut(xprompt_run: Path, edit: Edit) -> None:
+    edit(xprompt_run, lambda info: info["task"].update(sample="word " * 500))
+    shown = of(xprompt_run)
+    assert "word […]" in shown
+    assert shown.count("word ") < 200
 
 
 def test_a_result_at_chance_is_not_interpretable(xprompt_run: Path, edit: Edit) -> None:
@@ -252,6 +298,13 @@ def test_samples_are_at_most_twelve_from_both_directions() -> None:
     directions = [change.direction for change in found.samples]
     assert (directions.count("gained"), directions.count("lost")) == (6, 6)
     assert (found.gained, found.lost, found.neither, found.changed) == (20, 20, 0, 40)
+
+
+def test_samples_are_spread_over_the_set() -> None:
+    found = changed_answers(guesses([1] * 36 + [0] * 36 + [1] * 36), guesses([0] * 36 + [1] * 36 + [2] * 36))
+    assert [int(change.id) for change in found.samples] == [*range(0, 36, 6), *range(36, 72, 6)]
+    only = changed_answers(guesses([1] * 25), guesses([2] * 25))
+    assert [int(change.id) for change in only.samples] == [i * 25 // 12 for i in range(12)]
 
 
 def test_one_direction_fills_what_the_other_lacks() -> None:

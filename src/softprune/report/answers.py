@@ -38,7 +38,7 @@ class Changes:
     Attributes:
         compared: examples that both answered.
         gained, lost, neither: how many of them changed in each direction.
-        samples: up to 12 of them, both directions.
+        samples: up to 12 of them, both directions, spread evenly over the set.
     """
 
     compared: int
@@ -68,9 +68,20 @@ def changed_answers(control: Sequence[Prediction], winner: Sequence[Prediction])
 def _sample(gained: list[Change], lost: list[Change], neither: list[Change]) -> tuple[Change, ...]:
     """Half from each direction; what one lacks the other fills, then changes between two wrong answers."""
     half = MOST // 2
-    of_gained = gained[: max(half, MOST - len(lost))]
-    of_lost = lost[: MOST - len(of_gained)]
-    return tuple([*of_gained, *of_lost, *neither][:MOST])
+    of_gained = _spread(gained, max(half, MOST - len(lost)))
+    of_lost = _spread(lost, MOST - len(of_gained))
+    return (*of_gained, *of_lost, *_spread(neither, MOST - len(of_gained) - len(of_lost)))
+
+
+def _spread(changes: list[Change], most: int) -> list[Change]:
+    """At most so many, evenly over the list: sets are often ordered, and its first examples of one kind."""
+    count = min(most, len(changes))
+    return [changes[i * len(changes) // count] for i in range(count)]
+
+
+def shortened(text: str) -> str:
+    """A text of bearable length."""
+    return text if len(text) <= LONGEST else text[:LONGEST] + " […]"
 
 
 def _change(control: Prediction, winner: Prediction) -> Change:
@@ -80,10 +91,9 @@ def _change(control: Prediction, winner: Prediction) -> Change:
         direction = "lost"
     else:
         direction = "neither"
-    text = printable(winner.text)
     return Change(
         id=printable(winner.id),
-        text=text if len(text) <= LONGEST else text[:LONGEST] + " […]",
+        text=shortened(printable(winner.text)),
         gold=_answer(winner, winner.gold),
         control=_answer(control, control.predicted),
         winner=_answer(winner, winner.predicted),

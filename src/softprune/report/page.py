@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from softprune.errors import SoftpruneError
-from softprune.report import table, words
-from softprune.report.answers import Changes, changed_answers
+from softprune.report import glosses, table, words
+from softprune.report.answers import Changes, changed_answers, shortened
 from softprune.report.read import Run, read_run
 from softprune.runs import atomic
 from softprune.types import Candidate
@@ -21,24 +21,6 @@ try:
     from softprune.report.figures import Drawn, Plan, figures_of, render
 except ImportError as error:
     raise SoftpruneError("matplotlib and jinja2 for reports", str(error), "pip install 'softprune[report]'") from error
-
-REMOVAL = {
-    "drop": "pruned tokens are taken out of the sequence (removal: drop)",
-    "zero": "pruned tokens and pieces are multiplied by zero and keep their place in the sequence (removal: zero)",
-}
-OBJECTIVE = {
-    "one_se": "the smallest ticket within one standard error of the best on select",
-    "best": "the best on select",
-    "smallest_within": "the smallest ticket within a fixed distance of the best on select",
-}
-
-SETTINGS = {
-    "loss": "loss",
-    "score": "score of an answer",
-    "match": "answers found by",
-    "lr": "step size",
-    "max_length": "longest input, tokens",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +81,20 @@ def _context(run: Run, pictures: list[Picture]) -> dict[str, Any]:
         "prompt": _fields(run, "prompt"),
         "importance": _fields(run, "importance"),
         "selection": _fields(run, "selection"),
-        "settings": {SETTINGS.get(name, name): _setting(value) for name, value in run.part("settings").items()},
+        "settings": _settings(run),
+        "sample": _sample(run),
         "notes": _notes(run),
-        "removal": REMOVAL.get(str(run.info.get("removal"))),
-        "objective": OBJECTIVE.get(str(selection.get("objective")), _known(selection.get("objective"))),
+        "start": glosses.START.get(str(run.part("prompt").get("init"))),
+        "method": glosses.METHOD.get(str(run.part("importance").get("method"))),
+        "removal": glosses.REMOVAL.get(str(run.info.get("removal"))),
+        "objective": glosses.OBJECTIVE.get(str(selection.get("objective")), _known(selection.get("objective"))),
         "columns": table.columns(run),
         "rows": rows,
         "cell": table.shown,
         "mark_meaning": table.MARK_MEANING if any(row.at_chance for row in rows) else None,
         "headline": _fields(run, "headline") if run.part("headline") else None,
         "mcnemar": _fields(run, "headline", "mcnemar"),
+        "random": _fields(run, "headline", "random") if run.part("headline", "random") else None,
         "ticket": _fields(run, "ticket"),
         "kept": _kept_tokens(run),
         "pictures": pictures,
@@ -137,8 +123,16 @@ def _known(value: object) -> str:
     return words.NOT_MEASURED if value is None or value == "" else words.printable(value)
 
 
-def _setting(value: object) -> str:
-    return words.number(value) if isinstance(value, int | float) else _known(value)
+def _settings(run: Run) -> dict[str, str]:
+    """Each setting's name and value, in words where there are any."""
+    return {glosses.SETTINGS.get(name, name): _setting(name, value) for name, value in run.part("settings").items()}
+
+
+def _setting(name: str, value: object) -> str:
+    if isinstance(value, int | float):
+        return words.number(value)
+    gloss = glosses.VALUES.get((name, str(value)))
+    return f"{_known(value)} ({gloss})" if gloss else _known(value)
 
 
 def _title(run: Run) -> str:
@@ -147,9 +141,16 @@ def _title(run: Run) -> str:
 
 
 def _notes(run: Run) -> list[str]:
-    """The run's and the task's notes, each once."""
+    """The run's and the task's notes, each once; those in the description of the sets have been read there."""
     found = [*(run.part("task").get("notes") or []), *(run.info.get("notes") or [])]
-    return list(dict.fromkeys(words.printable(note) for note in found))
+    told = str(run.part("selection").get("description"))
+    return list(dict.fromkeys(words.printable(note) for note in found if str(note) not in told))
+
+
+def _sample(run: Run) -> str | None:
+    """The first training example as the model reads it; cut where it is long."""
+    text = run.part("task").get("sample")
+    return shortened(words.printable(text)) if text else None
 
 
 def _kept_tokens(run: Run) -> list[str]:

@@ -1,0 +1,39 @@
+"""What a reader who didn't make the run is told about its settings, each where the page first names it."""
+
+from __future__ import annotations
+
+REMOVAL = {
+    "drop": "pruned tokens are taken out of the sequence (removal: drop)",
+    "zero": "pruned tokens and pieces are multiplied by zero and keep their place in the sequence (removal: zero)",
+}
+OBJECTIVE = {
+    "one_se": "the smallest ticket within one standard error of the best on select",
+    "best": "the best on select",
+    "smallest_within": "the smallest ticket within a fixed distance of the best on select",
+}
+METHOD = {
+    "paper": "equations 3 and 5 of XPrompt, arXiv 2210.04457",
+    "gradient": "the magnitude of the loss's gradient",
+    "leave_one_out": "the loss without a part minus the loss with it",
+}
+START = {
+    "vocabulary": "embeddings of common words",
+    "uniform": "random numbers",
+    "text": "embeddings of a text's words",
+    "labels": "embeddings of the answers",
+    "file": "a saved prompt",
+}
+SETTINGS = {
+    "loss": "loss",
+    "score": "score of an answer",
+    "match": "answers found by",
+    "lr": "step size",
+    "max_length": "longest input, tokens",
+}
+VALUES = {
+    ("loss", "rank"): "cross-entropy over the answers' scores",
+    ("loss", "likelihood"): "negative log-likelihood of the right answer",
+    ("match", "score"): "the answer that scores highest",
+    ("match", "generate"): "what the model writes",
+}
+"""By setting and value."""

@@ -86,10 +86,13 @@ LOW = row(0.3, 0.2, 0.42)
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({}, "; the retrained prompts are, but the verdict goes by the tuned prompt, with"),
+        ({}, "; the retrained prompts are, but the verdict goes by the tuned prompt. 50% of"),
         ({"winner": LOW | {"parameters": 320}}, "; the retrained control is, but the verdict goes by"),
         ({"control": LOW}, "; the retrained winner is, but the verdict goes by"),
-        ({"control": LOW, "winner": LOW | {"parameters": 320}}, "on 24 examples), with 50%"),
+        (
+            {"control": LOW, "winner": LOW | {"parameters": 320}},
+            "on 24 examples). 50% of the prompt's parameters are pruned.",
+        ),
     ],
 )
 def test_what_is_not_interpretable_says_why(changed: dict[str, Any], told: str) -> None:

@@ -71,9 +71,9 @@ def sentence(found: Mapping[str, Any], results: Mapping[str, Any], caveat: str =
         caveat: what stands in the verdict's place where no significance is claimed.
     """
     share = 1 - results["winner"]["parameters"] / results["control"]["parameters"]
-    size = f"with {share:.0%} of the prompt's parameters pruned"
     if not found["interpretable"]:
-        return f"Not interpretable: {_at_chance(results)}, {size}."
+        return f"Not interpretable: {_at_chance(results)}. {share:.0%} of the prompt's parameters are pruned."
+    size = f"with {share:.0%} of the prompt's parameters pruned"
     points = f"Winner minus control: {_points(found)}"
     if caveat:
         return f"{points} {size}{caveat}"

@@ -3,53 +3,11 @@
 from __future__ import annotations
 
 import gzip
-import json
 import shutil
-from pathlib import Path
 
+import bad_files as spoilt
+from bad_files import CSV, CSV_TASK, JSONL_TASK, LINES, OFFICIAL, TUNE, WIDE, XPROMPT, changed
 from bad_input import case
-
-OFFICIAL = Path(__file__).parents[1] / "fixtures" / "tasks" / "official"
-
-TASK = """
-id: mood
-version: 1
-title: Mood
-instruction: Tell the mood of a text.
-fields: {text: {shortenable: true}}
-template: "{text} . it was {mask}"
-answers: [good, bad]
-metric: accuracy
-sources:
-  file:
-    format: FORMAT
-    files: {train: train.FORMAT, validation: validation.FORMAT}
-    labels: {good: good, bad: bad}
-"""
-ROWS = [
-    {"text": f"the {thing} was a {mood} one", "label": mood} for thing in ("film", "meal") for mood in ("good", "bad")
-]
-LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
-CSV = "text,label\n" + "".join(f"{row['text']},{row['label']}\n" for row in ROWS)
-WIDE = "b,c,d,e,f,g,h,i,j"
-JSONL_TASK, CSV_TASK = TASK.replace("FORMAT", "jsonl"), TASK.replace("FORMAT", "csv")
-
-# What stands in every working folder, and must stand there afterwards.
-FILES = {
-    "mood.yaml": JSONL_TASK,
-    "train.jsonl": LINES,
-    "validation.jsonl": LINES,
-    "quick.yaml": "kind: tune\ntask: {id: mood.yaml}\n",
-    "thesis/chapter.txt": "years of work\n",
-}
-TUNE = "tune --task mood.yaml --backbone <sentence> --out run "
-XPROMPT = "xprompt --task mood.yaml --backbone <sentence> --pieces 4 --out run "
-
-
-def changed(**files: str | bytes) -> dict[str, str | bytes]:
-    """Files whose names end in `_jsonl` for `.jsonl`, and so on."""
-    return {name.replace("_", "."): content for name, content in files.items()}
-
 
 RECIPES = [
     case(
@@ -176,7 +134,7 @@ BACKBONES = [
         "a tokenizer without a vocabulary",
         "tune --task mood.yaml --backbone model --init uniform --out run",
         ("a tokenizer that knows words", "tokenizer is empty or broken", "copy or download"),
-        prepare=lambda folder, models: wordless(shutil.copytree(models("gpt2"), folder / "model")),
+        prepare=lambda folder, models: spoilt.wordless(shutil.copytree(models("gpt2"), folder / "model")),
     ),
     case(
         "everything that data and backbone say",
@@ -218,19 +176,19 @@ BACKBONES = [
         "truncated weights",
         "tune --task mood.yaml --backbone model --out run",
         ("a whole model in model", "SafetensorError", "copy or download the model again"),
-        prepare=lambda folder, models: truncate(shutil.copytree(models("sentence"), folder / "model")),
+        prepare=lambda folder, models: spoilt.truncate(shutil.copytree(models("sentence"), folder / "model")),
     ),
     case(
         "pickled weights alone",
         "tune --task mood.yaml --backbone model --out run",
         ("weights as safetensors in model", "pickled and never loaded", "save_pretrained"),
-        prepare=lambda folder, models: pickled(shutil.copytree(models("bert"), folder / "model")),
+        prepare=lambda folder, models: spoilt.pickled(shutil.copytree(models("bert"), folder / "model")),
     ),
     case(
         "a sentence module that nobody knows",
         "tune --task mood.yaml --backbone model --out run",
         ("sentence modules among", "LSTM", "--family masked"),
-        prepare=lambda folder, models: other_module(shutil.copytree(models("sentence"), folder / "model")),
+        prepare=lambda folder, models: spoilt.other_module(shutil.copytree(models("sentence"), folder / "model")),
     ),
     case(
         "a hub name that can't be reached",
@@ -433,30 +391,3 @@ USE = [
 ]
 
 CASES = [*RECIPES, *BACKBONES, *DATA, *FOLDERS, *USE]
-
-
-def truncate(model: Path) -> None:
-    weights = model / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
-
-
-def wordless(model: Path) -> None:
-    """A tokenizer that knows its special tokens only, and has none for what it doesn't know."""
-    path = model / "tokenizer.json"
-    tokenizer = json.loads(path.read_text())
-    special = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
-    path.write_text(json.dumps({**tokenizer, "model": {"type": "BPE", "vocab": special, "merges": []}}))
-
-
-def pickled(model: Path) -> None:
-    """A pickle that would write a file if anything loaded it."""
-    (model / "model.safetensors").unlink()
-    (model / "pytorch_model.bin").write_bytes(b"cposix\nsystem\n(S'touch unpickled'\ntR.")
-
-
-def other_module(model: Path) -> None:
-    path = model / "modules.json"
-    modules = json.loads(path.read_text())
-    modules[1]["type"] = "sentence_transformers.models.LSTM"
-    path.write_text(json.dumps(modules))
-    (model / "model.safetensors").write_bytes(b"never read")

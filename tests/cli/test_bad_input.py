@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bad_files import FILES
 from bad_input import Case, Models, contents, hold, write
-from bad_tables import CASES, FILES
+from bad_tables import CASES
 
 Softprune = Callable[..., Any]
 

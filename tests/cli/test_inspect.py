@@ -39,9 +39,9 @@ def test_runs_lists_what_was_measured(softprune: Softprune, tmp_path: Path) -> N
                 run.complete()
     answer = softprune("runs", str(tmp_path))
     header, first, second = answer.out.splitlines()
-    assert header.split() == [*WHAT, "backbone", "score", "tokens", "pieces", "numbers", "time", "changed"]
+    assert header.split() == [*WHAT, "backbone", "score", "tokens", "pieces", "parameters", "time", "changed"]
     assert first.startswith(
-        "a    xprompt  complete     cb    tiny      winner 71.4% accuracy  3       40      1,920    3m"
+        "a    xprompt  complete     cb    tiny      winner 71.4% accuracy  3       40      1,920       3m"
     )
     assert second.split()[:10] == ["b", "xprompt", "interrupted", *"------", "0s"]
 

@@ -24,7 +24,7 @@ def runs(
     if not found:
         typer.echo(f"no runs in {root}")
         return
-    header = ("run", "kind", "status", "task", "backbone", "score", "tokens", "pieces", "numbers", "time", "changed")
+    header = ("run", "kind", "status", "task", "backbone", "score", "tokens", "pieces", "parameters", "time", "changed")
     typer.echo(table([header, *map(_row, found)]))
 
 

@@ -92,7 +92,7 @@ def _facts(ticket: Ticket) -> dict[str, str]:
         "task": f"`{info.task}` version {info.task_version}: {definition.instruction or definition.title}",
         "tokens": f"{info.tokens} of {info.prompt_tokens}{_removed(ticket)}",
         "pieces": f"{info.pieces} of {info.prompt_tokens * info.pieces_per_token}",
-        "numbers": f"{info.parameters:,} of {info.prompt_tokens * info.hidden:,}",
+        "parameters": f"{info.parameters:,} of {info.prompt_tokens * info.hidden:,}",
         **_scores(ticket),
         "answers": ", ".join(f"`{answer}`" for answer in definition.answers),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,3 +71,14 @@ def backbone_of(tiny_models: Callable[[str], Path]) -> Callable[..., Backbone]:
 def model_name(request: pytest.FixtureRequest) -> str:
     """Every tiny model in turn."""
     return str(request.param)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Runs pin threads and determinism for the whole process: put both back."""
+    import torch
+
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,14 +32,3 @@ def softprune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
         return Answer(code if isinstance(code, int) else 0 if code is None else 1, text.out, text.err)
 
     return call
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Runs pin threads and determinism for the whole process: put both back."""
-    import torch
-
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)

@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tuning"))
+if TYPE_CHECKING:
+    from whole_runs import Models, Run
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "tuning")]
 
 TASK = """
 id: mood
@@ -26,17 +30,6 @@ sources:
 """
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Runs pin threads and determinism for the whole process: put both back."""
-    import torch
-
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)
-
-
 @pytest.fixture(scope="session")
 def task_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A task of one's own: 24 training texts and 15 that are reported on, all different."""
@@ -53,3 +46,19 @@ def task_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 CAST = ("cast", "scene", "window", "children", "cheese")
+
+
+@pytest.fixture(scope="session")
+def run_of(tmp_path_factory: pytest.TempPathFactory, tiny_models: Models, task_file: Path) -> Callable[[str], Run]:
+    """The finished run of each case, once a session."""
+    from whole_runs import CASES, execute_one
+
+    runs: dict[str, Run] = {}
+
+    def run(case: str) -> Run:
+        if case not in runs:
+            out = tmp_path_factory.mktemp("runs") / "run"
+            runs[case] = execute_one(tiny_models("sentence"), task_file, out, *CASES[case])
+        return runs[case]
+
+    return run

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from toys import distance
+from whole_runs import BEFORE_REPORT, CASES, HIDDEN, Models, P, Run, S, execute_one, recipe_of
 
 from softprune.backbone import load_backbone
-from softprune.backbone.base import Backbone
 from softprune.errors import SoftpruneError
 from softprune.prompt.bank import masked_state, read_one
 from softprune.pruning import comparison, xprompt
@@ -25,105 +25,11 @@ from softprune.pruning.importance import sensitivity
 from softprune.pruning.masks import piece_mask, token_mask
 from softprune.pruning.search import choose, pareto
 from softprune.pruning.ticket import Ticket
-from softprune.recipe import Recipe, resolve
 from softprune.tasks import load_task
-from softprune.tuning import stages
-from softprune.tuning.loop import Trained
 from softprune.tuning.scoring import ScoredSet, Scoring, score_prompts
-from softprune.tuning.setup import SealedSet
-from softprune.types import Candidate, Encoded, Example, Mask, PromptState, Segment
+from softprune.types import Candidate, Mask, PromptState, Segment
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-Models = Callable[[str], Path]
-P, S, HIDDEN = 4, 4, 32
-
-TINY = (
-    "backbone.dtype=float32",
-    "backbone.device=cpu",
-    f"prompt.tokens={P}",
-    f"prompt.pieces={S}",
-    "tuning.epochs=3",
-    "tuning.batch_size=8",
-    "tuning.lr=0.3",
-    "search.epochs=2",
-    "search.group=3",
-    "search.token_ratios=0.25,0.5",
-    "search.piece_ratios=0.25,0.5",
-    "selection.seeds=1",
-    "selection.resamples=200",
-)
-CASES = {
-    "tune": ("kind=tune",),
-    "grid, zero": ("search.strategy=grid", "pruning.removal=zero"),
-    "grid, drop": ("search.strategy=grid", "pruning.removal=drop", "pruning.scope=per_token"),
-    "sequential, zero": ("search.strategy=sequential", "pruning.removal=zero", "tuning.optimiser=adamw"),
-    "sequential, drop": ("search.strategy=sequential", "pruning.removal=drop", "tuning.patience=1"),
-    "paper": (
-        "search.strategy=grid",
-        "pruning.removal=zero",
-        "pruning.importance=paper",
-        "tuning.clip_scope=all",
-        "selection.protocol=paper",
-        "selection.objective=best",
-        "selection.seeds=0",
-    ),
-}
-
-
-def recipe_of(model: Path, task: Path, *changes: str) -> Recipe:
-    return resolve([f"backbone.name={model}", f"task.id={task}", *TINY, *changes])
-
-
-@dataclass
-class Witness:
-    """What a run did with `report`, and what it trained, in order.
-
-    Attributes:
-        encoded: phase and texts of every tokenised set.
-        opened: the phase at each opening of `report`, and what the folder held by then.
-        fits: starts, names, epochs and seed of every training.
-    """
-
-    out: Path
-    encoded: list[tuple[str | None, set[str]]] = field(default_factory=list)
-    opened: list[tuple[str | None, dict[str, bytes]]] = field(default_factory=list)
-    fits: list[tuple[dict[str, PromptState], int | None, int | None]] = field(default_factory=list)
-
-    def phase(self) -> str | None:
-        found: str | None = json.loads((self.out / "run.json").read_text())["phase"]
-        return found
-
-    def watch(self, patch: pytest.MonkeyPatch) -> None:
-        encode, open_, fit = Backbone.encode, SealedSet.open, stages.fit
-
-        def noted_encode(backbone: Backbone, examples: Sequence[Example], *rest: int) -> list[Encoded]:
-            self.encoded.append((self.phase(), {example.text for example in examples}))
-            return encode(backbone, examples, *rest)
-
-        def noted_open(sealed: SealedSet) -> tuple[Example, ...]:
-            held = {name: (self.out / name).read_bytes() for name in BEFORE_REPORT if (self.out / name).exists()}
-            self.opened.append((self.phase(), held))
-            return open_(sealed)
-
-        def noted_fit(workspace: Any, starts: Any, names: Any, **options: Any) -> Any:
-            self.fits.append((dict(zip(names, starts, strict=True)), options.get("epochs"), options.get("seed")))
-            return fit(workspace, starts, names, **options)
-
-        patch.setattr(Backbone, "encode", noted_encode)
-        patch.setattr(SealedSet, "open", noted_open)
-        for module in (stages, xprompt, comparison):
-            patch.setattr(module, "fit", noted_fit)
-
-
-BEFORE_REPORT = (
-    "metrics.jsonl",
-    "importance.safetensors",
-    "prompts/initial.safetensors",
-    "prompts/tuned.safetensors",
-    "prompts/control.safetensors",
-    "ticket/ticket.json",
-    "ticket/ticket.safetensors",
-)
 PRUNING = {"importance.safetensors", "prompts/control.safetensors"}
 # run.json and candidates.jsonl, as DESIGN.md's contract lists them.
 KEYS = {"schema", "kind", "status", "command", "seed", "versions", "hardware", "threads", "backbone", "task"}
@@ -131,65 +37,6 @@ KEYS |= {"selection", "removal", "K", "results", "ticket", "cost", "error"}
 CANDIDATE_KEYS = {"id", "token_ratio", "piece_ratio", "tokens_kept", "pieces_kept", "parameters", "rank_loss", "rung"}
 CANDIDATE_KEYS |= {"status", "select", "report", "interval"}
 FILES = ("recipe.yaml", "resolved.yaml", "run.json", "metrics.jsonl", "prompts/initial.safetensors", "COMPLETE")
-
-
-def timeless(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key != "seconds"}
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run as its folder tells it."""
-
-    out: Path
-    recipe: Recipe
-    witness: Witness
-
-    @property
-    def info(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.out / "run.json").read_text())
-        return found
-
-    def lines(self, name: str) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.out / name).read_text().splitlines()]
-
-    def bits(self) -> dict[str, object]:
-        """Everything that must repeat."""
-        info = self.info
-        results = {name: row and timeless(row) for name, row in info["results"].items()}
-        curves = [timeless(line) for line in self.lines("metrics.jsonl")]
-        names = [path for path in sorted(self.out.rglob("*")) if path.suffix in (".jsonl", ".safetensors")]
-        files = {str(path.relative_to(self.out)): path.read_bytes() for path in names if path.name != "metrics.jsonl"}
-        return {"results": results, "curves": curves, "headline": info.get("headline"), **files}
-
-
-def execute_one(model: Path, task: Path, out: Path, *changes: str) -> Run:
-    recipe, witness = recipe_of(model, task, *changes), Witness(out)
-
-    def finish(folder: Path) -> None:
-        assert not (folder / "COMPLETE").exists()
-        (folder / "report").mkdir()
-
-    with pytest.MonkeyPatch.context() as patch:
-        witness.watch(patch)
-        execute(recipe, out, "softprune run mine.yaml", "# mine\n" + recipe.dump(), finish=finish)
-    return Run(out, recipe, witness)
-
-
-@pytest.fixture(scope="module")
-def run_of(tmp_path_factory: pytest.TempPathFactory, tiny_models: Models, task_file: Path) -> Callable[[str], Run]:
-    """The finished run of each case, once."""
-    runs: dict[str, Run] = {}
-
-    def run(case: str) -> Run:
-        if case not in runs:
-            out = tmp_path_factory.mktemp("runs") / "run"
-            runs[case] = execute_one(tiny_models("sentence"), task_file, out, *CASES[case])
-        return runs[case]
-
-    return run
-
-
 PRUNED = [case for case in CASES if case != "tune"]
 
 
@@ -462,65 +309,6 @@ def test_the_same_seed_gives_the_same_bits(
     assert set(same) <= {"predictions/zero_shot.jsonl", "predictions/instruction.jsonl"}
 
 
-@pytest.mark.parametrize("removal", ["zero", "drop"])
-def test_a_run_taken_up_after_any_save_ends_with_the_same_bits(
-    removal: str, run_of: Callable[[str], Run], tmp_path: Path, tiny_models: Models, task_file: Path
-) -> None:
-    """Each try dies after its next saved evaluation, until none is left to make."""
-    case = f"grid, {removal}"
-    out, recipe = tmp_path / "broken", run_of(case).recipe
-    save, tries = stages.FolderKeeper.save, 0
-
-    class DiedError(Exception):
-        pass
-
-    def die_after_saving(*arguments: Any) -> None:
-        save(*arguments)
-        raise DiedError
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages.FolderKeeper, "save", die_after_saving)
-        while not (out / "COMPLETE").exists():
-            tries += 1
-            assert tries < 40
-            try:
-                execute(recipe, out, "softprune run mine.yaml", "# mine\n" + recipe.dump())
-            except DiedError:
-                assert json.loads((out / "run.json").read_text())["status"] == "failed"
-    assert tries > 10
-    assert Run(out, recipe, Witness(out)).bits() == run_of(case).bits()
-
-
-@pytest.mark.parametrize("groups", [(3, 1), (1, 3)])
-def test_a_run_taken_up_with_another_group_ends_alike(
-    groups: tuple[int, int], run_of: Callable[[str], Run], tmp_path: Path
-) -> None:
-    """Killed in its first retraining: no group takes up another one's state, and no point is on a curve twice."""
-    recipe, out, save = run_of("grid, zero").recipe, tmp_path / "run", stages.FolderKeeper.save
-
-    def of_group(size: int) -> Recipe:
-        return recipe.model_copy(update={"search": recipe.search.model_copy(update={"group": size})})
-
-    def die_in_retraining(keeper: stages.FolderKeeper, *arguments: Any) -> None:
-        save(keeper, *arguments)
-        if (out / "state" / "tune.safetensors").exists():
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages.FolderKeeper, "save", die_in_retraining)
-        with pytest.raises(KeyboardInterrupt):
-            execute(of_group(groups[0]), out, "test", "")
-    execute(of_group(groups[1]), out, "test", "")
-    found, wanted = (load_file(folder / "ticket" / "ticket.safetensors") for folder in (out, run_of("grid, zero").out))
-    assert torch.equal(found["piece_PS"], wanted["piece_PS"])
-    assert distance(found["vectors_QH"], wanted["vectors_QH"]) <= 1e-4
-    started = load_file(out / "prompts" / "tuned.safetensors")["vectors_PH"][wanted["index_Q"]]
-    assert distance(started, wanted["vectors_QH"]) > 1e-2, "retraining moved it"
-    points = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    places = [(point["phase"], point["candidate"], point["step"]) for point in points]
-    assert len(set(places)) == len(places)
-
-
 def test_an_instruction_that_the_model_has_no_positions_for_is_no_row(
     tmp_path: Path, tiny_models: Models, task_file: Path
 ) -> None:
@@ -562,35 +350,6 @@ def test_where_token_importance_vanishes_a_run_says_so(tmp_path: Path, tiny_mode
     assert not [note for note in plain["notes"] if "vanishes" in note]
 
 
-def test_a_complete_run_is_left_as_it_is(run_of: Callable[[str], Run]) -> None:
-    run = run_of("tune")
-
-    def written() -> dict[Path, int]:
-        files = (path for path in run.out.rglob("*") if path.is_file() and path.name != ".lock")
-        return {path: path.stat().st_mtime_ns for path in files}
-
-    before = written()
-    execute(run.recipe, run.out, "again", "")
-    assert written() == before
-
-
-def test_failures_are_told_and_can_be_taken_up(
-    tmp_path: Path, tiny_models: Models, task_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe = recipe_of(tiny_models("sentence"), task_file, "kind=tune", "tuning.epochs=1")
-
-    def no_room(*_: object, **__: object) -> Trained:
-        raise torch.OutOfMemoryError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(stages, "train", no_room)
-        with pytest.raises(SoftpruneError, match=r"out of memory[\s\S]*tuning\.eval_rows=128"):
-            tune_from_python(recipe, tmp_path / "run")
-    assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "failed"
-    tune_from_python(recipe, tmp_path / "run")
-    assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "complete"
-
-
 NO_NUMBERS: dict[str, tuple[Any, str, str]] = {
     "a finite importance": (xprompt, "measure", "token_P"),
     "a finite select loss": (xprompt, "score_each", "losses"),
@@ -624,47 +383,3 @@ def test_a_prompt_that_is_only_tuned_needs_no_pieces(tmp_path: Path, tiny_models
     info = json.loads((tune_from_python(recipe, tmp_path / "run") / "run.json").read_text())
     assert info["results"]["tuned"]["tokens"] == recipe.prompt.tokens
     assert info["results"]["tuned"]["pieces"] == recipe.prompt.tokens, "a token is one piece"
-
-
-def test_a_run_is_not_taken_up_on_other_data(
-    tmp_path: Path, tiny_models: Models, task_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Stored pieces of work of one data set never mix with another's."""
-    own, model = (
-        shutil.copytree(task_file.parent, tmp_path / "own"),
-        shutil.copytree(tiny_models("sentence"), tmp_path / "model"),
-    )
-    recipe = recipe_of(model, own / "mood.yaml", "kind=tune", "tuning.epochs=1")
-
-    def die(*_: object, **__: object) -> Trained:
-        raise SoftpruneError("a", "b", "c")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(stages, "train", die)
-        with pytest.raises(SoftpruneError):
-            tune_from_python(recipe, tmp_path / "run")
-    data, task, words = own / "train.csv", own / "mood.yaml", tmp_path / "model" / "tokenizer.json"
-    edits = {
-        "the data": (data, "quiet joy", "quiet film"),
-        "the task's YAML": (task, "it was", "that is"),
-        "the tokenizer": (words, '"##e":', '"##ë":'),
-    }
-
-    def refused(name: str) -> None:
-        path, before, after = edits[name]
-        as_it_was = path.read_text()
-        assert before in as_it_was
-        path.write_text(as_it_was.replace(before, after))
-        with pytest.raises(SoftpruneError, match=rf"^expected: {name} as .* was begun with\nfound:    {name} changed"):
-            tune_from_python(recipe, tmp_path / "run")
-        path.write_text(as_it_was)
-
-    for name in edits:
-        refused(name)
-    tune_from_python(recipe, tmp_path / "run")
-    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    for name in ("the data", "the task's YAML"):  # a complete run's results are of these, too
-        refused(name)
-    data.rename(tmp_path / "elsewhere.csv")
-    tune_from_python(recipe, tmp_path / "run")
-    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before

@@ -180,8 +180,10 @@ def test_fingerprints_include_a_sentence_models_head(
 def test_devices_and_dtypes() -> None:
     assert resolve_device("cpu").type == "cpu"
     assert resolve_device("auto").type in ("cpu", "cuda")
-    with pytest.raises(SoftpruneError, match="--device cpu"):
+    with pytest.raises(SoftpruneError, match="a device: auto, cpu"):
         resolve_device("abacus")
+    with pytest.raises(SoftpruneError, match="--device cpu"):
+        resolve_device("meta")
     assert resolve_dtype("float64", torch.device("cpu")) is torch.float64
     assert resolve_dtype("auto", torch.device("cpu")) in (torch.float32, torch.bfloat16)
     with pytest.raises(SoftpruneError, match='did you mean "bfloat16"'):

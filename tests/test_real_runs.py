@@ -98,7 +98,7 @@ def test_its_embeddings_are_the_library_s_own(encoder: str) -> None:
     """Our pooling and normalisation against sentence-transformers on the same folder; a shuffled text must differ."""
     import sentence_transformers
 
-    backbone = load_backbone(encoder)
+    backbone = load_backbone(encoder, dtype="float32")
     texts = ["a quiet joy from its first scene to the last", "stocks fell"]
     expected = torch.from_numpy(sentence_transformers.SentenceTransformer(encoder, device="cpu").encode(texts))
     ids = [backbone.tokenizer(text)["input_ids"] for text in texts]

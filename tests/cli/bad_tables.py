@@ -298,7 +298,7 @@ FOLDERS = [
     case(
         "a run in another recipe's",
         "run quick.yaml seed=5 --out done",
-        ("the recipe that done was begun with", "seed: 0 there, 5 now", "choose another --out"),
+        ("the recipe that done was begun with", "seed: 0 there, 5 now", "such as --out done-2, or go back"),
     ),
     case("a report of no run", "report thesis", ("a run folder", "no run.json in thesis", "--out")),
     case("a report of nothing", "report nowhere", ("a run folder", "nowhere", "--out")),

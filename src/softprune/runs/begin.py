@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from itertools import count
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -73,13 +74,21 @@ def changed_keys(path: Path, resolved: dict[str, Any], may_change: Collection[st
     keys = [key for key in {**there, **now} if there.get(key, _ABSENT) != now.get(key, _ABSENT)]
     fixed = [key for key in keys if key not in may_change]
     if fixed:
-        pairs = [f"{key}: {there.get(key, _ABSENT)} there, {now.get(key, _ABSENT)} now" for key in fixed]
+        pairs = [
+            f"{key}: {_shown(there.get(key, _ABSENT))} there, {_shown(now.get(key, _ABSENT))} now" for key in fixed
+        ]
+        free = next(name for n in count(2) if not (name := path.with_name(f"{path.name}-{n}")).exists())
         raise SoftpruneError(
             f"the recipe that {path} was begun with",
             "; ".join(pairs),
-            "choose another --out, or go back to that recipe to continue the run",
+            f"choose another --out, such as --out {free}, or go back to that recipe",
         )
     return {key: [there.get(key), now[key]] for key in keys if now.get(key) is not None}
+
+
+def _shown(value: JSON) -> JSON:
+    """A value as a recipe has it."""
+    return "none" if value is None else value
 
 
 def read_info(path: Path) -> dict[str, Any]:

@@ -29,6 +29,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModel, AutoTokenizer
 
+from softprune.backbone.load import resolve_dtype
+
 SNAPSHOT_AT = 0.7  # held-out cosine
 
 
@@ -80,11 +82,18 @@ def embed_rows(teacher: nn.Module, rows: list[list[int]], batch: int, device: st
     pieces = []
     for start in range(0, len(order), batch):
         ids, mask = pad([rows[i] for i in order[start : start + batch]], 0)
-        states = teacher(input_ids=ids.to(device), attention_mask=mask.to(device)).last_hidden_state
+        with products(device):
+            states = teacher(input_ids=ids.to(device), attention_mask=mask.to(device)).last_hidden_state.float()
         pieces.append(functional.normalize(mean_pool(states, mask.to(device)), dim=-1).cpu())
     out = torch.empty(len(rows), pieces[0].shape[1])
     out[torch.tensor(order)] = torch.cat(pieces)
     return out
+
+
+def products(device: str) -> torch.autocast:
+    """Matrix products in bfloat16 where the hardware is fast at them; weights and losses stay float32."""
+    place = torch.device(device)
+    return torch.autocast(place.type, torch.bfloat16, enabled=resolve_dtype("auto", place) is torch.bfloat16)
 
 
 def teacher_embeddings(paths: Paths, recipe: dict[str, Any], texts: list[str], device: str) -> Tensor:
@@ -232,7 +241,9 @@ def train(
             group["lr"] = settings["peak_rate"] * schedule(progress, settings["warmup"])
         chosen = [held + index for index in batches[step]]
         ids, mask = (part.to(device) for part in pad([rows[i] for i in chosen], 0))
-        embedding, similarity = losses(student(ids, mask), targets[chosen].to(device))
+        with products(device):
+            found = student(ids, mask)
+        embedding, similarity = losses(found.float(), targets[chosen].to(device))
         optimizer.zero_grad()
         (embedding + settings["similarity_weight"] * similarity).backward()
         norm = nn.utils.clip_grad_norm_(student.parameters(), 1.0)

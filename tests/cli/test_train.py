@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from softprune.cli.train import _FLAGS, default_out
+from softprune.cli.train import _FLAGS, default_out, flags_of
 from softprune.errors import SoftpruneError
 from softprune.recipe import Recipe, flat_fields, load_recipe, resolve
 
@@ -174,6 +174,20 @@ def test_without_flags_a_command_is_the_defaults_of_its_kind(softprune: Softprun
 def test_flags_change_the_recipe_they_begin_with(softprune: Softprune, stand: Stand) -> None:
     assert softprune("tune", "--recipe", "paper", "--epochs", "2").code == 0
     assert stand.recipe == load_recipe("paper", ["kind=tune", "tuning.epochs=2"])
+
+
+def test_tune_has_no_flags_of_pruning(softprune: Softprune, stand: Stand) -> None:
+    assert set(_FLAGS) - set(flags_of("tune")) == {
+        "--pieces",
+        *("--removal", "--levels", "--scope", "--importance"),
+        *("--strategy", "--token-ratios", "--piece-ratios", "--group"),
+        *("--objective", "--seeds"),
+    }
+    answer = softprune("tune", "--token-ratios", "0.5")
+    assert answer.code == 2
+    assert "--token-ratios" in answer.err
+    assert stand.recipe is None
+    assert softprune("tune", "pruning.removal=zero").code == 0, "as a key it may stand in a recipe of either kind"
 
 
 def test_help_texts_are_the_recipes(softprune: Softprune) -> None:

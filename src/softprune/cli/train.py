@@ -54,6 +54,8 @@ _FLAGS = {
     "--seed": "seed",
 }
 
+_OF_PRUNING = ("prompt.pieces", "pruning.", "search.", "selection.objective", "selection.seeds")
+
 _Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Any recipe key, such as tuning.accumulate=2.", show_default=False),
@@ -79,17 +81,23 @@ def run(
     launch(recipe, overrides or [], out)
 
 
+def flags_of(kind: str) -> dict[str, str]:
+    """The flags of a kind of run, with their recipe keys; what only pruning asks for is no flag of `tune`."""
+    return {flag: key for flag, key in _FLAGS.items() if kind != "tune" or not key.startswith(_OF_PRUNING)}
+
+
 def from_flags(kind: str) -> Callable[..., None]:
-    """The command of a kind of run, with a flag for each recipe key of `_FLAGS`."""
+    """The command of a kind of run, with its flags."""
+    known = flags_of(kind)
 
     def command(**given: Any) -> None:
-        flags = {flag: given[_parameter_name(flag)] for flag in _FLAGS}
-        named = [f"{_FLAGS[flag]}={value}" for flag, value in flags.items() if value is not None]
+        flags = {flag: given[_parameter_name(flag)] for flag in known}
+        named = [f"{known[flag]}={value}" for flag, value in flags.items() if value is not None]
         launch(given["recipe"], [f"kind={kind}", *named, *(given["overrides"] or [])], given["out"])
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     fields = {field.key: field for field in flat_fields()}
-    kinds = {_parameter_name(flag): _option(flag, fields[key]) for flag, key in _FLAGS.items()}
+    kinds = {_parameter_name(flag): _option(flag, fields[key]) for flag, key in known.items()}
     kinds |= {"recipe": _RecipeFlag, "out": _Out, "overrides": _Overrides}
     parameters = [inspect.Parameter(name, keyword, default=None, annotation=of) for name, of in kinds.items()]
     cast(Any, command).__signature__ = inspect.Signature(parameters)

@@ -139,12 +139,14 @@ def check_unchanged(recipe: Recipe, run: RunFolder) -> None:
     Raises:
         SoftpruneError: when either has changed since.
     """
+    if not run.info.get("inputs"):
+        return
     try:
-        task, _, sets = _read_data(recipe)
+        task = load_task(recipe.task.id)
+        _, sets = _read_data(recipe, task, patient=False)
     except SoftpruneError:  # gone, or out of reach: nothing contradicts what was found
         return
-    if run.info.get("inputs"):
-        hold(run, data_inputs(task, sets))
+    hold(run, data_inputs(task, sets))
 
 
 def _read_inputs(recipe: Recipe) -> tuple[Task, Splits, Selection, Described]:
@@ -154,7 +156,7 @@ def _read_inputs(recipe: Recipe) -> tuple[Task, Splits, Selection, Described]:
     with gathered(errors):
         task = load_task(recipe.task.id)
         errors += [*label_mistakes(recipe, task), *text_mistakes(recipe, task)]
-        data = _read_data(recipe)
+        data = (task, *_read_data(recipe, task))
     settings = recipe.backbone
     with gathered(errors):
         resolve_device(settings.device)
@@ -166,9 +168,9 @@ def _read_inputs(recipe: Recipe) -> tuple[Task, Splits, Selection, Described]:
     return (*data, described)
 
 
-def _read_data(recipe: Recipe) -> tuple[Task, Splits, Selection]:
-    task = load_task(recipe.task.id)
-    splits = task.load(Path(recipe.task.data) if recipe.task.data else None)
+def _read_data(recipe: Recipe, task: Task, *, patient: bool = True) -> tuple[Splits, Selection]:
+    """The task's data, and the three sets that the recipe makes of it; `patient` as in `Task.load`."""
+    splits = task.load(Path(recipe.task.data) if recipe.task.data else None, patient=patient)
     sets = select_sets(
         splits,
         recipe.selection.protocol,
@@ -177,7 +179,7 @@ def _read_data(recipe: Recipe) -> tuple[Task, Splits, Selection]:
         seed=recipe.seed,
         limit_report=recipe.task.limit_report,
     )
-    return task, splits, sets
+    return splits, sets
 
 
 def check(recipe: Recipe, described: Described) -> None:

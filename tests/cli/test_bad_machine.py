@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from bad_files import JSONL_TASK
 from bad_input import Models, Told, contents, hold, write
 from safetensors.torch import load_file, save_file
 
@@ -23,21 +24,7 @@ Softprune = Callable[..., Any]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-TASK = """
-id: mood
-version: 1
-title: Mood
-instruction: Tell the mood of a text.
-fields: {text: {shortenable: true}}
-template: "{text} . it was {mask}"
-answers: [good, bad]
-metric: accuracy
-sources:
-  file:
-    format: jsonl
-    files: {train: train.jsonl, validation: train.jsonl}
-    labels: {good: good, bad: bad}
-"""
+TASK = JSONL_TASK.replace("validation.jsonl", "train.jsonl")
 THINGS = ("film", "meal", "river", "room", "cast", "window", "cheese", "wind")
 ROWS = [{"text": f"the {thing} was a {mood} one", "label": mood} for thing in THINGS for mood in ("good", "bad")]
 SHORT = {

@@ -10,7 +10,7 @@ import pytest
 from softprune.errors import SoftpruneError
 from softprune.tasks import load_task
 from softprune.tasks.files import Located
-from softprune.tasks.inputs import asked
+from softprune.tasks.inputs import layout_of
 
 OFFICIAL = Path(__file__).parent.parent / "fixtures" / "tasks" / "official"
 RTE = load_task("rte")
@@ -19,7 +19,7 @@ RTE = load_task("rte")
 def test_a_tickets_task_cant_be_edited() -> None:
     row = {"premise": "a", "hypothesi": "b"}
     with pytest.raises(SoftpruneError) as caught:
-        list(asked(RTE.definition, [Located(row, "rows.jsonl, line 1")]))
+        layout_of(RTE.definition, Located(row, "rows.jsonl, line 1"))
     assert caught.value.found == 'no "hypothesis" in rows.jsonl, line 1; its columns are premise, hypothesi'
     assert caught.value.do == 'did you mean "hypothesi"? rename the column'
 

@@ -133,6 +133,7 @@ class _Tally:
     empty: int = 0
 
     def add(self, piece: Sequence[Prediction]) -> None:
+        """Count some more."""
         self.rows += len(piece)
         self.labelled += sum(1 for p in piece if p.gold is not None)
         self.right += sum(1 for p in piece if p.gold is not None and p.gold == p.answer)
@@ -140,6 +141,7 @@ class _Tally:
         self.empty += sum(1 for p in piece if p.empty)
 
     def told(self, seconds: float) -> str:
+        """In words; what didn't happen isn't mentioned."""
         parts = [f"{self.rows:,} rows in {seconds:.1f} s ({self.rows / seconds:,.0f} a second)"]
         if self.cut:
             parts.append(f"{self.cut:,} of them too long and cut")

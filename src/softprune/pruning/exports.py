@@ -9,7 +9,7 @@ from typing import Final
 
 from softprune.errors import SoftpruneError
 from softprune.prompt.exchange import prompt_bytes
-from softprune.prompt.peft import adapter_files, check_family
+from softprune.prompt.peft import adapter_files
 from softprune.pruning.cards import peft_card, peft_code, vectors_card, vectors_code
 from softprune.pruning.ticket import Ticket, TicketInfo
 from softprune.registry import unknown
@@ -55,7 +55,6 @@ def export(ticket: Ticket, format: str, folder: str | Path) -> Exported:
 
 
 def _peft(ticket: Ticket, folder: str) -> tuple[dict[str, bytes], Sequence[str]]:
-    check_family(ticket.info.family)
     _check_scale(ticket.info)
     files = adapter_files(ticket.prompt(), ticket.info.backbone, ticket.info.family)
     return files | {"README.md": peft_card(ticket, folder).encode()}, peft_code(ticket, folder)

@@ -77,13 +77,9 @@ def sentence(found: Mapping[str, Any], results: Mapping[str, Any], caveat: str =
     points = f"Winner minus control: {_points(found)}"
     if caveat:
         return f"{points} {size}{caveat}"
-    if found["low"] > 0:
-        verdict = "the ticket is better than the unpruned control"
-    elif found["high"] < 0:
-        verdict = "the ticket is worse than the unpruned control"
-    else:
-        seen = found["detectable"]
-        verdict = "no difference shown" + (f" (about {100 * seen:.1f} points could have been seen)" if seen else "")
+    seen = found["detectable"]
+    unclear = "no difference shown" + (f" (about {100 * seen:.1f} points could have been seen)" if seen else "")
+    verdict = _verdict(found, "the ticket is {} than the unpruned control", unclear)
     seeds = found["seeds"]
     over = f"over {seeds} fresh seed{'s' * (seeds > 1)}" if seeds else "on the run's own seed"
     return f"{points} {over}, {size}: {verdict}."
@@ -103,13 +99,15 @@ def random_sentence(found: Mapping[str, Any], parts: str, caveat: str = "") -> s
         return f"{points}; not interpretable either."
     if caveat:
         return f"{points}{caveat}"
+    unclear = f"which {parts} were kept isn't shown to matter"
+    return f"{points}: {_verdict(difference, 'the mask that importance chose is {}', unclear)}."
+
+
+def _verdict(difference: Mapping[str, Any], clear: str, unclear: str) -> str:
+    """`clear` with "better" or "worse" where the interval lies on one side of zero, else `unclear`."""
     if difference["low"] > 0:
-        verdict = "the mask that importance chose is better"
-    elif difference["high"] < 0:
-        verdict = "the mask that importance chose is worse"
-    else:
-        verdict = f"which {parts} were kept isn't shown to matter"
-    return f"{points}: {verdict}."
+        return clear.format("better")
+    return clear.format("worse") if difference["high"] < 0 else unclear
 
 
 def _difference(metric: Metric, recipe: Recipe, groups: Groups, scored: Mapping[str, Scores], rival: str) -> Difference:

@@ -85,12 +85,11 @@ def predict(
         SoftpruneError: for a ticket of another backbone, a row that names no ticket, and whatever a row has wrong.
     """
     named = {"": tickets} if isinstance(tickets, Ticket) else dict(tickets)
-    model = (
-        backbone_of(named, **({"name": backbone} if backbone else {})) if isinstance(backbone, str | None) else backbone
-    )
+    if not isinstance(backbone, Backbone):
+        backbone = backbone_of(named, **({"name": backbone} if backbone else {}))
     for ticket in named.values():
-        ticket.check(model)
-    service = _Service(model, named, batch_rows)
+        ticket.check(backbone)
+    service = _Service(backbone, named, batch_rows)
     asked = _asked(named, rows, None if isinstance(tickets, Ticket) else column)
     while chunk := list(islice(asked, CHUNK)):
         yield from service.answer(chunk)

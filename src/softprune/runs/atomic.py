@@ -19,10 +19,15 @@ if TYPE_CHECKING:
 _TEMPORARY = re.compile(r"^\..+\.\d+\.tmp$")
 
 
+def temporary_for(path: Path) -> Path:
+    """Where this process writes what will stand at `path`; `remove_temporaries` knows the name."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Puts `data` at `path` in one step; a reader, or a kill, sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_for(path)
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -48,7 +53,7 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
         found = f"{path} is a file" if path.is_file() else f"{path} holds {min(p.name for p in path.iterdir())}"
         raise SoftpruneError("a new or an empty folder", found, "choose another --output")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_for(path)
     try:
         temporary.mkdir()
         for name, data in files.items():

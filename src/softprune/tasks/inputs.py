@@ -2,26 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import chain
-
 from softprune.errors import SoftpruneError
 from softprune.tasks.files import Located
 from softprune.tasks.schema import Definition, Source, named_sources
-from softprune.tasks.template import Asked, asked_from
-
-
-def asked(definition: Definition, rows: Iterable[Located]) -> Iterator[Asked]:
-    """What a task asks about rows in any of its layouts, or with columns named like its fields.
-
-    Raises:
-        SoftpruneError: for rows that fit no layout, and whatever a later row has wrong.
-    """
-    waiting = iter(rows)
-    first = next(waiting, None)
-    if first is None:
-        return
-    yield from asked_from(definition, layout_of(definition, first), chain([first], waiting))
+from softprune.tasks.template import asked_from
 
 
 def layout_of(definition: Definition, first: Located) -> Source:

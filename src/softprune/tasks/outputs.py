@@ -6,13 +6,13 @@ import csv
 import gzip
 import io
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from softprune.errors import SoftpruneError
+from softprune.runs.atomic import temporary_for
 from softprune.tasks.files import Format, Row, format_of
 
 
@@ -39,7 +39,7 @@ class RowWriter:
         if not path.parent.is_dir():
             raise SoftpruneError("a folder for the output file", f"no folder {path.parent}", "make it first")
         self._path, self._kind = path, kind
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self._temporary = temporary_for(path)
         self._sink: _Sink | None = None
 
     def write(self, rows: Sequence[Row]) -> None:

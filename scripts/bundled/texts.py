@@ -1,4 +1,4 @@
-"""Sample short texts for `distil_sentence.py` from a folder of compressed paragraphs."""
+"""Sample short texts from a folder of compressed paragraphs: what the bundled models read in training."""
 
 from __future__ import annotations
 

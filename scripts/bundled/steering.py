@@ -1,0 +1,131 @@
+"""Classification tasks made from raw text: what teaches a small model that words in front of a text decide the answer.
+
+No labels are read. A *virtual* task cuts the teacher's embedding space into k cells along a few random directions and
+names each cell with a word; its prefix is a row of soft vectors, trained with the model and thrown away afterwards. A
+*listed* task names k words in its prefix; the answer is the one that the teacher finds nearest to the text.
+
+Axes: N texts, B rows, E teacher width, D whitened width, W words, C virtual tasks, K cells of a task, M soft tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+FITTED_ON = 6_000  # texts at most that place a virtual task's cells
+NEAR = 20  # a listed task offers one of the text's so many nearest words
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One batch of steering tasks.
+
+    Attributes:
+        task: which virtual task each row belongs to, [B]; None for listed ones.
+        options: word indices, [B, K], -1 where a task has fewer.
+        gold: position of the answer among the options, [B].
+    """
+
+    task: Tensor | None
+    options: Tensor
+    gold: Tensor
+
+    @property
+    def answers(self) -> list[int]:
+        """Word index of each row's answer."""
+        found: list[int] = self.options.gather(1, self.gold[:, None])[:, 0].tolist()
+        return found
+
+
+class Whitening:
+    """The teacher's D leading principal components, each scaled to unit variance.
+
+    A question's kind moves the teacher's embedding little, its topic much: cells in this space ask for both.
+    """
+
+    def __init__(self, embeddings_NE: Tensor, dims: int) -> None:
+        self.mean = embeddings_NE.mean(0)
+        centred = embeddings_NE - self.mean
+        values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
+        self.axes = vectors.flip(1)[:, :dims] / values.flip(0)[:dims].sqrt()
+
+    def __call__(self, embeddings_NE: Tensor) -> Tensor:
+        """[N, D]."""
+        place = embeddings_NE.device
+        white: Tensor = (embeddings_NE - self.mean.to(place)) @ self.axes.to(place)
+        return white
+
+
+class Steering:
+    """Draws steering tasks for texts whose teacher embeddings are known.
+
+    Args:
+        embeddings_NE: teacher embeddings of the training texts.
+        words_WE: teacher embeddings of the answer words.
+        settings: `virtual` (C), `dims` (D), `cells` (K at most) and `directions` of the recipe.
+        seed: of the virtual tasks.
+    """
+
+    def __init__(self, embeddings_NE: Tensor, words_WE: Tensor, settings: dict[str, Any], seed: int) -> None:
+        self.settings = settings
+        self.words_WE = functional.normalize(words_WE - words_WE.mean(0), dim=-1)
+        self.mean_E = embeddings_NE.mean(0)
+        self.whitening = Whitening(embeddings_NE, settings["dims"])
+        rng = np.random.default_rng([seed, 1])
+        some = rng.choice(len(embeddings_NE), min(FITTED_ON, len(embeddings_NE)), replace=False)
+        sample = embeddings_NE[torch.from_numpy(some)]
+        made = [self._virtual(sample, rng, named=index % 2 == 0) for index in range(settings["virtual"])]
+        self.axes_CDR = torch.stack([axes for axes, _, _ in made])
+        self.centres_CKR = torch.stack([centres for _, centres, _ in made])
+        self.options_CK = torch.stack([options for _, _, options in made])
+
+    def virtual(self, embeddings_BE: Tensor, rng: np.random.Generator) -> Asked:
+        """A random virtual task for each row."""
+        task = torch.from_numpy(rng.integers(len(self.options_CK), size=len(embeddings_BE)))
+        return Asked(task, self.options_CK[task], self._cell(embeddings_BE, task))
+
+    def listed(self, embeddings_BE: Tensor, rng: np.random.Generator) -> Asked:
+        """K words for each row, one of them near to its text."""
+        near_BW = functional.normalize(embeddings_BE - self.mean_E, dim=-1) @ self.words_WE.T
+        rows, count = len(embeddings_BE), int(rng.integers(2, self.settings["cells"] + 1))
+        options = torch.from_numpy(rng.integers(near_BW.shape[1], size=(rows, count)))
+        picked = torch.from_numpy(rng.integers(NEAR, size=(rows, 1)))
+        options[:, :1] = near_BW.topk(NEAR).indices.gather(1, picked)
+        order = torch.from_numpy(rng.permuted(np.tile(np.arange(count), (rows, 1)), axis=1))
+        options = options.gather(1, order)
+        return Asked(None, options, near_BW.gather(1, options).argmax(1))
+
+    def _cell(self, embeddings_BE: Tensor, task: Tensor) -> Tensor:
+        along_BR = torch.einsum("bd,bdr->br", self.whitening(embeddings_BE), self.axes_CDR[task])
+        distances = (along_BR[:, None] - self.centres_CKR[task]).square().sum(-1)
+        return distances.argmin(1)  # a cell that a task doesn't have is infinitely far
+
+    def _virtual(self, sample: Tensor, rng: np.random.Generator, named: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Directions [D, R], cell centres [K, R] and words [K] of a task; `named` cells bear words that are near."""
+        dims, most = self.settings["dims"], self.settings["directions"]
+        cells, directions = int(rng.integers(2, self.settings["cells"] + 1)), int(rng.integers(1, most + 1))
+        axes, _ = np.linalg.qr(rng.standard_normal((dims, directions)))
+        axes_DR = torch.zeros(dims, most)
+        axes_DR[:, :directions] = torch.from_numpy(axes).float()
+        along = self.whitening(sample) @ axes_DR
+        centres = along[torch.from_numpy(rng.choice(len(along), cells, replace=False))]
+        for _ in range(5):  # of Lloyd's algorithm: no cell stays all but empty
+            cell = torch.cdist(along, centres).argmin(1)
+            centres = torch.stack([along[cell == k].mean(0) if (cell == k).any() else along[k] for k in range(cells)])
+        options = torch.from_numpy(rng.choice(len(self.words_WE), cells, replace=False))
+        if named:
+            cell, taken = torch.cdist(along, centres).argmin(1), set[int]()
+            for k in range(cells):
+                mean = sample[cell == k].mean(0) if (cell == k).any() else sample[k]
+                ranked = ((mean - self.mean_E) @ self.words_WE.T).argsort(descending=True).tolist()
+                word = next(word for word in ranked if word not in taken)
+                options[k] = word
+                taken.add(word)
+        missing = self.settings["cells"] - cells
+        centres = torch.cat([centres, torch.full((missing, most), float("inf"))])
+        return axes_DR, centres, torch.cat([options, torch.full((missing,), -1)])

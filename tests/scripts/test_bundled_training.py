@@ -1,4 +1,4 @@
-"""The training of the bundled models, small: its tasks by brute force, its losses by plain transformers, its resuming."""
+"""How the bundled models are trained, in small: tasks by brute force, losses by plain transformers, and resuming."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def module(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Paragraphs of made-up sentences in two compressed files."""
     rng = random.Random(3)
-    nouns = "river film door child engine market song letter garden winter match court price star cook road".split()
-    verbs = "opens follows breaks carries remembers paints sells watches builds hides".split()
+    nouns = ["river", "film", "door", "child", "engine", "market", "song", "letter", "garden", "match", "court", "star"]
+    verbs = ["opens", "follows", "breaks", "carries", "remembers", "paints", "sells", "watches", "builds", "hides"]
     folder = tmp_path_factory.mktemp("corpus")
     for source in ("wiki_a", "novel_b"):
         lines = []

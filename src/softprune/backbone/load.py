@@ -136,7 +136,12 @@ def load_backbone(
     try:
         tokenizer = import_module("transformers").AutoTokenizer.from_pretrained(described.source, **options)
         model, loaded = _model_class(described).from_pretrained(
-            described.source, dtype=number, use_safetensors=True, output_loading_info=True, **options
+            described.source,
+            dtype=number,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
+            **_kernel(number, place),
         )
         check_complete(name, described.family, loaded["missing_keys"])
         return wrap(described, model.to(place), tokenizer)
@@ -145,6 +150,17 @@ def load_backbone(
             do = "choose a smaller model, --dtype bfloat16, or --device cpu where there is more memory"
             raise SoftpruneError(f"room for {name} on {place}", "out of memory", do) from error
         raise unreadable(name, described.source, error) from error
+
+
+def _kernel(dtype: torch.dtype, device: torch.device) -> dict[str, str]:
+    """Which attention to ask transformers for, where its own choice is slow.
+
+    torch's fused attention in bfloat16 on a CPU goes back through a short text 1.5 to 3 times slower than the plain
+    products do; from about 300 tokens on they are even (docs/log.md).
+    """
+    import torch
+
+    return {"attn_implementation": "eager"} if device.type == "cpu" and dtype is torch.bfloat16 else {}
 
 
 def wrap(described: Described, model: Any, tokenizer: Any) -> Backbone:

@@ -2,8 +2,8 @@
 
     python scripts/bundled/evaluate.py MODEL --data DATA --out FOLDER [--twin] [key=value ...]
 
-Each cell is a `softprune tune` of 20 prompt tokens on so many training examples; a quarter as many more choose the
-epoch, and the whole test set reports. `--twin` measures the same architecture with random weights instead. A run that
+Each cell is a `softprune tune` of 20 prompt tokens on so many training examples; 200 more choose the epoch, and the
+whole test set reports. `--twin` measures the same architecture with random weights instead. A run that
 is there already isn't made again.
 """
 
@@ -28,10 +28,11 @@ SETTINGS = (
     "kind=tune",
     "prompt.tokens=20",
     "prompt.init=labels",
-    "tuning.lr={relative: 0.1}",
-    "tuning.epochs=10",
-    "tuning.patience=4",
+    "tuning.lr={relative: 0.3}",
+    "tuning.patience=3",
 )
+CHOOSING = 200  # labelled examples beside the training ones, which choose the epoch
+FEW, EPOCHS_OF_FEW, EPOCHS = 1_000, 12, 6
 TWIN_SEED = 7
 
 
@@ -61,7 +62,10 @@ def measure(model: str, out: Path, task: str, data: Path, examples: int, seed: i
     """Tune once; the cell's figures."""
     place = out / f"{task}-{examples}-{seed}"
     named = [f"backbone.name={model}", f"task.id={task}", f"task.data={data / task}", f"seed={seed}"]
-    recipe = resolve([*SETTINGS, *named, f"task.shots={examples * 5 // 4}", *extra])
+    shots = examples + CHOOSING
+    epochs = EPOCHS_OF_FEW if examples < FEW else EPOCHS
+    sizes = [f"task.shots={shots}", f"selection.fraction={CHOOSING / shots}", f"tuning.epochs={epochs}"]
+    recipe = resolve([*SETTINGS, *named, *sizes, *extra])
     execute(recipe, place, f"scripts/bundled/evaluate.py {task} {examples} {seed}", recipe.dump())
     results = json.loads((place / "run.json").read_text())["results"]
     evaluated = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]

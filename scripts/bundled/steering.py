@@ -67,22 +67,47 @@ class Steering:
     Args:
         embeddings_NE: teacher embeddings of the training texts.
         words_WE: teacher embeddings of the answer words.
-        settings: `virtual` (C), `dims` (D), `cells` (K at most) and `directions` of the recipe.
+        settings: `virtual` (C), `life`, `dims` (D), `cells` (K at most) and `directions` of the recipe.
         seed: of the virtual tasks.
     """
 
+    axes_CDR: Tensor
+    centres_CKR: Tensor
+    options_CK: Tensor
+
     def __init__(self, embeddings_NE: Tensor, words_WE: Tensor, settings: dict[str, Any], seed: int) -> None:
-        self.settings = settings
+        self.settings, self.seed = settings, seed
         self.words_WE = functional.normalize(words_WE - words_WE.mean(0), dim=-1)
         self.mean_E = embeddings_NE.mean(0)
         self.whitening = Whitening(embeddings_NE, settings["dims"])
-        rng = np.random.default_rng([seed, 1])
-        some = rng.choice(len(embeddings_NE), min(FITTED_ON, len(embeddings_NE)), replace=False)
-        sample = embeddings_NE[torch.from_numpy(some)]
-        made = [self._virtual(sample, rng, named=index % 2 == 0) for index in range(settings["virtual"])]
-        self.axes_CDR = torch.stack([axes for axes, _, _ in made])
-        self.centres_CKR = torch.stack([centres for _, centres, _ in made])
-        self.options_CK = torch.stack([options for _, _, options in made])
+        some = np.random.default_rng([seed, 1]).choice(
+            len(embeddings_NE), min(FITTED_ON, len(embeddings_NE)), replace=False
+        )
+        self.sample = embeddings_NE[torch.from_numpy(some)]
+        self.generations = [-1] * settings["virtual"]
+        self.turn_to(0)
+
+    def turn_to(self, step: int) -> list[int]:
+        """Replace the virtual tasks whose life is over by this step; which ones.
+
+        A model that keeps the same tasks learns their prefixes by heart; one that keeps meeting new ones learns to heed
+        a prefix that is still being tuned. Lives are staggered, and a task follows from seed, place and generation.
+        """
+        count, life = self.settings["virtual"], self.settings["life"]
+        due = [(step + place * life // count) // life for place in range(count)]
+        renewed = [place for place in range(count) if due[place] != self.generations[place]]
+        made = {}
+        for place in renewed:
+            rng = np.random.default_rng([self.seed, 2, place, due[place]])
+            made[place] = self._virtual(self.sample, rng, named=bool(rng.random() < 0.5))
+        if len(made) == count:
+            columns = [torch.stack(column) for column in zip(*made.values(), strict=True)]
+            self.axes_CDR, self.centres_CKR, self.options_CK = columns
+        else:
+            for place, task in made.items():
+                self.axes_CDR[place], self.centres_CKR[place], self.options_CK[place] = task
+        self.generations = due
+        return renewed
 
     def virtual(self, embeddings_BE: Tensor, rng: np.random.Generator) -> Asked:
         """A random virtual task for each row."""

@@ -64,8 +64,16 @@ class Student(nn.Module, ABC):
         """Projection to the teacher's `width`, and a soft prefix for each virtual task, started as common words."""
         words = self.model.get_input_embeddings().weight
         self.dense = nn.Linear(words.shape[1], width)
-        common = torch.randint(min(1_000, len(words) // 2), min(6_000, len(words)), (virtual, soft))
-        self.prefixes = nn.Parameter(words.detach()[common].clone())
+        self.prefixes = nn.Parameter(torch.empty(virtual, soft, words.shape[1]))
+        self.restart(list(range(virtual)), torch.Generator().manual_seed(0))
+
+    @torch.no_grad()
+    def restart(self, tasks: list[int], generator: torch.Generator) -> None:
+        """Let the prefixes of these virtual tasks start anew as common words."""
+        words = self.model.get_input_embeddings().weight
+        shape, first = (len(tasks), self.prefixes.shape[1]), min(1_000, len(words) // 2)
+        common = torch.randint(first, min(6_000, len(words)), shape, generator=generator)
+        self.prefixes[tasks] = words[common.to(words.device)].to(self.prefixes)
 
     def with_prefix(self, asked: Asked, ids: Tensor, mask: Tensor, opening: int = 0) -> tuple[Tensor, Tensor]:
         """Input embeddings [B, M + T, H] and mask, the task's prefix behind the text's first `opening` tokens."""

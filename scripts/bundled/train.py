@@ -120,6 +120,18 @@ def optimizers(student: Student, settings: dict[str, Any]) -> list[torch.optim.O
     return made
 
 
+def renew(objective: Objective, optimizer: torch.optim.Optimizer, step: int, seed: int) -> None:
+    """Give virtual tasks whose life is over their successors, with fresh prefixes and no memory of old gradients."""
+    tasks = objective.steering.turn_to(step)
+    if not tasks:
+        return
+    objective.student.restart(tasks, torch.Generator().manual_seed(seed + step))
+    state = optimizer.state.get(objective.student.prefixes, {})
+    for name in ("exp_avg", "exp_avg_sq"):
+        if name in state:
+            state[name][tasks] = 0
+
+
 class Checkpoint:
     """Weights, optimisers and the number of steps done, replaced as a whole."""
 
@@ -153,6 +165,8 @@ def train(objective: Objective, paths: Paths, recipe: dict[str, Any], accelerato
     model, *prepared = accelerator.prepare(objective, *made)
     checkpoint = Checkpoint(paths.work, accelerator)
     done = checkpoint.load()
+    objective.steering.turn_to(done - 1 if done else 0)
+    prefixes = made[1]
     half = resolve_dtype("auto", accelerator.device) is torch.bfloat16
     began = saved = time.time()
     paths.log(stage="train", steps=steps, resumed_at=done)
@@ -163,6 +177,7 @@ def train(objective: Objective, paths: Paths, recipe: dict[str, Any], accelerato
         for optimizer in made:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * schedule(progress, settings["warmup"])
+        renew(objective, prefixes, step, recipe["seed"])
         loss, parts = model(step, recipe["seed"], half)
         accelerator.backward(loss)
         norm = accelerator.clip_grad_norm_(objective.student.parameters(), 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import lzma
@@ -59,7 +60,7 @@ def small_recipe(name: str) -> dict[str, Any]:
     recipe["texts"] |= {"total": 300, "held_out": 40}
     recipe["teacher"] |= {"shard": 100, "max_tokens": 24}
     recipe["student"] |= {"vocab": 120, "layers": 1, "hidden": 16, "heads": 2, "ffn": 32, "positions": 64}
-    recipe["steering"] |= {"words": 40, "virtual": 6, "dims": 8, "soft": 3}
+    recipe["steering"] |= {"words": 40, "virtual": 6, "life": 4, "dims": 8, "soft": 3}
     rows = {part: min(6, count) for part, count in recipe["training"]["rows"].items()}
     recipe["training"] |= {"steps": STEPS, "rows": rows, "log_every": 1, "eval_every": 3, "checkpoint_minutes": 0}
     return recipe
@@ -71,7 +72,7 @@ def vectors(count: int, width: int, seed: int) -> torch.Tensor:
     return functional.normalize(found * torch.linspace(2, 0.2, width) + 1, dim=-1)
 
 
-STEERING = {"virtual": 10, "dims": 8, "cells": 4, "directions": 3}
+STEERING = {"virtual": 10, "life": 50, "dims": 8, "cells": 4, "directions": 3}
 
 
 def test_whitening_makes_every_direction_vary_alike(module: Callable[[str], ModuleType]) -> None:
@@ -114,6 +115,45 @@ def test_a_listed_task_asks_for_the_word_nearest_to_the_text(module: Callable[[s
         uncentred += int(np.argmax(plain)) != int(np.argmax(near))
     assert asked.task is None
     assert uncentred > 0  # another rule gives other answers
+
+
+def test_virtual_tasks_live_for_so_many_steps_and_follow_from_the_step_alone(
+    module: Callable[[str], ModuleType],
+) -> None:
+    known, words = vectors(400, 12, 3), vectors(50, 12, 4)
+    stepped, jumped = (module("steering").Steering(known, words, STEERING, seed=5) for _ in range(2))
+    first = stepped.axes_CDR.clone()
+    renewed = [place for step in range(1, 51) for place in stepped.turn_to(step)]
+    assert sorted(renewed) == list(range(10))  # each of them once in a life of 50 steps
+    assert not any(torch.equal(old, new) for old, new in zip(first, stepped.axes_CDR, strict=True))
+    jumped.turn_to(50)
+    assert torch.equal(jumped.axes_CDR, stepped.axes_CDR)
+    assert torch.equal(jumped.options_CK, stepped.options_CK)
+    assert stepped.turn_to(50) == []
+
+
+def test_a_new_task_starts_without_the_old_ones_prefix_and_moments(
+    module: Callable[[str], ModuleType], corpus: Path, tiny_models: Callable[[str], Path], tmp_path: Path
+) -> None:
+    train, objective = module("train"), built(module, "tiny", corpus, tiny_models("sentence"), tmp_path)
+    student = objective.student
+    _, adamw = train.optimizers(student, small_recipe("tiny")["training"])
+    student.prefixes.grad = torch.ones_like(student.prefixes)
+    adamw.step()
+    before = student.prefixes.detach().clone()
+    step = next(step for step in range(1, 5) if 0 < len(set(due(objective, step))) < 6)
+    renewed = due(objective, step)
+    train.renew(objective, adamw, step, 20)
+    for place in range(6):
+        moments = adamw.state[student.prefixes]["exp_avg"][place]
+        assert bool(moments.any()) == (place not in renewed)
+        assert torch.equal(before[place], student.prefixes[place]) == (place not in renewed)
+
+
+def due(objective: Any, step: int) -> list[int]:
+    """The virtual tasks that a step renews, found on a copy."""
+    found: list[int] = copy.deepcopy(objective.steering).turn_to(step)
+    return found
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def load_backbone(
     """A frozen backbone, ready to read prompts.
 
     Args:
-        name: a bundled model ("tiny"), a local folder, or a Hugging Face hub name.
+        name: a bundled model (one of `BUNDLED`), a local folder, or a Hugging Face hub name.
         family: seq2seq, causal, masked, sentence, or auto.
         dtype: auto (bfloat16 where the hardware multiplies it fast, else float32), or one of `DTYPES`.
         device: auto (a GPU where there is one), or a torch device.

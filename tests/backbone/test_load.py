@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from models import FAMILY
 from softprune.backbone import describe, load_backbone
 from softprune.backbone.base import Backbone
-from softprune.backbone.load import fingerprint, resolve_device, resolve_dtype
+from softprune.backbone.fingerprint import fingerprint
+from softprune.backbone.load import resolve_device, resolve_dtype
 from softprune.errors import SoftpruneError
 
 

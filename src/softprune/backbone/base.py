@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
 
 from softprune.backbone.architectures import embedding_scale
 from softprune.backbone.batching import collate
@@ -73,10 +74,36 @@ def log_probs(logits: torch.Tensor) -> torch.Tensor:
     return F.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=-1)
 
 
-def token_log_probs(logits_MV: torch.Tensor, targets_M: torch.Tensor) -> torch.Tensor:
-    """`log p(target)` at M positions, in float32 at least."""
-    wide = logits_MV if logits_MV.dtype == torch.float64 else logits_MV.float()
-    return -F.cross_entropy(wide, targets_M, reduction="none")
+class _TokenLogProbs(torch.autograd.Function):
+    """Log-softmax at chosen places alone; its backward pass writes one gradient the size of the logits, not three."""
+
+    @staticmethod
+    def forward(ctx: Any, logits_UV: torch.Tensor, which_M: torch.Tensor, targets_M: torch.Tensor) -> torch.Tensor:
+        wide = logits_UV if logits_UV.dtype == torch.float64 else logits_UV.float()
+        normaliser_U = wide.logsumexp(-1)
+        ctx.save_for_backward(logits_UV, normaliser_U, which_M, targets_M)
+        return wide[which_M, targets_M] - normaliser_U[which_M]
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad_M: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        logits_UV, normaliser_U, which_M, targets_M = ctx.saved_tensors
+        total_U = torch.zeros_like(normaliser_U).index_add_(0, which_M, grad_M)
+        grad_UV = (logits_UV - normaliser_U[:, None]).exp_().mul_(-total_U[:, None])
+        grad_UV.index_put_((which_M, targets_M), grad_M, accumulate=True)
+        return grad_UV.to(logits_UV.dtype), None, None
+
+
+def token_log_probs(logits_UV: torch.Tensor, which_M: torch.Tensor, targets_M: torch.Tensor) -> torch.Tensor:
+    """`log p(target)` of M tokens, in float32 at least.
+
+    Args:
+        logits_UV: at the U distinct places that predict them; answers that begin alike share places.
+        which_M: each token's place.
+        targets_M: the tokens.
+    """
+    found: torch.Tensor = _TokenLogProbs.apply(logits_UV, which_M, targets_M)
+    return found
 
 
 class Backbone(ABC):

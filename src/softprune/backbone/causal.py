@@ -41,11 +41,12 @@ class CausalBackbone(Backbone):
         ).last_hidden_state.unflatten(0, (rows, stems.count))
         ids_RAT, mask_RAT = tile(batch.answer_ids, rows), tile(batch.answer_mask, rows)
         row, answer, token = torch.nonzero(mask_RAT, as_tuple=True)
+        stem_M = torch.where(token == 0, 0, tile(stems.which_BA, rows)[row, answer])  # a first token follows no stem
         # The token at position p is predicted at p - 1.
         at_M = tile(start, rows)[row] + length - 1 + token
-        predicted_MH = hidden[row, tile(stems.which_BA, rows)[row, answer], at_M]
-        logits_MV = answer_logits(self.model, predicted_MH)
-        return scatter_sums(token_log_probs(logits_MV, ids_RAT[mask_RAT]), mask_RAT)
+        place_U, which_M = ((row * stems.count + stem_M) * hidden.shape[2] + at_M).unique(return_inverse=True)
+        logits_UV = answer_logits(self.model, hidden.flatten(0, 2)[place_U])
+        return scatter_sums(token_log_probs(logits_UV, which_M, ids_RAT[mask_RAT]), mask_RAT)
 
     def generate(self, prompts_BPH: torch.Tensor, batch: Batch, max_new_tokens: int) -> list[str]:
         """Greedy continuation with transformers' own generation, rows padded on the left as it wants them."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -11,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from softprune.backbone.fingerprint import fingerprint
 from softprune.backbone.refusals import BUNDLED as BUNDLED
 from softprune.backbone.refusals import check_complete, check_weights, reason, undescribed, unreadable
 from softprune.errors import SoftpruneError, out_of_memory
@@ -229,47 +229,6 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
         raise unknown("dtype", dtype, DTYPES)
     found: torch.dtype = getattr(torch, dtype)
     return found
-
-
-# What changes a model's numbers without changing a weight's name, shape or value.
-_SWITCHES = ("scale_embedding", "hidden_act", "feed_forward_proj", "activation_function", "num_attention_heads")
-
-
-def fingerprint(model: Any, head: Head | None = None) -> str:
-    """Short hash of a model's kind and of a few numbers of every weight: which backbone a ticket fits.
-
-    Two halves. The first holds values, rounded to bfloat16, so that a model loaded in float32 and in bfloat16 is the
-    same backbone. The second holds signs, which no dtype changes: float16 rounds elsewhere than bfloat16.
-    Of the configuration only what changes the numbers without changing a weight counts: every release of
-    transformers writes other configurations.
-
-    Args:
-        model: the Hugging Face model.
-        head: what follows it in a sentence model.
-    """
-    switches = [getattr(model.config, name, None) for name in _SWITCHES]
-    kind = f"{model.config.model_type} {switches}"
-    weights = sorted(model.named_parameters())
-    if head is not None:
-        kind += f"{head.modes} {head.layers}"
-        weights += sorted(head.named_parameters())
-    values, signs = hashlib.sha256(kind.encode()), hashlib.sha256(kind.encode())
-    for name, weight in weights:
-        label = f"{name} {tuple(weight.shape)}"
-        rounded = [f"{value:.3g}" for value in _sample(weight, 16).bfloat16().tolist()]
-        values.update(f"{label} {rounded}".encode())
-        signs.update(label.encode() + bytes(_sample(weight, 256).signbit().tolist()))
-    return f"{values.hexdigest()[:16]}-{signs.hexdigest()[:16]}"
-
-
-def same_backbone(one: str, other: str) -> bool:
-    """Whether two fingerprints are of the same weights, in whatever dtypes these were loaded."""
-    return one == other or ("-" in one and one.partition("-")[2] == other.partition("-")[2])
-
-
-def _sample(weight: torch.Tensor, size: int) -> torch.Tensor:
-    """About `size` numbers of a weight, evenly spread."""
-    return weight.detach().flatten()[:: max(1, weight.numel() // size)][:size]
 
 
 def module_folder(source: str, revision: str | None) -> Path | None:

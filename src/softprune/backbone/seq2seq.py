@@ -42,9 +42,13 @@ class Seq2SeqBackbone(Backbone):
             memory_RLH.repeat_interleave(answers, dim=0),
             encoded.mask_RL.repeat_interleave(answers, dim=0),
         )
-        predicted = hidden[:, len(self._start) - 1 :].unflatten(0, (rows, answers))
-        logits_MV = answer_logits(self.model, predicted[mask_RAT])
-        return scatter_sums(token_log_probs(logits_MV, ids_RAT[mask_RAT]), mask_RAT)
+        predicted_RATH = hidden[:, len(self._start) - 1 :].unflatten(0, (rows, answers))
+        row, answer, token = torch.nonzero(mask_RAT, as_tuple=True)
+        # Nothing of an answer is read yet where its first token is predicted: all answers share that place.
+        read = torch.where(token == 0, 0, answer)
+        place_U, which_M = ((row * answers + read) * mask_RAT.shape[2] + token).unique(return_inverse=True)
+        logits_UV = answer_logits(self.model, predicted_RATH.flatten(0, 2)[place_U])
+        return scatter_sums(token_log_probs(logits_UV, which_M, ids_RAT[mask_RAT]), mask_RAT)
 
     def generate(self, prompts_BPH: torch.Tensor, batch: Batch, max_new_tokens: int) -> list[str]:
         """Greedy decoding with transformers' own generation."""

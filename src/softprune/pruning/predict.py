@@ -16,7 +16,7 @@ import torch
 from softprune.backbone import load_backbone
 from softprune.backbone.base import Backbone
 from softprune.backbone.batching import scoring_batches
-from softprune.backbone.load import same_backbone
+from softprune.backbone.fingerprint import same_backbone
 from softprune.errors import SoftpruneError
 from softprune.pruning.ticket import Ticket
 from softprune.registry import unknown

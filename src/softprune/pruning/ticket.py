@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from softprune.backbone.load import same_backbone
+from softprune.backbone.fingerprint import same_backbone
 from softprune.errors import SoftpruneError
 from softprune.prompt.bank import read_one
 from softprune.runs.atomic import json_text, tensor_bytes, write_bytes

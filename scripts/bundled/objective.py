@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,19 +28,22 @@ class Texts:
         rows: token ids of each.
         targets_NE: unit-length teacher embeddings.
         order: indices of the training texts, shortest first.
+        asking: those of them that are questions.
         held: number of held-out texts; they come first.
     """
 
     rows: list[list[int]]
     targets_NE: Tensor
     order: NDArray[np.int64]
+    asking: NDArray[np.int64]
     held: int
 
-    def draw(self, rng: np.random.Generator, count: int, least: int = 1) -> list[int]:
-        """Training texts of similar length, of `least` tokens or more."""
-        first = bisect_left(self.order, least, key=lambda index: len(self.rows[index]))
-        start = int(rng.integers(first, max(first + 1, len(self.order) - WINDOW)))
-        found: list[int] = rng.choice(self.order[start : start + WINDOW], count).tolist()
+    def draw(self, rng: np.random.Generator, count: int, least: int = 1, questions: bool = False) -> list[int]:
+        """Training texts of similar length, of `least` tokens or more; `questions` alone if asked for."""
+        order = self.asking if questions else self.order
+        first = bisect_left(order, least, key=lambda index: len(self.rows[index]))
+        start = int(rng.integers(first, max(first + 1, len(order) - WINDOW)))
+        found: list[int] = rng.choice(order[start : start + WINDOW], count).tolist()
         return found
 
 
@@ -53,6 +57,7 @@ class Objective(nn.Module):
         words: what they answer with.
         special: ids of the special tokens, and of "," and ":".
         settings: `training` of the recipe: rows and weights of each part.
+        tutor: what the teacher makes of each token, where `weights` names "tokens".
     """
 
     def __init__(
@@ -63,9 +68,11 @@ class Objective(nn.Module):
         words: Words,
         special: dict[str, int],
         settings: dict[str, Any],
+        tutor: Callable[[Tensor, Tensor], Tensor],
     ) -> None:
         super().__init__()
         self.student = student
+        self.tutor = tutor
         self.texts, self.steering, self.words = texts, steering, words
         self.special, self.settings = special, settings
 
@@ -85,8 +92,9 @@ class Objective(nn.Module):
             found: tuple[Tensor, dict[str, float]] = functional_call(self, self.halved(), (step, seed))
             return found
         rng, rows, weights = np.random.default_rng([seed, step]), self.settings["rows"], self.settings["weights"]
-        parts = self.imitation(self.texts.draw(rng, rows["imitation"]))
-        steered, right = self.steered(self.texts.draw(rng, rows["steering"]), rng)
+        asking = [bool(rng.random() < self.settings["questions"]) for _ in range(2)]
+        parts = self.imitation(self.texts.draw(rng, rows["imitation"], questions=asking[0]))
+        steered, right = self.steered(self.texts.draw(rng, rows["steering"], questions=asking[1]), rng, asking[1])
         parts["steering"] = steered
         if rows["language"]:
             chosen = self.texts.draw(rng, rows["language"], least=LEAST)
@@ -99,17 +107,23 @@ class Objective(nn.Module):
         return {name: weight.bfloat16() for name, weight in self.named_parameters()}
 
     def imitation(self, chosen: list[int]) -> dict[str, Tensor]:
-        """Distances to the teacher: 1 - cosine, the cosines among the rows, and the whitened embeddings."""
+        """Distances to the teacher: 1 - cosine, the cosines among the rows, the whitened embeddings, each token."""
         wanted = self.texts.targets_NE[chosen].to(self.device)
-        found = self.student.embed(*self.padded(chosen))
+        ids, mask = self.padded(chosen)
+        found, states = self.student.embed(ids, mask)
         white = self.steering.whitening
-        return {
+        parts = {
             "embedding": 1 - (found * wanted).sum(-1).mean(),
             "similarity": functional.mse_loss(found @ found.T, wanted @ wanted.T),
             "whitened": 1 - functional.cosine_similarity(white(found), white(wanted), dim=-1).mean(),
         }
+        if "tokens" in self.settings["weights"]:
+            read = mask == 1
+            taught = self.tutor(ids, mask)[read]
+            parts["tokens"] = (states[read].float() - taught).square().sum() / taught.square().sum()
+        return parts
 
-    def steered(self, chosen: list[int], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def steered(self, chosen: list[int], rng: np.random.Generator, questions: bool = False) -> tuple[Tensor, Tensor]:
         """Loss and hits [B] of one kind of steering task."""
         targets = self.texts.targets_NE[chosen]
         if rng.random() < self.settings["listed"]:
@@ -118,7 +132,7 @@ class Objective(nn.Module):
             opening = self.special["opening"]
             rows = [row if opening < 0 else [opening, *(t for t in row if t != opening)] for row in rows]
         else:
-            asked = self.steering.virtual(targets, rng)
+            asked = self.steering.virtual(targets, rng, questions)
             rows = [self.texts.rows[i] for i in chosen]
         if rng.random() < 0.5:
             rows = [self.cued(row, rng) for row in rows]
@@ -152,7 +166,8 @@ class Objective(nn.Module):
         for index, chosen in enumerate(blocks):
             rng = np.random.default_rng([seed, 2**31, index])
             parts = self.imitation(chosen)
-            found = {"cosine": 1 - parts["embedding"].item(), "whitened": 1 - parts["whitened"].item()}
+            found = {name: parts[name].item() for name in parts if name == "tokens"}
+            found |= {"cosine": 1 - parts["embedding"].item(), "whitened": 1 - parts["whitened"].item()}
             loss, right = self.steered(chosen, rng)
             found |= {"steering": loss.item(), "right": right.float().mean().item()}
             if self.settings["rows"]["language"]:

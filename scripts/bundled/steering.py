@@ -61,29 +61,48 @@ class Whitening:
         return white
 
 
+class Ground:
+    """Texts that virtual tasks are about: their whitened space, and some of them to place cells by.
+
+    Args:
+        embeddings_NE: teacher embeddings of the texts.
+        dims: D.
+        seed: of the sample.
+    """
+
+    def __init__(self, embeddings_NE: Tensor, dims: int, seed: int) -> None:
+        self.whitening = Whitening(embeddings_NE, dims)
+        count = min(FITTED_ON, len(embeddings_NE))
+        some = np.random.default_rng([seed, 1]).choice(len(embeddings_NE), count, replace=False)
+        self.sample = embeddings_NE[torch.from_numpy(some)]
+
+
 class Steering:
     """Draws steering tasks for texts whose teacher embeddings are known.
 
     Args:
         embeddings_NE: teacher embeddings of the training texts.
         words_WE: teacher embeddings of the answer words.
-        settings: `virtual` (C), `life`, `dims` (D), `cells` (K at most) and `directions` of the recipe.
+        settings: `virtual` (C), `life`, `dims` (D), `cells` (K at most), `directions` and `questions` of the recipe.
         seed: of the virtual tasks.
+        questions_N: which texts are questions. A share `questions` of the virtual tasks cuts the space of these alone,
+            since what tells one question from another is little beside what tells a question from a review.
     """
 
     axes_CDR: Tensor
     centres_CKR: Tensor
     options_CK: Tensor
 
-    def __init__(self, embeddings_NE: Tensor, words_WE: Tensor, settings: dict[str, Any], seed: int) -> None:
+    def __init__(
+        self, embeddings_NE: Tensor, words_WE: Tensor, settings: dict[str, Any], seed: int, questions_N: Tensor
+    ) -> None:
         self.settings, self.seed = settings, seed
         self.words_WE = functional.normalize(words_WE - words_WE.mean(0), dim=-1)
         self.mean_E = embeddings_NE.mean(0)
-        self.whitening = Whitening(embeddings_NE, settings["dims"])
-        some = np.random.default_rng([seed, 1]).choice(
-            len(embeddings_NE), min(FITTED_ON, len(embeddings_NE)), replace=False
-        )
-        self.sample = embeddings_NE[torch.from_numpy(some)]
+        grounds = [Ground(part, settings["dims"], seed) for part in (embeddings_NE, embeddings_NE[questions_N])]
+        self.grounds = dict(zip((False, True), grounds, strict=True))
+        self.whitening = self.grounds[False].whitening
+        self.asking = round(settings["questions"] * settings["virtual"])  # so many of the virtual tasks
         self.generations = [-1] * settings["virtual"]
         self.turn_to(0)
 
@@ -99,7 +118,7 @@ class Steering:
         made = {}
         for place in renewed:
             rng = np.random.default_rng([self.seed, 2, place, due[place]])
-            made[place] = self._virtual(self.sample, rng, named=bool(rng.random() < 0.5))
+            made[place] = self._virtual(self.grounds[place < self.asking], rng, named=bool(rng.random() < 0.5))
         if len(made) == count:
             columns = [torch.stack(column) for column in zip(*made.values(), strict=True)]
             self.axes_CDR, self.centres_CKR, self.options_CK = columns
@@ -109,10 +128,11 @@ class Steering:
         self.generations = due
         return renewed
 
-    def virtual(self, embeddings_BE: Tensor, rng: np.random.Generator) -> Asked:
-        """A random virtual task for each row."""
-        task = torch.from_numpy(rng.integers(len(self.options_CK), size=len(embeddings_BE)))
-        return Asked(task, self.options_CK[task], self._cell(embeddings_BE, task))
+    def virtual(self, embeddings_BE: Tensor, rng: np.random.Generator, questions: bool = False) -> Asked:
+        """A random virtual task for each row: of those about questions alone, or of the others."""
+        first, last = (0, self.asking) if questions else (self.asking, len(self.options_CK))
+        task = torch.from_numpy(rng.integers(first, last, size=len(embeddings_BE)))
+        return Asked(task, self.options_CK[task], self._cell(self.grounds[questions], embeddings_BE, task))
 
     def listed(self, embeddings_BE: Tensor, rng: np.random.Generator) -> Asked:
         """K words for each row, one of them near to its text."""
@@ -125,19 +145,20 @@ class Steering:
         options = options.gather(1, order)
         return Asked(None, options, near_BW.gather(1, options).argmax(1))
 
-    def _cell(self, embeddings_BE: Tensor, task: Tensor) -> Tensor:
-        along_BR = torch.einsum("bd,bdr->br", self.whitening(embeddings_BE), self.axes_CDR[task])
+    def _cell(self, ground: Ground, embeddings_BE: Tensor, task: Tensor) -> Tensor:
+        along_BR = torch.einsum("bd,bdr->br", ground.whitening(embeddings_BE), self.axes_CDR[task])
         distances = (along_BR[:, None] - self.centres_CKR[task]).square().sum(-1)
         return distances.argmin(1)  # a cell that a task doesn't have is infinitely far
 
-    def _virtual(self, sample: Tensor, rng: np.random.Generator, named: bool) -> tuple[Tensor, Tensor, Tensor]:
+    def _virtual(self, ground: Ground, rng: np.random.Generator, named: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Directions [D, R], cell centres [K, R] and words [K] of a task; `named` cells bear words that are near."""
         dims, most = self.settings["dims"], self.settings["directions"]
         cells, directions = int(rng.integers(2, self.settings["cells"] + 1)), int(rng.integers(1, most + 1))
         axes, _ = np.linalg.qr(rng.standard_normal((dims, directions)))
         axes_DR = torch.zeros(dims, most)
         axes_DR[:, :directions] = torch.from_numpy(axes).float()
-        along = self.whitening(sample) @ axes_DR
+        sample = ground.sample
+        along = ground.whitening(sample) @ axes_DR
         centres = along[torch.from_numpy(rng.choice(len(along), cells, replace=False))]
         for _ in range(5):  # of Lloyd's algorithm: no cell stays all but empty
             cell = torch.cdist(along, centres).argmin(1)

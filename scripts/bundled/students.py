@@ -88,8 +88,13 @@ class Student(nn.Module, ABC):
         )
 
     @abstractmethod
-    def embed(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Unit-length embeddings [B, E] of the texts."""
+    def embed(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit-length embeddings [B, E] of the texts, and what stands for each token, [B, T, E]."""
+
+    def pooled(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Both, from hidden states [B, T, H]. The projection is linear, so that token by token it is the mean's."""
+        taught = self.dense(states)
+        return functional.normalize(mean_pool(taught, mask).float(), dim=-1), taught
 
     @abstractmethod
     def steer(self, asked: Asked, ids: Tensor, mask: Tensor, words: Words) -> tuple[Tensor, Tensor]:
@@ -113,15 +118,16 @@ class Words:
         return pad([[*self.rows[i], closing] for i in chosen], IGNORED)[0]
 
 
-def hits(log_probs_BV: Tensor, asked: Asked, words: Words) -> Tensor:
-    """Whether the right option's first token is the likeliest among the options' first tokens, [B].
+def among(logits_BV: Tensor, asked: Asked, words: Words) -> tuple[Tensor, Tensor]:
+    """Cross-entropy among the options, each by its first token, and whether the right one is the likeliest, [B].
 
-    The cheap look at progress; options that share a first token count as one.
+    What a prompt is tuned for and judged by: the likelihood over all words mostly says which words may come at all.
+    Options that share a first token can't be told apart here.
     """
-    options = asked.options.to(log_probs_BV.device)
-    first = words.ids[:, 0].to(log_probs_BV.device)[options.clamp(min=0)]
-    scores = log_probs_BV.gather(1, first).masked_fill(options < 0, float("-inf"))
-    return scores.argmax(1) == asked.gold.to(scores.device)
+    gold, options = asked.gold.to(logits_BV.device), asked.options.to(logits_BV.device)
+    first = words.ids[:, 0].to(logits_BV.device)[options.clamp(min=0)]
+    scores = logits_BV.float().gather(1, first).masked_fill(options < 0, float("-inf"))
+    return functional.cross_entropy(scores, gold), scores.argmax(1) == gold
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -156,22 +162,21 @@ class SentenceStudent(Student):
                 weight = getattr(target, name).weight
                 weight.copy_(getattr(source, name).weight[: len(weight)].float() @ axes)
 
-    def embed(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Unit-length embeddings [B, E]."""
+    def embed(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit-length embeddings [B, E], tokens [B, T, E]."""
         return self._pooled(self.model.get_input_embeddings()(ids), mask)
 
     def steer(self, asked: Asked, ids: Tensor, mask: Tensor, words: Words) -> tuple[Tensor, Tensor]:
         """Cross-entropy of cosine / temperature among the options, whose embeddings are the teacher's."""
-        found = self._pooled(*self.with_prefix(asked, ids, mask, opening=1))
+        found, _ = self._pooled(*self.with_prefix(asked, ids, mask, opening=1))
         options = words.embeddings[asked.options.clamp(min=0)].to(found.device)
         logits = torch.einsum("be,bke->bk", found.float(), options) / TEMPERATURE
         logits = logits.masked_fill(asked.options.to(found.device) < 0, float("-inf"))
         gold = asked.gold.to(found.device)
         return functional.cross_entropy(logits, gold), logits.argmax(1) == gold
 
-    def _pooled(self, embeds: Tensor, mask: Tensor) -> Tensor:
-        states = self.model(inputs_embeds=embeds, attention_mask=mask).last_hidden_state
-        return functional.normalize(self.dense(mean_pool(states, mask)).float(), dim=-1)
+    def _pooled(self, embeds: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        return self.pooled(self.model(inputs_embeds=embeds, attention_mask=mask).last_hidden_state, mask)
 
 
 class Seq2SeqStudent(Student):
@@ -201,17 +206,17 @@ class Seq2SeqStudent(Student):
         with torch.no_grad():
             self.model.shared.weight.copy_(scaled_components(source, config.d_model, settings["spread"])[0])
 
-    def embed(self, ids: Tensor, mask: Tensor) -> Tensor:
+    def embed(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """From the encoder's states, averaged."""
-        states = self.model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-        return functional.normalize(self.dense(mean_pool(states, mask)).float(), dim=-1)
+        return self.pooled(self.model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state, mask)
 
     def steer(self, asked: Asked, ids: Tensor, mask: Tensor, words: Words) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of the answer word's tokens and the closing one over the whole vocabulary."""
+        """Cross-entropy of the answer word's tokens and the closing one, plus that among the options."""
         targets = words.targets(asked.answers, self.special["sep"]).to(ids.device)
         embeds, mask = self.with_prefix(asked, ids, mask)
         logits = self._decoded(embeds, mask, targets)
-        return cross_entropy(logits, targets), hits(logits[:, 0].float(), asked, words)
+        ranked, right = among(logits[:, 0], asked, words)
+        return cross_entropy(logits, targets) + ranked, right
 
     def language(self, ids: Tensor, mask: Tensor, rng: Any) -> Tensor:
         """Half the batches continue a text (LM adaptation, Lester et al. 2021, section 3.1), half fill its gaps."""
@@ -267,14 +272,14 @@ class CausalStudent(Student):
                 scaled_components(source, config.hidden_size, settings["spread"])[0]
             )
 
-    def embed(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """From the state of the last token."""
-        states = self._states(self.model.get_input_embeddings()(ids), mask)
-        last = states[torch.arange(len(ids), device=ids.device), mask.sum(1) - 1]
-        return functional.normalize(self.dense(last).float(), dim=-1)
+    def embed(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """From the state of the last token, which alone has read the whole text."""
+        taught = self.dense(self._states(self.model.get_input_embeddings()(ids), mask))
+        last = taught[torch.arange(len(ids), device=ids.device), mask.sum(1) - 1]
+        return functional.normalize(last.float(), dim=-1), taught
 
     def steer(self, asked: Asked, ids: Tensor, mask: Tensor, words: Words) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of the answer word's tokens and the closing one, behind each row's text."""
+        """Cross-entropy of the answer's tokens and the closing one behind each text, plus that among the options."""
         answers = words.targets(asked.answers, self.special["sep"]).to(ids.device)
         lengths, steps = mask.sum(1), answers.shape[1]
         width = ids.shape[1] + steps
@@ -288,7 +293,8 @@ class CausalStudent(Student):
         logits = self.model.lm_head(states[predicting])
         loss = functional.cross_entropy(logits.float(), targets[targets != IGNORED])
         first = self.model.lm_head(states[torch.arange(len(ids), device=ids.device), lengths - 1])
-        return loss, hits(first.detach().float(), asked, words)
+        ranked, right = among(first, asked, words)
+        return loss + ranked, right
 
     def language(self, ids: Tensor, mask: Tensor, rng: Any) -> Tensor:
         """Every next token."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,33 @@ class Teacher:
         out = torch.empty(len(rows), pieces[0].shape[1])
         out[torch.tensor(order)] = torch.cat(pieces)
         return out, sum(map(len, rows))
+
+    def tutor(self, kept: list[int], opening: int | None) -> Callable[[Tensor, Tensor], Tensor]:
+        """What the teacher makes of each of a student's tokens in their text.
+
+        Args:
+            kept: the teacher's id of each of the student's tokens, [V].
+            opening: the teacher's id of the token that its texts begin with; None where the student's do too.
+
+        Returns:
+            From ids and mask [B, T] to last hidden states [B, T, E], of which a text's embedding is the mean.
+        """
+        known = torch.tensor(kept, device=self.device)
+        fast = resolve_dtype("auto", self.device) is torch.bfloat16
+        config = copy.deepcopy(self.model.config)
+        model = AutoModel.from_config(config, attn_implementation="eager").eval().to(self.device)
+        model.load_state_dict(self.model.state_dict())
+        model = model.bfloat16() if fast else model
+
+        @torch.no_grad()
+        def read(ids: Tensor, mask: Tensor) -> Tensor:
+            ids = known[ids]
+            if opening is not None:
+                ids, mask = functional.pad(ids, (1, 0), value=opening), functional.pad(mask, (1, 0), value=1)
+            states: Tensor = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+            return states if opening is None else states[:, 1:]
+
+        return read
 
     def embed_all(self, texts: list[str], work: Path, log: Any) -> Tensor:
         """Embeddings [N, E] of all texts, one cached shard at a time."""

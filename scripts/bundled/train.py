@@ -30,7 +30,7 @@ from objective import Objective, Texts
 from steering import Steering
 from students import Student, Words, new_student
 from teacher import Teacher, tokenize
-from texts import sample_texts
+from texts import is_question, sample_texts
 from transformers import AutoTokenizer
 from vocabulary import SPECIAL, answer_words, trim_tokenizer
 
@@ -88,12 +88,15 @@ def build(paths: Paths, recipe: dict[str, Any], device: torch.device) -> Objecti
     set_seed(recipe["seed"])
     student = new_student(settings, teacher.model, kept, ids)
     student.begin(targets.shape[1], recipe["steering"]["virtual"], recipe["steering"]["soft"])
-    steering = Steering(targets[held:], known, recipe["steering"], recipe["seed"])
+    asking = np.array([is_question(text) for text in texts[held:]])
+    steering = Steering(targets[held:], known, recipe["steering"], recipe["seed"], torch.from_numpy(asking))
     lengths = np.array([len(row) for row in rows[held:]])
-    read = Texts(rows, targets, held + lengths.argsort(kind="stable"), held)
+    order = lengths.argsort(kind="stable")
+    read = Texts(rows, targets, held + order, held + order[asking[order]], held)
     paths.log(stage="start", tokens=int(lengths.sum()), parameters=sum(p.numel() for p in student.model.parameters()))
     words = Words(tokenizer(names, add_special_tokens=False)["input_ids"], known)
-    return Objective(student, read, steering, words, ids, recipe["training"])
+    tutor = teacher.tutor(kept, None if family == "sentence" else teacher.tokenizer.cls_token_id)
+    return Objective(student, read, steering, words, ids, recipe["training"], tutor)
 
 
 def schedule(progress: float, warmup: float) -> float:
@@ -113,7 +116,7 @@ def optimizers(student: Student, settings: dict[str, Any]) -> list[torch.optim.O
     muon = torch.optim.Muon(
         matrices, lr=rates["muon"], weight_decay=settings["weight_decay"], adjust_lr_fn="match_rms_adamw"
     )
-    made = [muon, torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0)]
+    made = [muon, torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0, fused=True)]
     for optimizer in made:
         for group in optimizer.param_groups:
             group["peak"] = group["lr"]

@@ -57,7 +57,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_recipe(name: str) -> dict[str, Any]:
     """The shipped recipe with every size shrunk and every switch kept."""
     recipe: dict[str, Any] = yaml.safe_load((SCRIPTS / f"{name}.yaml").read_text())
-    recipe["texts"] |= {"total": 300, "held_out": 40}
+    recipe["texts"] |= {"total": 300, "held_out": 40, "made_questions": 60}
     recipe["teacher"] |= {"shard": 100, "max_tokens": 24}
     recipe["student"] |= {"vocab": 120, "layers": 1, "hidden": 16, "heads": 2, "ffn": 32, "positions": 64}
     recipe["steering"] |= {"words": 40, "virtual": 6, "life": 4, "dims": 8, "soft": 3}
@@ -72,7 +72,8 @@ def vectors(count: int, width: int, seed: int) -> torch.Tensor:
     return functional.normalize(found * torch.linspace(2, 0.2, width) + 1, dim=-1)
 
 
-STEERING = {"virtual": 10, "life": 50, "dims": 8, "cells": 4, "directions": 3}
+STEERING = {"virtual": 10, "life": 50, "dims": 8, "cells": 4, "directions": 3, "questions": 0.3}
+ASKING = torch.arange(400) % 4 == 0  # which of 400 texts are questions
 
 
 def test_whitening_makes_every_direction_vary_alike(module: Callable[[str], ModuleType]) -> None:
@@ -84,11 +85,12 @@ def test_whitening_makes_every_direction_vary_alike(module: Callable[[str], Modu
     assert (raw.T @ raw / len(raw) - wanted).abs().max() > 0.1
 
 
-def test_a_virtual_task_names_the_nearest_cell(module: Callable[[str], ModuleType]) -> None:
+@pytest.mark.parametrize("questions", [False, True])
+def test_a_virtual_task_names_the_nearest_cell(module: Callable[[str], ModuleType], questions: bool) -> None:
     known = vectors(400, 12, 1)
-    steering = module("steering").Steering(known, vectors(50, 12, 2), STEERING, seed=5)
-    asked = steering.virtual(known[:60], np.random.default_rng(0))
-    white = steering.whitening(known[:60])
+    steering = module("steering").Steering(known, vectors(50, 12, 2), STEERING, 5, ASKING)
+    asked = steering.virtual(known[:60], np.random.default_rng(0), questions)
+    white = steering.grounds[questions].whitening(known[:60])
     sizes = set()
     for row, task in enumerate(asked.task.tolist()):
         options = [word for word in steering.options_CK[task].tolist() if word >= 0]
@@ -104,7 +106,7 @@ def test_a_virtual_task_names_the_nearest_cell(module: Callable[[str], ModuleTyp
 
 def test_a_listed_task_asks_for_the_word_nearest_to_the_text(module: Callable[[str], ModuleType]) -> None:
     known, words = vectors(400, 12, 3), vectors(50, 12, 4)
-    asked = module("steering").Steering(known, words, STEERING, seed=5).listed(known[:60], np.random.default_rng(1))
+    asked = module("steering").Steering(known, words, STEERING, 5, ASKING).listed(known[:60], np.random.default_rng(1))
     uncentred = 0
     for row in range(60):
         options = asked.options[row].tolist()
@@ -121,7 +123,7 @@ def test_virtual_tasks_live_for_so_many_steps_and_follow_from_the_step_alone(
     module: Callable[[str], ModuleType],
 ) -> None:
     known, words = vectors(400, 12, 3), vectors(50, 12, 4)
-    stepped, jumped = (module("steering").Steering(known, words, STEERING, seed=5) for _ in range(2))
+    stepped, jumped = (module("steering").Steering(known, words, STEERING, 5, ASKING) for _ in range(2))
     first = stepped.axes_CDR.clone()
     renewed = [place for step in range(1, 51) for place in stepped.turn_to(step)]
     assert sorted(renewed) == list(range(10))  # each of them once in a life of 50 steps
@@ -203,8 +205,8 @@ def test_steering_loss_is_the_likelihood_that_transformers_computes(
     ids, mask = objective.padded(chosen)
     ours, _ = student.steer(asked, ids, mask, words)
     closing = student.special["sep"]
-    sums, counts, swapped = 0.0, 0, 0.0
-    for row, word in zip(chosen, asked.answers, strict=True):
+    sums, counts, swapped, ranked = 0.0, 0, 0.0, 0.0
+    for row, word, options, gold in zip(chosen, asked.answers, asked.options.tolist(), asked.gold, strict=True):
         text, answer = objective.texts.rows[row], [*words.rows[word], closing]
         for target, place in ((answer, "right"), ([*words.rows[(word + 1) % len(words.rows)], closing], "wrong")):
             if name == "tiny-causal":
@@ -215,9 +217,70 @@ def test_steering_loss_is_the_likelihood_that_transformers_computes(
             lost = functional.cross_entropy(logits, torch.tensor(target), reduction="sum").item()
             sums += lost if place == "right" else 0.0
             swapped += lost if place == "wrong" else 0.0
+        among = logits[0, [words.rows[option][0] for option in options]]
+        ranked += functional.cross_entropy(among, gold).item() / len(chosen)
         counts += len(answer)
-    assert abs(ours.item() - sums / counts) <= 1e-6 * abs(sums / counts)
-    assert abs(ours.item() - swapped / counts) > 1e-4 * abs(swapped / counts)
+    wanted = sums / counts + ranked
+    assert abs(ours.item() - wanted) <= 1e-6 * wanted
+    assert abs(ours.item() - (swapped / counts + ranked)) > 1e-4 * wanted
+    assert abs(ours.item() - sums / counts) > 1e-4 * wanted
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-seq2seq"])
+def test_the_tutor_reads_a_students_tokens_as_the_teacher_does(
+    name: str,
+    module: Callable[[str], ModuleType],
+    corpus: Path,
+    tiny_models: Callable[[str], Path],
+    tmp_path: Path,
+) -> None:
+    """Row by row, without padding, through the teacher's own forward."""
+    from transformers import AutoModel, AutoTokenizer
+
+    teacher = str(tiny_models("sentence"))
+    objective = built(module, name, corpus, Path(teacher), tmp_path)
+    model, tokenizer = AutoModel.from_pretrained(teacher).eval(), AutoTokenizer.from_pretrained(teacher)
+    small = AutoTokenizer.from_pretrained(tmp_path / "tokenizer")
+    ids, mask = objective.padded([3, 11, 30])
+    taught = objective.tutor(ids, mask)
+    tolerance = 2e-2 if taught.dtype == torch.bfloat16 or torch.cpu._is_avx512_bf16_supported() else 1e-5
+    for row, wanted in enumerate(mask.sum(1).tolist()):
+        tokens = small.convert_ids_to_tokens(ids[row, :wanted])
+        opened = tokens if name == "tiny" else [tokenizer.cls_token, *tokens]
+        given = torch.tensor([tokenizer.convert_tokens_to_ids(opened)])
+        with torch.inference_mode():
+            states = model(input_ids=given).last_hidden_state[0, len(opened) - wanted :]
+        assert (taught[row, :wanted] - states).abs().max() <= tolerance * states.abs().max()
+        assert (taught[row, :wanted] - states.flip(0)).abs().max() > 0.1 * states.abs().max()
+
+
+def test_token_targets_average_to_the_embedding_that_imitation_asks_for(
+    module: Callable[[str], ModuleType], corpus: Path, tiny_models: Callable[[str], Path], tmp_path: Path
+) -> None:
+    objective = built(module, "tiny", corpus, tiny_models("sentence"), tmp_path)
+    ids, mask = objective.padded([2, 7])
+    found, states = objective.student.embed(ids, mask)
+    for row, length in enumerate(mask.sum(1).tolist()):
+        mean = functional.normalize(states[row, :length].mean(0), dim=-1)
+        assert (found[row] - mean).abs().max() <= 1e-5 * mean.abs().max()
+        first = functional.normalize(states[row, 0], dim=-1)
+        assert (found[row] - first).abs().max() > 1e-2 * mean.abs().max()
+
+
+def test_batches_about_questions_hold_nothing_else(
+    module: Callable[[str], ModuleType], corpus: Path, tiny_models: Callable[[str], Path], tmp_path: Path
+) -> None:
+    objective = built(module, "tiny", corpus, tiny_models("sentence"), tmp_path)
+    texts = json.loads((tmp_path / "texts.json").read_text())["texts"]
+    rng = np.random.default_rng(4)
+    asking = objective.texts.draw(rng, 50, questions=True)
+    assert all(texts[index].endswith("?") for index in asking)
+    assert not all(texts[index].endswith("?") for index in objective.texts.draw(rng, 50))
+    asked = objective.steering.virtual(objective.texts.targets_NE[asking], rng, questions=True)
+    other = objective.steering.virtual(objective.texts.targets_NE[asking], rng)
+    assert objective.steering.asking == 2
+    assert set(asked.task.tolist()) == {0, 1}
+    assert set(other.task.tolist()) == {2, 3, 4, 5}
 
 
 @pytest.mark.parametrize("name", FAMILIES)

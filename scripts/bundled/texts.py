@@ -12,16 +12,18 @@ from typing import Any
 
 SENTENCE_END = re.compile(r"(?<=\w\w[.!?])[\"')]*\s+(?=[\"'(A-Z0-9])|(?<= [.!?])\s+")
 WORD = re.compile(r"[a-z]+(?:'[a-z]+)?|[0-9]+")
-OPENINGS = (  # of questions, by what they ask for
-    ("Who is", "Who was", "Who", "Whose", "What is the name of")
-    + ("Which man", "What woman", "Who wrote", "Who invented"),
-    ("Where is", "Where are", "Where did", "What country", "What city", "Which state", "In which town", "What river"),
-    ("When did", "When was", "What year", "On what day", "How long", "How old is", "What time", "In what century"),
-    ("How many", "How much", "How far is", "How fast", "What is the number of", "What percentage of", "How often"),
-    ("What is", "What are", "What does", "What was", "What did", "Define", "What is meant by", "What kind of"),
-    ("Why is", "Why do", "Why did", "How do you", "How does", "How can", "What causes", "What happens when"),
-    ("Which", "Name", "What animal", "What colour", "What food", "What book", "What game", "What word means"),
-    ("What does the abbreviation", "What stands for", "Is", "Are", "Can", "Does", "Did", "Should", "Would you"),
+OPENINGS = tuple(  # of questions, by what they ask for
+    line.split("|")
+    for line in (
+        "Who is|Who was|Who|Whose|What is the name of|Which man|What woman|Who wrote|Who invented",
+        "Where is|Where are|Where did|What country|What city|Which state|In which town|What river",
+        "When did|When was|What year|On what day|How long|How old is|What time|In what century",
+        "How many|How much|How far is|How fast|What is the number of|What percentage of|How often",
+        "What is|What are|What does|What was|What did|Define|What is meant by|What kind of",
+        "Why is|Why do|Why did|How do you|How does|How can|What causes|What happens when",
+        "Which|Name|What animal|What colour|What food|What book|What game|What word means",
+        "What does the abbreviation|What stands for|Is|Are|Can|Does|Did|Should|Would you",
+    )
 )
 
 

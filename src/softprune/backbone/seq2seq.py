@@ -12,6 +12,8 @@ from softprune.backbone.base import Backbone, BackboneInfo, scatter_sums, tile, 
 from softprune.backbone.encode import Tokenising
 from softprune.types import Batch
 
+RELATIVE = ("t5", "mt5")  # model types whose decoders know positions by their distances alone
+
 
 class Seq2SeqBackbone(Backbone):
     """An encoder-decoder model; answers are scored with their end-of-sequence token."""
@@ -37,16 +39,13 @@ class Seq2SeqBackbone(Backbone):
         ).last_hidden_state
         answers = batch.answer_ids.shape[1]
         ids_RAT, mask_RAT = tile(batch.answer_ids, rows), tile(batch.answer_mask, rows)
-        hidden = self._decode(
-            self._decoder_inputs(ids_RAT.flatten(0, 1)),
-            memory_RLH.repeat_interleave(answers, dim=0),
-            encoded.mask_RL.repeat_interleave(answers, dim=0),
-        )
-        predicted_RATH = hidden[:, len(self._start) - 1 :].unflatten(0, (rows, answers))
+        inputs_RAT = self._decoder_inputs(ids_RAT.flatten(0, 1)).unflatten(0, (rows, answers))
+        read = self._decode_packed if self.model.config.model_type in RELATIVE else self._decode_apart
+        predicted_RATH = read(inputs_RAT, memory_RLH, encoded.mask_RL)[:, :, len(self._start) - 1 :]
         row, answer, token = torch.nonzero(mask_RAT, as_tuple=True)
         # Nothing of an answer is read yet where its first token is predicted: all answers share that place.
-        read = torch.where(token == 0, 0, answer)
-        place_U, which_M = ((row * answers + read) * mask_RAT.shape[2] + token).unique(return_inverse=True)
+        after = torch.where(token == 0, 0, answer)
+        place_U, which_M = ((row * answers + after) * mask_RAT.shape[2] + token).unique(return_inverse=True)
         logits_UV = answer_logits(self.model, predicted_RATH.flatten(0, 2)[place_U])
         return scatter_sums(token_log_probs(logits_UV, which_M, ids_RAT[mask_RAT]), mask_RAT)
 
@@ -68,9 +67,31 @@ class Seq2SeqBackbone(Backbone):
         texts: list[str] = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return [text.strip() for text in texts]
 
-    def _decode(self, ids: torch.Tensor, memory: torch.Tensor, memory_mask: torch.Tensor) -> torch.Tensor:
+    def _decode_packed(self, ids_RAT: torch.Tensor, memory_RLH: torch.Tensor, mask_RL: torch.Tensor) -> torch.Tensor:
+        """Hidden states `[R, A, T, H]`, all answers of a row behind one another in one decoder sequence.
+
+        No answer sees another, and only distances within an answer count. So the memory's keys and values are
+        computed once a row, not once an answer.
+        """
+        rows, answers, width = ids_RAT.shape
+        sees = torch.ones(width, width, dtype=torch.bool, device=ids_RAT.device).tril()
+        blocks = torch.block_diag(*[sees] * answers)
+        hides = torch.zeros_like(blocks, dtype=memory_RLH.dtype).masked_fill(~blocks, torch.finfo(memory_RLH.dtype).min)
+        hidden = self._decode(ids_RAT.flatten(1), memory_RLH, mask_RL, hides.expand(rows, 1, -1, -1))
+        return hidden.unflatten(1, (answers, width))
+
+    def _decode_apart(self, ids_RAT: torch.Tensor, memory_RLH: torch.Tensor, mask_RL: torch.Tensor) -> torch.Tensor:
+        """The same where positions are absolute (BART): a decoder sequence an answer."""
+        rows, answers = ids_RAT.shape[:2]
+        memory, mask = (part.repeat_interleave(answers, dim=0) for part in (memory_RLH, mask_RL))
+        return self._decode(ids_RAT.flatten(0, 1), memory, mask).unflatten(0, (rows, answers))
+
+    def _decode(
+        self, ids: torch.Tensor, memory: torch.Tensor, memory_mask: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
         hidden: torch.Tensor = self.model.get_decoder()(
             input_ids=ids,
+            attention_mask=mask,
             encoder_hidden_states=memory,
             encoder_attention_mask=memory_mask,
             use_cache=False,

@@ -205,8 +205,8 @@ class Candidate:
         tokens_kept, pieces_kept, parameters: the size of the ticket.
         rank_loss: `select` loss of the masked, unretrained prompt; None where not measured.
         rung: how many rounds of training it was given.
-        status: planned, ranked, trained, winner.
-        select, select_loss: metric and loss on `select` at its best checkpoint.
+        status: planned, ranked, eliminated, trained, winner.
+        select, select_loss: metric and loss on `select` at its best checkpoint; None if it wasn't trained to the end.
         report, interval: metric on `report` and its 95% interval; only for tickets on the Pareto front.
         pareto: whether no other trained candidate is both smaller and better on `select`.
     """

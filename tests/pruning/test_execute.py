@@ -93,11 +93,12 @@ def test_candidates_are_told_as_they_are(case: str, run_of: Callable[[str], Run]
         assert c["pieces_kept"] == int(c["tokens_kept"] * S * (1 - c["piece_ratio"]) + 0.5)
         assert c["parameters"] == c["pieces_kept"] * HIDDEN // S
         assert c["rank_loss"] is not None
-        assert c["select"] is not None
+        assert (c["select"] is not None) == (c["status"] in ("trained", "winner"))
         reported = c["pareto"] or c["status"] == "winner"
         assert (c["report"] is not None) == reported, "what isn't reported on is shown as not measured"
     winner = [c for c in candidates if c["status"] == "winner"]
-    assert [c["status"] for c in candidates if c not in winner] == ["trained"] * 3
+    others = ["trained", "eliminated", "ranked"] if "halving" in case else ["trained"] * 3
+    assert sorted(c["status"] for c in candidates if c not in winner) == sorted(others)
     assert len(winner) == 1
     # `best` prefers the lower loss among equal scores, even where another is smaller.
     assert winner[0]["pareto"] or run.recipe.selection.objective == "best"
@@ -210,13 +211,14 @@ def test_survivors_are_rewound_and_the_control_is_retrained_alike(case: str, run
     assert torch.equal(run.witness.fits[0][0]["tuned"].vectors_PH, initial)
     starts: dict[str, tuple[PromptState, int | None]] = {}
     for states, epochs, seed in retrained:
-        assert epochs == 2
+        assert epochs == run.recipe.search.epochs
         assert len({state.mask.tokens for state in states.values()}) == 1 or run.recipe.pruning.removal == "zero"
         starts |= {name: (state, seed) for name, state in states.items()}
     for state, _ in starts.values():
         assert torch.equal(state.vectors_PH, masked_state(tuned, state.mask).vectors_PH), "not at the rewind point"
     for candidate in run.lines("candidates.jsonl"):
-        assert starts[candidate["id"]][1] is None, "a ticket sees the batches that the prompt saw"
+        if candidate["rung"]:
+            assert starts[candidate["id"]][1] is None, "a ticket sees the batches that the prompt saw"
     assert starts["control-0"][1] == run.recipe.seed
     assert starts["control-0"][0].mask.pieces == P * S
     fresh = {name for name in starts if name.endswith("-1000")}

@@ -24,12 +24,11 @@ from softprune.tuning.loop import Trained
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.mark.parametrize("removal", ["zero", "drop"])
+@pytest.mark.parametrize("case", ["grid, zero", "grid, drop", "halving, drop"])
 def test_a_run_taken_up_after_any_save_ends_with_the_same_bits(
-    removal: str, run_of: Callable[[str], Run], tmp_path: Path, tiny_models: Models, task_file: Path
+    case: str, run_of: Callable[[str], Run], tmp_path: Path, tiny_models: Models, task_file: Path
 ) -> None:
     """Each try dies after its next saved evaluation, until none is left to make."""
-    case = f"grid, {removal}"
     out, recipe = tmp_path / "broken", run_of(case).recipe
     save, tries = stages.FolderKeeper.save, 0
 

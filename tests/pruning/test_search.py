@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softprune.errors import SoftpruneError
-from softprune.pruning.search import choose, in_groups, pareto, search
+from softprune.pruning.search import choose, in_groups, leaders, pareto, rungs, search, tiers
 from softprune.types import Candidate
 
 Pairs = Sequence[tuple[float, float]]
@@ -164,3 +165,47 @@ def test_zero_may_mix_lengths_and_drop_may_not() -> None:
     candidates = [made(name, 1, 0.5, tokens=tokens) for name, tokens in [("a", 3), ("b", 2), ("c", 3), ("d", 2)]]
     assert [[c.id for c in group] for group in in_groups(candidates, 3, "zero")] == [["a", "b", "c"], ["d"]]
     assert [[c.id for c in group] for group in in_groups(candidates, 3, "drop")] == [["b", "d"], ["a", "c"]]
+
+
+# --- halving ---
+
+
+def test_halving_plans_every_pair() -> None:
+    calls: list[Pairs] = []
+    search("halving", "both", TOKENS, PIECES, trainer(calls, lambda t, p: t), the_best)
+    assert len(calls) == 1
+    assert len(calls[0]) == 6
+
+
+def test_rungs_get_fewer_candidates_and_more_steps() -> None:
+    assert rungs(9, 3) == [(9, 1 / 9), (3, 1 / 3), (1, 1.0)]
+    assert rungs(4, 2) == [(4, 0.25), (2, 0.5), (1, 1.0)]
+    assert rungs(3, 2) == [(3, 0.5), (1, 1.0)]
+    assert rungs(1, 3) == [(1, 1.0)]
+
+
+def test_tiers_are_equal_steps_of_the_logarithm() -> None:
+    levels = tiers([made(str(size), size, None) for size in (10, 11, 30, 99, 101, 900, 1000)], 2)
+    assert [[c.id for c in level] for level in levels] == [["10", "11", "30", "99"], ["101", "900", "1000"]]
+    assert tiers([made("a", 7, None), made("b", 7, None)], 3) == [[made("a", 7, None), made("b", 7, None)]]
+
+
+@given(st.lists(st.integers(1, 5000), min_size=1, max_size=30), st.integers(1, 6))
+def test_every_candidate_is_in_one_tier_and_tiers_are_in_order(sizes: list[int], count: int) -> None:
+    levels = tiers([made(str(i), size, None) for i, size in enumerate(sizes)], count)
+    assert sorted(int(c.id) for level in levels for c in level) == list(range(len(sizes)))
+    assert all(levels)
+    assert len(levels) <= count
+    bounds = [(min(c.parameters for c in level), max(c.parameters for c in level)) for level in levels]
+    assert all(one[1] < other[0] for one, other in itertools.pairwise(bounds))
+
+
+def test_leaders_go_by_the_masked_loss_until_they_are_trained() -> None:
+    ranked = [made(name, 5, None).updated(rank_loss=loss) for name, loss in (("a", 0.9), ("b", 0.2), ("c", 0.5))]
+    assert [c.id for c in leaders(ranked, 2)] == ["b", "c"]
+    trained = [
+        made("a", 5, 0.8).updated(rank_loss=0.9, rung=1),
+        made("b", 5, 0.3).updated(rank_loss=0.2, rung=1),
+        made("c", 5, 0.8, 0.1).updated(rank_loss=0.5, rung=1),
+    ]
+    assert [c.id for c in leaders(trained, 2)] == ["c", "a"]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from softprune.backbone.base import Backbone
-from softprune.pruning import comparison, xprompt
+from softprune.pruning import comparison, retraining
 from softprune.pruning.api import execute
 from softprune.recipe import Recipe, resolve
 from softprune.tuning import stages
@@ -36,12 +36,15 @@ TINY = (
     "selection.seeds=1",
     "selection.resamples=200",
 )
+RUNGS = ("search.tiers=2", "search.entrants=2", "search.factor=2", "search.epochs=4")
 CASES = {
     "tune": ("kind=tune",),
     "grid, zero": ("search.strategy=grid", "pruning.removal=zero"),
     "grid, drop": ("search.strategy=grid", "pruning.removal=drop", "pruning.scope=per_token"),
     "sequential, zero": ("search.strategy=sequential", "pruning.removal=zero", "tuning.optimiser=adamw"),
     "sequential, drop": ("search.strategy=sequential", "pruning.removal=drop", "tuning.patience=1"),
+    "halving, zero": ("search.strategy=halving", "pruning.removal=zero", *RUNGS),
+    "halving, drop": ("search.strategy=halving", "pruning.removal=drop", *RUNGS, "tuning.patience=1"),
     "paper": (
         "search.strategy=grid",
         "pruning.removal=zero",
@@ -78,7 +81,7 @@ class Witness:
         return found
 
     def watch(self, patch: pytest.MonkeyPatch) -> None:
-        encode, open_, fit = Backbone.encode, SealedSet.open, stages.fit
+        encode, open_, fit, fit_to = Backbone.encode, SealedSet.open, stages.fit, stages.fit_to
 
         def noted_encode(backbone: Backbone, examples: Sequence[Example], *rest: int) -> list[Encoded]:
             self.encoded.append((self.phase(), {example.text for example in examples}))
@@ -93,9 +96,14 @@ class Witness:
             self.fits.append((dict(zip(names, starts, strict=True)), options.get("epochs"), options.get("seed")))
             return fit(workspace, starts, names, **options)
 
+        def noted_fit_to(workspace: Any, starts: Any, names: Any, *where: Any, **options: Any) -> Any:
+            self.fits.append((dict(zip(names, starts, strict=True)), options.get("epochs"), None))
+            return fit_to(workspace, starts, names, *where, **options)
+
         patch.setattr(Backbone, "encode", noted_encode)
+        patch.setattr(retraining, "fit_to", noted_fit_to)
         patch.setattr(SealedSet, "open", noted_open)
-        for module in (stages, xprompt, comparison):
+        for module in (stages, retraining, comparison):
             patch.setattr(module, "fit", noted_fit)
 
 

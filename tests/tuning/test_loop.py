@@ -13,7 +13,7 @@ from torch import nn
 
 from softprune.errors import SoftpruneError
 from softprune.tuning.display import Silence
-from softprune.tuning.loop import Evaluation, Feed, Point, Schedule, Trained, train
+from softprune.tuning.loop import Evaluation, Feed, Point, Schedule, Trained, some_of, train
 from softprune.tuning.optimisers import make_optimiser
 
 LENGTHS = (3, 5, 4, 3, 6, 2, 7, 5, 4, 3)
@@ -247,6 +247,42 @@ def test_taken_up_after_any_evaluation_it_ends_with_the_same_bits(optimiser: str
             fitted("abc", plan, optimiser=optimiser, keeper=keeper, evaluate=evaluate)
         same(fitted("abc", plan, optimiser=optimiser, keeper=keeper, evaluate=evaluate), wanted)
         assert len(keeper.points) == len(whole.points)
+
+
+@pytest.mark.parametrize("optimiser", ["adafactor", "adamw"])
+@pytest.mark.parametrize("plan", [SCHEDULE, replace(SCHEDULE, evaluate_every=2, patience=1)])
+def test_some_of_a_paused_training_go_on_as_if_they_had_been_alone(optimiser: str, plan: Schedule) -> None:
+    """b has stopped before the pause in the second plan, a and c go on; then a and b, and the two that nobody stops."""
+    script = {
+        "a": [(0.1, 1.0), (0.2, 1.0), (0.3, 1.0), (0.4, 1.0), (0.5, 1.0), (0.6, 1.0)],
+        "b": [(0.9, 1.0), (0.5, 1.0), (0.4, 1.0), (0.4, 1.0)],
+        "c": [(0.1, 1.0), (0.2, 1.0), (0.3, 1.0), (0.4, 1.0), (0.5, 1.0), (0.6, 1.0)],
+    }
+    for chosen in ("ac", "ab", "bc", "abc", "c"):
+        told = scripted(script)
+        paused = fitted("abc", replace(plan, pause_at=5), optimiser=optimiser, evaluate=told)
+        assert paused.steps == 6  # the evaluation behind the fifth step
+        keeper = Memory()
+        keeper.state = copy.deepcopy(some_of(paused.state, ["abc".index(name) for name in chosen]))
+        found = fitted(chosen, plan, optimiser=optimiser, keeper=keeper, evaluate=told)
+        alone = fitted(chosen, plan, optimiser=optimiser, evaluate=scripted(script))
+        wanted = alone.tensors["values"]
+        assert (found.tensors["values"] - wanted).abs().max() <= 1e-12 * wanted.abs().max()
+        assert found.best == alone.best
+        assert found.steps == alone.steps
+        if len(chosen) == 2:
+            assert (found.tensors["values"].flip(0) - wanted).abs().max() > 1e-3 * wanted.abs().max()
+
+
+def test_a_state_of_none_that_still_train_ends_at_once() -> None:
+    script = {"a": [(0.9, 1.0), (0.5, 1.0)], "b": [(0.9, 1.0), (0.5, 1.0)]}
+    plan = replace(SCHEDULE, patience=1)
+    paused = fitted("ab", replace(plan, pause_at=9), evaluate=scripted(script))
+    keeper = Memory()
+    keeper.state = some_of(paused.state, [1])
+    found = fitted("b", plan, keeper=keeper, evaluate=scripted({"b": []}))
+    assert torch.equal(found.tensors["values"], paused.tensors["values"][1:])
+    assert found.steps == paused.steps == 6
 
 
 def test_a_state_that_is_lost_shows() -> None:

@@ -85,7 +85,7 @@ class _TokenLogProbs(torch.autograd.Function):
         return wide[which_M, targets_M] - normaliser_U[which_M]
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_M: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         logits_UV, normaliser_U, which_M, targets_M = ctx.saved_tensors
         total_U = torch.zeros_like(normaliser_U).index_add_(0, which_M, grad_M)
@@ -102,7 +102,7 @@ def token_log_probs(logits_UV: torch.Tensor, which_M: torch.Tensor, targets_M: t
         which_M: each token's place.
         targets_M: the tokens.
     """
-    found: torch.Tensor = _TokenLogProbs.apply(logits_UV, which_M, targets_M)
+    found: torch.Tensor = _TokenLogProbs.apply(logits_UV, which_M, targets_M)  # type: ignore[no-untyped-call]
     return found
 
 

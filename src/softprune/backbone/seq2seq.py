@@ -78,13 +78,15 @@ class Seq2SeqBackbone(Backbone):
         blocks = torch.block_diag(*[sees] * answers)
         hides = torch.zeros_like(blocks, dtype=memory_RLH.dtype).masked_fill(~blocks, torch.finfo(memory_RLH.dtype).min)
         hidden = self._decode(ids_RAT.flatten(1), memory_RLH, mask_RL, hides.expand(rows, 1, -1, -1))
-        return hidden.unflatten(1, (answers, width))
+        apart: torch.Tensor = hidden.unflatten(1, (answers, width))
+        return apart
 
     def _decode_apart(self, ids_RAT: torch.Tensor, memory_RLH: torch.Tensor, mask_RL: torch.Tensor) -> torch.Tensor:
         """The same where positions are absolute (BART): a decoder sequence an answer."""
         rows, answers = ids_RAT.shape[:2]
         memory, mask = (part.repeat_interleave(answers, dim=0) for part in (memory_RLH, mask_RL))
-        return self._decode(ids_RAT.flatten(0, 1), memory, mask).unflatten(0, (rows, answers))
+        hidden: torch.Tensor = self._decode(ids_RAT.flatten(0, 1), memory, mask).unflatten(0, (rows, answers))
+        return hidden
 
     def _decode(
         self, ids: torch.Tensor, memory: torch.Tensor, memory_mask: torch.Tensor, mask: torch.Tensor | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 from softprune.errors import SoftpruneError
@@ -27,6 +28,7 @@ def search(
     Args:
         strategy: `grid` (every token ratio with every piece ratio) or `sequential` (the token ratios alone, then the
             piece ratios at the one that the objective picks); the two readings of the paper's "linearly searched".
+            `halving` plans what `grid` does, and leaves it to `train` to stop the worse ones early.
         levels: both, token or piece; a level that is off has ratio 0.
         token_ratios, piece_ratios: fractions to prune.
         train: what makes and trains candidates.
@@ -36,7 +38,7 @@ def search(
         return train([(t, 0.0) for t in token_ratios])
     if levels == "piece":
         return train([(0.0, p) for p in piece_ratios])
-    if strategy == "grid":
+    if strategy in ("grid", "halving"):
         return train([(t, p) for t in token_ratios for p in piece_ratios])
     first = train([(t, 0.0) for t in token_ratios])
     token_ratio = pick(first).token_ratio
@@ -55,6 +57,44 @@ def in_groups(candidates: Sequence[Candidate], size: int, removal: str) -> Itera
             yield same[start : start + size]
 
 
+def tiers(candidates: Sequence[Candidate], count: int) -> list[list[Candidate]]:
+    """Levels of compression: candidates by parameters, on `count` equal steps of their logarithm; none is empty.
+
+    Halving within each level keeps small tickets in the race, which lose to large ones at every rung, and so finds the
+    Pareto front instead of the mildest ratio.
+    """
+    sizes = [math.log(c.parameters) for c in candidates]
+    low, span = min(sizes), max(sizes) - min(sizes)
+    levels: list[list[Candidate]] = [[] for _ in range(count)]
+    for candidate, size in zip(candidates, sizes, strict=True):
+        levels[min(count - 1, int(count * (size - low) / span)) if span else 0].append(candidate)
+    return [level for level in levels if level]
+
+
+def rungs(first: int, factor: int) -> list[tuple[int, float]]:
+    """Successive halving (Jamieson and Talwalkar 2016): candidates of a tier, and their share of all steps, a rung.
+
+    Args:
+        first: candidates at the first rung.
+        factor: by how much they get fewer, and their steps more, from one rung to the next.
+    """
+    counts = [first]
+    while counts[-1] > 1:
+        counts.append(max(1, counts[-1] // factor))
+    return [(count, factor ** -(len(counts) - 1 - at)) for at, count in enumerate(counts)]
+
+
+def leaders(level: Sequence[Candidate], count: int) -> list[Candidate]:
+    """A tier's best so far: by what training gave them, and before any training by the loss of the masked prompt."""
+
+    def merit(candidate: Candidate) -> tuple[float, ...]:
+        if candidate.rung == 0:
+            return (-(candidate.rank_loss if candidate.rank_loss is not None else math.inf), -candidate.parameters)
+        return _quality(candidate)
+
+    return sorted(level, key=merit, reverse=True)[:count]
+
+
 def choose(
     candidates: Sequence[Candidate],
     objective: str,
@@ -64,7 +104,7 @@ def choose(
     """The winner among trained candidates, by `select` alone.
 
     Args:
-        candidates: those with a `select` score count.
+        candidates: those that were trained to the end count.
         objective: `best` (highest score), `one_se` (smallest ticket within one standard error of the best),
             `smallest_within` (smallest within `within` of the best).
         standard_error: of the best candidate's score, for `one_se`.

@@ -20,24 +20,15 @@ import torch
 from softprune.prompt.bank import full_mask, masked_state, read_one
 from softprune.pruning.importance import Importance, measure
 from softprune.pruning.masks import piece_mask, token_mask
-from softprune.pruning.search import choose, in_groups, pareto, search
-from softprune.runs.executors import EXECUTORS
+from softprune.pruning.retraining import Trial, halve, retrain_all
+from softprune.pruning.search import choose, pareto, search
 from softprune.runs.store import Saved
 from softprune.significance import standard_error
 from softprune.tuning.finite import FROM_THE_MODEL, check_finite
 from softprune.tuning.scoring import score_each, score_prompts
 from softprune.tuning.setup import Workspace
-from softprune.tuning.stages import Fitted, fit, tune
-from softprune.types import Candidate, Mask, PromptState, WorkItem
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """A candidate with its mask and, once it is retrained, its prompt."""
-
-    candidate: Candidate
-    mask: Mask
-    fitted: Fitted | None = None
+from softprune.tuning.stages import Fitted, tune
+from softprune.types import Candidate, Mask, PromptState
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +59,8 @@ def xprompt(workspace: Workspace) -> Pruned:
 
     def train(ratios: Sequence[tuple[float, float]]) -> list[Candidate]:
         made = [_plan(workspace, tuned, importance, *pair) for pair in ratios]
-        for trial in _retrain(workspace, tuned, _rank(workspace, tuned, made)):
+        retrain = halve if recipe.search.strategy == "halving" else retrain_all
+        for trial in retrain(workspace, tuned, _rank(workspace, tuned, made)):
             trials[trial.candidate.id] = trial
         _write_candidates(workspace, trials.values())
         return [trials[trial.candidate.id].candidate for trial in made]
@@ -177,42 +169,6 @@ def _rank(workspace: Workspace, tuned: Fitted, trials: Sequence[Trial]) -> list[
         Trial(t.candidate.updated(rank_loss=loss, status="ranked"), t.mask)
         for t, loss in zip(trials, losses, strict=True)
     ]
-
-
-def _retrain(workspace: Workspace, tuned: Fitted, trials: Sequence[Trial]) -> list[Trial]:
-    """Section 4.3: rewind the survivors to the tuned values and retrain them, K candidates at once."""
-    by_id = {trial.candidate.id: trial for trial in trials}
-    groups = list(in_groups([t.candidate for t in trials], workspace.group, workspace.recipe.pruning.removal))
-
-    def work(item: WorkItem) -> list[Fitted]:
-        ids = [str(name) for name in item.payload["ids"]]  # type: ignore[attr-defined]
-        starts = [masked_state(tuned.state.vectors_PH, by_id[name].mask) for name in ids]
-        return fit(
-            workspace,
-            starts,
-            ids,
-            work=item.id,
-            phase="retrain",
-            title=f"retraining {', '.join(ids[:2])}{f' and {len(ids) - 2} more' if len(ids) > 2 else ''}",
-            epochs=workspace.recipe.search.epochs,
-        )
-
-    items = [WorkItem(f"retrain-{group[0].id}-{len(group)}", {"ids": tuple(c.id for c in group)}) for group in groups]
-    executor = EXECUTORS[workspace.recipe.executor]()
-    done: dict[str, Fitted] = {}
-    with workspace.run.phase("retrain"):
-        for group, result in zip(groups, executor.map(work, items), strict=True):
-            fitted = result.value
-            assert isinstance(fitted, list)
-            done.update({c.id: f for c, f in zip(group, fitted, strict=True)})
-    return [_retrained(by_id[name], done[name]) for name in by_id]
-
-
-def _retrained(trial: Trial, fitted: Fitted) -> Trial:
-    candidate = trial.candidate.updated(
-        status="trained", rung=1, select=fitted.evaluation.score, select_loss=fitted.evaluation.loss
-    )
-    return Trial(candidate, trial.mask, fitted)
 
 
 def _mark(workspace: Workspace, trials: Sequence[Trial]) -> list[Trial]:

@@ -214,13 +214,18 @@ class Pruning(_Section):
 class Search(_Section):
     """Which candidates are tried."""
 
-    strategy: Literal["grid", "sequential"] = _key(
-        "sequential", "all pairs of ratios, or the token ratio first and then the piece ratio"
+    strategy: Literal["grid", "sequential", "halving"] = _key(
+        "sequential",
+        "all pairs of ratios to the end, the token ratio first and then the piece ratio, or all pairs ranked before "
+        "training and halved as they train",
     )
     token_ratios: Ratios = _key(_TENTHS, "fractions of the tokens to prune")
     piece_ratios: Ratios = _key(_TENTHS, "fractions of the kept tokens' pieces to prune")
     group: int | None = _key(None, "candidates trained side by side, K; none chooses", ge=1)
     epochs: int | None = _key(None, "passes over the training set in retraining; none is tuning.epochs", ge=1)
+    tiers: int = _key(4, "levels of compression that halving keeps apart, each with a ticket of its own", ge=1)
+    entrants: int = _key(3, "candidates of a tier that halving begins to train, by the loss of the masked prompt", ge=1)
+    factor: int = _key(3, "by how much a rung of halving leaves fewer candidates and gives them more steps", ge=2)
 
 
 class Selection(_Section):

@@ -158,7 +158,9 @@ def _compression(run: Run) -> Plan:
         "look at. The stepped line is the Pareto front; horizontal lines are the unpruned prompts' levels where known."
     )
     if left:
-        caption += f" {left} of {len(run.candidates)} candidates were not trained: not measured, so not shown."
+        caption += (
+            f" {left} of {len(run.candidates)} candidates were not trained to the end: not measured, so not shown."
+        )
     draw: Draw | None = partial(curves.compression, frontier) if frontier and measured else None
     return _plan("compression", "Score against compression", caption, draw, "candidates with a select score")
 

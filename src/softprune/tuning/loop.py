@@ -33,6 +33,8 @@ class Schedule:
         patience: evaluations without improvement after which a candidate stops; None for never.
         best_by: `score` (ties go to the lower loss) or `loss`.
         seed: of the data order.
+        pause_at: steps after which training rests, to be gone on with later; None for none. It is put off to an
+            evaluation's step, so that a pause changes nothing.
     """
 
     epochs: int
@@ -42,6 +44,15 @@ class Schedule:
     patience: int | None = None
     best_by: str = "score"
     seed: int = 0
+    pause_at: int | None = None
+
+    def lasts(self, examples: int) -> tuple[int, int, int]:
+        """Steps an epoch, steps in all, and the step at which to pause, for so many training examples."""
+        steps_an_epoch = math.ceil(examples / self.batch_size)
+        total, interval = steps_an_epoch * self.epochs, self.evaluate_every or steps_an_epoch
+        if self.pause_at is None:
+            return steps_an_epoch, total, total
+        return steps_an_epoch, total, min(total, math.ceil(self.pause_at / interval) * interval)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +110,7 @@ class Trained:
         steps: optimiser steps.
         examples: candidate-examples trained on.
         seconds: wall time, over all interrupted tries.
+        state: what a keeper holds at the end; with it a paused training goes on.
     """
 
     tensors: dict[str, torch.Tensor]
@@ -107,12 +119,17 @@ class Trained:
     steps: int
     examples: int
     seconds: float
+    state: State
+
+
+State = tuple[dict[str, torch.Tensor], dict[str, Any]]
+"""Unfinished training: tensors, and what `Progress` holds."""
 
 
 class Keeper(Protocol):
     """Where unfinished training is kept between evaluations."""
 
-    def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+    def load(self) -> State | None:
         """The last state, if there is one."""
 
     def save(self, tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> None:
@@ -174,8 +191,7 @@ def train(
     Raises:
         SoftpruneError: when a loss stops being finite.
     """
-    steps_an_epoch = math.ceil(len(feed.lengths) / schedule.batch_size)
-    total = steps_an_epoch * schedule.epochs
+    steps_an_epoch, total, stop = schedule.lasts(len(feed.lengths))
     interval = schedule.evaluate_every or steps_an_epoch
     progress, best = _begin(trainable, optimiser, keeper)
     watch.begin(title, total, progress.step)
@@ -183,7 +199,7 @@ def train(
     losses: list[torch.Tensor] = []
     batches: list[tuple[int, ...]] = []
     try:
-        while progress.step < total and progress.active:
+        while progress.step < stop and progress.active:
             epoch, place = divmod(progress.step, steps_an_epoch)
             if place == 0 or not batches:
                 batches = training_batches(feed.lengths, schedule.batch_size, schedule.seed, epoch)
@@ -217,6 +233,7 @@ def train(
         steps=progress.step,
         examples=progress.examples,
         seconds=progress.seconds,
+        state=(_state(trainable, optimiser, best), asdict(progress)),
     )
 
 
@@ -321,6 +338,27 @@ def _leave(trainable: Trainable, optimiser: torch.optim.Optimizer, progress: Pro
     if staying:
         trainable.keep(staying)
         keep_candidates(optimiser, staying)
+
+
+def some_of(state: State, chosen: Sequence[int]) -> State:
+    """The unfinished training of some of its candidates, as if they had trained on their own from the start.
+
+    Args:
+        state: of all K candidates.
+        chosen: places among the K, ascending.
+    """
+    tensors, progress = state
+    running = [at for at, place in enumerate(progress["active"]) if place in chosen]
+    kept = {
+        name: tensor if not tensor.dim() else tensor[list(chosen if name.startswith("best.") else running)]
+        for name, tensor in tensors.items()
+    }
+    part = progress | {
+        "active": [list(chosen).index(progress["active"][at]) for at in running],
+        "best": [progress["best"][place] for place in chosen],
+        "stale": [progress["stale"][place] for place in chosen],
+    }
+    return kept, part
 
 
 def _state(

@@ -6,15 +6,15 @@ A piece of work is done once: its result is stored under its name, its unfinishe
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Container, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
 from softprune.prompt.bank import full_mask
 from softprune.runs.store import RunFolder, Saved
-from softprune.tuning.loop import Evaluation, Feed, Point, Schedule, Trained, train
+from softprune.tuning.loop import Evaluation, Feed, Point, Schedule, State, Trained, some_of, train
 from softprune.tuning.optimisers import make_optimiser
 from softprune.tuning.scoring import ScoredSet, score_prompts
 from softprune.tuning.setup import Workspace
@@ -41,6 +41,27 @@ class Fitted:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """Training that rests at a rung of a search, and may go on with some of its prompts.
+
+    Attributes:
+        fitted: each prompt's best checkpoint so far.
+        names: of the prompts.
+        state: what the loop goes on from.
+    """
+
+    fitted: tuple[Fitted, ...]
+    names: tuple[str, ...]
+    state: State
+
+    def some(self, names: Container[str]) -> Paused:
+        """The same with these prompts alone, in the old order."""
+        chosen = [at for at, name in enumerate(self.names) if name in names]
+        fitted, kept = tuple(self.fitted[at] for at in chosen), tuple(self.names[at] for at in chosen)
+        return Paused(fitted, kept, some_of(self.state, chosen))
+
+
 class FolderKeeper:
     """Keeps unfinished training in the run folder, and its curve in metrics.jsonl.
 
@@ -49,18 +70,21 @@ class FolderKeeper:
         name: of the piece of work.
         phase: the curve's name in metrics.jsonl.
         candidates: the names on the curve.
+        before: where the work starts from, if not at step 0.
     """
 
-    def __init__(self, run: RunFolder, name: str, phase: str, candidates: Sequence[str]) -> None:
-        self._run, self._checkpoint = run, run.checkpoint(name)
+    def __init__(
+        self, run: RunFolder, name: str, phase: str, candidates: Sequence[str], before: State | None = None
+    ) -> None:
+        self._run, self._checkpoint, self._before = run, run.checkpoint(name), before
         self._phase, self._candidates = phase, list(candidates)
 
-    def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+    def load(self) -> State | None:
         """The last state; curve lines that came after it are dropped, since they will be made again."""
         saved = self._checkpoint.load()
-        step = 0 if saved is None else int(saved.meta["step"])
-        self._run.trim_metrics(self._phase, self._candidates, step)
-        return None if saved is None else (saved.tensors, saved.meta)
+        state = self._before if saved is None else (saved.tensors, saved.meta)
+        self._run.trim_metrics(self._phase, self._candidates, 0 if state is None else int(state[1]["step"]))
+        return state
 
     def save(self, tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> None:
         """Replace the state."""
@@ -124,24 +148,75 @@ def fit(
         epochs, seed: in place of the recipe's.
     """
     plan = schedule(workspace, epochs=epochs, seed=seed)
+    saved = _once(workspace, starts, names, plan, work=work, phase=phase, title=title)
+    return _fitted(saved, starts)
+
+
+def fit_to(
+    workspace: Workspace,
+    starts: Sequence[PromptState],
+    names: Sequence[str],
+    share: float,
+    before: Paused | None,
+    *,
+    work: str,
+    phase: str,
+    title: str,
+    epochs: int | None = None,
+) -> Paused:
+    """Train K prompts for a share of their steps, from the start or from where they paused: bit by bit one training.
+
+    Args:
+        share: of all steps, counted from the first; 1 for the end.
+        before: an earlier pause of the same prompts.
+        workspace, starts, names, work, phase, title, epochs: as for `fit`.
+    """
+    plan = schedule(workspace, epochs=epochs)
+    _, total, _ = plan.lasts(len(workspace.train))
+    plan = replace(plan, pause_at=math.ceil(share * total))
+    begun = None if before is None else before.state
+    saved = _once(workspace, starts, names, plan, work=work, phase=phase, title=title, before=begun, resting=True)
+    tensors = {name.removeprefix("state."): t for name, t in saved.tensors.items() if name.startswith("state.")}
+    return Paused(tuple(_fitted(saved, starts)), tuple(names), (tensors, saved.meta["progress"]))
+
+
+def _once(
+    workspace: Workspace,
+    starts: Sequence[PromptState],
+    names: Sequence[str],
+    plan: Schedule,
+    *,
+    work: str,
+    phase: str,
+    title: str,
+    before: State | None = None,
+    resting: bool = False,
+) -> Saved:
+    """A training as a piece of work. One that rests leaves its state too; one that goes on counts what is new."""
+    done = {"step": 0, "examples": 0, "seconds": 0.0} if before is None else before[1]
+    past = {"steps": done["step"], "examples": done["examples"], "seconds": done["seconds"]}
 
     def compute() -> Saved:
-        keeper = FolderKeeper(workspace.run, work, phase, names)
+        keeper = FolderKeeper(workspace.run, work, phase, names, before)
         trained = _train(workspace, starts, names, plan, title, keeper)
+        tensors, progress = trained.state
         meta = {
             "best": [asdict(evaluation) for evaluation in trained.best],
-            "steps": trained.steps,
-            "examples": trained.examples,
-            "seconds": trained.seconds,
+            **{key: getattr(trained, key) - past[key] for key in past},
+            **({"progress": progress} if resting else {}),
         }
-        return Saved({k: v.cpu() for k, v in trained.tensors.items()}, meta)
+        state = {f"state.{name}": value.cpu() for name, value in tensors.items()} if resting else {}
+        return Saved({k: v.cpu() for k, v in trained.tensors.items()} | state, meta)
 
     saved = workspace.run.once(work, compute)
     _record_cost(workspace, work, saved.meta)
-    vectors_KPH = saved.tensors["vectors_KPH"]
+    return saved
+
+
+def _fitted(saved: Saved, starts: Sequence[PromptState]) -> list[Fitted]:
     return [
         Fitted(PromptState(vectors, start.mask), Evaluation(**best), saved.meta["seconds"] / len(starts))
-        for vectors, start, best in zip(vectors_KPH, starts, saved.meta["best"], strict=True)
+        for vectors, start, best in zip(saved.tensors["vectors_KPH"], starts, saved.meta["best"], strict=True)
     ]
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softprune.errors import SoftpruneError
-from softprune.pruning.search import choose, in_groups, leaders, pareto, rungs, search, tiers
+from softprune.pruning.search import choose, foresight, in_groups, leaders, pareto, rungs, search, tiers
 from softprune.types import Candidate
 
 Pairs = Sequence[tuple[float, float]]
@@ -209,3 +209,21 @@ def test_leaders_go_by_the_masked_loss_until_they_are_trained() -> None:
         made("c", 5, 0.8, 0.1).updated(rank_loss=0.5, rung=1),
     ]
     assert [c.id for c in leaders(trained, 2)] == ["c", "a"]
+
+
+def test_foresight_is_rank_correlation_and_regret() -> None:
+    known = [(0.9, 0.50), (0.2, 0.70), (0.5, 0.80), (0.7, 0.60)]
+    candidates = [made(str(i), 5, score).updated(rank_loss=loss) for i, (loss, score) in enumerate(known)]
+    found = foresight([*candidates, made("never trained", 5, None).updated(rank_loss=0.1)])
+    assert found is not None
+    # by hand: ranks by loss 4 1 2 3, by score from the top 4 2 1 3; 1 - 6 * (0 + 1 + 1 + 0) / (4 * 15)
+    assert abs((found["spearman"] or 0.0) - 0.8) <= 1e-12
+    assert abs((found["regret"] or 0.0) - 0.1) <= 1e-12
+    assert found["candidates"] == 4
+    turned = foresight([c.updated(rank_loss=-(c.rank_loss or 0.0)) for c in candidates])
+    assert turned is not None
+    assert abs((turned["spearman"] or 0.0) + 0.8) <= 1e-12
+    assert foresight(candidates[:2]) is None
+    alike = foresight([c.updated(select=0.5) for c in candidates])
+    assert alike is not None
+    assert alike["spearman"] is None

@@ -86,7 +86,7 @@ def test_only_trained_candidates_are_on_the_compression_plot(xprompt_run: Path) 
     assert [run.candidates[i].pareto for i in frontier.front] == [True] * len(frontier.front)
     assert run.candidates[frontier.winner].status == "winner"
     plan = next(plan for plan in figures_of(run) if plan.name == "compression")
-    assert "9 of 81 candidates were not trained to the end: not shown" in plan.caption
+    assert "9 of 81 candidates were not trained to the end: not measured" in plan.caption
 
 
 def test_levels_are_those_of_the_kept_checkpoints(xprompt_run: Path) -> None:

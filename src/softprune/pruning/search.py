@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 
 from softprune.errors import SoftpruneError
@@ -126,6 +127,24 @@ def pareto(candidates: Sequence[Candidate]) -> set[str]:
     """Ids on the Pareto front: no other trained candidate is as small and better, or smaller and as good."""
     trained = [c for c in candidates if c.select is not None]
     return {c.id for c in trained if not any(_dominates(other, c) for other in trained)}
+
+
+def foresight(candidates: Sequence[Candidate]) -> dict[str, float | int | None] | None:
+    """How well the loss of the masked, unretrained prompt told the `select` scores; None for fewer than three.
+
+    Returns:
+        `spearman`: rank correlation of lower loss with higher score, None where all are alike; `regret`: the best
+        score less that of the candidate with the lowest loss, a fraction; `candidates`: how many were trained.
+    """
+    from scipy.stats import rankdata  # takes seconds to import
+
+    known = [(c.rank_loss, c.select) for c in candidates if c.rank_loss is not None and c.select is not None]
+    if len(known) < 3:
+        return None
+    losses, scores = (list(column) for column in zip(*known, strict=True))
+    even = len(set(losses)) == 1 or len(set(scores)) == 1
+    agreement = None if even else statistics.correlation(rankdata(losses), rankdata([-s for s in scores]))
+    return {"spearman": agreement, "regret": max(scores) - scores[losses.index(min(losses))], "candidates": len(known)}
 
 
 def _dominates(a: Candidate, b: Candidate) -> bool:

@@ -21,7 +21,7 @@ from softprune.prompt.bank import full_mask, masked_state, read_one
 from softprune.pruning.importance import Importance, measure
 from softprune.pruning.masks import piece_mask, token_mask
 from softprune.pruning.retraining import Trial, halve, retrain_all
-from softprune.pruning.search import choose, pareto, search
+from softprune.pruning.search import choose, foresight, pareto, search
 from softprune.runs.store import Saved
 from softprune.significance import standard_error
 from softprune.tuning.finite import FROM_THE_MODEL, check_finite
@@ -177,7 +177,12 @@ def _mark(workspace: Workspace, trials: Sequence[Trial]) -> list[Trial]:
     winner, error = _pick(workspace, trials)
     front = pareto(candidates)
     workspace.run.record(
-        selection={"candidates_compared": len(candidates), "standard_error": error, "winner": winner.id}
+        selection={
+            "candidates_compared": len(candidates),
+            "standard_error": error,
+            "winner": winner.id,
+            "foresight": foresight(candidates),
+        }
     )
     return [
         Trial(

@@ -83,7 +83,7 @@ def test_the_script_runs(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "scripts" / "quickstart.py"), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "10 of 20 tokens, prompt of shape [10, 192]" in done.stdout
+    assert "10 of 20 tokens, prompt of shape [10, 256]" in done.stdout
     assert "winning ticket" in done.stdout
     assert re.search(r"^whole: (finance|logistics|security|maintenance)$", done.stdout, re.MULTILINE)
     assert (tmp_path / "quickstart" / "report" / "index.html").is_file()

@@ -8,7 +8,7 @@ from pathlib import Path
 from softprune.errors import SoftpruneError
 from softprune.registry import unknown
 
-BUNDLED = ("tiny",)
+BUNDLED = ("tiny", "tiny-seq2seq", "tiny-causal")
 
 
 def undescribed(name: str, source: str, error: Exception) -> SoftpruneError:

@@ -59,7 +59,7 @@ def small_recipe(name: str) -> dict[str, Any]:
     recipe: dict[str, Any] = yaml.safe_load((SCRIPTS / f"{name}.yaml").read_text())
     recipe["texts"] |= {"total": 300, "held_out": 40, "made_questions": 60}
     recipe["teacher"] |= {"shard": 100, "max_tokens": 24}
-    recipe["student"] |= {"vocab": 120, "layers": 1, "hidden": 16, "heads": 2, "ffn": 32, "positions": 64}
+    recipe["student"] |= {"vocab": 120, "layers": 1, "hidden": 16, "heads": 2, "ffn": 32, "positions": 128}
     recipe["steering"] |= {"words": 40, "virtual": 6, "life": 4, "dims": 8, "soft": 3}
     rows = {part: min(6, count) for part, count in recipe["training"]["rows"].items()}
     recipe["training"] |= {"steps": STEPS, "rows": rows, "log_every": 1, "eval_every": 3, "checkpoint_minutes": 0}

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from students import mean_pool, pad
-from torch import Tensor, nn
+from students import ATTENTION, mean_pool, pad
+from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModel, AutoTokenizer
 
@@ -36,7 +36,7 @@ class Teacher:
     def __init__(self, name: str, settings: dict[str, Any], device: torch.device) -> None:
         self.settings, self.device = settings, device
         self.tokenizer = AutoTokenizer.from_pretrained(name)
-        self.model: nn.Module = AutoModel.from_pretrained(name).eval().to(device)
+        self.model: Any = AutoModel.from_pretrained(name).eval().to(device)
 
     @torch.inference_mode()
     def embed(self, texts: list[str]) -> tuple[Tensor, int]:
@@ -67,9 +67,8 @@ class Teacher:
         """
         known = torch.tensor(kept, device=self.device)
         fast = resolve_dtype("auto", self.device) is torch.bfloat16
-        config = copy.deepcopy(self.model.config)
-        model = AutoModel.from_config(config, attn_implementation="eager").eval().to(self.device)
-        model.load_state_dict(self.model.state_dict())
+        model = copy.deepcopy(self.model)
+        model.set_attn_implementation(ATTENTION)
         model = model.bfloat16() if fast else model
 
         @torch.no_grad()

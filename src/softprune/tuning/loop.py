@@ -46,13 +46,12 @@ class Schedule:
     seed: int = 0
     pause_at: int | None = None
 
-    def lasts(self, examples: int) -> tuple[int, int, int]:
-        """Steps an epoch, steps in all, and the step at which to pause, for so many training examples."""
-        steps_an_epoch = math.ceil(examples / self.batch_size)
-        total, interval = steps_an_epoch * self.epochs, self.evaluate_every or steps_an_epoch
-        if self.pause_at is None:
-            return steps_an_epoch, total, total
-        return steps_an_epoch, total, min(total, math.ceil(self.pause_at / interval) * interval)
+    def steps(self, examples: int) -> tuple[int, int, int, int]:
+        """Steps an epoch, between evaluations, in all, and at which to pause, for so many training examples."""
+        epoch = math.ceil(examples / self.batch_size)
+        interval, total = self.evaluate_every or epoch, epoch * self.epochs
+        pause = total if self.pause_at is None else math.ceil(self.pause_at / interval) * interval
+        return epoch, interval, total, min(total, pause)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +190,7 @@ def train(
     Raises:
         SoftpruneError: when a loss stops being finite.
     """
-    steps_an_epoch, total, stop = schedule.lasts(len(feed.lengths))
-    interval = schedule.evaluate_every or steps_an_epoch
+    steps_an_epoch, interval, total, stop = schedule.steps(len(feed.lengths))
     progress, best = _begin(trainable, optimiser, keeper)
     watch.begin(title, total, progress.step)
     begun = time.perf_counter() - progress.seconds

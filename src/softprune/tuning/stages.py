@@ -172,7 +172,7 @@ def fit_to(
         workspace, starts, names, work, phase, title, epochs: as for `fit`.
     """
     plan = schedule(workspace, epochs=epochs)
-    _, total, _ = plan.lasts(len(workspace.train))
+    _, _, total, _ = plan.steps(len(workspace.train))
     plan = replace(plan, pause_at=math.ceil(share * total))
     begun = None if before is None else before.state
     saved = _once(workspace, starts, names, plan, work=work, phase=phase, title=title, before=begun, resting=True)

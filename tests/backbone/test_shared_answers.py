@@ -24,16 +24,16 @@ def prompts_for(backbone: Backbone) -> torch.Tensor:
     return torch.randn(shape, generator=generator, dtype=backbone.prompt_dtype).requires_grad_()
 
 
-def calls_of(module: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Rows of each call of a module's forward, from now on."""
+def rows_decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Rows of each call of the decoder, from now on."""
     rows: list[int] = []
-    forward = module.forward
+    decode = Seq2SeqBackbone._decode
 
-    def counted(*args: Any, **named: Any) -> Any:
-        rows.append(len(args[0] if args else named["input_ids"]))
-        return forward(*args, **named)
+    def counted(self: Seq2SeqBackbone, ids: torch.Tensor, *args: Any) -> torch.Tensor:
+        rows.append(len(ids))
+        return decode(self, ids, *args)
 
-    monkeypatch.setattr(module, "forward", counted)
+    monkeypatch.setattr(Seq2SeqBackbone, "_decode", counted)
     return rows
 
 
@@ -44,7 +44,7 @@ def test_packed_answers_score_as_answers_decoded_apart(
     backbone = backbone_of(name, "float64")
     batch, prompts = batch_of(backbone), prompts_for(backbone)
     answers = batch.answer_ids.shape[1]
-    rows = calls_of(backbone.model.get_decoder(), monkeypatch)
+    rows = rows_decoded(monkeypatch)
 
     def scored() -> tuple[torch.Tensor, torch.Tensor]:
         sums = backbone.answer_sums(prompts, batch)

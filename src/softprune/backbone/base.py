@@ -79,19 +79,21 @@ class _TokenLogProbs(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits_UV: torch.Tensor, which_M: torch.Tensor, targets_M: torch.Tensor) -> torch.Tensor:
-        wide = logits_UV if logits_UV.dtype == torch.float64 else logits_UV.float()
-        normaliser_U = wide.logsumexp(-1)
-        ctx.save_for_backward(logits_UV, normaliser_U, which_M, targets_M)
-        return wide[which_M, targets_M] - normaliser_U[which_M]
+        probs_UV = torch.softmax(logits_UV, -1, dtype=torch.promote_types(logits_UV.dtype, torch.float32))
+        # The likeliest word's probability tells the normaliser, and can't underflow; exp over all words would be slow.
+        most_U, at_U = logits_UV.max(-1)
+        normaliser_U = most_U - probs_UV.gather(1, at_U[:, None])[:, 0].log()
+        ctx.save_for_backward(probs_UV.to(logits_UV.dtype), which_M, targets_M)
+        return logits_UV[which_M, targets_M] - normaliser_U[which_M]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_M: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        logits_UV, normaliser_U, which_M, targets_M = ctx.saved_tensors
-        total_U = torch.zeros_like(normaliser_U).index_add_(0, which_M, grad_M)
-        grad_UV = (logits_UV - normaliser_U[:, None]).exp_().mul_(-total_U[:, None])
-        grad_UV.index_put_((which_M, targets_M), grad_M, accumulate=True)
-        return grad_UV.to(logits_UV.dtype), None, None
+        probs_UV, which_M, targets_M = ctx.saved_tensors
+        total_U = grad_M.new_zeros(probs_UV.shape[0]).index_add_(0, which_M, grad_M)
+        grad_UV = probs_UV * -total_U[:, None].to(probs_UV.dtype)
+        grad_UV.index_put_((which_M, targets_M), grad_M.to(probs_UV.dtype), accumulate=True)
+        return grad_UV, None, None
 
 
 def token_log_probs(logits_UV: torch.Tensor, which_M: torch.Tensor, targets_M: torch.Tensor) -> torch.Tensor:

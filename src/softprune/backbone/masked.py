@@ -9,6 +9,7 @@ import torch
 from softprune.backbone.architectures import masked_head, verify
 from softprune.backbone.base import Backbone, BackboneInfo, log_probs, tile
 from softprune.backbone.encode import Tokenising, continuation_ids
+from softprune.backbone.frozen_bert import Encoder
 from softprune.types import Batch
 
 
@@ -24,6 +25,7 @@ class MaskedBackbone(Backbone):
 
     def __init__(self, model: Any, tokenizer: Any, info: BackboneInfo) -> None:
         super().__init__(model, tokenizer, info)
+        self._encoder = Encoder(model.base_model)
         self._verify()
 
     def tokenising(self) -> Tokenising:
@@ -53,9 +55,7 @@ class MaskedBackbone(Backbone):
         rows, prompt_length = prompts_RPH.shape[:2]
         ids, mask = widen(batch, length, int(self.tokenizer.mask_token_id))
         combined = self.combine(prompts_RPH, ids, mask)
-        hidden = self.model.base_model(
-            inputs_embeds=combined.embeds_RLH, attention_mask=combined.mask_RL
-        ).last_hidden_state  # [R, P + N + length - 1, H]
+        hidden = self._encoder(combined.embeds_RLH, combined.mask_RL)  # [R, P + N + length - 1, H]
         first_R = tile(batch.slot, rows) + prompt_length
         at_RT = first_R[:, None] + torch.arange(length, device=hidden.device)
         at_masks: torch.Tensor = hidden.gather(1, at_RT[..., None].expand(-1, -1, hidden.shape[2]))
@@ -65,7 +65,7 @@ class MaskedBackbone(Backbone):
     def _verify(self) -> None:
         ids = self.probe()
         theirs = self.model(input_ids=ids).logits[0]
-        hidden = self.model.base_model(inputs_embeds=self.lookup(ids)).last_hidden_state[0]
+        hidden = self._encoder(self.lookup(ids), torch.ones_like(ids))[0]
         verify(masked_head(self.model, hidden), theirs, self.model.config.model_type)
 
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from softprune.backbone.architectures import verify
 from softprune.backbone.base import Backbone, BackboneInfo, tile
 from softprune.backbone.encode import Tokenising
+from softprune.backbone.frozen_bert import Encoder
 from softprune.backbone.pooling import Head
 from softprune.errors import SoftpruneError
 from softprune.types import Batch
@@ -36,6 +37,7 @@ class SentenceBackbone(Backbone):
     def __init__(self, model: Any, tokenizer: Any, info: BackboneInfo, head: Head) -> None:
         super().__init__(model, tokenizer, info)
         self.head = head.requires_grad_(False).eval()
+        self._encoder = Encoder(model)
         self._answers: dict[tuple[int, ...], torch.Tensor] = {}
         self.leading = 1 if self._opens_with_special() else 0  # type: ignore[misc]
         self._verify()
@@ -47,7 +49,7 @@ class SentenceBackbone(Backbone):
     def embed(self, prompts_RPH: torch.Tensor, ids_BN: torch.Tensor, mask_BN: torch.Tensor) -> torch.Tensor:
         """Sentence embeddings `[R, D]` of the inputs behind the prompts; pooling reads prompt and text alike."""
         combined = self.combine(prompts_RPH, ids_BN, mask_BN)
-        hidden = self.model(inputs_embeds=combined.embeds_RLH, attention_mask=combined.mask_RL).last_hidden_state
+        hidden = self._encoder(combined.embeds_RLH, combined.mask_RL)
         embedding: torch.Tensor = self.head(hidden, combined.mask_RL)
         return embedding
 
@@ -104,5 +106,5 @@ class SentenceBackbone(Backbone):
     def _verify(self) -> None:
         ids = self.probe()
         theirs = self.model(input_ids=ids).last_hidden_state
-        ours = self.model(inputs_embeds=self.lookup(ids)).last_hidden_state
+        ours = self._encoder(self.lookup(ids), torch.ones_like(ids))
         verify(ours, theirs, self.model.config.model_type)

@@ -10,6 +10,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from softprune.backbone.architectures import answer_logits, verify
 from softprune.backbone.base import Backbone, BackboneInfo, scatter_sums, tile, token_log_probs
 from softprune.backbone.encode import Tokenising
+from softprune.backbone.frozen_t5 import FrozenT5, suits
 from softprune.types import Batch
 
 RELATIVE = ("t5", "mt5")  # model types whose decoders know positions by their distances alone
@@ -24,6 +25,7 @@ class Seq2SeqBackbone(Backbone):
     def __init__(self, model: Any, tokenizer: Any, info: BackboneInfo) -> None:
         super().__init__(model, tokenizer, info)
         self._start = self._decoder_start()
+        self._fast = FrozenT5(model) if suits(model) else None
         self._verify()
 
     def tokenising(self) -> Tokenising:
@@ -34,9 +36,7 @@ class Seq2SeqBackbone(Backbone):
         """Encode each row once, then decode all of its answers against that encoding."""
         rows = prompts_RPH.shape[0]
         encoded = self.combine(prompts_RPH, batch.input_ids, batch.input_mask)
-        memory_RLH = self.model.get_encoder()(
-            inputs_embeds=encoded.embeds_RLH, attention_mask=encoded.mask_RL
-        ).last_hidden_state
+        memory_RLH = self._encode(encoded.embeds_RLH, encoded.mask_RL)
         answers = batch.answer_ids.shape[1]
         ids_RAT, mask_RAT = tile(batch.answer_ids, rows), tile(batch.answer_mask, rows)
         inputs_RAT = self._decoder_inputs(ids_RAT.flatten(0, 1)).unflatten(0, (rows, answers))
@@ -73,11 +73,9 @@ class Seq2SeqBackbone(Backbone):
         No answer sees another, and only distances within an answer count. So the memory's keys and values are
         computed once a row, not once an answer.
         """
-        rows, answers, width = ids_RAT.shape
+        _, answers, width = ids_RAT.shape
         sees = torch.ones(width, width, dtype=torch.bool, device=ids_RAT.device).tril()
-        blocks = torch.block_diag(*[sees] * answers)
-        hides = torch.zeros_like(blocks, dtype=memory_RLH.dtype).masked_fill(~blocks, torch.finfo(memory_RLH.dtype).min)
-        hidden = self._decode(ids_RAT.flatten(1), memory_RLH, mask_RL, hides.expand(rows, 1, -1, -1))
+        hidden = self._decode(ids_RAT.flatten(1), memory_RLH, mask_RL, ~torch.block_diag(*[sees] * answers))
         apart: torch.Tensor = hidden.unflatten(1, (answers, width))
         return apart
 
@@ -88,14 +86,37 @@ class Seq2SeqBackbone(Backbone):
         hidden: torch.Tensor = self._decode(ids_RAT.flatten(0, 1), memory, mask).unflatten(0, (rows, answers))
         return hidden
 
+    def _encode(self, embeds_RLH: torch.Tensor, mask_RL: torch.Tensor) -> torch.Tensor:
+        """The encoder's last hidden states."""
+        if self._fast is not None:
+            return self._fast.encode(embeds_RLH, mask_RL)
+        found = self.model.get_encoder()(inputs_embeds=embeds_RLH, attention_mask=mask_RL)
+        memory_RLH: torch.Tensor = found.last_hidden_state
+        return memory_RLH
+
     def _decode(
-        self, ids: torch.Tensor, memory: torch.Tensor, memory_mask: torch.Tensor, mask: torch.Tensor | None = None
+        self,
+        ids_RU: torch.Tensor,
+        memory_RLH: torch.Tensor,
+        memory_RL: torch.Tensor,
+        hides_UU: torch.Tensor | None = None,
     ) -> torch.Tensor:
+        """The decoder's last hidden states `[R, U, H]`; without `hides_UU` a position sees those before it."""
+        rows, length = ids_RU.shape
+        if self._fast is not None and length < self._fast.most_positions:
+            later = torch.ones(length, length, dtype=torch.bool, device=ids_RU.device).triu(1)
+            hides_UU = later if hides_UU is None else hides_UU
+            return self._fast.decode(self.lookup(ids_RU), hides_UU, memory_RLH, memory_RL)
+        mask = None
+        if hides_UU is not None:
+            lowest = torch.finfo(memory_RLH.dtype).min
+            mask = torch.zeros_like(hides_UU, dtype=memory_RLH.dtype).masked_fill(hides_UU, lowest)
+            mask = mask.expand(rows, 1, -1, -1)
         hidden: torch.Tensor = self.model.get_decoder()(
-            input_ids=ids,
+            input_ids=ids_RU,
             attention_mask=mask,
-            encoder_hidden_states=memory,
-            encoder_attention_mask=memory_mask,
+            encoder_hidden_states=memory_RLH,
+            encoder_attention_mask=memory_RL,
             use_cache=False,
         ).last_hidden_state
         return hidden
@@ -129,6 +150,6 @@ class Seq2SeqBackbone(Backbone):
     def _verify(self) -> None:
         ids = self.probe()
         theirs = self.model(input_ids=ids, decoder_input_ids=ids, use_cache=False).logits[0]
-        memory = self.model.get_encoder()(inputs_embeds=self.lookup(ids)).last_hidden_state
+        memory = self._encode(self.lookup(ids), torch.ones_like(ids))
         ours = answer_logits(self.model, self._decode(ids, memory, torch.ones_like(ids))[0])
         verify(ours, theirs, self.model.config.model_type)

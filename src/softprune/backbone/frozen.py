@@ -1,0 +1,80 @@
+"""What the hand-written layers of frozen models share: activations with their gradients, heads, softmax.
+
+transformers makes a sublayer of some thirty small operations, and autograd reads and writes the hidden states once more
+for each of them. On a CPU that multiplies matrices in bfloat16 they take most of a step. In `frozen_t5` and
+`frozen_bert` a sublayer is a handful of matrix products and as few passes over memory between them as we could find;
+weights are frozen, so only gradients of its input are made.
+
+Shapes, there and here: R rows, L positions, M = R * L, H hidden, G = R * heads, D a head's size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+Unary = Callable[[torch.Tensor], torch.Tensor]
+Backward = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def _tanh_gelu(x: torch.Tensor) -> torch.Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+def _tanh_gelu_back(grad: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return torch.ops.aten.gelu_backward(grad, x, approximate="tanh")  # type: ignore[no-any-return]
+
+
+def _gelu_back(grad: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return torch.ops.aten.gelu_backward(grad, x)  # type: ignore[no-any-return]
+
+
+def _relu_back(grad: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return torch.ops.aten.threshold_backward(grad, x, 0.0)  # type: ignore[no-any-return]
+
+
+ACTIVATIONS: dict[str, tuple[Unary, Backward]] = {
+    "gelu": (F.gelu, _gelu_back),
+    "gelu_new": (_tanh_gelu, _tanh_gelu_back),
+    "relu": (torch.relu, _relu_back),
+}
+"""By transformers' names: the function, and the gradient of its input from that of its output and its input."""
+
+
+NARROW = 64
+"""Below so many positions, torch's softmax of bfloat16 is slower than that of float32 with two conversions."""
+
+
+def split(x_MI: torch.Tensor, rows: int, heads: int) -> torch.Tensor:
+    """`[R * L, heads * D]` to `[R * heads, L, D]`."""
+    return x_MI.view(rows, -1, heads, x_MI.shape[-1] // heads).transpose(1, 2).flatten(0, 1)
+
+
+def join(x_GLD: torch.Tensor, rows: int) -> torch.Tensor:
+    """`[R * heads, L, D]` to `[R * L, heads * D]`."""
+    joined: torch.Tensor = x_GLD.unflatten(0, (rows, -1)).transpose(1, 2).flatten(2).flatten(0, 1)
+    return joined
+
+
+def softmax(scores: torch.Tensor) -> torch.Tensor:
+    """Softmax over the last axis, made in float32 at least, in the scores' dtype."""
+    if scores.shape[-1] >= NARROW or scores.dtype != torch.bfloat16:
+        return torch.softmax(scores, -1)
+    return torch.softmax(scores, -1, dtype=torch.float32).to(scores.dtype)
+
+
+def run(function: type[torch.autograd.Function], *args: Any) -> torch.Tensor:
+    """A sublayer's output."""
+    found: torch.Tensor = function.apply(*args)
+    return found
+
+
+def plain(model: Any, dtypes: tuple[torch.dtype, ...]) -> bool:
+    """Whether all linear layers of a model are torch's own, on a CPU and of one of these dtypes."""
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    kinds = {(type(module), module.weight.device.type, module.weight.dtype) for module in linear}
+    return len(kinds) == 1 and kinds <= {(nn.Linear, "cpu", dtype) for dtype in dtypes}

@@ -32,8 +32,8 @@ from softprune.tuning.setup import prepare
 from softprune.types import Candidate
 
 SETTINGS = (
-    "task.shots=500",
-    "selection.fraction=0.4",
+    "task.shots=400",
+    "selection.fraction=0.5",
     "task.limit_report=2000",
     "prompt.init=labels",
     "tuning.lr={relative: 0.1}",
@@ -41,7 +41,7 @@ SETTINGS = (
     "search.token_ratios=0.1,0.3,0.5,0.7,0.9",
     "search.piece_ratios=0.1,0.3,0.5,0.7,0.9",
 )
-"""300 examples train and 200 choose; start and step size are those of the card of `tiny`; a 5 x 5 grid, ten epochs."""
+"""200 examples train and 200 choose; start and step size are those of the card of `tiny`; a 5 x 5 grid, ten epochs."""
 
 DRAWS = 2_000  # random searches that are averaged
 

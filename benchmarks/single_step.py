@@ -1,164 +1,170 @@
-"""One training step against peft's PromptTuning by hand, and what a candidate costs when K train side by side.
+"""One training step against peft's PromptTuning under transformers' Trainer, on released shapes with random weights.
 
-    python benchmarks/single_step.py [--rounds 15]
+    python benchmarks/single_step.py [--rounds 5] [--shapes t5-v1_1-small,gpt2] [--lengths 32,150,mixed]
+        [--dtype float32] [--agree 50]
 
-A random T5 (v1.1 switches: gated GELU, untied; H = 256, 4 + 4 layers), batch 16, inputs of 32 tokens, 20 prompt
-tokens, Adafactor at a constant rate, float32, same start and batches. Peers alternate; medians and ratios are printed,
-since absolute times mean little on shared machines. The losses of both are compared first.
+Batch 16, 20 prompt tokens, targets of 2 tokens, Adafactor at a constant rate. A step is the mean over an epoch of our
+own loop, or of Trainer's: batching, collating, both passes, the optimiser. Both take turns in one process. First both
+train on the same batches from the same start, and their losses are held together: our batches, one behind another, are
+what Trainer reads in its sequential order. Printed: the gap of the first step's losses, and the greatest. The first
+shape is held so at every length, the others at the first.
+
+The peer is timed in random order and grouped by length, with the attention that transformers chooses and, since that is
+slow in bfloat16 on a CPU, with plain attention too.
+
+`share` is the achieved part of this machine's own rate of square matrix products, measured in the same rounds; the
+operations are counted from the shape (flops.py): forward, and backward through the activations, real tokens only.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from peft import PromptTuningConfig, TaskType, get_peft_model
-from transformers import Adafactor, T5Config, T5ForConditionalGeneration
+from flops import step_flops
+from ours import BATCH, Ours, random_start
+from peers import Peer
+from shapes import NAMES, examples, folder_of, input_lengths, vocabulary
+from timing import DTYPES, Spent, alternate, flags, listed, matmul, medians, ratio, show, spread, write
 
-from softprune.backbone.base import BackboneInfo
-from softprune.backbone.seq2seq import Seq2SeqBackbone
-from softprune.prompt.bank import full_mask
-from softprune.tuning.optimisers import make_optimiser
-from softprune.tuning.trainable import PromptTrainable
-from softprune.types import Batch
+from softprune import load_backbone
+from softprune.backbone.base import Backbone
+from softprune.backbone.batching import training_batches
+from softprune.types import Encoded
 
-P, B, N, V, H = 20, 16, 32, 8_000, 256
-RATE = 0.3
+P = 20
+SHAPES = "t5-v1_1-small,t5-base,gpt2,tiny,tiny-seq2seq"
 
+# Trainer's sampling, and the attention: torch's fused one, which transformers takes, or plain products.
+PEERS: dict[str, tuple[str, str | None]] = {
+    "random": ("random", None),
+    "grouped": ("group_by_length", None),
+    "random, plain attention": ("random", "eager"),
+    "grouped, plain attention": ("group_by_length", "eager"),
+}
 
-class Tokens:
-    """Stands for a tokenizer: the backbone asks it for a start of targets only."""
-
-    all_special_ids: tuple[int, ...] = (0, 1, 2)
-    pad_token_id = 0
-    unk_token_id = 2
-    eos_token_id = 1
-
-    def __call__(self, *_: str, **__: str) -> dict[str, list[int]]:
-        """Ids of a target text."""
-        return {"input_ids": [5, 1]}
+COLUMNS = ("shape", "inputs", "loss gaps", "ours", "peer", "ratio", "fastest", "ratio", "share", "fastest's")
 
 
-def model() -> T5ForConditionalGeneration:
-    """A random T5 of the v1.1 kind."""
-    torch.manual_seed(0)
-    config = T5Config(
-        vocab_size=V,
-        d_model=H,
-        d_kv=64,
-        d_ff=512,
-        num_layers=4,
-        num_heads=4,
-        feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False,
-        dropout_rate=0.0,
-        decoder_start_token_id=0,
-    )
-    return T5ForConditionalGeneration(config).eval()
+def gaps(folder: str, backbone: Backbone, dtype: torch.dtype, which: str, steps: int) -> dict[str, float]:
+    """How far the losses of the first steps are apart, relatively: same batches, same start."""
+    encoded = made(folder, backbone, which, steps * BATCH)
+    start_PH = random_start(backbone, P)
+    leading = backbone.leading
+    backbone.leading = 0  # type: ignore[misc] # peft puts a prompt before CLS: here, so do we
+    found = Ours(backbone, start_PH).epoch(encoded).losses
+    backbone.leading = leading  # type: ignore[misc]
+    batches = training_batches([len(e.input_ids) for e in encoded], BATCH, 0, 0)
+    in_our_order = [encoded[i] for batch in batches for i in batch]
+    _, theirs = peer_of(folder, backbone, dtype, start_PH).train(in_our_order, "sequential")
+    apart = [abs(a - b) / abs(b) for a, b in zip(found, theirs, strict=True)]
+    return {
+        "steps": steps,
+        "first": apart[0],
+        "median": statistics.median(apart),
+        "greatest": max(apart),
+        "first_loss": found[0],
+        "last_loss": found[-1],
+    }
 
 
-def ours(count: int, start_PH: torch.Tensor, batch: Batch) -> Callable[[], torch.Tensor]:
-    """A step of K prompts side by side."""
-    info = BackboneInfo("t5", "seq2seq", "", "float32", "cpu", H, 0, None)
-    backbone = Seq2SeqBackbone(model(), Tokens(), info)
-    trainable = PromptTrainable(
-        backbone,
-        start_PH.expand(count, P, H),
-        [full_mask(P, 16)] * count,
-        removal="zero",
-        loss="likelihood",
-        score="sum",
-    )
-    optimiser = make_optimiser(
-        "adafactor",
-        trainable.vectors_KPH,
-        trainable.survivors(),
-        lr=RATE,
-        weight_decay=1e-5,
-        clip_threshold=1.0,
-        clip_scope="all",
-    )
-
-    def step() -> torch.Tensor:
-        optimiser.zero_grad(set_to_none=True)
-        loss_K = trainable.loss(batch).mean(1)
-        loss_K.sum().backward()
-        optimiser.step()
-        return loss_K.detach()[0]
-
-    return step
+def made(folder: str, backbone: Backbone, which: str, count: int) -> tuple[Encoded, ...]:
+    """Random examples for a backbone."""
+    return examples(input_lengths(which, count), vocabulary(folder), backbone.family == "sentence").encoded
 
 
-def peer(start_PH: torch.Tensor, batch: Batch) -> Callable[[], torch.Tensor]:
-    """A step of peft's PromptTuning: one prompt, frozen weights, the same optimiser."""
-    config = PromptTuningConfig(
-        task_type=TaskType.SEQ_2_SEQ_LM, num_virtual_tokens=P, num_transformer_submodules=1, token_dim=H
-    )
-    wrapped: Any = get_peft_model(model(), config)
-    prompt = wrapped.prompt_encoder["default"].embedding.weight
-    prompt.data.copy_(start_PH)
-    optimiser = Adafactor([prompt], lr=RATE, scale_parameter=False, relative_step=False, weight_decay=1e-5)
-    labels = batch.answer_ids[:, 0]
-
-    def step() -> torch.Tensor:
-        optimiser.zero_grad(set_to_none=True)
-        loss = wrapped(input_ids=batch.input_ids, attention_mask=batch.input_mask, labels=labels).loss
-        loss.backward()
-        optimiser.step()
-        return loss.detach()
-
-    return step
+def peer_of(folder: str, backbone: Backbone, dtype: torch.dtype, start_PH: torch.Tensor) -> Peer:
+    """The peer on the same model."""
+    return Peer(folder, backbone.family, dtype, start_PH, getattr(backbone, "head", None))
 
 
-def seconds(step: Callable[[], torch.Tensor]) -> float:
-    """Wall time of one step."""
-    begun = time.perf_counter()
-    step()
-    return time.perf_counter() - begun
+def measure(folder: str, backbone: Backbone, which: str, asked: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of a step of each, the ratio to the faster peer, and the share of the machine's rate."""
+    dtype = DTYPES[asked.dtype]
+    steps = asked.steps * (2 if which == "mixed" else 1)
+    encoded = made(folder, backbone, which, steps * BATCH)
+    start_PH = random_start(backbone, P)
+    left, right = Ours(backbone, start_PH), peer_of(folder, backbone, dtype, start_PH)
+    # Where all inputs are equally long, sampling by length is random order.
+    peers = {name: how for name, how in PEERS.items() if which == "mixed" or how[0] == "random"}
+    runs: dict[str, Callable[[], Spent]] = {
+        "softprune": partial(left.step, encoded),
+        **{name: partial(right.step, encoded, *how) for name, how in peers.items()},
+        "product": matmul(dtype, asked.square),
+    }
+    times = alternate(runs, asked.rounds)
+    found = medians(times)
+    faster = min((name for name, how in peers.items() if how[1] is None), key=lambda name: found[name])
+    fastest = min(peers, key=lambda name: found[name])
+    rate = 2 * asked.square**3 / found["product"]
+    needed = step_flops(backbone.model.config, backbone.family, [len(e.input_ids) for e in encoded], P) / steps
+    return {
+        "seconds": found,
+        "cpu_seconds": medians(times, "cpu"),
+        "faster_peer": faster,
+        "fastest_peer": fastest,
+        "ratio": ratio(times, faster, "softprune"),
+        "ratio_to_fastest": ratio(times, fastest, "softprune"),
+        "flops_a_step": needed,
+        "product_flops_a_second": rate,
+        "share": needed / found["softprune"] / rate,
+        "peer_share": needed / found[fastest] / rate,
+        "rounds": times,
+    }
 
 
-def alternate(steps: dict[str, Callable[[], torch.Tensor]], rounds: int) -> dict[str, float]:
-    """Median seconds of each, taken in turns."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for step in steps.values():
-        step()
-    for _ in range(rounds):
-        for name, step in steps.items():
-            times[name].append(seconds(step))
-    return {name: statistics.median(found) for name, found in times.items()}
+def row(result: dict[str, Any]) -> list[object]:
+    """A line of the table."""
+    agree, found = result["losses"], result["seconds"]
+    return [
+        result["shape"],
+        result["inputs"],
+        agree and f"{agree['first']:.0e}, {agree['greatest']:.0e}",
+        found["softprune"],
+        found[result["faster_peer"]],
+        spread(result["ratio"]),
+        found[result["fastest_peer"]],
+        spread(result["ratio_to_fastest"]),
+        f"{result['share']:.0%}",
+        f"{result['peer_share']:.0%}",
+    ]
 
 
-def main() -> None:
-    """Compare losses, then times."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    rounds = parser.parse_args().rounds
-    generator = torch.Generator().manual_seed(1)
-    batch = Batch(
-        input_ids=torch.randint(2, V, (B, N), generator=generator),
-        input_mask=torch.ones(B, N, dtype=torch.long),
-        answer_ids=torch.randint(2, V, (B, 1, 2), generator=generator),
-        answer_mask=torch.ones(B, 1, 2, dtype=torch.bool),
-        gold=torch.zeros(B, dtype=torch.long),
-        slot=torch.full((B,), -1),
-    )
-    start = torch.randn(P, H, generator=generator)
-    left, right = ours(1, start, batch), peer(start, batch)
-    pairs = [(float(left()), float(right())) for _ in range(10)]
-    gap = max(abs(a - b) / abs(b) for a, b in pairs)
-    print(f"losses of 10 steps agree to {gap:.1e} (last: {pairs[-1][0]:.5f} and {pairs[-1][1]:.5f})")
-    times = alternate({"softprune": left, "peft": right}, rounds)
-    print(f"single step: peft {times['peft']:.3f} s, softprune {times['softprune']:.3f} s, ", end="")
-    print(f"ratio {times['peft'] / times['softprune']:.2f}")
-    groups = {f"K = {k}": ours(k, start, batch) for k in (1, 4, 8, 16)}
-    found = alternate(groups, max(3, rounds // 3))
-    for name, value in found.items():
-        count = int(name.removeprefix("K = "))
-        print(f"{name}: {value / count:.3f} s a candidate, {value / count / found['K = 1']:.2f} of K = 1")
+def main(words: Sequence[str] | None = None) -> None:
+    """Compare losses, then times, of every shape and length."""
+    parser = flags(__doc__, 5)
+    parser.add_argument("--shapes", default=SHAPES, help=f"of {', '.join(NAMES)}")
+    parser.add_argument("--lengths", default="32,150,mixed", help="input tokens; mixed: like news, 8 to 200")
+    parser.add_argument("--dtype", default="bfloat16", choices=sorted(DTYPES))
+    parser.add_argument("--steps", type=int, default=4, help="steps of a turn, twice as many of mixed lengths")
+    parser.add_argument("--agree", type=int, default=50, help="steps whose losses are held together; 0 for none")
+    parser.add_argument("--square", type=int, default=4096, help="side of the matrices that give the machine's rate")
+    asked = parser.parse_args(words)
+    if asked.quick:
+        asked.shapes, asked.lengths, asked.rounds = "toy-t5,toy-gpt2", "5,mixed", 1
+        asked.steps, asked.agree, asked.square = 1, 3, 64
+    results = []
+    shapes, lengths = listed(asked.shapes), listed(asked.lengths)
+    for shape in shapes:
+        with folder_of(shape, DTYPES[asked.dtype]) as folder:
+            backbone = load_backbone(folder, dtype=asked.dtype)
+            for which in lengths:
+                held = bool(asked.agree) and (shape == shapes[0] or which == lengths[0])
+                agree = gaps(folder, backbone, DTYPES[asked.dtype], which, asked.agree) if held else None
+                found = measure(folder, backbone, which, asked)
+                results.append({"shape": shape, "inputs": which, "losses": agree, **found})
+                print(f"{shape}, {which}: ratio {found['ratio']['median']:.2f}, share {found['share']:.0%}", flush=True)
+    show(f"A step in {asked.dtype}, seconds, and peer over ours", COLUMNS, [row(result) for result in results])
+    notes = [
+        "peer: the faster of random order and grouped by length, attention as transformers chooses it",
+        "fastest: the same or with plain attention, whichever is faster",
+        "operations counted by hand over real tokens: forward, and backward through activations",
+    ]
+    write("single_step", asked, results, notes)
 
 
 if __name__ == "__main__":

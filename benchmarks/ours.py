@@ -1,0 +1,137 @@
+"""Our side: softprune's own loop, batches and optimiser over K random prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from timing import Spent
+
+from softprune.backbone.base import Backbone
+from softprune.prompt.bank import full_mask
+from softprune.tuning.display import Silence
+from softprune.tuning.loop import Evaluation, Feed, Point, Schedule, State, train
+from softprune.tuning.optimisers import make_optimiser
+from softprune.tuning.trainable import PromptTrainable
+from softprune.types import Encoded, Mask
+
+PIECES = 16
+BATCH = 16
+DECAY = 1e-5
+RATE = 0.3
+
+
+class NoKeeper:
+    """Nothing is kept: the peer's saving is off too."""
+
+    def load(self) -> State | None:
+        """No state."""
+        return None
+
+    def save(self, tensors: dict[str, torch.Tensor], progress: dict[str, object]) -> None:
+        """Nothing."""
+
+    def curve(self, points: Sequence[Point]) -> None:
+        """Nothing."""
+
+
+class Clock(Silence):
+    """Notes when training began, when each step ended, and its loss."""
+
+    def __init__(self) -> None:
+        self.begun = self.ended = Spent.now()
+        self.losses: list[float] = []
+
+    def begin(self, title: str, steps: int, done: int) -> None:
+        """The clock starts."""
+        self.begun = Spent.now()
+
+    def step(self, step: int, loss: float, examples: int) -> None:
+        """A step ended."""
+        self.ended = Spent.now()
+        self.losses.append(loss)
+
+
+@contextmanager
+def as_in_runs() -> Iterator[None]:
+    """What `softprune run` sets for bit-equal results, and the peer needn't have."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def random_start(backbone: Backbone, tokens: int, seed: int = 1) -> torch.Tensor:
+    """A prompt `[P, H]` as wide as the embeddings."""
+    spread = float(backbone.embeddings_VH().std())
+    return torch.randn(tokens, backbone.info.hidden, generator=torch.Generator().manual_seed(seed)) * spread
+
+
+def random_masks(count: int, tokens: int, kept: int, seed: int = 2) -> list[Mask]:
+    """Masks that keep so many tokens each, different ones, and all of their pieces."""
+    generator = torch.Generator().manual_seed(seed)
+    masks = []
+    for _ in range(count):
+        token_P = torch.zeros(tokens, dtype=torch.bool)
+        token_P[torch.randperm(tokens, generator=generator)[:kept]] = True
+        masks.append(Mask(token_P, token_P[:, None].expand(-1, PIECES).clone()))
+    return masks
+
+
+class Ours:
+    """K prompts that train on some examples, an epoch at a time.
+
+    Args:
+        backbone: frozen.
+        start_PH: where all prompts start.
+        masks: one a prompt; None for a single whole prompt.
+        removal: `drop` or `zero`.
+    """
+
+    def __init__(
+        self, backbone: Backbone, start_PH: torch.Tensor, masks: Sequence[Mask] | None = None, removal: str = "drop"
+    ) -> None:
+        self.backbone = backbone
+        masks = masks or [full_mask(start_PH.shape[0], PIECES)]
+        self.trainable = PromptTrainable(
+            backbone,
+            start_PH.expand(len(masks), -1, -1),
+            masks,
+            removal=removal,
+            loss=backbone.check_loss("auto"),
+            score="sum",
+        )
+        self.optimiser = make_optimiser(
+            "adafactor",
+            self.trainable.vectors_KPH,
+            self.trainable.survivors(),
+            lr=RATE * float(start_PH.std()),
+            weight_decay=DECAY,
+            clip_threshold=1.0,
+            clip_scope="all",
+        )
+
+    def epoch(self, encoded: Sequence[Encoded], seed: int = 0) -> Clock:
+        """Train once over the examples."""
+        clock, count = Clock(), self.trainable.candidates
+        with as_in_runs():
+            train(
+                self.trainable,
+                self.optimiser,
+                Feed([len(e.input_ids) for e in encoded], lambda at: self.backbone.batch([encoded[i] for i in at])),
+                lambda: [Evaluation(0.0, 0.0)] * count,
+                Schedule(epochs=1, batch_size=BATCH, seed=seed),
+                names=[str(k) for k in range(count)],
+                title="",
+                keeper=NoKeeper(),
+                watch=clock,
+            )
+        return clock
+
+    def step(self, encoded: Sequence[Encoded], seed: int = 0) -> Spent:
+        """What a step takes, mean over an epoch: batching, collating, both passes, the optimiser."""
+        clock = self.epoch(encoded, seed)
+        return clock.ended.since(clock.begun, len(clock.losses))

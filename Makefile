@@ -4,7 +4,7 @@
 #   make test        lint and all tests that need neither data nor a network
 #   make test-real   tests on real data: the folder that SOFTPRUNE_DATA names
 #   make lint        ruff and mypy
-#   make bench       every benchmark in benchmarks/
+#   make bench       every benchmark in benchmarks/; ROUNDS=1 for a shorter look (docs/benchmarks.md)
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,6 +12,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 READY_BENCH := $(VENV)/.installed-bench
 DATA := $(abspath $(or $(SOFTPRUNE_DATA),$(wildcard ../shared/data)))
+BENCHMARKS := single_step candidates memory growth paired whole_search real_encoder
 
 .PHONY: demo test test-real lint bench
 .DELETE_ON_ERROR:
@@ -35,9 +36,8 @@ test-real: $(READY_BENCH)
 	SOFTPRUNE_DATA="$(DATA)" $(BIN)/python -m pytest -m real
 
 bench: $(READY_BENCH)
-	@set -e; for script in benchmarks/*.py; do \
-		test -e "$$script" || continue; echo "== $$script"; \
-		SOFTPRUNE_DATA="$(DATA)" $(BIN)/python "$$script"; done
+	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; SOFTPRUNE_DATA="$(DATA)" \
+		$(BIN)/python benchmarks/$$name.py $(if $(ROUNDS),--rounds $(ROUNDS)); done
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

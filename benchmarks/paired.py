@@ -1,6 +1,6 @@
 """Four tickets in one batch against each of them alone: the same rows, the same backbone, alternating.
 
-    python benchmarks/paired.py [--rounds 7] [--backbone tiny]
+    python benchmarks/paired.py [--rounds 7] [--shape tiny]
 
 The rows are the generated task's 1,080 messages. Alone, one ticket answers all of them; paired, each row is answered by
 one of four tickets of different lengths (drop: 20, 12, 7 and 2 tokens). First the answers are compared: what a ticket
@@ -9,16 +9,17 @@ says in the paired batch is what it says alone. Printed: medians, and paired ove
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
+from timing import alternate, flags, medians, show, spent, write
 
 from softprune import load_backbone, load_task
 from softprune.backbone.base import Backbone
+from softprune.backbone.load import BUNDLED
 from softprune.prompt.bank import masked_state
 from softprune.pruning.predict import Prediction, predict
 from softprune.pruning.ticket import Ticket, TicketInfo
@@ -63,23 +64,16 @@ def ticket_of(backbone: Backbone, kept: int, seed: int) -> Ticket:
     return Ticket(masked_state(vectors * spread, mask), info, load_task("demo").definition)
 
 
-def timed(run: Callable[[], list[Prediction]]) -> float:
-    """Seconds of a call."""
-    begun = time.perf_counter()
-    run()
-    return time.perf_counter() - begun
-
-
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Compare answers, then time."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--rounds", type=int, default=7)
-    arguments.add_argument("--backbone", default="tiny")
-    asked = arguments.parse_args()
-    backbone = load_backbone(asked.backbone)
+    parser = flags(__doc__, 7)
+    parser.add_argument("--shape", default="tiny", choices=BUNDLED, help="a bundled model")
+    asked = parser.parse_args(words)
+    backbone = load_backbone(asked.shape)
     tickets = {f"{kept} tokens": ticket_of(backbone, kept, seed) for seed, kept in enumerate(KEPT)}
     names = list(tickets)
-    texts = [row["text"] for rows in generate().values() for row in rows]
+    texts = [row["text"] for rows in generate().values() for row in rows][: 8 if asked.quick else None]
+    asked.rounds = 1 if asked.quick else asked.rounds
     rows: list[dict[str, Any]] = [{"text": text, "prompt": names[n % 4]} for n, text in enumerate(texts)]
 
     def alone(name: str) -> list[Prediction]:
@@ -96,18 +90,30 @@ def main() -> None:
         for n, p in enumerate(together)
         for a, b in zip(p.probabilities, singles[p.prompt][n].probabilities, strict=True)
     )
-    print(f"{len(rows):,} rows, {same:,} answers the same, probabilities differ by {gap:.1e} at most")
-
-    seconds: dict[str, list[float]] = {name: [] for name in (*names, "paired")}
-    for _ in range(asked.rounds):
-        for name in names:
-            seconds[name].append(timed(lambda name=name: alone(name)))  # type: ignore[misc]
-        seconds["paired"].append(timed(paired))
-    medians = {name: statistics.median(times) for name, times in seconds.items()}
-    for name, median in medians.items():
-        print(f"{name:>10}: {median:.3f} s")
-    ratios = [seconds["paired"][n] / statistics.mean(seconds[name][n] for name in names) for n in range(asked.rounds)]
-    print(f"paired over one alone (mean of the four): median ratio {statistics.median(ratios):.3f}")
+    runs = {name: partial(spent, partial(alone, name)) for name in names} | {"paired": partial(spent, paired)}
+    times = alternate(runs, asked.rounds)
+    over = [
+        times["paired"][n].wall / statistics.mean(times[name][n].wall for name in names) for n in range(asked.rounds)
+    ]
+    found = medians(times)
+    show(
+        f"{len(rows):,} rows on {asked.shape}, seconds",
+        ("", "median"),
+        [[name, value] for name, value in found.items()],
+    )
+    result = {
+        "rows": len(rows),
+        "answers_alike": same,
+        "greatest_gap_of_probabilities": gap,
+        "seconds": found,
+        "paired_over_one_alone": statistics.median(over),
+        "rounds": times,
+    }
+    notes = [
+        f"{same:,} of {len(rows):,} answers the same, probabilities differ by {gap:.1e} at most",
+        f"paired over one alone (mean of the four): median ratio {result['paired_over_one_alone']:.3f}",
+    ]
+    write("paired", asked, [result], notes)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,14 @@ from transformers import Adafactor, PrinterCallback, Trainer, TrainerCallback, T
 
 from softprune.types import Encoded
 
-SAMPLING = ("random", "group_by_length")
+# Trainer's sampling, and the attention: torch's fused one where transformers takes that, or plain products.
+VARIANTS: dict[str, tuple[str, str | None]] = {
+    "random": ("random", None),
+    "grouped": ("group_by_length", None),
+    "random, plain attention": ("random", "eager"),
+    "grouped, plain attention": ("group_by_length", "eager"),
+}
+AS_TRANSFORMERS_CHOOSES = ("random", "grouped")
 _CLASSES = {
     "seq2seq": ("AutoModelForSeq2SeqLM", TaskType.SEQ_2_SEQ_LM),
     "causal": ("AutoModelForCausalLM", TaskType.CAUSAL_LM),
@@ -141,8 +148,7 @@ class Peer:
 
         Args:
             encoded: the examples.
-            sampling: one of `SAMPLING`.
-            attention: `eager` for plain attention; None for what transformers chose.
+            sampling, attention: one of `VARIANTS`.
         """
         self.attend(attention)
         clock, _ = self.train(encoded, sampling)

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from flops import step_flops
 from ours import BATCH, Ours, random_start
-from peers import Peer
+from peers import AS_TRANSFORMERS_CHOOSES, VARIANTS, Peer
 from shapes import NAMES, examples, folder_of, input_lengths, vocabulary
 from timing import DTYPES, Spent, alternate, flags, listed, matmul, medians, ratio, show, spread, write
 
@@ -38,15 +38,6 @@ from softprune.types import Encoded
 
 P = 20
 SHAPES = "t5-v1_1-small,t5-base,gpt2,tiny,tiny-seq2seq"
-
-# Trainer's sampling, and the attention: torch's fused one, which transformers takes, or plain products.
-PEERS: dict[str, tuple[str, str | None]] = {
-    "random": ("random", None),
-    "grouped": ("group_by_length", None),
-    "random, plain attention": ("random", "eager"),
-    "grouped, plain attention": ("group_by_length", "eager"),
-}
-
 COLUMNS = ("shape", "inputs", "loss gaps", "ours", "peer", "ratio", "fastest", "ratio", "share", "fastest's")
 
 
@@ -90,7 +81,7 @@ def measure(folder: str, backbone: Backbone, which: str, asked: argparse.Namespa
     start_PH = random_start(backbone, P)
     left, right = Ours(backbone, start_PH), peer_of(folder, backbone, dtype, start_PH)
     # Where all inputs are equally long, sampling by length is random order.
-    peers = {name: how for name, how in PEERS.items() if which == "mixed" or how[0] == "random"}
+    peers = {name: how for name, how in VARIANTS.items() if which == "mixed" or how[0] == "random"}
     runs: dict[str, Callable[[], Spent]] = {
         "softprune": partial(left.step, encoded),
         **{name: partial(right.step, encoded, *how) for name, how in peers.items()},
@@ -98,7 +89,7 @@ def measure(folder: str, backbone: Backbone, which: str, asked: argparse.Namespa
     }
     times = alternate(runs, asked.rounds)
     found = medians(times)
-    faster = min((name for name, how in peers.items() if how[1] is None), key=lambda name: found[name])
+    faster = min((name for name in AS_TRANSFORMERS_CHOOSES if name in peers), key=lambda name: found[name])
     fastest = min(peers, key=lambda name: found[name])
     rate = 2 * asked.square**3 / found["product"]
     needed = step_flops(backbone.model.config, backbone.family, [len(e.input_ids) for e in encoded], P) / steps

@@ -1,4 +1,4 @@
-"""What every benchmark shares: its flags, alternating rounds, medians, the table, and the JSON with the machine's facts."""
+"""What every benchmark shares: flags, alternating rounds, medians, the table, and the JSON with the machine's facts."""
 
 from __future__ import annotations
 

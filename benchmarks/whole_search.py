@@ -1,0 +1,176 @@
+"""The whole search for a ticket against the same done by hand with peft, exhaustively and sequentially.
+
+    python benchmarks/whole_search.py [--rounds 2] [--strategies halving,sequential,grid] [--epochs 5]
+        [--shape t5-v1_1-small] [--share 0.5]
+
+The demo task on the bundled T5, nine token ratios by nine piece ratios. Ours is run for real, from an empty folder to
+the last figure of the comparison: loading, tuning, importance, ranking, every rung and candidate, three seeds each of
+winner, control and random mask, and scoring. No candidate stops early for lack of progress (`--patience` changes it).
+
+By hand (peers.py: the faster of random order and grouped by length; `fastest` tries plain attention too) is one
+tuning, measured, and one candidate's retraining, measured and multiplied: by 81 for the exhaustive protocol, by 18 for
+the sequential one. In the peer's favour, its candidates keep 10 of 20 tokens, shortened as ours are, and its
+importance, its evaluations (we make one an epoch), its choice and its controls cost nothing. `--share` measures that
+part of its epochs only, and multiplies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ours import random_start
+from peers import AS_TRANSFORMERS_CHOOSES, VARIANTS, Peer
+from shapes import NAMES, folder_of
+from timing import DTYPES, Spent, alternate, flags, listed, medians, show, spent, write
+
+from softprune import load_backbone, load_task
+from softprune.backbone.load import resolve_device, resolve_dtype
+from softprune.pruning.api import execute
+from softprune.recipe import Recipe, resolve
+from softprune.tasks import select_sets
+from softprune.types import Encoded
+
+P, KEPT = 20, 10
+RATIOS = "0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9"
+
+
+def recipe_of(folder: str, strategy: str, asked: argparse.Namespace) -> Recipe:
+    """What ours runs."""
+    limit = [] if asked.report is None else [f"task.limit_report={asked.report}"]
+    shots = [] if asked.shots is None else [f"task.shots={asked.shots}"]
+    return resolve(
+        [
+            f"backbone.name={folder}",
+            f"backbone.dtype={asked.dtype}",
+            "task.id=demo",
+            f"prompt.tokens={P}",
+            f"tuning.epochs={asked.epochs}",
+            f"tuning.patience={asked.patience}",
+            f"search.strategy={strategy}",
+            f"search.token_ratios={asked.ratios}",
+            f"search.piece_ratios={asked.ratios}",
+            f"selection.seeds={asked.seeds}",
+            *limit,
+            *shots,
+        ]
+    )
+
+
+def search(folder: str, strategy: str, asked: argparse.Namespace) -> dict[str, Any]:
+    """Run ours from begin to end: seconds, and where they went."""
+    recipe = recipe_of(folder, strategy, asked)
+    with TemporaryDirectory(prefix="softprune-bench-") as out:
+        run = Path(out) / "run"
+        took = spent(lambda: execute(recipe, run, "benchmarks/whole_search.py", recipe.dump()))
+        found = json.loads((run / "run.json").read_text())
+    return {
+        "strategy": strategy,
+        "seconds": took.wall,
+        "cpu_seconds": took.cpu,
+        "phases": found["cost"]["phases"],
+        "steps": found["cost"]["steps"],
+        "ticket": found["ticket"],
+        "K": found["K"],
+        "results": {name: row and row["value"] for name, row in found["results"].items() if isinstance(row, dict)},
+    }
+
+
+def by_hand(folder: str, asked: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of one tuning and of one candidate's retraining with peft: the faster peer's, and the fastest's."""
+    backbone = load_backbone(folder, dtype=asked.dtype)
+    encoded = training_set(backbone, recipe_of(folder, "grid", asked))
+    start_PH = random_start(backbone, P)
+    passes = max(1, math.ceil(asked.share * asked.epochs))
+    tuned, pruned = (Peer(folder, backbone.family, DTYPES[asked.dtype], start_PH[:size]) for size in (P, KEPT))
+
+    def trained(peer: Peer, sampling: str, attention: str | None) -> Spent:
+        peer.attend(attention)
+        clock, _ = peer.train(encoded, sampling, epochs=passes)
+        assert clock.begun is not None
+        return clock.ended.since(clock.begun)
+
+    runs = {f"tuning, {name}": partial(trained, tuned, *how) for name, how in VARIANTS.items()}
+    runs |= {f"retraining, {name}": partial(trained, pruned, *how) for name, how in VARIANTS.items()}
+    times = alternate(runs, asked.rounds)
+    wall, cpu = medians(times), medians(times, "cpu")
+
+    def best_of(variants: Iterable[str]) -> dict[str, Any]:
+        name = min(variants, key=lambda variant: wall[f"retraining, {variant}"])
+        more = asked.epochs / passes
+        found = {part: wall[f"{part}, {name}"] * more for part in ("tuning", "retraining")}
+        return {"variant": name, **found, **{f"cpu_{part}": cpu[f"{part}, {name}"] * more for part in found}}
+
+    return {
+        "epochs_measured": passes,
+        "peer": best_of(AS_TRANSFORMERS_CHOOSES),
+        "fastest": best_of(VARIANTS),
+        "rounds": times,
+    }
+
+
+def training_set(backbone: Any, recipe: Recipe) -> Sequence[Encoded]:
+    """The examples that ours trains on."""
+    settings = recipe.selection
+    splits = load_task("demo").load(None)
+    sets = select_sets(splits, settings.protocol, recipe.task.shots, settings.fraction, seed=recipe.seed)
+    return list(backbone.encode(sets.train, recipe.task.max_length))
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Run ours, measure the peer, multiply, compare."""
+    parser = flags(__doc__, 2)
+    parser.add_argument("--shape", default="tiny-seq2seq", choices=NAMES, help="seq2seq or causal")
+    parser.add_argument("--strategies", default="halving,sequential,grid", help="of ours")
+    parser.add_argument("--dtype", default="auto", choices=("auto", *sorted(DTYPES)))
+    parser.add_argument("--epochs", type=int, default=5, help="of tuning and of retraining, ours and the peer's")
+    parser.add_argument("--patience", default="null", help="evaluations without progress that stop ours; null: never")
+    parser.add_argument("--share", type=float, default=1.0, help="part of the peer's epochs that is measured")
+    parser.add_argument("--ratios", default=RATIOS, help="of tokens and of pieces")
+    parser.add_argument("--seeds", type=int, default=3, help="of our comparison with controls")
+    parser.add_argument("--shots", type=int, help="training examples, ours and the peer's; all by default")
+    parser.add_argument("--report", type=int, help="examples that ours reports on; all by default")
+    asked = parser.parse_args(words)
+    if asked.quick:
+        asked.strategies, asked.epochs, asked.rounds, asked.ratios, asked.seeds = "halving", 1, 1, "0.3,0.7", 0
+        asked.shots, asked.report = 40, 20
+    if asked.dtype == "auto":
+        asked.dtype = str(resolve_dtype("auto", resolve_device("cpu"))).removeprefix("torch.")
+    with folder_of(asked.shape, DTYPES[asked.dtype]) as folder:
+        hand = by_hand(folder, asked)
+        ours = [search(folder, strategy, asked) for strategy in listed(asked.strategies)]
+    many = protocols(len(listed(asked.ratios)))
+    wall = {f"{name}, {peer}": _total(hand[peer], n) for peer in ("peer", "fastest") for name, n in many.items()}
+    cpu = {f"{name}, {peer}": _total(hand[peer], n, "cpu_") for peer in ("peer", "fastest") for name, n in many.items()}
+    for run in ours:
+        run["ratio"] = {name: value / run["seconds"] for name, value in wall.items()}
+        run["cpu_ratio"] = {name: value / run["cpu_seconds"] for name, value in cpu.items()}
+    rows: list[list[object]] = [[f"by hand: {n}", value, cpu[n], *[None] * len(wall)] for n, value in wall.items()]
+    rows += [[f"ours: {run['strategy']}", run["seconds"], run["cpu_seconds"], *run["ratio"].values()] for run in ours]
+    show(f"A ticket on {asked.shape} in {asked.dtype}; how often faster", ("", "seconds", "CPU", *wall), rows)
+    notes = [
+        f"by hand: one tuning ({hand['peer']['tuning']:.3g} s) and {' or '.join(map(str, many.values()))} times one "
+        f"retraining ({hand['peer']['retraining']:.3g} s); {hand['epochs_measured']} of {asked.epochs} epochs measured",
+        "by hand leaves out importance, evaluations, choice and controls; ours has all of them, and loading",
+        "fastest: with plain attention, if that is faster than what transformers chooses",
+    ]
+    write("whole_search", asked, [{"by_hand": hand, "seconds": wall, "cpu_seconds": cpu}, *ours], notes)
+
+
+def _total(hand: dict[str, Any], candidates: int, clock: str = "") -> float:
+    return float(hand[f"{clock}tuning"] + candidates * hand[f"{clock}retraining"])
+
+
+def protocols(ratios: int) -> dict[str, int]:
+    """Candidates that each protocol retrains."""
+    return {"exhaustive": ratios * ratios, "sequential": 2 * ratios}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Every benchmark runs at toy sizes and writes what it should; both sides do the same work. No time is ever tested."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "benchmarks"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if "(words: Sequence[str] | None = None)" in path.read_text())
+P = 20
+
+# peft asks transformers for a property under its old name.
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers.modeling_utils")
+
+
+@pytest.fixture(autouse=True)
+def in_their_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scripts find each other as `python benchmarks/NAME.py` lets them."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.delenv("SOFTPRUNE_DATA", raising=False)
+
+
+def test_make_bench_runs_every_script() -> None:
+    (listed,) = re.findall(r"^BENCHMARKS := (.*)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    assert sorted(listed.split()) == NAMES
+    assert len(NAMES) >= 7
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_quick_run_writes_its_results(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = ["--runs", str(tmp_path / "runs")] if name == "real_encoder" else []
+    import_module(name).main(["--quick", "--out", str(tmp_path), *more])
+    found = json.loads((tmp_path / f"{name}.json").read_text())
+    assert found["name"] == name
+    assert found["quick"] is True
+    assert found["results"]
+    assert {"torch", "transformers", "peft", "python"} <= set(found["versions"])
+    assert found["machine"]["threads"] == torch.get_num_threads()
+    assert found["settings"]["rounds"] == 1
+    assert found["commit"] is None or re.fullmatch(r"[0-9a-f]{40}\+?", found["commit"])
+    assert "written" in capsys.readouterr().out
+
+
+def test_without_data_the_real_encoder_is_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import_module("real_encoder").main(["--out", str(tmp_path)])
+    assert "skipped" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def losses(shape: str, which: str, start_scale: float = 1.0) -> tuple[list[float], list[float]]:
+    """Of both sides over the same four batches in float32; the peer's start may be another."""
+    single_step, shapes = import_module("single_step"), import_module("shapes")
+    from softprune import load_backbone
+    from softprune.backbone.batching import training_batches
+
+    with shapes.folder_of(shape, torch.float32) as folder:
+        backbone = load_backbone(folder, dtype="float32")
+        backbone.leading = 0  # type: ignore[misc] # as in single_step.gaps
+        encoded = single_step.made(folder, backbone, which, 64)
+        start_PH = single_step.random_start(backbone, P)
+        ours = single_step.Ours(backbone, start_PH).epoch(encoded).losses
+        order = training_batches([len(e.input_ids) for e in encoded], 16, 0, 0)
+        peer = single_step.peer_of(folder, backbone, torch.float32, start_PH * start_scale)
+        _, theirs = peer.train([encoded[i] for batch in order for i in batch], "sequential")
+    return ours, theirs
+
+
+def apart(ours: list[float], theirs: list[float]) -> float:
+    return max(abs(a - b) / abs(b) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize(("shape", "which"), [("toy-t5", "mixed"), ("toy-gpt2", "12"), ("tiny", "12")])
+def test_both_sides_take_the_same_steps(shape: str, which: str) -> None:
+    ours, theirs = losses(shape, which)
+    assert len(ours) == 4
+    assert apart(ours, theirs) <= 1e-4
+
+
+def test_another_start_is_told() -> None:
+    ours, theirs = losses("toy-t5", "12", start_scale=1.5)
+    assert apart(ours, theirs) > 1e-4
+
+
+@pytest.mark.parametrize("shape", ["toy-t5", "toy-gpt2"])
+def test_operations_are_those_that_torch_counts(shape: str) -> None:
+    shapes, flops, ours = import_module("shapes"), import_module("flops"), import_module("ours")
+    from softprune import load_backbone
+
+    with shapes.folder_of(shape, torch.float32) as folder:
+        backbone = load_backbone(folder, dtype="float32")
+        backbone.model.set_attn_implementation("eager")  # fused attention is not in torch's count
+        encoded = shapes.examples([9] * 16, shapes.vocabulary(folder), False).encoded
+        side = ours.Ours(backbone, ours.random_start(backbone, P))
+        with FlopCounterMode(display=False) as counter:
+            side.epoch(encoded)
+        counted: Any = counter.get_total_flops()
+        config, family = backbone.model.config, backbone.family
+    assert abs(flops.step_flops(config, family, [9] * 16, P) - counted) <= 1e-9 * counted
+    assert abs(flops.step_flops(config, family, [9] * 16, P - 1) - counted) > 1e-2 * counted
+
+
+def test_a_child_tells_its_own_peak() -> None:
+    peaks, shapes = import_module("peaks"), import_module("shapes")
+    with shapes.folder_of("toy-bloom", torch.float32) as folder:
+        found = peaks.in_child(peaks.Job("ours", folder, "float32", "causal", inputs=5, steps=2))
+    assert found["peak_bytes"] >= found["loaded_bytes"] > 1e7
+    assert found["seconds"] > 0
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    timing = import_module("timing")
+    times = {
+        "slow": [timing.Spent(4.0, 2.0), timing.Spent(9.0, 2.0), timing.Spent(2.0, 2.0)],
+        "fast": [timing.Spent(2.0, 1.0), timing.Spent(3.0, 1.0), timing.Spent(2.0, 0.5)],
+    }
+    assert timing.ratio(times, "slow", "fast") == {"median": 2.0, "least": 1.0, "greatest": 3.0, "cpu_median": 2.0}
+    assert timing.medians(times) == {"slow": 4.0, "fast": 2.0}

@@ -35,7 +35,7 @@ def measure(model: str, which: str, removal: str, asked: argparse.Namespace) -> 
         runs = {
             str(k): partial(Ours(backbone, start_PH, random_masks(k, P, KEPT), removal).step, encoded) for k in groups
         }
-        times = alternate(runs, asked.rounds)
+        times = alternate(runs, asked)
     each = {k: found / int(k) for k, found in medians(times).items()}
     cpu = {k: found / int(k) for k, found in medians(times, "cpu").items()}
     first = str(groups[0])
@@ -62,7 +62,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=4, help="steps of a turn")
     asked = parser.parse_args(words)
     if asked.quick:
-        asked.models, asked.groups, asked.lengths, asked.rounds, asked.steps = "toy-t5,tiny", "1,2", "5", 1, 1
+        asked.models, asked.groups, asked.lengths, asked.rounds, asked.steps = "toy-t5", "1,2", "5", 1, 1
     if asked.dtype == "auto":
         asked.dtype = str(resolve_dtype("auto", resolve_device("cpu"))).removeprefix("torch.")
     results = []

@@ -91,7 +91,7 @@ def main(words: Sequence[str] | None = None) -> None:
         for a, b in zip(p.probabilities, singles[p.prompt][n].probabilities, strict=True)
     )
     runs = {name: partial(spent, partial(alone, name)) for name in names} | {"paired": partial(spent, paired)}
-    times = alternate(runs, asked.rounds)
+    times = alternate(runs, asked)
     over = [
         times["paired"][n].wall / statistics.mean(times[name][n].wall for name in names) for n in range(asked.rounds)
     ]

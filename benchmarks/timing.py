@@ -59,15 +59,15 @@ def listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def alternate(runs: Mapping[str, Callable[[], Spent]], rounds: int) -> Times:
-    """Let contestants take turns: one unmeasured turn each, then `rounds` measured ones.
+def alternate(runs: Mapping[str, Callable[[], Spent]], asked: argparse.Namespace) -> Times:
+    """Let contestants take turns: one unmeasured turn each (of no toy), then the asked number of measured ones.
 
     What else the machine does then falls on all of them alike. Each tells what it took.
     """
-    for run in runs.values():
+    for run in runs.values() if not asked.quick else ():
         run()
     times: Times = {name: [] for name in runs}
-    for _ in range(rounds):
+    for _ in range(asked.rounds):
         for name, run in runs.items():
             times[name].append(run())
     return times

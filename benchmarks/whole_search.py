@@ -98,7 +98,7 @@ def by_hand(folder: str, asked: argparse.Namespace) -> dict[str, Any]:
 
     runs = {f"tuning, {name}": partial(trained, tuned, *how) for name, how in VARIANTS.items()}
     runs |= {f"retraining, {name}": partial(trained, pruned, *how) for name, how in VARIANTS.items()}
-    times = alternate(runs, asked.rounds)
+    times = alternate(runs, asked)
     wall, cpu = medians(times), medians(times, "cpu")
 
     def best_of(variants: Iterable[str]) -> dict[str, Any]:

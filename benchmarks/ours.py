@@ -37,7 +37,7 @@ class NoKeeper:
 
 
 class Clock(Silence):
-    """Notes when training began, when each step ended, and its loss."""
+    """Notes when training began, when its last step ended, and every loss."""
 
     def __init__(self) -> None:
         self.begun = self.ended = Spent.now()
@@ -49,8 +49,12 @@ class Clock(Silence):
 
     def step(self, step: int, loss: float, examples: int) -> None:
         """A step ended."""
-        self.ended = Spent.now()
         self.losses.append(loss)
+
+    def stop(self, count: int) -> list[Evaluation]:
+        """The clock stops where the loop evaluates, behind the epoch's last step; nothing is evaluated."""
+        self.ended = Spent.now()
+        return [Evaluation(0.0, 0.0)] * count
 
 
 @contextmanager
@@ -122,7 +126,7 @@ class Ours:
                 self.trainable,
                 self.optimiser,
                 Feed([len(e.input_ids) for e in encoded], lambda at: self.backbone.batch([encoded[i] for i in at])),
-                lambda: [Evaluation(0.0, 0.0)] * count,
+                lambda: clock.stop(count),
                 Schedule(epochs=1, batch_size=BATCH, seed=seed),
                 names=[str(k) for k in range(count)],
                 title="",

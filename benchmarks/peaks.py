@@ -27,7 +27,10 @@ from ours import BATCH, Ours, random_masks
 from shapes import examples, input_lengths, vocabulary
 from timing import DTYPES, Spent
 
-from softprune import load_backbone
+from softprune import load_backbone, load_task
+from softprune.recipe import resolve
+from softprune.tuning.setup import learning_rate
+from softprune.tuning.start import initial_prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +41,11 @@ class Job:
         side: `ours` or `peer`.
         folder: of the saved model.
         dtype: of the weights.
+        family: of the model.
         prompt, inputs: tokens.
         candidates: K, of ours.
-        steps: in all; the last but the first is timed.
-        family: of the model.
+        steps: in all; those behind the first are timed.
+        prepare: find the learning rate and the first prompt too, as ours does before it trains.
     """
 
     side: str
@@ -52,6 +56,7 @@ class Job:
     inputs: int = 128
     candidates: int = 1
     steps: int = 3
+    prepare: bool = False
 
 
 def in_child(job: Job) -> dict[str, Any]:
@@ -91,7 +96,15 @@ def _ours(job: Job) -> Callable[[int], Spent]:
     ours = Ours(backbone, _start(job, backbone.info.hidden), masks, "drop")
     encoded = _encoded(job)
     _touch(backbone.model)
-    return lambda steps: ours.step(encoded[: steps * BATCH])
+
+    def train(steps: int) -> Spent:
+        if job.prepare:
+            recipe = resolve([f"prompt.tokens={job.prompt}"])
+            learning_rate(recipe, backbone)
+            initial_prompt(recipe, backbone, load_task("demo"))
+        return ours.step(encoded[: steps * BATCH])
+
+    return train
 
 
 def _peer(job: Job) -> Callable[[int], Spent]:

@@ -39,7 +39,7 @@ TEMPERATURE = 0.05
 
 
 class PeerClock(TrainerCallback):
-    """Notes when the epoch began and when each step ended."""
+    """Notes when the first epoch began and the last one ended, and counts steps."""
 
     def __init__(self) -> None:
         self.begun: Spent | None = None
@@ -51,8 +51,11 @@ class PeerClock(TrainerCallback):
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """A step ended."""
-        self.ended = Spent.now()
         self.steps += 1
+
+    def on_epoch_end(self, *_: Any, **__: Any) -> None:
+        """An epoch ended, which evaluates and saves nothing."""
+        self.ended = Spent.now()
 
 
 class _Trainer(Trainer):  # type: ignore[misc]
@@ -163,14 +166,14 @@ class Peer:
         """Cross-entropy over the cosines to the answers."""
         assert self.answers_AD is not None
         embedded_BD = self._embedded(model, inputs["input_ids"], inputs["attention_mask"], self.prompt.shape[0])
-        return F.cross_entropy(embedded_BD @ self.answers_AD.T / TEMPERATURE, inputs["labels"])
+        return F.cross_entropy(embedded_BD @ self.answers_AD.T.to(embedded_BD) / TEMPERATURE, inputs["labels"])
 
     @torch.no_grad()
     def _embed(self, answers: Sequence[tuple[int, ...]]) -> torch.Tensor:
         """The answers' embeddings without a prompt, `[A, D]`."""
         found = []
         for ids in answers:
-            tokens = torch.tensor([ids])
+            tokens = torch.tensor([ids], device=self.prompt.device)
             found.append(self._embedded(self.model.get_base_model(), tokens, torch.ones_like(tokens), 0)[0])
         return torch.stack(found)
 

@@ -43,7 +43,7 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
         {**_T5, **_V1_1, "vocab_size": 500, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4},
     ),
     "toy-gpt2": ("GPT2", {**_GPT2, "vocab_size": 500, "n_embd": 32, "n_layer": 2, "n_head": 4}),
-    "toy-bloom": ("Bloom", {**_BLOOM, "vocab_size": 500, "hidden_size": 32, "n_layer": 2, "n_head": 4}),
+    "toy-bloom": ("Bloom", {**_BLOOM, "vocab_size": 16_000, "hidden_size": 32, "n_layer": 2, "n_head": 4}),
 }
 _CLASSES = {
     "T5": ("T5Config", "T5ForConditionalGeneration", "tiny-seq2seq"),

@@ -88,14 +88,14 @@ def measure(folder: str, backbone: Backbone, which: str, asked: argparse.Namespa
         "product": matmul(dtype, asked.square),
     }
     times = alternate(runs, asked)
-    found = medians(times)
+    found, cpu = medians(times), medians(times, "cpu")
     faster = min((name for name in AS_TRANSFORMERS_CHOOSES if name in peers), key=lambda name: found[name])
     fastest = min(peers, key=lambda name: found[name])
     rate = 2 * asked.square**3 / found["product"]
     needed = step_flops(backbone.model.config, backbone.family, [len(e.input_ids) for e in encoded], P) / steps
     return {
         "seconds": found,
-        "cpu_seconds": medians(times, "cpu"),
+        "cpu_seconds": cpu,
         "faster_peer": faster,
         "fastest_peer": fastest,
         "ratio": ratio(times, faster, "softprune"),
@@ -103,6 +103,7 @@ def measure(folder: str, backbone: Backbone, which: str, asked: argparse.Namespa
         "flops_a_step": needed,
         "product_flops_a_second": rate,
         "share": needed / found["softprune"] / rate,
+        "cpu_share": needed / cpu["softprune"] / (2 * asked.square**3 / cpu["product"]),
         "peer_share": needed / found[fastest] / rate,
         "rounds": times,
     }

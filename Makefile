@@ -4,7 +4,7 @@
 #   make test        lint and all tests that need neither data nor a network
 #   make test-real   tests on real data: the folder that SOFTPRUNE_DATA names
 #   make lint        ruff and mypy
-#   make bench       every benchmark in benchmarks/; ROUNDS=1 for a shorter look (docs/benchmarks.md)
+#   make bench       the benchmarks; ROUNDS=1 for a shorter look (docs/benchmarks.md)
 
 PYTHON ?= python3
 VENV := .venv

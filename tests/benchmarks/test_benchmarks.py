@@ -91,20 +91,20 @@ def test_another_start_is_told() -> None:
 
 @pytest.mark.parametrize("shape", ["toy-t5", "toy-gpt2"])
 def test_operations_are_those_that_torch_counts(shape: str) -> None:
-    shapes, flops, ours = import_module("shapes"), import_module("flops"), import_module("ours")
-    from softprune import load_backbone
-
+    shapes, flops, peers = import_module("shapes"), import_module("flops"), import_module("peers")
+    family = "seq2seq" if shape == "toy-t5" else "causal"
     with shapes.folder_of(shape, torch.float32) as folder:
-        backbone = load_backbone(folder, dtype="float32")
-        backbone.model.set_attn_implementation("eager")  # fused attention is not in torch's count
-        encoded = shapes.examples([9] * 16, shapes.vocabulary(folder), False).encoded
-        side = ours.Ours(backbone, ours.random_start(backbone, P))
+        peer = peers.Peer(folder, family, torch.float32, torch.randn(P, 32) * 0.1)
+        peer.attend("eager")  # fused attention is not in torch's count
         with FlopCounterMode(display=False) as counter:
-            side.epoch(encoded)
+            peer.train(shapes.examples([9] * 16, shapes.vocabulary(folder), False).encoded, "random")
         counted: Any = counter.get_total_flops()
-        config, family = backbone.model.config, backbone.family
-    assert abs(flops.step_flops(config, family, [9] * 16, P) - counted) <= 1e-9 * counted
-    assert abs(flops.step_flops(config, family, [9] * 16, P - 1) - counted) > 1e-2 * counted
+        config = peer.model.config
+    # Unlike ours, a causal peer reads its answer's last token, and says logits everywhere.
+    read = 9 if family == "seq2seq" else 10
+    wide = 0 if family == "seq2seq" else flops.LINEAR * 32 * config.vocab_size * 16 * (P + 9)
+    assert abs(flops.step_flops(config, family, [read] * 16, P) + wide - counted) <= 1e-9 * counted
+    assert abs(flops.step_flops(config, family, [read] * 16, P - 1) + wide - counted) > 1e-2 * counted
 
 
 def test_a_child_tells_its_own_peak() -> None:

@@ -2,9 +2,9 @@
 
     python benchmarks/peaks.py '{"side": "ours", "folder": FOLDER, "dtype": "bfloat16", ...}'
 
-Memory is what the system says of the process: resident bytes after loading, and their peak (`resource.getrusage`)
-while steps are made. The peak's mark is put back after loading where the system allows it (Linux), so that what loading
-took for a moment isn't counted.
+Memory is what the system says of the process: resident bytes after loading, and their peak while steps are made. The
+peak's mark is put back after loading where the system allows it (Linux), so that what loading took for a moment isn't
+counted. There it is read from /proc: `resource.getrusage` starts a child at the peak of the process that started it.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def measure(job: Job) -> dict[str, Any]:
     loaded = _resident()
     train(1)
     taken = train(job.steps - 1) if job.steps > 1 else None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    peak = _peak()
     return {
         "loaded_bytes": loaded,
         "peak_bytes": peak,
@@ -139,7 +139,15 @@ def _resident() -> int:
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     except OSError:  # no Linux: the peak so far
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return _peak()
+
+
+def _peak() -> int:
+    """The most bytes of this process that were in memory at once."""
+    with suppress(OSError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _forget_peak() -> bool:

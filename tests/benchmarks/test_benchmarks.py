@@ -109,9 +109,11 @@ def test_operations_are_those_that_torch_counts(shape: str) -> None:
 
 def test_a_child_tells_its_own_peak() -> None:
     peaks, shapes = import_module("peaks"), import_module("shapes")
+    large = torch.ones(300_000_000)  # a child's getrusage would begin at its parent's peak
     with shapes.folder_of("toy-bloom", torch.float32) as folder:
         found = peaks.in_child(peaks.Job("ours", folder, "float32", "causal", inputs=5, steps=2))
     assert found["peak_bytes"] >= found["loaded_bytes"] > 1e7
+    assert found["peak_bytes"] < 4 * large.numel()
     assert found["seconds"] > 0
 
 

@@ -9,6 +9,7 @@ from softprune.errors import SoftpruneError
 from softprune.prompt.initialise import (
     COMMON,
     Initial,
+    Vectors,
     from_labels,
     from_prompt,
     from_text,
@@ -19,8 +20,12 @@ from softprune.prompt.initialise import (
 TABLE = torch.arange(200 * 4, dtype=torch.float32).view(200, 4)
 
 
+def of(table: torch.Tensor) -> Vectors:
+    return lambda ids: table[list(ids)]
+
+
 def filler(tokens: int) -> Initial:
-    return from_vocabulary(TABLE, range(100, 200), tokens, 7, [f"w{i}" for i in range(100, 200)])
+    return from_vocabulary(of(TABLE), range(100, 200), tokens, 7, [f"w{i}" for i in range(100, 200)])
 
 
 def rows(vectors: torch.Tensor) -> list[int]:
@@ -30,35 +35,35 @@ def rows(vectors: torch.Tensor) -> list[int]:
 
 def test_vocabulary_is_sampled_without_repetition_and_reproducibly() -> None:
     words = [f"w{i}" for i in range(50, 150)]
-    first = from_vocabulary(TABLE, range(50, 150), 20, 3, words)
+    first = from_vocabulary(of(TABLE), range(50, 150), 20, 3, words)
     found = rows(first.vectors_PH)
     assert len(set(found)) == 20
     assert set(found) <= set(range(50, 150))
     assert first.words == tuple(f"w{i}" for i in found)
     assert first.notes == ()
     assert torch.equal(TABLE[found], first.vectors_PH)
-    again = from_vocabulary(TABLE, range(50, 150), 20, 3, words)
+    again = from_vocabulary(of(TABLE), range(50, 150), 20, 3, words)
     assert torch.equal(again.vectors_PH, first.vectors_PH)
-    other = from_vocabulary(TABLE, range(50, 150), 20, 4, words)
+    other = from_vocabulary(of(TABLE), range(50, 150), 20, 4, words)
     assert not torch.equal(other.vectors_PH, first.vectors_PH)
 
 
 def test_all_of_a_vocabulary_and_more_than_all() -> None:
-    assert sorted(rows(from_vocabulary(TABLE, range(10, 30), 20, 0).vectors_PH)) == list(range(10, 30))
+    assert sorted(rows(from_vocabulary(of(TABLE), range(10, 30), 20, 0).vectors_PH)) == list(range(10, 30))
     with pytest.raises(SoftpruneError, match=r"prompt\.init=uniform"):
-        from_vocabulary(TABLE, range(10, 30), 21, 0)
+        from_vocabulary(of(TABLE), range(10, 30), 21, 0)
 
 
 def test_only_common_words_are_sampled() -> None:
     wide = torch.arange((COMMON + 500) * 2, dtype=torch.float32).view(-1, 2)
-    picked = from_vocabulary(wide, range(COMMON + 500), 2000, 0).vectors_PH[:, 0] // 2
+    picked = from_vocabulary(of(wide), range(COMMON + 500), 2000, 0).vectors_PH[:, 0] // 2
     assert picked.max() < COMMON
     assert picked.max() > COMMON * 0.9
 
 
 def test_starting_does_not_share_memory_with_the_model() -> None:
     table = TABLE.clone()
-    start = from_vocabulary(table, range(10), 10, 0)
+    start = from_vocabulary(of(table), range(10), 10, 0)
     start.vectors_PH.zero_()
     assert torch.equal(table, TABLE)
 
@@ -76,13 +81,13 @@ def test_uniform_keeps_its_bounds() -> None:
 
 
 def test_a_text_of_the_right_length_is_silent() -> None:
-    start = from_text(TABLE, [3, 1, 2], ["c", "a", "b"], filler(3))
+    start = from_text(of(TABLE), [3, 1, 2], ["c", "a", "b"], filler(3))
     assert rows(start.vectors_PH) == [3, 1, 2]
     assert (start.words, start.notes) == (("c", "a", "b"), ())
 
 
 def test_a_longer_text_is_cut_and_says_so() -> None:
-    start = from_text(TABLE, [3, 1, 2, 9, 8], list("cabih"), filler(3))
+    start = from_text(of(TABLE), [3, 1, 2, 9, 8], list("cabih"), filler(3))
     assert rows(start.vectors_PH) == [3, 1, 2]
     (note,) = start.notes
     assert "5 tokens" in note
@@ -90,7 +95,7 @@ def test_a_longer_text_is_cut_and_says_so() -> None:
 
 
 def test_a_shorter_text_is_filled_and_says_so() -> None:
-    start, fill = from_text(TABLE, [3, 1], ["c", "a"], filler(5)), filler(5)
+    start, fill = from_text(of(TABLE), [3, 1], ["c", "a"], filler(5)), filler(5)
     assert rows(start.vectors_PH)[:2] == [3, 1]
     assert torch.equal(start.vectors_PH[2:], fill.vectors_PH[2:])
     assert start.words == ("c", "a", *fill.words[2:])
@@ -101,14 +106,14 @@ def test_a_shorter_text_is_filled_and_says_so() -> None:
 
 def test_labels_are_the_mean_of_their_pieces() -> None:
     labels = [("yes", [10]), ("not at all", [20, 30, 40])]
-    start = from_labels(TABLE, labels, filler(4))
+    start = from_labels(of(TABLE), labels, filler(4))
     assert torch.equal(start.vectors_PH[0], TABLE[10])
     assert torch.equal(start.vectors_PH[1], TABLE[[20, 30, 40]].mean(0))
     assert start.words[:2] == ("yes", "not at all")
     assert torch.equal(start.vectors_PH[2:], filler(4).vectors_PH[2:])
     assert "2 class labels: the other 2" in start.notes[0]
-    assert from_labels(TABLE, labels, filler(2)).notes == ()
-    (note,) = from_labels(TABLE, labels, filler(1)).notes
+    assert from_labels(of(TABLE), labels, filler(2)).notes == ()
+    (note,) = from_labels(of(TABLE), labels, filler(1)).notes
     assert "2 class labels for 1 prompt tokens: the last 1" in note
 
 
@@ -143,6 +148,6 @@ def test_another_prompt_must_be_finite(value: float) -> None:
 
 
 def test_values_take_the_fillers_dtype() -> None:
-    wide = from_vocabulary(TABLE.double(), range(10), 3, 0)
-    assert from_text(TABLE.double(), [1], ["a"], wide).vectors_PH.dtype == torch.float64
+    wide = from_vocabulary(of(TABLE.double()), range(10), 3, 0)
+    assert from_text(of(TABLE.double()), [1], ["a"], wide).vectors_PH.dtype == torch.float64
     assert from_prompt(torch.zeros(2, 4, dtype=torch.float16), wide, "old").vectors_PH.dtype == torch.float64

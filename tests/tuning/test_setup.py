@@ -71,6 +71,18 @@ def test_a_relative_step_size_counts_in_the_embeddings_size(backbone_of: Backbon
         assert learning_rate(resolve(["tuning.lr=0.3"]), backbone) == 0.3
 
 
+def test_the_embeddings_size_is_read_in_parts(backbone_of: Backbones, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = backbone_of("t5")
+    whole = backbone.embeddings_rms()
+    asked: list[int] = []
+    lookup = backbone.lookup
+    monkeypatch.setattr(backbone, "lookup", lambda ids: asked.append(len(ids)) or lookup(ids))  # type: ignore[func-returns-value]
+    monkeypatch.setattr("softprune.backbone.base.ROWS_AT_ONCE", 100)
+    assert backbone.embeddings_rms() == pytest.approx(whole, rel=1e-6)
+    assert max(asked) == 100
+    assert sum(asked) == backbone.vocabulary
+
+
 # --- the first prompt ---
 
 

@@ -25,6 +25,9 @@ from softprune.backbone.encode import Tokenising, encode
 from softprune.errors import SoftpruneError
 from softprune.types import Batch, Encoded, Example
 
+ROWS_AT_ONCE = 2**16
+"""Rows of the input embeddings that are held in float32 at a time."""
+
 
 @dataclass(frozen=True, slots=True)
 class BackboneInfo:
@@ -145,11 +148,29 @@ class Backbone(ABC):
         """Of prompts, importance and optimiser states."""
         return torch.float64 if self.dtype == torch.float64 else torch.float32
 
+    @property
+    def vocabulary(self) -> int:
+        """V, the rows of the input embeddings."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
+
     def embeddings_VH(self) -> torch.Tensor:
         """Input embeddings as the model reads them (BART scales its own), `[V, H]` in the prompts' dtype."""
-        size = self.model.get_input_embeddings().weight.shape[0]
         with torch.no_grad():
-            return self.lookup(torch.arange(size, device=self.device)).to(self.prompt_dtype)
+            return self.lookup(torch.arange(self.vocabulary, device=self.device)).to(self.prompt_dtype)
+
+    def vectors_of(self, ids: Sequence[int]) -> torch.Tensor:
+        """Some of these, `[len(ids), H]`, on the CPU."""
+        with torch.no_grad():
+            return self.lookup(torch.tensor(list(ids), device=self.device)).to(self.prompt_dtype).cpu()
+
+    def embeddings_rms(self) -> float:
+        """Root mean square of all of these, a part at a time: BLOOM's would take a gigabyte in float32."""
+        total = 0.0
+        for start in range(0, self.vocabulary, ROWS_AT_ONCE):
+            ids = torch.arange(start, min(start + ROWS_AT_ONCE, self.vocabulary), device=self.device)
+            with torch.no_grad():
+                total += len(ids) * float(self.lookup(ids).to(self.prompt_dtype).square().mean())
+        return float(torch.tensor(total / self.vocabulary, dtype=self.prompt_dtype).sqrt())
 
     def lookup(self, ids: torch.Tensor) -> torch.Tensor:
         """Embeddings `[..., H]` of ids as the model's first layer takes them."""

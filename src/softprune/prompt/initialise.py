@@ -1,4 +1,4 @@
-"""Where a prompt starts: from an embedding matrix that is handed in, never from a model.
+"""Where a prompt starts: from embeddings that are handed in, never from a model.
 
 Five ways: vectors of sampled vocabulary (the paper's), random uniform, a text, the class labels, another prompt.
 Whatever doesn't fit the asked length is said in `Initial.notes`.
@@ -6,7 +6,7 @@ Whatever doesn't fit the asked length is said in `Initial.notes`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,10 @@ from softprune.errors import SoftpruneError
 
 # Lester et al. (2021, section 3.2) sample from the 5,000 most common words; vocabularies list common words first.
 COMMON = 5_000
+
+
+Vectors = Callable[[Sequence[int]], torch.Tensor]
+"""Gives the input embeddings `[len(ids), H]` of some ids: a few rows of a table that may be large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +42,12 @@ def generator(seed: int) -> torch.Generator:
 
 
 def from_vocabulary(
-    embeddings_VH: torch.Tensor, ids: Sequence[int], tokens: int, seed: int, words: Sequence[str] = ()
+    vectors_of: Vectors, ids: Sequence[int], tokens: int, seed: int, words: Sequence[str] = ()
 ) -> Initial:
     """Vectors of sampled vocabulary, without repetition.
 
     Args:
-        embeddings_VH: `[V, H]`.
+        vectors_of: input embeddings of ids.
         ids: the vocabulary to sample from, common words first; the first 5,000 count.
         tokens: P.
         seed: of the sample.
@@ -58,7 +62,7 @@ def from_vocabulary(
         )
     picked = torch.randperm(len(pool), generator=generator(seed))[:tokens].tolist()
     chosen = [pool[i] for i in picked]
-    return Initial(embeddings_VH[chosen].clone(), tuple(words[i] for i in picked) if words else ("",) * tokens)
+    return Initial(vectors_of(chosen).clone(), tuple(words[i] for i in picked) if words else ("",) * tokens)
 
 
 def from_uniform(hidden: int, tokens: int, bound: float, seed: int) -> Initial:
@@ -67,11 +71,11 @@ def from_uniform(hidden: int, tokens: int, bound: float, seed: int) -> Initial:
     return Initial(vectors, ("",) * tokens)
 
 
-def from_text(embeddings_VH: torch.Tensor, ids: Sequence[int], words: Sequence[str], filler: Initial) -> Initial:
+def from_text(vectors_of: Vectors, ids: Sequence[int], words: Sequence[str], filler: Initial) -> Initial:
     """The text's tokens. A longer text is cut at P, a shorter one filled with `filler`'s tail; both are said.
 
     Args:
-        embeddings_VH: `[V, H]`.
+        vectors_of: input embeddings of ids.
         ids: the text's token ids.
         words: their readable forms.
         filler: a prompt of the wanted length.
@@ -79,7 +83,7 @@ def from_text(embeddings_VH: torch.Tensor, ids: Sequence[int], words: Sequence[s
     tokens = filler.vectors_PH.shape[0]
     taken = min(len(ids), tokens)
     vectors = filler.vectors_PH.clone()
-    vectors[:taken] = embeddings_VH[list(ids[:taken])].to(vectors)
+    vectors[:taken] = vectors_of(ids[:taken]).to(vectors)
     notes: tuple[str, ...] = ()
     if len(ids) > tokens:
         notes = (f"the initial text has {len(ids)} tokens: the last {len(ids) - tokens} were left out",)
@@ -88,11 +92,11 @@ def from_text(embeddings_VH: torch.Tensor, ids: Sequence[int], words: Sequence[s
     return Initial(vectors, (*words[:taken], *filler.words[taken:]), notes)
 
 
-def from_labels(embeddings_VH: torch.Tensor, labels: Sequence[tuple[str, Sequence[int]]], filler: Initial) -> Initial:
+def from_labels(vectors_of: Vectors, labels: Sequence[tuple[str, Sequence[int]]], filler: Initial) -> Initial:
     """One token a class label, the mean of its pieces' vectors (Lester et al. 2021, section 3.2), then filler.
 
     Args:
-        embeddings_VH: `[V, H]`.
+        vectors_of: input embeddings of ids.
         labels: text and token ids of each class label.
         filler: a prompt of the wanted length.
     """
@@ -100,7 +104,7 @@ def from_labels(embeddings_VH: torch.Tensor, labels: Sequence[tuple[str, Sequenc
     vectors = filler.vectors_PH.clone()
     taken = min(len(labels), tokens)
     for p, (_, ids) in enumerate(labels[:taken]):
-        vectors[p] = embeddings_VH[list(ids)].mean(0).to(vectors)
+        vectors[p] = vectors_of(ids).mean(0).to(vectors)
     notes: tuple[str, ...] = ()
     if len(labels) > tokens:
         notes = (

@@ -228,7 +228,7 @@ def check(recipe: Recipe, described: Described) -> None:
 
 def learning_rate(recipe: Recipe, backbone: Backbone) -> float:
     """The absolute step size; a relative one is a multiple of the input embeddings' root mean square."""
-    return recipe.tuning.learning_rate(float(backbone.embeddings_VH().square().mean().sqrt()))
+    return recipe.tuning.learning_rate(backbone.embeddings_rms())
 
 
 def room_for_inputs(recipe: Recipe, backbone: Backbone, examples: Sequence[Example]) -> int:
@@ -273,6 +273,8 @@ def _load(recipe: Recipe, run: RunFolder) -> Backbone:
     torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # It would write NaN over memory that is written again at once: a tenth of a step, and no result hangs on it.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     device = str(run.pin("backbone.device", lambda: str(resolve_device(settings.device))))
     dtype = run.pin(
         "backbone.dtype",

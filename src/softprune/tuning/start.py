@@ -36,17 +36,16 @@ def initial_prompt(recipe: Recipe, backbone: Backbone, task: Task) -> Initial:
         SoftpruneError: when the prompt file can't be read or doesn't fit.
     """
     settings = recipe.prompt
-    table = backbone.embeddings_VH().cpu()
     if settings.init == "uniform":
-        return from_uniform(table.shape[1], settings.tokens, settings.uniform_range, recipe.seed)
-    ids, words = common_words(backbone.tokenizer, table.shape[0])
-    sampled = from_vocabulary(table, ids, settings.tokens, recipe.seed, words)
+        return from_uniform(backbone.info.hidden, settings.tokens, settings.uniform_range, recipe.seed)
+    ids, words = common_words(backbone.tokenizer, backbone.vocabulary)
+    sampled = from_vocabulary(backbone.vectors_of, ids, settings.tokens, recipe.seed, words)
     if settings.init == "text":
         tokens = continuation_ids(backbone.tokenizer, settings.text or task.definition.instruction)
-        return from_text(table, tokens, readable(backbone.tokenizer, tokens), sampled)
+        return from_text(backbone.vectors_of, tokens, readable(backbone.tokenizer, tokens), sampled)
     if settings.init == "labels":
         labels = [(a, continuation_ids(backbone.tokenizer, a)) for a in task.definition.answers]
-        return from_labels(table, labels, sampled)
+        return from_labels(backbone.vectors_of, labels, sampled)
     if settings.file is not None:
         saved, path = read_prompt(Path(settings.file)), Path(settings.file)
         first = from_prompt(saved.vectors_PH, sampled, path.name)

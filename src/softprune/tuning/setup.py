@@ -274,7 +274,7 @@ def _load(recipe: Recipe, run: RunFolder) -> Backbone:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     # It would write NaN over memory that is written again at once: a tenth of a step, and no result hangs on it.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     device = str(run.pin("backbone.device", lambda: str(resolve_device(settings.device))))
     dtype = run.pin(
         "backbone.dtype",

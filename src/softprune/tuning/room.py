@@ -32,6 +32,16 @@ def free_bytes(device: torch.device, root: Path = Path("/")) -> int | None:
     return min((*_available(root), *_left_of_groups(root)), default=None)
 
 
+def held_bytes(device: torch.device, root: Path = Path("/")) -> int:
+    """Bytes that this process holds: on a GPU, or resident in memory; 0 where nobody tells."""
+    if device.type == "cuda":
+        return int(torch.cuda.memory_allocated(device))
+    for line in _read(root / "proc/self/status").splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
 def _available(root: Path) -> Iterator[int]:
     """MemAvailable of Linux, where there is one."""
     for line in _read(root / "proc/meminfo").splitlines():

@@ -14,6 +14,7 @@ import torch
 
 from softprune.errors import out_of_memory
 from softprune.prompt.bank import full_mask
+from softprune.recipe import Recipe
 from softprune.runs.store import RunFolder, Saved
 from softprune.tuning.loop import Evaluation, Feed, Point, Schedule, State, Trained, some_of, train
 from softprune.tuning.memory import release
@@ -100,8 +101,13 @@ class FolderKeeper:
 
 def schedule(workspace: Workspace, *, epochs: int | None = None, seed: int | None = None) -> Schedule:
     """The recipe's schedule, with other epochs or another seed where asked."""
-    settings = workspace.recipe.tuning
-    steps_an_epoch = math.ceil(len(workspace.train) / settings.batch_size)
+    return schedule_of(workspace.recipe, len(workspace.train), epochs=epochs, seed=seed)
+
+
+def schedule_of(recipe: Recipe, examples: int, *, epochs: int | None = None, seed: int | None = None) -> Schedule:
+    """The same for so many training examples."""
+    settings = recipe.tuning
+    steps_an_epoch = math.ceil(examples / settings.batch_size)
     passes = epochs or settings.epochs or max(EPOCHS, math.ceil(STEPS / steps_an_epoch))
     interval = max(steps_an_epoch, math.ceil(steps_an_epoch * passes / EVALUATIONS))
     return Schedule(
@@ -111,7 +117,7 @@ def schedule(workspace: Workspace, *, epochs: int | None = None, seed: int | Non
         evaluate_every=settings.evaluate_every or interval,
         patience=settings.patience,
         best_by=settings.best_by,
-        seed=workspace.recipe.seed if seed is None else seed,
+        seed=recipe.seed if seed is None else seed,
     )
 
 

@@ -33,6 +33,9 @@ STEPS, CALLS = 3, 2
 # A checkpoint holds a prompt's values, its best ones and the optimiser's moments of them (two under AdamW).
 COPIES = 4
 
+# On a CPU: what an allocator keeps of freed memory, as a factor of a step, and what the comparison's libraries take.
+KEPT, LIBRARIES = 1.6, 400_000_000
+
 # The report's page with its figures, which plots take whatever the run; seen at the bundled task.
 PAGE_BYTES = 2_000_000
 
@@ -111,8 +114,12 @@ class Plan:
         return {name: len(getattr(self.workspace, name)) for name in ("train", "select", "report")}
 
     def peak_bytes(self) -> int | None:
-        """Expected peak: what is held, and a step of the largest group."""
-        return None if self.step is None else self.held + self.step.of(self.counted.largest)
+        """Expected peak: what is held, and a step of the largest group; on a CPU, of the whole process."""
+        if self.step is None:
+            return None
+        step = self.step.of(self.counted.largest)
+        on_gpu = self.workspace.backbone.device.type == "cuda"
+        return self.held + (step if on_gpu else int(KEPT * step) + LIBRARIES)
 
     def disk_bytes(self) -> int:
         """Expected size of the run folder at its largest: state of every training, predictions, the page."""

@@ -214,7 +214,8 @@ def _pace(workspace: Workspace, rehearsal: Rehearsal, counted: Counted, loading:
         call, token = 0.0, alone / rows
     else:
         many, wide = steps(size, tokens), size * (tokens + inputs)
-        token = max(0.0, (many - alone) / (wide - rows)) if wide > rows else many / wide
+        slope = (many - alone) / (wide - rows) if wide > rows else many / wide
+        token = max(slope, many / wide / 4)  # noise may turn the slope of tiny steps
         call = max(0.0, alone - token * rows)
     return Pace(call, token, inputs, _scored(workspace, size), _interval(workspace), loading)
 

@@ -215,6 +215,7 @@ def measure_group(rehearsal: Rehearsal) -> Measured:
 
 def measure_step(rehearsal: Rehearsal) -> StepMemory | None:
     """The fit through steps at K = 1 and K = 2; None where two candidates don't fit."""
+    rehearsal.step(1, 1, rehearsal.longest_part()[:1])  # what is made once and kept is no part of a step
     one = rehearsal.peak(1)
     try:
         two = rehearsal.peak(2)

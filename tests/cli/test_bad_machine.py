@@ -88,7 +88,8 @@ def test_a_run_out_of_memory_goes_on_as_its_message_says(
     softprune: Softprune, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert softprune("run", "xprompt.yaml", "--out", "whole").code == 0
-    wide = every(1, OUT_OF_MEMORY[1], PromptTrainable.loss, lambda trainable, _: trainable.candidates > 2)
+    too_much = lambda trainable, batch: trainable.candidates * len(batch) > 4  # noqa: E731
+    wide = every(1, OUT_OF_MEMORY[1], PromptTrainable.loss, too_much)
     with monkeypatch.context() as patch:
         patch.setattr(PromptTrainable, "loss", wide)
         answer = softprune("run", "xprompt.yaml", "--out", "run")
@@ -98,6 +99,7 @@ def test_a_run_out_of_memory_goes_on_as_its_message_says(
         again = softprune("run", "xprompt.yaml", *advice, "--out", "run")
     assert again.code == 0, again.err
     assert info()["K"] == 2
+    assert [(entry["K"], entry["parts"]) for entry in info()["K_history"]][:1] == [(2, [1, 1])], "and by itself to 1"
     assert info()["attempts"][1]["changed"] == {
         "search.group": [4, 2],
         "tuning.eval_rows": [256, 128],

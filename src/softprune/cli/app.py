@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from softprune import __version__
-from softprune.cli import exchange, inspect, predict, tasks, train
+from softprune.cli import exchange, inspect, plan, predict, tasks, train
 
 # Plain help and plain tracebacks: Rich would be imported for `--help` alone.
 app = typer.Typer(
@@ -41,6 +41,7 @@ app.command("xprompt", help=train.XPROMPT_HELP, short_help="Tune a prompt, prune
     train.from_flags("xprompt")
 )
 app.command("tune", help=train.TUNE_HELP)(train.from_flags("tune"))
+app.command("plan", help=plan.HELP, short_help="Say what a run would take, before it starts.")(plan.command())
 app.command("predict", short_help="Answer the rows of a file with one or several tickets.")(predict.predict)
 app.command("export", short_help="Write a ticket for other programs.")(exchange.export)
 app.command("import", short_help="Bring in a prompt that was trained elsewhere.")(exchange.import_)

@@ -88,29 +88,42 @@ def flags_of(kind: str) -> dict[str, str]:
 
 def from_flags(kind: str) -> Callable[..., None]:
     """The command of a kind of run, with its flags."""
-    known = flags_of(kind)
 
     def command(**given: Any) -> None:
-        flags = {flag: given[_parameter_name(flag)] for flag in known}
-        named = [f"{known[flag]}={value}" for flag, value in flags.items() if value is not None]
-        launch(given["recipe"], [f"kind={kind}", *named, *(given["overrides"] or [])], given["out"])
+        launch(given["recipe"], [f"kind={kind}", *overrides_of(given)], given["out"])
 
+    return with_flags(command, kind, {"recipe": _RecipeFlag, "out": _Out, "overrides": _Overrides})
+
+
+def with_flags(command: Callable[..., None], kind: str, others: dict[str, Any]) -> Callable[..., None]:
+    """A command that takes the flags of a kind of run, and others by name and annotation."""
     keyword = inspect.Parameter.KEYWORD_ONLY
     fields = {field.key: field for field in flat_fields()}
-    kinds = {_parameter_name(flag): _option(flag, fields[key]) for flag, key in known.items()}
-    kinds |= {"recipe": _RecipeFlag, "out": _Out, "overrides": _Overrides}
-    parameters = [inspect.Parameter(name, keyword, default=None, annotation=of) for name, of in kinds.items()]
+    kinds = {_parameter_name(flag): _option(flag, fields[key]) for flag, key in flags_of(kind).items()}
+    parameters = [
+        inspect.Parameter(name, keyword, default=None, annotation=of) for name, of in (kinds | others).items()
+    ]
     cast(Any, command).__signature__ = inspect.Signature(parameters)
     return command
 
 
+def overrides_of(given: dict[str, Any]) -> list[str]:
+    """What was given to a command with flags, as recipe keys: the flags, then what stands behind them."""
+    flags = {key: given.get(_parameter_name(flag)) for flag, key in _FLAGS.items()}
+    return [*(f"{key}={value}" for key, value in flags.items() if value is not None), *(given["overrides"] or [])]
+
+
+def read_recipe(name: str | None, overrides: Sequence[str]) -> tuple[Recipe, str]:
+    """The recipe, and its text as it was given; without a name, all defaults."""
+    names = _names()
+    if name is None:
+        return resolve(overrides, where="the flags", names=names), "# no recipe file: flags alone\n"
+    return load_recipe(name, overrides, names=names), recipe_text(name)
+
+
 def launch(recipe_name: str | None, overrides: Sequence[str], out: Path | None) -> None:
     """Resolves the recipe, runs it, and shows what came of it."""
-    names = _names()
-    if recipe_name is None:
-        recipe, text = resolve(overrides, where="the flags", names=names), "# no recipe file: flags alone\n"
-    else:
-        recipe, text = load_recipe(recipe_name, overrides, names=names), recipe_text(recipe_name)
+    recipe, text = read_recipe(recipe_name, overrides)
     comments = "".join(f"# given on the command line: {override}\n" for override in overrides)
     folder = out or default_out(recipe)
     try:

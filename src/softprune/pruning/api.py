@@ -22,7 +22,8 @@ from softprune.recipe import Recipe, load_recipe, resolve
 from softprune.runs.store import TRACKERS, RunFolder
 from softprune.tuning.display import Display, Silence, Together, Trackers
 from softprune.tuning.loop import Watch
-from softprune.tuning.setup import DEFAULT_GROUP, Workspace, check_unchanged, prepare
+from softprune.tuning.parts import side_by_side
+from softprune.tuning.setup import Workspace, check_unchanged, prepare
 from softprune.tuning.stages import Fitted
 from softprune.tuning.stages import tune as tune_prompt
 from softprune.tuning.start import settled
@@ -132,7 +133,7 @@ def _told(error: Exception, recipe: Recipe, run: RunFolder) -> Exception:
 
 def _no_room(error: Exception, recipe: Recipe, run: RunFolder) -> SoftpruneError:
     """Out of memory, with smaller values of what nothing but memory and time hangs on."""
-    tuning, group = recipe.tuning, int(run.info["K"] or DEFAULT_GROUP)
+    tuning, group = recipe.tuning, side_by_side(run) or int(run.info["K"] or 1)
     smaller = {
         "search.group": (group, max(1, group // 2)) if recipe.kind == "xprompt" else (1, 1),
         "tuning.eval_rows": (tuning.eval_rows, max(1, tuning.eval_rows // 2)),

@@ -101,10 +101,10 @@ def _rung(
     rung: int,
     share: float,
 ) -> list[Paused]:
-    """Train every group on to a share of its steps."""
+    """Train every group on to a share of its steps; one that ran out of memory comes back as several."""
     earlier = {group.names[0]: group for group in before}
 
-    def work(item: WorkItem) -> Paused:
+    def work(item: WorkItem) -> list[Paused]:
         ids = _ids(item)
         return fit_to(
             workspace,
@@ -118,7 +118,7 @@ def _rung(
             epochs=workspace.recipe.search.epochs,
         )
 
-    return list(_spread(workspace, work, groups, f"rung{rung}"))
+    return [part for parts in _spread(workspace, work, groups, f"rung{rung}") for part in parts]
 
 
 def _left(trial: Trial) -> Trial:

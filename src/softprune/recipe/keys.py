@@ -221,7 +221,7 @@ class Search(_Section):
     )
     token_ratios: Ratios = _key(_TENTHS, "fractions of the tokens to prune")
     piece_ratios: Ratios = _key(_TENTHS, "fractions of the kept tokens' pieces to prune")
-    group: int | None = _key(None, "candidates trained side by side, K; none chooses", ge=1)
+    group: int | None = _key(None, "candidates trained side by side, K; none measures how many fit", ge=1)
     epochs: int | None = _key(None, "passes over the training set in retraining; none is tuning.epochs", ge=1)
     tiers: int = _key(4, "levels of compression that halving keeps apart, each with a ticket of its own", ge=1)
     entrants: int = _key(3, "candidates of a tier that halving begins to train, by the loss of the masked prompt", ge=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,15 +18,13 @@ from softprune.runs.store import RunFolder
 from softprune.tasks import Metric, Selection, Splits, Task, load_task, select_sets
 from softprune.tuning.inputs import data_inputs, hold, model_inputs
 from softprune.tuning.loop import Watch
+from softprune.tuning.memory import Rehearsal, measure_group
 from softprune.tuning.scoring import ScoredSet, Scoring
 from softprune.tuning.start import file_mistakes, label_mistakes, text_mistakes
 from softprune.types import Example
 
 # Positions that a prompt must leave to input and answer.
 LEAST_ROOM = 16
-
-# Candidates side by side where the recipe doesn't say; measured memory decides once the search is made clever.
-DEFAULT_GROUP = 8
 
 
 class SealedSet:
@@ -109,14 +107,17 @@ def prepare(recipe: Recipe, run: RunFolder, watch: Watch) -> Workspace:
     """
     task, splits, sets, described = _read_inputs(recipe)
     backbone = _load(recipe, run)
-    group = _group(recipe, run)
-    scoring = _scoring(recipe, task, backbone, group)
+    train = encoded(recipe, backbone, sets.train)
+    scoring = _scoring(recipe, task, backbone)
+    group = _group(recipe, run, Rehearsal(recipe, backbone, train, scoring.loss, scoring.score))
+    # Importance keeps as much for gradients as a training step does.
+    scoring = replace(scoring, gradient_rows=min(scoring.rows, recipe.tuning.batch_size * group))
     workspace = Workspace(
         recipe=recipe,
         run=run,
         backbone=backbone,
         task=task,
-        train=encoded(recipe, backbone, sets.train),
+        train=train,
         select=encoded(recipe, backbone, sets.select),
         report=SealedSet(sets.report),
         scoring=scoring,
@@ -290,20 +291,26 @@ def _load(recipe: Recipe, run: RunFolder) -> Backbone:
     )
 
 
-def _group(recipe: Recipe, run: RunFolder) -> int:
-    """K: what the recipe asks for, a resumed one too; where it doesn't, what the run was begun with."""
+def _group(recipe: Recipe, run: RunFolder, rehearsal: Rehearsal) -> int:
+    """K: what the recipe asks for, a resumed one too; where it doesn't, what the run was begun with, measured then."""
     if recipe.search.group is not None:
         run.record(K=recipe.search.group)
-    return int(run.pin("K", lambda: DEFAULT_GROUP))
+
+    def measured() -> int:
+        found = measure_group(rehearsal)
+        if found.step is not None:
+            run.record(memory={"K": found.group, "free": found.free, **asdict(found.step)})
+        return found.group
+
+    return int(run.pin("K", measured))
 
 
-def _scoring(recipe: Recipe, task: Task, backbone: Backbone, group: int) -> Scoring:
+def _scoring(recipe: Recipe, task: Task, backbone: Backbone) -> Scoring:
     score = recipe.task.score
     return Scoring(
         loss=backbone.check_loss(recipe.tuning.loss),
         score=task.definition.score if score == "auto" else score,
         rows=recipe.tuning.eval_rows,
-        gradient_rows=min(recipe.tuning.eval_rows, recipe.tuning.batch_size * group),
         match=recipe.task.match,
         max_answer_length=recipe.task.max_answer_length,
     )

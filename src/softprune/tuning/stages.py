@@ -12,10 +12,14 @@ from typing import Any
 
 import torch
 
+from softprune.errors import out_of_memory
 from softprune.prompt.bank import full_mask
+from softprune.recipe import Recipe
 from softprune.runs.store import RunFolder, Saved
 from softprune.tuning.loop import Evaluation, Feed, Point, Schedule, State, Trained, some_of, train
+from softprune.tuning.memory import release
 from softprune.tuning.optimisers import make_optimiser
+from softprune.tuning.parts import equal_parts, note_parts, parts_of
 from softprune.tuning.scoring import ScoredSet, score_prompts
 from softprune.tuning.setup import Workspace
 from softprune.tuning.start import initial_prompt
@@ -97,8 +101,13 @@ class FolderKeeper:
 
 def schedule(workspace: Workspace, *, epochs: int | None = None, seed: int | None = None) -> Schedule:
     """The recipe's schedule, with other epochs or another seed where asked."""
-    settings = workspace.recipe.tuning
-    steps_an_epoch = math.ceil(len(workspace.train) / settings.batch_size)
+    return schedule_of(workspace.recipe, len(workspace.train), epochs=epochs, seed=seed)
+
+
+def schedule_of(recipe: Recipe, examples: int, *, epochs: int | None = None, seed: int | None = None) -> Schedule:
+    """The same for so many training examples."""
+    settings = recipe.tuning
+    steps_an_epoch = math.ceil(examples / settings.batch_size)
     passes = epochs or settings.epochs or max(EPOCHS, math.ceil(STEPS / steps_an_epoch))
     interval = max(steps_an_epoch, math.ceil(steps_an_epoch * passes / EVALUATIONS))
     return Schedule(
@@ -108,7 +117,7 @@ def schedule(workspace: Workspace, *, epochs: int | None = None, seed: int | Non
         evaluate_every=settings.evaluate_every or interval,
         patience=settings.patience,
         best_by=settings.best_by,
-        seed=workspace.recipe.seed if seed is None else seed,
+        seed=recipe.seed if seed is None else seed,
     )
 
 
@@ -148,8 +157,8 @@ def fit(
         epochs, seed: in place of the recipe's.
     """
     plan = schedule(workspace, epochs=epochs, seed=seed)
-    saved = _once(workspace, starts, names, plan, work=work, phase=phase, title=title)
-    return _fitted(saved, starts)
+    training = Training(workspace, tuple(starts), tuple(names), plan, work, phase, title)
+    return [fitted for part in training.pieces() for fitted in part.fitted()]
 
 
 def fit_to(
@@ -163,8 +172,10 @@ def fit_to(
     phase: str,
     title: str,
     epochs: int | None = None,
-) -> Paused:
+) -> list[Paused]:
     """Train K prompts for a share of their steps, from the start or from where they paused: bit by bit one training.
+
+    Several pauses come back where memory ran out and the prompts went on in smaller groups.
 
     Args:
         share: of all steps, counted from the first; 1 for the end.
@@ -175,49 +186,118 @@ def fit_to(
     _, _, total, _ = plan.steps(len(workspace.train))
     plan = replace(plan, pause_at=math.ceil(share * total))
     begun = None if before is None else before.state
-    saved = _once(workspace, starts, names, plan, work=work, phase=phase, title=title, before=begun, resting=True)
-    tensors = {name.removeprefix("state."): t for name, t in saved.tensors.items() if name.startswith("state.")}
-    return Paused(tuple(_fitted(saved, starts)), tuple(names), (tensors, saved.meta["progress"]))
+    training = Training(workspace, tuple(starts), tuple(names), plan, work, phase, title, begun, resting=True)
+    return [part.paused() for part in training.pieces()]
 
 
-def _once(
-    workspace: Workspace,
-    starts: Sequence[PromptState],
-    names: Sequence[str],
-    plan: Schedule,
-    *,
-    work: str,
-    phase: str,
-    title: str,
-    before: State | None = None,
-    resting: bool = False,
-) -> Saved:
-    """A training as a piece of work. One that rests leaves its state too; one that goes on counts what is new."""
-    done = {"step": 0, "examples": 0, "seconds": 0.0} if before is None else before[1]
-    past = {"steps": done["step"], "examples": done["examples"], "seconds": done["seconds"]}
+@dataclass(frozen=True, slots=True)
+class Training:
+    """K prompts side by side as a piece of work; as several where memory asks for smaller groups.
 
-    def compute() -> Saved:
-        keeper = FolderKeeper(workspace.run, work, phase, names, before)
-        trained = _train(workspace, starts, names, plan, title, keeper)
-        tensors, progress = trained.state
-        meta = {
-            "best": [asdict(evaluation) for evaluation in trained.best],
-            **{key: getattr(trained, key) - past[key] for key in past},
-            **({"progress": progress} if resting else {}),
-        }
-        state = {f"state.{name}": value.cpu() for name, value in tensors.items()} if resting else {}
-        return Saved({k: v.cpu() for k, v in trained.tensors.items()} | state, meta)
+    Attributes:
+        workspace: what the run shares.
+        starts, names: of the K prompts.
+        plan: how long.
+        work, phase, title: as for `fit`.
+        before: where it goes on from, if not from the start; steps, examples and seconds are counted from there.
+        resting: whether it leaves its state, to be gone on with.
+        spent: seconds that each prompt spent in the larger group that this one is a part of.
+    """
 
-    saved = workspace.run.once(work, compute)
-    _record_cost(workspace, work, saved.meta)
-    return saved
+    workspace: Workspace
+    starts: tuple[PromptState, ...]
+    names: tuple[str, ...]
+    plan: Schedule
+    work: str
+    phase: str
+    title: str
+    before: State | None = None
+    resting: bool = False
+    spent: float = 0.0
+
+    def pieces(self) -> list[Piece]:
+        """Train, each piece of work once. Out of memory, halves go on from the last kept state, down to one prompt."""
+        run, count = self.workspace.run, len(self.starts)
+        sizes = None if run.is_done(self.work) else parts_of(run, self.work, count)
+        if sizes is not None:
+            return self._in_parts(sizes, out_of_memory=False)
+        try:
+            return [self._whole()]
+        except Exception as error:
+            if count == 1 or not out_of_memory(error):
+                raise
+        release()  # out here: the error held what the step had taken
+        return self._in_parts(equal_parts(count, 2), out_of_memory=True)
+
+    def _whole(self) -> Piece:
+        past = _counts(self.before)
+
+        def compute() -> Saved:
+            keeper = FolderKeeper(self.workspace.run, self.work, self.phase, self.names, self.before)
+            trained = _train(self.workspace, self.starts, self.names, self.plan, self.title, keeper)
+            tensors, progress = trained.state
+            meta = {
+                "best": [asdict(evaluation) for evaluation in trained.best],
+                **{key: getattr(trained, key) - past[key] for key in past},
+                **({"progress": progress} if self.resting else {}),
+            }
+            state = {f"state.{name}": value.cpu() for name, value in tensors.items()} if self.resting else {}
+            return Saved({k: v.cpu() for k, v in trained.tensors.items()} | state, meta)
+
+        saved = self.workspace.run.once(self.work, compute)
+        _record_cost(self.workspace, self.work, saved.meta)
+        return Piece(self, saved)
+
+    def _in_parts(self, sizes: list[int], *, out_of_memory: bool) -> list[Piece]:
+        """The state that was kept last stays where it is for as long as the run goes on: all parts begin there."""
+        run, past = self.workspace.run, _counts(self.before)
+        kept = run.checkpoint(self.work).load()
+        state = self.before if kept is None else (kept.tensors, kept.meta)
+        note_parts(run, self.work, sizes, int(_counts(state)["steps"]), out_of_memory=out_of_memory)
+        shared = {key: value - past[key] for key, value in _counts(state).items()}
+        if shared["steps"]:
+            _record_cost(self.workspace, self.work, shared)
+        done: list[Piece] = []
+        for number, size in enumerate(sizes, start=1):
+            first = sum(sizes[: number - 1])
+            part = replace(
+                self,
+                starts=self.starts[first : first + size],
+                names=self.names[first : first + size],
+                work=f"{self.work}.part{number}",
+                before=None if state is None else some_of(state, range(first, first + size)),
+                spent=self.spent + shared["seconds"] / len(self.starts),
+            )
+            done += part.pieces()
+        return done
 
 
-def _fitted(saved: Saved, starts: Sequence[PromptState]) -> list[Fitted]:
-    return [
-        Fitted(PromptState(vectors, start.mask), Evaluation(**best), saved.meta["seconds"] / len(starts))
-        for vectors, start, best in zip(saved.tensors["vectors_KPH"], starts, saved.meta["best"], strict=True)
-    ]
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A finished piece of a training."""
+
+    training: Training
+    saved: Saved
+
+    def fitted(self) -> list[Fitted]:
+        """Each prompt's best checkpoint."""
+        starts, meta = self.training.starts, self.saved.meta
+        seconds = self.training.spent + meta["seconds"] / len(starts)
+        return [
+            Fitted(PromptState(vectors, start.mask), Evaluation(**best), seconds)
+            for vectors, start, best in zip(self.saved.tensors["vectors_KPH"], starts, meta["best"], strict=True)
+        ]
+
+    def paused(self) -> Paused:
+        """What the loop goes on from."""
+        tensors = {n.removeprefix("state."): t for n, t in self.saved.tensors.items() if n.startswith("state.")}
+        return Paused(tuple(self.fitted()), self.training.names, (tensors, self.saved.meta["progress"]))
+
+
+def _counts(state: State | None) -> dict[str, float]:
+    """Steps, examples and seconds of a training so far."""
+    done = {"step": 0, "examples": 0, "seconds": 0.0} if state is None else state[1]
+    return {"steps": done["step"], "examples": done["examples"], "seconds": done["seconds"]}
 
 
 def evaluate(workspace: Workspace, prompts_KQH: torch.Tensor, data: ScoredSet) -> list[Evaluation]:

@@ -1,0 +1,121 @@
+"""`plan`: what a run would take, before anything starts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from softprune.cli.inspect import duration
+from softprune.cli.train import overrides_of, read_recipe, with_flags
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+HELP = (
+    "Say what a run would take, before it starts: steps, candidates, memory, time and disk. A few steps are measured; "
+    "nothing is written."
+)
+_Recipe = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[RECIPE]", help="A shipped recipe's name, or a YAML file; else all defaults.", show_default=False
+    ),
+]
+_Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Any recipe key, such as tuning.accumulate=2.", show_default=False),
+]
+_Json = Annotated[bool | None, typer.Option("--json", help="Print JSON: bytes and seconds.", show_default=False)]
+_PIPE_WIDTH = 160
+
+
+def command() -> Callable[..., None]:
+    """The command, with the flags of `xprompt`."""
+
+    def plan(**given: Any) -> None:
+        name, overrides = given["recipe"], overrides_of(given)
+        if name is not None and "=" in name:  # no recipe was named
+            name, overrides = None, [*overrides, str(name)]
+        show(read_recipe(name, overrides)[0], as_json=bool(given["json"]))
+
+    return with_flags(plan, "xprompt", {"recipe": _Recipe, "overrides": _Overrides, "json": _Json})
+
+
+def show(recipe: Any, *, as_json: bool) -> None:
+    """Plans a recipe and prints the plan."""
+    from rich.console import Console
+
+    from softprune.pruning.planning import plan
+
+    found = plan(recipe).document()
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    console.print(_facts(found))
+    console.print(_trainings(found))
+    for line in _remarks(found):
+        typer.echo(line)
+
+
+def _facts(found: dict[str, Any]) -> Table:
+    from rich.table import Table
+
+    backbone, sizes, memory = found["backbone"], found["examples"], found["memory"]
+    parameters, trained = backbone["parameters"], found["trainable_parameters"]
+    rows = {
+        "backbone": f"{backbone['name']} ({backbone['family']}, {parameters:,} parameters, {backbone['dtype']} on "
+        f"{backbone['device']})",
+        "trained": f"{trained:,} parameters, {100 * trained / parameters:.2g}% of the backbone's",
+        "task": f"{found['task']}: " + ", ".join(f"{number:,} {name}" for name, number in sizes.items()) + " examples",
+    }
+    if found["candidates"]:
+        rows["search"] = f"{found['strategy']}, {found['candidates']} candidates, K = {found['K']} side by side"
+    about = "" if found["exact"] else "about "
+    rows["steps"] = f"{about}{found['steps']:,}; {found['candidate_steps']:,} counted for each candidate alone"
+    rows["time"] = f"{duration(found['seconds'])} ({_phases(found)})"
+    rows["memory"] = f"{_bytes(memory['peak'])} of this process at most; {_bytes(memory['free'])} are free"
+    rows["disk"] = _bytes(found["disk"])
+    table = Table(show_header=False, box=None)
+    for name, text in rows.items():
+        table.add_row(name, text)
+    return table
+
+
+def _trainings(found: dict[str, Any]) -> Table:
+    from rich.table import Table
+
+    table = Table("training", "prompts", "groups of", "steps each", "steps in all", "evaluations")
+    for stage in found["stages"]:
+        groups = ", ".join(f"{n} x {size}" if n > 1 else str(size) for size, n in Counter(stage["groups"]).items())
+        numbers = (stage["trainings"], groups, stage["steps"], stage["steps_in_all"], stage["evaluations"])
+        table.add_row(stage["name"], *(f"{n:,}" if isinstance(n, int) else n for n in numbers))
+    return table
+
+
+def _remarks(found: dict[str, Any]) -> list[str]:
+    remarks = ["Time is what a few steps and scoring calls took here, times their number."]
+    if found["early_stopping"]:
+        remarks.append("Candidates that stop improving stop early (tuning.patience), so it may well be less.")
+    if not found["exact"]:
+        remarks.append(
+            "How the candidates are grouped depends on which of them stay: steps may be a few more or fewer."
+        )
+    if found["memory"]["peak"] is None and found["candidates"]:
+        remarks.append("Two candidates side by side don't fit into memory.")
+    return remarks
+
+
+def _phases(found: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {duration(seconds)}" for name, seconds in found["seconds_by_phase"].items())
+
+
+def _bytes(number: int | None) -> str:
+    if number is None:
+        return "an unknown amount"
+    return f"{number / 2**30:.1f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"

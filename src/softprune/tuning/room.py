@@ -1,0 +1,82 @@
+"""How much memory is free: of a GPU, or of the machine and of the control group that this process is held to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+# Limit, use, and in memory.stat the file pages that the kernel gives back when asked; by version of control groups.
+_FILES = {
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    2: ("memory.max", "memory.current", "inactive_file"),
+}
+
+
+def free_bytes(device: torch.device, root: Path = Path("/")) -> int | None:
+    """Bytes that a step may take on a device; None where nobody tells.
+
+    On a GPU, what is free there and what torch's allocator holds unused. On a CPU, the smaller of the machine's
+    available memory and what the control groups leave of their limits.
+
+    Args:
+        device: where the model runs.
+        root: of the file system.
+    """
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
+    if device.type != "cpu":
+        return None
+    return min((*_available(root), *_left_of_groups(root)), default=None)
+
+
+def held_bytes(device: torch.device, root: Path = Path("/")) -> int:
+    """Bytes that this process holds: on a GPU, or resident in memory; 0 where nobody tells."""
+    if device.type == "cuda":
+        return int(torch.cuda.memory_allocated(device))
+    for line in _read(root / "proc/self/status").splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _available(root: Path) -> Iterator[int]:
+    """MemAvailable of Linux, where there is one."""
+    for line in _read(root / "proc/meminfo").splitlines():
+        if line.startswith("MemAvailable:"):
+            yield int(line.split()[1]) * 1024
+
+
+def _left_of_groups(root: Path) -> Iterator[int]:
+    """What this process's control groups leave, and all groups above them.
+
+    In a container the path that the kernel names may lie outside of what is mounted; its root is the own group then.
+    """
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        version, top = (1, root / "sys/fs/cgroup/memory") if controllers else (2, root / "sys/fs/cgroup")
+        own = top / path.lstrip("/")
+        for folder in (own, *own.parents):
+            yield from _left(folder, version)
+            if folder == top:
+                break
+
+
+def _left(folder: Path, version: int) -> Iterator[int]:
+    limit, used, droppable = _FILES[version]
+    texts = [_read(folder / name).strip() for name in (limit, used)]
+    if not all(text.isdigit() for text in texts):  # no such group, or `max`: without a limit
+        return
+    stat = dict(line.split(maxsplit=1) for line in _read(folder / "memory.stat").splitlines() if " " in line)
+    yield max(0, int(texts[0]) - int(texts[1]) + int(stat.get(droppable, 0)))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -209,7 +209,7 @@ def _once(
         return Saved({k: v.cpu() for k, v in trained.tensors.items()} | state, meta)
 
     saved = workspace.run.once(work, compute)
-    _record_cost(workspace, work, saved.meta)
+    record_cost(workspace, work, saved.meta)
     return saved
 
 
@@ -285,7 +285,7 @@ def _record_start(workspace: Workspace, start: PromptState, words: Sequence[str]
     workspace.run.write_tensors("prompts/initial.safetensors", {"vectors_PH": start.vectors_PH}, {})
 
 
-def _record_cost(workspace: Workspace, work: str, meta: dict[str, Any]) -> None:
+def record_cost(workspace: Workspace, work: str, meta: dict[str, Any]) -> None:
     """Add a piece of work's steps and examples to the run's cost, once."""
     pieces = dict(workspace.run.info["cost"].get("training") or {})
     pieces[work] = {key: meta[key] for key in ("steps", "examples", "seconds")}

@@ -123,7 +123,7 @@ def test_what_matters_is_found(kind: str, levels: str) -> None:
 
 @pytest.mark.parametrize("kind", GATES)
 def test_a_higher_price_prunes_more(kind: str) -> None:
-    """Token i is worth i eighths of the loss; a price of 2.5 (an eighth of it a token) draws its line after the third."""
+    """Token i is worth i eighths of the loss; a price of 2.5 (an eighth of it a token) ends at the third."""
 
     class Graded(Toy):
         def row_losses(self, prompts_RPH: torch.Tensor, *_: Any) -> torch.Tensor:

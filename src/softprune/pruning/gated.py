@@ -3,8 +3,8 @@
     L_k = E_x E_u L(x; p_k * gamma_k(u) * zeta_k(u))  +  price_k * (expected share of parameters that is there)
 
 A price is what the whole prompt may cost in units of the loss: a part stays open where it lowers the loss by more than
-its share of the price. Every example has gates drawn for itself: its row of a call has a copy of the prompt anyway, so B
-draws a step cost what one does. All K prices see the same draws, so that they differ by their price alone.
+its share of the price. Every example has gates drawn for itself: its row of a call has a copy of the prompt anyway, so
+B draws a step cost what one does. All K prices see the same draws, so that they differ by their price alone.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def _candidate(price: float, mask: Mask, hidden: int) -> Candidate:
     tokens, pieces = mask.piece_PS.shape
     room = mask.tokens * pieces
     return Candidate(
-        id=f"g{price:g}",
+        id=f"g{_written(price)}",
         token_ratio=(tokens - mask.tokens) / tokens,
         piece_ratio=(room - mask.pieces) / room,
         tokens_kept=mask.tokens,
@@ -59,9 +59,14 @@ def _candidate(price: float, mask: Mask, hidden: int) -> Candidate:
     )
 
 
+def _written(price: float) -> str:
+    """A price in a name; different ones look different."""
+    return repr(price).removesuffix(".0")
+
+
 def _trained(workspace: Workspace, tuned: Fitted, prices: list[float]) -> dict[str, torch.Tensor]:
     """Probabilities of open gates after training some prices side by side: `token_KP` and `piece_KPS`."""
-    names = [f"gates-{price:g}" for price in prices]
+    names = [f"gates-{_written(price)}" for price in prices]
     work = f"{names[0]}-{len(names)}"
 
     def compute() -> Saved:

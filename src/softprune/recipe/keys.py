@@ -75,7 +75,8 @@ def _prices(value: object) -> object:
     """Positive numbers as a tuple; one number or a text with commas is taken too."""
     try:
         items = value.split(",") if isinstance(value, str) else value
-        prices = tuple(float(item) for item in (items if isinstance(items, list | tuple) else [items]))  # type: ignore[arg-type]
+        items = items if isinstance(items, list | tuple) else [items]
+        prices = () if any(isinstance(item, bool) for item in items) else tuple(float(item) for item in items)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         prices = ()
     if not prices or len(set(prices)) < len(prices) or not all(0 < price < math.inf for price in prices):

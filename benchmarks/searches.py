@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import tempfile
 import time
 from pathlib import Path
 
@@ -49,15 +50,17 @@ SHARED = ("tune.safetensors", "importance.safetensors")
 def main() -> None:
     """Run every search on every task, and print a table each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs") / "searches", help="a new folder")
+    parser.add_argument("--out", type=Path, help="a new folder for the runs; none keeps nothing")
     parser.add_argument("--tasks", default="trec,sentence_polarity,ag_news", help="names, with commas between them")
     parser.add_argument("--ways", default="hard-concrete,straight-through,grid,halving", help=", ".join(WAYS))
     parser.add_argument("overrides", nargs="*", help="recipe keys, key=value")
     arguments = parser.parse_args()
     data = Path(os.environ["SOFTPRUNE_DATA"])
-    for task in arguments.tasks.split(","):
-        named = [*SETTINGS, f"task.id={task}", f"task.data={data / task}"]
-        compare(task, named, arguments.ways.split(","), arguments.overrides, arguments.out / task)
+    with tempfile.TemporaryDirectory() as nowhere:
+        for task in arguments.tasks.split(","):
+            named = [*SETTINGS, f"task.id={task}", f"task.data={data / task}"]
+            out = (arguments.out or Path(nowhere)) / task
+            compare(task, named, arguments.ways.split(","), arguments.overrides, out)
 
 
 def compare(task: str, settings: list[str], ways: list[str], overrides: list[str], out: Path) -> None:

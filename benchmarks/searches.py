@@ -38,8 +38,8 @@ SETTINGS = (
     "search.piece_ratios=0.3,0.6,0.9",
 )
 WAYS = {
-    "hard-concrete": ("search.strategy=learned", "search.gates=hard-concrete", "search.gate_lr=0.3"),
-    "straight-through": ("search.strategy=learned", "search.gates=straight-through", "search.gate_lr=0.5"),
+    "hard-concrete": ("search.strategy=learned", "search.gates=hard-concrete"),
+    "straight-through": ("search.strategy=learned", "search.gates=straight-through"),
     "grid": ("search.strategy=grid",),
     "sequential": ("search.strategy=sequential",),
     "halving": ("search.strategy=halving",),

@@ -25,6 +25,10 @@ from softprune.tuning.setup import Workspace
 from softprune.tuning.stages import Fitted, FolderKeeper, evaluate, record_cost, schedule
 from softprune.types import Candidate, Mask
 
+# Step sizes of the gates' logits, each the best of those tried (docs/log.md). Hard concrete at 1 chose worse masks: a gate
+# that is folded to 0 has no gradient to come back by.
+RATES = {"hard-concrete": 0.3, "straight-through": 0.5}
+
 
 def learned(workspace: Workspace, tuned: Fitted) -> list[Trial]:
     """Candidates whose masks were learned, the lowest price first; prices that came to one mask share one candidate."""
@@ -121,8 +125,13 @@ def _optimiser(workspace: Workspace, gated: GatedPrompts) -> TogetherOptimiser:
         clip_scope=settings.clip_scope,
     )
     # A piece's share of a low price is a gradient of about 1e-7: Adam's usual epsilon would damp it.
-    gates = torch.optim.Adam(gated.gates(), lr=workspace.recipe.search.gate_lr, eps=1e-12)
+    gates = torch.optim.Adam(gated.gates(), lr=_rate(workspace), eps=1e-12)
     return TogetherOptimiser([prompts, gates], gated.stepped)
+
+
+def _rate(workspace: Workspace) -> float:
+    settings = workspace.recipe.search
+    return settings.gate_lr or RATES[settings.gates]
 
 
 def _evaluated(workspace: Workspace, gated: GatedPrompts) -> list[Evaluation]:
@@ -139,7 +148,7 @@ def _record(
     workspace.run.record(
         gates={
             "kind": settings.gates,
-            "lr": settings.gate_lr,
+            "lr": _rate(workspace),
             "prices": prices,
             "expected_sizes": sizes,
             "tickets": tickets,

@@ -246,7 +246,11 @@ class Search(_Section):
     prices: Prices = _key(
         (0.1, 0.3, 1.0, 3.0), "learned: what the whole prompt costs, in units of the loss; a ticket for each"
     )
-    gate_lr: float = _key(0.5, "learned: step size of the gates' logits, by Adam", gt=0)
+    gate_lr: float | None = _key(
+        None,
+        "learned: step size of the gates' logits, by Adam; none is 0.3 for hard-concrete and 0.5 for straight-through",
+        gt=0,
+    )
     gate_epochs: int | None = _key(
         None, "learned: passes over the training set that train the gates; none is search.epochs", ge=1
     )

@@ -25,8 +25,8 @@ from softprune.tuning.setup import Workspace
 from softprune.tuning.stages import Fitted, FolderKeeper, evaluate, record_cost, schedule
 from softprune.types import Candidate, Mask
 
-# Step sizes of the gates' logits, each the best of those tried (docs/log.md). Hard concrete at 1 chose worse masks: a gate
-# that is folded to 0 has no gradient to come back by.
+# Step sizes of the gates' logits, each the best of those tried (docs/log.md). Hard concrete at 1 chose worse masks: a
+# gate that is folded to 0 has no gradient to come back by.
 RATES = {"hard-concrete": 0.3, "straight-through": 0.5}
 
 

@@ -127,6 +127,18 @@ def test_other_ratios_are_refused(text: str) -> None:
     assert "search.piece_ratios: different ratios between 0 and 1" in message(f"search.piece_ratios={text}")
 
 
+@pytest.mark.parametrize(
+    ("text", "prices"), [("0.1,3", (0.1, 3.0)), ("[0.5]", (0.5,)), ("2", (2.0,)), ("1e-3,1e5", (1e-3, 1e5))]
+)
+def test_prices(text: str, prices: tuple[float, ...]) -> None:
+    assert resolve([f"search.prices={text}"]).search.prices == prices
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "[]", "3,3", "a", "[.inf]", "{a: 1}", "null", "true"])
+def test_other_prices_are_refused(text: str) -> None:
+    assert "search.prices: different numbers above 0" in message(f"search.prices={text}")
+
+
 def test_overrides_reach_every_level_and_the_last_wins() -> None:
     recipe = load_recipe(
         "paper",

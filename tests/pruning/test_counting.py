@@ -14,8 +14,8 @@ from softprune.recipe.keys import Search
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-# Nobody stops early in these.
-WHOLE = [case for case in CASES if "tuning.patience=1" not in CASES[case]]
+# Nobody stops early in these, and no gates decide what is trained.
+WHOLE = [case for case in CASES if "tuning.patience=1" not in CASES[case] and "learned" not in case]
 
 
 @pytest.mark.parametrize("case", WHOLE)
@@ -77,3 +77,17 @@ def test_every_strategy_can_be_counted() -> None:
     assert "halving" in strategies
     for strategy in strategies:
         assert count(resolve([f"search.strategy={strategy}"]), 100, 4).stages
+
+
+def test_learned_gates_are_trained_beside_each_other_and_their_tickets_counted() -> None:
+    counted = count(
+        resolve(["search.strategy=learned", "search.prices=0.1,0.2,0.3", "search.gate_epochs=2", "tuning.epochs=4"]),
+        80,
+        2,
+    )
+    tune, gates, retrain, *_ = counted.stages
+    assert [gates.name, retrain.name] == ["gates", "retrain"]
+    assert gates.groups == ((2, 20), (1, 20))
+    assert (gates.steps, retrain.steps, tune.steps) == (10, 20, 20)
+    assert retrain.trainings == 3
+    assert not counted.exact

@@ -37,6 +37,8 @@ TINY = (
     "selection.resamples=200",
 )
 RUNGS = ("search.tiers=2", "search.entrants=2", "search.factor=2", "search.epochs=4")
+# A step of the gates' logits is as large as the models are tiny; the two highest prices leave one piece.
+GATES = ("search.strategy=learned", "search.prices=0.01,2,1e5,1e6", "search.gate_lr=0.5", "search.gate_epochs=3")
 CASES = {
     "tune": ("kind=tune",),
     "grid, zero": ("search.strategy=grid", "pruning.removal=zero"),
@@ -45,6 +47,8 @@ CASES = {
     "sequential, drop": ("search.strategy=sequential", "pruning.removal=drop", "tuning.patience=1"),
     "halving, zero": ("search.strategy=halving", "pruning.removal=zero", *RUNGS),
     "halving, drop": ("search.strategy=halving", "pruning.removal=drop", *RUNGS, "tuning.patience=1"),
+    "learned, zero": (*GATES, "search.gates=hard-concrete", "pruning.removal=zero"),
+    "learned, drop": (*GATES, "search.gates=straight-through", "pruning.removal=drop", "tuning.optimiser=adamw"),
     "paper": (
         "search.strategy=grid",
         "pruning.removal=zero",

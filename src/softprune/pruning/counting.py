@@ -21,7 +21,7 @@ class Stage:
     """Trainings of one kind.
 
     Attributes:
-        name: tune, retrain, rung 1 and so on, control, fresh.
+        name: tune, gates, retrain, rung 1 and so on, control, fresh.
         groups: K of each group, and the tokens that the backbone reads of its prompts.
         steps: of each group, where nothing stops early.
         evaluations: of each candidate.
@@ -87,7 +87,7 @@ def count(recipe: Recipe, examples: int, group: int) -> Counted:
     candidates = [candidate for batch in batches for candidate in batch]
     kept = {candidate.tokens_kept == tokens for candidate in candidates}
     rivals = _rivals(recipe, examples, group, candidates[0].tokens_kept)
-    finished = sum(stage.trainings for stage in trained if not stage.name.startswith("rung"))
+    finished = sum(stage.trainings for stage in trained if stage.name == "retrain")
     finished = finished or trained[-1].trainings
     pieces = {c.token_ratio for c in candidates if c.piece_ratio and c.tokens_kept < tokens}
     return Counted(
@@ -120,6 +120,8 @@ def _until(plan: Schedule, examples: int, share: float) -> tuple[int, int]:
 
 def _batches(recipe: Recipe) -> list[list[Candidate]]:
     """The candidates that the search makes at once, as the search itself asks for them."""
+    if recipe.search.strategy == "learned":  # nobody knows their sizes yet: half of everything stands for them
+        return [[_candidate(recipe, 0.5, 0.5) for _ in recipe.search.prices]]
     made: list[list[Candidate]] = []
 
     def train(ratios: Sequence[tuple[float, float]]) -> list[Candidate]:
@@ -185,11 +187,22 @@ def _halved(recipe: Recipe, examples: int, group: int, batches: Sequence[Sequenc
     return stages, len(stages[0].groups) == 1
 
 
+def _learned(recipe: Recipe, examples: int, group: int, batches: Sequence[Sequence[Candidate]]) -> Searched:
+    """`learned`: gates on the whole prompt, a training a price, and at most as many tickets."""
+    settings = recipe.search
+    plan = schedule_of(recipe, examples, epochs=settings.gate_epochs or settings.epochs)
+    prices = len(settings.prices)
+    sizes = [(min(group, prices - start), recipe.prompt.tokens) for start in range(0, prices, group)]
+    stages, _ = _to_the_end(recipe, examples, group, batches)
+    return [_stage("gates", plan, examples, sizes), *stages], False
+
+
 # A strategy's counter: a new strategy has a line here.
 _STRATEGIES: dict[str, Callable[[Recipe, int, int, Sequence[Sequence[Candidate]]], Searched]] = {
     "grid": _to_the_end,
     "sequential": _to_the_end,
     "halving": _halved,
+    "learned": _learned,
 }
 
 

@@ -51,9 +51,10 @@ def headline(
         "significance_claimed": claimed,
     }
     caveat = "" if claimed else f"; chosen from {candidates} candidates on this set; no significance claimed."
+    chosen_by = "the gates" if recipe.search.strategy == "learned" else "importance"
     return found | {
         "sentence": sentence(found, results, caveat),
-        "random_sentence": random_sentence(found, PARTS[recipe.pruning.levels], caveat),
+        "random_sentence": random_sentence(found, PARTS[recipe.pruning.levels], caveat, chosen_by),
     }
 
 
@@ -85,13 +86,14 @@ def sentence(found: Mapping[str, Any], results: Mapping[str, Any], caveat: str =
     return f"{points} {over}, {size}: {verdict}."
 
 
-def random_sentence(found: Mapping[str, Any], parts: str, caveat: str = "") -> str:
+def random_sentence(found: Mapping[str, Any], parts: str, caveat: str = "", chosen_by: str = "importance") -> str:
     """Winner against a random mask of its size in words.
 
     Args:
         found: the headline's numbers.
         parts: what was pruned, in the plural.
         caveat: as in `sentence`.
+        chosen_by: what made the winner's mask.
     """
     difference = found["random"]
     points = f"Winner minus a random mask of its size: {_points(difference)}"
@@ -100,7 +102,7 @@ def random_sentence(found: Mapping[str, Any], parts: str, caveat: str = "") -> s
     if caveat:
         return f"{points}{caveat}"
     unclear = f"which {parts} were kept isn't shown to matter"
-    return f"{points}: {_verdict(difference, 'the mask that importance chose is {}', unclear)}."
+    return f"{points}: {_verdict(difference, f'the mask that {chosen_by} chose is {{}}', unclear)}."
 
 
 def _verdict(difference: Mapping[str, Any], clear: str, unclear: str) -> str:

@@ -7,7 +7,8 @@
     zeta     = top (1 - r_p) of I_q among the kept tokens         4.2.2, equation 4
     ticket   = retrain(tuned * gamma * zeta)                      4.3
 
-for every (r_t, r_p) that the search asks for; the best ticket on `select` wins.
+for every (r_t, r_p) that the search asks for; the best ticket on `select` wins. Under `search.strategy: learned`
+gamma and zeta are trained instead (learned.py), and the rest is the same.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 
 from softprune.prompt.bank import full_mask, masked_state, read_one
 from softprune.pruning.importance import Importance, measure
+from softprune.pruning.learned import learned
 from softprune.pruning.masks import piece_mask, token_mask
 from softprune.pruning.retraining import Trial, halve, retrain_all
 from softprune.pruning.search import choose, foresight, pareto, search
@@ -57,26 +59,28 @@ def xprompt(workspace: Workspace) -> Pruned:
     importance = token_importance(workspace, tuned)
     trials: dict[str, Trial] = {}
 
-    def train(ratios: Sequence[tuple[float, float]]) -> list[Candidate]:
-        made = [_plan(workspace, tuned, importance, *pair) for pair in ratios]
-        retrain = halve if recipe.search.strategy == "halving" else retrain_all
-        for trial in retrain(workspace, tuned, _rank(workspace, tuned, made)):
+    def retrain(made: Sequence[Trial]) -> list[Candidate]:
+        retrained = halve if recipe.search.strategy == "halving" else retrain_all
+        for trial in retrained(workspace, tuned, _rank(workspace, tuned, made)):
             trials[trial.candidate.id] = trial
         _write_candidates(workspace, trials.values())
         return [trials[trial.candidate.id].candidate for trial in made]
 
-    search(
-        recipe.search.strategy,
-        recipe.pruning.levels,
-        recipe.search.token_ratios,
-        recipe.search.piece_ratios,
-        train,
-        lambda found: _pick(workspace, [trials[candidate.id] for candidate in found])[0],
-    )
+    if recipe.search.strategy == "learned":
+        retrain(learned(workspace, tuned))
+    else:
+        search(
+            recipe.search.strategy,
+            recipe.pruning.levels,
+            recipe.search.token_ratios,
+            recipe.search.piece_ratios,
+            lambda ratios: retrain([_plan(workspace, tuned, importance, *pair) for pair in ratios]),
+            lambda found: _pick(workspace, [trials[candidate.id] for candidate in found])[0],
+        )
     marked = _mark(workspace, list(trials.values()))
     winner = next(trial for trial in marked if trial.candidate.status == "winner")
     _write_candidates(workspace, marked)
-    pieces = _piece_importance(workspace, tuned, importance, winner.candidate.token_ratio)
+    pieces = _piece_importance(workspace, tuned, importance, winner.mask.token_P, winner.candidate.token_ratio)
     return Pruned(tuned, importance, tuple(marked), winner, pieces)
 
 
@@ -102,7 +106,7 @@ def _plan(workspace: Workspace, tuned: Fitted, importance: Importance, token_rat
     settings = workspace.recipe.pruning
     token_P = token_mask(importance.token_P, token_ratio, settings.rounding)
     if piece_ratio:
-        piece_PS = _piece_importance(workspace, tuned, importance, token_ratio)
+        piece_PS = _piece_importance(workspace, tuned, importance, token_P, token_ratio)
         kept_PS = piece_mask(piece_PS, token_P, piece_ratio, settings.scope, settings.rounding)
     else:
         kept_PS = token_P[:, None].expand(importance.piece_PS.shape).clone()
@@ -118,9 +122,10 @@ def _plan(workspace: Workspace, tuned: Fitted, importance: Importance, token_rat
     return Trial(candidate, mask)
 
 
-def _piece_importance(workspace: Workspace, tuned: Fitted, importance: Importance, token_ratio: float) -> torch.Tensor:
+def _piece_importance(
+    workspace: Workspace, tuned: Fitted, importance: Importance, token_P: torch.Tensor, token_ratio: float
+) -> torch.Tensor:
     """Piece importance `[P, S]` of the token-pruned prompt, zero in pruned rows; measured once a token ratio."""
-    token_P = token_mask(importance.token_P, token_ratio, workspace.recipe.pruning.rounding)
     if bool(token_P.all()):
         return importance.piece_PS
     mask = Mask(token_P, token_P[:, None].expand(importance.piece_PS.shape).clone())

@@ -71,6 +71,19 @@ def _ratios(value: object) -> object:
     return ratios
 
 
+def _prices(value: object) -> object:
+    """Positive numbers as a tuple; one number or a text with commas is taken too."""
+    try:
+        items = value.split(",") if isinstance(value, str) else value
+        items = items if isinstance(items, list | tuple) else [items]
+        prices = () if any(isinstance(item, bool) for item in items) else tuple(float(item) for item in items)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        prices = ()
+    if not prices or len(set(prices)) < len(prices) or not all(0 < price < math.inf for price in prices):
+        raise PydanticCustomError("prices", "different numbers above 0, at least one")
+    return prices
+
+
 def _names(value: object) -> object:
     """Names as a tuple; a text with commas is taken too."""
     if isinstance(value, str):
@@ -80,6 +93,7 @@ def _names(value: object) -> object:
 
 Rate: TypeAlias = Annotated[float | LearningRate, BeforeValidator(_learning_rate)]
 Ratios: TypeAlias = Annotated[tuple[float, ...], BeforeValidator(_ratios)]
+Prices: TypeAlias = Annotated[tuple[float, ...], BeforeValidator(_prices)]
 Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_names)]
 
 
@@ -214,10 +228,10 @@ class Pruning(_Section):
 class Search(_Section):
     """Which candidates are tried."""
 
-    strategy: Literal["grid", "sequential", "halving"] = _key(
+    strategy: Literal["grid", "sequential", "halving", "learned"] = _key(
         "sequential",
-        "all pairs of ratios to the end, the token ratio first and then the piece ratio, or all pairs ranked before "
-        "training and halved as they train",
+        "all pairs of ratios to the end, the token ratio first and then the piece ratio, all pairs ranked before "
+        "training and halved as they train, or no ratios: gates learn what to prune",
     )
     token_ratios: Ratios = _key(_TENTHS, "fractions of the tokens to prune")
     piece_ratios: Ratios = _key(_TENTHS, "fractions of the kept tokens' pieces to prune")
@@ -226,6 +240,20 @@ class Search(_Section):
     tiers: int = _key(4, "levels of compression that halving keeps apart, each with a ticket of its own", ge=1)
     entrants: int = _key(3, "candidates of a tier that halving begins to train, by the loss of the masked prompt", ge=1)
     factor: int = _key(3, "by how much a rung of halving leaves fewer candidates and gives them more steps", ge=2)
+    gates: Literal["hard-concrete", "straight-through"] = _key(
+        "hard-concrete", "learned: how a gradient gets through a gate on a token or piece"
+    )
+    prices: Prices = _key(
+        (0.1, 0.3, 1.0, 3.0), "learned: what the whole prompt costs, in units of the loss; a ticket for each"
+    )
+    gate_lr: float | None = _key(
+        None,
+        "learned: step size of the gates' logits, by Adam; none is 0.3 for hard-concrete and 0.5 for straight-through",
+        gt=0,
+    )
+    gate_epochs: int | None = _key(
+        None, "learned: passes over the training set that train the gates; none is search.epochs", ge=1
+    )
 
 
 class Selection(_Section):

@@ -181,6 +181,8 @@ def together(recipe: Recipe) -> int:
     """The most candidates that a search could train side by side; winner, control and random mask are three."""
     search, levels = recipe.search, recipe.pruning.levels
     tokens, pieces = len(search.token_ratios), len(search.piece_ratios)
+    if search.strategy == "learned":
+        return max(len(search.prices), 3)
     if levels != "both":
         most = tokens if levels == "token" else pieces
     elif recipe.pruning.removal == "drop":  # under drop they must be equally long: pieces of one token ratio

@@ -145,8 +145,9 @@ def keep_candidates(optimiser: torch.optim.Optimizer, indices: Sequence[int]) ->
         for name, value in state.items():
             if value.dim():
                 state[name] = value[chosen]
-    if isinstance(optimiser, Adafactor):
-        optimiser.keep(chosen)
+    keep = getattr(optimiser, "keep", None)  # of those that hold more than their state
+    if keep is not None:
+        keep(chosen)
 
 
 def _parameters(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:

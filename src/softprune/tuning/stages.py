@@ -245,7 +245,7 @@ class Training:
             return Saved({k: v.cpu() for k, v in trained.tensors.items()} | state, meta)
 
         saved = self.workspace.run.once(self.work, compute)
-        _record_cost(self.workspace, self.work, saved.meta)
+        record_cost(self.workspace, self.work, saved.meta)
         return Piece(self, saved)
 
     def _in_parts(self, sizes: list[int], *, out_of_memory: bool) -> list[Piece]:
@@ -256,7 +256,7 @@ class Training:
         note_parts(run, self.work, sizes, int(_counts(state)["steps"]), out_of_memory=out_of_memory)
         shared = {key: value - past[key] for key, value in _counts(state).items()}
         if shared["steps"]:
-            _record_cost(self.workspace, self.work, shared)
+            record_cost(self.workspace, self.work, shared)
         done: list[Piece] = []
         for number, size in enumerate(sizes, start=1):
             first = sum(sizes[: number - 1])
@@ -365,7 +365,7 @@ def _record_start(workspace: Workspace, start: PromptState, words: Sequence[str]
     workspace.run.write_tensors("prompts/initial.safetensors", {"vectors_PH": start.vectors_PH}, {})
 
 
-def _record_cost(workspace: Workspace, work: str, meta: dict[str, Any]) -> None:
+def record_cost(workspace: Workspace, work: str, meta: dict[str, Any]) -> None:
     """Add a piece of work's steps and examples to the run's cost, once."""
     pieces = dict(workspace.run.info["cost"].get("training") or {})
     pieces[work] = {key: meta[key] for key in ("steps", "examples", "seconds")}

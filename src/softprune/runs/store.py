@@ -175,6 +175,10 @@ class RunFolder:
         self.checkpoint(name).clear()
         return _read_saved(path)
 
+    def has(self, name: str) -> bool:
+        """Whether a piece of work is finished."""
+        return (self._state / _relative(f"{name}.safetensors")).exists()
+
     def checkpoint(self, name: str) -> Checkpoint:
         """The place for the state of a piece of work that isn't finished."""
         return Checkpoint(self._state / _relative(f"{name}.partial.safetensors"))

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from softprune.prompt.bank import full_mask
-from softprune.runs.store import RunFolder, Saved
+from softprune.runs.stand_in import Store
+from softprune.runs.store import Saved
 from softprune.tuning.loop import Evaluation, Feed, Point, Schedule, State, Trained, some_of, train
 from softprune.tuning.optimisers import make_optimiser
 from softprune.tuning.scoring import ScoredSet, score_prompts
@@ -74,7 +75,7 @@ class FolderKeeper:
     """
 
     def __init__(
-        self, run: RunFolder, name: str, phase: str, candidates: Sequence[str], before: State | None = None
+        self, run: Store, name: str, phase: str, candidates: Sequence[str], before: State | None = None
     ) -> None:
         self._run, self._checkpoint, self._before = run, run.checkpoint(name), before
         self._phase, self._candidates = phase, list(candidates)

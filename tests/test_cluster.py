@@ -201,21 +201,22 @@ def test_a_node_killed_in_the_middle_changes_nothing(
 ) -> None:
     """Killed when the first group has come back: three others are running or waiting. The last test: one node stays."""
     store, taken, deaths = spread._store, RayCluster._taken, []
+    long = recipe.model_copy(update={"search": recipe.search.model_copy(update={"epochs": 6})})
 
-    def store_and_kill(*arguments: Any) -> None:
-        store(*arguments)
+    def kill_and_store(*arguments: Any) -> None:
         if nodes.worker_nodes:
             (node,) = nodes.worker_nodes
             nodes.remove_node(node, allow_graceful=False)
+        store(*arguments)
 
     def noted(executor: RayCluster, reference: Any) -> tuple[object, Exception | None]:
         value, death = taken(executor, reference)
         deaths.append(death)
         return value, death
 
-    monkeypatch.setattr(spread, "_store", store_and_kill)
+    monkeypatch.setattr(spread, "_store", kill_and_store)
     monkeypatch.setattr(RayCluster, "_taken", noted)
-    found = outcome(recipe.model_copy(update={"executor": "ray"}), tmp_path / "two")
+    found = outcome(long.model_copy(update={"executor": "ray"}), tmp_path / "two")
     assert not nodes.worker_nodes
     assert [death for death in deaths if death is not None], "nothing ran there"
-    assert found == outcome(recipe, tmp_path / "one")
+    assert found == outcome(long, tmp_path / "one")

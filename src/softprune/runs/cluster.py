@@ -65,7 +65,9 @@ class RayCluster:
         ray = self._ray
         self._check_room(cpus, gpus)
         # max_calls: Ray would end a process with a GPU after each item, and what it has loaded would go with it.
-        task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0, max_calls=0)(_attempt)
+        # SPREAD: by default Ray fills the driver's node first, and then often leaves another one idle.
+        options = {"num_cpus": cpus, "num_gpus": gpus, "scheduling_strategy": "SPREAD"}
+        task = ray.remote(max_retries=0, max_calls=0, **options)(_attempt)
         running = {task.remote(function, item): (item, 0) for item in named_apart(items)}
         try:
             while running:

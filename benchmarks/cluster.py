@@ -4,7 +4,8 @@
 
 The bundled `tiny` on the `demo` task: groups of two candidates, each of a mask and a data order of its own, sent as a
 search sends them. Start-up is apart: Ray's, and one short group on each node, with which its process loads what it
-needs. --minutes is the work on one node. All passes must leave the same bits, and another seed must leave others.
+needs. --minutes is the work on one node. All passes must leave the same bits, and another seed must leave others. Where
+other work shares the processors, two nodes share what is left: CPU seconds say what was done, the load how much is left.
 """
 
 from __future__ import annotations
@@ -77,10 +78,12 @@ def bench(recipe: Recipe, folder: Path) -> Bench:
 
 
 def noted(folder: Path, workspace: Workspace, item: WorkItem) -> Any:
-    """`fit_item`, which leaves the name of its node."""
+    """`fit_item`, which leaves the name of its node and the CPU seconds that it took."""
+    begun = time.process_time()
     found = spread.fit_item(workspace, item)
-    if ray.is_initialized() and not isinstance(workspace.run, RunFolder):
-        (folder / f"{ray.get_runtime_context().get_node_id()} {item.id}").touch()
+    if not isinstance(workspace.run, RunFolder):
+        place = folder / f"{ray.get_runtime_context().get_node_id()} {item.id}"
+        place.write_text(str(time.process_time() - begun))
     return found
 
 
@@ -114,8 +117,9 @@ def on_nodes(recipe: Recipe, count: int, groups: int, epochs: int, kill: bool = 
             begun = time.perf_counter()
             found = spread.spread(workspace, partial(noted, Path(folder)), items, "retrain")
             seconds = time.perf_counter() - begun
-            shares = Counter(path.name.partition(" ")[0] for path in Path(folder).glob("* timed-*"))
-            print(f"  groups done on each node: {sorted(shares.values())}")
+            left = list(Path(folder).glob("* timed-*"))
+            shares = sorted(Counter(path.name.partition(" ")[0] for path in left).values())
+            print(f"  groups done on each node: {shares}; CPU: {sum(float(path.read_text()) for path in left):.1f} s")
             workspace.run.close()  # type: ignore[attr-defined]
     finally:
         spread._store = store

@@ -139,6 +139,7 @@ def test_flags_become_overrides(softprune: Softprune, stand: Stand) -> None:
         "--objective": "best",
         "--seeds": "0",
         "--seed": "9",
+        "--executor": "ray",
     }
     assert given.keys() == _FLAGS.keys() - {"--prompt-file"}  # it goes with another --init
     words = [word for pair in given.items() for word in pair]

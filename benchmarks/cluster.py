@@ -5,7 +5,7 @@
 The bundled `tiny` on the `demo` task: groups of two candidates, each of a mask and a data order of its own, sent as a
 search sends them. Start-up is apart: Ray's, and one short group on each node, with which its process loads what it
 needs. --minutes is the work on one node. All passes must leave the same bits, and another seed must leave others. Where
-other work shares the processors, two nodes share what is left: CPU seconds say what was done, the load how much is left.
+other work shares the processors, two nodes share what is left: CPU seconds say what was done, the load what is left.
 """
 
 from __future__ import annotations

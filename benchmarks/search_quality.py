@@ -24,6 +24,7 @@ from softprune.prompt.bank import read_one
 from softprune.pruning.search import choose
 from softprune.pruning.xprompt import xprompt
 from softprune.recipe import resolve
+from softprune.runs.executors import InProcess
 from softprune.runs.store import RunFolder
 from softprune.significance import paired_bootstrap
 from softprune.tuning.display import Silence
@@ -78,7 +79,7 @@ def search(task: str, seed: int, strategy: str, data: Path, out: Path, overrides
 
 
 def _searched(recipe: Any, run: RunFolder) -> dict[str, Any]:
-    workspace = prepare(recipe, run, Silence())
+    workspace = prepare(recipe, run, Silence(), InProcess())
     pruned = xprompt(workspace)
     workspace.report.fix("the search is over")
     data = workspace.encode(workspace.report.open())

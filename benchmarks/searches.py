@@ -21,6 +21,7 @@ from rich.table import Table
 
 from softprune.pruning.xprompt import Pruned, control_start, token_importance, xprompt
 from softprune.recipe import Recipe, resolve
+from softprune.runs.executors import InProcess
 from softprune.runs.store import RunFolder
 from softprune.tuning.display import Silence
 from softprune.tuning.setup import Workspace, prepare
@@ -96,7 +97,7 @@ def opened(recipe: Recipe, out: Path) -> Workspace:
     folder = RunFolder.open(
         out, recipe_text=recipe.dump(), resolved=recipe.resolved(), kind=recipe.kind, command="benchmarks/searches.py"
     )
-    return prepare(recipe, folder, Silence())
+    return prepare(recipe, folder, Silence(), InProcess())
 
 
 def row(workspace: Workspace, pruned: Pruned, seconds: float) -> list[str]:

@@ -20,17 +20,23 @@ class SoftpruneError(Exception):
         self.expected, self.found, self.do = expected, found, do
         super().__init__(f"expected: {expected}\nfound:    {found}\ndo:       {do}")
 
+    def __reduce__(self) -> tuple[type[SoftpruneError], tuple[object, ...]]:
+        return type(self), (self.expected, self.found, self.do)
+
 
 class ManyErrors(SoftpruneError):
     """Several independent mistakes in one input, shown together so that it is mended in one go."""
 
     def __init__(self, where: str, errors: Sequence[SoftpruneError]) -> None:
-        self.errors = tuple(errors)
+        self.where, self.errors = where, tuple(errors)
         count = f"{len(errors)} mistake{'s' * (len(errors) != 1)}"
         Exception.__init__(self, "\n\n".join([f"{count} in {where}", *map(str, errors)]))
         self.expected = f"a valid {where}"
         self.found = count
         self.do = "mend each of them; see the messages"
+
+    def __reduce__(self) -> tuple[type[SoftpruneError], tuple[object, ...]]:
+        return type(self), (self.where, self.errors)
 
 
 @contextmanager

@@ -139,6 +139,7 @@ def test_flags_become_overrides(softprune: Softprune, stand: Stand) -> None:
         "--objective": "best",
         "--seeds": "0",
         "--seed": "9",
+        "--executor": "ray",
     }
     assert given.keys() == _FLAGS.keys() - {"--prompt-file"}  # it goes with another --init
     words = [word for pair in given.items() for word in pair]
@@ -178,6 +179,7 @@ def test_flags_change_the_recipe_they_begin_with(softprune: Softprune, stand: St
 
 def test_tune_has_no_flags_of_pruning(softprune: Softprune, stand: Stand) -> None:
     assert set(_FLAGS) - set(flags_of("tune")) == {
+        "--executor",
         "--pieces",
         *("--removal", "--levels", "--scope", "--importance"),
         *("--strategy", "--token-ratios", "--piece-ratios", "--group"),

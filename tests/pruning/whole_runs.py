@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from softprune.backbone.base import Backbone
-from softprune.pruning import comparison, retraining
 from softprune.pruning.api import execute
 from softprune.recipe import Recipe, resolve
-from softprune.tuning import stages
+from softprune.tuning import spread, stages
 from softprune.tuning.setup import SealedSet
 from softprune.types import Encoded, Example, PromptState
 
@@ -105,9 +104,9 @@ class Witness:
             return fit_to(workspace, starts, names, *where, **options)
 
         patch.setattr(Backbone, "encode", noted_encode)
-        patch.setattr(retraining, "fit_to", noted_fit_to)
+        patch.setattr(spread, "fit_to", noted_fit_to)
         patch.setattr(SealedSet, "open", noted_open)
-        for module in (stages, retraining, comparison):
+        for module in (stages, spread):
             patch.setattr(module, "fit", noted_fit)
 
 

@@ -52,9 +52,10 @@ _FLAGS = {
     "--objective": "selection.objective",
     "--seeds": "selection.seeds",
     "--seed": "seed",
+    "--executor": "executor",
 }
 
-_OF_PRUNING = ("prompt.pieces", "pruning.", "search.", "selection.objective", "selection.seeds")
+_OF_PRUNING = ("prompt.pieces", "pruning.", "search.", "selection.objective", "selection.seeds", "executor")
 
 _Overrides = Annotated[
     list[str] | None,

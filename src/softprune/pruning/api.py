@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,6 +19,7 @@ from softprune.pruning.ticket import RESULTS, Reported, Ticket, TicketInfo
 from softprune.pruning.xprompt import Pruned
 from softprune.pruning.xprompt import xprompt as find_ticket
 from softprune.recipe import Recipe, load_recipe, resolve
+from softprune.runs.executors import EXECUTORS, Executor
 from softprune.runs.store import TRACKERS, RunFolder
 from softprune.tuning.display import Display, Silence, Together, Trackers
 from softprune.tuning.loop import Watch
@@ -32,8 +33,9 @@ from softprune.types import Mask
 Finish = Callable[[Path], object]
 AnyRecipe: TypeAlias = Recipe | Mapping[str, Any] | str | Path
 
-# Only memory and time hang on these: a run may go on with other values of them.
+# Only memory, place and time hang on these: a run may go on with other values of them.
 MEMORY_KEYS = ("search.group", "tuning.eval_rows", "tuning.accumulate")
+PLACE_KEYS = ("executor", "cluster.address", "cluster.cpus", "cluster.gpus", "cluster.retries")
 
 
 def execute(
@@ -69,7 +71,7 @@ def execute(
         resolved=recipe.resolved(),
         kind=recipe.kind,
         command=command,
-        may_change=MEMORY_KEYS,
+        may_change=(*MEMORY_KEYS, *PLACE_KEYS),
     )
     try:
         if run.is_complete:
@@ -161,8 +163,8 @@ def _from_python(kind: str, recipe: AnyRecipe, out: str | Path, console: Console
 def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
     begun = time.perf_counter()
     before = sum(run.info["cost"]["phases"].values())  # of earlier attempts that were cut off
-    with _watch(recipe, run, console) as watch:
-        workspace = prepare(recipe, run, watch)
+    with _watch(recipe, run, console) as watch, closing(_executor(recipe)) as executor:
+        workspace = prepare(recipe, run, watch, executor)
         if recipe.kind == "tune":
             tuned = tune_prompt(workspace)
             _write_prompts(workspace, {"tuned": tuned})
@@ -182,6 +184,13 @@ def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
             report_xprompt(workspace, pruned, rivals)
             _write_results(workspace, "winner")
     _record_cost(workspace, before + time.perf_counter() - begun)
+
+
+def _executor(recipe: Recipe) -> Executor:
+    """What the recipe names; tuning alone has nothing to spread."""
+    if recipe.kind == "tune":
+        return EXECUTORS["in-process"]()
+    return EXECUTORS[recipe.executor](recipe.cluster.address, recipe.cluster.retries)
 
 
 @contextmanager

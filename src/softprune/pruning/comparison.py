@@ -25,9 +25,10 @@ from softprune.tasks import constant_answer
 from softprune.tuning.finite import FROM_THE_MODEL, check_finite
 from softprune.tuning.scoring import ScoredSet, score_each
 from softprune.tuning.setup import Workspace, room_for, truncation
-from softprune.tuning.stages import Fitted, fit
+from softprune.tuning.spread import fit_item, make_ahead, spread
+from softprune.tuning.stages import Fitted
 from softprune.tuning.start import instruction_prompt
-from softprune.types import Candidate, PromptState, Scores
+from softprune.types import Candidate, PromptState, Scores, WorkItem
 
 # Fresh seeds lie far from the run's own, and from those of other runs with small seeds.
 FRESH = 1_000
@@ -65,19 +66,20 @@ class Entry:
 
 def train_rivals(workspace: Workspace, pruned: Pruned) -> Rivals:
     """Retrain control and random mask with the run's seed, then all three on each fresh seed."""
-    seed, run = workspace.recipe.seed, workspace.run
-    with run.phase("control"):
-        first = _trio(workspace, pruned, seed, ("control", "random"), "control")
-    with run.phase("fresh"):
-        fresh = tuple(
-            _trio(workspace, pruned, seed + FRESH + i, ("winner", "control", "random"), f"fresh-{i}")
-            for i in range(workspace.recipe.selection.seeds)
-        )
-    return Rivals(first["control"], first["random"], fresh)
+    seed, seeds = workspace.recipe.seed, workspace.recipe.selection.seeds
+    first = _rivals(workspace, pruned, seed, ("control", "random"), "control")
+    fresh = [
+        _rivals(workspace, pruned, seed + FRESH + i, ("winner", "control", "random"), f"fresh-{i}")
+        for i in range(seeds)
+    ]
+    make_ahead(workspace, fit_item, [item for items in (first, *fresh) for item in items], "fresh")
+    control = _trained(workspace, first, "control")
+    trios = tuple(_trained(workspace, items, "fresh") for items in fresh)
+    return Rivals(control["control"], control["random"], trios)
 
 
-def _trio(workspace: Workspace, pruned: Pruned, seed: int, names: Sequence[str], work: str) -> dict[str, Fitted]:
-    """Retrain some of winner, control and random mask on one seed, side by side where lengths allow."""
+def _rivals(workspace: Workspace, pruned: Pruned, seed: int, names: Sequence[str], work: str) -> list[WorkItem]:
+    """The retraining of some of winner, control and random mask on one seed, side by side where lengths allow."""
     tuned = pruned.tuned.state.vectors_PH
     mask = pruned.winner.mask
     starts = {
@@ -86,19 +88,28 @@ def _trio(workspace: Workspace, pruned: Pruned, seed: int, names: Sequence[str],
         "random": masked_state(tuned, random_mask(mask, seed)),
     }
     shells = [Candidate(name, 0.0, 0.0, starts[name].mask.tokens, starts[name].mask.pieces, 0) for name in names]
-    found: dict[str, Fitted] = {}
-    for group in in_groups(shells, workspace.group, workspace.recipe.pruning.removal):
-        members = [shell.id for shell in group]
-        fitted = fit(
-            workspace,
-            [starts[name] for name in members],
-            [f"{name}-{seed}" for name in members],
-            work=f"{work}-{'-'.join(members)}",
-            phase=work.partition("-")[0],
-            title=f"retraining {', '.join(members)} (seed {seed})",
-            epochs=workspace.recipe.search.epochs,
-            seed=seed,
+    groups = in_groups(shells, workspace.group, workspace.recipe.pruning.removal)
+    return [
+        WorkItem(
+            f"{work}-{'-'.join(members)}",
+            {
+                "starts": [starts[name] for name in members],
+                "names": [f"{name}-{seed}" for name in members],
+                "phase": work.partition("-")[0],
+                "title": f"retraining {', '.join(members)} (seed {seed})",
+                "epochs": workspace.recipe.search.epochs,
+                "seed": seed,
+            },
         )
+        for members in ([shell.id for shell in group] for group in groups)
+    ]
+
+
+def _trained(workspace: Workspace, items: Sequence[WorkItem], phase: str) -> dict[str, Fitted]:
+    """What the items train, by the name before the seed."""
+    found: dict[str, Fitted] = {}
+    for item, fitted in zip(items, spread(workspace, fit_item, items, phase), strict=True):
+        members = [name.rpartition("-")[0] for name in item.payload["names"]]  # type: ignore[attr-defined]
         found.update(zip(members, fitted, strict=True))
     return found
 

@@ -18,6 +18,7 @@ from softprune.backbone.base import Backbone
 from softprune.backbone.batching import training_batches
 from softprune.pruning.counting import Counted, Stage, count
 from softprune.recipe import Recipe
+from softprune.runs.executors import InProcess
 from softprune.runs.store import RunFolder
 from softprune.significance import bootstrap_interval
 from softprune.tuning.display import Silence
@@ -183,7 +184,7 @@ def plan(recipe: Recipe) -> Plan:
         SoftpruneError: for whatever would keep the run from beginning.
     """
     begun = time.perf_counter()
-    workspace = prepare(settled(recipe), Unbegun(), Silence())
+    workspace = prepare(settled(recipe), Unbegun(), Silence(), InProcess())
     loading = time.perf_counter() - begun
     counted = count(workspace.recipe, len(workspace.train), workspace.group)
     scoring, backbone = workspace.scoring, workspace.backbone

@@ -1,22 +1,20 @@
 """Retraining candidates from the rewind point (paper, section 4.3): all of them to the end, or the better ones only.
 
-Candidates of a group train side by side. Groups don't depend on each other, so that an executor may spread them.
+Candidates of a group train side by side. Groups don't depend on each other, so that an executor may spread
+them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from softprune.prompt.bank import masked_state
 from softprune.pruning.search import in_groups, leaders, rungs, tiers
-from softprune.runs.executors import EXECUTORS
 from softprune.tuning.setup import Workspace
-from softprune.tuning.stages import Fitted, Paused, fit, fit_to
+from softprune.tuning.spread import fit_item, fit_to_item, spread
+from softprune.tuning.stages import Fitted, Paused
 from softprune.types import Candidate, Mask, WorkItem
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +35,22 @@ class Trial:
 def retrain_all(workspace: Workspace, tuned: Fitted, trials: Sequence[Trial]) -> list[Trial]:
     """Rewind the survivors of every candidate to the tuned values and retrain them to the end, K at once."""
     by_id = {trial.candidate.id: trial for trial in trials}
-
-    def work(item: WorkItem) -> list[Fitted]:
-        ids = _ids(item)
-        return fit(
-            workspace,
-            [masked_state(tuned.state.vectors_PH, by_id[name].mask) for name in ids],
-            ids,
-            work=item.id,
-            phase="retrain",
-            title=_title(ids),
-            epochs=workspace.recipe.search.epochs,
-        )
-
     groups = [[c.id for c in group] for group in _groups(workspace, trials)]
+    items = [
+        WorkItem(
+            f"retrain-{ids[0]}-{len(ids)}",
+            {
+                "starts": [masked_state(tuned.state.vectors_PH, by_id[name].mask) for name in ids],
+                "names": ids,
+                "phase": "retrain",
+                "title": _title(ids),
+                "epochs": workspace.recipe.search.epochs,
+            },
+        )
+        for ids in groups
+    ]
     done: dict[str, Fitted] = {}
-    for group, fitted in zip(groups, _spread(workspace, work, groups, "retrain"), strict=True):
+    for group, fitted in zip(groups, spread(workspace, fit_item, items, "retrain"), strict=True):
         done.update(zip(group, fitted, strict=True))
     return [trial.trained(done[name], 1, "trained") for name, trial in by_id.items()]
 
@@ -103,22 +101,22 @@ def _rung(
 ) -> list[Paused]:
     """Train every group on to a share of its steps; one that ran out of memory comes back as several."""
     earlier = {group.names[0]: group for group in before}
-
-    def work(item: WorkItem) -> list[Paused]:
-        ids = _ids(item)
-        return fit_to(
-            workspace,
-            [masked_state(tuned.state.vectors_PH, trials[name].mask) for name in ids],
-            ids,
-            share,
-            earlier.get(ids[0]),
-            work=item.id,
-            phase="retrain",
-            title=f"rung {rung}: {_title(ids)}",
-            epochs=workspace.recipe.search.epochs,
+    items = [
+        WorkItem(
+            f"rung{rung}-{ids[0]}-{len(ids)}",
+            {
+                "starts": [masked_state(tuned.state.vectors_PH, trials[name].mask) for name in ids],
+                "names": ids,
+                "share": share,
+                "before": earlier.get(ids[0]),
+                "phase": "retrain",
+                "title": f"rung {rung}: {_title(ids)}",
+                "epochs": workspace.recipe.search.epochs,
+            },
         )
-
-    return [part for parts in _spread(workspace, work, groups, f"rung{rung}") for part in parts]
+        for ids in groups
+    ]
+    return [part for parts in spread(workspace, fit_to_item, items, "retrain") for part in parts]
 
 
 def _left(trial: Trial) -> Trial:
@@ -128,20 +126,6 @@ def _left(trial: Trial) -> Trial:
 
 def _groups(workspace: Workspace, trials: Sequence[Trial]) -> list[list[Candidate]]:
     return list(in_groups([t.candidate for t in trials], workspace.group, workspace.recipe.pruning.removal))
-
-
-def _spread(
-    workspace: Workspace, work: Callable[[WorkItem], T], groups: Sequence[list[str]], label: str
-) -> Sequence[T]:
-    """What `work` gives for each group, in their order."""
-    items = [WorkItem(f"{label}-{ids[0]}-{len(ids)}", {"ids": tuple(ids)}) for ids in groups]
-    executor = EXECUTORS[workspace.recipe.executor]()
-    with workspace.run.phase("retrain"):
-        return [result.value for result in executor.map(work, items)]  # type: ignore[misc]
-
-
-def _ids(item: WorkItem) -> list[str]:
-    return [str(name) for name in item.payload["ids"]]  # type: ignore[attr-defined]
 
 
 def _title(ids: Sequence[str]) -> str:

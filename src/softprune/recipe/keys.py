@@ -279,6 +279,17 @@ class Selection(_Section):
         return value
 
 
+class Cluster(_Section):
+    """Where the work is done that an executor gives to other processes."""
+
+    address: str | None = _key(
+        None, "a Ray cluster to join, host:port or auto; none starts Ray on this machine", min_length=1
+    )
+    cpus: float | None = _key(None, "CPUs that a piece of work takes; none is the run's CPU threads", gt=0)
+    gpus: float | None = _key(None, "GPUs that a piece of work takes; none is 1 where the run's device is one", ge=0)
+    retries: int = _key(3, "times that a piece of work begins anew when its worker or node died", ge=0)
+
+
 class Recipe(_Section):
     """All that a run depends on."""
 
@@ -292,7 +303,10 @@ class Recipe(_Section):
     search: Search = Field(Search(), description="which candidates are tried")
     selection: Selection = Field(Selection(), description="how the winner is chosen and compared")
     seed: int = _key(0, "seed of everything that is drawn", ge=0, lt=2**32)
-    executor: Literal["in-process"] = _key("in-process", "what runs the pieces of work")
+    executor: Literal["in-process", "ray"] = _key(
+        "in-process", "what retrains candidates: this process, one group after the other, or Ray, many at once"
+    )
+    cluster: Cluster = Field(Cluster(), description="where Ray does it")
 
     def resolved(self) -> dict[str, Any]:
         """Every key with its value, as JSON and YAML hold it; without a P that is yet to be read from a file."""

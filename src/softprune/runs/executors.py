@@ -10,24 +10,70 @@ from softprune.types import Result, WorkItem
 
 
 class Executor(Protocol):
-    """Runs a function over items that don't depend on each other."""
+    """Runs a function over items that don't depend on each other.
 
-    def map(self, function: Callable[[WorkItem], object], items: Iterable[WorkItem]) -> Iterator[Result]:
-        """Yields what `function` gives for each item, under the item's name, as soon as it is there."""
+    Args:
+        address: where other machines are found; None for none.
+        retries: how often an item begins anew whose process died.
+
+    Raises:
+        SoftpruneError: it can't work here, or not at that address.
+    """
+
+    elsewhere: bool
+    """Whether items run in other processes: these see nothing of this one, and function and items travel there."""
+
+    def __init__(self, address: str | None = None, retries: int = 0) -> None: ...
+
+    def map(
+        self, function: Callable[[WorkItem], object], items: Iterable[WorkItem], cpus: float = 1, gpus: float = 0
+    ) -> Iterator[Result]:
+        """Yields what `function` gives for each item, under the item's name, as soon as it is there.
+
+        Args:
+            function: what to do.
+            items: with different names.
+            cpus, gpus: what one item takes, for executors that place them.
+        """
         ...
+
+    def close(self) -> None:
+        """Lets go of whatever it holds; nothing runs any more."""
+
+
+def named_apart(items: Iterable[WorkItem]) -> Iterator[WorkItem]:
+    """The items.
+
+    Raises:
+        ValueError: at the second of one name.
+    """
+    seen: set[str] = set()
+    for item in items:
+        if item.id in seen:
+            raise ValueError(f"two pieces of work are called {item.id!r}")
+        seen.add(item.id)
+        yield item
 
 
 class InProcess:
     """One item after the other, in this process, each when the one before has been taken."""
 
-    def map(self, function: Callable[[WorkItem], object], items: Iterable[WorkItem]) -> Iterator[Result]:
+    elsewhere = False
+
+    def __init__(self, address: str | None = None, retries: int = 0) -> None:
+        pass
+
+    def map(
+        self, function: Callable[[WorkItem], object], items: Iterable[WorkItem], cpus: float = 1, gpus: float = 0
+    ) -> Iterator[Result]:
         """Yields results in the order of the items."""
-        seen: set[str] = set()
-        for item in items:
-            if item.id in seen:
-                raise ValueError(f"two pieces of work are called {item.id!r}")
-            seen.add(item.id)
+        for item in named_apart(items):
             yield Result(item.id, function(item))
 
+    def close(self) -> None:
+        """Nothing is held."""
 
-EXECUTORS: Registry[type[Executor]] = Registry("executor", {"in-process": "softprune.runs.executors:InProcess"})
+
+EXECUTORS: Registry[type[Executor]] = Registry(
+    "executor", {"in-process": "softprune.runs.executors:InProcess", "ray": "softprune.runs.cluster:RayCluster"}
+)

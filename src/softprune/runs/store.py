@@ -72,6 +72,8 @@ class Checkpoint:
 class RunFolder:
     """A run's folder, held by this process until `close`; see the module's text for what lies in it."""
 
+    keeps = True
+
     def __init__(self, path: Path, lock: FolderLock, info: dict[str, Any], made: Sequence[Path] = ()) -> None:
         self.path = path
         self._lock = lock
@@ -175,8 +177,8 @@ class RunFolder:
         self.checkpoint(name).clear()
         return _read_saved(path)
 
-    def is_done(self, name: str) -> bool:
-        """Whether `once` has the outcome of a piece of work."""
+    def has(self, name: str) -> bool:
+        """Whether a piece of work is finished."""
         return (self._state / _relative(f"{name}.safetensors")).exists()
 
     def checkpoint(self, name: str) -> Checkpoint:

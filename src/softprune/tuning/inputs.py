@@ -11,7 +11,7 @@ from softprune.backbone.base import Backbone
 from softprune.errors import SoftpruneError
 from softprune.prompt.exchange import load_vectors
 from softprune.recipe import Recipe
-from softprune.runs.store import RunFolder
+from softprune.runs.stand_in import Store
 from softprune.tasks import Selection, Task
 from softprune.tuning.scoring import ScoredSet, Scoring
 
@@ -53,7 +53,7 @@ def model_inputs(
     return found
 
 
-def hold(run: RunFolder, now: Inputs) -> None:
+def hold(run: Store, now: Inputs) -> None:
     """Hold a run to what it was begun with; the first time, that is noted.
 
     Raises:

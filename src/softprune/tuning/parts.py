@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from softprune.runs.store import RunFolder
+from softprune.runs.stand_in import Store
 
 
-def side_by_side(run: RunFolder) -> int | None:
+def side_by_side(run: Store) -> int | None:
     """The most candidates that may train side by side since memory ran out; None where it never did.
 
     What happened before a user changed a memory setting says nothing any more.
@@ -23,7 +23,7 @@ def side_by_side(run: RunFolder) -> int | None:
     return min((max(entry["parts"]) for entry in known), default=None)
 
 
-def parts_of(run: RunFolder, work: str, count: int) -> list[int] | None:
+def parts_of(run: Store, work: str, count: int) -> list[int] | None:
     """The sizes that a piece of work of `count` candidates is to be trained in; None for whole."""
     for entry in run.info.get("K_history") or []:
         if entry["work"] == work:
@@ -37,7 +37,7 @@ def equal_parts(count: int, number: int) -> list[int]:
     return [count // number + (at < count % number) for at in range(number)]
 
 
-def note_parts(run: RunFolder, work: str, parts: list[int], step: int, *, out_of_memory: bool) -> None:
+def note_parts(run: Store, work: str, parts: list[int], step: int, *, out_of_memory: bool) -> None:
     """Record how a piece of work was parted; once, but its note again where a resumed run began its notes anew."""
     info = run.info
     history: list[dict[str, Any]] = info.get("K_history") or []

@@ -14,7 +14,8 @@ from softprune.backbone.base import Backbone
 from softprune.backbone.load import Described, resolve_device, resolve_dtype
 from softprune.errors import ManyErrors, SoftpruneError, gathered
 from softprune.recipe import Recipe
-from softprune.runs.store import RunFolder
+from softprune.runs.executors import Executor
+from softprune.runs.stand_in import Store
 from softprune.tasks import Metric, Selection, Splits, Task, load_task, select_sets
 from softprune.tuning.inputs import data_inputs, hold, model_inputs
 from softprune.tuning.loop import Watch
@@ -66,7 +67,8 @@ class Workspace:
 
     Attributes:
         recipe: the settings.
-        run: the folder.
+        run: the folder, or what stands in for it on a worker.
+        executor: what runs pieces of work that don't depend on each other.
         backbone: frozen.
         task: with its metric.
         train, select: encoded examples.
@@ -78,7 +80,8 @@ class Workspace:
     """
 
     recipe: Recipe
-    run: RunFolder
+    run: Store
+    executor: Executor
     backbone: Backbone
     task: Task
     train: ScoredSet
@@ -99,7 +102,7 @@ class Workspace:
         return encoded(self.recipe, self.backbone, examples)
 
 
-def prepare(recipe: Recipe, run: RunFolder, watch: Watch) -> Workspace:
+def prepare(recipe: Recipe, run: Store, watch: Watch, executor: Executor) -> Workspace:
     """Load data, check the recipe against data and backbone, load the backbone, record what results depend on.
 
     Raises:
@@ -115,6 +118,7 @@ def prepare(recipe: Recipe, run: RunFolder, watch: Watch) -> Workspace:
     workspace = Workspace(
         recipe=recipe,
         run=run,
+        executor=executor,
         backbone=backbone,
         task=task,
         train=train,
@@ -134,7 +138,7 @@ def prepare(recipe: Recipe, run: RunFolder, watch: Watch) -> Workspace:
     return workspace
 
 
-def check_unchanged(recipe: Recipe, run: RunFolder) -> None:
+def check_unchanged(recipe: Recipe, run: Store) -> None:
     """Hold a complete run to its task and data, where these can still be read: its results are of no others.
 
     Raises:
@@ -268,7 +272,7 @@ def encoded(recipe: Recipe, backbone: Backbone, examples: Sequence[Example]) -> 
     return ScoredSet(examples, backbone.encode(examples, room_for_inputs(recipe, backbone, examples)))
 
 
-def _load(recipe: Recipe, run: RunFolder) -> Backbone:
+def _load(recipe: Recipe, run: Store) -> Backbone:
     settings = recipe.backbone
     threads = int(run.pin("threads", lambda: settings.threads or torch.get_num_threads()))
     torch.set_num_threads(threads)
@@ -291,7 +295,7 @@ def _load(recipe: Recipe, run: RunFolder) -> Backbone:
     )
 
 
-def _group(recipe: Recipe, run: RunFolder, rehearsal: Rehearsal) -> int:
+def _group(recipe: Recipe, run: Store, rehearsal: Rehearsal) -> int:
     """K: what the recipe asks for, a resumed one too; where it doesn't, what the run was begun with, measured then."""
     if recipe.search.group is not None:
         run.record(K=recipe.search.group)

@@ -15,7 +15,8 @@ import torch
 from softprune.errors import out_of_memory
 from softprune.prompt.bank import full_mask
 from softprune.recipe import Recipe
-from softprune.runs.store import RunFolder, Saved
+from softprune.runs.stand_in import Store
+from softprune.runs.store import Saved
 from softprune.tuning.loop import Evaluation, Feed, Point, Schedule, State, Trained, some_of, train
 from softprune.tuning.memory import release
 from softprune.tuning.optimisers import make_optimiser
@@ -78,7 +79,7 @@ class FolderKeeper:
     """
 
     def __init__(
-        self, run: RunFolder, name: str, phase: str, candidates: Sequence[str], before: State | None = None
+        self, run: Store, name: str, phase: str, candidates: Sequence[str], before: State | None = None
     ) -> None:
         self._run, self._checkpoint, self._before = run, run.checkpoint(name), before
         self._phase, self._candidates = phase, list(candidates)
@@ -218,7 +219,9 @@ class Training:
     def pieces(self) -> list[Piece]:
         """Train, each piece of work once. Out of memory, halves go on from the last kept state, down to one prompt."""
         run, count = self.workspace.run, len(self.starts)
-        sizes = None if run.is_done(self.work) else parts_of(run, self.work, count)
+        if not run.keeps:
+            return [self._whole()]
+        sizes = None if run.has(self.work) else parts_of(run, self.work, count)
         if sizes is not None:
             return self._in_parts(sizes, out_of_memory=False)
         try:

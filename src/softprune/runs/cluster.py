@@ -1,0 +1,205 @@
+"""Pieces of work as Ray tasks, on this machine or on a cluster.
+
+Ray places them and carries function, items and results between its processes (pickled, over its own connections: a
+cluster must be one's own). Retries are counted here, so that a death is told the same wherever it happens.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from softprune.errors import SoftpruneError, of_the_machine, out_of_memory
+from softprune.runs.executors import named_apart
+from softprune.types import Result, WorkItem
+
+# Seconds: an address that doesn't answer by then is told; while nothing comes back, nodes are looked at so often.
+_REACHED, _LOOK = 5.0, 5.0
+
+# Ray: report no usage to its makers, leave a machine's accelerators visible where a task takes none.
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """An error that a user can mend, on its way to the driver; others come as Ray sends them."""
+
+    error: Exception
+
+
+class RayCluster:
+    """Items as Ray tasks, as many at once as there is room for.
+
+    A Ray that this process has already begun is used, and left alone at the end.
+
+    Args:
+        address: `host:port` or `auto`; None starts Ray on this machine.
+        retries: how often an item begins anew whose worker or node died.
+
+    Raises:
+        SoftpruneError: Ray isn't installed, or can't be reached or started.
+    """
+
+    elsewhere = True
+
+    def __init__(self, address: str | None = None, retries: int = 0) -> None:
+        self._ray, self._retries = _imported(), retries
+        self._begun = not self._ray.is_initialized()
+        if self._begun:
+            _begin(self._ray, address)
+
+    def map(
+        self, function: Callable[[WorkItem], object], items: Iterable[WorkItem], cpus: float = 1, gpus: float = 0
+    ) -> Iterator[Result]:
+        """Yields results as they come back.
+
+        Raises:
+            SoftpruneError: no node has room for an item, an item's process died too often, or what the function raised.
+            MemoryError: memory ran out on a worker.
+        """
+        ray = self._ray
+        self._check_room(cpus, gpus)
+        # max_calls: Ray would end a process with a GPU after each item, and what it has loaded would go with it.
+        # SPREAD: by default Ray fills the driver's node first, and then often leaves another one idle.
+        options = {"num_cpus": cpus, "num_gpus": gpus, "scheduling_strategy": "SPREAD"}
+        task = ray.remote(max_retries=0, max_calls=0, **options)(_attempt)
+        running = {task.remote(function, item): (item, 0) for item in named_apart(items)}
+        try:
+            while running:
+                ready, _ = ray.wait(list(running), num_returns=1, timeout=_LOOK)
+                if not ready:
+                    self._check_room(cpus, gpus)
+                    continue
+                item, deaths = running.pop(ready[0])
+                value, death = self._taken(ready[0])
+                if death is None:
+                    yield Result(item.id, value)
+                elif deaths < self._retries:
+                    running[task.remote(function, item)] = (item, deaths + 1)
+                else:
+                    raise _dead(item, deaths + 1, death) from death
+        finally:
+            for reference in running:
+                ray.cancel(reference, force=True)
+
+    def close(self) -> None:
+        """Ends the Ray that was started here, or leaves the cluster."""
+        if self._begun:
+            self._ray.shutdown()
+
+    def _taken(self, reference: Any) -> tuple[object, Exception | None]:
+        """What came back, or the death of the process that should have sent it."""
+        ray = self._ray
+        try:
+            value = ray.get(reference)
+        except ray.exceptions.RayTaskError as error:
+            raise _of_a_worker(error) from error
+        except ray.exceptions.RayError as error:
+            return None, error
+        if isinstance(value, _Failed):
+            raise value.error
+        return value, None
+
+    def _check_room(self, cpus: float, gpus: float) -> None:
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        if any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
+            return
+        asked = f"{cpus:g} CPUs" + (f" and {gpus:g} GPUs" if gpus else "")
+        there = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
+        raise SoftpruneError(
+            f"a Ray node with {asked}, which is what a piece of work takes",
+            f"{there or 'no node that is alive'}",
+            "lower cluster.cpus (or --threads in another --out) or cluster.gpus, or add a node, "
+            "and run the same command again",
+        )
+
+
+def _attempt(function: Callable[[WorkItem], object], item: WorkItem) -> object:
+    """Runs on a worker."""
+    try:
+        return function(item)
+    except SoftpruneError as error:
+        return _Failed(error)
+    except Exception as error:
+        told = MemoryError(_first_line(error)) if out_of_memory(error) else of_the_machine(error)
+        if told is None:
+            raise
+        return _Failed(told)
+
+
+def _imported() -> Any:
+    os.environ.update({name: os.environ.get(name, value) for name, value in _QUIET.items()})
+    try:
+        import ray
+    except ImportError as error:
+        do = "pip install 'softprune[cluster]', or leave --executor ray out"
+        raise SoftpruneError("Ray, for --executor ray", f"not installed ({error})", do) from error
+    return ray
+
+
+def _begin(ray: Any, address: str | None) -> None:
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        options |= {"address": "local", "include_dashboard": False}
+    else:
+        _check_address(address)
+        options |= {"address": address}
+    try:
+        ray.init(**options)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        ray.shutdown()
+        expected = "a Ray that starts on this machine" if address is None else f"a Ray cluster at {address}"
+        do = "see what Ray says" if address is None else "start one (ray start --head) or mend cluster.address"
+        raise SoftpruneError(expected, _first_line(error), do) from error
+
+
+def _check_address(address: str) -> None:
+    """Ray tries for minutes to reach what isn't there, and then ends the process: ask first."""
+    if address == "auto":
+        return
+    parts = re.fullmatch(r"\[?([^\[\]/]+?)\]?:(\d{1,5})", address)
+    if parts is None or not 0 < int(parts[2]) < 65536:
+        do = "write it as in cluster.address=10.0.0.1:6379, or take auto on a machine of the cluster"
+        raise SoftpruneError("cluster.address as host:port, or auto", f'"{address}"', do)
+    try:
+        socket.create_connection((parts[1], int(parts[2])), timeout=_REACHED).close()
+    except OSError as error:
+        do = "start one there (ray start --head), or mend cluster.address"
+        raise SoftpruneError(f"a Ray cluster at {address}", f"no answer ({_first_line(error)})", do) from error
+
+
+def _of_a_worker(error: Any) -> Exception:
+    """An error that no user can mend comes with the worker's traceback; a node without softprune is one's to mend."""
+    text = str(error)
+    if isinstance(error, ImportError) or "ModuleNotFoundError" in text or "failed to import on the worker" in text:
+        missing = re.search(r"No module named '([^']*)'", text)
+        found = f"no module {missing[1]} there" if missing else _last_line(error)
+        do = "install there what is installed here (pip install 'softprune[cluster]')"
+        return SoftpruneError("softprune on every node of the cluster", found, do)
+    wrapped: Exception = error
+    return wrapped
+
+
+def _dead(item: WorkItem, deaths: int, error: Exception) -> Exception:
+    if out_of_memory(error):  # Ray ends the largest process of a node that runs out
+        return MemoryError(f"a worker was ended for want of memory: {_first_line(error)}")
+    return SoftpruneError(
+        f"workers that live until {item.id} is done",
+        f"{deaths} of them died with it, one after the other (the last: {_first_line(error)})",
+        "look at that node's memory and at Ray's logs; then the same command goes on "
+        "(search.group may be smaller, cluster.retries larger)",
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]

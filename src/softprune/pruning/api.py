@@ -33,7 +33,7 @@ Finish = Callable[[Path], object]
 AnyRecipe: TypeAlias = Recipe | Mapping[str, Any] | str | Path
 
 # Only memory and time hang on these: a run may go on with other values of them.
-MEMORY_KEYS = ("search.group", "tuning.eval_rows", "tuning.accumulate")
+MEMORY_KEYS = ("search.group", "tuning.eval_rows", "tuning.accumulate", "backbone.checkpointing")
 
 
 def execute(

@@ -12,6 +12,7 @@ import torch
 from softprune.backbone import describe, load_backbone
 from softprune.backbone.base import Backbone
 from softprune.backbone.load import Described, resolve_device, resolve_dtype
+from softprune.backbone.placement import check_placement, check_quantizer
 from softprune.errors import ManyErrors, SoftpruneError, gathered
 from softprune.recipe import Recipe
 from softprune.runs.store import RunFolder
@@ -160,7 +161,8 @@ def _read_inputs(recipe: Recipe) -> tuple[Task, Splits, Selection, Described]:
         data = (task, *_read_data(recipe, task))
     settings = recipe.backbone
     with gathered(errors):
-        resolve_device(settings.device)
+        check_placement(settings.device, settings.device_map, settings.quantization)
+        check_quantizer(settings.quantization, resolve_device(settings.device))
     with gathered(errors):
         described = describe(settings.name, settings.family, settings.revision, settings.trust_remote_code)
         check(recipe, described)
@@ -285,9 +287,12 @@ def _load(recipe: Recipe, run: RunFolder) -> Backbone:
         settings.name,
         family=settings.family,
         dtype=str(dtype),
-        device=device,
+        device=device if settings.device_map == "none" else "auto",
         revision=settings.revision,
         trust_remote_code=settings.trust_remote_code,
+        device_map=settings.device_map,
+        quantization=settings.quantization,
+        checkpointing=settings.checkpointing,
     )
 
 

@@ -19,6 +19,8 @@ from softprune.pruning.ticket import RESULTS, Reported, Ticket, TicketInfo
 from softprune.pruning.xprompt import Pruned
 from softprune.pruning.xprompt import xprompt as find_ticket
 from softprune.recipe import Recipe, load_recipe, resolve
+from softprune.runs.processes import Processes, join
+from softprune.runs.shared import open_together
 from softprune.runs.store import TRACKERS, RunFolder
 from softprune.tuning.display import Display, Silence, Together, Trackers
 from softprune.tuning.loop import Watch
@@ -62,8 +64,28 @@ def execute(
         SoftpruneError: for anything that a user can mend. The run is marked failed and can be taken up again; one that
             failed before its first piece of work leaves nothing.
     """
+    processes = join()
+    try:
+        done = _execute(recipe, out, command, recipe_text, processes, finish, console if processes.rank == 0 else None)
+        processes.broadcast(done)  # all of them return when the first one has written everything
+        return done
+    except Exception as error:
+        processes.tell(error)
+        raise
+
+
+def _execute(
+    recipe: Recipe,
+    out: Path,
+    command: str,
+    recipe_text: str,
+    processes: Processes,
+    finish: Finish | None,
+    console: Console | None,
+) -> bool:
     recipe = settled(recipe, begun=(out / "run.json").exists())
-    run = RunFolder.open(
+    run = open_together(
+        processes,
         out,
         recipe_text=recipe_text,
         resolved=recipe.resolved(),
@@ -73,10 +95,11 @@ def execute(
     )
     try:
         if run.is_complete:
-            check_unchanged(recipe, run)
+            if processes.rank == 0:
+                check_unchanged(recipe, run)
             return False
         _run(recipe, run, console)
-        if finish is not None:
+        if finish is not None and processes.rank == 0:
             with run.phase("write"):
                 finish(run.path)
         run.complete()
@@ -188,7 +211,7 @@ def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
 def _watch(recipe: Recipe, run: RunFolder, console: Console | None) -> Iterator[Watch]:
     """Who watches: the live display, and the recipe's trackers, which are closed at the end."""
     shown: Watch = Silence() if console is None else Display(console)
-    if not recipe.tuning.trackers:
+    if not recipe.tuning.trackers or run.processes.rank:
         yield shown
         return
     trackers = Trackers(recipe.tuning.trackers, run.path / TRACKERS, recipe.resolved())

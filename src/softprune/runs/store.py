@@ -27,6 +27,7 @@ from softprune.runs import atomic
 from softprune.runs.begin import JSON, SCHEMA, changed_keys, make_folder, read_info, write_recipe, write_resolved
 from softprune.runs.environment import hardware, versions
 from softprune.runs.lock import LOCK, FolderLock
+from softprune.runs.processes import ALONE, Processes
 
 if TYPE_CHECKING:
     import torch
@@ -71,6 +72,9 @@ class Checkpoint:
 
 class RunFolder:
     """A run's folder, held by this process until `close`; see the module's text for what lies in it."""
+
+    processes: Processes = ALONE
+    """Which work through it; see `softprune.runs.shared`."""
 
     def __init__(self, path: Path, lock: FolderLock, info: dict[str, Any], made: Sequence[Path] = ()) -> None:
         self.path = path
@@ -316,6 +320,7 @@ def _first_info(kind: str, command: str, seed: JSON) -> dict[str, Any]:
         "selection": None,
         "removal": None,
         "K": None,
+        "processes": None,
         "results": dict.fromkeys(_RESULTS),
         "ticket": dict.fromkeys(("tokens", "pieces", "parameters")),
         "cost": {**dict.fromkeys(_COST), "phases": {}},

@@ -15,6 +15,7 @@ from softprune.backbone.load import Described, resolve_device, resolve_dtype
 from softprune.backbone.placement import check_placement, check_quantizer
 from softprune.errors import ManyErrors, SoftpruneError, gathered
 from softprune.recipe import Recipe
+from softprune.runs.processes import Processes
 from softprune.runs.store import RunFolder
 from softprune.tasks import Metric, Selection, Splits, Task, load_task, select_sets
 from softprune.tuning.inputs import data_inputs, hold, model_inputs
@@ -109,7 +110,7 @@ def prepare(recipe: Recipe, run: RunFolder, watch: Watch) -> Workspace:
     task, splits, sets, described = _read_inputs(recipe)
     backbone = _load(recipe, run)
     train = encoded(recipe, backbone, sets.train)
-    scoring = _scoring(recipe, task, backbone)
+    scoring = _scoring(recipe, task, backbone, run.processes)
     group = _group(recipe, run, Rehearsal(recipe, backbone, train, scoring.loss, scoring.score))
     # Importance keeps as much for gradients as a training step does.
     scoring = replace(scoring, gradient_rows=min(scoring.rows, recipe.tuning.batch_size * group))
@@ -310,7 +311,7 @@ def _group(recipe: Recipe, run: RunFolder, rehearsal: Rehearsal) -> int:
     return int(run.pin("K", measured))
 
 
-def _scoring(recipe: Recipe, task: Task, backbone: Backbone) -> Scoring:
+def _scoring(recipe: Recipe, task: Task, backbone: Backbone, processes: Processes) -> Scoring:
     score = recipe.task.score
     return Scoring(
         loss=backbone.check_loss(recipe.tuning.loss),
@@ -318,6 +319,7 @@ def _scoring(recipe: Recipe, task: Task, backbone: Backbone) -> Scoring:
         rows=recipe.tuning.eval_rows,
         match=recipe.task.match,
         max_answer_length=recipe.task.max_answer_length,
+        processes=processes,
     )
 
 
@@ -336,6 +338,7 @@ def _record(workspace: Workspace, sets: Selection, source: str, notes: Sequence[
     fixed_answers = len({e.answers for e in sets.train}) == 1
     workspace.run.record(
         backbone=asdict(backbone.info),
+        processes=workspace.run.processes.size,
         removal=recipe.pruning.removal if recipe.kind == "xprompt" else None,
         task={
             "id": workspace.task.id,

@@ -52,7 +52,7 @@ def masked_head(model: Any, hidden_MH: torch.Tensor) -> torch.Tensor:
     logits = hidden_MH
     for name in MASKED_HEADS[kind]:
         logits = getattr(model, name)(logits)
-    return logits
+    return logits.to(hidden_MH.device)  # of a model on several devices, the head may be on another one
 
 
 def answer_logits(model: Any, hidden_MH: torch.Tensor) -> torch.Tensor:
@@ -60,10 +60,10 @@ def answer_logits(model: Any, hidden_MH: torch.Tensor) -> torch.Tensor:
     config = model.config
     if _scales_decoder_outputs(config):
         hidden_MH = hidden_MH * config.d_model**-0.5
-    logits: torch.Tensor = model.get_output_embeddings()(hidden_MH)
+    logits: torch.Tensor = model.get_output_embeddings()(hidden_MH).to(hidden_MH.device)
     bias = getattr(model, "final_logits_bias", None)  # BART
     if bias is not None:
-        logits = logits + bias
+        logits = logits + bias.to(logits.device)
     if getattr(config, "logit_scale", None):  # Cohere
         logits = logits * config.logit_scale
     if getattr(config, "logits_scaling", None):  # Granite

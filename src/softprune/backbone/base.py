@@ -11,7 +11,8 @@ count of real tokens in every architecture.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -19,9 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from softprune.backbone.architectures import embedding_scale
+from softprune.backbone.architectures import READING_TOLERANCE, embedding_scale
 from softprune.backbone.batching import collate
 from softprune.backbone.encode import Tokenising, encode
+from softprune.backbone.recompute import recompute_layers
 from softprune.errors import SoftpruneError
 from softprune.types import Batch, Encoded, Example
 
@@ -41,6 +43,7 @@ class BackboneInfo:
         hidden: H, the size of its input embeddings.
         parameters: number of frozen weights.
         positions: longest sequence that it reads, None where nothing limits it.
+        quantization: how its matrices are packed (`8bit`, `4bit`, another method's name), None where they aren't.
     """
 
     name: str
@@ -51,6 +54,7 @@ class BackboneInfo:
     hidden: int
     parameters: int
     positions: int | None
+    quantization: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +185,29 @@ class Backbone(ABC):
         """A few ordinary token ids `[1, 4]`, to hold our reading against the model's own at load."""
         pad = self.model.config.pad_token_id
         return torch.tensor([[i for i in range(3, 9) if i != pad][:4]], device=self.device)
+
+    def recompute(self) -> None:
+        """Compute layers again in the backward pass; see `softprune.backbone.recompute`."""
+        self._read_by_transformers()
+        inputs = {"input_ids": self.probe()}
+        if self.family == "seq2seq":
+            inputs["decoder_input_ids"] = inputs["input_ids"]
+        tolerance = 1e-3 if self.info.quantization is None else READING_TOLERANCE
+        recompute_layers(self.model, inputs, self.info.name, tolerance)
+
+    def _read_by_transformers(self) -> None:  # noqa: B027 - only some families have layers of their own
+        """Leave out the layers that softprune wrote itself: these keep what they computed."""
+
+    @contextmanager
+    def generating(self) -> Iterator[None]:
+        """No gradients, and eval mode: in train mode transformers would go without its cache of keys and values."""
+        training = self.model.training
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.model.train(training)
 
     # --- from text to batches ---
 

@@ -36,9 +36,11 @@ class CausalBackbone(Backbone):
         stems = stems_of(batch)
         ids, mask, start = with_stems(batch, stems)
         combined = self.combine(prompts_RPH.repeat_interleave(stems.count, dim=0), ids, mask)
-        hidden = self.model.base_model(
-            inputs_embeds=combined.embeds_RLH, attention_mask=combined.mask_RL, use_cache=False
-        ).last_hidden_state.unflatten(0, (rows, stems.count))
+        hidden = (
+            self.model.base_model(inputs_embeds=combined.embeds_RLH, attention_mask=combined.mask_RL, use_cache=False)
+            .last_hidden_state.to(self.device)
+            .unflatten(0, (rows, stems.count))
+        )
         ids_RAT, mask_RAT = tile(batch.answer_ids, rows), tile(batch.answer_mask, rows)
         row, answer, token = torch.nonzero(mask_RAT, as_tuple=True)
         stem_M = torch.where(token == 0, 0, tile(stems.which_BA, rows)[row, answer])  # a first token follows no stem
@@ -50,7 +52,7 @@ class CausalBackbone(Backbone):
 
     def generate(self, prompts_BPH: torch.Tensor, batch: Batch, max_new_tokens: int) -> list[str]:
         """Greedy continuation with transformers' own generation, rows padded on the left as it wants them."""
-        with torch.no_grad():
+        with self.generating():
             prompts = prompts_BPH.expand(len(batch), *prompts_BPH.shape[-2:])
             combined = self.combine(prompts, batch.input_ids, batch.input_mask)
             lengths = combined.mask_RL.sum(1, keepdim=True)

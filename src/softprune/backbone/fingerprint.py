@@ -22,6 +22,9 @@ def fingerprint(model: Any, head: Head | None = None) -> str:
     Of the configuration only what changes the numbers without changing a weight counts: every release of
     transformers writes other configurations.
 
+    A quantised model is another backbone than the one that it was made of, and gives other numbers. Its packed weights
+    count by name, kind and shape in both halves, by value in the first alone: devices may round them differently.
+
     Args:
         model: the Hugging Face model.
         head: what follows it in a sentence model.
@@ -34,11 +37,21 @@ def fingerprint(model: Any, head: Head | None = None) -> str:
         weights += sorted(head.named_parameters())
     values, signs = hashlib.sha256(kind.encode()), hashlib.sha256(kind.encode())
     for name, weight in weights:
-        label = f"{name} {tuple(weight.shape)}"
+        packed = "" if weight.is_floating_point() else f" {weight.dtype}"
+        label = f"{name} {tuple(weight.shape)}{packed}"
         rounded = [f"{value:.3g}" for value in _sample(weight, 16).bfloat16().tolist()]
         values.update(f"{label} {rounded}".encode())
-        signs.update(label.encode() + bytes(_sample(weight, 256).signbit().tolist()))
+        signs.update(label.encode() + (b"" if packed else bytes(_sample(weight, 256).signbit().tolist())))
     return f"{values.hexdigest()[:16]}-{signs.hexdigest()[:16]}"
+
+
+def quantization_of(model: Any) -> str | None:
+    """How a model's matrices are packed: 8bit, 4bit, or another method by its name; None where they aren't."""
+    for kind in ("8bit", "4bit"):
+        if getattr(model, f"is_loaded_in_{kind}", False):
+            return kind
+    method = getattr(getattr(model.config, "quantization_config", None), "quant_method", None)
+    return None if method is None else str(getattr(method, "value", method))
 
 
 def same_backbone(one: str, other: str) -> bool:

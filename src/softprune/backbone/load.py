@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
@@ -10,7 +11,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from softprune.backbone.fingerprint import fingerprint
+from softprune.backbone.fingerprint import fingerprint, quantization_of
+from softprune.backbone.placement import (
+    DeviceMap,
+    check_placed,
+    check_placement,
+    check_quantizer,
+    keep_differentiable,
+    placing,
+)
 from softprune.backbone.refusals import BUNDLED as BUNDLED
 from softprune.backbone.refusals import check_complete, check_weights, reason, undescribed, unreadable
 from softprune.errors import SoftpruneError, out_of_memory
@@ -113,6 +122,9 @@ def load_backbone(
     device: str = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
+    device_map: DeviceMap = "none",
+    quantization: str = "none",
+    checkpointing: bool = False,
 ) -> Backbone:
     """A frozen backbone, ready to read prompts.
 
@@ -123,15 +135,23 @@ def load_backbone(
         device: auto (a GPU where there is one), or a torch device.
         revision: of a hub model.
         trust_remote_code: run code that comes with the model; never on unless you ask.
+        device_map: none (all on `device`), or how accelerate spreads the layers: auto, balanced, balanced_low_0,
+            sequential, or modules' names with their devices.
+        quantization: none, 8bit or 4bit: weights packed by bitsandbytes while they load.
+        checkpointing: compute layers again in the backward pass instead of keeping what they computed.
 
     Raises:
         SoftpruneError: when it can't be found, loaded, or is of no known family.
     """
     from safetensors import SafetensorError
 
+    check_placement(device, device_map, quantization)
     described = describe(name, family, revision, trust_remote_code)
     place = resolve_device(device)
+    check_quantizer(quantization, place)
     number = resolve_dtype(dtype, place)
+    packed = getattr(described.config, "quantization_config", None) is not None
+    placed = placing(place, number, device_map, quantization, packed)
     options = {"subfolder": described.encoder, "revision": revision, "trust_remote_code": trust_remote_code}
     try:
         tokenizer = import_module("transformers").AutoTokenizer.from_pretrained(described.source, **options)
@@ -142,14 +162,26 @@ def load_backbone(
             output_loading_info=True,
             **options,
             **_kernel(number, place),
+            **placed,
         )
         check_complete(name, described.family, loaded["missing_keys"])
-        return wrap(described, model.to(place), tokenizer)
+        check_placed(name, model)
+        keep_differentiable(model)
+        backbone = wrap(described, model if placed else model.to(place), tokenizer)
+        if checkpointing:
+            backbone.recompute()
+        return backbone
     except (OSError, ValueError, KeyError, RuntimeError, MemoryError, SafetensorError) as error:
         if out_of_memory(error):
             do = "choose a smaller model, --dtype bfloat16, or --device cpu where there is more memory"
             raise SoftpruneError(f"room for {name} on {place}", "out of memory", do) from error
         raise unreadable(name, described.source, error) from error
+    except ImportError as error:
+        if quantization == "none":
+            raise
+        raise SoftpruneError(
+            "a bitsandbytes that transformers takes", reason(error), "pip install -U bitsandbytes accelerate"
+        ) from error
 
 
 def _kernel(dtype: torch.dtype, device: torch.device) -> dict[str, str]:
@@ -168,6 +200,7 @@ def wrap(described: Described, model: Any, tokenizer: Any) -> Backbone:
     from softprune.backbone.base import BackboneInfo
 
     weight = model.get_input_embeddings().weight
+    packed = quantization_of(model)
     head = _sentence_head(described, weight) if described.family == "sentence" else None
     info = BackboneInfo(
         name=described.name,
@@ -176,8 +209,9 @@ def wrap(described: Described, model: Any, tokenizer: Any) -> Backbone:
         dtype=str(weight.dtype).removeprefix("torch."),
         device=str(weight.device),
         hidden=int(weight.shape[1]),
-        parameters=sum(p.numel() for p in model.parameters()),
+        parameters=model.num_parameters() if packed else sum(p.numel() for p in model.parameters()),
         positions=described.positions,
+        quantization=packed,
     )
     if head is None:
         return FAMILIES[described.family](model, tokenizer, info)
@@ -201,6 +235,8 @@ def resolve_device(device: str) -> torch.device:
     """
     import torch
 
+    if device == "auto" and os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true":  # accelerate launch --cpu
+        return torch.device("cpu")
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -50,7 +50,7 @@ class SentenceBackbone(Backbone):
         """Sentence embeddings `[R, D]` of the inputs behind the prompts; pooling reads prompt and text alike."""
         combined = self.combine(prompts_RPH, ids_BN, mask_BN)
         hidden = self._encoder(combined.embeds_RLH, combined.mask_RL)
-        embedding: torch.Tensor = self.head(hidden, combined.mask_RL)
+        embedding: torch.Tensor = self.head(hidden.to(self.device), combined.mask_RL)
         return embedding
 
     def answer_sums(self, prompts_RPH: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -101,6 +101,9 @@ class SentenceBackbone(Backbone):
     def _opens_with_special(self) -> bool:
         ids = self.tokenizer("a")["input_ids"]
         return ids[0] != self.tokenizer.unk_token_id and ids[0] in self.tokenizer.all_special_ids
+
+    def _read_by_transformers(self) -> None:
+        self._encoder.fast = None
 
     @torch.no_grad()
     def _verify(self) -> None:

@@ -51,7 +51,7 @@ class Seq2SeqBackbone(Backbone):
 
     def generate(self, prompts_BPH: torch.Tensor, batch: Batch, max_new_tokens: int) -> list[str]:
         """Greedy decoding with transformers' own generation."""
-        with torch.no_grad():
+        with self.generating():
             prompts = prompts_BPH.expand(len(batch), *prompts_BPH.shape[-2:])
             encoded = self.combine(prompts, batch.input_ids, batch.input_mask)
             memory = self.model.get_encoder()(
@@ -91,7 +91,7 @@ class Seq2SeqBackbone(Backbone):
         if self._fast is not None:
             return self._fast.encode(embeds_RLH, mask_RL)
         found = self.model.get_encoder()(inputs_embeds=embeds_RLH, attention_mask=mask_RL)
-        memory_RLH: torch.Tensor = found.last_hidden_state
+        memory_RLH: torch.Tensor = found.last_hidden_state.to(self.device)
         return memory_RLH
 
     def _decode(
@@ -118,7 +118,7 @@ class Seq2SeqBackbone(Backbone):
             encoder_hidden_states=memory_RLH,
             encoder_attention_mask=memory_RL,
             use_cache=False,
-        ).last_hidden_state
+        ).last_hidden_state.to(self.device)
         return hidden
 
     def _decoder_inputs(self, ids_MT: torch.Tensor) -> torch.Tensor:
@@ -145,6 +145,9 @@ class Seq2SeqBackbone(Backbone):
 
     def _answer_ids(self, text: str) -> tuple[int, ...]:
         return tuple(self._target(text)[len(self._start) - 1 :])
+
+    def _read_by_transformers(self) -> None:
+        self._fast = None
 
     @torch.no_grad()
     def _verify(self) -> None:

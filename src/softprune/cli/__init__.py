@@ -6,9 +6,13 @@ import logging
 import os
 import re
 import sys
+import time
 from typing import Any
 
 from softprune.errors import SoftpruneError, of_the_machine
+from softprune.runs.processes import rank
+
+_SECONDS_TO_BE_ENDED = 10.0
 
 
 def main() -> None:
@@ -50,6 +54,8 @@ def _check_arguments() -> None:
 
 
 def _leave(error: SoftpruneError | str) -> None:
+    if rank():  # the first of several processes most often tells the same, and then the launcher ends this one
+        time.sleep(_SECONDS_TO_BE_ENDED)
     print(error, file=sys.stderr)
     sys.exit(2)
 

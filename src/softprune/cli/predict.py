@@ -50,6 +50,12 @@ def predict(
     ] = None,
     device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 ...")] = "auto",
     dtype: Annotated[str, typer.Option(metavar="DTYPE", help="auto, float32, bfloat16, float16 or float64.")] = "auto",
+    device_map: Annotated[
+        str, typer.Option(metavar="MAP", help="Layers over several devices: none, auto, balanced ...")
+    ] = "none",
+    quantization: Annotated[
+        str, typer.Option(metavar="BITS", help="none, 8bit or 4bit; as the ticket's backbone was.")
+    ] = "none",
     batch_rows: Annotated[int, typer.Option(min=1, metavar="N", help="Rows of one call of the model.")] = 256,
     force: Annotated[bool, typer.Option("--force", help="Replace an output file that is there.")] = False,
 ) -> None:
@@ -69,7 +75,8 @@ def predict(
     with RowWriter(output_file) as writer:
         wide = format_of(output_file) == "jsonl"
         rows = _without(_ADDED if wide else _ADDED[:2], read_rows(input_file, kind))
-        model = backbone_of(tickets, **_options(backbone, device, dtype))
+        placed = {"device": device, "dtype": dtype, "device_map": device_map, "quantization": quantization}
+        model = backbone_of(tickets, **placed, **({"name": backbone} if backbone else {}))
         several = prompts is not None
         answered = answer(
             tickets if several else next(iter(tickets.values())),
@@ -80,10 +87,6 @@ def predict(
         )
         told = _written(answered, writer, wide=wide)
     typer.echo(f"{told}: {output_file}", err=True)
-
-
-def _options(backbone: str | None, device: str, dtype: str) -> dict[str, str]:
-    return {"device": device, "dtype": dtype, **({"name": backbone} if backbone else {})}
 
 
 def _tickets(run: str | None, prompts: str | None) -> dict[str, Ticket]:

@@ -13,8 +13,10 @@ from typing import Annotated, Any, cast
 import typer
 
 from softprune.cli.inspect import show_comparison
+from softprune.cli.launcher import start_others
 from softprune.errors import SoftpruneError
 from softprune.recipe import Recipe, RecipeField, flat_fields, load_recipe, recipe_text, resolve
+from softprune.runs.processes import rank
 
 XPROMPT_HELP = "Tune a prompt, prune its tokens and pieces, and compare what is left with what it came from."
 TUNE_HELP = "Tune a prompt; prune nothing."
@@ -127,10 +129,12 @@ def launch(recipe_name: str | None, overrides: Sequence[str], out: Path | None) 
     recipe, text = read_recipe(recipe_name, overrides)
     comments = "".join(f"# given on the command line: {override}\n" for override in overrides)
     folder = out or default_out(recipe)
+    start_others()
     try:
         _execute(recipe, folder, comments + text)
     except KeyboardInterrupt:
-        typer.echo(f"stopped; {folder} keeps what is done: run the same command to continue", err=True)
+        if rank() == 0:
+            typer.echo(f"stopped; {folder} keeps what is done: run the same command to continue", err=True)
         raise typer.Exit(130) from None
 
 
@@ -154,7 +158,10 @@ def _execute(recipe: Recipe, out: Path, text: str) -> None:
     from softprune.pruning.api import execute
 
     command = shlex.join(["softprune", *sys.argv[1:]])
-    if execute(recipe, out, command, text, finish=_finish, console=Console(stderr=True)) is False:
+    done = execute(recipe, out, command, text, finish=_finish, console=Console(stderr=True))
+    if rank():  # the first process tells
+        return
+    if done is False:
         typer.echo(f"{out} is complete: nothing was run; another --out begins a new run", err=True)
     show_comparison(out)
 

@@ -20,6 +20,8 @@ from softprune.pruning.xprompt import Pruned
 from softprune.pruning.xprompt import xprompt as find_ticket
 from softprune.recipe import Recipe, load_recipe, resolve
 from softprune.runs.executors import EXECUTORS, Executor
+from softprune.runs.processes import Processes, join
+from softprune.runs.shared import open_together
 from softprune.runs.store import TRACKERS, RunFolder
 from softprune.tuning.display import Display, Silence, Together, Trackers
 from softprune.tuning.loop import Watch
@@ -34,7 +36,7 @@ Finish = Callable[[Path], object]
 AnyRecipe: TypeAlias = Recipe | Mapping[str, Any] | str | Path
 
 # Only memory, place and time hang on these: a run may go on with other values of them.
-MEMORY_KEYS = ("search.group", "tuning.eval_rows", "tuning.accumulate")
+MEMORY_KEYS = ("search.group", "tuning.eval_rows", "tuning.accumulate", "backbone.checkpointing")
 PLACE_KEYS = ("executor", "cluster.address", "cluster.cpus", "cluster.gpus", "cluster.retries")
 
 
@@ -64,8 +66,28 @@ def execute(
         SoftpruneError: for anything that a user can mend. The run is marked failed and can be taken up again; one that
             failed before its first piece of work leaves nothing.
     """
+    processes = join()
+    try:
+        done = _execute(recipe, out, command, recipe_text, processes, finish, console if processes.rank == 0 else None)
+        processes.broadcast(done)  # all of them return when the first one has written everything
+        return done
+    except Exception as error:
+        processes.tell(error)
+        raise
+
+
+def _execute(
+    recipe: Recipe,
+    out: Path,
+    command: str,
+    recipe_text: str,
+    processes: Processes,
+    finish: Finish | None,
+    console: Console | None,
+) -> bool:
     recipe = settled(recipe, begun=(out / "run.json").exists())
-    run = RunFolder.open(
+    run = open_together(
+        processes,
         out,
         recipe_text=recipe_text,
         resolved=recipe.resolved(),
@@ -75,10 +97,11 @@ def execute(
     )
     try:
         if run.is_complete:
-            check_unchanged(recipe, run)
+            if processes.rank == 0:
+                check_unchanged(recipe, run)
             return False
         _run(recipe, run, console)
-        if finish is not None:
+        if finish is not None and processes.rank == 0:
             with run.phase("write"):
                 finish(run.path)
         run.complete()
@@ -163,7 +186,7 @@ def _from_python(kind: str, recipe: AnyRecipe, out: str | Path, console: Console
 def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
     begun = time.perf_counter()
     before = sum(run.info["cost"]["phases"].values())  # of earlier attempts that were cut off
-    with _watch(recipe, run, console) as watch, closing(_executor(recipe)) as executor:
+    with _watch(recipe, run, console) as watch, closing(_executor(recipe, run.processes)) as executor:
         workspace = prepare(recipe, run, watch, executor)
         if recipe.kind == "tune":
             tuned = tune_prompt(workspace)
@@ -186,10 +209,20 @@ def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
     _record_cost(workspace, before + time.perf_counter() - begun)
 
 
-def _executor(recipe: Recipe) -> Executor:
-    """What the recipe names; tuning alone has nothing to spread."""
-    if recipe.kind == "tune":
+def _executor(recipe: Recipe, processes: Processes) -> Executor:
+    """What the recipe names; tuning alone has nothing to spread.
+
+    Raises:
+        SoftpruneError: several processes share every step, so none of them can hand work on.
+    """
+    if recipe.kind == "tune" or recipe.executor == "in-process":
         return EXECUTORS["in-process"]()
+    if processes.size > 1:
+        raise SoftpruneError(
+            f"one process with --executor {recipe.executor}",
+            f"{processes.size}, launched together",
+            "leave out the launcher, or --executor",
+        )
     return EXECUTORS[recipe.executor](recipe.cluster.address, recipe.cluster.retries)
 
 
@@ -197,7 +230,7 @@ def _executor(recipe: Recipe) -> Executor:
 def _watch(recipe: Recipe, run: RunFolder, console: Console | None) -> Iterator[Watch]:
     """Who watches: the live display, and the recipe's trackers, which are closed at the end."""
     shown: Watch = Silence() if console is None else Display(console)
-    if not recipe.tuning.trackers:
+    if not recipe.tuning.trackers or run.processes.rank:
         yield shown
         return
     trackers = Trackers(recipe.tuning.trackers, run.path / TRACKERS, recipe.resolved())

@@ -16,8 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from softprune.backbone.base import Backbone
-from softprune.backbone.batching import scoring_batches
-from softprune.tuning.scoring import ScoredSet, Scoring, score_prompts
+from softprune.tuning.scoring import ScoredSet, Scoring, my_batches, score_prompts
 
 METHODS = ("paper", "gradient", "leave_one_out")
 
@@ -93,7 +92,7 @@ def sensitivity(
     # Under `rank`, all but sentence models may read an input once an answer.
     answers = max(len(e.answer_ids) for e in data.encoded)
     multiple = answers if scoring.loss == "rank" and backbone.family != "sentence" else 1
-    for indices in scoring_batches(data.lengths, scoring.gradient_rows, multiple):
+    for indices in my_batches(data, scoring.gradient_rows, multiple, scoring.processes):
         gradient_BQH, prompt_BQH = example_gradients(backbone, prompt_QH, data, indices, scoring)
         if method == "gradient":
             token_BQ = gradient_BQH.abs().mean(-1)
@@ -103,6 +102,7 @@ def sensitivity(
             token_BQ, piece_BQS = product_BQS.sum(-1).abs(), product_BQS.abs()
         token_sum += token_BQ.double().sum(0).cpu()
         piece_sum += piece_BQS.double().sum(0).cpu()
+    scoring.processes.sum_(token_sum, piece_sum)
     return Importance(token_sum / len(data), piece_sum / len(data), method, len(data))
 
 

@@ -124,6 +124,15 @@ class Backbone(_Section):
     device: str = _key("auto", "where the model runs: auto, cpu, cuda, cuda:1, ...", min_length=1)
     revision: str | None = _key(None, "git revision of a hub model")
     trust_remote_code: bool = _key(False, "run Python code that comes with a hub model")
+    device_map: Literal["none", "auto", "balanced", "balanced_low_0", "sequential"] = _key(
+        "none", "how the layers of a large model are spread over all devices (accelerate's maps); none takes one device"
+    )
+    quantization: Literal["none", "8bit", "4bit"] = _key(
+        "none", "frozen matrices packed by bitsandbytes as they load; what isn't packed has the dtype"
+    )
+    checkpointing: bool = _key(
+        False, "compute layers again in the backward pass instead of keeping them: less memory, slower steps"
+    )
     threads: int | None = _key(None, "CPU threads; none is torch's own choice, which is recorded", ge=1)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from softprune.runs.begin import JSON
+from softprune.runs.processes import ALONE, Processes
 from softprune.runs.store import RunFolder, Saved
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class Store(Protocol):
     path: Path
     keeps: bool
     """Whether it keeps unfinished work and what it is told."""
+    processes: Processes
+    """Which work through it together."""
 
     @property
     def info(self) -> dict[str, Any]:
@@ -121,6 +124,7 @@ class StandIn:
     """
 
     keeps = False
+    processes: Processes = ALONE
 
     def __init__(self, path: Path, known: Mapping[str, Any], begun: Saved | None = None) -> None:
         self.path = path

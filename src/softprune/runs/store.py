@@ -27,6 +27,7 @@ from softprune.runs import atomic
 from softprune.runs.begin import JSON, SCHEMA, changed_keys, make_folder, read_info, write_recipe, write_resolved
 from softprune.runs.environment import hardware, versions
 from softprune.runs.lock import LOCK, FolderLock
+from softprune.runs.processes import ALONE, Processes
 
 if TYPE_CHECKING:
     import torch
@@ -73,6 +74,8 @@ class RunFolder:
     """A run's folder, held by this process until `close`; see the module's text for what lies in it."""
 
     keeps = True
+    processes: Processes = ALONE
+    """Which work through it; see `softprune.runs.shared`."""
 
     def __init__(self, path: Path, lock: FolderLock, info: dict[str, Any], made: Sequence[Path] = ()) -> None:
         self.path = path
@@ -318,6 +321,7 @@ def _first_info(kind: str, command: str, seed: JSON) -> dict[str, Any]:
         "selection": None,
         "removal": None,
         "K": None,
+        "processes": None,
         "results": dict.fromkeys(_RESULTS),
         "ticket": dict.fromkeys(("tokens", "pieces", "parameters")),
         "cost": {**dict.fromkeys(_COST), "phases": {}},

@@ -140,8 +140,9 @@ class Trackers:
         """Trackers stay open for the next training."""
 
     def close(self) -> None:
-        """Finish."""
-        self._accelerator.end_training()
+        """Finish. Of several processes the first alone tracks, so it waits for no other, as `end_training` would."""
+        for tracker in self._accelerator.trackers:
+            tracker.finish()
 
 
 class Together:

@@ -15,8 +15,10 @@ from typing import Any, Protocol
 import torch
 
 from softprune.backbone.batching import training_batches
+from softprune.runs.processes import ALONE, Processes
 from softprune.tuning.finite import FROM_THE_MODEL, check_finite
 from softprune.tuning.optimisers import keep_candidates, pack, unpack
+from softprune.tuning.parallel import add_up, agree
 from softprune.tuning.trainable import Trainable
 from softprune.types import Batch
 
@@ -173,6 +175,7 @@ def train(
     title: str,
     keeper: Keeper,
     watch: Watch,
+    processes: Processes = ALONE,
 ) -> Trained:
     """Train to the end of the schedule, or until every candidate has stopped.
 
@@ -186,6 +189,7 @@ def train(
         title: what is being trained, for displays.
         keeper: where unfinished work is kept.
         watch: who is told.
+        processes: which train together, each on its part of every batch.
 
     Raises:
         SoftpruneError: when a loss stops being finite.
@@ -201,7 +205,7 @@ def train(
             epoch, place = divmod(progress.step, steps_an_epoch)
             if place == 0 or not batches:
                 batches = training_batches(feed.lengths, schedule.batch_size, schedule.seed, epoch)
-            loss_K = _step(trainable, optimiser, feed, batches[place], schedule.accumulate)
+            loss_K = _step(trainable, optimiser, feed, batches[place], schedule.accumulate, processes)
             progress.step += 1
             progress.examples += len(batches[place]) * trainable.candidates
             losses.append(loss_K)
@@ -211,6 +215,8 @@ def train(
                 continue
             mean_K = torch.stack(losses).mean(0).tolist()
             losses = []
+            if processes.size > 1:
+                agree(trainable, optimiser, processes)
             found = evaluate()
             # The last step may have ruined a prompt whose training losses were all finite.
             _check_finite([evaluation.loss for evaluation in found], progress, total, names, "select", optimiser)
@@ -259,19 +265,24 @@ def _step(
     feed: Feed,
     indices: Sequence[int],
     accumulate: int,
+    processes: Processes,
 ) -> torch.Tensor:
     """One optimiser step; the mean loss of each candidate, `[K]`.
 
-    Candidates share no parameter, so the gradient of the sum of their losses is each one's own.
+    Candidates share no parameter, so the gradient of the sum of their losses is each one's own. Processes share the
+    batch: their gradients add up to that of the whole of it, before the optimiser clips anything.
     """
     optimiser.zero_grad(set_to_none=True)
     total_K = torch.zeros(())
-    size = math.ceil(len(indices) / accumulate)
-    for start in range(0, len(indices), size):
-        part = indices[start : start + size]
+    mine = processes.part(indices)
+    size = math.ceil(len(mine) / accumulate) or 1
+    for start in range(0, len(mine), size):
+        part = mine[start : start + size]
         loss_K = trainable.loss(feed.batch(part)).sum(1) / len(indices)
         loss_K.sum().backward()
         total_K = total_K + loss_K.detach().cpu()
+    if processes.size > 1:
+        total_K = add_up(trainable, total_K, processes)
     optimiser.step()
     return total_K
 

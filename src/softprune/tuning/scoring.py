@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
 from softprune.backbone.base import Backbone, crossed
 from softprune.backbone.batching import scoring_batches
+from softprune.runs.processes import ALONE, Processes
 from softprune.types import Batch, Encoded, Example, Scores
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +28,7 @@ class Scoring:
         gradient_rows: the same where gradients are kept (importance); what a training step holds.
         match: `score` predicts by the scores, `generate` by comparing generated text with the answers.
         max_answer_length: tokens to generate at most.
+        processes: which share the work; all of them get all of what is found.
     """
 
     loss: str
@@ -31,6 +37,7 @@ class Scoring:
     gradient_rows: int = 64
     match: str = "score"
     max_answer_length: int = 8
+    processes: Processes = ALONE
 
 
 class ScoredSet:
@@ -68,14 +75,27 @@ def score_prompts(backbone: Backbone, prompts_KQH: torch.Tensor, data: ScoredSet
     # A sentence model reads an input once for all answers; the others may read it once an answer.
     multiple = count * (1 if backbone.family == "sentence" else answers)
     with torch.inference_mode():
-        for indices in scoring_batches(data.lengths, scoring.rows, multiple):
+        for indices in my_batches(data, scoring.rows, multiple, scoring.processes):
             losses, scores = _score_batch(backbone, prompts_KQH, data.batch(backbone, indices), scoring)
             for k in range(count):
                 for at, index in enumerate(indices):
                     real = len(data.encoded[index].answer_ids)
                     found[k][index] = (losses[k][at], scores[k][at][:real])
+    if scoring.processes.size > 1:
+        found = [_together(parts) for parts in zip(*scoring.processes.gather(found), strict=True)]
     done = [[pair for pair in row if pair is not None] for row in found]
     return [_scores(row, data, _generated(backbone, prompts_KQH[k], data, scoring)) for k, row in enumerate(done)]
+
+
+def my_batches(data: ScoredSet, rows: int, multiple: int, processes: Processes) -> Sequence[tuple[int, ...]]:
+    """This process's share of all examples in batches; see `scoring_batches`. No batch is larger than a fair share."""
+    fair = math.ceil(len(data) * multiple / processes.size)
+    return processes.part(scoring_batches(data.lengths, min(rows, fair), multiple))
+
+
+def _together(parts: Sequence[Sequence[T | None]]) -> list[T | None]:
+    """What the processes found for each example; one of them has it."""
+    return [next((value for value in values if value is not None), None) for values in zip(*parts, strict=True)]
 
 
 def score_each(backbone: Backbone, prompts: Sequence[torch.Tensor], data: ScoredSet, scoring: Scoring) -> list[Scores]:
@@ -116,12 +136,14 @@ def _generated(
     """Under `match: generate`, the answer that each generated text equals, -1 where it equals none."""
     if scoring.match != "generate":
         return None
-    found = [-1] * len(data)
-    for indices in scoring_batches(data.lengths, scoring.rows):
+    found: list[int | None] = [None] * len(data)
+    for indices in my_batches(data, scoring.rows, 1, scoring.processes):
         texts = backbone.generate(prompt_QH, data.batch(backbone, indices), scoring.max_answer_length)
         for index, text in zip(indices, texts, strict=True):
             found[index] = answer_of(text, data.examples[index].answers)
-    return tuple(found)
+    if scoring.processes.size > 1:
+        found = _together(scoring.processes.gather(found))
+    return tuple(-1 if answer is None else answer for answer in found)
 
 
 def answer_of(text: str, answers: Sequence[str]) -> int:

@@ -12,9 +12,11 @@ import torch
 from softprune.backbone import describe, load_backbone
 from softprune.backbone.base import Backbone
 from softprune.backbone.load import Described, resolve_device, resolve_dtype
+from softprune.backbone.placement import check_placement, check_quantizer
 from softprune.errors import ManyErrors, SoftpruneError, gathered
 from softprune.recipe import Recipe
 from softprune.runs.executors import Executor
+from softprune.runs.processes import Processes
 from softprune.runs.stand_in import Store
 from softprune.tasks import Metric, Selection, Splits, Task, load_task, select_sets
 from softprune.tuning.inputs import data_inputs, hold, model_inputs
@@ -111,7 +113,7 @@ def prepare(recipe: Recipe, run: Store, watch: Watch, executor: Executor) -> Wor
     task, splits, sets, described = _read_inputs(recipe)
     backbone = _load(recipe, run)
     train = encoded(recipe, backbone, sets.train)
-    scoring = _scoring(recipe, task, backbone)
+    scoring = _scoring(recipe, task, backbone, run.processes)
     group = _group(recipe, run, Rehearsal(recipe, backbone, train, scoring.loss, scoring.score))
     # Importance keeps as much for gradients as a training step does.
     scoring = replace(scoring, gradient_rows=min(scoring.rows, recipe.tuning.batch_size * group))
@@ -164,7 +166,8 @@ def _read_inputs(recipe: Recipe) -> tuple[Task, Splits, Selection, Described]:
         data = (task, *_read_data(recipe, task))
     settings = recipe.backbone
     with gathered(errors):
-        resolve_device(settings.device)
+        check_placement(settings.device, settings.device_map, settings.quantization)
+        check_quantizer(settings.quantization, resolve_device(settings.device))
     with gathered(errors):
         described = describe(settings.name, settings.family, settings.revision, settings.trust_remote_code)
         check(recipe, described)
@@ -289,9 +292,12 @@ def _load(recipe: Recipe, run: Store) -> Backbone:
         settings.name,
         family=settings.family,
         dtype=str(dtype),
-        device=device,
+        device=device if settings.device_map == "none" else "auto",
         revision=settings.revision,
         trust_remote_code=settings.trust_remote_code,
+        device_map=settings.device_map,
+        quantization=settings.quantization,
+        checkpointing=settings.checkpointing,
     )
 
 
@@ -309,7 +315,7 @@ def _group(recipe: Recipe, run: Store, rehearsal: Rehearsal) -> int:
     return int(run.pin("K", measured))
 
 
-def _scoring(recipe: Recipe, task: Task, backbone: Backbone) -> Scoring:
+def _scoring(recipe: Recipe, task: Task, backbone: Backbone, processes: Processes) -> Scoring:
     score = recipe.task.score
     return Scoring(
         loss=backbone.check_loss(recipe.tuning.loss),
@@ -317,6 +323,7 @@ def _scoring(recipe: Recipe, task: Task, backbone: Backbone) -> Scoring:
         rows=recipe.tuning.eval_rows,
         match=recipe.task.match,
         max_answer_length=recipe.task.max_answer_length,
+        processes=processes,
     )
 
 
@@ -335,6 +342,7 @@ def _record(workspace: Workspace, sets: Selection, source: str, notes: Sequence[
     fixed_answers = len({e.answers for e in sets.train}) == 1
     workspace.run.record(
         backbone=asdict(backbone.info),
+        processes=workspace.run.processes.size,
         removal=recipe.pruning.removal if recipe.kind == "xprompt" else None,
         task={
             "id": workspace.task.id,

@@ -227,7 +227,8 @@ class Training:
         try:
             return [self._whole()]
         except Exception as error:
-            if count == 1 or not out_of_memory(error):
+            # Of several processes one alone may be out of memory: all end, since the others wait for it in this step.
+            if count == 1 or run.processes.size > 1 or not out_of_memory(error):
                 raise
         release()  # out here: the error held what the step had taken
         return self._in_parts(equal_parts(count, 2), out_of_memory=True)
@@ -349,6 +350,7 @@ def _train(
         title=title,
         keeper=keeper,
         watch=workspace.watch,
+        processes=workspace.run.processes,
     )
 
 

@@ -14,6 +14,7 @@ import argparse
 import json
 import math
 import os
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -148,6 +149,7 @@ def main() -> None:
     recipe = resolve([*keys, "backbone.threads=1", "tuning.patience=none", f"search.group={K}"])
 
     torch.set_num_threads(1)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     here(recipe, 1, 1)
     each = here(recipe, 1, 4)[0] / 4
     # A tenth more, so that a lucky minute doesn't leave too little.

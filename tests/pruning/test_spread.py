@@ -188,6 +188,23 @@ def test_a_worker_with_other_things_than_the_driver_is_told(
         execute(recipe, tmp_path / "run", "test", "")
 
 
+def test_a_group_too_large_for_a_worker_is_told(
+    tmp_path: Path, tiny_models: Models, task_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers don't part groups: the user does."""
+    train = stages.train
+
+    def no_room(*arguments: Any, **options: Any) -> Any:
+        if options["title"].startswith("retraining"):
+            raise torch.OutOfMemoryError
+        return train(*arguments, **options)
+
+    monkeypatch.setattr(stages, "train", no_room)
+    recipe = recipe_of(tiny_models("sentence"), task_file, "executor=ray", "search.strategy=grid")
+    with pytest.raises(SoftpruneError, match=r"out of memory[\s\S]*search\.group=1"):
+        execute(recipe, tmp_path / "run", "test", "")
+
+
 def test_a_stand_in_writes_nothing_and_makes_up_nothing() -> None:
     store = StandIn(Path("run"), {"K": 3})
     assert store.pin("K", lambda: 4) == 3

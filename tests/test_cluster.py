@@ -195,6 +195,15 @@ def test_halving_on_two_nodes_has_the_bits_of_one_process(nodes: Any, recipe: Re
     assert found != outcome(halving.model_copy(update={"seed": 1}), tmp_path / "other")
 
 
+def wait_until_busy(node: Any) -> None:
+    """Until a piece of work runs on the node: Ray names a worker after its task."""
+    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+    until = time.monotonic() + SECONDS
+    while not any(child.cmdline()[:1] == ["ray::_attempt"] for child in raylet.children(recursive=True)):
+        assert time.monotonic() < until, "no work came to the node"
+        time.sleep(0.05)
+
+
 @pytest.mark.usefixtures("one_thread")
 def test_a_node_killed_in_the_middle_changes_nothing(
     nodes: Any, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -206,6 +215,7 @@ def test_a_node_killed_in_the_middle_changes_nothing(
     def kill_and_store(*arguments: Any) -> None:
         if nodes.worker_nodes:
             (node,) = nodes.worker_nodes
+            wait_until_busy(node)
             nodes.remove_node(node, allow_graceful=False)
         store(*arguments)
 

@@ -23,7 +23,7 @@ demo: $(READY)
 	$(BIN)/python scripts/check_demo.py runs/demo
 
 test: lint
-	$(BIN)/python -m pytest -m "not real"
+	$(BIN)/python -m pytest -m "not real" -n 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

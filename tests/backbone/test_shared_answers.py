@@ -10,6 +10,7 @@ import torch
 from reference import EXAMPLES
 
 from softprune.backbone.base import Backbone, token_log_probs
+from softprune.backbone.causal import stems_of
 from softprune.backbone.seq2seq import Seq2SeqBackbone
 from softprune.types import Batch
 
@@ -92,6 +93,46 @@ def test_first_tokens_share_their_logits(
     tokens = int(batch.answer_mask.sum())
     starts = int(batch.answer_mask[:, :, 0].sum())
     assert widths[0] <= tokens - starts + len(EXAMPLES) < tokens
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_packed_stems_score_as_stems_read_apart(
+    name: str, backbone_of: Callable[..., Backbone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = backbone_of(name, "float64")
+    batch, prompts = batch_of(backbone), prompts_for(backbone)
+    read: list[torch.Size] = []
+    hook = backbone.model.base_model.register_forward_pre_hook(
+        lambda _module, _args, named: read.append(named["inputs_embeds"].shape), with_kwargs=True
+    )
+
+    def scored() -> tuple[torch.Tensor, torch.Tensor]:
+        sums = backbone.answer_sums(prompts, batch)
+        (gradient,) = torch.autograd.grad(sums[torch.isfinite(sums)].sum(), prompts)
+        return sums.detach(), gradient
+
+    packed, gradient = scored()
+    with monkeypatch.context() as patch:
+        patch.setattr("softprune.backbone.causal.PACKED", ())
+        apart, wanted = scored()
+    stems = stems_of(batch).count
+    assert stems > 1
+    assert [shape[0] for shape in read] == [len(EXAMPLES), len(EXAMPLES) * stems]
+    real = torch.isfinite(apart)
+    assert (packed - apart)[real].abs().max() <= 1e-12 * apart[real].abs().max()
+    tolerance = 1e-6 if name == "llama" else 1e-10  # Llama's norms go back in float32
+    assert (gradient - wanted).abs().max() <= tolerance * wanted.abs().max()
+    # The control: stems that see each other score otherwise.
+    monkeypatch.setattr(
+        "softprune.backbone.causal.sees_packed", lambda text, count, width, _: all_before(text + count * width)
+    )
+    wrong, _ = scored()
+    hook.remove()
+    assert (wrong - apart)[real].abs().max() > 1e-4 * apart[real].abs().max()
+
+
+def all_before(length: int) -> torch.Tensor:
+    return torch.ones(length, length, dtype=torch.bool).tril()
 
 
 def test_log_probabilities_and_their_gradients_are_those_of_log_softmax() -> None:

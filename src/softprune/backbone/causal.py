@@ -13,6 +13,9 @@ from softprune.backbone.base import Backbone, BackboneInfo, scatter_sums, tile, 
 from softprune.backbone.encode import Tokenising, continuation_ids
 from softprune.types import Batch
 
+PACKED = ("gpt2", "llama")
+"""Model types that take positions, and a mask of pairs of them; BLOOM makes both itself, of a mask of tokens."""
+
 
 class CausalBackbone(Backbone):
     """A decoder-only model. The prompt stands before everything, a beginning-of-sequence token included."""
@@ -31,24 +34,64 @@ class CausalBackbone(Backbone):
         return Tokenising(self.tokenizer, "", lambda text: continuation_ids(self.tokenizer, text))
 
     def answer_sums(self, prompts_RPH: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Read prompt, text and stem as one sequence a stem; logits at the answers' positions only."""
-        rows, length = prompts_RPH.shape[:2]
+        """Read prompt, text and the answers' stems; logits at the answers' positions only."""
+        rows = prompts_RPH.shape[0]
         stems = stems_of(batch)
-        ids, mask, start = with_stems(batch, stems)
-        combined = self.combine(prompts_RPH.repeat_interleave(stems.count, dim=0), ids, mask)
-        hidden = (
-            self.model.base_model(inputs_embeds=combined.embeds_RLH, attention_mask=combined.mask_RL, use_cache=False)
-            .last_hidden_state.to(self.device)
-            .unflatten(0, (rows, stems.count))
-        )
         ids_RAT, mask_RAT = tile(batch.answer_ids, rows), tile(batch.answer_mask, rows)
         row, answer, token = torch.nonzero(mask_RAT, as_tuple=True)
         stem_M = torch.where(token == 0, 0, tile(stems.which_BA, rows)[row, answer])  # a first token follows no stem
-        # The token at position p is predicted at p - 1.
-        at_M = tile(start, rows)[row] + length - 1 + token
-        place_U, which_M = ((row * stems.count + stem_M) * hidden.shape[2] + at_M).unique(return_inverse=True)
-        logits_UV = answer_logits(self.model, hidden.flatten(0, 2)[place_U])
+        packs = stems.count > 1 and self.model.config.model_type in PACKED
+        read = self._read_packed if packs else self._read_apart
+        hidden_MH, at_M = read(prompts_RPH, batch, stems, Place(row, stem_M, token))
+        place_U, which_M = at_M.unique(return_inverse=True)
+        logits_UV = answer_logits(self.model, hidden_MH.to(self.device)[place_U])
         return scatter_sums(token_log_probs(logits_UV, which_M, ids_RAT[mask_RAT]), mask_RAT)
+
+    def _read_apart(
+        self, prompts_RPH: torch.Tensor, batch: Batch, stems: Stems, place: Place
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """A sequence a stem, with prompt and text read again for each.
+
+        Returns:
+            All hidden states, and where in them each answer token is predicted.
+        """
+        rows, length = prompts_RPH.shape[:2]
+        ids, mask, start = with_stems(batch, stems)
+        combined = self.combine(prompts_RPH.repeat_interleave(stems.count, dim=0), ids, mask)
+        hidden = self.model.base_model(
+            inputs_embeds=combined.embeds_RLH, attention_mask=combined.mask_RL, use_cache=False
+        ).last_hidden_state
+        # The token at position p is predicted at p - 1.
+        at_M = tile(start, rows)[place.row] + length - 1 + place.token
+        return hidden.flatten(0, 1), (place.row * stems.count + place.stem) * hidden.shape[1] + at_M
+
+    def _read_packed(
+        self, prompts_RPH: torch.Tensor, batch: Batch, stems: Stems, place: Place
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same with one sequence a row: prompt and text once, then every stem, which sees them and itself.
+
+        A stem's positions go on where its text ends, whatever stands between.
+        """
+        rows, length = prompts_RPH.shape[:2]
+        width, text = stems.ids_BUT.shape[2], length + batch.input_ids.shape[1]
+        ids = torch.cat([batch.input_ids, stems.ids_BUT.flatten(1)], dim=1)
+        mask = torch.cat([batch.input_mask, stems.mask_BUT.flatten(1).long()], dim=1)
+        combined = self.combine(prompts_RPH, ids, mask)
+        end_R = tile(batch.input_mask.sum(1), rows) + length
+        in_text = torch.arange(text, device=ids.device).expand(rows, -1)
+        in_stems = torch.arange(width, device=ids.device).repeat(stems.count)
+        sees = sees_packed(text, stems.count, width, ids.device) & combined.mask_RL[:, None, None, :].bool()
+        # A padded place sees itself: a softmax over nothing would be no number.
+        sees |= torch.eye(sees.shape[-1], dtype=torch.bool, device=ids.device)
+        lowest = torch.finfo(combined.embeds_RLH.dtype).min
+        hidden = self.model.base_model(
+            inputs_embeds=combined.embeds_RLH,
+            attention_mask=torch.zeros_like(sees, dtype=combined.embeds_RLH.dtype).masked_fill(~sees, lowest),
+            position_ids=torch.cat([in_text, end_R[:, None] + in_stems], dim=1),
+            use_cache=False,
+        ).last_hidden_state
+        at_M = torch.where(place.token == 0, end_R[place.row] - 1, text + place.stem * width + place.token - 1)
+        return hidden.flatten(0, 1), place.row * hidden.shape[1] + at_M
 
     def generate(self, prompts_BPH: torch.Tensor, batch: Batch, max_new_tokens: int) -> list[str]:
         """Greedy continuation with transformers' own generation, rows padded on the left as it wants them."""
@@ -76,6 +119,15 @@ class CausalBackbone(Backbone):
         theirs = self.model(input_ids=ids, use_cache=False).logits[0]
         hidden = self.model.base_model(inputs_embeds=self.lookup(ids), use_cache=False).last_hidden_state[0]
         verify(answer_logits(self.model, hidden), theirs, self.model.config.model_type)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Of each of the M answer tokens: the row, the stem that it follows, and its place in the answer; all `[M]`."""
+
+    row: torch.Tensor
+    stem: torch.Tensor
+    token: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +169,15 @@ def stems_of(batch: Batch) -> Stems:
         batch.answer_mask[at_B1, chosen_BU, 1:],
         torch.tensor(which, device=device),
     )
+
+
+def sees_packed(text: int, stems: int, width: int, device: torch.device) -> torch.Tensor:
+    """What sees what `[L, L]`: a text of so many positions sees what is before it; a stem sees the text and itself."""
+    before = torch.ones(width, width, dtype=torch.bool, device=device).tril()
+    own = torch.block_diag(*[before] * stems)
+    sees = torch.ones(text + own.shape[0], text + own.shape[0], dtype=torch.bool, device=device).tril()
+    sees[text:, text:] = own
+    return sees
 
 
 def with_stems(batch: Batch, stems: Stems) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

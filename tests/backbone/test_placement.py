@@ -131,7 +131,7 @@ def test_both_mistakes_are_told_before_weights_load(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     recipe = resolve(["backbone.quantization=4bit", "prompt.pieces=7", "task.shots=8"])
     with pytest.raises(SoftpruneError) as caught:
-        prepare(recipe, None, None)  # type: ignore[arg-type]
+        prepare(recipe, None, None, None)  # type: ignore[arg-type]
     assert "expected: bitsandbytes, for backbone.quantization=4bit" in str(caught.value)
     assert "pip install 'softprune[quantization]'" in str(caught.value)
     assert "prompt.pieces that divide" in str(caught.value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-import torch
+from gradients import gap, scored, several
 from reference import EXAMPLES
 
 from softprune.backbone.base import Backbone
@@ -19,24 +19,6 @@ def encoder_of(backbone: Backbone) -> Encoder:
     assert isinstance(encoder, Encoder)
     assert encoder.fast is not None
     return encoder
-
-
-def scored(backbone: Backbone, examples: int = len(EXAMPLES), seed: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
-    """Answer sums, and the gradient of a weighted sum of them, of one prompt an example."""
-    generator = torch.Generator().manual_seed(seed)
-    shape = (examples, 3, backbone.info.hidden)
-    prompts = torch.randn(shape, generator=generator, dtype=torch.float64)
-    prompts = prompts.to(backbone.prompt_dtype).requires_grad_()
-    batch = backbone.batch(backbone.encode(EXAMPLES[:examples], max_length=64, max_answer_length=16))
-    sums = backbone.answer_sums(prompts, batch)
-    sums = sums[torch.isfinite(sums)]
-    weights = torch.randn(sums.shape, generator=generator, dtype=torch.float64).to(sums.dtype)
-    (gradient,) = torch.autograd.grad((sums * weights).sum(), prompts)
-    return sums.detach().double(), gradient.double()
-
-
-def gap(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    return float((found - wanted).abs().max() / wanted.abs().max())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -87,12 +69,6 @@ def test_bfloat16_is_as_near_to_the_truth_as_transformers_is(
     theirs = several(half)
     for mine, other, wanted in zip(ours, theirs, truth, strict=True):
         assert (mine - wanted).norm() <= 1.3 * (other - wanted).norm()
-
-
-def several(backbone: Backbone) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sums and gradients of eight prompts: rounding differs by chance."""
-    found = [scored(backbone, seed=seed) for seed in range(8)]
-    return torch.cat([sums for sums, _ in found]), torch.cat([gradient for _, gradient in found])
 
 
 def test_other_encoders_are_left_to_transformers(

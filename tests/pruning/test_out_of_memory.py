@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from softprune.backbone.base import Backbone
 from softprune.errors import SoftpruneError
 from softprune.pruning.api import execute
 from softprune.tuning import stages
+from softprune.tuning.parts import parts_of, side_by_side
 from softprune.types import Batch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -149,3 +151,13 @@ def test_killed_after_any_save_of_a_half_it_ends_with_the_same_bits(
     assert broken.bits() == whole.bits()
     assert broken.info["K_history"][0]["parts"] == whole.info["K_history"][0]["parts"]
     assert any("memory ran out" in note for note in broken.info["notes"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "most"), [({"cluster.retries": [3, 4]}, 5), ({"search.group": [9, 6]}, None), (None, 5)]
+)
+def test_only_a_memory_setting_makes_a_run_forget_that_memory_ran_out(changed: object, most: int | None) -> None:
+    entry = {"work": "retrain-a-9", "K": 9, "parts": [5, 4], "step": 0, "out_of_memory": True, "attempt": 0}
+    run = SimpleNamespace(info={"attempts": [{}, {"changed": changed}], "K_history": [entry]})
+    assert side_by_side(run) == most  # type: ignore[arg-type]
+    assert parts_of(run, "retrain-b-9", 9) == (None if most is None else [5, 4])  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ from softprune.runs.shared import open_together
 from softprune.runs.store import TRACKERS, RunFolder
 from softprune.tuning.display import Display, Silence, Together, Trackers
 from softprune.tuning.loop import Watch
-from softprune.tuning.parts import side_by_side
+from softprune.tuning.parts import MEMORY_KEYS, side_by_side
 from softprune.tuning.setup import Workspace, check_unchanged, prepare
 from softprune.tuning.stages import Fitted
 from softprune.tuning.stages import tune as tune_prompt
@@ -35,8 +35,7 @@ from softprune.types import Mask
 Finish = Callable[[Path], object]
 AnyRecipe: TypeAlias = Recipe | Mapping[str, Any] | str | Path
 
-# Only memory, place and time hang on these: a run may go on with other values of them.
-MEMORY_KEYS = ("search.group", "tuning.eval_rows", "tuning.accumulate", "backbone.checkpointing")
+# Nothing but the place of the work and time hang on these: a run may go on with other values of them too.
 PLACE_KEYS = ("executor", "cluster.address", "cluster.cpus", "cluster.gpus", "cluster.retries")
 
 

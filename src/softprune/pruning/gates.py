@@ -10,9 +10,13 @@ beta is `temperature`):
     z = min(1, max(0, s (zeta - gamma) + gamma))          stretched, then folded back: 0 and 1 have mass of their own
     P(z != 0) = sigmoid(a - beta log(-gamma / zeta))      what the L0 penalty counts
 
-Straight-through (Bengio, Leonard and Courville 2013, section 4):
+Straight-through, after Bengio, Leonard and Courville (2013, section 4), who copy the gradient of z to a; ours goes
+through the sigmoid, as z's expectation does:
 
     z = 1 if u < sigmoid(a) else 0,   dz/da := d sigmoid(a)/da,   P(z != 0) = sigmoid(a)
+
+Either kind is hardened by our own rule, not by equation 13 of the former paper: a gate stays that is more likely open
+than shut.
 
 A token's gate gamma_p multiplies all its pieces' gates zeta_ps, as in equations 2 and 4 of XPrompt, so piece s of token
 p is there with probability P(gamma_p != 0) P(zeta_ps != 0).

@@ -229,8 +229,8 @@ def _scored(workspace: Workspace, candidates: int) -> float:
     order = sorted(range(len(data)), key=lambda i: data.lengths[i])
     some = [order[at * len(data) // wanted] for at in range(wanted)]
     part = ScoredSet([data.examples[i] for i in some], [data.encoded[i] for i in some])
-    with torch.no_grad():
-        prompt_PH = backbone.embeddings_VH()[: workspace.recipe.prompt.tokens]
+    prompt_PH = backbone.vectors_of([at % backbone.vocabulary for at in range(workspace.recipe.prompt.tokens)])
+    prompt_PH = prompt_PH.to(backbone.device)
     prompts_KPH = prompt_PH.expand(candidates, *prompt_PH.shape)
 
     def score() -> None:

@@ -11,13 +11,17 @@ from typing import Any
 
 from softprune.runs.stand_in import Store
 
+MEMORY_KEYS = frozenset({"search.group", "tuning.eval_rows", "tuning.accumulate", "backbone.checkpointing"})
+"""Recipe keys on which nothing but memory and time hang: a run may go on with other values of them."""
+
 
 def side_by_side(run: Store) -> int | None:
     """The most candidates that may train side by side since memory ran out; None where it never did.
 
     What happened before a user changed a memory setting says nothing any more.
     """
-    changed = [at for at, attempt in enumerate(run.info["attempts"]) if attempt.get("changed")]
+    attempts = run.info["attempts"]
+    changed = [at for at, attempt in enumerate(attempts) if not MEMORY_KEYS.isdisjoint(attempt.get("changed") or {})]
     history = run.info.get("K_history") or []
     known = [entry for entry in history if entry["out_of_memory"] and entry["attempt"] >= max(changed, default=0)]
     return min((max(entry["parts"]) for entry in known), default=None)

@@ -23,6 +23,7 @@ from softprune.runs.environment import versions
 from softprune.runs.executors import InProcess
 from softprune.runs.stand_in import Made, StandIn
 from softprune.tuning.loop import Point, Watch
+from softprune.tuning.parts import parts_of
 from softprune.tuning.setup import SealedSet, Workspace, prepare
 from softprune.tuning.stages import Fitted, Paused, fit, fit_to
 from softprune.types import Result, WorkItem
@@ -63,7 +64,8 @@ def spread(workspace: Workspace, work: Work[T], items: Sequence[WorkItem], phase
 def make_ahead(workspace: Workspace, work: Work[T], items: Sequence[WorkItem], phase: str) -> None:
     """Where the executor's processes are others: has them make what isn't finished, and stores it as it comes."""
     run, executor, watch = workspace.run, workspace.executor, workspace.watch
-    missing = [item for item in items if not run.has(item.id)]
+    # A group that memory has parted here goes on here: its parts have their own names, and a worker knows none of them.
+    missing = [item for item in items if not run.has(item.id) and not parts_of(run, item.id, 1)]
     if not executor.elsewhere or not missing:
         return
     sent = [WorkItem(item.id, {"item": item, "begun": run.checkpoint(item.id).load()}) for item in missing]

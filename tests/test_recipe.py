@@ -62,6 +62,15 @@ def test_paper_recipe_has_the_papers_values() -> None:
     assert recipe.pruning.importance == "paper"
 
 
+def test_the_strategy_of_its_own_accord() -> None:
+    assert resolve().search.chosen() == "learned"
+    assert resolve().search.chosen(gates_learn=False) == "sequential"
+    for named in ("token_ratios=0.1,0.5", "piece_ratios=0.5"):
+        assert resolve([f"search.{named}"]).search.chosen() == "sequential"
+    assert resolve(["search.strategy=learned", "search.token_ratios=0.5"]).search.chosen(False) == "learned"
+    assert load_recipe("paper").search.chosen() == "grid"
+
+
 def test_bart_recipe_has_the_studys_values() -> None:
     recipe = load_recipe("bart-superglue")
     assert recipe.search.token_ratios == recipe.search.piece_ratios == (0.1, 0.3)

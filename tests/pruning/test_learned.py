@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,13 @@ from whole_runs import CASES, Models, P, Run, S, execute_one
 from softprune.pruning.gates import expected_size, harden
 from softprune.pruning.headline import random_sentence
 from softprune.pruning.ticket import Ticket
+from softprune.pruning.xprompt import decided
+from softprune.recipe import resolve
 from softprune.report.curves import curves_of
 from softprune.report.page import html as page_of
 from softprune.report.read import read_run
+from softprune.runs.store import RunFolder
+from softprune.tuning.setup import Workspace
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LEARNED = [case for case in CASES if case.startswith("learned")]
@@ -101,3 +106,17 @@ def test_a_level_that_is_off_is_left_alone(level: str, tmp_path: Path, tiny_mode
 def test_the_random_mask_is_held_against_the_gates() -> None:
     told = {"random": {"value": 0.1, "low": 0.05, "high": 0.15}, "interpretable": True}
     assert random_sentence(told, "tokens", chosen_by="the gates").endswith("the mask that the gates chose is better.")
+
+
+def test_a_run_keeps_the_strategy_that_auto_stood_for(tmp_path: Path) -> None:
+    """A resumed run has the same resolved recipe whether ratios were named or are the default ones."""
+    named = resolve(["search.token_ratios=0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9"])
+    assert named.resolved() == resolve().resolved()
+    for first, then, kept in ((resolve(), named, "learned"), (named, resolve(), "sequential")):
+        options = {"recipe_text": "", "resolved": first.resolved(), "kind": "xprompt", "command": "test"}
+        with RunFolder.open(tmp_path / kept, **options) as run:  # type: ignore[arg-type]
+            workspace = Workspace(first, run, *[None] * 10)  # type: ignore[arg-type]
+            assert decided(workspace).recipe.search.strategy == kept
+            again = decided(replace(workspace, recipe=then), gates_learn=False).recipe
+            assert again.search.strategy == kept
+            assert run.info["search"] == {"strategy": kept}

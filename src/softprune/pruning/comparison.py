@@ -19,7 +19,7 @@ from softprune.prompt.bank import masked_state, read_one
 from softprune.pruning.headline import headline
 from softprune.pruning.masks import random_mask
 from softprune.pruning.search import in_groups
-from softprune.pruning.xprompt import Pruned, control_start
+from softprune.pruning.xprompt import Pruned, control_start, decided
 from softprune.significance import bootstrap_interval
 from softprune.tasks import constant_answer
 from softprune.tuning.finite import FROM_THE_MODEL, check_finite
@@ -137,7 +137,7 @@ def report_xprompt(workspace: Workspace, pruned: Pruned, rivals: Rivals) -> None
         _add_seeds(workspace, results, scored, len(rivals.fresh))
         candidates = _report_front(workspace, data, pruned, scored)
         compared = workspace.run.info["selection"].get("candidates_compared")
-        found = headline(workspace.metric, workspace.recipe, _groups(data), scored, results, compared)
+        found = headline(workspace.metric, decided(workspace).recipe, _groups(data), scored, results, compared)
         _write(workspace, data, results, scored, found, candidates)
 
 

@@ -83,7 +83,7 @@ def count(recipe: Recipe, examples: int, group: int) -> Counted:
     if recipe.kind == "tune":
         return Counted((tuned,), 0, 0, 0, reported=3, tables=3, exact=True)
     batches = _batches(recipe)
-    trained, sure = _STRATEGIES[recipe.search.strategy](recipe, examples, group, batches)
+    trained, sure = _STRATEGIES[recipe.search.chosen()](recipe, examples, group, batches)
     candidates = [candidate for batch in batches for candidate in batch]
     kept = {candidate.tokens_kept == tokens for candidate in candidates}
     rivals = _rivals(recipe, examples, group, candidates[0].tokens_kept)
@@ -120,7 +120,7 @@ def _until(plan: Schedule, examples: int, share: float) -> tuple[int, int]:
 
 def _batches(recipe: Recipe) -> list[list[Candidate]]:
     """The candidates that the search makes at once, as the search itself asks for them."""
-    if recipe.search.strategy == "learned":  # nobody knows their sizes yet: half of everything stands for them
+    if recipe.search.chosen() == "learned":  # nobody knows their sizes yet: half of everything stands for them
         return [[_candidate(recipe, 0.5, 0.5) for _ in recipe.search.prices]]
     made: list[list[Candidate]] = []
 
@@ -130,7 +130,7 @@ def _batches(recipe: Recipe) -> list[list[Candidate]]:
 
     settings = recipe.search
     search(
-        settings.strategy,
+        settings.chosen(),
         recipe.pruning.levels,
         settings.token_ratios,
         settings.piece_ratios,

@@ -150,7 +150,7 @@ class Plan:
             | {"dtype": info.dtype, "device": info.device},
             "trainable_parameters": recipe.prompt.tokens * info.hidden,
             "examples": self.sizes(),
-            "strategy": recipe.search.strategy if recipe.kind == "xprompt" else None,
+            "strategy": recipe.search.chosen() if recipe.kind == "xprompt" else None,
             "candidates": self.counted.candidates,
             "K": self.workspace.group,
             "stages": stages,

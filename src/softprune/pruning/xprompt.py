@@ -14,7 +14,7 @@ gamma and zeta are trained instead (learned.py), and the rest is the same.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 
@@ -54,9 +54,11 @@ class Pruned:
 
 def xprompt(workspace: Workspace) -> Pruned:
     """Tune a prompt and find its winning ticket."""
-    recipe = workspace.recipe
     tuned = tune(workspace)
     importance = token_importance(workspace, tuned)
+    # Where equation 3 vanishes, so does the gradient of an open token's gate.
+    workspace = decided(workspace, importance.method != "leave_one_out" and not importance.vanishes)
+    recipe = workspace.recipe
     trials: dict[str, Trial] = {}
 
     def retrain(made: Sequence[Trial]) -> list[Candidate]:
@@ -82,6 +84,14 @@ def xprompt(workspace: Workspace) -> Pruned:
     _write_candidates(workspace, marked)
     pieces = _piece_importance(workspace, tuned, importance, winner.mask.token_P, winner.candidate.token_ratio)
     return Pruned(tuned, importance, tuple(marked), winner, pieces)
+
+
+def decided(workspace: Workspace, gates_learn: bool = True) -> Workspace:
+    """With the strategy that `auto` stands for. The run keeps it: which ratios were named, no resolved recipe tells."""
+    settings = workspace.recipe.search
+    strategy = workspace.run.pin("search.strategy", lambda: settings.chosen(gates_learn))
+    search = settings.model_copy(update={"strategy": strategy})
+    return replace(workspace, recipe=workspace.recipe.model_copy(update={"search": search}))
 
 
 def token_importance(workspace: Workspace, tuned: Fitted) -> Importance:

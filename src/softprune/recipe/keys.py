@@ -237,10 +237,11 @@ class Pruning(_Section):
 class Search(_Section):
     """Which candidates are tried."""
 
-    strategy: Literal["grid", "sequential", "halving", "learned"] = _key(
-        "sequential",
-        "all pairs of ratios to the end, the token ratio first and then the piece ratio, all pairs ranked before "
-        "training and halved as they train, or no ratios: gates learn what to prune",
+    strategy: Literal["auto", "grid", "sequential", "halving", "learned"] = _key(
+        "auto",
+        "all pairs of ratios to the end (grid), the token ratio first and then the piece ratio (sequential), all pairs "
+        "ranked before training and halved as they train, or no ratios: gates learn what to prune; auto is learned "
+        "where no ratios are named and gates can learn, else sequential",
     )
     token_ratios: Ratios = _key(_TENTHS, "fractions of the tokens to prune")
     piece_ratios: Ratios = _key(_TENTHS, "fractions of the kept tokens' pieces to prune")
@@ -263,6 +264,13 @@ class Search(_Section):
     gate_epochs: int | None = _key(
         None, "learned: passes over the training set that train the gates; none is search.epochs", ge=1
     )
+
+    def chosen(self, gates_learn: bool = True) -> str:
+        """The strategy that `auto` stands for; `gates_learn`: whether a token's gate has a gradient in this model."""
+        if self.strategy != "auto":
+            return self.strategy
+        ratios_named = not self.model_fields_set.isdisjoint({"token_ratios", "piece_ratios"})
+        return "learned" if gates_learn and not ratios_named else "sequential"
 
 
 class Selection(_Section):

@@ -181,15 +181,16 @@ def together(recipe: Recipe) -> int:
     """The most candidates that a search could train side by side; winner, control and random mask are three."""
     search, levels = recipe.search, recipe.pruning.levels
     tokens, pieces = len(search.token_ratios), len(search.piece_ratios)
-    if search.strategy == "learned":
+    strategy = search.chosen()
+    if strategy == "learned":
         return max(len(search.prices), 3)
     if levels != "both":
         most = tokens if levels == "token" else pieces
     elif recipe.pruning.removal == "drop":  # under drop they must be equally long: pieces of one token ratio
         most = pieces
     else:
-        most = max(tokens, pieces) if search.strategy == "sequential" else tokens * pieces
-    if search.strategy == "halving":
+        most = max(tokens, pieces) if strategy == "sequential" else tokens * pieces
+    if strategy == "halving":
         most = min(most, search.tiers * search.entrants)
     return max(most, 3)
 

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -195,13 +196,26 @@ def test_halving_on_two_nodes_has_the_bits_of_one_process(nodes: Any, recipe: Re
     assert found != outcome(halving.model_copy(update={"seed": 1}), tmp_path / "other")
 
 
-def wait_until_busy(node: Any) -> None:
-    """Until a piece of work runs on the node: Ray names a worker after its task."""
+def kill(nodes: Any, node: Any) -> None:
+    """End a node with all its processes while a piece of work runs on it: Ray names a worker after its task.
+
+    Without its raylet alone, a worker lives on for a second or two, and may finish.
+    """
     raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
     until = time.monotonic() + SECONDS
-    while not any(child.cmdline()[:1] == ["ray::_attempt"] for child in raylet.children(recursive=True)):
+    while not (busy := [child for child in raylet.children(recursive=True) if is_busy(child)]):
         assert time.monotonic() < until, "no work came to the node"
         time.sleep(0.05)
+    nodes.remove_node(node, allow_graceful=False)
+    for worker in busy:
+        with suppress(psutil.NoSuchProcess):
+            worker.kill()
+
+
+def is_busy(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.cmdline()[:1] == ["ray::_attempt"]
+    return False
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -210,13 +224,17 @@ def test_a_node_killed_in_the_middle_changes_nothing(
 ) -> None:
     """Killed when the first group has come back: three others are running or waiting. The last test: one node stays."""
     store, taken, deaths = spread._store, RayCluster._taken, []
-    long = recipe.model_copy(update={"search": recipe.search.model_copy(update={"epochs": 6})})
+    search, tuning = recipe.search, recipe.tuning
+    longer = {
+        "search": search.model_copy(update={"epochs": 40}),
+        "tuning": tuning.model_copy(update={"patience": None}),
+    }
+    long = recipe.model_copy(update=longer)
 
     def kill_and_store(*arguments: Any) -> None:
         if nodes.worker_nodes:
             (node,) = nodes.worker_nodes
-            wait_until_busy(node)
-            nodes.remove_node(node, allow_graceful=False)
+            kill(nodes, node)
         store(*arguments)
 
     def noted(executor: RayCluster, reference: Any) -> tuple[object, Exception | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import pytest
 import torch
@@ -104,7 +105,7 @@ def test_long_decoders_are_left_to_transformers(
 def test_other_layers_are_left_to_transformers(
     backbone_of: Callable[..., Backbone], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = backbone_of("t5", "float32").model
+    model = deepcopy(backbone_of("t5", "float32").model)
     assert suits(model)
     with monkeypatch.context() as patch:
         patch.setattr(model.config, "dense_act_fn", "silu")

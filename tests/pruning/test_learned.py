@@ -69,6 +69,8 @@ def test_the_page_is_as_after_any_search(run_of: Callable[[str], Run]) -> None:
     """The tickets are in the table; the gates' own curves are no candidate's."""
     run = run_of("learned, drop")
     text = page_of(read_run(run.out), [])
+    assert "gates that were trained with it decided" in text
+    assert "gates that were trained" not in page_of(read_run(run_of("grid, drop").out), [])
     assert all(f">{c['id']}" in text for c in run.lines("candidates.jsonl"))
     points = {p.step for s in curves_of(read_run(run.out)).series if s.role == "winner" for p in s.points}
     lines = [line for line in run.lines("metrics.jsonl") if line["candidate"] == run.info["selection"]["winner"]]

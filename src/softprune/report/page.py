@@ -80,6 +80,7 @@ def _context(run: Run, pictures: list[Picture]) -> dict[str, Any]:
         "truncated": _fields(run, "task", "truncated"),
         "prompt": _fields(run, "prompt"),
         "importance": _fields(run, "importance"),
+        "by_gates": run.part("search").get("strategy") == "learned",
         "selection": _fields(run, "selection"),
         "settings": _settings(run),
         "sample": _sample(run),

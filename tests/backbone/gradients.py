@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from reference import EXAMPLES
 
@@ -30,3 +32,9 @@ def several(backbone: Backbone) -> tuple[torch.Tensor, torch.Tensor]:
     """Sums and gradients of eight prompts: rounding differs by chance."""
     found = [scored(backbone, seed=seed) for seed in range(8)]
     return torch.cat([sums for sums, _ in found]), torch.cat([gradient for _, gradient in found])
+
+
+def assert_as_near(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor], truth: Sequence[torch.Tensor]) -> None:
+    """Ours are hardly further from the truth than theirs."""
+    for mine, other, wanted in zip(ours, theirs, truth, strict=True):
+        assert (mine - wanted).norm() <= 1.3 * (other - wanted).norm()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from gradients import gap, scored, several
+from gradients import assert_as_near, gap, scored, several
 from reference import EXAMPLES
 
 from softprune.backbone.base import Backbone
@@ -66,9 +66,7 @@ def test_bfloat16_is_as_near_to_the_truth_as_transformers_is(
     half = backbone_of(name, "bfloat16")
     ours = several(half)
     monkeypatch.setattr(encoder_of(half), "fast", None)
-    theirs = several(half)
-    for mine, other, wanted in zip(ours, theirs, truth, strict=True):
-        assert (mine - wanted).norm() <= 1.3 * (other - wanted).norm()
+    assert_as_near(ours, several(half), truth)
 
 
 def test_other_encoders_are_left_to_transformers(

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from softprune.backbone.architectures import answer_logits, verify
 from softprune.backbone.base import Backbone, BackboneInfo, scatter_sums, tile, token_log_probs
 from softprune.backbone.encode import Tokenising, continuation_ids
+from softprune.backbone.frozen import added
 from softprune.types import Batch
 
 PACKED = ("gpt2", "llama")
@@ -83,10 +84,9 @@ class CausalBackbone(Backbone):
         sees = sees_packed(text, stems.count, width, ids.device) & combined.mask_RL[:, None, None, :].bool()
         # A padded place sees itself: a softmax over nothing would be no number.
         sees |= torch.eye(sees.shape[-1], dtype=torch.bool, device=ids.device)
-        lowest = torch.finfo(combined.embeds_RLH.dtype).min
         hidden = self.model.base_model(
             inputs_embeds=combined.embeds_RLH,
-            attention_mask=torch.zeros_like(sees, dtype=combined.embeds_RLH.dtype).masked_fill(~sees, lowest),
+            attention_mask=added(~sees, combined.embeds_RLH.dtype),
             position_ids=torch.cat([in_text, end_R[:, None] + in_stems], dim=1),
             use_cache=False,
         ).last_hidden_state

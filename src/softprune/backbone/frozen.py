@@ -67,6 +67,11 @@ def softmax(scores: torch.Tensor) -> torch.Tensor:
     return torch.softmax(scores, -1, dtype=torch.float32).to(scores.dtype)
 
 
+def added(hides: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A mask to add to attention scores: the lowest number where something is hidden, else 0."""
+    return torch.zeros_like(hides, dtype=dtype).masked_fill(hides, torch.finfo(dtype).min)
+
+
 def run(function: type[torch.autograd.Function], *args: Any) -> torch.Tensor:
     """A sublayer's output."""
     found: torch.Tensor = function.apply(*args)

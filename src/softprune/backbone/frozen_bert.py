@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from softprune.backbone.frozen import ACTIVATIONS, Backward, Unary, join, plain, run, softmax, split
+from softprune.backbone.frozen import ACTIVATIONS, Backward, Unary, added, join, plain, run, softmax, split
 
 TYPES = ("bert", "roberta", "xlm-roberta", "camembert")
 """Model types whose modules are named as BERT's are."""
@@ -154,9 +154,7 @@ class FrozenBert:
         """Last hidden states `[R, L, H]`."""
         hides_G1L = None
         if not bool(mask_RL.all()):
-            lowest = torch.finfo(embeds_RLH.dtype).min
-            hides_RL = torch.zeros_like(mask_RL, dtype=embeds_RLH.dtype).masked_fill(mask_RL == 0, lowest)
-            hides_G1L = hides_RL.repeat_interleave(self._heads, dim=0)[:, None]
+            hides_G1L = added(mask_RL == 0, embeds_RLH.dtype).repeat_interleave(self._heads, dim=0)[:, None]
         hidden: torch.Tensor = self._embeddings(inputs_embeds=embeds_RLH)
         for attention, dense in self._layers:
             hidden = run(_Transform, run(_Attend, hidden, hides_G1L, attention), dense)

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from softprune.backbone.frozen import ACTIVATIONS, Backward, Unary, join, plain, run, softmax, split
+from softprune.backbone.frozen import ACTIVATIONS, Backward, Unary, added, join, plain, run, softmax, split
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,8 +259,7 @@ class FrozenT5:
             memory_RLH, mask_RL: the encoder's output and which of it is real.
         """
         bias_GUU = self._bias(self._decoder, hides_UU.expand(embeds_RUH.shape[0], 1, -1, -1))
-        lowest = torch.finfo(memory_RLH.dtype).min
-        hides_R1L = torch.zeros_like(mask_RL, dtype=memory_RLH.dtype).masked_fill(mask_RL == 0, lowest)[:, None]
+        hides_R1L = added(mask_RL == 0, memory_RLH.dtype)[:, None]
         hidden = embeds_RUH
         for attention, cross, dense in self._decoder_layers:
             hidden = run(_Attend, hidden, bias_GUU, attention)

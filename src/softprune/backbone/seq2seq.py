@@ -10,6 +10,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from softprune.backbone.architectures import answer_logits, verify
 from softprune.backbone.base import Backbone, BackboneInfo, scatter_sums, tile, token_log_probs
 from softprune.backbone.encode import Tokenising
+from softprune.backbone.frozen import added
 from softprune.backbone.frozen_t5 import FrozenT5, suits
 from softprune.types import Batch
 
@@ -107,11 +108,7 @@ class Seq2SeqBackbone(Backbone):
             later = torch.ones(length, length, dtype=torch.bool, device=ids_RU.device).triu(1)
             hides_UU = later if hides_UU is None else hides_UU
             return self._fast.decode(self.lookup(ids_RU), hides_UU, memory_RLH, memory_RL)
-        mask = None
-        if hides_UU is not None:
-            lowest = torch.finfo(memory_RLH.dtype).min
-            mask = torch.zeros_like(hides_UU, dtype=memory_RLH.dtype).masked_fill(hides_UU, lowest)
-            mask = mask.expand(rows, 1, -1, -1)
+        mask = None if hides_UU is None else added(hides_UU, memory_RLH.dtype).expand(rows, 1, -1, -1)
         hidden: torch.Tensor = self.model.get_decoder()(
             input_ids=ids_RU,
             attention_mask=mask,

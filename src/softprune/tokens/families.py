@@ -1,0 +1,215 @@
+"""Where the encoders that softprune prunes keep their parts: one table, a line a family.
+
+An encoder block is `h = LN(x + W_o attention(x))`, `y = LN(h + W_2 act(W_1 h))` in all of them (post-norm, Vaswani et
+al. 2017). The weights and modules stay transformers' own; attention and the walk over the layers are ours (`walk`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from softprune.errors import SoftpruneError
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Names of a model type's parts: of the encoder in the model, of the others in the encoder or a layer.
+
+    Attributes:
+        encoder: in the classification model.
+        layers: in the encoder.
+        query, key, value, output, attention_norm: of the attention, in a layer.
+        first, activation, last, norm: of the feed-forward part, in a layer.
+        hidden_dropout, attention_dropout: in the configuration.
+        head: from the model and the first token's state `[B, 1, H]` to logits `[B, C]`.
+        offset: the first token's position; RoBERTa counts on from its padding id.
+    """
+
+    encoder: str
+    layers: str
+    query: str
+    key: str
+    value: str
+    output: str
+    attention_norm: str
+    first: str
+    activation: str
+    last: str
+    norm: str
+    hidden_dropout: str
+    attention_dropout: str
+    head: Callable[[Any, torch.Tensor], torch.Tensor]
+    offset: Callable[[Any], int] = lambda config: 0
+
+
+def _bert_head(model: Any, state_B1H: torch.Tensor) -> torch.Tensor:
+    logits: torch.Tensor = model.classifier(model.dropout(model.bert.pooler(state_B1H)))
+    return logits
+
+
+def _own_head(model: Any, state_B1H: torch.Tensor) -> torch.Tensor:
+    logits: torch.Tensor = model.classifier(state_B1H)
+    return logits
+
+
+def _distilbert_head(model: Any, state_B1H: torch.Tensor) -> torch.Tensor:
+    pooled = F.relu(model.pre_classifier(state_B1H[:, 0]))
+    logits: torch.Tensor = model.classifier(model.dropout(pooled))
+    return logits
+
+
+def _behind_padding(config: Any) -> int:
+    return int(config.pad_token_id) + 1
+
+
+_BERT = {
+    "layers": "encoder.layer",
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "output": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "first": "intermediate.dense",
+    "activation": "intermediate.intermediate_act_fn",
+    "last": "output.dense",
+    "norm": "output.LayerNorm",
+    "hidden_dropout": "hidden_dropout_prob",
+    "attention_dropout": "attention_probs_dropout_prob",
+}
+_ROBERTA = Family(encoder="roberta", **_BERT, head=_own_head, offset=_behind_padding)
+
+FAMILIES: dict[str, Family] = {
+    "bert": Family(encoder="bert", **_BERT, head=_bert_head),  # type: ignore[arg-type]
+    "electra": Family(encoder="electra", **_BERT, head=_own_head),  # type: ignore[arg-type]
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
+    "distilbert": Family(
+        encoder="distilbert",
+        layers="transformer.layer",
+        query="attention.q_lin",
+        key="attention.k_lin",
+        value="attention.v_lin",
+        output="attention.out_lin",
+        attention_norm="sa_layer_norm",
+        first="ffn.lin1",
+        activation="ffn.activation",
+        last="ffn.lin2",
+        norm="output_layer_norm",
+        hidden_dropout="dropout",
+        attention_dropout="attention_dropout",
+        head=_distilbert_head,
+    ),
+}
+"""By transformers' model type; MiniLM and many sentence encoders are of type bert."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """The modules of one encoder block."""
+
+    query: nn.Linear
+    key: nn.Linear
+    value: nn.Linear
+    output: nn.Linear
+    attention_norm: nn.Module
+    first: nn.Linear
+    activation: Callable[[torch.Tensor], torch.Tensor]
+    last: nn.Linear
+    norm: nn.Module
+
+
+class Anatomy:
+    """A sequence classifier taken apart; the modules are the model's own.
+
+    Args:
+        model: a transformers model for sequence classification.
+
+    Raises:
+        SoftpruneError: it isn't of a family in the table.
+    """
+
+    def __init__(self, model: Any) -> None:
+        config = model.config
+        check_type(config)
+        self.model, self.config = model, config
+        self.family = FAMILIES[config.model_type]
+        self.encoder = _at(model, self.family.encoder)
+        self.layers = [
+            Layer(**{name: _at(layer, getattr(self.family, name)) for name in Layer.__dataclass_fields__})
+            for layer in _at(self.encoder, self.family.layers)
+        ]
+        self.heads, self.hidden = int(config.num_attention_heads), int(config.hidden_size)
+        self.hidden_dropout = float(getattr(config, self.family.hidden_dropout))
+        self.attention_dropout = float(getattr(config, self.family.attention_dropout))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.layers[0].query.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return self.layers[0].query.weight.dtype
+
+    @property
+    def inner(self) -> int:
+        """Width of the feed-forward part."""
+        return int(self.layers[0].first.out_features)
+
+    @property
+    def training(self) -> bool:
+        """Whether dropout is on."""
+        return bool(self.model.training)
+
+    def embed(self, ids_M: torch.Tensor, positions_M: torch.Tensor) -> torch.Tensor:
+        """Embedded tokens `[M, H]`, each at its position in its own text (from 0)."""
+        at_1M = (positions_M + self.family.offset(self.config))[None]
+        embedded: torch.Tensor = self.encoder.embeddings(input_ids=ids_M[None], position_ids=at_1M)
+        project = getattr(self.encoder, "embeddings_project", None)  # ELECTRA's smaller embeddings
+        return (embedded if project is None else project(embedded))[0]
+
+    def classify(self, first_BH: torch.Tensor) -> torch.Tensor:
+        """Logits `[B, C]` from the last state of each text's first token."""
+        return self.family.head(self.model, first_BH[:, None])
+
+
+def check_type(config: Any) -> None:
+    """Hold a configuration to the table.
+
+    Raises:
+        SoftpruneError: for another architecture, a decoder, or positions that attention itself counts.
+    """
+    kind = str(config.model_type)
+    if kind not in FAMILIES or getattr(config, "is_decoder", False):
+        found = f"{kind}{' as a decoder' if kind in FAMILIES else ''}"
+        raise SoftpruneError(
+            f"an encoder whose tokens can be pruned: {', '.join(sorted(FAMILIES))}",
+            found,
+            "choose an encoder of these types; prompts of other models are pruned by softprune xprompt",
+        )
+    relative = getattr(config, "position_embedding_type", "absolute")
+    if relative != "absolute":
+        raise SoftpruneError(
+            "absolute positions, which a token keeps when others leave",
+            f"position_embedding_type: {relative}",
+            "choose a model with absolute positions",
+        )
+
+
+def most_positions(config: Any) -> int:
+    """Tokens of the longest text that a model of the table reads, special ones included."""
+    return int(config.max_position_embeddings) - FAMILIES[config.model_type].offset(config)
+
+
+def _at(module: Any, dotted: str) -> Any:
+    for name in dotted.split("."):
+        module = getattr(module, name)
+    return module

@@ -1,0 +1,51 @@
+"""Multiply-accumulate operations, as the paper counts them and as they were made.
+
+    paper_macs     4 d^2 n + 2 d n^2 + 8 d^2 n'         a layer; n tokens before, n' after its pruning (section 4.1)
+    executed_macs  3 d^2 n + 2 d n^2 + d^2 n' + 2 d f n'   what `walk` does: who left needs no output projection
+
+d is the hidden size, f the feed-forward width. Only real tokens count, in the baseline too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def paper_macs(hidden: int, original: int, kept_L: Sequence[int]) -> int:
+    """Of one text.
+
+    Args:
+        hidden: d.
+        original: its tokens.
+        kept_L: tokens left after each layer.
+    """
+    total, before = 0, original
+    for after in kept_L:
+        total += 4 * hidden**2 * before + 2 * hidden * before**2 + 8 * hidden**2 * after
+        before = after
+    return total
+
+
+def executed_macs(hidden: int, inner: int, original: int, kept_L: Sequence[int], *, head_only: bool = False) -> int:
+    """Of one text, as `walk.hard_pass` reads it.
+
+    Args:
+        hidden, original, kept_L: as above.
+        inner: f, the feed-forward width.
+        head_only: whether the last layer ran for one token alone: keys and values of all, the rest once.
+    """
+    total, before, last = 0, original, len(kept_L) - 1
+    for number, after in enumerate(kept_L):
+        if head_only and number == last:
+            total += 2 * hidden**2 * (before + 1) + 2 * hidden * before + 2 * hidden * inner
+            break
+        total += 3 * hidden**2 * before + 2 * hidden * before**2 + (hidden**2 + 2 * hidden * inner) * after
+        before = after
+    return total
+
+
+def relative_macs(hidden: int, lengths: Sequence[int], kept_LB: Sequence[Sequence[int]]) -> float:
+    """Paper's operations of some texts over those of the same texts unpruned."""
+    layers = len(kept_LB)
+    pruned = sum(paper_macs(hidden, n, [row[b] for row in kept_LB]) for b, n in enumerate(lengths))
+    return pruned / sum(paper_macs(hidden, n, [n] * layers) for n in lengths)

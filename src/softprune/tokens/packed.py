@@ -1,0 +1,238 @@
+"""Texts of a batch laid end to end without padding, and attention over them, bucket by bucket.
+
+Where importance is asked for, attention probabilities are made, and summed over heads and queries while they are in the
+cache; where it isn't, torch's fused attention is taken. Texts of similar length share a bucket, long ones stand alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from softprune.tokens.rules import key_of
+
+WASTE = 0.12
+"""Share of a bucket that may be padding; a kernel launched is dearer on a GPU."""
+WASTE_ON_GPU = 1.0
+CACHED = 1 << 20
+"""Attention probabilities (heads apart) of one bucket at most, unless one text alone has more: they stay in a cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Token ids of some texts, end to end.
+
+    Attributes:
+        ids_M: all ids.
+        position_M: each token's place in its text.
+        row_M: each token's text.
+        lengths: tokens of each text.
+        keys: `rules.key_of` each.
+    """
+
+    ids_M: torch.Tensor
+    position_M: torch.Tensor
+    row_M: torch.Tensor
+    lengths: tuple[int, ...]
+    keys: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+
+def pack(texts: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> Packed:
+    """Lay the token ids of some texts end to end."""
+    lengths = tuple(map(len, texts))
+    sizes = torch.tensor(lengths)
+    row_M = torch.arange(len(texts)).repeat_interleave(sizes)
+    position_M = torch.arange(int(sizes.sum())) - (sizes.cumsum(0) - sizes)[row_M]
+    ids_M = torch.tensor([i for ids in texts for i in ids])
+    keys = tuple(map(key_of, texts))
+    return Packed(ids_M.to(device), position_M.to(device), row_M.to(device), lengths, keys)
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Texts whose attention is computed in one call.
+
+    Attributes:
+        rows: the texts.
+        index_BN: where their tokens are in the packed ones, 0 where padded; None if they lie in one piece.
+        begin: of that piece.
+        valid_BN: True where a token is and can be attended to; None where all are.
+        size: B and N.
+    """
+
+    rows: tuple[int, ...]
+    index_BN: torch.Tensor | None
+    begin: int
+    valid_BN: torch.Tensor | None
+    size: tuple[int, int]
+
+    def take(self, x_MI: torch.Tensor, heads: int) -> torch.Tensor:
+        """`[M, heads * D]` to `[B, heads, N, D]`."""
+        batch, longest = self.size
+        if self.index_BN is None:
+            taken = x_MI[self.begin : self.begin + batch * longest].view(batch, longest, heads, -1)
+        else:
+            taken = x_MI[self.index_BN].view(batch, longest, heads, -1)
+        return taken.transpose(1, 2)
+
+
+def buckets(
+    lengths: Sequence[int], alive_M: torch.Tensor | None, device: torch.device, waste: float | None = None
+) -> list[Bucket]:
+    """Group texts of similar length.
+
+    Args:
+        lengths: of the texts, as they lie end to end.
+        alive_M: False where a token is there but isn't attended to; None where all are.
+        device: for the index.
+        waste: padding at most, as a share of the tokens.
+    """
+    waste = (WASTE_ON_GPU if device.type == "cuda" else WASTE) if waste is None else waste
+    begins = [0]
+    for length in lengths:
+        begins.append(begins[-1] + length)
+    order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
+    found: list[Bucket] = []
+    group: list[int] = []
+    real = 0
+    for row in order:
+        longest = lengths[group[0]] if group else lengths[row]
+        size = longest * (len(group) + 1)
+        full = device.type != "cuda" and size * longest > CACHED
+        if group and (full or size > (1 + waste) * (real + lengths[row])):
+            found.append(_bucket(group, lengths, begins, alive_M, device))
+            group, real = [], 0
+        group.append(row)
+        real += lengths[row]
+    return [*found, _bucket(group, lengths, begins, alive_M, device)]
+
+
+def _bucket(
+    rows: Sequence[int],
+    lengths: Sequence[int],
+    begins: Sequence[int],
+    alive_M: torch.Tensor | None,
+    device: torch.device,
+) -> Bucket:
+    batch, longest = len(rows), lengths[rows[0]]
+    even = lengths[rows[-1]] == longest
+    together = even and list(rows) == list(range(rows[0], rows[0] + batch))
+    begin = begins[rows[0]]
+    if together:
+        valid = None if alive_M is None else alive_M[begin : begin + batch * longest].view(batch, longest)
+        return Bucket(tuple(rows), None, begin, valid, (batch, longest))
+    place_BN = torch.arange(longest).expand(batch, -1)
+    valid_BN = place_BN < torch.tensor([lengths[row] for row in rows])[:, None]
+    index_BN = torch.where(valid_BN, place_BN + torch.tensor([begins[row] for row in rows])[:, None], 0).to(device)
+    valid = None if even and alive_M is None else valid_BN.to(device)
+    if alive_M is not None:
+        valid = valid_BN.to(device) & alive_M[index_BN]
+    return Bucket(tuple(rows), index_BN, begin, valid, (batch, longest))
+
+
+@dataclass(frozen=True, slots=True)
+class Attended:
+    """What attention gives back: contexts `[M, H]`, and the importance `[M]` of every token if it was asked for."""
+
+    context_MH: torch.Tensor
+    score_M: torch.Tensor | None
+
+
+def attend(
+    query_MH: torch.Tensor,
+    key_MH: torch.Tensor,
+    value_MH: torch.Tensor,
+    groups: Sequence[Bucket],
+    heads: int,
+    *,
+    scored: bool,
+    dropout: float = 0.0,
+) -> Attended:
+    """Self-attention of every text over itself.
+
+    Args:
+        query_MH, key_MH, value_MH: of all tokens.
+        groups: the buckets, which hold every text once.
+        heads: of attention.
+        scored: whether sums of the probabilities are wanted: over heads and alive queries, divided by the heads, in
+            float32 at least. They are of the probabilities before dropout.
+        dropout: of the probabilities.
+    """
+    contexts, scores = [], []
+    for group in groups:
+        q, k, v = (group.take(x, heads) for x in (query_MH, key_MH, value_MH))
+        fused = not (scored or torch.is_grad_enabled())  # on a CPU fused attention is slow backwards in bfloat16
+        if fused or (q.is_cuda and not scored):
+            bias = None if group.valid_BN is None else group.valid_BN[:, None, None, :]
+            context = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+        else:
+            p_BhNN = _probabilities(q, k, group.valid_BN)
+            if scored:
+                scores.append(_importance(p_BhNN, group.valid_BN))
+            context = torch.matmul(F.dropout(p_BhNN, dropout) if dropout else p_BhNN, v)
+        contexts.append(context.transpose(1, 2).flatten(2).flatten(0, 1))
+    places = _places(groups)
+    context_MH = _back(contexts, groups, places)
+    return Attended(context_MH, _back([s.flatten() for s in scores], groups, places) if scored else None)
+
+
+def _probabilities(q: torch.Tensor, k: torch.Tensor, valid_BN: torch.Tensor | None) -> torch.Tensor:
+    logits = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
+    if valid_BN is not None:
+        logits = logits.masked_fill(~valid_BN[:, None, None, :], torch.finfo(logits.dtype).min)
+    return torch.softmax(logits, -1)
+
+
+def _importance(p_BhNN: torch.Tensor, valid_BN: torch.Tensor | None) -> torch.Tensor:
+    """Column sums `[B, N]` over heads and alive queries, over the number of heads."""
+    wide = torch.promote_types(p_BhNN.dtype, torch.float32)
+    if valid_BN is None:
+        return p_BhNN.sum((1, 2), dtype=wide) / p_BhNN.shape[1]
+    by_query_BNN = p_BhNN.sum(1, dtype=wide)
+    return (by_query_BNN * valid_BN[:, :, None]).sum(1) / p_BhNN.shape[1]
+
+
+def _places(groups: Sequence[Bucket]) -> torch.Tensor | None:
+    """Where the tokens of the buckets, laid end to end without padding, belong; None if they lie there already."""
+    begin = 0
+    for group in groups:
+        if group.index_BN is not None or group.begin != begin:
+            break
+        begin += group.size[0] * group.size[1]
+    else:
+        return None
+    return torch.cat([_index(group) for group in groups])
+
+
+def _index(group: Bucket) -> torch.Tensor:
+    batch, longest = group.size
+    if group.index_BN is None:
+        return torch.arange(group.begin, group.begin + batch * longest)
+    return group.index_BN[_there(group)]
+
+
+def _there(group: Bucket) -> torch.Tensor:
+    """Where a padded bucket holds tokens `[B, N]`; the index is 0 in padding, and grows along a text."""
+    assert group.index_BN is not None
+    index_BN = group.index_BN
+    return index_BN - index_BN[:, :1] == torch.arange(index_BN.shape[1], device=index_BN.device)
+
+
+def _back(parts: Sequence[torch.Tensor], groups: Sequence[Bucket], places: torch.Tensor | None) -> torch.Tensor:
+    """Rows of the buckets, each `[B * N, ...]`, to packed order, without padding."""
+    if places is None:
+        return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+    whole = [
+        part if group.index_BN is None else part[_there(group).flatten()]
+        for part, group in zip(parts, groups, strict=True)
+    ]
+    joined = torch.cat(whole)
+    places = places.to(joined.device)
+    inverse = torch.empty_like(places).scatter_(0, places, torch.arange(len(places), device=places.device))
+    return joined[inverse]

@@ -1,0 +1,217 @@
+"""Which tokens stay after a layer: learned thresholds, and the rules they are held against.
+
+    s_j      = 1 / (heads * D) * sum over heads h and alive queries i of P[h, i, j]           importance (section 3.2)
+    theta_l  = theta_final * l / L + delta_l,  l from 0, layer 0 prunes nothing               threshold
+    m_j      = sigmoid((s_j - theta_l) / T)                                                   soft stage (section 3.3)
+    stays    : s_j >= max(1e-5 * 128 / D, theta_l)                                            hard stage
+
+after Kim et al. 2022, "Learned Token Pruning for Transformers". Attention rows sum to 1, so the mean of s over alive
+tokens is 1 / D exactly. The official code divides by the padded length; here D is a constant of the model, so that no
+token's fate hangs on its batch: 1 ("relative": a threshold of 1 is an average token) or 128 (the official figures).
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import nn
+
+OFFICIAL_LENGTH = 128
+"""The padded length D of the official GLUE figures: what theta_final = 0.01 and T = 1e-3 were chosen for."""
+LEAST = 1e-5
+"""The hard rule's least cut, in official units."""
+
+
+@dataclass(frozen=True, slots=True)
+class Convention:
+    """How importance is counted and who is safe.
+
+    Attributes:
+        divisor: D, as above.
+        protect: whether the token that the head reads can't be pruned. Officially it can: it stays in its layer's
+            output, but nobody attends to it any more.
+    """
+
+    divisor: float = 1.0
+    protect: bool = True
+
+    @property
+    def unit(self) -> float:
+        """Official thresholds and temperatures times this are ours."""
+        return OFFICIAL_LENGTH / self.divisor
+
+    @property
+    def least(self) -> float:
+        """The hard rule's least cut."""
+        return LEAST * self.unit
+
+
+OFFICIAL = Convention(divisor=OFFICIAL_LENGTH, protect=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """The tokens that a rule decides on: those of a batch that are alive, text by text.
+
+    Attributes:
+        layer: l.
+        row_M: the text of each token.
+        position_M: its place in that text, from 0.
+        lengths: alive tokens of each text.
+        originals: tokens of each text at the beginning.
+        keys: per text, a number made of its token ids; what a seeded draw hangs on, and nothing of its batch.
+        protect: whether a text's first token stays whatever a rule says.
+    """
+
+    layer: int
+    row_M: torch.Tensor
+    position_M: torch.Tensor
+    lengths: Sequence[int]
+    originals: Sequence[int]
+    keys: Sequence[int]
+    protect: bool = True
+
+
+class Rule(Protocol):
+    """Decides after a layer's attention who stays."""
+
+    @property
+    def scored(self) -> bool:
+        """Whether it asks for importance; attention without it can be fused."""
+
+    def prunes(self, layer: int) -> bool:
+        """Whether it may take tokens away after this layer."""
+
+    def stays(self, alive: Alive, score_M: torch.Tensor | None) -> torch.Tensor:
+        """`[M]` bool. Who is protected stays anyway."""
+
+
+class Everything:
+    """No pruning."""
+
+    scored = False
+
+    def prunes(self, layer: int) -> bool:
+        """Never."""
+        del layer
+        return False
+
+    def stays(self, alive: Alive, score_M: torch.Tensor | None) -> torch.Tensor:
+        """All."""
+        return torch.ones_like(alive.row_M, dtype=torch.bool)
+
+
+class Thresholds(nn.Module):
+    """Learned thresholds; with `delta_L` left at zero, the manual rule of the paper's baselines.
+
+    Args:
+        layers: L.
+        theta_final: what the last threshold would be at l = L, in units of 1 / D.
+        temperature: T of the soft mask, in the same units.
+        convention: how importance is counted.
+    """
+
+    scored = True
+
+    def __init__(self, layers: int, theta_final: float, temperature: float, convention: Convention) -> None:
+        super().__init__()
+        self.theta_final, self.temperature, self.convention = theta_final, temperature, convention
+        self.delta_L = nn.Parameter(torch.zeros(layers))  # float32 in every dtype of the model
+
+    def theta(self, layer: int) -> torch.Tensor:
+        """theta_l, a scalar with its gradient."""
+        return self.theta_final * layer / len(self.delta_L) + self.delta_L[layer]
+
+    def soft(self, layer: int, score_M: torch.Tensor) -> torch.Tensor:
+        """m `[M]`, between 0 and 1."""
+        return torch.sigmoid((score_M - self.theta(layer)) / self.temperature)
+
+    def prunes(self, layer: int) -> bool:
+        """In every layer but the first."""
+        return layer > 0
+
+    def stays(self, alive: Alive, score_M: torch.Tensor | None) -> torch.Tensor:
+        """Who isn't below the threshold."""
+        assert score_M is not None
+        return score_M >= max(self.convention.least, float(self.theta(alive.layer)))
+
+    def values(self) -> list[float]:
+        """theta_l of every layer; 0 for the first, which has none."""
+        return [0.0, *(float(self.theta(layer)) for layer in range(1, len(self.delta_L)))]
+
+
+Order = Literal["importance", "random", "first"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A fixed number of tokens after each layer: the baselines top-k, random tokens and first n.
+
+    The first max(3, ceil(0.15 L)) layers keep all; then the share falls linearly to `rate` at the last layer. k is of
+    the text's original length (Kim et al. 2022, section 4.1, after SpAtten).
+
+    Attributes:
+        layers: L.
+        rate: share of the tokens left after the last layer.
+        order: who stays: the most important, a seeded draw that the text alone decides, or those at the beginning.
+        seed: of the draw.
+    """
+
+    layers: int
+    rate: float
+    order: Order = "importance"
+    seed: int = 0
+
+    @property
+    def scored(self) -> bool:
+        """Only the most important need scores."""
+        return self.order == "importance"
+
+    def share(self, layer: int) -> float:
+        """Share of a text's tokens that is left after a layer."""
+        whole = max(3, math.ceil(0.15 * self.layers))
+        if layer < whole:
+            return 1.0
+        return 1.0 - (1.0 - self.rate) * (layer - whole + 1) / (self.layers - whole)
+
+    def prunes(self, layer: int) -> bool:
+        """Where the share is below one."""
+        return self.share(layer) < 1.0
+
+    def stays(self, alive: Alive, score_M: torch.Tensor | None) -> torch.Tensor:
+        """The first k of each text in the rule's order; equal scores go by position."""
+        worth_M = self._worth(alive, score_M)
+        if alive.protect:  # it is one of the k
+            worth_M = worth_M.masked_fill(alive.position_M == 0, math.inf)
+        stays_M = torch.zeros_like(alive.row_M, dtype=torch.bool)
+        begin = 0
+        for length, original in zip(alive.lengths, alive.originals, strict=True):
+            k = min(length, max(1, round(self.share(alive.layer) * original)))
+            best = torch.sort(worth_M[begin : begin + length], descending=True, stable=True).indices[:k]
+            stays_M[begin + best] = True
+            begin += length
+        return stays_M
+
+    def _worth(self, alive: Alive, score_M: torch.Tensor | None) -> torch.Tensor:
+        if self.order == "importance":
+            assert score_M is not None
+            return score_M
+        if self.order == "first":
+            return -alive.position_M.float()
+        drawn = []
+        for key, original in zip(alive.keys, alive.originals, strict=True):
+            generator = torch.Generator().manual_seed((self.seed << 32) + key)
+            drawn.append(torch.rand(original, generator=generator))
+        starts = torch.tensor([0, *alive.originals[:-1]]).cumsum(0).to(alive.row_M.device)
+        found: torch.Tensor = torch.cat(drawn).to(alive.row_M.device)[starts[alive.row_M] + alive.position_M]
+        return found
+
+
+def key_of(ids: Sequence[int]) -> int:
+    """A number made of a text's token ids, the same everywhere."""
+    return zlib.crc32(b"".join(int(i).to_bytes(4, "little") for i in ids))

@@ -69,7 +69,8 @@ def masked_pass(
 
 
 def _heads(x_BNH: torch.Tensor, heads: int) -> torch.Tensor:
-    return x_BNH.unflatten(-1, (heads, -1)).transpose(1, 2)
+    by_head: torch.Tensor = x_BNH.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return by_head
 
 
 def _survivors(
@@ -87,7 +88,7 @@ def _survivors(
     stays_BN = torch.zeros_like(alive_BN).masked_scatter(alive_BN, rule.stays(alive, score_BN[alive_BN]))
     if convention.protect:
         stays_BN[:, 0] = True
-    best_B1 = score_BN.masked_fill(~alive_BN, -torch.inf).argmax(1, keepdim=True)
+    best_B1: torch.Tensor = score_BN.masked_fill(~alive_BN, -torch.inf).argmax(1, keepdim=True)
     lost_B1 = ~stays_BN.any(1, keepdim=True)
     kept_BN: torch.Tensor = stays_BN.scatter(1, best_B1, stays_BN.gather(1, best_B1) | lost_B1)
     return kept_BN

@@ -1,7 +1,6 @@
-"""Texts of a batch laid end to end without padding, and attention over them, bucket by bucket.
+"""Texts of a batch laid end to end without padding, and the buckets in which their attention is computed.
 
-Where importance is asked for, attention probabilities are made, and summed over heads and queries while they are in the
-cache; where it isn't, torch's fused attention is taken. Texts of similar length share a bucket, long ones stand alone.
+Texts of similar length share a bucket, long ones stand alone.
 """
 
 from __future__ import annotations
@@ -10,15 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 
 from softprune.tokens.rules import key_of
 
 WASTE = 0.12
 """Share of a bucket that may be padding; a kernel launched is dearer on a GPU."""
 WASTE_ON_GPU = 1.0
-CACHED = 1 << 20
-"""Attention probabilities (heads apart) of one bucket at most, unless one text alone has more: they stay in a cache."""
+CACHED = 1 << 14
+"""A head's attention probabilities in one bucket at most, unless one text alone has more: on a CPU all heads' stay in a
+cache, and texts of more than a hundred tokens stand alone, without an index or a mask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,14 @@ class Bucket:
             taken = x_MI[self.begin : self.begin + batch * longest].view(batch, longest, heads, -1)
         else:
             taken = x_MI[self.index_BN].view(batch, longest, heads, -1)
-        return taken.transpose(1, 2)
+        # Contiguous: batched products of strided matrices take twice as long.
+        return taken.transpose(1, 2).contiguous()
+
+    def spread(self, x_M: torch.Tensor) -> torch.Tensor:
+        """`[M]` to `[B, N]`."""
+        if self.index_BN is None:
+            return x_M[self.begin : self.begin + self.size[0] * self.size[1]].view(self.size)
+        return x_M[self.index_BN]
 
 
 def buckets(
@@ -136,69 +142,7 @@ def _bucket(
     return Bucket(tuple(rows), index_BN, begin, valid, (batch, longest))
 
 
-@dataclass(frozen=True, slots=True)
-class Attended:
-    """What attention gives back: contexts `[M, H]`, and the importance `[M]` of every token if it was asked for."""
-
-    context_MH: torch.Tensor
-    score_M: torch.Tensor | None
-
-
-def attend(
-    query_MH: torch.Tensor,
-    key_MH: torch.Tensor,
-    value_MH: torch.Tensor,
-    groups: Sequence[Bucket],
-    heads: int,
-    *,
-    scored: bool,
-    dropout: float = 0.0,
-) -> Attended:
-    """Self-attention of every text over itself.
-
-    Args:
-        query_MH, key_MH, value_MH: of all tokens.
-        groups: the buckets, which hold every text once.
-        heads: of attention.
-        scored: whether sums of the probabilities are wanted: over heads and alive queries, divided by the heads, in
-            float32 at least. They are of the probabilities before dropout.
-        dropout: of the probabilities.
-    """
-    contexts, scores = [], []
-    for group in groups:
-        q, k, v = (group.take(x, heads) for x in (query_MH, key_MH, value_MH))
-        fused = not (scored or torch.is_grad_enabled())  # on a CPU fused attention is slow backwards in bfloat16
-        if fused or (q.is_cuda and not scored):
-            bias = None if group.valid_BN is None else group.valid_BN[:, None, None, :]
-            context = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
-        else:
-            p_BhNN = _probabilities(q, k, group.valid_BN)
-            if scored:
-                scores.append(_importance(p_BhNN, group.valid_BN))
-            context = torch.matmul(F.dropout(p_BhNN, dropout) if dropout else p_BhNN, v)
-        contexts.append(context.transpose(1, 2).flatten(2).flatten(0, 1))
-    places = _places(groups)
-    context_MH = _back(contexts, groups, places)
-    return Attended(context_MH, _back([s.flatten() for s in scores], groups, places) if scored else None)
-
-
-def _probabilities(q: torch.Tensor, k: torch.Tensor, valid_BN: torch.Tensor | None) -> torch.Tensor:
-    logits = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
-    if valid_BN is not None:
-        logits = logits.masked_fill(~valid_BN[:, None, None, :], torch.finfo(logits.dtype).min)
-    return torch.softmax(logits, -1)
-
-
-def _importance(p_BhNN: torch.Tensor, valid_BN: torch.Tensor | None) -> torch.Tensor:
-    """Column sums `[B, N]` over heads and alive queries, over the number of heads."""
-    wide = torch.promote_types(p_BhNN.dtype, torch.float32)
-    if valid_BN is None:
-        return p_BhNN.sum((1, 2), dtype=wide) / p_BhNN.shape[1]
-    by_query_BNN = p_BhNN.sum(1, dtype=wide)
-    return (by_query_BNN * valid_BN[:, :, None]).sum(1) / p_BhNN.shape[1]
-
-
-def _places(groups: Sequence[Bucket]) -> torch.Tensor | None:
+def places_of(groups: Sequence[Bucket]) -> torch.Tensor | None:
     """Where the tokens of the buckets, laid end to end without padding, belong; None if they lie there already."""
     begin = 0
     for group in groups:
@@ -224,8 +168,8 @@ def _there(group: Bucket) -> torch.Tensor:
     return index_BN - index_BN[:, :1] == torch.arange(index_BN.shape[1], device=index_BN.device)
 
 
-def _back(parts: Sequence[torch.Tensor], groups: Sequence[Bucket], places: torch.Tensor | None) -> torch.Tensor:
-    """Rows of the buckets, each `[B * N, ...]`, to packed order, without padding."""
+def back(parts: Sequence[torch.Tensor], groups: Sequence[Bucket], places: torch.Tensor | None) -> torch.Tensor:
+    """Rows of the buckets, each `[B * N, ...]`, to packed order, without padding; `places` from `places_of`."""
     if places is None:
         return parts[0] if len(parts) == 1 else torch.cat(list(parts))
     whole = [

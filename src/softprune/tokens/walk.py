@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 
+from softprune.tokens.attention import Attended, attend
 from softprune.tokens.families import Anatomy, Layer
-from softprune.tokens.packed import Attended, Packed, attend, buckets
+from softprune.tokens.packed import Packed, buckets
 from softprune.tokens.rules import Alive, Convention, Rule, Thresholds
 
 

@@ -10,7 +10,7 @@ Shapes, there and here: R rows, L positions, M = R * L, H hidden, G = R * heads,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -78,8 +78,8 @@ def softmax(scores: torch.Tensor) -> torch.Tensor:
     if scores.shape[-1] >= NARROW or scores.dtype != torch.bfloat16:
         return torch.softmax(scores, -1)
     found = torch.empty_like(scores)
-    for part, into in zip(_parts(scores), _parts(found), strict=True):
-        into.copy_(torch.softmax(part, -1, dtype=torch.float32))
+    for at, part in portions(scores):
+        found[at] = torch.softmax(part, -1, dtype=torch.float32)
     return found
 
 
@@ -88,14 +88,17 @@ def softmax_back(grad: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
     if p.shape[-1] >= NARROWEST or p.dtype != torch.bfloat16:
         return torch._softmax_backward_data(grad, p, -1, p.dtype)
     found = torch.empty_like(p)
-    for part, probabilities, into in zip(_parts(grad), _parts(p), _parts(found), strict=True):
-        into.copy_(torch._softmax_backward_data(part.float(), probabilities.float(), -1, torch.float32))
+    for at, part in portions(p):
+        found[at] = torch._softmax_backward_data(grad[at].float(), part.float(), -1, torch.float32)
     return found
 
 
-def _parts(x_GLL: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """A tensor by its first axis, in portions that stay in a core's cache."""
-    return x_GLL.split(max(1, IN_CACHE * len(x_GLL) // max(1, x_GLL.numel())))
+def portions(x: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+    """A tensor by its first axis, in portions that stay in a core's cache, each with its place; whole on a GPU."""
+    count, most = len(x), IN_CACHE * len(x) // max(1, x.numel()) if x.device.type == "cpu" else len(x)
+    for start in range(0, max(1, count), max(1, most)):
+        at = slice(start, start + max(1, most))
+        yield at, x[at]
 
 
 @cache

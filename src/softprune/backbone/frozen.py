@@ -25,8 +25,8 @@ Backward = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 def _tanh_gelu(x: torch.Tensor) -> torch.Tensor:
     """GELU by tanh; in bfloat16 by the error function.
 
-    The two differ by 5e-4 at most, less than rounding to bfloat16 makes of transformers' six operations, and torch has a
-    fast way for the latter alone: a fifth of the time, forwards, and two fifths backwards.
+    The two differ by 5e-4 at most, less than transformers' own operations lose to rounding, and torch has a fast way
+    for the latter alone: a fifth of the time, forwards, and two fifths, backwards.
     """
     return F.gelu(x, approximate=_form(x))
 
@@ -56,7 +56,7 @@ ACTIVATIONS: dict[str, tuple[Unary, Backward]] = {
 
 
 NARROW, NARROWEST = 64, 32
-"""Below so many positions, torch's softmax of bfloat16, and its gradient, are slower than float32's with conversions."""
+"""Below so many positions, torch's softmax of bfloat16, and its gradient, are slower than float32's, conversions in."""
 
 IN_CACHE = 200_000
 """Numbers that are made from one another at a time where float32 stands between: a megabyte or two."""

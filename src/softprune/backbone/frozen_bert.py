@@ -12,7 +12,19 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from softprune.backbone.frozen import ACTIVATIONS, Backward, Unary, added, join, linear, plain, run, softmax, softmax_back, split
+from softprune.backbone.frozen import (
+    ACTIVATIONS,
+    Backward,
+    Unary,
+    added,
+    join,
+    linear,
+    plain,
+    run,
+    softmax,
+    softmax_back,
+    split,
+)
 
 TYPES = ("bert", "roberta", "xlm-roberta", "camembert")
 """Model types whose modules are named as BERT's are."""

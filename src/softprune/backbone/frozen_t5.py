@@ -17,7 +17,18 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from softprune.backbone.frozen import ACTIVATIONS, Backward, Unary, added, join, plain, run, softmax, softmax_back, split
+from softprune.backbone.frozen import (
+    ACTIVATIONS,
+    Backward,
+    Unary,
+    added,
+    join,
+    plain,
+    run,
+    softmax,
+    softmax_back,
+    split,
+)
 
 
 @dataclass(frozen=True, slots=True)

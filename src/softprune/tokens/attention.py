@@ -144,6 +144,8 @@ class _Attention(torch.autograd.Function):
         for group in ctx.groups:
             q, k, v, grad = (group.take(x, ctx.heads) for x in (query_MH, key_MH, value_MH, grad_MH))
             by_key_BN = group.spread(grad_M) / ctx.heads if ctx.scored else None
+            if (there_BN := group.there()) is not None:
+                grad = grad * there_BN[:, None, :, None]  # padding holds a copy of some token
             for part, found in zip(parts, _read_back(q, k, v, grad, by_key_BN, group.valid_BN), strict=True):
                 part.append(_merged(found))
         places = places_of(ctx.groups)
@@ -166,12 +168,13 @@ def _read_back(
     by_key_BN: torch.Tensor | None,
     valid_BN: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of q, k and v from that of the context, and of importance `[B, N]` over the number of heads."""
+    """Gradients of q, k and v from that of the context (0 in padding), and of importance `[B, N]` over the number of heads.
+
+    Who isn't attended to any more still reads, but has no part in importance.
+    """
     scale = q.shape[-1] ** -0.5
     q = q * scale
     p = _softmax(_logits(q, k, valid_BN))
-    if valid_BN is not None:
-        grad = grad * valid_BN[:, None, :, None]
     grad_v = torch.matmul(p.transpose(-1, -2), grad)
     grad_p = torch.matmul(grad, v.transpose(-1, -2), out=_scratch.take("logits", tuple(p.shape), p))
     if by_key_BN is not None:

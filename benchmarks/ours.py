@@ -13,6 +13,7 @@ from softprune.prompt.bank import full_mask
 from softprune.tuning.display import Silence
 from softprune.tuning.loop import Evaluation, Feed, Point, Schedule, State, train
 from softprune.tuning.optimisers import make_optimiser
+from softprune.tuning.room import keep_freed
 from softprune.tuning.trainable import PromptTrainable
 from softprune.types import Encoded, Mask
 
@@ -59,13 +60,20 @@ class Clock(Silence):
 
 @contextmanager
 def as_in_runs() -> Iterator[None]:
-    """What `softprune run` sets for bit-equal results, and the peer needn't have."""
-    before = torch.are_deterministic_algorithms_enabled()
+    """What `softprune run` sets for bit-equal results, and the peer needn't have.
+
+    `keep_freed` holds for the process, the peer's turns too.
+    """
+    before, fills = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic
+    filled = fills.fill_uninitialized_memory  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(True, warn_only=True)
+    fills.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    keep_freed()
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
+        fills.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
 
 
 def random_start(backbone: Backbone, tokens: int, seed: int = 1) -> torch.Tensor:

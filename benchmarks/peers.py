@@ -17,7 +17,7 @@ import torch.nn.functional as F
 import transformers
 from ours import BATCH, DECAY, RATE
 from peft import PromptTuningConfig, TaskType, get_peft_model
-from timing import Spent
+from timing import Spent, spent
 from transformers import Adafactor, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from softprune.types import Encoded
@@ -30,6 +30,7 @@ VARIANTS: dict[str, tuple[str, str | None]] = {
     "grouped, plain attention": ("group_by_length", "eager"),
 }
 AS_TRANSFORMERS_CHOOSES = ("random", "grouped")
+EVALUATED = 64  # examples at a time, forward passes only
 _CLASSES = {
     "seq2seq": ("AutoModelForSeq2SeqLM", TaskType.SEQ_2_SEQ_LM),
     "causal": ("AutoModelForCausalLM", TaskType.CAUSAL_LM),
@@ -146,6 +147,19 @@ class Peer:
             trainer.train()
         return clock, [float(loss) for loss in trainer.losses]
 
+    def evaluate(self, encoded: Sequence[Encoded]) -> Spent:
+        """What Trainer takes to find the loss on some examples, and nothing but the loss."""
+        with TemporaryDirectory() as out:
+            trainer = _Trainer(
+                self,
+                model=self.model,
+                args=_arguments(out, "random", 0, 1),
+                eval_dataset=[self._row(example) for example in encoded],
+                data_collator=self._collate,
+            )
+            trainer.remove_callback(PrinterCallback)
+            return spent(lambda: trainer.evaluate())
+
     def step(self, encoded: Sequence[Encoded], sampling: str, attention: str | None = None) -> Spent:
         """What a step takes, mean over an epoch: batching, collating, both passes, the optimiser.
 
@@ -212,6 +226,8 @@ def _arguments(out: str, sampling: str, seed: int, epochs: int) -> TrainingArgum
         output_dir=out,
         num_train_epochs=epochs,
         per_device_train_batch_size=BATCH,
+        per_device_eval_batch_size=EVALUATED,
+        prediction_loss_only=True,
         train_sampling_strategy=sampling,
         seed=seed,
         lr_scheduler_type="constant",

@@ -10,8 +10,11 @@ winner, control and random mask, and scoring. No candidate stops early for lack 
 By hand (peers.py: the faster of random order and grouped by length; `fastest` tries plain attention too) is one
 tuning, measured, and one candidate's retraining, measured and multiplied: by 81 for the exhaustive protocol, by 18 for
 the sequential one. In the peer's favour, its candidates keep 10 of 20 tokens, shortened as ours are, and its
-importance, its evaluations (we make one an epoch), its choice and its controls cost nothing. `--share` measures that
-part of its epochs only, and multiplies.
+importance, its choice and its controls cost nothing. `--share` measures that part of its epochs only, and multiplies.
+
+Whoever chooses a checkpoint and a ratio by `select` must evaluate on it; we do once an epoch. So by hand is given both
+without evaluations and with one an epoch: the loss alone, as Trainer.evaluate finds it. Nobody by hand retrains winner,
+control and random mask on three fresh seeds, so ours is given both as a whole and without these.
 """
 
 from __future__ import annotations
@@ -83,44 +86,54 @@ def search(folder: str, strategy: str, asked: argparse.Namespace) -> dict[str, A
 
 
 def by_hand(folder: str, asked: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of one tuning and of one candidate's retraining with peft: the faster peer's, and the fastest's."""
+    """Seconds of a tuning, of a retraining and of the evaluations in each: the faster peer's, and the fastest's."""
     backbone = load_backbone(folder, dtype=asked.dtype)
-    encoded = training_set(backbone, recipe_of(folder, "grid", asked))
+    train, select = examples_of(backbone, recipe_of(folder, "grid", asked))
     start_PH = random_start(backbone, P)
     passes = max(1, math.ceil(asked.share * asked.epochs))
-    tuned, pruned = (Peer(folder, backbone.family, DTYPES[asked.dtype], start_PH[:size]) for size in (P, KEPT))
+    sizes = {"tuning": P, "retraining": KEPT}
+    peers = {part: Peer(folder, backbone.family, DTYPES[asked.dtype], start_PH[:size]) for part, size in sizes.items()}
 
-    def trained(peer: Peer, sampling: str, attention: str | None) -> Spent:
-        peer.attend(attention)
-        clock, _ = peer.train(encoded, sampling, epochs=passes)
+    def trained(part: str, sampling: str, attention: str | None) -> Spent:
+        peers[part].attend(attention)
+        clock, _ = peers[part].train(train, sampling, epochs=passes)
         assert clock.begun is not None
         return clock.ended.since(clock.begun)
 
-    runs = {f"tuning, {name}": partial(trained, tuned, *how) for name, how in VARIANTS.items()}
-    runs |= {f"retraining, {name}": partial(trained, pruned, *how) for name, how in VARIANTS.items()}
+    def evaluated(part: str, attention: str | None) -> Spent:
+        peers[part].attend(attention)
+        return peers[part].evaluate(select)
+
+    runs = {f"{part}, {name}": partial(trained, part, *how) for part in sizes for name, how in VARIANTS.items()}
+    attentions = {how[1] for how in VARIANTS.values()}
+    runs |= {f"evaluation, {part}, {how}": partial(evaluated, part, how) for part in sizes for how in attentions}
     times = alternate(runs, asked)
-    wall, cpu = medians(times), medians(times, "cpu")
+    clocks = {"": medians(times), "cpu_": medians(times, "cpu")}
 
     def best_of(variants: Iterable[str]) -> dict[str, Any]:
-        name = min(variants, key=lambda variant: wall[f"retraining, {variant}"])
-        more = asked.epochs / passes
-        found = {part: wall[f"{part}, {name}"] * more for part in ("tuning", "retraining")}
-        return {"variant": name, **found, **{f"cpu_{part}": cpu[f"{part}, {name}"] * more for part in found}}
+        name = min(variants, key=lambda variant: clocks[""][f"retraining, {variant}"])
+        found: dict[str, Any] = {"variant": name}
+        for clock, seconds in clocks.items():
+            for part in sizes:
+                found[f"{clock}{part}"] = seconds[f"{part}, {name}"] * asked.epochs / passes
+                found[f"{clock}{part}_evaluations"] = seconds[f"evaluation, {part}, {VARIANTS[name][1]}"] * asked.epochs
+        return found
 
     return {
         "epochs_measured": passes,
+        "examples": {"train": len(train), "select": len(select)},
         "peer": best_of(AS_TRANSFORMERS_CHOOSES),
         "fastest": best_of(VARIANTS),
         "rounds": times,
     }
 
 
-def training_set(backbone: Any, recipe: Recipe) -> Sequence[Encoded]:
-    """The examples that ours trains on."""
+def examples_of(backbone: Any, recipe: Recipe) -> tuple[Sequence[Encoded], Sequence[Encoded]]:
+    """The examples that ours trains on, and those that it chooses by."""
     settings = recipe.selection
     splits = load_task("demo").load(None)
     sets = select_sets(splits, settings.protocol, recipe.task.shots, settings.fraction, seed=recipe.seed)
-    return list(backbone.encode(sets.train, recipe.task.max_length))
+    return tuple(list(backbone.encode(part, recipe.task.max_length)) for part in (sets.train, sets.select))  # type: ignore[return-value]
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -146,25 +159,47 @@ def main(words: Sequence[str] | None = None) -> None:
         hand = by_hand(folder, asked)
         ours = [search(folder, strategy, asked) for strategy in listed(asked.strategies)]
     many = protocols(len(listed(asked.ratios)))
-    wall = {f"{name}, {peer}": _total(hand[peer], n) for peer in ("peer", "fastest") for name, n in many.items()}
-    cpu = {f"{name}, {peer}": _total(hand[peer], n, "cpu_") for peer in ("peer", "fastest") for name, n in many.items()}
+    wall, cpu = (totals(hand, many, clock) for clock in ("", "cpu_"))
     for run in ours:
+        run["seconds_without_fresh_seeds"] = run["seconds"] - run["phases"].get("fresh", 0.0)
         run["ratio"] = {name: value / run["seconds"] for name, value in wall.items()}
         run["cpu_ratio"] = {name: value / run["cpu_seconds"] for name, value in cpu.items()}
-    rows: list[list[object]] = [[f"by hand: {n}", value, cpu[n], *[None] * len(wall)] for n, value in wall.items()]
-    rows += [[f"ours: {run['strategy']}", run["seconds"], run["cpu_seconds"], *run["ratio"].values()] for run in ours]
-    show(f"A ticket on {asked.shape} in {asked.dtype}; how often faster", ("", "seconds", "CPU", *wall), rows)
+        run["ratio_without_fresh_seeds"] = {
+            name: value / run["seconds_without_fresh_seeds"] for name, value in wall.items()
+        }
+    columns = ["", "seconds", "CPU"]
+    rows: list[list[object]] = [[f"by hand: {name}", value, cpu[name]] for name, value in wall.items()]
+    for run in ours:
+        columns += [f"{run['strategy']} is faster", "without fresh seeds"]
+        for row, name in zip(rows, wall, strict=True):
+            row += [run["ratio"][name], run["ratio_without_fresh_seeds"][name]]
+    for run in ours:
+        rows.append([f"ours: {run['strategy']}", run["seconds"], run["cpu_seconds"]])
+        rows.append([f"ours: {run['strategy']} without fresh seeds", run["seconds_without_fresh_seeds"], None])
+    rows = [row + [None] * (len(columns) - len(row)) for row in rows]
+    show(f"A ticket on {asked.shape} in {asked.dtype}; how often faster", columns, rows)
+    peer = hand["peer"]
     notes = [
-        f"by hand: one tuning ({hand['peer']['tuning']:.3g} s) and {' or '.join(map(str, many.values()))} times one "
-        f"retraining ({hand['peer']['retraining']:.3g} s); {hand['epochs_measured']} of {asked.epochs} epochs measured",
-        "by hand leaves out importance, evaluations, choice and controls; ours has all of them, and loading",
+        f"by hand: one tuning ({peer['tuning']:.3g} s) and {' or '.join(map(str, many.values()))} times one "
+        f"retraining ({peer['retraining']:.3g} s); {hand['epochs_measured']} of {asked.epochs} epochs measured",
+        f"evaluated: with the loss on select once an epoch ({peer['retraining_evaluations']:.3g} s a retraining)",
+        "by hand leaves out importance, choice and controls; ours has all of them, evaluations, and loading",
+        "without fresh seeds: less what retraining winner, control and random mask on fresh seeds took",
         "fastest: with plain attention, if that is faster than what transformers chooses",
     ]
     write("whole_search", asked, [{"by_hand": hand, "seconds": wall, "cpu_seconds": cpu}, *ours], notes)
 
 
-def _total(hand: dict[str, Any], candidates: int, clock: str = "") -> float:
-    return float(hand[f"{clock}tuning"] + candidates * hand[f"{clock}retraining"])
+def totals(hand: dict[str, Any], many: dict[str, int], clock: str) -> dict[str, float]:
+    """Seconds of each protocol by hand, with each peer, without evaluations and with them."""
+    found = {}
+    for name, candidates in many.items():
+        for peer in ("peer", "fastest"):
+            parts = {part: hand[peer][f"{clock}{part}"] for part in ("tuning", "retraining")}
+            more = {part: hand[peer][f"{clock}{part}_evaluations"] for part in parts}
+            found[f"{name}, {peer}"] = alone = parts["tuning"] + candidates * parts["retraining"]
+            found[f"{name}, {peer}, evaluated"] = alone + more["tuning"] + candidates * more["retraining"]
+    return found
 
 
 def protocols(ratios: int) -> dict[str, int]:

@@ -36,11 +36,13 @@ class Segment:
         text: the characters, exactly as they are to be read.
         shortenable: whether truncation may cut its end.
         answer_slot: the place of the answer; `text` is empty. A masked model puts its mask tokens here.
+        from_row: whether it is a field of the row, and not the template's own words.
     """
 
     text: str
     shortenable: bool = False
     answer_slot: bool = False
+    from_row: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,11 @@ class Example:
     def text(self) -> str:
         """The whole input without the answer, as a person would read it."""
         return "".join(segment.text for segment in self.segments).strip()
+
+    @property
+    def content(self) -> str:
+        """The fields of the row alone, as a classifier reads them that needs no template."""
+        return " ".join(segment.text.strip() for segment in self.segments if segment.from_row).strip()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from reference import EXAMPLES
 from softprune.backbone import load_backbone
 from softprune.backbone.base import Backbone
 from softprune.backbone.fingerprint import fingerprint, same_backbone
-from softprune.backbone.placement import check_placed
+from softprune.backbone.placement import check_placed, check_quantizer
 from softprune.errors import SoftpruneError
 from softprune.recipe import resolve
 from softprune.tuning.setup import prepare
@@ -193,3 +194,14 @@ def test_packed_weights_read_nearly_the_same(bits: str, near: float, checkpointi
     # Another backbone than the unpacked one; the same as itself, loaded again.
     assert not same_backbone(packed.info.fingerprint, plain.info.fingerprint)
     assert fingerprint(packed.model) == packed.info.fingerprint
+
+
+@pytest.mark.usefixtures("library")
+def test_no_kernel_is_asked_for_that_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
+    check_quantizer("4bit", torch.device("cpu"))
+    check_quantizer("4bit", torch.device("cpu"))
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    logger.warning("Failed to load CPU gemm_4bit_forward from kernels-community: %s.", "no kernels")
+    logger.warning("something else")
+    assert [record.message for record in caplog.records] == ["something else"]
+    assert len(logger.filters) == 1

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from softprune.recipe import Recipe, resolve
 from softprune.tuning import memory
 from softprune.tuning.memory import LiveBytes, Rehearsal, StepMemory, evenly, measure_group, measure_step, together
 from softprune.tuning.parts import equal_parts
-from softprune.tuning.room import free_bytes
+from softprune.tuning.room import free_bytes, keep_freed
 
 Backbones = Callable[..., Backbone]
 CPU = torch.device("cpu")
@@ -199,3 +202,35 @@ def test_the_smaller_of_the_machine_and_its_control_groups(
 
 def test_other_devices_tell_nothing() -> None:
     assert free_bytes(torch.device("meta")) is None
+
+
+STEPS = """
+import resource, sys, torch
+from softprune.tuning.room import keep_freed
+if sys.argv[1] == "kept":
+    assert keep_freed()
+def step():
+    return [torch.ones(5 * 2**20) for _ in range(8)]
+step(), step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(3):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library isn't glibc")
+def test_a_step_takes_the_memory_of_the_one_before() -> None:
+    """160 MB a step; the control has the kernel clear pages of 4 KB anew."""
+
+    def faults(how: str) -> int:
+        done = subprocess.run([sys.executable, "-c", STEPS, how], capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    assert faults("kept") < 100
+    assert faults("of its own accord") > 1_000
+
+
+def test_another_c_library_keeps_what_it_likes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
+    assert not keep_freed()

@@ -23,6 +23,7 @@ from torch.autograd.function import once_differentiable
 from softprune.backbone.architectures import READING_TOLERANCE, embedding_scale
 from softprune.backbone.batching import collate
 from softprune.backbone.encode import Tokenising, encode
+from softprune.backbone.frozen import portions
 from softprune.backbone.recompute import recompute_layers
 from softprune.errors import SoftpruneError
 from softprune.types import Batch, Encoded, Example
@@ -86,11 +87,17 @@ class _TokenLogProbs(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits_UV: torch.Tensor, which_M: torch.Tensor, targets_M: torch.Tensor) -> torch.Tensor:
-        probs_UV = torch.softmax(logits_UV, -1, dtype=torch.promote_types(logits_UV.dtype, torch.float32))
-        # The likeliest word's probability tells the normaliser, and can't underflow; exp over all words would be slow.
-        most_U, at_U = logits_UV.max(-1)
-        normaliser_U = most_U - probs_UV.gather(1, at_U[:, None])[:, 0].log()
-        ctx.save_for_backward(probs_UV.to(logits_UV.dtype), which_M, targets_M)
+        wide = torch.promote_types(logits_UV.dtype, torch.float32)
+        saved = torch.empty_like(logits_UV) if ctx.needs_input_grad[0] else None
+        normalisers = []
+        for at, part_uV in portions(logits_UV):
+            probs_uV = torch.softmax(part_uV, -1, dtype=wide)
+            # The likeliest word's probability tells the normaliser, and can't underflow; exp over all would be slow.
+            normalisers.append(part_uV.amax(-1) - probs_uV.amax(-1).log())
+            if saved is not None:
+                saved[at] = probs_uV
+        normaliser_U = torch.cat(normalisers)
+        ctx.save_for_backward(saved, which_M, targets_M)
         return logits_UV[which_M, targets_M] - normaliser_U[which_M]
 
     @staticmethod

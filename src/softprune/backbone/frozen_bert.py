@@ -10,10 +10,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from softprune.backbone.frozen import ACTIVATIONS, Backward, Unary, added, join, plain, run, softmax, split
+from softprune.backbone.frozen import (
+    ACTIVATIONS,
+    Backward,
+    Unary,
+    added,
+    join,
+    linear,
+    plain,
+    run,
+    softmax,
+    softmax_back,
+    split,
+)
 
 TYPES = ("bert", "roberta", "xlm-roberta", "camembert")
 """Model types whose modules are named as BERT's are."""
@@ -74,10 +85,10 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_RLH: torch.Tensor, hides_G1L: torch.Tensor | None, layer: Attention) -> torch.Tensor:
         rows, x_MH = x_RLH.shape[0], x_RLH.flatten(0, 1)
-        q, k, v = (split(F.linear(x_MH, *weights), rows, layer.heads) for weights in (layer.q, layer.k, layer.v))
+        q, k, v = (split(linear(x_MH, *weights), rows, layer.heads) for weights in (layer.q, layer.k, layer.v))
         scale = q.shape[-1] ** -0.5
         p_GLL = softmax(_product(q, k.transpose(1, 2), scale, hides_G1L))
-        summed = F.linear(join(torch.bmm(p_GLL, v), rows), *layer.o).add_(x_MH)
+        summed = linear(join(torch.bmm(p_GLL, v), rows), *layer.o, x_MH)
         y_MH, mean, deviation = _norm(summed, layer.norm)
         ctx.save_for_backward(summed, mean, deviation, q, k, v, p_GLL)
         ctx.layer, ctx.scale = layer, scale
@@ -91,7 +102,7 @@ class _Attend(torch.autograd.Function):
         rows = grad_RLH.shape[0]
         around = _norm_back(grad_RLH.reshape_as(summed), summed, mean, deviation, layer.norm)
         out = split(around @ layer.o[0], rows, layer.heads)
-        scores = torch._softmax_backward_data(torch.bmm(out, v.transpose(1, 2)), p_GLL, -1, p_GLL.dtype)
+        scores = softmax_back(torch.bmm(out, v.transpose(1, 2)), p_GLL)
         grad_MH = torch.addmm(around, join(torch.bmm(p_GLL.transpose(1, 2), out), rows), layer.v[0])
         grad_MH.addmm_(join(_product(scores, k, ctx.scale), rows), layer.q[0])
         grad_MH.addmm_(join(_product(scores.transpose(1, 2), q, ctx.scale), rows), layer.k[0])
@@ -104,8 +115,8 @@ class _Transform(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_RLH: torch.Tensor, layer: Dense) -> torch.Tensor:
         x_MH = x_RLH.flatten(0, 1)
-        first = F.linear(x_MH, *layer.first)
-        summed = F.linear(layer.activation[0](first), *layer.last).add_(x_MH)
+        first = linear(x_MH, *layer.first)
+        summed = linear(layer.activation[0](first), *layer.last, x_MH)
         y_MH, mean, deviation = _norm(summed, layer.norm)
         ctx.save_for_backward(summed, mean, deviation, first)
         ctx.layer = layer

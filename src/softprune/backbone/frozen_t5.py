@@ -17,7 +17,18 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from softprune.backbone.frozen import ACTIVATIONS, Backward, Unary, added, join, plain, run, softmax, split
+from softprune.backbone.frozen import (
+    ACTIVATIONS,
+    Backward,
+    Unary,
+    added,
+    join,
+    plain,
+    run,
+    softmax,
+    softmax_back,
+    split,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +131,7 @@ class _Attend(torch.autograd.Function):
         rows = grad_RLH.shape[0]
         grad_MH = grad_RLH.reshape_as(x_MH)
         out = split(grad_MH @ layer.o, rows, layer.heads)
-        scores = torch._softmax_backward_data(torch.bmm(out, v.transpose(1, 2)), p_GLL, -1, p_GLL.dtype)
+        scores = softmax_back(torch.bmm(out, v.transpose(1, 2)), p_GLL)
         norm = join(torch.bmm(p_GLL.transpose(1, 2), out), rows) @ layer.v
         norm.addmm_(join(torch.bmm(scores, k), rows), layer.q)
         norm.addmm_(join(torch.bmm(scores.transpose(1, 2), q), rows), layer.k)
@@ -191,7 +202,7 @@ class _Cross(torch.autograd.Function):
         value_hMD = (grad_MH @ layer.o).unflatten(1, (layer.heads, -1)).transpose(0, 1)
         read = _by_row(torch.bmm(value_hMD, v_hDH), rows)
         weights = torch.bmm(read, memory_RLH.transpose(1, 2))
-        scores = torch._softmax_backward_data(weights, p_RJL, -1, p_RJL.dtype)
+        scores = softmax_back(weights, p_RJL)
         query_hMH = _by_head(torch.bmm(scores, memory_RLH), layer.heads)
         query_MI = torch.bmm(query_hMH, k_hDH.transpose(1, 2)).transpose(0, 1).flatten(1)
         memory = torch.baddbmm(grad_RLH, p_RJL.transpose(1, 2), read)

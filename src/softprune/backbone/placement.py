@@ -5,6 +5,7 @@ Both are transformers' own: accelerate spreads a model's layers, bitsandbytes pa
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -48,6 +49,7 @@ def check_quantizer(quantization: str, device: torch.device) -> None:
     if quantization == "none":
         return
     try:
+        _ask_for_no_kernel()
         library = import_module("bitsandbytes")
     except (ImportError, OSError, RuntimeError) as error:
         raise SoftpruneError(
@@ -62,6 +64,17 @@ def check_quantizer(quantization: str, device: torch.device) -> None:
             str(device),
             "set --device cuda on a machine with such a GPU, or leave backbone.quantization out",
         )
+
+
+def _ask_for_no_kernel() -> None:
+    """Keep bitsandbytes from asking for a kernel on some CPUs that `keep_differentiable` would turn off at once."""
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    if _about_another not in logger.filters:
+        logger.addFilter(_about_another)
+
+
+def _about_another(record: logging.LogRecord) -> bool:
+    return "gemm_4bit_forward" not in record.msg
 
 
 def placing(

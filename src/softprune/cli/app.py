@@ -19,6 +19,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 task_commands = typer.Typer(help="Tasks: those that ship, and your own.", no_args_is_help=True, rich_markup_mode=None)
+token_commands = typer.Typer(
+    help="Learned token pruning: encoders that read only what matters.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 def _version(asked: bool) -> None:
@@ -52,3 +55,5 @@ task_commands.command("show")(tasks.show)
 task_commands.command("stats")(tasks.stats)
 task_commands.command("new")(tasks.new)
 app.add_typer(task_commands, name="tasks")
+token_commands.command("train", help=train.TOKENS_HELP)(train.from_flags("tokens"))
+app.add_typer(token_commands, name="tokens")

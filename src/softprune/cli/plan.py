@@ -38,7 +38,7 @@ def command() -> Callable[..., None]:
     """The command, with the flags of `xprompt`."""
 
     def plan(**given: Any) -> None:
-        name, overrides = given["recipe"], overrides_of(given)
+        name, overrides = given["recipe"], overrides_of(given, "xprompt")
         if name is not None and "=" in name:  # no recipe was named
             name, overrides = None, [*overrides, str(name)]
         show(read_recipe(name, overrides)[0], as_json=bool(given["json"]))

@@ -15,11 +15,23 @@ import typer
 from softprune.cli.inspect import show_comparison
 from softprune.cli.launcher import start_others
 from softprune.errors import SoftpruneError
-from softprune.recipe import Recipe, RecipeField, flat_fields, load_recipe, recipe_text, resolve
+from softprune.recipe import (
+    Recipe,
+    RecipeField,
+    TokensRecipe,
+    flat_fields,
+    kind_of,
+    load_recipe,
+    load_tokens_recipe,
+    recipe_text,
+    resolve,
+    resolve_tokens,
+)
 from softprune.runs.processes import rank
 
 XPROMPT_HELP = "Tune a prompt, prune its tokens and pieces, and compare what is left with what it came from."
 TUNE_HELP = "Tune a prompt; prune nothing."
+TOKENS_HELP = "Fine-tune an encoder, learn which input tokens it can drop, and compare what it then reads and costs."
 
 _FLAGS = {
     "--backbone": "backbone.name",
@@ -57,6 +69,26 @@ _FLAGS = {
     "--executor": "executor",
 }
 
+_TOKEN_FLAGS = {
+    "--model": "backbone.name",
+    "--dtype": "backbone.dtype",
+    "--device": "backbone.device",
+    "--threads": "backbone.threads",
+    "--task": "task.id",
+    "--data": "task.data",
+    "--shots": "task.shots",
+    "--limit-report": "task.limit_report",
+    "--max-length": "task.max_length",
+    "--epochs": "tuning.epochs",
+    "--batch-size": "tuning.batch_size",
+    "--lr": "tuning.lr",
+    "--lambdas": "pruning.lambdas",
+    "--soft-epochs": "pruning.soft_epochs",
+    "--hard-epochs": "pruning.hard_epochs",
+    "--baselines": "pruning.baselines",
+    "--seed": "seed",
+}
+
 _OF_PRUNING = ("prompt.pieces", "pruning.", "search.", "selection.objective", "selection.seeds", "executor")
 
 _Overrides = Annotated[
@@ -81,11 +113,16 @@ def run(
     out: _Out = None,
 ) -> None:
     """Run a recipe; the same command again continues it."""
-    launch(recipe, overrides or [], out)
+    if kind_of(recipe) == "tokens":
+        launch_tokens(recipe, overrides or [], out)
+    else:
+        launch(recipe, overrides or [], out)
 
 
 def flags_of(kind: str) -> dict[str, str]:
     """The flags of a kind of run, with their recipe keys; what only pruning asks for is no flag of `tune`."""
+    if kind == "tokens":
+        return dict(_TOKEN_FLAGS)
     return {flag: key for flag, key in _FLAGS.items() if kind != "tune" or not key.startswith(_OF_PRUNING)}
 
 
@@ -93,7 +130,8 @@ def from_flags(kind: str) -> Callable[..., None]:
     """The command of a kind of run, with its flags."""
 
     def command(**given: Any) -> None:
-        launch(given["recipe"], [f"kind={kind}", *overrides_of(given)], given["out"])
+        start = launch_tokens if kind == "tokens" else launch
+        start(given["recipe"], [f"kind={kind}", *overrides_of(given, kind)], given["out"])
 
     return with_flags(command, kind, {"recipe": _RecipeFlag, "out": _Out, "overrides": _Overrides})
 
@@ -101,7 +139,7 @@ def from_flags(kind: str) -> Callable[..., None]:
 def with_flags(command: Callable[..., None], kind: str, others: dict[str, Any]) -> Callable[..., None]:
     """A command that takes the flags of a kind of run, and others by name and annotation."""
     keyword = inspect.Parameter.KEYWORD_ONLY
-    fields = {field.key: field for field in flat_fields()}
+    fields = {field.key: field for field in flat_fields(TokensRecipe if kind == "tokens" else Recipe)}
     kinds = {_parameter_name(flag): _option(flag, fields[key]) for flag, key in flags_of(kind).items()}
     parameters = [
         inspect.Parameter(name, keyword, default=None, annotation=of) for name, of in (kinds | others).items()
@@ -110,9 +148,9 @@ def with_flags(command: Callable[..., None], kind: str, others: dict[str, Any]) 
     return command
 
 
-def overrides_of(given: dict[str, Any]) -> list[str]:
+def overrides_of(given: dict[str, Any], kind: str) -> list[str]:
     """What was given to a command with flags, as recipe keys: the flags, then what stands behind them."""
-    flags = {key: given.get(_parameter_name(flag)) for flag, key in _FLAGS.items()}
+    flags = {key: given.get(_parameter_name(flag)) for flag, key in flags_of(kind).items()}
     return [*(f"{key}={value}" for key, value in flags.items() if value is not None), *(given["overrides"] or [])]
 
 
@@ -138,6 +176,34 @@ def launch(recipe_name: str | None, overrides: Sequence[str], out: Path | None) 
         raise typer.Exit(130) from None
 
 
+def launch_tokens(recipe_name: str | None, overrides: Sequence[str], out: Path | None) -> None:
+    """The same for learned token pruning."""
+    names = _names()
+    if recipe_name is None:
+        recipe, text = resolve_tokens(overrides, where="the flags", names=names), "# no recipe file: flags alone\n"
+    else:
+        recipe, text = load_tokens_recipe(recipe_name, overrides, names=names), recipe_text(recipe_name)
+    comments = "".join(f"# given on the command line: {override}\n" for override in overrides)
+    folder = out or default_out(recipe)
+    try:
+        _execute_tokens(recipe, folder, comments + text)
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; {folder} keeps what is done: run the same command to continue", err=True)
+        raise typer.Exit(130) from None
+
+
+def _execute_tokens(recipe: TokensRecipe, out: Path, text: str) -> None:
+    from rich.console import Console
+
+    from softprune.cli.tokens import show_results
+    from softprune.tokens.api import execute
+
+    command = shlex.join(["softprune", *sys.argv[1:]])
+    if not execute(recipe, out, command, text, console=Console(stderr=True)):
+        typer.echo(f"{out} is complete: nothing was run; another --out begins a new run", err=True)
+    show_results(out)
+
+
 def _names() -> dict[str, Callable[[str], object]]:
     """What looks up the names in a recipe; whatever needs no network is told with the recipe's other mistakes."""
     from softprune.backbone.load import find_source
@@ -146,7 +212,7 @@ def _names() -> dict[str, Callable[[str], object]]:
     return {"backbone.name": find_source, "task.id": load_task}
 
 
-def default_out(recipe: Recipe) -> Path:
+def default_out(recipe: Recipe | TokensRecipe) -> Path:
     """`runs/TASK-BACKBONE-KIND`, with the last part of a path or hub name."""
     names = (Path(recipe.task.id).stem, Path(recipe.backbone.name).name, recipe.kind)
     return Path("runs") / "-".join(re.sub(r"[^\w.+]+", "-", name).strip("-.") for name in names)

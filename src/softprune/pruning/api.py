@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,6 +19,7 @@ from softprune.pruning.ticket import RESULTS, Reported, Ticket, TicketInfo
 from softprune.pruning.xprompt import Pruned
 from softprune.pruning.xprompt import xprompt as find_ticket
 from softprune.recipe import Recipe, load_recipe, resolve
+from softprune.runs.attempt import attempt
 from softprune.runs.executors import EXECUTORS, Executor
 from softprune.runs.processes import Processes, join
 from softprune.runs.shared import open_together
@@ -94,26 +95,19 @@ def _execute(
         command=command,
         may_change=(*MEMORY_KEYS, *PLACE_KEYS),
     )
-    try:
-        if run.is_complete:
-            if processes.rank == 0:
-                check_unchanged(recipe, run)
-            return False
+    first = processes.rank == 0
+
+    def work() -> None:
         _run(recipe, run, console)
-        if finish is not None and processes.rank == 0:
+        if finish is not None and first:
             with run.phase("write"):
                 finish(run.path)
-        run.complete()
-        return True
-    except Exception as error:
-        told = _told(error, recipe, run)
-        with suppress(OSError):  # a full disk may not even take the note
-            _note(run, told)
-        if told is error:
-            raise
-        raise told from error
-    finally:
-        run.close()
+
+    def done() -> None:
+        if first:
+            check_unchanged(recipe, run)
+
+    return attempt(run, work, lambda error: _told(error, recipe, run), done)
 
 
 def tune(recipe: AnyRecipe, out: str | Path, *, console: Console | None = None) -> Path:
@@ -136,16 +130,6 @@ def xprompt(recipe: AnyRecipe, out: str | Path, *, console: Console | None = Non
         SoftpruneError: for anything that a user can mend.
     """
     return _from_python("xprompt", recipe, out, console)
-
-
-def _note(run: RunFolder, error: Exception) -> None:
-    """Why a run ended early: in its folder if that holds any work. A complete one stays as it is."""
-    if run.is_complete:
-        return
-    if run.has_work:
-        run.fail(str(error))
-    else:
-        run.discard()
 
 
 def _told(error: Exception, recipe: Recipe, run: RunFolder) -> Exception:

@@ -18,7 +18,16 @@ from softprune.recipe.keys import (
     Tuning,
     flat_fields,
 )
-from softprune.recipe.reading import load_recipe, recipe_text, resolve, shipped_recipes
+from softprune.recipe.reading import (
+    kind_of,
+    load_recipe,
+    load_tokens_recipe,
+    recipe_text,
+    resolve,
+    resolve_tokens,
+    shipped_recipes,
+)
+from softprune.recipe.token_keys import TokensRecipe
 
 __all__ = [
     "DEFAULT_RELATIVE_LR",
@@ -31,10 +40,14 @@ __all__ = [
     "Search",
     "Selection",
     "Task",
+    "TokensRecipe",
     "Tuning",
     "flat_fields",
+    "kind_of",
     "load_recipe",
+    "load_tokens_recipe",
     "recipe_text",
     "resolve",
+    "resolve_tokens",
     "shipped_recipes",
 ]

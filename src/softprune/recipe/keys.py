@@ -18,7 +18,7 @@ DEFAULT_RELATIVE_LR: Final = 0.3
 _TENTHS: Final = tuple(tenth / 10 for tenth in range(1, 10))
 
 
-def _key(default: Any, description: str, **limits: Any) -> Any:
+def key(default: Any, description: str, **limits: Any) -> Any:
     """A recipe key; its description tells the default too."""
     text = f"{description} [default: {_shown(default)}]"
     return Field(default, description=text, validate_default=True, **limits)
@@ -35,11 +35,13 @@ def _shown(value: object) -> str:
     return ", ".join(map(str, value)) or "empty" if isinstance(value, tuple) else str(value)
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A group of keys: frozen, and nothing unknown in it."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class LearningRate(_Section):
+class LearningRate(Section):
     """A learning rate in units of the RMS of the backbone's input embeddings."""
 
     relative: float = Field(gt=0, description="times the RMS of the input embeddings")
@@ -111,65 +113,65 @@ def _hold_together(value: object, info: ValidationInfo, key: str, choice: str, n
     raise PydanticCustomError("only_with", "{needs} where {key} is {given}", context)
 
 
-class Backbone(_Section):
+class Backbone(Section):
     """The frozen model."""
 
-    name: str = _key("tiny", "a hub name, a local path, or the name of a bundled model", min_length=1)
-    family: Literal["auto", "seq2seq", "causal", "masked", "sentence"] = _key(
+    name: str = key("tiny", "a hub name, a local path, or the name of a bundled model", min_length=1)
+    family: Literal["auto", "seq2seq", "causal", "masked", "sentence"] = key(
         "auto", "how the model is read; auto tells it from the model's files"
     )
-    dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = _key(
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = key(
         "auto", "number format of the frozen weights; auto takes bfloat16 where the hardware has it"
     )
-    device: str = _key("auto", "where the model runs: auto, cpu, cuda, cuda:1, ...", min_length=1)
-    revision: str | None = _key(None, "git revision of a hub model")
-    trust_remote_code: bool = _key(False, "run Python code that comes with a hub model")
-    device_map: Literal["none", "auto", "balanced", "balanced_low_0", "sequential"] = _key(
+    device: str = key("auto", "where the model runs: auto, cpu, cuda, cuda:1, ...", min_length=1)
+    revision: str | None = key(None, "git revision of a hub model")
+    trust_remote_code: bool = key(False, "run Python code that comes with a hub model")
+    device_map: Literal["none", "auto", "balanced", "balanced_low_0", "sequential"] = key(
         "none", "how the layers of a large model are spread over all devices (accelerate's maps); none takes one device"
     )
-    quantization: Literal["none", "8bit", "4bit"] = _key(
+    quantization: Literal["none", "8bit", "4bit"] = key(
         "none", "frozen matrices packed by bitsandbytes as they load; what isn't packed has the dtype"
     )
-    checkpointing: bool = _key(
+    checkpointing: bool = key(
         False, "compute layers again in the backward pass instead of keeping them: less memory, slower steps"
     )
-    threads: int | None = _key(None, "CPU threads; none is torch's own choice, which is recorded", ge=1)
+    threads: int | None = key(None, "CPU threads; none is torch's own choice, which is recorded", ge=1)
 
 
-class Task(_Section):
+class Task(Section):
     """What the prompt is for."""
 
-    id: str = _key("demo", "a task's id, or the path of a task's YAML file", min_length=1)
-    data: str | None = _key(None, "folder with the task's files; none loads from the hub or the bundled data")
-    shots: int | None = _key(None, "training examples taken, seeded and stratified; none takes all", ge=1)
-    limit_report: int | None = _key(None, "examples of the report set; none takes all", ge=1)
-    max_length: int = _key(256, "longest input in tokens, the prompt excluded", ge=1)
-    max_answer_length: int = _key(
+    id: str = key("demo", "a task's id, or the path of a task's YAML file", min_length=1)
+    data: str | None = key(None, "folder with the task's files; none loads from the hub or the bundled data")
+    shots: int | None = key(None, "training examples taken, seeded and stratified; none takes all", ge=1)
+    limit_report: int | None = key(None, "examples of the report set; none takes all", ge=1)
+    max_length: int = key(256, "longest input in tokens, the prompt excluded", ge=1)
+    max_answer_length: int = key(
         8, "longest generated answer in tokens (match: generate); scored answers may be longer", ge=1
     )
-    score: Literal["auto", "sum", "mean"] = _key(
+    score: Literal["auto", "sum", "mean"] = key(
         "auto", "an answer's score: sum of its tokens' log-probabilities, or their mean; auto asks the task"
     )
-    match: Literal["score", "generate"] = _key(
+    match: Literal["score", "generate"] = key(
         "score", "prediction: the answer of the best score, or the generated text"
     )
 
 
-class Prompt(_Section):
+class Prompt(Section):
     """The prompt and its first values."""
 
-    tokens: int = _key(20, "prompt tokens, P; where it isn't given, init: file takes as many as the file holds", ge=1)
-    pieces: int = _key(16, "pieces of a token, S; must divide the backbone's embedding size", ge=1)
-    init: Literal["vocabulary", "uniform", "text", "labels", "file"] = _key(
+    tokens: int = key(20, "prompt tokens, P; where it isn't given, init: file takes as many as the file holds", ge=1)
+    pieces: int = key(16, "pieces of a token, S; must divide the backbone's embedding size", ge=1)
+    init: Literal["vocabulary", "uniform", "text", "labels", "file"] = key(
         "vocabulary",
         "first values: embeddings of sampled vocabulary entries, uniform numbers, embeddings of a text or "
         "of the answers, or a saved prompt",
     )
-    text: str | None = _key(None, "the text of init: text; none is the task's instruction")
-    file: str | None = _key(
+    text: str | None = key(None, "the text of init: text; none is the task's instruction")
+    file: str | None = key(
         None, "the saved prompt of init: file: a .safetensors or .npy file, or the folder of a peft adapter"
     )
-    uniform_range: float = _key(0.5, "init: uniform draws from minus to plus this number", gt=0)
+    uniform_range: float = key(0.5, "init: uniform draws from minus to plus this number", gt=0)
 
     @field_validator("text", "file")
     @classmethod
@@ -183,85 +185,85 @@ class Prompt(_Section):
         return self.init == "file" and "tokens" not in self.model_fields_set
 
 
-class Tuning(_Section):
+class Tuning(Section):
     """How prompts are trained, at first and again after pruning."""
 
-    epochs: int | None = _key(
+    epochs: int | None = key(
         None, "passes over the training set; none takes as many as make 100 steps, but at least 5", ge=1
     )
-    batch_size: int = _key(16, "examples of a batch", ge=1)
-    accumulate: int = _key(1, "parts that a batch is read in, one after the other, to save memory", ge=1)
-    optimiser: Literal["adafactor", "adamw"] = _key("adafactor", "what turns gradients into steps")
-    lr: Rate = _key(
+    batch_size: int = key(16, "examples of a batch", ge=1)
+    accumulate: int = key(1, "parts that a batch is read in, one after the other, to save memory", ge=1)
+    optimiser: Literal["adafactor", "adamw"] = key("adafactor", "what turns gradients into steps")
+    lr: Rate = key(
         LearningRate(relative=DEFAULT_RELATIVE_LR),
         "learning rate: a number, or {relative: c} for c times the RMS of the input embeddings",
     )
-    weight_decay: float = _key(1e-5, "fraction of a value that a step takes away, over the learning rate", ge=0)
-    clip_threshold: float = _key(1.0, "largest RMS of an update, in learning rates", gt=0)
-    clip_scope: Literal["survivors", "all"] = _key("survivors", "the numbers that this RMS counts")
-    loss: Literal["auto", "likelihood", "rank"] = _key(
+    weight_decay: float = key(1e-5, "fraction of a value that a step takes away, over the learning rate", ge=0)
+    clip_threshold: float = key(1.0, "largest RMS of an update, in learning rates", gt=0)
+    clip_scope: Literal["survivors", "all"] = key("survivors", "the numbers that this RMS counts")
+    loss: Literal["auto", "likelihood", "rank"] = key(
         "auto",
         "negative log-likelihood of the gold answer, or cross-entropy over answers; auto asks the family",
     )
-    patience: int | None = _key(
+    patience: int | None = key(
         3, "evaluations without improvement before a candidate stops; none never stops early", ge=1
     )
-    evaluate_every: int | None = _key(
+    evaluate_every: int | None = key(
         None, "steps between evaluations; none evaluates once an epoch, at most 10 times", ge=1
     )
-    eval_rows: int = _key(256, "rows (prompts times examples) of one scoring call", ge=1)
-    trackers: Names = _key((), "names of experiment trackers that metrics also go to")
-    best_by: Literal["score", "loss"] = _key("score", "what chooses the checkpoint on the select set")
+    eval_rows: int = key(256, "rows (prompts times examples) of one scoring call", ge=1)
+    trackers: Names = key((), "names of experiment trackers that metrics also go to")
+    best_by: Literal["score", "loss"] = key("score", "what chooses the checkpoint on the select set")
 
     def learning_rate(self, embedding_rms: float) -> float:
         """The learning rate as a number, for input embeddings of this RMS."""
         return self.lr.relative * embedding_rms if isinstance(self.lr, LearningRate) else self.lr
 
 
-class Pruning(_Section):
+class Pruning(Section):
     """What is cut and how it is chosen."""
 
-    removal: Literal["drop", "zero"] = _key(
+    removal: Literal["drop", "zero"] = key(
         "drop", "wholly pruned tokens leave the sequence (drop), or stay as zeros (zero, the paper's)"
     )
-    levels: Literal["both", "token", "piece"] = _key("both", "what is pruned: tokens and then pieces, or one of them")
-    scope: Literal["global", "per_token"] = _key("global", "pieces are ranked over all tokens or within each")
-    rounding: Literal["nearest", "floor"] = _key("nearest", "how the number of survivors becomes whole")
-    importance: Literal["auto", "paper", "gradient", "leave_one_out"] = _key(
+    levels: Literal["both", "token", "piece"] = key("both", "what is pruned: tokens and then pieces, or one of them")
+    scope: Literal["global", "per_token"] = key("global", "pieces are ranked over all tokens or within each")
+    rounding: Literal["nearest", "floor"] = key("nearest", "how the number of survivors becomes whole")
+    importance: Literal["auto", "paper", "gradient", "leave_one_out"] = key(
         "auto",
         "what is cut last: expected sensitivity of the loss to the mask (paper), magnitude of the gradient, "
         "or the loss without it; auto takes the paper's where it can be measured",
     )
 
 
-class Search(_Section):
+class Search(Section):
     """Which candidates are tried."""
 
-    strategy: Literal["auto", "grid", "sequential", "halving", "learned"] = _key(
+    strategy: Literal["auto", "grid", "sequential", "halving", "learned"] = key(
         "auto",
         "all pairs of ratios to the end (grid), the token ratio first and then the piece ratio (sequential), all pairs "
         "ranked before training and halved as they train, or no ratios: gates learn what to prune; auto is learned "
         "where no ratios are named and gates can learn, else sequential",
     )
-    token_ratios: Ratios = _key(_TENTHS, "fractions of the tokens to prune")
-    piece_ratios: Ratios = _key(_TENTHS, "fractions of the kept tokens' pieces to prune")
-    group: int | None = _key(None, "candidates trained side by side, K; none measures how many fit", ge=1)
-    epochs: int | None = _key(None, "passes over the training set in retraining; none is tuning.epochs", ge=1)
-    tiers: int = _key(4, "levels of compression that halving keeps apart, each with a ticket of its own", ge=1)
-    entrants: int = _key(3, "candidates of a tier that halving begins to train, by the loss of the masked prompt", ge=1)
-    factor: int = _key(3, "by how much a rung of halving leaves fewer candidates and gives them more steps", ge=2)
-    gates: Literal["hard-concrete", "straight-through"] = _key(
+    token_ratios: Ratios = key(_TENTHS, "fractions of the tokens to prune")
+    piece_ratios: Ratios = key(_TENTHS, "fractions of the kept tokens' pieces to prune")
+    group: int | None = key(None, "candidates trained side by side, K; none measures how many fit", ge=1)
+    epochs: int | None = key(None, "passes over the training set in retraining; none is tuning.epochs", ge=1)
+    tiers: int = key(4, "levels of compression that halving keeps apart, each with a ticket of its own", ge=1)
+    entrants: int = key(3, "candidates of a tier that halving begins to train, by the loss of the masked prompt", ge=1)
+    factor: int = key(3, "by how much a rung of halving leaves fewer candidates and gives them more steps", ge=2)
+    gates: Literal["hard-concrete", "straight-through"] = key(
         "hard-concrete", "learned: how a gradient gets through a gate on a token or piece"
     )
-    prices: Prices = _key(
+    prices: Prices = key(
         (0.1, 0.3, 1.0, 3.0), "learned: what the whole prompt costs, in units of the loss; a ticket for each"
     )
-    gate_lr: float | None = _key(
+    gate_lr: float | None = key(
         None,
         "learned: step size of the gates' logits, by Adam; none is 0.3 for hard-concrete and 0.5 for straight-through",
         gt=0,
     )
-    gate_epochs: int | None = _key(
+    gate_epochs: int | None = key(
         None, "learned: passes over the training set that train the gates; none is search.epochs", ge=1
     )
 
@@ -273,21 +275,21 @@ class Search(_Section):
         return "learned" if gates_learn and not ratios_named else "sequential"
 
 
-class Selection(_Section):
+class Selection(Section):
     """How the winner is chosen and how it is compared."""
 
-    protocol: Literal["held-out", "paper"] = _key(
+    protocol: Literal["held-out", "paper"] = key(
         "held-out", "choose on examples held out of training, or on the report set itself (paper)"
     )
-    fraction: float = _key(0.2, "fraction of train that is held out where there is no select set", gt=0, lt=1)
-    objective: Literal["one_se", "best", "smallest_within"] = _key(
+    fraction: float = key(0.2, "fraction of train that is held out where there is no select set", gt=0, lt=1)
+    objective: Literal["one_se", "best", "smallest_within"] = key(
         "one_se",
         "the winner: the smallest ticket within one standard error of the best, the best, or the smallest "
         "within a margin",
     )
-    within: float | None = _key(None, "the margin of smallest_within, as a fraction of the metric's range", ge=0, lt=1)
-    seeds: int = _key(3, "fresh seeds that winner, control and random mask are retrained on", ge=0)
-    resamples: int = _key(10_000, "bootstrap resamples of an interval", ge=1)
+    within: float | None = key(None, "the margin of smallest_within, as a fraction of the metric's range", ge=0, lt=1)
+    seeds: int = key(3, "fresh seeds that winner, control and random mask are retrained on", ge=0)
+    resamples: int = key(10_000, "bootstrap resamples of an interval", ge=1)
 
     @field_validator("within")
     @classmethod
@@ -296,22 +298,22 @@ class Selection(_Section):
         return value
 
 
-class Cluster(_Section):
+class Cluster(Section):
     """Where the work is done that an executor gives to other processes."""
 
-    address: str | None = _key(
+    address: str | None = key(
         None, "a Ray cluster to join, host:port or auto; none starts Ray on this machine", min_length=1
     )
-    cpus: float | None = _key(None, "CPUs that a piece of work takes; none is the run's CPU threads", gt=0)
-    gpus: float | None = _key(None, "GPUs that a piece of work takes; none is 1 where the run's device is one", ge=0)
-    retries: int = _key(3, "times that a piece of work begins anew when its worker or node died", ge=0)
+    cpus: float | None = key(None, "CPUs that a piece of work takes; none is the run's CPU threads", gt=0)
+    gpus: float | None = key(None, "GPUs that a piece of work takes; none is 1 where the run's device is one", ge=0)
+    retries: int = key(3, "times that a piece of work begins anew when its worker or node died", ge=0)
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """All that a run depends on."""
 
     schema_: Literal[1] = Field(1, alias="schema", description="version of this layout [default: 1]")
-    kind: Literal["xprompt", "tune"] = _key("xprompt", "tune and prune a prompt, or only tune it")
+    kind: Literal["xprompt", "tune"] = key("xprompt", "tune and prune a prompt, or only tune it")
     backbone: Backbone = Field(Backbone(), description="the frozen model")
     task: Task = Field(Task(), description="what the prompt is for")
     prompt: Prompt = Field(Prompt(), description="the prompt and its first values")
@@ -319,8 +321,8 @@ class Recipe(_Section):
     pruning: Pruning = Field(Pruning(), description="what is cut and how it is chosen")
     search: Search = Field(Search(), description="which candidates are tried")
     selection: Selection = Field(Selection(), description="how the winner is chosen and compared")
-    seed: int = _key(0, "seed of everything that is drawn", ge=0, lt=2**32)
-    executor: Literal["in-process", "ray"] = _key(
+    seed: int = key(0, "seed of everything that is drawn", ge=0, lt=2**32)
+    executor: Literal["in-process", "ray"] = key(
         "in-process", "what retrains candidates: this process, one group after the other, or Ray, many at once"
     )
     cluster: Cluster = Field(Cluster(), description="where Ray does it")
@@ -352,15 +354,15 @@ class RecipeField:
     description: str
 
 
-def flat_fields() -> tuple[RecipeField, ...]:
-    """All recipe keys, in the order of `Recipe`."""
-    return tuple(_fields_of(Recipe, ""))
+def flat_fields(of: type[BaseModel] = Recipe) -> tuple[RecipeField, ...]:
+    """All keys of a kind of recipe, in its order."""
+    return tuple(_fields_of(of, ""))
 
 
 def _fields_of(model: type[BaseModel], prefix: str) -> Iterator[RecipeField]:
     for name, field in model.model_fields.items():
         key, kind = f"{prefix}{field.alias or name}", field.annotation
-        if isinstance(kind, type) and issubclass(kind, _Section):
+        if isinstance(kind, type) and issubclass(kind, Section):
             yield from _fields_of(kind, f"{key}.")
         else:
             default = _plain(field.default)

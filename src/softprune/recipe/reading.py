@@ -6,19 +6,23 @@ import copy
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from softprune.errors import ManyErrors, SoftpruneError, gathered
-from softprune.recipe.keys import Recipe, flat_fields
+from softprune.recipe.keys import Recipe, RecipeField, flat_fields
+from softprune.recipe.token_keys import TokensRecipe
 from softprune.registry import unknown
 from softprune.yamls import parse_yaml, plain
 
 Names: TypeAlias = Mapping[str, Callable[[str], object]]
 """By recipe key, what looks up the name that stands there; it raises a SoftpruneError for an unknown one."""
+
+R = TypeVar("R", bound=BaseModel)
+Fields: TypeAlias = Sequence[RecipeField]
 
 _SHIPPED: Final = Path(__file__).parents[1] / "recipes"
 _OF_A_TASK: Final = frozenset(("template", "answers", "fields"))
@@ -47,18 +51,29 @@ def recipe_text(path_or_name: str | Path) -> str:
         raise SoftpruneError("a recipe file that can be read", f"{path}: {found}", "check its path") from error
 
 
+def kind_of(path_or_name: str | Path) -> str:
+    """The kind that a shipped recipe or a file names; xprompt where it names none.
+
+    Raises:
+        SoftpruneError: it can't be read.
+    """
+    return str(_parse_recipe(recipe_text(path_or_name), f"recipe {path_or_name}").get("kind", "xprompt"))
+
+
 def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = (), *, names: Names | None = None) -> Recipe:
     """A recipe from a shipped name or a file, changed by `key.sub=value` overrides; `names` as in `resolve`.
 
     Raises:
         SoftpruneError: with every mistake in it (`ManyErrors` when there is more than one).
     """
-    where = f"recipe {path_or_name}"
-    values = _parse_recipe(recipe_text(path_or_name), where)
-    if len(_OF_A_TASK & set(values)) > 1:
-        do = f"softprune xprompt --task {shlex.quote(str(path_or_name))}"
-        raise SoftpruneError("a recipe", f"a task in {path_or_name}", do)
-    return resolve(overrides, values, where, names=names)
+    return _resolve(Recipe, overrides, _load(path_or_name), f"recipe {path_or_name}", names)
+
+
+def load_tokens_recipe(
+    path_or_name: str | Path, overrides: Sequence[str] = (), *, names: Names | None = None
+) -> TokensRecipe:
+    """The same for a recipe of learned token pruning."""
+    return _resolve(TokensRecipe, overrides, _load(path_or_name), f"recipe {path_or_name}", names)
 
 
 def resolve(
@@ -79,13 +94,38 @@ def resolve(
     Raises:
         SoftpruneError: with every mistake in it (`ManyErrors` when there is more than one).
     """
-    values = copy.deepcopy(dict(base or {}))
-    errors = [error for text in overrides if (error := _override(values, text)) is not None]
+    return _resolve(Recipe, overrides, base, where, names)
+
+
+def resolve_tokens(
+    overrides: Sequence[str] = (),
+    base: Mapping[str, Any] | None = None,
+    where: str = "recipe",
+    *,
+    names: Names | None = None,
+) -> TokensRecipe:
+    """The same for a recipe of learned token pruning."""
+    return _resolve(TokensRecipe, overrides, base, where, names)
+
+
+def _load(path_or_name: str | Path) -> dict[str, Any]:
+    values = _parse_recipe(recipe_text(path_or_name), f"recipe {path_or_name}")
+    if len(_OF_A_TASK & set(values)) > 1:
+        do = f"softprune xprompt --task {shlex.quote(str(path_or_name))}"
+        raise SoftpruneError("a recipe", f"a task in {path_or_name}", do)
+    return values
+
+
+def _resolve(
+    of: type[R], overrides: Sequence[str], base: Mapping[str, Any] | None, where: str, names: Names | None
+) -> R:
+    values, fields = copy.deepcopy(dict(base or {})), flat_fields(of)
+    errors = [error for text in overrides if (error := _override(values, text, fields)) is not None]
     recipe = None
     try:
-        recipe = Recipe.model_validate(values)
+        recipe = of.model_validate(values)
     except ValidationError as error:
-        errors += [_told(details) for details in error.errors(include_url=False)]
+        errors += [_told(details, fields) for details in error.errors(include_url=False)]
     errors += _unknown_names(values, names or {})
     if recipe is None or errors:
         raise errors[0] if len(errors) == 1 else ManyErrors(where, errors)
@@ -118,14 +158,14 @@ def _parse_recipe(text: str, where: str) -> dict[str, Any]:
     return values
 
 
-def _override(values: dict[str, Any], text: str) -> SoftpruneError | None:
+def _override(values: dict[str, Any], text: str, fields: Fields) -> SoftpruneError | None:
     """Puts one `key.sub=value` into `values`; a section that isn't a mapping gives way."""
     key, equals, raw = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
         return SoftpruneError("an override as key=value", f'"{text}"', 'write it as in "tuning.epochs=5"')
     try:
-        value = _override_value(key.strip(), raw.strip())
+        value = _override_value(key.strip(), raw.strip(), fields)
     except yaml.YAMLError:
         return SoftpruneError(f"a YAML value for {key}", f'"{raw}"', "put texts with special signs in quotes")
     for part in parts[:-1]:
@@ -136,22 +176,22 @@ def _override(values: dict[str, Any], text: str) -> SoftpruneError | None:
     return None
 
 
-def _override_value(key: str, raw: str) -> Any:
+def _override_value(key: str, raw: str, fields: Fields) -> Any:
     """`raw` as YAML; but a key that takes text takes it as it stands, unless it is in quotes."""
-    kind = next((field.type for field in flat_fields() if field.key == key), "")
+    kind = next((field.type for field in fields if field.key == key), "")
     if kind.endswith(" or none") and raw.lower() in ("none", "null", "~", ""):
         return None
     quoted = len(raw) > 1 and raw[0] == raw[-1] and raw[0] in "\"'"
     return raw if kind.startswith("text") and not quoted else parse_yaml(raw)
 
 
-def _told(error: ErrorDetails) -> SoftpruneError:
+def _told(error: ErrorDetails, fields: Fields) -> SoftpruneError:
     """One of pydantic's errors in softprune's words."""
     parts = [str(part) for part in error["loc"]]
     key = ".".join(parts)
     if error["type"] == "extra_forbidden":
-        return _unknown_key(parts)
-    field = next((field for field in flat_fields() if f"{key}.".startswith(f"{field.key}.")), None)
+        return _unknown_key(parts, fields)
+    field = next((field for field in fields if f"{key}.".startswith(f"{field.key}.")), None)
     if error["type"] == "literal_error" and field is not None:
         return unknown(f"value of {key}", str(error["input"]), field.type.split(" | "))
     wanted = plain(error["msg"])
@@ -177,10 +217,10 @@ def _found(value: object) -> str:
     return "nothing" if value is None else repr(value)
 
 
-def _unknown_key(parts: Sequence[str]) -> SoftpruneError:
+def _unknown_key(parts: Sequence[str], fields: Fields) -> SoftpruneError:
     """The error for a key that no section, or another one, has."""
     section, name = ".".join(parts[:-1]), parts[-1]
-    keys = [field.key for field in flat_fields()]
+    keys = [field.key for field in fields]
     prefix = f"{section}." if section else ""
     siblings = {key.removeprefix(prefix).partition(".")[0] for key in keys if key.startswith(prefix)}
     error = unknown(f"key of {section or 'a recipe'}", name, siblings)

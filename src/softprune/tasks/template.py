@@ -88,7 +88,7 @@ def fill(definition: Definition, texts: Mapping[str, str]) -> tuple[Segment, ...
             blank = ""
         elif name is not None:
             spec = definition.fields[name]
-            segments.append(Segment(blank + texts[name] + spec.append, shortenable=spec.shortenable))
+            segments.append(Segment(blank + texts[name] + spec.append, shortenable=spec.shortenable, from_row=True))
             blank = ""
     return tuple(segments)
 

@@ -179,6 +179,10 @@ class Ranked:
             return 1.0
         return 1.0 - (1.0 - self.rate) * (layer - whole + 1) / (self.layers - whole)
 
+    def kept(self, layer: int, original: int) -> int:
+        """k: tokens of a text that are left after a layer."""
+        return max(1, round(self.share(layer) * original))
+
     def prunes(self, layer: int) -> bool:
         """Where the share is below one."""
         return self.share(layer) < 1.0
@@ -191,7 +195,7 @@ class Ranked:
         stays_M = torch.zeros_like(alive.row_M, dtype=torch.bool)
         begin = 0
         for length, original in zip(alive.lengths, alive.originals, strict=True):
-            k = min(length, max(1, round(self.share(alive.layer) * original)))
+            k = min(length, self.kept(alive.layer, original))
             best = torch.sort(worth_M[begin : begin + length], descending=True, stable=True).indices[:k]
             stays_M[begin + best] = True
             begin += length

@@ -33,7 +33,7 @@ class Schedule:
         accumulate: backward passes a step is split into.
         evaluate_every: steps between evaluations; None for once an epoch.
         patience: evaluations without improvement after which a candidate stops; None for never.
-        best_by: `score` (ties go to the lower loss) or `loss`.
+        best_by: `score` (ties go to the lower loss), `loss`, or `last` for the end of training.
         seed: of the data order.
         pause_at: steps after which training rests, to be gone on with later; None for none. It is put off to an
             evaluation's step, so that a pause changes nothing.
@@ -331,8 +331,8 @@ def _record(
 
 
 def _better(new: Evaluation, old: Evaluation, best_by: str) -> bool:
-    if best_by == "loss":
-        return new.loss < old.loss
+    if best_by != "score":
+        return best_by == "last" or new.loss < old.loss
     return (new.score, -new.loss) > (old.score, -old.loss)
 
 

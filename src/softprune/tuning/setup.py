@@ -22,6 +22,7 @@ from softprune.tasks import Metric, Selection, Splits, Task, load_task, select_s
 from softprune.tuning.inputs import data_inputs, hold, model_inputs
 from softprune.tuning.loop import Watch
 from softprune.tuning.memory import Rehearsal, measure_group
+from softprune.tuning.room import keep_freed
 from softprune.tuning.scoring import ScoredSet, Scoring
 from softprune.tuning.start import file_mistakes, label_mistakes, text_mistakes
 from softprune.types import Example
@@ -283,6 +284,7 @@ def _load(recipe: Recipe, run: Store) -> Backbone:
     torch.use_deterministic_algorithms(True, warn_only=True)
     # It would write NaN over memory that is written again at once: a tenth of a step, and no result hangs on it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    keep_freed()
     device = str(run.pin("backbone.device", lambda: str(resolve_device(settings.device))))
     dtype = run.pin(
         "backbone.dtype",

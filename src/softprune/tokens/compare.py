@@ -1,0 +1,100 @@
+"""What the pruned models are held against, and the one time that `report` is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from softprune.significance import bootstrap_interval, paired_bootstrap
+from softprune.tasks import constant_answer
+from softprune.tokens.families import Anatomy
+from softprune.tokens.macs import relative_macs
+from softprune.tokens.reader import Answers
+from softprune.tokens.rules import Ranked, Rule
+from softprune.tokens.stages import TextSet, TokenWorkspace, read_texts, take
+
+if TYPE_CHECKING:
+    from softprune.tokens.experiment import Contestant
+
+
+def at_macs(anatomy: Anatomy, lengths: Sequence[int], make: Callable[[float], Rule], target: float) -> Rule:
+    """The rule whose rate gives the wanted share of operations on texts of these lengths; as near as rates come.
+
+    Args:
+        anatomy: the model.
+        lengths: tokens of each text.
+        make: a ranked rule from its rate.
+        target: operations over those of the unpruned model.
+    """
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        rule = make(middle)
+        assert isinstance(rule, Ranked)
+        kept_LB = [[rule.kept(layer, n) for n in lengths] for layer in range(len(anatomy.layers))]
+        low, high = (low, middle) if relative_macs(anatomy.hidden, lengths, kept_LB) > target else (middle, high)
+    return make((low + high) / 2)
+
+
+def report(
+    workspace: TokenWorkspace, anatomy: Anatomy, found: Mapping[str, Contestant], chosen: str
+) -> dict[str, Answers]:
+    """Fix the choices, read `report` once, write every result."""
+    with workspace.run.phase("report"):
+        workspace.report.fix(chosen)
+        examples = workspace.report.open()
+        data = read_texts(workspace.tokenizer, examples, workspace.recipe.task.max_length)
+        answers = {}
+        for name, contestant in found.items():
+            take(anatomy, contestant.weights)
+            answers[name] = workspace.answers(anatomy, data, contestant.rule)
+        unpruned = answers[next(iter(found))]
+        rows = {name: _row(workspace, anatomy, data, each, unpruned) for name, each in answers.items()}
+        constant = constant_answer(data.golds, len(workspace.labels), workspace.metric)
+        rows["constant"] = {"metric": workspace.metric.name, "value": constant.value, "n": len(data)}
+        cut = {"examples": sum(c > 0 for c in data.cut), "tokens": sum(data.cut)}
+        workspace.run.record(results=rows, task={"cut_report": cut})
+        for name, each in answers.items():
+            workspace.run.write_jsonl(f"predictions/{name}.jsonl", _predictions(data, each))
+    return answers
+
+
+def macro_f1(predicted: Sequence[int], golds: Sequence[int], classes: int) -> float:
+    """The mean over classes of each one's F1; a class that neither has scores 0, as scikit-learn's does."""
+    scores = []
+    for c in range(classes):
+        right = sum(p == g == c for p, g in zip(predicted, golds, strict=True))
+        said, true = sum(p == c for p in predicted), sum(g == c for g in golds)
+        scores.append(2 * right / (said + true) if said + true else 0.0)
+    return sum(scores) / classes
+
+
+def _row(
+    workspace: TokenWorkspace, anatomy: Anatomy, data: TextSet, answers: Answers, unpruned: Answers
+) -> dict[str, Any]:
+    metric, seed = workspace.metric, workspace.recipe.seed
+    resamples = workspace.recipe.selection.resamples
+    counts, others = metric.counts(answers.predicted, data.golds), metric.counts(unpruned.predicted, data.golds)
+    interval = bootstrap_interval(counts, metric.score, seed=seed, resamples=resamples)
+    against = paired_bootstrap(counts, others, metric.score, seed=seed, resamples=resamples)
+    return {
+        "metric": metric.name,
+        "value": metric.value(answers.predicted, data.golds),
+        "interval": [interval.low, interval.high],
+        "n": len(data),
+        "macro_f1": macro_f1(answers.predicted, data.golds, len(workspace.labels)),
+        "loss": answers.loss(data.golds),
+        "kept": answers.kept(),
+        "paper_macs": answers.relative_macs(anatomy),
+        "executed_macs": answers.relative_macs(anatomy, executed=True),
+        "difference": {"value": against.value, "low": against.low, "high": against.high, "p": against.p},
+    }
+
+
+def _predictions(data: TextSet, answers: Answers) -> list[dict[str, Any]]:
+    return [
+        {"index": i, "gold": gold, "predicted": predicted, "tokens": n, "kept": kept_L, "cut": cut}
+        for i, (gold, predicted, n, kept_L, cut) in enumerate(
+            zip(data.golds, answers.predicted, answers.lengths, answers.kept_NL.tolist(), data.cut, strict=True)
+        )
+    ]

@@ -1,0 +1,137 @@
+"""An encoder with a classification head, by name: what it is before its weights load, and the model itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from softprune.backbone.load import encoder_folder, find_source, module_folder
+from softprune.backbone.refusals import check_weights, undescribed, unreadable
+from softprune.errors import SoftpruneError, out_of_memory
+from softprune.tokens.families import check_type, most_positions
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedEncoder:
+    """What is known of an encoder before its weights load.
+
+    Attributes:
+        name: what the user typed.
+        source: a local folder, or a hub name.
+        subfolder: of the encoder's files in it.
+        revision: of a hub model.
+        config: its configuration.
+        positions: tokens of the longest text that it reads.
+    """
+
+    name: str
+    source: str
+    subfolder: str
+    revision: str | None
+    config: Any
+    positions: int
+
+
+def describe_encoder(name: str, revision: str | None = None) -> DescribedEncoder:
+    """Read an encoder's configuration.
+
+    Raises:
+        SoftpruneError: it can't be found, or isn't an encoder whose tokens can be pruned.
+    """
+    source = find_source(name)
+    try:
+        modules = module_folder(source, revision)
+        subfolder = encoder_folder(modules) if modules is not None else ""
+        config = import_module("transformers").AutoConfig.from_pretrained(
+            source, subfolder=subfolder, revision=revision
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise undescribed(name, source, error) from error
+    check_type(config)
+    check_weights(name, Path(source) / subfolder)
+    return DescribedEncoder(name, source, subfolder, revision, config, most_positions(config))
+
+
+def check_length(described: DescribedEncoder, max_length: int) -> None:
+    """Hold an input length to the model's positions.
+
+    Raises:
+        SoftpruneError: there are fewer of them.
+    """
+    if max_length > described.positions:
+        raise SoftpruneError(
+            f"task.max_length of at most {described.positions}, the positions of {described.name}",
+            str(max_length),
+            f"set task.max_length={described.positions} (--max-length {described.positions})",
+        )
+
+
+def load_tokenizer(described: DescribedEncoder) -> Any:
+    """Its tokenizer, which knows where in a text its tokens are.
+
+    Raises:
+        SoftpruneError: it can't be read, or doesn't know.
+    """
+    options = {"subfolder": described.subfolder, "revision": described.revision}
+    try:
+        tokenizer = import_module("transformers").AutoTokenizer.from_pretrained(described.source, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise unreadable(described.name, described.source, error) from error
+    if not tokenizer.is_fast:
+        raise SoftpruneError(
+            "a fast tokenizer, which tells where in a text its tokens are",
+            f"a slow one in {described.name}",
+            "save the model with a tokenizer.json",
+        )
+    return tokenizer
+
+
+def load_classifier(
+    described: DescribedEncoder, labels: tuple[str, ...], device: torch.device, dtype: torch.dtype, seed: int
+) -> Any:
+    """The model with a head for the labels; a head that the checkpoint lacks is drawn anew, seeded.
+
+    Raises:
+        SoftpruneError: it can't be read, or doesn't fit in memory.
+    """
+    from safetensors import SafetensorError
+
+    torch.manual_seed(seed)
+    try:
+        with _quiet_loading():
+            model = import_module("transformers").AutoModelForSequenceClassification.from_pretrained(
+                described.source,
+                subfolder=described.subfolder,
+                revision=described.revision,
+                num_labels=len(labels),
+                id2label=dict(enumerate(labels)),
+                label2id={label: i for i, label in enumerate(labels)},
+                dtype=dtype,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # a head for other labels gives way
+            )
+        return model.to(device)
+    except (OSError, ValueError, KeyError, RuntimeError, MemoryError, SafetensorError) as error:
+        if out_of_memory(error):
+            do = "choose a smaller model, or --device cpu where there is more memory"
+            raise SoftpruneError(f"room for {described.name} on {device}", "out of memory", do) from error
+        raise unreadable(described.name, described.source, error) from error
+
+
+class _quiet_loading:  # noqa: N801
+    """transformers tells at length that a classification head is new, which is why one trains it."""
+
+    def __enter__(self) -> None:
+        self._logging = import_module("transformers.utils.logging")
+        self._level, self._bars = self._logging.get_verbosity(), self._logging.is_progress_bar_enabled()
+        self._logging.set_verbosity_error()
+        self._logging.disable_progress_bar()
+
+    def __exit__(self, *_: object) -> None:
+        self._logging.set_verbosity(self._level)
+        if self._bars:
+            self._logging.enable_progress_bar()

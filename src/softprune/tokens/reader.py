@@ -1,0 +1,99 @@
+"""Texts read by a pruned model: logits, predictions, and what was kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from softprune.backbone.batching import scoring_batches
+from softprune.tokens.families import Anatomy
+from softprune.tokens.macs import executed_macs, paper_macs
+from softprune.tokens.packed import pack
+from softprune.tokens.rules import Convention, Rule, Thresholds
+from softprune.tokens.training import autocast
+from softprune.tokens.walk import hard_pass, soft_pass
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a model said of some texts, in their order.
+
+    Attributes:
+        logits_NC: float32.
+        kept_NL: tokens left after each layer.
+        lengths: tokens of each text.
+    """
+
+    logits_NC: np.ndarray
+    kept_NL: np.ndarray
+    lengths: tuple[int, ...]
+
+    @property
+    def predicted(self) -> list[int]:
+        """The class of each text; ties go to the first."""
+        found: list[int] = self.logits_NC.argmax(1).tolist()
+        return found
+
+    def loss(self, golds: Sequence[int]) -> float:
+        """Mean cross-entropy."""
+        return float(F.cross_entropy(torch.from_numpy(self.logits_NC), torch.tensor(golds)))
+
+    def kept(self) -> list[float]:
+        """Share of all tokens that is left after each layer."""
+        shares: list[float] = (self.kept_NL.sum(0) / sum(self.lengths)).tolist()
+        return shares
+
+    def relative_macs(self, anatomy: Anatomy, *, executed: bool = False) -> float:
+        """Operations over those of the unpruned model on the same real tokens: the paper's count, or what was done."""
+        layers, hidden = len(anatomy.layers), anatomy.hidden
+
+        def macs(length: int, kept_L: Sequence[int]) -> int:
+            if executed:
+                return executed_macs(hidden, anatomy.inner, length, kept_L)
+            return paper_macs(hidden, length, kept_L)
+
+        pruned = sum(macs(n, kept_L) for n, kept_L in zip(self.lengths, self.kept_NL.tolist(), strict=True))
+        return pruned / sum(macs(n, [n] * layers) for n in self.lengths)
+
+
+def answer(
+    anatomy: Anatomy,
+    texts: Sequence[Sequence[int]],
+    rule: Rule,
+    convention: Convention,
+    *,
+    compute: torch.dtype,
+    rows: int = 64,
+    soft: bool = False,
+) -> Answers:
+    """Read texts, those of similar length together.
+
+    Args:
+        anatomy: the model; it is put into eval mode.
+        texts: token ids with special tokens.
+        rule: who stays.
+        convention: how importance is counted.
+        compute: dtype of the matrix products.
+        rows: texts of a call.
+        soft: with the soft masks of thresholds instead, to see the gap between the two.
+    """
+    anatomy.model.eval()
+    lengths = tuple(map(len, texts))
+    classes = int(anatomy.config.num_labels)
+    logits_NC = np.zeros((len(texts), classes), dtype=np.float32)
+    kept_NL = np.zeros((len(texts), len(anatomy.layers)), dtype=np.int64)
+    with torch.no_grad(), autocast(anatomy, compute):
+        for indices in scoring_batches(lengths, rows):
+            packed = pack([texts[i] for i in indices], anatomy.device)
+            if soft:
+                assert isinstance(rule, Thresholds)
+                read = soft_pass(anatomy, packed, rule)
+            else:
+                read = hard_pass(anatomy, packed, rule, convention)
+            logits_NC[list(indices)] = read.logits_BC.float().cpu().numpy()
+            kept_NL[list(indices)] = np.array(read.kept_LB).T
+    return Answers(logits_NC, kept_NL, lengths)

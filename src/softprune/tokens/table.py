@@ -1,0 +1,89 @@
+"""The results of a run of token pruning as a table, from run.json alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from softprune.errors import SoftpruneError
+
+_LABELS = {
+    "constant": "best constant answer",
+    "baseline": "unpruned model",
+    "top-k": "top-k by importance",
+    "manual": "thresholds, not learned",
+    "first": "first tokens",
+}
+
+
+def read_results(run: Path) -> dict[str, Any]:
+    """run.json of a run of token pruning.
+
+    Raises:
+        SoftpruneError: the folder holds none.
+    """
+    path = run / "run.json"
+    try:
+        info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SoftpruneError("the folder of a run", f"no readable run.json in {run}", "check the path") from error
+    if info.get("kind") != "tokens":
+        found = f"a run of kind {info.get('kind')}"
+        raise SoftpruneError("a run of softprune tokens train", found, f"softprune report {run}")
+    return info
+
+
+def results_table(info: dict[str, Any]) -> Table:
+    """One row a model: quality, difference to the unpruned model, operations, tokens kept to the end."""
+    task, chosen = info["task"], (info.get("selection") or {}).get("chosen")
+    table = Table(title=f"{task['title']}, {task['sizes']['report']} examples of report, in percent")
+    table.add_column("")
+    for name in (task["metric"], "95% CI", "macro F1", "to unpruned", "95% CI", "paper MACs", "executed MACs", "kept"):
+        table.add_column(name, justify="right")
+    rows = {name: row for name, row in info["results"].items() if row}
+    order = sorted(rows, key=lambda name: (name != "constant", name != "baseline", not name.startswith("lambda")))
+    for name in order:
+        row = rows[name]
+        label = _LABELS.get(
+            name, name.replace("lambda-", "learned, lambda ").replace("random-", "random tokens, seed ")
+        )
+        style = "bold" if name == chosen else None
+        table.add_row(label + (" *" if name == chosen else ""), *_cells(row), style=style)
+    return table
+
+
+def notes(info: dict[str, Any]) -> list[str]:
+    """What stands under the table."""
+    selection, task = info.get("selection") or {}, info["task"]
+    said = []
+    if selection.get("chosen"):
+        why = "fewest operations within the margin" if selection["within"] else "none is within the margin; the best"
+        said.append(f"* chosen on {task['sizes']['select']} held-out examples of train: {why}")
+    cut = task.get("cut_report") or {}
+    if cut.get("examples"):
+        said.append(
+            f"{cut['examples']} texts of report were longer than the limit: {cut['tokens']} tokens were cut off"
+        )
+    said.append("MACs: share of the unpruned model's on the same real tokens (the paper's count; what was computed)")
+    said.append("kept: tokens left after the last layer; rules below the learned models have the chosen one's MACs")
+    return said
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    if "interval" not in row:
+        return [f"{100 * row['value']:.1f}", *[""] * 7]
+    low, high = row["interval"]
+    against = row["difference"]
+    return [
+        f"{100 * row['value']:.1f}",
+        f"{100 * low:.1f} to {100 * high:.1f}",
+        f"{100 * row['macro_f1']:.1f}",
+        f"{100 * against['value']:+.1f}",
+        f"{100 * against['low']:+.1f} to {100 * against['high']:+.1f}",
+        f"{100 * row['paper_macs']:.0f}",
+        f"{100 * row['executed_macs']:.0f}",
+        f"{100 * row['kept'][-1]:.0f}",
+    ]

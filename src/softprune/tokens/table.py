@@ -1,0 +1,97 @@
+"""Every word of every text in columns, as statistics take them. Axes: N texts, W words of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import numpy.typing as npt
+
+from softprune.errors import SoftpruneError
+from softprune.tokens.chance import Chance
+from softprune.tokens.reading import TokenReading
+from softprune.tokens.tagging import Tagger
+from softprune.tokens.words import Word, words_of
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class WordTable:
+    """The words of N texts.
+
+    Attributes:
+        readings: N.
+        words: per text.
+        forms: `[W]`, each word in lower case.
+        text_W: the text that each word is in.
+        left_W: the layer after whose attention it was gone; the number of layers if it was kept.
+        kept_W: 1 where it was kept to the end, else 0.
+        chance_kept_W, chance_left_W: what random dropping in the same text would give (`chance.py`).
+        place_W: where in its text it stands, in [0, 1).
+        tagged: whether parts of speech and stop words are known.
+    """
+
+    readings: tuple[TokenReading, ...]
+    words: tuple[tuple[Word, ...], ...]
+    forms: tuple[str, ...]
+    text_W: Ints
+    left_W: Ints
+    kept_W: Floats
+    chance_kept_W: Floats
+    chance_left_W: Floats
+    place_W: Floats
+    tagged: bool
+
+    @property
+    def flat(self) -> list[Word]:
+        """All words, `[W]`."""
+        return list(chain.from_iterable(self.words))
+
+    @property
+    def layers(self) -> int:
+        """L."""
+        return self.readings[0].layers
+
+    def column(self, of: Callable[[Word], str]) -> list[str]:
+        """A property of each word, `[W]`."""
+        return [of(word) for word in chain.from_iterable(self.words)]
+
+
+def word_table(readings: Sequence[TokenReading], tagger: Tagger | None = None) -> WordTable:
+    """Join tokens to words and put all words into columns.
+
+    Args:
+        readings: of the texts.
+        tagger: whose words and tags to use; without one, words are split at spaces and punctuation.
+
+    Raises:
+        SoftpruneError: without a single word.
+    """
+    marks = tagger.marks(reading.text for reading in readings) if tagger else (None for _ in readings)
+    words = tuple(words_of(reading, found) for reading, found in zip(readings, marks, strict=True))
+    if not any(words):
+        raise SoftpruneError("texts with words", f"{len(readings)} texts without one", "analyse a set that has text")
+    rows = [
+        (text, word.left, chance.kept(len(word.pieces)), chance.left(len(word.pieces)), place / len(own))
+        for text, own in enumerate(words)
+        for chance in [Chance(readings[text])]
+        for place, word in enumerate(own)
+    ]
+    columns = np.array(rows, np.float64).T
+    left_W = columns[1].astype(np.int64)
+    return WordTable(
+        readings=tuple(readings),
+        words=words,
+        forms=tuple(word.text.lower() for own in words for word in own),
+        text_W=columns[0].astype(np.int64),
+        left_W=left_W,
+        kept_W=(left_W == readings[0].layers).astype(np.float64),
+        chance_kept_W=columns[2],
+        chance_left_W=columns[3],
+        place_W=columns[4],
+        tagged=tagger is not None,
+    )

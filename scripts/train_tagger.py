@@ -36,7 +36,7 @@ from spacy.training import Example
 from thinc.api import Adam, fix_random_seed, warmup_linear
 
 ROWS = {"NORM": 5000, "PREFIX": 1000, "SUFFIX": 2500, "SHAPE": 2500}
-"""What the tagger sees of a word, and in how many rows each is hashed: the word, its first letter, its last three, Xxxx."""
+"""What it sees of a word, and the rows that each is hashed into: the word, its first letter, its last three, Xxxx."""
 WIDTH, DEPTH, DROPOUT, STEP, WARM = 96, 4, 0.2, 2e-3, 200
 BATCH = 32  # sentences
 
@@ -59,9 +59,9 @@ class Sentence:
 
 def read_conllu(path: Path) -> list[Sentence]:
     """All sentences of a CoNLL-U file, plain or xz."""
-    opened = lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8")
-    with opened as file:
-        return [_sentence(block.split("\n")) for block in file.read().split("\n\n") if block.strip()]
+    data = path.read_bytes()
+    text = (lzma.decompress(data) if path.suffix == ".xz" else data).decode("utf-8")
+    return [_sentence(block.split("\n")) for block in text.replace("\r\n", "\n").split("\n\n") if block.strip()]
 
 
 def _sentence(lines: Sequence[str]) -> Sentence:

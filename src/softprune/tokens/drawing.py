@@ -77,20 +77,14 @@ def state_map(found: Clusters, labels: Sequence[str], theme: Theme) -> Figure:
     left, right = figure.subplots(1, 2)
     colours = (theme.kept, theme.control, theme.tuned, *MORE_COLOURS, theme.front, theme.other)
     class_N = np.array(found.classes)
-    size = float(np.clip(900 / len(class_N), 5, 26))
+    size = float(np.clip(6000 / len(class_N), 8, 26))
     for axes, place_N2, title in ((left, found.pca, "PCA"), (right, found.tsne, "t-SNE")):
         for rank, place in enumerate(np.unique(class_N)):
             own: Floats = place_N2[class_N == place]
-            axes.scatter(
-                own[:, 0],
-                own[:, 1],
-                s=size,
-                marker=MARKERS[rank % len(MARKERS)],
-                color=colours[rank % len(colours)],
-                alpha=0.7,
-                linewidths=0,
-                label=printable(labels[place]),
-            )
+            marker, colour = MARKERS[rank % len(MARKERS)], colours[rank % len(colours)]
+            axes.scatter(own[:, 0], own[:, 1], s=size, marker=marker, color=colour, alpha=0.7, linewidths=0)
+            if axes is left:  # a point of its own for the legend, where those of the map are too small to tell apart
+                axes.scatter([], [], s=32, marker=marker, color=colour, label=printable(labels[place]))
         dress(axes, theme, "", "", title=title, grid=None)
         axes.set_xticks([])
         axes.set_yticks([])

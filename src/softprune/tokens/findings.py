@@ -15,7 +15,7 @@ TITLES = {
     "pos": "By part of speech",
     "stop": "Stop words",
     "entity": "Named entities",
-    "place": "By place in the text",
+    "place": "By place in the text, in tenths",
     "frequency": "By frequency in these texts",
     "class": "By class",
 }
@@ -101,6 +101,6 @@ def _difference(row: Row) -> float:
 
 
 def _listed(table: str, rows: Sequence[Row]) -> str:
-    shown = [f"{named(table, row)} {percent(row.kept.value)}% against {percent(row.baseline)}%" for row in rows[:MOST]]
+    shown = [f"{named(table, row)}, {percent(row.kept.value)}% against {percent(row.baseline)}%" for row in rows[:MOST]]
     more = [f"and {len(rows) - MOST} more"] if len(rows) > MOST else []
-    return ", ".join(shown + more)
+    return "; ".join(shown + more)

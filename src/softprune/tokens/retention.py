@@ -115,8 +115,8 @@ def groupings_of(table: WordTable, labels: Sequence[str], entities: bool) -> lis
         found.append(_by_name("stop", table.column(lambda w: "stop word" if w.mark.stop else "not a stop word")))
         if entities:
             found.append(_by_name("entity", table.column(lambda w: "in an entity" if w.mark.entity else "outside")))
-    deciles = tuple(f"{10 * i} to {10 * (i + 1)}%" for i in range(10))
-    found.append(Grouping("place", deciles, np.floor(10 * table.place_W + 1e-9).astype(np.int64)))
+    tenths = tuple(f"tenth {i}" for i in range(1, 11))
+    found.append(Grouping("place", tenths, np.floor(10 * table.place_W + 1e-9).astype(np.int64)))
     found.append(_by_frequency(table))
     gold_N = np.array([-1 if reading.gold is None else reading.gold for reading in table.readings])
     if (gold_N >= 0).any():

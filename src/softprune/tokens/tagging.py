@@ -69,9 +69,9 @@ class Tagger:
     def accuracy_in_words(self) -> str:
         """What stands beside every table of parts of speech."""
         if self.accuracy is None:
-            return f"tagger {self.name}: accuracy unknown"
+            return f"Tagger {self.name}: accuracy unknown"
         on = f" on {self.measured_on}" if self.measured_on else " on its own test data"
-        return f"tagger {self.name}: {100 * self.accuracy:.1f}% of tags right{on}"
+        return f"Tagger {self.name}: {100 * self.accuracy:.1f}% of tags right{on}"
 
 
 def load_tagger(name: str | Path) -> Tagger:

@@ -59,9 +59,9 @@ class FakeReader:
             generator = random.Random(f"{self.seed} {text}")
             out = forced_out[place] if forced_out else ()
             found = [match.group() for match in re.finditer(r"\w{1,4}|[^\w\s]", text)]
-            pieces = [
-                (piece, 1 if at in out else self.rule(piece, generator)) for at, piece in enumerate(found, start=1)
-            ]
+            fates = [self.rule(piece, generator) for piece in found]  # forcing one out changes no other's
+            lefts = [1 if at in out else left for at, left in enumerate(fates, start=1)]
+            pieces = list(zip(found, lefts, strict=True))
             kept = [piece for piece, left in pieces if left == self.layers]
             predicted = int(any(piece in self.says for piece in kept))
             state = (float(len(kept)), float(predicted), 1.0) if states and kept else ()

@@ -52,8 +52,12 @@ def test_conllu(script: ModuleType) -> None:
 
 
 def test_a_quick_pipeline_loads_and_knows_its_accuracy(
-    script: ModuleType, treebank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:  # fmt: skip
+    script: ModuleType,
+    treebank: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     output = tmp_path / "runs" / "tagger"
     assert trained(script, monkeypatch, treebank, output, "--quick") == 0
     said = capsys.readouterr().out

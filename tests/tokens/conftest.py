@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from fakes import NOUNS  # noqa: E402
+from fakes import NOUNS
 
 POS = dict.fromkeys(NOUNS, "NOUN") | {"runs": "VERB", "green": "ADJ", "good": "ADJ", "slowly": "ADV", "very": "ADV"}
 
@@ -47,5 +47,5 @@ def make_tagger() -> Callable[..., Tagger]:
 
 
 @pytest.fixture
-def tagger(make_tagger: Callable[..., Tagger]) -> Iterator[Tagger]:
-    yield make_tagger(performance={"pos_acc": 0.9475, "test_file": "made.conllu"})
+def tagger(make_tagger: Callable[..., Tagger]) -> Tagger:
+    return make_tagger(performance={"pos_acc": 0.9475, "test_file": "made.conllu"})

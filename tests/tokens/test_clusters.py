@@ -23,7 +23,9 @@ def test_silhouettes_are_scikit_learns() -> None:
     state_NH, class_N = np.array(states(2.0)), np.array(CLASSES)
     distances = {"cosine": cosine_distances(state_NH), "euclidean": euclidean_distances(state_NH)}
     for metric, distance_NN in distances.items():
-        assert mean_silhouette(distance_NN, class_N) == pytest.approx(silhouette_score(state_NH, class_N, metric=metric))
+        assert mean_silhouette(distance_NN, class_N) == pytest.approx(
+            silhouette_score(state_NH, class_N, metric=metric)
+        )
     assert mean_silhouette(distances["cosine"], class_N) != pytest.approx(
         mean_silhouette(distances["euclidean"], class_N)
     )

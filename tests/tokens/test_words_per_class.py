@@ -35,7 +35,7 @@ def test_a_planted_word_leads_its_class(tagger: Tagger) -> None:
 
 
 def test_nothing_is_left_out_but_rare_words() -> None:
-    readings = [reading_of("the the ! ! once", [(w, 3) for w in "the the ! ! once".split()], gold=1)] * 4
+    readings = [reading_of("the the ! ! once", [("the", 3), ("the", 3), ("!", 3), ("!", 3), ("once", 3)], gold=1)] * 4
     readings += [reading_of("sea", [("sea", 3)], gold=0)] * 4
     found = typical_words(word_table(readings), LABELS, minimum=5)
     assert {word.form for word in found["good"]} == {"the", "!"}

@@ -32,6 +32,11 @@ def test_texts_come_back_in_order(make_tagger: Callable[..., Tagger]) -> None:
     assert [len(marks) for marks in make_tagger().marks(texts)] == [*range(1, 151), 0]
 
 
+def test_half_a_surrogate_pair_moves_nothing(make_tagger: Callable[..., Tagger]) -> None:
+    (marks,) = make_tagger().marks(["a \ud83d cat"])
+    assert [(mark.start, mark.end) for mark in marks] == [(0, 1), (2, 3), (4, 7)]
+
+
 def test_accuracy_is_read_from_the_meta(make_tagger: Callable[..., Tagger]) -> None:
     known = make_tagger(performance={"pos_acc": 0.9475, "test_file": "made.conllu"})
     assert known.accuracy_in_words == "Tagger en_by_rule: 94.8% of tags right on made.conllu"

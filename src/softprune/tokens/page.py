@@ -5,14 +5,20 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from softprune.report.figures import Plan, render
-from softprune.report.page import Picture, write_figures
-from softprune.report.templating import environment
+from softprune.errors import SoftpruneError
 from softprune.report.words import printable
 from softprune.runs import atomic
-from softprune.tokens import drawing, findings
+from softprune.tokens import findings
 from softprune.tokens.analysis import Analysis
 from softprune.tokens.retention import Row
+
+try:
+    from softprune.report.figures import Plan, render
+    from softprune.report.page import Picture, write_figures
+    from softprune.report.templating import environment
+    from softprune.tokens import drawing
+except ImportError as error:
+    raise SoftpruneError("matplotlib and jinja2 for pages", str(error), "pip install 'softprune[report]'") from error
 
 
 def write_page(found: Analysis, folder: Path, title: str = "") -> Path:
@@ -70,7 +76,7 @@ def _by_pos(found: Analysis) -> Plan:
         "retention_by_pos",
         "Words kept, by part of speech",
         "Bars with 95% intervals; the orange tick is what random dropping in the same texts keeps. Blue bars can be "
-        "told from it, gray ones can't.",
+        f"told from it, gray ones can't.{f' {found.tagger.accuracy_in_words}.' if found.tagger else ''}",
         partial(drawing.group_bars, rows, names) if rows else None,
         "" if rows else "parts of speech",
     )

@@ -18,6 +18,8 @@ from softprune.tokens.words import Word, words_of
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+CONTEXT = 40  # characters
+
 
 @dataclass(frozen=True, slots=True)
 class WordTable:
@@ -71,7 +73,7 @@ def word_table(readings: Sequence[TokenReading], tagger: Tagger | None = None) -
     Raises:
         SoftpruneError: without a single word.
     """
-    marks = tagger.marks(reading.text for reading in readings) if tagger else (None for _ in readings)
+    marks = tagger.marks(part_read(reading) for reading in readings) if tagger else (None for _ in readings)
     words = tuple(words_of(reading, found) for reading, found in zip(readings, marks, strict=True))
     if not any(words):
         raise SoftpruneError("texts with words", f"{len(readings)} texts without one", "analyse a set that has text")
@@ -95,3 +97,14 @@ def word_table(readings: Sequence[TokenReading], tagger: Tagger | None = None) -
         place_W=columns[4],
         tagged=tagger is not None,
     )
+
+
+def part_read(reading: TokenReading) -> str:
+    """A text up to a little behind its last token: nobody need tag what truncation took away.
+
+    It ends between words, and holds the next few as the tagger's context.
+    """
+    end = max((end for _, end in reading.offsets), default=0) + CONTEXT
+    while end < len(reading.text) and not reading.text[end].isspace():
+        end += 1
+    return reading.text[:end]

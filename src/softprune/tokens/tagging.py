@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 TRAIN = "train one with scripts/train_tagger.py and name its folder, or install a spaCy pipeline and name it"
 BATCH = 64  # texts
+HALF_PAIR = re.compile("[\ud800-\udfff]")  # JSON can hold one; spaCy can't
 
 NAMES = {
     "ADJ": "adjective",
@@ -58,7 +60,7 @@ class Tagger:
 
     def marks(self, texts: Iterable[str]) -> Iterator[tuple[Mark, ...]]:
         """The words of each text, in the texts' order; runs of spaces aren't words."""
-        for doc in self._nlp.pipe(texts, batch_size=BATCH):
+        for doc in self._nlp.pipe((HALF_PAIR.sub("\ufffd", text) for text in texts), batch_size=BATCH):
             yield tuple(
                 Mark(token.idx, token.idx + len(token), token.pos_ or "X", token.is_stop, token.ent_type_)
                 for token in doc

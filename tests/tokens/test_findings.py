@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -34,7 +36,7 @@ def test_a_table_that_shows_nothing_says_so() -> None:
     rows = [row("NOUN", 0.52, 0.5, clear=False), row("VERB", 0.49, 0.5, clear=False)]
     assert finding("pos", rows).startswith("This table shows no preference")
     assert "random dropping" in finding("pos", rows)
-    assert "the share kept in all texts" in finding("class", rows)
+    assert "at the rate of all texts" in finding("class", rows)
 
 
 def test_more_and_less_with_names_and_figures() -> None:
@@ -75,7 +77,7 @@ def test_clusters_in_words(value: float, p: float, told: str) -> None:
 
 def report(effect: Difference) -> KeywordReport:
     estimate = Estimate(0.8, 0.7, 0.9)
-    overall = KeywordRow("all keywords", 10, 8, estimate, 0.5, Estimate(0.3, 0.2, 0.4))
+    overall = KeywordRow("all keywords", 10, 8, estimate, 0.5, Estimate(0.3, 0.2, 0.4), p=0.01)
     accuracy = KeywordAccuracy(8, estimate, estimate, estimate, 5, estimate, estimate, effect, effect)
     return KeywordReport(overall, (), (), accuracy)
 
@@ -86,6 +88,12 @@ def test_keywords_in_words() -> None:
     assert "change accuracy by -10.0 points (95% interval -20.0 to -5.0)." in forced
     unsure = keyword_finding(report(Difference(-0.01, -0.2, 0.05, 0.8)))[1]
     assert "can't be told from no change" in unsure
+
+
+def test_keywords_of_few_texts_are_not_told_from_chance() -> None:
+    made = report(Difference(0.0, 0.0, 0.0, 1.0))
+    unlikely = dataclasses.replace(made, overall=dataclasses.replace(made.overall, p=0.2))
+    assert "can't be told from random dropping" in keyword_finding(unlikely)[0]
 
 
 def test_absent_keywords_in_words() -> None:

@@ -1,17 +1,17 @@
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from fakes import FakeReader, by_chance, made_texts, prefers, reading_of
 
 from softprune.errors import SoftpruneError
-from softprune.tokens.estimates import estimate, holm, p_value
 from softprune.tokens.retention import Retention, Row, retention
 from softprune.tokens.table import word_table
 from softprune.tokens.tagging import Tagger
+from softprune.tokens.words import Mark
 
 LABELS = ("bad", "good")
 
@@ -51,7 +51,9 @@ def test_stop_words_classes_and_places_by_hand(three: Retention) -> None:
     assert (stop["stop word"].words, stop["stop word"].kept.value) == (2, 0.0)
     assert classes["bad"].kept.value == pytest.approx(1 / 3)
     assert classes["good"].kept.value == pytest.approx(2 / 5)
+    # Every word has one piece, so the share of words that an even dropping keeps is that of tokens.
     assert classes["good"].baseline == pytest.approx(3 / 8)
+    assert classes["bad"].baseline == pytest.approx(3 / 8)
     assert {name: row.words for name, row in place.items()} == {"tenth 1": 3, "tenth 4": 2, "tenth 6": 1, "tenth 7": 2}
 
 
@@ -131,13 +133,47 @@ def test_no_words_at_all() -> None:
         word_table([reading_of("", [])])
 
 
-def test_holm_by_hand() -> None:
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([]) == []
+def test_a_few_words_that_were_all_kept_prove_nothing(tagger: Tagger) -> None:
+    """A bootstrap never sees a group of five kept words lose one; the exact test does."""
+    readings = FakeReader(by_chance).read(made_texts(60))
+    lucky = [reading_of("very sea tree film", [("very", 3), ("sea", 1), ("tree", 1), ("film", 3)])] * 4
+    rows = by_name(retention(word_table([*readings, *lucky], _only(tagger, "very")), LABELS, resamples=1000), "pos")
+    assert rows["X"].kept.value == 1.0
+    assert rows["X"].kept.low == pytest.approx(0.025 ** (1 / 4))  # not 1: four texts say little
+    assert not rows["X"].clear
+    assert rows["X"].p == pytest.approx(2 * 0.5**4)
 
 
-def test_undefined_resamples_do_not_count() -> None:
-    drawn = np.array([math.nan, 0.0, 1.0, math.nan])
-    assert estimate(0.5, drawn, texts=3).interval == pytest.approx((0.025, 0.975))
-    assert estimate(math.nan, drawn, texts=3).value is None
-    assert p_value(np.full(99, 0.3)) == pytest.approx(0.02)
+def _only(tagger: Tagger, form: str) -> Tagger:
+    """The tagger, but a word that opens its text and is `form` is an X."""
+
+    class Marking(Tagger):
+        def marks(self, texts: Iterable[str]) -> Iterator[tuple[Mark, ...]]:
+            for text in texts:
+                (found,) = Tagger.marks(self, [text])
+                opens = text.startswith(f"{form} sea tree film") and len(found) == 4
+                yield (replace(found[0], pos="X"), *found[1:]) if opens else found
+
+    tagger.__class__ = Marking
+    return tagger
+
+
+def test_a_class_of_long_words_is_not_taken_for_a_kept_one() -> None:
+    """Both classes keep the same share of tokens; the one whose words have more pieces keeps more words."""
+    texts = ["cinematography locomotive " * 6, "sea cat film tree the a " * 6] * 60
+    readings = FakeReader(by_chance).read([f"{text}{i}" for i, text in enumerate(texts)], [0, 1] * 60)
+    rows = by_name(retention(word_table(readings), LABELS, resamples=1000), "class")
+    assert (rows["bad"].kept.value or 0) > (rows["good"].kept.value or 1) + 0.2
+    assert not rows["bad"].clear
+    assert not rows["good"].clear
+
+
+def test_a_class_that_keeps_more_is_found() -> None:
+    texts, golds = made_texts(120), [i % 2 for i in range(120)]
+    readings = [
+        FakeReader(by_chance if gold else prefers("cat")).read([text], [gold])[0]
+        for text, gold in zip(texts, golds, strict=True)
+    ]
+    rows = by_name(retention(word_table(readings), LABELS, resamples=1000), "class")
+    assert rows["good"].clear
+    assert (rows["good"].difference.value or 0) > 0 > (rows["bad"].difference.value or 0)

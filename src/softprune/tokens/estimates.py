@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
 from softprune.significance import LEVEL, Floats
+
+NORMAL_FROM = 25.0
+"""Variance of a count from which its distribution is taken as normal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,46 @@ def estimate(value: float, drawn_R: Floats, texts: int) -> Estimate:
         return Estimate(float(value))
     low, high = np.quantile(known_R, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(float(value), float(low), float(high))
+
+
+def share_estimate(share: float, drawn_R: Floats, texts: int) -> Estimate:
+    """The interval of a share. One of nought or all never varies in resamples; it gets the exact interval of
+    Clopper and Pearson (Biometrika 26, 1934), with texts as trials."""
+    found = estimate(share, drawn_R, texts)
+    if found.interval is None or 0 < share < 1:
+        return found
+    reach = 1 - ((1 - LEVEL) / 2) ** (1 / texts)
+    return Estimate(share, 0.0, reach) if share == 0 else Estimate(share, 1 - reach, 1.0)
+
+
+def chance_p(kept: int, chance_N: Floats) -> float:
+    """Two-sided p-value of "N words are kept each with its own chance".
+
+    The count is then Poisson-binomial, exactly so where few are kept or few dropped, else nearly normal. Words of one
+    text aren't independent: as many as are kept can't be others. That only makes the count vary less (negatively
+    associated; Shao, J. Theor. Probab. 13, 2000), so p errs upwards.
+    """
+    variance = float((chance_N * (1 - chance_N)).sum())
+    if variance == 0:
+        return 1.0
+    if variance >= NORMAL_FROM:
+        z = max(0.0, abs(kept - float(chance_N.sum())) - 0.5) / variance**0.5
+        return float(2 * NormalDist().cdf(-z))
+    if 2 * chance_N.sum() > len(chance_N):  # count the dropped ones: they are fewer
+        kept, chance_N = len(chance_N) - kept, 1 - chance_N
+    at_most = _at_most(kept, chance_N)
+    below = float(at_most[-2]) if kept else 0.0
+    return min(1.0, 2 * max(0.0, min(float(at_most[-1]), 1 - below)))
+
+
+def _at_most(most: int, chance_N: Floats) -> Floats:
+    """P(count <= k) for k from 0 to `most`, by adding word after word."""
+    exactly: Floats = np.zeros(most + 1)
+    exactly[0] = 1.0
+    for chance in chance_N:
+        exactly[1:] = exactly[1:] * (1 - chance) + exactly[:-1] * chance
+        exactly[0] *= 1 - chance
+    return np.asarray(exactly.cumsum(), np.float64)
 
 
 def p_value(drawn_R: Floats) -> float:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from softprune.report.words import interval, number, p_value, percent, points
 from softprune.tokens.clusters import Clusters
+from softprune.tokens.estimates import Estimate
 from softprune.tokens.keywords import KeywordReport
-from softprune.tokens.retention import Row
+from softprune.tokens.retention import CLEAR, Row
 from softprune.tokens.tagging import NAMES
 
 MOST = 4
@@ -30,7 +31,7 @@ def named(table: str, row: Row) -> str:
 
 def finding(table: str, rows: Sequence[Row]) -> str:
     """What one retention table shows."""
-    against = "the share kept in all texts" if table == "class" else "random dropping"
+    against = "random dropping at the rate of all texts" if table == "class" else "random dropping"
     above = sorted((row for row in rows if row.clear and _difference(row) > 0), key=_difference, reverse=True)
     below = sorted((row for row in rows if row.clear and _difference(row) < 0), key=_difference)
     if not above and not below:
@@ -75,14 +76,15 @@ def keyword_finding(report: KeywordReport) -> list[str]:
     row, told = report.overall, []
     if not row.words:
         return ["None of the keywords occurs in these texts."]
-    if row.difference.interval is None or row.difference.interval[0] <= 0 <= row.difference.interval[1]:
-        verdict = "no more and no less than random dropping can be told to keep"
+    gap = row.difference.interval
+    if gap is None or gap[0] <= 0 <= gap[1] or row.p >= CLEAR:
+        verdict = "which can't be told from random dropping"
     else:
         verdict = f"{'more' if (row.difference.value or 0) > 0 else 'less'} than random dropping keeps"
     told.append(
         f"Keywords are kept {percent(row.kept.value)}% of the time, {verdict} "
         f"({percent(row.baseline)}%; difference {points(row.difference.value)} points, "
-        f"95% interval {interval(row.difference.interval)})."
+        f"{_points(row.difference)})."
     )
     accuracy = report.accuracy
     if accuracy and accuracy.effect and accuracy.beyond_random:
@@ -94,6 +96,12 @@ def keyword_finding(report: KeywordReport) -> list[str]:
             f"out at random: {points(beyond.value)} points ({points(beyond.low)} to {points(beyond.high)})."
         )
     return told
+
+
+def _points(found: Estimate) -> str:
+    if found.interval is None:
+        return "no interval: too few texts"
+    return f"95% interval {points(found.low)} to {points(found.high)}"
 
 
 def _difference(row: Row) -> float:

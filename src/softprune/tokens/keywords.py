@@ -15,7 +15,7 @@ import numpy as np
 from softprune.errors import SoftpruneError
 from softprune.significance import RESAMPLES, Difference, Floats, bootstrap_interval, paired_bootstrap, resampled_sums
 from softprune.tokens.chance import Chance
-from softprune.tokens.estimates import Estimate, estimate, quotient
+from softprune.tokens.estimates import Estimate, chance_p, estimate, quotient, share_estimate
 from softprune.tokens.reading import TokenReader, TokenReading
 from softprune.tokens.table import WordTable
 from softprune.tokens.words import Word
@@ -42,7 +42,10 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class KeywordRow:
-    """One keyword, or all of them: counts, the share kept, and what random dropping keeps of it."""
+    """One keyword, or all of them: counts, the share kept, and what random dropping keeps of it.
+
+    `p` is of "kept as random dropping keeps" (`estimates.chance_p`).
+    """
 
     keyword: str
     words: int
@@ -50,6 +53,7 @@ class KeywordRow:
     kept: Estimate
     baseline: float | None
     difference: Estimate
+    p: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,7 @@ def find_keywords(table: WordTable, keywords: Sequence[str]) -> list[Found]:
     wanted, longest = set(keywords), max(map(len, keywords))
     found = []
     for text, (reading, words) in enumerate(zip(table.readings, table.words, strict=True)):
-        chance, place = Chance(reading), 0
+        chance, place = Chance.of(reading), 0
         while place < len(words):
             last, keyword = _longest_match(reading.text, words, place, wanted, longest)
             if keyword is not None:
@@ -176,22 +180,29 @@ def _rows(found: Sequence[Found], present: Sequence[str], texts: int, seed: int,
             counts_NKC[one.text, place] += (1, one.kept, one.chance)
     sums_RC = resampled_sums(counts_NKC.reshape(texts, -1), seed=seed, resamples=resamples)
     drawn_RKC = sums_RC.reshape(resamples, -1, 3)
-    return [
-        _row(name, counts_NKC[:, place], drawn_RKC[:, place]) for place, name in enumerate(["all keywords", *present])
-    ]
+    rows = []
+    for place, name in enumerate(["all keywords", *present]):
+        chance_N = np.array([one.chance for one in found if place in (0, place_of[one.keyword])])
+        rows.append(_row(name, counts_NKC[:, place], drawn_RKC[:, place], chance_N))
+    return rows
 
 
-def _row(name: str, counts_NC: Floats, drawn_RC: Floats) -> KeywordRow:
+def _row(name: str, counts_NC: Floats, drawn_RC: Floats, chance_N: Floats) -> KeywordRow:
     own_C, holding = counts_NC.sum(axis=0), int((counts_NC[:, 0] > 0).sum())
     share, baseline = quotient(own_C[1], own_C[0]), quotient(own_C[2], own_C[0])
     share_R, baseline_R = quotient(drawn_RC[:, 1], drawn_RC[:, 0]), quotient(drawn_RC[:, 2], drawn_RC[:, 0])
+    kept = share_estimate(float(share), share_R, holding)
+    difference = estimate(float(share - baseline), share_R - baseline_R, holding)
+    if kept.low is not None and kept.high is not None and kept.value in (0.0, 1.0):
+        difference = Estimate(difference.value, kept.low - float(baseline), kept.high - float(baseline))
     return KeywordRow(
         keyword=name,
         words=int(own_C[0]),
         texts=holding,
-        kept=estimate(float(share), share_R, holding),
+        kept=kept,
         baseline=float(baseline) if own_C[0] else None,
-        difference=estimate(float(share - baseline), share_R - baseline_R, holding),
+        difference=difference,
+        p=chance_p(round(own_C[1]), chance_N),
     )
 
 

@@ -62,7 +62,7 @@ def shown_order(table: str, rows: tuple[Row, ...]) -> tuple[Row, ...]:
 
 
 def verdict(row: Row) -> str:
-    """A row's difference in a word; bracketed where it is clear alone but not among all rows of its table."""
+    """A row's difference in a word; bracketed where only the interval says so."""
     if not row.excludes_zero or row.difference.value is None:
         return "–"
     word = "▲ more" if row.difference.value > 0 else "▼ less"

@@ -1,8 +1,10 @@
 """Which words a pruned model keeps: by part of speech, stop word, entity, place, frequency and class.
 
 Every share stands against random dropping in the same texts (`chance.py`), because a word may be kept often only
-because its texts keep much, or because it has many pieces; a class stands against all texts together. Intervals
-resample whole texts: words of one text are no independent examples. All tables share their resamples.
+because its texts keep much, or because it has many pieces. A class stands against random dropping with the share of
+tokens that all texts together keep. Intervals resample whole texts, for words of one text are no independent examples.
+The p-values hold the count itself against random dropping, exactly for small groups, on which a bootstrap is too sure.
+All tables share their resamples.
 
 Axes: N texts, W words, G groups of one table, R resamples.
 """
@@ -16,13 +18,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from softprune.significance import RESAMPLES, Floats, resampled_sums
-from softprune.tokens.estimates import Estimate, estimate, holm, p_value, quotient
+from softprune.tokens.estimates import Estimate, chance_p, estimate, holm, p_value, quotient, share_estimate
 from softprune.tokens.table import Ints, WordTable
 
 CLEAR = 0.05
 RANKS = (10, 100, 1_000, 10_000)
 """Upper ends of the frequency bins: the 10 commonest words, the next 90, and so on."""
-COLUMNS = 5  # words, kept, kept by chance, sum of left, that by chance
+COLUMNS = 7  # words, kept, kept by chance, sum of left, that by chance; by even chance kept, and sum of left
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +35,14 @@ class Row:
         name: of the group.
         words, texts: how many words it has, and in how many texts.
         kept: share of them kept to the end.
-        baseline: share that random dropping in the same texts keeps (for a class: share kept in all texts).
+        baseline: share that random dropping in the same texts keeps (for a class: with all texts' share of tokens).
         difference: kept minus baseline.
         ratio: kept over baseline.
         left: mean layer after which a word was gone; the number of layers for one kept to the end.
         left_difference: that minus its baseline.
-        p: of "no difference" in kept, by bootstrap.
+        p: of "kept as random dropping keeps" (`estimates.chance_p`; for a class by bootstrap over texts).
         excludes_zero: whether the difference's interval does.
-        clear: whether p, adjusted for all rows of the table by Holm's method, is below 0.05.
+        clear: whether it does, and p, adjusted for all rows of the table by Holm's method, is below 0.05.
     """
 
     name: str
@@ -97,11 +99,10 @@ def retention(
     counts = [_counts(table, grouping) for grouping in groupings]
     sums_RC = resampled_sums(np.concatenate(counts, axis=1), seed=seed, resamples=resamples)
     tables, start = dict[str, tuple[Row, ...]](), 0
-    all_RC, all_NC = sums_RC[:, :COLUMNS], counts[0]
     for grouping, counts_NC in zip(groupings, counts, strict=True):
         width = counts_NC.shape[1]
         drawn_RGC = sums_RC[:, start : start + width].reshape(resamples, -1, COLUMNS)
-        tables[grouping.name] = _rows(grouping, counts_NC, drawn_RGC, all_NC.sum(axis=0), all_RC)
+        tables[grouping.name] = _rows(table, grouping, counts_NC, drawn_RGC)
         start += width
     (overall,) = tables.pop("overall")
     return Retention(overall, tables)
@@ -145,35 +146,45 @@ def _counts(table: WordTable, grouping: Grouping) -> Floats:
     """Sums by text and group, `[N, G * COLUMNS]`."""
     G, inside_W = len(grouping.groups), grouping.code_W >= 0
     counts_NGC = np.zeros((len(table.readings), G, COLUMNS))
-    values_WC = np.stack(
-        [np.ones_like(table.kept_W), table.kept_W, table.chance_kept_W, table.left_W, table.chance_left_W], axis=1
-    )
+    kept, left = (table.kept_W, table.chance_kept_W), (table.left_W, table.chance_left_W)
+    values_WC = np.stack([np.ones_like(table.kept_W), *kept, *left, table.even_kept_W, table.even_left_W], axis=1)
     np.add.at(counts_NGC, (table.text_W[inside_W], grouping.code_W[inside_W]), values_WC[inside_W])
     return counts_NGC.reshape(len(table.readings), -1)
 
 
-def _rows(grouping: Grouping, counts_NC: Floats, drawn_RGC: Floats, all_C: Floats, all_RC: Floats) -> tuple[Row, ...]:
+def _rows(table: WordTable, grouping: Grouping, counts_NC: Floats, drawn_RGC: Floats) -> tuple[Row, ...]:
     counts_NGC = counts_NC.reshape(len(counts_NC), -1, COLUMNS)
     rows = []
     for place, name in enumerate(grouping.groups):
         own_C, texts = counts_NGC[:, place].sum(axis=0), int((counts_NGC[:, place, 0] > 0).sum())
         if texts:
-            shares, drawn = _shares(own_C, all_C, grouping), _shares(drawn_RGC[:, place], all_RC, grouping)
-            made = [estimate(float(share), drawn_R, texts) for share, drawn_R in zip(shares, drawn, strict=True)]
-            kept, baseline, difference, ratio, left, left_difference = made
-            p = p_value(drawn[2]) if difference.interval else 1.0
-            excludes = difference.interval is not None and not difference.interval[0] <= 0 <= difference.interval[1]
-            size = (name, int(own_C[0]), texts)
-            rows.append(Row(*size, kept, baseline.value, difference, ratio, left, left_difference, p, excludes, False))
+            chance_W = None if grouping.against_all else table.chance_kept_W[grouping.code_W == place]
+            rows.append(_row(name, texts, own_C, drawn_RGC[:, place], chance_W))
     return _with_clear(rows)
 
 
-def _shares(own: Floats, everything: Floats, grouping: Grouping) -> tuple[Floats, ...]:
-    """Kept, baseline, difference, ratio, left and its difference, of sums `[..., COLUMNS]`."""
-    basis, kept, left = (everything, 1, 3) if grouping.against_all else (own, 2, 4)
-    share, baseline = quotient(own[..., 1], own[..., 0]), quotient(basis[..., kept], basis[..., 0])
-    depth, depth_baseline = quotient(own[..., 3], own[..., 0]), quotient(basis[..., left], basis[..., 0])
-    return share, baseline, share - baseline, quotient(share, baseline), depth, depth - depth_baseline
+def _row(name: str, texts: int, own_C: Floats, drawn_RC: Floats, chance_W: Floats | None) -> Row:
+    shares, drawn = _shares(own_C, chance_W is None), _shares(drawn_RC, chance_W is None)
+    ratio, left, left_difference = (
+        estimate(float(share), drawn_R, texts) for share, drawn_R in zip(shares[2:], drawn[2:], strict=True)
+    )
+    kept, baseline = share_estimate(float(shares[0]), drawn[0], texts), float(shares[1])
+    difference = estimate(float(shares[0] - shares[1]), drawn[0] - drawn[1], texts)
+    if kept.low is not None and kept.high is not None and kept.value in (0.0, 1.0):
+        difference = Estimate(difference.value, kept.low - baseline, kept.high - baseline)
+    p = 1.0
+    if difference.interval is not None:
+        p = p_value(drawn[0] - drawn[1]) if chance_W is None else chance_p(round(own_C[1]), chance_W)
+    excludes = difference.interval is not None and not difference.interval[0] <= 0 <= difference.interval[1]
+    size = (name, int(own_C[0]), texts)
+    return Row(*size, kept, baseline, difference, ratio, left, left_difference, p, excludes, clear=False)
+
+
+def _shares(own: Floats, even: bool) -> tuple[Floats, ...]:
+    """Kept, baseline, their ratio, left and its difference, of sums `[..., COLUMNS]`."""
+    kept, left = (5, 6) if even else (2, 4)
+    share, baseline, depth, depth_baseline = (quotient(own[..., column], own[..., 0]) for column in (1, kept, 3, left))
+    return share, baseline, quotient(share, baseline), depth, depth - depth_baseline
 
 
 def _with_clear(rows: Sequence[Row]) -> tuple[Row, ...]:

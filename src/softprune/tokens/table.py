@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from softprune.errors import SoftpruneError
-from softprune.tokens.chance import Chance
+from softprune.tokens.chance import Chance, shares_gone
 from softprune.tokens.reading import TokenReading
 from softprune.tokens.tagging import Tagger
 from softprune.tokens.words import Word, words_of
@@ -33,6 +33,7 @@ class WordTable:
         left_W: the layer after whose attention it was gone; the number of layers if it was kept.
         kept_W: 1 where it was kept to the end, else 0.
         chance_kept_W, chance_left_W: what random dropping in the same text would give (`chance.py`).
+        even_kept_W, even_left_W: what it would give if every text kept the share of tokens that all texts keep.
         place_W: where in its text it stands, in [0, 1).
         tagged: whether parts of speech and stop words are known.
     """
@@ -45,6 +46,8 @@ class WordTable:
     kept_W: Floats
     chance_kept_W: Floats
     chance_left_W: Floats
+    even_kept_W: Floats
+    even_left_W: Floats
     place_W: Floats
     tagged: bool
 
@@ -77,13 +80,7 @@ def word_table(readings: Sequence[TokenReading], tagger: Tagger | None = None) -
     words = tuple(words_of(reading, found) for reading, found in zip(readings, marks, strict=True))
     if not any(words):
         raise SoftpruneError("texts with words", f"{len(readings)} texts without one", "analyse a set that has text")
-    rows = [
-        (text, word.left, chance.kept(len(word.pieces)), chance.left(len(word.pieces)), place / len(own))
-        for text, own in enumerate(words)
-        for chance in [Chance(readings[text])]
-        for place, word in enumerate(own)
-    ]
-    columns = np.array(rows, np.float64).T
+    columns = np.array(list(_rows(readings, words)), np.float64).T
     left_W = columns[1].astype(np.int64)
     return WordTable(
         readings=tuple(readings),
@@ -94,9 +91,22 @@ def word_table(readings: Sequence[TokenReading], tagger: Tagger | None = None) -
         kept_W=(left_W == readings[0].layers).astype(np.float64),
         chance_kept_W=columns[2],
         chance_left_W=columns[3],
-        place_W=columns[4],
+        even_kept_W=columns[4],
+        even_left_W=columns[5],
+        place_W=columns[6],
         tagged=tagger is not None,
     )
+
+
+def _rows(readings: Sequence[TokenReading], words: Sequence[Sequence[Word]]) -> Iterator[tuple[float, ...]]:
+    """The numbers of each word, in the order of `WordTable`'s columns."""
+    share_L = shares_gone(readings)
+    for text, (reading, own) in enumerate(zip(readings, words, strict=True)):
+        chance, even = Chance.of(reading), Chance.at(share_L, reading)
+        for place, word in enumerate(own):
+            pieces = len(word.pieces)
+            by_chance = (chance.kept(pieces), chance.left(pieces), even.kept(pieces), even.left(pieces))
+            yield text, word.left, *by_chance, place / len(own)
 
 
 def part_read(reading: TokenReading) -> str:

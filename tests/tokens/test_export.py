@@ -11,8 +11,8 @@ from fakes import reading_of
 
 from softprune.tokens.export import HEADER, csv_text, write_csv
 from softprune.tokens.reading import TokenReading
-from softprune.tokens.table import word_table
 from softprune.tokens.tagging import Tagger
+from softprune.tokens.word_table import word_table
 from softprune.tokens.words import Word
 
 LABELS = ("bad", "good, really")

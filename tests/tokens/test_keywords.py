@@ -7,7 +7,7 @@ from fakes import FakeReader, by_chance, made_texts, prefers, reading_of
 
 from softprune.errors import SoftpruneError
 from softprune.tokens.keywords import find_keywords, keyword_report, read_keywords
-from softprune.tokens.table import word_table
+from softprune.tokens.word_table import word_table
 
 
 def keep_all(piece: str, _: object) -> int:

@@ -9,8 +9,8 @@ from fakes import FakeReader, by_chance, made_texts, prefers, reading_of
 
 from softprune.errors import SoftpruneError
 from softprune.tokens.retention import Retention, Row, retention
-from softprune.tokens.table import word_table
 from softprune.tokens.tagging import Tagger
+from softprune.tokens.word_table import word_table
 from softprune.tokens.words import Mark
 
 LABELS = ("bad", "good")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from fakes import FakeReader, by_chance, made_texts, reading_of
 
-from softprune.tokens.table import word_table
 from softprune.tokens.tagging import Tagger
+from softprune.tokens.word_table import word_table
 from softprune.tokens.words_per_class import log_odds, typical_words
 
 LABELS = ("bad", "good")

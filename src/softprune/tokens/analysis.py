@@ -18,8 +18,8 @@ from softprune.tokens.export import write_csv
 from softprune.tokens.keywords import KeywordReport, keyword_report, read_keywords
 from softprune.tokens.reading import TokenReader, TokenReading
 from softprune.tokens.retention import Retention, retention
-from softprune.tokens.table import WordTable, word_table
 from softprune.tokens.tagging import Tagger
+from softprune.tokens.word_table import WordTable, word_table
 from softprune.tokens.words_per_class import ClassWord, typical_words
 
 SCHEMA = 1

@@ -16,7 +16,7 @@ import numpy as np
 
 from softprune.errors import SoftpruneError
 from softprune.significance import Floats
-from softprune.tokens.table import Ints
+from softprune.tokens.word_table import Ints
 
 MOST = 2_000
 PERPLEXITY = 30.0

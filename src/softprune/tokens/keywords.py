@@ -17,7 +17,7 @@ from softprune.significance import RESAMPLES, Difference, Floats, bootstrap_inte
 from softprune.tokens.chance import Chance
 from softprune.tokens.estimates import Estimate, chance_p, estimate, quotient, share_estimate
 from softprune.tokens.reading import TokenReader, TokenReading
-from softprune.tokens.table import WordTable
+from softprune.tokens.word_table import WordTable
 from softprune.tokens.words import Word
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from softprune.significance import RESAMPLES, Floats, resampled_sums
 from softprune.tokens.estimates import Estimate, chance_p, estimate, holm, p_value, quotient, share_estimate
-from softprune.tokens.table import Ints, WordTable
+from softprune.tokens.word_table import Ints, WordTable
 
 CLEAR = 0.05
 RANKS = (10, 100, 1_000, 10_000)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from softprune.significance import Floats
-from softprune.tokens.table import WordTable
+from softprune.tokens.word_table import WordTable
 
 PRIOR = 1_000.0
 MINIMUM = 5

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 from fakes import FakeReader, by_chance, made_texts, reading_of
 
-from softprune.tokens.table import CONTEXT, part_read, word_table
 from softprune.tokens.tagging import Tagger
+from softprune.tokens.word_table import CONTEXT, part_read, word_table
 from softprune.tokens.words import Mark
 
 

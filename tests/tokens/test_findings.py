@@ -22,7 +22,9 @@ def row(name: str, kept: float, baseline: float, *, clear: bool = True, excludes
         texts=50,
         kept=Estimate(kept, kept - 0.05, kept + 0.05),
         baseline=baseline,
-        difference=Estimate(gap, gap - 0.01, gap + 0.01),
+        difference=Estimate(
+            gap, *((gap - 0.01, gap + 0.01) if (clear if excludes is None else excludes) else (-1.0, 1.0))
+        ),
         ratio=Estimate(kept / baseline),
         left=Estimate(2.0),
         left_difference=Estimate(0.1),
@@ -77,7 +79,7 @@ def test_clusters_in_words(value: float, p: float, told: str) -> None:
 
 def report(effect: Difference) -> KeywordReport:
     estimate = Estimate(0.8, 0.7, 0.9)
-    overall = KeywordRow("all keywords", 10, 8, estimate, 0.5, Estimate(0.3, 0.2, 0.4), p=0.01)
+    overall = KeywordRow("all keywords", 10, 8, estimate, 0.5, Estimate(0.3, 0.2, 0.4), p=0.01, clear=True)
     accuracy = KeywordAccuracy(8, estimate, estimate, estimate, 5, estimate, estimate, effect, effect)
     return KeywordReport(overall, (), (), accuracy)
 
@@ -92,7 +94,7 @@ def test_keywords_in_words() -> None:
 
 def test_keywords_of_few_texts_are_not_told_from_chance() -> None:
     made = report(Difference(0.0, 0.0, 0.0, 1.0))
-    unlikely = dataclasses.replace(made, overall=dataclasses.replace(made.overall, p=0.2))
+    unlikely = dataclasses.replace(made, overall=dataclasses.replace(made.overall, p=0.2, clear=False))
     assert "can't be told from random dropping" in keyword_finding(unlikely)[0]
 
 

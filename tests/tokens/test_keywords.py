@@ -85,6 +85,7 @@ def test_forcing_out_what_nothing_hangs_on() -> None:
     report = keyword_report(word_table(readings), ("cinematography", "sea"), reader, resamples=1000)
     assert report.overall.difference.interval is not None
     assert report.overall.difference.interval[0] < 0 < report.overall.difference.interval[1]
+    assert not any(row.clear for row in (report.overall, *report.rows))
     assert report.accuracy is not None
     assert report.accuracy.effect is not None
     assert report.accuracy.effect.value == 0.0
@@ -97,6 +98,7 @@ def test_a_preferred_keyword_is_found() -> None:
     assert rows["sea"].kept.value == 1.0
     assert rows["sea"].difference.low is not None
     assert rows["sea"].difference.low > 0
+    assert rows["sea"].clear
     assert report.accuracy is None  # no true classes
 
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from softprune.significance import LEVEL, Floats
 
+CLEAR = 0.05
+"""An adjusted p-value below it is called clear."""
 NORMAL_FROM = 25.0
 """Variance of a count from which its distribution is taken as normal."""
 
@@ -26,6 +28,11 @@ class Estimate:
     def interval(self) -> tuple[float, float] | None:
         """Both ends, if they are known."""
         return None if self.low is None or self.high is None else (self.low, self.high)
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether there is an interval, and zero isn't in it."""
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
 
 
 def quotient(upper: Floats, lower: Floats) -> Floats:

@@ -8,7 +8,7 @@ from softprune.report.words import interval, number, p_value, percent, points
 from softprune.tokens.clusters import Clusters
 from softprune.tokens.estimates import Estimate
 from softprune.tokens.keywords import KeywordReport
-from softprune.tokens.retention import CLEAR, Row
+from softprune.tokens.retention import Row
 from softprune.tokens.tagging import NAMES
 
 MOST = 4
@@ -76,8 +76,7 @@ def keyword_finding(report: KeywordReport) -> list[str]:
     row, told = report.overall, []
     if not row.words:
         return ["None of the keywords occurs in these texts."]
-    gap = row.difference.interval
-    if gap is None or gap[0] <= 0 <= gap[1] or row.p >= CLEAR:
+    if not row.clear:
         verdict = "which can't be told from random dropping"
     else:
         verdict = f"{'more' if (row.difference.value or 0) > 0 else 'less'} than random dropping keeps"

@@ -7,7 +7,7 @@ word: it is kept as long as any of its pieces is, and random dropping is asked f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from softprune.errors import SoftpruneError
 from softprune.significance import RESAMPLES, Difference, Floats, bootstrap_interval, paired_bootstrap, resampled_sums
 from softprune.tokens.chance import Chance
-from softprune.tokens.estimates import Estimate, chance_p, estimate, quotient, share_estimate
+from softprune.tokens.estimates import CLEAR, Estimate, chance_p, estimate, holm, quotient, share_estimate
 from softprune.tokens.reading import TokenReader, TokenReading
 from softprune.tokens.word_table import WordTable
 from softprune.tokens.words import Word
@@ -44,7 +44,8 @@ class Found:
 class KeywordRow:
     """One keyword, or all of them: counts, the share kept, and what random dropping keeps of it.
 
-    `p` is of "kept as random dropping keeps" (`estimates.chance_p`).
+    `p` is of "kept as random dropping keeps" (`estimates.chance_p`); `clear` tells that it is below 0.05, after Holm's
+    adjustment for all keywords, and that the difference's interval leaves out zero.
     """
 
     keyword: str
@@ -54,6 +55,7 @@ class KeywordRow:
     baseline: float | None
     difference: Estimate
     p: float = 1.0
+    clear: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +166,8 @@ def keyword_report(
     present = [keyword for keyword in keywords if any(one.keyword == keyword for one in found)]
     rows = _rows(found, present, len(table.readings), seed, resamples)
     return KeywordReport(
-        overall=rows[0],
-        rows=tuple(sorted(rows[1:], key=lambda row: (-row.words, row.keyword))),
+        overall=_with_clear(rows[:1])[0],
+        rows=tuple(sorted(_with_clear(rows[1:]), key=lambda row: (-row.words, row.keyword))),
         absent=tuple(keyword for keyword in keywords if keyword not in present),
         accuracy=_accuracy(table, found, reader, seed, resamples),
     )
@@ -204,6 +206,13 @@ def _row(name: str, counts_NC: Floats, drawn_RC: Floats, chance_N: Floats) -> Ke
         difference=difference,
         p=chance_p(round(own_C[1]), chance_N),
     )
+
+
+def _with_clear(rows: Sequence[KeywordRow]) -> list[KeywordRow]:
+    adjusted = holm([row.p for row in rows])
+    return [
+        replace(row, clear=p < CLEAR and row.difference.excludes_zero) for row, p in zip(rows, adjusted, strict=True)
+    ]
 
 
 def _accuracy(

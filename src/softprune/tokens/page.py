@@ -10,6 +10,7 @@ from softprune.report.words import printable
 from softprune.runs import atomic
 from softprune.tokens import findings
 from softprune.tokens.analysis import Analysis
+from softprune.tokens.keywords import KeywordRow
 from softprune.tokens.retention import Row
 
 try:
@@ -61,9 +62,9 @@ def shown_order(table: str, rows: tuple[Row, ...]) -> tuple[Row, ...]:
     return tuple(sorted(rows, key=lambda row: -(row.kept.value or 0))) if table == "pos" else rows
 
 
-def verdict(row: Row) -> str:
+def verdict(row: Row | KeywordRow) -> str:
     """A row's difference in a word; bracketed where only the interval says so."""
-    if not row.excludes_zero or row.difference.value is None:
+    if not row.difference.excludes_zero or row.difference.value is None:
         return "–"
     word = "▲ more" if row.difference.value > 0 else "▼ less"
     return word if row.clear else f"({word})"

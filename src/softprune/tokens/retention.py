@@ -18,10 +18,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from softprune.significance import RESAMPLES, Floats, resampled_sums
-from softprune.tokens.estimates import Estimate, chance_p, estimate, holm, p_value, quotient, share_estimate
+from softprune.tokens.estimates import CLEAR, Estimate, chance_p, estimate, holm, p_value, quotient, share_estimate
 from softprune.tokens.word_table import Ints, WordTable
 
-CLEAR = 0.05
 RANKS = (10, 100, 1_000, 10_000)
 """Upper ends of the frequency bins: the 10 commonest words, the next 90, and so on."""
 COLUMNS = 7  # words, kept, kept by chance, sum of left, that by chance; by even chance kept, and sum of left
@@ -175,9 +174,10 @@ def _row(name: str, texts: int, own_C: Floats, drawn_RC: Floats, chance_W: Float
     p = 1.0
     if difference.interval is not None:
         p = p_value(drawn[0] - drawn[1]) if chance_W is None else chance_p(round(own_C[1]), chance_W)
-    excludes = difference.interval is not None and not difference.interval[0] <= 0 <= difference.interval[1]
     size = (name, int(own_C[0]), texts)
-    return Row(*size, kept, baseline, difference, ratio, left, left_difference, p, excludes, clear=False)
+    return Row(
+        *size, kept, baseline, difference, ratio, left, left_difference, p, difference.excludes_zero, clear=False
+    )
 
 
 def _shares(own: Floats, even: bool) -> tuple[Floats, ...]:

@@ -7,33 +7,16 @@ fine-tune -> for each lambda: train thresholds and weights (soft), then weights 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from softprune.tokens.compare import at_macs, report
 from softprune.tokens.families import Anatomy
 from softprune.tokens.reader import Answers
 from softprune.tokens.rules import Everything, Ranked, Rule, Thresholds
-from softprune.tokens.stages import Stage, TokenWorkspace, Weights, fit, soft_hard_gap, take
+from softprune.tokens.stages import Contestant, Stage, TokenWorkspace, Weights, fit, soft_hard_gap, take
 
 BASELINE = "baseline"
-
-
-@dataclass(frozen=True, slots=True)
-class Contestant:
-    """A model of the comparison.
-
-    Attributes:
-        name: such as `lambda-0.1`, `top-k` or `random-1`.
-        rule: who stays.
-        weights: what training left.
-        select: what it said of the held-out set.
-    """
-
-    name: str
-    rule: Rule
-    weights: Weights
-    select: Answers
 
 
 def experiment(workspace: TokenWorkspace) -> dict[str, Contestant]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from softprune.recipe.keys import Names, Prices, Section, key
 from softprune.yamls import yaml_text
@@ -70,6 +71,14 @@ class TokenPruning(Section):
     baselines: Names = key(RULES, f"rules trained at the same operations: {', '.join(RULES)}; empty for none")
     baseline_epochs: int | None = key(None, "passes that train each of them; none is soft_epochs + hard_epochs", ge=1)
     random_seeds: int = key(3, "seeds of the rule that keeps random tokens", ge=1)
+
+    @field_validator("baselines")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in RULES:
+                raise PydanticCustomError("unknown_name", "a known rule", {"name": name, "available": RULES})
+        return value
 
 
 class TokenSelection(Section):

@@ -13,9 +13,14 @@ from softprune.tokens.reader import Answers
 from softprune.tokens.rules import Ranked, Rule
 from softprune.tokens.stages import Contestant, TextSet, TokenWorkspace, read_texts, take
 
+NEAR = 0.01
+"""How far from the wanted share of operations a rule may stay and still be called at equal operations."""
+
 
 def at_macs(anatomy: Anatomy, lengths: Sequence[int], make: Callable[[float], Rule], target: float) -> Rule:
     """The rule whose rate gives the wanted share of operations on texts of these lengths; as near as rates come.
+
+    A rate can't spare what the first layers cost, which these rules leave whole.
 
     Args:
         anatomy: the model.

@@ -68,7 +68,7 @@ def _summary(root: Path, path: Path) -> RunSummary | None:
         return None
     results, ticket, cost = (_mapping(info, key) for key in ("results", "ticket", "cost"))
     names = ("winner", "tuned") if info["kind"] != "tokens" else (_mapping(info, "selection").get("chosen"), "baseline")
-    best = next((name for name in names if results.get(name)), None)
+    best = next((name for name in names if name and results.get(name)), None)
     result = results[best] if best else {}
     return RunSummary(
         name=path.parent.relative_to(root).as_posix(),

@@ -1,4 +1,4 @@
-"""Small runs of token pruning: a task of a few dozen self-written texts, a recipe that takes seconds, and what is left."""
+"""Small runs of token pruning: a task of a few dozen self-written texts, a recipe that takes seconds."""
 
 from __future__ import annotations
 

@@ -59,7 +59,8 @@ def masked_pass(
         if soft and rule.prunes(number):
             assert isinstance(rule, Thresholds)
             m_BN = rule.soft(number, score_BN)
-            m_BN[:, 0] = 1.0 if convention.protect else m_BN[:, 0]
+            if convention.protect:
+                m_BN = torch.where(place_BN == 0, 1.0, m_BN)
             x = x * m_BN[..., None].to(x.dtype)
         elif rule.prunes(number):
             alive_BN = _survivors(rule, convention, batch, number, alive_BN, score_BN)

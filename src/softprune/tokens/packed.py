@@ -87,6 +87,10 @@ class Bucket:
             return x_M[self.begin : self.begin + self.size[0] * self.size[1]].view(self.size)
         return x_M[self.index_BN]
 
+    def there(self) -> torch.Tensor | None:
+        """`[B, N]`, False in padding alone; None where there is none."""
+        return None if self.index_BN is None or self.valid_BN is None else _there(self)
+
 
 def buckets(
     lengths: Sequence[int], alive_M: torch.Tensor | None, device: torch.device, waste: float | None = None

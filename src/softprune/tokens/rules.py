@@ -138,11 +138,11 @@ class Thresholds(nn.Module):
     def stays(self, alive: Alive, score_M: torch.Tensor | None) -> torch.Tensor:
         """Who isn't below the threshold."""
         assert score_M is not None
-        return score_M >= max(self.convention.least, float(self.theta(alive.layer)))
+        return score_M >= max(self.convention.least, float(self.theta(alive.layer).detach()))
 
     def values(self) -> list[float]:
         """theta_l of every layer; 0 for the first, which has none."""
-        return [0.0, *(float(self.theta(layer)) for layer in range(1, len(self.delta_L)))]
+        return [0.0, *(float(self.theta(layer).detach()) for layer in range(1, len(self.delta_L)))]
 
 
 Order = Literal["importance", "random", "first"]
@@ -209,7 +209,8 @@ class Ranked:
             return -alive.position_M.float()
         drawn = []
         for key, original in zip(alive.keys, alive.originals, strict=True):
-            generator = torch.Generator().manual_seed((self.seed << 32) + key)
+            # One number of 32 bits: torch's generator on a CPU looks at no more.
+            generator = torch.Generator().manual_seed(zlib.crc32(str(self.seed).encode(), key))
             drawn.append(torch.rand(original, generator=generator))
         starts = torch.tensor([0, *alive.originals[:-1]]).cumsum(0).to(alive.row_M.device)
         found: torch.Tensor = torch.cat(drawn).to(alive.row_M.device)[starts[alive.row_M] + alive.position_M]

@@ -1,0 +1,100 @@
+"""Operations by hand, and the floors that the method has."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from encoders import HIDDEN, INNER, LAYERS, OURS, anatomy_of, batch_of, rule_of, thresholds
+
+from softprune.tokens.macs import executed_macs, paper_macs, relative_macs
+from softprune.tokens.packed import Packed
+from softprune.tokens.walk import hard_pass
+
+
+def test_paper_macs_by_hand() -> None:
+    # d = 2; layer 0: 4*4*10 + 2*2*100 + 8*4*10 = 160 + 400 + 320; layer 1 of 10, then 4: 160 + 400 + 128
+    assert paper_macs(2, 10, [10]) == 880
+    assert paper_macs(2, 10, [10, 4]) == 880 + 688
+    # layer 2 of 4, then 1: 64 + 64 + 32
+    assert paper_macs(2, 10, [10, 4, 1]) == 880 + 688 + 160
+
+
+def test_executed_macs_by_hand() -> None:
+    # d = 2, f = 5; layer 0: 3*4*10 + 2*2*100 + (4 + 20)*10 = 120 + 400 + 240; layer 1, 4 left: 120 + 400 + 96
+    assert executed_macs(2, 5, 10, [10, 4]) == 760 + 616
+    # The last layer for one token: keys and values of 4, a query: 4*(2*4 + 1) ... + output, 2 d n, 2 d f
+    assert executed_macs(2, 5, 10, [10, 4, 1], head_only=True) == 760 + 616 + (2 * 4 * (4 + 1) + 2 * 2 * 4 + 2 * 2 * 5)
+
+
+def test_unpruned_of_the_usual_width_the_two_agree() -> None:
+    kept = [50] * 4
+    assert executed_macs(8, 32, 50, kept) == paper_macs(8, 50, kept)
+    assert executed_macs(8, 32, 50, [50, 20, 10, 5]) < paper_macs(8, 50, [50, 20, 10, 5])
+    assert executed_macs(8, 32, 50, kept, head_only=True) < executed_macs(8, 32, 50, kept)
+
+
+def test_relative_macs_weigh_texts_by_their_cost() -> None:
+    kept_LB = [[10, 100], [5, 100]]
+    whole = paper_macs(4, 10, [10, 10]) + paper_macs(4, 100, [100, 100])
+    wanted = (paper_macs(4, 10, [10, 5]) + paper_macs(4, 100, [100, 100])) / whole
+    assert relative_macs(4, [10, 100], kept_LB) == pytest.approx(wanted)
+    assert relative_macs(4, [10, 100], [[10, 100]] * 2) == 1.0
+    assert wanted > 0.95  # the long one kept everything
+
+
+def floor(hidden: int, layers: int, length: int, left: int = 1) -> float:
+    """Everything but so many tokens leaves after layer 1, the first that prunes."""
+    return relative_macs(hidden, [length], [[length], *[[left]] * (layers - 1)])
+
+
+def test_floors() -> None:
+    """Layer 0 and layer 1's attention always run: (12 + 4) of 12 L parts of d^2 n, and 4 of 2 L parts of d n^2."""
+    assert floor(768, 12, 1000, left=0) == pytest.approx((16 * 768 + 4 * 1000) / (12 * (12 * 768 + 2 * 1000)))
+    # About 11% of 12 layers and 22% of 6 where attention costs little beside the width; a few tenths more for the one
+    # token that stays.
+    assert floor(10**6, 12, 128, left=0) == pytest.approx(16 / 144, abs=1e-4)
+    assert floor(10**6, 6, 128, left=0) == pytest.approx(16 / 72, abs=1e-4)
+    assert floor(768, 12, 128) == pytest.approx(0.119, abs=1e-3)
+    # MiniLM's 384 and IMDb's 263 tokens: attention's share lifts the floor to 23.7%.
+    assert floor(384, 6, 128) == pytest.approx(0.233, abs=1e-3)
+    assert floor(384, 6, 263) == pytest.approx(0.237, abs=1e-3)
+
+
+class Counted:
+    """Counts what a pass multiplies: in linear layers by hooks; attention's by its shapes."""
+
+    def __init__(self, model: torch.nn.Module, within: str) -> None:
+        self.total = 0
+        for name, module in model.named_modules():
+            if isinstance(module, torch.nn.Linear) and within in name:
+                module.register_forward_hook(self._hook)
+
+    def _hook(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        del output
+        weight = module.weight
+        assert isinstance(weight, torch.Tensor)
+        self.total += inputs[0].numel() * weight.shape[0]
+
+
+@pytest.mark.parametrize("head_only", [False, True])
+@pytest.mark.parametrize("name", ["middle", "importance"])
+def test_executed_macs_are_those_of_the_modules(head_only: bool, name: str) -> None:
+    import copy
+
+    anatomy = copy.deepcopy(anatomy_of("bert"))
+    counted = Counted(anatomy.model, "encoder.layer")
+    batch: Packed = batch_of([40, 17, 60])
+    with torch.no_grad():
+        found = hard_pass(anatomy, batch, rule_of(name, OURS), OURS, head_only=head_only)
+    wanted = 0
+    for row, length in enumerate(batch.lengths):
+        kept = [layer[row] for layer in found.kept_LB]
+        wanted += executed_macs(HIDDEN, INNER, length, kept, head_only=head_only)
+        before = [length, *kept[:-1]]
+        attention = [2 * HIDDEN * n * n for n in before]
+        if head_only:
+            attention[-1] = 2 * HIDDEN * before[-1]
+        counted.total += sum(attention)
+    assert counted.total == wanted
+    assert len(found.kept_LB) == LAYERS
+    assert thresholds(OURS).prunes(1)

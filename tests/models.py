@@ -446,6 +446,14 @@ def sentence_bare(folder: Path) -> None:
     _save(folder, transformers.BertModel(_bert_config(bert_tokenizer(folder))))
 
 
+def encoder(folder: Path) -> None:
+    """An encoder deep enough for token pruning: a bare BERT of five layers without dropout of its own."""
+    config = _bert_config(bert_tokenizer(folder))
+    config.num_hidden_layers = 5
+    config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
+    _save(folder, transformers.BertModel(config))
+
+
 def sentence(folder: Path) -> None:
     """The layout of sentence-transformers: encoder, mean pooling, a dense layer, normalisation."""
     sentence_bare(folder)
@@ -497,6 +505,7 @@ BUILDERS: dict[str, Callable[[Path], None]] = {
         bert,
         roberta,
         distilbert,
+        encoder,
         sentence,
         sentence_bare,
     )

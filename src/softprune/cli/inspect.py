@@ -29,11 +29,24 @@ def runs(
 
 
 def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]) -> None:
-    """Write a run's report again, and show its comparison table."""
+    """Write a run's report again, and show its comparison table; of token pruning, the table alone."""
+    from softprune.cli.tokens import show_results
     from softprune.report import write_report
 
+    if is_of_tokens(run):
+        show_results(run)
+        return
     write_report(run)
     show_comparison(run)
+
+
+def is_of_tokens(run: Path) -> bool:
+    """Whether a folder holds a run of token pruning; False also where nothing can be told."""
+    try:
+        info = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(info, dict) and info.get("kind") == "tokens"
 
 
 def show_comparison(run: Path) -> None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     from softprune.types import Example
 
 _PIPE_WIDTH = 200
+_PIECE = 512
 
 _Model = Annotated[
     Path,
@@ -123,22 +128,7 @@ def _load(path: Path, device: str, dtype: str) -> TokenModel:
     """The model of a folder, or the chosen one of a run's."""
     from softprune.tokens.model import TokenModel
 
-    return TokenModel.load(_model_of(path), device=device, dtype=dtype)
-
-
-def _model_of(path: Path) -> Path:
-    if not (path / "run.json").exists():
-        return path
-    info = _info(path)
-    if info.get("kind") != "tokens" or not info.get("model"):
-        found = f"a run of kind {info.get('kind')}, {info.get('status')}"
-        raise SoftpruneError("a complete run of softprune tokens train", found, "train one, or name a model's folder")
-    return path / str(info["model"])
-
-
-def _info(run: Path) -> dict[str, Any]:
-    info: dict[str, Any] = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    return info
+    return TokenModel.load(path, device=device, dtype=dtype)
 
 
 def _examples(model: Path, task: str | None, data: Path | None, loaded: TokenModel) -> tuple[Task, tuple[Example, ...]]:
@@ -170,3 +160,56 @@ def _recipe_of(run: Path) -> dict[str, Any]:
 
     found: dict[str, Any] = parse_yaml((run / "resolved.yaml").read_text(encoding="utf-8"))["task"]
     return found
+
+
+def predict(
+    model: _Model,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Rows: .jsonl, .csv (both also .gz) or .parquet.")],
+    column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The column of the text.", show_default="text, or the only one")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", help="The same rows with their answers.", show_default="JSON lines to the terminal"
+        ),
+    ] = None,
+    device: _Device = "auto",
+    dtype: _Dtype = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Replace an output file that is there.")] = False,
+) -> None:
+    """Classify the rows of a file, and say how many of their tokens were read to the end, and which."""
+    from softprune.tasks.files import format_of, read_rows
+    from softprune.tokens.predict import ADDED, ADDED_WIDE, predict_rows
+
+    kind = format_of(file)
+    if kind is None or not file.is_file():
+        found = f"{file}" if kind is None else f"no file {file}"
+        raise SoftpruneError("an input file that ends in .jsonl, .csv or .parquet", found, "correct its path")
+    if out is not None and out.exists() and not force:
+        raise SoftpruneError("a new output file", f"{out} is there", "choose another --out, or add --force")
+    wide = out is None or format_of(out) == "jsonl"
+    with _sink(out) as write:
+        loaded = _load(model, device, dtype)
+        answered = predict_rows(loaded, read_rows(file, kind), column, added=ADDED_WIDE if wide else ADDED)
+        begun, count, tokens, kept = time.perf_counter(), 0, 0, 0
+        while piece := list(islice(answered, _PIECE)):
+            write([prediction.filled(wide=wide) for prediction in piece])
+            count += len(piece)
+            tokens += sum(len(prediction.reading.left) for prediction in piece)
+            kept += sum(prediction.kept for prediction in piece)
+    if out is not None:
+        seconds, share = time.perf_counter() - begun, 100 * kept / max(1, tokens)
+        typer.echo(f"{count:,} rows in {seconds:.1f} s, {share:.0f}% of their tokens read to the end: {out}", err=True)
+
+
+@contextmanager
+def _sink(out: Path | None) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
+    """Where rows go: a file that appears when it is whole, or the terminal."""
+    from softprune.tasks.outputs import RowWriter
+
+    if out is None:
+        yield lambda rows: typer.echo("\n".join(json.dumps(row, ensure_ascii=False, default=str) for row in rows))
+        return
+    with RowWriter(out) as writer:
+        yield writer.write

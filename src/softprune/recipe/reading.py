@@ -6,7 +6,7 @@ import copy
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -27,6 +27,7 @@ Fields: TypeAlias = Sequence[RecipeField]
 _SHIPPED: Final = Path(__file__).parents[1] / "recipes"
 _OF_A_TASK: Final = frozenset(("template", "answers", "fields"))
 """Keys of a task's YAML, which is easily taken for a recipe; no recipe has them."""
+_KINDS: Final = frozenset(("xprompt", "tune", "tokens"))
 
 
 def shipped_recipes() -> tuple[str, ...]:
@@ -66,14 +67,14 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = (), *, name
     Raises:
         SoftpruneError: with every mistake in it (`ManyErrors` when there is more than one).
     """
-    return _resolve(Recipe, overrides, _load(path_or_name), f"recipe {path_or_name}", names)
+    return _resolve(Recipe, overrides, _load(Recipe, path_or_name), f"recipe {path_or_name}", names)
 
 
 def load_tokens_recipe(
     path_or_name: str | Path, overrides: Sequence[str] = (), *, names: Names | None = None
 ) -> TokensRecipe:
     """The same for a recipe of learned token pruning."""
-    return _resolve(TokensRecipe, overrides, _load(path_or_name), f"recipe {path_or_name}", names)
+    return _resolve(TokensRecipe, overrides, _load(TokensRecipe, path_or_name), f"recipe {path_or_name}", names)
 
 
 def resolve(
@@ -108,11 +109,16 @@ def resolve_tokens(
     return _resolve(TokensRecipe, overrides, base, where, names)
 
 
-def _load(path_or_name: str | Path) -> dict[str, Any]:
+def _load(of: type[BaseModel], path_or_name: str | Path) -> dict[str, Any]:
     values = _parse_recipe(recipe_text(path_or_name), f"recipe {path_or_name}")
     if len(_OF_A_TASK & set(values)) > 1:
         do = f"softprune xprompt --task {shlex.quote(str(path_or_name))}"
         raise SoftpruneError("a recipe", f"a task in {path_or_name}", do)
+    kinds = get_args(of.model_fields["kind"].annotation)
+    if values.get("kind") in _KINDS and values["kind"] not in kinds:
+        found = f"kind: {values['kind']} in {path_or_name}"
+        do = f"softprune run {shlex.quote(str(path_or_name))}"
+        raise SoftpruneError(f"a recipe of kind {' or '.join(kinds)}", found, do)
     return values
 
 
@@ -194,6 +200,8 @@ def _told(error: ErrorDetails, fields: Fields) -> SoftpruneError:
     field = next((field for field in fields if f"{key}.".startswith(f"{field.key}.")), None)
     if error["type"] == "literal_error" and field is not None:
         return unknown(f"value of {key}", str(error["input"]), field.type.split(" | "))
+    if error["type"] == "unknown_name":
+        return unknown(f"value of {key}", error["ctx"]["name"], error["ctx"]["available"])
     wanted = plain(error["msg"])
     if error["type"] == "only_with" and error["input"] is not None:
         return SoftpruneError(f"{key}: {wanted}", _found(error["input"]), _companion(parts, error["ctx"]))

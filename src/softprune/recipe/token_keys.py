@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from softprune.recipe.keys import Names, Prices, Section, key
 from softprune.yamls import yaml_text
@@ -67,9 +68,22 @@ class TokenPruning(Section):
         "relative", "a score's unit: of an average token (relative), or the official code's, whose tokens weigh 1/128"
     )
     protect: bool = key(True, "keep the token that the head reads; the official code may prune it")
-    baselines: Names = key(RULES, f"rules trained at the same operations: {', '.join(RULES)}; empty for none")
+    baselines: Names = key(RULES, f"rules trained at the same operations: {', '.join(RULES)}; or none")
     baseline_epochs: int | None = key(None, "passes that train each of them; none is soft_epochs + hard_epochs", ge=1)
     random_seeds: int = key(3, "seeds of the rule that keeps random tokens", ge=1)
+
+    @field_validator("baselines", mode="before")
+    @classmethod
+    def _none(cls, value: object) -> object:
+        return () if value in (None, "none") else value
+
+    @field_validator("baselines")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in RULES:
+                raise PydanticCustomError("unknown_name", "a known rule", {"name": name, "available": RULES})
+        return value
 
 
 class TokenSelection(Section):

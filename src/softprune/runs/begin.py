@@ -73,6 +73,8 @@ def changed_keys(path: Path, resolved: dict[str, Any], may_change: Collection[st
     there, now = _flat(begun), _flat(resolved)
     keys = [key for key in {**there, **now} if there.get(key, _ABSENT) != now.get(key, _ABSENT)]
     fixed = [key for key in keys if key not in may_change]
+    if "kind" in fixed:  # then nearly every key differs
+        fixed = ["kind"]
     if fixed:
         pairs = [
             f"{key}: {_shown(there.get(key, _ABSENT))} there, {_shown(now.get(key, _ABSENT))} now" for key in fixed

@@ -21,7 +21,8 @@ class RunSummary:
         kind: the recipe's kind.
         status: complete; running (a live process works in it); interrupted (nobody does); failed.
         task, backbone: their names.
-        result: which prompt `metric` and `value` belong to: winner, or tuned where there is no winner.
+        result: which prompt `metric` and `value` belong to: winner, or tuned where there is no winner; of token
+            pruning, the chosen model.
         metric, value: its score on `report`.
         tokens, pieces, parameters: the size of the ticket.
         seconds: spent in all phases so far.
@@ -66,7 +67,8 @@ def _summary(root: Path, path: Path) -> RunSummary | None:
     if not isinstance(info, dict) or not {"schema", "kind", "status"} <= info.keys():
         return None
     results, ticket, cost = (_mapping(info, key) for key in ("results", "ticket", "cost"))
-    best = next((name for name in ("winner", "tuned") if results.get(name)), None)
+    names = ("winner", "tuned") if info["kind"] != "tokens" else (_mapping(info, "selection").get("chosen"), "baseline")
+    best = next((name for name in names if name and results.get(name)), None)
     result = results[best] if best else {}
     return RunSummary(
         name=path.parent.relative_to(root).as_posix(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from softprune.significance import bootstrap_interval, paired_bootstrap
 from softprune.tasks import constant_answer
@@ -11,14 +11,16 @@ from softprune.tokens.families import Anatomy
 from softprune.tokens.macs import relative_macs
 from softprune.tokens.reader import Answers
 from softprune.tokens.rules import Ranked, Rule
-from softprune.tokens.stages import TextSet, TokenWorkspace, read_texts, take
+from softprune.tokens.stages import Contestant, TextSet, TokenWorkspace, read_texts, take
 
-if TYPE_CHECKING:
-    from softprune.tokens.experiment import Contestant
+NEAR = 0.01
+"""How far from the wanted share of operations a rule may stay and still be called at equal operations."""
 
 
 def at_macs(anatomy: Anatomy, lengths: Sequence[int], make: Callable[[float], Rule], target: float) -> Rule:
     """The rule whose rate gives the wanted share of operations on texts of these lengths; as near as rates come.
+
+    A rate can't spare what the first layers cost, which these rules leave whole.
 
     Args:
         anatomy: the model.

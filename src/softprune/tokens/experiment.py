@@ -7,33 +7,16 @@ fine-tune -> for each lambda: train thresholds and weights (soft), then weights 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from softprune.tokens.compare import at_macs, report
+from softprune.tokens.compare import NEAR, at_macs, report
 from softprune.tokens.families import Anatomy
 from softprune.tokens.reader import Answers
 from softprune.tokens.rules import Everything, Ranked, Rule, Thresholds
-from softprune.tokens.stages import Stage, TokenWorkspace, Weights, fit, soft_hard_gap, take
+from softprune.tokens.stages import Contestant, Stage, TokenWorkspace, Weights, fit, soft_hard_gap, take
 
 BASELINE = "baseline"
-
-
-@dataclass(frozen=True, slots=True)
-class Contestant:
-    """A model of the comparison.
-
-    Attributes:
-        name: such as `lambda-0.1`, `top-k` or `random-1`.
-        rule: who stays.
-        weights: what training left.
-        select: what it said of the held-out set.
-    """
-
-    name: str
-    rule: Rule
-    weights: Weights
-    select: Answers
 
 
 def experiment(workspace: TokenWorkspace) -> dict[str, Contestant]:
@@ -47,6 +30,7 @@ def experiment(workspace: TokenWorkspace) -> dict[str, Contestant]:
     chosen = choose(workspace, found)
     for name, rule in rules_at(workspace, anatomy, baseline, found[chosen]).items():
         found[name] = train_behind(workspace, anatomy, baseline, name, rule)
+        note_target(workspace, anatomy, found[name], found[chosen])
     report(workspace, anatomy, found, chosen)
     return found
 
@@ -63,7 +47,8 @@ def train_baseline(workspace: TokenWorkspace, anatomy: Anatomy) -> Contestant:
 def train_thresholds(workspace: TokenWorkspace, anatomy: Anatomy, baseline: Contestant, price: float) -> Contestant:
     """The soft and the hard stage at one lambda, from the fine-tuned weights."""
     settings, tuning = workspace.recipe.pruning, workspace.recipe.tuning
-    name, convention = f"lambda-{price:g}", workspace.convention
+    shown, convention = f"{price:.15g}", workspace.convention
+    name = f"lambda-{shown}"
     # theta_final and T are written in units of an average token.
     rule = Thresholds(
         len(anatomy.layers),
@@ -73,17 +58,17 @@ def train_thresholds(workspace: TokenWorkspace, anatomy: Anatomy, baseline: Cont
     ).to(anatomy.device)
     take(anatomy, baseline.weights)
     with workspace.run.phase("soft"):
-        soft = Stage(f"soft-{price:g}", f"soft pruning, lambda {price:g}", rule, settings.soft_epochs, tuning.lr)
+        soft = Stage(f"soft-{shown}", f"soft pruning, lambda {shown}", rule, settings.soft_epochs, tuning.lr)
         weights = fit(workspace, anatomy, replace(soft, price=price, best_by="last"))
         gap = soft_hard_gap(workspace, anatomy, rule)
         before = workspace.answers(anatomy, workspace.select, rule)
         note = _told(workspace, anatomy, before) | {"theta": rule.values(), "gap": gap}
-        workspace.run.record(stages={f"soft-{price:g}": note})
+        workspace.run.record(stages={f"soft-{shown}": note})
     rule.delta_L.requires_grad_(False)
     with workspace.run.phase("hard"):
         if settings.hard_epochs:
             lr = settings.hard_lr or tuning.lr
-            hard = Stage(f"hard-{price:g}", f"hard pruning, lambda {price:g}", rule, settings.hard_epochs, lr)
+            hard = Stage(f"hard-{shown}", f"hard pruning, lambda {shown}", rule, settings.hard_epochs, lr)
             weights = fit(workspace, anatomy, hard)
         return _measured(workspace, anatomy, name, rule, weights)
 
@@ -136,6 +121,15 @@ def rules_at(workspace: TokenWorkspace, anatomy: Anatomy, baseline: Contestant, 
         for seed in range(workspace.recipe.pruning.random_seeds):
             made[f"random-{seed}"] = at_macs(anatomy, lengths, ranked("random", seed), target)
     return made
+
+
+def note_target(workspace: TokenWorkspace, anatomy: Anatomy, contestant: Contestant, chosen: Contestant) -> None:
+    """Whether a baseline really has the chosen model's operations on the held-out set, for run.json."""
+    lengths = chosen.select.lengths
+    target, found = chosen.select.relative_macs(anatomy), contestant.select.relative_macs(anatomy)
+    token = len(lengths) / (sum(lengths) * len(anatomy.layers))  # of every text, in one layer
+    near = abs(found - target) <= max(NEAR, token)
+    workspace.run.record(stages={contestant.name: {"macs_target": target, "macs_reached": near}})
 
 
 def _manual(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -102,7 +104,7 @@ def load_classifier(
 
     torch.manual_seed(seed)
     try:
-        with _quiet_loading():
+        with quiet():
             model = import_module("transformers").AutoModelForSequenceClassification.from_pretrained(
                 described.source,
                 subfolder=described.subfolder,
@@ -122,16 +124,16 @@ def load_classifier(
         raise unreadable(described.name, described.source, error) from error
 
 
-class _quiet_loading:  # noqa: N801
-    """transformers tells at length that a classification head is new, which is why one trains it."""
-
-    def __enter__(self) -> None:
-        self._logging = import_module("transformers.utils.logging")
-        self._level, self._bars = self._logging.get_verbosity(), self._logging.is_progress_bar_enabled()
-        self._logging.set_verbosity_error()
-        self._logging.disable_progress_bar()
-
-    def __exit__(self, *_: object) -> None:
-        self._logging.set_verbosity(self._level)
-        if self._bars:
-            self._logging.enable_progress_bar()
+@contextmanager
+def quiet() -> Iterator[None]:
+    """transformers tells at length that a classification head is new, which is why one trains it, and draws bars."""
+    logging = import_module("transformers.utils.logging")
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -126,6 +126,23 @@ class Stage:
 Weights = dict[str, torch.Tensor]
 
 
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """A model of the comparison.
+
+    Attributes:
+        name: such as `lambda-0.1`, `top-k` or `random-1`.
+        rule: who stays.
+        weights: what training left.
+        select: what it said of the held-out set.
+    """
+
+    name: str
+    rule: Rule
+    weights: Weights
+    select: Answers
+
+
 def fit(workspace: TokenWorkspace, anatomy: Anatomy, stage: Stage) -> Weights:
     """Train a stage from the weights that the model has; they are then its best checkpoint's, which comes back too.
 

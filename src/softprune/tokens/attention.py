@@ -42,6 +42,7 @@ def attend(
     *,
     scored: bool,
     dropout: float = 0.0,
+    fused: bool = True,
 ) -> Attended:
     """Self-attention of every text over itself.
 
@@ -51,11 +52,12 @@ def attend(
         heads: of attention.
         scored: whether importance is wanted (before the division by D), in float32 at least, and before dropout.
         dropout: of the probabilities.
+        fused: whether torch's fused attention may be taken where importance isn't wanted.
     """
     if dropout:
         return _plain(query_MH, key_MH, value_MH, groups, heads, scored, dropout)
     # Fused attention is slow backwards in bfloat16 on a CPU.
-    if not scored and (query_MH.is_cuda or not torch.is_grad_enabled()):
+    if fused and not scored and (query_MH.is_cuda or not torch.is_grad_enabled()):
         return Attended(_fused(query_MH, key_MH, value_MH, groups, heads), None)
     context_MH, score_M = _Attention.apply(  # type: ignore[no-untyped-call]
         query_MH, key_MH, value_MH, groups, heads, scored

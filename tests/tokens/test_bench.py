@@ -18,7 +18,7 @@ from softprune.report.speed import draw_speed, front, places
 from softprune.tokens import contestants as taking_part
 from softprune.tokens.bench import Settings, _pays_from, bench, of_length
 from softprune.tokens.bench_table import bench_notes, break_even_table, latency_table, speed_table
-from softprune.tokens.contestants import UNPRUNED, alternate, contestants, ratio
+from softprune.tokens.contestants import UNPRUNED, Spent, alternate, contestants, ratio
 from softprune.tokens.macs import executed_macs
 from softprune.tokens.model import TokenModel
 from softprune.tokens.rules import Everything
@@ -106,7 +106,8 @@ def test_turns_and_ratios_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     times = alternate({name: lambda name=name: order.append(name) for name in "abc"}, 2, CPU)  # type: ignore[misc]
     assert "".join(order) == "abc" + "abc" + "bca"
     assert {name: len(found) for name, found in times.items()} == {"a": 2, "b": 2, "c": 2}
-    assert ratio({"a": [4.0, 9.0, 1.0], "b": [2.0, 3.0, 4.0]}, "a", "b") == {"median": 2, "least": 0.25, "greatest": 3}
+    measured = {"a": [Spent(4, 1), Spent(9, 2), Spent(1, 3)], "b": [Spent(2, 1), Spent(3, 1), Spent(4, 1)]}
+    assert ratio(measured, "a", "b") == {"median": 2, "least": 0.25, "greatest": 3, "cpu_median": 2}
 
 
 def test_texts_of_one_length() -> None:
@@ -159,7 +160,7 @@ def test_rows_hold_together(found: dict[str, Any]) -> None:
         "lambda-0.01, head only",
     ]
     base = rows[found["baseline"]]
-    assert base["speedup"] == {"median": 1, "least": 1, "greatest": 1}
+    assert base["speedup"] == {"median": 1, "least": 1, "greatest": 1, "cpu_median": 1}
     assert base["executed_macs"] == 1
     for row in rows.values():
         assert row["examples_per_second"] == pytest.approx(6 / np.median(row["seconds"]))

@@ -29,10 +29,11 @@ from softprune.tokens.contestants import (
     alternate,
     contestants,
     dtype_of,
+    median,
     packed_reader,
     ratio,
     read_all,
-    seconds,
+    spent,
 )
 from softprune.tokens.macs import executed_macs, paper_macs
 from softprune.tokens.model import TokenModel
@@ -105,7 +106,7 @@ def bench(
     watch(f"speed: {len(everyone)} contestants over {len(timed)} texts, {settings.rounds} rounds")
     runs = {name: partial(read_all, one, timed, settings.rows) for name, one in everyone.items()}
     times = alternate(runs, settings.rounds, unpruned.anatomy.device)
-    baseline = min(("packed, fused", "packed, eager"), key=lambda name: statistics.median(times[name]))
+    baseline = min(("packed, fused", "packed, eager"), key=lambda name: median(times, name))
     watch(f"latency: batches of {', '.join(map(str, settings.latency_rows))}")
     delays = {rows: _latency(everyone, baseline, timed, rows, settings) for rows in settings.latency_rows}
     watch(f"break-even: texts of {', '.join(map(str, settings.lengths))} tokens")
@@ -181,8 +182,9 @@ def _row(one: Contestant, times: Times, baseline: str, model: TokenModel, answer
     """A contestant's speed, and the operations on the timed texts that it is to be held against."""
     speedup = ratio(times, baseline, one.name)
     row = one.facts() | {
-        "examples_per_second": len(answers.lengths) / statistics.median(times[one.name]),
-        "seconds": times[one.name],
+        "examples_per_second": len(answers.lengths) / median(times, one.name),
+        "seconds": [each.wall for each in times[one.name]],
+        "cpu_seconds": [each.cpu for each in times[one.name]],
         "speedup": speedup,
         "paper_macs": None,
         "executed_macs": None,
@@ -224,9 +226,11 @@ def _latency(
         everyone[name].read(batches[0])
     for batch in batches:
         for name in kept:
-            times[name].append(seconds(partial(everyone[name].read, batch), device))
+            times[name].append(spent(partial(everyone[name].read, batch), device))
     return {
-        name: {"p50": 1000 * float(np.quantile(found, 0.5)), "p95": 1000 * float(np.quantile(found, 0.95))}
+        name: {
+            key: 1000 * float(np.quantile([each.wall for each in found], q)) for key, q in (("p50", 0.5), ("p95", 0.95))
+        }
         for name, found in times.items()
     }
 
@@ -243,11 +247,11 @@ def _break_even(unpruned: TokenModel, models: Mapping[str, TokenModel], ids: Ids
         }
         runs |= {name: partial(packed_reader(model, False), texts) for name, model in models.items()}
         times = alternate(runs, settings.rounds, unpruned.anatomy.device)
-        best = min(("fused", "eager"), key=lambda name: statistics.median(times[name]))
+        best = min(("fused", "eager"), key=lambda name: median(times, name))
         for name, model in models.items():
             paper, executed = _macs(model, _answers(model, texts))
             found = {"model": name, "length": length, "attention": best, "speedup": ratio(times, best, name)}
-            milliseconds = {key: 1000 * statistics.median(times[key]) / count for key in (best, name)}
+            milliseconds = {key: 1000 * median(times, key) / count for key in (best, name)}
             found |= {"unpruned_ms": milliseconds[best], "pruned_ms": milliseconds[name]}
             rows.append(found | {"paper_macs": paper, "executed_macs": executed})
     return {"rows": rows, "from": {name: _pays_from([r for r in rows if r["model"] == name]) for name in models}}

@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -19,8 +19,17 @@ from softprune.tokens.walk import hard_pass
 UNPRUNED = "unpruned"
 
 Ids = Sequence[Sequence[int]]
-Times = dict[str, list[float]]
-"""Seconds of everyone, one figure a round."""
+
+
+class Spent(NamedTuple):
+    """Seconds: of wall time, and of this process on all cores, which other programs slow less."""
+
+    wall: float
+    cpu: float
+
+
+Times = dict[str, list[Spent]]
+"""What everyone took, one figure a round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,23 +97,30 @@ def alternate(runs: Mapping[str, Callable[[], object]], rounds: int, device: tor
     for number in range(rounds):
         at = number % len(names)
         for name in (*names[at:], *names[:at]):
-            times[name].append(seconds(runs[name], device))
+            times[name].append(spent(runs[name], device))
     return times
 
 
-def seconds(run: Callable[[], object], device: torch.device) -> float:
-    """Wall time of a call, a GPU's work included."""
+def spent(run: Callable[[], object], device: torch.device) -> Spent:
+    """What a call took, a GPU's work included."""
     _wait(device)
-    begun = time.perf_counter()
+    wall, cpu = time.perf_counter(), time.process_time()
     run()
     _wait(device)
-    return time.perf_counter() - begun
+    return Spent(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def median(times: Times, name: str) -> float:
+    """Seconds of wall time."""
+    return statistics.median(each.wall for each in times[name])
 
 
 def ratio(times: Times, above: str, below: str) -> dict[str, float]:
-    """Of two contestants' times, round by round: median, least and greatest."""
-    found = [a / b for a, b in zip(times[above], times[below], strict=True)]
-    return {"median": statistics.median(found), "least": min(found), "greatest": max(found)}
+    """Of two contestants' times, round by round: median, least and greatest of wall time, median of CPU time."""
+    pairs = list(zip(times[above], times[below], strict=True))
+    found = [a.wall / b.wall for a, b in pairs]
+    cpu = statistics.median(a.cpu / b.cpu for a, b in pairs)
+    return {"median": statistics.median(found), "least": min(found), "greatest": max(found), "cpu_median": cpu}
 
 
 def dtype_of(model: TokenModel) -> str:

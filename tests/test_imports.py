@@ -29,9 +29,9 @@ ROOMS = [
     "backbone",
     "tuning",
     "pruning",
+    "report",
     "tokens",
     "analysis",
-    "report",
     "cli",
 ]
 HEAVY = ("torch", "transformers", "peft")

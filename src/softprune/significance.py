@@ -97,6 +97,14 @@ def bootstrap_interval(
     return Interval(*_percentiles(scores_R, level))
 
 
+def resampled_sums(counts_NC: npt.ArrayLike, groups: Groups = None, *, seed: int, resamples: int = RESAMPLES) -> Floats:
+    """Sums of counts over resamples of the examples, `[R, C]`: for many scores of the same resamples.
+
+    Arguments and errors as in `bootstrap_interval`.
+    """
+    return _scores(_grouped(counts_NC, groups), lambda totals: totals, seed, resamples)
+
+
 def standard_error(
     counts_NC: npt.ArrayLike,
     score: Score,

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from softprune import __version__
-from softprune.cli import exchange, inspect, plan, predict, tasks, train
+from softprune.cli import exchange, inspect, plan, predict, tasks, tokens, train
 
 # Plain help and plain tracebacks: Rich would be imported for `--help` alone.
 app = typer.Typer(
@@ -56,4 +56,6 @@ task_commands.command("stats")(tasks.stats)
 task_commands.command("new")(tasks.new)
 app.add_typer(task_commands, name="tasks")
 token_commands.command("train", help=train.TOKENS_HELP)(train.from_flags("tokens"))
+token_commands.command("analyse")(tokens.analyse)
+token_commands.command("explain")(tokens.explain)
 app.add_typer(token_commands, name="tokens")

@@ -1,29 +1,172 @@
-"""Learned token pruning: `tokens train`, and what the models that it leaves are asked."""
+"""Learned token pruning: what the models that `tokens train` leaves are asked."""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from softprune.errors import SoftpruneError
+
+if TYPE_CHECKING:
+    from softprune.tasks import Task
+    from softprune.tokens.model import TokenModel
+    from softprune.types import Example
+
 _PIPE_WIDTH = 200
+
+_Model = Annotated[
+    Path,
+    typer.Argument(metavar="MODEL", help="A run of tokens train (its chosen model), or a folder in its models/."),
+]
+_Task = Annotated[str | None, typer.Option(metavar="TASK", help="A task's id or YAML file. [default: the run's]")]
+_Data = Annotated[Path | None, typer.Option(metavar="FOLDER", help="The task's files. [default: the run's]")]
+_Limit = Annotated[int, typer.Option(min=1, metavar="N", help="Texts of the report set that are read, the first ones.")]
+_Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 ...")]
+_Dtype = Annotated[str, typer.Option(metavar="DTYPE", help="auto, float32 or bfloat16.")]
+_Tagger = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="A spaCy pipeline, by name or folder, for parts of speech. [default: none]"),
+]
 
 
 def show_results(run: Path) -> None:
     """Prints the table of a run."""
-    from rich.console import Console
-
     from softprune.tokens.table import notes, read_results, results_table
 
     info = read_results(run)
-    # A pipe or a file has no width of its own; nothing is to be cut off there.
-    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     if not any(info["results"].values()):
         typer.echo(f"{run} has no results yet: it is {info['status']}; continue it: {info['command']}")
         return
-    console.print(results_table(info))
+    _console().print(results_table(info))
     for note in notes(info):
         typer.echo(note)
     if info.get("model"):
         typer.echo(f"the chosen model: {run / info['model']}")
+
+
+def explain(
+    model: _Model,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="What is to be read, in quotes.")],
+    html_file: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page too.", show_default=False)
+    ] = None,
+    tagger: _Tagger = None,
+    device: _Device = "auto",
+    dtype: _Dtype = "auto",
+) -> None:
+    """Show which words of a text a pruned model read to the end, and where the others left."""
+    from softprune.tokens.explain import explanation, html
+    from softprune.tokens.tagging import load_tagger
+
+    loaded = _load(model, device, dtype)
+    marks = next(load_tagger(tagger).marks([text])) if tagger else None
+    shown = explanation(loaded.read([text])[0], loaded.labels, marks)
+    _console().print(shown)
+    if html_file is not None:
+        page = html(shown)
+        html_file.parent.mkdir(parents=True, exist_ok=True)
+        html_file.write_text(page, encoding="utf-8", errors="replace")
+        typer.echo(f"page: {html_file}")
+
+
+def analyse(
+    model: _Model,
+    task: _Task = None,
+    data: _Data = None,
+    limit: _Limit = 1000,
+    tagger: _Tagger = None,
+    keywords: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Words of your domain, one a line: are they kept, do they matter?"),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="[default: MODEL/analysis]")] = None,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of everything that is drawn.")] = 0,
+    device: _Device = "auto",
+    dtype: _Dtype = "auto",
+) -> None:
+    """Analyse what a pruned model keeps: by part of speech, position, frequency, class, and your own words."""
+    from softprune.tokens.analysis import analyse as analyse_readings
+    from softprune.tokens.tagging import load_tagger
+
+    tagging = load_tagger(tagger) if tagger else None
+    loaded = _load(model, device, dtype)
+    chosen, examples = _examples(model, task, data, loaded)
+    texts = [example.content for example in examples[:limit]]
+    readings = loaded.read(texts, [example.gold for example in examples[:limit]], states=True)
+    folder = out or model / "analysis"
+    title = f"{chosen.definition.title}: what {loaded.name} keeps"
+    found = analyse_readings(
+        readings, tagging, folder, labels=loaded.labels, keywords=keywords, reader=loaded, seed=seed, title=title
+    )
+    for line in found.get("findings", []):
+        typer.echo(line)
+    cut = [reading.cut for reading in readings if reading.cut]
+    if cut:
+        typer.echo(
+            f"{len(cut)} of {len(readings)} texts were longer than {loaded.max_length} tokens: {sum(cut)} cut off"
+        )
+    typer.echo(f"analysis: {folder / 'analysis.html'} (words and tags of every text: {folder / 'kept.csv'})")
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    # A pipe or a file has no width of its own; nothing is to be cut off there.
+    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+
+
+def _load(path: Path, device: str, dtype: str) -> TokenModel:
+    """The model of a folder, or the chosen one of a run's."""
+    from softprune.tokens.model import TokenModel
+
+    return TokenModel.load(_model_of(path), device=device, dtype=dtype)
+
+
+def _model_of(path: Path) -> Path:
+    if not (path / "run.json").exists():
+        return path
+    info = _info(path)
+    if info.get("kind") != "tokens" or not info.get("model"):
+        found = f"a run of kind {info.get('kind')}, {info.get('status')}"
+        raise SoftpruneError("a complete run of softprune tokens train", found, "train one, or name a model's folder")
+    return path / str(info["model"])
+
+
+def _info(run: Path) -> dict[str, Any]:
+    info: dict[str, Any] = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    return info
+
+
+def _examples(model: Path, task: str | None, data: Path | None, loaded: TokenModel) -> tuple[Task, tuple[Example, ...]]:
+    """The report set of a task: the one that was named, or that of the run which the model is of.
+
+    Raises:
+        SoftpruneError: there is none, or its classes are others than the model's.
+    """
+    from softprune.tasks import load_task
+
+    run = next((folder for folder in (model, *model.resolve().parents) if (folder / "run.json").exists()), None)
+    recipe = _recipe_of(run) if run is not None else {}
+    name = task or recipe.get("id")
+    if name is None:
+        raise SoftpruneError("a task whose texts are read", "none: this model isn't in a run's folder", "add --task")
+    folder = data or (Path(recipe["data"]) if recipe.get("data") and task is None else None)
+    found = load_task(name)
+    examples = found.load(folder).report
+    if not examples:
+        raise SoftpruneError(f"a report set of {name}", "none", "add the file")
+    if examples[0].answers != loaded.labels:
+        classes, known = ", ".join(examples[0].answers), ", ".join(loaded.labels)
+        raise SoftpruneError(f"a task with the model's classes ({known})", classes, "choose the task it was trained on")
+    return found, tuple(examples)
+
+
+def _recipe_of(run: Path) -> dict[str, Any]:
+    from softprune.yamls import parse_yaml
+
+    found: dict[str, Any] = parse_yaml((run / "resolved.yaml").read_text(encoding="utf-8"))["task"]
+    return found

@@ -16,8 +16,7 @@ from softprune.runs import atomic
 from softprune.types import Candidate
 
 try:
-    import jinja2
-
+    from softprune.report import templating
     from softprune.report.figures import Drawn, Plan, figures_of, render
 except ImportError as error:
     raise SoftpruneError("matplotlib and jinja2 for reports", str(error), "pip install 'softprune[report]'") from error
@@ -45,7 +44,7 @@ def write(folder: Path) -> Path:
     """Write the figures, then the page."""
     run = read_run(folder)
     pictures = [Picture(plan, render(plan.draw) if plan.draw else None) for plan in figures_of(run)]
-    _write_figures(folder / "report" / "figures", pictures)
+    write_figures(folder / "report" / "figures", pictures)
     page = folder / "report" / "index.html"
     atomic.write_bytes(page, html(run, pictures).encode("utf-8", errors="replace"))
     return page
@@ -53,15 +52,7 @@ def write(folder: Path) -> Path:
 
 def html(run: Run, pictures: list[Picture]) -> str:
     """The page's text."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    for name in ("percent", "points", "interval", "number", "seconds", "p_value", "storage", "printable"):
-        environment.filters[name] = getattr(words, name)
+    environment = templating.environment()
     environment.filters["known"] = _known
     return environment.get_template("page.html.j2").render(_context(run, pictures))
 
@@ -171,7 +162,7 @@ def _data(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
-def _write_figures(folder: Path, pictures: list[Picture]) -> None:
+def write_figures(folder: Path, pictures: list[Picture]) -> None:
     """PNG and SVG of every figure; files of an earlier report that this one doesn't have are removed."""
     for picture in pictures:
         forms: Mapping[str, bytes | None] = {

@@ -27,6 +27,7 @@ from softprune.tokens.stages import TextSet, TokenWorkspace, read_texts, take
 from softprune.tuning.display import Display, Silence, Together, Trackers
 from softprune.tuning.inputs import data_inputs, hold
 from softprune.tuning.loop import Watch
+from softprune.tuning.room import keep_freed
 from softprune.tuning.setup import SealedSet
 
 AnyRecipe: TypeAlias = TokensRecipe | Mapping[str, Any] | str | Path
@@ -201,6 +202,7 @@ def _machine(recipe: TokensRecipe, run: RunFolder) -> tuple[torch.device, torch.
     """Device and dtype of the products; both, and the threads, are a run's own, also after a resume."""
     settings = recipe.backbone
     torch.set_num_threads(int(run.pin("threads", lambda: settings.threads or torch.get_num_threads())))
+    keep_freed()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -123,7 +123,8 @@ class FineTuner(torch.optim.AdamW):
         ]
         if thresholds:
             groups.append({"params": thresholds, "lr": threshold_lr, "weight_decay": 0.0})
-        super().__init__(groups, lr=lr)
+        # One pass over memory instead of ten, and no slow roots of denormal moments (of words that no text holds).
+        super().__init__(groups, lr=lr, fused=trainable.anatomy.device.type in ("cpu", "cuda"))
         self._highest = [group["lr"] for group in self.param_groups]
         self._weights = [*decayed, *plain]
         self._warm, self._steps, self._clip = max(1, round(warmup * steps)), steps, clip_norm

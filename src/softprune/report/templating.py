@@ -1,0 +1,29 @@
+"""How pages are made of templates: one style, everything escaped, nothing undefined passed over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from softprune.errors import SoftpruneError
+from softprune.report import words
+
+try:
+    import jinja2
+except ImportError as error:
+    raise SoftpruneError("jinja2 for pages", str(error), "pip install 'softprune[report]'") from error
+
+OWN = Path(__file__).parent / "templates"
+
+
+def environment(*folders: Path) -> jinja2.Environment:
+    """The templates of some folders, which may include the report's own (`style.css`), and filters for numbers."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([*folders, OWN]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for name in ("percent", "points", "interval", "number", "seconds", "p_value", "storage", "printable"):
+        made.filters[name] = getattr(words, name)
+    return made

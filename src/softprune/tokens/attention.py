@@ -42,6 +42,7 @@ def attend(
     *,
     scored: bool,
     dropout: float = 0.0,
+    fused: bool = True,
 ) -> Attended:
     """Self-attention of every text over itself.
 
@@ -51,11 +52,12 @@ def attend(
         heads: of attention.
         scored: whether importance is wanted (before the division by D), in float32 at least, and before dropout.
         dropout: of the probabilities.
+        fused: whether torch's fused attention may be taken where importance isn't wanted.
     """
     if dropout:
         return _plain(query_MH, key_MH, value_MH, groups, heads, scored, dropout)
     # Fused attention is slow backwards in bfloat16 on a CPU.
-    if not scored and (query_MH.is_cuda or not torch.is_grad_enabled()):
+    if fused and not scored and (query_MH.is_cuda or not torch.is_grad_enabled()):
         return Attended(_fused(query_MH, key_MH, value_MH, groups, heads), None)
     context_MH, score_M = _Attention.apply(  # type: ignore[no-untyped-call]
         query_MH, key_MH, value_MH, groups, heads, scored
@@ -66,12 +68,16 @@ def attend(
 def _fused(
     query_MH: torch.Tensor, key_MH: torch.Tensor, value_MH: torch.Tensor, groups: Sequence[Bucket], heads: int
 ) -> torch.Tensor:
-    contexts = []
+    parts, whole_MhD = [], None if torch.is_grad_enabled() else _empty(query_MH, heads)
     for group in groups:
         q, k, v = (group.take(x, heads) for x in (query_MH, key_MH, value_MH))
         mask = None if group.valid_BN is None else group.valid_BN[:, None, None, :]
-        contexts.append(_merged(F.scaled_dot_product_attention(q, k, v, attn_mask=mask)))
-    return back(contexts, groups, places_of(groups))
+        context = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        if whole_MhD is None:
+            parts.append(_merged(context))
+        else:
+            group.put(context.transpose(1, 2), whole_MhD)
+    return back(parts, groups, places_of(groups)) if whole_MhD is None else whole_MhD.flatten(1)
 
 
 def _plain(
@@ -130,31 +136,31 @@ class _Attention(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         ctx.save_for_backward(query_MH, key_MH, value_MH)
         ctx.groups, ctx.heads, ctx.scored = groups, heads, scored
-        contexts, scores = [], []
+        context_MhD = _empty(query_MH, heads)
+        wide = torch.promote_types(query_MH.dtype, torch.float32)
+        score_M = query_MH.new_zeros(len(query_MH) if scored else 0, dtype=wide)
         with torch.autocast(query_MH.device.type, enabled=False):
             for group in groups:
                 q, k, v = (group.take(x, heads) for x in (query_MH, key_MH, value_MH))
                 context, score_BN = _read(q, k, v, group.valid_BN, scored)
-                contexts.append(_merged(context))
-                scores.append(score_BN.flatten())
-        places = places_of(groups)
-        context_MH = back(contexts, groups, places)
-        return context_MH, back(scores, groups, places) if scored else context_MH.new_zeros(())
+                group.put(context.transpose(1, 2), context_MhD)
+                if scored:
+                    group.put(score_BN, score_M)
+        return context_MhD.flatten(1), score_M
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_MH: torch.Tensor, grad_M: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query_MH, key_MH, value_MH = ctx.saved_tensors
-        parts: list[list[torch.Tensor]] = [[], [], []]
+        whole = [_empty(query_MH, ctx.heads) for _ in range(3)]
         for group in ctx.groups:
             q, k, v, grad = (group.take(x, ctx.heads) for x in (query_MH, key_MH, value_MH, grad_MH))
             by_key_BN = group.spread(grad_M) / ctx.heads if ctx.scored else None
             if (there_BN := group.there()) is not None:
                 grad = grad * there_BN[:, None, :, None]  # padding holds a copy of some token
-            for part, found in zip(parts, _read_back(q, k, v, grad, by_key_BN, group.valid_BN), strict=True):
-                part.append(_merged(found))
-        places = places_of(ctx.groups)
-        return (*(back(part, ctx.groups, places) for part in parts), None, None, None)
+            for found_MhD, found in zip(whole, _read_back(q, k, v, grad, by_key_BN, group.valid_BN), strict=True):
+                group.put(found.transpose(1, 2), found_MhD)
+        return (*(found_MhD.flatten(1) for found_MhD in whole), None, None, None)
 
 
 def _read(
@@ -220,6 +226,10 @@ def _column_sums(p_BhNN: torch.Tensor, valid_BN: torch.Tensor | None) -> torch.T
     parts_BPN = valid_BN[:, None, :] & (part_N == torch.arange(PARTS, device=valid_BN.device)[:, None])
     by_part_BhPN = torch.matmul(parts_BPN[:, None].to(p_BhNN.dtype), p_BhNN)
     return by_part_BhPN.to(wide).sum(2).mean(1)
+
+
+def _empty(like_MH: torch.Tensor, heads: int) -> torch.Tensor:
+    return torch.empty_like(like_MH).view(len(like_MH), heads, -1)
 
 
 def _merged(x_BhND: torch.Tensor) -> torch.Tensor:

@@ -87,6 +87,15 @@ class Bucket:
             return x_M[self.begin : self.begin + self.size[0] * self.size[1]].view(self.size)
         return x_M[self.index_BN]
 
+    def put(self, part_BNI: torch.Tensor, whole_MI: torch.Tensor) -> None:
+        """Write what `[B, N, ...]` has for the bucket's tokens to their places in `[M, ...]`."""
+        if self.index_BN is None:
+            piece = whole_MI[self.begin : self.begin + self.size[0] * self.size[1]]
+            piece.view(part_BNI.shape).copy_(part_BNI)
+        else:
+            there_BN = _there(self)
+            whole_MI[self.index_BN[there_BN]] = part_BNI[there_BN]
+
     def there(self) -> torch.Tensor | None:
         """`[B, N]`, False in padding alone; None where there is none."""
         return None if self.index_BN is None or self.valid_BN is None else _there(self)

@@ -71,7 +71,15 @@ class _Tokens:
         return counts
 
 
-def hard_pass(anatomy: Anatomy, batch: Packed, rule: Rule, convention: Convention, *, head_only: bool = False) -> Pass:
+def hard_pass(
+    anatomy: Anatomy,
+    batch: Packed,
+    rule: Rule,
+    convention: Convention,
+    *,
+    head_only: bool = False,
+    fused: bool = True,
+) -> Pass:
     """Read a batch; tokens that a rule takes away are gone.
 
     Args:
@@ -81,6 +89,7 @@ def hard_pass(anatomy: Anatomy, batch: Packed, rule: Rule, convention: Conventio
         convention: how importance is counted and who is protected.
         head_only: in the last layer, compute for the head's token alone; nothing is pruned there, and `state_MH` is
             of these tokens only.
+        fused: as `attention.attend` has it.
     """
     tokens = _begin(anatomy, batch)
     last = len(anatomy.layers) - 1
@@ -93,7 +102,7 @@ def hard_pass(anatomy: Anatomy, batch: Packed, rule: Rule, convention: Conventio
             kept_LB.append(tokens.lengths)
             break
         prunes = rule.prunes(number)
-        attended = _attention(anatomy, layer, tokens, scored=prunes and rule.scored)
+        attended = _attention(anatomy, layer, tokens, scored=prunes and rule.scored, fused=fused)
         context_MH = attended.context_MH
         if prunes:
             alive = Alive(number, tokens.row_M, tokens.position_M, tokens.lengths, batch.lengths, batch.keys)
@@ -148,12 +157,12 @@ def _begin(anatomy: Anatomy, batch: Packed) -> _Tokens:
     return _Tokens(embedded_MH, batch.row_M, batch.position_M, origin_M, list(batch.lengths))
 
 
-def _attention(anatomy: Anatomy, layer: Layer, tokens: _Tokens, *, scored: bool) -> Attended:
+def _attention(anatomy: Anatomy, layer: Layer, tokens: _Tokens, *, scored: bool, fused: bool = True) -> Attended:
     x_MH = tokens.hidden_MH
     groups = buckets(tokens.lengths, tokens.alive_M, x_MH.device)
     dropout = anatomy.attention_dropout if anatomy.training else 0.0
     read = (layer.query(x_MH), layer.key(x_MH), layer.value(x_MH))
-    return attend(*read, groups, anatomy.heads, scored=scored, dropout=dropout)
+    return attend(*read, groups, anatomy.heads, scored=scored, dropout=dropout, fused=fused)
 
 
 def _behind_attention(

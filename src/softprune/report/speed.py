@@ -1,0 +1,138 @@
+"""Accuracy against operations and against speed, from what `softprune.tokens.bench` measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from softprune.report.canvas import SMALL, Draw, Theme, dress, legend_below, new_figure
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A contestant in the figure.
+
+    Attributes:
+        label: beside it; empty for none.
+        role: "pruned", "head only", "packed" or "padded".
+        accuracy, low, high: percent; the interval is that of the difference to the unpruned model.
+        macs: executed operations over the unpruned model's, percent; None where padding is computed on.
+        speed: texts a second.
+    """
+
+    label: str
+    role: str
+    accuracy: float
+    low: float
+    high: float
+    macs: float | None
+    speed: float
+
+
+def places(found: Mapping[str, Any]) -> list[Place]:
+    """Everyone in the dtype that was asked for; of the packed, unpruned model its faster attention."""
+    kept = []
+    for row in found["rows"]:
+        slower = row["kind"] == "packed" and not row["head_only"] and row["name"] != found["baseline"]
+        if row["dtype"] != found["dtype"] or slower:
+            continue
+        model, whole = found["models"][row["model"]], 100 * found["models"]["unpruned"]["accuracy"]
+        against = model["difference"] if row["kind"] == "pruned" else {"low": 0.0, "high": 0.0}
+        kept.append(
+            Place(
+                label=row["model"] if row["kind"] == "pruned" and not row["head_only"] else "",
+                role="head only" if row["head_only"] else row["kind"],
+                accuracy=100 * model["accuracy"],
+                low=whole + 100 * against["low"],
+                high=whole + 100 * against["high"],
+                macs=None if row["executed_macs"] is None else 100 * row["executed_macs"],
+                speed=row["examples_per_second"],
+            )
+        )
+    return kept
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Places of those that no other beats: none costs as little (the first number) and is as good (the second)."""
+    return [
+        at
+        for at, (cost, worth) in enumerate(points)
+        if not any(c <= cost and w >= worth and (c, w) != (cost, worth) for c, w in points)
+    ]
+
+
+def draw_speed(found: Mapping[str, Any]) -> Draw:
+    """The figure, to be rendered in either theme."""
+    return partial(pareto, places(found))
+
+
+def pareto(everyone: Sequence[Place], theme: Theme) -> Figure:
+    """Accuracy against the share of operations on the left, against texts a second on the right."""
+    figure = new_figure(theme, height=3.9, width=9.0)
+    left, right = figure.subplots(1, 2, sharey=True)
+    counted = [place for place in everyone if place.macs is not None]
+    _panel(left, counted, [float(place.macs or 0) for place in counted], theme, less_is_better=True)
+    _panel(right, everyone, [place.speed for place in everyone], theme, less_is_better=False)
+    dress(left, theme, "executed MACs (% of unpruned)", "accuracy (%)", "Operations", grid="both")
+    dress(right, theme, "texts a second", "", "Speed", grid="both")
+    left.set_xlim(left=0)
+    right.set_xlim(left=0)
+    legend_below(figure, right, theme, columns=5)
+    return figure
+
+
+def _panel(axes: Axes, shown: Sequence[Place], x: Sequence[float], theme: Theme, *, less_is_better: bool) -> None:
+    looks = {
+        "padded": (theme.other, "s", "padded, transformers' own"),
+        "packed": (theme.control, "D", "packed, unpruned"),
+        "pruned": (theme.kept, "o", "pruned"),
+        "head only": (theme.tuned, "^", "last layer for the head alone"),
+    }
+    for role, (colour, marker, name) in looks.items():
+        mine = [at for at, place in enumerate(shown) if place.role == role]
+        if not mine:
+            continue
+        y = [shown[at].accuracy for at in mine]
+        reach = [
+            [max(0.0, shown[at].accuracy - shown[at].low) for at in mine],
+            [max(0.0, shown[at].high - shown[at].accuracy) for at in mine],
+        ]
+        axes.errorbar(
+            [x[at] for at in mine],
+            y,
+            yerr=reach,
+            fmt=marker,
+            color=colour,
+            markersize=6,
+            elinewidth=0.9,
+            capsize=2,
+            label=name,
+        )
+    # A step, not a slope: between two models there is none to use.
+    sign = 1 if less_is_better else -1
+    best = front([(sign * cost, place.accuracy) for cost, place in zip(x, shown, strict=True)])
+    best.sort(key=lambda at: x[at])
+    if len(best) > 1:
+        axes.step(
+            [x[at] for at in best],
+            [shown[at].accuracy for at in best],
+            where="post" if less_is_better else "pre",
+            color=theme.front,
+            linewidth=1.1,
+        )
+    for at, place in enumerate(shown):
+        if place.label:
+            axes.annotate(
+                place.label,
+                (x[at], place.accuracy),
+                xytext=(5, -11),
+                textcoords="offset points",
+                fontsize=SMALL,
+                color=theme.ink,
+            )
+    axes.margins(x=0.12, y=0.16)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -29,7 +29,9 @@ _Model = Annotated[
 ]
 _Task = Annotated[str | None, typer.Option(metavar="TASK", help="A task's id or YAML file. [default: the run's]")]
 _Data = Annotated[Path | None, typer.Option(metavar="FOLDER", help="The task's files. [default: the run's]")]
-_Limit = Annotated[int, typer.Option(min=1, metavar="N", help="Texts of the report set that are read, the first ones.")]
+_Limit = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Texts of the report set that are read, drawn.")
+]
 _Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 ...")]
 _Dtype = Annotated[str, typer.Option(metavar="DTYPE", help="auto, float32 or bfloat16.")]
 _Tagger = Annotated[
@@ -100,8 +102,8 @@ def analyse(
     tagging = load_tagger(tagger) if tagger else None
     loaded = _load(model, device, dtype)
     chosen, examples = _examples(model, task, data, loaded)
-    texts = [example.content for example in examples[:limit]]
-    readings = loaded.read(texts, [example.gold for example in examples[:limit]], states=True)
+    drawn = _drawn(examples, limit, seed)
+    readings = loaded.read([e.content for e in drawn], [e.gold for e in drawn], states=True)
     folder = out or model / "analysis"
     title = f"{chosen.definition.title}: what {loaded.name} keeps"
     found = analyse_readings(
@@ -115,6 +117,75 @@ def analyse(
             f"{len(cut)} of {len(readings)} texts were longer than {loaded.max_length} tokens: {sum(cut)} cut off"
         )
     typer.echo(f"analysis: {folder / 'analysis.html'} (words and tags of every text: {folder / 'kept.csv'})")
+
+
+def bench(
+    model: _Model,
+    task: _Task = None,
+    data: _Data = None,
+    limit: _Limit = 2000,
+    texts: Annotated[int, typer.Option(min=2, metavar="N", help="Texts that are timed, of those.")] = 128,
+    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Turns of everyone; medians are shown.")] = 5,
+    rows: Annotated[int, typer.Option(min=1, metavar="N", help="Texts of a batch.")] = 32,
+    threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="CPU threads. [default: torch's]")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="[default: MODEL/bench]")] = None,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the texts that are drawn.")] = 0,
+    device: _Device = "auto",
+    dtype: _Dtype = "auto",
+) -> None:
+    """Measure accuracy, operations, speed and latency of a run's models, beside the padded and the unpruned model."""
+    import torch
+
+    from softprune.report.canvas import LIGHT, as_png, as_svg
+    from softprune.report.speed import draw_speed
+    from softprune.runs import atomic
+    from softprune.tokens.bench import Settings
+    from softprune.tokens.bench import bench as measure
+    from softprune.tokens.bench_table import bench_notes, break_even_table, latency_table, speed_table
+    from softprune.tuning.room import keep_freed
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    keep_freed()
+    unpruned, models = _everyone(model, device, dtype)
+    _, examples = _examples(model, task, data, unpruned)
+    drawn = _drawn(examples, limit, seed)
+    ids = unpruned.encode([example.content for example in drawn])
+    golds = [example.gold for example in drawn]
+    settings = Settings(rounds=rounds, texts=texts, rows=rows, seed=seed)
+    found = measure(unpruned, models, ids, golds, settings, watch=lambda line: typer.echo(line, err=True))
+    folder = out or model / "bench"
+    atomic.write_bytes(folder / "bench.json", (atomic.json_text(found, indent=1) + "\n").encode())
+    for table in (speed_table(found), latency_table(found), break_even_table(found)):
+        _console().print(table)
+    for note in bench_notes(found):
+        typer.echo(note)
+    draw = draw_speed(found)
+    atomic.write_bytes(folder / "pareto.png", as_png(draw, LIGHT))
+    atomic.write_bytes(folder / "pareto.svg", as_svg(draw, LIGHT))
+    typer.echo(f"bench: {folder / 'bench.json'}, {folder / 'pareto.png'}")
+
+
+def _everyone(path: Path, device: str, dtype: str) -> tuple[TokenModel, dict[str, TokenModel]]:
+    """The unpruned model of a run and its pruned ones; of a single model, itself without and with its rule."""
+    from softprune.tokens.api import MODELS
+    from softprune.tokens.experiment import BASELINE
+    from softprune.tokens.model import TokenModel
+
+    if not (path / MODELS / BASELINE).exists():
+        loaded = _load(path, device, dtype)
+        return loaded.unpruned(), {loaded.name: loaded}
+    folders = sorted(folder for folder in (path / MODELS).iterdir() if not folder.name.startswith("."))
+    models = {folder.name: TokenModel.load(folder, device=device, dtype=dtype) for folder in folders}
+    return models.pop(BASELINE), models
+
+
+def _drawn(examples: Sequence[Example], limit: int, seed: int) -> list[Example]:
+    """So many examples, drawn; all of them where there are no more."""
+    import numpy as np
+
+    order = np.random.default_rng(seed).permutation(len(examples))[:limit]
+    return [examples[i] for i in sorted(order.tolist())]
 
 
 def _console() -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -15,6 +16,8 @@ from softprune.backbone.load import encoder_folder, find_source, module_folder
 from softprune.backbone.refusals import check_weights, undescribed, unreadable
 from softprune.errors import SoftpruneError, out_of_memory
 from softprune.tokens.families import check_type, most_positions
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,11 @@ def load_tokenizer(described: DescribedEncoder) -> Any:
             "save the model with a tokenizer.json",
         )
     return tokenizer
+
+
+def readable(texts: Sequence[str]) -> list[str]:
+    """Texts as a tokenizer takes them: a surrogate without its pair, which JSON can hold, becomes a sign of its own."""
+    return [_SURROGATE.sub("\ufffd", text) for text in texts]
 
 
 def load_classifier(

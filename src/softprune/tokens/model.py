@@ -31,7 +31,7 @@ from softprune.tokens.documents import (
 )
 from softprune.tokens.families import Anatomy
 from softprune.tokens.forced import forced_rule
-from softprune.tokens.load import describe_encoder, load_classifier, load_tokenizer, quiet
+from softprune.tokens.load import describe_encoder, load_classifier, load_tokenizer, quiet, readable
 from softprune.tokens.packed import pack
 from softprune.tokens.reading import TokenReading
 from softprune.tokens.rules import Convention, Everything, Rule
@@ -134,7 +134,9 @@ class TokenModel:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids with special tokens, cut at `max_length`."""
-        ids: list[list[int]] = self.tokenizer(list(texts), truncation=True, max_length=self.max_length)["input_ids"]
+        if not texts:  # which tokenizers don't take
+            return []
+        ids: list[list[int]] = self.tokenizer(readable(texts), truncation=True, max_length=self.max_length)["input_ids"]
         return ids
 
     def passes(
@@ -166,14 +168,16 @@ class TokenModel:
         forced_in: Sequence[Collection[int]] | None = None,
     ) -> list[TokenReading]:
         """What became of every token of some texts; see `softprune.tokens.reading.TokenReader`."""
+        if not texts:
+            return []
         encoded = self.tokenizer(
-            list(_filled(texts)),
+            readable(_filled(texts)),
             truncation=True,
             max_length=self.max_length,
             return_offsets_mapping=True,
             return_special_tokens_mask=True,
         )
-        whole = self.tokenizer(list(texts), verbose=False)["input_ids"]
+        whole = self.tokenizer(readable(texts), verbose=False)["input_ids"]
         ids = encoded["input_ids"]
         found: list[TokenReading | None] = [None] * len(ids)
         for indices in scoring_batches(tuple(map(len, ids)), 64):

@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from softprune.pruning.api import execute
-from softprune.recipe import load_recipe
+from softprune.recipe import kind_of, load_recipe, load_tokens_recipe
 from softprune.runs import atomic
 
 
@@ -41,14 +41,21 @@ def main() -> None:
     phase, nth, marker, recipe, out = sys.argv[1:]
     if phase != "none":
         stop_inside(phase, int(nth), Path(marker), Path(out))
+    run(recipe, Path(out), lambda folder: atomic.write_bytes(folder / "report.txt", b""))
+
+
+def run(recipe: str, out: Path, finish: Callable[[Path], None]) -> None:
+    """Run a recipe of any kind."""
+    if kind_of(recipe) == "tokens":
+        from softprune.tokens.api import execute as execute_tokens
+
+        of_tokens = load_tokens_recipe(recipe)
+        execute_tokens(of_tokens, out, "kill test", of_tokens.dump(), finish=finish)
+        return
+    from softprune.pruning.api import execute
+
     loaded = load_recipe(recipe)
-    execute(
-        loaded,
-        Path(out),
-        "kill test",
-        loaded.dump(),
-        finish=lambda folder: atomic.write_bytes(folder / "report.txt", b""),
-    )
+    execute(loaded, out, "kill test", loaded.dump(), finish=finish)
 
 
 if __name__ == "__main__":

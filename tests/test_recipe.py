@@ -16,7 +16,9 @@ from softprune.recipe import (
     LearningRate,
     Recipe,
     flat_fields,
+    kind_of,
     load_recipe,
+    load_tokens_recipe,
     recipe_text,
     resolve,
     shipped_recipes,
@@ -34,15 +36,15 @@ def message(*overrides: str) -> str:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_recipe_loads_and_opens_with_what_to_expect(path: Path) -> None:
     assert path.stem in shipped_recipes()
-    recipe = load_recipe(path.stem)
-    assert recipe == load_recipe(path)
+    load = load_tokens_recipe if kind_of(path) == "tokens" else load_recipe
+    assert load(path.stem) == load(path)
     comments = path.read_text().split("\nschema:")[0]
     for label in ("Command:", "Hardware:", "Minutes:", "Score:"):
         assert re.search(rf"^# {label} +\S", comments, re.MULTILINE), label
     command = re.search(r"Command: +softprune run (\S+)(.*) --out \S+", comments)
     assert command is not None
     assert command[1] == path.stem
-    load_recipe(command[1], command[2].split())
+    load(command[1], command[2].split())
 
 
 def test_the_brief_recipes_ship() -> None:
@@ -87,9 +89,10 @@ def test_defaults() -> None:
 
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_dump_loads_to_the_same_recipe(name: str, tmp_path: Path) -> None:
-    recipe = load_recipe(name, ["tuning.weight_decay=3e-7"])
+    load = load_tokens_recipe if kind_of(name) == "tokens" else load_recipe
+    recipe = load(name, ["tuning.weight_decay=3e-7"])
     (tmp_path / "r.yaml").write_text(recipe.dump())
-    assert load_recipe(tmp_path / "r.yaml") == recipe
+    assert load(tmp_path / "r.yaml") == recipe
     assert yaml.safe_load(recipe.dump()) == recipe.resolved()
 
 

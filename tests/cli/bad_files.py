@@ -39,6 +39,7 @@ FILES = {
     "thesis/chapter.txt": "years of work\n",
 }
 TUNE = "tune --task mood.yaml --backbone <sentence> --out run "
+TOKENS_TRAIN = "tokens train --task mood.yaml --model <encoder> --max-length 64 --out run "
 XPROMPT = "xprompt --task mood.yaml --backbone <sentence> --pieces 4 --out run "
 
 
@@ -58,6 +59,12 @@ def wordless(model: Path) -> None:
     tokenizer = json.loads(path.read_text())
     special = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
     path.write_text(json.dumps({**tokenizer, "model": {"type": "BPE", "vocab": special, "merges": []}}))
+
+
+def slow(model: Path) -> None:
+    """A tokenizer of bytes, which transformers has in Python alone."""
+    (model / "tokenizer.json").unlink()
+    (model / "tokenizer_config.json").write_text('{"tokenizer_class": "ByT5Tokenizer"}')
 
 
 def pickled(model: Path) -> None:

@@ -8,6 +8,7 @@ import shutil
 import bad_files as spoilt
 from bad_files import CSV, CSV_TASK, JSONL_TASK, LINES, OFFICIAL, TUNE, WIDE, XPROMPT, changed
 from bad_input import case
+from bad_tokens import TOKENS
 
 RECIPES = [
     case(
@@ -390,4 +391,4 @@ USE = [
     case("statistics of a task that isn't", "tasks stats cbb", ("a known task", '"cbb"', 'did you mean "cb"')),
 ]
 
-CASES = [*RECIPES, *BACKBONES, *DATA, *FOLDERS, *USE]
+CASES = [*RECIPES, *BACKBONES, *DATA, *FOLDERS, *USE, *TOKENS]

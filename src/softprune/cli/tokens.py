@@ -280,12 +280,7 @@ def _sink(out: Path | None) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
     from softprune.tasks.outputs import RowWriter
 
     if out is None:
-
-        def show(rows: list[dict[str, Any]]) -> None:
-            text = "\n".join(json.dumps(row, ensure_ascii=False, default=str) for row in rows)
-            typer.echo(text.encode("utf-8", "backslashreplace").decode())
-
-        yield show
+        yield lambda rows: typer.echo("\n".join(json.dumps(row, ensure_ascii=False, default=str) for row in rows))
         return
     with RowWriter(out) as writer:
         yield writer.write

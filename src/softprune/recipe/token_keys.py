@@ -72,6 +72,11 @@ class TokenPruning(Section):
     baseline_epochs: int | None = key(None, "passes that train each of them; none is soft_epochs + hard_epochs", ge=1)
     random_seeds: int = key(3, "seeds of the rule that keeps random tokens", ge=1)
 
+    @field_validator("divisor", mode="before")
+    @classmethod
+    def _number(cls, value: object) -> object:
+        return str(value) if isinstance(value, int) else value  # 128 without quotes is a number in YAML
+
     @field_validator("baselines", mode="before")
     @classmethod
     def _none(cls, value: object) -> object:

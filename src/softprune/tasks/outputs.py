@@ -66,7 +66,7 @@ def _sink(temporary: Path, path: Path, kind: Format, rows: Sequence[Row]) -> _Si
     if kind == "parquet":
         return _Parquet(temporary)
     raw = gzip.open(temporary, "wb") if path.suffix == ".gz" else temporary.open("wb")  # noqa: SIM115
-    text = io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", newline="")
+    text = io.TextIOWrapper(raw, encoding="utf-8", newline="")
     return _Csv(text, list(rows[0])) if kind == "csv" else _JsonLines(text)
 
 

@@ -138,6 +138,8 @@ def model_folder(path: str | Path) -> str:
         return str(path)
     try:
         info = json.loads(record.read_text(encoding="utf-8"))
+        if not isinstance(info, dict):
+            raise ValueError(f"{type(info).__name__} in it")
     except ValueError as error:
         raise SoftpruneError("a file as softprune wrote it", f"{record}: {error}", "mend it from a copy") from error
     if info.get("kind") != "tokens":

@@ -14,7 +14,6 @@ from softprune.recipe import TokensRecipe
 from softprune.runs.store import RunFolder, Saved
 from softprune.tasks import Metric, Task
 from softprune.tokens.families import Anatomy
-from softprune.tokens.load import readable
 from softprune.tokens.reader import Answers, answer
 from softprune.tokens.rules import Convention, Rule, Thresholds
 from softprune.tokens.training import EncoderTrainable, FineTuner, set_dropout
@@ -47,9 +46,8 @@ class TextSet:
 def read_texts(tokenizer: Any, examples: Sequence[Example], max_length: int) -> TextSet:
     """Tokenise examples: their fields, without the template's own words."""
     texts = tuple(example.content for example in examples)
-    taken = readable(texts)
-    whole = tokenizer(taken, add_special_tokens=True, truncation=False, verbose=False)["input_ids"]
-    cut = tokenizer(taken, add_special_tokens=True, truncation=True, max_length=max_length)["input_ids"]
+    whole = tokenizer(list(texts), add_special_tokens=True, truncation=False, verbose=False)["input_ids"]
+    cut = tokenizer(list(texts), add_special_tokens=True, truncation=True, max_length=max_length)["input_ids"]
     lost = tuple(len(a) - len(b) for a, b in zip(whole, cut, strict=True))
     return TextSet(texts, tuple(map(tuple, cut)), tuple(example.gold for example in examples), lost)
 

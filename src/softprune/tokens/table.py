@@ -28,6 +28,8 @@ def read_results(run: Path) -> dict[str, Any]:
     path = run / "run.json"
     try:
         info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(info, dict):
+            raise ValueError(f"{type(info).__name__} in it")
     except (OSError, ValueError) as error:
         raise SoftpruneError("the folder of a run", f"no readable run.json in {run}", "check the path") from error
     if info.get("kind") != "tokens":

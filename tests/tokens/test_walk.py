@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from encoders import (
     CONVENTIONS,
     FAMILIES,
@@ -26,6 +28,7 @@ from encoders import (
     thresholds,
 )
 
+from softprune.tokens import walk
 from softprune.tokens.families import Anatomy
 from softprune.tokens.masked import MaskedPass, masked_pass
 from softprune.tokens.packed import Packed, pack
@@ -366,3 +369,29 @@ def test_dropout_is_on_in_training_alone() -> None:
     model.eval()
     calm = [soft_pass(anatomy, batch, rule).logits_BC for _ in range(2)]
     assert torch.equal(calm[0], calm[1])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bfloat16_s_feed_forward_in_one_kernel(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As near to float64 as the module's own, in two steps, is; and only where it is the same function."""
+    anatomy, truth = anatomy_of(family, torch.bfloat16), anatomy_of(family, torch.float64)
+    batch = batch_of(mixed(9, seed=4), seed=4)
+    x_MH = torch.randn(50, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
+    with torch.inference_mode():
+        for mine, theirs in zip(anatomy.layers, truth.layers, strict=True):
+            wide = copy.deepcopy(mine.first).double()
+            wanted = theirs.activation(wide(x_MH.double()))
+            apart = mine.activation(mine.first(x_MH))
+            assert (walk._widened(mine, x_MH) - wanted).norm() <= 1.05 * (apart - wanted).norm()
+        found = hard_pass(anatomy, batch, Everything(), OURS).logits_BC
+        monkeypatch.setattr(walk, "_has_kernel", lambda: False)
+        wanted = hard_pass(anatomy, batch, Everything(), OURS).logits_BC
+        assert gap(found, wanted) < 0.1
+    assert not walk._one_kernel(anatomy.layers[0], x_MH)
+    monkeypatch.setattr(walk, "_has_kernel", lambda: True)
+    assert not walk._one_kernel(anatomy.layers[0], x_MH)  # gradients are asked for
+    with torch.inference_mode():
+        assert walk._one_kernel(anatomy.layers[0], x_MH)
+        assert not walk._one_kernel(anatomy.layers[0], x_MH.float())
+        tanh = replace(anatomy.layers[0], activation=lambda x: F.gelu(x, approximate="tanh"))
+        assert not walk._one_kernel(tanh, x_MH)

@@ -7,6 +7,7 @@ layer's tensors are shorter. A text's first token, which the head reads, stays.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -171,9 +172,35 @@ def _behind_attention(
     """The rest of a layer: each token on its own."""
     p = anatomy.hidden_dropout if anatomy.training else 0.0
     inner_MH: torch.Tensor = layer.attention_norm(F.dropout(layer.output(context_MH), p) + hidden_MH)
-    last_MH = F.dropout(layer.last(layer.activation(layer.first(inner_MH))), p)
+    last_MH = F.dropout(layer.last(_widened(layer, inner_MH)), p)
     found: torch.Tensor = layer.norm(last_MH + inner_MH)
     return found
+
+
+def _widened(layer: Layer, inner_MH: torch.Tensor) -> torch.Tensor:
+    """The feed-forward part's first half. A gelu in bfloat16 costs a CPU as much as the product: there they are one."""
+    first = layer.first
+    if _one_kernel(layer, inner_MH):
+        fused: torch.Tensor = torch.ops.mkldnn._linear_pointwise(inner_MH, first.weight, first.bias, "gelu", [], "none")
+        return fused
+    return layer.activation(first(inner_MH))
+
+
+def _one_kernel(layer: Layer, x_MH: torch.Tensor) -> bool:
+    if torch.is_grad_enabled() or x_MH.is_cuda or {x_MH.dtype, layer.first.weight.dtype} != {torch.bfloat16}:
+        return False
+    return _exact_gelu(layer.activation) and _has_kernel()
+
+
+def _exact_gelu(activation: object) -> bool:
+    return activation is F.gelu or getattr(activation, "act", None) is F.gelu
+
+
+@cache
+def _has_kernel() -> bool:
+    """torch.compile's own; not a public one, so it is looked for."""
+    mkldnn = torch.ops.mkldnn
+    return hasattr(mkldnn, "_linear_pointwise") and bool(mkldnn._is_mkldnn_bf16_supported())
 
 
 def _for_the_head(anatomy: Anatomy, layer: Layer, tokens: _Tokens) -> torch.Tensor:

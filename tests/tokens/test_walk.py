@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers
 from encoders import (
     CONVENTIONS,
     FAMILIES,
@@ -383,15 +384,18 @@ def test_bfloat16_s_feed_forward_in_one_kernel(family: str, monkeypatch: pytest.
             wanted = theirs.activation(wide(x_MH.double()))
             apart = mine.activation(mine.first(x_MH))
             assert (walk._widened(mine, x_MH) - wanted).norm() <= 1.05 * (apart - wanted).norm()
+            assert gap(walk._linear(mine.query, x_MH), mine.query(x_MH)) <= 2**-8
         found = hard_pass(anatomy, batch, Everything(), OURS).logits_BC
         monkeypatch.setattr(walk, "_has_kernel", lambda: False)
         wanted = hard_pass(anatomy, batch, Everything(), OURS).logits_BC
         assert gap(found, wanted) < 0.1
-    assert not walk._one_kernel(anatomy.layers[0], x_MH)
+    first = anatomy.layers[0].first
+    assert not walk._one_kernel(first, x_MH)
     monkeypatch.setattr(walk, "_has_kernel", lambda: True)
-    assert not walk._one_kernel(anatomy.layers[0], x_MH)  # gradients are asked for
+    assert not walk._one_kernel(first, x_MH)  # gradients are asked for
     with torch.inference_mode():
-        assert walk._one_kernel(anatomy.layers[0], x_MH)
-        assert not walk._one_kernel(anatomy.layers[0], x_MH.float())
-        tanh = replace(anatomy.layers[0], activation=lambda x: F.gelu(x, approximate="tanh"))
-        assert not walk._one_kernel(tanh, x_MH)
+        assert walk._one_kernel(first, x_MH)
+        assert not walk._one_kernel(first, x_MH.float())
+    assert walk._exact_gelu(anatomy.layers[0].activation)
+    assert walk._exact_gelu(F.gelu)
+    assert not walk._exact_gelu(transformers.activations.ACT2FN["gelu_new"])

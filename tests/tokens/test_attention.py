@@ -232,3 +232,18 @@ def test_buckets_hold_what_the_tests_above_mean() -> None:
     assert sorted(row for group in groups for row in group.rows) == list(range(len(LENGTHS)))
     assert any(group.index_BN is not None and group.valid_BN is not None for group in groups)
     assert any(group.index_BN is None and group.begin > 0 for group in groups)
+
+
+def test_training_goes_on_behind_inference() -> None:
+    """Buffers made in inference mode could not be written to outside of it."""
+    q, k, v = read(700)  # larger than what the other tests leave
+    groups = buckets([700], None, CPU)
+    with torch.inference_mode():
+        attend(q, k, v, groups, 2, scored=True)
+    of = [x.requires_grad_() for x in read(700)]
+    for mine, theirs in zip(
+        gradients(attend(*of, groups, 2, scored=True), of, True),
+        gradients(plain(*of, [700], 2), of, True),
+        strict=True,
+    ):
+        assert gap(mine, theirs) <= 1e-12

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
 import torch
+import torch.nn.functional as F
+import transformers
 from encoders import (
     CONVENTIONS,
     FAMILIES,
@@ -26,6 +29,7 @@ from encoders import (
     thresholds,
 )
 
+from softprune.tokens import walk
 from softprune.tokens.families import Anatomy
 from softprune.tokens.masked import MaskedPass, masked_pass
 from softprune.tokens.packed import Packed, pack
@@ -366,3 +370,32 @@ def test_dropout_is_on_in_training_alone() -> None:
     model.eval()
     calm = [soft_pass(anatomy, batch, rule).logits_BC for _ in range(2)]
     assert torch.equal(calm[0], calm[1])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bfloat16_s_feed_forward_in_one_kernel(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As near to float64 as the module's own, in two steps, is; and only where it is the same function."""
+    anatomy, truth = anatomy_of(family, torch.bfloat16), anatomy_of(family, torch.float64)
+    batch = batch_of(mixed(9, seed=4), seed=4)
+    x_MH = torch.randn(50, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
+    with torch.inference_mode():
+        for mine, theirs in zip(anatomy.layers, truth.layers, strict=True):
+            wide = copy.deepcopy(mine.first).double()
+            wanted = theirs.activation(wide(x_MH.double()))
+            apart = mine.activation(mine.first(x_MH))
+            assert (walk._widened(mine, x_MH) - wanted).norm() <= 1.05 * (apart - wanted).norm()
+            assert gap(walk._linear(mine.query, x_MH), mine.query(x_MH)) <= 2**-8
+        found = hard_pass(anatomy, batch, Everything(), OURS).logits_BC
+        monkeypatch.setattr(walk, "_has_kernel", lambda: False)
+        wanted = hard_pass(anatomy, batch, Everything(), OURS).logits_BC
+        assert gap(found, wanted) < 0.1
+    first = anatomy.layers[0].first
+    assert not walk._one_kernel(first, x_MH)
+    monkeypatch.setattr(walk, "_has_kernel", lambda: True)
+    assert not walk._one_kernel(first, x_MH)  # gradients are asked for
+    with torch.inference_mode():
+        assert walk._one_kernel(first, x_MH)
+        assert not walk._one_kernel(first, x_MH.float())
+    assert walk._exact_gelu(anatomy.layers[0].activation)
+    assert walk._exact_gelu(F.gelu)
+    assert not walk._exact_gelu(transformers.activations.ACT2FN["gelu_new"])

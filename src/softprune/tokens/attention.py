@@ -114,7 +114,8 @@ class _Scratch(threading.local):
         """An uninitialised tensor of that shape."""
         key, size = (name, like.dtype, like.device), torch.Size(shape).numel()
         if key not in self._kept or self._kept[key].numel() < size:
-            self._kept[key] = torch.empty(size, dtype=like.dtype, device=like.device)
+            with torch.inference_mode(False):  # made in it, a buffer could not be written to outside of it
+                self._kept[key] = torch.empty(size, dtype=like.dtype, device=like.device)
         return self._kept[key][:size].view(shape)
 
 

@@ -43,6 +43,8 @@ SCHEMA = 1
 LENGTHS = (16, 32, 64, 128, 256, 512)
 """Input lengths at which break-even is looked for, in tokens."""
 LATENCY_ROWS = (1, 8, 32)
+MOST_TEXTS = 320
+"""Texts that latency is measured with, at each batch size."""
 TOKENS_A_LENGTH = 4096
 """Tokens in the texts of one length, about."""
 
@@ -55,14 +57,14 @@ class Settings:
         rounds: turns that everyone takes over the timed texts.
         texts: how many are timed; accuracy and operations are of all.
         rows: texts of a batch.
-        calls: batches of each size whose latency is measured.
+        calls: batches of each size whose latency is measured at most; of large ones fewer, at least 10.
         lengths: input lengths at which break-even is looked for.
         latency_rows: batch sizes for latency.
         seed: of the draw of timed texts, and of the resampling.
     """
 
     rounds: int = 5
-    texts: int = 128
+    texts: int = 64
     rows: int = 32
     calls: int = 40
     lengths: tuple[int, ...] = LENGTHS
@@ -219,7 +221,8 @@ def _latency(
     """Milliseconds of a call with so many texts as they come: median and 95th percentile."""
     kept = [name for name, one in everyone.items() if not (one.kind == "padded" and one.sorted)]
     kept = [name for name in kept if name == baseline or not name.startswith(("packed, fused", "packed, eager"))]
-    batches = [[ids[(number * rows + i) % len(ids)] for i in range(rows)] for number in range(settings.calls)]
+    calls = min(settings.calls, max(10, MOST_TEXTS // rows))
+    batches = [[ids[(number * rows + i) % len(ids)] for i in range(rows)] for number in range(calls)]
     device = torch.device(next(iter(everyone.values())).read(batches[0]).device)
     times: Times = {name: [] for name in kept}
     for name in kept:

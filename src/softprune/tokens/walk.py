@@ -7,9 +7,11 @@ layer's tensors are shorter. A text's first token, which the head reads, stays.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from softprune.tokens.attention import Attended, attend
 from softprune.tokens.families import Anatomy, Layer
@@ -161,7 +163,7 @@ def _attention(anatomy: Anatomy, layer: Layer, tokens: _Tokens, *, scored: bool,
     x_MH = tokens.hidden_MH
     groups = buckets(tokens.lengths, tokens.alive_M, x_MH.device)
     dropout = anatomy.attention_dropout if anatomy.training else 0.0
-    read = (layer.query(x_MH), layer.key(x_MH), layer.value(x_MH))
+    read = (_linear(layer.query, x_MH), _linear(layer.key, x_MH), _linear(layer.value, x_MH))
     return attend(*read, groups, anatomy.heads, scored=scored, dropout=dropout, fused=fused)
 
 
@@ -170,18 +172,56 @@ def _behind_attention(
 ) -> torch.Tensor:
     """The rest of a layer: each token on its own."""
     p = anatomy.hidden_dropout if anatomy.training else 0.0
-    inner_MH: torch.Tensor = layer.attention_norm(F.dropout(layer.output(context_MH), p) + hidden_MH)
-    last_MH = F.dropout(layer.last(layer.activation(layer.first(inner_MH))), p)
+    inner_MH: torch.Tensor = layer.attention_norm(F.dropout(_linear(layer.output, context_MH), p) + hidden_MH)
+    last_MH = F.dropout(_linear(layer.last, _widened(layer, inner_MH)), p)
     found: torch.Tensor = layer.norm(last_MH + inner_MH)
     return found
+
+
+def _widened(layer: Layer, inner_MH: torch.Tensor) -> torch.Tensor:
+    """The feed-forward part's first half. A gelu in bfloat16 costs a CPU as much as the product: there they are one."""
+    if _exact_gelu(layer.activation) and _one_kernel(layer.first, inner_MH):
+        return _product(layer.first, inner_MH, "gelu", "none")
+    return layer.activation(layer.first(inner_MH))
+
+
+def _linear(linear: nn.Linear, x_MH: torch.Tensor) -> torch.Tensor:
+    """What the module gives; without a pass of its own for the bias where there is a kernel for it."""
+    if _one_kernel(linear, x_MH):
+        return _product(linear, x_MH, "none", "")
+    found: torch.Tensor = linear(x_MH)
+    return found
+
+
+def _product(linear: nn.Linear, x_MH: torch.Tensor, behind: str, how: str) -> torch.Tensor:
+    found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x_MH, linear.weight, linear.bias, behind, [], how)
+    return found
+
+
+def _one_kernel(linear: nn.Linear, x_MH: torch.Tensor) -> bool:
+    """Whether a product in bfloat16 and what follows can be one call: on a CPU, without gradients."""
+    if torch.is_grad_enabled() or x_MH.is_cuda or {x_MH.dtype, linear.weight.dtype} != {torch.bfloat16}:
+        return False
+    return type(linear) is nn.Linear and _has_kernel()
+
+
+def _exact_gelu(activation: object) -> bool:
+    return activation is F.gelu or getattr(activation, "act", None) is F.gelu
+
+
+@cache
+def _has_kernel() -> bool:
+    """torch.compile's own; not a public one, so it is looked for."""
+    mkldnn = torch.ops.mkldnn
+    return hasattr(mkldnn, "_linear_pointwise") and bool(mkldnn._is_mkldnn_bf16_supported())
 
 
 def _for_the_head(anatomy: Anatomy, layer: Layer, tokens: _Tokens) -> torch.Tensor:
     """A layer's output for each text's first token alone, `[B, H]`; it attends to all that are alive."""
     x_MH, heads = tokens.hidden_MH, anatomy.heads
     first_M = tokens.position_M == 0
-    first_BH, keys_MH, values_MH = x_MH[first_M], layer.key(x_MH), layer.value(x_MH)
-    queries_BH = layer.query(first_BH)
+    first_BH, keys_MH, values_MH = x_MH[first_M], _linear(layer.key, x_MH), _linear(layer.value, x_MH)
+    queries_BH = _linear(layer.query, first_BH)
     context_BH = torch.empty_like(queries_BH)
     for group in buckets(tokens.lengths, tokens.alive_M, x_MH.device, waste=1.0):
         rows = torch.tensor(group.rows, device=x_MH.device)

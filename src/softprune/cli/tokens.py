@@ -29,9 +29,7 @@ _Model = Annotated[
 ]
 _Task = Annotated[str | None, typer.Option(metavar="TASK", help="A task's id or YAML file. [default: the run's]")]
 _Data = Annotated[Path | None, typer.Option(metavar="FOLDER", help="The task's files. [default: the run's]")]
-_Limit = Annotated[
-    int, typer.Option(min=1, metavar="N", help="Texts of the report set that are read, drawn.")
-]
+_Limit = Annotated[int, typer.Option(min=1, metavar="N", help="Texts of the report set that are read, drawn.")]
 _Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 ...")]
 _Dtype = Annotated[str, typer.Option(metavar="DTYPE", help="auto, float32 or bfloat16.")]
 _Tagger = Annotated[
@@ -109,8 +107,8 @@ def analyse(
     found = analyse_readings(
         readings, tagging, folder, labels=loaded.labels, keywords=keywords, reader=loaded, seed=seed, title=title
     )
-    for line in found.get("findings", []):
-        typer.echo(line)
+    for sentence in found["findings"].values():
+        typer.echo(sentence)
     cut = [reading.cut for reading in readings if reading.cut]
     if cut:
         typer.echo(

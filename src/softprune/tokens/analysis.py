@@ -177,7 +177,24 @@ def as_json(found: Analysis) -> dict[str, Any]:
         "typical_words": {name: [asdict(word) for word in words] for name, words in found.typical.items()},
         "keywords": asdict(found.keywords) if found.keywords else None,
         "clusters": _clusters_json(found.clusters, found.by_gold),
+        "findings": _findings(found),
     }
+
+
+def _findings(found: Analysis) -> dict[str, str]:
+    """What each table shows, in words; the tagger's accuracy goes with its table."""
+    from softprune.tokens import findings
+
+    tables = found.retention.tables
+    told = {"overall": findings.overall_finding(found.retention.overall, len(found.table.readings))}
+    told |= {name: f"{findings.TITLES[name]}: {findings.finding(name, rows)}" for name, rows in tables.items()}
+    if found.tagger and "pos" in told:
+        told["pos"] += f" ({found.tagger.accuracy_in_words}.)"
+    if found.keywords:
+        told["keywords"] = " ".join(findings.keyword_finding(found.keywords))
+    if found.clusters:
+        told["clusters"] = findings.cluster_finding(found.clusters)
+    return told
 
 
 def _clusters_json(found: Clusters | None, by_gold: bool) -> dict[str, Any] | None:

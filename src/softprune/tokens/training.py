@@ -134,7 +134,8 @@ class FineTuner(torch.optim.AdamW):
         """One update at the step size of its place."""
         del closure
         nn.utils.clip_grad_norm_([p for p in self._weights if p.grad is not None], self._clip)
-        done = max((int(state["step"]) for state in self.state.values() if "step" in state), default=0)
+        first = next((state for state in self.state.values() if "step" in state), None)
+        done = 0 if first is None else int(first["step"])  # all parameters have made as many
         share = min((done + 1) / self._warm, (self._steps - done) / max(1, self._steps - self._warm))
         for group, highest in zip(self.param_groups, self._highest, strict=True):
             group["lr"] = highest * max(0.0, share)

@@ -37,18 +37,30 @@ def test_a_rule_has_the_wanted_operations_within_a_token(layers: int, lengths: s
     floor = macs_of(Ranked(layers, 0.0, order), texts)
     token = len(texts) / sum(texts)
     for target in (0.95, 0.8, floor + 0.05):
-        rule = at_macs(anatomy(layers), texts, lambda rate: Ranked(layers, rate, order), target)
-        assert abs(macs_of(cast(Ranked, rule), texts) - target) <= token, (target, rule)
+        rule = at_macs(anatomy(layers), texts, Ranked(layers, 0.0, order), target)
+        assert abs(macs_of(rule, texts) - target) <= token, (target, rule)
+        assert rule.whole_layers == Ranked(layers, 0.0).whole_layers
     with pytest.raises(AssertionError):  # the search does something
         assert abs(macs_of(Ranked(layers, 0.5, order), texts) - 0.95) <= token / 10
 
 
-def test_a_target_below_the_first_layers_cost_is_missed_by_what_they_cost() -> None:
+def test_fewer_layers_are_left_whole_where_the_papers_cost_too_much() -> None:
+    texts, token = LENGTHS["mixed texts"], len(LENGTHS["mixed texts"]) / sum(LENGTHS["mixed texts"])
+    floor = macs_of(Ranked(6, 0.0), texts)
+    assert floor > 0.7
+    for target in (0.65, 0.5, 0.3):
+        rule = at_macs(anatomy(6), texts, Ranked(6, 0.0), target)
+        assert rule.whole_layers < 3
+        assert abs(macs_of(rule, texts) - target) <= token
+        assert (rule.rate < 0) == (target < 0.55)
+
+
+def test_a_target_below_one_layers_cost_is_missed_by_what_it_costs() -> None:
     texts = LENGTHS["mixed texts"]
-    rule = at_macs(anatomy(6), texts, lambda rate: Ranked(6, rate), 0.2)
-    found = macs_of(cast(Ranked, rule), texts)
-    assert found == pytest.approx(macs_of(Ranked(6, 0.0), texts), abs=1e-3)
-    assert found > 0.5
+    rule = at_macs(anatomy(6), texts, Ranked(6, 0.0), 0.1)
+    assert rule.whole_layers == 1
+    assert macs_of(rule, texts) == pytest.approx(macs_of(Ranked(6, -20.0, whole=1), texts), abs=1e-3)
+    assert macs_of(rule, texts) > 0.2
 
 
 def test_macro_f1_is_scikit_learns() -> None:

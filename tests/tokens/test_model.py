@@ -53,7 +53,7 @@ RULES = {
     "thresholds": lambda: (thresholds(), Convention()),
     "official": lambda: (thresholds(OFFICIAL), OFFICIAL),
     "top-k": lambda: (Ranked(5, 1 / 3), Convention()),
-    "random": lambda: (Ranked(5, 0.2, "random", 7), Convention()),
+    "random": lambda: (Ranked(5, 0.2, "random", 7, whole=2), Convention()),
     "first": lambda: (Ranked(5, 0.2, "first"), Convention()),
     "everything": lambda: (Everything(), Convention()),
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from softprune.significance import bootstrap_interval, paired_bootstrap
@@ -10,32 +11,39 @@ from softprune.tasks import constant_answer
 from softprune.tokens.families import Anatomy
 from softprune.tokens.macs import relative_macs
 from softprune.tokens.reader import Answers
-from softprune.tokens.rules import Ranked, Rule
+from softprune.tokens.rules import Ranked
 from softprune.tokens.stages import Contestant, TextSet, TokenWorkspace, read_texts, take
 
 NEAR = 0.01
 """How far from the wanted share of operations a rule may stay and still be called at equal operations."""
 
+_STEEPEST = -20.0
 
-def at_macs(anatomy: Anatomy, lengths: Sequence[int], make: Callable[[float], Rule], target: float) -> Rule:
-    """The rule whose rate gives the wanted share of operations on texts of these lengths; as near as rates come.
 
-    A rate can't spare what the first layers cost, which these rules leave whole.
+def at_macs(anatomy: Anatomy, lengths: Sequence[int], rule: Ranked, target: float) -> Ranked:
+    """A ranked rule with the rate that gives the wanted share of operations; as near as rates come.
+
+    No rate can spare what the layers cost that are left whole: where the paper's number of them costs more than is
+    wanted, there are fewer; and where one is still too many, the share falls faster (a rate below 0).
 
     Args:
         anatomy: the model.
         lengths: tokens of each text.
-        make: a ranked rule from its rate.
+        rule: its order and seed count.
         target: operations over those of the unpruned model.
     """
-    low, high = 0.0, 1.0
-    for _ in range(20):
+
+    def macs(found: Ranked) -> float:
+        kept_LB = [[found.kept(layer, n) for n in lengths] for layer in range(len(anatomy.layers))]
+        return relative_macs(anatomy.hidden, lengths, kept_LB)
+
+    while macs(replace(rule, rate=0.0)) > target and rule.whole_layers > 1:
+        rule = replace(rule, whole=rule.whole_layers - 1)
+    low, high = _STEEPEST if macs(replace(rule, rate=0.0)) > target else 0.0, 1.0
+    for _ in range(24):
         middle = (low + high) / 2
-        rule = make(middle)
-        assert isinstance(rule, Ranked)
-        kept_LB = [[rule.kept(layer, n) for n in lengths] for layer in range(len(anatomy.layers))]
-        low, high = (low, middle) if relative_macs(anatomy.hidden, lengths, kept_LB) > target else (middle, high)
-    return make((low + high) / 2)
+        low, high = (low, middle) if macs(replace(rule, rate=middle)) > target else (middle, high)
+    return replace(rule, rate=(low + high) / 2)
 
 
 def report(

@@ -89,7 +89,7 @@ def document_of(rule: Rule) -> dict[str, Any]:
             "delta": rule.delta_L.tolist(),
         }
     if isinstance(rule, Ranked):
-        return {"kind": "ranked", "layers": rule.layers, "rate": rule.rate, "order": rule.order, "seed": rule.seed}
+        return {"kind": "ranked", **asdict(rule)}
     return {"kind": "everything"}
 
 
@@ -121,7 +121,8 @@ def _rule(document: Document) -> Thresholds | Ranked | Everything:
         rule.delta_L.requires_grad_(False)
         return rule
     if kind == "ranked" and values["order"] in _ORDERS:
-        return Ranked(int(values["layers"]), float(values["rate"]), values["order"], int(values["seed"]))
+        whole = None if values.get("whole") is None else int(values["whole"])
+        return Ranked(int(values["layers"]), float(values["rate"]), values["order"], int(values["seed"]), whole)
     if kind == "everything":
         return Everything()
     raise ValueError(f"no rule of kind {kind!r}")

@@ -6,7 +6,6 @@ fine-tune -> for each lambda: train thresholds and weights (soft), then weights 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -107,19 +106,16 @@ def rules_at(workspace: TokenWorkspace, anatomy: Anatomy, baseline: Contestant, 
     target, layers = chosen.select.relative_macs(anatomy), len(anatomy.layers)
     lengths, wanted = chosen.select.lengths, workspace.recipe.pruning.baselines
 
-    def ranked(order: Any, seed: int = 0) -> Callable[[float], Rule]:
-        return lambda rate: Ranked(layers, rate, order, seed)
-
     made: dict[str, Rule] = {}
     if "top-k" in wanted:
-        made["top-k"] = at_macs(anatomy, lengths, ranked("importance"), target)
+        made["top-k"] = at_macs(anatomy, lengths, Ranked(layers, 0.0), target)
     if "manual" in wanted:
         made["manual"] = _manual(workspace, anatomy, baseline, target, layers)
     if "first" in wanted:
-        made["first"] = at_macs(anatomy, lengths, ranked("first"), target)
+        made["first"] = at_macs(anatomy, lengths, Ranked(layers, 0.0, "first"), target)
     if "random" in wanted:
         for seed in range(workspace.recipe.pruning.random_seeds):
-            made[f"random-{seed}"] = at_macs(anatomy, lengths, ranked("random", seed), target)
+            made[f"random-{seed}"] = at_macs(anatomy, lengths, Ranked(layers, 0.0, "random", seed), target)
     return made
 
 
@@ -161,7 +157,7 @@ def _measured(workspace: TokenWorkspace, anatomy: Anatomy, name: str, rule: Rule
     if isinstance(rule, Thresholds):
         note["theta"] = rule.values()
     if isinstance(rule, Ranked):
-        note["rate"] = rule.rate
+        note |= {"rate": rule.rate, "whole_layers": rule.whole_layers}
     workspace.run.record(stages={name: note})
     return Contestant(name, rule, weights, answers)
 

@@ -152,32 +152,40 @@ Order = Literal["importance", "random", "first"]
 class Ranked:
     """A fixed number of tokens after each layer: the baselines top-k, random tokens and first n.
 
-    The first max(3, ceil(0.15 L)) layers keep all; then the share falls linearly to `rate` at the last layer. k is of
-    the text's original length (Kim et al. 2022, section 4.1, after SpAtten).
+    The first layers keep all, max(3, ceil(0.15 L)) of them; then the share falls linearly to `rate` at the last layer.
+    k is of the text's original length (Kim et al. 2022, section 4.1, after SpAtten). Three whole layers of six cost
+    three quarters of all operations, so that there may be fewer.
 
     Attributes:
         layers: L.
-        rate: share of the tokens left after the last layer.
+        rate: share of the tokens left after the last layer; below 0, all are gone before it but one.
         order: who stays: the most important, a seeded draw that the text alone decides, or those at the beginning.
         seed: of the draw.
+        whole: how many layers keep all; None for the paper's number.
     """
 
     layers: int
     rate: float
     order: Order = "importance"
     seed: int = 0
+    whole: int | None = None
 
     @property
     def scored(self) -> bool:
         """Only the most important need scores."""
         return self.order == "importance"
 
+    @property
+    def whole_layers(self) -> int:
+        """How many layers keep all."""
+        return max(3, math.ceil(0.15 * self.layers)) if self.whole is None else self.whole
+
     def share(self, layer: int) -> float:
         """Share of a text's tokens that is left after a layer."""
-        whole = max(3, math.ceil(0.15 * self.layers))
+        whole = self.whole_layers
         if layer < whole:
             return 1.0
-        return 1.0 - (1.0 - self.rate) * (layer - whole + 1) / (self.layers - whole)
+        return max(0.0, 1.0 - (1.0 - self.rate) * (layer - whole + 1) / (self.layers - whole))
 
     def kept(self, layer: int, original: int) -> int:
         """k: tokens of a text that are left after a layer."""

@@ -143,7 +143,7 @@ def test_saved_models_say_what_was_reported(done: Path) -> None:
         right = sum(model.labels[r.predicted] == row["label"] for r, row in zip(readings, rows, strict=True))
         assert right / 12 == pytest.approx(info["results"][name]["value"])
         kept = sum(reading.alive()[-1] for reading in readings) / sum(len(reading.left) for reading in readings)
-        assert kept == pytest.approx(info["results"][name]["kept"][-1])
+        assert kept == pytest.approx(info["results"][name]["kept"][-2])  # behind the last layer, readings drop nobody
     chosen = TokenModel.load(done, device="cpu")
     assert chosen.name == str(done / info["model"])
 

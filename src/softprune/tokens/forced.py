@@ -42,6 +42,35 @@ class Forced:
         return (stays_M | kept_M) & ~out_M
 
 
+@dataclass(frozen=True, slots=True)
+class BeforeLast:
+    """A rule that takes nothing away after the last layer, where the head's token has read all that it will.
+
+    Nothing but the price of a token decides there, so that trained thresholds drop nearly all: what is left behind the
+    last layer's attention says nothing of what the model read.
+
+    Attributes:
+        rule: for the other layers.
+        layers: L.
+    """
+
+    rule: Rule
+    layers: int
+
+    @property
+    def scored(self) -> bool:
+        """As the rule."""
+        return self.rule.scored
+
+    def prunes(self, layer: int) -> bool:
+        """As the rule, but after the last layer."""
+        return layer < self.layers - 1 and self.rule.prunes(layer)
+
+    def stays(self, alive: Alive, score_M: torch.Tensor | None) -> torch.Tensor:
+        """As the rule."""
+        return self.rule.stays(alive, score_M)
+
+
 def forced_rule(
     rule: Rule,
     indices: Sequence[int],

@@ -30,7 +30,7 @@ from softprune.tokens.documents import (
     write_document,
 )
 from softprune.tokens.families import Anatomy
-from softprune.tokens.forced import forced_rule
+from softprune.tokens.forced import BeforeLast, forced_rule
 from softprune.tokens.load import describe_encoder, load_classifier, load_tokenizer, quiet, readable
 from softprune.tokens.packed import pack
 from softprune.tokens.reading import TokenReading
@@ -167,7 +167,10 @@ class TokenModel:
         forced_out: Sequence[Collection[int]] | None = None,
         forced_in: Sequence[Collection[int]] | None = None,
     ) -> list[TokenReading]:
-        """What became of every token of some texts; see `softprune.tokens.reading.TokenReader`."""
+        """What became of every token of some texts; see `softprune.tokens.reading.TokenReader`.
+
+        A token that the last layer's attention reads was kept to the end: pruning behind it changes no logit.
+        """
         if not texts:
             return []
         encoded = self.tokenizer(
@@ -181,7 +184,7 @@ class TokenModel:
         ids = encoded["input_ids"]
         found: list[TokenReading | None] = [None] * len(ids)
         for indices in scoring_batches(tuple(map(len, ids)), 64):
-            forced = forced_rule(self.rule, indices, forced_out, forced_in)
+            forced = BeforeLast(forced_rule(self.rule, indices, forced_out, forced_in), self.layers)
             with torch.inference_mode():
                 packed = pack([ids[i] for i in indices], self.anatomy.device)
                 read = hard_pass(self.anatomy, packed, forced, self.convention)

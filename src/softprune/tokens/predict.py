@@ -43,7 +43,7 @@ class TokenPrediction:
 
     @property
     def kept(self) -> int:
-        """Tokens that were left after the last layer, special ones too."""
+        """Tokens that the last layer read, special ones too."""
         return self.reading.alive()[-1]
 
     @property

@@ -18,7 +18,8 @@ class TokenReading:
         text: as it was read; the whole of it, untruncated.
         offsets: per token, where its characters are in `text`; (0, 0) for special tokens.
         special: per token, whether the tokenizer put it there.
-        left: per token, the layer after whose attention it was dropped; `layers` if it was kept to the end.
+        left: per token, the layer after whose attention it was dropped; `layers` if it was kept to the end,
+            that is, until the last layer's attention read it.
         layers: L.
         predicted: place of the class with the highest probability.
         probabilities: per class.

@@ -125,6 +125,7 @@ def bench(
     texts: Annotated[int, typer.Option(min=2, metavar="N", help="Texts that are timed, of those.")] = 128,
     rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Turns of everyone; medians are shown.")] = 5,
     rows: Annotated[int, typer.Option(min=1, metavar="N", help="Texts of a batch.")] = 32,
+    calls: Annotated[int, typer.Option(min=1, metavar="N", help="Batches whose latency is taken, at most.")] = 40,
     threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="CPU threads. [default: torch's]")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="[default: MODEL/bench]")] = None,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the texts that are drawn.")] = 0,
@@ -150,7 +151,7 @@ def bench(
     drawn = _drawn(examples, limit, seed)
     ids = unpruned.encode([example.content for example in drawn])
     golds = [example.gold for example in drawn]
-    settings = Settings(rounds=rounds, texts=texts, rows=rows, seed=seed)
+    settings = Settings(rounds=rounds, texts=texts, rows=rows, calls=calls, seed=seed)
     found = measure(unpruned, models, ids, golds, settings, watch=lambda line: typer.echo(line, err=True))
     folder = out or model / "bench"
     atomic.write_bytes(folder / "bench.json", (atomic.json_text(found, indent=1) + "\n").encode())

@@ -29,9 +29,11 @@ ROOMS = [
     "backbone",
     "tuning",
     "pruning",
+    "methods",
     "report",
     "tokens",
     "analysis",
+    "compare",
     "cli",
 ]
 HEAVY = ("torch", "transformers", "peft")

@@ -189,7 +189,7 @@ def test_all_mistakes_come_in_one_message(tmp_path: Path) -> None:
     assert text.startswith(f"9 mistakes in recipe {path}\n")
     for part in (
         'expected: an override as key=value\nfound:    "oops"',
-        'found:    "xprompts"\ndo:       did you mean "xprompt"? available: tune, xprompt',
+        'found:    "xprompts"\ndo:       did you mean "xprompt"? available: adapt, tune, xprompt',
         'expected: a known key of tuning\nfound:    "epochz"\ndo:       did you mean "epochs"?',
         "expected: tuning.batch_size: greater than or equal to 1\nfound:    0\n"
         "do:       set tuning.batch_size=... (integer): examples of a batch",

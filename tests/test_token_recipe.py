@@ -104,7 +104,9 @@ def test_all_mistakes_come_in_one_message() -> None:
 
 
 def test_recipes_of_the_other_kinds_are_named() -> None:
-    with pytest.raises(SoftpruneError, match="a recipe of kind xprompt or tune\nfound:    kind: tokens in ltp\n"):
+    with pytest.raises(
+        SoftpruneError, match="a recipe of kind xprompt or tune or adapt\nfound:    kind: tokens in ltp\n"
+    ):
         load_recipe("ltp")
     with pytest.raises(SoftpruneError, match="a recipe of kind tokens\nfound:    kind: xprompt in demo\n"):
         load_tokens_recipe("demo")

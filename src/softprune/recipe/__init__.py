@@ -5,9 +5,8 @@ Every mistake in names and types is told in one message. What needs the task's d
 """
 
 from softprune.recipe.keys import (
-    DEFAULT_RELATIVE_LR,
+    Adapter,
     Backbone,
-    LearningRate,
     Prompt,
     Pruning,
     Recipe,
@@ -28,9 +27,11 @@ from softprune.recipe.reading import (
     shipped_recipes,
 )
 from softprune.recipe.token_keys import TokensRecipe
+from softprune.recipe.values import DEFAULT_RELATIVE_LR, LearningRate
 
 __all__ = [
     "DEFAULT_RELATIVE_LR",
+    "Adapter",
     "Backbone",
     "LearningRate",
     "Prompt",

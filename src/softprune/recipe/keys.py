@@ -2,115 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal, TypeAlias, get_args, get_origin
+from typing import Any, Final, Literal, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
+from softprune.recipe.values import (
+    DEFAULT_RELATIVE_LR,
+    LearningRate,
+    Names,
+    Numbers,
+    Prices,
+    Rate,
+    Ratios,
+    Section,
+    hold_together,
+    key,
+)
 from softprune.yamls import yaml_text
 
-DEFAULT_RELATIVE_LR: Final = 0.3
-"""Default learning rate, in units of the RMS of the backbone's input embeddings."""
-
 _TENTHS: Final = tuple(tenth / 10 for tenth in range(1, 10))
-
-
-def key(default: Any, description: str, **limits: Any) -> Any:
-    """A recipe key; its description tells the default too."""
-    text = f"{description} [default: {_shown(default)}]"
-    return Field(default, description=text, validate_default=True, **limits)
-
-
-def _shown(value: object) -> str:
-    """A value as a person would type it."""
-    if isinstance(value, LearningRate):
-        return f"{{relative: {value.relative}}}"
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return ", ".join(map(str, value)) or "empty" if isinstance(value, tuple) else str(value)
-
-
-class Section(BaseModel):
-    """A group of keys: frozen, and nothing unknown in it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class LearningRate(Section):
-    """A learning rate in units of the RMS of the backbone's input embeddings."""
-
-    relative: float = Field(gt=0, description="times the RMS of the input embeddings")
-
-
-def _learning_rate(value: object) -> object:
-    """A positive number (as text too) or {relative: number}."""
-    if isinstance(value, LearningRate):
-        return value
-    number = value["relative"] if isinstance(value, dict) and set(value) == {"relative"} else value
-    try:
-        rate = math.nan if isinstance(number, bool) else float(number)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        rate = math.nan
-    if not 0 < rate < math.inf:
-        raise PydanticCustomError("rate", "a number above 0 (absolute), or {relative: a number above 0}")
-    return LearningRate(relative=rate) if isinstance(value, dict) else rate
-
-
-def _ratios(value: object) -> object:
-    """Numbers as a tuple; one number or a text with commas is taken too."""
-    try:
-        items = value.split(",") if isinstance(value, str) else value
-        ratios = tuple(float(item) for item in (items if isinstance(items, list | tuple) else [items]))  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        ratios = ()
-    if not ratios or len(set(ratios)) < len(ratios) or not all(0 < ratio < 1 for ratio in ratios):
-        raise PydanticCustomError("ratios", "different ratios between 0 and 1, both excluded, at least one")
-    return ratios
-
-
-def _prices(value: object) -> object:
-    """Positive numbers as a tuple; one number or a text with commas is taken too."""
-    try:
-        items = value.split(",") if isinstance(value, str) else value
-        items = items if isinstance(items, list | tuple) else [items]
-        prices = () if any(isinstance(item, bool) for item in items) else tuple(float(item) for item in items)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        prices = ()
-    if not prices or len(set(prices)) < len(prices) or not all(0 < price < math.inf for price in prices):
-        raise PydanticCustomError("prices", "different numbers above 0, at least one")
-    return prices
-
-
-def _names(value: object) -> object:
-    """Names as a tuple; a text with commas is taken too."""
-    if isinstance(value, str):
-        return tuple(name.strip() for name in value.split(",") if name.strip())
-    return tuple(value) if isinstance(value, list) else value
-
-
-Rate: TypeAlias = Annotated[float | LearningRate, BeforeValidator(_learning_rate)]
-Ratios: TypeAlias = Annotated[tuple[float, ...], BeforeValidator(_ratios)]
-Prices: TypeAlias = Annotated[tuple[float, ...], BeforeValidator(_prices)]
-Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_names)]
-
-
-def _hold_together(value: object, info: ValidationInfo, key: str, choice: str, needed: bool = True) -> None:
-    """Holds `value` to be given only when `key` is `choice`, and then always if it is needed.
-
-    A mistake in `key` is told elsewhere.
-    """
-    if key not in info.data or (info.data[key] == choice) == (value is not None):
-        return
-    if value is None and not needed:
-        return
-    needs = "a value" if value is None else "no value"
-    context = {"needs": needs, "key": key, "given": info.data[key], "choice": choice}
-    raise PydanticCustomError("only_with", "{needs} where {key} is {given}", context)
 
 
 class Backbone(Section):
@@ -176,7 +88,7 @@ class Prompt(Section):
     @field_validator("text", "file")
     @classmethod
     def _goes_with_init(cls, value: str | None, info: ValidationInfo) -> str | None:
-        _hold_together(value, info, "init", str(info.field_name), needed=info.field_name == "file")
+        hold_together(value, info, "init", str(info.field_name), needed=info.field_name == "file")
         return value
 
     @property
@@ -196,8 +108,14 @@ class Tuning(Section):
     optimiser: Literal["adafactor", "adamw"] = key("adafactor", "what turns gradients into steps")
     lr: Rate = key(
         LearningRate(relative=DEFAULT_RELATIVE_LR),
-        "learning rate: a number, or {relative: c} for c times the RMS of the input embeddings",
+        "learning rate: a number, or {relative: c} for c times the RMS of the input embeddings; kind: adapt takes its "
+        "method's own where none is named",
     )
+    sweep: Prices | None = key(
+        None, "multiples of lr that are tried on the select set first, the best of which counts; none tries lr alone"
+    )
+    warmup: float = key(0.0, "share of the steps over which the learning rate rises", ge=0, lt=1)
+    decay: Literal["none", "linear"] = key("none", "what it does then: it stays, or falls to 0 linearly")
     weight_decay: float = key(1e-5, "fraction of a value that a step takes away, over the learning rate", ge=0)
     clip_threshold: float = key(1.0, "largest RMS of an update, in learning rates", gt=0)
     clip_scope: Literal["survivors", "all"] = key("survivors", "the numbers that this RMS counts")
@@ -218,6 +136,23 @@ class Tuning(Section):
     def learning_rate(self, embedding_rms: float) -> float:
         """The learning rate as a number, for input embeddings of this RMS."""
         return self.lr.relative * embedding_rms if isinstance(self.lr, LearningRate) else self.lr
+
+
+class Adapter(Section):
+    """How the model is adapted where that is not done by a prompt alone (kind: adapt)."""
+
+    method: Literal["full", "last-layer", "lora", "prefix", "p-tuning", "p-tuning-v2", "ia3"] = key(
+        "lora", "what is trained; softprune methods tells of each"
+    )
+    rank: int = key(8, "lora: rank of the two matrices, r", ge=1)
+    alpha: float = key(16.0, "lora: what their product is multiplied by, times rank", gt=0)
+    dropout: float = key(0.0, "lora: dropout of what the matrices read", ge=0, lt=1)
+    targets: Names = key((), "lora, ia3: names of the modules that get one; empty for peft's of the architecture")
+    layers: Numbers = key((), "lora, ia3: numbers of the layers, from 0, whose modules get one; empty for all")
+    hidden: int | None = key(
+        None, "prefix, p-tuning: width of the projection that makes the prompt; none is the backbone's own", ge=1
+    )
+    untie_head: bool = key(False, "last-layer: copy an output head that is tied to the embeddings, and train it too")
 
 
 class Pruning(Section):
@@ -294,7 +229,7 @@ class Selection(Section):
     @field_validator("within")
     @classmethod
     def _goes_with_objective(cls, value: float | None, info: ValidationInfo) -> float | None:
-        _hold_together(value, info, "objective", "smallest_within")
+        hold_together(value, info, "objective", "smallest_within")
         return value
 
 
@@ -313,11 +248,14 @@ class Recipe(Section):
     """All that a run depends on."""
 
     schema_: Literal[1] = Field(1, alias="schema", description="version of this layout [default: 1]")
-    kind: Literal["xprompt", "tune"] = key("xprompt", "tune and prune a prompt, or only tune it")
+    kind: Literal["xprompt", "tune", "adapt"] = key(
+        "xprompt", "tune and prune a prompt, only tune it, or adapt the model another way"
+    )
     backbone: Backbone = Field(Backbone(), description="the frozen model")
     task: Task = Field(Task(), description="what the prompt is for")
     prompt: Prompt = Field(Prompt(), description="the prompt and its first values")
     tuning: Tuning = Field(Tuning(), description="how prompts are trained")
+    adapter: Adapter = Field(Adapter(), description="what is trained in a prompt's place")
     pruning: Pruning = Field(Pruning(), description="what is cut and how it is chosen")
     search: Search = Field(Search(), description="which candidates are tried")
     selection: Selection = Field(Selection(), description="how the winner is chosen and compared")

@@ -27,7 +27,7 @@ Fields: TypeAlias = Sequence[RecipeField]
 _SHIPPED: Final = Path(__file__).parents[1] / "recipes"
 _OF_A_TASK: Final = frozenset(("template", "answers", "fields"))
 """Keys of a task's YAML, which is easily taken for a recipe; no recipe has them."""
-_KINDS: Final = frozenset(("xprompt", "tune", "tokens"))
+_KINDS: Final = frozenset(("xprompt", "tune", "adapt", "tokens"))
 
 
 def shipped_recipes() -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from softprune.recipe.keys import Names, Prices, Section, key
+from softprune.recipe.values import Names, Prices, Section, key
 from softprune.yamls import yaml_text
 
 RULES = ("top-k", "manual", "random", "first")

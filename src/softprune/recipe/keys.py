@@ -114,8 +114,6 @@ class Tuning(Section):
     sweep: Prices | None = key(
         None, "multiples of lr that are tried on the select set first, the best of which counts; none tries lr alone"
     )
-    warmup: float = key(0.0, "share of the steps over which the learning rate rises", ge=0, lt=1)
-    decay: Literal["none", "linear"] = key("none", "what it does then: it stays, or falls to 0 linearly")
     weight_decay: float = key(1e-5, "fraction of a value that a step takes away, over the learning rate", ge=0)
     clip_threshold: float = key(1.0, "largest RMS of an update, in learning rates", gt=0)
     clip_scope: Literal["survivors", "all"] = key("survivors", "the numbers that this RMS counts")
@@ -152,6 +150,9 @@ class Adapter(Section):
     hidden: int | None = key(
         None, "prefix, p-tuning: width of the projection that makes the prompt; none is the backbone's own", ge=1
     )
+    warmup: float = key(0.06, "share of the steps over which the learning rate rises", ge=0, lt=1)
+    decay: Literal["linear", "none"] = key("linear", "what it does then: it falls to 0, or stays")
+    clip_norm: float = key(1.0, "largest norm of a gradient", gt=0)
     untie_head: bool = key(False, "last-layer: copy an output head that is tied to the embeddings, and train it too")
 
 

@@ -61,7 +61,8 @@ class MaskedBackbone(Backbone):
         at_masks: torch.Tensor = hidden.gather(1, at_RT[..., None].expand(-1, -1, hidden.shape[2]))
         return at_masks
 
-    def _read_by_transformers(self) -> None:
+    def read_by_transformers(self) -> None:
+        """Leave out the layers of our own."""
         self._encoder.fast = None
 
     @torch.no_grad()

@@ -143,7 +143,8 @@ class Seq2SeqBackbone(Backbone):
     def _answer_ids(self, text: str) -> tuple[int, ...]:
         return tuple(self._target(text)[len(self._start) - 1 :])
 
-    def _read_by_transformers(self) -> None:
+    def read_by_transformers(self) -> None:
+        """Leave out the layers of our own."""
         self._fast = None
 
     @torch.no_grad()

@@ -22,6 +22,8 @@ from softprune.recipe.values import (
 )
 from softprune.yamls import yaml_text
 
+_PROMPTED: Final = ("prefix", "p-tuning", "p-tuning-v2")
+"""Values of adapter.method that have virtual tokens."""
 _TENTHS: Final = tuple(tenth / 10 for tenth in range(1, 10))
 
 
@@ -143,10 +145,10 @@ class Adapter(Section):
         "lora", "what is trained; softprune methods tells of each"
     )
     rank: int = key(8, "lora: rank of the two matrices, r", ge=1)
-    alpha: float = key(16.0, "lora: what their product is multiplied by, times rank", gt=0)
+    alpha: int = key(16, "lora: what their product is multiplied by, times rank", ge=1)
     dropout: float = key(0.0, "lora: dropout of what the matrices read", ge=0, lt=1)
     targets: Names = key((), "lora, ia3: names of the modules that get one; empty for peft's of the architecture")
-    layers: Numbers = key((), "lora, ia3: numbers of the layers, from 0, whose modules get one; empty for all")
+    layers: Numbers = key((), "lora: numbers of the layers, from 0, whose modules get one; empty for all")
     hidden: int | None = key(
         None, "prefix, p-tuning: width of the projection that makes the prompt; none is the backbone's own", ge=1
     )
@@ -265,6 +267,11 @@ class Recipe(Section):
         "in-process", "what retrains candidates: this process, one group after the other, or Ray, many at once"
     )
     cluster: Cluster = Field(Cluster(), description="where Ray does it")
+
+    @property
+    def virtual_tokens(self) -> int:
+        """Positions that are taken up before the input: P, but for methods without a prompt."""
+        return 0 if self.kind == "adapt" and self.adapter.method not in _PROMPTED else self.prompt.tokens
 
     def resolved(self) -> dict[str, Any]:
         """Every key with its value, as JSON and YAML hold it; without a P that is yet to be read from a file."""

@@ -219,7 +219,7 @@ def _values(values: Sequence[float | None]) -> Floats:
 
 
 def _role(phase: str, candidate: str, winner: str | None, candidates: Sequence[Candidate]) -> str | None:
-    if phase == "tune":
+    if phase in ("tune", "adapt"):
         return "tuned"
     if phase == "control":
         return "control" if str(candidate).startswith("control") else None

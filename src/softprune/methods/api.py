@@ -107,7 +107,10 @@ def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
             saved = _saved(workspace, plan, adaptation, fitted)
             saved.save(run.path / FOLDER)
             _record(workspace, adaptation, saved, fitted)
-        report_adapted(workspace, fitted.seconds, lambda data: scores_of(workspace, adaptation, data), adaptation.off)
+        row = {"seconds": fitted.seconds, "parameters": run.info["adapter"]["trainable_parameters"]}
+        if plan.tokens:
+            row["tokens"] = plan.tokens
+        report_adapted(workspace, row, lambda data: scores_of(workspace, adaptation, data), adaptation.off)
     _record_cost(workspace, adaptation, saved, before + time.perf_counter() - begun)
 
 

@@ -155,7 +155,7 @@ def report_tuned(workspace: Workspace, tuned: Fitted) -> None:
 
 def report_adapted(
     workspace: Workspace,
-    seconds: float,
+    row: dict[str, Any],
     adapted: Callable[[ScoredSet], Scores],
     off: Callable[[], AbstractContextManager[None]],
 ) -> None:
@@ -163,7 +163,7 @@ def report_adapted(
 
     Args:
         workspace: whose backbone reads with the adapter.
-        seconds: spent on training it.
+        row: what its row of the table holds beside the scores: seconds, size.
         adapted: what the adapted model says of a set.
         off: the model as it was, within the block.
     """
@@ -174,9 +174,11 @@ def report_adapted(
         with off():
             scored = _score(workspace, data, entries, {})
         scored["adapted"] = adapted(data)
-        entries["adapted"] = Entry(None, seconds)
+        entries["adapted"] = Entry(None, 0.0)
         check_finite([scored["adapted"].loss], ["adapted"], "report loss", "after training", FROM_THE_MODEL)
-        _write(workspace, data, _results(workspace, data, entries, scored), scored, None, None)
+        results = _results(workspace, data, entries, scored)
+        results["adapted"] |= row
+        _write(workspace, data, results, scored, None, None)
 
 
 def _untrained(workspace: Workspace, data: ScoredSet) -> dict[str, Entry]:

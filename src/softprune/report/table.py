@@ -157,7 +157,7 @@ def _row(name: str, result: RowResult | None, floor: float | None) -> TableRow:
 
 
 def _size(name: str, field: str, value: int | None) -> str:
-    if name in PROMPTLESS or (name in UNTRAINED and field != "tokens"):
+    if name in PROMPTLESS or (name in UNTRAINED and field != "tokens") or (name == "adapted" and value is None):
         return NOT_APPLICABLE
     return NOT_MEASURED if value is None else words.number(value)
 

@@ -44,11 +44,13 @@ class Shape:
         heads: of keys and values; fewer than the queries' where they are shared by groups.
         size: D, of a head.
         places: device and dtype of each layer's keys and values; L of them.
+        window: how many tokens those layers see that see least, None where all see all.
     """
 
     heads: int
     size: int
     places: tuple[tuple[torch.device, torch.dtype], ...]
+    window: int | None
 
     @property
     def width(self) -> int:
@@ -102,6 +104,7 @@ class DeepPrompt:
             cache = empty_cache(self._backbone)
         if cache.get_seq_length() == 0:  # else generation has read it already
             self._fill(cache, read.shape[0])
+        self._check_window(cache.get_seq_length() + read.shape[1])
         given = {"past_key_values": cache}
         mask = kwargs.get("attention_mask")
         if mask is not None:
@@ -112,6 +115,16 @@ class DeepPrompt:
         if self._backbone.family in ("masked", "sentence"):
             given["position_ids"] = self._positions(read)
         return args, kwargs | given
+
+    def _check_window(self, length: int) -> None:
+        """Padding in front of a text, where it is continued, would part it from the prefix too."""
+        window = self.shape.window
+        if window is not None and length > window:
+            raise SoftpruneError(
+                f"prefix, text and answer of at most {window} tokens, since some layers look no further back",
+                f"{length}",
+                "lower task.max_length, or choose another model or method",
+            )
 
     def _fill(self, cache: Any, rows: int) -> None:
         """Put the prefix into a model's empty cache, the same for every row."""
@@ -234,7 +247,8 @@ def shape_of(backbone: Backbone) -> Shape:
             "choose another method; and leave backbone.checkpointing out, under which no layer keeps any",
         )
     _, heads, _, size = kept[0][0].shape
-    return Shape(heads, size, tuple((keys.device, keys.dtype) for keys, _ in kept))
+    windows = [layer.sliding_window for layer in layers if layer.is_sliding]
+    return Shape(heads, size, tuple((keys.device, keys.dtype) for keys, _ in kept), min(windows, default=None))
 
 
 def prefix_not_defined(config: Any, family: str) -> str | None:
@@ -251,7 +265,8 @@ def prefix_not_defined(config: Any, family: str) -> str | None:
     other = sorted(set(getattr(text, "layer_types", None) or ()) - set(KEEPING))
     if other:
         return f'"{kind}" has layers that keep no keys and values, or not those of all tokens ({", ".join(other)})'
-    if any(getattr(text, name, None) for name in ("kv_lora_rank", "num_kv_shared_layers", "per_layer_config")):
+    written = text.to_dict()
+    if any(written.get(name) for name in ("kv_lora_rank", "num_kv_shared_layers", "per_layer_config")):
         return f'keys and values of "{kind}" aren\'t of one shape in all layers'
     return None
 

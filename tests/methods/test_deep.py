@@ -307,8 +307,11 @@ def test_nothing_but_the_prefix_gets_a_gradient(
         assert bool((gradient_PL2I.abs().sum(-1) > 0).all())
 
 
-def test_under_a_bfloat16_backbone_it_is_float32(backbone_of: Backbones, attached: Callable[..., DeepPrompt]) -> None:
-    narrow, wide = backbone_of("gpt2", "bfloat16"), backbone_of("gpt2")
+@pytest.mark.parametrize("name", ["gpt2", "llama", "t5_v1_1", "bart", "bert", "sentence"])
+def test_under_a_bfloat16_backbone_it_is_float32(
+    name: str, backbone_of: Backbones, attached: Callable[..., DeepPrompt]
+) -> None:
+    narrow, wide = backbone_of(name, "bfloat16"), backbone_of(name)
     found = []
     for backbone in (narrow, wide):
         prefix = attached(backbone)

@@ -287,6 +287,9 @@ def test_detaching_restores_every_bit(name: str, backbone_of: Backbones, attache
     prefix.detach()
     assert torch.equal(scored(backbone, batch), before)
     assert not backbone.trunk._forward_pre_hooks
+    attached(backbone)
+    prefix.detach()  # a second time: what was attached since stays
+    assert difference(scored(backbone, batch), before) > 1e-3
 
 
 @pytest.mark.parametrize("project", [False, True])
@@ -411,6 +414,8 @@ def test_the_configuration_tells_where_it_is_defined(name: str, backbone_of: Bac
         (transformers.T5Config(), "sentence", 'attention of "t5" takes no keys'),
         (transformers.MambaConfig(), "causal", 'attention of "mamba" takes no keys'),
         (transformers.ModernBertConfig(), "masked", 'attention of "modernbert" takes no keys'),
+        (transformers.ProphetNetConfig(), "seq2seq", "reads a token at a time"),
+        (transformers.T5GemmaConfig(), "seq2seq", "not those of all tokens (sliding_attention)"),
         (transformers.Qwen3NextConfig(), "causal", "not those of all tokens (linear_attention)"),
         (transformers.DeepseekV3Config(), "causal", "aren't of one shape"),
     ],

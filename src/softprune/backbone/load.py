@@ -52,7 +52,7 @@ _SUFFIXES = {
     "ForMaskedLM": "masked",
     "ForPreTraining": "masked",
 }
-POSITIONS_BEHIND_PAD = ("roberta", "xlm-roberta", "camembert", "mpnet")
+_POSITIONS_BEHIND_PAD = ("roberta", "xlm-roberta", "camembert", "mpnet")
 _AUTO_CLASSES = {"seq2seq": "AutoModelForSeq2SeqLM", "causal": "AutoModelForCausalLM", "masked": "AutoModelForMaskedLM"}
 
 
@@ -384,7 +384,7 @@ def _positions(config: Any) -> int | None:
     if length is None:
         return None
     # These count positions from behind the padding index.
-    offset = int(config.pad_token_id) + 1 if config.model_type in POSITIONS_BEHIND_PAD else 0
+    offset = int(config.pad_token_id) + 1 if config.model_type in _POSITIONS_BEHIND_PAD else 0
     return int(length) - offset
 
 

@@ -33,7 +33,8 @@ STORED = "keys_values"
 """Name of the one tensor that inference needs."""
 
 # As transformers names the kinds of layers that keep the keys and values of what they have read.
-KEEPING = ("full_attention", "sliding_attention")
+KEEPING = {"causal": ("full_attention", "sliding_attention")}
+ONE_BY_ONE = ("prophetnet",)  # model types that read a token at a time where there are keys and values
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +76,9 @@ class DeepPrompt:
 
     def __init__(self, backbone: Backbone, module: nn.Module, shape: Shape, tokens: int) -> None:
         self.module, self.shape, self.tokens = module, shape, tokens
-        self._backbone = backbone
+        self._backbone, self._first = backbone, first_position(backbone.trunk)
         self._hook = backbone.trunk.register_forward_pre_hook(self._before, with_kwargs=True)
-        backbone.prefixed = True
+        backbone.prefixed = self._attached = True
 
     def keys_values(self) -> torch.Tensor:
         """`[P, L * 2 * heads * D]`, in each row layer by layer keys, then values; gradients flow into the module."""
@@ -90,9 +91,10 @@ class DeepPrompt:
         return {STORED: self.keys_values().detach().cpu().contiguous()}
 
     def detach(self) -> None:
-        """The backbone reads as it did before."""
-        self._hook.remove()
-        self._backbone.prefixed = False
+        """The backbone reads as it did before; done twice, it leaves alone what was attached since."""
+        if self._attached:
+            self._hook.remove()
+            self._backbone.prefixed = self._attached = False
 
     def _before(self, trunk: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
         """What the trunk is given instead: a cache that holds the prefix, its mask, and positions that go on from P."""
@@ -112,8 +114,9 @@ class DeepPrompt:
         for name in ("position_ids", "cache_position"):
             if kwargs.get(name) is not None:
                 given[name] = kwargs[name] + self.tokens
-        if self._backbone.family in ("masked", "sentence"):
-            given["position_ids"] = self._positions(read)
+        if self._first is not None:
+            places = torch.arange(read.shape[1], device=read.device) + self._first + self.tokens
+            given["position_ids"] = places.expand(read.shape[:2])
         return args, kwargs | given
 
     def _check_window(self, length: int) -> None:
@@ -133,11 +136,6 @@ class DeepPrompt:
         for layer, (device, dtype) in enumerate(self.shape.places):
             keys, values = by_layer[layer].to(device, dtype)[:, None].expand(-1, rows, -1, -1, -1)
             held.update(keys, values, layer)
-
-    def _positions(self, read: torch.Tensor) -> torch.Tensor:
-        """Of a text `[R, N]` in an encoder, which is given embeddings: not all then look at what they have read."""
-        first = first_position(self._backbone.model.config) + self.tokens
-        return torch.arange(first, first + read.shape[1], device=read.device).expand(read.shape[:2])
 
 
 def attach_prefix(backbone: Backbone, tokens: int, *, project: bool, hidden: int | None, seed: int) -> DeepPrompt:
@@ -202,11 +200,10 @@ def widened(mask: torch.Tensor, tokens: int) -> torch.Tensor:
     return torch.cat([seen(*mask.shape[:-1], tokens), mask], dim=-1)
 
 
-def first_position(config: Any) -> int:
-    """The position of an encoder's first token: RoBERTa and kin count from behind the padding index."""
-    from softprune.backbone.load import POSITIONS_BEHIND_PAD
-
-    return int(config.pad_token_id) + 1 if config.model_type in POSITIONS_BEHIND_PAD else 0
+def first_position(trunk: Any) -> int | None:
+    """Where RoBERTa and kin begin to count: given embeddings, they do so whatever they have read before."""
+    counting = [module for module in trunk.modules() if hasattr(module, "create_position_ids_from_inputs_embeds")]
+    return int(counting[0].padding_idx) + 1 if counting else None
 
 
 def empty_cache(backbone: Backbone) -> Any:
@@ -261,8 +258,10 @@ def prefix_not_defined(config: Any, family: str) -> str | None:
     kind = config.model_type
     if not _takes_cache(config, family):
         return f'attention of "{kind}" takes no keys and values beside those of its text'
+    if kind in ONE_BY_ONE:
+        return f'"{kind}" reads a token at a time where it is given keys and values'
     text = config.get_text_config(decoder=True)
-    other = sorted(set(getattr(text, "layer_types", None) or ()) - set(KEEPING))
+    other = sorted(set(getattr(text, "layer_types", None) or ()) - set(KEEPING.get(family, ("full_attention",))))
     if other:
         return f'"{kind}" has layers that keep no keys and values, or not those of all tokens ({", ".join(other)})'
     written = text.to_dict()

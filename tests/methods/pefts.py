@@ -15,6 +15,9 @@ from softprune.backbone.base import Backbone
 from softprune.backbone.encode import continuation_ids
 from softprune.types import Batch, Example, Segment
 
+P = 5
+OF_PEFT = ("gpt2", "llama", "bloom", "t5", "t5_v1_1", "bart", "bart_scaled")
+DEFINED = (*OF_PEFT, "mt5", "pegasus", "bert", "roberta", "sentence", "sentence_bare")
 TEXTS = ("bread .", "the film was a slow and quiet joy .", "he said that she opened the window in the small room")
 ANSWERS = ("great", "not at all great", "rather disappointing")
 CLASSES = {"seq2seq": transformers.AutoModelForSeq2SeqLM, "causal": transformers.AutoModelForCausalLM}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +10,26 @@ import pytest
 import torch
 import transformers
 from peft import PrefixTuningConfig
-from pefts import TASKS, TEXTS, adapted, batch_of, difference, generated, log_likelihoods, no_prompt, scored
+from pefts import (
+    DEFINED,
+    OF_PEFT,
+    TASKS,
+    TEXTS,
+    P,
+    adapted,
+    batch_of,
+    difference,
+    generated,
+    log_likelihoods,
+    no_prompt,
+    scored,
+)
 
 from models import FAMILY, LAYERS, llama_tokenizer, t5_tokenizer, widen
 from softprune.backbone import load_backbone
 from softprune.backbone.base import Backbone
 from softprune.errors import SoftpruneError
-from softprune.methods.deep import (
-    STORED,
-    DeepPrompt,
-    attach_prefix,
-    attach_stored,
-    empty_cache,
-    prefix_not_defined,
-)
+from softprune.methods.deep import STORED, DeepPrompt, attach_prefix, attach_stored, empty_cache
 
 pytestmark = [
     # peft asks transformers for something that transformers is about to drop; neither is ours.
@@ -31,25 +37,9 @@ pytestmark = [
 ]
 Backbones = Callable[..., Backbone]
 Models = Callable[[str], Path]
-P = 5
-OF_PEFT = ("gpt2", "llama", "bloom", "t5", "t5_v1_1", "bart", "bart_scaled")
 # Elsewhere transformers computes norms, rotations or a softmax in float32 whatever the weights are.
 WIDE = ("gpt2", "bart")
 CASES = [(name, "float32", 1e-5) for name in OF_PEFT] + [(name, "float64", 1e-10) for name in WIDE]
-
-
-@pytest.fixture
-def attached() -> Iterator[Callable[..., DeepPrompt]]:
-    """`attach_prefix` that detaches when the test is over: backbones are shared by the session."""
-    made: list[DeepPrompt] = []
-
-    def attach(backbone: Backbone, project: bool = False, seed: int = 0, hidden: int | None = 24) -> DeepPrompt:
-        made.append(attach_prefix(backbone, P, project=project, hidden=hidden, seed=seed))
-        return made[-1]
-
-    yield attach
-    for prefix in made:
-        prefix.detach()
 
 
 # --- peft's layout ---
@@ -261,9 +251,6 @@ def test_packed_answers_behind_a_prefix(
     assert difference(packed[:, [1, 0, 2]], apart) > 100 * tolerance
 
 
-DEFINED = (*OF_PEFT, "mt5", "pegasus", "bert", "roberta", "sentence", "sentence_bare")
-
-
 @pytest.mark.parametrize("name", DEFINED)
 def test_padding_and_batch_mates_do_not_matter(
     name: str, backbone_of: Backbones, attached: Callable[..., DeepPrompt]
@@ -389,42 +376,4 @@ def test_what_is_not_a_prefix_of_this_model(backbone_of: Backbones, attached: Ca
     assert not backbone.prefixed
     attached(backbone)
     with pytest.raises(SoftpruneError, match="a backbone without a prefix"):
-        attach_prefix(backbone, P, project=False, hidden=None, seed=0)
-
-
-# --- where there is none ---
-
-
-def test_attention_that_takes_no_cache(backbone_of: Backbones) -> None:
-    backbone = backbone_of("distilbert")
-    reason = prefix_not_defined(backbone.model.config, "masked")
-    assert reason == 'attention of "distilbert" takes no keys and values beside those of its text'
-    with pytest.raises(SoftpruneError, match=r'"distilbert", of which 0 layers do'):
-        attach_prefix(backbone, P, project=False, hidden=None, seed=0)
-
-
-@pytest.mark.parametrize("name", DEFINED)
-def test_the_configuration_tells_where_it_is_defined(name: str, backbone_of: Backbones) -> None:
-    assert prefix_not_defined(backbone_of(name).model.config, FAMILY[name]) is None
-
-
-@pytest.mark.parametrize(
-    ("config", "family", "reason"),
-    [
-        (transformers.T5Config(), "sentence", 'attention of "t5" takes no keys'),
-        (transformers.MambaConfig(), "causal", 'attention of "mamba" takes no keys'),
-        (transformers.ModernBertConfig(), "masked", 'attention of "modernbert" takes no keys'),
-        (transformers.ProphetNetConfig(), "seq2seq", "reads a token at a time"),
-        (transformers.T5GemmaConfig(), "seq2seq", "not those of all tokens (sliding_attention)"),
-        (transformers.Qwen3NextConfig(), "causal", "not those of all tokens (linear_attention)"),
-        (transformers.DeepseekV3Config(), "causal", "aren't of one shape"),
-    ],
-)
-def test_architectures_without_one(config: Any, family: str, reason: str) -> None:
-    assert reason in str(prefix_not_defined(config, family))
-
-
-def test_recomputed_layers_keep_nothing(tiny_models: Models) -> None:
-    backbone = load_backbone(str(tiny_models("gpt2")), dtype="float32", device="cpu", checkpointing=True)
-    with pytest.raises(SoftpruneError, match=r"backbone\.checkpointing out"):
         attach_prefix(backbone, P, project=False, hidden=None, seed=0)

@@ -12,14 +12,13 @@ import torch
 import torch.nn.functional as F
 import transformers
 from peft import PrefixTuningConfig, get_peft_model
-from pefts import ANSWERS, TEXTS, batch_of, difference, no_prompt, scored
+from pefts import ANSWERS, TEXTS, P, batch_of, difference, no_prompt, scored
 
 from softprune.backbone.architectures import masked_head
 from softprune.backbone.base import Backbone
 from softprune.methods.deep import attach_prefix
 
 Backbones = Callable[..., Backbone]
-P = 5
 TOLERANCE = 1e-10
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PromptEncoderConfig
-from pefts import TASKS, adapted, batch_of, difference, log_likelihoods
+from pefts import TASKS, P, adapted, batch_of, difference, log_likelihoods
 
 from models import FAMILY
 from softprune.backbone.base import Backbone
@@ -16,7 +16,6 @@ from softprune.methods.ptuning import STORED, prompt_network
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers.modeling_utils")
 Backbones = Callable[..., Backbone]
-P = 5
 # A network starts with vectors far smaller than the embeddings of our random models; these are of their size.
 GAIN = 6
 

@@ -15,7 +15,8 @@ from softprune.methods.api import execute
 from softprune.recipe import Recipe, resolve
 from softprune.types import Batch, Example, Segment
 
-METHODS = ("full", "last-layer", "lora", "ia3", "p-tuning")
+METHODS = ("full", "last-layer", "lora", "ia3", "p-tuning", "prefix", "p-tuning-v2")
+VIRTUAL = ("p-tuning", "prefix", "p-tuning-v2")
 MODELS = ("t5", "t5_v1_1", "bart", "gpt2", "llama", "bloom", "bert", "roberta", "sentence")
 ANSWERS = ("positive", "negative", "neutral")
 TEXTS = (

@@ -2,9 +2,15 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from softprune.backbone.base import Backbone
+    from softprune.methods.deep import DeepPrompt
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -38,3 +44,19 @@ def task_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with (folder / f"{name}.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("text", "label"), *lines])
     return folder / "mood.yaml"
+
+
+@pytest.fixture
+def attached() -> Iterator[Callable[..., DeepPrompt]]:
+    """`attach_prefix` that detaches when the test is over: backbones are shared by the session."""
+    from softprune.methods.deep import attach_prefix
+
+    made: list[DeepPrompt] = []
+
+    def attach(backbone: Backbone, project: bool = False, seed: int = 0, hidden: int | None = 24) -> DeepPrompt:
+        made.append(attach_prefix(backbone, 5, project=project, hidden=hidden, seed=seed))
+        return made[-1]
+
+    yield attach
+    for prefix in made:
+        prefix.detach()

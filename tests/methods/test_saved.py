@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from adapted import METHODS, recipe_of, run
+from adapted import METHODS, near, recipe_of, run
 from safetensors.torch import load_file, save_file
 
 from softprune.errors import SoftpruneError
@@ -37,13 +37,17 @@ def test_loaded_again_it_answers_as_it_did(
     backbone = adapter.load(dtype="float32", device="cpu")
     told = list(predict(adapter, _rows(task_file), backbone=backbone))
     wanted = predictions(out)
-    shares = torch.tensor([p.probabilities for p in told])
-    reported = torch.softmax(torch.tensor([line["scores"] for line in wanted], dtype=torch.float64), 1)
-    assert torch.allclose(shares.double(), reported, rtol=0, atol=1e-5)
+    ours = torch.tensor([p.probabilities for p in told], dtype=torch.float64).log()
+    assert near(ours, _log_shares(wanted), 1e-5)
     assert [p.answer for p in told] == [line["answers"][line["predicted"]] for line in wanted]
     # Without the adapter the numbers are others.
-    zero = [json.loads(line)["scores"] for line in (out / "predictions" / "zero_shot.jsonl").read_text().splitlines()]
-    assert not torch.allclose(shares.double(), torch.softmax(torch.tensor(zero, dtype=torch.float64), 1), atol=1e-3)
+    zero = [json.loads(line) for line in (out / "predictions" / "zero_shot.jsonl").read_text().splitlines()]
+    assert not near(ours, _log_shares(zero), 1e-3)
+
+
+def _log_shares(lines: list[dict[str, Any]]) -> torch.Tensor:
+    """Log-probabilities of the answers among each other, `[N, A]`, as they were reported."""
+    return torch.log_softmax(torch.tensor([line["scores"] for line in lines], dtype=torch.float64), 1)
 
 
 def _rows(task_file: Path) -> list[dict[str, str]]:

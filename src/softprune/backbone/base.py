@@ -141,6 +141,13 @@ class Backbone(ABC):
         model.eval()
         self.model, self.tokenizer, self.info = model, tokenizer, info
         self.embedding_scale = embedding_scale(model)
+        self.prefixed = False
+        """Whether keys and values stand in front of every self-attention; see `softprune.methods.deep`."""
+
+    @property
+    def trunk(self) -> Any:
+        """The module whose self-attention a prefix stands in front of; a decoder where there are two stacks."""
+        return self.model.base_model
 
     @property
     def device(self) -> torch.device:
@@ -204,6 +211,15 @@ class Backbone(ABC):
 
     def read_by_transformers(self) -> None:  # noqa: B027 - only some families have layers of their own
         """Leave out the layers that softprune wrote itself: they read frozen weights, and keep what they computed."""
+
+    @contextmanager
+    def unprefixed(self) -> Iterator[None]:
+        """Read without the prefix, if there is one."""
+        prefixed, self.prefixed = self.prefixed, False
+        try:
+            yield
+        finally:
+            self.prefixed = prefixed
 
     @contextmanager
     def generating(self) -> Iterator[None]:

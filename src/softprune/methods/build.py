@@ -21,18 +21,18 @@ _NEW: Registry[Build] = Registry(
         "last-layer": "softprune.methods.weights:last_layer",
         "lora": "softprune.methods.injected:lora",
         "ia3": "softprune.methods.injected:ia3",
-        "p-tuning": "softprune.methods.ptuning:p_tuning",
-        "prefix": "softprune.methods.deep:prefix",
-        "p-tuning-v2": "softprune.methods.deep:prefix",
+        "p-tuning": "softprune.methods.virtual:p_tuning",
+        "prefix": "softprune.methods.virtual:prefix",
+        "p-tuning-v2": "softprune.methods.virtual:prefix",
     },
 )
 # Methods that keep something else than what was trained.
 _STORED: Registry[Restore] = Registry(
     "method",
     {
-        "p-tuning": "softprune.methods.ptuning:stored_prompt",
-        "prefix": "softprune.methods.deep:stored_prefix",
-        "p-tuning-v2": "softprune.methods.deep:stored_prefix",
+        "p-tuning": "softprune.methods.virtual:stored_prompt",
+        "prefix": "softprune.methods.virtual:stored_prefix",
+        "p-tuning-v2": "softprune.methods.virtual:stored_prefix",
     },
 )
 

@@ -1,85 +1,67 @@
-"""P-tuning: a soft prompt that a small network makes (Liu et al. 2021, "GPT understands, too", section 3.2)."""
+"""P-tuning: a network makes the prompt, and is what is trained.
+
+    p_i = MLP(e_i),  e `[P, H]` and the MLP trained, i = 1 .. P     (Liu et al. 2021, "GPT Understands, Too")
+
+The paper has an LSTM in front of the MLP; here it is peft's `PromptEncoder` as it comes, with three linear layers and
+ReLU between them, which peft recommends. The network is for training alone: what inference needs is the prompt
+`[P, H]`, which stands in front of the input's embeddings as any soft prompt does.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from typing import cast
 
 import torch
 from torch import nn
 
 from softprune.backbone.base import Backbone
-from softprune.methods.adaptation import Adaptation, AdapterPlan, Tensors, check_tensors
 
-VECTORS = "vectors_PH"
+STORED = "vectors_PH"
+"""Name of the one tensor that inference needs."""
 
 
-class MadePrompt(Adaptation):
-    """A prompt `[P, H]` that peft's prompt encoder makes of P embeddings.
+class PromptNetwork(nn.Module):
+    """Makes P vectors; its parameters are what is trained.
 
     Args:
-        backbone: frozen.
-        encoder: peft's module; None for a prompt that is only served.
-        vectors_PH: then, its values.
+        tokens: P.
+        width: H.
+        hidden: units of each hidden layer.
     """
 
-    def __init__(self, backbone: Backbone, encoder: Any, vectors_PH: torch.Tensor | None = None) -> None:
-        super().__init__(backbone)
-        self._encoder, self._vectors_PH, self._on = encoder, vectors_PH, True
+    def __init__(self, tokens: int, width: int, hidden: int) -> None:
+        from peft import PromptEncoder, PromptEncoderConfig
 
-    def named(self) -> dict[str, nn.Parameter]:
-        """The network's weights, and the embeddings that it reads."""
-        return {} if self._encoder is None else dict(self._encoder.named_parameters())
+        super().__init__()
+        config = PromptEncoderConfig(
+            num_virtual_tokens=tokens,
+            token_dim=width,
+            encoder_hidden_size=hidden,
+            num_transformer_submodules=1,
+        )
+        self.encoder: nn.Module = PromptEncoder(config)  # type: ignore[no-untyped-call]
+        self.tokens = tokens
 
-    def stored(self) -> Tensors:
-        """The prompt alone: the network isn't needed any more."""
-        with torch.no_grad():
-            return {VECTORS: self._made()[0].detach().cpu()}
+    def forward(self) -> torch.Tensor:
+        """The prompt `[P, H]`; gradients flow into the network."""
+        at = torch.arange(self.tokens, device=next(self.parameters()).device)
+        return cast(torch.Tensor, self.encoder(at[None])[0])
 
-    def prompts(self) -> torch.Tensor:
-        """`[1, P, H]`."""
-        return self._made() if self._on else self.nothing()
-
-    @contextmanager
-    def off(self) -> Iterator[None]:
-        """No prompt."""
-        self._on = False
-        try:
-            yield
-        finally:
-            self._on = True
-
-    def _made(self) -> torch.Tensor:
-        if self._encoder is None:
-            assert self._vectors_PH is not None
-            return self._vectors_PH[None].to(self.backbone.device, self.backbone.prompt_dtype)
-        tokens = self._encoder.embedding.num_embeddings
-        vectors: torch.Tensor = self._encoder(torch.arange(tokens, device=self.backbone.device)[None])
-        return vectors
+    def stored(self) -> dict[str, torch.Tensor]:
+        """What inference needs, for safetensors."""
+        return {STORED: self().detach().cpu().contiguous()}
 
 
-def p_tuning(backbone: Backbone, plan: AdapterPlan, seed: int) -> MadePrompt:
-    """peft's prompt encoder with its two hidden layers."""
-    from peft import PromptEncoder, PromptEncoderConfig
+def prompt_network(backbone: Backbone, tokens: int, *, hidden: int | None, seed: int) -> PromptNetwork:
+    """A fresh network for a backbone, on its device, in the dtype of prompts.
 
-    config = PromptEncoderConfig(
-        num_virtual_tokens=plan.tokens,
-        token_dim=backbone.info.hidden,
-        num_transformer_submodules=1,
-        encoder_hidden_size=plan.hidden or backbone.info.hidden,
-    )
+    Args:
+        backbone: the frozen model; `network()[None]` are prompts for it, `[1, P, H]`.
+        tokens: P.
+        hidden: units of each hidden layer; None for H.
+        seed: of the values that it starts from.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder: Any = PromptEncoder(config)  # type: ignore[no-untyped-call]
-    return MadePrompt(backbone, encoder.to(backbone.device, backbone.prompt_dtype))
-
-
-def stored_prompt(backbone: Backbone, plan: AdapterPlan, tensors: Mapping[str, torch.Tensor]) -> MadePrompt:
-    """The prompt that was stored.
-
-    Raises:
-        SoftpruneError: where it isn't one for this backbone.
-    """
-    check_tensors(plan, {VECTORS: (plan.tokens, backbone.info.hidden)}, tensors)
-    return MadePrompt(backbone, None, tensors[VECTORS])
+        network = PromptNetwork(tokens, backbone.info.hidden, hidden or backbone.info.hidden)
+    return network.to(backbone.device, backbone.prompt_dtype)

@@ -24,7 +24,7 @@ from softprune.backbone.load import FAMILIES
 from softprune.errors import SoftpruneError
 from softprune.methods.adaptation import AdapterPlan
 from softprune.methods.build import restore
-from softprune.methods.ptuning import VECTORS
+from softprune.methods.ptuning import STORED as VECTORS
 from softprune.methods.table import METHODS
 from softprune.runs.atomic import json_text, tensor_bytes, write_bytes
 from softprune.tasks.reading import definition_of

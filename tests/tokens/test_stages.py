@@ -72,15 +72,16 @@ def test_the_soft_stage_moves_thresholds_and_the_hard_stage_leaves_them(workspac
 def test_the_gap_is_that_of_soft_and_hard_masks(workspace: TokenWorkspace) -> None:
     anatomy = workspace.anatomy()
     rule = Thresholds(5, 1.0, 0.064, workspace.convention)
-    gap = soft_hard_gap(workspace, anatomy, rule)
     golds = workspace.select.golds
     soft = workspace.answers(anatomy, workspace.select, rule, soft=True)
     hard = workspace.answers(anatomy, workspace.select, rule)
+    gap = soft_hard_gap(workspace, anatomy, rule, hard)
     assert gap["loss"] == pytest.approx(soft.loss(golds) - hard.loss(golds))
     assert abs(gap["loss"]) > 1e-4
     # Soft masks so sharp and thresholds so low that nothing is lost: no gap.
     open_rule = Thresholds(5, 0.0, 1e-6, workspace.convention)
-    assert soft_hard_gap(workspace, anatomy, open_rule)["loss"] == pytest.approx(0, abs=1e-5)
+    hard = workspace.answers(anatomy, workspace.select, open_rule)
+    assert soft_hard_gap(workspace, anatomy, open_rule, hard)["loss"] == pytest.approx(0, abs=1e-5)
 
 
 @pytest.mark.parametrize("order", ["thresholds", "importance", "random", "first"])

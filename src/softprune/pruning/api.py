@@ -5,8 +5,8 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,8 +24,7 @@ from softprune.runs.executors import EXECUTORS, Executor
 from softprune.runs.processes import Processes, join
 from softprune.runs.shared import open_together
 from softprune.runs.store import TRACKERS, RunFolder
-from softprune.tuning.display import Display, Silence, Together, Trackers
-from softprune.tuning.loop import Watch
+from softprune.tuning.display import watching
 from softprune.tuning.parts import MEMORY_KEYS, side_by_side
 from softprune.tuning.setup import Workspace, check_unchanged, prepare
 from softprune.tuning.stages import Fitted
@@ -169,7 +168,9 @@ def _from_python(kind: str, recipe: AnyRecipe, out: str | Path, console: Console
 def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
     begun = time.perf_counter()
     before = sum(run.info["cost"]["phases"].values())  # of earlier attempts that were cut off
-    with _watch(recipe, run, console) as watch, closing(_executor(recipe, run.processes)) as executor:
+    trackers = () if run.processes.rank else recipe.tuning.trackers
+    watched = watching(console, trackers, run.path / TRACKERS, recipe.resolved())
+    with watched as watch, closing(_executor(recipe, run.processes)) as executor:
         workspace = prepare(recipe, run, watch, executor)
         if recipe.kind == "tune":
             tuned = tune_prompt(workspace)
@@ -207,20 +208,6 @@ def _executor(recipe: Recipe, processes: Processes) -> Executor:
             "leave out the launcher, or --executor",
         )
     return EXECUTORS[recipe.executor](recipe.cluster.address, recipe.cluster.retries)
-
-
-@contextmanager
-def _watch(recipe: Recipe, run: RunFolder, console: Console | None) -> Iterator[Watch]:
-    """Who watches: the live display, and the recipe's trackers, which are closed at the end."""
-    shown: Watch = Silence() if console is None else Display(console)
-    if not recipe.tuning.trackers or run.processes.rank:
-        yield shown
-        return
-    trackers = Trackers(recipe.tuning.trackers, run.path / TRACKERS, recipe.resolved())
-    try:
-        yield Together([shown, trackers])
-    finally:
-        trackers.close()
 
 
 def _write_prompts(workspace: Workspace, prompts: dict[str, Fitted]) -> None:

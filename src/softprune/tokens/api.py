@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 from rich.console import Console
 
-from softprune.backbone.load import resolve_device, resolve_dtype
 from softprune.errors import ManyErrors, SoftpruneError, gathered, of_the_machine, out_of_memory
 from softprune.recipe import TokensRecipe, load_tokens_recipe, resolve_tokens
 from softprune.runs.attempt import attempt
@@ -24,11 +21,10 @@ from softprune.tokens.load import DescribedEncoder, check_length, describe_encod
 from softprune.tokens.model import TokenModel
 from softprune.tokens.rules import OFFICIAL_LENGTH, Convention
 from softprune.tokens.stages import TextSet, TokenWorkspace, read_texts, take
-from softprune.tuning.display import Display, Silence, Together, Trackers
+from softprune.tuning.display import watching
 from softprune.tuning.inputs import data_inputs, hold
 from softprune.tuning.loop import Watch
-from softprune.tuning.room import keep_freed
-from softprune.tuning.setup import SealedSet
+from softprune.tuning.setup import SealedSet, settle_machine
 
 AnyRecipe: TypeAlias = TokensRecipe | Mapping[str, Any] | str | Path
 MODELS = "models"
@@ -101,7 +97,7 @@ def prune_tokens(recipe: AnyRecipe, out: str | Path, *, console: Console | None 
 
 def _run(recipe: TokensRecipe, run: RunFolder, console: Console | None) -> None:
     begun, before = time.perf_counter(), sum(run.info["cost"]["phases"].values())
-    with _watch(recipe, run, console) as watch:
+    with watching(console, recipe.tuning.trackers, run.path / TRACKERS, recipe.resolved()) as watch:
         workspace = prepare(recipe, run, watch)
         found = experiment(workspace)
         chosen = run.info["selection"]["chosen"]
@@ -143,7 +139,8 @@ def prepare(recipe: TokensRecipe, run: RunFolder, watch: Watch) -> TokenWorkspac
     if data is None or described is None or errors:
         raise errors[0] if len(errors) == 1 else ManyErrors("recipe for this data and model", errors)
     task, splits, sets = data
-    device, compute = _machine(recipe, run)
+    machine = recipe.backbone
+    device, compute = settle_machine(run, machine.device, machine.dtype, machine.threads)
     labels, tokenizer, known = sets.train[0].answers, load_tokenizer(described), described
     length = recipe.task.max_length
     workspace = TokenWorkspace(
@@ -198,19 +195,6 @@ def _label_mistakes(sets: Selection) -> list[SoftpruneError]:
     return []
 
 
-def _machine(recipe: TokensRecipe, run: RunFolder) -> tuple[torch.device, torch.dtype]:
-    """Device and dtype of the products; both, and the threads, are a run's own, also after a resume."""
-    settings = recipe.backbone
-    torch.set_num_threads(int(run.pin("threads", lambda: settings.threads or torch.get_num_threads())))
-    keep_freed()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    device = torch.device(str(run.pin("backbone.device", lambda: str(resolve_device(settings.device)))))
-    dtype = run.pin("backbone.dtype", lambda: str(resolve_dtype(settings.dtype, device)).removeprefix("torch."))
-    return device, resolve_dtype(str(dtype), device)
-
-
 def _record(workspace: TokenWorkspace, described: DescribedEncoder, splits: Splits, sets: Selection) -> None:
     task = workspace.task
     parts: dict[str, TextSet] = {"train": workspace.train, "select": workspace.select}
@@ -233,19 +217,6 @@ def _record(workspace: TokenWorkspace, described: DescribedEncoder, splits: Spli
         selection={"protocol": "held-out", "description": sets.description},
         convention={"divisor": workspace.convention.divisor, "protect": workspace.convention.protect},
     )
-
-
-@contextmanager
-def _watch(recipe: TokensRecipe, run: RunFolder, console: Console | None) -> Iterator[Watch]:
-    shown: Watch = Silence() if console is None else Display(console)
-    if not recipe.tuning.trackers:
-        yield shown
-        return
-    trackers = Trackers(recipe.tuning.trackers, run.path / TRACKERS, recipe.resolved())
-    try:
-        yield Together([shown, trackers])
-    finally:
-        trackers.close()
 
 
 def _told(error: Exception, recipe: TokensRecipe) -> Exception:

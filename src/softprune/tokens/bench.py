@@ -35,9 +35,8 @@ from softprune.tokens.contestants import (
     read_all,
     spent,
 )
-from softprune.tokens.macs import executed_macs, paper_macs
 from softprune.tokens.model import TokenModel
-from softprune.tokens.reader import Answers
+from softprune.tokens.reader import Answers, answer
 
 SCHEMA = 1
 LENGTHS = (16, 32, 64, 128, 256, 512)
@@ -134,13 +133,7 @@ def bench(
 
 
 def _answers(model: TokenModel, ids: Ids) -> Answers:
-    logits: list[np.ndarray] = [np.empty(0)] * len(ids)
-    kept: list[list[int]] = [[]] * len(ids)
-    for indices, read in model.passes(ids):
-        for at, i in enumerate(indices):
-            logits[i] = read.logits_BC[at].float().cpu().numpy()
-            kept[i] = [kept_B[at] for kept_B in read.kept_LB]
-    return Answers(np.stack(logits), np.array(kept), tuple(map(len, ids)))
+    return answer(model.anatomy, ids, model.rule, model.convention, compute=model.anatomy.dtype)
 
 
 def of_length(ids: Ids, length: int, count: int) -> list[list[int]]:
@@ -199,15 +192,9 @@ def _row(one: Contestant, times: Times, baseline: str, model: TokenModel, answer
 
 
 def _macs(model: TokenModel, answers: Answers, *, head_only: bool = False) -> tuple[float, float]:
-    """Over those of the same texts unpruned: the paper's count, which knows of no `head_only`, and what ran."""
-    hidden, inner, layers = model.anatomy.hidden, model.anatomy.inner, model.layers
-    paper = paper_whole = executed = executed_whole = 0
-    for length, kept_L in zip(answers.lengths, answers.kept_NL.tolist(), strict=True):
-        paper += paper_macs(hidden, length, kept_L)
-        paper_whole += paper_macs(hidden, length, [length] * layers)
-        executed += executed_macs(hidden, inner, length, kept_L, head_only=head_only)
-        executed_whole += executed_macs(hidden, inner, length, [length] * layers)
-    return paper / paper_whole, executed / executed_whole
+    """Over those of the same texts unpruned: the paper's count, and what ran."""
+    executed = answers.relative_macs(model.anatomy, executed=True, head_only=head_only)
+    return answers.relative_macs(model.anatomy), executed
 
 
 def _part(answers: Answers, order: Sequence[int]) -> Answers:

@@ -59,8 +59,8 @@ def train_thresholds(workspace: TokenWorkspace, anatomy: Anatomy, baseline: Cont
     with workspace.run.phase("soft"):
         soft = Stage(f"soft-{shown}", f"soft pruning, lambda {shown}", rule, settings.soft_epochs, tuning.lr)
         weights = fit(workspace, anatomy, replace(soft, price=price, best_by="last"))
-        gap = soft_hard_gap(workspace, anatomy, rule)
         before = workspace.answers(anatomy, workspace.select, rule)
+        gap = soft_hard_gap(workspace, anatomy, rule, before)
         note = _told(workspace, anatomy, before) | {"theta": rule.values(), "gap": gap}
         workspace.run.record(stages={f"soft-{shown}": note})
     rule.delta_L.requires_grad_(False)
@@ -93,10 +93,10 @@ def choose(workspace: TokenWorkspace, found: dict[str, Contestant]) -> str:
     def accuracy(name: str) -> float:
         return workspace.metric.value(found[name].select.predicted, workspace.select.golds)
 
-    anatomy_macs = {name: _macs(workspace, name) for name in found if name != BASELINE}
+    operations = {name: _macs(workspace, name) for name in found if name != BASELINE}
     least = accuracy(BASELINE) - workspace.recipe.selection.within
-    good = [name for name in anatomy_macs if accuracy(name) >= least]
-    chosen = min(good, key=anatomy_macs.__getitem__) if good else max(anatomy_macs, key=accuracy)
+    good = [name for name in operations if accuracy(name) >= least]
+    chosen = min(good, key=operations.__getitem__) if good else max(operations, key=accuracy)
     workspace.run.record(selection={"chosen": chosen, "within": bool(good)})
     return chosen
 

@@ -47,17 +47,20 @@ class Answers:
         shares: list[float] = (self.kept_NL.sum(0) / sum(self.lengths)).tolist()
         return shares
 
-    def relative_macs(self, anatomy: Anatomy, *, executed: bool = False) -> float:
-        """Operations over those of the unpruned model on the same real tokens: the paper's count, or what was done."""
+    def relative_macs(self, anatomy: Anatomy, *, executed: bool = False, head_only: bool = False) -> float:
+        """Operations over those of the unpruned model on the same real tokens: the paper's count, or what was done.
+
+        `head_only` as `executed_macs` has it; the paper's count knows nothing of it.
+        """
         layers, hidden = len(anatomy.layers), anatomy.hidden
 
-        def macs(length: int, kept_L: Sequence[int]) -> int:
+        def macs(length: int, kept_L: Sequence[int], alone: bool) -> int:
             if executed:
-                return executed_macs(hidden, anatomy.inner, length, kept_L)
+                return executed_macs(hidden, anatomy.inner, length, kept_L, head_only=alone)
             return paper_macs(hidden, length, kept_L)
 
-        pruned = sum(macs(n, kept_L) for n, kept_L in zip(self.lengths, self.kept_NL.tolist(), strict=True))
-        return pruned / sum(macs(n, [n] * layers) for n in self.lengths)
+        pruned = sum(macs(n, kept_L, head_only) for n, kept_L in zip(self.lengths, self.kept_NL.tolist(), strict=True))
+        return pruned / sum(macs(n, [n] * layers, False) for n in self.lengths)
 
 
 def answer(

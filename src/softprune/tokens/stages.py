@@ -213,11 +213,10 @@ def _train(workspace: TokenWorkspace, trainable: EncoderTrainable, stage: Stage)
     )
 
 
-def soft_hard_gap(workspace: TokenWorkspace, anatomy: Anatomy, rule: Thresholds) -> dict[str, float]:
+def soft_hard_gap(workspace: TokenWorkspace, anatomy: Anatomy, rule: Thresholds, hard: Answers) -> dict[str, float]:
     """Accuracy and loss on `select` with soft masks less those with hard ones: what soft training can't foresee."""
     golds = workspace.select.golds
     soft = workspace.answers(anatomy, workspace.select, rule, soft=True)
-    hard = workspace.answers(anatomy, workspace.select, rule)
     value = workspace.metric.value
     return {
         "score": value(soft.predicted, golds) - value(hard.predicted, golds),

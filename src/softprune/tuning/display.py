@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +175,26 @@ class Together:
         """Pass it on."""
         for watch in self._watches:
             watch.end()
+
+
+@contextmanager
+def watching(
+    console: Console | None, trackers: Sequence[str], folder: Path, settings: Mapping[str, Any]
+) -> Iterator[Watch]:
+    """Who watches a run: the live display, and the trackers that were asked for, which are closed at the end.
+
+    Args:
+        console: where progress is shown; None for silence.
+        trackers: their names.
+        folder: what they write into.
+        settings: the recipe's, which they note.
+    """
+    shown: Watch = Silence() if console is None else Display(console)
+    if not trackers:
+        yield shown
+        return
+    others = Trackers(trackers, folder, settings)
+    try:
+        yield Together([shown, others])
+    finally:
+        others.close()

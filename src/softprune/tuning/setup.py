@@ -276,25 +276,33 @@ def encoded(recipe: Recipe, backbone: Backbone, examples: Sequence[Example]) -> 
     return ScoredSet(examples, backbone.encode(examples, room_for_inputs(recipe, backbone, examples)))
 
 
-def _load(recipe: Recipe, run: Store) -> Backbone:
-    settings = recipe.backbone
-    threads = int(run.pin("threads", lambda: settings.threads or torch.get_num_threads()))
-    torch.set_num_threads(threads)
+def settle_machine(run: Store, device: str, dtype: str, threads: int | None) -> tuple[torch.device, torch.dtype]:
+    """Device and dtype, and what else the bits of a run hang on: pinned at first, the run's own after a resume.
+
+    Args:
+        run: whose they are.
+        device, dtype: what was asked for; `auto` is settled here.
+        threads: of a CPU; None for torch's own choice.
+    """
+    torch.set_num_threads(int(run.pin("threads", lambda: threads or torch.get_num_threads())))
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     # It would write NaN over memory that is written again at once: a tenth of a step, and no result hangs on it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     keep_freed()
-    device = str(run.pin("backbone.device", lambda: str(resolve_device(settings.device))))
-    dtype = run.pin(
-        "backbone.dtype",
-        lambda: str(resolve_dtype(settings.dtype, torch.device(device))).removeprefix("torch."),
-    )
+    place = torch.device(str(run.pin("backbone.device", lambda: str(resolve_device(device)))))
+    number = run.pin("backbone.dtype", lambda: str(resolve_dtype(dtype, place)).removeprefix("torch."))
+    return place, resolve_dtype(str(number), place)
+
+
+def _load(recipe: Recipe, run: Store) -> Backbone:
+    settings = recipe.backbone
+    device, dtype = settle_machine(run, settings.device, settings.dtype, settings.threads)
     return load_backbone(
         settings.name,
         family=settings.family,
-        dtype=str(dtype),
-        device=device if settings.device_map == "none" else "auto",
+        dtype=str(dtype).removeprefix("torch."),
+        device=str(device) if settings.device_map == "none" else "auto",
         revision=settings.revision,
         trust_remote_code=settings.trust_remote_code,
         device_map=settings.device_map,

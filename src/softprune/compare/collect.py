@@ -29,6 +29,7 @@ class Measured:
 
     Attributes:
         value: the metric on `report`.
+        interval: its own, as the run has it.
         scored: the counts of every example, for intervals.
         others: further metrics of the row.
         lr: the learning rate that counted.
@@ -41,6 +42,7 @@ class Measured:
     """
 
     value: float
+    interval: tuple[float, float] | None = None
     scored: Scored | None = None
     others: Mapping[str, float] | None = None
     lr: float | None = None
@@ -124,7 +126,10 @@ def _row(path: Path, info: Mapping[str, Any], name: str, metric: Metric) -> Meas
     if not row or row.get("value") is None:
         return None
     others = {key: row[key] for key in TEXTS if row.get(key) is not None}
-    return Measured(value=row["value"], scored=_scored(path / "predictions" / f"{name}.jsonl", metric), others=others)
+    low, high = row.get("interval") or (None, None)
+    interval = None if low is None or high is None else (float(low), float(high))
+    scored = _scored(path / "predictions" / f"{name}.jsonl", metric)
+    return Measured(row["value"], interval, scored=scored, others=others)
 
 
 def _scored(path: Path, metric: Metric) -> Scored | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from softprune.report import words
@@ -70,15 +71,17 @@ def quality(found: Mapping[str, Any]) -> list[Column]:
         Column("its 95% interval", "its 95% CI", between, "by resampling the examples, paired"),
     ]
     texts = [name for name in ("loss", "rouge1", "rouge2", "rougeL") if name != metric and _any(found, name)]
-    columns += [_other(name) for name in texts]
-    return [*columns, _RATE, _SWEPT]
+    return [*columns, *(_other(name) for name in texts)]
 
 
-def costs() -> list[Column]:
-    """The columns that say what each method costs."""
+def training() -> list[Column]:
+    """The columns that say what training took."""
     return [
+        Column("learning rate", "lr", _rate, "that counted, of each seed where they differ"),
+        Column(
+            "swept", "swept", _swept, "multiples of the method's rate that were best on select; no: it alone was tried"
+        ),
         Column("trainable", "trained", lambda r: _count(r, "trainable"), "parameters that training changes"),
-        Column("stored", "stored", lambda r: _count(r, "stored"), "parameters to keep beside the model's own"),
         Column("s/epoch", "s/epoch", lambda r: _seconds(r, "seconds_per_epoch"), "seconds of a pass over train"),
         Column(
             "training (s)",
@@ -96,25 +99,35 @@ def costs() -> list[Column]:
             "peak memory",
             "peak",
             lambda r: _cost(r, "peak_memory", words.storage),
-            "while training: of the process on a CPU, of torch's allocator on a GPU",
-        ),
-        Column(
-            f"latency ×, batch {'/'.join(SIZES)}",
-            f"latency ×\n{'/'.join(SIZES)}",
-            _latency,
-            "median time to answer, over that of the model without what was trained",
+            "while training: of the whole process on a CPU, of torch's allocator on a GPU",
         ),
     ]
 
 
-def shown(found: Mapping[str, Any]) -> list[Row]:
-    """The rows in the tables' order: methods as asked for, controls behind their method, floors last."""
-    return list(found["rows"])
+def use() -> list[Column]:
+    """The columns that say what it takes to keep and use what was trained."""
+    return [
+        Column("stored", "stored", lambda r: _count(r, "stored"), "parameters to keep beside the model's own"),
+        *(
+            Column(
+                f"latency ×, batch {size}",
+                f"latency ×\nbatch {size}",
+                partial(_latency, size),
+                f"median time to answer {size} at once, over that of the model without what was trained",
+            )
+            for size in SIZES
+        ),
+    ]
 
 
-def costly(found: Mapping[str, Any]) -> list[Row]:
-    """The rows that cost anything."""
-    return [row for row in shown(found) if row["kind"] != "floor"]
+def tables_of(found: Mapping[str, Any]) -> list[tuple[str, list[Column], list[Row]]]:
+    """The tables: what each is of, its columns and rows. Floors and controls stand in the first alone."""
+    costly = [row for row in found["rows"] if row["kind"] == "method"]
+    return [
+        ("What each method gives", quality(found), list(found["rows"])),
+        ("What training took", training(), costly),
+        ("What it takes to keep and use it", use(), costly),
+    ]
 
 
 def _rate(row: Row) -> str:
@@ -128,13 +141,7 @@ def _rate(row: Row) -> str:
 def _swept(row: Row) -> str:
     if row["kind"] != "method":
         return NOT_APPLICABLE
-    return "no" if row["multiples"] is None else ", ".join(f"×{multiple}" for multiple in row["multiples"])
-
-
-_RATE: Final = Column("learning rate", "lr", _rate, "that counted, of each seed where they differ")
-_SWEPT: Final = Column(
-    "swept", "swept", _swept, "which multiple of the method's rate was best on select, by seed; no: one rate alone"
-)
+    return "no" if row["multiples"] is None else ", ".join(dict.fromkeys(f"×{each}" for each in row["multiples"]))
 
 
 def _against(row: Row, reference: str, text: Callable[[Mapping[str, Any]], str]) -> str:
@@ -173,10 +180,9 @@ def _seconds(row: Row, name: str) -> str:
     return _cost(row, name, lambda value: f"{value:.3g}" if value < 100 else f"{value:,.0f}")
 
 
-def _latency(row: Row) -> str:
-    if row["latency"] is None:
-        return NOT_MEASURED
-    return " / ".join(f"{row['latency'][size]['ratio']:.2f}" for size in SIZES if size in row["latency"])
+def _latency(size: str, row: Row) -> str:
+    seconds = (row["latency"] or {}).get(size)
+    return NOT_MEASURED if seconds is None else f"{seconds['ratio']:.2f}"
 
 
 def cells(columns: Sequence[Column], row: Row) -> list[str]:

@@ -9,12 +9,15 @@ from typing import Any, Final
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from softprune.compare.columns import Row, label
+from softprune.compare.rows import CONTROL
+from softprune.recipe import METHODS
 from softprune.report.canvas import SMALL, Draw, Theme, dress, legend_below, new_figure
 from softprune.report.figures import Plan
 
+LOOKS: Final = (*METHODS, CONTROL)
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 _FLOORS: Final = {"zero_shot": (0, (1, 2)), "constant": (0, (5, 4))}
 
@@ -25,11 +28,13 @@ class Place:
 
     Attributes:
         name: in the legend.
+        look: which marker and colour; a method has the same ones in every comparison.
         x: what it costs.
         y, low, high: its mean and interval; the ends are the mean where there is none.
     """
 
     name: str
+    look: int
     x: float
     y: float
     low: float
@@ -62,7 +67,13 @@ def places(found: Mapping[str, Any], cost: str) -> list[Place]:
     """Every row that has this cost, in the tables' order."""
     scale = _scale(found)
     return [
-        Place(label(row), float(row[cost]), scale * row["mean"], *(scale * end for end in _ends(row)))
+        Place(
+            label(row),
+            LOOKS.index(row["name"]),
+            float(row[cost]),
+            scale * row["mean"],
+            *(scale * end for end in _ends(row)),
+        )
         for row in found["rows"]
         if row["kind"] != "floor" and row[cost]
     ]
@@ -73,13 +84,13 @@ def scatter(shown: Sequence[Place], floors: Mapping[str, tuple[str, float]], x: 
     figure = new_figure(theme, height=4.4)
     axes = figure.subplots()
     colours = _colours(theme)
-    for at, place in enumerate(shown):
+    for place in shown:
         axes.errorbar(
             place.x,
             place.y,
             yerr=[[max(0.0, place.y - place.low)], [max(0.0, place.high - place.y)]],
-            fmt=MARKERS[at % len(MARKERS)],
-            color=colours[at % len(colours)],
+            fmt=MARKERS[place.look % len(MARKERS)],
+            color=colours[place.look % len(colours)],
             markersize=7,
             elinewidth=1.0,
             capsize=2.5,
@@ -116,13 +127,22 @@ def _ends(row: Row) -> tuple[float, float]:
 
 
 def _ticks(axes: Axes, values: Sequence[float]) -> None:
-    """Plain numbers on a logarithmic axis; where the values lie close, there is room around them."""
+    """Plain numbers on a logarithmic axis; where the values lie close, there is room around them, and more of them."""
     low, high = min(values), max(values)
     if high < 10 * low:
         axes.set_xlim(low / 3.5, high * 3.5)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     axes.xaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
-    axes.tick_params(axis="x", labelsize=SMALL)
+    axes.tick_params(axis="x", labelsize=SMALL, labelfontfamily="DejaVu Sans")
+
+
+def short(value: float) -> str:
+    """A number as a tick has room for it: 20, 5,000, 100k, 10M."""
+    for size, sign in ((1e9, "B"), (1e6, "M"), (1e4, "k")):
+        if value >= size:
+            return f"{value / (1e3 if sign == 'k' else size):g}{sign}"
+    return f"{value:,.0f}" if value >= 1 else f"{value:g}"
 
 
 def _colours(theme: Theme) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from softprune.compare.columns import cells, costly, costs, quality, shown
+from softprune.compare.columns import cells, tables_of
 from softprune.compare.tables import title
 from softprune.errors import SoftpruneError
 from softprune.runs import atomic
@@ -41,10 +41,7 @@ def html(found: Mapping[str, Any], pictures: list[Picture], recipe: str) -> str:
     return template.render(
         found=found,
         title=title(found),
-        tables=[
-            ("What each method gives", quality(found), shown(found)),
-            ("What it costs", costs(), costly(found)),
-        ],
+        tables=tables_of(found),
         cells=cells,
         pictures=pictures,
         recipe=recipe,

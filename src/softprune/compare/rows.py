@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from softprune.compare.cells import Cell
 from softprune.compare.collect import TEXTS, Measured, control, floors, measured
-from softprune.compare.statistics import difference, spread
+from softprune.compare.statistics import Spread, difference, spread
 from softprune.recipe import CompareRecipe
 from softprune.tasks import Metric
 
@@ -83,13 +83,21 @@ def _row(recipe: CompareRecipe, found: Found, reference: Found, metric: Metric) 
         "values": values,
         "mean": over.mean,
         "sd": over.sd,
-        "interval": None if over.interval is None else [over.interval.low, over.interval.high],
+        "interval": _interval(over, found),
         "difference": None if against is None else {"against": reference.name, **asdict(against)},
         "others": {name: _mean([(each.others or {}).get(name) for each in found.seeds]) for name in TEXTS},
         "lr": [each.lr for each in found.seeds] if found.kind != "floor" else None,
         "multiples": [each.multiple for each in found.seeds if each.multiple is not None] or None,
         **_costs(found.seeds),
     }
+
+
+def _interval(over: Spread, found: Found) -> list[float] | None:
+    """Of the mean; of a row whose answers are in no file, the one that its run has."""
+    if over.interval is not None:
+        return [over.interval.low, over.interval.high]
+    own = found.seeds[0].interval if found.kind == "floor" else None
+    return None if own is None else list(own)
 
 
 def _costs(seeds: Sequence[Measured]) -> dict[str, Any]:

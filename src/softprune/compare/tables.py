@@ -7,11 +7,11 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from softprune.compare.columns import Column, Row, cells, costly, costs, quality, shown
+from softprune.compare.columns import Column, Row, cells, tables_of
 from softprune.report.words import printable
 
 _TEX: Final = {
@@ -34,10 +34,11 @@ _NUMBERS: Final = ("mean", "sd", "trainable", "stored", "seconds", "seconds_per_
 
 
 def rich_tables(found: Mapping[str, Any]) -> Group:
-    """What each method gives, and what it costs; under them, what isn't defined."""
-    notes = [Text(printable(line)) for line in missing(found)]
-    given = _rich(title(found), quality(found), shown(found))
-    return Group(given, Text(), _rich("What it costs", costs(), costly(found)), *notes)
+    """All tables; under them, what isn't defined."""
+    parts: list[RenderableType] = [Text(printable(title(found)), style="bold")]
+    for heading, columns, rows in tables_of(found):
+        parts += [Text(), _rich(heading, columns, rows)]
+    return Group(*parts, *(Text(printable(line)) for line in missing(found)))
 
 
 def title(found: Mapping[str, Any]) -> str:
@@ -64,17 +65,19 @@ def csv_text(found: Mapping[str, Any]) -> str:
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    """Both tables, what their columns mean, and what isn't defined."""
-    parts = [f"## {_md(title(found))}", _markdown(quality(found), shown(found))]
-    parts += [_markdown(costs(), costly(found)), _meanings(found)]
-    return "\n\n".join([*parts, *(f"- {_md(line)}" for line in missing(found))]) + "\n"
+    """The tables, what their columns mean, and what isn't defined."""
+    parts = [f"## {_md(title(found))}", *(f"- {_md(line)}" for line in missing(found))]
+    for heading, columns, rows in tables_of(found):
+        parts += [f"### {heading}", _markdown(columns, rows)]
+        parts.append("\n".join(f"- {_md(column.heading)}: {_md(column.meaning)}" for column in columns))
+    return "\n\n".join(parts) + "\n"
 
 
 def latex(found: Mapping[str, Any]) -> str:
-    """Both tables for booktabs."""
-    parts = [_latex(title(found), quality(found), shown(found)), _latex("Costs", costs(), costly(found))]
-    notes = [f"% {_tex(line)}" for line in missing(found)]
-    return "\n".join(["% needs \\usepackage{booktabs}", *parts, *notes]) + "\n"
+    """The tables for booktabs."""
+    parts = [_latex(*table) for table in tables_of(found)]
+    notes = [f"% {_tex(line)}" for line in (title(found), *missing(found))]
+    return "\n".join(["% needs \\usepackage{booktabs}", *notes, *parts]) + "\n"
 
 
 def _rich(heading: str, columns: Sequence[Column], rows: Sequence[Row]) -> Table:
@@ -125,10 +128,6 @@ def _markdown(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     lines = [["method", *(column.heading for column in columns)], ["---", *("---:" for _ in columns)]]
     lines += [cells(columns, row) for row in rows]
     return "\n".join(f"| {' | '.join(map(_md, line))} |" for line in lines)
-
-
-def _meanings(found: Mapping[str, Any]) -> str:
-    return "\n".join(f"- {_md(column.heading)}: {_md(column.meaning)}" for column in [*quality(found), *costs()])
 
 
 def _latex(heading: str, columns: Sequence[Column], rows: Sequence[Row]) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from softprune.backbone import load_backbone
+    from softprune.compare.api import compare_methods
     from softprune.errors import SoftpruneError
     from softprune.pruning.api import tune, xprompt
     from softprune.pruning.predict import predict
@@ -22,6 +23,7 @@ __all__ = [
     "SoftpruneError",
     "Ticket",
     "__version__",
+    "compare_methods",
     "load_backbone",
     "load_task",
     "predict",
@@ -32,6 +34,7 @@ __all__ = [
 _PUBLIC = {
     "SoftpruneError": "softprune.errors:SoftpruneError",
     "Ticket": "softprune.pruning.ticket:Ticket",
+    "compare_methods": "softprune.compare.api:compare_methods",
     "load_backbone": "softprune.backbone:load_backbone",
     "load_task": "softprune.tasks:load_task",
     "predict": "softprune.pruning.predict:predict",

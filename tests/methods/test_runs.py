@@ -98,7 +98,7 @@ def test_a_sweep_takes_the_best_on_select_before_report_is_read(
     monkeypatch.setattr(SealedSet, "open", noted)
     changes = ("tuning.sweep=0.001,1,3", "tuning.lr=0.02", "tuning.epochs=3")
     info = run(recipe_of(tiny_models("gpt2"), task_file, "lora", *changes), tmp_path / "run")
-    found = info["settings"]["sweep"]
+    found = info["sweep"]
     assert list(found) == ["0.001", "1", "3"]
     best = max(found, key=lambda multiple: (found[multiple]["score"], -found[multiple]["loss"]))
     assert info["adapter"]["lr"] == info["settings"]["lr"] == pytest.approx(0.02 * float(best))
@@ -166,7 +166,7 @@ def test_killed_it_goes_on_to_the_same_bits(tiny_models: Models, task_file: Path
     file.write_text(settled(recipe).dump())
     execute(recipe, tmp_path / "whole", "test", recipe.dump())
     broken = tmp_path / "broken"
-    for phase, nth in (("tune", 2), ("tune", 3), ("report", 1)):
+    for phase, nth in (("sweep", 2), ("sweep", 3), ("report", 1)):
         process, marker = start(phase, nth, file, broken), broken.with_suffix(f".{phase}{nth}")
         waited = time.monotonic() + 120
         while not marker.exists():

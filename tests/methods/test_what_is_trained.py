@@ -86,7 +86,6 @@ def test_off_is_the_backbone_as_it_was(tiny_models: Models, method: str, model: 
     backbone = fresh(tiny_models(model))
     batch = batch_of(backbone)
     backbone.keep_answers(("positive", "negative", "neutral"))
-    backbone.read_by_transformers()
     plain = plain_scores(backbone, batch)
     adaptation = adapt(backbone, AdapterPlan(method, tokens=3), seed=0)
     shake(adaptation)

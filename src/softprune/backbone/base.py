@@ -143,6 +143,8 @@ class Backbone(ABC):
         self.embedding_scale = embedding_scale(model)
         self.prefixed = False
         """Whether keys and values stand in front of every self-attention; see `softprune.methods.deep`."""
+        self.altered = False
+        """Whether weights or modules inside are trained, so that only transformers reads it right."""
 
     @property
     def trunk(self) -> Any:
@@ -213,13 +215,14 @@ class Backbone(ABC):
         """Leave out the layers that softprune wrote itself: they read frozen weights, and keep what they computed."""
 
     @contextmanager
-    def unprefixed(self) -> Iterator[None]:
-        """Read without the prefix, if there is one."""
-        prefixed, self.prefixed = self.prefixed, False
+    def unadapted(self) -> Iterator[None]:
+        """Read without a prefix, and by layers of our own, whatever is trained in the model."""
+        before = self.prefixed, self.altered
+        self.prefixed = self.altered = False
         try:
             yield
         finally:
-            self.prefixed = prefixed
+            self.prefixed, self.altered = before
 
     @contextmanager
     def generating(self) -> Iterator[None]:

@@ -55,7 +55,7 @@ class MaskedBackbone(Backbone):
         rows, prompt_length = prompts_RPH.shape[:2]
         ids, mask = widen(batch, length, int(self.tokenizer.mask_token_id))
         combined = self.combine(prompts_RPH, ids, mask)
-        hidden_RLH = self._encoder(combined.embeds_RLH, combined.mask_RL, self.prefixed).to(self.device)
+        hidden_RLH = self._encoder(combined.embeds_RLH, combined.mask_RL, self.prefixed or self.altered).to(self.device)
         first_R = tile(batch.slot, rows) + prompt_length
         at_RT = first_R[:, None] + torch.arange(length, device=hidden_RLH.device)
         at_masks: torch.Tensor = hidden_RLH.gather(1, at_RT[..., None].expand(-1, -1, hidden_RLH.shape[2]))

@@ -52,7 +52,7 @@ class SentenceBackbone(Backbone):
     def embed(self, prompts_RPH: torch.Tensor, ids_BN: torch.Tensor, mask_BN: torch.Tensor) -> torch.Tensor:
         """Sentence embeddings `[R, D]` of the inputs behind the prompts; pooling reads prompt and text alike."""
         combined = self.combine(prompts_RPH, ids_BN, mask_BN)
-        hidden = self._encoder(combined.embeds_RLH, combined.mask_RL, self.prefixed)
+        hidden = self._encoder(combined.embeds_RLH, combined.mask_RL, self.prefixed or self.altered)
         embedding: torch.Tensor = self.head(hidden.to(self.device), combined.mask_RL)
         return embedding
 
@@ -113,7 +113,7 @@ class SentenceBackbone(Backbone):
     def _embed_answer(self, ids: tuple[int, ...]) -> torch.Tensor:
         tokens = torch.tensor([ids], device=self.device)
         nothing = torch.zeros(1, 0, self.info.hidden, device=self.device)
-        with self.unprefixed():
+        with self.unadapted():
             return (self._answerer or self).embed(nothing, tokens, torch.ones_like(tokens))[0].to(self.prompt_dtype)
 
     def _opens_with_special(self) -> bool:

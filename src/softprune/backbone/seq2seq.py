@@ -96,7 +96,7 @@ class Seq2SeqBackbone(Backbone):
 
     def _encode(self, embeds_RLH: torch.Tensor, mask_RL: torch.Tensor) -> torch.Tensor:
         """The encoder's last hidden states."""
-        if self._fast is not None:
+        if self._fast is not None and not self.altered:
             return self._fast.encode(embeds_RLH, mask_RL)
         found = self.model.get_encoder()(inputs_embeds=embeds_RLH, attention_mask=mask_RL)
         memory_RLH: torch.Tensor = found.last_hidden_state.to(self.device)
@@ -111,7 +111,8 @@ class Seq2SeqBackbone(Backbone):
     ) -> torch.Tensor:
         """The decoder's last hidden states `[R, U, H]`; without `hides_UU` a position sees those before it."""
         rows, length = ids_RU.shape
-        if self._fast is not None and not self.prefixed and length < self._fast.most_positions:
+        adapted = self.prefixed or self.altered
+        if self._fast is not None and not adapted and length < self._fast.most_positions:
             later = torch.ones(length, length, dtype=torch.bool, device=ids_RU.device).triu(1)
             hides_UU = later if hides_UU is None else hides_UU
             return self._fast.decode(self.lookup(ids_RU), hides_UU, memory_RLH, memory_RL)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from softprune import __version__
-from softprune.cli import exchange, inspect, plan, predict, tasks, tokens, train
+from softprune.cli import compare, exchange, inspect, plan, predict, tasks, tokens, train
 
 # Plain help and plain tracebacks: Rich would be imported for `--help` alone.
 app = typer.Typer(
@@ -48,6 +48,10 @@ app.command("adapt", help=train.ADAPT_HELP, short_help="Adapt a model another wa
     train.from_flags("adapt")
 )
 app.command("plan", help=plan.HELP, short_help="Say what a run would take, before it starts.")(plan.command())
+app.command("compare", help=compare.HELP, short_help="Compare ways to adapt a model: what each gives and costs.")(
+    train.from_flags("compare")
+)
+app.command("methods", short_help="List the methods: what each trains, and where it is defined.")(compare.methods)
 app.command("predict", short_help="Answer the rows of a file with one or several tickets.")(predict.predict)
 app.command("export", short_help="Write a ticket for other programs.")(exchange.export)
 app.command("import", short_help="Bring in a prompt that was trained elsewhere.")(exchange.import_)

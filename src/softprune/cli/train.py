@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
+from pydantic import BaseModel
 
 from softprune.cli.inspect import show_comparison
 from softprune.cli.launcher import start_others
 from softprune.errors import SoftpruneError
 from softprune.recipe import (
+    CompareRecipe,
     Recipe,
     RecipeField,
     TokensRecipe,
@@ -98,7 +100,32 @@ _TOKEN_FLAGS = {
 }
 
 _NOT_OF_ADAPTERS = ("prompt.init", "prompt.text", "prompt.file", "tuning.optimiser")
+
+_COMPARE_FLAGS = {
+    "--methods": "methods",
+    "--seeds": "seeds",
+    "--backbone": "backbone.name",
+    "--family": "backbone.family",
+    "--dtype": "backbone.dtype",
+    "--device": "backbone.device",
+    "--threads": "backbone.threads",
+    "--task": "task.id",
+    "--data": "task.data",
+    "--shots": "task.shots",
+    "--limit-report": "task.limit_report",
+    "--tokens": "prompt.tokens",
+    "--epochs": "tuning.epochs",
+    "--batch-size": "tuning.batch_size",
+    "--sweep": "tuning.sweep",
+    "--patience": "tuning.patience",
+    "--protocol": "selection.protocol",
+    "--seed": "seed",
+}
+
 _OF_PRUNING = ("prompt.pieces", "pruning.", "search.", "selection.objective", "selection.seeds", "executor")
+
+_OWN_FLAGS = {"tokens": _TOKEN_FLAGS, "compare": _COMPARE_FLAGS}
+_RECIPES: dict[str, type[BaseModel]] = {"tokens": TokensRecipe, "compare": CompareRecipe}
 
 _Overrides = Annotated[
     list[str] | None,
@@ -122,16 +149,13 @@ def run(
     out: _Out = None,
 ) -> None:
     """Run a recipe; the same command again continues it."""
-    if kind_of(recipe) == "tokens":
-        launch_tokens(recipe, overrides or [], out)
-    else:
-        launch(recipe, overrides or [], out)
+    _launcher(kind_of(recipe))(recipe, overrides or [], out)
 
 
 def flags_of(kind: str) -> dict[str, str]:
     """The flags of a kind of run, with their recipe keys; what only pruning asks for is no flag of `tune`."""
-    if kind == "tokens":
-        return dict(_TOKEN_FLAGS)
+    if kind in _OWN_FLAGS:
+        return dict(_OWN_FLAGS[kind])
     if kind == "adapt":
         left_out = (*_OF_PRUNING, *_NOT_OF_ADAPTERS)
         return _ADAPT_FLAGS | {flag: key for flag, key in _FLAGS.items() if not key.startswith(left_out)}
@@ -142,8 +166,7 @@ def from_flags(kind: str) -> Callable[..., None]:
     """The command of a kind of run, with its flags."""
 
     def command(**given: Any) -> None:
-        start = launch_tokens if kind == "tokens" else launch
-        start(given["recipe"], [f"kind={kind}", *overrides_of(given, kind)], given["out"])
+        _launcher(kind)(given["recipe"], [f"kind={kind}", *overrides_of(given, kind)], given["out"])
 
     return with_flags(command, kind, {"recipe": _RecipeFlag, "out": _Out, "overrides": _Overrides})
 
@@ -151,7 +174,7 @@ def from_flags(kind: str) -> Callable[..., None]:
 def with_flags(command: Callable[..., None], kind: str, others: dict[str, Any]) -> Callable[..., None]:
     """A command that takes the flags of a kind of run, and others by name and annotation."""
     keyword = inspect.Parameter.KEYWORD_ONLY
-    fields = {field.key: field for field in flat_fields(TokensRecipe if kind == "tokens" else Recipe)}
+    fields = {field.key: field for field in flat_fields(_RECIPES.get(kind, Recipe))}
     kinds = {_parameter_name(flag): _option(flag, fields[key]) for flag, key in flags_of(kind).items()}
     parameters = [
         inspect.Parameter(name, keyword, default=None, annotation=of) for name, of in (kinds | others).items()
@@ -168,7 +191,7 @@ def overrides_of(given: dict[str, Any], kind: str) -> list[str]:
 
 def read_recipe(name: str | None, overrides: Sequence[str]) -> tuple[Recipe, str]:
     """The recipe, and its text as it was given; without a name, all defaults."""
-    names = _names()
+    names = names_of_recipes()
     if name is None:
         return resolve(overrides, where="the flags", names=names), "# no recipe file: flags alone\n"
     return load_recipe(name, overrides, names=names), recipe_text(name)
@@ -190,7 +213,7 @@ def launch(recipe_name: str | None, overrides: Sequence[str], out: Path | None) 
 
 def launch_tokens(recipe_name: str | None, overrides: Sequence[str], out: Path | None) -> None:
     """The same for learned token pruning."""
-    names = _names()
+    names = names_of_recipes()
     if recipe_name is None:
         recipe, text = resolve_tokens(overrides, where="the flags", names=names), "# no recipe file: flags alone\n"
     else:
@@ -202,6 +225,13 @@ def launch_tokens(recipe_name: str | None, overrides: Sequence[str], out: Path |
     except KeyboardInterrupt:
         typer.echo(f"stopped; {folder} keeps what is done: run the same command to continue", err=True)
         raise typer.Exit(130) from None
+
+
+def _launcher(kind: str) -> Callable[[str | None, Sequence[str], Path | None], None]:
+    """What runs a recipe of a kind."""
+    from softprune.cli.compare import launch_compare
+
+    return {"tokens": launch_tokens, "compare": launch_compare}.get(kind, launch)
 
 
 def _execute_tokens(recipe: TokensRecipe, out: Path, text: str) -> None:
@@ -216,7 +246,7 @@ def _execute_tokens(recipe: TokensRecipe, out: Path, text: str) -> None:
     show_results(out)
 
 
-def _names() -> dict[str, Callable[[str], object]]:
+def names_of_recipes() -> dict[str, Callable[[str], object]]:
     """What looks up the names in a recipe; whatever needs no network is told with the recipe's other mistakes."""
     from softprune.backbone.load import find_source
     from softprune.tasks import load_task
@@ -224,7 +254,7 @@ def _names() -> dict[str, Callable[[str], object]]:
     return {"backbone.name": find_source, "task.id": load_task}
 
 
-def default_out(recipe: Recipe | TokensRecipe) -> Path:
+def default_out(recipe: Recipe | TokensRecipe | CompareRecipe) -> Path:
     """`runs/TASK-BACKBONE-KIND`, an adapter's method for its kind, with the last part of a path or hub name."""
     how = recipe.adapter.method if isinstance(recipe, Recipe) and recipe.kind == "adapt" else recipe.kind
     names = (Path(recipe.task.id).stem, Path(recipe.backbone.name).name, how)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -63,6 +63,10 @@ class Adaptation(ABC):
     @contextmanager
     def off(self) -> Iterator[None]:
         """The backbone as it was before, within the block."""
+
+    def bare(self) -> AbstractContextManager[None]:
+        """The backbone taking as long as it did before, within the block; its answers may be others."""
+        return self.off()
 
     def prompts(self) -> torch.Tensor:
         """What stands before every input, `[1, Q, H]`; Q is 0 for methods that don't make a prompt."""

@@ -14,16 +14,18 @@ from softprune.methods.adaptation import Adaptation, AdapterPlan
 from softprune.methods.build import adapt as make
 from softprune.methods.saved import FOLDER, AdapterInfo, SavedAdapter
 from softprune.methods.settings import method_of, mistakes, plan_of, settled
-from softprune.methods.stages import FittedAdapter, fit, scores_of
+from softprune.methods.stages import WORK, FittedAdapter, fit, measure_latency, scores_of
 from softprune.pruning.api import told
 from softprune.pruning.comparison import report_adapted
 from softprune.recipe import Recipe, load_recipe, resolve
 from softprune.runs.attempt import attempt
 from softprune.runs.executors import EXECUTORS
 from softprune.runs.store import TRACKERS, RunFolder
+from softprune.tuning.cost import record_totals
 from softprune.tuning.display import watching
 from softprune.tuning.parts import MEMORY_KEYS
 from softprune.tuning.setup import Workspace, check_unchanged, prepare
+from softprune.tuning.stages import schedule
 
 AnyRecipe: TypeAlias = Recipe | Mapping[str, Any] | str | Path
 
@@ -111,7 +113,15 @@ def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
         if plan.tokens:
             row["tokens"] = plan.tokens
         report_adapted(workspace, row, lambda data: scores_of(workspace, adaptation, data), adaptation.off)
-    _record_cost(workspace, adaptation, saved, before + time.perf_counter() - begun)
+        measure_latency(workspace, adaptation)
+    record_totals(
+        run,
+        seconds=before + time.perf_counter() - begun,
+        trainable=run.info["adapter"]["trainable_parameters"],
+        stored=run.info["adapter"]["stored_parameters"],
+        steps_an_epoch=schedule(workspace).steps(len(workspace.train))[0],
+        works=(WORK, "sweep"),
+    )
 
 
 def _saved(workspace: Workspace, plan: AdapterPlan, adaptation: Adaptation, fitted: FittedAdapter) -> SavedAdapter:
@@ -143,20 +153,5 @@ def _record(workspace: Workspace, adaptation: Adaptation, saved: SavedAdapter, f
             "trainable_parameters": sum(p.numel() for p in named.values()),
             "stored_parameters": sum(t.numel() for t in saved.tensors.values()),
             "trained": sorted(named),
-        }
-    )
-
-
-def _record_cost(workspace: Workspace, adaptation: Adaptation, saved: SavedAdapter, seconds: float) -> None:
-    training = workspace.run.info["cost"].get("training") or {}
-    spent = sum(piece["seconds"] for piece in training.values())
-    examples = sum(piece["examples"] for piece in training.values())
-    workspace.run.record(
-        cost={
-            "seconds": seconds,
-            "steps": sum(piece["steps"] for piece in training.values()),
-            "examples_per_second": examples / spent if spent else None,
-            "trainable_parameters": sum(p.numel() for p in adaptation.named().values()),
-            "stored_parameters": sum(t.numel() for t in saved.tensors.values()),
         }
     )

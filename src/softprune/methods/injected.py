@@ -34,7 +34,7 @@ class Injected(Adaptation):
 
         super().__init__(backbone)
         model = backbone.model
-        backbone.read_by_transformers()
+        backbone.altered = True
         try:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
@@ -65,7 +65,8 @@ class Injected(Adaptation):
         """The wrapped modules alone."""
         self._enable(False)
         try:
-            yield
+            with self.backbone.unadapted():
+                yield
         finally:
             self._enable(True)
 

@@ -13,14 +13,16 @@ from softprune.methods.settings import method_of
 from softprune.methods.trainable import AdapterTrainable, products_in
 from softprune.runs.store import Saved
 from softprune.tuning.fine_tuner import FineTuner
+from softprune.tuning.latency import Way, latency, prompted
 from softprune.tuning.loop import Evaluation, Feed, Trained, train
 from softprune.tuning.scoring import ScoredSet, score_prompts
 from softprune.tuning.setup import Workspace
 from softprune.tuning.stages import FolderKeeper, record_cost, schedule
+from softprune.tuning.sweep import best_rate, candidate_of, chosen_work
 from softprune.types import Batch, Scores
 
-PHASE = "adapt"
-"""Of the curves in metrics.jsonl, which have their step size's name."""
+WORK = "adapt"
+"""The piece of work, and the phase of its curve in metrics.jsonl, where there is one step size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class FittedAdapter:
         values: its best checkpoint on `select`, by name.
         evaluation: metric and loss there.
         lr: the step size that it was trained with.
-        seconds: wall time, that of other step sizes included.
+        seconds: wall time of that training.
     """
 
     values: Tensors
@@ -41,18 +43,35 @@ class FittedAdapter:
 
 
 def fit(workspace: Workspace, adaptation: Adaptation) -> FittedAdapter:
-    """Train an adapter at each step size of the sweep; the best on `select` stays, and the backbone reads with it."""
-    start, tried = copies(adaptation.named()), []
-    multiples = workspace.recipe.tuning.sweep or (1.0,)
-    with workspace.run.phase("tune"):
-        for multiple in multiples:
+    """Train an adapter; with a sweep, at each of its step sizes. The backbone then reads with the best on `select`."""
+    multiples = workspace.recipe.tuning.sweep
+    if multiples is None:
+        with workspace.run.phase("tune"):
+            best = _fit(workspace, adaptation, workspace.lr, WORK)
+    else:
+        start = copies(adaptation.named())
+
+        def train_with(lr: float, work: str) -> Evaluation:
             put(adaptation.named(), start)
-            tried.append(_fit(workspace, adaptation, multiple))
-    best = max(tried, key=lambda fitted: (fitted.evaluation.score, -fitted.evaluation.loss))
+            return _fit(workspace, adaptation, lr, work).evaluation
+
+        lr = best_rate(workspace.run, workspace.lr, multiples, train_with)
+        best = _fit(workspace, adaptation, lr, chosen_work(workspace.run) or WORK)
     put(adaptation.named(), best.values)
-    found = {f"{m:g}": asdict(fitted.evaluation) for m, fitted in zip(multiples, tried, strict=True)}
-    workspace.run.record(settings={"lr": best.lr, "sweep": found if workspace.recipe.tuning.sweep else None})
-    return FittedAdapter(best.values, best.evaluation, best.lr, sum(fitted.seconds for fitted in tried))
+    return best
+
+
+def measure_latency(workspace: Workspace, adaptation: Adaptation) -> None:
+    """Where the recipe asks for it, the latency of the adapted backbone and of the backbone alone: `cost.latency`."""
+    if not workspace.recipe.tuning.latency:
+        return
+    backbone = workspace.backbone
+    adaptation.train(False)
+    adapted = prompted(backbone, made_prompts(adaptation)[0])
+    alone = prompted(backbone, adaptation.nothing()[0])
+    ways = {"with": Way(adapted), "without": Way(alone, adaptation.bare)}
+    with workspace.run.phase("latency"), products_in(backbone, compute_of(workspace)):
+        workspace.run.pin("cost.latency", lambda: latency(backbone, workspace.select, ways))
 
 
 def scores_of(workspace: Workspace, adaptation: Adaptation, data: ScoredSet) -> Scores:
@@ -75,9 +94,8 @@ def compute_of(workspace: Workspace) -> torch.dtype:
     return found
 
 
-def _fit(workspace: Workspace, adaptation: Adaptation, multiple: float) -> FittedAdapter:
+def _fit(workspace: Workspace, adaptation: Adaptation, lr: float, work: str) -> FittedAdapter:
     """The same at one step size, as a piece of work."""
-    work, lr = f"adapt-{multiple:g}", multiple * workspace.lr
 
     def compute() -> Saved:
         trained = _train(workspace, adaptation, lr, work)
@@ -91,7 +109,7 @@ def _fit(workspace: Workspace, adaptation: Adaptation, multiple: float) -> Fitte
 
 def _train(workspace: Workspace, adaptation: Adaptation, lr: float, work: str) -> Trained:
     recipe, backbone, data = workspace.recipe, workspace.backbone, workspace.train
-    plan = schedule(workspace)
+    plan, name = schedule(workspace), "adapted" if work == WORK else candidate_of(work)
     scoring = workspace.scoring
     trainable = AdapterTrainable(adaptation, scoring.loss, scoring.score, compute_of(workspace))
     optimiser = FineTuner(
@@ -119,9 +137,9 @@ def _train(workspace: Workspace, adaptation: Adaptation, lr: float, work: str) -
         Feed(data.lengths, batch),
         evaluate,
         plan,
-        names=[f"{lr:g}"],
+        names=[name],
         title=f"{method_of(recipe).name}, step size {lr:g}",
-        keeper=FolderKeeper(workspace.run, work, PHASE, [f"{lr:g}"]),
+        keeper=FolderKeeper(workspace.run, work, WORK if work == WORK else "sweep", [name]),
         watch=workspace.watch,
         processes=workspace.run.processes,
     )

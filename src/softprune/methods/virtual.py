@@ -75,7 +75,7 @@ class Prefix(Adaptation):
     @contextmanager
     def off(self) -> Iterator[None]:
         """No prefix."""
-        with self.backbone.unprefixed():
+        with self.backbone.unadapted():
             yield
 
 

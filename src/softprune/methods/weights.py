@@ -55,7 +55,7 @@ class TrainedWeights(Adaptation):
         super().__init__(backbone)
         self._named = named
         self._before = copies(named)
-        backbone.read_by_transformers()
+        backbone.altered = True
         for parameter in named.values():
             parameter.requires_grad_(True)
 
@@ -73,9 +73,16 @@ class TrainedWeights(Adaptation):
         now = copies(self._named)
         put(self._named, self._before)
         try:
-            yield
+            with self.backbone.unadapted():
+                yield
         finally:
             put(self._named, now)
+
+    @contextmanager
+    def bare(self) -> Iterator[None]:
+        """The values don't matter to how long it takes."""
+        with self.backbone.unadapted():
+            yield
 
     def train(self, mode: bool) -> None:
         """The model's own dropout, as everywhere in fine-tuning."""

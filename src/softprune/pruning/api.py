@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import torch
 from rich.console import Console
 
 from softprune.errors import SoftpruneError, of_the_machine, out_of_memory
@@ -24,10 +21,12 @@ from softprune.runs.executors import EXECUTORS, Executor
 from softprune.runs.processes import Processes, join
 from softprune.runs.shared import open_together
 from softprune.runs.store import TRACKERS, RunFolder
+from softprune.tuning.cost import record_totals
 from softprune.tuning.display import watching
+from softprune.tuning.latency import measure_latency
 from softprune.tuning.parts import MEMORY_KEYS, side_by_side
 from softprune.tuning.setup import Workspace, check_unchanged, prepare
-from softprune.tuning.stages import Fitted
+from softprune.tuning.stages import Fitted, schedule, swept
 from softprune.tuning.stages import tune as tune_prompt
 from softprune.tuning.start import settled
 from softprune.types import Mask
@@ -172,8 +171,9 @@ def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
     watched = watching(console, trackers, run.path / TRACKERS, recipe.resolved())
     with watched as watch, closing(_executor(recipe, run.processes)) as executor:
         workspace = prepare(recipe, run, watch, executor)
+        workspace = swept(workspace)
         if recipe.kind == "tune":
-            tuned = tune_prompt(workspace)
+            tuned = shipped = tune_prompt(workspace)
             _write_prompts(workspace, {"tuned": tuned})
             _write_ticket(workspace, tuned)
             report_tuned(workspace, tuned)
@@ -186,11 +186,21 @@ def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
                 _write_importance(workspace, pruned)
                 winner = pruned.winner
                 assert winner.fitted is not None
-                _write_ticket(workspace, winner.fitted, winner.candidate.token_ratio, winner.candidate.piece_ratio)
+                shipped = winner.fitted
+                _write_ticket(workspace, shipped, winner.candidate.token_ratio, winner.candidate.piece_ratio)
                 _record_ticket(workspace, winner.mask)
             report_xprompt(workspace, pruned, rivals)
             _write_results(workspace, "winner")
-    _record_cost(workspace, before + time.perf_counter() - begun)
+        measure_latency(workspace, shipped)
+    hidden = workspace.backbone.info.hidden
+    record_totals(
+        run,
+        seconds=before + time.perf_counter() - begun,
+        trainable=workspace.recipe.prompt.tokens * hidden,
+        stored=shipped.state.mask.parameters(hidden),
+        steps_an_epoch=schedule(workspace).steps(len(workspace.train))[0],
+        works=("tune", "sweep"),
+    )
 
 
 def _executor(recipe: Recipe, processes: Processes) -> Executor:
@@ -288,26 +298,3 @@ def _record_ticket(workspace: Workspace, mask: Mask) -> None:
             "share_of_parameters": parameters / whole,
         }
     )
-
-
-def _record_cost(workspace: Workspace, seconds: float) -> None:
-    training = workspace.run.info["cost"].get("training") or {}
-    examples = sum(piece["examples"] for piece in training.values())
-    spent = sum(piece["seconds"] for piece in training.values())
-    workspace.run.record(
-        cost={
-            "seconds": seconds,
-            "steps": sum(piece["steps"] for piece in training.values()),
-            "examples_per_second": examples / spent if spent else None,
-            "peak_memory_bytes": _peak_memory(),
-            "trainable_parameters": workspace.recipe.prompt.tokens * workspace.backbone.info.hidden,
-        }
-    )
-
-
-def _peak_memory() -> int:
-    """Bytes: the allocator's on a GPU, the process's elsewhere."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(kilobytes) * (1 if sys.platform == "darwin" else 1024)

@@ -315,6 +315,7 @@ def _predictions(data: ScoredSet, scores: Scores) -> list[dict[str, Any]]:
     return [
         {
             "id": example.id,
+            **({} if example.group is None else {"group": example.group}),
             "index": example.index,
             "text": example.text,
             "answers": list(example.answers),

@@ -79,7 +79,7 @@ def count(recipe: Recipe, examples: int, group: int) -> Counted:
         group: K.
     """
     plan, tokens = schedule_of(recipe, examples), recipe.prompt.tokens
-    tuned = _stage("tune", plan, examples, [(1, tokens)])
+    tuned = _stage("tune", plan, examples, [(1, tokens)] * len(recipe.tuning.sweep or (1,)))
     if recipe.kind == "tune":
         return Counted((tuned,), 0, 0, 0, reported=3, tables=3, exact=True)
     batches = _batches(recipe)

@@ -4,6 +4,7 @@ Every mistake in names and types is told in one message. What needs the task's d
 (a piece count that doesn't divide H, say) is checked later, by whoever has them.
 """
 
+from softprune.recipe.compare_keys import METHODS, CompareRecipe
 from softprune.recipe.keys import (
     Adapter,
     Backbone,
@@ -19,10 +20,12 @@ from softprune.recipe.keys import (
 )
 from softprune.recipe.reading import (
     kind_of,
+    load_compare_recipe,
     load_recipe,
     load_tokens_recipe,
     recipe_text,
     resolve,
+    resolve_compare,
     resolve_tokens,
     shipped_recipes,
 )
@@ -31,8 +34,10 @@ from softprune.recipe.values import DEFAULT_RELATIVE_LR, LearningRate
 
 __all__ = [
     "DEFAULT_RELATIVE_LR",
+    "METHODS",
     "Adapter",
     "Backbone",
+    "CompareRecipe",
     "LearningRate",
     "Prompt",
     "Pruning",
@@ -45,10 +50,12 @@ __all__ = [
     "Tuning",
     "flat_fields",
     "kind_of",
+    "load_compare_recipe",
     "load_recipe",
     "load_tokens_recipe",
     "recipe_text",
     "resolve",
+    "resolve_compare",
     "resolve_tokens",
     "shipped_recipes",
 ]

@@ -59,6 +59,7 @@ class Task(Section):
     data: str | None = key(None, "folder with the task's files; none loads from the hub or the bundled data")
     shots: int | None = key(None, "training examples taken, seeded and stratified; none takes all", ge=1)
     limit_report: int | None = key(None, "examples of the report set; none takes all", ge=1)
+    report_seed: int | None = key(None, "seed that draws those; none is the recipe's seed", ge=0, lt=2**32)
     max_length: int = key(256, "longest input in tokens, the prompt excluded", ge=1)
     max_answer_length: int = key(
         8, "longest generated answer in tokens (match: generate); scored answers may be longer", ge=1
@@ -132,6 +133,7 @@ class Tuning(Section):
     eval_rows: int = key(256, "rows (prompts times examples) of one scoring call", ge=1)
     trackers: Names = key((), "names of experiment trackers that metrics also go to")
     best_by: Literal["score", "loss"] = key("score", "what chooses the checkpoint on the select set")
+    latency: bool = key(False, "measure in the end how long answers take, with what was trained and without")
 
     def learning_rate(self, embedding_rms: float) -> float:
         """The learning rate as a number, for input embeddings of this RMS."""
@@ -322,11 +324,12 @@ def _plain(value: Any) -> Any:
 
 
 def _type_name(kind: Any) -> str:
-    words = {int: "integer", float: "number", str: "text", bool: "true or false", type(None): "none"}
+    words = {int: "integer", float: "number", str: "text", bool: "true or false", type(None): "none", dict: "mapping"}
     if kind is LearningRate:
         return "{relative: number}"
     if get_origin(kind) is Literal:
         return " | ".join(map(str, get_args(kind)))
     if get_origin(kind) is tuple:
         return f"list of {_type_name(get_args(kind)[0])}s"
+    kind = get_origin(kind) if get_origin(kind) is dict else kind
     return words[kind] if kind in words else " or ".join(_type_name(part) for part in get_args(kind))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar, get_args
 
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from softprune.errors import ManyErrors, SoftpruneError, gathered
+from softprune.recipe.compare_keys import METHODS, SHARED, CompareRecipe, cell_values, keys_of, nested
 from softprune.recipe.keys import Recipe, RecipeField, flat_fields
 from softprune.recipe.token_keys import TokensRecipe
 from softprune.registry import unknown
@@ -27,7 +28,7 @@ Fields: TypeAlias = Sequence[RecipeField]
 _SHIPPED: Final = Path(__file__).parents[1] / "recipes"
 _OF_A_TASK: Final = frozenset(("template", "answers", "fields"))
 """Keys of a task's YAML, which is easily taken for a recipe; no recipe has them."""
-_KINDS: Final = frozenset(("xprompt", "tune", "adapt", "tokens"))
+_KINDS: Final = frozenset(("xprompt", "tune", "adapt", "tokens", "compare"))
 
 
 def shipped_recipes() -> tuple[str, ...]:
@@ -109,6 +110,24 @@ def resolve_tokens(
     return _resolve(TokensRecipe, overrides, base, where, names)
 
 
+def load_compare_recipe(
+    path_or_name: str | Path, overrides: Sequence[str] = (), *, names: Names | None = None
+) -> CompareRecipe:
+    """The same for a recipe of a comparison; what is wrong with the settings of its methods is told with the rest."""
+    return _resolve(CompareRecipe, overrides, _load(CompareRecipe, path_or_name), f"recipe {path_or_name}", names)
+
+
+def resolve_compare(
+    overrides: Sequence[str] = (),
+    base: Mapping[str, Any] | None = None,
+    where: str = "recipe",
+    *,
+    names: Names | None = None,
+) -> CompareRecipe:
+    """The same for a comparison."""
+    return _resolve(CompareRecipe, overrides, base, where, names)
+
+
 def _load(of: type[BaseModel], path_or_name: str | Path) -> dict[str, Any]:
     values = _parse_recipe(recipe_text(path_or_name), f"recipe {path_or_name}")
     if len(_OF_A_TASK & set(values)) > 1:
@@ -128,14 +147,41 @@ def _resolve(
     values, fields = copy.deepcopy(dict(base or {})), flat_fields(of)
     errors = [error for text in overrides if (error := _override(values, text, fields)) is not None]
     recipe = None
+    found: list[ErrorDetails] = []
     try:
         recipe = of.model_validate(values)
     except ValidationError as error:
-        errors += [_told(details, fields) for details in error.errors(include_url=False)]
+        found = error.errors(include_url=False)
+    errors += [_told(details, fields) for details in found]
+    if issubclass(of, CompareRecipe):
+        errors += _of_cells(values, {(details["loc"], details["type"]) for details in found})
     errors += _unknown_names(values, names or {})
     if recipe is None or errors:
         raise errors[0] if len(errors) == 1 else ManyErrors(where, errors)
     return recipe
+
+
+def _of_cells(values: Mapping[str, Any], known: Container[tuple[Any, str]]) -> list[SoftpruneError]:
+    """What is wrong with the settings of a comparison's methods; `known` mistakes are those of all of them."""
+    errors: list[SoftpruneError] = []
+    settings, adapter = values.get("settings"), values.get("adapter")
+    if isinstance(adapter, Mapping) and "method" in adapter:
+        errors.append(SoftpruneError("methods alone to say what is compared", "adapter.method", "leave it out"))
+    for method, own in settings.items() if isinstance(settings, Mapping) else ():
+        if method not in METHODS or not isinstance(own, Mapping):
+            continue
+        mistakes: list[SoftpruneError] = []
+        keys = [key for key in keys_of(nested(own)) if any(f"{key}.".startswith(f"{name}.") for name in SHARED)]
+        if keys:
+            do = "set it for the whole comparison, or make two of them"
+            mistakes.append(SoftpruneError("keys that may differ between methods", ", ".join(keys), do))
+        try:
+            Recipe.model_validate(cell_values(values, method, 0))
+        except ValidationError as error:
+            details = [each for each in error.errors(include_url=False) if (each["loc"], each["type"]) not in known]
+            mistakes += [_told(each, flat_fields(Recipe)) for each in details]
+        errors += [SoftpruneError(f"settings.{method}: {e.expected}", e.found, e.do) for e in mistakes]
+    return errors
 
 
 def _unknown_names(values: Mapping[str, Any], names: Names) -> list[SoftpruneError]:

@@ -77,12 +77,13 @@ def frontier_of(run: Run) -> Frontier | None:
 def curves_of(run: Run) -> Curves:
     """The training curves: tuning, control, winner and the other candidates; fresh seeds stay out."""
     winner = next((c.id for c in run.candidates if c.status == "winner"), None)
+    swept = next((f"rate-x{name}" for name, found in run.part("sweep").items() if found.get("chosen")), None)
     groups: dict[tuple[str, str], list[Point]] = {}
     for point in run.points:
         groups.setdefault((point.phase, point.candidate), []).append(point)
     series = []
     for (phase, candidate), points in groups.items():
-        role = _role(phase, candidate, winner, run.candidates)
+        role = _role(phase, candidate, winner, run.candidates, swept)
         if role is not None:
             series.append(Series(role, tuple(sorted(points, key=lambda p: p.step))))
     order = ("candidate", "tuned", "control", "winner")
@@ -218,8 +219,10 @@ def _values(values: Sequence[float | None]) -> Floats:
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
 
-def _role(phase: str, candidate: str, winner: str | None, candidates: Sequence[Candidate]) -> str | None:
-    if phase in ("tune", "adapt"):
+def _role(
+    phase: str, candidate: str, winner: str | None, candidates: Sequence[Candidate], swept: str | None
+) -> str | None:
+    if phase in ("tune", "adapt") or (phase == "sweep" and candidate == swept):
         return "tuned"
     if phase == "control":
         return "control" if str(candidate).startswith("control") else None

@@ -21,8 +21,13 @@ SCHEMA: Final = 1
 _ABSENT = "(absent)"
 
 
-def make_folder(path: Path) -> list[Path]:
+def make_folder(path: Path, record: str = "run.json", what: str = "run") -> list[Path]:
     """Makes the folder; those of it and its parents that weren't there before, outermost first.
+
+    Args:
+        path: where.
+        record: the file that tells a folder of this sort.
+        what: its sort, for messages.
 
     Raises:
         SoftpruneError: it can't be made, or holds something else than a run.
@@ -40,9 +45,9 @@ def make_folder(path: Path) -> list[Path]:
     # A process killed between its lock and its run.json leaves these and no more: that folder is ours.
     begun = {LOCK, "recipe.yaml", "resolved.yaml"}
     others = {name for name in names if not name.endswith(".tmp")}
-    if "run.json" not in names and not others <= begun:
+    if record not in names and not others <= begun:
         raise SoftpruneError(
-            "a new folder, or the folder of a run",
+            f"a new folder, or the folder of a {what}",
             f"{path} holds {len(names)} other things, such as {min(names)}",
             "choose another --out",
         )
@@ -93,18 +98,18 @@ def _shown(value: JSON) -> JSON:
     return "none" if value is None else value
 
 
-def read_info(path: Path) -> dict[str, Any]:
-    """What run.json holds.
+def read_info(path: Path, record: str = "run.json") -> dict[str, Any]:
+    """What run.json holds, or another record.
 
     Raises:
         SoftpruneError: it is none of this version's.
     """
     try:
-        info = json.loads((path / "run.json").read_text())
+        info = json.loads((path / record).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise _not_a_run(path, "its run.json isn't JSON") from error
+        raise _not_a_run(path, f"its {record} isn't JSON") from error
     if not isinstance(info, dict) or info.get("schema") != SCHEMA:
-        raise _not_a_run(path, f"its run.json isn't of schema {SCHEMA}")
+        raise _not_a_run(path, f"its {record} isn't of schema {SCHEMA}")
     return info
 
 

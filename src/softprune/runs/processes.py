@@ -173,6 +173,11 @@ def rank() -> int:
     return _number(RANKS, 0) if _number(SIZES, 1) > 1 else 0
 
 
+def launched() -> int:
+    """How many processes were launched together; 1 for one on its own."""
+    return _number(SIZES, 1)
+
+
 def join() -> Processes:
     """The processes that were launched together, met; this one alone where there are no others.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from softprune.runs.begin import JSON
 from softprune.runs.processes import ALONE, Processes
-from softprune.runs.store import RunFolder, Saved
+from softprune.runs.store import Meter, RunFolder, Saved
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +35,8 @@ class Store(Protocol):
     """Whether it keeps unfinished work and what it is told."""
     processes: Processes
     """Which work through it together."""
+    meter: Meter | None
+    """What is measured of each phase."""
 
     @property
     def info(self) -> dict[str, Any]:
@@ -125,6 +127,7 @@ class StandIn:
 
     keeps = False
     processes: Processes = ALONE
+    meter: Meter | None = None
 
     def __init__(self, path: Path, known: Mapping[str, Any], begun: Saved | None = None) -> None:
         self.path = path

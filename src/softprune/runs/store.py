@@ -20,7 +20,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from softprune.errors import SoftpruneError
 from softprune.runs import atomic
@@ -70,12 +70,21 @@ class Checkpoint:
         self.path.unlink(missing_ok=True)
 
 
+class Meter(Protocol):
+    """What is measured of each phase of a run."""
+
+    def lap(self) -> int | None:
+        """The most since the last lap; None where nobody can tell."""
+
+
 class RunFolder:
     """A run's folder, held by this process until `close`; see the module's text for what lies in it."""
 
     keeps = True
     processes: Processes = ALONE
     """Which work through it; see `softprune.runs.shared`."""
+    meter: Meter | None = None
+    """Of `cost.peak_memory`, the bytes that each phase takes at most."""
 
     def __init__(self, path: Path, lock: FolderLock, info: dict[str, Any], made: Sequence[Path] = ()) -> None:
         self.path = path
@@ -161,12 +170,20 @@ class RunFolder:
     def phase(self, name: str) -> Iterator[None]:
         """Names what the run does inside, and adds its wall seconds to `cost.phases`, also over resumes."""
         outer, start = self._info["phase"], time.perf_counter()
-        self.record(phase=name)
+        self.record(phase=name, cost=self._peak(outer))
         try:
             yield
         finally:
             seconds = self._info["cost"]["phases"].get(name, 0.0) + time.perf_counter() - start
-            self.record(phase=outer, cost={"phases": {name: seconds}})
+            self.record(phase=outer, cost={"phases": {name: seconds}, **self._peak(name)})
+
+    def _peak(self, phase: str | None) -> dict[str, Any]:
+        """What the meter says of a phase that ends, or rests; what happens outside of phases is nobody's."""
+        peak = None if self.meter is None else self.meter.lap()
+        if phase is None or peak is None:
+            return {}
+        peaks = self._info["cost"].get("peak_memory") or {}
+        return {"peak_memory": {phase: max(peak, peaks.get(phase) or 0)}}
 
     def once(self, name: str, compute: Callable[[], Saved]) -> Saved:
         """The stored outcome of a piece of work, which is computed only when there is none.

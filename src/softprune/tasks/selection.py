@@ -43,6 +43,7 @@ def select_sets(
     *,
     seed: int,
     limit_report: int | None = None,
+    report_seed: int | None = None,
 ) -> Selection:
     """Choose the three sets.
 
@@ -62,6 +63,7 @@ def select_sets(
         fraction: of the training examples that `select` gets where it comes from them.
         seed: of the samples; the three draws don't depend on each other.
         limit_report: report on this many examples only, drawn at random (quick runs).
+        report_seed: of that draw, where it isn't `seed`: runs of different seeds then report on the same examples.
 
     Raises:
         SoftpruneError: when a set that is needed is absent or too small to divide.
@@ -78,7 +80,7 @@ def select_sets(
         )
     said: list[str] = []
     train = _sampled(splits.train, shots, seed, said)
-    report = _limited(splits.report, limit_report, seed, said)
+    report = _limited(splits.report, limit_report, seed if report_seed is None else report_seed, said)
     origin: dict[str, str] = {"train": "train", "select": splits.reported, "report": splits.reported}
     select = report
     if protocol == "held-out" and splits.dev is not None and splits.validation is not None:

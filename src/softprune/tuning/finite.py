@@ -10,6 +10,10 @@ from softprune.errors import SoftpruneError
 FROM_THE_MODEL = "the model gives no numbers in this format: take --dtype float32 or sound weights, and another --out"
 
 
+class NotFinite(SoftpruneError):
+    """A training that went out of bounds, which another learning rate may not."""
+
+
 def check_finite(values: Sequence[float], names: Sequence[str], what: str, when: str, do: str) -> None:
     """Hold losses (or what is made of them) to be numbers.
 
@@ -21,8 +25,8 @@ def check_finite(values: Sequence[float], names: Sequence[str], what: str, when:
         do: what may mend it.
 
     Raises:
-        SoftpruneError: for the first that is NaN or infinite.
+        NotFinite: for the first that is NaN or infinite.
     """
     for name, value in zip(names, values, strict=True):
         if not math.isfinite(value):
-            raise SoftpruneError(f"a finite {what}", f"{value} for {name} {when}", do)
+            raise NotFinite(f"a finite {what}", f"{value} for {name} {when}", do)

@@ -19,6 +19,7 @@ from softprune.runs.executors import Executor
 from softprune.runs.processes import Processes
 from softprune.runs.stand_in import Store
 from softprune.tasks import Metric, Selection, Splits, Task, load_task, select_sets
+from softprune.tuning.cost import PeakMemory
 from softprune.tuning.inputs import data_inputs, hold, model_inputs
 from softprune.tuning.loop import Watch
 from softprune.tuning.memory import Rehearsal, measure_group
@@ -128,7 +129,10 @@ def prepare(
         ManyErrors: with every disagreement between recipe, data and backbone, before any weight is loaded.
     """
     task, splits, sets, described = _read_inputs(recipe, mistakes)
+    run.meter = PeakMemory(resolve_device(recipe.backbone.device))
+    run.meter.lap()
     backbone = _load(recipe, run, whole=whole)
+    run.record(cost={"peak_memory": {"load": run.meter.lap()}})
     train = encoded(recipe, backbone, sets.train)
     scoring = _scoring(recipe, task, backbone, run.processes)
     group = _group(recipe, run, Rehearsal(recipe, backbone, train, scoring.loss, scoring.score))
@@ -206,6 +210,7 @@ def _read_data(recipe: Recipe, task: Task, *, patient: bool = True) -> tuple[Spl
         recipe.selection.fraction,
         seed=recipe.seed,
         limit_report=recipe.task.limit_report,
+        report_seed=recipe.task.report_seed,
     )
     return splits, sets
 

@@ -144,7 +144,9 @@ def _job(workspace: Workspace) -> str:
     info = workspace.run.info
     # A worker starts from prompts that are handed to it: it needs no prompt file.
     prompt = workspace.recipe.prompt.model_copy(update={"init": "vocabulary", "file": None, "text": None})
-    recipe = workspace.recipe.model_copy(update={"prompt": prompt})
+    # Nor does it sweep: its learning rate is the driver's.
+    tuning = workspace.recipe.tuning.model_copy(update={"lr": workspace.lr, "sweep": None})
+    recipe = workspace.recipe.model_copy(update={"prompt": prompt, "tuning": tuning})
     device = workspace.backbone.device.type  # a worker sees no other GPUs than its own
     known = {
         "threads": info["threads"],

@@ -24,6 +24,7 @@ from softprune.tuning.parts import equal_parts, note_parts, parts_of
 from softprune.tuning.scoring import ScoredSet, score_prompts
 from softprune.tuning.setup import Workspace
 from softprune.tuning.start import initial_prompt
+from softprune.tuning.sweep import best_rate, candidate_of, chosen_work
 from softprune.tuning.trainable import PromptTrainable
 from softprune.types import Batch, PromptState
 
@@ -122,17 +123,39 @@ def schedule_of(recipe: Recipe, examples: int, *, epochs: int | None = None, see
     )
 
 
+def swept(workspace: Workspace) -> Workspace:
+    """With the learning rate that does best on `select` among those of `tuning.sweep`; as it was without one."""
+    multiples = workspace.recipe.tuning.sweep
+    if multiples is None:
+        return workspace
+    start = _start(workspace)
+
+    def train(lr: float, work: str) -> Evaluation:
+        title = f"prompt tuning, learning rate {lr:.3g}"
+        trying = replace(workspace, lr=lr)
+        (fitted,) = fit(trying, [start], [candidate_of(work)], work=work, phase="sweep", title=title)
+        return fitted.evaluation
+
+    return replace(workspace, lr=best_rate(workspace.run, workspace.lr, multiples, train))
+
+
 def tune(workspace: Workspace) -> Fitted:
-    """Prompt tuning: one unpruned prompt from its initial values."""
+    """Prompt tuning: one unpruned prompt from its initial values. What the sweep chose is trained already."""
+    start, work = _start(workspace), chosen_work(workspace.run) or "tune"
+    with workspace.run.phase("tune"):
+        (fitted,) = fit(workspace, [start], ["tuned"], work=work, phase="tune", title="prompt tuning")
+    return fitted
+
+
+def _start(workspace: Workspace) -> PromptState:
+    """The prompt's first values, which the run notes."""
     recipe = workspace.recipe
     first = initial_prompt(recipe, workspace.backbone, workspace.task)
     # Pieces matter to pruning only; a prompt that is only tuned needs no number that divides H.
     pieces = recipe.prompt.pieces if recipe.kind == "xprompt" else 1
     start = PromptState(first.vectors_PH, full_mask(recipe.prompt.tokens, pieces))
     _record_start(workspace, start, first.words, first.notes)
-    with workspace.run.phase("tune"):
-        (fitted,) = fit(workspace, [start], ["tuned"], work="tune", phase="tune", title="prompt tuning")
-    return fitted
+    return start
 
 
 def fit(

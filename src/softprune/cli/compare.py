@@ -1,0 +1,147 @@
+"""`compare` and `methods`: ways to adapt a model, side by side."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from softprune.errors import SoftpruneError
+from softprune.recipe import load_compare_recipe, recipe_text, resolve_compare
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+HELP = "Adapt a model to a task in several ways, on several seeds, and compare what each gives and costs."
+_PIPE_WIDTH = 160
+_Backbone = Annotated[
+    str | None,
+    typer.Option("--backbone", metavar="NAME", help="Say which are defined for this model.", show_default=False),
+]
+
+
+def methods(backbone: _Backbone = None) -> None:
+    """List the methods: what each trains, where it comes from, its learning rate, and where it is defined."""
+    from rich.console import Console
+
+    family = None if backbone is None else _family(backbone)
+    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    console.print(_list(family))
+    console.print()
+    console.print(_by_family(family))
+    for line in _reasons(family):
+        typer.echo(line)
+
+
+def launch_compare(recipe_name: str | None, overrides: Sequence[str], out: Path | None) -> None:
+    """Resolves a comparison's recipe, runs it, and shows what came of it."""
+    from softprune.cli.train import default_out, names_of_recipes
+
+    names = names_of_recipes()
+    if recipe_name is None:
+        recipe = resolve_compare(overrides, where="the flags", names=names)
+        text = "# no recipe file: flags alone\n"
+    else:
+        recipe, text = load_compare_recipe(recipe_name, overrides, names=names), recipe_text(recipe_name)
+    comments = "".join(f"# given on the command line: {override}\n" for override in overrides)
+    folder = out or default_out(recipe)
+    command = shlex.join(["softprune", *sys.argv[1:]])
+    try:
+        from rich.console import Console
+
+        from softprune.compare.api import execute
+
+        console = Console(stderr=True)
+        if not execute(recipe, folder, command, comments + text, finish=_finish, console=console):
+            typer.echo(f"{folder} is complete: nothing was run; another --out begins a new comparison", err=True)
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; {folder} keeps what is done: run the same command to continue", err=True)
+        raise typer.Exit(130) from None
+    show_comparison_of(folder)
+
+
+def is_comparison(folder: Path) -> bool:
+    """Whether a folder holds a comparison."""
+    return (folder / "compare.json").is_file()
+
+
+def report_comparison(folder: Path) -> None:
+    """Writes a comparison's tables and page again, and shows the tables."""
+    from softprune.compare.api import rewrite
+
+    rewrite(folder)
+    show_comparison_of(folder)
+
+
+def show_comparison_of(folder: Path) -> None:
+    """Prints a comparison's tables, and where the page lies."""
+    from rich.console import Console
+
+    from softprune.compare.api import terminal
+
+    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(terminal(folder))
+    page = folder / "index.html"
+    if page.exists():
+        typer.echo(f"page: {page}; tables: {folder}/table.md, .csv, .tex")
+
+
+def _finish(out: Path) -> None:
+    """Draws the page; a comparison isn't lost because that can't be done."""
+    from softprune.compare.api import rewrite
+
+    try:
+        rewrite(out)
+    except SoftpruneError as error:
+        typer.echo(f"the comparison is whole, but has no page\n{error}\nthen: softprune report {out}", err=True)
+
+
+def _family(backbone: str) -> str:
+    from softprune.backbone import describe
+
+    return str(describe(backbone).family)
+
+
+def _list(family: str | None) -> Table:
+    from rich.table import Table
+
+    from softprune.methods.table import METHODS
+
+    table = Table(box=None, pad_edge=False, header_style="bold underline")
+    heads = ("method", "trains", "from", "learning rate", "kind", *(["here"] if family else []))
+    for head in heads:
+        table.add_column(head)
+    for method in METHODS.values():
+        rate = "0.3 × RMS of embeddings" if method.lr is None else f"{method.lr:g}"
+        here = [] if family is None else ["not defined" if family in method.refused else "yes"]
+        table.add_row(method.name, method.trains, method.source, rate, method.kind, *here)
+    return table
+
+
+def _by_family(family: str | None) -> Table:
+    from rich.table import Table
+
+    from softprune.methods.table import FAMILIES, METHODS
+
+    table = Table("defined for", box=None, pad_edge=False, header_style="bold underline")
+    families = [family] if family else list(FAMILIES)
+    for name in families:
+        table.add_column(name)
+    for method in METHODS.values():
+        table.add_row(method.name, *("no" if name in method.refused else "yes" for name in families))
+    return table
+
+
+def _reasons(family: str | None) -> list[str]:
+    """Why a method isn't defined, where it isn't."""
+    from softprune.methods.table import METHODS
+
+    return [
+        f"{method.name} with {name} models: not defined: {reason}"
+        for method in METHODS.values()
+        for name, reason in method.refused.items()
+        if family in (None, name)
+    ]

@@ -1,0 +1,1 @@
+"""Methods side by side: one run for each method and seed, and the tables of what each gives and costs."""

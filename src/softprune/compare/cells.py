@@ -1,0 +1,155 @@
+"""The runs of a comparison: which there are, and how each is made once."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from rich.console import Console
+
+from softprune.backbone import describe
+from softprune.compare.folder import CELLS, CompareFolder
+from softprune.errors import ManyErrors, SoftpruneError
+from softprune.methods.table import not_defined
+from softprune.recipe import CompareRecipe, Recipe, resolve
+from softprune.registry import Registry
+from softprune.tuning.room import give_back
+
+Execute = Callable[..., bool]
+
+EXECUTE: Final[Registry[Execute]] = Registry(
+    "kind of run",
+    {
+        "tune": "softprune.pruning.api:execute",
+        "xprompt": "softprune.pruning.api:execute",
+        "adapt": "softprune.methods.api:execute",
+    },
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One run of a comparison.
+
+    Attributes:
+        method: its name.
+        seed: of the run.
+        recipe: its own.
+        path: its folder.
+    """
+
+    method: str
+    seed: int
+    recipe: Recipe
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """As the folder has it."""
+        return self.path.name
+
+
+def cells_of(recipe: CompareRecipe, out: Path) -> list[Cell]:
+    """All runs, every method on a seed before the next seed: what is there of an unfinished one compares."""
+    return [
+        Cell(
+            method=method,
+            seed=seed,
+            recipe=resolve(base=recipe.cell(method, seed), where=f"recipe of {method}"),
+            path=out / CELLS / f"{method}-{seed}",
+        )
+        for seed in range(recipe.seed, recipe.seed + recipe.seeds)
+        for method in recipe.methods
+    ]
+
+
+def run_cells(recipe: CompareRecipe, folder: CompareFolder, command: str, console: Console | None) -> list[Cell]:
+    """Make every run that isn't finished; those that are defined, in order.
+
+    A method is left out where the table says that its family doesn't have it, or where its first run was refused
+    before any work. Its reason goes into compare.json.
+
+    Raises:
+        SoftpruneError: of a run that fails otherwise; or where no method is left.
+    """
+    cells, refused = cells_of(recipe, folder.path), _by_family(recipe)
+    errors: list[SoftpruneError] = []
+    done: list[Cell] = []
+    for number, cell in enumerate(cells, start=1):
+        if cell.method in refused:
+            _note(folder, cell, "not defined", refused[cell.method])
+            continue
+        if console is not None:
+            console.print(f"{number} of {len(cells)}: {cell.method}, seed {cell.seed}", highlight=False)
+        error = _run(cell, command, console)
+        if error is None:
+            done.append(cell)
+            _note(folder, cell, "complete")
+        elif any(other.method == cell.method for other in done):
+            raise error
+        else:
+            errors.append(error)
+            refused[cell.method] = _reason(error)
+            _note(folder, cell, "not defined", refused[cell.method])
+    if not done:
+        raise _nothing(recipe, errors, refused)
+    return done
+
+
+def _by_family(recipe: CompareRecipe) -> dict[str, str]:
+    """Reasons of the methods that the backbone's family doesn't have."""
+    settings = recipe.backbone
+    family = describe(settings.name, settings.family, settings.revision, settings.trust_remote_code).family
+    reasons = {method: not_defined(method, family) for method in recipe.methods}
+    return {method: reason for method, reason in reasons.items() if reason is not None}
+
+
+def _run(cell: Cell, command: str, console: Console | None) -> SoftpruneError | None:
+    """Make a run, or leave it as it is where it is complete; why it was refused, where nothing was begun."""
+    _forget()
+    execute = EXECUTE[cell.recipe.kind]
+    try:
+        execute(cell.recipe, cell.path, command, cell.recipe.dump(), finish=None, console=console)
+    except SoftpruneError as error:
+        if _begun(cell) or not isinstance(error.__cause__, SoftpruneError | None):
+            raise
+        return error
+    return None
+
+
+def _begun(cell: Cell) -> bool:
+    return (cell.path / "run.json").exists()
+
+
+def _forget() -> None:
+    """What an earlier run held must not count as memory of the next."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    give_back()
+
+
+def _note(folder: CompareFolder, cell: Cell, status: str, reason: str | None = None) -> None:
+    cells: dict[str, Any] = folder.info["cells"]
+    told = {"method": cell.method, "seed": cell.seed, "status": status, "reason": reason}
+    if cells.get(cell.name) != told:
+        folder.record(cells={**cells, cell.name: told})
+
+
+def _reason(error: SoftpruneError) -> str:
+    """Why a run was refused, in one line."""
+    errors: Sequence[SoftpruneError] = error.errors if isinstance(error, ManyErrors) else [error]
+    return "; ".join(f"{each.found} (expected: {each.expected})" for each in errors)
+
+
+def _nothing(recipe: CompareRecipe, errors: Sequence[SoftpruneError], refused: dict[str, str]) -> SoftpruneError:
+    """Where no run could be made: the mistake, if it is the same for all."""
+    texts = list(dict.fromkeys(map(str, errors)))
+    if len(texts) == 1 and len(errors) == len(recipe.methods):
+        return errors[0]
+    found = "; ".join(f"{method}: {reason}" for method, reason in refused.items())
+    return SoftpruneError("a method that is defined for this backbone and task", found, "choose other methods")

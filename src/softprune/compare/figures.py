@@ -1,0 +1,150 @@
+"""Quality against what it costs: a point for each method, from measured numbers only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
+
+from softprune.compare.columns import Row, label
+from softprune.compare.rows import CONTROL
+from softprune.recipe import METHODS
+from softprune.report.canvas import SMALL, Draw, Theme, dress, legend_below, new_figure
+from softprune.report.figures import Plan
+
+LOOKS: Final = (*METHODS, CONTROL)
+MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
+_FLOORS: Final = {"zero_shot": (0, (1, 2)), "constant": (0, (5, 4))}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A method in a figure.
+
+    Attributes:
+        name: in the legend.
+        look: which marker and colour; a method has the same ones in every comparison.
+        x: what it costs.
+        y, low, high: its mean and interval; the ends are the mean where there is none.
+    """
+
+    name: str
+    look: int
+    x: float
+    y: float
+    low: float
+    high: float
+
+
+def plans(found: Mapping[str, Any]) -> list[Plan]:
+    """The two figures; the reason where there is nothing to draw."""
+    said = "Points are means over seeds, whiskers 95% intervals over the examples reported on. "
+    floors = "Horizontal lines: what the model does with nothing trained, and the best constant answer."
+    return [
+        Plan(
+            "quality_parameters",
+            "Quality against trainable parameters",
+            f"{said}Further left trains fewer numbers (logarithmic). {floors}",
+            _draw(found, "trainable", "trainable parameters"),
+            "trainable parameters",
+        ),
+        Plan(
+            "quality_time",
+            "Quality against training time",
+            f"{said}Seconds of everything that makes what is used, learning rates tried and searches too. {floors}",
+            _draw(found, "seconds", "training (seconds)"),
+            "training times",
+        ),
+    ]
+
+
+def places(found: Mapping[str, Any], cost: str) -> list[Place]:
+    """Every row that has this cost, in the tables' order."""
+    scale = _scale(found)
+    return [
+        Place(
+            label(row),
+            LOOKS.index(row["name"]),
+            float(row[cost]),
+            scale * row["mean"],
+            *(scale * end for end in _ends(row)),
+        )
+        for row in found["rows"]
+        if row["kind"] != "floor" and row[cost]
+    ]
+
+
+def scatter(shown: Sequence[Place], floors: Mapping[str, tuple[str, float]], x: str, y: str, theme: Theme) -> Figure:
+    """The points over a logarithmic axis, and the floors as lines."""
+    figure = new_figure(theme, height=4.4)
+    axes = figure.subplots()
+    colours = _colours(theme)
+    for place in shown:
+        axes.errorbar(
+            place.x,
+            place.y,
+            yerr=[[max(0.0, place.y - place.low)], [max(0.0, place.high - place.y)]],
+            fmt=MARKERS[place.look % len(MARKERS)],
+            color=colours[place.look % len(colours)],
+            markersize=7,
+            elinewidth=1.0,
+            capsize=2.5,
+            label=place.name,
+        )
+    for name, (told, value) in floors.items():
+        axes.axhline(value, color=theme.other, linewidth=1.2, linestyle=_FLOORS[name], label=told, zorder=1)
+    axes.set_xscale("log")
+    _ticks(axes, [place.x for place in shown])
+    dress(axes, theme, x, y, grid="both")
+    axes.margins(x=0.12, y=0.12)
+    legend_below(figure, axes, theme, columns=3)
+    return figure
+
+
+def _draw(found: Mapping[str, Any], cost: str, x: str) -> Draw | None:
+    shown = places(found, cost)
+    if not shown:
+        return None
+    scale = _scale(found)
+    floors = {row["name"]: (label(row), scale * row["mean"]) for row in found["rows"] if row["kind"] == "floor"}
+    unit = " (%)" if scale != 1 else ""
+    return partial(scatter, shown, floors, x, f"{found['metric']}{unit}")
+
+
+def _scale(found: Mapping[str, Any]) -> float:
+    """Fractions are shown as percent; a loss is none."""
+    return 1.0 if found["metric"] == "loss" else 100.0
+
+
+def _ends(row: Row) -> tuple[float, float]:
+    low, high = row["interval"] or (row["mean"], row["mean"])
+    return low, high
+
+
+def _ticks(axes: Axes, values: Sequence[float]) -> None:
+    """Plain numbers on a logarithmic axis; where the values lie close, there is room around them, and more of them."""
+    low, high = min(values), max(values)
+    if high < 10 * low:
+        axes.set_xlim(low / 3.5, high * 3.5)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axes.xaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
+    axes.tick_params(axis="x", labelsize=SMALL, labelfontfamily="DejaVu Sans")
+
+
+def short(value: float) -> str:
+    """A number as a tick has room for it: 20, 5,000, 100k, 10M."""
+    for size, sign in ((1e9, "B"), (1e6, "M"), (1e4, "k")):
+        if value >= size:
+            return f"{value / (1e3 if sign == 'k' else size):g}{sign}"
+    return f"{value:,.0f}" if value >= 1 else f"{value:g}"
+
+
+def _colours(theme: Theme) -> tuple[str, ...]:
+    """Okabe and Ito's, in a lightness that both papers carry."""
+    return (theme.kept, theme.control, theme.tuned, "#cc79a7", "#b8860b", theme.front, theme.other)

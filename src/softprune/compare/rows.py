@@ -1,0 +1,128 @@
+"""The rows of a comparison, as compare.json holds them: what each method gives and costs, over all seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any, Final
+
+from softprune.compare.cells import Cell
+from softprune.compare.collect import TEXTS, Measured, control, floors, measured
+from softprune.compare.statistics import Spread, difference, spread
+from softprune.recipe import CompareRecipe
+from softprune.tasks import Metric
+
+CONTROL: Final = "xprompt-control"
+"""The row of XPrompt's unpruned prompt, retrained as the tickets were."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One row before its statistics: what each seed says.
+
+    Attributes:
+        name: of the method, or of the floor.
+        kind: `method`, `control` or `floor`.
+        seeds: one for each seed.
+    """
+
+    name: str
+    kind: str
+    seeds: tuple[Measured, ...]
+
+
+def reference_of(methods: Sequence[str]) -> str:
+    """The method that the others are held against: prompt tuning, or the first one."""
+    return "prompt" if "prompt" in methods else methods[0]
+
+
+def gather(cells: Sequence[Cell], metric: Metric) -> list[Found]:
+    """What the finished runs say, by method, in the order of the methods; the floors last."""
+    methods = list(dict.fromkeys(cell.method for cell in cells))
+    found = []
+    for method in methods:
+        own = [cell for cell in cells if cell.method == method]
+        found.append(Found(method, "method", tuple(measured(cell, metric) for cell in own)))
+        unpruned = [control(cell, metric) for cell in own]
+        known = tuple(each for each in unpruned if each is not None)
+        if known and len(known) == len(own):
+            found.append(Found(CONTROL, "control", known))
+    return [*found, *(Found(name, "floor", (each,)) for name, each in floors(cells[0], metric).items())]
+
+
+def rows_of(recipe: CompareRecipe, cells: Sequence[Cell], metric: Metric) -> list[dict[str, Any]]:
+    """Every row with its statistics, in the order of `--methods`; methods without a run come from `not_defined`."""
+    found = gather(cells, metric)
+    against = reference_of([each.name for each in found if each.kind == "method"])
+    reference = next(each for each in found if each.name == against)
+    return [_row(recipe, each, reference, metric) for each in found]
+
+
+def not_defined(recipe: CompareRecipe, told: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """By method, why it has no row; `told` is `cells` of compare.json."""
+    return {
+        method: str(cell["reason"])
+        for method in recipe.methods
+        for cell in told.values()
+        if cell["method"] == method and cell["status"] == "not defined"
+    }
+
+
+def _row(recipe: CompareRecipe, found: Found, reference: Found, metric: Metric) -> dict[str, Any]:
+    settings: dict[str, int] = {"seed": recipe.seed, "resamples": recipe.selection.resamples}
+    values, scored = [each.value for each in found.seeds], [each.scored for each in found.seeds]
+    over = spread(values, scored, metric.score, **settings)
+    against = None
+    if found.name != reference.name:
+        theirs = [each.scored for each in reference.seeds]
+        against = difference(scored, theirs, metric.score, **settings)
+    return {
+        "name": found.name,
+        "kind": found.kind,
+        "values": values,
+        "mean": over.mean,
+        "sd": over.sd,
+        "interval": _interval(over, found),
+        "difference": None if against is None else {"against": reference.name, **asdict(against)},
+        "others": {name: _mean([(each.others or {}).get(name) for each in found.seeds]) for name in TEXTS},
+        "lr": [each.lr for each in found.seeds] if found.kind != "floor" else None,
+        "multiples": [each.multiple for each in found.seeds if each.multiple is not None] or None,
+        **_costs(found.seeds),
+    }
+
+
+def _interval(over: Spread, found: Found) -> list[float] | None:
+    """Of the mean; of a row whose answers are in no file, the one that its run has."""
+    if over.interval is not None:
+        return [over.interval.low, over.interval.high]
+    own = found.seeds[0].interval if found.kind == "floor" else None
+    return None if own is None else list(own)
+
+
+def _costs(seeds: Sequence[Measured]) -> dict[str, Any]:
+    """Means over seeds; None where any seed wasn't measured."""
+    names = ("trainable", "stored", "seconds", "seconds_per_epoch", "examples_per_second", "peak_memory")
+    costs = {name: _mean([getattr(each, name) for each in seeds]) for name in names}
+    return {**costs, "latency": _latency([each.latency for each in seeds])}
+
+
+def _latency(seeds: Sequence[Mapping[str, Any] | None]) -> dict[str, dict[str, float]] | None:
+    """By batch size, mean seconds over seeds, and how many times as long it takes with what was trained."""
+    known = [each for each in seeds if each is not None]
+    if not known or len(known) < len(seeds):
+        return None
+    found = {}
+    for size in known[0]:
+        seconds = {
+            f"{name}_{share}": fmean(each[size][name][share] for each in known)
+            for name in ("with", "without")
+            for share in ("p50", "p95")
+        }
+        found[size] = {**seconds, "ratio": seconds["with_p50"] / seconds["without_p50"]}
+    return found
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known and len(known) == len(values) else None

@@ -1,0 +1,158 @@
+"""The tables of a comparison: for a terminal, as CSV, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from softprune.compare.columns import Column, Row, cells, tables_of
+from softprune.report.words import printable
+
+_TEX: Final = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "×": r"$\times$",
+    "–": "--",
+}
+_NUMBERS: Final = ("mean", "sd", "trainable", "stored", "seconds", "seconds_per_epoch", "examples_per_second")
+
+
+def rich_tables(found: Mapping[str, Any]) -> Group:
+    """All tables; under them, what isn't defined."""
+    parts: list[RenderableType] = [Text(printable(title(found)), style="bold")]
+    for heading, columns, rows in tables_of(found):
+        parts += [Text(), _rich(heading, columns, rows)]
+    return Group(*parts, *(Text(printable(line)) for line in missing(found)))
+
+
+def title(found: Mapping[str, Any]) -> str:
+    """Task and model of a comparison."""
+    seeds = len(found["seeds"])
+    return f"{found['task']} · {found['backbone']} · {seeds} seed{'s' * (seeds != 1)} · n = {found['n']}"
+
+
+def missing(found: Mapping[str, Any]) -> list[str]:
+    """The methods without a row, with the reason."""
+    return [f"{method}: not defined: {reason}" for method, reason in found["not_defined"].items()]
+
+
+def csv_text(found: Mapping[str, Any]) -> str:
+    """All numbers, unrounded, a line for each row; what wasn't measured is empty."""
+    made = io.StringIO()
+    lines = [_flat(row) for row in found["rows"]]
+    lines += [{"name": method, "kind": "not defined", "reason": why} for method, why in found["not_defined"].items()]
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    writer = csv.DictWriter(made, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return made.getvalue()
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """The tables, what their columns mean, and what isn't defined."""
+    parts = [f"## {_md(title(found))}", *(f"- {_md(line)}" for line in missing(found))]
+    for heading, columns, rows in tables_of(found):
+        parts += [f"### {heading}", _markdown(columns, rows)]
+        parts.append("\n".join(f"- {_md(column.heading)}: {_md(column.meaning)}" for column in columns))
+    return "\n\n".join(parts) + "\n"
+
+
+def latex(found: Mapping[str, Any]) -> str:
+    """The tables for booktabs."""
+    parts = [_latex(*table) for table in tables_of(found)]
+    notes = [f"% {_tex(line)}" for line in (title(found), *missing(found))]
+    return "\n".join(["% needs \\usepackage{booktabs}", *notes, *parts]) + "\n"
+
+
+def _rich(heading: str, columns: Sequence[Column], rows: Sequence[Row]) -> Table:
+    table = Table(
+        title=Text(printable(heading)),
+        title_justify="left",
+        box=None,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        header_style="bold underline",
+    )
+    table.add_column("method", min_width=12, overflow="fold")
+    for column in columns:
+        table.add_column(Text(printable(column.short)), justify="right", overflow="fold")
+    for row in rows:
+        texts = [Text(printable(text)) for text in cells(columns, row)]
+        table.add_row(*texts, style=None if row["kind"] == "method" else "dim")
+    return table
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    low, high = row["interval"] or (None, None)
+    against = row["difference"] or {}
+    line = {
+        "name": row["name"],
+        "kind": row["kind"],
+        **{name: row[name] for name in _NUMBERS},
+        "peak_memory_bytes": row["peak_memory"],
+        "low": low,
+        "high": high,
+        **{f"difference_{name}": against.get(name) for name in ("against", "value", "low", "high", "p")},
+        **{name: value for name, value in row["others"].items() if value is not None},
+        "lr": _several(row["lr"]),
+        "swept": _several(row["multiples"]),
+        "values": _several(row["values"]),
+        "reason": None,
+    }
+    for size, seconds in (row["latency"] or {}).items():
+        line |= {f"latency_{size}_{name}": value for name, value in seconds.items()}
+    return line
+
+
+def _several(values: Sequence[Any] | None) -> str | None:
+    return None if values is None else " ".join("" if value is None else str(value) for value in values)
+
+
+def _markdown(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+    lines = [["method", *(column.heading for column in columns)], ["---", *("---:" for _ in columns)]]
+    lines += [cells(columns, row) for row in rows]
+    return "\n".join(f"| {' | '.join(map(_md, line))} |" for line in lines)
+
+
+def _latex(heading: str, columns: Sequence[Column], rows: Sequence[Row]) -> str:
+    head = " & ".join(["method", *(_tex(column.heading) for column in columns)])
+    body = [" & ".join(map(_tex, cells(columns, row))) + r" \\" for row in rows]
+    return "\n".join(
+        [
+            rf"\begin{{tabular}}{{l{'r' * len(columns)}}}",
+            rf"% {_tex(heading)}",
+            r"\toprule",
+            head + r" \\",
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+        ]
+    )
+
+
+def _md(text: str) -> str:
+    """A text that breaks no table, and is no markup."""
+    plain = " ".join(printable(text).split())
+    return "".join(f"\\{sign}" if sign in "\\|*_`<[]" else sign for sign in plain)
+
+
+def _tex(text: str) -> str:
+    """A text as LaTeX shows it; other than ASCII it keeps, which today's engines read as UTF-8."""
+    return "".join(_TEX.get(sign, sign) for sign in " ".join(printable(text).split()))

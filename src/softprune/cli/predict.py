@@ -15,6 +15,8 @@ import typer
 from softprune.errors import SoftpruneError
 
 if TYPE_CHECKING:
+    from softprune.backbone.base import Backbone
+    from softprune.methods.saved import SavedAdapter
     from softprune.pruning.predict import Prediction
     from softprune.pruning.ticket import Ticket
 
@@ -28,7 +30,9 @@ def predict(
     *,
     run: Annotated[
         str | None,
-        typer.Argument(metavar="RUN", help="A run or ticket folder, or a hub name.", show_default=False),
+        typer.Argument(
+            metavar="RUN", help="A run, ticket or adapter folder, or a ticket's hub name.", show_default=False
+        ),
     ] = None,
     input_file: Annotated[
         Path, typer.Option("--input", metavar="FILE", help="Rows: .jsonl, .csv (both also .gz) or .parquet.")
@@ -59,8 +63,7 @@ def predict(
     batch_rows: Annotated[int, typer.Option(min=1, metavar="N", help="Rows of one call of the model.")] = 256,
     force: Annotated[bool, typer.Option("--force", help="Replace an output file that is there.")] = False,
 ) -> None:
-    """Answer the rows of a file with a ticket, or each row with its own of several tickets."""
-    from softprune.pruning.predict import backbone_of
+    """Answer the rows of a file with a ticket or an adapter, or each row with its own of several tickets."""
     from softprune.pruning.predict import predict as answer
     from softprune.tasks.files import format_of, read_rows
     from softprune.tasks.outputs import RowWriter
@@ -71,22 +74,35 @@ def predict(
         raise SoftpruneError("an input file that ends in .jsonl, .csv or .parquet", found, "correct --input")
     if output_file.exists() and not force:
         raise SoftpruneError("a new output file", f"{output_file} is there", "choose another --output, or add --force")
-    tickets = _tickets(run, prompts)
+    tickets = _adapter(run) or _tickets(run, prompts)
     with RowWriter(output_file) as writer:
         wide = format_of(output_file) == "jsonl"
         rows = _without(_ADDED if wide else _ADDED[:2], read_rows(input_file, kind))
         placed = {"device": device, "dtype": dtype, "device_map": device_map, "quantization": quantization}
-        model = backbone_of(tickets, **placed, **({"name": backbone} if backbone else {}))
         several = prompts is not None
         answered = answer(
-            tickets if several else next(iter(tickets.values())),
+            next(iter(tickets.values())) if isinstance(tickets, dict) and not several else tickets,
             rows,
-            backbone=model,
+            backbone=_model(tickets, placed | ({"name": backbone} if backbone else {})),
             column=column,
             batch_rows=batch_rows,
         )
         told = _written(answered, writer, wide=wide)
     typer.echo(f"{told}: {output_file}", err=True)
+
+
+def _adapter(run: str | None) -> SavedAdapter | None:
+    """The adapter of a folder, where it holds one."""
+    from softprune.methods.saved import holds_adapter, read_adapter
+
+    return read_adapter(Path(run)) if run is not None and holds_adapter(Path(run)) else None
+
+
+def _model(tickets: SavedAdapter | dict[str, Ticket], options: dict[str, Any]) -> Backbone:
+    """The model that answers, where and how the command line has it."""
+    from softprune.pruning.predict import backbone_of
+
+    return backbone_of(tickets, **options) if isinstance(tickets, dict) else tickets.load(**options)
 
 
 def _tickets(run: str | None, prompts: str | None) -> dict[str, Ticket]:

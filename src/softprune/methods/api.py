@@ -140,7 +140,7 @@ def _saved(workspace: Workspace, plan: AdapterPlan, adaptation: Adaptation, fitt
         prompt_tokens=plan.tokens,
         select=fitted.evaluation.score,
     )
-    return SavedAdapter(plan, told_of, workspace.task.definition, adaptation.stored())
+    return SavedAdapter(plan, told_of, workspace.task.definition, adaptation.stored(), adaptation.peft_config())
 
 
 def _record(workspace: Workspace, adaptation: Adaptation, saved: SavedAdapter, fitted: FittedAdapter) -> None:

@@ -31,7 +31,7 @@ def predict(
         typer.Argument(metavar="RUN", help="A run or ticket folder, or a hub name.", show_default=False),
     ] = None,
     input_file: Annotated[
-        Path, typer.Option("--input", metavar="FILE", help="Rows: .jsonl, .csv (both also .gz) or .parquet.")
+        Path, typer.Option("--input", metavar="FILE", help="Rows: .jsonl, .csv (both also .gz, .xz) or .parquet.")
     ],
     output_file: Annotated[
         Path, typer.Option("--output", metavar="FILE", help="The same rows with their answers; formats as of --input.")

@@ -124,9 +124,10 @@ def new(
     ] = None,
 ) -> None:
     """Write a task YAML for a file of your own; it says what it guessed."""
+    from softprune.tasks.files import unpacked
     from softprune.tasks.starting import guess, write_task
 
-    path = out or file.with_name(f"{file.name.removesuffix('.gz').rpartition('.')[0]}.yaml")
+    path = out or file.with_name(unpacked(file.name).with_suffix(".yaml").name)
     found = guess(file, validation, text or (), label)
     splits = write_task(found, path, file, validation)
     typer.echo(_guessed(found, label is not None, bool(text)))

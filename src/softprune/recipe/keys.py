@@ -58,8 +58,11 @@ class Task(Section):
     shots: int | None = key(None, "training examples taken, seeded and stratified; none takes all", ge=1)
     limit_report: int | None = key(None, "examples of the report set; none takes all", ge=1)
     max_length: int = key(256, "longest input in tokens, the prompt excluded", ge=1)
-    max_answer_length: int = key(
-        8, "longest generated answer in tokens (match: generate); scored answers may be longer", ge=1
+    max_answer_length: int | None = key(
+        None,
+        "longest generated answer in tokens; scored answers may be longer, target texts are cut there; none is 8, and "
+        "128 where targets are texts",
+        ge=1,
     )
     score: Literal["auto", "sum", "mean"] = key(
         "auto", "an answer's score: sum of its tokens' log-probabilities, or their mean; auto asks the task"

@@ -146,7 +146,8 @@ def task_text(found: Guess, out: Path, file: Path, validation: Path | None = Non
 def _checked(path: Path) -> Any:
     kind = format_of(path)
     if kind is None:
-        raise SoftpruneError(f"a file that ends in {', '.join(ENDINGS)} (or .gz)", str(path), "convert or rename it")
+        expected = f"a file that ends in {', '.join(ENDINGS)} (or .gz, .xz)"
+        raise SoftpruneError(expected, str(path), "convert or rename it")
     if not path.is_file():
         raise SoftpruneError("a file with one example per row", f"no file {path}", "check the path")
     return kind

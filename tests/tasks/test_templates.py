@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from softprune.tasks import load_task, task_names
+from softprune.tasks import chosen, load_task, task_names
 from softprune.tasks.template import fill
 
 OFFICIAL = Path(__file__).parent.parent / "fixtures" / "tasks" / "official"
@@ -154,9 +154,9 @@ def test_multirc_is_f1_of_yes_over_all_options():
     gold = [example.gold for example in examples]
     assert gold == [1, 0, 1, 0, 1, 1, 0, 0]  # three questions of 3, 2 and 3 options
     said = [1, 1, 1, 1, 0, 0, 0, 0]
-    assert task.metric.value(said, gold) == pytest.approx(2 * 2 / (4 + 4))  # 2 of 4 said, 2 of 4 right
+    assert task.metric.value(chosen(said, gold)) == pytest.approx(2 * 2 / (4 + 4))  # 2 of 4 said, 2 of 4 right
     questions = [slice(0, 3), slice(3, 5), slice(5, 8)]
-    mean = sum(task.metric.value(said[part], gold[part]) for part in questions) / 3  # F1m, another metric
+    mean = sum(task.metric.value(chosen(said[part], gold[part])) for part in questions) / 3  # F1m, another metric
     assert mean == pytest.approx(0.8 / 3)
     assert examples[2].text.startswith("question: What did Tove carry? answer: A rope. paragraph: Tove")
 

@@ -62,6 +62,7 @@ def show(
 ) -> None:
     """Show a task: what it says, and examples as a model reads them."""
     from softprune.tasks import load_task
+    from softprune.tuning.written import TEXT_LENGTH
 
     loaded = load_task(task)
     splits, why = _data_or_none(loaded, data)
@@ -70,11 +71,13 @@ def show(
         typer.echo(f"\nno data: {why.found}\n{why.do}\n\n{_SAMPLE}:")
     shown, origin = _some(loaded, splits, split, examples)
     model, room = _reader(backbone, max_length, shown)
-    for place, (example, read) in enumerate(zip(shown, model.encode(shown, room), strict=True), start=1):
+    longest = TEXT_LENGTH if loaded.definition.writes else None
+    for place, (example, read) in enumerate(zip(shown, model.encode(shown, room, longest), strict=True), start=1):
         typer.echo(f"\n{origin} {place}")
         _print(_example(example, read, model, room))
     rest = f" of {max_length} asked, the rest is the prompt's" if room < max_length else ""
-    typer.echo(f"\ntokens of {backbone}; inputs are cut at {room}{rest}; * marks the right answer")
+    last = f"targets at {longest}, their end included" if longest else "* marks the right answer"
+    typer.echo(f"\ntokens of {backbone}; inputs are cut at {room}{rest}; {last}")
 
 
 def stats(ids: _Ids = None, data: _Root = None) -> None:
@@ -193,7 +196,9 @@ def _about(task: Task, splits: Splits | None) -> RenderableType:
         ("kind", definition.kind or _ABSENT),
         ("instruction", definition.instruction or _ABSENT),
         ("template", definition.template),
-        ("answers", ", ".join(definition.answers)),
+        ("target", f"{definition.target} (a text to write)")
+        if definition.writes
+        else ("answers", ", ".join(definition.answers)),
         ("metric", definition.metric + (f" of {definition.positive}" if definition.positive else "")),
     ]
     if splits is not None:
@@ -240,6 +245,9 @@ def _example(example: Example, read: Encoded, backbone: Backbone, room: int) -> 
     rows = [("id", example.id), ("input", shortened)]
     rows += [("cut", f"{read.cut} of {tokens} tokens go, {room} stay:")] if read.cut else []
     rows += [("reads as", backbone.tokenizer.decode(list(read.input_ids)))] if read.cut else []
+    if example.writes:
+        cut = f", {read.target_cut} more cut" if read.target_cut else ""
+        return _grid([*rows, ("target", f"{example.answers[0]}  ({_tokens(len(read.answer_ids[0]))}{cut})")])
     for place, (answer, ids) in enumerate(zip(example.answers, read.answer_ids, strict=True)):
         mark = "*" if place == example.gold else " "
         rows.append(("" if place else "answers", f"{mark} {answer}  ({_tokens(len(ids))})"))
@@ -255,8 +263,10 @@ def _print_statistics(found: Sequence[TaskStatistics]) -> None:
     if not found:
         return
     typer.echo(table([("task", "kind", *_SETS, "metric", "words", "constant (%)"), *map(_statistics_row, found)]))
+    texts = any(each.target_words is not None for each in found)
+    told = ", or the first 3 sentences where a text is written" if texts else ""
     typer.echo(
-        "\nwords: mean of the filled template; constant: the best constant answer; of validation, or of dev "
+        f"\nwords: mean of the filled template; constant: the best constant answer{told}; of validation, or of dev "
         "where that is absent\n\nright answers"
     )
     _print(_grid((each.id, _shares(each)) for each in found))
@@ -264,10 +274,13 @@ def _print_statistics(found: Sequence[TaskStatistics]) -> None:
 
 def _statistics_row(each: TaskStatistics) -> tuple[str, ...]:
     sizes = [f"{each.sizes[name]:,}" if name in each.sizes else _ABSENT for name in _SETS]
-    return (each.id, each.kind or _ABSENT, *sizes, each.metric, f"{each.words:.0f}", f"{100 * each.constant:.1f}")
+    constant = _ABSENT if each.constant is None else f"{100 * each.constant:.1f}"
+    return (each.id, each.kind or _ABSENT, *sizes, each.metric, f"{each.words:.0f}", constant)
 
 
 def _shares(each: TaskStatistics) -> str:
+    if each.target_words is not None:
+        return f"texts of {each.target_words:.0f} words"
     shares = ", ".join(f"{answer} {100 * share:.0f}%" for answer, share in each.shares.items())
     return shares + ("" if each.reported == "validation" else f" (of {each.reported})")
 

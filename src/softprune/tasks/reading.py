@@ -190,10 +190,10 @@ def _answer_mistakes(definition: Definition) -> list[SoftpruneError]:
     mistakes, answers = [], ", ".join(definition.answers)
     if definition.targets == "text":
         do = "name the text to be written, as in target: highlights, instead of `answers`"
-        mistakes.append(SoftpruneError("`target` beside `targets: text`", "none", do))
-    elif len(definition.answers) < 2:
+        return [SoftpruneError("`target` beside `targets: text`", "none", do)]
+    if len(definition.answers) < 2:
         do = "add one; for a text that is to be written, name its column as `target` instead"
-        mistakes.append(SoftpruneError("`answers`: at least 2 to choose from", answers or "none", do))
+        return [SoftpruneError("`answers`: at least 2 to choose from", answers or "none", do)]
     if definition.metric in KINDS:
         do = "choose accuracy or f1, or name a text to be written as `target`"
         mistakes.append(SoftpruneError("a metric of answers", definition.metric, do))

@@ -8,6 +8,7 @@ with stemming, as CNN/DailyMail is usually reported.
 from __future__ import annotations
 
 from functools import cache, lru_cache
+from importlib.util import find_spec
 from typing import Any
 
 from softprune.errors import SoftpruneError
@@ -32,6 +33,11 @@ def rouge(text: str, reference: str) -> tuple[float, float, float]:
 def check_installed() -> None:
     """Raises SoftpruneError where `rouge-score` isn't installed."""
     _scorer()
+
+
+def installed() -> bool:
+    """Whether `rouge-score` is."""
+    return find_spec("rouge_score") is not None
 
 
 @cache

@@ -21,7 +21,7 @@ from softprune.recipe import Recipe
 from softprune.runs.executors import InProcess
 from softprune.runs.store import RunFolder
 from softprune.significance import bootstrap_interval
-from softprune.tasks import chosen
+from softprune.tasks import answered
 from softprune.tasks.metrics import Accuracy
 from softprune.tuning.display import Silence
 from softprune.tuning.memory import Rehearsal, StepMemory, measure_step
@@ -246,7 +246,7 @@ def _interval(workspace: Workspace) -> float:
     """Seconds of an interval over as many examples as `report` has, of made-up predictions."""
     made_up = [at % 2 for at in range(len(workspace.report))]
     metric, resamples = Accuracy(), workspace.recipe.selection.resamples
-    counts = metric.counts(chosen(made_up, [0] * len(made_up)))
+    counts = metric.counts(answered(made_up, [0] * len(made_up)))
     bootstrap_interval(counts, metric.score, None, seed=0, resamples=2)  # imports take longer than the work
     return _seconds(
         lambda: bootstrap_interval(counts, metric.score, None, seed=0, resamples=resamples), workspace.backbone

@@ -12,7 +12,7 @@ from typing import Any
 
 from softprune.backbone.encode import cut_to
 from softprune.significance import bootstrap_interval
-from softprune.tasks import chosen, constant_answer
+from softprune.tasks import answered, constant_answer
 from softprune.tasks.lead import NAME, lead, written
 from softprune.tasks.metrics import Rouge1, Rouge2, RougeL
 from softprune.tasks.rouge import rouge
@@ -79,7 +79,7 @@ def _best_constant(workspace: Workspace, data: ScoredSet) -> dict[str, Any]:
     gold = [example.gold for example in data.examples]
     size = max(len(example.answers) for example in data.examples)
     constant = constant_answer(gold, size, workspace.metric)
-    found = row(workspace, data, chosen([constant.answer] * len(data), gold))
+    found = row(workspace, data, answered([constant.answer] * len(data), gold))
     return found | {"answer": next(answer for answer, n in found["predicted"].items() if n)}
 
 

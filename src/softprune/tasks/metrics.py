@@ -180,9 +180,9 @@ def metric_named(name: str, positive: int | None = None) -> Metric:
     return metric
 
 
-def chosen(predicted: Sequence[int], gold: Sequence[int]) -> Scores:
+def answered(predicted: Sequence[int], gold: Sequence[int]) -> Scores:
     """Answers alone, as a metric of answers reads them."""
-    return Scores(predicted=tuple(map(int, predicted)), gold=tuple(map(int, gold)))
+    return Scores(predicted=tuple(predicted), gold=tuple(gold))
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,7 @@ def constant_answer(gold: Sequence[int], n_answers: int, metric: Metric) -> Cons
     Raises:
         SoftpruneError: without examples.
     """
-    values = [metric.value(chosen([answer] * len(gold), gold)) for answer in range(n_answers)]
+    values = [metric.value(answered([answer] * len(gold), gold)) for answer in range(n_answers)]
     best = int(np.argmax(values))
     return Constant(best, values[best])
 

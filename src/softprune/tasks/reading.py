@@ -161,7 +161,7 @@ def _template_mistakes(definition: Definition) -> list[SoftpruneError]:
 def _target_mistakes(definition: Definition) -> list[SoftpruneError]:
     """What doesn't go with a text to be written, where there is nothing to choose from."""
     mistakes, target = [], definition.target
-    named = definition.model_fields_set
+    labelled = {"gold": definition.gold != "label", "positive": definition.positive is not None}
     if definition.answers != (f"{{{target}}}",):
         found, do = ", ".join(definition.answers), "remove one of them"
         mistakes.append(SoftpruneError("`target` (a text to write) or `answers` (to choose from)", found, do))
@@ -171,7 +171,7 @@ def _target_mistakes(definition: Definition) -> list[SoftpruneError]:
         found = f"{target}, which the model would then read"
         do = "remove it from `fields`; what the model reads and what it writes differ"
         mistakes.append(SoftpruneError("a `target` that is no field of the input", found, do))
-    for key in sorted({"gold", "positive"} & named):
+    for key in [key for key, said in labelled.items() if said]:
         found = str(getattr(definition, key))
         mistakes.append(SoftpruneError(f"no `{key}` beside `target`", found, "remove it: there is no label"))
     if definition.metric in METRICS and definition.metric not in KINDS:

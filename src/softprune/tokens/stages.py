@@ -12,7 +12,7 @@ import torch
 from softprune.backbone.batching import collate
 from softprune.recipe import TokensRecipe
 from softprune.runs.store import RunFolder, Saved
-from softprune.tasks import Metric, Task, chosen
+from softprune.tasks import Metric, Task, answered
 from softprune.tokens.families import Anatomy
 from softprune.tokens.reader import Answers, answer
 from softprune.tokens.rules import Convention, Rule, Thresholds
@@ -198,7 +198,7 @@ def _train(workspace: TokenWorkspace, trainable: EncoderTrainable, stage: Stage)
     def evaluate() -> list[Evaluation]:
         found = workspace.answers(trainable.anatomy, workspace.select, stage.rule)
         golds = workspace.select.golds
-        return [Evaluation(workspace.metric.value(chosen(found.predicted, golds)), found.loss(golds))]
+        return [Evaluation(workspace.metric.value(answered(found.predicted, golds)), found.loss(golds))]
 
     return train(
         trainable,
@@ -220,6 +220,6 @@ def soft_hard_gap(workspace: TokenWorkspace, anatomy: Anatomy, rule: Thresholds)
     hard = workspace.answers(anatomy, workspace.select, rule)
     value = workspace.metric.value
     return {
-        "score": value(chosen(soft.predicted, golds)) - value(chosen(hard.predicted, golds)),
+        "score": value(answered(soft.predicted, golds)) - value(answered(hard.predicted, golds)),
         "loss": soft.loss(golds) - hard.loss(golds),
     }

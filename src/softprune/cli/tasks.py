@@ -118,6 +118,9 @@ def new(
     label: Annotated[
         str | None, typer.Option("--label", metavar="COLUMN", help="The label's column. [default: guess]")
     ] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", metavar="COLUMN", help="A column of texts to write, in a label's place.")
+    ] = None,
     validation: Annotated[
         Path | None,
         typer.Option("--validation", metavar="FILE", help="Examples to report on. [default: a fifth of FILE]"),
@@ -131,14 +134,14 @@ def new(
     from softprune.tasks.starting import guess, write_task
 
     path = out or file.with_name(unpacked(file.name).with_suffix(".yaml").name)
-    found = guess(file, validation, text or (), label)
+    found = guess(file, validation, text or (), label, target)
     splits = write_task(found, path, file, validation)
     typer.echo(_guessed(found, label is not None, bool(text)))
     sizes = _sizes(splits) + ("" if validation else " (held out of train)")
     name = shlex.quote(str(path) if "/" in str(path) else f"./{path}")
     typer.echo("\n".join([f"wrote     {path}: {sizes}", *_worth_knowing(splits), ""]))
     typer.echo(f"next: softprune tasks show {name}")
-    typer.echo(f"      softprune xprompt --task {name} --backbone tiny")
+    typer.echo(f"      softprune xprompt --task {name} --backbone {'tiny-seq2seq' if found.writes else 'tiny'}")
 
 
 def _worth_knowing(splits: Splits) -> list[str]:
@@ -148,7 +151,7 @@ def _worth_knowing(splits: Splits) -> list[str]:
     twice, rows = repeated(splits)
     held = len(splits.report or ())
     lines = [f"note      {twice:,} of {rows:,} rows repeat{'s' * (twice == 1)} another's text"] if twice else []
-    if 0 < held < _FEW:
+    if 0 < held < _FEW and not (splits.report or ())[0].writes:
         points = unseen_points(held)
         lines.append(f"note      differences under {points} points can't be seen on {held} {splits.reported} rows")
     return lines
@@ -287,12 +290,20 @@ def _shares(each: TaskStatistics) -> str:
 
 def _guessed(found: Guess, label_given: bool, text_given: bool) -> str:
     """What `tasks new` made of the columns."""
+    texts = (
+        "texts",
+        f"{', '.join(c.name for c in found.texts)}{'' if text_given else ' (a guess: --text COLUMN ...)'}",
+    )
+    if found.writes:
+        written = f"{found.label.name} ({found.label.words / found.label.rows:.0f} words)"
+        left = ("left out", ", ".join(found.others) or "nothing")
+        return table([("target", written), texts, left, ("template", found.template)])
     counts = ", ".join(f"{value} ({n:,})" for value, n in found.label.counts.most_common(8))
     more = len(found.label.counts) - 8
     rows = [
         ("label", f"{found.label.name}{'' if label_given else ' (a guess: --label COLUMN changes it)'}"),
         ("labels", counts + (f" and {more} more" if more > 0 else "")),
-        ("texts", f"{', '.join(c.name for c in found.texts)}{'' if text_given else ' (a guess: --text COLUMN ...)'}"),
+        texts,
         ("left out", ", ".join(found.others) or "nothing"),
         ("template", found.template),
         ("answers", ", ".join(found.answers.values()) + (" (edit them)" if found.to_be_edited else "")),

@@ -200,7 +200,7 @@ def _holding_out(splits: Splits, fraction: float) -> Splits:
     do = "add examples, or name a validation file"
     train, validation = divided(whole, fraction, np.random.default_rng(HELD_OUT_SEED), do)
     note = (
-        f"validation is {len(validation)} of the {len(whole)} training examples (held_out: {fraction}), drawn by "
-        f"label with the fixed seed {HELD_OUT_SEED}; they are not trained on"
+        f"validation is {len(validation)} of the {len(whole)} training examples (held_out: {fraction}), drawn "
+        f"{'at random' if whole[0].writes else 'by label'} with the fixed seed {HELD_OUT_SEED}; they are not trained on"
     )
     return replace(splits, train=train, validation=validation, notes=(*splits.notes, note))

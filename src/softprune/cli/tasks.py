@@ -56,8 +56,13 @@ def show(
     ] = "train",
     data: _Data = None,
     backbone: Annotated[
-        str, typer.Option("--backbone", metavar="NAME", help="Whose tokenizer counts; it is loaded whole.")
-    ] = "tiny",
+        str | None,
+        typer.Option(
+            "--backbone",
+            metavar="NAME",
+            help="Whose tokenizer counts; it is loaded whole. [default: tiny; tiny-seq2seq where a text is written]",
+        ),
+    ] = None,
     max_length: Annotated[int, typer.Option("--max-length", min=1, metavar="N", help="Longest input in tokens.")] = 256,
 ) -> None:
     """Show a task: what it says, and examples as a model reads them."""
@@ -70,14 +75,15 @@ def show(
     if why is not None:
         typer.echo(f"\nno data: {why.found}\n{why.do}\n\n{_SAMPLE}:")
     shown, origin = _some(loaded, splits, split, examples)
-    model, room = _reader(backbone, max_length, shown)
+    name = backbone or ("tiny-seq2seq" if loaded.definition.writes else "tiny")
+    model, room = _reader(name, max_length, shown)
     longest = TEXT_LENGTH if loaded.definition.writes else None
     for place, (example, read) in enumerate(zip(shown, model.encode(shown, room, longest), strict=True), start=1):
         typer.echo(f"\n{origin} {place}")
         _print(_example(example, read, model, room))
     rest = f" of {max_length} asked, the rest is the prompt's" if room < max_length else ""
     last = f"targets at {longest}, their end included" if longest else "* marks the right answer"
-    typer.echo(f"\ntokens of {backbone}; inputs are cut at {room}{rest}; {last}")
+    typer.echo(f"\ntokens of {name}; inputs are cut at {room}{rest}; {last}")
 
 
 def stats(ids: _Ids = None, data: _Root = None) -> None:
@@ -290,10 +296,8 @@ def _shares(each: TaskStatistics) -> str:
 
 def _guessed(found: Guess, label_given: bool, text_given: bool) -> str:
     """What `tasks new` made of the columns."""
-    texts = (
-        "texts",
-        f"{', '.join(c.name for c in found.texts)}{'' if text_given else ' (a guess: --text COLUMN ...)'}",
-    )
+    guessed = "" if text_given else " (a guess: --text COLUMN ...)"
+    texts = ("texts", ", ".join(c.name for c in found.texts) + guessed)
     if found.writes:
         written = f"{found.label.name} ({found.label.words / found.label.rows:.0f} words)"
         left = ("left out", ", ".join(found.others) or "nothing")

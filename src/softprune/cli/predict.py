@@ -35,7 +35,7 @@ def predict(
         ),
     ] = None,
     input_file: Annotated[
-        Path, typer.Option("--input", metavar="FILE", help="Rows: .jsonl, .csv (both also .gz) or .parquet.")
+        Path, typer.Option("--input", metavar="FILE", help="Rows: .jsonl, .csv (both also .gz, .xz) or .parquet.")
     ],
     output_file: Annotated[
         Path, typer.Option("--output", metavar="FILE", help="The same rows with their answers; formats as of --input.")
@@ -148,16 +148,27 @@ class _Tally:
     rows: int = 0
     labelled: int = 0
     right: int = 0
+    written: int = 0
+    shared: float = 0.0
     cut: int = 0
     empty: int = 0
 
     def add(self, piece: Sequence[Prediction]) -> None:
         """Count some more."""
         self.rows += len(piece)
-        self.labelled += sum(1 for p in piece if p.gold is not None)
-        self.right += sum(1 for p in piece if p.gold is not None and p.gold == p.answer)
+        self.labelled += sum(1 for p in piece if p.answers and p.gold is not None)
+        self.right += sum(1 for p in piece if p.answers and p.gold is not None and p.gold == p.answer)
+        self._compare([(p.answer, p.gold) for p in piece if not p.answers and p.gold is not None])
         self.cut += sum(1 for p in piece if p.cut)
         self.empty += sum(1 for p in piece if p.empty)
+
+    def _compare(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """What written texts share with the rows' own, where that can be measured."""
+        from softprune.tasks.rouge import installed, rouge
+
+        if pairs and installed():
+            self.written += len(pairs)
+            self.shared += sum(rouge(text, own)[-1] for text, own in pairs)
 
     def told(self, seconds: float) -> str:
         """In words; what didn't happen isn't mentioned."""
@@ -168,6 +179,8 @@ class _Tally:
             parts.append(f"{self.empty:,} of them without any text")
         if self.labelled:
             parts.append(f"{100 * self.right / self.labelled:.1f}% of {self.labelled:,} labelled ones right")
+        if self.written:
+            parts.append(f"ROUGE-L {100 * self.shared / self.written:.1f} on {self.written:,} with a text of their own")
         return ", ".join(parts)
 
 

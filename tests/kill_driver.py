@@ -66,9 +66,11 @@ def run(recipe: str, out: Path, finish: Callable[[Path], None]) -> None:
         of_methods = load_compare_recipe(recipe)
         execute_compare(of_methods, out, "kill test", of_methods.dump(), finish=finish)
         return
-    from softprune.pruning.api import execute
+    from softprune.methods.api import execute as adapt
+    from softprune.pruning.api import execute as tune_or_prune
 
     loaded = load_recipe(recipe)
+    execute = adapt if loaded.kind == "adapt" else tune_or_prune
     execute(loaded, out, "kill test", loaded.dump(), finish=finish)
 
 

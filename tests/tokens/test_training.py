@@ -15,8 +15,9 @@ from softprune.backbone.batching import collate
 from softprune.tokens.families import Anatomy
 from softprune.tokens.masked import masked_pass
 from softprune.tokens.rules import Convention, Everything, Rule, Thresholds
-from softprune.tokens.training import EncoderTrainable, FineTuner, packed_of, set_dropout
+from softprune.tokens.training import THRESHOLDS, EncoderTrainable, packed_of, set_dropout
 from softprune.tuning.display import Silence
+from softprune.tuning.fine_tuner import FineTuner
 from softprune.tuning.loop import Evaluation, Feed, Schedule, train
 from softprune.types import Batch, Encoded
 
@@ -50,13 +51,14 @@ def trainable_of(
 def tuner_of(trainable: EncoderTrainable, **changed: float) -> FineTuner:
     settings: dict[str, Any] = {
         "lr": 2e-5,
-        "threshold_lr": 0.02,
         "weight_decay": 0.01,
         "warmup": 0.0,
         "steps": 10,
         "clip_norm": 1.0,
     }
-    return FineTuner(trainable, **(settings | changed))
+    own = changed.pop("threshold_lr", 0.02)
+    apart = {THRESHOLDS: own} if THRESHOLDS in trainable.named() else {}
+    return FineTuner(trainable.named(), apart=apart, **(settings | changed))
 
 
 def step(trainable: EncoderTrainable, tuner: FineTuner, size: int = 8) -> None:

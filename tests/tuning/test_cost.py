@@ -15,7 +15,7 @@ from softprune.backbone.base import Backbone
 from softprune.runs.store import RunFolder
 from softprune.tuning import cost, latency
 from softprune.tuning.cost import PeakMemory, record_totals, seconds_per_epoch
-from softprune.tuning.latency import prompted
+from softprune.tuning.latency import Way, prompted
 from softprune.types import Batch
 
 MIB = 2**20
@@ -134,7 +134,7 @@ def test_latency_is_the_median_and_the_95th_percentile_of_calls_that_take_turns(
 
     monkeypatch.setattr(latency, "WARM", 1)
     monkeypatch.setattr(latency, "CALLS", 21)
-    reads = {name: reading(name) for name in ticks}
+    reads = {name: Way(reading(name)) for name in ticks}
     found = latency.latency(backbone, task_of(backbone), reads, sizes=(4,), clock=lambda: now[0])
     assert found["4"]["calls"] == 21
     # The first call was a warm-up: 0.02 to 0.22 are left.
@@ -151,7 +151,7 @@ def test_slow_calls_are_fewer(backbone_of: Callable[..., Backbone]) -> None:
         now[0] += 10.0
         return torch.zeros(1)
 
-    found = latency.latency(backbone, task_of(backbone), {"with": read}, sizes=(1,), clock=lambda: now[0])
+    found = latency.latency(backbone, task_of(backbone), {"with": Way(read)}, sizes=(1,), clock=lambda: now[0])
     assert found["1"]["calls"] == latency.FEWEST
 
 

@@ -141,6 +141,15 @@ class Backbone(ABC):
         model.eval()
         self.model, self.tokenizer, self.info = model, tokenizer, info
         self.embedding_scale = embedding_scale(model)
+        self.prefixed = False
+        """Whether keys and values stand in front of every self-attention; see `softprune.methods.deep`."""
+        self.altered = False
+        """Whether weights or modules inside are trained, so that only transformers reads it right."""
+
+    @property
+    def trunk(self) -> Any:
+        """The module whose self-attention a prefix stands in front of; a decoder where there are two stacks."""
+        return self.model.base_model
 
     @property
     def device(self) -> torch.device:
@@ -195,15 +204,25 @@ class Backbone(ABC):
 
     def recompute(self) -> None:
         """Compute layers again in the backward pass; see `softprune.backbone.recompute`."""
-        self._read_by_transformers()
+        self.read_by_transformers()
         inputs = {"input_ids": self.probe()}
         if self.family == "seq2seq":
             inputs["decoder_input_ids"] = inputs["input_ids"]
         tolerance = 1e-3 if self.info.quantization is None else READING_TOLERANCE
         recompute_layers(self.model, inputs, self.info.name, tolerance)
 
-    def _read_by_transformers(self) -> None:  # noqa: B027 - only some families have layers of their own
-        """Leave out the layers that softprune wrote itself: these keep what they computed."""
+    def read_by_transformers(self) -> None:  # noqa: B027 - only some families have layers of their own
+        """Leave out the layers that softprune wrote itself: they read frozen weights, and keep what they computed."""
+
+    @contextmanager
+    def unadapted(self) -> Iterator[None]:
+        """Read without a prefix, and by layers of our own, whatever is trained in the model."""
+        before = self.prefixed, self.altered
+        self.prefixed = self.altered = False
+        try:
+            yield
+        finally:
+            self.prefixed, self.altered = before
 
     @contextmanager
     def generating(self) -> Iterator[None]:
@@ -215,6 +234,13 @@ class Backbone(ABC):
                 yield
         finally:
             self.model.train(training)
+
+    def keep_answers(self, texts: Sequence[str] | None) -> None:  # noqa: B027 - only sentence models embed answers
+        """Read answers as the model is now, where they are read by themselves, whatever is trained in it afterwards.
+
+        Args:
+            texts: all answers that there are; None where every example has its own.
+        """
 
     # --- from text to batches ---
 

@@ -183,9 +183,9 @@ class Encoder:
         self._model = model
         self.fast = FrozenBert(model) if suits(model) else None
 
-    def __call__(self, embeds_RLH: torch.Tensor, mask_RL: torch.Tensor) -> torch.Tensor:
-        """`[R, L, H]` for embeddings `[R, L, H]`, padded where the mask `[R, L]` is 0."""
-        if self.fast is not None:
+    def __call__(self, embeds_RLH: torch.Tensor, mask_RL: torch.Tensor, adapted: bool = False) -> torch.Tensor:
+        """`[R, L, H]` for embeddings `[R, L, H]`, padded where the mask `[R, L]` is 0; by transformers if adapted."""
+        if self.fast is not None and not adapted:
             return self.fast(embeds_RLH, mask_RL)
         hidden: torch.Tensor = self._model(inputs_embeds=embeds_RLH, attention_mask=mask_RL).last_hidden_state
         return hidden

@@ -55,13 +55,14 @@ class MaskedBackbone(Backbone):
         rows, prompt_length = prompts_RPH.shape[:2]
         ids, mask = widen(batch, length, int(self.tokenizer.mask_token_id))
         combined = self.combine(prompts_RPH, ids, mask)
-        hidden = self._encoder(combined.embeds_RLH, combined.mask_RL).to(self.device)  # [R, P + N + length - 1, H]
+        hidden_RLH = self._encoder(combined.embeds_RLH, combined.mask_RL, self.prefixed or self.altered).to(self.device)
         first_R = tile(batch.slot, rows) + prompt_length
-        at_RT = first_R[:, None] + torch.arange(length, device=hidden.device)
-        at_masks: torch.Tensor = hidden.gather(1, at_RT[..., None].expand(-1, -1, hidden.shape[2]))
+        at_RT = first_R[:, None] + torch.arange(length, device=hidden_RLH.device)
+        at_masks: torch.Tensor = hidden_RLH.gather(1, at_RT[..., None].expand(-1, -1, hidden_RLH.shape[2]))
         return at_masks
 
-    def _read_by_transformers(self) -> None:
+    def read_by_transformers(self) -> None:
+        """Leave out the layers of our own."""
         self._encoder.fast = None
 
     @torch.no_grad()

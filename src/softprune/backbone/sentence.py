@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -39,6 +41,7 @@ class SentenceBackbone(Backbone):
         self.head = head.requires_grad_(False).eval()
         self._encoder = Encoder(model)
         self._answers: dict[tuple[int, ...], torch.Tensor] = {}
+        self._answerer: SentenceBackbone | None = None
         self.leading = 1 if self._opens_with_special() else 0  # type: ignore[misc]
         self._verify()
 
@@ -49,7 +52,7 @@ class SentenceBackbone(Backbone):
     def embed(self, prompts_RPH: torch.Tensor, ids_BN: torch.Tensor, mask_BN: torch.Tensor) -> torch.Tensor:
         """Sentence embeddings `[R, D]` of the inputs behind the prompts; pooling reads prompt and text alike."""
         combined = self.combine(prompts_RPH, ids_BN, mask_BN)
-        hidden = self._encoder(combined.embeds_RLH, combined.mask_RL)
+        hidden = self._encoder(combined.embeds_RLH, combined.mask_RL, self.prefixed or self.altered)
         embedding: torch.Tensor = self.head(hidden.to(self.device), combined.mask_RL)
         return embedding
 
@@ -77,6 +80,20 @@ class SentenceBackbone(Backbone):
             )
         return self.default_loss
 
+    def keep_answers(self, texts: Sequence[str] | None) -> None:
+        """Embed answers as the model is now, whatever is trained in it afterwards.
+
+        Args:
+            texts: all answers that there are, embedded here and now; None where every example has its own: then a copy
+                of the model stays.
+        """
+        if texts is None:
+            self._answerer = deepcopy(self)
+            return
+        with torch.no_grad():
+            for ids in map(self.tokenising().answer_ids, texts):
+                self._answers[ids] = self._embed_answer(ids)
+
     @torch.no_grad()
     def _answer_embeddings(self, batch: Batch) -> torch.Tensor:
         """`[B, A, D]` in the prompts' dtype; zeros where an answer doesn't exist."""
@@ -96,13 +113,15 @@ class SentenceBackbone(Backbone):
     def _embed_answer(self, ids: tuple[int, ...]) -> torch.Tensor:
         tokens = torch.tensor([ids], device=self.device)
         nothing = torch.zeros(1, 0, self.info.hidden, device=self.device)
-        return self.embed(nothing, tokens, torch.ones_like(tokens))[0].to(self.prompt_dtype)
+        with self.unadapted():
+            return (self._answerer or self).embed(nothing, tokens, torch.ones_like(tokens))[0].to(self.prompt_dtype)
 
     def _opens_with_special(self) -> bool:
         ids = self.tokenizer("a")["input_ids"]
         return ids[0] != self.tokenizer.unk_token_id and ids[0] in self.tokenizer.all_special_ids
 
-    def _read_by_transformers(self) -> None:
+    def read_by_transformers(self) -> None:
+        """Leave out the layers of our own."""
         self._encoder.fast = None
 
     @torch.no_grad()

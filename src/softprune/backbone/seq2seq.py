@@ -29,6 +29,11 @@ class Seq2SeqBackbone(Backbone):
         self._fast = FrozenT5(model) if suits(model) else None
         self._verify()
 
+    @property
+    def trunk(self) -> Any:
+        """The decoder: a prefix stands in front of its own attention, not of that to the encoder."""
+        return self.model.get_decoder()
+
     def tokenising(self) -> Tokenising:
         """Nothing stands at the answer slot; an answer is what the tokenizer makes of a target text."""
         return Tokenising(self.tokenizer, "", self._answer_ids)
@@ -41,7 +46,9 @@ class Seq2SeqBackbone(Backbone):
         answers = batch.answer_ids.shape[1]
         ids_RAT, mask_RAT = tile(batch.answer_ids, rows), tile(batch.answer_mask, rows)
         inputs_RAT = self._decoder_inputs(ids_RAT.flatten(0, 1)).unflatten(0, (rows, answers))
-        read = self._decode_packed if self.model.config.model_type in RELATIVE else self._decode_apart
+        # Behind a prefix it matters how far from it an answer stands.
+        packs = self.model.config.model_type in RELATIVE and not self.prefixed
+        read = self._decode_packed if packs else self._decode_apart
         predicted_RATH = read(inputs_RAT, memory_RLH, encoded.mask_RL)[:, :, len(self._start) - 1 :]
         row, answer, token = torch.nonzero(mask_RAT, as_tuple=True)
         # Nothing of an answer is read yet where its first token is predicted: all answers share that place.
@@ -89,7 +96,7 @@ class Seq2SeqBackbone(Backbone):
 
     def _encode(self, embeds_RLH: torch.Tensor, mask_RL: torch.Tensor) -> torch.Tensor:
         """The encoder's last hidden states."""
-        if self._fast is not None:
+        if self._fast is not None and not self.altered:
             return self._fast.encode(embeds_RLH, mask_RL)
         found = self.model.get_encoder()(inputs_embeds=embeds_RLH, attention_mask=mask_RL)
         memory_RLH: torch.Tensor = found.last_hidden_state.to(self.device)
@@ -104,7 +111,8 @@ class Seq2SeqBackbone(Backbone):
     ) -> torch.Tensor:
         """The decoder's last hidden states `[R, U, H]`; without `hides_UU` a position sees those before it."""
         rows, length = ids_RU.shape
-        if self._fast is not None and length < self._fast.most_positions:
+        adapted = self.prefixed or self.altered
+        if self._fast is not None and not adapted and length < self._fast.most_positions:
             later = torch.ones(length, length, dtype=torch.bool, device=ids_RU.device).triu(1)
             hides_UU = later if hides_UU is None else hides_UU
             return self._fast.decode(self.lookup(ids_RU), hides_UU, memory_RLH, memory_RL)
@@ -143,7 +151,8 @@ class Seq2SeqBackbone(Backbone):
     def _answer_ids(self, text: str) -> tuple[int, ...]:
         return tuple(self._target(text)[len(self._start) - 1 :])
 
-    def _read_by_transformers(self) -> None:
+    def read_by_transformers(self) -> None:
+        """Leave out the layers of our own."""
         self._fast = None
 
     @torch.no_grad()

@@ -44,6 +44,9 @@ app.command("xprompt", help=train.XPROMPT_HELP, short_help="Tune a prompt, prune
     train.from_flags("xprompt")
 )
 app.command("tune", help=train.TUNE_HELP)(train.from_flags("tune"))
+app.command("adapt", help=train.ADAPT_HELP, short_help="Adapt a model another way than by a prompt.")(
+    train.from_flags("adapt")
+)
 app.command("plan", help=plan.HELP, short_help="Say what a run would take, before it starts.")(plan.command())
 app.command("compare", help=compare.HELP, short_help="Compare ways to adapt a model: what each gives and costs.")(
     train.from_flags("compare")

@@ -33,6 +33,7 @@ from softprune.runs.processes import rank
 
 XPROMPT_HELP = "Tune a prompt, prune its tokens and pieces, and compare what is left with what it came from."
 TUNE_HELP = "Tune a prompt; prune nothing."
+ADAPT_HELP = "Adapt a model another way than by a prompt: full, last-layer, lora, prefix, p-tuning, p-tuning-v2, ia3."
 TOKENS_HELP = "Fine-tune an encoder, learn which input tokens it can drop, and compare what it then reads and costs."
 
 _FLAGS = {
@@ -71,6 +72,13 @@ _FLAGS = {
     "--executor": "executor",
 }
 
+_ADAPT_FLAGS = {
+    "--method": "adapter.method",
+    "--rank": "adapter.rank",
+    "--alpha": "adapter.alpha",
+    "--dropout": "adapter.dropout",
+}
+
 _TOKEN_FLAGS = {
     "--model": "backbone.name",
     "--dtype": "backbone.dtype",
@@ -90,6 +98,8 @@ _TOKEN_FLAGS = {
     "--baselines": "pruning.baselines",
     "--seed": "seed",
 }
+
+_NOT_OF_ADAPTERS = ("prompt.init", "prompt.text", "prompt.file", "tuning.optimiser")
 
 _COMPARE_FLAGS = {
     "--methods": "methods",
@@ -146,6 +156,9 @@ def flags_of(kind: str) -> dict[str, str]:
     """The flags of a kind of run, with their recipe keys; what only pruning asks for is no flag of `tune`."""
     if kind in _OWN_FLAGS:
         return dict(_OWN_FLAGS[kind])
+    if kind == "adapt":
+        left_out = (*_OF_PRUNING, *_NOT_OF_ADAPTERS)
+        return _ADAPT_FLAGS | {flag: key for flag, key in _FLAGS.items() if not key.startswith(left_out)}
     return {flag: key for flag, key in _FLAGS.items() if kind != "tune" or not key.startswith(_OF_PRUNING)}
 
 
@@ -242,17 +255,20 @@ def names_of_recipes() -> dict[str, Callable[[str], object]]:
 
 
 def default_out(recipe: Recipe | TokensRecipe | CompareRecipe) -> Path:
-    """`runs/TASK-BACKBONE-KIND`, with the last part of a path or hub name."""
-    names = (Path(recipe.task.id).stem, Path(recipe.backbone.name).name, recipe.kind)
+    """`runs/TASK-BACKBONE-KIND`, an adapter's method for its kind, with the last part of a path or hub name."""
+    how = recipe.adapter.method if isinstance(recipe, Recipe) and recipe.kind == "adapt" else recipe.kind
+    names = (Path(recipe.task.id).stem, Path(recipe.backbone.name).name, how)
     return Path("runs") / "-".join(re.sub(r"[^\w.+]+", "-", name).strip("-.") for name in names)
 
 
 def _execute(recipe: Recipe, out: Path, text: str) -> None:
     from rich.console import Console
 
-    from softprune.pruning.api import execute
+    from softprune.methods.api import execute as adapt
+    from softprune.pruning.api import execute as tune_or_prune
 
     command = shlex.join(["softprune", *sys.argv[1:]])
+    execute = adapt if recipe.kind == "adapt" else tune_or_prune
     done = execute(recipe, out, command, text, finish=_finish, console=Console(stderr=True))
     if rank():  # the first process tells
         return

@@ -105,7 +105,7 @@ def _execute(
         if first:
             check_unchanged(recipe, run)
 
-    return attempt(run, work, lambda error: _told(error, recipe, run), done)
+    return attempt(run, work, lambda error: told(error, recipe, run), done)
 
 
 def tune(recipe: AnyRecipe, out: str | Path, *, console: Console | None = None) -> Path:
@@ -130,7 +130,7 @@ def xprompt(recipe: AnyRecipe, out: str | Path, *, console: Console | None = Non
     return _from_python("xprompt", recipe, out, console)
 
 
-def _told(error: Exception, recipe: Recipe, run: RunFolder) -> Exception:
+def told(error: Exception, recipe: Recipe, run: RunFolder) -> Exception:
     """The error in a user's words where it has any: memory and disk are a user's business, bugs are ours."""
     if isinstance(error, SoftpruneError):
         return error

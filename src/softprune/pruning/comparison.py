@@ -9,7 +9,8 @@ for how it did on its own.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -152,6 +153,34 @@ def report_tuned(workspace: Workspace, tuned: Fitted) -> None:
         _write(workspace, data, _results(workspace, data, entries, scored), scored, None, None)
 
 
+def report_adapted(
+    workspace: Workspace,
+    row: dict[str, Any],
+    adapted: Callable[[ScoredSet], Scores],
+    off: Callable[[], AbstractContextManager[None]],
+) -> None:
+    """The same for a model that was adapted in another way.
+
+    Args:
+        workspace: whose backbone reads with the adapter.
+        row: what its row of the table holds beside the scores: seconds, size.
+        adapted: what the adapted model says of a set.
+        off: the model as it was, within the block.
+    """
+    with workspace.run.phase("report"):
+        workspace.report.fix("adapted")
+        data = workspace.encode(workspace.report.open())
+        entries = _untrained(workspace, data)
+        with off():
+            scored = _score(workspace, data, entries, {})
+        scored["adapted"] = adapted(data)
+        entries["adapted"] = Entry(None, 0.0)
+        check_finite([scored["adapted"].loss], ["adapted"], "report loss", "after training", FROM_THE_MODEL)
+        results = _results(workspace, data, entries, scored)
+        results["adapted"] |= row
+        _write(workspace, data, results, scored, None, None)
+
+
 def _untrained(workspace: Workspace, data: ScoredSet) -> dict[str, Entry]:
     """The model alone, and behind the task's instruction where the task has one and the model's positions allow it."""
     entries = {"zero_shot": Entry(None, 0.0)}
@@ -277,7 +306,7 @@ def _write(
     )
     if candidates is not None:
         run.write_jsonl("candidates.jsonl", [asdict(c) for c in candidates])
-    for name in ("zero_shot", "instruction", "tuned", "control", "winner", "random"):
+    for name in ("zero_shot", "instruction", "tuned", "adapted", "control", "winner", "random"):
         if name in results and name in scored:
             run.write_jsonl(f"predictions/{name}.jsonl", _predictions(data, scored[name]))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -22,11 +22,55 @@ from softprune.pruning.ticket import Ticket
 from softprune.registry import unknown
 from softprune.tasks.files import Located, Row
 from softprune.tasks.inputs import layout_of
+from softprune.tasks.schema import Definition
 from softprune.tasks.template import Asked, asked_from
 from softprune.tuning.finite import check_finite
 from softprune.tuning.scoring import answer_of
 from softprune.tuning.setup import room_for
 from softprune.types import Encoded, Example
+
+
+class Reads(Protocol):
+    """How inputs are read, and answers told; as in `TicketInfo`."""
+
+    @property
+    def score(self) -> str:
+        """Sum or mean."""
+
+    @property
+    def match(self) -> str:
+        """Score or generate."""
+
+    @property
+    def max_answer_length(self) -> int:
+        """Tokens that are generated at most."""
+
+    @property
+    def max_length(self) -> int:
+        """Longest input in tokens."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Positions that are taken up before the input."""
+
+
+class Answering(Protocol):
+    """What answers rows: a ticket, or an adapter whose backbone reads with it."""
+
+    @property
+    def info(self) -> Reads:
+        """How it reads."""
+
+    @property
+    def definition(self) -> Definition:
+        """The task's."""
+
+    def prompt(self) -> torch.Tensor:
+        """What the backbone reads before the inputs, `[Q, H]`."""
+
+    def check(self, backbone: Backbone) -> None:
+        """Hold it to its backbone."""
+
 
 _NO_NUMBERS = "the model gives no numbers in this format: take --dtype float32, or another ticket"
 
@@ -65,7 +109,7 @@ class Prediction:
 
 
 def predict(
-    tickets: Ticket | Mapping[str, Ticket],
+    tickets: Answering | Mapping[str, Ticket],
     rows: Iterable[Mapping[str, Any] | Located],
     *,
     backbone: Backbone | str | None = None,
@@ -75,7 +119,7 @@ def predict(
     """Answer rows, however many, in their order.
 
     Args:
-        tickets: one, or several by name, all of one backbone.
+        tickets: one, or several by name, all of one backbone; or an adapter, beside the backbone that it has loaded.
         rows: mappings with the task's fields, in any of its layouts; labels may be there, and are not looked at.
         backbone: what the tickets were trained on, loaded, or where it lies now; None loads what they name.
         column: where there are several tickets, the column of a row that names its own.
@@ -84,13 +128,15 @@ def predict(
     Raises:
         SoftpruneError: for a ticket of another backbone, a row that names no ticket, and whatever a row has wrong.
     """
-    named = {"": tickets} if isinstance(tickets, Ticket) else dict(tickets)
+    several = isinstance(tickets, Mapping)
+    named: dict[str, Answering] = dict(tickets) if isinstance(tickets, Mapping) else {"": tickets}
     if not isinstance(backbone, Backbone):
-        backbone = backbone_of(named, **({"name": backbone} if backbone else {}))
+        whose = {name: ticket for name, ticket in named.items() if isinstance(ticket, Ticket)}
+        backbone = backbone_of(whose, **({"name": backbone} if backbone else {}))
     for ticket in named.values():
         ticket.check(backbone)
     service = _Service(backbone, named, batch_rows)
-    asked = _asked(named, rows, None if isinstance(tickets, Ticket) else column)
+    asked = _asked(named, rows, column if several else None)
     while chunk := list(islice(asked, CHUNK)):
         yield from service.answer(chunk)
 
@@ -136,7 +182,7 @@ class _Outcome:
 
 
 def _asked(
-    tickets: Mapping[str, Ticket], rows: Iterable[Mapping[str, Any] | Located], column: str | None
+    tickets: Mapping[str, Answering], rows: Iterable[Mapping[str, Any] | Located], column: str | None
 ) -> Iterator[_Question]:
     """Each row as its ticket's task reads it; a task's layout is told by the first of its rows."""
     layouts: dict[str, Any] = {}
@@ -161,7 +207,7 @@ def _mapping(row: object, number: int) -> Row:
     return dict(row)
 
 
-def _named(tickets: Mapping[str, Ticket], located: Located, column: str) -> str:
+def _named(tickets: Mapping[str, Answering], located: Located, column: str) -> str:
     """The name of a row's ticket."""
     if column not in located.row:
         raise SoftpruneError(
@@ -185,7 +231,7 @@ class _Service:
         batch_rows: rows of one call at most.
     """
 
-    def __init__(self, backbone: Backbone, tickets: Mapping[str, Ticket], batch_rows: int) -> None:
+    def __init__(self, backbone: Backbone, tickets: Mapping[str, Answering], batch_rows: int) -> None:
         self._backbone, self._tickets, self._rows = backbone, tickets, batch_rows
         self._limited = backbone.info.positions is not None and backbone.family in ("causal", "masked")
         self._kinds: dict[tuple[object, ...], list[str]] = {}
@@ -223,7 +269,7 @@ class _Service:
                 found |= dict(zip(alike, self._backbone.encode(examples, self._room(ticket, examples)), strict=True))
         return found
 
-    def _room(self, ticket: Ticket, examples: Sequence[Example]) -> int:
+    def _room(self, ticket: Answering, examples: Sequence[Example]) -> int:
         info = ticket.info
         generated = info.max_answer_length if info.match == "generate" else 0
         return room_for(self._backbone, examples, info.prompt_tokens, info.max_length, generated)
@@ -250,7 +296,7 @@ class _Service:
         return found
 
     def _call(
-        self, prompts_BQH: torch.Tensor, encoded: Sequence[Encoded], examples: Sequence[Example], like: Ticket
+        self, prompts_BQH: torch.Tensor, encoded: Sequence[Encoded], examples: Sequence[Example], like: Answering
     ) -> list[_Outcome]:
         """One paired call of the backbone; `like` says how it is read."""
         batch, answers = self._backbone.batch(encoded), [example.answers for example in examples]

@@ -22,6 +22,8 @@ from softprune.recipe.values import (
 )
 from softprune.yamls import yaml_text
 
+_PROMPTED: Final = ("prefix", "p-tuning", "p-tuning-v2")
+"""Values of adapter.method that have virtual tokens."""
 _TENTHS: Final = tuple(tenth / 10 for tenth in range(1, 10))
 
 
@@ -115,8 +117,6 @@ class Tuning(Section):
     sweep: Prices | None = key(
         None, "multiples of lr that are tried on the select set first, the best of which counts; none tries lr alone"
     )
-    warmup: float = key(0.0, "share of the steps over which the learning rate rises", ge=0, lt=1)
-    decay: Literal["none", "linear"] = key("none", "what it does then: it stays, or falls to 0 linearly")
     weight_decay: float = key(1e-5, "fraction of a value that a step takes away, over the learning rate", ge=0)
     clip_threshold: float = key(1.0, "largest RMS of an update, in learning rates", gt=0)
     clip_scope: Literal["survivors", "all"] = key("survivors", "the numbers that this RMS counts")
@@ -147,13 +147,16 @@ class Adapter(Section):
         "lora", "what is trained; softprune methods tells of each"
     )
     rank: int = key(8, "lora: rank of the two matrices, r", ge=1)
-    alpha: float = key(16.0, "lora: what their product is multiplied by, times rank", gt=0)
+    alpha: int = key(16, "lora: what their product is multiplied by, times rank", ge=1)
     dropout: float = key(0.0, "lora: dropout of what the matrices read", ge=0, lt=1)
     targets: Names = key((), "lora, ia3: names of the modules that get one; empty for peft's of the architecture")
-    layers: Numbers = key((), "lora, ia3: numbers of the layers, from 0, whose modules get one; empty for all")
+    layers: Numbers = key((), "lora: numbers of the layers, from 0, whose modules get one; empty for all")
     hidden: int | None = key(
         None, "prefix, p-tuning: width of the projection that makes the prompt; none is the backbone's own", ge=1
     )
+    warmup: float = key(0.06, "share of the steps over which the learning rate rises", ge=0, lt=1)
+    decay: Literal["linear", "none"] = key("linear", "what it does then: it falls to 0, or stays")
+    clip_norm: float = key(1.0, "largest norm of a gradient", gt=0)
     untie_head: bool = key(False, "last-layer: copy an output head that is tied to the embeddings, and train it too")
 
 
@@ -266,6 +269,11 @@ class Recipe(Section):
         "in-process", "what retrains candidates: this process, one group after the other, or Ray, many at once"
     )
     cluster: Cluster = Field(Cluster(), description="where Ray does it")
+
+    @property
+    def virtual_tokens(self) -> int:
+        """Positions that are taken up before the input: P, but for methods without a prompt."""
+        return 0 if self.kind == "adapt" and self.adapter.method not in _PROMPTED else self.prompt.tokens
 
     def resolved(self) -> dict[str, Any]:
         """Every key with its value, as JSON and YAML hold it; without a P that is yet to be read from a file."""

@@ -222,7 +222,7 @@ def _values(values: Sequence[float | None]) -> Floats:
 def _role(
     phase: str, candidate: str, winner: str | None, candidates: Sequence[Candidate], swept: str | None
 ) -> str | None:
-    if phase == "tune" or (phase == "sweep" and candidate == swept):
+    if phase in ("tune", "adapt") or (phase == "sweep" and candidate == swept):
         return "tuned"
     if phase == "control":
         return "control" if str(candidate).startswith("control") else None

@@ -50,7 +50,7 @@ class Drawn:
 
 def figures_of(run: Run) -> list[Plan]:
     """All figures that a run of this kind could have, in the page's order."""
-    if run.kind == "tune":
+    if not run.prunes:
         return [_training(run)]
     return [
         _token_importance(run),
@@ -171,7 +171,7 @@ def _training(run: Run) -> Plan:
         "Loss and select score at each evaluation, by training step. Retrained prompts start again from the tuned "
         "prompt at step 0."
     )
-    if run.kind == "tune":
+    if not run.prunes:
         caption = "Loss and select score at each evaluation, by training step."
     draw: Callable[..., object] | None = partial(curves.training, shown) if shown.series else None
     return _plan("training", "Training curves", caption, draw, "the training curves")  # type: ignore[arg-type]

@@ -63,7 +63,7 @@ def _context(run: Run, pictures: list[Picture]) -> dict[str, Any]:
     return {
         "run": run,
         "info": run.info,
-        "xprompt": run.kind != "tune",
+        "xprompt": run.prunes,
         "title": _title(run),
         "backbone": _fields(run, "backbone"),
         "task": _fields(run, "task"),

@@ -21,10 +21,10 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Found = TypeVar("Found")
 
-RESULTS = ("constant", "zero_shot", "instruction", "tuned", "control", "random", "winner")
+RESULTS = ("constant", "zero_shot", "instruction", "tuned", "adapted", "control", "random", "winner")
 """Keys of run.json's `results`, in the table's order."""
 
-PREDICTED = ("zero_shot", "instruction", "tuned", "control", "random", "winner")
+PREDICTED = RESULTS[1:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +130,13 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """`xprompt` or `tune`."""
+        """`xprompt`, `tune` or `adapt`."""
         return str(self.info.get("kind"))
+
+    @property
+    def prunes(self) -> bool:
+        """Whether it is a run that makes a ticket of a prompt."""
+        return self.kind not in ("tune", "adapt")
 
     def part(self, *keys: str) -> Mapping[str, Any]:
         """A mapping inside run.json; empty where there is none."""

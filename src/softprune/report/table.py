@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from softprune.report import words
-from softprune.report.read import RESULTS, RowResult, Run
+from softprune.report.read import RowResult, Run
 from softprune.report.words import NOT_APPLICABLE, NOT_MEASURED
 
 LABELS = {
@@ -16,11 +16,15 @@ LABELS = {
     "zero_shot": "zero-shot, no prompt",
     "instruction": "the instruction in words",
     "tuned": "tuned prompt",
+    "adapted": "adapted model",
     "control": "control, unpruned, retrained",
     "random": "random mask, retrained",
     "winner": "winning ticket",
 }
-TUNE_ROWS = ("constant", "zero_shot", "instruction", "tuned")
+_BESIDE = ("constant", "zero_shot", "instruction")
+ROWS = {"tune": (*_BESIDE, "tuned"), "adapt": (*_BESIDE, "adapted")}
+"""Which rows of `results` a kind of run has that prunes nothing."""
+XPROMPT_ROWS = (*_BESIDE, "tuned", "control", "random", "winner")
 PROMPTLESS = ("constant", "zero_shot")
 UNTRAINED = (*PROMPTLESS, "instruction")
 RESEEDED = ("control", "random", "winner")
@@ -70,7 +74,7 @@ def columns(run: Run) -> tuple[tuple[str, str], ...]:
         ("seconds", "seconds"),
         ("predicted", "answers given"),
     )
-    return tuple(column for column in found if run.kind != "tune" or column[0] != "fresh")
+    return tuple(column for column in found if run.prunes or column[0] != "fresh")
 
 
 def metric_name(run: Run) -> str:
@@ -83,9 +87,7 @@ def comparison_rows(run: Run) -> list[TableRow]:
 
     The instruction has a row where it was measured: a task of one's own may have none.
     """
-    names = [
-        name for name in (TUNE_ROWS if run.kind == "tune" else RESULTS) if name != "instruction" or run.results[name]
-    ]
+    names = [name for name in ROWS.get(run.kind, XPROMPT_ROWS) if name != "instruction" or run.results[name]]
     constant = run.results["constant"]
     floor = None if constant is None else constant.value
     return [_row(name, run.results[name], floor) for name in names]
@@ -155,7 +157,7 @@ def _row(name: str, result: RowResult | None, floor: float | None) -> TableRow:
 
 
 def _size(name: str, field: str, value: int | None) -> str:
-    if name in PROMPTLESS or (name in UNTRAINED and field != "tokens"):
+    if name in PROMPTLESS or (name in UNTRAINED and field != "tokens") or (name == "adapted" and value is None):
         return NOT_APPLICABLE
     return NOT_MEASURED if value is None else words.number(value)
 

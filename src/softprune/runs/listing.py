@@ -67,7 +67,11 @@ def _summary(root: Path, path: Path) -> RunSummary | None:
     if not isinstance(info, dict) or not {"schema", "kind", "status"} <= info.keys():
         return None
     results, ticket, cost = (_mapping(info, key) for key in ("results", "ticket", "cost"))
-    names = ("winner", "tuned") if info["kind"] != "tokens" else (_mapping(info, "selection").get("chosen"), "baseline")
+    names = (
+        ("winner", "tuned", "adapted")
+        if info["kind"] != "tokens"
+        else (_mapping(info, "selection").get("chosen"), "baseline")
+    )
     best = next((name for name in names if name and results.get(name)), None)
     result = results[best] if best else {}
     return RunSummary(

@@ -208,6 +208,11 @@ class Definition(_Frozen):
     sources: Sources
     """Where its rows come from."""
 
+    @property
+    def fixed_answers(self) -> tuple[str, ...] | None:
+        """The answers, where they are the same for every example; None where they hold field names."""
+        return None if _vary(list(self.answers)) else self.answers
+
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, data: Any) -> Any:

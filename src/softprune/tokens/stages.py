@@ -16,7 +16,8 @@ from softprune.tasks import Metric, Task
 from softprune.tokens.families import Anatomy
 from softprune.tokens.reader import Answers, answer
 from softprune.tokens.rules import Convention, Rule, Thresholds
-from softprune.tokens.training import EncoderTrainable, FineTuner, set_dropout
+from softprune.tokens.training import THRESHOLDS, EncoderTrainable, set_dropout
+from softprune.tuning.fine_tuner import FineTuner
 from softprune.tuning.loop import Evaluation, Feed, Schedule, Watch, train
 from softprune.tuning.setup import SealedSet
 from softprune.tuning.stages import FolderKeeper
@@ -179,14 +180,15 @@ def _train(workspace: TokenWorkspace, trainable: EncoderTrainable, stage: Stage)
         seed=workspace.recipe.seed,
     )
     lengths = tuple(map(len, data.ids))
+    threshold_lr = workspace.recipe.pruning.threshold_lr / workspace.convention.divisor
     optimiser = FineTuner(
-        trainable,
+        trainable.named(),
         lr=stage.lr,
-        threshold_lr=workspace.recipe.pruning.threshold_lr / workspace.convention.divisor,
         weight_decay=settings.weight_decay,
         warmup=settings.warmup,
         steps=plan.steps(len(data))[2],
         clip_norm=settings.clip_norm,
+        apart={} if stage.price is None else {THRESHOLDS: threshold_lr},
     )
 
     def batch(indices: Sequence[int]) -> Batch:

@@ -23,7 +23,8 @@ from softprune.tokens.rules import Convention, Rule, Thresholds
 from softprune.tokens.walk import hard_pass, soft_pass
 from softprune.types import Batch
 
-_NO_DECAY = ("bias", "norm")  # as everywhere in fine-tuning: vectors aren't pulled to zero
+THRESHOLDS = "thresholds.delta_L"
+"""The name of the thresholds among what a soft stage trains."""
 
 
 class EncoderTrainable:
@@ -45,7 +46,7 @@ class EncoderTrainable:
         self._named = dict(anatomy.model.named_parameters())
         if price is not None:
             assert isinstance(rule, Thresholds)
-            self._named["thresholds.delta_L"] = rule.delta_L
+            self._named[THRESHOLDS] = rule.delta_L
 
     @property
     def candidates(self) -> int:
@@ -88,58 +89,6 @@ class EncoderTrainable:
 
     def keep(self, indices: Sequence[int]) -> None:
         """There is only one."""
-
-
-class FineTuner(torch.optim.AdamW):
-    """AdamW whose step sizes rise and then fall linearly to 0, behind a clip of the gradient's norm.
-
-    Args:
-        trainable: what is trained; thresholds have a step size of their own and no decay.
-        lr, threshold_lr: step sizes at their highest.
-        weight_decay: of matrices.
-        warmup: share of the steps over which step sizes rise.
-        steps: in all.
-        clip_norm: largest norm of a gradient; thresholds aside.
-    """
-
-    def __init__(
-        self,
-        trainable: EncoderTrainable,
-        *,
-        lr: float,
-        threshold_lr: float,
-        weight_decay: float,
-        warmup: float,
-        steps: int,
-        clip_norm: float,
-    ) -> None:
-        named = trainable.named()
-        thresholds = [named.pop(name) for name in list(named) if name.startswith("thresholds.")]
-        plain = [p for name, p in named.items() if any(part in name.lower() for part in _NO_DECAY)]
-        decayed = [p for name, p in named.items() if not any(part in name.lower() for part in _NO_DECAY)]
-        groups: list[dict[str, Any]] = [
-            {"params": decayed, "lr": lr, "weight_decay": weight_decay},
-            {"params": plain, "lr": lr, "weight_decay": 0.0},
-        ]
-        if thresholds:
-            groups.append({"params": thresholds, "lr": threshold_lr, "weight_decay": 0.0})
-        # One pass over memory instead of ten, and no slow roots of denormal moments (of words that no text holds).
-        super().__init__(groups, lr=lr, fused=trainable.anatomy.device.type in ("cpu", "cuda"))
-        self._highest = [group["lr"] for group in self.param_groups]
-        self._weights = [*decayed, *plain]
-        self._warm, self._steps, self._clip = max(1, round(warmup * steps)), steps, clip_norm
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """One update at the step size of its place."""
-        del closure
-        nn.utils.clip_grad_norm_([p for p in self._weights if p.grad is not None], self._clip)
-        first = next((state for state in self.state.values() if "step" in state), None)
-        done = 0 if first is None else int(first["step"])  # all parameters have made as many
-        share = min((done + 1) / self._warm, (self._steps - done) / max(1, self._steps - self._warm))
-        for group, highest in zip(self.param_groups, self._highest, strict=True):
-            group["lr"] = highest * max(0.0, share)
-        super().step()
 
 
 def autocast(anatomy: Anatomy, compute: torch.dtype) -> Any:

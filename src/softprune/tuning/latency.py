@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,13 +28,26 @@ SECONDS = 20.0
 Read = Callable[[Batch], torch.Tensor]
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way to read batches.
+
+    Attributes:
+        read: what is timed.
+        around: what it is done within, untimed.
+    """
+
+    read: Read
+    around: Callable[[], AbstractContextManager[object]] = nullcontext
+
+
 def measure_latency(workspace: Workspace, fitted: Fitted) -> None:
     """Where the recipe asks for it, the latency of a prompt and of no prompt, once a run: `cost.latency`."""
     if not workspace.recipe.tuning.latency:
         return
     backbone, run = workspace.backbone, workspace.run
     prompt_QH = read_one(fitted.state, workspace.recipe.pruning.removal).to(backbone.device, backbone.prompt_dtype)
-    reads = {"with": prompted(backbone, prompt_QH), "without": prompted(backbone, prompt_QH[:0])}
+    reads = {"with": Way(prompted(backbone, prompt_QH)), "without": Way(prompted(backbone, prompt_QH[:0]))}
     with run.phase("latency"):
         run.pin("cost.latency", lambda: latency(backbone, workspace.select, reads))
 
@@ -49,7 +64,7 @@ def prompted(backbone: Backbone, prompt_QH: torch.Tensor) -> Read:
 def latency(
     backbone: Backbone,
     data: ScoredSet,
-    reads: Mapping[str, Read],
+    reads: Mapping[str, Way],
     sizes: Sequence[int] = SIZES,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Any]:
@@ -90,10 +105,8 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
     return {"p50": float(p50), "p95": float(p95)}
 
 
-def _timed(
-    backbone: Backbone, data: ScoredSet, indices: Sequence[int], read: Read, clock: Callable[[], float]
-) -> float:
-    with torch.inference_mode():
+def _timed(backbone: Backbone, data: ScoredSet, indices: Sequence[int], way: Way, clock: Callable[[], float]) -> float:
+    with torch.inference_mode(), way.around():
         begun = clock()
-        read(data.batch(backbone, indices)).tolist()  # a list waits for a GPU
+        way.read(data.batch(backbone, indices)).tolist()  # a list waits for a GPU
         return clock() - begun

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -106,16 +106,32 @@ class Workspace:
         return encoded(self.recipe, self.backbone, examples)
 
 
-def prepare(recipe: Recipe, run: Store, watch: Watch, executor: Executor) -> Workspace:
+def prepare(
+    recipe: Recipe,
+    run: Store,
+    watch: Watch,
+    executor: Executor,
+    *,
+    whole: bool = False,
+    mistakes: Callable[[Described], Sequence[SoftpruneError]] = lambda described: (),
+) -> Workspace:
     """Load data, check the recipe against data and backbone, load the backbone, record what results depend on.
+
+    Args:
+        recipe: the settings.
+        run: the folder.
+        watch: who is told how training goes.
+        executor: what runs pieces of work that don't depend on each other.
+        whole: whether weights of the model will be trained: then they are float32 (float64 where that was asked for).
+        mistakes: what else is wrong with the recipe for a backbone.
 
     Raises:
         ManyErrors: with every disagreement between recipe, data and backbone, before any weight is loaded.
     """
-    task, splits, sets, described = _read_inputs(recipe)
+    task, splits, sets, described = _read_inputs(recipe, mistakes)
     run.meter = PeakMemory(resolve_device(recipe.backbone.device))
     run.meter.lap()
-    backbone = _load(recipe, run)
+    backbone = _load(recipe, run, whole=whole)
     run.record(cost={"peak_memory": {"load": run.meter.lap()}})
     train = encoded(recipe, backbone, sets.train)
     scoring = _scoring(recipe, task, backbone, run.processes)
@@ -161,7 +177,9 @@ def check_unchanged(recipe: Recipe, run: Store) -> None:
     hold(run, data_inputs(task, sets))
 
 
-def _read_inputs(recipe: Recipe) -> tuple[Task, Splits, Selection, Described]:
+def _read_inputs(
+    recipe: Recipe, mistakes: Callable[[Described], Sequence[SoftpruneError]]
+) -> tuple[Task, Splits, Selection, Described]:
     """The task's data and the backbone's configuration; what is wrong with either is told together."""
     errors: list[SoftpruneError] = []
     data = described = None
@@ -175,6 +193,7 @@ def _read_inputs(recipe: Recipe) -> tuple[Task, Splits, Selection, Described]:
         check_quantizer(settings.quantization, resolve_device(settings.device))
     with gathered(errors):
         described = describe(settings.name, settings.family, settings.revision, settings.trust_remote_code)
+        errors += mistakes(described)
         check(recipe, described)
     if data is None or described is None or errors:
         raise errors[0] if len(errors) == 1 else ManyErrors("recipe for this data and backbone", errors)
@@ -225,7 +244,7 @@ def check(recipe: Recipe, described: Described) -> None:
                 "set task.match=score",
             )
         )
-    if described.positions is not None and described.positions - prompt.tokens < LEAST_ROOM:
+    if described.positions is not None and described.positions - recipe.virtual_tokens < LEAST_ROOM:
         errors.append(
             SoftpruneError(
                 f"a prompt that leaves room in the {described.positions} positions of {described.name}",
@@ -248,7 +267,7 @@ def learning_rate(recipe: Recipe, backbone: Backbone) -> float:
 def room_for_inputs(recipe: Recipe, backbone: Backbone, examples: Sequence[Example]) -> int:
     """Input tokens at most, by the recipe and what the model's positions leave."""
     generated = recipe.task.max_answer_length if recipe.task.match == "generate" else 0
-    return room_for(backbone, examples, recipe.prompt.tokens, recipe.task.max_length, generated)
+    return room_for(backbone, examples, recipe.virtual_tokens, recipe.task.max_length, generated)
 
 
 def room_for(
@@ -300,9 +319,11 @@ def settle_machine(run: Store, device: str, dtype: str, threads: int | None) -> 
     return place, resolve_dtype(str(number), place)
 
 
-def _load(recipe: Recipe, run: Store) -> Backbone:
+def _load(recipe: Recipe, run: Store, *, whole: bool) -> Backbone:
     settings = recipe.backbone
     device, dtype = settle_machine(run, settings.device, settings.dtype, settings.threads)
+    if whole and dtype != torch.float64:
+        dtype = torch.float32
     return load_backbone(
         settings.name,
         family=settings.family,
@@ -318,6 +339,8 @@ def _load(recipe: Recipe, run: Store) -> Backbone:
 
 def _group(recipe: Recipe, run: Store, rehearsal: Rehearsal) -> int:
     """K: what the recipe asks for, a resumed one too; where it doesn't, what the run was begun with, measured then."""
+    if recipe.kind == "adapt":
+        return int(run.pin("K", lambda: 1))
     if recipe.search.group is not None:
         run.record(K=recipe.search.group)
 
@@ -356,7 +379,8 @@ def _record(workspace: Workspace, sets: Selection, source: str, notes: Sequence[
     truncated = {key: sum(c[key] for c in counts.values()) for key in ("examples", "tokens")}
     fixed_answers = len({e.answers for e in sets.train}) == 1
     workspace.run.record(
-        backbone=asdict(backbone.info),
+        # The pinned dtype is that of the products, also where weights are wider since they are trained.
+        backbone=asdict(backbone.info) | {"dtype": workspace.run.info["backbone"]["dtype"]},
         processes=workspace.run.processes.size,
         removal=recipe.pruning.removal if recipe.kind == "xprompt" else None,
         task={

@@ -1,0 +1,108 @@
+"""An adapter's folder, read again: the same answers, and nothing believed that isn't checked."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from adapted import METHODS, near, recipe_of, run
+from safetensors.torch import load_file, save_file
+
+from softprune.errors import SoftpruneError
+from softprune.methods.saved import holds_adapter, read_adapter
+from softprune.pruning.predict import predict
+
+Models = Callable[[str], Path]
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def predictions(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "predictions" / "adapted.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("model", ["t5", "gpt2", "bert", "sentence"])
+@pytest.mark.parametrize("method", METHODS)
+def test_loaded_again_it_answers_as_it_did(
+    tiny_models: Models, task_file: Path, tmp_path: Path, method: str, model: str
+) -> None:
+    out = tmp_path / "run"
+    run(recipe_of(tiny_models(model), task_file, method, "tuning.lr=0.02"), out)
+    assert holds_adapter(out)
+    adapter = read_adapter(out)
+    backbone = adapter.load(dtype="float32", device="cpu")
+    told = list(predict(adapter, _rows(task_file), backbone=backbone))
+    wanted = predictions(out)
+    ours = torch.tensor([p.probabilities for p in told], dtype=torch.float64).log()
+    assert near(ours, _log_shares(wanted), 1e-5)
+    assert [p.answer for p in told] == [line["answers"][line["predicted"]] for line in wanted]
+    # Without the adapter the numbers are others.
+    zero = [json.loads(line) for line in (out / "predictions" / "zero_shot.jsonl").read_text().splitlines()]
+    assert not near(ours, _log_shares(zero), 1e-3)
+
+
+def _log_shares(lines: list[dict[str, Any]]) -> torch.Tensor:
+    """Log-probabilities of the answers among each other, `[N, A]`, as they were reported."""
+    return torch.log_softmax(torch.tensor([line["scores"] for line in lines], dtype=torch.float64), 1)
+
+
+def _rows(task_file: Path) -> list[dict[str, str]]:
+    with (task_file.parent / "validation.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def saved(tiny_models: Models, task_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("adapters") / "run"
+    run(recipe_of(tiny_models("gpt2"), task_file, "lora"), out)
+    return out / "adapter"
+
+
+def copy(saved: Path, to: Path) -> Path:
+    to.mkdir()
+    for file in saved.iterdir():
+        (to / file.name).write_bytes(file.read_bytes())
+    return to
+
+
+def test_another_backbone_is_refused(saved: Path, tiny_models: Models) -> None:
+    with pytest.raises(SoftpruneError, match="expected: the backbone that the adapter was trained on"):
+        read_adapter(saved).load(name=str(tiny_models("llama")))
+
+
+def test_tensors_of_another_shape_are_refused(saved: Path, tmp_path: Path) -> None:
+    place = copy(saved, tmp_path / "adapter")
+    tensors = load_file(place / "adapter.safetensors")
+    first = sorted(tensors)[0]
+    save_file(tensors | {first: torch.zeros(3)}, place / "adapter.safetensors")
+    with pytest.raises(SoftpruneError, match="expected: the tensors of a lora adapter") as caught:
+        read_adapter(place).load(dtype="float32")
+    assert first in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"schema": 2}, "no document of schema 1"),
+        ({"plan": {"method": "lora"}}, "tokens"),
+        ({"family": "other"}, "an unknown method or family"),
+        ({"max_length": "long"}, "max_length"),
+    ],
+)
+def test_a_document_that_isnt_whole_is_refused(saved: Path, tmp_path: Path, change: dict[str, Any], told: str) -> None:
+    place = copy(saved, tmp_path / "adapter")
+    document = json.loads((place / "adapter.json").read_text())
+    (place / "adapter.json").write_text(json.dumps(document | change))
+    with pytest.raises(SoftpruneError, match="expected: a whole adapter") as caught:
+        read_adapter(place)
+    assert told in str(caught.value)
+
+
+def test_there_is_none(tmp_path: Path) -> None:
+    assert not holds_adapter(tmp_path)
+    with pytest.raises(SoftpruneError, match="a whole adapter"):
+        read_adapter(tmp_path)

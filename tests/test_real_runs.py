@@ -89,7 +89,7 @@ def test_a_released_encoder_is_far_above_chance_without_a_prompt(encoder: str, d
     report = ScoredSet(sets.report, backbone.encode(sets.report, 64))
     nothing = torch.zeros(1, 0, 384)
     (scores,) = score_prompts(backbone, nothing, report, Scoring(loss="rank", score="sum"))
-    value = task.metric.value(scores.predicted, scores.gold)
+    value = task.metric.value(scores)
     constant = constant_answer(scores.gold, task.n_answers, task.metric).value
     assert value > constant + 0.15
 

@@ -15,7 +15,7 @@ from softprune.significance import (
     power,
     standard_error,
 )
-from softprune.tasks.metrics import F1, Accuracy
+from softprune.tasks.metrics import F1, Accuracy, answered
 
 ACCURACY, F1_OF_1 = Accuracy(), F1(positive=1)
 
@@ -51,7 +51,7 @@ def test_f1_interval_agrees_with_scipy():
     rng = np.random.default_rng(4)
     gold = (rng.random(120) < 0.4).astype(int)
     predicted = np.where(rng.random(120) < 0.75, gold, 1 - gold)
-    ours = bootstrap_interval(F1_OF_1.counts(predicted, gold), F1_OF_1.score, seed=0, resamples=4000)
+    ours = bootstrap_interval(F1_OF_1.counts(answered(predicted, gold)), F1_OF_1.score, seed=0, resamples=4000)
     theirs = stats.bootstrap(
         (predicted, gold),
         lambda p, g: 2 * np.sum(p * g) / (np.sum(p) + np.sum(g)),
@@ -176,7 +176,7 @@ def test_power_by_hand_and_by_simulation():
 def test_f1_equals_scikit_learn(positive):
     rng = np.random.default_rng(12)
     gold, predicted = rng.integers(0, 2, 80), rng.integers(0, 2, 80)
-    ours = F1(positive=positive).value(predicted, gold)
+    ours = F1(positive=positive).value(answered(predicted, gold))
     assert ours == pytest.approx(f1_score(gold, predicted, pos_label=positive))
 
 

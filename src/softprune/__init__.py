@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from softprune.backbone import load_backbone
     from softprune.compare.api import compare_methods
     from softprune.errors import SoftpruneError
+    from softprune.methods.api import adapt
+    from softprune.methods.saved import read_adapter
     from softprune.pruning.api import tune, xprompt
     from softprune.pruning.predict import predict
     from softprune.pruning.ticket import Ticket
@@ -23,10 +25,12 @@ __all__ = [
     "SoftpruneError",
     "Ticket",
     "__version__",
+    "adapt",
     "compare_methods",
     "load_backbone",
     "load_task",
     "predict",
+    "read_adapter",
     "tune",
     "xprompt",
 ]
@@ -34,10 +38,12 @@ __all__ = [
 _PUBLIC = {
     "SoftpruneError": "softprune.errors:SoftpruneError",
     "Ticket": "softprune.pruning.ticket:Ticket",
+    "adapt": "softprune.methods.api:adapt",
     "compare_methods": "softprune.compare.api:compare_methods",
     "load_backbone": "softprune.backbone:load_backbone",
     "load_task": "softprune.tasks:load_task",
     "predict": "softprune.pruning.predict:predict",
+    "read_adapter": "softprune.methods.saved:read_adapter",
     "tune": "softprune.pruning.api:tune",
     "xprompt": "softprune.pruning.api:xprompt",
 }

@@ -53,8 +53,9 @@ class Example:
         id: unique within its split.
         index: the row in the source file or data set, from 0 (MultiRC: of the answer option).
         segments: the filled template, in order; their texts joined are the whole input.
-        answers: the A candidate answers as text; they may depend on the example (COPA, WSC).
-        gold: position of the right answer in `answers`.
+        answers: the A candidate answers as text; they may depend on the example (COPA, WSC). A single one is no
+            candidate but a target text, to be written (targets of kind `text`).
+        gold: position of the right answer in `answers`; -1 where a row doesn't tell it.
         group: resampling unit of the intervals where examples share a passage (MultiRC), else None.
     """
 
@@ -64,6 +65,11 @@ class Example:
     answers: tuple[str, ...]
     gold: int
     group: str | None = None
+
+    @property
+    def writes(self) -> bool:
+        """Whether its answer is a text to be written, and not one to choose."""
+        return len(self.answers) == 1
 
     @property
     def text(self) -> str:
@@ -83,9 +89,10 @@ class Encoded:
     Attributes:
         input_ids: the input with the model's special tokens; an answer slot holds one placeholder token.
         slot: position of that placeholder in `input_ids`, or -1 where the family has none.
-        answer_ids: per answer, its scored token ids (EOS included for seq2seq).
+        answer_ids: per answer, its scored token ids (EOS included for seq2seq, and wherever a whole text is written).
         gold: position of the right answer.
         cut: input tokens that truncation took away.
+        target_cut: the same of a target text.
     """
 
     input_ids: tuple[int, ...]
@@ -93,6 +100,7 @@ class Encoded:
     answer_ids: tuple[tuple[int, ...], ...]
     gold: int
     cut: int = 0
+    target_cut: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,17 +175,23 @@ class PromptState:
 class Scores:
     """What a set of examples said about one prompt.
 
+    A metric reads what it needs; what wasn't measured is empty.
+
     Attributes:
         answer_scores: per example, the score of each of its answers (log-probability units).
         losses: per example, the run's loss.
         predicted: per example, the argmax; ties go to the lower index.
         gold: per example, the right answer.
+        texts: per example, what was generated.
+        references: per example, the target text, where targets are texts.
     """
 
-    answer_scores: tuple[tuple[float, ...], ...]
-    losses: tuple[float, ...]
-    predicted: tuple[int, ...]
-    gold: tuple[int, ...]
+    answer_scores: tuple[tuple[float, ...], ...] = ()
+    losses: tuple[float, ...] = ()
+    predicted: tuple[int, ...] = ()
+    gold: tuple[int, ...] = ()
+    texts: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
 
     @property
     def loss(self) -> float:

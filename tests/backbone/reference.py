@@ -85,7 +85,12 @@ class Plain:
 
     def generate(self, prompt: list[int], text: str, tokens: int) -> str:
         ids = torch.tensor([self.input_ids(prompt, text)])
+        # Greedy alone: a forced end would take the last token's place.
+        self.model.generation_config.forced_eos_token_id = None
+        # BART's targets open with <s>, behind which answers begin.
+        opened = {"decoder_input_ids": torch.tensor([[2, 0]])} if self.name.startswith("bart") else {}
         found = self.model.generate(
+            **opened,
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=tokens,

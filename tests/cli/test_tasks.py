@@ -78,7 +78,7 @@ def test_stats_of_a_folder(softprune: Softprune, root: Path) -> None:
     assert "entailment 50%, contradiction 25%, neutral 25%\n" in answer.out
     assert "another word 50%, {span1_text} 50% (of dev)" in answer.out
     absent = answer.out.splitlines()[-1]
-    assert absent.startswith("not there: ag_news, boolq, copa")
+    assert absent.startswith("not there: ag_news, boolq, cnn_dailymail, copa")
     assert "demo" not in absent
 
 

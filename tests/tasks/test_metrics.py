@@ -6,23 +6,23 @@ import numpy as np
 import pytest
 
 from softprune.errors import SoftpruneError
-from softprune.tasks import METRICS, constant_answer, metric_named
+from softprune.tasks import METRICS, answered, constant_answer, metric_named
 
 
 def test_accuracy_counts_and_value():
     accuracy = metric_named("accuracy")
-    assert accuracy.counts([0, 1, 2], [0, 2, 2]).tolist() == [[1, 1], [0, 1], [1, 1]]
-    assert accuracy.value([0, 1, 2], [0, 2, 2]) == pytest.approx(2 / 3)
+    assert accuracy.counts(answered([0, 1, 2], [0, 2, 2])).tolist() == [[1, 1], [0, 1], [1, 1]]
+    assert accuracy.value(answered([0, 1, 2], [0, 2, 2])) == pytest.approx(2 / 3)
 
 
 def test_f1_counts_and_value():
     f1 = metric_named("f1", positive=1)
-    assert f1.counts([1, 1, 0, 0], [1, 0, 1, 0]).tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]]
-    assert f1.value([1, 1, 0, 0], [1, 0, 1, 0]) == pytest.approx(0.5)
+    assert f1.counts(answered([1, 1, 0, 0], [1, 0, 1, 0])).tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]]
+    assert f1.value(answered([1, 1, 0, 0], [1, 0, 1, 0])) == pytest.approx(0.5)
 
 
 def test_f1_without_any_positive_is_zero():
-    assert metric_named("f1", positive=1).value([0, 0], [0, 0]) == 0.0
+    assert metric_named("f1", positive=1).value(answered([0, 0], [0, 0])) == 0.0
 
 
 def test_scores_work_along_leading_axes():
@@ -47,5 +47,5 @@ def test_unknown_metric_and_uneven_lengths():
     with pytest.raises(SoftpruneError, match='did you mean "accuracy"'):
         metric_named("acuracy")
     with pytest.raises(SoftpruneError, match="one prediction per example"):
-        metric_named("accuracy").value([0], [0, 1])
-    assert METRICS.names() == ("accuracy", "f1")
+        metric_named("accuracy").value(answered([0], [0, 1]))
+    assert METRICS.names() == ("accuracy", "f1", "rouge1", "rouge2", "rougeL")

@@ -52,7 +52,7 @@ def test_the_table_is_what_ships(name):
     assert template == f"`{written}`"
     if definition.score == "sum":
         assert answers == ", ".join(definition.answers)
-    assert metric.lower().startswith(definition.metric)
+    assert metric.lower().startswith(definition.metric.lower())
     source = definition.sources.hub
     assert hub == ("–" if source is None else " ".join(filter(None, (f"`{source.repository}`", source.config))))
     assert source is None or not source.verified

@@ -21,8 +21,8 @@ def rte(tmp_path):
     return Path(shutil.copytree(FIXTURES / "official" / "rte", tmp_path / "rte"))
 
 
-def test_eleven_tasks_are_read():
-    assert len(READ) == 11
+def test_twelve_tasks_are_read():
+    assert len(READ) == 12
 
 
 @pytest.mark.parametrize("task", READ)
@@ -31,7 +31,8 @@ def test_official_and_hub_layouts_give_identical_examples(task):
     hub = load_task(task).load(FIXTURES / "hub" / task)
     same_names_and_labels = task == "imdb"
     assert (official.layout, hub.layout) == ("official", "official" if same_names_and_labels else "hub")
-    assert (official.verified, hub.verified) == (True, same_names_and_labels)
+    seen = task != "cnn_dailymail"  # no copy of its files was at hand
+    assert (official.verified, hub.verified) == (seen, same_names_and_labels)
     assert len(official.train) >= 4
     assert official.train == hub.train
     assert official.validation == hub.validation

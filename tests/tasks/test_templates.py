@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from softprune.tasks import load_task, task_names
+from softprune.tasks import answered, load_task, task_names
 from softprune.tasks.template import fill
 
 OFFICIAL = Path(__file__).parent.parent / "fixtures" / "tasks" / "official"
@@ -154,9 +154,9 @@ def test_multirc_is_f1_of_yes_over_all_options():
     gold = [example.gold for example in examples]
     assert gold == [1, 0, 1, 0, 1, 1, 0, 0]  # three questions of 3, 2 and 3 options
     said = [1, 1, 1, 1, 0, 0, 0, 0]
-    assert task.metric.value(said, gold) == pytest.approx(2 * 2 / (4 + 4))  # 2 of 4 said, 2 of 4 right
+    assert task.metric.value(answered(said, gold)) == pytest.approx(2 * 2 / (4 + 4))  # 2 of 4 said, 2 of 4 right
     questions = [slice(0, 3), slice(3, 5), slice(5, 8)]
-    mean = sum(task.metric.value(said[part], gold[part]) for part in questions) / 3  # F1m, another metric
+    mean = sum(task.metric.value(answered(said[part], gold[part])) for part in questions) / 3  # F1m, another metric
     assert mean == pytest.approx(0.8 / 3)
     assert examples[2].text.startswith("question: What did Tove carry? answer: A rope. paragraph: Tove")
 
@@ -194,7 +194,7 @@ def test_every_definition_loads_and_says_what_it_is(task):
 
 def test_answers_of_different_length_are_scored_by_their_mean():
     means = {task for task in task_names() if load_task(task).definition.score == "mean"}
-    assert means == {"copa", "wsc"}
+    assert means == {"copa", "wsc", "cnn_dailymail"}
 
 
 def test_white_space_goes_with_what_follows_and_text_after_the_slot_stays():

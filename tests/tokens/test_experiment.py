@@ -50,7 +50,7 @@ def test_the_choice_on_numbers_made_by_hand(
     value = {BASELINE: 0.90, **accuracy}
     run = Record(macs)
     workspace = SimpleNamespace(
-        metric=SimpleNamespace(value=lambda predicted, golds: value[predicted]),
+        metric=SimpleNamespace(value=lambda scores: value["".join(scores.predicted)]),
         select=SimpleNamespace(golds=()),
         recipe=SimpleNamespace(selection=SimpleNamespace(within=0.01)),
         run=run,

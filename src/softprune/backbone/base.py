@@ -242,6 +242,17 @@ class Backbone(ABC):
             texts: all answers that there are; None where every example has its own.
         """
 
+    def _generate_plainly(self) -> None:
+        """Forget what a release asks of its generation (beams, least lengths, forbidden repeats): greedy is greedy.
+
+        The loss and the text are then of one model, and a text is the same in a batch as alone.
+        """
+        from transformers import GenerationConfig
+
+        released = self.model.generation_config
+        names = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
+        self.model.generation_config = GenerationConfig(**{name: getattr(released, name) for name in names})
+
     # --- from text to batches ---
 
     @abstractmethod

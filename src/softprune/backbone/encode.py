@@ -18,11 +18,19 @@ class Tokenising:
         tokenizer: the Hugging Face tokenizer.
         slot_token: what stands at the answer slot in the input (a masked model's mask token), "" for nothing.
         answer_ids: scored token ids of one answer.
+        end_id: the token that ends a written text, where `answer_ids` doesn't set it; None where it does.
     """
 
     tokenizer: Any
     slot_token: str
     answer_ids: Callable[[str], tuple[int, ...]]
+    end_id: int | None = None
+
+    def target_ids(self, text: str) -> tuple[int, ...]:
+        """Scored token ids of a text that is to be written, its end included: what isn't taught to end doesn't."""
+        if self.end_id is None:
+            return self.answer_ids(text)
+        return (*(self.answer_ids(text) if text else ()), self.end_id)
 
 
 def encode(
@@ -34,16 +42,19 @@ def encode(
         how: the backbone's way of tokenising.
         examples: what to encode.
         max_length: input tokens at most, special tokens included, prompt excluded.
-        max_answer_length: tokens of an answer at most; None for no limit.
+        max_answer_length: tokens of an answer at most; None for no limit. A text to be written is cut there, and a cut
+            one has no end.
 
     Raises:
-        SoftpruneError: when an answer is longer than `max_answer_length`, or when a text doesn't fit although
+        SoftpruneError: when an answer to choose is longer than `max_answer_length`, or when a text doesn't fit although
             everything shortenable was cut.
     """
     if not examples:
         return []
-    answers = {text: how.answer_ids(text) for example in examples for text in example.answers}
+    answers = {text: how.answer_ids(text) for e in examples if not e.writes for text in e.answers}
+    targets = {text: how.target_ids(text) for e in examples if e.writes for text in e.answers}
     _check_answers(how.tokenizer, answers, max_answer_length)
+    ids_of = answers | {text: ids[:max_answer_length] for text, ids in targets.items()}
     rendered = [_render(example.segments, how.slot_token) for example in examples]
     all_ids: list[list[int]] = how.tokenizer(rendered, verbose=False)["input_ids"]
     encoded = []
@@ -59,9 +70,10 @@ def encode(
             Encoded(
                 input_ids=tuple(ids),
                 slot=_slot(how, ids, example),
-                answer_ids=tuple(answers[text] for text in example.answers),
-                gold=example.gold,
+                answer_ids=tuple(ids_of[text] for text in example.answers),
+                gold=max(0, example.gold) if example.writes else example.gold,
                 cut=length - len(ids),
+                target_cut=len(targets[example.answers[0]]) - len(ids_of[example.answers[0]]) if example.writes else 0,
             )
         )
     return encoded
@@ -153,6 +165,12 @@ def _level(lengths: Iterable[int], budget: int) -> int:
     while waiting[0] <= budget // len(waiting):
         budget -= waiting.pop(0)
     return budget // len(waiting)
+
+
+def cut_to(tokenizer: Any, text: str, tokens: int) -> str:
+    """The beginning of a text that has so many tokens at most."""
+    over = len(_ids(tokenizer, text)) - tokens
+    return text if over <= 0 else _cut_end(tokenizer, text, over)
 
 
 def _cut_end(tokenizer: Any, text: str, tokens: int) -> str:

@@ -26,6 +26,7 @@ class Seq2SeqBackbone(Backbone):
     def __init__(self, model: Any, tokenizer: Any, info: BackboneInfo) -> None:
         super().__init__(model, tokenizer, info)
         self._start = self._decoder_start()
+        self._generate_plainly()
         self._fast = FrozenT5(model) if suits(model) else None
         self._verify()
 
@@ -65,7 +66,9 @@ class Seq2SeqBackbone(Backbone):
             memory = self.model.get_encoder()(
                 inputs_embeds=encoded.embeds_RLH, attention_mask=encoded.mask_RL
             ).last_hidden_state
+            start = torch.tensor(self._start, device=self.device).expand(len(batch), -1)
             tokens = self.model.generate(
+                decoder_input_ids=start,
                 encoder_outputs=BaseModelOutput(last_hidden_state=memory),
                 attention_mask=encoded.mask_RL,
                 max_new_tokens=max_new_tokens,

@@ -26,7 +26,10 @@ class Format(StrEnum):
 def export(
     *,
     source: Annotated[
-        str, typer.Argument(metavar="RUN_OR_TICKET", help="A run or ticket folder, or a hub name.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="RUN_OR_TICKET", help="A run, ticket or adapter folder, or a hub name.", show_default=False
+        ),
     ],
     format_: Annotated[
         Format,
@@ -34,10 +37,20 @@ def export(
     ],
     output: Annotated[Path, typer.Option("--output", metavar="FOLDER", help="A new or an empty folder.")],
 ) -> None:
-    """Write a ticket for other programs, and show the code that uses it."""
+    """Write a ticket or an adapter for other programs, and show the code that uses it."""
+    from softprune.methods.exports import export_adapter
+    from softprune.methods.saved import holds_adapter, read_adapter
     from softprune.pruning.exports import export as write
     from softprune.pruning.ticket import Ticket
 
+    if holds_adapter(Path(source)):
+        if format_ is not Format.peft:
+            raise SoftpruneError("--format peft for an adapter", format_.value, "leave it, or export a ticket")
+        adapter = read_adapter(Path(source))
+        names = export_adapter(adapter, output)
+        typer.echo(f"{output}: {', '.join(names)}\n")
+        typer.echo(f'from peft import PeftModel\nmodel = PeftModel.from_pretrained(model, "{output}")')
+        return
     done = write(Ticket.load(source), format_.value, output)
     tokens, hidden = done.shape
     typer.echo(f"{done.folder}: {', '.join(done.files)}; {tokens} tokens of {hidden} dimensions\n")

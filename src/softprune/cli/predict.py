@@ -15,6 +15,8 @@ import typer
 from softprune.errors import SoftpruneError
 
 if TYPE_CHECKING:
+    from softprune.backbone.base import Backbone
+    from softprune.methods.saved import SavedAdapter
     from softprune.pruning.predict import Prediction
     from softprune.pruning.ticket import Ticket
 
@@ -28,10 +30,12 @@ def predict(
     *,
     run: Annotated[
         str | None,
-        typer.Argument(metavar="RUN", help="A run or ticket folder, or a hub name.", show_default=False),
+        typer.Argument(
+            metavar="RUN", help="A run, ticket or adapter folder, or a ticket's hub name.", show_default=False
+        ),
     ] = None,
     input_file: Annotated[
-        Path, typer.Option("--input", metavar="FILE", help="Rows: .jsonl, .csv (both also .gz) or .parquet.")
+        Path, typer.Option("--input", metavar="FILE", help="Rows: .jsonl, .csv (both also .gz, .xz) or .parquet.")
     ],
     output_file: Annotated[
         Path, typer.Option("--output", metavar="FILE", help="The same rows with their answers; formats as of --input.")
@@ -59,8 +63,7 @@ def predict(
     batch_rows: Annotated[int, typer.Option(min=1, metavar="N", help="Rows of one call of the model.")] = 256,
     force: Annotated[bool, typer.Option("--force", help="Replace an output file that is there.")] = False,
 ) -> None:
-    """Answer the rows of a file with a ticket, or each row with its own of several tickets."""
-    from softprune.pruning.predict import backbone_of
+    """Answer the rows of a file with a ticket or an adapter, or each row with its own of several tickets."""
     from softprune.pruning.predict import predict as answer
     from softprune.tasks.files import format_of, read_rows
     from softprune.tasks.outputs import RowWriter
@@ -71,22 +74,35 @@ def predict(
         raise SoftpruneError("an input file that ends in .jsonl, .csv or .parquet", found, "correct --input")
     if output_file.exists() and not force:
         raise SoftpruneError("a new output file", f"{output_file} is there", "choose another --output, or add --force")
-    tickets = _tickets(run, prompts)
+    tickets = _adapter(run) or _tickets(run, prompts)
     with RowWriter(output_file) as writer:
         wide = format_of(output_file) == "jsonl"
         rows = _without(_ADDED if wide else _ADDED[:2], read_rows(input_file, kind))
         placed = {"device": device, "dtype": dtype, "device_map": device_map, "quantization": quantization}
-        model = backbone_of(tickets, **placed, **({"name": backbone} if backbone else {}))
         several = prompts is not None
         answered = answer(
-            tickets if several else next(iter(tickets.values())),
+            next(iter(tickets.values())) if isinstance(tickets, dict) and not several else tickets,
             rows,
-            backbone=model,
+            backbone=_model(tickets, placed | ({"name": backbone} if backbone else {})),
             column=column,
             batch_rows=batch_rows,
         )
         told = _written(answered, writer, wide=wide)
     typer.echo(f"{told}: {output_file}", err=True)
+
+
+def _adapter(run: str | None) -> SavedAdapter | None:
+    """The adapter of a folder, where it holds one."""
+    from softprune.methods.saved import holds_adapter, read_adapter
+
+    return read_adapter(Path(run)) if run is not None and holds_adapter(Path(run)) else None
+
+
+def _model(tickets: SavedAdapter | dict[str, Ticket], options: dict[str, Any]) -> Backbone:
+    """The model that answers, where and how the command line has it."""
+    from softprune.pruning.predict import backbone_of
+
+    return backbone_of(tickets, **options) if isinstance(tickets, dict) else tickets.load(**options)
 
 
 def _tickets(run: str | None, prompts: str | None) -> dict[str, Ticket]:
@@ -132,16 +148,27 @@ class _Tally:
     rows: int = 0
     labelled: int = 0
     right: int = 0
+    written: int = 0
+    shared: float = 0.0
     cut: int = 0
     empty: int = 0
 
     def add(self, piece: Sequence[Prediction]) -> None:
         """Count some more."""
         self.rows += len(piece)
-        self.labelled += sum(1 for p in piece if p.gold is not None)
-        self.right += sum(1 for p in piece if p.gold is not None and p.gold == p.answer)
+        self.labelled += sum(1 for p in piece if p.answers and p.gold is not None)
+        self.right += sum(1 for p in piece if p.answers and p.gold is not None and p.gold == p.answer)
+        self._compare([(p.answer, p.gold) for p in piece if not p.answers and p.gold is not None])
         self.cut += sum(1 for p in piece if p.cut)
         self.empty += sum(1 for p in piece if p.empty)
+
+    def _compare(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """What written texts share with the rows' own, where that can be measured."""
+        from softprune.tasks.rouge import installed, rouge
+
+        if pairs and installed():
+            self.written += len(pairs)
+            self.shared += sum(rouge(text, own)[-1] for text, own in pairs)
 
     def told(self, seconds: float) -> str:
         """In words; what didn't happen isn't mentioned."""
@@ -152,6 +179,8 @@ class _Tally:
             parts.append(f"{self.empty:,} of them without any text")
         if self.labelled:
             parts.append(f"{100 * self.right / self.labelled:.1f}% of {self.labelled:,} labelled ones right")
+        if self.written:
+            parts.append(f"ROUGE-L {100 * self.shared / self.written:.1f} on {self.written:,} with a text of their own")
         return ", ".join(parts)
 
 

@@ -56,12 +56,18 @@ def show(
     ] = "train",
     data: _Data = None,
     backbone: Annotated[
-        str, typer.Option("--backbone", metavar="NAME", help="Whose tokenizer counts; it is loaded whole.")
-    ] = "tiny",
+        str | None,
+        typer.Option(
+            "--backbone",
+            metavar="NAME",
+            help="Whose tokenizer counts; it is loaded whole. [default: tiny; tiny-seq2seq where a text is written]",
+        ),
+    ] = None,
     max_length: Annotated[int, typer.Option("--max-length", min=1, metavar="N", help="Longest input in tokens.")] = 256,
 ) -> None:
     """Show a task: what it says, and examples as a model reads them."""
     from softprune.tasks import load_task
+    from softprune.tuning.written import TEXT_LENGTH
 
     loaded = load_task(task)
     splits, why = _data_or_none(loaded, data)
@@ -69,12 +75,15 @@ def show(
     if why is not None:
         typer.echo(f"\nno data: {why.found}\n{why.do}\n\n{_SAMPLE}:")
     shown, origin = _some(loaded, splits, split, examples)
-    model, room = _reader(backbone, max_length, shown)
-    for place, (example, read) in enumerate(zip(shown, model.encode(shown, room), strict=True), start=1):
+    name = backbone or ("tiny-seq2seq" if loaded.definition.writes else "tiny")
+    model, room = _reader(name, max_length, shown)
+    longest = TEXT_LENGTH if loaded.definition.writes else None
+    for place, (example, read) in enumerate(zip(shown, model.encode(shown, room, longest), strict=True), start=1):
         typer.echo(f"\n{origin} {place}")
         _print(_example(example, read, model, room))
     rest = f" of {max_length} asked, the rest is the prompt's" if room < max_length else ""
-    typer.echo(f"\ntokens of {backbone}; inputs are cut at {room}{rest}; * marks the right answer")
+    last = f"targets at {longest}, their end included" if longest else "* marks the right answer"
+    typer.echo(f"\ntokens of {name}; inputs are cut at {room}{rest}; {last}")
 
 
 def stats(ids: _Ids = None, data: _Root = None) -> None:
@@ -115,6 +124,9 @@ def new(
     label: Annotated[
         str | None, typer.Option("--label", metavar="COLUMN", help="The label's column. [default: guess]")
     ] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", metavar="COLUMN", help="A column of texts to write, in a label's place.")
+    ] = None,
     validation: Annotated[
         Path | None,
         typer.Option("--validation", metavar="FILE", help="Examples to report on. [default: a fifth of FILE]"),
@@ -124,17 +136,18 @@ def new(
     ] = None,
 ) -> None:
     """Write a task YAML for a file of your own; it says what it guessed."""
+    from softprune.tasks.files import unpacked
     from softprune.tasks.starting import guess, write_task
 
-    path = out or file.with_name(f"{file.name.removesuffix('.gz').rpartition('.')[0]}.yaml")
-    found = guess(file, validation, text or (), label)
+    path = out or file.with_name(unpacked(file.name).with_suffix(".yaml").name)
+    found = guess(file, validation, text or (), label, target)
     splits = write_task(found, path, file, validation)
     typer.echo(_guessed(found, label is not None, bool(text)))
     sizes = _sizes(splits) + ("" if validation else " (held out of train)")
     name = shlex.quote(str(path) if "/" in str(path) else f"./{path}")
     typer.echo("\n".join([f"wrote     {path}: {sizes}", *_worth_knowing(splits), ""]))
     typer.echo(f"next: softprune tasks show {name}")
-    typer.echo(f"      softprune xprompt --task {name} --backbone tiny")
+    typer.echo(f"      softprune xprompt --task {name} --backbone {'tiny-seq2seq' if found.writes else 'tiny'}")
 
 
 def _worth_knowing(splits: Splits) -> list[str]:
@@ -144,7 +157,7 @@ def _worth_knowing(splits: Splits) -> list[str]:
     twice, rows = repeated(splits)
     held = len(splits.report or ())
     lines = [f"note      {twice:,} of {rows:,} rows repeat{'s' * (twice == 1)} another's text"] if twice else []
-    if 0 < held < _FEW:
+    if 0 < held < _FEW and not (splits.report or ())[0].writes:
         points = unseen_points(held)
         lines.append(f"note      differences under {points} points can't be seen on {held} {splits.reported} rows")
     return lines
@@ -192,7 +205,9 @@ def _about(task: Task, splits: Splits | None) -> RenderableType:
         ("kind", definition.kind or _ABSENT),
         ("instruction", definition.instruction or _ABSENT),
         ("template", definition.template),
-        ("answers", ", ".join(definition.answers)),
+        ("target", f"{definition.target} (a text to write)")
+        if definition.writes
+        else ("answers", ", ".join(definition.answers)),
         ("metric", definition.metric + (f" of {definition.positive}" if definition.positive else "")),
     ]
     if splits is not None:
@@ -239,6 +254,9 @@ def _example(example: Example, read: Encoded, backbone: Backbone, room: int) -> 
     rows = [("id", example.id), ("input", shortened)]
     rows += [("cut", f"{read.cut} of {tokens} tokens go, {room} stay:")] if read.cut else []
     rows += [("reads as", backbone.tokenizer.decode(list(read.input_ids)))] if read.cut else []
+    if example.writes:
+        cut = f", {read.target_cut} more cut" if read.target_cut else ""
+        return _grid([*rows, ("target", f"{example.answers[0]}  ({_tokens(len(read.answer_ids[0]))}{cut})")])
     for place, (answer, ids) in enumerate(zip(example.answers, read.answer_ids, strict=True)):
         mark = "*" if place == example.gold else " "
         rows.append(("" if place else "answers", f"{mark} {answer}  ({_tokens(len(ids))})"))
@@ -254,8 +272,10 @@ def _print_statistics(found: Sequence[TaskStatistics]) -> None:
     if not found:
         return
     typer.echo(table([("task", "kind", *_SETS, "metric", "words", "constant (%)"), *map(_statistics_row, found)]))
+    texts = any(each.target_words is not None for each in found)
+    told = ", or the first 3 sentences where a text is written" if texts else ""
     typer.echo(
-        "\nwords: mean of the filled template; constant: the best constant answer; of validation, or of dev "
+        f"\nwords: mean of the filled template; constant: the best constant answer{told}; of validation, or of dev "
         "where that is absent\n\nright answers"
     )
     _print(_grid((each.id, _shares(each)) for each in found))
@@ -263,22 +283,31 @@ def _print_statistics(found: Sequence[TaskStatistics]) -> None:
 
 def _statistics_row(each: TaskStatistics) -> tuple[str, ...]:
     sizes = [f"{each.sizes[name]:,}" if name in each.sizes else _ABSENT for name in _SETS]
-    return (each.id, each.kind or _ABSENT, *sizes, each.metric, f"{each.words:.0f}", f"{100 * each.constant:.1f}")
+    constant = _ABSENT if each.constant is None else f"{100 * each.constant:.1f}"
+    return (each.id, each.kind or _ABSENT, *sizes, each.metric, f"{each.words:.0f}", constant)
 
 
 def _shares(each: TaskStatistics) -> str:
+    if each.target_words is not None:
+        return f"texts of {each.target_words:.0f} words"
     shares = ", ".join(f"{answer} {100 * share:.0f}%" for answer, share in each.shares.items())
     return shares + ("" if each.reported == "validation" else f" (of {each.reported})")
 
 
 def _guessed(found: Guess, label_given: bool, text_given: bool) -> str:
     """What `tasks new` made of the columns."""
+    guessed = "" if text_given else " (a guess: --text COLUMN ...)"
+    texts = ("texts", ", ".join(c.name for c in found.texts) + guessed)
+    if found.writes:
+        written = f"{found.label.name} ({found.label.words / found.label.rows:.0f} words)"
+        left = ("left out", ", ".join(found.others) or "nothing")
+        return table([("target", written), texts, left, ("template", found.template)])
     counts = ", ".join(f"{value} ({n:,})" for value, n in found.label.counts.most_common(8))
     more = len(found.label.counts) - 8
     rows = [
         ("label", f"{found.label.name}{'' if label_given else ' (a guess: --label COLUMN changes it)'}"),
         ("labels", counts + (f" and {more} more" if more > 0 else "")),
-        ("texts", f"{', '.join(c.name for c in found.texts)}{'' if text_given else ' (a guess: --text COLUMN ...)'}"),
+        texts,
         ("left out", ", ".join(found.others) or "nothing"),
         ("template", found.template),
         ("answers", ", ".join(found.answers.values()) + (" (edit them)" if found.to_be_edited else "")),

@@ -234,7 +234,7 @@ def _recipe_of(run: Path) -> dict[str, Any]:
 
 def predict(
     model: _Model,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Rows: .jsonl, .csv (both also .gz) or .parquet.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Rows: .jsonl, .csv (both also .gz, .xz) or .parquet.")],
     column: Annotated[
         str | None, typer.Option(metavar="NAME", help="The column of the text.", show_default="text, or the only one")
     ] = None,

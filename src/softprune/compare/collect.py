@@ -13,7 +13,7 @@ import numpy as np
 from softprune.compare.cells import Cell
 from softprune.compare.statistics import Floats, Scored
 from softprune.errors import SoftpruneError
-from softprune.tasks import Metric
+from softprune.tasks import Metric, answered
 
 ROWS: Final = {"tune": "tuned", "xprompt": "winner", "adapt": "adapted"}
 """By kind of run, the row of its results that stands for the method."""
@@ -146,7 +146,7 @@ def _scored(path: Path, metric: Metric) -> Scored | None:
 
 def _counts(lines: Sequence[Mapping[str, Any]], metric: Metric) -> Floats | None:
     if all(isinstance(line.get("predicted"), int) and isinstance(line.get("gold"), int) for line in lines):
-        return metric.counts([line["predicted"] for line in lines], [line["gold"] for line in lines])
+        return metric.counts(answered([line["predicted"] for line in lines], [line["gold"] for line in lines]))
     if all(isinstance(line.get(metric.name), int | float) for line in lines):
         return np.array([[line[metric.name], 1.0] for line in lines])
     return None

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -71,6 +72,10 @@ class Adaptation(ABC):
     def prompts(self) -> torch.Tensor:
         """What stands before every input, `[1, Q, H]`; Q is 0 for methods that don't make a prompt."""
         return self.nothing()
+
+    def peft_config(self) -> dict[str, Any] | None:
+        """What peft writes into an adapter's adapter_config.json; None for what is no adapter of peft's."""
+        return None
 
     def nothing(self) -> torch.Tensor:
         """No prompt, `[1, 0, H]`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -112,7 +113,7 @@ def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
         row = {"seconds": fitted.seconds, "parameters": run.info["adapter"]["trainable_parameters"]}
         if plan.tokens:
             row["tokens"] = plan.tokens
-        report_adapted(workspace, row, lambda data: scores_of(workspace, adaptation, data), adaptation.off)
+        report_adapted(workspace, row, partial(scores_of, workspace, adaptation), adaptation.off)
         measure_latency(workspace, adaptation)
     record_totals(
         run,
@@ -133,14 +134,14 @@ def _saved(workspace: Workspace, plan: AdapterPlan, adaptation: Adaptation, fitt
         fingerprint=info.fingerprint,
         task=workspace.task.id,
         score=workspace.scoring.score,
-        match=recipe.task.match,
-        max_answer_length=recipe.task.max_answer_length,
+        match=workspace.reporting.match,
+        max_answer_length=workspace.scoring.max_answer_length,
         max_length=recipe.task.max_length,
         hidden=info.hidden,
         prompt_tokens=plan.tokens,
         select=fitted.evaluation.score,
     )
-    return SavedAdapter(plan, told_of, workspace.task.definition, adaptation.stored())
+    return SavedAdapter(plan, told_of, workspace.task.definition, adaptation.stored(), adaptation.peft_config())
 
 
 def _record(workspace: Workspace, adaptation: Adaptation, saved: SavedAdapter, fitted: FittedAdapter) -> None:

@@ -60,6 +60,11 @@ class Injected(Adaptation):
         """The same: all of it is read in use."""
         return copies(self._named)
 
+    def peft_config(self) -> dict[str, Any]:
+        """Of the method, as JSON holds it."""
+        told = self.config.to_dict()
+        return {key: sorted(value) if isinstance(value, set) else value for key, value in told.items()}
+
     @contextmanager
     def off(self) -> Iterator[None]:
         """The wrapped modules alone."""

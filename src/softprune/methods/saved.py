@@ -73,12 +73,14 @@ class SavedAdapter:
         info: what it belongs to.
         definition: the task's, so that new rows are read as those of training were.
         tensors: what serving needs.
+        peft: what peft's adapter_config.json would say; None for what is no adapter of peft's.
     """
 
     plan: AdapterPlan
     info: AdapterInfo
     definition: Definition
     tensors: dict[str, torch.Tensor]
+    peft: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
         return f"SavedAdapter({self.plan.method} for {self.info.task}, of {self.info.backbone})"
@@ -120,7 +122,8 @@ class SavedAdapter:
     def document(self) -> dict[str, Any]:
         """adapter.json."""
         definition = self.definition.model_dump(mode="json")
-        return {"schema": SCHEMA, "plan": asdict(self.plan), **asdict(self.info), "definition": definition}
+        own = {"plan": asdict(self.plan), **asdict(self.info), "peft": self.peft}
+        return {"schema": SCHEMA, **own, "definition": definition}
 
     def save(self, folder: Path) -> None:
         """Write its two files; the document last, since there is no adapter without it."""
@@ -152,7 +155,8 @@ def read_adapter(folder: Path) -> SavedAdapter:
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         found = " ".join(str(error).split())[:300]
         raise SoftpruneError(f"a whole adapter in {folder}", found, "copy or train it anew") from error
-    return SavedAdapter(plan, info, definition, tensors)
+    peft = document.get("peft")
+    return SavedAdapter(plan, info, definition, tensors, peft if isinstance(peft, dict) else None)
 
 
 def _checked(of: type[Any], values: Mapping[str, Any]) -> Any:

@@ -15,7 +15,7 @@ from softprune.runs.store import Saved
 from softprune.tuning.fine_tuner import FineTuner
 from softprune.tuning.latency import Way, latency, prompted
 from softprune.tuning.loop import Evaluation, Feed, Trained, train
-from softprune.tuning.scoring import ScoredSet, score_prompts
+from softprune.tuning.scoring import ScoredSet, Scoring, score_prompts
 from softprune.tuning.setup import Workspace
 from softprune.tuning.stages import FolderKeeper, record_cost, schedule
 from softprune.tuning.sweep import best_rate, candidate_of, chosen_work
@@ -75,11 +75,11 @@ def measure_latency(workspace: Workspace, adaptation: Adaptation) -> None:
         workspace.run.pin("cost.latency", lambda: latency(backbone, workspace.select, ways))
 
 
-def scores_of(workspace: Workspace, adaptation: Adaptation, data: ScoredSet) -> Scores:
+def scores_of(workspace: Workspace, adaptation: Adaptation, data: ScoredSet, scoring: Scoring) -> Scores:
     """What the adapted backbone says of a set."""
     adaptation.train(False)
     with products_in(workspace.backbone, compute_of(workspace)):
-        (found,) = score_prompts(workspace.backbone, made_prompts(adaptation), data, workspace.scoring)
+        (found,) = score_prompts(workspace.backbone, made_prompts(adaptation), data, scoring)
     return found
 
 
@@ -129,8 +129,8 @@ def _train(workspace: Workspace, adaptation: Adaptation, lr: float, work: str) -
         return data.batch(backbone, indices)
 
     def evaluate() -> list[Evaluation]:
-        found = scores_of(workspace, adaptation, workspace.select)
-        return [Evaluation(workspace.metric.value(found.predicted, found.gold), found.loss)]
+        found = scores_of(workspace, adaptation, workspace.select, scoring)
+        return [Evaluation(workspace.choice.value(found), found.loss)]
 
     return train(
         trainable,

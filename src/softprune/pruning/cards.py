@@ -94,7 +94,9 @@ def _facts(ticket: Ticket) -> dict[str, str]:
         "pieces": f"{info.pieces} of {info.prompt_tokens * info.pieces_per_token}",
         "parameters": f"{info.parameters:,} of {info.prompt_tokens * info.hidden:,}",
         **_scores(ticket),
-        "answers": ", ".join(f"`{answer}`" for answer in definition.answers),
+        "answers": f"written, up to {info.max_answer_length} tokens"
+        if definition.writes
+        else ", ".join(f"`{answer}`" for answer in definition.answers),
     }
 
 
@@ -102,12 +104,11 @@ def _scores(ticket: Ticket) -> dict[str, str]:
     """What it reached where nothing was chosen, beside what it must be held against."""
     metric, select = ticket.definition.metric, ticket.info.select
     if not ticket.results:
-        chosen = (
-            "not measured" if select is None else f"{100 * select:.1f}% {metric} on `select`, which it was chosen on"
-        )
-        return {"score": chosen}
+        value = f"loss {-(select or 0.0):.3f}" if ticket.definition.writes else f"{100 * (select or 0.0):.1f}% {metric}"
+        return {"score": "not measured" if select is None else f"{value} on `select`, which it was chosen on"}
     own = next(iter(ticket.results))
-    labels = {own: "score", "control": "the unpruned prompt, trained as long", "constant": "best constant answer"}
+    bar = "the input's own first sentences" if ticket.definition.writes else "best constant answer"
+    labels = {own: "score", "control": "the unpruned prompt, trained as long", "constant": bar}
     return {label: _measured(ticket.results[name], metric) for name, label in labels.items() if name in ticket.results}
 
 

@@ -8,7 +8,6 @@ for how it did on its own.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -19,13 +18,12 @@ import torch
 from softprune.prompt.bank import masked_state, read_one
 from softprune.pruning.headline import headline
 from softprune.pruning.masks import random_mask
+from softprune.pruning.rows import bar, groups_of, interval, predictions, row
 from softprune.pruning.search import in_groups
 from softprune.pruning.xprompt import Pruned, control_start, decided
-from softprune.significance import bootstrap_interval
-from softprune.tasks import constant_answer
 from softprune.tuning.finite import FROM_THE_MODEL, check_finite
-from softprune.tuning.scoring import ScoredSet, score_each
-from softprune.tuning.setup import Workspace, room_for, truncation
+from softprune.tuning.scoring import ScoredSet, Scoring, score_each
+from softprune.tuning.setup import Workspace, room_for, together, truncation
 from softprune.tuning.spread import fit_item, make_ahead, spread
 from softprune.tuning.stages import Fitted
 from softprune.tuning.start import instruction_prompt
@@ -135,10 +133,11 @@ def report_xprompt(workspace: Workspace, pruned: Pruned, rivals: Rivals) -> None
         entries = _untrained(workspace, data) | entries
         scored = _score(workspace, data, entries, extra)
         results = _results(workspace, data, entries, scored)
+        _add_losses(workspace, entries, results)
         _add_seeds(workspace, results, scored, len(rivals.fresh))
         candidates = _report_front(workspace, data, pruned, scored)
         compared = workspace.run.info["selection"].get("candidates_compared")
-        found = headline(workspace.metric, decided(workspace).recipe, _groups(data), scored, results, compared)
+        found = headline(workspace.metric, decided(workspace).recipe, groups_of(data), scored, results, compared)
         _write(workspace, data, results, scored, found, candidates)
 
 
@@ -150,21 +149,23 @@ def report_tuned(workspace: Workspace, tuned: Fitted) -> None:
         data = workspace.encode(workspace.report.open())
         entries = _untrained(workspace, data) | entries
         scored = _score(workspace, data, entries, {})
-        _write(workspace, data, _results(workspace, data, entries, scored), scored, None, None)
+        results = _results(workspace, data, entries, scored)
+        _add_losses(workspace, entries, results)
+        _write(workspace, data, results, scored, None, None)
 
 
 def report_adapted(
     workspace: Workspace,
-    row: dict[str, Any],
-    adapted: Callable[[ScoredSet], Scores],
+    more: dict[str, Any],
+    adapted: Callable[[ScoredSet, Scoring], Scores],
     off: Callable[[], AbstractContextManager[None]],
 ) -> None:
     """The same for a model that was adapted in another way.
 
     Args:
         workspace: whose backbone reads with the adapter.
-        row: what its row of the table holds beside the scores: seconds, size.
-        adapted: what the adapted model says of a set.
+        more: what its row of the table holds beside the scores: seconds, size.
+        adapted: what the adapted model says of a set, scored so.
         off: the model as it was, within the block.
     """
     with workspace.run.phase("report"):
@@ -173,11 +174,14 @@ def report_adapted(
         entries = _untrained(workspace, data)
         with off():
             scored = _score(workspace, data, entries, {})
-        scored["adapted"] = adapted(data)
+        scored["adapted"] = adapted(data, workspace.reporting)
         entries["adapted"] = Entry(None, 0.0)
         check_finite([scored["adapted"].loss], ["adapted"], "report loss", "after training", FROM_THE_MODEL)
         results = _results(workspace, data, entries, scored)
-        results["adapted"] |= row
+        results["adapted"] |= more
+        if workspace.train.writes:
+            losses = {part: adapted(getattr(workspace, part), workspace.scoring).loss for part in ("train", "select")}
+            results["adapted"]["losses"] = losses | {"report": results["adapted"]["loss"]}
         _write(workspace, data, results, scored, None, None)
 
 
@@ -201,62 +205,17 @@ def _score(
     read = {name: entry.words_QH if entry.words_QH is not None else nothing for name, entry in entries.items()}
     read |= {name: read_one(state, removal) for name, state in states.items()}
     prompts = {name: prompt.to(backbone.device, backbone.prompt_dtype) for name, prompt in read.items()}
-    found = score_each(backbone, list(prompts.values()), data, workspace.scoring)
+    found = score_each(backbone, list(prompts.values()), data, workspace.reporting)
     check_finite([scores.loss for scores in found], list(prompts), "report loss", "after training", FROM_THE_MODEL)
     return dict(zip(prompts, found, strict=True))
-
-
-def _groups(data: ScoredSet) -> list[str | None] | None:
-    groups = [example.group for example in data.examples]
-    return groups if any(groups) else None
-
-
-def _interval(workspace: Workspace, data: ScoredSet, predicted: Sequence[int]) -> list[float]:
-    metric = workspace.metric
-    gold = [example.gold for example in data.examples]
-    interval = bootstrap_interval(
-        metric.counts(predicted, gold),
-        metric.score,
-        _groups(data),
-        seed=workspace.recipe.seed,
-        resamples=workspace.recipe.selection.resamples,
-    )
-    return [interval.low, interval.high]
-
-
-def _row(workspace: Workspace, data: ScoredSet, predicted: Sequence[int]) -> dict[str, Any]:
-    """What every row of the table holds."""
-    gold = [example.gold for example in data.examples]
-    return {
-        "metric": workspace.metric.name,
-        "value": workspace.metric.value(predicted, gold),
-        "interval": _interval(workspace, data, predicted),
-        "n": len(data),
-        "predicted": _counts(data, predicted),
-    }
-
-
-def _counts(data: ScoredSet, predicted: Sequence[int]) -> dict[str, int]:
-    """How often each answer was given; by position where answers depend on the example."""
-    fixed = len({example.answers for example in data.examples}) == 1
-    names = data.examples[0].answers if fixed else None
-    count = Counter(predicted)
-    size = max(len(example.answers) for example in data.examples)
-    given = {(names[a] if names else f"answer {a + 1}"): count[a] for a in range(size)}
-    return given | ({"none of them": count[-1]} if count[-1] else {})
 
 
 def _results(
     workspace: Workspace, data: ScoredSet, entries: dict[str, Entry], scored: dict[str, Scores]
 ) -> dict[str, Any]:
-    gold = [example.gold for example in data.examples]
-    size = max(len(example.answers) for example in data.examples)
-    constant = constant_answer(gold, size, workspace.metric)
-    row = _row(workspace, data, [constant.answer] * len(data))
-    answer = next(iter(a for a, n in row["predicted"].items() if n))
-    results: dict[str, Any] = {"constant": row | {"answer": answer, "seconds": 0.0}}
+    results: dict[str, Any] = {"constant": bar(workspace, data)}
     for name, entry in entries.items():
-        results[name] = _row(workspace, data, scored[name].predicted) | {"seconds": entry.seconds}
+        results[name] = row(workspace, data, scored[name]) | {"seconds": entry.seconds}
         if entry.state is not None:
             mask = entry.state.mask
             parameters = mask.parameters(workspace.backbone.info.hidden)
@@ -266,11 +225,26 @@ def _results(
     return results
 
 
+def _add_losses(workspace: Workspace, entries: dict[str, Entry], results: dict[str, Any]) -> None:
+    """Of texts, whose loss is a result by itself: what it is of trained prompts on each of the three sets."""
+    trained = {name: entry.state for name, entry in entries.items() if entry.state is not None}
+    if not workspace.train.writes:
+        return
+    backbone, removal = workspace.backbone, workspace.recipe.pruning.removal
+    prompts = [read_one(s, removal).to(backbone.device, backbone.prompt_dtype) for s in trained.values()]
+    for part in ("train", "select"):
+        found = score_each(backbone, prompts, getattr(workspace, part), workspace.scoring)
+        for name, scores in zip(trained, found, strict=True):
+            results[name].setdefault("losses", {})[part] = scores.loss
+    for name in trained:
+        results[name]["losses"]["report"] = results[name]["loss"]
+
+
 def _add_seeds(workspace: Workspace, results: dict[str, Any], scored: dict[str, Scores], seeds: int) -> None:
     """The metric of each fresh retraining, beside the row's own."""
     for name in ("winner", "control", "random"):
         fresh = [scored[f"{name}@{i}"] for i in range(seeds)]
-        results[name]["seeds"] = [workspace.metric.value(s.predicted, s.gold) for s in fresh]
+        results[name]["seeds"] = [workspace.metric.value(s) for s in fresh]
 
 
 def _report_front(workspace: Workspace, data: ScoredSet, pruned: Pruned, scored: dict[str, Scores]) -> list[Candidate]:
@@ -283,8 +257,8 @@ def _report_front(workspace: Workspace, data: ScoredSet, pruned: Pruned, scored:
         if scores is None:
             done.append(trial.candidate)
             continue
-        low, high = _interval(workspace, data, scores.predicted)
-        value = workspace.metric.value(scores.predicted, scores.gold)
+        low, high = interval(workspace, data, scores)
+        value = workspace.metric.value(scores)
         done.append(trial.candidate.updated(report=value, interval=(low, high)))
     return done
 
@@ -302,26 +276,10 @@ def _write(
     run.record(
         results=results,
         headline=found,
-        task={"truncated": {key: sum(count[key] for count in counts) for key in ("examples", "tokens")}},
+        task={"truncated": together(counts)},
     )
     if candidates is not None:
         run.write_jsonl("candidates.jsonl", [asdict(c) for c in candidates])
     for name in ("zero_shot", "instruction", "tuned", "adapted", "control", "winner", "random"):
         if name in results and name in scored:
-            run.write_jsonl(f"predictions/{name}.jsonl", _predictions(data, scored[name]))
-
-
-def _predictions(data: ScoredSet, scores: Scores) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": example.id,
-            **({} if example.group is None else {"group": example.group}),
-            "index": example.index,
-            "text": example.text,
-            "answers": list(example.answers),
-            "gold": example.gold,
-            "predicted": predicted,
-            "scores": list(answer_scores),
-        }
-        for example, predicted, answer_scores in zip(data.examples, scores.predicted, scores.answer_scores, strict=True)
-    ]
+            run.write_jsonl(f"predictions/{name}.jsonl", predictions(data, scored[name]))

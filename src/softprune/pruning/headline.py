@@ -1,7 +1,9 @@
 """The result in two sentences: winner against control, and winner against a random mask of its size.
 
 Both are paired over the examples of `report` and averaged over the fresh seeds, or on the run's own seed where there
-are none. Nothing is concluded where the tuned prompt isn't shown to be above the best constant answer.
+are none. Nothing is concluded where the tuned prompt isn't shown to be above the best constant answer. Written texts
+have no such answer: there it must be above the model without a prompt, by the same paired test. The first sentences of
+the input, which stand in the constant answer's row, are no chance level; many a trained summariser is below them.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ def headline(
         candidates: how many the winner was chosen from.
     """
     against = _difference(metric, recipe, groups, scored, "control")
+    bar = _above_zero_shot(metric, recipe, groups, scored) if scored["winner"].references else None
     claimed = recipe.selection.protocol == "held-out"
     found = {
         "comparison": "winner - control",
@@ -47,7 +50,8 @@ def headline(
         "seeds": recipe.selection.seeds,
         # The interval spans 2 x 1.96 standard errors; a test at 5% finds 2.80 of them with 80% power.
         "detectable": 2.80 * (against.high - against.low) / 3.92 or None,
-        "interpretable": above_constant("tuned", results),
+        "interpretable": above_constant("tuned", results) if bar is None else bar.low > 0,
+        **({} if bar is None else {"above_zero_shot": asdict(bar)}),
         "significance_claimed": claimed,
     }
     caveat = "" if claimed else f"; chosen from {candidates} candidates on this set; no significance claimed."
@@ -73,7 +77,8 @@ def sentence(found: Mapping[str, Any], results: Mapping[str, Any], caveat: str =
     """
     share = 1 - results["winner"]["parameters"] / results["control"]["parameters"]
     if not found["interpretable"]:
-        return f"Not interpretable: {_at_chance(results)}. {share:.0%} of the prompt's parameters are pruned."
+        why = _at_zero_shot(found, results) if "above_zero_shot" in found else _at_chance(results)
+        return f"Not interpretable: {why}. {share:.0%} of the prompt's parameters are pruned."
     size = f"with {share:.0%} of the prompt's parameters pruned"
     points = f"Winner minus control: {_points(found)}"
     if caveat:
@@ -116,11 +121,16 @@ def _difference(metric: Metric, recipe: Recipe, groups: Groups, scored: Mapping[
     """Winner minus a rival."""
     tails = [f"@{i}" for i in range(recipe.selection.seeds)] or [""]
     winner, other = (
-        [metric.counts(s.predicted, s.gold) for s in (scored[f"{name}{tail}"] for tail in tails)]
-        for name in ("winner", rival)
+        [metric.counts(s) for s in (scored[f"{name}{tail}"] for tail in tails)] for name in ("winner", rival)
     )
     resamples = recipe.selection.resamples
     return paired_bootstrap(winner, other, metric.score, groups, seed=recipe.seed, resamples=resamples)
+
+
+def _above_zero_shot(metric: Metric, recipe: Recipe, groups: Groups, scored: Mapping[str, Scores]) -> Difference:
+    """The tuned prompt minus none."""
+    tuned, none = (metric.counts(scored[name]) for name in ("tuned", "zero_shot"))
+    return paired_bootstrap(tuned, none, metric.score, groups, seed=recipe.seed, resamples=recipe.selection.resamples)
 
 
 def _mcnemar(scored: Mapping[str, Scores]) -> dict[str, Any]:
@@ -146,6 +156,16 @@ def _at_chance(results: Mapping[str, Any]) -> str:
         return told
     who = "the retrained prompts are" if len(above) == 2 else f"the retrained {above[0]} is"
     return f"{told}; {who}, but the verdict goes by the tuned prompt"
+
+
+def _at_zero_shot(found: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+    """That the tuned prompt may do nothing."""
+    tuned, none = results["tuned"], results["zero_shot"]
+    return (
+        f"the tuned prompt isn't shown to write better than the model without one ({tuned['metric']} "
+        f"{tuned['value']:.1%} against {none['value']:.1%}, {_points(found['above_zero_shot'])}, "
+        f"on {tuned['n']} examples)"
+    )
 
 
 def _points(difference: Mapping[str, Any]) -> str:

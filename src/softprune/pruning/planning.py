@@ -21,6 +21,8 @@ from softprune.recipe import Recipe
 from softprune.runs.executors import InProcess
 from softprune.runs.store import RunFolder
 from softprune.significance import bootstrap_interval
+from softprune.tasks import answered
+from softprune.tasks.metrics import Accuracy
 from softprune.tuning.display import Silence
 from softprune.tuning.memory import Rehearsal, StepMemory, measure_step
 from softprune.tuning.room import free_bytes, held_bytes
@@ -224,7 +226,7 @@ def _pace(workspace: Workspace, rehearsal: Rehearsal, counted: Counted, loading:
 def _scored(workspace: Workspace, candidates: int) -> float:
     """Seconds of one prompt on one example of `select`: those of some calls, over all that they score."""
     backbone, scoring, data = workspace.backbone, workspace.scoring, workspace.select
-    answers = max(len(e.answer_ids) for e in data.encoded) if backbone.family != "sentence" else 1
+    answers = data.weight if backbone.family != "sentence" else 1
     wanted = min(len(data), max(1, CALLS * scoring.rows // (candidates * answers)))
     order = sorted(range(len(data)), key=lambda i: data.lengths[i])
     some = [order[at * len(data) // wanted] for at in range(wanted)]
@@ -243,8 +245,8 @@ def _scored(workspace: Workspace, candidates: int) -> float:
 def _interval(workspace: Workspace) -> float:
     """Seconds of an interval over as many examples as `report` has, of made-up predictions."""
     made_up = [at % 2 for at in range(len(workspace.report))]
-    metric, resamples = workspace.metric, workspace.recipe.selection.resamples
-    counts = metric.counts(made_up, [0] * len(made_up))
+    metric, resamples = Accuracy(), workspace.recipe.selection.resamples
+    counts = metric.counts(answered(made_up, [0] * len(made_up)))
     bootstrap_interval(counts, metric.score, None, seed=0, resamples=2)  # imports take longer than the work
     return _seconds(
         lambda: bootstrap_interval(counts, metric.score, None, seed=0, resamples=resamples), workspace.backbone

@@ -25,7 +25,7 @@ from softprune.tasks.inputs import layout_of
 from softprune.tasks.schema import Definition
 from softprune.tasks.template import Asked, asked_from
 from softprune.tuning.finite import check_finite
-from softprune.tuning.scoring import answer_of
+from softprune.tuning.scoring import ROWS_THAT_WRITE, answer_of
 from softprune.tuning.setup import room_for
 from softprune.types import Encoded, Example
 
@@ -86,9 +86,9 @@ class Prediction:
         row: the row, as it was read.
         prompt: name of the ticket that answered.
         answer: the answer; under `match: generate` the generated text where it is none of the answers.
-        answers: the candidates.
+        answers: the candidates; none where a text is written.
         probabilities: softmax of their scores; empty under `match: generate`.
-        gold: the right answer where the row tells it, else None.
+        gold: the right answer, or the row's own text, where the row tells it, else None.
         cut: tokens of the input that were cut away.
         empty: whether the row's texts are all empty, so that only the template was read.
     """
@@ -263,10 +263,13 @@ class _Service:
             by_answers: dict[tuple[str, ...], list[int]] = {}
             for i in mine:
                 example = questions[i].asked.example
-                by_answers.setdefault(example.answers if self._limited else (), []).append(i)
+                fixed = not self._limited or example.writes
+                by_answers.setdefault(() if fixed else example.answers, []).append(i)
             for alike in by_answers.values():
                 examples = [questions[i].asked.example for i in alike]
-                found |= dict(zip(alike, self._backbone.encode(examples, self._room(ticket, examples)), strict=True))
+                longest = ticket.info.max_answer_length if ticket.definition.writes else None
+                read = self._backbone.encode(examples, self._room(ticket, examples), longest)
+                found |= dict(zip(alike, read, strict=True))
         return found
 
     def _room(self, ticket: Answering, examples: Sequence[Example]) -> int:
@@ -285,8 +288,10 @@ class _Service:
         """Answer the questions of one kind, sorted by length, each behind its own prompt."""
         lengths = [len(encoded[i].input_ids) for i in mine]
         answers = max(len(encoded[i].answer_ids) for i in mine)
+        writes = any(self._tickets[name].definition.writes for name in names)
+        rows = min(self._rows, ROWS_THAT_WRITE) if writes else self._rows
         found: dict[int, _Outcome] = {}
-        for places in scoring_batches(lengths, self._rows, 1 if self._backbone.family == "sentence" else answers):
+        for places in scoring_batches(lengths, rows, 1 if self._backbone.family == "sentence" else answers):
             chosen = [mine[place] for place in places]
             prompts_BQH = self._prompts[kind][[names.index(questions[i].prompt) for i in chosen]]
             examples = [questions[i].asked.example for i in chosen]
@@ -322,7 +327,7 @@ def _prediction(question: _Question, outcome: _Outcome, cut: int) -> Prediction:
         row=question.asked.row,
         prompt=question.prompt,
         answer=outcome.answer,
-        answers=example.answers,
+        answers=() if example.writes else example.answers,
         probabilities=outcome.probabilities,
         gold=example.answers[example.gold] if example.gold >= 0 else None,
         cut=cut,

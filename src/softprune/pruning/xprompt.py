@@ -231,16 +231,16 @@ def _standard_error(workspace: Workspace, trials: Sequence[Trial]) -> float:
     prompt = read_one(best.fitted.state, workspace.recipe.pruning.removal)
     prompt = prompt.to(backbone.device, backbone.prompt_dtype)
     (scores,) = score_prompts(backbone, prompt[None], workspace.select, workspace.scoring)
-    metric = workspace.metric
+    metric = workspace.choice
     groups = [example.group for example in workspace.select.examples]
     error = standard_error(
-        metric.counts(scores.predicted, scores.gold),
+        metric.counts(scores),
         metric.score,
         groups if any(groups) else None,
         seed=workspace.recipe.seed,
         resamples=workspace.recipe.selection.resamples,
     )
-    return max(error, 1 / len(workspace.select))
+    return max(error, metric.grain / len(workspace.select))
 
 
 def _write_candidates(workspace: Workspace, trials: Iterable[Trial]) -> None:

@@ -61,8 +61,11 @@ class Task(Section):
     limit_report: int | None = key(None, "examples of the report set; none takes all", ge=1)
     report_seed: int | None = key(None, "seed that draws those; none is the recipe's seed", ge=0, lt=2**32)
     max_length: int = key(256, "longest input in tokens, the prompt excluded", ge=1)
-    max_answer_length: int = key(
-        8, "longest generated answer in tokens (match: generate); scored answers may be longer", ge=1
+    max_answer_length: int | None = key(
+        None,
+        "longest generated answer in tokens; scored answers may be longer, target texts are cut there; none is 8, and "
+        "128 where targets are texts",
+        ge=1,
     )
     score: Literal["auto", "sum", "mean"] = key(
         "auto", "an answer's score: sum of its tokens' log-probabilities, or their mean; auto asks the task"

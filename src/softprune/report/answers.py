@@ -1,4 +1,4 @@
-"""Examples that control and winner answer differently."""
+"""Examples that control and winner answer differently; written texts differ by what they share with the reference."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Change:
         id: of the example.
         text: as the model read it; cut where it is long.
         gold, control, winner: answers as text.
-        direction: `gained` (only the winner is right), `lost` (only the control is) or `neither`.
+        direction: `gained` (only the winner is right, or its text shares more), `lost` (the reverse) or `neither`.
     """
 
     id: str
@@ -57,7 +57,7 @@ def changed_answers(control: Sequence[Prediction], winner: Sequence[Prediction])
     """Compare two prompts' answers, example by example (matched by id)."""
     before = {prediction.id: prediction for prediction in control}
     pairs = [(before[after.id], after) for after in winner if after.id in before]
-    changes = [_change(a, b) for a, b in pairs if a.predicted != b.predicted]
+    changes = [_change(a, b) for a, b in pairs if (a.predicted, a.written) != (b.predicted, b.written)]
     gained, lost, neither = (
         [change for change in changes if change.direction == name] for name in ("gained", "lost", "neither")
     )
@@ -85,24 +85,27 @@ def shortened(text: str) -> str:
 
 
 def _change(control: Prediction, winner: Prediction) -> Change:
-    if winner.predicted == winner.gold:
-        direction = "gained"
-    elif control.predicted == control.gold:
-        direction = "lost"
-    else:
-        direction = "neither"
+    gain = _merit(winner) - _merit(control)
+    direction = "neither" if gain == 0 else "gained" if gain > 0 else "lost"
     return Change(
         id=printable(winner.id),
         text=shortened(printable(winner.text)),
-        gold=_answer(winner, winner.gold),
-        control=_answer(control, control.predicted),
-        winner=_answer(winner, winner.predicted),
+        gold=_answer(winner, winner.gold, winner.reference),
+        control=_answer(control, control.predicted, control.written),
+        winner=_answer(winner, winner.predicted, winner.written),
         direction=direction,
     )
 
 
-def _answer(prediction: Prediction, place: int) -> str:
-    """The answer's text; a generated text that is none of the answers has place -1."""
+def _merit(prediction: Prediction) -> float:
+    """ROUGE-L of a written text; else whether the answer is right."""
+    return float(prediction.predicted == prediction.gold) if prediction.rougeL is None else prediction.rougeL
+
+
+def _answer(prediction: Prediction, place: int, text: str | None) -> str:
+    """The written text, or the answer's; a generated text that is none of the answers has place -1."""
+    if text is not None:
+        return printable(text) or "nothing"
     if 0 <= place < len(prediction.answers):
         return printable(prediction.answers[place])
     return "none of them"

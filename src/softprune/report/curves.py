@@ -23,11 +23,12 @@ class Frontier:
     """What the compression plot shows; candidates without a select score aren't in it.
 
     Attributes:
-        pruned, select: per candidate, the share of parameters pruned and the metric on `select`; percent.
+        pruned, select: per candidate, the share of parameters pruned and what it was chosen by on `select`; percent,
+            but for minus a loss.
         front: places of the Pareto front, from the least pruned.
         winner: its place, if it is known.
-        levels: name and select percent of the unpruned prompts.
-        metric: its name.
+        levels: name and select value of the unpruned prompts.
+        metric, unit: what choices went by, and how it is written.
     """
 
     pruned: tuple[float, ...]
@@ -36,6 +37,7 @@ class Frontier:
     winner: int | None
     levels: tuple[tuple[str, float], ...]
     metric: str
+    unit: str = " (%)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class Curves:
 
     series: tuple[Series, ...]
     metric: str
+    unit: str = " (%)"
+    scale: float = 100.0
 
 
 def frontier_of(run: Run) -> Frontier | None:
@@ -66,11 +70,12 @@ def frontier_of(run: Run) -> Frontier | None:
     winner = next((i for i, c in enumerate(trained) if c.status == "winner"), None)
     return Frontier(
         pruned=pruned,
-        select=tuple(100 * (c.select or 0.0) for c in trained),
+        select=tuple(_scale(run) * (c.select or 0.0) for c in trained),
         front=tuple(front),
         winner=winner,
         levels=_levels(run),
         metric=_metric(run),
+        unit=_unit(run),
     )
 
 
@@ -87,7 +92,7 @@ def curves_of(run: Run) -> Curves:
         if role is not None:
             series.append(Series(role, tuple(sorted(points, key=lambda p: p.step))))
     order = ("candidate", "tuned", "control", "winner")
-    return Curves(tuple(sorted(series, key=lambda s: order.index(s.role))), _metric(run))
+    return Curves(tuple(sorted(series, key=lambda s: order.index(s.role))), _metric(run), _unit(run), _scale(run))
 
 
 def token_bars(token_P: Floats, kept_P: Bools | None, theme: Theme) -> Figure:
@@ -171,7 +176,7 @@ def compression(frontier: Frontier, theme: Theme) -> Figure:
     room = max(0.06 * (high - low), 3.0)
     axes.set_xlim(max(low - room, -2.0), min(high + room, 102.0))
     axes.margins(y=0.1)
-    dress(axes, theme, "parameters pruned (%)", f"{frontier.metric} on select (%)", grid="both")
+    dress(axes, theme, "parameters pruned (%)", f"{frontier.metric} on select{frontier.unit}", grid="both")
     legend_below(figure, axes, theme)
     return figure
 
@@ -182,10 +187,10 @@ def training(curves: Curves, theme: Theme) -> Figure:
     left, right = figure.subplots(1, 2)
     seen: set[str] = set()
     for series in curves.series:
-        _draw_series(left, right, series, theme, series.role not in seen)
+        _draw_series(left, right, series, theme, series.role not in seen, curves.scale)
         seen.add(series.role)
     dress(left, theme, "optimiser step", "loss (train —, select - -)", "Loss", grid="both")
-    dress(right, theme, "optimiser step", f"{curves.metric} on select (%)", "Select score", grid="both")
+    dress(right, theme, "optimiser step", f"{curves.metric} on select{curves.unit}", "Select score", grid="both")
     for axes in (left, right):
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
@@ -193,7 +198,7 @@ def training(curves: Curves, theme: Theme) -> Figure:
     return figure
 
 
-def _draw_series(left: Axes, right: Axes, series: Series, theme: Theme, first: bool) -> None:
+def _draw_series(left: Axes, right: Axes, series: Series, theme: Theme, first: bool, scale: float) -> None:
     names = {"tuned": "prompt tuning", "control": "control", "winner": "winner", "candidate": "other candidates"}
     colours = {"tuned": theme.tuned, "control": theme.control, "winner": theme.kept, "candidate": theme.other}
     quiet = series.role == "candidate"
@@ -211,7 +216,7 @@ def _draw_series(left: Axes, right: Axes, series: Series, theme: Theme, first: b
         left.plot(steps, _values([p.train_loss for p in points]), **look)  # type: ignore[arg-type]
         left.plot(steps, _values([p.select_loss for p in points]), linestyle="--", **look)  # type: ignore[arg-type]
     label = names[series.role] if first else None
-    right.plot(steps, 100 * _values([p.select for p in points]), label=label, **look)  # type: ignore[arg-type]
+    right.plot(steps, scale * _values([p.select for p in points]), label=label, **look)  # type: ignore[arg-type]
 
 
 def _values(values: Sequence[float | None]) -> Floats:
@@ -242,14 +247,24 @@ def _levels(run: Run) -> tuple[tuple[str, float], ...]:
             best = min(points, key=lambda p: float("inf") if p.select_loss is None else p.select_loss)
         else:
             best = max(points, key=lambda p: p.select or 0.0)
-        found.append((name, 100 * (best.select or 0.0)))
+        found.append((name, _scale(run) * (best.select or 0.0)))
     return tuple(found)
 
 
 def _metric(run: Run) -> str:
-    """Only what the figures' font can write."""
+    """What choices went by; only what the figures' font can write."""
+    if run.writes:
+        return "minus loss"
     name = str(run.part("task").get("metric") or "score")
     return "".join(c if c.isascii() and c.isprintable() else "?" for c in name)
+
+
+def _unit(run: Run) -> str:
+    return "" if run.writes else " (%)"
+
+
+def _scale(run: Run) -> float:
+    return 1.0 if run.writes else 100.0
 
 
 def _hatched(axes: Axes, places: npt.NDArray[np.int_], heights: Floats, theme: Theme) -> None:

@@ -29,6 +29,17 @@ SETTINGS = {
     "match": "answers found by",
     "lr": "step size",
     "max_length": "longest input, tokens",
+    "max_answer_length": "longest text written, tokens",
+}
+DIRECTIONS = {
+    "gained": "▲ only the winner is right",
+    "lost": "▼ only the control is right",
+    "neither": "both are wrong",
+}
+WRITTEN_DIRECTIONS = {
+    "gained": "▲ the winner shares more",
+    "lost": "▼ the control shares more",
+    "neither": "both share as much",
 }
 VALUES = {
     ("loss", "rank"): "cross-entropy over the answers' scores",

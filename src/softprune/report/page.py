@@ -83,7 +83,8 @@ def _context(run: Run, pictures: list[Picture]) -> dict[str, Any]:
         "columns": table.columns(run),
         "rows": rows,
         "cell": table.shown,
-        "mark_meaning": table.MARK_MEANING if any(row.at_chance for row in rows) else None,
+        "mark_meaning": table.mark_meaning(run) if any(row.at_chance for row in rows) else None,
+        "losses": _losses(run),
         "headline": _fields(run, "headline") if run.part("headline") else None,
         "mcnemar": _fields(run, "headline", "mcnemar"),
         "random": _fields(run, "headline", "random") if run.part("headline", "random") else None,
@@ -92,6 +93,7 @@ def _context(run: Run, pictures: list[Picture]) -> dict[str, Any]:
         "pictures": pictures,
         "candidates": sorted(run.candidates, key=_by_size),
         "changes": _changes(run),
+        "directions": glosses.WRITTEN_DIRECTIONS if run.writes else glosses.DIRECTIONS,
         "cost": _fields(run, "cost"),
         "phases": run.part("cost", "phases"),
         "hardware": _fields(run, "hardware"),
@@ -143,6 +145,12 @@ def _sample(run: Run) -> str | None:
     """The first training example as the model reads it; cut where it is long."""
     text = run.part("task").get("sample")
     return shortened(words.printable(text)) if text else None
+
+
+def _losses(run: Run) -> list[tuple[str, _Fields]]:
+    """Of written texts: each trained prompt's loss on the three sets."""
+    rows = ((name, run.part("results", name, "losses")) for name in table.LABELS)
+    return [(table.LABELS[name], _Fields(losses)) for name, losses in rows if losses]
 
 
 def _kept_tokens(run: Run) -> list[str]:

@@ -40,6 +40,7 @@ class RowResult:
         tokens, pieces, parameters: size of the prompt.
         seconds: spent on training it.
         answer: the constant answer.
+        loss, rouge1, rouge2, words: of written texts; words is their mean length.
     """
 
     metric: str | None = None
@@ -53,6 +54,10 @@ class RowResult:
     parameters: int | None = None
     seconds: float | None = None
     answer: str | None = None
+    loss: float | None = None
+    rouge1: float | None = None
+    rouge2: float | None = None
+    words: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +76,23 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What one prompt answered to one example of `report`."""
+    """What one prompt answered to one example of `report`.
+
+    Attributes:
+        id, index, text: of the example.
+        answers, gold, predicted: what there was to choose, and places in it; none where a text was written.
+        written, reference, rougeL: then, the text, the example's own, and what they share.
+    """
 
     id: str
     index: int
     text: str
-    answers: tuple[str, ...]
-    gold: int
-    predicted: int
+    answers: tuple[str, ...] = ()
+    gold: int = -1
+    predicted: int = -1
+    written: str | None = None
+    reference: str | None = None
+    rougeL: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +151,11 @@ class Run:
     def prunes(self) -> bool:
         """Whether it is a run that makes a ticket of a prompt."""
         return self.kind not in ("tune", "adapt")
+
+    @property
+    def writes(self) -> bool:
+        """Whether texts were written, and not answers chosen; choices on `select` then went by minus the loss."""
+        return self.part("task").get("targets") == "text"
 
     def part(self, *keys: str) -> Mapping[str, Any]:
         """A mapping inside run.json; empty where there is none."""
@@ -271,5 +290,5 @@ def _predictions(folder: Path) -> dict[str, tuple[Prediction, ...]]:
 
 
 def _prediction(line: Mapping[str, Any]) -> Prediction:
-    answers = tuple(str(answer) for answer in line["answers"])
+    answers = tuple(str(answer) for answer in line.get("answers", ()))
     return _made(Prediction, {**line, "answers": answers})

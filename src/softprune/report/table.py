@@ -25,6 +25,12 @@ _BESIDE = ("constant", "zero_shot", "instruction")
 ROWS = {"tune": (*_BESIDE, "tuned"), "adapt": (*_BESIDE, "adapted")}
 """Which rows of `results` a kind of run has that prunes nothing."""
 XPROMPT_ROWS = (*_BESIDE, "tuned", "control", "random", "winner")
+COPIED = "the text's own"
+"""What stands in the place of the best constant answer where texts are written, before how many sentences."""
+WRITTEN = {"loss": "loss", "rouge1": "ROUGE-1 (%)", "rouge2": "ROUGE-2 (%)", "words": "words"}
+"""Fields of written texts, and their headings."""
+BELOW = ("predicted", *WRITTEN)
+"""Fields that stand under the table in a terminal."""
 PROMPTLESS = ("constant", "zero_shot")
 UNTRAINED = (*PROMPTLESS, "instruction")
 RESEEDED = ("control", "random", "winner")
@@ -32,6 +38,7 @@ SHORT = {"interval": "95% CI", "fresh": "fresh seeds", "parameters": "params"}
 """Headings in a terminal, where room is short."""
 MARK = " ‡"
 MARK_MEANING = "‡ not shown to be above the best constant answer"
+MARK_OF_WRITTEN = "‡ not shown to be above the text's own first sentences"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +49,7 @@ class TableRow:
         name: its key in run.json.
         label: its name for people.
         value, interval, fresh: percent.
-        tokens, pieces, parameters, seconds, predicted: as text.
+        tokens, pieces, parameters, seconds, predicted, loss, rouge1, rouge2, words: as text.
         measured: whether there is anything in it.
         at_chance: whether its interval reaches down to the best constant answer.
     """
@@ -59,20 +66,24 @@ class TableRow:
     predicted: str
     measured: bool
     at_chance: bool
+    loss: str = NOT_APPLICABLE
+    rouge1: str = NOT_APPLICABLE
+    rouge2: str = NOT_APPLICABLE
+    words: str = NOT_APPLICABLE
 
 
 def columns(run: Run) -> tuple[tuple[str, str], ...]:
     """Field and heading of each column; a run that only tunes retrains nothing, so it has no fresh seeds."""
     found = (
         ("label", "prompt"),
-        ("value", f"{words.printable(metric_name(run))} (%)"),
+        ("value", f"{words.metric(metric_name(run))} (%)"),
         ("interval", "95% interval"),
         ("fresh", "fresh seeds (%)"),
         ("tokens", "tokens"),
         ("pieces", "pieces"),
         ("parameters", "parameters"),
         ("seconds", "seconds"),
-        ("predicted", "answers given"),
+        *(WRITTEN.items() if run.writes else (("predicted", "answers given"),)),
     )
     return tuple(column for column in found if run.prunes or column[0] != "fresh")
 
@@ -90,23 +101,28 @@ def comparison_rows(run: Run) -> list[TableRow]:
     names = [name for name in ROWS.get(run.kind, XPROMPT_ROWS) if name != "instruction" or run.results[name]]
     constant = run.results["constant"]
     floor = None if constant is None else constant.value
-    return [_row(name, run.results[name], floor) for name in names]
+    return [_row(name, run.results[name], floor, run.writes) for name in names]
+
+
+def mark_meaning(run: Run) -> str:
+    """What the mark of a row at chance says."""
+    return MARK_OF_WRITTEN if run.writes else MARK_MEANING
 
 
 def rich_table(run: Run) -> Table:
-    """The table for a terminal; the answers given stand under it, so that it fits into 80 columns."""
+    """The table for a terminal; what was answered stands under it, so that it fits into 80 columns."""
     title = f"{run.part('task').get('title') or run.part('task').get('id') or run.path.name}"
     rows = comparison_rows(run)
     table = Table(
         title=_text(title),
-        caption=_below(rows),
+        caption=_below(run, rows),
         caption_justify="left",
         box=None,
         padding=(0, 1, 0, 0),
         pad_edge=False,
         header_style="bold underline",
     )
-    fields = [(field, heading) for field, heading in columns(run) if field != "predicted"]
+    fields = [(field, heading) for field, heading in columns(run) if field not in BELOW]
     longest_word = max(len(word) for row in rows for word in row.label.split())
     for field, long in fields:
         label = field == "label"
@@ -122,11 +138,23 @@ def rich_table(run: Run) -> Table:
     return table
 
 
-def _below(rows: list[TableRow]) -> Text:
-    """The meaning of the mark, and how often each prompt gave each answer."""
-    marked = [MARK_MEANING] if any(row.at_chance for row in rows) else []
-    answers = [f"{LABELS[row.name].partition(',')[0]}: {row.predicted}" for row in rows if row.measured]
-    return _text("\n".join([*marked, *(["answers given"] if answers else []), *answers]))
+def _below(run: Run, rows: list[TableRow]) -> Text:
+    """The meaning of the mark, and how often each prompt gave each answer, or what its texts were like."""
+    marked = [mark_meaning(run)] if any(row.at_chance for row in rows) else []
+    told = _written if run.writes else _given
+    names = [row.label if run.writes else LABELS[row.name] for row in rows]
+    answers = [f"{name.partition(',')[0]}: {told(row)}" for name, row in zip(names, rows, strict=True) if row.measured]
+    head = "what was written" if run.writes else "answers given"
+    return _text("\n".join([*marked, *([head] if answers else []), *answers]))
+
+
+def _given(row: TableRow) -> str:
+    return row.predicted
+
+
+def _written(row: TableRow) -> str:
+    loss = "" if row.loss == NOT_APPLICABLE else f"loss {row.loss}, "
+    return f"{loss}ROUGE-1 {row.rouge1}, ROUGE-2 {row.rouge2}, {row.words} words"
 
 
 def shown(row: TableRow, field: str) -> str:
@@ -135,11 +163,12 @@ def shown(row: TableRow, field: str) -> str:
     return text + MARK if field == "value" and row.at_chance else text
 
 
-def _row(name: str, result: RowResult | None, floor: float | None) -> TableRow:
+def _row(name: str, result: RowResult | None, floor: float | None, writes: bool) -> TableRow:
     measured, found = result is not None, result or RowResult()
     label = LABELS[name]
     if found.answer is not None:
-        label = f"{label} ({words.printable(found.answer)})"
+        answer = words.printable(found.answer)
+        label = f"{COPIED} {answer}" if writes else f"{label} ({answer})"
     sizes = {field: _size(name, field, getattr(found, field)) for field in ("tokens", "pieces", "parameters")}
     low = found.interval[0] if found.interval else None
     return TableRow(
@@ -153,6 +182,10 @@ def _row(name: str, result: RowResult | None, floor: float | None) -> TableRow:
         predicted=words.counts(found.predicted),
         measured=measured,
         at_chance=name != "constant" and low is not None and floor is not None and low <= floor,
+        loss=NOT_APPLICABLE if name == "constant" else words.number(found.loss),
+        rouge1=words.percent(found.rouge1),
+        rouge2=words.percent(found.rouge2),
+        words=NOT_MEASURED if found.words is None else f"{found.words:.1f}",
     )
 
 

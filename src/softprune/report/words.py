@@ -8,6 +8,7 @@ from statistics import mean, stdev
 
 NOT_MEASURED = "not measured"
 NOT_APPLICABLE = "–"
+_METRICS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
 
 
 def percent(value: float | None) -> str:
@@ -56,6 +57,11 @@ def p_value(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return NOT_MEASURED
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def metric(name: str) -> str:
+    """A metric's name as people write it."""
+    return printable(_METRICS.get(name, name))
 
 
 def storage(value: float | None) -> str:

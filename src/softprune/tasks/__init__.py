@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from softprune.tasks.metrics import METRICS, Metric, constant_answer, metric_named
+    from softprune.tasks.metrics import METRICS, Metric, answered, constant_answer, metric_named
     from softprune.tasks.selection import Selection, select_sets
     from softprune.tasks.task import Splits, Task, load_task, task_names
 
@@ -16,6 +16,7 @@ _HOMES = {
     "Selection": "selection",
     "Splits": "task",
     "Task": "task",
+    "answered": "metrics",
     "constant_answer": "metrics",
     "load_task": "task",
     "metric_named": "metrics",
@@ -28,6 +29,7 @@ __all__ = [
     "Selection",
     "Splits",
     "Task",
+    "answered",
     "constant_answer",
     "load_task",
     "metric_named",

@@ -96,6 +96,34 @@ def label_of(columns: Mapping[str, Column], asked: str | None) -> Column:
     return label
 
 
+def target_of(columns: Mapping[str, Column], asked: str) -> Column:
+    """The column with the texts that are to be written.
+
+    Raises:
+        SoftpruneError: when it isn't there, holds no text, or misses one.
+    """
+    target = _known(columns, asked)
+    if target.empty is not None:
+        raise SoftpruneError(f"a text in every row of {target.name}", f"none in {target.empty}", "fill it in")
+    if target.reads == 0:
+        found = f"{target.name}, which holds none"
+        raise SoftpruneError("a column of texts to be written", found, f"name another one; there are {_names(columns)}")
+    return target
+
+
+def longest_of(columns: Mapping[str, Column], asked: Sequence[str], target: Column) -> tuple[Column, ...]:
+    """The columns to read where a text is written: those asked for, or the one with the longest texts.
+
+    Raises:
+        SoftpruneError: when there is none, or one that is asked for isn't there or is the target.
+    """
+    if target.name in asked:
+        found = f"{target.name} as both"
+        raise SoftpruneError("texts to read beside the one to be written", found, "name another --text or --target")
+    found_texts = texts_of(columns, asked, target)
+    return found_texts if asked else (max(found_texts, key=lambda column: column.reads),)
+
+
 def texts_of(columns: Mapping[str, Column], asked: Sequence[str], label: Column) -> tuple[Column, ...]:
     """The columns to read: those asked for, or all that hold words, in the file's order.
 
@@ -109,7 +137,7 @@ def texts_of(columns: Mapping[str, Column], asked: Sequence[str], label: Column)
     found = sentences or [column for column in others if column.reads > 0]
     if not found:
         do = f"name it with --text; there are {', '.join(columns)}"
-        raise SoftpruneError("a column of texts beside the label", f"none (label: {label.name})", do)
+        raise SoftpruneError(f"a column of texts beside {label.name}", "none", do)
     return tuple(found)
 
 
@@ -123,6 +151,10 @@ def _guessed_label(columns: Mapping[str, Column]) -> Column:
         found = f"none among {', '.join(columns)}"
         raise SoftpruneError(f"a label column of 2 to {MOST_ANSWERS} different values", found, "name one with --label")
     return min(fitting, key=lambda column: (len(column.counts), column.words))
+
+
+def _names(columns: Mapping[str, Column]) -> str:
+    return ", ".join(columns)
 
 
 def _known(columns: Mapping[str, Column], name: str) -> Column:

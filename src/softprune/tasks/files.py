@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import lzma
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from softprune.errors import SoftpruneError
 Row = dict[str, Any]
 Format = Literal["jsonl", "csv", "parquet"]
 ENDINGS: dict[str, Format] = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".parquet": "parquet"}
+PACKED = (".gz", ".xz")
+"""What may stand behind such an ending, but for Parquet, which is packed by itself."""
 PARQUET_ROWS = 1024
 """Rows of a Parquet file in memory at a time."""
 
@@ -30,20 +33,26 @@ class Located:
 
 
 def find_file(folder: Path, name: str) -> Path | None:
-    """The file of that name, plain or with `.gz`."""
-    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+    """The file of that name, plain or with `.gz` or `.xz`."""
+    return next((path for end in ("", *PACKED) if (path := folder / f"{name}{end}").is_file()), None)
 
 
 def format_of(path: Path) -> Format | None:
     """What a file's ending says about its format; None for any other ending."""
-    return ENDINGS.get(Path(path.name.removesuffix(".gz")).suffix)
+    return ENDINGS.get(unpacked(path.name).suffix)
+
+
+def unpacked(name: str) -> Path:
+    """A file's name without `.gz` or `.xz`."""
+    path = Path(name)
+    return path.with_suffix("") if path.suffix in PACKED else path
 
 
 def read_rows(path: Path, kind: Format, header: Sequence[str] | None = None) -> Iterator[Located]:
     """Read a file row by row; it is never in memory as a whole.
 
     Args:
-        path: the file; jsonl and csv may be gzipped.
+        path: the file; jsonl and csv may be packed (.gz, .xz).
         kind: its format.
         header: column names of a CSV that has no header line.
 
@@ -149,11 +158,14 @@ def _lines(path: Path) -> Iterator[str]:
             f"byte 0x{error.object[error.start]:02x} in {path}, line {number}",
             "convert the file (iconv -f latin1 -t utf-8)",
         ) from None
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise SoftpruneError(f"a gzip archive at {path}", str(error), "fetch the file again") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError) as error:
+        kind = "an xz" if path.suffix == ".xz" else "a gzip"
+        raise SoftpruneError(f"{kind} archive at {path}", str(error), "fetch the file again") from None
     except OSError as error:
         raise SoftpruneError(f"a readable file at {path}", str(error), "check the path and its rights") from None
 
 
-def _opened(path: Path) -> BinaryIO | gzip.GzipFile:
+def _opened(path: Path) -> BinaryIO | gzip.GzipFile | lzma.LZMAFile:
+    if path.suffix == ".xz":
+        return lzma.open(path, "rb")
     return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")

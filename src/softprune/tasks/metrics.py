@@ -1,5 +1,7 @@
 """Metrics as sums of per-example counts, which is the form that `softprune.significance` resamples.
 
+A metric reads what it needs of `Scores`: chosen answers, generated texts or losses.
+
 Axes here: N examples, C counts.
 """
 
@@ -14,17 +16,25 @@ import numpy.typing as npt
 
 from softprune.errors import SoftpruneError
 from softprune.registry import Registry
+from softprune.tasks.rouge import KINDS, rouge
+from softprune.types import Scores
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 
 class Metric(Protocol):
-    """What every metric offers. Values are fractions; higher is better."""
+    """What every metric offers. Higher is better; values are fractions, but for `Loss`.
+
+    Attributes:
+        name: as tables have it.
+        grain: the most that one answer can change the sum behind a mean, where answers are right or wrong; else 0.
+    """
 
     name: ClassVar[str]
+    grain: ClassVar[float]
 
-    def counts(self, predicted: Sequence[int], gold: Sequence[int]) -> Floats:
+    def counts(self, scores: Scores) -> Floats:
         """One row of counts per example, `[N, C]`."""
         ...
 
@@ -32,21 +42,21 @@ class Metric(Protocol):
         """Summed counts `[..., C]` to values `[...]`."""
         ...
 
-    def value(self, predicted: Sequence[int], gold: Sequence[int]) -> float:
-        """The metric of N predictions."""
+    def value(self, scores: Scores) -> float:
+        """The metric of N examples."""
         ...
 
 
 class _FromCounts:
     """`value` through `counts` and `score`."""
 
-    def value(self: Metric, predicted: Sequence[int], gold: Sequence[int]) -> float:
-        """The metric of N predictions.
+    def value(self: Metric, scores: Scores) -> float:
+        """The metric of N examples.
 
         Raises:
-            SoftpruneError: without examples, or where the two aren't equally long.
+            SoftpruneError: without examples, or where not every example has what the metric reads.
         """
-        return float(self.score(self.counts(predicted, gold).sum(axis=0)))
+        return float(self.score(self.counts(scores).sum(axis=0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +64,11 @@ class Accuracy(_FromCounts):
     """The fraction of right answers. Counts: `[correct, 1]`."""
 
     name: ClassVar[str] = "accuracy"
+    grain: ClassVar[float] = 1.0
 
-    def counts(self, predicted: Sequence[int], gold: Sequence[int]) -> Floats:
+    def counts(self, scores: Scores) -> Floats:
         """`[N, 2]`."""
-        a, b = _paired(predicted, gold)
+        a, b = _paired(scores)
         return np.stack([a == b, np.ones(len(a))], axis=1).astype(np.float64)
 
     def score(self, counts: Floats) -> Floats:
@@ -74,11 +85,12 @@ class F1(_FromCounts):
     """
 
     name: ClassVar[str] = "f1"
+    grain: ClassVar[float] = 1.0
     positive: int = 1
 
-    def counts(self, predicted: Sequence[int], gold: Sequence[int]) -> Floats:
+    def counts(self, scores: Scores) -> Floats:
         """`[N, 3]`."""
-        a, b = (array == self.positive for array in _paired(predicted, gold))
+        a, b = (array == self.positive for array in _paired(scores))
         return np.stack([a & b, a & ~b, ~a & b], axis=1).astype(np.float64)
 
     def score(self, counts: Floats) -> Floats:
@@ -88,8 +100,67 @@ class F1(_FromCounts):
         return np.divide(hits, total, out=np.zeros_like(hits, dtype=np.float64), where=total > 0)
 
 
-METRICS: Registry[type[Accuracy] | type[F1]] = Registry(
-    "metric", {"accuracy": "softprune.tasks.metrics:Accuracy", "f1": "softprune.tasks.metrics:F1"}
+class _Rouge(_FromCounts):
+    """Mean of one ROUGE F1 over the generated texts; see `softprune.tasks.rouge`. Counts: `[F1, 1]`."""
+
+    name: ClassVar[str]
+    grain: ClassVar[float] = 0.0
+
+    def counts(self, scores: Scores) -> Floats:
+        """`[N, 2]`."""
+        _check_each("generated text", len(scores.texts), len(scores.references))
+        at = KINDS.index(self.name)
+        return np.array([[rouge(*pair)[at], 1.0] for pair in zip(scores.texts, scores.references, strict=True)])
+
+    def score(self, counts: Floats) -> Floats:
+        """`[..., 2]` to `[...]`."""
+        return np.asarray(counts[..., 0] / counts[..., 1])
+
+
+class Rouge1(_Rouge):
+    """Single words."""
+
+    name: ClassVar[str] = "rouge1"
+
+
+class Rouge2(_Rouge):
+    """Pairs of words."""
+
+    name: ClassVar[str] = "rouge2"
+
+
+class RougeL(_Rouge):
+    """The longest common subsequence of words."""
+
+    name: ClassVar[str] = "rougeL"
+
+
+class Loss(_FromCounts):
+    """Minus the mean loss, so that higher is better: what targets of kind `text` are chosen by. Counts: `[loss, 1]`."""
+
+    name: ClassVar[str] = "loss"
+    grain: ClassVar[float] = 0.0
+
+    def counts(self, scores: Scores) -> Floats:
+        """`[N, 2]`."""
+        _check_each("loss", len(scores.losses), len(scores.losses))
+        losses = np.asarray(scores.losses, np.float64)
+        return np.stack([losses, np.ones(len(losses))], axis=1)
+
+    def score(self, counts: Floats) -> Floats:
+        """`[..., 2]` to `[...]`."""
+        return np.asarray(-counts[..., 0] / counts[..., 1])
+
+
+METRICS: Registry[type[Accuracy] | type[F1] | type[_Rouge]] = Registry(
+    "metric",
+    {
+        "accuracy": "softprune.tasks.metrics:Accuracy",
+        "f1": "softprune.tasks.metrics:F1",
+        "rouge1": "softprune.tasks.metrics:Rouge1",
+        "rouge2": "softprune.tasks.metrics:Rouge2",
+        "rougeL": "softprune.tasks.metrics:RougeL",
+    },
 )
 
 
@@ -107,6 +178,11 @@ def metric_named(name: str, positive: int | None = None) -> Metric:
     if isinstance(metric, F1) and positive is not None:
         return replace(metric, positive=positive)
     return metric
+
+
+def answered(predicted: Sequence[int], gold: Sequence[int]) -> Scores:
+    """Answers alone, as a metric of answers reads them."""
+    return Scores(predicted=tuple(predicted), gold=tuple(gold))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,16 +204,20 @@ def constant_answer(gold: Sequence[int], n_answers: int, metric: Metric) -> Cons
     Raises:
         SoftpruneError: without examples.
     """
-    values = [metric.value([answer] * len(gold), gold) for answer in range(n_answers)]
+    values = [metric.value(answered([answer] * len(gold), gold)) for answer in range(n_answers)]
     best = int(np.argmax(values))
     return Constant(best, values[best])
 
 
-def _paired(predicted: Sequence[int], gold: Sequence[int]) -> tuple[Ints, Ints]:
-    if len(predicted) != len(gold) or not len(gold):
+def _paired(scores: Scores) -> tuple[Ints, Ints]:
+    _check_each("prediction", len(scores.predicted), len(scores.gold))
+    return np.asarray(scores.predicted, np.int64), np.asarray(scores.gold, np.int64)
+
+
+def _check_each(what: str, found: int, examples: int) -> None:
+    if found != examples or not examples:
         raise SoftpruneError(
-            "one prediction per example, and at least one example",
-            f"{len(predicted)} predictions for {len(gold)} examples",
+            f"one {what} per example, and at least one example",
+            f"{found} {what}s for {examples} examples",
             "score the whole set",
         )
-    return np.asarray(predicted, np.int64), np.asarray(gold, np.int64)

@@ -6,7 +6,8 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Sequence
+import lzma
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -26,7 +27,7 @@ class RowWriter:
     """A file of rows, written piece by piece under a temporary name; renamed on leaving without an error.
 
     Args:
-        path: its ending tells the format: .jsonl, .csv (both also .gz) or .parquet.
+        path: its ending tells the format: .jsonl, .csv (both also .gz or .xz) or .parquet.
 
     Raises:
         SoftpruneError: for another ending, or a folder that isn't there.
@@ -65,7 +66,8 @@ class RowWriter:
 def _sink(temporary: Path, path: Path, kind: Format, rows: Sequence[Row]) -> _Sink:
     if kind == "parquet":
         return _Parquet(temporary)
-    raw = gzip.open(temporary, "wb") if path.suffix == ".gz" else temporary.open("wb")  # noqa: SIM115
+    packing: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
+    raw = packing.get(path.suffix, open)(temporary, "wb")
     text = io.TextIOWrapper(raw, encoding="utf-8", newline="")
     return _Csv(text, list(rows[0])) if kind == "csv" else _JsonLines(text)
 

@@ -16,6 +16,7 @@ from softprune.errors import ManyErrors, SoftpruneError
 from softprune.registry import Registry, unknown
 from softprune.tasks.files import ENDINGS, format_of
 from softprune.tasks.metrics import METRICS
+from softprune.tasks.rouge import KINDS
 from softprune.tasks.schema import (
     GENERATORS,
     MASK,
@@ -139,11 +140,12 @@ def _key(item: ErrorDetails) -> str:
 def _template_mistakes(definition: Definition) -> list[SoftpruneError]:
     mistakes, fields = [], tuple(definition.fields)
     names = names_in(definition.template)
+    answers = () if definition.writes else definition.answers
     if names.count(MASK) != 1:
         mistakes.append(
             SoftpruneError("one {mask} in `template`", f"{names.count(MASK)} of them", "mark the answer's place once")
         )
-    for key, template in [("template", definition.template), *[("answers", a) for a in definition.answers]]:
+    for key, template in [("template", definition.template), *[("answers", a) for a in answers]]:
         for name in names_in(template):
             if name not in fields and not (key == "template" and name == MASK):
                 mistakes.append(
@@ -156,8 +158,45 @@ def _template_mistakes(definition: Definition) -> list[SoftpruneError]:
     return mistakes
 
 
+def _target_mistakes(definition: Definition) -> list[SoftpruneError]:
+    """What doesn't go with a text to be written, where there is nothing to choose from."""
+    mistakes, target = [], definition.target
+    labelled = {"gold": definition.gold != "label", "positive": definition.positive is not None}
+    if definition.answers != (f"{{{target}}}",):
+        found, do = ", ".join(definition.answers), "remove one of them"
+        mistakes.append(SoftpruneError("`target` (a text to write) or `answers` (to choose from)", found, do))
+    if definition.targets != "text":
+        mistakes.append(SoftpruneError("`targets: text` beside `target`", definition.targets, "correct one of them"))
+    if target in definition.fields:
+        found = f"{target}, which the model would then read"
+        do = "remove it from `fields`; what the model reads and what it writes differ"
+        mistakes.append(SoftpruneError("a `target` that is no field of the input", found, do))
+    for key in [key for key, said in labelled.items() if said]:
+        found = str(getattr(definition, key))
+        mistakes.append(SoftpruneError(f"no `{key}` beside `target`", found, "remove it: there is no label"))
+    if definition.metric in METRICS and definition.metric not in KINDS:
+        found, do = definition.metric, "choose one of them, or remove `metric`"
+        mistakes.append(SoftpruneError(f"a metric of written texts ({', '.join(KINDS)})", found, do))
+    return mistakes + [
+        SoftpruneError(f"no labels in `sources.{layout}` beside `target`", ", ".join(source.labels), "remove them")
+        for layout, source in named_sources(definition.sources).items()
+        if source.labels
+    ]
+
+
 def _answer_mistakes(definition: Definition) -> list[SoftpruneError]:
+    if definition.writes:
+        return _target_mistakes(definition)
     mistakes, answers = [], ", ".join(definition.answers)
+    if definition.targets == "text":
+        do = "name the text to be written, as in target: highlights, instead of `answers`"
+        return [SoftpruneError("`target` beside `targets: text`", "none", do)]
+    if len(definition.answers) < 2:
+        do = "add one; for a text that is to be written, name its column as `target` instead"
+        return [SoftpruneError("`answers`: at least 2 to choose from", answers or "none", do)]
+    if definition.metric in KINDS:
+        do = "choose accuracy or f1, or name a text to be written as `target`"
+        mistakes.append(SoftpruneError("a metric of answers", definition.metric, do))
     if len(set(definition.answers)) < len(definition.answers):
         mistakes.append(SoftpruneError("`answers` that differ", answers, "give each answer once"))
     if definition.positive is not None and definition.positive not in definition.answers:
@@ -233,11 +272,14 @@ def _file_mistakes(key: str, source: FileSource) -> list[SoftpruneError]:
     if not {"dev", "validation"} & set(files) and source.held_out is None:
         do = "add validation: FILE there, or held_out: 0.2 beside `files`"
         mistakes.append(SoftpruneError(f"something to report on in `{key}.files`", named, do))
+    for split in [split for split in source.where if split not in files]:
+        do = f"add {split}: FILE to `files`, or remove it"
+        mistakes.append(SoftpruneError(f"`{key}.where` for splits with a file ({named})", split, do))
     if "validation" in files and source.held_out is not None:
         found = f"validation: {files['validation']} and held_out: {source.held_out}"
         mistakes.append(SoftpruneError(f"one validation set in `{key}`", found, "remove one of them"))
     strange = [name for name in files.values() if source.format is None and format_of(Path(name)) is None]
     if strange:
-        expected = f"files in `{key}` that end in {', '.join(ENDINGS)} (or .gz)"
+        expected = f"files in `{key}` that end in {', '.join(ENDINGS)} (or .gz, .xz)"
         mistakes.append(SoftpruneError(expected, ", ".join(strange), "add format: jsonl, csv or parquet"))
     return mistakes

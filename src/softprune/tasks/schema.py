@@ -53,6 +53,10 @@ def _with_text_keys(value: object) -> object:
     return {label_key(key): item for key, item in value.items()} if isinstance(value, dict) else value
 
 
+def _with_text_values(value: object) -> object:
+    return {key: label_key(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
 def _vary(answers: object) -> bool:
     """Whether answers hold field names, so that they differ from example to example."""
     try:
@@ -92,9 +96,29 @@ def _checked_template(value: str) -> str:
     return value
 
 
+def _checked_name(value: str) -> str:
+    """A target: one name, as in a template's braces."""
+    if not _is_name(value):
+        raise ValueError("one plain name, without braces")
+    return value
+
+
+def _is_name(value: object) -> bool:
+    try:
+        return isinstance(value, str) and names_in(_checked_template(f"{{{value}}}")) == (value,)
+    except ValueError:
+        return False
+
+
 Template = Annotated[str, AfterValidator(_checked_template)]
+Target = Annotated[str, AfterValidator(_checked_name)]
 Fields = Annotated[dict[str, "FieldSpec"], BeforeValidator(_specified)]
 Labels = Annotated[dict[str, str], BeforeValidator(_with_text_keys)]
+Where = Annotated[dict[str, str], BeforeValidator(_with_text_values)]
+
+
+_WRITTEN = {"metric": "rougeL", "score": "mean", "targets": "text"}
+"""What stands beside `target` where it is left out."""
 
 
 class _Frozen(BaseModel):
@@ -139,9 +163,11 @@ class FileSource(Source):
     """Files in a folder."""
 
     format: Format | None = None
-    """How the files are written, UTF-8; jsonl and csv also with `.gz`. Told by their endings where left out."""
+    """How the files are written, UTF-8; jsonl and csv also with `.gz` or `.xz`. Told by their endings if left out."""
     files: dict[Split, str]
     """Split to file: `train`, and `dev` and `validation` where there are any."""
+    where: dict[Split, Where] = {}
+    """Split to the rows that belong to it, as `column: value`, where one file holds several splits."""
     held_out: float | None = Field(default=None, gt=0, lt=1)
     """Fraction of train that is the validation set, where no validation file is named."""
     folder: str | None = None
@@ -189,8 +215,10 @@ class Definition(_Frozen):
     """The texts of an example; a plain list of names where all of them may be shortened."""
     template: Template
     """The input: field names in braces, and `{mask}` where the answer stands."""
-    answers: tuple[Template, ...] = Field(min_length=2)
-    """Candidate answers; they may hold field names in braces."""
+    answers: tuple[Template, ...]
+    """Candidate answers, at least two; they may hold field names in braces. Not beside `target`."""
+    target: Target | None = None
+    """Name of the text that is to be written, where the model doesn't choose among answers: the summary."""
     gold: str = "label"
     """Name of the label column."""
     id_from: Template | None = None
@@ -198,13 +226,13 @@ class Definition(_Frozen):
     group: Template | None = None
     """Template of the resampling unit over column names, where examples share a text."""
     metric: str
-    """One of the metrics' names; where left out, f1 beside `positive`, else accuracy."""
+    """One of the metrics' names; where left out, f1 beside `positive`, rougeL beside `target`, else accuracy."""
     positive: str | None = None
     """The answer that F1 counts as positive."""
     score: Literal["sum", "mean"]
     """How an answer's token log-probabilities are put together; where left out, mean if answers hold field names."""
-    targets: Literal["answers"] = "answers"
-    """Answers are scored."""
+    targets: Literal["answers", "text"]
+    """Answers are scored, a text is written; where left out, text beside `target`."""
     sources: Sources
     """Where its rows come from."""
 
@@ -218,12 +246,21 @@ class Definition(_Frozen):
     def _fill_in(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             raise ValueError("a task file holds `key: value` lines")
+        if data.get("target") is not None or data.get("targets") == "text":
+            answers = [f"{{{data['target']}}}"] if _is_name(data.get("target")) else []
+            return _WRITTEN | {"title": data.get("id"), "answers": answers} | data
         defaults = {
             "title": data.get("id"),
             "metric": "accuracy" if data.get("positive") is None else "f1",
             "score": "mean" if _vary(data.get("answers")) else "sum",
+            "targets": "answers",
         }
         return defaults | data | {"sources": _with_labels(data.get("sources"), data.get("answers"))}
+
+    @property
+    def writes(self) -> bool:
+        """Whether the model writes a text, instead of choosing among answers."""
+        return self.target is not None
 
 
 def named_sources(sources: Sources) -> dict[str, Source]:
@@ -233,8 +270,8 @@ def named_sources(sources: Sources) -> dict[str, Source]:
 
 
 def needed_names(definition: Definition) -> tuple[str, ...]:
-    """Every name that a row must give: fields, label, and what id and group are made of."""
-    used = [*definition.fields, definition.gold]
+    """Every name that a row must give: fields, label or target, and what id and group are made of."""
+    used = [*definition.fields, definition.target or definition.gold]
     for template in (definition.id_from, definition.group):
         used += names_in(template or "")
     return tuple(dict.fromkeys(used))

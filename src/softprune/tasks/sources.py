@@ -20,7 +20,7 @@ from softprune.tasks.schema import (
     Split,
     named_sources,
 )
-from softprune.tasks.template import examples_from
+from softprune.tasks.template import belonging, examples_from
 from softprune.types import Example
 
 SPLITS: tuple[Split, ...] = ("train", "dev", "validation")
@@ -44,7 +44,8 @@ class FoundLayout:
         """The split's rows, one file after the other."""
         for path in self.paths[split]:
             if isinstance(self.source, FileSource):
-                yield from read_rows(path, self.source.format or format_of(path) or "jsonl", self.source.header)
+                rows = read_rows(path, self.source.format or format_of(path) or "jsonl", self.source.header)
+                yield from belonging(rows, self.source.where.get(split, {}))
             else:
                 yield from read_rows(path, format_of(path) or "jsonl")
 

@@ -13,12 +13,23 @@ from typing import Any
 import yaml
 
 from softprune.errors import SoftpruneError
-from softprune.tasks.columns import ID_NAMES, LABEL_NAMES, Column, columns_of, label_of, texts_of
+from softprune.tasks.columns import (
+    ID_NAMES,
+    LABEL_NAMES,
+    Column,
+    columns_of,
+    label_of,
+    longest_of,
+    target_of,
+    texts_of,
+)
 from softprune.tasks.files import ENDINGS, format_of, read_rows
 from softprune.tasks.schema import MASK
 from softprune.tasks.task import Splits, load_task
 
 HELD_OUT = 0.2
+ASKS_FOR_TEXT = "TL;DR:"
+"""What stands before a text that is to be written: models that read the web know that a summary follows."""
 TRUTHS = {"true": "yes", "false": "no"}
 
 
@@ -27,10 +38,10 @@ class Guess:
     """What a file seems to hold.
 
     Attributes:
-        label: its label's column.
+        label: its label's column, or that of the texts to be written.
         texts: the columns to read, in order.
         fields: per text, its name in the task.
-        answers: label, as it stands in the rows, to an answer.
+        answers: label, as it stands in the rows, to an answer; none where texts are written.
         template: the input.
         others: columns that are left out.
     """
@@ -43,12 +54,23 @@ class Guess:
     others: tuple[str, ...]
 
     @property
+    def writes(self) -> bool:
+        """Whether texts are to be written."""
+        return not self.answers
+
+    @property
     def to_be_edited(self) -> bool:
         """Whether answers are numbers with a word before them, for want of anything better."""
-        return self.label.numeric and not set(self.answers.values()) <= set(TRUTHS.values())
+        return not self.writes and self.label.numeric and not set(self.answers.values()) <= set(TRUTHS.values())
 
 
-def guess(file: Path, validation: Path | None = None, text: Sequence[str] = (), label: str | None = None) -> Guess:
+def guess(
+    file: Path,
+    validation: Path | None = None,
+    text: Sequence[str] = (),
+    label: str | None = None,
+    target: str | None = None,
+) -> Guess:
     """What a file's columns mean.
 
     Args:
@@ -56,10 +78,14 @@ def guess(file: Path, validation: Path | None = None, text: Sequence[str] = (), 
         validation: such a file with examples to report on; its labels count too.
         text: columns to read; guessed where there are none.
         label: the label's column; guessed where None.
+        target: the column with the texts that are to be written, where there is no label.
 
     Raises:
         SoftpruneError: for a file that can't be read, or columns that aren't what they should be.
     """
+    if label is not None and target is not None:
+        found, do = f"--label {label} and --target {target}", "leave one of them out"
+        raise SoftpruneError("a label to choose, or a text to write", found, do)
     files = [file, *([validation] if validation else [])]
     columns = columns_of(chain.from_iterable(read_rows(path, _checked(path)) for path in files))
     if not columns:
@@ -68,15 +94,19 @@ def guess(file: Path, validation: Path | None = None, text: Sequence[str] = (), 
     if len(columns) == 1 and set(only) & set(";\t|"):
         do = "write the file anew with commas between its columns"
         raise SoftpruneError("columns with commas between them", f'one column, "{only}", in {file}', do)
-    gold = label_of(columns, label)
-    texts = texts_of(columns, text, gold)
+    if target is not None:
+        gold = target_of(columns, target)
+        texts = longest_of(columns, text, gold)
+    else:
+        gold = label_of(columns, label)
+        texts = texts_of(columns, text, gold)
     fields = _field_names(texts, gold)
     return Guess(
         label=gold,
         texts=texts,
         fields=fields,
-        answers=_answers(gold),
-        template=_template(fields, gold),
+        answers={} if target is not None else _answers(gold),
+        template=f"{_texts(fields)} {ASKS_FOR_TEXT} {{{MASK}}}" if target is not None else _template(fields, gold),
         others=tuple(name for name, column in columns.items() if column is not gold and column not in texts),
     )
 
@@ -111,7 +141,6 @@ def task_text(found: Guess, out: Path, file: Path, validation: Path | None = Non
     columns |= {gold: found.label.name} if gold != found.label.name else {}
     files = {"train": _from(out, file)} | ({"validation": _from(out, validation)} if validation else {})
     same = all(label == answer for label, answer in found.answers.items())
-    wording = "Numbers say nothing to a language model: put words here, and in `labels` below."
     lines = [
         f"# A task over {file.name}, written by softprune tasks new. docs/tasks.md explains every key.",
         "# Its name in tables.",
@@ -122,18 +151,16 @@ def task_text(found: Guess, out: Path, file: Path, validation: Path | None = Non
         f"fields: {_flow(list(found.fields))}",
         "# The input: texts in braces, and {mask} where the answer stands.",
         f"template: {_flow(found.template)}",
-        f"# What the model may answer. {wording if found.to_be_edited else 'Plain words work best.'}",
-        f"answers: {_flow(list(found.answers.values()))}",
-        "# The column that tells the right answer.",
-        f"gold: {_flow(gold)}",
+        *(_target_lines(gold) if found.writes else _answer_lines(found, gold)),
         "sources:",
         "  file:",
         "    # Relative to this file, or absolute.",
         f"    files: {_flow(files)}",
     ]
     if validation is None:
+        drawn = "at random" if found.writes else "by label"
         lines += [
-            "    # The fraction of train to report on: drawn by label, the same examples in every run.",
+            f"    # The fraction of train to report on: drawn {drawn}, the same examples in every run.",
             f"    held_out: {HELD_OUT}",
         ]
     if columns:
@@ -143,10 +170,25 @@ def task_text(found: Guess, out: Path, file: Path, validation: Path | None = Non
     return "\n".join(lines) + "\n"
 
 
+def _answer_lines(found: Guess, gold: str) -> list[str]:
+    wording = "Numbers say nothing to a language model: put words here, and in `labels` below."
+    return [
+        f"# What the model may answer. {wording if found.to_be_edited else 'Plain words work best.'}",
+        f"answers: {_flow(list(found.answers.values()))}",
+        "# The column that tells the right answer.",
+        f"gold: {_flow(gold)}",
+    ]
+
+
+def _target_lines(target: str) -> list[str]:
+    return ["# The column with the text that the model is to write.", f"target: {_flow(target)}"]
+
+
 def _checked(path: Path) -> Any:
     kind = format_of(path)
     if kind is None:
-        raise SoftpruneError(f"a file that ends in {', '.join(ENDINGS)} (or .gz)", str(path), "convert or rename it")
+        expected = f"a file that ends in {', '.join(ENDINGS)} (or .gz, .xz)"
+        raise SoftpruneError(expected, str(path), "convert or rename it")
     if not path.is_file():
         raise SoftpruneError("a file with one example per row", f"no file {path}", "check the path")
     return kind
@@ -202,8 +244,14 @@ def _template(fields: Sequence[str], label: Column) -> str:
     """The texts, each under its name where there are several, and the question for the answer."""
     name = _plain_name(label.name).replace("_", " ").lower()
     asked = "answer" if name in (*LABEL_NAMES[:4], *ID_NAMES, "y") else name
-    texts = [f"{{{field}}}" if len(fields) == 1 else f"{field.replace('_', ' ')}: {{{field}}}" for field in fields]
-    return f"{' '.join(texts)} {asked}: {{{MASK}}}"
+    return f"{_texts(fields)} {asked}: {{{MASK}}}"
+
+
+def _texts(fields: Sequence[str]) -> str:
+    """The texts, each under its name where there are several."""
+    if len(fields) == 1:
+        return f"{{{fields[0]}}}"
+    return " ".join(f"{field.replace('_', ' ')}: {{{field}}}" for field in fields)
 
 
 def _flow(value: Any) -> str:

@@ -7,12 +7,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from softprune.errors import SoftpruneError
+from softprune.tasks.lead import lead, written
 from softprune.tasks.metrics import constant_answer
+from softprune.tasks.rouge import installed
 from softprune.tasks.schema import Split
 from softprune.tasks.sources import SPLITS, find_layout
 from softprune.tasks.task import Splits, Task
+from softprune.types import Example
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +28,10 @@ class TaskStatistics:
         sizes: examples of each split that is there.
         reported: the split that the rest describes: validation, or dev where that is absent.
         words: mean words of the filled template, by white space.
-        shares: answer, as the task states it, to the fraction of examples that it is right for.
-        constant: what the best constant answer scores, a fraction.
+        shares: answer, as the task states it, to the fraction of examples that it is right for; none of written texts.
+        constant: what the best constant answer scores, a fraction; of written texts, what the first sentences of the
+            input do, None where they can't be scored.
+        target_words: mean words of the texts that are to be written; None of answers.
     """
 
     id: str
@@ -35,7 +41,8 @@ class TaskStatistics:
     reported: Split
     words: float
     shares: Mapping[str, float]
-    constant: float
+    constant: float | None
+    target_words: float | None = None
 
 
 def statistics_of(task: Task, splits: Splits) -> TaskStatistics:
@@ -49,8 +56,6 @@ def statistics_of(task: Task, splits: Splits) -> TaskStatistics:
         raise SoftpruneError(
             "a validation or development set", f"none of {task.id} in {splits.source}", "add the file, or leave it out"
         )
-    gold = [example.gold for example in examples]
-    counts = Counter(gold)
     sizes: dict[Split, int] = {split: len(held) for split in SPLITS if (held := getattr(splits, split)) is not None}
     return TaskStatistics(
         id=task.id,
@@ -59,9 +64,28 @@ def statistics_of(task: Task, splits: Splits) -> TaskStatistics:
         sizes=sizes,
         reported=splits.reported,
         words=sum(len(example.text.split()) for example in examples) / len(examples),
-        shares={answer: counts[place] / len(gold) for place, answer in enumerate(task.definition.answers)},
-        constant=constant_answer(gold, task.n_answers, task.metric).value,
+        **(_of_texts if task.definition.writes else _of_answers)(task, examples),
     )
+
+
+def _of_answers(task: Task, examples: Sequence[Example]) -> dict[str, Any]:
+    gold = [example.gold for example in examples]
+    counts = Counter(gold)
+    return {
+        "shares": {answer: counts[place] / len(gold) for place, answer in enumerate(task.definition.answers)},
+        "constant": constant_answer(gold, task.n_answers, task.metric).value,
+    }
+
+
+def _of_texts(task: Task, examples: Sequence[Example]) -> dict[str, Any]:
+    words = sum(len(example.answers[0].split()) for example in examples) / len(examples)
+    return {"shares": {}, "constant": _lead_value(task, tuple(examples)), "target_words": words}
+
+
+def _lead_value(task: Task, examples: tuple[Example, ...]) -> float | None:
+    if not installed():
+        return None
+    return task.metric.value(written(tuple(map(lead, examples)), examples))
 
 
 def repeated(splits: Splits) -> tuple[int, int]:

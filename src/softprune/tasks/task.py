@@ -11,7 +11,7 @@ from softprune.errors import SoftpruneError
 from softprune.registry import unknown
 from softprune.tasks.drawing import divided
 from softprune.tasks.hub import read_hub
-from softprune.tasks.metrics import Metric, metric_named
+from softprune.tasks.metrics import Loss, Metric, metric_named
 from softprune.tasks.reading import read_definition
 from softprune.tasks.schema import Definition, FileSource, Source, Split
 from softprune.tasks.sources import find_layout, fits, generate, read_layout
@@ -89,6 +89,11 @@ class Task:
         positive = self.definition.positive
         place = None if positive is None else self.definition.answers.index(positive)
         return metric_named(self.definition.metric, place)
+
+    @property
+    def choice(self) -> Metric:
+        """What every choice on `select` goes by: its metric, or minus the loss where a text is written."""
+        return Loss() if self.definition.writes else self.metric
 
     @property
     def n_answers(self) -> int:
@@ -195,7 +200,7 @@ def _holding_out(splits: Splits, fraction: float) -> Splits:
     do = "add examples, or name a validation file"
     train, validation = divided(whole, fraction, np.random.default_rng(HELD_OUT_SEED), do)
     note = (
-        f"validation is {len(validation)} of the {len(whole)} training examples (held_out: {fraction}), drawn by "
-        f"label with the fixed seed {HELD_OUT_SEED}; they are not trained on"
+        f"validation is {len(validation)} of the {len(whole)} training examples (held_out: {fraction}), drawn "
+        f"{'at random' if whole[0].writes else 'by label'} with the fixed seed {HELD_OUT_SEED}; they are not trained on"
     )
     return replace(splits, train=train, validation=validation, notes=(*splits.notes, note))

@@ -34,6 +34,20 @@ def examples_from(definition: Definition, source: Source, rows: Iterable[Located
         yield _example(definition, source, row, where, index)
 
 
+def belonging(rows: Iterable[Located], wanted: Mapping[str, str]) -> Iterator[Located]:
+    """The rows whose columns have the wanted values.
+
+    Raises:
+        SoftpruneError: for a row without such a column.
+    """
+    for located in rows:
+        for column in wanted:
+            if column not in located.row:
+                raise _missing(column, located.row, located.where)
+        if all(label_key(located.row[column]) == value for column, value in wanted.items()):
+            yield located
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A row that waits for its answer.
@@ -41,7 +55,8 @@ class Asked:
     Attributes:
         row: as it stands in the source, a row reader's changes included.
         where: its place, for complaints.
-        example: its template filled; `gold` is -1 where the row doesn't tell a label that the task knows.
+        example: its template filled; `gold` is -1 where the row doesn't tell a label that the task knows, or the
+            target text, which then is empty.
         empty: whether all of its texts are.
     """
 
@@ -60,12 +75,13 @@ def asked_from(definition: Definition, source: Source, rows: Iterable[Located]) 
     flat = ((row, located.where) for located in rows for row in _expanded(source, located))
     for index, (row, where) in enumerate(flat):
         texts = _texts(definition, source, row, where)
+        answers, gold = _told(definition, source, row, where, texts)
         example = Example(
             id=str(index),
             index=index,
             segments=fill(definition, texts),
-            answers=_answers(definition, texts),
-            gold=_told(definition, source, row, where),
+            answers=answers,
+            gold=gold,
         )
         yield Asked(row, where, example, empty=not any(texts.values()))
 
@@ -98,12 +114,13 @@ def _example(definition: Definition, source: Source, row: Row, where: str, index
     values = {name: _value(source, row, name, where, needed) for name in needed}
     texts = _texts(definition, source, row, where)
     names = {name: label_key(value) for name, value in values.items()}
+    answers, gold = _right(definition, source, values[definition.target or definition.gold], where, texts)
     return Example(
         id=definition.id_from.format_map(names) if definition.id_from else str(index),
         index=index,
         segments=fill(definition, texts),
-        answers=_answers(definition, texts),
-        gold=_gold(definition, source, values[definition.gold], where),
+        answers=answers,
+        gold=gold,
         group=definition.group.format_map(names) if definition.group else None,
     )
 
@@ -117,12 +134,33 @@ def _answers(definition: Definition, texts: Mapping[str, str]) -> tuple[str, ...
     return tuple(answer.format_map(texts) for answer in definition.answers)
 
 
-def _told(definition: Definition, source: Source, row: Row, where: str) -> int:
-    """The gold answer if the row tells it, else -1."""
+def _target(name: str, value: object, where: str) -> str:
+    """The text that is to be written."""
+    text = _text(value, name, where)
+    if not text:
+        raise SoftpruneError(f"a text in {name}, to be written", f"none in {where}", "fill it in, or remove the row")
+    return text
+
+
+def _right(
+    definition: Definition, source: Source, value: object, where: str, texts: Mapping[str, str]
+) -> tuple[tuple[str, ...], int]:
+    """Answers and which of them a label means; of a text to be written, itself."""
+    if definition.target is not None:
+        return (_target(definition.target, value, where),), 0
+    return _answers(definition, texts), _gold(definition, source, value, where)
+
+
+def _told(
+    definition: Definition, source: Source, row: Row, where: str, texts: Mapping[str, str]
+) -> tuple[tuple[str, ...], int]:
+    """Answers, and the gold one if the row tells it, else -1; of a text to be written the text, if the row has it."""
+    name = definition.target or definition.gold
     try:
-        return _gold(definition, source, _value(source, row, definition.gold, where, [definition.gold]), where)
+        value = _value(source, row, name, where, [name])
+        return _right(definition, source, value, where, texts)
     except SoftpruneError:
-        return -1
+        return ("",) if definition.writes else _answers(definition, texts), -1
 
 
 def _expanded(source: Source, located: Located) -> Iterator[Row]:

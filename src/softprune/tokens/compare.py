@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from softprune.significance import bootstrap_interval, paired_bootstrap
-from softprune.tasks import constant_answer
+from softprune.tasks import answered, constant_answer
 from softprune.tokens.families import Anatomy
 from softprune.tokens.macs import relative_macs
 from softprune.tokens.reader import Answers
@@ -84,12 +84,13 @@ def _row(
 ) -> dict[str, Any]:
     metric, seed = workspace.metric, workspace.recipe.seed
     resamples = workspace.recipe.selection.resamples
-    counts, others = metric.counts(answers.predicted, data.golds), metric.counts(unpruned.predicted, data.golds)
+    scores, rival = answered(answers.predicted, data.golds), answered(unpruned.predicted, data.golds)
+    counts, others = metric.counts(scores), metric.counts(rival)
     interval = bootstrap_interval(counts, metric.score, seed=seed, resamples=resamples)
     against = paired_bootstrap(counts, others, metric.score, seed=seed, resamples=resamples)
     return {
         "metric": metric.name,
-        "value": metric.value(answers.predicted, data.golds),
+        "value": metric.value(scores),
         "interval": [interval.low, interval.high],
         "n": len(data),
         "macro_f1": macro_f1(answers.predicted, data.golds, len(workspace.labels)),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from softprune.tasks import answered
 from softprune.tokens.compare import NEAR, at_macs, report
 from softprune.tokens.families import Anatomy
 from softprune.tokens.reader import Answers
@@ -91,7 +92,7 @@ def choose(workspace: TokenWorkspace, found: dict[str, Contestant]) -> str:
     """
 
     def accuracy(name: str) -> float:
-        return workspace.metric.value(found[name].select.predicted, workspace.select.golds)
+        return workspace.metric.value(answered(found[name].select.predicted, workspace.select.golds))
 
     operations = {name: _macs(workspace, name) for name in found if name != BASELINE}
     least = accuracy(BASELINE) - workspace.recipe.selection.within
@@ -165,7 +166,7 @@ def _measured(workspace: TokenWorkspace, anatomy: Anatomy, name: str, rule: Rule
 def _told(workspace: TokenWorkspace, anatomy: Anatomy, answers: Answers) -> dict[str, Any]:
     """What run.json holds of a stage, measured on the held-out set."""
     return {
-        "select": workspace.metric.value(answers.predicted, workspace.select.golds),
+        "select": workspace.metric.value(answered(answers.predicted, workspace.select.golds)),
         "select_loss": answers.loss(workspace.select.golds),
         "kept": answers.kept(),
         "relative_macs": answers.relative_macs(anatomy),

@@ -12,7 +12,7 @@ import torch
 from softprune.backbone.batching import collate
 from softprune.recipe import TokensRecipe
 from softprune.runs.store import RunFolder, Saved
-from softprune.tasks import Metric, Task
+from softprune.tasks import Metric, Task, answered
 from softprune.tokens.families import Anatomy
 from softprune.tokens.reader import Answers, answer
 from softprune.tokens.rules import Convention, Rule, Thresholds
@@ -200,7 +200,7 @@ def _train(workspace: TokenWorkspace, trainable: EncoderTrainable, stage: Stage)
     def evaluate() -> list[Evaluation]:
         found = workspace.answers(trainable.anatomy, workspace.select, stage.rule)
         golds = workspace.select.golds
-        return [Evaluation(workspace.metric.value(found.predicted, golds), found.loss(golds))]
+        return [Evaluation(workspace.metric.value(answered(found.predicted, golds)), found.loss(golds))]
 
     return train(
         trainable,
@@ -221,6 +221,6 @@ def soft_hard_gap(workspace: TokenWorkspace, anatomy: Anatomy, rule: Thresholds,
     soft = workspace.answers(anatomy, workspace.select, rule, soft=True)
     value = workspace.metric.value
     return {
-        "score": value(soft.predicted, golds) - value(hard.predicted, golds),
+        "score": value(answered(soft.predicted, golds)) - value(answered(hard.predicted, golds)),
         "loss": soft.loss(golds) - hard.loss(golds),
     }

@@ -16,6 +16,11 @@ from softprune.types import Batch, Encoded, Example, Scores
 
 T = TypeVar("T")
 
+# A row of a call may hold that many answer tokens; longer ones count as several rows, since each token has its logits.
+TOKENS_A_ROW = 16
+# Rows that write a text together: each keeps keys and values of all it has read and written.
+ROWS_THAT_WRITE = 32
+
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
@@ -27,7 +32,7 @@ class Scoring:
         rows: rows of one backbone call at most.
         gradient_rows: the same where gradients are kept (importance); what a training step holds.
         match: `score` predicts by the scores, `generate` by comparing generated text with the answers.
-        max_answer_length: tokens to generate at most.
+        max_answer_length: tokens to generate at most, and of a target text.
         processes: which share the work; all of them get all of what is found.
     """
 
@@ -55,6 +60,18 @@ class ScoredSet:
     def __len__(self) -> int:
         return len(self.examples)
 
+    @property
+    def writes(self) -> bool:
+        """Whether texts are to be written, and not answers to be chosen."""
+        return self.examples[0].writes
+
+    @property
+    def weight(self) -> int:
+        """Rows that an example of this set counts for in a call: one an answer, and one a stretch of its tokens."""
+        answers = max(len(e.answer_ids) for e in self.encoded)
+        tokens = max(sum(map(len, e.answer_ids)) for e in self.encoded)
+        return max(answers, math.ceil(tokens / TOKENS_A_ROW))
+
     def batch(self, backbone: Backbone, indices: Sequence[int]) -> Batch:
         """A padded batch of some of the examples."""
         return backbone.batch([self.encoded[i] for i in indices])
@@ -71,9 +88,8 @@ def score_prompts(backbone: Backbone, prompts_KQH: torch.Tensor, data: ScoredSet
     """
     count = prompts_KQH.shape[0]
     found: list[list[tuple[float, list[float]] | None]] = [[None] * len(data) for _ in range(count)]
-    answers = max(len(e.answer_ids) for e in data.encoded)
     # A sentence model reads an input once for all answers; the others may read it once an answer.
-    multiple = count * (1 if backbone.family == "sentence" else answers)
+    multiple = count * (1 if backbone.family == "sentence" else data.weight)
     with torch.inference_mode():
         for indices in my_batches(data, scoring.rows, multiple, scoring.processes):
             losses, scores = _score_batch(backbone, prompts_KQH, data.batch(backbone, indices), scoring)
@@ -120,30 +136,33 @@ def _score_batch(
     return losses_R.view(count, size).tolist(), scores_RA.view(count, size, -1).tolist()
 
 
-def _scores(row: list[tuple[float, list[float]]], data: ScoredSet, generated: tuple[int, ...] | None) -> Scores:
-    predicted = generated or tuple(max(range(len(s)), key=lambda a: (s[a], -a)) for _, s in row)
+def _scores(row: list[tuple[float, list[float]]], data: ScoredSet, texts: tuple[str, ...]) -> Scores:
+    examples = data.examples
     return Scores(
         answer_scores=tuple(tuple(scores) for _, scores in row),
         losses=tuple(loss for loss, _ in row),
-        predicted=predicted,
-        gold=tuple(example.gold for example in data.examples),
+        predicted=tuple(answer_of(text, example.answers) for text, example in zip(texts, examples, strict=True))
+        if texts
+        else tuple(max(range(len(s)), key=lambda a: (s[a], -a)) for _, s in row),
+        gold=tuple(example.gold for example in examples),
+        texts=texts,
+        references=tuple(example.answers[0] for example in examples) if data.writes else (),
     )
 
 
-def _generated(
-    backbone: Backbone, prompt_QH: torch.Tensor, data: ScoredSet, scoring: Scoring
-) -> tuple[int, ...] | None:
-    """Under `match: generate`, the answer that each generated text equals, -1 where it equals none."""
+def _generated(backbone: Backbone, prompt_QH: torch.Tensor, data: ScoredSet, scoring: Scoring) -> tuple[str, ...]:
+    """What is generated for each example under `match: generate`; else nothing."""
     if scoring.match != "generate":
-        return None
-    found: list[int | None] = [None] * len(data)
-    for indices in my_batches(data, scoring.rows, 1, scoring.processes):
+        return ()
+    found: list[str | None] = [None] * len(data)
+    rows = min(scoring.rows, ROWS_THAT_WRITE) if data.writes else scoring.rows
+    for indices in my_batches(data, rows, 1, scoring.processes):
         texts = backbone.generate(prompt_QH, data.batch(backbone, indices), scoring.max_answer_length)
         for index, text in zip(indices, texts, strict=True):
-            found[index] = answer_of(text, data.examples[index].answers)
+            found[index] = text
     if scoring.processes.size > 1:
         found = _together(scoring.processes.gather(found))
-    return tuple(-1 if answer is None else answer for answer in found)
+    return tuple(text or "" for text in found)
 
 
 def answer_of(text: str, answers: Sequence[str]) -> int:

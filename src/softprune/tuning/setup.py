@@ -26,10 +26,8 @@ from softprune.tuning.memory import Rehearsal, measure_group
 from softprune.tuning.room import keep_freed
 from softprune.tuning.scoring import ScoredSet, Scoring
 from softprune.tuning.start import file_mistakes, label_mistakes, text_mistakes
+from softprune.tuning.written import LEAST_ROOM, answer_length, written_mistakes
 from softprune.types import Example
-
-# Positions that a prompt must leave to input and answer.
-LEAST_ROOM = 16
 
 
 class SealedSet:
@@ -98,8 +96,18 @@ class Workspace:
 
     @property
     def metric(self) -> Metric:
-        """The task's."""
+        """What is reported."""
         return self.task.metric
+
+    @property
+    def choice(self) -> Metric:
+        """What every choice on `select` goes by."""
+        return self.task.choice
+
+    @property
+    def reporting(self) -> Scoring:
+        """How `report` is scored: a text is written there alone, since that takes a call a token."""
+        return replace(self.scoring, match="generate") if self.task.definition.writes else self.scoring
 
     def encode(self, examples: Sequence[Example]) -> ScoredSet:
         """Examples with their token ids."""
@@ -195,6 +203,8 @@ def _read_inputs(
         described = describe(settings.name, settings.family, settings.revision, settings.trust_remote_code)
         errors += mistakes(described)
         check(recipe, described)
+    if data is not None and described is not None and data[0].definition.writes:
+        errors += written_mistakes(recipe, data[0].id, described)
     if data is None or described is None or errors:
         raise errors[0] if len(errors) == 1 else ManyErrors("recipe for this data and backbone", errors)
     return (*data, described)
@@ -266,7 +276,8 @@ def learning_rate(recipe: Recipe, backbone: Backbone) -> float:
 
 def room_for_inputs(recipe: Recipe, backbone: Backbone, examples: Sequence[Example]) -> int:
     """Input tokens at most, by the recipe and what the model's positions leave."""
-    generated = recipe.task.max_answer_length if recipe.task.match == "generate" else 0
+    writes = recipe.task.match == "generate" or examples[0].writes
+    generated = answer_length(recipe, examples[0].writes) if writes else 0
     return room_for(backbone, examples, recipe.virtual_tokens, recipe.task.max_length, generated)
 
 
@@ -279,7 +290,7 @@ def room_for(
 
     Args:
         backbone: the model.
-        examples: whose answers must fit.
+        examples: whose answers must fit; a text to be written is cut to `generated` tokens.
         prompt_tokens: P.
         max_length: the limit that was asked for.
         generated: tokens that may be generated.
@@ -290,14 +301,15 @@ def room_for(
     longest = 0
     if backbone.family in ("causal", "masked"):
         how = backbone.tokenising()
-        answers = {answer for example in examples for answer in example.answers}
+        answers = {answer for example in examples if not example.writes for answer in example.answers}
         longest = max([generated, *(len(how.answer_ids(answer)) for answer in answers)])
     return min(max_length, positions - prompt_tokens - longest)
 
 
 def encoded(recipe: Recipe, backbone: Backbone, examples: Sequence[Example]) -> ScoredSet:
     """Examples with their token ids, cut to what fits."""
-    return ScoredSet(examples, backbone.encode(examples, room_for_inputs(recipe, backbone, examples)))
+    longest = answer_length(recipe, writes=True) if examples[0].writes else None
+    return ScoredSet(examples, backbone.encode(examples, room_for_inputs(recipe, backbone, examples), longest))
 
 
 def settle_machine(run: Store, device: str, dtype: str, threads: int | None) -> tuple[torch.device, torch.dtype]:
@@ -354,30 +366,38 @@ def _group(recipe: Recipe, run: Store, rehearsal: Rehearsal) -> int:
 
 
 def _scoring(recipe: Recipe, task: Task, backbone: Backbone, processes: Processes) -> Scoring:
-    score = recipe.task.score
+    score, writes = recipe.task.score, task.definition.writes
     return Scoring(
         loss=backbone.check_loss(recipe.tuning.loss),
         score=task.definition.score if score == "auto" else score,
         rows=recipe.tuning.eval_rows,
-        match=recipe.task.match,
-        max_answer_length=recipe.task.max_answer_length,
+        match="score" if writes else recipe.task.match,
+        max_answer_length=answer_length(recipe, task.definition.writes),
         processes=processes,
     )
 
 
 def truncation(data: ScoredSet) -> dict[str, int]:
-    """How many examples were cut, and how many tokens of them."""
-    return {
+    """How many examples were cut, and how many tokens of them; the same of texts to be written."""
+    inputs = {
         "examples": sum(1 for e in data.encoded if e.cut),
         "tokens": sum(e.cut for e in data.encoded),
     }
+    if not data.writes:
+        return inputs
+    cut = [e.target_cut for e in data.encoded if e.target_cut]
+    return inputs | {"targets": len(cut), "target_tokens": sum(cut)}
+
+
+def together(counts: Sequence[dict[str, int]]) -> dict[str, int]:
+    """Several sets' truncation as one."""
+    return {key: sum(count[key] for count in counts) for key in counts[0]}
 
 
 def _record(workspace: Workspace, sets: Selection, source: str, notes: Sequence[str]) -> None:
     recipe, backbone, definition = workspace.recipe, workspace.backbone, workspace.task.definition
-    counts = {name: truncation(getattr(workspace, name)) for name in ("train", "select")}
-    truncated = {key: sum(c[key] for c in counts.values()) for key in ("examples", "tokens")}
-    fixed_answers = len({e.answers for e in sets.train}) == 1
+    truncated = together([truncation(workspace.train), truncation(workspace.select)])
+    fixed_answers = len({e.answers for e in sets.train}) == 1 and not definition.writes
     workspace.run.record(
         # The pinned dtype is that of the products, also where weights are wider since they are trained.
         backbone=asdict(backbone.info) | {"dtype": workspace.run.info["backbone"]["dtype"]},
@@ -391,6 +411,7 @@ def _record(workspace: Workspace, sets: Selection, source: str, notes: Sequence[
             "template": definition.template,
             "sample": sets.train[0].text,
             "metric": workspace.metric.name,
+            "targets": definition.targets,
             "answers": list(sets.train[0].answers) if fixed_answers else None,
             "indices": {name: list(indices) for name, indices in sets.indices.items()},
             "sizes": {name: len(getattr(sets, name)) for name in ("train", "select", "report")},
@@ -405,9 +426,10 @@ def _record(workspace: Workspace, sets: Selection, source: str, notes: Sequence[
         settings={
             "loss": workspace.scoring.loss,
             "score": workspace.scoring.score,
-            "match": workspace.scoring.match,
+            "match": workspace.reporting.match,
             "lr": workspace.lr,
             "max_length": recipe.task.max_length,
+            **({"max_answer_length": workspace.scoring.max_answer_length} if definition.writes else {}),
         },
         notes=list(notes),
     )

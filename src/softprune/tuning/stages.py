@@ -329,9 +329,9 @@ def _counts(state: State | None) -> dict[str, float]:
 
 
 def evaluate(workspace: Workspace, prompts_KQH: torch.Tensor, data: ScoredSet) -> list[Evaluation]:
-    """Metric and mean loss of K prompts on a set."""
+    """What choices go by, and mean loss, of K prompts on a set."""
     found = score_prompts(workspace.backbone, prompts_KQH, data, workspace.scoring)
-    return [Evaluation(workspace.metric.value(s.predicted, s.gold), s.loss) for s in found]
+    return [Evaluation(workspace.choice.value(s), s.loss) for s in found]
 
 
 def _train(

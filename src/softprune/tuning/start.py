@@ -89,6 +89,9 @@ def settled(recipe: Recipe, begun: bool = False) -> Recipe:
 def label_mistakes(recipe: Recipe, task: Task) -> list[SoftpruneError]:
     """What keeps the task's answers from starting a prompt: there are no class labels where examples have their own."""
     answers = task.definition.answers
+    if recipe.prompt.init == "labels" and task.definition.writes:
+        found = f"prompt.init=labels with {task.id}, whose texts are written"
+        return [SoftpruneError("a task with answers to choose from, to start from them", found, "set prompt.init=text")]
     if recipe.prompt.init != "labels" or not any("{" in answer for answer in answers):
         return []
     return [

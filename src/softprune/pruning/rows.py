@@ -1,0 +1,116 @@
+"""What a row of the comparison holds, and the bar that all rows are held against; by the kind of target.
+
+Answers: the metric, how often each answer was given, and as a bar the best constant answer. Text: the metric, the loss,
+all three ROUGE, and as a bar the first sentences of the input, cut as target texts are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from softprune.backbone.encode import cut_to
+from softprune.significance import bootstrap_interval
+from softprune.tasks import answered, constant_answer
+from softprune.tasks.lead import NAME, lead, written
+from softprune.tasks.metrics import Rouge1, Rouge2, RougeL
+from softprune.tasks.rouge import rouge
+from softprune.tuning.scoring import ScoredSet
+from softprune.tuning.setup import Workspace
+from softprune.types import Scores
+
+
+def row(workspace: Workspace, data: ScoredSet, scores: Scores) -> dict[str, Any]:
+    """What every row of the table holds."""
+    return {
+        "metric": workspace.metric.name,
+        "value": workspace.metric.value(scores),
+        "interval": interval(workspace, data, scores),
+        "n": len(data),
+        **_DETAILS[workspace.task.definition.targets](data, scores),
+    }
+
+
+def bar(workspace: Workspace, data: ScoredSet) -> dict[str, Any]:
+    """The row `constant`, which says in `answer` what it is of."""
+    return _BARS[workspace.task.definition.targets](workspace, data) | {"seconds": 0.0}
+
+
+def interval(workspace: Workspace, data: ScoredSet, scores: Scores) -> list[float]:
+    """The 95% bootstrap interval of the metric."""
+    metric = workspace.metric
+    found = bootstrap_interval(
+        metric.counts(scores),
+        metric.score,
+        groups_of(data),
+        seed=workspace.recipe.seed,
+        resamples=workspace.recipe.selection.resamples,
+    )
+    return [found.low, found.high]
+
+
+def groups_of(data: ScoredSet) -> list[str | None] | None:
+    """What is resampled as a whole; None where examples are."""
+    groups = [example.group for example in data.examples]
+    return groups if any(groups) else None
+
+
+def predictions(data: ScoredSet, scores: Scores) -> list[dict[str, Any]]:
+    """The lines of a predictions file."""
+    lines = [
+        {
+            "id": example.id,
+            **({} if example.group is None else {"group": example.group}),
+            "index": example.index,
+            "text": example.text,
+            "answers": list(example.answers),
+        }
+        for example in data.examples
+    ]
+    if data.writes:
+        more: Sequence[dict[str, Any]] = [
+            {"written": text, "reference": reference, "rougeL": rouge(text, reference)[-1], "loss": loss}
+            for text, reference, loss in zip(scores.texts, scores.references, scores.losses, strict=True)
+        ]
+        return [{k: v for k, v in line.items() if k != "answers"} | m for line, m in zip(lines, more, strict=True)]
+    more = [
+        {"gold": gold, "predicted": predicted, "scores": list(each)}
+        for gold, predicted, each in zip(scores.gold, scores.predicted, scores.answer_scores, strict=True)
+    ]
+    return [line | m for line, m in zip(lines, more, strict=True)]
+
+
+def _best_constant(workspace: Workspace, data: ScoredSet) -> dict[str, Any]:
+    gold = [example.gold for example in data.examples]
+    size = max(len(example.answers) for example in data.examples)
+    constant = constant_answer(gold, size, workspace.metric)
+    found = row(workspace, data, answered([constant.answer] * len(data), gold))
+    return found | {"answer": next(answer for answer, n in found["predicted"].items() if n)}
+
+
+def _lead(workspace: Workspace, data: ScoredSet) -> dict[str, Any]:
+    length, tokenizer = workspace.scoring.max_answer_length, workspace.backbone.tokenizer
+    texts = tuple(cut_to(tokenizer, lead(example), length) for example in data.examples)
+    return row(workspace, data, written(texts, data.examples)) | {"answer": NAME}
+
+
+def _given(data: ScoredSet, scores: Scores) -> dict[str, Any]:
+    """How often each answer was given; by position where answers depend on the example."""
+    fixed = len({example.answers for example in data.examples}) == 1
+    names = data.examples[0].answers if fixed else None
+    count = Counter(scores.predicted)
+    size = max(len(example.answers) for example in data.examples)
+    given = {(names[a] if names else f"answer {a + 1}"): count[a] for a in range(size)}
+    return {"predicted": given | ({"none of them": count[-1]} if count[-1] else {})}
+
+
+def _told(data: ScoredSet, scores: Scores) -> dict[str, Any]:
+    """Loss and ROUGE; what was only copied has no loss."""
+    rouge = {metric.name: metric.value(scores) for metric in (Rouge1(), Rouge2(), RougeL())}
+    words = sum(len(text.split()) for text in scores.texts) / len(data)
+    return {"loss": scores.loss if scores.losses else None, **rouge, "words": words}
+
+
+_DETAILS: dict[str, Callable[[ScoredSet, Scores], dict[str, Any]]] = {"answers": _given, "text": _told}
+_BARS: dict[str, Callable[[Workspace, ScoredSet], dict[str, Any]]] = {"answers": _best_constant, "text": _lead}

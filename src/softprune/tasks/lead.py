@@ -1,0 +1,37 @@
+"""The first sentences of a text: the bar of summaries, since reporters put what matters first."""
+
+from __future__ import annotations
+
+import re
+
+from softprune.types import Example, Scores
+
+SENTENCES = 3
+NAME = f"first {SENTENCES} sentences"
+
+# A full stop, question or exclamation mark, with what closes behind it, before a capital, a number or what opens.
+_END = re.compile(r"""(?<=[.!?])["'”’)\]]*\s+(?=["'“‘(\[]?[A-Z0-9])""")
+
+
+def lead(example: Example, sentences: int = SENTENCES) -> str:
+    """The first sentences of what the example holds of its row; a line break ends one too."""
+    found: list[str] = []
+    for line in example.content.splitlines():
+        found += [part.strip() for part in _sentences(line) if part.strip()]
+        if len(found) >= sentences:
+            break
+    return " ".join(found[:sentences])
+
+
+def written(texts: tuple[str, ...], examples: tuple[Example, ...]) -> Scores:
+    """Texts beside the examples' own, as a metric of written texts reads them."""
+    return Scores(texts=texts, references=tuple(example.answers[0] for example in examples))
+
+
+def _sentences(line: str) -> list[str]:
+    """A line's sentences, closing quotes with the sentence that they close."""
+    parts, start = [], 0
+    for match in _END.finditer(line):
+        parts.append(line[start : match.end()])
+        start = match.end()
+    return [*parts, line[start:]]

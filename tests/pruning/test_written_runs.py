@@ -1,0 +1,223 @@
+"""Whole runs that write: what they leave, that choices go by the loss, and the tickets that answer new rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from whole_runs import Models, Run, execute_one
+
+from softprune.backbone import load_backbone
+from softprune.errors import ManyErrors, SoftpruneError
+from softprune.prompt.bank import read_one
+from softprune.pruning.headline import headline
+from softprune.pruning.predict import predict
+from softprune.pruning.ticket import Ticket
+from softprune.recipe import resolve
+from softprune.report import comparison_table
+from softprune.report.page import write as write_page
+from softprune.tasks import load_task, metric_named
+from softprune.tasks.rouge import rouge
+from softprune.tuning.scoring import ScoredSet, Scoring, score_prompts
+from softprune.types import Scores
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+TASK = """
+title: Short films
+instruction: Say it in short.
+fields: [article]
+template: "{article} TL;DR: {mask}"
+target: summary
+sources:
+  file:
+    files: {train: train.jsonl, validation: validation.jsonl}
+"""
+OPINIONS = ("a slow and quiet joy", "a dull plot that never wakes up", "a red box")
+THINGS = ("the film", "the meal", "the river", "the room", "the cold wind", "a heavy box")
+SHORT = ("task.max_answer_length=8", "selection.seeds=1")
+
+
+@pytest.fixture(scope="module")
+def task_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("films")
+    rows = [
+        {"article": f"{thing} was {text} . she said that it was great .", "summary": f"{thing} : {text}"}
+        for thing in THINGS
+        for text in OPINIONS
+    ]
+    for name, held in (("train", rows[:12]), ("validation", rows[12:])):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in held))
+    (folder / "films.yaml").write_text(TASK)
+    return folder / "films.yaml"
+
+
+@pytest.fixture(scope="module")
+def run_of(tmp_path_factory: pytest.TempPathFactory, tiny_models: Models, task_file: Path) -> Callable[..., Run]:
+    runs: dict[tuple[str, str], Run] = {}
+
+    def run(model: str, kind: str) -> Run:
+        if (model, kind) not in runs:
+            out = tmp_path_factory.mktemp("runs") / "run"
+            changes = (*SHORT, f"kind={kind}", "search.strategy=grid")
+            runs[model, kind] = execute_one(tiny_models(model), task_file, out, *changes)
+        return runs[model, kind]
+
+    return run
+
+
+@pytest.mark.parametrize("model", ["t5", "bart", "gpt2", "llama"])
+def test_tuning_leaves_texts_rouge_and_three_losses(model: str, run_of: Callable[..., Run]) -> None:
+    run = run_of(model, "tune")
+    info, lines = run.info, run.lines("predictions/tuned.jsonl")
+    tuned = info["results"]["tuned"]
+    assert info["task"]["targets"] == "text"
+    assert info["task"]["answers"] is None
+    assert set(info["task"]["truncated"]) == {"examples", "tokens", "targets", "target_tokens"}
+    assert info["settings"]["max_answer_length"] == 8
+    values = [rouge(line["written"], line["reference"]) for line in lines]
+    assert len(lines) == 6
+    for at, kind in enumerate(("rouge1", "rouge2", "rougeL")):
+        assert tuned[kind] == pytest.approx(sum(value[at] for value in values) / 6, abs=1e-12)
+    assert tuned["value"] == tuned["rougeL"]
+    assert tuned["interval"][0] <= tuned["value"] <= tuned["interval"][1]
+    assert tuned["loss"] == pytest.approx(sum(line["loss"] for line in lines) / 6)
+    assert set(tuned["losses"]) == {"train", "select", "report"}
+    assert tuned["losses"]["report"] == tuned["loss"]
+    best = max(point["select"] for point in run.lines("metrics.jsonl"))
+    assert tuned["losses"]["select"] == pytest.approx(-best, rel=1e-5)
+    assert info["results"]["constant"]["answer"] == "first 3 sentences"
+    assert info["results"]["constant"]["loss"] is None
+    assert info["results"]["constant"]["value"] > 0
+
+
+def test_choices_are_made_without_generating(
+    tmp_path: Path, tiny_models: Models, task_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from softprune.backbone.seq2seq import Seq2SeqBackbone
+
+    phases: list[str] = []
+    generate = Seq2SeqBackbone.generate
+
+    def noted(backbone: Any, *arguments: Any) -> list[str]:
+        phases.append(json.loads((tmp_path / "run" / "run.json").read_text())["phase"])
+        return generate(backbone, *arguments)
+
+    monkeypatch.setattr(Seq2SeqBackbone, "generate", noted)
+    execute_one(tiny_models("t5"), task_file, tmp_path / "run", *SHORT, "kind=tune")
+    assert set(phases) == {"report"}
+
+
+def test_pruning_goes_by_the_loss(run_of: Callable[..., Run]) -> None:
+    run = run_of("t5", "xprompt")
+    candidates = run.lines("candidates.jsonl")
+    assert all(c["select"] == pytest.approx(-c["select_loss"]) for c in candidates)
+    best = max(candidates, key=lambda c: c["select"])
+    (winner,) = (c for c in candidates if c["status"] == "winner")
+    error = run.info["selection"]["standard_error"]
+    assert 0 < error < 1 / len(run.info["task"]["indices"]["select"])  # of losses, not of right and wrong answers
+    within = [c for c in candidates if c["select"] >= best["select"] - error - 1e-12]
+    assert winner["parameters"] == min(c["parameters"] for c in within)
+    assert winner["parameters"] < 4 * 32
+    info = run.info
+    assert info["headline"]["mcnemar"] is None
+    assert info["headline"]["above_zero_shot"]["value"] == pytest.approx(
+        info["results"]["tuned"]["value"] - info["results"]["zero_shot"]["value"]
+    )
+    assert len(info["results"]["winner"]["seeds"]) == 1
+    for name in ("tuned", "control", "random", "winner"):
+        assert set(info["results"][name]["losses"]) == {"train", "select", "report"}
+    front = [c for c in candidates if c["pareto"]]
+    assert all(c["report"] is not None for c in front)
+
+
+def scored(texts: dict[str, tuple[str, ...]], references: tuple[str, ...]) -> dict[str, Scores]:
+    return {name: Scores(texts=found, references=references) for name, found in texts.items()}
+
+
+def test_interpretable_where_the_prompt_does_something() -> None:
+    references = tuple(f"a red box number {i}" for i in range(12))
+    good, bad = references, tuple("nothing" for _ in references)
+    recipe = resolve(["selection.seeds=0", "selection.resamples=200"])
+    metric = metric_named("rougeL")
+    for tuned, expected in ((good, True), (bad, False)):
+        texts = {"tuned": tuned, "zero_shot": bad, "winner": good, "control": tuned, "random": bad}
+        rows: dict[str, Any] = {
+            name: {"metric": "rougeL", "value": metric.value(each), "n": 12, "parameters": 4, "interval": [0, 1]}
+            for name, each in scored(texts, references).items()
+        }
+        # The first sentences score more than the tuned prompt: no bar to interpretation.
+        rows["constant"] = {"value": 1.0}
+        found = headline(metric, recipe, None, scored(texts, references), rows, 3)
+        assert found["interpretable"] is expected
+        assert ("isn't shown to write better than the model without one" in found["sentence"]) is not expected
+
+
+def test_a_ticket_writes_to_new_rows(run_of: Callable[..., Run], task_file: Path) -> None:
+    run = run_of("gpt2", "tune")
+    ticket = Ticket.load(run.out)
+    assert (ticket.info.match, ticket.info.max_answer_length) == ("generate", 8)
+    lines = run.lines("predictions/tuned.jsonl")
+    rows = [json.loads(line) for line in (task_file.parent / "validation.jsonl").read_text().splitlines()]
+    told = list(predict(ticket, rows))
+    assert [found.answer for found in told] == [line["written"] for line in lines]
+    assert [found.gold for found in told] == [line["reference"] for line in lines]
+    assert {found.answers for found in told} == {()}
+    untold = list(predict(ticket, [{"article": row["article"]} for row in rows]))
+    assert [found.answer for found in untold] == [found.answer for found in told]
+    assert {found.gold for found in untold} == {None}
+
+
+def test_a_batch_scores_as_each_example_does(run_of: Callable[..., Run], task_file: Path, tiny_models: Models) -> None:
+    backbone = load_backbone(str(tiny_models("t5")), dtype="float32", device="cpu")
+    ticket = Ticket.load(run_of("t5", "tune").out)
+    prompt = read_one(ticket.state, "drop")[None]
+    examples = load_task(task_file).load().validation
+    assert examples is not None
+    data = ScoredSet(examples, backbone.encode(examples, 64, 8))
+    scoring = Scoring("likelihood", "mean", match="generate", max_answer_length=8)
+    (together,) = score_prompts(backbone, prompt, data, scoring)
+    (alone,) = score_prompts(backbone, prompt, data, replace(scoring, rows=1))
+    (other,) = score_prompts(backbone, -prompt, data, scoring)
+    assert together.texts == alone.texts
+    assert together.references == tuple(example.answers[0] for example in examples)
+    a, b, c = (torch.tensor(found.losses, dtype=torch.float64) for found in (together, alone, other))
+    assert float((a - b).abs().max()) <= 1e-5 * float(b.abs().max())
+    assert float((a - c).abs().max()) > 1e-3 * float(c.abs().max())
+
+
+def test_the_page_and_the_table_read_as_texts(run_of: Callable[..., Run]) -> None:
+    run = run_of("t5", "xprompt")
+    page = write_page(run.out).read_text()
+    for part in ("ROUGE-L (%)", "ROUGE-1 (%)", "first 3 sentences", "loss on select", "loss on", "words"):
+        assert part in page
+    for part in ("best constant answer", "answers given", "McNemar", "select (%)", "right only with"):
+        assert part not in page
+    table = comparison_table(run.out)
+    headings = [str(column.header).replace("\n", " ") for column in table.columns]
+    assert "ROUGE-L (%)" in headings
+    assert "what was written" in str(table.caption)
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "told"),
+    [
+        ("bert", (), "a backbone that writes text (seq2seq or causal)"),
+        ("sentence", (), "which doesn't generate"),
+        ("t5", ("tuning.loss=rank",), "no rivals to rank"),
+        ("t5", ("prompt.init=labels",), "a task with answers to choose from"),
+        ("gpt2", ("task.max_answer_length=120",), "set task.max_answer_length to 108 at most"),
+        ("bart", ("task.max_answer_length=300",), "set task.max_answer_length to 126 at most"),
+    ],
+)
+def test_what_can_not_write_is_told_before_anything_loads(
+    model: str, changes: tuple[str, ...], told: str, tmp_path: Path, tiny_models: Models, task_file: Path
+) -> None:
+    with pytest.raises((SoftpruneError, ManyErrors)) as caught:
+        execute_one(tiny_models(model), task_file, tmp_path / "run", *changes)
+    assert told in str(caught.value)
+    assert not (tmp_path / "run").exists()

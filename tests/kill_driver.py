@@ -3,7 +3,8 @@
     python tests/kill_driver.py PHASE NTH MARKER RECIPE OUT
 
 Every file of a run is written through one function. While the run is in PHASE, the NTH file of real work (run.json
-itself doesn't count) is not written: the marker file appears instead, and the process sleeps.
+itself doesn't count) is not written: the marker file appears instead, and the process sleeps. Of a comparison, PHASE is
+CELL:PHASE for a phase of one of its runs, or file:NAME for the NTH write of a file of that name.
 """
 
 from __future__ import annotations
@@ -15,17 +16,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from softprune.recipe import kind_of, load_recipe, load_tokens_recipe
+from softprune.recipe import kind_of, load_compare_recipe, load_recipe, load_tokens_recipe
 from softprune.runs import atomic
 
 
 def stop_inside(phase: str, nth: int, marker: Path, out: Path) -> None:
     """Replace the one writing function by one that stops where it is told to."""
     write, seen = atomic.write_bytes, 0
+    cell, _, phase = phase.rpartition(":")
+    out = out / "cells" / cell if cell and cell != "file" else out
 
     def stopping(path: Path, *args: Any, **options: Any) -> None:
         nonlocal seen
-        if path.name != "run.json" and (out / "run.json").is_file():
+        if cell == "file":
+            seen += path.name == phase
+            if path.name == phase and seen == nth:
+                marker.write_text(path.name)
+                time.sleep(600)
+        elif path.name != "run.json" and (out / "run.json").is_file():
             now = json.loads((out / "run.json").read_text())["phase"]
             seen += now == phase
             if now == phase and seen == nth:
@@ -51,6 +59,12 @@ def run(recipe: str, out: Path, finish: Callable[[Path], None]) -> None:
 
         of_tokens = load_tokens_recipe(recipe)
         execute_tokens(of_tokens, out, "kill test", of_tokens.dump(), finish=finish)
+        return
+    if kind_of(recipe) == "compare":
+        from softprune.compare.api import execute as execute_compare
+
+        of_methods = load_compare_recipe(recipe)
+        execute_compare(of_methods, out, "kill test", of_methods.dump(), finish=finish)
         return
     from softprune.methods.api import execute as adapt
     from softprune.pruning.api import execute as tune_or_prune

@@ -15,7 +15,8 @@ import typer
 import yaml
 
 from softprune.cli.app import app
-from softprune.recipe import flat_fields, resolve
+from softprune.methods.table import FAMILIES, METHODS
+from softprune.recipe import DEFAULT_RELATIVE_LR, flat_fields, resolve, resolve_compare
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -64,7 +65,19 @@ def test_a_command_that_does_not_exist_is_found() -> None:
     "text", [text for path in DOCUMENTS if path.name != "tasks.md" for kind, text in blocks(path) if kind == "yaml"]
 )
 def test_documented_recipes_load(text: str) -> None:
-    assert resolve(base=yaml.safe_load(text)).schema_ == 1
+    keys = yaml.safe_load(text)
+    read = resolve_compare if keys.get("kind") == "compare" else resolve
+    assert read(base=keys).schema_ == 1
+
+
+def test_the_table_of_methods_is_the_one_that_counts() -> None:
+    lines = (ROOT / "docs" / "methods.md").read_text().splitlines()
+    for method in METHODS.values():
+        rate = f"{DEFAULT_RELATIVE_LR} × RMS of embeddings" if method.lr is None else f"{method.lr:g}"
+        assert f"| {method.name} | {method.trains} | {method.source} | {rate} |" in lines
+        defined = ("no" if family in method.refused else "yes" for family in FAMILIES)
+        assert f"| {method.name} | {' | '.join(defined)} |" in lines
+        assert all(reason in "\n".join(lines) for reason in method.refused.values())
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from softprune.errors import SoftpruneError
-from softprune.recipe import load_compare_recipe, recipe_text, resolve_compare
+from softprune.recipe import DEFAULT_RELATIVE_LR, load_compare_recipe, recipe_text, resolve_compare
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -115,7 +115,7 @@ def _list(family: str | None) -> Table:
     for head in heads:
         table.add_column(head)
     for method in METHODS.values():
-        rate = "0.3 × RMS of embeddings" if method.lr is None else f"{method.lr:g}"
+        rate = f"{DEFAULT_RELATIVE_LR} × RMS of embeddings" if method.lr is None else f"{method.lr:g}"
         here = [] if family is None else ["not defined" if family in method.refused else "yes"]
         table.add_row(method.name, method.trains, method.source, rate, method.kind, *here)
     return table

@@ -13,11 +13,12 @@ from rich.console import Console
 
 from softprune.backbone import describe
 from softprune.compare.folder import CELLS, CompareFolder
-from softprune.errors import ManyErrors, SoftpruneError
+from softprune.errors import ManyErrors, SoftpruneError, of_the_machine
 from softprune.methods.table import not_defined
 from softprune.recipe import CompareRecipe, Recipe, resolve
 from softprune.registry import Registry
 from softprune.tuning.room import give_back
+from softprune.yamls import yaml_text
 
 Execute = Callable[..., bool]
 
@@ -39,12 +40,14 @@ class Cell:
         method: its name.
         seed: of the run.
         recipe: its own.
+        text: the keys of it that were named, as YAML.
         path: its folder.
     """
 
     method: str
     seed: int
     recipe: Recipe
+    text: str
     path: Path
 
     @property
@@ -60,6 +63,7 @@ def cells_of(recipe: CompareRecipe, out: Path) -> list[Cell]:
             method=method,
             seed=seed,
             recipe=resolve(base=recipe.cell(method, seed), where=f"recipe of {method}"),
+            text=yaml_text(recipe.cell(method, seed)),
             path=out / CELLS / f"{method}-{seed}",
         )
         for seed in range(recipe.seed, recipe.seed + recipe.seeds)
@@ -113,10 +117,11 @@ def _run(cell: Cell, command: str, console: Console | None) -> SoftpruneError | 
     _forget()
     execute = EXECUTE[cell.recipe.kind]
     try:
-        execute(cell.recipe, cell.path, command, cell.recipe.dump(), finish=None, console=console)
+        execute(cell.recipe, cell.path, command, cell.text, finish=None, console=console)
     except SoftpruneError as error:
-        if _begun(cell) or not isinstance(error.__cause__, SoftpruneError | None):
-            raise
+        cause = error.__cause__
+        if _begun(cell) or (cause is not None and of_the_machine(cause) is not None):
+            raise  # a full disk or too little memory says nothing of the method
         return error
     return None
 

@@ -55,8 +55,9 @@ def fit(workspace: Workspace, adaptation: Adaptation) -> FittedAdapter:
             put(adaptation.named(), start)
             return _fit(workspace, adaptation, lr, work).evaluation
 
-        lr = best_rate(workspace.run, workspace.lr, multiples, train_with)
-        best = _fit(workspace, adaptation, lr, chosen_work(workspace.run) or WORK)
+        with workspace.run.phase("sweep"):
+            lr = best_rate(workspace.run, workspace.lr, multiples, train_with)
+            best = _fit(workspace, adaptation, lr, chosen_work(workspace.run) or WORK)
     put(adaptation.named(), best.values)
     return best
 

@@ -30,6 +30,16 @@ SECTIONS: Final = ("backbone", "task", "prompt", "tuning", "adapter", "pruning",
 SHARED: Final = ("task", "selection", "seed", "kind", "schema", "backbone.name", "backbone.family", "adapter.method")
 """Keys that no method has settings of its own for: a comparison is of the same data, model and choices."""
 
+_OWN: Final = (
+    ("tuning", "lr"),
+    ("tuning", "latency"),
+    ("task", "report_seed"),
+    ("selection", "seeds"),
+    ("search", "token_ratios"),
+    ("search", "piece_ratios"),
+)
+"""Keys that mean something else where nobody names them: a method's own rate, say."""
+
 _KINDS: Final = {"prompt": "tune", "xprompt": "xprompt"}
 
 
@@ -68,8 +78,13 @@ class CompareRecipe(Section):
         return value
 
     def resolved(self) -> dict[str, Any]:
-        """Every key with its value, as JSON and YAML hold it."""
-        return self.model_dump(mode="json", by_alias=True)
+        """Every key with its value, as JSON and YAML hold it; without those that are each method's own unless named."""
+        values = self.model_dump(mode="json", by_alias=True)
+        del values["adapter"]["method"]
+        for section, name in _OWN:
+            if name not in getattr(self, section).model_fields_set:
+                del values[section][name]
+        return values
 
     def dump(self) -> str:
         """Every key with its value, as YAML that loads to the same recipe."""

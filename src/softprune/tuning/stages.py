@@ -128,22 +128,23 @@ def swept(workspace: Workspace) -> Workspace:
     multiples = workspace.recipe.tuning.sweep
     if multiples is None:
         return workspace
-    start = _start(workspace)
+    with workspace.run.phase("sweep"):
+        start = _start(workspace)
 
-    def train(lr: float, work: str) -> Evaluation:
-        title = f"prompt tuning, learning rate {lr:.3g}"
-        trying = replace(workspace, lr=lr)
-        (fitted,) = fit(trying, [start], [candidate_of(work)], work=work, phase="sweep", title=title)
-        return fitted.evaluation
+        def train(lr: float, work: str) -> Evaluation:
+            title = f"prompt tuning, learning rate {lr:.3g}"
+            trying = replace(workspace, lr=lr)
+            (fitted,) = fit(trying, [start], [candidate_of(work)], work=work, phase="sweep", title=title)
+            return fitted.evaluation
 
-    return replace(workspace, lr=best_rate(workspace.run, workspace.lr, multiples, train))
+        return replace(workspace, lr=best_rate(workspace.run, workspace.lr, multiples, train))
 
 
 def tune(workspace: Workspace) -> Fitted:
     """Prompt tuning: one unpruned prompt from its initial values. What the sweep chose is trained already."""
-    start, work = _start(workspace), chosen_work(workspace.run) or "tune"
+    work = chosen_work(workspace.run) or "tune"
     with workspace.run.phase("tune"):
-        (fitted,) = fit(workspace, [start], ["tuned"], work=work, phase="tune", title="prompt tuning")
+        (fitted,) = fit(workspace, [_start(workspace)], ["tuned"], work=work, phase="tune", title="prompt tuning")
     return fitted
 
 

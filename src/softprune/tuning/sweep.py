@@ -29,12 +29,11 @@ def best_rate(run: Store, lr: float, multiples: Sequence[float], train: Callable
     """
     found: dict[float, Evaluation] = {}
     lost: list[NotFinite] = []
-    with run.phase("sweep"):
-        for multiple in multiples:
-            try:
-                found[multiple] = train(lr * multiple, work_of(multiple))
-            except NotFinite as error:
-                lost.append(error)
+    for multiple in multiples:
+        try:
+            found[multiple] = train(lr * multiple, work_of(multiple))
+        except NotFinite as error:
+            lost.append(error)
     if not found:
         raise lost[0]
     chosen = max(found, key=lambda multiple: (found[multiple].score, -found[multiple].loss))

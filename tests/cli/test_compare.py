@@ -1,0 +1,181 @@
+"""`compare` and `methods`, with a stand-in for what they call where a run would take long."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from softprune.cli.train import flags_of
+from softprune.errors import SoftpruneError
+from softprune.methods.table import METHODS
+from softprune.recipe import CompareRecipe, flat_fields
+
+Softprune = Callable[..., Any]
+
+
+class Stand:
+    """What `execute` was called with, and what it raises."""
+
+    recipe: CompareRecipe | None = None
+    out: Path | None = None
+    command = ""
+    text = ""
+    error: BaseException | None = None
+    page_error: SoftpruneError | None = None
+    ran = True
+
+
+@pytest.fixture
+def stand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stand:
+    stand = Stand()
+    monkeypatch.chdir(tmp_path)
+
+    def execute(recipe: CompareRecipe, out: Path, command: str, text: str, *, finish: Any, console: Any) -> bool:
+        if stand.error is not None:
+            raise stand.error
+        stand.recipe, stand.out, stand.command, stand.text = recipe, out, command, text
+        finish(out)
+        return stand.ran
+
+    def rewrite(out: Path) -> None:
+        if stand.page_error is not None:
+            raise stand.page_error
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "index.html").touch()
+
+    api = ModuleType("softprune.compare.api")
+    api.execute, api.rewrite, api.terminal = execute, rewrite, lambda out: f"tables of {out}"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, api.__name__, api)
+    return stand
+
+
+def test_flags_become_a_recipe(softprune: Softprune, stand: Stand) -> None:
+    words = (
+        "compare --methods prompt,lora --task demo --backbone tiny --seeds 2 --shots 100 --limit-report 50 --epochs 2"
+    )
+    more = "--batch-size 4 --sweep 0.3,1,3 --out here settings.lora.adapter.rank=4"
+    answer = softprune(*words.split(), *more.split())
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out == "tables of here\npage: here/index.html; tables: here/table.md, .csv, .tex\n"
+    recipe = stand.recipe
+    assert recipe is not None
+    assert (recipe.methods, recipe.seeds, recipe.task.shots) == (("prompt", "lora"), 2, 100)
+    assert (recipe.task.limit_report, recipe.tuning.epochs, recipe.tuning.batch_size) == (50, 2, 4)
+    assert recipe.tuning.sweep == (0.3, 1.0, 3.0)
+    assert recipe.cell("lora", 0)["adapter"] == {"rank": 4, "method": "lora"}
+    assert stand.command == f"softprune {words} {more}"
+    assert "# given on the command line: methods=prompt,lora" in stand.text
+
+
+def test_run_takes_a_recipe_of_this_kind(softprune: Softprune, stand: Stand, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("kind: compare\nmethods: [prompt, ia3]\nsettings: {ia3: {tuning.epochs: 3}}\n")
+    assert softprune("run", str(path), "seeds=1").code == 0
+    assert stand.recipe is not None
+    assert (stand.recipe.methods, stand.recipe.seeds) == (("prompt", "ia3"), 1)
+    assert stand.out == Path("runs/demo-tiny-compare")
+    assert stand.text.endswith("settings: {ia3: {tuning.epochs: 3}}\n")
+
+
+def test_every_flag_is_a_key_that_exists() -> None:
+    assert set(flags_of("compare").values()) <= {field.key for field in flat_fields(CompareRecipe)}
+
+
+def test_a_comparison_without_its_page_is_one(softprune: Softprune, stand: Stand) -> None:
+    stand.page_error = SoftpruneError("matplotlib", "no such package", "pip install it")
+    answer = softprune("compare", "--out", "here")
+    assert (answer.code, answer.out) == (0, "tables of here\n")
+    assert "then: softprune report here" in answer.err
+
+
+def test_a_complete_one_says_so_and_an_interrupted_one_how_to_go_on(softprune: Softprune, stand: Stand) -> None:
+    stand.ran = False
+    assert "here is complete: nothing was run" in softprune("compare", "--out", "here").err
+    stand.error = KeyboardInterrupt()
+    answer = softprune("compare", "--out", "here")
+    assert answer.code == 130
+    assert "here keeps what is done: run the same command to continue" in answer.err
+
+
+def test_report_writes_a_comparison_anew(softprune: Softprune, stand: Stand, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "compare.json").write_text("{}")
+    assert softprune("report", "here").out.startswith("tables of here\npage: here/index.html")
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ("--methods prompt,lorra", ('"lorra"', 'did you mean "lora"?')),
+        ("--seeds 0", ("seeds: greater than or equal to 1", "found:    0")),
+        ("--seeds few", ("seeds: a valid integer", "'few'")),
+        ("--sweep 1,1", ("tuning.sweep: different numbers above 0", "'1,1'")),
+        ("--sweep 0,1", ("tuning.sweep: different numbers above 0",)),
+        ("--backbone tinny", ("tinny", 'did you mean "tiny"?')),
+        ("--task demmo --methods lorra", ("2 mistakes in the flags", "demmo", "lorra")),
+        ("settings.lora.adapter.rank=0", ("settings.lora: adapter.rank: greater than or equal to 1",)),
+        ("settings.lora.task.id=cb", ("settings.lora: keys that may differ between methods", "task.id")),
+        ("--recipe demo", ("a recipe of kind compare", "kind: xprompt in demo", "softprune run demo")),
+        ("--metods prompt", ("--metods", "did you mean --methods or")),
+    ],
+)
+def test_bad_input_ends_in_one_message(
+    softprune: Softprune, words: str, parts: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = softprune("compare", "--out", "run", *words.split())
+    assert answer.code == 2
+    assert "Traceback" not in answer.err
+    assert answer.err.count("expected:") == answer.err.count("do:")
+    assert all(part in answer.err for part in parts), answer.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_processes_are_refused(softprune: Softprune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    answer = softprune("compare", "--out", "run")
+    assert answer.code == 2
+    assert "one process to compare methods\nfound:    2, launched together" in answer.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_comparison_that_is_not_finished_has_no_tables(softprune: Softprune, tmp_path: Path) -> None:
+    info = {"schema": 1, "kind": "compare", "status": "running", "command": "softprune compare --out x"}
+    (tmp_path / "compare.json").write_text(json.dumps(info))
+    answer = softprune("report", str(tmp_path))
+    assert answer.code == 2
+    assert "a finished comparison" in answer.err
+    assert "go on: softprune compare --out x" in answer.err
+
+
+def test_methods_lists_all_of_them(softprune: Softprune, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS["ia3"].refused, "sentence", "no such modules")
+    answer = softprune("methods")
+    assert answer.code == 0
+    for method in METHODS.values():
+        line = next(line for line in answer.out.splitlines() if line.startswith(f"{method.name} "))
+        assert method.trains in line
+        assert method.source in line
+    assert re.search(r"^lora .* 0\.0005 ", answer.out, re.MULTILINE)
+    assert re.search(r"^prompt .* 0\.3 × RMS of embeddings ", answer.out, re.MULTILINE)
+    assert re.search(r"^ia3 +yes +yes +yes +no *$", answer.out, re.MULTILINE)
+    assert "ia3 with sentence models: not defined: no such modules" in answer.out
+
+
+def test_methods_of_a_backbone(softprune: Softprune, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS["ia3"].refused, "sentence", "no such modules")
+    monkeypatch.setitem(METHODS["lora"].refused, "causal", "other reasons")
+    answer = softprune("methods", "--backbone", "tiny")
+    assert answer.code == 0
+    assert re.search(r"^ia3 .*not defined", answer.out, re.MULTILINE)
+    assert "other reasons" not in answer.out
+    assert softprune("methods", "--backbone", "tinny").code == 2

@@ -1,0 +1,107 @@
+"""Recipes of comparisons, and the recipe of each of their runs."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from softprune.errors import SoftpruneError
+from softprune.methods.table import METHODS as TABLE
+from softprune.recipe import METHODS, load_compare_recipe, resolve, resolve_compare
+
+
+def message(*overrides: str) -> str:
+    with pytest.raises(SoftpruneError) as caught:
+        resolve_compare(overrides)
+    return str(caught.value)
+
+
+def test_the_methods_are_those_of_the_table() -> None:
+    assert set(METHODS) == set(TABLE)
+    for name, method in TABLE.items():
+        assert resolve_compare().cell(name, 0)["kind"] == method.kind
+
+
+def test_a_recipe_comes_back_from_its_text() -> None:
+    recipe = resolve_compare(["methods=prompt,lora", "settings.lora.tuning.epochs=10", "seed=3"])
+    back = resolve_compare((), yaml.safe_load(recipe.dump()))
+    assert back.resolved() == recipe.resolved()
+    for method in ("lora", "xprompt"):
+        ours, theirs = (resolve(base=each.cell(method, 3)) for each in (recipe, back))
+        assert ours == theirs
+        assert "lr" not in theirs.tuning.model_fields_set  # so that the method's own counts
+        assert theirs.search.chosen() == ours.search.chosen() == "learned"
+    named = resolve_compare(["tuning.lr=0.1", "search.token_ratios=0.5"])
+    assert resolve_compare((), yaml.safe_load(named.dump())).cell("prompt", 0)["tuning"]["lr"] == 0.1
+    assert "lr" not in recipe.resolved()["tuning"]
+
+
+def test_settings_are_a_methods_own() -> None:
+    base = {"settings": {"lora": {"tuning.epochs": 10, "adapter": {"rank": 4}}}}
+    recipe = resolve_compare(["tuning.batch_size=4", "settings.lora.adapter.rank=64"], base)
+    lora, prompt = resolve(base=recipe.cell("lora", 1)), resolve(base=recipe.cell("prompt", 1))
+    assert (lora.tuning.epochs, lora.tuning.batch_size, lora.adapter.rank) == (10, 4, 64)
+    assert (lora.kind, lora.adapter.method, lora.seed) == ("adapt", "lora", 1)
+    assert (prompt.tuning.epochs, prompt.tuning.batch_size, prompt.kind) == (None, 4, "tune")
+
+
+def test_what_nobody_named_is_left_to_the_method() -> None:
+    assert "lr" not in resolve(base=resolve_compare().cell("lora", 0)).tuning.model_fields_set
+    named = resolve(base=resolve_compare(["tuning.lr=0.1"]).cell("lora", 0))
+    assert named.tuning.lr == 0.1
+    assert "lr" in named.tuning.model_fields_set
+
+
+def test_runs_measure_latency_report_on_the_same_and_leave_seeds_to_the_comparison() -> None:
+    recipe = resolve_compare(["seed=5"])
+    cells = [resolve(base=recipe.cell("xprompt", seed)) for seed in (5, 6)]
+    assert [cell.task.report_seed for cell in cells] == [5, 5]
+    assert [cell.seed for cell in cells] == [5, 6]
+    assert all(cell.tuning.latency and cell.selection.seeds == 0 for cell in cells)
+    asked = resolve(base=resolve_compare(["tuning.latency=false", "selection.seeds=2"]).cell("xprompt", 0))
+    assert (asked.tuning.latency, asked.selection.seeds) == (False, 2)
+
+
+def test_all_mistakes_of_all_runs_are_told_at_once() -> None:
+    told = message(
+        "methods=prompt,lorra",
+        "seeds=0",
+        "tuning.batch_size=0",
+        "settings.lora.tuning.epochs=0",
+        "settings.ia3.tuning.epoch=3",
+        "settings.prefix.task.shots=3",
+        "settings.xprompt.seed=1",
+        "adapter.method=lora",
+    )
+    assert told.startswith("8 mistakes in recipe")
+    for part in (
+        'found:    "lorra"\ndo:       did you mean "lora"?',
+        "seeds: greater than or equal to 1",
+        "expected: tuning.batch_size: greater than or equal to 1",
+        "settings.lora: tuning.epochs: greater than or equal to 1",
+        'settings.ia3: a known key of tuning\nfound:    "epoch"\ndo:       did you mean "epochs"?',
+        "settings.prefix: keys that may differ between methods\nfound:    task.shots",
+        "settings.xprompt: keys that may differ between methods\nfound:    seed",
+        "methods alone to say what is compared\nfound:    adapter.method",
+    ):
+        assert part in told
+    assert told.count("batch_size: greater") == 1  # not again for every method
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("methods=lora,lora", "different methods, at least one"),
+        ("methods=[]", "different methods, at least one"),
+        ("settings.lorra.tuning.epochs=1", 'did you mean "lora"?'),
+        ("settings.lora=3", "settings.lora"),
+        ("setings.lora.tuning.epochs=1", 'did you mean "settings"?'),
+    ],
+)
+def test_one_mistake(override: str, part: str) -> None:
+    assert part in message(override)
+
+
+def test_a_recipe_of_another_kind_says_how_to_run_it() -> None:
+    with pytest.raises(SoftpruneError, match=r"a recipe of kind compare[\s\S]*softprune run demo"):
+        load_compare_recipe("demo")

@@ -70,6 +70,7 @@ def _context(run: Run, pictures: list[Picture]) -> dict[str, Any]:
         "sizes": _fields(run, "task", "sizes"),
         "truncated": _fields(run, "task", "truncated"),
         "prompt": _fields(run, "prompt"),
+        "adapter": _fields(run, "adapter"),
         "importance": _fields(run, "importance"),
         "by_gates": run.part("search").get("strategy") == "learned",
         "selection": _fields(run, "selection"),
@@ -149,8 +150,8 @@ def _sample(run: Run) -> str | None:
 
 def _losses(run: Run) -> list[tuple[str, _Fields]]:
     """Of written texts: each trained prompt's loss on the three sets."""
-    rows = ((name, run.part("results", name, "losses")) for name in table.LABELS)
-    return [(table.LABELS[name], _Fields(losses)) for name, losses in rows if losses]
+    rows = ((name, run.part("results", name, "losses")) for name in table.labels(run))
+    return [(table.labels(run)[name], _Fields(losses)) for name, losses in rows if losses]
 
 
 def _kept_tokens(run: Run) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from softprune.report import words
-from softprune.report.answers import changed_answers
+from softprune.report.answers import changed_answers, written_samples
 from softprune.report.curves import curves_of, frontier_of
 from softprune.report.page import write
 from softprune.report.read import Prediction, read_run
@@ -75,6 +75,30 @@ def test_the_page_tells_three_losses_and_no_answers(written_run: Path) -> None:
         assert part in page
     for part in ("McNemar", "answers given", "best constant answer", "select (%)"):
         assert part not in page
+
+
+def test_some_texts_are_shown(written_run: Path, xprompt_run: Path) -> None:
+    lines = [
+        {
+            "id": f"n{at}",
+            "index": at,
+            "text": "an <input>",
+            "written": f"text {at}",
+            "reference": "a box",
+            "rougeL": 0.0,
+        }
+        for at in range(9)
+    ]
+    for name in ("zero_shot", "winner", "control"):
+        path = written_run / "predictions" / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = written_samples(read_run(written_run))
+    assert [sample.id for sample in found] == ["n0", "n3", "n6"]
+    assert found[1].texts == (("zero_shot", "text 3"), ("winner", "text 3"))
+    page = write(written_run).read_text()
+    for part in ("What was written", "winning ticket: text 6", "an &lt;input&gt;", "Texts that changed"):
+        assert part in page
+    assert "score of an answer" not in page
 
 
 def text(number: int, written: str, shares: float) -> Prediction:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -94,6 +95,21 @@ def test_tuning_leaves_texts_rouge_and_three_losses(model: str, run_of: Callable
     assert info["results"]["constant"]["answer"] == "first 3 sentences"
     assert info["results"]["constant"]["loss"] is None
     assert info["results"]["constant"]["value"] > 0
+
+
+def test_where_positions_are_full_the_instruction_in_words_has_no_row(
+    tmp_path: Path, tiny_models: Models, task_file: Path
+) -> None:
+    """The instruction takes more positions than the prompt does, and the text must fit behind both."""
+    folder = Path(shutil.copytree(task_file.parent, tmp_path / "long"))
+    for name in ("train", "validation"):
+        rows = [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+        long = [row | {"article": row["article"] * 12} for row in rows]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in long))
+    run = execute_one(tiny_models("gpt2"), folder / "films.yaml", tmp_path / "run", *SHORT, "kind=tune")
+    assert "instruction" not in run.info["results"] or run.info["results"]["instruction"] is None
+    assert run.info["task"]["truncated"]["examples"] == 18
+    assert any("inputs are cut at 116 tokens" in note for note in run.info["notes"])  # 128 - 4 - 8
 
 
 def test_choices_are_made_without_generating(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from softprune.recipe import resolve
 from softprune.report import comparison_table
 from softprune.report.page import write as write_page
 from softprune.tasks import load_task, metric_named
-from softprune.tasks.rouge import rouge
+from softprune.tasks.rouge import _scorer, rouge
 from softprune.tuning.scoring import ScoredSet, Scoring, score_prompts
 from softprune.types import Scores
 
@@ -159,6 +160,24 @@ def test_a_plan_counts_the_writing(tiny_models: Models, task_file: Path) -> None
     texts = found.counted.reported * found.sizes()["report"]
     more = found.seconds()["report"] - unwritten.seconds()["report"]
     assert more == pytest.approx(texts * found.pace.written)
+
+
+def test_gates_learn_from_the_loss_of_texts(tmp_path: Path, tiny_models: Models, task_file: Path) -> None:
+    gates = ("search.strategy=learned", "search.prices=0.01,1e6", "search.gate_lr=0.5", "search.gate_epochs=3")
+    run = execute_one(tiny_models("gpt2"), task_file, tmp_path / "run", *SHORT, *gates)
+    sizes = sorted(c["parameters"] for c in run.lines("candidates.jsonl"))
+    assert sizes[0] < sizes[-1] <= 4 * 32
+    assert run.info["results"]["winner"]["loss"] > 0
+
+
+def test_without_the_library_nothing_is_begun(
+    tmp_path: Path, tiny_models: Models, task_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _scorer.cache_clear()
+    monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
+    with pytest.raises(SoftpruneError, match="to score written texts"):
+        execute_one(tiny_models("t5"), task_file, tmp_path / "run", *SHORT, "kind=tune")
+    assert not (tmp_path / "run").exists()
 
 
 def scored(texts: dict[str, tuple[str, ...]], references: tuple[str, ...]) -> dict[str, Scores]:

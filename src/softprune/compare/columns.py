@@ -40,8 +40,10 @@ class Column:
 
 def label(row: Row) -> str:
     """A row's name for people."""
-    name = str(row["name"])
-    return words.printable(LABELS.get(name, name))
+    name, answer = str(row["name"]), row["answer"]
+    # What is always given is an answer of the task, or, where texts are written, the first sentences of the input.
+    copied = answer is not None and row["others"].get("rougeL") is not None
+    return words.printable(f"the text's own {answer}" if copied else LABELS.get(name, name))
 
 
 def quality(found: Mapping[str, Any]) -> list[Column]:
@@ -63,8 +65,9 @@ def quality(found: Mapping[str, Any]) -> list[Column]:
     def between(row: Row) -> str:
         return _against(row, reference, lambda d: f"{points(d['low'])} to {points(d['high'])}")
 
+    heading = f"{words.metric(metric)}{unit}"
     columns = [
-        Column(f"{metric}{unit}", f"{metric}{unit}", lambda row: value(row["mean"]), f"mean over {seeds} seeds"),
+        Column(heading, heading, lambda row: value(row["mean"]), f"mean over {seeds} seeds"),
         Column("sd", "sd", spread, "standard deviation over seeds"),
         Column("95% interval", "95% CI", interval, "of the mean, by resampling the examples reported on"),
         Column(f"minus {reference}", f"minus\n{reference}", minus, f"the mean minus that of {reference}, in points"),
@@ -156,7 +159,8 @@ def _any(found: Mapping[str, Any], name: str) -> bool:
 
 def _other(name: str) -> Column:
     value, unit = (_plain, "") if name == "loss" else (words.percent, " (%)")
-    return Column(f"{name}{unit}", f"{name}{unit}", lambda row: value(row["others"].get(name)), "mean over seeds")
+    heading = f"{words.metric(name)}{unit}"
+    return Column(heading, heading, lambda row: value(row["others"].get(name)), "mean over seeds")
 
 
 def _plain(value: float | None) -> str:

@@ -51,7 +51,6 @@ def quality(found: Mapping[str, Any]) -> list[Column]:
     metric, reference = str(found["metric"]), str(found["reference"])
     # A mean loss is no fraction; it is a metric whose sign is turned, so that higher is better.
     unit, value, points = ("", _plain, _signed) if metric == "loss" else (" (%)", words.percent, words.points)
-    seeds = len(found["seeds"])
 
     def interval(row: Row) -> str:
         return NOT_MEASURED if row["interval"] is None else " to ".join(map(value, row["interval"]))
@@ -66,8 +65,9 @@ def quality(found: Mapping[str, Any]) -> list[Column]:
         return _against(row, reference, lambda d: f"{points(d['low'])} to {points(d['high'])}")
 
     heading = f"{words.metric(metric)}{unit}"
+    over = "of one seed" if len(found["seeds"]) == 1 else f"mean over {len(found['seeds'])} seeds"
     columns = [
-        Column(heading, heading, lambda row: value(row["mean"]), f"mean over {seeds} seeds"),
+        Column(heading, heading, lambda row: value(row["mean"]), over),
         Column("sd", "sd", spread, "standard deviation over seeds"),
         Column("95% interval", "95% CI", interval, "of the mean, by resampling the examples reported on"),
         Column(f"minus {reference}", f"minus\n{reference}", minus, f"the mean minus that of {reference}, in points"),

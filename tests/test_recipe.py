@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from softprune.recipe import (
     Recipe,
     flat_fields,
     kind_of,
+    load_compare_recipe,
     load_recipe,
     load_tokens_recipe,
     recipe_text,
@@ -25,6 +27,10 @@ from softprune.recipe import (
 )
 
 SHIPPED = sorted(Path(next(iter(softprune.recipes.__path__))).rglob("*.yaml"))
+
+
+def loader_of(recipe: Path | str) -> Callable[..., object]:
+    return {"tokens": load_tokens_recipe, "compare": load_compare_recipe}.get(kind_of(recipe), load_recipe)
 
 
 def message(*overrides: str) -> str:
@@ -36,7 +42,7 @@ def message(*overrides: str) -> str:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_recipe_loads_and_opens_with_what_to_expect(path: Path) -> None:
     assert path.stem in shipped_recipes()
-    load = load_tokens_recipe if kind_of(path) == "tokens" else load_recipe
+    load = loader_of(path)
     assert load(path.stem) == load(path)
     comments = path.read_text().split("\nschema:")[0]
     for label in ("Command:", "Hardware:", "Minutes:", "Score:"):
@@ -89,7 +95,7 @@ def test_defaults() -> None:
 
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_dump_loads_to_the_same_recipe(name: str, tmp_path: Path) -> None:
-    load = load_tokens_recipe if kind_of(name) == "tokens" else load_recipe
+    load = loader_of(name)
     recipe = load(name, ["tuning.weight_decay=3e-7"])
     (tmp_path / "r.yaml").write_text(recipe.dump())
     assert load(tmp_path / "r.yaml") == recipe
@@ -317,3 +323,24 @@ def test_recipe_imports_no_torch() -> None:
 def test_recipe_takes_schema_by_its_name() -> None:
     assert Recipe.model_validate({"schema": 1}) == resolve()
     assert "a known value of schema" in message("schema=2")
+
+
+def test_the_studys_recipe_has_its_values() -> None:
+    """`study-gpt2-prompt-lora-lastlayer.md`: batch 4, 5e-5, five prompt tokens, LoRA r 128, alpha 32, dropout 0.2."""
+    recipe = load_compare_recipe("gpt2-summaries")
+    cells = {method: resolve((), recipe.cell(method, 0)) for method in recipe.methods}
+    assert {(cell.tuning.batch_size, cell.tuning.lr) for cell in cells.values()} == {(4, 5e-5)}
+    assert {method: cell.tuning.epochs for method, cell in cells.items()} == {"prompt": 5, "last-layer": 10, "lora": 10}
+    assert cells["prompt"].prompt.tokens == 5
+    lora = cells["lora"].adapter
+    assert (lora.rank, lora.alpha, lora.dropout, lora.layers) == (128, 32, 0.2, (8, 9, 10, 11))
+    assert lora.targets == ("attn.c_proj",)
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_recipes() if kind_of(name) == "compare"])
+def test_every_run_of_a_shipped_comparison_is_a_recipe(name: str) -> None:
+    recipe = load_compare_recipe(name)
+    for method in recipe.methods:
+        cell = resolve((), recipe.cell(method, 3))
+        assert (cell.seed, cell.task.id) == (3, recipe.task.id)
+        assert cell.kind == {"prompt": "tune", "xprompt": "xprompt"}.get(method, "adapt")

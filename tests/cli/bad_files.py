@@ -27,6 +27,8 @@ ROWS = [
 ]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
 CSV = "text,label\n" + "".join(f"{row['text']},{row['label']}\n" for row in ROWS)
+WRITTEN_TASK = TASK.replace("FORMAT", "jsonl").replace("answers: [good, bad]", "target: label")
+WRITTEN_TASK = WRITTEN_TASK.replace("metric: accuracy", "metric: rougeL").partition("    labels")[0]
 WIDE = "b,c,d,e,f,g,h,i,j"
 JSONL_TASK, CSV_TASK = TASK.replace("FORMAT", "jsonl"), TASK.replace("FORMAT", "csv")
 

@@ -6,7 +6,7 @@ import gzip
 import shutil
 
 import bad_files as spoilt
-from bad_files import CSV, CSV_TASK, JSONL_TASK, LINES, OFFICIAL, TUNE, WIDE, XPROMPT, changed
+from bad_files import CSV, CSV_TASK, JSONL_TASK, LINES, OFFICIAL, TUNE, WIDE, WRITTEN_TASK, XPROMPT, changed
 from bad_input import case
 from bad_tokens import TOKENS
 
@@ -382,6 +382,34 @@ USE = [
     ),
     case(
         "a table of no file", "tasks new nowhere.csv", ("one example per row", "no file nowhere.csv", "check the path")
+    ),
+    case(
+        "a column to write that isn't there",
+        "tasks new train.jsonl --target labell",
+        ("a known column", '"labell"', 'did you mean "label"?'),
+    ),
+    case(
+        "a label and a text to write",
+        "tasks new train.jsonl --target text --label label",
+        ("a label to choose, or a text to write", "--label label and --target text", "leave one of them out"),
+    ),
+    case(
+        "texts for a backbone that doesn't write",
+        TUNE,
+        ("a backbone that writes text (seq2seq or causal), for mood", "doesn't generate", "tiny-seq2seq"),
+        files=changed(mood_yaml=WRITTEN_TASK),
+    ),
+    case(
+        "texts with answers to choose from",
+        TUNE,
+        ("`target` (a text to write) or `answers`", "good, bad", "remove one of them"),
+        files=changed(mood_yaml=WRITTEN_TASK + "answers: [good, bad]\n"),
+    ),
+    case(
+        "texts ranked",
+        "tune --task mood.yaml --backbone <t5> --loss rank --out run",
+        ("likelihood or auto for mood", "rank", "set tuning.loss=likelihood"),
+        files=changed(mood_yaml=WRITTEN_TASK),
     ),
     case("a task that isn't shown", "tasks show moood", ("a known task", '"moood"', "available")),
     case("statistics of no data", "tasks stats --data thesis", ("at least one task", "none in thesis", "--data")),

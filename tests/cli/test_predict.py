@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import lzma
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pyarrow.parquet
 import pytest
 
 from softprune.backbone.base import Backbone
+from softprune.tasks.rouge import rouge
 from tickets import ticket_of
 
 Softprune = Callable[..., Any]
@@ -48,14 +50,36 @@ def test_json_lines_come_back_with_their_answers(folder: Path, softprune: Softpr
     assert f"{100 * right:.1f}% of 12 labelled ones right" in told.err
 
 
-@pytest.mark.parametrize("ending", ["csv", "csv.gz", "parquet", "jsonl.gz"])
+def test_texts_are_written_and_held_against_the_rows_own(
+    tmp_path: Path, backbone_of: Callable[..., Backbone], monkeypatch: pytest.MonkeyPatch, softprune: Softprune
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ticket = ticket_of(backbone_of("t5"), "cnn_dailymail", 5, 0, match="generate", max_answer_length=6)
+    ticket.save(tmp_path / "news")
+    rows = [{"article": text, "highlights": "a red box"} for text, _ in TEXTS]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = softprune("predict", "news", "--input", "own.jsonl", "--output", "out.jsonl")
+    assert told.code == 0, told.err
+    found = lines(tmp_path / "out.jsonl")
+    mean = sum(rouge(row["prediction"], "a red box")[-1] for row in found) / len(found)
+    assert f"ROUGE-L {100 * mean:.1f} on 12 with a text of their own" in told.err
+    assert "labelled" not in told.err
+    assert all("probabilities" not in row for row in found)
+    (tmp_path / "bare.jsonl").write_text("".join(json.dumps({"article": row["article"]}) + "\n" for row in rows))
+    bare = softprune("predict", "news", "--input", "bare.jsonl", "--output", "bare-out.jsonl")
+    assert "ROUGE" not in bare.err
+    assert [row["prediction"] for row in lines(tmp_path / "bare-out.jsonl")] == [row["prediction"] for row in found]
+
+
+@pytest.mark.parametrize("ending", ["csv", "csv.gz", "csv.xz", "parquet", "jsonl.gz"])
 def test_every_format_is_read_and_written(ending: str, folder: Path, softprune: Softprune) -> None:
     assert softprune("predict", "long", "--input", "rows.jsonl", "--output", "plain.jsonl").code == 0
     wanted = [(row["text"], row["prediction"]) for row in lines(folder / "plain.jsonl")]
     first = softprune("predict", "long", "--input", "rows.jsonl", "--output", f"out.{ending}")
     assert first.code == 0, first.err
     path = folder / f"out.{ending}"
-    text = gzip.decompress(path.read_bytes()).decode() if ending.endswith("gz") else ""
+    unpack = {"gz": gzip.decompress, "xz": lzma.decompress}.get(ending[-2:])
+    text = unpack(path.read_bytes()).decode() if unpack else ""
     if ending == "parquet":
         found = pyarrow.parquet.read_table(path).to_pylist()
     elif ending.startswith("csv"):

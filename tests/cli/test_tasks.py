@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -141,3 +142,28 @@ def test_new_counts_repeated_rows(softprune: Softprune, tmp_path: Path, copies: 
     answer = softprune("tasks", "new", str(tmp_path / "mail.csv"))
     assert told in answer.out
     assert answer.out.count("note ") == (copies > 0)  # a hundred rows to report on are enough
+
+
+def test_a_task_with_texts_to_write_from_its_file_to_its_statistics(
+    softprune: Softprune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f"{i},Row {i} is here. It is long. It ends. No {i}.,About row {i}\n" for i in range(10))
+    Path("news.csv").write_text("id,article,summary\n" + rows)
+    answer = softprune("tasks", "new", "news.csv", "--target", "summary")
+    assert (answer.code, answer.err) == (0, "")
+    assert cells(answer, "target") == ["target", "summary", "(3", "words)"]
+    assert "news.yaml: train 8, validation 2 (held out of train)\n" in answer.out
+    assert "note" not in answer.out
+    assert "--backbone tiny-seq2seq" in answer.out
+    shown = softprune("tasks", "show", "./news.yaml", "-n", "1")
+    assert "target       summary (a text to write)" in shown.out
+    assert re.search(r"About row \d  \(4 tokens\)", shown.out)  # its end included
+    assert "targets at 128, their end included" in shown.out
+    assert "marks the right answer" not in shown.out
+    told = softprune("tasks", "stats", "./news.yaml")
+    assert cells(told, "news")[:6] == ["news", "–", "8", "–", "2", "rougeL"]
+    assert "the first 3 sentences where a text is written" in told.out
+    assert "texts of 3 words" in told.out
+    listed = softprune("tasks", "list")
+    assert cells(listed, "cnn_dailymail")[-2:] == ["summarisation", "rougeL"]

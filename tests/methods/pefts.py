@@ -85,9 +85,13 @@ def log_likelihoods(model: Any, tokenizer: Any, family: str, tokens: int = 0) ->
 def generated(model: Any, tokenizer: Any, family: str, tokens: int) -> list[str]:
     """Greedy texts, a text at a time."""
     found = []
+    # BART's targets open with <s>, behind which texts begin.
+    opens = family == "seq2seq" and tokenizer.bos_token_id is not None
+    opened = {"decoder_input_ids": torch.tensor([[tokenizer.eos_token_id, tokenizer.bos_token_id]])} if opens else {}
     for text in TEXTS:
         ids = torch.tensor([tokenizer(text)["input_ids"]])
         said = model.generate(
+            **opened,
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=tokens,

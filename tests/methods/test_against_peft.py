@@ -9,7 +9,7 @@ from typing import Any
 import peft
 import pytest
 import torch
-from adapted import ANSWERS, TEXTS, batch_of, fresh, near, shake
+from adapted import ANSWERS, TEXTS, batch_of, example, fresh, near, shake
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from softprune.backbone.base import Backbone, BackboneInfo
@@ -40,8 +40,8 @@ def theirs(folder: Path, ours: Injected) -> Any:
 
 def log_probs_by_peft(model: Any, backbone: Backbone, text: str, answer: str) -> float:
     """Of one answer behind one text, alone, by transformers' loss."""
-    (encoded,) = backbone.encode([_one(text, answer)], 64)
-    ids, target = torch.tensor([encoded.input_ids]), torch.tensor([encoded.answer_ids[0]])
+    (encoded,) = backbone.encode([example(text, 0)], 64)
+    ids, target = torch.tensor([encoded.input_ids]), torch.tensor([encoded.answer_ids[ANSWERS.index(answer)]])
     if backbone.family == "seq2seq":
         lead = len(backbone._start) - 1  # type: ignore[attr-defined]
         before = torch.tensor([backbone._start])  # type: ignore[attr-defined]
@@ -56,12 +56,6 @@ def log_probs_by_peft(model: Any, backbone: Backbone, text: str, answer: str) ->
         out = model(input_ids=whole, attention_mask=torch.ones_like(whole))
         logits = out.logits[0, -target.shape[1] - 1 : -1]
     return float(torch.log_softmax(logits, -1).gather(1, target[0][:, None]).sum())
-
-
-def _one(text: str, answer: str) -> Any:
-    from adapted import example
-
-    return example(text, 0, (answer,))
 
 
 @pytest.mark.parametrize(("method", "model"), CASES)

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from whole_runs import Models, Run, execute_one
+from whole_runs import Models, Run, execute_one, recipe_of
 
 from softprune.backbone import load_backbone
 from softprune.errors import ManyErrors, SoftpruneError
 from softprune.prompt.bank import read_one
 from softprune.pruning.headline import headline
+from softprune.pruning.planning import plan
 from softprune.pruning.predict import predict
 from softprune.pruning.ticket import Ticket
 from softprune.recipe import resolve
@@ -133,6 +134,15 @@ def test_pruning_goes_by_the_loss(run_of: Callable[..., Run]) -> None:
         assert set(info["results"][name]["losses"]) == {"train", "select", "report"}
     front = [c for c in candidates if c["pareto"]]
     assert all(c["report"] is not None for c in front)
+
+
+def test_a_plan_counts_the_writing(tiny_models: Models, task_file: Path) -> None:
+    found = plan(recipe_of(tiny_models("t5"), task_file, *SHORT, "kind=tune"))
+    assert found.pace.written > 0
+    unwritten = replace(found, pace=replace(found.pace, written=0.0))
+    texts = found.counted.reported * found.sizes()["report"]
+    more = found.seconds()["report"] - unwritten.seconds()["report"]
+    assert more == pytest.approx(texts * found.pace.written)
 
 
 def scored(texts: dict[str, tuple[str, ...]], references: tuple[str, ...]) -> dict[str, Scores]:

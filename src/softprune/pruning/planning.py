@@ -26,7 +26,7 @@ from softprune.tasks.metrics import Accuracy
 from softprune.tuning.display import Silence
 from softprune.tuning.memory import Rehearsal, StepMemory, measure_step
 from softprune.tuning.room import free_bytes, held_bytes
-from softprune.tuning.scoring import ScoredSet, score_prompts
+from softprune.tuning.scoring import ROWS_THAT_WRITE, ScoredSet, score_prompts
 from softprune.tuning.setup import Workspace, prepare
 from softprune.tuning.start import settled
 
@@ -54,6 +54,7 @@ class Pace:
         scored: of scoring one prompt on one example.
         interval: of one row's bootstrap interval on `report`.
         loading: of data and backbone.
+        written: of writing one text with one prompt; 0 where answers are chosen.
     """
 
     call: float
@@ -62,6 +63,7 @@ class Pace:
     scored: float
     interval: float
     loading: float
+    written: float = 0.0
 
     def step(self, candidates: int, tokens: int) -> float:
         """Of a step of K prompts of so many tokens."""
@@ -97,7 +99,7 @@ class Plan:
         if self.counted.importances:
             parts["importance"] = self.counted.importances * self._measured()
             parts["rank"] = self.counted.ranked * sizes["select"] * scored
-        parts["report"] = self.counted.reported * (sizes["report"] * scored + self.pace.interval)
+        parts["report"] = self.counted.reported * (sizes["report"] * (scored + self.pace.written) + self.pace.interval)
         return parts
 
     def _trained(self, stage: Stage) -> float:
@@ -220,7 +222,8 @@ def _pace(workspace: Workspace, rehearsal: Rehearsal, counted: Counted, loading:
         slope = (many - alone) / (wide - rows) if wide > rows else many / wide
         token = max(slope, many / wide / 4)  # noise may turn the slope of tiny steps
         call = max(0.0, alone - token * rows)
-    return Pace(call, token, inputs, _scored(workspace, size), _interval(workspace), loading)
+    interval, written = _interval(workspace), _written(workspace)
+    return Pace(call, token, inputs, _scored(workspace, size), interval, loading, written)
 
 
 def _scored(workspace: Workspace, candidates: int) -> float:
@@ -240,6 +243,18 @@ def _scored(workspace: Workspace, candidates: int) -> float:
 
     score()
     return _seconds(score, backbone) / (candidates * wanted)
+
+
+def _written(workspace: Workspace) -> float:
+    """Seconds of a text that one prompt writes, of a call of as many rows as write together; texts may end early."""
+    backbone, data, scoring = workspace.backbone, workspace.select, workspace.reporting
+    if not data.writes:
+        return 0.0
+    rows = range(min(len(data), scoring.rows, ROWS_THAT_WRITE))
+    prompt_PH = backbone.vectors_of([at % backbone.vocabulary for at in range(workspace.recipe.prompt.tokens)])
+    batch = data.batch(backbone, rows)
+    prompt_PH = prompt_PH.to(backbone.device)
+    return _seconds(lambda: backbone.generate(prompt_PH, batch, scoring.max_answer_length), backbone) / len(rows)
 
 
 def _interval(workspace: Workspace) -> float:

@@ -34,7 +34,8 @@ def data_inputs(task: Task, sets: Selection) -> Inputs:
     """What is known before any weights load: the task's definition, and the examples of the three sets."""
     parts = (sets.train, sets.select, sets.report)
     examples = ((e.id, e.text, e.answers, e.gold) for part in parts for e in part)
-    definition = task.definition.model_dump(mode="json", exclude={"title", "instruction", "kind", "sources"})
+    beside = {"title", "instruction", "kind", "sources"} | (set() if task.definition.writes else {"target"})
+    definition = task.definition.model_dump(mode="json", exclude=beside)
     return {"task": _digest([json.dumps(definition, sort_keys=True)]), "data": _digest(map(repr, examples))}
 
 

@@ -47,6 +47,7 @@ def row(name: str, mean: float, **changes: Any) -> dict[str, Any]:
     made = {
         "name": name,
         "kind": "method",
+        "answer": None,
         "values": [mean - 0.01, mean + 0.01],
         "mean": mean,
         "sd": 0.0141,

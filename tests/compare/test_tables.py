@@ -80,10 +80,19 @@ def test_what_was_not_measured_says_so() -> None:
 def test_texts_have_their_loss_and_all_rouge() -> None:
     rouge = {"loss": 2.5, "rouge1": 0.31, "rouge2": 0.12, "rougeL": 0.25}
     made = found(metric="rougeL", rows=[row("prompt", 0.25, others=rouge), row("lora", 0.2, others=NOTHING)])
-    assert {"loss": "2.500", "rouge1 (%)": "31.0", "rouge2 (%)": "12.0"}.items() <= shown(made, 0, "prompt").items()
+    assert {"loss": "2.500", "ROUGE-1 (%)": "31.0", "ROUGE-2 (%)": "12.0"}.items() <= shown(made, 0, "prompt").items()
     assert shown(made, 0, "lora")["loss"] == "not measured"
-    assert "rougeL (%)" in shown(made, 0, "prompt")
+    assert shown(made, 0, "prompt")["ROUGE-L (%)"] == "25.0"
     assert "loss" not in shown(found(), 0, "prompt")
+
+
+def test_what_is_copied_is_no_constant_answer() -> None:
+    copied = floor("constant", 0.2) | {"answer": "first 3 sentences", "others": NOTHING | {"rougeL": 0.2}}
+    assert (
+        shown(found(rows=[row("prompt", 0.3), copied]), 0, "constant")["method"] == "the text's own first 3 sentences"
+    )
+    given = floor("constant", 0.2) | {"answer": "finance"}
+    assert shown(found(rows=[row("prompt", 0.3), given]), 0, "constant")["method"] == "best constant answer"
 
 
 def test_a_loss_is_no_percentage() -> None:

@@ -96,6 +96,18 @@ def test_the_bits_are_those_of_one_process(
     assert spent[0] == spent[1]
 
 
+def test_workers_train_with_the_rate_that_the_driver_swept(
+    tmp_path: Path, tiny_models: Models, task_file: Path, elsewhere: type[Elsewhere]
+) -> None:
+    changes = (*CASES["grid, drop"], "tuning.sweep=0.1,3", "selection.seeds=0")  # so that 1 can't be chosen
+    wanted = execute_one(tiny_models("sentence"), task_file, tmp_path / "here", *changes)
+    found = execute_one(tiny_models("sentence"), task_file, tmp_path / "there", *changes, "executor=ray")
+    assert found.bits() == wanted.bits()
+    assert found.info["settings"]["lr"] == wanted.info["settings"]["lr"] != pytest.approx(0.3)
+    assert elsewhere.sent
+    assert not any(work.startswith("sweep") for work in elsewhere.sent)
+
+
 def test_the_comparison_sees_one_last_bit(
     run_of: Callable[[str], Run], tmp_path: Path, tiny_models: Models, task_file: Path, elsewhere: type[Elsewhere]
 ) -> None:

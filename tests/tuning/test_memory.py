@@ -17,7 +17,7 @@ from softprune.recipe import Recipe, resolve
 from softprune.tuning import memory
 from softprune.tuning.memory import LiveBytes, Rehearsal, StepMemory, evenly, measure_group, measure_step, together
 from softprune.tuning.parts import equal_parts
-from softprune.tuning.room import free_bytes, keep_freed
+from softprune.tuning.room import free_bytes, give_back, keep_freed
 
 Backbones = Callable[..., Backbone]
 CPU = torch.device("cpu")
@@ -231,6 +231,26 @@ def test_a_step_takes_the_memory_of_the_one_before() -> None:
     assert faults("of its own accord") > 1_000
 
 
+GIVING = """
+import torch
+from softprune.tuning.room import give_back, held_bytes, keep_freed
+keep_freed()
+held = [bytearray(2**20) for _ in range(96)]
+for block in held:
+    block[::4096] = b"x" * 256
+del held, block
+before = held_bytes(torch.device("cpu"))
+give_back()
+print(before - held_bytes(torch.device("cpu")))
+"""
+
+
+def test_what_was_kept_can_be_given_back() -> None:
+    done = subprocess.run([sys.executable, "-c", GIVING], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 64 * 2**20
+
+
 def test_another_c_library_keeps_what_it_likes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
     assert not keep_freed()
+    give_back()

@@ -14,6 +14,7 @@ from softprune.compare.cells import Cell
 from softprune.compare.statistics import Floats, Scored
 from softprune.errors import SoftpruneError
 from softprune.tasks import Metric, answered
+from softprune.types import Scores
 
 ROWS: Final = {"tune": "tuned", "xprompt": "winner", "adapt": "adapted"}
 """By kind of run, the row of its results that stands for the method."""
@@ -32,6 +33,7 @@ class Measured:
         interval: its own, as the run has it.
         scored: the counts of every example, for intervals.
         others: further metrics of the row.
+        answer: the constant one, or what stands in its place where texts are written.
         lr: the learning rate that counted.
         multiple: of the method's rate, as the sweep chose it; None where nothing was swept.
         trainable, stored: parameters.
@@ -45,6 +47,7 @@ class Measured:
     interval: tuple[float, float] | None = None
     scored: Scored | None = None
     others: Mapping[str, float] | None = None
+    answer: str | None = None
     lr: float | None = None
     multiple: str | None = None
     trainable: int | None = None
@@ -129,7 +132,7 @@ def _row(path: Path, info: Mapping[str, Any], name: str, metric: Metric) -> Meas
     low, high = row.get("interval") or (None, None)
     interval = None if low is None or high is None else (float(low), float(high))
     scored = _scored(path / "predictions" / f"{name}.jsonl", metric)
-    return Measured(row["value"], interval, scored=scored, others=others)
+    return Measured(row["value"], interval, scored=scored, others=others, answer=row.get("answer"))
 
 
 def _scored(path: Path, metric: Metric) -> Scored | None:
@@ -137,8 +140,8 @@ def _scored(path: Path, metric: Metric) -> Scored | None:
     if not path.is_file():
         return None
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    counts = _counts(lines, metric)
-    if counts is None or not lines:
+    counts = _counts(lines, metric) if lines else None
+    if counts is None:
         return None
     ids = tuple(str(line["id"]) for line in lines)
     return Scored(counts, ids, tuple(line.get("group") for line in lines))
@@ -149,4 +152,7 @@ def _counts(lines: Sequence[Mapping[str, Any]], metric: Metric) -> Floats | None
         return metric.counts(answered([line["predicted"] for line in lines], [line["gold"] for line in lines]))
     if all(isinstance(line.get(metric.name), int | float) for line in lines):
         return np.array([[line[metric.name], 1.0] for line in lines])
+    if all(isinstance(line.get(name), str) for line in lines for name in ("written", "reference")):
+        texts, references = (tuple(line[name] for line in lines) for name in ("written", "reference"))
+        return metric.counts(Scores(texts=texts, references=references))
     return None

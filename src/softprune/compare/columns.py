@@ -40,8 +40,10 @@ class Column:
 
 def label(row: Row) -> str:
     """A row's name for people."""
-    name = str(row["name"])
-    return words.printable(LABELS.get(name, name))
+    name, answer = str(row["name"]), row["answer"]
+    # What is always given is an answer of the task, or, where texts are written, the first sentences of the input.
+    copied = answer is not None and row["others"].get("rougeL") is not None
+    return words.printable(f"the text's own {answer}" if copied else LABELS.get(name, name))
 
 
 def quality(found: Mapping[str, Any]) -> list[Column]:
@@ -49,7 +51,6 @@ def quality(found: Mapping[str, Any]) -> list[Column]:
     metric, reference = str(found["metric"]), str(found["reference"])
     # A mean loss is no fraction; it is a metric whose sign is turned, so that higher is better.
     unit, value, points = ("", _plain, _signed) if metric == "loss" else (" (%)", words.percent, words.points)
-    seeds = len(found["seeds"])
 
     def interval(row: Row) -> str:
         return NOT_MEASURED if row["interval"] is None else " to ".join(map(value, row["interval"]))
@@ -63,8 +64,10 @@ def quality(found: Mapping[str, Any]) -> list[Column]:
     def between(row: Row) -> str:
         return _against(row, reference, lambda d: f"{points(d['low'])} to {points(d['high'])}")
 
+    heading = f"{words.metric(metric)}{unit}"
+    over = "of one seed" if len(found["seeds"]) == 1 else f"mean over {len(found['seeds'])} seeds"
     columns = [
-        Column(f"{metric}{unit}", f"{metric}{unit}", lambda row: value(row["mean"]), f"mean over {seeds} seeds"),
+        Column(heading, heading, lambda row: value(row["mean"]), over),
         Column("sd", "sd", spread, "standard deviation over seeds"),
         Column("95% interval", "95% CI", interval, "of the mean, by resampling the examples reported on"),
         Column(f"minus {reference}", f"minus\n{reference}", minus, f"the mean minus that of {reference}, in points"),
@@ -156,7 +159,8 @@ def _any(found: Mapping[str, Any], name: str) -> bool:
 
 def _other(name: str) -> Column:
     value, unit = (_plain, "") if name == "loss" else (words.percent, " (%)")
-    return Column(f"{name}{unit}", f"{name}{unit}", lambda row: value(row["others"].get(name)), "mean over seeds")
+    heading = f"{words.metric(name)}{unit}"
+    return Column(heading, heading, lambda row: value(row["others"].get(name)), "mean over seeds")
 
 
 def _plain(value: float | None) -> str:

@@ -16,6 +16,7 @@ from softprune.compare.rows import CONTROL
 from softprune.recipe import METHODS
 from softprune.report.canvas import SMALL, Draw, Theme, dress, legend_below, new_figure
 from softprune.report.figures import Plan
+from softprune.report.words import metric
 
 LOOKS: Final = (*METHODS, CONTROL)
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
@@ -113,7 +114,7 @@ def _draw(found: Mapping[str, Any], cost: str, x: str) -> Draw | None:
     scale = _scale(found)
     floors = {row["name"]: (label(row), scale * row["mean"]) for row in found["rows"] if row["kind"] == "floor"}
     unit = " (%)" if scale != 1 else ""
-    return partial(scatter, shown, floors, x, f"{found['metric']}{unit}")
+    return partial(scatter, shown, floors, x, f"{metric(found['metric'])}{unit}")
 
 
 def _scale(found: Mapping[str, Any]) -> float:

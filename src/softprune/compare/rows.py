@@ -80,6 +80,7 @@ def _row(recipe: CompareRecipe, found: Found, reference: Found, metric: Metric) 
     return {
         "name": found.name,
         "kind": found.kind,
+        "answer": found.seeds[0].answer,
         "values": values,
         "mean": over.mean,
         "sd": over.sd,

@@ -1,0 +1,52 @@
+"""What is read from the runs' files: counts of answers and of texts, passages, and what can't be read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from softprune.compare.collect import _scored, read_info
+from softprune.errors import SoftpruneError
+from softprune.tasks.metrics import metric_named
+
+
+def written(path: Path, *lines: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps({"id": f"e{at}", **line}) + "\n" for at, line in enumerate(lines)))
+    return path
+
+
+def test_answers_become_counts_with_their_passages(tmp_path: Path) -> None:
+    lines = ({"gold": 1, "predicted": 1, "group": "a"}, {"gold": 0, "predicted": 1, "group": "a"})
+    found = _scored(written(tmp_path / "a.jsonl", *lines), metric_named("f1", 1))
+    assert found is not None
+    assert found.counts_NC.tolist() == [[1, 0, 0], [0, 1, 0]]  # tp, fp, fn
+    assert (found.ids, found.groups) == (("e0", "e1"), ("a", "a"))
+    other = _scored(tmp_path / "a.jsonl", metric_named("f1", 0))
+    assert other is not None
+    assert other.counts_NC.tolist() != found.counts_NC.tolist()
+
+
+def test_texts_become_their_own_scores(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", {"written": "a b", "reference": "a c", "rougeL": 0.25})
+    stored, made = (_scored(path, metric_named(name)) for name in ("rougeL", "rouge1"))
+    assert stored is not None
+    assert made is not None
+    assert stored.counts_NC.tolist() == [[0.25, 1.0]]  # as the run has it
+    assert np.allclose(made.counts_NC, [[0.5, 1.0]])
+
+
+def test_what_is_not_there_has_no_counts(tmp_path: Path) -> None:
+    accuracy = metric_named("accuracy")
+    assert _scored(tmp_path / "nothing.jsonl", accuracy) is None
+    assert _scored(written(tmp_path / "empty.jsonl"), accuracy) is None
+    assert _scored(written(tmp_path / "other.jsonl", {"gold": 1}), accuracy) is None
+
+
+def test_a_run_that_can_not_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(SoftpruneError, match=r"a run that can be read[\s\S]*remove that folder"):
+        read_info(tmp_path)

@@ -19,7 +19,7 @@ from softprune.runs import atomic, cluster
 from softprune.runs.executors import InProcess
 from softprune.runs.stand_in import StandIn
 from softprune.runs.store import RunFolder, Saved
-from softprune.tuning import setup, spread, stages
+from softprune.tuning import machine, setup, spread, stages
 from softprune.types import Result, WorkItem
 
 pytestmark = pytest.mark.usefixtures("one_thread", "elsewhere")
@@ -84,8 +84,8 @@ def test_the_bits_are_those_of_one_process(
     elsewhere: type[Elsewhere],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    wanted, loaded, load = run_of(case), [], setup.load_backbone
-    monkeypatch.setattr(setup, "load_backbone", lambda *a, **k: (loaded.append(a), load(*a, **k))[1])
+    wanted, loaded, load = run_of(case), [], machine.load_backbone
+    monkeypatch.setattr(machine, "load_backbone", lambda *a, **k: (loaded.append(a), load(*a, **k))[1])
     found = execute_one(tiny_models("sentence"), task_file, tmp_path / "run", *CASES[case], "executor=ray")
     assert found.bits() == wanted.bits()
     assert set(elsewhere.sent) == set(wanted.info["cost"]["training"]) - {"tune"}

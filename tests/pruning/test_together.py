@@ -18,7 +18,7 @@ from softprune.pruning import api
 from softprune.pruning.api import execute
 from softprune.recipe import Recipe, resolve
 from softprune.runs.processes import ALONE, Processes
-from softprune.tuning import setup, stages
+from softprune.tuning import machine, stages
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TOLERANCE = 1e-5
@@ -51,13 +51,13 @@ def recipe(tiny_models: Callable[[str], Path]) -> Recipe:
 @pytest.fixture(autouse=True)
 def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """transformers patches torch while it loads a model: threads that load at once leave it patched."""
-    lock, load = threading.Lock(), setup.load_backbone
+    lock, load = threading.Lock(), machine.load_backbone
 
     def loading(*given: Any, **options: Any) -> Any:
         with lock:
             return load(*given, **options)
 
-    monkeypatch.setattr(setup, "load_backbone", loading)
+    monkeypatch.setattr(machine, "load_backbone", loading)
 
 
 def run(recipe: Recipe, out: Path, monkeypatch: pytest.MonkeyPatch, size: int = 2) -> list[bool]:

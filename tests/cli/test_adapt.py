@@ -85,3 +85,16 @@ def test_flags_are_those_that_an_adapter_reads() -> None:
     flags = flags_of("adapt")
     assert {"--method", "--rank", "--alpha", "--dropout", "--lr", "--shots", "--tokens"} <= set(flags)
     assert not {"--pieces", "--strategy", "--removal", "--init", "--optimiser", "--executor"} & set(flags)
+
+
+def test_several_processes_and_plans_are_for_prompts(
+    tmp_path: Path, softprune: Softprune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("lora.yaml").write_text("kind: adapt\n")
+    assert "kind: adapt (lora)" in softprune("plan", "lora.yaml").err
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    answer = softprune("adapt", *BRIEF)
+    assert (answer.code, "found:    2, launched together" in answer.err) == (2, True)
+    assert list(tmp_path.iterdir()) == [tmp_path / "lora.yaml"]

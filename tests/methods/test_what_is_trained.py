@@ -132,3 +132,16 @@ def test_answers_of_a_sentence_model_are_those_of_before(tiny_models: Models, ho
         backbone.keep_answers(("positive", "negative", "neutral") if fixed else None)
     shake(adapt(backbone, AdapterPlan("full"), seed=0), 0.05)
     assert torch.equal(backbone._answer_embeddings(batch), wanted) == (how == "kept")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_answers_that_are_met_while_scoring_can_be_trained_on(tiny_models: Models, kept: bool) -> None:
+    """Autograd refuses tensors that inference made: an answer of `select` may stand in a later step."""
+    backbone = fresh(tiny_models("sentence"))
+    if kept:
+        backbone.keep_answers(None)
+    adaptation, batch = adapt(backbone, AdapterPlan("full"), seed=0), batch_of(backbone)
+    with torch.inference_mode():
+        backbone.answer_sums(adaptation.prompts().expand(len(batch), -1, -1), batch)
+    steps(adaptation, batch, count=1)
+    assert all(not embedding.is_inference() for embedding in backbone._answers.values())  # type: ignore[attr-defined]

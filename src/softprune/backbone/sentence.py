@@ -111,9 +111,10 @@ class SentenceBackbone(Backbone):
         return found
 
     def _embed_answer(self, ids: tuple[int, ...]) -> torch.Tensor:
-        tokens = torch.tensor([ids], device=self.device)
-        nothing = torch.zeros(1, 0, self.info.hidden, device=self.device)
-        with self.unadapted():
+        # An answer that is first met while scoring may stand in a training step later: autograd refuses inference's.
+        with torch.inference_mode(False), torch.no_grad(), self.unadapted():
+            tokens = torch.tensor([ids], device=self.device)
+            nothing = torch.zeros(1, 0, self.info.hidden, device=self.device)
             return (self._answerer or self).embed(nothing, tokens, torch.ones_like(tokens))[0].to(self.prompt_dtype)
 
     def _opens_with_special(self) -> bool:

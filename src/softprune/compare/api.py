@@ -18,7 +18,7 @@ from softprune.errors import SoftpruneError, of_the_machine
 from softprune.pruning.api import PLACE_KEYS, Finish
 from softprune.recipe import CompareRecipe, load_compare_recipe, resolve_compare
 from softprune.runs import atomic
-from softprune.runs.processes import launched
+from softprune.runs.processes import hold_alone
 from softprune.tasks import load_task
 from softprune.tuning.parts import MEMORY_KEYS
 
@@ -50,7 +50,7 @@ def execute(
     Raises:
         SoftpruneError: for anything that a user can mend. Finished runs are kept, and the same command goes on.
     """
-    _hold_alone()
+    hold_alone("to compare methods")
     may_change = (*MEMORY_KEYS, *PLACE_KEYS)
     resolved = recipe.resolved()
     folder = CompareFolder.open(out, recipe_text=recipe_text, resolved=resolved, command=command, may_change=may_change)
@@ -159,14 +159,3 @@ def _write_texts(out: Path, found: Mapping[str, Any]) -> None:
     texts = {"csv": tables.csv_text(found), "md": tables.markdown(found), "tex": tables.latex(found)}
     for ending, text in texts.items():
         atomic.write_bytes(out / f"table.{ending}", text.encode("utf-8", errors="replace"))
-
-
-def _hold_alone() -> None:
-    """Runs of several processes at once are for single runs.
-
-    Raises:
-        SoftpruneError: this process was launched together with others.
-    """
-    if launched() > 1:
-        found = f"{launched()}, launched together"
-        raise SoftpruneError("one process to compare methods", found, "leave out the launcher")

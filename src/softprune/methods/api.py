@@ -21,6 +21,7 @@ from softprune.pruning.comparison import report_adapted
 from softprune.recipe import Recipe, load_recipe, resolve
 from softprune.runs.attempt import attempt
 from softprune.runs.executors import EXECUTORS
+from softprune.runs.processes import hold_alone
 from softprune.runs.store import TRACKERS, RunFolder
 from softprune.tuning.cost import record_totals
 from softprune.tuning.display import watching
@@ -56,6 +57,7 @@ def execute(
     Raises:
         SoftpruneError: for anything that a user can mend.
     """
+    hold_alone(f"for {recipe.adapter.method}")
     recipe = settled(recipe)
     run = RunFolder.open(
         out,

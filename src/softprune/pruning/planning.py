@@ -16,6 +16,7 @@ import torch
 
 from softprune.backbone.base import Backbone
 from softprune.backbone.batching import training_batches
+from softprune.errors import SoftpruneError
 from softprune.pruning.counting import Counted, Stage, count
 from softprune.recipe import Recipe
 from softprune.runs.executors import InProcess
@@ -187,6 +188,11 @@ def plan(recipe: Recipe) -> Plan:
     Raises:
         SoftpruneError: for whatever would keep the run from beginning.
     """
+    if recipe.kind == "adapt":
+        do = "run it on fewer examples (--shots) to see what it takes"
+        raise SoftpruneError(
+            "a recipe that trains prompts, to be planned", f"kind: adapt ({recipe.adapter.method})", do
+        )
     begun = time.perf_counter()
     workspace = prepare(settled(recipe), Unbegun(), Silence(), InProcess())
     loading = time.perf_counter() - begun

@@ -178,6 +178,19 @@ def launched() -> int:
     return _number(SIZES, 1)
 
 
+def hold_alone(what: str) -> None:
+    """Several processes share single runs of prompts; anything else is for one process.
+
+    Args:
+        what: what it is for, such as "to compare methods".
+
+    Raises:
+        SoftpruneError: this process was launched together with others.
+    """
+    if launched() > 1:
+        raise SoftpruneError(f"one process {what}", f"{launched()}, launched together", "leave out the launcher")
+
+
 def join() -> Processes:
     """The processes that were launched together, met; this one alone where there are no others.
 

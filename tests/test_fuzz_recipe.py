@@ -23,7 +23,8 @@ bounded = settings(
 )
 
 NAMES = {"backbone.name": find_source, "task.id": load_task}  # as the command line looks them up
-PROMPTS = [name for name in shipped_recipes() if kind_of(name) != "tokens"]  # the others: test_token_recipe
+# The others: test_token_recipe, and compare/test_recipe.
+PROMPTS = [name for name in shipped_recipes() if kind_of(name) not in ("tokens", "compare")]
 KEYS = [field.key for field in flat_fields()]
 SECTIONS = sorted({part for key in KEYS for part in key.split(".")})
 WORDS = sorted({word for field in flat_fields() for word in field.type.split(" | ")} | {"relative", "none", "~", "{}"})

@@ -34,7 +34,7 @@ def run(tmp_path: Path, softprune: Softprune, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     told = softprune("adapt", "--method", "lora", "--rank", "4", *BRIEF)
     assert told.code == 0, told.err
-    assert "adapted model" in told.out
+    assert "adapted by lora" in told.out
     return Path("runs/demo-tiny-lora")
 
 
@@ -52,7 +52,7 @@ def test_its_folder_answers_goes_to_peft_and_is_listed(run: Path, softprune: Sof
     assert "PeftModel.from_pretrained" in told.out
     assert json.loads(Path("peft/adapter_config.json").read_text())["r"] == 4
     assert "adapted" in softprune("runs").out
-    assert "adapted model" in softprune("report", str(run)).out
+    assert "adapted by lora" in softprune("report", str(run)).out
 
 
 def test_the_same_command_again_finds_it_complete(run: Path, softprune: Softprune) -> None:

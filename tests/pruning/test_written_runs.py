@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +25,7 @@ from softprune.recipe import resolve
 from softprune.report import comparison_table
 from softprune.report.page import write as write_page
 from softprune.tasks import load_task, metric_named
-from softprune.tasks.rouge import rouge
+from softprune.tasks.rouge import _scorer, rouge
 from softprune.tuning.scoring import ScoredSet, Scoring, score_prompts
 from softprune.types import Scores
 
@@ -96,6 +98,21 @@ def test_tuning_leaves_texts_rouge_and_three_losses(model: str, run_of: Callable
     assert info["results"]["constant"]["value"] > 0
 
 
+def test_where_positions_are_full_the_instruction_in_words_has_no_row(
+    tmp_path: Path, tiny_models: Models, task_file: Path
+) -> None:
+    """The instruction takes more positions than the prompt does, and the text must fit behind both."""
+    folder = Path(shutil.copytree(task_file.parent, tmp_path / "long"))
+    for name in ("train", "validation"):
+        rows = [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+        long = [row | {"article": row["article"] * 12} for row in rows]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in long))
+    run = execute_one(tiny_models("gpt2"), folder / "films.yaml", tmp_path / "run", *SHORT, "kind=tune")
+    assert "instruction" not in run.info["results"] or run.info["results"]["instruction"] is None
+    assert run.info["task"]["truncated"]["examples"] == 18
+    assert any("inputs are cut at 116 tokens" in note for note in run.info["notes"])  # 128 - 4 - 8
+
+
 def test_choices_are_made_without_generating(
     tmp_path: Path, tiny_models: Models, task_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +160,24 @@ def test_a_plan_counts_the_writing(tiny_models: Models, task_file: Path) -> None
     texts = found.counted.reported * found.sizes()["report"]
     more = found.seconds()["report"] - unwritten.seconds()["report"]
     assert more == pytest.approx(texts * found.pace.written)
+
+
+def test_gates_learn_from_the_loss_of_texts(tmp_path: Path, tiny_models: Models, task_file: Path) -> None:
+    gates = ("search.strategy=learned", "search.prices=0.01,1e6", "search.gate_lr=0.5", "search.gate_epochs=3")
+    run = execute_one(tiny_models("gpt2"), task_file, tmp_path / "run", *SHORT, *gates)
+    sizes = sorted(c["parameters"] for c in run.lines("candidates.jsonl"))
+    assert sizes[0] < sizes[-1] <= 4 * 32
+    assert run.info["results"]["winner"]["loss"] > 0
+
+
+def test_without_the_library_nothing_is_begun(
+    tmp_path: Path, tiny_models: Models, task_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _scorer.cache_clear()
+    monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
+    with pytest.raises(SoftpruneError, match="to score written texts"):
+        execute_one(tiny_models("t5"), task_file, tmp_path / "run", *SHORT, "kind=tune")
+    assert not (tmp_path / "run").exists()
 
 
 def scored(texts: dict[str, tuple[str, ...]], references: tuple[str, ...]) -> dict[str, Scores]:

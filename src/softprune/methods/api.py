@@ -150,6 +150,7 @@ def _record(workspace: Workspace, adaptation: Adaptation, saved: SavedAdapter, f
     workspace.run.record(
         adapter={
             "method": saved.plan.method,
+            "trains": method_of(workspace.recipe).trains,
             "lr": fitted.lr,
             "trainable_parameters": sum(p.numel() for p in named.values()),
             "stored_parameters": sum(t.numel() for t in saved.tensors.values()),

@@ -189,8 +189,11 @@ def _untrained(workspace: Workspace, data: ScoredSet) -> dict[str, Entry]:
     """The model alone, and behind the task's instruction where the task has one and the model's positions allow it."""
     entries = {"zero_shot": Entry(None, 0.0)}
     words_QH = instruction_prompt(workspace.backbone, workspace.task)
-    longest = max(data.lengths)
-    if words_QH is not None and room_for(workspace.backbone, data.examples, words_QH.shape[0], longest) == longest:
+    if words_QH is None:
+        return entries
+    longest, scoring = max(data.lengths), workspace.reporting
+    generated = scoring.max_answer_length if scoring.match == "generate" else 0
+    if room_for(workspace.backbone, data.examples, words_QH.shape[0], longest, generated) == longest:
         entries["instruction"] = Entry(None, 0.0, words_QH)
     return entries
 

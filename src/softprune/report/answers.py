@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from softprune.report.read import Prediction
+from softprune.report.read import Prediction, Run
 from softprune.report.words import printable
 
 MOST = 12
@@ -29,6 +29,23 @@ class Change:
     control: str
     winner: str
     direction: str
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One example with what was written to it.
+
+    Attributes:
+        id: of the example.
+        text: as the model read it; cut where it is long.
+        reference: its own text.
+        texts: by the prompt's name, what was written behind it.
+    """
+
+    id: str
+    text: str
+    reference: str
+    texts: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +80,29 @@ def changed_answers(control: Sequence[Prediction], winner: Sequence[Prediction])
     )
     samples = _sample(gained, lost, neither)
     return Changes(len(pairs), len(gained), len(lost), len(neither), samples)
+
+
+def written_samples(run: Run, most: int = 3) -> tuple[Written, ...]:
+    """Some examples of a run whose texts were written, spread evenly over the set; none of other runs."""
+    names = [name for name in ("zero_shot", "tuned", "winner") if run.predictions.get(name)]
+    if not run.writes or not names:
+        return ()
+    columns = [{p.id: p for p in run.predictions[name]} for name in names]
+    ids = [key for key in columns[0] if all(key in column for column in columns)]
+    count = min(most, len(ids))
+    chosen = [ids[at * len(ids) // count] for at in range(count)]
+    return tuple(
+        Written(
+            id=printable(key),
+            text=shortened(printable(columns[0][key].text)),
+            reference=printable(columns[0][key].reference),
+            texts=tuple(
+                (name, _answer(column[key], -1, column[key].written))
+                for name, column in zip(names, columns, strict=True)
+            ),
+        )
+        for key in chosen
+    )
 
 
 def _sample(gained: list[Change], lost: list[Change], neither: list[Change]) -> tuple[Change, ...]:

@@ -199,7 +199,7 @@ def training(curves: Curves, theme: Theme) -> Figure:
 
 
 def _draw_series(left: Axes, right: Axes, series: Series, theme: Theme, first: bool, scale: float) -> None:
-    names = {"tuned": "prompt tuning", "control": "control", "winner": "winner", "candidate": "other candidates"}
+    names = {"tuned": "tuning", "control": "control", "winner": "winner", "candidate": "other candidates"}
     colours = {"tuned": theme.tuned, "control": theme.control, "winner": theme.kept, "candidate": theme.other}
     quiet = series.role == "candidate"
     points = series.points

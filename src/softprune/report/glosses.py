@@ -48,3 +48,5 @@ VALUES = {
     ("match", "generate"): "what the model writes",
 }
 """By setting and value."""
+WRITTEN_VALUES = {("loss", "likelihood"): "negative log-likelihood per token of the text to be written"}
+"""The same where texts are written."""

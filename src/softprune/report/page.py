@@ -10,7 +10,7 @@ from typing import Any
 
 from softprune.errors import SoftpruneError
 from softprune.report import glosses, table, words
-from softprune.report.answers import Changes, changed_answers, shortened
+from softprune.report.answers import Changes, changed_answers, shortened, written_samples
 from softprune.report.read import Run, read_run
 from softprune.runs import atomic
 from softprune.types import Candidate
@@ -70,6 +70,7 @@ def _context(run: Run, pictures: list[Picture]) -> dict[str, Any]:
         "sizes": _fields(run, "task", "sizes"),
         "truncated": _fields(run, "task", "truncated"),
         "prompt": _fields(run, "prompt"),
+        "adapter": _fields(run, "adapter"),
         "importance": _fields(run, "importance"),
         "by_gates": run.part("search").get("strategy") == "learned",
         "selection": _fields(run, "selection"),
@@ -85,6 +86,7 @@ def _context(run: Run, pictures: list[Picture]) -> dict[str, Any]:
         "cell": table.shown,
         "mark_meaning": table.mark_meaning(run) if any(row.at_chance for row in rows) else None,
         "losses": _losses(run),
+        "written": written_samples(run),
         "headline": _fields(run, "headline") if run.part("headline") else None,
         "mcnemar": _fields(run, "headline", "mcnemar"),
         "random": _fields(run, "headline", "random") if run.part("headline", "random") else None,
@@ -119,13 +121,15 @@ def _known(value: object) -> str:
 
 def _settings(run: Run) -> dict[str, str]:
     """Each setting's name and value, in words where there are any."""
-    return {glosses.SETTINGS.get(name, name): _setting(name, value) for name, value in run.part("settings").items()}
+    said = {name: value for name, value in run.part("settings").items() if not (run.writes and name == "score")}
+    known = glosses.VALUES | (glosses.WRITTEN_VALUES if run.writes else {})
+    return {glosses.SETTINGS.get(name, name): _setting(name, value, known) for name, value in said.items()}
 
 
-def _setting(name: str, value: object) -> str:
+def _setting(name: str, value: object, known: Mapping[tuple[str, str], str]) -> str:
     if isinstance(value, int | float):
         return words.number(value)
-    gloss = glosses.VALUES.get((name, str(value)))
+    gloss = known.get((name, str(value)))
     return f"{_known(value)} ({gloss})" if gloss else _known(value)
 
 
@@ -149,8 +153,8 @@ def _sample(run: Run) -> str | None:
 
 def _losses(run: Run) -> list[tuple[str, _Fields]]:
     """Of written texts: each trained prompt's loss on the three sets."""
-    rows = ((name, run.part("results", name, "losses")) for name in table.LABELS)
-    return [(table.LABELS[name], _Fields(losses)) for name, losses in rows if losses]
+    rows = ((name, run.part("results", name, "losses")) for name in table.labels(run))
+    return [(table.labels(run)[name], _Fields(losses)) for name, losses in rows if losses]
 
 
 def _kept_tokens(run: Run) -> list[str]:

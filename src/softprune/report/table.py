@@ -101,7 +101,13 @@ def comparison_rows(run: Run) -> list[TableRow]:
     names = [name for name in ROWS.get(run.kind, XPROMPT_ROWS) if name != "instruction" or run.results[name]]
     constant = run.results["constant"]
     floor = None if constant is None else constant.value
-    return [_row(name, run.results[name], floor, run.writes) for name in names]
+    return [_row(name, labels(run)[name], run.results[name], floor, run.writes) for name in names]
+
+
+def labels(run: Run) -> dict[str, str]:
+    """The rows' names for people."""
+    method = run.part("adapter").get("method")
+    return LABELS | ({"adapted": f"adapted by {method}"} if method else {})
 
 
 def mark_meaning(run: Run) -> str:
@@ -142,7 +148,7 @@ def _below(run: Run, rows: list[TableRow]) -> Text:
     """The meaning of the mark, and how often each prompt gave each answer, or what its texts were like."""
     marked = [mark_meaning(run)] if any(row.at_chance for row in rows) else []
     told = _written if run.writes else _given
-    names = [row.label if run.writes else LABELS[row.name] for row in rows]
+    names = [row.label if run.writes else labels(run)[row.name] for row in rows]
     answers = [f"{name.partition(',')[0]}: {told(row)}" for name, row in zip(names, rows, strict=True) if row.measured]
     head = "what was written" if run.writes else "answers given"
     return _text("\n".join([*marked, *([head] if answers else []), *answers]))
@@ -163,9 +169,8 @@ def shown(row: TableRow, field: str) -> str:
     return text + MARK if field == "value" and row.at_chance else text
 
 
-def _row(name: str, result: RowResult | None, floor: float | None, writes: bool) -> TableRow:
+def _row(name: str, label: str, result: RowResult | None, floor: float | None, writes: bool) -> TableRow:
     measured, found = result is not None, result or RowResult()
-    label = LABELS[name]
     if found.answer is not None:
         answer = words.printable(found.answer)
         label = f"{COPIED} {answer}" if writes else f"{label} ({answer})"

@@ -120,11 +120,13 @@ def longest_of(columns: Mapping[str, Column], asked: Sequence[str], target: Colu
     if target.name in asked:
         found = f"{target.name} as both"
         raise SoftpruneError("texts to read beside the one to be written", found, "name another --text or --target")
-    found_texts = texts_of(columns, asked, target)
+    found_texts = texts_of(columns, asked, target, "target")
     return found_texts if asked else (max(found_texts, key=lambda column: column.reads),)
 
 
-def texts_of(columns: Mapping[str, Column], asked: Sequence[str], label: Column) -> tuple[Column, ...]:
+def texts_of(
+    columns: Mapping[str, Column], asked: Sequence[str], label: Column, called: str = "label"
+) -> tuple[Column, ...]:
     """The columns to read: those asked for, or all that hold words, in the file's order.
 
     Raises:
@@ -137,7 +139,7 @@ def texts_of(columns: Mapping[str, Column], asked: Sequence[str], label: Column)
     found = sentences or [column for column in others if column.reads > 0]
     if not found:
         do = f"name it with --text; there are {', '.join(columns)}"
-        raise SoftpruneError(f"a column of texts beside {label.name}", "none", do)
+        raise SoftpruneError(f"a column of texts beside the {called}", f"none ({called}: {label.name})", do)
     return tuple(found)
 
 

@@ -24,7 +24,8 @@ from softprune.tokens.stages import TextSet, TokenWorkspace, read_texts, take
 from softprune.tuning.display import watching
 from softprune.tuning.inputs import data_inputs, hold
 from softprune.tuning.loop import Watch
-from softprune.tuning.setup import SealedSet, settle_machine
+from softprune.tuning.machine import settle_machine
+from softprune.tuning.setup import SealedSet
 
 AnyRecipe: TypeAlias = TokensRecipe | Mapping[str, Any] | str | Path
 MODELS = "models"

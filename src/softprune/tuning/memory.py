@@ -110,8 +110,13 @@ class Rehearsal:
     def longest_part(self) -> list[int]:
         """Examples of the dearest backward pass: the longest inputs, and the one with the most answer tokens."""
         size = math.ceil(min(self.recipe.tuning.batch_size, len(self.train)) / self.recipe.tuning.accumulate)
-        order = sorted(range(len(self.train)), key=lambda i: -self.train.lengths[i])
-        wordiest = max(order, key=lambda i: sum(map(len, self.train.encoded[i].answer_ids)))
+
+        def words(i: int) -> int:
+            return sum(map(len, self.train.encoded[i].answer_ids))
+
+        # Inputs that were cut are all alike: of them, those with the longest texts to be written.
+        order = sorted(range(len(self.train)), key=lambda i: (-self.train.lengths[i], -words(i)))
+        wordiest = max(order, key=words)
         return [wordiest, *[i for i in order if i != wordiest][: size - 1]]
 
     def peak(self, count: int) -> int:

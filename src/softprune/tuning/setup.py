@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import torch
-
-from softprune.backbone import describe, load_backbone
+from softprune.backbone import describe
 from softprune.backbone.base import Backbone
-from softprune.backbone.load import Described, resolve_device, resolve_dtype
+from softprune.backbone.load import Described, resolve_device
 from softprune.backbone.placement import check_placement, check_quantizer
 from softprune.errors import ManyErrors, SoftpruneError, gathered
 from softprune.recipe import Recipe
@@ -22,8 +19,8 @@ from softprune.tasks import Metric, Selection, Splits, Task, load_task, select_s
 from softprune.tuning.cost import PeakMemory
 from softprune.tuning.inputs import data_inputs, hold, model_inputs
 from softprune.tuning.loop import Watch
+from softprune.tuning.machine import load
 from softprune.tuning.memory import Rehearsal, measure_group
-from softprune.tuning.room import keep_freed
 from softprune.tuning.scoring import ScoredSet, Scoring
 from softprune.tuning.start import file_mistakes, label_mistakes, text_mistakes
 from softprune.tuning.written import LEAST_ROOM, answer_length, written_mistakes
@@ -139,7 +136,7 @@ def prepare(
     task, splits, sets, described = _read_inputs(recipe, mistakes)
     run.meter = PeakMemory(resolve_device(recipe.backbone.device))
     run.meter.lap()
-    backbone = _load(recipe, run, whole=whole)
+    backbone = load(recipe, run, whole=whole)
     run.record(cost={"peak_memory": {"load": run.meter.lap()}})
     train = encoded(recipe, backbone, sets.train)
     scoring = _scoring(recipe, task, backbone, run.processes)
@@ -310,43 +307,6 @@ def encoded(recipe: Recipe, backbone: Backbone, examples: Sequence[Example]) -> 
     """Examples with their token ids, cut to what fits."""
     longest = answer_length(recipe, writes=True) if examples[0].writes else None
     return ScoredSet(examples, backbone.encode(examples, room_for_inputs(recipe, backbone, examples), longest))
-
-
-def settle_machine(run: Store, device: str, dtype: str, threads: int | None) -> tuple[torch.device, torch.dtype]:
-    """Device and dtype, and what else the bits of a run hang on: pinned at first, the run's own after a resume.
-
-    Args:
-        run: whose they are.
-        device, dtype: what was asked for; `auto` is settled here.
-        threads: of a CPU; None for torch's own choice.
-    """
-    torch.set_num_threads(int(run.pin("threads", lambda: threads or torch.get_num_threads())))
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # It would write NaN over memory that is written again at once: a tenth of a step, and no result hangs on it.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    keep_freed()
-    place = torch.device(str(run.pin("backbone.device", lambda: str(resolve_device(device)))))
-    number = run.pin("backbone.dtype", lambda: str(resolve_dtype(dtype, place)).removeprefix("torch."))
-    return place, resolve_dtype(str(number), place)
-
-
-def _load(recipe: Recipe, run: Store, *, whole: bool) -> Backbone:
-    settings = recipe.backbone
-    device, dtype = settle_machine(run, settings.device, settings.dtype, settings.threads)
-    if whole and dtype != torch.float64:
-        dtype = torch.float32
-    return load_backbone(
-        settings.name,
-        family=settings.family,
-        dtype=str(dtype).removeprefix("torch."),
-        device=str(device) if settings.device_map == "none" else "auto",
-        revision=settings.revision,
-        trust_remote_code=settings.trust_remote_code,
-        device_map=settings.device_map,
-        quantization=settings.quantization,
-        checkpointing=settings.checkpointing,
-    )
 
 
 def _group(recipe: Recipe, run: Store, rehearsal: Rehearsal) -> int:

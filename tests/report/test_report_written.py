@@ -1,0 +1,116 @@
+"""Runs whose texts were written, as their reports show them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from softprune.report import words
+from softprune.report.answers import changed_answers, written_samples
+from softprune.report.curves import curves_of, frontier_of
+from softprune.report.page import write
+from softprune.report.read import Prediction, read_run
+from softprune.report.table import columns, comparison_rows, mark_meaning
+
+Edit = Callable[..., None]
+
+
+def as_texts(info: dict[str, Any]) -> None:
+    """The run of answers, told as one of texts."""
+    info["task"] |= {"targets": "text", "metric": "rougeL", "answers": None}
+    for name, row in info["results"].items():
+        row |= {"metric": "rougeL", "rouge1": 0.25, "rouge2": 0.125, "words": 12.5, "predicted": None}
+        row["loss"] = None if name == "constant" else 2.5
+    info["results"]["constant"]["answer"] = "first 3 sentences"
+    info["results"]["winner"]["losses"] = {"train": 2.25, "select": 2.375, "report": 2.5}
+
+
+@pytest.fixture
+def written_run(xprompt_run: Path, edit: Edit) -> Path:
+    edit(xprompt_run, as_texts)
+    path = xprompt_run / "candidates.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        if line["select"] is not None:
+            line |= {"select": -1.5, "select_loss": 1.5}
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return xprompt_run
+
+
+def test_the_table_has_loss_and_rouge_instead_of_answers(written_run: Path) -> None:
+    run = read_run(written_run)
+    fields = dict(columns(run))
+    assert fields["value"] == "ROUGE-L (%)"
+    assert "predicted" not in fields
+    rows = {row.name: row for row in comparison_rows(run)}
+    winner = rows["winner"]
+    assert (winner.loss, winner.rouge1, winner.rouge2, winner.words) == ("2.5", "25.0", "12.5", "12.5")
+    assert (rows["constant"].loss, rows["constant"].label) == (words.NOT_APPLICABLE, "the text's own first 3 sentences")
+    assert mark_meaning(run) == "‡ not shown to be above the text's own first sentences"
+
+
+def test_figures_show_minus_the_loss_as_it_is(written_run: Path) -> None:
+    run = read_run(written_run)
+    frontier, curves = frontier_of(run), curves_of(run)
+    assert frontier is not None
+    assert set(frontier.select) == {-1.5}
+    assert (frontier.metric, frontier.unit) == ("minus loss", "")
+    assert (curves.metric, curves.unit, curves.scale) == ("minus loss", "", 1.0)
+
+
+def test_answers_are_still_percent(xprompt_run: Path) -> None:
+    frontier = frontier_of(read_run(xprompt_run))
+    assert frontier is not None
+    assert max(frontier.select) > 1
+    assert frontier.unit == " (%)"
+
+
+def test_the_page_tells_three_losses_and_no_answers(written_run: Path) -> None:
+    page = write(written_run).read_text()
+    for part in ("<td>2.25</td><td>2.375</td><td>2.5</td>", "loss on select", "<td>1.5</td>", "ROUGE-2 (%)"):
+        assert part in page
+    for part in ("McNemar", "answers given", "best constant answer", "select (%)"):
+        assert part not in page
+
+
+def test_some_texts_are_shown(written_run: Path, xprompt_run: Path) -> None:
+    lines = [
+        {
+            "id": f"n{at}",
+            "index": at,
+            "text": "an <input>",
+            "written": f"text {at}",
+            "reference": "a box",
+            "rougeL": 0.0,
+        }
+        for at in range(9)
+    ]
+    for name in ("zero_shot", "winner", "control"):
+        path = written_run / "predictions" / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = written_samples(read_run(written_run))
+    assert [sample.id for sample in found] == ["n0", "n3", "n6"]
+    assert found[1].texts == (("zero_shot", "text 3"), ("winner", "text 3"))
+    page = write(written_run).read_text()
+    for part in ("What was written", "winning ticket: text 6", "an &lt;input&gt;", "Texts that changed"):
+        assert part in page
+    assert "score of an answer" not in page
+
+
+def text(number: int, written: str, shares: float) -> Prediction:
+    return Prediction(str(number), number, "an input", written=written, reference="a box", rougeL=shares)
+
+
+def test_texts_that_share_more_are_better() -> None:
+    control = [text(0, "a", 0.5), text(1, "b", 0.5), text(2, "c", 0.5), text(3, "same", 0.1)]
+    winner = [text(0, "d", 0.75), text(1, "", 0.25), text(2, "e", 0.5), text(3, "same", 0.1)]
+    found = changed_answers(control, winner)
+    assert (found.compared, found.gained, found.lost, found.neither) == (4, 1, 1, 1)
+    gained = next(change for change in found.samples if change.direction == "gained")
+    assert (gained.gold, gained.control, gained.winner) == ("a box", "a", "d")
+    lost = next(change for change in found.samples if change.direction == "lost")
+    assert lost.winner == "nothing"

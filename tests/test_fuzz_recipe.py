@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 
 from softprune.backbone.load import find_source
 from softprune.errors import ManyErrors, SoftpruneError
-from softprune.recipe import Recipe, flat_fields, kind_of, load_recipe, recipe_text, resolve, shipped_recipes
+from softprune.recipe import (
+    METHODS,
+    Recipe,
+    flat_fields,
+    kind_of,
+    load_recipe,
+    recipe_text,
+    resolve,
+    resolve_compare,
+    shipped_recipes,
+)
 from softprune.tasks import load_task
 
 bounded = settings(
@@ -23,7 +33,8 @@ bounded = settings(
 )
 
 NAMES = {"backbone.name": find_source, "task.id": load_task}  # as the command line looks them up
-PROMPTS = [name for name in shipped_recipes() if kind_of(name) != "tokens"]  # the others: test_token_recipe
+# The others: test_token_recipe, and compare/test_recipe.
+PROMPTS = [name for name in shipped_recipes() if kind_of(name) not in ("tokens", "compare")]
 KEYS = [field.key for field in flat_fields()]
 SECTIONS = sorted({part for key in KEYS for part in key.split(".")})
 WORDS = sorted({word for field in flat_fields() for word in field.type.split(" | ")} | {"relative", "none", "~", "{}"})
@@ -130,3 +141,36 @@ def test_what_is_held_can_be_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Recipe, "dump", lambda recipe: recipe.model_copy(update={"seed": 7}).model_dump_json())
     with pytest.raises((AssertionError, SoftpruneError)):
         hold(resolve([]))
+
+
+own_settings = st.dictionaries(
+    st.sampled_from(METHODS) | st.text(max_size=6),
+    st.dictionaries(st.sampled_from(KEYS) | names, values | st.dictionaries(names, scalars), max_size=4) | scalars,
+    max_size=3,
+)
+comparisons = st.builds(
+    lambda base, methods, settings: base | {"methods": methods, "settings": settings},
+    shaped,
+    st.lists(st.sampled_from(METHODS), unique=True) | values,
+    own_settings | values,
+)
+
+
+@bounded
+@given(base=comparisons, changes=overrides)
+def test_any_comparison(base: dict[str, Any], changes: list[str]) -> None:
+    """A comparison's recipe is what it dumps, and has a run for every method; or it is told what is wrong."""
+    try:
+        found = resolve_compare(changes, base, names=NAMES)
+    except SoftpruneError as error:
+        hold(error)
+        return
+    assert resolve_compare((), yaml.safe_load(found.dump())).resolved() == found.resolved()
+    for method in found.methods:
+        resolve(base=found.cell(method, 0))
+
+
+@bounded
+@given(settings=st.dictionaries(st.sampled_from(METHODS), st.dictionaries(st.sampled_from(KEYS), scalars, max_size=3)))
+def test_any_settings(settings: dict[str, Any]) -> None:
+    test_any_comparison.hypothesis.inner_test({"settings": settings}, [])

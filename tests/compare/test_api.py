@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -232,6 +233,29 @@ def test_a_mistake_of_all_runs_is_the_commands_and_leaves_nothing(small: Small, 
     assert not (tmp_path / "new").exists()
     with pytest.raises(SoftpruneError, match="a hub name that can be reached"):
         run(small("backbone.name=org/nowhere"), tmp_path / "new" / "out")
+
+
+@pytest.mark.parametrize(("number", "kept"), [(1, False), (4, False), (40, True)])
+def test_a_disk_that_gets_full(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kept: bool
+) -> None:
+    """What was begun goes on; what wasn't leaves nothing."""
+    out, recipe, calls = tmp_path / "new" / "out", small("methods=prompt", "tuning.latency=false"), [0]
+
+    def fsync(_: int) -> None:
+        calls[0] += 1
+        if calls[0] >= number:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", fsync)
+        with pytest.raises((SoftpruneError, OSError)) as caught:
+            run(recipe, out)
+    assert "No space left" in str(caught.value)
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert (tmp_path / "new").exists() == kept
+    run(recipe, out)
+    assert outcome(out)["rows"][0]["name"] == "prompt"
 
 
 def test_tables_are_written_anew_from_compare_json_alone(compared: Path, tmp_path: Path) -> None:

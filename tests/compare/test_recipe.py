@@ -7,7 +7,7 @@ import yaml
 
 from softprune.errors import SoftpruneError
 from softprune.methods.table import METHODS as TABLE
-from softprune.recipe import METHODS, load_compare_recipe, resolve, resolve_compare
+from softprune.recipe import METHODS, kind_of, load_compare_recipe, resolve, resolve_compare, shipped_recipes
 
 
 def message(*overrides: str) -> str:
@@ -34,6 +34,17 @@ def test_a_recipe_comes_back_from_its_text() -> None:
     named = resolve_compare(["tuning.lr=0.1", "search.token_ratios=0.5"])
     assert resolve_compare((), yaml.safe_load(named.dump())).cell("prompt", 0)["tuning"]["lr"] == 0.1
     assert "lr" not in recipe.resolved()["tuning"]
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_recipes() if kind_of(name) == "compare"])
+def test_shipped_comparisons_dump_to_what_has_the_same_runs(name: str) -> None:
+    recipe = load_compare_recipe(name)
+    back = resolve_compare((), yaml.safe_load(recipe.dump()))
+    assert back.resolved() == recipe.resolved()
+    for method in recipe.methods:
+        ours, theirs = (resolve(base=each.cell(method, 0)) for each in (recipe, back))
+        assert ours == theirs
+        assert ("lr" in ours.tuning.model_fields_set) == ("lr" in theirs.tuning.model_fields_set)
 
 
 def test_settings_are_a_methods_own() -> None:

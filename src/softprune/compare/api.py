@@ -66,7 +66,8 @@ def execute(
             folder.complete()
         except Exception as error:
             told = error if isinstance(error, SoftpruneError) else of_the_machine(error)
-            folder.fail(str(told or error))
+            with suppress(OSError):  # a full disk may not even take the note
+                folder.fail(str(told or error))
             if told is None or told is error:
                 raise
             raise told from error

@@ -54,8 +54,7 @@ class CompareFolder:
                 folder._resume(command, changed, plain)
             else:
                 folder = cls(path, lock, _first_info(command), made)
-                write_recipe(path, recipe_text, plain)
-                folder.record()
+                folder._begin(recipe_text, plain)
         except BaseException:
             lock.release()
             raise
@@ -89,7 +88,19 @@ class CompareFolder:
         """Notes why it ended early; one that holds no run leaves nothing."""
         if any((self.path / CELLS).glob("*/run.json")) or len(self._info["attempts"]) > 1:
             self.record(status="failed", error=error, finished=_now())
-            return
+        else:
+            self._discard()
+
+    def _begin(self, recipe_text: str, resolved: dict[str, Any]) -> None:
+        try:
+            write_recipe(self.path, recipe_text, resolved)
+            self.record()
+        except BaseException:
+            self._discard()
+            raise
+
+    def _discard(self) -> None:
+        """Removes what a comparison without a run leaves, and the folders that `open` made."""
         for name in (RECORD, "recipe.yaml", "resolved.yaml", LOCK):
             (self.path / name).unlink(missing_ok=True)
         with suppress(OSError):  # somebody else's files are in it

@@ -15,9 +15,10 @@ from softprune.compare.collect import read_info
 from softprune.compare.folder import CompareFolder, read_comparison
 from softprune.compare.rows import not_defined, reference_of, rows_of
 from softprune.errors import SoftpruneError, of_the_machine
-from softprune.pruning.api import PLACE_KEYS, Finish
+from softprune.pruning.api import PLACE_KEYS
 from softprune.recipe import CompareRecipe, load_compare_recipe, resolve_compare
 from softprune.runs import atomic
+from softprune.runs.attempt import Finish
 from softprune.runs.processes import hold_alone
 from softprune.tasks import load_task
 from softprune.tuning.parts import MEMORY_KEYS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from softprune.methods.stages import WORK, FittedAdapter, fit, measure_latency, 
 from softprune.pruning.api import told
 from softprune.pruning.comparison import report_adapted
 from softprune.recipe import Recipe, load_recipe, resolve
-from softprune.runs.attempt import attempt
+from softprune.runs.attempt import Finish, run_into
 from softprune.runs.executors import EXECUTORS
 from softprune.runs.processes import hold_alone
 from softprune.runs.store import TRACKERS, RunFolder
@@ -38,7 +38,7 @@ def execute(
     command: str,
     recipe_text: str,
     *,
-    finish: Callable[[Path], object] | None = None,
+    finish: Finish | None = None,
     console: Console | None = None,
 ) -> bool:
     """Run a recipe into a folder, or take up a run that was cut off there; a complete one is left as it is.
@@ -59,22 +59,18 @@ def execute(
     """
     hold_alone(f"for {recipe.adapter.method}")
     recipe = settled(recipe)
-    run = RunFolder.open(
+    return run_into(
         out,
+        lambda run: _run(recipe, run, console),
         recipe_text=recipe_text,
         resolved=recipe.resolved(),
         kind=recipe.kind,
         command=command,
         may_change=MEMORY_KEYS,
+        finish=finish,
+        told=lambda error, run: told(error, recipe, run),
+        done=lambda run: check_unchanged(recipe, run),
     )
-
-    def work() -> None:
-        _run(recipe, run, console)
-        if finish is not None:
-            with run.phase("write"):
-                finish(run.path)
-
-    return attempt(run, work, lambda error: told(error, recipe, run), lambda: check_unchanged(recipe, run))
 
 
 def adapt(recipe: AnyRecipe, out: str | Path, *, console: Console | None = None) -> Path:

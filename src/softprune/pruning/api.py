@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,7 +16,7 @@ from softprune.pruning.ticket import RESULTS, Reported, Ticket, TicketInfo
 from softprune.pruning.xprompt import Pruned
 from softprune.pruning.xprompt import xprompt as find_ticket
 from softprune.recipe import Recipe, load_recipe, resolve
-from softprune.runs.attempt import attempt
+from softprune.runs.attempt import Finish, attempt
 from softprune.runs.executors import EXECUTORS, Executor
 from softprune.runs.processes import Processes, join
 from softprune.runs.shared import open_together
@@ -31,7 +31,6 @@ from softprune.tuning.stages import tune as tune_prompt
 from softprune.tuning.start import settled
 from softprune.types import Mask
 
-Finish = Callable[[Path], object]
 AnyRecipe: TypeAlias = Recipe | Mapping[str, Any] | str | Path
 
 # Nothing but the place of the work and time hang on these: a run may go on with other values of them too.

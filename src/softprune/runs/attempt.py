@@ -2,10 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
+from pathlib import Path
 
+from softprune.runs.begin import JSON
 from softprune.runs.store import RunFolder
+
+Finish = Callable[[Path], object]
+"""Called with the folder before the run is marked complete."""
+
+
+def run_into(
+    out: Path,
+    work: Callable[[RunFolder], None],
+    *,
+    recipe_text: str,
+    resolved: dict[str, JSON],
+    kind: str,
+    command: str,
+    may_change: Collection[str],
+    finish: Finish | None,
+    told: Callable[[Exception, RunFolder], Exception],
+    done: Callable[[RunFolder], None],
+) -> bool:
+    """Run by one process into a folder, or take up what was cut off there; a complete run is left as it is.
+
+    Args:
+        out: the folder.
+        work: everything but `finish`.
+        recipe_text, resolved, kind, command, may_change: as of `RunFolder.open`.
+        finish: the last thing that is done.
+        told, done: as of `attempt`, and with the run.
+
+    Returns:
+        Whether anything was left to do.
+    """
+    run = RunFolder.open(
+        out, recipe_text=recipe_text, resolved=resolved, kind=kind, command=command, may_change=may_change
+    )
+
+    def all_of_it() -> None:
+        work(run)
+        if finish is not None:
+            with run.phase("write"):
+                finish(run.path)
+
+    return attempt(run, all_of_it, lambda error: told(error, run), lambda: done(run))
 
 
 def attempt(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,7 +12,7 @@ from rich.console import Console
 
 from softprune.errors import ManyErrors, SoftpruneError, gathered, of_the_machine, out_of_memory
 from softprune.recipe import TokensRecipe, load_tokens_recipe, resolve_tokens
-from softprune.runs.attempt import attempt
+from softprune.runs.attempt import Finish, run_into
 from softprune.runs.store import TRACKERS, RunFolder
 from softprune.tasks import Selection, Splits, Task, load_task, select_sets
 from softprune.tokens.experiment import BASELINE, experiment
@@ -40,7 +40,7 @@ def execute(
     command: str,
     recipe_text: str,
     *,
-    finish: Callable[[Path], object] | None = None,
+    finish: Finish | None = None,
     console: Console | None = None,
 ) -> bool:
     """Run a recipe into a folder, or take up a run that was cut off there; a complete one is left as it is.
@@ -59,22 +59,18 @@ def execute(
     Raises:
         SoftpruneError: for anything that a user can mend.
     """
-    run = RunFolder.open(
+    return run_into(
         out,
+        lambda run: _run(recipe, run, console),
         recipe_text=recipe_text,
         resolved=recipe.resolved(),
         kind=recipe.kind,
         command=command,
         may_change=MAY_CHANGE,
+        finish=finish,
+        told=lambda error, run: _told(error, recipe),
+        done=lambda run: None,
     )
-
-    def work() -> None:
-        _run(recipe, run, console)
-        if finish is not None:
-            with run.phase("write"):
-                finish(run.path)
-
-    return attempt(run, work, lambda error: _told(error, recipe), lambda: None)
 
 
 def prune_tokens(recipe: AnyRecipe, out: str | Path, *, console: Console | None = None) -> Path:

@@ -17,7 +17,9 @@ import torch
 from adapted import METHODS, VIRTUAL, fresh, recipe_of, run
 from safetensors.torch import load_file
 
+from softprune.backbone import describe
 from softprune.errors import ManyErrors, SoftpruneError
+from softprune.methods import settings
 from softprune.methods.api import execute
 from softprune.methods.settings import settled
 from softprune.methods.table import METHODS as TABLE
@@ -128,6 +130,20 @@ def test_mistakes_are_told_before_weights_load(
         run(recipe_of(tiny_models("gpt2"), task_file, "full", *changes), tmp_path / "run")
     assert told in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("method", "needed"), [("lora", True), ("p-tuning", True), ("full", False)])
+def test_peft_is_asked_for_where_it_is_needed(
+    tiny_models: Models, task_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, needed: bool
+) -> None:
+    monkeypatch.setattr(settings, "find_spec", lambda name: None)
+    described = describe(str(tiny_models("gpt2")))
+    found = [str(error) for error in settings.mistakes(settled(recipe_of("gpt2", task_file, method)), described)]
+    assert (
+        found
+        == [f"expected: peft, for {method}\nfound:    not installed\ndo:       pip install 'softprune[methods]'"]
+        * needed
+    )
 
 
 def test_all_mistakes_come_together(tiny_models: Models, task_file: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from softprune.backbone.load import Described
 from softprune.errors import SoftpruneError
 from softprune.methods.adaptation import AdapterPlan
@@ -52,6 +54,8 @@ def mistakes(recipe: Recipe, described: Described) -> list[SoftpruneError]:
 
     method, found = method_of(recipe), []
     reason = not_defined(method.name, described.family)
+    if not method.whole and find_spec("peft") is None:
+        found.append(SoftpruneError(f"peft, for {method.name}", "not installed", "pip install 'softprune[methods]'"))
     if reason is None and method.name in ("prefix", "p-tuning-v2"):
         reason = prefix_not_defined(described.config, described.family)
     if reason is not None:

@@ -45,6 +45,19 @@ def test_loaded_again_it_answers_as_it_did(
     assert not near(ours, _log_shares(zero), 1e-3)
 
 
+def test_an_untied_head_comes_back(tiny_models: Models, task_file: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(tiny_models("gpt2"), task_file, "last-layer", "adapter.untie_head=true", "tuning.lr=0.02")
+    run(recipe, tmp_path / "run")
+    adapter = read_adapter(tmp_path / "run")
+    backbone = adapter.load(dtype="float32", device="cpu")
+    head, table = (part.weight for part in (backbone.model.lm_head, backbone.model.transformer.wte))
+    assert torch.equal(head, adapter.tensors["lm_head.weight"])
+    assert not torch.equal(head, table)
+    told = list(predict(adapter, _rows(task_file), backbone=backbone))
+    ours = torch.tensor([p.probabilities for p in told], dtype=torch.float64).log()
+    assert near(ours, _log_shares(predictions(tmp_path / "run")), 1e-5)
+
+
 def _log_shares(lines: list[dict[str, Any]]) -> torch.Tensor:
     """Log-probabilities of the answers among each other, `[N, A]`, as they were reported."""
     return torch.log_softmax(torch.tensor([line["scores"] for line in lines], dtype=torch.float64), 1)

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from softprune.backbone import describe
 from softprune.errors import ManyErrors, SoftpruneError
 from softprune.methods import settings
-from softprune.methods.api import execute
+from softprune.methods.api import adapt, execute
 from softprune.methods.settings import settled
 from softprune.methods.table import METHODS as TABLE
 from softprune.tuning.setup import SealedSet
@@ -85,6 +85,19 @@ def test_the_methods_own_settings_stand_in_the_resolved_recipe(tiny_models: Mode
         assert recipe.tuning.weight_decay == (0.01 if method in ("full", "last-layer") else 0.0)
     named = settled(recipe_of(tiny_models("gpt2"), task_file, "full", "tuning.lr=0.1", "tuning.weight_decay=0.3"))
     assert (named.tuning.lr, named.tuning.weight_decay) == (0.1, 0.3)
+
+
+def test_from_python_the_folder_holds_a_recipe_that_runs(tiny_models: Models, task_file: Path, tmp_path: Path) -> None:
+    values = {
+        "backbone": {"name": str(tiny_models("gpt2")), "dtype": "float32"},
+        "task": {"id": str(task_file)},
+        "adapter": {"method": "ia3"},
+        "tuning": {"epochs": 1},
+    }
+    out = adapt(values, tmp_path / "run")
+    again = adapt(out / "recipe.yaml", tmp_path / "again")
+    assert bits(again) == bits(out)
+    assert adapt(values, out) == out  # complete: nothing is done
 
 
 def test_a_sweep_takes_the_best_on_select_before_report_is_read(

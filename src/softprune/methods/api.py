@@ -89,7 +89,8 @@ def adapt(recipe: AnyRecipe, out: str | Path, *, console: Console | None = None)
         read = recipe.model_copy(update={"kind": "adapt"})
     else:
         read = resolve(kind, recipe) if isinstance(recipe, Mapping) else load_recipe(recipe, kind)
-    execute(read, Path(out), "python", read.dump(), console=console)
+    # Settled: a dump names every key, so that the method's own values would count as not asked for.
+    execute(read, Path(out), "python", settled(read).dump(), console=console)
     return Path(out)
 
 

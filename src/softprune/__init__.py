@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from softprune.backbone import load_backbone
     from softprune.compare.api import compare_methods
-    from softprune.errors import SoftpruneError
+    from softprune.errors import ManyErrors, SoftpruneError
     from softprune.methods.api import adapt
     from softprune.methods.saved import read_adapter
     from softprune.pruning.api import tune, xprompt
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ManyErrors",
     "SoftpruneError",
     "Ticket",
     "__version__",
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 _PUBLIC = {
+    "ManyErrors": "softprune.errors:ManyErrors",
     "SoftpruneError": "softprune.errors:SoftpruneError",
     "Ticket": "softprune.pruning.ticket:Ticket",
     "adapt": "softprune.methods.api:adapt",

@@ -71,6 +71,12 @@ def test_others_say_why_not(tiny_models: Models, task_file: Path, tmp_path: Path
     assert not (tmp_path / "peft").exists()
 
 
+def test_a_made_prompt_of_an_encoder_says_why_not(tiny_models: Models, task_file: Path, tmp_path: Path) -> None:
+    run(recipe_of(tiny_models("sentence"), task_file, "p-tuning"), tmp_path / "run")
+    with pytest.raises(SoftpruneError, match="one of p-tuning: peft puts a prompt before CLS"):
+        export_adapter(read_adapter(tmp_path / "run"), tmp_path / "peft")
+
+
 def test_the_check_can_fail(tiny_models: Models) -> None:
     backbone = fresh(tiny_models("gpt2"))
     adaptation = adapt(backbone, AdapterPlan("lora"), seed=0)

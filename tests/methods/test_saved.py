@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from adapted import METHODS, near, recipe_of, run
+from adapted import METHODS, fresh, near, recipe_of, run
 from safetensors.torch import load_file, save_file
 
 from softprune.errors import SoftpruneError
 from softprune.methods.saved import holds_adapter, read_adapter
 from softprune.pruning.predict import predict
+from softprune.pruning.ticket import Ticket
 
 Models = Callable[[str], Path]
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -85,6 +86,24 @@ def copy(saved: Path, to: Path) -> Path:
 def test_another_backbone_is_refused(saved: Path, tiny_models: Models) -> None:
     with pytest.raises(SoftpruneError, match="expected: the backbone that the adapter was trained on"):
         read_adapter(saved).load(name=str(tiny_models("llama")))
+
+
+def test_a_backbone_that_reads_without_it_is_refused(saved: Path, tiny_models: Models) -> None:
+    """It would answer as the bare model, and nobody would know."""
+    adapter, other, rows = read_adapter(str(saved)), read_adapter(saved), [{"text": "a slow joy"}]
+    with pytest.raises(SoftpruneError, match=r"(?s)found:    \S+gpt2 without it\ndo:       pass what adapter.load"):
+        list(predict(adapter, rows, backbone=fresh(tiny_models("gpt2"))))
+    with pytest.raises(SoftpruneError, match="found:    another adapter's"):
+        list(predict(adapter, rows, backbone=other.load(dtype="float32")))
+    with pytest.raises(SoftpruneError, match=r"pass backbone=adapter.load\(\)"):
+        list(predict(adapter, rows))
+    assert len(list(predict(adapter, rows, backbone=adapter.load(dtype="float32")))) == 1
+
+
+def test_no_ticket_is_taken_for_an_adapter(saved: Path) -> None:
+    for place in (saved, saved.parent):
+        with pytest.raises(SoftpruneError, match=r"(?s)expected: a ticket\nfound:    an adapter in"):
+            Ticket.load(place)
 
 
 def test_tensors_of_another_shape_are_refused(saved: Path, tmp_path: Path) -> None:

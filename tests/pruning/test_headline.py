@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from softprune.pruning.headline import headline, random_sentence, sentence
+from softprune.pruning.headline import NOTHING_PRUNED, headline, random_sentence, sentence
 from softprune.recipe import resolve
 from softprune.significance import paired_bootstrap
 from softprune.tasks.metrics import metric_named
@@ -117,6 +117,8 @@ def test_both_differences_are_paired_over_the_seeds_that_there_are(seeds: int) -
         for tail, count in zip(("", "@0", "@1"), counts, strict=True)
     }
     found = headline(metric_named("accuracy"), recipe, None, scored, rows(), 9)
+    whole = headline(metric_named("accuracy"), recipe, None, scored, rows(winner=row(0.7, 0.6, 0.8)), 9)
+    assert whole["random_sentence"] == NOTHING_PRUNED != found["random_sentence"]
     read = slice(1, 3) if seeds else slice(0, 1)
     right = {name: [counts_of(count) for count in counts[read]] for name, counts in wrong.items()}
     for rival, told in (("control", found), ("random", found["random"])):

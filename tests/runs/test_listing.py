@@ -57,6 +57,18 @@ def test_a_summary_reads_the_winner_else_the_tuned_prompt(begin: Begin, tmp_path
         assert (summary.tokens, summary.pieces, summary.parameters, summary.seconds) == (3, 9, 90, 4.0)
 
 
+def test_a_comparison_is_listed_with_its_runs(begin: Begin, tmp_path: Path) -> None:
+    with begin():
+        pass
+    (tmp_path / "all").mkdir()
+    told = {"schema": 1, "kind": "compare", "status": "running", "task": "Mood", "backbone": "tiny"}
+    (tmp_path / "all" / "compare.json").write_text(json.dumps(told))
+    assert [(found.name, found.kind, found.status) for found in list_runs(tmp_path)] == [
+        ("all", "compare", "interrupted"),
+        ("run", "xprompt", "interrupted"),
+    ]
+
+
 def test_files_of_other_programs_are_left_out(tmp_path: Path) -> None:
     for number, text in enumerate(["{torn", "[]", json.dumps({"status": "ok"})]):
         (tmp_path / str(number)).mkdir()

@@ -320,3 +320,17 @@ def test_discarding_spares_what_is_not_ours(tmp_path: Path) -> None:
     (folder / ".lock").touch()
     with pytest.raises(SoftpruneError, match="a new folder, or the folder of a run"):
         RunFolder.open(folder, recipe_text="", resolved={"a": 1}, kind="tune", command="c")
+
+
+def test_seconds_of_a_phase_are_kept_at_every_checkpoint(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill never comes to the end of a phase."""
+    clock = iter([10.0, 13.0, 17.0, 18.0])
+    monkeypatch.setattr("softprune.runs.store.time.perf_counter", lambda: next(clock))
+    with begin() as run, run.phase("tune"):
+        assert on_disk(run)["cost"]["phases"] == {}  # type: ignore[index]
+        run.checkpoint("work").save(Saved({"a": torch.zeros(1)}, {}))
+        assert on_disk(run)["cost"]["phases"] == {"tune": 3.0}  # type: ignore[index]
+        run.once("work", lambda: Saved({"a": torch.zeros(1)}, {}))
+        assert on_disk(run)["cost"]["phases"] == {"tune": 7.0}  # type: ignore[index]
+        run.once("work", lambda: Saved({}, {}))  # read back: nothing new to count
+    assert on_disk(run)["cost"]["phases"] == {"tune": 8.0}  # type: ignore[index]

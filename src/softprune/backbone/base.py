@@ -145,6 +145,8 @@ class Backbone(ABC):
         """Whether keys and values stand in front of every self-attention; see `softprune.methods.deep`."""
         self.altered = False
         """Whether weights or modules inside are trained, so that only transformers reads it right."""
+        self.reads_with: object | None = None
+        """The saved adapter that it was loaded with."""
 
     @property
     def trunk(self) -> Any:

@@ -26,6 +26,9 @@ def unreadable(name: str, source: str, error: Exception) -> SoftpruneError:
     """What files that don't load mean: a damaged copy, or a hub that can't be reached."""
     if not Path(source).is_dir():
         return _not_found(name, error)
+    if "Unrecognized configuration class" in str(error):
+        found = f"{name}: {reason(error).partition(' for this kind')[0][:160]}"
+        return SoftpruneError("a family that the model's architecture has", found, "leave --family out")
     return SoftpruneError(
         f"a whole model in {name} (config.json, safetensors, tokenizer)",
         reason(error),

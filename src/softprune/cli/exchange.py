@@ -33,7 +33,10 @@ def export(
     ],
     format_: Annotated[
         Format,
-        typer.Option("--format", help="A PROMPT_TUNING adapter (seq2seq, causal), or the vectors alone (any family)."),
+        typer.Option(
+            "--format",
+            help="An adapter of peft's (PROMPT_TUNING, LORA, IA3), or a ticket's vectors alone (any family).",
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", metavar="FOLDER", help="A new or an empty folder.")],
 ) -> None:
@@ -45,7 +48,9 @@ def export(
 
     if holds_adapter(Path(source)):
         if format_ is not Format.peft:
-            raise SoftpruneError("--format peft for an adapter", format_.value, "leave it, or export a ticket")
+            raise SoftpruneError(
+                "--format peft for an adapter", f"--format {format_.value}", "set --format peft, or export a ticket"
+            )
         adapter = read_adapter(Path(source))
         names = export_adapter(adapter, output)
         typer.echo(f"{output}: {', '.join(names)}\n")

@@ -172,7 +172,7 @@ class _Tally:
 
     def told(self, seconds: float) -> str:
         """In words; what didn't happen isn't mentioned."""
-        parts = [f"{self.rows:,} rows in {seconds:.1f} s ({self.rows / seconds:,.0f} a second)"]
+        parts = [f"{self.rows:,} row{'s' * (self.rows != 1)} in {seconds:.1f} s ({self.rows / seconds:,.0f} a second)"]
         if self.cut:
             parts.append(f"{self.cut:,} of them too long and cut")
         if self.empty:

@@ -10,10 +10,11 @@ from softprune.methods.saved import SavedAdapter
 from softprune.prompt.peft import CONFIG, TASK_TYPES, WEIGHTS, adapter_files
 from softprune.runs.atomic import json_text, tensor_bytes, write_folder
 
-_TWICE = "peft reads half of an encoder-decoder's prefix twice, so that the numbers mean something else there"
+_TWICE = "peft lays out a prefix otherwise for encoder-decoders, and has no task for encoders that embed or fill masks"
 _WHY_NOT = {
     "full": "all weights were trained: there is nothing beside them",
     "last-layer": "weights of the model itself were trained",
+    "p-tuning": "peft puts a prompt before CLS, softprune after it",
     "prefix": _TWICE,
     "p-tuning-v2": _TWICE,
 }
@@ -40,11 +41,11 @@ def export_adapter(adapter: SavedAdapter, folder: str | Path) -> tuple[str, ...]
 
 def _files(adapter: SavedAdapter) -> dict[str, bytes]:
     info, method = adapter.info, adapter.plan.method
-    if method == "p-tuning":
+    if method == "p-tuning" and info.family in TASK_TYPES:
         return adapter_files(adapter.tensors[VECTORS], info.backbone, info.family)
     if adapter.peft is None:
         raise SoftpruneError(
-            "an adapter of lora, ia3 or p-tuning, to be written as peft's",
+            "an adapter of lora or ia3, or of p-tuning for a seq2seq or causal backbone, to be written as peft's",
             f"one of {method}: {_WHY_NOT[method]}",
             "use it with softprune predict, or softprune.read_adapter(FOLDER).load() in Python",
         )

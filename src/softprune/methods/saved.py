@@ -90,11 +90,18 @@ class SavedAdapter:
         return self.tensors[VECTORS] if VECTORS in self.tensors else torch.zeros(0, self.info.hidden)
 
     def check(self, backbone: Backbone) -> None:
-        """Hold the adapter to the backbone that it was trained on.
+        """Hold the adapter to the backbone that reads with it.
 
         Raises:
-            SoftpruneError: for one of other weights.
+            SoftpruneError: for one of other weights, or one that doesn't read with this adapter.
         """
+        self._check_weights(backbone)
+        if backbone.reads_with is not self:
+            found = "another adapter's" if backbone.reads_with else f"{backbone.info.name} without it"
+            do = "pass what adapter.load() gives"
+            raise SoftpruneError("the backbone that reads with this adapter", found, do)
+
+    def _check_weights(self, backbone: Backbone) -> None:
         info, there = self.info, backbone.info
         if not same_backbone(there.fingerprint, info.fingerprint):
             raise SoftpruneError(
@@ -114,9 +121,10 @@ class SavedAdapter:
         """
         info = self.info
         found = load_backbone(**{"name": info.backbone, "family": info.family, "revision": info.revision, **options})
-        self.check(found)
+        self._check_weights(found)
         found.keep_answers(self.definition.fixed_answers)
         restore(found, self.plan, self.tensors)
+        found.reads_with = self
         return found
 
     def document(self) -> dict[str, Any]:
@@ -131,17 +139,19 @@ class SavedAdapter:
         write_bytes(folder / DOCUMENT, (json_text(self.document(), indent=2) + "\n").encode())
 
 
-def holds_adapter(folder: Path) -> bool:
+def holds_adapter(folder: str | Path) -> bool:
     """Whether a folder is an adapter's, or a run's that left one."""
+    folder = Path(folder)
     return (folder / DOCUMENT).is_file() or (folder / FOLDER / DOCUMENT).is_file()
 
 
-def read_adapter(folder: Path) -> SavedAdapter:
+def read_adapter(folder: str | Path) -> SavedAdapter:
     """The adapter of a folder, or of a run's folder. Nothing in it is believed before it is checked.
 
     Raises:
         SoftpruneError: where there is none, or not a whole one.
     """
+    folder = Path(folder)
     place = folder if (folder / DOCUMENT).is_file() else folder / FOLDER
     try:
         document = json.loads((place / DOCUMENT).read_text(encoding="utf-8"))

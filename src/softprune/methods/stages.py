@@ -139,7 +139,7 @@ def _train(workspace: Workspace, adaptation: Adaptation, lr: float, work: str) -
         evaluate,
         plan,
         names=[name],
-        title=f"{method_of(recipe).name}, step size {lr:g}",
+        title=f"{method_of(recipe).name}, learning rate {lr:.3g}",
         keeper=FolderKeeper(workspace.run, work, WORK if work == WORK else "sweep", [name]),
         watch=workspace.watch,
         processes=workspace.run.processes,

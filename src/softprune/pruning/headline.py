@@ -20,6 +20,8 @@ from softprune.types import Scores
 PARTS = {"both": "tokens and pieces", "token": "tokens", "piece": "pieces"}
 """What was pruned at each `pruning.levels`."""
 
+NOTHING_PRUNED = "Nothing was pruned: winner, control and random mask are the whole prompt."
+
 
 def headline(
     metric: Metric,
@@ -56,9 +58,11 @@ def headline(
     }
     caveat = "" if claimed else f"; chosen from {candidates} candidates on this set; no significance claimed."
     chosen_by = "the gates" if recipe.search.strategy == "learned" else "importance"
+    whole = results["winner"]["parameters"] == results["control"]["parameters"]
+    against_random = random_sentence(found, PARTS[recipe.pruning.levels], caveat, chosen_by)
     return found | {
         "sentence": sentence(found, results, caveat),
-        "random_sentence": random_sentence(found, PARTS[recipe.pruning.levels], caveat, chosen_by),
+        "random_sentence": NOTHING_PRUNED if whole else against_random,
     }
 
 

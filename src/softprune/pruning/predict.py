@@ -132,6 +132,8 @@ def predict(
     named: dict[str, Answering] = dict(tickets) if isinstance(tickets, Mapping) else {"": tickets}
     if not isinstance(backbone, Backbone):
         whose = {name: ticket for name, ticket in named.items() if isinstance(ticket, Ticket)}
+        if len(whose) < len(named):
+            raise SoftpruneError("the backbone that reads with the adapter", "none", "pass backbone=adapter.load()")
         backbone = backbone_of(whose, **({"name": backbone} if backbone else {}))
     for ticket in named.values():
         ticket.check(backbone)

@@ -148,6 +148,8 @@ class Ticket:
                 f"{there.name} ({found})",
                 f"load {info.backbone}, or train a ticket on {there.name}",
             )
+        if backbone.reads_with is not None:
+            raise SoftpruneError("a backbone without an adapter", "one that reads with one", "load the backbone alone")
 
     def save(self, folder: str | Path) -> None:
         """Write ticket.json and ticket.safetensors into a folder; a save that is cut off leaves no ticket.
@@ -181,6 +183,7 @@ class Ticket:
         place = Path(source)
         if not place.exists() and not place.parent.is_dir() and is_hub_name(str(source)):
             place = download(str(source), (DOCUMENT, TENSORS, RESULTS))
+        _check_kind(place)
         place = place / "ticket" if (place / "ticket" / DOCUMENT).is_file() else place
         if not (place / DOCUMENT).is_file() and (place / "run.json").is_file():
             raise SoftpruneError(
@@ -213,3 +216,18 @@ class Ticket:
 
         files = self.files() | {"README.md": ticket_card(self, repo_id).encode()}
         return upload(repo_id, files, private=private, token=token, message=f"Ticket for {self.info.task}")
+
+
+def _check_kind(place: Path) -> None:
+    """Tell folders that hold something else than a ticket.
+
+    Raises:
+        SoftpruneError: for a comparison, and for an adapter and the run that left one.
+    """
+    if (place / "compare.json").is_file():
+        cells = sorted(path.parent for path in place.glob("cells/*/run.json"))
+        do = f"name one of its runs, such as {cells[0] if cells else place / 'cells' / 'prompt-0'}"
+        raise SoftpruneError("a run or a ticket", f"a comparison in {place}", do)
+    if (place / "adapter" / "adapter.json").is_file() or (place / "adapter.json").is_file():
+        do = "name it alone: softprune predict FOLDER, softprune export FOLDER, softprune.read_adapter(FOLDER)"
+        raise SoftpruneError("a ticket", f"an adapter in {place}", do)

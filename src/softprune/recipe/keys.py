@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
@@ -330,6 +330,8 @@ def _type_name(kind: Any) -> str:
     words = {int: "integer", float: "number", str: "text", bool: "true or false", type(None): "none", dict: "mapping"}
     if kind is LearningRate:
         return "{relative: number}"
+    if get_origin(kind) is Annotated:
+        return _type_name(get_args(kind)[0])
     if get_origin(kind) is Literal:
         return " | ".join(map(str, get_args(kind)))
     if get_origin(kind) is tuple:

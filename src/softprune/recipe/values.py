@@ -81,7 +81,9 @@ def _prices(value: object) -> object:
 
 
 def _names(value: object) -> object:
-    """Names as a tuple; a text with commas is taken too."""
+    """Names as a tuple; a text with commas is taken too, and nothing is none."""
+    if value is None:
+        return ()
     if isinstance(value, str):
         return tuple(name.strip() for name in value.split(",") if name.strip())
     return tuple(value) if isinstance(value, list) else value

@@ -53,12 +53,36 @@ def list_runs(root: Path | str) -> list[RunSummary]:
     root = Path(root)
     if not root.is_dir():
         raise SoftpruneError("a folder that holds runs", f"{root} is no folder", "give the folder that --out named")
-    summaries = [_summary(root, path) for path in sorted(root.rglob("run.json"))]
-    return [summary for summary in summaries if summary is not None]
+    found = [_summary(root, path) for path in sorted(root.rglob("run.json"))]
+    found += [_comparison(root, path) for path in sorted(root.rglob("compare.json"))]
+    return sorted((summary for summary in found if summary is not None), key=lambda summary: summary.name)
 
 
-def _summary(root: Path, path: Path) -> RunSummary | None:
-    """The run of one run.json, or None when it is some other program's file."""
+def _comparison(root: Path, path: Path) -> RunSummary | None:
+    """The comparison of one compare.json, whose results are its runs'; None for another program's file."""
+    read = _read(path)
+    if read is None:
+        return None
+    info, modified = read
+    return RunSummary(
+        name=path.parent.relative_to(root).as_posix(),
+        kind=info["kind"],
+        status=_status(info["status"], path.parent),
+        task=info.get("task"),
+        backbone=info.get("backbone"),
+        result=None,
+        metric=None,
+        value=None,
+        tokens=None,
+        pieces=None,
+        parameters=None,
+        seconds=0.0,
+        modified=modified,
+    )
+
+
+def _read(path: Path) -> tuple[dict[str, Any], datetime] | None:
+    """What a file of softprune's says, and when it was written; None for another program's."""
     try:
         info = json.loads(path.read_text())
         modified = datetime.fromtimestamp(path.stat().st_mtime, UTC)
@@ -66,6 +90,15 @@ def _summary(root: Path, path: Path) -> RunSummary | None:
         return None
     if not isinstance(info, dict) or not {"schema", "kind", "status"} <= info.keys():
         return None
+    return info, modified
+
+
+def _summary(root: Path, path: Path) -> RunSummary | None:
+    """The run of one run.json, or None when it is some other program's file."""
+    read = _read(path)
+    if read is None:
+        return None
+    info, modified = read
     results, ticket, cost = (_mapping(info, key) for key in ("results", "ticket", "cost"))
     names = (
         ("winner", "tuned", "adapted")

@@ -47,7 +47,8 @@ class _Leader(RunFolder):
         return bool(self.processes.broadcast(super().has(name)))
 
     def checkpoint(self, name: str) -> Checkpoint:
-        return _Told(super().checkpoint(name).path, self.processes)
+        alone = super().checkpoint(name)
+        return _Told(alone.path, alone.told, self.processes)
 
 
 class _Follower(RunFolder):
@@ -56,6 +57,7 @@ class _Follower(RunFolder):
     def __init__(self, path: Path, processes: Processes, info: dict[str, Any], complete: bool) -> None:
         self.path, self.processes = path, processes
         self._info, self._complete = info, complete
+        self._counting = {}
 
     @property
     def is_complete(self) -> bool:
@@ -82,7 +84,7 @@ class _Follower(RunFolder):
         return bool(self.processes.broadcast(None))
 
     def checkpoint(self, name: str) -> Checkpoint:
-        return _Heard(self.path, self.processes)
+        return _Heard(self.path, lambda: None, self.processes)
 
     def append_metrics(self, lines: Sequence[Mapping[str, Any]]) -> None: ...
 

@@ -53,9 +53,15 @@ class Saved:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The latest state of a piece of work that isn't finished: one file, replaced as a whole."""
+    """The latest state of a piece of work that isn't finished: one file, replaced as a whole.
+
+    Attributes:
+        path: the file.
+        told: called when there is a new state.
+    """
 
     path: Path
+    told: Callable[[], None]
 
     def load(self) -> Saved | None:
         """What was saved last, or None."""
@@ -64,6 +70,7 @@ class Checkpoint:
     def save(self, saved: Saved) -> None:
         """Replaces what was saved before."""
         _write_saved(self.path, saved)
+        self.told()
 
     def clear(self) -> None:
         """Forgets it; nothing happens when there is none."""
@@ -92,6 +99,7 @@ class RunFolder:
         self._info = info
         self._made = made  # folders that weren't there before this run
         self._metrics = path / "metrics.jsonl"
+        self._counting: dict[str, float] = {}  # open phases, and since when their seconds aren't counted yet
         self._state = path / "state"
 
     @classmethod
@@ -169,13 +177,23 @@ class RunFolder:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Names what the run does inside, and adds its wall seconds to `cost.phases`, also over resumes."""
-        outer, start = self._info["phase"], time.perf_counter()
+        outer = self._info["phase"]
         self.record(phase=name, cost=self._peak(outer))
+        self._counting[name] = time.perf_counter()
         try:
             yield
         finally:
-            seconds = self._info["cost"]["phases"].get(name, 0.0) + time.perf_counter() - start
-            self.record(phase=outer, cost={"phases": {name: seconds}, **self._peak(name)})
+            self._count()
+            del self._counting[name]
+            self.record(phase=outer, cost=self._peak(name))
+
+    def _count(self) -> None:
+        """Adds to each open phase the seconds since the last count: what a kill can't take back any more."""
+        now, known = time.perf_counter(), self._info["cost"]["phases"]
+        counted = {name: known.get(name, 0.0) + now - since for name, since in self._counting.items()}
+        self._counting = dict.fromkeys(self._counting, now)
+        if counted:
+            self.record(cost={"phases": counted})
 
     def _peak(self, phase: str | None) -> dict[str, Any]:
         """What the meter says of a phase that ends, or rests; what happens outside of phases is nobody's."""
@@ -194,6 +212,7 @@ class RunFolder:
         path = self._state / _relative(f"{name}.safetensors")
         if not path.exists():
             _write_saved(path, compute())
+            self._count()
         self.checkpoint(name).clear()
         return _read_saved(path)
 
@@ -203,7 +222,7 @@ class RunFolder:
 
     def checkpoint(self, name: str) -> Checkpoint:
         """The place for the state of a piece of work that isn't finished."""
-        return Checkpoint(self._state / _relative(f"{name}.partial.safetensors"))
+        return Checkpoint(self._state / _relative(f"{name}.partial.safetensors"), self._count)
 
     def append_metrics(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """Adds measurements to metrics.jsonl: mappings with `phase`, `step` and, if any, `candidate`."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from comparisons import outcome
 from rich.console import Console
 
@@ -213,6 +214,22 @@ def test_a_refusal_of_a_methods_own_settings_ends_the_command(small: Small, tmp_
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     assert text.splitlines()[0] == "1 of 2: prompt, seed 0"
     assert "2 of 2" not in text  # it was refused before it began
+
+
+def test_settings_may_be_mended_until_something_is_run_with_them(small: Small, tmp_path: Path) -> None:
+    out, base = tmp_path / "out", ("methods=prompt,lora", "seeds=1", "tuning.latency=false")
+    wrong = "settings.lora.adapter.targets=[foo]"
+    with pytest.raises(SoftpruneError, match="lora: modules"):
+        run(small(*base, wrong, "settings.lora.adapter.rank=2"), out)
+    before = stamps(out)
+    with pytest.raises(SoftpruneError, match=r"settings\.prompt\.tuning\.epochs: .absent. there, 3 now"):
+        run(small(*base, "settings.prompt.tuning.epochs=3"), out)  # that one has its run
+    assert run(small(*base, "settings.lora.adapter.rank=2"), out) is True
+    assert before.items() <= stamps(out).items()
+    assert info_of(out, "lora-0")["status"] == "complete"
+    assert yaml.safe_load((out / "resolved.yaml").read_text())["settings"] == {"lora": {"adapter": {"rank": 2}}}
+    with pytest.raises(SoftpruneError, match=r"settings\.lora\.adapter\.rank: 2 there, 4 now"):
+        run(small(*base, "settings.lora.adapter.rank=4"), out)
 
 
 def test_an_architecture_without_room_is_not_defined_whatever_the_settings(

@@ -16,6 +16,7 @@ from softprune.cli.train import flags_of
 from softprune.errors import SoftpruneError
 from softprune.methods.table import METHODS
 from softprune.recipe import CompareRecipe, flat_fields
+from softprune.runs.lock import FolderLock
 
 Softprune = Callable[..., Any]
 
@@ -154,7 +155,18 @@ def test_a_comparison_that_is_not_finished_has_no_tables(softprune: Softprune, t
     answer = softprune("report", str(tmp_path))
     assert answer.code == 2
     assert "a finished comparison" in answer.err
+    assert f"{tmp_path} was interrupted" in answer.err
     assert "go on: softprune compare --out x" in answer.err
+    lock = FolderLock(tmp_path)
+    answer = softprune("report", str(tmp_path))
+    lock.release()
+    assert f"{tmp_path} is running" in answer.err
+    assert "go on" not in answer.err
+    told = str(SoftpruneError("a finite loss", "nan", "lower tuning.lr"))
+    (tmp_path / "compare.json").write_text(json.dumps(info | {"status": "failed", "error": told}))
+    answer = softprune("report", str(tmp_path))
+    assert f"{tmp_path} failed:\n  expected: a finite loss\n  found:    nan\n  do:       lower tuning.lr" in answer.err
+    assert "mend that, then go on: softprune compare --out x" in answer.err
 
 
 def test_methods_lists_all_of_them(softprune: Softprune, monkeypatch: pytest.MonkeyPatch) -> None:

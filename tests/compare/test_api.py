@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from comparisons import outcome
+from rich.console import Console
 
 from softprune.compare import cells
 from softprune.compare.api import compare_methods, execute, rewrite, terminal
@@ -196,6 +199,50 @@ def test_a_run_that_is_refused_before_any_work_is_not_defined(
     assert {row["name"] for row in info["rows"]} == {"prompt", "zero_shot", "constant"}
 
 
+@pytest.mark.parametrize("named", ["settings.lora.adapter.targets=[foo]", "adapter.targets=[foo]"])
+def test_a_refusal_of_a_methods_own_settings_ends_the_command(small: Small, tmp_path: Path, named: str) -> None:
+    out, console = tmp_path / "out", Console(file=io.StringIO(), width=160)
+    recipe = small("methods=prompt,lora", "seeds=1", "tuning.latency=false", named)
+    with pytest.raises(SoftpruneError) as caught:
+        execute(recipe, out, "test", recipe.dump(), console=console)
+    assert caught.value.expected == "lora: modules that the method can be put into"
+    assert "foo" in caught.value.found
+    assert caught.value.do.endswith("or leave lora out of methods")
+    info = json.loads((out / "compare.json").read_text())
+    assert info["status"] == "failed"
+    assert {name: cell["status"] for name, cell in info["cells"].items()} == {"prompt-0": "complete"}
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    assert text.splitlines()[0] == "1 of 2: prompt, seed 0"
+    assert "2 of 2" not in text  # it was refused before it began
+
+
+def test_settings_may_be_mended_until_something_is_run_with_them(small: Small, tmp_path: Path) -> None:
+    out, base = tmp_path / "out", ("methods=prompt,lora", "seeds=1", "tuning.latency=false")
+    wrong = "settings.lora.adapter.targets=[foo]"
+    with pytest.raises(SoftpruneError, match="lora: modules"):
+        run(small(*base, wrong, "settings.lora.adapter.rank=2"), out)
+    before = stamps(out)
+    with pytest.raises(SoftpruneError, match=r"settings\.prompt\.tuning\.epochs: .absent. there, 3 now"):
+        run(small(*base, "settings.prompt.tuning.epochs=3"), out)  # that one has its run
+    assert run(small(*base, "settings.lora.adapter.rank=2"), out) is True
+    assert before.items() <= stamps(out).items()
+    assert info_of(out, "lora-0")["status"] == "complete"
+    assert yaml.safe_load((out / "resolved.yaml").read_text())["settings"] == {"lora": {"adapter": {"rank": 2}}}
+    with pytest.raises(SoftpruneError, match=r"settings\.lora\.adapter\.rank: 2 there, 4 now"):
+        run(small(*base, "settings.lora.adapter.rank=4"), out)
+
+
+def test_an_architecture_without_room_is_not_defined_whatever_the_settings(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cells, "prefix_not_defined", lambda config, family: "no place for it")
+    out = compare_methods(
+        small("methods=prefix,prompt", "seeds=1", "tuning.latency=false", "settings.prefix.adapter.hidden=8"),
+        tmp_path / "out",
+    )
+    assert json.loads((out / "compare.json").read_text())["not_defined"] == {"prefix": "no place for it"}
+
+
 def test_too_little_memory_is_no_refusal(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def lack(out: Path) -> bool:
         raise SoftpruneError("room in memory", "out of memory", "choose a smaller model") from MemoryError()
@@ -222,13 +269,19 @@ def test_a_run_that_fails_ends_the_command_and_finished_ones_are_kept(
     assert "a finite loss" in info["error"]
     assert (out / "cells" / "prompt-0" / "COMPLETE").exists()
     assert not (out / "COMPLETE").exists()
-    with pytest.raises(SoftpruneError, match="a finished comparison"):
+    with pytest.raises(
+        SoftpruneError, match=r"a finished comparison\nfound: .* failed:\n.*expected: a finite loss"
+    ) as told:
         terminal(out)
+    assert "lower tuning.lr" in told.value.found
+    assert told.value.do.startswith("mend that, then go on: ")
 
 
 def test_a_mistake_of_all_runs_is_the_commands_and_leaves_nothing(small: Small, tmp_path: Path) -> None:
+    recipe, console = small("prompt.tokens=126"), Console(file=io.StringIO())
     with pytest.raises(SoftpruneError) as caught:
-        run(small("prompt.tokens=126"), tmp_path / "new" / "out")
+        execute(recipe, tmp_path / "new" / "out", "test", recipe.dump(), console=console)
+    assert console.file.getvalue() == ""  # type: ignore[attr-defined]
     assert str(caught.value).startswith("expected: a prompt that leaves room")
     assert not (tmp_path / "new").exists()
     with pytest.raises(SoftpruneError, match="a hub name that can be reached"):

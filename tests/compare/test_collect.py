@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from softprune.compare.collect import _scored, read_info
+from softprune.compare.cells import Cell
+from softprune.compare.collect import _scored, control, read_info
 from softprune.errors import SoftpruneError
+from softprune.recipe import resolve, resolve_compare
 from softprune.tasks.metrics import metric_named
 
 
@@ -44,6 +46,28 @@ def test_what_is_not_there_has_no_counts(tmp_path: Path) -> None:
     assert _scored(tmp_path / "nothing.jsonl", accuracy) is None
     assert _scored(written(tmp_path / "empty.jsonl"), accuracy) is None
     assert _scored(written(tmp_path / "other.jsonl", {"gold": 1}), accuracy) is None
+
+
+def test_the_controls_training_has_all_rates_that_were_tried(tmp_path: Path) -> None:
+    pieces = {"sweep-0.3": 5.0, "sweep-1": 7.0, "sweep-3": 11.0, "control-control": 2.0, "retrain-a": 100.0}
+    info: dict[str, Any] = {
+        "results": {"control": {"value": 0.5, "parameters": 8, "seconds": 9.0}},
+        "cost": {"training": {name: {"seconds": seconds} for name, seconds in pieces.items()}},
+        "sweep": {"0.3": {"chosen": False}, "1": {"chosen": True}, "3": {"chosen": False}, "9": {"chosen": False}},
+    }
+    recipe = resolve_compare()
+    cell = Cell("xprompt", 0, resolve(base=recipe.cell("xprompt", 0)), "", tmp_path)
+
+    def seconds() -> float | None:
+        (tmp_path / "run.json").write_text(json.dumps(info))
+        found = control(cell, metric_named("accuracy"))
+        return None if found is None else found.seconds
+
+    assert seconds() == 9 + 5 + 11  # the chosen rate's 7 are in the 9; a rate that gave no numbers may have no piece
+    del info["sweep"]
+    assert seconds() == 9
+    del info["results"]["control"]["seconds"]
+    assert seconds() is None
 
 
 def test_a_run_that_can_not_be_read_is_named(tmp_path: Path) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from comparisons import floor, found, row
+from comparisons import NOTHING, floor, found, row
 
-from softprune.compare.figures import Place, places, plans, short
+from softprune.compare.figures import LOOKS, MARKERS, Place, looks, places, plans, short
 from softprune.compare.page import write_page
-from softprune.report.canvas import DARK, LIGHT, as_png, as_svg
+from softprune.report.canvas import DARK, LIGHT, Theme, as_png, as_svg
 
 HOSTILE = "<script>alert('x')</script>"
 
@@ -54,6 +54,44 @@ def test_lines_stand_where_the_floors_are() -> None:
     assert levels["best constant answer"] == 25.0
     assert axes.get_xscale() == "log"
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("trainable parameters", "accuracy (%)")
+
+
+def test_captions_name_the_floors_that_are_drawn() -> None:
+    copied = floor("constant", 0.2) | {"answer": "first 3 sentences", "others": NOTHING | {"rougeL": 0.2}}
+    for plan in plans(found(rows=[row("prompt", 0.8), floor("zero_shot", 0.5), copied])):
+        assert "Horizontal lines: zero-shot, nothing trained; the text's own first 3 sentences." in plan.caption
+        assert "constant" not in plan.caption
+        assert "means over seeds" in plan.caption
+    alone = plans(found(rows=[row("prompt", 0.8)], seeds=[0]))[0].caption
+    assert "Horizontal" not in alone
+    assert "Points are of 1 seed, " in alone
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK])
+def test_no_two_methods_look_alike_nor_like_a_floor(theme: Theme) -> None:
+    found_looks = looks(theme)
+    assert len(set(found_looks)) == len(LOOKS) == len(set(MARKERS[: len(LOOKS)])) == 10
+    assert theme.other not in {colour for colour, _ in found_looks}
+    control, xprompt = (found_looks[LOOKS.index(name)] for name in ("xprompt-control", "xprompt"))
+    assert (control, xprompt) == ((theme.kept, False), (theme.kept, True))
+
+
+def test_methods_of_one_cost_stand_side_by_side_and_in_the_figure() -> None:
+    names = {"prompt": 0.8, "xprompt": 0.8, "xprompt-control": 0.8, "lora": 0.9}
+    rows = [row(name, mean, trainable=2048 if "prompt" in name else 10**6) for name, mean in names.items()]
+    plan = plans(found(rows=[*rows, floor("constant", 0.3)]))[0]
+    assert plan.draw is not None
+    figure = plan.draw(LIGHT)
+    (axes,) = figure.axes
+    figure.canvas.draw()
+    lines = [container.lines[0] for container in axes.containers]
+    assert [line.get_xdata()[0] for line in lines] == [2048, 2048, 2048, 10**6]
+    shown = [line.get_transform().transform((line.get_xdata()[0], line.get_ydata()[0])) for line in lines]
+    exact = axes.transData.transform((2048, 80))
+    assert [round((x - exact[0]) / figure.dpi * 72) for x, _ in shown[:3]] == [-8, 0, 8]
+    box = axes.get_window_extent()
+    assert all(box.contains(x, y) for x, y in shown)
+    assert axes.get_ylim()[0] < 30 < 93 < axes.get_ylim()[1]  # whiskers and floors too
 
 
 @pytest.mark.parametrize(

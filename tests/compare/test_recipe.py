@@ -113,6 +113,27 @@ def test_one_mistake(override: str, part: str) -> None:
     assert part in message(override)
 
 
+def test_settings_of_a_method_that_is_not_compared_are_a_mistake() -> None:
+    told = message("methods=prompt,lora", "settings.ia3.tuning.epochs=3", "seeds=0")
+    assert told.startswith("2 mistakes in recipe")
+    assert "expected: settings for methods that are compared\nfound:    settings.ia3; methods are prompt, lora" in told
+    assert "do:       name ia3 in methods, or leave settings.ia3 out" in told
+    base = {"methods": ["prompt"], "settings": {"ia3": {"tuning.epochs": 3}}}
+    with pytest.raises(SoftpruneError, match="settings for methods that are compared"):
+        resolve_compare((), base)
+    assert resolve_compare(["methods=ia3,prompt"], base).settings == base["settings"]
+
+
+def test_methods_that_flags_leave_out_of_a_recipe_take_their_settings_along() -> None:
+    base = {"methods": "prompt,lora", "settings": {"prompt": {"tuning.epochs": 3}, "lora": {"adapter.rank": 4}}}
+    recipe = resolve_compare(["methods=lora"], base)
+    assert recipe.settings == {"lora": {"adapter.rank": 4}}
+    assert resolve_compare((), yaml.safe_load(recipe.dump())).resolved() == recipe.resolved()
+    with pytest.raises(SoftpruneError, match=r"settings\.prompt; methods are lora"):
+        resolve_compare(["methods=lora", "settings.prompt.tuning.epochs=4"], base)
+    assert load_compare_recipe("paper-table1", ["methods=full"]).settings == {}
+
+
 def test_a_recipe_of_another_kind_says_how_to_run_it() -> None:
     with pytest.raises(SoftpruneError, match=r"a recipe of kind compare[\s\S]*softprune run demo"):
         load_compare_recipe("demo")

@@ -77,6 +77,31 @@ def test_what_was_not_measured_says_so() -> None:
     assert {name: text for name, text in texts.items() if text != "not measured"} == measured
 
 
+def test_what_does_not_apply_is_a_dash() -> None:
+    copied = floor("constant", 0.2) | {"answer": "first 3 sentences", "others": NOTHING | {"rougeL": 0.2}}
+    prompt = row("prompt", 0.3, others=NOTHING | {"rougeL": 0.3, "loss": 2.5})
+    made = found(metric="rougeL", rows=[prompt, row("lora", 0.3, difference=None), copied])
+    texts = shown(made, 0, "constant")
+    assert [texts[name] for name in ("95% interval", "minus prompt", "its 95% interval", "loss")] == ["–"] * 4
+    assert shown(made, 0, "lora")["minus prompt"] == shown(made, 0, "lora")["loss"] == "not measured"
+
+
+def test_latency_has_columns_only_where_some_was_measured() -> None:
+    rows = [row("lora", 0.9, latency=None), row("prompt", 0.8, latency=None)]
+    assert shown(found(rows=rows), 2, "lora") == {"method": "lora", "stored": "147,456"}
+    some = found(rows=[rows[0], row("prompt", 0.8)])
+    assert shown(some, 2, "lora")["latency ×, batch 8"] == "not measured"
+    assert shown(some, 2, "prompt")["latency ×, batch 8"] == "1.50"
+
+
+def test_one_seed_is_one() -> None:
+    rouge = {"loss": 2.5, "rouge1": 0.31, "rouge2": 0.12, "rougeL": 0.25}
+    rows = [row("prompt", 0.25, others=rouge)]
+    for seeds, meaning in (([0], "of 1 seed"), ([0, 1], "mean over 2 seeds")):
+        columns = tables_of(found(metric="rougeL", rows=rows, seeds=seeds))[0][1]
+        assert {column.meaning for column in columns if "ROUGE" in column.heading} == {meaning}
+
+
 def test_texts_have_their_loss_and_all_rouge() -> None:
     rouge = {"loss": 2.5, "rouge1": 0.31, "rouge2": 0.12, "rougeL": 0.25}
     made = found(metric="rougeL", rows=[row("prompt", 0.25, others=rouge), row("lora", 0.2, others=NOTHING)])
@@ -113,6 +138,20 @@ def test_a_terminal_of_80_columns_has_room() -> None:
     assert "Moods · tiny · 2 seeds · n = 100" in lines
 
 
+def test_texts_have_a_table_more_in_a_terminal_of_80_columns() -> None:
+    rouge = {"loss": 2.5, "rouge1": 0.31, "rouge2": 0.12, "rougeL": 0.25}
+    copied = floor("constant", 0.2) | {"answer": "first 3 sentences", "others": rouge}
+    made = found(metric="rougeL", rows=[row("prompt", 0.25, others=rouge), row("p-tuning-v2", 0.2), copied])
+    lines = [line.rstrip() for line in terminal(made).splitlines()]
+    assert all(len(line) <= 80 for line in lines)
+    at = lines.index("Loss and further ROUGE")
+    assert lines[at + 1].split() == ["method", "loss", "ROUGE-1", "(%)", "ROUGE-2", "(%)"]
+    assert lines[at + 2].split() == ["prompt", "2.500", "31.0", "12.0"]
+    assert "| method | ROUGE-L (%) | sd | 95% interval |" in markdown(made)
+    assert "| loss | ROUGE-1 (%) | ROUGE-2 (%) |" in markdown(made)
+    assert "Loss and further ROUGE" not in markdown(made) + latex(made) + terminal(found())
+
+
 def test_csv_has_every_number_unrounded() -> None:
     lines = list(csv.DictReader(io.StringIO(csv_text(found(not_defined={"ia3": 'a, "b"\nc'})))))
     assert [line["name"] for line in lines] == ["lora", "prompt", "zero_shot", "ia3"]
@@ -140,10 +179,25 @@ def test_latex_is_escaped_and_whole() -> None:
     assert r"% 50\% \& \$x\_1\$ \{\textasciitilde{}\textasciicircum{}\textbackslash{}\} · tiny" in text
     assert r"% ia3: not defined: a\_b" in text
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == text.count(r"\toprule") == 3
-    assert r"lora & 90.0 & 1.4 & 88.0 to 93.0 & +10.0 & -1.2 to +20.0 \\" in text
+    assert r"lora & 90.0 & 1.4 & 88.0 to 93.0 & +10.0 & $-$1.2 to +20.0 \\" in text
+    assert text.count("\\end{tabular}\n\n\\begin{tabular}") == 2
     assert r"latency $\times$, batch 8" in text
     body = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert {line.replace(r"\&", "").count("&") for line in body} == {5, 7, 4}
+
+
+def test_latex_has_minus_signs_before_numbers_alone() -> None:
+    text = latex(found(metric="loss", rows=[row("prompt", -2.5, interval=[-2.6, -2.4]), row("p-tuning-v2", -2.0)]))
+    assert "prompt & $-$2.500 & 0.014 & $-$2.600 to $-$2.400 &" in text
+    assert "p-tuning-v2 & $-$2.000" in text
+    assert "5e-05" in latex(found(rows=[row("prompt", 0.8, lr=[5e-5, 5e-5])]))
+
+
+def test_csv_writes_counts_as_integers() -> None:
+    made = found(rows=[row("lora", 0.9, trainable=294_912.0, peak_memory=1e9), row("prompt", 1.0, stored=10.5)])
+    lora, prompt = csv.DictReader(io.StringIO(csv_text(made)))
+    assert (lora["trainable"], lora["stored"], lora["peak_memory_bytes"]) == ("294912", "147456", "1000000000")
+    assert (prompt["stored"], prompt["mean"]) == ("10.5", "1.0")  # a mean of counts that differ, and a score
 
 
 def test_control_signs_reach_no_terminal() -> None:

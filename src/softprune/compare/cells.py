@@ -13,9 +13,11 @@ from rich.console import Console
 
 from softprune.backbone import describe
 from softprune.compare.folder import CELLS, CompareFolder
+from softprune.compare.heading import headed
 from softprune.errors import ManyErrors, SoftpruneError, of_the_machine
+from softprune.methods.deep import prefix_not_defined
 from softprune.methods.table import not_defined
-from softprune.recipe import CompareRecipe, Recipe, resolve
+from softprune.recipe import ADAPTERS, CompareRecipe, Recipe, resolve
 from softprune.registry import Registry
 from softprune.tuning.room import give_back
 from softprune.yamls import yaml_text
@@ -30,6 +32,9 @@ EXECUTE: Final[Registry[Execute]] = Registry(
         "adapt": "softprune.methods.api:execute",
     },
 )
+
+_PREFIXES: Final = ("prefix", "p-tuning-v2")
+"""Methods that give every layer keys and values, which some architectures don't take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,27 +79,28 @@ def cells_of(recipe: CompareRecipe, out: Path) -> list[Cell]:
 def run_cells(recipe: CompareRecipe, folder: CompareFolder, command: str, console: Console | None) -> list[Cell]:
     """Make every run that isn't finished; those that are defined, in order.
 
-    A method is left out where the table says that its family doesn't have it, or where its first run was refused
-    before any work. Its reason goes into compare.json.
+    A method is left out where the model has no place for it, or where its first run was refused before any work. Its
+    reason goes into compare.json. Where the method has settings of its own, such a refusal may be theirs, and is told.
 
     Raises:
         SoftpruneError: of a run that fails otherwise; or where no method is left.
     """
-    cells, refused = cells_of(recipe, folder.path), _by_family(recipe)
+    cells, refused = cells_of(recipe, folder.path), _by_model(recipe)
     errors: list[SoftpruneError] = []
     done: list[Cell] = []
     for number, cell in enumerate(cells, start=1):
         if cell.method in refused:
             _note(folder, cell, "not defined", refused[cell.method])
             continue
-        if console is not None:
-            console.print(f"{number} of {len(cells)}: {cell.method}, seed {cell.seed}", highlight=False)
-        error = _run(cell, command, console)
+        with headed(console, f"{number} of {len(cells)}: {cell.method}, seed {cell.seed}"):
+            error = _run(cell, command, console)
         if error is None:
             done.append(cell)
             _note(folder, cell, "complete")
         elif any(other.method == cell.method for other in done):
             raise error
+        elif _has_settings(recipe, cell.method):
+            raise _of_settings(cell.method, error) from error
         else:
             errors.append(error)
             refused[cell.method] = _reason(error)
@@ -104,12 +110,28 @@ def run_cells(recipe: CompareRecipe, folder: CompareFolder, command: str, consol
     return done
 
 
-def _by_family(recipe: CompareRecipe) -> dict[str, str]:
-    """Reasons of the methods that the backbone's family doesn't have."""
+def _by_model(recipe: CompareRecipe) -> dict[str, str]:
+    """Reasons of the methods that the backbone's family or architecture has no place for."""
     settings = recipe.backbone
-    family = describe(settings.name, settings.family, settings.revision, settings.trust_remote_code).family
-    reasons = {method: not_defined(method, family) for method in recipe.methods}
+    described = describe(settings.name, settings.family, settings.revision, settings.trust_remote_code)
+    reasons = {method: not_defined(method, described.family) for method in recipe.methods}
+    if not set(_PREFIXES).isdisjoint(reasons):
+        reason = prefix_not_defined(described.config, described.family)
+        reasons |= {method: reasons[method] or reason for method in _PREFIXES if method in reasons}
     return {method: reason for method, reason in reasons.items() if reason is not None}
+
+
+def _has_settings(recipe: CompareRecipe, method: str) -> bool:
+    """Whether the user named keys for this method: in `settings`, or of all adapters."""
+    adapter = recipe.adapter.model_dump(exclude_defaults=True, exclude={"method"}) if method in ADAPTERS else {}
+    return bool(adapter or recipe.settings.get(method))
+
+
+def _of_settings(method: str, error: SoftpruneError) -> SoftpruneError:
+    """A refusal, with the name of the method whose settings it may be of."""
+    if isinstance(error, ManyErrors):
+        return ManyErrors(f"the recipe of {method}", error.errors)
+    return SoftpruneError(f"{method}: {error.expected}", error.found, f"{error.do}, or leave {method} out of methods")
 
 
 def _run(cell: Cell, command: str, console: Console | None) -> SoftpruneError | None:

@@ -14,6 +14,7 @@ from softprune.compare.cells import Cell
 from softprune.compare.statistics import Floats, Scored
 from softprune.errors import SoftpruneError
 from softprune.tasks import Metric, answered
+from softprune.tuning.sweep import work_of
 from softprune.types import Scores
 
 ROWS: Final = {"tune": "tuned", "xprompt": "winner", "adapt": "adapted"}
@@ -98,7 +99,7 @@ def control(cell: Cell, metric: Metric) -> Measured | None:
         lr=(info.get("settings") or {}).get("lr"),
         trainable=cost.get("trainable_parameters"),
         stored=row.get("parameters"),
-        seconds=row.get("seconds"),
+        seconds=None if row.get("seconds") is None else row["seconds"] + _other_rates(info),
     )
 
 
@@ -122,6 +123,13 @@ def read_info(path: Path) -> dict[str, Any]:
             "a run that can be read", f"{path}: {error}", "remove that folder, and run again"
         ) from error
     return info
+
+
+def _other_rates(info: Mapping[str, Any]) -> float:
+    """Seconds of the learning rates that a sweep tried and didn't choose; the chosen one's are the tuned prompt's."""
+    pieces = info["cost"].get("training") or {}
+    others = [work_of(float(name)) for name, row in (info.get("sweep") or {}).items() if not row.get("chosen")]
+    return float(sum(pieces[work]["seconds"] for work in others if work in pieces))
 
 
 def _row(path: Path, info: Mapping[str, Any], name: str, metric: Metric) -> Measured | None:

@@ -47,13 +47,13 @@ def label(row: Row) -> str:
 
 
 def quality(found: Mapping[str, Any]) -> list[Column]:
-    """The columns that say what each method gives; `found` is compare.json."""
+    """The columns that say what each method gives, in the metric; `found` is compare.json."""
     metric, reference = str(found["metric"]), str(found["reference"])
     # A mean loss is no fraction; it is a metric whose sign is turned, so that higher is better.
     unit, value, points = ("", _plain, _signed) if metric == "loss" else (" (%)", words.percent, words.points)
 
     def interval(row: Row) -> str:
-        return NOT_MEASURED if row["interval"] is None else " to ".join(map(value, row["interval"]))
+        return _absent(row) if row["interval"] is None else " to ".join(map(value, row["interval"]))
 
     def spread(row: Row) -> str:
         return NOT_APPLICABLE if row["kind"] == "floor" or len(row["values"]) < 2 else value(row["sd"])
@@ -65,16 +65,25 @@ def quality(found: Mapping[str, Any]) -> list[Column]:
         return _against(row, reference, lambda d: f"{points(d['low'])} to {points(d['high'])}")
 
     heading = f"{words.metric(metric)}{unit}"
-    over = "of one seed" if len(found["seeds"]) == 1 else f"mean over {len(found['seeds'])} seeds"
-    columns = [
-        Column(heading, heading, lambda row: value(row["mean"]), over),
+    return [
+        Column(heading, heading, lambda row: value(row["mean"]), over_seeds(found)),
         Column("sd", "sd", spread, "standard deviation over seeds"),
         Column("95% interval", "95% CI", interval, "of the mean, by resampling the examples reported on"),
         Column(f"minus {reference}", f"minus\n{reference}", minus, f"the mean minus that of {reference}, in points"),
         Column("its 95% interval", "its 95% CI", between, "by resampling the examples, paired"),
     ]
-    texts = [name for name in ("loss", "rouge1", "rouge2", "rougeL") if name != metric and _any(found, name)]
-    return [*columns, *(_other(name) for name in texts)]
+
+
+def texts(found: Mapping[str, Any]) -> list[Column]:
+    """What tasks whose targets are texts have beside their metric."""
+    names = [name for name in ("loss", "rouge1", "rouge2", "rougeL") if name != found["metric"] and _any(found, name)]
+    return [_other(name, over_seeds(found)) for name in names]
+
+
+def over_seeds(found: Mapping[str, Any]) -> str:
+    """What a row's numbers are of."""
+    count = len(found["seeds"])
+    return "of 1 seed" if count == 1 else f"mean over {count} seeds"
 
 
 def training() -> list[Column]:
@@ -107,8 +116,9 @@ def training() -> list[Column]:
     ]
 
 
-def use() -> list[Column]:
-    """The columns that say what it takes to keep and use what was trained."""
+def use(found: Mapping[str, Any]) -> list[Column]:
+    """The columns that say what it takes to keep and use what was trained; latency where any was measured."""
+    sizes = SIZES if any(row["latency"] for row in found["rows"]) else ()
     return [
         Column("stored", "stored", lambda r: _count(r, "stored"), "parameters to keep beside the model's own"),
         *(
@@ -118,7 +128,7 @@ def use() -> list[Column]:
                 partial(_latency, size),
                 f"median time to answer {size} at once, over that of the model without what was trained",
             )
-            for size in SIZES
+            for size in sizes
         ),
     ]
 
@@ -127,10 +137,18 @@ def tables_of(found: Mapping[str, Any]) -> list[tuple[str, list[Column], list[Ro
     """The tables: what each is of, its columns and rows. Floors and controls stand in the first alone."""
     costly = [row for row in found["rows"] if row["kind"] == "method"]
     return [
-        ("What each method gives", quality(found), list(found["rows"])),
+        ("What each method gives", [*quality(found), *texts(found)], list(found["rows"])),
         ("What training took", training(), costly),
-        ("What it takes to keep and use it", use(), costly),
+        ("What it takes to keep and use it", use(found), costly),
     ]
+
+
+def narrow_tables_of(found: Mapping[str, Any]) -> list[tuple[str, list[Column], list[Row]]]:
+    """The same for a terminal of 80 columns: what texts have beside their metric is a table of its own."""
+    (heading, _, rows), *others = tables_of(found)
+    beside = texts(found)
+    more = [("Loss and further ROUGE", beside, rows)] if beside else []
+    return [(heading, quality(found), rows), *more, *others]
 
 
 def _rate(row: Row) -> str:
@@ -150,17 +168,27 @@ def _swept(row: Row) -> str:
 def _against(row: Row, reference: str, text: Callable[[Mapping[str, Any]], str]) -> str:
     if row["name"] == reference:
         return NOT_APPLICABLE
-    return NOT_MEASURED if row["difference"] is None else text(row["difference"])
+    return _absent(row) if row["difference"] is None else text(row["difference"])
+
+
+def _absent(row: Row) -> str:
+    """Where a row has no such number: a floor may have none (copied sentences have no loss), others miss it."""
+    return NOT_APPLICABLE if row["kind"] == "floor" else NOT_MEASURED
 
 
 def _any(found: Mapping[str, Any], name: str) -> bool:
     return any(row["others"].get(name) is not None for row in found["rows"])
 
 
-def _other(name: str) -> Column:
+def _other(name: str, over: str) -> Column:
     value, unit = (_plain, "") if name == "loss" else (words.percent, " (%)")
     heading = f"{words.metric(name)}{unit}"
-    return Column(heading, heading, lambda row: value(row["others"].get(name)), "mean over seeds")
+
+    def text(row: Row) -> str:
+        found = row["others"].get(name)
+        return _absent(row) if found is None else value(found)
+
+    return Column(heading, heading, text, over)
 
 
 def _plain(value: float | None) -> str:

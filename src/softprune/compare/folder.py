@@ -10,14 +10,17 @@ COMPLETE         written last
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
+import yaml
+
 from softprune.errors import SoftpruneError
+from softprune.recipe.compare_keys import keys_of
 from softprune.runs import atomic
 from softprune.runs.begin import JSON, SCHEMA, changed_keys, make_folder, read_info, write_recipe, write_resolved
 from softprune.runs.environment import hardware, versions
@@ -40,6 +43,8 @@ class CompareFolder:
     ) -> CompareFolder:
         """Creates the folder, or takes up the comparison that was begun in it; arguments as of `RunFolder.open`.
 
+        Settings of a method that nothing was run with yet may be other ones: so they are mended after a refusal.
+
         Raises:
             SoftpruneError: the folder is another recipe's, something else's, or another live process's.
         """
@@ -49,9 +54,12 @@ class CompareFolder:
         try:
             atomic.remove_temporaries(path)
             if (path / RECORD).exists():
-                changed = changed_keys(path, plain, may_change)
+                mendable = _mendable(path, plain)
+                changed = changed_keys(path, plain, {*may_change, *mendable})
                 folder = cls(path, lock, read_info(path, RECORD))
                 folder._resume(command, changed, plain)
+                if mendable and not folder.is_complete:
+                    write_resolved(path, plain)  # a key that is left out is no change to another value
             else:
                 folder = cls(path, lock, _first_info(command), made)
                 folder._begin(recipe_text, plain)
@@ -139,6 +147,24 @@ def read_comparison(path: Path) -> dict[str, Any]:
         do = "give the folder that --out named"
         raise SoftpruneError("the folder of a comparison", f"no {RECORD} in {path}", do)
     return read_info(path, RECORD)
+
+
+def _mendable(path: Path, resolved: Mapping[str, Any]) -> set[str]:
+    """The keys in which `settings` differ of methods that nothing was run with yet; none of a complete comparison."""
+    try:
+        stored = yaml.safe_load((path / "resolved.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):  # told by whoever needs it
+        return set()
+    before, now = ((found.get("settings") if isinstance(found, dict) else None) or {} for found in (stored, resolved))
+    if before == now or (path / "COMPLETE").exists():
+        return set()
+    free = [name for name in {**before, **now} if not any((path / CELLS).glob(f"{name}-[0-9]*/run.json"))]
+    if not free:
+        return set()
+    keys = {"settings", *(f"settings.{name}" for name in free)}
+    for settings in (before, now):
+        keys.update(*(keys_of(settings[name], f"settings.{name}.") for name in free if name in settings))
+    return keys
 
 
 def _now() -> str:

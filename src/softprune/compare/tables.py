@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from softprune.compare.columns import Column, Row, cells, tables_of
+from softprune.compare.columns import Column, Row, cells, narrow_tables_of, tables_of
 from softprune.report.words import printable
 
 _TEX: Final = {
@@ -30,14 +31,15 @@ _TEX: Final = {
     "×": r"$\times$",
     "–": "--",
 }
+_MINUS: Final = re.compile(r"(?<!\w)-(?=\d)")
 _NUMBERS: Final = ("mean", "sd", "trainable", "stored", "seconds", "seconds_per_epoch", "examples_per_second")
 
 
 def rich_tables(found: Mapping[str, Any]) -> Group:
     """All tables; under them, what isn't defined."""
     parts: list[RenderableType] = [Text(printable(title(found)), style="bold")]
-    for heading, columns, rows in tables_of(found):
-        parts += [Text(), _rich(heading, columns, rows)]
+    for heading, columns, rows in narrow_tables_of(found):
+        parts += [Text(), Text(printable(heading), style="table.title"), _rich(columns, rows)]
     return Group(*parts, *(Text(printable(line)) for line in missing(found)))
 
 
@@ -75,15 +77,13 @@ def markdown(found: Mapping[str, Any]) -> str:
 
 def latex(found: Mapping[str, Any]) -> str:
     """The tables for booktabs."""
-    parts = [_latex(*table) for table in tables_of(found)]
     notes = [f"% {_tex(line)}" for line in (title(found), *missing(found))]
-    return "\n".join(["% needs \\usepackage{booktabs}", *notes, *parts]) + "\n"
+    head = "\n".join(["% needs \\usepackage{booktabs}", *notes])
+    return "\n\n".join([head, *(_latex(*table) for table in tables_of(found))]) + "\n"
 
 
-def _rich(heading: str, columns: Sequence[Column], rows: Sequence[Row]) -> Table:
+def _rich(columns: Sequence[Column], rows: Sequence[Row]) -> Table:
     table = Table(
-        title=Text(printable(heading)),
-        title_justify="left",
         box=None,
         padding=(0, 1, 0, 0),
         pad_edge=False,
@@ -105,7 +105,8 @@ def _flat(row: Row) -> dict[str, Any]:
         "name": row["name"],
         "kind": row["kind"],
         **{name: row[name] for name in _NUMBERS},
-        "peak_memory_bytes": row["peak_memory"],
+        **{name: _whole(row[name]) for name in ("trainable", "stored")},
+        "peak_memory_bytes": _whole(row["peak_memory"]),
         "low": low,
         "high": high,
         **{f"difference_{name}": against.get(name) for name in ("against", "value", "low", "high", "p")},
@@ -120,6 +121,11 @@ def _flat(row: Row) -> dict[str, Any]:
     return line
 
 
+def _whole(value: float | None) -> float | None:
+    """A count as an integer; the mean of counts that differ between seeds stays a fraction."""
+    return int(value) if value is not None and float(value).is_integer() else value
+
+
 def _several(values: Sequence[Any] | None) -> str | None:
     return None if values is None else " ".join("" if value is None else str(value) for value in values)
 
@@ -132,7 +138,10 @@ def _markdown(columns: Sequence[Column], rows: Sequence[Row]) -> str:
 
 def _latex(heading: str, columns: Sequence[Column], rows: Sequence[Row]) -> str:
     head = " & ".join(["method", *(_tex(column.heading) for column in columns)])
-    body = [" & ".join(map(_tex, cells(columns, row))) + r" \\" for row in rows]
+    body = []
+    for row in rows:
+        name, *numbers = map(_tex, cells(columns, row))
+        body.append(" & ".join([name, *(_MINUS.sub("$-$", number) for number in numbers)]) + r" \\")
     return "\n".join(
         [
             rf"\begin{{tabular}}{{l{'r' * len(columns)}}}",

@@ -4,7 +4,7 @@ Every mistake in names and types is told in one message. What needs the task's d
 (a piece count that doesn't divide H, say) is checked later, by whoever has them.
 """
 
-from softprune.recipe.compare_keys import METHODS, CompareRecipe
+from softprune.recipe.compare_keys import ADAPTERS, METHODS, CompareRecipe
 from softprune.recipe.keys import (
     Adapter,
     Backbone,
@@ -33,6 +33,7 @@ from softprune.recipe.token_keys import TokensRecipe
 from softprune.recipe.values import DEFAULT_RELATIVE_LR, LearningRate
 
 __all__ = [
+    "ADAPTERS",
     "DEFAULT_RELATIVE_LR",
     "METHODS",
     "Adapter",

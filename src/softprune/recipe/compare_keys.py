@@ -19,7 +19,7 @@ from softprune.recipe.keys import (
     Task,
     Tuning,
 )
-from softprune.recipe.values import Names, Section, key
+from softprune.recipe.values import Names, Section, key, names_of
 from softprune.yamls import yaml_text
 
 ADAPTERS: Final[tuple[str, ...]] = get_args(Adapter.model_fields["method"].annotation)
@@ -118,6 +118,27 @@ def cell_values(values: Mapping[str, Any], method: str, seed: int) -> dict[str, 
     if method in ADAPTERS:
         _merge(cell, {"adapter": {"method": method}})
     return {**cell, "kind": _KINDS.get(method, "adapt"), "seed": seed}
+
+
+def methods_of(values: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The methods that a comparison's keys name, or all; None where it names unknown ones, which is told elsewhere."""
+    named = names_of(values.get("methods", METHODS))
+    return named if isinstance(named, tuple) and all(name in METHODS for name in named) else None
+
+
+def without_left_out(values: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """A comparison's keys less the settings that a recipe had for methods of its own which flags have left out.
+
+    Args:
+        values: the keys with what the flags changed.
+        base: those of the recipe.
+    """
+    settings, before = values.get("settings"), base.get("settings")
+    methods, own = methods_of(values), methods_of(base)
+    if not (isinstance(settings, Mapping) and isinstance(before, Mapping)) or methods is None or own is None:
+        return dict(values)
+    gone = {name for name in before if name in own and name not in methods and settings.get(name) == before[name]}
+    return {**values, "settings": {name: keys for name, keys in settings.items() if name not in gone}}
 
 
 def nested(settings: object) -> dict[str, Any]:

@@ -13,7 +13,16 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from softprune.errors import ManyErrors, SoftpruneError, gathered
-from softprune.recipe.compare_keys import METHODS, SHARED, CompareRecipe, cell_values, keys_of, nested
+from softprune.recipe.compare_keys import (
+    METHODS,
+    SHARED,
+    CompareRecipe,
+    cell_values,
+    keys_of,
+    methods_of,
+    nested,
+    without_left_out,
+)
 from softprune.recipe.keys import Recipe, RecipeField, flat_fields
 from softprune.recipe.token_keys import TokensRecipe
 from softprune.registry import unknown
@@ -146,6 +155,8 @@ def _resolve(
 ) -> R:
     values, fields = copy.deepcopy(dict(base or {})), flat_fields(of)
     errors = [error for text in overrides if (error := _override(values, text, fields)) is not None]
+    if issubclass(of, CompareRecipe):
+        values = without_left_out(values, base or {})
     recipe = None
     found: list[ErrorDetails] = []
     try:
@@ -164,12 +175,16 @@ def _resolve(
 def _of_cells(values: Mapping[str, Any], known: Container[tuple[Any, str]]) -> list[SoftpruneError]:
     """What is wrong with the settings of a comparison's methods; `known` mistakes are those of all of them."""
     errors: list[SoftpruneError] = []
-    settings, adapter = values.get("settings"), values.get("adapter")
+    settings, adapter, methods = values.get("settings"), values.get("adapter"), methods_of(values)
     if isinstance(adapter, Mapping) and "method" in adapter:
         errors.append(SoftpruneError("methods alone to say what is compared", "adapter.method", "leave it out"))
     for method, own in settings.items() if isinstance(settings, Mapping) else ():
         if method not in METHODS or not isinstance(own, Mapping):
             continue
+        if methods is not None and method not in methods:
+            found = f"settings.{method}; methods are {', '.join(methods)}"
+            do = f"name {method} in methods, or leave settings.{method} out"
+            errors.append(SoftpruneError("settings for methods that are compared", found, do))
         mistakes: list[SoftpruneError] = []
         keys = [key for key in keys_of(nested(own)) if any(f"{key}.".startswith(f"{name}.") for name in SHARED)]
         if keys:

@@ -80,7 +80,7 @@ def _prices(value: object) -> object:
     return prices
 
 
-def _names(value: object) -> object:
+def names_of(value: object) -> object:
     """Names as a tuple; a text with commas is taken too, and nothing is none."""
     if value is None:
         return ()
@@ -103,7 +103,7 @@ Rate: TypeAlias = Annotated[float | LearningRate, BeforeValidator(_learning_rate
 Ratios: TypeAlias = Annotated[tuple[float, ...], BeforeValidator(_ratios)]
 Prices: TypeAlias = Annotated[tuple[float, ...], BeforeValidator(_prices)]
 Numbers: TypeAlias = Annotated[tuple[int, ...], BeforeValidator(_numbers)]
-Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_names)]
+Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(names_of)]
 
 
 def hold_together(value: object, info: ValidationInfo, key: str, choice: str, needed: bool = True) -> None:

@@ -47,7 +47,7 @@ def bits(out: Path) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize("model", ["t5", "gpt2", "bert", "sentence"])
+@pytest.mark.parametrize("model", ["gpt2", "sentence"])  # test_saved.py runs the other families too
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_leaves_its_row_its_adapter_and_what_it_cost(
     tiny_models: Models, task_file: Path, tmp_path: Path, method: str, model: str
@@ -194,7 +194,7 @@ def test_killed_it_goes_on_to_the_same_bits(tiny_models: Models, task_file: Path
     file.write_text(settled(recipe).dump())
     execute(recipe, tmp_path / "whole", "test", recipe.dump())
     broken = tmp_path / "broken"
-    for phase, nth in (("sweep", 2), ("sweep", 3), ("report", 1)):
+    for phase, nth in (("sweep", 3), ("report", 1)):
         process, marker = start(phase, nth, file, broken), broken.with_suffix(f".{phase}{nth}")
         waited = time.monotonic() + 120
         while not marker.exists():

@@ -12,7 +12,7 @@ import pytest
 from softprune.report import words
 from softprune.report.answers import changed_answers, written_samples
 from softprune.report.curves import curves_of, frontier_of
-from softprune.report.page import write
+from softprune.report.page import html
 from softprune.report.read import Prediction, read_run
 from softprune.report.table import columns, comparison_rows, mark_meaning
 
@@ -70,7 +70,7 @@ def test_answers_are_still_percent(xprompt_run: Path) -> None:
 
 
 def test_the_page_tells_three_losses_and_no_answers(written_run: Path) -> None:
-    page = write(written_run).read_text()
+    page = html(read_run(written_run), [])
     for part in ("<td>2.25</td><td>2.375</td><td>2.5</td>", "loss on select", "<td>1.5</td>", "ROUGE-2 (%)"):
         assert part in page
     for part in ("McNemar", "answers given", "best constant answer", "select (%)"):
@@ -95,7 +95,7 @@ def test_some_texts_are_shown(written_run: Path, xprompt_run: Path) -> None:
     found = written_samples(read_run(written_run))
     assert [sample.id for sample in found] == ["n0", "n3", "n6"]
     assert found[1].texts == (("zero_shot", "text 3"), ("winner", "text 3"))
-    page = write(written_run).read_text()
+    page = html(read_run(written_run), [])
     for part in ("What was written", "winning ticket: text 6", "an &lt;input&gt;", "Texts that changed"):
         assert part in page
     assert "score of an answer" not in page

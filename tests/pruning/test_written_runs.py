@@ -15,6 +15,7 @@ import torch
 from whole_runs import Models, Run, execute_one, recipe_of
 
 from softprune.backbone import load_backbone
+from softprune.backbone.causal import CausalBackbone
 from softprune.errors import ManyErrors, SoftpruneError
 from softprune.prompt.bank import read_one
 from softprune.pruning.headline import headline
@@ -215,6 +216,17 @@ def test_a_ticket_writes_to_new_rows(run_of: Callable[..., Run], task_file: Path
     untold = list(predict(ticket, [{"article": row["article"]} for row in rows]))
     assert [found.answer for found in untold] == [found.answer for found in told]
     assert {found.gold for found in untold} == {None}
+
+
+@pytest.mark.parametrize(("written", "row"), [(".", {}), ("A Box.", {"summary": "a box"})])
+def test_a_text_stays_as_it_was_written(
+    run_of: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, written: str, row: dict[str, str]
+) -> None:
+    """Answers to choose from are told apart from case and full stops; a text isn't made its reference's likeness."""
+    ticket = Ticket.load(run_of("gpt2", "tune").out)
+    monkeypatch.setattr(CausalBackbone, "generate", lambda *given: [written])
+    (found,) = predict(ticket, [{"article": "a box", **row}])
+    assert found.answer == written
 
 
 def test_a_batch_scores_as_each_example_does(run_of: Callable[..., Run], task_file: Path, tiny_models: Models) -> None:

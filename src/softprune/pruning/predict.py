@@ -309,6 +309,8 @@ class _Service:
         batch, answers = self._backbone.batch(encoded), [example.answers for example in examples]
         if like.info.match == "generate":
             texts = self._backbone.generate(prompts_BQH, batch, like.info.max_answer_length)
+            if like.definition.writes:  # nothing to match: a text stays as it was written
+                return [_Outcome(text) for text in texts]
             matched = [answer_of(text, each) for text, each in zip(texts, answers, strict=True)]
             return [
                 _Outcome(text if at < 0 else each[at]) for text, each, at in zip(texts, answers, matched, strict=True)

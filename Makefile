@@ -33,7 +33,7 @@ lint: $(READY)
 test-real: $(READY_BENCH)
 	@test -n "$(DATA)" && test -d "$(DATA)" || \
 		{ echo "make test-real: set SOFTPRUNE_DATA to the folder with the real data (found: '$(DATA)')" >&2; exit 2; }
-	SOFTPRUNE_DATA="$(DATA)" $(BIN)/python -m pytest -m real
+	SOFTPRUNE_DATA="$(DATA)" $(BIN)/python -m pytest -m real -n 2 --dist worksteal
 
 bench: $(READY_BENCH)
 	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; SOFTPRUNE_DATA="$(DATA)" \

@@ -29,7 +29,7 @@ def run(tmp_path: Path) -> Iterator[RunFolder]:
 
 
 def filled(size: int) -> mmap.mmap:
-    """Memory that is really there: every page written to. Straight from the system, as malloc may have some left over."""
+    """Memory that is really there, every page written to; from the system, since malloc may have some left over."""
     held = mmap.mmap(-1, size)
     for page in range(0, size, mmap.PAGESIZE):
         held[page] = 1

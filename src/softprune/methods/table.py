@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from softprune.errors import SoftpruneError
 from softprune.registry import unknown
 
 FAMILIES = ("seq2seq", "causal", "masked", "sentence")
@@ -22,7 +21,6 @@ class Method:
         lr: learning rate of its own; None for a prompt's, which is relative to the embeddings.
         refused: families that it isn't defined for, with the reason.
         whole: whether weights of the model itself change, so that they are float32 while they train.
-        prompt: whether it has `prompt.tokens` virtual tokens.
     """
 
     name: str
@@ -32,7 +30,6 @@ class Method:
     lr: float | None = None
     refused: dict[str, str] = field(default_factory=dict)
     whole: bool = False
-    prompt: bool = False
 
 
 METHODS = {
@@ -41,14 +38,12 @@ METHODS = {
         Method("full", "adapt", "all weights", "fine-tuning", lr=5e-5, whole=True),
         Method("last-layer", "adapt", "last block, final norm, an untied head", "fine-tuning", lr=5e-4, whole=True),
         Method("lora", "adapt", "low-rank updates of attention's matrices", "Hu et al. 2021", lr=5e-4),
-        Method(
-            "prefix", "adapt", "keys and values of each layer, projected", "Li and Liang 2021", lr=5e-3, prompt=True
-        ),
-        Method("p-tuning", "adapt", "a network that makes a prompt", "Liu et al. 2021", lr=1e-3, prompt=True),
-        Method("p-tuning-v2", "adapt", "keys and values of each layer", "Liu et al. 2022", lr=7e-3, prompt=True),
+        Method("prefix", "adapt", "keys and values of each layer, projected", "Li and Liang 2021", lr=5e-3),
+        Method("p-tuning", "adapt", "a network that makes a prompt", "Liu et al. 2021", lr=1e-3),
+        Method("p-tuning-v2", "adapt", "keys and values of each layer", "Liu et al. 2022", lr=7e-3),
         Method("ia3", "adapt", "scales of keys, values and feed-forward parts", "Liu et al. 2022", lr=3e-3),
-        Method("prompt", "tune", "a soft prompt", "Lester et al. 2021", prompt=True),
-        Method("xprompt", "xprompt", "a soft prompt's winning tokens and pieces", "Ma et al. 2022", prompt=True),
+        Method("prompt", "tune", "a soft prompt", "Lester et al. 2021"),
+        Method("xprompt", "xprompt", "a soft prompt's winning tokens and pieces", "Ma et al. 2022"),
     )
 }
 
@@ -67,14 +62,3 @@ def method_named(name: str) -> Method:
 def not_defined(name: str, family: str) -> str | None:
     """Why a method can't run with a family of backbones; None where it can."""
     return method_named(name).refused.get(family)
-
-
-def check_defined(name: str, family: str) -> None:
-    """Hold a method to a family.
-
-    Raises:
-        SoftpruneError: where it isn't defined.
-    """
-    reason = not_defined(name, family)
-    if reason is not None:
-        raise SoftpruneError(f"a method that is defined for {family} backbones", f"{name}: {reason}", "choose another")

@@ -136,7 +136,7 @@ def _of_settings(method: str, error: SoftpruneError) -> SoftpruneError:
 
 def _run(cell: Cell, command: str, console: Console | None) -> SoftpruneError | None:
     """Make a run, or leave it as it is where it is complete; why it was refused, where nothing was begun."""
-    _forget()
+    forget()
     execute = EXECUTE[cell.recipe.kind]
     try:
         execute(cell.recipe, cell.path, command, cell.text, finish=None, console=console)
@@ -152,7 +152,7 @@ def _begun(cell: Cell) -> bool:
     return (cell.path / "run.json").exists()
 
 
-def _forget() -> None:
+def forget() -> None:
     """What an earlier run held must not count as memory of the next."""
     gc.collect()
     if torch.cuda.is_available():

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from softprune.errors import SoftpruneError
 from softprune.prompt.peft import CONFIG, WEIGHTS, Adapter, read_adapter
 from softprune.runs.atomic import tensor_bytes
+from softprune.types import Mask
 
 # Where a prompt's vectors are in files of different makers, first found first taken.
 _KEYS = ("vectors_PH", "prompt_embeddings")
@@ -66,6 +67,31 @@ def read_prompt(path: Path) -> SavedPrompt:
             "a prompt of shape [P, H]", f"{list(saved.vectors_PH.shape)} in {file}", "choose another file"
         )
     return saved
+
+
+def load_mask(path: Path) -> Mask:
+    """The mask of a `.safetensors` file that has `token_P` and `piece_PS`, as a ticket's tensors do.
+
+    Raises:
+        SoftpruneError: when it is missing or unreadable, holds no mask, or one that leaves nothing.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            token_P, piece_PS = (file.get_tensor(name) for name in ("token_P", "piece_PS"))
+    except (OSError, ValueError, SafetensorError) as error:
+        do = "give a ticket's ticket.safetensors, or a file that softprune.prompt.exchange.mask_bytes made"
+        raise SoftpruneError("a .safetensors file with token_P and piece_PS", f"{path}: {error}", do) from error
+    mask = Mask(token_P, piece_PS)
+    shaped = token_P.dtype == piece_PS.dtype == torch.bool and piece_PS.dim() == 2 and token_P.shape == piece_PS.shape[:1]
+    if not shaped or not bool(token_P.any()) or not torch.equal(piece_PS.any(1), token_P):
+        found = f"token_P {list(token_P.shape)}, piece_PS {list(piece_PS.shape)} in {path}"
+        raise SoftpruneError("a mask [P] and [P, S] that agree, and leave a token", found, "choose another file")
+    return mask
+
+
+def mask_bytes(mask: Mask) -> bytes:
+    """A safetensors file that `load_mask` reads."""
+    return tensor_bytes({"token_P": mask.token_P, "piece_PS": mask.piece_PS}, {})
 
 
 def prompt_bytes(vectors_PH: torch.Tensor, metadata: Mapping[str, str]) -> bytes:

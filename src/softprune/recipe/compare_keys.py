@@ -112,11 +112,11 @@ def cell_values(values: Mapping[str, Any], method: str, seed: int) -> dict[str, 
         "task": {"report_seed": first},
         "selection": {"seeds": 0},
     }
-    _merge(cell, {name: deepcopy(values[name]) for name in SECTIONS if name in values})
+    merge(cell, {name: deepcopy(values[name]) for name in SECTIONS if name in values})
     settings = values.get("settings")
-    _merge(cell, nested(settings.get(method)) if isinstance(settings, Mapping) else {})
+    merge(cell, nested(settings.get(method)) if isinstance(settings, Mapping) else {})
     if method in ADAPTERS:
-        _merge(cell, {"adapter": {"method": method}})
+        merge(cell, {"adapter": {"method": method}})
     return {**cell, "kind": _KINDS.get(method, "adapt"), "seed": seed}
 
 
@@ -148,7 +148,7 @@ def nested(settings: object) -> dict[str, Any]:
         changes: Any = nested(value) if isinstance(value, Mapping) and "." not in str(name) else value
         for part in reversed(str(name).split(".")):
             changes = {part: changes}
-        _merge(made, changes)
+        merge(made, changes)
     return made
 
 
@@ -160,10 +160,11 @@ def keys_of(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
     return found
 
 
-def _merge(target: dict[str, Any], changes: Mapping[str, Any]) -> None:
+def merge(target: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Puts changes into mappings in mappings, key by key."""
     for name, value in changes.items():
         if isinstance(value, Mapping) and isinstance(target.get(name), dict):
-            _merge(target[name], value)
+            merge(target[name], value)
         else:
             target[name] = dict(value) if isinstance(value, Mapping) else value
 

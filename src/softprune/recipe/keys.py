@@ -89,6 +89,9 @@ class Prompt(Section):
     file: str | None = key(
         None, "the saved prompt of init: file: a .safetensors or .npy file, or the folder of a peft adapter"
     )
+    mask: str | None = key(
+        None, "kind tune: a .safetensors file with token_P and piece_PS, such as a ticket's: what it prunes stays zero"
+    )
     uniform_range: float = key(0.5, "init: uniform draws from minus to plus this number", gt=0)
 
     @field_validator("text", "file")

@@ -24,6 +24,7 @@ from softprune.recipe.compare_keys import (
     without_left_out,
 )
 from softprune.recipe.keys import Recipe, RecipeField, flat_fields
+from softprune.recipe.study_keys import Study
 from softprune.recipe.token_keys import TokensRecipe
 from softprune.registry import unknown
 from softprune.yamls import parse_yaml, plain
@@ -37,12 +38,27 @@ Fields: TypeAlias = Sequence[RecipeField]
 _SHIPPED: Final = Path(__file__).parents[1] / "recipes"
 _OF_A_TASK: Final = frozenset(("template", "answers", "fields"))
 """Keys of a task's YAML, which is easily taken for a recipe; no recipe has them."""
-_KINDS: Final = frozenset(("xprompt", "tune", "adapt", "tokens", "compare"))
+_STUDIES: Final = _SHIPPED / "studies"
+_KINDS: Final = frozenset(("xprompt", "tune", "adapt", "tokens", "compare", "study"))
 
 
 def shipped_recipes() -> tuple[str, ...]:
     """Names of the recipes that come with softprune."""
     return tuple(sorted(path.stem for path in _SHIPPED.glob("*.yaml")))
+
+
+def shipped_studies() -> tuple[str, ...]:
+    """Names of the studies that come with softprune."""
+    return tuple(sorted(path.stem for path in _STUDIES.glob("*.yaml")))
+
+
+def study_text(path_or_name: str | Path) -> str:
+    """The YAML text of a shipped study or of a file.
+
+    Raises:
+        SoftpruneError: there is no such study, or it can't be read.
+    """
+    return _text(path_or_name, "study", shipped_studies(), _STUDIES)
 
 
 def recipe_text(path_or_name: str | Path) -> str:
@@ -51,15 +67,19 @@ def recipe_text(path_or_name: str | Path) -> str:
     Raises:
         SoftpruneError: there is no such recipe, or it can't be read.
     """
+    return _text(path_or_name, "recipe", shipped_recipes(), _SHIPPED)
+
+
+def _text(path_or_name: str | Path, what: str, shipped: Sequence[str], folder: Path) -> str:
     name = str(path_or_name)
-    path = _SHIPPED / f"{name}.yaml" if name in shipped_recipes() else Path(path_or_name)
+    path = folder / f"{name}.yaml" if name in shipped else Path(path_or_name)
     if not path.exists() and path.suffix not in (".yaml", ".yml") and len(path.parts) == 1:
-        raise unknown("recipe (or the path of a recipe file)", name, shipped_recipes())
+        raise unknown(f"{what} (or the path of a {what} file)", name, shipped)
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         found = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise SoftpruneError("a recipe file that can be read", f"{path}: {found}", "check its path") from error
+        raise SoftpruneError(f"a {what} file that can be read", f"{path}: {found}", "check its path") from error
 
 
 def kind_of(path_or_name: str | Path) -> str:
@@ -135,6 +155,28 @@ def resolve_compare(
 ) -> CompareRecipe:
     """The same for a comparison."""
     return _resolve(CompareRecipe, overrides, base, where, names)
+
+
+def load_study(path_or_name: str | Path, overrides: Sequence[str] = (), *, names: Names | None = None) -> Study:
+    """A study from a shipped name or a file. An override of no key of a study is one of the recipes of all its runs.
+
+    Raises:
+        SoftpruneError: with every mistake in it (`ManyErrors` when there is more than one).
+    """
+    where = f"study {path_or_name}"
+    values = _parse_recipe(study_text(path_or_name), where)
+    if values.get("kind") != "study":
+        found = f"kind: {values.get('kind', 'xprompt')} in {path_or_name}"
+        raise SoftpruneError("a study", found, f"softprune run {shlex.quote(str(path_or_name))}")
+    own = set(Study.model_fields) | {"schema"}
+    changes = [text if _first_part(text) in own else f"change.{text}" for text in overrides]
+    return _resolve(Study, changes, values, where, names)
+
+
+def _first_part(override: str) -> str:
+    """`backbone=...` is a key of studies, `backbone.dtype=...` one of runs."""
+    key = override.partition("=")[0].strip()
+    return "" if key.startswith("backbone.") else key.partition(".")[0]
 
 
 def _load(of: type[BaseModel], path_or_name: str | Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from softprune.tuning.loop import Watch
 from softprune.tuning.machine import load
 from softprune.tuning.memory import Rehearsal, measure_group
 from softprune.tuning.scoring import ScoredSet, Scoring
-from softprune.tuning.start import file_mistakes, label_mistakes, text_mistakes
+from softprune.tuning.start import file_mistakes, label_mistakes, mask_mistakes, text_mistakes
 from softprune.tuning.written import LEAST_ROOM, answer_length, written_mistakes
 from softprune.types import Example
 
@@ -259,7 +259,7 @@ def check(recipe: Recipe, described: Described) -> None:
                 f"set prompt.tokens to {max(1, described.positions - LEAST_ROOM)} at most",
             )
         )
-    errors += file_mistakes(recipe, described.hidden)
+    errors += [*file_mistakes(recipe, described.hidden), *mask_mistakes(recipe, described.hidden)]
     if len(errors) == 1:
         raise errors[0]
     if errors:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from softprune.errors import out_of_memory
-from softprune.prompt.bank import full_mask
+from softprune.prompt.bank import masked_state
 from softprune.recipe import Recipe
 from softprune.runs.stand_in import Store
 from softprune.runs.store import Saved
@@ -23,7 +23,7 @@ from softprune.tuning.optimisers import make_optimiser
 from softprune.tuning.parts import equal_parts, note_parts, parts_of
 from softprune.tuning.scoring import ScoredSet, score_prompts
 from softprune.tuning.setup import Workspace
-from softprune.tuning.start import initial_prompt
+from softprune.tuning.start import initial_mask, initial_prompt
 from softprune.tuning.sweep import best_rate, candidate_of, chosen_work
 from softprune.tuning.trainable import PromptTrainable
 from softprune.types import Batch, PromptState
@@ -152,9 +152,7 @@ def _start(workspace: Workspace) -> PromptState:
     """The prompt's first values, which the run notes."""
     recipe = workspace.recipe
     first = initial_prompt(recipe, workspace.backbone, workspace.task)
-    # Pieces matter to pruning only; a prompt that is only tuned needs no number that divides H.
-    pieces = recipe.prompt.pieces if recipe.kind == "xprompt" else 1
-    start = PromptState(first.vectors_PH, full_mask(recipe.prompt.tokens, pieces))
+    start = masked_state(first.vectors_PH, initial_mask(recipe))
     _record_start(workspace, start, first.words, first.notes)
     return start
 

@@ -12,7 +12,8 @@ import torch
 from softprune.backbone.base import Backbone
 from softprune.backbone.encode import continuation_ids
 from softprune.errors import SoftpruneError
-from softprune.prompt.exchange import load_vectors, read_prompt
+from softprune.prompt.bank import full_mask
+from softprune.prompt.exchange import load_mask, load_vectors, read_prompt
 from softprune.prompt.initialise import (
     Initial,
     check_fits,
@@ -24,6 +25,7 @@ from softprune.prompt.initialise import (
 )
 from softprune.recipe import Recipe
 from softprune.tasks import Task
+from softprune.types import Mask
 
 # Placeholders that vocabularies hold room for; no words.
 _PLACEHOLDER = re.compile(r"\[unused\d+\]|<extra_id_\d+>|<0x[0-9A-F]{2}>")
@@ -84,6 +86,42 @@ def settled(recipe: Recipe, begun: bool = False) -> Recipe:
             raise
         return recipe
     return recipe.model_copy(update={"prompt": recipe.prompt.model_copy(update={"tokens": tokens})})
+
+
+def initial_mask(recipe: Recipe) -> Mask:
+    """What of the prompt is trained: all of it, or what the mask of `prompt.mask` leaves.
+
+    Raises:
+        SoftpruneError: when the file can't be read or is of another prompt.
+    """
+    settings = recipe.prompt
+    if settings.mask is None:
+        # Pieces matter to pruning only; a prompt that is only tuned needs no number that divides H.
+        return full_mask(settings.tokens, settings.pieces if recipe.kind == "xprompt" else 1)
+    return load_mask(Path(settings.mask))
+
+
+def mask_mistakes(recipe: Recipe, hidden: int) -> list[SoftpruneError]:
+    """What keeps the mask of `prompt.mask` from the prompt of P tokens of `hidden` dimensions."""
+    if recipe.prompt.mask is None:
+        return []
+    if recipe.kind != "tune":
+        found = f"prompt.mask with kind: {recipe.kind}"
+        return [SoftpruneError("kind: tune for a prompt that is masked from the start", found, "leave prompt.mask out")]
+    try:
+        mask = load_mask(Path(recipe.prompt.mask))
+    except SoftpruneError as error:
+        return [error]
+    tokens, pieces = mask.piece_PS.shape
+    if tokens != recipe.prompt.tokens or hidden % pieces:
+        return [
+            SoftpruneError(
+                f"a mask of {recipe.prompt.tokens} tokens, in pieces whose number divides H = {hidden}",
+                f"{tokens} tokens of {pieces} pieces in {recipe.prompt.mask}",
+                f"set prompt.tokens={tokens}, or choose another mask",
+            )
+        ]
+    return []
 
 
 def label_mistakes(recipe: Recipe, task: Task) -> list[SoftpruneError]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from softprune.compare.cells import Cell
-from softprune.compare.collect import _scored, control, read_info
+from softprune.compare.collect import scored_of, control, read_info
 from softprune.errors import SoftpruneError
 from softprune.recipe import resolve, resolve_compare
 from softprune.tasks.metrics import metric_named
@@ -23,18 +23,18 @@ def written(path: Path, *lines: dict[str, Any]) -> Path:
 
 def test_answers_become_counts_with_their_passages(tmp_path: Path) -> None:
     lines = ({"gold": 1, "predicted": 1, "group": "a"}, {"gold": 0, "predicted": 1, "group": "a"})
-    found = _scored(written(tmp_path / "a.jsonl", *lines), metric_named("f1", 1))
+    found = scored_of(written(tmp_path / "a.jsonl", *lines), metric_named("f1", 1))
     assert found is not None
     assert found.counts_NC.tolist() == [[1, 0, 0], [0, 1, 0]]  # tp, fp, fn
     assert (found.ids, found.groups) == (("e0", "e1"), ("a", "a"))
-    other = _scored(tmp_path / "a.jsonl", metric_named("f1", 0))
+    other = scored_of(tmp_path / "a.jsonl", metric_named("f1", 0))
     assert other is not None
     assert other.counts_NC.tolist() != found.counts_NC.tolist()
 
 
 def test_texts_become_their_own_scores(tmp_path: Path) -> None:
     path = written(tmp_path / "a.jsonl", {"written": "a b", "reference": "a c", "rougeL": 0.25})
-    stored, made = (_scored(path, metric_named(name)) for name in ("rougeL", "rouge1"))
+    stored, made = (scored_of(path, metric_named(name)) for name in ("rougeL", "rouge1"))
     assert stored is not None
     assert made is not None
     assert stored.counts_NC.tolist() == [[0.25, 1.0]]  # as the run has it
@@ -43,9 +43,9 @@ def test_texts_become_their_own_scores(tmp_path: Path) -> None:
 
 def test_what_is_not_there_has_no_counts(tmp_path: Path) -> None:
     accuracy = metric_named("accuracy")
-    assert _scored(tmp_path / "nothing.jsonl", accuracy) is None
-    assert _scored(written(tmp_path / "empty.jsonl"), accuracy) is None
-    assert _scored(written(tmp_path / "other.jsonl", {"gold": 1}), accuracy) is None
+    assert scored_of(tmp_path / "nothing.jsonl", accuracy) is None
+    assert scored_of(written(tmp_path / "empty.jsonl"), accuracy) is None
+    assert scored_of(written(tmp_path / "other.jsonl", {"gold": 1}), accuracy) is None
 
 
 def test_the_controls_training_has_all_rates_that_were_tried(tmp_path: Path) -> None:

@@ -1,0 +1,62 @@
+"""A study's tables as Markdown, CSV and for the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from softprune.recipe import Published
+from softprune.study.findings import Cell, Table, shown
+
+STAR = "* the unpruned prompt is not shown to be above the constant answer there: not interpretable"
+
+
+def published_tables(published: Sequence[Published]) -> list[Table]:
+    """The source's tables as ours are."""
+    return [
+        Table(f"published-{number}", f"published: {table.title}", table.columns, table.rows, table.note, published=True)
+        for number, table in enumerate(published, start=1)
+    ]
+
+
+def markdown(table: Table) -> str:
+    """A table with its title and note."""
+    lines = [[_cell(head) for head in table.columns], ["---", *("---:" for _ in table.columns[1:])]]
+    lines += [[_cell(shown(entry)) for entry in row] for row in table.rows]
+    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"**{table.title}**\n\n{body}\n" + (f"\n{table.note}\n" if table.note else "")
+
+
+def csv_text(table: Table) -> str:
+    """The table with value, low and high of each cell in columns of their own; numbers unrounded."""
+    made = io.StringIO()
+    writer = csv.writer(made, lineterminator="\n")
+    heads = [table.columns[0], *(f"{head}{part}" for head in table.columns[1:] for part in ("", " low", " high"))]
+    writer.writerow(heads)
+    for row in table.rows:
+        line: list[object] = [shown(row[0])]
+        for entry in row[1:]:
+            line += [entry.value, entry.low, entry.high] if isinstance(entry, Cell) else [entry, "", ""]
+        writer.writerow(line)
+    return made.getvalue()
+
+
+def rich_table(table: Table) -> RichTable:
+    """The table for a terminal."""
+    caption = f"{table.note}" if table.note else None
+    made = RichTable(title=Text(table.title), caption=caption and Text(caption), box=box.SIMPLE_HEAD, title_justify="left")
+    made.title_style, made.caption_style = "bold", "dim"
+    for number, head in enumerate(table.columns):
+        made.add_column(Text(head), justify="right" if number else "left")
+    for row in table.rows:
+        made.add_row(*(Text(shown(entry)) for entry in row))
+    return made
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())

@@ -34,6 +34,7 @@ ROOMS = [
     "tokens",
     "analysis",
     "compare",
+    "study",
     "cli",
 ]
 HEAVY = ("torch", "transformers", "peft")

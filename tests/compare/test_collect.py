@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from softprune.compare.cells import Cell
-from softprune.compare.collect import scored_of, control, read_info
+from softprune.compare.collect import control, read_info, scored_of
 from softprune.errors import SoftpruneError
 from softprune.recipe import resolve, resolve_compare
 from softprune.tasks.metrics import metric_named

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from softprune import __version__
-from softprune.cli import compare, exchange, inspect, plan, predict, tasks, tokens, train
+from softprune.cli import compare, exchange, inspect, plan, predict, study, tasks, tokens, train
 
 # Plain help and plain tracebacks: Rich would be imported for `--help` alone.
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 task_commands = typer.Typer(help="Tasks: those that ship, and your own.", no_args_is_help=True, rich_markup_mode=None)
+study_commands = typer.Typer(help=study.HELP, no_args_is_help=True, rich_markup_mode=None)
 token_commands = typer.Typer(
     help="Learned token pruning: encoders that read only what matters.", no_args_is_help=True, rich_markup_mode=None
 )
@@ -62,6 +63,10 @@ task_commands.command("show")(tasks.show)
 task_commands.command("stats")(tasks.stats)
 task_commands.command("new")(tasks.new)
 app.add_typer(task_commands, name="tasks")
+study_commands.command("list")(study.list_studies)
+study_commands.command("show")(study.show)
+study_commands.command("run")(study.run)
+app.add_typer(study_commands, name="study")
 token_commands.command("train", help=train.TOKENS_HELP, short_help="Learn which input tokens an encoder can drop.")(
     train.from_flags("tokens")
 )

@@ -31,11 +31,15 @@ def runs(
 def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]) -> None:
     """Write a run's report again, or a comparison's page, and show its table; of token pruning, the table alone."""
     from softprune.cli.compare import is_comparison, report_comparison
+    from softprune.cli.study import is_study, report_study
     from softprune.cli.tokens import show_results
     from softprune.report import write_report
 
     if is_comparison(run):
         report_comparison(run)
+        return
+    if is_study(run):
+        report_study(run)
         return
     if is_of_tokens(run):
         show_results(run)

@@ -82,11 +82,18 @@ def load_mask(path: Path) -> Mask:
         do = "give a ticket's ticket.safetensors, or a file that softprune.prompt.exchange.mask_bytes made"
         raise SoftpruneError("a .safetensors file with token_P and piece_PS", f"{path}: {error}", do) from error
     mask = Mask(token_P, piece_PS)
-    shaped = token_P.dtype == piece_PS.dtype == torch.bool and piece_PS.dim() == 2 and token_P.shape == piece_PS.shape[:1]
-    if not shaped or not bool(token_P.any()) or not torch.equal(piece_PS.any(1), token_P):
+    if not _agree(mask) or not bool(token_P.any()):
         found = f"token_P {list(token_P.shape)}, piece_PS {list(piece_PS.shape)} in {path}"
         raise SoftpruneError("a mask [P] and [P, S] that agree, and leave a token", found, "choose another file")
     return mask
+
+
+def _agree(mask: Mask) -> bool:
+    """Whether both levels are truth values, and a token survives just where a piece of it does."""
+    levels = (mask.token_P, mask.piece_PS)
+    if any(level.dtype != torch.bool for level in levels) or mask.piece_PS.dim() != 2:
+        return False
+    return torch.equal(mask.piece_PS.any(1), mask.token_P)
 
 
 def mask_bytes(mask: Mask) -> bytes:

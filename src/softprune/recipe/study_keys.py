@@ -25,7 +25,7 @@ class Published(Section):
 
     @field_validator("columns", mode="before")
     @classmethod
-    def _list(cls, value: object) -> object:
+    def _list(cls, value: Any) -> object:
         return tuple(map(str, value)) if isinstance(value, list) else value
 
     @field_validator("rows", mode="before")
@@ -85,7 +85,7 @@ class Study(Section):
     seed: int = key(0, "the first seed", ge=0, lt=2**32 - 1000)
     data: str | None = key(None, "folder with the data of the tasks; none loads from the hub")
     change: dict[str, Any] = key({}, "recipe keys of all runs that win over the study's own")
-    executor: Literal["in-process", "ray"] = key("in-process", "what makes the runs: this process, or Ray, many at once")
+    executor: Literal["in-process", "ray"] = key("in-process", "what makes the runs: this process or Ray")
     cluster: Cluster = Field(Cluster(), description="where Ray does it")
 
     @field_validator("variants", "published", mode="before")

@@ -105,8 +105,8 @@ def _made(
         return
     items = [WorkItem(name, {"values": dict(spec.values)}) for name, spec in missing.items()]
     cpus = study.cluster.cpus or float(next(iter(missing.values())).recipe.backbone.threads or 1)
-    mark = _mark(root)
-    for result in executor.map(partial(make_elsewhere, str(root.resolve()), mark), items, cpus, study.cluster.gpus or 0):
+    work = partial(make_elsewhere, str(root.resolve()), _mark(root))
+    for result in executor.map(work, items, cpus, study.cluster.gpus or 0):
         yield result.id
 
 

@@ -115,7 +115,7 @@ def difference_table(
 ) -> Table:
     """The same less one of the rows, in points."""
     others = {label: row for label, row in rows.items() if label != reference}
-    cells = tuple(
+    cells: tuple[tuple[Entry, ...], ...] = tuple(
         (label, *(difference_cell(bench, t, row[t], rows[reference][t], chance[t]) for t in bench.tasks))
         for label, row in others.items()
     )

@@ -48,9 +48,8 @@ def csv_text(table: Table) -> str:
 
 def rich_table(table: Table) -> RichTable:
     """The table for a terminal."""
-    caption = f"{table.note}" if table.note else None
-    made = RichTable(title=Text(table.title), caption=caption and Text(caption), box=box.SIMPLE_HEAD, title_justify="left")
-    made.title_style, made.caption_style = "bold", "dim"
+    made = RichTable(title=Text(table.title), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    made.caption, made.caption_style, made.caption_justify = Text(table.note) if table.note else None, "dim", "left"
     for number, head in enumerate(table.columns):
         made.add_column(Text(head), justify="right" if number else "left")
     for row in table.rows:

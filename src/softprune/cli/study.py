@@ -1,0 +1,113 @@
+"""`study list`, `study show`, `study run`: the experiments of the sources, each from one command."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from softprune.recipe import load_study, shipped_studies
+
+HELP = "Studies: every experiment of the sources from one command, its table beside the published one."
+_ROOT = Path("runs/studies")
+_PIPE_WIDTH = 160
+
+_Name = Annotated[str, typer.Argument(metavar="NAME", help="A shipped study's name, or a YAML file.")]
+_Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Keys of the study, or recipe keys of all its runs.", show_default=False),
+]
+
+
+def _flag(name: str, metavar: str, text: str) -> Any:
+    return typer.Option(name, metavar=metavar, help=text, show_default=False)
+
+
+def list_studies() -> None:
+    """List the studies: what each asks, where it comes from, how long it takes."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold underline")
+    for head in ("study", "what", "from", "smoke", "full"):
+        table.add_column(head)
+    for name in shipped_studies():
+        study = load_study(name)
+        hours = [study.scales[scale].hours if scale in study.scales else "-" for scale in ("smoke", "full")]
+        table.add_row(name, study.title, study.source, *hours)
+    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
+
+
+def show(name: _Name) -> None:
+    """Show a study: its question, its scales with hardware and hours, the published tables."""
+    from rich.console import Console
+
+    from softprune.study.texts import published_tables, rich_table
+
+    study = load_study(name)
+    typer.echo(f"{study.title}\n{study.question}\nfrom: {study.source}\n")
+    for scale, size in study.scales.items():
+        many = f"{size.seeds} {'seed' if size.seeds == 1 else 'seeds'}"
+        typer.echo(f"{scale}: {size.backbone} on {', '.join(size.tasks)}, {many}; {size.hardware}: {size.hours}")
+    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    for table in published_tables(study.published):
+        console.print(rich_table(table))
+
+
+def run(
+    name: _Name,
+    overrides: _Overrides = None,
+    backbone: Annotated[str | None, _flag("--backbone", "NAME", "The model. [default: the scale's]")] = None,
+    scale: Annotated[str | None, _flag("--scale", "smoke|full", "How large it is made. [default: smoke]")] = None,
+    tasks: Annotated[str | None, _flag("--tasks", "NAMES", "Ids of the tasks. [default: the scale's]")] = None,
+    seeds: Annotated[str | None, _flag("--seeds", "N", "Runs of each sort. [default: the scale's]")] = None,
+    data: Annotated[str | None, _flag("--data", "FOLDER", "The tasks' data. [default: from the hub]")] = None,
+    executor: Annotated[
+        str | None, _flag("--executor", "in-process|ray", "What makes the runs. [default: in-process]")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="The folder of all studies and runs.")] = _ROOT,
+) -> None:
+    """Conduct a study and show its tables beside the published ones; the same command again continues it."""
+    from rich.console import Console
+
+    from softprune.cli.train import names_of_recipes
+    from softprune.study.api import execute
+
+    flags = {"backbone": backbone, "scale": scale, "tasks": tasks, "seeds": seeds, "data": data, "executor": executor}
+    given = [f"{key}={value}" for key, value in flags.items() if value is not None]
+    study = load_study(name, [*given, *(overrides or [])], names={"backbone": names_of_recipes()["backbone.name"]})
+    command = shlex.join(["softprune", *sys.argv[1:]])
+    try:
+        folder = execute(study, Path(name).stem, out, command, console=Console(stderr=True))
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; {out} keeps what is done: run the same command to continue", err=True)
+        raise typer.Exit(130) from None
+    show_study_of(folder)
+
+
+def is_study(folder: Path) -> bool:
+    """Whether a folder holds a study."""
+    return (folder / "study.json").is_file()
+
+
+def report_study(folder: Path) -> None:
+    """Writes a study's tables and page again, and shows the tables."""
+    from softprune.study.api import rewrite
+
+    rewrite(folder)
+    show_study_of(folder)
+
+
+def show_study_of(folder: Path) -> None:
+    """Prints a study's tables, and where the page lies."""
+    from rich.console import Console
+
+    from softprune.study.api import terminal
+
+    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(terminal(folder))
+    page = folder / "index.html"
+    if page.exists():
+        typer.echo(f"page: {page}; tables: {folder}/table-*.md, .csv")

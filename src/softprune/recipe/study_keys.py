@@ -20,7 +20,7 @@ class Published(Section):
 
     title: str = key("", "what it is, with its number in the source")
     columns: tuple[str, ...] = key((), "names of the columns, that of the rows first")
-    rows: tuple[tuple[str, ...], ...] = key((), "the cells as texts, the row's name first")
+    rows: tuple[tuple[str, ...], ...] = key([], "the cells as texts, the row's name first")
     note: str = key("", "what a reader must know of it")
 
     @field_validator("columns", mode="before")
@@ -30,13 +30,10 @@ class Published(Section):
 
     @field_validator("rows", mode="before")
     @classmethod
-    def _lists(cls, value: object) -> object:
-        rows = value if isinstance(value, list) else [value]
-        if isinstance(value, tuple):
-            return value
-        if not all(isinstance(row, list) for row in rows):
+    def _lists(cls, value: Any) -> object:
+        if not isinstance(value, list) or not all(isinstance(row, list) for row in value):
             raise PydanticCustomError("rows", "a list of rows, each a list of cells")
-        return tuple(tuple(map(str, row)) for row in rows)
+        return tuple(tuple(map(str, row)) for row in value)
 
 
 class Variant(Section):

@@ -110,6 +110,17 @@ class Study(Section):
         """The experiment's options at this scale."""
         return {**self.options, **self.size.options}
 
+    @property
+    def matters(self) -> dict[str, Any]:
+        """What the findings hang on: at this scale, without texts for readers and without the place of the work."""
+        size = self.size.model_dump(mode="json", exclude={"hardware", "hours", "options"})
+        variants = {variant.name: variant.model_dump(mode="json") for variant in self.variants}
+        own = self.model_dump(mode="json", include={"experiment", "keys", "by_task", "seed", "data", "change"})
+        order = [variant.name for variant in self.variants]
+        return {**own, "scale": {"name": self.scale, **size}, "options": self.settings, "variants": variants} | {
+            "order of variants": order
+        }
+
     def run(self, task: str, seed: int, keys: Mapping[str, Any]) -> dict[str, Any]:
         """The recipe keys of one run; what nobody named has the recipe's defaults.
 

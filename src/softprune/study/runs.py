@@ -206,7 +206,9 @@ def _mark(root: Path) -> str:
     if not place.exists():
         own = place.with_name(f".{uuid.uuid4().hex}")
         atomic.write_bytes(own, own.name.encode())
-        with suppress(FileExistsError):
+        with suppress(OSError):  # another one's is there now, or the file system knows no links
             os.link(own, place)
+        if not place.exists():
+            atomic.write_bytes(place, own.read_bytes())
         own.unlink()
     return place.read_text(encoding="utf-8")

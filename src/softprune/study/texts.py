@@ -33,7 +33,7 @@ def markdown(table: Table) -> str:
     return f"**{_md(table.title)}**\n\n{body}\n" + (f"\n{_md(table.note)}\n" if table.note else "")
 
 
-def csvliteral(table: Table) -> str:
+def csv_text(table: Table) -> str:
     """The table with value, low and high of each cell in columns of their own; numbers unrounded."""
     made = io.StringIO()
     writer = csv.writer(made, lineterminator="\n")
@@ -64,6 +64,6 @@ def literal(text: str, style: str = "") -> Text:
 
 
 def _md(text: str) -> str:
-
+    """A text that breaks no table, and is no markup."""
     plain = " ".join(printable(text).split())
     return "".join(f"\\{sign}" if sign in "\\|*_`<[" else sign for sign in plain)

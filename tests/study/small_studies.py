@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from softprune.recipe import Study, load_study
+from softprune.registry import Registry
 from softprune.study.bench import Bench
 from softprune.study.findings import Cell, Findings, Table
+from softprune.study.made import Made
 
 YAML = """
 kind: study
@@ -33,6 +35,12 @@ scales:
 """
 
 
+EXPERIMENTS = Registry(
+    "experiment",
+    {"variants": "softprune.study.experiments.variants:conduct", "measured": "small_studies:measured"},
+)
+
+
 def study_of(model: Path, file: Path, *overrides: str) -> Study:
     file.write_text(YAML.format(model=model))
     return load_study(file, overrides)
@@ -52,21 +60,19 @@ def outcome(folder: Path) -> dict[str, Any]:
 
 def measured(bench: Bench) -> Findings:
     """An experiment with runs that begin with what others left, and with work of its own."""
-    first = bench.grid({"kind": "tune"})
-    mask = {key: bench.keep(f"mask-{made.path.name}.safetensors", half_mask()) for key, made in first.items()}
-    again = {
-        key: {
-            "kind": "tune",
-            "prompt": {"init": "file", "file": str(made.prompt_file("tuned")), "mask": str(mask[key])},
-        }
-        for key, made in first.items()
-    }
-    second = bench.make([bench.spec(*key, keys) for key, keys in again.items()])
+    first = bench.grid({"kind": "tune"}).values()
+    again = [bench.spec(made.task, made.seed, _again(bench, made)) for made in first]
+    second = bench.make(again)
     norms = bench.once("norms", lambda: [made.prompt("tuned").norm().item() for made in second])
-    rows = tuple(
-        (made.path.name, Cell(made.value("tuned")), Cell(norm)) for made, norm in zip(second, norms, strict=True)
-    )
+    found = zip(second, norms, strict=True)
+    rows = tuple((made.path.name, Cell(made.value("tuned")), Cell(norm, unit="number")) for made, norm in found)
     return Findings((Table("norms", "Norms", ("run", "score", "norm"), rows),), (), ("Said.",))
+
+
+def _again(bench: Bench, made: Made) -> dict[str, Any]:
+    """Keys of a run that begins with a run's prompt, under a mask."""
+    mask = bench.keep(f"mask-{made.path.name}.safetensors", half_mask())
+    return {"kind": "tune", "prompt": {"init": "file", "file": str(made.prompt_file("tuned")), "mask": str(mask)}}
 
 
 def half_mask() -> bytes:

@@ -1,4 +1,4 @@
-"""What a study's runs are made of: whose keys win, which names overrides have, and that all mistakes are told at once."""
+"""What a study's runs are made of: whose keys win, what overrides are called, that all mistakes are told at once."""
 
 from __future__ import annotations
 
@@ -80,14 +80,15 @@ def test_an_option_of_the_scale_gives_way_to_what_is_asked_for(tmp_path: Path) -
     assert load_study(file).settings == {"many": 3, "far": 2}
     assert load_study(file, ["options.many=7", "options.far=8"]).settings == {"many": 7, "far": 8}
     assert load_study(file, ["options.many=7", "scale=full"]).settings["many"] == 7
-    with pytest.raises(SoftpruneError, match='option of the study[\\s\\S]*"mani"[\\s\\S]*did you mean "many"'):
+    with pytest.raises(SoftpruneError, match=r'option of the study[\s\S]*"mani"[\s\S]*did you mean "many"'):
         load_study(file, ["options.mani=7"])
 
 
 def test_all_mistakes_are_told_at_once_and_each_once(tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     file.write_text(
-        "kind: study\ntitle: t\nscales: {smoke: {tasks: [demo, trec]}}\nseeds: -1\nkeys: {tuning: {epochz: 1}, seed: 3}\n"
+        "kind: study\ntitle: t\nseeds: -1\n"
+        "scales: {smoke: {tasks: [demo, trec]}}\nkeys: {tuning: {epochz: 1}, seed: 3}\n"
         "variants: [{name: a, label: a, keys: {search.epochs: x}}, {name: b, label: b, keys: {backbone.name: tiny}}]\n"
         "published: [{title: t, columns: [a, b], rows: [[1]]}]\n"
     )

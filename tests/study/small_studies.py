@@ -50,12 +50,20 @@ def outcome(folder: Path) -> dict[str, Any]:
     """What a finished study found, its runs' bits and its own work, without times."""
     info = json.loads((folder / "study.json").read_text())
     assert info["status"] == "complete"
-    runs = folder.parent / "runs"
-    files = [path for run in info["runs"] for path in sorted((runs / run["folder"]).rglob("*.safetensors"))]
-    assert files
     work = {path.name: json.loads(path.read_text())["found"] for path in sorted((folder / "work").glob("*.json"))}
-    bits = {str(path.relative_to(runs)): path.read_bytes() for path in files}
+    bits = _bits(folder.parent / "runs", [run["folder"] for run in info["runs"]])
     return {"findings": info["findings"], "bits": bits, "work": work}
+
+
+def outcome_of_runs(bench: Bench) -> dict[str, bytes]:
+    """The bits of all runs that were asked for."""
+    return _bits(bench.root / "runs", list(bench.used))
+
+
+def _bits(runs: Path, names: list[str]) -> dict[str, bytes]:
+    files = [path for name in names for path in sorted((runs / name).rglob("*.safetensors"))]
+    assert len(files) > len(names)
+    return {str(path.relative_to(runs)): path.read_bytes() for path in files}
 
 
 def measured(bench: Bench) -> Findings:

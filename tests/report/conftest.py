@@ -317,6 +317,11 @@ def build() -> MakeRun:
 
 
 @pytest.fixture(scope="session")
+def add_near() -> Callable[..., None]:
+    return add_neighbours
+
+
+@pytest.fixture(scope="session")
 def edit() -> Callable[..., None]:
     return edit_info
 

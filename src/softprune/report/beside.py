@@ -1,21 +1,22 @@
 """Other runs beside this one: their results row by row, and the difference where both answered the same question.
 
 Two scores compare where metric, task and the examples of `report` are the same. Where both runs kept what they answered
-to each example, the difference has an interval, paired by example (`significance.paired_bootstrap`). No p-value is given:
-a reader who picks runs to compare has made choices that no test knows of.
+to each example, the difference has an interval, paired by example (`significance.paired_bootstrap`). No p-value is
+given: a reader who picks runs to compare has made choices that no test knows of.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from softprune.report import table, words
 from softprune.report.read import Floats, Prediction, RowResult, Run
 from softprune.significance import Score, paired_bootstrap
-from softprune.tasks.metrics import Metric, RougeL, answered, metric_named
 
 Count = Callable[[Sequence[Prediction]], Floats]
 
@@ -154,22 +155,35 @@ def _interval(name: str, ours: Run, theirs: Run) -> str:
 
 
 def _countings(name: str, predictions: Sequence[Prediction]) -> list[tuple[Count, Score]]:
-    """Ways in which a metric may have counted these answers; of F1, which answer was the positive one isn't kept."""
-    if name == "rougeL" and all(p.rougeL is not None for p in predictions):
-        return [(_shared, RougeL().score)]
+    """Ways in which a metric may have counted these answers; of F1, which answer was the positive one isn't kept.
+
+    This room reads run folders and knows no tasks, so it counts for itself, and takes a way only if it gives the score
+    that the run reported.
+    """
     if name == "accuracy":
-        return [_of_answers(metric_named(name))]
+        return [(lambda found: _rows([[p.predicted == p.gold, 1] for p in found]), _mean)]
+    if name == "rougeL" and all(p.rougeL is not None for p in predictions):
+        return [(lambda found: _rows([[p.rougeL, 1] for p in found]), _mean)]
     if name == "f1":
-        return [_of_answers(metric_named(name, at)) for at in range(max(len(p.answers) for p in predictions))]
+        return [(partial(_hits, at), _f1) for at in range(max(len(p.answers) for p in predictions))]
     return []
 
 
-def _of_answers(metric: Metric) -> tuple[Count, Score]:
-    def count(predictions: Sequence[Prediction]) -> Floats:
-        return metric.counts(answered([p.predicted for p in predictions], [p.gold for p in predictions]))
+def _hits(positive: int, predictions: Sequence[Prediction]) -> Floats:
+    """`[tp, fp, fn]` of each answer."""
+    pairs = [(p.predicted == positive, p.gold == positive) for p in predictions]
+    return _rows([[said and true, said and not true, true and not said] for said, true in pairs])
 
-    return count, metric.score
+
+def _f1(counts: Floats) -> Floats:
+    hits = 2 * counts[..., 0]
+    total = hits + counts[..., 1] + counts[..., 2]
+    return np.divide(hits, total, out=np.zeros_like(hits), where=total > 0)
 
 
-def _shared(predictions: Sequence[Prediction]) -> Floats:
-    return np.array([[p.rougeL, 1.0] for p in predictions], np.float64)
+def _mean(counts: Floats) -> Floats:
+    return np.asarray(counts[..., 0] / counts[..., 1])
+
+
+def _rows(values: list[list[Any]]) -> Floats:
+    return np.asarray(values, np.float64)

@@ -29,6 +29,7 @@ class Explored:
         token_P, piece_PS: importance of the unpruned prompt; None where not measured.
         winner_PS: of the pieces of the winner's token-pruned prompt.
         chosen: one entry a candidate, the smallest first, as the script reads it.
+        select_name: what `select` of an entry is.
         by_size: one slider over tickets by size, since no ratios were tried.
     """
 
@@ -38,6 +39,7 @@ class Explored:
     piece_PS: Floats | None
     winner_PS: Floats | None
     chosen: tuple[Mapping[str, Any], ...]
+    select_name: str
     by_size: bool
 
     def data(self) -> dict[str, Any]:
@@ -50,6 +52,7 @@ class Explored:
             "winnerPiece": self.winner_PS,
             "signed": is_signed(self.token_P, self.piece_PS, self.winner_PS),
             "candidates": self.chosen,
+            "selectName": self.select_name,
             "sliders": [] if self.by_size else [self._tried("tokenRatio"), self._tried("pieceRatio")],
         }
 
@@ -73,6 +76,7 @@ def explored(run: Run) -> Explored | None:
         piece_PS=piece_PS if piece_PS is not None and piece_PS.shape == shape else None,
         winner_PS=winner_PS if winner_PS is not None and winner_PS.shape == shape else None,
         chosen=tuple(_entry(run, at, candidate, shape) for at, candidate in listed),
+        select_name="loss on select" if run.writes else "select (%)",
         by_size=run.part("search").get("strategy") == "learned",
     )
 

@@ -115,7 +115,7 @@ const softprune = (() => {
       ...layout.hoverlabel };
     done.legend = { orientation: "h", y: -0.22, ...layout.legend };
     for (const name of new Set(["xaxis", "yaxis", ...Object.keys(layout).filter((key) => /^[xy]axis\d*$/.test(key))]))
-      done[name] = { ...axis, ...layout[name] };
+      done[name] = { ...axis, ...layout[name], title: { standoff: 10, font: { size: 13 }, ...layout[name]?.title } };
     return done;
   }
 

@@ -191,7 +191,8 @@
         const name = found.id + (found.winner ? " (winner)" : "");
         summary.replaceChildren(made("p", { children: [made("strong", { text: name })] }), definitions([
           ["tokens", found.tokens], ["pieces", found.pieces], ["parameters", found.parameters],
-          ["loss before retraining", found.rankLoss], ["select", found.select], ["report", found.report], ["95% interval", found.interval]]));
+          ["loss before retraining", found.rankLoss], [explore.selectName, found.select], ["report (%)", found.report],
+          ["95% interval", found.interval]]));
         if (found.mask === null) summary.append(made("p", { class: "none", text: "Which tokens and pieces it keeps wasn't stored with this run." }));
       }
     }

@@ -28,11 +28,11 @@ ROOMS = [
     "prompt",
     "backbone",
     "tuning",
+    "analysis",
     "pruning",
     "methods",
     "report",
     "tokens",
-    "analysis",
     "compare",
     "cli",
 ]

@@ -266,7 +266,8 @@ def test_the_complement_by_hand() -> None:
     assert other.piece_PS.int().tolist() == [[0, 1], [1, 1], [0, 0]]
     assert other.token_P.tolist() == [True, True, False]
     back = complement(other)
-    assert back is not None and torch.equal(back.piece_PS, mask.piece_PS)
+    assert back is not None
+    assert torch.equal(back.piece_PS, mask.piece_PS)
     assert not torch.equal(other.token_P, ~mask.token_P)  # a kept token that lost a piece is on both sides
 
 

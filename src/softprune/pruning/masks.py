@@ -79,13 +79,13 @@ def random_mask(like: Mask, seed: int) -> Mask:
 
 
 def complement(mask: Mask) -> Mask | None:
-    """What a mask prunes, over `[P, S]`: whole tokens, and the other pieces of kept ones; None where that is nothing."""
+    """What a mask prunes over `[P, S]`: whole tokens, and the other pieces of kept ones; None if it prunes nothing."""
     piece_PS = ~mask.piece_PS
     return Mask(piece_PS.any(1), piece_PS) if bool(piece_PS.any()) else None
 
 
 def without_least(importance_P: torch.Tensor, count: int, pieces: int) -> Mask:
-    """Whole tokens alone: the `count` least important ones pruned; of equal ones the higher index, as in `token_mask`."""
+    """Whole tokens alone: the `count` least important ones pruned; of equal ones the higher index."""
     return _whole(top(importance_P, importance_P.numel() - count), pieces)
 
 

@@ -26,8 +26,10 @@ Floats = npt.NDArray[np.float64]
 BINS: Final = {"tokens": 5, "pieces": 10}
 """As in the paper's figures."""
 READINGS: Final = {
-    "largest": "over the largest of the prompt",
-    "range": "from the smallest (0) to the largest (1), pieces within their token",
+    ("tokens", "largest"): "over the prompt's largest",
+    ("tokens", "range"): "between the prompt's smallest (0) and largest (1)",
+    ("pieces", "largest"): "over the prompt's largest",
+    ("pieces", "range"): "between the smallest (0) and largest (1) of their token",
 }
 LOW: Final = 0.4
 """Below it, tokens count as of low importance: the paper's two lowest bins of tokens."""
@@ -96,15 +98,15 @@ def _histogram_table(level: str, reading: str, runs: Sequence[Made], rows: Seque
     if len(runs) > 1:
         sums = [sum(column) for column in zip(*rows, strict=True)]
         lines.append(line("all", sums, not all(made.interpretable for made in runs)))
-    title = f"Importance of {level}, {READINGS[reading]}: how many lie where"
-    note = "All tokens of these prompts, no sample of any, so without intervals."
+    title = f"Importance of {level}, {READINGS[level, reading]}: how many lie where"
+    note = f"All {level} of these prompts, no sample of them, so without intervals."
     return Table(f"{level}-{reading}", title, ("run", *_heads(level), f"below {LOW}, %"), tuple(lines), note)
 
 
 def _histogram_figure(
     level: str, counts: Mapping[str, Sequence[Sequence[int]]], published: Sequence[int] | None
 ) -> Figure:
-    shares = {READINGS[name]: np.sum(rows, axis=0) / np.sum(rows) for name, rows in counts.items()}
+    shares = {READINGS[level, name]: np.sum(rows, axis=0) / np.sum(rows) for name, rows in counts.items()}
     if published:
         shares["the source's (WSC, T5-XL)"] = np.asarray(published) / np.sum(published)
     traces = tuple(
@@ -123,7 +125,7 @@ def _histogram_figure(
 
 def _low_sentence(level: str, reading: str, rows: Sequence[Sequence[int]], published: Sequence[int] | None) -> str:
     most = sum(_low(level, counts) > 0.5 for counts in rows)
-    said = f"Importance of {level} {READINGS[reading]}: in {most} of {len(rows)} runs more than half lie below {LOW}"
+    said = f"Importance of {level}, {READINGS[level, reading]}: in {most} of {len(rows)} runs more than half lie below {LOW}"
     if published:
         source = _low(level, published)
         said += f"; in the source's figure {source:.0%} do, {'more' if source > 0.5 else 'no more'} than half"

@@ -7,7 +7,9 @@
     control    the whole prompt, tuned and retrained as tickets were
 
 The complement has whole the tokens that were pruned, and of kept tokens the pieces that were pruned. So it is of
-another size than the winner; sizes stand in a table of their own. Where the winner prunes nothing, it is empty.
+another size than the winner, most often a larger one, which the paper doesn't speak of. Sizes stand in a table of their
+own, and beside the complement stands a random mask of *its* size, retrained likewise: that comparison is of what was
+pruned, not of how much. Where the winner prunes nothing, the complement is empty.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from softprune.prompt.exchange import mask_bytes
-from softprune.pruning.masks import complement
+from softprune.pruning.masks import complement, random_mask
 from softprune.study.bench import Bench
 from softprune.study.findings import Cell, Entry, Figure, Findings, Table
 from softprune.study.made import Made
@@ -26,6 +28,7 @@ from softprune.types import Mask
 
 Key = tuple[str, int]
 WINNER, REVERSED, RANDOM, LENGTH = "XPrompt", "Reversed XPrompt", "Random Prompt", "Length Prompt"
+ALIKE: Final = "random mask of Reversed's size"
 TUNED, CONTROL, LENGTH_TWICE = "prompt tuning", "control: prompt tuning, trained twice", "Length Prompt, trained twice"
 EMPTY: Final = "Reversed: where the winner prunes nothing, its complement is empty and not measured."
 
@@ -34,17 +37,22 @@ def conduct(bench: Bench) -> Findings:
     """XPrompt and its reversed, random and shortened rivals, on every task and seed."""
     runs = bench.grid()
     others = {key: complement(made.mask) for key, made in runs.items()}
-    reverse = {key: under_mask(bench, runs[key], "reversed", mask) for key, mask in others.items() if mask is not None}
+    real = {key: mask for key, mask in others.items() if mask is not None}
+    reverse = {key: under_mask(bench, runs[key], "reversed", mask) for key, mask in real.items()}
+    alike = {k: under_mask(bench, runs[k], "random-as-reversed", random_mask(m, k[1])) for k, m in real.items()}
     fresh = {key: {"kind": "tune", "prompt.tokens": made.mask.tokens} for key, made in runs.items()}
-    made = bench.make([bench.spec(*key, keys) for key, keys in [*reverse.items(), *fresh.items()]])
-    reversed_runs = dict(zip(reverse, made[: len(reverse)], strict=True))
-    lengths = dict(zip(fresh, made[len(reverse) :], strict=True))
+    bench.make([bench.spec(*key, keys) for part in (reverse, alike, fresh) for key, keys in part.items()])  # all at once
+    reversed_runs, alike_runs, lengths = (
+        dict(zip(part, bench.make([bench.spec(*key, keys) for key, keys in part.items()]), strict=True))
+        for part in (reverse, alike, fresh)
+    )
     again = bench.make([bench.spec(*key, retrained(bench, each)) for key, each in lengths.items()])
     rows: dict[str, Row] = {
         TUNED: row_of(bench, runs, "tuned"),
         CONTROL: row_of(bench, runs, "control"),
         WINNER: row_of(bench, runs, "winner"),
         REVERSED: _row(bench, reversed_runs),
+        ALIKE: _row(bench, alike_runs),
         RANDOM: row_of(bench, runs, "random"),
         LENGTH: row_of(bench, lengths, "tuned"),
         LENGTH_TWICE: row_of(bench, dict(zip(lengths, again, strict=True)), "tuned"),
@@ -102,7 +110,7 @@ def _sizes(runs: Mapping[Key, Made], others: Mapping[Key, Mask | None], lengths:
         sizes = [(m.tokens, m.parameters(hidden)) if m is not None else (None, None) for m in masks]
         sizes += [(lengths[key], lengths[key] * hidden), (tokens, tokens * hidden)]
         rows.append((f"{key[0]}, seed {key[1]}", *(Cell(n, unit="count") for size in sizes for n in size)))
-    kinds = ("XPrompt and Random", REVERSED, LENGTH, "prompt tuning and control")
+    kinds = ("XPrompt and Random", "Reversed and random of its size", LENGTH, "prompt tuning and control")
     columns = ("run", *(f"{kind}: {what}" for kind in kinds for what in ("tokens", "numbers")))
     note = "A kept token that lost pieces counts in both XPrompt and Reversed, with other pieces."
     return Table("sizes", "Sizes of the prompts", columns, tuple(rows), note)
@@ -146,7 +154,9 @@ def _sentences(bench: Bench, to_tuning: Table, to_reversed: Table) -> tuple[str,
         ("XPrompt is better than Reversed XPrompt", to_reversed, WINNER, ABOVE),
         ("Length Prompt is worse than prompt tuning", to_tuning, LENGTH, BELOW),
     )
-    return tuple(f"{claim} (the source): {_held(bench, table, label, side)}." for claim, table, label, side in claims)
+    said = [f"{claim} (the source): {_held(bench, table, label, side)}." for claim, table, label, side in claims]
+    ours = "A random mask of Reversed's size is better than Reversed (not in the source)"
+    return (*said, f"{ours}: {_held(bench, to_reversed, ALIKE, ABOVE)}.")
 
 
 def _held(bench: Bench, table: Table, label: str, side: str) -> str:

@@ -66,6 +66,8 @@ def score_masked(
     kept = bench.once(f"{name}-{which}-{made.path.name}", compute)
     ids, groups = tuple(kept["ids"]), tuple(kept["groups"])
     return {
-        prompt: Masked(one["value"], Scored(np.asarray(one["counts"], np.float64), ids, groups), np.asarray(one["losses"]))
+        prompt: Masked(
+            one["value"], Scored(np.asarray(one["counts"], np.float64), ids, groups), np.asarray(one["losses"])
+        )
         for prompt, one in kept["prompts"].items()
     }

@@ -49,7 +49,7 @@ def within_range(values: Floats) -> Floats:
 
 
 def binned(values: Floats, bins: int) -> list[int]:
-    """How many of the values, 0 to 1, lie in each of the equal bins; a bound belongs to the bin above, 1 to the last."""
+    """How many of the values, 0 to 1, lie in each of the equal bins; bounds belong to the bin above, 1 to the last."""
     at = np.minimum(np.floor(values.ravel() * bins + 1e-9).astype(int), bins - 1)
     return [int(count) for count in np.bincount(at, minlength=bins)]
 
@@ -125,7 +125,8 @@ def _histogram_figure(
 
 def _low_sentence(level: str, reading: str, rows: Sequence[Sequence[int]], published: Sequence[int] | None) -> str:
     most = sum(_low(level, counts) > 0.5 for counts in rows)
-    said = f"Importance of {level}, {READINGS[level, reading]}: in {most} of {len(rows)} runs more than half lie below {LOW}"
+    said = f"Importance of {level}, {READINGS[level, reading]}: "
+    said += f"in {most} of {len(rows)} runs more than half lie below {LOW}"
     if published:
         source = _low(level, published)
         said += f"; in the source's figure {source:.0%} do, {'more' if source > 0.5 else 'no more'} than half"

@@ -1,4 +1,4 @@
-"""Do negative tokens exist? (XPrompt, Figure 2, as we read it: parts of the tuned prompt are masked, nothing is retrained)
+"""Do negative tokens exist? (XPrompt, Figure 2, as we read it: parts of the tuned prompt masked, nothing retrained)
 
     negative   the k least important tokens masked; and all that the winner's mask prunes
     random     k random tokens masked, several draws; and random masks of the winner's size
@@ -10,14 +10,14 @@ token is left out on `select`; the one whose absence lowers the loss most there 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import torch
 
-from softprune.compare.statistics import difference
+from softprune.compare.statistics import Floats, difference
 from softprune.prompt.bank import masked_state, read_one
 from softprune.pruning.masks import keep_count, random_mask, without_least, without_most, without_random
 from softprune.recipe import Recipe
@@ -64,7 +64,7 @@ def conduct(bench: Bench) -> Findings:
         by_arm[arm] = _row(bench, found, [f"{arm.label}, {draw}" for draw in range(len(masks))])
     rows |= {arm.label: row for arm, row in by_arm.items()}
     chance = chances(bench, runs)
-    note = "Nothing is retrained. Means over seeds, of random masks over draws too; 95% intervals by bootstrap over report."
+    note = "Nothing is retrained. Means over seeds and draws; 95% intervals by bootstrap over the examples of report."
     scores = score_table(bench, "scores", bench.study.title, rows, chance, note=note)
     differences, family = _differences(bench, rows[TUNED], by_arm, chance)
     singles, chosen = _singles(bench, runs)
@@ -92,7 +92,9 @@ def arms_of(bench: Bench, made: Made) -> dict[Arm, list[Mask]]:
 
 def counts_of(recipe: Recipe, tokens: int) -> list[int]:
     """How many tokens the search's ratios prune, each once."""
-    counts = {tokens - max(1, keep_count(ratio, tokens, recipe.pruning.rounding)) for ratio in recipe.search.token_ratios}
+    counts = {
+        tokens - max(1, keep_count(ratio, tokens, recipe.pruning.rounding)) for ratio in recipe.search.token_ratios
+    }
     return sorted(counts - {0})
 
 
@@ -134,9 +136,7 @@ def _differences(
     return Table("differences", "What masking changes", ("points", *bench.tasks), tuple(lines), note), family
 
 
-def _difference_row(
-    bench: Bench, label: str, ours: Row, theirs: Row, chance: Mapping[str, bool]
-) -> tuple[Entry, ...]:
+def _difference_row(bench: Bench, label: str, ours: Row, theirs: Row, chance: Mapping[str, bool]) -> tuple[Entry, ...]:
     return (label, *(difference_cell(bench, t, ours[t], theirs[t], chance[t]) for t in bench.tasks))
 
 
@@ -155,7 +155,7 @@ def _sentences(differences: Table, family: Sequence[float]) -> tuple[str, ...]:
 
     left = sum(p < LEVEL for p in holm(family))
     return (
-        f"Negative masking against the whole prompt, over removals, sizes and tasks: {tally(cells('negative', TUNED))}. "
+        f"Negative masking against the whole prompt, by removal, size, task: {tally(cells('negative', TUNED))}. "
         f"After Holm's correction over these {len(family)} tests, {left} differences remain, better or worse.",
         f"Negative masking against as much random masking: {tally(cells('negative', 'random'))}.",
         f"Random masking against the whole prompt: {tally(cells('random', TUNED))}.",
@@ -183,9 +183,9 @@ def _singles(bench: Bench, runs: Mapping[Key, Made]) -> tuple[Table, tuple[str, 
         "loss on report",
         "points on report",
     )
-    note = "Changes when the chosen token alone is masked, paired; on select it was chosen as the best, so that change flatters."
+    note = "Changes when the chosen token alone is masked, paired. On select it was chosen for that, which flatters."
     said = (
-        f"Tokens that are shown on select to be better masked, over {len(runs)} runs, Holm-corrected within each: {harmful}.",
+        f"Tokens shown on select to be better masked, in {len(runs)} runs, Holm-corrected within each: {harmful}.",
         f"The token chosen on select, masked on report: points {tally(changes)}.",
     )
     return Table("single", "Single tokens left out", columns, tuple(rows), note), said
@@ -230,9 +230,12 @@ def without_one(tokens: int, token: int) -> Mask:
 
 def loss_change(ours: Masked, theirs: Masked, seed: int, resamples: int) -> Difference:
     """The mean loss of one prompt less another's on the same examples, by paired bootstrap."""
-    mean: Callable[[np.ndarray], np.ndarray] = lambda sums: sums[..., 0] / sums[..., 1]  # noqa: E731
     counts = [np.stack([one.losses, np.ones(len(one.losses))], axis=1) for one in (ours, theirs)]
-    return paired_bootstrap(counts[0], counts[1], mean, ours.scored.groups, seed=seed, resamples=resamples)
+    return paired_bootstrap(counts[0], counts[1], _mean, ours.scored.groups, seed=seed, resamples=resamples)
+
+
+def _mean(sums: Floats) -> Floats:
+    return np.asarray(sums[..., 0] / sums[..., 1])
 
 
 def _loss_cell(change: Difference, chance: bool) -> Cell:
@@ -254,9 +257,17 @@ def _lines(bench: Bench, by_arm: Mapping[Arm, Row], tuned: Row) -> Figure:
                     points.append((int(arm.what.split()[0]), row[task]))
             heights = [None if o is None else round(100 * o.mean, 3) for _, o in points]
             name = f"{task}, {kind}"
-            trace = {"type": "scatter", "mode": "lines+markers", "name": name, "x": [x for x, _ in points], "y": heights}
+            trace = {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": name,
+                "x": [x for x, _ in points],
+                "y": heights,
+            }
             traces.append(trace)
     layout = {"xaxis": {"title": {"text": "tokens masked"}}, "yaxis": {"title": {"text": "accuracy or F1, %"}}}
-    caption = f"Scores on report (means) when the least important (negative), random or most important (positive) tokens are "
+    caption = (
+        "Scores on report (means) when the least important (negative), random or most important (positive) tokens are "
+    )
     caption += f"masked by {removal}, without retraining; the numbers with their intervals are in the table."
     return Figure("lines", "Masked tokens and scores", caption, tuple(traces), layout)

@@ -41,7 +41,9 @@ def conduct(bench: Bench) -> Findings:
     reverse = {key: under_mask(bench, runs[key], "reversed", mask) for key, mask in real.items()}
     alike = {k: under_mask(bench, runs[k], "random-as-reversed", random_mask(m, k[1])) for k, m in real.items()}
     fresh = {key: {"kind": "tune", "prompt.tokens": made.mask.tokens} for key, made in runs.items()}
-    bench.make([bench.spec(*key, keys) for part in (reverse, alike, fresh) for key, keys in part.items()])  # all at once
+    bench.make(
+        [bench.spec(*key, keys) for part in (reverse, alike, fresh) for key, keys in part.items()]
+    )  # all at once
     reversed_runs, alike_runs, lengths = (
         dict(zip(part, bench.make([bench.spec(*key, keys) for key, keys in part.items()]), strict=True))
         for part in (reverse, alike, fresh)

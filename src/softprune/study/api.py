@@ -27,6 +27,11 @@ EXPERIMENTS: Final[Registry[Experiment]] = Registry(
     "experiment",
     {
         "variants": "softprune.study.experiments.variants:conduct",
+        "masking": "softprune.study.experiments.masking:conduct",
+        "reversed": "softprune.study.experiments.reversed:conduct",
+        "importance": "softprune.study.experiments.importance:conduct",
+        "importance-distribution": "softprune.study.experiments.heatmaps:distribution",
+        "importance-maps": "softprune.study.experiments.heatmaps:maps",
     },
 )
 

@@ -26,6 +26,9 @@ Experiment = Callable[[Bench], Findings]
 EXPERIMENTS: Final[Registry[Experiment]] = Registry(
     "experiment",
     {
+        "models": "softprune.study.experiments.models:conduct",
+        "sizes": "softprune.study.experiments.sizes:conduct",
+        "statistics": "softprune.study.experiments.statistics:conduct",
         "variants": "softprune.study.experiments.variants:conduct",
         "masking": "softprune.study.experiments.masking:conduct",
         "reversed": "softprune.study.experiments.reversed:conduct",

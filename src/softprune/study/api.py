@@ -26,6 +26,7 @@ Experiment = Callable[[Bench], Findings]
 EXPERIMENTS: Final[Registry[Experiment]] = Registry(
     "experiment",
     {
+        "start_from_transfer": "softprune.study.experiments.start_from_transfer:conduct",
         "variants": "softprune.study.experiments.variants:conduct",
     },
 )

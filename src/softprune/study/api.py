@@ -26,7 +26,10 @@ Experiment = Callable[[Bench], Findings]
 EXPERIMENTS: Final[Registry[Experiment]] = Registry(
     "experiment",
     {
+        "maps": "softprune.study.experiments.maps:conduct",
+        "neighbours": "softprune.study.experiments.neighbours:conduct",
         "start_from_transfer": "softprune.study.experiments.start_from_transfer:conduct",
+        "transfer": "softprune.study.experiments.transfer:conduct",
         "variants": "softprune.study.experiments.variants:conduct",
     },
 )

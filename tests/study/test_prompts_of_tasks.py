@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from softprune.analysis.scored import open_set
 from studies import small_bench
 
+from softprune.analysis.scored import open_set
 from softprune.errors import SoftpruneError
 from softprune.study.bench import Bench
 from softprune.study.experiments import maps, neighbours, transfer
@@ -179,8 +179,7 @@ def test_maps_tell_distances_as_they_are(bench: Bench, runs: Runs) -> None:
     assert cells_of(tables["divergence"])["demo"][0].value == pytest.approx(np.mean(means))
     figures = {figure.name: figure for figure in found.figures}
     assert set(figures) == {"pca-prompts", "tsne-prompts", "pca-tokens", "tsne-tokens", "difficulty"}
-    assert len(figures["tsne-tokens"].traces[0]["x"]) == 2 * 2 * 4  # start
-    assert end, seeds, tokens
+    assert len(figures["tsne-tokens"].traces[0]["x"]) == 2 * 2 * 4  # start and end, seeds, tokens
     assert any("not measured" in line for line in found.sentences)  # two tasks have no correlation
 
 
@@ -215,8 +214,7 @@ def test_neighbours_of_small_runs(bench: Bench, runs: Runs) -> None:
     # A start is an embedding, so its nearest word is the one it was made of.
     assert [str(row[1]).lstrip("…") for row in tokens.rows] == [word.lstrip("#Ġ▁") for word in words]
     moved = cells_of(tables["moved"])
-    assert all(cell.value is not None
-    assert cell.value > 0 for cell in moved["moved, in lengths of a typical embedding"])
+    assert all((cell.value or 0) > 0 for cell in moved["moved, in lengths of a typical embedding"])
     scores = cells_of(tables["scores"])
     assert scores[neighbours.TUNED][0].value == pytest.approx(np.mean([runs["demo", s].value("tuned") for s in (0, 1)]))
     assert any('"film"' in line for line in found.sentences)

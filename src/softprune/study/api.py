@@ -26,15 +26,19 @@ Experiment = Callable[[Bench], Findings]
 EXPERIMENTS: Final[Registry[Experiment]] = Registry(
     "experiment",
     {
-        "models": "softprune.study.experiments.models:conduct",
-        "sizes": "softprune.study.experiments.sizes:conduct",
-        "statistics": "softprune.study.experiments.statistics:conduct",
-        "variants": "softprune.study.experiments.variants:conduct",
-        "masking": "softprune.study.experiments.masking:conduct",
-        "reversed": "softprune.study.experiments.reversed:conduct",
         "importance": "softprune.study.experiments.importance:conduct",
         "importance-distribution": "softprune.study.experiments.heatmaps:distribution",
         "importance-maps": "softprune.study.experiments.heatmaps:maps",
+        "maps": "softprune.study.experiments.maps:conduct",
+        "masking": "softprune.study.experiments.masking:conduct",
+        "models": "softprune.study.experiments.models:conduct",
+        "neighbours": "softprune.study.experiments.neighbours:conduct",
+        "reversed": "softprune.study.experiments.reversed:conduct",
+        "sizes": "softprune.study.experiments.sizes:conduct",
+        "start_from_transfer": "softprune.study.experiments.start_from_transfer:conduct",
+        "statistics": "softprune.study.experiments.statistics:conduct",
+        "transfer": "softprune.study.experiments.transfer:conduct",
+        "variants": "softprune.study.experiments.variants:conduct",
     },
 )
 

@@ -22,6 +22,7 @@ from softprune.pruning.ticket import Ticket
 from softprune.registry import unknown
 from softprune.tasks.files import Located, Row
 from softprune.tasks.inputs import layout_of
+from softprune.tasks.joined import part_of
 from softprune.tasks.schema import Definition
 from softprune.tasks.template import Asked, asked_from
 from softprune.tuning.finite import check_finite
@@ -187,14 +188,15 @@ def _asked(
     tickets: Mapping[str, Answering], rows: Iterable[Mapping[str, Any] | Located], column: str | None
 ) -> Iterator[_Question]:
     """Each row as its ticket's task reads it; a task's layout is told by the first of its rows."""
-    layouts: dict[str, Any] = {}
+    layouts: dict[tuple[str, str], Any] = {}
     for number, row in enumerate(rows):
         located = row if isinstance(row, Located) else Located(_mapping(row, number), f"row {number}")
         name = "" if column is None else _named(tickets, located, column)
-        definition = tickets[name].definition
-        if name not in layouts:
-            layouts[name] = layout_of(definition, located)
-        for asked in asked_from(definition, layouts[name], [located]):
+        definition = part_of(tickets[name].definition, located)
+        layout = (name, definition.id)
+        if layout not in layouts:
+            layouts[layout] = layout_of(definition, located)
+        for asked in asked_from(definition, layouts[layout], [located]):
             # A complaint about the text (of its length, say) names the example: by its row's place.
             yield _Question(name, replace(asked, example=replace(asked.example, id=asked.where)))
 

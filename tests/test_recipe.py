@@ -26,7 +26,7 @@ from softprune.recipe import (
     shipped_recipes,
 )
 
-SHIPPED = sorted(Path(next(iter(softprune.recipes.__path__))).rglob("*.yaml"))
+SHIPPED = sorted(Path(next(iter(softprune.recipes.__path__))).glob("*.yaml"))
 
 
 def loader_of(recipe: Path | str) -> Callable[..., object]:

@@ -16,6 +16,7 @@ _ROOT = Path("runs/studies")
 _PIPE_WIDTH = 160
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="A shipped study's name, or a YAML file.")]
+_NAMED = "The study's folder in --out. [default: NAME-MODEL-SCALE]"
 _Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Keys of the study, or recipe keys of all its runs.", show_default=False),
@@ -69,19 +70,22 @@ def run(
         str | None, _flag("--executor", "in-process|ray", "What makes the runs. [default: in-process]")
     ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="The folder of all studies and runs.")] = _ROOT,
+    called: Annotated[str | None, _flag("--name", "FOLDER", _NAMED)] = None,
 ) -> None:
     """Conduct a study and show its tables beside the published ones; the same command again continues it."""
     from rich.console import Console
 
     from softprune.cli.train import names_of_recipes
-    from softprune.study.api import execute
+    from softprune.study.api import default_name, execute
 
     flags = {"backbone": backbone, "scale": scale, "tasks": tasks, "seeds": seeds, "data": data, "executor": executor}
     given = [f"{key}={value}" for key, value in flags.items() if value is not None]
     study = load_study(name, [*given, *(overrides or [])], names={"backbone": names_of_recipes()["backbone.name"]})
     command = shlex.join(["softprune", *sys.argv[1:]])
     try:
-        folder = execute(study, Path(name).stem, out, command, console=Console(stderr=True))
+        folder = execute(
+            study, called or default_name(study, Path(name).stem), out, command, console=Console(stderr=True)
+        )
     except KeyboardInterrupt:
         typer.echo(f"stopped; {out} keeps what is done: run the same command to continue", err=True)
         raise typer.Exit(130) from None

@@ -175,6 +175,8 @@ def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
             tuned = shipped = tune_prompt(workspace)
             _write_prompts(workspace, {"tuned": tuned})
             _write_ticket(workspace, tuned)
+            if recipe.prompt.mask is not None:
+                _record_ticket(workspace, tuned.state.mask)
             report_tuned(workspace, tuned)
             _write_results(workspace, "tuned")
         else:

@@ -22,7 +22,6 @@ from softprune.recipe.reading import (
     kind_of,
     load_compare_recipe,
     load_recipe,
-    load_study,
     load_tokens_recipe,
     recipe_text,
     resolve,
@@ -33,6 +32,7 @@ from softprune.recipe.reading import (
     study_text,
 )
 from softprune.recipe.study_keys import Published, Scale, Study, Variant
+from softprune.recipe.study_reading import load_study
 from softprune.recipe.token_keys import TokensRecipe
 from softprune.recipe.values import DEFAULT_RELATIVE_LR, LearningRate
 

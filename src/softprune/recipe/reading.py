@@ -24,7 +24,6 @@ from softprune.recipe.compare_keys import (
     without_left_out,
 )
 from softprune.recipe.keys import Recipe, RecipeField, flat_fields
-from softprune.recipe.study_keys import Study
 from softprune.recipe.token_keys import TokensRecipe
 from softprune.registry import unknown
 from softprune.yamls import parse_yaml, plain
@@ -36,29 +35,22 @@ R = TypeVar("R", bound=BaseModel)
 Fields: TypeAlias = Sequence[RecipeField]
 
 _SHIPPED: Final = Path(__file__).parents[1] / "recipes"
+_STUDIES: Final = _SHIPPED / "studies"
+_PLACES: Final = {"recipe": (_SHIPPED, "softprune run"), "study": (_STUDIES, "softprune study run")}
+"""Where what ships lies, and what runs it."""
 _OF_A_TASK: Final = frozenset(("template", "answers", "fields"))
 """Keys of a task's YAML, which is easily taken for a recipe; no recipe has them."""
-_STUDIES: Final = _SHIPPED / "studies"
 _KINDS: Final = frozenset(("xprompt", "tune", "adapt", "tokens", "compare", "study"))
 
 
 def shipped_recipes() -> tuple[str, ...]:
     """Names of the recipes that come with softprune."""
-    return tuple(sorted(path.stem for path in _SHIPPED.glob("*.yaml")))
+    return _names_in(_SHIPPED)
 
 
 def shipped_studies() -> tuple[str, ...]:
     """Names of the studies that come with softprune."""
-    return tuple(sorted(path.stem for path in _STUDIES.glob("*.yaml")))
-
-
-def study_text(path_or_name: str | Path) -> str:
-    """The YAML text of a shipped study or of a file.
-
-    Raises:
-        SoftpruneError: there is no such study, or it can't be read.
-    """
-    return _text(path_or_name, "study", shipped_studies(), _STUDIES)
+    return _names_in(_STUDIES)
 
 
 def recipe_text(path_or_name: str | Path) -> str:
@@ -67,19 +59,36 @@ def recipe_text(path_or_name: str | Path) -> str:
     Raises:
         SoftpruneError: there is no such recipe, or it can't be read.
     """
-    return _text(path_or_name, "recipe", shipped_recipes(), _SHIPPED)
+    return _text("recipe", path_or_name)
 
 
-def _text(path_or_name: str | Path, what: str, shipped: Sequence[str], folder: Path) -> str:
-    name = str(path_or_name)
+def study_text(path_or_name: str | Path) -> str:
+    """The YAML text of a shipped study or of a file; errors as of `recipe_text`."""
+    return _text("study", path_or_name)
+
+
+def _text(what: str, path_or_name: str | Path) -> str:
+    name, (folder, _) = str(path_or_name), _PLACES[what]
+    shipped = _names_in(folder)
     path = folder / f"{name}.yaml" if name in shipped else Path(path_or_name)
     if not path.exists() and path.suffix not in (".yaml", ".yml") and len(path.parts) == 1:
-        raise unknown(f"{what} (or the path of a {what} file)", name, shipped)
+        raise _no_such(what, name, shipped)
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         found = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise SoftpruneError(f"a {what} file that can be read", f"{path}: {found}", "check its path") from error
+
+
+def _no_such(what: str, name: str, shipped: Sequence[str]) -> SoftpruneError:
+    for other, (folder, command) in _PLACES.items():
+        if name in _names_in(folder):
+            return SoftpruneError(f"a {what}", f"{name}, which is a {other}", f"{command} {name}")
+    return unknown(f"{what} (or the path of a {what} file)", name, shipped)
+
+
+def _names_in(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in folder.glob("*.yaml")))
 
 
 def kind_of(path_or_name: str | Path) -> str:
@@ -88,7 +97,7 @@ def kind_of(path_or_name: str | Path) -> str:
     Raises:
         SoftpruneError: it can't be read.
     """
-    return str(_parse_recipe(recipe_text(path_or_name), f"recipe {path_or_name}").get("kind", "xprompt"))
+    return str(parse_recipe(recipe_text(path_or_name), f"recipe {path_or_name}").get("kind", "xprompt"))
 
 
 def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = (), *, names: Names | None = None) -> Recipe:
@@ -97,14 +106,14 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = (), *, name
     Raises:
         SoftpruneError: with every mistake in it (`ManyErrors` when there is more than one).
     """
-    return _resolve(Recipe, overrides, _load(Recipe, path_or_name), f"recipe {path_or_name}", names)
+    return resolve_as(Recipe, overrides, _load(Recipe, path_or_name), f"recipe {path_or_name}", names)
 
 
 def load_tokens_recipe(
     path_or_name: str | Path, overrides: Sequence[str] = (), *, names: Names | None = None
 ) -> TokensRecipe:
     """The same for a recipe of learned token pruning."""
-    return _resolve(TokensRecipe, overrides, _load(TokensRecipe, path_or_name), f"recipe {path_or_name}", names)
+    return resolve_as(TokensRecipe, overrides, _load(TokensRecipe, path_or_name), f"recipe {path_or_name}", names)
 
 
 def resolve(
@@ -125,7 +134,7 @@ def resolve(
     Raises:
         SoftpruneError: with every mistake in it (`ManyErrors` when there is more than one).
     """
-    return _resolve(Recipe, overrides, base, where, names)
+    return resolve_as(Recipe, overrides, base, where, names)
 
 
 def resolve_tokens(
@@ -136,14 +145,14 @@ def resolve_tokens(
     names: Names | None = None,
 ) -> TokensRecipe:
     """The same for a recipe of learned token pruning."""
-    return _resolve(TokensRecipe, overrides, base, where, names)
+    return resolve_as(TokensRecipe, overrides, base, where, names)
 
 
 def load_compare_recipe(
     path_or_name: str | Path, overrides: Sequence[str] = (), *, names: Names | None = None
 ) -> CompareRecipe:
     """The same for a recipe of a comparison; what is wrong with the settings of its methods is told with the rest."""
-    return _resolve(CompareRecipe, overrides, _load(CompareRecipe, path_or_name), f"recipe {path_or_name}", names)
+    return resolve_as(CompareRecipe, overrides, _load(CompareRecipe, path_or_name), f"recipe {path_or_name}", names)
 
 
 def resolve_compare(
@@ -154,48 +163,45 @@ def resolve_compare(
     names: Names | None = None,
 ) -> CompareRecipe:
     """The same for a comparison."""
-    return _resolve(CompareRecipe, overrides, base, where, names)
-
-
-def load_study(path_or_name: str | Path, overrides: Sequence[str] = (), *, names: Names | None = None) -> Study:
-    """A study from a shipped name or a file. An override of no key of a study is one of the recipes of all its runs.
-
-    Raises:
-        SoftpruneError: with every mistake in it (`ManyErrors` when there is more than one).
-    """
-    where = f"study {path_or_name}"
-    values = _parse_recipe(study_text(path_or_name), where)
-    if values.get("kind") != "study":
-        found = f"kind: {values.get('kind', 'xprompt')} in {path_or_name}"
-        raise SoftpruneError("a study", found, f"softprune run {shlex.quote(str(path_or_name))}")
-    own = set(Study.model_fields) | {"schema"}
-    changes = [text if _first_part(text) in own else f"change.{text}" for text in overrides]
-    return _resolve(Study, changes, values, where, names)
-
-
-def _first_part(override: str) -> str:
-    """`backbone=...` is a key of studies, `backbone.dtype=...` one of runs."""
-    key = override.partition("=")[0].strip()
-    return "" if key.startswith("backbone.") else key.partition(".")[0]
+    return resolve_as(CompareRecipe, overrides, base, where, names)
 
 
 def _load(of: type[BaseModel], path_or_name: str | Path) -> dict[str, Any]:
-    values = _parse_recipe(recipe_text(path_or_name), f"recipe {path_or_name}")
+    values = parse_recipe(recipe_text(path_or_name), f"recipe {path_or_name}")
     if len(_OF_A_TASK & set(values)) > 1:
         do = f"softprune xprompt --task {shlex.quote(str(path_or_name))}"
         raise SoftpruneError("a recipe", f"a task in {path_or_name}", do)
     kinds = get_args(of.model_fields["kind"].annotation)
     if values.get("kind") in _KINDS and values["kind"] not in kinds:
         found = f"kind: {values['kind']} in {path_or_name}"
-        do = f"softprune run {shlex.quote(str(path_or_name))}"
+        command = "study run" if values["kind"] == "study" else "run"
+        do = f"softprune {command} {shlex.quote(str(path_or_name))}"
         raise SoftpruneError(f"a recipe of kind {' or '.join(kinds)}", found, do)
     return values
 
 
-def _resolve(
-    of: type[R], overrides: Sequence[str], base: Mapping[str, Any] | None, where: str, names: Names | None
+def resolve_as(
+    of: type[R],
+    overrides: Sequence[str],
+    base: Mapping[str, Any] | None,
+    where: str,
+    names: Names | None,
+    *,
+    more_fields: Fields = (),
+    further: Callable[[Mapping[str, Any]], Sequence[SoftpruneError]] | None = None,
 ) -> R:
-    values, fields = copy.deepcopy(dict(base or {})), flat_fields(of)
+    """As `resolve`, of any kind.
+
+    Args:
+        of: the kind.
+        overrides, base, where, names: as there.
+        more_fields: of keys that overrides may have beside the kind's own.
+        further: finds mistakes in the values that the kind itself doesn't see.
+
+    Raises:
+        SoftpruneError: with every mistake (`ManyErrors` when there is more than one).
+    """
+    values, fields = copy.deepcopy(dict(base or {})), [*flat_fields(of), *more_fields]
     errors = [error for text in overrides if (error := _override(values, text, fields)) is not None]
     if issubclass(of, CompareRecipe):
         values = without_left_out(values, base or {})
@@ -205,9 +211,11 @@ def _resolve(
         recipe = of.model_validate(values)
     except ValidationError as error:
         found = error.errors(include_url=False)
-    errors += [_told(details, fields) for details in found]
+    errors += [told(details, fields) for details in found]
     if issubclass(of, CompareRecipe):
         errors += _of_cells(values, {(details["loc"], details["type"]) for details in found})
+    if further is not None:
+        errors += further(values)
     errors += _unknown_names(values, names or {})
     if recipe is None or errors:
         raise errors[0] if len(errors) == 1 else ManyErrors(where, errors)
@@ -236,7 +244,7 @@ def _of_cells(values: Mapping[str, Any], known: Container[tuple[Any, str]]) -> l
             Recipe.model_validate(cell_values(values, method, 0))
         except ValidationError as error:
             details = [each for each in error.errors(include_url=False) if (each["loc"], each["type"]) not in known]
-            mistakes += [_told(each, flat_fields(Recipe)) for each in details]
+            mistakes += [told(each, flat_fields(Recipe)) for each in details]
         errors += [SoftpruneError(f"settings.{method}: {e.expected}", e.found, e.do) for e in mistakes]
     return errors
 
@@ -254,7 +262,8 @@ def _unknown_names(values: Mapping[str, Any], names: Names) -> list[SoftpruneErr
     return errors
 
 
-def _parse_recipe(text: str, where: str) -> dict[str, Any]:
+def parse_recipe(text: str, where: str) -> dict[str, Any]:
+    """The keys of a YAML text; `where` it stands, for messages."""
     try:
         values = parse_yaml(text)
     except yaml.YAMLError as error:
@@ -294,7 +303,7 @@ def _override_value(key: str, raw: str, fields: Fields) -> Any:
     return raw if kind.startswith("text") and not quoted else parse_yaml(raw)
 
 
-def _told(error: ErrorDetails, fields: Fields) -> SoftpruneError:
+def told(error: ErrorDetails, fields: Fields) -> SoftpruneError:
     """One of pydantic's errors in softprune's words."""
     parts = [str(part) for part in error["loc"]]
     key = ".".join(parts)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from softprune.recipe.compare_keys import merge, nested
@@ -20,7 +20,7 @@ class Published(Section):
 
     title: str = key("", "what it is, with its number in the source")
     columns: tuple[str, ...] = key((), "names of the columns, that of the rows first")
-    rows: tuple[tuple[str, ...], ...] = key((), "the cells as texts, the row's name first")
+    rows: tuple[tuple[str, ...], ...] = key([], "the cells as texts, the row's name first")
     note: str = key("", "what a reader must know of it")
 
     @field_validator("columns", mode="before")
@@ -30,13 +30,10 @@ class Published(Section):
 
     @field_validator("rows", mode="before")
     @classmethod
-    def _lists(cls, value: object) -> object:
-        rows = value if isinstance(value, list) else [value]
-        if isinstance(value, tuple):
-            return value
-        if not all(isinstance(row, list) for row in rows):
+    def _lists(cls, value: Any) -> object:
+        if not isinstance(value, list) or not all(isinstance(row, list) for row in value):
             raise PydanticCustomError("rows", "a list of rows, each a list of cells")
-        return tuple(tuple(map(str, row)) for row in rows)
+        return tuple(tuple(map(str, row)) for row in value)
 
 
 class Variant(Section):
@@ -55,7 +52,7 @@ class Scale(Section):
     """How large a study is made."""
 
     backbone: str = key("tiny", "the model", min_length=1)
-    tasks: Names = key(("trec",), "ids of the tasks")
+    tasks: Names = key((), "ids of the tasks")
     seeds: int = key(1, "runs of each sort: seed, seed + 1, ...", ge=1)
     keys: dict[str, Any] = key({}, "recipe keys of all runs")
     options: dict[str, Any] = key({}, "of the experiment")
@@ -93,9 +90,17 @@ class Study(Section):
     def _list(cls, value: object) -> object:
         return tuple(value) if isinstance(value, list) else value
 
+    @field_validator("scale")
+    @classmethod
+    def _there(cls, value: str, info: ValidationInfo) -> str:
+        scales = info.data.get("scales")
+        if scales and value not in scales:
+            raise PydanticCustomError("scale", "a scale that the study has: {scales}", {"scales": ", ".join(scales)})
+        return value
+
     @property
     def size(self) -> Scale:
-        """The scale with what was asked for in its place; one that the study doesn't have has the defaults."""
+        """The scale with what was asked for in its place; a study without any has the defaults."""
         found = self.scales.get(self.scale, Scale())
         asked = {"backbone": self.backbone, "tasks": self.tasks or None, "seeds": self.seeds}
         return found.model_copy(update={name: value for name, value in asked.items() if value is not None})
@@ -105,20 +110,29 @@ class Study(Section):
         """The experiment's options at this scale."""
         return {**self.options, **self.size.options}
 
+    @property
+    def matters(self) -> dict[str, Any]:
+        """What the findings hang on: at this scale, without texts for readers and without the place of the work."""
+        size = self.size.model_dump(mode="json", exclude={"hardware", "hours", "options"})
+        variants = {variant.name: variant.model_dump(mode="json") for variant in self.variants}
+        own = self.model_dump(mode="json", include={"experiment", "keys", "by_task", "seed", "data", "change"})
+        order = [variant.name for variant in self.variants]
+        return {**own, "scale": {"name": self.scale, **size}, "options": self.settings, "variants": variants} | {
+            "order of variants": order
+        }
+
     def run(self, task: str, seed: int, keys: Mapping[str, Any]) -> dict[str, Any]:
         """The recipe keys of one run; what nobody named has the recipe's defaults.
 
         Args:
             task: its id.
             seed: of the run.
-            keys: of this run, which win over the study's, but not over what the user changed.
+            keys: of this run, which win over the study's (a backbone too), but not over what the user changed.
         """
-        made: dict[str, Any] = {"task": {"report_seed": self.seed}}
+        task_keys = {"id": task, "report_seed": self.seed, **({} if self.data is None else {"data": self.data})}
+        made: dict[str, Any] = {"backbone": {"name": self.size.backbone}, "task": task_keys, "seed": seed}
         for more in (self.keys, self.by_task.get(task, {}), self.size.keys, keys, self.change):
             merge(made, nested(deepcopy(dict(more))))
-        merge(made, {"backbone": {"name": self.size.backbone}, "task": {"id": task}, "seed": seed})
-        if self.data is not None:
-            merge(made, {"task": {"data": self.data}})
         return made
 
     def resolved(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -19,6 +19,7 @@ JSON: TypeAlias = Any  # null, a truth value, a number, a text, a list or a mapp
 
 SCHEMA: Final = 1
 _ABSENT = "(absent)"
+_NOTHING = (None, _ABSENT)
 
 
 def make_folder(path: Path, record: str = "run.json", what: str = "run") -> list[Path]:
@@ -75,22 +76,34 @@ def changed_keys(path: Path, resolved: dict[str, Any], may_change: Collection[st
         begun = yaml.safe_load((path / "resolved.yaml").read_text())
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise _not_a_run(path, "its resolved.yaml can't be read") from error
-    there, now = _flat(begun), _flat(resolved)
-    keys = [key for key in {**there, **now} if there.get(key, _ABSENT) != now.get(key, _ABSENT)]
-    fixed = [key for key in keys if key not in may_change]
+    differ = differing(begun, resolved)
+    fixed = {key: pair for key, pair in differ.items() if key not in may_change}
     if "kind" in fixed:  # then nearly every key differs
-        fixed = ["kind"]
+        fixed = {"kind": fixed["kind"]}
     if fixed:
-        pairs = [
-            f"{key}: {_shown(there.get(key, _ABSENT))} there, {_shown(now.get(key, _ABSENT))} now" for key in fixed
-        ]
-        free = next(name for n in count(2) if not (name := path.with_name(f"{path.name}-{n}")).exists())
         raise SoftpruneError(
             f"the recipe that {path} was begun with",
-            "; ".join(pairs),
-            f"choose another --out, such as --out {free}, or go back to that recipe",
+            told_apart(fixed),
+            f"choose another --out, such as --out {free_beside(path)}, or go back to that recipe",
         )
-    return {key: [there.get(key), now[key]] for key in keys if now.get(key) is not None}
+    return {key: [None if old == _ABSENT else old, new] for key, (old, new) in differ.items() if new not in _NOTHING}
+
+
+def differing(there: JSON, now: JSON) -> dict[str, tuple[JSON, JSON]]:
+    """The dotted keys of two mappings whose values differ, each with both values."""
+    old, new = _flat(there), _flat(now)
+    pairs = {key: (old.get(key, _ABSENT), new.get(key, _ABSENT)) for key in {**old, **new}}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def told_apart(differ: Mapping[str, tuple[JSON, JSON]]) -> str:
+    """What `differing` found, in words."""
+    return "; ".join(f"{key}: {_shown(old)} there, {_shown(new)} now" for key, (old, new) in differ.items())
+
+
+def free_beside(path: Path) -> Path:
+    """A path with a number behind it at which nothing is."""
+    return next(free for n in count(2) if not (free := path.with_name(f"{path.name}-{n}")).exists())
 
 
 def _shown(value: JSON) -> JSON:

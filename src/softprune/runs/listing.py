@@ -11,6 +11,9 @@ from typing import Any
 from softprune.errors import SoftpruneError
 from softprune.runs.lock import is_held
 
+_OF_MANY = ("compare.json", "study.json")
+"""Records of what is made of several runs."""
+
 
 @dataclass(frozen=True)
 class RunSummary:
@@ -25,7 +28,7 @@ class RunSummary:
             pruning, the chosen model.
         metric, value: its score on `report`.
         tokens, pieces, parameters: the size of the ticket.
-        seconds: spent in all phases so far.
+        seconds: spent in all phases so far; of a study, on its own work, since its runs are listed themselves.
         modified: when run.json was last written.
     """
 
@@ -54,21 +57,22 @@ def list_runs(root: Path | str) -> list[RunSummary]:
     if not root.is_dir():
         raise SoftpruneError("a folder that holds runs", f"{root} is no folder", "give the folder that --out named")
     found = [_summary(root, path) for path in sorted(root.rglob("run.json"))]
-    found += [_comparison(root, path) for path in sorted(root.rglob("compare.json"))]
+    found += [_of_many(root, path) for name in _OF_MANY for path in sorted(root.rglob(name))]
     return sorted((summary for summary in found if summary is not None), key=lambda summary: summary.name)
 
 
-def _comparison(root: Path, path: Path) -> RunSummary | None:
-    """The comparison of one compare.json, whose results are its runs'; None for another program's file."""
+def _of_many(root: Path, path: Path) -> RunSummary | None:
+    """A comparison or a study, whose results are its runs'; None for another program's file."""
     read = _read(path)
     if read is None:
         return None
     info, modified = read
+    tasks = info.get("tasks")
     return RunSummary(
         name=path.parent.relative_to(root).as_posix(),
         kind=info["kind"],
         status=_status(info["status"], path.parent),
-        task=info.get("task"),
+        task=",".join(map(str, tasks)) if isinstance(tasks, list) else info.get("task"),
         backbone=info.get("backbone"),
         result=None,
         metric=None,
@@ -76,7 +80,7 @@ def _comparison(root: Path, path: Path) -> RunSummary | None:
         tokens=None,
         pieces=None,
         parameters=None,
-        seconds=0.0,
+        seconds=float(sum(_mapping(info, "work").values())),
         modified=modified,
     )
 

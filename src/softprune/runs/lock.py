@@ -14,8 +14,16 @@ _ATTEMPTS = 5
 _PAUSE_SECONDS = 0.05
 
 
+class FolderHeld(SoftpruneError):
+    """Another live process works in the folder."""
+
+
 class FolderLock:
-    """An exclusive lock on `folder`, held until `release` or the end of the process."""
+    """An exclusive lock on `folder`, held until `release` or the end of the process.
+
+    Raises:
+        FolderHeld: by another live process.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._descriptor: int | None = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
@@ -30,7 +38,7 @@ class FolderLock:
             time.sleep(_PAUSE_SECONDS)
         holder = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
         self.release()
-        raise SoftpruneError(
+        raise FolderHeld(
             "a run folder that no other process works in",
             f"{folder} is held by the live process {holder}",
             "wait until it ends, or choose another --out",

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console, Group
-from rich.text import Text
 
-from softprune.errors import SoftpruneError
+from softprune.errors import ManyErrors, SoftpruneError, gathered
 from softprune.recipe import Study, load_study
 from softprune.registry import Registry
 from softprune.runs import atomic
@@ -18,7 +16,9 @@ from softprune.runs.processes import hold_alone
 from softprune.study.bench import Bench
 from softprune.study.findings import Findings, Table, findings_of, starred
 from softprune.study.folder import complete, read_study, record, study_folder
-from softprune.study.texts import STAR, csv_text, markdown, published_tables, rich_table
+from softprune.study.runs import safe
+from softprune.study.texts import STAR, csv_text, literal, markdown, published_tables, rich_table
+from softprune.tasks import load_task
 
 Experiment = Callable[[Bench], Findings]
 """Makes the runs that it needs and tells what they show."""
@@ -32,17 +32,21 @@ EXPERIMENTS: Final[Registry[Experiment]] = Registry(
 
 
 def execute(
-    study: Study, name: str, root: Path, command: str, *, console: Console | None = None, draw: bool = True
+    study: Study,
+    name: str,
+    root: Path,
+    command: str,
+    *,
+    console: Console | None = None,
 ) -> Path:
     """Conduct a study, or take up one that was cut off; a complete one is left as it is.
 
     Args:
         study: validated settings.
-        name: of the study, in its folder's name.
+        name: of the study's folder.
         root: the folder of all studies; their runs are shared there.
         command: what the user typed.
         console: where progress is shown; None for silence.
-        draw: whether the page is written, which needs the extra `report`.
 
     Returns:
         The study's folder.
@@ -52,40 +56,64 @@ def execute(
     """
     hold_alone("to conduct studies")
     conduct = EXPERIMENTS[study.experiment]
-    folder = folder_of(study, name, root)
-    bench = Bench(study, root, folder, console)
-    if not bench.tasks:
-        raise SoftpruneError("tasks for a study", "none", "name some: --tasks trec,ag_news")
-    for task in bench.tasks:  # mistakes in recipe keys are told before any work
-        bench.spec(task, study.seed)
+    folder = root / name
+    bench = Bench(study, root.absolute(), folder, console)
+    _check(bench)
     with study_folder(folder, study, command) as info:
         if info is None:
+            bench.say(f"{folder} is complete: nothing was run; another --name begins anew")
             return folder
-        begun = time.perf_counter()
         found = conduct(bench)
-        info |= {"findings": found.document(), "seconds": info["seconds"] + time.perf_counter() - begun}
+        info |= {"findings": found.document(), **bench.cost()}
         record(folder, info)
-        write_texts(folder, study, found)
-        if draw:
+        write_texts(folder, study, findings_of(read_study(folder)["findings"]))
+        try:
             _draw(folder, study, info)
+        except SoftpruneError as error:  # a study isn't lost because its page can't be drawn
+            bench.say(f"the study is whole, but has no page\n{error}\nthen: softprune report {folder}")
         complete(folder, info)
     return folder
 
 
 def run_study(study: Study | str | Path, root: str | Path, *, console: Console | None = None) -> Path:
-    """A study from Python: its name, its file, or its settings; see `execute`.
+    """A study from Python. One that was cut off is taken up; a complete one is left as it is.
+
+    Args:
+        study: the name or the file of one, or its settings.
+        root: the folder of all studies, which share their runs there.
+        console: where progress is shown; None for silence.
 
     Returns:
         Its folder: `study.json` and the tables lie in it, and where jinja2 and plotly are there, the page.
+
+    Raises:
+        SoftpruneError: for anything that a user can mend.
     """
     read = study if isinstance(study, Study) else load_study(study)
     name = Path(study).stem if isinstance(study, str | Path) else "study"
-    return execute(read, name, Path(root), "python", console=console)
+    return execute(read, default_name(read, name), Path(root), "python", console=console)
 
 
-def folder_of(study: Study, name: str, root: Path) -> Path:
-    """Where a study lies: its name, its model, its scale."""
-    return root / f"{name}-{Path(study.size.backbone).name}-{study.scale}"
+def default_name(study: Study, name: str) -> str:
+    """A study's folder: what it is called, its model, its scale."""
+    return "-".join((safe(name), safe(Path(study.size.backbone).name), study.scale))
+
+
+def _check(bench: Bench) -> None:
+    """What can be told before any work: tasks there are, and recipe keys.
+
+    Raises:
+        SoftpruneError: with every mistake.
+    """
+    errors: list[SoftpruneError] = []
+    if not bench.tasks:
+        errors.append(SoftpruneError("tasks for a study", "none", "name some: --tasks trec,ag_news"))
+    for task in bench.tasks:
+        with gathered(errors):
+            load_task(task)
+            bench.spec(task, bench.study.seed)
+    if errors:
+        raise errors[0] if len(errors) == 1 else ManyErrors("study", errors)
 
 
 def rewrite(folder: Path) -> Path:
@@ -99,9 +127,7 @@ def rewrite(folder: Path) -> Path:
     """
     study, info = load_study(folder / "resolved.yaml"), read_study(folder)
     write_texts(folder, study, findings_of(info["findings"]))
-    from softprune.study.page import write_page
-
-    return write_page(folder, study, info)
+    return _draw(folder, study, info)
 
 
 def terminal(folder: Path) -> Group:
@@ -113,8 +139,9 @@ def terminal(folder: Path) -> Group:
     study, info = load_study(folder / "resolved.yaml"), read_study(folder)
     found = findings_of(info["findings"])
     tables = all_tables(study, found)
-    said = [Text(sentence) for sentence in found.sentences] + ([Text(STAR)] if starred(tables) else [])
-    return Group(Text(study.title, "bold"), Text(f"{study.question}\n{study.source}"), *map(rich_table, tables), *said)
+    said = [*found.sentences, *([STAR] if starred(tables) else [])]
+    head = literal(f"{study.question}\n{study.source}")
+    return Group(literal(study.title, "bold"), head, *map(rich_table, tables), *map(literal, said))
 
 
 def all_tables(study: Study, found: Findings) -> list[Table]:
@@ -127,13 +154,10 @@ def write_texts(folder: Path, study: Study, found: Findings) -> None:
     for table in all_tables(study, found):
         texts = {"md": markdown(table), "csv": csv_text(table)}
         for ending, text in texts.items():
-            atomic.write_bytes(folder / f"table-{table.name}.{ending}", text.encode("utf-8", errors="replace"))
+            atomic.write_bytes(folder / f"table-{safe(table.name)}.{ending}", text.encode("utf-8", errors="replace"))
 
 
-def _draw(folder: Path, study: Study, info: Mapping[str, Any]) -> None:
-    """The page; a study isn't lost because that can't be drawn."""
-    try:
-        from softprune.study.page import write_page
-    except SoftpruneError:  # jinja2 or plotly isn't installed
-        return
-    write_page(folder, study, info)
+def _draw(folder: Path, study: Study, info: Mapping[str, Any]) -> Path:
+    from softprune.study.page import write_page
+
+    return write_page(folder, study, info)

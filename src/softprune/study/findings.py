@@ -52,6 +52,10 @@ class Table:
     note: str = ""
     published: bool = False
 
+    def __post_init__(self) -> None:
+        if any(len(row) != len(self.columns) for row in self.rows):
+            raise ValueError(f"table {self.name}: rows of other lengths than its {len(self.columns)} columns")
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:
@@ -78,6 +82,11 @@ class Findings:
     tables: tuple[Table, ...]
     figures: tuple[Figure, ...] = ()
     sentences: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for parts in (self.tables, self.figures):
+            if len({part.name for part in parts}) < len(parts):
+                raise ValueError(f"two of one name: {', '.join(part.name for part in parts)}")
 
     def document(self) -> dict[str, Any]:
         """As JSON holds it."""

@@ -1,6 +1,6 @@
 """The folder of a study, which a kill at any point leaves whole.
 
-resolved.yaml    the study with every key; a resumed one must have the same
+resolved.yaml    the study with every key
 study.json       how it stands, and in the end what it found
 work/            finished pieces of work
 table-*.md, .csv the tables
@@ -12,24 +12,23 @@ Beside it, shared by all studies: runs/ (a run folder each) and files/ (masks an
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from textwrap import indent
 from typing import Any, Final
 
 from softprune.errors import SoftpruneError, of_the_machine
-from softprune.recipe import Study
+from softprune.recipe import Study, load_study
 from softprune.runs import atomic
-from softprune.runs.begin import SCHEMA, changed_keys, make_folder, read_info, write_resolved
+from softprune.runs.begin import SCHEMA, differing, free_beside, make_folder, read_info, told_apart, write_resolved
 from softprune.runs.environment import hardware, versions
-from softprune.runs.lock import FolderLock
+from softprune.runs.lock import FolderLock, is_held
 
 RECORD: Final = "study.json"
-_MAY_CHANGE: Final = frozenset(
-    ("executor", "cluster.address", "cluster.cpus", "cluster.gpus", "cluster.retries", "published", "title", "question")
-)
+WORK: Final = "work"
+"""Its own pieces of work."""
 
 
 @contextmanager
@@ -41,22 +40,22 @@ def study_folder(path: Path, study: Study, command: str) -> Iterator[dict[str, A
     Raises:
         SoftpruneError: the folder is another study's, something else's, or another live process's.
     """
-    resolved = json.loads(json.dumps(study.resolved()))
     make_folder(path, RECORD, "study")
     lock = FolderLock(path)
     try:
         atomic.remove_temporaries(path)
         if (path / RECORD).exists():
-            changed_keys(path, resolved, _MAY_CHANGE)
+            _hold(path, study)
             info = read_info(path, RECORD)
         else:
-            write_resolved(path, resolved)
-            info = {"schema": SCHEMA, "kind": "study", "started": now(), "attempts": 0, "seconds": 0.0}
+            info = {"schema": SCHEMA, "kind": "study", "started": now(), "attempts": 0}
         if (path / "COMPLETE").exists():
             yield None
             return
+        write_resolved(path, study.resolved())
+        size = study.size
         info |= {"status": "running", "error": None, "command": command, "attempts": info["attempts"] + 1}
-        info |= {"versions": versions(), "hardware": hardware()}
+        info |= {"versions": versions(), "hardware": hardware(), "tasks": list(size.tasks), "backbone": size.backbone}
         record(path, info)
         try:
             yield info
@@ -69,6 +68,22 @@ def study_folder(path: Path, study: Study, command: str) -> Iterator[dict[str, A
             raise found from error
     finally:
         lock.release()
+
+
+def _hold(path: Path, study: Study) -> None:
+    """Hold a begun study to its settings, once anything lies in its folder that hangs on them.
+
+    Runs don't: each is named after its own recipe.
+
+    Raises:
+        SoftpruneError: it is to have other settings now.
+    """
+    if not (path / "COMPLETE").exists() and not any((path / WORK).glob("*")):
+        return
+    differ = differing(load_study(path / "resolved.yaml").matters, study.matters)
+    if differ:
+        do = f"choose another name in the same --out, such as --name {free_beside(path).name}: finished runs are shared"
+        raise SoftpruneError(f"the settings that {path} was begun with", told_apart(differ), do)
 
 
 def record(path: Path, info: dict[str, Any]) -> None:
@@ -91,10 +106,15 @@ def read_study(path: Path) -> dict[str, Any]:
     if not (path / RECORD).is_file():
         raise SoftpruneError("the folder of a study", f"no {RECORD} in {path}", "give the folder that study run named")
     info = read_info(path, RECORD)
-    if "findings" not in info:
-        found = f"{path} is {info.get('status')}{': ' + str(info['error']) if info.get('error') else ''}"
-        raise SoftpruneError("a finished study", found, f"go on: {info.get('command')}")
-    return info
+    if "findings" in info:
+        return info
+    expected, go_on = "a finished study", f"go on: {info.get('command')}"
+    if info.get("status") == "failed":
+        told = indent(str(info.get("error")), "  ")
+        raise SoftpruneError(expected, f"{path} failed:\n{told}", f"mend that, then {go_on}")
+    if is_held(path):
+        raise SoftpruneError(expected, f"{path} is running", "wait until it ends")
+    raise SoftpruneError(expected, f"{path} was interrupted", go_on)
 
 
 def now() -> str:

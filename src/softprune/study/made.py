@@ -39,6 +39,12 @@ class Made:
         """Its run.json."""
         return read_info(self.path)
 
+    @property
+    def seconds(self) -> float | None:
+        """That it took, all attempts together; None where nobody measured them."""
+        found = (self.info.get("cost") or {}).get("seconds")
+        return None if found is None else float(found)
+
     def value(self, row: str) -> float:
         """The metric of a result on `report`.
 

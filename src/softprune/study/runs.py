@@ -1,28 +1,34 @@
 """The runs of a study: which they are, and how each is made once.
 
 Runs are shared: they lie beside the studies, under names that follow from their recipes, so that a run that several
-studies ask for is made by the first of them.
+studies ask for is made by the first of them, and waited for by the others.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
+from rich.text import Text
 
 from softprune.compare.cells import EXECUTE, forget
 from softprune.compare.heading import headed
-from softprune.errors import SoftpruneError
+from softprune.errors import ManyErrors, SoftpruneError
 from softprune.recipe import Recipe, Study, resolve
+from softprune.runs import atomic
 from softprune.runs.executors import EXECUTORS, Executor
+from softprune.runs.lock import FolderHeld
 from softprune.types import WorkItem
 from softprune.yamls import yaml_text
 
@@ -31,6 +37,8 @@ RUNS: Final = "runs"
 _PLACE: Final = ("executor", "cluster")
 _DIGITS: Final = 10
 _COMMAND: Final = "softprune study run"
+_LOOK: Final = 0.5
+"""Seconds between looks at a run that another process makes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,33 +48,50 @@ class Spec:
     Attributes:
         task: its id.
         seed: of the run.
+        folder: its name: what it is, and a digest of its recipe.
         values: the keys of its recipe that were named.
         recipe: all of them.
     """
 
     task: str
     seed: int
+    folder: str
     values: Mapping[str, Any] = field(repr=False)
     recipe: Recipe = field(repr=False)
 
-    @property
-    def folder(self) -> str:
-        """Its name: what it is, and a digest of its recipe."""
-        resolved = {name: value for name, value in self.recipe.resolved().items() if name not in _PLACE}
-        digest = hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()[:_DIGITS]
-        names = (Path(self.task).stem, Path(self.recipe.backbone.name).name, self.recipe.kind, str(self.seed), digest)
-        return "-".join(re.sub(r"[^\w.+]+", "-", name).strip("-.") for name in names)
 
-
-def spec_of(study: Study, task: str, seed: int, keys: Mapping[str, Any]) -> Spec:
+def spec_of(study: Study, root: Path, task: str, seed: int, keys: Mapping[str, Any]) -> Spec:
     """A run of the study; `keys` as of `Study.run`.
+
+    Args:
+        study: its settings.
+        root: the folder of all studies, absolute.
+        task, seed, keys: of the run.
 
     Raises:
         SoftpruneError: with every mistake in its keys.
     """
     values = study.run(task, seed, keys)
+    if isinstance(data := values["task"].get("data"), str):
+        values["task"]["data"] = str(Path(data).absolute())  # a worker may stand in another folder
     recipe = resolve(base=values, where=f"the recipe of a run ({task}, seed {seed})")
-    return Spec(task, seed, values, recipe)
+    names = (Path(task).stem, Path(recipe.backbone.name).name, recipe.kind, str(seed), _digest(recipe, root))
+    return Spec(task, seed, "-".join(map(safe, names)), values, recipe)
+
+
+def safe(name: str) -> str:
+    """A name as a part of a file's."""
+    return re.sub(r"[^\w.+]+", "-", name).strip("-.")
+
+
+def _digest(recipe: Recipe, root: Path) -> str:
+    """Of all that results depend on. Files of the studies count by their place in `root`, which may be moved."""
+    resolved = {name: value for name, value in recipe.resolved().items() if name not in _PLACE}
+    for name in ("file", "mask"):
+        path = resolved["prompt"][name]
+        if path is not None and Path(path).is_relative_to(root):
+            resolved["prompt"][name] = Path(path).relative_to(root).as_posix()
+    return hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()[:_DIGITS]
 
 
 def make_runs(study: Study, root: Path, specs: Sequence[Spec], console: Console | None) -> list[Path]:
@@ -74,7 +99,7 @@ def make_runs(study: Study, root: Path, specs: Sequence[Spec], console: Console 
 
     Args:
         study: whose executor makes them.
-        root: the folder of all studies.
+        root: the folder of all studies, absolute.
         specs: may repeat.
         console: where progress is shown.
 
@@ -82,30 +107,33 @@ def make_runs(study: Study, root: Path, specs: Sequence[Spec], console: Console 
         SoftpruneError: of a run that fails, with its name.
     """
     places = [root / RUNS / spec.folder for spec in specs]
-    missing = {
-        spec.folder: spec for spec, place in zip(specs, places, strict=True) if not (place / "COMPLETE").exists()
-    }
+    missing = {spec.folder: spec for spec, place in zip(specs, places, strict=True) if not _complete(place)}
     if missing:
         with closing(_executor(study)) as executor:
-            for number, name in enumerate(_made(study, root, missing, executor, console), start=1):
-                if console is not None and executor.elsewhere:
-                    console.print(f"{number} of {len(missing)} runs: {name}")
+            make = _made_elsewhere if executor.elsewhere else _made_here
+            for number, name in enumerate(make(study, root, missing, executor, console), start=1):
+                _say(console, f"{number} of {len(missing)} runs done: {name}" if executor.elsewhere else None)
     return places
 
 
-def _made(
+def _made_here(
     study: Study, root: Path, missing: Mapping[str, Spec], executor: Executor, console: Console | None
 ) -> Iterator[str]:
-    """Makes the runs; the names of those that are done."""
-    if not executor.elsewhere:
-        for number, (name, spec) in enumerate(missing.items(), start=1):
-            with headed(console, f"{number} of {len(missing)} runs: {name}"):
-                _make(root / RUNS / name, spec, console)
-            yield name
-        return
+    """Makes the runs one after the other; the names of those that are done."""
+    for number, (name, spec) in enumerate(missing.items(), start=1):
+        with headed(console, f"\n{number} of {len(missing)} runs: {name}"):
+            _make(root / RUNS / name, spec, console)
+        yield name
+
+
+def _made_elsewhere(
+    study: Study, root: Path, missing: Mapping[str, Spec], executor: Executor, console: Console | None
+) -> Iterator[str]:
+    """The same on workers, in whatever order they end."""
+    _say(console, f"{len(missing)} runs on {study.executor}")
     items = [WorkItem(name, {"values": dict(spec.values)}) for name, spec in missing.items()]
     cpus = study.cluster.cpus or float(next(iter(missing.values())).recipe.backbone.threads or 1)
-    work = partial(make_elsewhere, str(root.resolve()), _mark(root))
+    work = partial(make_elsewhere, str(root), _mark(root))
     for result in executor.map(work, items, cpus, study.cluster.gpus or 0):
         yield result.id
 
@@ -113,30 +141,59 @@ def _made(
 def make_elsewhere(root: str, mark: str, item: WorkItem) -> None:
     """One run on a worker, straight into the studies' folder, which all nodes must share.
 
+    Args:
+        root: the folder, absolute.
+        mark: what tells it from another one of the same name.
+        item: names the run and holds its keys.
+
     Raises:
         SoftpruneError: of the run, or where this node sees another folder.
     """
     values: Any = item.payload["values"]
-    recipe = resolve(base=values)
-    if not _mark_of(Path(root)).is_file() or _mark_of(Path(root)).read_text() != mark:
+    try:
+        seen = _mark_of(Path(root)).read_text(encoding="utf-8")
+    except OSError:
+        seen = None
+    if seen != mark:
         found = f"{root} is something else on the node of a worker"
         raise SoftpruneError("an --out that all nodes share", found, "choose one, or leave --executor out")
-    spec = Spec(recipe.task.id, recipe.seed, values, recipe)
-    _make(Path(root) / RUNS / item.id, spec, None)
+    recipe = resolve(base=values)
+    _make(Path(root) / RUNS / item.id, Spec(recipe.task.id, recipe.seed, item.id, values, recipe), None)
 
 
 def _make(path: Path, spec: Spec, console: Console | None) -> None:
-    forget()
-    try:
-        EXECUTE[spec.recipe.kind](
-            spec.recipe, path, _COMMAND, yaml_text(dict(spec.values)), finish=None, console=console
-        )
-    except SoftpruneError as error:
-        raise SoftpruneError(f"{error.expected} (run {path.name})", error.found, error.do) from error
+    """Makes a run, or waits until the process that makes it has done so, and takes over where that one ends early."""
+    execute, text, waits = EXECUTE[spec.recipe.kind], yaml_text(dict(spec.values)), False
+    while not _complete(path):
+        forget()
+        try:
+            execute(spec.recipe, path, _COMMAND, text, finish=None, console=console)
+        except FolderHeld:
+            _say(console, None if waits else f"another process makes {path.name}: waiting for it")
+            waits = True
+            time.sleep(_LOOK)
+        except SoftpruneError as error:
+            raise _of_run(path.name, error) from error
+
+
+def _of_run(name: str, error: SoftpruneError) -> SoftpruneError:
+    """The error with the run's name."""
+    if isinstance(error, ManyErrors):
+        return ManyErrors(f"run {name}", error.errors)
+    return SoftpruneError(f"{error.expected} (run {name})", error.found, error.do)
+
+
+def _complete(path: Path) -> bool:
+    return (path / "COMPLETE").exists()
 
 
 def _executor(study: Study) -> Executor:
     return EXECUTORS[study.executor](study.cluster.address, study.cluster.retries)
+
+
+def _say(console: Console | None, line: str | None) -> None:
+    if console is not None and line is not None:
+        console.print(Text(line))
 
 
 def _mark_of(root: Path) -> Path:
@@ -144,9 +201,14 @@ def _mark_of(root: Path) -> Path:
 
 
 def _mark(root: Path) -> str:
-    """A text in the studies' folder by which a node knows that it sees the same one."""
+    """A text in the studies' folder by which a node knows that it sees the same one; the first writer's stays."""
     place = _mark_of(root)
-    place.parent.mkdir(parents=True, exist_ok=True)
     if not place.exists():
-        place.write_text(hashlib.sha256(str(root.resolve()).encode()).hexdigest())
-    return place.read_text()
+        own = place.with_name(f".{uuid.uuid4().hex}")
+        atomic.write_bytes(own, own.name.encode())
+        with suppress(OSError):  # another one's is there now, or the file system knows no links
+            os.link(own, place)
+        if not place.exists():
+            atomic.write_bytes(place, own.read_bytes())
+        own.unlink()
+    return place.read_text(encoding="utf-8")

@@ -11,6 +11,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from softprune.recipe import Published
+from softprune.report.words import printable
 from softprune.study.findings import Cell, Table, shown
 
 STAR = "* the unpruned prompt is not shown to be above the constant answer there: not interpretable"
@@ -26,10 +27,10 @@ def published_tables(published: Sequence[Published]) -> list[Table]:
 
 def markdown(table: Table) -> str:
     """A table with its title and note."""
-    lines = [[_cell(head) for head in table.columns], ["---", *("---:" for _ in table.columns[1:])]]
-    lines += [[_cell(shown(entry)) for entry in row] for row in table.rows]
+    lines = [[_md(head) for head in table.columns], ["---", *("---:" for _ in table.columns[1:])]]
+    lines += [[_md(shown(entry)) for entry in row] for row in table.rows]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"**{table.title}**\n\n{body}\n" + (f"\n{table.note}\n" if table.note else "")
+    return f"**{_md(table.title)}**\n\n{body}\n" + (f"\n{_md(table.note)}\n" if table.note else "")
 
 
 def csv_text(table: Table) -> str:
@@ -48,14 +49,21 @@ def csv_text(table: Table) -> str:
 
 def rich_table(table: Table) -> RichTable:
     """The table for a terminal."""
-    made = RichTable(title=Text(table.title), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    made.caption, made.caption_style, made.caption_justify = Text(table.note) if table.note else None, "dim", "left"
+    made = RichTable(title=literal(table.title), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    made.caption, made.caption_style, made.caption_justify = literal(table.note) if table.note else None, "dim", "left"
     for number, head in enumerate(table.columns):
-        made.add_column(Text(head), justify="right" if number else "left")
+        made.add_column(literal(head), justify="right" if number else "left")
     for row in table.rows:
-        made.add_row(*(Text(shown(entry)) for entry in row))
+        made.add_row(*(literal(shown(entry)) for entry in row))
     return made
 
 
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
+def literal(text: str, style: str = "") -> Text:
+    """Text for a terminal: brackets are no markup, and nothing in it is obeyed."""
+    return Text(printable(text), style)
+
+
+def _md(text: str) -> str:
+    """A text that breaks no table, and is no markup."""
+    plain = " ".join(printable(text).split())
+    return "".join(f"\\{sign}" if sign in "\\|*_`<[" else sign for sign in plain)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from softprune.backbone.base import Backbone
 from softprune.errors import SoftpruneError
-from softprune.prompt.exchange import load_vectors
+from softprune.prompt.exchange import load_mask, load_vectors
 from softprune.recipe import Recipe
 from softprune.runs.stand_in import Store
 from softprune.tasks import Selection, Task
@@ -27,6 +27,7 @@ _TOLD = {
     "metric": "the metric",
     "backbone": "the backbone's weights",
     "prompt": "the prompt file",
+    "mask": "the mask file",
 }
 
 
@@ -42,7 +43,7 @@ def data_inputs(task: Task, sets: Selection) -> Inputs:
 def model_inputs(
     recipe: Recipe, task: Task, backbone: Backbone, scoring: Scoring, encoded: Iterable[ScoredSet]
 ) -> Inputs:
-    """The rest: weights, token ids of training and select sets, metric, and the prompt file where there is one."""
+    """The rest: weights, token ids of training and select sets, metric, and the files that a prompt begins with."""
     tokens = ((e.input_ids, e.answer_ids) for part in encoded for e in part.encoded)
     found = {
         "backbone": backbone.info.fingerprint,
@@ -51,6 +52,8 @@ def model_inputs(
     }
     if recipe.prompt.file is not None:
         found["prompt"] = _digest(map(repr, load_vectors(Path(recipe.prompt.file)).tolist()))
+    if recipe.prompt.mask is not None:
+        found["mask"] = _digest([repr(load_mask(Path(recipe.prompt.mask)).piece_PS.tolist())])
     return found
 
 

@@ -362,7 +362,7 @@ def _record(workspace: Workspace, sets: Selection, source: str, notes: Sequence[
         # The pinned dtype is that of the products, also where weights are wider since they are trained.
         backbone=asdict(backbone.info) | {"dtype": workspace.run.info["backbone"]["dtype"]},
         processes=workspace.run.processes.size,
-        removal=recipe.pruning.removal if recipe.kind == "xprompt" else None,
+        removal=recipe.pruning.removal if recipe.kind == "xprompt" or recipe.prompt.mask is not None else None,
         task={
             "id": workspace.task.id,
             "version": workspace.task.version,

@@ -26,6 +26,9 @@ Experiment = Callable[[Bench], Findings]
 EXPERIMENTS: Final[Registry[Experiment]] = Registry(
     "experiment",
     {
+        "ensembles": "softprune.study.experiments.ensembles:conduct",
+        "multitask": "softprune.study.experiments.multitask:conduct",
+        "out-of-domain": "softprune.study.experiments.out_of_domain:conduct",
         "variants": "softprune.study.experiments.variants:conduct",
     },
 )

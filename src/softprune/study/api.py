@@ -26,13 +26,16 @@ Experiment = Callable[[Bench], Findings]
 EXPERIMENTS: Final[Registry[Experiment]] = Registry(
     "experiment",
     {
+        "ensembles": "softprune.study.experiments.ensembles:conduct",
         "importance": "softprune.study.experiments.importance:conduct",
         "importance-distribution": "softprune.study.experiments.heatmaps:distribution",
         "importance-maps": "softprune.study.experiments.heatmaps:maps",
         "maps": "softprune.study.experiments.maps:conduct",
         "masking": "softprune.study.experiments.masking:conduct",
         "models": "softprune.study.experiments.models:conduct",
+        "multitask": "softprune.study.experiments.multitask:conduct",
         "neighbours": "softprune.study.experiments.neighbours:conduct",
+        "out-of-domain": "softprune.study.experiments.out_of_domain:conduct",
         "reversed": "softprune.study.experiments.reversed:conduct",
         "sizes": "softprune.study.experiments.sizes:conduct",
         "start_from_transfer": "softprune.study.experiments.start_from_transfer:conduct",

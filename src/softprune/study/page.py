@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from softprune.recipe import Study
 from softprune.runs import atomic
 from softprune.study.findings import Findings, Table, findings_of, shown, starred
 from softprune.study.runs import RUNS
-from softprune.study.texts import STAR, published_tables
+from softprune.study.texts import PUBLISHED, STAR, published_tables
 
 try:
     from softprune.report import templating
@@ -62,7 +63,11 @@ def html(study: Study, info: Mapping[str, Any]) -> str:
 def _sides(study: Study, found: Findings) -> list[tuple[str, list[tuple[Table, Numbers]]]]:
     """Our tables, and the source's beside them where there are any."""
     sides = [("Measured here", found.tables), ("As published", published_tables(study.published))]
-    return [(heading, [(table, _numbers(table)) for table in tables]) for heading, tables in sides if tables]
+    return [
+        (heading, [(replace(t, title=t.title.removeprefix(PUBLISHED)), _numbers(t)) for t in tables])
+        for heading, tables in sides
+        if tables
+    ]
 
 
 def _numbers(table: Table) -> Numbers:

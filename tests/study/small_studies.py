@@ -9,7 +9,7 @@ from typing import Any
 from softprune.recipe import Study, load_study
 from softprune.registry import Registry
 from softprune.study.bench import Bench
-from softprune.study.findings import Cell, Findings, Table
+from softprune.study.findings import Cell, Figure, Findings, Table
 from softprune.study.made import Made
 
 YAML = """
@@ -93,3 +93,42 @@ def half_mask() -> bytes:
     piece_PS = torch.zeros(4, 4, dtype=torch.bool)
     piece_PS[:2, :2] = True
     return mask_bytes(Mask(piece_PS.any(1), piece_PS))
+
+
+ATTACK = (
+    "<script>document.title='taken'; fetch('http://evil.test/')</script>"
+    "<img src=http://evil.test/x.png>|*[x](http://evil.test)"
+)
+
+
+def made_up() -> tuple[Study, dict[str, Any]]:
+    """A study and its study.json with every sort of cell and figure, and with texts that attack."""
+    cells = (Cell(0.762, 0.72, 0.804), Cell(0.5, chance=True), Cell(None, note="no mask"), Cell(-0.02, unit="points"))
+    heads, rows = ("%", "trec", ATTACK, "wsc", "diff"), ((ATTACK, *cells), ("b", *cells))
+    ours = Table("scores", f"Ours {ATTACK}", heads, rows, f"Note {ATTACK}")
+    bars = {"type": "bar", "name": ATTACK, "x": ["a", ATTACK], "y": [0.1, None]}
+    figures = (
+        Figure("bars", f"Bars {ATTACK}", ATTACK, (bars | {"error_y": {"array": [0.01, 0.02]}},), {}),
+        Figure("map", "Map", "A map.", ({"type": "heatmap", "z": [[0.1, -0.2], [None, 1.0]], "zmid": 0},), {}),
+        Figure("points", "Points", "Points.", ({"type": "scatter", "mode": "markers", "x": [1, 2], "y": [3, 4]},), {}),
+        Figure("many", "Many", "A histogram.", ({"type": "histogram", "x": [1, 2, 2, 3]},), {}),
+    )
+    study = Study.model_validate(
+        {
+            "title": f"Title {ATTACK}",
+            "source": ATTACK,
+            "question": ATTACK,
+            "published": [{"title": ATTACK, "columns": ["model", "a"], "rows": [[ATTACK, "76.0"]], "note": ATTACK}],
+            "scales": {"smoke": {"tasks": ["demo", ATTACK]}},
+        }
+    )
+    run = {"folder": "demo-tiny-tune-0-0123456789", "task": ATTACK, "seed": 0, "kind": "tune", "seconds": 12.34}
+    info = {
+        "command": f"softprune study run {ATTACK}",
+        "findings": Findings((ours,), figures, (f"Said {ATTACK}",)).document(),
+        "runs": [run, run | {"folder": "other", "seconds": None}],
+        "work": {"norms": 1.26},
+        "versions": {"torch": "1"},
+        "hardware": {"cpu": None, "cores": 2, "memory_bytes": 2**34, "gpu": None},
+    }
+    return study, info

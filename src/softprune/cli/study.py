@@ -84,7 +84,10 @@ def run(
     flags = {"backbone": backbone, "scale": scale, "tasks": tasks, "seeds": seeds, "data": data, "executor": executor}
     given = [f"{key}={value}" for key, value in flags.items() if value is not None]
     names = names_of_recipes()
-    look_up = {"backbone": names["backbone.name"], "tasks": partial(_each, names["task.id"])}
+    look_up: dict[str, Callable[[str], object]] = {
+        "backbone": names["backbone.name"],
+        "tasks": partial(_each, names["task.id"]),
+    }
     study = load_study(name, [*given, *(overrides or [])], names=look_up)
     command = shlex.join(["softprune", *sys.argv[1:]])
     try:

@@ -15,13 +15,15 @@ from softprune.recipe import Published, Study
 from softprune.report.words import printable
 from softprune.study.findings import Cell, Table, shown, starred
 
+PUBLISHED = "published: "
+"""Before the titles of the source's tables."""
 STAR = "* the unpruned prompt is not shown to be above the constant answer there: not interpretable"
 
 
 def published_tables(published: Sequence[Published]) -> list[Table]:
     """The source's tables as ours are."""
     return [
-        Table(f"published-{number}", f"published: {table.title}", table.columns, table.rows, table.note, published=True)
+        Table(f"published-{number}", f"{PUBLISHED}{table.title}", table.columns, table.rows, table.note, published=True)
         for number, table in enumerate(published, start=1)
     ]
 

@@ -27,7 +27,11 @@ from softprune.study.verdicts import said
 from softprune.tasks import load_task
 from softprune.tuning.scoring import ScoredSet, score_each
 
-TICKETS, BEST, CONTROLS = "one ticket, mean of seeds", "the ticket that is best on select", "one unpruned, mean of seeds"
+TICKETS, BEST, CONTROLS = (
+    "one ticket, mean of seeds",
+    "the ticket that is best on select",
+    "one unpruned, mean of seeds",
+)
 WHOLE: Final = "unpruned prompts together"
 ROWS: Final = {"winner": "tickets together", "control": WHOLE}
 _WAYS: Final = {MEAN: "", "geometric": ", geometric mean", "vote": ", votes"}
@@ -71,7 +75,9 @@ differ is not in these intervals."
         _apart(bench, runs),
         _cost(bench, runs, times),
     )
-    sentences = [said(f"{name}, {task}", differences[name][at]) for name in pairs for at, task in enumerate(bench.tasks)]
+    sentences = [
+        said(f"{name}, {task}", differences[name][at]) for name in pairs for at, task in enumerate(bench.tasks)
+    ]
     return Findings(tables, (), (*(f"{each}." for each in sentences), *_told(times)))
 
 
@@ -150,7 +156,9 @@ def _times(bench: Bench, runs: Runs, task: str) -> dict[str, Any]:
     }
     return {
         "examples": len(some),
-        **{kind: _timed(opened, some, prompts, int(bench.options.get("repeats", 5))) for kind, prompts in kinds.items()},
+        **{
+            kind: _timed(opened, some, prompts, int(bench.options.get("repeats", 5))) for kind, prompts in kinds.items()
+        },
     }
 
 
@@ -178,14 +186,19 @@ def _cost(bench: Bench, runs: Runs, times: Mapping[str, Mapping[str, Any]]) -> T
     for kind in ("tickets", "unpruned prompts"):
         found = {task: times[task][kind] for task in bench.tasks}
         rows += [
-            (f"{kind}: numbers stored", *(Cell(_stored(bench, runs, task, kind), unit="count") for task in bench.tasks)),
+            (
+                f"{kind}: numbers stored",
+                *(Cell(_stored(bench, runs, task, kind), unit="count") for task in bench.tasks),
+            ),
             (f"{kind}: lengths", *(", ".join(map(str, found[task]["lengths"])) for task in bench.tasks)),
             (f"{kind}: one batch / one after the other", *(_ratio(found[t], "together", "apart") for t in bench.tasks)),
             (f"{kind}: one batch / one prompt", *(_ratio(found[t], "together", "one") for t in bench.tasks)),
         ]
     count = next(iter(times.values()))["examples"]
-    note = f"Time ratios of medians on {count} examples, alternating, on this machine at that time; no interval. Prompts of \
+    note = (
+        f"Time ratios of medians on {count} examples, alternating, on this machine at that time; no interval. Prompts of \
 different lengths never share a call."
+    )
     return Table("cost", f"What {len(bench.seeds)} prompts cost", ("", *bench.tasks), tuple(rows), note)
 
 

@@ -56,9 +56,7 @@ def conduct(bench: Bench) -> Findings:
         (name, *(score_cell(bench, pair[1], outcomes[pair][name], starred[pair]) for pair in pairs)) for name in PROMPTS
     ]
     less = {
-        f"{a} - {b}": {
-            p: difference_cell(bench, p[1], outcomes[p][a], outcomes[p][b], starred[p]) for p in pairs
-        }
+        f"{a} - {b}": {p: difference_cell(bench, p[1], outcomes[p][a], outcomes[p][b], starred[p]) for p in pairs}
         for a, b in ((WINNER, CONTROL), (WINNER, RANDOM), (CONTROL, TUNED))
     }
     heads = tuple(f"{source}, in domain" if source == target else f"{source} on {target}" for source, target in pairs)
@@ -80,7 +78,10 @@ def conduct(bench: Bench) -> Findings:
         ),
     )
     sentences = [
-        *(said(f"{WINNER} - {CONTROL}, {head}", less[f"{WINNER} - {CONTROL}"][p]) for head, p in zip(heads, pairs, strict=True)),
+        *(
+            said(f"{WINNER} - {CONTROL}, {head}", less[f"{WINNER} - {CONTROL}"][p])
+            for head, p in zip(heads, pairs, strict=True)
+        ),
         *(said(f"{name}, out of domain less in domain, {a} on {b}", cell) for (name, (a, b)), cell in carried.items()),
     ]
     return Findings(tables, (), tuple(f"{each}." for each in sentences))

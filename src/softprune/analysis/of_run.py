@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from softprune.analysis.movement import movement, norm_rms
-from softprune.analysis.neighbours import MEASURES, anisotropy, nearest, table_mean
+from softprune.analysis.neighbours import MEASURES, Measure, anisotropy, nearest, table_mean
 from softprune.analysis.words import Vocabulary
 from softprune.backbone.base import ROWS_AT_ONCE, Backbone
 from softprune.errors import SoftpruneError
@@ -41,7 +41,7 @@ SCHEMA = 1
 K = 8
 
 
-_Near = dict[str, list[dict[str, Any]]]
+_Near = dict[Measure, list[dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ def published(name: str) -> dict[str, dict[str, str]]:
 def test_runs_of_all_variants_are_valid_recipes(name: str, scale: str) -> None:
     bench = bench_of(name, scale)
     assert bench.tasks
-    assert EXPERIMENTS[bench.study.experiment]
+    assert callable(EXPERIMENTS[bench.study.experiment])
     assert bench.study.size.hardware
     assert bench.study.size.hours
     for task in bench.tasks:

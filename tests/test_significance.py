@@ -10,6 +10,7 @@ from sklearn.metrics import f1_score
 from softprune.errors import SoftpruneError
 from softprune.significance import (
     bootstrap_interval,
+    holm,
     mcnemar,
     paired_bootstrap,
     power,
@@ -199,3 +200,20 @@ def test_mcnemar_is_the_exact_binomial_test(only_a: int, only_b: int) -> None:
     expected = stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
     assert found.p == pytest.approx(expected, rel=1e-9)
     assert (found.only_a, found.only_b) == (only_a, only_b)
+
+
+def test_holm_by_hand():
+    # 0.01 * 4; 0.02 * 3 = 0.06; 0.03 * 2 = 0.06; 0.2 * 1
+    assert holm([0.03, 0.01, 0.2, 0.02]) == pytest.approx([0.06, 0.04, 0.2, 0.06])
+    assert holm([0.5, 0.04]) == pytest.approx([0.5, 0.08])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+    assert holm([0.04, 0.04]) == pytest.approx([0.08, 0.08])
+    assert holm([0.04, 0.04]) != pytest.approx([0.04, 0.04])  # as without a correction
+
+
+def test_holm_holds_its_level_and_no_correction_does_not():
+    drawn = np.random.default_rng(0).random((2_000, 20))
+    found = [min(holm(row.tolist())) < 0.05 for row in drawn]
+    assert np.mean(found) == pytest.approx(0.05, abs=0.015)
+    assert np.mean(drawn.min(1) < 0.05) > 0.5

@@ -187,6 +187,20 @@ def mcnemar(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike) -> McNemar:
     return McNemar(only_a, only_b, p)
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values of several tests, adjusted so that the chance of any false finding among them stays below the level.
+
+    Holm, Scandinavian Journal of Statistics 6 (1979): the smallest times their number m, the next times m - 1, and so
+    on; none below the one before it, none above 1. In the order of `p_values`.
+    """
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    adjusted, least = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        least = max(least, min(1.0, (len(order) - rank) * p_values[i]))
+        adjusted[i] = least
+    return adjusted
+
+
 def power(n: int, discordance: float, *, chance: float = 0.80, level: float = LEVEL) -> float:
     """The smallest true difference in accuracy that a paired comparison of n examples finds.
 

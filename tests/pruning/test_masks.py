@@ -10,7 +10,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from softprune.pruning.masks import _at_least_one_each, keep_count, piece_mask, prune, random_mask, token_mask, top
+from softprune.pruning.masks import (
+    _at_least_one_each,
+    complement,
+    keep_count,
+    piece_mask,
+    prune,
+    random_mask,
+    token_mask,
+    top,
+    without_least,
+    without_most,
+    without_random,
+)
 from softprune.types import Mask
 
 TENTHS = [tenth / 10 for tenth in range(1, 10)]
@@ -242,3 +254,48 @@ def test_size_of_a_mask() -> None:
     mask = Mask(torch.tensor([True, False]), torch.tensor([[True, False], [False, False]]))
     assert (mask.tokens, mask.pieces, mask.parameters(6)) == (1, 1, 3)
     assert mask.elements_PH(6).int().tolist() == [[1, 1, 1, 0, 0, 0], [0] * 6]
+
+
+# --- other masks, by which masks are judged ---
+
+
+def test_the_complement_by_hand() -> None:
+    mask = Mask(torch.tensor([True, False, True]), torch.tensor([[1, 0], [0, 0], [1, 1]], dtype=torch.bool))
+    other = complement(mask)
+    assert other is not None
+    assert other.piece_PS.int().tolist() == [[0, 1], [1, 1], [0, 0]]
+    assert other.token_P.tolist() == [True, True, False]
+    back = complement(other)
+    assert back is not None
+    assert torch.equal(back.piece_PS, mask.piece_PS)
+    assert not torch.equal(other.token_P, ~mask.token_P)  # a kept token that lost a piece is on both sides
+
+
+def test_nothing_pruned_has_no_complement() -> None:
+    assert complement(Mask(torch.ones(2, dtype=torch.bool), torch.ones(2, 3, dtype=torch.bool))) is None
+
+
+def test_least_and_most_by_hand() -> None:
+    importance = torch.tensor([0.3, -0.1, 0.9, 0.3])
+    assert without_least(importance, 1, 2).piece_PS.int().tolist() == [[1, 1], [0, 0], [1, 1], [1, 1]]
+    assert without_least(importance, 2, 2).token_P.tolist() == [True, False, True, False]  # the tie's higher index goes
+    assert without_most(importance, 1, 2).token_P.tolist() == [True, True, False, True]
+    assert without_most(importance, 2, 2).token_P.tolist() == [False, True, False, True]  # the tie's lower index goes
+
+
+def test_least_is_the_searchs_token_mask() -> None:
+    importance = drawn(20)
+    for ratio, pruned in ((0.3, 6), (0.6, 12), (0.9, 18)):
+        assert torch.equal(without_least(importance, pruned, 4).token_P, token_mask(importance, ratio))
+        assert not torch.equal(without_most(importance, pruned, 4).token_P, token_mask(importance, ratio))
+
+
+def test_random_tokens_are_so_many_and_the_seeds() -> None:
+    masks = [without_random(20, 6, 4, seed) for seed in range(200)]
+    assert {mask.tokens for mask in masks} == {14}
+    assert all(torch.equal(mask.piece_PS.all(1), mask.token_P) for mask in masks)
+    assert torch.equal(masks[3].token_P, without_random(20, 6, 4, 3).token_P)
+    assert not torch.equal(masks[3].token_P, masks[4].token_P)
+    pruned = torch.stack([~mask.token_P for mask in masks]).double().mean(0)
+    assert pruned.min() > 0.15  # each of them is pruned 30% of the time, with a standard deviation of 3%
+    assert pruned.max() < 0.45

@@ -78,6 +78,32 @@ def random_mask(like: Mask, seed: int) -> Mask:
     return Mask(token_P, piece_PS)
 
 
+def complement(mask: Mask) -> Mask | None:
+    """What a mask prunes over `[P, S]`: whole tokens, and the other pieces of kept ones; None if it prunes nothing."""
+    piece_PS = ~mask.piece_PS
+    return Mask(piece_PS.any(1), piece_PS) if bool(piece_PS.any()) else None
+
+
+def without_least(importance_P: torch.Tensor, count: int, pieces: int) -> Mask:
+    """Whole tokens alone: the `count` least important ones pruned; of equal ones the higher index."""
+    return _whole(top(importance_P, importance_P.numel() - count), pieces)
+
+
+def without_most(importance_P: torch.Tensor, count: int, pieces: int) -> Mask:
+    """Whole tokens alone: the `count` most important ones pruned; of equal ones the lower index."""
+    return _whole(~top(importance_P, count), pieces)
+
+
+def without_random(tokens: int, count: int, pieces: int, seed: int) -> Mask:
+    """Whole tokens alone: `count` of `tokens` pruned that the seed draws."""
+    drawn_P = torch.rand(tokens, generator=torch.Generator().manual_seed(seed))
+    return without_least(drawn_P, count, pieces)
+
+
+def _whole(token_P: torch.Tensor, pieces: int) -> Mask:
+    return Mask(token_P, token_P[:, None].expand(-1, pieces).clone())
+
+
 def _per_token(rows: torch.Tensor, ratio: float, rounding: str) -> torch.Tensor:
     count = max(1, keep_count(ratio, rows.shape[1], rounding))
     return torch.stack([top(row, count) for row in rows])

@@ -38,11 +38,11 @@ class Outcome:
         return fmean(self.values)
 
 
-Row = Mapping[str, Outcome]
-"""By task."""
+Row = Mapping[str, Outcome | None]
+"""By task; None where it wasn't measured."""
 
 
-def row_of(bench: Bench, runs: Runs, name: str) -> dict[str, Outcome]:
+def row_of(bench: Bench, runs: Runs, name: str) -> dict[str, Outcome | None]:
     """One result of all runs, by task."""
     return {task: outcome_of([runs[task, seed] for seed in bench.seeds], name) for task in bench.tasks}
 
@@ -57,8 +57,10 @@ def chances(bench: Bench, runs: Runs) -> dict[str, bool]:
     return {task: not all(runs[task, seed].interpretable for seed in bench.seeds) for task in bench.tasks}
 
 
-def score_cell(bench: Bench, task: str, outcome: Outcome, chance: bool = False) -> Cell:
+def score_cell(bench: Bench, task: str, outcome: Outcome | None, chance: bool = False) -> Cell:
     """The mean over seeds with its interval."""
+    if outcome is None:
+        return Cell(None)
     metric = load_task(task).metric
     seed, resamples = bench.study.seed, _resamples(bench)
     found = spread(outcome.values, outcome.scored, metric.score, seed=seed, resamples=resamples)
@@ -66,8 +68,12 @@ def score_cell(bench: Bench, task: str, outcome: Outcome, chance: bool = False) 
     return Cell(found.mean, low, high, chance=chance)
 
 
-def difference_cell(bench: Bench, task: str, ours: Outcome, theirs: Outcome, chance: bool = False) -> Cell:
+def difference_cell(
+    bench: Bench, task: str, ours: Outcome | None, theirs: Outcome | None, chance: bool = False
+) -> Cell:
     """One setting minus another, in points, paired over the examples."""
+    if ours is None or theirs is None:
+        return Cell(None, unit="points")
     metric = load_task(task).metric
     found = difference(ours.scored, theirs.scored, metric.score, seed=bench.study.seed, resamples=_resamples(bench))
     if found is None:
@@ -97,7 +103,7 @@ def score_table(
     for label, row in rows.items():
         line: list[Entry] = [label, *(score_cell(bench, t, row[t], chance[t]) for t in bench.tasks)]
         if several:
-            line.append(Cell(fmean(row[task].mean for task in bench.tasks), chance=any(chance.values())))
+            line.append(_mean_cell([row[task] for task in bench.tasks], any(chance.values())))
         cells.append(tuple(line))
     columns = ("%", *bench.tasks, *(("mean",) if several else ()))
     return Table(name, title, columns, tuple(cells), note or _note(bench))
@@ -121,6 +127,12 @@ def difference_table(
     )
     columns = (f"points above {reference}", *bench.tasks)
     return Table(name, title, columns, cells, note or "Paired over the examples of report, means over seeds.")
+
+
+def _mean_cell(outcomes: Sequence[Outcome | None], chance: bool) -> Cell:
+    """Over the tasks; not measured where one of them isn't."""
+    means = [outcome.mean for outcome in outcomes if outcome is not None]
+    return Cell(fmean(means), chance=chance) if len(means) == len(outcomes) else Cell(None)
 
 
 def _note(bench: Bench) -> str:

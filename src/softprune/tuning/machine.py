@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import Protocol
 
 import torch
 
 from softprune.backbone import load_backbone
 from softprune.backbone.base import Backbone
 from softprune.backbone.load import resolve_device, resolve_dtype
-from softprune.recipe import Recipe
-from softprune.runs.stand_in import Store
+from softprune.recipe.keys import Backbone as BackboneSettings
+from softprune.runs.begin import JSON
 from softprune.tuning.room import keep_freed
 
 
-def settle_machine(run: Store, device: str, dtype: str, threads: int | None) -> tuple[torch.device, torch.dtype]:
+class Pins(Protocol):
+    """What keeps the values that bits hang on, as a run does; see `RunFolder.pin`."""
+
+    def pin(self, key: str, compute: Callable[[], JSON]) -> JSON:
+        """The value of `key`; computed where there is none yet."""
+
+
+def settle_machine(run: Pins, device: str, dtype: str, threads: int | None) -> tuple[torch.device, torch.dtype]:
     """Device and dtype, and what else the bits of a run hang on: pinned at first, the run's own after a resume.
 
     Args:
@@ -33,15 +42,14 @@ def settle_machine(run: Store, device: str, dtype: str, threads: int | None) -> 
     return place, resolve_dtype(str(number), place)
 
 
-def load(recipe: Recipe, run: Store, *, whole: bool) -> Backbone:
+def load(settings: BackboneSettings, run: Pins, *, whole: bool) -> Backbone:
     """The backbone of a recipe.
 
     Args:
-        recipe: the settings.
+        settings: which one, and how it is loaded.
         run: whose machine it is loaded on.
         whole: whether its weights will be trained: then they are float32 (float64 where that was asked for).
     """
-    settings = recipe.backbone
     device, dtype = settle_machine(run, settings.device, settings.dtype, settings.threads)
     if whole and dtype != torch.float64:
         dtype = torch.float32

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -43,6 +43,10 @@ class Scoring:
     match: str = "score"
     max_answer_length: int = 8
     processes: Processes = ALONE
+
+    def reporting(self, writes: bool) -> Scoring:
+        """The same on `report`: a text is written there alone, since that takes a call a token."""
+        return replace(self, match="generate") if writes else self
 
 
 class ScoredSet:

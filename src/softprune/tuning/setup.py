@@ -13,7 +13,7 @@ from softprune.backbone.placement import check_placement, check_quantizer
 from softprune.errors import ManyErrors, SoftpruneError, gathered
 from softprune.recipe import Recipe
 from softprune.runs.executors import Executor
-from softprune.runs.processes import Processes
+from softprune.runs.processes import ALONE, Processes
 from softprune.runs.stand_in import Store
 from softprune.tasks import Metric, Selection, Splits, Task, load_task, select_sets
 from softprune.tuning.cost import PeakMemory
@@ -103,8 +103,8 @@ class Workspace:
 
     @property
     def reporting(self) -> Scoring:
-        """How `report` is scored: a text is written there alone, since that takes a call a token."""
-        return replace(self.scoring, match="generate") if self.task.definition.writes else self.scoring
+        """How `report` is scored."""
+        return self.scoring.reporting(self.task.definition.writes)
 
     def encode(self, examples: Sequence[Example]) -> ScoredSet:
         """Examples with their token ids."""
@@ -136,10 +136,10 @@ def prepare(
     task, splits, sets, described = _read_inputs(recipe, mistakes)
     run.meter = PeakMemory(resolve_device(recipe.backbone.device))
     run.meter.lap()
-    backbone = load(recipe, run, whole=whole)
+    backbone = load(recipe.backbone, run, whole=whole)
     run.record(cost={"peak_memory": {"load": run.meter.lap()}})
     train = encoded(recipe, backbone, sets.train)
-    scoring = _scoring(recipe, task, backbone, run.processes)
+    scoring = scoring_of(recipe, task, backbone, run.processes)
     group = _group(recipe, run, Rehearsal(recipe, backbone, train, scoring.loss, scoring.score))
     # Importance keeps as much for gradients as a training step does.
     scoring = replace(scoring, gradient_rows=min(scoring.rows, recipe.tuning.batch_size * group))
@@ -176,7 +176,7 @@ def check_unchanged(recipe: Recipe, run: Store) -> None:
         return
     try:
         task = load_task(recipe.task.id)
-        _, sets = _read_data(recipe, task, patient=False)
+        _, sets = read_data(recipe, task, patient=False)
     except SoftpruneError:  # gone, or out of reach: nothing contradicts what was found
         return
     hold(run, data_inputs(task, sets))
@@ -191,7 +191,7 @@ def _read_inputs(
     with gathered(errors):
         task = load_task(recipe.task.id)
         errors += [*label_mistakes(recipe, task), *text_mistakes(recipe, task)]
-        data = (task, *_read_data(recipe, task))
+        data = (task, *read_data(recipe, task))
     settings = recipe.backbone
     with gathered(errors):
         check_placement(settings.device, settings.device_map, settings.quantization)
@@ -207,7 +207,7 @@ def _read_inputs(
     return (*data, described)
 
 
-def _read_data(recipe: Recipe, task: Task, *, patient: bool = True) -> tuple[Splits, Selection]:
+def read_data(recipe: Recipe, task: Task, *, patient: bool = True) -> tuple[Splits, Selection]:
     """The task's data, and the three sets that the recipe makes of it; `patient` as in `Task.load`."""
     splits = task.load(Path(recipe.task.data) if recipe.task.data else None, patient=patient)
     sets = select_sets(
@@ -325,7 +325,8 @@ def _group(recipe: Recipe, run: Store, rehearsal: Rehearsal) -> int:
     return int(run.pin("K", measured))
 
 
-def _scoring(recipe: Recipe, task: Task, backbone: Backbone, processes: Processes) -> Scoring:
+def scoring_of(recipe: Recipe, task: Task, backbone: Backbone, processes: Processes = ALONE) -> Scoring:
+    """How a recipe's prompts are scored, everywhere alike but on `report`; see `Scoring.reporting`."""
     score, writes = recipe.task.score, task.definition.writes
     return Scoring(
         loss=backbone.check_loss(recipe.tuning.loss),

@@ -28,7 +28,7 @@ from softprune.tasks import Task
 from softprune.types import Mask
 
 # Placeholders that vocabularies hold room for; no words.
-_PLACEHOLDER = re.compile(r"\[unused\d+\]|<extra_id_\d+>|<0x[0-9A-F]{2}>")
+PLACEHOLDER = re.compile(r"\[unused\d+\]|<extra_id_\d+>|<0x[0-9A-F]{2}>")
 
 
 def initial_prompt(recipe: Recipe, backbone: Backbone, task: Task) -> Initial:
@@ -168,7 +168,7 @@ def common_words(tokenizer: Any, size: int) -> tuple[list[int], list[str]]:
     ids = [
         i
         for i, token in enumerate(tokens)
-        if i not in special and token is not None and not _PLACEHOLDER.fullmatch(token) and _is_word(token)
+        if i not in special and token is not None and not PLACEHOLDER.fullmatch(token) and _is_word(token)
     ]
     return ids, [tokens[i] for i in ids]
 

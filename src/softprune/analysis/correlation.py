@@ -1,0 +1,185 @@
+"""Correlations with their intervals: over items, and between two matrices over the same tasks.
+
+Entries of a matrix of pairs share tasks, so they are no independent items. The permutation test therefore permutes the
+tasks of one matrix, rows and columns alike (Mantel, Cancer Research 27, 1967), and the interval resamples tasks.
+
+Axes here: N items, T tasks, R resamples. What can't be computed is None: not measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from softprune.errors import SoftpruneError
+from softprune.significance import LEVEL
+
+Floats = npt.NDArray[np.float64]
+Kind = Literal["spearman", "pearson"]
+
+RESAMPLES = 2_000
+FEWEST = 3
+"""Items or tasks that a correlation needs: two always lie on a line."""
+_EXACT = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Correlation:
+    """How two measurements go together.
+
+    Attributes:
+        value: the coefficient, -1 to 1.
+        low, high: its percentile bootstrap interval at 95%; None where fewer than half of the resamples had one.
+        n: items, or entries of the matrices.
+        kind: spearman or pearson.
+        tasks: of matrices, how many share the entries; else None.
+        p: of matrices, two-sided permutation p-value of "the tasks' places don't matter"; None elsewhere.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    kind: Kind
+    tasks: int | None = None
+    p: float | None = None
+
+
+def coefficient(x: Sequence[float] | Floats, y: Sequence[float] | Floats, kind: Kind = "spearman") -> float | None:
+    """The coefficient alone: Pearson's, or of ranks (ties share their mean). None under 3 items, or for constants."""
+    a, b = _pair(x, y)
+    return None if len(a) < FEWEST else _coefficient(a, b, kind)
+
+
+def correlate(
+    x: Sequence[float] | Floats,
+    y: Sequence[float] | Floats,
+    kind: Kind = "spearman",
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Correlation | None:
+    """A correlation over independent items, with a bootstrap interval over them.
+
+    Args:
+        x, y: `[N]`; items of which either isn't finite were not measured and are left out.
+        kind: spearman or pearson.
+        seed: of the resampling.
+        resamples: how many.
+
+    Returns:
+        None for fewer than 3 items, or where all of x or all of y are the same.
+
+    Raises:
+        SoftpruneError: when x and y aren't equally long.
+    """
+    a, b = _pair(x, y)
+    value = None if len(a) < FEWEST else _coefficient(a, b, kind)
+    if value is None:
+        return None
+    generator = np.random.default_rng(seed)
+    drawn = generator.integers(len(a), size=(resamples, len(a)))
+    found = [_coefficient(a[items], b[items], kind) for items in drawn]
+    return Correlation(value, *_interval(found), n=len(a), kind=kind)
+
+
+def mantel(
+    x_TT: Floats, y_TT: Floats, kind: Kind = "spearman", *, seed: int = 0, resamples: int = RESAMPLES
+) -> Correlation | None:
+    """A correlation of two matrices over the same tasks, off their diagonals.
+
+    The p-value counts permutations of the tasks whose coefficient is at least as far from 0, all of them where there
+    are no more than `resamples`, else as many drawn ones with 1 added to both counts. The interval resamples tasks; a
+    pair of two copies of one task is left out, as the diagonal is.
+
+    Args:
+        x_TT, y_TT: `[T, T]`, such as similarity of prompts and transfer from row to column; entries of which either
+            isn't finite were not measured and are left out.
+        kind: spearman or pearson.
+        seed: of permutations and resamples.
+        resamples: how many of each.
+
+    Returns:
+        None for fewer than 3 tasks or entries, or where all entries of either are the same.
+
+    Raises:
+        SoftpruneError: when they aren't two square matrices of one size.
+    """
+    x_TT, y_TT = np.asarray(x_TT, np.float64), np.asarray(y_TT, np.float64)
+    if x_TT.ndim != 2 or x_TT.shape != y_TT.shape or x_TT.shape[0] != x_TT.shape[1]:
+        raise SoftpruneError(
+            "two square matrices over the same tasks",
+            f"{list(x_TT.shape)} and {list(y_TT.shape)}",
+            "give a value for each pair, NaN where there is none",
+        )
+    size = len(x_TT)
+    value = None if size < FEWEST else _of_matrices(x_TT, y_TT, np.arange(size), kind)
+    if value is None:
+        return None
+    n = int((np.isfinite(x_TT) & np.isfinite(y_TT) & ~np.eye(size, dtype=bool)).sum())
+    generator = np.random.default_rng(seed)
+    p = _permuted(x_TT, y_TT, value, kind, generator, resamples)
+    drawn = generator.integers(size, size=(resamples, size))
+    found = [_of_matrices(x_TT, y_TT, tasks, kind) for tasks in drawn]
+    return Correlation(value, *_interval(found), n=n, kind=kind, tasks=size, p=p)
+
+
+def _pair(x: Sequence[float] | Floats, y: Sequence[float] | Floats) -> tuple[Floats, Floats]:
+    a, b = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    if a.ndim != 1 or a.shape != b.shape:
+        raise SoftpruneError("two equally long lists", f"{list(a.shape)} and {list(b.shape)}", "give pairs of values")
+    real = np.isfinite(a) & np.isfinite(b)
+    return a[real], b[real]
+
+
+def _coefficient(a: Floats, b: Floats, kind: Kind) -> float | None:
+    if len(a) < 2 or a.min() == a.max() or b.min() == b.max():
+        return None
+    if kind == "spearman":
+        from scipy.stats import rankdata
+
+        a, b = rankdata(a), rankdata(b)
+    a, b = a - a.mean(), b - b.mean()
+    size = math.sqrt(float(a @ a)) * math.sqrt(float(b @ b))
+    return None if size == 0 else max(-1.0, min(1.0, float(a @ b) / size))
+
+
+def _of_matrices(x_TT: Floats, y_TT: Floats, tasks: npt.NDArray[np.int64], kind: Kind) -> float | None:
+    """Over pairs of different tasks among `tasks`, which may repeat."""
+    x, y = x_TT[np.ix_(tasks, tasks)], y_TT[np.ix_(tasks, tasks)]
+    real = np.isfinite(x) & np.isfinite(y) & (tasks[:, None] != tasks[None])
+    return None if real.sum() < FEWEST else _coefficient(x[real], y[real], kind)
+
+
+def _permuted(
+    x_TT: Floats, y_TT: Floats, value: float, kind: Kind, generator: np.random.Generator, resamples: int
+) -> float | None:
+    size = len(x_TT)
+    everything = math.factorial(size) <= resamples
+    drawn = permutations(range(size)) if everything else (generator.permutation(size) for _ in range(resamples))
+    off = ~np.eye(size, dtype=bool)
+    extreme = counted = 0
+    for order in map(np.array, drawn):
+        moved = x_TT[np.ix_(order, order)]
+        real = np.isfinite(moved) & np.isfinite(y_TT) & off
+        found = None if real.sum() < FEWEST else _coefficient(moved[real], y_TT[real], kind)
+        if found is None:
+            continue
+        counted += 1
+        extreme += abs(found) >= abs(value) - _EXACT
+    return extreme / counted if everything else (extreme + 1) / (counted + 1)
+
+
+def _interval(found: Sequence[float | None]) -> tuple[float | None, float | None]:
+    """The percentiles; resamples in which all is the same have no coefficient."""
+    real = [value for value in found if value is not None]
+    if not real or 2 * len(real) < len(found):
+        return None, None
+    low, high = np.quantile(real, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)

@@ -1,0 +1,283 @@
+"""Which measure of importance tells best what a prompt token is worth?
+
+    score          E |<dL/dp, p>| (XPrompt, equation 3)
+    gradient       E mean |dL/dp|, the gradient's magnitude (the BART study)
+    leave-one-out  the loss on `train` with the token masked, less without
+    norm           the length of the token's vector, which needs no data
+    random         drawn numbers
+
+All are measured on `train`, at the tuned prompt. Held against them, on `report`, which chooses nothing:
+
+    correlation    of each measure with what masking the single token does to the loss (Spearman, over tokens)
+    masking        the score with the least important tokens of each masked, without retraining
+    retraining     the same masks rewound and retrained, at one ratio
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import torch
+
+from softprune.analysis.correlation import coefficient, correlate
+from softprune.analysis.scored import open_set
+from softprune.compare.statistics import Floats
+from softprune.prompt.bank import masked_state, read_one
+from softprune.pruning.importance import measure
+from softprune.pruning.masks import keep_count, without_least
+from softprune.significance import LEVEL
+from softprune.study.bench import Bench
+from softprune.study.experiments.heatmaps import told
+from softprune.study.experiments.masking import counts_of, without_one
+from softprune.study.experiments.reversed import bar_values, under_mask
+from softprune.study.findings import Cell, Entry, Figure, Findings, Table
+from softprune.study.made import Made
+from softprune.study.masked import Masked, score_masked
+from softprune.study.scores import Outcome, Row, chances, difference_table, row_of, score_table
+from softprune.study.verdicts import ABOVE, tally, verdict
+from softprune.types import Mask
+
+Key = tuple[str, int]
+SCORE: Final = "score"
+MEASURED: Final = {SCORE: "paper", "gradient": "gradient", "leave-one-out": "leave_one_out"}
+MEASURES: Final = (*MEASURED, "norm", "random")
+TUNED: Final = "prompt tuning"
+RESAMPLES: Final = 1_000
+
+
+def conduct(bench: Bench) -> Findings:
+    """Correlations, masking and retraining, of every measure."""
+    runs = bench.grid()
+    measures = {key: measures_of(bench, made) for key, made in runs.items()}
+    found = {key: _scored(bench, made, measures[key]) for key, made in runs.items()}
+    changes = {key: _changes(each, len(measures[key][SCORE])) for key, each in found.items()}
+    chance = chances(bench, runs)
+    correlations = _correlations(bench, runs, measures, changes)
+    means, below = _means(bench, measures, changes)
+    masked = score_table(
+        bench,
+        "masked",
+        "The least important tokens masked, without retraining",
+        {TUNED: _row(bench, found, TUNED)} | {label: _row(bench, found, label) for label in _labels(bench, runs)},
+        chance,
+    )
+    retrained = _retrained(bench, runs, measures)
+    scores = score_table(bench, "retrained", _title(bench), retrained, chance)
+    note = "Paired over the examples of report, means over seeds."
+    rivals = difference_table(
+        bench, "to-score", f"Differences to {SCORE}, retrained", retrained, SCORE, chance, note=note
+    )
+    sentences = _sentences(means, below, rivals)
+    return Findings(
+        (means, correlations, masked, scores, rivals), (_scatter(runs, measures, changes), _bars(means)), sentences
+    )
+
+
+def measures_of(bench: Bench, made: Made) -> dict[str, Floats]:
+    """Every measure of a run's tuned prompt, `[P]`; higher is more important."""
+    tuned_PH = made.prompt("tuned")
+
+    def compute() -> dict[str, list[float]]:
+        opened = open_set(bench.spec(made.task, made.seed).recipe, "train")
+        prompt_PH = tuned_PH.to(opened.backbone.device, opened.backbone.prompt_dtype)
+        # In one piece a token: leave-one-out would call the model for each of them.
+        scores = {
+            n: measure(opened.backbone, prompt_PH, opened.data, opened.scoring, 1, m) for n, m in MEASURED.items()
+        }
+        return {name: each.token_P.tolist() for name, each in scores.items()}
+
+    found = {name: np.asarray(values) for name, values in bench.once(f"importance-{made.path.name}", compute).items()}
+    drawn = np.random.default_rng([made.seed, len(tuned_PH)]).random(len(tuned_PH))
+    return {name: found[name] for name in MEASURED} | {"norm": tuned_PH.double().norm(dim=1).numpy(), "random": drawn}
+
+
+def _scored(bench: Bench, made: Made, measures: Mapping[str, Floats]) -> dict[str, Masked]:
+    """On `report`: the whole prompt, each token left out, and the least important of each measure."""
+    recipe, tuned_PH = bench.spec(made.task, made.seed).recipe, made.prompt("tuned")
+    tokens = len(tuned_PH)
+    masks = {f"T{p}": without_one(tokens, p) for p in range(tokens)}
+    for name, values in measures.items():
+        for count in counts_of(recipe, tokens):
+            masks[_label(name, count, tokens)] = without_least(torch.from_numpy(values), count, 1)
+    prompts = {n: read_one(masked_state(tuned_PH, mask), recipe.pruning.removal) for n, mask in masks.items()}
+    return score_masked(bench, made, "importance", {TUNED: tuned_PH, **prompts}, "report")
+
+
+def _label(name: str, count: int, tokens: int) -> str:
+    return f"{count} of {tokens} tokens, least by {name}"
+
+
+def _labels(bench: Bench, runs: Mapping[Key, Made]) -> list[str]:
+    tokens = bench.spec(*next(iter(runs))).recipe.prompt.tokens
+    counts = counts_of(bench.spec(*next(iter(runs))).recipe, tokens)
+    return [_label(name, count, tokens) for count in counts for name in MEASURES]
+
+
+def _changes(found: Mapping[str, Masked], tokens: int) -> Floats:
+    """What leaving out each token does to the loss on `report`, `[P]`."""
+    return np.array([found[f"T{p}"].loss - found[TUNED].loss for p in range(tokens)])
+
+
+def _row(bench: Bench, found: Mapping[Key, Mapping[str, Masked]], name: str) -> Row:
+    row: dict[str, Outcome | None] = {}
+    for task in bench.tasks:
+        each = [found[task, seed][name] for seed in bench.seeds]
+        row[task] = Outcome(tuple(one.value for one in each), tuple(one.scored for one in each))
+    return row
+
+
+# --- correlations ---
+
+
+def _correlations(
+    bench: Bench, runs: Mapping[Key, Made], measures: Mapping[Key, Mapping[str, Floats]], changes: Mapping[Key, Floats]
+) -> Table:
+    """Each run's, with intervals over its tokens."""
+    rows: list[tuple[Entry, ...]] = []
+    for key, made in runs.items():
+        cells = []
+        for name in MEASURES:
+            found = correlate(measures[key][name], changes[key], seed=bench.study.seed, resamples=RESAMPLES)
+            chance = not made.interpretable
+            empty = Cell(None, unit="number")
+            value = Cell(found.value, found.low, found.high, "number", chance) if found is not None else empty
+            cells.append(value)
+        rows.append((told(made), *cells))
+    note = "Spearman; 95% intervals by bootstrap over the tokens of the prompt. Tokens of one prompt work together, so "
+    note += "they are no independent sample: intervals are rather too short."
+    title = "Correlation of importance (train) with the change in loss when the token is masked (report)"
+    return Table("correlation", title, ("run", *MEASURES), tuple(rows), note)
+
+
+def _means(
+    bench: Bench, measures: Mapping[Key, Mapping[str, Floats]], changes: Mapping[Key, Floats]
+) -> tuple[Table, dict[str, Cell]]:
+    """Mean correlations over runs, and each measure's less that of the score; resampled tokens are the same for all."""
+    keys = list(changes)
+    drawn = mean_correlations([measures[key] for key in keys], [changes[key] for key in keys], bench.study.seed)
+    rows: list[tuple[Entry, ...]] = []
+    below: dict[str, Cell] = {}
+    for name in MEASURES:
+        below[name] = interval_cell(*(drawn[name][at] - drawn[SCORE][at] for at in (0, 1)))
+        rows.append((name, interval_cell(*drawn[name]), "" if name == SCORE else below[name]))
+    note = f"Means over {len(keys)} runs; 95% intervals by bootstrap over the tokens of each prompt."
+    columns = ("measure", "correlation", f"less that of {SCORE}")
+    return Table("means", "How well each measure predicts what a token is worth", columns, tuple(rows), note), below
+
+
+def mean_correlations(
+    measures: Sequence[Mapping[str, Floats]], changes: Sequence[Floats], seed: int
+) -> dict[str, tuple[Floats, Floats]]:
+    """By measure, the mean over runs of its Spearman correlation with `changes`, and that of resamples of tokens `[R]`.
+
+    All measures see the same resamples. A run in which either is constant, or a resample's is, has NaN.
+    """
+    generator = np.random.default_rng(seed)
+    items = [generator.integers(len(each), size=(RESAMPLES, len(each))) for each in changes]
+    found: dict[str, tuple[Floats, Floats]] = {}
+    for name in measures[0]:
+        pairs = [(each[name], change) for each, change in zip(measures, changes, strict=True)]
+        value = np.mean([_rank(a, b) for a, b in pairs])
+        drawn = [[_rank(a[at], b[at]) for at in picks] for (a, b), picks in zip(pairs, items, strict=True)]
+        found[name] = (np.asarray(value), np.mean(drawn, axis=0))
+    return found
+
+
+def _rank(a: Floats, b: Floats) -> float:
+    value = coefficient(a, b)
+    return float("nan") if value is None else value
+
+
+def interval_cell(value: Floats, drawn: Floats) -> Cell:
+    """A number with its percentile interval; not measured where it is NaN, without one where half of `drawn` are."""
+    if np.isnan(value):
+        return Cell(None, unit="number")
+    real = drawn[~np.isnan(drawn)]
+    if 2 * len(real) < len(drawn):
+        return Cell(float(value), unit="number")
+    low, high = np.quantile(real, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Cell(float(value), float(low), float(high), unit="number")
+
+
+# --- retraining ---
+
+
+def _retrained(bench: Bench, runs: Mapping[Key, Made], measures: Mapping[Key, Mapping[str, Floats]]) -> dict[str, Row]:
+    """The least important of each measure pruned, the rest rewound and retrained; and the control."""
+    keys = {
+        (name, *key): under_mask(bench, made, f"least-by-{name}", _least(bench, made, measures[key][name]))
+        for key, made in runs.items()
+        for name in MEASURES
+    }
+    made = bench.make([bench.spec(task, seed, each) for (_, task, seed), each in keys.items()])
+    by_name = dict(zip(keys, made, strict=True))
+    rows = {name: row_of(bench, {key: by_name[(name, *key)] for key in runs}, "tuned") for name in MEASURES}
+    return {"control: nothing pruned": row_of(bench, runs, "control"), **rows}
+
+
+def _least(bench: Bench, made: Made, values: Floats) -> Mask:
+    recipe = bench.spec(made.task, made.seed).recipe
+    tokens, pieces = made.mask.piece_PS.shape
+    kept = max(1, keep_count(bench.options["retrained"], tokens, recipe.pruning.rounding))
+    return without_least(torch.from_numpy(values), tokens - kept, pieces)
+
+
+def _title(bench: Bench) -> str:
+    return f"{bench.options['retrained']:.0%} of the tokens pruned by each measure, the rest rewound and retrained"
+
+
+# --- figures and sentences ---
+
+
+def _scatter(
+    runs: Mapping[Key, Made], measures: Mapping[Key, Mapping[str, Floats]], changes: Mapping[Key, Floats]
+) -> Figure:
+    """Every token: its score over the prompt's largest, against what masking it does."""
+    traces = []
+    for key, made in runs.items():
+        score = measures[key][SCORE]
+        x = np.round(score / max(float(score.max()), 1e-30), 4).tolist()
+        y, text = np.round(changes[key], 5).tolist(), [f"T{p}" for p in range(len(score))]
+        traces.append({"type": "scatter", "mode": "markers", "name": told(made), "x": x, "y": y, "text": text})
+    layout = {
+        "xaxis": {"title": {"text": "importance score over the prompt's largest"}},
+        "yaxis": {"title": {"text": "change of the loss on report"}},
+    }
+    lower = sum(int((change < 0).sum()) for change in changes.values())
+    count = sum(len(change) for change in changes.values())
+    caption = (
+        "A point is a token of a tuned prompt: its importance by the paper's score on train, and the change of the "
+    )
+    caption += (
+        f"loss on report when it alone is masked. Of {count} tokens, {lower} lower the loss when they are masked."
+    )
+    return Figure("tokens", "Importance and worth of single tokens", caption, tuple(traces), layout)
+
+
+def _bars(means: Table) -> Figure:
+    cells = [row[1] for row in means.rows if isinstance(row[1], Cell)]
+    hundredths = bar_values(cells)
+    trace = {"type": "bar", "x": [row[0] for row in means.rows], **hundredths}
+    layout = {"yaxis": {"title": {"text": "Spearman correlation x 100"}}}
+    return Figure(
+        "means", means.title, "The first column of the first table as bars, with its intervals.", (trace,), layout
+    )
+
+
+def _sentences(means: Table, below: Mapping[str, Cell], rivals: Table) -> tuple[str, ...]:
+    real = {str(row[0]): row[1] for row in means.rows if isinstance(row[1], Cell) and row[1].value is not None}
+    said = []
+    if real:
+        best = max(real, key=lambda name: real[name].value or 0.0)
+        shown = [name for name, cell in real.items() if verdict(cell) == ABOVE]
+        said.append(
+            f"The largest mean correlation is that of {best}; above 0 by their intervals: {', '.join(shown) or 'none'}."
+        )
+    parts = [f"{name} {verdict(cell)}" for name, cell in below.items() if name != SCORE]
+    said.append(f"Against the paper's score, by correlation: {', '.join(parts)}.")
+    for row in rivals.rows:
+        cells = [cell for cell in row[1:] if isinstance(cell, Cell)]
+        said.append(f"Retrained, {row[0]} against the paper's score, by task: {tally(cells)}.")
+    return tuple(said)

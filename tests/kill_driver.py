@@ -4,7 +4,7 @@
 
 Every file of a run is written through one function. While the run is in PHASE, the NTH file of real work (run.json
 itself doesn't count) is not written: the marker file appears instead, and the process sleeps. Of a comparison, PHASE is
-CELL:PHASE for a phase of one of its runs, or file:NAME for the NTH write of a file of that name.
+CELL:PHASE for a phase of one of its runs, or file:NAME for the NTH write of a file of that name; of a study the latter.
 """
 
 from __future__ import annotations
@@ -66,12 +66,27 @@ def run(recipe: str, out: Path, finish: Callable[[Path], None]) -> None:
         of_methods = load_compare_recipe(recipe)
         execute_compare(of_methods, out, "kill test", of_methods.dump(), finish=finish)
         return
+    if kind_of(recipe) == "study":
+        conduct(recipe, out)
+        return
     from softprune.methods.api import execute as adapt
     from softprune.pruning.api import execute as tune_or_prune
 
     loaded = load_recipe(recipe)
     execute = adapt if loaded.kind == "adapt" else tune_or_prune
     execute(loaded, out, "kill test", loaded.dump(), finish=finish)
+
+
+def conduct(recipe: str, out: Path) -> None:
+    """Conduct a study, with the tests' own experiments beside those that ship."""
+    sys.path.insert(0, str(Path(__file__).parent / "study"))
+    import small_studies
+
+    from softprune.recipe import load_study
+    from softprune.study import api
+
+    api.EXPERIMENTS = small_studies.EXPERIMENTS  # type: ignore[misc]
+    api.execute(load_study(recipe), out.name, out.parent, "kill test")
 
 
 if __name__ == "__main__":

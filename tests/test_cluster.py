@@ -196,6 +196,27 @@ def test_halving_on_two_nodes_has_the_bits_of_one_process(nodes: Any, recipe: Re
     assert found != outcome(halving.model_copy(update={"seed": 1}), tmp_path / "other")
 
 
+@pytest.mark.usefixtures("one_thread")
+def test_a_study_on_two_nodes_has_the_bits_of_one_process(
+    nodes: Any, tiny_models: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Runs that begin with what others left, on workers that stand in other folders than this process may."""
+    sys.path.insert(0, str(Path(__file__).parent / "study"))
+    from small_studies import measured, outcome_of_runs, study_of
+
+    from softprune.study.bench import Bench
+
+    def conduct(name: str, *overrides: str) -> Any:
+        study = study_of(tiny_models("sentence"), tmp_path / "s.yaml", "seeds=2", *overrides)
+        bench = Bench(study, tmp_path / name, tmp_path / name / "s")
+        return measured(bench), outcome_of_runs(bench)
+
+    found = conduct("two", "executor=ray", "cluster.cpus=1")
+    assert found == conduct("one")
+    assert found != conduct("other", "seed=2")
+    assert len(list((tmp_path / "two" / "runs").glob("demo-*"))) == 4
+
+
 def kill(nodes: Any, node: Any) -> None:
     """End a node with all its processes while a piece of work runs on it: Ray names a worker after its task.
 

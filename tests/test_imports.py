@@ -104,8 +104,8 @@ def imported_rooms(source: str, package: tuple[str, ...]) -> Iterator[tuple[int,
 
 
 def allowed(room: str) -> set[str]:
-    if room == "report":  # reads run folders, and writes as they do
-        return {"types", "errors", "runs", "report"}
+    if room == "report":  # reads run folders, and writes as they do; two runs' answers it compares as runs do
+        return {"types", "errors", "significance", "runs", "report"}
     return set(ROOMS[: ROOMS.index(room) + 1])
 
 

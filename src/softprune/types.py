@@ -57,6 +57,7 @@ class Example:
             candidate but a target text, to be written (targets of kind `text`).
         gold: position of the right answer in `answers`; -1 where a row doesn't tell it.
         group: resampling unit of the intervals where examples share a passage (MultiRC), else None.
+        task: which task it is of, where a prompt serves several; else empty.
     """
 
     id: str
@@ -65,6 +66,7 @@ class Example:
     answers: tuple[str, ...]
     gold: int
     group: str | None = None
+    task: str = ""
 
     @property
     def writes(self) -> bool:

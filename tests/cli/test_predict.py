@@ -71,6 +71,24 @@ def test_texts_are_written_and_held_against_the_rows_own(
     assert [row["prediction"] for row in lines(tmp_path / "bare-out.jsonl")] == [row["prediction"] for row in found]
 
 
+def test_an_ensemble_answers_each_row_once(folder: Path, softprune: Softprune) -> None:
+    told = softprune("predict", "long", "short", "--ensemble", "--input", "rows.jsonl", "--output", "out.jsonl")
+    assert told.code == 0, told.err
+    for name in ("long", "short"):
+        assert softprune("predict", name, "--input", "rows.jsonl", "--output", f"{name}.jsonl").code == 0
+    rows = zip(*(lines(folder / f"{name}.jsonl") for name in ("out", "long", "short")), strict=True)
+    for both, one, other in rows:
+        for answer, share in both["probabilities"].items():
+            mean = (one["probabilities"][answer] + other["probabilities"][answer]) / 2
+            assert share == pytest.approx(mean, rel=1e-5)
+        assert both["probabilities"] != pytest.approx(one["probabilities"], rel=1e-2)
+    bare = softprune("predict", "long", "short", "--input", "rows.jsonl", "--output", "bare.jsonl")
+    assert bare.code != 0
+    assert "add --ensemble" in bare.err
+    twice = softprune("predict", "long", "long", "--ensemble", "--input", "rows.jsonl", "--output", "bare.jsonl")
+    assert "long twice" in twice.err
+
+
 @pytest.mark.parametrize("ending", ["csv", "csv.gz", "csv.xz", "parquet", "jsonl.gz"])
 def test_every_format_is_read_and_written(ending: str, folder: Path, softprune: Softprune) -> None:
     assert softprune("predict", "long", "--input", "rows.jsonl", "--output", "plain.jsonl").code == 0

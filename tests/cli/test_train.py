@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -29,6 +29,7 @@ class Stand:
     text: str = ""
     error: BaseException | None = None
     report_error: SoftpruneError | None = None
+    others: list[Path] | None = None
 
 
 @pytest.fixture
@@ -42,9 +43,10 @@ def stand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stand:
         stand.recipe, stand.out, stand.command, stand.text = recipe, out, command, text
         finish(out)
 
-    def write_report(out: Path) -> Path:
+    def write_report(out: Path, others: Sequence[Path] = ()) -> Path:
         if stand.report_error is not None:
             raise stand.report_error
+        stand.others = list(others)
         page = out / "report" / "index.html"
         page.parent.mkdir(parents=True)
         page.touch()
@@ -81,6 +83,19 @@ def test_report_writes_and_shows(softprune: Softprune, stand: Stand) -> None:
     assert softprune("report", "somewhere").out == "table of somewhere\nreport: somewhere/report/index.html\n"
     stand.report_error = SoftpruneError("a run", "nothing", "give a run folder")
     assert softprune("report", "elsewhere").code == 2
+
+
+def test_report_takes_runs_to_show_beside_it(softprune: Softprune, stand: Stand) -> None:
+    answer = softprune("report", "somewhere", "one", "two")
+    assert (answer.code, stand.others) == (0, [Path("one"), Path("two")])
+
+
+def test_what_cannot_stand_beside_a_run_is_refused(softprune: Softprune, stand: Stand, tmp_path: Path) -> None:
+    (tmp_path / "compare.json").touch()
+    for folders in (("somewhere", str(tmp_path)), (str(tmp_path), "somewhere")):
+        answer = softprune("report", *folders)
+        assert answer.code == 2
+        assert "report comparisons and runs of token pruning one at a time" in answer.err
 
 
 def test_the_headline_stands_under_the_table(softprune: Softprune, stand: Stand, tmp_path: Path) -> None:

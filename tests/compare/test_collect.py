@@ -74,3 +74,13 @@ def test_a_run_that_can_not_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(SoftpruneError, match=r"a run that can be read[\s\S]*remove that folder"):
         read_info(tmp_path)
+
+
+@pytest.mark.parametrize("separator", ["\x85", "\u2028", "\u2029", "\x1c"])
+def test_line_separators_inside_a_text_end_no_line(tmp_path: Path, separator: str) -> None:
+    line = {"id": "1", "gold": 0, "predicted": 0, "input": f"one{separator}two"}
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(line, ensure_ascii=False) + "\n", encoding="utf-8")
+    found = scored_of(path, metric_named("accuracy"))
+    assert found is not None
+    assert found.ids == ("1",)

@@ -49,7 +49,7 @@ def test_a_run_leaves_what_the_contract_says(case: str, run_of: Callable[[str], 
     wanted = {*FILES, *(f"predictions/{name}.jsonl" for name in rows), *BEFORE_REPORT} - (
         PRUNING if tuned_only else set()
     )
-    wanted |= {"ticket/results.json"} | (set() if tuned_only else {"candidates.jsonl"})
+    wanted |= {"ticket/results.json"} | (set() if tuned_only else {"candidates.jsonl", "masks.safetensors"})
     wanted |= {"gates.safetensors"} if "learned" in case else set()
     left = {str(path.relative_to(run.out)) for path in run.out.rglob("*") if path.is_file()} - {".lock"}
     assert left == wanted

@@ -233,6 +233,38 @@ def _ticket(folder: Path, P: int, winner: Candidate, scores: dict[str, np.ndarra
     return {key: document[key] for key in ("tokens", "pieces", "parameters")} | {"share_of_parameters": share}
 
 
+def _masks(scores: dict[str, np.ndarray], candidates: list[Candidate], ticket: Path) -> dict[str, np.ndarray]:
+    """Each candidate's most important tokens, and of these the most important pieces; the winner's are the ticket's."""
+    P = len(scores["token_P"])
+    token_CP, piece_CPS = np.zeros((len(candidates), P), bool), np.zeros((len(candidates), P, S), bool)
+    for at, candidate in enumerate(candidates):
+        token_CP[at, np.argsort(-scores["token_P"])[: candidate.tokens_kept]] = True
+        ranked = np.argsort(-(scores["piece_PS"] * token_CP[at][:, None]).ravel())[: candidate.pieces_kept]
+        piece_CPS[at].reshape(-1)[ranked] = True
+        if candidate.status == "winner":
+            document = json.loads(ticket.read_text())
+            token_CP[at], piece_CPS[at] = document["token_mask"], document["piece_mask"]
+    return {"token_CP": token_CP, "piece_CPS": piece_CPS}
+
+
+def add_neighbours(folder: Path, word: str = "word") -> None:
+    """neighbours.json, of made-up words."""
+    tokens = [
+        {
+            "token": p,
+            "started": f"{word}{p}",
+            "moved": 0.5 + p / 10,
+            "cosine": 0.9,
+            "persisted": p % 2 == 0,
+            "start": {"centred": [[f"{word}{p}", 1.0], [f"a{p}", 0.5]], "cosine": [[f"b{p}", 0.99]]},
+            "end": {"centred": [[f"c{p}", 0.75], ["日本", 0.25]], "cosine": [[f"d{p}", 0.98]]},
+        }
+        for p in range(20)
+    ]
+    found = {"k": 2, "measures": ["centred", "cosine"], "tokens": tokens, "anisotropy": {"raw": 0.4, "centred": 0.01}}
+    (folder / "neighbours.json").write_text(json.dumps(found))
+
+
 def build_xprompt(folder: Path, P: int = 20, evaluations: int = 12) -> Path:
     folder.mkdir(parents=True)
     noise = np.random.default_rng(0)
@@ -244,6 +276,7 @@ def build_xprompt(folder: Path, P: int = 20, evaluations: int = 12) -> Path:
     winner = next(c for c in candidates if c.status == "winner")
     ticket = _ticket(folder, P, winner, scores)
     save_file(scores, folder / "importance.safetensors")
+    save_file(_masks(scores, candidates, folder / "ticket" / "ticket.json"), folder / "masks.safetensors")
     info = _info("xprompt", P) | {"results": results(P, winner), "headline": HEADLINE, "ticket": ticket}
     (folder / "run.json").write_text(json.dumps(info))
     _lines(folder / "candidates.jsonl", [asdict(c) for c in candidates])
@@ -281,6 +314,11 @@ def tune_run(tmp_path: Path) -> Path:
 def build() -> MakeRun:
     """The builder, for runs of other sizes."""
     return build_xprompt
+
+
+@pytest.fixture(scope="session")
+def add_near() -> Callable[..., None]:
+    return add_neighbours
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 @pytest.fixture(scope="session")
 def small(tiny_models: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Study]:
     """A study of two variants on a random tiny model and the bundled task, with overrides."""
-    from studies import study_of
+    from small_studies import study_of
 
     file = tmp_path_factory.mktemp("small") / "small.yaml"
     return lambda *overrides: study_of(tiny_models("sentence"), file, *overrides)

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from softprune.errors import SoftpruneError
 from softprune.runs.listing import RunSummary, list_runs
 
 _NOT_MEASURED = "-"
@@ -28,13 +29,25 @@ def runs(
     typer.echo(table([header, *map(_row, found)]))
 
 
-def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]) -> None:
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    others: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RUN ...]", help="Runs to show beside it, on its page.")
+    ] = None,
+) -> None:
     """Write a run's report again, or a comparison's page, and show its table; of token pruning, the table alone."""
     from softprune.cli.compare import is_comparison, report_comparison
     from softprune.cli.study import is_study, report_study
     from softprune.cli.tokens import show_results
     from softprune.report import write_report
 
+    for other in others or []:
+        if is_comparison(run) or is_of_tokens(run) or is_comparison(other) or is_of_tokens(other):
+            raise SoftpruneError(
+                "runs that tune, prune or adapt, to show beside each other",
+                f"{run} and {other}",
+                "report comparisons and runs of token pruning one at a time",
+            )
     if is_comparison(run):
         report_comparison(run)
         return
@@ -44,7 +57,7 @@ def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's fold
     if is_of_tokens(run):
         show_results(run)
         return
-    write_report(run)
+    write_report(run, others or [])
     show_comparison(run)
 
 

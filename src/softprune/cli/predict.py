@@ -28,10 +28,12 @@ PIECE = 512
 
 def predict(
     *,
-    run: Annotated[
-        str | None,
+    runs: Annotated[
+        list[str] | None,
         typer.Argument(
-            metavar="RUN", help="A run, ticket or adapter folder, or a ticket's hub name.", show_default=False
+            metavar="RUN",
+            help="A run, ticket or adapter folder, or a ticket's hub name; several with --ensemble.",
+            show_default=False,
         ),
     ] = None,
     input_file: Annotated[
@@ -48,6 +50,15 @@ def predict(
         ),
     ] = None,
     column: Annotated[str, typer.Option(metavar="NAME", help="The column that names a row's prompt.")] = "prompt",
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="All tickets, which are of one task, answer every row together.")
+    ] = False,
+    combine: Annotated[
+        str,
+        typer.Option(
+            metavar="[mean|geometric|vote]", help="How they do: mean of probabilities, geometric mean, or votes."
+        ),
+    ] = "mean",
     backbone: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="The backbone, where it lies elsewhere now."),
@@ -74,28 +85,30 @@ def predict(
         raise SoftpruneError("an input file that ends in .jsonl, .csv or .parquet", found, "correct --input")
     if output_file.exists() and not force:
         raise SoftpruneError("a new output file", f"{output_file} is there", "choose another --output, or add --force")
-    tickets = _adapter(run) or _tickets(run, prompts)
+    tickets = _adapter(runs or []) or _tickets(runs or [], prompts, ensemble=ensemble)
     with RowWriter(output_file) as writer:
         wide = format_of(output_file) == "jsonl"
         rows = _without(_ADDED if wide else _ADDED[:2], read_rows(input_file, kind))
         placed = {"device": device, "dtype": dtype, "device_map": device_map, "quantization": quantization}
-        several = prompts is not None
+        several = ensemble or prompts is not None
         answered = answer(
             next(iter(tickets.values())) if isinstance(tickets, dict) and not several else tickets,
             rows,
             backbone=_model(tickets, placed | ({"name": backbone} if backbone else {})),
             column=column,
             batch_rows=batch_rows,
+            ensemble=ensemble,
+            combine=combine,
         )
         told = _written(answered, writer, wide=wide)
     typer.echo(f"{told}: {output_file}", err=True)
 
 
-def _adapter(run: str | None) -> SavedAdapter | None:
-    """The adapter of a folder, where it holds one."""
+def _adapter(runs: Sequence[str]) -> SavedAdapter | None:
+    """The adapter of a folder, where a single one is named and holds one."""
     from softprune.methods.saved import holds_adapter, read_adapter
 
-    return read_adapter(Path(run)) if run is not None and holds_adapter(Path(run)) else None
+    return read_adapter(Path(runs[0])) if len(runs) == 1 and holds_adapter(Path(runs[0])) else None
 
 
 def _model(tickets: SavedAdapter | dict[str, Ticket], options: dict[str, Any]) -> Backbone:
@@ -105,17 +118,23 @@ def _model(tickets: SavedAdapter | dict[str, Ticket], options: dict[str, Any]) -
     return backbone_of(tickets, **options) if isinstance(tickets, dict) else tickets.load(**options)
 
 
-def _tickets(run: str | None, prompts: str | None) -> dict[str, Ticket]:
-    """Tickets by name: NAME=FOLDER, or the folder's own name."""
+def _tickets(runs: Sequence[str], prompts: str | None, *, ensemble: bool) -> dict[str, Ticket]:
+    """Tickets by name: NAME=FOLDER, or the folder's own name; of an ensemble, as they were typed."""
     from softprune.pruning.ticket import Ticket
 
-    if (run is None) == (prompts is None):
-        found = "neither" if run is None else "both"
+    if bool(runs) == (prompts is not None):
+        found = "both" if runs else "neither"
         raise SoftpruneError(
             "a run, or several as --prompts", found, "softprune predict RUN --input FILE --output FILE"
         )
-    if run is not None:
-        return {Path(run).name: Ticket.load(run)}
+    if len(runs) > 1 and not ensemble:
+        do = "add --ensemble for one answer of all, or name them as --prompts for each row's own"
+        raise SoftpruneError("one run", f"{len(runs)}: {', '.join(runs)}", do)
+    twice = next((run for run in runs if runs.count(run) > 1), None)
+    if twice is not None:
+        raise SoftpruneError("each ticket once in an ensemble", f"{twice} twice", "name it once")
+    if runs:
+        return {run if ensemble else Path(run).name: Ticket.load(run) for run in runs}
     found_tickets: dict[str, Ticket] = {}
     for text in filter(None, map(str.strip, (prompts or "").split(","))):
         name, equals, folder = text.partition("=")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from softprune.errors import ManyErrors, SoftpruneError, gathered
 from softprune.recipe import load_study, shipped_studies
 
 HELP = "Studies: every experiment of the sources from one command, its table beside the published one."
@@ -80,7 +83,12 @@ def run(
 
     flags = {"backbone": backbone, "scale": scale, "tasks": tasks, "seeds": seeds, "data": data, "executor": executor}
     given = [f"{key}={value}" for key, value in flags.items() if value is not None]
-    study = load_study(name, [*given, *(overrides or [])], names={"backbone": names_of_recipes()["backbone.name"]})
+    names = names_of_recipes()
+    look_up: dict[str, Callable[[str], object]] = {
+        "backbone": names["backbone.name"],
+        "tasks": partial(_each, names["task.id"]),
+    }
+    study = load_study(name, [*given, *(overrides or [])], names=look_up)
     command = shlex.join(["softprune", *sys.argv[1:]])
     try:
         folder = execute(
@@ -90,6 +98,16 @@ def run(
         typer.echo(f"stopped; {out} keeps what is done: run the same command to continue", err=True)
         raise typer.Exit(130) from None
     show_study_of(folder)
+
+
+def _each(look_up: Callable[[str], object], names: str) -> None:
+    """Looks up names between commas; every unknown one is told."""
+    errors: list[SoftpruneError] = []
+    for name in filter(None, map(str.strip, names.split(","))):
+        with gathered(errors):
+            look_up(name)
+    if errors:
+        raise ManyErrors("tasks", errors)
 
 
 def is_study(folder: Path) -> bool:

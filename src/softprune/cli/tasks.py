@@ -94,6 +94,9 @@ def stats(ids: _Ids = None, data: _Root = None) -> None:
     if data is not None and not data.is_dir():
         raise SoftpruneError("a folder with the data of tasks", str(data), "correct --data")
     tasks = [load_task(name) for name in ids or task_names()]
+    joined = next((task.id for task in tasks if task.definition.parts), None)
+    if joined is not None:
+        raise SoftpruneError("single tasks", joined, f"name them apart: {joined.replace('+', ' ')}")
     made = [task for task in tasks if task.definition.sources.generated is not None]
     read = [task for task in tasks if task not in made]
     if data is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +17,7 @@ from softprune.compare.heading import headed
 from softprune.errors import ManyErrors, SoftpruneError, of_the_machine
 from softprune.methods.deep import prefix_not_defined
 from softprune.methods.table import not_defined
-from softprune.recipe import ADAPTERS, CompareRecipe, Recipe, resolve
+from softprune.recipe import ADAPTERS, Backbone, CompareRecipe, Recipe, resolve
 from softprune.registry import Registry
 from softprune.tuning.room import give_back
 from softprune.yamls import yaml_text
@@ -85,7 +85,7 @@ def run_cells(recipe: CompareRecipe, folder: CompareFolder, command: str, consol
     Raises:
         SoftpruneError: of a run that fails otherwise; or where no method is left.
     """
-    cells, refused = cells_of(recipe, folder.path), _by_model(recipe)
+    cells, refused = cells_of(recipe, folder.path), refused_by_model(recipe.backbone, recipe.methods)
     errors: list[SoftpruneError] = []
     done: list[Cell] = []
     for number, cell in enumerate(cells, start=1):
@@ -110,11 +110,10 @@ def run_cells(recipe: CompareRecipe, folder: CompareFolder, command: str, consol
     return done
 
 
-def _by_model(recipe: CompareRecipe) -> dict[str, str]:
-    """Reasons of the methods that the backbone's family or architecture has no place for."""
-    settings = recipe.backbone
+def refused_by_model(settings: Backbone, methods: Iterable[str]) -> dict[str, str]:
+    """Why a backbone's family or architecture has no place for some of the methods, by their names."""
     described = describe(settings.name, settings.family, settings.revision, settings.trust_remote_code)
-    reasons = {method: not_defined(method, described.family) for method in recipe.methods}
+    reasons = {method: not_defined(method, described.family) for method in methods}
     if not set(_PREFIXES).isdisjoint(reasons):
         reason = prefix_not_defined(described.config, described.family)
         reasons |= {method: reasons[method] or reason for method in _PREFIXES if method in reasons}

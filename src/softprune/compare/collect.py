@@ -147,7 +147,8 @@ def scored_of(path: Path, metric: Metric) -> Scored | None:
     """The counts of each example: of answers by the metric, of texts their own scores."""
     if not path.is_file():
         return None
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    # Not splitlines: a text may hold a line separator of Unicode, which JSON leaves as it is.
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     counts = _counts(lines, metric) if lines else None
     if counts is None:
         return None

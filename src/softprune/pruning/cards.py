@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from softprune.backbone.load import BUNDLED
+from softprune.tasks.joined import TASK
 
 if TYPE_CHECKING:
     from softprune.pruning.ticket import Reported, Ticket
@@ -20,7 +21,9 @@ _CLASSES = {"seq2seq": "AutoModelForSeq2SeqLM", "causal": "AutoModelForCausalLM"
 
 def ticket_card(ticket: Ticket, repo_id: str) -> str:
     """The model card of a ticket on the hub."""
-    row = dict.fromkeys(ticket.definition.fields, "...")
+    part = next(iter(ticket.definition.parts), None)
+    told = {} if part is None else {TASK: part.id}
+    row = told | dict.fromkeys((part or ticket.definition).fields, "...")
     code = (
         "from softprune import Ticket, predict",
         f'ticket = Ticket.load("{repo_id}")',

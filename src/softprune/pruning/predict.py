@@ -18,10 +18,12 @@ from softprune.backbone.base import Backbone
 from softprune.backbone.batching import scoring_batches
 from softprune.backbone.fingerprint import same_backbone
 from softprune.errors import SoftpruneError
+from softprune.pruning.ensemble import MEAN, check_combine, check_ensemble, combined
 from softprune.pruning.ticket import Ticket
 from softprune.registry import unknown
 from softprune.tasks.files import Located, Row
 from softprune.tasks.inputs import layout_of
+from softprune.tasks.joined import part_of
 from softprune.tasks.schema import Definition
 from softprune.tasks.template import Asked, asked_from
 from softprune.tuning.finite import check_finite
@@ -84,10 +86,10 @@ class Prediction:
 
     Attributes:
         row: the row, as it was read.
-        prompt: name of the ticket that answered.
+        prompt: name of the ticket that answered; of an ensemble, all names.
         answer: the answer; under `match: generate` the generated text where it is none of the answers.
         answers: the candidates; none where a text is written.
-        probabilities: softmax of their scores; empty under `match: generate`.
+        probabilities: softmax of their scores, or what an ensemble makes of them; empty under `match: generate`.
         gold: the right answer, or the row's own text, where the row tells it, else None.
         cut: tokens of the input that were cut away.
         empty: whether the row's texts are all empty, so that only the template was read.
@@ -115,6 +117,8 @@ def predict(
     backbone: Backbone | str | None = None,
     column: str = "prompt",
     batch_rows: int = 256,
+    ensemble: bool = False,
+    combine: str = MEAN,
 ) -> Iterator[Prediction]:
     """Answer rows, however many, in their order.
 
@@ -124,11 +128,17 @@ def predict(
         backbone: what the tickets were trained on, loaded, or where it lies now; None loads what they name.
         column: where there are several tickets, the column of a row that names its own.
         batch_rows: rows of one backbone call at most (times answers, but for sentence models).
+        ensemble: whether all tickets answer every row together; they are of one task then, and no column is read.
+        combine: how: `mean` of their probabilities, `geometric` mean of them, or `vote`.
 
     Raises:
-        SoftpruneError: for a ticket of another backbone, a row that names no ticket, and whatever a row has wrong.
+        SoftpruneError: for a ticket of another backbone, a row that names no ticket, tickets that can't answer
+            together, and whatever a row has wrong.
     """
     several = isinstance(tickets, Mapping)
+    if ensemble:
+        check_ensemble(tickets if isinstance(tickets, Mapping) else {})
+        check_combine(combine)
     named: dict[str, Answering] = dict(tickets) if isinstance(tickets, Mapping) else {"": tickets}
     if not isinstance(backbone, Backbone):
         whose = {name: ticket for name, ticket in named.items() if isinstance(ticket, Ticket)}
@@ -138,9 +148,9 @@ def predict(
     for ticket in named.values():
         ticket.check(backbone)
     service = _Service(backbone, named, batch_rows)
-    asked = _asked(named, rows, column if several else None)
+    asked = _asked(named, rows, column if several and not ensemble else None)
     while chunk := list(islice(asked, CHUNK)):
-        yield from service.answer(chunk)
+        yield from service.together(chunk, combine) if ensemble else service.answer(chunk)
 
 
 def backbone_of(tickets: Mapping[str, Ticket], **options: Any) -> Backbone:
@@ -187,14 +197,16 @@ def _asked(
     tickets: Mapping[str, Answering], rows: Iterable[Mapping[str, Any] | Located], column: str | None
 ) -> Iterator[_Question]:
     """Each row as its ticket's task reads it; a task's layout is told by the first of its rows."""
-    layouts: dict[str, Any] = {}
+    layouts: dict[tuple[str, str], Any] = {}
     for number, row in enumerate(rows):
         located = row if isinstance(row, Located) else Located(_mapping(row, number), f"row {number}")
         name = "" if column is None else _named(tickets, located, column)
-        definition = tickets[name].definition
-        if name not in layouts:
-            layouts[name] = layout_of(definition, located)
-        for asked in asked_from(definition, layouts[name], [located]):
+        ticket = tickets[name] if column is not None else next(iter(tickets.values()))
+        definition = part_of(ticket.definition, located)
+        layout = (name, definition.id)
+        if layout not in layouts:
+            layouts[layout] = layout_of(definition, located)
+        for asked in asked_from(definition, layouts[layout], [located]):
             # A complaint about the text (of its length, say) names the example: by its row's place.
             yield _Question(name, replace(asked, example=replace(asked.example, id=asked.where)))
 
@@ -256,6 +268,23 @@ class _Service:
                 outcomes |= self._answered(kind, names, mine, questions, encoded)
         return iter([_prediction(question, outcomes[i], encoded[i].cut) for i, question in enumerate(questions)])
 
+    @torch.inference_mode()
+    def together(self, questions: Sequence[_Question], combine: str) -> Iterator[Prediction]:
+        """One prediction a question, by all tickets: K prompts of one length on B rows are one call of K * B."""
+        # Alike in all but what they take of the model's positions: all read what fits behind the longest.
+        reader = max(self._tickets, key=lambda name: self._tickets[name].info.prompt_tokens)
+        encoded = self._encoded([replace(question, prompt=reader) for question in questions])
+        scores: dict[int, list[torch.Tensor]] = {i: [] for i in encoded}
+        for kind, names in self._kinds.items():
+            for places in self._batches(list(encoded), encoded, self._rows, len(names)):
+                batch = self._backbone.batch([encoded[i] for i in places])
+                found_KBA = self._backbone.scores(self._prompts[kind], batch, self._tickets[reader].info.score)
+                for at, i in enumerate(places):
+                    scores[i] += found_KBA[:, at, : len(encoded[i].answer_ids)].double().cpu().unbind()
+        whose = ", ".join(self._tickets)
+        asked = [replace(question, prompt=whose) for question in questions]
+        return iter([_prediction(q, _agreed(q, scores[i], combine), encoded[i].cut) for i, q in enumerate(asked)])
+
     def _encoded(self, questions: Sequence[_Question]) -> dict[int, Encoded]:
         """Token ids of each question, cut as its ticket's training inputs were."""
         found: dict[int, Encoded] = {}
@@ -288,19 +317,25 @@ class _Service:
         encoded: Mapping[int, Encoded],
     ) -> dict[int, _Outcome]:
         """Answer the questions of one kind, sorted by length, each behind its own prompt."""
-        lengths = [len(encoded[i].input_ids) for i in mine]
-        answers = max(len(encoded[i].answer_ids) for i in mine)
         writes = any(self._tickets[name].definition.writes for name in names)
         rows = min(self._rows, ROWS_THAT_WRITE) if writes else self._rows
         found: dict[int, _Outcome] = {}
-        for places in scoring_batches(lengths, rows, 1 if self._backbone.family == "sentence" else answers):
-            chosen = [mine[place] for place in places]
+        for chosen in self._batches(mine, encoded, rows):
             prompts_BQH = self._prompts[kind][[names.index(questions[i].prompt) for i in chosen]]
             examples = [questions[i].asked.example for i in chosen]
             ticket = self._tickets[names[0]]
             outcomes = self._call(prompts_BQH, [encoded[i] for i in chosen], examples, ticket)
             found |= dict(zip(chosen, outcomes, strict=True))
         return found
+
+    def _batches(
+        self, mine: Sequence[int], encoded: Mapping[int, Encoded], rows: int, prompts: int = 1
+    ) -> Iterator[list[int]]:
+        """Questions that share a call, by length: so many that each with its answers, behind each prompt, fits."""
+        lengths = [len(encoded[i].input_ids) for i in mine]
+        answers = max(len(encoded[i].answer_ids) for i in mine)
+        multiple = prompts * (1 if self._backbone.family == "sentence" else answers)
+        return ([mine[place] for place in places] for places in scoring_batches(lengths, rows, multiple))
 
     def _call(
         self, prompts_BQH: torch.Tensor, encoded: Sequence[Encoded], examples: Sequence[Example], like: Answering
@@ -323,6 +358,16 @@ class _Service:
             _Outcome(each[max(range(len(each)), key=lambda a: (share[a], -a))], tuple(share[: len(each)]))
             for share, each in zip(shares, answers, strict=True)
         ]
+
+
+def _agreed(question: _Question, scores: Sequence[torch.Tensor], combine: str) -> _Outcome:
+    """What tickets answer together, each by its scores `[A]`."""
+    example = question.asked.example
+    scores_KA = torch.stack(list(scores))
+    names = [example.id] * len(scores)
+    check_finite(scores_KA.logsumexp(1).tolist(), names, "score of the answers", "behind its tickets", _NO_NUMBERS)
+    found = combined(scores_KA, combine)
+    return _Outcome(example.answers[found.answer], found.shares)
 
 
 def _prediction(question: _Question, outcome: _Outcome, cut: int) -> Prediction:

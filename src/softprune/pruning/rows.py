@@ -82,11 +82,16 @@ def predictions(data: ScoredSet, scores: Scores) -> list[dict[str, Any]]:
 
 
 def _best_constant(workspace: Workspace, data: ScoredSet) -> dict[str, Any]:
+    """The answer that does best when it is always given; of joined tasks, the best one of each."""
     gold = [example.gold for example in data.examples]
-    size = max(len(example.answers) for example in data.examples)
-    constant = constant_answer(gold, size, workspace.metric)
-    found = row(workspace, data, answered([constant.answer] * len(data), gold))
-    return found | {"answer": next(answer for answer, n in found["predicted"].items() if n)}
+    always = [0] * len(data)
+    for places in _by_task(data).values():
+        size = max(len(data.examples[i].answers) for i in places)
+        constant = constant_answer([gold[i] for i in places], size, workspace.metric)
+        for i in places:
+            always[i] = constant.answer
+    found = row(workspace, data, answered(always, gold))
+    return found | {"answer": ", ".join(answer for answer, n in found["predicted"].items() if n)}
 
 
 def _lead(workspace: Workspace, data: ScoredSet) -> dict[str, Any]:
@@ -96,13 +101,26 @@ def _lead(workspace: Workspace, data: ScoredSet) -> dict[str, Any]:
 
 
 def _given(data: ScoredSet, scores: Scores) -> dict[str, Any]:
-    """How often each answer was given; by position where answers depend on the example."""
-    fixed = len({example.answers for example in data.examples}) == 1
-    names = data.examples[0].answers if fixed else None
-    count = Counter(scores.predicted)
-    size = max(len(example.answers) for example in data.examples)
-    given = {(names[a] if names else f"answer {a + 1}"): count[a] for a in range(size)}
-    return {"predicted": given | ({"none of them": count[-1]} if count[-1] else {})}
+    """How often each answer was given; by position where answers depend on the example; by task where several are."""
+    given: dict[str, int] = {}
+    for task, places in _by_task(data).items():
+        answers = {data.examples[i].answers for i in places}
+        names = next(iter(answers)) if len(answers) == 1 else None
+        count = Counter(scores.predicted[i] for i in places)
+        before = f"{task}: " if task else ""
+        for a in range(max(map(len, answers))):
+            given[before + (names[a] if names else f"answer {a + 1}")] = count[a]
+        if count[-1]:
+            given[f"{before}none of them"] = count[-1]
+    return {"predicted": given}
+
+
+def _by_task(data: ScoredSet) -> dict[str, list[int]]:
+    """Places of the examples of each task; all under "" where it is one."""
+    found: dict[str, list[int]] = {}
+    for place, example in enumerate(data.examples):
+        found.setdefault(example.task, []).append(place)
+    return found
 
 
 def _told(data: ScoredSet, scores: Scores) -> dict[str, Any]:

@@ -222,8 +222,11 @@ def _check_kind(place: Path) -> None:
     """Tell folders that hold something else than a ticket.
 
     Raises:
-        SoftpruneError: for a comparison, and for an adapter and the run that left one.
+        SoftpruneError: for a study, a comparison, and for an adapter and the run that left one.
     """
+    if (place / "study.json").is_file():
+        do = f"name one of its runs; softprune runs {place.parent} lists them"
+        raise SoftpruneError("a run or a ticket", f"a study in {place}", do)
     if (place / "compare.json").is_file():
         cells = sorted(path.parent for path in place.glob("cells/*/run.json"))
         do = f"name one of its runs, such as {cells[0] if cells else place / 'cells' / 'prompt-0'}"

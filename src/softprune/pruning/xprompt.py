@@ -13,7 +13,7 @@ gamma and zeta are trained instead (learned.py), and the rest is the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -65,7 +65,7 @@ def xprompt(workspace: Workspace) -> Pruned:
         retrained = halve if recipe.search.strategy == "halving" else retrain_all
         for trial in retrained(workspace, tuned, _rank(workspace, tuned, made)):
             trials[trial.candidate.id] = trial
-        _write_candidates(workspace, trials.values())
+        _write_candidates(workspace, list(trials.values()))
         return [trials[trial.candidate.id].candidate for trial in made]
 
     if recipe.search.strategy == "learned":
@@ -243,7 +243,13 @@ def _standard_error(workspace: Workspace, trials: Sequence[Trial]) -> float:
     return max(error, metric.grain / len(workspace.select))
 
 
-def _write_candidates(workspace: Workspace, trials: Iterable[Trial]) -> None:
+def _write_candidates(workspace: Workspace, trials: Sequence[Trial]) -> None:
+    """candidates.jsonl, and their masks in the same order: `token_CP`, `piece_CPS`, bool."""
+    masks = {
+        "token_CP": torch.stack([trial.mask.token_P for trial in trials]),
+        "piece_CPS": torch.stack([trial.mask.piece_PS for trial in trials]),
+    }
+    workspace.run.write_tensors("masks.safetensors", masks, {"schema": "1"})
     workspace.run.write_jsonl("candidates.jsonl", [asdict(trial.candidate) for trial in trials])
 
 

@@ -55,7 +55,7 @@ class Backbone(Section):
 class Task(Section):
     """What the prompt is for."""
 
-    id: str = key("demo", "a task's id, or the path of a task's YAML file", min_length=1)
+    id: str = key("demo", "a task's id, or the path of a task's YAML file; several joined by +", min_length=1)
     data: str | None = key(None, "folder with the task's files; none loads from the hub or the bundled data")
     shots: int | None = key(None, "training examples taken, seeded and stratified; none takes all", ge=1)
     limit_report: int | None = key(None, "examples of the report set; none takes all", ge=1)

@@ -30,9 +30,10 @@ class Published(Section):
 
     @field_validator("rows", mode="before")
     @classmethod
-    def _lists(cls, value: Any) -> object:
-        if not isinstance(value, list) or not all(isinstance(row, list) for row in value):
-            raise PydanticCustomError("rows", "a list of rows, each a list of cells")
+    def _lists(cls, value: Any, info: ValidationInfo) -> object:
+        many = len(info.data.get("columns", ()))
+        if not isinstance(value, list) or not all(isinstance(row, list) and len(row) == many for row in value):
+            raise PydanticCustomError("rows", "a list of rows, each a list of {many} cells", {"many": many})
         return tuple(tuple(map(str, row)) for row in value)
 
 

@@ -117,7 +117,7 @@ def _held(where: str, keys: Mapping[str, Any], not_theirs: Sequence[str]) -> Ite
     found = [key for key in keys_of(nested(keys)) if any(f"{key}.".startswith(f"{name}.") for name in not_theirs)]
     if found:
         do = "leave it out: the study's own backbone, tasks, seed, executor and cluster say it"
-        yield SoftpruneError(f"recipe keys in {where}", ", ".join(found), do)
+        yield SoftpruneError(f"{where} without what the study says of all its runs", ", ".join(found), do)
 
 
 def _readable(values: Mapping[str, Any]) -> Study | None:

@@ -5,6 +5,7 @@ Reads files only, so a report can be made again on any machine, without the mode
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,19 +15,23 @@ if TYPE_CHECKING:
 __all__ = ["comparison_table", "write_report"]
 
 
-def write_report(run_folder: Path) -> Path:
+def write_report(run_folder: Path, others: Sequence[Path] = ()) -> Path:
     """Write `report/index.html` and `report/figures/` into a run folder.
+
+    Args:
+        run_folder: of the run.
+        others: folders of runs whose results the page shows beside its own.
 
     Returns:
         The page.
 
     Raises:
-        SoftpruneError: when the folder holds no readable run, or matplotlib or jinja2 isn't installed.
+        SoftpruneError: when a folder holds no readable run, or matplotlib, jinja2 or plotly isn't installed.
     """
     # Imported here, so that the command line's table needs neither matplotlib nor jinja2.
     from softprune.report.page import write
 
-    return write(Path(run_folder))
+    return write(Path(run_folder), [Path(other) for other in others])
 
 
 def comparison_table(run_folder: Path) -> Table:

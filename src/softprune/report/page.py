@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,14 @@ from softprune.runs import atomic
 from softprune.types import Candidate
 
 try:
-    from softprune.report import templating
+    from softprune.report import interactive, templating
+    from softprune.report.beside import Beside, beside
+    from softprune.report.explore import Explored, explored, neighbours
     from softprune.report.figures import Drawn, Plan, figures_of, render
+    from softprune.report.plots import plots_of
 except ImportError as error:
-    raise SoftpruneError("matplotlib and jinja2 for reports", str(error), "pip install 'softprune[report]'") from error
+    missing = "matplotlib, jinja2 and plotly for reports"
+    raise SoftpruneError(missing, str(error), "pip install 'softprune[report]'") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +44,37 @@ class Picture:
         return _data(self.drawn.dark_png) if self.drawn else ""
 
 
-def write(folder: Path) -> Path:
-    """Write the figures, then the page."""
+def write(folder: Path, others: Sequence[Path] = ()) -> Path:
+    """Write the figures, then the page, which shows the results of other runs beside its own."""
     run = read_run(folder)
+    compared = [beside(run, read_run(other)) for other in others]
     pictures = [Picture(plan, render(plan.draw) if plan.draw else None) for plan in figures_of(run)]
     write_figures(folder / "report" / "figures", pictures)
     page = folder / "report" / "index.html"
-    atomic.write_bytes(page, html(run, pictures).encode("utf-8", errors="replace"))
+    atomic.write_bytes(page, html(run, pictures, compared).encode("utf-8", errors="replace"))
     return page
 
 
-def html(run: Run, pictures: list[Picture]) -> str:
-    """The page's text."""
+def html(run: Run, pictures: list[Picture], compared: Sequence[Beside] = ()) -> str:
+    """The page's text; plotly stands in it where there are pictures that it draws."""
     environment = templating.environment()
     environment.filters["known"] = _known
-    return environment.get_template("page.html.j2").render(_context(run, pictures))
+    plots = plots_of(run, [picture.plan for picture in pictures])
+    found, near = explored(run), neighbours(run)
+    data = {"explore": found.data() if found else None, "neighbours": near}
+    assets = interactive.assets(list(plots.values()), data, [interactive.script("run.js")])
+    more = _interactive(run, found, near) | {"plots": plots, "assets": assets, "compared": compared}
+    return environment.get_template("page.html.j2").render(_context(run, pictures) | more)
+
+
+def _interactive(run: Run, found: Explored | None, near: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the controls are made of before a script fills them."""
+    return {
+        "explored": found,
+        "neighbours": near,
+        "masks_kept": run.masks is not None,
+        "places": range(found.tokens) if found else range(int(run.part("prompt").get("P") or 0)),
+    }
 
 
 def _context(run: Run, pictures: list[Picture]) -> dict[str, Any]:

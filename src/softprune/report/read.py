@@ -80,6 +80,7 @@ class Prediction:
 
     Attributes:
         id, index, text: of the example.
+        group: what it is drawn with, such as its passage.
         answers, gold, predicted: what there was to choose, and places in it; none where a text was written.
         written, reference, rougeL: then, the text, the example's own, and what they share.
     """
@@ -93,6 +94,7 @@ class Prediction:
     written: str | None = None
     reference: str | None = None
     rougeL: float | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,14 @@ class TicketMask:
 
 
 @dataclass(frozen=True, slots=True)
+class CandidateMasks:
+    """masks.safetensors: what each candidate keeps, in the order of candidates.jsonl; C candidates."""
+
+    token_CP: Bools
+    piece_CPS: Bools
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """Everything that the report shows.
 
@@ -130,6 +140,8 @@ class Run:
         importance, ticket: None where the run made none.
         predictions: per prompt name, its answers; names without a file are missing.
         recipe_text: resolved.yaml.
+        masks: None where the run kept none, as earlier versions did, or where they aren't of these candidates.
+        neighbours: neighbours.json, which `softprune neighbours` writes.
     """
 
     path: Path
@@ -141,6 +153,8 @@ class Run:
     ticket: TicketMask | None
     predictions: Mapping[str, tuple[Prediction, ...]]
     recipe_text: str | None
+    masks: CandidateMasks | None = None
+    neighbours: Mapping[str, Any] | None = None
 
     @property
     def kind(self) -> str:
@@ -185,16 +199,21 @@ def read_run(folder: Path) -> Run:
     if not info_path.is_file():
         raise SoftpruneError("a run folder", f"no run.json in {folder}", "give the folder that --out named")
     info = _parsed(info_path, _object)
+    candidates = tuple(_read_lines(folder / "candidates.jsonl", _candidate))
+    masks = _optional(folder / "masks.safetensors", _masks)
     return Run(
         path=folder,
         info=info,
         results=_parsed(info_path, lambda _: _results(info)),
         points=tuple(_read_lines(folder / "metrics.jsonl", lambda line: _made(Point, line))),
-        candidates=tuple(_read_lines(folder / "candidates.jsonl", _candidate)),
+        candidates=candidates,
         importance=_optional(folder / "importance.safetensors", _importance),
         ticket=_optional(folder / "ticket" / "ticket.json", _ticket),
         predictions=_predictions(folder / "predictions"),
         recipe_text=_optional(folder / "resolved.yaml", lambda path: path.read_text(encoding="utf-8")),
+        # A run that was killed between its two files has masks of other candidates than it lists.
+        masks=masks if masks is not None and len(masks.token_CP) == len(candidates) else None,
+        neighbours=_optional(folder / "neighbours.json", _object),
     )
 
 
@@ -270,6 +289,14 @@ def _importance(path: Path) -> ImportanceScores:
         return tensors[name].astype(np.float64) if name in tensors and np.isfinite(tensors[name]).all() else None
 
     return ImportanceScores(of("token_P"), of("piece_PS"), of("winner_piece_PS"))
+
+
+def _masks(path: Path) -> CandidateMasks:
+    tensors = load_file(path)
+    token_CP, piece_CPS = (np.asarray(tensors[name], dtype=bool) for name in ("token_CP", "piece_CPS"))
+    if piece_CPS.ndim != 3 or token_CP.shape != piece_CPS.shape[:2]:
+        raise ValueError(f"masks of shape {token_CP.shape} and {piece_CPS.shape}")
+    return CandidateMasks(token_CP, piece_CPS)
 
 
 def _ticket(path: Path) -> TicketMask:

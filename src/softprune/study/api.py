@@ -17,7 +17,7 @@ from softprune.study.bench import Bench
 from softprune.study.findings import Findings, Table, findings_of, starred
 from softprune.study.folder import complete, read_study, record, study_folder
 from softprune.study.runs import safe
-from softprune.study.texts import STAR, csv_text, literal, markdown, published_tables, rich_table
+from softprune.study.texts import STAR, csv_text, document, literal, markdown, published_tables, rich_table
 from softprune.tasks import load_task
 
 Experiment = Callable[[Bench], Findings]
@@ -26,12 +26,22 @@ Experiment = Callable[[Bench], Findings]
 EXPERIMENTS: Final[Registry[Experiment]] = Registry(
     "experiment",
     {
-        "variants": "softprune.study.experiments.variants:conduct",
-        "masking": "softprune.study.experiments.masking:conduct",
-        "reversed": "softprune.study.experiments.reversed:conduct",
+        "ensembles": "softprune.study.experiments.ensembles:conduct",
         "importance": "softprune.study.experiments.importance:conduct",
         "importance-distribution": "softprune.study.experiments.heatmaps:distribution",
         "importance-maps": "softprune.study.experiments.heatmaps:maps",
+        "maps": "softprune.study.experiments.maps:conduct",
+        "masking": "softprune.study.experiments.masking:conduct",
+        "models": "softprune.study.experiments.models:conduct",
+        "multitask": "softprune.study.experiments.multitask:conduct",
+        "neighbours": "softprune.study.experiments.neighbours:conduct",
+        "out-of-domain": "softprune.study.experiments.out_of_domain:conduct",
+        "reversed": "softprune.study.experiments.reversed:conduct",
+        "sizes": "softprune.study.experiments.sizes:conduct",
+        "start_from_transfer": "softprune.study.experiments.start_from_transfer:conduct",
+        "statistics": "softprune.study.experiments.statistics:conduct",
+        "transfer": "softprune.study.experiments.transfer:conduct",
+        "variants": "softprune.study.experiments.variants:conduct",
     },
 )
 
@@ -71,7 +81,7 @@ def execute(
         found = conduct(bench)
         info |= {"findings": found.document(), **bench.cost()}
         record(folder, info)
-        write_texts(folder, study, findings_of(read_study(folder)["findings"]))
+        write_texts(folder, study, read_study(folder))
         try:
             _draw(folder, study, info)
         except SoftpruneError as error:  # a study isn't lost because its page can't be drawn
@@ -131,7 +141,7 @@ def rewrite(folder: Path) -> Path:
         SoftpruneError: it isn't finished, or jinja2 or plotly isn't installed.
     """
     study, info = load_study(folder / "resolved.yaml"), read_study(folder)
-    write_texts(folder, study, findings_of(info["findings"]))
+    write_texts(folder, study, info)
     return _draw(folder, study, info)
 
 
@@ -154,8 +164,11 @@ def all_tables(study: Study, found: Findings) -> list[Table]:
     return [*found.tables, *published_tables(study.published)]
 
 
-def write_texts(folder: Path, study: Study, found: Findings) -> None:
-    """The tables as Markdown and CSV, each in a file of its own."""
+def write_texts(folder: Path, study: Study, info: Mapping[str, Any]) -> None:
+    """All of it as study.md; the tables as Markdown and CSV, each in a file of its own."""
+    found = findings_of(info["findings"])
+    whole = document(study, info, all_tables(study, found), found.sentences)
+    atomic.write_bytes(folder / "study.md", whole.encode("utf-8", errors="replace"))
     for table in all_tables(study, found):
         texts = {"md": markdown(table), "csv": csv_text(table)}
         for ending, text in texts.items():

@@ -1,36 +1,89 @@
-"""The page of a study: one HTML file that needs nothing else."""
+"""The page of a study: one HTML file that needs nothing else, ours beside what was published."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from softprune.errors import SoftpruneError
 from softprune.recipe import Study
 from softprune.runs import atomic
-from softprune.study.findings import findings_of, shown
-from softprune.study.texts import published_tables
+from softprune.study.findings import Findings, Table, findings_of, shown, starred
+from softprune.study.runs import RUNS
+from softprune.study.texts import PUBLISHED, STAR, published_tables
 
 try:
     from softprune.report import templating
+    from softprune.report.interactive import Numbers, assets
+    from softprune.study.plots import plot_of
 except ImportError as error:
-    raise SoftpruneError("jinja2 for pages", str(error), "pip install 'softprune[report]'") from error
+    raise SoftpruneError("plotly and jinja2 for pages", str(error), "pip install 'softprune[report]'") from error
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_page(folder: Path, study: Study, info: Mapping[str, Any]) -> Path:
     """Write the page of a finished study."""
-    found = findings_of(info["findings"])
-    template = templating.environment(_TEMPLATES).get_template("study.html.j2")
-    text = template.render(
-        study=study,
-        info=info,
-        findings=found,
-        tables=[*found.tables, *published_tables(study.published)],
-        shown=shown,
-    )
     page = folder / "index.html"
-    atomic.write_bytes(page, text.encode("utf-8", errors="replace"))
+    atomic.write_bytes(page, html(study, info).encode("utf-8", errors="replace"))
     return page
+
+
+def html(study: Study, info: Mapping[str, Any]) -> str:
+    """The page's text.
+
+    Args:
+        study: its settings.
+        info: what its study.json holds.
+    """
+    found = findings_of(info["findings"])
+    plots = [plot_of(figure) for figure in found.figures]
+    return (
+        templating.environment(_TEMPLATES)
+        .get_template("study.html.j2")
+        .render(
+            study=study,
+            size=study.size,
+            settings=study.dump(),
+            info=info,
+            sentences=found.sentences,
+            sides=_sides(study, found),
+            star=STAR if starred(found.tables) else None,
+            plots=plots,
+            runs=_runs(info["runs"]),
+            work=Numbers(("piece of work", "seconds"), tuple((n, round(s, 1)) for n, s in info["work"].items())),
+            seconds={"runs": _sum(run["seconds"] for run in info["runs"]), "work": _sum(info["work"].values())},
+            assets=assets(plots),
+        )
+    )
+
+
+def _sides(study: Study, found: Findings) -> list[tuple[str, list[tuple[Table, Numbers]]]]:
+    """Our tables, and the source's beside them where there are any."""
+    sides = [("Measured here", found.tables), ("As published", published_tables(study.published))]
+    return [
+        (heading, [(replace(t, title=t.title.removeprefix(PUBLISHED)), _numbers(t)) for t in tables])
+        for heading, tables in sides
+        if tables
+    ]
+
+
+def _numbers(table: Table) -> Numbers:
+    return Numbers(table.columns, tuple(tuple(shown(entry) for entry in row) for row in table.rows))
+
+
+def _runs(runs: Sequence[Mapping[str, Any]]) -> Numbers:
+    rows = tuple((f"../{RUNS}/{r['folder']}", r["task"], r["seed"], r["kind"], _seconds(r["seconds"])) for r in runs)
+    return Numbers(("folder", "task", "seed", "kind", "seconds"), rows)
+
+
+def _seconds(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)
+
+
+def _sum(values: Any) -> float | None:
+    """The sum, or nothing where a part wasn't measured."""
+    parts = list(values)
+    return None if None in parts else round(sum(parts), 1)

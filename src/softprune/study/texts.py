@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich import box
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from softprune.recipe import Published
+from softprune.recipe import Published, Study
 from softprune.report.words import printable
-from softprune.study.findings import Cell, Table, shown
+from softprune.study.findings import Cell, Table, shown, starred
 
+PUBLISHED = "published: "
+"""Before the titles of the source's tables."""
 STAR = "* the unpruned prompt is not shown to be above the constant answer there: not interpretable"
 
 
 def published_tables(published: Sequence[Published]) -> list[Table]:
     """The source's tables as ours are."""
     return [
-        Table(f"published-{number}", f"published: {table.title}", table.columns, table.rows, table.note, published=True)
+        Table(f"published-{number}", f"{PUBLISHED}{table.title}", table.columns, table.rows, table.note, published=True)
         for number, table in enumerate(published, start=1)
     ]
 
@@ -31,6 +34,21 @@ def markdown(table: Table) -> str:
     lines += [[_md(shown(entry)) for entry in row] for row in table.rows]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"**{_md(table.title)}**\n\n{body}\n" + (f"\n{_md(table.note)}\n" if table.note else "")
+
+
+def document(study: Study, info: Mapping[str, Any], tables: Sequence[Table], sentences: Sequence[str]) -> str:
+    """A study's whole result: what was asked, on what, what was found, the tables."""
+    size = study.size
+    seeds = f"{size.seeds} {'seed' if size.seeds == 1 else 'seeds'}"
+    head = [f"# {_md(study.title)}", f"{_md(study.question)} From: {_md(study.source)}."]
+    head.append(f"Scale {study.scale}: {_md(size.backbone)} on {_md(', '.join(size.tasks))}, {seeds}.")
+    found = "\n".join(f"- {_md(sentence)}" for sentence in sentences)
+    star = [f"{STAR}."] if starred(tables) else []
+    made = f"    {' '.join(str(info.get('command', '')).split())}"
+    return (
+        "\n\n".join([*head, *([found] if found else []), *(markdown(table).rstrip() for table in tables), *star, made])
+        + "\n"
+    )
 
 
 def csv_text(table: Table) -> str:

@@ -60,6 +60,9 @@ def read_definition(path: Path) -> Definition:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         found = " ".join(str(error).split())
         raise SoftpruneError(f"YAML in UTF-8 in {path}", found, "mend the file's syntax") from None
+    if isinstance(data, dict) and "parts" in data:
+        do = "remove it; tasks are joined by name: --task trec+ag_news"
+        raise SoftpruneError("a file of one task", f"`parts` in {path}", do)
     return definition_of(data, path)
 
 
@@ -74,6 +77,10 @@ def definition_of(data: Any, path: Path) -> Definition:
         SoftpruneError: for its one mistake.
         ManyErrors: with every mistake in it.
     """
+    if isinstance(data, dict) and data.get("parts"):  # of a ticket for several tasks: what they have together follows
+        from softprune.tasks.joined import joined_definition
+
+        return joined_definition([definition_of(part, path) for part in data["parts"]])
     try:
         definition = Definition.model_validate({"id": _name_of(path), **data} if isinstance(data, dict) else data)
     except ValidationError as error:

@@ -11,6 +11,8 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
     model_validator,
 )
 
@@ -197,6 +199,11 @@ class Sources(_Frozen):
     generated: GeneratedSource | None = None
     """Made, not read."""
 
+    @property
+    def brings_its_own(self) -> bool:
+        """Whether rows are there without a folder being named: own files, or a generator."""
+        return self.file is not None or self.generated is not None
+
 
 class Definition(_Frozen):
     """A task, as its YAML states it."""
@@ -235,6 +242,14 @@ class Definition(_Frozen):
     """Answers are scored, a text is written; where left out, text beside `target`."""
     sources: Sources
     """Where its rows come from."""
+    parts: tuple[Definition, ...] = ()
+    """The tasks that one prompt serves, where they are several; see `softprune.tasks.joined`. Not for task files."""
+
+    @model_serializer(mode="wrap")
+    def _without_parts(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As a task of its own was always written: only several tasks have parts."""
+        made: dict[str, Any] = handler(self)
+        return made if self.parts else {name: value for name, value in made.items() if name != "parts"}
 
     @property
     def fixed_answers(self) -> tuple[str, ...] | None:

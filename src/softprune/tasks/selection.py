@@ -56,6 +56,9 @@ def select_sets(
     Where examples share a passage (`group`), whole passages are taken in random order as long as they fit,
     so labels aren't balanced, and a passage never stands on two sides.
 
+    Tasks that are joined for one prompt have their sets drawn each by itself, as if it were alone, and get the same
+    number of shots and of reported examples; what isn't divided by their number is left out.
+
     Args:
         splits: the task's data.
         protocol: `held-out` or `paper`.
@@ -73,6 +76,8 @@ def select_sets(
     for name, value in (("shots", shots), ("limit_report", limit_report)):
         if value is not None and value < 1:
             raise SoftpruneError(f"`{name}` of at least 1", str(value), "correct it, or leave it out")
+    if splits.parts:
+        return _joined(splits, protocol, shots, fraction, seed, limit_report, report_seed)
     if splits.train is None or splits.report is None:
         missing = "training" if splits.train is None else "validation or development"
         raise SoftpruneError(
@@ -97,6 +102,41 @@ def select_sets(
         origin=origin,
         description="; ".join([f"{protocol}: {counts} (seed {seed})", *said, *splits.notes]),
     )
+
+
+def _joined(
+    splits: Splits,
+    protocol: Protocol,
+    shots: int | None,
+    fraction: float,
+    seed: int,
+    limit_report: int | None,
+    report_seed: int | None,
+) -> Selection:
+    """The sets of several tasks, side by side."""
+    share, limit = (_share(n, name, len(splits.parts)) for n, name in ((shots, "shots"), (limit_report, "report")))
+    alone = [
+        select_sets(part, protocol, share, fraction, seed=seed, limit_report=limit, report_seed=report_seed)
+        for part in splits.parts
+    ]
+    names = ("train", "select", "report")
+    train, select, report = (tuple(e for sets in alone for e in getattr(sets, name)) for name in names)
+    return Selection(
+        train=train,
+        select=select,
+        report=report,
+        indices={name: tuple(i for sets in alone for i in sets.indices[name]) for name in names},
+        origin={name: " and ".join(dict.fromkeys(sets.origin[name] for sets in alone)) for name in names},
+        description="; ".join(f"{sets.train[0].task}: {sets.description}" for sets in alone),
+    )
+
+
+def _share(whole: int | None, name: str, tasks: int) -> int | None:
+    """What each of several tasks gets of a number of examples."""
+    if whole is None or whole >= tasks:
+        return None if whole is None else whole // tasks
+    expected = f"at least one example of each of {tasks} tasks ({'shots' if name == 'shots' else 'limit_report'})"
+    raise SoftpruneError(expected, str(whole), "raise it, or leave it out")
 
 
 def _sampled(train: Examples, shots: int | None, seed: int, said: list[str]) -> Examples:

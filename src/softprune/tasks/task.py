@@ -35,6 +35,7 @@ class Splits:
         layout: official, hub, file or generated.
         verified: whether this layout was checked against the real data.
         notes: what a reader of the results must know.
+        parts: what these are joined of, where a prompt serves several tasks.
     """
 
     train: tuple[Example, ...] | None
@@ -44,6 +45,7 @@ class Splits:
     layout: str
     verified: bool
     notes: tuple[str, ...] = ()
+    parts: tuple[Splits, ...] = ()
 
     @property
     def reported(self) -> Split:
@@ -157,13 +159,17 @@ def task_names() -> tuple[str, ...]:
 
 
 def load_task(id_or_path: str | Path) -> Task:
-    """A task by its name, or by the path of your own task YAML.
+    """A task by its name, or by the path of your own task YAML; several, joined by "+", are one task for one prompt.
 
     Raises:
-        SoftpruneError: for an unknown name (with the nearest known one) or a missing file.
+        SoftpruneError: for an unknown name (with the nearest known one), a missing file, or tasks that can't be joined.
         ManyErrors: with every mistake in a YAML.
     """
     name = str(id_or_path)
+    if isinstance(id_or_path, str) and "+" in name and not Path(name).exists():
+        from softprune.tasks.joined import join  # which builds on this file
+
+        return join([load_task(part) for part in name.split("+")])
     if isinstance(id_or_path, Path) or name.endswith((".yaml", ".yml")) or "/" in name:
         path = Path(id_or_path)
         return Task(read_definition(path), path.resolve().parent)

@@ -184,7 +184,8 @@ def _label_mistakes(sets: Selection) -> list[SoftpruneError]:
     examples = (*sets.train, *sets.select, *sets.report)
     kinds = {example.answers for example in examples}
     if len(kinds) > 1:
-        found = "texts to be written" if examples[0].writes else "answers that depend on the example"
+        joined = "several tasks" if examples[0].task else "answers that depend on the example"
+        found = "texts to be written" if examples[0].writes else joined
         return [SoftpruneError("a task with the same classes for every text", found, "choose another task")]
     empty = next((example for example in examples if not example.content), None)
     if empty is not None:

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from softprune.errors import SoftpruneError
 from softprune.study.bench import Bench
+from softprune.study.charts import bars
 from softprune.study.findings import Findings
-from softprune.study.scores import chances, difference_table, row_of, score_table
+from softprune.study.lineup import (
+    claims_of,
+    difference_lines,
+    differences,
+    score_lines,
+    sentences,
+    settings_of,
+    size_lines,
+    specs_of,
+)
+from softprune.study.proportions import published_intervals
 
 
 def conduct(bench: Bench) -> Findings:
-    """A run for every variant, task and seed; the table of what each reached, and of its differences to the first.
+    """A run for every variant, task and seed; what each reached, what the claims come to, and what survived.
 
     Raises:
-        SoftpruneError: the study names no variants.
+        SoftpruneError: the study names no variants, or a claim of others.
     """
-    variants = bench.study.variants
-    if not variants:
-        raise SoftpruneError("variants that the study compares", "none", "name them under variants:")
-    specs = {v.name: [bench.spec(t, s, v.keys) for t in bench.tasks for s in bench.seeds] for v in variants}
-    bench.make([spec for each in specs.values() for spec in each])  # all at once, whoever makes them
-    runs = {v.name: bench.grid(v.keys) for v in variants}
-    rows = {v.label: row_of(bench, runs[v.name], v.row) for v in variants}
-    tuned = next((runs[v.name] for v in variants if v.row != "adapted"), None)
-    chance = chances(bench, tuned) if tuned is not None else dict.fromkeys(bench.tasks, False)
-    first = variants[0].label
-    tables = (
-        score_table(bench, "scores", bench.study.title, rows, chance),
-        difference_table(bench, "differences", f"Differences to {first}", rows, first, chance),
-    )
-    return Findings(tables)
+    claims = claims_of(bench)
+    bench.make(specs_of(bench))  # all at once, whoever makes them
+    settings = settings_of(bench)
+    found = differences(bench, settings, claims)
+    scores = score_lines(bench, settings, "scores", bench.study.title)
+    compared = difference_lines(bench, settings, found, "differences", "Differences")
+    sizes = size_lines(bench, settings, "sizes")
+    theirs = published_intervals(bench.study.published, bench.options)
+    tables = (scores, compared, *(table for table in (sizes, theirs.table) if table is not None))
+    figure = bars(scores, "scores", bench.study.title, bench.tasks)
+    return Findings(tables, (figure,), (*sentences(bench, settings, found), *theirs.sentences))

@@ -1,0 +1,189 @@
+"""Other runs beside this one: their results row by row, and the difference where both answered the same question.
+
+Two scores compare where metric, task and the examples of `report` are the same. Where both runs kept what they answered
+to each example, the difference has an interval, paired by example (`significance.paired_bootstrap`). No p-value is
+given: a reader who picks runs to compare has made choices that no test knows of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from softprune.report import table, words
+from softprune.report.read import Floats, Prediction, RowResult, Run
+from softprune.significance import Score, paired_bootstrap
+
+Count = Callable[[Sequence[Prediction]], Floats]
+
+SEED = 0
+"""Of the resampling: the same runs give the same intervals."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One kind of prompt in both runs, as it is shown.
+
+    Attributes:
+        label: of the row.
+        ours, theirs: score with its interval.
+        difference: theirs minus ours in points, or why there is none.
+        interval: of the difference.
+        parameters: of both.
+    """
+
+    label: str
+    ours: str
+    theirs: str
+    difference: str
+    interval: str
+    parameters: tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Another run beside this one.
+
+    Attributes:
+        name: of its folder.
+        facts: heading, ours, theirs: what one has to know of both.
+        reason: why scores can't be compared; None where they can.
+        lines: the results.
+    """
+
+    name: str
+    facts: tuple[tuple[str, str, str], ...]
+    reason: str | None
+    lines: tuple[Line, ...]
+
+
+def beside(ours: Run, theirs: Run) -> Beside:
+    """Another run's results beside ours."""
+    reason = why_not(ours, theirs)
+    names = [name for name in table.LABELS if ours.results[name] or theirs.results[name]]
+    return Beside(
+        name=words.printable(theirs.path.resolve().name),
+        facts=tuple((heading, _fact(ours, *keys), _fact(theirs, *keys)) for heading, keys in _FACTS.items()),
+        reason=reason,
+        lines=tuple(_line(name, ours, theirs, reason) for name in names),
+    )
+
+
+def why_not(ours: Run, theirs: Run) -> str | None:
+    """Why two runs' scores can't be compared; None where they can."""
+    for heading, keys in (("tasks", ("id",)), ("versions of the task", ("version",)), ("metrics", ("metric",))):
+        found = [run.part("task").get(*keys) for run in (ours, theirs)]
+        if found[0] != found[1] or found[0] is None:
+            return f"the {heading} differ: {words.printable(found[0])} and {words.printable(found[1])}"
+    indices = [run.part("task", "indices").get("report") for run in (ours, theirs)]
+    if indices[0] is None or indices[1] is None:
+        return "which examples were reported on isn't known of both"
+    if indices[0] != indices[1] or _texts_differ(ours, theirs):
+        return "they were reported on different examples"
+    return None
+
+
+def _texts_differ(ours: Run, theirs: Run) -> bool:
+    """Whether any kind of prompt was asked other examples; equal indices of two files of data can still mean others."""
+    shared = [name for name in ours.predictions if name in theirs.predictions]
+    return any(_asked(ours.predictions[name]) != _asked(theirs.predictions[name]) for name in shared)
+
+
+def _asked(predictions: Sequence[Prediction]) -> list[tuple[str, str, tuple[str, ...], int, str | None]]:
+    return [(p.id, p.text, p.answers, p.gold, p.reference) for p in predictions]
+
+
+_FACTS = {
+    "model": ("backbone", "name"),
+    "task": ("task", "id"),
+    "metric": ("task", "metric"),
+    "examples of report": ("task", "sizes", "report"),
+    "protocol": ("selection", "protocol"),
+    "seed": ("seed",),
+    "prompt tokens": ("prompt", "P"),
+}
+
+
+def _fact(run: Run, *keys: str) -> str:
+    value = run.part(*keys[:-1]).get(keys[-1])
+    return words.NOT_MEASURED if value is None else words.printable(value)
+
+
+def _line(name: str, ours: Run, theirs: Run, reason: str | None) -> Line:
+    a, b = ours.results[name], theirs.results[name]
+    label = table.labels(theirs if a is None else ours)[name]
+    difference = interval = words.NOT_MEASURED
+    if a is not None and b is not None and a.value is not None and b.value is not None:
+        if reason is None:
+            difference = words.points(b.value - a.value)
+            interval = _interval(name, ours, theirs)
+        else:
+            difference = interval = "not comparable"
+    return Line(label, _score(a), _score(b), difference, interval, (_size(a), _size(b)))
+
+
+def _score(row: RowResult | None) -> str:
+    if row is None or row.value is None:
+        return words.NOT_MEASURED
+    return words.percent(row.value) + ("" if row.interval is None else f" ({words.interval(row.interval)})")
+
+
+def _size(row: RowResult | None) -> str:
+    return words.NOT_APPLICABLE if row is None or row.parameters is None else words.number(row.parameters)
+
+
+def _interval(name: str, ours: Run, theirs: Run) -> str:
+    """The paired interval in points, where both runs' answers are there and give the scores that were reported."""
+    if name not in ours.predictions or name not in theirs.predictions:
+        return words.NOT_MEASURED
+    a, b = ours.predictions[name], theirs.predictions[name]
+    row_a, row_b = ours.results[name], theirs.results[name]
+    assert row_a is not None
+    assert row_b is not None
+    for count, score in _countings(str(row_a.metric), [*a, *b]):
+        counts_a, counts_b = count(a), count(b)
+        values = [float(score(counts.sum(axis=0))) for counts in (counts_a, counts_b)]
+        if np.allclose(values, np.array([row_a.value, row_b.value], np.float64), rtol=0, atol=1e-6):
+            groups = [p.group for p in a] if any(p.group for p in a) else None
+            found = paired_bootstrap(counts_b, counts_a, score, groups, seed=SEED)
+            return f"{words.points(found.low)} to {words.points(found.high)}"
+    return words.NOT_MEASURED
+
+
+def _countings(name: str, predictions: Sequence[Prediction]) -> list[tuple[Count, Score]]:
+    """Ways in which a metric may have counted these answers; of F1, which answer was the positive one isn't kept.
+
+    This room reads run folders and knows no tasks, so it counts for itself, and takes a way only if it gives the score
+    that the run reported.
+    """
+    if name == "accuracy":
+        return [(lambda found: _rows([[p.predicted == p.gold, 1] for p in found]), _mean)]
+    if name == "rougeL" and all(p.rougeL is not None for p in predictions):
+        return [(lambda found: _rows([[p.rougeL, 1] for p in found]), _mean)]
+    if name == "f1":
+        return [(partial(_hits, at), _f1) for at in range(max(len(p.answers) for p in predictions))]
+    return []
+
+
+def _hits(positive: int, predictions: Sequence[Prediction]) -> Floats:
+    """`[tp, fp, fn]` of each answer."""
+    pairs = [(p.predicted == positive, p.gold == positive) for p in predictions]
+    return _rows([[said and true, said and not true, true and not said] for said, true in pairs])
+
+
+def _f1(counts: Floats) -> Floats:
+    hits = 2 * counts[..., 0]
+    total = hits + counts[..., 1] + counts[..., 2]
+    return np.divide(hits, total, out=np.zeros_like(hits), where=total > 0)
+
+
+def _mean(counts: Floats) -> Floats:
+    return np.asarray(counts[..., 0] / counts[..., 1])
+
+
+def _rows(values: list[list[Any]]) -> Floats:
+    return np.asarray(values, np.float64)

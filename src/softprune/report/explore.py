@@ -1,0 +1,152 @@
+"""What the page's controls choose from: every cell's importance, every candidate's mask and what was measured of it.
+
+Nothing here is computed from neighbouring values: a pair of ratios that wasn't tried has no candidate, and says so.
+
+Axes: C candidates, P prompt tokens, S pieces.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from softprune.report import words
+from softprune.report.heatmaps import is_signed
+from softprune.report.read import Bools, Floats, Run, TicketMask
+from softprune.types import Candidate
+
+
+@dataclass(frozen=True, slots=True)
+class Explored:
+    """What the heat map and the sliders of a run need.
+
+    Attributes:
+        tokens, pieces: P and S.
+        token_P, piece_PS: importance of the unpruned prompt; None where not measured.
+        winner_PS: of the pieces of the winner's token-pruned prompt.
+        chosen: one entry a candidate, the smallest first, as the script reads it.
+        select_name: what `select` of an entry is.
+        by_size: one slider over tickets by size, since no ratios were tried.
+    """
+
+    tokens: int
+    pieces: int
+    token_P: Floats | None
+    piece_PS: Floats | None
+    winner_PS: Floats | None
+    chosen: tuple[Mapping[str, Any], ...]
+    select_name: str
+    by_size: bool
+
+    def data(self) -> dict[str, Any]:
+        """As the page's script takes it; ratios are percentages in words."""
+        return {
+            "tokens": self.tokens,
+            "pieces": self.pieces,
+            "token": self.token_P,
+            "piece": self.piece_PS,
+            "winnerPiece": self.winner_PS,
+            "signed": is_signed(self.token_P, self.piece_PS, self.winner_PS),
+            "candidates": self.chosen,
+            "selectName": self.select_name,
+            "sliders": [] if self.by_size else [self._tried("tokenRatio"), self._tried("pieceRatio")],
+        }
+
+    def _tried(self, name: str) -> list[str]:
+        return sorted({str(entry[name]) for entry in self.chosen}, key=float)
+
+
+def explored(run: Run) -> Explored | None:
+    """What can be explored of a run; None where neither importance nor a mask says how large the prompt is."""
+    shape = _shape(run)
+    if not run.prunes or shape is None:
+        return None
+    scores = run.importance
+    token_P, piece_PS, winner_PS = (
+        (scores.token_P, scores.piece_PS, scores.winner_piece_PS) if scores else (None, None, None)
+    )
+    listed = sorted(enumerate(run.candidates), key=lambda pair: (pair[1].parameters, pair[1].id))
+    return Explored(
+        *shape,
+        token_P=token_P if token_P is not None and token_P.shape == shape[:1] else None,
+        piece_PS=piece_PS if piece_PS is not None and piece_PS.shape == shape else None,
+        winner_PS=winner_PS if winner_PS is not None and winner_PS.shape == shape else None,
+        chosen=tuple(_entry(run, at, candidate, shape) for at, candidate in listed),
+        select_name="loss on select" if run.writes else "select (%)",
+        by_size=run.part("search").get("strategy") == "learned",
+    )
+
+
+def _shape(run: Run) -> tuple[int, int] | None:
+    """P and S, from the first file that has them."""
+    if run.importance is not None and run.importance.piece_PS is not None and run.importance.piece_PS.ndim == 2:
+        return (run.importance.piece_PS.shape[0], run.importance.piece_PS.shape[1])
+    if run.ticket is not None:
+        return (run.ticket.piece_PS.shape[0], run.ticket.piece_PS.shape[1])
+    return None
+
+
+def _entry(run: Run, at: int, candidate: Candidate, shape: tuple[int, int]) -> dict[str, Any]:
+    """One candidate with its measurements as the tables write them."""
+    select = words.number(candidate.select_loss) if run.writes else words.percent(candidate.select)
+    return {
+        "id": words.printable(candidate.id),
+        "tokenRatio": words.number(100 * candidate.token_ratio),
+        "pieceRatio": words.number(100 * candidate.piece_ratio),
+        "tokens": words.number(candidate.tokens_kept),
+        "pieces": words.number(candidate.pieces_kept),
+        "parameters": words.number(candidate.parameters),
+        "rankLoss": words.number(candidate.rank_loss),
+        "select": select,
+        "report": words.percent(candidate.report),
+        "interval": words.interval(candidate.interval),
+        "winner": candidate.status == "winner",
+        "mask": _packed(_mask(run, at, candidate, shape)),
+    }
+
+
+def _mask(run: Run, at: int, candidate: Candidate, shape: tuple[int, int]) -> TicketMask | None:
+    """What a candidate keeps; the winner's is in the ticket, even where the run kept no other."""
+    if run.masks is not None and run.masks.piece_CPS.shape[1:] == shape:
+        return TicketMask(run.masks.token_CP[at], run.masks.piece_CPS[at])
+    if candidate.status == "winner" and run.ticket is not None and run.ticket.piece_PS.shape == shape:
+        return run.ticket
+    return None
+
+
+def _packed(mask: TicketMask | None) -> dict[str, str] | None:
+    return None if mask is None else {"token": _bits(mask.token_P), "piece": _bits(mask.piece_PS)}
+
+
+def _bits(mask: Bools) -> str:
+    """Bits in order, eight a byte from the highest, as base64."""
+    return base64.b64encode(np.packbits(mask.ravel()).tobytes()).decode("ascii")
+
+
+def neighbours(run: Run) -> dict[str, Any] | None:
+    """neighbours.json as the page's script takes it; None where the run has none."""
+    found = run.neighbours
+    if found is None or not isinstance(found.get("tokens"), list):
+        return None
+    measures = [words.printable(name) for name in found.get("measures") or []]
+    return {"measures": measures, "tokens": [_token(entry, measures) for entry in found["tokens"]]}
+
+
+def _token(entry: Mapping[str, Any], measures: list[str]) -> dict[str, Any]:
+    started, stayed = entry.get("started"), entry.get("persisted")
+    return {
+        "token": entry.get("token"),
+        "started": None if started is None else words.printable(started),
+        "moved": words.number(entry.get("moved")),
+        "cosine": words.number(entry.get("cosine")),
+        "persisted": words.NOT_MEASURED if stayed is None else "yes" if stayed else "no",
+        **{end: {name: _pairs((entry.get(end) or {}).get(name)) for name in measures} for end in ("start", "end")},
+    }
+
+
+def _pairs(found: list[list[Any]] | None) -> list[list[str]]:
+    return [[words.printable(word), words.number(value)] for word, value in found or []]

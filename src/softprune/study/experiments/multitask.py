@@ -1,0 +1,114 @@
+"""One prompt on the union of tasks, against a prompt for each.
+
+With n tasks and prompts of P tokens: a prompt for each has P tokens a task and nP in all. One prompt of P tokens is as
+long for a task, one of nP tokens has as many numbers in all. Each trains on the same examples and as many passes over
+them, so one prompt makes n times the steps; all are reported on the same examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from statistics import fmean
+from typing import Any, Final
+
+from softprune.errors import SoftpruneError
+from softprune.recipe.compare_keys import merge, nested
+from softprune.study.answers import lines_of, scored_lines
+from softprune.study.bench import Bench
+from softprune.study.findings import Cell, Entry, Findings, Table
+from softprune.study.made import Made
+from softprune.study.runs import Spec, spec_of
+from softprune.study.scores import Outcome, Row, Runs, chances, difference_cell, row_of, score_table
+from softprune.study.verdicts import said
+from softprune.tasks import load_task
+
+EACH, ONE, LONG = "a prompt a task", "one prompt for all", "one prompt for all, as many numbers in all"
+STAGES: Final = {"tuned": "tuned", "control": "control", "winner": "XPrompt"}
+
+
+def conduct(bench: Bench) -> Findings:
+    """Runs of each task and of their union, and what one prompt gains or loses on each task.
+
+    Raises:
+        SoftpruneError: with a single task, or tasks that can't be joined.
+    """
+    if len(bench.tasks) < 2:
+        raise SoftpruneError("at least two tasks, to join them", ", ".join(bench.tasks), "name more as --tasks")
+    tokens = bench.spec(bench.tasks[0], bench.study.seed).recipe.prompt.tokens
+    more = {"kind": "tune", "prompt": {"tokens": len(bench.tasks) * tokens}}
+    alone = [bench.spec(task, seed) for task in bench.tasks for seed in bench.seeds]
+    one = [union_spec(bench, seed, {}) for seed in bench.seeds]
+    long = [union_spec(bench, seed, more) for seed in bench.seeds]
+    made = bench.make([*alone, *one, *long])
+    runs: Runs = {(each.task, each.seed): each for each in made[: len(alone)]}
+    joined, longer = made[len(alone) : len(alone) + len(one)], made[len(alone) + len(one) :]
+    starred = chances(bench, runs)
+    rows: dict[str, Row] = {f"{EACH}, {label}": row_of(bench, runs, row) for row, label in STAGES.items()}
+    rows |= {f"{ONE}, {label}": union_row(bench, joined, row) for row, label in STAGES.items()}
+    rows[LONG] = union_row(bench, longer, "tuned")
+    pairs = [
+        *((f"{ONE}, {label}", f"{EACH}, {label}") for label in STAGES.values()),
+        (LONG, f"{EACH}, tuned"),
+        (LONG, f"{ONE}, tuned"),
+        *((f"{name}, XPrompt", f"{name}, control") for name in (ONE, EACH)),
+    ]
+    differences: dict[str, list[Cell]] = {
+        f"({a}) - ({b})": [difference_cell(bench, t, rows[a][t], rows[b][t], starred[t]) for t in bench.tasks]
+        for a, b in pairs
+    }
+    cells: tuple[tuple[Entry, ...], ...] = tuple((name, *found) for name, found in differences.items())
+    note = "Paired over the examples of report, means over seeds."
+    tables = (
+        score_table(bench, "scores", "A prompt for each task, and one for all", rows, starred),
+        Table("differences", "What sharing a prompt changes", ("points", *bench.tasks), cells, note),
+        _sizes(bench, runs, joined, longer),
+    )
+    told = [said(f"{name}, {task}", found[at]) for name, found in differences.items() for at, task in enumerate(bench.tasks)]
+    return Findings(tables, (), tuple(f"{each}." for each in told))
+
+
+def union_spec(bench: Bench, seed: int, keys: Mapping[str, Any]) -> Spec:
+    """The run on all tasks: of each as many examples as in its own run, which is n times as many in all.
+
+    These numbers win over what the user changed, since they follow from it.
+    """
+    alone, count = bench.spec(bench.tasks[0], seed).recipe.task, len(bench.tasks)
+    sizes = {name: getattr(alone, name) for name in ("shots", "limit_report")}
+    whole = {"task": {name: None if size is None else count * size for name, size in sizes.items()}}
+    change: dict[str, Any] = nested(deepcopy(dict(bench.study.change)))
+    for each in (whole, keys):
+        merge(change, nested(deepcopy(dict(each))))
+    study = bench.study.model_copy(update={"change": change})
+    return spec_of(study, bench.root, "+".join(bench.tasks), seed, {})
+
+
+def union_row(bench: Bench, runs: Sequence[Made], row: str) -> dict[str, Outcome]:
+    """One result of the runs on all tasks, by task."""
+    found: dict[str, Outcome] = {}
+    for name in bench.tasks:
+        task = load_task(name)
+        scored = [scored_lines(lines_of(made, row, task.id), task.metric) for made in runs]
+        values = tuple(float(task.metric.score(each.counts_NC.sum(axis=0))) for each in scored)
+        found[name] = Outcome(values, tuple(scored))
+    return found
+
+
+def _sizes(bench: Bench, runs: Runs, joined: Sequence[Made], longer: Sequence[Made]) -> Table:
+    """How many numbers each way stores, and how many of them a task's inputs are read with."""
+
+    def line(label: str, prompts: int, stored: float) -> tuple[Entry, ...]:
+        read = stored / prompts
+        return (label, Cell(prompts, unit="count"), Cell(stored, unit="count"), Cell(read, unit="count"))
+
+    count, whole = len(bench.tasks), joined[0].prompt("tuned").numel()
+    tickets = fmean(sum(runs[t, s].ticket.info.parameters for t in bench.tasks) for s in bench.seeds)
+    rows = (
+        line(f"{EACH}, tuned or control", count, count * whole),
+        line(f"{EACH}, XPrompt", count, tickets),
+        line(f"{ONE}, tuned or control", 1, whole),
+        line(f"{ONE}, XPrompt", 1, fmean(made.ticket.info.parameters for made in joined)),
+        line(LONG, 1, longer[0].prompt("tuned").numel()),
+    )
+    columns = ("", "prompts", "numbers in all", "numbers a task is read with")
+    return Table("sizes", "What is stored", columns, rows, "Means over seeds; of several tickets the mean of the tasks.")

@@ -1,0 +1,152 @@
+"""Runs beside each other: differences where both answered the same question, and why there are none elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from markupsafe import escape
+
+from softprune.report.beside import SEED, Beside, beside, why_not
+from softprune.report.page import html
+from softprune.report.read import read_run
+from softprune.significance import paired_bootstrap
+
+Edit = Callable[..., None]
+MakeRun = Callable[..., Path]
+
+
+def answers(
+    folder: Path, name: str, predicted: list[int], gold: list[int], edit: Edit, metric: str, value: float
+) -> None:
+    """Predictions of one prompt, and the score that is recorded of them."""
+    lines = [
+        {"id": f"x{i}", "index": i, "text": "t", "answers": ["yes", "no"], "gold": g, "predicted": p}
+        for i, (p, g) in enumerate(zip(predicted, gold, strict=True))
+    ]
+    path = folder / "predictions" / f"{name}.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    edit(folder, lambda info: info["results"].update({name: {"metric": metric, "value": value, "n": len(lines)}}))
+
+
+@pytest.fixture
+def pair(tmp_path: Path, build: MakeRun) -> tuple[Path, Path]:
+    return build(tmp_path / "one", 20, 3), build(tmp_path / "other", 24, 3)
+
+
+def of(pair: tuple[Path, Path]) -> Beside:
+    return beside(*map(read_run, pair))
+
+
+def line(found: Beside, label: str) -> Any:
+    return next(line for line in found.lines if line.label.startswith(label))
+
+
+GOLD = [0, 1] * 20
+ONE = [0] * 40
+OTHER = [g if i % 8 else 1 - g for i, g in enumerate(GOLD)]
+
+
+def test_the_difference_is_paired_by_example(pair: tuple[Path, Path], edit: Edit) -> None:
+    right = [float(np.mean([p == g for p, g in zip(given, GOLD, strict=True)])) for given in (ONE, OTHER)]
+    for folder, given, value in zip(pair, (ONE, OTHER), right, strict=True):
+        answers(folder, "winner", given, GOLD, edit, "accuracy", value)
+    found = line(of(pair), "winning ticket")
+    assert found.difference == f"{100 * (right[1] - right[0]):+.1f}"
+    counts = [np.array([[p == g, 1] for p, g in zip(given, GOLD, strict=True)], float) for given in (ONE, OTHER)]
+    wanted = paired_bootstrap(counts[1], counts[0], lambda c: c[..., 0] / c[..., 1], seed=SEED)
+    assert found.interval == f"{100 * wanted.low:+.1f} to {100 * wanted.high:+.1f}"
+    turned = line(of((pair[1], pair[0])), "winning ticket")
+    assert turned.difference == f"{100 * (right[0] - right[1]):+.1f}"
+    assert turned.interval != found.interval
+    assert line(of(pair), "control").interval == "not measured"
+
+
+def test_groups_are_resampled_whole(pair: tuple[Path, Path], edit: Edit) -> None:
+    for folder, given, value in zip(pair, (ONE, OTHER), (0.5, 0.875), strict=True):
+        answers(folder, "winner", given, GOLD, edit, "accuracy", value)
+    alone = line(of(pair), "winning ticket").interval
+    for folder in pair:
+        path = folder / "predictions" / "winner.jsonl"
+        lines = [json.loads(text) for text in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps(each | {"group": f"g{each['index'] // 10}"}) + "\n" for each in lines))
+    assert line(of(pair), "winning ticket").interval != alone
+
+
+def test_f1_counts_the_answer_that_gives_what_was_reported(pair: tuple[Path, Path], edit: Edit) -> None:
+    def f1(given: list[int], positive: int) -> float:
+        hits = sum(p == g == positive for p, g in zip(given, GOLD, strict=True))
+        return 2 * hits / (given.count(positive) + GOLD.count(positive))
+
+    for folder, given in zip(pair, (ONE, OTHER), strict=True):
+        answers(folder, "winner", given, GOLD, edit, "f1", f1(given, 0))
+        edit(folder, lambda info: info["task"].update(metric="f1"))
+    assert line(of(pair), "winning ticket").interval != "not measured"
+    edit(pair[0], lambda info: info["results"]["winner"].update(value=0.123))
+    assert line(of(pair), "winning ticket").interval == "not measured"
+
+
+def other_task(info: dict[str, Any]) -> None:
+    info["task"].update(id="boolq")
+
+
+def other_metric(info: dict[str, Any]) -> None:
+    info["task"].update(metric="f1")
+
+
+def other_version(info: dict[str, Any]) -> None:
+    info["task"].update(version=2)
+
+
+def other_examples(info: dict[str, Any]) -> None:
+    info["task"]["indices"].update(report=[1])
+
+
+def no_indices(info: dict[str, Any]) -> None:
+    info["task"].update(indices=None)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (other_task, "the tasks differ: rte and boolq"),
+        (other_metric, "the metrics differ: accuracy and f1"),
+        (other_version, "the versions of the task differ: 1 and 2"),
+        (other_examples, "they were reported on different examples"),
+        (no_indices, "which examples were reported on isn't known of both"),
+    ],
+)
+def test_what_cannot_be_compared_says_why(pair: tuple[Path, Path], edit: Edit, change: Any, reason: str) -> None:
+    assert of(pair).reason is None
+    edit(pair[1], change)
+    found = of(pair)
+    assert found.reason == reason
+    assert {each.difference for each in found.lines} == {"not comparable"}
+    text = html(read_run(pair[0]), [], [found])
+    assert "<strong>Not comparable:</strong> " + str(escape(reason)) in text
+
+
+def test_equal_indices_of_other_texts_are_other_examples(pair: tuple[Path, Path]) -> None:
+    path = pair[1] / "predictions" / "control.jsonl"
+    path.write_text(path.read_text().replace("Passage 3.", "Passage three."))
+    assert why_not(*map(read_run, pair)) == "they were reported on different examples"
+
+
+def test_hostile_names_are_text(tmp_path: Path, build: MakeRun, edit: Edit) -> None:
+    one, other = build(tmp_path / "one", 20, 3), build(tmp_path / "<img src=x onerror=alert(1)>", 20, 3)
+    edit(other, lambda info: info["backbone"].update(name="</script><script>alert(1)</script>"))
+    text = html(read_run(one), [], [beside(read_run(one), read_run(other))])
+    assert "<img" not in text
+    assert "<script>alert" not in text
+    assert text.count("&lt;img src=x onerror=alert(1)&gt;") >= 4
+
+
+def test_no_significance_is_claimed(pair: tuple[Path, Path]) -> None:
+    alone, together = html(read_run(pair[0]), []), html(read_run(pair[0]), [], [of(pair)])
+    assert "no significance is claimed" in together
+    assert "Beside other runs" not in alone
+    assert together.count(" p 0.") == alone.count(" p 0.")

@@ -64,7 +64,8 @@ def conduct(bench: Bench) -> Findings:
         by_arm[arm] = _row(bench, found, [f"{arm.label}, {draw}" for draw in range(len(masks))])
     rows |= {arm.label: row for arm, row in by_arm.items()}
     chance = chances(bench, runs)
-    note = "Nothing is retrained. Means over seeds and draws; 95% intervals by bootstrap over the examples of report."
+    note = "Negative: the least important tokens masked, or all that the winner's mask prunes. Positive: the most "
+    note += "important ones. Nothing is retrained. Means over seeds and draws; 95% intervals by bootstrap over report."
     scores = score_table(bench, "scores", bench.study.title, rows, chance, note=note)
     differences, family = _differences(bench, rows[TUNED], by_arm, chance)
     singles, chosen = _singles(bench, runs)

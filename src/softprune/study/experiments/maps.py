@@ -33,7 +33,8 @@ At: TypeAlias = "tuple[str, int]"
 Prompts: TypeAlias = "Mapping[At, torch.Tensor]"
 Floats: TypeAlias = npt.NDArray[np.float64]
 
-START, END, RANDOM = "start", "tuned", "random steps as long"
+START, END = "start", "tuned"
+TUNED, STARTS, RANDOM = "tuned prompts", "their starts", "random steps as long"
 ONE_SEED, OTHER_SEEDS = "different tasks, one seed", "different tasks and seeds"
 _CIRCLE, _CROSS = "circle", "x"
 
@@ -163,9 +164,9 @@ def _all_distances(
         return lambda a, b: float(np.linalg.norm(points[place[a]] - points[place[b]]))
 
     measures: dict[str, Callable[[At, At], float]] = {
-        "tuned prompts": lambda a, b: _frobenius(sides[END][a], sides[END][b]),
+        TUNED: lambda a, b: _frobenius(sides[END][a], sides[END][b]),
         "tuned prompts, tokens aligned": lambda a, b: align(sides[END][a], sides[END][b]).aligned,
-        "their starts": lambda a, b: _frobenius(sides[START][a], sides[START][b]),
+        STARTS: lambda a, b: _frobenius(sides[START][a], sides[START][b]),
         RANDOM: lambda a, b: _frobenius(steps[a], steps[b]),
         "PCA map": on("pca"),
         "t-SNE map": on("tsne"),
@@ -205,11 +206,8 @@ def _distances(bench: Bench, apart: Mapping[str, Mapping[str, list[float]]]) -> 
     rows: list[tuple[Entry, ...]] = []
     for name, kinds in apart.items():
         cells = [_spread(kinds.get(task, [])) for task in bench.tasks]
-        within = [each for task in bench.tasks for each in kinds.get(task, [])]
-        between = kinds.get(OTHER_SEEDS, [])
-        ratio = fmean(between) / fmean(within) if within and between and fmean(within) > 0 else None
         others = (_spread(kinds.get(kind, [])) for kind in (ONE_SEED, OTHER_SEEDS))
-        rows.append((name, *cells, *others, Cell(ratio, unit="number")))
+        rows.append((name, *cells, *others, Cell(_ratio(bench, kinds), unit="number")))
     note = (
         "Mean distance of two prompts, in brackets the standard deviation over the mean (0: equidistant). Ratio: "
         "prompts of different tasks and seeds over seeds of one task. Seeds of a task begin with the same instruction; "
@@ -219,6 +217,13 @@ def _distances(bench: Bench, apart: Mapping[str, Mapping[str, list[float]]]) -> 
     )
     columns = ("distance of", *map(_named, bench.tasks), ONE_SEED, OTHER_SEEDS, "ratio")
     return Table("distances", "How far apart prompts are", columns, tuple(rows), note)
+
+
+def _ratio(bench: Bench, kinds: Mapping[str, list[float]]) -> float | None:
+    """How many times further prompts of different tasks and seeds are apart than seeds of one task."""
+    within = [each for task in bench.tasks for each in kinds.get(task, [])]
+    between = kinds.get(OTHER_SEEDS, [])
+    return fmean(between) / fmean(within) if within and between and fmean(within) > 0 else None
 
 
 def _spread(distances: Sequence[float]) -> Cell:
@@ -297,19 +302,18 @@ def _sentences(bench: Bench, ties: Mapping[str, Cell], apart: Mapping[str, Mappi
         )
         lines.append(f"Difficulty and movement over {label}: Spearman {cell.value:+.2f} ({interval}): {agrees}.")
     lines.append(f"With {len(bench.tasks)} tasks the order of {len(bench.tasks)} points is all there is.")
-    for name in ("tuned prompts", RANDOM, "t-SNE map"):
+    for name in (TUNED, RANDOM, "t-SNE map"):
         uneven = [each for task in bench.tasks if (each := unevenness(apart[name].get(task, []))) is not None]
         if uneven:
             lines.append(
                 f"Distances between the seeds of a task, {name}: they vary by {fmean(uneven):.0%} of their mean "
                 f"({min(uneven):.0%} to {max(uneven):.0%} by task); the study calls them equidistant on its t-SNE map."
             )
-    within = [each for task in bench.tasks for each in apart["tuned prompts"].get(task, [])]
-    between = apart["tuned prompts"].get(OTHER_SEEDS, [])
-    if within and between:
-        more = sum(each > max(within) for each in between)
+    ratios = {name: _ratio(bench, apart[name]) for name in (TUNED, STARTS)}
+    if all(ratio is not None for ratio in ratios.values()):
+        told = "more than" if (ratios[TUNED] or 0) > (ratios[STARTS] or 0) else "no more than"
         lines.append(
-            f"Of {len(between)} pairs of different tasks and seeds, {more} are further apart than any two seeds of one "
-            "task: where few are, the task doesn't tell where a prompt lies."
+            f"Prompts of different tasks and seeds are {ratios[TUNED]:.2f} times as far apart as seeds of one task, "
+            f"{told} their starts, which are {ratios[STARTS]:.2f} times as far; no interval."
         )
     return lines

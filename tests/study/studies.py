@@ -55,12 +55,17 @@ def measured(bench: Bench) -> Findings:
     first = bench.grid({"kind": "tune"})
     mask = {key: bench.keep(f"mask-{made.path.name}.safetensors", half_mask()) for key, made in first.items()}
     again = {
-        key: {"kind": "tune", "prompt": {"init": "file", "file": str(made.prompt_file("tuned")), "mask": str(mask[key])}}
+        key: {
+            "kind": "tune",
+            "prompt": {"init": "file", "file": str(made.prompt_file("tuned")), "mask": str(mask[key])},
+        }
         for key, made in first.items()
     }
     second = bench.make([bench.spec(*key, keys) for key, keys in again.items()])
     norms = bench.once("norms", lambda: [made.prompt("tuned").norm().item() for made in second])
-    rows = tuple((made.path.name, Cell(made.value("tuned")), Cell(norm)) for made, norm in zip(second, norms, strict=True))
+    rows = tuple(
+        (made.path.name, Cell(made.value("tuned")), Cell(norm)) for made, norm in zip(second, norms, strict=True)
+    )
     return Findings((Table("norms", "Norms", ("run", "score", "norm"), rows),), (), ("Said.",))
 
 

@@ -43,7 +43,7 @@ class Setting:
 
     variant: Variant
     runs: Runs | None = None
-    row: Row | None = None
+    row: Mapping[str, Outcome] | None = None
     chance: Mapping[str, bool] | None = None
     reason: str = ""
 

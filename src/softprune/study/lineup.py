@@ -21,7 +21,7 @@ from softprune.study.bench import Bench, Keys
 from softprune.study.findings import Cell, Entry, Table, shown
 from softprune.study.made import Made
 from softprune.study.runs import Spec
-from softprune.study.scores import Row, Runs, difference_cell, row_of, score_cell
+from softprune.study.scores import Outcome, Runs, difference_cell, row_of, score_cell
 from softprune.study.verdicts import ABOVE, BELOW, NEITHER, verdict
 
 NOT_DEFINED: Final = "not defined"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from softprune.recipe import Study
+from softprune.study.bench import Bench
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -26,3 +27,12 @@ def conducted(small: Callable[..., Study], tmp_path_factory: pytest.TempPathFact
     from softprune.study.api import execute
 
     return execute(small(), "small", tmp_path_factory.mktemp("conducted"), "softprune study run small")
+
+
+@pytest.fixture(scope="session")
+def pruned(tiny_models: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bench]:
+    """The bench of an experiment on one small XPrompt run, which all of them share."""
+    from pruned import bench_of, pruned_study
+
+    root = tmp_path_factory.mktemp("pruned")
+    return lambda experiment: bench_of(pruned_study(experiment, tiny_models("sentence"), root), root)

@@ -8,7 +8,8 @@
 
 All are measured on `train`, at the tuned prompt. Held against them, on `report`, which chooses nothing:
 
-    correlation    of each measure with what masking the single token does to the loss (Spearman, over tokens)
+    correlation    of each measure with what masking the single token does to the loss (Spearman, over tokens); with
+                   zeros in its place, and without its place
     masking        the score with the least important tokens of each masked, without retraining
     retraining     the same masks rewound and retrained, at one ratio
 """
@@ -16,6 +17,7 @@ All are measured on `train`, at the tuned prompt. Held against them, on `report`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Final
 
 import numpy as np
@@ -29,21 +31,24 @@ from softprune.pruning.importance import measure
 from softprune.pruning.masks import keep_count, without_least
 from softprune.significance import LEVEL
 from softprune.study.bench import Bench
-from softprune.study.experiments.heatmaps import told
+from softprune.study.experiments.heatmaps import over_largest, told
 from softprune.study.experiments.masking import counts_of, without_one
 from softprune.study.experiments.reversed import bar_values, under_mask
 from softprune.study.findings import Cell, Entry, Figure, Findings, Table
 from softprune.study.made import Made
 from softprune.study.masked import Masked, score_masked
 from softprune.study.scores import Outcome, Row, chances, difference_table, row_of, score_table
-from softprune.study.verdicts import ABOVE, tally, verdict
+from softprune.study.verdicts import ABOVE, BELOW, tally, verdict
 from softprune.types import Mask
 
 Key = tuple[str, int]
+Measures = Mapping[str, Floats]
+"""`[P]` each, by name."""
 SCORE: Final = "score"
 MEASURED: Final = {SCORE: "paper", "gradient": "gradient", "leave-one-out": "leave_one_out"}
 MEASURES: Final = (*MEASURED, "norm", "random")
 TUNED: Final = "prompt tuning"
+REMOVALS: Final = ("zero", "drop")
 RESAMPLES: Final = 1_000
 
 
@@ -52,10 +57,10 @@ def conduct(bench: Bench) -> Findings:
     runs = bench.grid()
     measures = {key: measures_of(bench, made) for key, made in runs.items()}
     found = {key: _scored(bench, made, measures[key]) for key, made in runs.items()}
-    changes = {key: _changes(each, len(measures[key][SCORE])) for key, each in found.items()}
+    changes = {r: {k: _changes(each, r, len(measures[k][SCORE])) for k, each in found.items()} for r in REMOVALS}
     chance = chances(bench, runs)
     correlations = _correlations(bench, runs, measures, changes)
-    means, below = _means(bench, measures, changes)
+    means = _means(bench, measures, changes)
     masked = score_table(
         bench,
         "masked",
@@ -69,10 +74,8 @@ def conduct(bench: Bench) -> Findings:
     rivals = difference_table(
         bench, "to-score", f"Differences to {SCORE}, retrained", retrained, SCORE, chance, note=note
     )
-    sentences = _sentences(means, below, rivals)
-    return Findings(
-        (means, correlations, masked, scores, rivals), (_scatter(runs, measures, changes), _bars(means)), sentences
-    )
+    figures = (*(_scatter(runs, measures, r, each) for r, each in changes.items()), _bars(means))
+    return Findings((means, correlations, masked, scores, rivals), figures, _sentences(means, rivals))
 
 
 def measures_of(bench: Bench, made: Made) -> dict[str, Floats]:
@@ -97,11 +100,15 @@ def _scored(bench: Bench, made: Made, measures: Mapping[str, Floats]) -> dict[st
     """On `report`: the whole prompt, each token left out, and the least important of each measure."""
     recipe, tuned_PH = bench.spec(made.task, made.seed).recipe, made.prompt("tuned")
     tokens = len(tuned_PH)
-    masks = {f"T{p}": without_one(tokens, p) for p in range(tokens)}
+    prompts = {
+        f"{removal}: T{p}": read_one(masked_state(tuned_PH, without_one(tokens, p)), removal)
+        for removal in REMOVALS
+        for p in range(tokens)
+    }
     for name, values in measures.items():
         for count in counts_of(recipe, tokens):
-            masks[_label(name, count, tokens)] = without_least(torch.from_numpy(values), count, 1)
-    prompts = {n: read_one(masked_state(tuned_PH, mask), recipe.pruning.removal) for n, mask in masks.items()}
+            masked = masked_state(tuned_PH, without_least(torch.from_numpy(values), count, 1))
+            prompts[_label(name, count, tokens)] = read_one(masked, recipe.pruning.removal)
     return score_masked(bench, made, "importance", {TUNED: tuned_PH, **prompts}, "report")
 
 
@@ -115,9 +122,9 @@ def _labels(bench: Bench, runs: Mapping[Key, Made]) -> list[str]:
     return [_label(name, count, tokens) for count in counts for name in MEASURES]
 
 
-def _changes(found: Mapping[str, Masked], tokens: int) -> Floats:
+def _changes(found: Mapping[str, Masked], removal: str, tokens: int) -> Floats:
     """What leaving out each token does to the loss on `report`, `[P]`."""
-    return np.array([found[f"T{p}"].loss - found[TUNED].loss for p in range(tokens)])
+    return np.array([found[f"{removal}: T{p}"].loss - found[TUNED].loss for p in range(tokens)])
 
 
 def _row(bench: Bench, found: Mapping[Key, Mapping[str, Masked]], name: str) -> Row:
@@ -132,39 +139,40 @@ def _row(bench: Bench, found: Mapping[Key, Mapping[str, Masked]], name: str) -> 
 
 
 def _correlations(
-    bench: Bench, runs: Mapping[Key, Made], measures: Mapping[Key, Mapping[str, Floats]], changes: Mapping[Key, Floats]
+    bench: Bench,
+    runs: Mapping[Key, Made],
+    measures: Mapping[Key, Measures],
+    changes: Mapping[str, Mapping[Key, Floats]],
 ) -> Table:
     """Each run's, with intervals over its tokens."""
     rows: list[tuple[Entry, ...]] = []
-    for key, made in runs.items():
+    for (removal, by_run), (key, made) in product(changes.items(), runs.items()):
         cells = []
         for name in MEASURES:
-            found = correlate(measures[key][name], changes[key], seed=bench.study.seed, resamples=RESAMPLES)
-            chance = not made.interpretable
-            empty = Cell(None, unit="number")
-            value = Cell(found.value, found.low, found.high, "number", chance) if found is not None else empty
-            cells.append(value)
-        rows.append((told(made), *cells))
+            chance, empty = not made.interpretable, Cell(None, unit="number")
+            found = correlate(measures[key][name], by_run[key], seed=bench.study.seed, resamples=RESAMPLES)
+            cells.append(empty if found is None else Cell(found.value, found.low, found.high, "number", chance))
+        rows.append((f"{told(made)}, {removal}", *cells))
     note = "Spearman; 95% intervals by bootstrap over the tokens of the prompt. Tokens of one prompt work together, so "
     note += "they are no independent sample: intervals are rather too short."
     title = "Correlation of importance (train) with the change in loss when the token is masked (report)"
     return Table("correlation", title, ("run", *MEASURES), tuple(rows), note)
 
 
-def _means(
-    bench: Bench, measures: Mapping[Key, Mapping[str, Floats]], changes: Mapping[Key, Floats]
-) -> tuple[Table, dict[str, Cell]]:
+def _means(bench: Bench, measures: Mapping[Key, Measures], changes: Mapping[str, Mapping[Key, Floats]]) -> Table:
     """Mean correlations over runs, and each measure's less that of the score; resampled tokens are the same for all."""
-    keys = list(changes)
-    drawn = mean_correlations([measures[key] for key in keys], [changes[key] for key in keys], bench.study.seed)
-    rows: list[tuple[Entry, ...]] = []
-    below: dict[str, Cell] = {}
-    for name in MEASURES:
-        below[name] = interval_cell(*(drawn[name][at] - drawn[SCORE][at] for at in (0, 1)))
-        rows.append((name, interval_cell(*drawn[name]), "" if name == SCORE else below[name]))
-    note = f"Means over {len(keys)} runs; 95% intervals by bootstrap over the tokens of each prompt."
-    columns = ("measure", "correlation", f"less that of {SCORE}")
-    return Table("means", "How well each measure predicts what a token is worth", columns, tuple(rows), note), below
+    keys = list(measures)
+    rows: dict[str, list[Entry]] = {name: [name] for name in MEASURES}
+    for by_run in changes.values():
+        drawn = mean_correlations([measures[k] for k in keys], [by_run[k] for k in keys], bench.study.seed)
+        for name, row in rows.items():
+            less = interval_cell(*(drawn[name][at] - drawn[SCORE][at] for at in (0, 1)))
+            row += [interval_cell(*drawn[name]), "" if name == SCORE else less]
+    note = f"Means over {len(keys)} runs; 95% intervals by bootstrap over the tokens of each prompt. "
+    note += "Zero: the token's place stays, with zeros in it, as leave-one-out measures; drop: its place goes."
+    columns = ("measure", *(f"{removal}: {what}" for removal in changes for what in ("correlation", f"less {SCORE}'s")))
+    title = "How well each measure predicts what a token is worth"
+    return Table("means", title, columns, tuple(map(tuple, rows.values())), note)
 
 
 def mean_correlations(
@@ -204,7 +212,7 @@ def interval_cell(value: Floats, drawn: Floats) -> Cell:
 # --- retraining ---
 
 
-def _retrained(bench: Bench, runs: Mapping[Key, Made], measures: Mapping[Key, Mapping[str, Floats]]) -> dict[str, Row]:
+def _retrained(bench: Bench, runs: Mapping[Key, Made], measures: Mapping[Key, Measures]) -> dict[str, Row]:
     """The least important of each measure pruned, the rest rewound and retrained; and the control."""
     keys = {
         (name, *key): under_mask(bench, made, f"least-by-{name}", _least(bench, made, measures[key][name]))
@@ -232,13 +240,13 @@ def _title(bench: Bench) -> str:
 
 
 def _scatter(
-    runs: Mapping[Key, Made], measures: Mapping[Key, Mapping[str, Floats]], changes: Mapping[Key, Floats]
+    runs: Mapping[Key, Made], measures: Mapping[Key, Measures], removal: str, changes: Mapping[Key, Floats]
 ) -> Figure:
     """Every token: its score over the prompt's largest, against what masking it does."""
     traces = []
     for key, made in runs.items():
         score = measures[key][SCORE]
-        x = np.round(score / max(float(score.max()), 1e-30), 4).tolist()
+        x = np.round(over_largest(score), 4).tolist()
         y, text = np.round(changes[key], 5).tolist(), [f"T{p}" for p in range(len(score))]
         traces.append({"type": "scatter", "mode": "markers", "name": told(made), "x": x, "y": y, "text": text})
     layout = {
@@ -253,31 +261,37 @@ def _scatter(
     caption += (
         f"loss on report when it alone is masked. Of {count} tokens, {lower} lower the loss when they are masked."
     )
-    return Figure("tokens", "Importance and worth of single tokens", caption, tuple(traces), layout)
+    title = f"Importance and worth of single tokens, masked by {removal}"
+    return Figure(f"tokens-{removal}", title, caption, tuple(traces), layout)
 
 
 def _bars(means: Table) -> Figure:
-    cells = [row[1] for row in means.rows if isinstance(row[1], Cell)]
-    hundredths = bar_values(cells)
-    trace = {"type": "bar", "x": [row[0] for row in means.rows], **hundredths}
-    layout = {"yaxis": {"title": {"text": "Spearman correlation x 100"}}}
-    return Figure(
-        "means", means.title, "The first column of the first table as bars, with its intervals.", (trace,), layout
-    )
+    traces = []
+    for at, removal in enumerate(REMOVALS):
+        cells = [cell for row in means.rows if isinstance(cell := row[1 + 2 * at], Cell)]
+        names = [row[0] for row in means.rows]
+        traces.append({"type": "bar", "name": removal, "x": names, **bar_values(cells)})
+    layout = {"barmode": "group", "yaxis": {"title": {"text": "Spearman correlation x 100"}}}
+    caption = "The correlations of the first table as bars, with their intervals."
+    return Figure("means", means.title, caption, tuple(traces), layout)
 
 
-def _sentences(means: Table, below: Mapping[str, Cell], rivals: Table) -> tuple[str, ...]:
-    real = {str(row[0]): row[1] for row in means.rows if isinstance(row[1], Cell) and row[1].value is not None}
+def _sentences(means: Table, rivals: Table) -> tuple[str, ...]:
     said = []
-    if real:
-        best = max(real, key=lambda name: real[name].value or 0.0)
-        shown = [name for name, cell in real.items() if verdict(cell) == ABOVE]
-        said.append(
-            f"The largest mean correlation is that of {best}; above 0 by their intervals: {', '.join(shown) or 'none'}."
-        )
-    parts = [f"{name} {verdict(cell)}" for name, cell in below.items() if name != SCORE]
-    said.append(f"Against the paper's score, by correlation: {', '.join(parts)}.")
+    for at, removal in enumerate(REMOVALS):
+        cells = {str(row[0]): cell for row in means.rows if isinstance(cell := row[1 + 2 * at], Cell)}
+        shown = [name for name, cell in cells.items() if verdict(cell) == ABOVE]
+        below = [name for name, cell in cells.items() if verdict(cell) == BELOW]
+        text = f"Masked by {removal}, measures whose correlation is shown to be above 0: {', '.join(shown) or 'none'}"
+        said.append(f"{text}; below 0: {', '.join(below) or 'none'}.")
+        less = {str(row[0]): cell for row in means.rows if isinstance(cell := row[2 + 2 * at], Cell)}
+        parts = [f"{name} {verdict(cell)}" for name, cell in less.items()]
+        said.append(f"Masked by {removal}, correlations against that of the paper's score: {', '.join(parts)}.")
     for row in rivals.rows:
-        cells = [cell for cell in row[1:] if isinstance(cell, Cell)]
-        said.append(f"Retrained, {row[0]} against the paper's score, by task: {tally(cells)}.")
+        said.append(f"Retrained, {row[0]} against the paper's score, by task: {tally(cells_of(row))}.")
     return tuple(said)
+
+
+def cells_of(row: Sequence[Entry]) -> list[Cell]:
+    """The numbers of a row."""
+    return [cell for cell in row if isinstance(cell, Cell)]

@@ -64,7 +64,8 @@ def conduct(bench: Bench) -> Findings:
         by_arm[arm] = _row(bench, found, [f"{arm.label}, {draw}" for draw in range(len(masks))])
     rows |= {arm.label: row for arm, row in by_arm.items()}
     chance = chances(bench, runs)
-    note = "Nothing is retrained. Means over seeds and draws; 95% intervals by bootstrap over the examples of report."
+    note = "Negative: the least important tokens masked, or all that the winner's mask prunes. Positive: the most "
+    note += "important ones. Nothing is retrained. Means over seeds and draws; 95% intervals by bootstrap over report."
     scores = score_table(bench, "scores", bench.study.title, rows, chance, note=note)
     differences, family = _differences(bench, rows[TUNED], by_arm, chance)
     singles, chosen = _singles(bench, runs)
@@ -122,16 +123,16 @@ def _row(bench: Bench, found: Mapping[Key, Mapping[str, Masked]], names: Sequenc
 
 def _differences(
     bench: Bench, tuned: Row, by_arm: Mapping[Arm, Row], chance: Mapping[str, bool]
-) -> tuple[Table, list[float]]:
-    """Paired differences of arms, and the p-values of negative masking against the whole prompt."""
+) -> tuple[Table, list[Difference]]:
+    """Paired differences of arms; those of negative masking to the whole prompt with their p-values."""
     lines: list[tuple[Entry, ...]] = []
-    family: list[float] = []
+    family: list[Difference] = []
     for arm, row in by_arm.items():
         lines.append(_difference_row(bench, f"{arm.label} less {TUNED}", row, tuned, chance))
         if arm.kind == "negative":
             rival = by_arm[Arm(arm.removal, arm.what, "random")]
             lines.append(_difference_row(bench, f"{arm.label} less random", row, rival, chance))
-            family += [d.p for task in bench.tasks if (d := _tested(bench, task, row[task], tuned[task])) is not None]
+            family += [d for task in bench.tasks if (d := _tested(bench, task, row[task], tuned[task])) is not None]
     note = "Paired over the examples of report. The intervals are not corrected for how many they are."
     return Table("differences", "What masking changes", ("points", *bench.tasks), tuple(lines), note), family
 
@@ -148,15 +149,17 @@ def _tested(bench: Bench, task: str, ours: Outcome | None, theirs: Outcome | Non
     return difference(ours.scored, theirs.scored, score, seed=bench.study.seed, resamples=resamples)
 
 
-def _sentences(differences: Table, family: Sequence[float]) -> tuple[str, ...]:
+def _sentences(differences: Table, family: Sequence[Difference]) -> tuple[str, ...]:
     def cells(kind: str, rival: str) -> list[Cell]:
         rows = [row for row in differences.rows if str(row[0]).endswith(f", {kind} less {rival}")]
         return [cell for row in rows for cell in row[1:] if isinstance(cell, Cell)]
 
-    left = sum(p < LEVEL for p in holm(family))
+    left = [d.value for d, p in zip(family, holm([d.p for d in family]), strict=True) if p < LEVEL]
+    better, count = sum(value > 0 for value in left), len(family)
+    worse = len(left) - better
     return (
         f"Negative masking against the whole prompt, by removal, size, task: {tally(cells('negative', TUNED))}. "
-        f"After Holm's correction over these {len(family)} tests, {left} differences remain, better or worse.",
+        f"After Holm's correction over these {count} tests, it is shown to be better in {better} and worse in {worse}.",
         f"Negative masking against as much random masking: {tally(cells('negative', 'random'))}.",
         f"Random masking against the whole prompt: {tally(cells('random', TUNED))}.",
         f"Masking the most important tokens, which has to hurt: {tally(cells('positive', TUNED))}.",

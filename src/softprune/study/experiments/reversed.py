@@ -37,28 +37,12 @@ def conduct(bench: Bench) -> Findings:
     """XPrompt and its reversed, random and shortened rivals, on every task and seed."""
     runs = bench.grid()
     others = {key: complement(made.mask) for key, made in runs.items()}
-    real = {key: mask for key, mask in others.items() if mask is not None}
-    reverse = {key: under_mask(bench, runs[key], "reversed", mask) for key, mask in real.items()}
-    alike = {k: under_mask(bench, runs[k], "random-as-reversed", random_mask(m, k[1])) for k, m in real.items()}
-    fresh = {key: {"kind": "tune", "prompt.tokens": made.mask.tokens} for key, made in runs.items()}
-    bench.make(
-        [bench.spec(*key, keys) for part in (reverse, alike, fresh) for key, keys in part.items()]
-    )  # all at once
-    reversed_runs, alike_runs, lengths = (
-        dict(zip(part, bench.make([bench.spec(*key, keys) for key, keys in part.items()]), strict=True))
-        for part in (reverse, alike, fresh)
-    )
-    again = bench.make([bench.spec(*key, retrained(bench, each)) for key, each in lengths.items()])
-    rows: dict[str, Row] = {
-        TUNED: row_of(bench, runs, "tuned"),
-        CONTROL: row_of(bench, runs, "control"),
-        WINNER: row_of(bench, runs, "winner"),
-        REVERSED: _row(bench, reversed_runs),
-        ALIKE: _row(bench, alike_runs),
-        RANDOM: row_of(bench, runs, "random"),
-        LENGTH: row_of(bench, lengths, "tuned"),
-        LENGTH_TWICE: row_of(bench, dict(zip(lengths, again, strict=True)), "tuned"),
-    }
+    rivals = _rivals(bench, runs, others)
+    own = {TUNED: "tuned", CONTROL: "control", WINNER: "winner"}
+    rows: dict[str, Row] = {name: row_of(bench, runs, result) for name, result in own.items()}
+    rows |= {name: _row(bench, rivals[name]) for name in (REVERSED, ALIKE)}
+    rows |= {RANDOM: row_of(bench, runs, "random")}
+    rows |= {name: _row(bench, rivals[name]) for name in (LENGTH, LENGTH_TWICE)}
     chance = chances(bench, runs)
     scores = score_table(bench, "scores", bench.study.title, rows, chance)
     compared = {name: row for name, row in rows.items() if name != TUNED}
@@ -70,8 +54,24 @@ def conduct(bench: Bench) -> Findings:
             ("to-reversed", "Reversed XPrompt", REVERSED, compared),
         )
     ]
-    sizes = _sizes(runs, others, {key: made.mask.tokens for key, made in lengths.items()})
+    sizes = _sizes(runs, others, {key: made.mask.tokens for key, made in rivals[LENGTH].items()})
     return Findings((scores, *against, sizes), (_bars(bench, scores),), _sentences(bench, *against))
+
+
+def _rivals(bench: Bench, runs: Mapping[Key, Made], others: Mapping[Key, Mask | None]) -> dict[str, dict[Key, Made]]:
+    """What XPrompt runs don't hold: reversed and as large random masks, retrained; shorter prompts, once and twice."""
+    real = {key: mask for key, mask in others.items() if mask is not None}
+    random = {key: random_mask(mask, key[1]) for key, mask in real.items()}
+    asked = {
+        REVERSED: {key: under_mask(bench, runs[key], "reversed", mask) for key, mask in real.items()},
+        ALIKE: {key: under_mask(bench, runs[key], "random-as-reversed", mask) for key, mask in random.items()},
+        LENGTH: {key: {"kind": "tune", "prompt.tokens": made.mask.tokens} for key, made in runs.items()},
+    }
+    made = iter(bench.make([bench.spec(*key, keys) for part in asked.values() for key, keys in part.items()]))
+    found = {name: {key: next(made) for key in part} for name, part in asked.items()}
+    twice = {key: retrained(bench, each) for key, each in found[LENGTH].items()}
+    again = bench.make([bench.spec(*key, keys) for key, keys in twice.items()])
+    return found | {LENGTH_TWICE: dict(zip(twice, again, strict=True))}
 
 
 def retrained(bench: Bench, made: Made) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def under_mask(bench: Bench, made: Made, name: str, mask: Mask) -> dict[str, Any
 
 
 def _row(bench: Bench, runs: Mapping[Key, Made]) -> Row:
-    """What retraining under a mask reached; None of a task where a seed has no run."""
+    """What tuning runs reached; None of a task where a seed has no run."""
     made = {task: [runs[task, seed] for seed in bench.seeds if (task, seed) in runs] for task in bench.tasks}
     return {task: outcome_of(each, "tuned") if len(each) == len(bench.seeds) else None for task, each in made.items()}
 

@@ -1,0 +1,77 @@
+"""Measures of importance: correlations by hand, and scores that are the run's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from softprune.study.bench import Bench
+from softprune.study.experiments.heatmaps import importances
+from softprune.study.experiments.importance import (
+    MEASURES,
+    RESAMPLES,
+    conduct,
+    interval_cell,
+    mean_correlations,
+    measures_of,
+)
+from softprune.study.findings import Cell
+
+
+def test_mean_correlations_by_hand() -> None:
+    changes = [np.array([1.0, 2.0, 3.0, 4.0]), np.array([4.0, 3.0, 2.0, 1.0])]
+    good = [np.array([0.1, 0.5, 0.7, 9.0]), np.array([8.0, 7.0, 6.0, 5.0])]
+    half = [np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 2.0, 3.0, 4.0])]  # 1 in one run, -1 in the other
+    swap = [np.array([2.0, 1.0, 3.0, 4.0])] * 2  # d = 1, 1, 0, 0: 1 - 6 * 2 / 60 = 0.8; and its mirror image
+    flat = [np.ones(4)] * 2
+    measures = [{"good": g, "half": h, "swap": s, "flat": f} for g, h, s, f in zip(good, half, swap, flat, strict=True)]
+    found = mean_correlations(measures, changes, 0)
+    assert float(found["good"][0]) == pytest.approx(1.0)
+    assert float(found["half"][0]) == pytest.approx(0.0)
+    assert float(found["swap"][0]) == pytest.approx((0.8 - 0.8) / 2)
+    assert np.isnan(found["flat"][0])
+    assert found["good"][1].shape == (RESAMPLES,)
+    real = found["good"][1][~np.isnan(found["good"][1])]
+    assert real.min() == pytest.approx(1.0)  # ranks agree in every resample
+
+
+def test_intervals_of_correlations() -> None:
+    drawn = np.linspace(-1, 1, 1001)
+    cell = interval_cell(np.asarray(0.1), drawn)
+    assert (cell.low, cell.high) == pytest.approx((-0.95, 0.95))
+    assert interval_cell(np.asarray(np.nan), drawn).value is None
+    mostly = np.where(np.arange(1001) < 600, np.nan, drawn)
+    assert interval_cell(np.asarray(0.1), mostly).low is None
+
+
+def test_the_score_is_what_the_run_measured(pruned: Callable[[str], Bench]) -> None:
+    bench = pruned("importance")
+    (made,) = bench.grid().values()
+    found = measures_of(bench, made)
+    expected = importances(made)["token_P"]
+    assert tuple(found) == MEASURES
+    assert found["score"] == pytest.approx(expected, rel=1e-4)
+    assert found["gradient"] != pytest.approx(expected, rel=1e-1)
+    assert found["norm"] == pytest.approx(np.linalg.norm(made.prompt("tuned").numpy(), axis=1), rel=1e-5)
+
+
+def test_the_study_end_to_end(pruned: Callable[[str], Bench]) -> None:
+    found = conduct(pruned("importance"))
+    means, correlations, masked, retrained, rivals = found.tables
+    assert [row[0] for row in means.rows] == list(MEASURES)
+    assert means.rows[0][2] == ""  # the score less its own
+    # The mean over one run is that run's correlation.
+    for at, removal in enumerate(("zero", "drop")):
+        of_run = correlations.rows[at]
+        assert str(of_run[0]).endswith(removal)
+        for number, row in enumerate(means.rows):
+            mean, single = row[1 + 2 * at], of_run[1 + number]
+            assert isinstance(mean, Cell)
+            assert isinstance(single, Cell)
+            assert mean.value == pytest.approx(single.value)
+    assert len(masked.rows) == 1 + 2 * len(MEASURES)
+    assert len(retrained.rows) == 1 + len(MEASURES)
+    assert len(rivals.rows) == len(MEASURES)  # all but the score, and the control
+    assert len(found.sentences) == 4 + len(rivals.rows)

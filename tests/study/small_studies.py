@@ -101,31 +101,33 @@ ATTACK = (
 )
 
 
-def made_up() -> tuple[Study, dict[str, Any]]:
+def made_up(attack: str = ATTACK) -> tuple[Study, dict[str, Any]]:
     """A study and its study.json with every sort of cell and figure, and with texts that attack."""
     cells = (Cell(0.762, 0.72, 0.804), Cell(0.5, chance=True), Cell(None, note="no mask"), Cell(-0.02, unit="points"))
-    heads, rows = ("%", "trec", ATTACK, "wsc", "diff"), ((ATTACK, *cells), ("b", *cells))
-    ours = Table("scores", f"Ours {ATTACK}", heads, rows, f"Note {ATTACK}")
-    bars = {"type": "bar", "name": ATTACK, "x": ["a", ATTACK], "y": [0.1, None]}
+    heads, rows = ("%", "trec", attack, "wsc", "diff"), ((attack, *cells), ("b", *cells))
+    ours = Table("scores", f"Ours {attack}", heads, rows, f"Note {attack}")
+    bars = {"type": "bar", "name": attack, "x": ["a", attack], "y": [0.1, None]}
     figures = (
-        Figure("bars", f"Bars {ATTACK}", ATTACK, (bars | {"error_y": {"array": [0.01, 0.02]}},), {}),
+        Figure("bars", f"Bars {attack}", attack, (bars | {"error_y": {"array": [0.01, 0.02]}},), {}),
         Figure("map", "Map", "A map.", ({"type": "heatmap", "z": [[0.1, -0.2], [None, 1.0]], "zmid": 0},), {}),
         Figure("points", "Points", "Points.", ({"type": "scatter", "mode": "markers", "x": [1, 2], "y": [3, 4]},), {}),
         Figure("many", "Many", "A histogram.", ({"type": "histogram", "x": [1, 2, 2, 3]},), {}),
     )
     study = Study.model_validate(
         {
-            "title": f"Title {ATTACK}",
-            "source": ATTACK,
-            "question": ATTACK,
-            "published": [{"title": ATTACK, "columns": ["model", "a"], "rows": [[ATTACK, "76.0"]], "note": ATTACK}],
-            "scales": {"smoke": {"tasks": ["demo", ATTACK]}},
+            "title": f"Title {attack}",
+            "source": attack,
+            "question": attack,
+            "published": [{"title": attack, "columns": ["model", "a"], "rows": [[attack, "76.0"]], "note": attack}],
+            "scales": {"smoke": {"tasks": ["demo", attack]}},
         }
     )
-    run = {"folder": "demo-tiny-tune-0-0123456789", "task": ATTACK, "seed": 0, "kind": "tune", "seconds": 12.34}
+    run = {"folder": "demo-tiny-tune-0-0123456789", "task": attack, "seed": 0, "kind": "tune", "seconds": 12.34}
     info = {
-        "command": f"softprune study run {ATTACK}",
-        "findings": Findings((ours,), figures, (f"Said {ATTACK}",)).document(),
+        "command": f"softprune study run {attack}",
+        "findings": Findings(
+            (ours, Table("more", "More", ("x",), (("further",),))), figures, (f"Said {attack}",)
+        ).document(),
         "runs": [run, run | {"folder": "other", "seconds": None}],
         "work": {"norms": 1.26},
         "versions": {"torch": "1"},

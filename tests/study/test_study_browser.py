@@ -42,10 +42,21 @@ def test_the_page_is_silent_alone_and_fits(chromium: Any, tmp_path: Path, width:
     assert page.locator("main img").count() == 0
     assert (said, asked) == ([], [path.as_uri()])
     assert not page.evaluate(TOO_WIDE)
-    lefts = [page.locator(".sides > section").nth(n).bounding_box()["x"] for n in (0, 1)]
-    assert (lefts[0] < lefts[1]) == (width == 1280)
     page.locator("th button").first.click()
     page.screenshot(path=tmp_path / f"{width}-{scheme}.png", full_page=True)
     page.evaluate("() => { document.querySelector('h1').style.width = '2000px' }")
     assert page.evaluate(TOO_WIDE)  # the control
+    page.close()
+
+
+@pytest.mark.parametrize(("width", "beside"), [(1280, True), (390, False)])
+def test_ours_stand_beside_the_published_where_there_is_room(
+    chromium: Any, tmp_path: Path, width: int, beside: bool
+) -> None:
+    page = chromium.new_page(viewport={"width": width, "height": 900})
+    page.goto(write_page(tmp_path, *made_up("plain")).as_uri())
+    ours, theirs = (page.locator(".sides > section").nth(n).bounding_box() for n in (0, 1))
+    assert (ours["x"] + ours["width"] <= theirs["x"]) == beside
+    assert (ours["y"] + ours["height"] <= theirs["y"]) != beside
+    assert not page.evaluate(TOO_WIDE)
     page.close()

@@ -90,7 +90,7 @@ def test_only_ours_are_starred() -> None:
 
 
 def test_tables_as_markdown_csv_and_on_a_terminal() -> None:
-    (table,) = findings_of(made_up()[1]["findings"]).tables
+    table, _ = findings_of(made_up()[1]["findings"]).tables
     text = markdown(table)
     assert "\\<script>" in text
     assert "](" not in text.replace("\\[x](", "")

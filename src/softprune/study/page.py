@@ -21,6 +21,8 @@ try:
 except ImportError as error:
     raise SoftpruneError("plotly and jinja2 for pages", str(error), "pip install 'softprune[report]'") from error
 
+Shown = tuple[Table, Numbers]
+"""A table, and its cells as the page has them."""
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -50,6 +52,7 @@ def html(study: Study, info: Mapping[str, Any]) -> str:
             info=info,
             sentences=found.sentences,
             sides=_sides(study, found),
+            others=_with_numbers(found.tables[1:]),
             star=STAR if starred(found.tables) else None,
             plots=plots,
             runs=_runs(info["runs"]),
@@ -60,14 +63,15 @@ def html(study: Study, info: Mapping[str, Any]) -> str:
     )
 
 
-def _sides(study: Study, found: Findings) -> list[tuple[str, list[tuple[Table, Numbers]]]]:
-    """Our tables, and the source's beside them where there are any."""
-    sides = [("Measured here", found.tables), ("As published", published_tables(study.published))]
-    return [
-        (heading, [(replace(t, title=t.title.removeprefix(PUBLISHED)), _numbers(t)) for t in tables])
-        for heading, tables in sides
-        if tables
-    ]
+def _sides(study: Study, found: Findings) -> list[tuple[str, list[Shown]]]:
+    """Our first table, which answers the question, and the source's beside it where there are any."""
+    theirs = [replace(t, title=t.title.removeprefix(PUBLISHED)) for t in published_tables(study.published)]
+    sides = (("Measured here", found.tables[:1]), ("As published", theirs))
+    return [(heading, _with_numbers(tables)) for heading, tables in sides if tables]
+
+
+def _with_numbers(tables: Sequence[Table]) -> list[Shown]:
+    return [(table, _numbers(table)) for table in tables]
 
 
 def _numbers(table: Table) -> Numbers:

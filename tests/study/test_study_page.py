@@ -54,7 +54,15 @@ def test_what_is_not_there_leaves_no_heading() -> None:
     study, info = made_up()
     plain = {"tables": info["findings"]["tables"][:0], "figures": (), "sentences": ()}
     text = html(study.model_copy(update={"published": ()}), info | {"findings": plain, "work": {}})
-    for heading in ("As published", "Measured here", "Figures", "What it shows", "not interpretable", "of its own"):
+    for heading in (
+        "As published",
+        "Measured here",
+        "More that was",
+        "Figures",
+        "What it shows",
+        "not interpretable",
+        "of its own",
+    ):
         assert heading not in text.replace("the study's own work", "")
     assert len(text) < 200_000 < len(html(study, info))  # plotly stays out
 

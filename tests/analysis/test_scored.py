@@ -107,14 +107,13 @@ def test_a_backbone_is_loaded_once(recipe_of: Callable[..., Recipe]) -> None:
     assert open_set(recipe_of("sentence", "backbone.dtype=float64")).backbone is not first.backbone
 
 
-def test_together_is_not_to_the_bit_alone_by_promise(opened: OpenSet, prompts: list[torch.Tensor]) -> None:
-    """Side by side, prompts agree with alone up to rounding only: why each is scored alone."""
-    stacked = torch.stack(prompts[:3])
+def test_side_by_side_they_agree_up_to_rounding(opened: OpenSet, prompts: list[torch.Tensor]) -> None:
     scoring = Scoring(opened.scoring.loss, opened.scoring.score)
-    for a, b in zip(
-        score_prompts(opened.backbone, stacked, opened.data, scoring), opened.scores(prompts), strict=False
-    ):
+    together = score_prompts(opened.backbone, torch.stack(prompts[:3]), opened.data, scoring)
+    nothing = opened.no_prompt().losses
+    for a, b in zip(together, opened.scores(prompts[:3]), strict=True):
         assert a.losses == pytest.approx(b.losses, rel=1e-3, abs=1e-4)
+        assert a.losses != pytest.approx(nothing, rel=1e-3, abs=1e-4)
 
 
 def test_mistakes_are_told(recipe_of: Callable[..., Recipe]) -> None:

@@ -46,9 +46,7 @@ def stand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stand:
 
 
 def test_flags_are_keys_of_the_study(softprune: Softprune, stand: Stand) -> None:
-    words = (
-        "study run table-4 --backbone tiny-causal --tasks demo,trec --seeds 1 --data there --executor ray --out here"
-    )
+    words = "study run table-4 --backbone tiny-causal --tasks demo,trec --seeds 1 --data d --executor ray --out here"
     answer = softprune(*words.split(), "tuning.epochs=3", "cluster.cpus=2")
     assert (answer.code, answer.err) == (0, "")
     assert answer.out == "tables of here/table-4-tiny-causal-smoke\n"

@@ -37,6 +37,7 @@ KEYS |= {"selection", "removal", "K", "results", "ticket", "cost", "error"}
 CANDIDATE_KEYS = {"id", "token_ratio", "piece_ratio", "tokens_kept", "pieces_kept", "parameters", "rank_loss", "rung"}
 CANDIDATE_KEYS |= {"status", "select", "report", "interval"}
 FILES = ("recipe.yaml", "resolved.yaml", "run.json", "metrics.jsonl", "prompts/initial.safetensors", "COMPLETE")
+FILES += ("neighbours.json",)
 PRUNED = [case for case in CASES if case != "tune"]
 
 

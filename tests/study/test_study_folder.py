@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from small_studies import EXPERIMENTS, outcome
+from small_studies import outcome
 
 from softprune.errors import ManyErrors, SoftpruneError
 from softprune.recipe import Study
@@ -41,9 +41,11 @@ def bytes_of(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 def test_what_a_finished_study_leaves(conducted: Path) -> None:
     names = {path.name for path in conducted.iterdir()} - {".lock", "index.html"}
-    tables = {f"table-{name}.{ending}" for name in ("scores", "differences", "published-1") for ending in ("md", "csv")}
-    assert names == {"resolved.yaml", "study.json", "COMPLETE"} | tables
     info = record(conducted)
+    titles = [*(table.name for table in findings_of(read_study(conducted)["findings"]).tables), "published-1"]
+    assert titles[:2] == ["scores", "differences"]
+    tables = {f"table-{name}.{ending}" for name in titles for ending in ("md", "csv")}
+    assert names == {"resolved.yaml", "study.json", "study.md", "COMPLETE"} | tables
     assert (info["kind"], info["status"], info["tasks"], info["attempts"]) == ("study", "complete", ["demo"], 1)
     runs = info["runs"]
     assert isinstance(runs, list)
@@ -63,13 +65,13 @@ def test_a_complete_one_is_left_alone(small: Small, copied: Path) -> None:
 def test_settings_are_held_once_work_hangs_on_them(small: Small, copied: Path) -> None:
     """Runs are told apart by their recipes, so before that an unfinished study may have others."""
     (copied / "COMPLETE").unlink()
-    execute(small("selection.resamples=100"), copied.name, copied.parent, "again")
-    assert "resamples: 100" in (copied / "resolved.yaml").read_text()
+    execute(small(other := "variants=[{name: tuned, label: whole, row: tuned}]"), copied.name, copied.parent, "again")
+    assert "label: whole" in (copied / "resolved.yaml").read_text()
     (copied / "COMPLETE").unlink()
     (copied / "work").mkdir()
     (copied / "work" / "piece.json").write_text('{"seconds": 1, "found": 2}')
-    with pytest.raises(SoftpruneError, match=r"change\.selection\.resamples: 100 there, 50 now"):
-        execute(small("selection.resamples=50"), copied.name, copied.parent, "again")
+    with pytest.raises(SoftpruneError, match=r"variants\.tuned\.label: whole there, tuned now"):
+        execute(small(other.replace("whole", "tuned")), copied.name, copied.parent, "again")
 
 
 def test_a_failure_is_noted_and_the_same_command_goes_on(
@@ -81,7 +83,7 @@ def test_a_failure_is_noted_and_the_same_command_goes_on(
         raise SoftpruneError("a", "b", "c")
 
     with monkeypatch.context() as patched:
-        patched.setattr("softprune.study.experiments.variants.score_table", failing)
+        patched.setattr("softprune.study.experiments.variants.conduct", failing)
         with pytest.raises(SoftpruneError, match="expected: a"):
             execute(small(), copied.name, copied.parent, "go")
     info = record(copied)
@@ -100,7 +102,7 @@ def test_a_bug_is_noted_and_stays_a_bug(small: Small, copied: Path, monkeypatch:
     def wrong(*_: object) -> None:
         raise ZeroDivisionError("bug")
 
-    monkeypatch.setattr("softprune.study.experiments.variants.score_table", wrong)
+    monkeypatch.setattr("softprune.study.experiments.variants.conduct", wrong)
     with pytest.raises(ZeroDivisionError):
         execute(small(), copied.name, copied.parent, "go")
     assert record(copied)["error"] == "bug"
@@ -155,12 +157,12 @@ def test_all_unknown_tasks_are_told(small: Small, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_missing_data_is_told_with_the_run(small: Small, tmp_path: Path) -> None:
+def test_missing_data_is_told_with_the_run_and_may_be_mended(small: Small, copied: Path) -> None:
     with pytest.raises(SoftpruneError, match=r"run trec-sentence-xprompt-0"):
-        execute(small("tasks=trec", f"data={tmp_path}/none"), "s", tmp_path, "go")
-    assert record(tmp_path / "s")["status"] == "failed"
-    execute(small(), "s", tmp_path, "go")  # mended under the same name
-    assert record(tmp_path / "s")["status"] == "complete"
+        execute(small("tasks=trec", f"data={copied}/none"), "s", copied.parent, "go")
+    assert record(copied.with_name("s"))["status"] == "failed"
+    execute(small(), "s", copied.parent, "go")
+    assert record(copied.with_name("s"))["status"] == "complete"
 
 
 def test_from_python_it_lies_under_its_name(small: Small, copied: Path) -> None:
@@ -183,11 +185,6 @@ def test_listings_have_it_with_its_runs(conducted: Path) -> None:
 def test_findings_read_back_as_they_were(conducted: Path) -> None:
     found = findings_of(read_study(conducted)["findings"])
     assert found.document() == findings_of(json.loads(json.dumps(found.document()))).document()
-    assert [table.name for table in found.tables] == ["scores", "differences"]
-
-
-def test_an_experiment_with_work_of_its_own(small: Small, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("softprune.study.api.EXPERIMENTS", EXPERIMENTS)
-    folder = execute(small("experiment=measured", "variants=[]"), "measured", copied.parent, "go")
-    assert outcome(folder)["work"].keys() == {"norms.json"}
-    assert record(folder)["work"].keys() == {"norms"}  # type: ignore[attr-defined]
+    changed = json.loads(json.dumps(found.document()))
+    changed["tables"][0]["rows"][0][1]["value"] += 0.01
+    assert findings_of(changed) != found

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from softprune.analysis.neighbours import cosines, nearest
+from softprune.analysis.neighbours import BLOCK, cosines, nearest
 from softprune.analysis.words import key
 from softprune.errors import SoftpruneError
 
@@ -45,7 +45,9 @@ class Persistent:
 
 def norm_rms(vectors_NH: torch.Tensor) -> float:
     """Root mean square of the vectors' Euclidean norms: the length of a typical one."""
-    total = sum(float(part.double().square().sum()) for part in vectors_NH.split(8192))
+    parts = vectors_NH.detach().cpu().split(BLOCK)
+    norms = (torch.linalg.vector_norm(part if part.dtype == torch.float64 else part.float(), dim=-1) for part in parts)
+    total = sum(float(norm_n.double().square().sum()) for norm_n in norms)
     return math.sqrt(total / max(1, len(vectors_NH)))
 
 

@@ -130,12 +130,17 @@ def table_mean(table_VH: torch.Tensor, pool: Sequence[int] | None = None) -> tor
     ids_N = _ids(pool, table_VH.shape[0])
     total_H = torch.zeros(table_VH.shape[1], dtype=torch.float64)
     for _, rows_nH in _blocks(table_VH, ids_N, BLOCK):
-        total_H += rows_nH.double().sum(0)
+        total_H += rows_nH.sum(0, dtype=torch.float64)
     return total_H / len(ids_N)
 
 
 def anisotropy(
-    table_VH: torch.Tensor, pool: Sequence[int] | None = None, *, pairs: int = PAIRS, seed: int = 0
+    table_VH: torch.Tensor,
+    pool: Sequence[int] | None = None,
+    *,
+    pairs: int = PAIRS,
+    seed: int = 0,
+    mean_H: torch.Tensor | None = None,
 ) -> Anisotropy:
     """Mean cosine of random pairs of different vocabulary items, with and without the table's mean.
 
@@ -144,6 +149,7 @@ def anisotropy(
         pool: ids that count; None for all.
         pairs: how many to draw.
         seed: of the draw.
+        mean_H: the mean of those ids, where it is known already.
 
     Raises:
         SoftpruneError: for fewer than two items.
@@ -155,12 +161,12 @@ def anisotropy(
     first = torch.randint(len(ids_N), (pairs,), generator=generator)
     # Never the item itself: 1 to N - 1 places further.
     second = (first + torch.randint(1, len(ids_N), (pairs,), generator=generator)) % len(ids_N)
-    mean_H = table_mean(table_VH, pool)
+    mean_H = (table_mean(table_VH, pool) if mean_H is None else mean_H).to(_rows(table_VH, ids_N[:1]).dtype)
     totals = {"raw": 0.0, "centred": 0.0}
     for start in range(0, pairs, BLOCK):
-        a, b = (_rows(table_VH, ids_N[place[start : start + BLOCK]]).double() for place in (first, second))
-        totals["raw"] += float(cosines(a, b).sum())
-        totals["centred"] += float(cosines(a - mean_H, b - mean_H).sum())
+        a, b = (_rows(table_VH, ids_N[place[start : start + BLOCK]]) for place in (first, second))
+        totals["raw"] += float(cosines(a, b).sum(dtype=torch.float64))
+        totals["centred"] += float(cosines(a - mean_H, b - mean_H).sum(dtype=torch.float64))
     return Anisotropy(totals["raw"] / pairs, totals["centred"] / pairs, pairs)
 
 

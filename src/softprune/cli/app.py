@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from softprune import __version__
-from softprune.cli import compare, exchange, inspect, plan, predict, study, tasks, tokens, train
+from softprune.cli import compare, exchange, inspect, neighbours, plan, predict, study, tasks, tokens, train
 
 # Plain help and plain tracebacks: Rich would be imported for `--help` alone.
 app = typer.Typer(
@@ -58,6 +58,7 @@ app.command("export", short_help="Write a ticket for other programs.")(exchange.
 app.command("import", short_help="Bring in a prompt that was trained elsewhere.")(exchange.import_)
 app.command("runs", short_help="List the runs under a folder.")(inspect.runs)
 app.command("report", short_help="Write a run's report again, and show its table.")(inspect.report)
+app.command("neighbours", short_help="Show what each token of a run's prompt is near to.")(neighbours.neighbours)
 task_commands.command("list")(tasks.list_tasks)
 task_commands.command("show")(tasks.show)
 task_commands.command("stats")(tasks.stats)

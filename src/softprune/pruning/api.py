@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from rich.console import Console
 
+from softprune.analysis.of_run import write_neighbours
 from softprune.errors import SoftpruneError, of_the_machine, out_of_memory
 from softprune.pruning.comparison import report_tuned, report_xprompt, train_rivals
 from softprune.pruning.ticket import RESULTS, Reported, Ticket, TicketInfo
@@ -181,9 +182,10 @@ def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
             _write_results(workspace, "tuned")
         else:
             pruned = find_ticket(workspace)
+            tuned = pruned.tuned
             rivals = train_rivals(workspace, pruned)
             with run.phase("ticket"):
-                _write_prompts(workspace, {"tuned": pruned.tuned, "control": rivals.control})
+                _write_prompts(workspace, {"tuned": tuned, "control": rivals.control})
                 _write_importance(workspace, pruned)
                 winner = pruned.winner
                 assert winner.fitted is not None
@@ -193,6 +195,9 @@ def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
             report_xprompt(workspace, pruned, rivals)
             _write_results(workspace, "winner")
         measure_latency(workspace, shipped)
+        with run.phase("neighbours"):
+            winner_state = None if recipe.kind == "tune" else shipped.state
+            write_neighbours(run, workspace.backbone, tuned.state, winner_state)
     hidden = workspace.backbone.info.hidden
     record_totals(
         run,

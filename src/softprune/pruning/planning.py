@@ -42,6 +42,8 @@ KEPT, LIBRARIES = 1.6, 400_000_000
 
 # The report's page with its figures, which plots take whatever the run; seen at the bundled task.
 PAGE_BYTES = 2_000_000
+# A token's entry in neighbours.json.
+NEIGHBOUR_BYTES = 7_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +130,12 @@ class Plan:
         return self.held + (step if on_gpu else int(KEPT * step) + LIBRARIES)
 
     def disk_bytes(self) -> int:
-        """Expected size of the run folder at its largest: state of every training, predictions, the page."""
+        """Expected size of the run folder at its largest: state of trainings, predictions, neighbours, the page."""
         prompt = self.workspace.recipe.prompt.tokens * self.workspace.backbone.info.hidden * 4
         text = sum(len(e.text) + 200 for e in self.workspace.select.examples) / len(self.workspace.select)
         states = sum(stage.trainings for stage in self.counted.stages) + COPIES * self.counted.largest
-        return int(states * prompt + self.counted.tables * self.sizes()["report"] * text) + PAGE_BYTES
+        neighbours = 2 * self.workspace.recipe.prompt.tokens * NEIGHBOUR_BYTES  # tuned and, at most, the winner
+        return int(states * prompt + self.counted.tables * self.sizes()["report"] * text) + neighbours + PAGE_BYTES
 
     def document(self) -> dict[str, Any]:
         """Everything as JSON holds it; bytes and seconds."""

@@ -8,6 +8,7 @@ claims: pairs of variants [ours, theirs], or [ours, theirs, what the source says
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -20,7 +21,7 @@ from softprune.study.bench import Bench, Keys
 from softprune.study.findings import Cell, Entry, Table, shown
 from softprune.study.made import Made
 from softprune.study.runs import Spec
-from softprune.study.scores import Row, Runs, difference_cell, row_of, score_cell
+from softprune.study.scores import Outcome, Runs, difference_cell, row_of, score_cell
 from softprune.study.verdicts import ABOVE, BELOW, NEITHER, verdict
 
 NOT_DEFINED: Final = "not defined"
@@ -42,7 +43,7 @@ class Setting:
 
     variant: Variant
     runs: Runs | None = None
-    row: Row | None = None
+    row: Mapping[str, Outcome] | None = None
     chance: Mapping[str, bool] | None = None
     reason: str = ""
 
@@ -243,16 +244,11 @@ def _told(cell: Entry) -> str:
 
 def _outcome(verdicts: Sequence[str]) -> str:
     """On how many tasks a claim that one is above another is found."""
-    total = f"{len(verdicts)} {'task' if len(verdicts) == 1 else 'tasks'}"
-    counts = {
-        "it is found on": verdicts.count(ABOVE),
-        "its opposite on": verdicts.count(BELOW),
-        "no difference is shown on": verdicts.count(NEITHER),
-    }
-    untold = len(verdicts) - sum(counts.values())
-    counts["nothing can be told on"] = untold
-    told = ", ".join(f"{text} {count}" for text, count in counts.items() if count)
-    return f"Of {total} here {told}."
+    words = {ABOVE: "found", BELOW: "the opposite is found", NEITHER: NEITHER}
+    told = Counter(words.get(each, "nothing can be told") for each in verdicts)
+    if len(verdicts) == 1:
+        return f"Here: {next(iter(told))}."
+    return f"Here, of {len(verdicts)} tasks: {', '.join(f'{text} on {count}' for text, count in told.items())}."
 
 
 def size_lines(bench: Bench, settings: Settings, name: str) -> Table | None:

@@ -42,10 +42,10 @@ def wilson(right: int, examples: int) -> tuple[float, float]:
 
 
 def right_of(printed: str, examples: int) -> int | None:
-    """How many right answers a printed accuracy in percent stands for; None where no number of them rounds to it.
+    """How many right answers a printed accuracy stands for; None where no number of them rounds to it.
 
     Args:
-        printed: such as `63.46`; its decimals tell how far it was rounded, or cut off.
+        printed: percent, such as `63.46`; its decimals tell how far it was rounded, or cut off.
         examples: that it is of.
     """
     text = printed.strip().rstrip("%")
@@ -75,7 +75,10 @@ def published_intervals(published: Sequence[Published], options: Mapping[str, An
             lines.append(
                 f"The source's {row[0]}, {count:,} examples, the constant answer {_percent(floor / count)}: {each}."
             )
-    note = "95% intervals by Wilson's score from the printed accuracies; the source prints none."
+    note = (
+        "95% intervals by Wilson's score from the printed accuracies; the source prints none. "
+        "They make no allowance for choosing the best of several candidates on the same examples."
+    )
     table = Table(
         "source-intervals",
         "What the source's accuracies tell",
@@ -86,25 +89,28 @@ def published_intervals(published: Sequence[Published], options: Mapping[str, An
     return OfTheSource(table, tuple(lines))
 
 
-def _cell(printed: str, examples: int) -> Cell:
-    right = right_of(printed, examples)
+def _cell(printed: str, examples: int) -> Entry:
+    """An accuracy with its interval; as it is printed where it is no number, or none of so many examples."""
+    try:
+        right = right_of(printed, examples)
+    except ValueError:
+        return printed
     if right is None:
-        return Cell(float(printed.strip().rstrip("%")) / 100, note=f"no number of {examples} rounds to it")
+        return f"{printed} (no number of {examples} rounds to it)"
     return Cell(right / examples, *wilson(right, examples), note=f"({right} right)")
 
 
-def _against(cell: Cell, floor: int, examples: int) -> str:
+def _against(cell: Entry, floor: int, examples: int) -> str:
     """How an accuracy stands to the constant answer's."""
+    if isinstance(cell, str) or cell.value is None or cell.low is None or cell.high is None:
+        return str(cell)
     share = floor / examples
-    text = _percent(cell.value or 0.0)
-    if cell.low is None or cell.high is None:
-        return f"{text}, which no number of right answers rounds to"
-    interval = f"{text} ({_percent(cell.low)} to {_percent(cell.high)})"
+    interval = f"{_percent(cell.value)} ({_percent(cell.low)} to {_percent(cell.high)})"
     if cell.value == share:
-        return f"{interval}: exactly the constant answer"
+        return f"{interval}: as many right as the constant answer"
     if cell.low > share:
-        return f"{interval}: above it"
-    return f"{interval}: {'below it' if cell.high < share else 'not shown to be above it'}"
+        return f"{interval}: its interval lies above it"
+    return f"{interval}: {'its interval lies below it' if cell.high < share else 'not shown to be above it'}"
 
 
 def _percent(share: float) -> str:

@@ -42,7 +42,7 @@ Row = Mapping[str, Outcome | None]
 """By task; None where it wasn't measured."""
 
 
-def row_of(bench: Bench, runs: Runs, name: str) -> dict[str, Outcome | None]:
+def row_of(bench: Bench, runs: Runs, name: str) -> dict[str, Outcome]:
     """One result of all runs, by task."""
     return {task: outcome_of([runs[task, seed] for seed in bench.seeds], name) for task in bench.tasks}
 

@@ -114,7 +114,8 @@ def _joined(
     report_seed: int | None,
 ) -> Selection:
     """The sets of several tasks, side by side."""
-    share, limit = (_share(n, name, len(splits.parts)) for n, name in ((shots, "shots"), (limit_report, "report")))
+    share = _share(shots, "task.shots", len(splits.parts))
+    limit = _share(limit_report, "task.limit_report", len(splits.parts))
     alone = [
         select_sets(part, protocol, share, fraction, seed=seed, limit_report=limit, report_seed=report_seed)
         for part in splits.parts
@@ -132,11 +133,16 @@ def _joined(
 
 
 def _share(whole: int | None, name: str, tasks: int) -> int | None:
-    """What each of several tasks gets of a number of examples."""
-    if whole is None or whole >= tasks:
-        return None if whole is None else whole // tasks
-    expected = f"at least one example of each of {tasks} tasks ({'shots' if name == 'shots' else 'limit_report'})"
-    raise SoftpruneError(expected, str(whole), "raise it, or leave it out")
+    """What each of several tasks gets of a number of examples.
+
+    Raises:
+        SoftpruneError: when that is nothing.
+    """
+    if whole is None:
+        return None
+    if whole < tasks:
+        raise SoftpruneError(f"{name} of at least {tasks}, one for each task", str(whole), "raise it, or leave it out")
+    return whole // tasks
 
 
 def _sampled(train: Examples, shots: int | None, seed: int, said: list[str]) -> Examples:

@@ -1,14 +1,15 @@
 """Tickets of one task that answer together: what the ensemble scores, and what it costs in one batch.
 
-Every seed's winner was chosen and trained apart. Together they answer by the mean of their probabilities (Lakshminarayanan
-et al. 2017, section 2.4); the geometric mean and votes stand beside it, and the same of the unpruned controls, so
-that what is due to several prompts is told from what is due to pruning.
+Every seed's winner was chosen and trained apart. Together they answer by the mean of their probabilities
+(Lakshminarayanan et al. 2017, section 2.4); the geometric mean and votes stand beside it, and the same of the unpruned
+controls, so that what is due to several prompts is told from what is due to pruning.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import fmean, median
 from typing import Any, Final
 
@@ -27,7 +28,11 @@ from softprune.study.verdicts import said
 from softprune.tasks import load_task
 from softprune.tuning.scoring import ScoredSet, score_each
 
-TICKETS, BEST, CONTROLS = "one ticket, mean of seeds", "the ticket that is best on select", "one unpruned, mean of seeds"
+TICKETS, BEST, CONTROLS = (
+    "one ticket, mean of seeds",
+    "the ticket that is best on select",
+    "one unpruned, mean of seeds",
+)
 WHOLE: Final = "unpruned prompts together"
 ROWS: Final = {"winner": "tickets together", "control": WHOLE}
 _WAYS: Final = {MEAN: "", "geometric": ", geometric mean", "vote": ", votes"}
@@ -61,17 +66,21 @@ def conduct(bench: Bench) -> Findings:
         name: [difference_cell(bench, task, rows[a][task], rows[b][task], starred[task]) for task in bench.tasks]
         for name, (a, b) in pairs.items()
     }
-    note = "Paired over the examples of report; a row of several seeds is their mean. Seeds are few: that others would \
-differ is not in these intervals."
+    note = (
+        "Paired over the examples of report; a row of several seeds is their mean. That other seeds would differ is "
+        "not in these intervals."
+    )
     cells: tuple[tuple[Entry, ...], ...] = tuple((name, *found) for name, found in differences.items())
-    times = {task: bench.once(f"times-{task}", lambda task=task: _times(bench, runs, task)) for task in bench.tasks}
+    times = {task: bench.once(f"times-{task}", partial(_times, bench, runs, task)) for task in bench.tasks}
     tables = (
         score_table(bench, "scores", "Alone and together", rows, starred),
         Table("differences", "What answering together brings", ("points", *bench.tasks), cells, note),
         _apart(bench, runs),
         _cost(bench, runs, times),
     )
-    sentences = [said(f"{name}, {task}", differences[name][at]) for name in pairs for at, task in enumerate(bench.tasks)]
+    sentences = [
+        said(f"{name}, {task}", differences[name][at]) for name in pairs for at, task in enumerate(bench.tasks)
+    ]
     return Findings(tables, (), (*(f"{each}." for each in sentences), *_told(times)))
 
 
@@ -88,7 +97,7 @@ def ensemble_of(parts: Sequence[Sequence[Line]], how: str) -> list[Line]:
         parts: of each prompt, its line of each example, in one order.
         how: one of `COMBINE`.
     """
-    made = []
+    made: list[Line] = []
     for lines in zip(*parts, strict=True):
         scores_KA = torch.tensor([line["scores"] for line in lines])
         made.append({**lines[0], "predicted": combined(scores_KA, how).answer})
@@ -127,7 +136,7 @@ def _apart(bench: Bench, runs: Runs) -> Table:
         parts = {task: _lines(bench, runs, task, name) for task in bench.tasks}
         rows.append((f"{label}: all give the same answer", *(Cell(agreement(parts[t])) for t in bench.tasks)))
         rows.append((f"{label}: at least one is right", *(Cell(_any_right(parts[t])) for t in bench.tasks)))
-    note = "Of the examples of report. The second of each is what the best choice by example would reach, knowing the answer."
+    note = "Of the examples of report. The second row of each: what choosing would reach that knows the right answer."
     return Table("agreement", "How often the prompts agree", ("%", *bench.tasks), tuple(rows), note)
 
 
@@ -150,7 +159,9 @@ def _times(bench: Bench, runs: Runs, task: str) -> dict[str, Any]:
     }
     return {
         "examples": len(some),
-        **{kind: _timed(opened, some, prompts, int(bench.options.get("repeats", 5))) for kind, prompts in kinds.items()},
+        **{
+            kind: _timed(opened, some, prompts, int(bench.options.get("repeats", 5))) for kind, prompts in kinds.items()
+        },
     }
 
 
@@ -178,14 +189,19 @@ def _cost(bench: Bench, runs: Runs, times: Mapping[str, Mapping[str, Any]]) -> T
     for kind in ("tickets", "unpruned prompts"):
         found = {task: times[task][kind] for task in bench.tasks}
         rows += [
-            (f"{kind}: numbers stored", *(Cell(_stored(bench, runs, task, kind), unit="count") for task in bench.tasks)),
+            (
+                f"{kind}: numbers stored",
+                *(Cell(_stored(bench, runs, task, kind), unit="count") for task in bench.tasks),
+            ),
             (f"{kind}: lengths", *(", ".join(map(str, found[task]["lengths"])) for task in bench.tasks)),
             (f"{kind}: one batch / one after the other", *(_ratio(found[t], "together", "apart") for t in bench.tasks)),
             (f"{kind}: one batch / one prompt", *(_ratio(found[t], "together", "one") for t in bench.tasks)),
         ]
     count = next(iter(times.values()))["examples"]
-    note = f"Time ratios of medians on {count} examples, alternating, on this machine at that time; no interval. Prompts of \
-different lengths never share a call."
+    note = (
+        f"Time ratios of medians on {count} examples, alternating, on this machine at that time; no interval. "
+        "Prompts of different lengths never share a call."
+    )
     return Table("cost", f"What {len(bench.seeds)} prompts cost", ("", *bench.tasks), tuple(rows), note)
 
 

@@ -33,7 +33,9 @@ At: TypeAlias = "tuple[str, int]"
 Prompts: TypeAlias = "Mapping[At, torch.Tensor]"
 Floats: TypeAlias = npt.NDArray[np.float64]
 
-START, END, RANDOM = "start", "tuned", "random steps as long"
+START, END = "start", "tuned"
+TUNED, STARTS, RANDOM = "tuned prompts", "their starts", "random steps as long"
+ONE_SEED, OTHER_SEEDS = "different tasks, one seed", "different tasks and seeds"
 _CIRCLE, _CROSS = "circle", "x"
 
 
@@ -152,7 +154,7 @@ def _ties(ties: Mapping[str, Cell], tasks: int, runs: int) -> Table:
 def _all_distances(
     bench: Bench, sides: Mapping[str, Prompts], maps: Mapping[str, Any]
 ) -> dict[str, dict[str, list[float]]]:
-    """By measure and kind of pair (a task's name, or `tasks`), the distances."""
+    """By measure and kind of pair, the distances."""
     order = list(sides[END])
     place = {at: n for n, at in enumerate(order)}
     steps = {at: _step(sides[START][at], sides[END][at], n) for n, at in enumerate(order)}
@@ -162,9 +164,9 @@ def _all_distances(
         return lambda a, b: float(np.linalg.norm(points[place[a]] - points[place[b]]))
 
     measures: dict[str, Callable[[At, At], float]] = {
-        "tuned prompts": lambda a, b: _frobenius(sides[END][a], sides[END][b]),
+        TUNED: lambda a, b: _frobenius(sides[END][a], sides[END][b]),
         "tuned prompts, tokens aligned": lambda a, b: align(sides[END][a], sides[END][b]).aligned,
-        "their starts": lambda a, b: _frobenius(sides[START][a], sides[START][b]),
+        STARTS: lambda a, b: _frobenius(sides[START][a], sides[START][b]),
         RANDOM: lambda a, b: _frobenius(steps[a], steps[b]),
         "PCA map": on("pca"),
         "t-SNE map": on("tsne"),
@@ -172,8 +174,15 @@ def _all_distances(
     found: dict[str, dict[str, list[float]]] = {name: {} for name in measures}
     for name, measure in measures.items():
         for a, b in combinations(order, 2):
-            found[name].setdefault(a[0] if a[0] == b[0] else "tasks", []).append(measure(a, b))
+            found[name].setdefault(_kind(a, b), []).append(measure(a, b))
     return found
+
+
+def _kind(a: At, b: At) -> str:
+    """Which prompts are compared: seeds of one task, by its name, or different tasks, whose fillers one seed shares."""
+    if a[0] == b[0]:
+        return a[0]
+    return ONE_SEED if a[1] == b[1] else OTHER_SEEDS
 
 
 def _step(start_PH: torch.Tensor, end_PH: torch.Tensor, seed: int) -> torch.Tensor:
@@ -197,18 +206,24 @@ def _distances(bench: Bench, apart: Mapping[str, Mapping[str, list[float]]]) -> 
     rows: list[tuple[Entry, ...]] = []
     for name, kinds in apart.items():
         cells = [_spread(kinds.get(task, [])) for task in bench.tasks]
-        within = [each for task in bench.tasks for each in kinds.get(task, [])]
-        ratio = fmean(kinds["tasks"]) / fmean(within) if within and kinds.get("tasks") and fmean(within) > 0 else None
-        rows.append((name, *cells, _spread(kinds.get("tasks", [])), Cell(ratio, unit="number")))
+        others = (_spread(kinds.get(kind, [])) for kind in (ONE_SEED, OTHER_SEEDS))
+        rows.append((name, *cells, *others, Cell(_ratio(bench, kinds), unit="number")))
     note = (
-        "Mean distance of two prompts, in brackets the standard deviation over the mean (0: equidistant). First the "
-        "seeds of one task, then prompts of different tasks, then how many times further these are apart. Seeds of a "
-        "task begin with the same instruction; the places behind it begin as other words. Random steps: each start "
-        "after a step as long as training's in a random direction; in so many dimensions such steps leave all "
-        "equally far apart. Distances on a t-SNE map mean little."
+        "Mean distance of two prompts, in brackets the standard deviation over the mean (0: equidistant). Ratio: "
+        "prompts of different tasks and seeds over seeds of one task. Seeds of a task begin with the same instruction; "
+        "the places behind it begin as other words, which prompts of one seed share whatever the task. Random steps: "
+        "each start after a step as long as training's in a random direction; in so many dimensions such steps leave "
+        "all equally far apart. Distances on a t-SNE map mean little."
     )
-    columns = ("distance of", *map(_named, bench.tasks), "different tasks", "ratio")
+    columns = ("distance of", *map(_named, bench.tasks), ONE_SEED, OTHER_SEEDS, "ratio")
     return Table("distances", "How far apart prompts are", columns, tuple(rows), note)
+
+
+def _ratio(bench: Bench, kinds: Mapping[str, list[float]]) -> float | None:
+    """How many times further prompts of different tasks and seeds are apart than seeds of one task."""
+    within = [each for task in bench.tasks for each in kinds.get(task, [])]
+    between = kinds.get(OTHER_SEEDS, [])
+    return fmean(between) / fmean(within) if within and between and fmean(within) > 0 else None
 
 
 def _spread(distances: Sequence[float]) -> Cell:
@@ -287,11 +302,18 @@ def _sentences(bench: Bench, ties: Mapping[str, Cell], apart: Mapping[str, Mappi
         )
         lines.append(f"Difficulty and movement over {label}: Spearman {cell.value:+.2f} ({interval}): {agrees}.")
     lines.append(f"With {len(bench.tasks)} tasks the order of {len(bench.tasks)} points is all there is.")
-    for name in ("tuned prompts", RANDOM, "t-SNE map"):
+    for name in (TUNED, RANDOM, "t-SNE map"):
         uneven = [each for task in bench.tasks if (each := unevenness(apart[name].get(task, []))) is not None]
         if uneven:
             lines.append(
                 f"Distances between the seeds of a task, {name}: they vary by {fmean(uneven):.0%} of their mean "
                 f"({min(uneven):.0%} to {max(uneven):.0%} by task); the study calls them equidistant on its t-SNE map."
             )
+    ratios = {name: _ratio(bench, apart[name]) for name in (TUNED, STARTS)}
+    if all(ratio is not None for ratio in ratios.values()):
+        told = "more than" if (ratios[TUNED] or 0) > (ratios[STARTS] or 0) else "no more than"
+        lines.append(
+            f"Prompts of different tasks and seeds are {ratios[TUNED]:.2f} times as far apart as seeds of one task, "
+            f"{told} their starts, which are {ratios[STARTS]:.2f} times as far; no interval."
+        )
     return lines

@@ -64,7 +64,9 @@ def conduct(bench: Bench) -> Findings:
         Table("differences", "What sharing a prompt changes", ("points", *bench.tasks), cells, note),
         _sizes(bench, runs, joined, longer),
     )
-    told = [said(f"{name}, {task}", found[at]) for name, found in differences.items() for at, task in enumerate(bench.tasks)]
+    told = [
+        said(f"{name}, {task}", found[at]) for name, found in differences.items() for at, task in enumerate(bench.tasks)
+    ]
     return Findings(tables, (), tuple(f"{each}." for each in told))
 
 
@@ -111,4 +113,6 @@ def _sizes(bench: Bench, runs: Runs, joined: Sequence[Made], longer: Sequence[Ma
         line(LONG, 1, longer[0].prompt("tuned").numel()),
     )
     columns = ("", "prompts", "numbers in all", "numbers a task is read with")
-    return Table("sizes", "What is stored", columns, rows, "Means over seeds; of several tickets the mean of the tasks.")
+    return Table(
+        "sizes", "What is stored", columns, rows, "Means over seeds; of several tickets the mean of the tasks."
+    )

@@ -231,10 +231,12 @@ def _sentences(bench: Bench, near: Near, random: Sequence[Words], gains: Sequenc
     end, start = (mean_shared(_sets(bench, near, side), most) for side in ("end", "start"))
     chance = mean_shared(random, most)
     new = fmean(len(_new(bench, near, seed, most)) for seed in bench.seeds)
+    went = fmean(fmean(each["moved"]) for each in near.values())
     stay = {name: _share([flag for each in near.values() for flag in stayed(each, name)]) for name in MEASURES}
     told = ", ".join(f"{name} {'not measured' if s is None else f'{s:.0%}'}" for name, s in stay.items())
     lines = [
-        f"Tokens whose nearest word is still the one of the start: {told}. The study: key words persist. That words "
+        f"Tokens went {went:.2f} lengths of a typical embedding in the mean. Those whose nearest word is still the one "
+        f"of the start: {told}. The study: key words persist. That words "
         "which stay are the important ones isn't measured here.",
         f"Words near the prompts of {most} tasks or more: {end:.1f} a seed after training, {start:.1f} before, "
         f"{chance:.1f} near random prompts as long; {new:.1f} of those after training are new. {_whence(new, chance)}",

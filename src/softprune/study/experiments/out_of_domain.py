@@ -8,6 +8,7 @@ domain, less the same in domain: what pruning does anywhere cancels out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import permutations
 from math import hypot
 from typing import Any, Final, TypeAlias
@@ -56,9 +57,7 @@ def conduct(bench: Bench) -> Findings:
         (name, *(score_cell(bench, pair[1], outcomes[pair][name], starred[pair]) for pair in pairs)) for name in PROMPTS
     ]
     less = {
-        f"{a} - {b}": {
-            p: difference_cell(bench, p[1], outcomes[p][a], outcomes[p][b], starred[p]) for p in pairs
-        }
+        f"{a} - {b}": {p: difference_cell(bench, p[1], outcomes[p][a], outcomes[p][b], starred[p]) for p in pairs}
         for a, b in ((WINNER, CONTROL), (WINNER, RANDOM), (CONTROL, TUNED))
     }
     heads = tuple(f"{source}, in domain" if source == target else f"{source} on {target}" for source, target in pairs)
@@ -80,20 +79,23 @@ def conduct(bench: Bench) -> Findings:
         ),
     )
     sentences = [
-        *(said(f"{WINNER} - {CONTROL}, {head}", less[f"{WINNER} - {CONTROL}"][p]) for head, p in zip(heads, pairs, strict=True)),
+        *(
+            said(f"{WINNER} - {CONTROL}, {head}", less[f"{WINNER} - {CONTROL}"][p])
+            for head, p in zip(heads, pairs, strict=True)
+        ),
         *(said(f"{name}, out of domain less in domain, {a} on {b}", cell) for (name, (a, b)), cell in carried.items()),
     ]
     return Findings(tables, (), tuple(f"{each}." for each in sentences))
 
 
 _NOTE = (
-    "Means over seeds; 95% interval by bootstrap over the examples of report. A star: the tuned prompt isn't shown to be "
-    "above the best constant answer there."
+    "Means over seeds; 95% interval by bootstrap over the examples of report. A star: the tuned prompt isn't shown to "
+    "be above the best constant answer there."
 )
 _PAIRED = "Paired over the examples of report, means over seeds."
 _APART = (
-    "Two sets of examples, so not paired: the interval is put together from both (Zou and Donner 2008). Above 0: pruning "
-    "costs less, or gives more, out of domain than in domain."
+    "Two sets of examples, so not paired: the interval is put together from both (Zou and Donner 2008). Above 0: "
+    "pruning costs less, or gives more, out of domain than in domain."
 )
 
 
@@ -146,13 +148,11 @@ def _retrained(bench: Bench, runs: Runs) -> Runs:
 def _outcome(bench: Bench, runs: Runs, masked: Runs, pair: Pair, name: str) -> Outcome:
     """What a prompt of the one task reaches on the other, of each seed."""
     source, target = pair
-    found = [
-        bench.once(
-            f"read-{runs[source, seed].path.name}-{target}-{name}",
-            lambda seed=seed: _read(bench, runs[source, seed], masked[source, seed], target, name),
-        )
-        for seed in bench.seeds
-    ]
+    found = []
+    for seed in bench.seeds:
+        made = runs[source, seed]
+        work = f"{made.path.name} on {runs[target, seed].path.name}, {name}"
+        found.append(bench.once(work, partial(_read, bench, made, masked[source, seed], target, name)))
     scored = tuple(
         Scored(np.asarray(each["counts"], np.float64), tuple(each["ids"]), tuple(each["groups"])) for each in found
     )
@@ -172,7 +172,7 @@ def _read(bench: Bench, made: Made, masked: Made, target: str, name: str) -> dic
 
 
 def prompt_of(made: Made, masked: Made, name: str) -> torch.Tensor:
-    """One of the four prompts as the model reads it, `[Q, H]`; pruned ones without (or with zeros for) what is pruned."""
+    """One of the four prompts as the model reads it, `[Q, H]`; what is pruned is gone, or zeros."""
     if name == WINNER:
         return made.ticket.prompt()
     if name == RANDOM:

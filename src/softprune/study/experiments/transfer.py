@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
+from math import factorial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Final, TypeAlias
@@ -23,7 +24,7 @@ from softprune.analysis.scored import open_set
 from softprune.errors import SoftpruneError
 from softprune.significance import bootstrap_interval
 from softprune.study.bench import Bench
-from softprune.study.findings import Cell, Entry, Figure, Findings, Table
+from softprune.study.findings import Cell, Entry, Figure, Findings, Table, shown
 from softprune.study.made import Made
 from softprune.study.scores import Outcome, Runs, chances, difference_cell, score_cell
 from softprune.study.transfers import BASELINES, NONE, NORMS, WORDS, answers_of, answers_on, asked_of
@@ -83,9 +84,9 @@ def conduct(bench: Bench) -> Findings:
     alike = likeness(bench, runs)
     ties = correlations(bench, alike, gains)
     shares = _shares(bench, reached, pairs)
-    tables = (_matrix(bench, reached, starred), _gains(bench, gains), shares, _ties(ties))
+    tables = (_matrix(bench, reached, starred), _gains(bench, gains), shares, _ties(ties, len(bench.tasks)))
     figures = (_heatmap(bench, gains), _scatter(bench, alike["tuned"], gains, pairs))
-    return Findings(tables, figures, tuple(_sentences(reached, gains, ties, pairs)))
+    return Findings(tables, figures, tuple(_sentences(bench, reached, gains, ties, pairs)))
 
 
 def _asked_on(bench: Bench, runs: Runs, task: str) -> dict[Pair, Outcome]:
@@ -215,7 +216,7 @@ def _shares(bench: Bench, reached: Reached, pairs: Sequence[Pair]) -> Table:
     return Table("shares", "Transfers that improve", columns, tuple(rows), note)
 
 
-def _ties(ties: Sequence[Tie]) -> Table:
+def _ties(ties: Sequence[Tie], count: int) -> Table:
     rows: list[tuple[Entry, ...]] = []
     for tie in ties:
         label = f"{PARTS[tie.part]}: {ALIKE[tie.measure][0]}"
@@ -227,9 +228,9 @@ def _ties(ties: Sequence[Tie]) -> Table:
         rows.append((label, value, Cell(found.p, unit="number"), Cell(found.n, unit="count")))
     note = (
         "Spearman over ordered pairs of different tasks; distances with their sign turned, so that above 0 says: the "
-        "more alike, the more gain. Intervals resample tasks; p permutes tasks (Mantel). With four tasks there are 24 "
-        "permutations, some of which are the same for a symmetric likeness: a small p can't be had. Twelve looks at "
-        "one question, not corrected."
+        "more alike, the more gain. Intervals resample tasks; p permutes tasks (Mantel). "
+        f"{count} tasks have {factorial(count):,} orders, so p can't be below {1 / factorial(count):.2g}. "
+        f"{len(ties)} looks at one question, not corrected."
     )
     return Table(
         "likeness", "Likeness of prompts and gain", ("likeness of", "Spearman", "p", "pairs"), tuple(rows), note
@@ -291,18 +292,18 @@ def _side(cell: Cell, side: str) -> float:
     return 0.0 if edge is None or cell.value is None else 100 * abs(edge - cell.value)
 
 
-def _sentences(reached: Reached, gains: Gains, ties: Sequence[Tie], pairs: Sequence[Pair]) -> list[str]:
+def _sentences(bench: Bench, reached: Reached, gains: Gains, ties: Sequence[Tie], pairs: Sequence[Pair]) -> list[str]:
     cells = [gains[pair] for pair in pairs]
-    better = sum(_number(cell) > 0 for cell in cells)
-    over_words = sum(reached[a, b].mean > reached[WORDS, b].mean for a, b in pairs)
-    targets = sorted({b for _, b in pairs})
-    words = sum(_number(gains[WORDS, b]) > 0 for b in targets)
-    agrees = "as in the study or more" if better >= STUDY * len(pairs) else "fewer than in the study"
+    better = [_number(cell) > 0 for cell in cells]
+    over_words = [reached[a, b].mean > reached[WORDS, b].mean for a, b in pairs]
+    words = sum(_number(gains[WORDS, task]) > 0 for task in bench.tasks)
+    shares = [shown(share(each, bench.study.seed)) for each in (better, over_words)]
+    agrees = "as in the study or more" if sum(better) >= STUDY * len(pairs) else "fewer than in the study"
     lines = [
-        f"The study: {STUDY:.0%} of transfers improve over no prompt. Here {better} of {len(pairs)} pairs do "
-        f"({agrees}); by their own intervals {tally(cells)}.",
-        f"Other tasks' prompts beat random words on {over_words} of {len(pairs)} pairs; random words themselves beat "
-        f"no prompt on {words} of {len(targets)} tasks. What random words do is no transfer.",
+        f"The study: {STUDY:.0%} of transfers improve over no prompt. Here {sum(better)} of {len(pairs)} pairs do, "
+        f"{shares[0]}%: {agrees}; by their own intervals {tally(cells)}.",
+        f"Other tasks' prompts beat random words on {sum(over_words)} of {len(pairs)} pairs, {shares[1]}%; random "
+        f"words themselves beat no prompt on {words} of {len(bench.tasks)} tasks. What random words do is no transfer.",
     ]
     return [*lines, *(_told(tie) for tie in ties if tie.measure in ("frobenius", "cosine"))]
 

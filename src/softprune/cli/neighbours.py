@@ -1,0 +1,60 @@
+"""The command `neighbours`: what the tokens of a run's prompt are near to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from softprune.cli.inspect import table
+
+
+def neighbours(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    k: Annotated[int, typer.Option("--k", min=1, help="Nearest vocabulary items to show of each token.")] = 5,
+    measure: Annotated[
+        str,
+        typer.Option(
+            help="centred (cosine without the vocabulary's mean), cosine, or euclidean.",
+            metavar="MEASURE",
+        ),
+    ] = "centred",
+) -> None:
+    """Show what each token of a run's prompt is near to: where it started, how far it moved, its nearest words now."""
+    from softprune.analysis.neighbours import check_measure
+    from softprune.pruning.neighbours import neighbours_of
+
+    check_measure(measure)
+    found = neighbours_of(run, k)
+    for name, tokens in found["prompts"].items():
+        typer.echo(f"{name}: {_told(tokens, measure)}")
+        header = ("token", "started as", "moved", f"nearest at the end ({measure})", "still nearest?")
+        typer.echo(table([header, *(_row(token, measure, k) for token in tokens)]) + "\n")
+    spread = found["anisotropy"]
+    typer.echo(f"moved: in lengths of a typical word's vector ({found['scale']:.4g})")
+    typer.echo(
+        f"cosine of two random words: {spread['raw']:.2f} ({spread['centred']:.2f} without the vocabulary's mean); "
+        f"{found['vocabulary']:,} words and pieces of words count"
+    )
+
+
+def _told(tokens: Sequence[Mapping[str, Any]], measure: str) -> str:
+    kept = [token["kept"][measure] for token in tokens]
+    known = sum(value is not None for value in kept)
+    return f"{kept.count(True)} of {known} tokens are still nearest to the word that they started nearest to"
+
+
+def _row(token: Mapping[str, Any], measure: str, k: int) -> tuple[str, ...]:
+    from softprune.analysis.words import visible
+
+    near = [f"{visible(each['word'])} {each['value']:.2f}" for each in token["end"][measure][:k]]
+    kept = token["kept"][measure]
+    return (
+        str(token["token"]),
+        visible(token["word"]) or "-",
+        f"{token['moved']:.2f}",
+        ", ".join(near) or "-",
+        "-" if kept is None else "yes" if kept else "no",
+    )

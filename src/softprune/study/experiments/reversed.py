@@ -52,6 +52,7 @@ def conduct(bench: Bench) -> Findings:
         for name, title, reference, part in (
             ("to-tuning", "prompt tuning", TUNED, rows),
             ("to-reversed", "Reversed XPrompt", REVERSED, compared),
+            ("to-random", "Random Prompt", RANDOM, {name: rows[name] for name in (WINNER, CONTROL, RANDOM)}),
         )
     ]
     sizes = _sizes(runs, others, {key: made.mask.tokens for key, made in rivals[LENGTH].items()})
@@ -146,10 +147,11 @@ def bar_values(cells: list[Cell]) -> dict[str, Any]:
     }
 
 
-def _sentences(bench: Bench, to_tuning: Table, to_reversed: Table) -> tuple[str, ...]:
+def _sentences(bench: Bench, to_tuning: Table, to_reversed: Table, to_random: Table) -> tuple[str, ...]:
     """What the source says of Figure 5, each held against our intervals."""
     claims = (
         ("XPrompt is better than prompt tuning", to_tuning, WINNER, ABOVE),
+        ("XPrompt is better than Random Prompt", to_random, WINNER, ABOVE),
         ("Reversed XPrompt is worse than prompt tuning", to_tuning, REVERSED, BELOW),
         ("Random Prompt is better than Reversed XPrompt", to_reversed, RANDOM, ABOVE),
         ("Length Prompt is better than Reversed XPrompt", to_reversed, LENGTH, ABOVE),

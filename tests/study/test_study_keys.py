@@ -84,6 +84,12 @@ def test_an_option_of_the_scale_gives_way_to_what_is_asked_for(tmp_path: Path) -
         load_study(file, ["options.mani=7"])
 
 
+def test_odd_options_are_told(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("kind: study\ntitle: t\noptions: {1: 2}\n")
+    with pytest.raises(ManyErrors, match=r"options[\s\S]*option of the study"):
+        load_study(tmp_path / "s.yaml", ["options.far=7"])
+
+
 def test_all_mistakes_are_told_at_once_and_each_once(tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     file.write_text(

@@ -67,7 +67,7 @@ def _options(values: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 def _further(read: Mapping[str, Any], overrides: Sequence[str]) -> Any:
     """Finds what is wrong with options and with the recipes of the runs."""
-    known = {name for options in _options(read).values() for name in options}
+    known = {str(name) for options in _options(read).values() for name in options}
     asked = [text.partition("=")[0].strip() for text in overrides if text.strip().startswith("options.")]
     names = [key.removeprefix("options.") for key in asked]
 

@@ -81,10 +81,11 @@ def counted(monkeypatch: pytest.MonkeyPatch, made: list[Path]) -> None:
 def test_what_another_process_makes_is_waited_for(
     small: Small, conducted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other one, a lock of our own here, ends with the run whole: nothing is made. Or without it: it is made."""
+    """The other one, a lock of our own here, ends with the run whole. Meanwhile what nobody makes is made."""
     monkeypatch.setattr("softprune.study.runs._LOOK", 0.02)
     bench = Bench(small(), tmp_path, tmp_path / "study", Console(file=(said := io.StringIO()), width=200))
-    spec = bench.spec("demo", 0)
+    spec, free = bench.spec("demo", 0), bench.spec("demo", 0, {"kind": "tune", "tuning.epochs": 1})
+    first: list[bool] = []
     path = tmp_path / "runs" / spec.folder
     path.mkdir(parents=True)
     lock = FolderLock(path)
@@ -93,13 +94,15 @@ def test_what_another_process_makes_is_waited_for(
         until = time.monotonic() + 60
         while "waiting" not in said.getvalue() and time.monotonic() < until:
             time.sleep(0.01)
+        first.append((tmp_path / "runs" / free.folder / "COMPLETE").exists())
         shutil.copytree(conducted.parent / "runs" / spec.folder, path, dirs_exist_ok=True)
         lock.release()
 
     other = threading.Thread(target=end)
     other.start()
-    (made,) = bench.make([spec])
+    made, _ = bench.make([spec, free])
     other.join()
+    assert first == [True]
     assert said.getvalue().count("another process makes") == 1
     assert made.info == json.loads((conducted.parent / "runs" / spec.folder / "run.json").read_text())
 

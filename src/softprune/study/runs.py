@@ -28,7 +28,7 @@ from softprune.errors import ManyErrors, SoftpruneError
 from softprune.recipe import Recipe, Study, resolve
 from softprune.runs import atomic
 from softprune.runs.executors import EXECUTORS, Executor
-from softprune.runs.lock import FolderHeld
+from softprune.runs.lock import FolderHeld, is_held
 from softprune.types import WorkItem
 from softprune.yamls import yaml_text
 
@@ -119,10 +119,12 @@ def make_runs(study: Study, root: Path, specs: Sequence[Spec], console: Console 
 def _made_here(
     study: Study, root: Path, missing: Mapping[str, Spec], executor: Executor, console: Console | None
 ) -> Iterator[str]:
-    """Makes the runs one after the other; the names of those that are done."""
-    for number, (name, spec) in enumerate(missing.items(), start=1):
+    """Makes the runs one after the other, what others make last; the names of those that are done."""
+    left = dict(missing)
+    for number in range(1, len(missing) + 1):
+        name = next((name for name in left if not is_held(root / RUNS / name)), next(iter(left)))
         with headed(console, f"\n{number} of {len(missing)} runs: {name}"):
-            _make(root / RUNS / name, spec, console)
+            _make(root / RUNS / name, left.pop(name), console)
         yield name
 
 

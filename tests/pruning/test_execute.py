@@ -80,6 +80,20 @@ def test_a_run_leaves_what_the_contract_says(case: str, run_of: Callable[[str], 
 
 
 @pytest.mark.parametrize("case", PRUNED)
+def test_every_candidates_mask_is_kept(case: str, run_of: Callable[[str], Run]) -> None:
+    run = run_of(case)
+    candidates, masks = run.lines("candidates.jsonl"), load_file(run.out / "masks.safetensors")
+    token_CP, piece_CPS = masks["token_CP"], masks["piece_CPS"]
+    assert (token_CP.dtype, piece_CPS.dtype) == (torch.bool, torch.bool)
+    assert token_CP.sum(1).tolist() == [c["tokens_kept"] for c in candidates]
+    assert piece_CPS.sum((1, 2)).tolist() == [c["pieces_kept"] for c in candidates]
+    assert not (piece_CPS & ~token_CP[:, :, None]).any()
+    ticket = json.loads((run.out / "ticket" / "ticket.json").read_text())
+    same = [c["id"] for c, mask in zip(candidates, piece_CPS.tolist(), strict=True) if mask == ticket["piece_mask"]]
+    assert same == [c["id"] for c in candidates if c["status"] == "winner"]
+
+
+@pytest.mark.parametrize("case", PRUNED)
 def test_candidates_are_told_as_they_are(case: str, run_of: Callable[[str], Run]) -> None:
     run = run_of(case)
     candidates, info = run.lines("candidates.jsonl"), run.info

@@ -16,7 +16,7 @@ import yaml
 
 from softprune.cli.app import app
 from softprune.methods.table import FAMILIES, METHODS
-from softprune.recipe import DEFAULT_RELATIVE_LR, flat_fields, resolve, resolve_compare
+from softprune.recipe import DEFAULT_RELATIVE_LR, flat_fields, load_study, resolve, resolve_compare
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -64,8 +64,12 @@ def test_a_command_that_does_not_exist_is_found() -> None:
 @pytest.mark.parametrize(
     "text", [text for path in DOCUMENTS if path.name != "tasks.md" for kind, text in blocks(path) if kind == "yaml"]
 )
-def test_documented_recipes_load(text: str) -> None:
+def test_documented_recipes_load(text: str, tmp_path: Path) -> None:
     keys = yaml.safe_load(text)
+    if keys.get("kind") == "study":
+        (tmp_path / "study.yaml").write_text(text)
+        assert load_study(tmp_path / "study.yaml").schema_ == 1
+        return
     read = resolve_compare if keys.get("kind") == "compare" else resolve
     assert read(base=keys).schema_ == 1
 

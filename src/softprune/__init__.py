@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from softprune.pruning.api import tune, xprompt
     from softprune.pruning.predict import predict
     from softprune.pruning.ticket import Ticket
+    from softprune.study.api import run_study
     from softprune.tasks import load_task
 
 __version__ = "0.1.0"
@@ -32,6 +33,7 @@ __all__ = [
     "load_task",
     "predict",
     "read_adapter",
+    "run_study",
     "tune",
     "xprompt",
 ]
@@ -46,6 +48,7 @@ _PUBLIC = {
     "load_task": "softprune.tasks:load_task",
     "predict": "softprune.pruning.predict:predict",
     "read_adapter": "softprune.methods.saved:read_adapter",
+    "run_study": "softprune.study.api:run_study",
     "tune": "softprune.pruning.api:tune",
     "xprompt": "softprune.pruning.api:xprompt",
 }

@@ -115,13 +115,13 @@ def test_drawn_permutations_are_near_all_of_them() -> None:
 
 
 def test_a_relation_is_found_and_chance_is_not() -> None:
-    related = mantel(*matrices(8, 0, 3.0), resamples=200)
+    related = mantel(*matrices(8, 0, 3.0), resamples=100)
     assert related is not None
     assert related.p is not None
     assert related.low is not None
-    assert related.p < 0.02
+    assert related.p < 0.03
     assert related.low > 0.3
-    chance = [mantel(*matrices(8, seed, 0.0), resamples=100) for seed in range(30)]
+    chance = [mantel(*matrices(8, seed, 0.0), resamples=60) for seed in range(30)]
     ps = [found.p for found in chance if found is not None and found.p is not None]
     assert len(ps) == 30
     assert sum(p < 0.1 for p in ps) <= 8

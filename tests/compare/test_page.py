@@ -102,7 +102,7 @@ def test_ticks_are_short(value: float, text: str) -> None:
     assert short(value) == text
 
 
-def test_the_page_holds_everything_and_runs_nothing(folder: Path) -> None:
+def test_the_page_holds_everything_and_runs_no_text(folder: Path) -> None:
     made = found(task=HOSTILE, backbone=HOSTILE, command=HOSTILE, not_defined={"ia3": HOSTILE})
     text = write_page(made, folder).read_text()
     assert HOSTILE not in text

@@ -248,21 +248,28 @@ def _masks(scores: dict[str, np.ndarray], candidates: list[Candidate], ticket: P
 
 
 def add_neighbours(folder: Path, word: str = "word") -> None:
-    """neighbours.json, of made-up words."""
+    """neighbours.json, of made-up words; the winner has the tokens that its ticket keeps."""
     tokens = [
         {
             "token": p,
-            "started": f"{word}{p}",
+            "word": f"{word}{p}",
+            "distance": 0.25 + p,
             "moved": 0.5 + p / 10,
             "cosine": 0.9,
-            "persisted": p % 2 == 0,
-            "start": {"centred": [[f"{word}{p}", 1.0], [f"a{p}", 0.5]], "cosine": [[f"b{p}", 0.99]]},
-            "end": {"centred": [[f"c{p}", 0.75], ["日本", 0.25]], "cosine": [[f"d{p}", 0.98]]},
+            "kept": {"centred": p % 2 == 0, "cosine": None},
+            "start": {"centred": [_near(f"{word}{p}", 1.0), _near(f"a{p}", 0.5)], "cosine": [_near(f"b{p}", 0.99)]},
+            "end": {"centred": [_near(f"c{p}", 0.75), _near("日本", 0.25)], "cosine": [_near(f"d{p}", 0.98)]},
         }
         for p in range(20)
     ]
-    found = {"k": 2, "measures": ["centred", "cosine"], "tokens": tokens, "anisotropy": {"raw": 0.4, "centred": 0.01}}
+    kept = json.loads((folder / "ticket" / "ticket.json").read_text())["token_mask"]
+    prompts = {"tuned": tokens, "winner": [token for token, left in zip(tokens, kept, strict=True) if left]}
+    found = {"schema": 1, "k": 2, "anisotropy": {"raw": 0.4, "centred": 0.01, "pairs": 10}, "prompts": prompts}
     (folder / "neighbours.json").write_text(json.dumps(found))
+
+
+def _near(word: str, value: float) -> dict[str, Any]:
+    return {"id": 1, "word": word, "value": value}
 
 
 def build_xprompt(folder: Path, P: int = 20, evaluations: int = 12) -> Path:

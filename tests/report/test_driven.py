@@ -248,8 +248,12 @@ def test_picking_a_token_shows_its_words(seen: Watched, way: str) -> None:
     assert "c7" in words
     assert "日本" in words
     assert "c6" not in words
+    assert "moved by 1.2" in seen.told("moved")
     seen.page.locator('[data-pick="measure"]').select_option("cosine")
     assert "d7" in seen.page.locator("[data-near]").inner_text()
+    seen.page.locator('[data-pick="prompt"]').select_option("winner")
+    assert seen.told("moved") == "T7 is not in this prompt: it was pruned."
+    assert seen.page.locator("[data-near]").inner_text() == ""
 
 
 def column(page: Page, at: int) -> list[str]:

@@ -123,16 +123,31 @@ def test_neighbours_are_what_the_file_says(xprompt_run: Path, add_near: Callable
     found = neighbours(read_run(xprompt_run))
     assert found is not None
     assert found["measures"] == ["centred", "cosine"]
-    assert found["tokens"][3]["end"]["centred"] == [["c3", "0.75"], ["日本", "0.25"]]
-    assert (found["tokens"][3]["persisted"], found["tokens"][4]["persisted"]) == ("no", "yes")
+    assert list(found["prompts"]) == ["tuned", "winner"]
+    token = found["prompts"]["tuned"][3]
+    assert token["end"]["centred"] == [["c3", "0.75"], ["日本", "0.25"]]
+    assert (token["word"], token["moved"], token["distance"]) == ("word3", "0.8", "3.25")
+    assert token["kept"] == {"centred": "no", "cosine": "not measured"}
+    assert found["prompts"]["tuned"][4]["kept"]["centred"] == "yes"
+    assert len(found["prompts"]["winner"]) == 14
     assert "Words near the prompt's tokens: not measured." not in html(read_run(xprompt_run), [])
 
 
 def test_what_a_neighbour_lacks_is_not_measured(xprompt_run: Path) -> None:
-    (xprompt_run / "neighbours.json").write_text('{"measures": ["cosine"], "tokens": [{"token": 0}]}')
+    path = xprompt_run / "neighbours.json"
+    path.write_text('{"prompts": {"tuned": [{"token": 0, "end": {"cosine": [{"id": 1, "word": "a"}]}}]}}')
     found = neighbours(read_run(xprompt_run))
     assert found is not None
-    (token,) = found["tokens"]
-    assert (token["moved"], token["persisted"], token["end"]) == ("not measured", "not measured", {"cosine": []})
-    (xprompt_run / "neighbours.json").write_text('{"other": 1}')
-    assert neighbours(read_run(xprompt_run)) is None
+    (token,) = found["prompts"]["tuned"]
+    assert (token["word"], token["moved"], token["kept"], token["start"]) == ("", "not measured", {}, {})
+    assert token["end"] == {"cosine": [["a", "not measured"]]}
+    for nothing in ('{"other": 1}', '{"prompts": {"tuned": []}}'):
+        path.write_text(nothing)
+        assert neighbours(read_run(xprompt_run)) is None
+
+
+@pytest.mark.parametrize("text", ['{"prompts": [1]}', '{"prompts": {"tuned": [1]}}', '{"prompts": 1}', "[]", "{"])
+def test_neighbours_that_are_none_are_an_error(xprompt_run: Path, text: str) -> None:
+    (xprompt_run / "neighbours.json").write_text(text)
+    with pytest.raises(SoftpruneError, match=r"neighbours\.json"):
+        read_run(xprompt_run)

@@ -96,6 +96,7 @@ def test_a_difference_is_paired_and_its_sentence_tells_what_it_shows(tmp_path: P
     assert told[2].endswith(f"points, {NEITHER}.")
     table = difference_lines(bench, settings, found, "differences", "Differences")
     assert [row[0] for row in table.rows] == ["PRUNED less TUNED", "TUNED less PRUNED", "SAME less TUNED"]
+    assert "not of other seeds" in table.note
     assert "of 3 differences that are none, about 0.1 " in table.note  # 3 / 20, rounded half to even
 
 
@@ -219,6 +220,7 @@ def test_methods_prompts_and_what_a_model_has_no_place_for(tiny_models: Callable
     assert numbers["XPrompt"] == Cell(info["ticket"]["parameters"], unit="count")
     share = info["ticket"]["parameters"] / (4 * info["backbone"]["hidden"])
     assert numbers[sizes.KEPT] == Cell(share, unit="percent")
+    assert kept.sentences == (f"Winners keep {100 * share:.1f}% of the prompt's numbers here (1 run).",)
 
 
 def test_statistics_are_those_of_the_data(tmp_path: Path) -> None:

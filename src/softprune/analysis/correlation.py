@@ -85,8 +85,7 @@ def correlate(
         return None
     generator = np.random.default_rng(seed)
     drawn = generator.integers(len(a), size=(resamples, len(a)))
-    found = [_coefficient(a[items], b[items], kind) for items in drawn]
-    return Correlation(value, *_interval(found), n=len(a), kind=kind)
+    return Correlation(value, *_interval(_coefficients(a[drawn], b[drawn], kind)), n=len(a), kind=kind)
 
 
 def mantel(
@@ -139,15 +138,23 @@ def _pair(x: Sequence[float] | Floats, y: Sequence[float] | Floats) -> tuple[Flo
 
 
 def _coefficient(a: Floats, b: Floats, kind: Kind) -> float | None:
-    if len(a) < 2 or a.min() == a.max() or b.min() == b.max():
-        return None
+    return _coefficients(a[None], b[None], kind)[0]
+
+
+def _coefficients(a_RN: Floats, b_RN: Floats, kind: Kind) -> list[float | None]:
+    """Of each row; None where one side is all the same."""
+    varies_R = (a_RN != a_RN[:, :1]).any(axis=1) & (b_RN != b_RN[:, :1]).any(axis=1)
     if kind == "spearman":
         from scipy.stats import rankdata
 
-        a, b = rankdata(a), rankdata(b)
-    a, b = a - a.mean(), b - b.mean()
-    size = math.sqrt(float(a @ a)) * math.sqrt(float(b @ b))
-    return None if size == 0 else max(-1.0, min(1.0, float(a @ b) / size))
+        a_RN, b_RN = rankdata(a_RN, axis=1), rankdata(b_RN, axis=1)
+    a_RN, b_RN = (side - side.mean(axis=1, keepdims=True) for side in (a_RN, b_RN))
+    size_R = np.linalg.norm(a_RN, axis=1) * np.linalg.norm(b_RN, axis=1)
+    dot_R = (a_RN * b_RN).sum(axis=1)
+    return [
+        max(-1.0, min(1.0, float(dot / size))) if varies and size > 0 else None
+        for dot, size, varies in zip(dot_R, size_R, varies_R, strict=True)
+    ]
 
 
 def _of_matrices(x_TT: Floats, y_TT: Floats, tasks: npt.NDArray[np.int64], kind: Kind) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -36,13 +37,18 @@ def list_studies() -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold underline")
-    for head in ("study", "what", "from", "smoke", "full"):
+    for head in ("study", "what", "from", "smoke, hours", "full, hours"):
         table.add_column(head)
     for name in shipped_studies():
         study = load_study(name)
-        hours = [study.scales[scale].hours if scale in study.scales else "-" for scale in ("smoke", "full")]
+        hours = [_shortly(study.scales[scale].hours) if scale in study.scales else "-" for scale in ("smoke", "full")]
         table.add_row(name, study.title, study.source, *hours)
     Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
+
+
+def _shortly(text: str) -> str:
+    """A text up to its first comma, semicolon or full stop."""
+    return re.split(r"[,;]|\. ", text, maxsplit=1)[0]
 
 
 def show(name: _Name) -> None:

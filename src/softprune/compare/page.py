@@ -14,10 +14,13 @@ from softprune.runs import atomic
 try:
     from softprune.compare.figures import plans
     from softprune.report.figures import render
+    from softprune.report.interactive import assets
     from softprune.report.page import Picture, write_figures
     from softprune.report.templating import environment
 except ImportError as error:
-    raise SoftpruneError("matplotlib and jinja2 for pages", str(error), "pip install 'softprune[report]'") from error
+    raise SoftpruneError(
+        "matplotlib, jinja2 and plotly for pages", str(error), "pip install 'softprune[report]'"
+    ) from error
 
 
 def write_page(found: Mapping[str, Any], folder: Path) -> Path:
@@ -40,6 +43,7 @@ def html(found: Mapping[str, Any], pictures: list[Picture], recipe: str) -> str:
     template = environment(Path(__file__).parent / "templates").get_template("compare.html.j2")
     return template.render(
         found=found,
+        assets=assets(),
         title=title(found),
         tables=tables_of(found),
         cells=cells,

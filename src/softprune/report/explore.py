@@ -8,7 +8,7 @@ Axes: C candidates, P prompt tokens, S pieces.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,25 +128,33 @@ def _bits(mask: Bools) -> str:
 
 
 def neighbours(run: Run) -> dict[str, Any] | None:
-    """neighbours.json as the page's script takes it; None where the run has none."""
-    found = run.neighbours
-    if found is None or not isinstance(found.get("tokens"), list):
+    """neighbours.json as the page's script takes it; None where the run has none.
+
+    Its format is told in `softprune.analysis.of_run`. What an entry lacks is not measured.
+    """
+    found = (run.neighbours or {}).get("prompts")
+    prompts = {words.printable(name): [_token(entry) for entry in tokens] for name, tokens in (found or {}).items()}
+    if not any(prompts.values()):
         return None
-    measures = [words.printable(name) for name in found.get("measures") or []]
-    return {"measures": measures, "tokens": [_token(entry, measures) for entry in found["tokens"]]}
+    measures = dict.fromkeys(name for tokens in prompts.values() for token in tokens for name in token["end"])
+    return {"prompts": prompts, "measures": list(measures)}
 
 
-def _token(entry: Mapping[str, Any], measures: list[str]) -> dict[str, Any]:
-    started, stayed = entry.get("started"), entry.get("persisted")
+def _token(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "token": entry.get("token"),
-        "started": None if started is None else words.printable(started),
-        "moved": words.number(entry.get("moved")),
-        "cosine": words.number(entry.get("cosine")),
-        "persisted": words.NOT_MEASURED if stayed is None else "yes" if stayed else "no",
-        **{end: {name: _pairs((entry.get(end) or {}).get(name)) for name in measures} for end in ("start", "end")},
+        "word": words.printable(entry.get("word") or ""),
+        **{name: words.number(entry.get(name)) for name in ("moved", "distance", "cosine")},
+        "kept": {
+            words.printable(name): words.NOT_MEASURED if kept is None else "yes" if kept else "no"
+            for name, kept in (entry.get("kept") or {}).items()
+        },
+        **{
+            end: {words.printable(name): _near(found) for name, found in (entry.get(end) or {}).items()}
+            for end in ("start", "end")
+        },
     }
 
 
-def _pairs(found: list[list[Any]] | None) -> list[list[str]]:
-    return [[words.printable(word), words.number(value)] for word, value in found or []]
+def _near(found: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    return [[words.printable(item.get("word")), words.number(item.get("value"))] for item in found]

@@ -18,7 +18,7 @@ from softprune.types import Candidate
 try:
     from softprune.report import interactive, templating
     from softprune.report.beside import Beside, beside
-    from softprune.report.explore import Explored, explored, neighbours
+    from softprune.report.explore import explored, neighbours
     from softprune.report.figures import Drawn, Plan, figures_of, render
     from softprune.report.plots import plots_of
 except ImportError as error:
@@ -63,18 +63,15 @@ def html(run: Run, pictures: list[Picture], compared: Sequence[Beside] = ()) -> 
     found, near = explored(run), neighbours(run)
     data = {"explore": found.data() if found else None, "neighbours": near}
     assets = interactive.assets(list(plots.values()), data, [interactive.script("run.js")])
-    more = _interactive(run, found, near) | {"plots": plots, "assets": assets, "compared": compared}
-    return environment.get_template("page.html.j2").render(_context(run, pictures) | more)
-
-
-def _interactive(run: Run, found: Explored | None, near: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What the controls are made of before a script fills them."""
-    return {
+    more = {
+        "plots": plots,
+        "assets": assets,
+        "compared": compared,
         "explored": found,
         "neighbours": near,
         "masks_kept": run.masks is not None,
-        "places": range(found.tokens) if found else range(int(run.part("prompt").get("P") or 0)),
     }
+    return environment.get_template("page.html.j2").render(_context(run, pictures) | more)
 
 
 def _context(run: Run, pictures: list[Picture]) -> dict[str, Any]:

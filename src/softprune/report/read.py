@@ -141,7 +141,7 @@ class Run:
         predictions: per prompt name, its answers; names without a file are missing.
         recipe_text: resolved.yaml.
         masks: None where the run kept none, as earlier versions did, or where they aren't of these candidates.
-        neighbours: neighbours.json, which `softprune neighbours` writes.
+        neighbours: neighbours.json, as `softprune.analysis` writes it; None where the run has none.
     """
 
     path: Path
@@ -213,7 +213,7 @@ def read_run(folder: Path) -> Run:
         recipe_text=_optional(folder / "resolved.yaml", lambda path: path.read_text(encoding="utf-8")),
         # A run that was killed between its two files has masks of other candidates than it lists.
         masks=masks if masks is not None and len(masks.token_CP) == len(candidates) else None,
-        neighbours=_optional(folder / "neighbours.json", _object),
+        neighbours=_optional(folder / "neighbours.json", _neighbours),
     )
 
 
@@ -297,6 +297,14 @@ def _masks(path: Path) -> CandidateMasks:
     if piece_CPS.ndim != 3 or token_CP.shape != piece_CPS.shape[:2]:
         raise ValueError(f"masks of shape {token_CP.shape} and {piece_CPS.shape}")
     return CandidateMasks(token_CP, piece_CPS)
+
+
+def _neighbours(path: Path) -> dict[str, Any]:
+    document = _object(path)
+    prompts = document.get("prompts") or {}
+    if any(not isinstance(entry, dict) for tokens in prompts.values() for entry in tokens):
+        raise TypeError("no tokens by prompt")
+    return document
 
 
 def _ticket(path: Path) -> TicketMask:

@@ -199,7 +199,8 @@ def difference_lines(
     rows = tuple((_named(settings, claim), *cells.values()) for claim, cells in found.items())
     count = sum(isinstance(cell, Cell) for cells in found.values() for cell in cells.values())
     note = (
-        "Paired over the examples of report, means over seeds. Each interval holds with 95% on its own: of "
+        "Paired over the examples of report, means over seeds: intervals tell of other examples, not of other seeds. "
+        "Each holds with 95% on its own: of "
         f"{count} differences that are none, about {count / 20:.1f} would be shown by chance."
     )
     if chosen_here(bench):

@@ -38,7 +38,7 @@
 
   let pickToken = () => {};
 
-  if (neighbours !== null && neighbours.tokens.length > 0) nearestWords();
+  if (neighbours !== null) nearestWords();
   if (explore !== null) map();
   besideRuns();
 
@@ -46,7 +46,7 @@
     const { tokens: P, pieces: S, candidates } = explore;
     const table = find("[data-map]");
     const readout = find('[data-out="cell"]');
-    const started = new Map((neighbours?.tokens ?? []).map((found) => [found.token, found.started]));
+    const started = new Map((Object.values(neighbours?.prompts ?? {})[0] ?? []).map((found) => [found.token, found.word]));
     const columns = ["token", ...Array.from({ length: S }, (_, s) => "P" + s)];
     const cells = [];
     // What is shown: "whole", "none" (a pair that was not tried), or a candidate's place.
@@ -242,13 +242,14 @@
   }
 
   function nearestWords() {
+    const prompt = find('[data-pick="prompt"]');
     const choice = find('[data-pick="token"]');
     const measure = find('[data-pick="measure"]');
 
     function list(title, rows) {
       const lines = rows.map(([word, near], at) => made("tr", { children: [made("td", { text: String(at + 1) }),
         made("td", { text: word, class: "words" }), made("td", { text: near })] }));
-      const head = ["rank", "word", measure.value].map((text) => made("th", { scope: "col", text }));
+      const head = ["rank", "word", measure.value].map((text) => made("th", { scope: "col", text, class: text === "word" ? "words" : "" }));
       const table = made("table", { children: [made("caption", { text: title }), made("thead", { children: [made("tr", { children: head })] }),
         made("tbody", { children: lines })] });
       if (rows.length > 0) softprune.makeSortable(table);
@@ -257,18 +258,24 @@
     }
 
     function show() {
-      const found = neighbours.tokens[choice.value];
-      find('[data-out="moved"]').replaceChildren(definitions([["moved by", found.moved], ["cosine of start and end", found.cosine],
-        ["nearest word stayed", found.persisted]]));
-      find("[data-near]").replaceChildren(list("before training", found.start[measure.value] ?? []), list("after training", found.end[measure.value] ?? []));
+      const found = neighbours.prompts[prompt.value].find((each) => String(each.token) === choice.value);
+      const [told, near] = [find('[data-out="moved"]'), find("[data-near]")];
+      if (found === undefined) {
+        told.replaceChildren(made("p", { text: "T" + choice.value + " is not in this prompt: it was pruned." }));
+        near.replaceChildren();
+        return;
+      }
+      told.replaceChildren(definitions([["moved by", found.moved], ["distance", found.distance], ["cosine of start and end", found.cosine],
+        ["nearest word stayed", found.kept[measure.value] ?? NOT_MEASURED]]));
+      near.replaceChildren(list("before training", found.start[measure.value] ?? []), list("after training", found.end[measure.value] ?? []));
     }
 
     pickToken = (p) => {
-      const at = neighbours.tokens.findIndex((found) => found.token === p);
-      if (at >= 0) { choice.value = String(at); show(); }
+      if ([...choice.options].every((option) => option.value !== String(p))) return;
+      choice.value = String(p);
+      show();
     };
-    choice.addEventListener("change", show);
-    measure.addEventListener("change", show);
+    for (const each of [prompt, choice, measure]) each.addEventListener("change", show);
     show();
   }
 

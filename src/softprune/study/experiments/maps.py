@@ -26,7 +26,7 @@ from softprune.study.bench import Bench
 from softprune.study.findings import Cell, Entry, Figure, Findings, Table
 from softprune.study.made import Made
 from softprune.study.scores import Runs, chances, row_of, score_cell
-from softprune.study.verdicts import ABOVE, verdict
+from softprune.study.verdicts import ABOVE, BELOW, verdict
 
 At: TypeAlias = "tuple[str, int]"
 """A task and a seed."""
@@ -295,12 +295,11 @@ def _sentences(bench: Bench, ties: Mapping[str, Cell], apart: Mapping[str, Mappi
             lines.append(f"Difficulty and movement over {label}: not measured.")
             continue
         interval = "no interval" if cell.low is None else f"{cell.low:+.2f} to {cell.high:+.2f}"
-        agrees = (
-            "as in the study, where harder tasks' prompts go further"
-            if told == ABOVE
-            else f"{told}, where the study has harder tasks' prompts go further"
+        agrees = "as in the study" if told == ABOVE else "unlike the study" if told == BELOW else "no relation shown"
+        lines.append(
+            f"Difficulty and movement over {label}: Spearman {cell.value:+.2f} ({interval}), {agrees}; "
+            "in the study, harder tasks' prompts go further."
         )
-        lines.append(f"Difficulty and movement over {label}: Spearman {cell.value:+.2f} ({interval}): {agrees}.")
     lines.append(f"With {len(bench.tasks)} tasks the order of {len(bench.tasks)} points is all there is.")
     for name in (TUNED, RANDOM, "t-SNE map"):
         uneven = [each for task in bench.tasks if (each := unevenness(apart[name].get(task, []))) is not None]

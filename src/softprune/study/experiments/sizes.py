@@ -75,10 +75,10 @@ def _note(bench: Bench) -> str:
 def _sentences(bench: Bench, runs: Runs) -> list[str]:
     shares = {task: [share_of(runs[task, seed]) for seed in bench.seeds] for task in bench.tasks}
     every = [share for each in shares.values() for share in each]
-    lines = [
-        f"Winners keep from {100 * min(every):.1f}% to {100 * max(every):.1f}% of the prompt's numbers here "
-        f"({len(every)} runs)."
-    ]
+    low, high = (f"{100 * share:.1f}%" for share in (min(every), max(every)))
+    kept = low if low == high else f"from {low} to {high}"
+    runs_told = f"{len(every)} {'run' if len(every) == 1 else 'runs'}"
+    lines = [f"Winners keep {kept} of the prompt's numbers here ({runs_told})."]
     spreads = {task: max(each) - min(each) for task, each in shares.items()}
     if len(bench.seeds) > 1:
         told = ", ".join(f"{task} {100 * spread:.1f}" for task, spread in spreads.items())

@@ -28,7 +28,7 @@ from softprune.study.findings import Cell, Entry, Figure, Findings, Table, shown
 from softprune.study.made import Made
 from softprune.study.scores import Outcome, Runs, chances, difference_cell, score_cell
 from softprune.study.transfers import BASELINES, NONE, NORMS, WORDS, answers_of, answers_on, asked_of
-from softprune.study.verdicts import NEITHER, tally, verdict
+from softprune.study.verdicts import tally, verdict
 from softprune.tasks import load_task
 
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -298,6 +298,7 @@ def _sentences(bench: Bench, reached: Reached, gains: Gains, ties: Sequence[Tie]
     over_words = [reached[a, b].mean > reached[WORDS, b].mean for a, b in pairs]
     words = sum(_number(gains[WORDS, task]) > 0 for task in bench.tasks)
     shares = [shown(share(each, bench.study.seed)) for each in (better, over_words)]
+    own = [gains[task, task] for task in bench.tasks]
     agrees = "as in the study or more" if sum(better) >= STUDY * len(pairs) else "fewer than in the study"
     lines = [
         f"The study: {STUDY:.0%} of transfers improve over no prompt. Here {sum(better)} of {len(pairs)} pairs do, "
@@ -305,6 +306,10 @@ def _sentences(bench: Bench, reached: Reached, gains: Gains, ties: Sequence[Tie]
         f"Other tasks' prompts beat random words on {sum(over_words)} of {len(pairs)} pairs, {shares[1]}%; random "
         f"words themselves beat no prompt on {words} of {len(bench.tasks)} tasks. What random words do is no transfer.",
     ]
+    lines.append(
+        f"On their own tasks, prompts beat no prompt on {sum(_number(cell) > 0 for cell in own)} of {len(own)} "
+        f"({tally(own)})."
+    )
     return [*lines, *(_told(tie) for tie in ties if tie.measure in ("frobenius", "cosine"))]
 
 
@@ -315,7 +320,7 @@ def _told(tie: Tie) -> str:
     found = tie.found
     cell = Cell(found.value, found.low, found.high, "number")
     told = verdict(cell)
-    way = {"above": "alike ones transfer better", "below": "alike ones transfer worse"}.get(told, NEITHER)
+    way = {"above": "alike ones transfer better", "below": "alike ones transfer worse"}.get(told, "no relation shown")
     interval = "no interval" if found.low is None else f"{found.low:+.2f} to {found.high:+.2f}"
     p = "" if found.p is None else f", p = {found.p:.2f}"
     return f"{what}: Spearman {found.value:+.2f} ({interval}{p}) over {found.n} pairs of {found.tasks} tasks, {way}."

@@ -76,3 +76,11 @@ def test_an_empty_complement_is_not_measured(pruned: Callable[[str], Bench], mon
     assert shown(scores[WINNER]) != "not measured"
     assert "not measured" in found.sentences[2]
     assert "not measured" not in found.sentences[0]
+
+
+def test_nothing_is_claimed_on_examples_that_chose(
+    pruned: Callable[[str], Bench], monkeypatch: pytest.MonkeyPatch, found: Findings
+) -> None:
+    assert not any("no significance claimed" in sentence for sentence in found.sentences)
+    monkeypatch.setattr(experiment, "chosen_here", lambda bench: True)
+    assert all("no significance claimed" in sentence for sentence in conduct(pruned("reversed")).sentences)

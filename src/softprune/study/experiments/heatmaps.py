@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from softprune.study.bench import Bench
 from softprune.study.findings import Cell, Entry, Figure, Findings, Table
+from softprune.study.lineup import CHOSEN_HERE, chosen_here
 from softprune.study.made import Made
 from softprune.study.scores import difference_cell, outcome_of
 from softprune.study.verdicts import tally
@@ -159,7 +160,8 @@ def maps(bench: Bench) -> Findings:
     table = Table("kept", "What the winning tickets kept", columns, rows, note)
     first = [(task, bench.study.seed) for task in bench.tasks]
     figures = [_map(runs[key], found[key], after) for key, after in product(first, (False, True))]
-    return Findings((table,), tuple(figures), _kept_sentences(rows))
+    said = (f"Tickets were {CHOSEN_HERE}.",) if chosen_here(bench) else _kept_sentences(rows)
+    return Findings((table,), tuple(figures), said)
 
 
 def _kept_row(bench: Bench, made: Made, found: Mapping[str, Floats]) -> tuple[Entry, ...]:

@@ -150,7 +150,7 @@ def _correlations(
         cells = []
         for name in MEASURES:
             chance, empty = not made.interpretable, Cell(None, unit="number")
-            found = correlate(measures[key][name], by_run[key], seed=bench.study.seed, resamples=RESAMPLES)
+            found = correlate(measures[key][name], by_run[key], seed=bench.study.seed, resamples=_resamples(bench))
             cells.append(empty if found is None else Cell(found.value, found.low, found.high, "number", chance))
         rows.append((f"{told(made)}, {removal}", *cells))
     note = "Spearman; 95% intervals by bootstrap over the tokens of the prompt. Tokens of one prompt work together, so "
@@ -164,7 +164,8 @@ def _means(bench: Bench, measures: Mapping[Key, Measures], changes: Mapping[str,
     keys = list(measures)
     rows: dict[str, list[Entry]] = {name: [name] for name in MEASURES}
     for by_run in changes.values():
-        drawn = mean_correlations([measures[k] for k in keys], [by_run[k] for k in keys], bench.study.seed)
+        scores, worth = [measures[k] for k in keys], [by_run[k] for k in keys]
+        drawn = mean_correlations(scores, worth, bench.study.seed, _resamples(bench))
         for name, row in rows.items():
             less = interval_cell(*(drawn[name][at] - drawn[SCORE][at] for at in (0, 1)))
             row += [interval_cell(*drawn[name]), "" if name == SCORE else less]
@@ -176,14 +177,14 @@ def _means(bench: Bench, measures: Mapping[Key, Measures], changes: Mapping[str,
 
 
 def mean_correlations(
-    measures: Sequence[Mapping[str, Floats]], changes: Sequence[Floats], seed: int
+    measures: Sequence[Measures], changes: Sequence[Floats], seed: int, resamples: int
 ) -> dict[str, tuple[Floats, Floats]]:
     """By measure, the mean over runs of its Spearman correlation with `changes`, and that of resamples of tokens `[R]`.
 
     All measures see the same resamples. A run in which either is constant, or a resample's is, has NaN.
     """
     generator = np.random.default_rng(seed)
-    items = [generator.integers(len(each), size=(RESAMPLES, len(each))) for each in changes]
+    items = [generator.integers(len(each), size=(resamples, len(each))) for each in changes]
     found: dict[str, tuple[Floats, Floats]] = {}
     for name in measures[0]:
         pairs = [(each[name], change) for each, change in zip(measures, changes, strict=True)]
@@ -191,6 +192,11 @@ def mean_correlations(
         drawn = [[_rank(a[at], b[at]) for at in picks] for (a, b), picks in zip(pairs, items, strict=True)]
         found[name] = (np.asarray(value), np.mean(drawn, axis=0))
     return found
+
+
+def _resamples(bench: Bench) -> int:
+    """As many as the runs take, but no more than rank correlations are worth."""
+    return min(RESAMPLES, bench.spec(bench.tasks[0], bench.study.seed).recipe.selection.resamples)
 
 
 def _rank(a: Floats, b: Floats) -> float:

@@ -21,6 +21,7 @@ from softprune.prompt.exchange import mask_bytes
 from softprune.pruning.masks import complement, random_mask
 from softprune.study.bench import Bench
 from softprune.study.findings import Cell, Entry, Figure, Findings, Table
+from softprune.study.lineup import CHOSEN_HERE, chosen_here
 from softprune.study.made import Made
 from softprune.study.scores import Row, chances, difference_table, outcome_of, row_of, score_table
 from softprune.study.verdicts import ABOVE, BELOW, verdict
@@ -164,6 +165,8 @@ def _sentences(bench: Bench, to_tuning: Table, to_reversed: Table, to_random: Ta
 
 
 def _held(bench: Bench, table: Table, label: str, side: str) -> str:
+    if chosen_here(bench):
+        return CHOSEN_HERE
     cells = next(row for row in table.rows if row[0] == label)[1:]
     found = {
         task: "not interpretable" if cell.chance else verdict(cell)

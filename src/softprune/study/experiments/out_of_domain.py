@@ -23,14 +23,16 @@ from softprune.prompt.bank import read_one
 from softprune.prompt.exchange import mask_bytes
 from softprune.pruning.masks import random_mask
 from softprune.study.bench import Bench
+from softprune.study.charts import bars
 from softprune.study.findings import Cell, Entry, Findings, Table
 from softprune.study.made import Made
-from softprune.study.scores import Outcome, Runs, difference_cell, score_cell
+from softprune.study.scores import Outcome, Runs, difference_cell, outcome_of, score_cell
 from softprune.study.verdicts import said
 from softprune.tasks import load_task
 from softprune.types import PromptState
 
 TUNED, CONTROL, WINNER, RANDOM = "tuned", "control", "winning ticket", "random mask, retrained"
+NOTHING: Final = "no prompt"
 PROMPTS: Final = (TUNED, CONTROL, WINNER, RANDOM)
 _DRAWN: Final = 104_729
 """Added to a run's seed for the random mask: another draw than the run's own."""
@@ -56,6 +58,8 @@ def conduct(bench: Bench) -> Findings:
     rows: list[tuple[Entry, ...]] = [
         (name, *(score_cell(bench, pair[1], outcomes[pair][name], starred[pair]) for pair in pairs)) for name in PROMPTS
     ]
+    alone = {t: score_cell(bench, t, outcome_of([runs[t, s] for s in bench.seeds], "zero_shot")) for t in bench.tasks}
+    rows.append((NOTHING, *(alone[target] for _, target in pairs)))
     less = {
         f"{a} - {b}": {p: difference_cell(bench, p[1], outcomes[p][a], outcomes[p][b], starred[p]) for p in pairs}
         for a, b in ((WINNER, CONTROL), (WINNER, RANDOM), (CONTROL, TUNED))
@@ -67,8 +71,9 @@ def conduct(bench: Bench) -> Findings:
         for pair in permutations(bench.tasks, 2)
     }
     out = tuple(f"{source} on {target}" for source, target in permutations(bench.tasks, 2))
+    scores = Table("scores", "In and out of domain", ("%", *heads), tuple(rows), _NOTE)
     tables = (
-        Table("scores", "In and out of domain", ("%", *heads), tuple(rows), _NOTE),
+        scores,
         Table("differences", "What pruning changes", ("points", *heads), _lines(less, pairs), _PAIRED),
         Table(
             "carried",
@@ -85,7 +90,8 @@ def conduct(bench: Bench) -> Findings:
         ),
         *(said(f"{name}, out of domain less in domain, {a} on {b}", cell) for (name, (a, b)), cell in carried.items()),
     ]
-    return Findings(tables, (), tuple(f"{each}." for each in sentences))
+    figure = bars(scores, "domains", "In and out of domain", heads)
+    return Findings(tables, (figure,), tuple(f"{each}." for each in sentences))
 
 
 _NOTE = (

@@ -80,10 +80,7 @@ def conduct(bench: Bench) -> Findings:
         _apart(bench, runs),
         _cost(bench, runs, times),
     )
-    told = [
-        f"{name}: {'; '.join(map(said, bench.tasks, found))}, with 95% intervals."
-        for name, found in differences.items()
-    ]
+    told = [f"{name}: {'; '.join(map(said, bench.tasks, found))}." for name, found in differences.items()]
     figure = bars(scores, "alone-together", "Alone and together", bench.tasks)
     return Findings(tables, (figure,), (*told, *_told(times)))
 

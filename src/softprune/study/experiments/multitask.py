@@ -69,10 +69,7 @@ def conduct(bench: Bench) -> Findings:
         Table("differences", "What sharing a prompt changes", ("points", *bench.tasks), cells, note),
         _sizes(bench, runs, joined, longer),
     )
-    told = [
-        f"{name}: {'; '.join(map(said, bench.tasks, found))}, with 95% intervals."
-        for name, found in differences.items()
-    ]
+    told = [f"{name}: {'; '.join(map(said, bench.tasks, found))}." for name, found in differences.items()]
     figure = bars(scores, "each-and-all", "A prompt for each task, and one for all", bench.tasks)
     return Findings(tables, (figure,), tuple(told))
 

@@ -17,7 +17,6 @@ from beyond import bench_of, column, moods, study_of, value
 from softprune.errors import SoftpruneError
 from softprune.recipe import load_study
 from softprune.study.answers import agreement, lines_of, scored_lines
-from softprune.study.api import EXPERIMENTS
 from softprune.study.experiments import ensembles, multitask, out_of_domain
 from softprune.study.findings import Cell, shown
 from softprune.study.made import Made
@@ -118,7 +117,8 @@ def test_prompts_are_read_out_of_domain(tiny_models: Models, tmp_path: Path, one
             assert value(inside[label]) == pytest.approx(mean), "read anew as the run itself read it"
     first, second = tasks
     out = column(found, "scores", f"{first} on {second}")
-    assert set(out) == set(out_of_domain.PROMPTS)
+    assert set(out) == {*out_of_domain.PROMPTS, out_of_domain.NOTHING}
+    assert value(out[out_of_domain.NOTHING]) == pytest.approx(runs[second, 0].value("zero_shot"))
     work = json.loads(
         next(
             (tmp_path / "study" / "work").glob(f"{runs[first, 0].path.name}-on-{runs[second, 0].path.name}*")
@@ -156,18 +156,11 @@ def test_missing_predictions_are_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scale", ["smoke", "full"])
-@pytest.mark.parametrize("name", ["ensembles", "multitask", "out-of-domain"])
-def test_shipped_studies_make_recipes(name: str, scale: str, tmp_path: Path) -> None:
-    bench = bench_of(load_study(name, [f"scale={scale}"]), tmp_path)
-    EXPERIMENTS.check(bench.study.experiment)
-    specs = [bench.spec(task, 0) for task in bench.tasks]
-    assert {spec.recipe.kind for spec in specs} == {"xprompt"}
-    assert len({spec.folder for spec in specs}) == len(bench.tasks)
-    if name == "multitask":
-        load_task("+".join(bench.tasks))
-        union = multitask.union_spec(bench, 0, {"prompt.tokens": 7}).recipe
-        shots = specs[0].recipe.task.shots
-        assert union.task.shots == (None if shots is None else len(bench.tasks) * shots)
-        assert union.prompt.tokens == 7
-    if name == "out-of-domain":
-        out_of_domain.check_answers(bench.tasks)
+def test_shipped_tasks_go_together(scale: str, tmp_path: Path) -> None:
+    bench = bench_of(load_study("multitask", [f"scale={scale}"]), tmp_path)
+    load_task("+".join(bench.tasks))
+    union = multitask.union_spec(bench, 0, {"prompt.tokens": 7}).recipe
+    shots = bench.spec(bench.tasks[0], 0).recipe.task.shots
+    assert union.task.shots == (None if shots is None else len(bench.tasks) * shots)
+    assert union.prompt.tokens == 7
+    out_of_domain.check_answers(bench_of(load_study("out-of-domain", [f"scale={scale}"]), tmp_path).tasks)

@@ -21,6 +21,7 @@ from softprune.errors import SoftpruneError
 from softprune.pruning.ensemble import COMBINE, MEAN, combined
 from softprune.study.answers import Line, agreement, lines_of, scored_lines
 from softprune.study.bench import Bench
+from softprune.study.charts import bars
 from softprune.study.findings import Cell, Entry, Findings, Table
 from softprune.study.made import Made
 from softprune.study.scores import Outcome, Row, Runs, chances, difference_cell, row_of, score_table
@@ -72,16 +73,16 @@ def conduct(bench: Bench) -> Findings:
     )
     cells: tuple[tuple[Entry, ...], ...] = tuple((name, *found) for name, found in differences.items())
     times = {task: bench.once(f"times-{task}", partial(_times, bench, runs, task)) for task in bench.tasks}
+    scores = score_table(bench, "scores", "Alone and together", rows, starred)
     tables = (
-        score_table(bench, "scores", "Alone and together", rows, starred),
+        scores,
         Table("differences", "What answering together brings", ("points", *bench.tasks), cells, note),
         _apart(bench, runs),
         _cost(bench, runs, times),
     )
-    sentences = [
-        said(f"{name}, {task}", differences[name][at]) for name in pairs for at, task in enumerate(bench.tasks)
-    ]
-    return Findings(tables, (), (*(f"{each}." for each in sentences), *_told(times)))
+    told = [f"{name}: {'; '.join(map(said, bench.tasks, found))}." for name, found in differences.items()]
+    figure = bars(scores, "alone-together", "Alone and together", bench.tasks)
+    return Findings(tables, (figure,), (*told, *_told(times)))
 
 
 def best_of(runs: Sequence[Made]) -> Outcome:

@@ -16,6 +16,7 @@ from softprune.errors import SoftpruneError
 from softprune.recipe.compare_keys import merge, nested
 from softprune.study.answers import lines_of, scored_lines
 from softprune.study.bench import Bench
+from softprune.study.charts import bars
 from softprune.study.findings import Cell, Entry, Findings, Table
 from softprune.study.made import Made
 from softprune.study.runs import Spec, spec_of
@@ -58,16 +59,19 @@ def conduct(bench: Bench) -> Findings:
         for a, b in pairs
     }
     cells: tuple[tuple[Entry, ...], ...] = tuple((name, *found) for name, found in differences.items())
-    note = "Paired over the examples of report, means over seeds."
+    note = (
+        "Paired over the examples of report, means over seeds. All have one recipe: no learning rate was chosen for "
+        "the longer prompt or the larger set."
+    )
+    scores = score_table(bench, "scores", "A prompt for each task, and one for all", rows, starred)
     tables = (
-        score_table(bench, "scores", "A prompt for each task, and one for all", rows, starred),
+        scores,
         Table("differences", "What sharing a prompt changes", ("points", *bench.tasks), cells, note),
         _sizes(bench, runs, joined, longer),
     )
-    told = [
-        said(f"{name}, {task}", found[at]) for name, found in differences.items() for at, task in enumerate(bench.tasks)
-    ]
-    return Findings(tables, (), tuple(f"{each}." for each in told))
+    told = [f"{name}: {'; '.join(map(said, bench.tasks, found))}." for name, found in differences.items()]
+    figure = bars(scores, "each-and-all", "A prompt for each task, and one for all", bench.tasks)
+    return Findings(tables, (figure,), tuple(told))
 
 
 def union_spec(bench: Bench, seed: int, keys: Mapping[str, Any]) -> Spec:

@@ -23,14 +23,16 @@ from softprune.prompt.bank import read_one
 from softprune.prompt.exchange import mask_bytes
 from softprune.pruning.masks import random_mask
 from softprune.study.bench import Bench
+from softprune.study.charts import bars
 from softprune.study.findings import Cell, Entry, Findings, Table
 from softprune.study.made import Made
-from softprune.study.scores import Outcome, Runs, difference_cell, score_cell
+from softprune.study.scores import Outcome, Runs, difference_cell, outcome_of, score_cell
 from softprune.study.verdicts import said
 from softprune.tasks import load_task
 from softprune.types import PromptState
 
 TUNED, CONTROL, WINNER, RANDOM = "tuned", "control", "winning ticket", "random mask, retrained"
+NOTHING: Final = "no prompt"
 PROMPTS: Final = (TUNED, CONTROL, WINNER, RANDOM)
 _DRAWN: Final = 104_729
 """Added to a run's seed for the random mask: another draw than the run's own."""
@@ -51,41 +53,37 @@ def conduct(bench: Bench) -> Findings:
     outcomes: dict[Pair, dict[str, Outcome]] = {}
     for pair in ((source, target) for source in bench.tasks for target in bench.tasks):
         outcomes[pair] = {name: _outcome(bench, runs, masked, pair, name) for name in PROMPTS}
+        outcomes[pair][NOTHING] = outcome_of([runs[pair[1], seed] for seed in bench.seeds], "zero_shot")
     pairs = [(task, task) for task in bench.tasks] + list(permutations(bench.tasks, 2))
     starred = {pair: _at_chance(bench, runs, pair, outcomes[pair][TUNED]) for pair in pairs}
     rows: list[tuple[Entry, ...]] = [
-        (name, *(score_cell(bench, pair[1], outcomes[pair][name], starred[pair]) for pair in pairs)) for name in PROMPTS
+        (name, *(score_cell(bench, p[1], outcomes[p][name], starred[p] and name != NOTHING) for p in pairs))
+        for name in (*PROMPTS, NOTHING)
     ]
     less = {
         f"{a} - {b}": {p: difference_cell(bench, p[1], outcomes[p][a], outcomes[p][b], starred[p]) for p in pairs}
-        for a, b in ((WINNER, CONTROL), (WINNER, RANDOM), (CONTROL, TUNED))
+        for a, b in ((WINNER, CONTROL), (WINNER, RANDOM), (CONTROL, TUNED), (TUNED, NOTHING))
     }
+    away = pairs[len(bench.tasks) :]
     heads = tuple(f"{source}, in domain" if source == target else f"{source} on {target}" for source, target in pairs)
+    out = heads[len(bench.tasks) :]
     carried = {
-        (name, pair): apart(found[pair], found[pair[0], pair[0]])
-        for name, found in less.items()
-        for pair in permutations(bench.tasks, 2)
+        (name, pair): apart(found[pair], found[pair[0], pair[0]]) for name, found in less.items() for pair in away
     }
-    out = tuple(f"{source} on {target}" for source, target in permutations(bench.tasks, 2))
+    scores = Table("scores", "In and out of domain", ("%", *heads), tuple(rows), _NOTE)
     tables = (
-        Table("scores", "In and out of domain", ("%", *heads), tuple(rows), _NOTE),
+        scores,
         Table("differences", "What pruning changes", ("points", *heads), _lines(less, pairs), _PAIRED),
         Table(
             "carried",
             "The same, out of domain less in domain",
             ("points", *out),
-            tuple((name, *(carried[name, pair] for pair in permutations(bench.tasks, 2))) for name in less),
+            tuple((name, *(carried[name, pair] for pair in away)) for name in less),
             _APART,
         ),
     )
-    sentences = [
-        *(
-            said(f"{WINNER} - {CONTROL}, {head}", less[f"{WINNER} - {CONTROL}"][p])
-            for head, p in zip(heads, pairs, strict=True)
-        ),
-        *(said(f"{name}, out of domain less in domain, {a} on {b}", cell) for (name, (a, b)), cell in carried.items()),
-    ]
-    return Findings(tables, (), tuple(f"{each}." for each in sentences))
+    figure = bars(scores, "domains", "In and out of domain", heads)
+    return Findings(tables, (figure,), _sentences(less, carried, dict(zip(pairs, heads, strict=True))))
 
 
 _NOTE = (
@@ -95,7 +93,7 @@ _NOTE = (
 _PAIRED = "Paired over the examples of report, means over seeds."
 _APART = (
     "Two sets of examples, so not paired: the interval is put together from both (Zou and Donner 2008). Above 0: "
-    "pruning costs less, or gives more, out of domain than in domain."
+    "it costs less, or gives more, out of domain than in domain."
 )
 
 
@@ -191,6 +189,20 @@ def _at_chance(bench: Bench, runs: Runs, pair: Pair, tuned: Outcome) -> bool:
         if low is None or low <= runs[target, seed].value("constant"):
             return True
     return False
+
+
+def _sentences(
+    less: Mapping[str, Mapping[Pair, Cell]], carried: Mapping[tuple[str, Pair], Cell], heads: Mapping[Pair, str]
+) -> tuple[str, ...]:
+    """What pruning and what training changed in each domain, and whether it was more or less out of domain."""
+    told = [
+        f"{name}: {'; '.join(said(head, less[name][pair]) for pair, head in heads.items())}."
+        for name in (f"{WINNER} - {CONTROL}", f"{TUNED} - {NOTHING}")
+    ]
+    for name in less:
+        away = [said(heads[pair], cell) for (row, pair), cell in carried.items() if row == name]
+        told.append(f"{name}, out of domain less in domain: {'; '.join(away)}.")
+    return tuple(told)
 
 
 def _lines(less: Mapping[str, Mapping[Pair, Cell]], pairs: Sequence[Pair]) -> tuple[tuple[Entry, ...], ...]:

@@ -163,10 +163,12 @@ def score_of(bench: Bench, setting: Setting, task: str) -> Entry:
 
 
 def mean_cell(setting: Setting) -> Entry:
-    """The mean over tasks of a setting, without an interval."""
+    """The mean over tasks of a setting, without an interval; not measured where a task isn't."""
     if setting.row is None or setting.chance is None:
         return NOT_DEFINED
-    return Cell(fmean(each.mean for each in setting.row.values()), chance=any(setting.chance.values()))
+    outcomes = [each for each in setting.row.values() if each is not None]
+    mean = fmean(each.mean for each in outcomes) if len(outcomes) == len(setting.row) else None
+    return Cell(mean, chance=any(setting.chance.values()))
 
 
 def _notes(bench: Bench, settings: Settings) -> list[str]:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from softprune.recipe import Study, shipped_studies
+from softprune.errors import SoftpruneError
+from softprune.recipe import Study, load_study, shipped_studies
 from softprune.study.folder import RECORD
 
 Softprune = Callable[..., Any]
@@ -24,6 +25,8 @@ class Stand:
     name = ""
     command = ""
     error: BaseException | None = None
+    fails: tuple[str, ...] = ()
+    """Those that it is raised for; empty for all."""
 
 
 @pytest.fixture
@@ -32,7 +35,7 @@ def stand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stand:
     monkeypatch.chdir(tmp_path)
 
     def execute(study: Study, name: str, root: Path, command: str, *, console: Any) -> Path:
-        if stand.error is not None:
+        if stand.error is not None and (not stand.fails or name in stand.fails):
             raise stand.error
         stand.study, stand.name, stand.command = study, name, command
         return root / name
@@ -67,6 +70,23 @@ def test_it_lies_under_its_own_name_or_another(softprune: Softprune, stand: Stan
     answer = softprune("study", "run", str(mine), "--scale", "full", "--name", "other")
     assert stand.name == "other"
     assert "page: runs/studies/other/index.html; tables: runs/studies/other/table-*.md, .csv" in answer.out
+
+
+def test_all_of_them_each_in_its_own_folder(softprune: Softprune, stand: Stand) -> None:
+    answer = softprune("study", "run", "all", "--out", "here")
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.splitlines() == [
+        f"tables of here/{name}-{load_study(name).size.backbone}-smoke" for name in shipped_studies()
+    ]
+    assert "leave --name out" in softprune("study", "run", "all", "--name", "one").err
+
+
+def test_of_all_of_them_those_that_can_be_made_are(softprune: Softprune, stand: Stand) -> None:
+    stand.error, stand.fails = SoftpruneError("this", "that", "mend it"), ("table-4-tiny-smoke", "table-5-tiny-smoke")
+    answer = softprune("study", "run", "all", "--out", "here")
+    assert answer.code == 2
+    assert answer.err.startswith("2 mistakes in the studies\n")
+    assert len(answer.out.splitlines()) == len(shipped_studies()) - 2
 
 
 def test_ctrl_c_says_how_to_go_on(softprune: Softprune, stand: Stand) -> None:

@@ -20,6 +20,8 @@ _ROOT = Path("runs/studies")
 _PIPE_WIDTH = 160
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="A shipped study's name, or a YAML file.")]
+_ALL = "all"
+_Names = Annotated[str, typer.Argument(metavar="NAME", help="A shipped study's name, a YAML file, or all.")]
 _NAMED = "The study's folder in --out. [default: NAME-MODEL-SCALE]"
 _Overrides = Annotated[
     list[str] | None,
@@ -68,7 +70,7 @@ def show(name: _Name) -> None:
 
 
 def run(
-    name: _Name,
+    name: _Names,
     overrides: _Overrides = None,
     backbone: Annotated[str | None, _flag("--backbone", "NAME", "The model. [default: the scale's]")] = None,
     scale: Annotated[str | None, _flag("--scale", "smoke|full", "How large it is made. [default: smoke]")] = None,
@@ -94,16 +96,21 @@ def run(
         "backbone": names["backbone.name"],
         "tasks": partial(_each, names["task.id"]),
     }
-    study = load_study(name, [*given, *(overrides or [])], names=look_up)
-    command = shlex.join(["softprune", *sys.argv[1:]])
-    try:
-        folder = execute(
-            study, called or default_name(study, Path(name).stem), out, command, console=Console(stderr=True)
-        )
-    except KeyboardInterrupt:
-        typer.echo(f"stopped; {out} keeps what is done: run the same command to continue", err=True)
-        raise typer.Exit(130) from None
-    show_study_of(folder)
+    if name == _ALL and called is not None:
+        raise SoftpruneError("one study to go with --name", "all of them", "leave --name out: each has its own folder")
+    each = shipped_studies() if name == _ALL else (name,)
+    studies = [load_study(one, [*given, *(overrides or [])], names=look_up) for one in each]
+    command, errors = shlex.join(["softprune", *sys.argv[1:]]), list[SoftpruneError]()
+    for one, study in zip(each, studies, strict=True):
+        folder = called or default_name(study, Path(one).stem)
+        try:
+            with gathered(errors):  # of all studies, those that can be made are
+                show_study_of(execute(study, folder, out, command, console=Console(stderr=True)))
+        except KeyboardInterrupt:
+            typer.echo(f"stopped; {out} keeps what is done: run the same command to continue", err=True)
+            raise typer.Exit(130) from None
+    if errors:
+        raise errors[0] if len(errors) == 1 else ManyErrors("the studies" if name == _ALL else f"study {name}", errors)
 
 
 def _each(look_up: Callable[[str], object], names: str) -> None:

@@ -22,13 +22,13 @@ from softprune.analysis.alignment import align
 from softprune.analysis.correlation import Correlation, mantel
 from softprune.analysis.scored import open_set
 from softprune.errors import SoftpruneError
-from softprune.significance import bootstrap_interval
+from softprune.significance import LEVEL, bootstrap_interval
 from softprune.study.bench import Bench
 from softprune.study.findings import Cell, Entry, Figure, Findings, Table, shown
 from softprune.study.made import Made
 from softprune.study.scores import Outcome, Runs, chances, difference_cell, score_cell
 from softprune.study.transfers import BASELINES, NONE, NORMS, WORDS, answers_of, answers_on, asked_of
-from softprune.study.verdicts import tally, verdict
+from softprune.study.verdicts import ABOVE, BELOW, tally, verdict
 from softprune.tasks import load_task
 
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -320,7 +320,9 @@ def _told(tie: Tie) -> str:
     found = tie.found
     cell = Cell(found.value, found.low, found.high, "number")
     told = verdict(cell)
-    way = {"above": "alike ones transfer better", "below": "alike ones transfer worse"}.get(told, "no relation shown")
+    way = {ABOVE: "alike ones transfer better", BELOW: "alike ones transfer worse"}.get(told, "no relation shown")
+    if told in (ABOVE, BELOW) and (found.p is None or found.p >= 1 - LEVEL):
+        way = "no relation shown: the interval leaves 0 out, but so much is not rare when tasks are shuffled"
     interval = "no interval" if found.low is None else f"{found.low:+.2f} to {found.high:+.2f}"
     p = "" if found.p is None else f", p = {found.p:.2f}"
     return f"{what}: Spearman {found.value:+.2f} ({interval}{p}) over {found.n} pairs of {found.tasks} tasks, {way}."

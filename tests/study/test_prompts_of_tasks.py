@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,11 +14,13 @@ import pytest
 import torch
 from studies import small_bench
 
+from softprune.analysis.correlation import Correlation
 from softprune.analysis.scored import open_set
 from softprune.errors import SoftpruneError
 from softprune.study.bench import Bench
 from softprune.study.experiments import maps, neighbours, transfer
 from softprune.study.findings import Cell, Findings, Table
+from softprune.study.proportions import Z
 from softprune.study.scores import Runs
 from softprune.study.transfers import BASELINES, NORMS, WORDS, answers_on, as_long, asked_of
 
@@ -97,12 +100,21 @@ def test_gains_are_paired_differences_to_no_prompt(transferred: Findings) -> Non
 
 
 def test_shares_count_pairs() -> None:
-    cell = transfer.share([True, True, True, False], seed=0)
+    cell = transfer.share([True, True, True, False])
     assert cell.value == 0.75
     assert cell.low is not None
     assert cell.high is not None
     assert cell.low < 0.75 < cell.high
-    assert transfer.share([True] * 4, seed=0).low == 1.0
+    every = transfer.share([True] * 4)
+    assert every.value == every.high == pytest.approx(1.0)
+    assert every.low == pytest.approx(4 / (4 + Z * Z))  # four of four are no proof of all
+
+
+def test_a_relation_needs_its_permutation_test_too() -> None:
+    sure = Correlation(0.9, 0.5, 1.0, 12, "spearman", tasks=4, p=0.04)
+    assert "alike ones transfer better" in transfer._told(transfer.Tie("tuned", "frobenius", sure))
+    unsure = transfer.Tie("tuned", "frobenius", replace(sure, p=0.08))
+    assert "no relation shown" in transfer._told(unsure)
 
 
 def test_two_tasks_have_no_correlation(transferred: Findings) -> None:

@@ -55,7 +55,7 @@ def test_the_tables_have_all_rivals(found: Findings) -> None:
     scores = {row[0]: row[1] for row in found.tables[0].rows}
     assert {TUNED, WINNER, REVERSED, ALIKE, RANDOM, LENGTH} <= set(scores)
     assert all(isinstance(cell, Cell) and cell.value is not None and cell.low is not None for cell in scores.values())
-    assert len(found.sentences) == 8
+    assert len(found.sentences) == 11
     assert len(found.figures[0].traces) == len(scores)
 
 

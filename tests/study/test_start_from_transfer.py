@@ -10,6 +10,7 @@ from studies import small_bench
 from softprune.errors import SoftpruneError
 from softprune.prompt.exchange import load_vectors
 from softprune.study.bench import Bench
+from softprune.study.experiments import start_from_transfer as experiment
 from softprune.study.experiments.start_from_transfer import (
     CONTROL,
     KEPT,
@@ -98,3 +99,10 @@ def test_a_kept_mask_stays(bench: Bench, found: Findings) -> None:
     assert bool((tuned[~masked] == 0).all())
     assert bool((tuned[masked] != 0).any())
     assert not bool(masked.all())
+
+
+def test_nothing_is_claimed_on_examples_that_chose() -> None:
+    up = {claim: [Cell(0.03, 0.01, 0.05, "points")] for claim in experiment.CLAIMS}
+    free, chosen = (experiment._sentences(up, [("a", "b")], here) for here in (False, True))
+    assert all("1 above" in line and ", above" in line for line in free)
+    assert all("above" not in line and "no significance claimed" in line for line in chosen)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from softprune.study.findings import Cell
@@ -24,6 +26,12 @@ def test_against_another_number() -> None:
 
 def test_said_with_its_interval() -> None:
     assert said("A less B", UP) == "A less B: +3.0 (+1.0 to +5.0) points, above"
+
+
+def test_nothing_is_told_at_chance() -> None:
+    starred = replace(UP, chance=True)
+    assert said("A less B", starred) == "A less B: +3.0 (+1.0 to +5.0)* points, not interpretable"
+    assert tally([starred, UP]) == "1 above, 0 below, 0 undecided, 1 not interpretable"
 
 
 def test_tally_counts_each_once() -> None:

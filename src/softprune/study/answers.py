@@ -30,7 +30,8 @@ def lines_of(made: Made, row: str, task: str = "") -> list[Line]:
     path = made.path / "predictions" / f"{row}.jsonl"
     if not path.is_file():
         raise SoftpruneError(f"what {row} answered", f"no file {path}", "remove that run's folder, and run again")
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    # Not splitlines: a text may hold a line separator of Unicode, which JSON leaves as it is.
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     if not task:
         return lines
     before = f"{task}:"

@@ -61,5 +61,5 @@ def _bar(label: str, cells: dict[str, Cell]) -> dict[str, Any]:
     }
 
 
-def _reach(high: float | None, low: float | None) -> float:
-    return 0.0 if high is None or low is None else 100 * (high - low)
+def _reach(high: float | None, low: float | None) -> float | None:
+    return None if high is None or low is None else 100 * (high - low)

@@ -22,10 +22,9 @@ from softprune.study.findings import Cell, Entry, Table, shown
 from softprune.study.made import Made
 from softprune.study.runs import Spec
 from softprune.study.scores import Outcome, Runs, difference_cell, row_of, score_cell
-from softprune.study.verdicts import ABOVE, BELOW, NEITHER, verdict
+from softprune.study.verdicts import ABOVE, AT_CHANCE, BELOW, NEITHER, verdict
 
 NOT_DEFINED: Final = "not defined"
-AT_CHANCE: Final = "not interpretable"
 CHOSEN_HERE: Final = "chosen on the examples that are reported: no significance claimed"
 
 
@@ -205,6 +204,11 @@ def difference_lines(
         "Each holds with 95% on its own: of "
         f"{count} differences that are none, about {count / 20:.1f} would be shown by chance."
     )
+    trained = {setting.variant.row for setting in settings.values()}
+    if "winner" in trained and not trained <= {"winner", "control", "random"}:
+        note += (
+            " A winner was tuned and then retrained, as controls and random parts were; all others were trained once."
+        )
     if chosen_here(bench):
         note = f"{note} {CHOSEN_HERE.capitalize()}."
     return Table(name, title, ("points", *bench.tasks), rows, note)

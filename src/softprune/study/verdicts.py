@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import fmean
+from typing import Final
 
 from softprune.study.findings import Cell, shown
 
 ABOVE, BELOW, NEITHER, UNTOLD = "above", "below", "no difference shown", "not measured"
+AT_CHANCE: Final = "not interpretable"
 
 
 def verdict(cell: Cell, than: float = 0.0) -> str:
@@ -21,15 +23,16 @@ def verdict(cell: Cell, than: float = 0.0) -> str:
 
 def said(what: str, cell: Cell) -> str:
     """A difference as a sentence without its full stop: A less B on trec: +3.0 (+1.0 to +5.0) points, above."""
-    return f"{what}: {shown(cell)}{' points' if cell.unit == 'points' else ''}, {verdict(cell)}"
+    told = AT_CHANCE if cell.chance else verdict(cell)
+    return f"{what}: {shown(cell)}{' points' if cell.unit == 'points' else ''}, {told}"
 
 
 def tally(cells: Sequence[Cell], than: float = 0.0) -> str:
-    """How many of several intervals lie above, below, and on neither side."""
-    found = [verdict(cell, than) for cell in cells]
+    """How many of several intervals lie above, below, and on neither side; what isn't interpretable counts apart."""
+    found = [AT_CHANCE if cell.chance else verdict(cell, than) for cell in cells]
     parts = [f"{found.count(ABOVE)} above", f"{found.count(BELOW)} below", f"{found.count(NEITHER)} undecided"]
-    untold = found.count(UNTOLD)
-    return ", ".join([*parts, *([f"{untold} not measured"] if untold else [])])
+    parts += [f"{found.count(each)} {each}" for each in (AT_CHANCE, UNTOLD) if each in found]
+    return ", ".join(parts)
 
 
 def mean_of(cells: Sequence[Cell]) -> float | None:

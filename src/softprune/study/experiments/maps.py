@@ -68,8 +68,10 @@ def relative(start_PH: torch.Tensor, end_PH: torch.Tensor) -> float:
 
 
 def difficulty(made: Made) -> float:
-    """What a run's prompt leaves undone of what the constant answer leaves: 0 for a perfect score, 1 for the "
-    "constant's."""
+    """What a run's prompt leaves undone of what the constant answer does: 0 for a perfect score, 1 for the constant's.
+
+    It is measured with the very prompt whose way it is held against: a training that failed counts as a hard task.
+    """
     constant = made.value("constant")
     return 1.0 if constant == 1 else 1 - (made.value("tuned") - constant) / (1 - constant)
 
@@ -129,7 +131,7 @@ def _divergence(bench: Bench, runs: Runs, went: Mapping[At, float], hard: Mappin
     note = (
         f"Moved: Frobenius norm of end less start over that of the start, mean over {len(bench.seeds)} seeds; in "
         "brackets the smallest and the largest. Difficulty: what the tuned prompt leaves undone of what the constant "
-        "answer does."
+        "answer does; of the same prompt, so that a training which failed counts as a hard task."
     )
     return Table("divergence", "How far prompts went, and how hard their tasks are", columns, tuple(rows), note)
 

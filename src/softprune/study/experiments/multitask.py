@@ -60,8 +60,9 @@ def conduct(bench: Bench) -> Findings:
     }
     cells: tuple[tuple[Entry, ...], ...] = tuple((name, *found) for name, found in differences.items())
     note = (
-        "Paired over the examples of report, means over seeds. All have one recipe: no learning rate was chosen for "
-        "the longer prompt or the larger set."
+        "Paired over the examples of report, means over seeds. One prompt for all makes as many passes over all tasks' "
+        f"examples, which are {len(bench.tasks)} times as many steps as one task's prompt makes. All have one "
+        "recipe: no learning rate was chosen for the longer prompt or the larger set."
     )
     scores = score_table(bench, "scores", "A prompt for each task, and one for all", rows, starred)
     tables = (

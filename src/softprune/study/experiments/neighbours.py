@@ -253,7 +253,7 @@ def _sentences(bench: Bench, near: Near, random: Sequence[Words], gains: Sequenc
 
 
 def _whence(new: float, chance: float) -> str:
-    """Where shared words come from; no test, for words hang together."""
+    """New shared words beside those of random prompts; no test, for words hang together."""
     if new > chance:
-        return "So training brought some that neither the instructions nor chance explain; no interval."
-    return "So the instructions and chance explain what tasks share."
+        return "Those are more than random prompts share, in the mean; no interval, so nothing is shown by it."
+    return "Those are no more than random prompts share: nothing shows that training brought any."

@@ -8,6 +8,7 @@ from statistics import fmean
 from softprune.study.bench import Bench
 from softprune.study.charts import bars
 from softprune.study.findings import Cell, Entry, Findings, Table
+from softprune.study.lineup import CHOSEN_HERE, chosen_here
 from softprune.study.made import Made
 from softprune.study.scores import Runs, chances, difference_cell, outcome_of
 
@@ -25,6 +26,8 @@ def conduct(bench: Bench) -> Findings:
         winner, control = outcome_of(made, "winner"), outcome_of(made, "control")
         differences.append(difference_cell(bench, task, winner, control, chance[task]))
     note = "Paired over the examples of report, means over seeds. A small ticket is worth what it still scores."
+    if chosen_here(bench):
+        note = f"{note} {CHOSEN_HERE.capitalize()}."
     worth = Table(
         "worth",
         "What pruning made of the score",

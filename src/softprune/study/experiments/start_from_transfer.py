@@ -26,7 +26,8 @@ import torch
 from softprune.errors import SoftpruneError
 from softprune.prompt.exchange import prompt_bytes
 from softprune.study.bench import Bench
-from softprune.study.findings import Cell, Entry, Figure, Findings, Table
+from softprune.study.findings import Cell, Entry, Figure, Findings, Table, shown
+from softprune.study.lineup import CHOSEN_HERE, chosen_here
 from softprune.study.made import Made
 from softprune.study.runs import Spec
 from softprune.study.scores import Outcome, Runs, chances, difference_cell, outcome_of, score_cell
@@ -84,8 +85,8 @@ def conduct(bench: Bench) -> Findings:
         claim: [difference_cell(bench, p[1], rows[claim[0]][p], rows[claim[1]][p], starred[p[1]]) for p in pairs]
         for claim in CLAIMS
     }
-    tables = (_scores(bench, rows, pairs, starred), _differences(differences, pairs))
-    return Findings(tables, (_figure(tables[0]),), tuple(_sentences(differences, pairs)))
+    tables = (_scores(bench, rows, pairs, starred), _differences(differences, pairs, chosen_here(bench)))
+    return Findings(tables, (_figure(tables[0]),), tuple(_sentences(differences, pairs, chosen_here(bench))))
 
 
 def pairs_of(bench: Bench) -> list[Pair]:
@@ -157,11 +158,16 @@ def _scores(bench: Bench, rows: Rows, pairs: Sequence[Pair], starred: Mapping[st
     return Table("transfer", "Prompts that start from another task's", ("%", *map(_named, pairs)), cells, note)
 
 
-def _differences(differences: Mapping[tuple[str, str], list[Cell]], pairs: Sequence[Pair]) -> Table:
+def _differences(differences: Mapping[tuple[str, str], list[Cell]], pairs: Sequence[Pair], here: bool) -> Table:
     rows: tuple[tuple[Entry, ...], ...] = tuple(
         (f"{ours} less {theirs}", *cells) for (ours, theirs), cells in differences.items()
     )
-    note = "Paired over the examples of report, means over seeds. The first four are the paper's claims."
+    note = (
+        "Paired over the examples of report, means over seeds. The first four are the paper's claims. The source's "
+        "XPrompt result was trained twice there, its tuned prompt once: as starts they differ not by pruning alone."
+    )
+    if here:
+        note = f"{note} {CHOSEN_HERE.capitalize()}."
     return Table("differences", "What each step adds", ("points", *map(_named, pairs)), rows, note)
 
 
@@ -170,8 +176,8 @@ def _named(pair: Pair) -> str:
     return f"{target} from {source}"
 
 
-def _sentences(differences: Mapping[tuple[str, str], list[Cell]], pairs: Sequence[Pair]) -> list[str]:
-    """The paper's claims, each with what was found, then what tells apart their causes."""
+def _sentences(differences: Mapping[tuple[str, str], list[Cell]], pairs: Sequence[Pair], here: bool) -> list[str]:
+    """The paper's claims, each with what was found, then what tells apart their causes; `here` as of `verdict_of`."""
     texts = {
         (
             TASK,
@@ -189,11 +195,13 @@ def _sentences(differences: Mapping[tuple[str, str], list[Cell]], pairs: Sequenc
     }
     lines = []
     for claim, cells in differences.items():
-        each = "; ".join(said(_named(pair), cell) for pair, cell in zip(pairs, cells, strict=True))
+        told = [
+            f"{_named(p)}: {shown(c)} points" if here else said(_named(p), c) for p, c in zip(pairs, cells, strict=True)
+        ]
         mean = mean_of(cells)
         lines.append(
             f"{texts[claim]}: {claim[0]} less {claim[1]} is {'not measured' if mean is None else f'{100 * mean:+.1f}'} "
-            f"points in the mean over pairs ({tally(cells)}). {each}."
+            f"points in the mean over pairs ({CHOSEN_HERE if here else tally(cells)}). {'; '.join(told)}."
         )
     return lines
 
@@ -204,13 +212,14 @@ def _figure(table: Table) -> Figure:
         cells = [cell for row in table.rows if isinstance(cell := row[column], Cell) and cell.value is not None]
         values = [100 * (cell.value or 0.0) for cell in cells]
         highs = [
-            100 * cell.high - value if cell.high is not None else 0 for cell, value in zip(cells, values, strict=True)
+            100 * cell.high - value if cell.high is not None else None
+            for cell, value in zip(cells, values, strict=True)
         ]
         lows = [
-            value - 100 * cell.low if cell.low is not None else 0 for cell, value in zip(cells, values, strict=True)
+            value - 100 * cell.low if cell.low is not None else None for cell, value in zip(cells, values, strict=True)
         ]
         errors = {"type": "data", "symmetric": False, "array": highs, "arrayminus": lows}
-        labels = [str(row[0]) for row in table.rows]
+        labels = [str(row[0]) for row in table.rows if isinstance(cell := row[column], Cell) and cell.value is not None]
         traces.append({"type": "bar", "name": name, "x": labels, "y": values, "error_y": errors})
     caption = (
         "Bars: the score on report, in percent, of each way to start, a bar for each pair of source and target; lines "

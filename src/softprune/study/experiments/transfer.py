@@ -22,10 +22,11 @@ from softprune.analysis.alignment import align
 from softprune.analysis.correlation import Correlation, mantel
 from softprune.analysis.scored import open_set
 from softprune.errors import SoftpruneError
-from softprune.significance import LEVEL, bootstrap_interval
+from softprune.significance import LEVEL
 from softprune.study.bench import Bench
 from softprune.study.findings import Cell, Entry, Figure, Findings, Table, shown
 from softprune.study.made import Made
+from softprune.study.proportions import wilson
 from softprune.study.scores import Outcome, Runs, chances, difference_cell, score_cell
 from softprune.study.transfers import BASELINES, NONE, NORMS, WORDS, answers_of, answers_on, asked_of
 from softprune.study.verdicts import ABOVE, BELOW, tally, verdict
@@ -182,14 +183,9 @@ def _gains(bench: Bench, gains: Gains) -> Table:
     )
 
 
-def share(better: Sequence[bool], seed: int) -> Cell:
-    """The share of transfers that are better, with its bootstrap interval over them."""
-    found = bootstrap_interval([[float(each), 1.0] for each in better], _ratio, seed=seed)
-    return Cell(fmean(map(float, better)), found.low, found.high)
-
-
-def _ratio(totals: Floats) -> Floats:
-    return np.asarray(totals[..., 0] / totals[..., 1])
+def share(better: Sequence[bool]) -> Cell:
+    """The share of transfers that are better, with Wilson's interval: a bootstrap's has no width where all are."""
+    return Cell(fmean(map(float, better)), *wilson(sum(better), len(better)))
 
 
 def _shares(bench: Bench, reached: Reached, pairs: Sequence[Pair]) -> Table:
@@ -200,7 +196,7 @@ def _shares(bench: Bench, reached: Reached, pairs: Sequence[Pair]) -> Table:
         cells = [difference_cell(bench, t, reached[who, t], reached[baseline, t]) for who, t in asked]
         means = [reached[who, t].mean > reached[baseline, t].mean for who, t in asked]
         single = [value > reached[baseline, t].mean for who, t in asked for value in reached[who, t].values]
-        rows.append((label, share(means, bench.study.seed), share(single, bench.study.seed), tally(cells)))
+        rows.append((label, share(means), share(single), tally(cells)))
 
     for baseline in (NONE, WORDS, NORMS):
         add(f"other tasks' prompts over {baseline}", pairs, baseline)
@@ -208,8 +204,8 @@ def _shares(bench: Bench, reached: Reached, pairs: Sequence[Pair]) -> Table:
         add(f"{who} over {NONE}", [(who, task) for task in bench.tasks], NONE)
     add(f"its own task's prompts over {NONE}", [(task, task) for task in bench.tasks], NONE)
     note = (
-        f"{len(pairs)} pairs of {len(bench.tasks)} tasks share sources and targets, so that intervals, which resample "
-        "pairs as if they were independent, are too narrow. The last column has the pairs whose own interval, over "
+        f"{len(pairs)} pairs of {len(bench.tasks)} tasks share sources and targets, so that intervals, Wilson's, which "
+        "take pairs as independent, are too narrow. The last column has the pairs whose own interval, over "
         "examples, lies above or below 0."
     )
     columns = ("%", "of pairs, means over seeds", "of single prompts", "pairs by their own interval")
@@ -287,9 +283,9 @@ def _scatter(bench: Bench, alike: Mapping[str, Floats], gains: Gains, pairs: Seq
     return Figure("likeness", "Distance of prompts and gain", caption, (trace,), layout)
 
 
-def _side(cell: Cell, side: str) -> float:
+def _side(cell: Cell, side: str) -> float | None:
     edge = getattr(cell, side)
-    return 0.0 if edge is None or cell.value is None else 100 * abs(edge - cell.value)
+    return None if edge is None or cell.value is None else 100 * abs(edge - cell.value)
 
 
 def _sentences(bench: Bench, reached: Reached, gains: Gains, ties: Sequence[Tie], pairs: Sequence[Pair]) -> list[str]:
@@ -297,7 +293,7 @@ def _sentences(bench: Bench, reached: Reached, gains: Gains, ties: Sequence[Tie]
     better = [_number(cell) > 0 for cell in cells]
     over_words = [reached[a, b].mean > reached[WORDS, b].mean for a, b in pairs]
     words = sum(_number(gains[WORDS, task]) > 0 for task in bench.tasks)
-    shares = [shown(share(each, bench.study.seed)) for each in (better, over_words)]
+    shares = [shown(share(each)) for each in (better, over_words)]
     own = [gains[task, task] for task in bench.tasks]
     agrees = "as in the study or more" if sum(better) >= STUDY * len(pairs) else "fewer than in the study"
     lines = [

@@ -69,10 +69,10 @@ def test_every_way_starts_where_it_says(bench: Bench, found: Findings) -> None:
     files = {path.name.partition("-")[0]: path for path in (bench.root / "files").iterdir()}
     assert set(files) == {"lifted", "ticket"}
     runs = [path for path in (bench.root / "runs").iterdir() if (path / "COMPLETE").exists()]
-    assert len(runs) == 6  # two of their own, four that start from demo's
+    assert len(runs) == 7  # two of their own, five that start from demo's
     kinds = sorted(path.name.split("-")[2] for path in runs)
-    assert kinds == ["tune"] * 3 + ["xprompt"] * 3, kinds
-    assert len(found.tables[0].rows) == 9
+    assert kinds == ["tune"] * 4 + ["xprompt"] * 3, kinds
+    assert len(found.tables[0].rows) == 10
 
 
 def test_table_has_the_runs_own_numbers(bench: Bench, found: Findings) -> None:
@@ -87,7 +87,7 @@ def test_table_has_the_runs_own_numbers(bench: Bench, found: Findings) -> None:
     less = differences[f"{TASK} less {TUNED}"]
     assert isinstance(less, Cell)
     assert less.value == pytest.approx((cells[TASK].value or 0) - (cells[TUNED].value or 0))
-    assert len(found.sentences) == 7
+    assert len(found.sentences) == 9
 
 
 def test_a_kept_mask_stays(bench: Bench, found: Findings) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,11 +12,10 @@ import torch
 from softprune.compare.collect import read_info, scored_of
 from softprune.compare.statistics import Scored
 from softprune.errors import SoftpruneError
-from softprune.prompt.bank import full_mask
 from softprune.prompt.exchange import load_mask, load_vectors
 from softprune.pruning.ticket import Ticket
 from softprune.tasks import load_task
-from softprune.types import Mask, PromptState
+from softprune.types import Mask
 
 
 @dataclass(frozen=True)
@@ -88,14 +86,3 @@ class Made:
     def ticket(self) -> Ticket:
         """The winner."""
         return Ticket.load(self.path)
-
-    def tuned(self) -> PromptState:
-        """The tuned prompt, nothing pruned, in the pieces of the run."""
-        vectors_PH = self.prompt("tuned")
-        return PromptState(vectors_PH, full_mask(vectors_PH.shape[0], self.mask.piece_PS.shape[1]))
-
-    @property
-    def candidates(self) -> list[dict[str, Any]]:
-        """The lines of candidates.jsonl."""
-        lines = (self.path / "candidates.jsonl").read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]

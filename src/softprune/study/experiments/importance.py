@@ -295,6 +295,7 @@ def _sentences(means: Table, rivals: Table) -> tuple[str, ...]:
         said.append(f"Masked by {removal}, correlations against that of the paper's score: {', '.join(parts)}.")
     for row in rivals.rows:
         said.append(f"Retrained, {row[0]} against the paper's score, by task: {tally(cells_of(row))}.")
+    said.append("These are many looks at one question: intervals are not corrected for how many they are.")
     return tuple(said)
 
 

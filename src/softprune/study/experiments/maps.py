@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
+from math import factorial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeAlias
@@ -26,7 +27,7 @@ from softprune.study.bench import Bench
 from softprune.study.findings import Cell, Entry, Figure, Findings, Table
 from softprune.study.made import Made
 from softprune.study.scores import Runs, chances, row_of, score_cell
-from softprune.study.verdicts import ABOVE, BELOW, verdict
+from softprune.study.verdicts import ABOVE, BELOW, NEITHER, verdict
 
 At: TypeAlias = "tuple[str, int]"
 """A task and a seed."""
@@ -290,9 +291,9 @@ def _scatter(bench: Bench, went: Mapping[At, float], hard: Mapping[At, float]) -
 
 
 def _sentences(bench: Bench, ties: Mapping[str, Cell], apart: Mapping[str, Mapping[str, list[float]]]) -> list[str]:
-    lines = []
+    lines, least = [], 2 / factorial(len(bench.tasks))  # the p of a perfect order, two-sided
     for label, cell in ties.items():
-        told = verdict(cell)
+        told = verdict(cell) if least < 1 - LEVEL else NEITHER
         if cell.value is None:
             lines.append(f"Difficulty and movement over {label}: not measured.")
             continue
@@ -302,7 +303,8 @@ def _sentences(bench: Bench, ties: Mapping[str, Cell], apart: Mapping[str, Mappi
             f"Difficulty and movement over {label}: Spearman {cell.value:+.2f} ({interval}), {agrees}; "
             "in the study, harder tasks' prompts go further."
         )
-    lines.append(f"With {len(bench.tasks)} tasks the order of {len(bench.tasks)} points is all there is.")
+    if least >= 1 - LEVEL:
+        lines.append(f"{len(bench.tasks)} tasks can't show a relation: even a perfect order has p = {least:.2g}.")
     for name in (TUNED, RANDOM, "t-SNE map"):
         uneven = [each for task in bench.tasks if (each := unevenness(apart[name].get(task, []))) is not None]
         if uneven:

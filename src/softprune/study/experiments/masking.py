@@ -132,7 +132,11 @@ def _differences(
         if arm.kind == "negative":
             rival = by_arm[Arm(arm.removal, arm.what, "random")]
             lines.append(_difference_row(bench, f"{arm.label} less random", row, rival, chance))
-            family += [d for task in bench.tasks if (d := _tested(bench, task, row[task], tuned[task])) is not None]
+            family += [
+                d
+                for task in bench.tasks
+                if not chance[task] and (d := _tested(bench, task, row[task], tuned[task])) is not None
+            ]
     note = "Paired over the examples of report. The intervals are not corrected for how many they are."
     return Table("differences", "What masking changes", ("points", *bench.tasks), tuple(lines), note), family
 

@@ -20,7 +20,7 @@ from softprune.study.charts import bars
 from softprune.study.findings import Cell, Entry, Findings, Table
 from softprune.study.made import Made
 from softprune.study.runs import Spec, spec_of
-from softprune.study.scores import Outcome, Row, Runs, chances, difference_cell, row_of, score_table
+from softprune.study.scores import Outcome, Row, Runs, chances, difference_cell, row_of, score_cell, score_table
 from softprune.study.verdicts import said
 from softprune.tasks import load_task
 
@@ -44,7 +44,9 @@ def conduct(bench: Bench) -> Findings:
     made = bench.make([*alone, *one, *long])
     runs: Runs = {(each.task, each.seed): each for each in made[: len(alone)]}
     joined, longer = made[len(alone) : len(alone) + len(one)], made[len(alone) + len(one) :]
+    shared = union_row(bench, joined, "tuned")
     starred = chances(bench, runs)
+    starred |= {task: True for task in bench.tasks if at_chance(bench, runs, task, shared[task])}
     rows: dict[str, Row] = {f"{EACH}, {label}": row_of(bench, runs, row) for row, label in STAGES.items()}
     rows |= {f"{ONE}, {label}": union_row(bench, joined, row) for row, label in STAGES.items()}
     rows[LONG] = union_row(bench, longer, "tuned")
@@ -88,6 +90,12 @@ def union_spec(bench: Bench, seed: int, keys: Mapping[str, Any]) -> Spec:
         merge(change, nested(deepcopy(dict(each))))
     study = bench.study.model_copy(update={"change": change})
     return spec_of(study, bench.root, "+".join(bench.tasks), seed, {})
+
+
+def at_chance(bench: Bench, runs: Runs, task: str, outcome: Outcome) -> bool:
+    """Whether a prompt's interval on a task isn't above the constant answer that runs of the task report."""
+    low = score_cell(bench, task, outcome).low
+    return low is None or low <= max(runs[task, seed].value("constant") for seed in bench.seeds)
 
 
 def union_row(bench: Bench, runs: Sequence[Made], row: str) -> dict[str, Outcome]:

@@ -73,4 +73,4 @@ def test_the_study_end_to_end(pruned: Callable[[str], Bench]) -> None:
     assert len(masked.rows) == 1 + 2 * len(MEASURES)
     assert len(retrained.rows) == 1 + len(MEASURES)
     assert len(rivals.rows) == len(MEASURES)  # all but the score, and the control
-    assert len(found.sentences) == 4 + len(rivals.rows)
+    assert len(found.sentences) == 5 + len(rivals.rows)

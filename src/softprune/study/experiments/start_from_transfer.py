@@ -170,8 +170,8 @@ def _differences(differences: Mapping[tuple[str, str], list[Cell]], pairs: Seque
         (f"{ours} less {theirs}", *cells) for (ours, theirs), cells in differences.items()
     )
     note = (
-        "Paired over the examples of report, means over seeds. The source's XPrompt result was trained twice there, its "
-        f"tuned prompt once: what pruning it adds is the difference to {LONGER}."
+        "Paired over the examples of report, means over seeds. The source's XPrompt result was trained twice there, "
+        f"its tuned prompt once: what pruning it adds is the difference to {LONGER}."
     )
     if here:
         note = f"{note} {CHOSEN_HERE.capitalize()}."

@@ -1,6 +1,6 @@
 """Copy what finished studies say into docs/studies: one page a study, with its command as anybody would type it.
 
-    python scripts/collect_studies.py runs/studies docs/studies
+python scripts/collect_studies.py runs/studies docs/studies
 """
 
 from __future__ import annotations

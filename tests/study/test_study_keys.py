@@ -107,12 +107,30 @@ def test_all_mistakes_are_told_at_once_and_each_once(tmp_path: Path) -> None:
     assert "keys without what the study says of all its runs\nfound:    seed\n" in text
 
 
+def test_misspelt_keys_rows_and_recipe_keys_are_told_together(tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(
+        "kind: study\ntitel: t\nvariants:\n"
+        "  - {name: a, label: a, row: tunedd, keys: {prunning.levels: token}}\n  - {name: b}\n  - {name: c, lable: c}\n"
+    )
+    with pytest.raises(ManyErrors) as caught:
+        load_study(file)
+    text = str(caught.value)
+    assert text.startswith(f"5 mistakes in study {file}\n")
+    assert 'a known key of a study\nfound:    "titel"\ndo:       did you mean "title"' in text
+    assert 'did you mean "tuned"? available: adapted, control, random, tuned, winner\n' in text
+    assert "variants.1.label, which is required\nfound:    nothing\ndo:       add label: ... (text): as tables" in text
+    assert 'a known key of variants.2\nfound:    "lable"\ndo:       did you mean "label"' in text
+    assert 'variant a: a known key of a recipe (recipe of a run)\nfound:    "prunning"' in text
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("kind: study\ntile: t\nvariants: [3, {name: a, label: 3}]", r"variants\.1\.label: [\s\S]*write label: \.\.\."),
         ("kind: xprompt", r"a study[\s\S]*kind: xprompt[\s\S]*softprune run"),
         ("task: {id: demo}", r"a study[\s\S]*kind: xprompt"),
-        ("kind: study", r"title"),
+        ("kind: study", r"title, which is required"),
         ("kind: study\ntitle: t\nscale: full\nscales: {smoke: {}}", r"a scale that the study has: smoke[\s\S]*'full'"),
         ("kind: study\ntitle: t\nscales: {large: {}}", r"large"),
         ("kind: study\ntitle: t\nexecutor: rya", r'"rya"[\s\S]*did you mean "ray"'),

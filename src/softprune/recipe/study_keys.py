@@ -43,8 +43,8 @@ class Variant(Section):
     Its runs have the study's recipe keys with these in their place; `row` says which of a run's results stands for it.
     """
 
-    name: str = key("", "short, for ids", min_length=1)
-    label: str = key("", "as tables have it", min_length=1)
+    name: str = Field(min_length=1, description="short, for ids")
+    label: str = Field(min_length=1, description="as tables have it")
     row: Literal["winner", "tuned", "control", "random", "adapted"] = key("winner", "which result of its runs counts")
     keys: dict[str, Any] = key({}, "recipe keys of its runs, nested or dotted; kind too")
 
@@ -66,7 +66,7 @@ class Study(Section):
 
     schema_: Literal[1] = Field(1, alias="schema", description="version of this layout [default: 1]")
     kind: Literal["study"] = key("study", "a matrix of runs that makes a table")
-    title: str = key("", "what it is about", min_length=1)
+    title: str = Field(min_length=1, description="what it is about")
     source: str = key("", "where it was published")
     question: str = key("", "what it answers")
     experiment: str = key("variants", "what is done with the runs", min_length=1)

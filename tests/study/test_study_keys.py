@@ -133,6 +133,10 @@ def test_misspelt_keys_rows_and_recipe_keys_are_told_together(tmp_path: Path) ->
         ("kind: study", r"title, which is required"),
         ("kind: study\ntitle: t\nscale: full\nscales: {smoke: {}}", r"a scale that the study has: smoke[\s\S]*'full'"),
         ("kind: study\ntitle: t\nscales: {large: {}}", r"large"),
+        (
+            "kind: study\ntitle: t\nscales: {smoke: {seedz: 1}}",
+            r'of scales\.smoke[\s\S]*"seedz"[\s\S]*did you mean "seeds"',
+        ),
         ("kind: study\ntitle: t\nexecutor: rya", r'"rya"[\s\S]*did you mean "ray"'),
         ("kind: study\ntitle: t\nvariants: 3", r"variants"),
         ("- a", r"as a mapping of keys"),

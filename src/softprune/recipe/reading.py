@@ -340,16 +340,11 @@ def told(error: ErrorDetails, fields: Fields, what: str = "a recipe") -> Softpru
         return SoftpruneError(f"{key}: {wanted}", _found(error["input"]), _companion(parts, error["ctx"]))
     if error["type"] == "model_type":
         wanted = "a mapping of keys to values"
-    how = (
-        f"write {parts[-1]}: ..."
-        if in_list and field and field.key == key
-        else f"set {field.key if field else key}=..."
-    )
-    do = (
-        f"{how} ({field.type}): {field.description}"
-        if field
-        else f"write its keys indented under {key}:, or leave it out"
-    )
+    if field is None:
+        do = f"write its keys indented under {key}:, or leave it out"
+    else:  # overrides reach no place in a list
+        how = f"write {parts[-1]}: ..." if in_list and field.key == key else f"set {field.key}=..."
+        do = f"{how} ({field.type}): {field.description}"
     return SoftpruneError(f"{key}: {wanted}", _found(error["input"]), do)
 
 

@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from softprune.errors import SoftpruneError
 from softprune.recipe.compare_keys import keys_of, nested
 from softprune.recipe.keys import Recipe, flat_fields
 from softprune.recipe.reading import Names, parse_recipe, resolve_as, study_text, told
-from softprune.recipe.study_keys import Study, Variant
+from softprune.recipe.study_keys import Published, Scale, Study, Variant
 from softprune.registry import unknown
 
 _OWN: Final = {"schema", *Study.model_fields} - {"schema_", "backbone"}
@@ -39,7 +39,8 @@ def load_study(path_or_name: str | Path, overrides: Sequence[str] = (), *, names
         raise SoftpruneError("a study", found, f"softprune run {shlex.quote(str(path_or_name))}")
     changes = [change for text in overrides for change in _changes(values, text)]
     more = [replace(field, key=f"change.{field.key}") for field in flat_fields(Recipe)]
-    more += [replace(field, key=f"variants.*.{field.key}") for field in flat_fields(Variant)]
+    parts: dict[str, type[BaseModel]] = {"variants": Variant, "published": Published, "scales": Scale}
+    more += [replace(f, key=f"{name}.*.{f.key}") for name, of in parts.items() for f in flat_fields(of)]
     further = _further(values, overrides)
     return resolve_as(Study, changes, values, where, names, what="a study", more_fields=more, further=further)
 

@@ -175,3 +175,19 @@ def test_texts_for_readers_and_other_scales_do_not_matter(small: Callable[..., S
     assert small(*texts, "seeds=1").matters == made
     for change in ("seeds=2", "tuning.epochs=1", "scale=full", "seed=1", "backbone=tiny"):
         assert small(change).matters != made
+
+
+@pytest.mark.parametrize(
+    ("hours", "told"),
+    [
+        ("0.31 of one core, measured", "0.31 hours of one core, measured"),
+        ("about 90, estimated", "about 90 hours, estimated"),
+        ("0.02 and the downloads", "0.02 hours and the downloads"),
+        ("7", "7 hours"),
+        ("30 minutes", "30 minutes"),
+        ("seconds", "seconds"),
+        ("", ""),
+    ],
+)
+def test_hours_have_their_unit(hours: str, told: str) -> None:
+    assert study(scales={"smoke": {"hours": hours}}).size.takes == told

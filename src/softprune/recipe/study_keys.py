@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any, Literal
@@ -59,6 +60,11 @@ class Scale(Section):
     options: dict[str, Any] = key({}, "of the experiment")
     hardware: str = key("", "what it was made for")
     hours: str = key("", "how long that takes, and whether it was measured")
+
+    @property
+    def takes(self) -> str:
+        """`hours` with the unit behind the number that it begins with, where nothing else is."""
+        return re.sub(r"^((?:about )?\d+(?:\.\d+)?)(?=$|[,;]| (?:of|and) )", r"\1 hours", self.hours)
 
 
 class Study(Section):

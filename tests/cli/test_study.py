@@ -72,6 +72,15 @@ def test_it_lies_under_its_own_name_or_another(softprune: Softprune, stand: Stan
     assert "page: runs/studies/other/index.html; tables: runs/studies/other/table-*.md, .csv" in answer.out
 
 
+def test_show_leaves_out_what_is_not_said(softprune: Softprune, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("kind: study\ntitle: Mine\nscales: {smoke: {tasks: [demo]}}\n")
+    assert softprune("study", "show", str(mine)).out == "Mine\n\nsmoke: tiny on demo, 1 seed\n"
+    out = softprune("study", "show", "figure-5").out
+    assert " hours of one core by itself, measured\n" in out
+    assert ": about 90 hours, estimated; not run here\n\n" in out
+
+
 def test_all_of_them_each_in_its_own_folder(softprune: Softprune, stand: Stand) -> None:
     answer = softprune("study", "run", "all", "--out", "here")
     assert (answer.code, answer.err) == (0, "")

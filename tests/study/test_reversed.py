@@ -10,7 +10,17 @@ import torch
 from softprune.pruning.masks import complement, without_least
 from softprune.study.bench import Bench
 from softprune.study.experiments import reversed as experiment
-from softprune.study.experiments.reversed import ALIKE, LENGTH, RANDOM, REVERSED, TUNED, WINNER, conduct, under_mask
+from softprune.study.experiments.reversed import (
+    ALIKE,
+    EMPTY,
+    LENGTH,
+    RANDOM,
+    REVERSED,
+    TUNED,
+    WINNER,
+    conduct,
+    under_mask,
+)
 from softprune.study.findings import Cell, Findings, shown
 from softprune.study.made import Made
 from softprune.types import Mask
@@ -55,7 +65,8 @@ def test_the_tables_have_all_rivals(found: Findings) -> None:
     scores = {row[0]: row[1] for row in found.tables[0].rows}
     assert {TUNED, WINNER, REVERSED, ALIKE, RANDOM, LENGTH} <= set(scores)
     assert all(isinstance(cell, Cell) and cell.value is not None and cell.low is not None for cell in scores.values())
-    assert len(found.sentences) == 11
+    assert len(found.sentences) == 11 + 1
+    assert found.sentences[-1].endswith("of 11 differences that are none, about 0.6 would be shown by chance.")
     assert len(found.figures[0].traces) == len(scores)
 
 
@@ -76,6 +87,14 @@ def test_an_empty_complement_is_not_measured(pruned: Callable[[str], Bench], mon
     assert shown(scores[WINNER]) != "not measured"
     assert "not measured" in found.sentences[2]
     assert "not measured" not in found.sentences[0]
+    told = {table.name: EMPTY in table.note for table in found.tables[1:-1]}
+    assert told == {"to-tuning": True, "to-reversed": True, "to-control": True, "to-random": False}
+
+
+def test_notes_say_what_intervals_do_not_tell_and_nothing_of_what_is_not_so(found: Findings) -> None:
+    for table in found.tables[1:-1]:
+        assert f"not of other seeds. Each holds with 95% on its own: of {len(table.rows)} differences" in table.note
+        assert EMPTY not in table.note
 
 
 def test_nothing_is_claimed_on_examples_that_chose(

@@ -15,6 +15,7 @@ from softprune.recipe import Study
 from softprune.runs.listing import list_runs
 from softprune.runs.lock import FolderLock
 from softprune.study.api import default_name, execute, rewrite, run_study, terminal
+from softprune.study.bench import Bench
 from softprune.study.findings import findings_of
 from softprune.study.folder import read_study
 
@@ -79,7 +80,8 @@ def test_a_failure_is_noted_and_the_same_command_goes_on(
 ) -> None:
     shutil.rmtree(copied)
 
-    def failing(*_: object) -> None:
+    def failing(bench: Bench) -> None:
+        bench.once("piece", lambda: 1)  # without any work it would leave nothing
         raise SoftpruneError("a", "b", "c")
 
     with monkeypatch.context() as patched:
@@ -90,10 +92,22 @@ def test_a_failure_is_noted_and_the_same_command_goes_on(
     assert (info["status"], info["error"]) == ("failed", "expected: a\nfound:    b\ndo:       c")
     with pytest.raises(SoftpruneError, match=r"failed:\n  expected: a[\s\S]*mend that, then go on: go"):
         read_study(copied)
+    shutil.rmtree(copied / "work")
     execute(small(), copied.name, copied.parent, "go")
     assert record(copied)["attempts"] == 2
     assert record(copied)["error"] is None
     assert outcome(copied) == outcome(conducted)
+
+
+@pytest.mark.parametrize("override", ["data=nowhere", "variants=[]"])
+def test_a_study_that_fails_before_any_work_leaves_nothing(small: Small, copied: Path, override: str) -> None:
+    before = bytes_of(copied.parent)
+    for root in (copied.parent, copied.parent.parent / "new" / "root"):
+        with pytest.raises(SoftpruneError):
+            execute(small(override, "tasks=trec"), "refused", root, "go")
+        assert not (root / "refused").exists()
+    assert not (copied.parent.parent / "new").exists()
+    assert bytes_of(copied.parent) == before
 
 
 def test_a_bug_is_noted_and_stays_a_bug(small: Small, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +174,7 @@ def test_all_unknown_tasks_are_told(small: Small, tmp_path: Path) -> None:
 def test_missing_data_is_told_with_the_run_and_may_be_mended(small: Small, copied: Path) -> None:
     with pytest.raises(SoftpruneError, match=r"run trec-sentence-xprompt-0"):
         execute(small("tasks=trec", f"data={copied}/none"), "s", copied.parent, "go")
-    assert record(copied.with_name("s"))["status"] == "failed"
+    assert not copied.with_name("s").exists()
     execute(small(), "s", copied.parent, "go")
     assert record(copied.with_name("s"))["status"] == "complete"
 

@@ -107,14 +107,36 @@ def test_all_mistakes_are_told_at_once_and_each_once(tmp_path: Path) -> None:
     assert "keys without what the study says of all its runs\nfound:    seed\n" in text
 
 
+def test_misspelt_keys_rows_and_recipe_keys_are_told_together(tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(
+        "kind: study\ntitel: t\nvariants:\n"
+        "  - {name: a, label: a, row: tunedd, keys: {prunning.levels: token}}\n  - {name: b}\n  - {name: c, lable: c}\n"
+    )
+    with pytest.raises(ManyErrors) as caught:
+        load_study(file)
+    text = str(caught.value)
+    assert text.startswith(f"5 mistakes in study {file}\n")
+    assert 'a known key of a study\nfound:    "titel"\ndo:       did you mean "title"' in text
+    assert 'did you mean "tuned"? available: adapted, control, random, tuned, winner\n' in text
+    assert "variants.1.label, which is required\nfound:    nothing\ndo:       add label: ... (text): as tables" in text
+    assert 'a known key of variants.2\nfound:    "lable"\ndo:       did you mean "label"' in text
+    assert 'variant a: a known key of a recipe (recipe of a run)\nfound:    "prunning"' in text
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("kind: study\ntile: t\nvariants: [3, {name: a, label: 3}]", r"variants\.1\.label: [\s\S]*write label: \.\.\."),
         ("kind: xprompt", r"a study[\s\S]*kind: xprompt[\s\S]*softprune run"),
         ("task: {id: demo}", r"a study[\s\S]*kind: xprompt"),
-        ("kind: study", r"title"),
+        ("kind: study", r"title, which is required"),
         ("kind: study\ntitle: t\nscale: full\nscales: {smoke: {}}", r"a scale that the study has: smoke[\s\S]*'full'"),
         ("kind: study\ntitle: t\nscales: {large: {}}", r"large"),
+        (
+            "kind: study\ntitle: t\nscales: {smoke: {seedz: 1}}",
+            r'of scales\.smoke[\s\S]*"seedz"[\s\S]*did you mean "seeds"',
+        ),
         ("kind: study\ntitle: t\nexecutor: rya", r'"rya"[\s\S]*did you mean "ray"'),
         ("kind: study\ntitle: t\nvariants: 3", r"variants"),
         ("- a", r"as a mapping of keys"),
@@ -153,3 +175,19 @@ def test_texts_for_readers_and_other_scales_do_not_matter(small: Callable[..., S
     assert small(*texts, "seeds=1").matters == made
     for change in ("seeds=2", "tuning.epochs=1", "scale=full", "seed=1", "backbone=tiny"):
         assert small(change).matters != made
+
+
+@pytest.mark.parametrize(
+    ("hours", "told"),
+    [
+        ("0.31 of one core, measured", "0.31 hours of one core, measured"),
+        ("about 90, estimated", "about 90 hours, estimated"),
+        ("0.02 and the downloads", "0.02 hours and the downloads"),
+        ("7", "7 hours"),
+        ("30 minutes", "30 minutes"),
+        ("seconds", "seconds"),
+        ("", ""),
+    ],
+)
+def test_hours_have_their_unit(hours: str, told: str) -> None:
+    assert study(scales={"smoke": {"hours": hours}}).size.takes == told

@@ -15,7 +15,7 @@ from softprune.recipe import Published
 from softprune.study.findings import Cell, Figure, Findings, Table, findings_of, shown, starred
 from softprune.study.page import html
 from softprune.study.plots import plot_of
-from softprune.study.texts import csv_text, markdown, published_tables, rich_table
+from softprune.study.texts import csv_text, document, markdown, published_tables, rich_table
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +50,21 @@ def test_ours_stand_beside_what_was_published(page: str) -> None:
     assert "href" not in text
 
 
+def test_what_is_not_said_leaves_no_stub() -> None:
+    study, info = made_up()
+    silent = study.model_copy(update={"source": "", "question": ""})
+    assert "softprune study ·" in html(study, info)
+    assert 'kicker">softprune study</p>' in html(silent, info)
+    assert "From: " in document(study, info, (), ())
+    assert "From" not in document(silent, info, (), ())
+
+
 def test_what_is_not_there_leaves_no_heading() -> None:
     study, info = made_up()
     plain = {"tables": info["findings"]["tables"][:0], "figures": (), "sentences": ()}
-    text = html(study.model_copy(update={"published": ()}), info | {"findings": plain, "work": {}})
+    text = html(
+        study.model_copy(update={"published": (), "source": "", "question": ""}), info | {"findings": plain, "work": {}}
+    )
     for heading in (
         "As published",
         "Measured here",

@@ -60,12 +60,15 @@ def show(name: _Name) -> None:
     from softprune.study.texts import published_tables, rich_table
 
     study = load_study(name)
-    typer.echo(f"{study.title}\n{study.question}\nfrom: {study.source}\n")
+    typer.echo("\n".join(filter(None, (study.title, study.question, study.source and f"from: {study.source}"))) + "\n")
     for scale, size in study.scales.items():
         many = f"{size.seeds} {'seed' if size.seeds == 1 else 'seeds'}"
-        typer.echo(f"{scale}: {size.backbone} on {', '.join(size.tasks)}, {many}; {size.hardware}: {size.hours}")
+        on = f" on {', '.join(size.tasks)}" if size.tasks else ""
+        place = ": ".join(filter(None, (size.hardware, size.takes)))
+        typer.echo(f"{scale}: {size.backbone}{on}, {many}" + (f"; {place}" if place else ""))
     console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     for table in published_tables(study.published):
+        typer.echo()
         console.print(rich_table(table))
 
 

@@ -339,5 +339,7 @@ def _type_name(kind: Any) -> str:
         return " | ".join(map(str, get_args(kind)))
     if get_origin(kind) is tuple:
         return f"list of {_type_name(get_args(kind)[0])}s"
+    if isinstance(kind, type) and issubclass(kind, Section):
+        return "mapping"
     kind = get_origin(kind) if get_origin(kind) is dict else kind
     return words[kind] if kind in words else " or ".join(_type_name(part) for part in get_args(kind))

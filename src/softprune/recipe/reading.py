@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import shlex
 from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar, get_args
 
@@ -187,6 +189,7 @@ def resolve_as(
     where: str,
     names: Names | None,
     *,
+    what: str = "a recipe",
     more_fields: Fields = (),
     further: Callable[[Mapping[str, Any]], Sequence[SoftpruneError]] | None = None,
 ) -> R:
@@ -195,7 +198,8 @@ def resolve_as(
     Args:
         of: the kind.
         overrides, base, where, names: as there.
-        more_fields: of keys that overrides may have beside the kind's own.
+        what: what a message calls the kind.
+        more_fields: of keys that overrides may have beside the kind's own; `*` in one is a place in a list.
         further: finds mistakes in the values that the kind itself doesn't see.
 
     Raises:
@@ -210,8 +214,8 @@ def resolve_as(
     try:
         recipe = of.model_validate(values)
     except ValidationError as error:
-        found = error.errors(include_url=False)
-    errors += [told(details, fields) for details in found]
+        found = _without_misspelt(error.errors(include_url=False))
+    errors += [told(details, fields, what) for details in found]
     if issubclass(of, CompareRecipe):
         errors += _of_cells(values, {(details["loc"], details["type"]) for details in found})
     if further is not None:
@@ -303,13 +307,30 @@ def _override_value(key: str, raw: str, fields: Fields) -> Any:
     return raw if kind.startswith("text") and not quoted else parse_yaml(raw)
 
 
-def told(error: ErrorDetails, fields: Fields) -> SoftpruneError:
-    """One of pydantic's errors in softprune's words."""
+def _without_misspelt(errors: Sequence[ErrorDetails]) -> list[ErrorDetails]:
+    """Without required keys that are there under a misspelt name, which is told itself."""
+    strange = [error["loc"] for error in errors if error["type"] == "extra_forbidden"]
+
+    def misspelt(loc: tuple[int | str, ...]) -> bool:
+        near = [str(other[-1]) for other in strange if other[:-1] == loc[:-1]]
+        return bool(difflib.get_close_matches(str(loc[-1]), near, n=1))
+
+    return [error for error in errors if error["type"] != "missing" or not misspelt(error["loc"])]
+
+
+def told(error: ErrorDetails, fields: Fields, what: str = "a recipe") -> SoftpruneError:
+    """One of pydantic's errors in softprune's words; `what` has the keys."""
     parts = [str(part) for part in error["loc"]]
     key = ".".join(parts)
+    in_list = any(isinstance(part, int) for part in error["loc"])
+    fields = [replace(field, key=_placed(field.key, parts)) for field in fields]
     if error["type"] == "extra_forbidden":
-        return _unknown_key(parts, fields)
-    field = next((field for field in fields if f"{key}.".startswith(f"{field.key}.")), None)
+        return _unknown_key(parts, fields, what)
+    holding = [field for field in fields if f"{key}.".startswith(f"{field.key}.")]
+    field = max(holding, key=lambda field: field.key.count("."), default=None)
+    if error["type"] == "missing" and field is not None:
+        do = f"add {parts[-1]}: ... ({field.type}): {field.description}"
+        return SoftpruneError(f"{key}, which is required", "nothing", do)
     if error["type"] == "literal_error" and field is not None:
         return unknown(f"value of {key}", str(error["input"]), field.type.split(" | "))
     if error["type"] == "unknown_name":
@@ -319,12 +340,18 @@ def told(error: ErrorDetails, fields: Fields) -> SoftpruneError:
         return SoftpruneError(f"{key}: {wanted}", _found(error["input"]), _companion(parts, error["ctx"]))
     if error["type"] == "model_type":
         wanted = "a mapping of keys to values"
-    do = (
-        f"set {field.key}=... ({field.type}): {field.description}"
-        if field
-        else f"write its keys indented under {key}:, or leave it out"
-    )
+    if field is None:
+        do = f"write its keys indented under {key}:, or leave it out"
+    else:  # overrides reach no place in a list
+        how = f"write {parts[-1]}: ..." if in_list and field.key == key else f"set {field.key}=..."
+        do = f"{how} ({field.type}): {field.description}"
     return SoftpruneError(f"{key}: {wanted}", _found(error["input"]), do)
+
+
+def _placed(key: str, parts: Sequence[str]) -> str:
+    """A field's key with the places in lists that `parts` have."""
+    names = key.split(".")
+    return ".".join(parts[n] if name == "*" and n < len(parts) else name for n, name in enumerate(names))
 
 
 def _companion(parts: Sequence[str], context: Mapping[str, Any]) -> str:
@@ -337,13 +364,13 @@ def _found(value: object) -> str:
     return "nothing" if value is None else repr(value)
 
 
-def _unknown_key(parts: Sequence[str], fields: Fields) -> SoftpruneError:
+def _unknown_key(parts: Sequence[str], fields: Fields, what: str) -> SoftpruneError:
     """The error for a key that no section, or another one, has."""
     section, name = ".".join(parts[:-1]), parts[-1]
-    keys = [field.key for field in fields]
+    keys = [field.key for field in fields if "*" not in field.key]
     prefix = f"{section}." if section else ""
     siblings = {key.removeprefix(prefix).partition(".")[0] for key in keys if key.startswith(prefix)}
-    error = unknown(f"key of {section or 'a recipe'}", name, siblings)
+    error = unknown(f"key of {section or what}", name, siblings)
     elsewhere = [key for key in keys if key.rpartition(".")[2] == name]
     if elsewhere and "did you mean" not in error.do:
         meant = " or ".join(f'"{key}"' for key in elsewhere)

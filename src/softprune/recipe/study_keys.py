@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any, Literal
@@ -43,8 +44,8 @@ class Variant(Section):
     Its runs have the study's recipe keys with these in their place; `row` says which of a run's results stands for it.
     """
 
-    name: str = key("", "short, for ids", min_length=1)
-    label: str = key("", "as tables have it", min_length=1)
+    name: str = Field(min_length=1, description="short, for ids")
+    label: str = Field(min_length=1, description="as tables have it")
     row: Literal["winner", "tuned", "control", "random", "adapted"] = key("winner", "which result of its runs counts")
     keys: dict[str, Any] = key({}, "recipe keys of its runs, nested or dotted; kind too")
 
@@ -60,13 +61,18 @@ class Scale(Section):
     hardware: str = key("", "what it was made for")
     hours: str = key("", "how long that takes, and whether it was measured")
 
+    @property
+    def takes(self) -> str:
+        """`hours` with the unit behind the number that it begins with, where nothing else is."""
+        return re.sub(r"^((?:about )?\d+(?:\.\d+)?)(?=$|[,;]| (?:of|and) )", r"\1 hours", self.hours)
+
 
 class Study(Section):
     """All that a study depends on."""
 
     schema_: Literal[1] = Field(1, alias="schema", description="version of this layout [default: 1]")
     kind: Literal["study"] = key("study", "a matrix of runs that makes a table")
-    title: str = key("", "what it is about", min_length=1)
+    title: str = Field(min_length=1, description="what it is about")
     source: str = key("", "where it was published")
     question: str = key("", "what it answers")
     experiment: str = key("variants", "what is done with the runs", min_length=1)

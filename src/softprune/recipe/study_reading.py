@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from softprune.errors import SoftpruneError
 from softprune.recipe.compare_keys import keys_of, nested
 from softprune.recipe.keys import Recipe, flat_fields
 from softprune.recipe.reading import Names, parse_recipe, resolve_as, study_text, told
-from softprune.recipe.study_keys import Study
+from softprune.recipe.study_keys import Published, Scale, Study, Variant
 from softprune.registry import unknown
 
 _OWN: Final = {"schema", *Study.model_fields} - {"schema_", "backbone"}
@@ -37,8 +38,11 @@ def load_study(path_or_name: str | Path, overrides: Sequence[str] = (), *, names
         found = f"kind: {values.get('kind', 'xprompt')} in {path_or_name}"
         raise SoftpruneError("a study", found, f"softprune run {shlex.quote(str(path_or_name))}")
     changes = [change for text in overrides for change in _changes(values, text)]
-    of_runs = [replace(field, key=f"change.{field.key}") for field in flat_fields(Recipe)]
-    return resolve_as(Study, changes, values, where, names, more_fields=of_runs, further=_further(values, overrides))
+    more = [replace(field, key=f"change.{field.key}") for field in flat_fields(Recipe)]
+    parts: dict[str, type[BaseModel]] = {"variants": Variant, "published": Published, "scales": Scale}
+    more += [replace(f, key=f"{name}.*.{f.key}") for name, of in parts.items() for f in flat_fields(of)]
+    further = _further(values, overrides)
+    return resolve_as(Study, changes, values, where, names, what="a study", more_fields=more, further=further)
 
 
 def _changes(values: Mapping[str, Any], override: str) -> Iterator[str]:
@@ -125,8 +129,29 @@ def _readable(values: Mapping[str, Any]) -> Study | None:
     try:
         return Study.model_validate(values)
     except ValidationError as error:
-        wrong = {details["loc"][0] for details in error.errors() if details["loc"]}
+        wrong = [details["loc"] for details in error.errors() if details["loc"]]
+    return _valid(_without(values, wrong)) or _valid(_without(values, [where[:1] for where in wrong]))
+
+
+def _valid(values: Mapping[str, Any]) -> Study | None:
     try:
-        return Study.model_validate({"title": "?"} | {k: v for k, v in values.items() if k not in wrong})
+        return Study.model_validate(values)
     except ValidationError:
         return None
+
+
+def _without(values: Mapping[str, Any], wrong: Sequence[tuple[int | str, ...]]) -> dict[str, Any]:
+    """The values without keys that are wrong, and with something for what is required."""
+    kept = deepcopy(dict(values))
+    for where in wrong:
+        inner: Any = kept
+        for part in where[:-1]:
+            known = isinstance(inner, list) if isinstance(part, int) else isinstance(inner, dict) and part in inner
+            inner = inner[part] if known else None
+        if isinstance(inner, dict):
+            inner.pop(where[-1], None)
+    variants = kept.get("variants")
+    for number, variant in enumerate(variants if isinstance(variants, list) else (), start=1):
+        if isinstance(variant, dict):
+            kept["variants"][number - 1] = {"name": str(number), "label": "?"} | variant
+    return {"title": "?"} | kept

@@ -155,8 +155,8 @@ def terminal(folder: Path) -> Group:
     found = findings_of(info["findings"])
     tables = all_tables(study, found)
     said = [*found.sentences, *([STAR] if starred(tables) else [])]
-    head = literal(f"{study.question}\n{study.source}")
-    return Group(literal(study.title, "bold"), head, *map(rich_table, tables), *map(literal, said))
+    head = [literal(text) for text in (study.question, study.source) if text]
+    return Group(literal(study.title, "bold"), *head, *map(rich_table, tables), *map(literal, said))
 
 
 def all_tables(study: Study, found: Findings) -> list[Table]:

@@ -12,7 +12,7 @@ Beside it, shared by all studies: runs/ (a run folder each) and files/ (masks an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,8 @@ from softprune.recipe import Study, load_study
 from softprune.runs import atomic
 from softprune.runs.begin import SCHEMA, differing, free_beside, make_folder, read_info, told_apart, write_resolved
 from softprune.runs.environment import hardware, versions
-from softprune.runs.lock import FolderLock, is_held
+from softprune.runs.lock import LOCK, FolderLock, is_held
+from softprune.study.runs import RUNS
 
 RECORD: Final = "study.json"
 WORK: Final = "work"
@@ -35,12 +36,12 @@ WORK: Final = "work"
 def study_folder(path: Path, study: Study, command: str) -> Iterator[dict[str, Any] | None]:
     """Holds the folder meanwhile; gives what study.json has so far, None where the study is complete.
 
-    What is raised within is noted in study.json.
+    What is raised within is noted in study.json; a study that failed before any run or work was made leaves nothing.
 
     Raises:
         SoftpruneError: the folder is another study's, something else's, or another live process's.
     """
-    make_folder(path, RECORD, "study")
+    made, runs = make_folder(path, RECORD, "study"), _runs_beside(path)
     lock = FolderLock(path)
     try:
         atomic.remove_temporaries(path)
@@ -62,12 +63,29 @@ def study_folder(path: Path, study: Study, command: str) -> Iterator[dict[str, A
         except Exception as error:
             found = error if isinstance(error, SoftpruneError) else of_the_machine(error) or error
             with suppress(OSError):  # a full disk may not even take the note
-                record(path, info | {"status": "failed", "error": str(found)})
+                if info["attempts"] > 1 or any((path / WORK).glob("*")) or _runs_beside(path) - runs:
+                    record(path, info | {"status": "failed", "error": str(found)})
+                else:
+                    _discard(path, made)
             if found is error:
                 raise
             raise found from error
     finally:
         lock.release()
+
+
+def _runs_beside(path: Path) -> set[str]:
+    """Names of the runs that are there, of any study."""
+    return {file.parent.name for file in (path.parent / RUNS).glob("*/run.json")}
+
+
+def _discard(path: Path, made: Sequence[Path]) -> None:
+    """Removes what a study without a run and without work leaves, and the folders that were made for it."""
+    for name in (RECORD, "resolved.yaml", LOCK):
+        (path / name).unlink(missing_ok=True)
+    with suppress(OSError):  # somebody else's files are in it
+        for folder in reversed(made):
+            folder.rmdir()
 
 
 def _hold(path: Path, study: Study) -> None:

@@ -199,11 +199,7 @@ def difference_lines(
     """The differences as a table."""
     rows = tuple((_named(settings, claim), *cells.values()) for claim, cells in found.items())
     count = sum(isinstance(cell, Cell) for cells in found.values() for cell in cells.values())
-    note = (
-        "Paired over the examples of report, means over seeds: intervals tell of other examples, not of other seeds. "
-        "Each holds with 95% on its own: of "
-        f"{count} differences that are none, about {count / 20:.1f} would be shown by chance."
-    )
+    note = f"Paired over the examples of report, means over seeds: {caution(count)}"
     trained = {setting.variant.row for setting in settings.values()}
     if "winner" in trained and not trained <= {"winner", "control", "random"}:
         note += (
@@ -212,6 +208,14 @@ def difference_lines(
     if chosen_here(bench):
         note = f"{note} {CHOSEN_HERE.capitalize()}."
     return Table(name, title, ("points", *bench.tasks), rows, note)
+
+
+def caution(count: int) -> str:
+    """What the intervals of so many differences don't tell."""
+    return (
+        "intervals tell of other examples, not of other seeds. Each holds with 95% on its own: of "
+        f"{count} differences that are none, about {count / 20:.1f} would be shown by chance."
+    )
 
 
 def _named(settings: Settings, claim: Claim) -> str:

@@ -40,7 +40,8 @@ def document(study: Study, info: Mapping[str, Any], tables: Sequence[Table], sen
     """A study's whole result: what was asked, on what, what was found, the tables."""
     size = study.size
     seeds = f"{size.seeds} {'seed' if size.seeds == 1 else 'seeds'}"
-    head = [f"# {_md(study.title)}", f"{_md(study.question)} From: {_md(study.source)}."]
+    asked = [_md(study.question), f"From: {_md(study.source)}." if study.source else ""]
+    head = [f"# {_md(study.title)}", *filter(None, [" ".join(filter(None, asked))])]
     head.append(f"Scale {study.scale}: {_md(size.backbone)} on {_md(', '.join(size.tasks))}, {seeds}.")
     found = "\n".join(f"- {_md(sentence)}" for sentence in sentences)
     star = [f"{STAR}."] if starred(tables) else []

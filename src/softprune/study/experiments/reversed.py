@@ -14,14 +14,15 @@ pruned, not of how much. Where the winner prunes nothing, the complement is empt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from softprune.prompt.exchange import mask_bytes
 from softprune.pruning.masks import complement, random_mask
 from softprune.study.bench import Bench
 from softprune.study.findings import Cell, Entry, Figure, Findings, Table
-from softprune.study.lineup import CHOSEN_HERE, chosen_here
+from softprune.study.lineup import CHOSEN_HERE, caution, chosen_here
 from softprune.study.made import Made
 from softprune.study.scores import Row, chances, difference_table, outcome_of, row_of, score_table
 from softprune.study.verdicts import ABOVE, BELOW, verdict
@@ -47,9 +48,12 @@ def conduct(bench: Bench) -> Findings:
     chance = chances(bench, runs)
     scores = score_table(bench, "scores", bench.study.title, rows, chance)
     compared = {name: row for name, row in rows.items() if name != TUNED}
-    note = f"Paired over the examples of report, means over seeds. {EMPTY}"
+    empty = None in others.values()
     against = [
-        difference_table(bench, name, f"Differences to {title}", part, reference, chance, note=note)
+        _noted(
+            difference_table(bench, name, f"Differences to {title}", part, reference, chance),
+            REVERSED in part and empty,
+        )
         for name, title, reference, part in (
             ("to-tuning", "prompt tuning", TUNED, rows),
             ("to-reversed", "Reversed XPrompt", REVERSED, compared),
@@ -59,6 +63,16 @@ def conduct(bench: Bench) -> Findings:
     ]
     sizes = _sizes(runs, others, {key: made.mask.tokens for key, made in rivals[LENGTH].items()})
     return Findings((scores, *against, sizes), (_bars(bench, scores),), _sentences(bench, *against))
+
+
+def _noted(table: Table, empty: bool) -> Table:
+    """The table with what its intervals don't tell, and what isn't measured where a complement that it has is empty."""
+    note = f"Paired over the examples of report, means over seeds: {caution(_measured(table.rows))}"
+    return replace(table, note=f"{note} {EMPTY}" if empty else note)
+
+
+def _measured(rows: Iterable[tuple[Entry, ...]]) -> int:
+    return sum(isinstance(cell, Cell) and cell.value is not None for row in rows for cell in row)
 
 
 def _rivals(bench: Bench, runs: Mapping[Key, Made], others: Mapping[Key, Mask | None]) -> dict[str, dict[Key, Made]]:
@@ -171,6 +185,9 @@ def _sentences(
         ("Length Prompt, trained twice, is better than Reversed XPrompt", to_reversed, LENGTH_TWICE, ABOVE),
     )
     said += [f"{claim} (not in the source): {_held(bench, table, label, side)}." for claim, table, label, side in ours]
+    if not chosen_here(bench):
+        asked = [row for _, table, label, _ in (*claims, *ours) for row in table.rows if row[0] == label]
+        said.append(f"In all of these, {caution(_measured(asked))}")
     return tuple(said)
 
 

@@ -386,14 +386,15 @@ def test_a_phone_has_one_column_and_targets_to_touch(look: Callable[..., Watched
 def test_a_window_that_changes_leaves_legends_above_captions(seen: Watched) -> None:
     page = seen.page
     page.wait_for_selector("#training .main-svg")
-    below = """[...document.querySelectorAll('.canvas')].map((box) => Math.round(box.querySelector('.legend')
-        .getBoundingClientRect().bottom - box.closest('figure').querySelector('figcaption').getBoundingClientRect().top))"""
+    below = """[...document.querySelectorAll('.canvas')].map((box) => {
+        const [legend, caption] = [box.querySelector('.legend'), box.closest('figure').querySelector('figcaption')];
+        return Math.round(legend.getBoundingClientRect().bottom - caption.getBoundingClientRect().top); })"""
+    drawn = """() => [...document.querySelectorAll('.canvas')]
+        .every((box) => box.querySelector('svg').clientWidth === box.clientWidth)"""
     wide = page.evaluate(below)
     for width in (390, 1280):
         page.set_viewport_size({"width": width, "height": 900})
-        page.wait_for_function(
-            "() => [...document.querySelectorAll('.canvas')].every((b) => b.querySelector('svg').clientWidth === b.clientWidth)"
-        )
+        page.wait_for_function(drawn)
         assert max(page.evaluate(below)) < 0
         assert overflow(page) == 0
     assert page.evaluate(below) == wide

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from markupsafe import escape
 
+from softprune.report import stand_beside
 from softprune.report.beside import SEED, Beside, beside, why_not
 from softprune.report.page import html
 from softprune.report.read import read_run
@@ -134,6 +135,28 @@ def test_equal_indices_of_other_texts_are_other_examples(pair: tuple[Path, Path]
     path = pair[1] / "predictions" / "control.jsonl"
     path.write_text(path.read_text().replace("Passage 3.", "Passage three."))
     assert why_not(*map(read_run, pair)) == "they were reported on different examples"
+
+
+def test_how_both_searched_is_told(pair: tuple[Path, Path], edit: Edit) -> None:
+    for folder, strategy in zip(pair, ("sequential", "learned"), strict=True):
+        edit(folder, lambda info, strategy=strategy: info.update(search={"strategy": strategy}))
+        path = folder / "resolved.yaml"
+        path.write_text("search:\n  token_ratios: [0.3, 0.6]\n  piece_ratios: [0.5]\n  prices: [0.1, 1.0]\n")
+    facts = {heading: found for heading, *found in of(pair).facts}
+    assert facts["search strategy"] == ["sequential", "learned"]
+    assert facts["token ratios"] == ["0.3, 0.6", "–"]
+    assert facts["piece ratios"] == ["0.5", "–"]
+    assert facts["prices of the gates"] == ["–", "0.1, 1.0"]
+    (pair[0] / "resolved.yaml").write_text("search: [")
+    assert {heading: found for heading, *found in of(pair).facts}["token ratios"] == ["not measured", "–"]
+
+
+def test_the_terminal_says_what_stands_beside(pair: tuple[Path, Path], edit: Edit) -> None:
+    assert stand_beside(pair[0], pair[1:]) == [f"beside it: {pair[1]}"]
+    edit(pair[1], other_task)
+    assert stand_beside(pair[0], pair[1:]) == [
+        f"beside it: {pair[1]} (not comparable: the tasks differ: rte and boolq)"
+    ]
 
 
 def test_hostile_names_are_text(tmp_path: Path, build: MakeRun, edit: Edit) -> None:

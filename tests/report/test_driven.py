@@ -383,6 +383,23 @@ def test_a_phone_has_one_column_and_targets_to_touch(look: Callable[..., Watched
     assert colours(seen.page.screenshot(path=tmp_path / f"phone-{scheme}.png", full_page=True)) > 200
 
 
+def test_a_window_that_changes_leaves_legends_above_captions(seen: Watched) -> None:
+    page = seen.page
+    page.wait_for_selector("#training .main-svg")
+    below = """[...document.querySelectorAll('.canvas')].map((box) => {
+        const [legend, caption] = [box.querySelector('.legend'), box.closest('figure').querySelector('figcaption')];
+        return Math.round(legend.getBoundingClientRect().bottom - caption.getBoundingClientRect().top); })"""
+    drawn = """() => [...document.querySelectorAll('.canvas')]
+        .every((box) => box.querySelector('svg').clientWidth === box.clientWidth)"""
+    wide = page.evaluate(below)
+    for width in (390, 1280):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_function(drawn)
+        assert max(page.evaluate(below)) < 0
+        assert overflow(page) == 0
+    assert page.evaluate(below) == wide
+
+
 def test_without_scripts_the_page_reads_as_before(look: Callable[..., Watched]) -> None:
     page = look(java_script_enabled=False).page
     assert page.locator("img").count() == 8

@@ -19,6 +19,7 @@ from softprune.report.read import Run, read_run
 
 Edit = Callable[..., None]
 P, S = 20, 16
+NO_PAIR = ">a pair that was not tried</option>"
 
 
 def of(run: Run) -> Explored:
@@ -74,6 +75,17 @@ def test_learned_tickets_have_one_slider_by_size(xprompt_run: Path, edit: Edit) 
     text = html(read_run(xprompt_run), [])
     assert 'data-slider="size"' in text
     assert 'data-slider="tokenRatio"' not in text
+    assert NO_PAIR not in text
+
+
+def test_one_learned_ticket_has_no_slider(xprompt_run: Path, edit: Edit) -> None:
+    assert NO_PAIR in html(read_run(xprompt_run), [])
+    edit(xprompt_run, lambda info: info.update(search={"strategy": "learned"}))
+    path = xprompt_run / "candidates.jsonl"
+    path.write_text(next(line for line in path.read_text().splitlines(True) if json.loads(line)["status"] == "winner"))
+    text = html(read_run(xprompt_run), [])
+    assert "<input" not in text
+    assert 'data-pick="candidate"' in text
 
 
 def test_an_earlier_run_tells_the_winners_mask_alone(xprompt_run: Path) -> None:

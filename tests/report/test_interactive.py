@@ -129,6 +129,7 @@ def test_series_stand_out_from_the_paper(theme: str) -> None:
     }
     assert min(found.values()) >= 3, found
     assert found["ink"] >= 7
+    assert colours["ink"] not in {colours[f"c{i}"] for i in range(8)}  # intervals are drawn in it, over bars
     assert contrast("#f0e442", "#ffffff") < 3  # Okabe and Ito's yellow, on white
 
 

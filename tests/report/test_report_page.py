@@ -344,3 +344,9 @@ def test_long_texts_and_unknown_answers() -> None:
     assert change.winner == "none of them"
     assert change.text.endswith("[…]")
     assert len(change.text) < 720
+
+
+def test_a_power_that_is_not_known_is_not_told(xprompt_run: Path, edit: Edit) -> None:
+    assert "a difference of 4.9 points would have been found four times out of five" in of(xprompt_run)
+    edit(xprompt_run, lambda info: info["headline"].update(detectable=None))
+    assert "four times out of five" not in of(xprompt_run)

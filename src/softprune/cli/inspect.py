@@ -39,7 +39,7 @@ def report(
     from softprune.cli.compare import is_comparison, report_comparison
     from softprune.cli.study import is_study, report_study
     from softprune.cli.tokens import show_results
-    from softprune.report import write_report
+    from softprune.report import stand_beside, write_report
 
     for other in others or []:
         if is_comparison(run) or is_of_tokens(run) or is_comparison(other) or is_of_tokens(other):
@@ -59,6 +59,8 @@ def report(
         return
     write_report(run, others or [])
     show_comparison(run)
+    for line in stand_beside(run, others or []):
+        typer.echo(line)
 
 
 def is_of_tokens(run: Path) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["comparison_table", "write_report"]
+__all__ = ["comparison_table", "stand_beside", "write_report"]
 
 
 def write_report(run_folder: Path, others: Sequence[Path] = ()) -> Path:
@@ -44,3 +44,21 @@ def comparison_table(run_folder: Path) -> Table:
     from softprune.report.table import rich_table
 
     return rich_table(read_run(Path(run_folder)))
+
+
+def stand_beside(run_folder: Path, others: Sequence[Path]) -> list[str]:
+    """A line for each other run on a run's page: that it stands beside it, and why scores aren't compared, if so.
+
+    Raises:
+        SoftpruneError: when a folder holds no readable run.
+    """
+    from softprune.report import words
+    from softprune.report.beside import why_not
+    from softprune.report.read import read_run
+
+    run = read_run(Path(run_folder))
+    reasons = ((other, why_not(run, read_run(Path(other)))) for other in others)
+    return [
+        f"beside it: {words.printable(other)}" + ("" if reason is None else f" (not comparable: {reason})")
+        for other, reason in reasons
+    ]

@@ -67,7 +67,10 @@ def beside(ours: Run, theirs: Run) -> Beside:
     names = [name for name in table.LABELS if ours.results[name] or theirs.results[name]]
     return Beside(
         name=words.printable(theirs.path.resolve().name),
-        facts=tuple((heading, _fact(ours, *keys), _fact(theirs, *keys)) for heading, keys in _FACTS.items()),
+        facts=(
+            *((heading, _fact(ours, *keys), _fact(theirs, *keys)) for heading, keys in _FACTS.items()),
+            *zip(_SEARCHED, _searched(ours), _searched(theirs), strict=True),
+        ),
         reason=reason,
         lines=tuple(_line(name, ours, theirs, reason) for name in names),
     )
@@ -111,6 +114,25 @@ _FACTS = {
 def _fact(run: Run, *keys: str) -> str:
     value = run.part(*keys[:-1]).get(keys[-1])
     return words.NOT_MEASURED if value is None else words.printable(value)
+
+
+_SEARCHED = ("search strategy", "token ratios", "piece ratios", "prices of the gates")
+
+
+def _searched(run: Run) -> tuple[str, ...]:
+    """How a run searched: its strategy, and the ratios or prices that this strategy goes through."""
+    if not run.prunes:
+        return (words.NOT_APPLICABLE,) * len(_SEARCHED)
+    strategy = run.part("search").get("strategy")
+    ratios, prices = ("token_ratios", "piece_ratios"), ("prices",)
+    used = prices if strategy == "learned" else ratios
+    named = run.recipe_part("search")
+    values = (_listed(named.get(key)) if key in used else words.NOT_APPLICABLE for key in (*ratios, *prices))
+    return (_fact(run, "search", "strategy"), *values)
+
+
+def _listed(values: object) -> str:
+    return words.printable(", ".join(map(str, values))) if isinstance(values, list) and values else words.NOT_MEASURED
 
 
 def _line(name: str, ours: Run, theirs: Run, reason: str | None) -> Line:

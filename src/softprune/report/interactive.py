@@ -34,10 +34,13 @@ except ImportError as error:
 Cell = str | float | int | None
 
 SERIES = {
-    "light": ("#0072b2", "#d55e00", "#009e73", "#b85c92", "#a87000", "#2f8fc7", "#23262b", "#7d858f"),
-    "dark": ("#56b4e9", "#f08a3c", "#2fc79a", "#e39ac5", "#f0b429", "#f0e442", "#dfe3e8", "#8d959f"),
+    "light": ("#0072b2", "#d55e00", "#009e73", "#b85c92", "#a87000", "#7d858f", "#8a5a3c", "#2f8fc7"),
+    "dark": ("#56b4e9", "#f08a3c", "#2fc79a", "#e39ac5", "#f0b429", "#8d959f", "#b07a55", "#2f8fc7"),
 }
-"""Colours `theme:c0` to `theme:c7`: Okabe and Ito's, made to stand out 3:1 from either paper (WCAG 1.4.11)."""
+"""Colours `theme:c0` to `theme:c7`: Okabe and Ito's, made to stand out 3:1 from either paper (WCAG 1.4.11).
+
+The second blue is the last, and none is the ink, in which intervals are drawn over bars.
+"""
 
 
 @dataclass(frozen=True, slots=True)

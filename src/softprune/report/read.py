@@ -181,12 +181,16 @@ class Run:
     @property
     def best_by(self) -> str:
         """What chose each prompt's checkpoint on `select`: `score` or `loss`."""
+        return str(self.recipe_part("tuning").get("best_by") or "score")
+
+    def recipe_part(self, key: str) -> Mapping[str, Any]:
+        """A mapping inside resolved.yaml; empty where there is none, or it can't be read."""
         try:
             document = yaml.safe_load(self.recipe_text or "")
         except yaml.YAMLError:
-            return "score"
-        tuning = document.get("tuning") if isinstance(document, dict) else None
-        return str(tuning.get("best_by") or "score") if isinstance(tuning, dict) else "score"
+            return {}
+        value = document.get(key) if isinstance(document, dict) else None
+        return value if isinstance(value, dict) else {}
 
 
 def read_run(folder: Path) -> Run:

@@ -119,14 +119,34 @@ const softprune = (() => {
     return done;
   }
 
+  /** A trace whose intervals are drawn in ink: plotly's own gray nearly vanishes on dark paper. */
+  function inked(trace, palette) {
+    const errors = Object.fromEntries(["error_x", "error_y"].filter((name) => trace[name])
+      .map((name) => [name, { color: palette.ink, thickness: 1.5, ...trace[name] }]));
+    return { ...trace, ...errors };
+  }
+
   function draw(box, plot) {
     const figure = box.closest("figure");
-    onTheme(() => {
+    const show = (afresh) => {
       const palette = colours();
       box.hidden = false;
-      Plotly.react(box, coloured(plot.traces, palette), dressed(coloured(plot.layout, palette), palette),
-        { displayModeBar: false, responsive: true });
+      const traces = coloured(plot.traces, palette).map((trace) => inked(trace, palette));
+      const layout = dressed(coloured(plot.layout, palette), palette);
+      Plotly[afresh ? "newPlot" : "react"](box, traces, layout, { displayModeBar: false });
       for (const still of figure ? figure.querySelectorAll(".still") : []) still.hidden = true;
+    };
+    onTheme(() => show(false));
+    // Plotly's own way to follow the window forgets a plot's height and keeps its old margins: legends lay over captions.
+    let width = box.clientWidth;
+    let waiting;
+    addEventListener("resize", () => {
+      clearTimeout(waiting);
+      waiting = setTimeout(() => {
+        if (box.clientWidth === width) return;
+        width = box.clientWidth;
+        show(true);
+      }, 100);
     });
   }
 

@@ -177,6 +177,7 @@
     const choice = find('[data-pick="candidate"]');
     const [tokenRatios, pieceRatios] = explore.sliders;
     const slider = (name) => find('[data-slider="' + name + '"]');
+    const bySize = slider("size"); // null where there are ratios, or one ticket
 
     function label(name, text) {
       find('[data-out="' + name + '"]').textContent = text;
@@ -202,7 +203,7 @@
       if (typeof shown === "number" && tokenRatios) {
         slider("tokenRatio").value = tokenRatios.indexOf(candidates[shown].tokenRatio);
         slider("pieceRatio").value = pieceRatios.indexOf(candidates[shown].pieceRatio);
-      } else if (typeof shown === "number") slider("size").value = shown;
+      } else if (typeof shown === "number" && bySize) bySize.value = shown;
       if (candidates.length > 0) {
         choice.value = String(shown);
         labels();
@@ -213,8 +214,8 @@
     }
 
     function labels() {
-      if (!tokenRatios) label("size", candidates[slider("size").value].parameters + " parameters");
-      else {
+      if (bySize) label("size", candidates[bySize.value].parameters + " parameters");
+      else if (tokenRatios) {
         label("tokenRatio", tokenRatios[slider("tokenRatio").value] + "%");
         label("pieceRatio", pieceRatios[slider("pieceRatio").value] + "%");
       }
@@ -232,7 +233,7 @@
           slider(name).max = String(values.length - 1);
           slider(name).addEventListener("input", slid);
         }
-      } else slider("size").addEventListener("input", () => show(Number(slider("size").value)));
+      } else bySize?.addEventListener("input", () => show(Number(bySize.value)));
       choice.addEventListener("change", () => show(choice.value === "whole" ? "whole" : Number(choice.value)));
     }
     cells[0][0].tabIndex = 0;

@@ -193,7 +193,8 @@ def test_a_prompt_scores_alike_in_any_company(backbone_of: Backbones) -> None:
         (alone,) = score_prompts(backbone, prompt[None], data, scoring_of(backbone, rows=1))
         assert found.losses == pytest.approx(alone.losses, rel=1e-12)
         assert found.predicted == alone.predicted
-    assert together[0] == together[3]
+    # One prompt twice in a call: not every machine's matrix products give both places the same last bit.
+    assert together[0].losses == pytest.approx(together[3].losses, rel=1e-12)
     assert abs(together[0].loss - together[2].loss) > 1e-6
 
 

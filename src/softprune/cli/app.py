@@ -67,7 +67,7 @@ app.add_typer(task_commands, name="tasks")
 study_commands.command("list")(study.list_studies)
 study_commands.command("show")(study.show)
 study_commands.command("run")(study.run)
-app.add_typer(study_commands, name="study")
+app.add_typer(study_commands, name="study", short_help="The experiments of the sources, one command each.")
 token_commands.command("train", help=train.TOKENS_HELP, short_help="Learn which input tokens an encoder can drop.")(
     train.from_flags("tokens")
 )

@@ -77,10 +77,11 @@ def definition_of(data: Any, path: Path) -> Definition:
         SoftpruneError: for its one mistake.
         ManyErrors: with every mistake in it.
     """
-    if isinstance(data, dict) and data.get("parts"):  # of a ticket for several tasks: what they have together follows
+    parts = data.get("parts") if isinstance(data, dict) else None
+    if isinstance(parts, list) and parts:  # of a ticket for several tasks: what they have together follows
         from softprune.tasks.joined import joined_definition
 
-        return joined_definition([definition_of(part, path) for part in data["parts"]])
+        return joined_definition([definition_of(part, path) for part in parts])
     try:
         definition = Definition.model_validate({"id": _name_of(path), **data} if isinstance(data, dict) else data)
     except ValidationError as error:

@@ -14,6 +14,7 @@ import pytest
 
 from softprune.cli.train import _FLAGS, default_out, flags_of
 from softprune.errors import SoftpruneError
+from softprune.methods import api as _adapting  # noqa: F401 - takes from the real pruning.api before a stand-in is there
 from softprune.recipe import Recipe, flat_fields, load_recipe, resolve
 
 Softprune = Callable[..., Any]
@@ -56,6 +57,7 @@ def stand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stand:
     api.execute = execute  # type: ignore[attr-defined]
     report.comparison_table = lambda out: f"table of {out}"  # type: ignore[attr-defined]
     report.write_report = write_report  # type: ignore[attr-defined]
+    report.stand_beside = lambda run, others: [f"{run} beside {other}" for other in others]  # type: ignore[attr-defined]
     for module in (api, report):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     return stand
@@ -88,14 +90,18 @@ def test_report_writes_and_shows(softprune: Softprune, stand: Stand) -> None:
 def test_report_takes_runs_to_show_beside_it(softprune: Softprune, stand: Stand) -> None:
     answer = softprune("report", "somewhere", "one", "two")
     assert (answer.code, stand.others) == (0, [Path("one"), Path("two")])
+    assert answer.out.splitlines()[-2:] == ["somewhere beside one", "somewhere beside two"]
 
 
 def test_what_cannot_stand_beside_a_run_is_refused(softprune: Softprune, stand: Stand, tmp_path: Path) -> None:
-    (tmp_path / "compare.json").touch()
-    for folders in (("somewhere", str(tmp_path)), (str(tmp_path), "somewhere")):
-        answer = softprune("report", *folders)
-        assert answer.code == 2
-        assert "report comparisons and runs of token pruning one at a time" in answer.err
+    for record in ("compare.json", "study.json"):
+        folder = tmp_path / record.partition(".")[0]
+        folder.mkdir()
+        (folder / record).touch()
+        for folders in (("somewhere", str(folder)), (str(folder), "somewhere")):
+            answer = softprune("report", *folders)
+            assert answer.code == 2
+            assert "report comparisons, studies and runs of token pruning one at a time" in answer.err
 
 
 def test_the_headline_stands_under_the_table(softprune: Softprune, stand: Stand, tmp_path: Path) -> None:

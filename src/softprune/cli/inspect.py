@@ -42,11 +42,11 @@ def report(
     from softprune.report import stand_beside, write_report
 
     for other in others or []:
-        if is_comparison(run) or is_of_tokens(run) or is_comparison(other) or is_of_tokens(other):
+        if any(is_comparison(each) or is_study(each) or is_of_tokens(each) for each in (run, other)):
             raise SoftpruneError(
                 "runs that tune, prune or adapt, to show beside each other",
                 f"{run} and {other}",
-                "report comparisons and runs of token pruning one at a time",
+                "report comparisons, studies and runs of token pruning one at a time",
             )
     if is_comparison(run):
         report_comparison(run)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from textwrap import indent
 from typing import Any, TypeAlias
 
 from rich.console import Console, Group
@@ -20,7 +19,7 @@ from softprune.pruning.api import PLACE_KEYS
 from softprune.recipe import CompareRecipe, load_compare_recipe, resolve_compare
 from softprune.runs import atomic
 from softprune.runs.attempt import Finish
-from softprune.runs.lock import is_held
+from softprune.runs.begin import unfinished
 from softprune.runs.processes import hold_alone
 from softprune.tasks import load_task
 from softprune.tuning.parts import MEMORY_KEYS
@@ -155,19 +154,8 @@ def terminal(out: Path) -> Group:
 def _finished(out: Path) -> dict[str, Any]:
     found = read_comparison(out)
     if "rows" not in found:
-        raise _unfinished(out, found)
+        raise unfinished(out, found, "comparison")
     return found
-
-
-def _unfinished(out: Path, found: Mapping[str, Any]) -> SoftpruneError:
-    """Why there are no tables yet: it runs now, nobody works in it any more, or it failed."""
-    expected, go_on = "a finished comparison", f"go on: {found.get('command')}"
-    if found.get("status") == "failed":
-        told = indent(str(found.get("error")), "  ")
-        return SoftpruneError(expected, f"{out} failed:\n{told}", f"mend that, then {go_on}")
-    if is_held(out):
-        return SoftpruneError(expected, f"{out} is running", "wait until it ends")
-    return SoftpruneError(expected, f"{out} was interrupted", go_on)
 
 
 def _write_texts(out: Path, found: Mapping[str, Any]) -> None:

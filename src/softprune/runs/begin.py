@@ -6,13 +6,14 @@ import json
 from collections.abc import Collection, Mapping
 from itertools import count
 from pathlib import Path
+from textwrap import indent
 from typing import Any, Final, TypeAlias
 
 import yaml
 
 from softprune.errors import SoftpruneError
 from softprune.runs import atomic
-from softprune.runs.lock import LOCK
+from softprune.runs.lock import LOCK, is_held
 from softprune.yamls import yaml_text
 
 JSON: TypeAlias = Any  # null, a truth value, a number, a text, a list or a mapping of these
@@ -124,6 +125,23 @@ def read_info(path: Path, record: str = "run.json") -> dict[str, Any]:
     if not isinstance(info, dict) or info.get("schema") != SCHEMA:
         raise _not_a_run(path, f"its {record} isn't of schema {SCHEMA}")
     return info
+
+
+def unfinished(path: Path, info: Mapping[str, Any], what: str) -> SoftpruneError:
+    """Why a comparison or a study has no tables yet: it failed, it runs now, or nobody works in it any more.
+
+    Args:
+        path: its folder.
+        info: what its record holds.
+        what: its sort.
+    """
+    expected, go_on = f"a finished {what}", f"go on: {info.get('command')}"
+    if info.get("status") == "failed":
+        told = indent(str(info.get("error")), "  ")
+        return SoftpruneError(expected, f"{path} failed:\n{told}", f"mend that, then {go_on}")
+    if is_held(path):
+        return SoftpruneError(expected, f"{path} is running", "wait until it ends")
+    return SoftpruneError(expected, f"{path} was interrupted", go_on)
 
 
 def _not_a_run(path: Path, why: str) -> SoftpruneError:

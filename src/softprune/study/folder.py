@@ -16,15 +16,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from textwrap import indent
 from typing import Any, Final
 
 from softprune.errors import SoftpruneError, of_the_machine
 from softprune.recipe import Study, load_study
 from softprune.runs import atomic
-from softprune.runs.begin import SCHEMA, differing, free_beside, make_folder, read_info, told_apart, write_resolved
+from softprune.runs.begin import (
+    SCHEMA,
+    differing,
+    free_beside,
+    make_folder,
+    read_info,
+    told_apart,
+    unfinished,
+    write_resolved,
+)
 from softprune.runs.environment import hardware, versions
-from softprune.runs.lock import LOCK, FolderLock, is_held
+from softprune.runs.lock import LOCK, FolderLock
 from softprune.study.runs import RUNS
 
 RECORD: Final = "study.json"
@@ -126,13 +134,7 @@ def read_study(path: Path) -> dict[str, Any]:
     info = read_info(path, RECORD)
     if "findings" in info:
         return info
-    expected, go_on = "a finished study", f"go on: {info.get('command')}"
-    if info.get("status") == "failed":
-        told = indent(str(info.get("error")), "  ")
-        raise SoftpruneError(expected, f"{path} failed:\n{told}", f"mend that, then {go_on}")
-    if is_held(path):
-        raise SoftpruneError(expected, f"{path} is running", "wait until it ends")
-    raise SoftpruneError(expected, f"{path} was interrupted", go_on)
+    raise unfinished(path, info, "study")
 
 
 def now() -> str:

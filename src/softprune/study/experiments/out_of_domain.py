@@ -20,10 +20,10 @@ from softprune.analysis.scored import open_set
 from softprune.compare.statistics import Scored
 from softprune.errors import SoftpruneError
 from softprune.prompt.bank import read_one
-from softprune.prompt.exchange import mask_bytes
 from softprune.pruning.masks import random_mask
 from softprune.study.bench import Bench
 from softprune.study.charts import bars
+from softprune.study.experiments.reversed import under_mask
 from softprune.study.findings import Cell, Entry, Findings, Table
 from softprune.study.made import Made
 from softprune.study.scores import Outcome, Runs, difference_cell, outcome_of, score_cell
@@ -132,13 +132,7 @@ def _retrained(bench: Bench, runs: Runs) -> Runs:
     """For every run, the tuned prompt retrained under a random mask of the winner's size, as the winner was."""
     specs = []
     for (task, seed), made in runs.items():
-        mask = bench.keep(f"random-{made.path.name}.safetensors", mask_bytes(random_mask(made.mask, seed + _DRAWN)))
-        recipe = bench.spec(task, seed).recipe
-        keys = {
-            "kind": "tune",
-            "prompt": {"init": "file", "file": str(made.prompt_file("tuned")), "mask": str(mask)},
-            "tuning": {"epochs": recipe.search.epochs or recipe.tuning.epochs},
-        }
+        keys = under_mask(bench, made, "random", random_mask(made.mask, seed + _DRAWN))
         specs.append(bench.spec(task, seed, keys))
     return {(made.task, made.seed): made for made in bench.make(specs)}
 

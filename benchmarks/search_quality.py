@@ -26,7 +26,7 @@ from softprune.pruning.xprompt import xprompt
 from softprune.recipe import resolve
 from softprune.runs.executors import InProcess
 from softprune.runs.store import RunFolder
-from softprune.significance import paired_bootstrap
+from softprune.statistics.bootstrap import paired_bootstrap
 from softprune.tuning.display import Silence
 from softprune.tuning.scoring import score_each
 from softprune.tuning.setup import prepare

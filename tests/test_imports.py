@@ -22,7 +22,7 @@ ROOMS = [
     "registry",
     "yamls",
     "recipe",
-    "significance",
+    "statistics",
     "runs",
     "tasks",
     "prompt",
@@ -105,7 +105,7 @@ def imported_rooms(source: str, package: tuple[str, ...]) -> Iterator[tuple[int,
 
 def allowed(room: str) -> set[str]:
     if room == "report":  # reads run folders, and writes as they do; two runs' answers it compares as runs do
-        return {"types", "errors", "significance", "runs", "report"}
+        return {"types", "errors", "statistics", "runs", "report"}
     return set(ROOMS[: ROOMS.index(room) + 1])
 
 

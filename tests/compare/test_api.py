@@ -19,7 +19,7 @@ from softprune.compare.api import compare_methods, execute, rewrite, terminal
 from softprune.errors import SoftpruneError
 from softprune.methods.table import METHODS
 from softprune.recipe import CompareRecipe
-from softprune.significance import bootstrap_interval
+from softprune.statistics.bootstrap import bootstrap_interval
 from softprune.tasks import load_task
 
 Small = Callable[..., CompareRecipe]

@@ -11,7 +11,7 @@ import pytest
 
 from softprune.pruning.headline import NOTHING_PRUNED, headline, random_sentence, sentence
 from softprune.recipe import resolve
-from softprune.significance import paired_bootstrap
+from softprune.statistics.bootstrap import paired_bootstrap
 from softprune.tasks.metrics import metric_named
 from softprune.types import Scores
 

@@ -15,7 +15,7 @@ from softprune.report import stand_beside
 from softprune.report.beside import SEED, Beside, beside, why_not
 from softprune.report.page import html
 from softprune.report.read import read_run
-from softprune.significance import paired_bootstrap
+from softprune.statistics.bootstrap import paired_bootstrap
 
 Edit = Callable[..., None]
 MakeRun = Callable[..., Path]

@@ -10,7 +10,7 @@ HEAVY = ("torch", "transformers", "peft", "datasets", "pyarrow", "scipy", "sklea
 
 def test_tasks_and_significance_stay_light():
     code = (
-        "import sys, softprune.significance\n"
+        "import sys, softprune.statistics.bootstrap\n"
         "from softprune.tasks import load_task, task_names, select_sets\n"
         "select_sets(load_task('demo').load(), seed=0)\n"
         f"print(*[name for name in {HEAVY} if name in sys.modules])"

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from softprune.significance import Difference
+from softprune.statistics.bootstrap import Difference
 from softprune.tokens.clusters import Clusters, Silhouette
 from softprune.tokens.estimates import Estimate
 from softprune.tokens.findings import cluster_finding, finding, keyword_finding, overall_finding

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from softprune.errors import SoftpruneError
-from softprune.significance import LEVEL
+from softprune.statistics.bootstrap import LEVEL
 
 Floats = npt.NDArray[np.float64]
 Kind = Literal["spearman", "pearson"]

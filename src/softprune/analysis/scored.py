@@ -88,7 +88,7 @@ class OpenSet:
         return self._score(words_QH) if words_QH is not None and self._fits(len(words_QH)) else None
 
     def counts(self, scores: Scores) -> Floats:
-        """What the metric counts, a row for each example, `[N, C]`; see `softprune.significance`."""
+        """What the metric counts, a row for each example, `[N, C]`; see `softprune.statistics.bootstrap`."""
         return self.metric.counts(scores)
 
     def value(self, scores: Scores) -> float:

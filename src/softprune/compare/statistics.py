@@ -15,7 +15,7 @@ from statistics import fmean, stdev
 import numpy as np
 import numpy.typing as npt
 
-from softprune.significance import Difference, Interval, Score, bootstrap_interval, paired_bootstrap
+from softprune.statistics.bootstrap import Difference, Interval, Score, bootstrap_interval, paired_bootstrap
 
 Floats = npt.NDArray[np.float64]
 

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from softprune.recipe import Recipe
-from softprune.significance import Difference, Groups, mcnemar, paired_bootstrap
+from softprune.statistics.bootstrap import Difference, Groups, mcnemar, paired_bootstrap
 from softprune.tasks import Metric
 from softprune.types import Scores
 

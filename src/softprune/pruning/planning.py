@@ -21,7 +21,7 @@ from softprune.pruning.counting import Counted, Stage, count
 from softprune.recipe import Recipe
 from softprune.runs.executors import InProcess
 from softprune.runs.store import RunFolder
-from softprune.significance import bootstrap_interval
+from softprune.statistics.bootstrap import bootstrap_interval
 from softprune.tasks import answered
 from softprune.tasks.metrics import Accuracy
 from softprune.tuning.display import Silence

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from softprune.backbone.encode import cut_to
-from softprune.significance import bootstrap_interval
+from softprune.statistics.bootstrap import bootstrap_interval
 from softprune.tasks import answered, constant_answer
 from softprune.tasks.lead import NAME, lead, written
 from softprune.tasks.metrics import Rouge1, Rouge2, RougeL

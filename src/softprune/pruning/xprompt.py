@@ -25,7 +25,7 @@ from softprune.pruning.masks import piece_mask, token_mask
 from softprune.pruning.retraining import Trial, halve, retrain_all
 from softprune.pruning.search import choose, foresight, pareto, search
 from softprune.runs.store import Saved
-from softprune.significance import standard_error
+from softprune.statistics.bootstrap import standard_error
 from softprune.tuning.finite import FROM_THE_MODEL, check_finite
 from softprune.tuning.scoring import score_each, score_prompts
 from softprune.tuning.setup import Workspace

@@ -1,7 +1,7 @@
 """Other runs beside this one: their results row by row, and the difference where both answered the same question.
 
 Two scores compare where metric, task and the examples of `report` are the same. Where both runs kept what they answered
-to each example, the difference has an interval, paired by example (`significance.paired_bootstrap`). No p-value is
+to each example, the difference has an interval, paired by example (`statistics.bootstrap.paired_bootstrap`). No p-value is
 given: a reader who picks runs to compare has made choices that no test knows of.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from softprune.report import table, words
 from softprune.report.read import Floats, Prediction, RowResult, Run
-from softprune.significance import Score, paired_bootstrap
+from softprune.statistics.bootstrap import Score, paired_bootstrap
 
 Count = Callable[[Sequence[Prediction]], Floats]
 

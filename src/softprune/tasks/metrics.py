@@ -1,4 +1,4 @@
-"""Metrics as sums of per-example counts, which is the form that `softprune.significance` resamples.
+"""Metrics as sums of per-example counts, which is the form that `softprune.statistics.bootstrap` resamples.
 
 A metric reads what it needs of `Scores`: chosen answers, generated texts or losses.
 

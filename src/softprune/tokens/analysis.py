@@ -11,7 +11,7 @@ import numpy as np
 
 from softprune.errors import SoftpruneError
 from softprune.runs import atomic
-from softprune.significance import RESAMPLES, Floats, resampled_sums
+from softprune.statistics.bootstrap import RESAMPLES, Floats, resampled_sums
 from softprune.tokens.clusters import Clusters, clusters
 from softprune.tokens.estimates import Estimate, estimate, quotient
 from softprune.tokens.export import write_csv

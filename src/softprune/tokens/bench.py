@@ -20,7 +20,7 @@ import torch
 
 from softprune.errors import SoftpruneError
 from softprune.runs.environment import hardware, versions
-from softprune.significance import RESAMPLES, paired_bootstrap
+from softprune.statistics.bootstrap import RESAMPLES, paired_bootstrap
 from softprune.tokens.contestants import (
     UNPRUNED,
     Contestant,

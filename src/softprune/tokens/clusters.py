@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from softprune.errors import SoftpruneError
-from softprune.significance import Floats
+from softprune.statistics.bootstrap import Floats
 from softprune.tokens.word_table import Ints
 
 MOST = 2_000

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from softprune.significance import bootstrap_interval, paired_bootstrap
+from softprune.statistics.bootstrap import bootstrap_interval, paired_bootstrap
 from softprune.tasks import answered, constant_answer
 from softprune.tokens.families import Anatomy
 from softprune.tokens.macs import relative_macs

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from softprune.report.canvas import SMALL, Theme, dress, legend_below, new_figure
 from softprune.report.words import printable
-from softprune.significance import Floats
+from softprune.statistics.bootstrap import Floats
 from softprune.tokens.clusters import Clusters
 from softprune.tokens.estimates import Estimate
 from softprune.tokens.retention import Row

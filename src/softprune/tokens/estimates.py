@@ -8,7 +8,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from softprune.significance import LEVEL, Floats
+from softprune.statistics.bootstrap import LEVEL, Floats
 
 CLEAR = 0.05
 """An adjusted p-value below it is called clear."""
@@ -100,7 +100,7 @@ def _at_most(most: int, chance_N: Floats) -> Floats:
 
 
 def p_value(drawn_R: Floats) -> float:
-    """Two-sided bootstrap p-value of "nought", as in `significance.paired_bootstrap`."""
+    """Two-sided bootstrap p-value of "nought", as in `statistics.bootstrap.paired_bootstrap`."""
     known_R = drawn_R[np.isfinite(drawn_R)]
     tails = ((known_R <= 0).sum() + 1, (known_R >= 0).sum() + 1)
     return min(1.0, 2.0 * float(min(tails)) / (len(known_R) + 1))

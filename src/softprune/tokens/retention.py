@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from softprune.significance import RESAMPLES, Floats, resampled_sums
+from softprune.statistics.bootstrap import RESAMPLES, Floats, resampled_sums
 from softprune.tokens.estimates import CLEAR, Estimate, chance_p, estimate, holm, p_value, quotient, share_estimate
 from softprune.tokens.word_table import Ints, WordTable
 

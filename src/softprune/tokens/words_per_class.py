@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from softprune.significance import Floats
+from softprune.statistics.bootstrap import Floats
 from softprune.tokens.word_table import WordTable
 
 PRIOR = 1_000.0

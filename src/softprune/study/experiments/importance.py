@@ -29,7 +29,7 @@ from softprune.compare.statistics import Floats
 from softprune.prompt.bank import masked_state, read_one
 from softprune.pruning.importance import measure
 from softprune.pruning.masks import keep_count, without_least
-from softprune.significance import LEVEL
+from softprune.statistics.bootstrap import LEVEL
 from softprune.study.bench import Bench
 from softprune.study.experiments.heatmaps import over_largest, told
 from softprune.study.experiments.masking import counts_of, without_one

@@ -22,7 +22,7 @@ from softprune.analysis.alignment import align
 from softprune.analysis.correlation import RESAMPLES, coefficient, correlate
 from softprune.analysis.projection import Projection, pca, prompt_points, token_points, tsne
 from softprune.prompt.initialise import generator
-from softprune.significance import LEVEL
+from softprune.statistics.bootstrap import LEVEL
 from softprune.study.bench import Bench
 from softprune.study.findings import Cell, Entry, Figure, Findings, Table
 from softprune.study.made import Made

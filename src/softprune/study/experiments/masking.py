@@ -21,7 +21,7 @@ from softprune.compare.statistics import Floats, difference
 from softprune.prompt.bank import masked_state, read_one
 from softprune.pruning.masks import keep_count, random_mask, without_least, without_most, without_random
 from softprune.recipe import Recipe
-from softprune.significance import Difference, holm, paired_bootstrap
+from softprune.statistics.bootstrap import Difference, holm, paired_bootstrap
 from softprune.study.bench import Bench
 from softprune.study.experiments.heatmaps import importances, told
 from softprune.study.findings import Cell, Entry, Figure, Findings, Table

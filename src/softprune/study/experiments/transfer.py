@@ -22,7 +22,7 @@ from softprune.analysis.alignment import align
 from softprune.analysis.correlation import Correlation, mantel
 from softprune.analysis.scored import open_set
 from softprune.errors import SoftpruneError
-from softprune.significance import LEVEL
+from softprune.statistics.bootstrap import LEVEL
 from softprune.study.bench import Bench
 from softprune.study.findings import Cell, Entry, Figure, Findings, Table, shown
 from softprune.study.made import Made

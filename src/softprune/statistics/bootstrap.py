@@ -42,18 +42,30 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Score of a minus score of b.
+    """Score of a minus score of b, each the mean over its training seeds.
 
     Attributes:
         value: the difference on the examples themselves.
-        low, high: its percentile bootstrap interval.
-        p: two-sided bootstrap p-value of "no difference".
+        low, high: its interval.
+        p: two-sided p-value of "no difference".
+        covers_seeds: whether interval and p cover the sampling of training seeds (`seeds.compare_rows`), or that of
+            examples alone: then they say something about these very prompts.
+        seeds: training seeds of the side that has fewer.
+        units: examples, or groups of them, that were sampled.
+        se_seeds, se_examples: standard errors from either source; `se_seeds` is None where it isn't covered.
+        seeds_df: degrees of freedom of `se_seeds`.
     """
 
     value: float
     low: float
     high: float
     p: float
+    covers_seeds: bool = False
+    seeds: int = 1
+    units: int = 0
+    se_seeds: float | None = None
+    se_examples: float = 0.0
+    seeds_df: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +156,28 @@ def paired_bootstrap(
     Raises:
         SoftpruneError: when the arrays don't describe the same number of examples, or there are none.
     """
-    a, b = _seeds(counts_a), _seeds(counts_b)
+    a, b = as_seeds(counts_a), as_seeds(counts_b)
+    return bootstrap_difference(a, b, score, groups, seed=seed, resamples=resamples, level=level)[0]
+
+
+def bootstrap_difference(
+    a: Sequence[Floats],
+    b: Sequence[Floats],
+    score: Score,
+    groups: Groups = None,
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> tuple[Difference, Floats, int]:
+    """As `paired_bootstrap`, with what the interval is made from.
+
+    Args:
+        a, b: counts `[N, C]` of each training seed; b may be empty, and then a's mean is held against nothing.
+
+    Returns:
+        The difference, that of every resample `[R]`, and how many examples or groups were sampled.
+    """
     if len({len(array) for array in [*a, *b]}) > 1:
         lengths = ", ".join(str(len(array)) for array in [*a, *b])
         raise SoftpruneError(
@@ -157,14 +190,24 @@ def paired_bootstrap(
     def difference(totals: Floats) -> Floats:
         by_seed = totals.reshape(*totals.shape[:-1], -1, width)
         scores: Floats = np.asarray(score(by_seed), np.float64)
-        return np.asarray(scores[..., :seeds].mean(axis=-1) - scores[..., seeds:].mean(axis=-1))
+        mean = scores[..., :seeds].mean(axis=-1)
+        return np.asarray(mean - scores[..., seeds:].mean(axis=-1) if b else mean)
 
     rows = _grouped(np.concatenate([*a, *b], axis=1), groups)
     value = float(difference(rows.sum(axis=0)))
     drawn_R = _scores(rows, difference, seed, resamples)
     low, high = _percentiles(drawn_R, level)
     tails = ((drawn_R <= 0).sum() + 1, (drawn_R >= 0).sum() + 1)
-    return Difference(value, low, high, p=min(1.0, 2.0 * float(min(tails)) / (resamples + 1)))
+    found = Difference(
+        value,
+        low,
+        high,
+        p=min(1.0, 2.0 * float(min(tails)) / (resamples + 1)),
+        seeds=min(len(a), len(b) or len(a)),
+        units=len(rows),
+        se_examples=float(drawn_R.std(ddof=1)) if resamples > 1 else 0.0,
+    )
+    return found, drawn_R, len(rows)
 
 
 def mcnemar(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike) -> McNemar:
@@ -220,7 +263,7 @@ def power(n: int, discordance: float, *, chance: float = 0.80, level: float = LE
     return float(z * np.sqrt(discordance / n))
 
 
-def _seeds(counts: Counts) -> list[Floats]:
+def as_seeds(counts: Counts) -> list[Floats]:
     """A `[N, C]` array or several of them, as a list of float arrays."""
     arrays = [np.asarray(counts, np.float64)] if np.ndim(counts[0]) == 1 else list(counts)  # type: ignore[index,arg-type]
     return [np.asarray(array, np.float64) for array in arrays]

@@ -8,7 +8,7 @@ from scipy import stats
 from sklearn.metrics import f1_score
 
 from softprune.errors import SoftpruneError
-from softprune.significance import (
+from softprune.statistics.bootstrap import (
     bootstrap_interval,
     holm,
     mcnemar,
@@ -103,7 +103,7 @@ def test_same_seed_same_bits():
 def test_chunks_do_not_change_the_kind_of_result(monkeypatch):
     counts = accuracy_counts([1] * 30 + [0] * 10)
     whole = bootstrap_interval(counts, ACCURACY.score, seed=0)
-    monkeypatch.setattr("softprune.significance.CHUNK_CELLS", 64)
+    monkeypatch.setattr("softprune.statistics.bootstrap.CHUNK_CELLS", 64)
     chunked = bootstrap_interval(counts, ACCURACY.score, seed=0)
     assert chunked.low == pytest.approx(whole.low, abs=0.03)
 

@@ -1,0 +1,1 @@
+"""Intervals, tests, and what may be concluded from them: resampled examples, training seeds, verdicts, planning."""

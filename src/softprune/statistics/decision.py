@@ -1,0 +1,170 @@
+"""What a run recommends, and how many seeds and examples a recommendation takes.
+
+With a margin m (the loss of score that a user accepts for a smaller prompt) and the interval of winner minus control:
+
+    low  > -m    ship the ticket            (and it is better where low > 0)
+    high < -m    ship the whole prompt
+    otherwise    undecided, with what would decide it
+
+This is a test of non-inferiority (Wellek, Testing Statistical Hypotheses of Equivalence and Noninferiority, 2010,
+chapter 2), read off a two-sided interval, so each of the two decisions is wrong in at most 2.5% of runs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+
+from softprune.statistics.bootstrap import LEVEL, Difference
+from softprune.statistics.seeds import MIN_SEEDS, Uncertainty, student_cdf, student_quantile
+
+Decision = Literal["ship the ticket", "ship the whole prompt", "undecided", "no verdict"]
+
+POWER: Final = 0.80
+MOST_SEEDS: Final = 200
+"""Plans that need more seeds than this are given up: nobody trains them."""
+SEED_SD: Final = 0.03
+"""Standard deviation over seeds of a paired difference, assumed where nothing was measured yet: 1.9 to 3.3 points were
+measured on small models (docs/statistics.md)."""
+DISCORDANCE: Final = 0.2
+"""Share of the examples that exactly one of two prompts answers rightly, assumed likewise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Which prompt to ship.
+
+    Attributes:
+        decision: as above; `no verdict` where nothing may be concluded.
+        margin: the loss that is accepted, a fraction of the metric's range.
+        better: whether the ticket is shown to be better than the whole prompt.
+        more_seeds: fresh seeds that would decide it if everything else stays as measured; None where no number would,
+            or where it is decided.
+        more_examples: examples (or groups) of `report` that would, likewise.
+        reason: why there is no verdict; None where there is one.
+    """
+
+    decision: Decision
+    margin: float
+    better: bool = False
+    more_seeds: int | None = None
+    more_examples: int | None = None
+    reason: str | None = None
+
+
+def decide(difference: Difference, margin: float) -> Verdict:
+    """The verdict that a difference of winner minus control allows.
+
+    Args:
+        difference: over at least 3 fresh seeds, else there is no verdict.
+        margin: the loss that is accepted, a fraction of the metric's range.
+    """
+    if not difference.covers_seeds:
+        reason = f"a verdict takes at least {MIN_SEEDS} fresh seeds, this run has {difference.seeds}"
+        return Verdict("no verdict", margin, reason=reason)
+    if difference.low > -margin:
+        return Verdict("ship the ticket", margin, better=difference.low > 0)
+    if difference.high < -margin:
+        return Verdict("ship the whole prompt", margin)
+    return Verdict(
+        "undecided",
+        margin,
+        more_seeds=more_seeds(difference, margin),
+        more_examples=more_examples(difference, margin),
+    )
+
+
+def more_seeds(difference: Difference, margin: float) -> int | None:
+    """How many more fresh seeds would decide it if the difference and its spread stay as measured; None: no number."""
+    distance, seeds = abs(difference.value + margin), difference.seeds
+    for count in range(seeds + 1, MOST_SEEDS + 1):
+        if _scaled(difference, count / seeds, 1.0).margin() < distance:
+            return count - seeds
+    return None
+
+
+def more_examples(difference: Difference, margin: float) -> int | None:
+    """The same for examples, or for groups of them where these are what is sampled."""
+    distance = abs(difference.value + margin)
+    if _scaled(difference, 1.0, math.inf).margin() >= distance:
+        return None
+    low, high = 1.0, 2.0
+    while _scaled(difference, 1.0, high).margin() >= distance:
+        high *= 2
+    while high - low > 0.001 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if _scaled(difference, 1.0, middle).margin() >= distance else (low, middle)
+    return math.ceil((high - 1) * difference.units)
+
+
+def _scaled(difference: Difference, seeds: float, examples: float) -> Uncertainty:
+    """The uncertainty with so many times as many seeds and examples."""
+    assert difference.se_seeds is not None and difference.seeds_df is not None
+    seeds_df = (difference.seeds_df + 1) * seeds - 1
+    units = difference.units if math.isinf(examples) else round(difference.units * examples)
+    return Uncertainty(
+        difference.se_seeds / math.sqrt(seeds), seeds_df, difference.se_examples / math.sqrt(examples), units
+    )
+
+
+def detectable(
+    seeds: int,
+    examples: int,
+    *,
+    seed_sd: float = SEED_SD,
+    discordance: float = DISCORDANCE,
+    power: float = POWER,
+    level: float = LEVEL,
+) -> float:
+    """The smallest true difference that a planned comparison would detect with the given power.
+
+    Args:
+        seeds: fresh seeds a side, at least 3.
+        examples: of `report`, or groups of them where they share text.
+        seed_sd: standard deviation over seeds of the paired difference, a fraction of the metric's range.
+        discordance: share of the examples on which exactly one side is right; the standard deviation of an example's
+            difference is its root.
+        power: chance of detecting it.
+        level: confidence of the interval.
+    """
+    planned = Uncertainty(seed_sd / math.sqrt(seeds), seeds - 1.0, math.sqrt(discordance / examples), examples)
+    return detectable_by(planned, power=power, level=level)
+
+
+def detectable_by(found: Uncertainty, *, power: float = POWER, level: float = LEVEL) -> float:
+    """The same for an uncertainty that was measured or planned."""
+    critical = student_quantile(found.df, 0.5 + level / 2)
+    low, high = 0.0, 2 * critical + 10.0  # in standard errors
+    while high - low > 1e-6:
+        middle = (low + high) / 2
+        low, high = (middle, high) if _power(middle, critical, found.df) < power else (low, middle)
+    return high * found.error
+
+
+def seeds_needed(margin: float, *, seed_sd: float, examples_error: float, units: int) -> int | None:
+    """Seeds that detect a difference of `margin` with 80% power; None: no number does, since examples are too few.
+
+    Args:
+        margin: the difference to detect, a fraction of the metric's range.
+        seed_sd: standard deviation over seeds of the paired difference.
+        examples_error: standard error from the sampling of examples; 0 if the report set is all there is.
+        units: examples or groups.
+    """
+    for count in range(MIN_SEEDS, MOST_SEEDS + 1):
+        planned = Uncertainty(seed_sd / math.sqrt(count), count - 1.0, examples_error, units)
+        if detectable_by(planned) <= margin:
+            return count
+    return None
+
+
+def _power(shift: float, critical: float, df: float) -> float:
+    """Chance that a t statistic exceeds its critical value when the truth lies `shift` standard errors off."""
+    from scipy.special import nctdtr  # scipy.stats has it by name, and takes seconds to import
+
+    # Beyond some hundreds of degrees of freedom the noncentral t is the shifted normal, and nctdtr grows slow.
+    if df > 1_000:
+        return student_cdf(1e9, shift - critical)
+    return float(1 - np.clip(nctdtr(df, shift, critical), 0.0, 1.0))

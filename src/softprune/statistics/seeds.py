@@ -1,0 +1,179 @@
+"""Is one row of a table better than another? A test that covers both training seeds and examples.
+
+Training again with another seed gives another score, and so does another sample of examples. Both are random effects,
+crossed: every seed answers every example. With S seeds, d_s the paired difference of seed s, and n examples (or groups
+of examples that share text):
+
+    v1 = var(d_s, ddof = 1) / S                    sampling of seeds
+    v2 = SE_ex^2                                   sampling of examples: bootstrap of the mean over seeds
+    df = (v1 + v2)^2 / (v1^2 / (S - 1) + v2^2 / (n - 1))
+    interval = mean(d_s) +- t(df) sqrt(v1 + v2)    and p from the same t
+
+It works for every metric and for groups. An interval that resamples examples alone takes the S seeds for all seeds: with
+three seeds and 600 examples it covers 80% where it says 95%, if a side's scores vary by 1.5 points between seeds.
+
+Sources: Satterthwaite, Biometrics Bulletin 2 (1946); Welch, Biometrika 34 (1947); Clark, Journal of Verbal Learning and
+Verbal Behavior 12 (1973) and Baayen, Davidson and Bates, Journal of Memory and Language 59 (2008) for crossed random
+effects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from softprune.statistics.bootstrap import (
+    LEVEL,
+    RESAMPLES,
+    Counts,
+    Difference,
+    Floats,
+    Groups,
+    Score,
+    as_seeds,
+    bootstrap_difference,
+)
+
+MIN_SEEDS = 3
+"""Seeds a side from which the sampling of seeds can be estimated at all; below it nothing is concluded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Uncertainty:
+    """How uncertain a mean difference is, by source.
+
+    Attributes:
+        seeds: standard error from the sampling of training seeds.
+        seeds_df: its degrees of freedom; infinite where neither side is trained.
+        examples: standard error from the sampling of examples.
+        units: how many examples, or groups of them, were sampled.
+    """
+
+    seeds: float
+    seeds_df: float
+    examples: float
+    units: int
+
+    @property
+    def error(self) -> float:
+        """Standard error of the difference."""
+        return float(np.hypot(self.seeds, self.examples))
+
+    @property
+    def df(self) -> float:
+        """Degrees of freedom of the whole, by Welch and Satterthwaite."""
+        v1, v2 = self.seeds**2, self.examples**2
+        return float((v1 + v2) ** 2 / (v1**2 / self.seeds_df + v2**2 / max(1, self.units - 1)))
+
+    def margin(self, level: float = LEVEL) -> float:
+        """Half the width of the interval."""
+        return student_quantile(self.df, 0.5 + level / 2) * self.error
+
+
+def compare_rows(
+    counts_a: Counts,
+    counts_b: Counts,
+    score: Score,
+    groups: Groups = None,
+    *,
+    seed: int,
+    paired: bool = True,
+    untrained: bool = False,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> Difference:
+    """Compare two rows that answered the same examples, over their training seeds.
+
+    Args:
+        counts_a: `[N, C]`, or a list of such arrays, one per training seed.
+        counts_b: the same of the other row.
+        score: sums `[..., C]` to scores `[...]`, fractions of the metric's range.
+        groups: one id per example; examples that share text are resampled together.
+        seed: of the resampling.
+        paired: whether seed s of a and seed s of b belong together (same data order, or same run). Rows with unequally
+            many seeds never do.
+        untrained: whether b has no seeds at all, such as the model without a prompt.
+        resamples: of the bootstrap.
+        level: confidence of the interval.
+
+    Returns:
+        a minus b. With fewer than 3 seeds on a trained side the interval is by example alone and `covers_seeds` is
+        False: it says something about these very prompts, and nothing about the method or the mask.
+
+    Raises:
+        SoftpruneError: when the arrays don't describe the same number of examples, or there are none.
+    """
+    a, b = as_seeds(counts_a), as_seeds(counts_b)
+    by_example, drawn_R, units = bootstrap_difference(a, b, score, groups, seed=seed, resamples=resamples, level=level)
+    a_S, b_S = seed_scores(a, score), seed_scores(b, score)
+    seeds = len(a) if untrained else min(len(a), len(b))
+    if seeds < MIN_SEEDS:
+        return by_example
+    # Rows that never differ show no spread; they aren't known any better than to one unit's worth.
+    examples = float(drawn_R.std(ddof=1)) or 1.0 / units
+    found = Uncertainty(*_seed_error(a_S, b_S, paired=paired, untrained=untrained), examples, units)
+    value, reach = by_example.value, found.margin(level)
+    return Difference(
+        value,
+        value - reach,
+        value + reach,
+        p=float(2 * student_cdf(found.df, -abs(value) / found.error)),
+        covers_seeds=True,
+        seeds=seeds,
+        units=units,
+        se_seeds=found.seeds,
+        se_examples=found.examples,
+        seeds_df=found.seeds_df,
+    )
+
+
+def seed_scores(counts: Sequence[Floats], score: Score) -> Floats:
+    """The score of each seed, `[S]`, from its counts `[N, C]`."""
+    return np.asarray([float(score(counts_NC.sum(axis=0))) for counts_NC in counts])
+
+
+def _seed_error(a_S: Floats, b_S: Floats, *, paired: bool, untrained: bool) -> tuple[float, float]:
+    """Standard error of the mean difference over seeds, and its degrees of freedom."""
+    if untrained or (paired and len(a_S) == len(b_S)):
+        d_S = a_S - (b_S.mean() if untrained else b_S)
+        return float(d_S.std(ddof=1) / np.sqrt(len(d_S))), float(len(d_S) - 1)
+    parts = np.array([a_S.var(ddof=1) / len(a_S), b_S.var(ddof=1) / len(b_S)])
+    if not parts.any():
+        return 0.0, float(len(a_S) + len(b_S) - 2)
+    df = parts.sum() ** 2 / (parts**2 / (np.array([len(a_S), len(b_S)]) - 1)).sum()
+    return float(np.sqrt(parts.sum())), float(df)
+
+
+def mean_uncertainty(
+    counts: Counts, score: Score, groups: Groups = None, *, seed: int, resamples: int = RESAMPLES
+) -> Uncertainty:
+    """How uncertain the mean score of one row is, over its training seeds and examples; arguments as above.
+
+    A single seed says nothing of other seeds: its part is 0 then.
+
+    Raises:
+        SoftpruneError: without examples.
+    """
+    arrays = as_seeds(counts)
+    _, drawn_R, units = bootstrap_difference(arrays, [], score, groups, seed=seed, resamples=resamples)
+    examples = float(drawn_R.std(ddof=1)) or 1.0 / units
+    scores_S = seed_scores(arrays, score)
+    if len(arrays) == 1:
+        return Uncertainty(0.0, np.inf, examples, units)
+    return Uncertainty(float(scores_S.std(ddof=1) / np.sqrt(len(arrays))), len(arrays) - 1.0, examples, units)
+
+
+def student_quantile(df: float, chance: float) -> float:
+    """The quantile of Student's t."""
+    from scipy.special import stdtrit  # scipy.stats has it by name, and takes seconds to import
+
+    return float(stdtrit(df, chance))
+
+
+def student_cdf(df: float, t: float) -> float:
+    """The distribution function of Student's t."""
+    from scipy.special import stdtr
+
+    return float(stdtr(df, t))

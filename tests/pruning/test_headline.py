@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from softprune.pruning.headline import NOTHING_PRUNED, headline, random_sentence, sentence
+from softprune.pruning.headline import NOTHING_PRUNED, Reported, conclude, random_sentence, sentence
 from softprune.recipe import resolve
-from softprune.statistics.bootstrap import paired_bootstrap
+from softprune.statistics.seeds import compare_rows
 from softprune.tasks.metrics import metric_named
 from softprune.types import Scores
 
@@ -29,8 +29,8 @@ def rows(**changed: dict[str, Any]) -> dict[str, Any]:
 
 
 def numbers(low: float = -0.01, high: float = 0.02, **changed: object) -> dict[str, Any]:
-    difference = {"value": (low + high) / 2, "low": low, "high": high}
-    return {**difference, "random": difference, "seeds": 3, "detectable": 0.02, "interpretable": True} | changed
+    difference = {"value": (low + high) / 2, "low": low, "high": high, "covers_seeds": True, "seeds": 3}
+    return {**difference, "random": difference, "detectable": 0.02, "interpretable": True} | changed
 
 
 def answers(wrong: int) -> Scores:
@@ -50,7 +50,7 @@ def counts_of(wrong: int) -> npt.NDArray[np.float64]:
     [
         (0.01, 0.04, "the ticket is better than the unpruned control."),
         (-0.04, -0.01, "the ticket is worse than the unpruned control."),
-        (-0.01, 0.04, "no difference shown (about 2.0 points could have been seen)."),
+        (-0.01, 0.04, "no difference shown (smallest difference that 80% power would detect: 2 points)."),
     ],
 )
 def test_the_verdict_follows_the_interval(low: float, high: float, verdict: str) -> None:
@@ -69,7 +69,7 @@ def test_the_verdict_follows_the_interval(low: float, high: float, verdict: str)
     ],
 )
 def test_a_random_mask_has_its_own_verdict(low: float, high: float, verdict: str) -> None:
-    told = numbers(0.5, 0.6) | {"random": {"value": 0.0, "low": low, "high": high}}
+    told = numbers(0.5, 0.6) | {"random": {"value": 0.0, "low": low, "high": high, "covers_seeds": True}}
     points = f"0.0 points ({100 * low:+.1f} to {100 * high:+.1f})"
     assert random_sentence(told, "tokens") == f"Winner minus a random mask of its size: {points}: {verdict}"
 
@@ -107,26 +107,85 @@ def test_what_is_not_interpretable_says_why(changed: dict[str, Any], told: str) 
     assert random_sentence(found, "tokens").endswith("; not interpretable either.")
 
 
-@pytest.mark.parametrize("seeds", [0, 2])
-def test_both_differences_are_paired_over_the_seeds_that_there_are(seeds: int) -> None:
-    recipe = resolve([f"selection.seeds={seeds}", "selection.resamples=300", "pruning.levels=piece"])
-    wrong = {"winner": (8, 4, 6), "control": (4, 6, 8), "random": (20, 24, 28)}
+def reported(seeds: int, wrong: dict[str, tuple[int, ...]], results: dict[str, Any] | None = None) -> Reported:
+    """Prompts with so many wrong answers on the run's own seed, and then on each fresh one."""
     scored = {
         f"{name}{tail}": answers(count)
         for name, counts in wrong.items()
-        for tail, count in zip(("", "@0", "@1"), counts, strict=True)
+        for tail, count in zip(["", *(f"@{i}" for i in range(seeds))], counts, strict=False)
     }
-    found = headline(metric_named("accuracy"), recipe, None, scored, rows(), 9)
-    whole = headline(metric_named("accuracy"), recipe, None, scored, rows(winner=row(0.7, 0.6, 0.8)), 9)
-    assert whole["random_sentence"] == NOTHING_PRUNED != found["random_sentence"]
-    read = slice(1, 3) if seeds else slice(0, 1)
-    right = {name: [counts_of(count) for count in counts[read]] for name, counts in wrong.items()}
-    for rival, told in (("control", found), ("random", found["random"])):
+    return Reported(metric_named("accuracy"), None, scored, results or rows(), 9)
+
+
+WRONG = {"winner": (8, 4, 6, 7), "control": (4, 6, 8, 8), "random": (20, 24, 28, 25)}
+
+
+@pytest.mark.parametrize("seeds", [0, 2, 3])
+def test_both_differences_are_paired_over_the_seeds_that_there_are(seeds: int) -> None:
+    recipe = resolve([f"selection.seeds={seeds}", "selection.resamples=300", "pruning.levels=piece"])
+    verdict, found = conclude(recipe, reported(seeds, WRONG))
+    read = slice(1, 1 + seeds) if seeds else slice(0, 1)
+    right = {name: [counts_of(count) for count in counts[read]] for name, counts in WRONG.items()}
+    for rival, numbers_found in (("control", found), ("random", found["random"])):
         score = metric_named("accuracy").score
-        wanted = asdict(paired_bootstrap(right["winner"], right[rival], score, seed=recipe.seed, resamples=300))
-        assert {name: told[name] for name in wanted} == wanted
-    assert found["value"] == pytest.approx(-0.1 if not seeds else 0.05)
-    assert found["random"]["value"] == pytest.approx(0.3 if not seeds else 0.525)
-    assert found["seeds"] == seeds
+        wanted = asdict(compare_rows(right["winner"], right[rival], score, seed=recipe.seed, resamples=300))
+        assert {name: numbers_found[name] for name in wanted} == wanted
+    assert found["fresh_seeds"] == seeds
+    assert found["covers_seeds"] == (seeds >= 3)
     assert found["mcnemar"]["only_control"] == 4
-    assert found["random_sentence"].endswith("the mask that importance chose is better.")
+    assert verdict["decision"] == ("ship the ticket" if seeds >= 3 else "no verdict")
+    better = "the mask that importance chose is better."
+    alone = "for these very prompts; conclusions take at least 3 fresh seeds."
+    assert found["random_sentence"].endswith(better if seeds >= 3 else alone)
+
+
+def test_a_prompt_that_nothing_was_pruned_from_has_no_verdict() -> None:
+    recipe = resolve(["selection.resamples=300"])
+    verdict, found = conclude(recipe, reported(3, WRONG, rows(winner=row(0.7, 0.6, 0.8))))
+    assert found["random_sentence"] == NOTHING_PRUNED
+    assert verdict["sentence"] == "No verdict: nothing was pruned, so the ticket is the whole prompt."
+
+
+@pytest.mark.parametrize(
+    ("winner", "margin", "decision", "begins"),
+    [
+        (
+            (4, 4, 4, 4, 4, 4),
+            0.02,
+            "ship the ticket",
+            "Ship the ticket: with 50% of the parameters pruned it is better",
+        ),
+        (
+            (8, 8, 8, 8, 8, 8),
+            0.15,
+            "ship the ticket",
+            "Ship the ticket: with 50% of the parameters pruned it is at most",
+        ),
+        ((20, 19, 20, 21, 20, 20), 0.02, "ship the whole prompt", "Ship the whole prompt: the ticket, with 50% of the"),
+        (
+            (8, 4, 12, 8, 5, 11),
+            0.02,
+            "undecided",
+            "Undecided whether the ticket, with 50% of the parameters pruned, is",
+        ),
+    ],
+)
+def test_the_verdict_says_what_to_ship(winner: tuple[int, ...], margin: float, decision: str, begins: str) -> None:
+    recipe = resolve([f"selection.margin={margin}", "selection.resamples=300"])
+    control = (12, 12, 13, 12, 11, 12) if winner[0] == 4 else (8, 8, 9, 8, 7, 8)
+    verdict, found = conclude(recipe, reported(5, {"winner": winner, "control": control, "random": control}))
+    assert verdict["decision"] == decision
+    assert verdict["sentence"].startswith(begins)
+    assert "over 5 fresh seeds" in verdict["sentence"]
+    assert (found["low"] > -margin) == (decision == "ship the ticket")
+    assert (verdict["more_seeds"] or verdict["more_examples"] or 0) >= 0
+
+
+def test_the_papers_protocol_and_chance_have_no_verdict() -> None:
+    wrong = {"winner": (20,) * 4, "control": (8,) * 4, "random": (8,) * 4}
+    paper, _ = conclude(resolve(["selection.protocol=paper", "selection.resamples=300"]), reported(3, wrong))
+    assert paper["decision"] == "no verdict"
+    assert "chosen on the examples that it is reported on" in paper["sentence"]
+    chance, _ = conclude(resolve(["selection.resamples=300"]), reported(3, wrong, rows(tuned=LOW)))
+    assert chance["decision"] == "no verdict"
+    assert "isn't shown to be above the best constant answer" in chance["sentence"]

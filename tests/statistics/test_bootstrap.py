@@ -86,6 +86,17 @@ def test_groups_that_agree_within_widen_the_interval():
     assert together == pytest.approx(alone * np.sqrt(10), rel=0.1)
 
 
+def test_examples_without_a_group_are_units_of_their_own():
+    """As where a task with passages is joined with one without: 10 groups of 10, and 100 examples alone."""
+    correct = np.resize([1, 0, 1], 200)
+    counts = np.stack([correct, np.ones(200)], axis=1)
+    some = [f"passage {i // 10}" if i < 100 else None for i in range(200)]
+    named = [group or f"alone {i}" for i, group in enumerate(some)]
+    assert standard_error(counts, ACCURACY.score, some, seed=0) == standard_error(counts, ACCURACY.score, named, seed=0)
+    one = [group or "one group" for group in some]
+    assert standard_error(counts, ACCURACY.score, one, seed=0) != standard_error(counts, ACCURACY.score, some, seed=0)
+
+
 def test_groups_of_one_change_nothing():
     counts = accuracy_counts([1, 0, 1, 1, 0, 1])
     assert bootstrap_interval(counts, ACCURACY.score, list("abcdef"), seed=0) == bootstrap_interval(

@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     import torch
 
 
+class Which(StrEnum):
+    """A prompt of a run; `softprune.pruning.ticket.WHICH`, which is not imported for the help text."""
+
+    winner = "winner"
+    control = "control"
+    recommended = "recommended"
+
+
 class Format(StrEnum):
     """What `export` writes."""
 
@@ -39,6 +47,9 @@ def export(
         ),
     ],
     output: Annotated[Path, typer.Option("--output", metavar="FOLDER", help="A new or an empty folder.")],
+    which: Annotated[
+        Which, typer.Option("--which", help="Of a run's prompts: its ticket, its whole prompt, or what it recommends.")
+    ] = Which.winner,
 ) -> None:
     """Write a ticket or an adapter for other programs, and show the code that uses it."""
     from softprune.methods.exports import export_adapter
@@ -56,7 +67,7 @@ def export(
         typer.echo(f"{output}: {', '.join(names)}\n")
         typer.echo(f'from peft import PeftModel\nmodel = PeftModel.from_pretrained(model, "{output}")')
         return
-    done = write(Ticket.load(source), format_.value, output)
+    done = write(Ticket.load(source, which.value), format_.value, output)
     tokens, hidden = done.shape
     typer.echo(f"{done.folder}: {', '.join(done.files)}; {tokens} tokens of {hidden} dimensions\n")
     typer.echo("\n".join(done.code))

@@ -80,9 +80,11 @@ def show_comparison(run: Path) -> None:
 
     # A pipe or a file has no width of its own; nothing is to be cut off there.
     console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-    console.print(comparison_table(run))
     record = run / "run.json"
     info = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    if verdict := info.get("verdict"):
+        typer.echo(f"{verdict['sentence']}\n")
+    console.print(comparison_table(run))
     for name in ("sentence", "random_sentence"):
         if sentence := (info.get("headline") or {}).get(name):
             typer.echo(sentence)

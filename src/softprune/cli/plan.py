@@ -81,10 +81,24 @@ def _facts(found: dict[str, Any]) -> Table:
     rows["time"] = f"{duration(found['seconds'])} ({_phases(found)})"
     rows["memory"] = f"{_bytes(memory['peak'])} of this process at most; {_bytes(memory['free'])} are free"
     rows["disk"] = _bytes(found["disk"])
+    if found["comparison"]:
+        rows["detects"] = _detects(found["comparison"])
     table = Table(show_header=False, box=None)
     for name, text in rows.items():
         table.add_row(name, text)
     return table
+
+
+def _detects(comparison: dict[str, Any]) -> str:
+    """The difference that the run's comparison of winner and control could show."""
+    found = " or ".join(
+        f"{100 * difference:.1f} points with {seeds} fresh seeds"
+        for seeds, difference in comparison["detectable"].items()
+    )
+    units = "groups of examples that share text" if comparison["grouped"] else "examples"
+    needed, margin = comparison["seeds_for_margin"], 100 * comparison["margin"]
+    takes = "no number of seeds on so few" if needed is None else f"{needed} seeds"
+    return f"{found} on {comparison['units']:,} {units}, at 80% power; {margin:g} points would take {takes}"
 
 
 def _trainings(found: dict[str, Any]) -> Table:
@@ -105,6 +119,11 @@ def _remarks(found: dict[str, Any]) -> list[str]:
     if not found["exact"]:
         remarks.append(
             "How the candidates are grouped depends on which of them stay: steps may be a few more or fewer."
+        )
+    if comparison := found["comparison"]:
+        remarks.append(
+            f"Detectable differences assume a standard deviation of {100 * comparison['seed_sd']:g} points between "
+            f"seeds, and {comparison['discordance']:.0%} of the examples answered rightly by one side alone."
         )
     if found["memory"]["peak"] is None and found["candidates"]:
         remarks.append("Two candidates side by side don't fit into memory.")

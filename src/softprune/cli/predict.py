@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from softprune.cli.exchange import Which
 from softprune.errors import SoftpruneError
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ def predict(
             help="Several runs or tickets, each as FOLDER or NAME=FOLDER; a column of the rows says which is meant.",
         ),
     ] = None,
+    which: Annotated[
+        Which, typer.Option("--which", help="Of a run's prompts: its ticket, its whole prompt, or what it recommends.")
+    ] = Which.winner,
     column: Annotated[str, typer.Option(metavar="NAME", help="The column that names a row's prompt.")] = "prompt",
     ensemble: Annotated[
         bool, typer.Option("--ensemble", help="All tickets, which are of one task, answer every row together.")
@@ -85,7 +89,7 @@ def predict(
         raise SoftpruneError("an input file that ends in .jsonl, .csv or .parquet", found, "correct --input")
     if output_file.exists() and not force:
         raise SoftpruneError("a new output file", f"{output_file} is there", "choose another --output, or add --force")
-    tickets = _adapter(runs or []) or _tickets(runs or [], prompts, ensemble=ensemble)
+    tickets = _adapter(runs or []) or _tickets(runs or [], prompts, which.value, ensemble=ensemble)
     with RowWriter(output_file) as writer:
         wide = format_of(output_file) == "jsonl"
         rows = _without(_ADDED if wide else _ADDED[:2], read_rows(input_file, kind))
@@ -118,7 +122,7 @@ def _model(tickets: SavedAdapter | dict[str, Ticket], options: dict[str, Any]) -
     return backbone_of(tickets, **options) if isinstance(tickets, dict) else tickets.load(**options)
 
 
-def _tickets(runs: Sequence[str], prompts: str | None, *, ensemble: bool) -> dict[str, Ticket]:
+def _tickets(runs: Sequence[str], prompts: str | None, which: str, *, ensemble: bool) -> dict[str, Ticket]:
     """Tickets by name: NAME=FOLDER, or the folder's own name; of an ensemble, as they were typed."""
     from softprune.pruning.ticket import Ticket
 
@@ -134,7 +138,7 @@ def _tickets(runs: Sequence[str], prompts: str | None, *, ensemble: bool) -> dic
     if twice is not None:
         raise SoftpruneError("each ticket once in an ensemble", f"{twice} twice", "name it once")
     if runs:
-        return {run if ensemble else Path(run).name: Ticket.load(run) for run in runs}
+        return {run if ensemble else Path(run).name: Ticket.load(run, which) for run in runs}
     found_tickets: dict[str, Ticket] = {}
     for text in filter(None, map(str.strip, (prompts or "").split(","))):
         name, equals, folder = text.partition("=")
@@ -143,7 +147,7 @@ def _tickets(runs: Sequence[str], prompts: str | None, *, ensemble: bool) -> dic
             raise SoftpruneError(
                 "prompts of different names", f'"{name}" twice', "name them: --prompts a=FOLDER,b=FOLDER"
             )
-        found_tickets[name] = Ticket.load(folder)
+        found_tickets[name] = Ticket.load(folder, which)
     return found_tickets
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from softprune.analysis.of_run import write_neighbours
 from softprune.errors import SoftpruneError, of_the_machine, out_of_memory
 from softprune.pruning.comparison import report_tuned, report_xprompt, train_rivals
-from softprune.pruning.ticket import RESULTS, Reported, Ticket, TicketInfo
+from softprune.pruning.ticket import CONTROL, DOCUMENT, RESULTS, TENSORS, Reported, Ticket, TicketInfo
 from softprune.pruning.xprompt import Pruned
 from softprune.pruning.xprompt import xprompt as find_ticket
 from softprune.recipe import Recipe, load_recipe, resolve
@@ -190,10 +190,13 @@ def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
                 winner = pruned.winner
                 assert winner.fitted is not None
                 shipped = winner.fitted
-                _write_ticket(workspace, shipped, winner.candidate.token_ratio, winner.candidate.piece_ratio)
+                ratios = (winner.candidate.token_ratio, winner.candidate.piece_ratio)
+                _write_ticket(workspace, shipped, *ratios)
+                _write_ticket(workspace, rivals.control, folder=CONTROL)
                 _record_ticket(workspace, winner.mask)
             report_xprompt(workspace, pruned, rivals)
             _write_results(workspace, "winner")
+            _write_results(workspace, "control", CONTROL)
         measure_latency(workspace, shipped)
         with run.phase("neighbours"):
             winner_state = None if recipe.kind == "tune" else shipped.state
@@ -247,8 +250,14 @@ def _write_importance(workspace: Workspace, pruned: Pruned) -> None:
     )
 
 
-def _write_ticket(workspace: Workspace, fitted: Fitted, token_ratio: float = 0.0, piece_ratio: float = 0.0) -> None:
-    """What the run leaves for use elsewhere: the winner, or the tuned prompt where nothing was pruned."""
+def _write_ticket(
+    workspace: Workspace,
+    fitted: Fitted,
+    token_ratio: float = 0.0,
+    piece_ratio: float = 0.0,
+    folder: str = "ticket",
+) -> None:
+    """What the run leaves for use elsewhere: winner and control, or the tuned prompt of a run that only tuned."""
     recipe, info, mask = workspace.recipe, workspace.backbone.info, fitted.state.mask
     ticket = Ticket(
         fitted.state,
@@ -278,17 +287,18 @@ def _write_ticket(workspace: Workspace, fitted: Fitted, token_ratio: float = 0.0
         ),
         workspace.task.definition,
     )
-    workspace.run.write_tensors("ticket/ticket.safetensors", ticket.tensors(), {"schema": "1"})
-    workspace.run.write_json("ticket/ticket.json", ticket.document())
+    workspace.run.write_tensors(f"{folder}/{TENSORS}", ticket.tensors(), {"schema": "1"})
+    workspace.run.write_json(f"{folder}/{DOCUMENT}", ticket.document())
 
 
-def _write_results(workspace: Workspace, name: str) -> None:
+def _write_results(workspace: Workspace, name: str, folder: str = "ticket") -> None:
     """What was reported goes with the ticket: its own row first, and what it must be held against."""
     results = workspace.run.info["results"]
-    rows = {row: results[row] for row in (name, "control", "tuned", "zero_shot", "constant") if results[row]}
+    names = dict.fromkeys((name, "control", "tuned", "zero_shot", "constant"))
+    rows = {row: results[row] for row in names if results[row]}
     fields = Reported.__dataclass_fields__
     workspace.run.write_json(
-        f"ticket/{RESULTS}", {n: {field: row[field] for field in fields} for n, row in rows.items()}
+        f"{folder}/{RESULTS}", {n: {field: row[field] for field in fields} for n, row in rows.items()}
     )
 
 

@@ -8,17 +8,17 @@ for how it did on its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
 from softprune.prompt.bank import masked_state, read_one
-from softprune.pruning.headline import headline
+from softprune.pruning.headline import Reported, conclude
 from softprune.pruning.masks import random_mask
-from softprune.pruning.rows import bar, groups_of, interval, predictions, row
+from softprune.pruning.rows import answers_alone, bar, groups_of, interval, predictions, row
 from softprune.pruning.search import in_groups
 from softprune.pruning.xprompt import Pruned, control_start, decided
 from softprune.tuning.finite import FROM_THE_MODEL, check_finite
@@ -29,8 +29,10 @@ from softprune.tuning.stages import Fitted
 from softprune.tuning.start import instruction_prompt
 from softprune.types import Candidate, PromptState, Scores, WorkItem
 
-# Fresh seeds lie far from the run's own, and from those of other runs with small seeds.
+# Seeds that a run has for itself: its fresh ones lie far from its own, and from those of other runs.
 FRESH = 1_000
+RETRAINED = ("winner", "control", "random")
+"""What is retrained on fresh seeds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +66,26 @@ class Entry:
 
 
 def train_rivals(workspace: Workspace, pruned: Pruned) -> Rivals:
-    """Retrain control and random mask with the run's seed, then all three on each fresh seed."""
-    seed, seeds = workspace.recipe.seed, workspace.recipe.selection.seeds
-    first = _rivals(workspace, pruned, seed, ("control", "random"), "control")
-    fresh = [
-        _rivals(workspace, pruned, seed + FRESH + i, ("winner", "control", "random"), f"fresh-{i}")
-        for i in range(seeds)
-    ]
-    make_ahead(workspace, fit_item, [item for items in (first, *fresh) for item in items], "fresh")
+    """Retrain control and random mask with the run's seed, then all three on each of the first fresh seeds."""
+    first = _rivals(workspace, pruned, workspace.recipe.seed, ("control", "random"), "control")
     control = _trained(workspace, first, "control")
-    trios = tuple(_trained(workspace, items, "fresh") for items in fresh)
-    return Rivals(control["control"], control["random"], trios)
+    fresh = retrain_fresh(workspace, pruned, range(workspace.recipe.selection.first_seeds))
+    return Rivals(control["control"], control["random"], fresh)
+
+
+def retrain_fresh(workspace: Workspace, pruned: Pruned, seeds: Sequence[int]) -> tuple[dict[str, Fitted], ...]:
+    """Winner, control and random mask, retrained on some of the fresh seeds, counted from 0."""
+    items = [
+        _rivals(workspace, pruned, fresh_seed(workspace.recipe.seed, i), ("winner", "control", "random"), f"fresh-{i}")
+        for i in seeds
+    ]
+    make_ahead(workspace, fit_item, [item for each in items for item in each], "fresh")
+    return tuple(_trained(workspace, each, "fresh") for each in items)
+
+
+def fresh_seed(seed: int, place: int) -> int:
+    """The seed of a retraining; runs of neighbouring seeds share none of theirs."""
+    return FRESH * (seed + 1) + place
 
 
 def _rivals(workspace: Workspace, pruned: Pruned, seed: int, names: Sequence[str], work: str) -> list[WorkItem]:
@@ -124,7 +135,7 @@ def report_xprompt(workspace: Workspace, pruned: Pruned, rivals: Rivals) -> None
         "winner": Entry(winner.fitted.state, tuned_seconds + winner.fitted.seconds),
         "random": Entry(rivals.random.state, tuned_seconds + rivals.random.seconds),
     }
-    extra = {f"{name}@{i}": fitted.state for i, trio in enumerate(rivals.fresh) for name, fitted in trio.items()}
+    extra = _fresh_states(rivals.fresh)
     front = [t for t in pruned.trials if t.candidate.pareto and t.fitted is not None]
     extra |= {f"front@{t.candidate.id}": t.fitted.state for t in front if t.fitted is not None}
     with workspace.run.phase("report"):
@@ -134,11 +145,47 @@ def report_xprompt(workspace: Workspace, pruned: Pruned, rivals: Rivals) -> None
         scored = _score(workspace, data, entries, extra)
         results = _results(workspace, data, entries, scored)
         _add_losses(workspace, entries, results)
-        _add_seeds(workspace, results, scored, len(rivals.fresh))
         candidates = _report_front(workspace, data, pruned, scored)
         compared = workspace.run.info["selection"].get("candidates_compared")
-        found = headline(workspace.metric, decided(workspace).recipe, groups_of(data), scored, results, compared)
-        _write(workspace, data, results, scored, found, candidates)
+    reported = Reported(workspace.metric, groups_of(data), scored, results, compared)
+    reported = _until_decided(workspace, pruned, data, reported)
+    with workspace.run.phase("report"):
+        _add_seeds(workspace, reported)
+        conclusions = conclude(decided(workspace).recipe, reported)
+        _write(workspace, data, results, reported.scored, conclusions, candidates)
+        _write_fresh(workspace, data, reported)
+
+
+def _until_decided(workspace: Workspace, pruned: Pruned, data: ScoredSet, reported: Reported) -> Reported:
+    """With more fresh seeds where the first ones leave the verdict open, and more of them may decide it.
+
+    Nothing else is chosen here, so `report` may be read again: only how often the same prompts are retrained depends on
+    it. That costs some of the test's level, which docs/statistics.md measures.
+    """
+    recipe = workspace.recipe
+    known, most = reported.seeds, recipe.selection.most_seeds
+    if known == most:
+        return reported
+    verdict, _ = conclude(decided(workspace).recipe, reported)
+    if verdict["more_seeds"] is None:
+        return reported
+    more = retrain_fresh(workspace, pruned, range(known, most))
+    with workspace.run.phase("report"):
+        scored = _score(workspace, data, {}, _fresh_states(more, known))
+    return replace(reported, scored={**reported.scored, **scored})
+
+
+def _fresh_states(fresh: Sequence[dict[str, Fitted]], first: int = 0) -> dict[str, PromptState]:
+    """Prompts of fresh seeds, by `winner@0` and so on."""
+    return {f"{name}@{i}": fitted.state for i, trio in enumerate(fresh, start=first) for name, fitted in trio.items()}
+
+
+def _write_fresh(workspace: Workspace, data: ScoredSet, reported: Reported) -> None:
+    """What every retraining answered, in predictions/fresh: the verdict can be tested again from it."""
+    for name in RETRAINED:
+        for i in range(reported.seeds):
+            lines = answers_alone(data, reported.scored[f"{name}@{i}"])
+            workspace.run.write_jsonl(f"predictions/fresh/{name}-{i}.jsonl", lines)
 
 
 def report_tuned(workspace: Workspace, tuned: Fitted) -> None:
@@ -243,11 +290,11 @@ def _add_losses(workspace: Workspace, entries: dict[str, Entry], results: dict[s
         results[name]["losses"]["report"] = results[name]["loss"]
 
 
-def _add_seeds(workspace: Workspace, results: dict[str, Any], scored: dict[str, Scores], seeds: int) -> None:
+def _add_seeds(workspace: Workspace, reported: Reported) -> None:
     """The metric of each fresh retraining, beside the row's own."""
-    for name in ("winner", "control", "random"):
-        fresh = [scored[f"{name}@{i}"] for i in range(seeds)]
-        results[name]["seeds"] = [workspace.metric.value(s) for s in fresh]
+    for name in RETRAINED:
+        fresh = [reported.scored[f"{name}@{i}"] for i in range(reported.seeds)]
+        reported.results[name]["seeds"] = [workspace.metric.value(s) for s in fresh]
 
 
 def _report_front(workspace: Workspace, data: ScoredSet, pruned: Pruned, scored: dict[str, Scores]) -> list[Candidate]:
@@ -270,17 +317,16 @@ def _write(
     workspace: Workspace,
     data: ScoredSet,
     results: dict[str, Any],
-    scored: dict[str, Scores],
-    found: dict[str, Any] | None,
+    scored: Mapping[str, Scores],
+    conclusions: tuple[dict[str, Any], dict[str, Any]] | None,
     candidates: Sequence[Candidate] | None,
 ) -> None:
+    """Results, verdict and headline into run.json, candidates and predictions into their files."""
     run = workspace.run
     counts = [truncation(part) for part in (workspace.train, workspace.select, data)]
-    run.record(
-        results=results,
-        headline=found,
-        task={"truncated": together(counts)},
-    )
+    verdict, headline = conclusions or (None, None)
+    found = {} if conclusions is None else {"verdict": verdict}
+    run.record(results=results, headline=headline, task={"truncated": together(counts)}, **found)
     if candidates is not None:
         run.write_jsonl("candidates.jsonl", [asdict(c) for c in candidates])
     for name in ("zero_shot", "instruction", "tuned", "adapted", "control", "winner", "random"):

@@ -95,7 +95,7 @@ def count(recipe: Recipe, examples: int, group: int) -> Counted:
         candidates=len(candidates),
         ranked=len(candidates),
         importances=1 + len(pieces),
-        reported=6 + 3 * recipe.selection.seeds + math.ceil(finished / 3),
+        reported=6 + 3 * recipe.selection.first_seeds + math.ceil(finished / 3),
         tables=6,
         exact=sure and (recipe.pruning.removal == "zero" or len(kept) == 1),
     )
@@ -215,6 +215,6 @@ def _rivals(recipe: Recipe, examples: int, group: int, tokens: int) -> list[Stag
         shells = [Candidate(name, 0.0, 0.0, sizes[name], 0, 0) for name in names]
         return _read(recipe, _grouped(recipe, shells, group))
 
-    fresh = groups("winner", "control", "random") * recipe.selection.seeds
+    fresh = groups("winner", "control", "random") * recipe.selection.first_seeds
     stages = [_stage("control", plan, examples, groups("control", "random"))]
     return stages + ([_stage("fresh", plan, examples, fresh)] if fresh else [])

@@ -6,6 +6,7 @@ counted and not read.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from softprune.recipe import Recipe
 from softprune.runs.executors import InProcess
 from softprune.runs.store import RunFolder
 from softprune.statistics.bootstrap import bootstrap_interval
+from softprune.statistics.decision import DISCORDANCE, SEED_SD, detectable, seeds_needed
+from softprune.statistics.seeds import MIN_SEEDS
 from softprune.tasks import answered
 from softprune.tasks.metrics import Accuracy
 from softprune.tuning.display import Silence
@@ -171,6 +174,29 @@ class Plan:
             "memory": {"held": self.held, "peak": self.peak_bytes(), "free": self.free}
             | {"step": None if self.step is None else {"base": self.step.base, "each": self.step.each}},
             "disk": self.disk_bytes(),
+            "comparison": self.comparison(),
+        }
+
+    def comparison(self) -> dict[str, Any] | None:
+        """What the test of winner against control could detect; None where there will be too few fresh seeds for it.
+
+        Nothing is measured yet: the spread over seeds and the share of examples that one side alone answers rightly are
+        assumed as they were seen elsewhere.
+        """
+        recipe, units = self.workspace.recipe, self.workspace.report.units
+        if recipe.kind != "xprompt" or recipe.selection.first_seeds < MIN_SEEDS:
+            return None
+        counts = dict.fromkeys((recipe.selection.first_seeds, recipe.selection.most_seeds))
+        examples_error = math.sqrt(DISCORDANCE / units)
+        margin = recipe.selection.margin
+        return {
+            "units": units,
+            "grouped": units != len(self.workspace.report),
+            "seed_sd": SEED_SD,
+            "discordance": DISCORDANCE,
+            "detectable": {str(seeds): detectable(seeds, units) for seeds in counts},
+            "margin": margin,
+            "seeds_for_margin": seeds_needed(margin, seed_sd=SEED_SD, examples_error=examples_error, units=units),
         }
 
 

@@ -81,6 +81,12 @@ def predictions(data: ScoredSet, scores: Scores) -> list[dict[str, Any]]:
     return [line | m for line, m in zip(lines, more, strict=True)]
 
 
+def answers_alone(data: ScoredSet, scores: Scores) -> list[dict[str, Any]]:
+    """What `predictions` holds but for texts and scores: enough to compute the metric again."""
+    left_out = {"text", "answers", "scores", "written", "reference"}
+    return [{k: v for k, v in line.items() if k not in left_out} for line in predictions(data, scores)]
+
+
 def _best_constant(workspace: Workspace, data: ScoredSet) -> dict[str, Any]:
     """The answer that does best when it is always given; of joined tasks, the best one of each."""
     gold = [example.gold for example in data.examples]

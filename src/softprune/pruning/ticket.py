@@ -5,6 +5,7 @@ A prompt that was only tuned is a ticket too, with nothing pruned.
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +26,10 @@ SCHEMA: Final = 1
 DOCUMENT: Final = "ticket.json"
 TENSORS: Final = "ticket.safetensors"
 RESULTS: Final = "results.json"
+CONTROL: Final = "control"
+"""The folder of a run in which its whole prompt lies as a ticket."""
+WHICH: Final = ("winner", "control", "recommended")
+RECOMMENDED: Final[dict[str | None, str]] = {"ship the ticket": "winner", "ship the whole prompt": "control"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,14 +173,20 @@ class Ticket:
             write_bytes(place / name, data)
 
     @classmethod
-    def load(cls, source: str | Path) -> Ticket:
+    def load(cls, source: str | Path, which: str = "winner") -> Ticket:
         """Read a ticket folder, a run folder that holds one, or a ticket on the Hugging Face hub ("user/name").
 
         Local folders win over hub names: "runs/x" is no repository where there is a folder `runs`. Of a repository, the
         ticket's own files are fetched and nothing else.
 
+        Args:
+            source: where it is.
+            which: of a run's prompts: `winner`, the pruned one (or the tuned one of a run that only tuned); `control`,
+                the whole prompt, retrained as the winner was; `recommended`, the one that the run's verdict says to
+                ship. A ticket folder holds one prompt, so only `winner` names it.
+
         Raises:
-            SoftpruneError: when there is none, or it can't be read.
+            SoftpruneError: when there is none, or it can't be read, or the run recommends none.
         """
         from softprune.pruning.hub import download, is_hub_name
         from softprune.pruning.ticket_files import read_ticket
@@ -184,7 +195,7 @@ class Ticket:
         if not place.exists() and not place.parent.is_dir() and is_hub_name(str(source)):
             place = download(str(source), (DOCUMENT, TENSORS, RESULTS))
         _check_kind(place)
-        place = place / "ticket" if (place / "ticket" / DOCUMENT).is_file() else place
+        place = _prompt_of_run(place, which)
         if not (place / DOCUMENT).is_file() and (place / "run.json").is_file():
             raise SoftpruneError(
                 "a run that has its ticket",
@@ -216,6 +227,39 @@ class Ticket:
 
         files = self.files() | {"README.md": ticket_card(self, repo_id).encode()}
         return upload(repo_id, files, private=private, token=token, message=f"Ticket for {self.info.task}")
+
+
+def _prompt_of_run(place: Path, which: str) -> Path:
+    """The ticket folder within a run folder; another folder as it is.
+
+    Raises:
+        SoftpruneError: when there is no such prompt, or the verdict recommends none.
+    """
+    if which not in WHICH:
+        raise SoftpruneError(f"one of {', '.join(WHICH)}", f'"{which}"', "correct --which")
+    if which == "recommended":
+        which = _recommended(place)
+    if which == "control":
+        if not (place / CONTROL / DOCUMENT).is_file():
+            do = "leave out --which, or name a complete run that pruned"
+            raise SoftpruneError("a run that kept its whole prompt as a ticket", f"none in {place / CONTROL}", do)
+        return place / CONTROL
+    return place / "ticket" if (place / "ticket" / DOCUMENT).is_file() else place
+
+
+def _recommended(place: Path) -> str:
+    """The prompt that a run's verdict says to ship: `winner` or `control`."""
+    try:
+        verdict = json.loads((place / "run.json").read_text(encoding="utf-8")).get("verdict") or {}
+    except (OSError, ValueError, AttributeError) as error:
+        do = "name the run folder, or leave out --which"
+        raise SoftpruneError("a run folder with a verdict", f"no run.json that can be read in {place}", do) from error
+    chosen = RECOMMENDED.get(verdict.get("decision"))
+    if chosen is None:
+        found = verdict.get("sentence") or "no verdict in run.json"
+        do = "choose one yourself: --which winner or --which control"
+        raise SoftpruneError("a run whose verdict says which prompt to ship", str(found).rstrip("."), do)
+    return chosen
 
 
 def _check_kind(place: Path) -> None:

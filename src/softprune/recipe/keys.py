@@ -24,6 +24,10 @@ from softprune.yamls import yaml_text
 
 _PROMPTED: Final = ("prefix", "p-tuning", "p-tuning-v2")
 """Values of adapter.method that have virtual tokens."""
+FIRST_SEEDS: Final = 5
+"""Fresh seeds that `selection.seeds: auto` begins with: from 5 on, the t distribution costs little."""
+MOST_SEEDS: Final = 10
+"""Fresh seeds that it stops at: past them the sampling of examples outweighs that of seeds in most runs."""
 _TENTHS: Final = tuple(tenth / 10 for tenth in range(1, 10))
 
 
@@ -234,8 +238,25 @@ class Selection(Section):
         "within a margin",
     )
     within: float | None = key(None, "the margin of smallest_within, as a fraction of the metric's range", ge=0, lt=1)
-    seeds: int = key(3, "fresh seeds that winner, control and random mask are retrained on", ge=0)
+    margin: float = key(
+        0.02, "loss of score that is accepted for a pruned prompt, as a fraction of the metric's range", ge=0, lt=1
+    )
+    seeds: Annotated[int, Field(ge=0)] | Literal["auto"] = key(
+        "auto",
+        "fresh seeds that winner, control and random mask are retrained on; auto begins with 5 and goes on to 10 where "
+        "these don't decide what to ship and more seeds may",
+    )
     resamples: int = key(10_000, "bootstrap resamples of an interval", ge=1)
+
+    @property
+    def first_seeds(self) -> int:
+        """Fresh seeds before anything is known."""
+        return FIRST_SEEDS if self.seeds == "auto" else self.seeds
+
+    @property
+    def most_seeds(self) -> int:
+        """Fresh seeds where the first ones don't decide."""
+        return MOST_SEEDS if self.seeds == "auto" else self.seeds
 
     @field_validator("within")
     @classmethod

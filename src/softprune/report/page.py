@@ -104,6 +104,7 @@ def _context(run: Run, pictures: list[Picture]) -> dict[str, Any]:
         "mark_meaning": table.mark_meaning(run) if any(row.at_chance for row in rows) else None,
         "losses": _losses(run),
         "written": written_samples(run),
+        "verdict": _fields(run, "verdict") if run.part("verdict") else None,
         "headline": _fields(run, "headline") if run.part("headline") else None,
         "mcnemar": _fields(run, "headline", "mcnemar"),
         "random": _fields(run, "headline", "random") if run.part("headline", "random") else None,

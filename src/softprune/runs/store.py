@@ -338,7 +338,9 @@ def _now() -> str:
 def _first_info(kind: str, command: str, seed: JSON) -> dict[str, Any]:
     """run.json of a run that hasn't done anything; null is what isn't known yet."""
     started, found = _now(), versions()
+    verdict = {"verdict": None} if kind == "xprompt" else {}
     return {
+        **verdict,  # what a reader of the file looks for first
         "schema": SCHEMA,
         "kind": kind,
         "status": "running",

@@ -284,9 +284,11 @@ def _grouped(counts_NC: npt.ArrayLike, groups: Groups) -> Floats:
             f"{len(groups)} ids for {len(counts)} examples",
             "pass the groups of the same set",
         )
-    place = {group: i for i, group in enumerate(dict.fromkeys(groups))}
+    # Where tasks are joined, only some examples share text: each of the others is a unit of its own.
+    units = [("alone", at) if group is None else ("group", group) for at, group in enumerate(groups)]
+    place = {unit: i for i, unit in enumerate(dict.fromkeys(units))}
     sums = np.zeros((len(place), counts.shape[1]))
-    np.add.at(sums, [place[group] for group in groups], counts)
+    np.add.at(sums, [place[unit] for unit in units], counts)
     return sums
 
 

@@ -19,7 +19,7 @@ from typing import Final, Literal
 import numpy as np
 
 from softprune.statistics.bootstrap import LEVEL, Difference
-from softprune.statistics.seeds import MIN_SEEDS, Uncertainty, student_cdf, student_quantile
+from softprune.statistics.seeds import MIN_SEEDS, Uncertainty, student_cdf, student_quantile, uncertainty_of
 
 Decision = Literal["ship the ticket", "ship the whole prompt", "undecided", "no verdict"]
 
@@ -102,12 +102,10 @@ def more_examples(difference: Difference, margin: float) -> int | None:
 
 def _scaled(difference: Difference, seeds: float, examples: float) -> Uncertainty:
     """The uncertainty with so many times as many seeds and examples."""
-    assert difference.se_seeds is not None and difference.seeds_df is not None
-    seeds_df = (difference.seeds_df + 1) * seeds - 1
-    units = difference.units if math.isinf(examples) else round(difference.units * examples)
-    return Uncertainty(
-        difference.se_seeds / math.sqrt(seeds), seeds_df, difference.se_examples / math.sqrt(examples), units
-    )
+    found = uncertainty_of(difference)
+    units = found.units if math.isinf(examples) else round(found.units * examples)
+    seeds_df = (found.seeds_df + 1) * seeds - 1
+    return Uncertainty(found.seeds / math.sqrt(seeds), seeds_df, found.examples / math.sqrt(examples), units)
 
 
 def detectable(

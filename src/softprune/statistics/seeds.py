@@ -9,8 +9,8 @@ of examples that share text):
     df = (v1 + v2)^2 / (v1^2 / (S - 1) + v2^2 / (n - 1))
     interval = mean(d_s) +- t(df) sqrt(v1 + v2)    and p from the same t
 
-It works for every metric and for groups. An interval that resamples examples alone takes the S seeds for all seeds: with
-three seeds and 600 examples it covers 80% where it says 95%, if a side's scores vary by 1.5 points between seeds.
+It works for every metric and for groups. An interval that resamples examples alone takes the S seeds for all seeds:
+with three seeds and 600 examples it covers 80% where it says 95%, if a side's scores vary by 1.5 points between seeds.
 
 Sources: Satterthwaite, Biometrics Bulletin 2 (1946); Welch, Biometrika 34 (1947); Clark, Journal of Verbal Learning and
 Verbal Behavior 12 (1973) and Baayen, Davidson and Bates, Journal of Memory and Language 59 (2008) for crossed random
@@ -127,6 +127,13 @@ def compare_rows(
         se_examples=found.examples,
         seeds_df=found.seeds_df,
     )
+
+
+def uncertainty_of(difference: Difference) -> Uncertainty:
+    """The uncertainty that the interval of a difference over seeds was made from."""
+    if difference.se_seeds is None or difference.seeds_df is None:
+        raise ValueError("a difference by example alone has no uncertainty over seeds")
+    return Uncertainty(difference.se_seeds, difference.seeds_df, difference.se_examples, difference.units)
 
 
 def seed_scores(counts: Sequence[Floats], score: Score) -> Floats:

@@ -42,6 +42,12 @@ class SealedSet:
     def __len__(self) -> int:
         return len(self._examples)
 
+    @property
+    def units(self) -> int:
+        """How many examples, or groups of them that share text, a score is an average over."""
+        alone = sum(example.group is None for example in self._examples)
+        return alone + len({example.group for example in self._examples} - {None})
+
     def fix(self, choices: str) -> None:
         """Declare that all choices are made, and which."""
         self._choices = choices

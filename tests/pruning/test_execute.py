@@ -229,10 +229,11 @@ def test_survivors_are_rewound_and_the_control_is_retrained_alike(case: str, run
     assert set(run.witness.fits[0][0]) == {"tuned"}
     assert torch.equal(run.witness.fits[0][0]["tuned"].vectors_PH, initial)
     starts: dict[str, tuple[PromptState, int | None]] = {}
-    for states, epochs, seed in retrained:
+    for states, epochs, seeds in retrained:
         assert epochs == run.recipe.search.epochs
         assert len({state.mask.tokens for state in states.values()}) == 1 or run.recipe.pruning.removal == "zero"
-        starts |= {name: (state, seed) for name, state in states.items()}
+        own = seeds or [None] * len(states)
+        starts |= {name: (states[name], seed) for name, seed in zip(states, own, strict=True)}
     for state, _ in starts.values():
         assert torch.equal(state.vectors_PH, masked_state(tuned, state.mask).vectors_PH), "not at the rewind point"
     for candidate in run.lines("candidates.jsonl"):

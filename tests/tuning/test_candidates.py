@@ -13,9 +13,10 @@ from toys import distance, drawn, mask_of, scoring_of, task_of
 from softprune.backbone.base import Backbone
 from softprune.prompt.bank import full_mask, masked_state, read_one
 from softprune.tuning.display import Silence
-from softprune.tuning.loop import Evaluation, Feed, Schedule, Trained, train
+from softprune.tuning.loop import Evaluation, Schedule, Trained, train
 from softprune.tuning.optimisers import make_optimiser
 from softprune.tuning.scoring import score_each, score_prompts
+from softprune.tuning.step import Feed
 from softprune.tuning.trainable import PromptTrainable
 from softprune.types import Mask
 

@@ -13,8 +13,9 @@ from torch import nn
 
 from softprune.errors import SoftpruneError
 from softprune.tuning.display import Silence
-from softprune.tuning.loop import Evaluation, Feed, Point, Schedule, Trained, some_of, train
+from softprune.tuning.loop import Evaluation, Point, Schedule, Trained, some_of, train
 from softprune.tuning.optimisers import make_optimiser
+from softprune.tuning.step import Feed
 
 LENGTHS = (3, 5, 4, 3, 6, 2, 7, 5, 4, 3)
 SCHEDULE = Schedule(epochs=4, batch_size=4)  # three steps an epoch, the last of two examples

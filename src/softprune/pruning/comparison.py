@@ -15,22 +15,18 @@ from typing import Any
 
 import torch
 
-from softprune.prompt.bank import masked_state, read_one
+from softprune.prompt.bank import read_one
+from softprune.pruning.fresh_seeds import COMPARED, retrain_fresh, rival_items, train_items
 from softprune.pruning.headline import headline
-from softprune.pruning.masks import random_mask
 from softprune.pruning.rows import bar, groups_of, interval, predictions, row
-from softprune.pruning.search import in_groups
-from softprune.pruning.xprompt import Pruned, control_start, decided
+from softprune.pruning.xprompt import Pruned, decided
 from softprune.tuning.finite import FROM_THE_MODEL, check_finite
 from softprune.tuning.scoring import ScoredSet, Scoring, score_each
 from softprune.tuning.setup import Workspace, room_for, together, truncation
-from softprune.tuning.spread import fit_item, make_ahead, spread
+from softprune.tuning.spread import fit_item, make_ahead
 from softprune.tuning.stages import Fitted
 from softprune.tuning.start import instruction_prompt
-from softprune.types import Candidate, PromptState, Scores, WorkItem
-
-# Fresh seeds lie far from the run's own, and from those of other runs with small seeds.
-FRESH = 1_000
+from softprune.types import Candidate, PromptState, Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,53 +60,13 @@ class Entry:
 
 
 def train_rivals(workspace: Workspace, pruned: Pruned) -> Rivals:
-    """Retrain control and random mask with the run's seed, then all three on each fresh seed."""
-    seed, seeds = workspace.recipe.seed, workspace.recipe.selection.seeds
-    first = _rivals(workspace, pruned, seed, ("control", "random"), "control")
-    fresh = [
-        _rivals(workspace, pruned, seed + FRESH + i, ("winner", "control", "random"), f"fresh-{i}")
-        for i in range(seeds)
-    ]
-    make_ahead(workspace, fit_item, [item for items in (first, *fresh) for item in items], "fresh")
-    control = _trained(workspace, first, "control")
-    trios = tuple(_trained(workspace, items, "fresh") for items in fresh)
-    return Rivals(control["control"], control["random"], trios)
-
-
-def _rivals(workspace: Workspace, pruned: Pruned, seed: int, names: Sequence[str], work: str) -> list[WorkItem]:
-    """The retraining of some of winner, control and random mask on one seed, side by side where lengths allow."""
-    tuned = pruned.tuned.state.vectors_PH
-    mask = pruned.winner.mask
-    starts = {
-        "winner": masked_state(tuned, mask),
-        "control": control_start(workspace, pruned.tuned),
-        "random": masked_state(tuned, random_mask(mask, seed)),
-    }
-    shells = [Candidate(name, 0.0, 0.0, starts[name].mask.tokens, starts[name].mask.pieces, 0) for name in names]
-    groups = in_groups(shells, workspace.group, workspace.recipe.pruning.removal)
-    return [
-        WorkItem(
-            f"{work}-{'-'.join(members)}",
-            {
-                "starts": [starts[name] for name in members],
-                "names": [f"{name}-{seed}" for name in members],
-                "phase": work.partition("-")[0],
-                "title": f"retraining {', '.join(members)} (seed {seed})",
-                "epochs": workspace.recipe.search.epochs,
-                "seed": seed,
-            },
-        )
-        for members in ([shell.id for shell in group] for group in groups)
-    ]
-
-
-def _trained(workspace: Workspace, items: Sequence[WorkItem], phase: str) -> dict[str, Fitted]:
-    """What the items train, by the name before the seed."""
-    found: dict[str, Fitted] = {}
-    for item, fitted in zip(items, spread(workspace, fit_item, items, phase), strict=True):
-        members = [name.rpartition("-")[0] for name in item.payload["names"]]  # type: ignore[attr-defined]
-        found.update(zip(members, fitted, strict=True))
-    return found
+    """Retrain control and random mask with the run's seed, then all three on the fresh seeds."""
+    seeds = range(workspace.recipe.selection.seeds)
+    first = rival_items(workspace, pruned, ("control", "random"), [None])
+    # All of it at once on other machines: nothing there waits for anything else.
+    make_ahead(workspace, fit_item, [*first, *rival_items(workspace, pruned, COMPARED, seeds)], "fresh")
+    found, seed = train_items(workspace, first, "control"), workspace.recipe.seed
+    return Rivals(found[f"control-{seed}"], found[f"random-{seed}"], retrain_fresh(workspace, pruned, seeds))
 
 
 def report_xprompt(workspace: Workspace, pruned: Pruned, rivals: Rivals) -> None:

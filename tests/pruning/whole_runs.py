@@ -32,7 +32,7 @@ TINY = (
     "search.group=3",
     "search.token_ratios=0.25,0.5",
     "search.piece_ratios=0.25,0.5",
-    "selection.seeds=1",
+    "selection.seeds=2",
     "selection.resamples=200",
 )
 RUNGS = ("search.tiers=2", "search.entrants=2", "search.factor=2", "search.epochs=4")

@@ -61,7 +61,7 @@ class Bench:
                     "phase": "retrain",
                     "title": label,
                     "epochs": epochs,
-                    "seed": seed + n,
+                    "seeds": [seed + n] * K,
                 },
             )
             for n in range(count)

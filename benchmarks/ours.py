@@ -11,9 +11,10 @@ from timing import Spent
 from softprune.backbone.base import Backbone
 from softprune.prompt.bank import full_mask
 from softprune.tuning.display import Silence
-from softprune.tuning.loop import Evaluation, Feed, Point, Schedule, State, train
+from softprune.tuning.loop import Evaluation, Point, Schedule, State, train
 from softprune.tuning.optimisers import make_optimiser
 from softprune.tuning.room import keep_freed
+from softprune.tuning.step import Feed
 from softprune.tuning.trainable import PromptTrainable
 from softprune.types import Encoded, Mask
 

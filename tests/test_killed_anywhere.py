@@ -48,8 +48,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, tiny_models: Callable[[str]
             "search.strategy=grid",
             "search.token_ratios=0.25,0.5",
             "search.piece_ratios=0.5",
-            "search.group=1",
-            "selection.seeds=1",
+            "search.group=4",
+            "selection.seeds=2",
             "selection.resamples=200",
         ]
     ).resolved()

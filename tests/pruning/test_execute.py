@@ -229,10 +229,11 @@ def test_survivors_are_rewound_and_the_control_is_retrained_alike(case: str, run
     assert set(run.witness.fits[0][0]) == {"tuned"}
     assert torch.equal(run.witness.fits[0][0]["tuned"].vectors_PH, initial)
     starts: dict[str, tuple[PromptState, int | None]] = {}
-    for states, epochs, seed in retrained:
+    for states, epochs, seeds in retrained:
         assert epochs == run.recipe.search.epochs
         assert len({state.mask.tokens for state in states.values()}) == 1 or run.recipe.pruning.removal == "zero"
-        starts |= {name: (state, seed) for name, state in states.items()}
+        own = seeds or [None] * len(states)
+        starts |= {name: (states[name], seed) for name, seed in zip(states, own, strict=True)}
     for state, _ in starts.values():
         assert torch.equal(state.vectors_PH, masked_state(tuned, state.mask).vectors_PH), "not at the rewind point"
     for candidate in run.lines("candidates.jsonl"):
@@ -240,10 +241,10 @@ def test_survivors_are_rewound_and_the_control_is_retrained_alike(case: str, run
             assert starts[candidate["id"]][1] is None, "a ticket sees the batches that the prompt saw"
     assert starts["control-0"][1] == run.recipe.seed
     assert starts["control-0"][0].mask.pieces == P * S
-    fresh = {name for name in starts if name.endswith("-1000")}
+    fresh = {name: int(name.rpartition("-")[2]) for name in starts if name.rpartition("-")[2] in ("1000", "1001")}
     assert len(fresh) == 3 * run.recipe.selection.seeds
-    for name in fresh:
-        assert starts[name][1] == 1000
+    for name, seed in fresh.items():
+        assert starts[name][1] == seed
     ticket = Ticket.load(run.out).state
     random = starts["random-0"][0].mask
     assert not torch.equal(random.piece_PS, ticket.mask.piece_PS)

@@ -15,8 +15,9 @@ from softprune.backbone.base import Backbone
 from softprune.pruning.gated import GatedPrompts, TogetherOptimiser
 from softprune.pruning.gates import GATES
 from softprune.tuning.display import Silence
-from softprune.tuning.loop import Evaluation, Feed, Schedule, State, Trained, train
+from softprune.tuning.loop import Evaluation, Schedule, State, Trained, train
 from softprune.tuning.optimisers import keep_candidates, make_optimiser, pack, unpack
+from softprune.tuning.step import Feed
 
 Backbones = Callable[..., Backbone]
 P, S, H = 8, 2, 4

@@ -42,7 +42,7 @@ def recipe(tiny_models: Callable[[str], Path]) -> Recipe:
             "search.factor=2",
             "search.token_ratios=0.25,0.5",
             "search.piece_ratios=0.5",
-            "selection.seeds=1",
+            "selection.seeds=2",
             "selection.resamples=200",
         ]
     )

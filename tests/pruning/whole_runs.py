@@ -32,7 +32,7 @@ TINY = (
     "search.group=3",
     "search.token_ratios=0.25,0.5",
     "search.piece_ratios=0.25,0.5",
-    "selection.seeds=1",
+    "selection.seeds=2",
     "selection.resamples=200",
 )
 RUNGS = ("search.tiers=2", "search.entrants=2", "search.factor=2", "search.epochs=4")
@@ -71,13 +71,13 @@ class Witness:
     Attributes:
         encoded: phase and texts of every tokenised set.
         opened: the phase at each opening of `report`, and what the folder held by then.
-        fits: starts, names, epochs and seed of every training.
+        fits: starts, names, epochs and seeds of every training.
     """
 
     out: Path
     encoded: list[tuple[str | None, set[str]]] = field(default_factory=list)
     opened: list[tuple[str | None, dict[str, bytes]]] = field(default_factory=list)
-    fits: list[tuple[dict[str, PromptState], int | None, int | None]] = field(default_factory=list)
+    fits: list[tuple[dict[str, PromptState], int | None, Sequence[int] | None]] = field(default_factory=list)
 
     def phase(self) -> str | None:
         found: str | None = json.loads((self.out / "run.json").read_text())["phase"]
@@ -96,7 +96,7 @@ class Witness:
             return open_(sealed)
 
         def noted_fit(workspace: Any, starts: Any, names: Any, **options: Any) -> Any:
-            self.fits.append((dict(zip(names, starts, strict=True)), options.get("epochs"), options.get("seed")))
+            self.fits.append((dict(zip(names, starts, strict=True)), options.get("epochs"), options.get("seeds")))
             return fit(workspace, starts, names, **options)
 
         def noted_fit_to(workspace: Any, starts: Any, names: Any, *where: Any, **options: Any) -> Any:

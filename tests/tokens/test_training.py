@@ -18,7 +18,8 @@ from softprune.tokens.rules import Convention, Everything, Rule, Thresholds
 from softprune.tokens.training import THRESHOLDS, EncoderTrainable, packed_of, set_dropout
 from softprune.tuning.display import Silence
 from softprune.tuning.fine_tuner import FineTuner
-from softprune.tuning.loop import Evaluation, Feed, Schedule, train
+from softprune.tuning.loop import Evaluation, Schedule, train
+from softprune.tuning.step import Feed
 from softprune.types import Batch, Encoded
 
 Models = Callable[[str], Path]

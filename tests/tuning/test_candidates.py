@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from toys import distance, drawn, mask_of, scoring_of, task_of
+from toys import distance, drawn, mask_of, scoring_of, task_of, texts_of
 
 from softprune.backbone.base import Backbone
 from softprune.prompt.bank import full_mask, masked_state, read_one
 from softprune.tuning.display import Silence
-from softprune.tuning.loop import Evaluation, Feed, Schedule, Trained, train
+from softprune.tuning.loop import Evaluation, Schedule, Trained, train
 from softprune.tuning.optimisers import make_optimiser
 from softprune.tuning.scoring import score_each, score_prompts
+from softprune.tuning.step import Feed, parts_by_length
 from softprune.tuning.trainable import PromptTrainable
 from softprune.types import Mask
 
@@ -53,6 +54,8 @@ class Setting:
     clip_scope: str = "survivors"
     lr: float = 0.01
     schedule: Schedule = SCHEDULE
+    loss: str | None = None
+    writes: bool = False
 
     def start_KPH(self) -> torch.Tensor:
         """A start of its own for every candidate."""
@@ -64,6 +67,7 @@ class Setting:
 
     def trainable(self, which: Sequence[int]) -> PromptTrainable:
         scoring, masks = scoring_of(self.backbone), self.masks()
+        scoring = scoring if self.loss is None else replace(scoring, loss=self.loss)
         return PromptTrainable(
             self.backbone,
             self.start_KPH()[list(which)],
@@ -73,9 +77,15 @@ class Setting:
             score=scoring.score,
         )
 
-    def train(self, which: Sequence[int], evaluate: Callable[[], list[Evaluation]] | None = None) -> Trained:
+    def train(
+        self,
+        which: Sequence[int],
+        evaluate: Callable[[], list[Evaluation]] | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> Trained:
         """Train some of the eight together; the last evaluation is the best."""
-        trainable, data = self.trainable(which), task_of(self.backbone)
+        trainable = self.trainable(which)
+        data = (texts_of if self.writes else task_of)(self.backbone)
         optimiser = make_optimiser(
             self.optimiser,
             trainable.vectors_KPH,
@@ -100,6 +110,7 @@ class Setting:
             title="test",
             keeper=Nothing(),
             watch=Silence(),
+            seeds=seeds,
         )
 
 
@@ -130,6 +141,46 @@ def test_eight_together_are_each_alone(
     assert distance(torch.tensor([p.train_loss for p in together.curve]).view(-1, 8).T, curves) <= tolerance
     assert (found[~alive] == 0).all(), "what is masked stays exactly zero"
     assert (found[alive] != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("model", "dtype", "removal", "loss", "writes", "accumulate"),
+    [
+        ("t5", "float64", "drop", "likelihood", False, 1),
+        ("t5", "float64", "zero", "likelihood", True, 2),
+        ("gpt2", "float64", "zero", "likelihood", False, 2),
+        ("gpt2", "float64", "drop", "rank", False, 1),
+        ("gpt2", "float32", "drop", "likelihood", True, 1),
+        ("bert", "float64", "drop", "rank", False, 2),
+        ("bert", "float64", "zero", "likelihood", False, 1),
+        ("sentence", "float64", "zero", "rank", False, 1),
+        ("sentence", "float32", "drop", "rank", False, 2),
+    ],
+)
+def test_prompts_with_seeds_of_their_own_are_each_alone(
+    model: str, dtype: str, removal: str, loss: str, writes: bool, accumulate: int, backbone_of: Backbones
+) -> None:
+    plan = replace(SCHEDULE, epochs=4, evaluate_every=12, accumulate=accumulate)
+    setting = Setting(backbone_of(model, dtype), removal, "adafactor", schedule=plan, loss=loss, writes=writes)
+
+    def alone(k: int, seed: int) -> torch.Tensor:
+        return replace(setting, schedule=replace(plan, seed=seed)).train([k]).tensors["vectors_KPH"][0]
+
+    seeds = [5, 1, 2, 1]
+    found = setting.train([0, 1, 2, 3], seeds=seeds).tensors["vectors_KPH"]
+    for k, seed in enumerate(seeds):
+        wanted = alone(k, seed)
+        assert distance(found[k], wanted) <= TOLERANCES[dtype]
+        assert distance(alone(k, 9), wanted) > 100 * TOLERANCES[dtype]
+
+
+def test_rows_of_a_call_are_of_one_length_and_no_more_than_it_may_hold() -> None:
+    lengths = [10, 11, 12, 13, 20, 30]
+    rows = [(1, 0), (0, 1), (1, 2), (0, 3), (0, 4), (1, 5)]
+    assert parts_by_length(rows, lengths, least=1, most=9) == [[(0, 1), (1, 0), (1, 2)], [(0, 3)], [(0, 4)], [(1, 5)]]
+    assert [len(part) for part in parts_by_length(rows, lengths, least=4, most=9)] == [4, 2]
+    assert [len(part) for part in parts_by_length(rows, lengths, least=9, most=2)] == [2, 2, 2]
+    assert parts_by_length([], lengths, least=1, most=2) == []
 
 
 @pytest.mark.parametrize("model", ["t5", "sentence"])

@@ -13,8 +13,9 @@ from torch import nn
 
 from softprune.errors import SoftpruneError
 from softprune.tuning.display import Silence
-from softprune.tuning.loop import Evaluation, Feed, Point, Schedule, Trained, some_of, train
+from softprune.tuning.loop import Evaluation, Point, Schedule, Trained, some_of, train
 from softprune.tuning.optimisers import make_optimiser
+from softprune.tuning.step import Feed
 
 LENGTHS = (3, 5, 4, 3, 6, 2, 7, 5, 4, 3)
 SCHEDULE = Schedule(epochs=4, batch_size=4)  # three steps an epoch, the last of two examples
@@ -44,6 +45,10 @@ class Toy:
 
     def loss(self, batch: Any) -> torch.Tensor:
         return (self.values[:, None] - self.points[list(batch)]).square().sum((-2, -1))
+
+    def row_losses(self, batch: Any, counts: Sequence[int]) -> torch.Tensor:
+        rows = self.values.repeat_interleave(torch.tensor(counts), dim=0)
+        return (rows - self.points[list(batch)]).square().sum((-2, -1))
 
     def save(self) -> dict[str, torch.Tensor]:
         return {"values": self.values.detach().clone()}
@@ -103,6 +108,7 @@ def fitted(
     evaluate: Callable[[Toy], list[Evaluation]] = measured,
     poisoned: int | slice | None = None,
     watch: Any = None,
+    seeds: Sequence[int] | None = None,
 ) -> Trained:
     toy = Toy(names, poisoned)
     return train(
@@ -115,6 +121,7 @@ def fitted(
         title="toy",
         keeper=keeper or Memory(),
         watch=watch or Silence(),
+        seeds=seeds,
     )
 
 
@@ -177,6 +184,31 @@ def test_another_seed_is_another_order() -> None:
     assert not torch.equal(one.tensors["values"], other.tensors["values"])
 
 
+@pytest.mark.parametrize("best_by", ["score", "loss", "last"])
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_candidates_with_seeds_of_their_own_train_as_they_would_alone(best_by: str, accumulate: int) -> None:
+    """Ten examples in batches of four: the short batch of an epoch comes at another step for each seed."""
+    plan = replace(SCHEDULE, best_by=best_by, accumulate=accumulate, evaluate_every=2, patience=2)
+    seeds = {"a": 4, "b": 0, "c": 1, "d": 4}
+    together = fitted("abcd", plan, seeds=list(seeds.values()))
+    alone = {name: fitted(name, replace(plan, seed=seed)) for name, seed in seeds.items()}
+    wanted = torch.cat([one.tensors["values"] for one in alone.values()])
+    bound = 1e-12 * float(wanted.abs().max())
+    assert float((together.tensors["values"] - wanted).abs().max()) <= bound
+    other = torch.cat([fitted(name, replace(plan, seed=7)).tensors["values"] for name in seeds])
+    assert float((other - wanted).abs().amax((1, 2)).min()) > 100 * bound
+    assert together.examples == sum(one.examples for one in alone.values())
+    for name, one in alone.items():
+        found = [point for point in together.curve if point.candidate == name]
+        assert [(p.epoch, p.step) for p in found] == [(p.epoch, p.step) for p in one.curve]
+        losses = [p.train_loss for p in one.curve]
+        assert [p.train_loss for p in found] == pytest.approx(losses, rel=1e-12)
+
+
+def test_seeds_that_are_all_alike_are_the_schedules() -> None:
+    same(fitted("abc", seeds=[3, 3, 3]), fitted("abc", replace(SCHEDULE, seed=3)))
+
+
 def test_the_best_checkpoint_is_kept_by_score_then_loss() -> None:
     seen: dict[str, list[torch.Tensor]] = {}
     script = {
@@ -229,43 +261,53 @@ def test_patience_counts_evaluations_without_improvement() -> None:
     assert fitted("a", replace(SCHEDULE, patience=2), evaluate=scripted(script)).steps == 12
 
 
+@pytest.mark.parametrize("seeds", [None, (4, 0, 4)])
 @pytest.mark.parametrize("optimiser", ["adafactor", "adamw"])
 @pytest.mark.parametrize("plan", [SCHEDULE, replace(SCHEDULE, evaluate_every=2, patience=1)])
-def test_taken_up_after_any_evaluation_it_ends_with_the_same_bits(optimiser: str, plan: Schedule) -> None:
+def test_taken_up_after_any_evaluation_it_ends_with_the_same_bits(
+    optimiser: str, plan: Schedule, seeds: Sequence[int] | None
+) -> None:
     script = {
         "a": [(0.1, 1.0), (0.2, 1.0), (0.1, 1.0), (0.4, 1.0), (0.5, 1.0), (0.6, 1.0)],
         "b": [(0.9, 1.0), (0.5, 1.0), (0.4, 1.0), (0.4, 1.0)],
         "c": [(0.1, 1.0), (0.2, 1.0), (0.3, 1.0), (0.2, 1.0), (0.3, 1.0), (0.4, 1.0)],
     }
     whole = Memory()
-    wanted = fitted("abc", plan, optimiser=optimiser, keeper=whole, evaluate=scripted(script))
+    wanted = fitted("abc", plan, optimiser=optimiser, keeper=whole, evaluate=scripted(script), seeds=seeds)
     assert whole.saves >= 3
     for stop in range(1, whole.saves + 1):
         keeper = Memory(die_after=stop)
         evaluate = scripted(script)
         with pytest.raises(KilledError):
-            fitted("abc", plan, optimiser=optimiser, keeper=keeper, evaluate=evaluate)
-        same(fitted("abc", plan, optimiser=optimiser, keeper=keeper, evaluate=evaluate), wanted)
+            fitted("abc", plan, optimiser=optimiser, keeper=keeper, evaluate=evaluate, seeds=seeds)
+        same(fitted("abc", plan, optimiser=optimiser, keeper=keeper, evaluate=evaluate, seeds=seeds), wanted)
         assert len(keeper.points) == len(whole.points)
 
 
+@pytest.mark.parametrize("own", [None, {"a": 4, "b": 1, "c": 0}])
 @pytest.mark.parametrize("optimiser", ["adafactor", "adamw"])
 @pytest.mark.parametrize("plan", [SCHEDULE, replace(SCHEDULE, evaluate_every=2, patience=1)])
-def test_some_of_a_paused_training_go_on_as_if_they_had_been_alone(optimiser: str, plan: Schedule) -> None:
+def test_some_of_a_paused_training_go_on_as_if_they_had_been_alone(
+    optimiser: str, plan: Schedule, own: Mapping[str, int] | None
+) -> None:
     """b has stopped before the pause in the second plan, a and c go on; then a and b, and the two that nobody stops."""
     script = {
         "a": [(0.1, 1.0), (0.2, 1.0), (0.3, 1.0), (0.4, 1.0), (0.5, 1.0), (0.6, 1.0)],
         "b": [(0.9, 1.0), (0.5, 1.0), (0.4, 1.0), (0.4, 1.0)],
         "c": [(0.1, 1.0), (0.2, 1.0), (0.3, 1.0), (0.4, 1.0), (0.5, 1.0), (0.6, 1.0)],
     }
+
+    def seeds(names: str) -> list[int] | None:
+        return None if own is None else [own[name] for name in names]
+
     for chosen in ("ac", "ab", "bc", "abc", "c"):
         told = scripted(script)
-        paused = fitted("abc", replace(plan, pause_at=5), optimiser=optimiser, evaluate=told)
+        paused = fitted("abc", replace(plan, pause_at=5), optimiser=optimiser, evaluate=told, seeds=seeds("abc"))
         assert paused.steps == 6  # the evaluation behind the fifth step
         keeper = Memory()
         keeper.state = copy.deepcopy(some_of(paused.state, ["abc".index(name) for name in chosen]))
-        found = fitted(chosen, plan, optimiser=optimiser, keeper=keeper, evaluate=told)
-        alone = fitted(chosen, plan, optimiser=optimiser, evaluate=scripted(script))
+        found = fitted(chosen, plan, optimiser=optimiser, keeper=keeper, evaluate=told, seeds=seeds(chosen))
+        alone = fitted(chosen, plan, optimiser=optimiser, evaluate=scripted(script), seeds=seeds(chosen))
         wanted = alone.tensors["values"]
         assert (found.tensors["values"] - wanted).abs().max() <= 1e-12 * wanted.abs().max()
         assert found.best == alone.best

@@ -113,8 +113,9 @@ def test_groups_are_of_nearly_equal_size(candidates: int, most: int, group: int)
         (["search.strategy=grid"], 9),
         (["search.strategy=sequential", "pruning.removal=zero", "search.piece_ratios=0.5"], 9),
         (["search.strategy=halving", "pruning.removal=zero"], 12),
-        (["pruning.levels=token", "search.token_ratios=0.1,0.2,0.3,0.4"], 4),
-        (["search.strategy=grid", "search.token_ratios=0.5", "search.piece_ratios=0.5"], 3),
+        (["pruning.levels=token", "search.token_ratios=0.1,0.2,0.3,0.4", "selection.seeds=0"], 4),
+        (["search.strategy=grid", "search.token_ratios=0.5", "search.piece_ratios=0.5", "selection.seeds=0"], 3),
+        (["search.strategy=grid", "search.token_ratios=0.5", "search.piece_ratios=0.5", "selection.seeds=5"], 15),
     ],
 )
 def test_no_more_than_can_train_together(changes: list[str], most: int) -> None:

@@ -15,9 +15,10 @@ from softprune.backbone.base import Backbone
 from softprune.pruning.importance import measure
 from softprune.runs.processes import ALONE, Processes
 from softprune.tuning.display import Silence
-from softprune.tuning.loop import Evaluation, Feed, Schedule, Trained, train
+from softprune.tuning.loop import Evaluation, Schedule, Trained, train
 from softprune.tuning.optimisers import make_optimiser
 from softprune.tuning.scoring import score_prompts
+from softprune.tuning.step import Feed
 from softprune.tuning.trainable import PromptTrainable
 from softprune.types import Batch
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from softprune.backbone.base import Backbone
@@ -31,6 +33,12 @@ def example(index: int) -> Example:
 def task_of(backbone: Backbone, size: int = len(TEXTS)) -> ScoredSet:
     """Texts of mixed lengths, two or three answers of different lengths."""
     examples = [example(i) for i in range(size)]
+    return ScoredSet(examples, backbone.encode(examples, 64, 16))
+
+
+def texts_of(backbone: Backbone) -> ScoredSet:
+    """The same texts, of which each is to be written on with the next one."""
+    examples = [replace(example(i), answers=(TEXTS[i - 1],), gold=0) for i in range(len(TEXTS))]
     return ScoredSet(examples, backbone.encode(examples, 64, 16))
 
 

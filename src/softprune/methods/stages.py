@@ -14,10 +14,11 @@ from softprune.methods.trainable import AdapterTrainable, products_in
 from softprune.runs.store import Saved
 from softprune.tuning.fine_tuner import FineTuner
 from softprune.tuning.latency import Way, latency, prompted
-from softprune.tuning.loop import Evaluation, Feed, Trained, train
+from softprune.tuning.loop import Evaluation, Trained, train
 from softprune.tuning.scoring import ScoredSet, Scoring, score_prompts
 from softprune.tuning.setup import Workspace
 from softprune.tuning.stages import FolderKeeper, record_cost, schedule
+from softprune.tuning.step import Feed
 from softprune.tuning.sweep import best_rate, candidate_of, chosen_work
 from softprune.types import Batch, Scores
 

@@ -15,24 +15,18 @@ from typing import Any
 
 import torch
 
-from softprune.prompt.bank import masked_state, read_one
+from softprune.prompt.bank import read_one
+from softprune.pruning.fresh_seeds import COMPARED, retrain_fresh, rival_items, train_items
 from softprune.pruning.headline import Reported, conclude
-from softprune.pruning.masks import random_mask
 from softprune.pruning.rows import answers_alone, bar, groups_of, interval, predictions, row
-from softprune.pruning.search import in_groups
-from softprune.pruning.xprompt import Pruned, control_start, decided
+from softprune.pruning.xprompt import Pruned, decided
 from softprune.tuning.finite import FROM_THE_MODEL, check_finite
 from softprune.tuning.scoring import ScoredSet, Scoring, score_each
 from softprune.tuning.setup import Workspace, room_for, together, truncation
-from softprune.tuning.spread import fit_item, make_ahead, spread
+from softprune.tuning.spread import fit_item, make_ahead
 from softprune.tuning.stages import Fitted
 from softprune.tuning.start import instruction_prompt
-from softprune.types import Candidate, PromptState, Scores, WorkItem
-
-# Seeds that a run has for itself: its fresh ones lie far from its own, and from those of other runs.
-FRESH = 1_000
-RETRAINED = ("winner", "control", "random")
-"""What is retrained on fresh seeds."""
+from softprune.types import Candidate, PromptState, Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,62 +60,13 @@ class Entry:
 
 
 def train_rivals(workspace: Workspace, pruned: Pruned) -> Rivals:
-    """Retrain control and random mask with the run's seed, then all three on each of the first fresh seeds."""
-    first = _rivals(workspace, pruned, workspace.recipe.seed, ("control", "random"), "control")
-    control = _trained(workspace, first, "control")
-    fresh = retrain_fresh(workspace, pruned, range(workspace.recipe.selection.first_seeds))
-    return Rivals(control["control"], control["random"], fresh)
-
-
-def retrain_fresh(workspace: Workspace, pruned: Pruned, seeds: Sequence[int]) -> tuple[dict[str, Fitted], ...]:
-    """Winner, control and random mask, retrained on some of the fresh seeds, counted from 0."""
-    items = [
-        _rivals(workspace, pruned, fresh_seed(workspace.recipe.seed, i), ("winner", "control", "random"), f"fresh-{i}")
-        for i in seeds
-    ]
-    make_ahead(workspace, fit_item, [item for each in items for item in each], "fresh")
-    return tuple(_trained(workspace, each, "fresh") for each in items)
-
-
-def fresh_seed(seed: int, place: int) -> int:
-    """The seed of a retraining; runs of neighbouring seeds share none of theirs."""
-    return FRESH * (seed + 1) + place
-
-
-def _rivals(workspace: Workspace, pruned: Pruned, seed: int, names: Sequence[str], work: str) -> list[WorkItem]:
-    """The retraining of some of winner, control and random mask on one seed, side by side where lengths allow."""
-    tuned = pruned.tuned.state.vectors_PH
-    mask = pruned.winner.mask
-    starts = {
-        "winner": masked_state(tuned, mask),
-        "control": control_start(workspace, pruned.tuned),
-        "random": masked_state(tuned, random_mask(mask, seed)),
-    }
-    shells = [Candidate(name, 0.0, 0.0, starts[name].mask.tokens, starts[name].mask.pieces, 0) for name in names]
-    groups = in_groups(shells, workspace.group, workspace.recipe.pruning.removal)
-    return [
-        WorkItem(
-            f"{work}-{'-'.join(members)}",
-            {
-                "starts": [starts[name] for name in members],
-                "names": [f"{name}-{seed}" for name in members],
-                "phase": work.partition("-")[0],
-                "title": f"retraining {', '.join(members)} (seed {seed})",
-                "epochs": workspace.recipe.search.epochs,
-                "seed": seed,
-            },
-        )
-        for members in ([shell.id for shell in group] for group in groups)
-    ]
-
-
-def _trained(workspace: Workspace, items: Sequence[WorkItem], phase: str) -> dict[str, Fitted]:
-    """What the items train, by the name before the seed."""
-    found: dict[str, Fitted] = {}
-    for item, fitted in zip(items, spread(workspace, fit_item, items, phase), strict=True):
-        members = [name.rpartition("-")[0] for name in item.payload["names"]]  # type: ignore[attr-defined]
-        found.update(zip(members, fitted, strict=True))
-    return found
+    """Retrain control and random mask with the run's seed, then all three on the first fresh seeds."""
+    seeds = range(workspace.recipe.selection.first_seeds)
+    first = rival_items(workspace, pruned, ("control", "random"), [None])
+    # All of it at once on other machines: nothing there waits for anything else.
+    make_ahead(workspace, fit_item, [*first, *rival_items(workspace, pruned, COMPARED, seeds)], "fresh")
+    found, seed = train_items(workspace, first, "control"), workspace.recipe.seed
+    return Rivals(found[f"control-{seed}"], found[f"random-{seed}"], retrain_fresh(workspace, pruned, seeds))
 
 
 def report_xprompt(workspace: Workspace, pruned: Pruned, rivals: Rivals) -> None:
@@ -182,7 +127,7 @@ def _fresh_states(fresh: Sequence[dict[str, Fitted]], first: int = 0) -> dict[st
 
 def _write_fresh(workspace: Workspace, data: ScoredSet, reported: Reported) -> None:
     """What every retraining answered, in predictions/fresh: the verdict can be tested again from it."""
-    for name in RETRAINED:
+    for name in COMPARED:
         for i in range(reported.seeds):
             lines = answers_alone(data, reported.scored[f"{name}@{i}"])
             workspace.run.write_jsonl(f"predictions/fresh/{name}-{i}.jsonl", lines)
@@ -292,7 +237,7 @@ def _add_losses(workspace: Workspace, entries: dict[str, Entry], results: dict[s
 
 def _add_seeds(workspace: Workspace, reported: Reported) -> None:
     """The metric of each fresh retraining, beside the row's own."""
-    for name in RETRAINED:
+    for name in COMPARED:
         fresh = [reported.scored[f"{name}@{i}"] for i in range(reported.seeds)]
         reported.results[name]["seeds"] = [workspace.metric.value(s) for s in fresh]
 

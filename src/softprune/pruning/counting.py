@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from softprune.pruning.fresh_seeds import COMPARED
 from softprune.pruning.masks import piece_mask, token_mask
 from softprune.pruning.search import in_groups, leaders, rungs, search, tiers
 from softprune.recipe import Recipe
@@ -215,6 +216,6 @@ def _rivals(recipe: Recipe, examples: int, group: int, tokens: int) -> list[Stag
         shells = [Candidate(name, 0.0, 0.0, sizes[name], 0, 0) for name in names]
         return _read(recipe, _grouped(recipe, shells, group))
 
-    fresh = groups("winner", "control", "random") * recipe.selection.first_seeds
+    fresh = groups(*COMPARED * recipe.selection.first_seeds)
     stages = [_stage("control", plan, examples, groups("control", "random"))]
     return stages + ([_stage("fresh", plan, examples, fresh)] if fresh else [])

@@ -19,10 +19,11 @@ from softprune.pruning.gated import GatedPrompts, TogetherOptimiser
 from softprune.pruning.gates import GATES, expected_size, harden
 from softprune.pruning.retraining import Trial
 from softprune.runs.store import Saved
-from softprune.tuning.loop import Evaluation, Feed, train
+from softprune.tuning.loop import Evaluation, train
 from softprune.tuning.optimisers import make_optimiser
 from softprune.tuning.setup import Workspace
 from softprune.tuning.stages import Fitted, FolderKeeper, evaluate, record_cost, schedule
+from softprune.tuning.step import Feed
 from softprune.types import Candidate, Mask
 
 # Step sizes of the gates' logits, each the best of those tried (docs/log.md). Hard concrete at 1 chose worse masks: a

@@ -18,9 +18,10 @@ from softprune.tokens.reader import Answers, answer
 from softprune.tokens.rules import Convention, Rule, Thresholds
 from softprune.tokens.training import THRESHOLDS, EncoderTrainable, set_dropout
 from softprune.tuning.fine_tuner import FineTuner
-from softprune.tuning.loop import Evaluation, Feed, Schedule, Watch, train
+from softprune.tuning.loop import Evaluation, Schedule, Watch, train
 from softprune.tuning.setup import SealedSet
 from softprune.tuning.stages import FolderKeeper
+from softprune.tuning.step import Feed
 from softprune.types import Batch, Encoded, Example
 
 

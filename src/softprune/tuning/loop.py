@@ -1,7 +1,8 @@
 """The one training loop. It tunes prompts, retrains rewound tickets and trains whatever else is a Trainable.
 
-All candidates see the same batches in the same order; each keeps its own best checkpoint and stops on its own.
-Batches are a pure function of seed and step, so a run taken up at its last evaluation continues bit by bit.
+Candidates see the same batches in the same order, or each those of its own seed; each keeps its own best checkpoint and
+stops on its own. Batches are a pure function of seed and step, so a run taken up at its last evaluation continues bit
+by bit.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 
@@ -19,8 +20,8 @@ from softprune.runs.processes import ALONE, Processes
 from softprune.tuning.finite import FROM_THE_MODEL, check_finite
 from softprune.tuning.optimisers import keep_candidates, pack, unpack
 from softprune.tuning.parallel import add_up, agree
-from softprune.tuning.trainable import Trainable
-from softprune.types import Batch
+from softprune.tuning.step import Feed, backward_apart, backward_shared
+from softprune.tuning.trainable import RowTrainable, Trainable
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Schedule:
         evaluate_every: steps between evaluations; None for once an epoch.
         patience: evaluations without improvement after which a candidate stops; None for never.
         best_by: `score` (ties go to the lower loss), `loss`, or `last` for the end of training.
-        seed: of the data order.
+        seed: of the data order, where candidates have none of their own.
         pause_at: steps after which training rests, to be gone on with later; None for none. It is put off to an
             evaluation's step, so that a pause changes nothing.
     """
@@ -156,14 +157,6 @@ class Watch(Protocol):
         """This training is over."""
 
 
-@dataclass(frozen=True, slots=True)
-class Feed:
-    """Training data as the loop needs it: input lengths, and a batch for some indices."""
-
-    lengths: Sequence[int]
-    batch: Callable[[Sequence[int]], Batch]
-
-
 def train(
     trainable: Trainable,
     optimiser: torch.optim.Optimizer,
@@ -176,6 +169,7 @@ def train(
     keeper: Keeper,
     watch: Watch,
     processes: Processes = ALONE,
+    seeds: Sequence[int] | None = None,
 ) -> Trained:
     """Train to the end of the schedule, or until every candidate has stopped.
 
@@ -190,6 +184,7 @@ def train(
         keeper: where unfinished work is kept.
         watch: who is told.
         processes: which train together, each on its part of every batch.
+        seeds: of each candidate's data order, in place of the schedule's; different ones need a `RowTrainable`.
 
     Raises:
         SoftpruneError: when a loss stops being finite.
@@ -199,18 +194,23 @@ def train(
     watch.begin(title, total, progress.step)
     begun = time.perf_counter() - progress.seconds
     losses: list[torch.Tensor] = []
-    batches: list[tuple[int, ...]] = []
+    own = seeds or [schedule.seed] * len(names)
+    orders: dict[int, list[tuple[int, ...]]] = {}
     try:
         while progress.step < stop and progress.active:
             epoch, place = divmod(progress.step, steps_an_epoch)
-            if place == 0 or not batches:
-                batches = training_batches(feed.lengths, schedule.batch_size, schedule.seed, epoch)
-            loss_K = _step(trainable, optimiser, feed, batches[place], schedule.accumulate, processes)
+            seeds_K = [own[candidate] for candidate in progress.active]
+            if place == 0 or not orders:
+                orders = {s: training_batches(feed.lengths, schedule.batch_size, s, epoch) for s in set(seeds_K)}
+            batches = [orders[s][place] for s in seeds_K]
+            shared = len(set(seeds_K)) == 1
+            loss_K = _step(trainable, optimiser, feed, batches, shared, schedule.accumulate, processes)
+            examples = sum(map(len, batches))
             progress.step += 1
-            progress.examples += len(batches[place]) * trainable.candidates
+            progress.examples += examples
             losses.append(loss_K)
             _check_finite(loss_K.tolist(), progress, total, names, "training", optimiser)
-            watch.step(progress.step, float(loss_K.mean()), len(batches[place]) * trainable.candidates)
+            watch.step(progress.step, float(loss_K.mean()), examples)
             if progress.step % interval and progress.step != total:
                 continue
             mean_K = torch.stack(losses).mean(0).tolist()
@@ -263,24 +263,21 @@ def _step(
     trainable: Trainable,
     optimiser: torch.optim.Optimizer,
     feed: Feed,
-    indices: Sequence[int],
+    batches: Sequence[Sequence[int]],
+    shared: bool,
     accumulate: int,
     processes: Processes,
 ) -> torch.Tensor:
-    """One optimiser step; the mean loss of each candidate, `[K]`.
+    """One optimiser step; the mean loss of each candidate on its batch, `[K]`.
 
     Candidates share no parameter, so the gradient of the sum of their losses is each one's own. Processes share the
     batch: their gradients add up to that of the whole of it, before the optimiser clips anything.
     """
     optimiser.zero_grad(set_to_none=True)
-    total_K = torch.zeros(())
-    mine = processes.part(indices)
-    size = math.ceil(len(mine) / accumulate) or 1
-    for start in range(0, len(mine), size):
-        part = mine[start : start + size]
-        loss_K = trainable.loss(feed.batch(part)).sum(1) / len(indices)
-        loss_K.sum().backward()
-        total_K = total_K + loss_K.detach().cpu()
+    if shared:
+        total_K = backward_shared(trainable, feed, batches[0], accumulate, processes)
+    else:
+        total_K = backward_apart(cast(RowTrainable, trainable), feed, batches, accumulate, processes)
     if processes.size > 1:
         total_K = add_up(trainable, total_K, processes)
     optimiser.step()

@@ -183,12 +183,12 @@ def _peak_on_gpu(step: Callable[[], None], device: torch.device) -> int:
 
 
 def together(recipe: Recipe) -> int:
-    """The most candidates that a search could train side by side; winner, control and random mask are three."""
+    """The most candidates that a run could train side by side; winner, control and random mask are three a seed."""
     search, levels = recipe.search, recipe.pruning.levels
     tokens, pieces = len(search.token_ratios), len(search.piece_ratios)
-    strategy = search.chosen()
+    strategy, rivals = search.chosen(), 3 * max(1, recipe.selection.first_seeds)
     if strategy == "learned":
-        return max(len(search.prices), 3)
+        return max(len(search.prices), rivals)
     if levels != "both":
         most = tokens if levels == "token" else pieces
     elif recipe.pruning.removal == "drop":  # under drop they must be equally long: pieces of one token ratio
@@ -197,7 +197,7 @@ def together(recipe: Recipe) -> int:
         most = max(tokens, pieces) if strategy == "sequential" else tokens * pieces
     if strategy == "halving":
         most = min(most, search.tiers * search.entrants)
-    return max(most, 3)
+    return max(most, rivals)
 
 
 def evenly(candidates: int, most: int) -> int:

@@ -17,16 +17,17 @@ from softprune.prompt.bank import masked_state
 from softprune.recipe import Recipe
 from softprune.runs.stand_in import Store
 from softprune.runs.store import Saved
-from softprune.tuning.loop import Evaluation, Feed, Point, Schedule, State, Trained, some_of, train
+from softprune.tuning.loop import Evaluation, Point, Schedule, State, Trained, some_of, train
 from softprune.tuning.memory import release
 from softprune.tuning.optimisers import make_optimiser
 from softprune.tuning.parts import equal_parts, note_parts, parts_of
 from softprune.tuning.scoring import ScoredSet, score_prompts
 from softprune.tuning.setup import Workspace
 from softprune.tuning.start import initial_mask, initial_prompt
+from softprune.tuning.step import Feed
 from softprune.tuning.sweep import best_rate, candidate_of, chosen_work
 from softprune.tuning.trainable import PromptTrainable
-from softprune.types import Batch, PromptState
+from softprune.types import PromptState
 
 # Where a recipe names no epochs: enough steps for a small set to be learned, and few enough evaluations of it.
 STEPS, EPOCHS, EVALUATIONS = 100, 5, 10
@@ -101,12 +102,12 @@ class FolderKeeper:
         self._run.append_metrics([{"phase": self._phase, **asdict(point)} for point in points])
 
 
-def schedule(workspace: Workspace, *, epochs: int | None = None, seed: int | None = None) -> Schedule:
-    """The recipe's schedule, with other epochs or another seed where asked."""
-    return schedule_of(workspace.recipe, len(workspace.train), epochs=epochs, seed=seed)
+def schedule(workspace: Workspace, *, epochs: int | None = None) -> Schedule:
+    """The recipe's schedule, with other epochs where asked."""
+    return schedule_of(workspace.recipe, len(workspace.train), epochs=epochs)
 
 
-def schedule_of(recipe: Recipe, examples: int, *, epochs: int | None = None, seed: int | None = None) -> Schedule:
+def schedule_of(recipe: Recipe, examples: int, *, epochs: int | None = None) -> Schedule:
     """The same for so many training examples."""
     settings = recipe.tuning
     steps_an_epoch = math.ceil(examples / settings.batch_size)
@@ -119,7 +120,7 @@ def schedule_of(recipe: Recipe, examples: int, *, epochs: int | None = None, see
         evaluate_every=settings.evaluate_every or interval,
         patience=settings.patience,
         best_by=settings.best_by,
-        seed=recipe.seed if seed is None else seed,
+        seed=recipe.seed,
     )
 
 
@@ -166,7 +167,7 @@ def fit(
     phase: str,
     title: str,
     epochs: int | None = None,
-    seed: int | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> list[Fitted]:
     """Train K prompts side by side from their starting values; the best checkpoint of each.
 
@@ -177,10 +178,12 @@ def fit(
         work: name of this piece of work, unique in the run.
         phase: its name in metrics.jsonl.
         title: what displays show.
-        epochs, seed: in place of the recipe's.
+        epochs: in place of the recipe's.
+        seeds: of each prompt's data order, in place of the recipe's.
     """
-    plan = schedule(workspace, epochs=epochs, seed=seed)
-    training = Training(workspace, tuple(starts), tuple(names), plan, work, phase, title)
+    plan = schedule(workspace, epochs=epochs)
+    own = tuple(seeds or [plan.seed] * len(names))
+    training = Training(workspace, tuple(starts), tuple(names), own, plan, work, phase, title)
     return [fitted for part in training.pieces() for fitted in part.fitted()]
 
 
@@ -209,7 +212,8 @@ def fit_to(
     _, _, total, _ = plan.steps(len(workspace.train))
     plan = replace(plan, pause_at=math.ceil(share * total))
     begun = None if before is None else before.state
-    training = Training(workspace, tuple(starts), tuple(names), plan, work, phase, title, begun, resting=True)
+    seeds = (plan.seed,) * len(names)
+    training = Training(workspace, tuple(starts), tuple(names), seeds, plan, work, phase, title, begun, resting=True)
     return [part.paused() for part in training.pieces()]
 
 
@@ -220,6 +224,7 @@ class Training:
     Attributes:
         workspace: what the run shares.
         starts, names: of the K prompts.
+        seeds: of their data orders.
         plan: how long.
         work, phase, title: as for `fit`.
         before: where it goes on from, if not from the start; steps, examples and seconds are counted from there.
@@ -230,6 +235,7 @@ class Training:
     workspace: Workspace
     starts: tuple[PromptState, ...]
     names: tuple[str, ...]
+    seeds: tuple[int, ...]
     plan: Schedule
     work: str
     phase: str
@@ -260,7 +266,7 @@ class Training:
 
         def compute() -> Saved:
             keeper = FolderKeeper(self.workspace.run, self.work, self.phase, self.names, self.before)
-            trained = _train(self.workspace, self.starts, self.names, self.plan, self.title, keeper)
+            trained = self._train(keeper)
             tensors, progress = trained.state
             meta = {
                 "best": [asdict(evaluation) for evaluation in trained.best],
@@ -273,6 +279,40 @@ class Training:
         saved = self.workspace.run.once(self.work, compute)
         record_cost(self.workspace, self.work, saved.meta)
         return Piece(self, saved)
+
+    def _train(self, keeper: FolderKeeper) -> Trained:
+        recipe, backbone, data = self.workspace.recipe, self.workspace.backbone, self.workspace.train
+        trainable = PromptTrainable(
+            backbone,
+            torch.stack([start.vectors_PH for start in self.starts]),
+            [start.mask for start in self.starts],
+            removal=recipe.pruning.removal,
+            loss=self.workspace.scoring.loss,
+            score=self.workspace.scoring.score,
+        )
+        optimiser = make_optimiser(
+            recipe.tuning.optimiser,
+            trainable.vectors_KPH,
+            trainable.survivors(),
+            lr=self.workspace.lr,
+            weight_decay=recipe.tuning.weight_decay,
+            clip_threshold=recipe.tuning.clip_threshold,
+            clip_scope=recipe.tuning.clip_scope,
+        )
+        read = int(trainable.prompts().shape[1])
+        return train(
+            trainable,
+            optimiser,
+            Feed([read + length for length in data.lengths], lambda indices: data.batch(backbone, indices)),
+            lambda: evaluate(self.workspace, trainable.prompts().detach(), self.workspace.select),
+            self.plan,
+            names=self.names,
+            title=self.title,
+            keeper=keeper,
+            watch=self.workspace.watch,
+            processes=self.workspace.run.processes,
+            seeds=self.seeds,
+        )
 
     def _in_parts(self, sizes: list[int], *, out_of_memory: bool) -> list[Piece]:
         """The state that was kept last stays where it is for as long as the run goes on: all parts begin there."""
@@ -290,6 +330,7 @@ class Training:
                 self,
                 starts=self.starts[first : first + size],
                 names=self.names[first : first + size],
+                seeds=self.seeds[first : first + size],
                 work=f"{self.work}.part{number}",
                 before=None if state is None else some_of(state, range(first, first + size)),
                 spent=self.spent + shared["seconds"] / len(self.starts),
@@ -330,50 +371,6 @@ def evaluate(workspace: Workspace, prompts_KQH: torch.Tensor, data: ScoredSet) -
     """What choices go by, and mean loss, of K prompts on a set."""
     found = score_prompts(workspace.backbone, prompts_KQH, data, workspace.scoring)
     return [Evaluation(workspace.choice.value(s), s.loss) for s in found]
-
-
-def _train(
-    workspace: Workspace,
-    starts: Sequence[PromptState],
-    names: Sequence[str],
-    plan: Schedule,
-    title: str,
-    keeper: FolderKeeper,
-) -> Trained:
-    recipe, backbone = workspace.recipe, workspace.backbone
-    trainable = PromptTrainable(
-        backbone,
-        torch.stack([start.vectors_PH for start in starts]),
-        [start.mask for start in starts],
-        removal=recipe.pruning.removal,
-        loss=workspace.scoring.loss,
-        score=workspace.scoring.score,
-    )
-    optimiser = make_optimiser(
-        recipe.tuning.optimiser,
-        trainable.vectors_KPH,
-        trainable.survivors(),
-        lr=workspace.lr,
-        weight_decay=recipe.tuning.weight_decay,
-        clip_threshold=recipe.tuning.clip_threshold,
-        clip_scope=recipe.tuning.clip_scope,
-    )
-
-    def batch(indices: Sequence[int]) -> Batch:
-        return workspace.train.batch(backbone, indices)
-
-    return train(
-        trainable,
-        optimiser,
-        Feed(workspace.train.lengths, batch),
-        lambda: evaluate(workspace, trainable.prompts().detach(), workspace.select),
-        plan,
-        names=names,
-        title=title,
-        keeper=keeper,
-        watch=workspace.watch,
-        processes=workspace.run.processes,
-    )
 
 
 def _record_start(workspace: Workspace, start: PromptState, words: Sequence[str], notes: Sequence[str]) -> None:

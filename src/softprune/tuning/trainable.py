@@ -36,6 +36,13 @@ class Trainable(Protocol):
         """Go on with some of the candidates only."""
 
 
+class RowTrainable(Trainable, Protocol):
+    """One whose candidates may see different examples at a step."""
+
+    def row_losses(self, batch: Batch, counts: Sequence[int]) -> torch.Tensor:
+        """Loss of each row `[R]`: candidate 0 on the first `counts[0]` examples, candidate 1 on those after, and on."""
+
+
 class PromptTrainable:
     """K soft prompts in front of a frozen backbone (equation 1).
 
@@ -83,6 +90,12 @@ class PromptTrainable:
     def loss(self, batch: Batch) -> torch.Tensor:
         """`[K, B]`."""
         return self.backbone.losses(self.prompts(), batch, self.loss_name, self.score)
+
+    def row_losses(self, batch: Batch, counts: Sequence[int]) -> torch.Tensor:
+        """`[R]`; some candidates may have no row."""
+        # By expand, whose gradient is a sum in a fixed order: that of an index may differ from run to run on a GPU.
+        shares = [prompt.expand(count, -1, -1) for prompt, count in zip(self.prompts().unbind(), counts, strict=True)]
+        return self.backbone.row_losses(torch.cat(shares), batch, self.loss_name, self.score)
 
     def save(self) -> dict[str, torch.Tensor]:
         """The prompts' values."""

@@ -6,6 +6,8 @@ import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from softprune.printable import printable
+
 
 class SoftpruneError(Exception):
     """Bad input, told in one message. The command line prints it without a traceback and exits with code 2.
@@ -17,8 +19,8 @@ class SoftpruneError(Exception):
     """
 
     def __init__(self, expected: str, found: str, do: str) -> None:
-        self.expected, self.found, self.do = expected, found, do
-        super().__init__(f"expected: {expected}\nfound:    {found}\ndo:       {do}")
+        self.expected, self.found, self.do = map(printable, (expected, found, do))
+        super().__init__(f"expected: {self.expected}\nfound:    {self.found}\ndo:       {self.do}")
 
     def __reduce__(self) -> tuple[type[SoftpruneError], tuple[object, ...]]:
         return type(self), (self.expected, self.found, self.do)
@@ -28,10 +30,10 @@ class ManyErrors(SoftpruneError):
     """Several independent mistakes in one input, shown together so that it is mended in one go."""
 
     def __init__(self, where: str, errors: Sequence[SoftpruneError]) -> None:
-        self.where, self.errors = where, tuple(errors)
+        self.where, self.errors = printable(where), tuple(errors)
         count = f"{len(errors)} mistake{'s' * (len(errors) != 1)}"
-        Exception.__init__(self, "\n\n".join([f"{count} in {where}", *map(str, errors)]))
-        self.expected = f"a valid {where}"
+        Exception.__init__(self, "\n\n".join([f"{count} in {self.where}", *map(str, errors)]))
+        self.expected = f"a valid {self.where}"
         self.found = count
         self.do = "mend each of them; see the messages"
 

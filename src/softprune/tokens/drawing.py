@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from softprune.printable import printable
 from softprune.report.canvas import SMALL, Theme, dress, legend_below, new_figure
-from softprune.report.words import printable
 from softprune.significance import Floats
 from softprune.tokens.clusters import Clusters
 from softprune.tokens.estimates import Estimate

@@ -32,7 +32,7 @@ def main() -> None:
         _leave(error)
     except usage_error as error:
         _leave(_usage(error))
-    except (OSError, MemoryError, RuntimeError) as error:
+    except Exception as error:
         told = of_the_machine(error)
         if told is None:
             raise

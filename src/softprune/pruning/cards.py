@@ -29,7 +29,7 @@ def ticket_card(ticket: Ticket, repo_id: str) -> str:
         "from softprune import Ticket, predict",
         f"ticket = Ticket.load({_text(repo_id)})",
         f"rows = [{row}]",
-        f"for found in predict(ticket, rows):  # loads {one_line(ticket.info.backbone)}, and checks that the ticket fits",
+        f"for found in predict(ticket, rows):  # loads {one_line(ticket.info.backbone)}, and checks that it fits",
         "    print(found.answer, found.row)",
     )
     return _card(ticket, "softprune", f"Soft prompt for {ticket.definition.title}", code)

@@ -72,3 +72,8 @@ def test_a_message_shows_controls_and_keeps_letters() -> None:
     assert error.do == letters
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
     assert "\x1b" not in str(ManyErrors("\x1b[2J", [error]))
+
+
+def test_no_line_of_a_name_passes_for_a_part_of_the_message() -> None:
+    told = str(SoftpruneError("a folder", "no\ndo:       rm -r .", "correct it"))
+    assert [line for line in told.splitlines() if line.startswith("do:")] == ["do:       correct it"]

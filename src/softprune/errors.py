@@ -23,7 +23,7 @@ class SoftpruneError(Exception):
     def __init__(self, expected: str, found: str, do: str) -> None:
         self.expected, self.found, self.do = map(printable, (expected, found, do))
         # Lines of a part stand under its first: none can pass for another part.
-        lines = (part.replace("\n", "\n" + " " * 10) for part in (self.expected, self.found, self.do))
+        lines = (re.sub(r"\n(?! )", "\n" + " " * 10, part) for part in (self.expected, self.found, self.do))
         super().__init__("expected: {}\nfound:    {}\ndo:       {}".format(*lines))
 
     def __reduce__(self) -> tuple[type[SoftpruneError], tuple[object, ...]]:

@@ -174,6 +174,6 @@ def test_a_live_line_shows_its_title_as_it_is() -> None:
         display.begin(MARKUP + "\x1b]0;title\x07\u202e", steps=2, done=0)
         display.evaluated([Point("a", 1, 1, 0.5, 0.5, 0.5, 1.0)])
         display.end()
-    assert said.getvalue().count(MARKUP) == 2
+    assert said.getvalue().count(MARKUP) >= 2  # a live line is drawn again and again
     assert not set("\x07\u202e") & set(said.getvalue())
     assert "\x1b]0" not in said.getvalue()

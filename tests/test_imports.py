@@ -18,9 +18,11 @@ from softprune.errors import SoftpruneError
 PACKAGE = Path(softprune.__file__).parent
 ROOMS = [
     "types",
+    "printable",
     "errors",
     "registry",
     "yamls",
+    "terminal",
     "recipe",
     "statistics",
     "runs",
@@ -105,7 +107,7 @@ def imported_rooms(source: str, package: tuple[str, ...]) -> Iterator[tuple[int,
 
 def allowed(room: str) -> set[str]:
     if room == "report":  # reads run folders, and writes as they do; two runs' answers it compares as runs do
-        return {"types", "errors", "statistics", "runs", "report"}
+        return {"types", "printable", "errors", "terminal", "statistics", "runs", "report"}
     return set(ROOMS[: ROOMS.index(room) + 1])
 
 

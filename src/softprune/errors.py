@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Final
+
+from softprune.printable import printable
 
 
 class SoftpruneError(Exception):
@@ -17,8 +21,10 @@ class SoftpruneError(Exception):
     """
 
     def __init__(self, expected: str, found: str, do: str) -> None:
-        self.expected, self.found, self.do = expected, found, do
-        super().__init__(f"expected: {expected}\nfound:    {found}\ndo:       {do}")
+        self.expected, self.found, self.do = map(printable, (expected, found, do))
+        # Lines of a part stand under its first: none can pass for another part.
+        lines = (re.sub(r"\n(?! )", "\n" + " " * 10, part) for part in (self.expected, self.found, self.do))
+        super().__init__("expected: {}\nfound:    {}\ndo:       {}".format(*lines))
 
     def __reduce__(self) -> tuple[type[SoftpruneError], tuple[object, ...]]:
         return type(self), (self.expected, self.found, self.do)
@@ -28,10 +34,10 @@ class ManyErrors(SoftpruneError):
     """Several independent mistakes in one input, shown together so that it is mended in one go."""
 
     def __init__(self, where: str, errors: Sequence[SoftpruneError]) -> None:
-        self.where, self.errors = where, tuple(errors)
+        self.where, self.errors = printable(where), tuple(errors)
         count = f"{len(errors)} mistake{'s' * (len(errors) != 1)}"
-        Exception.__init__(self, "\n\n".join([f"{count} in {where}", *map(str, errors)]))
-        self.expected = f"a valid {where}"
+        Exception.__init__(self, "\n\n".join([f"{count} in {self.where}", *map(str, errors)]))
+        self.expected = f"a valid {self.where}"
         self.found = count
         self.do = "mend each of them; see the messages"
 
@@ -75,8 +81,36 @@ def of_the_machine(error: BaseException) -> SoftpruneError | None:
     return None
 
 
+_NO_MEMORY: Final = re.compile(
+    r"can't allocate memory|cannot allocate memory|not enough memory|out of memory|bad_alloc|unable to mmap"
+    r"|[A-Z]+_STATUS_\w*ALLOC\w*_FAILED|could not (create|execute) a primitive$|could not create a memory( object)?$"
+    r"|can't start new thread|failed to map segment",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""What torch's allocators, oneDNN, CUDA's libraries, C++, the C library and Python say of an error without a type."""
+
+
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: Python's, torch's for a GPU, or that of torch's CPU allocator."""
-    # By name and by text: torch isn't imported for this, and its CPU allocator raises a plain RuntimeError.
-    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+    """Whether an error, or what it was raised from, says that memory ran out.
+
+    By name and by text, since torch isn't imported for this. oneDNN doesn't say why it can't make a primitive: where
+    the model itself is at fault, smaller groups fail as well, and the message names oneDNN's words. Threads have their
+    stacks in memory. A file's or a socket's error counts by its number alone: its text may hold a name.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":
+            return True
+        if isinstance(cause, OSError):
+            if cause.errno == errno.ENOMEM or (cause.errno is None and _NO_MEMORY.search(str(cause))):
+                return True
+        elif not isinstance(cause, SoftpruneError) and _names_memory(cause):
+            return True
+        cause = cause.__cause__
+    return False
+
+
+def _names_memory(error: BaseException) -> bool:
+    """Of errors that libraries written in C++ or Rust raise, and of libraries that could not be loaded."""
+    raised = isinstance(error, RuntimeError | ImportError) or type(error).__name__ == "SafetensorError"
+    return raised and _NO_MEMORY.search(str(error).strip()) is not None

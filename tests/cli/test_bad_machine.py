@@ -74,7 +74,10 @@ OUT_OF_MEMORY = (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2
 NO_ROOM = Told("room in memory", "out of memory", "search.group=2 tuning.eval_rows=128 tuning.accumulate=2")
 
 
-@pytest.mark.parametrize("error", [*OUT_OF_MEMORY, MemoryError()], ids=["gpu", "cpu", "python"])
+ONE_DNN = RuntimeError("could not create a primitive")
+
+
+@pytest.mark.parametrize("error", [*OUT_OF_MEMORY, ONE_DNN, MemoryError()], ids=["gpu", "cpu", "one dnn", "python"])
 def test_memory_that_runs_out_while_training(
     softprune: Softprune, workplace: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
 
+from softprune.compare.collect import MEASURED
 from softprune.recipe import CompareRecipe, resolve_compare
 
 SMALL = (
@@ -25,7 +27,9 @@ SMALL = (
     "search.group=2",
     "selection.resamples=200",
 )
-TIMES = ("seconds", "seconds_per_epoch", "examples_per_second", "peak_memory", "latency")
+TIMES = (*MEASURED, "latency")
+HISTORY = ("command", "attempts", "started", "finished", "hardware")
+"""How a comparison was made, and on which machine."""
 NOTHING = {"loss": None, "rouge1": None, "rouge2": None, "rougeL": None}
 
 
@@ -34,12 +38,14 @@ def recipe_of(model: Path, *changes: str) -> CompareRecipe:
 
 
 def outcome(out: Path) -> dict[str, Any]:
-    """Everything of a finished comparison but times and memory."""
+    """Everything of a finished comparison but times and memory: of compare.json, of the tables, of the tickets."""
     info = json.loads((out / "compare.json").read_text())
     assert info["status"] == "complete"
     rows = [{key: value for key, value in row.items() if key not in TIMES} for row in info["rows"]]
+    with (out / "table.csv").open(encoding="utf-8", newline="") as file:
+        table = [{key: row[key] for key in row if not key.startswith(TIMES)} for row in csv.DictReader(file)]
     tickets = {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("ticket.safetensors"))}
-    return {"rows": rows, "cells": info["cells"], "not_defined": info["not_defined"], "tickets": tickets}
+    return {**{key: info[key] for key in info if key not in HISTORY}, "rows": rows, "table": table, "tickets": tickets}
 
 
 def row(name: str, mean: float, **changes: Any) -> dict[str, Any]:

@@ -26,7 +26,13 @@ MOST = 16  # rows: two candidates on a batch of eight
 EXACT = "backbone.dtype=float64"
 
 
-def run_short_of(rows: int, patch: pytest.MonkeyPatch, out: Path, after: str = "retrain*.partial.*") -> list[int]:
+GPU = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+ONE_DNN = RuntimeError("could not create a primitive")  # of a CPU whose address space is limited (ulimit -v)
+
+
+def run_short_of(
+    rows: int, patch: pytest.MonkeyPatch, out: Path, after: str = "retrain*.partial.*", error: Exception = GPU
+) -> list[int]:
     """Steps with gradients over more rows than these find no memory, once a state of such a name was kept.
 
     Returns:
@@ -38,7 +44,7 @@ def run_short_of(rows: int, patch: pytest.MonkeyPatch, out: Path, after: str = "
         wide = torch.is_grad_enabled() and prompts.shape[0] > rows
         if wide and any((out / "state").glob(after)):
             failed.append(int(prompts.shape[0]))
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            raise type(error)(*error.args)
         return whole(backbone, prompts, batch, *rest)
 
     patch.setattr(Backbone, "row_losses", row_losses)
@@ -76,13 +82,20 @@ def reference(tmp_path_factory: pytest.TempPathFactory, tiny_models: Models, tas
 
 
 @pytest.mark.parametrize(
-    ("case", "after"), [("grid, zero", "retrain*.partial.*"), ("halving, zero", "rung1*.partial.*")]
+    ("case", "after", "error"),
+    [("grid, zero", "retrain*.partial.*", GPU), ("halving, zero", "rung1*.partial.*", ONE_DNN)],
 )
 def test_halves_end_as_smaller_groups_do(
-    case: str, after: str, reference: Callable[..., Run], tmp_path: Path, tiny_models: Models, task_file: Path
+    case: str,
+    after: str,
+    error: Exception,
+    reference: Callable[..., Run],
+    tmp_path: Path,
+    tiny_models: Models,
+    task_file: Path,
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        failed = run_short_of(MOST, patch, tmp_path / "run", after)
+        failed = run_short_of(MOST, patch, tmp_path / "run", after, error)
         run = execute_one(tiny_models("sentence"), task_file, tmp_path / "run", *CASES[case], EXACT)
     wanted, other = reference(case), reference(case, "seed=1")
     assert failed == [24], "the first group tried, and learned it for all that come after"

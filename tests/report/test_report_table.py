@@ -75,7 +75,7 @@ def test_a_run_that_only_tunes_has_three_rows(tune_run: Path) -> None:
 def test_answers_are_neither_markup_nor_commands_in_a_terminal(xprompt_run: Path, edit: Edit) -> None:
     edit(xprompt_run, lambda info: info["results"]["winner"].update(predicted={"[red]no[/red]\x1b[2J": 7}))
     shown = as_text(xprompt_run)
-    assert "[red]no[/red]�[2J 7" in shown
+    assert "[red]no[/red]\\x1b[2J 7" in shown
     assert "\x1b[2J" not in shown
 
 

@@ -246,6 +246,8 @@ def resolve_device(device: str) -> torch.device:
     try:
         torch.ones(1, device=device).tolist()  # "meta" makes tensors, but holds no numbers
     except (RuntimeError, AssertionError) as error:
+        if out_of_memory(error):
+            raise
         raise SoftpruneError("a device of this machine", f"{device} ({reason(error)})", "set --device cpu") from error
     return torch.device(device)
 

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from softprune.backbone.refusals import reason
-from softprune.errors import SoftpruneError
+from softprune.errors import SoftpruneError, out_of_memory
 from softprune.registry import unknown
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ def check_quantizer(quantization: str, device: torch.device) -> None:
         _ask_for_no_kernel()
         library = import_module("bitsandbytes")
     except (ImportError, OSError, RuntimeError) as error:
+        if out_of_memory(error):
+            raise
         raise SoftpruneError(
             f"bitsandbytes, for backbone.quantization={quantization}",
             reason(error),

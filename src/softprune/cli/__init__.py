@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from softprune.errors import SoftpruneError, of_the_machine
+from softprune.printable import printable
 from softprune.runs.processes import rank
 
 _SECONDS_TO_BE_ENDED = 10.0
@@ -31,7 +32,7 @@ def main() -> None:
         _leave(error)
     except usage_error as error:
         _leave(_usage(error))
-    except (OSError, MemoryError, RuntimeError) as error:
+    except Exception as error:
         told = of_the_machine(error)
         if told is None:
             raise
@@ -56,7 +57,7 @@ def _check_arguments() -> None:
 def _leave(error: SoftpruneError | str) -> None:
     if rank():  # the first of several processes most often tells the same, and then the launcher ends this one
         time.sleep(_SECONDS_TO_BE_ENDED)
-    print(error, file=sys.stderr)
+    print(printable(error), file=sys.stderr)
     sys.exit(2)
 
 

@@ -8,6 +8,7 @@ import typer
 
 from softprune import __version__
 from softprune.cli import compare, exchange, inspect, neighbours, plan, predict, study, tasks, tokens, train
+from softprune.cli.output import say
 
 # Plain help and plain tracebacks: Rich would be imported for `--help` alone.
 app = typer.Typer(
@@ -27,7 +28,7 @@ token_commands = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"softprune {__version__}")
+        say(f"softprune {__version__}")
         raise typer.Exit
 
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from softprune.cli.output import print_rich, progress_console, say
 from softprune.errors import SoftpruneError
 from softprune.recipe import DEFAULT_RELATIVE_LR, load_compare_recipe, recipe_text, resolve_compare
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from softprune.terminal import Table
 
 HELP = "Adapt a model to a task in several ways, on several seeds, and compare what each gives and costs."
-_PIPE_WIDTH = 160
 _Backbone = Annotated[
     str | None,
     typer.Option("--backbone", metavar="NAME", help="Say which are defined for this model.", show_default=False),
@@ -26,15 +26,10 @@ _Backbone = Annotated[
 
 def methods(backbone: _Backbone = None) -> None:
     """List the methods: what each trains, where it comes from, its learning rate, and where it is defined."""
-    from rich.console import Console
-
     family = None if backbone is None else _family(backbone)
-    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-    console.print(_list(family))
-    console.print()
-    console.print(_by_family(family))
+    print_rich(_list(family), "", _by_family(family))
     for line in _reasons(family):
-        typer.echo(line)
+        say(line)
 
 
 def launch_compare(recipe_name: str | None, overrides: Sequence[str], out: Path | None) -> None:
@@ -51,15 +46,13 @@ def launch_compare(recipe_name: str | None, overrides: Sequence[str], out: Path 
     folder = out or default_out(recipe)
     command = shlex.join(["softprune", *sys.argv[1:]])
     try:
-        from rich.console import Console
-
         from softprune.compare.api import execute
 
-        console = Console(stderr=True)
+        console = progress_console()
         if not execute(recipe, folder, command, comments + text, finish=_finish, console=console):
-            typer.echo(f"{folder} is complete: nothing was run; another --out begins a new comparison", err=True)
+            say(f"{folder} is complete: nothing was run; another --out begins a new comparison", err=True)
     except KeyboardInterrupt:
-        typer.echo(f"stopped; {folder} keeps what is done: run the same command to continue", err=True)
+        say(f"stopped; {folder} keeps what is done: run the same command to continue", err=True)
         raise typer.Exit(130) from None
     show_comparison_of(folder)
 
@@ -79,14 +72,12 @@ def report_comparison(folder: Path) -> None:
 
 def show_comparison_of(folder: Path) -> None:
     """Prints a comparison's tables, and where the page lies."""
-    from rich.console import Console
-
     from softprune.compare.api import terminal
 
-    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(terminal(folder))
+    print_rich(terminal(folder))
     page = folder / "index.html"
     if page.exists():
-        typer.echo(f"page: {page}; tables: {folder}/table.md, .csv, .tex")
+        say(f"page: {page}; tables: {folder}/table.md, .csv, .tex")
 
 
 def _finish(out: Path) -> None:
@@ -96,7 +87,7 @@ def _finish(out: Path) -> None:
     try:
         rewrite(out)
     except SoftpruneError as error:
-        typer.echo(f"the comparison is whole, but has no page\n{error}\nthen: softprune report {out}", err=True)
+        say(f"the comparison is whole, but has no page\n{error}\nthen: softprune report {out}", err=True)
 
 
 def _family(backbone: str) -> str:
@@ -106,9 +97,8 @@ def _family(backbone: str) -> str:
 
 
 def _list(family: str | None) -> Table:
-    from rich.table import Table
-
     from softprune.methods.table import METHODS
+    from softprune.terminal import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold underline")
     heads = ("method", "trains", "from", "learning rate", "kind", *(["here"] if family else []))
@@ -122,9 +112,8 @@ def _list(family: str | None) -> Table:
 
 
 def _by_family(family: str | None) -> Table:
-    from rich.table import Table
-
     from softprune.methods.table import FAMILIES, METHODS
+    from softprune.terminal import Table
 
     table = Table("defined for", box=None, pad_edge=False, header_style="bold underline")
     families = [family] if family else list(FAMILIES)

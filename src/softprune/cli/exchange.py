@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from softprune.cli.output import say
 from softprune.errors import SoftpruneError
 
 if TYPE_CHECKING:
@@ -64,13 +65,13 @@ def export(
             )
         adapter = read_adapter(Path(source))
         names = export_adapter(adapter, output)
-        typer.echo(f"{output}: {', '.join(names)}\n")
-        typer.echo(f'from peft import PeftModel\nmodel = PeftModel.from_pretrained(model, "{output}")')
+        say(f"{output}: {', '.join(names)}\n")
+        say(f'from peft import PeftModel\nmodel = PeftModel.from_pretrained(model, "{output}")')
         return
     done = write(Ticket.load(source, which.value), format_.value, output)
     tokens, hidden = done.shape
-    typer.echo(f"{done.folder}: {', '.join(done.files)}; {tokens} tokens of {hidden} dimensions\n")
-    typer.echo("\n".join(done.code))
+    say(f"{done.folder}: {', '.join(done.files)}; {tokens} tokens of {hidden} dimensions\n")
+    say("\n".join(done.code))
 
 
 def import_(
@@ -104,12 +105,12 @@ def import_(
     table = None if backbone is None else load_backbone(backbone).embeddings_VH()
     write_bytes(output, prompt_bytes(saved.vectors_PH, metadata))
     for note in saved.notes:
-        typer.echo(f"note: {note}")
-    typer.echo(f"{output}: {saved.vectors_PH.shape[0]} tokens of {hidden} dimensions, from a {saved.kind}")
-    typer.echo(f"norms of its tokens: {norms(saved.vectors_PH)}")
+        say(f"note: {note}")
+    say(f"{output}: {saved.vectors_PH.shape[0]} tokens of {hidden} dimensions, from a {saved.kind}")
+    say(f"norms of its tokens: {norms(saved.vectors_PH)}")
     if table is not None:
-        typer.echo(f"norms of the embeddings of {backbone}: {norms(table)}")
-    typer.echo(f"\n{next_command(output, metadata)}")
+        say(f"norms of the embeddings of {backbone}: {norms(table)}")
+    say(f"\n{next_command(output, metadata)}")
 
 
 def norms(vectors_PH: torch.Tensor) -> str:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from softprune.cli.output import print_rich, say
 from softprune.errors import SoftpruneError
+from softprune.printable import one_line
 from softprune.runs.listing import RunSummary, list_runs
 
 _NOT_MEASURED = "-"
-_PIPE_WIDTH = 160
 
 
 def runs(
@@ -23,10 +23,10 @@ def runs(
     """List the runs under a folder: what they are, how they stand, and what came of them."""
     found = list_runs(root)
     if not found:
-        typer.echo(f"no runs in {root}")
+        say(f"no runs in {root}")
         return
     header = ("run", "kind", "status", "task", "backbone", "score", "tokens", "pieces", "parameters", "time", "changed")
-    typer.echo(table([header, *map(_row, found)]))
+    say(table([header, *map(_row, found)]))
 
 
 def report(
@@ -60,7 +60,7 @@ def report(
     write_report(run, others or [])
     show_comparison(run)
     for line in stand_beside(run, others or []):
-        typer.echo(line)
+        say(line)
 
 
 def is_of_tokens(run: Path) -> bool:
@@ -74,31 +74,28 @@ def is_of_tokens(run: Path) -> bool:
 
 def show_comparison(run: Path) -> None:
     """Prints a run's comparison table, and where its report lies."""
-    from rich.console import Console
-
     from softprune.report import comparison_table
 
-    # A pipe or a file has no width of its own; nothing is to be cut off there.
-    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     record = run / "run.json"
     info = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
     if verdict := info.get("verdict"):
-        typer.echo(f"{verdict['sentence']}\n")
-    console.print(comparison_table(run))
+        say(f"{verdict['sentence']}\n")
+    print_rich(comparison_table(run))
     for name in ("sentence", "random_sentence"):
         if sentence := (info.get("headline") or {}).get(name):
-            typer.echo(sentence)
+            say(sentence)
     if info and info.get("status") != "complete" and not (run / "COMPLETE").exists():
-        typer.echo(f"this run is not complete; continue it: {info.get('command')}")
+        say(f"this run is not complete; continue it: {info.get('command')}")
     page = run / "report" / "index.html"
     if page.exists():
-        typer.echo(f"report: {page}")
+        say(f"report: {page}")
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as aligned text."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    """Rows as aligned text, a line each."""
+    shown = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in shown)
     return "\n".join(line.rstrip() for line in lines)
 
 

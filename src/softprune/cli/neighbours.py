@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from softprune.cli.inspect import table
+from softprune.cli.output import say
 
 
 def neighbours(
@@ -29,12 +30,12 @@ def neighbours(
     check_measure(measure)
     found = neighbours_of(run, k)
     for name, tokens in found["prompts"].items():
-        typer.echo(f"{name}: {_told(tokens, measure)}")
+        say(f"{name}: {_told(tokens, measure)}")
         header = ("token", "started as", "moved", f"nearest at the end ({measure})", "still nearest?")
-        typer.echo(table([header, *(_row(token, measure, k) for token in tokens)]) + "\n")
+        say(table([header, *(_row(token, measure, k) for token in tokens)]) + "\n")
     spread = found["anisotropy"]
-    typer.echo(f"moved: in lengths of a typical word's vector ({found['scale']:.4g})")
-    typer.echo(
+    say(f"moved: in lengths of a typical word's vector ({found['scale']:.4g})")
+    say(
         f"cosine of two random words: {spread['raw']:.2f} ({spread['centred']:.2f} without the vocabulary's mean); "
         f"{found['vocabulary']:,} words and pieces of words count"
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from softprune.cli.inspect import duration
+from softprune.cli.output import print_rich, say
 from softprune.cli.train import overrides_of, read_recipe, with_flags
+from softprune.printable import printable_json
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from softprune.terminal import Table
 
 HELP = (
     "Say what a run would take, before it starts: steps, candidates, memory, time and disk. A few steps are measured; "
@@ -31,7 +31,6 @@ _Overrides = Annotated[
     typer.Argument(metavar="[KEY=VALUE]...", help="Any recipe key, such as tuning.accumulate=2.", show_default=False),
 ]
 _Json = Annotated[bool | None, typer.Option("--json", help="Print JSON: bytes and seconds.", show_default=False)]
-_PIPE_WIDTH = 160
 
 
 def command() -> Callable[..., None]:
@@ -48,23 +47,19 @@ def command() -> Callable[..., None]:
 
 def show(recipe: Any, *, as_json: bool) -> None:
     """Plans a recipe and prints the plan."""
-    from rich.console import Console
-
     from softprune.pruning.planning import plan
 
     found = plan(recipe).document()
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        say(printable_json(found, indent=2))
         return
-    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-    console.print(_facts(found))
-    console.print(_trainings(found))
+    print_rich(_facts(found), _trainings(found))
     for line in _remarks(found):
-        typer.echo(line)
+        say(line)
 
 
 def _facts(found: dict[str, Any]) -> Table:
-    from rich.table import Table
+    from softprune.terminal import Table
 
     backbone, sizes, memory = found["backbone"], found["examples"], found["memory"]
     parameters, trained = backbone["parameters"], found["trainable_parameters"]
@@ -102,7 +97,7 @@ def _detects(comparison: dict[str, Any]) -> str:
 
 
 def _trainings(found: dict[str, Any]) -> Table:
-    from rich.table import Table
+    from softprune.terminal import Table
 
     table = Table("training", "prompts", "groups of", "steps each", "steps in all", "evaluations")
     for stage in found["stages"]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from softprune.cli.exchange import Which
+from softprune.cli.output import progress_console, say
 from softprune.errors import SoftpruneError
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def predict(
             combine=combine,
         )
         told = _written(answered, writer, wide=wide)
-    typer.echo(f"{told}: {output_file}", err=True)
+    say(f"{told}: {output_file}", err=True)
 
 
 def _adapter(runs: Sequence[str]) -> SavedAdapter | None:
@@ -209,10 +210,9 @@ class _Tally:
 
 def _written(answered: Iterator[Prediction], writer: Any, *, wide: bool) -> str:
     """Write predictions as they come, showing how many; the last word about them."""
-    from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    console, begun, tally = Console(stderr=True), time.perf_counter(), _Tally()
+    console, begun, tally = progress_console(), time.perf_counter(), _Tally()
     columns = SpinnerColumn(), TextColumn("{task.completed:,.0f} rows"), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
         bar = progress.add_task("", total=None)

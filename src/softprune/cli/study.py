@@ -12,12 +12,12 @@ from typing import Annotated, Any
 
 import typer
 
+from softprune.cli.output import print_rich, progress_console, say
 from softprune.errors import ManyErrors, SoftpruneError, gathered
 from softprune.recipe import load_study, shipped_studies
 
 HELP = "Studies: every experiment of the sources from one command, its table beside the published one."
 _ROOT = Path("runs/studies")
-_PIPE_WIDTH = 160
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="A shipped study's name, or a YAML file.")]
 _ALL = "all"
@@ -35,8 +35,7 @@ def _flag(name: str, metavar: str, text: str) -> Any:
 
 def list_studies() -> None:
     """List the studies: what each asks, where it comes from, how long it takes."""
-    from rich.console import Console
-    from rich.table import Table
+    from softprune.terminal import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold underline")
     for head in ("study", "what", "from", "smoke, hours", "full, hours"):
@@ -45,7 +44,7 @@ def list_studies() -> None:
         study = load_study(name)
         hours = [_shortly(study.scales[scale].hours) if scale in study.scales else "-" for scale in ("smoke", "full")]
         table.add_row(name, study.title, study.source, *hours)
-    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
+    print_rich(table)
 
 
 def _shortly(text: str) -> str:
@@ -55,21 +54,18 @@ def _shortly(text: str) -> str:
 
 def show(name: _Name) -> None:
     """Show a study: its question, its scales with hardware and hours, the published tables."""
-    from rich.console import Console
-
     from softprune.study.texts import published_tables, rich_table
 
     study = load_study(name)
-    typer.echo("\n".join(filter(None, (study.title, study.question, study.source and f"from: {study.source}"))) + "\n")
+    say("\n".join(filter(None, (study.title, study.question, study.source and f"from: {study.source}"))) + "\n")
     for scale, size in study.scales.items():
         many = f"{size.seeds} {'seed' if size.seeds == 1 else 'seeds'}"
         on = f" on {', '.join(size.tasks)}" if size.tasks else ""
         place = ": ".join(filter(None, (size.hardware, size.takes)))
-        typer.echo(f"{scale}: {size.backbone}{on}, {many}" + (f"; {place}" if place else ""))
-    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+        say(f"{scale}: {size.backbone}{on}, {many}" + (f"; {place}" if place else ""))
     for table in published_tables(study.published):
-        typer.echo()
-        console.print(rich_table(table))
+        say()
+        print_rich(rich_table(table))
 
 
 def run(
@@ -87,8 +83,6 @@ def run(
     called: Annotated[str | None, _flag("--name", "FOLDER", _NAMED)] = None,
 ) -> None:
     """Conduct a study and show its tables beside the published ones; the same command again continues it."""
-    from rich.console import Console
-
     from softprune.cli.train import names_of_recipes
     from softprune.study.api import default_name, execute
 
@@ -108,9 +102,9 @@ def run(
         folder = called or default_name(study, Path(one).stem)
         try:
             with gathered(errors):  # of all studies, those that can be made are
-                show_study_of(execute(study, folder, out, command, console=Console(stderr=True)))
+                show_study_of(execute(study, folder, out, command, console=progress_console()))
         except KeyboardInterrupt:
-            typer.echo(f"stopped; {out} keeps what is done: run the same command to continue", err=True)
+            say(f"stopped; {out} keeps what is done: run the same command to continue", err=True)
             raise typer.Exit(130) from None
     if errors:
         raise errors[0] if len(errors) == 1 else ManyErrors("the studies" if name == _ALL else f"study {name}", errors)
@@ -141,11 +135,9 @@ def report_study(folder: Path) -> None:
 
 def show_study_of(folder: Path) -> None:
     """Prints a study's tables, and where the page lies."""
-    from rich.console import Console
-
     from softprune.study.api import terminal
 
-    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(terminal(folder))
+    print_rich(terminal(folder))
     page = folder / "index.html"
     if page.exists():
-        typer.echo(f"page: {page}; tables: {folder}/table-*.md, .csv")
+        say(f"page: {page}; tables: {folder}/table-*.md, .csv")

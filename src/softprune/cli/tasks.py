@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from softprune.cli.inspect import table
+from softprune.cli.output import print_rich, say
 from softprune.errors import ManyErrors, SoftpruneError
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from softprune.tasks.statistics import TaskStatistics
     from softprune.types import Encoded, Example
 
-_PIPE_WIDTH = 120
+_WIDTH = 120
+"""Columns of a page that is read, where the output is no terminal."""
 _ABSENT = "–"
 _LONGEST_TEXT = 1500
 _FEW = 100  # rows to report on: below, even large differences may be chance
@@ -45,7 +46,7 @@ def list_tasks() -> None:
 
     loaded = [load_task(name).definition for name in task_names()]
     rows = [(task.id, task.title, task.kind, task.metric) for task in loaded]
-    typer.echo(table([("task", "title", "kind", "metric"), *rows]))
+    say(table([("task", "title", "kind", "metric"), *rows]))
 
 
 def show(
@@ -71,19 +72,19 @@ def show(
 
     loaded = load_task(task)
     splits, why = _data_or_none(loaded, data)
-    _print(_about(loaded, splits))
+    print_rich(_about(loaded, splits), width=_WIDTH)
     if why is not None:
-        typer.echo(f"\nno data: {why.found}\n{why.do}\n\n{_SAMPLE}:")
+        say(f"\nno data: {why.found}\n{why.do}\n\n{_SAMPLE}:")
     shown, origin = _some(loaded, splits, split, examples)
     name = backbone or ("tiny-seq2seq" if loaded.definition.writes else "tiny")
     model, room = _reader(name, max_length, shown)
     longest = TEXT_LENGTH if loaded.definition.writes else None
     for place, (example, read) in enumerate(zip(shown, model.encode(shown, room, longest), strict=True), start=1):
-        typer.echo(f"\n{origin} {place}")
-        _print(_example(example, read, model, room))
+        say(f"\n{origin} {place}")
+        print_rich(_example(example, read, model, room), width=_WIDTH)
     rest = f" of {max_length} asked, the rest is the prompt's" if room < max_length else ""
     last = f"targets at {longest}, their end included" if longest else "* marks the right answer"
-    typer.echo(f"\ntokens of {name}; inputs are cut at {room}{rest}; {last}")
+    say(f"\ntokens of {name}; inputs are cut at {room}{rest}; {last}")
 
 
 def stats(ids: _Ids = None, data: _Root = None) -> None:
@@ -113,7 +114,7 @@ def stats(ids: _Ids = None, data: _Root = None) -> None:
     _print_statistics([*generated, *surveyed.found])
     if surveyed.absent:
         hint = "" if data is not None else " (pass --data FOLDER)"
-        typer.echo(f"not there: {', '.join(surveyed.absent)}{hint}")
+        say(f"not there: {', '.join(surveyed.absent)}{hint}")
     if surveyed.errors:
         raise surveyed.errors[0] if len(surveyed.errors) == 1 else ManyErrors(f"data in {data}", surveyed.errors)
 
@@ -145,12 +146,12 @@ def new(
     path = out or file.with_name(unpacked(file.name).with_suffix(".yaml").name)
     found = guess(file, validation, text or (), label, target)
     splits = write_task(found, path, file, validation)
-    typer.echo(_guessed(found, label is not None, bool(text)))
+    say(_guessed(found, label is not None, bool(text)))
     sizes = _sizes(splits) + ("" if validation else " (held out of train)")
     name = shlex.quote(str(path) if "/" in str(path) else f"./{path}")
-    typer.echo("\n".join([f"wrote     {path}: {sizes}", *_worth_knowing(splits), ""]))
-    typer.echo(f"next: softprune tasks show {name}")
-    typer.echo(f"      softprune xprompt --task {name} --backbone {'tiny-seq2seq' if found.writes else 'tiny'}")
+    say("\n".join([f"wrote     {path}: {sizes}", *_worth_knowing(splits), ""]))
+    say(f"next: softprune tasks show {name}")
+    say(f"      softprune xprompt --task {name} --backbone {'tiny-seq2seq' if found.writes else 'tiny'}")
 
 
 def _worth_knowing(splits: Splits) -> list[str]:
@@ -166,25 +167,13 @@ def _worth_knowing(splits: Splits) -> list[str]:
     return lines
 
 
-def _print(renderable: RenderableType) -> None:
-    """Prints without the blanks that fill Rich's lines up."""
-    from rich.console import Console
-
-    # A pipe or a file has no width of its own.
-    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-    with console.capture() as captured:
-        console.print(renderable)
-    typer.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
-
-
 def _grid(rows: Iterable[tuple[str, str]]) -> RenderableType:
     """Keys and values side by side; a long value goes on under itself."""
-    from rich.table import Table
-    from rich.text import Text
+    from softprune.terminal import Table
 
     grid = Table.grid(padding=(0, 2, 0, 0))
     for key, value in rows:
-        grid.add_row(Text(key), Text(value))
+        grid.add_row(key, value)
     return grid
 
 
@@ -274,14 +263,14 @@ def _tokens(n: int) -> str:
 def _print_statistics(found: Sequence[TaskStatistics]) -> None:
     if not found:
         return
-    typer.echo(table([("task", "kind", *_SETS, "metric", "words", "constant (%)"), *map(_statistics_row, found)]))
+    say(table([("task", "kind", *_SETS, "metric", "words", "constant (%)"), *map(_statistics_row, found)]))
     texts = any(each.target_words is not None for each in found)
     told = ", or the first 3 sentences where a text is written" if texts else ""
-    typer.echo(
+    say(
         f"\nwords: mean of the filled template; constant: the best constant answer{told}; of validation, or of dev "
         "where that is absent\n\nright answers"
     )
-    _print(_grid((each.id, _shares(each)) for each in found))
+    print_rich(_grid((each.id, _shares(each)) for each in found), width=_WIDTH)
 
 
 def _statistics_row(each: TaskStatistics) -> tuple[str, ...]:

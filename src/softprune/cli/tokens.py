@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from softprune.cli.output import print_rich, say
 from softprune.errors import SoftpruneError
+from softprune.printable import printable_json
 
 if TYPE_CHECKING:
     from softprune.tasks import Task
@@ -44,13 +44,13 @@ def show_results(run: Path) -> None:
 
     info = read_results(run)
     if not any(info["results"].values()):
-        typer.echo(f"{run} has no results yet: it is {info['status']}; continue it: {info['command']}")
+        say(f"{run} has no results yet: it is {info['status']}; continue it: {info['command']}")
         return
-    _console().print(results_table(info))
+    print_rich(results_table(info), width=_PIPE_WIDTH)
     for note in notes(info):
-        typer.echo(note)
+        say(note)
     if info.get("model"):
-        typer.echo(f"the chosen model: {run / info['model']}")
+        say(f"the chosen model: {run / info['model']}")
 
 
 def explain(
@@ -70,12 +70,12 @@ def explain(
     loaded = _load(model, device, dtype)
     marks = next(load_tagger(tagger).marks([text])) if tagger else None
     shown = explanation(loaded.read([text])[0], loaded.labels, marks)
-    _console().print(shown)
+    print_rich(shown, width=_PIPE_WIDTH)
     if html_file is not None:
         page = html(shown)
         html_file.parent.mkdir(parents=True, exist_ok=True)
         html_file.write_text(page, encoding="utf-8", errors="replace")
-        typer.echo(f"page: {html_file}")
+        say(f"page: {html_file}")
 
 
 def analyse(
@@ -108,13 +108,11 @@ def analyse(
         readings, tagging, folder, labels=loaded.labels, keywords=keywords, reader=loaded, seed=seed, title=title
     )
     for sentence in found["findings"].values():
-        typer.echo(sentence)
+        say(sentence)
     cut = [reading.cut for reading in readings if reading.cut]
     if cut:
-        typer.echo(
-            f"{len(cut)} of {len(readings)} texts were longer than {loaded.max_length} tokens: {sum(cut)} cut off"
-        )
-    typer.echo(f"analysis: {folder / 'analysis.html'} (words and tags of every text: {folder / 'kept.csv'})")
+        say(f"{len(cut)} of {len(readings)} texts were longer than {loaded.max_length} tokens: {sum(cut)} cut off")
+    say(f"analysis: {folder / 'analysis.html'} (words and tags of every text: {folder / 'kept.csv'})")
 
 
 def bench(
@@ -152,17 +150,16 @@ def bench(
     ids = unpruned.encode([example.content for example in drawn])
     golds = [example.gold for example in drawn]
     settings = Settings(rounds=rounds, texts=texts, rows=rows, calls=calls, seed=seed)
-    found = measure(unpruned, models, ids, golds, settings, watch=lambda line: typer.echo(line, err=True))
+    found = measure(unpruned, models, ids, golds, settings, watch=lambda line: say(line, err=True))
     folder = out or model / "bench"
     atomic.write_bytes(folder / "bench.json", (atomic.json_text(found, indent=1) + "\n").encode())
-    for table in (speed_table(found), latency_table(found), break_even_table(found)):
-        _console().print(table)
+    print_rich(speed_table(found), latency_table(found), break_even_table(found), width=_PIPE_WIDTH)
     for note in bench_notes(found):
-        typer.echo(note)
+        say(note)
     draw = draw_speed(found)
     atomic.write_bytes(folder / "pareto.png", as_png(draw, LIGHT))
     atomic.write_bytes(folder / "pareto.svg", as_svg(draw, LIGHT))
-    typer.echo(f"bench: {folder / 'bench.json'}, {folder / 'pareto.png'}")
+    say(f"bench: {folder / 'bench.json'}, {folder / 'pareto.png'}")
 
 
 def _everyone(path: Path, device: str, dtype: str) -> tuple[TokenModel, dict[str, TokenModel]]:
@@ -185,13 +182,6 @@ def _drawn(examples: Sequence[Example], limit: int, seed: int) -> list[Example]:
 
     order = np.random.default_rng(seed).permutation(len(examples))[:limit]
     return [examples[i] for i in sorted(order.tolist())]
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    # A pipe or a file has no width of its own; nothing is to be cut off there.
-    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 
 
 def _load(path: Path, device: str, dtype: str) -> TokenModel:
@@ -270,7 +260,7 @@ def predict(
             kept += sum(prediction.kept for prediction in piece)
     if out is not None:
         seconds, share = time.perf_counter() - begun, 100 * kept / max(1, tokens)
-        typer.echo(f"{count:,} rows in {seconds:.1f} s, {share:.0f}% of their tokens read to the end: {out}", err=True)
+        say(f"{count:,} rows in {seconds:.1f} s, {share:.0f}% of their tokens read to the end: {out}", err=True)
 
 
 @contextmanager
@@ -279,7 +269,7 @@ def _sink(out: Path | None) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
     from softprune.tasks.outputs import RowWriter
 
     if out is None:
-        yield lambda rows: typer.echo("\n".join(json.dumps(row, ensure_ascii=False, default=str) for row in rows))
+        yield lambda rows: say("\n".join(map(printable_json, rows)))
         return
     with RowWriter(out) as writer:
         yield writer.write

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from softprune.cli.inspect import show_comparison
 from softprune.cli.launcher import start_others
+from softprune.cli.output import progress_console, say
 from softprune.errors import SoftpruneError
 from softprune.recipe import (
     CompareRecipe,
@@ -207,7 +208,7 @@ def launch(recipe_name: str | None, overrides: Sequence[str], out: Path | None) 
         _execute(recipe, folder, comments + text)
     except KeyboardInterrupt:
         if rank() == 0:
-            typer.echo(f"stopped; {folder} keeps what is done: run the same command to continue", err=True)
+            say(f"stopped; {folder} keeps what is done: run the same command to continue", err=True)
         raise typer.Exit(130) from None
 
 
@@ -223,7 +224,7 @@ def launch_tokens(recipe_name: str | None, overrides: Sequence[str], out: Path |
     try:
         _execute_tokens(recipe, folder, comments + text)
     except KeyboardInterrupt:
-        typer.echo(f"stopped; {folder} keeps what is done: run the same command to continue", err=True)
+        say(f"stopped; {folder} keeps what is done: run the same command to continue", err=True)
         raise typer.Exit(130) from None
 
 
@@ -235,14 +236,13 @@ def _launcher(kind: str) -> Callable[[str | None, Sequence[str], Path | None], N
 
 
 def _execute_tokens(recipe: TokensRecipe, out: Path, text: str) -> None:
-    from rich.console import Console
 
     from softprune.cli.tokens import show_results
     from softprune.tokens.api import execute
 
     command = shlex.join(["softprune", *sys.argv[1:]])
-    if not execute(recipe, out, command, text, console=Console(stderr=True)):
-        typer.echo(f"{out} is complete: nothing was run; another --out begins a new run", err=True)
+    if not execute(recipe, out, command, text, console=progress_console()):
+        say(f"{out} is complete: nothing was run; another --out begins a new run", err=True)
     show_results(out)
 
 
@@ -262,18 +262,17 @@ def default_out(recipe: Recipe | TokensRecipe | CompareRecipe) -> Path:
 
 
 def _execute(recipe: Recipe, out: Path, text: str) -> None:
-    from rich.console import Console
 
     from softprune.methods.api import execute as adapt
     from softprune.pruning.api import execute as tune_or_prune
 
     command = shlex.join(["softprune", *sys.argv[1:]])
     execute = adapt if recipe.kind == "adapt" else tune_or_prune
-    done = execute(recipe, out, command, text, finish=_finish, console=Console(stderr=True))
+    done = execute(recipe, out, command, text, finish=_finish, console=progress_console())
     if rank():  # the first process tells
         return
     if done is False:
-        typer.echo(f"{out} is complete: nothing was run; another --out begins a new run", err=True)
+        say(f"{out} is complete: nothing was run; another --out begins a new run", err=True)
     show_comparison(out)
 
 
@@ -284,7 +283,7 @@ def _finish(out: Path) -> None:
     try:
         write_report(out)
     except SoftpruneError as error:
-        typer.echo(f"the run is whole, but has no report\n{error}\nthen: softprune report {out}", err=True)
+        say(f"the run is whole, but has no report\n{error}\nthen: softprune report {out}", err=True)
 
 
 def _parameter_name(flag: str) -> str:

@@ -21,6 +21,8 @@ ROWS: Final = {"tune": "tuned", "xprompt": "winner", "adapt": "adapted"}
 """By kind of run, the row of its results that stands for the method."""
 TRAINING: Final = ("sweep", "tune", "adapt", "importance", "gates", "rank", "retrain")
 """Phases that make what is used in the end; the rest compares, writes and reports."""
+MEASURED: Final = ("seconds", "seconds_per_epoch", "examples_per_second", "peak_memory")
+"""By a clock or as memory, as `latency` is; all else is the same bit by bit, however often a run is cut off."""
 TEXTS: Final = ("loss", "rouge1", "rouge2", "rougeL")
 """What rows of tasks whose targets are texts have beside their metric."""
 

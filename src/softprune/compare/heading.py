@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console, ConsoleRenderable, RenderHook
-from rich.text import Text
+
+from softprune.terminal import literal
 
 
 class _Heading(RenderHook):
@@ -18,7 +19,7 @@ class _Heading(RenderHook):
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
         """What is printed, the line first."""
         line, self.line = self.line, None
-        return renderables if line is None else [Text(f"{line}\n", end=""), *renderables]
+        return renderables if line is None else [literal(line), *renderables]
 
 
 @contextmanager

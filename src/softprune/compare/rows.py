@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any, Final
 
 from softprune.compare.cells import Cell
-from softprune.compare.collect import TEXTS, Measured, control, floors, measured
+from softprune.compare.collect import MEASURED, TEXTS, Measured, control, floors, measured
 from softprune.compare.statistics import Spread, difference, spread
 from softprune.recipe import CompareRecipe
 from softprune.tasks import Metric
@@ -103,7 +103,7 @@ def _interval(over: Spread, found: Found) -> list[float] | None:
 
 def _costs(seeds: Sequence[Measured]) -> dict[str, Any]:
     """Means over seeds; None where any seed wasn't measured."""
-    names = ("trainable", "stored", "seconds", "seconds_per_epoch", "examples_per_second", "peak_memory")
+    names = ("trainable", "stored", *MEASURED)
     costs = {name: _mean([getattr(each, name) for each in seeds]) for name in names}
     return {**costs, "latency": _latency([each.latency for each in seeds])}
 

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from softprune.compare.columns import Column, Row, cells, narrow_tables_of, tables_of
-from softprune.report.words import printable
+from softprune.printable import markdown_text, printable
+from softprune.terminal import Table, literal
 
 _TEX: Final = {
     "\\": r"\textbackslash{}",
@@ -37,10 +37,10 @@ _NUMBERS: Final = ("mean", "sd", "trainable", "stored", "seconds", "seconds_per_
 
 def rich_tables(found: Mapping[str, Any]) -> Group:
     """All tables; under them, what isn't defined."""
-    parts: list[RenderableType] = [Text(printable(title(found)), style="bold")]
+    parts: list[RenderableType] = [literal(title(found), "bold")]
     for heading, columns, rows in narrow_tables_of(found):
-        parts += [Text(), Text(printable(heading), style="table.title"), _rich(columns, rows)]
-    return Group(*parts, *(Text(printable(line)) for line in missing(found)))
+        parts += [Text(), literal(heading, "table.title"), _rich(columns, rows)]
+    return Group(*parts, *map(literal, missing(found)))
 
 
 def title(found: Mapping[str, Any]) -> str:
@@ -68,10 +68,11 @@ def csv_text(found: Mapping[str, Any]) -> str:
 
 def markdown(found: Mapping[str, Any]) -> str:
     """The tables, what their columns mean, and what isn't defined."""
-    parts = [f"## {_md(title(found))}", *(f"- {_md(line)}" for line in missing(found))]
+    parts = [f"## {markdown_text(title(found))}", *(f"- {markdown_text(line)}" for line in missing(found))]
     for heading, columns, rows in tables_of(found):
         parts += [f"### {heading}", _markdown(columns, rows)]
-        parts.append("\n".join(f"- {_md(column.heading)}: {_md(column.meaning)}" for column in columns))
+        meanings = [f"- {markdown_text(column.heading)}: {markdown_text(column.meaning)}" for column in columns]
+        parts.append("\n".join(meanings))
     return "\n\n".join(parts) + "\n"
 
 
@@ -91,10 +92,9 @@ def _rich(columns: Sequence[Column], rows: Sequence[Row]) -> Table:
     )
     table.add_column("method", min_width=12, overflow="fold")
     for column in columns:
-        table.add_column(Text(printable(column.short)), justify="right", overflow="fold")
+        table.add_column(column.short, justify="right", overflow="fold")
     for row in rows:
-        texts = [Text(printable(text)) for text in cells(columns, row)]
-        table.add_row(*texts, style=None if row["kind"] == "method" else "dim")
+        table.add_row(*cells(columns, row), style=None if row["kind"] == "method" else "dim")
     return table
 
 
@@ -133,7 +133,7 @@ def _several(values: Sequence[Any] | None) -> str | None:
 def _markdown(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     lines = [["method", *(column.heading for column in columns)], ["---", *("---:" for _ in columns)]]
     lines += [cells(columns, row) for row in rows]
-    return "\n".join(f"| {' | '.join(map(_md, line))} |" for line in lines)
+    return "\n".join(f"| {' | '.join(map(markdown_text, line))} |" for line in lines)
 
 
 def _latex(heading: str, columns: Sequence[Column], rows: Sequence[Row]) -> str:
@@ -154,12 +154,6 @@ def _latex(heading: str, columns: Sequence[Column], rows: Sequence[Row]) -> str:
             r"\end{tabular}",
         ]
     )
-
-
-def _md(text: str) -> str:
-    """A text that breaks no table, and is no markup."""
-    plain = " ".join(printable(text).split())
-    return "".join(f"\\{sign}" if sign in "\\|*_`<[]" else sign for sign in plain)
 
 
 def _tex(text: str) -> str:

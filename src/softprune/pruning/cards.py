@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from softprune.backbone.load import BUNDLED
+from softprune.printable import code_block, code_span, markdown_text, one_line
 from softprune.tasks.joined import TASK
 
 if TYPE_CHECKING:
@@ -26,9 +27,9 @@ def ticket_card(ticket: Ticket, repo_id: str) -> str:
     row = told | dict.fromkeys((part or ticket.definition).fields, "...")
     code = (
         "from softprune import Ticket, predict",
-        f'ticket = Ticket.load("{repo_id}")',
+        f"ticket = Ticket.load({_text(repo_id)})",
         f"rows = [{row}]",
-        f"for found in predict(ticket, rows):  # loads {ticket.info.backbone}, and holds the ticket to it",
+        f"for found in predict(ticket, rows):  # loads {one_line(ticket.info.backbone)}, and checks that it fits",
         "    print(found.answer, found.row)",
     )
     return _card(ticket, "softprune", f"Soft prompt for {ticket.definition.title}", code)
@@ -78,12 +79,12 @@ def _card(ticket: Ticket, library: str, title: str, code: Sequence[str]) -> str:
     rows = "\n".join(f"| {name} | {value} |" for name, value in _facts(ticket).items())
     lines = (
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
-        f"# {title}",
+        f"# {markdown_text(title)}",
         "Vectors that a frozen language model reads with its input, made with softprune (prompt tuning, XPrompt). "
         "They fit this backbone and this template alone.",
         f"| | |\n|---|---|\n{rows}",
-        f"Template:\n\n```text\n{ticket.definition.template}\n```",
-        "```python\n" + "\n".join(code) + "\n```",
+        f"Template:\n\n{code_block(ticket.definition.template, 'text')}",
+        code_block("\n".join(code), "python"),
     )
     return "\n\n".join(lines) + "\n"
 
@@ -91,15 +92,16 @@ def _card(ticket: Ticket, library: str, title: str, code: Sequence[str]) -> str:
 def _facts(ticket: Ticket) -> dict[str, str]:
     info, definition = ticket.info, ticket.definition
     return {
-        "backbone": f"`{info.backbone}` ({info.family}), weights `{info.fingerprint}`",
-        "task": f"`{info.task}` version {info.task_version}: {definition.instruction or definition.title}",
+        "backbone": f"{code_span(info.backbone)} ({info.family}), weights {code_span(info.fingerprint)}",
+        "task": f"{code_span(info.task)} version {info.task_version}: "
+        f"{markdown_text(definition.instruction or definition.title)}",
         "tokens": f"{info.tokens} of {info.prompt_tokens}{_removed(ticket)}",
         "pieces": f"{info.pieces} of {info.prompt_tokens * info.pieces_per_token}",
         "parameters": f"{info.parameters:,} of {info.prompt_tokens * info.hidden:,}",
         **_scores(ticket),
         "answers": f"written, up to {info.max_answer_length} tokens"
         if definition.writes
-        else ", ".join(f"`{answer}`" for answer in definition.answers),
+        else ", ".join(map(code_span, definition.answers)),
     }
 
 
@@ -132,4 +134,4 @@ def _on_hub(name: str) -> bool:
 
 def _text(value: str) -> str:
     """A text as Python writes it, in double quotes where that is possible."""
-    return repr(value) if '"' in value or "\\" in value else f'"{value}"'
+    return repr(value) if '"' in value or "\\" in value or not value.isprintable() else f'"{value}"'

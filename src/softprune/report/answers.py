@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from softprune.printable import printable
 from softprune.report.read import Prediction, Run
-from softprune.report.words import printable
 
 MOST = 12
 LONGEST = 700

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rich.table import Table
 from rich.text import Text
 
 from softprune.report import words
 from softprune.report.read import RowResult, Run
 from softprune.report.words import NOT_APPLICABLE, NOT_MEASURED
+from softprune.terminal import Table, literal
 
 LABELS = {
     "constant": "best constant answer",
@@ -120,7 +120,7 @@ def rich_table(run: Run) -> Table:
     title = f"{run.part('task').get('title') or run.part('task').get('id') or run.path.name}"
     rows = comparison_rows(run)
     table = Table(
-        title=_text(title),
+        title=literal(title),
         caption=_below(run, rows),
         caption_justify="left",
         box=None,
@@ -133,13 +133,13 @@ def rich_table(run: Run) -> Table:
     for field, long in fields:
         label = field == "label"
         table.add_column(
-            _text(SHORT.get(field, long).replace(" (", "\n(")),
+            SHORT.get(field, long).replace(" (", "\n("),
             justify="left" if label else "right",
             overflow="fold",
             min_width=min(longest_word, 16) if label else None,
         )
     for row in rows:
-        cells = [_text(shown(row, field)) for field, _ in fields]
+        cells = [shown(row, field) for field, _ in fields]
         table.add_row(*cells, style="bold" if row.name == "winner" else None)
     return table
 
@@ -151,7 +151,7 @@ def _below(run: Run, rows: list[TableRow]) -> Text:
     names = [row.label if run.writes else labels(run)[row.name] for row in rows]
     answers = [f"{name.partition(',')[0]}: {told(row)}" for name, row in zip(names, rows, strict=True) if row.measured]
     head = "what was written" if run.writes else "answers given"
-    return _text("\n".join([*marked, *([head] if answers else []), *answers]))
+    return literal("\n".join([*marked, *([head] if answers else []), *answers]))
 
 
 def _given(row: TableRow) -> str:
@@ -198,8 +198,3 @@ def _size(name: str, field: str, value: int | None) -> str:
     if name in PROMPTLESS or (name in UNTRAINED and field != "tokens") or (name == "adapted" and value is None):
         return NOT_APPLICABLE
     return NOT_MEASURED if value is None else words.number(value)
-
-
-def _text(value: str) -> Text:
-    """Literal text: answers and titles are data, so their brackets are no markup."""
-    return Text(words.printable(value))

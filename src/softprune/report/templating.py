@@ -1,10 +1,11 @@
-"""How pages are made of templates: one style, everything escaped, nothing undefined passed over."""
+"""How pages are made of templates: one style, everything escaped, no control obeyed, nothing undefined passed over."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from softprune.errors import SoftpruneError
+from softprune.printable import printable
 from softprune.report import words
 
 try:
@@ -20,6 +21,7 @@ def environment(*folders: Path) -> jinja2.Environment:
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader([*folders, OWN]),
         autoescape=True,
+        finalize=_shown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -27,3 +29,8 @@ def environment(*folders: Path) -> jinja2.Environment:
     for name in ("percent", "points", "interval", "number", "seconds", "p_value", "storage", "printable"):
         made.filters[name] = getattr(words, name)
     return made
+
+
+def _shown(value: object) -> object:
+    """What a template writes: texts without controls; pieces of HTML as they are, for they were made of such texts."""
+    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value

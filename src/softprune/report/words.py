@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 
+from softprune.printable import printable as printable
+
 NOT_MEASURED = "not measured"
 NOT_APPLICABLE = "–"
 _METRICS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
@@ -80,8 +82,3 @@ def counts(predicted: Mapping[str, int] | None) -> str:
     if not predicted:
         return NOT_MEASURED
     return ", ".join(f"{printable(answer)} {count:,}" for answer, count in predicted.items())
-
-
-def printable(text: object) -> str:
-    """Text with control characters made visible: a terminal must not obey them."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in str(text))

@@ -17,8 +17,9 @@ from softprune.study.bench import Bench
 from softprune.study.findings import Findings, Table, findings_of, starred
 from softprune.study.folder import complete, read_study, record, study_folder
 from softprune.study.runs import safe
-from softprune.study.texts import STAR, csv_text, document, literal, markdown, published_tables, rich_table
+from softprune.study.texts import STAR, csv_text, document, markdown, published_tables, rich_table
 from softprune.tasks import load_task
+from softprune.terminal import literal
 
 Experiment = Callable[[Bench], Findings]
 """Makes the runs that it needs and tells what they show."""

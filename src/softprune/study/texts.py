@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
-from rich.table import Table as RichTable
-from rich.text import Text
 
+from softprune import terminal
+from softprune.printable import markdown_text, printable
 from softprune.recipe import Published, Study
-from softprune.report.words import printable
 from softprune.study.findings import Cell, Table, shown, starred
 
 PUBLISHED = "published: "
@@ -30,22 +29,23 @@ def published_tables(published: Sequence[Published]) -> list[Table]:
 
 def markdown(table: Table) -> str:
     """A table with its title and note."""
-    lines = [[_md(head) for head in table.columns], ["---", *("---:" for _ in table.columns[1:])]]
-    lines += [[_md(shown(entry)) for entry in row] for row in table.rows]
+    lines = [[markdown_text(head) for head in table.columns], ["---", *("---:" for _ in table.columns[1:])]]
+    lines += [[markdown_text(shown(entry)) for entry in row] for row in table.rows]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"**{_md(table.title)}**\n\n{body}\n" + (f"\n{_md(table.note)}\n" if table.note else "")
+    return f"**{markdown_text(table.title)}**\n\n{body}\n" + (f"\n{markdown_text(table.note)}\n" if table.note else "")
 
 
 def document(study: Study, info: Mapping[str, Any], tables: Sequence[Table], sentences: Sequence[str]) -> str:
     """A study's whole result: what was asked, on what, what was found, the tables."""
     size = study.size
     seeds = f"{size.seeds} {'seed' if size.seeds == 1 else 'seeds'}"
-    asked = [_md(study.question), f"From: {_md(study.source)}." if study.source else ""]
-    head = [f"# {_md(study.title)}", *filter(None, [" ".join(filter(None, asked))])]
-    head.append(f"Scale {study.scale}: {_md(size.backbone)} on {_md(', '.join(size.tasks))}, {seeds}.")
-    found = "\n".join(f"- {_md(sentence)}" for sentence in sentences)
+    asked = [markdown_text(study.question), f"From: {markdown_text(study.source)}." if study.source else ""]
+    head = [f"# {markdown_text(study.title)}", *filter(None, [" ".join(filter(None, asked))])]
+    tasks = markdown_text(", ".join(size.tasks))
+    head.append(f"Scale {study.scale}: {markdown_text(size.backbone)} on {tasks}, {seeds}.")
+    found = "\n".join(f"- {markdown_text(sentence)}" for sentence in sentences)
     star = [f"{STAR}."] if starred(tables) else []
-    made = f"    {' '.join(str(info.get('command', '')).split())}"
+    made = f"    {' '.join(printable(info.get('command', '')).split())}"
     return (
         "\n\n".join([*head, *([found] if found else []), *(markdown(table).rstrip() for table in tables), *star, made])
         + "\n"
@@ -66,23 +66,19 @@ def csv_text(table: Table) -> str:
     return made.getvalue()
 
 
-def rich_table(table: Table) -> RichTable:
+def rich_table(table: Table) -> terminal.Table:
     """The table for a terminal."""
-    made = RichTable(title=literal(table.title), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    made.caption, made.caption_style, made.caption_justify = literal(table.note) if table.note else None, "dim", "left"
+    made = terminal.Table(
+        title=table.title,
+        caption=table.note or None,
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        title_style="bold",
+        caption_justify="left",
+        caption_style="dim",
+    )
     for number, head in enumerate(table.columns):
-        made.add_column(literal(head), justify="right" if number else "left")
+        made.add_column(head, justify="right" if number else "left")
     for row in table.rows:
-        made.add_row(*(literal(shown(entry)) for entry in row))
+        made.add_row(*map(shown, row))
     return made
-
-
-def literal(text: str, style: str = "") -> Text:
-    """Text for a terminal: brackets are no markup, and nothing in it is obeyed."""
-    return Text(printable(text), style)
-
-
-def _md(text: str) -> str:
-    """A text that breaks no table, and is no markup."""
-    plain = " ".join(printable(text).split())
-    return "".join(f"\\{sign}" if sign in "\\|*_`<[" else sign for sign in plain)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from softprune.errors import SoftpruneError
+from softprune.errors import SoftpruneError, out_of_memory
 
 Row = dict[str, Any]
 Format = Literal["jsonl", "csv", "parquet"]
@@ -141,6 +141,8 @@ def _parquet_rows(path: Path) -> Iterator[Located]:
                     yield Located(row, f"{path}, row {number}")
                     number += 1
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        if out_of_memory(error):
+            raise
         found = f"{str(error).strip().partition(chr(10))[0]} at row {number}"
         raise SoftpruneError(f"a Parquet file at {path}", found, "write the file again") from None
 

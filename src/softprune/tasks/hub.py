@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from softprune.errors import SoftpruneError
+from softprune.errors import SoftpruneError, out_of_memory
 from softprune.tasks.files import Located
 from softprune.tasks.schema import Definition, HubSource, Split
 from softprune.tasks.template import examples_from
@@ -83,6 +83,8 @@ def _load_dataset(repository: str, config: str | None) -> Any:
                 raise
             return datasets.load_dataset(repository, config, revision=PARQUET_BRANCH)
     except Exception as error:  # the hub's client raises errors of many libraries
+        if out_of_memory(error):
+            raise
         found = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         raise SoftpruneError(
             f"the data set {name} from the Hugging Face hub",

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from softprune.printable import printable
 from softprune.report.canvas import SMALL, Theme, dress, legend_below, new_figure
-from softprune.report.words import printable
 from softprune.statistics.bootstrap import Floats
 from softprune.tokens.clusters import Clusters
 from softprune.tokens.estimates import Estimate
@@ -84,7 +84,7 @@ def state_map(found: Clusters, labels: Sequence[str], theme: Theme) -> Figure:
             marker, colour = MARKERS[rank % len(MARKERS)], colours[rank % len(colours)]
             axes.scatter(own[:, 0], own[:, 1], s=size, marker=marker, color=colour, alpha=0.7, linewidths=0)
             if axes is left:  # a point of its own for the legend, where those of the map are too small to tell apart
-                axes.scatter([], [], s=32, marker=marker, color=colour, label=printable(labels[place]))
+                axes.scatter([], [], s=32, marker=marker, color=colour, label=_named(labels[place]))
         dress(axes, theme, "", "", title=title, grid=None)
         axes.set_xticks([])
         axes.set_yticks([])
@@ -93,6 +93,12 @@ def state_map(found: Clusters, labels: Sequence[str], theme: Theme) -> Figure:
     right.set_xlabel(f"perplexity {found.perplexity:.0f}; axes have no unit", color=theme.ink, fontsize=SMALL)
     legend_below(figure, left, theme, columns=4)
     return figure
+
+
+def _named(label: str) -> str:
+    """A class in the legend, which matplotlib leaves out where its name begins with an underscore."""
+    shown = printable(label)
+    return f" {shown}" if shown.startswith("_") else shown
 
 
 def _whiskers(axes: Axes, values: Floats, places: Floats, rows: Sequence[Row], theme: Theme) -> None:

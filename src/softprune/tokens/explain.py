@@ -13,7 +13,8 @@ from pathlib import Path
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from softprune.report.words import percent, printable
+from softprune.printable import printable
+from softprune.report.words import percent
 from softprune.tokens.reading import TokenReading
 from softprune.tokens.words import Mark, Word, words_of
 

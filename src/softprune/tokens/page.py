@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from softprune.errors import SoftpruneError
-from softprune.report.words import printable
+from softprune.printable import printable
 from softprune.runs import atomic
 from softprune.tokens import findings
 from softprune.tokens.analysis import Analysis

@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from softprune.errors import SoftpruneError
+from softprune.terminal import Table
 
 _LABELS = {
     "constant": "best constant answer",

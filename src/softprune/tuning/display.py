@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from softprune.errors import SoftpruneError
+from softprune.printable import one_line
+from softprune.terminal import literal
 from softprune.tuning.loop import Point, Watch
 
 
@@ -47,9 +49,9 @@ class Display:
 
     def begin(self, title: str, steps: int, done: int) -> None:
         """Open the line."""
-        self._title, self._examples, self._score = title, 0, 0.0
+        self._title, self._examples, self._score = one_line(title), 0, 0.0
         self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("loss {task.fields[loss]:.3f}  select {task.fields[score]:.3f}"),
@@ -59,7 +61,7 @@ class Display:
             transient=True,
             disable=not self.console.is_terminal,
         )
-        self._task = self._progress.add_task(title, total=steps, completed=done, loss=0.0, score=0.0, rate=0.0)
+        self._task = self._progress.add_task(self._title, total=steps, completed=done, loss=0.0, score=0.0, rate=0.0)
         self._progress.start()
 
     def step(self, step: int, loss: float, examples: int) -> None:
@@ -77,9 +79,10 @@ class Display:
         if not self.console.is_terminal:
             losses = [point.train_loss for point in points]
             self.console.print(
-                f"{self._title}: epoch {points[0].epoch}  loss {sum(losses) / len(losses):.3f}"
-                f"  select {self._score:.3f}  {points[0].seconds:.0f} s",
-                highlight=False,
+                literal(
+                    f"{self._title}: epoch {points[0].epoch}  loss {sum(losses) / len(losses):.3f}"
+                    f"  select {self._score:.3f}  {points[0].seconds:.0f} s"
+                )
             )
 
     def end(self) -> None:

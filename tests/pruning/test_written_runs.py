@@ -18,7 +18,7 @@ from softprune.backbone import load_backbone
 from softprune.backbone.causal import CausalBackbone
 from softprune.errors import ManyErrors, SoftpruneError
 from softprune.prompt.bank import read_one
-from softprune.pruning.headline import headline
+from softprune.pruning.headline import Reported, conclude
 from softprune.pruning.planning import plan
 from softprune.pruning.predict import predict
 from softprune.pruning.ticket import Ticket
@@ -198,7 +198,7 @@ def test_interpretable_where_the_prompt_does_something() -> None:
         }
         # The first sentences score more than the tuned prompt: no bar to interpretation.
         rows["constant"] = {"value": 1.0}
-        found = headline(metric, recipe, None, scored(texts, references), rows, 3)
+        _, found = conclude(recipe, Reported(metric, None, scored(texts, references), rows, 3))
         assert found["interpretable"] is expected
         assert ("isn't shown to write better than the model without one" in found["sentence"]) is not expected
 

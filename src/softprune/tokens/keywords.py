@@ -13,9 +13,17 @@ from pathlib import Path
 import numpy as np
 
 from softprune.errors import SoftpruneError
-from softprune.significance import RESAMPLES, Difference, Floats, bootstrap_interval, paired_bootstrap, resampled_sums
+from softprune.significance import (
+    RESAMPLES,
+    Difference,
+    Floats,
+    bootstrap_interval,
+    holm,
+    paired_bootstrap,
+    resampled_sums,
+)
 from softprune.tokens.chance import Chance
-from softprune.tokens.estimates import CLEAR, Estimate, chance_p, estimate, holm, quotient, share_estimate
+from softprune.tokens.estimates import CLEAR, Estimate, chance_p, estimate, quotient, share_estimate
 from softprune.tokens.reading import TokenReader, TokenReading
 from softprune.tokens.word_table import WordTable
 from softprune.tokens.words import Word

@@ -4,8 +4,8 @@
     executed_macs  3 d^2 n + 2 d n^2 + d^2 n' + 2 d f n'   what `walk` does: who left needs no output projection
 
 d is the hidden size, f the feed-forward width. Only real tokens count, in the baseline too. A first token that was
-pruned but is read by the head costs d^2 + 2 d f in the layer after which it left and 2 d f in every later one; the paper's
-formula doesn't count it.
+pruned but is read by the head costs d^2 + 2 d f in the layer after which it left and 2 d f in every later one; the
+paper's formula doesn't count it.
 """
 
 from __future__ import annotations

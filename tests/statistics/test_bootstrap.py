@@ -219,6 +219,7 @@ def test_holm_by_hand():
     assert holm([0.5, 0.04]) == pytest.approx([0.5, 0.08])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.04, 0.04]) == pytest.approx([0.08, 0.08])
     assert holm([0.04, 0.04]) != pytest.approx([0.04, 0.04])  # as without a correction
 

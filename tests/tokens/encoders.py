@@ -32,6 +32,14 @@ _BERT = {
     "intermediate_size": INNER,
     "num_labels": CLASSES,
 }
+_ROBERTA = {
+    "max_position_embeddings": LONGEST + 2,
+    "type_vocab_size": 1,
+    "layer_norm_eps": 1e-5,
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+}
 
 
 @cache
@@ -42,16 +50,13 @@ def classifier(family: str, dtype: torch.dtype = torch.float32, layers: int = LA
             transformers.BertConfig(**_BERT, num_hidden_layers=layers, max_position_embeddings=LONGEST)
         ),
         "roberta": lambda: transformers.RobertaForSequenceClassification(
-            transformers.RobertaConfig(
-                **_BERT,
-                num_hidden_layers=layers,
-                max_position_embeddings=LONGEST + 2,
-                type_vocab_size=1,
-                layer_norm_eps=1e-5,
-                pad_token_id=1,
-                bos_token_id=0,
-                eos_token_id=2,
-            )
+            transformers.RobertaConfig(**_BERT, **_ROBERTA, num_hidden_layers=layers)
+        ),
+        "xlm-roberta": lambda: transformers.XLMRobertaForSequenceClassification(
+            transformers.XLMRobertaConfig(**_BERT, **_ROBERTA, num_hidden_layers=layers)
+        ),
+        "camembert": lambda: transformers.CamembertForSequenceClassification(
+            transformers.CamembertConfig(**_BERT, **_ROBERTA, num_hidden_layers=layers)
         ),
         "distilbert": lambda: transformers.DistilBertForSequenceClassification(
             transformers.DistilBertConfig(
@@ -92,6 +97,11 @@ def texts_of(lengths: Sequence[int], seed: int = 0) -> list[list[int]]:
 
 def batch_of(lengths: Sequence[int], seed: int = 0) -> Packed:
     return pack(texts_of(lengths, seed))
+
+
+def unpacked(batch: Packed) -> list[list[int]]:
+    """The texts of a batch."""
+    return [ids.tolist() for ids in batch.ids_M.split(list(batch.lengths))]
 
 
 def mixed(count: int, seed: int = 0) -> list[int]:
@@ -150,3 +160,20 @@ def gap(found: torch.Tensor, wanted: torch.Tensor) -> float:
     """The greatest difference over the greatest value."""
     found, wanted = found.detach().double(), wanted.detach().double()
     return float((found - wanted).abs().max() / wanted.abs().max())
+
+
+def trained(anatomy: Anatomy) -> list[torch.Tensor]:
+    """All weights but a table of one type of token, whose gradient is a sum of all others."""
+    return [weight for name, weight in anatomy.model.named_parameters() if "token_type_embeddings" not in name]
+
+
+def gradients(loss: torch.Tensor, of: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    found = torch.autograd.grad(loss, of, allow_unused=True, retain_graph=True)
+    return [torch.zeros_like(w) if g is None else g for g, w in zip(found, of, strict=True)]
+
+
+def assert_near(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor], tolerance: float) -> None:
+    """Each weight's gradient by its own largest; by a hundredth of the largest of all where it is that small."""
+    largest = max(float(g.abs().max()) for g in wanted)
+    for mine, theirs in zip(found, wanted, strict=True):
+        assert float((mine - theirs).abs().max()) <= tolerance * max(float(theirs.abs().max()), 1e-2 * largest)

@@ -15,8 +15,6 @@ from softprune.tokens.packed import Bucket, buckets
 CPU = torch.device("cpu")
 # In one piece, alone, and padded together: 13 and 12 share a bucket, so do 6, 6 and 5, which lie apart.
 LENGTHS = (6, 13, 1, 12, 6, 30, 5)
-DEAD = (0, 7, 60)
-"""Tokens that are read but not attended to."""
 
 
 def read(
@@ -27,59 +25,35 @@ def read(
     return (sharp * q).to(dtype), k.to(dtype), v.to(dtype)
 
 
-def alive_of(dead: Sequence[int], size: int) -> torch.Tensor:
-    alive_M = torch.ones(size, dtype=torch.bool)
-    alive_M[list(dead)] = False
-    return alive_M
-
-
-def plain(
-    q_MH: torch.Tensor,
-    k_MH: torch.Tensor,
-    v_MH: torch.Tensor,
-    lengths: Sequence[int],
-    heads: int,
-    alive_M: torch.Tensor | None = None,
-) -> Attended:
+def plain(q_MH: torch.Tensor, k_MH: torch.Tensor, v_MH: torch.Tensor, lengths: Sequence[int], heads: int) -> Attended:
     """Text by text, in the inputs' dtype."""
     contexts, scores = [], []
-    alive_M = torch.ones(len(q_MH), dtype=torch.bool) if alive_M is None else alive_M
-    for q, k, v, alive in zip(*(x.split(list(lengths)) for x in (q_MH, k_MH, v_MH, alive_M)), strict=True):
+    for q, k, v in zip(*(x.split(list(lengths)) for x in (q_MH, k_MH, v_MH)), strict=True):
         qh, kh, vh = (x.unflatten(-1, (heads, -1)).transpose(0, 1) for x in (q, k, v))
-        logits = (qh / math.sqrt(qh.shape[-1])) @ kh.transpose(-1, -2)
-        p = logits.masked_fill(~alive[None, None, :], -torch.inf).softmax(-1)
+        p = ((qh / math.sqrt(qh.shape[-1])) @ kh.transpose(-1, -2)).softmax(-1)
         contexts.append((p @ vh).transpose(0, 1).flatten(1))
-        wide = p.to(torch.promote_types(p.dtype, torch.float32))
-        scores.append((wide * alive[None, :, None]).sum((0, 1)) / heads)
+        scores.append(p.to(torch.promote_types(p.dtype, torch.float32)).sum((0, 1)) / heads)
     return Attended(torch.cat(contexts), torch.cat(scores))
 
 
 def test_score_and_context_by_hand() -> None:
     """One head of width one, two tokens: q = (1, 2), k = (0, ln 3), v = (1, 5)."""
     q, k, v = (torch.tensor(x, dtype=torch.float64)[:, None] for x in ([1.0, 2.0], [0.0, math.log(3)], [1.0, 5.0]))
-    found = attend(q, k, v, buckets([2], None, CPU), 1, scored=True)
+    found = attend(q, k, v, buckets([2], CPU), 1, scored=True)
     # Odds of the second token over the first: 3 for the first query, 9 for the second.
     assert found.score_M is not None
     assert found.score_M.tolist() == pytest.approx([1 / 4 + 1 / 10, 3 / 4 + 9 / 10])
     assert found.context_MH[:, 0].tolist() == pytest.approx([1 / 4 + 15 / 4, 1 / 10 + 45 / 10])
-    ghost = attend(q, k, v, buckets([2], torch.tensor([False, True]), CPU), 1, scored=True)
-    assert ghost.score_M is not None
-    assert ghost.score_M.tolist() == [0, 1]
-    assert ghost.context_MH[:, 0].tolist() == [5, 5]  # it reads
 
 
-@pytest.mark.parametrize("dead", [(), DEAD], ids=["all", "ghosts"])
 @pytest.mark.parametrize("waste", [0.0, 0.12, 100.0])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("graph", [False, True])
-def test_all_ways_of_reading_agree(
-    dead: Sequence[int], waste: float, dtype: torch.dtype, tolerance: float, graph: bool
-) -> None:
+def test_all_ways_of_reading_agree(waste: float, dtype: torch.dtype, tolerance: float, graph: bool) -> None:
     size = sum(LENGTHS)
     q, k, v = read(size, dtype, sharp=2.0)
-    alive_M = alive_of(dead, size) if dead else None
-    groups = buckets(LENGTHS, alive_M, CPU, waste)
-    wanted = plain(q, k, v, LENGTHS, 2, alive_M)
+    groups = buckets(LENGTHS, CPU, waste)
+    wanted = plain(q, k, v, LENGTHS, 2)
     with torch.set_grad_enabled(graph):
         scored = attend(q, k, v, groups, 2, scored=True)
         fused = attend(q, k, v, groups, 2, scored=False)
@@ -91,7 +65,7 @@ def test_all_ways_of_reading_agree(
         assert gap(found.score_M, wanted.score_M) <= tolerance
     for found in (scored, fused, dropped):
         assert gap(found.context_MH, wanted.context_MH) <= tolerance
-    other = plain(q, k, v, LENGTHS, 2, alive_of([1], size))
+    other = plain(q, k, v, (*LENGTHS[:-1], 4, 1), 2)
     assert other.score_M is not None
     assert gap(other.score_M, wanted.score_M) > 100 * tolerance
     assert gap(other.context_MH, wanted.context_MH) > 100 * tolerance
@@ -107,15 +81,13 @@ def gradients(found: Attended, of: Sequence[torch.Tensor], by_score: bool) -> tu
     return torch.autograd.grad(loss, of, retain_graph=True)
 
 
-@pytest.mark.parametrize("dead", [(), DEAD], ids=["all", "ghosts"])
 @pytest.mark.parametrize("waste", [0.0, 0.12, 100.0])
 @pytest.mark.parametrize("scored", [True, False])
-def test_gradients_are_those_of_autograd(dead: Sequence[int], waste: float, scored: bool) -> None:
+def test_gradients_are_those_of_autograd(waste: float, scored: bool) -> None:
     size = sum(LENGTHS)
     of = [x.requires_grad_() for x in read(size, sharp=2.0)]
-    alive_M = alive_of(dead, size) if dead else None
-    found = attend(*of, buckets(LENGTHS, alive_M, CPU, waste), 2, scored=scored)
-    reference = plain(*of, LENGTHS, 2, alive_M)
+    found = attend(*of, buckets(LENGTHS, CPU, waste), 2, scored=scored)
+    reference = plain(*of, LENGTHS, 2)
     wanted = gradients(reference, of, by_score=scored)
     for mine, theirs in zip(gradients(found, of, by_score=scored), wanted, strict=True):
         assert gap(mine, theirs) <= 1e-12
@@ -124,11 +96,10 @@ def test_gradients_are_those_of_autograd(dead: Sequence[int], waste: float, scor
         assert gap(one, other) > 1e-2
 
 
-@pytest.mark.parametrize("dead", [(), (0, 5)], ids=["all", "ghosts"])
-def test_gradcheck(dead: Sequence[int]) -> None:
+def test_gradcheck() -> None:
     lengths = (4, 1, 3, 4)
     of = [x.requires_grad_() for x in read(sum(lengths), width=4)]
-    groups = buckets(lengths, alive_of(dead, sum(lengths)) if dead else None, CPU, 100.0)
+    groups = buckets(lengths, CPU, 100.0)
 
     def both(*x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         found = attend(*x, groups, 2, scored=True)
@@ -142,9 +113,9 @@ def test_two_readings_before_going_back() -> None:
     """Buffers are used again: what the first reading needs on its way back must not lie in them."""
     of = [x.requires_grad_() for x in read(20)]
     others = [x.requires_grad_() for x in read(30, seed=1)]
-    first = attend(*of, buckets([20], None, CPU), 2, scored=True)
+    first = attend(*of, buckets([20], CPU), 2, scored=True)
     kept = first.context_MH.detach().clone()
-    second = attend(*others, buckets([18, 12], None, CPU), 2, scored=True)
+    second = attend(*others, buckets([18, 12], CPU), 2, scored=True)
     assert torch.equal(first.context_MH, kept)
     for found, inputs, lengths in ((first, of, [20]), (second, others, [18, 12])):
         for mine, theirs in zip(
@@ -155,7 +126,7 @@ def test_two_readings_before_going_back() -> None:
 
 def test_dropout_has_its_mean_and_leaves_scores_alone() -> None:
     q, k, v = read(40)
-    groups = buckets([40], None, CPU)
+    groups = buckets([40], CPU)
     torch.manual_seed(0)
     drawn = [attend(q, k, v, groups, 2, scored=True, dropout=0.2) for _ in range(2000)]
     wanted = plain(q, k, v, [40], 2)
@@ -179,7 +150,7 @@ def test_bfloat16_is_as_near_as_plain_attention(lengths: Sequence[int], sharp: f
     theirs = plain(*of, lengths, 12)
     with torch.no_grad():
         for scored in (True, False):
-            ours = attend(*of, buckets(lengths, None, CPU), 12, scored=scored)
+            ours = attend(*of, buckets(lengths, CPU), 12, scored=scored)
             error = (ours.context_MH.double() - truth.context_MH).norm()
             assert error <= 2 * (theirs.context_MH.double() - truth.context_MH).norm()
             assert error < 0.02 * truth.context_MH.norm()
@@ -187,19 +158,15 @@ def test_bfloat16_is_as_near_as_plain_attention(lengths: Sequence[int], sharp: f
 
 @pytest.mark.parametrize("lengths", [(263,), (40, 39, 41, 38), (500,)], ids=str)
 @pytest.mark.parametrize("sharp", [0.5, 2.0])
-@pytest.mark.parametrize("dead", [(), (0,)], ids=["all", "ghost"])
-def test_bfloat16_s_scores_are_within_a_tenth_of_a_temperature(
-    lengths: Sequence[int], sharp: float, dead: Sequence[int]
-) -> None:
+def test_bfloat16_s_scores_are_within_a_tenth_of_a_temperature(lengths: Sequence[int], sharp: float) -> None:
     """The smallest temperature is 1e-4 in official units; what counts is near a threshold, and these are about one.
 
     Typical errors stay below a tenth of it, the worst of hundreds below a quarter. Half of that is the logits'.
     """
     q, k, v = read(sum(lengths), torch.bfloat16, width=12 * 32, sharp=sharp)
-    alive_M = alive_of(dead, sum(lengths)) if dead else None
-    truth = plain(q.double(), k.double(), v.double(), lengths, 12, alive_M).score_M
+    truth = plain(q.double(), k.double(), v.double(), lengths, 12).score_M
     with torch.no_grad():
-        found = attend(q, k, v, buckets(lengths, alive_M, CPU), 12, scored=True).score_M
+        found = attend(q, k, v, buckets(lengths, CPU), 12, scored=True).score_M
     assert found is not None
     assert truth is not None
     assert found.dtype == torch.float32
@@ -209,7 +176,7 @@ def test_bfloat16_s_scores_are_within_a_tenth_of_a_temperature(
     assert float(error_M.square().mean().sqrt()) < 1e-4 * 128 / 10
     assert float(error_M.max()) < 1e-4 * 128 / 4
     if max(lengths) <= 128:  # summed exactly, or nearly: as near as plain attention's sums in float32
-        plainly = plain(q, k, v, lengths, 12, alive_M).score_M
+        plainly = plain(q, k, v, lengths, 12).score_M
         assert plainly is not None
         theirs = (plainly.double() - truth)[near].square().mean().sqrt()
         assert float(error_M.square().mean().sqrt()) <= 1.3 * float(theirs) + 1e-4 * 128 / 50
@@ -222,13 +189,13 @@ def test_bfloat16_s_gradients_are_as_near_as_autograd_s(sharp: float) -> None:
     wide = [x.detach().double().requires_grad_() for x in of]
     truth = gradients(plain(*wide, lengths, 4), wide, True)
     theirs = gradients(plain(*of, lengths, 4), of, True)
-    ours = gradients(attend(*of, buckets(lengths, None, CPU), 4, scored=True), of, True)
+    ours = gradients(attend(*of, buckets(lengths, CPU), 4, scored=True), of, True)
     for mine, other, wanted in zip(ours, theirs, truth, strict=True):
         assert (mine.double() - wanted).norm() <= 2 * (other.double() - wanted).norm()
 
 
 def test_buckets_hold_what_the_tests_above_mean() -> None:
-    groups: list[Bucket] = buckets(LENGTHS, None, CPU)
+    groups: list[Bucket] = buckets(LENGTHS, CPU)
     assert sorted(row for group in groups for row in group.rows) == list(range(len(LENGTHS)))
     assert any(group.index_BN is not None and group.valid_BN is not None for group in groups)
     assert any(group.index_BN is None and group.begin > 0 for group in groups)
@@ -237,7 +204,7 @@ def test_buckets_hold_what_the_tests_above_mean() -> None:
 def test_training_goes_on_behind_inference() -> None:
     """Buffers made in inference mode could not be written to outside of it."""
     q, k, v = read(700)  # larger than what the other tests leave
-    groups = buckets([700], None, CPU)
+    groups = buckets([700], CPU)
     with torch.inference_mode():
         attend(q, k, v, groups, 2, scored=True)
     of = [x.requires_grad_() for x in read(700)]

@@ -7,12 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from softprune.tokens.estimates import chance_p, estimate, holm, p_value, quotient, share_estimate
-
-
-def test_holm_by_hand() -> None:
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([]) == []
+from softprune.tokens.estimates import chance_p, estimate, p_value, quotient, share_estimate
 
 
 def test_undefined_resamples_do_not_count() -> None:

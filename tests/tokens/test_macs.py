@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
-from encoders import HIDDEN, INNER, LAYERS, OURS, anatomy_of, batch_of, rule_of, thresholds
+from encoders import CONVENTIONS, HIDDEN, INNER, LAYERS, anatomy_of, batch_of, mixed, rule_of, unpacked
 
 from softprune.tokens.macs import executed_macs, paper_macs, relative_macs
-from softprune.tokens.packed import Packed
+from softprune.tokens.packed import Packed, pack
+from softprune.tokens.reader import answer
+from softprune.tokens.rules import OFFICIAL, Convention
 from softprune.tokens.walk import hard_pass
 
 
@@ -24,6 +28,17 @@ def test_executed_macs_by_hand() -> None:
     assert executed_macs(2, 5, 10, [10, 4]) == 760 + 616
     # The last layer for one token: keys and values of 4, a query: 4*(2*4 + 1) ... + output, 2 d n, 2 d f
     assert executed_macs(2, 5, 10, [10, 4, 1], head_only=True) == 760 + 616 + (2 * 4 * (4 + 1) + 2 * 2 * 4 + 2 * 2 * 5)
+
+
+def test_executed_macs_of_a_first_token_that_was_pruned() -> None:
+    # d = 2, f = 5: what it costs beside the living is d^2 + 2 d f in the layer after which it left, then 2 d f.
+    kept = [10, 4, 2]
+    assert executed_macs(2, 5, 10, kept, first_left=1) == executed_macs(2, 5, 10, kept) + (4 + 20) + 20
+    assert executed_macs(2, 5, 10, kept, first_left=2) == executed_macs(2, 5, 10, kept) + (4 + 20)
+    assert executed_macs(2, 5, 10, kept, first_left=3) == executed_macs(2, 5, 10, kept)
+    # For the head alone, the last layer has its feed-forward part only.
+    assert executed_macs(2, 5, 10, kept, head_only=True, first_left=1) == 760 + 616 + (4 + 20) + 20
+    assert executed_macs(2, 5, 10, kept, head_only=True, first_left=2) == executed_macs(2, 5, 10, kept, head_only=True)
 
 
 def test_unpruned_of_the_usual_width_the_two_agree() -> None:
@@ -77,24 +92,42 @@ class Counted:
 
 
 @pytest.mark.parametrize("head_only", [False, True])
+@pytest.mark.parametrize("convention", CONVENTIONS.values(), ids=CONVENTIONS)
 @pytest.mark.parametrize("name", ["middle", "importance"])
-def test_executed_macs_are_those_of_the_modules(head_only: bool, name: str) -> None:
-    import copy
-
+def test_executed_macs_are_those_of_the_modules(head_only: bool, convention: Convention, name: str) -> None:
     anatomy = copy.deepcopy(anatomy_of("bert"))
     counted = Counted(anatomy.model, "encoder.layer")
-    batch: Packed = batch_of([40, 17, 60])
+    batch: Packed = batch_of(mixed(12, seed=5), seed=5)
     with torch.no_grad():
-        found = hard_pass(anatomy, batch, rule_of(name, OURS), OURS, head_only=head_only)
-    wanted = 0
+        found = hard_pass(anatomy, batch, rule_of(name, convention), convention, head_only=head_only)
+    wanted = without = 0
     for row, length in enumerate(batch.lengths):
         kept = [layer[row] for layer in found.kept_LB]
-        wanted += executed_macs(HIDDEN, INNER, length, kept, head_only=head_only)
+        first = int(found.left_M[sum(batch.lengths[:row])])
+        wanted += executed_macs(HIDDEN, INNER, length, kept, head_only=head_only, first_left=first)
+        without += executed_macs(HIDDEN, INNER, length, kept, head_only=head_only)
         before = [length, *kept[:-1]]
         attention = [2 * HIDDEN * n * n for n in before]
         if head_only:
-            attention[-1] = 2 * HIDDEN * before[-1]
+            attention[-1] = 0 if first < LAYERS - 1 else 2 * HIDDEN * before[-1]
         counted.total += sum(attention)
     assert counted.total == wanted
+    assert (without == wanted) == convention.protect
     assert len(found.kept_LB) == LAYERS
-    assert thresholds(OURS).prunes(1)
+
+
+def test_a_comparison_counts_what_ran() -> None:
+    """`Answers`, of which bench and run.json have their operations."""
+    anatomy, ids = anatomy_of("bert"), unpacked(batch_of(mixed(12, seed=5), seed=5))
+    rule = rule_of("middle", OFFICIAL)
+    answers = answer(anatomy, ids, rule, OFFICIAL, compute=torch.float32, rows=5)
+    alone = [hard_pass(anatomy, pack([text]), rule, OFFICIAL) for text in ids]
+    firsts = [int(read.left_M[0]) for read in alone]
+    assert answers.first_N.tolist() == firsts
+    assert min(firsts) < LAYERS
+    pruned = whole = 0
+    for text, read, first in zip(ids, alone, firsts, strict=True):
+        kept = [row[0] for row in read.kept_LB]
+        pruned += executed_macs(HIDDEN, INNER, len(text), kept, first_left=first)
+        whole += executed_macs(HIDDEN, INNER, len(text), [len(text)] * LAYERS)
+    assert answers.relative_macs(anatomy, executed=True) == pytest.approx(pruned / whole)

@@ -14,7 +14,8 @@ from small_runs import anatomy_of, texts_of
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from softprune.errors import SoftpruneError
-from softprune.tokens.load import describe_encoder, load_tokenizer
+from softprune.tokens.families import Anatomy
+from softprune.tokens.load import describe_encoder, load_classifier, load_tokenizer
 from softprune.tokens.model import TokenModel
 from softprune.tokens.rules import OFFICIAL, Convention, Everything, Ranked, Rule, Thresholds
 from softprune.tokens.walk import Pass
@@ -254,6 +255,55 @@ def test_a_plain_classifier_reads_everything(made: TokenModel, tmp_path: Path) -
     plain = TokenModel.load(tmp_path / "saved", dtype="float32")
     assert all(set(reading.left) == {5} for reading in plain.read(TEXTS))
     assert plain.max_length == 128
+
+
+ONE_OUTPUT: dict[str, Any] = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}, "problem_type": None}
+OTHER_HEADS: dict[str, tuple[dict[str, Any], str]] = {
+    "several labels": ({"problem_type": "multi_label_classification"}, "problem_type: multi_label_classification"),
+    "a number": ({"problem_type": "regression"}, "a regression head"),
+    "one output": (ONE_OUTPUT, "a regression head"),
+    "tags": ({"architectures": ["BertForTokenClassification"]}, "BertForTokenClassification"),
+    "spans": ({"architectures": ["BertForQuestionAnswering"]}, "BertForQuestionAnswering"),
+    "no head": ({"architectures": ["BertModel"]}, "BertModel"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_HEADS)
+@pytest.mark.parametrize("pruned", [False, True])
+def test_a_head_that_chooses_no_class_is_refused(made: TokenModel, tmp_path: Path, name: str, pruned: bool) -> None:
+    made.save(tmp_path / "saved")
+    if not pruned:
+        (tmp_path / "saved" / "tokens.json").unlink()
+    TokenModel.load(tmp_path / "saved", dtype="float32")
+    change, found = OTHER_HEADS[name]
+    path = tmp_path / "saved" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(SoftpruneError, match="chooses one of several classes") as caught:
+        TokenModel.load(tmp_path / "saved", dtype="float32")
+    assert caught.value.found.startswith(found)
+
+
+def test_classes_without_names_are_numbered(made: TokenModel, tmp_path: Path) -> None:
+    made.save(tmp_path / "saved")
+    path = tmp_path / "saved" / "config.json"
+    config = json.loads(path.read_text())
+    del config["id2label"], config["label2id"]
+    path.write_text(json.dumps(config))
+    assert TokenModel.load(tmp_path / "saved", dtype="float32").labels == ("LABEL_0", "LABEL_1")
+
+
+@pytest.mark.parametrize("change", [OTHER_HEADS["several labels"][0], OTHER_HEADS["a number"][0], ONE_OUTPUT])
+def test_a_classifier_trained_from_another_head_is_a_classifier(
+    made: TokenModel, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    made.save(tmp_path / "saved")
+    path = tmp_path / "saved" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    described = describe_encoder(str(tmp_path / "saved"))
+    model = load_classifier(described, ("a", "b", "c"), torch.device("cpu"), torch.float32, seed=0)
+    assert model.config.problem_type == "single_label_classification"
+    TokenModel("x", Anatomy(model), made.tokenizer, made.rule, made.convention, 32).save(tmp_path / "trained")
+    assert TokenModel.load(tmp_path / "trained", dtype="float32").labels == ("a", "b", "c")
 
 
 def test_runs_that_have_no_model_are_told(tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from encoders import unpacked
+from masked_reference import masked_pass
 from small_runs import anatomy_of
 
 from softprune.backbone.batching import collate
 from softprune.tokens.families import Anatomy
-from softprune.tokens.masked import masked_pass
 from softprune.tokens.rules import Convention, Everything, Rule, Thresholds
 from softprune.tokens.training import THRESHOLDS, EncoderTrainable, packed_of, set_dropout
 from softprune.tuning.display import Silence
@@ -165,7 +166,7 @@ def test_gradients_are_clipped_together_but_not_those_of_thresholds(tiny_models:
 def loss_by_hand(anatomy: Anatomy, batch: Batch, rule: Thresholds, price: float) -> torch.Tensor:
     """Cross-entropy and regulariser from the masked reference, text by text."""
     packed = packed_of(batch)
-    read = masked_pass(anatomy, packed, rule, CONVENTION, soft=True)
+    read = masked_pass(anatomy, unpacked(packed), rule, CONVENTION, soft=True)
     cross = F.cross_entropy(read.logits_BC, batch.gold, reduction="none")
     found = []
     for b, length in enumerate(packed.lengths):

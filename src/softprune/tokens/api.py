@@ -17,7 +17,14 @@ from softprune.runs.store import TRACKERS, RunFolder
 from softprune.tasks import Selection, Splits, Task, load_task, select_sets
 from softprune.tokens.experiment import BASELINE, experiment
 from softprune.tokens.families import Anatomy
-from softprune.tokens.load import DescribedEncoder, check_length, describe_encoder, load_classifier, load_tokenizer
+from softprune.tokens.load import (
+    DescribedEncoder,
+    check_head,
+    check_length,
+    describe_encoder,
+    load_classifier,
+    load_tokenizer,
+)
 from softprune.tokens.model import TokenModel
 from softprune.tokens.rules import OFFICIAL_LENGTH, Convention
 from softprune.tokens.stages import TextSet, TokenWorkspace, read_texts, take
@@ -133,6 +140,8 @@ def prepare(recipe: TokensRecipe, run: RunFolder, watch: Watch) -> TokenWorkspac
     with gathered(errors):
         described = describe_encoder(recipe.backbone.name, recipe.backbone.revision)
         check_length(described, recipe.task.max_length)
+        if not recipe.tuning.epochs:  # the checkpoint's head is used as it is
+            check_head(described)
     if data is None or described is None or errors:
         raise errors[0] if len(errors) == 1 else ManyErrors("recipe for this data and model", errors)
     task, splits, sets = data

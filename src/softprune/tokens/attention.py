@@ -1,6 +1,6 @@
 """Attention of packed texts, with the importance of their tokens.
 
-    P = softmax(q k^T / sqrt(D)),  context = P v,  s_j = sum over heads h and alive queries i of P[h, i, j] / heads
+    P = softmax(q k^T / sqrt(D)),  context = P v,  s_j = sum over heads h and queries i of P[h, i, j] / heads
 
 Probabilities of one bucket at a time, in buffers that are used again: fresh pages cost as much as the arithmetic. They
 are made once more on the way back instead of being kept.
@@ -157,8 +157,8 @@ class _Attention(torch.autograd.Function):
         for group in ctx.groups:
             q, k, v, grad = (group.take(x, ctx.heads) for x in (query_MH, key_MH, value_MH, grad_MH))
             by_key_BN = group.spread(grad_M) / ctx.heads if ctx.scored else None
-            if (there_BN := group.there()) is not None:
-                grad = grad * there_BN[:, None, :, None]  # padding holds a copy of some token
+            if group.valid_BN is not None:
+                grad = grad * group.valid_BN[:, None, :, None]  # padding holds a copy of some token
             for found_MhD, found in zip(whole, _read_back(q, k, v, grad, by_key_BN, group.valid_BN), strict=True):
                 group.put(found.transpose(1, 2), found_MhD)
         return (*(found_MhD.flatten(1) for found_MhD in whole), None, None, None)
@@ -182,7 +182,7 @@ def _read_back(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of q, k and v from that of the context, and of importance `[B, N]` over the number of heads.
 
-    The context's is 0 in padding. Who isn't attended to any more still reads, but has no part in importance.
+    The context's is 0 in padding, whose queries have no part in importance either.
     """
     scale = q.shape[-1] ** -0.5
     q = q * scale

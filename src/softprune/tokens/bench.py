@@ -198,8 +198,8 @@ def _macs(model: TokenModel, answers: Answers, *, head_only: bool = False) -> tu
 
 
 def _part(answers: Answers, order: Sequence[int]) -> Answers:
-    lengths = tuple(answers.lengths[i] for i in order)
-    return Answers(answers.logits_NC[list(order)], answers.kept_NL[list(order)], lengths)
+    rows, lengths = list(order), tuple(answers.lengths[i] for i in order)
+    return Answers(answers.logits_NC[rows], answers.kept_NL[rows], answers.first_N[rows], lengths)
 
 
 def _latency(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -104,17 +103,3 @@ def p_value(drawn_R: Floats) -> float:
     known_R = drawn_R[np.isfinite(drawn_R)]
     tails = ((known_R <= 0).sum() + 1, (known_R >= 0).sum() + 1)
     return min(1.0, 2.0 * float(min(tails)) / (len(known_R) + 1))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values: what is below 0.05 is below it for all rows of a table together.
-
-    Source: Holm, A simple sequentially rejective multiple test procedure, Scand. J. Statistics 6 (1979).
-    """
-    order = np.argsort(p_values, kind="stable")
-    steps = [(len(p_values) - rank) * p_values[place] for rank, place in enumerate(order)]
-    raised: Floats = np.minimum(np.maximum.accumulate(np.array(steps, np.float64)), 1.0)
-    answer = [0.0] * len(p_values)
-    for place, value in zip(order, raised, strict=True):
-        answer[place] = float(value)
-    return answer

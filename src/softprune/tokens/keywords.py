@@ -18,11 +18,12 @@ from softprune.statistics.bootstrap import (
     Difference,
     Floats,
     bootstrap_interval,
+    holm,
     paired_bootstrap,
     resampled_sums,
 )
 from softprune.tokens.chance import Chance
-from softprune.tokens.estimates import CLEAR, Estimate, chance_p, estimate, holm, quotient, share_estimate
+from softprune.tokens.estimates import CLEAR, Estimate, chance_p, estimate, quotient, share_estimate
 from softprune.tokens.reading import TokenReader, TokenReading
 from softprune.tokens.word_table import WordTable
 from softprune.tokens.words import Word

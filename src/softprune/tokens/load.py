@@ -75,6 +75,26 @@ def check_length(described: DescribedEncoder, max_length: int) -> None:
         )
 
 
+def check_head(described: DescribedEncoder) -> None:
+    """Refuse a checkpoint whose head doesn't choose one of several classes for a text: its outputs have no softmax.
+
+    Raises:
+        SoftpruneError: several labels a text, a number, or a head for another purpose, or none.
+    """
+    config, found = described.config, ""
+    problem, heads = config.problem_type, config.architectures or []
+    if heads and not any(head.endswith("ForSequenceClassification") for head in heads):
+        found = f"{', '.join(heads)}, which has no such head"
+    elif problem == "regression" or config.num_labels == 1:
+        found = "a regression head, whose output is a number"
+    elif problem not in (None, "single_label_classification"):
+        found = f"problem_type: {problem}"
+    if found:
+        expected = f"a head in {described.name} that chooses one of several classes for a text"
+        do = "choose such a classifier, or train one on a task: softprune tokens train --model MODEL --task TASK"
+        raise SoftpruneError(expected, found, do)
+
+
 def load_tokenizer(described: DescribedEncoder) -> Any:
     """Its tokenizer, which knows where in a text its tokens are.
 
@@ -120,6 +140,7 @@ def load_classifier(
                 num_labels=len(labels),
                 id2label=dict(enumerate(labels)),
                 label2id={label: i for i, label in enumerate(labels)},
+                problem_type="single_label_classification",  # the base's own may be another
                 dtype=dtype,
                 use_safetensors=True,
                 ignore_mismatched_sizes=True,  # a head for other labels gives way

@@ -3,7 +3,9 @@
     paper_macs     4 d^2 n + 2 d n^2 + 8 d^2 n'         a layer; n tokens before, n' after its pruning (section 4.1)
     executed_macs  3 d^2 n + 2 d n^2 + d^2 n' + 2 d f n'   what `walk` does: who left needs no output projection
 
-d is the hidden size, f the feed-forward width. Only real tokens count, in the baseline too.
+d is the hidden size, f the feed-forward width. Only real tokens count, in the baseline too. A first token that was
+pruned but is read by the head costs d^2 + 2 d f in the layer after which it left and 2 d f in every later one; the
+paper's formula doesn't count it.
 """
 
 from __future__ import annotations
@@ -26,20 +28,37 @@ def paper_macs(hidden: int, original: int, kept_L: Sequence[int]) -> int:
     return total
 
 
-def executed_macs(hidden: int, inner: int, original: int, kept_L: Sequence[int], *, head_only: bool = False) -> int:
+def executed_macs(
+    hidden: int,
+    inner: int,
+    original: int,
+    kept_L: Sequence[int],
+    *,
+    head_only: bool = False,
+    first_left: int | None = None,
+) -> int:
     """Of one text, as `walk.hard_pass` reads it.
 
     Args:
         hidden, original, kept_L: as above.
         inner: f, the feed-forward width.
         head_only: whether the last layer ran for one token alone: keys and values of all, the rest once.
+        first_left: the layer after which the first token was pruned, if it was.
     """
     total, before, last = 0, original, len(kept_L) - 1
+    feed_forward = 2 * hidden * inner
+    first_left = len(kept_L) if first_left is None else first_left
     for number, after in enumerate(kept_L):
+        fallen = first_left < number
         if head_only and number == last:
-            total += 2 * hidden**2 * (before + 1) + 2 * hidden * before + 2 * hidden * inner
+            attention = 0 if fallen else 2 * hidden**2 * (before + 1) + 2 * hidden * before
+            total += attention + feed_forward
             break
-        total += 3 * hidden**2 * before + 2 * hidden * before**2 + (hidden**2 + 2 * hidden * inner) * after
+        total += 3 * hidden**2 * before + 2 * hidden * before**2 + (hidden**2 + feed_forward) * after
+        if fallen:
+            total += feed_forward
+        elif first_left == number:
+            total += hidden**2 + feed_forward
         before = after
     return total
 

@@ -31,7 +31,7 @@ from softprune.tokens.documents import (
 )
 from softprune.tokens.families import Anatomy
 from softprune.tokens.forced import BeforeLast, forced_rule
-from softprune.tokens.load import describe_encoder, load_classifier, load_tokenizer, quiet, readable
+from softprune.tokens.load import check_head, describe_encoder, load_classifier, load_tokenizer, quiet, readable
 from softprune.tokens.packed import pack
 from softprune.tokens.reading import TokenReading
 from softprune.tokens.rules import Convention, Everything, Rule
@@ -65,12 +65,14 @@ class TokenModel:
         """A saved model, or the one that a run chose; of a classifier without `tokens.json`, one that drops nothing.
 
         Raises:
-            SoftpruneError: it isn't whole, or its base is another model now.
+            SoftpruneError: it isn't whole, its base is another model now, or its head is no single-label classifier.
         """
         folder = model_folder(folder)
         document = read_document(Path(folder))
         mark = None if document is None else document.weights
         described = describe_encoder(folder if mark is None else mark.base)
+        if mark is None:  # the base of a run may have had any head: the fingerprint is of the one that was trained
+            check_head(described)
         place = resolve_device(device)
         labels = _labels(described.config)
         model = load_classifier(described, labels, place, resolve_dtype(dtype, place), seed=0).eval()
@@ -228,4 +230,4 @@ def _filled(texts: Sequence[str]) -> Sequence[str]:
 
 
 def _labels(config: Any) -> tuple[str, ...]:
-    return tuple(str(config.id2label[i]) for i in range(config.num_labels))
+    return tuple(str(config.id2label.get(i, f"LABEL_{i}")) for i in range(config.num_labels))

@@ -61,7 +61,7 @@ class Bucket:
         rows: the texts.
         index_BN: where their tokens are in the packed ones, 0 where padded; None if they lie in one piece.
         begin: of that piece.
-        valid_BN: True where a token is and can be attended to; None where all are.
+        valid_BN: False in padding; None where there is none.
         size: B and N.
     """
 
@@ -93,22 +93,18 @@ class Bucket:
             piece = whole_MI[self.begin : self.begin + self.size[0] * self.size[1]]
             piece.view(part_BNI.shape).copy_(part_BNI)
         else:
-            there_BN = _there(self)
-            whole_MI[self.index_BN[there_BN]] = part_BNI[there_BN]
+            whole_MI[self.tokens(self.index_BN)] = self.tokens(part_BNI)
 
-    def there(self) -> torch.Tensor | None:
-        """`[B, N]`, False in padding alone; None where there is none."""
-        return None if self.index_BN is None or self.valid_BN is None else _there(self)
+    def tokens(self, part_BNI: torch.Tensor) -> torch.Tensor:
+        """`[B, N, ...]` to `[M, ...]`, without padding."""
+        return part_BNI.flatten(0, 1) if self.valid_BN is None else part_BNI[self.valid_BN]
 
 
-def buckets(
-    lengths: Sequence[int], alive_M: torch.Tensor | None, device: torch.device, waste: float | None = None
-) -> list[Bucket]:
+def buckets(lengths: Sequence[int], device: torch.device, waste: float | None = None) -> list[Bucket]:
     """Group texts of similar length.
 
     Args:
         lengths: of the texts, as they lie end to end.
-        alive_M: False where a token is there but isn't attended to; None where all are.
         device: for the index.
         waste: padding at most, as a share of the tokens.
     """
@@ -125,34 +121,24 @@ def buckets(
         size = longest * (len(group) + 1)
         full = device.type != "cuda" and size * longest > CACHED
         if group and (full or size > (1 + waste) * (real + lengths[row])):
-            found.append(_bucket(group, lengths, begins, alive_M, device))
+            found.append(_bucket(group, lengths, begins, device))
             group, real = [], 0
         group.append(row)
         real += lengths[row]
-    return [*found, _bucket(group, lengths, begins, alive_M, device)]
+    return [*found, _bucket(group, lengths, begins, device)] if group else []
 
 
-def _bucket(
-    rows: Sequence[int],
-    lengths: Sequence[int],
-    begins: Sequence[int],
-    alive_M: torch.Tensor | None,
-    device: torch.device,
-) -> Bucket:
+def _bucket(rows: Sequence[int], lengths: Sequence[int], begins: Sequence[int], device: torch.device) -> Bucket:
     batch, longest = len(rows), lengths[rows[0]]
     even = lengths[rows[-1]] == longest
     together = even and list(rows) == list(range(rows[0], rows[0] + batch))
     begin = begins[rows[0]]
     if together:
-        valid = None if alive_M is None else alive_M[begin : begin + batch * longest].view(batch, longest)
-        return Bucket(tuple(rows), None, begin, valid, (batch, longest))
+        return Bucket(tuple(rows), None, begin, None, (batch, longest))
     place_BN = torch.arange(longest).expand(batch, -1)
     valid_BN = place_BN < torch.tensor([lengths[row] for row in rows])[:, None]
     index_BN = torch.where(valid_BN, place_BN + torch.tensor([begins[row] for row in rows])[:, None], 0).to(device)
-    valid = None if even and alive_M is None else valid_BN.to(device)
-    if alive_M is not None:
-        valid = valid_BN.to(device) & alive_M[index_BN]
-    return Bucket(tuple(rows), index_BN, begin, valid, (batch, longest))
+    return Bucket(tuple(rows), index_BN, begin, None if even else valid_BN.to(device), (batch, longest))
 
 
 def places_of(groups: Sequence[Bucket]) -> torch.Tensor | None:
@@ -171,24 +157,14 @@ def _index(group: Bucket) -> torch.Tensor:
     batch, longest = group.size
     if group.index_BN is None:
         return torch.arange(group.begin, group.begin + batch * longest)
-    return group.index_BN[_there(group)]
-
-
-def _there(group: Bucket) -> torch.Tensor:
-    """Where a padded bucket holds tokens `[B, N]`; the index is 0 in padding, and grows along a text."""
-    assert group.index_BN is not None
-    index_BN = group.index_BN
-    return index_BN - index_BN[:, :1] == torch.arange(index_BN.shape[1], device=index_BN.device)
+    return group.tokens(group.index_BN)
 
 
 def back(parts: Sequence[torch.Tensor], groups: Sequence[Bucket], places: torch.Tensor | None) -> torch.Tensor:
     """Rows of the buckets, each `[B * N, ...]`, to packed order, without padding; `places` from `places_of`."""
     if places is None:
         return parts[0] if len(parts) == 1 else torch.cat(list(parts))
-    whole = [
-        part if group.index_BN is None else part[_there(group).flatten()]
-        for part, group in zip(parts, groups, strict=True)
-    ]
+    whole = [group.tokens(part.unflatten(0, group.size)) for part, group in zip(parts, groups, strict=True)]
     joined = torch.cat(whole)
     places = places.to(joined.device)
     inverse = torch.empty_like(places).scatter_(0, places, torch.arange(len(places), device=places.device))

@@ -25,11 +25,13 @@ class Answers:
     Attributes:
         logits_NC: float32.
         kept_NL: tokens left after each layer.
+        first_N: the layer after which each text's first token was pruned; L where it was not.
         lengths: tokens of each text.
     """
 
     logits_NC: np.ndarray
     kept_NL: np.ndarray
+    first_N: np.ndarray
     lengths: tuple[int, ...]
 
     @property
@@ -52,15 +54,16 @@ class Answers:
 
         `head_only` as `executed_macs` has it; the paper's count knows nothing of it.
         """
-        layers, hidden = len(anatomy.layers), anatomy.hidden
-
-        def macs(length: int, kept_L: Sequence[int], alone: bool) -> int:
+        layers, hidden, inner = len(anatomy.layers), anatomy.hidden, anatomy.inner
+        pruned = whole = 0
+        for length, kept_L, first in zip(self.lengths, self.kept_NL.tolist(), self.first_N.tolist(), strict=True):
             if executed:
-                return executed_macs(hidden, anatomy.inner, length, kept_L, head_only=alone)
-            return paper_macs(hidden, length, kept_L)
-
-        pruned = sum(macs(n, kept_L, head_only) for n, kept_L in zip(self.lengths, self.kept_NL.tolist(), strict=True))
-        return pruned / sum(macs(n, [n] * layers, False) for n in self.lengths)
+                pruned += executed_macs(hidden, inner, length, kept_L, head_only=head_only, first_left=first)
+                whole += executed_macs(hidden, inner, length, [length] * layers)
+            else:
+                pruned += paper_macs(hidden, length, kept_L)
+                whole += paper_macs(hidden, length, [length] * layers)
+        return pruned / whole
 
 
 def answer(
@@ -89,6 +92,7 @@ def answer(
     classes = int(anatomy.config.num_labels)
     logits_NC = np.zeros((len(texts), classes), dtype=np.float32)
     kept_NL = np.zeros((len(texts), len(anatomy.layers)), dtype=np.int64)
+    first_N = np.zeros(len(texts), dtype=np.int64)
     with torch.no_grad(), autocast(anatomy, compute):
         for indices in scoring_batches(lengths, rows):
             packed = pack([texts[i] for i in indices], anatomy.device)
@@ -99,4 +103,5 @@ def answer(
                 read = hard_pass(anatomy, packed, rule, convention)
             logits_NC[list(indices)] = read.logits_BC.float().cpu().numpy()
             kept_NL[list(indices)] = np.array(read.kept_LB).T
-    return Answers(logits_NC, kept_NL, lengths)
+            first_N[list(indices)] = read.left_M[packed.position_M == 0].cpu().numpy()
+    return Answers(logits_NC, kept_NL, first_N, lengths)

@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from softprune.statistics.bootstrap import RESAMPLES, Floats, resampled_sums
-from softprune.tokens.estimates import CLEAR, Estimate, chance_p, estimate, holm, p_value, quotient, share_estimate
+from softprune.statistics.bootstrap import RESAMPLES, Floats, holm, resampled_sums
+from softprune.tokens.estimates import CLEAR, Estimate, chance_p, estimate, p_value, quotient, share_estimate
 from softprune.tokens.word_table import Ints, WordTable
 
 RANKS = (10, 100, 1_000, 10_000)

@@ -33,8 +33,9 @@ class Convention:
 
     Attributes:
         divisor: D, as above.
-        protect: whether the token that the head reads can't be pruned. Officially it can: it stays in its layer's
-            output, but nobody attends to it any more.
+        protect: whether the token that the head reads can't be pruned. Officially it can: from the next layer on
+            nobody attends to it, and its own row of attention is zero, so that attention adds the output projection's
+            bias alone to its residual stream. Norms and feed-forward parts go on, and the head reads it.
     """
 
     divisor: float = 1.0

@@ -1,7 +1,8 @@
 """A classifier read layer by layer, with its tokens leaving on the way.
 
 A layer's tokens are scored by its attention and leave before its feed-forward part. Those that left are gone: the next
-layer's tensors are shorter. A text's first token, which the head reads, stays.
+layer's tensors are shorter. Only the state of a text's first token, which the head reads, outlives its pruning
+(`Fallen`).
 """
 
 from __future__ import annotations
@@ -42,12 +43,11 @@ class Pass:
 
 @dataclass(slots=True)
 class _Tokens:
-    """Tokens that are still there.
+    """The tokens that are alive.
 
     Attributes:
         hidden_MH, row_M, position_M, origin_M: their states, texts, places in these and in the batch.
         lengths: of each text.
-        alive_M: False for a first token that is read but not attended to any more; None where there is none.
     """
 
     hidden_MH: torch.Tensor
@@ -55,22 +55,31 @@ class _Tokens:
     position_M: torch.Tensor
     origin_M: torch.Tensor
     lengths: list[int]
-    alive_M: torch.Tensor | None = None
 
-    def only(self, there_M: torch.Tensor) -> None:
-        """Forget the others; their states are the caller's business."""
-        self.row_M, self.position_M = self.row_M[there_M], self.position_M[there_M]
-        self.origin_M = self.origin_M[there_M]
-        self.alive_M = None if self.alive_M is None else self.alive_M[there_M]
-        self.lengths = self._per_text(self.row_M)
+    def keep(self, stays_M: torch.Tensor) -> None:
+        """Forget the others."""
+        self.hidden_MH, self.row_M = self.hidden_MH[stays_M], self.row_M[stays_M]
+        self.position_M, self.origin_M = self.position_M[stays_M], self.origin_M[stays_M]
+        self.lengths = torch.bincount(self.row_M, minlength=len(self.lengths)).tolist()
 
-    def counts(self) -> list[int]:
-        """Alive tokens of each text."""
-        return self.lengths if self.alive_M is None else self._per_text(self.row_M[self.alive_M])
 
-    def _per_text(self, row_M: torch.Tensor) -> list[int]:
-        counts: list[int] = torch.bincount(row_M, minlength=len(self.lengths)).tolist()
-        return counts
+@dataclass(frozen=True, slots=True)
+class _Fallen:
+    """First tokens that were pruned although the head reads them (`Convention.protect` is False).
+
+    They neither attend nor are attended to: their context is zero, so that attention gives them the output projection's
+    bias alone. The rest of each layer goes on for them.
+
+    Attributes:
+        hidden_KH, row_K: their states and texts.
+    """
+
+    hidden_KH: torch.Tensor
+    row_K: torch.Tensor
+
+    def joined(self, hidden_KH: torch.Tensor, row_K: torch.Tensor) -> _Fallen:
+        """With further ones."""
+        return _Fallen(torch.cat([self.hidden_KH, hidden_KH]), torch.cat([self.row_K, row_K]))
 
 
 def hard_pass(
@@ -94,33 +103,34 @@ def hard_pass(
         fused: as `attention.attend` has it.
     """
     tokens = _begin(anatomy, batch)
+    fallen = _Fallen(tokens.hidden_MH[:0], tokens.row_M[:0])
     last = len(anatomy.layers) - 1
     left_M = torch.full_like(batch.row_M, len(anatomy.layers))
     kept_LB = []
     for number, layer in enumerate(anatomy.layers):
         if head_only and number == last:
-            tokens.hidden_MH = _for_the_head(anatomy, layer, tokens)
-            tokens.only(tokens.position_M == 0)
-            kept_LB.append(tokens.lengths)
-            break
+            first_BH = _for_the_head(anatomy, layer, tokens, fallen)
+            kept_LB.append([1] * len(batch))
+            origin_B = (batch.position_M == 0).nonzero().flatten()
+            return Pass(anatomy.classify(first_BH), kept_LB, left_M, None, first_BH, origin_B)
         prunes = rule.prunes(number)
         attended = _attention(anatomy, layer, tokens, scored=prunes and rule.scored, fused=fused)
-        context_MH = attended.context_MH
+        context_MH, falls_M = attended.context_MH, None
         if prunes:
-            alive = Alive(number, tokens.row_M, tokens.position_M, tokens.lengths, batch.lengths, batch.keys)
-            score_M = None if attended.score_M is None else attended.score_M / convention.divisor
-            stays_M = _stays(rule, convention, alive, tokens.alive_M, score_M)
-            leaving_M = ~stays_M if tokens.alive_M is None else tokens.alive_M & ~stays_M
-            left_M[tokens.origin_M[leaving_M]] = number
-            tokens.alive_M = stays_M
+            originals, protect = batch.lengths, convention.protect
+            alive = Alive(number, tokens.row_M, tokens.position_M, tokens.lengths, originals, batch.keys, protect)
+            stays_M = _stays(rule, alive, None if attended.score_M is None else attended.score_M / convention.divisor)
+            left_M[tokens.origin_M[~stays_M]] = number
+            # A first token that falls now has attended in this layer, and goes through the rest of it with the others.
             there_M = stays_M | (tokens.position_M == 0)
-            tokens.hidden_MH, context_MH = tokens.hidden_MH[there_M], context_MH[there_M]
-            tokens.only(there_M)
-            if convention.protect:
-                tokens.alive_M = None
-        tokens.hidden_MH = _behind_attention(anatomy, layer, tokens.hidden_MH, context_MH)
-        kept_LB.append(tokens.counts())
-    logits_BC = anatomy.classify(tokens.hidden_MH[tokens.position_M == 0])
+            context_MH, falls_M = context_MH[there_M], ~stays_M[there_M]
+            tokens.keep(there_M)
+        fallen = _behind_attention(anatomy, layer, tokens, context_MH, fallen)
+        if falls_M is not None and bool(falls_M.any()):
+            fallen = fallen.joined(tokens.hidden_MH[falls_M], tokens.row_M[falls_M])
+            tokens.keep(~falls_M)
+        kept_LB.append(tokens.lengths)
+    logits_BC = anatomy.classify(_first_states(tokens, fallen))
     return Pass(logits_BC, kept_LB, left_M, None, tokens.hidden_MH, tokens.origin_M)
 
 
@@ -137,7 +147,7 @@ def soft_pass(anatomy: Anatomy, batch: Packed, rule: Thresholds) -> Pass:
     for number, layer in enumerate(anatomy.layers):
         prunes = rule.prunes(number)
         attended = _attention(anatomy, layer, tokens, scored=prunes)
-        hidden_MH = _behind_attention(anatomy, layer, tokens.hidden_MH, attended.context_MH)
+        hidden_MH = _after_attention(anatomy, layer, tokens.hidden_MH, _linear(layer.output, attended.context_MH))
         if prunes:
             assert attended.score_M is not None
             m_M = rule.soft(number, attended.score_M / convention.divisor)
@@ -161,18 +171,33 @@ def _begin(anatomy: Anatomy, batch: Packed) -> _Tokens:
 
 def _attention(anatomy: Anatomy, layer: Layer, tokens: _Tokens, *, scored: bool, fused: bool = True) -> Attended:
     x_MH = tokens.hidden_MH
-    groups = buckets(tokens.lengths, tokens.alive_M, x_MH.device)
+    groups = buckets(tokens.lengths, x_MH.device)
     dropout = anatomy.attention_dropout if anatomy.training else 0.0
     read = (_linear(layer.query, x_MH), _linear(layer.key, x_MH), _linear(layer.value, x_MH))
     return attend(*read, groups, anatomy.heads, scored=scored, dropout=dropout, fused=fused)
 
 
 def _behind_attention(
-    anatomy: Anatomy, layer: Layer, hidden_MH: torch.Tensor, context_MH: torch.Tensor
+    anatomy: Anatomy, layer: Layer, tokens: _Tokens, context_MH: torch.Tensor, fallen: _Fallen
+) -> _Fallen:
+    """The rest of a layer for the tokens, in place, and for the fallen, which come back."""
+    alive, projected_MH = len(context_MH), _linear(layer.output, context_MH)
+    if not len(fallen.row_K):
+        tokens.hidden_MH = _after_attention(anatomy, layer, tokens.hidden_MH, projected_MH)
+        return fallen
+    bias_KH = layer.output.bias.to(projected_MH.dtype).expand(len(fallen.row_K), -1)  # the projection of zero
+    hidden_MH = torch.cat([tokens.hidden_MH, fallen.hidden_KH])
+    found_MH = _after_attention(anatomy, layer, hidden_MH, torch.cat([projected_MH, bias_KH]))
+    tokens.hidden_MH = found_MH[:alive]
+    return replace(fallen, hidden_KH=found_MH[alive:])
+
+
+def _after_attention(
+    anatomy: Anatomy, layer: Layer, hidden_MH: torch.Tensor, projected_MH: torch.Tensor
 ) -> torch.Tensor:
-    """The rest of a layer: each token on its own."""
+    """A layer's output from its input and its projected context: each token on its own."""
     p = anatomy.hidden_dropout if anatomy.training else 0.0
-    inner_MH: torch.Tensor = layer.attention_norm(F.dropout(_linear(layer.output, context_MH), p) + hidden_MH)
+    inner_MH: torch.Tensor = layer.attention_norm(F.dropout(projected_MH, p) + hidden_MH)
     last_MH = F.dropout(_linear(layer.last, _widened(layer, inner_MH)), p)
     found: torch.Tensor = layer.norm(last_MH + inner_MH)
     return found
@@ -216,37 +241,46 @@ def _has_kernel() -> bool:
     return hasattr(mkldnn, "_linear_pointwise") and bool(mkldnn._is_mkldnn_bf16_supported())
 
 
-def _for_the_head(anatomy: Anatomy, layer: Layer, tokens: _Tokens) -> torch.Tensor:
-    """A layer's output for each text's first token alone, `[B, H]`; it attends to all that are alive."""
-    x_MH, heads = tokens.hidden_MH, anatomy.heads
-    first_M = tokens.position_M == 0
-    first_BH, keys_MH, values_MH = x_MH[first_M], _linear(layer.key, x_MH), _linear(layer.value, x_MH)
-    queries_BH = _linear(layer.query, first_BH)
+def _for_the_head(anatomy: Anatomy, layer: Layer, tokens: _Tokens, fallen: _Fallen) -> torch.Tensor:
+    """A layer's output for each text's first token alone, `[B, H]`; it attends to all that are alive.
+
+    Where it has fallen, nothing of its text is attended to.
+    """
+    firsts, heads = replace(tokens), anatomy.heads
+    firsts.keep(tokens.position_M == 0)
+    lengths = [length for length, attends in zip(tokens.lengths, firsts.lengths, strict=True) if attends]
+    x_MH = tokens.hidden_MH[~torch.isin(tokens.row_M, fallen.row_K)]
+    keys_MH, values_MH = _linear(layer.key, x_MH), _linear(layer.value, x_MH)
+    queries_BH = _linear(layer.query, firsts.hidden_MH)
     context_BH = torch.empty_like(queries_BH)
-    for group in buckets(tokens.lengths, tokens.alive_M, x_MH.device, waste=1.0):
+    for group in buckets(lengths, x_MH.device, waste=1.0):
         rows = torch.tensor(group.rows, device=x_MH.device)
         q = queries_BH[rows].view(len(group.rows), heads, 1, -1)
         mask = None if group.valid_BN is None else group.valid_BN[:, None, None, :]
         k, v = group.take(keys_MH, heads), group.take(values_MH, heads)
         context_BH[rows] = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).flatten(1)
-    return _behind_attention(anatomy, layer, first_BH, context_BH)
+    fallen = _behind_attention(anatomy, layer, firsts, context_BH, fallen)
+    return _first_states(firsts, fallen)
 
 
-def _stays(
-    rule: Rule, convention: Convention, alive: Alive, alive_M: torch.Tensor | None, score_M: torch.Tensor | None
-) -> torch.Tensor:
+def _first_states(tokens: _Tokens, fallen: _Fallen) -> torch.Tensor:
+    """Of each text's first token, alive or fallen, `[B, H]`."""
+    first_M = tokens.position_M == 0
+    state_BH, row_B = tokens.hidden_MH[first_M], tokens.row_M[first_M]
+    if not len(fallen.row_K):
+        return state_BH
+    return torch.cat([state_BH, fallen.hidden_KH])[torch.cat([row_B, fallen.row_K]).argsort()]
+
+
+def _stays(rule: Rule, alive: Alive, score_M: torch.Tensor | None) -> torch.Tensor:
     """Who is alive afterwards `[M]`: the rule's choice and the protected; no text loses all of its tokens."""
-    stays_M = rule.stays(replace(alive, protect=convention.protect), score_M)
-    if convention.protect:
+    stays_M = rule.stays(alive, score_M)
+    if alive.protect:
         return stays_M | (alive.position_M == 0)
-    if alive_M is not None:
-        stays_M = stays_M & alive_M
     begin = 0
     for length in alive.lengths:
         text = slice(begin, begin + length)
         if not bool(stays_M[text].any()):
-            worth = torch.zeros(length) if score_M is None else score_M[text]
-            there = worth if alive_M is None else worth.masked_fill(~alive_M[text], -torch.inf)
-            stays_M[begin + int(there.argmax())] = True
+            stays_M[begin + (0 if score_M is None else int(score_M[text].argmax()))] = True
         begin += length
     return stays_M

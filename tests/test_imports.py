@@ -19,6 +19,7 @@ PACKAGE = Path(softprune.__file__).parent
 ROOMS = [
     "types",
     "errors",
+    "ratios",
     "registry",
     "yamls",
     "recipe",

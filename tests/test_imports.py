@@ -20,6 +20,7 @@ ROOMS = [
     "types",
     "printable",
     "errors",
+    "ratios",
     "registry",
     "yamls",
     "terminal",

@@ -51,6 +51,11 @@ def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
         (0.0, 7, 7, 7),
         (0.995, 100, 1, 0),  # 0.5
         (1e-5, 50_000, 50_000, 49_999),  # 49999.5
+        (0.1 * 3, 5, 4, 3),  # 3.5: three tenths, though 0.30000000000000004 in a float
+        (1 - 0.9, 5, 5, 4),  # 4.5: 0.09999999999999998
+        (0.7 + 0.1 + 0.1, 5, 1, 0),  # 0.5: 0.8999999999999999
+        (1 / 6, 3, 3, 2),  # 2.5
+        (1 - 1 / 3, 3, 1, 1),  # 1, under floor too: 0.6666666666666667
     ],
 )
 def test_counts_by_hand(ratio: float, n: int, nearest: int, floor: int) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from softprune.errors import SoftpruneError
 from softprune.tasks import Splits, select_sets
+from softprune.tasks.drawing import _in_proportion
 from softprune.types import Example, Segment
 
 
@@ -49,6 +50,18 @@ def test_held_out_without_dev_divides_train_by_label():
     assert not set(sets.indices["train"]) & set(sets.indices["select"])
     assert sorted(sets.indices["train"] + sets.indices["select"]) == list(range(100))
     assert sets.origin["select"] == "train"
+
+
+@pytest.mark.parametrize("fraction", [0.3, 0.1 * 3])
+def test_a_fraction_made_by_arithmetic_is_the_one_that_was_meant(fraction):
+    """Three tenths of 15 are 4.5, a tie that goes to the even number; `0.1 * 3 * 15` is above it."""
+    sets = select_sets(splits(examples(*[0] * 15), None, examples(0)), "held-out", None, fraction, seed=0)
+    assert (len(sets.train), len(sets.select)) == (11, 4)
+
+
+def test_equal_remainders_go_to_lower_labels():
+    """4/3, 1/3 and 1/3: in floats the remainder of the first is less than that of the others."""
+    assert _in_proportion([4, 1, 1], 2) == [2, 0, 0]
 
 
 def test_held_out_divides_train_when_dev_is_what_is_reported():

@@ -96,6 +96,11 @@ def test_schedule_of_ranks_by_hand(layers: int, shares: list[float]) -> None:
     assert [rule.prunes(layer) for layer in range(layers)] == [share < 1 for share in shares]
 
 
+def test_ranks_of_a_rate_made_by_arithmetic() -> None:
+    """Three tenths of 15 tokens are 4.5, a tie that goes to the even number; in floats the share is above 0.3."""
+    assert [Ranked(6, rate).kept(5, 15) for rate in (0.3, 0.1 * 3)] == [4, 4]
+
+
 @pytest.mark.parametrize("order", ["importance", "random", "first"])
 def test_ranks_count_from_the_original_length(order: str) -> None:
     rule = Ranked(6, 0.1, order)  # type: ignore[arg-type]

@@ -11,9 +11,10 @@ count of real tokens in every architecture.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, ClassVar
 
 import torch
@@ -22,7 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from softprune.backbone.architectures import READING_TOLERANCE, embedding_scale
 from softprune.backbone.batching import collate
-from softprune.backbone.encode import Tokenising, encode
+from softprune.backbone.encode import Tokenising, check_rows, encode, ids_behind
 from softprune.backbone.frozen import portions
 from softprune.backbone.recompute import recompute_layers
 from softprune.errors import SoftpruneError
@@ -199,6 +200,41 @@ class Backbone(ABC):
         vectors: torch.Tensor = self.model.get_input_embeddings()(ids)
         return vectors if self.embedding_scale == 1 else vectors * self.embedding_scale
 
+    @property
+    def pad_id(self) -> int:
+        """What fills short rows up: the tokenizer's padding token, where the table has a row for it; masks hide it."""
+        pad = self.tokenizer.pad_token_id
+        return int(pad) if pad is not None and 0 <= pad < self.vocabulary else 0
+
+    def stated(self, name: str) -> list[int]:
+        """The tokens that the model states under a name such as `eos_token_id`, in its generation's settings first.
+
+        Those that its table has no row for are left out: configurations hold defaults of other vocabularies.
+        """
+        for config in (getattr(self.model, "generation_config", None), self.model.config):
+            value = getattr(config, name, None)
+            values = value if isinstance(value, list | tuple) else [value]
+            found = [int(each) for each in values if each is not None and 0 <= each < self.vocabulary]
+            if found:
+                return found
+        return []
+
+    def ends(self) -> list[int]:
+        """The tokens that end a text, first the one that written texts are taught: the tokenizer's, then the model's.
+
+        Where neither has one, what the tokenizer itself puts behind a text.
+        """
+        own = self.tokenizer.eos_token_id
+        known = [] if own is None or own >= self.vocabulary else [int(own)]
+        found = known + [end for end in self.stated("eos_token_id") if end not in known]
+        return found or [end for end in ids_behind(self.tokenizer) if end < self.vocabulary][-1:]
+
+    def written(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """The texts of generated tokens, each up to its end."""
+        ends = set(self.ends())
+        cut = [row[: next((at for at, token in enumerate(row) if token in ends), len(row))] for row in rows]
+        return [text.strip() for text in self.tokenizer.batch_decode(cut, skip_special_tokens=True)]
+
     def probe(self) -> torch.Tensor:
         """A few ordinary token ids `[1, 4]`, to hold our reading against the model's own at load."""
         pad = self.model.config.pad_token_id
@@ -265,11 +301,18 @@ class Backbone(ABC):
         self, examples: Sequence[Example], max_length: int, max_answer_length: int | None = None
     ) -> list[Encoded]:
         """Token ids of the examples; see `softprune.backbone.encode.encode`."""
-        return encode(self.tokenising(), examples, max_length, max_answer_length)
+        encoded = encode(self.tokenising(), examples, max_length, max_answer_length)
+        for example, each in zip(examples, encoded, strict=True):
+            self.check_rows(chain(each.input_ids, *each.answer_ids), f"example {example.id}")
+        return encoded
+
+    def check_rows(self, ids: Iterable[int], where: str) -> None:
+        """Hold token ids to the rows of the embedding table; see `softprune.backbone.encode.check_rows`."""
+        check_rows(self.tokenizer, ids, self.vocabulary, where)
 
     def batch(self, examples: Sequence[Encoded]) -> Batch:
         """Padded tensors on the backbone's device."""
-        return collate(examples, int(self.tokenizer.pad_token_id or 0), self.device)
+        return collate(examples, self.pad_id, self.device)
 
     # --- forward ---
 

@@ -26,15 +26,15 @@ class CausalBackbone(Backbone):
 
     def __init__(self, model: Any, tokenizer: Any, info: BackboneInfo) -> None:
         super().__init__(model, tokenizer, info)
-        if tokenizer.pad_token_id is None:
+        if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
             tokenizer.pad_token = tokenizer.eos_token
         self._generate_plainly()
         self._verify()
 
     def tokenising(self) -> Tokenising:
         """Nothing stands at the answer slot; an answer follows after a space, and a written text ends."""
-        tokenizer = self.tokenizer
-        return Tokenising(tokenizer, "", lambda text: continuation_ids(tokenizer, text), tokenizer.eos_token_id)
+        tokenizer, end = self.tokenizer, next(iter(self.ends()), None)
+        return Tokenising(tokenizer, "", lambda text: continuation_ids(tokenizer, text), end, goes_on=True)
 
     def answer_sums(self, prompts_RPH: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Read prompt, text and the answers' stems; logits at the answers' positions only."""
@@ -110,17 +110,10 @@ class CausalBackbone(Backbone):
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 num_beams=1,
-                pad_token_id=self.tokenizer.pad_token_id,
-                eos_token_id=self._ends(),
+                pad_token_id=self.pad_id,
+                eos_token_id=self.ends() or None,
             )
-        texts: list[str] = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return [text.strip() for text in texts]
-
-    def _ends(self) -> list[int]:
-        """The tokens that end a text: the model's own, and the one that written texts are taught."""
-        own = self.model.generation_config.eos_token_id
-        own = own if isinstance(own, list) else [own]
-        return sorted({int(end) for end in (*own, self.tokenizer.eos_token_id) if end is not None})
+        return self.written(tokens.tolist())
 
     @torch.no_grad()
     def _verify(self) -> None:

@@ -19,12 +19,21 @@ class Tokenising:
         slot_token: what stands at the answer slot in the input (a masked model's mask token), "" for nothing.
         answer_ids: scored token ids of one answer.
         end_id: the token that ends a written text, where `answer_ids` doesn't set it; None where it does.
+        goes_on: whether an answer follows the text at once. Special tokens that the tokenizer puts behind a text then
+            would come between the two, and are left out.
     """
 
     tokenizer: Any
     slot_token: str
     answer_ids: Callable[[str], tuple[int, ...]]
     end_id: int | None = None
+    goes_on: bool = False
+
+    def text_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of inputs, special tokens included."""
+        found: list[list[int]] = self.tokenizer(list(texts), verbose=False)["input_ids"]
+        behind = ids_behind(self.tokenizer) if self.goes_on else []
+        return [ids[: -len(behind)] if behind and ids[-len(behind) :] == behind else ids for ids in found]
 
     def target_ids(self, text: str) -> tuple[int, ...]:
         """Scored token ids of a text that is to be written, its end included: what isn't taught to end doesn't."""
@@ -54,11 +63,11 @@ def encode(
     answers = {text: how.answer_ids(text) for e in examples if not e.writes for text in e.answers}
     targets = {text: how.target_ids(text) for e in examples if e.writes for text in e.answers}
     _check_answers(how.tokenizer, answers, max_answer_length)
+    check_distinct(how, examples)
     ids_of = answers | {text: ids[:max_answer_length] for text, ids in targets.items()}
     rendered = [_render(example.segments, how.slot_token) for example in examples]
-    all_ids: list[list[int]] = how.tokenizer(rendered, verbose=False)["input_ids"]
     encoded = []
-    for example, ids in zip(examples, all_ids, strict=True):
+    for example, ids in zip(examples, how.text_ids(rendered), strict=True):
         length = len(ids)
         if not ids:
             raise SoftpruneError(
@@ -95,10 +104,97 @@ def continuation_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
     return tuple(both[len(first) :])
 
 
-def _ids(tokenizer: Any, text: str, special: bool = False) -> list[int]:
-    """Token ids, without transformers' warning of texts that truncation is yet to shorten."""
-    ids: list[int] = tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids without special tokens, and without transformers' warning of texts that are yet to be shortened."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return ids
+
+
+def ids_behind(tokenizer: Any, **options: Any) -> list[int]:
+    """The special tokens that a tokenizer puts behind a text (`text_target=...`: behind a target)."""
+    whole: list[int] = tokenizer(**options)["input_ids"] if options else tokenizer("a")["input_ids"]
+    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    special |= {tokenizer.eos_token_id, tokenizer.sep_token_id} - {None}
+    length = len(whole)
+    while length and whole[length - 1] in special:
+        length -= 1
+    return whole[length:] if length else []
+
+
+def check_rows(tokenizer: Any, ids: Iterable[int], rows: int, where: str) -> None:
+    """Hold token ids to the rows of an embedding table.
+
+    Args:
+        tokenizer: what made them.
+        ids: token ids.
+        rows: of the table.
+        where: whose ids they are, for the complaint.
+
+    Raises:
+        SoftpruneError: for an id beyond the table, with its token.
+    """
+    beyond = next((i for i in ids if i >= rows), None)
+    if beyond is not None:
+        raise SoftpruneError(
+            f"tokens that the model has embeddings for, which are {rows:,}",
+            f'"{tokenizer.convert_ids_to_tokens(int(beyond))}", token {beyond}, in {where}',
+            "take the tokenizer that belongs to the model, resize the model's embeddings, or reword the text",
+        )
+
+
+def check_distinct(how: Tokenising, examples: Iterable[Example]) -> None:
+    """Hold the answers of each example to token ids of their own: equal ones would always tie, and the first win.
+
+    Raises:
+        SoftpruneError: for two answers that differ as text alone.
+    """
+    for answers, name in {e.answers: e.id for e in examples if not e.writes}.items():
+        first: dict[tuple[int, ...], str] = {}
+        for text in dict.fromkeys(answers):
+            ids = how.answer_ids(text)
+            other = first.setdefault(ids, text)
+            if other != text:
+                tokens = " ".join(map(str, how.tokenizer.convert_ids_to_tokens(list(ids))))
+                raise SoftpruneError(
+                    "answers that the tokenizer tells apart",
+                    f'"{other}" and "{text}" in example {name}, which are both the tokens {tokens}',
+                    "reword one of them, or choose a backbone whose vocabulary knows them",
+                )
+
+
+def answer_notes(how: Tokenising, examples: Sequence[Example], score: str) -> list[str]:
+    """What a reader should know of answers: which hold unknown tokens, and which can never win.
+
+    Args:
+        how: the backbone's way of tokenising.
+        examples: whose answers they are.
+        score: `sum` or `mean`. The sum of a causal model's answer is never above that of the answer's beginning.
+    """
+    texts = list(dict.fromkeys(text for e in examples for text in e.answers))
+    unknown = [text for text in texts if how.tokenizer.unk_token_id in _ids(how.tokenizer, text)]
+    notes = []
+    if unknown:
+        what = f'the answer "{unknown[0][:80]}" holds'
+        what = what if len(unknown) == 1 else f'{len(unknown)} answers, such as "{unknown[0][:80]}", hold'
+        notes.append(f"{what} a token that the backbone's vocabulary doesn't know")
+    pair = _beginning(how, examples) if how.goes_on and score == "sum" else None
+    if pair is not None:
+        notes.append(
+            f'the answer "{pair[1][:80]}" can never win: it begins with the tokens of "{pair[0][:80]}"; '
+            "set task.score=mean, or reword it"
+        )
+    return notes
+
+
+def _beginning(how: Tokenising, examples: Sequence[Example]) -> tuple[str, str] | None:
+    """Two answers of an example, the first of which is the beginning of the second."""
+    for answers in {e.answers for e in examples if not e.writes}:
+        ids_of = {text: how.answer_ids(text) for text in answers}
+        for text, ids in ids_of.items():
+            longer = next((t for t, i in ids_of.items() if len(i) > len(ids) and i[: len(ids)] == ids), None)
+            if longer is not None:
+                return text, longer
+    return None
 
 
 def _render(segments: Sequence[Segment], slot_token: str) -> str:
@@ -113,7 +209,7 @@ def _check_answers(tokenizer: Any, answers: dict[str, tuple[int, ...]], limit: i
             "copy or download the model again, with all files of its tokenizer",
         )
     for text, ids in answers.items():
-        if not ids or not text.strip():
+        if not ids or not _ids(tokenizer, text.strip()):
             raise SoftpruneError("answers of at least one token", f'"{text}", which has none', "reword it")
         if limit is not None and len(ids) > limit:
             raise SoftpruneError(
@@ -140,7 +236,7 @@ def _shortened(how: Tokenising, example: Example, max_length: int) -> list[int]:
     """Ids of the example with its longest shortenable segments cut to one length at their ends, until it fits."""
     segments = list(example.segments)
     while True:
-        ids = _ids(how.tokenizer, _render(segments, how.slot_token), special=True)
+        (ids,) = how.text_ids([_render(segments, how.slot_token)])
         over = len(ids) - max_length
         if over <= 0:
             return ids

@@ -9,9 +9,10 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from softprune.backbone.architectures import answer_logits, verify
 from softprune.backbone.base import Backbone, BackboneInfo, scatter_sums, tile, token_log_probs
-from softprune.backbone.encode import Tokenising
+from softprune.backbone.encode import Tokenising, ids_behind
 from softprune.backbone.frozen import added
 from softprune.backbone.frozen_t5 import FrozenT5, suits
+from softprune.errors import SoftpruneError
 from softprune.types import Batch
 
 RELATIVE = ("t5", "mt5")  # model types whose decoders know positions by their distances alone
@@ -74,9 +75,10 @@ class Seq2SeqBackbone(Backbone):
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 num_beams=1,
+                pad_token_id=self.pad_id,
+                eos_token_id=self.ends() or None,
             )
-        texts: list[str] = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return [text.strip() for text in texts]
+        return self.written(tokens[:, len(self._start) :].tolist())
 
     def _decode_packed(self, ids_RAT: torch.Tensor, memory_RLH: torch.Tensor, mask_RL: torch.Tensor) -> torch.Tensor:
         """Hidden states `[R, A, T, H]`, all answers of a row behind one another in one decoder sequence.
@@ -149,10 +151,19 @@ class Seq2SeqBackbone(Backbone):
             if token not in special:
                 break
             lead.append(token)
-        return [int(self.model.config.decoder_start_token_id), *lead]
+        for name in ("decoder_start_token_id", "bos_token_id"):
+            if found := self.stated(name):
+                return [found[0], *lead]
+        raise SoftpruneError(
+            "a model that states the token that its decoder starts with",
+            "neither decoder_start_token_id nor bos_token_id in its configuration",
+            "add decoder_start_token_id to its config.json",
+        )
 
     def _answer_ids(self, text: str) -> tuple[int, ...]:
-        return tuple(self._target(text)[len(self._start) - 1 :])
+        """A target without the special tokens before it and behind it, and its end."""
+        ids, behind = self._target(text), len(ids_behind(self.tokenizer, text_target="a"))
+        return (*ids[len(self._start) - 1 : len(ids) - behind], *self.ends()[:1])
 
     def read_by_transformers(self) -> None:
         """Leave out the layers of our own."""

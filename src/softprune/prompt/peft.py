@@ -77,6 +77,8 @@ def adapter_files(vectors_QH: torch.Tensor, backbone: str, family: str) -> dict[
     """The files of an adapter by name.
 
     `num_transformer_submodules` is 1: under peft's default of 2, half of a sequence-to-sequence prompt is never read.
+    Layers and heads mean nothing to a prompt before the input, but peft asks for them, and refuses a model whose
+    configuration has other names for them (MPT) or none (Mamba, RWKV).
 
     Args:
         vectors_QH: the prompt as the backbone reads it, `[Q, H]`.
@@ -87,6 +89,8 @@ def adapter_files(vectors_QH: torch.Tensor, backbone: str, family: str) -> dict[
     config = {
         "base_model_name_or_path": backbone,
         "inference_mode": True,
+        "num_attention_heads": 1,
+        "num_layers": 1,
         "num_transformer_submodules": 1,
         "num_virtual_tokens": vectors_QH.shape[0],
         "peft_type": TYPE,

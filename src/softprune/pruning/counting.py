@@ -11,6 +11,7 @@ import torch
 from softprune.pruning.fresh_seeds import COMPARED
 from softprune.pruning.masks import piece_mask, token_mask
 from softprune.pruning.search import in_groups, leaders, rungs, search, tiers
+from softprune.ratios import exact
 from softprune.recipe import Recipe
 from softprune.tuning.loop import Schedule
 from softprune.tuning.stages import schedule_of
@@ -115,7 +116,7 @@ def _until(plan: Schedule, examples: int, share: float) -> tuple[int, int]:
     if not share:
         return 0, 0
     total = plan.steps(examples)[2]
-    _, interval, total, stop = replace(plan, pause_at=math.ceil(share * total)).steps(examples)
+    _, interval, total, stop = replace(plan, pause_at=math.ceil(exact(share) * total)).steps(examples)
     return stop, stop // interval + (stop == total and total % interval > 0)
 
 

@@ -7,16 +7,17 @@ from fractions import Fraction
 
 import torch
 
+from softprune.ratios import exact
 from softprune.types import Mask
 
 
 def keep_count(ratio: float, n: int, rounding: str = "nearest") -> int:
     """How many of n stay when the fraction `ratio` is pruned: floor((1 - r) n + 0.5), or floor((1 - r) n).
 
-    The ratio counts as the decimal that was typed: 0.9 of 5 leaves exactly half a token, which rounds up to one.
+    The ratio counts as the decimal that was meant: 0.9 of 5 leaves exactly half a token, which rounds up to one.
     """
-    exact = (1 - Fraction(str(ratio))) * n
-    return math.floor(exact + Fraction(1, 2)) if rounding == "nearest" else math.floor(exact)
+    left = (1 - exact(ratio)) * n
+    return math.floor(left + Fraction(1, 2)) if rounding == "nearest" else math.floor(left)
 
 
 def top(scores: torch.Tensor, count: int) -> torch.Tensor:

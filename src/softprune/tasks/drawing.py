@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from softprune.errors import SoftpruneError
+from softprune.ratios import exact
 from softprune.types import Example
 
 Examples = tuple[Example, ...]
@@ -40,7 +41,7 @@ def divided(train: Examples, fraction: float, generator: np.random.Generator, do
             f"{len(groups)} and a fraction of {fraction}",
             do,
         )
-    wanted = min(max(1, round(fraction * len(train))), len(train) - 1)
+    wanted = min(max(1, round(exact(fraction) * len(train))), len(train) - 1)
     if grouped(train):
         second = _whole_groups(train, wanted, generator)
     else:
@@ -95,9 +96,9 @@ def _even(sizes: Sequence[int], n: int) -> list[int]:
 
 def _in_proportion(sizes: Sequence[int], n: int) -> list[int]:
     """n spread in proportion to the sizes, by largest remainder."""
-    exact = [n * size / sum(sizes) for size in sizes]
-    quota = [int(share) for share in exact]
-    by_remainder = sorted(range(len(sizes)), key=lambda label: (quota[label] - exact[label], label))
+    total = sum(sizes)
+    quota = [n * size // total for size in sizes]
+    by_remainder = sorted(range(len(sizes)), key=lambda label: (-(n * sizes[label] % total), label))
     for label in by_remainder[: n - sum(quota)]:
         quota[label] += 1
     return quota

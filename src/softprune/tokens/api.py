@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from rich.console import Console
 
+from softprune.backbone.encode import check_rows
 from softprune.errors import ManyErrors, SoftpruneError, gathered, of_the_machine, out_of_memory
 from softprune.recipe import TokensRecipe, load_tokens_recipe, resolve_tokens
 from softprune.runs.attempt import Finish, run_into
@@ -33,6 +34,7 @@ from softprune.tuning.inputs import data_inputs, hold
 from softprune.tuning.loop import Watch
 from softprune.tuning.machine import settle_machine
 from softprune.tuning.setup import SealedSet
+from softprune.types import Example
 
 AnyRecipe: TypeAlias = TokensRecipe | Mapping[str, Any] | str | Path
 MODELS = "models"
@@ -149,6 +151,8 @@ def prepare(recipe: TokensRecipe, run: RunFolder, watch: Watch) -> TokenWorkspac
     device, compute = settle_machine(run, machine.device, machine.dtype, machine.threads)
     labels, tokenizer, known = sets.train[0].answers, load_tokenizer(described), described
     length = recipe.task.max_length
+    for example, ids in ((e, tokenizer(e.content)["input_ids"]) for e in _to_check(tokenizer, described, sets)):
+        check_rows(tokenizer, ids[:length], described.config.vocab_size, f"row {example.index}")
     workspace = TokenWorkspace(
         recipe=recipe,
         run=run,
@@ -166,6 +170,11 @@ def prepare(recipe: TokensRecipe, run: RunFolder, watch: Watch) -> TokenWorkspac
     hold(run, data_inputs(task, sets))
     _record(workspace, described, splits, sets)
     return workspace
+
+
+def _to_check(tokenizer: Any, described: DescribedEncoder, sets: Selection) -> tuple[Example, ...]:
+    """All examples where the tokenizer has words beyond the embedding table, else none."""
+    return (*sets.train, *sets.select, *sets.report) if len(tokenizer) > described.config.vocab_size else ()
 
 
 def convention_of(recipe: TokensRecipe) -> Convention:

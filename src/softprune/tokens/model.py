@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from softprune.backbone.batching import scoring_batches
+from softprune.backbone.encode import check_rows
 from softprune.backbone.fingerprint import fingerprint, same_backbone
 from softprune.backbone.load import resolve_device, resolve_dtype
 from softprune.errors import SoftpruneError
@@ -139,7 +140,14 @@ class TokenModel:
         if not texts:  # which tokenizers don't take
             return []
         ids: list[list[int]] = self.tokenizer(readable(texts), truncation=True, max_length=self.max_length)["input_ids"]
+        self._check_rows(ids)
         return ids
+
+    def _check_rows(self, ids: Sequence[Sequence[int]], where: Sequence[str] | None = None) -> None:
+        """Hold token ids to the embedding table; `where` names the texts."""
+        rows = self.anatomy.model.get_input_embeddings().weight.shape[0]
+        for number, each in enumerate(ids):
+            check_rows(self.tokenizer, each, rows, f"text {number + 1}" if where is None else where[number])
 
     def passes(
         self, ids: Sequence[Sequence[int]], rows: int = 64, *, head_only: bool = False
@@ -168,6 +176,7 @@ class TokenModel:
         states: bool = False,
         forced_out: Sequence[Collection[int]] | None = None,
         forced_in: Sequence[Collection[int]] | None = None,
+        where: Sequence[str] | None = None,
     ) -> list[TokenReading]:
         """What became of every token of some texts; see `softprune.tokens.reading.TokenReader`.
 
@@ -184,6 +193,7 @@ class TokenModel:
         )
         whole = self.tokenizer(readable(texts), verbose=False)["input_ids"]
         ids = encoded["input_ids"]
+        self._check_rows(ids, where)
         found: list[TokenReading | None] = [None] * len(ids)
         for indices in scoring_batches(tuple(map(len, ids)), 64):
             forced = BeforeLast(forced_rule(self.rule, indices, forced_out, forced_in), self.layers)

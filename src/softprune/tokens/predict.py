@@ -90,7 +90,7 @@ def predict_rows(
         if column is None:
             column = _column_of(chunk[0])
         texts = [_text(located, column, added) for located in chunk]
-        for located, reading in zip(chunk, model.read(texts), strict=True):
+        for located, reading in zip(chunk, model.read(texts, where=[each.where for each in chunk]), strict=True):
             do = "the model gives no numbers in this format: take --dtype float32, or another model"
             check_finite(reading.probabilities[:1], [located.where], "probability", "", do)
             yield TokenPrediction(located.row, model.labels, reading)

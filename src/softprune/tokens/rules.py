@@ -21,6 +21,8 @@ from typing import Literal, Protocol
 import torch
 from torch import nn
 
+from softprune.ratios import exact
+
 OFFICIAL_LENGTH = 128
 """The padded length D of the official GLUE figures: what theta_final = 0.01 and T = 1e-3 were chosen for."""
 LEAST = 1e-5
@@ -179,7 +181,7 @@ class Ranked:
     @property
     def whole_layers(self) -> int:
         """How many layers keep all."""
-        return max(3, math.ceil(0.15 * self.layers)) if self.whole is None else self.whole
+        return max(3, math.ceil(exact(0.15) * self.layers)) if self.whole is None else self.whole
 
     def share(self, layer: int) -> float:
         """Share of a text's tokens that is left after a layer."""
@@ -190,7 +192,7 @@ class Ranked:
 
     def kept(self, layer: int, original: int) -> int:
         """k: tokens of a text that are left after a layer."""
-        return max(1, round(self.share(layer) * original))
+        return max(1, round(exact(self.share(layer)) * original))
 
     def prunes(self, layer: int) -> bool:
         """Where the share is below one."""

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from softprune.ratios import exact
+
 _NO_DECAY = ("bias", "norm")  # vectors aren't pulled to zero
 
 
@@ -51,7 +53,7 @@ class FineTuner(torch.optim.AdamW):
         super().__init__(groups, lr=lr, fused=fused)
         self._highest = [group["lr"] for group in self.param_groups]
         self._weights = [*decayed, *plain]
-        self._warm, self._steps, self._clip = max(1, round(warmup * steps)), steps, clip_norm
+        self._warm, self._steps, self._clip = max(1, round(exact(warmup) * steps)), steps, clip_norm
         self._falls = falls
 
     @torch.no_grad()

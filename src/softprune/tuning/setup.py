@@ -8,6 +8,7 @@ from pathlib import Path
 
 from softprune.backbone import describe
 from softprune.backbone.base import Backbone
+from softprune.backbone.encode import answer_notes, check_distinct
 from softprune.backbone.load import Described, resolve_device
 from softprune.backbone.placement import check_placement, check_quantizer
 from softprune.errors import ManyErrors, SoftpruneError, gathered
@@ -163,9 +164,11 @@ def prepare(
         group=group,
         watch=watch,
     )
+    check_report(recipe, backbone, sets.report)
     room = room_for_inputs(recipe, backbone, sets.train)
     shortened = [f"inputs are cut at {room} tokens: {described.name} reads {described.positions} with the prompt"]
-    notes = [*described.notes, *splits.notes, *(shortened if room < recipe.task.max_length else [])]
+    spoken = answer_notes(backbone.tokenising(), (*sets.train, *sets.select), scoring.score)
+    notes = [*described.notes, *splits.notes, *(shortened if room < recipe.task.max_length else []), *spoken]
     encoded_sets = (workspace.train, workspace.select)
     hold(run, data_inputs(task, sets) | model_inputs(recipe, task, backbone, scoring, encoded_sets))
     _record(workspace, sets, splits.source, notes)
@@ -313,6 +316,20 @@ def encoded(recipe: Recipe, backbone: Backbone, examples: Sequence[Example]) -> 
     """Examples with their token ids, cut to what fits."""
     longest = answer_length(recipe, writes=True) if examples[0].writes else None
     return ScoredSet(examples, backbone.encode(examples, room_for_inputs(recipe, backbone, examples), longest))
+
+
+def check_report(recipe: Recipe, backbone: Backbone, examples: Sequence[Example]) -> None:
+    """Look for what would end a run only when its report is read: answers that tie, words without an embedding.
+
+    Inputs are read for the latter alone, where the tokenizer has such words at all.
+
+    Raises:
+        SoftpruneError: as `Backbone.encode`.
+    """
+    if len(backbone.tokenizer) > backbone.vocabulary:
+        encoded(recipe, backbone, examples)
+    else:
+        check_distinct(backbone.tokenising(), examples)
 
 
 def _group(recipe: Recipe, run: Store, rehearsal: Rehearsal) -> int:

@@ -14,6 +14,7 @@ import torch
 
 from softprune.errors import out_of_memory
 from softprune.prompt.bank import masked_state
+from softprune.ratios import exact
 from softprune.recipe import Recipe
 from softprune.runs.stand_in import Store
 from softprune.runs.store import Saved
@@ -210,7 +211,7 @@ def fit_to(
     """
     plan = schedule(workspace, epochs=epochs)
     _, _, total, _ = plan.steps(len(workspace.train))
-    plan = replace(plan, pause_at=math.ceil(share * total))
+    plan = replace(plan, pause_at=math.ceil(exact(share) * total))
     begun = None if before is None else before.state
     seeds = (plan.seed,) * len(names)
     training = Training(workspace, tuple(starts), tuple(names), seeds, plan, work, phase, title, begun, resting=True)

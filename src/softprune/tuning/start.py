@@ -44,6 +44,7 @@ def initial_prompt(recipe: Recipe, backbone: Backbone, task: Task) -> Initial:
     sampled = from_vocabulary(backbone.vectors_of, ids, settings.tokens, recipe.seed, words)
     if settings.init == "text":
         tokens = continuation_ids(backbone.tokenizer, settings.text or task.definition.instruction)
+        backbone.check_rows(tokens, "the text that the prompt starts from")
         return from_text(backbone.vectors_of, tokens, readable(backbone.tokenizer, tokens), sampled)
     if settings.init == "labels":
         labels = [(a, continuation_ids(backbone.tokenizer, a)) for a in task.definition.answers]
@@ -60,9 +61,10 @@ def instruction_prompt(backbone: Backbone, task: Task) -> torch.Tensor | None:
     instruction = task.definition.instruction
     if not instruction:
         return None
-    ids = torch.tensor(continuation_ids(backbone.tokenizer, instruction), device=backbone.device)
+    tokens = continuation_ids(backbone.tokenizer, instruction)
+    backbone.check_rows(tokens, f"the instruction of {task.id}")
     with torch.no_grad():
-        return backbone.lookup(ids).to(backbone.prompt_dtype)
+        return backbone.lookup(torch.tensor(tokens, device=backbone.device)).to(backbone.prompt_dtype)
 
 
 def settled(recipe: Recipe, begun: bool = False) -> Recipe:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -37,7 +37,13 @@ class NoKeeper:
     def curve(self, points: Any) -> None: ...
 
 
-def trained(backbone: Backbone, processes: Processes, optimiser: str = "adafactor", accumulate: int = 1) -> Trained:
+def trained(
+    backbone: Backbone,
+    processes: Processes,
+    optimiser: str = "adafactor",
+    accumulate: int = 1,
+    seeds: Sequence[int] | None = None,
+) -> Trained:
     """Two masked prompts, 20 steps; ten examples in batches of three: the last batch has one, so some have none."""
     data, scoring = task_of(backbone), replace(scoring_of(backbone), processes=processes)
     trainable = PromptTrainable(
@@ -72,6 +78,7 @@ def trained(backbone: Backbone, processes: Processes, optimiser: str = "adafacto
         keeper=NoKeeper(),
         watch=Silence(),
         processes=processes,
+        seeds=seeds,
     )
 
 
@@ -81,22 +88,23 @@ def prompts(found: Trained) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("model", "size", "optimiser", "accumulate"),
+    ("model", "size", "optimiser", "accumulate", "seeds"),
     [
-        ("t5", 2, "adafactor", 1),
-        ("gpt2", 3, "adafactor", 2),
-        ("bert", 2, "adamw", 1),
-        ("sentence", 2, "adafactor", 1),
+        ("t5", 2, "adafactor", 1, None),
+        ("gpt2", 3, "adafactor", 2, None),
+        ("bert", 2, "adamw", 1, (0, 3)),
+        ("sentence", 2, "adafactor", 1, None),
+        ("sentence", 3, "adafactor", 2, (0, 3)),
     ],
 )
 def test_they_end_with_the_prompt_of_one_process(
-    model: str, size: int, optimiser: str, accumulate: int, backbone_of: Backbones
+    model: str, size: int, optimiser: str, accumulate: int, seeds: Sequence[int] | None, backbone_of: Backbones
 ) -> None:
     # In float64, so that what differs is no rounding; tests/test_launched.py does it in float32.
     backbone = backbone_of(model, "float64")
-    alone = trained(backbone, ALONE, optimiser, accumulate)
+    alone = trained(backbone, ALONE, optimiser, accumulate, seeds)
     assert alone.steps == 20
-    together = in_parallel(lambda processes: trained(backbone, processes, optimiser, accumulate), size)
+    together = in_parallel(lambda processes: trained(backbone, processes, optimiser, accumulate, seeds), size)
     for found in together:
         assert torch.equal(prompts(found), prompts(together[0]))
         assert distance(prompts(found), prompts(alone)) <= TOLERANCE
@@ -105,7 +113,7 @@ def test_they_end_with_the_prompt_of_one_process(
         assert abs(found.curve[-1].train_loss - alone.curve[-1].train_loss) <= TOLERANCE * alone.curve[-1].train_loss
         assert (found.steps, found.examples) == (alone.steps, alone.examples)
     # The control: without the reduction each follows its own part of the batches.
-    apart = in_parallel(lambda processes: trained(backbone, processes, optimiser, accumulate), size, Unreduced)
+    apart = in_parallel(lambda p: trained(backbone, p, optimiser, accumulate, seeds), size, Unreduced)
     assert distance(prompts(apart[0]), prompts(alone)) > 100 * TOLERANCE
 
 

@@ -1,0 +1,79 @@
+"""Fresh seeds: their numbers and names, and that more of them may follow without a change to those that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from toys import distance, drawn, mask_of
+from whole_runs import HIDDEN, Models, P, S, recipe_of
+
+from softprune.prompt.bank import full_mask
+from softprune.pruning.fresh_seeds import retrain_fresh, seed_of, spans
+from softprune.runs.executors import InProcess
+from softprune.runs.store import RunFolder
+from softprune.tuning.display import Silence
+from softprune.tuning.setup import Workspace, prepare
+from softprune.types import PromptState
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def pruned() -> Any:
+    """What a search found, as far as retraining reads it."""
+    tuned = SimpleNamespace(state=PromptState(drawn(P, HIDDEN), full_mask(P, S)))
+    return SimpleNamespace(tuned=tuned, winner=SimpleNamespace(mask=mask_of("1011", S)))
+
+
+@pytest.fixture
+def workspace_of(tiny_models: Models, task_file: Path, tmp_path: Path) -> Callable[..., Workspace]:
+    def make(name: str, group: int, removal: str) -> Workspace:
+        recipe = recipe_of(tiny_models("sentence"), task_file, f"pruning.removal={removal}", f"search.group={group}")
+        run = RunFolder.open(tmp_path / name, recipe_text="", resolved=recipe.resolved(), kind="xprompt", command="")
+        return prepare(recipe, run, Silence(), InProcess())
+
+    return make
+
+
+def test_runs_with_neighbouring_seeds_share_no_fresh_seed() -> None:
+    found = [seed_of(run, number) for run in range(4) for number in range(10)]
+    assert len(set(found)) == 40
+    assert found[:2] == [1000, 1001]
+    assert seed_of(3, None) == 3
+    assert set(found).isdisjoint(range(4))
+
+
+def test_numbers_in_short() -> None:
+    assert spans([0, 1, 2, 5, 7, 8]) == "0 to 2, 5, 7 to 8"
+    assert (spans([4]), spans([]), spans([0, 1], "to", "+")) == ("4", "", "0to1")
+
+
+@pytest.mark.parametrize("removal", ["zero", "drop"])
+def test_more_seeds_later_are_those_of_one_go(
+    removal: str, workspace_of: Callable[..., Workspace], pruned: Any
+) -> None:
+    later, at_once = workspace_of("later", 4, removal), workspace_of("at once", 9, removal)
+    first = retrain_fresh(later, pruned, [0, 1])
+    known = dict(later.run.info["cost"]["training"])
+    second = retrain_fresh(later, pruned, [2])
+    training = later.run.info["cost"]["training"]
+    assert {name: training[name] for name in known} == known
+    assert len(training) > len(known)
+    wanted = retrain_fresh(at_once, pruned, range(3))
+    assert len(at_once.run.info["cost"]["training"]) == (1 if removal == "zero" else 2)
+    for found, trio in zip((*first, *second), wanted, strict=True):
+        for name, fitted in trio.items():
+            assert distance(found[name].state.vectors_PH, fitted.state.vectors_PH) <= 1e-4
+    moved = [distance(one["control"].state.vectors_PH, wanted[0]["control"].state.vectors_PH) for one in wanted[1:]]
+    assert min(moved) > 1e-2, "another seed is another data order"
+    masks = {tuple(trio["random"].state.mask.piece_PS.flatten().tolist()) for trio in wanted}
+    assert len(masks) == 3, "a random mask is drawn anew for each seed"
+    kept = at_once.run.info["cost"]["training"]
+    again = retrain_fresh(at_once, pruned, range(3))
+    assert torch.equal(again[2]["winner"].state.vectors_PH, wanted[2]["winner"].state.vectors_PH)
+    assert at_once.run.info["cost"]["training"] == kept

@@ -46,13 +46,13 @@ def counted(*changes: str, examples: int = 160, group: int = 16) -> dict[str, ob
 
 
 def test_the_papers_searches() -> None:
-    common = {"tune": (1, 1, 40), "control": (1, 2, 90), "fresh": (1, 15, 90), "exact": True}
+    common = {"tune": (1, 1, 40), "control": (1, 2, 90), "fresh": (1, 13, 90), "exact": True}
     zero = "pruning.removal=zero"
     assert counted("search.strategy=grid", zero) == {**common, "candidates": 81, "retrain": (6, 81, 90)}
     assert counted("search.strategy=sequential", zero) == {**common, "candidates": 18, "retrain": (2, 18, 90)}
     assert counted("search.strategy=sequential", zero, group=5)["retrain"] == (4, 18, 90)
     # Under drop every token ratio has its own length; then the pieces of one.
-    dropped = {**common, "candidates": 18, "retrain": (10, 18, 90), "control": (2, 2, 90), "fresh": (2, 9, 90)}
+    dropped = {**common, "candidates": 18, "retrain": (10, 18, 90), "control": (2, 2, 90), "fresh": (2, 13, 90)}
     assert counted("search.strategy=sequential") == dropped
     assert counted("search.strategy=grid")["retrain"] == (9, 81, 90)
 

@@ -13,7 +13,8 @@ from toys import distance, drawn, mask_of
 from whole_runs import HIDDEN, Models, P, S, recipe_of
 
 from softprune.prompt.bank import full_mask
-from softprune.pruning.fresh_seeds import retrain_fresh, seed_of, spans
+from softprune.pruning.fresh_seeds import fresh_pairs, retrain_fresh, seed_of, spans
+from softprune.recipe import resolve
 from softprune.runs.executors import InProcess
 from softprune.runs.store import RunFolder
 from softprune.tuning.display import Silence
@@ -33,7 +34,8 @@ def pruned() -> Any:
 @pytest.fixture
 def workspace_of(tiny_models: Models, task_file: Path, tmp_path: Path) -> Callable[..., Workspace]:
     def make(name: str, group: int, removal: str) -> Workspace:
-        recipe = recipe_of(tiny_models("sentence"), task_file, f"pruning.removal={removal}", f"search.group={group}")
+        changes = (f"pruning.removal={removal}", f"search.group={group}", "selection.seeds=3")
+        recipe = recipe_of(tiny_models("sentence"), task_file, *changes)
         run = RunFolder.open(tmp_path / name, recipe_text="", resolved=recipe.resolved(), kind="xprompt", command="")
         return prepare(recipe, run, Silence(), InProcess())
 
@@ -46,6 +48,13 @@ def test_runs_with_neighbouring_seeds_share_no_fresh_seed() -> None:
     assert found[:2] == [1000, 1001]
     assert seed_of(3, None) == 3
     assert set(found).isdisjoint(range(4))
+
+
+def test_auto_gives_the_random_mask_three_seeds() -> None:
+    pairs = fresh_pairs(resolve([]), range(10))
+    assert [number for name, number in pairs if name == "random"] == [0, 1, 2]
+    assert [number for name, number in pairs if name == "winner"] == list(range(10))
+    assert len(fresh_pairs(resolve(["selection.seeds=7"]), range(7))) == 21
 
 
 def test_numbers_in_short() -> None:

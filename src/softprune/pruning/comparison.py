@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from softprune.prompt.bank import read_one
-from softprune.pruning.fresh_seeds import COMPARED, retrain_fresh, rival_items, train_items
+from softprune.pruning.fresh_seeds import COMPARED, fresh_pairs, retrain_fresh, rival_items, train_items
 from softprune.pruning.headline import Reported, conclude
 from softprune.pruning.rows import answers_alone, bar, groups_of, interval, predictions, row
 from softprune.pruning.xprompt import Pruned, decided
@@ -62,9 +62,9 @@ class Entry:
 def train_rivals(workspace: Workspace, pruned: Pruned) -> Rivals:
     """Retrain control and random mask with the run's seed, then all three on the first fresh seeds."""
     seeds = range(workspace.recipe.selection.first_seeds)
-    first = rival_items(workspace, pruned, ("control", "random"), [None])
-    # All of it at once on other machines: nothing there waits for anything else.
-    make_ahead(workspace, fit_item, [*first, *rival_items(workspace, pruned, COMPARED, seeds)], "fresh")
+    first = rival_items(workspace, pruned, [("control", None), ("random", None)])
+    fresh = rival_items(workspace, pruned, fresh_pairs(workspace.recipe, seeds))
+    make_ahead(workspace, fit_item, [*first, *fresh], "fresh")  # on other machines nothing waits for anything else
     found, seed = train_items(workspace, first, "control"), workspace.recipe.seed
     return Rivals(found[f"control-{seed}"], found[f"random-{seed}"], retrain_fresh(workspace, pruned, seeds))
 
@@ -128,7 +128,7 @@ def _fresh_states(fresh: Sequence[dict[str, Fitted]], first: int = 0) -> dict[st
 def _write_fresh(workspace: Workspace, data: ScoredSet, reported: Reported) -> None:
     """What every retraining answered, in predictions/fresh: the verdict can be tested again from it."""
     for name in COMPARED:
-        for i in range(reported.seeds):
+        for i in range(reported.seeds_of(name)):
             lines = answers_alone(data, reported.scored[f"{name}@{i}"])
             workspace.run.write_jsonl(f"predictions/fresh/{name}-{i}.jsonl", lines)
 
@@ -238,7 +238,7 @@ def _add_losses(workspace: Workspace, entries: dict[str, Entry], results: dict[s
 def _add_seeds(workspace: Workspace, reported: Reported) -> None:
     """The metric of each fresh retraining, beside the row's own."""
     for name in COMPARED:
-        fresh = [reported.scored[f"{name}@{i}"] for i in range(reported.seeds)]
+        fresh = [reported.scored[f"{name}@{i}"] for i in range(reported.seeds_of(name))]
         reported.results[name]["seeds"] = [workspace.metric.value(s) for s in fresh]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from softprune.pruning.fresh_seeds import COMPARED
+from softprune.pruning.fresh_seeds import fresh_pairs
 from softprune.pruning.masks import piece_mask, token_mask
 from softprune.pruning.search import in_groups, leaders, rungs, search, tiers
 from softprune.ratios import exact
@@ -97,7 +97,7 @@ def count(recipe: Recipe, examples: int, group: int) -> Counted:
         candidates=len(candidates),
         ranked=len(candidates),
         importances=1 + len(pieces),
-        reported=6 + 3 * recipe.selection.first_seeds + math.ceil(finished / 3),
+        reported=6 + len(fresh_pairs(recipe, range(recipe.selection.first_seeds))) + math.ceil(finished / 3),
         tables=6,
         exact=sure and (recipe.pruning.removal == "zero" or len(kept) == 1),
     )
@@ -217,6 +217,6 @@ def _rivals(recipe: Recipe, examples: int, group: int, tokens: int) -> list[Stag
         shells = [Candidate(name, 0.0, 0.0, sizes[name], 0, 0) for name in names]
         return _read(recipe, _grouped(recipe, shells, group))
 
-    fresh = groups(*COMPARED * recipe.selection.first_seeds)
+    fresh = groups(*(name for name, _ in fresh_pairs(recipe, range(recipe.selection.first_seeds))))
     stages = [_stage("control", plan, examples, groups("control", "random"))]
     return stages + ([_stage("fresh", plan, examples, fresh)] if fresh else [])

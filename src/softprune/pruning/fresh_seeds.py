@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 
 from softprune.prompt.bank import masked_state
 from softprune.pruning.masks import random_mask
 from softprune.pruning.search import in_groups
 from softprune.pruning.xprompt import Pruned, control_start
+from softprune.recipe import Recipe
 from softprune.tuning.setup import Workspace
 from softprune.tuning.spread import fit_item, spread
 from softprune.tuning.stages import Fitted
@@ -60,25 +60,31 @@ def retrain_fresh(workspace: Workspace, pruned: Pruned, seeds: Sequence[int]) ->
         seeds: numbers of the fresh seeds: 0, 1 and so on.
 
     Returns:
-        Per fresh seed, the three by name.
+        Per fresh seed, those that were retrained on it by name.
     """
-    found = train_items(workspace, rival_items(workspace, pruned, COMPARED, seeds), "fresh")
-    own = workspace.recipe.seed
-    return tuple({name: found[f"{name}-{seed_of(own, number)}"] for name in COMPARED} for number in seeds)
+    pairs, own = fresh_pairs(workspace.recipe, seeds), workspace.recipe.seed
+    found = train_items(workspace, rival_items(workspace, pruned, pairs), "fresh")
+    by_seed: dict[int, dict[str, Fitted]] = {number: {} for number in seeds}
+    for name, number in pairs:
+        by_seed[number][name] = found[f"{name}-{seed_of(own, number)}"]
+    return tuple(by_seed.values())
 
 
-def rival_items(
-    workspace: Workspace, pruned: Pruned, names: Sequence[str], fresh: Sequence[int | None]
-) -> list[WorkItem]:
+def fresh_pairs(recipe: Recipe, seeds: Sequence[int]) -> list[tuple[str, int]]:
+    """What is retrained on which fresh seed: winner and control on all, the random mask on as many as it gets."""
+    last = recipe.selection.random_seeds
+    return [(name, number) for number in seeds for name in COMPARED if name != "random" or number < last]
+
+
+def rival_items(workspace: Workspace, pruned: Pruned, pairs: Sequence[tuple[str, int | None]]) -> list[WorkItem]:
     """The retraining of some of winner, control and random mask in groups; each is named for what it holds.
 
     Args:
         workspace: what the run shares.
         pruned: the search's outcome.
-        names: which of the three.
-        fresh: numbers of fresh seeds, or None alone for the run's own seed.
+        pairs: one of the three, and the number of its fresh seed; None in all of them for the run's own seed.
     """
-    rivals = [_rival(workspace, pruned, name, number) for number, name in product(fresh, names)]
+    rivals = [_rival(workspace, pruned, name, number) for name, number in pairs]
     by_id = {rival.id: rival for rival in rivals}
     shells = [Candidate(r.id, 0.0, 0.0, r.start.mask.tokens, r.start.mask.pieces, 0) for r in rivals]
     groups = in_groups(shells, workspace.group, workspace.recipe.pruning.removal)

@@ -47,8 +47,12 @@ class Reported:
 
     @property
     def seeds(self) -> int:
-        """Fresh seeds on which winner, control and random mask were retrained."""
-        return sum(name.startswith("winner@") for name in self.scored)
+        """Fresh seeds on which winner and control were retrained."""
+        return self.seeds_of("winner")
+
+    def seeds_of(self, name: str) -> int:
+        """Fresh seeds on which one of winner, control and random mask was retrained."""
+        return sum(scored.startswith(f"{name}@") for scored in self.scored)
 
 
 def conclude(recipe: Recipe, reported: Reported) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -88,9 +92,9 @@ def conclude(recipe: Recipe, reported: Reported) -> tuple[dict[str, Any], dict[s
 
 
 def compare_retrained(recipe: Recipe, reported: Reported, rival: str) -> Difference:
-    """Winner minus a rival over the fresh seeds, or on the run's own seed where there are none."""
+    """Winner minus a rival over the fresh seeds of both, or on the run's own seed where there are none."""
     metric, scored = reported.metric, reported.scored
-    tails = [f"@{i}" for i in range(reported.seeds)] or [""]
+    tails = [f"@{i}" for i in range(reported.seeds_of(rival))] or [""]
     winner, other = ([metric.counts(scored[f"{name}{tail}"]) for tail in tails] for name in ("winner", rival))
     resamples = recipe.selection.resamples
     return compare_rows(winner, other, metric.score, reported.groups, seed=recipe.seed, resamples=resamples)

@@ -26,6 +26,7 @@ _PROMPTED: Final = ("prefix", "p-tuning", "p-tuning-v2")
 """Values of adapter.method that have virtual tokens."""
 FIRST_SEEDS: Final = 5
 """Fresh seeds that `selection.seeds: auto` begins with: from 5 on, the t distribution costs little."""
+RANDOM_SEEDS: Final = 3
 MOST_SEEDS: Final = 10
 """Fresh seeds that it stops at: past them the sampling of examples outweighs that of seeds in most runs."""
 _TENTHS: Final = tuple(tenth / 10 for tenth in range(1, 10))
@@ -243,8 +244,8 @@ class Selection(Section):
     )
     seeds: Annotated[int, Field(ge=0)] | Literal["auto"] = key(
         "auto",
-        "fresh seeds that winner, control and random mask are retrained on; auto begins with 5 and goes on to 10 where "
-        "these don't decide what to ship and more seeds may",
+        "fresh seeds that winner, control and random mask are retrained on; auto begins with 5 (3 of the random mask) "
+        "and goes on to 10 where these don't decide what to ship and more seeds may",
     )
     resamples: int = key(10_000, "bootstrap resamples of an interval", ge=1)
 
@@ -252,6 +253,11 @@ class Selection(Section):
     def first_seeds(self) -> int:
         """Fresh seeds before anything is known."""
         return FIRST_SEEDS if self.seeds == "auto" else self.seeds
+
+    @property
+    def random_seeds(self) -> int:
+        """Fresh seeds of the random mask, which no choice depends on: `auto` gives it the fewest that a test needs."""
+        return RANDOM_SEEDS if self.seeds == "auto" else self.seeds
 
     @property
     def most_seeds(self) -> int:

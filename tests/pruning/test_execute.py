@@ -50,6 +50,10 @@ def test_a_run_leaves_what_the_contract_says(case: str, run_of: Callable[[str], 
     wanted = {*FILES, *(f"predictions/{name}.jsonl" for name in rows), *BEFORE_REPORT} - (
         PRUNING if tuned_only else set()
     )
+    seeds = range(run.recipe.selection.first_seeds)
+    if not tuned_only:
+        wanted |= {f"control/{name}" for name in ("ticket.json", "ticket.safetensors", "results.json")}
+        wanted |= {f"predictions/fresh/{name}-{i}.jsonl" for name in ("winner", "control", "random") for i in seeds}
     wanted |= {"ticket/results.json"} | (set() if tuned_only else {"candidates.jsonl", "masks.safetensors"})
     wanted |= {"gates.safetensors"} if "learned" in case else set()
     left = {str(path.relative_to(run.out)) for path in run.out.rglob("*") if path.is_file()} - {".lock"}
@@ -310,7 +314,8 @@ def test_the_papers_protocol_claims_nothing(run_of: Callable[[str], Run]) -> Non
     if info["headline"]["interpretable"]:
         for said in ("sentence", "random_sentence"):
             assert "chosen from 4 candidates on this set; no significance claimed" in info["headline"][said]
-    assert set(info["headline"]["random"]) == {"value", "low", "high", "p"}
+    assert info["verdict"]["decision"] == "no verdict"
+    assert {"value", "low", "high", "p", "covers_seeds"} <= set(info["headline"]["random"])
     held_out = run_of("grid, zero").info
     assert held_out["headline"]["significance_claimed"]
     train, select = (set(held_out["task"]["indices"][name]) for name in ("train", "select"))

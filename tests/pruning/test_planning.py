@@ -69,7 +69,7 @@ def test_time_is_counts_times_pace(planned: Plan) -> None:
     assert found["tune"] == pytest.approx(9 * (1 + 0.5 * 10) + 3 * 5 * 0.01)
     assert found["retrain"] == pytest.approx(6 * (1 + 0.5 * 30) + 6 * (1 + 0.5 * 10) + 4 * 2 * 5 * 0.01)
     assert found["rank"] == pytest.approx(4 * 5 * 0.01)
-    reported = 6 + 3 + 2
+    reported = 6 + 3 * 2 + 2
     assert found["report"] == pytest.approx(reported * (15 * 0.01 + 0.25))
     assert set(found) == {"loading", "tune", "retrain", "control", "fresh", "importance", "rank", "report"}
 

@@ -17,6 +17,7 @@ from softprune.recipe.values import (
     Rate,
     Ratios,
     Section,
+    Seeds,
     hold_together,
     key,
 )
@@ -242,7 +243,7 @@ class Selection(Section):
     margin: float = key(
         0.02, "loss of score that is accepted for a pruned prompt, as a fraction of the metric's range", ge=0, lt=1
     )
-    seeds: Annotated[int, Field(ge=0)] | Literal["auto"] = key(
+    seeds: Seeds = key(
         "auto",
         "fresh seeds that winner, control and random mask are retrained on; auto begins with 5 (3 of the random mask) "
         "and goes on to 10 where these don't decide what to ship and more seeds may",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
@@ -99,10 +99,20 @@ def _numbers(value: object) -> object:
     return numbers
 
 
+def _seeds(value: object) -> object:
+    """A whole number from 0 (as text too), or auto."""
+    if value == "auto":
+        return value
+    if isinstance(value, bool) or not str(value).isdecimal():
+        raise PydanticCustomError("seeds", "a whole number from 0, or auto")
+    return int(str(value))
+
+
 Rate: TypeAlias = Annotated[float | LearningRate, BeforeValidator(_learning_rate)]
 Ratios: TypeAlias = Annotated[tuple[float, ...], BeforeValidator(_ratios)]
 Prices: TypeAlias = Annotated[tuple[float, ...], BeforeValidator(_prices)]
 Numbers: TypeAlias = Annotated[tuple[int, ...], BeforeValidator(_numbers)]
+Seeds: TypeAlias = Annotated[int | Literal["auto"], BeforeValidator(_seeds)]
 Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(names_of)]
 
 

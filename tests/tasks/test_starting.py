@@ -154,7 +154,7 @@ def test_a_task_that_would_not_load_is_not_left_behind(tmp_path):
         ([{"a": f"x y {i}", "label": "one"} for i in range(9)], {}, "1 in label"),
         ([{"a": f"x y {i}", "label": f"l {i}"} for i in range(60)], {"label": "label"}, "more than 50 in label"),
         ([{"a": i, "label": "ab"[i % 2]} for i in range(9)], {}, "a column of texts beside the label"),
-        ([{"text;label": "a;b"} for i in range(9)], {}, 'one column, "text;label"'),
+        ([{"text;label": "a;b"} for i in range(9)], {}, "semicolons in"),
         ([{"a": "x y", "label": "ab"[i % 2]} for i in range(9)], {"label": "lable"}, 'did you mean "label"'),
         ([{"a": "x y", "label": "ab"[i % 2]} for i in range(9)], {"text": ["b"]}, "a known column"),
         ([{"a": "x y", "label": ["a", "b", ""][i % 3]} for i in range(9)], {}, "line 4"),

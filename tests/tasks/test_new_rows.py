@@ -10,7 +10,7 @@ import pytest
 
 from softprune.errors import SoftpruneError
 from softprune.tasks import load_task, task_names
-from softprune.tasks.files import find_file, format_of, read_rows
+from softprune.tasks.files import Located, find_file, format_of, read_rows
 from softprune.tasks.inputs import layout_of, read_input
 from softprune.tasks.outputs import RowWriter
 from softprune.tasks.template import asked_from
@@ -83,8 +83,6 @@ def test_own_files_without_header_or_ending(tmp_path):
 
 def test_rows_that_are_not_nested_as_multirc_is():
     definition = load_task("multirc").definition
-    from softprune.tasks.files import Located
-
     with pytest.raises(SoftpruneError):
         layout_of(definition, Located({"passage": "a text", "idx": 1}, "row 0"))
 

@@ -164,7 +164,7 @@ def _json_object(line: str, where: str) -> Row:
 
 def _csv_rows(path: Path, header: Sequence[str] | None) -> Iterator[Located]:
     # Quoted cells may hold line breaks, and every kind of break counts as a line.
-    lines = (line for text in _lines(path) for line in io.StringIO(text, newline=""))
+    lines: Iterator[str] = (line for text in _lines(path) for line in io.StringIO(text, newline=""))
     csv.field_size_limit(LONGEST_CELL)
     if header is None:
         first = next(lines, "")

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from softprune.errors import SoftpruneError
+
 _MERGE = "tag:yaml.org,2002:merge"
 _SCIENTIFIC = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
 
@@ -32,6 +34,31 @@ def yaml_text(value: Any) -> str:
     text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
     # PyYAML writes these line ends bare, and reads them back as blanks.
     return yaml.safe_dump(value, sort_keys=False) if set("\x85\u2028\u2029") & set(text) else text
+
+
+def check_writable(value: Any, where: str) -> None:
+    """Refuse texts in nested values that no file or path can hold.
+
+    Args:
+        value: of YAML, or of Python; aliases may make it endless.
+        where: it stands, for the message.
+
+    Raises:
+        SoftpruneError: with the key of a text that holds a NUL or half of a surrogate pair.
+    """
+    waiting, seen = [("", value)], set[int]()
+    while waiting:
+        key, item = waiting.pop()
+        if isinstance(item, str) and ("\0" in item or item != item.encode(errors="replace").decode()):
+            shown = item.encode(errors="backslashreplace").decode().replace("\0", "\\0")
+            expected = f"text that a file can hold in {f'`{key}` of ' if key else ''}{where}"
+            found = f'"{shown:.60}", with a NUL or half of a surrogate pair'
+            raise SoftpruneError(expected, found, "remove that character")
+        if isinstance(item, dict | list | tuple) and id(item) not in seen:
+            seen.add(id(item))
+            pairs = item.items() if isinstance(item, dict) else enumerate(item)
+            for name, inner in pairs:
+                waiting += [(key, name), (f"{key}.{name}".removeprefix("."), inner)]
 
 
 def plain(message: str) -> str:

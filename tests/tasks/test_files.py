@@ -5,11 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 import tracemalloc
+from decimal import Decimal
 
+import numpy as np
 import pytest
 
 from softprune.errors import SoftpruneError
-from softprune.tasks.files import format_of, read_rows
+from softprune.tasks.files import format_of, plain_row, read_rows
+from softprune.tasks.outputs import RowWriter
 
 TEXT = "a text of some length " * 20
 
@@ -124,3 +127,88 @@ def test_a_surrogate_pair_is_a_character(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"a": "\\ud83d\\ude00"}\n')
     assert rows_of(path) == [{"a": "😀"}]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "mark", "advised"),
+    [
+        ("utf-16-le", b"\xff\xfe", "iconv -f utf-16 "),
+        ("utf-16-be", b"\xfe\xff", "iconv -f utf-16 "),
+        ("utf-32-le", b"\xff\xfe\0\0", "iconv -f utf-32 "),
+        ("utf-32-be", b"\0\0\xfe\xff", "iconv -f utf-32 "),
+        ("utf-16-le", b"", "iconv -f utf-16le "),
+        ("utf-16-be", b"", "iconv -f utf-16be "),
+        ("cp1252", b"", "iconv -f windows-1252 "),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl.gz"])
+def test_the_conversion_that_is_advised_gives_the_text(tmp_path, name, encoding, mark, advised):
+    text = 'text,label\n"“5 €”",a\n' if "csv" in name else '{"text": "“5 €”", "label": "a"}\n'
+    data = mark + text.encode(encoding)
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    with pytest.raises(SoftpruneError, match="UTF-8") as caught:
+        rows_of(path)
+    assert advised in caught.value.do
+    assert ("gzip -dc FILE |" in caught.value.do) == name.endswith("gz")
+    new = tmp_path / name.removesuffix(".gz")
+    new.write_bytes(data.decode(advised.split()[2]).encode())
+    assert rows_of(new) == [{"text": "“5 €”", "label": "a"}]
+
+
+def test_cells_longer_than_pythons_limit_come_back(tmp_path):
+    row = {"text": "a b, " * 60_000, "label": "x"}
+    with RowWriter(tmp_path / "a.csv") as writer:
+        writer.write([row])
+    assert rows_of(tmp_path / "a.csv") == [row]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('"text";"label"\n"a, b";"x"\n', "semicolons in"),
+        ('text;label\n"a, b";"x"\n', "semicolons in"),
+        ('"text"\t"label"\n"a"\t"x"\n', "tabs in"),
+        ("text|label\na|x\n", "bars in"),
+    ],
+)
+def test_other_separators_are_named(tmp_path, text, found):
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    assert f"columns with commas between them: {found} {path}, line 1" == told(path)
+    path.write_text('"text; all",label\nx,y\n')
+    assert rows_of(path) == [{"text; all": "x", "label": "y"}]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('[{"text": "a"}, {"text": "b"}]', "an array from"),
+        ('[\n {"text": "a"}\n]', "an array from"),
+        ('{\n "text": "a"\n}', "an object over several lines"),
+        ('{"text": {"0": "a", "1": "b"}, "label": {"0": "x", "1": "y"}}', "columns of a whole table"),
+        ('{"0": {"text": "a"}, "1": {"text": "b"}}', "columns of a whole table"),
+        ('{"columns": ["text"], "index": [0], "data": [["a"]]}', "columns of a whole table"),
+    ],
+)
+def test_other_forms_of_json_are_named(tmp_path, text, found):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    assert told(path).startswith(f"one JSON object per line: {found}")
+    path.write_text('{"idx": {"a": 1}, "target": {"b": 2}}\n')
+    assert len(rows_of(path)) == 1
+
+
+def test_missing_values_of_every_library_are_null(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    missing = [float("nan"), float("inf"), np.nan, np.float32("nan"), Decimal("NaN"), pandas.NA, pandas.NaT]
+    assert plain_row(dict(enumerate(missing))) == dict.fromkeys(range(len(missing)))
+    row = {"a": np.int64(2), "b": np.bool_(True), "c": np.float32(0.5), "d": Decimal("1.5"), "e": [np.nan, "nan"]}
+    assert plain_row(row) == {"a": 2, "b": True, "c": 0.5, "d": 1.5, "e": [None, "nan"]}
+    assert plain_row(row)["b"] is True
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": NaN, "b": [Infinity, 1.5], "c": "NaN"}\n')
+    assert rows_of(path) == [{"a": None, "b": [None, 1.5], "c": "NaN"}]
+    path = tmp_path / "a.parquet"
+    pandas.DataFrame({"a": [1.0, float("nan")], "b": ["x", None]}).to_parquet(path)
+    assert rows_of(path) == [{"a": 1.0, "b": "x"}, {"a": None, "b": None}]

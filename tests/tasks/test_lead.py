@@ -30,6 +30,11 @@ def example(text: str) -> Example:
         ),
         ("A headline\n\nFirst sentence. Second one. Third one.", "A headline First sentence. Second one."),
         ("", ""),
+        ("Это раз. Это два! А это три? Лишнее.", "Это раз. Это два! А это три?"),
+        ("Così è. È due. «Éco» tre. Quattro.", "Così è. È due. «Éco» tre."),
+        ("这是一。这是二！这是三？多余。", "这是一。 这是二！ 这是三？"),
+        ("هذا واحد. هل هذا اثنان؟ هذا ثلاثة. زائد.", "هذا واحد. هل هذا اثنان؟ هذا ثلاثة."),
+        ("यह एक है। यह दो है। यह तीन है। और नहीं।", "यह एक है। यह दो है। यह तीन है।"),
     ],
 )
 def test_three_sentences(text, expected):

@@ -27,6 +27,35 @@ def test_by_hand(text, reference, expected):
     assert rouge.rouge(text, reference) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("text", "half"),
+    [
+        ("Кошка сидит", "Кошка спит"),
+        ("Η γάτα", "Η αυλή"),
+        ("قطة صغيرة", "قطة كبيرة"),
+        ("बिल्ली सोई", "बिल्ली गई"),
+        ("猫坐", "猫睡"),
+        ("cafés ouverts", "cafés fermés"),
+        ("고양이 잔다", "고양이 간다"),
+    ],
+)
+def test_every_script_has_words(text, half):
+    assert rouge.rouge(text, text) == pytest.approx((1.0, 1.0, 1.0), rel=1e-12)
+    assert rouge.rouge(text.upper(), half) == pytest.approx((0.5, 0.0, 0.5), rel=1e-12)
+
+
+def test_english_words_are_those_of_the_package():
+    from rouge_score.rouge_scorer import RougeScorer
+
+    text, reference = "It's 3.50: re-opened_files, ran BADLY!", "The files (3) were reopened; its run's bad."
+    theirs = RougeScorer(list(rouge.KINDS), use_stemmer=True).score(reference, text)
+    assert rouge.rouge(text, reference) == pytest.approx([theirs[k].fmeasure for k in rouge.KINDS], rel=1e-12)
+
+
+def test_a_composed_letter_is_the_letter_and_its_mark():
+    assert rouge.rouge("un caf\u00e9", "un cafe\u0301") == (1.0, 1.0, 1.0)
+
+
 def test_a_metric_is_the_mean_over_texts():
     texts, references, values = zip(*PAIRS, strict=True)
     scores = Scores(texts=texts, references=references)

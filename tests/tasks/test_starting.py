@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+from decimal import Decimal
 
 import pytest
 
@@ -154,7 +155,7 @@ def test_a_task_that_would_not_load_is_not_left_behind(tmp_path):
         ([{"a": f"x y {i}", "label": "one"} for i in range(9)], {}, "1 in label"),
         ([{"a": f"x y {i}", "label": f"l {i}"} for i in range(60)], {"label": "label"}, "more than 50 in label"),
         ([{"a": i, "label": "ab"[i % 2]} for i in range(9)], {}, "a column of texts beside the label"),
-        ([{"text;label": "a;b"} for i in range(9)], {}, 'one column, "text;label"'),
+        ([{"text;label": "a;b"} for i in range(9)], {}, "semicolons in"),
         ([{"a": "x y", "label": "ab"[i % 2]} for i in range(9)], {"label": "lable"}, 'did you mean "label"'),
         ([{"a": "x y", "label": "ab"[i % 2]} for i in range(9)], {"text": ["b"]}, "a known column"),
         ([{"a": "x y", "label": ["a", "b", ""][i % 3]} for i in range(9)], {}, "line 4"),
@@ -165,6 +166,46 @@ def test_what_makes_no_task_is_told(tmp_path, rows, asked, told):
     with pytest.raises(SoftpruneError) as caught:
         guess(written(tmp_path / "a.csv", rows), **asked)
     assert told in str(caught.value)
+
+
+def lines(path, texts, labels):
+    path.write_text("".join(json.dumps({"text": t, "label": y}) + "\n" for t, y in zip(texts, labels, strict=True)))
+    return path
+
+
+def test_a_missing_text_keeps_its_column_and_is_told(tmp_path):
+    texts = ["some words", None, *["more words"] * 4]
+    path = lines(tmp_path / "a.jsonl", texts, "xyxyxy")
+    assert [column.name for column in guess(path).texts] == ["text"]
+    with pytest.raises(SoftpruneError) as caught:
+        made(path)
+    assert (caught.value.expected, caught.value.found) == ("text in text", f"none in {path}, line 2")
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_nan_is_no_class(tmp_path, name):
+    labels = [0, 1, float("nan"), 0, 1, 0]
+    rows = [{"text": f"some words {i}", "label": label} for i, label in enumerate(labels)]
+    path = tmp_path / name
+    written(path, rows) if name == "a.csv" else lines(path, [row["text"] for row in rows], labels)
+    with pytest.raises(SoftpruneError) as caught:
+        guess(path)
+    assert caught.value.expected == "a label in every row of label"
+    assert f"line {4 if name == 'a.csv' else 3}" in caught.value.found
+    words = [{"text": f"some words {i}", "label": ("nan", "gran")[i % 2]} for i in range(6)]
+    assert set(guess(written(tmp_path / "b.csv", words)).answers) == {"nan", "gran"}
+
+
+def test_a_label_of_decimals_is_one_of_numbers(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    pyarrow = pytest.importorskip("pyarrow")
+    rows = [{"text": f"some words {i}", "label": Decimal("0.50") + i % 2, "dates": [i]} for i in range(12)]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+    definition, splits = made(tmp_path / "a.parquet", label="label")
+    assert definition.answers == ("label 0.5", "label 1.5")
+    assert len(splits.train) + len(splits.validation) == 12
+    with pytest.raises(SoftpruneError, match="lists, objects, dates or other values in dates"):
+        guess(tmp_path / "a.parquet", label="dates")
 
 
 def test_files_that_are_none(tmp_path):

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
+from softprune.tasks.words import NO_BLANKS
 from softprune.tuning.start import PLACEHOLDER
 
 CONTINUES = "…"
@@ -18,8 +19,6 @@ BLANK = "␣"
 _MARKS = {"bytes": "Ġ", "pieces": "▁", "wordpiece": "##"}
 # A vocabulary that marks words marks far more of them; fewer are chance.
 _LEAST_SHARE = 0.005
-_NO_BLANKS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
-"""Scripts that put no blanks between words, as Unicode's character names begin."""
 
 
 class Vocabulary:
@@ -96,7 +95,7 @@ def _style(tokens: Sequence[str]) -> str:
 def _continues(text: str) -> bool:
     """Whether text without a blank in front of it is the inside of a word."""
     first = text[0]
-    return first.isalnum() and not unicodedata.name(first, "").startswith(_NO_BLANKS)
+    return first.isalnum() and not unicodedata.name(first, "").startswith(NO_BLANKS)
 
 
 def _alphabet() -> dict[str, int]:

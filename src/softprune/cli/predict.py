@@ -81,19 +81,21 @@ def predict(
 ) -> None:
     """Answer the rows of a file with a ticket or an adapter, or each row with its own of several tickets."""
     from softprune.pruning.predict import predict as answer
-    from softprune.tasks.files import format_of, read_rows
+    from softprune.tasks.files import format_of
+    from softprune.tasks.inputs import read_input
     from softprune.tasks.outputs import RowWriter
 
-    kind = format_of(input_file)
-    if kind is None or not input_file.is_file():
-        found = f"{input_file}" if kind is None else f"no file {input_file}"
-        raise SoftpruneError("an input file that ends in .jsonl, .csv or .parquet", found, "correct --input")
+    if not input_file.is_file():
+        raise SoftpruneError(
+            "an input file that ends in .jsonl, .csv or .parquet", f"no file {input_file}", "correct --input"
+        )
     if output_file.exists() and not force:
         raise SoftpruneError("a new output file", f"{output_file} is there", "choose another --output, or add --force")
     tickets = _adapter(runs or []) or _tickets(runs or [], prompts, which.value, ensemble=ensemble)
+    definitions = [each.definition for each in (tickets.values() if isinstance(tickets, dict) else [tickets])]
     with RowWriter(output_file) as writer:
         wide = format_of(output_file) == "jsonl"
-        rows = _without(_ADDED if wide else _ADDED[:2], read_rows(input_file, kind))
+        rows = _without(_ADDED if wide else _ADDED[:2], read_input(definitions, input_file))
         placed = {"device": device, "dtype": dtype, "device_map": device_map, "quantization": quantization}
         several = ensemble or prompts is not None
         answered = answer(

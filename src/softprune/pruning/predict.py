@@ -21,7 +21,7 @@ from softprune.errors import SoftpruneError
 from softprune.pruning.ensemble import MEAN, check_combine, check_ensemble, combined
 from softprune.pruning.ticket import Ticket
 from softprune.registry import unknown
-from softprune.tasks.files import Located, Row
+from softprune.tasks.files import Located, Row, plain_row
 from softprune.tasks.inputs import layout_of
 from softprune.tasks.joined import part_of
 from softprune.tasks.schema import Definition
@@ -218,7 +218,7 @@ def _mapping(row: object, number: int) -> Row:
             f"{type(row).__name__} {row!r:.40} as row {number}",
             "wrap it",
         )
-    return dict(row)
+    return plain_row(row)
 
 
 def _named(tickets: Mapping[str, Answering], located: Located, column: str) -> str:

@@ -28,7 +28,7 @@ from softprune.recipe.compare_keys import (
 from softprune.recipe.keys import Recipe, RecipeField, flat_fields
 from softprune.recipe.token_keys import TokensRecipe
 from softprune.registry import unknown
-from softprune.yamls import parse_yaml, plain
+from softprune.yamls import check_writable, parse_yaml, plain
 
 Names: TypeAlias = Mapping[str, Callable[[str], object]]
 """By recipe key, what looks up the name that stands there; it raises a SoftpruneError for an unknown one."""
@@ -77,9 +77,11 @@ def _text(what: str, path_or_name: str | Path) -> str:
         raise _no_such(what, name, shipped)
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        found = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise SoftpruneError(f"a {what} file that can be read", f"{path}: {found}", "check its path") from error
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a path with a NUL
+        why = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else "no path"
+        found = error.strerror if isinstance(error, OSError) else why
+        shown = name.replace("\0", "\\0")
+        raise SoftpruneError(f"a {what} file that can be read", f"{shown}: {found}", "check its path") from error
 
 
 def _no_such(what: str, name: str, shipped: Sequence[str]) -> SoftpruneError:
@@ -207,6 +209,7 @@ def resolve_as(
     """
     values, fields = copy.deepcopy(dict(base or {})), [*flat_fields(of), *more_fields]
     errors = [error for text in overrides if (error := _override(values, text, fields)) is not None]
+    check_writable(values, where)
     if issubclass(of, CompareRecipe):
         values = without_left_out(values, base or {})
     recipe = None
@@ -277,6 +280,7 @@ def parse_recipe(text: str, where: str) -> dict[str, Any]:
         found = "nothing" if values is None else f"{type(values).__name__}: {values!r}"
         do = 'begin with "kind: xprompt" or another key: value line'
         raise SoftpruneError(f"{where} as a mapping of keys to values", found, do)
+    check_writable(values, where)
     return values
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ class Column:
         plain: whether every value is text, a number or a truth value.
         numeric: whether every value reads as a number or a truth value.
         empty: where its first empty value stands.
+        nan: where its first "nan" stands: a missing value among numbers, a word among texts.
         counts: value to its rows; given up (empty) beyond `MOST_ANSWERS` values.
     """
 
@@ -37,17 +39,24 @@ class Column:
     plain: bool = True
     numeric: bool = True
     empty: str | None = None
+    nan: str | None = None
     counts: Counter[str] = field(default_factory=Counter)
     crowded: bool = False
 
     def add(self, value: object, where: str) -> None:
         """Take one more value into account."""
-        key = label_key(value)
         self.rows += 1
+        if value is None:
+            self.empty = self.empty or where
+            return
+        key = label_key(value)
         self.words += len(key.split())
         self.plain &= isinstance(value, str | int | float)
-        self.numeric &= not isinstance(value, str) or _is_number(value)
-        if value is None or not key.strip():
+        if key.strip().lower() == "nan":
+            self.nan = self.nan or where
+        else:
+            self.numeric &= not isinstance(value, str) or _is_number(value)
+        if not key.strip():
             self.empty = self.empty or where
         if not self.crowded:
             self.counts[key] += 1
@@ -84,9 +93,15 @@ def label_of(columns: Mapping[str, Column], asked: str | None) -> Column:
         SoftpruneError: when there is none, or the one asked for isn't there or has too many values or an empty one.
     """
     label = _known(columns, asked) if asked is not None else _guessed_label(columns)
-    if label.empty is not None:
-        raise SoftpruneError(f"a label in every row of {label.name}", f"none in {label.empty}", "fill it in")
-    if label.crowded or len(label.counts) < 2 or not label.plain:
+    empty = label.empty or (label.nan if label.numeric else None)
+    if empty is not None:
+        do = "fill it in, or remove the row"
+        raise SoftpruneError(f"a label in every row of {label.name}", f"none in {empty}", do)
+    if not label.plain:
+        found = f"lists, objects, dates or other values in {label.name}"
+        do = f"write them as text, or name another one with --label; there are {', '.join(columns)}"
+        raise SoftpruneError("a label column of texts, numbers or truth values", found, do)
+    if label.crowded or len(label.counts) < 2:
         count = f"more than {MOST_ANSWERS}" if label.crowded else str(len(label.counts))
         raise SoftpruneError(
             f"a label column of 2 to {MOST_ANSWERS} different values",
@@ -167,7 +182,6 @@ def _known(columns: Mapping[str, Column], name: str) -> Column:
 
 def _is_number(text: str) -> bool:
     try:
-        float(text)
+        return math.isfinite(float(text))
     except ValueError:
         return text.lower() in ("true", "false")
-    return True

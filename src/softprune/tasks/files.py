@@ -7,9 +7,13 @@ import gzip
 import io
 import json
 import lzma
+import math
+import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -22,6 +26,15 @@ PACKED = (".gz", ".xz")
 """What may stand behind such an ending, but for Parquet, which is packed by itself."""
 PARQUET_ROWS = 1024
 """Rows of a Parquet file in memory at a time."""
+LONGEST_CELL = 2**31 - 1
+"""Characters of a CSV cell at most; Python's own limit is 131,072."""
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+_BYTE_ORDER_MARKS = (
+    (b"\xff\xfe\0\0", "utf-32"),  # before UTF-16, whose mark it begins with
+    (b"\0\0\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +43,32 @@ class Located:
 
     row: Row
     where: str
+
+
+def plain_row(row: Mapping[Any, Any]) -> Row:
+    """A row whose values are those of JSON: see `plain_value`."""
+    return {name: plain_value(value) for name, value in row.items()}
+
+
+def plain_value(value: Any) -> Any:
+    """A value as JSON has it, what is nested in it included.
+
+    What means a missing value (NaN, pandas' NA and NaT) is None, and so are infinities, which JSON lacks; numbers of
+    numpy and of `decimal` are Python's. Other types stay.
+    """
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, Mapping):
+        return plain_row(value)
+    if isinstance(value, list | tuple):
+        return [plain_value(item) for item in value]
+    if type(value).__module__ == "numpy":
+        return plain_value(value.tolist())
+    if isinstance(value, Decimal):
+        value = float(value) if value.is_finite() else math.nan
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return None if type(value).__name__ in ("NAType", "NaTType") else value
 
 
 def find_file(folder: Path, name: str) -> Path | None:
@@ -60,39 +99,77 @@ def read_rows(path: Path, kind: Format, header: Sequence[str] | None = None) -> 
         SoftpruneError: for what isn't UTF-8, a malformed line, or a broken archive.
     """
     if kind == "parquet":
-        yield from _parquet_rows(path)
+        rows = _parquet_rows(path)
     elif kind == "csv":
-        yield from _csv_rows(path, header)
+        rows = _csv_rows(path, header)
     else:
-        yield from _jsonl_rows(path)
+        rows = _jsonl_rows(path)
+    yield from (Located(plain_row(located.row), located.where) for located in rows)
 
 
 def _jsonl_rows(path: Path) -> Iterator[Located]:
+    first = True
     for number, line in enumerate(_lines(path), start=1):
-        if line.strip():
-            where = f"{path}, line {number}"
-            yield Located(_json_object(line, where), where)
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        if first:
+            _check_no_array(line, where)
+        row = _json_object(line, where)
+        if first and _is_table(row):
+            found = f"columns of a whole table in {where}, as pandas' to_json writes them by default"
+            raise SoftpruneError(_JSON_LINES, found, 'write it with to_json(FILE, orient="records", lines=True)')
+        yield Located(row, where)
+        first = False
+
+
+_JSON_LINES = "one JSON object per line"
+
+
+def _check_no_array(line: str, where: str) -> None:
+    """Refuse JSON that isn't one object per line; an array or an object over several lines is told by its beginning."""
+    kind = {"[": "an array", "{": "an object over several lines"}.get(line.strip())
+    if kind is None and re.match(r"\s*\[\s*\{", line):
+        kind = "an array"
+    if kind is not None:
+        do = "write one object per line: jq -c '.[]' FILE for an array, jq -c . FILE for objects; pandas: lines=True"
+        raise SoftpruneError(_JSON_LINES, f"{kind} from {where}", do)
+
+
+def _is_table(row: Row) -> bool:
+    """Whether an object is all rows of a pandas table: columns of {index: value}, or its `split` form."""
+    values = list(row.values())
+    if set(row) == {"columns", "index", "data"}:
+        return all(isinstance(value, list) for value in values)
+    if not values or not all(isinstance(value, dict) and value for value in values):
+        return False
+    same = all(list(value) == list(values[0]) for value in values)
+    return same and any(all(name.isdecimal() for name in names) for names in (row, values[0]))
 
 
 def _json_object(line: str, where: str) -> Row:
-    expected = "one JSON object per line"
     try:
         row = json.loads(line)
         json.dumps(row, ensure_ascii=False).encode() if "\\ud" in line.lower() else None
     except json.JSONDecodeError as error:
-        raise SoftpruneError(expected, f"{error.msg} in {where}, column {error.colno}", "mend that line") from None
+        raise SoftpruneError(_JSON_LINES, f"{error.msg} in {where}, column {error.colno}", "mend that line") from None
     except UnicodeEncodeError:
         raise SoftpruneError("text in UTF-8", f"half of a surrogate pair in {where}", "mend that line") from None
     except (RecursionError, ValueError) as error:
-        raise SoftpruneError(expected, f"{error} in {where}", "mend that line") from None
+        raise SoftpruneError(_JSON_LINES, f"{error} in {where}", "mend that line") from None
     if not isinstance(row, dict):
-        raise SoftpruneError(expected, f"a {type(row).__name__} in {where}", "mend that line")
+        raise SoftpruneError(_JSON_LINES, f"a {type(row).__name__} in {where}", "mend that line")
     return row
 
 
 def _csv_rows(path: Path, header: Sequence[str] | None) -> Iterator[Located]:
     # Quoted cells may hold line breaks, and every kind of break counts as a line.
-    lines = (line for text in _lines(path) for line in io.StringIO(text, newline=""))
+    lines: Iterator[str] = (line for text in _lines(path) for line in io.StringIO(text, newline=""))
+    csv.field_size_limit(LONGEST_CELL)
+    if header is None:
+        first = next(lines, "")
+        _check_separator(first, path)
+        lines = chain([first], lines)
     reader = csv.reader(lines, strict=True)
     names = list(header or ())
     try:
@@ -112,6 +189,15 @@ def _csv_rows(path: Path, header: Sequence[str] | None) -> Iterator[Located]:
         raise SoftpruneError(
             "comma-separated values", f"{error} in {path}, line {reader.line_num}", "mend that line"
         ) from None
+
+
+def _check_separator(line: str, path: Path) -> None:
+    """Refuse a header whose columns are apart by something else than commas; signs within quotes count for nothing."""
+    bare = re.sub(r'"[^"]*"', "", line)
+    used = [name for sign, name in _SEPARATORS.items() if sign in bare]
+    if used and "," not in bare:
+        do = "write the file again with commas (pandas: to_csv without sep)"
+        raise SoftpruneError("columns with commas between them", f"{used[0]} in {path}, line 1", do)
 
 
 def _checked_names(names: Sequence[str], where: str) -> list[str]:
@@ -153,18 +239,39 @@ def _lines(path: Path) -> Iterator[str]:
     try:
         with _opened(path) as file:
             for number, raw in enumerate(file, start=1):
+                if number == 1:
+                    _check_encoding(raw, path)
                 yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         raise SoftpruneError(
             "text in UTF-8",
             f"byte 0x{error.object[error.start]:02x} in {path}, line {number}",
-            "convert the file (iconv -f latin1 -t utf-8)",
+            _conversion("windows-1252", path, "if it is Western text of Windows (find its encoding out first)"),
         ) from None
     except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError) as error:
         kind = "an xz" if path.suffix == ".xz" else "a gzip"
         raise SoftpruneError(f"{kind} archive at {path}", str(error), "fetch the file again") from None
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL or half a surrogate pair
         raise SoftpruneError(f"a readable file at {path}", str(error), "check the path and its rights") from None
+
+
+def _check_encoding(first: bytes, path: Path) -> None:
+    """Refuse UTF-16 and UTF-32, told by the byte-order mark, or without one by the zeros beside plain letters."""
+    encoding = next((name for mark, name in _BYTE_ORDER_MARKS if first.startswith(mark)), None)
+    found = "the byte-order mark of"
+    if encoding is None and re.match(rb"[^\0]\0[^\0]\0|\0[^\0]\0[^\0]", first):
+        encoding, found = ("utf-16be" if first[0] == 0 else "utf-16le"), "zero bytes as in"
+    if encoding is not None:
+        raise SoftpruneError("text in UTF-8", f"{found} {encoding.upper()} in {path}", _conversion(encoding, path))
+
+
+def _conversion(encoding: str, path: Path, condition: str = "") -> str:
+    """The command that converts a file, which is unpacked first where it is packed."""
+    unpacking = {".gz": "gzip -dc", ".xz": "xz -dc"}.get(path.suffix)
+    source = "FILE" if unpacking is None else ""
+    command = f"iconv -f {encoding} -t utf-8 {source}".rstrip()
+    command = f"{unpacking} FILE | {command}" if unpacking else command
+    return f"convert it: {command} > NEW" + (f", {condition}" if condition else "")
 
 
 def _opened(path: Path) -> BinaryIO | gzip.GzipFile | lzma.LZMAFile:

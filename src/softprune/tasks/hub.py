@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from softprune.errors import SoftpruneError, out_of_memory
-from softprune.tasks.files import Located
+from softprune.tasks.files import Located, plain_row
 from softprune.tasks.schema import Definition, HubSource, Split
 from softprune.tasks.template import examples_from
 from softprune.types import Example
@@ -43,7 +43,7 @@ def read_hub(definition: Definition, source: HubSource, *, patient: bool = True)
                 ", ".join(loaded),
                 "correct `splits` in the task YAML",
             )
-        rows = (Located(row, f"{source.repository} {name}, row {n}") for n, row in enumerate(loaded[name]))
+        rows = (Located(plain_row(row), f"{source.repository} {name}, row {n}") for n, row in enumerate(loaded[name]))
         splits[split] = tuple(examples_from(definition, source, rows))
     return splits
 

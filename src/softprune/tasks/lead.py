@@ -9,8 +9,11 @@ from softprune.types import Example, Scores
 SENTENCES = 3
 NAME = f"first {SENTENCES} sentences"
 
-# A full stop, question or exclamation mark, with what closes behind it, before a capital, a number or what opens.
-_END = re.compile(r"""(?<=[.!?])["'”’)\]]*\s+(?=["'“‘(\[]?[A-Z0-9])""")
+# A mark that ends sentences with what closes behind it, and the letter or digit behind what opens the next one; marks
+# of full width have no blank behind them. "(e.g. this)" goes on: a small letter begins no sentence.
+_END = re.compile(
+    r"""(?:(?<=[.!?؟۔։।॥።។៕။])["'”’»›)\]]*\s+|(?<=[。！？｡])["'”’»›)\]」』）】]*\s*)(?=["'“‘«‹„¿¡(\[「『（【]*([^\W_]))"""
+)
 
 
 def lead(example: Example, sentences: int = SENTENCES) -> str:
@@ -31,7 +34,7 @@ def written(texts: tuple[str, ...], examples: tuple[Example, ...]) -> Scores:
 def _sentences(line: str) -> list[str]:
     """A line's sentences, closing quotes with the sentence that they close."""
     parts, start = [], 0
-    for match in _END.finditer(line):
+    for match in (found for found in _END.finditer(line) if not found[1].islower()):
         parts.append(line[start : match.end()])
         start = match.end()
     return [*parts, line[start:]]

@@ -33,7 +33,7 @@ from softprune.tasks.schema import (
     names_in,
     needed_names,
 )
-from softprune.yamls import parse_yaml, plain
+from softprune.yamls import check_writable, parse_yaml, plain
 
 _SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
     (): Definition,
@@ -60,6 +60,9 @@ def read_definition(path: Path) -> Definition:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         found = " ".join(str(error).split())
         raise SoftpruneError(f"YAML in UTF-8 in {path}", found, "mend the file's syntax") from None
+    except ValueError:
+        raise SoftpruneError("a task YAML", f"no file {str(path)!r}", "check the path") from None
+    check_writable(data, f"task {path}")
     if isinstance(data, dict) and "parts" in data:
         do = "remove it; tasks are joined by name: --task trec+ag_news"
         raise SoftpruneError("a file of one task", f"`parts` in {path}", do)

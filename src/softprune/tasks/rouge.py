@@ -2,7 +2,8 @@
 
 ROUGE-1 and ROUGE-2 compare bags of single words and of pairs, ROUGE-L the longest common subsequence; all as F1 of
 precision and recall (Lin, ROUGE: A Package for Automatic Evaluation of Summaries, 2004), by the package `rouge-score`
-with stemming, as CNN/DailyMail is usually reported.
+with stemming, as CNN/DailyMail is usually reported. Words are those of any script (the package's own know a to z and
+digits only); English text without accents has the same words either way.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from softprune.errors import SoftpruneError
+from softprune.tasks.words import words
 
 KINDS = ("rouge1", "rouge2", "rougeL")
 KEPT = 2**16
@@ -47,4 +49,17 @@ def _scorer() -> Any:
     except ImportError as error:
         do = "pip install 'softprune[summaries]'"
         raise SoftpruneError("the library rouge-score, to score written texts", str(error), do) from None
-    return RougeScorer(list(KINDS), use_stemmer=True)
+    return RougeScorer(list(KINDS), tokenizer=_Stems())
+
+
+class _Stems:
+    """The tokenizer that a `RougeScorer` asks: stems of words, those of up to three letters as they are."""
+
+    def __init__(self) -> None:
+        from nltk.stem.porter import PorterStemmer
+
+        self._stemmer = PorterStemmer()
+
+    def tokenize(self, text: str) -> list[str]:
+        """The stems of a text, in order."""
+        return [self._stemmer.stem(word) if len(word) > 3 else word for word in words(text.casefold())]

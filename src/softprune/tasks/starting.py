@@ -90,10 +90,6 @@ def guess(
     columns = columns_of(chain.from_iterable(read_rows(path, _checked(path)) for path in files))
     if not columns:
         raise SoftpruneError("rows to learn from", f"none in {file}", "choose another file")
-    only = next(iter(columns))
-    if len(columns) == 1 and set(only) & set(";\t|"):
-        do = "write the file anew with commas between its columns"
-        raise SoftpruneError("columns with commas between them", f'one column, "{only}", in {file}', do)
     if target is not None:
         gold = target_of(columns, target)
         texts = longest_of(columns, text, gold)

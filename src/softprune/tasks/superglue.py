@@ -23,6 +23,6 @@ def multirc_options(row: Row) -> Iterator[Row]:
                 "paragraph": passage["text"],
                 "question": question["question"],
                 "answer": answer["text"],
-                "label": answer["label"],
                 "idx": {"paragraph": row["idx"], "question": question["idx"], "answer": answer["idx"]},
+                **{name: answer[name] for name in ("label",) if name in answer},  # the test set has none
             }

@@ -171,6 +171,9 @@ def _expanded(source: Source, located: Located) -> Iterator[Row]:
         yield from ROW_READERS[source.rows](located.row)
     except KeyError as error:
         raise _missing(error.args[0], located.row, located.where) from None
+    except (TypeError, AttributeError) as error:
+        expected = f"rows nested as the files of {source.rows} are"
+        raise SoftpruneError(expected, f"{error} in {located.where}", "correct that row") from None
 
 
 def _value(source: Source, row: Row, name: str, where: str, needed: Iterable[str]) -> Any:
@@ -202,12 +205,17 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _text(value: object, name: str, where: str) -> str:
+    if value is None:
+        raise SoftpruneError(f"text in {name}", f"none in {where}", "fill it in, or remove the row")
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise SoftpruneError(f"text in {name}", f"{value!r:.60} in {where}", "mend that value")
     return str(value).strip()
 
 
 def _gold(definition: Definition, source: Source, value: object, where: str) -> int:
+    if value is None:
+        expected = f"a label out of {', '.join(source.labels)}"
+        raise SoftpruneError(expected, f"none in {where}", "fill it in, or remove the row")
     key = label_key(value)
     if key not in source.labels:
         raise SoftpruneError(

@@ -34,7 +34,7 @@ class Found:
     """A keyword in a text.
 
     Attributes:
-        keyword: as it was asked for, in lower case.
+        keyword: as it was asked for, its case folded.
         text: which text.
         pieces: positions of its tokens.
         kept: whether any of them was kept to the end.
@@ -104,7 +104,7 @@ class KeywordReport:
 
 
 def read_keywords(source: Sequence[str] | str | Path) -> tuple[str, ...]:
-    """Keywords of a list, or of a file with one a line; lower case, each once, empty lines left out.
+    """Keywords of a list, or of a file with one a line; case folded, each once, empty lines left out.
 
     Raises:
         SoftpruneError: when the file can't be read, or there is none.
@@ -117,7 +117,7 @@ def read_keywords(source: Sequence[str] | str | Path) -> tuple[str, ...]:
             raise SoftpruneError("a text file of keywords, one a line", f"{source}: {error}", "name another") from error
     else:
         lines = source
-    found = tuple(dict.fromkeys(" ".join(line.lower().split()) for line in lines if line.strip()))
+    found = tuple(dict.fromkeys(" ".join(line.casefold().split()) for line in lines if line.strip()))
     if not found:
         raise SoftpruneError("at least one keyword", "none", "write one a line")
     return found
@@ -145,7 +145,7 @@ def _longest_match(
     """The last word of the longest keyword that begins at a word, and the keyword; else that word and None."""
     best: tuple[int, str | None] = (place, None)
     for last in range(place, len(words)):
-        form = " ".join(text[words[place].mark.start : words[last].mark.end].lower().split())
+        form = " ".join(text[words[place].mark.start : words[last].mark.end].casefold().split())
         if len(form) > longest:
             break
         if form in wanted:
@@ -165,7 +165,7 @@ def keyword_report(
 
     Args:
         table: the words.
-        keywords: in lower case, as `read_keywords` gives them.
+        keywords: case folded, as `read_keywords` gives them.
         reader: the model that made the readings; without one nothing is read again.
         seed: of the bootstrap and of the random tokens.
         resamples: of the bootstrap.

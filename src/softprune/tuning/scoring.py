@@ -176,4 +176,4 @@ def answer_of(text: str, answers: Sequence[str]) -> int:
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.lower().split()).rstrip(".")
+    return " ".join(text.casefold().split()).rstrip(".")

@@ -55,6 +55,14 @@ def truncate(model: Path) -> None:
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
 
 
+def classifier(model: Path) -> None:
+    """The encoder with a random head that chooses one of three classes."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    config = AutoConfig.from_pretrained(model, num_labels=3)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(model)
+
+
 def wordless(model: Path) -> None:
     """A tokenizer that knows its special tokens only, and has none for what it doesn't know."""
     path = model / "tokenizer.json"

@@ -37,7 +37,9 @@ RECIPES = [
     case("a ratio of 0", "xprompt --token-ratios 0 --out run", ("between 0 and 1", "0", "tokens to prune")),
     case("a ratio of 1.5", "xprompt --piece-ratios 0.5,1.5 --out run", ("between 0 and 1", "1.5", "pieces to prune")),
     case("a ratio in words", "xprompt --token-ratios half --out run", ("between 0 and 1", "'half'", "tokens to prune")),
-    case("fewer seeds than none", "xprompt --seeds -1 --out run", ("greater than or equal to 0", "-1", "fresh seeds")),
+    case(
+        "fewer seeds than none", "xprompt --seeds -1 --out run", ("a whole number from 0, or auto", "-1", "fresh seeds")
+    ),
     case("a dtype that isn't", TUNE + "--dtype float8", ("backbone.dtype", '"float8"', "float32")),
     case("a task misspelt", "tune --task boolqq --out run", ("a known task", '"boolqq"', 'did you mean "boolq"?')),
     case("a backbone misspelt", "tune --backbone tinny --out run", ("a known backbone", '"tinny"', '"tiny"')),

@@ -328,11 +328,12 @@ def test_the_same_seed_gives_the_same_bits(
     case: str, run_of: Callable[[str], Run], tmp_path: Path, tiny_models: Models, task_file: Path
 ) -> None:
     first = run_of(case).bits()
-    assert len(first) == (9 if case == "tune" else 16)
+    assert len(first) == (9 if case == "tune" else 23)
     again = execute_one(tiny_models("sentence"), task_file, tmp_path / "again", *CASES[case])
     assert again.bits() == first
     other = execute_one(tiny_models("sentence"), task_file, tmp_path / "other", *CASES[case], "seed=1").bits()
-    same = [name for name in first if other[name] == first[name] and name != "headline"]
+    same = [name for name in first if other[name] == first[name] and name not in ("headline", "verdict")]
+    same = [name for name in same if "fresh" not in name]  # answers alone, which may well be alike
     assert set(same) <= {"predictions/zero_shot.jsonl", "predictions/instruction.jsonl"}
 
 

@@ -106,7 +106,7 @@ def test_a_level_that_is_off_is_left_alone(level: str, tmp_path: Path, tiny_mode
 
 
 def test_the_random_mask_is_held_against_the_gates() -> None:
-    told = {"random": {"value": 0.1, "low": 0.05, "high": 0.15}, "interpretable": True}
+    told = {"random": {"value": 0.1, "low": 0.05, "high": 0.15, "covers_seeds": True}, "interpretable": True}
     assert random_sentence(told, "tokens", chosen_by="the gates").endswith("the mask that the gates chose is better.")
 
 

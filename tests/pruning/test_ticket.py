@@ -286,6 +286,41 @@ class Hub:
         return str(self.folder / repo_id)
 
 
+VERDICTS = {"ship the ticket": "winner", "ship the whole prompt": "control"}
+
+
+@pytest.mark.parametrize("decision", [*VERDICTS, "undecided", "no verdict", None])
+def test_a_run_gives_either_prompt_or_the_one_it_recommends(
+    decision: str | None, ticket: Ticket, backbone_of: Callable[..., Backbone], tmp_path: Path
+) -> None:
+    prompts = {"winner": ticket, "control": small_ticket(backbone_of("gpt2"))}
+    prompts["winner"].save(tmp_path / "ticket")
+    prompts["control"].save(tmp_path / "control")
+    verdict = None if decision is None else {"decision": decision, "sentence": "Undecided: too few examples."}
+    (tmp_path / "run.json").write_text(json.dumps({"verdict": verdict}))
+    for which, wanted in prompts.items():
+        assert same(Ticket.load(tmp_path, which), wanted)
+    assert same(Ticket.load(tmp_path), ticket)
+    if decision in VERDICTS:
+        assert same(Ticket.load(tmp_path, "recommended"), prompts[VERDICTS[decision]])
+        return
+    found = "no verdict in run.json" if verdict is None else "Undecided: too few examples"
+    with pytest.raises(SoftpruneError, match="whose verdict says which prompt to ship") as refused:
+        Ticket.load(tmp_path, "recommended")
+    assert refused.value.found == found
+    assert "--which winner or --which control" in refused.value.do
+
+
+def test_a_ticket_folder_has_no_other_prompt(ticket: Ticket, tmp_path: Path) -> None:
+    ticket.save(tmp_path)
+    with pytest.raises(SoftpruneError, match="kept its whole prompt"):
+        Ticket.load(tmp_path, "control")
+    with pytest.raises(SoftpruneError, match="a run folder with a verdict"):
+        Ticket.load(tmp_path, "recommended")
+    with pytest.raises(SoftpruneError, match="one of winner, control, recommended"):
+        Ticket.load(tmp_path, "best")
+
+
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     hub = Hub(tmp_path / "hub")

@@ -85,7 +85,7 @@ def test_the_page_is_where_it_is_said_to_be(written: Path) -> None:
         "+1.6 points",
         "95% interval -0.8 to +4.1",
         "over 3 fresh seeds",
-        "a difference of 4.9 points",
+        "The smallest difference that 80% power would detect: 4.9 points.",
         "p 0.234",
         "14 examples right under the winner only, 9 under the control only, p 0.405",
         "the smallest ticket within one standard error of the best on select, among 72 candidates",
@@ -347,6 +347,6 @@ def test_long_texts_and_unknown_answers() -> None:
 
 
 def test_a_power_that_is_not_known_is_not_told(xprompt_run: Path, edit: Edit) -> None:
-    assert "a difference of 4.9 points would have been found four times out of five" in of(xprompt_run)
+    assert "The smallest difference that 80% power would detect: 4.9 points." in of(xprompt_run)
     edit(xprompt_run, lambda info: info["headline"].update(detectable=None))
-    assert "four times out of five" not in of(xprompt_run)
+    assert "80% power" not in of(xprompt_run)

@@ -59,6 +59,7 @@ def export(
     from softprune.pruning.ticket import Ticket
 
     if holds_adapter(Path(source)):
+        refuse_which(source, which)
         if format_ is not Format.peft:
             raise SoftpruneError(
                 "--format peft for an adapter", f"--format {format_.value}", "set --format peft, or export a ticket"
@@ -72,6 +73,18 @@ def export(
     tokens, hidden = done.shape
     say(f"{done.folder}: {', '.join(done.files)}; {tokens} tokens of {hidden} dimensions\n")
     say("\n".join(done.code))
+
+
+def refuse_which(source: str, which: Which) -> None:
+    """An adapter's run has one model alone.
+
+    Raises:
+        SoftpruneError: for another prompt than the one that is always there.
+    """
+    if which is not Which.winner:
+        raise SoftpruneError(
+            f"a run that pruned a prompt, for --which {which.value}", f"an adapter in {source}", "leave out --which"
+        )
 
 
 def import_(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from softprune.cli.exchange import Which
+from softprune.cli.exchange import Which, refuse_which
 from softprune.cli.output import progress_console, say
 from softprune.errors import SoftpruneError
 
@@ -91,7 +91,7 @@ def predict(
         )
     if output_file.exists() and not force:
         raise SoftpruneError("a new output file", f"{output_file} is there", "choose another --output, or add --force")
-    tickets = _adapter(runs or []) or _tickets(runs or [], prompts, which.value, ensemble=ensemble)
+    tickets = _adapter(runs or [], which) or _tickets(runs or [], prompts, which.value, ensemble=ensemble)
     definitions = [each.definition for each in (tickets.values() if isinstance(tickets, dict) else [tickets])]
     with RowWriter(output_file) as writer:
         wide = format_of(output_file) == "jsonl"
@@ -111,11 +111,14 @@ def predict(
     say(f"{told}: {output_file}", err=True)
 
 
-def _adapter(runs: Sequence[str]) -> SavedAdapter | None:
+def _adapter(runs: Sequence[str], which: Which) -> SavedAdapter | None:
     """The adapter of a folder, where a single one is named and holds one."""
     from softprune.methods.saved import holds_adapter, read_adapter
 
-    return read_adapter(Path(runs[0])) if len(runs) == 1 and holds_adapter(Path(runs[0])) else None
+    if len(runs) != 1 or not holds_adapter(Path(runs[0])):
+        return None
+    refuse_which(runs[0], which)
+    return read_adapter(Path(runs[0]))
 
 
 def _model(tickets: SavedAdapter | dict[str, Ticket], options: dict[str, Any]) -> Backbone:

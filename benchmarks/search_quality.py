@@ -95,14 +95,14 @@ def _searched(recipe: Any, run: RunFolder) -> dict[str, Any]:
         trial.candidate.id: [int(p == g) for p, g in zip(found.predicted, found.gold, strict=True)]
         for trial, found in zip(trained, scores, strict=True)
     }
-    error = run.info["selection"]["standard_error"]
+    errors = run.info["selection"]["standard_errors"]
     training = run.info["cost"]["training"]
     steps = {name: piece["examples"] for name, piece in training.items() if name != "tune"}
     return {
         "candidates": [asdict(trial.candidate) for trial in pruned.trials],
         "right": right,
         "ids": [example.id for example in data.examples],
-        "standard_error": error,
+        "standard_errors": errors,
         "examples": sum(steps.values()),
         "seconds": run.info["cost"]["phases"],
         "foresight": run.info["selection"]["foresight"],
@@ -134,8 +134,8 @@ class Searches:
         ]
 
     def pick(self, candidates: list[Candidate], at: int) -> Candidate:
-        """The objective's choice among some candidates of a seed; the standard error is that of the whole search."""
-        return choose(candidates, self.objective, self.found[at]["standard_error"])
+        """The objective's choice among some candidates of a seed; standard errors are those of the whole search."""
+        return choose(candidates, self.objective, self.found[at]["standard_errors"])
 
     def right(self, chosen: list[Candidate]) -> np.ndarray:
         """Rows `[seeds * N, 2]` of (right, 1) for the chosen candidates."""

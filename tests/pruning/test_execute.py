@@ -209,15 +209,22 @@ def test_importance_and_ranking_are_measured_where_they_should_be(
     assert losses[0] != pytest.approx(losses[1], rel=1e-3), "negative control: training moved nothing"
 
 
+def info_select(run: Run) -> list[int]:
+    indices: list[int] = run.info["task"]["indices"]["select"]
+    return indices
+
+
 @pytest.mark.parametrize("case", PRUNED)
 def test_the_winner_is_what_the_objective_chooses(case: str, run_of: Callable[[str], Run]) -> None:
     run = run_of(case)
     candidates = [Candidate(**line) for line in run.lines("candidates.jsonl")]
     said, objective = run.info["selection"], run.recipe.selection.objective
-    assert choose(candidates, objective, said["standard_error"]).id == said["winner"]
-    # The bootstrap finds no spread where every answer is right.
-    uncertain = objective == "one_se" and choose(candidates, "best").select != 1.0
-    assert (said["standard_error"] > 0) == uncertain
+    assert choose(candidates, objective, said["standard_errors"]).id == said["winner"]
+    trained = {c.id for c in candidates if c.select is not None}
+    assert set(said["standard_errors"]) == (trained if objective == "one_se" else set())
+    # Candidates that never differ aren't known any better than to one example's worth.
+    least = 1 / len(info_select(run))
+    assert all(error >= least - 1e-12 for error in said["standard_errors"].values())
     assert said["candidates_compared"] == len(candidates)
     assert len(candidates) == 4 or "learned" in case
     assert pareto(candidates) == {c.id for c in candidates if c.pareto}

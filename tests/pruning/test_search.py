@@ -227,3 +227,10 @@ def test_foresight_is_rank_correlation_and_regret() -> None:
     alike = foresight([c.updated(select=0.5) for c in candidates])
     assert alike is not None
     assert alike["spearman"] is None
+
+
+def test_one_se_goes_by_each_candidates_own_standard_error() -> None:
+    ladder = [made("a", 9, 0.8), made("b", 5, 0.75), made("c", 1, 0.7)]
+    assert choose(ladder, "one_se", {"a": 0.0, "b": 0.05, "c": 0.0999}).id == "b"
+    assert choose(ladder, "one_se", {"a": 0.0, "b": 0.05, "c": 0.1}).id == "c"
+    assert choose(ladder, "one_se", {"b": 0.04}).id == "a"

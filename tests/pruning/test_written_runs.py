@@ -137,9 +137,11 @@ def test_pruning_goes_by_the_loss(run_of: Callable[..., Run]) -> None:
     assert all(c["select"] == pytest.approx(-c["select_loss"]) for c in candidates)
     best = max(candidates, key=lambda c: c["select"])
     (winner,) = (c for c in candidates if c["status"] == "winner")
-    error = run.info["selection"]["standard_error"]
-    assert 0 < error < 1 / len(run.info["task"]["indices"]["select"])  # of losses, not of right and wrong answers
-    within = [c for c in candidates if c["select"] >= best["select"] - error - 1e-12]
+    errors = run.info["selection"]["standard_errors"]
+    least = 1 / len(run.info["task"]["indices"]["select"])
+    assert all(0 <= error < least for error in errors.values()), "of losses, not of right and wrong answers"
+    assert max(errors.values()) > 0 == errors[best["id"]]
+    within = [c for c in candidates if c["select"] >= best["select"] - errors[c["id"]] - 1e-12]
     assert winner["parameters"] == min(c["parameters"] for c in within)
     assert winner["parameters"] < 4 * 32
     info = run.info

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from softprune.errors import SoftpruneError
 from softprune.types import Candidate
@@ -99,7 +99,7 @@ def leaders(level: Sequence[Candidate], count: int) -> list[Candidate]:
 def choose(
     candidates: Sequence[Candidate],
     objective: str,
-    standard_error: float = 0.0,
+    standard_errors: Mapping[str, float] | float = 0.0,
     within: float | None = None,
 ) -> Candidate:
     """The winner among trained candidates, by `select` alone.
@@ -108,18 +108,23 @@ def choose(
         candidates: those that were trained to the end count.
         objective: `best` (highest score), `one_se` (smallest ticket within one standard error of the best),
             `smallest_within` (smallest within `within` of the best).
-        standard_error: of the best candidate's score, for `one_se`.
+        standard_errors: for `one_se`, of each candidate's difference to the best by its id, or one for all.
         within: for `smallest_within`, a fraction of 1.
     """
     trained = [c for c in candidates if c.select is not None]
     if not trained:
         raise SoftpruneError("at least one trained candidate", "none", "run the search first")
     best = max(trained, key=_quality)
-    slack = {"best": 0.0, "one_se": standard_error, "smallest_within": within or 0.0}[objective]
+    slack = {"best": 0.0, "one_se": standard_errors, "smallest_within": within or 0.0}[objective]
     if objective == "best":
         return best
-    # A hair of room, so that a score equal to the bound counts as within it.
-    good = [c for c in trained if (c.select or 0.0) >= (best.select or 0.0) - slack - 1e-12]
+
+    def is_good(candidate: Candidate) -> bool:
+        room = slack if isinstance(slack, float | int) else slack.get(candidate.id, 0.0)
+        # A hair of room, so that a score equal to the bound counts as within it.
+        return (candidate.select or 0.0) >= (best.select or 0.0) - room - 1e-12
+
+    good = [candidate for candidate in trained if is_good(candidate)]
     return min(good, key=lambda c: (c.parameters, *(-q for q in _quality(c))))
 
 

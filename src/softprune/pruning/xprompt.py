@@ -25,9 +25,9 @@ from softprune.pruning.masks import piece_mask, token_mask
 from softprune.pruning.retraining import Trial, halve, retrain_all
 from softprune.pruning.search import choose, foresight, pareto, search
 from softprune.runs.store import Saved
-from softprune.statistics.bootstrap import standard_error
+from softprune.statistics.bootstrap import paired_bootstrap
 from softprune.tuning.finite import FROM_THE_MODEL, check_finite
-from softprune.tuning.scoring import score_each, score_prompts
+from softprune.tuning.scoring import score_each
 from softprune.tuning.setup import Workspace
 from softprune.tuning.stages import Fitted, tune
 from softprune.types import Candidate, Mask, PromptState
@@ -189,12 +189,12 @@ def _rank(workspace: Workspace, tuned: Fitted, trials: Sequence[Trial]) -> list[
 def _mark(workspace: Workspace, trials: Sequence[Trial]) -> list[Trial]:
     """Choose the winner on `select` and mark the Pareto front."""
     candidates = [trial.candidate for trial in trials]
-    winner, error = _pick(workspace, trials)
+    winner, errors = _pick(workspace, trials)
     front = pareto(candidates)
     workspace.run.record(
         selection={
             "candidates_compared": len(candidates),
-            "standard_error": error,
+            "standard_errors": errors,
             "winner": winner.id,
             "foresight": foresight(candidates),
         }
@@ -212,35 +212,38 @@ def _mark(workspace: Workspace, trials: Sequence[Trial]) -> list[Trial]:
     ]
 
 
-def _pick(workspace: Workspace, trials: Sequence[Trial]) -> tuple[Candidate, float]:
-    """The candidate that the run's objective chooses, and the standard error that it used."""
+def _pick(workspace: Workspace, trials: Sequence[Trial]) -> tuple[Candidate, dict[str, float]]:
+    """The candidate that the run's objective chooses, and the standard errors that it used."""
     settings = workspace.recipe.selection
-    error = _standard_error(workspace, trials) if settings.objective == "one_se" else 0.0
-    return choose([trial.candidate for trial in trials], settings.objective, error, settings.within), error
+    errors = _standard_errors(workspace, trials) if settings.objective == "one_se" else {}
+    return choose([trial.candidate for trial in trials], settings.objective, errors, settings.within), errors
 
 
-def _standard_error(workspace: Workspace, trials: Sequence[Trial]) -> float:
-    """Bootstrap standard error of the best candidate's metric on `select`, but at least one example's worth.
+def _standard_errors(workspace: Workspace, trials: Sequence[Trial]) -> dict[str, float]:
+    """Bootstrap standard error of each trained candidate's difference to the best on `select`, by its id.
 
-    A candidate that is right on all of a small set shows no spread there, and isn't known any better for it.
+    Both answer the same examples, so most of what makes a single score uncertain cancels out. It is at least one
+    example's worth (or group's, where examples share text): candidates that agree on all of a small set show no spread
+    there, and aren't known any better for it.
     """
-    best_id = choose([trial.candidate for trial in trials], "best").id
-    best = next(trial for trial in trials if trial.candidate.id == best_id)
-    assert best.fitted is not None
-    backbone = workspace.backbone
-    prompt = read_one(best.fitted.state, workspace.recipe.pruning.removal)
-    prompt = prompt.to(backbone.device, backbone.prompt_dtype)
-    (scores,) = score_prompts(backbone, prompt[None], workspace.select, workspace.scoring)
-    metric = workspace.choice
-    groups = [example.group for example in workspace.select.examples]
-    error = standard_error(
-        metric.counts(scores),
-        metric.score,
-        groups if any(groups) else None,
-        seed=workspace.recipe.seed,
-        resamples=workspace.recipe.selection.resamples,
-    )
-    return max(error, metric.grain / len(workspace.select))
+    trained = [trial for trial in trials if trial.fitted is not None and trial.candidate.select is not None]
+    ids = [trial.candidate.id for trial in trained]
+    best = ids.index(choose([trial.candidate for trial in trained], "best").id)
+    backbone, removal = workspace.backbone, workspace.recipe.pruning.removal
+    prompts = [
+        read_one(trial.fitted.state, removal).to(backbone.device, backbone.prompt_dtype)
+        for trial in trained
+        if trial.fitted is not None
+    ]
+    metric, examples = workspace.choice, workspace.select.examples
+    counts = [metric.counts(scores) for scores in score_each(backbone, prompts, workspace.select, workspace.scoring)]
+    seed, resamples = workspace.recipe.seed, workspace.recipe.selection.resamples
+    groups = [example.group for example in examples]
+    errors = {}
+    for at, name in enumerate(ids):
+        found = paired_bootstrap(counts[at], counts[best], metric.score, groups, seed=seed, resamples=resamples)
+        errors[name] = max(found.se_examples, metric.grain / found.units)
+    return errors
 
 
 def _write_candidates(workspace: Workspace, trials: Sequence[Trial]) -> None:

@@ -236,8 +236,8 @@ class Selection(Section):
     fraction: float = key(0.2, "fraction of train that is held out where there is no select set", gt=0, lt=1)
     objective: Literal["one_se", "best", "smallest_within"] = key(
         "one_se",
-        "the winner: the smallest ticket within one standard error of the best, the best, or the smallest "
-        "within a margin",
+        "the winner: the smallest ticket within one standard error of the best (of their paired difference on "
+        "select), the best, or the smallest within a margin",
     )
     within: float | None = key(None, "the margin of smallest_within, as a fraction of the metric's range", ge=0, lt=1)
     margin: float = key(

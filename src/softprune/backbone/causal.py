@@ -8,10 +8,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from softprune.backbone.architectures import answer_logits, verify
+from softprune.backbone.architectures import answer_logits
 from softprune.backbone.base import Backbone, BackboneInfo, scatter_sums, tile, token_log_probs
 from softprune.backbone.encode import Tokenising, continuation_ids
 from softprune.backbone.frozen import added
+from softprune.backbone.gate import Probe, check_reading
 from softprune.types import Batch
 
 PACKED = ("gpt2", "llama")
@@ -29,7 +30,7 @@ class CausalBackbone(Backbone):
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         self._generate_plainly()
-        self._verify()
+        check_reading(self)
 
     def tokenising(self) -> Tokenising:
         """Nothing stands at the answer slot; an answer follows after a space, and a written text ends."""
@@ -122,12 +123,17 @@ class CausalBackbone(Backbone):
         own = own if isinstance(own, list) else [own]
         return sorted({int(end) for end in (*own, self.tokenizer.eos_token_id) if end is not None})
 
-    @torch.no_grad()
-    def _verify(self) -> None:
-        ids = self.probe()
-        theirs = self.model(input_ids=ids, use_cache=False).logits[0]
-        hidden = self.model.base_model(inputs_embeds=self.lookup(ids), use_cache=False).last_hidden_state[0]
-        verify(answer_logits(self.model, hidden), theirs, self.model.config.model_type)
+    def read_ids(self, ids_1N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits of tokens, by trunk and head apart and by the model's own forward."""
+        hidden = self.model.base_model(inputs_embeds=self.lookup(ids_1N), use_cache=False).last_hidden_state
+        return answer_logits(self.model, hidden[0]), self.model(input_ids=ids_1N, use_cache=False).logits[0]
+
+    def read_plainly(self, prompt_PH: torch.Tensor, probe: Probe) -> torch.Tensor:
+        """Logits at the answer's places, by the model's own forward."""
+        text = self.lookup(torch.tensor([*probe.text, *probe.answer], device=self.device))
+        embeds = torch.cat([prompt_PH.to(text.dtype), text])
+        logits: torch.Tensor = self.model(inputs_embeds=embeds[None], use_cache=False).logits[0]
+        return logits[len(embeds) - len(probe.answer) - 1 : -1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,6 +145,8 @@ def load_backbone(
     """
     from safetensors import SafetensorError
 
+    from softprune.backbone.gate import prefer_eager
+
     check_placement(device, device_map, quantization)
     described = describe(name, family, revision, trust_remote_code)
     place = resolve_device(device)
@@ -161,12 +163,13 @@ def load_backbone(
             use_safetensors=True,
             output_loading_info=True,
             **options,
-            **_kernel(number, place),
             **placed,
         )
         check_complete(name, described.family, loaded["missing_keys"])
         check_placed(name, model)
         keep_differentiable(model)
+        if _is_slow(number, place):
+            prefer_eager(model.eval())
         backbone = wrap(described, model if placed else model.to(place), tokenizer)
         if checkpointing:
             backbone.recompute()
@@ -184,15 +187,15 @@ def load_backbone(
         ) from error
 
 
-def _kernel(dtype: torch.dtype, device: torch.device) -> dict[str, str]:
-    """Which attention to ask transformers for, where its own choice is slow.
+def _is_slow(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether transformers' usual choice of attention is slower than plain products.
 
     torch's fused attention in bfloat16 on a CPU goes back through a short text 1.5 to 3 times slower than the plain
     products do; from about 300 tokens on they are even (docs/log.md).
     """
     import torch
 
-    return {"attn_implementation": "eager"} if device.type == "cpu" and dtype is torch.bfloat16 else {}
+    return device.type == "cpu" and dtype is torch.bfloat16
 
 
 def wrap(described: Described, model: Any, tokenizer: Any) -> Backbone:

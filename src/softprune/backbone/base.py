@@ -26,6 +26,7 @@ from softprune.backbone.encode import Tokenising, encode
 from softprune.backbone.frozen import portions
 from softprune.backbone.gate import QUANTIZED_TOLERANCE, Probe, ordinary_ids
 from softprune.backbone.recompute import recompute_layers
+from softprune.backbone.refusals import check_token_ids
 from softprune.errors import SoftpruneError
 from softprune.types import Batch, Encoded, Example
 
@@ -252,6 +253,7 @@ class Backbone(ABC):
         from transformers import GenerationConfig
 
         released = self.model.generation_config
+        check_token_ids(released)
         names = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
         self.model.generation_config = GenerationConfig(**{name: getattr(released, name) for name in names})
 

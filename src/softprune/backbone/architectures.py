@@ -33,6 +33,12 @@ SCALED_WHEN_TIED = ("longt5", "switch_transformers", "t5", "umt5")
 ENCODER_CLASSES: dict[str, str] = {"mt5": "MT5EncoderModel", "t5": "T5EncoderModel"}
 
 
+def trunk_of(model: Any) -> Any:
+    """A model without its head. Llama 4's text model names another module as its base, and is then its own."""
+    base = model.base_model
+    return model.model if base is model and model.get_output_embeddings() is not None else base
+
+
 def masked_head(model: Any, hidden_MH: torch.Tensor) -> torch.Tensor:
     """Logits `[M, V]` of a masked model at M positions.
 
@@ -46,6 +52,8 @@ def masked_head(model: Any, hidden_MH: torch.Tensor) -> torch.Tensor:
             f'architecture "{kind}"',
             "use one of these, or add its head to softprune/backbone/architectures.py",
         )
+    if kind == "deberta-v2" and not model.config.legacy:  # its other head, as `legacy` in config.json chooses
+        return model.lm_predictions(hidden_MH, model.get_input_embeddings()).to(hidden_MH.device)  # type: ignore[no-any-return]
     logits = hidden_MH
     for name in MASKED_HEADS[kind]:
         module = getattr(model, name)

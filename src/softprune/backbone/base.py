@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from softprune.backbone.architectures import embedding_scale
+from softprune.backbone.architectures import embedding_scale, trunk_of
 from softprune.backbone.batching import collate
 from softprune.backbone.encode import Tokenising, encode
 from softprune.backbone.frozen import portions
@@ -153,7 +153,7 @@ class Backbone(ABC):
     @property
     def trunk(self) -> Any:
         """The module whose self-attention a prefix stands in front of; a decoder where there are two stacks."""
-        return self.model.base_model
+        return trunk_of(self.model)
 
     @property
     def device(self) -> torch.device:

@@ -62,7 +62,7 @@ class CausalBackbone(Backbone):
         rows, length = prompts_RPH.shape[:2]
         ids, mask, start = with_stems(batch, stems)
         combined = self.combine(prompts_RPH.repeat_interleave(stems.count, dim=0), ids, mask)
-        hidden = self.model.base_model(
+        hidden = self.trunk(
             inputs_embeds=combined.embeds_RLH, attention_mask=combined.mask_RL, use_cache=False
         ).last_hidden_state
         # The token at position p is predicted at p - 1.
@@ -87,7 +87,7 @@ class CausalBackbone(Backbone):
         sees = sees_packed(text, stems.count, width, ids.device) & combined.mask_RL[:, None, None, :].bool()
         # A padded place sees itself: a softmax over nothing would be no number.
         sees |= torch.eye(sees.shape[-1], dtype=torch.bool, device=ids.device)
-        hidden = self.model.base_model(
+        hidden = self.trunk(
             inputs_embeds=combined.embeds_RLH,
             attention_mask=added(~sees, combined.embeds_RLH.dtype),
             position_ids=torch.cat([in_text, end_R[:, None] + in_stems], dim=1),
@@ -125,7 +125,7 @@ class CausalBackbone(Backbone):
 
     def read_ids(self, ids_1N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits of tokens, by trunk and head apart and by the model's own forward."""
-        hidden = self.model.base_model(inputs_embeds=self.lookup(ids_1N), use_cache=False).last_hidden_state
+        hidden = self.trunk(inputs_embeds=self.lookup(ids_1N), use_cache=False).last_hidden_state
         return answer_logits(self.model, hidden[0]), self.model(input_ids=ids_1N, use_cache=False).logits[0]
 
     def read_plainly(self, prompt_PH: torch.Tensor, probe: Probe) -> torch.Tensor:

@@ -71,7 +71,9 @@ def check_reading(backbone: Backbone) -> None:
     kind = str(backbone.model.config.model_type)
     try:
         with _by_transformers(backbone):
-            _compare(*backbone.read_ids(backbone.probe()), tolerance_of(backbone), kind, "tokens given as embeddings")
+            # The same products of the same numbers: in fact equal bit by bit, unless a model adds something to ids.
+            ours, plain = backbone.read_ids(backbone.probe())
+            _compare(ours, plain, tolerance_of(backbone) / 4, kind, "tokens given as embeddings")
         for length, amount in ((3, 1.0), (1, 2.5)):
             _check_soft(backbone, kind, length, amount)
     except SoftpruneError:
@@ -159,7 +161,9 @@ def prefer_eager(model: Any) -> None:
     level = logging.get_verbosity()
     logging.set_verbosity_error()  # a model whose attention can't be changed says so, and keeps it
     try:
-        given = {"decoder_input_ids": ids_1N} if getattr(model.config, "is_encoder_decoder", False) else {}
+        given: dict[str, Any] = {"use_cache": False} if model.can_generate() else {}
+        if getattr(model.config, "is_encoder_decoder", False):
+            given["decoder_input_ids"] = ids_1N
         plain = model(input_ids=ids_1N, **given)[0].float()
         model.set_attn_implementation("eager")
         difference = (model(input_ids=ids_1N, **given)[0].float() - plain).abs().max()

@@ -380,7 +380,7 @@ USE = [
     case(
         "an import of a text",
         "import mood.yaml --output new.safetensors",
-        ("a readable prompt file", "mood.yaml", "save it anew"),
+        ("a readable prompt file", "mood.yaml", "save it again"),
     ),
     case(
         "a table of no file", "tasks new nowhere.csv", ("one example per row", "no file nowhere.csv", "check the path")

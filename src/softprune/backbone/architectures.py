@@ -1,7 +1,7 @@
 """What differs between architectures, as data: where the output head is and what it does to its input.
 
 A family file asks for logits at a handful of positions, not at all of them, so it calls the frozen model's trunk
-and its head apart. `answer_logits` is the head; `verify` holds both against the model's own forward at load.
+and its head apart. `answer_logits` is the head; `softprune.backbone.gate` compares both with the model's own forward.
 """
 
 from __future__ import annotations
@@ -11,9 +11,6 @@ from typing import Any
 import torch
 
 from softprune.errors import SoftpruneError
-
-# Relative; what bfloat16 may differ by between two orders of summation. An unknown scale or cap is far above it.
-READING_TOLERANCE = 0.05
 
 # Modules, in order, that turn a masked model's last hidden states into logits, by `config.model_type`.
 MASKED_HEADS: dict[str, tuple[str, ...]] = {
@@ -36,6 +33,12 @@ SCALED_WHEN_TIED = ("longt5", "switch_transformers", "t5", "umt5")
 ENCODER_CLASSES: dict[str, str] = {"mt5": "MT5EncoderModel", "t5": "T5EncoderModel"}
 
 
+def trunk_of(model: Any) -> Any:
+    """A model without its head. Llama 4's text model names another module as its base, and is then its own."""
+    base = model.base_model
+    return model.model if base is model and model.get_output_embeddings() is not None else base
+
+
 def masked_head(model: Any, hidden_MH: torch.Tensor) -> torch.Tensor:
     """Logits `[M, V]` of a masked model at M positions.
 
@@ -49,9 +52,12 @@ def masked_head(model: Any, hidden_MH: torch.Tensor) -> torch.Tensor:
             f'architecture "{kind}"',
             "use one of these, or add its head to softprune/backbone/architectures.py",
         )
+    if kind == "deberta-v2" and not model.config.legacy:  # its other head, as `legacy` in config.json chooses
+        return model.lm_predictions(hidden_MH, model.get_input_embeddings()).to(hidden_MH.device)  # type: ignore[no-any-return]
     logits = hidden_MH
     for name in MASKED_HEADS[kind]:
-        logits = getattr(model, name)(logits)
+        module = getattr(model, name)
+        logits = module(as_weights(module, logits))
     return logits.to(hidden_MH.device)  # of a model on several devices, the head may be on another one
 
 
@@ -60,7 +66,8 @@ def answer_logits(model: Any, hidden_MH: torch.Tensor) -> torch.Tensor:
     config = model.config
     if _scales_decoder_outputs(config):
         hidden_MH = hidden_MH * config.d_model**-0.5
-    logits: torch.Tensor = model.get_output_embeddings()(hidden_MH).to(hidden_MH.device)
+    head = model.get_output_embeddings()
+    logits: torch.Tensor = head(as_weights(head, hidden_MH)).to(hidden_MH.device)
     bias = getattr(model, "final_logits_bias", None)  # BART
     if bias is not None:
         logits = logits + bias.to(logits.device)
@@ -71,6 +78,12 @@ def answer_logits(model: Any, hidden_MH: torch.Tensor) -> torch.Tensor:
     if getattr(config, "final_logit_softcapping", None):  # Gemma 2
         logits = torch.tanh(logits / config.final_logit_softcapping) * config.final_logit_softcapping
     return logits
+
+
+def as_weights(module: Any, x: torch.Tensor) -> torch.Tensor:
+    """An input in the dtype of a module's weights: some trunks (Mamba, RWKV) end in float32 whatever theirs is."""
+    dtype = next((weight.dtype for weight in module.parameters()), x.dtype)
+    return x.to(dtype) if dtype.is_floating_point else x  # packed weights aren't
 
 
 def _scales_decoder_outputs(config: Any) -> bool:
@@ -91,26 +104,3 @@ def embedding_scale(model: Any) -> float:
     if hasattr(model.get_input_embeddings(), "embed_scale"):
         return 1.0
     return float(getattr(model.get_encoder(), "embed_scale", 1.0))
-
-
-def verify(ours: torch.Tensor, theirs: torch.Tensor, architecture: str) -> None:
-    """Hold what we read of a few tokens, given as embeddings, against the model's own forward of their ids.
-
-    Raises:
-        SoftpruneError: when they differ by more than rounding: the architecture does something to its inputs or its
-            logits that this file doesn't know. Or when the model's own are no numbers.
-    """
-    ours, theirs = ours.float(), theirs.float()
-    if not bool(theirs.isfinite().all()):
-        raise SoftpruneError(
-            "a model that gives finite numbers",
-            f'NaN or infinity for ordinary tokens from "{architecture}"',
-            "take --dtype float32, or another copy of its weights",
-        )
-    difference = (ours - theirs).abs().max()
-    if not difference <= READING_TOLERANCE * theirs.abs().max().clamp(min=1e-6):
-        raise SoftpruneError(
-            "an architecture that reads given embeddings as its own, and whose logits are its output embeddings",
-            f'"{architecture}", whose own forward differs from that by {difference.item():.3g}',
-            "add what it does to softprune/backbone/architectures.py, or use another backbone",
-        )

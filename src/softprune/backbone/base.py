@@ -21,11 +21,13 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from softprune.backbone.architectures import READING_TOLERANCE, embedding_scale
+from softprune.backbone.architectures import embedding_scale, trunk_of
 from softprune.backbone.batching import collate
 from softprune.backbone.encode import Tokenising, check_rows, encode, ids_behind
 from softprune.backbone.frozen import portions
+from softprune.backbone.gate import QUANTIZED_TOLERANCE, Probe, ordinary_ids
 from softprune.backbone.recompute import recompute_layers
+from softprune.backbone.refusals import check_token_ids
 from softprune.errors import SoftpruneError
 from softprune.types import Batch, Encoded, Example
 
@@ -152,7 +154,7 @@ class Backbone(ABC):
     @property
     def trunk(self) -> Any:
         """The module whose self-attention a prefix stands in front of; a decoder where there are two stacks."""
-        return self.model.base_model
+        return trunk_of(self.model)
 
     @property
     def device(self) -> torch.device:
@@ -236,9 +238,8 @@ class Backbone(ABC):
         return [text.strip() for text in self.tokenizer.batch_decode(cut, skip_special_tokens=True)]
 
     def probe(self) -> torch.Tensor:
-        """A few ordinary token ids `[1, 4]`, to hold our reading against the model's own at load."""
-        pad = self.model.config.pad_token_id
-        return torch.tensor([[i for i in range(3, 9) if i != pad][:4]], device=self.device)
+        """A few ordinary token ids `[1, 4]`, for checks at load."""
+        return ordinary_ids(self.model)
 
     def recompute(self) -> None:
         """Compute layers again in the backward pass; see `softprune.backbone.recompute`."""
@@ -246,7 +247,7 @@ class Backbone(ABC):
         inputs = {"input_ids": self.probe()}
         if self.family == "seq2seq":
             inputs["decoder_input_ids"] = inputs["input_ids"]
-        tolerance = 1e-3 if self.info.quantization is None else READING_TOLERANCE
+        tolerance = 1e-3 if self.info.quantization is None else QUANTIZED_TOLERANCE
         recompute_layers(self.model, inputs, self.info.name, tolerance)
 
     def read_by_transformers(self) -> None:  # noqa: B027 - only some families have layers of their own
@@ -288,6 +289,7 @@ class Backbone(ABC):
         from transformers import GenerationConfig
 
         released = self.model.generation_config
+        check_token_ids(released)
         names = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
         self.model.generation_config = GenerationConfig(**{name: getattr(released, name) for name in names})
 
@@ -324,6 +326,18 @@ class Backbone(ABC):
             prompts_RPH: one prompt a row, R a multiple of B; P may be 0.
             batch: B examples.
         """
+
+    @abstractmethod
+    def read_ids(self, ids_1N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """A few tokens read as embeddings by the parts that a family calls, and as ids by the model's own forward."""
+
+    def read_softly(self, prompts_RPH: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """What the check at load compares with `read_plainly`."""
+        return self.answer_sums(prompts_RPH, batch)
+
+    @abstractmethod
+    def read_plainly(self, prompt_PH: torch.Tensor, probe: Probe) -> torch.Tensor:
+        """Logits `[T, V]` of a probe's answer by the model's own forward of vectors, a text alone, without padding."""
 
     def combine(self, prompts_RPH: torch.Tensor, ids_BN: torch.Tensor, mask_BN: torch.Tensor) -> Combined:
         """Put the prompts in front of the inputs' embeddings, behind the `leading` tokens."""

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from softprune.backbone.architectures import answer_logits, verify
+from softprune.backbone.architectures import answer_logits
 from softprune.backbone.base import Backbone, BackboneInfo, scatter_sums, tile, token_log_probs
 from softprune.backbone.encode import Tokenising, continuation_ids
 from softprune.backbone.frozen import added
+from softprune.backbone.gate import Probe, check_reading
 from softprune.types import Batch
 
 PACKED = ("gpt2", "llama")
@@ -29,7 +30,7 @@ class CausalBackbone(Backbone):
         if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
             tokenizer.pad_token = tokenizer.eos_token
         self._generate_plainly()
-        self._verify()
+        check_reading(self)
 
     def tokenising(self) -> Tokenising:
         """Nothing stands at the answer slot; an answer follows after a space, and a written text ends."""
@@ -61,7 +62,7 @@ class CausalBackbone(Backbone):
         rows, length = prompts_RPH.shape[:2]
         ids, mask, start = with_stems(batch, stems)
         combined = self.combine(prompts_RPH.repeat_interleave(stems.count, dim=0), ids, mask)
-        hidden = self.model.base_model(
+        hidden = self.trunk(
             inputs_embeds=combined.embeds_RLH, attention_mask=combined.mask_RL, use_cache=False
         ).last_hidden_state
         # The token at position p is predicted at p - 1.
@@ -86,7 +87,7 @@ class CausalBackbone(Backbone):
         sees = sees_packed(text, stems.count, width, ids.device) & combined.mask_RL[:, None, None, :].bool()
         # A padded place sees itself: a softmax over nothing would be no number.
         sees |= torch.eye(sees.shape[-1], dtype=torch.bool, device=ids.device)
-        hidden = self.model.base_model(
+        hidden = self.trunk(
             inputs_embeds=combined.embeds_RLH,
             attention_mask=added(~sees, combined.embeds_RLH.dtype),
             position_ids=torch.cat([in_text, end_R[:, None] + in_stems], dim=1),
@@ -115,12 +116,17 @@ class CausalBackbone(Backbone):
             )
         return self.written(tokens.tolist())
 
-    @torch.no_grad()
-    def _verify(self) -> None:
-        ids = self.probe()
-        theirs = self.model(input_ids=ids, use_cache=False).logits[0]
-        hidden = self.model.base_model(inputs_embeds=self.lookup(ids), use_cache=False).last_hidden_state[0]
-        verify(answer_logits(self.model, hidden), theirs, self.model.config.model_type)
+    def read_ids(self, ids_1N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits of tokens, by trunk and head apart and by the model's own forward."""
+        hidden = self.trunk(inputs_embeds=self.lookup(ids_1N), use_cache=False).last_hidden_state
+        return answer_logits(self.model, hidden[0]), self.model(input_ids=ids_1N, use_cache=False).logits[0]
+
+    def read_plainly(self, prompt_PH: torch.Tensor, probe: Probe) -> torch.Tensor:
+        """Logits at the answer's places, by the model's own forward."""
+        text = self.lookup(torch.tensor([*probe.text, *probe.answer], device=self.device))
+        embeds = torch.cat([prompt_PH.to(text.dtype), text])
+        logits: torch.Tensor = self.model(inputs_embeds=embeds[None], use_cache=False).logits[0]
+        return logits[len(embeds) - len(probe.answer) - 1 : -1]
 
 
 @dataclass(frozen=True, slots=True)

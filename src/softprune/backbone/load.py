@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from softprune.backbone.fingerprint import fingerprint, quantization_of
 from softprune.backbone.placement import (
     DeviceMap,
+    check_packed,
     check_placed,
     check_placement,
     check_quantizer,
@@ -21,7 +22,14 @@ from softprune.backbone.placement import (
     placing,
 )
 from softprune.backbone.refusals import BUNDLED as BUNDLED
-from softprune.backbone.refusals import check_complete, check_weights, reason, undescribed, unreadable
+from softprune.backbone.refusals import (
+    check_complete,
+    check_readable,
+    check_weights,
+    read_tokenizer,
+    reading_model,
+    reason,
+)
 from softprune.errors import SoftpruneError, out_of_memory
 from softprune.registry import Registry, unknown
 
@@ -99,19 +107,19 @@ def describe(
     if family != "auto":
         FAMILIES.check(family)
     source = find_source(name)
-    try:
+    with reading_model(name, source, "", "modules.json"):
         modules = module_folder(source, revision)
         encoder = encoder_folder(modules) if modules is not None else ""
+    with reading_model(name, source, encoder, "config.json"):
         config = AutoConfig.from_pretrained(
             source, subfolder=encoder, revision=revision, trust_remote_code=trust_remote_code
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise undescribed(name, source, error) from error
-    found, notes = _family(family, config, modules is not None)
-    if found == "sentence" and modules is not None:
-        check_modules(modules)
-    check_weights(name, Path(source) / encoder)
-    return Described(name, source, found, config, _hidden(config), _positions(config), notes, modules, encoder)
+        check_readable(config)
+        found, notes = _family(family, config, modules is not None)
+        if found == "sentence" and modules is not None:
+            check_modules(modules)
+        check_weights(name, Path(source) / encoder)
+        return Described(name, source, found, config, _hidden(config), _positions(config), notes, modules, encoder)
 
 
 def load_backbone(
@@ -143,7 +151,7 @@ def load_backbone(
     Raises:
         SoftpruneError: when it can't be found, loaded, or is of no known family.
     """
-    from safetensors import SafetensorError
+    from softprune.backbone.gate import prefer_eager
 
     check_placement(device, device_map, quantization)
     described = describe(name, family, revision, trust_remote_code)
@@ -153,46 +161,38 @@ def load_backbone(
     packed = getattr(described.config, "quantization_config", None) is not None
     placed = placing(place, number, device_map, quantization, packed)
     options = {"subfolder": described.encoder, "revision": revision, "trust_remote_code": trust_remote_code}
-    try:
-        tokenizer = import_module("transformers").AutoTokenizer.from_pretrained(described.source, **options)
+    with reading_model(name, described.source, described.encoder, "its tokenizer"):
+        tokenizer = read_tokenizer(described.source, **options)
+    with reading_model(name, described.source, described.encoder, "its weights", str(place)):
         model, loaded = _model_class(described).from_pretrained(
             described.source,
             dtype=number,
             use_safetensors=True,
             output_loading_info=True,
             **options,
-            **_kernel(number, place),
             **placed,
         )
         check_complete(name, described.family, loaded["missing_keys"])
         check_placed(name, model)
+        check_packed(name, model)
         keep_differentiable(model)
+        if _is_slow(number, place):
+            prefer_eager(model.eval())
         backbone = wrap(described, model if placed else model.to(place), tokenizer)
         if checkpointing:
             backbone.recompute()
-        return backbone
-    except (OSError, ValueError, KeyError, RuntimeError, MemoryError, SafetensorError) as error:
-        if out_of_memory(error):
-            do = "choose a smaller model, --dtype bfloat16, or --device cpu where there is more memory"
-            raise SoftpruneError(f"room for {name} on {place}", "out of memory", do) from error
-        raise unreadable(name, described.source, error) from error
-    except ImportError as error:
-        if quantization == "none":
-            raise
-        raise SoftpruneError(
-            "a bitsandbytes that transformers takes", reason(error), "pip install -U bitsandbytes accelerate"
-        ) from error
+    return backbone
 
 
-def _kernel(dtype: torch.dtype, device: torch.device) -> dict[str, str]:
-    """Which attention to ask transformers for, where its own choice is slow.
+def _is_slow(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether transformers' usual choice of attention is slower than plain products.
 
     torch's fused attention in bfloat16 on a CPU goes back through a short text 1.5 to 3 times slower than the plain
     products do; from about 300 tokens on they are even (docs/log.md).
     """
     import torch
 
-    return {"attn_implementation": "eager"} if device.type == "cpu" and dtype is torch.bfloat16 else {}
+    return device.type == "cpu" and dtype is torch.bfloat16
 
 
 def wrap(described: Described, model: Any, tokenizer: Any) -> Backbone:
@@ -379,15 +379,15 @@ def _hidden(config: Any) -> int:
 
 
 def _positions(config: Any) -> int | None:
-    """The longest sequence of absolute positions; None for relative ones (T5, BLOOM)."""
+    """The longest sequence of absolute positions; None for relative ones (T5, BLOOM, XLNet's -1)."""
     if config.model_type in ("t5", "mt5", "umt5", "bloom"):
         return None
     length = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    if length is None:
+    if length is None or int(length) < 0:
         return None
     # These count positions from behind the padding index.
-    offset = int(config.pad_token_id) + 1 if config.model_type in _POSITIONS_BEHIND_PAD else 0
-    return int(length) - offset
+    pad = getattr(config, "pad_token_id", None)
+    return int(length) - (int(pad) + 1 if config.model_type in _POSITIONS_BEHIND_PAD and pad is not None else 0)
 
 
 def _model_class(described: Described) -> Any:

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
-from softprune.backbone.architectures import masked_head, verify
+from softprune.backbone.architectures import masked_head
 from softprune.backbone.base import Backbone, BackboneInfo, log_probs, tile
 from softprune.backbone.encode import Tokenising, continuation_ids
 from softprune.backbone.frozen_bert import Encoder
+from softprune.backbone.gate import Probe, check_reading
 from softprune.types import Batch
 
 
@@ -26,7 +27,7 @@ class MaskedBackbone(Backbone):
     def __init__(self, model: Any, tokenizer: Any, info: BackboneInfo) -> None:
         super().__init__(model, tokenizer, info)
         self._encoder = Encoder(model.base_model)
-        self._verify()
+        check_reading(self)
 
     def tokenising(self) -> Tokenising:
         """One mask token holds the answer's place; the forward widens it to the answer's length."""
@@ -65,12 +66,20 @@ class MaskedBackbone(Backbone):
         """Leave out the layers of our own."""
         self._encoder.fast = None
 
-    @torch.no_grad()
-    def _verify(self) -> None:
-        ids = self.probe()
-        theirs = self.model(input_ids=ids).logits[0]
-        hidden = self._encoder(self.lookup(ids), torch.ones_like(ids))[0]
-        verify(masked_head(self.model, hidden), theirs, self.model.config.model_type)
+    def read_ids(self, ids_1N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits of tokens, by encoder and head apart and by the model's own forward."""
+        hidden = self._encoder(self.lookup(ids_1N), torch.ones_like(ids_1N), adapted=True)
+        return masked_head(self.model, hidden[0]), self.model(input_ids=ids_1N).logits[0]
+
+    def read_plainly(self, prompt_PH: torch.Tensor, probe: Probe) -> torch.Tensor:
+        """Logits at the answer's masks, by the model's own forward."""
+        masks = [int(self.tokenizer.mask_token_id)] * len(probe.answer)
+        ids = [*probe.text[: probe.slot], *masks, *probe.text[probe.slot + 1 :]]
+        text = self.lookup(torch.tensor(ids, device=self.device))
+        embeds = torch.cat([text[: self.leading], prompt_PH.to(text.dtype), text[self.leading :]])
+        first = probe.slot + len(prompt_PH)
+        logits: torch.Tensor = self.model(inputs_embeds=embeds[None]).logits[0]
+        return logits[first : first + len(masks)]
 
 
 def widen(batch: Batch, length: int, mask_id: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -112,6 +112,23 @@ def keep_differentiable(model: Any) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
+def check_packed(name: str, model: Any) -> None:
+    """Refuse a checkpoint whose configuration says that bitsandbytes packed its weights, and that holds none packed.
+
+    Raises:
+        SoftpruneError: for the first layer without them.
+    """
+    for where, module in model.named_modules():
+        kind, weight = type(module).__name__, getattr(module, "weight", None)
+        lacks_4bit = kind in ("Linear4bit", "LinearNF4", "LinearFP4") and getattr(weight, "quant_state", None) is None
+        if lacks_4bit or (kind == "Linear8bitLt" and getattr(weight, "SCB", None) is None):
+            raise SoftpruneError(
+                f"weights of {name} that bitsandbytes packed, as quantization_config in its config.json says",
+                f"none packed for {where}",
+                "copy or download the model again, or take quantization_config out of config.json",
+            )
+
+
 def check_placed(name: str, model: Any) -> None:
     """Refuse a model of which a part was left on the CPU or the disk: each step would carry it over again.
 

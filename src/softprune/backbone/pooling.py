@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
+from safetensors import SafetensorError
 from torch import nn
 
+from softprune.backbone.architectures import as_weights
 from softprune.errors import SoftpruneError
+from softprune.runs.tensors import read_tensors, real_numbers
 
 SUPPORTED = ("Transformer", "Pooling", "Dense", "Normalize")
 _ACTIVATIONS = {"Identity": nn.Identity, "Tanh": nn.Tanh, "ReLU": nn.ReLU, "GELU": nn.GELU}
@@ -59,7 +61,7 @@ class Head(nn.Module):
         """Sentence embeddings `[R, D]`."""
         vector = torch.cat([pool(hidden_RLH, mask_RL, mode) for mode in self.modes], dim=-1)
         for layer in self.layers:
-            vector = layer(vector)
+            vector = layer(as_weights(layer, vector))
         return vector
 
 
@@ -118,8 +120,10 @@ def read_modules(folder: Path) -> list[dict[str, str]]:
     path = folder / "modules.json"
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(entries, list) or not entries:
+            raise TypeError("no list of modules")
         return [{"type": str(entry["type"]), "path": str(entry.get("path", ""))} for entry in entries]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise SoftpruneError(
             "a modules.json that lists modules with type and path",
             f"{path}: {error or type(error).__name__}",
@@ -130,9 +134,11 @@ def read_modules(folder: Path) -> list[dict[str, str]]:
 def _config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SoftpruneError(f"a readable {path}", str(error), "save the sentence model anew") from error
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise TypeError("no JSON object")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise SoftpruneError(f"a readable {path}", str(error), "copy or download the model again") from error
     return found
 
 
@@ -177,10 +183,14 @@ def _dense(folder: Path) -> list[nn.Module]:
             "no model.safetensors there",
             "save the model anew with a current sentence-transformers (pickled weights are never loaded)",
         )
-    layer = nn.Linear(config["in_features"], config["out_features"], bias=config.get("bias", True))
-    state = {key.removeprefix("linear."): value.float() for key, value in load_file(weights).items()}
     try:
+        layer = nn.Linear(config["in_features"], config["out_features"], bias=config.get("bias", True))
+        state = {key.removeprefix("linear."): real_numbers(value, key) for key, value in read_tensors(weights).items()}
         layer.load_state_dict(state)
-    except RuntimeError as error:
-        raise SoftpruneError(f"weights of {layer}", f"{error} in {weights}", "save the model anew") from error
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        raise SoftpruneError(
+            f"the dense layer that {folder.name}/config.json describes",
+            f"{' '.join(str(error).split())[:300]} in {weights}",
+            "copy or download the model again",
+        ) from error
     return [layer, _ACTIVATIONS[activation]()]

@@ -2,38 +2,135 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from softprune.errors import SoftpruneError
+from safetensors import SafetensorError
+
+from softprune.errors import SoftpruneError, out_of_memory
 from softprune.registry import unknown
 
 BUNDLED = ("tiny", "tiny-seq2seq", "tiny-causal")
 
+SMALL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "model.safetensors.index.json",
+)
+"""JSON objects beside a model's weights, as transformers saves them."""
 
-def undescribed(name: str, source: str, error: Exception) -> SoftpruneError:
-    """What a configuration that doesn't load means."""
-    if "trust_remote_code" in str(error):
+
+@contextmanager
+def reading_model(name: str, source: str, folder: str, part: str, room: str = "cpu") -> Iterator[None]:
+    """Turn whatever transformers raises while it reads a model's files into one message.
+
+    Damaged files reach it as errors of every kind: of its own checks, of json's recursion, of attributes that a list
+    lacks, of packages that a quantised model needs.
+
+    Args:
+        name: what the user typed.
+        source: a local folder, or a hub name.
+        folder: of the model's files in `source`.
+        part: what is read, for the message.
+        room: where the weights go.
+    """
+    try:
+        yield
+    except SoftpruneError:
+        raise
+    except Exception as error:
+        if out_of_memory(error):
+            do = "choose a smaller model, --dtype bfloat16, or --device cpu where there is more memory"
+            raise SoftpruneError(f"room for {name} on {room}", "out of memory", do) from error
+        raise _refused(name, Path(source) / folder, part, error) from error
+
+
+def _refused(name: str, folder: Path, part: str, error: Exception) -> SoftpruneError:
+    """What an error at load means, the likeliest cause first."""
+    text = str(error)
+    if "trust_remote_code" in text:
         do = "read that code; if you trust it, add backbone.trust_remote_code=true"
         return SoftpruneError("a model that needs no code of its own", f"{name} comes with Python code", do)
-    if "model type" in str(error) or "model_type" in str(error):
+    if not folder.is_dir() and isinstance(error, OSError | KeyError):
+        return _not_found(name, error)
+    damage = find_damage(folder)
+    if damage is not None:
+        return damage
+    if "model type" in text or "model_type" in text:
         do = "choose another model, or a newer transformers (pip install -U transformers)"
         return SoftpruneError("an architecture that transformers knows", f"{name}: {reason(error)}", do)
-    return unreadable(name, source, error)
-
-
-def unreadable(name: str, source: str, error: Exception) -> SoftpruneError:
-    """What files that don't load mean: a damaged copy, or a hub that can't be reached."""
-    if not Path(source).is_dir():
-        return _not_found(name, error)
-    if "Unrecognized configuration class" in str(error):
+    if isinstance(error, ImportError) and "bitsandbytes" in text:
+        expected, do = "a bitsandbytes that transformers takes", "pip install -U bitsandbytes accelerate"
+        return SoftpruneError(expected, reason(error), do)
+    if isinstance(error, ImportError):
+        do = "install what it names (pip install ...), or choose a model that doesn't need it"
+        return SoftpruneError(f"the packages that {name} needs", reason(error), do)
+    if "Unrecognized configuration class" in text:
         found = f"{name}: {reason(error).partition(' for this kind')[0][:160]}"
         return SoftpruneError("a family that the model's architecture has", found, "leave --family out")
     return SoftpruneError(
-        f"a whole model in {name} (config.json, safetensors, tokenizer)",
-        reason(error),
-        "copy or download the model again: a file of it is damaged or missing",
+        f"a whole model in {name} (config.json, safetensors, tokenizer)", f"{part}: {reason(error)}", _what_to_do(error)
     )
+
+
+def _what_to_do(error: Exception) -> str:
+    if isinstance(error, OSError | SafetensorError):
+        return "copy or download the model again: a file of it is damaged or missing"
+    return "copy or download the model again, or try another version of transformers, which can't read its files"
+
+
+def find_damage(folder: Path) -> SoftpruneError | None:
+    """The first of a local model's small files that isn't what transformers takes it for; None where all are."""
+    for file in SMALL_FILES:
+        path = folder / file
+        if not path.is_file():
+            continue
+        try:
+            wrong = _what_is_wrong(file, json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            wrong = f"which isn't JSON ({error})"
+        except RecursionError:
+            wrong = "which is nested too deep"
+        if wrong is not None:
+            return SoftpruneError(
+                f"a whole model in {folder} (config.json, safetensors, tokenizer)",
+                f"{file}, {wrong}",
+                f"copy or download {file} again",
+            )
+    return None
+
+
+def _what_is_wrong(file: str, found: object) -> str | None:
+    if not isinstance(found, dict):
+        return f"which holds {_kind(found)} and no JSON object"
+    if file != "config.json":
+        return None
+    for key, kind in (("model_type", str), ("architectures", list), ("quantization_config", dict)):
+        if found.get(key) is not None and not isinstance(found[key], kind):
+            return f"whose {key} is {_kind(found[key])}"
+    if not all(isinstance(name, str) for name in found.get("architectures") or ()):
+        return "whose architectures aren't names"
+    for key in ("dtype", "torch_dtype"):
+        if isinstance(found.get(key), str) and not _is_dtype(found[key]):
+            return f"whose {key} is no dtype: {found[key]!r}"
+    return None
+
+
+def _is_dtype(name: str) -> bool:
+    torch = import_module("torch")
+    return name == "auto" or isinstance(getattr(torch, name.removeprefix("torch."), None), torch.dtype)
+
+
+def _kind(value: object) -> str:
+    names = {list: "a list", dict: "an object", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
 
 
 def _not_found(name: str, error: Exception) -> SoftpruneError:
@@ -59,6 +156,51 @@ def check_weights(name: str, folder: Path) -> None:
     raise SoftpruneError(f"weights as safetensors in {name}", found, do)
 
 
+def check_readable(config: Any) -> None:
+    """Refuse by its configuration what no check of numbers is needed for.
+
+    Raises:
+        SoftpruneError: for wrappers around several models, and for models that look up token ids in every layer.
+    """
+    kind, parts = config.model_type, sorted(getattr(config, "sub_configs", None) or ())
+    if "text_config" in parts and not hasattr(config, "hidden_size"):
+        beside = ", ".join(part.removesuffix("_config") for part in parts if part != "text_config")
+        raise SoftpruneError(
+            "a text model by itself",
+            f'"{kind}", which holds its text model ("{config.get_text_config().model_type}") with others ({beside})',
+            "use a checkpoint that holds the text model alone, or another backbone",
+        )
+    if parts and not hasattr(config, "hidden_size"):
+        raise SoftpruneError(
+            "an architecture with one configuration for all of it",
+            f'"{kind}", whose {" and ".join(parts)} have configurations of their own',
+            "use another backbone",
+        )
+    if getattr(config, "hidden_size_per_layer_input", None):
+        raise SoftpruneError(
+            "an architecture that reads vectors in place of tokens",
+            f'"{kind}" with per-layer embeddings, which are looked up by token ids: a soft vector has none',
+            "use another backbone; Gemma 3 and Gemma 4 without per-layer embeddings can be read",
+        )
+
+
+def check_token_ids(generation: Any) -> None:
+    """Refuse a generation_config.json whose special tokens are no token ids, before a text is generated.
+
+    Raises:
+        SoftpruneError: for the first that is none.
+    """
+    for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"):
+        value = getattr(generation, name, None)
+        ids = value if isinstance(value, list) else [value]
+        if not all(one is None or (isinstance(one, int) and not isinstance(one, bool)) for one in ids):
+            raise SoftpruneError(
+                f"a token id for {name} in generation_config.json (or config.json)",
+                repr(value),
+                "copy or download generation_config.json again",
+            )
+
+
 def check_complete(name: str, family: str, missing: Iterable[str]) -> None:
     """Refuse random weights: transformers fills what a checkpoint lacks with fresh random numbers.
 
@@ -73,6 +215,13 @@ def check_complete(name: str, family: str, missing: Iterable[str]) -> None:
             f"{name} lacks {len(lacking)} of them ({', '.join(lacking[:3])}, ...)",
             "choose a checkpoint that was saved with its head, or another --family",
         )
+
+
+def read_tokenizer(source: str, **options: Any) -> Any:
+    """A model's tokenizer, which has read a word: some damage shows no earlier."""
+    tokenizer = import_module("transformers").AutoTokenizer.from_pretrained(source, **options)
+    tokenizer("word")
+    return tokenizer
 
 
 def reason(error: Exception) -> str:

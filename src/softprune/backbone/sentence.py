@@ -9,10 +9,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from softprune.backbone.architectures import verify
 from softprune.backbone.base import Backbone, BackboneInfo, tile
 from softprune.backbone.encode import Tokenising
 from softprune.backbone.frozen_bert import Encoder
+from softprune.backbone.gate import Probe, check_reading
 from softprune.backbone.pooling import Head
 from softprune.errors import SoftpruneError
 from softprune.types import Batch
@@ -43,7 +43,7 @@ class SentenceBackbone(Backbone):
         self._answers: dict[tuple[int, ...], torch.Tensor] = {}
         self._answerer: SentenceBackbone | None = None
         self.leading = 1 if self._opens_with_special() else 0  # type: ignore[misc]
-        self._verify()
+        check_reading(self)
 
     def tokenising(self) -> Tokenising:
         """Nothing stands at the answer slot; an answer is tokenised as a text of its own."""
@@ -125,9 +125,19 @@ class SentenceBackbone(Backbone):
         """Leave out the layers of our own."""
         self._encoder.fast = None
 
-    @torch.no_grad()
-    def _verify(self) -> None:
-        ids = self.probe()
-        theirs = self.model(input_ids=ids).last_hidden_state
-        ours = self._encoder(self.lookup(ids), torch.ones_like(ids))
-        verify(ours, theirs, self.model.config.model_type)
+    def read_ids(self, ids_1N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Last hidden states of tokens, given as embeddings and given as ids."""
+        ours = self._encoder(self.lookup(ids_1N), torch.ones_like(ids_1N), adapted=True)
+        return ours, self.model(input_ids=ids_1N).last_hidden_state
+
+    def read_softly(self, prompts_RPH: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Embeddings `[R, D]`: a sentence model's answers say nothing of the vocabulary."""
+        return self.embed(prompts_RPH, batch.input_ids, batch.input_mask)
+
+    def read_plainly(self, prompt_PH: torch.Tensor, probe: Probe) -> torch.Tensor:
+        """The embedding `[D]`, of the encoder's own forward."""
+        text = self.lookup(torch.tensor(probe.text, device=self.device))
+        embeds = torch.cat([text[: self.leading], prompt_PH.to(text.dtype), text[self.leading :]])[None]
+        hidden = self.model(inputs_embeds=embeds).last_hidden_state.to(self.device)
+        embedding: torch.Tensor = self.head(hidden, torch.ones_like(embeds[..., 0]))
+        return embedding[0]

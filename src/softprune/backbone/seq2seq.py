@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from transformers.modeling_outputs import BaseModelOutput
 
-from softprune.backbone.architectures import answer_logits, verify
+from softprune.backbone.architectures import answer_logits
 from softprune.backbone.base import Backbone, BackboneInfo, scatter_sums, tile, token_log_probs
 from softprune.backbone.encode import Tokenising, ids_behind
 from softprune.backbone.frozen import added
 from softprune.backbone.frozen_t5 import FrozenT5, suits
+from softprune.backbone.gate import Probe, check_reading
 from softprune.errors import SoftpruneError
 from softprune.types import Batch
 
@@ -29,7 +30,7 @@ class Seq2SeqBackbone(Backbone):
         self._start = self._decoder_start()
         self._generate_plainly()
         self._fast = FrozenT5(model) if suits(model) else None
-        self._verify()
+        check_reading(self)
 
     @property
     def trunk(self) -> Any:
@@ -169,10 +170,19 @@ class Seq2SeqBackbone(Backbone):
         """Leave out the layers of our own."""
         self._fast = None
 
-    @torch.no_grad()
-    def _verify(self) -> None:
-        ids = self.probe()
-        theirs = self.model(input_ids=ids, decoder_input_ids=ids, use_cache=False).logits[0]
-        memory = self._encode(self.lookup(ids), torch.ones_like(ids))
-        ours = answer_logits(self.model, self._decode(ids, memory, torch.ones_like(ids))[0])
-        verify(ours, theirs, self.model.config.model_type)
+    def read_ids(self, ids_1N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits of tokens, by encoder, decoder and head apart and by the model's own forward."""
+        memory = self._encode(self.lookup(ids_1N), torch.ones_like(ids_1N))
+        hidden = self._decode(ids_1N, memory, torch.ones_like(ids_1N))
+        plain = self.model(input_ids=ids_1N, decoder_input_ids=ids_1N, use_cache=False).logits
+        return answer_logits(self.model, hidden[0]), plain[0]
+
+    def read_plainly(self, prompt_PH: torch.Tensor, probe: Probe) -> torch.Tensor:
+        """Logits at the answer's places, by the model's own forward."""
+        text = self.lookup(torch.tensor(probe.text, device=self.device))
+        decoded = torch.tensor([[*self._start, *probe.answer[:-1]]], device=self.device)
+        embeds = torch.cat([prompt_PH.to(text.dtype), text])
+        logits: torch.Tensor = self.model(
+            inputs_embeds=embeds[None], decoder_input_ids=decoded, use_cache=False
+        ).logits[0]
+        return logits[len(self._start) - 1 :]

@@ -67,7 +67,7 @@ def is_of_tokens(run: Path) -> bool:
     """Whether a folder holds a run of token pruning; False also where nothing can be told."""
     try:
         info = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(info, dict) and info.get("kind") == "tokens"
 

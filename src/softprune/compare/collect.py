@@ -120,7 +120,7 @@ def read_info(path: Path) -> dict[str, Any]:
     """
     try:
         info: dict[str, Any] = json.loads((path / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SoftpruneError(
             "a run that can be read", f"{path}: {error}", "remove that folder, and run again"
         ) from error

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from softprune.backbone import load_backbone
 from softprune.backbone.base import Backbone
@@ -27,6 +26,7 @@ from softprune.methods.build import restore
 from softprune.methods.ptuning import STORED as VECTORS
 from softprune.methods.table import METHODS
 from softprune.runs.atomic import json_text, tensor_bytes, write_bytes
+from softprune.runs.tensors import read_tensors
 from softprune.tasks.reading import definition_of
 from softprune.tasks.schema import Definition
 
@@ -161,7 +161,10 @@ def read_adapter(folder: str | Path) -> SavedAdapter:
         if plan.method not in METHODS or info.family not in FAMILIES.names():
             raise ValueError(f"an unknown method or family: {plan.method}, {info.family}")
         definition = definition_of(document["definition"], place / DOCUMENT)
-        tensors = load_file(place / TENSORS)
+        tensors = read_tensors(place / TENSORS)
+        for name, tensor in tensors.items():
+            if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
+                raise ValueError(f"numbers in {name} that aren't finite, or are {tensor.dtype}")
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         found = " ".join(str(error).split())[:300]
         raise SoftpruneError(f"a whole adapter in {folder}", found, "copy or train it anew") from error

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from softprune.backbone.architectures import trunk_of
 from softprune.backbone.base import Backbone
 from softprune.errors import SoftpruneError
 from softprune.methods.adaptation import Adaptation, AdapterPlan, Tensors, copies, put
@@ -131,7 +132,7 @@ def _last_modules(backbone: Backbone) -> list[nn.Module]:
             f'"{kind}"',
             "choose another method, or add it to softprune/methods/weights.py",
         )
-    return [_module_at(backbone.model.base_model, path) for path in table[kind]]
+    return [_module_at(trunk_of(backbone.model), path) for path in table[kind]]
 
 
 def _module_at(trunk: Any, path: str) -> nn.Module:

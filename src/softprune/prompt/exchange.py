@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from softprune.errors import SoftpruneError
 from softprune.prompt.peft import CONFIG, WEIGHTS, Adapter, read_adapter
 from softprune.runs.atomic import tensor_bytes
+from softprune.runs.tensors import read_tensors, real_numbers
 from softprune.types import Mask
 
 # Where a prompt's vectors are in files of different makers, first found first taken.
@@ -61,7 +63,7 @@ def read_prompt(path: Path) -> SavedPrompt:
     try:
         saved = _array(file) if file.suffix == ".npy" else _tensor(file)
     except (OSError, ValueError, TypeError, EOFError, MemoryError, OverflowError, SafetensorError) as error:
-        raise SoftpruneError("a readable prompt file", f"{file}: {error}", "save it anew") from error
+        raise SoftpruneError("a readable prompt file of numbers", f"{file}: {error}", "save it again") from error
     if saved.vectors_PH.dim() != 2 or 0 in saved.vectors_PH.shape:
         raise SoftpruneError(
             "a prompt of shape [P, H]", f"{list(saved.vectors_PH.shape)} in {file}", "choose another file"
@@ -76,8 +78,7 @@ def load_mask(path: Path) -> Mask:
         SoftpruneError: when it is missing or unreadable, holds no mask, or one that leaves nothing.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            token_P, piece_PS = (file.get_tensor(name) for name in ("token_P", "piece_PS"))
+        token_P, piece_PS = read_tensors(path, ("token_P", "piece_PS")).values()
     except (OSError, ValueError, SafetensorError) as error:
         do = "give a ticket's ticket.safetensors, or a file that softprune.prompt.exchange.mask_bytes made"
         raise SoftpruneError("a .safetensors file with token_P and piece_PS", f"{path}: {error}", do) from error
@@ -128,11 +129,12 @@ def _pickled(path: Path) -> SoftpruneError:
 
 
 def _array(path: Path) -> SavedPrompt:
-    with path.open("rb") as file:
+    # NumPy warns of headers that Python 2 wrote, and of numbers beyond float32: these are refused below as infinite.
+    with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
         array = np.lib.format.read_array(file, allow_pickle=False)
-    if array.dtype.kind not in "fiu":
-        raise ValueError(f"an array of {array.dtype}, not of numbers")
-    return SavedPrompt(torch.from_numpy(array.astype(np.float32)), "NumPy array", {})
+        if array.dtype.kind not in "fiu":
+            raise ValueError(f"an array of {array.dtype}, not of numbers")
+        return SavedPrompt(torch.from_numpy(array.astype(np.float32)), "NumPy array", {})
 
 
 def _tensor(path: Path) -> SavedPrompt:
@@ -143,7 +145,7 @@ def _tensor(path: Path) -> SavedPrompt:
             raise SoftpruneError(
                 f"a tensor named {' or '.join(_KEYS)}", f"{', '.join(names) or 'nothing'} in {path}", "check its path"
             )
-        vectors: torch.Tensor = file.get_tensor(key).float()
+        vectors = real_numbers(file.get_tensor(key), key)
     config = path.with_name(CONFIG)
     if key != "prompt_embeddings" or not config.is_file():
         return SavedPrompt(vectors, "prompt (safetensors)", metadata)

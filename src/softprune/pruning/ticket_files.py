@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from softprune.backbone.load import FAMILIES
 from softprune.errors import SoftpruneError
 from softprune.pruning.ticket import DOCUMENT, RESULTS, SCHEMA, TENSORS, Reported, Ticket, TicketInfo
+from softprune.runs.tensors import read_tensors
 from softprune.tasks.reading import definition_of
 from softprune.types import Mask, PromptState
 
@@ -37,7 +37,7 @@ def read_ticket(folder: Path) -> Ticket:
         document = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
         info = _info(document)
         definition = definition_of(document["definition"], folder / DOCUMENT)
-        mask, state = _state(info, load_file(folder / TENSORS))
+        mask, state = _state(info, read_tensors(folder / TENSORS))
         _hold(document.get("token_mask") == mask.token_P.tolist(), f"the token_mask of {TENSORS}")
         _hold(document.get("piece_mask") == mask.piece_PS.tolist(), f"the piece_mask of {TENSORS}")
         results = _results(folder / RESULTS)

@@ -224,7 +224,7 @@ def read_run(folder: Path) -> Run:
 def _parsed(path: Path, read: Callable[[Path], Found]) -> Found:
     try:
         return read(path)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, SafetensorError) as error:
         raise SoftpruneError(
             "a file as softprune wrote it",
             f"{path}: {type(error).__name__}: {error}",
@@ -290,6 +290,8 @@ def _importance(path: Path) -> ImportanceScores:
     tensors = load_file(path)
 
     def of(name: str) -> Floats | None:
+        if name in tensors and tensors[name].dtype.kind not in "fiu":
+            raise ValueError(f"an array of {tensors[name].dtype} in {name}, not of numbers")
         return tensors[name].astype(np.float64) if name in tensors and np.isfinite(tensors[name]).all() else None
 
     return ImportanceScores(of("token_P"), of("piece_PS"), of("winner_piece_PS"))

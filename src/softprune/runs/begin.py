@@ -120,7 +120,7 @@ def read_info(path: Path, record: str = "run.json") -> dict[str, Any]:
     """
     try:
         info = json.loads((path / record).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _not_a_run(path, f"its {record} isn't JSON") from error
     if not isinstance(info, dict) or info.get("schema") != SCHEMA:
         raise _not_a_run(path, f"its {record} isn't of schema {SCHEMA}")

@@ -90,7 +90,7 @@ def _read(path: Path) -> tuple[dict[str, Any], datetime] | None:
     try:
         info = json.loads(path.read_text())
         modified = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(info, dict) or not {"schema", "kind", "status"} <= info.keys():
         return None

@@ -130,7 +130,7 @@ def dtype_of(model: TokenModel) -> str:
 
 def _padded(unpruned: TokenModel, model: Any) -> Callable[[Ids], torch.Tensor]:
     """transformers' model with its own attention, on a batch padded to its longest text."""
-    pad, device = int(model.config.pad_token_id or 0), unpruned.anatomy.device
+    pad, device = int(getattr(model.config, "pad_token_id", None) or 0), unpruned.anatomy.device
 
     def read(texts: Ids) -> torch.Tensor:
         longest = max(map(len, texts))

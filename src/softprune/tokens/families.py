@@ -65,7 +65,8 @@ def _distilbert_head(model: Any, state_B1H: torch.Tensor) -> torch.Tensor:
 
 
 def _behind_padding(config: Any) -> int:
-    return int(config.pad_token_id) + 1
+    pad = getattr(config, "pad_token_id", None)
+    return 0 if pad is None else int(pad) + 1
 
 
 _BERT = {

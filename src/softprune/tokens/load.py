@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from softprune.backbone.load import encoder_folder, find_source, module_folder
-from softprune.backbone.refusals import check_weights, undescribed, unreadable
-from softprune.errors import SoftpruneError, out_of_memory
+from softprune.backbone.refusals import check_weights, read_tokenizer, reading_model
+from softprune.errors import SoftpruneError
 from softprune.tokens.families import check_type, most_positions
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -48,17 +48,16 @@ def describe_encoder(name: str, revision: str | None = None) -> DescribedEncoder
         SoftpruneError: it can't be found, or isn't an encoder whose tokens can be pruned.
     """
     source = find_source(name)
-    try:
+    with reading_model(name, source, "", "modules.json"):
         modules = module_folder(source, revision)
         subfolder = encoder_folder(modules) if modules is not None else ""
+    with reading_model(name, source, subfolder, "config.json"):
         config = import_module("transformers").AutoConfig.from_pretrained(
             source, subfolder=subfolder, revision=revision
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise undescribed(name, source, error) from error
-    check_type(config)
-    check_weights(name, Path(source) / subfolder)
-    return DescribedEncoder(name, source, subfolder, revision, config, most_positions(config))
+        check_type(config)
+        check_weights(name, Path(source) / subfolder)
+        return DescribedEncoder(name, source, subfolder, revision, config, most_positions(config))
 
 
 def check_length(described: DescribedEncoder, max_length: int) -> None:
@@ -102,10 +101,8 @@ def load_tokenizer(described: DescribedEncoder) -> Any:
         SoftpruneError: it can't be read, or doesn't know.
     """
     options = {"subfolder": described.subfolder, "revision": described.revision}
-    try:
-        tokenizer = import_module("transformers").AutoTokenizer.from_pretrained(described.source, **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise unreadable(described.name, described.source, error) from error
+    with reading_model(described.name, described.source, described.subfolder, "its tokenizer"):
+        tokenizer = read_tokenizer(described.source, **options)
     if not tokenizer.is_fast:
         raise SoftpruneError(
             "a fast tokenizer, which tells where in a text its tokens are",
@@ -128,29 +125,21 @@ def load_classifier(
     Raises:
         SoftpruneError: it can't be read, or doesn't fit in memory.
     """
-    from safetensors import SafetensorError
-
     torch.manual_seed(seed)
-    try:
-        with quiet():
-            model = import_module("transformers").AutoModelForSequenceClassification.from_pretrained(
-                described.source,
-                subfolder=described.subfolder,
-                revision=described.revision,
-                num_labels=len(labels),
-                id2label=dict(enumerate(labels)),
-                label2id={label: i for i, label in enumerate(labels)},
-                problem_type="single_label_classification",  # the base's own may be another
-                dtype=dtype,
-                use_safetensors=True,
-                ignore_mismatched_sizes=True,  # a head for other labels gives way
-            )
+    with reading_model(described.name, described.source, described.subfolder, "its weights", str(device)), quiet():
+        model = import_module("transformers").AutoModelForSequenceClassification.from_pretrained(
+            described.source,
+            subfolder=described.subfolder,
+            revision=described.revision,
+            num_labels=len(labels),
+            id2label=dict(enumerate(labels)),
+            label2id={label: i for i, label in enumerate(labels)},
+            problem_type="single_label_classification",  # the base's own may be another
+            dtype=dtype,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # a head for other labels gives way
+        )
         return model.to(device)
-    except (OSError, ValueError, KeyError, RuntimeError, MemoryError, SafetensorError) as error:
-        if out_of_memory(error):
-            do = "choose a smaller model, or --device cpu where there is more memory"
-            raise SoftpruneError(f"room for {described.name} on {device}", "out of memory", do) from error
-        raise unreadable(described.name, described.source, error) from error
 
 
 @contextmanager

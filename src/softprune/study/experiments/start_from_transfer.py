@@ -159,8 +159,8 @@ def _scores(bench: Bench, rows: Rows, pairs: Sequence[Pair], starred: Mapping[st
     )
     note = (
         f"{mean_note(len(bench.seeds))} The first three rows have seen no other task. Lifted masks: pruned "
-        "pieces start at zero, places of pruned tokens with the target's own sampled vocabulary. A transferred prompt has "
-        "been trained for more steps than one from vocabulary, and on other data."
+        "pieces start at zero, places of pruned tokens with the target's own sampled vocabulary. A transferred prompt "
+        "has been trained for more steps than one from vocabulary, and on other data."
     )
     return Table("transfer", "Prompts that start from another task's", ("%", *map(_named, pairs)), cells, note)
 

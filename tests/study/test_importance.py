@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from softprune.study.bench import Bench
 from softprune.study.experiments.heatmaps import importances
@@ -17,6 +18,7 @@ from softprune.study.experiments.importance import (
     measures_of,
 )
 from softprune.study.findings import Cell
+from softprune.study.verdicts import ABOVE, verdict
 
 
 def test_mean_correlations_by_hand() -> None:
@@ -27,10 +29,10 @@ def test_mean_correlations_by_hand() -> None:
     flat = [np.ones(4)] * 2
     measures = [{"good": g, "half": h, "swap": s, "flat": f} for g, h, s, f in zip(good, half, swap, flat, strict=True)]
     found = mean_correlations(measures, changes, 0, 200)
-    assert float(found["good"][0]) == pytest.approx(1.0)
-    assert float(found["half"][0]) == pytest.approx(0.0)
-    assert float(found["swap"][0]) == pytest.approx((0.8 - 0.8) / 2)
-    assert np.isnan(found["flat"][0])
+    assert found["good"][0] == pytest.approx([1.0, 1.0])
+    assert found["half"][0] == pytest.approx([1.0, -1.0])
+    assert found["swap"][0] == pytest.approx([0.8, -0.8])
+    assert np.isnan(found["flat"][0]).all()
     assert found["good"][1].shape == (200,)
     real = found["good"][1][~np.isnan(found["good"][1])]
     assert real.min() == pytest.approx(1.0)  # ranks agree in every resample
@@ -38,11 +40,26 @@ def test_mean_correlations_by_hand() -> None:
 
 def test_intervals_of_correlations() -> None:
     drawn = np.linspace(-1, 1, 1001)
-    cell = interval_cell(np.asarray(0.1), drawn)
+    cell = interval_cell(np.array([0.1]), drawn)
     assert (cell.low, cell.high) == pytest.approx((-0.95, 0.95))
-    assert interval_cell(np.asarray(np.nan), drawn).value is None
+    assert interval_cell(np.array([np.nan]), drawn).value is None
     mostly = np.where(np.arange(1001) < 600, np.nan, drawn)
-    assert interval_cell(np.asarray(0.1), mostly).low is None
+    assert interval_cell(np.array([0.1]), mostly).low is None
+
+
+def test_intervals_of_correlations_cover_other_runs_from_three_on() -> None:
+    """Without a spread over tokens it is the t interval over runs: 0.5 +- 4.3027 * 0.1 / sqrt(3)."""
+    still = np.full(50, 0.5)
+    cell = interval_cell(np.array([0.4, 0.5, 0.6]), still)
+    assert (cell.low, cell.high) == pytest.approx((0.5 - 0.2484, 0.5 + 0.2484), rel=1e-3)
+    assert cell.p == pytest.approx(stats.ttest_1samp([0.4, 0.5, 0.6], 0).pvalue)
+    assert verdict(cell) == ABOVE
+    few = interval_cell(np.array([0.5, 0.6]), np.linspace(0.5, 0.6, 50))
+    assert verdict(few) == "no verdict (2 seeds)"
+    tokens = interval_cell(np.array([0.4, 0.5, 0.6]), np.linspace(-1, 2, 1001))
+    assert tokens.high is not None
+    assert cell.high is not None
+    assert tokens.high - 0.5 > 2 * (cell.high - 0.5)  # both parts count
 
 
 def test_the_score_is_what_the_run_measured(pruned: Callable[[str], Bench]) -> None:
@@ -73,4 +90,5 @@ def test_the_study_end_to_end(pruned: Callable[[str], Bench]) -> None:
     assert len(masked.rows) == 1 + 2 * len(MEASURES)
     assert len(retrained.rows) == 1 + len(MEASURES)
     assert len(rivals.rows) == len(MEASURES)  # all but the score, and the control
-    assert len(found.sentences) == 5 + len(rivals.rows)
+    assert len(found.sentences) == 4 + len(rivals.rows)
+    assert all("no verdict (1 seed)" in sentence for sentence in found.sentences[1:4:2])

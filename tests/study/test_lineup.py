@@ -49,23 +49,23 @@ ADAPT: dict[str, Any] = {"kind": "adapt", "tuning": {"optimiser": "adamw", "lr":
 NAMES = ("tuned", "control", "pruned")
 
 
-def bench_of(folder: Path, model: str = "tiny", **changes: Any) -> Bench:
+def bench_of(folder: Path, model: str = "tiny", *, seeds: int = 3, **changes: Any) -> Bench:
     """A bench of three variants on one task; no run is made."""
     named = [{"name": name, "label": name.upper(), "row": "winner" if name == "pruned" else name} for name in NAMES]
     values: dict[str, Any] = {
         "title": "Small",
         "keys": {"kind": "xprompt"},
         "variants": named,
-        "scales": {"smoke": {"backbone": model, "tasks": ["demo"], "keys": SMALL}},
+        "scales": {"smoke": {"backbone": model, "tasks": ["demo"], "seeds": seeds, "keys": SMALL}},
     }
     return Bench(Study.model_validate(values | changes), folder, folder / "study")
 
 
-def setting(name: str, right: int, *, chance: bool = False, examples: int = 40) -> Setting:
-    """One that answers the first `right` of some examples right, on demo and one seed."""
+def setting(name: str, right: int, *, chance: bool = False, examples: int = 40, seeds: int = 3) -> Setting:
+    """One that answers the first `right` of some examples right, on demo, with every seed."""
     counts = np.array([[float(place < right), 1.0] for place in range(examples)])
     scored = Scored(counts, tuple(map(str, range(examples))), (None,) * examples)
-    row = {"demo": Outcome((right / examples,), (scored,))}
+    row = {"demo": Outcome((right / examples,) * seeds, (scored,) * seeds)}
     return Setting(Variant(name=name, label=name.upper()), {}, row, {"demo": chance})
 
 
@@ -96,8 +96,40 @@ def test_a_difference_is_paired_and_its_sentence_tells_what_it_shows(tmp_path: P
     assert told[2].endswith(f"points, {NEITHER}.")
     table = difference_lines(bench, settings, found, "differences", "Differences")
     assert [row[0] for row in table.rows] == ["PRUNED less TUNED", "TUNED less PRUNED", "SAME less TUNED"]
-    assert "not of other seeds" in table.note
-    assert "of 3 differences that are none, about 0.1 " in table.note  # 3 / 20, rounded half to even
+    assert "cover other runs (seeds) and other examples" in table.note
+    assert "corrected for all differences of the table (Holm)" in table.note
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_fewer_than_three_seeds_allow_no_verdict(tmp_path: Path, seeds: int) -> None:
+    claim = Claim("pruned", "tuned", "pruning helps")
+    settings = {name: setting(name, right, seeds=seeds) for name, right in (("tuned", 20), ("pruned", 30))}
+    bench = bench_of(tmp_path, seeds=seeds)
+    found = differences(bench, settings, [claim])
+    (told,) = sentences(bench, settings, found)
+    none = f"no verdict ({seeds} seed{'s' * (seeds > 1)})"
+    assert told.startswith(f"The source: pruning helps. Here: {none}. PRUNED less TUNED: demo +25.0 (")
+    assert told.endswith(f"points, {none}.")
+    assert ABOVE not in told
+    note = difference_lines(bench, settings, found, "differences", "Differences").note
+    assert "for these very prompts; fewer than 3 seeds allow no verdict" in note
+    assert "Holm" not in note
+
+
+def test_holm_counts_all_differences_of_the_table(tmp_path: Path) -> None:
+    """Six examples of forty: p = 0.01 alone, which thirty looks don't allow to be called a difference."""
+    bench = bench_of(tmp_path)
+    settings = {"tuned": setting("tuned", 20), "pruned": setting("pruned", 26), "same": setting("same", 21)}
+    claim = Claim("pruned", "tuned")
+    alone = differences(bench, settings, [claim])[claim]["demo"]
+    assert isinstance(alone, Cell)
+    assert verdict_of(alone, here=False) == ABOVE
+    others = [Claim("same", "tuned", f"{number}") for number in range(29)]
+    one = differences(bench, settings, [claim, *others])[claim]["demo"]
+    assert isinstance(one, Cell)
+    assert one.p == pytest.approx(alone.p)
+    assert one.p_holm == pytest.approx(30 * (one.p or 0))
+    assert verdict_of(one, here=False) == NEITHER
 
 
 def test_nothing_is_concluded_at_chance_or_where_choices_were_made_on_the_examples(tmp_path: Path) -> None:
@@ -188,7 +220,8 @@ def test_methods_prompts_and_what_a_model_has_no_place_for(tiny_models: Callable
     ]
     model = str(tiny_models("distilbert"))
     own = bench_of(tmp_path, model).study.model_dump()["variants"]
-    bench = bench_of(tmp_path, model, variants=[*own, *more], options={"claims": [["pruned", "control", "it helps"]]})
+    options = {"claims": [["pruned", "control", "it helps"]]}
+    bench = bench_of(tmp_path, model, seeds=1, variants=[*own, *more], options=options)
     found = variants.conduct(bench)
     scores, compared, survived = found.tables
     cells = {str(row[0]): row[1] for row in scores.rows}
@@ -207,12 +240,14 @@ def test_methods_prompts_and_what_a_model_has_no_place_for(tiny_models: Callable
     assert len(found.sentences) == 1
 
     by_model = models.conduct(
-        bench_of(tmp_path, model, variants=own, options={"backbones": [model], "claims": [["pruned", "control"]]})
+        bench_of(
+            tmp_path, model, seeds=1, variants=own, options={"backbones": [model], "claims": [["pruned", "control"]]}
+        )
     )
     assert by_model.tables[0].columns == ("%", "distilbert")
     assert by_model.tables[0].rows == tuple((label, cells[label]) for label in ("TUNED", "CONTROL", "PRUNED"))
 
-    kept = sizes.conduct(bench_of(tmp_path, model))
+    kept = sizes.conduct(bench_of(tmp_path, model, seeds=1))
     info = next(run.info for run in bench.used.values() if run.info["kind"] == "xprompt")
     numbers = {str(row[0]): row[1] for row in kept.tables[0].rows}
     assert numbers["fine-tuning: all weights"] == Cell(info["backbone"]["parameters"], unit="count")

@@ -97,5 +97,6 @@ def test_single_tokens_and_sentences(found: Findings) -> None:
     assert 0 <= shown.value <= lower.value <= 4
     assert (on_select < 0) == (lower.value > 0)  # the chosen one lowers the loss most
     # Two sizes and the winner's mask, two removals, one task; at chance, so that none of them is tested.
-    assert "6 not interpretable. After Holm's correction over these 0 tests" in found.sentences[0]
+    assert found.sentences[0].endswith("0 above, 0 below, 0 undecided, 6 not interpretable.")
+    assert "of these very prompts" in found.sentences[-2]
     assert len(found.figures[0].traces) == 3

@@ -70,7 +70,7 @@ def test_overrides_are_keys_of_the_study_or_of_its_runs() -> None:
     assert (made.size.tasks, made.data) == (("demo", "trec"), "1")
     # Texts stay texts, as they do in recipes.
     assert made.change == {"backbone": {"dtype": "float32", "revision": "123"}, "tuning": {"epochs": 3}}
-    assert load_study("table-4").size.seeds == 2
+    assert load_study("table-4").size.seeds == 3
 
 
 def test_an_option_of_the_scale_gives_way_to_what_is_asked_for(tmp_path: Path) -> None:

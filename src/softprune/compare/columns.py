@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 
 from softprune.report import words
 from softprune.report.words import NOT_APPLICABLE, NOT_MEASURED
+from softprune.statistics.seeds import MIN_SEEDS
 
 Row: TypeAlias = Mapping[str, Any]
 """A row of compare.json."""
@@ -19,6 +20,7 @@ LABELS: Final = {
     "constant": "best constant answer",
 }
 SIZES: Final = ("1", "8", "32")
+HOLM: Final = "of no difference, corrected for the number of differences in this table"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +66,18 @@ def quality(found: Mapping[str, Any]) -> list[Column]:
     def between(row: Row) -> str:
         return _against(row, reference, lambda d: f"{points(d['low'])} to {points(d['high'])}")
 
+    def p_value(row: Row) -> str:
+        return _against(row, reference, lambda d: words.p_value(d.get("p_holm")))
+
     heading = f"{words.metric(metric)}{unit}"
+    corrected = [Column("p (Holm)", "p\n(Holm)", p_value, HOLM)] if covers_seeds(found) else []
     return [
         Column(heading, heading, lambda row: value(row["mean"]), over_seeds(found)),
         Column("sd", "sd", spread, "standard deviation over seeds"),
-        Column("95% interval", "95% CI", interval, "of the mean, by resampling the examples reported on"),
+        Column("95% interval", "95% CI", interval, f"of the mean, {sampled(found)}"),
         Column(f"minus {reference}", f"minus\n{reference}", minus, f"the mean minus that of {reference}, in points"),
-        Column("its 95% interval", "its 95% CI", between, "by resampling the examples, paired"),
+        Column("its 95% interval", "its 95% CI", between, f"of that difference, paired, {sampled(found)}"),
+        *corrected,
     ]
 
 
@@ -78,6 +85,18 @@ def texts(found: Mapping[str, Any]) -> list[Column]:
     """What tasks whose targets are texts have beside their metric."""
     names = [name for name in ("loss", "rouge1", "rouge2", "rougeL") if name != found["metric"] and _any(found, name)]
     return [_other(name, over_seeds(found)) for name in names]
+
+
+def covers_seeds(found: Mapping[str, Any]) -> bool:
+    """Whether the intervals of a comparison cover the sampling of seeds."""
+    return any(row.get("covers_seeds") for row in found["rows"])
+
+
+def sampled(found: Mapping[str, Any]) -> str:
+    """What the intervals of a comparison cover."""
+    if covers_seeds(found):
+        return "over runs with other seeds and over other examples"
+    return f"over other examples, for these very trained prompts: fewer than {MIN_SEEDS} seeds allow no verdict"
 
 
 def over_seeds(found: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 from matplotlib.transforms import ScaledTranslation
 
-from softprune.compare.columns import Row, label
+from softprune.compare.columns import Row, label, sampled
 from softprune.compare.rows import CONTROL
 from softprune.recipe import ADAPTERS, METHODS
 from softprune.report.canvas import SMALL, Draw, Theme, dress, legend_below, new_figure
@@ -47,10 +47,7 @@ class Place:
 def plans(found: Mapping[str, Any]) -> list[Plan]:
     """The two figures; the reason where there is nothing to draw."""
     points = "of 1 seed" if len(found["seeds"]) == 1 else "means over seeds"
-    said = (
-        f"Points are {points}, whiskers 95% intervals over the examples reported on. Methods of one cost stand side by "
-        "side. "
-    )
+    said = f"Points are {points}, whiskers 95% intervals {sampled(found)}. Methods of one cost stand side by side. "
     lines = [label(row) for row in found["rows"] if row["kind"] == "floor"]
     floors = f"Horizontal lines: {'; '.join(lines)}." if lines else ""
     return [

@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from softprune.compare.cells import Cell
 from softprune.compare.collect import MEASURED, TEXTS, Measured, control, floors, measured
-from softprune.compare.statistics import Spread, difference, spread
+from softprune.compare.statistics import Spread, difference, negated, spread
 from softprune.recipe import CompareRecipe
+from softprune.statistics.bootstrap import holm
 from softprune.tasks import Metric
 
 CONTROL: Final = "xprompt-control"
@@ -56,7 +57,15 @@ def rows_of(recipe: CompareRecipe, cells: Sequence[Cell], metric: Metric) -> lis
     found = gather(cells, metric)
     against = reference_of([each.name for each in found if each.kind == "method"])
     reference = next(each for each in found if each.name == against)
-    return [_row(recipe, each, reference, metric) for each in found]
+    rows = [_row(recipe, each, reference, metric) for each in found]
+    _correct([row["difference"] for row in rows if row["difference"] and row["difference"]["covers_seeds"]])
+    return rows
+
+
+def _correct(tested: Sequence[dict[str, Any]]) -> None:
+    """Put Holm's p-value beside each, for they are many looks at one table."""
+    for each, p in zip(tested, holm([each["p"] for each in tested]), strict=True):
+        each["p_holm"] = p
 
 
 def not_defined(recipe: CompareRecipe, told: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -70,13 +79,17 @@ def not_defined(recipe: CompareRecipe, told: Mapping[str, Mapping[str, Any]]) ->
 
 
 def _row(recipe: CompareRecipe, found: Found, reference: Found, metric: Metric) -> dict[str, Any]:
-    settings: dict[str, int] = {"seed": recipe.seed, "resamples": recipe.selection.resamples}
+    settings: dict[str, Any] = {"seed": recipe.seed, "resamples": recipe.selection.resamples}
     values, scored = [each.value for each in found.seeds], [each.scored for each in found.seeds]
     over = spread(values, scored, metric.score, **settings)
     against = None
     if found.name != reference.name:
         theirs = [each.scored for each in reference.seeds]
-        against = difference(scored, theirs, metric.score, **settings)
+        if found.kind == "floor":  # nothing was trained: the other side alone has seeds
+            less = difference(theirs, scored, metric.score, untrained=True, **settings)
+            against = None if less is None else negated(less)
+        else:
+            against = difference(scored, theirs, metric.score, **settings)
     return {
         "name": found.name,
         "kind": found.kind,
@@ -84,8 +97,9 @@ def _row(recipe: CompareRecipe, found: Found, reference: Found, metric: Metric) 
         "values": values,
         "mean": over.mean,
         "sd": over.sd,
-        "interval": _interval(over, found),
-        "difference": None if against is None else {"against": reference.name, **asdict(against)},
+        "interval": _interval(over, found, metric),
+        "covers_seeds": over.covers_seeds,
+        "difference": None if against is None else {"against": reference.name, **asdict(against), "p_holm": None},
         "others": {name: _mean([(each.others or {}).get(name) for each in found.seeds]) for name in TEXTS},
         "lr": [each.lr for each in found.seeds] if found.kind != "floor" else None,
         "multiples": [each.multiple for each in found.seeds if each.multiple is not None] or None,
@@ -93,10 +107,12 @@ def _row(recipe: CompareRecipe, found: Found, reference: Found, metric: Metric) 
     }
 
 
-def _interval(over: Spread, found: Found) -> list[float] | None:
+def _interval(over: Spread, found: Found, metric: Metric) -> list[float] | None:
     """Of the mean; of a row whose answers are in no file, the one that its run has."""
     if over.interval is not None:
-        return [over.interval.low, over.interval.high]
+        ends = (over.interval.low, over.interval.high)
+        # A t interval doesn't know that a share lies between 0 and 1; a loss has no such ends.
+        return list(ends) if metric.name == "loss" else [min(max(end, 0.0), 1.0) for end in ends]
     own = found.seeds[0].interval if found.kind == "floor" else None
     return None if own is None else list(own)
 

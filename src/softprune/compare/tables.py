@@ -32,6 +32,7 @@ _TEX: Final = {
     "–": "--",
 }
 _MINUS: Final = re.compile(r"(?<!\w)-(?=\d)")
+_AGAINST: Final = ("against", "value", "low", "high", "p", "p_holm", "covers_seeds", "se_seeds", "se_examples")
 _NUMBERS: Final = ("mean", "sd", "trainable", "stored", "seconds", "seconds_per_epoch", "examples_per_second")
 
 
@@ -109,7 +110,7 @@ def _flat(row: Row) -> dict[str, Any]:
         "peak_memory_bytes": _whole(row["peak_memory"]),
         "low": low,
         "high": high,
-        **{f"difference_{name}": against.get(name) for name in ("against", "value", "low", "high", "p")},
+        **{f"difference_{name}": against.get(name) for name in _AGAINST},
         **{name: value for name, value in row["others"].items() if value is not None},
         "lr": _several(row["lr"]),
         "swept": _several(row["multiples"]),

@@ -1,9 +1,9 @@
 """Other runs beside this one: their results row by row, and the difference where both answered the same question.
 
-Two scores compare where metric, task and the examples of `report` are the same. Where both runs kept what they answered
-to each example, the difference has an interval, paired by
-example (`statistics.bootstrap.paired_bootstrap`). No p-value is given: a reader who picks runs to compare has made
-choices that no test knows of.
+Two scores compare where metric, task and the examples of `report` are the same. Where both runs kept what they
+answered to each example, the difference has an interval, paired by example (`statistics.bootstrap.paired_bootstrap`),
+which holds for these very prompts: two single runs allow no verdict on what made them. No p-value is given: a reader
+who picks runs to compare has made choices that no test knows of.
 """
 
 from __future__ import annotations

@@ -19,6 +19,9 @@ class Cell:
         unit: `percent` and `points` show a fraction a hundredfold, `points` with its sign; `number`, `count` as it is.
         chance: whether the unpruned prompt behind it isn't shown to be above the constant answer.
         note: said behind it.
+        seeds: training seeds of the side that has fewer; None where the number is no comparison of trained prompts.
+        p: of "no difference"; None where it wasn't tested.
+        p_holm: the same, corrected for the other differences of its family.
     """
 
     value: float | None
@@ -27,6 +30,9 @@ class Cell:
     unit: str = "percent"
     chance: bool = False
     note: str = ""
+    seeds: int | None = None
+    p: float | None = None
+    p_holm: float | None = None
 
 
 Entry: TypeAlias = "Cell | str"

@@ -21,8 +21,8 @@ from softprune.study.bench import Bench, Keys
 from softprune.study.findings import Cell, Entry, Table, shown
 from softprune.study.made import Made
 from softprune.study.runs import Spec
-from softprune.study.scores import Outcome, Runs, difference_cell, row_of, score_cell
-from softprune.study.verdicts import ABOVE, AT_CHANCE, BELOW, NEITHER, verdict
+from softprune.study.scores import Outcome, Runs, difference_cell, mean_note, row_of, score_cell
+from softprune.study.verdicts import ABOVE, AT_CHANCE, BELOW, NEITHER, NO_VERDICT, corrected_table, paired_note, verdict
 
 NOT_DEFINED: Final = "not defined"
 CHOSEN_HERE: Final = "chosen on the examples that are reported: no significance claimed"
@@ -146,11 +146,7 @@ def score_lines(bench: Bench, settings: Settings, name: str, title: str) -> Tabl
         if several:
             line.append(mean_cell(setting))
         lines.append(tuple(line))
-    count = len(bench.seeds)
-    note = (
-        f"Mean over {count} {'seed' if count == 1 else 'seeds'}; 95% interval by bootstrap over the examples of report."
-    )
-    notes = [note, *_notes(bench, settings)]
+    notes = [mean_note(len(bench.seeds)), *_notes(bench, settings)]
     return Table(name, title, ("%", *bench.tasks, *(("mean",) if several else ())), tuple(lines), " ".join(notes))
 
 
@@ -181,8 +177,10 @@ def chosen_here(bench: Bench) -> bool:
 
 
 def differences(bench: Bench, settings: Settings, claims: Sequence[Claim]) -> dict[Claim, dict[str, Entry]]:
-    """Of every claim the difference by task, in points, paired over the examples."""
-    return {claim: {task: _difference(bench, settings, claim, task) for task in bench.tasks} for claim in claims}
+    """Of every claim the difference by task, in points, paired over seeds and examples; one family of tests."""
+    return corrected_table(
+        {claim: {task: _difference(bench, settings, claim, task) for task in bench.tasks} for claim in claims}
+    )
 
 
 def _difference(bench: Bench, settings: Settings, claim: Claim, task: str) -> Entry:
@@ -198,8 +196,7 @@ def difference_lines(
 ) -> Table:
     """The differences as a table."""
     rows = tuple((_named(settings, claim), *cells.values()) for claim, cells in found.items())
-    count = sum(isinstance(cell, Cell) for cells in found.values() for cell in cells.values())
-    note = f"Paired over the examples of report, means over seeds: {caution(count)}"
+    note = paired_note(len(bench.seeds))
     trained = {setting.variant.row for setting in settings.values()}
     if "winner" in trained and not trained <= {"winner", "control", "random"}:
         note += (
@@ -208,14 +205,6 @@ def difference_lines(
     if chosen_here(bench):
         note = f"{note} {CHOSEN_HERE.capitalize()}."
     return Table(name, title, ("points", *bench.tasks), rows, note)
-
-
-def caution(count: int) -> str:
-    """What the intervals of so many differences don't tell."""
-    return (
-        "intervals tell of other examples, not of other seeds. Each holds with 95% on its own: of "
-        f"{count} differences that are none, about {count / 20:.1f} would be shown by chance."
-    )
 
 
 def _named(settings: Settings, claim: Claim) -> str:
@@ -256,7 +245,7 @@ def _told(cell: Entry) -> str:
 def _outcome(verdicts: Sequence[str]) -> str:
     """On how many tasks a claim that one is above another is found."""
     words = {ABOVE: "found", BELOW: "the opposite is found", NEITHER: NEITHER}
-    told = Counter(words.get(each, "nothing can be told") for each in verdicts)
+    told = Counter(words.get(each, each if each.startswith(NO_VERDICT) else "nothing can be told") for each in verdicts)
     if len(verdicts) == 1:
         return f"Here: {next(iter(told))}."
     return f"Here, of {len(verdicts)} tasks: {', '.join(f'{text} on {count}' for text, count in told.items())}."

@@ -77,7 +77,8 @@ def published_intervals(published: Sequence[Published], options: Mapping[str, An
             )
     note = (
         "95% intervals by Wilson's score from the printed accuracies; the source prints none. "
-        "They make no allowance for choosing the best of several candidates on the same examples."
+        "They hold for these very trained prompts, not for others trained with other seeds, and "
+        "make no allowance for choosing the best of several candidates on the same examples."
     )
     table = Table(
         "source-intervals",

@@ -1,19 +1,25 @@
 """Rows of a study's table: what a setting scores on each task, over seeds, and by how much it differs from another.
 
-The statistics are those of comparisons (`compare.statistics`): means over seeds, intervals by bootstrap over the
-examples of `report`, differences paired over examples.
+The statistics are those of comparisons (`compare.statistics`): means over seeds, intervals that cover seeds and the
+examples of `report` from 3 seeds on, differences paired over both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean
+from typing import Any
 
-from softprune.compare.statistics import Scored, difference, spread
+import numpy as np
+
+from softprune.compare.statistics import Scored, difference, mean_score, same_examples, spread
+from softprune.statistics.bootstrap import Score
 from softprune.study.bench import Bench
 from softprune.study.findings import Cell, Entry, Table
 from softprune.study.made import Made
+from softprune.study.verdicts import corrected_table, interval_note, paired_note
 from softprune.tasks import load_task
 
 Runs = Mapping[tuple[str, int], Made]
@@ -27,10 +33,14 @@ class Outcome:
     Attributes:
         values: the metric on `report` of each seed.
         scored: the counts of every example, of each seed.
+        draws: how many of them in turn belong to one seed, such as several random masks of one prompt.
+        trained: whether seeds differ at all; the model without a prompt has none.
     """
 
     values: tuple[float, ...]
     scored: tuple[Scored | None, ...]
+    draws: int = 1
+    trained: bool = True
 
     @property
     def mean(self) -> float:
@@ -62,8 +72,9 @@ def score_cell(bench: Bench, task: str, outcome: Outcome | None, chance: bool = 
     if outcome is None:
         return Cell(None)
     metric = load_task(task).metric
-    seed, resamples = bench.study.seed, _resamples(bench)
-    found = spread(outcome.values, outcome.scored, metric.score, seed=seed, resamples=resamples)
+    score, (scored,) = by_seed(metric.score, outcome)
+    values = [fmean(outcome.values[at : at + outcome.draws]) for at in range(0, len(outcome.values), outcome.draws)]
+    found = spread(values, scored, score, seed=bench.study.seed, resamples=_resamples(bench))
     low, high = (None, None) if found.interval is None else (found.interval.low, found.interval.high)
     return Cell(found.mean, low, high, chance=chance)
 
@@ -71,14 +82,36 @@ def score_cell(bench: Bench, task: str, outcome: Outcome | None, chance: bool = 
 def difference_cell(
     bench: Bench, task: str, ours: Outcome | None, theirs: Outcome | None, chance: bool = False
 ) -> Cell:
-    """One setting minus another, in points, paired over the examples."""
+    """One setting minus another, in points, paired over seeds and examples."""
     if ours is None or theirs is None:
         return Cell(None, unit="points")
-    metric = load_task(task).metric
-    found = difference(ours.scored, theirs.scored, metric.score, seed=bench.study.seed, resamples=_resamples(bench))
+    score, (a, b) = by_seed(load_task(task).metric.score, ours, theirs)
+    settings: dict[str, Any] = {"seed": bench.study.seed, "resamples": _resamples(bench)}
+    found = difference(a, b, score, untrained=not theirs.trained, **settings)
     if found is None:
         return Cell(ours.mean - theirs.mean, unit="points", chance=chance)
-    return Cell(found.value, found.low, found.high, unit="points", chance=chance)
+    return Cell(found.value, found.low, found.high, "points", chance, seeds=found.seeds, p=found.p)
+
+
+def by_seed(score: Score, *outcomes: Outcome) -> tuple[Score, list[list[Scored | None]]]:
+    """Outcomes with one array of counts for each seed, and the score that takes such arrays.
+
+    Draws of one seed are no seeds: their counts stand side by side, `[N, draws * C]`, and the score is their mean. A
+    side with fewer draws is repeated, so that one score serves all.
+    """
+    most = max(outcome.draws for outcome in outcomes)
+    width = next((each.counts_NC.shape[1] for o in outcomes for each in o.scored if each is not None), 1)
+
+    def joined(outcome: Outcome, at: int) -> Scored | None:
+        draws = outcome.scored[at : at + outcome.draws]
+        runs = same_examples(draws)
+        if runs is None or most % outcome.draws:
+            return None
+        counts = np.concatenate([run.counts_NC for run in runs] * (most // outcome.draws), axis=1)
+        return replace(runs[0], counts_NC=counts)
+
+    found = [[joined(outcome, at) for at in range(0, len(outcome.scored), outcome.draws)] for outcome in outcomes]
+    return partial(mean_score, width=width, score=score), found
 
 
 def score_table(
@@ -106,7 +139,7 @@ def score_table(
             line.append(_mean_cell([row[task] for task in bench.tasks], any(chance.values())))
         cells.append(tuple(line))
     columns = ("%", *bench.tasks, *(("mean",) if several else ()))
-    return Table(name, title, columns, tuple(cells), note or _note(bench))
+    return Table(name, title, columns, tuple(cells), note or mean_note(len(bench.seeds)))
 
 
 def difference_table(
@@ -120,13 +153,16 @@ def difference_table(
     note: str = "",
 ) -> Table:
     """The same less one of the rows, in points."""
-    others = {label: row for label, row in rows.items() if label != reference}
-    cells: tuple[tuple[Entry, ...], ...] = tuple(
-        (label, *(difference_cell(bench, t, row[t], rows[reference][t], chance[t]) for t in bench.tasks))
-        for label, row in others.items()
+    found = corrected_table(
+        {
+            label: {t: difference_cell(bench, t, row[t], rows[reference][t], chance[t]) for t in bench.tasks}
+            for label, row in rows.items()
+            if label != reference
+        }
     )
+    cells: tuple[tuple[Entry, ...], ...] = tuple((label, *row.values()) for label, row in found.items())
     columns = (f"points above {reference}", *bench.tasks)
-    return Table(name, title, columns, cells, note or "Paired over the examples of report, means over seeds.")
+    return Table(name, title, columns, cells, note or paired_note(len(bench.seeds)))
 
 
 def _mean_cell(outcomes: Sequence[Outcome | None], chance: bool) -> Cell:
@@ -135,11 +171,9 @@ def _mean_cell(outcomes: Sequence[Outcome | None], chance: bool) -> Cell:
     return Cell(fmean(means), chance=chance) if len(means) == len(outcomes) else Cell(None)
 
 
-def _note(bench: Bench) -> str:
-    count = len(bench.seeds)
-    return (
-        f"Mean over {count} {'seed' if count == 1 else 'seeds'}; 95% interval by bootstrap over the examples of report."
-    )
+def mean_note(seeds: int) -> str:
+    """What stands under a table of means."""
+    return f"Mean over {seeds} {'seed' if seeds == 1 else 'seeds'}. {interval_note(seeds)}"
 
 
 def _resamples(bench: Bench) -> int:

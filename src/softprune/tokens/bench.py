@@ -160,7 +160,13 @@ def _quality(
     against = paired_bootstrap(right, before, lambda sums: sums[..., 0] / sums[..., 1], seed=settings.seed)
     return {
         "accuracy": float(right[:, 0].mean()),
-        "difference": {"value": against.value, "low": against.low, "high": against.high, "p": against.p},
+        "difference": {
+            "value": against.value,
+            "low": against.low,
+            "high": against.high,
+            "p": against.p,
+            "covers_seeds": False,
+        },
         "resamples": RESAMPLES,
         "paper_macs": answers.relative_macs(model.anatomy),
         "executed_macs": answers.relative_macs(model.anatomy, executed=True),

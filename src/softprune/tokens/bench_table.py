@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from softprune.terminal import Table
+from softprune.tokens.table import BY_EXAMPLE
 
 _NOTHING = ""
 
@@ -64,6 +65,7 @@ def bench_notes(found: Mapping[str, Any]) -> list[str]:
     """What stands under the tables."""
     return [
         f"* what everybody is held against: {found['baseline']}, unpruned, the faster of its two attentions",
+        BY_EXAMPLE,
         "MACs: share of the unpruned model's on the same real tokens (the paper's count; what was computed)",
         "of the MACs': measured speed-up over the one that executed MACs promise; 1.00 loses nothing on the way",
         "head only: the last layer for the token that the head reads; no part of token pruning",

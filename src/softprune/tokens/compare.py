@@ -98,7 +98,13 @@ def _row(
         "kept": answers.kept(),
         "paper_macs": answers.relative_macs(anatomy),
         "executed_macs": answers.relative_macs(anatomy, executed=True),
-        "difference": {"value": against.value, "low": against.low, "high": against.high, "p": against.p},
+        "difference": {
+            "value": against.value,
+            "low": against.low,
+            "high": against.high,
+            "p": against.p,
+            "covers_seeds": False,
+        },
     }
 
 

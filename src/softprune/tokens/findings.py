@@ -53,6 +53,7 @@ def overall_finding(row: Row, texts: int) -> str:
         f"{percent(row.kept.value)}% of {number(row.words)} words are kept to the end "
         f"(95% interval {interval(row.kept.interval)})."
     )
+    told += " Intervals on this page are over other texts, for this very trained model: another seed's may differ."
     if texts < ALONE:
         told += f" With only {texts} texts the intervals on this page are too narrow to be relied on."
     return told

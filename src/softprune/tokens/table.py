@@ -9,6 +9,8 @@ from typing import Any
 from softprune.errors import SoftpruneError
 from softprune.terminal import Table
 
+BY_EXAMPLE = "intervals: over other texts, for these very trained models; other seeds may differ"
+
 _LABELS = {
     "constant": "best constant answer",
     "baseline": "unpruned model",
@@ -66,6 +68,7 @@ def notes(info: dict[str, Any]) -> list[str]:
             f"{cut['examples']} texts of report were longer than the limit: {cut['tokens']} tokens were cut off"
         )
     said += _unequal(info.get("stages") or {})
+    said.append(BY_EXAMPLE)
     said.append("MACs: share of the unpruned model's on the same real tokens (the paper's count; what was computed)")
     said.append(
         "kept: tokens that the last layer reads; rules below the learned models were sought at the chosen one's MACs"

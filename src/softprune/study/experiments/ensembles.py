@@ -25,7 +25,7 @@ from softprune.study.charts import bars
 from softprune.study.findings import Cell, Entry, Findings, Table
 from softprune.study.made import Made
 from softprune.study.scores import Outcome, Row, Runs, chances, difference_cell, row_of, score_table
-from softprune.study.verdicts import said
+from softprune.study.verdicts import corrected_rows, said
 from softprune.tasks import load_task
 from softprune.tuning.scoring import ScoredSet, score_each
 
@@ -63,13 +63,15 @@ def conduct(bench: Bench) -> Findings:
         f"{WHOLE} - {CONTROLS}": (WHOLE, CONTROLS),
         f"{together} - {WHOLE}": (together, WHOLE),
     }
-    differences: dict[str, list[Cell]] = {
-        name: [difference_cell(bench, task, rows[a][task], rows[b][task], starred[task]) for task in bench.tasks]
-        for name, (a, b) in pairs.items()
-    }
+    differences = corrected_rows(
+        {
+            name: [difference_cell(bench, task, rows[a][task], rows[b][task], starred[task]) for task in bench.tasks]
+            for name, (a, b) in pairs.items()
+        }
+    )
     note = (
-        "Paired over the examples of report; a row of several seeds is their mean. That other seeds would differ is "
-        "not in these intervals."
+        "Paired over the examples of report; a row of several seeds is their mean. All seeds make one ensemble, and "
+        "one ensemble says nothing of others: intervals cover other examples, for these very prompts; no verdict."
     )
     cells: tuple[tuple[Entry, ...], ...] = tuple((name, *found) for name, found in differences.items())
     times = {task: bench.once(f"times-{task}", partial(_times, bench, runs, task)) for task in bench.tasks}

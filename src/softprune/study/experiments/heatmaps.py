@@ -19,8 +19,8 @@ from softprune.study.bench import Bench
 from softprune.study.findings import Cell, Entry, Figure, Findings, Table
 from softprune.study.lineup import CHOSEN_HERE, chosen_here
 from softprune.study.made import Made
-from softprune.study.scores import difference_cell, outcome_of
-from softprune.study.verdicts import tally
+from softprune.study.scores import Runs, chances, difference_cell, outcome_of, row_of
+from softprune.study.verdicts import corrected_rows, interval_note, tally
 
 Floats = npt.NDArray[np.float64]
 
@@ -156,11 +156,12 @@ def maps(bench: Bench) -> Findings:
     note = (
         "Of tokens: share of the tuned prompt's. Of pieces: share of those of kept tokens, measured after tokens went."
     )
-    note += " Differences in points on report, paired; the control is prompt tuning trained twice, as XPrompt is."
+    note += " Differences in points on report, paired, with intervals over examples for these very prompts; the "
+    note += "control is prompt tuning trained twice, as XPrompt is."
     table = Table("kept", "What the winning tickets kept", columns, rows, note)
     first = [(task, bench.study.seed) for task in bench.tasks]
     figures = [_map(runs[key], found[key], after) for key, after in product(first, (False, True))]
-    said = (f"Tickets were {CHOSEN_HERE}.",) if chosen_here(bench) else _kept_sentences(rows)
+    said = (f"Tickets were {CHOSEN_HERE}.",) if chosen_here(bench) else _kept_sentences(bench, runs)
     return Findings((table,), tuple(figures), said)
 
 
@@ -189,12 +190,18 @@ def _share(values: Floats, kept: npt.NDArray[np.bool_]) -> float | None:
     return float(values[kept].sum()) / whole if values.min() >= 0 and whole > 0 else None
 
 
-def _kept_sentences(rows: Sequence[tuple[Entry, ...]]) -> tuple[str, ...]:
-    said = []
-    for at, rival in ((7, "prompt tuning"), (8, "the control")):
-        cells = [cell for row in rows if isinstance(cell := row[at], Cell)]
-        said.append(f"Tickets against {rival}, by the 95% intervals of {len(cells)} runs: {tally(cells)}.")
-    return tuple(said)
+def _kept_sentences(bench: Bench, runs: Runs) -> tuple[str, ...]:
+    """Tickets against both rivals, in the mean over the seeds of a task: a single run says nothing of pruning."""
+    winner, chance = row_of(bench, runs, "winner"), chances(bench, runs)
+    rivals = {"prompt tuning": row_of(bench, runs, "tuned"), "the control": row_of(bench, runs, "control")}
+    found = corrected_rows(
+        {
+            rival: [difference_cell(bench, t, winner[t], row[t], chance[t]) for t in bench.tasks]
+            for rival, row in rivals.items()
+        }
+    )
+    note = interval_note(len(bench.seeds))
+    return (*(f"Tickets against {rival}, by task: {tally(cells)}." for rival, cells in found.items()), note)
 
 
 def _map(made: Made, found: Mapping[str, Floats], after: bool) -> Figure:

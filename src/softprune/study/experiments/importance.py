@@ -30,6 +30,7 @@ from softprune.prompt.bank import masked_state, read_one
 from softprune.pruning.importance import measure
 from softprune.pruning.masks import keep_count, without_least
 from softprune.statistics.bootstrap import LEVEL
+from softprune.statistics.seeds import MIN_SEEDS, Uncertainty, student_cdf
 from softprune.study.bench import Bench
 from softprune.study.experiments.heatmaps import over_largest, told
 from softprune.study.experiments.masking import counts_of, without_one
@@ -38,7 +39,7 @@ from softprune.study.findings import Cell, Entry, Figure, Findings, Table
 from softprune.study.made import Made
 from softprune.study.masked import Masked, score_masked
 from softprune.study.scores import Outcome, Row, chances, difference_table, row_of, score_table
-from softprune.study.verdicts import ABOVE, BELOW, tally, verdict
+from softprune.study.verdicts import ABOVE, BELOW, corrected, tally, verdict
 from softprune.types import Mask
 
 Key = tuple[str, int]
@@ -70,10 +71,7 @@ def conduct(bench: Bench) -> Findings:
     )
     retrained = _retrained(bench, runs, measures)
     scores = score_table(bench, "retrained", _title(bench), retrained, chance)
-    note = "Paired over the examples of report, means over seeds."
-    rivals = difference_table(
-        bench, "to-score", f"Differences to {SCORE}, retrained", retrained, SCORE, chance, note=note
-    )
+    rivals = difference_table(bench, "to-score", f"Differences to {SCORE}, retrained", retrained, SCORE, chance)
     figures = (*(_scatter(runs, measures, r, each) for r, each in changes.items()), _bars(means))
     return Findings((means, correlations, masked, scores, rivals), figures, _sentences(means, rivals))
 
@@ -169,17 +167,19 @@ def _means(bench: Bench, measures: Mapping[Key, Measures], changes: Mapping[str,
         for name, row in rows.items():
             less = interval_cell(*(drawn[name][at] - drawn[SCORE][at] for at in (0, 1)))
             row += [interval_cell(*drawn[name]), "" if name == SCORE else less]
-    note = f"Means over {len(keys)} runs; 95% intervals by bootstrap over the tokens of each prompt. "
+    note = f"Means over {len(keys)} runs; 95% intervals over the tokens of each prompt and, from {MIN_SEEDS} runs on, "
+    note += "over runs. "
+    note += "Verdicts are corrected for the measures of a column (Holm). "
     note += "Zero: the token's place stays, with zeros in it, as leave-one-out measures; drop: its place goes."
     columns = ("measure", *(f"{removal}: {what}" for removal in changes for what in ("correlation", f"less {SCORE}'s")))
     title = "How well each measure predicts what a token is worth"
-    return Table("means", title, columns, tuple(map(tuple, rows.values())), note)
+    return Table("means", title, columns, tuple(map(tuple, _by_column(list(rows.values())))), note)
 
 
 def mean_correlations(
     measures: Sequence[Measures], changes: Sequence[Floats], seed: int, resamples: int
 ) -> dict[str, tuple[Floats, Floats]]:
-    """By measure, the mean over runs of its Spearman correlation with `changes`, and that of resamples of tokens `[R]`.
+    """By measure, its Spearman correlation with `changes` in every run `[K]`, and the means of resampled tokens `[R]`.
 
     All measures see the same resamples. A run in which either is constant, or a resample's is, has NaN.
     """
@@ -188,9 +188,9 @@ def mean_correlations(
     found: dict[str, tuple[Floats, Floats]] = {}
     for name in measures[0]:
         pairs = [(each[name], change) for each, change in zip(measures, changes, strict=True)]
-        value = np.mean([_rank(a, b) for a, b in pairs])
+        values_K = np.array([_rank(a, b) for a, b in pairs])
         drawn = [[_rank(a[at], b[at]) for at in picks] for (a, b), picks in zip(pairs, items, strict=True)]
-        found[name] = (np.asarray(value), np.mean(drawn, axis=0))
+        found[name] = (values_K, np.mean(drawn, axis=0))
     return found
 
 
@@ -204,15 +204,32 @@ def _rank(a: Floats, b: Floats) -> float:
     return float("nan") if value is None else value
 
 
-def interval_cell(value: Floats, drawn: Floats) -> Cell:
-    """A number with its percentile interval; not measured where it is NaN, without one where half of `drawn` are."""
+def interval_cell(values_K: Floats, drawn_R: Floats) -> Cell:
+    """The mean of runs with its interval, which from 3 runs on covers other runs as well as other tokens.
+
+    Not measured where a run's is NaN, without an interval where half of `drawn_R` are.
+    """
+    value, runs = float(np.mean(values_K)), len(values_K)
     if np.isnan(value):
         return Cell(None, unit="number")
-    real = drawn[~np.isnan(drawn)]
-    if 2 * len(real) < len(drawn):
-        return Cell(float(value), unit="number")
-    low, high = np.quantile(real, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Cell(float(value), float(low), float(high), unit="number")
+    real = drawn_R[~np.isnan(drawn_R)]
+    if 2 * len(real) < len(drawn_R):
+        return Cell(value, unit="number")
+    if runs < MIN_SEEDS:
+        low, high = np.quantile(real, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        return Cell(value, float(low), float(high), unit="number", seeds=runs)
+    tokens = float(real.std(ddof=1))
+    if not tokens and not np.ptp(values_K):
+        return Cell(value, value, value, unit="number", seeds=runs)
+    found = Uncertainty(float(values_K.std(ddof=1) / np.sqrt(runs)), runs - 1.0, tokens, len(real))
+    reach, p = found.margin(), 2 * student_cdf(found.df, -abs(value) / found.error)
+    return Cell(value, value - reach, value + reach, unit="number", seeds=runs, p=p)
+
+
+def _by_column(rows: Sequence[Sequence[Entry]]) -> list[list[Entry]]:
+    """Rows with Holm's p-values in every column."""
+    columns = [corrected(column) for column in zip(*rows, strict=True)]
+    return [list(row) for row in zip(*columns, strict=True)]
 
 
 # --- retraining ---
@@ -295,7 +312,6 @@ def _sentences(means: Table, rivals: Table) -> tuple[str, ...]:
         said.append(f"Masked by {removal}, correlations against that of the paper's score: {', '.join(parts)}.")
     for row in rivals.rows:
         said.append(f"Retrained, {row[0]} against the paper's score, by task: {tally(cells_of(row))}.")
-    said.append("These are many looks at one question: intervals are not corrected for how many they are.")
     return tuple(said)
 
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Final
 
 import numpy as np
 import torch
 
-from softprune.compare.statistics import Floats, difference
+from softprune.compare.statistics import Floats
 from softprune.prompt.bank import masked_state, read_one
 from softprune.pruning.masks import keep_count, random_mask, without_least, without_most, without_random
 from softprune.recipe import Recipe
@@ -28,8 +29,7 @@ from softprune.study.findings import Cell, Entry, Figure, Findings, Table
 from softprune.study.made import Made
 from softprune.study.masked import Masked, score_masked
 from softprune.study.scores import Outcome, Row, chances, difference_cell, score_table
-from softprune.study.verdicts import tally
-from softprune.tasks import load_task
+from softprune.study.verdicts import corrected_table, interval_note, only_cells, paired_note, tally
 from softprune.types import Mask
 
 Key = tuple[str, int]
@@ -65,11 +65,11 @@ def conduct(bench: Bench) -> Findings:
     rows |= {arm.label: row for arm, row in by_arm.items()}
     chance = chances(bench, runs)
     note = "Negative: the least important tokens masked, or all that the winner's mask prunes. Positive: the most "
-    note += "important ones. Nothing is retrained. Means over seeds and draws; 95% intervals by bootstrap over report."
+    note += f"important ones. Nothing is retrained. Means over seeds and draws. {interval_note(len(bench.seeds))}"
     scores = score_table(bench, "scores", bench.study.title, rows, chance, note=note)
-    differences, family = _differences(bench, rows[TUNED], by_arm, chance)
+    differences = _differences(bench, rows[TUNED], by_arm, chance)
     singles, chosen = _singles(bench, runs)
-    sentences = (*_sentences(differences, family), *chosen)
+    sentences = (*_sentences(differences), *chosen)
     return Findings((scores, differences, singles), (_lines(bench, by_arm, rows[TUNED]),), sentences)
 
 
@@ -114,56 +114,37 @@ def _row(bench: Bench, found: Mapping[Key, Mapping[str, Masked]], names: Sequenc
     row: dict[str, Outcome | None] = {}
     for task in bench.tasks:
         each = [found[task, seed][name] for seed in bench.seeds for name in names]
-        row[task] = Outcome(tuple(one.value for one in each), tuple(one.scored for one in each))
+        row[task] = Outcome(tuple(one.value for one in each), tuple(one.scored for one in each), draws=len(names))
     return row
 
 
 # --- differences ---
 
 
-def _differences(
-    bench: Bench, tuned: Row, by_arm: Mapping[Arm, Row], chance: Mapping[str, bool]
-) -> tuple[Table, list[Difference]]:
-    """Paired differences of arms; those of negative masking to the whole prompt with their p-values."""
-    lines: list[tuple[Entry, ...]] = []
-    family: list[Difference] = []
+def _differences(bench: Bench, tuned: Row, by_arm: Mapping[Arm, Row], chance: Mapping[str, bool]) -> Table:
+    """Paired differences of arms, all of them one family of tests."""
+    found: dict[str, dict[str, Entry]] = {}
     for arm, row in by_arm.items():
-        lines.append(_difference_row(bench, f"{arm.label} less {TUNED}", row, tuned, chance))
+        found[f"{arm.label} less {TUNED}"] = _difference_row(bench, row, tuned, chance)
         if arm.kind == "negative":
             rival = by_arm[Arm(arm.removal, arm.what, "random")]
-            lines.append(_difference_row(bench, f"{arm.label} less random", row, rival, chance))
-            family += [
-                d
-                for task in bench.tasks
-                if not chance[task] and (d := _tested(bench, task, row[task], tuned[task])) is not None
-            ]
-    note = "Paired over the examples of report. The intervals are not corrected for how many they are."
-    return Table("differences", "What masking changes", ("points", *bench.tasks), tuple(lines), note), family
+            found[f"{arm.label} less random"] = _difference_row(bench, row, rival, chance)
+    lines = tuple((label, *row.values()) for label, row in corrected_table(found).items())
+    title = "What masking changes"
+    return Table("differences", title, ("points", *bench.tasks), lines, paired_note(len(bench.seeds)))
 
 
-def _difference_row(bench: Bench, label: str, ours: Row, theirs: Row, chance: Mapping[str, bool]) -> tuple[Entry, ...]:
-    return (label, *(difference_cell(bench, t, ours[t], theirs[t], chance[t]) for t in bench.tasks))
+def _difference_row(bench: Bench, ours: Row, theirs: Row, chance: Mapping[str, bool]) -> dict[str, Entry]:
+    return {t: difference_cell(bench, t, ours[t], theirs[t], chance[t]) for t in bench.tasks}
 
 
-def _tested(bench: Bench, task: str, ours: Outcome | None, theirs: Outcome | None) -> Difference | None:
-    if ours is None or theirs is None:
-        return None
-    resamples = bench.spec(task, bench.study.seed).recipe.selection.resamples
-    score = load_task(task).metric.score
-    return difference(ours.scored, theirs.scored, score, seed=bench.study.seed, resamples=resamples)
-
-
-def _sentences(differences: Table, family: Sequence[Difference]) -> tuple[str, ...]:
+def _sentences(differences: Table) -> tuple[str, ...]:
     def cells(kind: str, rival: str) -> list[Cell]:
         rows = [row for row in differences.rows if str(row[0]).endswith(f", {kind} less {rival}")]
-        return [cell for row in rows for cell in row[1:] if isinstance(cell, Cell)]
+        return [cell for row in rows for cell in only_cells(row[1:])]
 
-    left = [d.value for d, p in zip(family, holm([d.p for d in family]), strict=True) if p < LEVEL]
-    better, count = sum(value > 0 for value in left), len(family)
-    worse = len(left) - better
     return (
-        f"Negative masking against the whole prompt, by removal, size, task: {tally(cells('negative', TUNED))}. "
-        f"After Holm's correction over these {count} tests, it is shown to be better in {better} and worse in {worse}.",
+        f"Negative masking against the whole prompt, by removal, size, task: {tally(cells('negative', TUNED))}.",
         f"Negative masking against as much random masking: {tally(cells('negative', 'random'))}.",
         f"Random masking against the whole prompt: {tally(cells('random', TUNED))}.",
         f"Masking the most important tokens, which has to hurt: {tally(cells('positive', TUNED))}.",
@@ -190,10 +171,13 @@ def _singles(bench: Bench, runs: Mapping[Key, Made]) -> tuple[Table, tuple[str, 
         "loss on report",
         "points on report",
     )
+    values = [100 * cell.value for cell in changes if cell.value is not None]
+    told_mean, least, most = (f"{number:+.1f}" for number in (fmean(values), min(values), max(values)))
     note = "Changes when the chosen token alone is masked, paired. On select it was chosen for that, which flatters."
     said = (
-        f"Tokens shown on select to be better masked, in {len(runs)} runs, Holm-corrected within each: {harmful}.",
-        f"The token chosen on select, masked on report: points {tally(changes)}.",
+        f"Tokens of these very prompts whose masking is shown to lower the loss on other examples of select, in "
+        f"{len(runs)} runs, Holm-corrected within each: {harmful}. Other seeds may differ.",
+        f"The token chosen on select, masked on report: {told_mean} points in the mean over runs ({least} to {most}).",
     )
     return Table("single", "Single tokens left out", columns, tuple(rows), note), said
 

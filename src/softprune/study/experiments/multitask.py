@@ -21,7 +21,7 @@ from softprune.study.findings import Cell, Entry, Findings, Table
 from softprune.study.made import Made
 from softprune.study.runs import Spec, spec_of
 from softprune.study.scores import Outcome, Row, Runs, chances, difference_cell, row_of, score_cell, score_table
-from softprune.study.verdicts import said
+from softprune.study.verdicts import corrected_rows, paired_note, said
 from softprune.tasks import load_task
 
 EACH, ONE, LONG = "a prompt a task", "one prompt for all", "one prompt for all, as many numbers in all"
@@ -56,13 +56,15 @@ def conduct(bench: Bench) -> Findings:
         (LONG, f"{ONE}, tuned"),
         *((f"{name}, XPrompt", f"{name}, control") for name in (ONE, EACH)),
     ]
-    differences: dict[str, list[Cell]] = {
-        f"({a}) - ({b})": [difference_cell(bench, t, rows[a][t], rows[b][t], starred[t]) for t in bench.tasks]
-        for a, b in pairs
-    }
+    differences = corrected_rows(
+        {
+            f"({a}) - ({b})": [difference_cell(bench, t, rows[a][t], rows[b][t], starred[t]) for t in bench.tasks]
+            for a, b in pairs
+        }
+    )
     cells: tuple[tuple[Entry, ...], ...] = tuple((name, *found) for name, found in differences.items())
     note = (
-        "Paired over the examples of report, means over seeds. One prompt for all makes as many passes over all tasks' "
+        f"{paired_note(len(bench.seeds))} One prompt for all makes as many passes over all tasks' "
         f"examples, which are {len(bench.tasks)} times as many steps as one task's prompt makes. All have one "
         "recipe: no learning rate was chosen for the longer prompt or the larger set."
     )

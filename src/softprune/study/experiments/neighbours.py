@@ -21,7 +21,7 @@ from softprune.study.findings import Cell, Entry, Figure, Findings, Table
 from softprune.study.lexicon import Lexicon, flat, mean_shared, shared
 from softprune.study.made import Made
 from softprune.study.scores import Runs, chances, difference_cell, difference_table, row_of, score_table
-from softprune.study.verdicts import tally
+from softprune.study.verdicts import corrected, interval_note, only_cells, tally
 
 Near: TypeAlias = "Mapping[tuple[str, int], dict[str, Any]]"
 """By task and seed, a document of `Lexicon.of_run`."""
@@ -56,6 +56,7 @@ def conduct(bench: Bench) -> Findings:
         *(_tokens(bench, near, task) for task in bench.tasks),
     )
     gains = [difference_cell(bench, task, rows[TUNED][task], rows[HARD][task]) for task in bench.tasks]
+    gains = only_cells(corrected(gains))
     return Findings(tables, (_figure(bench, near),), tuple(_sentences(bench, near, random, gains)))
 
 
@@ -240,7 +241,8 @@ def _sentences(bench: Bench, near: Near, random: Sequence[Words], gains: Sequenc
         "which stay are the important ones isn't measured here.",
         f"Words near the prompts of {most} tasks or more: {end:.1f} a seed after training, {start:.1f} before, "
         f"{chance:.1f} near random prompts as long; {new:.1f} of those after training are new. {_whence(new, chance)}",
-        f"Tuned prompts less the instruction in words: {tally(gains)} of {len(gains)} tasks (intervals over examples).",
+        f"Tuned prompts less the instruction in words: {tally(gains)} of {len(gains)} tasks. "
+        f"{interval_note(len(bench.seeds))}",
     ]
     for word in _asked(bench):
         after, before = (len({task for task, _ in _holders(near, side, word)}) for side in ("end", "start"))

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import permutations
 from math import hypot
+from statistics import NormalDist
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -26,8 +27,9 @@ from softprune.study.charts import bars
 from softprune.study.experiments.reversed import under_mask
 from softprune.study.findings import Cell, Entry, Findings, Table
 from softprune.study.made import Made
+from softprune.study.proportions import Z
 from softprune.study.scores import Outcome, Runs, difference_cell, outcome_of, score_cell
-from softprune.study.verdicts import said
+from softprune.study.verdicts import corrected, corrected_rows, interval_note, only_cells, paired_note, said
 from softprune.tasks import load_task
 from softprune.types import PromptState
 
@@ -60,20 +62,29 @@ def conduct(bench: Bench) -> Findings:
         (name, *(score_cell(bench, p[1], outcomes[p][name], starred[p] and name != NOTHING) for p in pairs))
         for name in (*PROMPTS, NOTHING)
     ]
-    less = {
-        f"{a} - {b}": {p: difference_cell(bench, p[1], outcomes[p][a], outcomes[p][b], starred[p]) for p in pairs}
+    changed = {
+        f"{a} - {b}": [difference_cell(bench, p[1], outcomes[p][a], outcomes[p][b], starred[p]) for p in pairs]
         for a, b in ((WINNER, CONTROL), (WINNER, RANDOM), (CONTROL, TUNED), (TUNED, NOTHING))
     }
+    less = {name: dict(zip(pairs, cells, strict=True)) for name, cells in corrected_rows(changed).items()}
     away = pairs[len(bench.tasks) :]
     heads = tuple(f"{source}, in domain" if source == target else f"{source} on {target}" for source, target in pairs)
     out = heads[len(bench.tasks) :]
     carried = {
         (name, pair): apart(found[pair], found[pair[0], pair[0]]) for name, found in less.items() for pair in away
     }
-    scores = Table("scores", "In and out of domain", ("%", *heads), tuple(rows), _NOTE)
+    carried = dict(zip(carried, only_cells(corrected(list(carried.values()))), strict=True))
+    note = f"{_NOTE} {interval_note(len(bench.seeds))}"
+    scores = Table("scores", "In and out of domain", ("%", *heads), tuple(rows), note)
     tables = (
         scores,
-        Table("differences", "What pruning changes", ("points", *heads), _lines(less, pairs), _PAIRED),
+        Table(
+            "differences",
+            "What pruning changes",
+            ("points", *heads),
+            _lines(less, pairs),
+            paired_note(len(bench.seeds)),
+        ),
         Table(
             "carried",
             "The same, out of domain less in domain",
@@ -86,11 +97,7 @@ def conduct(bench: Bench) -> Findings:
     return Findings(tables, (figure,), _sentences(less, carried, dict(zip(pairs, heads, strict=True))))
 
 
-_NOTE = (
-    "Means over seeds; 95% interval by bootstrap over the examples of report. A star: the tuned prompt isn't shown to "
-    "be above the best constant answer there."
-)
-_PAIRED = "Paired over the examples of report, means over seeds."
+_NOTE = "Means over seeds. A star: the tuned prompt isn't shown to be above the best constant answer there."
 _APART = (
     "Two sets of examples, so not paired: the interval is put together from both (Zou and Donner 2008). Above 0: "
     "it costs less, or gives more, out of domain than in domain."
@@ -125,7 +132,10 @@ def apart(out: Cell, home: Cell) -> Cell:
         return Cell(value, unit="points", chance=chance)
     low = value - hypot(out.value - out.low, home.high - home.value)
     high = value + hypot(out.high - out.value, home.value - home.low)
-    return Cell(value, low, high, unit="points", chance=chance)
+    seeds = None if out.seeds is None or home.seeds is None else min(out.seeds, home.seeds)
+    # Both ends lie almost alike far off, so that the normal's p fits the interval.
+    p = 2 * NormalDist().cdf(-abs(value) / ((high - low) / (2 * Z))) if high > low else None
+    return Cell(value, low, high, unit="points", chance=chance, seeds=seeds, p=p)
 
 
 def _retrained(bench: Bench, runs: Runs) -> Runs:

@@ -14,7 +14,7 @@ pruned, not of how much. Where the winner prunes nothing, the complement is empt
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -22,10 +22,10 @@ from softprune.prompt.exchange import mask_bytes
 from softprune.pruning.masks import complement, random_mask
 from softprune.study.bench import Bench
 from softprune.study.findings import Cell, Entry, Figure, Findings, Table
-from softprune.study.lineup import CHOSEN_HERE, caution, chosen_here
+from softprune.study.lineup import CHOSEN_HERE, chosen_here
 from softprune.study.made import Made
 from softprune.study.scores import Row, chances, difference_table, outcome_of, row_of, score_table
-from softprune.study.verdicts import ABOVE, BELOW, verdict
+from softprune.study.verdicts import ABOVE, AT_CHANCE, BELOW, corrected_table, interval_note, verdict
 from softprune.types import Mask
 
 Key = tuple[str, int]
@@ -66,13 +66,8 @@ def conduct(bench: Bench) -> Findings:
 
 
 def _noted(table: Table, empty: bool) -> Table:
-    """The table with what its intervals don't tell, and what isn't measured where a complement that it has is empty."""
-    note = f"Paired over the examples of report, means over seeds: {caution(_measured(table.rows))}"
-    return replace(table, note=f"{note} {EMPTY}" if empty else note)
-
-
-def _measured(rows: Iterable[tuple[Entry, ...]]) -> int:
-    return sum(isinstance(cell, Cell) and cell.value is not None for row in rows for cell in row)
+    """The table with what isn't measured where a complement that it has is empty."""
+    return replace(table, note=f"{table.note} {EMPTY}") if empty else table
 
 
 def _rivals(bench: Bench, runs: Mapping[Key, Made], others: Mapping[Key, Mask | None]) -> dict[str, dict[Key, Made]]:
@@ -176,7 +171,6 @@ def _sentences(
         ("XPrompt is better than Reversed XPrompt", to_reversed, WINNER, ABOVE),
         ("Length Prompt is worse than prompt tuning", to_tuning, LENGTH, BELOW),
     )
-    said = [f"{claim} (the source): {_held(bench, table, label, side)}." for claim, table, label, side in claims]
     # What the source compares was not all trained as often; these were, or are of one size.
     ours = (
         ("A random mask of Reversed's size is better than Reversed", to_reversed, ALIKE, ABOVE),
@@ -184,21 +178,28 @@ def _sentences(
         ("Reversed XPrompt is worse than the control", to_control, REVERSED, BELOW),
         ("Length Prompt, trained twice, is better than Reversed XPrompt", to_reversed, LENGTH_TWICE, ABOVE),
     )
-    said += [f"{claim} (not in the source): {_held(bench, table, label, side)}." for claim, table, label, side in ours]
+    found = _tested(bench, [*claims, *ours])
+    said = [f"{claim} (the source): {_compared(bench, found[claim], side)}." for claim, _, _, side in claims]
+    said += [f"{claim} (not in the source): {_compared(bench, found[claim], side)}." for claim, _, _, side in ours]
     if not chosen_here(bench):
-        asked = [row for _, table, label, _ in (*claims, *ours) for row in table.rows if row[0] == label]
-        said.append(f"In all of these, {caution(_measured(asked))}")
+        said.append(f"{interval_note(len(bench.seeds))} These claims are one family of tests, corrected by Holm.")
     return tuple(said)
 
 
-def _held(bench: Bench, table: Table, label: str, side: str) -> str:
+Asked = tuple[str, Table, str, str]
+"""A claim, the table and row that it is read from, and the side of 0 where it holds."""
+
+
+def _tested(bench: Bench, claims: Sequence[Asked]) -> dict[str, dict[str, Cell]]:
+    """The difference of every claim by task, corrected over all of them."""
+    rows = {claim: next(row for row in table.rows if row[0] == label) for claim, table, label, _ in claims}
+    table = corrected_table({claim: dict(zip(bench.tasks, row[1:], strict=True)) for claim, row in rows.items()})
+    return {claim: {task: cell for task, cell in row.items() if isinstance(cell, Cell)} for claim, row in table.items()}
+
+
+def _compared(bench: Bench, cells: Mapping[str, Cell], side: str) -> str:
     if chosen_here(bench):
         return CHOSEN_HERE
-    cells = next(row for row in table.rows if row[0] == label)[1:]
-    found = {
-        task: "not interpretable" if cell.chance else verdict(cell)
-        for task, cell in zip(bench.tasks, cells, strict=True)
-        if isinstance(cell, Cell)
-    }
+    found = {task: AT_CHANCE if cell.chance else verdict(cell) for task, cell in cells.items()}
     told = {ABOVE: "the opposite is shown", BELOW: "the opposite is shown", side: "shown"}
     return "; ".join(f"{task}: {told.get(said, said)}" for task, said in found.items())

@@ -11,6 +11,7 @@ from softprune.study.findings import Cell, Entry, Findings, Table
 from softprune.study.lineup import CHOSEN_HERE, chosen_here
 from softprune.study.made import Made
 from softprune.study.scores import Runs, chances, difference_cell, outcome_of
+from softprune.study.verdicts import corrected, paired_note
 
 KEPT = "XPrompt, % of prompt tuning"
 
@@ -20,12 +21,13 @@ def conduct(bench: Bench) -> Findings:
     runs = bench.grid()
     sizes = Table("sizes", bench.study.title, ("trained numbers", *bench.tasks), _rows(bench, runs), _note(bench))
     chance = chances(bench, runs)
-    differences: list[Entry] = []
+    less: list[Entry] = []
     for task in bench.tasks:
         made = [runs[task, seed] for seed in bench.seeds]
         winner, control = outcome_of(made, "winner"), outcome_of(made, "control")
-        differences.append(difference_cell(bench, task, winner, control, chance[task]))
-    note = "Paired over the examples of report, means over seeds. A small ticket is worth what it still scores."
+        less.append(difference_cell(bench, task, winner, control, chance[task]))
+    differences = corrected(less)
+    note = f"{paired_note(len(bench.seeds))} A small ticket is worth what it still scores."
     if chosen_here(bench):
         note = f"{note} {CHOSEN_HERE.capitalize()}."
     worth = Table(

@@ -31,8 +31,8 @@ from softprune.study.findings import Cell, Entry, Figure, Findings, Table, shown
 from softprune.study.lineup import CHOSEN_HERE, chosen_here
 from softprune.study.made import Made
 from softprune.study.runs import Spec
-from softprune.study.scores import Outcome, Runs, chances, difference_cell, outcome_of, score_cell
-from softprune.study.verdicts import mean_of, said, tally
+from softprune.study.scores import Outcome, Runs, chances, difference_cell, mean_note, outcome_of, score_cell
+from softprune.study.verdicts import corrected_rows, mean_of, paired_note, said, tally
 from softprune.types import PromptState
 
 TUNED, CONTROL, XPROMPT = "prompt tuning", "control: prompt tuning, trained twice", "XPrompt"
@@ -85,11 +85,13 @@ def conduct(bench: Bench) -> Findings:
     made = {key: dict(zip(ways, bench.make(list(ways.values())), strict=True)) for key, ways in specs.items()}
     rows = _rows(bench, own, made, pairs)
     starred = chances(bench, own)
-    differences = {
-        claim: [difference_cell(bench, p[1], rows[claim[0]][p], rows[claim[1]][p], starred[p[1]]) for p in pairs]
-        for claim in CLAIMS
-    }
-    tables = (_scores(bench, rows, pairs, starred), _differences(differences, pairs, chosen_here(bench)))
+    differences = corrected_rows(
+        {
+            claim: [difference_cell(bench, p[1], rows[claim[0]][p], rows[claim[1]][p], starred[p[1]]) for p in pairs]
+            for claim in CLAIMS
+        }
+    )
+    tables = (_scores(bench, rows, pairs, starred), _differences(bench, differences, pairs))
     return Findings(tables, (_figure(tables[0]),), tuple(_sentences(differences, pairs, chosen_here(bench))))
 
 
@@ -155,25 +157,23 @@ def _scores(bench: Bench, rows: Rows, pairs: Sequence[Pair], starred: Mapping[st
         (label, *(score_cell(bench, pair[1], row[pair], starred[pair[1]]) for pair in pairs))
         for label, row in rows.items()
     )
-    count = len(bench.seeds)
     note = (
-        f"Mean over {count} {'seed' if count == 1 else 'seeds'}; 95% interval by bootstrap over the examples of report."
-        " The first three rows have seen no other task. Lifted masks: pruned pieces start at zero, places of pruned "
-        "tokens with the target's own sampled vocabulary. A transferred prompt has been trained for more steps than "
-        "one from vocabulary, and on other data."
+        f"{mean_note(len(bench.seeds))} The first three rows have seen no other task. Lifted masks: pruned "
+        "pieces start at zero, places of pruned tokens with the target's own sampled vocabulary. A transferred prompt "
+        "has been trained for more steps than one from vocabulary, and on other data."
     )
     return Table("transfer", "Prompts that start from another task's", ("%", *map(_named, pairs)), cells, note)
 
 
-def _differences(differences: Mapping[tuple[str, str], list[Cell]], pairs: Sequence[Pair], here: bool) -> Table:
+def _differences(bench: Bench, differences: Mapping[tuple[str, str], list[Cell]], pairs: Sequence[Pair]) -> Table:
     rows: tuple[tuple[Entry, ...], ...] = tuple(
         (f"{ours} less {theirs}", *cells) for (ours, theirs), cells in differences.items()
     )
     note = (
-        "Paired over the examples of report, means over seeds. The source's XPrompt result was trained twice there, "
+        f"{paired_note(len(bench.seeds))} The source's XPrompt result was trained twice there, "
         f"its tuned prompt once: what pruning it adds is the difference to {LONGER}."
     )
-    if here:
+    if chosen_here(bench):
         note = f"{note} {CHOSEN_HERE.capitalize()}."
     return Table("differences", "What each step adds", ("points", *map(_named, pairs)), rows, note)
 

@@ -29,7 +29,16 @@ from softprune.study.made import Made
 from softprune.study.proportions import wilson
 from softprune.study.scores import Outcome, Runs, chances, difference_cell, score_cell
 from softprune.study.transfers import BASELINES, NONE, NORMS, WORDS, answers_of, answers_on, asked_of
-from softprune.study.verdicts import ABOVE, BELOW, tally, verdict
+from softprune.study.verdicts import (
+    ABOVE,
+    BELOW,
+    corrected,
+    interval_note,
+    only_cells,
+    paired_note,
+    tally,
+    verdict,
+)
 from softprune.tasks import load_task
 
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -81,6 +90,7 @@ def conduct(bench: Bench) -> Findings:
         for (who, task), outcome in reached.items()
         if who != NONE
     }
+    gains = dict(zip(gains, only_cells(corrected(list(gains.values()))), strict=True))
     pairs = list(permutations(bench.tasks, 2))
     alike = likeness(bench, runs)
     ties = correlations(bench, alike, gains)
@@ -100,7 +110,7 @@ def _asked_on(bench: Bench, runs: Runs, task: str) -> dict[Pair, Outcome]:
     score = load_task(task).metric.score
     answers = answers_of(bench.once(f"on-{Path(task).stem}", compute))
     values = {who: tuple(float(score(each.counts_NC.sum(0))) for each in seeds) for who, seeds in answers.items()}
-    return {(who, task): Outcome(values[who], tuple(seeds)) for who, seeds in answers.items()}
+    return {(who, task): Outcome(values[who], tuple(seeds), trained=who != NONE) for who, seeds in answers.items()}
 
 
 def likeness(bench: Bench, runs: Runs) -> dict[str, dict[str, Floats]]:
@@ -179,7 +189,7 @@ def _gains(bench: Bench, gains: Gains) -> Table:
         "Gain over no prompt",
         ("points", *map(_named, bench.tasks)),
         rows,
-        "Paired over the examples of report.",
+        paired_note(len(bench.seeds)),
     )
 
 
@@ -193,7 +203,9 @@ def _shares(bench: Bench, reached: Reached, pairs: Sequence[Pair]) -> Table:
     rows: list[tuple[Entry, ...]] = []
 
     def add(label: str, asked: Sequence[Pair], baseline: str) -> None:
-        cells = [difference_cell(bench, t, reached[who, t], reached[baseline, t]) for who, t in asked]
+        cells = only_cells(
+            corrected([difference_cell(bench, t, reached[who, t], reached[baseline, t]) for who, t in asked])
+        )
         means = [reached[who, t].mean > reached[baseline, t].mean for who, t in asked]
         single = [value > reached[baseline, t].mean for who, t in asked for value in reached[who, t].values]
         rows.append((label, share(means), share(single), tally(cells)))
@@ -205,8 +217,8 @@ def _shares(bench: Bench, reached: Reached, pairs: Sequence[Pair]) -> Table:
     add(f"its own task's prompts over {NONE}", [(task, task) for task in bench.tasks], NONE)
     note = (
         f"{len(pairs)} pairs of {len(bench.tasks)} tasks share sources and targets, so that intervals, Wilson's, which "
-        "take pairs as independent, are too narrow. The last column has the pairs whose own interval, over "
-        "examples, lies above or below 0."
+        "take pairs as independent, are too narrow. The last column has the pairs whose own interval lies above or "
+        f"below 0, corrected for their number. {interval_note(len(bench.seeds))}"
     )
     columns = ("%", "of pairs, means over seeds", "of single prompts", "pairs by their own interval")
     return Table("shares", "Transfers that improve", columns, tuple(rows), note)

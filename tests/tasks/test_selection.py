@@ -104,6 +104,9 @@ def test_passages_stay_on_one_side():
         assert not sides[0] & sides[1]
         assert len(sets.train) + len(sets.select) == 40
         assert len(sets.select) in (5, 10)
+    assert "40 shots" not in sets.description
+    uneven = select_sets(splits(train, None, FULL.validation), shots=42, seed=0)
+    assert "40 shots in whole groups for 42 asked" in uneven.description
 
 
 def test_groups_of_one_label_are_drawn_label_by_label():

@@ -5,7 +5,7 @@ also name another team's business and say that it went well. All sentences with 
 a split never divides, so what a prompt is chosen on and reported on are phrases that it wasn't trained on.
 
 Words alone don't give the team away: no content word is in both the training and the reported sentences, so a bag of
-words (logistic regression on counts) answers 41% of the reported sentences rightly; what carries over is meaning.
+words (logistic regression on counts) answers 39% of the reported sentences rightly; what carries over is meaning.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from softprune.errors import SoftpruneError
-from softprune.tasks.drawing import Examples, divided, grouped, sampled
+from softprune.tasks.drawing import Examples, divided, sampled
 from softprune.tasks.task import Splits
 
 Protocol = Literal["held-out", "paper"]
@@ -154,7 +154,7 @@ def _sampled(train: Examples, shots: int | None, seed: int, said: list[str]) -> 
             said.append(f"{shots} shots were asked for and all {len(train)} training examples taken")
         return train
     chosen = sampled(train, shots, np.random.default_rng([seed, 0]))
-    if grouped(train):
+    if len(chosen) != shots:
         said.append(f"{len(chosen)} shots in whole groups for {shots} asked")
     return chosen
 

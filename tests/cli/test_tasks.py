@@ -85,7 +85,7 @@ def test_stats_of_a_folder(softprune: Softprune, root: Path) -> None:
 
 def test_stats_without_a_folder_and_of_named_tasks(softprune: Softprune, root: Path) -> None:
     answer = softprune("tasks", "stats")
-    assert cells(answer, "demo")[:4] == ["demo", "topic", "480", "–"]
+    assert cells(answer, "demo")[:4] == ["demo", "topic", "320", "–"]
     assert "(pass --data FOLDER)" in answer.out
     named = softprune("tasks", "stats", "cb", "demo", "rte", "--data", str(root))
     assert named.out.splitlines()[-1] == "not there: rte"

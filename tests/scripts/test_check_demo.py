@@ -35,9 +35,9 @@ def test_a_good_run_passes(check: ModuleType) -> None:
 @pytest.mark.parametrize(
     ("place", "value", "said"),
     [
-        (("results", "tuned", "value"), 0.69, "above constant and zero-shot"),
+        (("results", "tuned", "value"), 0.64, "above constant and zero-shot"),
         (("results", "tuned", "value"), 0.97, "too easy"),
-        (("results", "zero_shot", "value"), 0.75, "above constant and zero-shot"),
+        (("results", "zero_shot", "value"), 0.76, "above constant and zero-shot"),
         (("ticket", "share_of_parameters"), 0.51, "were pruned"),
         (("status",), "failed", "not complete"),
     ],

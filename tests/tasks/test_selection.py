@@ -117,6 +117,18 @@ def test_passages_stay_on_one_side():
         assert not sides[0] & sides[1]
         assert len(sets.train) + len(sets.select) == 40
         assert len(sets.select) in (5, 10)
+    assert "40 shots" not in sets.description
+    uneven = select_sets(splits(train, None, FULL.validation), shots=42, seed=0)
+    assert "40 shots in whole groups for 42 asked" in uneven.description
+
+
+def test_groups_of_one_label_are_drawn_label_by_label():
+    golds = [label for label in (0, 1, 2, 2) for _ in range(10)]
+    train = examples(*golds, groups=[str(i // 2) for i in range(40)])
+    for seed in range(5):
+        sets = select_sets(splits(train, None, FULL.validation), shots=30, fraction=0.4, seed=seed)
+        assert Counter(e.gold for e in sets.train + sets.select) == {0: 10, 1: 10, 2: 10}
+        assert Counter(e.gold for e in sets.select) == {0: 4, 1: 4, 2: 4}
 
 
 def test_one_passage_cannot_be_divided():

@@ -1,8 +1,8 @@
-"""Seeded samples of examples: even over labels, in proportion to them, or by whole passages."""
+"""Seeded samples of examples: even over labels, in proportion to them, or by whole groups (passages, phrases)."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,7 +15,7 @@ Examples = tuple[Example, ...]
 
 
 def sampled(train: Examples, n: int, generator: np.random.Generator) -> Examples:
-    """n examples, as many of each label as of any other where the labels allow; or whole passages that fit in n."""
+    """n examples, as many of each label as of any other where the labels allow; or whole groups that fit in n."""
     if grouped(train):
         return _whole_groups(train, n, generator)
     by_label = _by_label(train)
@@ -23,7 +23,7 @@ def sampled(train: Examples, n: int, generator: np.random.Generator) -> Examples
 
 
 def divided(train: Examples, fraction: float, generator: np.random.Generator, do: str) -> tuple[Examples, Examples]:
-    """The training set in two, the second of that fraction; stratified by label, or by whole passages.
+    """The training set in two, the second of that fraction; stratified by label, or by whole groups.
 
     Args:
         train: what to divide.
@@ -32,12 +32,12 @@ def divided(train: Examples, fraction: float, generator: np.random.Generator, do
         do: what the user can do where it can't be divided.
 
     Raises:
-        SoftpruneError: for fewer than two examples (or passages).
+        SoftpruneError: for fewer than two examples (or groups).
     """
     groups = {example.group for example in train} if grouped(train) else {example.index for example in train}
     if not 0 < fraction < 1 or len(groups) < 2:
         raise SoftpruneError(
-            "at least two training examples (or passages) and a fraction between 0 and 1, to hold some out",
+            "at least two training examples (or groups) and a fraction between 0 and 1, to hold some out",
             f"{len(groups)} and a fraction of {fraction}",
             do,
         )
@@ -52,7 +52,7 @@ def divided(train: Examples, fraction: float, generator: np.random.Generator, do
 
 
 def grouped(examples: Examples) -> bool:
-    """Whether examples share passages."""
+    """Whether examples come in groups."""
     return any(example.group is not None for example in examples)
 
 
@@ -70,17 +70,34 @@ def _drawn(by_label: list[Examples], quota: Sequence[int], generator: np.random.
 
 
 def _whole_groups(examples: Examples, n: int, generator: np.random.Generator) -> Examples:
-    """Whole groups in random order as long as they fit in n, at least one, and never all of them."""
-    sizes: dict[str | None, int] = defaultdict(int)
+    """Whole groups in random order as long as they fit in n, at least one, and never all of them.
+
+    Where each group has one label only, the labels take turns.
+    """
+    golds: dict[str | None, list[int]] = defaultdict(list)
     for example in examples:
-        sizes[example.group] += 1
-    names, chosen, total = list(sizes), set[str | None](), 0
-    for i in generator.permutation(len(names)):
-        fits = total + sizes[names[i]] <= n or not chosen
+        golds[example.group].append(example.gold)
+    names = list(golds)
+    order = [names[i] for i in generator.permutation(len(names))]
+    if all(len(set(golds[name])) == 1 for name in names):
+        order = _by_turns(order, [golds[name][0] for name in order])
+    chosen, total = set[str | None](), 0
+    for name in order:
+        fits = total + len(golds[name]) <= n or not chosen
         if fits and len(chosen) < len(names) - 1:
-            chosen.add(names[i])
-            total += sizes[names[i]]
+            chosen.add(name)
+            total += len(golds[name])
     return tuple(example for example in examples if example.group in chosen)
+
+
+def _by_turns(names: Sequence[str | None], labels: Sequence[int]) -> list[str | None]:
+    """The first name of each label, lower labels first, then the second of each, and so on."""
+    earlier: Counter[int] = Counter()
+    turns = []
+    for name, label in zip(names, labels, strict=True):
+        turns.append((earlier[label], label, name))
+        earlier[label] += 1
+    return [name for _, _, name in sorted(turns, key=lambda turn: turn[:2])]
 
 
 def _even(sizes: Sequence[int], n: int) -> list[int]:

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from softprune.errors import SoftpruneError
-from softprune.tasks.drawing import Examples, divided, grouped, sampled
+from softprune.tasks.drawing import Examples, divided, sampled
 from softprune.tasks.task import Splits
 
 Protocol = Literal["held-out", "paper"]
@@ -53,8 +53,9 @@ def select_sets(
 
     Shots are spread over the gold labels as evenly as the labels allow: each label gets the same number, a
     label that runs out gives all it has, and what is left over goes to the others, lower labels first.
-    Where examples share a passage (`group`), whole passages are taken in random order as long as they fit,
-    so labels aren't balanced, and a passage never stands on two sides.
+    Where examples share a passage or a phrase (`group`), whole groups are taken in random order as long as they fit,
+    so no group is on two sides. Labels then take turns if each group has one label (demo), and aren't balanced if
+    groups mix labels (MultiRC).
 
     Tasks that are joined for one prompt have their sets drawn each by itself, as if it were alone, and get the same
     number of shots and of reported examples; what isn't divided by their number is left out.
@@ -153,8 +154,8 @@ def _sampled(train: Examples, shots: int | None, seed: int, said: list[str]) -> 
             said.append(f"{shots} shots were asked for and all {len(train)} training examples taken")
         return train
     chosen = sampled(train, shots, np.random.default_rng([seed, 0]))
-    if grouped(train):
-        said.append(f"{len(chosen)} shots in whole passages for {shots} asked")
+    if len(chosen) != shots:
+        said.append(f"{len(chosen)} shots in whole groups for {shots} asked")
     return chosen
 
 

@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from softprune.compare.columns import Column, Row, cells, narrow_tables_of, tables_of
+from softprune.compare.columns import Column, Row, cells, narrow_tables_of, sampled, tables_of
 from softprune.report.words import printable
 
 _TEX: Final = {
@@ -37,17 +37,22 @@ _NUMBERS: Final = ("mean", "sd", "trainable", "stored", "seconds", "seconds_per_
 
 
 def rich_tables(found: Mapping[str, Any]) -> Group:
-    """All tables; under them, what isn't defined."""
+    """All tables; under them, what intervals cover and what isn't defined."""
     parts: list[RenderableType] = [Text(printable(title(found)), style="bold")]
     for heading, columns, rows in narrow_tables_of(found):
         parts += [Text(), Text(printable(heading), style="table.title"), _rich(columns, rows)]
-    return Group(*parts, *(Text(printable(line)) for line in missing(found)))
+    return Group(*parts, *(Text(printable(line)) for line in notes(found)))
 
 
 def title(found: Mapping[str, Any]) -> str:
     """Task and model of a comparison."""
     seeds = len(found["seeds"])
     return f"{found['task']} · {found['backbone']} · {seeds} seed{'s' * (seeds != 1)} · n = {found['n']}"
+
+
+def notes(found: Mapping[str, Any]) -> list[str]:
+    """What stands under the tables."""
+    return [f"95% intervals: {sampled(found)}", *missing(found)]
 
 
 def missing(found: Mapping[str, Any]) -> list[str]:
@@ -78,8 +83,8 @@ def markdown(found: Mapping[str, Any]) -> str:
 
 def latex(found: Mapping[str, Any]) -> str:
     """The tables for booktabs."""
-    notes = [f"% {_tex(line)}" for line in (title(found), *missing(found))]
-    head = "\n".join(["% needs \\usepackage{booktabs}", *notes])
+    comments = [f"% {_tex(line)}" for line in (title(found), *notes(found))]
+    head = "\n".join(["% needs \\usepackage{booktabs}", *comments])
     return "\n\n".join([head, *(_latex(*table) for table in tables_of(found))]) + "\n"
 
 

@@ -65,9 +65,8 @@ def test_what_is_not_trained_has_no_seeds_and_stays_on_its_side(monkeypatch: pyt
 
 
 def test_holm_counts_the_differences_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    others = [
-        found(name, [0.6 + at, 0.7 + at, 0.65 + at]) for name, at in (("lora", 0.06), ("ia3", 0.1), ("full", 0.2))
-    ]
+    more = {"lora": 0.06, "ia3": 0.1, "full": 0.2}
+    others = [found(name, [0.6 + at, 0.7 + at, 0.65 + at]) for name, at in more.items()]
     made = table(monkeypatch, found("prompt", [0.6, 0.71, 0.65]), *others)
     differences = [made[each.name]["difference"] for each in others]
     small = min(differences, key=lambda each: each["p"])

@@ -13,6 +13,8 @@ from rich.console import Console
 from softprune.compare.columns import cells, tables_of
 from softprune.compare.tables import csv_text, latex, markdown, rich_tables
 
+REFUSED = {"ia3": "no such modules"}
+
 
 def shown(made: dict[str, Any], table: int, name: str) -> dict[str, str]:
     """A row of a table by its headings."""
@@ -39,6 +41,31 @@ def test_what_a_method_gives() -> None:
     }
     assert shown(found(), 0, "prompt")["minus prompt"] == "–"
     assert shown(found(), 0, "zero_shot")["method"] == "zero-shot, nothing trained"
+
+
+def covered(**changes: Any) -> dict[str, Any]:
+    """A comparison over three seeds, whose intervals cover them."""
+    less = {"against": "prompt", "value": -0.101, "low": -0.151, "high": -0.051, "p": 0.002, "p_holm": 0.0041}
+    rows = [
+        row("p-tuning-v2", 0.7, covers_seeds=True, difference=less | {"covers_seeds": True}),
+        row("prompt", 0.8, covers_seeds=True, difference=None),
+    ]
+    return found(seeds=[0, 1, 2], rows=rows) | changes
+
+
+def test_what_intervals_cover_is_said_in_every_form() -> None:
+    """Over three seeds with Holm's p-values; over two for these very prompts, without any p-value."""
+    many, few = covered(), found()
+    assert shown(many, 0, "p-tuning-v2")["p (Holm)"] == "0.004"
+    assert shown(many, 0, "prompt")["p (Holm)"] == "–"
+    for text in (markdown(many), " ".join(terminal(many).split()), latex(many)):
+        assert "over runs with other seeds and over other examples" in text
+        assert "no verdict" not in text
+    for text in (markdown(few), " ".join(terminal(few).split()), latex(few)):
+        assert "for these very trained prompts: fewer than 3 seeds allow no verdict" in text
+        assert "Holm" not in text
+    (line,) = [each for each in csv.DictReader(io.StringIO(csv_text(many))) if each["name"] == "p-tuning-v2"]
+    assert (line["difference_p"], line["difference_p_holm"]) == ("0.002", "0.0041")
 
 
 def test_what_it_took_and_takes() -> None:
@@ -127,15 +154,15 @@ def test_a_loss_is_no_percentage() -> None:
     assert shown(made, 0, "lora")["minus prompt"] == "+0.100"
 
 
-def test_a_terminal_of_80_columns_has_room() -> None:
-    made = found(not_defined={"ia3": "no such modules"})
+@pytest.mark.parametrize("made", [found(not_defined=REFUSED), covered(not_defined=REFUSED)])
+def test_a_terminal_of_80_columns_has_room(made: dict[str, Any]) -> None:
     lines = [line.rstrip() for line in terminal(made).splitlines()]
     assert all(len(line) <= 80 for line in lines)
     words = " ".join(lines).split()
     for _, columns, rows in tables_of(made):
         assert all(text in " ".join(words) for each in rows for text in cells(columns, each)[1:])
     assert "ia3: not defined: no such modules" in lines
-    assert "Moods · tiny · 2 seeds · n = 100" in lines
+    assert f"Moods · tiny · {len(made['seeds'])} seeds · n = 100" in lines
 
 
 def test_texts_have_a_table_more_in_a_terminal_of_80_columns() -> None:

@@ -11,9 +11,14 @@ from typing import Any, Final
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+<<<<<<< HEAD
 from softprune.compare.columns import Column, Row, cells, narrow_tables_of, tables_of
 from softprune.printable import markdown_text, printable
 from softprune.terminal import Table, literal
+=======
+from softprune.compare.columns import Column, Row, cells, narrow_tables_of, sampled, tables_of
+from softprune.report.words import printable
+>>>>>>> stats
 
 _TEX: Final = {
     "\\": r"\textbackslash{}",
@@ -37,17 +42,30 @@ _NUMBERS: Final = ("mean", "sd", "trainable", "stored", "seconds", "seconds_per_
 
 
 def rich_tables(found: Mapping[str, Any]) -> Group:
+<<<<<<< HEAD
     """All tables; under them, what isn't defined."""
     parts: list[RenderableType] = [literal(title(found), "bold")]
     for heading, columns, rows in narrow_tables_of(found):
         parts += [Text(), literal(heading, "table.title"), _rich(columns, rows)]
     return Group(*parts, *map(literal, missing(found)))
+=======
+    """All tables; under them, what intervals cover and what isn't defined."""
+    parts: list[RenderableType] = [Text(printable(title(found)), style="bold")]
+    for heading, columns, rows in narrow_tables_of(found):
+        parts += [Text(), Text(printable(heading), style="table.title"), _rich(columns, rows)]
+    return Group(*parts, *(Text(printable(line)) for line in notes(found)))
+>>>>>>> stats
 
 
 def title(found: Mapping[str, Any]) -> str:
     """Task and model of a comparison."""
     seeds = len(found["seeds"])
     return f"{found['task']} · {found['backbone']} · {seeds} seed{'s' * (seeds != 1)} · n = {found['n']}"
+
+
+def notes(found: Mapping[str, Any]) -> list[str]:
+    """What stands under the tables."""
+    return [f"95% intervals: {sampled(found)}", *missing(found)]
 
 
 def missing(found: Mapping[str, Any]) -> list[str]:
@@ -79,8 +97,8 @@ def markdown(found: Mapping[str, Any]) -> str:
 
 def latex(found: Mapping[str, Any]) -> str:
     """The tables for booktabs."""
-    notes = [f"% {_tex(line)}" for line in (title(found), *missing(found))]
-    head = "\n".join(["% needs \\usepackage{booktabs}", *notes])
+    comments = [f"% {_tex(line)}" for line in (title(found), *notes(found))]
+    head = "\n".join(["% needs \\usepackage{booktabs}", *comments])
     return "\n\n".join([head, *(_latex(*table) for table in tables_of(found))]) + "\n"
 
 

@@ -11,14 +11,9 @@ from typing import Any, Final
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-<<<<<<< HEAD
-from softprune.compare.columns import Column, Row, cells, narrow_tables_of, tables_of
+from softprune.compare.columns import Column, Row, cells, narrow_tables_of, sampled, tables_of
 from softprune.printable import markdown_text, printable
 from softprune.terminal import Table, literal
-=======
-from softprune.compare.columns import Column, Row, cells, narrow_tables_of, sampled, tables_of
-from softprune.report.words import printable
->>>>>>> stats
 
 _TEX: Final = {
     "\\": r"\textbackslash{}",
@@ -42,19 +37,11 @@ _NUMBERS: Final = ("mean", "sd", "trainable", "stored", "seconds", "seconds_per_
 
 
 def rich_tables(found: Mapping[str, Any]) -> Group:
-<<<<<<< HEAD
-    """All tables; under them, what isn't defined."""
+    """All tables; under them, what intervals cover and what isn't defined."""
     parts: list[RenderableType] = [literal(title(found), "bold")]
     for heading, columns, rows in narrow_tables_of(found):
         parts += [Text(), literal(heading, "table.title"), _rich(columns, rows)]
-    return Group(*parts, *map(literal, missing(found)))
-=======
-    """All tables; under them, what intervals cover and what isn't defined."""
-    parts: list[RenderableType] = [Text(printable(title(found)), style="bold")]
-    for heading, columns, rows in narrow_tables_of(found):
-        parts += [Text(), Text(printable(heading), style="table.title"), _rich(columns, rows)]
-    return Group(*parts, *(Text(printable(line)) for line in notes(found)))
->>>>>>> stats
+    return Group(*parts, *map(literal, notes(found)))
 
 
 def title(found: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from softprune.backbone.encode import Tokenising
 from softprune.backbone.frozen import added
 from softprune.backbone.frozen_t5 import FrozenT5, suits
 from softprune.backbone.gate import Probe, check_reading
+from softprune.errors import SoftpruneError
 from softprune.types import Batch
 
 RELATIVE = ("t5", "mt5")  # model types whose decoders know positions by their distances alone
@@ -150,7 +151,16 @@ class Seq2SeqBackbone(Backbone):
             if token not in special:
                 break
             lead.append(token)
-        return [int(self.model.config.decoder_start_token_id), *lead]
+        start = getattr(self.model.config, "decoder_start_token_id", None)
+        if start is None:
+            start = self.model.generation_config.decoder_start_token_id
+        if start is None:
+            raise SoftpruneError(
+                "a model that states its decoder_start_token_id",
+                f"none in config.json or generation_config.json of {self.info.name}",
+                "copy or download both again",
+            )
+        return [int(start), *lead]
 
     def _answer_ids(self, text: str) -> tuple[int, ...]:
         return tuple(self._target(text)[len(self._start) - 1 :])

@@ -11,6 +11,7 @@ from softprune.backbone.base import Backbone, BackboneInfo, log_probs, tile
 from softprune.backbone.encode import Tokenising, continuation_ids
 from softprune.backbone.frozen_bert import Encoder
 from softprune.backbone.gate import Probe, check_reading
+from softprune.errors import SoftpruneError
 from softprune.types import Batch
 
 
@@ -26,6 +27,12 @@ class MaskedBackbone(Backbone):
 
     def __init__(self, model: Any, tokenizer: Any, info: BackboneInfo) -> None:
         super().__init__(model, tokenizer, info)
+        if tokenizer.mask_token_id is None:
+            raise SoftpruneError(
+                "a tokenizer with a mask token",
+                f"none in {info.name}",
+                "copy its tokenizer again",
+            )
         self._encoder = Encoder(model.base_model)
         check_reading(self)
 

@@ -160,15 +160,6 @@ class Seq2SeqBackbone(Backbone):
             "neither decoder_start_token_id nor bos_token_id in its configuration",
             "add decoder_start_token_id to its config.json",
         )
-        start = getattr(self.model.config, "decoder_start_token_id", None)
-        if start is None:
-            start = self.model.generation_config.decoder_start_token_id
-            raise SoftpruneError(
-                "a model that states its decoder_start_token_id",
-                f"none in config.json or generation_config.json of {self.info.name}",
-                "copy or download both again",
-            )
-        return [int(start), *lead]
 
     def _answer_ids(self, text: str) -> tuple[int, ...]:
         """A target without the special tokens before it and behind it, and its end."""

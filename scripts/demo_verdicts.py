@@ -4,6 +4,9 @@
     python scripts/demo_verdicts.py runs/verdicts --dtypes float32   # some of them; later calls add others
     python scripts/demo_verdicts.py runs/verdicts --table            # only the table of what is there
 
+Where a processor has no bfloat16 instructions, a run in bfloat16 takes ten times as long. There `rounded` takes its
+place: float32, with the results of products, norms, softmax and GELU, forwards and backwards, rounded to bfloat16.
+
 Complete runs are kept, interrupted ones resumed. The table of all complete runs is printed and written to verdicts.md
 in the folder. Exit code 1 where fewer than 90% of the verdicts agree, or two contradict each other.
 """
@@ -26,6 +29,13 @@ INSTRUCTION_SETS = {"default": "SSE41", "avx2": "AVX2", "avx512": "AVX512_CORE"}
 """ATEN_CPU_CAPABILITY, from the least to the most, and the ONEDNN_MAX_CPU_ISA that goes with it."""
 CONTRADICTING = {"ship the ticket", "ship the whole prompt"}
 EQUAL = 0.9
+ROUNDED = "rounded"
+"""Stands for bfloat16 where the processor has none."""
+OPERATIONS = (
+    *("mm", "addmm", "addmm_", "bmm", "baddbmm", "gelu", "gelu_backward", "_softmax", "_softmax_backward_data"),
+    *("native_layer_norm", "native_layer_norm_backward"),
+)
+"""Those of torch whose results `rounded` rounds; not the optimiser's, which are float32 in a bfloat16 run too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +60,36 @@ class Setting:
 
     def run(self, root: Path) -> None:
         """Run the demo, or resume it; a complete run returns at once."""
-        settings = [f"seed={self.seed}", f"backbone.dtype={self.dtype}", f"backbone.threads={self.threads}"]
-        command = [sys.executable, "-m", "softprune", "run", "demo", *settings, "--out", str(root / self.name)]
+        dtype = "float32" if self.dtype == ROUNDED else self.dtype
+        settings = [f"seed={self.seed}", f"backbone.dtype={dtype}", f"backbone.threads={self.threads}"]
+        program = [__file__, ROUNDED] if self.dtype == ROUNDED else ["-m", "softprune"]
+        command = [sys.executable, *program, "run", "demo", *settings, "--out", str(root / self.name)]
         isa = {"ATEN_CPU_CAPABILITY": self.capability, "ONEDNN_MAX_CPU_ISA": INSTRUCTION_SETS[self.capability]}
         subprocess.run(command, env=os.environ | isa, check=True)
+
+
+def run_rounded(arguments: list[str]) -> None:
+    """The softprune command line, with every result of some operations rounded to bfloat16."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from softprune.cli import main as softprune
+
+    def rounded(value: Any) -> Any:
+        if isinstance(value, torch.Tensor) and value.dtype == torch.float32:
+            return value.copy_(value.bfloat16())
+        return value
+
+    class Rounding(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            found = func(*args, **(kwargs or {}))
+            if func.overloadpacket.__name__ not in OPERATIONS:
+                return found
+            return tuple(map(rounded, found)) if isinstance(found, tuple) else rounded(found)
+
+    sys.argv = ["softprune", *arguments]
+    with Rounding():
+        softprune()
 
 
 def supported() -> list[str]:
@@ -122,7 +158,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("root", type=Path, help="folder of the runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], help=f"{ROUNDED} instead of bfloat16")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--table", action="store_true", help="run nothing")
     asked = parser.parse_args(arguments)
@@ -146,4 +182,7 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == [ROUNDED]:
+        run_rounded(sys.argv[2:])
+        raise SystemExit
     raise SystemExit(main(sys.argv[1:]))

@@ -106,6 +106,24 @@ def test_no_ticket_is_taken_for_an_adapter(saved: Path) -> None:
             Ticket.load(place)
 
 
+@pytest.mark.parametrize("dtype", ["bool", "complex64", "int64"])
+def test_tensors_that_are_no_numbers_are_refused(saved: Path, tmp_path: Path, dtype: str) -> None:
+    place = copy(saved, tmp_path / "adapter")
+    tensors = load_file(place / "adapter.safetensors")
+    first = sorted(tensors)[0]
+    save_file(tensors | {first: tensors[first].to(getattr(torch, dtype))}, place / "adapter.safetensors")
+    with pytest.raises(SoftpruneError, match="a whole adapter in") as caught:
+        read_adapter(place)
+    assert first in caught.value.found
+
+
+def test_tensors_of_float8_are_widened(saved: Path, tmp_path: Path) -> None:
+    place = copy(saved, tmp_path / "adapter")
+    tensors = load_file(place / "adapter.safetensors")
+    save_file({name: value.to(torch.float8_e5m2) for name, value in tensors.items()}, place / "adapter.safetensors")
+    assert {value.dtype for value in read_adapter(place).tensors.values()} == {torch.float32}
+
+
 def test_tensors_of_another_shape_are_refused(saved: Path, tmp_path: Path) -> None:
     place = copy(saved, tmp_path / "adapter")
     tensors = load_file(place / "adapter.safetensors")

@@ -173,6 +173,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "short vectors": (tensor("vectors_QH", lambda v: v[:, :8]), "vectors_QH of shape [2, 32], but [2, 8]"),
     "not finite": (tensor("vectors_QH", lambda v: v / 0), "finite numbers"),
     "integers": (tensor("vectors_QH", torch.Tensor.int), "finite numbers"),
+    "float8 beyond its range": (tensor("vectors_QH", lambda v: (v / 0).to(torch.float8_e5m2)), "finite numbers"),
+    "complex": (tensor("vectors_QH", lambda v: v.to(torch.complex64)), "complex numbers in vectors_QH"),
     "pruned, not zero": (tensor("vectors_QH", torch.ones_like), "zeros where pieces are pruned"),
 }
 

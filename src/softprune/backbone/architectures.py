@@ -36,7 +36,9 @@ ENCODER_CLASSES: dict[str, str] = {"mt5": "MT5EncoderModel", "t5": "T5EncoderMod
 def trunk_of(model: Any) -> Any:
     """A model without its head. Llama 4's text model names another module as its base, and is then its own."""
     base = model.base_model
-    return model.model if base is model and model.get_output_embeddings() is not None else base
+    if base is model and model.get_output_embeddings() is not None:
+        return getattr(model, "model", model)
+    return base
 
 
 def masked_head(model: Any, hidden_MH: torch.Tensor) -> torch.Tensor:

@@ -73,7 +73,10 @@ def run_rounded(arguments: list[str]) -> None:
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
+    from softprune.backbone.gate import TOLERANCE
     from softprune.cli import main as softprune
+
+    TOLERANCE[torch.float32] = TOLERANCE[torch.bfloat16]  # the model is read as roughly as in bfloat16
 
     def rounded(value: Any) -> Any:
         if isinstance(value, torch.Tensor) and value.dtype == torch.float32:
@@ -88,7 +91,7 @@ def run_rounded(arguments: list[str]) -> None:
             return tuple(map(rounded, found)) if isinstance(found, tuple) else rounded(found)
 
     sys.argv = ["softprune", *arguments]
-    with Rounding():
+    with Rounding():  # type: ignore[no-untyped-call]
         softprune()
 
 

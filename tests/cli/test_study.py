@@ -77,7 +77,7 @@ def test_show_leaves_out_what_is_not_said(softprune: Softprune, tmp_path: Path) 
     mine.write_text("kind: study\ntitle: Mine\nscales: {smoke: {tasks: [demo]}}\n")
     assert softprune("study", "show", str(mine)).out == "Mine\n\nsmoke: tiny on demo, 1 seed\n"
     out = softprune("study", "show", "figure-5").out
-    assert " hours of one core by itself, measured\n" in out
+    assert " hours of one core by itself, estimated from two seeds\n" in out
     assert ": about 90 hours, estimated; not run here\n\n" in out
 
 

@@ -20,6 +20,7 @@ from softprune.study.answers import agreement, lines_of, scored_lines
 from softprune.study.experiments import ensembles, multitask, out_of_domain
 from softprune.study.findings import Cell, shown
 from softprune.study.made import Made
+from softprune.study.verdicts import NEITHER, verdict
 from softprune.tasks import load_task
 
 Models = Callable[[str], Path]
@@ -141,6 +142,16 @@ def test_what_carries_over_has_the_interval_of_both() -> None:
     assert found.chance
     assert shown(out_of_domain.apart(out, Cell(None))) == "not measured"
     assert out_of_domain.apart(out, Cell(0.01)).low is None
+
+
+def test_what_carries_over_is_tested_with_the_fewer_seeds() -> None:
+    """Half the interval is 0.05 on either side: z = 0.04 / (0.05 / 1.96) = 1.568, p = 0.117."""
+    out, home = Cell(0.02, -0.01, 0.05, unit="points", seeds=3), Cell(-0.02, -0.06, 0.02, unit="points", seeds=5)
+    found = out_of_domain.apart(out, home)
+    assert found.seeds == 3
+    assert found.p == pytest.approx(0.117, abs=1e-3)
+    assert verdict(found) == NEITHER
+    assert verdict(out_of_domain.apart(replace(out, seeds=2), home)) == "no verdict (2 seeds)"
 
 
 def test_tasks_of_other_answers_are_refused() -> None:

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from softprune.errors import SoftpruneError
-from softprune.tokens.table import notes, read_results, results_table
+from softprune.tokens.table import BY_EXAMPLE, notes, read_results, results_table
 
 
 def row(value: float, macs: float) -> dict[str, Any]:
@@ -70,6 +70,8 @@ def test_every_row_in_its_order(info: dict[str, Any]) -> None:
 
 
 def test_notes_tell_how_the_model_was_chosen(info: dict[str, Any]) -> None:
+    assert BY_EXAMPLE in notes(info)
+    assert "for these very trained models" in BY_EXAMPLE
     assert notes(info)[0] == "* chosen on 99 held-out examples of train: fewest operations within the margin"
     info["selection"]["within"] = False
     assert notes(info)[0].endswith("none is within the margin; the best")

@@ -169,7 +169,7 @@ def _matrix(bench: Bench, reached: Reached, starred: Mapping[str, bool]) -> Tabl
     )
     note = (
         f"Rows: the task whose prompts are asked, {len(bench.seeds)} a row; columns: the task they are asked on. "
-        "Random words: sampled vocabulary. 95% intervals by bootstrap over the examples of report. Nothing was "
+        f"Random words: sampled vocabulary. {interval_note(len(bench.seeds))} Nothing was "
         "chosen here."
     )
     return Table("matrix", "Prompts on tasks", ("% of", *map(_named, bench.tasks)), rows, note)

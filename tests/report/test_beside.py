@@ -16,6 +16,7 @@ from softprune.report.beside import SEED, Beside, beside, why_not
 from softprune.report.page import html
 from softprune.report.read import read_run
 from softprune.statistics.bootstrap import paired_bootstrap
+from softprune.statistics.seeds import compare_rows
 
 Edit = Callable[..., None]
 MakeRun = Callable[..., Path]
@@ -65,6 +66,30 @@ def test_the_difference_is_paired_by_example(pair: tuple[Path, Path], edit: Edit
     assert turned.difference == f"{100 * (right[0] - right[1]):+.1f}"
     assert turned.interval != found.interval
     assert line(of(pair), "control").interval == "not measured"
+
+
+def test_retrainings_are_compared_over_seeds(pair: tuple[Path, Path], edit: Edit) -> None:
+    """Three fresh seeds a side; an example more is wrong on each seed than on the one before."""
+    counts: list[list[Any]] = []
+    for folder, first in zip(pair, (ONE, OTHER), strict=True):
+        value = float(np.mean([p == g for p, g in zip(first, GOLD, strict=True)]))
+        answers(folder, "winner", first, GOLD, edit, "accuracy", value)
+        counts.append([])
+        (folder / "predictions" / "fresh").mkdir()
+        for seed in range(3):
+            given = [1 - p if i < seed else p for i, p in enumerate(first)]
+            pairs = enumerate(zip(given, GOLD, strict=True))
+            lines = [{"id": str(i), "index": i, "gold": g, "predicted": p} for i, (p, g) in pairs]
+            path = folder / "predictions" / "fresh" / f"winner-{seed}.jsonl"
+            path.write_text("".join(json.dumps(each) + "\n" for each in lines))
+            counts[-1].append(np.array([[p == g, 1] for p, g in zip(given, GOLD, strict=True)], float))
+    wanted = compare_rows(counts[1], counts[0], lambda c: c[..., 0] / c[..., 1], seed=SEED, paired=False)
+    found = line(of(pair), "winning ticket")
+    assert found.retrained == f"{100 * wanted.value:+.1f} ({100 * wanted.low:+.1f} to {100 * wanted.high:+.1f})"
+    paired = compare_rows(counts[1], counts[0], lambda c: c[..., 0] / c[..., 1], seed=SEED)
+    assert f"{100 * paired.low:+.1f}" not in found.retrained, "seeds of two runs don't belong together"
+    (pair[0] / "predictions" / "fresh" / "winner-2.jsonl").unlink()
+    assert line(of(pair), "winning ticket").retrained == "not measured"
 
 
 def test_groups_are_resampled_whole(pair: tuple[Path, Path], edit: Edit) -> None:

@@ -2,8 +2,10 @@
 
 Two scores compare where metric, task and the examples of `report` are the same. Where both runs kept what they
 answered to each example, the difference has an interval, paired by example (`statistics.bootstrap.paired_bootstrap`),
-which holds for these very prompts: two single runs allow no verdict on what made them. No p-value is given: a reader
-who picks runs to compare has made choices that no test knows of.
+which holds for these very prompts. Where both kept what at least three retrainings on fresh seeds answered, the
+difference of these has an interval over seeds and examples (`statistics.seeds.compare_rows`); the runs' seeds don't
+belong together, so they aren't paired. No p-value is given: a reader who picks runs to compare has made choices that no
+test knows of.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import numpy as np
 from softprune.report import table, words
 from softprune.report.read import Floats, Prediction, RowResult, Run
 from softprune.statistics.bootstrap import Score, paired_bootstrap
+from softprune.statistics.seeds import MIN_SEEDS, compare_rows
 
 Count = Callable[[Sequence[Prediction]], Floats]
 
@@ -34,6 +37,7 @@ class Line:
         ours, theirs: score with its interval.
         difference: theirs minus ours in points, or why there is none.
         interval: of the difference.
+        retrained: the difference of what both retrained on fresh seeds, with its interval.
         parameters: of both.
     """
 
@@ -42,6 +46,7 @@ class Line:
     theirs: str
     difference: str
     interval: str
+    retrained: str
     parameters: tuple[str, str]
 
 
@@ -139,14 +144,14 @@ def _listed(values: object) -> str:
 def _line(name: str, ours: Run, theirs: Run, reason: str | None) -> Line:
     a, b = ours.results[name], theirs.results[name]
     label = table.labels(theirs if a is None else ours)[name]
-    difference = interval = words.NOT_MEASURED
+    difference = interval = retrained = words.NOT_MEASURED
     if a is not None and b is not None and a.value is not None and b.value is not None:
         if reason is None:
             difference = words.points(b.value - a.value)
-            interval = _interval(name, ours, theirs)
+            interval, retrained = _interval(name, ours, theirs), _retrained(name, ours, theirs)
         else:
-            difference = interval = "not comparable"
-    return Line(label, _score(a), _score(b), difference, interval, (_size(a), _size(b)))
+            difference = interval = retrained = "not comparable"
+    return Line(label, _score(a), _score(b), difference, interval, retrained, (_size(a), _size(b)))
 
 
 def _score(row: RowResult | None) -> str:
@@ -161,20 +166,46 @@ def _size(row: RowResult | None) -> str:
 
 def _interval(name: str, ours: Run, theirs: Run) -> str:
     """The paired interval in points, where both runs' answers are there and give the scores that were reported."""
-    if name not in ours.predictions or name not in theirs.predictions:
+    counting = _counting(name, ours, theirs)
+    if counting is None:
         return words.NOT_MEASURED
+    count, score = counting
+    a, b = ours.predictions[name], theirs.predictions[name]
+    found = paired_bootstrap(count(b), count(a), score, _groups(a), seed=SEED)
+    return f"{words.points(found.low)} to {words.points(found.high)}"
+
+
+def _retrained(name: str, ours: Run, theirs: Run) -> str:
+    """The difference over both runs' fresh seeds, with its interval over seeds and examples."""
+    counting = _counting(name, ours, theirs)
+    a, b = ours.fresh.get(name, ()), theirs.fresh.get(name, ())
+    if counting is None or min(len(a), len(b)) < MIN_SEEDS:
+        return words.NOT_MEASURED
+    count, score = counting
+    counts_a, counts_b = list(map(count, a)), list(map(count, b))
+    groups = _groups(ours.predictions[name])
+    found = compare_rows(counts_b, counts_a, score, groups, seed=SEED, paired=False)
+    return f"{words.points(found.value)} ({words.points(found.low)} to {words.points(found.high)})"
+
+
+def _groups(predictions: Sequence[Prediction]) -> list[str | None] | None:
+    groups = [prediction.group for prediction in predictions]
+    return groups if any(groups) else None
+
+
+def _counting(name: str, ours: Run, theirs: Run) -> tuple[Count, Score] | None:
+    """How the metric counts answers, where both runs' answers are there and give the scores that were reported."""
+    if name not in ours.predictions or name not in theirs.predictions:
+        return None
     a, b = ours.predictions[name], theirs.predictions[name]
     row_a, row_b = ours.results[name], theirs.results[name]
-    assert row_a is not None
-    assert row_b is not None
+    if row_a is None or row_b is None:
+        return None
     for count, score in _countings(str(row_a.metric), [*a, *b]):
-        counts_a, counts_b = count(a), count(b)
-        values = [float(score(counts.sum(axis=0))) for counts in (counts_a, counts_b)]
+        values = [float(score(count(answers).sum(axis=0))) for answers in (a, b)]
         if np.allclose(values, np.array([row_a.value, row_b.value], np.float64), rtol=0, atol=1e-6):
-            groups = [p.group for p in a] if any(p.group for p in a) else None
-            found = paired_bootstrap(counts_b, counts_a, score, groups, seed=SEED)
-            return f"{words.points(found.low)} to {words.points(found.high)}"
-    return words.NOT_MEASURED
+            return count, score
+    return None
 
 
 def _countings(name: str, predictions: Sequence[Prediction]) -> list[tuple[Count, Score]]:

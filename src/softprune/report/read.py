@@ -139,6 +139,7 @@ class Run:
         candidates: candidates.jsonl.
         importance, ticket: None where the run made none.
         predictions: per prompt name, its answers; names without a file are missing.
+        fresh: per prompt name, the answers of its retraining on each fresh seed, without texts; empty in older runs.
         recipe_text: resolved.yaml.
         masks: None where the run kept none, as earlier versions did, or where they aren't of these candidates.
         neighbours: neighbours.json, as `softprune.analysis` writes it; None where the run has none.
@@ -152,6 +153,7 @@ class Run:
     importance: ImportanceScores | None
     ticket: TicketMask | None
     predictions: Mapping[str, tuple[Prediction, ...]]
+    fresh: Mapping[str, tuple[tuple[Prediction, ...], ...]]
     recipe_text: str | None
     masks: CandidateMasks | None = None
     neighbours: Mapping[str, Any] | None = None
@@ -214,6 +216,7 @@ def read_run(folder: Path) -> Run:
         importance=_optional(folder / "importance.safetensors", _importance),
         ticket=_optional(folder / "ticket" / "ticket.json", _ticket),
         predictions=_predictions(folder / "predictions"),
+        fresh=_fresh(folder / "predictions" / "fresh"),
         recipe_text=_optional(folder / "resolved.yaml", lambda path: path.read_text(encoding="utf-8")),
         # A run that was killed between its two files has masks of other candidates than it lists.
         masks=masks if masks is not None and len(masks.token_CP) == len(candidates) else None,
@@ -330,6 +333,15 @@ def _predictions(folder: Path) -> dict[str, tuple[Prediction, ...]]:
     return found
 
 
+def _fresh(folder: Path) -> dict[str, tuple[tuple[Prediction, ...], ...]]:
+    found: dict[str, tuple[tuple[Prediction, ...], ...]] = {}
+    for name in PREDICTED:
+        seeds = len(list(folder.glob(f"{name}-*.jsonl")))
+        files = [folder / f"{name}-{seed}.jsonl" for seed in range(seeds)]
+        found[name] = tuple(tuple(_read_lines(path, _prediction)) for path in files)
+    return found
+
+
 def _prediction(line: Mapping[str, Any]) -> Prediction:
     answers = tuple(str(answer) for answer in line.get("answers", ()))
-    return _made(Prediction, {**line, "answers": answers})
+    return _made(Prediction, {"text": "", **line, "answers": answers})

@@ -21,7 +21,7 @@ from softprune.yamls import parse_yaml
 
 SEED = 20221008
 TEAMS = ("finance", "logistics", "security", "maintenance")
-SENTENCES: dict[Split, int] = {"train": 1, "validation": 2}
+SENTENCES: dict[Split, int] = {"train": 1, "validation": 1}
 """How many sentences are made of each phrase."""
 WITH_DISTRACTOR = 0.1
 PHRASES = Path(__file__).with_name("demo_phrases.yaml")

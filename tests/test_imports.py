@@ -20,6 +20,7 @@ ROOMS = [
     "types",
     "printable",
     "errors",
+    "encodings",
     "ratios",
     "registry",
     "yamls",

@@ -273,7 +273,8 @@ def test_the_prompt_file_gives_the_number_of_tokens_unless_told_otherwise() -> N
         (b"day: 2024-99-99\n", "as YAML"),
         (b"- 1\n", "as a mapping of keys to values\nfound:    list"),
         (b"# only a comment\n", "as a mapping of keys to values\nfound:    nothing"),
-        (b"\xff\xfe\x00", "not UTF-8"),
+        (b"\xff\xfe\x00", "iconv -f utf-16 "),
+        ("seed: 1  # é".encode("cp1252"), "iconv -f windows-1252 "),
         (b"!!python/object/apply:os.system [ls]", "as YAML"),
     ],
 )

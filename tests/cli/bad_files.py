@@ -63,6 +63,17 @@ def classifier(model: Path) -> None:
     AutoModelForSequenceClassification.from_config(config).save_pretrained(model)
 
 
+def widen_tokenizer(model: Path) -> None:
+    """A tokenizer with a word and a padding token that the model has no embeddings for."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    tokenizer, rows = AutoTokenizer.from_pretrained(model), AutoConfig.from_pretrained(model).vocab_size
+    tokenizer.add_tokens([f"<more{i}>" for i in range(rows - len(tokenizer))])
+    tokenizer.add_special_tokens({"pad_token": "<none>"})
+    tokenizer.add_tokens(["<user>"])
+    tokenizer.save_pretrained(model)
+
+
 def wordless(model: Path) -> None:
     """A tokenizer that knows its special tokens only, and has none for what it doesn't know."""
     path = model / "tokenizer.json"

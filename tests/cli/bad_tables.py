@@ -79,7 +79,7 @@ RECIPES = [
     case(
         "a recipe that isn't UTF-8",
         "run r.yaml",
-        ("a recipe file", "not UTF-8", "check its path"),
+        ("a recipe file in UTF-8", "byte 0xe9 in r.yaml", "iconv -f windows-1252"),
         files=changed(r_yaml="kind: tune # caf\xe9\n".encode("latin-1")),
     ),
     case(
@@ -232,6 +232,12 @@ DATA = [
         "tune --task mood.yaml --backbone <sentence> --out run --data archive",
         ("gzip archive at", "ended before", "again"),
         files={"archive/train.jsonl.gz": gzip.compress(LINES.encode())[:-12], "archive/validation.jsonl": LINES},
+    ),
+    case(
+        "a task in UTF-16",
+        TUNE,
+        ("a task YAML in UTF-8", "byte 0xff in mood.yaml", "iconv -f utf-16 "),
+        files=changed(mood_yaml=JSONL_TASK.encode("utf-16")),
     ),
     case(
         "a file that isn't UTF-8",

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import bad_files as spoilt
 from bad_files import LINES, OFFICIAL, TOKENS_TRAIN, changed
 from bad_input import case
+
+
+def widened_classifier(model: Path) -> None:
+    spoilt.classifier(model)
+    spoilt.widen_tokenizer(model)
+
 
 TOKENS = [
     case(
@@ -80,6 +87,20 @@ TOKENS = [
         "a run of another kind",
         TOKENS_TRAIN + "--out done",
         ("the recipe that done was begun with", "kind: tune there, tokens now", "such as --out done-2"),
+    ),
+    case(
+        "a word without an embedding, in training",
+        TOKENS_TRAIN + "--model model",
+        ("tokens that the model has embeddings for", ", in row 4", "resize the model's embeddings"),
+        files=changed(train_jsonl=LINES + '{"text": "a <user> was there", "label": "good"}\n'),
+        prepare=lambda folder, models: spoilt.widen_tokenizer(shutil.copytree(models("encoder"), folder / "model")),
+    ),
+    case(
+        "a word without an embedding, in a row to classify",
+        "tokens predict model rows.jsonl",
+        ("tokens that the model has embeddings for", "in rows.jsonl, line 2", "resize"),
+        files=changed(rows_jsonl='{"text": "a"}\n{"text": "a <user> was there"}\n'),
+        prepare=lambda folder, models: widened_classifier(shutil.copytree(models("encoder"), folder / "model")),
     ),
     case(
         "an encoder's weights cut off",

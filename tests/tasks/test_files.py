@@ -138,6 +138,8 @@ def test_a_surrogate_pair_is_a_character(tmp_path):
         ("utf-32-be", b"\0\0\xfe\xff", "iconv -f utf-32 "),
         ("utf-16-le", b"", "iconv -f utf-16le "),
         ("utf-16-be", b"", "iconv -f utf-16be "),
+        ("utf-32-le", b"", "iconv -f utf-32le "),
+        ("utf-32-be", b"", "iconv -f utf-32be "),
         ("cp1252", b"", "iconv -f windows-1252 "),
     ],
 )
@@ -154,6 +156,17 @@ def test_the_conversion_that_is_advised_gives_the_text(tmp_path, name, encoding,
     new = tmp_path / name.removesuffix(".gz")
     new.write_bytes(data.decode(advised.split()[2]).encode())
     assert rows_of(new) == [{"text": "“5 €”", "label": "a"}]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16le", "utf-16be", "utf-32le", "utf-32be"])
+def test_letters_of_other_scripts_in_wide_encodings(tmp_path, encoding):
+    path = tmp_path / "a.csv"
+    path.write_bytes("текст,метка\nда,нет\n".encode(encoding))
+    with pytest.raises(SoftpruneError, match=f"zero bytes as in {encoding.upper()}") as caught:
+        rows_of(path)
+    assert f"iconv -f {encoding} -t utf-8 FILE > NEW" in caught.value.do
+    path.write_text("текст,метка\nда,нет\n", encoding="utf-8")
+    assert rows_of(path) == [{"текст": "да", "метка": "нет"}]
 
 
 def test_cells_longer_than_pythons_limit_come_back(tmp_path):
@@ -189,6 +202,7 @@ def test_other_separators_are_named(tmp_path, text, found):
         ('{"text": {"0": "a", "1": "b"}, "label": {"0": "x", "1": "y"}}', "columns of a whole table"),
         ('{"0": {"text": "a"}, "1": {"text": "b"}}', "columns of a whole table"),
         ('{"columns": ["text"], "index": [0], "data": [["a"]]}', "columns of a whole table"),
+        ('{"schema": {"fields": []}, "data": [{"text": "a"}]}', "columns of a whole table"),
     ],
 )
 def test_other_forms_of_json_are_named(tmp_path, text, found):

@@ -249,6 +249,21 @@ def test_any_other_text_is_read(made: TokenModel, text: str) -> None:
     assert made.predict([text, text])[0] == pytest.approx(list(reading.probabilities), rel=1e-5)
 
 
+def test_padding_without_an_embedding_is_never_read(made: TokenModel, tmp_path: Path) -> None:
+    made.save(tmp_path / "saved")
+    plain = TokenModel.load(tmp_path / "saved", dtype="float32")
+    made.tokenizer.add_tokens([f"<more{i}>" for i in range(made.anatomy.config.vocab_size - len(made.tokenizer))])
+    made.tokenizer.add_special_tokens({"pad_token": "<none>"})
+    assert made.tokenizer.pad_token_id >= made.anatomy.config.vocab_size
+    made.save(tmp_path / "saved")
+    padded = TokenModel.load(tmp_path / "saved", dtype="float32")
+    assert torch.equal(logits(padded)[0], logits(plain)[0])
+    made.tokenizer.add_tokens(["<user>"])
+    for ask in (made.predict, made.read):
+        with pytest.raises(SoftpruneError, match=r'"<user>", token \d+, in text 2'):
+            ask(["a film", "a <user> film"])
+
+
 def test_a_plain_classifier_reads_everything(made: TokenModel, tmp_path: Path) -> None:
     made.save(tmp_path / "saved")
     (tmp_path / "saved" / "tokens.json").unlink()

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from softprune.encodings import how_to_convert
 from softprune.errors import ManyErrors, SoftpruneError, gathered
 from softprune.recipe.compare_keys import (
     METHODS,
@@ -77,9 +78,11 @@ def _text(what: str, path_or_name: str | Path) -> str:
         raise _no_such(what, name, shipped)
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a path with a NUL
-        why = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else "no path"
-        found = error.strerror if isinstance(error, OSError) else why
+    except UnicodeDecodeError as error:
+        found = f"byte 0x{error.object[error.start]:02x} in {path}"
+        raise SoftpruneError(f"a {what} file in UTF-8", found, how_to_convert(error.object, path)) from None
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL
+        found = error.strerror if isinstance(error, OSError) else "no path"
         shown = name.replace("\0", "\\0")
         raise SoftpruneError(f"a {what} file that can be read", f"{shown}: {found}", "check its path") from error
 

@@ -17,6 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from softprune.encodings import check_narrow, how_to_convert
 from softprune.errors import SoftpruneError, out_of_memory
 
 Row = dict[str, Any]
@@ -29,12 +30,6 @@ PARQUET_ROWS = 1024
 LONGEST_CELL = 2**31 - 1
 """Characters of a CSV cell at most; Python's own limit is 131,072."""
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
-_BYTE_ORDER_MARKS = (
-    (b"\xff\xfe\0\0", "utf-32"),  # before UTF-16, whose mark it begins with
-    (b"\0\0\xfe\xff", "utf-32"),
-    (b"\xff\xfe", "utf-16"),
-    (b"\xfe\xff", "utf-16"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +132,12 @@ def _check_no_array(line: str, where: str) -> None:
 
 
 def _is_table(row: Row) -> bool:
-    """Whether an object is all rows of a pandas table: columns of {index: value}, or its `split` form."""
+    """Whether an object is all rows of a pandas table: columns of {index: value}, or its `split` or `table` form."""
     values = list(row.values())
     if set(row) == {"columns", "index", "data"}:
         return all(isinstance(value, list) for value in values)
+    if set(row) == {"schema", "data"}:
+        return isinstance(row["schema"], dict) and isinstance(row["data"], list)
     if not values or not all(isinstance(value, dict) and value for value in values):
         return False
     same = all(list(value) == list(values[0]) for value in values)
@@ -240,38 +237,19 @@ def _lines(path: Path) -> Iterator[str]:
         with _opened(path) as file:
             for number, raw in enumerate(file, start=1):
                 if number == 1:
-                    _check_encoding(raw, path)
+                    check_narrow(raw, path)
                 yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         raise SoftpruneError(
             "text in UTF-8",
             f"byte 0x{error.object[error.start]:02x} in {path}, line {number}",
-            _conversion("windows-1252", path, "if it is Western text of Windows (find its encoding out first)"),
+            how_to_convert(error.object, path),
         ) from None
     except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError) as error:
         kind = "an xz" if path.suffix == ".xz" else "a gzip"
         raise SoftpruneError(f"{kind} archive at {path}", str(error), "fetch the file again") from None
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL or half a surrogate pair
         raise SoftpruneError(f"a readable file at {path}", str(error), "check the path and its rights") from None
-
-
-def _check_encoding(first: bytes, path: Path) -> None:
-    """Refuse UTF-16 and UTF-32, told by the byte-order mark, or without one by the zeros beside plain letters."""
-    encoding = next((name for mark, name in _BYTE_ORDER_MARKS if first.startswith(mark)), None)
-    found = "the byte-order mark of"
-    if encoding is None and re.match(rb"[^\0]\0[^\0]\0|\0[^\0]\0[^\0]", first):
-        encoding, found = ("utf-16be" if first[0] == 0 else "utf-16le"), "zero bytes as in"
-    if encoding is not None:
-        raise SoftpruneError("text in UTF-8", f"{found} {encoding.upper()} in {path}", _conversion(encoding, path))
-
-
-def _conversion(encoding: str, path: Path, condition: str = "") -> str:
-    """The command that converts a file, which is unpacked first where it is packed."""
-    unpacking = {".gz": "gzip -dc", ".xz": "xz -dc"}.get(path.suffix)
-    source = "FILE" if unpacking is None else ""
-    command = f"iconv -f {encoding} -t utf-8 {source}".rstrip()
-    command = f"{unpacking} FILE | {command}" if unpacking else command
-    return f"convert it: {command} > NEW" + (f", {condition}" if condition else "")
 
 
 def _opened(path: Path) -> BinaryIO | gzip.GzipFile | lzma.LZMAFile:

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from softprune.encodings import how_to_convert
 from softprune.errors import ManyErrors, SoftpruneError
 from softprune.registry import Registry, unknown
 from softprune.tasks.files import ENDINGS, format_of
@@ -57,7 +58,10 @@ def read_definition(path: Path) -> Definition:
     except OSError as error:
         found = f"no file {path}" if isinstance(error, FileNotFoundError) else f"{path}: {error.strerror}"
         raise SoftpruneError("a task YAML", found, "check the path") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        found = f"byte 0x{error.object[error.start]:02x} in {path}"
+        raise SoftpruneError("a task YAML in UTF-8", found, how_to_convert(error.object, path)) from None
+    except yaml.YAMLError as error:
         found = " ".join(str(error).split())
         raise SoftpruneError(f"YAML in UTF-8 in {path}", found, "mend the file's syntax") from None
     except ValueError:

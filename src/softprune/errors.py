@@ -17,7 +17,7 @@ class SoftpruneError(Exception):
     Args:
         expected: what softprune needed, as a clause ("a ratio between 0 and 1, both excluded").
         found: what was there instead.
-        do: the next step that mends it.
+        do: the next step that fixes it.
     """
 
     def __init__(self, expected: str, found: str, do: str) -> None:
@@ -31,7 +31,7 @@ class SoftpruneError(Exception):
 
 
 class ManyErrors(SoftpruneError):
-    """Several independent mistakes in one input, shown together so that it is mended in one go."""
+    """Several independent mistakes in one input, shown together so that it is fixed in one go."""
 
     def __init__(self, where: str, errors: Sequence[SoftpruneError]) -> None:
         self.where, self.errors = printable(where), tuple(errors)
@@ -39,7 +39,7 @@ class ManyErrors(SoftpruneError):
         Exception.__init__(self, "\n\n".join([f"{count} in {self.where}", *map(str, errors)]))
         self.expected = f"a valid {self.where}"
         self.found = count
-        self.do = "mend each of them; see the messages"
+        self.do = "fix each of them; see the messages"
 
     def __reduce__(self) -> tuple[type[SoftpruneError], tuple[object, ...]]:
         return type(self), (self.where, self.errors)
@@ -74,7 +74,7 @@ def of_the_machine(error: BaseException) -> SoftpruneError | None:
         found = f"no space left ({error.strerror}) at {place}"
         return SoftpruneError("room on the disk", found, "free some space and run the same command again")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        do = "choose another folder, or mend its permissions"
+        do = "choose another folder, or fix its permissions"
         return SoftpruneError("files and folders that may be read and written", f"{place}: {error.strerror}", do)
     if error.errno == errno.ENAMETOOLONG:
         return SoftpruneError("a path that the system takes", f"{str(place)[:60]}...: {error.strerror}", "shorten it")

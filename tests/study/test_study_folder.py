@@ -90,7 +90,7 @@ def test_a_failure_is_noted_and_the_same_command_goes_on(
             execute(small(), copied.name, copied.parent, "go")
     info = record(copied)
     assert (info["status"], info["error"]) == ("failed", "expected: a\nfound:    b\ndo:       c")
-    with pytest.raises(SoftpruneError, match=r"failed:\n  expected: a[\s\S]*mend that, then go on: go"):
+    with pytest.raises(SoftpruneError, match=r"failed:\n  expected: a[\s\S]*fix that, then go on: go"):
         read_study(copied)
     shutil.rmtree(copied / "work")
     execute(small(), copied.name, copied.parent, "go")

@@ -71,7 +71,7 @@ def encode(
         length = len(ids)
         if not ids:
             raise SoftpruneError(
-                "a text of at least one token", f"none in example {example.id}", "mend the example or the template"
+                "a text of at least one token", f"none in example {example.id}", "fix the example or the template"
             )
         if length > max_length:
             ids = _shortened(how, example, max_length)

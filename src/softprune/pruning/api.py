@@ -61,7 +61,7 @@ def execute(
         Whether anything was left to do.
 
     Raises:
-        SoftpruneError: for anything that a user can mend. The run is marked failed and can be taken up again; one that
+        SoftpruneError: for anything that a user can fix. The run is marked failed and can be taken up again; one that
             failed before its first piece of work leaves nothing.
     """
     processes = join()
@@ -125,7 +125,7 @@ def xprompt(recipe: AnyRecipe, out: str | Path, *, console: Console | None = Non
         The run folder.
 
     Raises:
-        SoftpruneError: for anything that a user can mend.
+        SoftpruneError: for anything that a user can fix.
     """
     return _from_python("xprompt", recipe, out, console)
 

@@ -68,7 +68,7 @@ def execute(
         The study's folder.
 
     Raises:
-        SoftpruneError: for anything that a user can mend. What is done is kept, and the same command goes on.
+        SoftpruneError: for anything that a user can fix. What is done is kept, and the same command goes on.
     """
     hold_alone("to conduct studies")
     conduct = EXPERIMENTS[study.experiment]
@@ -103,7 +103,7 @@ def run_study(study: Study | str | Path, root: str | Path, *, console: Console |
         Its folder: `study.json` and the tables lie in it, and where jinja2 and plotly are there, the page.
 
     Raises:
-        SoftpruneError: for anything that a user can mend.
+        SoftpruneError: for anything that a user can fix.
     """
     read = study if isinstance(study, Study) else load_study(study)
     name = Path(study).stem if isinstance(study, str | Path) else "study"

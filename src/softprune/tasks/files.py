@@ -152,13 +152,13 @@ def _json_object(line: str, where: str) -> Row:
         row = json.loads(line)
         json.dumps(row, ensure_ascii=False).encode() if "\\ud" in line.lower() else None
     except json.JSONDecodeError as error:
-        raise SoftpruneError(_JSON_LINES, f"{error.msg} in {where}, column {error.colno}", "mend that line") from None
+        raise SoftpruneError(_JSON_LINES, f"{error.msg} in {where}, column {error.colno}", "fix that line") from None
     except UnicodeEncodeError:
-        raise SoftpruneError("text in UTF-8", f"half of a surrogate pair in {where}", "mend that line") from None
+        raise SoftpruneError("text in UTF-8", f"half of a surrogate pair in {where}", "fix that line") from None
     except (RecursionError, ValueError) as error:
-        raise SoftpruneError(_JSON_LINES, f"{error} in {where}", "mend that line") from None
+        raise SoftpruneError(_JSON_LINES, f"{error} in {where}", "fix that line") from None
     if not isinstance(row, dict):
-        raise SoftpruneError(_JSON_LINES, f"a {type(row).__name__} in {where}", "mend that line")
+        raise SoftpruneError(_JSON_LINES, f"a {type(row).__name__} in {where}", "fix that line")
     return row
 
 
@@ -182,12 +182,12 @@ def _csv_rows(path: Path, header: Sequence[str] | None) -> Iterator[Located]:
                 raise SoftpruneError(
                     f"{len(names)} values ({', '.join(names)})",
                     f"{len(cells)} values in {where}",
-                    "mend that line; texts with commas or line breaks stand in double quotes",
+                    "fix that line; texts with commas or line breaks stand in double quotes",
                 )
             yield Located(dict(zip(names, cells, strict=True)), where)
     except csv.Error as error:
         raise SoftpruneError(
-            "comma-separated values", f"{error} in {path}, line {reader.line_num}", "mend that line"
+            "comma-separated values", f"{error} in {path}, line {reader.line_num}", "fix that line"
         ) from None
 
 

@@ -142,7 +142,7 @@ def model_folder(path: str | Path) -> str:
         if not isinstance(info, dict):
             raise ValueError(f"{type(info).__name__} in it")
     except ValueError as error:
-        raise SoftpruneError("a file as softprune wrote it", f"{record}: {error}", "mend it from a copy") from error
+        raise SoftpruneError("a file as softprune wrote it", f"{record}: {error}", "fix it from a copy") from error
     if info.get("kind") != "tokens":
         found = f"{path}, a run of kind {info.get('kind')}"
         raise SoftpruneError("a model of softprune tokens train", found, f"softprune predict {path}")

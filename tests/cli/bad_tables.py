@@ -51,9 +51,7 @@ RECIPES = [
     case(
         "a recipe that is a folder", "run thesis", ("a recipe file that can be read", "thesis: Is a directory", "path")
     ),
-    case(
-        "a recipe that isn't YAML", "run r.yaml", ("as YAML", "line 1", "fix"), files=changed(r_yaml="kind: [tune\n")
-    ),
+    case("a recipe that isn't YAML", "run r.yaml", ("as YAML", "line 1", "fix"), files=changed(r_yaml="kind: [tune\n")),
     case(
         "a task for a recipe",
         "run mood.yaml",

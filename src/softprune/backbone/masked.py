@@ -7,10 +7,11 @@ from typing import Any
 import torch
 
 from softprune.backbone.architectures import masked_head
-from softprune.backbone.base import Backbone, BackboneInfo, log_probs, tile
+from softprune.backbone.base import Backbone, BackboneInfo, tile
 from softprune.backbone.encode import Tokenising, continuation_ids
 from softprune.backbone.frozen_bert import Encoder
 from softprune.backbone.gate import Probe, check_reading
+from softprune.backbone.log_probs import log_probs
 from softprune.errors import SoftpruneError
 from softprune.types import Batch
 

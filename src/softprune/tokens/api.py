@@ -33,7 +33,7 @@ from softprune.tuning.display import watching
 from softprune.tuning.inputs import data_inputs, hold
 from softprune.tuning.loop import Watch
 from softprune.tuning.machine import settle_machine
-from softprune.tuning.setup import SealedSet
+from softprune.tuning.sealed import SealedSet
 from softprune.types import Example
 
 AnyRecipe: TypeAlias = TokensRecipe | Mapping[str, Any] | str | Path

@@ -22,7 +22,7 @@ class SoftpruneError(Exception):
 
     def __init__(self, expected: str, found: str, do: str) -> None:
         self.expected, self.found, self.do = map(printable, (expected, found, do))
-        # Lines of a part stand under its first: none can pass for another part.
+        # Further lines of a part are indented: none can look like another part.
         lines = (re.sub(r"\n(?! )", "\n" + " " * 10, part) for part in (self.expected, self.found, self.do))
         super().__init__("expected: {}\nfound:    {}\ndo:       {}".format(*lines))
 
@@ -87,15 +87,16 @@ _NO_MEMORY: Final = re.compile(
     r"|can't start new thread|failed to map segment",
     re.IGNORECASE | re.MULTILINE,
 )
-"""What torch's allocators, oneDNN, CUDA's libraries, C++, the C library and Python say of an error without a type."""
+"""What torch's allocators, oneDNN, CUDA's libraries, C++, the C library and Python say when memory ran out, in errors
+that have no type of their own for it."""
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error, or what it was raised from, says that memory ran out.
+    """Whether an error, or one that it was raised from, says that memory ran out.
 
-    By name and by text, since torch isn't imported for this. oneDNN doesn't say why it can't make a primitive: where
-    the model itself is at fault, smaller groups fail as well, and the message names oneDNN's words. Threads have their
-    stacks in memory. A file's or a socket's error counts by its number alone: its text may hold a name.
+    By name and by text, since torch isn't imported for this. oneDNN doesn't say why it can't create a primitive: if the
+    model itself is at fault, smaller groups fail as well, and the message quotes oneDNN. A thread that can't start has
+    no memory for its stack. A file's or a socket's error counts only by its number: its text may hold a name.
     """
     cause: BaseException | None = error
     while cause is not None:
@@ -111,6 +112,6 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def _names_memory(error: BaseException) -> bool:
-    """Of errors that libraries written in C++ or Rust raise, and of libraries that could not be loaded."""
+    """Whether the text of a C++ or Rust library's error, or of a failed import, says so."""
     raised = isinstance(error, RuntimeError | ImportError) or type(error).__name__ == "SafetensorError"
     return raised and _NO_MEMORY.search(str(error).strip()) is not None

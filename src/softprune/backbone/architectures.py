@@ -34,7 +34,7 @@ ENCODER_CLASSES: dict[str, str] = {"mt5": "MT5EncoderModel", "t5": "T5EncoderMod
 
 
 def trunk_of(model: Any) -> Any:
-    """A model without its head. Llama 4's text model names another module as its base, and is then its own."""
+    """A model without its head. The `base_model` of Llama 4's text model is that model itself, head included."""
     base = model.base_model
     if base is model and model.get_output_embeddings() is not None:
         return getattr(model, "model", model)

@@ -157,7 +157,7 @@ class Backbone(ABC):
 
     @property
     def pad_id(self) -> int:
-        """What fills short rows up: the tokenizer's padding token, where the table has a row for it; masks hide it."""
+        """The token that pads short rows, hidden by masks: the tokenizer's, or 0 if the table has no row for it."""
         pad = self.tokenizer.pad_token_id
         return int(pad) if pad is not None and 0 <= pad < self.vocabulary else 0
 
@@ -175,9 +175,9 @@ class Backbone(ABC):
         return []
 
     def ends(self) -> list[int]:
-        """The tokens that end a text, first the one that written texts are taught: the tokenizer's, then the model's.
+        """The tokens that end a text: the tokenizer's, then the model's. Written texts are trained with the first.
 
-        Where neither has one, what the tokenizer itself puts behind a text.
+        Where neither has one, the last special token that the tokenizer appends to a text.
         """
         own = self.tokenizer.eos_token_id
         known = [] if own is None or own >= self.vocabulary else [int(own)]
@@ -262,7 +262,7 @@ class Backbone(ABC):
         return encoded
 
     def check_rows(self, ids: Iterable[int], where: str) -> None:
-        """Hold token ids to the rows of the embedding table; see `softprune.backbone.encode.check_rows`."""
+        """Check that every token id has a row in the embedding table; see `softprune.backbone.encode.check_rows`."""
         check_rows(self.tokenizer, ids, self.vocabulary, where)
 
     def batch(self, examples: Sequence[Encoded]) -> Batch:
@@ -282,10 +282,13 @@ class Backbone(ABC):
 
     @abstractmethod
     def read_ids(self, ids_1N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """A few tokens read as embeddings by the parts that a family calls, and as ids by the model's own forward."""
+        """Two readings of a few tokens, `[N, V]` each: embeddings by the modules that a family calls, ids by the model.
+
+        A sentence model's are its last hidden states, `[1, N, H]`.
+        """
 
     def read_softly(self, prompts_RPH: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """What the check at load compares with `read_plainly`."""
+        """What the check at load compares with `read_plainly`: answer sums, or a sentence model's embeddings."""
         return self.answer_sums(prompts_RPH, batch)
 
     @abstractmethod

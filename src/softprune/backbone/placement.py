@@ -113,7 +113,7 @@ def keep_differentiable(model: Any) -> None:
 
 
 def check_packed(name: str, model: Any) -> None:
-    """Refuse a checkpoint whose configuration says that bitsandbytes packed its weights, and that holds none packed.
+    """Refuse a checkpoint without packed weights whose configuration says that bitsandbytes packed them.
 
     Raises:
         SoftpruneError: for the first layer without them.

@@ -107,8 +107,8 @@ def predict(
             ensemble=ensemble,
             combine=combine,
         )
-        told = _written(answered, writer, wide=wide)
-    say(f"{told}: {output_file}", err=True)
+        summary = _written(answered, writer, wide=wide)
+    say(f"{summary}: {output_file}", err=True)
 
 
 def _adapter(runs: Sequence[str], which: Which) -> SavedAdapter | None:

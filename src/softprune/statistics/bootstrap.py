@@ -49,7 +49,7 @@ class Difference:
         p: two-sided p-value of "no difference".
         covers_seeds: whether interval and p cover the sampling of training seeds (`seeds.compare_rows`), or that of
             examples alone: then they say something about these very prompts.
-        seeds: training seeds of the side that has fewer.
+        seeds: training seeds of the side that has fewer of them.
         units: examples, or groups of them, that were sampled.
         se_seeds, se_examples: standard errors from either source; `se_seeds` is None where it isn't covered.
         seeds_df: degrees of freedom of `se_seeds`.
@@ -157,10 +157,10 @@ def bootstrap_difference(
     resamples: int = RESAMPLES,
     level: float = LEVEL,
 ) -> tuple[Difference, Floats, int]:
-    """As `paired_bootstrap`, with what the interval is made from.
+    """As `paired_bootstrap`, with what the interval is computed from.
 
     Args:
-        a, b: counts `[N, C]` of each training seed; b may be empty, and then a's mean is held against nothing.
+        a, b: counts `[N, C]` of each training seed; b may be empty; the result is then the mean of a.
 
     Returns:
         The difference, that of every resample `[R]`, and how many examples or groups were sampled.

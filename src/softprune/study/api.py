@@ -86,7 +86,7 @@ def execute(
         try:
             _draw(folder, study, info)
         except SoftpruneError as error:  # a study isn't lost because its page can't be drawn
-            bench.say(f"the study is whole, but has no page\n{error}\nthen: softprune report {folder}")
+            bench.say(f"the study finished, but its page is missing\n{error}\nthen: softprune report {folder}")
         complete(folder, info)
     return folder
 

@@ -53,8 +53,8 @@ def plain_row(row: Mapping[Any, Any]) -> Row:
 def plain_value(value: Any) -> Any:
     """A value as JSON has it, what is nested in it included.
 
-    What means a missing value (NaN, pandas' NA and NaT) is None, and so are infinities, which JSON lacks; numbers of
-    numpy and of `decimal` are Python's. Other types stay.
+    Missing values (NaN, pandas' NA and NaT) become None, and so do infinities, which JSON lacks; numbers of
+    numpy and of `decimal` become Python's. Other types stay.
     """
     if value is None or isinstance(value, str | int):
         return value
@@ -127,7 +127,7 @@ _JSON_LINES = "one JSON object per line"
 
 
 def _check_no_array(line: str, where: str) -> None:
-    """Refuse JSON that isn't one object per line; an array or an object over several lines is told by its beginning."""
+    """Refuse JSON that isn't one object per line; an array or an object over several lines shows in its first line."""
     kind = {"[": "an array", "{": "an object over several lines"}.get(line.strip())
     if kind is None and re.match(r"\s*\[\s*\{", line):
         kind = "an array"
@@ -182,7 +182,7 @@ def _csv_rows(path: Path, header: Sequence[str] | None) -> Iterator[Located]:
                 raise SoftpruneError(
                     f"{len(names)} values ({', '.join(names)})",
                     f"{len(cells)} values in {where}",
-                    "fix that line; texts with commas or line breaks stand in double quotes",
+                    "fix that line; texts with commas or line breaks go in double quotes",
                 )
             yield Located(dict(zip(names, cells, strict=True)), where)
     except csv.Error as error:
@@ -192,7 +192,7 @@ def _csv_rows(path: Path, header: Sequence[str] | None) -> Iterator[Located]:
 
 
 def _check_separator(line: str, path: Path) -> None:
-    """Refuse a header whose columns are apart by something else than commas; signs within quotes count for nothing."""
+    """Refuse a header whose columns are separated by something other than commas; signs within quotes don't count."""
     bare = re.sub(r'"[^"]*"', "", line)
     used = [name for sign, name in _SEPARATORS.items() if sign in bare]
     if used and "," not in bare:
@@ -246,7 +246,7 @@ def _lines(path: Path) -> Iterator[str]:
         raise SoftpruneError(
             "text in UTF-8",
             f"byte 0x{error.object[error.start]:02x} in {path}, line {number}",
-            _conversion("windows-1252", path, "if it is Western text of Windows (find its encoding out first)"),
+            _conversion("windows-1252", path, "if it is Western text from Windows (find out its encoding first)"),
         ) from None
     except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError) as error:
         kind = "an xz" if path.suffix == ".xz" else "a gzip"
@@ -256,7 +256,7 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _check_encoding(first: bytes, path: Path) -> None:
-    """Refuse UTF-16 and UTF-32, told by the byte-order mark, or without one by the zeros beside plain letters."""
+    """Refuse UTF-16 and UTF-32, recognised by the byte-order mark, or by the zero bytes between plain letters."""
     encoding = next((name for mark, name in _BYTE_ORDER_MARKS if first.startswith(mark)), None)
     found = "the byte-order mark of"
     if encoding is None and re.match(rb"[^\0]\0[^\0]\0|\0[^\0]\0[^\0]", first):
@@ -266,7 +266,7 @@ def _check_encoding(first: bytes, path: Path) -> None:
 
 
 def _conversion(encoding: str, path: Path, condition: str = "") -> str:
-    """The command that converts a file, which is unpacked first where it is packed."""
+    """The command that converts a file, after unpacking it if it is compressed."""
     unpacking = {".gz": "gzip -dc", ".xz": "xz -dc"}.get(path.suffix)
     source = "FILE" if unpacking is None else ""
     command = f"iconv -f {encoding} -t utf-8 {source}".rstrip()

@@ -59,7 +59,7 @@ def estimate(value: float, drawn_R: Floats, texts: int) -> Estimate:
 
 
 def share_estimate(share: float, drawn_R: Floats, texts: int) -> Estimate:
-    """The interval of a share. One of nought or all never varies in resamples; it gets the exact interval of
+    """The interval of a share. One of 0 or 1 never varies in resamples; it gets the exact interval of
     Clopper and Pearson (Biometrika 26, 1934), with texts as trials."""
     found = estimate(share, drawn_R, texts)
     if found.interval is None or 0 < share < 1:
@@ -99,7 +99,7 @@ def _at_most(most: int, chance_N: Floats) -> Floats:
 
 
 def p_value(drawn_R: Floats) -> float:
-    """Two-sided bootstrap p-value of "nought", as in `statistics.bootstrap.paired_bootstrap`."""
+    """Two-sided bootstrap p-value of "zero", as in `statistics.bootstrap.paired_bootstrap`."""
     known_R = drawn_R[np.isfinite(drawn_R)]
     tails = ((known_R <= 0).sum() + 1, (known_R >= 0).sum() + 1)
     return min(1.0, 2.0 * float(min(tails)) / (len(known_R) + 1))

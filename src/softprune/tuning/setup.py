@@ -281,9 +281,9 @@ def encoded(recipe: Recipe, backbone: Backbone, examples: Sequence[Example]) -> 
 
 
 def check_report(recipe: Recipe, backbone: Backbone, examples: Sequence[Example]) -> None:
-    """Look for what would end a run only when its report is read: answers that tie, words without an embedding.
+    """Find now what would otherwise end the run when `report` is read: answers that tie, words without an embedding.
 
-    Inputs are read for the latter alone, where the tokenizer has such words at all.
+    Inputs are tokenised only if the tokenizer has words beyond the embedding table.
 
     Raises:
         SoftpruneError: as `Backbone.encode`.

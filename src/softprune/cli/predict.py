@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from softprune.cli.exchange import Which, refuse_which
+from softprune.cli.exchange import Which, WhichOption, refuse_which
 from softprune.cli.output import progress_console, say
 from softprune.errors import SoftpruneError
 
@@ -51,9 +51,7 @@ def predict(
             help="Several runs or tickets, each as FOLDER or NAME=FOLDER; a column of the rows says which is meant.",
         ),
     ] = None,
-    which: Annotated[
-        Which, typer.Option("--which", help="Of a run's prompts: its ticket, its whole prompt, or what it recommends.")
-    ] = Which.winner,
+    which: WhichOption = Which.winner,
     column: Annotated[str, typer.Option(metavar="NAME", help="The column that names a row's prompt.")] = "prompt",
     ensemble: Annotated[
         bool, typer.Option("--ensemble", help="All tickets, which are of one task, answer every row together.")

@@ -184,17 +184,22 @@ def bootstrap_difference(
     value = float(difference(rows.sum(axis=0)))
     drawn_R = _scores(rows, difference, seed, resamples)
     low, high = _percentiles(drawn_R, level)
-    tails = ((drawn_R <= 0).sum() + 1, (drawn_R >= 0).sum() + 1)
     found = Difference(
         value,
         low,
         high,
-        p=min(1.0, 2.0 * float(min(tails)) / (resamples + 1)),
+        p=two_sided_p(drawn_R),
         seeds=min(len(a), len(b) or len(a)),
         units=len(rows),
         se_examples=float(drawn_R.std(ddof=1)) if resamples > 1 else 0.0,
     )
     return found, drawn_R, len(rows)
+
+
+def two_sided_p(drawn_R: Floats) -> float:
+    """`2 min(P(d <= 0), P(d >= 0))` over resampled differences `[R]`, each count with 1 added, at most 1."""
+    tails = ((drawn_R <= 0).sum() + 1, (drawn_R >= 0).sum() + 1)
+    return min(1.0, 2.0 * float(min(tails)) / (len(drawn_R) + 1))
 
 
 def mcnemar(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike) -> McNemar:

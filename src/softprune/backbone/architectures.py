@@ -89,7 +89,7 @@ def as_weights(module: Any, x: torch.Tensor) -> torch.Tensor:
 
 
 def _scales_decoder_outputs(config: Any) -> bool:
-    """T5 1.0 and its kin scale before tied embeddings. transformers 5 says so for T5 in a key of its own."""
+    """T5 1.0 and similar ones scale before tied embeddings. transformers 5 says so for T5 in a key of its own."""
     stated = getattr(config, "scale_decoder_outputs", None)
     if stated is not None:
         return bool(stated)

@@ -1,4 +1,4 @@
-"""Decoder-only backbones: GPT-2, BLOOM, Llama and their kin. The answer continues the text."""
+"""Decoder-only backbones: GPT-2, BLOOM, Llama and similar models. The answer continues the text."""
 
 from __future__ import annotations
 

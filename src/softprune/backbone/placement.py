@@ -106,7 +106,7 @@ def placing(
 
 
 def keep_differentiable(model: Any) -> None:
-    """Keep bitsandbytes from packing 4-bit weights anew for inference on a CPU: no gradient goes back through those."""
+    """Keep bitsandbytes from packing 4-bit weights again for inference on a CPU: no gradient passes through those."""
     for module in model.modules():
         if getattr(module, "support_avx512bf16_for_cpu", False):
             module.support_avx512bf16_for_cpu = False

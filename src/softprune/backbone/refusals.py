@@ -152,7 +152,7 @@ def check_weights(name: str, folder: Path) -> None:
         return
     pickled = sorted(path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.ckpt")))
     found = f"only {pickled[0]}, which is pickled and never loaded" if pickled else "no weights"
-    do = "save the model anew with save_pretrained, which writes safetensors" if pickled else "copy its weights there"
+    do = "save the model again with save_pretrained, which writes safetensors" if pickled else "copy its weights there"
     raise SoftpruneError(f"weights as safetensors in {name}", found, do)
 
 

@@ -127,7 +127,7 @@ def summary(recipe: CompareRecipe, cells: list[Cell], told: Mapping[str, Mapping
 
 
 def rewrite(out: Path) -> Path:
-    """Write the tables, figures and the page of a finished comparison anew, from its compare.json.
+    """Write the tables, figures and the page of a finished comparison again, from its compare.json.
 
     Returns:
         The page.

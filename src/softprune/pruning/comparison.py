@@ -36,7 +36,7 @@ class Rivals:
     Attributes:
         control: the unpruned prompt, retrained with the run's seed.
         random: a random mask of the winner's size, retrained likewise.
-        fresh: per fresh seed, the retrained winner, control and random mask (drawn anew).
+        fresh: per fresh seed, the retrained winner, control and random mask (drawn again).
     """
 
     control: Fitted

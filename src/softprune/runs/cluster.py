@@ -39,7 +39,7 @@ class RayCluster:
 
     Args:
         address: `host:port` or `auto`; None starts Ray on this machine.
-        retries: how often an item begins anew whose worker or node died.
+        retries: how often an item begins again whose worker or node died.
 
     Raises:
         SoftpruneError: Ray isn't installed, or can't be reached or started.
@@ -187,7 +187,7 @@ def _of_a_worker(error: Any) -> Exception:
 
 def _dead(item: WorkItem, deaths: int, error: Exception) -> Exception:
     if out_of_memory(error):  # Ray ends the largest process of a node that runs out
-        return MemoryError(f"a worker was ended for want of memory: {_first_line(error)}")
+        return MemoryError(f"a worker was killed, out of memory: {_first_line(error)}")
     return SoftpruneError(
         f"workers that live until {item.id} is done",
         f"{deaths} of them died with it, one after the other (the last: {_first_line(error)})",

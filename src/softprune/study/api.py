@@ -77,7 +77,7 @@ def execute(
     _check(bench)
     with study_folder(folder, study, command) as info:
         if info is None:
-            bench.say(f"{folder} is complete: nothing was run; another --name begins anew")
+            bench.say(f"{folder} is complete: nothing was run; another --name begins a new study")
             return folder
         found = conduct(bench)
         info |= {"findings": found.document(), **bench.cost()}
@@ -133,7 +133,7 @@ def _check(bench: Bench) -> None:
 
 
 def rewrite(folder: Path) -> Path:
-    """Write the tables and the page of a finished study anew, from its study.json.
+    """Write the tables and the page of a finished study again, from its study.json.
 
     Returns:
         The page.

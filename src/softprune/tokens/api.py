@@ -40,7 +40,7 @@ AnyRecipe: TypeAlias = TokensRecipe | Mapping[str, Any] | str | Path
 MODELS = "models"
 """The folder in a run's for the models that it leaves."""
 MAY_CHANGE = ("tuning.eval_rows", "tuning.accumulate")
-"""A run may go on with other values: nothing but memory and time hangs on them, up to rounding."""
+"""A run may go on with other values: nothing but memory and time depends on them, up to rounding."""
 
 
 def execute(

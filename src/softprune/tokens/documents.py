@@ -75,7 +75,7 @@ def read_document(folder: Path) -> Document | None:
         return document
     except (OSError, ValueError, KeyError, TypeError) as error:
         why = f"no {error}" if isinstance(error, KeyError) else error
-        do = "copy the folder again, or save the model anew"
+        do = "copy the folder again, or save the model again"
         raise SoftpruneError(f"a whole pruned model in {folder}", f"{DOCUMENT}: {why}", do) from error
 
 

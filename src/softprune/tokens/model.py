@@ -81,7 +81,7 @@ class TokenModel:
             raise SoftpruneError(
                 f"the weights of {mark.base} that {folder} was made with",
                 "other weights under that name",
-                "bring that version back, or train anew",
+                "bring that version back, or train again",
             )
         anatomy, tokenizer = Anatomy(model), load_tokenizer(described)
         if document is None:

@@ -195,7 +195,7 @@ def _workspace(job: str) -> Workspace:
 
 
 def _same_versions(driver: dict[str, str | None]) -> None:
-    """Hold a worker to the driver's versions: bits hang on them."""
+    """Hold a worker to the driver's versions: bits depend on them."""
     here = versions()
     other = [f"{name} {here.get(name)} instead of {wanted}" for name, wanted in driver.items() if here[name] != wanted]
     if other:

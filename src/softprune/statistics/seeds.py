@@ -100,8 +100,8 @@ def compare_rows(
         score: sums `[..., C]` to scores `[...]`, fractions of the metric's range.
         groups: one id per example; examples that share text are resampled together.
         seed: of the resampling.
-        paired: whether seed s of a and seed s of b belong together (same data order, or same run). Rows with unequally
-            many seeds never do.
+        paired: whether seed s of a and seed s of b belong together (same data order, or same run). Rows with different
+            numbers of seeds never do.
         untrained: whether b has no seeds at all, such as the model without a prompt.
         resamples: of the bootstrap.
         level: confidence of the interval.

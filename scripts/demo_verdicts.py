@@ -30,7 +30,7 @@ INSTRUCTION_SETS = {"default": "SSE41", "avx2": "AVX2", "avx512": "AVX512_CORE"}
 CONTRADICTING = {"ship the ticket", "ship the whole prompt"}
 EQUAL = 0.9
 ROUNDED = "rounded"
-"""Stands for bfloat16 where the processor has none."""
+"""Replaces bfloat16 where the processor has none."""
 OPERATIONS = (
     *("mm", "addmm", "addmm_", "bmm", "baddbmm", "gelu", "gelu_backward", "_softmax", "_softmax_backward_data"),
     *("native_layer_norm", "native_layer_norm_backward"),

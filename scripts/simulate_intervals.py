@@ -183,7 +183,7 @@ def group_table(trials: int) -> str:
 
 
 def ungrouped(world: World, trials: int, seed: int) -> Floats:
-    """The same trials with every example as a unit of its own."""
+    """The same trials, with every example sampled alone."""
     generator = np.random.default_rng(seed)
     at_once = max(1, CELLS // (2 * world.seeds * world.examples))
     sizes = [min(at_once, trials - done) for done in range(0, trials, at_once)]
@@ -192,7 +192,8 @@ def ungrouped(world: World, trials: int, seed: int) -> Floats:
 
 def decision_table(trials: int) -> str:
     """How often a decision is wrong with one look and with two, at a true difference of minus the margin."""
-    lines = ["| spread | examples | 5 seeds: ticket | 5 seeds: whole | 5, then 10: ticket | 5, then 10: whole |"]
+    heads = "5 seeds: ticket | 5 seeds: whole prompt | 5, then 10: ticket | 5, then 10: whole prompt"
+    lines = [f"| spread | examples | {heads} |"]
     lines.append("|---:|---:|---:|---:|---:|---:|")
     margin = 0.01
     for spread in (0.0, 0.01, 0.02, 0.03):

@@ -218,7 +218,7 @@ def bert_tokenizer(folder: Path, released_class: str = "BertTokenizer") -> int:
 
 @torch.no_grad()
 def widen(model: nn.Module, width: float = 1.0) -> nn.Module:
-    """Draw every weight anew, wide enough that attention is sharp and each token read changes the output.
+    """Draw every weight again, wide enough that attention is sharp and each token read changes the output.
 
     Args:
         model: a fresh model.

@@ -20,7 +20,7 @@ evaluate, seen = stages.evaluate, []
 def failing(*given: Any) -> Any:
     seen.append(1)
     if os.environ["RANK"] == "1" and len(seen) == 2:
-        raise SoftpruneError("a whole disk", "a broken one", "mend it")
+        raise SoftpruneError("a whole disk", "a broken one", "fix it")
     return evaluate(*given)
 
 

@@ -134,7 +134,7 @@ def test_a_mistake_in_one_process_ends_all_with_one_message(recipe: Recipe, tmp_
     path.write_text(recipe.dump())
     (code, _, told), (other_code, _, other_told) = both([str(DRIVER), str(path), str(out)])
     assert (code, other_code) == (2, 2)
-    assert "expected: a whole disk\nfound:    a broken one (process 1)\ndo:       mend it\n" in told
+    assert "expected: a whole disk\nfound:    a broken one (process 1)\ndo:       fix it\n" in told
     assert "Traceback" not in told
     assert "expected:" not in other_told
     info = json.loads((out / "run.json").read_text())

@@ -17,12 +17,12 @@ class SoftpruneError(Exception):
     Args:
         expected: what softprune needed, as a clause ("a ratio between 0 and 1, both excluded").
         found: what was there instead.
-        do: the next step that mends it.
+        do: the next step that fixes it.
     """
 
     def __init__(self, expected: str, found: str, do: str) -> None:
         self.expected, self.found, self.do = map(printable, (expected, found, do))
-        # Lines of a part stand under its first: none can pass for another part.
+        # Further lines of a part are indented: none can look like another part.
         lines = (re.sub(r"\n(?! )", "\n" + " " * 10, part) for part in (self.expected, self.found, self.do))
         super().__init__("expected: {}\nfound:    {}\ndo:       {}".format(*lines))
 
@@ -31,7 +31,7 @@ class SoftpruneError(Exception):
 
 
 class ManyErrors(SoftpruneError):
-    """Several independent mistakes in one input, shown together so that it is mended in one go."""
+    """Several independent mistakes in one input, shown together so that it is fixed in one go."""
 
     def __init__(self, where: str, errors: Sequence[SoftpruneError]) -> None:
         self.where, self.errors = printable(where), tuple(errors)
@@ -39,7 +39,7 @@ class ManyErrors(SoftpruneError):
         Exception.__init__(self, "\n\n".join([f"{count} in {self.where}", *map(str, errors)]))
         self.expected = f"a valid {self.where}"
         self.found = count
-        self.do = "mend each of them; see the messages"
+        self.do = "fix each of them; see the messages"
 
     def __reduce__(self) -> tuple[type[SoftpruneError], tuple[object, ...]]:
         return type(self), (self.where, self.errors)
@@ -74,7 +74,7 @@ def of_the_machine(error: BaseException) -> SoftpruneError | None:
         found = f"no space left ({error.strerror}) at {place}"
         return SoftpruneError("room on the disk", found, "free some space and run the same command again")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        do = "choose another folder, or mend its permissions"
+        do = "choose another folder, or fix its permissions"
         return SoftpruneError("files and folders that may be read and written", f"{place}: {error.strerror}", do)
     if error.errno == errno.ENAMETOOLONG:
         return SoftpruneError("a path that the system takes", f"{str(place)[:60]}...: {error.strerror}", "shorten it")
@@ -87,15 +87,16 @@ _NO_MEMORY: Final = re.compile(
     r"|can't start new thread|failed to map segment",
     re.IGNORECASE | re.MULTILINE,
 )
-"""What torch's allocators, oneDNN, CUDA's libraries, C++, the C library and Python say of an error without a type."""
+"""What torch's allocators, oneDNN, CUDA's libraries, C++, the C library and Python say when memory ran out, in errors
+that have no type of their own for it."""
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error, or what it was raised from, says that memory ran out.
+    """Whether an error, or one that it was raised from, says that memory ran out.
 
-    By name and by text, since torch isn't imported for this. oneDNN doesn't say why it can't make a primitive: where
-    the model itself is at fault, smaller groups fail as well, and the message names oneDNN's words. Threads have their
-    stacks in memory. A file's or a socket's error counts by its number alone: its text may hold a name.
+    By name and by text, since torch isn't imported for this. oneDNN doesn't say why it can't create a primitive: if the
+    model itself is at fault, smaller groups fail as well, and the message quotes oneDNN. A thread that can't start has
+    no memory for its stack. A file's or a socket's error counts only by its number: its text may hold a name.
     """
     cause: BaseException | None = error
     while cause is not None:
@@ -111,6 +112,6 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def _names_memory(error: BaseException) -> bool:
-    """Of errors that libraries written in C++ or Rust raise, and of libraries that could not be loaded."""
+    """Whether the text of a C++ or Rust library's error, or of a failed import, says so."""
     raised = isinstance(error, RuntimeError | ImportError) or type(error).__name__ == "SafetensorError"
     return raised and _NO_MEMORY.search(str(error).strip()) is not None

@@ -1,4 +1,4 @@
-"""Text of the user's data, as a terminal, a page or a README may show it: nothing in it is obeyed."""
+"""The user's text made safe to show in a terminal, on a page or in a README: nothing in it is markup or a command."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ from collections.abc import Callable
 from typing import Final
 
 _HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""Categories of Unicode that command rather than show: controls, formats (bidirectional ones too), separators."""
+"""Unicode's categories of invisible characters: controls, formats (bidirectional ones too), line separators."""
 _MARKS: Final = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd")
-"""Formats that have a shape of their own: number signs of Arabic, Syriac and Kaithi."""
+"""Format characters that are visible: number signs of Arabic, Syriac and Kaithi."""
 _JOINERS: Final = frozenset("\u200c\u200d")
 """Persian, the scripts of India and emoji can't be written without them; next to ASCII they only hide."""
 
 
 def printable(text: object) -> str:
-    """Text with what can't be seen as an escape (`\\x1b`, `\\u202e`); ends of lines and tabs stay.
+    """Text with invisible characters as escapes (`\\x1b`, `\\u202e`); line ends and tabs stay.
 
-    Of a text that went through it, it makes the same text.
+    Applied twice, it changes nothing more.
     """
     return _escaped(str(text), _python_escape)
 
 
 def one_line(text: object) -> str:
-    """The same, ends of lines and tabs as escapes too: a name can't make a line of its own."""
+    """The same on one line: line ends and tabs become escapes too, so a name can't add a line."""
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def printable_json(value: object, indent: int | None = None) -> str:
-    """A value as JSON, letters of every script as they are; what can't be seen is in JSON's own escapes."""
+    """A value as JSON: letters of every script as they are, invisible characters in JSON's own escapes."""
     return _escaped(json.dumps(value, ensure_ascii=False, default=str, indent=indent), _json_escape)
 
 
 def markdown_text(text: object) -> str:
-    """A text in one line of Markdown that breaks no table and is no markup."""
+    """A text as one line of Markdown, escaped so that it is no markup and breaks no table."""
     plain = " ".join(printable(text).split())
     return "".join(f"\\{sign}" if sign in "\\|*_`<[]#&~$" else sign for sign in plain)
 
 
 def code_span(text: object) -> str:
-    """A text in one line as Markdown's code, in a table too."""
+    """A text as code in one line of Markdown, also within a table."""
     plain = one_line(text).replace("|", "\\|")
     ticks = _fence(plain, 1)
     room = " " if "`" in plain or not plain.strip() else ""
@@ -48,14 +48,14 @@ def code_span(text: object) -> str:
 
 
 def code_block(text: object, language: str) -> str:
-    """Lines as Markdown's code, whatever they hold."""
+    """Lines as a block of code in Markdown, whatever they hold."""
     plain = printable(text)
     ticks = _fence(plain, 3)
     return f"{ticks}{language}\n{plain}\n{ticks}"
 
 
 def _fence(text: str, least: int) -> str:
-    """A run of backticks that the text doesn't hold."""
+    """A run of at least so many backticks that the text doesn't contain."""
     ticks = "`" * least
     while ticks in text:
         ticks += "`"

@@ -1,4 +1,4 @@
-"""Rich's text and tables for the user's data: brackets are no markup, names no emoji, and nothing is obeyed."""
+"""Rich's text and tables for the user's data, shown literally: no markup, no emoji, no control characters."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from softprune.printable import printable
 
 
 def literal(text: object, style: str = "") -> Text:
-    """A text as it is, whatever console prints it."""
+    """A text as it is, whichever console prints it."""
     return Text(printable(text), style)
 
 
 class Table(RichTable):
-    """Rich's table, whose title, caption, headers and cells are literal texts.
+    """Rich's table, whose title, caption, headers, footers and cells are literal texts.
 
     Args:
         headers: of its columns.
-        title, caption: over and under it.
-        options: as Rich's own.
+        title, caption: above and below it.
+        options: those of Rich's table.
     """
 
     def __init__(
@@ -37,11 +37,11 @@ class Table(RichTable):
             self.add_column(header)
 
     def add_column(self, header: RenderableType = "", footer: RenderableType = "", **options: Any) -> None:
-        """Adds a column."""
+        """Add a column."""
         super().add_column(_literal(header), _literal(footer), **options)
 
     def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
-        """Adds a row."""
+        """Add a row."""
         super().add_row(*map(_literal, cells), **options)
 
 

@@ -41,7 +41,7 @@ def check_writable(value: Any, where: str) -> None:
 
     Args:
         value: of YAML, or of Python; aliases may make it endless.
-        where: it stands, for the message.
+        where: what holds it, for the message.
 
     Raises:
         SoftpruneError: with the key of a text that holds a NUL or half of a surrogate pair.

@@ -164,7 +164,7 @@ def described(folder: Path, kind: str, family: str, **settings: Any) -> str:
 
 @pytest.mark.parametrize("family", ["auto", "causal"])
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "message"),
     [
         ("gemma3", 'its text model ("gemma3_text") with others (vision)'),
         ("gemma4", 'its text model ("gemma4_text") with others (audio, vision)'),
@@ -173,10 +173,10 @@ def described(folder: Path, kind: str, family: str, **settings: Any) -> str:
         ("t5gemma", "whose decoder and encoder have configurations of their own"),
     ],
 )
-def test_wrappers_are_named(tmp_path: Path, kind: str, told: str, family: str) -> None:
+def test_wrappers_are_named(tmp_path: Path, kind: str, message: str, family: str) -> None:
     found = described(tmp_path, kind, family)
     assert found.startswith(f'"{kind}", wh')
-    assert told in found
+    assert message in found
 
 
 @pytest.mark.parametrize("kind", ["gemma3n_text", "gemma4_text"])

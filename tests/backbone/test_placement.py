@@ -149,7 +149,7 @@ def test_a_bitsandbytes_that_transformers_refuses(library: ModuleType, monkeypat
         raise ImportError("Using `bitsandbytes` 8-bit quantization requires bitsandbytes>=99")
 
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", refuse)
-    with pytest.raises(SoftpruneError, match="a bitsandbytes that transformers takes"):
+    with pytest.raises(SoftpruneError, match="a version of bitsandbytes that transformers accepts"):
         load_backbone("tiny-causal", device="cpu", quantization="8bit")
 
 

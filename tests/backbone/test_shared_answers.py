@@ -9,8 +9,9 @@ import pytest
 import torch
 from reference import EXAMPLES
 
-from softprune.backbone.base import Backbone, token_log_probs
+from softprune.backbone.base import Backbone
 from softprune.backbone.causal import stems_of
+from softprune.backbone.log_probs import token_log_probs
 from softprune.backbone.seq2seq import Seq2SeqBackbone
 from softprune.types import Batch
 

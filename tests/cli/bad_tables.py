@@ -51,9 +51,7 @@ RECIPES = [
     case(
         "a recipe that is a folder", "run thesis", ("a recipe file that can be read", "thesis: Is a directory", "path")
     ),
-    case(
-        "a recipe that isn't YAML", "run r.yaml", ("as YAML", "line 1", "mend"), files=changed(r_yaml="kind: [tune\n")
-    ),
+    case("a recipe that isn't YAML", "run r.yaml", ("as YAML", "line 1", "fix"), files=changed(r_yaml="kind: [tune\n")),
     case(
         "a task for a recipe",
         "run mood.yaml",
@@ -224,7 +222,7 @@ DATA = [
     case(
         "a line cut off",
         TUNE,
-        ("one JSON object per line", "train.jsonl, line 4", "mend that line"),
+        ("one JSON object per line", "train.jsonl, line 4", "fix that line"),
         files=changed(train_jsonl=LINES[:-9]),
     ),
     case(
@@ -248,7 +246,7 @@ DATA = [
     case(
         "a list for a text",
         TUNE,
-        ("text in text", "train.jsonl, line 1", "mend that value"),
+        ("text in text", "train.jsonl, line 1", "fix that value"),
         files=changed(train_jsonl='{"text": [1, 2], "label": "good"}\n'),
     ),
     case(
@@ -315,7 +313,7 @@ FOLDERS = [
     case(
         "a report of a run.json cut off",
         "report torn",
-        ("a file as softprune wrote it", "run.json", "mend it from a copy"),
+        ("a file as softprune wrote it", "run.json", "fix it from a copy"),
         files={"torn/run.json": '{"schema": 1, "kind'},
     ),
 ]
@@ -335,7 +333,7 @@ USE = [
     case(
         "rows cut off",
         "predict done --input rows.jsonl --output new.jsonl",
-        ("one JSON object per line", "rows.jsonl, line 5", "mend that line"),
+        ("one JSON object per line", "rows.jsonl, line 5", "fix that line"),
         files=changed(rows_jsonl=LINES + '{"text": "a'),
     ),
     case(

@@ -166,7 +166,7 @@ def test_a_comparison_that_is_not_finished_has_no_tables(softprune: Softprune, t
     (tmp_path / "compare.json").write_text(json.dumps(info | {"status": "failed", "error": told}))
     answer = softprune("report", str(tmp_path))
     assert f"{tmp_path} failed:\n  expected: a finite loss\n  found:    nan\n  do:       lower tuning.lr" in answer.err
-    assert "mend that, then go on: softprune compare --out x" in answer.err
+    assert "fix that, then go on: softprune compare --out x" in answer.err
 
 
 def test_methods_lists_all_of_them(softprune: Softprune, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ def obeyed(text: str) -> set[str]:
 
 @pytest.fixture
 def call(softprune: Softprune, tmp_path: Path, tiny_models: Models, monkeypatch: pytest.MonkeyPatch) -> Softprune:
-    """Runs a command beside a folder of data that is hostile throughout, and looks at all that it says."""
+    """Runs a command next to a folder of data that is hostile throughout, and looks at all that it says."""
     home = tmp_path / FOLDER
     home.mkdir()
     shutil.copytree(tiny_models("gpt2"), home / "gpt2")

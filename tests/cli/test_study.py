@@ -91,7 +91,7 @@ def test_all_of_them_each_in_its_own_folder(softprune: Softprune, stand: Stand) 
 
 
 def test_of_all_of_them_those_that_can_be_made_are(softprune: Softprune, stand: Stand) -> None:
-    stand.error, stand.fails = SoftpruneError("this", "that", "mend it"), ("table-4-tiny-smoke", "table-5-tiny-smoke")
+    stand.error, stand.fails = SoftpruneError("this", "that", "fix it"), ("table-4-tiny-smoke", "table-5-tiny-smoke")
     answer = softprune("study", "run", "all", "--out", "here")
     assert answer.code == 2
     assert answer.err.startswith("2 mistakes in the studies\n")

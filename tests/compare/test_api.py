@@ -274,7 +274,7 @@ def test_a_run_that_fails_ends_the_command_and_finished_ones_are_kept(
     ) as told:
         terminal(out)
     assert "lower tuning.lr" in told.value.found
-    assert told.value.do.startswith("mend that, then go on: ")
+    assert told.value.do.startswith("fix that, then go on: ")
 
 
 def test_a_mistake_of_all_runs_is_the_commands_and_leaves_nothing(small: Small, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from softprune.methods import settings
 from softprune.methods.api import adapt, execute
 from softprune.methods.settings import settled
 from softprune.methods.table import METHODS as TABLE
-from softprune.tuning.setup import SealedSet
+from softprune.tuning.sealed import SealedSet
 
 Models = Callable[[str], Path]
 DRIVER = Path(__file__).parents[1] / "kill_driver.py"

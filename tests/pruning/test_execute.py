@@ -200,7 +200,7 @@ def test_importance_and_ranking_are_measured_where_they_should_be(
     after = sensitivity(backbone, read_one(pruned, removal), held("train"), scoring, S, "paper").piece_PS
     rows = after[token_P] if removal == "zero" else after
     assert distance(told["winner_piece_PS"][token_P], rows) <= 1e-5
-    assert distance(told["winner_piece_PS"][token_P], told["piece_PS"][token_P]) > 1e-3, "pieces weren't measured anew"
+    assert distance(told["winner_piece_PS"][token_P], told["piece_PS"][token_P]) > 1e-3, "pieces weren't measured again"
     unretrained = read_one(masked_state(tuned, ticket.state.mask), removal)
     losses = [score_prompts(backbone, p[None], held("select"), scoring)[0].loss for p in (unretrained, ticket.prompt())]
     winner = next(c for c in run.lines("candidates.jsonl") if c["status"] == "winner")
@@ -261,10 +261,10 @@ def test_survivors_are_rewound_and_the_control_is_retrained_alike(case: str, run
     assert not torch.equal(random.piece_PS, ticket.mask.piece_PS)
     assert (random.tokens, random.pieces) == (ticket.mask.tokens, ticket.mask.pieces)
     if fresh:
-        anew = starts["random-1000"][0].mask
+        again = starts["random-1000"][0].mask
         assert torch.equal(starts["winner-1000"][0].mask.piece_PS, ticket.mask.piece_PS)
-        assert (anew.tokens, anew.pieces) == (random.tokens, random.pieces)
-        assert not torch.equal(anew.piece_PS, random.piece_PS), "a random mask is drawn anew for each seed"
+        assert (again.tokens, again.pieces) == (random.tokens, random.pieces)
+        assert not torch.equal(again.piece_PS, random.piece_PS), "a random mask is drawn again for each seed"
     alive = ticket.mask.elements_PH(HIDDEN)
     assert (ticket.vectors_PH[~alive] == 0).all(), "a ticket is exactly zero where it is masked"
     assert (ticket.vectors_PH[alive] != tuned[alive]).any(), "a ticket was retrained"

@@ -81,7 +81,7 @@ def test_more_seeds_later_are_those_of_one_go(
     moved = [distance(one["control"].state.vectors_PH, wanted[0]["control"].state.vectors_PH) for one in wanted[1:]]
     assert min(moved) > 1e-2, "another seed is another data order"
     masks = {tuple(trio["random"].state.mask.piece_PS.flatten().tolist()) for trio in wanted}
-    assert len(masks) == 3, "a random mask is drawn anew for each seed"
+    assert len(masks) == 3, "a random mask is drawn again for each seed"
     kept = at_once.run.info["cost"]["training"]
     again = retrain_fresh(at_once, pruned, range(3))
     assert torch.equal(again[2]["winner"].state.vectors_PH, wanted[2]["winner"].state.vectors_PH)

@@ -86,9 +86,9 @@ LOW = row(0.3, 0.2, 0.42)
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({}, "; the retrained prompts are, but the verdict goes by the tuned prompt. 50% of"),
-        ({"winner": LOW | {"parameters": 320}}, "; the retrained control is, but the verdict goes by"),
-        ({"control": LOW}, "; the retrained winner is, but the verdict goes by"),
+        ({}, "; the retrained prompts are, but the verdict depends on the tuned prompt. 50% of"),
+        ({"winner": LOW | {"parameters": 320}}, "; the retrained control is, but the verdict depends on"),
+        ({"control": LOW}, "; the retrained winner is, but the verdict depends on"),
         (
             {"control": LOW, "winner": LOW | {"parameters": 320}},
             "on 24 examples). 50% of the prompt's parameters are pruned.",
@@ -135,7 +135,7 @@ def test_both_differences_are_paired_over_the_seeds_that_there_are(seeds: int) -
     assert found["mcnemar"]["only_control"] == 4
     assert verdict["decision"] == ("ship the ticket" if seeds >= 3 else "no verdict")
     better = "the mask that importance chose is better."
-    alone = "for these very prompts; conclusions take at least 3 fresh seeds."
+    alone = "for these very prompts; conclusions need at least 3 fresh seeds."
     assert found["random_sentence"].endswith(better if seeds >= 3 else alone)
 
 

@@ -11,7 +11,7 @@ from whole_runs import CASES, Models, Run, recipe_of
 
 from softprune.backbone.base import Backbone
 from softprune.pruning.planning import Pace, Plan, plan
-from softprune.tuning.setup import SealedSet
+from softprune.tuning.sealed import SealedSet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -14,7 +14,7 @@ from softprune.backbone.base import Backbone
 from softprune.pruning.api import execute
 from softprune.recipe import Recipe, resolve
 from softprune.tuning import spread, stages
-from softprune.tuning.setup import SealedSet
+from softprune.tuning.sealed import SealedSet
 from softprune.types import Encoded, Example, PromptState
 
 Models = Callable[[str], Path]

@@ -101,7 +101,7 @@ def test_hostile_text_is_text_in_the_macros() -> None:
 
 @pytest.mark.parametrize("bad", ["a </SCRIPT>", "<!-- a", "a\r\nb"])
 def test_a_script_that_a_browser_would_read_otherwise_is_refused(bad: str) -> None:
-    with pytest.raises(SoftpruneError, match="mend it"):
+    with pytest.raises(SoftpruneError, match="fix it"):
         assets(own=[bad])
 
 

@@ -32,7 +32,7 @@ def test_prompts_of_whole_numbers(tmp_path: Path, dtype: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tensor", "told"),
+    ("tensor", "message"),
     [
         (VALUES > 0, "true and false in vectors_PH, not numbers"),
         (VALUES.to(torch.complex64), "complex numbers in vectors_PH"),
@@ -40,11 +40,11 @@ def test_prompts_of_whole_numbers(tmp_path: Path, dtype: str) -> None:
     ],
     ids=["bool", "complex", "float4"],
 )
-def test_what_holds_no_numbers_is_refused(tmp_path: Path, tensor: torch.Tensor, told: str) -> None:
+def test_what_holds_no_numbers_is_refused(tmp_path: Path, tensor: torch.Tensor, message: str) -> None:
     save_file({"vectors_PH": tensor}, tmp_path / "p.safetensors")
     with pytest.raises(SoftpruneError) as caught:
         load_vectors(tmp_path / "p.safetensors")
-    assert told in caught.value.found
+    assert message in caught.value.found
     with pytest.raises(ValueError, match="vectors_PH"):
         real_numbers(tensor, "vectors_PH")
 

@@ -64,7 +64,7 @@ def test_without_a_margin_a_draw_stays_undecided() -> None:
 def test_few_seeds_give_no_verdict_however_clear_the_interval(seeds: int) -> None:
     found = decide(Difference(0.3, 0.2, 0.4, 0.0001, seeds=seeds, units=600), 0.01)
     assert (found.decision, found.better) == ("no verdict", False)
-    assert found.reason == f"a verdict takes at least 3 fresh seeds, this run has {seeds}"
+    assert found.reason == f"a verdict needs at least 3 fresh seeds, this run has {seeds}"
 
 
 @pytest.mark.parametrize("value", [-0.04, -0.028, 0.006, 0.015])

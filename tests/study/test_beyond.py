@@ -115,7 +115,7 @@ def test_prompts_are_read_out_of_domain(tiny_models: Models, tmp_path: Path, one
         inside = column(found, "scores", f"{task}, in domain")
         for label, name in rows.items():
             mean = runs[task, 0].value(name)
-            assert value(inside[label]) == pytest.approx(mean), "read anew as the run itself read it"
+            assert value(inside[label]) == pytest.approx(mean), "read again as the run itself read it"
     first, second = tasks
     out = column(found, "scores", f"{first} on {second}")
     assert set(out) == {*out_of_domain.PROMPTS, out_of_domain.NOTHING}

@@ -1,4 +1,4 @@
-"""A study's folder: a complete one stays, settings are held where findings hang on them, failures are noted."""
+"""A study's folder: a complete one stays, settings are held where findings depend on them, failures are noted."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_complete_one_is_left_alone(small: Small, copied: Path) -> None:
     assert bytes_of(copied.parent) == before
 
 
-def test_settings_are_held_once_work_hangs_on_them(small: Small, copied: Path) -> None:
+def test_settings_are_held_once_work_depends_on_them(small: Small, copied: Path) -> None:
     """Runs are told apart by their recipes, so before that an unfinished study may have others."""
     (copied / "COMPLETE").unlink()
     execute(small(other := "variants=[{name: tuned, label: whole, row: tuned}]"), copied.name, copied.parent, "again")
@@ -90,7 +90,7 @@ def test_a_failure_is_noted_and_the_same_command_goes_on(
             execute(small(), copied.name, copied.parent, "go")
     info = record(copied)
     assert (info["status"], info["error"]) == ("failed", "expected: a\nfound:    b\ndo:       c")
-    with pytest.raises(SoftpruneError, match=r"failed:\n  expected: a[\s\S]*mend that, then go on: go"):
+    with pytest.raises(SoftpruneError, match=r"failed:\n  expected: a[\s\S]*fix that, then go on: go"):
         read_study(copied)
     shutil.rmtree(copied / "work")
     execute(small(), copied.name, copied.parent, "go")

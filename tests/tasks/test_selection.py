@@ -119,7 +119,7 @@ def test_passages_stay_on_one_side():
         assert len(sets.select) in (5, 10)
     assert "40 shots" not in sets.description
     uneven = select_sets(splits(train, None, FULL.validation), shots=42, seed=0)
-    assert "40 shots in whole groups for 42 asked" in uneven.description
+    assert "40 shots in whole groups, 42 were asked for" in uneven.description
 
 
 def test_groups_of_one_label_are_drawn_label_by_label():

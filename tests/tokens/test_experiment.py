@@ -17,7 +17,7 @@ from softprune.tokens.api import execute
 from softprune.tokens.experiment import BASELINE, choose, experiment
 from softprune.tokens.model import TokenModel
 from softprune.tokens.stages import Contestant
-from softprune.tuning.setup import SealedSet
+from softprune.tuning.sealed import SealedSet
 
 Models = Callable[[str], Path]
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -58,7 +58,7 @@ def test_kept_and_chance_by_hand() -> None:
     assert accuracy.forced_out is None
 
 
-def test_forcing_out_what_the_class_hangs_on() -> None:
+def test_forcing_out_what_the_class_depends_on() -> None:
     texts = [f"{text} good" for text in made_texts(60, words=8)]
     reader = FakeReader(keep_all, says=("good",))
     readings = reader.read(texts, [1] * 60)
@@ -77,7 +77,7 @@ def test_forcing_out_what_the_class_hangs_on() -> None:
     assert reader.calls == 3
 
 
-def test_forcing_out_what_nothing_hangs_on() -> None:
+def test_forcing_out_what_nothing_depends_on() -> None:
     """Negative control: words that the model doesn't look at change nothing, and are kept as chance has it."""
     texts = made_texts(150)
     reader = FakeReader(by_chance, says=("good",))

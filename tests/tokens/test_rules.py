@@ -130,7 +130,7 @@ def test_first_tokens_stay() -> None:
     assert rule.stays(alive_of(5, [5, 3]), None).tolist() == [True, True, False, False, False, True, False, False]
 
 
-def test_a_draw_hangs_on_the_text_and_the_seed_alone() -> None:
+def test_a_draw_depends_on_the_text_and_the_seed_alone() -> None:
     def drawn(seed: int, keys: list[int], lengths: list[int], protect: bool = False) -> list[list[bool]]:
         stays_M = Ranked(6, 0.4, "random", seed).stays(alive_of(5, lengths, keys=keys, protect=protect), None)
         return [part.tolist() for part in stays_M.split(lengths)]

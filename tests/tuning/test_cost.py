@@ -38,7 +38,7 @@ def filled(size: int) -> mmap.mmap:
 
 def test_a_lap_tells_of_what_was_held_since_the_last_one() -> None:
     meter = PeakMemory(torch.device("cpu"))
-    if sys.platform != "linux":  # nowhere else can a process's peak begin anew
+    if sys.platform != "linux":  # nowhere else can a process's peak begin again
         assert meter.lap() is None
         return
     meter.lap()

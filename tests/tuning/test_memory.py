@@ -222,7 +222,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library isn't glibc")
 def test_a_step_takes_the_memory_of_the_one_before() -> None:
-    """160 MB a step; the control has the kernel clear pages of 4 KB anew."""
+    """160 MB a step; the control has the kernel clear pages of 4 KB again."""
 
     def faults(how: str) -> int:
         done = subprocess.run([sys.executable, "-c", STEPS, how], capture_output=True, text=True, check=True)

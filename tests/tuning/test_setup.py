@@ -16,7 +16,8 @@ from softprune.backbone.base import Backbone
 from softprune.errors import ManyErrors, SoftpruneError
 from softprune.recipe import resolve
 from softprune.tasks import load_task
-from softprune.tuning.setup import SealedSet, check, learning_rate
+from softprune.tuning.sealed import SealedSet
+from softprune.tuning.setup import check, learning_rate
 from softprune.tuning.start import common_words, initial_prompt, settled, text_mistakes
 
 Backbones = Callable[..., Backbone]

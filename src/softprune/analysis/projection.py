@@ -111,7 +111,7 @@ def tsne(points_NH: Floats, seed: int = 0) -> Projection:
     start_N2 = pca(centred_NH).points_ND
     if start_N2.shape[1] < 2:  # points with one number each
         start_N2 = np.concatenate([start_N2, np.zeros_like(start_N2)], axis=1)
-    # As scikit-learn scales its own start, with signs that don't hang on the machine.
+    # As scikit-learn scales its own start, with signs that don't depend on the machine.
     map_N2 = TSNE(
         2, perplexity=perplexity, init=(start_N2 / start_N2[:, 0].std() * 1e-4).astype(np.float32), random_state=seed
     ).fit_transform(centred_NH)

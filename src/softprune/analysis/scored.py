@@ -1,6 +1,6 @@
 """Score prompts on a task's set outside a run, as the run itself would: for transfer, ensembles and ablations.
 
-Every prompt is scored alone, so its bits hang on nothing but the prompt, the recipe and the machine: not on which other
+Every prompt is scored alone, so its bits depend only on the prompt, the recipe and the machine: not on which other
 prompts are asked about, nor in which order.
 """
 

@@ -34,7 +34,7 @@ ENCODER_CLASSES: dict[str, str] = {"mt5": "MT5EncoderModel", "t5": "T5EncoderMod
 
 
 def trunk_of(model: Any) -> Any:
-    """A model without its head. Llama 4's text model names another module as its base, and is then its own."""
+    """A model without its head. The `base_model` of Llama 4's text model is that model itself, head included."""
     base = model.base_model
     if base is model and model.get_output_embeddings() is not None:
         return getattr(model, "model", model)
@@ -89,7 +89,7 @@ def as_weights(module: Any, x: torch.Tensor) -> torch.Tensor:
 
 
 def _scales_decoder_outputs(config: Any) -> bool:
-    """T5 1.0 and its kin scale before tied embeddings. transformers 5 says so for T5 in a key of its own."""
+    """T5 1.0 and similar ones scale before tied embeddings. transformers 5 says so for T5 in a key of its own."""
     stated = getattr(config, "scale_decoder_outputs", None)
     if stated is not None:
         return bool(stated)

@@ -19,12 +19,10 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch.autograd.function import once_differentiable
 
 from softprune.backbone.architectures import embedding_scale, trunk_of
 from softprune.backbone.batching import collate
 from softprune.backbone.encode import Tokenising, check_rows, encode, ids_behind
-from softprune.backbone.frozen import portions
 from softprune.backbone.gate import QUANTIZED_TOLERANCE, Probe, ordinary_ids
 from softprune.backbone.recompute import recompute_layers
 from softprune.backbone.refusals import check_token_ids
@@ -78,51 +76,6 @@ def tile(tensor: torch.Tensor, rows: int) -> torch.Tensor:
     """Repeat a batch's `[B, ...]` tensor to `[R, ...]`, prompt-major (row k * B + b)."""
     times = rows // tensor.shape[0]
     return tensor if times == 1 else tensor.repeat(times, *[1] * (tensor.dim() - 1))
-
-
-def log_probs(logits: torch.Tensor) -> torch.Tensor:
-    """Log-softmax over the last axis, in float32 at least."""
-    return F.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=-1)
-
-
-class _TokenLogProbs(torch.autograd.Function):
-    """Log-softmax at chosen places alone; its backward pass writes one gradient the size of the logits, not three."""
-
-    @staticmethod
-    def forward(ctx: Any, logits_UV: torch.Tensor, which_M: torch.Tensor, targets_M: torch.Tensor) -> torch.Tensor:
-        wide = torch.promote_types(logits_UV.dtype, torch.float32)
-        saved = torch.empty_like(logits_UV) if ctx.needs_input_grad[0] else None
-        normalisers = []
-        for at, part_uV in portions(logits_UV):
-            probs_uV = torch.softmax(part_uV, -1, dtype=wide)
-            # The likeliest word's probability tells the normaliser, and can't underflow; exp over all would be slow.
-            normalisers.append(part_uV.amax(-1) - probs_uV.amax(-1).log())
-            if saved is not None:
-                saved[at] = probs_uV
-        normaliser_U = torch.cat(normalisers)
-        ctx.save_for_backward(saved, which_M, targets_M)
-        return logits_UV[which_M, targets_M] - normaliser_U[which_M]
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_M: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        probs_UV, which_M, targets_M = ctx.saved_tensors
-        total_U = grad_M.new_zeros(probs_UV.shape[0]).index_add_(0, which_M, grad_M)
-        grad_UV = probs_UV * -total_U[:, None].to(probs_UV.dtype)
-        grad_UV.index_put_((which_M, targets_M), grad_M.to(probs_UV.dtype), accumulate=True)
-        return grad_UV, None, None
-
-
-def token_log_probs(logits_UV: torch.Tensor, which_M: torch.Tensor, targets_M: torch.Tensor) -> torch.Tensor:
-    """`log p(target)` of M tokens, in float32 at least.
-
-    Args:
-        logits_UV: at the U distinct places that predict them; answers that begin alike share places.
-        which_M: each token's place.
-        targets_M: the tokens.
-    """
-    found: torch.Tensor = _TokenLogProbs.apply(logits_UV, which_M, targets_M)  # type: ignore[no-untyped-call]
-    return found
 
 
 class Backbone(ABC):
@@ -204,7 +157,7 @@ class Backbone(ABC):
 
     @property
     def pad_id(self) -> int:
-        """What fills short rows up: the tokenizer's padding token, where the table has a row for it; masks hide it."""
+        """The token that pads short rows, hidden by masks: the tokenizer's, or 0 if the table has no row for it."""
         pad = self.tokenizer.pad_token_id
         return int(pad) if pad is not None and 0 <= pad < self.vocabulary else 0
 
@@ -222,9 +175,9 @@ class Backbone(ABC):
         return []
 
     def ends(self) -> list[int]:
-        """The tokens that end a text, first the one that written texts are taught: the tokenizer's, then the model's.
+        """The tokens that end a text: the tokenizer's, then the model's. Written texts are trained with the first.
 
-        Where neither has one, what the tokenizer itself puts behind a text.
+        Where neither has one, the last special token that the tokenizer appends to a text.
         """
         own = self.tokenizer.eos_token_id
         known = [] if own is None or own >= self.vocabulary else [int(own)]
@@ -309,7 +262,7 @@ class Backbone(ABC):
         return encoded
 
     def check_rows(self, ids: Iterable[int], where: str) -> None:
-        """Hold token ids to the rows of the embedding table; see `softprune.backbone.encode.check_rows`."""
+        """Check that every token id has a row in the embedding table; see `softprune.backbone.encode.check_rows`."""
         check_rows(self.tokenizer, ids, self.vocabulary, where)
 
     def batch(self, examples: Sequence[Encoded]) -> Batch:
@@ -329,10 +282,13 @@ class Backbone(ABC):
 
     @abstractmethod
     def read_ids(self, ids_1N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """A few tokens read as embeddings by the parts that a family calls, and as ids by the model's own forward."""
+        """Two readings of a few tokens, `[N, V]` each: embeddings by the modules that a family calls, ids by the model.
+
+        A sentence model's are its last hidden states, `[1, N, H]`.
+        """
 
     def read_softly(self, prompts_RPH: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """What the check at load compares with `read_plainly`."""
+        """What the check at load compares with `read_plainly`: answer sums, or a sentence model's embeddings."""
         return self.answer_sums(prompts_RPH, batch)
 
     @abstractmethod
@@ -426,10 +382,3 @@ def gold_only(batch: Batch) -> Batch:
         answer_mask=mask_BT[:, None, :longest],
         gold=torch.zeros_like(batch.gold),
     )
-
-
-def scatter_sums(values_M: torch.Tensor, mask_RAT: torch.Tensor) -> torch.Tensor:
-    """Sum per answer the M values that belong to its real tokens: `[R, A]`, -inf where an answer has no token."""
-    wide = values_M.new_zeros(mask_RAT.shape).masked_scatter(mask_RAT, values_M)
-    sums_RA = wide.sum(-1)
-    return sums_RA.masked_fill(~mask_RAT.any(-1), float("-inf"))

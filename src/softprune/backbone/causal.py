@@ -1,4 +1,4 @@
-"""Decoder-only backbones: GPT-2, BLOOM, Llama and their kin. The answer continues the text."""
+"""Decoder-only backbones: GPT-2, BLOOM, Llama and similar models. The answer continues the text."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 
 from softprune.backbone.architectures import answer_logits
-from softprune.backbone.base import Backbone, BackboneInfo, scatter_sums, tile, token_log_probs
+from softprune.backbone.base import Backbone, BackboneInfo, tile
 from softprune.backbone.encode import Tokenising, continuation_ids
 from softprune.backbone.frozen import added
 from softprune.backbone.gate import Probe, check_reading
+from softprune.backbone.log_probs import scatter_sums, token_log_probs
 from softprune.types import Batch
 
 PACKED = ("gpt2", "llama")

@@ -19,8 +19,8 @@ class Tokenising:
         slot_token: what stands at the answer slot in the input (a masked model's mask token), "" for nothing.
         answer_ids: scored token ids of one answer.
         end_id: the token that ends a written text, where `answer_ids` doesn't set it; None where it does.
-        goes_on: whether an answer follows the text at once. Special tokens that the tokenizer puts behind a text then
-            would come between the two, and are left out.
+        goes_on: whether an answer directly follows the text. Special tokens that the tokenizer appends to a text would
+            then come between the two, and are left out.
     """
 
     tokenizer: Any
@@ -71,7 +71,7 @@ def encode(
         length = len(ids)
         if not ids:
             raise SoftpruneError(
-                "a text of at least one token", f"none in example {example.id}", "mend the example or the template"
+                "a text of at least one token", f"none in example {example.id}", "fix the example or the template"
             )
         if length > max_length:
             ids = _shortened(how, example, max_length)
@@ -111,7 +111,7 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
 
 
 def ids_behind(tokenizer: Any, **options: Any) -> list[int]:
-    """The special tokens that a tokenizer puts behind a text (`text_target=...`: behind a target)."""
+    """The special tokens that a tokenizer appends to a text (`text_target=...`: to a target)."""
     whole: list[int] = tokenizer(**options)["input_ids"] if options else tokenizer("a")["input_ids"]
     special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     special |= {tokenizer.eos_token_id, tokenizer.sep_token_id} - {None}
@@ -122,13 +122,13 @@ def ids_behind(tokenizer: Any, **options: Any) -> list[int]:
 
 
 def check_rows(tokenizer: Any, ids: Iterable[int], rows: int, where: str) -> None:
-    """Hold token ids to the rows of an embedding table.
+    """Check that an embedding table has a row for every token id.
 
     Args:
         tokenizer: what made them.
         ids: token ids.
         rows: of the table.
-        where: whose ids they are, for the complaint.
+        where: whose ids they are, for the message.
 
     Raises:
         SoftpruneError: for an id beyond the table, with its token.
@@ -138,15 +138,15 @@ def check_rows(tokenizer: Any, ids: Iterable[int], rows: int, where: str) -> Non
         raise SoftpruneError(
             f"tokens that the model has embeddings for, which are {rows:,}",
             f'"{tokenizer.convert_ids_to_tokens(int(beyond))}", token {beyond}, in {where}',
-            "take the tokenizer that belongs to the model, resize the model's embeddings, or reword the text",
+            "use the tokenizer that belongs to the model, resize the model's embeddings, or reword the text",
         )
 
 
 def check_distinct(how: Tokenising, examples: Iterable[Example]) -> None:
-    """Hold the answers of each example to token ids of their own: equal ones would always tie, and the first win.
+    """Check that the answers of each example have different token ids: equal ones always tie, and the first wins.
 
     Raises:
-        SoftpruneError: for two answers that differ as text alone.
+        SoftpruneError: for two answers that differ only as text.
     """
     for answers, name in {e.answers: e.id for e in examples if not e.writes}.items():
         first: dict[tuple[int, ...], str] = {}
@@ -187,7 +187,7 @@ def answer_notes(how: Tokenising, examples: Sequence[Example], score: str) -> li
 
 
 def _beginning(how: Tokenising, examples: Sequence[Example]) -> tuple[str, str] | None:
-    """Two answers of an example, the first of which is the beginning of the second."""
+    """Two answers of an example, where the tokens of the second begin with those of the first; None where none do."""
     for answers in {e.answers for e in examples if not e.writes}:
         ids_of = {text: how.answer_ids(text) for text in answers}
         for text, ids in ids_of.items():

@@ -1,7 +1,7 @@
 """The check at load: a backbone reads soft vectors as transformers' own forward does, or it is refused.
 
-Softprune calls trunk and head apart, pads, packs answers, and has layers of its own. Whether all of that fits an
-architecture shows in its numbers alone, so they are compared once, on a few tokens, before anything is trained.
+Softprune calls trunk and head separately, pads, packs answers, and has layers of its own. Only numbers show whether all
+of that fits an architecture, so they are compared once, on a few tokens, before anything is trained.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ TOLERANCE = {torch.float16: 0.01, torch.bfloat16: 0.04}
 """Relative to the largest logit. A number of bfloat16 is off by up to 1/256, and some ten roundings add up between
 other shapes of the same products; float16 has three more bits."""
 WIDE_TOLERANCE = 1e-4
-"""Of float32 and float64: some norms and softmaxes are made in float32 whatever the dtype of the weights."""
+"""Of float32 and float64: some norms and softmaxes are computed in float32 whatever the dtype of the weights."""
 QUANTIZED_TOLERANCE = 0.05
 """Of 8-bit weights, whose products depend on what else is in a batch."""
 LEAST_LOGIT = 0.03
-"""Logits that are all smaller are no measure of rounding: a log-probability of ten is off by 1e-6 in float32."""
+"""The least scale of a comparison: smaller logits say nothing about rounding, as a log-probability of ten is off by
+1e-6 in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Probe:
 
     Attributes:
         text: its tokens.
-        slot: where a masked model's answer stands in it.
+        slot: the position of a masked model's answer in it.
         answer: the tokens to score.
     """
 
@@ -49,13 +50,13 @@ class Probe:
 
 
 def ordinary_ids(model: Any) -> torch.Tensor:
-    """Four token ids that are no padding, `[1, 4]` on the device of the embeddings."""
+    """Four token ids other than padding, `[1, 4]` on the device of the embeddings."""
     pad = getattr(model.config, "pad_token_id", None)
     return torch.tensor([[i for i in range(3, 9) if i != pad][:4]], device=model.get_input_embeddings().weight.device)
 
 
 def tolerance_of(backbone: Backbone) -> float:
-    """What two ways of one computation may differ by, relative to the largest number."""
+    """How much two ways of one computation may differ, relative to the largest number."""
     if backbone.info.quantization is not None:
         return QUANTIZED_TOLERANCE
     return TOLERANCE.get(backbone.dtype, WIDE_TOLERANCE)
@@ -71,7 +72,7 @@ def check_reading(backbone: Backbone) -> None:
     kind = str(backbone.model.config.model_type)
     try:
         with _by_transformers(backbone):
-            # The same products of the same numbers: in fact equal bit by bit, unless a model adds something to ids.
+            # The same products of the same numbers: usually equal bit by bit, unless a model adds something to ids.
             ours, plain = backbone.read_ids(backbone.probe())
             _compare(ours, plain, tolerance_of(backbone) / 4, kind, "tokens given as embeddings")
         # Each forward of a large model costs seconds, so padding is read behind the first prompt alone.
@@ -96,14 +97,14 @@ def _probes(backbone: Backbone) -> tuple[Probe, Probe]:
 
 
 def _check_soft(backbone: Backbone, kind: str, probes: tuple[Probe, ...], length: int, amount: float) -> None:
-    """Texts of different lengths behind one prompt that is no row of the table: together, padded, and each by itself.
+    """Compare texts of different lengths behind one random prompt: in one padded batch, and each by itself.
 
     Args:
         backbone: what to check.
         kind: its architecture.
         probes: the texts.
         length: tokens of the prompt.
-        amount: its size, by that of ordinary embeddings.
+        amount: its standard deviation, as a multiple of that of ordinary embeddings.
     """
     rows = [Encoded(p.text, p.slot, tuple(p.answer for p in probes), 0) for p in probes]
     usual = backbone.lookup(backbone.probe())[0].to(backbone.prompt_dtype)
@@ -145,7 +146,7 @@ def _compare(
 
 @contextmanager
 def _by_transformers(backbone: Backbone) -> Iterator[None]:
-    """Without layers of our own: what ids and embeddings give is then the same but for what the model adds to ids."""
+    """Without softprune's layers: ids and embeddings then give the same, except for what the model adds to ids."""
     before, backbone.altered = backbone.altered, True
     try:
         yield
@@ -165,7 +166,7 @@ def prefer_eager(model: Any) -> None:
         return
     logging = import_module("transformers.utils.logging")
     level = logging.get_verbosity()
-    logging.set_verbosity_error()  # a model whose attention can't be changed says so, and keeps it
+    logging.set_verbosity_error()  # a model whose attention can't be changed warns and keeps it
     try:
         given: dict[str, Any] = {"use_cache": False} if model.can_generate() else {}
         if getattr(model.config, "is_encoder_decoder", False):

@@ -1,4 +1,4 @@
-"""Masked language models: BERT, RoBERTa and their kin. The answer stands at the mask."""
+"""Masked language models: BERT, RoBERTa and similar models. The answer stands at the mask."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any
 import torch
 
 from softprune.backbone.architectures import masked_head
-from softprune.backbone.base import Backbone, BackboneInfo, log_probs, tile
+from softprune.backbone.base import Backbone, BackboneInfo, tile
 from softprune.backbone.encode import Tokenising, continuation_ids
 from softprune.backbone.frozen_bert import Encoder
 from softprune.backbone.gate import Probe, check_reading
+from softprune.backbone.log_probs import log_probs
 from softprune.errors import SoftpruneError
 from softprune.types import Batch
 

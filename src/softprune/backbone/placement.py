@@ -106,14 +106,14 @@ def placing(
 
 
 def keep_differentiable(model: Any) -> None:
-    """Keep bitsandbytes from packing 4-bit weights anew for inference on a CPU: no gradient goes back through those."""
+    """Keep bitsandbytes from packing 4-bit weights again for inference on a CPU: no gradient passes through those."""
     for module in model.modules():
         if getattr(module, "support_avx512bf16_for_cpu", False):
             module.support_avx512bf16_for_cpu = False
 
 
 def check_packed(name: str, model: Any) -> None:
-    """Refuse a checkpoint whose configuration says that bitsandbytes packed its weights, and that holds none packed.
+    """Refuse a checkpoint without packed weights whose configuration says that bitsandbytes packed them.
 
     Raises:
         SoftpruneError: for the first layer without them.

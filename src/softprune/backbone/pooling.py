@@ -127,7 +127,7 @@ def read_modules(folder: Path) -> list[dict[str, str]]:
         raise SoftpruneError(
             "a modules.json that lists modules with type and path",
             f"{path}: {error or type(error).__name__}",
-            "save the sentence model anew",
+            "save the sentence model again",
         ) from error
 
 
@@ -181,7 +181,7 @@ def _dense(folder: Path) -> list[nn.Module]:
         raise SoftpruneError(
             f"dense weights as safetensors in {folder.name}",
             "no model.safetensors there",
-            "save the model anew with a current sentence-transformers (pickled weights are never loaded)",
+            "save the model again with a current sentence-transformers (pickled weights are never loaded)",
         )
     try:
         layer = nn.Linear(config["in_features"], config["out_features"], bias=config.get("bias", True))

@@ -24,22 +24,22 @@ SMALL_FILES = (
     "tokenizer.json",
     "model.safetensors.index.json",
 )
-"""JSON objects beside a model's weights, as transformers saves them."""
+"""JSON files next to a model's weights, as transformers saves them."""
 
 
 @contextmanager
 def reading_model(name: str, source: str, folder: str, part: str, room: str = "cpu") -> Iterator[None]:
     """Turn whatever transformers raises while it reads a model's files into one message.
 
-    Damaged files reach it as errors of every kind: of its own checks, of json's recursion, of attributes that a list
-    lacks, of packages that a quantised model needs.
+    Damaged files surface as errors of every kind: of transformers' own checks, of json's recursion limit, of attributes
+    that a list lacks, of packages that a quantised model needs.
 
     Args:
         name: what the user typed.
         source: a local folder, or a hub name.
         folder: of the model's files in `source`.
         part: what is read, for the message.
-        room: where the weights go.
+        room: the device that the weights go to.
     """
     try:
         yield
@@ -67,7 +67,7 @@ def _refused(name: str, folder: Path, part: str, error: Exception) -> SoftpruneE
         do = "choose another model, or a newer transformers (pip install -U transformers)"
         return SoftpruneError("an architecture that transformers knows", f"{name}: {reason(error)}", do)
     if isinstance(error, ImportError) and "bitsandbytes" in text:
-        expected, do = "a bitsandbytes that transformers takes", "pip install -U bitsandbytes accelerate"
+        expected, do = "a version of bitsandbytes that transformers accepts", "pip install -U bitsandbytes accelerate"
         return SoftpruneError(expected, reason(error), do)
     if isinstance(error, ImportError):
         do = "install what it names (pip install ...), or choose a model that doesn't need it"
@@ -87,7 +87,7 @@ def _what_to_do(error: Exception) -> str:
 
 
 def find_damage(folder: Path) -> SoftpruneError | None:
-    """The first of a local model's small files that isn't what transformers takes it for; None where all are."""
+    """An error that names the first damaged one of a local model's small files; None where all are as expected."""
     for file in SMALL_FILES:
         path = folder / file
         if not path.is_file():
@@ -109,7 +109,7 @@ def find_damage(folder: Path) -> SoftpruneError | None:
 
 def _what_is_wrong(file: str, found: object) -> str | None:
     if not isinstance(found, dict):
-        return f"which holds {_kind(found)} and no JSON object"
+        return f"which holds {_kind(found)}, not a JSON object"
     if file != "config.json":
         return None
     for key, kind in (("model_type", str), ("architectures", list), ("quantization_config", dict)):
@@ -152,22 +152,22 @@ def check_weights(name: str, folder: Path) -> None:
         return
     pickled = sorted(path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.ckpt")))
     found = f"only {pickled[0]}, which is pickled and never loaded" if pickled else "no weights"
-    do = "save the model anew with save_pretrained, which writes safetensors" if pickled else "copy its weights there"
+    do = "save the model again with save_pretrained, which writes safetensors" if pickled else "copy its weights there"
     raise SoftpruneError(f"weights as safetensors in {name}", found, do)
 
 
 def check_readable(config: Any) -> None:
-    """Refuse by its configuration what no check of numbers is needed for.
+    """Refuse architectures whose configuration already shows that they can't be used.
 
     Raises:
         SoftpruneError: for wrappers around several models, and for models that look up token ids in every layer.
     """
     kind, parts = config.model_type, sorted(getattr(config, "sub_configs", None) or ())
     if "text_config" in parts and not hasattr(config, "hidden_size"):
-        beside = ", ".join(part.removesuffix("_config") for part in parts if part != "text_config")
+        others = ", ".join(part.removesuffix("_config") for part in parts if part != "text_config")
         raise SoftpruneError(
             "a text model by itself",
-            f'"{kind}", which holds its text model ("{config.get_text_config().model_type}") with others ({beside})',
+            f'"{kind}", which holds its text model ("{config.get_text_config().model_type}") with others ({others})',
             "use a checkpoint that holds the text model alone, or another backbone",
         )
     if parts and not hasattr(config, "hidden_size"):
@@ -185,10 +185,10 @@ def check_readable(config: Any) -> None:
 
 
 def check_token_ids(generation: Any) -> None:
-    """Refuse a generation_config.json whose special tokens are no token ids, before a text is generated.
+    """Refuse a generation_config.json whose special tokens aren't token ids, before a text is generated.
 
     Raises:
-        SoftpruneError: for the first that is none.
+        SoftpruneError: for the first that isn't one.
     """
     for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"):
         value = getattr(generation, name, None)
@@ -218,7 +218,7 @@ def check_complete(name: str, family: str, missing: Iterable[str]) -> None:
 
 
 def read_tokenizer(source: str, **options: Any) -> Any:
-    """A model's tokenizer, which has read a word: some damage shows no earlier."""
+    """A model's tokenizer, tried on one word: some damage shows only then."""
     tokenizer = import_module("transformers").AutoTokenizer.from_pretrained(source, **options)
     tokenizer("word")
     return tokenizer

@@ -1,4 +1,4 @@
-"""Sentence encoders: all-MiniLM and its kin. Answers are texts too, scored by cosine to the input's embedding."""
+"""Sentence encoders: all-MiniLM and similar ones. Answers are texts too, scored by cosine to the input's embedding."""
 
 from __future__ import annotations
 

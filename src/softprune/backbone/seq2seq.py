@@ -8,11 +8,12 @@ import torch
 from transformers.modeling_outputs import BaseModelOutput
 
 from softprune.backbone.architectures import answer_logits
-from softprune.backbone.base import Backbone, BackboneInfo, scatter_sums, tile, token_log_probs
+from softprune.backbone.base import Backbone, BackboneInfo, tile
 from softprune.backbone.encode import Tokenising, ids_behind
 from softprune.backbone.frozen import added
 from softprune.backbone.frozen_t5 import FrozenT5, suits
 from softprune.backbone.gate import Probe, check_reading
+from softprune.backbone.log_probs import scatter_sums, token_log_probs
 from softprune.errors import SoftpruneError
 from softprune.types import Batch
 

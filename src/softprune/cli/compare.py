@@ -87,7 +87,8 @@ def _finish(out: Path) -> None:
     try:
         rewrite(out)
     except SoftpruneError as error:
-        say(f"the comparison is whole, but has no page\n{error}\nthen: softprune report {out}", err=True)
+        say("the comparison finished, but its page could not be written", err=True)
+        say(f"{error}\nthen: softprune report {out}", err=True)
 
 
 def _family(backbone: str) -> str:

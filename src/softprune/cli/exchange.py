@@ -25,6 +25,11 @@ class Which(StrEnum):
     recommended = "recommended"
 
 
+WhichOption = Annotated[
+    Which, typer.Option("--which", help="Of a run's prompts: its ticket, its whole prompt, or what it recommends.")
+]
+
+
 class Format(StrEnum):
     """What `export` writes."""
 
@@ -48,9 +53,7 @@ def export(
         ),
     ],
     output: Annotated[Path, typer.Option("--output", metavar="FOLDER", help="A new or an empty folder.")],
-    which: Annotated[
-        Which, typer.Option("--which", help="Of a run's prompts: its ticket, its whole prompt, or what it recommends.")
-    ] = Which.winner,
+    which: WhichOption = Which.winner,
 ) -> None:
     """Write a ticket or an adapter for other programs, and show the code that uses it."""
     from softprune.methods.exports import export_adapter

@@ -1,4 +1,4 @@
-"""Everything that the command line prints goes through here: the user's data is shown, never obeyed."""
+"""Everything that the command line prints goes through here, so the user's data is never read as markup or commands."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ PIPE_WIDTH = 160
 
 
 def say(text: object = "", *, err: bool = False) -> None:
-    """Prints lines of text."""
+    """Print lines of text."""
     typer.echo(printable(text), err=err)
 
 
 def print_rich(*renderables: RenderableType, width: int = PIPE_WIDTH) -> None:
-    """Prints tables and texts of Rich's, without the blanks that fill its lines up.
+    """Print Rich's tables and texts, without blanks at the ends of lines.
 
     Args:
         renderables: one below the other.
@@ -36,7 +36,7 @@ def print_rich(*renderables: RenderableType, width: int = PIPE_WIDTH) -> None:
 
 
 def progress_console() -> Console:
-    """Where progress is shown: on the standard error stream, since it is no result."""
+    """The console for progress: the standard error stream, since progress isn't a result."""
     return _console(None, err=True)
 
 

@@ -92,8 +92,8 @@ def _detects(comparison: dict[str, Any]) -> str:
     )
     units = "groups of examples that share text" if comparison["grouped"] else "examples"
     needed, margin = comparison["seeds_for_margin"], 100 * comparison["margin"]
-    takes = "no number of seeds on so few" if needed is None else f"{needed} seeds"
-    return f"{found} on {comparison['units']:,} {units}, at 80% power; {margin:g} points would take {takes}"
+    takes = "can't be detected on so few" if needed is None else f"would take {needed} seeds"
+    return f"{found} on {comparison['units']:,} {units}, at 80% power; {margin:g} points {takes}"
 
 
 def _trainings(found: dict[str, Any]) -> Table:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from softprune.cli.exchange import Which, refuse_which
+from softprune.cli.exchange import Which, WhichOption, refuse_which
 from softprune.cli.output import progress_console, say
 from softprune.errors import SoftpruneError
 
@@ -51,9 +51,7 @@ def predict(
             help="Several runs or tickets, each as FOLDER or NAME=FOLDER; a column of the rows says which is meant.",
         ),
     ] = None,
-    which: Annotated[
-        Which, typer.Option("--which", help="Of a run's prompts: its ticket, its whole prompt, or what it recommends.")
-    ] = Which.winner,
+    which: WhichOption = Which.winner,
     column: Annotated[str, typer.Option(metavar="NAME", help="The column that names a row's prompt.")] = "prompt",
     ensemble: Annotated[
         bool, typer.Option("--ensemble", help="All tickets, which are of one task, answer every row together.")
@@ -107,8 +105,8 @@ def predict(
             ensemble=ensemble,
             combine=combine,
         )
-        told = _written(answered, writer, wide=wide)
-    say(f"{told}: {output_file}", err=True)
+        summary = _written(answered, writer, wide=wide)
+    say(f"{summary}: {output_file}", err=True)
 
 
 def _adapter(runs: Sequence[str], which: Which) -> SavedAdapter | None:

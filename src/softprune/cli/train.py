@@ -283,7 +283,7 @@ def _finish(out: Path) -> None:
     try:
         write_report(out)
     except SoftpruneError as error:
-        say(f"the run is whole, but has no report\n{error}\nthen: softprune report {out}", err=True)
+        say(f"the run finished, but its report could not be written\n{error}\nthen: softprune report {out}", err=True)
 
 
 def _parameter_name(flag: str) -> str:

@@ -50,7 +50,7 @@ def execute(
         Whether anything was left to do.
 
     Raises:
-        SoftpruneError: for anything that a user can mend. Finished runs are kept, and the same command goes on.
+        SoftpruneError: for anything that a user can fix. Finished runs are kept, and the same command goes on.
     """
     hold_alone("to compare methods")
     may_change = (*MEMORY_KEYS, *PLACE_KEYS)
@@ -88,7 +88,7 @@ def compare_methods(recipe: AnyRecipe, out: str | Path, *, console: Console | No
         The folder: `compare.json` and the tables lie in it, and where matplotlib and jinja2 are there, the page.
 
     Raises:
-        SoftpruneError: for anything that a user can mend.
+        SoftpruneError: for anything that a user can fix.
     """
     if isinstance(recipe, CompareRecipe):
         read = recipe
@@ -127,7 +127,7 @@ def summary(recipe: CompareRecipe, cells: list[Cell], told: Mapping[str, Mapping
 
 
 def rewrite(out: Path) -> Path:
-    """Write the tables, figures and the page of a finished comparison anew, from its compare.json.
+    """Write the tables, figures and the page of a finished comparison again, from its compare.json.
 
     Returns:
         The page.

@@ -22,7 +22,7 @@ ROWS: Final = {"tune": "tuned", "xprompt": "winner", "adapt": "adapted"}
 TRAINING: Final = ("sweep", "tune", "adapt", "importance", "gates", "rank", "retrain")
 """Phases that make what is used in the end; the rest compares, writes and reports."""
 MEASURED: Final = ("seconds", "seconds_per_epoch", "examples_per_second", "peak_memory")
-"""By a clock or as memory, as `latency` is; all else is the same bit by bit, however often a run is cut off."""
+"""Measured by a clock or as memory, like `latency`; all else is the same bit by bit, also after interruptions."""
 TEXTS: Final = ("loss", "rouge1", "rouge2", "rougeL")
 """What rows of tasks whose targets are texts have beside their metric."""
 

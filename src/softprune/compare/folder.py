@@ -43,7 +43,7 @@ class CompareFolder:
     ) -> CompareFolder:
         """Creates the folder, or takes up the comparison that was begun in it; arguments as of `RunFolder.open`.
 
-        Settings of a method that nothing was run with yet may be other ones: so they are mended after a refusal.
+        Settings of a method that nothing was run with yet may be other ones: so they are fixed after a refusal.
 
         Raises:
             SoftpruneError: the folder is another recipe's, something else's, or another live process's.
@@ -54,11 +54,11 @@ class CompareFolder:
         try:
             atomic.remove_temporaries(path)
             if (path / RECORD).exists():
-                mendable = _mendable(path, plain)
-                changed = changed_keys(path, plain, {*may_change, *mendable})
+                fixable = _fixable(path, plain)
+                changed = changed_keys(path, plain, {*may_change, *fixable})
                 folder = cls(path, lock, read_info(path, RECORD))
                 folder._resume(command, changed, plain)
-                if mendable and not folder.is_complete:
+                if fixable and not folder.is_complete:
                     write_resolved(path, plain)  # a key that is left out is no change to another value
             else:
                 folder = cls(path, lock, _first_info(command), made)
@@ -149,7 +149,7 @@ def read_comparison(path: Path) -> dict[str, Any]:
     return read_info(path, RECORD)
 
 
-def _mendable(path: Path, resolved: Mapping[str, Any]) -> set[str]:
+def _fixable(path: Path, resolved: Mapping[str, Any]) -> set[str]:
     """The keys in which `settings` differ of methods that nothing was run with yet; none of a complete comparison."""
     try:
         stored = yaml.safe_load((path / "resolved.yaml").read_text(encoding="utf-8"))

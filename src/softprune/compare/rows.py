@@ -63,7 +63,7 @@ def rows_of(recipe: CompareRecipe, cells: Sequence[Cell], metric: Metric) -> lis
 
 
 def _correct(tested: Sequence[dict[str, Any]]) -> None:
-    """Put Holm's p-value beside each, for they are many looks at one table."""
+    """Add Holm's p-value to each, since all are read from one table."""
     for each, p in zip(tested, holm([each["p"] for each in tested]), strict=True):
         each["p_holm"] = p
 
@@ -111,7 +111,7 @@ def _interval(over: Spread, found: Found, metric: Metric) -> list[float] | None:
     """Of the mean; of a row whose answers are in no file, the one that its run has."""
     if over.interval is not None:
         ends = (over.interval.low, over.interval.high)
-        # A t interval doesn't know that a share lies between 0 and 1; a loss has no such ends.
+        # A t interval may leave the range of a share, 0 to 1; a loss has no such range.
         return list(ends) if metric.name == "loss" else [min(max(end, 0.0), 1.0) for end in ends]
     own = found.seeds[0].interval if found.kind == "floor" else None
     return None if own is None else list(own)

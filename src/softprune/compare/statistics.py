@@ -114,7 +114,7 @@ def difference(
 
 
 def negated(found: Difference) -> Difference:
-    """The same with its sides changed."""
+    """The same difference with its sides exchanged."""
     return replace(found, value=-found.value, low=-found.high, high=-found.low)
 
 

@@ -51,7 +51,7 @@ def title(found: Mapping[str, Any]) -> str:
 
 
 def notes(found: Mapping[str, Any]) -> list[str]:
-    """What stands under the tables."""
+    """The lines under the tables."""
     return [f"95% intervals: {sampled(found)}", *missing(found)]
 
 

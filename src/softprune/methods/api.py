@@ -55,7 +55,7 @@ def execute(
         Whether anything was left to do.
 
     Raises:
-        SoftpruneError: for anything that a user can mend.
+        SoftpruneError: for anything that a user can fix.
     """
     hold_alone(f"for {recipe.adapter.method}")
     recipe = settled(recipe)

@@ -1,4 +1,4 @@
-"""Adapters by the name of their method: made anew, or from what was stored."""
+"""Adapters by the name of their method: made again, or from what was stored."""
 
 from __future__ import annotations
 

@@ -201,7 +201,7 @@ def widened(mask: torch.Tensor, tokens: int) -> torch.Tensor:
 
 
 def first_position(trunk: Any) -> int | None:
-    """Where RoBERTa and kin begin to count: given embeddings, they do so whatever they have read before."""
+    """Where RoBERTa and similar models begin to count: given embeddings, they do so whatever they have read before."""
     counting = [module for module in trunk.modules() if hasattr(module, "create_position_ids_from_inputs_embeds")]
     return int(counting[0].padding_idx) + 1 if counting else None
 

@@ -167,7 +167,7 @@ def read_adapter(folder: str | Path) -> SavedAdapter:
                 raise ValueError(f"numbers in {name} that aren't finite, or are {tensor.dtype}")
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         found = " ".join(str(error).split())[:300]
-        raise SoftpruneError(f"a whole adapter in {folder}", found, "copy or train it anew") from error
+        raise SoftpruneError(f"a whole adapter in {folder}", found, "copy or train it again") from error
     peft = document.get("peft")
     return SavedAdapter(plan, info, definition, tensors, peft if isinstance(peft, dict) else None)
 

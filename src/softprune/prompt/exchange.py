@@ -159,7 +159,7 @@ def _of_adapter(vectors: torch.Tensor, adapter: Adapter, path: Path) -> SavedPro
         raise SoftpruneError(
             f"{tokens} or {2 * tokens} rows in a peft prompt of {tokens} virtual tokens",
             f"{rows} in {path}",
-            "save the adapter anew",
+            "save the adapter again",
         )
     notes: tuple[str, ...] = ()
     if rows > tokens:

@@ -46,16 +46,16 @@ def read_adapter(path: Path) -> Adapter:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise SoftpruneError("a peft adapter's configuration", f"{path}: {error}", "save the adapter anew") from error
+        raise SoftpruneError("a peft adapter's configuration", f"{path}: {error}", "save the adapter again") from error
     if not isinstance(config, dict):
-        raise SoftpruneError("a peft adapter's configuration", f"no JSON object in {path}", "save the adapter anew")
+        raise SoftpruneError("a peft adapter's configuration", f"no JSON object in {path}", "save the adapter again")
     kind, tokens = config.get("peft_type"), config.get("num_virtual_tokens")
     if kind != TYPE:
         raise SoftpruneError(
             f"a peft adapter of type {TYPE}", f"{kind} in {path}", "only prompts that are vectors alone can be read"
         )
     if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 1:
-        raise SoftpruneError("num_virtual_tokens of 1 or more", f"{tokens} in {path}", "save the adapter anew")
+        raise SoftpruneError("num_virtual_tokens of 1 or more", f"{tokens} in {path}", "save the adapter again")
     return Adapter(tokens, str(config.get("base_model_name_or_path") or ""))
 
 

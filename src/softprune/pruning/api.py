@@ -34,7 +34,7 @@ from softprune.types import Mask
 
 AnyRecipe: TypeAlias = Recipe | Mapping[str, Any] | str | Path
 
-# Nothing but the place of the work and time hang on these: a run may go on with other values of them too.
+# Nothing but the place of the work and time depend on these: a run may go on with other values of them too.
 PLACE_KEYS = ("executor", "cluster.address", "cluster.cpus", "cluster.gpus", "cluster.retries")
 
 
@@ -61,7 +61,7 @@ def execute(
         Whether anything was left to do.
 
     Raises:
-        SoftpruneError: for anything that a user can mend. The run is marked failed and can be taken up again; one that
+        SoftpruneError: for anything that a user can fix. The run is marked failed and can be taken up again; one that
             failed before its first piece of work leaves nothing.
     """
     processes = join()
@@ -125,7 +125,7 @@ def xprompt(recipe: AnyRecipe, out: str | Path, *, console: Console | None = Non
         The run folder.
 
     Raises:
-        SoftpruneError: for anything that a user can mend.
+        SoftpruneError: for anything that a user can fix.
     """
     return _from_python("xprompt", recipe, out, console)
 
@@ -138,7 +138,7 @@ def told(error: Exception, recipe: Recipe, run: RunFolder) -> Exception:
 
 
 def _no_room(error: Exception, recipe: Recipe, run: RunFolder) -> SoftpruneError:
-    """Out of memory, with smaller values of what nothing but memory and time hangs on."""
+    """Out of memory, with smaller values of what nothing but memory and time depends on."""
     tuning, group = recipe.tuning, side_by_side(run) or int(run.info["K"] or 1)
     smaller = {
         "search.group": (group, max(1, group // 2)) if recipe.kind == "xprompt" else (1, 1),

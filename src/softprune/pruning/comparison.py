@@ -36,7 +36,7 @@ class Rivals:
     Attributes:
         control: the unpruned prompt, retrained with the run's seed.
         random: a random mask of the winner's size, retrained likewise.
-        fresh: per fresh seed, the retrained winner, control and random mask (drawn anew).
+        fresh: per fresh seed, the retrained winner, control and random mask (drawn again).
     """
 
     control: Fitted
@@ -102,7 +102,7 @@ def report_xprompt(workspace: Workspace, pruned: Pruned, rivals: Rivals) -> None
 
 
 def _until_decided(workspace: Workspace, pruned: Pruned, data: ScoredSet, reported: Reported) -> Reported:
-    """With more fresh seeds where the first ones leave the verdict open, and more of them may decide it.
+    """Retrain on more fresh seeds if the first ones leave the verdict open and more of them may decide it.
 
     Nothing else is chosen here, so `report` may be read again: only how often the same prompts are retrained depends on
     it. That costs some of the test's level, which docs/statistics.md measures.

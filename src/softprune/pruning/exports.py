@@ -61,7 +61,7 @@ def _peft(ticket: Ticket, folder: str) -> tuple[dict[str, bytes], Sequence[str]]
 
 
 def _check_scale(info: TicketInfo) -> None:
-    """Hold a backbone to those that peft feeds as they feed themselves; Pegasus, Marian and their kin are not."""
+    """Hold a backbone to those that peft feeds as they feed themselves; Pegasus, Marian and similar models are not."""
     if info.embedding_scale != 1:
         raise SoftpruneError(
             "a backbone whose input embeddings peft gives it as it reads them itself",

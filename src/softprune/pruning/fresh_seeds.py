@@ -1,4 +1,4 @@
-"""Retraining the winner and its rivals on the run's seed and on fresh ones, all that are equally long side by side.
+"""Retraining the winner and its rivals on the run's seed and on fresh ones; prompts of equal length train side by side.
 
 A fresh seed is another order of the training examples and another random mask. Each prompt of a group has the data
 order of its own seed, so it ends as it would alone.
@@ -19,7 +19,7 @@ from softprune.tuning.spread import fit_item, spread
 from softprune.tuning.stages import Fitted
 from softprune.types import Candidate, PromptState, WorkItem
 
-# So many fresh seeds a run has at most: those of runs with neighbouring seeds don't overlap.
+# A run has at most this many fresh seeds, so that runs with neighbouring seeds share none.
 FRESH = 1_000
 COMPARED = ("winner", "control", "random")
 
@@ -47,7 +47,7 @@ class Rival:
 
 
 def seed_of(run_seed: int, fresh: int | None) -> int:
-    """The seed of a run's fresh seed of some number, below 1,000; no two runs share one. None: the run's own seed."""
+    """The seed behind a run's fresh seed number `fresh` (below 1,000), which no two runs share; None: the run's own."""
     return run_seed if fresh is None else FRESH * (run_seed + 1) + fresh
 
 
@@ -60,7 +60,7 @@ def retrain_fresh(workspace: Workspace, pruned: Pruned, seeds: Sequence[int]) ->
         seeds: numbers of the fresh seeds: 0, 1 and so on.
 
     Returns:
-        Per fresh seed, those that were retrained on it by name.
+        For each fresh seed, what was retrained on it, by name.
     """
     pairs, own = fresh_pairs(workspace.recipe, seeds), workspace.recipe.seed
     found = train_items(workspace, rival_items(workspace, pruned, pairs), "fresh")
@@ -77,7 +77,7 @@ def fresh_pairs(recipe: Recipe, seeds: Sequence[int]) -> list[tuple[str, int]]:
 
 
 def rival_items(workspace: Workspace, pruned: Pruned, pairs: Sequence[tuple[str, int | None]]) -> list[WorkItem]:
-    """The retraining of some of winner, control and random mask in groups; each is named for what it holds.
+    """The retraining of some of winner, control and random mask as items of work, each named for what it retrains.
 
     Args:
         workspace: what the run shares.
@@ -92,7 +92,7 @@ def rival_items(workspace: Workspace, pruned: Pruned, pairs: Sequence[tuple[str,
 
 
 def train_items(workspace: Workspace, items: Sequence[WorkItem], phase: str) -> dict[str, Fitted]:
-    """What the items train, by name and seed, such as `winner-1000`."""
+    """Run the items, and return what they trained by name and seed, such as `winner-1000`."""
     found: dict[str, Fitted] = {}
     for item, fitted in zip(items, spread(workspace, fit_item, items, phase), strict=True):
         found.update(zip(item.payload["names"], fitted, strict=True))  # type: ignore[call-overload]

@@ -2,7 +2,7 @@
 
 Both differences are between prompts that were retrained on the same fresh seeds, and their intervals cover the sampling
 of seeds and of examples (`statistics.seeds`). With fewer than three fresh seeds the interval is by example alone, says
-something about these very prompts only, and there is no verdict. Nothing is concluded either where the tuned prompt
+something only about these very prompts, and there is no verdict. Nothing is concluded either where the tuned prompt
 isn't shown to be above the best constant answer. Written texts have no such answer: there it must be above the model
 without a prompt. The first sentences of the input, which have the constant answer's row then, are no chance level; many
 a trained summariser is below them.
@@ -193,7 +193,7 @@ def points_of(fraction: float) -> str:
 
 
 def _verdict(recipe: Recipe, reported: Reported, against: Difference, found: Mapping[str, Any]) -> Verdict:
-    """What to ship; no verdict where nothing may be concluded."""
+    """Which prompt to ship; no verdict where nothing may be concluded."""
     margin, reason = recipe.selection.margin, None
     if not found["significance_claimed"]:
         reason = "the winner was chosen on the examples that it is reported on (selection.protocol=paper)"
@@ -212,7 +212,7 @@ def _pruned_share(results: Mapping[str, Any]) -> float:
 def _conclusion(difference: Mapping[str, Any], clear: str, unclear: str) -> str:
     """`clear` with "better" or "worse" where the interval lies on one side of zero, else `unclear`."""
     if not difference["covers_seeds"]:
-        return "an interval over examples alone, for these very prompts; conclusions take at least 3 fresh seeds"
+        return "an interval over examples alone, for these very prompts; conclusions need at least 3 fresh seeds"
     if difference["low"] > 0:
         return clear.format("better")
     return clear.format("worse") if difference["high"] < 0 else unclear
@@ -253,7 +253,7 @@ def _at_chance(results: Mapping[str, Any]) -> str:
     if not above:
         return reason
     who = "the retrained prompts are" if len(above) == 2 else f"the retrained {above[0]} is"
-    return f"{reason}; {who}, but the verdict goes by the tuned prompt"
+    return f"{reason}; {who}, but the verdict depends on the tuned prompt"
 
 
 def _at_zero_shot(found: Mapping[str, Any], results: Mapping[str, Any]) -> str:

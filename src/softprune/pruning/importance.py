@@ -1,4 +1,4 @@
-"""How much the loss hangs on each token and piece (paper, section 4.2; Michel et al. 2019).
+"""How much the loss depends on each token and piece (paper, section 4.2; Michel et al. 2019).
 
 With gamma_i multiplying token p_i, at gamma = 1 the chain rule gives (equation 3)
 

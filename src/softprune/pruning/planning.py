@@ -180,8 +180,8 @@ class Plan:
     def comparison(self) -> dict[str, Any] | None:
         """What the test of winner against control could detect; None where there will be too few fresh seeds for it.
 
-        Nothing is measured yet: the spread over seeds and the share of examples that one side alone answers rightly are
-        assumed as they were seen elsewhere.
+        Nothing is measured yet: the spread over seeds and the share of examples that one side alone answers correctly
+        are assumed from other runs.
         """
         recipe, units = self.workspace.recipe, self.workspace.report.units
         if recipe.kind != "xprompt" or recipe.selection.first_seeds < MIN_SEEDS:

@@ -290,7 +290,7 @@ class _Service:
         found: dict[int, Encoded] = {}
         for name, ticket in self._tickets.items():
             mine = [i for i, question in enumerate(questions) if question.prompt == name]
-            # Room hangs on a row's own answers, never on those of the rows around it.
+            # Room depends on a row's own answers, never on those of the rows around it.
             by_answers: dict[tuple[str, ...], list[int]] = {}
             for i in mine:
                 example = questions[i].asked.example

@@ -27,7 +27,7 @@ DOCUMENT: Final = "ticket.json"
 TENSORS: Final = "ticket.safetensors"
 RESULTS: Final = "results.json"
 CONTROL: Final = "control"
-"""The folder of a run in which its whole prompt lies as a ticket."""
+"""The folder of a run that holds its whole prompt as a ticket."""
 WHICH: Final = ("winner", "control", "recommended")
 RECOMMENDED: Final[dict[str | None, str]] = {"ship the ticket": "winner", "ship the whole prompt": "control"}
 

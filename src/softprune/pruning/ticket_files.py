@@ -42,7 +42,7 @@ def read_ticket(folder: Path) -> Ticket:
         _hold(document.get("piece_mask") == mask.piece_PS.tolist(), f"the piece_mask of {TENSORS}")
         results = _results(folder / RESULTS)
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
-        raise SoftpruneError(f"a whole ticket in {folder}", _found(error), "copy or train it anew") from error
+        raise SoftpruneError(f"a whole ticket in {folder}", _found(error), "copy or train it again") from error
     return Ticket(state, info, definition, results)
 
 

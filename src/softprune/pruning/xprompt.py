@@ -224,7 +224,7 @@ def _standard_errors(workspace: Workspace, trials: Sequence[Trial]) -> dict[str,
 
     Both answer the same examples, so most of what makes a single score uncertain cancels out. It is at least one
     example's worth (or group's, where examples share text): candidates that agree on all of a small set show no spread
-    there, and aren't known any better for it.
+    there, which doesn't make them certain.
     """
     trained = [trial for trial in trials if trial.fitted is not None and trial.candidate.select is not None]
     ids = [trial.candidate.id for trial in trained]

@@ -280,7 +280,7 @@ class Cluster(Section):
     )
     cpus: float | None = key(None, "CPUs that a piece of work takes; none is the run's CPU threads", gt=0)
     gpus: float | None = key(None, "GPUs that a piece of work takes; none is 1 where the run's device is one", ge=0)
-    retries: int = key(3, "times that a piece of work begins anew when its worker or node died", ge=0)
+    retries: int = key(3, "times that a piece of work begins again when its worker or node died", ge=0)
 
 
 class Recipe(Section):

@@ -278,7 +278,7 @@ def parse_recipe(text: str, where: str) -> dict[str, Any]:
         values = parse_yaml(text)
     except yaml.YAMLError as error:
         found = " ".join(str(error).replace('in "<unicode string>", ', "at ").split())
-        raise SoftpruneError(f"{where} as YAML", found, "mend that place; see docs/usage.md") from error
+        raise SoftpruneError(f"{where} as YAML", found, "fix that place; see docs/usage.md") from error
     if not isinstance(values, dict):
         found = "nothing" if values is None else f"{type(values).__name__}: {values!r}"
         do = 'begin with "kind: xprompt" or another key: value line'

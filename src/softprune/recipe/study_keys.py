@@ -119,7 +119,7 @@ class Study(Section):
 
     @property
     def matters(self) -> dict[str, Any]:
-        """What the findings hang on: at this scale, without texts for readers and without the place of the work."""
+        """What the findings depend on: at this scale, without texts for readers and without the place of the work."""
         size = self.size.model_dump(mode="json", exclude={"hardware", "hours", "options"})
         variants = {variant.name: variant.model_dump(mode="json") for variant in self.variants}
         own = self.model_dump(mode="json", include={"experiment", "keys", "by_task", "seed", "data", "change"})

@@ -155,7 +155,7 @@ def _hash(text: str) -> str:
 def _script_element(text: str) -> Markup:
     # A browser hashes what it parsed: text that would end early, or that it would normalise, must not get there.
     if "</script" in text.lower() or "<!--" in text or "\r" in text:
-        raise SoftpruneError("a script that can stand in a page", "one with </script, <!-- or CR in it", "mend it")
+        raise SoftpruneError("a script that can stand in a page", "one with </script, <!-- or CR in it", "fix it")
     return Markup(f"<script>{text}</script>")
 
 

@@ -231,7 +231,7 @@ def _parsed(path: Path, read: Callable[[Path], Found]) -> Found:
         raise SoftpruneError(
             "a file as softprune wrote it",
             f"{path}: {type(error).__name__}: {error}",
-            "mend it from a copy, or run the recipe into a new folder",
+            "fix it from a copy, or run the recipe into a new folder",
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""How pages are made of templates: one style, everything escaped, no control obeyed, nothing undefined passed over."""
+"""How pages are made of templates: one style, HTML and control characters escaped, no undefined name passed over."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ def environment(*folders: Path) -> jinja2.Environment:
 
 
 def _shown(value: object) -> object:
-    """What a template writes: texts without controls; pieces of HTML as they are, for they were made of such texts."""
+    """What a template writes: texts without controls, and HTML as it is, since it was made of such texts."""
     return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value

@@ -42,7 +42,7 @@ def make_folder(path: Path, record: str = "run.json", what: str = "run") -> list
         found = f"{path} is, or lies under, a regular file"
         raise SoftpruneError("a folder for the run", found, "choose another --out") from error
     except OSError as error:
-        do = "choose another --out, or mend its permissions"
+        do = "choose another --out, or fix its permissions"
         raise SoftpruneError("a folder for the run that can be written", f"{path}: {error.strerror}", do) from error
     # A process killed between its lock and its run.json leaves these and no more: that folder is ours.
     begun = {LOCK, "recipe.yaml", "resolved.yaml"}
@@ -138,7 +138,7 @@ def unfinished(path: Path, info: Mapping[str, Any], what: str) -> SoftpruneError
     expected, go_on = f"a finished {what}", f"go on: {info.get('command')}"
     if info.get("status") == "failed":
         told = indent(str(info.get("error")), "  ")
-        return SoftpruneError(expected, f"{path} failed:\n{told}", f"mend that, then {go_on}")
+        return SoftpruneError(expected, f"{path} failed:\n{told}", f"fix that, then {go_on}")
     if is_held(path):
         return SoftpruneError(expected, f"{path} is running", "wait until it ends")
     return SoftpruneError(expected, f"{path} was interrupted", go_on)

@@ -27,7 +27,7 @@ _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": 
 
 @dataclass(frozen=True, slots=True)
 class _Failed:
-    """An error that a user can mend, on its way to the driver; others come as Ray sends them."""
+    """An error that a user can fix, on its way to the driver; others come as Ray sends them."""
 
     error: Exception
 
@@ -39,7 +39,7 @@ class RayCluster:
 
     Args:
         address: `host:port` or `auto`; None starts Ray on this machine.
-        retries: how often an item begins anew whose worker or node died.
+        retries: how often an item begins again whose worker or node died.
 
     Raises:
         SoftpruneError: Ray isn't installed, or can't be reached or started.
@@ -154,7 +154,7 @@ def _begin(ray: Any, address: str | None) -> None:
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         ray.shutdown()
         expected = "a Ray that starts on this machine" if address is None else f"a Ray cluster at {address}"
-        do = "see what Ray says" if address is None else "start one (ray start --head) or mend cluster.address"
+        do = "see what Ray says" if address is None else "start one (ray start --head) or fix cluster.address"
         raise SoftpruneError(expected, _first_line(error), do) from error
 
 
@@ -169,12 +169,12 @@ def _check_address(address: str) -> None:
     try:
         socket.create_connection((parts[1], int(parts[2])), timeout=_REACHED).close()
     except OSError as error:
-        do = "start one there (ray start --head), or mend cluster.address"
+        do = "start one there (ray start --head), or fix cluster.address"
         raise SoftpruneError(f"a Ray cluster at {address}", f"no answer ({_first_line(error)})", do) from error
 
 
 def _of_a_worker(error: Any) -> Exception:
-    """An error that no user can mend comes with the worker's traceback; a node without softprune is one's to mend."""
+    """An error that no user can fix comes with the worker's traceback; a node without softprune is one's to fix."""
     text = str(error)
     if isinstance(error, ImportError) or "ModuleNotFoundError" in text or "failed to import on the worker" in text:
         missing = re.search(r"No module named '([^']*)'", text)
@@ -187,7 +187,7 @@ def _of_a_worker(error: Any) -> Exception:
 
 def _dead(item: WorkItem, deaths: int, error: Exception) -> Exception:
     if out_of_memory(error):  # Ray ends the largest process of a node that runs out
-        return MemoryError(f"a worker was ended for want of memory: {_first_line(error)}")
+        return MemoryError(f"a worker was killed, out of memory: {_first_line(error)}")
     return SoftpruneError(
         f"workers that live until {item.id} is done",
         f"{deaths} of them died with it, one after the other (the last: {_first_line(error)})",

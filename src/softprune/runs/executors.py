@@ -14,7 +14,7 @@ class Executor(Protocol):
 
     Args:
         address: where other machines are found; None for none.
-        retries: how often an item begins anew whose process died.
+        retries: how often an item begins again whose process died.
 
     Raises:
         SoftpruneError: it can't work here, or not at that address.

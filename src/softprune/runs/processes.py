@@ -147,7 +147,7 @@ class Group(Processes):
                 rank, expected, found, do = json.loads(self._store.get("error"))
                 if expected:
                     return SoftpruneError(expected, f"{found} (process {rank})", do)
-                return SoftpruneError(f"process {rank} to go on to the end", found, "mend that, then the same command")
+                return SoftpruneError(f"process {rank} to go on to the end", found, "fix that, then the same command")
         found = "one of them ended without a word (killed, perhaps for lack of memory)"
         do = "give the same command again: the run goes on from its last evaluation"
         return SoftpruneError(f"all {self.size} processes to go on to the end", found, do)

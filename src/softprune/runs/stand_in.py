@@ -103,7 +103,7 @@ class Made:
 
 
 class InMemory:
-    """Unfinished work that is kept nowhere: a worker that dies begins anew, from where the driver sent it."""
+    """Unfinished work that is kept nowhere: a worker that dies begins again, from where the driver sent it."""
 
     def __init__(self, begun: Saved | None) -> None:
         self._begun = begun

@@ -282,7 +282,7 @@ class RunFolder:
     def discard(self) -> None:
         """Removes what a run without work leaves, and the folders that `open` made unless they hold anything else."""
         shutil.rmtree(self.path / TRACKERS, ignore_errors=True)
-        # run.json first: without it a folder of the others begins anew; it alone is no run.
+        # run.json first: without it a folder of the others begins again; it alone is no run.
         for name in ("run.json", "recipe.yaml", "resolved.yaml", "metrics.jsonl", LOCK):
             (self.path / name).unlink(missing_ok=True)
         with suppress(OSError):  # somebody else's files are in it

@@ -1,4 +1,4 @@
-"""Saved tensors of any dtype, read so that checks and sums can be made of them."""
+"""Saved tensors of any dtype, read into dtypes that torch can compare and add."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def read_tensors(path: Path, names: Iterable[str] | None = None) -> dict[str, to
 
 
 def widen(tensor: torch.Tensor, name: str) -> torch.Tensor:
-    """The same numbers in a dtype that torch can compare and add: float8 and its kin become float32.
+    """The same numbers in a dtype that torch can compare and add: float8 types become float32.
 
     Raises:
-        ValueError: for complex numbers, and for packed ones, which have no numbers of their own.
+        ValueError: for complex numbers, and for packed ones (several in a byte).
     """
     if tensor.is_complex():
         raise ValueError(f"complex numbers in {name}")
@@ -39,7 +39,7 @@ def widen(tensor: torch.Tensor, name: str) -> torch.Tensor:
         return tensor
     try:
         return tensor.float()
-    except (RuntimeError, TypeError) as error:  # two numbers a byte
+    except (RuntimeError, TypeError) as error:  # such as float4, two numbers to a byte
         raise ValueError(f"{tensor.dtype} in {name}, which holds no single numbers") from error
 
 

@@ -1,4 +1,4 @@
-"""Intervals, paired tests and power, for every metric that is a function of summed counts.
+"""Intervals and paired tests, for every metric that is a function of summed counts.
 
 A metric turns each example into a row of counts (accuracy: `[correct, 1]`; binary F1: `[tp, fp, fn]`) and a
 score is a function of the rows' sum. Resampling n examples with replacement is then one multinomial draw over
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -50,7 +49,7 @@ class Difference:
         p: two-sided p-value of "no difference".
         covers_seeds: whether interval and p cover the sampling of training seeds (`seeds.compare_rows`), or that of
             examples alone: then they say something about these very prompts.
-        seeds: training seeds of the side that has fewer.
+        seeds: training seeds of the side that has fewer of them.
         units: examples, or groups of them, that were sampled.
         se_seeds, se_examples: standard errors from either source; `se_seeds` is None where it isn't covered.
         seeds_df: degrees of freedom of `se_seeds`.
@@ -117,18 +116,6 @@ def resampled_sums(counts_NC: npt.ArrayLike, groups: Groups = None, *, seed: int
     return _scores(_grouped(counts_NC, groups), lambda totals: totals, seed, resamples)
 
 
-def standard_error(
-    counts_NC: npt.ArrayLike,
-    score: Score,
-    groups: Groups = None,
-    *,
-    seed: int,
-    resamples: int = RESAMPLES,
-) -> float:
-    """The bootstrap standard deviation of a score; arguments as in `bootstrap_interval`."""
-    return float(_scores(_grouped(counts_NC, groups), score, seed, resamples).std(ddof=1))
-
-
 def paired_bootstrap(
     counts_a: Counts,
     counts_b: Counts,
@@ -170,10 +157,10 @@ def bootstrap_difference(
     resamples: int = RESAMPLES,
     level: float = LEVEL,
 ) -> tuple[Difference, Floats, int]:
-    """As `paired_bootstrap`, with what the interval is made from.
+    """As `paired_bootstrap`, with what the interval is computed from.
 
     Args:
-        a, b: counts `[N, C]` of each training seed; b may be empty, and then a's mean is held against nothing.
+        a, b: counts `[N, C]` of each training seed; b may be empty; the result is then the mean of a.
 
     Returns:
         The difference, that of every resample `[R]`, and how many examples or groups were sampled.
@@ -197,17 +184,22 @@ def bootstrap_difference(
     value = float(difference(rows.sum(axis=0)))
     drawn_R = _scores(rows, difference, seed, resamples)
     low, high = _percentiles(drawn_R, level)
-    tails = ((drawn_R <= 0).sum() + 1, (drawn_R >= 0).sum() + 1)
     found = Difference(
         value,
         low,
         high,
-        p=min(1.0, 2.0 * float(min(tails)) / (resamples + 1)),
+        p=two_sided_p(drawn_R),
         seeds=min(len(a), len(b) or len(a)),
         units=len(rows),
         se_examples=float(drawn_R.std(ddof=1)) if resamples > 1 else 0.0,
     )
     return found, drawn_R, len(rows)
+
+
+def two_sided_p(drawn_R: Floats) -> float:
+    """`2 min(P(d <= 0), P(d >= 0))` over resampled differences `[R]`, each count with 1 added, at most 1."""
+    tails = ((drawn_R <= 0).sum() + 1, (drawn_R >= 0).sum() + 1)
+    return min(1.0, 2.0 * float(min(tails)) / (len(drawn_R) + 1))
 
 
 def mcnemar(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike) -> McNemar:
@@ -244,29 +236,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def power(n: int, discordance: float, *, chance: float = 0.80, level: float = LEVEL) -> float:
-    """The smallest true difference in accuracy that a paired comparison of n examples finds.
-
-    With a fraction D of discordant examples, the difference of two accuracies has a standard error of about
-    `sqrt(D / n)`, and a two-sided test at 1 - level finds `d = (z_level + z_chance) sqrt(D / n)` with the
-    asked chance. This normal approximation leaves out the variance's term `- d^2`, so it is slightly
-    pessimistic; it says little where n D is below about 10.
-
-    Args:
-        n: examples.
-        discordance: fraction on which exactly one of the two models is right.
-        chance: of finding the difference.
-        level: confidence of the test.
-    """
-    normal = NormalDist()
-    z = normal.inv_cdf(0.5 + level / 2) + normal.inv_cdf(chance)
-    return float(z * np.sqrt(discordance / n))
-
-
 def as_seeds(counts: Counts) -> list[Floats]:
     """A `[N, C]` array or several of them, as a list of float arrays."""
     arrays = [np.asarray(counts, np.float64)] if np.ndim(counts[0]) == 1 else list(counts)  # type: ignore[index,arg-type]
     return [np.asarray(array, np.float64) for array in arrays]
+
+
+def sampled_units(groups: Sequence[Hashable | None]) -> list[Hashable]:
+    """What each example is resampled as: its group, or itself where it has none.
+
+    Where tasks are joined, only some examples share text; each of the others is one unit.
+    """
+    return [("alone", at) if group is None else ("group", group) for at, group in enumerate(groups)]
 
 
 def _grouped(counts_NC: npt.ArrayLike, groups: Groups) -> Floats:
@@ -284,8 +265,7 @@ def _grouped(counts_NC: npt.ArrayLike, groups: Groups) -> Floats:
             f"{len(groups)} ids for {len(counts)} examples",
             "pass the groups of the same set",
         )
-    # Where tasks are joined, only some examples share text: each of the others is a unit of its own.
-    units = [("alone", at) if group is None else ("group", group) for at, group in enumerate(groups)]
+    units = sampled_units(groups)
     place = {unit: i for i, unit in enumerate(dict.fromkeys(units))}
     sums = np.zeros((len(place), counts.shape[1]))
     np.add.at(sums, [place[unit] for unit in units], counts)

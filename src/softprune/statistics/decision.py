@@ -9,7 +9,7 @@ With a margin m (the loss of score that a user accepts for a smaller prompt) and
 This is a test of non-inferiority (Wellek, Testing Statistical Hypotheses of Equivalence and Noninferiority, 2010,
 chapter 2), read off a two-sided interval, so each of the two decisions is wrong in about 2.5% of runs, and in at most
 about 4.5% where an undecided run looks a second time (5 fresh seeds, then 10; scripts/simulate_intervals.py). So a
-second look needs no stricter interval; a third one would.
+second look needs no stricter interval; a third one might.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ Decision = Literal["ship the ticket", "ship the whole prompt", "undecided", "no 
 
 POWER: Final = 0.80
 MOST_SEEDS: Final = 200
-"""Plans that need more seeds than this are given up: nobody trains them."""
+"""The most seeds that a plan considers: nobody trains more."""
 MOST_EXAMPLES: Final = 1_000.0
-"""Times as many examples as there are: more are out of anybody's reach."""
+"""The most examples that a plan considers, as a multiple of those at hand."""
 SEED_SD: Final = 0.03
 """Standard deviation over seeds of a paired difference, assumed where nothing was measured yet: 1.9 to 3.3 points were
 measured on small models (docs/statistics.md)."""
@@ -67,7 +67,7 @@ def decide(difference: Difference, margin: float) -> Verdict:
         margin: the loss that is accepted, a fraction of the metric's range.
     """
     if not difference.covers_seeds:
-        reason = f"a verdict takes at least {MIN_SEEDS} fresh seeds, this run has {difference.seeds}"
+        reason = f"a verdict needs at least {MIN_SEEDS} fresh seeds, this run has {difference.seeds}"
         return Verdict("no verdict", margin, reason=reason)
     if difference.low > -margin:
         return Verdict("ship the ticket", margin, better=difference.low > 0)
@@ -112,7 +112,7 @@ def more_examples(difference: Difference, margin: float) -> int | None:
 
 
 def _scaled(difference: Difference, seeds: float, examples: float) -> Uncertainty:
-    """The uncertainty with so many times as many seeds and examples."""
+    """The uncertainty with seeds and examples multiplied by these factors."""
     found = uncertainty_of(difference)
     units = round(found.units * examples)
     seeds_df = (found.seeds_df + 1) * seeds - 1
@@ -170,7 +170,7 @@ def seeds_needed(margin: float, *, seed_sd: float, examples_error: float, units:
 
 
 def _power(shift: float, critical: float, df: float) -> float:
-    """Chance that a t statistic exceeds its critical value when the truth lies `shift` standard errors off."""
+    """Chance that a t statistic exceeds its critical value when the truth is `shift` standard errors away from zero."""
     from scipy.special import nctdtr  # scipy.stats has it by name, and takes seconds to import
 
     # Beyond some hundreds of degrees of freedom the noncentral t is the shifted normal, and nctdtr grows slow.

@@ -13,8 +13,8 @@ Scores of single seeds differ partly because their answers to single examples do
 where training seeds hardly matter the interval is somewhat too wide, never too narrow (Clark's min F' is so, too).
 
 It works for every metric and for groups. An interval that resamples examples alone takes the S seeds for all seeds:
-with three seeds and 600 examples it covers 80% where it says 95%, if a side's scores vary by 1.5 points between
-seeds.
+with three seeds and 600 examples a 95% interval covers the truth in about 80% of cases if a side's scores vary by 1.5
+points between seeds.
 
 Sources: Satterthwaite, Biometrics Bulletin 2 (1946); Welch, Biometrika 34 (1947); Clark, Journal of Verbal Learning and
 Verbal Behavior 12 (1973) and Baayen, Davidson and Bates, Journal of Memory and Language 59 (2008) for crossed random
@@ -41,7 +41,7 @@ from softprune.statistics.bootstrap import (
 )
 
 MIN_SEEDS = 3
-"""Seeds a side from which the sampling of seeds can be estimated at all; below it nothing is concluded."""
+"""The fewest seeds per side that say anything about the sampling of seeds; with fewer, nothing is concluded."""
 NO_SPREAD = 1e-12
 """Scores that differ by less than this differ by rounding alone."""
 
@@ -100,8 +100,8 @@ def compare_rows(
         score: sums `[..., C]` to scores `[...]`, fractions of the metric's range.
         groups: one id per example; examples that share text are resampled together.
         seed: of the resampling.
-        paired: whether seed s of a and seed s of b belong together (same data order, or same run). Rows with unequally
-            many seeds never do.
+        paired: whether seed s of a and seed s of b belong together (same data order, or same run). Rows with different
+            numbers of seeds never do.
         untrained: whether b has no seeds at all, such as the model without a prompt.
         resamples: of the bootstrap.
         level: confidence of the interval.
@@ -137,7 +137,11 @@ def compare_rows(
 
 
 def uncertainty_of(difference: Difference) -> Uncertainty:
-    """The uncertainty that the interval of a difference over seeds was made from."""
+    """The uncertainty behind the interval of a difference over seeds.
+
+    Raises:
+        ValueError: for a difference by example alone.
+    """
     if difference.se_seeds is None or difference.seeds_df is None:
         raise ValueError("a difference by example alone has no uncertainty over seeds")
     return Uncertainty(difference.se_seeds, difference.seeds_df, difference.se_examples, difference.units)
@@ -171,7 +175,7 @@ def mean_uncertainty(
 ) -> Uncertainty:
     """How uncertain the mean score of one row is, over its training seeds and examples; arguments as above.
 
-    A single seed says nothing of other seeds: its part is 0 then.
+    A single seed says nothing about other seeds, so their part is then 0.
 
     Raises:
         SoftpruneError: without examples.

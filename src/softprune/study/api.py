@@ -68,7 +68,7 @@ def execute(
         The study's folder.
 
     Raises:
-        SoftpruneError: for anything that a user can mend. What is done is kept, and the same command goes on.
+        SoftpruneError: for anything that a user can fix. What is done is kept, and the same command goes on.
     """
     hold_alone("to conduct studies")
     conduct = EXPERIMENTS[study.experiment]
@@ -77,7 +77,7 @@ def execute(
     _check(bench)
     with study_folder(folder, study, command) as info:
         if info is None:
-            bench.say(f"{folder} is complete: nothing was run; another --name begins anew")
+            bench.say(f"{folder} is complete: nothing was run; another --name begins a new study")
             return folder
         found = conduct(bench)
         info |= {"findings": found.document(), **bench.cost()}
@@ -86,7 +86,7 @@ def execute(
         try:
             _draw(folder, study, info)
         except SoftpruneError as error:  # a study isn't lost because its page can't be drawn
-            bench.say(f"the study is whole, but has no page\n{error}\nthen: softprune report {folder}")
+            bench.say(f"the study finished, but its page is missing\n{error}\nthen: softprune report {folder}")
         complete(folder, info)
     return folder
 
@@ -103,7 +103,7 @@ def run_study(study: Study | str | Path, root: str | Path, *, console: Console |
         Its folder: `study.json` and the tables lie in it, and where jinja2 and plotly are there, the page.
 
     Raises:
-        SoftpruneError: for anything that a user can mend.
+        SoftpruneError: for anything that a user can fix.
     """
     read = study if isinstance(study, Study) else load_study(study)
     name = Path(study).stem if isinstance(study, str | Path) else "study"
@@ -133,7 +133,7 @@ def _check(bench: Bench) -> None:
 
 
 def rewrite(folder: Path) -> Path:
-    """Write the tables and the page of a finished study anew, from its study.json.
+    """Write the tables and the page of a finished study again, from its study.json.
 
     Returns:
         The page.

@@ -63,7 +63,7 @@ class Bench:
         return spec_of(self.study, self.root, task, seed, keys or {})
 
     def make(self, specs: Sequence[Spec]) -> list[Made]:
-        """Runs, each made once, all that don't hang on each other together.
+        """Runs, each made once, all that don't depend on each other together.
 
         Raises:
             SoftpruneError: of a run that fails.

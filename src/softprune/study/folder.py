@@ -97,7 +97,7 @@ def _discard(path: Path, made: Sequence[Path]) -> None:
 
 
 def _hold(path: Path, study: Study) -> None:
-    """Hold a begun study to its settings, once anything lies in its folder that hangs on them.
+    """Hold a begun study to its settings, once anything lies in its folder that depends on them.
 
     Runs don't: each is named after its own recipe.
 

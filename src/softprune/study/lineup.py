@@ -245,10 +245,12 @@ def _told(cell: Entry) -> str:
 def _outcome(verdicts: Sequence[str]) -> str:
     """On how many tasks a claim that one is above another is found."""
     words = {ABOVE: "found", BELOW: "the opposite is found", NEITHER: NEITHER}
-    told = Counter(words.get(each, each if each.startswith(NO_VERDICT) else "nothing can be told") for each in verdicts)
+    counts = Counter(
+        words.get(each, each if each.startswith(NO_VERDICT) else "nothing can be told") for each in verdicts
+    )
     if len(verdicts) == 1:
-        return f"Here: {next(iter(told))}."
-    return f"Here, of {len(verdicts)} tasks: {', '.join(f'{text} on {count}' for text, count in told.items())}."
+        return f"Here: {next(iter(counts))}."
+    return f"Here, of {len(verdicts)} tasks: {', '.join(f'{text} on {count}' for text, count in counts.items())}."
 
 
 def size_lines(bench: Bench, settings: Settings, name: str) -> Table | None:

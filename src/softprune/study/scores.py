@@ -172,7 +172,7 @@ def _mean_cell(outcomes: Sequence[Outcome | None], chance: bool) -> Cell:
 
 
 def mean_note(seeds: int) -> str:
-    """What stands under a table of means."""
+    """The note under a table of means."""
     return f"Mean over {seeds} {'seed' if seeds == 1 else 'seeds'}. {interval_note(seeds)}"
 
 

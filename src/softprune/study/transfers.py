@@ -68,7 +68,7 @@ def as_long(tuned_NPH: torch.Tensor, seed: int) -> torch.Tensor:
 def answers_on(target: OpenSet, asked: Asked) -> dict[str, Any]:
     """What every prompt answers to the target's examples, as JSON holds it; read by `answers_of`.
 
-    Each prompt is scored alone, so its bits hang on no other.
+    Each prompt is scored alone, so its bits depend on no other.
     """
     found = {NONE: [target.no_prompt()]}
     instruction = target.instruction()

@@ -29,7 +29,7 @@ class Column:
         plain: whether every value is text, a number or a truth value.
         numeric: whether every value reads as a number or a truth value.
         empty: where its first empty value stands.
-        nan: where its first "nan" stands: a missing value among numbers, a word among texts.
+        nan: where its first "nan" is: a missing value among numbers, a word among texts.
         counts: value to its rows; given up (empty) beyond `MOST_ANSWERS` values.
     """
 

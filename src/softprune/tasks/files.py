@@ -48,8 +48,8 @@ def plain_row(row: Mapping[Any, Any]) -> Row:
 def plain_value(value: Any) -> Any:
     """A value as JSON has it, what is nested in it included.
 
-    What means a missing value (NaN, pandas' NA and NaT) is None, and so are infinities, which JSON lacks; numbers of
-    numpy and of `decimal` are Python's. Other types stay.
+    Missing values (NaN, pandas' NA and NaT) become None, and so do infinities, which JSON lacks; numbers of
+    numpy and of `decimal` become Python's. Other types stay.
     """
     if value is None or isinstance(value, str | int):
         return value
@@ -122,7 +122,7 @@ _JSON_LINES = "one JSON object per line"
 
 
 def _check_no_array(line: str, where: str) -> None:
-    """Refuse JSON that isn't one object per line; an array or an object over several lines is told by its beginning."""
+    """Refuse JSON that isn't one object per line; an array or an object over several lines shows in its first line."""
     kind = {"[": "an array", "{": "an object over several lines"}.get(line.strip())
     if kind is None and re.match(r"\s*\[\s*\{", line):
         kind = "an array"
@@ -149,13 +149,13 @@ def _json_object(line: str, where: str) -> Row:
         row = json.loads(line)
         json.dumps(row, ensure_ascii=False).encode() if "\\ud" in line.lower() else None
     except json.JSONDecodeError as error:
-        raise SoftpruneError(_JSON_LINES, f"{error.msg} in {where}, column {error.colno}", "mend that line") from None
+        raise SoftpruneError(_JSON_LINES, f"{error.msg} in {where}, column {error.colno}", "fix that line") from None
     except UnicodeEncodeError:
-        raise SoftpruneError("text in UTF-8", f"half of a surrogate pair in {where}", "mend that line") from None
+        raise SoftpruneError("text in UTF-8", f"half of a surrogate pair in {where}", "fix that line") from None
     except (RecursionError, ValueError) as error:
-        raise SoftpruneError(_JSON_LINES, f"{error} in {where}", "mend that line") from None
+        raise SoftpruneError(_JSON_LINES, f"{error} in {where}", "fix that line") from None
     if not isinstance(row, dict):
-        raise SoftpruneError(_JSON_LINES, f"a {type(row).__name__} in {where}", "mend that line")
+        raise SoftpruneError(_JSON_LINES, f"a {type(row).__name__} in {where}", "fix that line")
     return row
 
 
@@ -179,17 +179,17 @@ def _csv_rows(path: Path, header: Sequence[str] | None) -> Iterator[Located]:
                 raise SoftpruneError(
                     f"{len(names)} values ({', '.join(names)})",
                     f"{len(cells)} values in {where}",
-                    "mend that line; texts with commas or line breaks stand in double quotes",
+                    "fix that line; texts with commas or line breaks go in double quotes",
                 )
             yield Located(dict(zip(names, cells, strict=True)), where)
     except csv.Error as error:
         raise SoftpruneError(
-            "comma-separated values", f"{error} in {path}, line {reader.line_num}", "mend that line"
+            "comma-separated values", f"{error} in {path}, line {reader.line_num}", "fix that line"
         ) from None
 
 
 def _check_separator(line: str, path: Path) -> None:
-    """Refuse a header whose columns are apart by something else than commas; signs within quotes count for nothing."""
+    """Refuse a header whose columns are separated by something other than commas; signs within quotes don't count."""
     bare = re.sub(r'"[^"]*"', "", line)
     used = [name for sign, name in _SEPARATORS.items() if sign in bare]
     if used and "," not in bare:

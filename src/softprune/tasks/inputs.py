@@ -37,8 +37,9 @@ def _fit(definition: Definition, source: Source, first: Located) -> int:
 def read_input(definitions: Sequence[Definition], path: Path) -> Iterator[Located]:
     """Rows of a file to be answered, as the tasks' own files are written.
 
-    A CSV whose first line isn't column names (by them no row reads) has the columns that a task states for its files
-    (`header`), with or without the label's. A file whose ending tells no format has the one that your task states.
+    A CSV whose first line isn't column names (no task could read its rows by them) has the columns that a task states
+    for its files (`header`), with or without the label's. A file whose name doesn't tell its format has the one that a
+    task states.
 
     Args:
         definitions: the tasks that rows may be of.

@@ -63,7 +63,7 @@ def read_definition(path: Path) -> Definition:
         raise SoftpruneError("a task YAML in UTF-8", found, how_to_convert(error.object, path)) from None
     except yaml.YAMLError as error:
         found = " ".join(str(error).split())
-        raise SoftpruneError(f"YAML in UTF-8 in {path}", found, "mend the file's syntax") from None
+        raise SoftpruneError(f"YAML in UTF-8 in {path}", found, "fix the file's syntax") from None
     except ValueError:
         raise SoftpruneError("a task YAML", f"no file {str(path)!r}", "check the path") from None
     check_writable(data, f"task {path}")

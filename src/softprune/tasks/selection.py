@@ -155,7 +155,7 @@ def _sampled(train: Examples, shots: int | None, seed: int, said: list[str]) -> 
         return train
     chosen = sampled(train, shots, np.random.default_rng([seed, 0]))
     if len(chosen) != shots:
-        said.append(f"{len(chosen)} shots in whole groups for {shots} asked")
+        said.append(f"{len(chosen)} shots in whole groups, {shots} were asked for")
     return chosen
 
 

@@ -60,7 +60,7 @@ class Guess:
 
     @property
     def to_be_edited(self) -> bool:
-        """Whether answers are numbers with a word before them, for want of anything better."""
+        """Whether answers are numbers with a word before them, since nothing better is known."""
         return not self.writes and self.label.numeric and not set(self.answers.values()) <= set(TRUTHS.values())
 
 

@@ -208,7 +208,7 @@ def _text(value: object, name: str, where: str) -> str:
     if value is None:
         raise SoftpruneError(f"text in {name}", f"none in {where}", "fill it in, or remove the row")
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise SoftpruneError(f"text in {name}", f"{value!r:.60} in {where}", "mend that value")
+        raise SoftpruneError(f"text in {name}", f"{value!r:.60} in {where}", "fix that value")
     return str(value).strip()
 
 

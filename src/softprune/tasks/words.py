@@ -14,7 +14,7 @@ def words(text: str) -> list[str]:
 
 
 class _Apart(dict[int, str]):
-    """Character to itself, with blanks around what is a word by itself, or to a blank; filled in as texts need it."""
+    """Maps a character to itself, between blanks if it is a word by itself, or to a blank; filled as texts need it."""
 
     def __missing__(self, code: int) -> str:
         character = chr(code)

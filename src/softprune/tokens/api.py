@@ -33,14 +33,14 @@ from softprune.tuning.display import watching
 from softprune.tuning.inputs import data_inputs, hold
 from softprune.tuning.loop import Watch
 from softprune.tuning.machine import settle_machine
-from softprune.tuning.setup import SealedSet
+from softprune.tuning.sealed import SealedSet
 from softprune.types import Example
 
 AnyRecipe: TypeAlias = TokensRecipe | Mapping[str, Any] | str | Path
 MODELS = "models"
 """The folder in a run's for the models that it leaves."""
 MAY_CHANGE = ("tuning.eval_rows", "tuning.accumulate")
-"""A run may go on with other values: nothing but memory and time hangs on them, up to rounding."""
+"""A run may go on with other values: nothing but memory and time depends on them, up to rounding."""
 
 
 def execute(
@@ -66,7 +66,7 @@ def execute(
         Whether anything was left to do.
 
     Raises:
-        SoftpruneError: for anything that a user can mend.
+        SoftpruneError: for anything that a user can fix.
     """
     return run_into(
         out,

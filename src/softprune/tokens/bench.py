@@ -35,6 +35,7 @@ from softprune.tokens.contestants import (
     read_all,
     spent,
 )
+from softprune.tokens.estimates import by_example
 from softprune.tokens.model import TokenModel
 from softprune.tokens.reader import Answers, answer
 
@@ -160,13 +161,7 @@ def _quality(
     against = paired_bootstrap(right, before, lambda sums: sums[..., 0] / sums[..., 1], seed=settings.seed)
     return {
         "accuracy": float(right[:, 0].mean()),
-        "difference": {
-            "value": against.value,
-            "low": against.low,
-            "high": against.high,
-            "p": against.p,
-            "covers_seeds": False,
-        },
+        "difference": by_example(against),
         "resamples": RESAMPLES,
         "paper_macs": answers.relative_macs(model.anatomy),
         "executed_macs": answers.relative_macs(model.anatomy, executed=True),

@@ -8,6 +8,7 @@ from typing import Any
 
 from softprune.statistics.bootstrap import bootstrap_interval, paired_bootstrap
 from softprune.tasks import answered, constant_answer
+from softprune.tokens.estimates import by_example
 from softprune.tokens.families import Anatomy
 from softprune.tokens.macs import relative_macs
 from softprune.tokens.reader import Answers
@@ -98,13 +99,7 @@ def _row(
         "kept": answers.kept(),
         "paper_macs": answers.relative_macs(anatomy),
         "executed_macs": answers.relative_macs(anatomy, executed=True),
-        "difference": {
-            "value": against.value,
-            "low": against.low,
-            "high": against.high,
-            "p": against.p,
-            "covers_seeds": False,
-        },
+        "difference": by_example(against),
     }
 
 

@@ -75,7 +75,7 @@ def read_document(folder: Path) -> Document | None:
         return document
     except (OSError, ValueError, KeyError, TypeError) as error:
         why = f"no {error}" if isinstance(error, KeyError) else error
-        do = "copy the folder again, or save the model anew"
+        do = "copy the folder again, or save the model again"
         raise SoftpruneError(f"a whole pruned model in {folder}", f"{DOCUMENT}: {why}", do) from error
 
 
@@ -142,7 +142,7 @@ def model_folder(path: str | Path) -> str:
         if not isinstance(info, dict):
             raise ValueError(f"{type(info).__name__} in it")
     except ValueError as error:
-        raise SoftpruneError("a file as softprune wrote it", f"{record}: {error}", "mend it from a copy") from error
+        raise SoftpruneError("a file as softprune wrote it", f"{record}: {error}", "fix it from a copy") from error
     if info.get("kind") != "tokens":
         found = f"{path}, a run of kind {info.get('kind')}"
         raise SoftpruneError("a model of softprune tokens train", found, f"softprune predict {path}")

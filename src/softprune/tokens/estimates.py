@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
-from softprune.statistics.bootstrap import LEVEL, Floats
+from softprune.statistics.bootstrap import LEVEL, Difference, Floats, two_sided_p
 
 CLEAR = 0.05
 """An adjusted p-value below it is called clear."""
@@ -59,7 +60,7 @@ def estimate(value: float, drawn_R: Floats, texts: int) -> Estimate:
 
 
 def share_estimate(share: float, drawn_R: Floats, texts: int) -> Estimate:
-    """The interval of a share. One of nought or all never varies in resamples; it gets the exact interval of
+    """The interval of a share. One of 0 or 1 never varies in resamples; it gets the exact interval of
     Clopper and Pearson (Biometrika 26, 1934), with texts as trials."""
     found = estimate(share, drawn_R, texts)
     if found.interval is None or 0 < share < 1:
@@ -99,7 +100,11 @@ def _at_most(most: int, chance_N: Floats) -> Floats:
 
 
 def p_value(drawn_R: Floats) -> float:
-    """Two-sided bootstrap p-value of "nought", as in `statistics.bootstrap.paired_bootstrap`."""
-    known_R = drawn_R[np.isfinite(drawn_R)]
-    tails = ((known_R <= 0).sum() + 1, (known_R >= 0).sum() + 1)
-    return min(1.0, 2.0 * float(min(tails)) / (len(known_R) + 1))
+    """Two-sided bootstrap p-value of "zero", as in `statistics.bootstrap.paired_bootstrap`."""
+    return two_sided_p(drawn_R[np.isfinite(drawn_R)])
+
+
+def by_example(difference: Difference) -> dict[str, Any]:
+    """A difference of two trained models as files hold it; its interval covers other texts, not other seeds."""
+    fields = ("value", "low", "high", "p")
+    return {name: getattr(difference, name) for name in fields} | {"covers_seeds": False}

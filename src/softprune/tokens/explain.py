@@ -1,6 +1,6 @@
 """One text and what became of its words, in a terminal and as a page.
 
-Every word is shaded by the layer after which it left, and marked with that layer's number, so that nothing hangs on
+Every word is shaded by the layer after which it left, and marked with that layer's number, so that nothing depends on
 colour alone; words that were kept to the end are bold and bear no number. Layers count from 0.
 """
 

@@ -120,7 +120,7 @@ def readable(texts: Sequence[str]) -> list[str]:
 def load_classifier(
     described: DescribedEncoder, labels: tuple[str, ...], device: torch.device, dtype: torch.dtype, seed: int
 ) -> Any:
-    """The model with a head for the labels; a head that the checkpoint lacks is drawn anew, seeded.
+    """The model with a head for the labels; a head that the checkpoint lacks is drawn again, seeded.
 
     Raises:
         SoftpruneError: it can't be read, or doesn't fit in memory.

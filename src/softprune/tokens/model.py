@@ -81,7 +81,7 @@ class TokenModel:
             raise SoftpruneError(
                 f"the weights of {mark.base} that {folder} was made with",
                 "other weights under that name",
-                "bring that version back, or train anew",
+                "bring that version back, or train again",
             )
         anatomy, tokenizer = Anatomy(model), load_tokenizer(described)
         if document is None:
@@ -144,7 +144,7 @@ class TokenModel:
         return ids
 
     def _check_rows(self, ids: Sequence[Sequence[int]], where: Sequence[str] | None = None) -> None:
-        """Hold token ids to the embedding table; `where` names the texts."""
+        """Check that every token id has an embedding; `where` names the texts."""
         rows = self.anatomy.model.get_input_embeddings().weight.shape[0]
         for number, each in enumerate(ids):
             check_rows(self.tokenizer, each, rows, f"text {number + 1}" if where is None else where[number])

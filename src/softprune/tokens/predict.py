@@ -116,5 +116,5 @@ def _text(located: Located, column: str, added: Sequence[str]) -> str:
     text = row[column]
     if not isinstance(text, str) or not text.strip():
         found = f"{text!r:.40} in {where}"
-        raise SoftpruneError(f"text in {column}", found, "mend that row, or leave it out")
+        raise SoftpruneError(f"text in {column}", found, "fix that row, or leave it out")
     return text

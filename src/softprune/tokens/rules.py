@@ -7,7 +7,7 @@
 
 after Kim et al. 2022, "Learned Token Pruning for Transformers". Attention rows sum to 1, so the mean of s over alive
 tokens is 1 / D exactly. The official code divides by the padded length; here D is a constant of the model, so that no
-token's fate hangs on its batch: 1 ("relative": a threshold of 1 is an average token) or 128 (the official figures).
+token's fate depends on its batch: 1 ("relative": a threshold of 1 is an average token) or 128 (the official figures).
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Alive:
         position_M: its place in that text, from 0.
         lengths: alive tokens of each text.
         originals: tokens of each text at the beginning.
-        keys: per text, a number made of its token ids; what a seeded draw hangs on, and nothing of its batch.
+        keys: per text, a number made of its token ids; what a seeded draw depends on, and nothing of its batch.
         protect: whether a text's first token stays whatever a rule says.
     """
 

@@ -19,7 +19,7 @@ from softprune.tokens.rules import Convention, Rule, Thresholds
 from softprune.tokens.training import THRESHOLDS, EncoderTrainable, set_dropout
 from softprune.tuning.fine_tuner import FineTuner
 from softprune.tuning.loop import Evaluation, Schedule, Watch, train
-from softprune.tuning.setup import SealedSet
+from softprune.tuning.sealed import SealedSet
 from softprune.tuning.stages import FolderKeeper
 from softprune.tuning.step import Feed
 from softprune.types import Batch, Encoded, Example

@@ -29,7 +29,7 @@ class PeakMemory:
         self._on_gpu = device.type == "cuda"
 
     def lap(self) -> int | None:
-        """Bytes at most since the last lap; None where the system doesn't tell, or can't begin anew."""
+        """Bytes at most since the last lap; None where the system doesn't tell, or can't begin again."""
         if not self._on_gpu:
             peak = _highest_resident()
             return peak if _forget_highest() else None

@@ -22,7 +22,7 @@ def check_finite(values: Sequence[float], names: Sequence[str], what: str, when:
         names: of the prompts.
         what: they are ("training loss").
         when: where in the run ("at step 3 of 100").
-        do: what may mend it.
+        do: what may fix it.
 
     Raises:
         NotFinite: for the first that is NaN or infinite.

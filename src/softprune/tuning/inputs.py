@@ -18,7 +18,7 @@ from softprune.tuning.scoring import ScoredSet, Scoring
 Inputs = dict[str, str]
 """By the name that a user knows, something that changes when it does."""
 
-# Whatever hangs on what was edited: told once, by its cause.
+# Whatever depends on what was edited: told once, by its cause.
 _FOLLOWS = {"task": ("data", "tokens", "metric"), "data": ("tokens",)}
 _TOLD = {
     "task": "the task's YAML",
@@ -71,7 +71,7 @@ def hold(run: Store, now: Inputs) -> None:
         raise SoftpruneError(
             f"{told} as {run.path} was begun with",
             f"{told} changed since",
-            f"bring {'it' if len(causes) == 1 else 'them'} back, or start anew with another --out",
+            f"bring {'it' if len(causes) == 1 else 'them'} back, or start again with another --out",
         )
 
 

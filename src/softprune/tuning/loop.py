@@ -1,7 +1,7 @@
 """The one training loop. It tunes prompts, retrains rewound tickets and trains whatever else is a Trainable.
 
 Candidates see the same batches in the same order, or each those of its own seed; each keeps its own best checkpoint and
-stops on its own. Batches are a pure function of seed and step, so a run taken up at its last evaluation continues bit
+stops on its own. Batches are a pure function of seed and step, so a run resumed from its last evaluation continues bit
 by bit.
 """
 

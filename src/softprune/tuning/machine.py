@@ -17,14 +17,14 @@ from softprune.tuning.room import keep_freed
 
 
 class Pins(Protocol):
-    """What keeps the values that bits hang on, as a run does; see `RunFolder.pin`."""
+    """What keeps the values that bits depend on, as a run does; see `RunFolder.pin`."""
 
     def pin(self, key: str, compute: Callable[[], JSON]) -> JSON:
         """The value of `key`; computed where there is none yet."""
 
 
 def settle_machine(run: Pins, device: str, dtype: str, threads: int | None) -> tuple[torch.device, torch.dtype]:
-    """Device and dtype, and what else the bits of a run hang on: pinned at first, the run's own after a resume.
+    """Device and dtype, and what else the bits of a run depend on: pinned at first, the run's own after a resume.
 
     Args:
         run: whose they are.
@@ -34,7 +34,7 @@ def settle_machine(run: Pins, device: str, dtype: str, threads: int | None) -> t
     torch.set_num_threads(int(run.pin("threads", lambda: threads or torch.get_num_threads())))
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # It would write NaN over memory that is written again at once: a tenth of a step, and no result hangs on it.
+    # It would write NaN over memory that is written again at once: a tenth of a step, and no result depends on it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     keep_freed()
     place = torch.device(str(run.pin("backbone.device", lambda: str(resolve_device(device)))))

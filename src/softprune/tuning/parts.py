@@ -42,7 +42,7 @@ def equal_parts(count: int, number: int) -> list[int]:
 
 
 def note_parts(run: Store, work: str, parts: list[int], step: int, *, out_of_memory: bool) -> None:
-    """Record how a piece of work was parted; once, but its note again where a resumed run began its notes anew."""
+    """Record how a piece of work was parted; once, but its note again where a resumed run began its notes again."""
     info = run.info
     history: list[dict[str, Any]] = info.get("K_history") or []
     entry = next((entry for entry in history if entry["work"] == work), None)

@@ -26,8 +26,8 @@ _LARGEST = 32 << 20
 def keep_freed(most: int = 1 << 30) -> bool:
     """Have the C library keep so many freed bytes of a step for the next one; false where it isn't glibc.
 
-    Of its own accord it gives a step's tensors back to the kernel, which clears each page anew before the next step has
-    it: a tenth of a step of 16 candidates.
+    By default it gives a step's tensors back to the kernel, which clears each page again before the next step has it:
+    a tenth of a step of 16 candidates.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

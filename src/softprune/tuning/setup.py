@@ -23,48 +23,10 @@ from softprune.tuning.loop import Watch
 from softprune.tuning.machine import load
 from softprune.tuning.memory import Rehearsal, measure_group
 from softprune.tuning.scoring import ScoredSet, Scoring
+from softprune.tuning.sealed import SealedSet
 from softprune.tuning.start import file_mistakes, label_mistakes, mask_mistakes, text_mistakes
 from softprune.tuning.written import LEAST_ROOM, answer_length, written_mistakes
 from softprune.types import Example
-
-
-class SealedSet:
-    """The `report` examples. They open once, after every choice is fixed.
-
-    Args:
-        examples: what is reported on; not even tokenised before.
-    """
-
-    def __init__(self, examples: Sequence[Example]) -> None:
-        self._examples = tuple(examples)
-        self._choices: str | None = None
-        self._opened = False
-
-    def __len__(self) -> int:
-        return len(self._examples)
-
-    @property
-    def units(self) -> int:
-        """How many examples, or groups of them that share text, a score is an average over."""
-        alone = sum(example.group is None for example in self._examples)
-        return alone + len({example.group for example in self._examples} - {None})
-
-    def fix(self, choices: str) -> None:
-        """Declare that all choices are made, and which."""
-        self._choices = choices
-
-    def open(self) -> tuple[Example, ...]:
-        """The examples.
-
-        Raises:
-            RuntimeError: before `fix`, or a second time. A bug in softprune, never a user's mistake.
-        """
-        if self._choices is None:
-            raise RuntimeError("`report` was asked for before every choice was fixed")
-        if self._opened:
-            raise RuntimeError("`report` was asked for twice")
-        self._opened = True
-        return self._examples
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,9 +281,9 @@ def encoded(recipe: Recipe, backbone: Backbone, examples: Sequence[Example]) -> 
 
 
 def check_report(recipe: Recipe, backbone: Backbone, examples: Sequence[Example]) -> None:
-    """Look for what would end a run only when its report is read: answers that tie, words without an embedding.
+    """Find now what would otherwise end the run when `report` is read: answers that tie, words without an embedding.
 
-    Inputs are read for the latter alone, where the tokenizer has such words at all.
+    Inputs are tokenised only if the tokenizer has words beyond the embedding table.
 
     Raises:
         SoftpruneError: as `Backbone.encode`.

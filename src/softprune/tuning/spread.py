@@ -24,7 +24,8 @@ from softprune.runs.executors import InProcess
 from softprune.runs.stand_in import Made, StandIn
 from softprune.tuning.loop import Point, Watch
 from softprune.tuning.parts import parts_of
-from softprune.tuning.setup import SealedSet, Workspace, prepare
+from softprune.tuning.sealed import SealedSet
+from softprune.tuning.setup import Workspace, prepare
 from softprune.tuning.stages import Fitted, Paused, fit, fit_to
 from softprune.types import Result, WorkItem
 
@@ -194,7 +195,7 @@ def _workspace(job: str) -> Workspace:
 
 
 def _same_versions(driver: dict[str, str | None]) -> None:
-    """Hold a worker to the driver's versions: bits hang on them."""
+    """Hold a worker to the driver's versions: bits depend on them."""
     here = versions()
     other = [f"{name} {here.get(name)} instead of {wanted}" for name, wanted in driver.items() if here[name] != wanted]
     if other:

@@ -1,4 +1,7 @@
-"""The losses and gradients of one optimiser step, of candidates that see the same examples or each its own."""
+"""Losses and gradients of one optimiser step, for candidates that share a batch or have their own.
+
+Axes here: K candidates, R rows of one backbone call.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ def backward_shared(
         processes: which share the batch.
 
     Returns:
-        Mean loss of each candidate, `[K]`; of this process's examples alone, and a 0 where it has none.
+        Each candidate's share of its mean loss, `[K]`, from this process's examples; a scalar 0 where it has none.
     """
     total_K = torch.zeros(())
     mine = processes.part(indices)
@@ -56,14 +59,17 @@ def backward_shared(
 def backward_apart(
     trainable: RowTrainable, feed: Feed, batches: Sequence[Sequence[int]], accumulate: int, processes: Processes
 ) -> torch.Tensor:
-    """The same of candidates that each see examples of their own; rows of similar length share a call.
+    """Gradients of candidates that each see their own examples; rows of similar length share a call.
 
     Args:
         trainable: K candidates.
         feed: the training examples.
         batches: of each candidate, the indices of its examples; the last batch of an epoch is shorter.
-        accumulate: no call has more rows than one of as many parts of a shared batch would have.
+        accumulate: a call has at most as many rows as one of so many parts of a shared batch would have.
         processes: which share the rows.
+
+    Returns:
+        As `backward_shared`.
     """
     largest = max(map(len, batches))
     rows = [(k, index) for k, batch in enumerate(batches) for index in batch]
@@ -82,12 +88,12 @@ def backward_apart(
 
 
 def parts_by_length(rows: Sequence[Row], lengths: Sequence[int], *, least: int, most: int) -> list[list[Row]]:
-    """Rows that share a backbone call, those of a candidate behind one another.
+    """Split rows into backbone calls of similar length; within one, each candidate's rows are together.
 
     Args:
-        rows: by length.
-        lengths: of the examples.
-        least: rows that a part takes, however long they are.
+        rows: sorted by length.
+        lengths: tokens of each example.
+        least: rows that a call takes however their lengths differ.
         most: rows that it takes at most.
     """
     parts: list[list[Row]] = []

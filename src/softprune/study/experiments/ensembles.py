@@ -71,7 +71,7 @@ def conduct(bench: Bench) -> Findings:
     )
     note = (
         "Paired over the examples of report; a row of several seeds is their mean. All seeds make one ensemble, and "
-        "one ensemble says nothing of others: intervals cover other examples, for these very prompts; no verdict."
+        "one ensemble says nothing about others: intervals cover other examples, for these very prompts; no verdict."
     )
     cells: tuple[tuple[Entry, ...], ...] = tuple((name, *found) for name, found in differences.items())
     times = {task: bench.once(f"times-{task}", partial(_times, bench, runs, task)) for task in bench.tasks}

@@ -172,12 +172,12 @@ def _singles(bench: Bench, runs: Mapping[Key, Made]) -> tuple[Table, tuple[str, 
         "points on report",
     )
     values = [100 * cell.value for cell in changes if cell.value is not None]
-    told_mean, least, most = (f"{number:+.1f}" for number in (fmean(values), min(values), max(values)))
+    mean, least, most = (f"{number:+.1f}" for number in (fmean(values), min(values), max(values)))
     note = "Changes when the chosen token alone is masked, paired. On select it was chosen for that, which flatters."
     said = (
         f"Tokens of these very prompts whose masking is shown to lower the loss on other examples of select, in "
         f"{len(runs)} runs, Holm-corrected within each: {harmful}. Other seeds may differ.",
-        f"The token chosen on select, masked on report: {told_mean} points in the mean over runs ({least} to {most}).",
+        f"The token chosen on select, masked on report: {mean} points in the mean over runs ({least} to {most}).",
     )
     return Table("single", "Single tokens left out", columns, tuple(rows), note), said
 

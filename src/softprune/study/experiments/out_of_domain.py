@@ -133,7 +133,7 @@ def apart(out: Cell, home: Cell) -> Cell:
     low = value - hypot(out.value - out.low, home.high - home.value)
     high = value + hypot(out.high - out.value, home.value - home.low)
     seeds = None if out.seeds is None or home.seeds is None else min(out.seeds, home.seeds)
-    # Both ends lie almost alike far off, so that the normal's p fits the interval.
+    # The interval is almost symmetric, so the p of a normal distribution fits it.
     p = 2 * NormalDist().cdf(-abs(value) / ((high - low) / (2 * Z))) if high > low else None
     return Cell(value, low, high, unit="points", chance=chance, seeds=seeds, p=p)
 

@@ -82,9 +82,9 @@ def _text(what: str, path_or_name: str | Path) -> str:
         found = f"byte 0x{error.object[error.start]:02x} in {path}"
         raise SoftpruneError(f"a {what} file in UTF-8", found, how_to_convert(error.object, path)) from None
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL
-        found = error.strerror if isinstance(error, OSError) else "no path"
+        why = error.strerror if isinstance(error, OSError) else "no path"
         shown = name.replace("\0", "\\0")
-        raise SoftpruneError(f"a {what} file that can be read", f"{shown}: {found}", "check its path") from error
+        raise SoftpruneError(f"a {what} file that can be read", f"{shown}: {why}", "check its path") from error
 
 
 def _no_such(what: str, name: str, shipped: Sequence[str]) -> SoftpruneError:

@@ -108,15 +108,28 @@ def test_tokens_beyond_the_table(name: str, fresh: Callable[[str], Backbone]) ->
             backbone.encode([example], 64)
 
 
+OTHER_NAMES = {  # of heads and layers, or none
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
+    "codegen": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "rotary_dim": 4},
+    "falcon": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
+    "mamba": {"hidden_size": 32, "state_size": 4, "num_hidden_layers": 2},
+    "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2},
+    "rwkv": {"hidden_size": 32, "num_hidden_layers": 2, "attention_hidden_size": 32, "context_length": 64},
+    "xglm": {"d_model": 32, "num_layers": 2, "attention_heads": 4, "ffn_dim": 48},
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_NAMES)
 @pytest.mark.filterwarnings("ignore::FutureWarning:transformers.modeling_utils")  # peft's own call
-def test_peft_takes_an_adapter_of_a_model_with_its_own_names(tmp_path: Path) -> None:
-    config = transformers.MptConfig(d_model=32, n_heads=4, n_layers=2, vocab_size=50)
-    model = transformers.MptForCausalLM(config).eval()
+def test_peft_takes_an_adapter_of_a_model_with_its_own_names(kind: str, tmp_path: Path) -> None:
+    config = transformers.AutoConfig.for_model(kind, vocab_size=50, **OTHER_NAMES[kind])
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
     prompt, ids = torch.randn(3, 32), torch.tensor([[4, 5, 6, 7]])
     with torch.no_grad():
         embeds = torch.cat([prompt[None], model.get_input_embeddings()(ids)], 1)
         ours, bare = model(inputs_embeds=embeds).logits, model(input_ids=ids).logits
-        for name, data in adapter_files(prompt, "mpt", "causal").items():
+        for name, data in adapter_files(prompt, kind, "causal").items():
             (tmp_path / name).write_bytes(data)
         theirs = PeftModel.from_pretrained(model, tmp_path).eval()(input_ids=ids).logits
     assert float((theirs - ours).abs().max()) <= 1e-5 * float(ours.abs().max())

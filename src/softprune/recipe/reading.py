@@ -79,8 +79,8 @@ def _text(what: str, path_or_name: str | Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        found = f"byte 0x{error.object[error.start]:02x} in {path}"
-        raise SoftpruneError(f"a {what} file in UTF-8", found, how_to_convert(error.object, path)) from None
+        byte = f"byte 0x{error.object[error.start]:02x} in {path}"
+        raise SoftpruneError(f"a {what} file in UTF-8", byte, how_to_convert(error.object, path)) from None
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL
         why = error.strerror if isinstance(error, OSError) else "no path"
         shown = name.replace("\0", "\\0")

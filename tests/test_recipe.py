@@ -90,7 +90,7 @@ def test_defaults() -> None:
     recipe = resolve()
     assert recipe.tuning.lr == LearningRate(relative=DEFAULT_RELATIVE_LR)
     assert recipe.search.token_ratios == (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-    assert (recipe.kind, recipe.schema_, recipe.seed, recipe.selection.seeds) == ("xprompt", 1, 0, 3)
+    assert (recipe.kind, recipe.schema_, recipe.seed, recipe.selection.seeds) == ("xprompt", 1, 0, "auto")
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

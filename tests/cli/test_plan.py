@@ -27,8 +27,8 @@ def test_a_plan_in_words(softprune: Softprune, settings: tuple[str, ...], tmp_pa
     answer = softprune("plan", "demo", *settings)
     assert answer.code == 0, answer.err
     for part in (
-        "16 train, 4 select, 30 report examples",
-        "grid, 9 candidates, K = 8 side by side",
+        "14 train, 6 select, 30 report examples",
+        "grid, 4 candidates, K = 8 side by side",
         "128 parameters",
         "retrain",
         "free",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -159,9 +160,20 @@ def test_baselines_are_held_to_the_chosen_models_operations(done: Path) -> None:
         assert stage["macs_reached"] == (off <= max(0.01, token)), name
 
 
+def classifier_of(encoder: Path, folder: Path) -> Path:
+    """The encoder with a random head for the task's two classes."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    shutil.copytree(encoder, folder)
+    config = AutoConfig.from_pretrained(folder, num_labels=2)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    return folder
+
+
 def test_a_model_that_is_fine_tuned_already_needs_no_baseline_training(tmp_path: Path, tiny_models: Models) -> None:
     more = ("tuning.epochs=0", "pruning.hard_epochs=0", "pruning.baselines=none")
-    recipe = recipe_of(write_task(tmp_path / "task"), tiny_models("encoder"), *more)
+    model_folder = classifier_of(tiny_models("encoder"), tmp_path / "classifier")
+    recipe = recipe_of(write_task(tmp_path / "task"), model_folder, *more)
     execute(recipe, tmp_path / "run", "test", "")
     info = info_of(tmp_path / "run")
     assert set(info["cost"]["training"]) == {"soft-0.1"}

@@ -110,9 +110,9 @@ def test_groups_are_of_nearly_equal_size(candidates: int, most: int, group: int)
     ("changes", "most"),
     [
         (["search.strategy=grid", "pruning.removal=zero"], 81),
-        (["search.strategy=grid"], 9),
-        (["search.strategy=sequential", "pruning.removal=zero", "search.piece_ratios=0.5"], 9),
-        (["search.strategy=halving", "pruning.removal=zero"], 12),
+        (["search.strategy=grid"], 13),
+        (["search.strategy=sequential", "pruning.removal=zero", "search.piece_ratios=0.5"], 13),
+        (["search.strategy=halving", "pruning.removal=zero", "selection.seeds=3"], 12),
         (["pruning.levels=token", "search.token_ratios=0.1,0.2,0.3,0.4", "selection.seeds=0"], 4),
         (["search.strategy=grid", "search.token_ratios=0.5", "search.piece_ratios=0.5", "selection.seeds=0"], 3),
         (["search.strategy=grid", "search.token_ratios=0.5", "search.piece_ratios=0.5", "selection.seeds=5"], 15),

@@ -89,8 +89,8 @@ def test_a_sweep_ends_as_the_chosen_rate_alone_would(
     tiny_models: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, trained = tiny_models("sentence"), []
-    fit_once = stages._train
-    monkeypatch.setattr(stages, "_train", lambda *a, **k: trained.append(a[2]) or fit_once(*a, **k))
+    train_once = stages.Training._train
+    monkeypatch.setattr(stages.Training, "_train", lambda self, *a: trained.append(self.names) or train_once(self, *a))
     swept = tune(recipe_of(model, "tuning.lr=0.1", "tuning.sweep=0.5,2,8"), tmp_path / "swept")
     assert trained == [(candidate_of(work_of(each)),) for each in (0.5, 2.0, 8.0)]
     info = info_of(swept)

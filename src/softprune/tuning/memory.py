@@ -183,10 +183,10 @@ def _peak_on_gpu(step: Callable[[], None], device: torch.device) -> int:
 
 
 def together(recipe: Recipe) -> int:
-    """The most candidates that a run could train side by side; winner, control and random mask are three a seed."""
-    search, levels = recipe.search, recipe.pruning.levels
+    """The most candidates that a run could train side by side; winner, control and random mask too."""
+    search, levels, seeds = recipe.search, recipe.pruning.levels, recipe.selection
     tokens, pieces = len(search.token_ratios), len(search.piece_ratios)
-    strategy, rivals = search.chosen(), 3 * max(1, recipe.selection.first_seeds)
+    strategy, rivals = search.chosen(), max(3, 2 * seeds.first_seeds + seeds.random_seeds)
     if strategy == "learned":
         return max(len(search.prices), rivals)
     if levels != "both":

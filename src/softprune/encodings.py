@@ -34,7 +34,7 @@ def check_narrow(start: bytes, path: Path) -> None:
 
 
 def how_to_convert(start: bytes, path: Path) -> str:
-    """The command that makes UTF-8 of a file that isn't, told by how it begins."""
+    """The command that converts a file to UTF-8, chosen by the bytes that it begins with."""
     encoding, _ = _wide(start)
     if encoding:
         return _conversion(encoding, path)

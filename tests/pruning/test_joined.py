@@ -97,7 +97,7 @@ def test_a_run_on_two_tasks_and_its_ticket(
     tiny_models: Callable[[str], Path], task_file: Path, tmp_path: Path, one_thread: None
 ) -> None:
     keys = ["kind=xprompt", f"task.id=demo+{task_file}", *TINY]
-    keys += ["task.shots=24", "task.limit_report=20", "task.report_seed=1"]
+    keys += ["task.shots=24", "task.limit_report=20", "task.report_seed=9"]  # one of those where the two bars differ
     small = ["search.strategy=grid", "search.token_ratios=0.5", "search.piece_ratios=0.5", "tuning.epochs=1"]
     model = tiny_models("sentence")
     recipe = resolve([*keys, *small, "search.epochs=1", "selection.seeds=0", f"backbone.name={model}"])

@@ -19,7 +19,7 @@ from shapes import NAMES, examples, folder_of, input_lengths, vocabulary
 from timing import DTYPES, alternate, flags, listed, medians, show, write
 
 from softprune import load_backbone
-from softprune.backbone.load import resolve_device, resolve_dtype
+from softprune.models.loading import resolve_device, resolve_dtype
 
 P, KEPT = 20, 10
 

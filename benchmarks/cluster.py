@@ -28,16 +28,16 @@ import ray
 import torch
 from ray.cluster_utils import Cluster
 
-from softprune.prompt.bank import full_mask, masked_state
+from softprune.config import Recipe, resolve
+from softprune.prompts.soft_prompts import full_mask, masked_state
 from softprune.pruning.masks import random_mask
-from softprune.recipe import Recipe, resolve
-from softprune.runs.cluster import RayCluster
 from softprune.runs.executors import InProcess
-from softprune.runs.store import RunFolder
-from softprune.tuning import spread
-from softprune.tuning.display import Silence
-from softprune.tuning.setup import Workspace, prepare
-from softprune.tuning.start import initial_prompt
+from softprune.runs.ray_executor import RayCluster
+from softprune.runs.run_folder import RunFolder
+from softprune.training import distribute
+from softprune.training.initial_prompt import initial_prompt
+from softprune.training.progress import Silence
+from softprune.training.session import Workspace, prepare
 from softprune.types import PromptState, WorkItem
 
 P, S, K = 20, 16, 2
@@ -81,7 +81,7 @@ def bench(recipe: Recipe, folder: Path) -> Bench:
 def noted(folder: Path, workspace: Workspace, item: WorkItem) -> Any:
     """`fit_item`, which leaves the name of its node and the CPU seconds that it took."""
     begun = time.process_time()
-    found = spread.fit_item(workspace, item)
+    found = distribute.fit_item(workspace, item)
     if not isinstance(workspace.run, RunFolder):
         place = folder / f"{ray.get_runtime_context().get_node_id()} {item.id}"
         place.write_text(str(time.process_time() - begun))
@@ -98,7 +98,7 @@ def on_nodes(recipe: Recipe, count: int, groups: int, epochs: int, kill: bool = 
     for _ in range(count - 1):
         cluster.add_node(num_cpus=1)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-    store, done = spread._store, 0
+    store, done = distribute._store, 0
 
     def kill_midway(*arguments: Any) -> None:
         nonlocal done
@@ -112,18 +112,18 @@ def on_nodes(recipe: Recipe, count: int, groups: int, epochs: int, kill: bool = 
         with tempfile.TemporaryDirectory() as folder:
             made = bench(recipe, Path(folder) / "run")
             workspace = replace(made.workspace, executor=RayCluster(None, retries=3))
-            spread.spread(workspace, spread.fit_item, made.items(2 * count, 1, "warm"), "warm")
+            distribute.spread(workspace, distribute.fit_item, made.items(2 * count, 1, "warm"), "warm")
             items = made.items(groups, epochs, "timed")
-            spread._store = kill_midway if kill else store
+            distribute._store = kill_midway if kill else store
             begun = time.perf_counter()
-            found = spread.spread(workspace, partial(noted, Path(folder)), items, "retrain")
+            found = distribute.spread(workspace, partial(noted, Path(folder)), items, "retrain")
             seconds = time.perf_counter() - begun
             left = list(Path(folder).glob("* timed-*"))
             shares = sorted(Counter(path.name.partition(" ")[0] for path in left).values())
             print(f"  groups done on each node: {shares}; CPU: {sum(float(path.read_text()) for path in left):.1f} s")
             workspace.run.close()  # type: ignore[attr-defined]
     finally:
-        spread._store = store
+        distribute._store = store
         ray.shutdown()
         cluster.shutdown()
     return seconds, bits(found)
@@ -134,7 +134,9 @@ def here(recipe: Recipe, groups: int, epochs: int, seed: int = 0) -> tuple[float
     with tempfile.TemporaryDirectory() as folder:
         made = bench(recipe, Path(folder) / "run")
         begun = time.perf_counter()
-        found = spread.spread(made.workspace, spread.fit_item, made.items(groups, epochs, "timed", seed), "retrain")
+        found = distribute.spread(
+            made.workspace, distribute.fit_item, made.items(groups, epochs, "timed", seed), "retrain"
+        )
         made.workspace.run.close()  # type: ignore[attr-defined]
         return time.perf_counter() - begun, bits(found)
 

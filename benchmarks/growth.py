@@ -17,7 +17,7 @@ from peaks import Job, in_child, measure
 from shapes import NAMES, folder_of
 from timing import DTYPES, flags, listed, show, write
 
-from softprune.backbone import describe
+from softprune.models import describe
 
 COLUMNS = ("changing", "to", "size of first", "seconds", "of first", "steps, MB", "of first")
 

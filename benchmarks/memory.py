@@ -18,7 +18,7 @@ from peaks import Job, in_child, measure
 from shapes import NAMES, folder_of
 from timing import DTYPES, flags, show, write
 
-from softprune.backbone import describe
+from softprune.models import describe
 
 SIDES = {"softprune": ("ours", False), "softprune, prepared": ("ours", True), "peft": ("peer", False)}
 

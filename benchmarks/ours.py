@@ -8,14 +8,14 @@ from contextlib import contextmanager
 import torch
 from timing import Spent
 
-from softprune.backbone.base import Backbone
-from softprune.prompt.bank import full_mask
-from softprune.tuning.display import Silence
-from softprune.tuning.loop import Evaluation, Point, Schedule, State, train
-from softprune.tuning.optimisers import make_optimiser
-from softprune.tuning.room import keep_freed
-from softprune.tuning.step import Feed
-from softprune.tuning.trainable import PromptTrainable
+from softprune.models.base import Backbone
+from softprune.prompts.soft_prompts import full_mask
+from softprune.training.free_memory import keep_freed
+from softprune.training.loop import Evaluation, Point, Schedule, State, train
+from softprune.training.optimizers import make_optimiser
+from softprune.training.progress import Silence
+from softprune.training.step import Feed
+from softprune.training.trainable import PromptTrainable
 from softprune.types import Encoded, Mask
 
 PIECES = 16

@@ -18,12 +18,12 @@ import torch
 from timing import alternate, flags, medians, show, spent, write
 
 from softprune import load_backbone, load_task
-from softprune.backbone.base import Backbone
-from softprune.backbone.load import BUNDLED
-from softprune.prompt.bank import masked_state
-from softprune.pruning.predict import Prediction, predict
-from softprune.pruning.ticket import Ticket, TicketInfo
-from softprune.tasks.demo import generate
+from softprune.data.demo import generate
+from softprune.evaluation.predict import Prediction, predict
+from softprune.models.base import Backbone
+from softprune.models.loading import BUNDLED
+from softprune.prompts.soft_prompts import masked_state
+from softprune.prompts.ticket import Ticket, TicketInfo
 from softprune.types import Mask
 
 P = 20

@@ -28,9 +28,9 @@ from shapes import examples, input_lengths, vocabulary
 from timing import DTYPES, Spent
 
 from softprune import load_backbone, load_task
-from softprune.recipe import resolve
-from softprune.tuning.setup import learning_rate
-from softprune.tuning.start import initial_prompt
+from softprune.config import resolve
+from softprune.training.initial_prompt import initial_prompt
+from softprune.training.session import learning_rate
 
 
 @dataclass(frozen=True, slots=True)

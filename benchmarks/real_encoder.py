@@ -18,8 +18,8 @@ from pathlib import Path
 from rich.console import Console
 from timing import ROOT, flags, listed, write
 
-from softprune.pruning.api import execute
-from softprune.recipe import resolve
+from softprune.config import resolve
+from softprune.pipelines.xprompt import execute
 from softprune.report import comparison_table, write_report
 
 SETTINGS = (

@@ -20,16 +20,16 @@ from typing import Any
 
 import numpy as np
 
-from softprune.prompt.bank import read_one
+from softprune.config import resolve
+from softprune.prompts.soft_prompts import read_one
 from softprune.pruning.search import choose
 from softprune.pruning.xprompt import xprompt
-from softprune.recipe import resolve
 from softprune.runs.executors import InProcess
-from softprune.runs.store import RunFolder
+from softprune.runs.run_folder import RunFolder
 from softprune.statistics.bootstrap import paired_bootstrap
-from softprune.tuning.display import Silence
-from softprune.tuning.scoring import score_each
-from softprune.tuning.setup import prepare
+from softprune.training.progress import Silence
+from softprune.training.scoring import score_each
+from softprune.training.session import prepare
 from softprune.types import Candidate
 
 SETTINGS = (

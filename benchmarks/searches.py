@@ -19,13 +19,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from softprune.config import Recipe, resolve
 from softprune.pruning.xprompt import Pruned, control_start, token_importance, xprompt
-from softprune.recipe import Recipe, resolve
 from softprune.runs.executors import InProcess
-from softprune.runs.store import RunFolder
-from softprune.tuning.display import Silence
-from softprune.tuning.setup import Workspace, prepare
-from softprune.tuning.stages import fit, tune
+from softprune.runs.run_folder import RunFolder
+from softprune.training.jobs import fit, tune
+from softprune.training.progress import Silence
+from softprune.training.session import Workspace, prepare
 
 SETTINGS = (
     "backbone.name=tiny",

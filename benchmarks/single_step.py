@@ -32,8 +32,8 @@ from shapes import NAMES, examples, folder_of, input_lengths, vocabulary
 from timing import DTYPES, Spent, alternate, flags, listed, matmul, medians, ratio, show, spread, write
 
 from softprune import load_backbone
-from softprune.backbone.base import Backbone
-from softprune.backbone.batching import training_batches
+from softprune.models.base import Backbone
+from softprune.models.batching import training_batches
 from softprune.types import Encoded
 
 P = 20

@@ -34,10 +34,10 @@ from shapes import NAMES, folder_of
 from timing import DTYPES, Spent, alternate, flags, listed, medians, show, spent, write
 
 from softprune import load_backbone, load_task
-from softprune.backbone.load import resolve_device, resolve_dtype
-from softprune.pruning.api import execute
-from softprune.recipe import Recipe, resolve
-from softprune.tasks import select_sets
+from softprune.config import Recipe, resolve
+from softprune.data import select_sets
+from softprune.models.loading import resolve_device, resolve_dtype
+from softprune.pipelines.xprompt import execute
 from softprune.types import Encoded
 
 P, KEPT = 20, 10

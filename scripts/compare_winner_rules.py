@@ -18,15 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from softprune.prompt.bank import read_one
+from softprune.config.loading import load_recipe
+from softprune.pipelines.xprompt import execute
+from softprune.prompts.soft_prompts import read_one
 from softprune.pruning import xprompt
-from softprune.pruning.api import execute
 from softprune.pruning.retraining import Trial
 from softprune.pruning.search import choose
-from softprune.recipe.reading import load_recipe
 from softprune.statistics.bootstrap import resampled_sums, sampled_units
-from softprune.tuning.scoring import score_each
-from softprune.tuning.setup import Workspace
+from softprune.training.scoring import score_each
+from softprune.training.session import Workspace
 
 RULES = {
     "one_se, single": "smallest within the standard error of the best candidate's own score",

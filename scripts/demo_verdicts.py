@@ -73,8 +73,8 @@ def run_rounded(arguments: list[str]) -> None:
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    from softprune.backbone.gate import TOLERANCE
     from softprune.cli import main as softprune
+    from softprune.models.load_check import TOLERANCE
 
     TOLERANCE[torch.float32] = TOLERANCE[torch.bfloat16]  # the model is read as roughly as in bfloat16
 

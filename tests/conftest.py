@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from softprune.backbone.base import Backbone
+    from softprune.models.base import Backbone
 
 # Before transformers or torch is imported: never ask the network, never draw bars, one thread for tiny matrices.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -55,7 +55,7 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 @pytest.fixture(scope="session")
 def backbone_of(tiny_models: Callable[[str], Path]) -> Callable[..., Backbone]:
     """A tiny backbone by name and dtype, loaded once a session."""
-    from softprune.backbone import load_backbone
+    from softprune.models import load_backbone
 
     loaded: dict[tuple[str, str], Backbone] = {}
 

@@ -16,13 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from softprune.recipe import kind_of, load_compare_recipe, load_recipe, load_tokens_recipe
-from softprune.runs import atomic
+from softprune.config import kind_of, load_compare_recipe, load_recipe, load_tokens_recipe
+from softprune.runs import atomic_io
 
 
 def stop_inside(phase: str, nth: int, marker: Path, out: Path) -> None:
     """Replace the one writing function by one that stops where it is told to."""
-    write, seen = atomic.write_bytes, 0
+    write, seen = atomic_io.write_bytes, 0
     cell, _, phase = phase.rpartition(":")
     out = out / "cells" / cell if cell and cell != "file" else out
 
@@ -41,7 +41,7 @@ def stop_inside(phase: str, nth: int, marker: Path, out: Path) -> None:
                 time.sleep(600)
         write(path, *args, **options)
 
-    atomic.write_bytes = stopping
+    atomic_io.write_bytes = stopping
 
 
 def main() -> None:
@@ -49,19 +49,19 @@ def main() -> None:
     phase, nth, marker, recipe, out = sys.argv[1:]
     if phase != "none":
         stop_inside(phase, int(nth), Path(marker), Path(out))
-    run(recipe, Path(out), lambda folder: atomic.write_bytes(folder / "report.txt", b""))
+    run(recipe, Path(out), lambda folder: atomic_io.write_bytes(folder / "report.txt", b""))
 
 
 def run(recipe: str, out: Path, finish: Callable[[Path], None]) -> None:
     """Run a recipe of any kind."""
     if kind_of(recipe) == "tokens":
-        from softprune.tokens.api import execute as execute_tokens
+        from softprune.pipelines.token_pruning import execute as execute_tokens
 
         of_tokens = load_tokens_recipe(recipe)
         execute_tokens(of_tokens, out, "kill test", of_tokens.dump(), finish=finish)
         return
     if kind_of(recipe) == "compare":
-        from softprune.compare.api import execute as execute_compare
+        from softprune.studies.comparison.runner import execute as execute_compare
 
         of_methods = load_compare_recipe(recipe)
         execute_compare(of_methods, out, "kill test", of_methods.dump(), finish=finish)
@@ -69,8 +69,8 @@ def run(recipe: str, out: Path, finish: Callable[[Path], None]) -> None:
     if kind_of(recipe) == "study":
         conduct(recipe, out)
         return
-    from softprune.methods.api import execute as adapt
-    from softprune.pruning.api import execute as tune_or_prune
+    from softprune.pipelines.adapt import execute as adapt
+    from softprune.pipelines.xprompt import execute as tune_or_prune
 
     loaded = load_recipe(recipe)
     execute = adapt if loaded.kind == "adapt" else tune_or_prune
@@ -79,14 +79,14 @@ def run(recipe: str, out: Path, finish: Callable[[Path], None]) -> None:
 
 def conduct(recipe: str, out: Path) -> None:
     """Conduct a study, with the tests' own experiments beside those that ship."""
-    sys.path.insert(0, str(Path(__file__).parent / "study"))
+    sys.path.insert(0, str(Path(__file__).parent / "studies"))
     import small_studies
 
-    from softprune.recipe import load_study
-    from softprune.study import api
+    from softprune.config import load_study
+    from softprune.studies import runner
 
-    api.EXPERIMENTS = small_studies.EXPERIMENTS  # type: ignore[misc]
-    api.execute(load_study(recipe), out.name, out.parent, "kill test")
+    runner.EXPERIMENTS = small_studies.EXPERIMENTS  # type: ignore[misc]
+    runner.execute(load_study(recipe), out.name, out.parent, "kill test")
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ from typing import Any
 
 from softprune.cli import main
 from softprune.errors import SoftpruneError
-from softprune.tuning import stages
+from softprune.training import jobs
 
 recipe, out = sys.argv[1:]
-evaluate, seen = stages.evaluate, []
+evaluate, seen = jobs.evaluate, []
 
 
 def failing(*given: Any) -> Any:
@@ -24,6 +24,6 @@ def failing(*given: Any) -> Any:
     return evaluate(*given)
 
 
-stages.evaluate = failing
+jobs.evaluate = failing
 sys.argv = ["softprune", "run", recipe, "--out", out]
 main()

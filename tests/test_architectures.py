@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from softprune.backbone import load_backbone
-from softprune.pruning.api import execute
-from softprune.pruning.ticket import Ticket
-from softprune.recipe import resolve
-from softprune.tasks import load_task
-from softprune.tuning.scoring import ScoredSet, Scoring, score_prompts
+from softprune.config import resolve
+from softprune.data import load_task
+from softprune.models import load_backbone
+from softprune.pipelines.xprompt import execute
+from softprune.prompts.ticket import Ticket
+from softprune.training.scoring import ScoredSet, Scoring, score_prompts
 
 ARCHITECTURES = ("t5_v1_1", "mt5", "bart", "gpt2", "bloom", "llama", "bert", "roberta", "sentence")
 

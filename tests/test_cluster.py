@@ -14,11 +14,11 @@ from typing import Any
 import psutil
 import pytest
 
+from softprune.config import Recipe, resolve
 from softprune.errors import SoftpruneError
-from softprune.pruning.api import execute
-from softprune.recipe import Recipe, resolve
-from softprune.runs.cluster import RayCluster
-from softprune.tuning import spread
+from softprune.pipelines.xprompt import execute
+from softprune.runs.ray_executor import RayCluster
+from softprune.training import distribute
 from softprune.types import WorkItem
 
 ray = pytest.importorskip("ray")
@@ -143,7 +143,7 @@ def test_items_run_side_by_side_on_two_nodes(executor: RayCluster, tmp_path: Pat
         until = time.monotonic() + 120
         while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < until:
             time.sleep(0.02)
-        import softprune.tuning.spread  # noqa: F401
+        import softprune.training.distribute  # noqa: F401
 
         return item.payload["n"], len(list(tmp_path.iterdir())), ray.get_runtime_context().get_node_id()
 
@@ -201,10 +201,10 @@ def test_a_study_on_two_nodes_has_the_bits_of_one_process(
     nodes: Any, tiny_models: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """Runs that begin with what others left, on workers that stand in other folders than this process may."""
-    sys.path.insert(0, str(Path(__file__).parent / "study"))
+    sys.path.insert(0, str(Path(__file__).parent / "studies"))
     from small_studies import measured, outcome_of_runs, study_of
 
-    from softprune.study.bench import Bench
+    from softprune.studies.study_context import Bench
 
     def conduct(name: str, *overrides: str) -> Any:
         study = study_of(tiny_models("sentence"), tmp_path / "s.yaml", "seeds=2", *overrides)
@@ -244,7 +244,7 @@ def test_a_node_killed_in_the_middle_changes_nothing(
     nodes: Any, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed when the first group has come back: three others are running or waiting. The last test: one node stays."""
-    store, taken, deaths = spread._store, RayCluster._taken, []
+    store, taken, deaths = distribute._store, RayCluster._taken, []
     search, tuning = recipe.search, recipe.tuning
     longer = {
         "search": search.model_copy(update={"epochs": 40}),
@@ -263,7 +263,7 @@ def test_a_node_killed_in_the_middle_changes_nothing(
         deaths.append(death)
         return value, death
 
-    monkeypatch.setattr(spread, "_store", kill_and_store)
+    monkeypatch.setattr(distribute, "_store", kill_and_store)
     monkeypatch.setattr(RayCluster, "_taken", noted)
     found = outcome(long.model_copy(update={"executor": "ray"}), tmp_path / "two")
     assert not nodes.worker_nodes

@@ -14,9 +14,9 @@ import pytest
 import typer
 import yaml
 
+from softprune.adapters.registry import FAMILIES, METHODS
 from softprune.cli.app import app
-from softprune.methods.table import FAMILIES, METHODS
-from softprune.recipe import DEFAULT_RELATIVE_LR, flat_fields, load_study, resolve, resolve_compare
+from softprune.config import DEFAULT_RELATIVE_LR, flat_fields, load_study, resolve, resolve_compare
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))

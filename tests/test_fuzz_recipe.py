@@ -10,9 +10,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from softprune.backbone.load import find_source
-from softprune.errors import ManyErrors, SoftpruneError
-from softprune.recipe import (
+from softprune.config import (
     METHODS,
     Recipe,
     flat_fields,
@@ -23,7 +21,9 @@ from softprune.recipe import (
     resolve_compare,
     shipped_recipes,
 )
-from softprune.tasks import load_task
+from softprune.data import load_task
+from softprune.errors import ManyErrors, SoftpruneError
+from softprune.models.loading import find_source
 
 bounded = settings(
     max_examples=150,

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from softprune.recipe import resolve
+from softprune.config import resolve
 
 DRIVER = Path(__file__).parent / "kill_driver.py"
 

@@ -17,10 +17,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from softprune.pruning import api
-from softprune.recipe import Recipe, resolve
+from softprune.config import Recipe, resolve
+from softprune.pipelines import xprompt
 from softprune.runs.processes import Processes
-from softprune.runs.store import RunFolder
+from softprune.runs.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TOLERANCE = 1e-5
@@ -94,10 +94,10 @@ def test_accelerate_ends_with_the_prompt_of_one_process_killed_or_not(
     killed.communicate()
     assert not (out / "COMPLETE").exists()
     going_on = launch(recipe, out)
-    alone = api.tune(recipe, tmp_path / "one")
+    alone = xprompt.tune(recipe, tmp_path / "one")
     with monkeypatch.context() as patched:
         patched.setattr(RunFolder, "processes", Half())
-        half = api.tune(recipe, tmp_path / "half")
+        half = xprompt.tune(recipe, tmp_path / "half")
     told, _ = going_on.communicate()
     assert going_on.returncode == 0, told
     assert told.count("tuned prompt:") == 1, "one process tells"

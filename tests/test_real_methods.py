@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from softprune.backbone import load_backbone
-from softprune.compare.api import compare_methods
+from softprune.adapters.adapter_io import holds_adapter, read_adapter
+from softprune.adapters.registry import METHODS
+from softprune.data import load_task
 from softprune.errors import SoftpruneError
-from softprune.methods.saved import holds_adapter, read_adapter
-from softprune.methods.table import METHODS
-from softprune.pruning.predict import predict
-from softprune.pruning.ticket import Ticket
-from softprune.tasks import load_task
+from softprune.evaluation.predict import predict
+from softprune.models import load_backbone
+from softprune.prompts.ticket import Ticket
+from softprune.studies.comparison.runner import compare_methods
 from softprune.types import Example
 
 pytestmark = [pytest.mark.real, pytest.mark.usefixtures("one_thread")]

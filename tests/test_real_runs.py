@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from softprune.backbone import load_backbone
-from softprune.tasks import constant_answer, load_task, select_sets
-from softprune.tuning.scoring import ScoredSet, Scoring, score_prompts
+from softprune.data import constant_answer, load_task, select_sets
+from softprune.models import load_backbone
+from softprune.training.scoring import ScoredSet, Scoring, score_prompts
 
 pytestmark = pytest.mark.real
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from softprune.tasks import load_task
-from softprune.tasks.statistics import statistics_of
+from softprune.data import load_task
+from softprune.data.data_statistics import statistics_of
 
 pytestmark = pytest.mark.real
 

@@ -11,8 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 import softprune.recipes
-from softprune.errors import ManyErrors, SoftpruneError
-from softprune.recipe import (
+from softprune.config import (
     DEFAULT_RELATIVE_LR,
     LearningRate,
     Recipe,
@@ -25,6 +24,7 @@ from softprune.recipe import (
     resolve,
     shipped_recipes,
 )
+from softprune.errors import ManyErrors, SoftpruneError
 
 SHIPPED = sorted(Path(next(iter(softprune.recipes.__path__))).glob("*.yaml"))
 
@@ -317,7 +317,7 @@ def test_flat_fields_are_the_resolved_recipe() -> None:
 
 
 def test_recipe_imports_no_torch() -> None:
-    code = "import sys, softprune.recipe; sys.exit('torch' in sys.modules)"
+    code = "import sys, softprune.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

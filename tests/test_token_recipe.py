@@ -7,8 +7,8 @@ import re
 import pytest
 import yaml
 
+from softprune.config import TokensRecipe, flat_fields, load_recipe, load_tokens_recipe, resolve_tokens, shipped_recipes
 from softprune.errors import ManyErrors, SoftpruneError
-from softprune.recipe import TokensRecipe, flat_fields, load_recipe, load_tokens_recipe, resolve_tokens, shipped_recipes
 
 
 def message(*overrides: str) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from softprune.config import resolve
+from softprune.config.loading import load_compare_recipe, load_recipe, load_tokens_recipe
+from softprune.config.study_loading import load_study
+from softprune.config.yaml_io import check_writable, parse_yaml
+from softprune.data import load_task
+from softprune.data.definition_loading import read_definition
 from softprune.errors import SoftpruneError
-from softprune.recipe import resolve
-from softprune.recipe.reading import load_compare_recipe, load_recipe, load_tokens_recipe
-from softprune.recipe.study_reading import load_study
-from softprune.tasks import load_task
-from softprune.tasks.reading import read_definition
-from softprune.yamls import check_writable, parse_yaml
 
 KEYS = ("task.id", "task.data", "backbone.name", "prompt.file", "cluster.address")
 BAD = ("a\0b", "a\ud800b")

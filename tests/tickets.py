@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from softprune.backbone.base import Backbone
-from softprune.prompt.bank import masked_state
-from softprune.pruning.ticket import Ticket, TicketInfo
-from softprune.tasks import load_task
+from softprune.data import load_task
+from softprune.models.base import Backbone
+from softprune.prompts.soft_prompts import masked_state
+from softprune.prompts.ticket import Ticket, TicketInfo
 from softprune.types import Mask
 
 S = 4

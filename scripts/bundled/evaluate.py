@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from softprune.backbone.load import describe
-from softprune.pruning.api import execute
-from softprune.recipe import resolve
+from softprune.config import resolve
+from softprune.models.loading import describe
+from softprune.pipelines.xprompt import execute
 
 TASKS = ("trec", "ag_news", "sentence_polarity")
 SETTINGS = (

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModel, AutoTokenizer
 
-from softprune.backbone.load import resolve_dtype
+from softprune.models.loading import resolve_dtype
 
 
 def tokenize(tokenizer: Any, texts: list[str], max_tokens: int) -> list[list[int]]:

@@ -34,7 +34,7 @@ from texts import is_question, sample_texts
 from transformers import AutoTokenizer
 from vocabulary import SPECIAL, answer_words, trim_tokenizer
 
-from softprune.backbone.load import resolve_dtype
+from softprune.models.loading import resolve_dtype
 
 OUTER = re.compile("embed|shared|bias|pooler")  # matrices that aren't a layer's: AdamW's, not Muon's
 

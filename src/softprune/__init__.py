@@ -9,16 +9,16 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from softprune.backbone import load_backbone
-    from softprune.compare.api import compare_methods
+    from softprune.adapters.adapter_io import read_adapter
+    from softprune.data import load_task
     from softprune.errors import ManyErrors, SoftpruneError
-    from softprune.methods.api import adapt
-    from softprune.methods.saved import read_adapter
-    from softprune.pruning.api import tune, xprompt
-    from softprune.pruning.predict import predict
-    from softprune.pruning.ticket import Ticket
-    from softprune.study.api import run_study
-    from softprune.tasks import load_task
+    from softprune.evaluation.predict import predict
+    from softprune.models import load_backbone
+    from softprune.pipelines.adapt import adapt
+    from softprune.pipelines.xprompt import tune, xprompt
+    from softprune.prompts.ticket import Ticket
+    from softprune.studies.comparison.runner import compare_methods
+    from softprune.studies.runner import run_study
 
 __version__ = "0.1.0"
 
@@ -41,16 +41,16 @@ __all__ = [
 _PUBLIC = {
     "ManyErrors": "softprune.errors:ManyErrors",
     "SoftpruneError": "softprune.errors:SoftpruneError",
-    "Ticket": "softprune.pruning.ticket:Ticket",
-    "adapt": "softprune.methods.api:adapt",
-    "compare_methods": "softprune.compare.api:compare_methods",
-    "load_backbone": "softprune.backbone:load_backbone",
-    "load_task": "softprune.tasks:load_task",
-    "predict": "softprune.pruning.predict:predict",
-    "read_adapter": "softprune.methods.saved:read_adapter",
-    "run_study": "softprune.study.api:run_study",
-    "tune": "softprune.pruning.api:tune",
-    "xprompt": "softprune.pruning.api:xprompt",
+    "Ticket": "softprune.prompts.ticket:Ticket",
+    "adapt": "softprune.pipelines.adapt:adapt",
+    "compare_methods": "softprune.studies.comparison.runner:compare_methods",
+    "load_backbone": "softprune.models:load_backbone",
+    "load_task": "softprune.data:load_task",
+    "predict": "softprune.evaluation.predict:predict",
+    "read_adapter": "softprune.adapters.adapter_io:read_adapter",
+    "run_study": "softprune.studies.runner:run_study",
+    "tune": "softprune.pipelines.xprompt:tune",
+    "xprompt": "softprune.pipelines.xprompt:xprompt",
 }
 
 

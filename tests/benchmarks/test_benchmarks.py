@@ -59,7 +59,7 @@ def losses(shape: str, which: str, start_scale: float = 1.0) -> tuple[list[float
     """Of both sides over the same four batches in float32; the peer's start may be another."""
     single_step, shapes = import_module("single_step"), import_module("shapes")
     from softprune import load_backbone
-    from softprune.backbone.batching import training_batches
+    from softprune.models.batching import training_batches
 
     with shapes.folder_of(shape, torch.float32) as folder:
         backbone = load_backbone(folder, dtype="float32")

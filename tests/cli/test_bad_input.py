@@ -32,8 +32,8 @@ AS_PROCESSES = (
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory, tiny_models: Models) -> Path:
     """A complete run of quick.yaml."""
-    from softprune.pruning.api import execute
-    from softprune.recipe import load_recipe
+    from softprune.config import load_recipe
+    from softprune.pipelines.xprompt import execute
 
     folder = tmp_path_factory.mktemp("done")
     write(folder, FILES)

@@ -18,7 +18,7 @@ from bad_files import JSONL_TASK
 from bad_input import Models, Told, contents, hold, write
 from safetensors.torch import load_file, save_file
 
-from softprune.tuning.trainable import PromptTrainable
+from softprune.training.trainable import PromptTrainable
 
 Softprune = Callable[..., Any]
 
@@ -142,7 +142,7 @@ def test_no_room_for_the_model(
     softprune: Softprune, workplace: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     before = contents(workplace)
-    monkeypatch.setattr("softprune.backbone.load.wrap", every(1, error, lambda *_: None, lambda *_: True))
+    monkeypatch.setattr("softprune.models.loading.wrap", every(1, error, lambda *_: None, lambda *_: True))
     answer = softprune("run", "tune.yaml", "--out", "deep/run")
     hold(answer.err, (Told("room for", "out of memory", "a smaller model"),))
     assert (answer.code, contents(workplace)) == (2, before)
@@ -192,7 +192,7 @@ def test_a_report_on_a_full_disk(softprune: Softprune, workplace: Path, monkeypa
     ("what", "told"),
     [
         ("pathlib.Path.mkdir", Told("a folder for the run that can be written", "Permission denied", "permissions")),
-        ("softprune.runs.atomic.os.replace", Told("files and folders that may be", "Permission", "permissions")),
+        ("softprune.runs.atomic_io.os.replace", Told("files and folders that may be", "Permission", "permissions")),
         ("pathlib.Path.read_text", Told("a recipe file that can be read", "Permission denied", "path")),
     ],
 )

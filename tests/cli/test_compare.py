@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from softprune.adapters.registry import METHODS
 from softprune.cli.train import flags_of
+from softprune.config import CompareRecipe, flat_fields
 from softprune.errors import SoftpruneError
-from softprune.methods.table import METHODS
-from softprune.recipe import CompareRecipe, flat_fields
 from softprune.runs.lock import FolderLock
 
 Softprune = Callable[..., Any]
@@ -51,7 +51,7 @@ def stand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stand:
         out.mkdir(parents=True, exist_ok=True)
         (out / "index.html").touch()
 
-    api = ModuleType("softprune.compare.api")
+    api = ModuleType("softprune.studies.comparison.runner")
     api.execute, api.rewrite, api.terminal = execute, rewrite, lambda out: f"tables of {out}"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, api.__name__, api)
     return stand

@@ -13,8 +13,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from softprune.backbone.base import Backbone
-from softprune.prompt.exchange import read_prompt
+from softprune.models.base import Backbone
+from softprune.prompts.prompt_io import read_prompt
 from tickets import small_ticket
 
 Softprune = Callable[..., Any]

@@ -17,8 +17,8 @@ import pytest
 from rich.console import Console
 
 import softprune as package
-from softprune.tuning.display import Display
-from softprune.tuning.loop import Point
+from softprune.training.loop import Point
+from softprune.training.progress import Display
 
 Softprune = Callable[..., Any]
 Models = Callable[[str], Path]

@@ -8,7 +8,7 @@ import pytest
 
 from softprune import __version__
 from softprune.cli.inspect import duration, table
-from softprune.runs.store import RunFolder
+from softprune.runs.run_folder import RunFolder
 
 Softprune = Callable[..., Any]
 WHAT = ["run", "kind", "status", "task"]

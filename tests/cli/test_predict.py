@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
-from softprune.backbone.base import Backbone
-from softprune.tasks.rouge import rouge
+from softprune.data.rouge import rouge
+from softprune.models.base import Backbone
 from tickets import ticket_of
 
 Softprune = Callable[..., Any]

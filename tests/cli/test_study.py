@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from softprune.config import Study, load_study, shipped_studies
 from softprune.errors import SoftpruneError
-from softprune.recipe import Study, load_study, shipped_studies
-from softprune.study.folder import RECORD
+from softprune.studies.folder import RECORD
 
 Softprune = Callable[..., Any]
 
@@ -40,7 +40,7 @@ def stand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stand:
         stand.study, stand.name, stand.command = study, name, command
         return root / name
 
-    api = ModuleType("softprune.study.api")
+    api = ModuleType("softprune.studies.runner")
     api.execute, api.terminal = execute, lambda folder: f"tables of {folder}"  # type: ignore[attr-defined]
     api.default_name = lambda study, name: f"{name}-{study.size.backbone}-{study.scale}"  # type: ignore[attr-defined]
     api.rewrite = lambda folder: (folder / "index.html").touch()  # type: ignore[attr-defined]
@@ -138,7 +138,7 @@ def test_what_goes_by_another_command_is_told(
     (tmp_path / "recipe.yaml").write_text("kind: tune\n")
     (tmp_path / "study.yaml").write_text("kind: study\ntitle: t\n")
     (tmp_path / "in.jsonl").write_text("{}\n")
-    (tmp_path / "study").mkdir()
+    (tmp_path / "studies").mkdir()
     (tmp_path / "study" / RECORD).write_text("{}")
     answer = softprune(*words.split())
     assert answer.code == 2

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tokens"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "token_pruning"))
 
 from small_runs import texts_of, write_task
 
@@ -81,7 +81,7 @@ def test_report_prints_the_table_and_runs_lists_the_chosen_model(folder: Path, s
 
 
 def test_a_run_without_results_says_so(tmp_path: Path, softprune: Softprune) -> None:
-    from softprune.runs.store import RunFolder
+    from softprune.runs.run_folder import RunFolder
 
     RunFolder.open(tmp_path / "r", recipe_text="", resolved={}, kind="tokens", command="softprune run ltp").close()
     told = softprune("report", str(tmp_path / "r"))
@@ -114,7 +114,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 def test_rows_come_back_in_their_order(
     folder: Path, softprune: Softprune, rows: list[dict[str, Any]], model: str, tmp_path: Path
 ) -> None:
-    from softprune.tokens.model import TokenModel
+    from softprune.token_pruning.model import TokenModel
 
     out = tmp_path / "out.jsonl"
     flags = ("--out", str(out), "--dtype", "float32", "--device", "cpu")

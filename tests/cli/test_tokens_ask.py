@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tokens"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "token_pruning"))
 
 from small_runs import recipe_of, write_task
 
-from softprune.tokens.api import execute
+from softprune.pipelines.token_pruning import execute
 
 Softprune = Callable[..., Any]
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from softprune.cli.train import _FLAGS, default_out, flags_of
+from softprune.config import Recipe, flat_fields, load_recipe, resolve
 from softprune.errors import SoftpruneError
-from softprune.methods import api as _adapting  # noqa: F401 - takes from the real pruning.api before a stand-in is there
-from softprune.recipe import Recipe, flat_fields, load_recipe, resolve
+from softprune.pipelines import adapt as _adapting  # noqa: F401 - takes from the real pruning.api before a stand-in is there
 
 Softprune = Callable[..., Any]
 
@@ -53,7 +53,7 @@ def stand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stand:
         page.touch()
         return page
 
-    api, report = ModuleType("softprune.pruning.api"), ModuleType("softprune.report")
+    api, report = ModuleType("softprune.pipelines.xprompt"), ModuleType("softprune.report")
     api.execute = execute  # type: ignore[attr-defined]
     report.comparison_table = lambda out: f"table of {out}"  # type: ignore[attr-defined]
     report.write_report = write_report  # type: ignore[attr-defined]

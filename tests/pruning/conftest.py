@@ -12,7 +12,7 @@ from mood import write_mood
 if TYPE_CHECKING:
     from whole_runs import Models, Run
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "tuning")]
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "training")]
 
 CAST = ("cast", "scene", "window", "children", "cheese")
 

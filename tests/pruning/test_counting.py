@@ -8,9 +8,9 @@ from typing import get_args
 import pytest
 from whole_runs import CASES, Run
 
-from softprune.pruning.counting import count
-from softprune.recipe import resolve
-from softprune.recipe.keys import Search
+from softprune.config import resolve
+from softprune.config.schema import Search
+from softprune.pipelines.step_counts import count
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

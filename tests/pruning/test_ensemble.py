@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from softprune.backbone.base import Backbone
 from softprune.errors import SoftpruneError
-from softprune.pruning.ensemble import combined
-from softprune.pruning.predict import predict
-from softprune.pruning.ticket import Ticket
+from softprune.evaluation.predict import predict
+from softprune.models.base import Backbone
+from softprune.prompts.ensemble import combined
+from softprune.prompts.ticket import Ticket
 from tickets import ticket_of
 
 ROWS: tuple[dict[str, Any], ...] = (

@@ -15,18 +15,19 @@ from safetensors.torch import load_file
 from toys import distance
 from whole_runs import BEFORE_REPORT, CASES, HIDDEN, Models, P, Run, S, execute_one, recipe_of
 
-from softprune.backbone import load_backbone
+from softprune.data import load_task
 from softprune.errors import SoftpruneError
-from softprune.prompt.bank import masked_state, read_one
-from softprune.pruning import comparison, xprompt
-from softprune.pruning.api import execute
-from softprune.pruning.api import tune as tune_from_python
+from softprune.evaluation import baselines
+from softprune.models import load_backbone
+from softprune.pipelines.xprompt import execute
+from softprune.pipelines.xprompt import tune as tune_from_python
+from softprune.prompts.soft_prompts import masked_state, read_one
+from softprune.prompts.ticket import Ticket
+from softprune.pruning import xprompt
 from softprune.pruning.importance import sensitivity
 from softprune.pruning.masks import piece_mask, token_mask
 from softprune.pruning.search import choose, pareto
-from softprune.pruning.ticket import Ticket
-from softprune.tasks import load_task
-from softprune.tuning.scoring import ScoredSet, Scoring, score_prompts
+from softprune.training.scoring import ScoredSet, Scoring, score_prompts
 from softprune.types import Candidate, Mask, PromptState, Segment
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -388,7 +389,7 @@ def test_where_token_importance_vanishes_a_run_says_so(tmp_path: Path, tiny_mode
 NO_NUMBERS: dict[str, tuple[Any, str, str]] = {
     "a finite importance": (xprompt, "measure", "token_P"),
     "a finite select loss": (xprompt, "score_each", "losses"),
-    "a finite report loss": (comparison, "score_each", "losses"),
+    "a finite report loss": (baselines, "score_each", "losses"),
 }
 
 

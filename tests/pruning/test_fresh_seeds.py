@@ -12,13 +12,13 @@ import torch
 from toys import distance, drawn, mask_of
 from whole_runs import HIDDEN, Models, P, S, recipe_of
 
-from softprune.prompt.bank import full_mask
-from softprune.pruning.fresh_seeds import fresh_pairs, retrain_fresh, seed_of, spans
-from softprune.recipe import resolve
+from softprune.config import resolve
+from softprune.evaluation.fresh_seeds import fresh_pairs, retrain_fresh, seed_of, spans
+from softprune.prompts.soft_prompts import full_mask
 from softprune.runs.executors import InProcess
-from softprune.runs.store import RunFolder
-from softprune.tuning.display import Silence
-from softprune.tuning.setup import Workspace, prepare
+from softprune.runs.run_folder import RunFolder
+from softprune.training.progress import Silence
+from softprune.training.session import Workspace, prepare
 from softprune.types import PromptState
 
 pytestmark = pytest.mark.usefixtures("one_thread")

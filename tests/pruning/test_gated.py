@@ -11,13 +11,13 @@ import pytest
 import torch
 from toys import distance, drawn, scoring_of, task_of
 
-from softprune.backbone.base import Backbone
-from softprune.pruning.gated import GatedPrompts, TogetherOptimiser
+from softprune.models.base import Backbone
+from softprune.pruning.gated_prompts import GatedPrompts, TogetherOptimiser
 from softprune.pruning.gates import GATES
-from softprune.tuning.display import Silence
-from softprune.tuning.loop import Evaluation, Schedule, State, Trained, train
-from softprune.tuning.optimisers import keep_candidates, make_optimiser, pack, unpack
-from softprune.tuning.step import Feed
+from softprune.training.loop import Evaluation, Schedule, State, Trained, train
+from softprune.training.optimizers import keep_candidates, make_optimiser, pack, unpack
+from softprune.training.progress import Silence
+from softprune.training.step import Feed
 
 Backbones = Callable[..., Backbone]
 P, S, H = 8, 2, 4

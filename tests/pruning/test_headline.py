@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from softprune.pruning.headline import NOTHING_PRUNED, Reported, conclude, random_sentence, sentence
-from softprune.recipe import resolve
+from softprune.config import resolve
+from softprune.data.metrics import metric_named
+from softprune.evaluation.conclusions import NOTHING_PRUNED, Reported, conclude, random_sentence, sentence
 from softprune.statistics.seeds import compare_rows
-from softprune.tasks.metrics import metric_named
 from softprune.types import Scores
 
 N = 40

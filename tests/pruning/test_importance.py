@@ -9,10 +9,10 @@ import pytest
 import torch
 from toys import distance, drawn, mask_of, scoring_of, task_of
 
-from softprune.backbone.base import Backbone
-from softprune.prompt.bank import masked_state, read_one
+from softprune.models.base import Backbone
+from softprune.prompts.soft_prompts import masked_state, read_one
 from softprune.pruning.importance import VANISHING, Importance, example_gradients, leave_one_out, measure, sensitivity
-from softprune.tuning.scoring import ScoredSet, Scoring
+from softprune.training.scoring import ScoredSet, Scoring
 
 Backbones = Callable[..., Backbone]
 FAMILIES = ("t5", "gpt2", "bert", "sentence")

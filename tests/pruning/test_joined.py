@@ -11,15 +11,15 @@ import pytest
 import torch
 from whole_runs import TINY
 
-from softprune.backbone.base import Backbone
+from softprune.config import resolve
+from softprune.data import load_task, select_sets
+from softprune.data.definition_loading import read_definition
 from softprune.errors import SoftpruneError
-from softprune.pruning.api import execute
-from softprune.pruning.predict import predict
-from softprune.pruning.ticket import Ticket
-from softprune.recipe import resolve
-from softprune.tasks import load_task, select_sets
-from softprune.tasks.reading import read_definition
-from softprune.tuning.scoring import ScoredSet, Scoring, score_prompts
+from softprune.evaluation.predict import predict
+from softprune.models.base import Backbone
+from softprune.pipelines.xprompt import execute
+from softprune.prompts.ticket import Ticket
+from softprune.training.scoring import ScoredSet, Scoring, score_prompts
 from tickets import ticket_of, vectors_of
 
 

@@ -12,16 +12,16 @@ from safetensors.torch import load_file
 from toys import distance
 from whole_runs import CASES, Models, P, Run, S, execute_one
 
+from softprune.config import resolve
+from softprune.evaluation.conclusions import random_sentence
+from softprune.prompts.ticket import Ticket
 from softprune.pruning.gates import expected_size, harden
-from softprune.pruning.headline import random_sentence
-from softprune.pruning.ticket import Ticket
 from softprune.pruning.xprompt import decided
-from softprune.recipe import resolve
 from softprune.report.curves import curves_of
 from softprune.report.page import html as page_of
-from softprune.report.read import read_run
-from softprune.runs.store import RunFolder
-from softprune.tuning.setup import Workspace
+from softprune.report.run_reader import read_run
+from softprune.runs.run_folder import RunFolder
+from softprune.training.session import Workspace
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LEARNED = [case for case in CASES if case.startswith("learned")]

@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 from toys import distance
 from whole_runs import CASES, Models, Run, Witness, execute_one
 
-from softprune.backbone.base import Backbone
 from softprune.errors import SoftpruneError
-from softprune.pruning.api import execute
-from softprune.tuning import stages
-from softprune.tuning.parts import parts_of, side_by_side
+from softprune.models.base import Backbone
+from softprune.pipelines.xprompt import execute
+from softprune.training import jobs
+from softprune.training.oom_splitting import parts_of, side_by_side
 from softprune.types import Batch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -135,12 +135,12 @@ def test_killed_after_any_save_of_a_half_it_ends_with_the_same_bits(
     def run(out: Path) -> Run:
         return execute_one(tiny_models("sentence"), task_file, out, *CASES["grid, zero"])
 
-    save, tries, out = stages.FolderKeeper.save, 0, tmp_path / "broken"
+    save, tries, out = jobs.FolderKeeper.save, 0, tmp_path / "broken"
 
     class DiedError(Exception):
         pass
 
-    def die_after_saving(keeper: stages.FolderKeeper, *arguments: Any) -> None:
+    def die_after_saving(keeper: jobs.FolderKeeper, *arguments: Any) -> None:
         save(keeper, *arguments)
         if any((out / "state").glob("*.part*.partial.*")):
             raise DiedError
@@ -150,7 +150,7 @@ def test_killed_after_any_save_of_a_half_it_ends_with_the_same_bits(
         whole = run(tmp_path / "whole")
     with pytest.MonkeyPatch.context() as patch:
         failed = run_short_of(MOST, patch, out)
-        patch.setattr(stages.FolderKeeper, "save", die_after_saving)
+        patch.setattr(jobs.FolderKeeper, "save", die_after_saving)
         while not (out / "COMPLETE").exists():
             tries += 1
             assert tries < 40

@@ -17,17 +17,17 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from models import FAMILY, t5_tokenizer
-from softprune.backbone.base import Backbone
-from softprune.backbone.encode import continuation_ids
 from softprune.cli.app import app
+from softprune.config import resolve
 from softprune.errors import SoftpruneError
-from softprune.prompt.exchange import read_prompt
-from softprune.pruning import exports
-from softprune.pruning.api import execute
-from softprune.pruning.exports import export
-from softprune.pruning.ticket import Ticket
-from softprune.recipe import resolve
-from softprune.tuning import stages
+from softprune.models.base import Backbone
+from softprune.models.tokenization import continuation_ids
+from softprune.pipelines.xprompt import execute
+from softprune.prompts import exports
+from softprune.prompts.exports import export
+from softprune.prompts.prompt_io import read_prompt
+from softprune.prompts.ticket import Ticket
+from softprune.training import jobs
 from softprune.types import Example, Segment
 from tickets import small_ticket
 
@@ -287,7 +287,7 @@ def test_a_run_is_not_taken_up_from_another_prompt(
         raise SoftpruneError("a", "b", "c")
 
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "train", die)
+        patch.setattr(jobs, "train", die)
         with pytest.raises(SoftpruneError):
             execute(recipe, out, "test", recipe.dump())
     path.unlink()

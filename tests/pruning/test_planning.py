@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from whole_runs import CASES, Models, Run, recipe_of
 
-from softprune.backbone.base import Backbone
-from softprune.pruning.planning import Pace, Plan, plan
-from softprune.tuning.sealed import SealedSet
+from softprune.models.base import Backbone
+from softprune.pipelines.plan import Pace, Plan, plan
+from softprune.training.sealed_set import SealedSet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from softprune.backbone.base import Backbone
 from softprune.errors import SoftpruneError
-from softprune.pruning import predict as module
-from softprune.pruning.predict import Prediction, predict
-from softprune.pruning.ticket import Ticket
+from softprune.evaluation import predict as module
+from softprune.evaluation.predict import Prediction, predict
+from softprune.models.base import Backbone
+from softprune.prompts.ticket import Ticket
 from tickets import small_ticket, ticket_of
 
 TASKS = ("demo", "trec", "copa", "sentence_polarity")

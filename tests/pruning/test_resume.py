@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 from toys import distance
 from whole_runs import Models, Run, Witness, recipe_of
 
+from softprune.config import Recipe
 from softprune.errors import SoftpruneError
-from softprune.pruning.api import execute
-from softprune.pruning.api import tune as tune_from_python
-from softprune.recipe import Recipe
-from softprune.tuning import stages
-from softprune.tuning.loop import Trained
+from softprune.pipelines.xprompt import execute
+from softprune.pipelines.xprompt import tune as tune_from_python
+from softprune.training import jobs
+from softprune.training.loop import Trained
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -30,7 +30,7 @@ def test_a_run_taken_up_after_any_save_ends_with_the_same_bits(
 ) -> None:
     """Each try dies after its next saved evaluation, until none is left to make."""
     out, recipe = tmp_path / "broken", run_of(case).recipe
-    save, tries = stages.FolderKeeper.save, 0
+    save, tries = jobs.FolderKeeper.save, 0
 
     class DiedError(Exception):
         pass
@@ -40,7 +40,7 @@ def test_a_run_taken_up_after_any_save_ends_with_the_same_bits(
         raise DiedError
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages.FolderKeeper, "save", die_after_saving)
+        patch.setattr(jobs.FolderKeeper, "save", die_after_saving)
         while not (out / "COMPLETE").exists():
             tries += 1
             assert tries < 40
@@ -57,18 +57,18 @@ def test_a_run_taken_up_with_another_group_ends_alike(
     groups: tuple[int, int], run_of: Callable[[str], Run], tmp_path: Path
 ) -> None:
     """Killed in its first retraining: no group takes up another one's state, and no point is on a curve twice."""
-    recipe, out, save = run_of("grid, zero").recipe, tmp_path / "run", stages.FolderKeeper.save
+    recipe, out, save = run_of("grid, zero").recipe, tmp_path / "run", jobs.FolderKeeper.save
 
     def of_group(size: int) -> Recipe:
         return recipe.model_copy(update={"search": recipe.search.model_copy(update={"group": size})})
 
-    def die_in_retraining(keeper: stages.FolderKeeper, *arguments: Any) -> None:
+    def die_in_retraining(keeper: jobs.FolderKeeper, *arguments: Any) -> None:
         save(keeper, *arguments)
         if (out / "state" / "tune.safetensors").exists():
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages.FolderKeeper, "save", die_in_retraining)
+        patch.setattr(jobs.FolderKeeper, "save", die_in_retraining)
         with pytest.raises(KeyboardInterrupt):
             execute(of_group(groups[0]), out, "test", "")
     execute(of_group(groups[1]), out, "test", "")
@@ -103,7 +103,7 @@ def test_failures_are_told_and_can_be_taken_up(
         raise torch.OutOfMemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "train", no_room)
+        patch.setattr(jobs, "train", no_room)
         with pytest.raises(SoftpruneError, match=r"out of memory[\s\S]*tuning\.eval_rows=128"):
             tune_from_python(recipe, tmp_path / "run")
     assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "failed"
@@ -125,7 +125,7 @@ def test_a_run_is_not_taken_up_on_other_data(
         raise SoftpruneError("a", "b", "c")
 
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "train", die)
+        patch.setattr(jobs, "train", die)
         with pytest.raises(SoftpruneError):
             tune_from_python(recipe, tmp_path / "run")
     data, task, words = own / "train.csv", own / "mood.yaml", tmp_path / "model" / "tokenizer.json"

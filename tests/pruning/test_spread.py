@@ -12,14 +12,14 @@ import pytest
 import torch
 from whole_runs import CASES, Models, Run, Witness, execute_one, recipe_of
 
+from softprune.config import Recipe
 from softprune.errors import ManyErrors, SoftpruneError
-from softprune.pruning.api import execute
-from softprune.recipe import Recipe
-from softprune.runs import atomic, cluster
+from softprune.pipelines.xprompt import execute
+from softprune.runs import atomic_io, ray_executor
 from softprune.runs.executors import InProcess
-from softprune.runs.stand_in import StandIn
-from softprune.runs.store import RunFolder, Saved
-from softprune.tuning import machine, setup, spread, stages
+from softprune.runs.run_folder import RunFolder, Saved
+from softprune.runs.worker_store import StandIn
+from softprune.training import distribute, hardware, jobs, session
 from softprune.types import Result, WorkItem
 
 pytestmark = pytest.mark.usefixtures("one_thread", "elsewhere")
@@ -43,7 +43,7 @@ class Elsewhere(InProcess):
             self.sent.append(item.id)
             there, what = pickle.loads(pickle.dumps((function, item)))
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(atomic, "write_bytes", refuse)
+                patch.setattr(atomic_io, "write_bytes", refuse)
                 patch.setattr(RunFolder, "append_metrics", refuse)
                 back = pickle.loads(pickle.dumps(there(what)))
             if self.damages:
@@ -65,9 +65,9 @@ def nudge(saved: Saved) -> None:
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Elsewhere]]:
     """The double in Ray's place; what its workers have loaded goes with each test."""
     Elsewhere.sent, Elsewhere.refuses_after, Elsewhere.damages = [], None, False
-    monkeypatch.setattr(cluster, "RayCluster", Elsewhere)
+    monkeypatch.setattr(ray_executor, "RayCluster", Elsewhere)
     yield Elsewhere
-    spread._workspace.cache_clear()
+    distribute._workspace.cache_clear()
 
 
 def on_workers(recipe: Recipe) -> Recipe:
@@ -84,8 +84,8 @@ def test_the_bits_are_those_of_one_process(
     elsewhere: type[Elsewhere],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    wanted, loaded, load = run_of(case), [], machine.load_backbone
-    monkeypatch.setattr(machine, "load_backbone", lambda *a, **k: (loaded.append(a), load(*a, **k))[1])
+    wanted, loaded, load = run_of(case), [], hardware.load_backbone
+    monkeypatch.setattr(hardware, "load_backbone", lambda *a, **k: (loaded.append(a), load(*a, **k))[1])
     found = execute_one(tiny_models("sentence"), task_file, tmp_path / "run", *CASES[case], "executor=ray")
     assert found.bits() == wanted.bits()
     assert set(elsewhere.sent) == set(wanted.info["cost"]["training"]) - {"tune"}
@@ -145,20 +145,20 @@ def test_a_worker_goes_on_where_the_driver_left_off(
     run_of: Callable[[str], Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Begun in one process, cut off within a group, gone on with elsewhere: `executor` may change."""
-    recipe, out, save = run_of("grid, zero").recipe, tmp_path / "run", stages.FolderKeeper.save
+    recipe, out, save = run_of("grid, zero").recipe, tmp_path / "run", jobs.FolderKeeper.save
     begun = []
 
-    def die_in_retraining(keeper: stages.FolderKeeper, *arguments: Any) -> None:
+    def die_in_retraining(keeper: jobs.FolderKeeper, *arguments: Any) -> None:
         save(keeper, *arguments)
         if (out / "state" / "tune.safetensors").exists():
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(stages.FolderKeeper, "save", die_in_retraining)
+        patch.setattr(jobs.FolderKeeper, "save", die_in_retraining)
         with pytest.raises(KeyboardInterrupt):
             execute(recipe, out, "softprune run mine.yaml", "# mine\n" + recipe.dump())
-    store = spread._store
-    monkeypatch.setattr(spread, "_store", lambda w, r: (begun.append(r.value.begun), store(w, r))[1])
+    store = distribute._store
+    monkeypatch.setattr(distribute, "_store", lambda w, r: (begun.append(r.value.begun), store(w, r))[1])
     execute(on_workers(recipe), out, "softprune run mine.yaml", "")
     assert begun[0] > 0
     assert set(begun[1:]) == {0}
@@ -183,9 +183,9 @@ def test_a_worker_with_other_things_than_the_driver_is_told(
     task_file: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    job = spread._job
+    job = distribute._job
 
-    def changed(workspace: setup.Workspace) -> str:
+    def changed(workspace: session.Workspace) -> str:
         known = json.loads(job(workspace))
         inner = known
         for key in place[:-1]:
@@ -194,7 +194,7 @@ def test_a_worker_with_other_things_than_the_driver_is_told(
         inner[place[-1]] = value
         return json.dumps(known)
 
-    monkeypatch.setattr(spread, "_job", changed)
+    monkeypatch.setattr(distribute, "_job", changed)
     recipe = recipe_of(tiny_models("sentence"), task_file, "executor=ray", "search.strategy=grid")
     with pytest.raises(SoftpruneError, match=told):
         execute(recipe, tmp_path / "run", "test", "")
@@ -204,14 +204,14 @@ def test_a_group_too_large_for_a_worker_is_told(
     tmp_path: Path, tiny_models: Models, task_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Workers don't part groups: the user does."""
-    train = stages.train
+    train = jobs.train
 
     def no_room(*arguments: Any, **options: Any) -> Any:
         if options["title"].startswith("retraining"):
             raise torch.OutOfMemoryError
         return train(*arguments, **options)
 
-    monkeypatch.setattr(stages, "train", no_room)
+    monkeypatch.setattr(jobs, "train", no_room)
     recipe = recipe_of(tiny_models("sentence"), task_file, "executor=ray", "search.strategy=grid")
     with pytest.raises(SoftpruneError, match=r"out of memory[\s\S]*search\.group=1"):
         execute(recipe, tmp_path / "run", "test", "")

@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from softprune.backbone.base import Backbone
 from softprune.errors import SoftpruneError
-from softprune.pruning.ticket import Reported, Ticket
-from softprune.runs import atomic
+from softprune.models.base import Backbone
+from softprune.prompts.ticket import Reported, Ticket
+from softprune.runs import atomic_io
 from tickets import small_ticket
 
 P, HIDDEN = 4, 32
@@ -79,7 +79,7 @@ def test_a_save_that_is_cut_off_leaves_no_ticket(
         Path(source).rename(target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(atomic.os, "replace", killed)
+        patch.setattr(atomic_io.os, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
             ticket.save(tmp_path)
     assert [path.name for path in replaced] == ["results.json", "ticket.safetensors", "ticket.json"]
@@ -245,7 +245,7 @@ def test_other_backbones(ticket: Ticket, backbone_of: Callable[..., Backbone]) -
 def test_a_fine_tuned_backbone_is_another(
     ticket: Ticket, backbone_of: Callable[..., Backbone], tiny_models: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    from softprune.backbone import load_backbone
+    from softprune.models import load_backbone
 
     folder = shutil.copytree(tiny_models("t5"), tmp_path / "t5")
     weights = load_file(folder / "model.safetensors")

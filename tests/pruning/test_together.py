@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 from toys import distance
 
 from members import in_parallel
+from softprune.config import Recipe, resolve
 from softprune.errors import SoftpruneError
-from softprune.pruning import api
-from softprune.pruning.api import execute
-from softprune.recipe import Recipe, resolve
+from softprune.pipelines import xprompt
+from softprune.pipelines.xprompt import execute
 from softprune.runs.processes import ALONE, Processes
-from softprune.tuning import machine, stages
+from softprune.training import hardware, jobs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TOLERANCE = 1e-5
@@ -51,19 +51,19 @@ def recipe(tiny_models: Callable[[str], Path]) -> Recipe:
 @pytest.fixture(autouse=True)
 def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """transformers patches torch while it loads a model: threads that load at once leave it patched."""
-    lock, load = threading.Lock(), machine.load_backbone
+    lock, load = threading.Lock(), hardware.load_backbone
 
     def loading(*given: Any, **options: Any) -> Any:
         with lock:
             return load(*given, **options)
 
-    monkeypatch.setattr(machine, "load_backbone", loading)
+    monkeypatch.setattr(hardware, "load_backbone", loading)
 
 
 def run(recipe: Recipe, out: Path, monkeypatch: pytest.MonkeyPatch, size: int = 2) -> list[bool]:
     """The run by `size` processes, and what each of them returns."""
     mine = threading.local()
-    monkeypatch.setattr(api, "join", lambda: mine.processes)
+    monkeypatch.setattr(xprompt, "join", lambda: mine.processes)
 
     def work(processes: Processes) -> bool:
         mine.processes = processes
@@ -106,17 +106,17 @@ def test_a_whole_run_decides_as_one_process_does(
 def test_a_run_that_was_cut_off_goes_on(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     run(recipe, whole, monkeypatch)
-    save = stages.FolderKeeper.save
+    save = jobs.FolderKeeper.save
     saves: list[int] = []
 
-    def dying(self: stages.FolderKeeper, *state: Any) -> None:
+    def dying(self: jobs.FolderKeeper, *state: Any) -> None:
         save(self, *state)
         saves.append(1)
         if len(saves) == 9:
             raise RuntimeError("cut off")
 
     with monkeypatch.context() as patched:
-        patched.setattr(stages.FolderKeeper, "save", dying)
+        patched.setattr(jobs.FolderKeeper, "save", dying)
         with pytest.raises(RuntimeError, match="cut off"):
             run(recipe, broken, patched)
     assert json.loads((broken / "run.json").read_text())["status"] in ("failed", "running")
@@ -130,7 +130,7 @@ def test_a_run_that_was_cut_off_goes_on(recipe: Recipe, tmp_path: Path, monkeypa
 def test_only_the_first_one_touches_the_folder(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others are given a folder that can't be."""
     mine = threading.local()
-    monkeypatch.setattr(api, "join", lambda: mine.processes)
+    monkeypatch.setattr(xprompt, "join", lambda: mine.processes)
     (tmp_path / "file").write_text("")
 
     def work(processes: Processes) -> bool:

@@ -14,20 +14,20 @@ import pytest
 import torch
 from whole_runs import Models, Run, execute_one, recipe_of
 
-from softprune.backbone import load_backbone
-from softprune.backbone.causal import CausalBackbone
+from softprune.config import resolve
+from softprune.data import load_task, metric_named
+from softprune.data.rouge import _scorer, rouge
 from softprune.errors import ManyErrors, SoftpruneError
-from softprune.prompt.bank import read_one
-from softprune.pruning.headline import Reported, conclude
-from softprune.pruning.planning import plan
-from softprune.pruning.predict import predict
-from softprune.pruning.ticket import Ticket
-from softprune.recipe import resolve
+from softprune.evaluation.conclusions import Reported, conclude
+from softprune.evaluation.predict import predict
+from softprune.models import load_backbone
+from softprune.models.causal import CausalBackbone
+from softprune.pipelines.plan import plan
+from softprune.prompts.soft_prompts import read_one
+from softprune.prompts.ticket import Ticket
 from softprune.report import comparison_table
 from softprune.report.page import write as write_page
-from softprune.tasks import load_task, metric_named
-from softprune.tasks.rouge import _scorer, rouge
-from softprune.tuning.scoring import ScoredSet, Scoring, score_prompts
+from softprune.training.scoring import ScoredSet, Scoring, score_prompts
 from softprune.types import Scores
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -117,7 +117,7 @@ def test_where_positions_are_full_the_instruction_in_words_has_no_row(
 def test_choices_are_made_without_generating(
     tmp_path: Path, tiny_models: Models, task_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from softprune.backbone.seq2seq import Seq2SeqBackbone
+    from softprune.models.seq2seq import Seq2SeqBackbone
 
     phases: list[str] = []
     generate = Seq2SeqBackbone.generate

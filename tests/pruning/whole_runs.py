@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from softprune.backbone.base import Backbone
-from softprune.pruning.api import execute
-from softprune.recipe import Recipe, resolve
-from softprune.tuning import spread, stages
-from softprune.tuning.sealed import SealedSet
+from softprune.config import Recipe, resolve
+from softprune.models.base import Backbone
+from softprune.pipelines.xprompt import execute
+from softprune.training import distribute, jobs
+from softprune.training.sealed_set import SealedSet
 from softprune.types import Encoded, Example, PromptState
 
 Models = Callable[[str], Path]
@@ -84,7 +84,7 @@ class Witness:
         return found
 
     def watch(self, patch: pytest.MonkeyPatch) -> None:
-        encode, open_, fit, fit_to = Backbone.encode, SealedSet.open, stages.fit, stages.fit_to
+        encode, open_, fit, fit_to = Backbone.encode, SealedSet.open, jobs.fit, jobs.fit_to
 
         def noted_encode(backbone: Backbone, examples: Sequence[Example], *rest: int) -> list[Encoded]:
             self.encoded.append((self.phase(), {example.text for example in examples}))
@@ -104,9 +104,9 @@ class Witness:
             return fit_to(workspace, starts, names, *where, **options)
 
         patch.setattr(Backbone, "encode", noted_encode)
-        patch.setattr(spread, "fit_to", noted_fit_to)
+        patch.setattr(distribute, "fit_to", noted_fit_to)
         patch.setattr(SealedSet, "open", noted_open)
-        for module in (stages, spread):
+        for module in (jobs, distribute):
             patch.setattr(module, "fit", noted_fit)
 
 

@@ -12,9 +12,9 @@ import pytest
 from markupsafe import escape
 
 from softprune.report import stand_beside
-from softprune.report.beside import SEED, Beside, beside, why_not
 from softprune.report.page import html
-from softprune.report.read import read_run
+from softprune.report.run_comparison import SEED, Beside, beside, why_not
+from softprune.report.run_reader import read_run
 from softprune.statistics.bootstrap import paired_bootstrap
 from softprune.statistics.seeds import compare_rows
 

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from softprune.errors import SoftpruneError
 from softprune.report.explore import Explored, explored, neighbours
 from softprune.report.page import html
-from softprune.report.read import Run, read_run
+from softprune.report.run_reader import Run, read_run
 
 Edit = Callable[..., None]
 P, S = 20, 16

@@ -9,7 +9,7 @@ import pytest
 from softprune.report.curves import frontier_of
 from softprune.report.figures import figures_of
 from softprune.report.plots import plots_of
-from softprune.report.read import read_run
+from softprune.report.run_reader import read_run
 
 
 def test_every_trained_candidate_is_a_point_with_its_numbers(xprompt_run: Path) -> None:

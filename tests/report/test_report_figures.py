@@ -10,9 +10,9 @@ import pytest
 from matplotlib.collections import QuadMesh
 
 from softprune.report import curves, heatmaps
-from softprune.report.canvas import DARK, LIGHT, as_png, as_svg, sparse
 from softprune.report.figures import figures_of
-from softprune.report.read import TicketMask, read_run
+from softprune.report.mpl_style import DARK, LIGHT, as_png, as_svg, sparse
+from softprune.report.run_reader import TicketMask, read_run
 
 NAMES = [
     "token_importance",

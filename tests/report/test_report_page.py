@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from softprune.report import write_report
-from softprune.report.answers import changed_answers
 from softprune.report.page import html as page_of
-from softprune.report.read import Prediction, read_run
+from softprune.report.prediction_changes import changed_answers
+from softprune.report.run_reader import Prediction, read_run
 
 Edit = Callable[..., None]
 

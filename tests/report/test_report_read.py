@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from softprune.errors import SoftpruneError
-from softprune.report.read import read_run
+from softprune.report.run_reader import read_run
 
 
 def test_everything_in_a_run_folder_is_read(xprompt_run: Path) -> None:

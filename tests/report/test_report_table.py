@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from softprune.report import comparison_table, words
-from softprune.report.read import read_run
+from softprune.report import comparison_table, formatting
+from softprune.report.run_reader import read_run
 from softprune.report.table import columns, comparison_rows
 
 Edit = Callable[..., None]
@@ -44,8 +44,8 @@ def test_a_row_holds_everything(xprompt_run: Path) -> None:
 def test_what_does_not_apply_differs_from_what_was_not_measured(xprompt_run: Path, edit: Edit) -> None:
     edit(xprompt_run, lambda info: info["results"].update(random=None))
     rows = {row.name: row for row in comparison_rows(read_run(xprompt_run))}
-    assert rows["zero_shot"].tokens == rows["tuned"].fresh == words.NOT_APPLICABLE
-    assert rows["random"].value == rows["random"].tokens == rows["random"].fresh == words.NOT_MEASURED
+    assert rows["zero_shot"].tokens == rows["tuned"].fresh == formatting.NOT_APPLICABLE
+    assert rows["random"].value == rows["random"].tokens == rows["random"].fresh == formatting.NOT_MEASURED
     assert not rows["random"].measured
 
 
@@ -82,21 +82,21 @@ def test_answers_are_neither_markup_nor_commands_in_a_terminal(xprompt_run: Path
 @pytest.mark.parametrize(
     ("written", "expected"),
     [
-        (words.percent(0.7329), "73.3"),
-        (words.percent(None), "not measured"),
-        (words.percent(float("nan")), "not measured"),
-        (words.points(0.0157), "+1.6"),
-        (words.points(-0.0001), "0.0"),
-        (words.interval(None), "not measured"),
-        (words.spread([0.5]), "50.0 (1)"),
-        (words.spread([0.5, 0.6]), "55.0 ± 7.1 (2)"),
-        (words.spread([]), "not measured"),
-        (words.number(7680), "7,680"),
-        (words.number(0.016687), "0.01669"),
-        (words.seconds(5417.3), "5,417"),
-        (words.p_value(0.0), "< 0.001"),
-        (words.storage(1_610_612_736), "1.5 GiB"),
-        (words.counts({}), "not measured"),
+        (formatting.percent(0.7329), "73.3"),
+        (formatting.percent(None), "not measured"),
+        (formatting.percent(float("nan")), "not measured"),
+        (formatting.points(0.0157), "+1.6"),
+        (formatting.points(-0.0001), "0.0"),
+        (formatting.interval(None), "not measured"),
+        (formatting.spread([0.5]), "50.0 (1)"),
+        (formatting.spread([0.5, 0.6]), "55.0 ± 7.1 (2)"),
+        (formatting.spread([]), "not measured"),
+        (formatting.number(7680), "7,680"),
+        (formatting.number(0.016687), "0.01669"),
+        (formatting.seconds(5417.3), "5,417"),
+        (formatting.p_value(0.0), "< 0.001"),
+        (formatting.storage(1_610_612_736), "1.5 GiB"),
+        (formatting.counts({}), "not measured"),
     ],
 )
 def test_numbers_in_words(written: str, expected: str) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from softprune.report import words
-from softprune.report.answers import changed_answers, written_samples
+from softprune.report import formatting
 from softprune.report.curves import curves_of, frontier_of
 from softprune.report.page import html
-from softprune.report.read import Prediction, read_run
+from softprune.report.prediction_changes import changed_answers, written_samples
+from softprune.report.run_reader import Prediction, read_run
 from softprune.report.table import columns, comparison_rows, mark_meaning
 
 Edit = Callable[..., None]
@@ -49,7 +49,10 @@ def test_the_table_has_loss_and_rouge_instead_of_answers(written_run: Path) -> N
     rows = {row.name: row for row in comparison_rows(run)}
     winner = rows["winner"]
     assert (winner.loss, winner.rouge1, winner.rouge2, winner.words) == ("2.5", "25.0", "12.5", "12.5")
-    assert (rows["constant"].loss, rows["constant"].label) == (words.NOT_APPLICABLE, "the text's own first 3 sentences")
+    assert (rows["constant"].loss, rows["constant"].label) == (
+        formatting.NOT_APPLICABLE,
+        "the text's own first 3 sentences",
+    )
     assert mark_meaning(run) == "‡ not shown to be above the text's own first sentences"
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from softprune.runs.store import RunFolder
+from softprune.runs.run_folder import RunFolder
 
 RESOLVED = {"schema": 1, "kind": "xprompt", "seed": 3, "tuning": {"lr": 0.3, "weight_decay": 1e-5}}
 

@@ -8,7 +8,7 @@ import pytest
 
 from softprune.errors import SoftpruneError
 from softprune.runs.listing import list_runs
-from softprune.runs.store import RunFolder
+from softprune.runs.run_folder import RunFolder
 
 Begin = Callable[..., RunFolder]
 

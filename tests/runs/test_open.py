@@ -15,14 +15,14 @@ import pytest
 
 from softprune.errors import SoftpruneError
 from softprune.runs.lock import is_held
-from softprune.runs.store import RunFolder, Saved
+from softprune.runs.run_folder import RunFolder, Saved
 
 Begin = Callable[..., RunFolder]
 
 WORKER = textwrap.dedent(
     """
     import itertools, json, sys
-    from softprune.runs.store import RunFolder, Saved
+    from softprune.runs.run_folder import RunFolder, Saved
     import torch
 
     run = RunFolder.open(sys.argv[1], recipe_text="kind: xprompt\\n", resolved=json.loads(sys.argv[2]),

@@ -11,7 +11,7 @@ import yaml
 from safetensors import safe_open
 
 from softprune.errors import SoftpruneError
-from softprune.runs.store import RunFolder, Saved
+from softprune.runs.run_folder import RunFolder, Saved
 
 Begin = Callable[..., RunFolder]
 
@@ -227,7 +227,7 @@ def test_complete_is_final(begin: Begin) -> None:
 def test_complete_is_written_last(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
     with begin() as run:
         run.once("a", lambda: Saved({}, {}))
-        monkeypatch.setattr("softprune.runs.store.shutil.rmtree", lambda *_, **__: 1 / 0)
+        monkeypatch.setattr("softprune.runs.run_folder.shutil.rmtree", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run.complete()
         assert on_disk(run)["status"] == "complete"
@@ -305,7 +305,7 @@ def test_a_folder_that_cannot_be_begun_is_left_as_it_was(tmp_path: Path, monkeyp
     def full(*_: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr("softprune.runs.atomic.os.replace", full)
+    monkeypatch.setattr("softprune.runs.atomic_io.os.replace", full)
     with pytest.raises(OSError, match="no space left"):
         RunFolder.open(tmp_path / "deep" / "run", recipe_text="", resolved={}, kind="tune", command="c")
     assert not list(tmp_path.iterdir())
@@ -325,7 +325,7 @@ def test_discarding_spares_what_is_not_ours(tmp_path: Path) -> None:
 def test_seconds_of_a_phase_are_kept_at_every_checkpoint(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kill never comes to the end of a phase."""
     clock = iter([10.0, 13.0, 17.0, 18.0])
-    monkeypatch.setattr("softprune.runs.store.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("softprune.runs.run_folder.time.perf_counter", lambda: next(clock))
     with begin() as run, run.phase("tune"):
         assert on_disk(run)["cost"]["phases"] == {}  # type: ignore[index]
         run.checkpoint("work").save(Saved({"a": torch.zeros(1)}, {}))

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from softprune.errors import SoftpruneError
-from softprune.prompt.exchange import load_mask, load_vectors
-from softprune.runs.tensors import read_tensors, real_numbers, widen
+from softprune.prompts.prompt_io import load_mask, load_vectors
+from softprune.runs.tensor_files import read_tensors, real_numbers, widen
 
 VALUES = torch.tensor([[1.0, -2.0, 0.5], [4.0, 0.25, -1.0]])
 

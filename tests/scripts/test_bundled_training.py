@@ -19,7 +19,7 @@ import torch
 import yaml
 from torch.nn import functional
 
-from softprune.backbone import load_backbone
+from softprune.models import load_backbone
 
 SCRIPTS = Path(__file__).parents[2] / "scripts" / "bundled"
 FAMILIES = {"tiny": "sentence", "tiny-seq2seq": "seq2seq", "tiny-causal": "causal"}

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import f1_score
 
+from softprune.data.metrics import F1, Accuracy, answered
 from softprune.errors import SoftpruneError
 from softprune.statistics.bootstrap import (
     bootstrap_interval,
@@ -15,7 +16,6 @@ from softprune.statistics.bootstrap import (
     paired_bootstrap,
     resampled_sums,
 )
-from softprune.tasks.metrics import F1, Accuracy, answered
 
 ACCURACY, F1_OF_1 = Accuracy(), F1(positive=1)
 

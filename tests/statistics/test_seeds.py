@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from softprune.data.metrics import F1, Accuracy, answered
 from softprune.errors import SoftpruneError
 from softprune.statistics.bootstrap import Difference, paired_bootstrap
 from softprune.statistics.seeds import Uncertainty, compare_rows, mean_uncertainty, seed_scores
-from softprune.tasks.metrics import F1, Accuracy, answered
 
 SCORE = Accuracy().score
 

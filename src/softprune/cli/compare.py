@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from softprune.cli.output import print_rich, progress_console, say
+from softprune.config import DEFAULT_RELATIVE_LR, load_compare_recipe, recipe_text, resolve_compare
 from softprune.errors import SoftpruneError
-from softprune.recipe import DEFAULT_RELATIVE_LR, load_compare_recipe, recipe_text, resolve_compare
 
 if TYPE_CHECKING:
     from softprune.terminal import Table
@@ -46,7 +46,7 @@ def launch_compare(recipe_name: str | None, overrides: Sequence[str], out: Path 
     folder = out or default_out(recipe)
     command = shlex.join(["softprune", *sys.argv[1:]])
     try:
-        from softprune.compare.api import execute
+        from softprune.studies.comparison.runner import execute
 
         console = progress_console()
         if not execute(recipe, folder, command, comments + text, finish=_finish, console=console):
@@ -64,7 +64,7 @@ def is_comparison(folder: Path) -> bool:
 
 def report_comparison(folder: Path) -> None:
     """Writes a comparison's tables and page again, and shows the tables."""
-    from softprune.compare.api import rewrite
+    from softprune.studies.comparison.runner import rewrite
 
     rewrite(folder)
     show_comparison_of(folder)
@@ -72,7 +72,7 @@ def report_comparison(folder: Path) -> None:
 
 def show_comparison_of(folder: Path) -> None:
     """Prints a comparison's tables, and where the page lies."""
-    from softprune.compare.api import terminal
+    from softprune.studies.comparison.runner import terminal
 
     print_rich(terminal(folder))
     page = folder / "index.html"
@@ -82,7 +82,7 @@ def show_comparison_of(folder: Path) -> None:
 
 def _finish(out: Path) -> None:
     """Draws the page; a comparison isn't lost because that can't be done."""
-    from softprune.compare.api import rewrite
+    from softprune.studies.comparison.runner import rewrite
 
     try:
         rewrite(out)
@@ -92,13 +92,13 @@ def _finish(out: Path) -> None:
 
 
 def _family(backbone: str) -> str:
-    from softprune.backbone import describe
+    from softprune.models import describe
 
     return str(describe(backbone).family)
 
 
 def _list(family: str | None) -> Table:
-    from softprune.methods.table import METHODS
+    from softprune.adapters.registry import METHODS
     from softprune.terminal import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold underline")
@@ -113,7 +113,7 @@ def _list(family: str | None) -> Table:
 
 
 def _by_family(family: str | None) -> Table:
-    from softprune.methods.table import FAMILIES, METHODS
+    from softprune.adapters.registry import FAMILIES, METHODS
     from softprune.terminal import Table
 
     table = Table("defined for", box=None, pad_edge=False, header_style="bold underline")
@@ -127,7 +127,7 @@ def _by_family(family: str | None) -> Table:
 
 def _reasons(family: str | None) -> list[str]:
     """Why a method isn't defined, where it isn't."""
-    from softprune.methods.table import METHODS
+    from softprune.adapters.registry import METHODS
 
     return [
         f"{method.name} with {name} models: not defined: {reason}"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Which(StrEnum):
-    """A prompt of a run; `softprune.pruning.ticket.WHICH`, which is not imported for the help text."""
+    """A prompt of a run; `softprune.prompts.ticket.WHICH`, which is not imported for the help text."""
 
     winner = "winner"
     control = "control"
@@ -56,10 +56,10 @@ def export(
     which: WhichOption = Which.winner,
 ) -> None:
     """Write a ticket or an adapter for other programs, and show the code that uses it."""
-    from softprune.methods.exports import export_adapter
-    from softprune.methods.saved import holds_adapter, read_adapter
-    from softprune.pruning.exports import export as write
-    from softprune.pruning.ticket import Ticket
+    from softprune.adapters.adapter_io import holds_adapter, read_adapter
+    from softprune.adapters.exports import export_adapter
+    from softprune.prompts.exports import export as write
+    from softprune.prompts.ticket import Ticket
 
     if holds_adapter(Path(source)):
         refuse_which(source, which)
@@ -105,10 +105,10 @@ def import_(
     ] = None,
 ) -> None:
     """Bring in a prompt that was trained elsewhere, as a file to start from (init: file)."""
-    from softprune.backbone import describe, load_backbone
-    from softprune.prompt.exchange import prompt_bytes, read_prompt
-    from softprune.prompt.initialise import check_fits
-    from softprune.runs.atomic import write_bytes
+    from softprune.models import describe, load_backbone
+    from softprune.prompts.initialization import check_fits
+    from softprune.prompts.prompt_io import prompt_bytes, read_prompt
+    from softprune.runs.atomic_io import write_bytes
 
     if output.suffix != ".safetensors" or output.exists():
         found = f"{output}, which is there already" if output.exists() else str(output)

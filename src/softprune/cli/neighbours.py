@@ -24,8 +24,8 @@ def neighbours(
     ] = "centred",
 ) -> None:
     """Show what each token of a run's prompt is near to: where it started, how far it moved, its nearest words now."""
-    from softprune.analysis.neighbours import check_measure
-    from softprune.pruning.neighbours import neighbours_of
+    from softprune.interpret.neighbours import check_measure
+    from softprune.interpret.stored_neighbours import neighbours_of
 
     check_measure(measure)
     found = neighbours_of(run, k)
@@ -48,7 +48,7 @@ def _told(tokens: Sequence[Mapping[str, Any]], measure: str) -> str:
 
 
 def _row(token: Mapping[str, Any], measure: str, k: int) -> tuple[str, ...]:
-    from softprune.analysis.words import visible
+    from softprune.interpret.vocabulary import visible
 
     near = [f"{visible(each['word'])} {each['value']:.2f}" for each in token["end"][measure][:k]]
     kept = token["kept"][measure]

@@ -47,7 +47,7 @@ def command() -> Callable[..., None]:
 
 def show(recipe: Any, *, as_json: bool) -> None:
     """Plans a recipe and prints the plan."""
-    from softprune.pruning.planning import plan
+    from softprune.pipelines.plan import plan
 
     found = plan(recipe).document()
     if as_json:

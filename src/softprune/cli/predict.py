@@ -17,10 +17,10 @@ from softprune.cli.output import progress_console, say
 from softprune.errors import SoftpruneError
 
 if TYPE_CHECKING:
-    from softprune.backbone.base import Backbone
-    from softprune.methods.saved import SavedAdapter
-    from softprune.pruning.predict import Prediction
-    from softprune.pruning.ticket import Ticket
+    from softprune.adapters.adapter_io import SavedAdapter
+    from softprune.evaluation.predict import Prediction
+    from softprune.models.base import Backbone
+    from softprune.prompts.ticket import Ticket
 
 # What rows gain; the last one in JSON lines alone.
 _ADDED = ("prediction", "probability", "probabilities")
@@ -78,10 +78,10 @@ def predict(
     force: Annotated[bool, typer.Option("--force", help="Replace an output file that is there.")] = False,
 ) -> None:
     """Answer the rows of a file with a ticket or an adapter, or each row with its own of several tickets."""
-    from softprune.pruning.predict import predict as answer
-    from softprune.tasks.files import format_of
-    from softprune.tasks.inputs import read_input
-    from softprune.tasks.outputs import RowWriter
+    from softprune.data.input_rows import read_input
+    from softprune.data.output_rows import RowWriter
+    from softprune.data.row_files import format_of
+    from softprune.evaluation.predict import predict as answer
 
     if not input_file.is_file():
         raise SoftpruneError(
@@ -111,7 +111,7 @@ def predict(
 
 def _adapter(runs: Sequence[str], which: Which) -> SavedAdapter | None:
     """The adapter of a folder, where a single one is named and holds one."""
-    from softprune.methods.saved import holds_adapter, read_adapter
+    from softprune.adapters.adapter_io import holds_adapter, read_adapter
 
     if len(runs) != 1 or not holds_adapter(Path(runs[0])):
         return None
@@ -121,14 +121,14 @@ def _adapter(runs: Sequence[str], which: Which) -> SavedAdapter | None:
 
 def _model(tickets: SavedAdapter | dict[str, Ticket], options: dict[str, Any]) -> Backbone:
     """The model that answers, where and how the command line has it."""
-    from softprune.pruning.predict import backbone_of
+    from softprune.evaluation.predict import backbone_of
 
     return backbone_of(tickets, **options) if isinstance(tickets, dict) else tickets.load(**options)
 
 
 def _tickets(runs: Sequence[str], prompts: str | None, which: str, *, ensemble: bool) -> dict[str, Ticket]:
     """Tickets by name: NAME=FOLDER, or the folder's own name; of an ensemble, as they were typed."""
-    from softprune.pruning.ticket import Ticket
+    from softprune.prompts.ticket import Ticket
 
     if bool(runs) == (prompts is not None):
         found = "both" if runs else "neither"
@@ -191,7 +191,7 @@ class _Tally:
 
     def _compare(self, pairs: Sequence[tuple[str, str]]) -> None:
         """What written texts share with the rows' own, where that can be measured."""
-        from softprune.tasks.rouge import installed, rouge
+        from softprune.data.rouge import installed, rouge
 
         if pairs and installed():
             self.written += len(pairs)

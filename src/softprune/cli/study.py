@@ -13,8 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from softprune.cli.output import print_rich, progress_console, say
+from softprune.config import load_study, shipped_studies
 from softprune.errors import ManyErrors, SoftpruneError, gathered
-from softprune.recipe import load_study, shipped_studies
 
 HELP = "Studies: every experiment of the sources from one command, its table beside the published one."
 _ROOT = Path("runs/studies")
@@ -54,7 +54,7 @@ def _shortly(text: str) -> str:
 
 def show(name: _Name) -> None:
     """Show a study: its question, its scales with hardware and hours, the published tables."""
-    from softprune.study.texts import published_tables, rich_table
+    from softprune.studies.text_tables import published_tables, rich_table
 
     study = load_study(name)
     say("\n".join(filter(None, (study.title, study.question, study.source and f"from: {study.source}"))) + "\n")
@@ -84,7 +84,7 @@ def run(
 ) -> None:
     """Conduct a study and show its tables beside the published ones; the same command again continues it."""
     from softprune.cli.train import names_of_recipes
-    from softprune.study.api import default_name, execute
+    from softprune.studies.runner import default_name, execute
 
     flags = {"backbone": backbone, "scale": scale, "tasks": tasks, "seeds": seeds, "data": data, "executor": executor}
     given = [f"{key}={value}" for key, value in flags.items() if value is not None]
@@ -127,7 +127,7 @@ def is_study(folder: Path) -> bool:
 
 def report_study(folder: Path) -> None:
     """Writes a study's tables and page again, and shows the tables."""
-    from softprune.study.api import rewrite
+    from softprune.studies.runner import rewrite
 
     rewrite(folder)
     show_study_of(folder)
@@ -135,7 +135,7 @@ def report_study(folder: Path) -> None:
 
 def show_study_of(folder: Path) -> None:
     """Prints a study's tables, and where the page lies."""
-    from softprune.study.api import terminal
+    from softprune.studies.runner import terminal
 
     print_rich(terminal(folder))
     page = folder / "index.html"

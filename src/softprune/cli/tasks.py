@@ -16,11 +16,11 @@ from softprune.errors import ManyErrors, SoftpruneError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from softprune.backbone.base import Backbone
-    from softprune.tasks import Splits, Task
-    from softprune.tasks.schema import Split
-    from softprune.tasks.starting import Guess
-    from softprune.tasks.statistics import TaskStatistics
+    from softprune.data import Splits, Task
+    from softprune.data.data_statistics import TaskStatistics
+    from softprune.data.definition import Split
+    from softprune.data.scaffold import Guess
+    from softprune.models.base import Backbone
     from softprune.types import Encoded, Example
 
 _WIDTH = 120
@@ -42,7 +42,7 @@ _Root = Annotated[
 
 def list_tasks() -> None:
     """List the tasks that ship."""
-    from softprune.tasks import load_task, task_names
+    from softprune.data import load_task, task_names
 
     loaded = [load_task(name).definition for name in task_names()]
     rows = [(task.id, task.title, task.kind, task.metric) for task in loaded]
@@ -67,8 +67,8 @@ def show(
     max_length: Annotated[int, typer.Option("--max-length", min=1, metavar="N", help="Longest input in tokens.")] = 256,
 ) -> None:
     """Show a task: what it says, and examples as a model reads them."""
-    from softprune.tasks import load_task
-    from softprune.tuning.written import TEXT_LENGTH
+    from softprune.data import load_task
+    from softprune.training.text_targets import TEXT_LENGTH
 
     loaded = load_task(task)
     splits, why = _data_or_none(loaded, data)
@@ -89,8 +89,8 @@ def show(
 
 def stats(ids: _Ids = None, data: _Root = None) -> None:
     """Sizes, kind, metric and answers of the tasks whose data is there."""
-    from softprune.tasks import load_task, task_names
-    from softprune.tasks.statistics import Survey, statistics_of, survey
+    from softprune.data import load_task, task_names
+    from softprune.data.data_statistics import Survey, statistics_of, survey
 
     if data is not None and not data.is_dir():
         raise SoftpruneError("a folder with the data of tasks", str(data), "correct --data")
@@ -140,8 +140,8 @@ def new(
     ] = None,
 ) -> None:
     """Write a task YAML for a file of your own; it says what it guessed."""
-    from softprune.tasks.files import unpacked
-    from softprune.tasks.starting import guess, write_task
+    from softprune.data.row_files import unpacked
+    from softprune.data.scaffold import guess, write_task
 
     path = out or file.with_name(unpacked(file.name).with_suffix(".yaml").name)
     found = guess(file, validation, text or (), label, target)
@@ -156,7 +156,7 @@ def new(
 
 def _worth_knowing(splits: Splits) -> list[str]:
     """What a reader of the scores should know of the data: rows that repeat others, and a small set to report on."""
-    from softprune.tasks.statistics import repeated, unseen_points
+    from softprune.data.data_statistics import repeated, unseen_points
 
     twice, rows = repeated(splits)
     held = len(splits.report or ())
@@ -179,7 +179,7 @@ def _grid(rows: Iterable[tuple[str, str]]) -> RenderableType:
 
 def _data_or_none(task: Task, data: Path | None) -> tuple[Splits | None, SoftpruneError | None]:
     """The task's data; or why there is none, where a sample can stand for it."""
-    from softprune.tasks.samples import sample_of
+    from softprune.data.samples import sample_of
 
     try:
         return task.load(data, patient=False), None
@@ -215,8 +215,8 @@ def _sizes(splits: Splits) -> str:
 
 def _some(task: Task, splits: Splits | None, split: str, n: int) -> tuple[Sequence[Example], str]:
     """The first n examples of a split, or of the sample; and what to call them."""
-    from softprune.registry import unknown
-    from softprune.tasks.samples import sample_of
+    from softprune.config.registry import unknown
+    from softprune.data.samples import sample_of
 
     if split not in _SETS:
         raise unknown("split", split, _SETS)
@@ -230,9 +230,9 @@ def _some(task: Task, splits: Splits | None, split: str, n: int) -> tuple[Sequen
 
 def _reader(name: str, max_length: int, examples: Sequence[Example]) -> tuple[Backbone, int]:
     """The backbone, and the input tokens that its positions leave beside a prompt of the default size."""
-    from softprune.backbone import load_backbone
-    from softprune.recipe import resolve
-    from softprune.tuning.setup import room_for_inputs
+    from softprune.config import resolve
+    from softprune.models import load_backbone
+    from softprune.training.session import room_for_inputs
 
     backbone = load_backbone(name, device="cpu")
     return backbone, room_for_inputs(resolve([f"task.max_length={max_length}"]), backbone, examples)

@@ -16,8 +16,8 @@ from softprune.errors import SoftpruneError
 from softprune.printable import printable_json
 
 if TYPE_CHECKING:
-    from softprune.tasks import Task
-    from softprune.tokens.model import TokenModel
+    from softprune.data import Task
+    from softprune.token_pruning.model import TokenModel
     from softprune.types import Example
 
 _PIPE_WIDTH = 200
@@ -40,7 +40,7 @@ _Tagger = Annotated[
 
 def show_results(run: Path) -> None:
     """Prints the table of a run."""
-    from softprune.tokens.table import notes, read_results, results_table
+    from softprune.token_pruning.results_table import notes, read_results, results_table
 
     info = read_results(run)
     if not any(info["results"].values()):
@@ -64,8 +64,8 @@ def explain(
     dtype: _Dtype = "auto",
 ) -> None:
     """Show which words of a text a pruned model read to the end, and where the others left."""
-    from softprune.tokens.explain import explanation, html
-    from softprune.tokens.tagging import load_tagger
+    from softprune.token_pruning.analysis.explain import explanation, html
+    from softprune.token_pruning.analysis.tagging import load_tagger
 
     loaded = _load(model, device, dtype)
     marks = next(load_tagger(tagger).marks([text])) if tagger else None
@@ -94,8 +94,8 @@ def analyse(
     dtype: _Dtype = "auto",
 ) -> None:
     """Analyse what a pruned model keeps: by part of speech, position, frequency, class, and your own words."""
-    from softprune.tokens.analysis import analyse as analyse_readings
-    from softprune.tokens.tagging import load_tagger
+    from softprune.token_pruning.analysis.run import analyse as analyse_readings
+    from softprune.token_pruning.analysis.tagging import load_tagger
 
     tagging = load_tagger(tagger) if tagger else None
     loaded = _load(model, device, dtype)
@@ -133,13 +133,13 @@ def bench(
     """Measure accuracy, operations, speed and latency of a run's models, beside the padded and the unpruned model."""
     import torch
 
-    from softprune.report.canvas import LIGHT, as_png, as_svg
+    from softprune.report.mpl_style import LIGHT, as_png, as_svg
     from softprune.report.speed import draw_speed
-    from softprune.runs import atomic
-    from softprune.tokens.bench import Settings
-    from softprune.tokens.bench import bench as measure
-    from softprune.tokens.bench_table import bench_notes, break_even_table, latency_table, speed_table
-    from softprune.tuning.room import keep_freed
+    from softprune.runs import atomic_io
+    from softprune.token_pruning.bench import Settings
+    from softprune.token_pruning.bench import bench as measure
+    from softprune.token_pruning.bench_table import bench_notes, break_even_table, latency_table, speed_table
+    from softprune.training.free_memory import keep_freed
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -152,21 +152,21 @@ def bench(
     settings = Settings(rounds=rounds, texts=texts, rows=rows, calls=calls, seed=seed)
     found = measure(unpruned, models, ids, golds, settings, watch=lambda line: say(line, err=True))
     folder = out or model / "bench"
-    atomic.write_bytes(folder / "bench.json", (atomic.json_text(found, indent=1) + "\n").encode())
+    atomic_io.write_bytes(folder / "bench.json", (atomic_io.json_text(found, indent=1) + "\n").encode())
     print_rich(speed_table(found), latency_table(found), break_even_table(found), width=_PIPE_WIDTH)
     for note in bench_notes(found):
         say(note)
     draw = draw_speed(found)
-    atomic.write_bytes(folder / "pareto.png", as_png(draw, LIGHT))
-    atomic.write_bytes(folder / "pareto.svg", as_svg(draw, LIGHT))
+    atomic_io.write_bytes(folder / "pareto.png", as_png(draw, LIGHT))
+    atomic_io.write_bytes(folder / "pareto.svg", as_svg(draw, LIGHT))
     say(f"bench: {folder / 'bench.json'}, {folder / 'pareto.png'}")
 
 
 def _everyone(path: Path, device: str, dtype: str) -> tuple[TokenModel, dict[str, TokenModel]]:
     """The unpruned model of a run and its pruned ones; of a single model, itself without and with its rule."""
-    from softprune.tokens.api import MODELS
-    from softprune.tokens.experiment import BASELINE
-    from softprune.tokens.model import TokenModel
+    from softprune.pipelines.token_pruning import MODELS
+    from softprune.token_pruning.experiment import BASELINE
+    from softprune.token_pruning.model import TokenModel
 
     if not (path / MODELS / BASELINE).exists():
         loaded = _load(path, device, dtype)
@@ -186,7 +186,7 @@ def _drawn(examples: Sequence[Example], limit: int, seed: int) -> list[Example]:
 
 def _load(path: Path, device: str, dtype: str) -> TokenModel:
     """The model of a folder, or the chosen one of a run's."""
-    from softprune.tokens.model import TokenModel
+    from softprune.token_pruning.model import TokenModel
 
     return TokenModel.load(path, device=device, dtype=dtype)
 
@@ -197,7 +197,7 @@ def _examples(model: Path, task: str | None, data: Path | None, loaded: TokenMod
     Raises:
         SoftpruneError: there is none, or its classes are others than the model's.
     """
-    from softprune.tasks import load_task
+    from softprune.data import load_task
 
     run = next((folder for folder in (model, *model.resolve().parents) if (folder / "run.json").exists()), None)
     recipe = _recipe_of(run) if run is not None else {}
@@ -216,7 +216,7 @@ def _examples(model: Path, task: str | None, data: Path | None, loaded: TokenMod
 
 
 def _recipe_of(run: Path) -> dict[str, Any]:
-    from softprune.yamls import parse_yaml
+    from softprune.config.yaml_io import parse_yaml
 
     found: dict[str, Any] = parse_yaml((run / "resolved.yaml").read_text(encoding="utf-8"))["task"]
     return found
@@ -239,8 +239,8 @@ def predict(
     force: Annotated[bool, typer.Option("--force", help="Replace an output file that is there.")] = False,
 ) -> None:
     """Classify the rows of a file, and say how many of their tokens were read to the end, and which."""
-    from softprune.tasks.files import format_of, read_rows
-    from softprune.tokens.predict import ADDED, ADDED_WIDE, predict_rows
+    from softprune.data.row_files import format_of, read_rows
+    from softprune.token_pruning.predict import ADDED, ADDED_WIDE, predict_rows
 
     kind = format_of(file)
     if kind is None or not file.is_file():
@@ -266,7 +266,7 @@ def predict(
 @contextmanager
 def _sink(out: Path | None) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
     """Where rows go: a file that appears when it is whole, or the terminal."""
-    from softprune.tasks.outputs import RowWriter
+    from softprune.data.output_rows import RowWriter
 
     if out is None:
         yield lambda rows: say("\n".join(map(printable_json, rows)))

@@ -16,8 +16,7 @@ from pydantic import BaseModel
 from softprune.cli.inspect import show_comparison
 from softprune.cli.launcher import start_others
 from softprune.cli.output import progress_console, say
-from softprune.errors import SoftpruneError
-from softprune.recipe import (
+from softprune.config import (
     CompareRecipe,
     Recipe,
     RecipeField,
@@ -30,6 +29,7 @@ from softprune.recipe import (
     resolve,
     resolve_tokens,
 )
+from softprune.errors import SoftpruneError
 from softprune.runs.processes import rank
 
 XPROMPT_HELP = "Tune a prompt, prune its tokens and pieces, and compare what is left with what it came from."
@@ -238,7 +238,7 @@ def _launcher(kind: str) -> Callable[[str | None, Sequence[str], Path | None], N
 def _execute_tokens(recipe: TokensRecipe, out: Path, text: str) -> None:
 
     from softprune.cli.tokens import show_results
-    from softprune.tokens.api import execute
+    from softprune.pipelines.token_pruning import execute
 
     command = shlex.join(["softprune", *sys.argv[1:]])
     if not execute(recipe, out, command, text, console=progress_console()):
@@ -248,8 +248,8 @@ def _execute_tokens(recipe: TokensRecipe, out: Path, text: str) -> None:
 
 def names_of_recipes() -> dict[str, Callable[[str], object]]:
     """What looks up the names in a recipe; whatever needs no network is told with the recipe's other mistakes."""
-    from softprune.backbone.load import find_source
-    from softprune.tasks import load_task
+    from softprune.data import load_task
+    from softprune.models.loading import find_source
 
     return {"backbone.name": find_source, "task.id": load_task}
 
@@ -263,8 +263,8 @@ def default_out(recipe: Recipe | TokensRecipe | CompareRecipe) -> Path:
 
 def _execute(recipe: Recipe, out: Path, text: str) -> None:
 
-    from softprune.methods.api import execute as adapt
-    from softprune.pruning.api import execute as tune_or_prune
+    from softprune.pipelines.adapt import execute as adapt
+    from softprune.pipelines.xprompt import execute as tune_or_prune
 
     command = shlex.join(["softprune", *sys.argv[1:]])
     execute = adapt if recipe.kind == "adapt" else tune_or_prune

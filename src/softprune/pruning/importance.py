@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from softprune.backbone.base import Backbone
-from softprune.tuning.scoring import ScoredSet, Scoring, my_batches, score_prompts
+from softprune.models.base import Backbone
+from softprune.training.scoring import ScoredSet, Scoring, my_batches, score_prompts
 
 METHODS = ("paper", "gradient", "leave_one_out")
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from softprune.prompt.bank import masked_state
+from softprune.prompts.soft_prompts import masked_state
 from softprune.pruning.search import in_groups, leaders, rungs, tiers
-from softprune.tuning.setup import Workspace
-from softprune.tuning.spread import fit_item, fit_to_item, spread
-from softprune.tuning.stages import Fitted, Paused
+from softprune.training.distribute import fit_item, fit_to_item, spread
+from softprune.training.jobs import Fitted, Paused
+from softprune.training.session import Workspace
 from softprune.types import Candidate, Mask, WorkItem
 
 

@@ -8,7 +8,7 @@
     ticket   = retrain(tuned * gamma * zeta)                      4.3
 
 for every (r_t, r_p) that the search asks for; the best ticket on `select` wins. Under `search.strategy: learned`
-gamma and zeta are trained instead (learned.py), and the rest is the same.
+gamma and zeta are trained instead (learned_masks.py), and the rest is the same.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from dataclasses import asdict, dataclass, replace
 
 import torch
 
-from softprune.prompt.bank import full_mask, masked_state, read_one
+from softprune.prompts.soft_prompts import full_mask, masked_state, read_one
 from softprune.pruning.importance import Importance, measure
-from softprune.pruning.learned import learned
+from softprune.pruning.learned_masks import learned
 from softprune.pruning.masks import piece_mask, token_mask
 from softprune.pruning.retraining import Trial, halve, retrain_all
 from softprune.pruning.search import choose, foresight, pareto, search
-from softprune.runs.store import Saved
+from softprune.runs.run_folder import Saved
 from softprune.statistics.bootstrap import paired_bootstrap
-from softprune.tuning.finite import FROM_THE_MODEL, check_finite
-from softprune.tuning.scoring import score_each
-from softprune.tuning.setup import Workspace
-from softprune.tuning.stages import Fitted, tune
+from softprune.training.jobs import Fitted, tune
+from softprune.training.nan_checks import FROM_THE_MODEL, check_finite
+from softprune.training.scoring import score_each
+from softprune.training.session import Workspace
 from softprune.types import Candidate, Mask, PromptState
 
 

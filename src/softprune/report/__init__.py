@@ -40,7 +40,7 @@ def comparison_table(run_folder: Path) -> Table:
     Raises:
         SoftpruneError: when the folder holds no readable run.
     """
-    from softprune.report.read import read_run
+    from softprune.report.run_reader import read_run
     from softprune.report.table import rich_table
 
     return rich_table(read_run(Path(run_folder)))
@@ -52,13 +52,13 @@ def stand_beside(run_folder: Path, others: Sequence[Path]) -> list[str]:
     Raises:
         SoftpruneError: when a folder holds no readable run.
     """
-    from softprune.report import words
-    from softprune.report.beside import why_not
-    from softprune.report.read import read_run
+    from softprune.report import formatting
+    from softprune.report.run_comparison import why_not
+    from softprune.report.run_reader import read_run
 
     run = read_run(Path(run_folder))
     reasons = ((other, why_not(run, read_run(Path(other)))) for other in others)
     return [
-        f"beside it: {words.printable(other)}" + ("" if reason is None else f" (not comparable: {reason})")
+        f"beside it: {formatting.printable(other)}" + ("" if reason is None else f" (not comparable: {reason})")
         for other, reason in reasons
     ]

@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from softprune.report.canvas import SMALL, Theme, dress, legend_below, new_figure, sparse
 from softprune.report.heatmaps import is_signed, relative
-from softprune.report.read import Bools, Floats, Point, Run
+from softprune.report.mpl_style import SMALL, Theme, dress, legend_below, new_figure, sparse
+from softprune.report.run_reader import Bools, Floats, Point, Run
 from softprune.types import Candidate
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from softprune.report import words
+from softprune.report import formatting
 from softprune.report.heatmaps import is_signed
-from softprune.report.read import Bools, Floats, Run, TicketMask
+from softprune.report.run_reader import Bools, Floats, Run, TicketMask
 from softprune.types import Candidate
 
 
@@ -92,18 +92,18 @@ def _shape(run: Run) -> tuple[int, int] | None:
 
 def _entry(run: Run, at: int, candidate: Candidate, shape: tuple[int, int]) -> dict[str, Any]:
     """One candidate with its measurements as the tables write them."""
-    select = words.number(candidate.select_loss) if run.writes else words.percent(candidate.select)
+    select = formatting.number(candidate.select_loss) if run.writes else formatting.percent(candidate.select)
     return {
-        "id": words.printable(candidate.id),
-        "tokenRatio": words.number(100 * candidate.token_ratio),
-        "pieceRatio": words.number(100 * candidate.piece_ratio),
-        "tokens": words.number(candidate.tokens_kept),
-        "pieces": words.number(candidate.pieces_kept),
-        "parameters": words.number(candidate.parameters),
-        "rankLoss": words.number(candidate.rank_loss),
+        "id": formatting.printable(candidate.id),
+        "tokenRatio": formatting.number(100 * candidate.token_ratio),
+        "pieceRatio": formatting.number(100 * candidate.piece_ratio),
+        "tokens": formatting.number(candidate.tokens_kept),
+        "pieces": formatting.number(candidate.pieces_kept),
+        "parameters": formatting.number(candidate.parameters),
+        "rankLoss": formatting.number(candidate.rank_loss),
         "select": select,
-        "report": words.percent(candidate.report),
-        "interval": words.interval(candidate.interval),
+        "report": formatting.percent(candidate.report),
+        "interval": formatting.interval(candidate.interval),
         "winner": candidate.status == "winner",
         "mask": _packed(_mask(run, at, candidate, shape)),
     }
@@ -130,10 +130,12 @@ def _bits(mask: Bools) -> str:
 def neighbours(run: Run) -> dict[str, Any] | None:
     """neighbours.json as the page's script takes it; None where the run has none.
 
-    Its format is told in `softprune.analysis.of_run`. What an entry lacks is not measured.
+    Its format is told in `softprune.interpret.run_neighbours`. What an entry lacks is not measured.
     """
     found = (run.neighbours or {}).get("prompts")
-    prompts = {words.printable(name): [_token(entry) for entry in tokens] for name, tokens in (found or {}).items()}
+    prompts = {
+        formatting.printable(name): [_token(entry) for entry in tokens] for name, tokens in (found or {}).items()
+    }
     if not any(prompts.values()):
         return None
     measures = dict.fromkeys(name for tokens in prompts.values() for token in tokens for name in token["end"])
@@ -143,18 +145,18 @@ def neighbours(run: Run) -> dict[str, Any] | None:
 def _token(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "token": entry.get("token"),
-        "word": words.printable(entry.get("word") or ""),
-        **{name: words.number(entry.get(name)) for name in ("moved", "distance", "cosine")},
+        "word": formatting.printable(entry.get("word") or ""),
+        **{name: formatting.number(entry.get(name)) for name in ("moved", "distance", "cosine")},
         "kept": {
-            words.printable(name): words.NOT_MEASURED if kept is None else "yes" if kept else "no"
+            formatting.printable(name): formatting.NOT_MEASURED if kept is None else "yes" if kept else "no"
             for name, kept in (entry.get("kept") or {}).items()
         },
         **{
-            end: {words.printable(name): _near(found) for name, found in (entry.get(end) or {}).items()}
+            end: {formatting.printable(name): _near(found) for name, found in (entry.get(end) or {}).items()}
             for end in ("start", "end")
         },
     }
 
 
 def _near(found: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    return [[words.printable(item.get("word")), words.number(item.get("value"))] for item in found]
+    return [[formatting.printable(item.get("word")), formatting.number(item.get("value"))] for item in found]

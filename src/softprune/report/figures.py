@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from softprune.report import curves, heatmaps
-from softprune.report.canvas import DARK, LIGHT, Draw, as_png, as_svg
-from softprune.report.read import Run
+from softprune.report.mpl_style import DARK, LIGHT, Draw, as_png, as_svg
+from softprune.report.run_reader import Run
 
 MEANINGS = {
     "paper": "how strongly the loss reacts when the tuned prompt's token is scaled",

@@ -9,8 +9,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from softprune.report.canvas import SMALL, Theme, dress, new_figure, sparse
-from softprune.report.read import Bools, Floats, TicketMask
+from softprune.report.mpl_style import SMALL, Theme, dress, new_figure, sparse
+from softprune.report.run_reader import Bools, Floats, TicketMask
 
 
 def relative(values: Floats) -> Floats:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from softprune.errors import SoftpruneError
-from softprune.report.canvas import DARK, LIGHT, Theme
+from softprune.report.mpl_style import DARK, LIGHT, Theme
 from softprune.report.templating import OWN
 
 try:

@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from softprune.errors import SoftpruneError
-from softprune.report import glosses, table, words
-from softprune.report.answers import Changes, changed_answers, shortened, written_samples
-from softprune.report.read import Run, read_run
-from softprune.runs import atomic
+from softprune.report import formatting, glosses, table
+from softprune.report.prediction_changes import Changes, changed_answers, shortened, written_samples
+from softprune.report.run_reader import Run, read_run
+from softprune.runs import atomic_io
 from softprune.types import Candidate
 
 try:
     from softprune.report import interactive, templating
-    from softprune.report.beside import Beside, beside
     from softprune.report.explore import explored, neighbours
     from softprune.report.figures import Drawn, Plan, figures_of, render
     from softprune.report.plots import plots_of
+    from softprune.report.run_comparison import Beside, beside
 except ImportError as error:
     missing = "matplotlib, jinja2 and plotly for reports"
     raise SoftpruneError(missing, str(error), "pip install 'softprune[report]'") from error
@@ -51,7 +51,7 @@ def write(folder: Path, others: Sequence[Path] = ()) -> Path:
     pictures = [Picture(plan, render(plan.draw) if plan.draw else None) for plan in figures_of(run)]
     write_figures(folder / "report" / "figures", pictures)
     page = folder / "report" / "index.html"
-    atomic.write_bytes(page, html(run, pictures, compared).encode("utf-8", errors="replace"))
+    atomic_io.write_bytes(page, html(run, pictures, compared).encode("utf-8", errors="replace"))
     return page
 
 
@@ -134,7 +134,7 @@ def _fields(run: Run, *keys: str) -> _Fields:
 
 def _known(value: object) -> str:
     """A value as text; nothing is "not measured"."""
-    return words.NOT_MEASURED if value is None or value == "" else words.printable(value)
+    return formatting.NOT_MEASURED if value is None or value == "" else formatting.printable(value)
 
 
 def _settings(run: Run) -> dict[str, str]:
@@ -146,27 +146,27 @@ def _settings(run: Run) -> dict[str, str]:
 
 def _setting(name: str, value: object, known: Mapping[tuple[str, str], str]) -> str:
     if isinstance(value, int | float):
-        return words.number(value)
+        return formatting.number(value)
     gloss = known.get((name, str(value)))
     return f"{_known(value)} ({gloss})" if gloss else _known(value)
 
 
 def _title(run: Run) -> str:
     task = run.part("task")
-    return words.printable(task.get("title") or task.get("id") or run.path.name)
+    return formatting.printable(task.get("title") or task.get("id") or run.path.name)
 
 
 def _notes(run: Run) -> list[str]:
     """The run's and the task's notes, each once; those in the description of the sets have been read there."""
     found = [*(run.part("task").get("notes") or []), *(run.info.get("notes") or [])]
     told = str(run.part("selection").get("description"))
-    return list(dict.fromkeys(words.printable(note) for note in found if str(note) not in told))
+    return list(dict.fromkeys(formatting.printable(note) for note in found if str(note) not in told))
 
 
 def _sample(run: Run) -> str | None:
     """The first training example as the model reads it; cut where it is long."""
     text = run.part("task").get("sample")
-    return shortened(words.printable(text)) if text else None
+    return shortened(formatting.printable(text)) if text else None
 
 
 def _losses(run: Run) -> list[tuple[str, _Fields]]:
@@ -204,4 +204,4 @@ def write_figures(folder: Path, pictures: list[Picture]) -> None:
             if data is None:
                 path.unlink(missing_ok=True)
             else:
-                atomic.write_bytes(path, data)
+                atomic_io.write_bytes(path, data)

@@ -7,11 +7,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from softprune.report import words
+from softprune.report import formatting
 from softprune.report.curves import Curves, Series, curves_of, frontier_of
 from softprune.report.figures import Plan
 from softprune.report.interactive import Numbers, Plot
-from softprune.report.read import Point, Run
+from softprune.report.run_reader import Point, Run
 
 _HOVER = Markup("%{text}<extra></extra>")
 _LINE = Markup("<br>")
@@ -29,14 +29,14 @@ def _compression(run: Run, plan: Plan) -> Plot:
     frontier = frontier_of(run)
     assert frontier is not None
     trained = [c for c in run.candidates if c.select is not None]
-    shown = [words.number(c.select_loss) if run.writes else words.percent(c.select) for c in trained]
+    shown = [formatting.number(c.select_loss) if run.writes else formatting.percent(c.select) for c in trained]
     texts = [
         _LINE.join(
             [
-                words.printable(c.id) + (" (winner)" if c.status == "winner" else ""),
-                f"select {score}, report {words.percent(c.report)}",
-                f"{words.number(c.tokens_kept)} tokens, {words.number(c.pieces_kept)} pieces",
-                f"{words.number(c.parameters)} parameters, {pruned:.1f}% pruned",
+                formatting.printable(c.id) + (" (winner)" if c.status == "winner" else ""),
+                f"select {score}, report {formatting.percent(c.report)}",
+                f"{formatting.number(c.tokens_kept)} tokens, {formatting.number(c.pieces_kept)} pieces",
+                f"{formatting.number(c.parameters)} parameters, {pruned:.1f}% pruned",
             ]
         )
         for c, score, pruned in zip(trained, shown, frontier.pruned, strict=True)
@@ -83,7 +83,7 @@ def _compression(run: Run, plan: Plan) -> Plot:
         star = {"color": "theme:kept", "size": 17, "symbol": "star", "line": {"color": "theme:paper", "width": 1}}
         traces.append(part([frontier.winner], "winner", marker=star))
     rows = tuple(
-        (words.printable(c.id), f"{pruned:.1f}", float(c.parameters), score, "yes" if c.pareto else "no")
+        (formatting.printable(c.id), f"{pruned:.1f}", float(c.parameters), score, "yes" if c.pareto else "no")
         for c, pruned, score in zip(trained, frontier.pruned, shown, strict=True)
     )
     layout = {
@@ -132,7 +132,9 @@ def _of_series(series: Series, curves: Curves, first: bool) -> list[dict[str, An
             "x": [point.step for point in series.points],
             "y": values,
             "text": [
-                _LINE.join([words.printable(point.candidate), f"step {point.step}", f"{name} {words.number(value)}"])
+                _LINE.join(
+                    [formatting.printable(point.candidate), f"step {point.step}", f"{name} {formatting.number(value)}"]
+                )
                 for point, value in zip(series.points, values, strict=True)
             ],
             "hovertemplate": _HOVER,
@@ -159,7 +161,7 @@ def _steps(run: Run, curves: Curves) -> Numbers:
             float(point.step),
             point.train_loss,
             point.select_loss,
-            point.select if run.writes else words.percent(point.select),
+            point.select if run.writes else formatting.percent(point.select),
         )
         for series in curves.series
         if series.role != "candidate"

@@ -1,4 +1,4 @@
-"""Accuracy against operations and against speed, from what `softprune.tokens.bench` measured."""
+"""Accuracy against operations and against speed, from what `softprune.token_pruning.bench` measured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from softprune.report.canvas import SMALL, Draw, Theme, dress, legend_below, new_figure
+from softprune.report.mpl_style import SMALL, Draw, Theme, dress, legend_below, new_figure
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from softprune.report import words
-from softprune.report.read import RowResult, Run
-from softprune.report.words import NOT_APPLICABLE, NOT_MEASURED
+from softprune.report import formatting as words
+from softprune.report.formatting import NOT_APPLICABLE, NOT_MEASURED
+from softprune.report.run_reader import RowResult, Run
 from softprune.terminal import Table, literal
 
 LABELS = {

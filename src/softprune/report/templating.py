@@ -6,7 +6,7 @@ from pathlib import Path
 
 from softprune.errors import SoftpruneError
 from softprune.printable import printable
-from softprune.report import words
+from softprune.report import formatting
 
 try:
     import jinja2
@@ -27,7 +27,7 @@ def environment(*folders: Path) -> jinja2.Environment:
         lstrip_blocks=True,
     )
     for name in ("percent", "points", "interval", "number", "seconds", "p_value", "storage", "printable"):
-        made.filters[name] = getattr(words, name)
+        made.filters[name] = getattr(formatting, name)
     return made
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
-from softprune.registry import Registry
+from softprune.config.registry import Registry
 from softprune.types import Result, WorkItem
 
 
@@ -75,5 +75,5 @@ class InProcess:
 
 
 EXECUTORS: Registry[type[Executor]] = Registry(
-    "executor", {"in-process": "softprune.runs.executors:InProcess", "ray": "softprune.runs.cluster:RayCluster"}
+    "executor", {"in-process": "softprune.runs.executors:InProcess", "ray": "softprune.runs.ray_executor:RayCluster"}
 )

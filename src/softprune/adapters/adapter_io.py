@@ -1,0 +1,182 @@
+"""An adapter's folder: what was trained, and what it takes to read with it anywhere else.
+
+adapter.json          method, setup, backbone, task
+adapter.safetensors   what serving needs, by name
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
+
+from softprune.adapters.base import AdapterPlan
+from softprune.adapters.build import restore
+from softprune.adapters.ptuning import STORED as VECTORS
+from softprune.adapters.registry import METHODS
+from softprune.data.definition import Definition
+from softprune.data.definition_loading import definition_of
+from softprune.errors import SoftpruneError
+from softprune.models import load_backbone
+from softprune.models.base import Backbone
+from softprune.models.fingerprint import same_backbone
+from softprune.models.loading import FAMILIES
+from softprune.runs.atomic_io import json_text, tensor_bytes, write_bytes
+from softprune.runs.tensor_files import read_tensors
+
+FOLDER = "adapter"
+"""Of an adapter in a run's folder."""
+DOCUMENT, TENSORS = "adapter.json", "adapter.safetensors"
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterInfo:
+    """What an adapter belongs to.
+
+    Attributes:
+        backbone, revision, family, fingerprint: the model that it was trained on.
+        task: its id.
+        score, match, max_answer_length: how answers are told.
+        max_length: longest input in tokens.
+        hidden: H.
+        prompt_tokens: positions that it takes up before the input.
+        select: the metric on `select`.
+    """
+
+    backbone: str
+    revision: str | None
+    family: str
+    fingerprint: str
+    task: str
+    score: str
+    match: str
+    max_answer_length: int
+    max_length: int
+    hidden: int
+    prompt_tokens: int
+    select: float | None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SavedAdapter:
+    """An adapter as it is served.
+
+    Attributes:
+        plan: how its method is set up.
+        info: what it belongs to.
+        definition: the task's, so that new rows are read as those of training were.
+        tensors: what serving needs.
+        peft: what peft's adapter_config.json would say; None for what is no adapter of peft's.
+    """
+
+    plan: AdapterPlan
+    info: AdapterInfo
+    definition: Definition
+    tensors: dict[str, torch.Tensor]
+    peft: dict[str, Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"SavedAdapter({self.plan.method} for {self.info.task}, of {self.info.backbone})"
+
+    def prompt(self) -> torch.Tensor:
+        """What stands before every input, `[Q, H]`; Q is 0 for methods that don't make a prompt."""
+        return self.tensors[VECTORS] if VECTORS in self.tensors else torch.zeros(0, self.info.hidden)
+
+    def check(self, backbone: Backbone) -> None:
+        """Hold the adapter to the backbone that reads with it.
+
+        Raises:
+            SoftpruneError: for one of other weights, or one that doesn't read with this adapter.
+        """
+        self._check_weights(backbone)
+        if backbone.reads_with is not self:
+            found = "another adapter's" if backbone.reads_with else f"{backbone.info.name} without it"
+            do = "pass what adapter.load() gives"
+            raise SoftpruneError("the backbone that reads with this adapter", found, do)
+
+    def _check_weights(self, backbone: Backbone) -> None:
+        info, there = self.info, backbone.info
+        if not same_backbone(there.fingerprint, info.fingerprint):
+            raise SoftpruneError(
+                f"the backbone that the adapter was trained on, {info.backbone} (weights {info.fingerprint})",
+                f"{there.name} (weights {there.fingerprint})",
+                f"load {info.backbone}, or train an adapter on {there.name}",
+            )
+
+    def load(self, **options: Any) -> Backbone:
+        """The backbone, reading with this adapter.
+
+        Args:
+            options: of `load_backbone`, in place of what the adapter says.
+
+        Raises:
+            SoftpruneError: for a backbone of other weights.
+        """
+        info = self.info
+        found = load_backbone(**{"name": info.backbone, "family": info.family, "revision": info.revision, **options})
+        self._check_weights(found)
+        found.keep_answers(self.definition.fixed_answers)
+        restore(found, self.plan, self.tensors)
+        found.reads_with = self
+        return found
+
+    def document(self) -> dict[str, Any]:
+        """adapter.json."""
+        definition = self.definition.model_dump(mode="json")
+        own = {"plan": asdict(self.plan), **asdict(self.info), "peft": self.peft}
+        return {"schema": SCHEMA, **own, "definition": definition}
+
+    def save(self, folder: Path) -> None:
+        """Write its two files; the document last, since there is no adapter without it."""
+        write_bytes(folder / TENSORS, tensor_bytes(self.tensors, {"schema": str(SCHEMA)}))
+        write_bytes(folder / DOCUMENT, (json_text(self.document(), indent=2) + "\n").encode())
+
+
+def holds_adapter(folder: str | Path) -> bool:
+    """Whether a folder is an adapter's, or a run's that left one."""
+    folder = Path(folder)
+    return (folder / DOCUMENT).is_file() or (folder / FOLDER / DOCUMENT).is_file()
+
+
+def read_adapter(folder: str | Path) -> SavedAdapter:
+    """The adapter of a folder, or of a run's folder. Nothing in it is believed before it is checked.
+
+    Raises:
+        SoftpruneError: where there is none, or not a whole one.
+    """
+    folder = Path(folder)
+    place = folder if (folder / DOCUMENT).is_file() else folder / FOLDER
+    try:
+        document = json.loads((place / DOCUMENT).read_text(encoding="utf-8"))
+        if not isinstance(document, Mapping) or document.get("schema") != SCHEMA:
+            raise ValueError(f"no document of schema {SCHEMA}")
+        plan, info = _checked(AdapterPlan, document["plan"]), _checked(AdapterInfo, document)
+        if plan.method not in METHODS or info.family not in FAMILIES.names():
+            raise ValueError(f"an unknown method or family: {plan.method}, {info.family}")
+        definition = definition_of(document["definition"], place / DOCUMENT)
+        tensors = read_tensors(place / TENSORS)
+        for name, tensor in tensors.items():
+            if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
+                raise ValueError(f"numbers in {name} that aren't finite, or are {tensor.dtype}")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
+        found = " ".join(str(error).split())[:300]
+        raise SoftpruneError(f"a whole adapter in {folder}", found, "copy or train it again") from error
+    peft = document.get("peft")
+    return SavedAdapter(plan, info, definition, tensors, peft if isinstance(peft, dict) else None)
+
+
+def _checked(of: type[Any], values: Mapping[str, Any]) -> Any:
+    """A dataclass of what a document states, types held to."""
+    stated = {name: values[name] for name in of.__dataclass_fields__}
+    try:
+        return TypeAdapter(of).validate_json(json.dumps(stated), strict=True)
+    except ValidationError as error:
+        told = error.errors(include_url=False)[:3]
+        raise ValueError("; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in told)) from error

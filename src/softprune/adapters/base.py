@@ -1,0 +1,116 @@
+"""What all methods but prompts are to the rest: something that changes how a backbone reads, and can be taken away."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from softprune.errors import SoftpruneError
+from softprune.models.base import Backbone
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterPlan:
+    """How a method is set up; plain values, kept beside what was trained.
+
+    Attributes:
+        method: its name.
+        tokens: virtual tokens P; 0 where it has none.
+        rank, alpha, dropout: of lora.
+        targets: modules that get matrices or scales; empty for peft's own of the architecture.
+        layers: numbers of the layers that get them; empty for all.
+        hidden: width of a projection; None for the backbone's own.
+        untie_head: whether a tied output head is copied and trained (last-layer).
+    """
+
+    method: str
+    tokens: int = 0
+    rank: int = 8
+    alpha: int = 16
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ()
+    layers: tuple[int, ...] = ()
+    hidden: int | None = None
+    untie_head: bool = False
+
+
+class Adaptation(ABC):
+    """An adapted backbone: once made, every call of the backbone reads with it.
+
+    Args:
+        backbone: frozen but for what is trained here.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone = backbone
+
+    @abstractmethod
+    def named(self) -> dict[str, nn.Parameter]:
+        """What is trained, by name."""
+
+    @abstractmethod
+    def stored(self) -> Tensors:
+        """What must be kept to serve it, on the CPU."""
+
+    @abstractmethod
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """The backbone as it was before, within the block."""
+
+    def bare(self) -> AbstractContextManager[None]:
+        """The backbone taking as long as it did before, within the block; its answers may be others."""
+        return self.off()
+
+    def prompts(self) -> torch.Tensor:
+        """What stands before every input, `[1, Q, H]`; Q is 0 for methods that don't make a prompt."""
+        return self.nothing()
+
+    def peft_config(self) -> dict[str, Any] | None:
+        """What peft writes into an adapter's adapter_config.json; None for what is no adapter of peft's."""
+        return None
+
+    def nothing(self) -> torch.Tensor:
+        """No prompt, `[1, 0, H]`."""
+        backbone = self.backbone
+        return torch.zeros(1, 0, backbone.info.hidden, dtype=backbone.prompt_dtype, device=backbone.device)
+
+    def train(self, mode: bool) -> None:  # noqa: B027 - only some methods draw anything at random
+        """Switch what is random in training on or off."""
+
+
+def put(named: Mapping[str, nn.Parameter], values: Mapping[str, torch.Tensor]) -> None:
+    """Give parameters other values, in place."""
+    with torch.no_grad():
+        for name, parameter in named.items():
+            parameter.copy_(values[name])
+
+
+def copies(named: Mapping[str, nn.Parameter]) -> Tensors:
+    """Values of parameters on the CPU."""
+    return {name: parameter.detach().to("cpu", copy=True) for name, parameter in named.items()}
+
+
+def check_tensors(plan: AdapterPlan, wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, torch.Tensor]) -> None:
+    """Hold stored tensors to the names and shapes that the adapter has on this backbone.
+
+    Raises:
+        SoftpruneError: for others.
+    """
+    there = {name: tuple(t.shape) for name, t in found.items()}
+    if there == dict(wanted):
+        return
+    different = sorted(name for name in {*wanted, *there} if wanted.get(name) != there.get(name))
+    first = different[0]
+    raise SoftpruneError(
+        f"the tensors of a {plan.method} adapter of this backbone",
+        f"{len(different)} that differ, such as {first}: {there.get(first, 'none')} for {wanted.get(first, 'none')}",
+        "copy the adapter again, or load the backbone that it was trained on",
+    )

@@ -1,0 +1,147 @@
+"""Training an adapter as a piece of work of a run, and what it then says of a set of examples."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+
+from softprune.adapters.base import Adaptation, Tensors, copies, put
+from softprune.adapters.settings import method_of
+from softprune.adapters.trainable import AdapterTrainable, products_in
+from softprune.runs.run_folder import Saved
+from softprune.training.adamw import FineTuner
+from softprune.training.jobs import FolderKeeper, record_cost, schedule
+from softprune.training.latency import Way, latency, prompted
+from softprune.training.loop import Evaluation, Trained, train
+from softprune.training.lr_sweep import best_rate, candidate_of, chosen_work
+from softprune.training.scoring import ScoredSet, Scoring, score_prompts
+from softprune.training.session import Workspace
+from softprune.training.step import Feed
+from softprune.types import Batch, Scores
+
+WORK = "adapt"
+"""The piece of work, and the phase of its curve in metrics.jsonl, where there is one step size."""
+
+
+@dataclass(frozen=True, slots=True)
+class FittedAdapter:
+    """A trained adapter.
+
+    Attributes:
+        values: its best checkpoint on `select`, by name.
+        evaluation: metric and loss there.
+        lr: the step size that it was trained with.
+        seconds: wall time of that training.
+    """
+
+    values: Tensors
+    evaluation: Evaluation
+    lr: float
+    seconds: float
+
+
+def fit(workspace: Workspace, adaptation: Adaptation) -> FittedAdapter:
+    """Train an adapter; with a sweep, at each of its step sizes. The backbone then reads with the best on `select`."""
+    multiples = workspace.recipe.tuning.sweep
+    if multiples is None:
+        with workspace.run.phase("tune"):
+            best = _fit(workspace, adaptation, workspace.lr, WORK)
+    else:
+        start = copies(adaptation.named())
+
+        def train_with(lr: float, work: str) -> Evaluation:
+            put(adaptation.named(), start)
+            return _fit(workspace, adaptation, lr, work).evaluation
+
+        with workspace.run.phase("sweep"):
+            lr = best_rate(workspace.run, workspace.lr, multiples, train_with)
+            best = _fit(workspace, adaptation, lr, chosen_work(workspace.run) or WORK)
+    put(adaptation.named(), best.values)
+    return best
+
+
+def measure_latency(workspace: Workspace, adaptation: Adaptation) -> None:
+    """Where the recipe asks for it, the latency of the adapted backbone and of the backbone alone: `cost.latency`."""
+    if not workspace.recipe.tuning.latency:
+        return
+    backbone = workspace.backbone
+    adaptation.train(False)
+    adapted = prompted(backbone, made_prompts(adaptation)[0])
+    alone = prompted(backbone, adaptation.nothing()[0])
+    ways = {"with": Way(adapted), "without": Way(alone, adaptation.bare)}
+    with workspace.run.phase("latency"), products_in(backbone, compute_of(workspace)):
+        workspace.run.pin("cost.latency", lambda: latency(backbone, workspace.select, ways))
+
+
+def scores_of(workspace: Workspace, adaptation: Adaptation, data: ScoredSet, scoring: Scoring) -> Scores:
+    """What the adapted backbone says of a set."""
+    adaptation.train(False)
+    with products_in(workspace.backbone, compute_of(workspace)):
+        (found,) = score_prompts(workspace.backbone, made_prompts(adaptation), data, scoring)
+    return found
+
+
+def made_prompts(adaptation: Adaptation) -> torch.Tensor:
+    """The adapter's prompt `[1, Q, H]` without a graph behind it."""
+    with torch.no_grad():
+        return adaptation.prompts().detach()
+
+
+def compute_of(workspace: Workspace) -> torch.dtype:
+    """The dtype of the matrix products, which the run has pinned."""
+    found: torch.dtype = getattr(torch, workspace.run.info["backbone"]["dtype"])
+    return found
+
+
+def _fit(workspace: Workspace, adaptation: Adaptation, lr: float, work: str) -> FittedAdapter:
+    """The same at one step size, as a piece of work."""
+
+    def compute() -> Saved:
+        trained = _train(workspace, adaptation, lr, work)
+        meta = {key: getattr(trained, key) for key in ("steps", "examples", "seconds")}
+        return Saved({k: v[0].cpu() for k, v in trained.tensors.items()}, meta | {"best": asdict(trained.best[0])})
+
+    saved = workspace.run.once(work, compute)
+    record_cost(workspace, work, saved.meta)
+    return FittedAdapter(saved.tensors, Evaluation(**saved.meta["best"]), lr, saved.meta["seconds"])
+
+
+def _train(workspace: Workspace, adaptation: Adaptation, lr: float, work: str) -> Trained:
+    recipe, backbone, data = workspace.recipe, workspace.backbone, workspace.train
+    plan, name = schedule(workspace), "adapted" if work == WORK else candidate_of(work)
+    scoring = workspace.scoring
+    trainable = AdapterTrainable(adaptation, scoring.loss, scoring.score, compute_of(workspace))
+    optimiser = FineTuner(
+        adaptation.named(),
+        lr=lr,
+        weight_decay=recipe.tuning.weight_decay,
+        warmup=recipe.adapter.warmup,
+        steps=plan.steps(len(data))[2],
+        clip_norm=recipe.adapter.clip_norm,
+        falls=recipe.adapter.decay == "linear",
+    )
+
+    def batch(indices: Sequence[int]) -> Batch:
+        # Dropout draws what seed and batch decide, so that training goes on bit by bit after a kill.
+        torch.manual_seed(zlib.crc32(repr((recipe.seed, work, tuple(indices))).encode()))
+        return data.batch(backbone, indices)
+
+    def evaluate() -> list[Evaluation]:
+        found = scores_of(workspace, adaptation, workspace.select, scoring)
+        return [Evaluation(workspace.choice.value(found), found.loss)]
+
+    return train(
+        trainable,
+        optimiser,
+        Feed(data.lengths, batch),
+        evaluate,
+        plan,
+        names=[name],
+        title=f"{method_of(recipe).name}, learning rate {lr:.3g}",
+        keeper=FolderKeeper(workspace.run, work, WORK if work == WORK else "sweep", [name]),
+        watch=workspace.watch,
+        processes=workspace.run.processes,
+    )

@@ -1,0 +1,135 @@
+"""LoRA and IA3: small parts that peft puts into a model's modules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from softprune.adapters.base import Adaptation, AdapterPlan, Tensors, copies
+from softprune.errors import SoftpruneError
+from softprune.models.base import Backbone
+
+NAME = "default"
+"""What peft calls the one adapter of a model."""
+
+
+class Injected(Adaptation):
+    """Modules of peft's inside the model.
+
+    Args:
+        backbone: frozen; its modules are wrapped in place.
+        config: peft's, of the method.
+        seed: of the first values.
+
+    Raises:
+        SoftpruneError: where peft finds no module to wrap.
+    """
+
+    def __init__(self, backbone: Backbone, config: Any, seed: int) -> None:
+        from peft import inject_adapter_in_model
+
+        super().__init__(backbone)
+        model = backbone.model
+        backbone.altered = True
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                inject_adapter_in_model(config, model, adapter_name=NAME)
+        except ValueError as error:
+            raise SoftpruneError(
+                "modules that the method can be put into",
+                " ".join(str(error).split())[:300],
+                "name some of the model's own with adapter.targets=NAME,NAME",
+            ) from error
+        self.config = config
+        self._named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        for parameter in self._named.values():
+            # A step on a number in bfloat16 would round to nothing.
+            parameter.data = parameter.data.to(backbone.prompt_dtype)
+        self.train(False)  # peft makes its dropout in train mode
+
+    def named(self) -> dict[str, nn.Parameter]:
+        """What peft made."""
+        return dict(self._named)
+
+    def stored(self) -> Tensors:
+        """The same: all of it is read in use."""
+        return copies(self._named)
+
+    def peft_config(self) -> dict[str, Any]:
+        """Of the method, as JSON holds it."""
+        told = self.config.to_dict()
+        return {key: sorted(value) if isinstance(value, set) else value for key, value in told.items()}
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """The wrapped modules alone."""
+        self._enable(False)
+        try:
+            with self.backbone.unadapted():
+                yield
+        finally:
+            self._enable(True)
+
+    def train(self, mode: bool) -> None:
+        """Dropout of what LoRA's matrices read; the model's own stays off."""
+        for layer in self._layers():
+            for dropout in getattr(layer, "lora_dropout", {}).values():
+                dropout.train(mode)
+
+    def _enable(self, on: bool) -> None:
+        for layer in self._layers():
+            layer.enable_adapters(on)
+        for parameter in self._named.values():
+            parameter.requires_grad_(True)
+
+    def _layers(self) -> list[Any]:
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        return [module for module in self.backbone.model.modules() if isinstance(module, BaseTunerLayer)]
+
+
+def lora(backbone: Backbone, plan: AdapterPlan, seed: int) -> Injected:
+    """W + (alpha / r) B A in place of W, with A drawn and B = 0 at first (Hu et al. 2021, section 4.1)."""
+    from peft import LoraConfig
+
+    config = LoraConfig(
+        r=plan.rank,
+        lora_alpha=plan.alpha,
+        lora_dropout=plan.dropout,
+        target_modules=list(plan.targets) or _of_peft(backbone, "LORA"),
+        layers_to_transform=list(plan.layers) or None,
+        fan_in_fan_out=_transposed(backbone),
+    )
+    return Injected(backbone, config, seed)
+
+
+def ia3(backbone: Backbone, plan: AdapterPlan, seed: int) -> Injected:
+    """Keys, values and feed-forward activations times a learned vector, 1 at first (Liu et al. 2022, section 3.3)."""
+    from peft import IA3Config
+
+    feedforward = _of_peft(backbone, "IA3_FEEDFORWARD") or []
+    targets = list(plan.targets) or _of_peft(backbone, "IA3")
+    inner = [name for name in targets or [] if name in feedforward]
+    config = IA3Config(target_modules=targets, feedforward_modules=inner, fan_in_fan_out=_transposed(backbone))
+    return Injected(backbone, config, seed)
+
+
+def _of_peft(backbone: Backbone, which: str) -> list[str] | None:
+    """The modules that peft takes of its own accord in this architecture."""
+    from peft.utils import constants
+
+    suffix = "MODULES_MAPPING" if "FEEDFORWARD" in which else "TARGET_MODULES_MAPPING"
+    table: dict[str, list[str]] = getattr(constants, f"TRANSFORMERS_MODELS_TO_{which}_{suffix}")
+    return table.get(backbone.model.config.model_type)
+
+
+def _transposed(backbone: Backbone) -> bool:
+    """Whether its linear layers keep their matrix as GPT-2 does, `[in, out]`."""
+    from transformers.pytorch_utils import Conv1D
+
+    return any(isinstance(module, Conv1D) for module in backbone.model.modules())

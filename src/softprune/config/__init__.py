@@ -1,0 +1,73 @@
+"""Recipes: a YAML file and key=value overrides become frozen, validated models.
+
+Every mistake in names and types is told in one message. What needs the task's data or the backbone's config
+(a piece count that doesn't divide H, say) is checked later, by whoever has them.
+"""
+
+from softprune.config.comparison_schema import ADAPTERS, METHODS, CompareRecipe
+from softprune.config.field_types import DEFAULT_RELATIVE_LR, LearningRate
+from softprune.config.loading import (
+    kind_of,
+    load_compare_recipe,
+    load_recipe,
+    load_tokens_recipe,
+    recipe_text,
+    resolve,
+    resolve_compare,
+    resolve_tokens,
+    shipped_recipes,
+    shipped_studies,
+    study_text,
+)
+from softprune.config.schema import (
+    Adapter,
+    Backbone,
+    Prompt,
+    Pruning,
+    Recipe,
+    RecipeField,
+    Search,
+    Selection,
+    Task,
+    Tuning,
+    flat_fields,
+)
+from softprune.config.study_loading import load_study
+from softprune.config.study_schema import Published, Scale, Study, Variant
+from softprune.config.token_pruning_schema import TokensRecipe
+
+__all__ = [
+    "ADAPTERS",
+    "DEFAULT_RELATIVE_LR",
+    "METHODS",
+    "Adapter",
+    "Backbone",
+    "CompareRecipe",
+    "LearningRate",
+    "Prompt",
+    "Pruning",
+    "Published",
+    "Recipe",
+    "RecipeField",
+    "Scale",
+    "Search",
+    "Selection",
+    "Study",
+    "Task",
+    "TokensRecipe",
+    "Tuning",
+    "Variant",
+    "flat_fields",
+    "kind_of",
+    "load_compare_recipe",
+    "load_recipe",
+    "load_study",
+    "load_tokens_recipe",
+    "recipe_text",
+    "resolve",
+    "resolve_compare",
+    "resolve_tokens",
+    "shipped_recipes",
+    "shipped_studies",
+    "study_text",
+]

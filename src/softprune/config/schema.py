@@ -1,0 +1,373 @@
+"""All recipe keys as frozen models: type, limits, default and meaning of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
+
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
+
+from softprune.config.field_types import (
+    DEFAULT_RELATIVE_LR,
+    LearningRate,
+    Names,
+    Numbers,
+    Prices,
+    Rate,
+    Ratios,
+    Section,
+    Seeds,
+    hold_together,
+    key,
+)
+from softprune.config.yaml_io import yaml_text
+
+_PROMPTED: Final = ("prefix", "p-tuning", "p-tuning-v2")
+"""Values of adapter.method that have virtual tokens."""
+FIRST_SEEDS: Final = 5
+"""Fresh seeds that `selection.seeds: auto` begins with: from 5 on, the t distribution costs little."""
+RANDOM_SEEDS: Final = 3
+MOST_SEEDS: Final = 10
+"""Fresh seeds that it stops at: past them the sampling of examples outweighs that of seeds in most runs."""
+_TENTHS: Final = tuple(tenth / 10 for tenth in range(1, 10))
+
+
+class Backbone(Section):
+    """The frozen model."""
+
+    name: str = key("tiny", "a hub name, a local path, or the name of a bundled model", min_length=1)
+    family: Literal["auto", "seq2seq", "causal", "masked", "sentence"] = key(
+        "auto", "how the model is read; auto tells it from the model's files"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = key(
+        "auto", "number format of the frozen weights; auto takes bfloat16 where the hardware has it"
+    )
+    device: str = key("auto", "where the model runs: auto, cpu, cuda, cuda:1, ...", min_length=1)
+    revision: str | None = key(None, "git revision of a hub model")
+    trust_remote_code: bool = key(False, "run Python code that comes with a hub model")
+    device_map: Literal["none", "auto", "balanced", "balanced_low_0", "sequential"] = key(
+        "none", "how the layers of a large model are spread over all devices (accelerate's maps); none takes one device"
+    )
+    quantization: Literal["none", "8bit", "4bit"] = key(
+        "none", "frozen matrices packed by bitsandbytes as they load; what isn't packed has the dtype"
+    )
+    checkpointing: bool = key(
+        False, "compute layers again in the backward pass instead of keeping them: less memory, slower steps"
+    )
+    threads: int | None = key(None, "CPU threads; none is torch's own choice, which is recorded", ge=1)
+
+
+class Task(Section):
+    """What the prompt is for."""
+
+    id: str = key("demo", "a task's id, or the path of a task's YAML file; several joined by +", min_length=1)
+    data: str | None = key(None, "folder with the task's files; none loads from the hub or the bundled data")
+    shots: int | None = key(None, "training examples taken, seeded and stratified; none takes all", ge=1)
+    limit_report: int | None = key(None, "examples of the report set; none takes all", ge=1)
+    report_seed: int | None = key(None, "seed that draws those; none is the recipe's seed", ge=0, lt=2**32)
+    max_length: int = key(256, "longest input in tokens, the prompt excluded", ge=1)
+    max_answer_length: int | None = key(
+        None,
+        "longest generated answer in tokens; scored answers may be longer, target texts are cut there; none is 8, and "
+        "128 where targets are texts",
+        ge=1,
+    )
+    score: Literal["auto", "sum", "mean"] = key(
+        "auto", "an answer's score: sum of its tokens' log-probabilities, or their mean; auto asks the task"
+    )
+    match: Literal["score", "generate"] = key(
+        "score", "prediction: the answer of the best score, or the generated text"
+    )
+
+
+class Prompt(Section):
+    """The prompt and its first values."""
+
+    tokens: int = key(20, "prompt tokens, P; where it isn't given, init: file takes as many as the file holds", ge=1)
+    pieces: int = key(16, "pieces of a token, S; must divide the backbone's embedding size", ge=1)
+    init: Literal["vocabulary", "uniform", "text", "labels", "file"] = key(
+        "vocabulary",
+        "first values: embeddings of sampled vocabulary entries, uniform numbers, embeddings of a text or "
+        "of the answers, or a saved prompt",
+    )
+    text: str | None = key(None, "the text of init: text; none is the task's instruction")
+    file: str | None = key(
+        None, "the saved prompt of init: file: a .safetensors or .npy file, or the folder of a peft adapter"
+    )
+    mask: str | None = key(
+        None, "kind tune: a .safetensors file with token_P and piece_PS, such as a ticket's: what it prunes stays zero"
+    )
+    uniform_range: float = key(0.5, "init: uniform draws from minus to plus this number", gt=0)
+
+    @field_validator("text", "file")
+    @classmethod
+    def _goes_with_init(cls, value: str | None, info: ValidationInfo) -> str | None:
+        hold_together(value, info, "init", str(info.field_name), needed=info.field_name == "file")
+        return value
+
+    @property
+    def tokens_of_file(self) -> bool:
+        """Whether P follows the prompt file, since nobody asked for another."""
+        return self.init == "file" and "tokens" not in self.model_fields_set
+
+
+class Tuning(Section):
+    """How prompts are trained, at first and again after pruning."""
+
+    epochs: int | None = key(
+        None, "passes over the training set; none takes as many as make 100 steps, but at least 5", ge=1
+    )
+    batch_size: int = key(16, "examples of a batch", ge=1)
+    accumulate: int = key(1, "parts that a batch is read in, one after the other, to save memory", ge=1)
+    optimiser: Literal["adafactor", "adamw"] = key("adafactor", "what turns gradients into steps")
+    lr: Rate = key(
+        LearningRate(relative=DEFAULT_RELATIVE_LR),
+        "learning rate: a number, or {relative: c} for c times the RMS of the input embeddings; kind: adapt takes its "
+        "method's own where none is named",
+    )
+    sweep: Prices | None = key(
+        None, "multiples of lr that are tried on the select set first, the best of which counts; none tries lr alone"
+    )
+    weight_decay: float = key(1e-5, "fraction of a value that a step takes away, over the learning rate", ge=0)
+    clip_threshold: float = key(1.0, "largest RMS of an update, in learning rates", gt=0)
+    clip_scope: Literal["survivors", "all"] = key("survivors", "the numbers that this RMS counts")
+    loss: Literal["auto", "likelihood", "rank"] = key(
+        "auto",
+        "negative log-likelihood of the gold answer, or cross-entropy over answers; auto asks the family",
+    )
+    patience: int | None = key(
+        3, "evaluations without improvement before a candidate stops; none never stops early", ge=1
+    )
+    evaluate_every: int | None = key(
+        None, "steps between evaluations; none evaluates once an epoch, at most 10 times", ge=1
+    )
+    eval_rows: int = key(256, "rows (prompts times examples) of one scoring call", ge=1)
+    trackers: Names = key((), "names of experiment trackers that metrics also go to")
+    best_by: Literal["score", "loss"] = key("score", "what chooses the checkpoint on the select set")
+    latency: bool = key(False, "measure in the end how long answers take, with what was trained and without")
+
+    def learning_rate(self, embedding_rms: float) -> float:
+        """The learning rate as a number, for input embeddings of this RMS."""
+        return self.lr.relative * embedding_rms if isinstance(self.lr, LearningRate) else self.lr
+
+
+class Adapter(Section):
+    """How the model is adapted where that is not done by a prompt alone (kind: adapt)."""
+
+    method: Literal["full", "last-layer", "lora", "prefix", "p-tuning", "p-tuning-v2", "ia3"] = key(
+        "lora", "what is trained; softprune methods tells of each"
+    )
+    rank: int = key(8, "lora: rank of the two matrices, r", ge=1)
+    alpha: int = key(16, "lora: what their product is multiplied by, times rank", ge=1)
+    dropout: float = key(0.0, "lora: dropout of what the matrices read", ge=0, lt=1)
+    targets: Names = key((), "lora, ia3: names of the modules that get one; empty for peft's of the architecture")
+    layers: Numbers = key((), "lora: numbers of the layers, from 0, whose modules get one; empty for all")
+    hidden: int | None = key(
+        None, "prefix, p-tuning: width of the projection that makes the prompt; none is the backbone's own", ge=1
+    )
+    warmup: float = key(0.06, "share of the steps over which the learning rate rises", ge=0, lt=1)
+    decay: Literal["linear", "none"] = key("linear", "what it does then: it falls to 0, or stays")
+    clip_norm: float = key(1.0, "largest norm of a gradient", gt=0)
+    untie_head: bool = key(False, "last-layer: copy an output head that is tied to the embeddings, and train it too")
+
+
+class Pruning(Section):
+    """What is cut and how it is chosen."""
+
+    removal: Literal["drop", "zero"] = key(
+        "drop", "wholly pruned tokens leave the sequence (drop), or stay as zeros (zero, the paper's)"
+    )
+    levels: Literal["both", "token", "piece"] = key("both", "what is pruned: tokens and then pieces, or one of them")
+    scope: Literal["global", "per_token"] = key("global", "pieces are ranked over all tokens or within each")
+    rounding: Literal["nearest", "floor"] = key("nearest", "how the number of survivors becomes whole")
+    importance: Literal["auto", "paper", "gradient", "leave_one_out"] = key(
+        "auto",
+        "what is cut last: expected sensitivity of the loss to the mask (paper), magnitude of the gradient, "
+        "or the loss without it; auto takes the paper's where it can be measured",
+    )
+
+
+class Search(Section):
+    """Which candidates are tried."""
+
+    strategy: Literal["auto", "grid", "sequential", "halving", "learned"] = key(
+        "auto",
+        "all pairs of ratios to the end (grid), the token ratio first and then the piece ratio (sequential), all pairs "
+        "ranked before training and halved as they train, or no ratios: gates learn what to prune; auto is learned "
+        "where no ratios are named and gates can learn, else sequential",
+    )
+    token_ratios: Ratios = key(_TENTHS, "fractions of the tokens to prune")
+    piece_ratios: Ratios = key(_TENTHS, "fractions of the kept tokens' pieces to prune")
+    group: int | None = key(None, "candidates trained side by side, K; none measures how many fit", ge=1)
+    epochs: int | None = key(None, "passes over the training set in retraining; none is tuning.epochs", ge=1)
+    tiers: int = key(4, "levels of compression that halving keeps apart, each with a ticket of its own", ge=1)
+    entrants: int = key(3, "candidates of a tier that halving begins to train, by the loss of the masked prompt", ge=1)
+    factor: int = key(3, "by how much a rung of halving leaves fewer candidates and gives them more steps", ge=2)
+    gates: Literal["hard-concrete", "straight-through"] = key(
+        "hard-concrete", "learned: how a gradient gets through a gate on a token or piece"
+    )
+    prices: Prices = key(
+        (0.1, 0.3, 1.0, 3.0), "learned: what the whole prompt costs, in units of the loss; a ticket for each"
+    )
+    gate_lr: float | None = key(
+        None,
+        "learned: step size of the gates' logits, by Adam; none is 0.3 for hard-concrete and 0.5 for straight-through",
+        gt=0,
+    )
+    gate_epochs: int | None = key(
+        None, "learned: passes over the training set that train the gates; none is search.epochs", ge=1
+    )
+
+    def chosen(self, gates_learn: bool = True) -> str:
+        """The strategy that `auto` stands for; `gates_learn`: whether a token's gate has a gradient in this model."""
+        if self.strategy != "auto":
+            return self.strategy
+        ratios_named = not self.model_fields_set.isdisjoint({"token_ratios", "piece_ratios"})
+        return "learned" if gates_learn and not ratios_named else "sequential"
+
+
+class Selection(Section):
+    """How the winner is chosen and how it is compared."""
+
+    protocol: Literal["held-out", "paper"] = key(
+        "held-out", "choose on examples held out of training, or on the report set itself (paper)"
+    )
+    fraction: float = key(0.2, "fraction of train that is held out where there is no select set", gt=0, lt=1)
+    objective: Literal["one_se", "best", "smallest_within"] = key(
+        "one_se",
+        "the winner: the smallest ticket within one standard error of the best (of their paired difference on "
+        "select), the best, or the smallest within a margin",
+    )
+    within: float | None = key(None, "the margin of smallest_within, as a fraction of the metric's range", ge=0, lt=1)
+    margin: float = key(
+        0.02, "loss of score that is accepted for a pruned prompt, as a fraction of the metric's range", ge=0, lt=1
+    )
+    seeds: Seeds = key(
+        "auto",
+        "fresh seeds that winner, control and random mask are retrained on; auto begins with 5 (3 of the random mask) "
+        "and goes on to 10 where these don't decide what to ship and more seeds may",
+    )
+    resamples: int = key(10_000, "bootstrap resamples of an interval", ge=1)
+
+    @property
+    def first_seeds(self) -> int:
+        """Fresh seeds before anything is known."""
+        return FIRST_SEEDS if self.seeds == "auto" else self.seeds
+
+    @property
+    def random_seeds(self) -> int:
+        """Fresh seeds of the random mask, which no choice depends on: `auto` gives it the fewest that a test needs."""
+        return RANDOM_SEEDS if self.seeds == "auto" else self.seeds
+
+    @property
+    def most_seeds(self) -> int:
+        """Fresh seeds where the first ones don't decide."""
+        return MOST_SEEDS if self.seeds == "auto" else self.seeds
+
+    @field_validator("within")
+    @classmethod
+    def _goes_with_objective(cls, value: float | None, info: ValidationInfo) -> float | None:
+        hold_together(value, info, "objective", "smallest_within")
+        return value
+
+
+class Cluster(Section):
+    """Where the work is done that an executor gives to other processes."""
+
+    address: str | None = key(
+        None, "a Ray cluster to join, host:port or auto; none starts Ray on this machine", min_length=1
+    )
+    cpus: float | None = key(None, "CPUs that a piece of work takes; none is the run's CPU threads", gt=0)
+    gpus: float | None = key(None, "GPUs that a piece of work takes; none is 1 where the run's device is one", ge=0)
+    retries: int = key(3, "times that a piece of work begins again when its worker or node died", ge=0)
+
+
+class Recipe(Section):
+    """All that a run depends on."""
+
+    schema_: Literal[1] = Field(1, alias="schema", description="version of this layout [default: 1]")
+    kind: Literal["xprompt", "tune", "adapt"] = key(
+        "xprompt", "tune and prune a prompt, only tune it, or adapt the model another way"
+    )
+    backbone: Backbone = Field(Backbone(), description="the frozen model")
+    task: Task = Field(Task(), description="what the prompt is for")
+    prompt: Prompt = Field(Prompt(), description="the prompt and its first values")
+    tuning: Tuning = Field(Tuning(), description="how prompts are trained")
+    adapter: Adapter = Field(Adapter(), description="what is trained in a prompt's place")
+    pruning: Pruning = Field(Pruning(), description="what is cut and how it is chosen")
+    search: Search = Field(Search(), description="which candidates are tried")
+    selection: Selection = Field(Selection(), description="how the winner is chosen and compared")
+    seed: int = key(0, "seed of everything that is drawn", ge=0, lt=2**32)
+    executor: Literal["in-process", "ray"] = key(
+        "in-process", "what retrains candidates: this process, one group after the other, or Ray, many at once"
+    )
+    cluster: Cluster = Field(Cluster(), description="where Ray does it")
+
+    @property
+    def virtual_tokens(self) -> int:
+        """Positions that are taken up before the input: P, but for methods without a prompt."""
+        return 0 if self.kind == "adapt" and self.adapter.method not in _PROMPTED else self.prompt.tokens
+
+    def resolved(self) -> dict[str, Any]:
+        """Every key with its value, as JSON and YAML hold it; without a P that is yet to be read from a file."""
+        unread = {"prompt": {"tokens"}} if self.prompt.tokens_of_file else None
+        return self.model_dump(mode="json", by_alias=True, exclude=unread)
+
+    def dump(self) -> str:
+        """Every key with its value, as YAML that loads to the same recipe."""
+        return yaml_text(self.resolved())
+
+
+@dataclass(frozen=True)
+class RecipeField:
+    """One recipe key, for command-line flags and the documentation.
+
+    Attributes:
+        key: dotted, such as `tuning.epochs`.
+        type: what it takes, in words.
+        default: its value where a recipe doesn't name it.
+        description: meaning, unit and default.
+    """
+
+    key: str
+    type: str
+    default: Any
+    description: str
+
+
+def flat_fields(of: type[BaseModel] = Recipe) -> tuple[RecipeField, ...]:
+    """All keys of a kind of recipe, in its order."""
+    return tuple(_fields_of(of, ""))
+
+
+def _fields_of(model: type[BaseModel], prefix: str) -> Iterator[RecipeField]:
+    for name, field in model.model_fields.items():
+        key, kind = f"{prefix}{field.alias or name}", field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            yield from _fields_of(kind, f"{key}.")
+        else:
+            default = _plain(field.default)
+            yield RecipeField(key, _type_name(kind), default, field.description or "")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _type_name(kind: Any) -> str:
+    words = {int: "integer", float: "number", str: "text", bool: "true or false", type(None): "none", dict: "mapping"}
+    if kind is LearningRate:
+        return "{relative: number}"
+    if get_origin(kind) is Annotated:
+        return _type_name(get_args(kind)[0])
+    if get_origin(kind) is Literal:
+        return " | ".join(map(str, get_args(kind)))
+    if get_origin(kind) is tuple:
+        return f"list of {_type_name(get_args(kind)[0])}s"
+    if isinstance(kind, type) and issubclass(kind, Section):
+        return "mapping"
+    kind = get_origin(kind) if get_origin(kind) is dict else kind
+    return words[kind] if kind in words else " or ".join(_type_name(part) for part in get_args(kind))

@@ -1,0 +1,147 @@
+"""What a task's data looks like in numbers: the paper's Table 9, with what a constant answer reaches."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from softprune.data.definition import Split
+from softprune.data.lead_baseline import lead, written
+from softprune.data.metrics import constant_answer
+from softprune.data.rouge import installed
+from softprune.data.sources import SPLITS, find_layout
+from softprune.data.task import Splits, Task
+from softprune.errors import SoftpruneError
+from softprune.types import Example
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStatistics:
+    """A row of Table 9, and what it leaves out.
+
+    Attributes:
+        id, kind, metric: as the task states them.
+        sizes: examples of each split that is there.
+        reported: the split that the rest describes: validation, or dev where that is absent.
+        words: mean words of the filled template, by white space.
+        shares: answer, as the task states it, to the fraction of examples that it is right for; none of written texts.
+        constant: what the best constant answer scores, a fraction; of written texts, what the first sentences of the
+            input do, None where they can't be scored.
+        target_words: mean words of the texts that are to be written; None of answers.
+    """
+
+    id: str
+    kind: str
+    metric: str
+    sizes: Mapping[Split, int]
+    reported: Split
+    words: float
+    shares: Mapping[str, float]
+    constant: float | None
+    target_words: float | None = None
+
+
+def statistics_of(task: Task, splits: Splits) -> TaskStatistics:
+    """The numbers of a task's data.
+
+    Raises:
+        SoftpruneError: without a set to report on.
+    """
+    examples = splits.report
+    if not examples:
+        raise SoftpruneError(
+            "a validation or development set", f"none of {task.id} in {splits.source}", "add the file, or leave it out"
+        )
+    sizes: dict[Split, int] = {split: len(held) for split in SPLITS if (held := getattr(splits, split)) is not None}
+    return TaskStatistics(
+        id=task.id,
+        kind=task.definition.kind,
+        metric=task.metric.name,
+        sizes=sizes,
+        reported=splits.reported,
+        words=sum(len(example.text.split()) for example in examples) / len(examples),
+        **(_of_texts if task.definition.writes else _of_answers)(task, examples),
+    )
+
+
+def _of_answers(task: Task, examples: Sequence[Example]) -> dict[str, Any]:
+    gold = [example.gold for example in examples]
+    counts = Counter(gold)
+    return {
+        "shares": {answer: counts[place] / len(gold) for place, answer in enumerate(task.definition.answers)},
+        "constant": constant_answer(gold, task.n_answers, task.metric).value,
+    }
+
+
+def _of_texts(task: Task, examples: Sequence[Example]) -> dict[str, Any]:
+    words = sum(len(example.answers[0].split()) for example in examples) / len(examples)
+    return {"shares": {}, "constant": _lead_value(task, tuple(examples)), "target_words": words}
+
+
+def _lead_value(task: Task, examples: tuple[Example, ...]) -> float | None:
+    if not installed():
+        return None
+    return task.metric.value(written(tuple(map(lead, examples)), examples))
+
+
+def repeated(splits: Splits) -> tuple[int, int]:
+    """Examples whose input is that of another before them, and all examples; both over every split."""
+    inputs = [example.text for split in SPLITS for example in getattr(splits, split) or ()]
+    return len(inputs) - len(set(inputs)), len(inputs)
+
+
+def unseen_points(examples: int) -> int:
+    """Percentage points of accuracy below which a difference of two prompts is lost in the noise of a test set.
+
+    The half width of a 95% interval of the difference of two independent proportions at their most uncertain, 1/2;
+    answers to the same examples agree in part, so a paired test often sees somewhat less.
+    """
+    return round(100 * 1.96 * math.sqrt(2 * 0.25 / examples))
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a folder holds of some tasks.
+
+    Attributes:
+        found: the tasks whose data is there.
+        absent: names of those whose data isn't.
+        errors: what is wrong with data that is there.
+    """
+
+    found: tuple[TaskStatistics, ...]
+    absent: tuple[str, ...]
+    errors: tuple[SoftpruneError, ...]
+
+
+def survey(tasks: Sequence[Task], root: Path) -> Survey:
+    """The statistics of every task in a folder that holds one task's or many tasks' data.
+
+    Many tasks' files have the same names. Those that lie in the folder itself belong to the tasks that they read
+    as: official files before the hub's, whose labels are mere numbers. A file in a folder of the task's own that
+    doesn't read is an error.
+    """
+    found: dict[str, Splits] = {}
+    broken: dict[str, SoftpruneError] = {}
+    here: dict[str, str] = {}
+    for task in tasks:
+        try:
+            layout = find_layout(task.definition, root)
+        except SoftpruneError:
+            continue
+        in_root = any(path.parent == root for paths in layout.paths.values() for path in paths)
+        try:
+            found[task.id] = task.load(root)
+        except SoftpruneError as error:
+            broken |= {} if in_root else {task.id: error}
+            continue
+        here |= {task.id: layout.name} if in_root else {}
+    if "official" in here.values():
+        found = {name: splits for name, splits in found.items() if here.get(name, "official") == "official"}
+    told = tuple(statistics_of(task, found[task.id]) for task in tasks if task.id in found and found[task.id].report)
+    there = {each.id for each in told} | broken.keys()
+    return Survey(told, tuple(task.id for task in tasks if task.id not in there), tuple(broken.values()))

@@ -1,0 +1,292 @@
+"""What a task's YAML may say, as frozen models. `data/definition_loading.py` reads one and names its mistakes."""
+
+from __future__ import annotations
+
+import string
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+from softprune.config.registry import Registry
+from softprune.data.row_files import Format
+
+MASK = "mask"
+Split = Literal["train", "dev", "validation"]
+
+ROW_READERS: Registry[Any] = Registry(
+    "row reader",
+    {
+        "multirc": "softprune.data.superglue:multirc_options",
+        "ag_news": "softprune.data.row_formats:joined_article",
+        "imdb": "softprune.data.row_formats:without_line_breaks",
+    },
+)
+GENERATORS: Registry[Any] = Registry("generator", {"demo": "softprune.data.demo:generate"})
+
+
+def label_key(value: object) -> str:
+    """How a label of any type is looked up: `true`, `0`, `entailment`."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def names_in(template: str) -> tuple[str, ...]:
+    """The names in braces, in order.
+
+    Raises:
+        ValueError: where the braces don't match.
+    """
+    return tuple(name for _, name, _, _ in string.Formatter().parse(template) if name is not None)
+
+
+def _with_text_keys(value: object) -> object:
+    return {label_key(key): item for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def _with_text_values(value: object) -> object:
+    return {key: label_key(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def _vary(answers: object) -> bool:
+    """Whether answers hold field names, so that they differ from example to example."""
+    try:
+        return isinstance(answers, list) and any(names_in(answer) for answer in answers if isinstance(answer, str))
+    except ValueError:
+        return False
+
+
+def _with_labels(sources: object, answers: object) -> object:
+    """Sources that name no labels get each answer as its own label, unless answers differ between examples."""
+    if not isinstance(sources, dict) or not isinstance(answers, list) or _vary(answers):
+        return sources
+    same = {answer: answer for answer in answers if isinstance(answer, str)}
+    return {
+        name: {"labels": same, **source} if isinstance(source, dict) else source for name, source in sources.items()
+    }
+
+
+def _specified(value: object) -> object:
+    """A plain list of field names: all of them may be shortened."""
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        return value
+    twice = sorted({name for name in value if value.count(name) > 1})
+    if twice:
+        raise ValueError(f"each name once ({', '.join(twice)} stands there twice)")
+    return {name: {"shortenable": True} for name in value}
+
+
+def _checked_template(value: str) -> str:
+    try:
+        parts = list(string.Formatter().parse(value))
+    except ValueError as error:
+        raise ValueError(f"braces must match ({error})") from None
+    for _, name, spec, conversion in parts:
+        if name is not None and (spec or conversion or not name or name.isdecimal() or set(name) & set(".[]{}")):
+            raise ValueError("a plain name in each pair of braces (a brace that is text is doubled)")
+    return value
+
+
+def _checked_name(value: str) -> str:
+    """A target: one name, as in a template's braces."""
+    if not _is_name(value):
+        raise ValueError("one plain name, without braces")
+    return value
+
+
+def _is_name(value: object) -> bool:
+    try:
+        return isinstance(value, str) and names_in(_checked_template(f"{{{value}}}")) == (value,)
+    except ValueError:
+        return False
+
+
+Template = Annotated[str, AfterValidator(_checked_template)]
+Target = Annotated[str, AfterValidator(_checked_name)]
+Fields = Annotated[dict[str, "FieldSpec"], BeforeValidator(_specified)]
+Labels = Annotated[dict[str, str], BeforeValidator(_with_text_keys)]
+Where = Annotated[dict[str, str], BeforeValidator(_with_text_values)]
+
+
+_WRITTEN = {"metric": "rougeL", "score": "mean", "targets": "text"}
+"""What stands beside `target` where it is left out."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class FieldSpec(_Frozen):
+    """One text of an example."""
+
+    shortenable: bool = False
+    """Whether truncation may cut its end. OpenPrompt's default: true for text_a and text_b, else false."""
+    append: str = ""
+    """Characters added after the text (Table 10's post-processing)."""
+
+
+class Source(_Frozen):
+    """What any source of rows needs."""
+
+    columns: dict[str, str] = {}
+    """Name in this task to column in the rows, where they differ; dots lead into nested objects."""
+    labels: Labels = {}  # filled in by Definition
+    """Label as it stands in the rows to the answer that it means; each answer stands for itself where left out."""
+    rows: str | None = None
+    """A row reader for layouts that one row per example doesn't describe (MultiRC's nested questions)."""
+    verified: bool
+    """Whether this layout was checked against the real data."""
+
+
+class HubSource(Source):
+    """A data set of the Hugging Face hub, or a local folder with its files."""
+
+    repository: str
+    """Its name on the hub."""
+    config: str | None = None
+    """Its configuration, where it has several."""
+    splits: dict[Split, str]
+    """Our split to the hub's."""
+    verified: bool = False
+
+
+class FileSource(Source):
+    """Files in a folder."""
+
+    format: Format | None = None
+    """How the files are written, UTF-8; jsonl and csv also with `.gz` or `.xz`. Told by their endings if left out."""
+    files: dict[Split, str]
+    """Split to file: `train`, and `dev` and `validation` where there are any."""
+    where: dict[Split, Where] = {}
+    """Split to the rows that belong to it, as `column: value`, where one file holds several splits."""
+    held_out: float | None = Field(default=None, gt=0, lt=1)
+    """Fraction of train that is the validation set, where no validation file is named."""
+    folder: str | None = None
+    """Where the files stand below the given folder, when they aren't in it directly."""
+    header: tuple[str, ...] | None = None
+    """Column names of a CSV that has no header line."""
+    verified: bool = True
+
+
+class GeneratedSource(Source):
+    """Rows made by a function of this package; no files."""
+
+    generator: str
+    """Its name."""
+    verified: bool = True
+
+
+class Sources(_Frozen):
+    """Where a task's rows come from; at least one."""
+
+    hub: HubSource | None = None
+    """By hub name, or a local folder in the hub's layout."""
+    official: FileSource | None = None
+    """The benchmark's own files."""
+    file: FileSource | None = None
+    """Your own files; relative to the YAML's folder."""
+    generated: GeneratedSource | None = None
+    """Made, not read."""
+
+    @property
+    def brings_its_own(self) -> bool:
+        """Whether rows are there without a folder being named: own files, or a generator."""
+        return self.file is not None or self.generated is not None
+
+
+class Definition(_Frozen):
+    """A task, as its YAML states it."""
+
+    id: str = Field(pattern=r"^[a-z0-9_]+$")
+    """Its name: small letters, digits and underscores; the file's where left out."""
+    version: int = Field(default=1, ge=1)
+    """Raised when examples or templates change, so that runs stay comparable."""
+    title: str
+    """Its full name; the id where left out."""
+    kind: str = ""
+    """What kind of task it is, in a word or two (Table 9's column)."""
+    instruction: str = ""
+    """The task in one English sentence; a prompt may start from it (`prompt.init: text`)."""
+    fields: Fields = Field(min_length=1)
+    """The texts of an example; a plain list of names where all of them may be shortened."""
+    template: Template
+    """The input: field names in braces, and `{mask}` where the answer stands."""
+    answers: tuple[Template, ...]
+    """Candidate answers, at least two; they may hold field names in braces. Not beside `target`."""
+    target: Target | None = None
+    """Name of the text that is to be written, where the model doesn't choose among answers: the summary."""
+    gold: str = "label"
+    """Name of the label column."""
+    id_from: Template | None = None
+    """Template of an example's id over column names; the row number where absent."""
+    group: Template | None = None
+    """Template of the resampling unit over column names, where examples share a text."""
+    metric: str
+    """One of the metrics' names; where left out, f1 beside `positive`, rougeL beside `target`, else accuracy."""
+    positive: str | None = None
+    """The answer that F1 counts as positive."""
+    score: Literal["sum", "mean"]
+    """How an answer's token log-probabilities are put together; where left out, mean if answers hold field names."""
+    targets: Literal["answers", "text"]
+    """Answers are scored, a text is written; where left out, text beside `target`."""
+    sources: Sources
+    """Where its rows come from."""
+    parts: tuple[Definition, ...] = ()
+    """The tasks that one prompt serves, where they are several; see `softprune.data.multitask`. Not for task files."""
+
+    @model_serializer(mode="wrap")
+    def _without_parts(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As a task of its own was always written: only several tasks have parts."""
+        made: dict[str, Any] = handler(self)
+        return made if self.parts else {name: value for name, value in made.items() if name != "parts"}
+
+    @property
+    def fixed_answers(self) -> tuple[str, ...] | None:
+        """The answers, where they are the same for every example; None where they hold field names."""
+        return None if _vary(list(self.answers)) else self.answers
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            raise ValueError("a task file holds `key: value` lines")
+        if data.get("target") is not None or data.get("targets") == "text":
+            answers = [f"{{{data['target']}}}"] if _is_name(data.get("target")) else []
+            return _WRITTEN | {"title": data.get("id"), "answers": answers} | data
+        defaults = {
+            "title": data.get("id"),
+            "metric": "accuracy" if data.get("positive") is None else "f1",
+            "score": "mean" if _vary(data.get("answers")) else "sum",
+            "targets": "answers",
+        }
+        return defaults | data | {"sources": _with_labels(data.get("sources"), data.get("answers"))}
+
+    @property
+    def writes(self) -> bool:
+        """Whether the model writes a text, instead of choosing among answers."""
+        return self.target is not None
+
+
+def named_sources(sources: Sources) -> dict[str, Source]:
+    """The sources that a task has, by layout name: own and official files before the hub's."""
+    found = ((name, getattr(sources, name)) for name in ("file", "official", "hub", "generated"))
+    return {name: source for name, source in found if source is not None}
+
+
+def needed_names(definition: Definition) -> tuple[str, ...]:
+    """Every name that a row must give: fields, label or target, and what id and group are made of."""
+    used = [*definition.fields, definition.target or definition.gold]
+    for template in (definition.id_from, definition.group):
+        used += names_in(template or "")
+    return tuple(dict.fromkeys(used))

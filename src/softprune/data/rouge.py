@@ -1,0 +1,65 @@
+"""ROUGE: how many words, pairs of words and words in order a written text shares with its reference.
+
+ROUGE-1 and ROUGE-2 compare bags of single words and of pairs, ROUGE-L the longest common subsequence; all as F1 of
+precision and recall (Lin, ROUGE: A Package for Automatic Evaluation of Summaries, 2004), by the package `rouge-score`
+with stemming, as CNN/DailyMail is usually reported. Words are those of any script (the package's own know a to z and
+digits only); English text without accents has the same words either way.
+"""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from importlib.util import find_spec
+from typing import Any
+
+from softprune.data.words import words
+from softprune.errors import SoftpruneError
+
+KINDS = ("rouge1", "rouge2", "rougeL")
+KEPT = 2**16
+"""Pairs of texts whose scores are kept: intervals and tests ask for the same ones again."""
+
+
+@lru_cache(maxsize=KEPT)
+def rouge(text: str, reference: str) -> tuple[float, float, float]:
+    """ROUGE-1, ROUGE-2 and ROUGE-L of a text, F1 between 0 and 1.
+
+    Raises:
+        SoftpruneError: where `rouge-score` isn't installed.
+    """
+    found = _scorer().score(reference, text)
+    one, two, longest = (float(found[kind].fmeasure) for kind in KINDS)
+    return one, two, longest
+
+
+def check_installed() -> None:
+    """Raises SoftpruneError where `rouge-score` isn't installed."""
+    _scorer()
+
+
+def installed() -> bool:
+    """Whether `rouge-score` is."""
+    return find_spec("rouge_score") is not None
+
+
+@cache
+def _scorer() -> Any:
+    try:
+        from rouge_score.rouge_scorer import RougeScorer
+    except ImportError as error:
+        do = "pip install 'softprune[summaries]'"
+        raise SoftpruneError("the library rouge-score, to score written texts", str(error), do) from None
+    return RougeScorer(list(KINDS), tokenizer=_Stems())
+
+
+class _Stems:
+    """The tokenizer that a `RougeScorer` asks: stems of words, those of up to three letters as they are."""
+
+    def __init__(self) -> None:
+        from nltk.stem.porter import PorterStemmer
+
+        self._stemmer = PorterStemmer()
+
+    def tokenize(self, text: str) -> list[str]:
+        """The stems of a text, in order."""
+        return [self._stemmer.stem(word) if len(word) > 3 else word for word in words(text.casefold())]

@@ -1,0 +1,258 @@
+"""Rows out of JSON lines, CSV and Parquet files, one after the other, with the line number in every complaint."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import lzma
+import math
+import re
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from softprune.errors import SoftpruneError, out_of_memory
+from softprune.text_encoding import check_narrow, how_to_convert
+
+Row = dict[str, Any]
+Format = Literal["jsonl", "csv", "parquet"]
+ENDINGS: dict[str, Format] = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".parquet": "parquet"}
+PACKED = (".gz", ".xz")
+"""What may stand behind such an ending, but for Parquet, which is packed by itself."""
+PARQUET_ROWS = 1024
+"""Rows of a Parquet file in memory at a time."""
+LONGEST_CELL = 2**31 - 1
+"""Characters of a CSV cell at most; Python's own limit is 131,072."""
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A row and where it stands, such as `train.jsonl, line 3`."""
+
+    row: Row
+    where: str
+
+
+def plain_row(row: Mapping[Any, Any]) -> Row:
+    """A row whose values are those of JSON: see `plain_value`."""
+    return {name: plain_value(value) for name, value in row.items()}
+
+
+def plain_value(value: Any) -> Any:
+    """A value as JSON has it, what is nested in it included.
+
+    Missing values (NaN, pandas' NA and NaT) become None, and so do infinities, which JSON lacks; numbers of
+    numpy and of `decimal` become Python's. Other types stay.
+    """
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, Mapping):
+        return plain_row(value)
+    if isinstance(value, list | tuple):
+        return [plain_value(item) for item in value]
+    if type(value).__module__ == "numpy":
+        return plain_value(value.tolist())
+    if isinstance(value, Decimal):
+        value = float(value) if value.is_finite() else math.nan
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return None if type(value).__name__ in ("NAType", "NaTType") else value
+
+
+def find_file(folder: Path, name: str) -> Path | None:
+    """The file of that name, plain or with `.gz` or `.xz`."""
+    return next((path for end in ("", *PACKED) if (path := folder / f"{name}{end}").is_file()), None)
+
+
+def format_of(path: Path) -> Format | None:
+    """What a file's ending says about its format; None for any other ending."""
+    return ENDINGS.get(unpacked(path.name).suffix)
+
+
+def unpacked(name: str) -> Path:
+    """A file's name without `.gz` or `.xz`."""
+    path = Path(name)
+    return path.with_suffix("") if path.suffix in PACKED else path
+
+
+def read_rows(path: Path, kind: Format, header: Sequence[str] | None = None) -> Iterator[Located]:
+    """Read a file row by row; it is never in memory as a whole.
+
+    Args:
+        path: the file; jsonl and csv may be packed (.gz, .xz).
+        kind: its format.
+        header: column names of a CSV that has no header line.
+
+    Raises:
+        SoftpruneError: for what isn't UTF-8, a malformed line, or a broken archive.
+    """
+    if kind == "parquet":
+        rows = _parquet_rows(path)
+    elif kind == "csv":
+        rows = _csv_rows(path, header)
+    else:
+        rows = _jsonl_rows(path)
+    yield from (Located(plain_row(located.row), located.where) for located in rows)
+
+
+def _jsonl_rows(path: Path) -> Iterator[Located]:
+    first = True
+    for number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        if first:
+            _check_no_array(line, where)
+        row = _json_object(line, where)
+        if first and _is_table(row):
+            found = f"columns of a whole table in {where}, as pandas' to_json writes them by default"
+            raise SoftpruneError(_JSON_LINES, found, 'write it with to_json(FILE, orient="records", lines=True)')
+        yield Located(row, where)
+        first = False
+
+
+_JSON_LINES = "one JSON object per line"
+
+
+def _check_no_array(line: str, where: str) -> None:
+    """Refuse JSON that isn't one object per line; an array or an object over several lines shows in its first line."""
+    kind = {"[": "an array", "{": "an object over several lines"}.get(line.strip())
+    if kind is None and re.match(r"\s*\[\s*\{", line):
+        kind = "an array"
+    if kind is not None:
+        do = "write one object per line: jq -c '.[]' FILE for an array, jq -c . FILE for objects; pandas: lines=True"
+        raise SoftpruneError(_JSON_LINES, f"{kind} from {where}", do)
+
+
+def _is_table(row: Row) -> bool:
+    """Whether an object is all rows of a pandas table: columns of {index: value}, or its `split` or `table` form."""
+    values = list(row.values())
+    if set(row) == {"columns", "index", "data"}:
+        return all(isinstance(value, list) for value in values)
+    if set(row) == {"schema", "data"}:
+        return isinstance(row["schema"], dict) and isinstance(row["data"], list)
+    if not values or not all(isinstance(value, dict) and value for value in values):
+        return False
+    same = all(list(value) == list(values[0]) for value in values)
+    return same and any(all(name.isdecimal() for name in names) for names in (row, values[0]))
+
+
+def _json_object(line: str, where: str) -> Row:
+    try:
+        row = json.loads(line)
+        json.dumps(row, ensure_ascii=False).encode() if "\\ud" in line.lower() else None
+    except json.JSONDecodeError as error:
+        raise SoftpruneError(_JSON_LINES, f"{error.msg} in {where}, column {error.colno}", "fix that line") from None
+    except UnicodeEncodeError:
+        raise SoftpruneError("text in UTF-8", f"half of a surrogate pair in {where}", "fix that line") from None
+    except (RecursionError, ValueError) as error:
+        raise SoftpruneError(_JSON_LINES, f"{error} in {where}", "fix that line") from None
+    if not isinstance(row, dict):
+        raise SoftpruneError(_JSON_LINES, f"a {type(row).__name__} in {where}", "fix that line")
+    return row
+
+
+def _csv_rows(path: Path, header: Sequence[str] | None) -> Iterator[Located]:
+    # Quoted cells may hold line breaks, and every kind of break counts as a line.
+    lines: Iterator[str] = (line for text in _lines(path) for line in io.StringIO(text, newline=""))
+    csv.field_size_limit(LONGEST_CELL)
+    if header is None:
+        first = next(lines, "")
+        _check_separator(first, path)
+        lines = chain([first], lines)
+    reader = csv.reader(lines, strict=True)
+    names = list(header or ())
+    try:
+        for cells in filter(None, reader):
+            where = f"{path}, line {reader.line_num}"
+            if not names:
+                names = _checked_names(cells, where)
+                continue
+            if len(cells) != len(names):
+                raise SoftpruneError(
+                    f"{len(names)} values ({', '.join(names)})",
+                    f"{len(cells)} values in {where}",
+                    "fix that line; texts with commas or line breaks go in double quotes",
+                )
+            yield Located(dict(zip(names, cells, strict=True)), where)
+    except csv.Error as error:
+        raise SoftpruneError(
+            "comma-separated values", f"{error} in {path}, line {reader.line_num}", "fix that line"
+        ) from None
+
+
+def _check_separator(line: str, path: Path) -> None:
+    """Refuse a header whose columns are separated by something other than commas; signs within quotes don't count."""
+    bare = re.sub(r'"[^"]*"', "", line)
+    used = [name for sign, name in _SEPARATORS.items() if sign in bare]
+    if used and "," not in bare:
+        do = "write the file again with commas (pandas: to_csv without sep)"
+        raise SoftpruneError("columns with commas between them", f"{used[0]} in {path}, line 1", do)
+
+
+def _checked_names(names: Sequence[str], where: str) -> list[str]:
+    """Column names, each of which stands for one column."""
+    if any(not name.strip() for name in names):
+        found = f"column {next(n for n, name in enumerate(names, start=1) if not name.strip())} without one in {where}"
+        do = "name it (pandas writes its index without a name: to_csv(index=False) leaves it out)"
+        raise SoftpruneError("a name for every column", found, do)
+    twice = list(dict.fromkeys(name for name in names if names.count(name) > 1))
+    if twice:
+        raise SoftpruneError("column names that differ", f"{', '.join(twice)} twice in {where}", "rename one of them")
+    return list(names)
+
+
+def _parquet_rows(path: Path) -> Iterator[Located]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise SoftpruneError("pyarrow, to read Parquet", "it is not installed", "pip install softprune[hub]") from None
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            _checked_names(file.schema_arrow.names, str(path))
+            for batch in file.iter_batches(batch_size=PARQUET_ROWS):
+                for row in batch.to_pylist():
+                    yield Located(row, f"{path}, row {number}")
+                    number += 1
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        if out_of_memory(error):
+            raise
+        found = f"{str(error).strip().partition(chr(10))[0]} at row {number}"
+        raise SoftpruneError(f"a Parquet file at {path}", found, "write the file again") from None
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Lines with their ends; a byte order mark is dropped."""
+    number = 0
+    try:
+        with _opened(path) as file:
+            for number, raw in enumerate(file, start=1):
+                if number == 1:
+                    check_narrow(raw, path)
+                yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise SoftpruneError(
+            "text in UTF-8",
+            f"byte 0x{error.object[error.start]:02x} in {path}, line {number}",
+            how_to_convert(error.object, path),
+        ) from None
+    except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError) as error:
+        kind = "an xz" if path.suffix == ".xz" else "a gzip"
+        raise SoftpruneError(f"{kind} archive at {path}", str(error), "fetch the file again") from None
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL or half a surrogate pair
+        raise SoftpruneError(f"a readable file at {path}", str(error), "check the path and its rights") from None
+
+
+def _opened(path: Path) -> BinaryIO | gzip.GzipFile | lzma.LZMAFile:
+    if path.suffix == ".xz":
+        return lzma.open(path, "rb")
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")

@@ -1,0 +1,256 @@
+"""A first task YAML from a file's columns, to be read and edited by its owner."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from softprune.data.columns import (
+    ID_NAMES,
+    LABEL_NAMES,
+    Column,
+    columns_of,
+    label_of,
+    longest_of,
+    target_of,
+    texts_of,
+)
+from softprune.data.definition import MASK
+from softprune.data.row_files import ENDINGS, format_of, read_rows
+from softprune.data.task import Splits, load_task
+from softprune.errors import SoftpruneError
+
+HELD_OUT = 0.2
+ASKS_FOR_TEXT = "TL;DR:"
+"""What stands before a text that is to be written: models that read the web know that a summary follows."""
+TRUTHS = {"true": "yes", "false": "no"}
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """What a file seems to hold.
+
+    Attributes:
+        label: its label's column, or that of the texts to be written.
+        texts: the columns to read, in order.
+        fields: per text, its name in the task.
+        answers: label, as it stands in the rows, to an answer; none where texts are written.
+        template: the input.
+        others: columns that are left out.
+    """
+
+    label: Column
+    texts: tuple[Column, ...]
+    fields: tuple[str, ...]
+    answers: dict[str, str]
+    template: str
+    others: tuple[str, ...]
+
+    @property
+    def writes(self) -> bool:
+        """Whether texts are to be written."""
+        return not self.answers
+
+    @property
+    def to_be_edited(self) -> bool:
+        """Whether answers are numbers with a word before them, since nothing better is known."""
+        return not self.writes and self.label.numeric and not set(self.answers.values()) <= set(TRUTHS.values())
+
+
+def guess(
+    file: Path,
+    validation: Path | None = None,
+    text: Sequence[str] = (),
+    label: str | None = None,
+    target: str | None = None,
+) -> Guess:
+    """What a file's columns mean.
+
+    Args:
+        file: CSV, JSON lines or Parquet; training examples.
+        validation: such a file with examples to report on; its labels count too.
+        text: columns to read; guessed where there are none.
+        label: the label's column; guessed where None.
+        target: the column with the texts that are to be written, where there is no label.
+
+    Raises:
+        SoftpruneError: for a file that can't be read, or columns that aren't what they should be.
+    """
+    if label is not None and target is not None:
+        found, do = f"--label {label} and --target {target}", "leave one of them out"
+        raise SoftpruneError("a label to choose, or a text to write", found, do)
+    files = [file, *([validation] if validation else [])]
+    columns = columns_of(chain.from_iterable(read_rows(path, _checked(path)) for path in files))
+    if not columns:
+        raise SoftpruneError("rows to learn from", f"none in {file}", "choose another file")
+    if target is not None:
+        gold = target_of(columns, target)
+        texts = longest_of(columns, text, gold)
+    else:
+        gold = label_of(columns, label)
+        texts = texts_of(columns, text, gold)
+    fields = _field_names(texts, gold)
+    return Guess(
+        label=gold,
+        texts=texts,
+        fields=fields,
+        answers={} if target is not None else _answers(gold),
+        template=f"{_texts(fields)} {ASKS_FOR_TEXT} {{{MASK}}}" if target is not None else _template(fields, gold),
+        others=tuple(name for name, column in columns.items() if column is not gold and column not in texts),
+    )
+
+
+def write_task(found: Guess, out: Path, file: Path, validation: Path | None = None) -> Splits:
+    """Write the YAML, and load it to see that it works.
+
+    Raises:
+        SoftpruneError: where there is such a file already, or when the data doesn't load; then none is left.
+    """
+    if out.suffix not in (".yaml", ".yml"):
+        raise SoftpruneError("a task file that ends in .yaml", str(out), "rename it")
+    try:
+        with out.open("x", encoding="utf-8") as stream:
+            stream.write(task_text(found, out, file, validation))
+    except FileExistsError:
+        raise SoftpruneError("a new file", f"{out} is there already", "choose another one with --out") from None
+    except OSError as error:
+        raise SoftpruneError("a file that can be written", f"{out}: {error.strerror}", "choose another --out") from None
+    try:
+        return load_task(out).load()
+    except BaseException:
+        out.unlink()
+        raise
+
+
+def task_text(found: Guess, out: Path, file: Path, validation: Path | None = None) -> str:
+    """The YAML, every line of it explained."""
+    names = [*zip(found.fields, found.texts, strict=True)]
+    gold = _plain_name(found.label.name)
+    columns = {field: column.name for field, column in names if field != column.name}
+    columns |= {gold: found.label.name} if gold != found.label.name else {}
+    files = {"train": _from(out, file)} | ({"validation": _from(out, validation)} if validation else {})
+    same = all(label == answer for label, answer in found.answers.items())
+    lines = [
+        f"# A task over {file.name}, written by softprune tasks new. docs/tasks.md explains every key.",
+        "# Its name in tables.",
+        f"title: {_flow(out.stem)}",
+        "# The task in one English sentence; a prompt may start from it (--init text).",
+        'instruction: ""',
+        "# The texts of an example; all of them may be cut where the input is too long.",
+        f"fields: {_flow(list(found.fields))}",
+        "# The input: texts in braces, and {mask} where the answer stands.",
+        f"template: {_flow(found.template)}",
+        *(_target_lines(gold) if found.writes else _answer_lines(found, gold)),
+        "sources:",
+        "  file:",
+        "    # Relative to this file, or absolute.",
+        f"    files: {_flow(files)}",
+    ]
+    if validation is None:
+        drawn = "at random" if found.writes else "by label"
+        lines += [
+            f"    # The fraction of train to report on: drawn {drawn}, the same examples in every run.",
+            f"    held_out: {HELD_OUT}",
+        ]
+    if columns:
+        lines += ["    # Name in this task: column of the file.", f"    columns: {_flow(columns)}"]
+    if not same:
+        lines += ["    # Label in the file: the answer that it means.", f"    labels: {_flow(found.answers)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _answer_lines(found: Guess, gold: str) -> list[str]:
+    wording = "Numbers say nothing to a language model: put words here, and in `labels` below."
+    return [
+        f"# What the model may answer. {wording if found.to_be_edited else 'Plain words work best.'}",
+        f"answers: {_flow(list(found.answers.values()))}",
+        "# The column that tells the right answer.",
+        f"gold: {_flow(gold)}",
+    ]
+
+
+def _target_lines(target: str) -> list[str]:
+    return ["# The column with the text that the model is to write.", f"target: {_flow(target)}"]
+
+
+def _checked(path: Path) -> Any:
+    kind = format_of(path)
+    if kind is None:
+        expected = f"a file that ends in {', '.join(ENDINGS)} (or .gz, .xz)"
+        raise SoftpruneError(expected, str(path), "convert or rename it")
+    if not path.is_file():
+        raise SoftpruneError("a file with one example per row", f"no file {path}", "check the path")
+    return kind
+
+
+def _from(out: Path, file: Path) -> str:
+    """The file as the YAML names it: relative where it lies in the YAML's folder or below."""
+    folder, whole = out.resolve().parent, file.resolve()
+    return whole.relative_to(folder).as_posix() if whole.is_relative_to(folder) else whole.as_posix()
+
+
+def _field_names(texts: Sequence[Column], label: Column) -> tuple[str, ...]:
+    """Names for a template's braces, all different, and none of them the label's."""
+    taken, names = {MASK, _plain_name(label.name)}, []
+    for column in texts:
+        plain = _plain_name(column.name)
+        name = next(n for n in chain([plain], (f"{plain}_{i}" for i in count(2))) if n not in taken)
+        taken.add(name)
+        names.append(name)
+    return tuple(names)
+
+
+def _plain_name(name: str) -> str:
+    """A column's name as a name in braces: letters, digits and underscores, a letter first."""
+    plain = re.sub(r"\W+", "_", name).strip("_")
+    return plain if plain and not plain[0].isdigit() else f"column_{plain}".rstrip("_")
+
+
+def _answers(label: Column) -> dict[str, str]:
+    """Label to answer: its own words; yes and no; numbers get a word to go with them.
+
+    Braces are doubled, as in templates.
+    """
+    answers = {}
+    for value in sorted(label.counts, key=_in_order) if label.numeric else label.counts:
+        named = f"{_plain_name(label.name)} {value}" if label.numeric else " ".join(value.split())
+        words = TRUTHS.get(value.lower(), named)
+        answers[value] = words.replace("{", "{{").replace("}", "}}")
+    if len(set(answers.values())) < len(answers):
+        found = ", ".join(f'"{value}"' for value in answers)
+        raise SoftpruneError(f"labels in {label.name} that differ by more than blanks", found, "correct the labels")
+    return answers
+
+
+def _in_order(value: str) -> tuple[float, str]:
+    try:
+        return float(value), value
+    except ValueError:
+        return float("inf"), value
+
+
+def _template(fields: Sequence[str], label: Column) -> str:
+    """The texts, each under its name where there are several, and the question for the answer."""
+    name = _plain_name(label.name).replace("_", " ").lower()
+    asked = "answer" if name in (*LABEL_NAMES[:4], *ID_NAMES, "y") else name
+    return f"{_texts(fields)} {asked}: {{{MASK}}}"
+
+
+def _texts(fields: Sequence[str]) -> str:
+    """The texts, each under its name where there are several."""
+    if len(fields) == 1:
+        return f"{{{fields[0]}}}"
+    return " ".join(f"{field.replace('_', ' ')}: {{{field}}}" for field in fields)
+
+
+def _flow(value: Any) -> str:
+    """A value as YAML on one line, in quotes where it needs them."""
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=sys.maxsize, sort_keys=False)
+    return text.removesuffix("\n").removesuffix("\n...")

@@ -1,0 +1,1 @@
+"""What a run reports: baselines, fresh seeds, conclusions, and answers to new rows."""

@@ -1,0 +1,85 @@
+"""How alike two prompts are, in the order of their tokens and under the best alignment of them.
+
+A prompt's tokens have an order that training chose by chance: two prompts may hold the same vectors in other places. So
+beside the Frobenius norm of B - A stands the smallest one over all assignments of A's tokens to B's (the linear
+assignment problem on squared distances; Kuhn, Naval Research Logistics Quarterly 2, 1955).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from softprune.errors import SoftpruneError
+from softprune.interpret.neighbours import cosines
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """Two prompts A `[P, H]` and B `[Q, H]` side by side.
+
+    Attributes:
+        frobenius: of B - A in order; None where P and Q differ.
+        aligned: the smallest over all ways to give each token of the shorter prompt one of the longer prompt's. Where
+            P and Q differ, the longer one's other tokens are left out: it says how well the shorter one is contained
+            in the longer, and is no distance of the two as wholes.
+        cosine: mean over tokens in order; None where P and Q differ, or no pair has a direction.
+        aligned_cosine: mean over the pairs of the alignment with the smallest distance.
+        mean_cosine: of the two mean vectors; None where one is zero.
+        pairs: that alignment, (token of A, token of B), in A's order; ties as scipy settles them.
+    """
+
+    frobenius: float | None
+    aligned: float
+    cosine: float | None
+    aligned_cosine: float | None
+    mean_cosine: float | None
+    pairs: tuple[tuple[int, int], ...]
+
+
+def align(a_PH: torch.Tensor, b_QH: torch.Tensor) -> Alignment:
+    """Compare two prompts. Pairs with a vector of zeros have no cosine, and are left out of its mean.
+
+    Args:
+        a_PH: `[P, H]`.
+        b_QH: `[Q, H]`.
+
+    Raises:
+        SoftpruneError: for prompts of other embedding sizes, or without tokens.
+    """
+    if a_PH.dim() != 2 or b_QH.dim() != 2 or a_PH.shape[1] != b_QH.shape[1] or not len(a_PH) or not len(b_QH):
+        raise SoftpruneError(
+            "two prompts of one embedding size, each with a token at least",
+            f"{list(a_PH.shape)} and {list(b_QH.shape)}",
+            "compare prompts of one model",
+        )
+    a, b = a_PH.detach().cpu().double(), b_QH.detach().cpu().double()
+    pairs = assignment((a[:, None] - b[None]).square().sum(-1))
+    first, second = (a[[p for p, _ in pairs]], b[[q for _, q in pairs]])
+    same = len(a) == len(b)
+    return Alignment(
+        frobenius=float((b - a).norm()) if same else None,
+        aligned=float((second - first).norm()),
+        cosine=_mean_cosine(a, b) if same else None,
+        aligned_cosine=_mean_cosine(first, second),
+        mean_cosine=_mean_cosine(a.mean(0, keepdim=True), b.mean(0, keepdim=True)),
+        pairs=pairs,
+    )
+
+
+def assignment(cost_PQ: torch.Tensor) -> tuple[tuple[int, int], ...]:
+    """The one-to-one assignment with the smallest sum of costs, as pairs in the order of rows.
+
+    Args:
+        cost_PQ: `[P, Q]`; of the longer axis, what costs most is left out.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    rows, columns = linear_sum_assignment(cost_PQ.numpy())
+    return tuple(zip(rows.tolist(), columns.tolist(), strict=True))
+
+
+def _mean_cosine(a_NH: torch.Tensor, b_NH: torch.Tensor) -> float | None:
+    real_N = a_NH.any(-1) & b_NH.any(-1)
+    return float(cosines(a_NH[real_N], b_NH[real_N]).mean()) if real_N.any() else None

@@ -1,0 +1,116 @@
+"""How far each token of a prompt went from its start, and which words prompts of several tasks share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from softprune.errors import SoftpruneError
+from softprune.interpret.neighbours import BLOCK, cosines, nearest
+from softprune.interpret.vocabulary import key
+
+
+@dataclass(frozen=True, slots=True)
+class Movement:
+    """What became of each token, in the prompt's order.
+
+    Attributes:
+        distance_P: Euclidean distance from start to end, `[P]` float64.
+        relative_P: the same over `scale`.
+        cosine_P: cosine of start and end; 0 where either is a vector of zeros.
+        scale: root mean square of the vectors' Euclidean norms, of the table or of the start.
+    """
+
+    distance_P: torch.Tensor
+    relative_P: torch.Tensor
+    cosine_P: torch.Tensor
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class Persistent:
+    """A word that is near the prompts of several tasks.
+
+    Attributes:
+        word: readable, its letters in lower case.
+        tasks: whose prompts have it among their neighbours, in the order they were given.
+    """
+
+    word: str
+    tasks: tuple[str, ...]
+
+
+def norm_rms(vectors_NH: torch.Tensor) -> float:
+    """Root mean square of the vectors' Euclidean norms: the length of a typical one."""
+    parts = vectors_NH.detach().cpu().split(BLOCK)
+    norms = (torch.linalg.vector_norm(part if part.dtype == torch.float64 else part.float(), dim=-1) for part in parts)
+    total = sum(float(norm_n.double().square().sum()) for norm_n in norms)
+    return math.sqrt(total / max(1, len(vectors_NH)))
+
+
+def movement(start_PH: torch.Tensor, end_PH: torch.Tensor, scale: float | None = None) -> Movement:
+    """How far each token went.
+
+    Args:
+        start_PH, end_PH: `[P, H]`.
+        scale: length that distances are told in, as `norm_rms` of the vocabulary's table; None for that of the start.
+
+    Raises:
+        SoftpruneError: for prompts of other shapes, or a scale of zero.
+    """
+    if start_PH.shape != end_PH.shape or start_PH.dim() != 2:
+        raise SoftpruneError(
+            "a start and an end of one shape [P, H]",
+            f"{list(start_PH.shape)} and {list(end_PH.shape)}",
+            "choose the two prompts of one run",
+        )
+    start, end = (prompt.detach().cpu().double() for prompt in (start_PH, end_PH))
+    scale = norm_rms(start) if scale is None else scale
+    if not scale > 0:
+        raise SoftpruneError("vectors with a length to measure by", "zeros", "measure by the vocabulary's table")
+    distance_P = (end - start).norm(dim=-1)
+    return Movement(distance_P, distance_P / scale, cosines(start, end), scale)
+
+
+def kept(
+    start_PH: torch.Tensor,
+    end_PH: torch.Tensor,
+    table_VH: torch.Tensor,
+    measure: str,
+    pool: Iterable[int] | None = None,
+) -> list[bool | None]:
+    """Whether each token's nearest vocabulary item is still the one it started nearest to: "it never moved".
+
+    Args:
+        start_PH, end_PH: `[P, H]`.
+        table_VH: `[V, H]`.
+        measure: of nearness; see `nearest`.
+        pool: ids that count; None for all.
+
+    Returns:
+        None where the start or the end has no neighbour.
+    """
+    ids = None if pool is None else tuple(pool)
+    first, last = (nearest(prompt, table_VH, 1, measure, ids).ids_PK[:, 0].tolist() for prompt in (start_PH, end_PH))
+    return [None if -1 in (a, b) else a == b for a, b in zip(first, last, strict=True)]
+
+
+def persisting(words: Mapping[str, Iterable[str]], least: int = 2) -> list[Persistent]:
+    """Words that are near the prompts of several tasks, whatever their case; pieces of words are words of their own.
+
+    Args:
+        words: per task, the readable neighbours of its prompt's tokens (its top k).
+        least: tasks that a word must be in.
+
+    Returns:
+        Those in most tasks first, then by word.
+    """
+    tasks: dict[str, list[str]] = {}
+    for task, found in words.items():
+        for word in {key(w) for w in found if w}:
+            tasks.setdefault(word, []).append(task)
+    shared = [Persistent(word, tuple(found)) for word, found in tasks.items() if len(found) >= least]
+    return sorted(shared, key=lambda each: (-len(each.tasks), each.word))

@@ -1,0 +1,254 @@
+"""The vocabulary items nearest to prompt vectors, and why raw cosine is a poor measure of near.
+
+Embeddings of trained models share a direction (Ethayarajh, "How contextual are contextualized word representations?",
+EMNLP 2019; Mu and Viswanath, "All-but-the-top", ICLR 2018), so any two of them have a high cosine, and a few items lie
+near everything. Without the table's mean the cosine tells items apart again: `centred`, our default. Khashabi et al.
+("Prompt waywardness", NAACL 2022) and the studies that we follow use `cosine` and `euclidean`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+
+from softprune.config.registry import unknown
+from softprune.errors import SoftpruneError
+
+Measure = Literal["centred", "cosine", "euclidean"]
+MEASURES: tuple[Measure, ...] = get_args(Measure)
+
+BLOCK = 8192
+"""Rows of the table that are held in float32 at a time."""
+PAIRS = 10_000
+# What float32 products may be off by, relative to the numbers that are summed; whatever is that near is measured again.
+_SLACK = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """The K vocabulary items nearest to each of P vectors, nearest first; equally near ones by id.
+
+    Attributes:
+        ids_PK: `[P, K]` long; -1 where there is no further neighbour, as for a vector of zeros.
+        values_PK: `[P, K]` float64: cosines, or Euclidean distances; 0 where there is no neighbour.
+    """
+
+    ids_PK: torch.Tensor
+    values_PK: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Anisotropy:
+    """Mean cosine of random pairs of vocabulary items: near 0 where directions tell items apart.
+
+    Attributes:
+        raw: of the embeddings as they are.
+        centred: without their mean.
+        pairs: how many were drawn.
+    """
+
+    raw: float
+    centred: float
+    pairs: int
+
+
+def check_measure(measure: str) -> Measure:
+    """The measure of that name.
+
+    Raises:
+        SoftpruneError: for an unknown one, with the nearest known one.
+    """
+    for known in MEASURES:
+        if known == measure:
+            return known
+    raise unknown("measure", measure, MEASURES)
+
+
+def nearest(
+    prompt_PH: torch.Tensor,
+    table_VH: torch.Tensor,
+    k: int,
+    measure: str = "centred",
+    pool: Sequence[int] | None = None,
+    *,
+    mean_H: torch.Tensor | None = None,
+    block: int = BLOCK,
+) -> Nearest:
+    """The nearest vocabulary items of each prompt vector.
+
+    float32 products, a block of the table at a time, tell which items may be among the K; those are measured again in
+    float64, one by one. So neither blocks nor threads show in the result, and equal items are equally near.
+
+    A vector without a direction (zeros, as a pruned token; under `centred` also the mean itself) has no neighbours, and
+    is none under the two cosines.
+
+    Args:
+        prompt_PH: `[P, H]`.
+        table_VH: the input embeddings as the model reads them, `[V, H]`, in any dtype.
+        k: how many; the whole pool where it is smaller.
+        measure: `centred` (cosine without the table's mean), `cosine`, or `euclidean`.
+        pool: ids that count, and of which the mean is taken; None for all.
+        mean_H: that mean, where it is known already.
+        block: rows at a time.
+
+    Raises:
+        SoftpruneError: for an unknown measure, sizes that differ, or numbers that are none.
+    """
+    measure = check_measure(measure)
+    ids_N = _ids(pool, table_VH.shape[0])
+    _check(prompt_PH, table_VH, k, len(ids_N))
+    wide_PH = prompt_PH.detach().to("cpu", torch.float64)
+    given_P = wide_PH.any(-1)
+    origin_H = torch.zeros(wide_PH.shape[1], dtype=torch.float64)
+    if measure == "centred":
+        origin_H = table_mean(table_VH, pool) if mean_H is None else mean_H
+    wide_PH = wide_PH - origin_H
+    rough_PN = _rough(wide_PH, table_VH, ids_N, origin_H, measure, block)
+    count = min(k, len(ids_N))
+    found_ids = torch.full((len(wide_PH), count), -1, dtype=torch.long)
+    values = torch.zeros(len(wide_PH), count, dtype=torch.float64)
+    for p, vector_H in enumerate(wide_PH):
+        if not given_P[p] or (measure != "euclidean" and not vector_H.any()):
+            continue
+        ids_M = ids_N[_candidates(rough_PN[p], count, _slack(rough_PN[p], vector_H, measure))]
+        rows_MH = table_VH[ids_M.to(table_VH.device)].detach().to("cpu", torch.float64) - origin_H
+        if measure != "euclidean":
+            real_M = rows_MH.any(-1)
+            ids_M, rows_MH = ids_M[real_M], rows_MH[real_M]
+        exact_M = _exact(vector_H, rows_MH, measure)
+        order = torch.argsort(exact_M if measure == "euclidean" else -exact_M, stable=True)[:count]  # ids ascend
+        found_ids[p, : len(order)], values[p, : len(order)] = ids_M[order], exact_M[order]
+    return Nearest(found_ids, values)
+
+
+def table_mean(table_VH: torch.Tensor, pool: Sequence[int] | None = None) -> torch.Tensor:
+    """Mean of the rows that count, `[H]` float64."""
+    ids_N = _ids(pool, table_VH.shape[0])
+    total_H = torch.zeros(table_VH.shape[1], dtype=torch.float64)
+    for _, rows_nH in _blocks(table_VH, ids_N, BLOCK):
+        total_H += rows_nH.sum(0, dtype=torch.float64)
+    return total_H / len(ids_N)
+
+
+def anisotropy(
+    table_VH: torch.Tensor,
+    pool: Sequence[int] | None = None,
+    *,
+    pairs: int = PAIRS,
+    seed: int = 0,
+    mean_H: torch.Tensor | None = None,
+) -> Anisotropy:
+    """Mean cosine of random pairs of different vocabulary items, with and without the table's mean.
+
+    Args:
+        table_VH: `[V, H]`.
+        pool: ids that count; None for all.
+        pairs: how many to draw.
+        seed: of the draw.
+        mean_H: the mean of those ids, where it is known already.
+
+    Raises:
+        SoftpruneError: for fewer than two items.
+    """
+    ids_N = _ids(pool, table_VH.shape[0])
+    if len(ids_N) < 2:
+        raise SoftpruneError("two vocabulary items at least", f"{len(ids_N)}", "allow more of the vocabulary")
+    generator = torch.Generator().manual_seed(seed)
+    first = torch.randint(len(ids_N), (pairs,), generator=generator)
+    # Never the item itself: 1 to N - 1 places further.
+    second = (first + torch.randint(1, len(ids_N), (pairs,), generator=generator)) % len(ids_N)
+    mean_H = (table_mean(table_VH, pool) if mean_H is None else mean_H).to(_rows(table_VH, ids_N[:1]).dtype)
+    totals = {"raw": 0.0, "centred": 0.0}
+    for start in range(0, pairs, BLOCK):
+        a, b = (_rows(table_VH, ids_N[place[start : start + BLOCK]]) for place in (first, second))
+        totals["raw"] += float(cosines(a, b).sum(dtype=torch.float64))
+        totals["centred"] += float(cosines(a - mean_H, b - mean_H).sum(dtype=torch.float64))
+    return Anisotropy(totals["raw"] / pairs, totals["centred"] / pairs, pairs)
+
+
+def cosines(a_NH: torch.Tensor, b_NH: torch.Tensor) -> torch.Tensor:
+    """Cosine of each pair of rows, `[N]`; 0 where either has no direction."""
+    size_N = a_NH.norm(dim=-1) * b_NH.norm(dim=-1)
+    dot_N = (a_NH * b_NH).sum(-1)
+    found_N: torch.Tensor = torch.where(size_N > 0, dot_N / size_N.clamp(min=torch.finfo(size_N.dtype).tiny), 0.0)
+    return found_N.clamp(-1, 1)
+
+
+def _ids(pool: Sequence[int] | None, size: int) -> torch.Tensor:
+    if pool is None:
+        return torch.arange(size)
+    ids_N = torch.tensor(sorted(set(pool)), dtype=torch.long)
+    if len(ids_N) and not 0 <= int(ids_N[0]) <= int(ids_N[-1]) < size:
+        raise ValueError(f"ids in 0 to {size - 1}, not {int(ids_N[0])} to {int(ids_N[-1])}")
+    return ids_N
+
+
+def _check(prompt_PH: torch.Tensor, table_VH: torch.Tensor, k: int, count: int) -> None:
+    if prompt_PH.dim() != 2 or prompt_PH.shape[1] != table_VH.shape[1]:
+        raise SoftpruneError(
+            f"a prompt [P, {table_VH.shape[1]}] for this vocabulary",
+            f"{list(prompt_PH.shape)}",
+            "choose the prompt and the model that belong together",
+        )
+    if not torch.isfinite(prompt_PH).all():
+        raise SoftpruneError("finite numbers in a prompt", "NaN or infinity", "train it with a smaller step size")
+    if k < 1:
+        raise SoftpruneError("at least 1 neighbour", str(k), "ask for 1 or more")
+    if count < 1:
+        raise SoftpruneError("words among which to look", "none in this vocabulary", "use a tokenizer that has words")
+
+
+def _rows(table_VH: torch.Tensor, ids_n: torch.Tensor) -> torch.Tensor:
+    """Some rows of the table in float32 (float64 if it is that), on the CPU."""
+    rows_nH = table_VH[ids_n.to(table_VH.device)].detach().cpu()
+    return rows_nH if rows_nH.dtype == torch.float64 else rows_nH.float()
+
+
+def _blocks(table_VH: torch.Tensor, ids_N: torch.Tensor, block: int) -> Iterator[tuple[slice, torch.Tensor]]:
+    for start in range(0, len(ids_N), block):
+        at = slice(start, min(start + block, len(ids_N)))
+        yield at, _rows(table_VH, ids_N[at])
+
+
+def _rough(
+    wide_PH: torch.Tensor, table_VH: torch.Tensor, ids_N: torch.Tensor, origin_H: torch.Tensor, measure: str, block: int
+) -> torch.Tensor:
+    """The larger the nearer, `[P, N]` float32: cosines (-inf of zeros), or `2ab - b²`, which orders as distances do."""
+    narrow_PH = wide_PH.float()
+    if measure != "euclidean":
+        narrow_PH = torch.nn.functional.normalize(narrow_PH, dim=-1)
+    rough_PN = torch.empty(len(wide_PH), len(ids_N))
+    for at, rows_nH in _blocks(table_VH, ids_N, block):
+        moved_nH = rows_nH.float() - origin_H.float()
+        if measure == "euclidean":
+            rough_PN[:, at] = 2 * narrow_PH @ moved_nH.T - moved_nH.square().sum(-1)
+        else:
+            near_Pn = narrow_PH @ torch.nn.functional.normalize(moved_nH, dim=-1).T
+            rough_PN[:, at] = near_Pn.masked_fill(~moved_nH.any(-1), float("-inf"))
+    return rough_PN
+
+
+def _slack(rough_N: torch.Tensor, vector_H: torch.Tensor, measure: str) -> float:
+    """How far a rough value may be from the true one."""
+    if measure != "euclidean":
+        return _SLACK
+    # |2ab - b²| is at least b² - 2|a||b|, so the largest of them bounds the largest b.
+    size = float(vector_H.norm())
+    longest = size + math.sqrt(size**2 + float(rough_N.abs().max()))
+    return _SLACK * (longest**2 + 2 * size * longest)
+
+
+def _candidates(rough_N: torch.Tensor, count: int, slack: float) -> torch.Tensor:
+    """Places, ascending, of all that may be among the `count` nearest."""
+    least = float(torch.topk(rough_N, count).values[-1])
+    return torch.nonzero(rough_N >= least - 2 * slack)[:, 0]
+
+
+def _exact(vector_H: torch.Tensor, rows_MH: torch.Tensor, measure: str) -> torch.Tensor:
+    if measure == "euclidean":
+        return (rows_MH - vector_H).square().sum(-1).sqrt()
+    return cosines(vector_H.expand_as(rows_MH), rows_MH)

@@ -1,0 +1,123 @@
+"""Vocabulary items as a person reads them: whole words plain, pieces that continue a word behind "…".
+
+Three ways to write a vocabulary: bytes in GPT-2's alphabet ("Ġ" for a blank), SentencePiece ("▁"), WordPiece ("##").
+Text of any script is intact; bytes that are no whole character are shown as `<E4 B8>`, and characters that a terminal
+or a page would obey by their code point (`<U+202E>`).
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+from softprune.data.words import NO_BLANKS
+from softprune.training.initial_prompt import PLACEHOLDER
+
+CONTINUES = "…"
+BLANK = "␣"
+_MARKS = {"bytes": "Ġ", "pieces": "▁", "wordpiece": "##"}
+# A vocabulary that marks words marks far more of them; fewer are chance.
+_LEAST_SHARE = 0.005
+
+
+class Vocabulary:
+    """A tokenizer's items.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
+        size: V, the rows of the model's input embeddings; items beyond them are none.
+
+    Attributes:
+        tokens: per id, the item as the vocabulary writes it; None where an id has none.
+        style: how words are marked: bytes, pieces, wordpiece or plain.
+        pool: ids of words, pieces of words and signs, ascending; no special token, no placeholder.
+    """
+
+    def __init__(self, tokenizer: Any, size: int) -> None:
+        self.tokens: list[str | None] = tokenizer.convert_ids_to_tokens(range(min(size, len(tokenizer))))
+        self.style = _style([token for token in self.tokens if token])
+        special = set(tokenizer.all_special_ids)
+        self.pool = tuple(
+            i for i, token in enumerate(self.tokens) if token and i not in special and not PLACEHOLDER.fullmatch(token)
+        )
+        self._ids = {token: i for i, token in reversed(list(enumerate(self.tokens))) if token is not None}
+
+    def shown(self, token_id: int) -> str:
+        """An item for a reader; "" for an id that stands for nothing."""
+        token = self.tokens[token_id] if 0 <= token_id < len(self.tokens) else None
+        return "" if token is None else shown(token, self.style)
+
+    def shown_all(self, ids: Sequence[int]) -> list[str]:
+        """Several of them."""
+        return [self.shown(i) for i in ids]
+
+    def shown_token(self, token: str) -> str:
+        """An item as the vocabulary writes it, for a reader; any other text with its control characters visible."""
+        return self.shown(self._ids[token]) if token in self._ids else visible(token)
+
+
+def shown(token: str, style: str) -> str:
+    """An item of a vocabulary for a reader.
+
+    Args:
+        token: as the vocabulary writes it.
+        style: how it marks words: bytes, pieces, wordpiece or plain.
+    """
+    if style == "wordpiece":
+        whole, text = not token.startswith("##"), visible(token.removeprefix("##") or token)
+        return text if whole or not text[0].isalnum() else CONTINUES + text
+    if style == "plain":
+        return visible(token)
+    text = _of_bytes(token) if style == "bytes" else visible(token.replace("▁", " "))
+    bare = text.lstrip(" ")
+    if not bare:
+        return BLANK * len(text)
+    return bare if bare != text or not _continues(bare) else CONTINUES + bare
+
+
+def key(word: str) -> str:
+    """What two readable items are the same by: their letters, whatever their case; pieces are no words."""
+    return word.casefold()
+
+
+def visible(text: str) -> str:
+    """Text with everything that isn't printable as its code point."""
+    return "".join(c if c.isprintable() else f"<U+{ord(c):04X}>" for c in text)
+
+
+def _style(tokens: Sequence[str]) -> str:
+    counts = {style: sum(token.startswith(mark) for token in tokens) for style, mark in _MARKS.items()}
+    style = max(counts, key=lambda name: counts[name])
+    return style if counts[style] > _LEAST_SHARE * len(tokens) else "plain"
+
+
+def _continues(text: str) -> bool:
+    """Whether text without a blank in front of it is the inside of a word."""
+    first = text[0]
+    return first.isalnum() and not unicodedata.name(first, "").startswith(NO_BLANKS)
+
+
+def _alphabet() -> dict[str, int]:
+    """GPT-2's characters for bytes: printable ones stand for themselves, the others from U+0100 on, in order."""
+    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in plain]
+    return {chr(byte): byte for byte in plain} | {chr(256 + n): byte for n, byte in enumerate(others)}
+
+
+_BYTES = _alphabet()
+
+
+def _of_bytes(token: str) -> str:
+    """Text of an item in GPT-2's alphabet; an added token may be in letters of its own."""
+    if any(c not in _BYTES for c in token):
+        return visible(token)
+    data, text = bytes(_BYTES[c] for c in token), ""
+    while data:
+        try:
+            return text + visible(data.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            good, bad = data[: error.start].decode("utf-8"), data[error.start : error.end]
+            text += f"{visible(good)}<{bad.hex(' ').upper()}>"
+            data = data[error.end :]
+    return text

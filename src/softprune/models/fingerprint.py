@@ -1,0 +1,64 @@
+"""Which backbone a ticket or a run belongs to: a short hash that tells weights apart, whatever dtype they are in."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from softprune.models.pooling import Head
+
+# What changes a model's numbers without changing a weight's name, shape or value.
+_SWITCHES = ("scale_embedding", "hidden_act", "feed_forward_proj", "activation_function", "num_attention_heads")
+
+
+def fingerprint(model: Any, head: Head | None = None) -> str:
+    """Short hash of a model's kind and of a few numbers of every weight: which backbone a ticket fits.
+
+    Two halves. The first holds values, rounded to bfloat16, so that a model loaded in float32 and in bfloat16 is the
+    same backbone. The second holds signs, which no dtype changes: float16 rounds elsewhere than bfloat16.
+    Of the configuration only what changes the numbers without changing a weight counts: every release of
+    transformers writes other configurations.
+
+    A quantised model is another backbone than the one that it was made of, and gives other numbers. Its packed weights
+    count by name, kind and shape in both halves, by value in the first alone: devices may round them differently.
+
+    Args:
+        model: the Hugging Face model.
+        head: what follows it in a sentence model.
+    """
+    switches = [getattr(model.config, name, None) for name in _SWITCHES]
+    kind = f"{model.config.model_type} {switches}"
+    weights = sorted(model.named_parameters())
+    if head is not None:
+        kind += f"{head.modes} {head.layers}"
+        weights += sorted(head.named_parameters())
+    values, signs = hashlib.sha256(kind.encode()), hashlib.sha256(kind.encode())
+    for name, weight in weights:
+        packed = "" if weight.is_floating_point() else f" {weight.dtype}"
+        label = f"{name} {tuple(weight.shape)}{packed}"
+        rounded = [f"{value:.3g}" for value in _sample(weight, 16).bfloat16().tolist()]
+        values.update(f"{label} {rounded}".encode())
+        signs.update(label.encode() + (b"" if packed else bytes(_sample(weight, 256).signbit().tolist())))
+    return f"{values.hexdigest()[:16]}-{signs.hexdigest()[:16]}"
+
+
+def quantization_of(model: Any) -> str | None:
+    """How a model's matrices are packed: 8bit, 4bit, or another method by its name; None where they aren't."""
+    for kind in ("8bit", "4bit"):
+        if getattr(model, f"is_loaded_in_{kind}", False):
+            return kind
+    method = getattr(getattr(model.config, "quantization_config", None), "quant_method", None)
+    return None if method is None else str(getattr(method, "value", method))
+
+
+def same_backbone(one: str, other: str) -> bool:
+    """Whether two fingerprints are of the same weights, in whatever dtypes these were loaded."""
+    return one == other or ("-" in one and one.partition("-")[2] == other.partition("-")[2])
+
+
+def _sample(weight: torch.Tensor, size: int) -> torch.Tensor:
+    """About `size` numbers of a weight, evenly spread."""
+    return weight.detach().flatten()[:: max(1, weight.numel() // size)][:size]

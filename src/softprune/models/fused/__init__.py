@@ -1,0 +1,1 @@
+"""Frozen layers whose backward passes skip the gradients that nobody needs."""

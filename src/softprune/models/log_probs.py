@@ -1,0 +1,66 @@
+"""Log-probabilities of tokens, and their sums over answers.
+
+Axes here: U places, V the vocabulary, M tokens, R rows, A answers, T tokens of an answer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
+
+from softprune.models.fused.layers import portions
+
+
+def log_probs(logits: torch.Tensor) -> torch.Tensor:
+    """Log-softmax over the last axis, in float32 at least."""
+    return F.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=-1)
+
+
+class _TokenLogProbs(torch.autograd.Function):
+    """Log-softmax at chosen places alone; its backward pass writes one gradient the size of the logits, not three."""
+
+    @staticmethod
+    def forward(ctx: Any, logits_UV: torch.Tensor, which_M: torch.Tensor, targets_M: torch.Tensor) -> torch.Tensor:
+        wide = torch.promote_types(logits_UV.dtype, torch.float32)
+        saved = torch.empty_like(logits_UV) if ctx.needs_input_grad[0] else None
+        normalisers = []
+        for at, part_uV in portions(logits_UV):
+            probs_uV = torch.softmax(part_uV, -1, dtype=wide)
+            # The likeliest word's probability tells the normaliser, and can't underflow; exp over all would be slow.
+            normalisers.append(part_uV.amax(-1) - probs_uV.amax(-1).log())
+            if saved is not None:
+                saved[at] = probs_uV
+        normaliser_U = torch.cat(normalisers)
+        ctx.save_for_backward(saved, which_M, targets_M)
+        return logits_UV[which_M, targets_M] - normaliser_U[which_M]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_M: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        probs_UV, which_M, targets_M = ctx.saved_tensors
+        total_U = grad_M.new_zeros(probs_UV.shape[0]).index_add_(0, which_M, grad_M)
+        grad_UV = probs_UV * -total_U[:, None].to(probs_UV.dtype)
+        grad_UV.index_put_((which_M, targets_M), grad_M.to(probs_UV.dtype), accumulate=True)
+        return grad_UV, None, None
+
+
+def token_log_probs(logits_UV: torch.Tensor, which_M: torch.Tensor, targets_M: torch.Tensor) -> torch.Tensor:
+    """`log p(target)` of M tokens, in float32 at least.
+
+    Args:
+        logits_UV: at the U distinct places that predict them; answers that begin alike share places.
+        which_M: each token's place.
+        targets_M: the tokens.
+    """
+    found: torch.Tensor = _TokenLogProbs.apply(logits_UV, which_M, targets_M)  # type: ignore[no-untyped-call]
+    return found
+
+
+def scatter_sums(values_M: torch.Tensor, mask_RAT: torch.Tensor) -> torch.Tensor:
+    """Sum per answer the M values that belong to its real tokens: `[R, A]`, -inf where an answer has no token."""
+    wide = values_M.new_zeros(mask_RAT.shape).masked_scatter(mask_RAT, values_M)
+    sums_RA = wide.sum(-1)
+    return sums_RA.masked_fill(~mask_RAT.any(-1), float("-inf"))

@@ -1,0 +1,196 @@
+"""What follows a sentence model's encoder: pooling, dense layers, normalisation, read from its `modules.json`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from torch import nn
+
+from softprune.errors import SoftpruneError
+from softprune.models.architectures import as_weights
+from softprune.runs.tensor_files import read_tensors, real_numbers
+
+SUPPORTED = ("Transformer", "Pooling", "Dense", "Normalize")
+_ACTIVATIONS = {"Identity": nn.Identity, "Tanh": nn.Tanh, "ReLU": nn.ReLU, "GELU": nn.GELU}
+# In the order in which sentence-transformers puts their vectors side by side.
+_POOLINGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
+}
+
+
+def pool(hidden_RLH: torch.Tensor, mask_RL: torch.Tensor, mode: str) -> torch.Tensor:
+    """One vector a row, `[R, H]`, from the real tokens."""
+    if mode == "cls":
+        return hidden_RLH[:, 0]
+    mask = mask_RL[..., None].to(hidden_RLH.dtype)
+    if mode == "max":
+        return hidden_RLH.masked_fill(mask == 0, float("-inf")).amax(1)
+    count = mask.sum(1)
+    return (hidden_RLH * mask).sum(1) / (count if mode == "mean" else count.sqrt())
+
+
+class Normalise(nn.Module):
+    """Scale vectors to length 1."""
+
+    def forward(self, vector: torch.Tensor) -> torch.Tensor:
+        """The same directions."""
+        return F.normalize(vector, dim=-1)
+
+
+class Head(nn.Module):
+    """Pooling modes (their vectors side by side), then dense layers and normalisations.
+
+    Args:
+        modes: pooling modes among cls, max, mean, mean_sqrt_len.
+        layers: dense layers with their activations, and normalisations, in order.
+    """
+
+    def __init__(self, modes: tuple[str, ...], layers: list[nn.Module]) -> None:
+        super().__init__()
+        self.modes, self.layers = modes, nn.ModuleList(layers)
+
+    def forward(self, hidden_RLH: torch.Tensor, mask_RL: torch.Tensor) -> torch.Tensor:
+        """Sentence embeddings `[R, D]`."""
+        vector = torch.cat([pool(hidden_RLH, mask_RL, mode) for mode in self.modes], dim=-1)
+        for layer in self.layers:
+            vector = layer(as_weights(layer, vector))
+        return vector
+
+
+def mean_head() -> Head:
+    """The head of a bare encoder: mean pooling."""
+    return Head(("mean",), [])
+
+
+def read_head(folder: Path) -> Head:
+    """The head that a sentence model's `modules.json` describes.
+
+    Raises:
+        SoftpruneError: for a module that softprune doesn't know.
+    """
+    modes: tuple[str, ...] = ("mean",)
+    layers: list[nn.Module] = []
+    check_modules(folder)
+    for module in read_modules(folder):
+        kind = _kind(module)
+        if kind == "Pooling":
+            modes = _pooling_modes(folder / module["path"])
+        elif kind == "Dense":
+            layers += _dense(folder / module["path"])
+        elif kind == "Normalize":
+            layers.append(Normalise())
+    return Head(modes, layers)
+
+
+def check_modules(folder: Path) -> None:
+    """Hold a sentence model's modules and pooling to what softprune computes; no weight is read.
+
+    Raises:
+        SoftpruneError: for a module or a way of pooling that softprune doesn't know.
+    """
+    for module in read_modules(folder):
+        if _kind(module) not in SUPPORTED:
+            raise SoftpruneError(
+                f"sentence modules among {', '.join(SUPPORTED)}",
+                f"{module['type']} in modules.json",
+                "use another sentence model, or name its family (--family masked)",
+            )
+        if _kind(module) == "Pooling":
+            _pooling_modes(folder / module["path"])
+
+
+def _kind(module: dict[str, str]) -> str:
+    return module["type"].rpartition(".")[2]
+
+
+def read_modules(folder: Path) -> list[dict[str, str]]:
+    """The entries of a sentence model's modules.json, in order.
+
+    Raises:
+        SoftpruneError: when it isn't a list of modules with a type and a path.
+    """
+    path = folder / "modules.json"
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(entries, list) or not entries:
+            raise TypeError("no list of modules")
+        return [{"type": str(entry["type"]), "path": str(entry.get("path", ""))} for entry in entries]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise SoftpruneError(
+            "a modules.json that lists modules with type and path",
+            f"{path}: {error or type(error).__name__}",
+            "save the sentence model again",
+        ) from error
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise TypeError("no JSON object")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise SoftpruneError(f"a readable {path}", str(error), "copy or download the model again") from error
+    return found
+
+
+def _pooling_modes(folder: Path) -> tuple[str, ...]:
+    config = _config(folder)
+    named = config.get("pooling_mode")  # since sentence-transformers 5; before that, a switch a mode
+    if named:
+        modes = tuple(str(n).removesuffix("_tokens") for n in ([named] if isinstance(named, str) else named))
+    else:
+        switches = [key for key, on in config.items() if key.startswith("pooling_mode_") and on is True]
+        modes = tuple(mode for key, mode in _POOLINGS.items() if key in switches)
+        modes += tuple(key for key in switches if key not in _POOLINGS)
+    known = set(_POOLINGS.values())
+    if not modes or not set(modes) <= known:
+        raise SoftpruneError(
+            f"pooling modes among {', '.join(sorted(known))}",
+            f"{config} in {folder.name}/config.json",
+            "use another sentence model",
+        )
+    return modes
+
+
+def _dense(folder: Path) -> list[nn.Module]:
+    config = _config(folder)
+    activation = str(config.get("activation_function", "Tanh")).rpartition(".")[2]
+    if config.get("use_residual"):
+        raise SoftpruneError(
+            "a dense layer without a residual connection",
+            f"use_residual in {folder.name}",
+            "use another sentence model",
+        )
+    if activation not in _ACTIVATIONS:
+        raise SoftpruneError(
+            f"a dense layer with an activation among {', '.join(_ACTIVATIONS)}",
+            activation,
+            "use another sentence model",
+        )
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise SoftpruneError(
+            f"dense weights as safetensors in {folder.name}",
+            "no model.safetensors there",
+            "save the model again with a current sentence-transformers (pickled weights are never loaded)",
+        )
+    try:
+        layer = nn.Linear(config["in_features"], config["out_features"], bias=config.get("bias", True))
+        state = {key.removeprefix("linear."): real_numbers(value, key) for key, value in read_tensors(weights).items()}
+        layer.load_state_dict(state)
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        raise SoftpruneError(
+            f"the dense layer that {folder.name}/config.json describes",
+            f"{' '.join(str(error).split())[:300]} in {weights}",
+            "copy or download the model again",
+        ) from error
+    return [layer, _ACTIVATIONS[activation]()]

@@ -1,0 +1,143 @@
+"""Sentence encoders: all-MiniLM and similar ones. Answers are texts too, scored by cosine to the input's embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from softprune.errors import SoftpruneError
+from softprune.models.base import Backbone, BackboneInfo, tile
+from softprune.models.fused.bert import Encoder
+from softprune.models.load_check import Probe, check_reading
+from softprune.models.pooling import Head
+from softprune.models.tokenization import Tokenising
+from softprune.types import Batch
+
+TEMPERATURE = 0.05
+
+# Answers kept embedded: enough for any fixed set, and no more memory for tasks whose answers change from row to row.
+KEPT = 4_096
+
+
+class SentenceBackbone(Backbone):
+    """An embedding encoder. Answer embeddings carry no prompt; each is computed once and kept.
+
+    Args:
+        model: the encoder.
+        tokenizer: its tokenizer.
+        info: facts about it.
+        head: what follows the encoder (pooling, dense layers, normalisation), on the model's device.
+    """
+
+    family = "sentence"
+    default_loss = "rank"
+
+    def __init__(self, model: Any, tokenizer: Any, info: BackboneInfo, head: Head) -> None:
+        super().__init__(model, tokenizer, info)
+        self.head = head.requires_grad_(False).eval()
+        self._encoder = Encoder(model)
+        self._answers: dict[tuple[int, ...], torch.Tensor] = {}
+        self._answerer: SentenceBackbone | None = None
+        self.leading = 1 if self._opens_with_special() else 0  # type: ignore[misc]
+        check_reading(self)
+
+    def tokenising(self) -> Tokenising:
+        """Nothing stands at the answer slot; an answer is tokenised as a text of its own."""
+        return Tokenising(self.tokenizer, "", lambda text: tuple(self.tokenizer(text)["input_ids"]))
+
+    def embed(self, prompts_RPH: torch.Tensor, ids_BN: torch.Tensor, mask_BN: torch.Tensor) -> torch.Tensor:
+        """Sentence embeddings `[R, D]` of the inputs behind the prompts; pooling reads prompt and text alike."""
+        combined = self.combine(prompts_RPH, ids_BN, mask_BN)
+        hidden = self._encoder(combined.embeds_RLH, combined.mask_RL, self.prefixed or self.altered)
+        embedding: torch.Tensor = self.head(hidden.to(self.device), combined.mask_RL)
+        return embedding
+
+    def answer_sums(self, prompts_RPH: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Log-softmax over the answers of cosine / 0.05."""
+        rows = prompts_RPH.shape[0]
+        texts_RD = self.embed(prompts_RPH, batch.input_ids, batch.input_mask)
+        answers_RAD = tile(self._answer_embeddings(batch), rows)
+        cosine_RA = F.cosine_similarity(texts_RD[:, None].to(answers_RAD.dtype), answers_RAD, dim=-1)
+        exists_RA = tile(batch.answer_mask.any(-1), rows)
+        logits_RA = (cosine_RA / TEMPERATURE).masked_fill(~exists_RA, float("-inf"))
+        return F.log_softmax(logits_RA, dim=-1)
+
+    def scores_of(self, sums_RA: torch.Tensor, batch: Batch, score: str) -> torch.Tensor:
+        """Cosines have no tokens to average over: `sum` and `mean` are the same."""
+        return sums_RA
+
+    def check_loss(self, loss: str) -> str:
+        """Only `rank` is defined: a cosine is no likelihood of tokens."""
+        if loss == "likelihood":
+            raise SoftpruneError(
+                "tuning.loss of rank (or auto) for a sentence backbone",
+                "likelihood",
+                "set tuning.loss=rank: cosines are no token likelihoods",
+            )
+        return self.default_loss
+
+    def keep_answers(self, texts: Sequence[str] | None) -> None:
+        """Embed answers as the model is now, whatever is trained in it afterwards.
+
+        Args:
+            texts: all answers that there are, embedded here and now; None where every example has its own: then a copy
+                of the model stays.
+        """
+        if texts is None:
+            self._answerer = deepcopy(self)
+            return
+        with torch.no_grad():
+            for ids in map(self.tokenising().answer_ids, texts):
+                self._answers[ids] = self._embed_answer(ids)
+
+    @torch.no_grad()
+    def _answer_embeddings(self, batch: Batch) -> torch.Tensor:
+        """`[B, A, D]` in the prompts' dtype; zeros where an answer doesn't exist."""
+        keys = [
+            [tuple(ids[:n]) if (n := sum(mask)) else () for ids, mask in zip(row_ids, row_mask, strict=True)]
+            for row_ids, row_mask in zip(batch.answer_ids.tolist(), batch.answer_mask.tolist(), strict=True)
+        ]
+        for ids in sorted({key for row in keys for key in row if key} - self._answers.keys()):
+            self._answers[ids] = self._embed_answer(ids)
+        size = next(iter(self._answers.values())).shape[0]
+        nothing = torch.zeros(size, dtype=self.prompt_dtype, device=self.device)
+        found = torch.stack([torch.stack([self._answers.get(key, nothing) for key in row]) for row in keys])
+        for oldest in list(self._answers)[: max(0, len(self._answers) - KEPT)]:
+            del self._answers[oldest]
+        return found
+
+    def _embed_answer(self, ids: tuple[int, ...]) -> torch.Tensor:
+        # An answer that is first met while scoring may stand in a training step later: autograd refuses inference's.
+        with torch.inference_mode(False), torch.no_grad(), self.unadapted():
+            tokens = torch.tensor([ids], device=self.device)
+            nothing = torch.zeros(1, 0, self.info.hidden, device=self.device)
+            return (self._answerer or self).embed(nothing, tokens, torch.ones_like(tokens))[0].to(self.prompt_dtype)
+
+    def _opens_with_special(self) -> bool:
+        ids = self.tokenizer("a")["input_ids"]
+        return ids[0] != self.tokenizer.unk_token_id and ids[0] in self.tokenizer.all_special_ids
+
+    def read_by_transformers(self) -> None:
+        """Leave out the layers of our own."""
+        self._encoder.fast = None
+
+    def read_ids(self, ids_1N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Last hidden states of tokens, given as embeddings and given as ids."""
+        ours = self._encoder(self.lookup(ids_1N), torch.ones_like(ids_1N), adapted=True)
+        return ours, self.model(input_ids=ids_1N).last_hidden_state
+
+    def read_softly(self, prompts_RPH: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Embeddings `[R, D]`: a sentence model's answers say nothing of the vocabulary."""
+        return self.embed(prompts_RPH, batch.input_ids, batch.input_mask)
+
+    def read_plainly(self, prompt_PH: torch.Tensor, probe: Probe) -> torch.Tensor:
+        """The embedding `[D]`, of the encoder's own forward."""
+        text = self.lookup(torch.tensor(probe.text, device=self.device))
+        embeds = torch.cat([text[: self.leading], prompt_PH.to(text.dtype), text[self.leading :]])[None]
+        hidden = self.model(inputs_embeds=embeds).last_hidden_state.to(self.device)
+        embedding: torch.Tensor = self.head(hidden, torch.ones_like(embeds[..., 0]))
+        return embedding[0]

@@ -1,0 +1,1 @@
+"""What each command does from its recipe to its results: prepare, work, report."""

@@ -1,0 +1,105 @@
+"""Several tickets of one task as one: what each of them answers is put together into one answer.
+
+By default as the mean of their probabilities, as deep ensembles are (Lakshminarayanan et al. 2017, section 2.4): one
+ticket that is surely wrong can't overrule the others, which it can in the mean of log-probabilities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import torch
+
+from softprune.config.registry import unknown
+from softprune.errors import SoftpruneError
+
+if TYPE_CHECKING:
+    from softprune.prompts.ticket import Ticket
+
+MEAN, GEOMETRIC, VOTE = "mean", "geometric", "vote"
+COMBINE: Final = (MEAN, GEOMETRIC, VOTE)
+"""Mean of probabilities; their geometric mean, which is that of log-probabilities; one vote a ticket."""
+
+
+@dataclass(frozen=True, slots=True)
+class Combined:
+    """What several tickets answer together.
+
+    Attributes:
+        answer: its position; ties go to the lower one, ties of votes to the higher mean probability.
+        shares: of each answer, adding up to 1; of votes, how many of the tickets chose it.
+    """
+
+    answer: int
+    shares: tuple[float, ...]
+
+
+def combined(scores_KA: torch.Tensor, how: str) -> Combined:
+    """One answer of K tickets' scores of A answers.
+
+    With p_k the softmax of ticket k's scores: `mean` is sum_k p_k / K, `geometric` is prod_k p_k^(1/K), normalised.
+
+    Args:
+        scores_KA: `[K, A]`, log-probability units, each ticket's up to a constant.
+        how: one of `COMBINE`.
+
+    Raises:
+        SoftpruneError: for another way.
+    """
+    check_combine(how)
+    logs_KA = torch.log_softmax(scores_KA.double(), dim=1)
+    mean_A = logs_KA.exp().mean(dim=0)
+    shares_A = mean_A
+    if how == GEOMETRIC:
+        shares_A = torch.softmax(logs_KA.mean(dim=0), dim=0)
+    elif how == VOTE:
+        # The first of equal maxima, as everywhere: torch's argmax may return any of them.
+        votes = [max(range(len(row)), key=lambda a: (row[a], -a)) for row in logs_KA.tolist()]
+        shares_A = torch.bincount(torch.tensor(votes), minlength=logs_KA.shape[1]).double() / len(votes)
+    shares, means = shares_A.tolist(), mean_A.tolist()
+    ties = means if how == VOTE else [0.0] * len(shares)
+    return Combined(max(range(len(shares)), key=lambda a: (shares[a], ties[a], -a)), tuple(shares))
+
+
+def check_combine(how: str) -> None:
+    """Raises: SoftpruneError: where it is none of `COMBINE`."""
+    if how not in COMBINE:
+        raise unknown("way to combine", how, COMBINE)
+
+
+def check_ensemble(tickets: Mapping[str, Ticket]) -> None:
+    """Hold tickets to be of one task, read and scored alike; that their backbone is one is checked where it loads.
+
+    Raises:
+        SoftpruneError: with what differs.
+    """
+    if len(tickets) < 2:
+        raise SoftpruneError("at least two tickets for an ensemble", str(len(tickets)), "name more, or leave it alone")
+    (first, of), *others = tickets.items()
+    for name, ticket in tickets.items():
+        if ticket.info.match != "score":
+            found = f'"{name}", which generates its answers'
+            raise SoftpruneError("tickets that score their answers, for an ensemble", found, "predict with it alone")
+    for name, ticket in others:
+        if ticket.info.task != of.info.task or _read(ticket) != _read(of):
+            found = f'"{first}" is for {_task(of)}, "{name}" for {_task(ticket)}'
+            raise SoftpruneError("tickets of one task for an ensemble", found, "take them out of runs of one task")
+        ours, theirs = ((t.info.score, t.info.max_length) for t in (of, ticket))
+        if ours != theirs:
+            found = f'"{first}" reads {_reading(of)}, "{name}" {_reading(ticket)}'
+            raise SoftpruneError("tickets that read alike, for an ensemble", found, "train them with one recipe")
+
+
+def _read(ticket: Ticket) -> object:
+    """What its task makes of a row, however it is told elsewhere."""
+    return ticket.definition.model_dump(exclude={"title", "instruction", "kind", "sources"})
+
+
+def _task(ticket: Ticket) -> str:
+    return f"{ticket.info.task} (version {ticket.info.task_version}, template {ticket.definition.template!r:.60})"
+
+
+def _reading(ticket: Ticket) -> str:
+    return f"{ticket.info.max_length} tokens and the {ticket.info.score} of an answer's scores"

@@ -1,0 +1,131 @@
+"""A run folder that several processes work through: the first one reads and writes it, the others hear what it read.
+
+Work that isn't stored yet is done by all of them together; whatever was stored comes from the first one's disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from softprune.runs.folder_checks import JSON
+from softprune.runs.processes import Processes
+from softprune.runs.run_folder import Checkpoint, RunFolder, Saved
+
+if TYPE_CHECKING:
+    import torch
+
+
+def open_together(processes: Processes, path: Path, **options: Any) -> RunFolder:
+    """Opens a run folder for each of the processes; see `RunFolder.open`."""
+    if processes.size == 1:
+        return RunFolder.open(path, **options)
+    if processes.rank:
+        return _Follower(path, processes, *processes.broadcast(None))
+    run = cast(_Leader, _Leader.open(path, **options))
+    run.processes = processes
+    processes.broadcast((run.info, run.is_complete))
+    return run
+
+
+class _Leader(RunFolder):
+    """The folder as the first process has it: it tells the others what it reads."""
+
+    def pin(self, key: str, compute: Callable[[], JSON]) -> JSON:
+        value = super().pin(key, compute)
+        return value if self.is_complete else self.processes.broadcast(value)
+
+    def once(self, name: str, compute: Callable[[], Saved]) -> Saved:
+        self.processes.broadcast(super().has(name))
+        saved: Saved = self.processes.broadcast(super().once(name, compute))
+        return saved
+
+    def has(self, name: str) -> bool:
+        return bool(self.processes.broadcast(super().has(name)))
+
+    def checkpoint(self, name: str) -> Checkpoint:
+        alone = super().checkpoint(name)
+        return _Told(alone.path, alone.told, self.processes)
+
+
+class _Follower(RunFolder):
+    """The folder as the other processes have it: nothing is read or written here."""
+
+    def __init__(self, path: Path, processes: Processes, info: dict[str, Any], complete: bool) -> None:
+        self.path, self.processes = path, processes
+        self._info, self._complete = info, complete
+        self._counting = {}
+
+    @property
+    def is_complete(self) -> bool:
+        return self._complete
+
+    @property
+    def has_work(self) -> bool:
+        return True
+
+    def pin(self, key: str, compute: Callable[[], JSON]) -> JSON:
+        value = changes = self.processes.broadcast(None)
+        for part in reversed(key.split(".")):
+            changes = {part: changes}
+        self.record(**changes)
+        return deepcopy(value)
+
+    def once(self, name: str, compute: Callable[[], Saved]) -> Saved:
+        if not self.processes.broadcast(None):
+            compute()
+        saved: Saved = self.processes.broadcast(None)
+        return saved
+
+    def has(self, name: str) -> bool:
+        return bool(self.processes.broadcast(None))
+
+    def checkpoint(self, name: str) -> Checkpoint:
+        return _Heard(self.path, lambda: None, self.processes)
+
+    def append_metrics(self, lines: Sequence[Mapping[str, Any]]) -> None: ...
+
+    def trim_metrics(self, phase: str, candidate_ids: Sequence[str] | None, after_step: int) -> None: ...
+
+    def write_json(self, name: str, value: JSON) -> None: ...
+
+    def write_jsonl(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None: ...
+
+    def write_tensors(self, name: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None: ...
+
+    def complete(self) -> None: ...
+
+    def fail(self, error: str) -> None: ...
+
+    def discard(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class _Told(Checkpoint):
+    """A checkpoint of which the first process tells the others."""
+
+    processes: Processes
+
+    def load(self) -> Saved | None:
+        saved: Saved | None = self.processes.broadcast(super().load())
+        return saved
+
+
+@dataclass(frozen=True)
+class _Heard(Checkpoint):
+    """The same as the others have it."""
+
+    processes: Processes
+
+    def load(self) -> Saved | None:
+        saved: Saved | None = self.processes.broadcast(None)
+        return saved
+
+    def save(self, saved: Saved) -> None: ...
+
+    def clear(self) -> None: ...

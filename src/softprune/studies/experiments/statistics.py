@@ -1,0 +1,92 @@
+"""The data of the tasks: the paper's Table 9, with what a constant answer reaches and what their sizes can show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from softprune.data import load_task
+from softprune.data.data_statistics import repeated, statistics_of, unseen_points
+from softprune.studies.charts import bars
+from softprune.studies.findings import Cell, Entry, Findings, Table
+from softprune.studies.study_context import Bench
+
+SETS = ("train", "dev", "validation")
+CONSTANT = "constant answer, %"
+
+
+def conduct(bench: Bench) -> Findings:
+    """Counts of every task's data; no run is made."""
+    found = {task: bench.once(f"statistics-{Path(task).stem}", partial(counted, bench, task)) for task in bench.tasks}
+    table = Table(
+        "statistics",
+        bench.study.title,
+        ("task", *SETS, "metric", "reported on", CONSTANT, "words", "repeated rows", "unseen points"),
+        tuple(_row(task, each) for task, each in found.items()),
+        "Words: mean of the filled template. Constant answer: the best one, on the set that is reported on. Unseen "
+        "points: a difference below that many points is lost in the noise of a set of that size. The file of a split "
+        "that isn't in the folder is not measured.",
+    )
+    figure = bars(table, "constant", "What the best constant answer reaches", (CONSTANT,), what=CONSTANT)
+    return Findings((table,), (figure,), tuple(_sentences(bench, found)))
+
+
+def counted(bench: Bench, task: str) -> dict[str, Any]:
+    """The numbers of a task's data, as JSON holds them.
+
+    Raises:
+        SoftpruneError: for data that is missing or malformed.
+    """
+    read = load_task(task)
+    splits = read.load(None if bench.study.data is None else Path(bench.study.data))
+    each, (twice, rows) = statistics_of(read, splits), repeated(splits)
+    return {
+        "sizes": dict(each.sizes),
+        "metric": each.metric,
+        "reported": each.reported,
+        "constant": each.constant,
+        "words": each.words,
+        "repeated": twice,
+        "rows": rows,
+        "unseen": unseen_points(each.sizes[each.reported]) if each.shares else None,
+    }
+
+
+def _row(task: str, each: Mapping[str, Any]) -> tuple[Entry, ...]:
+    sizes = each["sizes"]
+    return (
+        task,
+        *(Cell(sizes.get(name), unit="count") for name in SETS),
+        each["metric"],
+        each["reported"],
+        Cell(each["constant"]),
+        Cell(each["words"], unit="number"),
+        Cell(each["repeated"], unit="count", note=f"of {each['rows']:,}"),
+        Cell(each["unseen"], unit="count"),
+    )
+
+
+def _sentences(bench: Bench, found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Where the sizes aren't the source's. The option `sets` names its columns: {Train: train, Dev: validation}."""
+    columns: Mapping[str, str] = bench.options.get("sets") or {}
+    if not bench.study.published or not columns:
+        return []
+    table = bench.study.published[0]
+    printed = {row[0].casefold(): dict(zip(table.columns[1:], row[1:], strict=True)) for row in table.rows}
+    lines = []
+    for task, each in found.items():
+        theirs = printed.get(task.casefold())
+        if theirs is not None:
+            told = [_against(column, theirs[column], each, split) for column, split in columns.items()]
+            lines.append(f"{task}: {'; '.join(told)}.")
+    return lines
+
+
+def _against(column: str, printed: str, each: Mapping[str, Any], split: str) -> str:
+    here = each["sizes"].get(split)
+    told = f"the source has {int(printed):,} ({column})"
+    if here is None:
+        return f"no {split} set here, {told}"
+    return f"{here:,} {split} here, {told}{', the same' if here == int(printed) else ''}"

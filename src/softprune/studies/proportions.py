@@ -1,0 +1,118 @@
+"""Accuracies that a source prints without an interval: the interval that follows from its number of examples.
+
+Options of the study that are read here:
+
+examples: by the name of a row of the first published table, how many examples its accuracies are of.
+constant: by the same names, how many of them the best constant answer gets right.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from softprune.config import Published
+from softprune.studies.findings import Cell, Entry, Table
+
+Z: Final = 1.959963984540054
+"""Of 95%: the normal distribution's 97.5% point."""
+
+
+@dataclass(frozen=True, slots=True)
+class OfTheSource:
+    """What follows from printed accuracies."""
+
+    table: Table | None = None
+    sentences: tuple[str, ...] = ()
+
+
+def wilson(right: int, examples: int) -> tuple[float, float]:
+    """The 95% interval of a proportion, by Wilson's score (1927).
+
+    Args:
+        right: examples that were answered right.
+        examples: of them all, at least one.
+    """
+    share, spread = right / examples, Z * Z / examples
+    centre = share + spread / 2
+    reach = Z * math.sqrt(share * (1 - share) / examples + spread / (4 * examples))
+    return (centre - reach) / (1 + spread), (centre + reach) / (1 + spread)
+
+
+def right_of(printed: str, examples: int) -> int | None:
+    """How many right answers a printed accuracy stands for; None where no number of them rounds to it.
+
+    Args:
+        printed: percent, such as `63.46`; its decimals tell how far it was rounded, or cut off.
+        examples: that it is of.
+    """
+    text = printed.strip().rstrip("%")
+    unit = 10.0 ** -len(text.partition(".")[2])
+    right = round(float(text) / 100 * examples)
+    return right if abs(100 * right / examples - float(text)) < unit else None
+
+
+def published_intervals(published: Sequence[Published], options: Mapping[str, Any]) -> OfTheSource:
+    """Accuracies of the first published table with their 95% intervals, beside the constant answer's."""
+    examples: Mapping[str, int] = options.get("examples") or {}
+    if not examples or not published:
+        return OfTheSource()
+    constant: Mapping[str, int] = options.get("constant") or {}
+    columns = [place for place, head in enumerate(published[0].columns) if place and head.startswith("accuracy")]
+    heads = [published[0].columns[place] for place in columns]
+    rows: list[tuple[Entry, ...]] = []
+    lines: list[str] = []
+    for row in published[0].rows:
+        if row[0] not in examples:
+            continue
+        count, floor = examples[row[0]], constant.get(row[0])
+        cells = [_cell(row[place], count) for place in columns]
+        rows.append((row[0], f"{count:,}", Cell(None if floor is None else floor / count), *cells))
+        if floor is not None:
+            each = ", ".join(f"{head} {_against(cell, floor, count)}" for head, cell in zip(heads, cells, strict=True))
+            lines.append(
+                f"The source's {row[0]}, {count:,} examples, the constant answer {_percent(floor / count)}: {each}."
+            )
+    note = (
+        "95% intervals by Wilson's score from the printed accuracies; the source prints none. "
+        "They hold for these very trained prompts, not for others trained with other seeds, and "
+        "make no allowance for choosing the best of several candidates on the same examples."
+    )
+    table = Table(
+        "source-intervals",
+        "What the source's accuracies tell",
+        ("%", "examples", "constant", *heads),
+        tuple(rows),
+        note,
+    )
+    return OfTheSource(table, tuple(lines))
+
+
+def _cell(printed: str, examples: int) -> Entry:
+    """An accuracy with its interval; as it is printed where it is no number, or none of so many examples."""
+    try:
+        right = right_of(printed, examples)
+    except ValueError:
+        return printed
+    if right is None:
+        return f"{printed} (no number of {examples} rounds to it)"
+    return Cell(right / examples, *wilson(right, examples), note=f"({right} right)")
+
+
+def _against(cell: Entry, floor: int, examples: int) -> str:
+    """How an accuracy stands to the constant answer's."""
+    if isinstance(cell, str) or cell.value is None or cell.low is None or cell.high is None:
+        return str(cell)
+    share = floor / examples
+    interval = f"{_percent(cell.value)} ({_percent(cell.low)} to {_percent(cell.high)})"
+    if cell.value == share:
+        return f"{interval}: as many right as the constant answer"
+    if cell.low > share:
+        return f"{interval}: its interval lies above it"
+    return f"{interval}: {'its interval lies below it' if cell.high < share else 'not shown to be above it'}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f}"

@@ -1,0 +1,126 @@
+"""What an experiment works with: it asks for runs and for pieces of work, and gets each as it was made once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.text import Text
+
+from softprune.config import Study
+from softprune.runs import atomic_io
+from softprune.studies.folder import WORK
+from softprune.studies.run_cache import Spec, make_runs, safe, spec_of
+from softprune.studies.run_result import Made
+
+Keys = Mapping[str, Any]
+FILES: Final = "files"
+"""The folder of files that runs begin with, beside the studies."""
+_DIGITS: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A study at work.
+
+    Attributes:
+        study: its settings.
+        root: the folder of all studies, and of their runs; absolute.
+        folder: this study's.
+        console: where progress is shown; None for silence.
+        used: the runs that were asked for, by name.
+    """
+
+    study: Study
+    root: Path
+    folder: Path
+    console: Console | None = None
+    used: dict[str, Made] = field(default_factory=dict)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Ids of the tasks."""
+        return self.study.size.tasks
+
+    @property
+    def seeds(self) -> range:
+        """The seeds of each sort of run."""
+        return range(self.study.seed, self.study.seed + self.study.size.seeds)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The experiment's."""
+        return self.study.settings
+
+    def spec(self, task: str, seed: int, keys: Keys | None = None) -> Spec:
+        """A run of the study: `keys` in place of the study's own, nested or dotted; they may name its kind."""
+        return spec_of(self.study, self.root, task, seed, keys or {})
+
+    def make(self, specs: Sequence[Spec]) -> list[Made]:
+        """Runs, each made once, all that don't depend on each other together.
+
+        Raises:
+            SoftpruneError: of a run that fails.
+        """
+        places = make_runs(self.study, self.root, specs, self.console)
+        found = [Made(place, spec.task, spec.seed) for place, spec in zip(places, specs, strict=True)]
+        self.used.update({made.path.name: made for made in found})
+        return found
+
+    def grid(self, keys: Keys | None = None) -> dict[tuple[str, int], Made]:
+        """A run for each task and seed, by both."""
+        specs = [self.spec(task, seed, keys) for task in self.tasks for seed in self.seeds]
+        return {(made.task, made.seed): made for made in self.make(specs)}
+
+    def once(self, name: str, compute: Callable[[], Any]) -> Any:
+        """A piece of work, as JSON holds it: made once, read back ever after, so that both are the same bits.
+
+        Args:
+            name: unique in the study.
+            compute: makes it.
+        """
+        path = self.folder / WORK / f"{safe(name)}.json"
+        if not path.exists():
+            self.say(name)
+            begun = time.perf_counter()
+            found = compute()
+            text = atomic_io.json_text({"seconds": time.perf_counter() - begun, "found": found})
+            atomic_io.write_bytes(path, text.encode())
+        return json.loads(path.read_text(encoding="utf-8"))["found"]
+
+    def keep(self, name: str, data: bytes) -> Path:
+        """A file that later runs read, such as a mask. Its path, which names it in their recipes.
+
+        Its name gets a digest of its content: other content is another file, and so another run.
+
+        Args:
+            name: what it is, with its ending.
+            data: the file.
+        """
+        stem, ending = Path(name).stem, Path(name).suffix
+        digest = hashlib.sha256(data).hexdigest()[:_DIGITS]
+        path = self.root / FILES / f"{safe(stem)}-{digest}{ending}"
+        if not path.exists():
+            atomic_io.write_bytes(path, data)
+        return path
+
+    def say(self, line: str) -> None:
+        """Tells what is being done."""
+        if self.console is not None:
+            self.console.print(Text(line))
+
+    def cost(self) -> dict[str, Any]:
+        """What the study took: its runs with the seconds that they took whoever asked for them, and its own work."""
+        runs = [
+            {"folder": name, "task": made.task, "seed": made.seed, "kind": made.info["kind"], "seconds": made.seconds}
+            for name, made in sorted(self.used.items())
+        ]
+        pieces = sorted((self.folder / WORK).glob("*.json"))
+        work = {path.stem: json.loads(path.read_text(encoding="utf-8"))["seconds"] for path in pieces}
+        return {"runs": runs, "work": work}

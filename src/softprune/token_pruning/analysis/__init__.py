@@ -1,0 +1,1 @@
+"""What a pruned encoder keeps: the linguistics of kept words."""

@@ -1,0 +1,113 @@
+"""The figures of an analysis: retention by group and by place, tokens left by layer, and the map of states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from softprune.printable import printable
+from softprune.report.mpl_style import SMALL, Theme, dress, legend_below, new_figure
+from softprune.statistics.bootstrap import Floats
+from softprune.statistics.estimates import Estimate
+from softprune.token_pruning.analysis.clusters import Clusters
+from softprune.token_pruning.analysis.retention import Row
+
+MARKERS = "osD^vPX*"
+MORE_COLOURS = ("#cc79a7", "#e69f00", "#8c6bb1")
+
+
+def group_bars(rows: Sequence[Row], names: Sequence[str], theme: Theme) -> Figure:
+    """Share kept of each group with its interval; a tick stands where random dropping would be."""
+    figure = new_figure(theme, height=1.3 + 0.27 * len(rows))
+    axes = figure.subplots()
+    places: Floats = np.arange(len(rows), dtype=np.float64)[::-1]
+    values = np.array([100 * (row.kept.value or 0) for row in rows])
+    colours = [theme.kept if row.clear else theme.pruned for row in rows]
+    axes.barh(places, values, height=0.68, color=colours)
+    _whiskers(axes, values, places, rows, theme)
+    baselines = [100 * (row.baseline or 0) for row in rows]
+    axes.plot(baselines, places, "|", color=theme.control, markersize=13, markeredgewidth=2.4, label="random dropping")
+    axes.set_yticks(places, [printable(name) for name in names], fontsize=SMALL)
+    axes.set_xlim(0, 104)
+    axes.set_ylim(-0.7, len(rows) - 0.3)
+    dress(axes, theme, "words kept to the end (%)", "", grid="x")
+    legend_below(figure, axes, theme)
+    return figure
+
+
+def place_line(rows: Sequence[Row], theme: Theme) -> Figure:
+    """Share kept along the text, in tenths, beside random dropping."""
+    figure = new_figure(theme, height=2.9)
+    axes = figure.subplots()
+    places = np.arange(len(rows))
+    values = np.array([100 * (row.kept.value or 0) for row in rows])
+    low, high = (np.array([100 * (end if end is not None else np.nan) for end in ends]) for ends in _ends(rows))
+    axes.fill_between(places, low, high, color=theme.kept, alpha=0.22, linewidth=0, label="95% interval")
+    axes.plot(places, values, "o-", color=theme.kept, linewidth=1.8, markersize=4.5, label="kept")
+    baselines = [100 * (row.baseline or 0) for row in rows]
+    axes.plot(places, baselines, "--", color=theme.control, linewidth=1.6, label="random dropping")
+    axes.set_xticks(places, [row.name for row in rows], fontsize=SMALL, rotation=35, ha="right")
+    axes.set_ylim(0, min(104, 1.2 * max(*values, *baselines, 1, *high[np.isfinite(high)])))
+    dress(axes, theme, "place in the text", "words kept (%)")
+    legend_below(figure, axes, theme)
+    return figure
+
+
+def layer_steps(alive_L: Sequence[Estimate], theme: Theme) -> Figure:
+    """Share of tokens left after each layer."""
+    figure = new_figure(theme, height=2.6)
+    axes = figure.subplots()
+    values = np.array([100 * (share.value or 0) for share in alive_L])
+    axes.bar(np.arange(len(values)), values, width=0.68, color=theme.kept)
+    for layer, value in enumerate(values):
+        axes.annotate(f"{value:.0f}", (layer, value), ha="center", va="bottom", fontsize=SMALL, color=theme.ink)
+    axes.set_xticks(np.arange(len(values)), [str(layer) for layer in range(len(values))])
+    axes.set_ylim(0, 112)
+    axes.set_yticks([0, 25, 50, 75, 100])
+    dress(axes, theme, "layer", "tokens left (%)")
+    return figure
+
+
+def state_map(found: Clusters, labels: Sequence[str], theme: Theme) -> Figure:
+    """Texts by the states of their kept tokens, PCA beside t-SNE; a class has a colour and a shape."""
+    figure = new_figure(theme, height=3.6)
+    left, right = figure.subplots(1, 2)
+    colours = (theme.kept, theme.control, theme.tuned, *MORE_COLOURS, theme.front, theme.other)
+    class_N = np.array(found.classes)
+    size = float(np.clip(6000 / len(class_N), 8, 26))
+    for axes, place_N2, title in ((left, found.pca, "PCA"), (right, found.tsne, "t-SNE")):
+        for rank, place in enumerate(np.unique(class_N)):
+            own: Floats = place_N2[class_N == place]
+            marker, colour = MARKERS[rank % len(MARKERS)], colours[rank % len(colours)]
+            axes.scatter(own[:, 0], own[:, 1], s=size, marker=marker, color=colour, alpha=0.7, linewidths=0)
+            if axes is left:  # a point of its own for the legend, where those of the map are too small to tell apart
+                axes.scatter([], [], s=32, marker=marker, color=colour, label=_named(labels[place]))
+        dress(axes, theme, "", "", title=title, grid=None)
+        axes.set_xticks([])
+        axes.set_yticks([])
+    left.set_xlabel(f"{100 * found.explained[0]:.0f}% of the variance", color=theme.ink, fontsize=SMALL)
+    left.set_ylabel(f"{100 * found.explained[1]:.0f}% of the variance", color=theme.ink, fontsize=SMALL)
+    right.set_xlabel(f"perplexity {found.perplexity:.0f}; axes have no unit", color=theme.ink, fontsize=SMALL)
+    legend_below(figure, left, theme, columns=4)
+    return figure
+
+
+def _named(label: str) -> str:
+    """A class in the legend, which matplotlib leaves out where its name begins with an underscore."""
+    shown = printable(label)
+    return f" {shown}" if shown.startswith("_") else shown
+
+
+def _whiskers(axes: Axes, values: Floats, places: Floats, rows: Sequence[Row], theme: Theme) -> None:
+    for value, place, row in zip(values, places, rows, strict=True):
+        if row.kept.interval is not None:
+            low, high = (100 * end for end in row.kept.interval)
+            reach = [[max(0.0, value - low)], [max(0.0, high - value)]]
+            axes.errorbar(value, place, xerr=reach, color=theme.ink, capsize=2.5, linewidth=1.1)
+
+
+def _ends(rows: Sequence[Row]) -> tuple[list[float | None], list[float | None]]:
+    return [row.kept.low for row in rows], [row.kept.high for row in rows]

@@ -1,0 +1,94 @@
+"""From tokens to words: which pieces make a word, and when the word was gone.
+
+**A word is there as long as any of its pieces is**: its `left` is the largest of theirs. Random dropping would
+therefore keep long words more often than short ones; `chance.py` accounts for that.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from softprune.token_pruning.token_trace import TokenReading
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A word as a tagger (or `split`) finds it.
+
+    Attributes:
+        start, end: its characters in the text; no space among them.
+        pos: universal part of speech; empty where nobody tagged.
+        stop: whether it is a stop word; None where nobody tagged.
+        entity: type of the named entity that it belongs to; empty outside entities.
+    """
+
+    start: int
+    end: int
+    pos: str = ""
+    stop: bool | None = None
+    entity: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word that the model read.
+
+    Attributes:
+        text: its characters.
+        mark: where it stands and what it is.
+        pieces: positions of its tokens.
+        left: the layer after whose attention its last piece was dropped; the number of layers if one was kept.
+    """
+
+    text: str
+    mark: Mark
+    pieces: tuple[int, ...]
+    left: int
+
+
+def split(text: str) -> Iterator[Mark]:
+    """Words without a tagger: runs of characters without a space; punctuation marks and symbols stand alone."""
+    start = None
+    for place, character in enumerate(text):
+        alone = unicodedata.category(character)[0] in "PS"
+        if start is not None and (alone or character.isspace()):
+            yield Mark(start, place)
+            start = None
+        if alone:
+            yield Mark(place, place + 1)
+        elif start is None and not character.isspace():
+            start = place
+    if start is not None:
+        yield Mark(start, len(text))
+
+
+def words_of(reading: TokenReading, marks: Sequence[Mark] | None = None) -> tuple[Word, ...]:
+    """The words of a text that the model read, in order.
+
+    A piece belongs to every word with which it shares a character, whatever the tokenizer: WordPiece and
+    byte-level pieces (several of which may stand for one character) lie within words, SentencePiece's may
+    begin with a space, and a piece that covers two words counts for both. A word without a piece wasn't read
+    (it was truncated, or the tokenizer doesn't know its characters), and isn't in the answer.
+
+    Args:
+        reading: of the text.
+        marks: its words, in order and apart; None: `split` finds them.
+    """
+    found = list(split(reading.text)) if marks is None else marks
+    ends = [mark.end for mark in found]
+    pieces: list[list[int]] = [[] for _ in found]
+    for position, (start, end) in enumerate(reading.offsets):
+        if reading.special[position]:
+            continue
+        place = bisect_right(ends, start)  # the first word that ends behind the piece's start
+        while place < len(found) and found[place].start < end:
+            pieces[place].append(position)
+            place += 1
+    return tuple(
+        Word(reading.text[mark.start : mark.end], mark, tuple(own), max(reading.left[i] for i in own))
+        for mark, own in zip(found, pieces, strict=True)
+        if own
+    )

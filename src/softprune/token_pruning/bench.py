@@ -1,0 +1,273 @@
+"""How much faster a model is for dropping tokens, and what that costs in accuracy.
+
+Everyone is held against the packed, unpruned model in the same dtype with its faster attention: leaving out padding is
+no merit of pruning. Contestants take turns in one process, and ratios are taken within a round, so that whatever else
+the machine does falls on all of them alike. The model that reads only what its head needs in the last layer is shown
+apart: that shortcut drops no token.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from softprune.errors import SoftpruneError
+from softprune.runs.environment import hardware, versions
+from softprune.statistics.bootstrap import RESAMPLES, paired_bootstrap
+from softprune.statistics.estimates import by_example
+from softprune.token_pruning.bench_entries import (
+    UNPRUNED,
+    Contestant,
+    Ids,
+    Times,
+    alternate,
+    contestants,
+    dtype_of,
+    median,
+    packed_reader,
+    ratio,
+    read_all,
+    spent,
+)
+from softprune.token_pruning.evaluation import Answers, answer
+from softprune.token_pruning.model import TokenModel
+
+SCHEMA = 1
+LENGTHS = (16, 32, 64, 128, 256, 512)
+"""Input lengths at which break-even is looked for, in tokens."""
+LATENCY_ROWS = (1, 8, 32)
+MOST_TEXTS = 320
+"""Texts that latency is measured with, at each batch size."""
+TOKENS_A_LENGTH = 4096
+"""Tokens in the texts of one length, about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is measured, and how often.
+
+    Attributes:
+        rounds: turns that everyone takes over the timed texts.
+        texts: how many are timed; accuracy and operations are of all.
+        rows: texts of a batch.
+        calls: batches of each size whose latency is measured at most; of large ones fewer, at least 10.
+        lengths: input lengths at which break-even is looked for.
+        latency_rows: batch sizes for latency.
+        seed: of the draw of timed texts, and of the resampling.
+    """
+
+    rounds: int = 5
+    texts: int = 64
+    rows: int = 32
+    calls: int = 40
+    lengths: tuple[int, ...] = LENGTHS
+    latency_rows: tuple[int, ...] = LATENCY_ROWS
+    seed: int = 0
+
+
+def bench(
+    unpruned: TokenModel,
+    models: Mapping[str, TokenModel],
+    ids: Ids,
+    golds: Sequence[int],
+    settings: Settings | None = None,
+    watch: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Measure.
+
+    Args:
+        unpruned: the model that nothing was taken from.
+        models: pruned models, by name, on the same device and in the same dtype.
+        ids: token ids of the texts, with special tokens (`TokenModel.encode`).
+        golds: their classes.
+        settings: what to measure; None for the usual.
+        watch: told what is being measured.
+
+    Returns:
+        What `bench_table` shows and `report.speed` draws; JSON can hold it.
+
+    Raises:
+        SoftpruneError: without texts, or with models that differ in device or dtype.
+    """
+    settings = settings or Settings()
+    _check(unpruned, models, ids, golds)
+    for each in (unpruned, *models.values()):
+        each.anatomy.model.eval()
+    watch(f"accuracy and operations on {len(ids)} texts")
+    answers = {name: _answers(each, ids) for name, each in {UNPRUNED: unpruned, **models}.items()}
+    order = np.random.default_rng(settings.seed).permutation(len(ids))[: settings.texts].tolist()
+    timed = [ids[i] for i in order]
+    everyone = {one.name: one for one in contestants(unpruned, models)}
+    watch(f"speed: {len(everyone)} contestants over {len(timed)} texts, {settings.rounds} rounds")
+    runs = {name: partial(read_all, one, timed, settings.rows) for name, one in everyone.items()}
+    times = alternate(runs, settings.rounds, unpruned.anatomy.device)
+    baseline = min(("packed, fused", "packed, eager"), key=lambda name: median(times, name))
+    watch(f"latency: batches of {', '.join(map(str, settings.latency_rows))}")
+    delays = {rows: _latency(everyone, baseline, timed, rows, settings) for rows in settings.latency_rows}
+    watch(f"break-even: texts of {', '.join(map(str, settings.lengths))} tokens")
+    lengths = sorted(map(len, ids))
+    return {
+        "schema": SCHEMA,
+        "kind": "tokens bench",
+        "machine": hardware() | {"threads": torch.get_num_threads(), "device": str(unpruned.anatomy.device)},
+        "versions": versions(),
+        "dtype": dtype_of(unpruned),
+        "settings": asdict(settings),
+        "texts": {"count": len(ids), "mean": sum(lengths) / len(ids), "median": statistics.median(lengths)},
+        "models": {
+            name: _quality(each, answers[UNPRUNED], golds, unpruned, settings) for name, each in answers.items()
+        },
+        "baseline": baseline,
+        "rows": [_row(one, times, baseline, unpruned, _part(answers[one.model], order)) for one in everyone.values()],
+        "latency": [
+            {"name": name, "rows": rows, "ms": found} for rows, each in delays.items() for name, found in each.items()
+        ],
+        "break_even": _break_even(unpruned, models, ids, settings),
+    }
+
+
+def _answers(model: TokenModel, ids: Ids) -> Answers:
+    return answer(model.anatomy, ids, model.rule, model.convention, compute=model.anatomy.dtype)
+
+
+def of_length(ids: Ids, length: int, count: int) -> list[list[int]]:
+    """Texts of exactly that many tokens, cut from all texts joined: the first and last token are those of a text."""
+    inner = [token for text in ids for token in text[1:-1]]
+    first, last = ids[0][0], ids[0][-1]
+    size = length - 2
+    found = []
+    for number in range(count):
+        begin = number * size % max(1, len(inner))
+        cut = [inner[(begin + place) % len(inner)] for place in range(size)]
+        found.append([first, *cut, last])
+    return found
+
+
+# --- figures ---
+
+
+def _quality(
+    answers: Answers, unpruned: Answers, golds: Sequence[int], model: TokenModel, settings: Settings
+) -> dict[str, Any]:
+    """Accuracy, its difference to the unpruned model, operations, tokens kept after each layer."""
+    right, before = (_right(each, golds) for each in (answers, unpruned))
+    against = paired_bootstrap(right, before, lambda sums: sums[..., 0] / sums[..., 1], seed=settings.seed)
+    return {
+        "accuracy": float(right[:, 0].mean()),
+        "difference": by_example(against),
+        "resamples": RESAMPLES,
+        "paper_macs": answers.relative_macs(model.anatomy),
+        "executed_macs": answers.relative_macs(model.anatomy, executed=True),
+        "kept": answers.kept(),
+    }
+
+
+def _right(answers: Answers, golds: Sequence[int]) -> npt.NDArray[np.float64]:
+    correct = np.asarray(answers.predicted) == np.asarray(golds)
+    return np.stack([correct, np.ones(len(correct))], axis=1).astype(np.float64)
+
+
+def _row(one: Contestant, times: Times, baseline: str, model: TokenModel, answers: Answers) -> dict[str, Any]:
+    """A contestant's speed, and the operations on the timed texts that it is to be held against."""
+    speedup = ratio(times, baseline, one.name)
+    row = one.facts() | {
+        "examples_per_second": len(answers.lengths) / median(times, one.name),
+        "seconds": [each.wall for each in times[one.name]],
+        "cpu_seconds": [each.cpu for each in times[one.name]],
+        "speedup": speedup,
+        "paper_macs": None,
+        "executed_macs": None,
+        "of_the_operations": None,
+    }
+    if one.kind != "padded":  # these compute on padding, too
+        paper, executed = _macs(model, answers, head_only=one.head_only)
+        row |= {"paper_macs": paper, "executed_macs": executed, "of_the_operations": speedup["median"] * executed}
+    return row
+
+
+def _macs(model: TokenModel, answers: Answers, *, head_only: bool = False) -> tuple[float, float]:
+    """Over those of the same texts unpruned: the paper's count, and what ran."""
+    executed = answers.relative_macs(model.anatomy, executed=True, head_only=head_only)
+    return answers.relative_macs(model.anatomy), executed
+
+
+def _part(answers: Answers, order: Sequence[int]) -> Answers:
+    rows, lengths = list(order), tuple(answers.lengths[i] for i in order)
+    return Answers(answers.logits_NC[rows], answers.kept_NL[rows], answers.first_N[rows], lengths)
+
+
+def _latency(
+    everyone: Mapping[str, Contestant], baseline: str, ids: Ids, rows: int, settings: Settings
+) -> dict[str, dict[str, float]]:
+    """Milliseconds of a call with so many texts as they come: median and 95th percentile."""
+    kept = [name for name, one in everyone.items() if not (one.kind == "padded" and one.sorted)]
+    kept = [name for name in kept if name == baseline or not name.startswith(("packed, fused", "packed, eager"))]
+    calls = min(settings.calls, max(10, MOST_TEXTS // rows))
+    batches = [[ids[(number * rows + i) % len(ids)] for i in range(rows)] for number in range(calls)]
+    device = torch.device(next(iter(everyone.values())).read(batches[0]).device)
+    times: Times = {name: [] for name in kept}
+    for name in kept:
+        everyone[name].read(batches[0])
+    for batch in batches:
+        for name in kept:
+            times[name].append(spent(partial(everyone[name].read, batch), device))
+    return {
+        name: {
+            key: 1000 * float(np.quantile([each.wall for each in found], q)) for key, q in (("p50", 0.5), ("p95", 0.95))
+        }
+        for name, found in times.items()
+    }
+
+
+def _break_even(unpruned: TokenModel, models: Mapping[str, TokenModel], ids: Ids, settings: Settings) -> dict[str, Any]:
+    """Speed-up by input length, and the shortest length from which on pruning pays at every longer one, too."""
+    rows: list[dict[str, Any]] = []
+    for length in (n for n in settings.lengths if n <= unpruned.max_length):
+        count = min(settings.rows, max(4, TOKENS_A_LENGTH // length))
+        texts = of_length(ids, length, count)
+        runs: dict[str, Callable[[], object]] = {
+            attention: partial(packed_reader(unpruned, False, fused=attention == "fused"), texts)
+            for attention in ("fused", "eager")
+        }
+        runs |= {name: partial(packed_reader(model, False), texts) for name, model in models.items()}
+        times = alternate(runs, settings.rounds, unpruned.anatomy.device)
+        best = min(("fused", "eager"), key=lambda name: median(times, name))
+        for name, model in models.items():
+            paper, executed = _macs(model, _answers(model, texts))
+            found = {"model": name, "length": length, "attention": best, "speedup": ratio(times, best, name)}
+            milliseconds = {key: 1000 * median(times, key) / count for key in (best, name)}
+            found |= {"unpruned_ms": milliseconds[best], "pruned_ms": milliseconds[name]}
+            rows.append(found | {"paper_macs": paper, "executed_macs": executed})
+    return {"rows": rows, "from": {name: _pays_from([r for r in rows if r["model"] == name]) for name in models}}
+
+
+def _pays_from(rows: Sequence[Mapping[str, Any]]) -> int | None:
+    """The shortest of the lengths from which on the median speed-up is above one; None if it never is."""
+    shortest = None
+    for row in sorted(rows, key=lambda row: -row["length"]):
+        if row["speedup"]["median"] <= 1:
+            break
+        shortest = int(row["length"])
+    return shortest
+
+
+# --- the rest ---
+
+
+def _check(unpruned: TokenModel, models: Mapping[str, TokenModel], ids: Ids, golds: Sequence[int]) -> None:
+    if not ids or len(ids) != len(golds):
+        found = f"{len(ids)} texts and {len(golds)} classes"
+        raise SoftpruneError("texts with their classes", found, "give a set that isn't empty")
+    wanted = (unpruned.anatomy.device, unpruned.anatomy.dtype)
+    for name, model in models.items():
+        if (model.anatomy.device, model.anatomy.dtype) != wanted:
+            found = f"{name} on {model.anatomy.device} in {model.anatomy.dtype}"
+            do = "load all with the same device and dtype"
+            raise SoftpruneError(f"models on {wanted[0]} in {wanted[1]}", found, do)

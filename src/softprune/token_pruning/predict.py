@@ -1,0 +1,120 @@
+"""Rows of a file answered by a pruned model, however many, in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from softprune.config.registry import unknown
+from softprune.data.row_files import Located, Row
+from softprune.errors import SoftpruneError
+from softprune.token_pruning.model import TokenModel
+from softprune.token_pruning.token_trace import TokenReading
+from softprune.training.nan_checks import check_finite
+
+CHUNK = 2_048
+"""Rows that are read, sorted by length and answered together."""
+ADDED = ("prediction", "probability", "tokens", "kept")
+ADDED_WIDE = (*ADDED, "probabilities", "kept_words")
+_FIRST = ("text", "sentence", "content", "review")
+"""Columns that are taken for the text where none is named."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPrediction:
+    """What a model said of a row.
+
+    Attributes:
+        row: as it was read.
+        labels: names of the classes.
+        reading: probabilities, and what became of each token.
+    """
+
+    row: Row
+    labels: tuple[str, ...]
+    reading: TokenReading
+
+    @property
+    def answer(self) -> str:
+        """The class with the highest probability."""
+        return self.labels[self.reading.predicted]
+
+    @property
+    def kept(self) -> int:
+        """Tokens that the last layer read, special ones too."""
+        return self.reading.alive()[-1]
+
+    @property
+    def kept_words(self) -> tuple[str, ...]:
+        """The characters of these tokens, as they stand in the text; special ones have none."""
+        parts = zip(self.reading.offsets, self.reading.left, self.reading.special, strict=True)
+        return tuple(
+            self.reading.text[begin:end]
+            for (begin, end), left, special in parts
+            if left >= self.reading.layers and not special
+        )
+
+    def filled(self, *, wide: bool) -> dict[str, Any]:
+        """The row with its answer; `wide` adds what only JSON lines hold well."""
+        probabilities = self.reading.probabilities
+        added: dict[str, Any] = {
+            "prediction": self.answer,
+            "probability": probabilities[self.reading.predicted],
+            "tokens": len(self.reading.left),
+            "kept": self.kept,
+        }
+        if wide:
+            added["probabilities"] = dict(zip(self.labels, probabilities, strict=True))
+            added["kept_words"] = list(self.kept_words)
+        return {**self.row, **added}
+
+
+def predict_rows(
+    model: TokenModel, rows: Iterable[Located], column: str | None = None, *, added: Sequence[str] = ()
+) -> Iterator[TokenPrediction]:
+    """Answer rows, however many, in their order.
+
+    Args:
+        model: a pruned one, or any.
+        rows: mappings; they stream.
+        column: of the text; None for `text` or the like, or the only column.
+        added: columns that will be added, which no row may have.
+
+    Raises:
+        SoftpruneError: for a row without a text, or with a column that will be added.
+    """
+    coming = iter(rows)
+    while chunk := list(islice(coming, CHUNK)):
+        if column is None:
+            column = _column_of(chunk[0])
+        texts = [_text(located, column, added) for located in chunk]
+        for located, reading in zip(chunk, model.read(texts, where=[each.where for each in chunk]), strict=True):
+            do = "the model gives no numbers in this format: take --dtype float32, or another model"
+            check_finite(reading.probabilities[:1], [located.where], "probability", "", do)
+            yield TokenPrediction(located.row, model.labels, reading)
+
+
+def _column_of(first: Located) -> str:
+    """The column that holds the text, by the first row."""
+    names = [name for name in _FIRST if name in first.row] or list(first.row)
+    if len(names) == 1 or names[:1] == ["text"]:
+        return names[0]
+    raise SoftpruneError("the column of the text", f"{', '.join(names)} in {first.where}", f"add --column {names[0]}")
+
+
+def _text(located: Located, column: str, added: Sequence[str]) -> str:
+    row, where = located.row, located.where
+    taken = [name for name in added if name in row]
+    if taken:
+        expected = f"rows without a column {', '.join(taken)}, which is added"
+        raise SoftpruneError(expected, f"{', '.join(taken)} in {where}", "rename it in the input")
+    if column not in row:
+        error = unknown("column", column, row)
+        raise SoftpruneError(f'a column "{column}" in {where}', f"its columns are {', '.join(row)}", error.do)
+    text = row[column]
+    if not isinstance(text, str) or not text.strip():
+        found = f"{text!r:.40} in {where}"
+        raise SoftpruneError(f"text in {column}", found, "fix that row, or leave it out")
+    return text

@@ -1,0 +1,185 @@
+"""The prompt that a run starts from, as its recipe says."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from softprune.config import Recipe
+from softprune.data import Task
+from softprune.errors import SoftpruneError
+from softprune.models.base import Backbone
+from softprune.models.tokenization import continuation_ids
+from softprune.prompts.initialization import (
+    Initial,
+    check_fits,
+    from_labels,
+    from_prompt,
+    from_text,
+    from_uniform,
+    from_vocabulary,
+)
+from softprune.prompts.prompt_io import load_mask, load_vectors, read_prompt
+from softprune.prompts.soft_prompts import full_mask
+from softprune.types import Mask
+
+# Placeholders that vocabularies hold room for; no words.
+PLACEHOLDER = re.compile(r"\[unused\d+\]|<extra_id_\d+>|<0x[0-9A-F]{2}>")
+
+
+def initial_prompt(recipe: Recipe, backbone: Backbone, task: Task) -> Initial:
+    """The first values of the prompt, in the place of `prompt.init`.
+
+    Raises:
+        SoftpruneError: when the prompt file can't be read or doesn't fit.
+    """
+    settings = recipe.prompt
+    if settings.init == "uniform":
+        return from_uniform(backbone.info.hidden, settings.tokens, settings.uniform_range, recipe.seed)
+    ids, words = common_words(backbone.tokenizer, backbone.vocabulary)
+    sampled = from_vocabulary(backbone.vectors_of, ids, settings.tokens, recipe.seed, words)
+    if settings.init == "text":
+        tokens = continuation_ids(backbone.tokenizer, settings.text or task.definition.instruction)
+        backbone.check_rows(tokens, "the text that the prompt starts from")
+        return from_text(backbone.vectors_of, tokens, readable(backbone.tokenizer, tokens), sampled)
+    if settings.init == "labels":
+        labels = [(a, continuation_ids(backbone.tokenizer, a)) for a in task.definition.answers]
+        return from_labels(backbone.vectors_of, labels, sampled)
+    if settings.file is not None:
+        saved, path = read_prompt(Path(settings.file)), Path(settings.file)
+        first = from_prompt(saved.vectors_PH, sampled, path.name)
+        return replace(first, notes=(*(f"{path.name}: {note}" for note in saved.notes), *first.notes))
+    return sampled
+
+
+def instruction_prompt(backbone: Backbone, task: Task) -> torch.Tensor | None:
+    """The task's English instruction as a hard prompt, the embeddings `[Q, H]` of its words; None where it has none."""
+    instruction = task.definition.instruction
+    if not instruction:
+        return None
+    tokens = continuation_ids(backbone.tokenizer, instruction)
+    backbone.check_rows(tokens, f"the instruction of {task.id}")
+    with torch.no_grad():
+        return backbone.lookup(torch.tensor(tokens, device=backbone.device)).to(backbone.prompt_dtype)
+
+
+def settled(recipe: Recipe, begun: bool = False) -> Recipe:
+    """The recipe with P as the prompt file has it, where nobody asked for another.
+
+    A file that can't be read is left for `file_mistakes`, which tells it together with the recipe's other mistakes.
+
+    Args:
+        recipe: the settings.
+        begun: whether the run was begun before, with its recipe on record.
+
+    Raises:
+        SoftpruneError: when the file of a begun run can't be read any more.
+    """
+    if not recipe.prompt.tokens_of_file or recipe.prompt.file is None:
+        return recipe
+    try:
+        tokens = load_vectors(Path(recipe.prompt.file)).shape[0]
+    except SoftpruneError:
+        if begun:
+            raise
+        return recipe
+    return recipe.model_copy(update={"prompt": recipe.prompt.model_copy(update={"tokens": tokens})})
+
+
+def initial_mask(recipe: Recipe) -> Mask:
+    """What of the prompt is trained: all of it, or what the mask of `prompt.mask` leaves.
+
+    Raises:
+        SoftpruneError: when the file can't be read or is of another prompt.
+    """
+    settings = recipe.prompt
+    if settings.mask is None:
+        # Pieces matter to pruning only; a prompt that is only tuned needs no number that divides H.
+        return full_mask(settings.tokens, settings.pieces if recipe.kind == "xprompt" else 1)
+    return load_mask(Path(settings.mask))
+
+
+def mask_mistakes(recipe: Recipe, hidden: int) -> list[SoftpruneError]:
+    """What keeps the mask of `prompt.mask` from the prompt of P tokens of `hidden` dimensions."""
+    if recipe.prompt.mask is None:
+        return []
+    if recipe.kind != "tune":
+        found = f"prompt.mask with kind: {recipe.kind}"
+        return [SoftpruneError("kind: tune for a prompt that is masked from the start", found, "leave prompt.mask out")]
+    try:
+        mask = load_mask(Path(recipe.prompt.mask))
+    except SoftpruneError as error:
+        return [error]
+    tokens, pieces = mask.piece_PS.shape
+    if tokens != recipe.prompt.tokens or hidden % pieces:
+        return [
+            SoftpruneError(
+                f"a mask of {recipe.prompt.tokens} tokens, in pieces whose number divides H = {hidden}",
+                f"{tokens} tokens of {pieces} pieces in {recipe.prompt.mask}",
+                f"set prompt.tokens={tokens}, or choose another mask",
+            )
+        ]
+    return []
+
+
+def label_mistakes(recipe: Recipe, task: Task) -> list[SoftpruneError]:
+    """What keeps the task's answers from starting a prompt: there are no class labels where examples have their own."""
+    answers = task.definition.answers
+    if recipe.prompt.init == "labels" and task.definition.writes:
+        found = f"prompt.init=labels with {task.id}, whose texts are written"
+        return [SoftpruneError("a task with answers to choose from, to start from them", found, "set prompt.init=text")]
+    if recipe.prompt.init != "labels" or not any("{" in answer for answer in answers):
+        return []
+    return [
+        SoftpruneError(
+            "a task whose answers are the same for every example, to start from its class labels",
+            f"prompt.init=labels with the answers {', '.join(answers)} of {task.id}",
+            "choose another prompt.init, such as vocabulary",
+        )
+    ]
+
+
+def text_mistakes(recipe: Recipe, task: Task) -> list[SoftpruneError]:
+    """What keeps a text from starting a prompt: the recipe names none, and the task has no instruction."""
+    if recipe.prompt.init != "text" or recipe.prompt.text or task.definition.instruction:
+        return []
+    found = f"neither prompt.text nor an instruction of {task.id}"
+    return [SoftpruneError("a text to start from, for prompt.init=text", found, "set prompt.text")]
+
+
+def file_mistakes(recipe: Recipe, hidden: int) -> list[SoftpruneError]:
+    """What keeps the prompt file from starting a prompt of embedding size `hidden`."""
+    if recipe.prompt.file is None:
+        return []
+    path = Path(recipe.prompt.file)
+    try:
+        check_fits(load_vectors(path), hidden, path.name)
+    except SoftpruneError as error:
+        return [error]
+    return []
+
+
+def common_words(tokenizer: Any, size: int) -> tuple[list[int], list[str]]:
+    """Vocabulary ids below `size` that are words or pieces of words, in the vocabulary's order, and their texts."""
+    special = set(tokenizer.all_special_ids)
+    tokens = tokenizer.convert_ids_to_tokens(range(min(size, len(tokenizer))))
+    ids = [
+        i
+        for i, token in enumerate(tokens)
+        if i not in special and token is not None and not PLACEHOLDER.fullmatch(token) and _is_word(token)
+    ]
+    return ids, [tokens[i] for i in ids]
+
+
+def readable(tokenizer: Any, ids: tuple[int, ...]) -> list[str]:
+    """Tokens as the vocabulary writes them."""
+    return [str(token) for token in tokenizer.convert_ids_to_tokens(list(ids))]
+
+
+def _is_word(token: str) -> bool:
+    bare = token.lstrip("Ġ▁#")
+    return len(bare) > 1 and bare.isalpha()

@@ -1,0 +1,244 @@
+"""K from measured memory: what a training step takes at two values of K, against what is free."""
+
+from __future__ import annotations
+
+import gc
+import math
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+from softprune.config import Recipe
+from softprune.errors import out_of_memory
+from softprune.models.base import Backbone
+from softprune.prompts.soft_prompts import full_mask
+from softprune.training.free_memory import free_bytes
+from softprune.training.optimizers import make_optimiser
+from softprune.training.scoring import ScoredSet
+from softprune.training.trainable import PromptTrainable
+
+# Where nothing can be known of memory.
+DEFAULT_GROUP = 8
+
+# Beyond these a candidate gets no cheaper (docs/log.md; the GPU's is a guess: small kernels pay until more rows).
+CAP = {"cpu": 16, "cuda": 32}
+
+# Of the free memory. A CPU's step was seen to take up to 1.6 times the bytes of its tensors, and others live there too.
+SHARE = {"cpu": 0.5, "cuda": 0.8}
+
+
+@dataclass(frozen=True, slots=True)
+class StepMemory:
+    """Bytes of a training step beside the model: `base + each * K`.
+
+    Attributes:
+        base, each: of the fit.
+    """
+
+    base: int
+    each: int
+
+    def of(self, count: int) -> int:
+        """Of K candidates."""
+        return self.base + self.each * count
+
+    def most(self, room: float) -> int:
+        """The largest K that fits, at least one: a run of one candidate is tried whatever was measured."""
+        return max(1, int((room - self.base) // max(1, self.each)))
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """K, and what it was chosen by; `step` and `free` are None where nothing was measured."""
+
+    group: int
+    step: StepMemory | None = None
+    free: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """Training steps as a recipe makes them, to be measured and forgotten.
+
+    Attributes:
+        recipe: batch size, optimiser and removal.
+        backbone: frozen.
+        train: the training examples.
+        loss, score: as in `Scoring`.
+    """
+
+    recipe: Recipe
+    backbone: Backbone
+    train: ScoredSet
+    loss: str
+    score: str
+
+    def step(self, count: int, tokens: int, indices: Sequence[int]) -> None:
+        """One step of `count` prompts of `tokens` tokens on some examples."""
+        backbone, tuning = self.backbone, self.recipe.tuning
+        words = backbone.model.get_input_embeddings().weight.shape[0]
+        with torch.no_grad():
+            start_PH = backbone.lookup(torch.arange(tokens, device=backbone.device) % words)
+        trainable = PromptTrainable(
+            backbone,
+            start_PH.expand(count, *start_PH.shape),
+            [full_mask(tokens, 1)] * count,
+            removal=self.recipe.pruning.removal,
+            loss=self.loss,
+            score=self.score,
+        )
+        optimiser = make_optimiser(
+            tuning.optimiser,
+            trainable.vectors_KPH,
+            trainable.survivors(),
+            lr=0.0,
+            weight_decay=tuning.weight_decay,
+            clip_threshold=tuning.clip_threshold,
+            clip_scope=tuning.clip_scope,
+        )
+        size = math.ceil(len(indices) / tuning.accumulate)
+        for at in range(0, len(indices), size):
+            part = indices[at : at + size]
+            trainable.loss(self.train.batch(backbone, part)).sum().backward()
+        optimiser.step()
+
+    def longest_part(self) -> list[int]:
+        """Examples of the dearest backward pass: the longest inputs, and the one with the most answer tokens."""
+        size = math.ceil(min(self.recipe.tuning.batch_size, len(self.train)) / self.recipe.tuning.accumulate)
+
+        def words(i: int) -> int:
+            return sum(map(len, self.train.encoded[i].answer_ids))
+
+        # Inputs that were cut are all alike: of them, those with the longest texts to be written.
+        order = sorted(range(len(self.train)), key=lambda i: (-self.train.lengths[i], -words(i)))
+        wordiest = max(order, key=words)
+        return [wordiest, *[i for i in order if i != wordiest][: size - 1]]
+
+    def peak(self, count: int) -> int:
+        """Bytes that a step of `count` whole prompts on the longest examples takes at once, beside the model."""
+        indices, tokens = self.longest_part(), self.recipe.prompt.tokens
+
+        def step() -> None:
+            self.step(count, tokens, indices)
+
+        if self.backbone.device.type == "cuda":
+            return _peak_on_gpu(step, self.backbone.device)
+        live = LiveBytes(self.backbone.model)
+        with live:
+            step()
+        return live.peak
+
+
+class LiveBytes(TorchDispatchMode):
+    """Bytes of all storages that operations make and that are still alive, and the most there were at once.
+
+    Saved activations alone would miss what a backward pass makes, and a process's own size moves with an allocator that
+    keeps what is freed: neither repeats, nor is linear in K.
+
+    Args:
+        model: its weights don't count.
+    """
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live = self.peak = 0
+        own = [*model.parameters(), *model.buffers()]
+        # Held, so that no new storage takes the place of one of these.
+        self._held = [tensor.untyped_storage() for tensor in own]
+        self._known: dict[int, object] = {storage._cdata: None for storage in self._held}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        for value in tree_iter(found):
+            if isinstance(value, torch.Tensor):
+                self._count(value.untyped_storage())
+        return found
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        name, size = storage._cdata, storage.nbytes()
+        if name in self._known:
+            return
+
+        def forget(_: object) -> None:
+            del self._known[name]
+            self.live -= size
+
+        self._known[name] = weakref.ref(storage, forget)
+        self.live += size
+        self.peak = max(self.peak, self.live)
+
+
+def _peak_on_gpu(step: Callable[[], None], device: torch.device) -> int:
+    step()  # libraries take their workspaces at the first call, and keep them
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    step()
+    torch.cuda.synchronize(device)
+    return int(torch.cuda.max_memory_allocated(device)) - before
+
+
+def together(recipe: Recipe) -> int:
+    """The most candidates that a run could train side by side; winner, control and random mask too."""
+    search, levels, seeds = recipe.search, recipe.pruning.levels, recipe.selection
+    tokens, pieces = len(search.token_ratios), len(search.piece_ratios)
+    strategy, rivals = search.chosen(), max(3, 2 * seeds.first_seeds + seeds.random_seeds)
+    if strategy == "learned":
+        return max(len(search.prices), rivals)
+    if levels != "both":
+        most = tokens if levels == "token" else pieces
+    elif recipe.pruning.removal == "drop":  # under drop they must be equally long: pieces of one token ratio
+        most = pieces
+    else:
+        most = max(tokens, pieces) if strategy == "sequential" else tokens * pieces
+    if strategy == "halving":
+        most = min(most, search.tiers * search.entrants)
+    return max(most, rivals)
+
+
+def evenly(candidates: int, most: int) -> int:
+    """K for groups of nearly equal size: 9 candidates of which 8 fit train as 5 and 4."""
+    return math.ceil(candidates / math.ceil(candidates / most))
+
+
+def measure_group(rehearsal: Rehearsal) -> Measured:
+    """K for a recipe that names none."""
+    candidates = together(rehearsal.recipe)
+    device = rehearsal.backbone.device
+    if rehearsal.recipe.kind == "tune":
+        return Measured(1)
+    free = free_bytes(device)
+    if free is None:
+        return Measured(evenly(candidates, min(candidates, DEFAULT_GROUP)))
+    step = measure_step(rehearsal)
+    if step is None:
+        return Measured(1, None, free)
+    most = min(candidates, CAP[device.type], step.most(SHARE[device.type] * free))
+    return Measured(evenly(candidates, most), step, free)
+
+
+def measure_step(rehearsal: Rehearsal) -> StepMemory | None:
+    """The fit through steps at K = 1 and K = 2; None where two candidates don't fit."""
+    rehearsal.step(1, 1, rehearsal.longest_part()[:1])  # what is made once and kept is no part of a step
+    one = rehearsal.peak(1)
+    try:
+        two = rehearsal.peak(2)
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        two = None
+    if two is None:
+        release()
+        return None
+    return StepMemory(2 * one - two, two - one)
+
+
+def release() -> None:
+    """Give back what a failed step held. Call it outside of the `except`, whose error holds the step's tensors."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

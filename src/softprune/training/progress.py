@@ -1,0 +1,203 @@
+"""Who watches training: a live Rich display, trackers through Accelerate, or nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from softprune.errors import SoftpruneError
+from softprune.printable import one_line
+from softprune.terminal import literal
+from softprune.training.loop import Point, Watch
+
+
+class Silence:
+    """Nobody watches."""
+
+    def begin(self, title: str, steps: int, done: int) -> None:
+        """Nothing."""
+
+    def step(self, step: int, loss: float, examples: int) -> None:
+        """Nothing."""
+
+    def evaluated(self, points: Sequence[Point]) -> None:
+        """Nothing."""
+
+    def end(self) -> None:
+        """Nothing."""
+
+
+class Display:
+    """A live line per training: loss, best score on `select`, examples per second, time left.
+
+    Where the console is no terminal, one plain line an evaluation instead.
+
+    Args:
+        console: where to show it.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._progress: Progress | None = None
+        self._task: Any = None
+        self._title, self._examples, self._score = "", 0, 0.0
+
+    def begin(self, title: str, steps: int, done: int) -> None:
+        """Open the line."""
+        self._title, self._examples, self._score = one_line(title), 0, 0.0
+        self._progress = Progress(
+            TextColumn("{task.description}", style="bold", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.3f}  select {task.fields[score]:.3f}"),
+            TextColumn("{task.fields[rate]:.0f} examples/s"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self._task = self._progress.add_task(self._title, total=steps, completed=done, loss=0.0, score=0.0, rate=0.0)
+        self._progress.start()
+
+    def step(self, step: int, loss: float, examples: int) -> None:
+        """Move the line on."""
+        if self._progress is None:
+            return
+        self._examples += examples
+        elapsed = self._progress.tasks[0].elapsed or 0.0
+        rate = self._examples / elapsed if elapsed else 0.0
+        self._progress.update(self._task, completed=step, loss=loss, score=self._score, rate=rate)
+
+    def evaluated(self, points: Sequence[Point]) -> None:
+        """Show the best score of the group."""
+        self._score = max(point.select for point in points)
+        if not self.console.is_terminal:
+            losses = [point.train_loss for point in points]
+            self.console.print(
+                literal(
+                    f"{self._title}: epoch {points[0].epoch}  loss {sum(losses) / len(losses):.3f}"
+                    f"  select {self._score:.3f}  {points[0].seconds:.0f} s"
+                )
+            )
+
+    def end(self) -> None:
+        """Close the line."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+class Trackers:
+    """Experiment trackers (tensorboard, wandb, ...) through Accelerate.
+
+    Args:
+        names: as `accelerate.Accelerator(log_with=...)` takes them.
+        folder: where file-based trackers write.
+        config: the run's settings.
+
+    Raises:
+        SoftpruneError: for a tracker that Accelerate doesn't know, or that isn't installed.
+    """
+
+    def __init__(self, names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> None:
+        from accelerate import Accelerator
+
+        try:
+            self._accelerator = Accelerator(log_with=list(names), project_dir=str(folder))
+        except ValueError as error:
+            raise SoftpruneError("trackers that Accelerate knows", ", ".join(names), str(error)) from error
+        self._accelerator.init_trackers("softprune", config={k: str(v) for k, v in config.items()})
+        there = [tracker.name for tracker in self._accelerator.trackers]
+        missing = [name for name in names if name not in there]
+        if missing:
+            raise SoftpruneError(
+                "installed trackers in tuning.trackers", f"{', '.join(missing)} not installed", "install them with pip"
+            )
+        self._title, self._count = "", 0
+
+    def begin(self, title: str, steps: int, done: int) -> None:
+        """Remember what is trained."""
+        self._title = title
+
+    def step(self, step: int, loss: float, examples: int) -> None:
+        """Steps are not tracked one by one."""
+
+    def evaluated(self, points: Sequence[Point]) -> None:
+        """Log each candidate's evaluation. Trackers want steps that grow, so evaluations are counted over the run."""
+        self._count += 1
+        for point in points:
+            values = {
+                "step": point.step,
+                "train_loss": point.train_loss,
+                "select_loss": point.select_loss,
+                "select": point.select,
+            }
+            name = f"{self._title}/{point.candidate}"
+            self._accelerator.log({f"{name}/{k}": v for k, v in values.items()}, step=self._count)
+
+    def end(self) -> None:
+        """Trackers stay open for the next training."""
+
+    def close(self) -> None:
+        """Finish. Of several processes the first alone tracks, so it waits for no other, as `end_training` would."""
+        for tracker in self._accelerator.trackers:
+            tracker.finish()
+
+
+class Together:
+    """Several watchers as one.
+
+    Args:
+        watches: told in this order.
+    """
+
+    def __init__(self, watches: Sequence[Watch]) -> None:
+        self._watches = tuple(watches)
+
+    def begin(self, title: str, steps: int, done: int) -> None:
+        """Pass it on."""
+        for watch in self._watches:
+            watch.begin(title, steps, done)
+
+    def step(self, step: int, loss: float, examples: int) -> None:
+        """Pass it on."""
+        for watch in self._watches:
+            watch.step(step, loss, examples)
+
+    def evaluated(self, points: Sequence[Point]) -> None:
+        """Pass it on."""
+        for watch in self._watches:
+            watch.evaluated(points)
+
+    def end(self) -> None:
+        """Pass it on."""
+        for watch in self._watches:
+            watch.end()
+
+
+@contextmanager
+def watching(
+    console: Console | None, trackers: Sequence[str], folder: Path, settings: Mapping[str, Any]
+) -> Iterator[Watch]:
+    """Who watches a run: the live display, and the trackers that were asked for, which are closed at the end.
+
+    Args:
+        console: where progress is shown; None for silence.
+        trackers: their names.
+        folder: what they write into.
+        settings: the recipe's, which they note.
+    """
+    shown: Watch = Silence() if console is None else Display(console)
+    if not trackers:
+        yield shown
+        return
+    others = Trackers(trackers, folder, settings)
+    try:
+        yield Together([shown, others])
+    finally:
+        others.close()

@@ -1,0 +1,179 @@
+"""Score prompts on a set of examples: losses, answer scores, predictions. Forward passes only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+
+from softprune.models.base import Backbone, crossed
+from softprune.models.batching import scoring_batches
+from softprune.runs.processes import ALONE, Processes
+from softprune.types import Batch, Encoded, Example, Scores
+
+T = TypeVar("T")
+
+# A row of a call may hold that many answer tokens; longer ones count as several rows, since each token has its logits.
+TOKENS_A_ROW = 16
+# Rows that write a text together: each keeps keys and values of all it has read and written.
+ROWS_THAT_WRITE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How a run scores: the same for every set and stage.
+
+    Attributes:
+        loss: `likelihood` or `rank`.
+        score: `sum` or `mean` of an answer's token log-probabilities.
+        rows: rows of one backbone call at most.
+        gradient_rows: the same where gradients are kept (importance); what a training step holds.
+        match: `score` predicts by the scores, `generate` by comparing generated text with the answers.
+        max_answer_length: tokens to generate at most, and of a target text.
+        processes: which share the work; all of them get all of what is found.
+    """
+
+    loss: str
+    score: str
+    rows: int = 256
+    gradient_rows: int = 64
+    match: str = "score"
+    max_answer_length: int = 8
+    processes: Processes = ALONE
+
+    def reporting(self, writes: bool) -> Scoring:
+        """The same on `report`: a text is written there alone, since that takes a call a token."""
+        return replace(self, match="generate") if writes else self
+
+
+class ScoredSet:
+    """Examples with their encodings, kept together.
+
+    Args:
+        examples: as the task gives them.
+        encoded: their token ids, in the same order.
+    """
+
+    def __init__(self, examples: Sequence[Example], encoded: Sequence[Encoded]) -> None:
+        self.examples, self.encoded = tuple(examples), tuple(encoded)
+        self.lengths = tuple(len(e.input_ids) for e in encoded)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @property
+    def writes(self) -> bool:
+        """Whether texts are to be written, and not answers to be chosen."""
+        return self.examples[0].writes
+
+    @property
+    def weight(self) -> int:
+        """Rows that an example of this set counts for in a call: one an answer, and one a stretch of its tokens."""
+        answers = max(len(e.answer_ids) for e in self.encoded)
+        tokens = max(sum(map(len, e.answer_ids)) for e in self.encoded)
+        return max(answers, math.ceil(tokens / TOKENS_A_ROW))
+
+    def batch(self, backbone: Backbone, indices: Sequence[int]) -> Batch:
+        """A padded batch of some of the examples."""
+        return backbone.batch([self.encoded[i] for i in indices])
+
+
+def score_prompts(backbone: Backbone, prompts_KQH: torch.Tensor, data: ScoredSet, scoring: Scoring) -> list[Scores]:
+    """Every prompt on every example, crossed: K scores in the order of the prompts.
+
+    Args:
+        backbone: frozen.
+        prompts_KQH: what the backbone reads; Q may be 0 (zero-shot, K = 1).
+        data: the examples.
+        scoring: how to score.
+    """
+    count = prompts_KQH.shape[0]
+    found: list[list[tuple[float, list[float]] | None]] = [[None] * len(data) for _ in range(count)]
+    # A sentence model reads an input once for all answers; the others may read it once an answer.
+    multiple = count * (1 if backbone.family == "sentence" else data.weight)
+    with torch.inference_mode():
+        for indices in my_batches(data, scoring.rows, multiple, scoring.processes):
+            losses, scores = _score_batch(backbone, prompts_KQH, data.batch(backbone, indices), scoring)
+            for k in range(count):
+                for at, index in enumerate(indices):
+                    real = len(data.encoded[index].answer_ids)
+                    found[k][index] = (losses[k][at], scores[k][at][:real])
+    if scoring.processes.size > 1:
+        found = [_together(parts) for parts in zip(*scoring.processes.gather(found), strict=True)]
+    done = [[pair for pair in row if pair is not None] for row in found]
+    return [_scores(row, data, _generated(backbone, prompts_KQH[k], data, scoring)) for k, row in enumerate(done)]
+
+
+def my_batches(data: ScoredSet, rows: int, multiple: int, processes: Processes) -> Sequence[tuple[int, ...]]:
+    """This process's share of all examples in batches; see `scoring_batches`. No batch is larger than a fair share."""
+    fair = math.ceil(len(data) * multiple / processes.size)
+    return processes.part(scoring_batches(data.lengths, min(rows, fair), multiple))
+
+
+def _together(parts: Sequence[Sequence[T | None]]) -> list[T | None]:
+    """What the processes found for each example; one of them has it."""
+    return [next((value for value in values if value is not None), None) for values in zip(*parts, strict=True)]
+
+
+def score_each(backbone: Backbone, prompts: Sequence[torch.Tensor], data: ScoredSet, scoring: Scoring) -> list[Scores]:
+    """Prompts of different lengths `[Q, H]`: those of equal length are scored together."""
+    results: dict[int, Scores] = {}
+    for length in sorted({prompt.shape[0] for prompt in prompts}):
+        chosen = [i for i, prompt in enumerate(prompts) if prompt.shape[0] == length]
+        stacked = torch.stack([prompts[i] for i in chosen])
+        for i, scores in zip(chosen, score_prompts(backbone, stacked, data, scoring), strict=True):
+            results[i] = scores
+    return [results[i] for i in range(len(prompts))]
+
+
+def _score_batch(
+    backbone: Backbone, prompts_KQH: torch.Tensor, batch: Batch, scoring: Scoring
+) -> tuple[list[list[float]], list[list[list[float]]]]:
+    """Losses `[K, B]` and scores `[K, B, A]` from one forward: both are made of the same answer sums."""
+    count, size = prompts_KQH.shape[0], len(batch)
+    sums_RA = backbone.answer_sums(crossed(prompts_KQH, size), batch).double()
+    scores_RA = backbone.scores_of(sums_RA, batch, scoring.score)
+    losses_R = backbone.losses_of(sums_RA, batch, scoring.loss, scoring.score)
+    return losses_R.view(count, size).tolist(), scores_RA.view(count, size, -1).tolist()
+
+
+def _scores(row: list[tuple[float, list[float]]], data: ScoredSet, texts: tuple[str, ...]) -> Scores:
+    examples = data.examples
+    return Scores(
+        answer_scores=tuple(tuple(scores) for _, scores in row),
+        losses=tuple(loss for loss, _ in row),
+        predicted=tuple(answer_of(text, example.answers) for text, example in zip(texts, examples, strict=True))
+        if texts
+        else tuple(max(range(len(s)), key=lambda a: (s[a], -a)) for _, s in row),
+        gold=tuple(example.gold for example in examples),
+        texts=texts,
+        references=tuple(example.answers[0] for example in examples) if data.writes else (),
+    )
+
+
+def _generated(backbone: Backbone, prompt_QH: torch.Tensor, data: ScoredSet, scoring: Scoring) -> tuple[str, ...]:
+    """What is generated for each example under `match: generate`; else nothing."""
+    if scoring.match != "generate":
+        return ()
+    found: list[str | None] = [None] * len(data)
+    rows = min(scoring.rows, ROWS_THAT_WRITE) if data.writes else scoring.rows
+    for indices in my_batches(data, rows, 1, scoring.processes):
+        texts = backbone.generate(prompt_QH, data.batch(backbone, indices), scoring.max_answer_length)
+        for index, text in zip(indices, texts, strict=True):
+            found[index] = text
+    if scoring.processes.size > 1:
+        found = _together(scoring.processes.gather(found))
+    return tuple(text or "" for text in found)
+
+
+def answer_of(text: str, answers: Sequence[str]) -> int:
+    """Which answer a generated text is, but for case, blanks and a full stop; -1 for none."""
+    plain = [_plain(answer) for answer in answers]
+    return plain.index(_plain(text)) if _plain(text) in plain else -1
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split()).rstrip(".")

@@ -1,0 +1,112 @@
+"""What the loop trains: parameters, a loss per candidate and example, and a way to save and load them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from softprune.models.base import Backbone
+from softprune.prompts.soft_prompts import Reading, reading
+from softprune.types import Batch, Mask
+
+
+class Trainable(Protocol):
+    """Anything the loop can train. Its candidates (often one) share batches and stay independent of each other."""
+
+    @property
+    def candidates(self) -> int:
+        """K, the candidates still in training."""
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What the optimiser updates; K is the first axis where there are several candidates."""
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """Loss of each candidate on each example, `[K, B]`."""
+
+    def save(self) -> dict[str, torch.Tensor]:
+        """Current values; every tensor has K as its first axis."""
+
+    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take saved values back."""
+
+    def keep(self, indices: Sequence[int]) -> None:
+        """Go on with some of the candidates only."""
+
+
+class RowTrainable(Trainable, Protocol):
+    """One whose candidates may see different examples at a step."""
+
+    def row_losses(self, batch: Batch, counts: Sequence[int]) -> torch.Tensor:
+        """Loss of each row `[R]`: candidate 0 on the first `counts[0]` examples, candidate 1 on those after, and on."""
+
+
+class PromptTrainable:
+    """K soft prompts in front of a frozen backbone (equation 1).
+
+    Args:
+        backbone: frozen.
+        vectors_KPH: starting values; what a mask prunes is set to zero and stays there.
+        masks: K masks; under `drop` with equally many surviving tokens.
+        removal: `zero` or `drop`.
+        loss: `likelihood` or `rank`.
+        score: `sum` or `mean`, how answers are scored under `rank`.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        vectors_KPH: torch.Tensor,
+        masks: Sequence[Mask],
+        *,
+        removal: str,
+        loss: str,
+        score: str,
+    ) -> None:
+        self.backbone, self.loss_name, self.score = backbone, loss, score
+        start = vectors_KPH.to(backbone.device, backbone.prompt_dtype)
+        self.reading: Reading = reading(masks, start.shape[2], removal, start)
+        self.vectors_KPH = nn.Parameter(start * self.reading.elements_KPH)
+
+    @property
+    def candidates(self) -> int:
+        """K."""
+        return int(self.vectors_KPH.shape[0])
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The prompts, `[K, P, H]`."""
+        return [self.vectors_KPH]
+
+    def survivors(self) -> torch.Tensor:
+        """1 where a dimension survives, `[K, P, H]`."""
+        return self.reading.elements_KPH
+
+    def prompts(self) -> torch.Tensor:
+        """What the backbone reads, `[K, Q, H]`."""
+        return self.reading(self.vectors_KPH)
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """`[K, B]`."""
+        return self.backbone.losses(self.prompts(), batch, self.loss_name, self.score)
+
+    def row_losses(self, batch: Batch, counts: Sequence[int]) -> torch.Tensor:
+        """`[R]`; some candidates may have no row."""
+        # By expand, whose gradient is a sum in a fixed order: that of an index may differ from run to run on a GPU.
+        shares = [prompt.expand(count, -1, -1) for prompt, count in zip(self.prompts().unbind(), counts, strict=True)]
+        return self.backbone.row_losses(torch.cat(shares), batch, self.loss_name, self.score)
+
+    def save(self) -> dict[str, torch.Tensor]:
+        """The prompts' values."""
+        return {"vectors_KPH": self.vectors_KPH.detach().clone()}
+
+    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take values back, in place."""
+        self.vectors_KPH.data = tensors["vectors_KPH"].to(self.vectors_KPH)
+
+    def keep(self, indices: Sequence[int]) -> None:
+        """Go on with some of the prompts only."""
+        self.reading = self.reading.subset(indices)
+        self.vectors_KPH.data = self.vectors_KPH.data[list(indices)]
+        self.vectors_KPH.grad = None

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mood import write_mood
+
+if TYPE_CHECKING:
+    from softprune.adapters.prefix import DeepPrompt
+    from softprune.models.base import Backbone
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+THINGS = ("cast", "scene", "window", "children")
+
+
+@pytest.fixture(scope="session")
+def task_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A task of one's own: 24 training texts and 12 that are reported on, all different."""
+    return write_mood(tmp_path_factory.mktemp("mood"), THINGS)
+
+
+@pytest.fixture
+def attached() -> Iterator[Callable[..., DeepPrompt]]:
+    """`attach_prefix` that detaches when the test is over: backbones are shared by the session."""
+    from softprune.adapters.prefix import attach_prefix
+
+    made: list[DeepPrompt] = []
+
+    def attach(backbone: Backbone, project: bool = False, seed: int = 0, hidden: int | None = 24) -> DeepPrompt:
+        made.append(attach_prefix(backbone, 5, project=project, hidden=hidden, seed=seed))
+        return made[-1]
+
+    yield attach
+    for prefix in made:
+        prefix.detach()

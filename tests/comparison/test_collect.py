@@ -1,0 +1,86 @@
+"""What is read from the runs' files: counts of answers and of texts, passages, and what can't be read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from softprune.config import resolve, resolve_compare
+from softprune.data.metrics import metric_named
+from softprune.errors import SoftpruneError
+from softprune.studies.comparison.cells import Cell
+from softprune.studies.comparison.run_metrics import control, read_info, scored_of
+
+
+def written(path: Path, *lines: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps({"id": f"e{at}", **line}) + "\n" for at, line in enumerate(lines)))
+    return path
+
+
+def test_answers_become_counts_with_their_passages(tmp_path: Path) -> None:
+    lines = ({"gold": 1, "predicted": 1, "group": "a"}, {"gold": 0, "predicted": 1, "group": "a"})
+    found = scored_of(written(tmp_path / "a.jsonl", *lines), metric_named("f1", 1))
+    assert found is not None
+    assert found.counts_NC.tolist() == [[1, 0, 0], [0, 1, 0]]  # tp, fp, fn
+    assert (found.ids, found.groups) == (("e0", "e1"), ("a", "a"))
+    other = scored_of(tmp_path / "a.jsonl", metric_named("f1", 0))
+    assert other is not None
+    assert other.counts_NC.tolist() != found.counts_NC.tolist()
+
+
+def test_texts_become_their_own_scores(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", {"written": "a b", "reference": "a c", "rougeL": 0.25})
+    stored, made = (scored_of(path, metric_named(name)) for name in ("rougeL", "rouge1"))
+    assert stored is not None
+    assert made is not None
+    assert stored.counts_NC.tolist() == [[0.25, 1.0]]  # as the run has it
+    assert np.allclose(made.counts_NC, [[0.5, 1.0]])
+
+
+def test_what_is_not_there_has_no_counts(tmp_path: Path) -> None:
+    accuracy = metric_named("accuracy")
+    assert scored_of(tmp_path / "nothing.jsonl", accuracy) is None
+    assert scored_of(written(tmp_path / "empty.jsonl"), accuracy) is None
+    assert scored_of(written(tmp_path / "other.jsonl", {"gold": 1}), accuracy) is None
+
+
+def test_the_controls_training_has_all_rates_that_were_tried(tmp_path: Path) -> None:
+    pieces = {"sweep-0.3": 5.0, "sweep-1": 7.0, "sweep-3": 11.0, "control-control": 2.0, "retrain-a": 100.0}
+    info: dict[str, Any] = {
+        "results": {"control": {"value": 0.5, "parameters": 8, "seconds": 9.0}},
+        "cost": {"training": {name: {"seconds": seconds} for name, seconds in pieces.items()}},
+        "sweep": {"0.3": {"chosen": False}, "1": {"chosen": True}, "3": {"chosen": False}, "9": {"chosen": False}},
+    }
+    recipe = resolve_compare()
+    cell = Cell("xprompt", 0, resolve(base=recipe.cell("xprompt", 0)), "", tmp_path)
+
+    def seconds() -> float | None:
+        (tmp_path / "run.json").write_text(json.dumps(info))
+        found = control(cell, metric_named("accuracy"))
+        return None if found is None else found.seconds
+
+    assert seconds() == 9 + 5 + 11  # the chosen rate's 7 are in the 9; a rate that gave no numbers may have no piece
+    del info["sweep"]
+    assert seconds() == 9
+    del info["results"]["control"]["seconds"]
+    assert seconds() is None
+
+
+def test_a_run_that_can_not_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(SoftpruneError, match=r"a run that can be read[\s\S]*remove that folder"):
+        read_info(tmp_path)
+
+
+@pytest.mark.parametrize("separator", ["\x85", "\u2028", "\u2029", "\x1c"])
+def test_line_separators_inside_a_text_end_no_line(tmp_path: Path, separator: str) -> None:
+    line = {"id": "1", "gold": 0, "predicted": 0, "input": f"one{separator}two"}
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(line, ensure_ascii=False) + "\n", encoding="utf-8")
+    found = scored_of(path, metric_named("accuracy"))
+    assert found is not None
+    assert found.ids == ("1",)

@@ -1,0 +1,281 @@
+"""What a step of token pruning's training does, held against hand-written numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from encoders import unpacked
+from masked_reference import masked_pass
+from small_runs import anatomy_of
+
+from softprune.models.batching import collate
+from softprune.token_pruning.families import Anatomy
+from softprune.token_pruning.rules import Convention, Everything, Rule, Thresholds
+from softprune.token_pruning.trainable import THRESHOLDS, EncoderTrainable, packed_of, set_dropout
+from softprune.training.adamw import FineTuner
+from softprune.training.loop import Evaluation, Schedule, train
+from softprune.training.progress import Silence
+from softprune.training.step import Feed
+from softprune.types import Batch, Encoded
+
+Models = Callable[[str], Path]
+CONVENTION = Convention()
+LAMBDA = 0.3
+
+
+def batch_of(size: int, seed: int = 0) -> Batch:
+    draw = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(2, 30, (size,), generator=draw).tolist()
+    texts = [[2, *torch.randint(5, 90, (n,), generator=draw).tolist(), 3] for n in lengths]
+    encoded = [Encoded(tuple(ids), -1, ((),), n % 2) for n, ids in enumerate(texts)]
+    return collate(encoded, 0, torch.device("cpu"))
+
+
+def thresholds(anatomy: Anatomy) -> Thresholds:
+    return Thresholds(len(anatomy.layers), 1.0, 0.5, CONVENTION)
+
+
+def trainable_of(
+    anatomy: Anatomy, stage: str = "soft", compute: torch.dtype = torch.float32, price: float = LAMBDA
+) -> EncoderTrainable:
+    rule: Rule = Everything() if stage == "baseline" else thresholds(anatomy)
+    if stage == "hard":
+        assert isinstance(rule, Thresholds)
+        rule.delta_L.requires_grad_(False)
+    return EncoderTrainable(anatomy, rule, CONVENTION, price if stage == "soft" else None, compute)
+
+
+def tuner_of(trainable: EncoderTrainable, **changed: float) -> FineTuner:
+    settings: dict[str, Any] = {
+        "lr": 2e-5,
+        "weight_decay": 0.01,
+        "warmup": 0.0,
+        "steps": 10,
+        "clip_norm": 1.0,
+    }
+    own = changed.pop("threshold_lr", 0.02)
+    apart = {THRESHOLDS: own} if THRESHOLDS in trainable.named() else {}
+    return FineTuner(trainable.named(), apart=apart, **(settings | changed))
+
+
+def step(trainable: EncoderTrainable, tuner: FineTuner, size: int = 8) -> None:
+    tuner.zero_grad()
+    trainable.loss(batch_of(size)).mean().backward()
+    tuner.step()
+
+
+def unmoved(trainable: EncoderTrainable, before: dict[str, torch.Tensor]) -> list[str]:
+    return [name for name, value in trainable.named().items() if torch.equal(value, before[name])]
+
+
+def copies(trainable: EncoderTrainable) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in trainable.named().items()}
+
+
+@pytest.mark.parametrize("stage", ["baseline", "soft", "hard"])
+def test_every_weight_moves_under_bfloat16_products(tiny_models: Models, stage: str) -> None:
+    trainable = trainable_of(anatomy_of(tiny_models("encoder")), stage, torch.bfloat16)
+    assert all(value.dtype == torch.float32 for value in trainable.parameters())
+    before = copies(trainable)
+    step(trainable, tuner_of(trainable))
+    assert unmoved(trainable, before) == []
+    assert all(value.grad is None or value.grad.dtype == torch.float32 for value in trainable.parameters())
+
+
+def test_weights_in_bfloat16_would_not(tiny_models: Models) -> None:
+    """Negative control: why weights are float32."""
+    trainable = trainable_of(anatomy_of(tiny_models("encoder"), torch.bfloat16), "baseline", torch.bfloat16)
+    before = copies(trainable)
+    step(trainable, tuner_of(trainable))
+    still = unmoved(trainable, before)
+    assert len([name for name in still if name.endswith("LayerNorm.weight")]) >= 5
+
+
+def test_thresholds_have_a_step_size_of_their_own_and_no_decay(tiny_models: Models) -> None:
+    trainable = trainable_of(anatomy_of(tiny_models("encoder")))
+    rule = trainable.rule
+    assert isinstance(rule, Thresholds)
+    with torch.no_grad():
+        rule.delta_L.fill_(3.0)  # decay would show
+    tuner = tuner_of(trainable, weight_decay=0.5, clip_norm=1e-12)
+    step(trainable, tuner)
+    gradient_L = rule.delta_L.grad
+    assert gradient_L is not None
+    assert gradient_L[1:].abs().min() > 1e-7
+    # Adam's first step is the step size, whatever the gradient.
+    wanted = [3.0, *(3.0 - 0.02 * float(g.sign()) for g in gradient_L[1:])]
+    assert rule.delta_L.tolist() == pytest.approx(wanted, rel=1e-5)
+    others = {id(p) for group in tuner.param_groups[:2] for p in group["params"]}
+    assert id(rule.delta_L) not in others
+    assert [group["weight_decay"] for group in tuner.param_groups] == [0.5, 0.0, 0.0]
+
+
+def test_norms_and_biases_have_no_decay_and_every_weight_is_trained_once(tiny_models: Models) -> None:
+    trainable = trainable_of(anatomy_of(tiny_models("encoder")))
+    names = {id(p): name for name, p in trainable.named().items()}
+    decayed, plain, own = ([names[id(p)] for p in group["params"]] for group in tuner_of(trainable).param_groups)
+    assert own == ["thresholds.delta_L"]
+    assert all("bias" in name or "LayerNorm" in name for name in plain)
+    assert not any("bias" in name or "LayerNorm" in name for name in decayed)
+    assert sorted([*decayed, *plain, *own]) == sorted(trainable.named())
+
+
+def test_the_step_size_rises_and_falls_as_by_hand(tiny_models: Models) -> None:
+    trainable = trainable_of(anatomy_of(tiny_models("encoder")))
+    tuner = tuner_of(trainable, warmup=0.2, steps=10, lr=1.0, threshold_lr=4.0)
+    seen = []
+    for _ in range(10):
+        trainable.loss(batch_of(2)).mean().backward()
+        tuner.param_groups[0]["params"] = []  # the step size alone is looked at
+        tuner.param_groups[1]["params"] = []
+        tuner.step()
+        seen.append([group["lr"] for group in tuner.param_groups])
+    shares = [0.5, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]
+    assert [lrs[0] for lrs in seen] == pytest.approx(shares)
+    assert [lrs[2] for lrs in seen] == pytest.approx([4 * share for share in shares])
+
+
+def test_a_single_step_and_no_warmup_are_schedules_too(tiny_models: Models) -> None:
+    trainable = trainable_of(anatomy_of(tiny_models("encoder")), "baseline")
+    tuner = tuner_of(trainable, warmup=0.06, steps=1)
+    step(trainable, tuner)
+    assert tuner.param_groups[0]["lr"] == 2e-5
+
+
+def test_gradients_are_clipped_together_but_not_those_of_thresholds(tiny_models: Models) -> None:
+    trainable = trainable_of(anatomy_of(tiny_models("encoder")))
+    tuner = tuner_of(trainable, clip_norm=0.01)
+    (1000 * trainable.loss(batch_of(4)).mean()).backward()
+    rule = trainable.rule
+    assert isinstance(rule, Thresholds)
+    assert rule.delta_L.grad is not None
+    own = rule.delta_L.grad.clone()
+    tuner.step()
+    grads = [p.grad for name, p in trainable.named().items() if "thresholds" not in name and p.grad is not None]
+    norm = torch.stack([grad.norm() for grad in grads]).norm()
+    assert float(norm) == pytest.approx(0.01, rel=1e-4)
+    assert torch.equal(rule.delta_L.grad, own)
+    assert float(own.norm()) > 0.01
+
+
+def loss_by_hand(anatomy: Anatomy, batch: Batch, rule: Thresholds, price: float) -> torch.Tensor:
+    """Cross-entropy and regulariser from the masked reference, text by text."""
+    packed = packed_of(batch)
+    read = masked_pass(anatomy, unpacked(packed), rule, CONVENTION, soft=True)
+    cross = F.cross_entropy(read.logits_BC, batch.gold, reduction="none")
+    found = []
+    for b, length in enumerate(packed.lengths):
+        means = [
+            torch.sigmoid((read.score_LBN[layer, b, 1:length] - rule.theta(layer)) / rule.temperature).mean()
+            for layer in range(1, len(anatomy.layers))
+        ]
+        found.append(cross[b] + price * torch.stack(means).sum())
+    return torch.stack(found).detach()
+
+
+def test_the_loss_is_cross_entropy_and_lambda_times_the_regulariser(tiny_models: Models) -> None:
+    anatomy = anatomy_of(tiny_models("encoder"))
+    trainable, batch = trainable_of(anatomy), batch_of(6)
+    found = trainable.loss(batch)[0].detach()
+    rule = trainable.rule
+    assert isinstance(rule, Thresholds)
+    wanted = loss_by_hand(anatomy, batch, rule, LAMBDA)
+    assert (found - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+    other = loss_by_hand(anatomy, batch, rule, 1.01 * LAMBDA)
+    assert (found - other).abs().max() > 1e-3 * wanted.abs().max()
+
+
+@pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("attention", [0.0, 0.1])
+@pytest.mark.parametrize("hidden", [0.0, 0.1])
+@pytest.mark.parametrize("stage", ["baseline", "soft", "hard"])
+def test_no_batch_size_dropout_or_dtype_breaks_it(
+    tiny_models: Models, stage: str, hidden: float, attention: float, compute: torch.dtype
+) -> None:
+    anatomy = anatomy_of(tiny_models("encoder"))
+    set_dropout(anatomy, hidden, attention)
+    trainable = trainable_of(anatomy, stage, compute)
+    tuner = tuner_of(trainable)
+    for size in (1, 2, 3):
+        step(trainable, tuner, size)
+        assert all(value.isfinite().all() for value in trainable.parameters())
+    if stage == "soft":
+        assert isinstance(trainable.rule, Thresholds)
+        assert (trainable.rule.delta_L[1:] != 0).all()
+    if stage == "hard":
+        assert isinstance(trainable.rule, Thresholds)
+        assert not trainable.rule.delta_L.any()
+
+
+@pytest.mark.parametrize(("hidden", "attention"), [(0.3, 0.0), (0.0, 0.3)])
+def test_dropout_is_drawn_in_training(tiny_models: Models, hidden: float, attention: float) -> None:
+    anatomy = anatomy_of(tiny_models("encoder"))
+    trainable, batch = trainable_of(anatomy, "baseline"), batch_of(4)
+    assert torch.equal(trainable.loss(batch), trainable.loss(batch))
+    set_dropout(anatomy, hidden, attention)
+    assert not torch.equal(trainable.loss(batch), trainable.loss(batch))
+
+
+class Nowhere:
+    """Keeps nothing."""
+
+    def load(self) -> None: ...
+
+    def save(self, tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> None: ...
+
+    def curve(self, points: Sequence[Any]) -> None: ...
+
+
+def moved_by_a_step(model: Path, stage: str, accumulate: int) -> dict[str, torch.Tensor]:
+    """What one step of plain gradient descent changes: the gradient, part by part."""
+    trainable = trainable_of(anatomy_of(model), stage)
+    whole = batch_of(8)
+    before = copies(trainable)
+
+    def some(indices: Sequence[int]) -> Batch:
+        texts = [whole.input_ids[i][: int(whole.input_mask[i].sum())] for i in indices]
+        encoded = [
+            Encoded(tuple(ids.tolist()), -1, ((),), int(whole.gold[i])) for i, ids in zip(indices, texts, strict=True)
+        ]
+        return collate(encoded, 0, torch.device("cpu"))
+
+    train(
+        trainable,
+        torch.optim.SGD([p for p in trainable.parameters() if p.requires_grad], lr=1.0),
+        Feed([5] * 8, some),
+        lambda: [Evaluation(0.0, 0.0)],
+        Schedule(epochs=1, batch_size=8, accumulate=accumulate),
+        names=["x"],
+        title="x",
+        keeper=Nowhere(),
+        watch=Silence(),
+    )
+    return {name: value.detach() - before[name] for name, value in trainable.named().items()}
+
+
+@pytest.mark.parametrize("stage", ["baseline", "soft", "hard"])
+def test_two_parts_of_a_batch_make_the_step_of_the_whole(tiny_models: Models, stage: str) -> None:
+    model = tiny_models("encoder")
+    one, two = moved_by_a_step(model, stage, 1), moved_by_a_step(model, stage, 2)
+    largest = max(float(value.abs().max()) for value in one.values())
+    assert largest > 0.01
+    for name, value in one.items():
+        # Rounding of a weight near 1 is as large as its least gradients: relative to the largest step.
+        assert float((value - two[name]).abs().max()) <= 1e-5 * max(largest, 1.0), name
+    third = moved_by_a_step(model, stage, 3)
+    assert all(float((value - third[name]).abs().max()) <= 1e-5 * max(largest, 1.0) for name, value in one.items())
+    assert any(float((value - 0.99 * two[name]).abs().max()) > 1e-5 * max(largest, 1.0) for name, value in one.items())
+
+
+def test_saved_values_come_back_in_place(tiny_models: Models) -> None:
+    trainable = trainable_of(anatomy_of(tiny_models("encoder")))
+    saved = trainable.save()
+    step(trainable, tuner_of(trainable, lr=0.1))
+    assert unmoved(trainable, {name: value[0] for name, value in saved.items()}) == []
+    trainable.load(saved)
+    assert unmoved(trainable, {name: value[0] for name, value in saved.items()}) == list(saved)

@@ -31,6 +31,7 @@ class Entered:
         self.crossings: Counter[tuple[str, str]] = Counter()
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> None:
+        """Note a call, as `sys.setprofile` hands it over."""
         code = frame.f_code
         if event != "call" or not code.co_filename.startswith(self.package):
             return

@@ -58,7 +58,7 @@ def free_bytes(device: torch.device, root: Path = Path("/")) -> int | None:
         return int(torch.cuda.mem_get_info(device)[0]) + unused
     if device.type != "cpu":
         return None
-    return min((psutil.virtual_memory().available, *_left_of_groups(root)))
+    return min((int(psutil.virtual_memory().available), *_left_of_groups(root)))
 
 
 def held_bytes(device: torch.device) -> int:

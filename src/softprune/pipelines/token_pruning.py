@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,7 +10,8 @@ from rich.console import Console
 
 from softprune.config import TokensRecipe, load_tokens_recipe, resolve_tokens
 from softprune.errors import SoftpruneError, of_the_machine, out_of_memory
-from softprune.runs.job import Finish, run_into
+from softprune.runs.job import Finish, run_clock, run_job
+from softprune.runs.processes import hold_alone
 from softprune.runs.run_folder import TRACKERS, RunFolder
 from softprune.token_pruning.experiment import BASELINE, experiment
 from softprune.token_pruning.families import Encoder
@@ -69,7 +69,8 @@ def execute(
     Raises:
         SoftpruneError: for anything that a user can fix.
     """
-    return run_into(
+    hold_alone("to prune input tokens")
+    return run_job(
         out,
         lambda run: _run(recipe, run, console),
         recipe_text=recipe_text,
@@ -77,27 +78,26 @@ def execute(
         kind=recipe.kind,
         command=command,
         may_change=MAY_CHANGE,
+        explain=lambda error, run: _explain(error, recipe),
         finish=finish,
-        told=lambda error, run: _explain(error, recipe),
-        done=lambda run: None,
     )
 
 
 def _run(recipe: TokensRecipe, run: RunFolder, console: Console | None) -> None:
-    begun, before = time.perf_counter(), sum(run.info["cost"]["phases"].values())
+    clock = run_clock(run)
     with watching(console, recipe.tuning.trackers, run.path / TRACKERS, recipe.resolved()) as watch:
         workspace = prepare(recipe, run, watch)
         models = experiment(workspace)
         with run.phase("models"):
             _save_models(workspace, models)
     training = (run.info["cost"].get("training") or {}).values()
-    seconds = sum(stage["seconds"] for stage in training)
+    spent = sum(stage["seconds"] for stage in training)
     examples = sum(stage["examples"] for stage in training)
     run.record(
         cost={
-            "seconds": before + time.perf_counter() - begun,
+            "seconds": clock(),
             "steps": sum(stage["steps"] for stage in training),
-            "examples_per_second": examples / seconds if seconds else None,
+            "examples_per_second": examples / spent if spent else None,
         }
     )
 

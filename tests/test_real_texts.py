@@ -58,7 +58,7 @@ def test_both_splits_of_a_packed_file(name, task_of):
     task = load_task(task_of(name))
     splits = task.load()
     assert (len(splits.train), len(splits.validation)) == (train, report)
-    assert all(example.writes and example.answers[0] for example in splits.train)
+    assert all(example.is_generation and example.answers[0] for example in splits.train)
     found = statistics_of(task, splits)
     assert round(found.target_words) == words
     assert found.constant == pytest.approx(lead, abs=0.001)

@@ -48,7 +48,7 @@ def test_the_rest_is_filled_in(task_file):
     task = load_task(task_file)
     definition = task.definition
     assert (definition.targets, definition.metric, definition.answers) == ("text", "rougeL", ("{summary}",))
-    assert definition.writes
+    assert definition.is_generation
     assert task.metric.name == "rougeL"
     assert isinstance(task.choice, Loss)
     assert load_task("rte").choice == load_task("rte").metric
@@ -58,7 +58,7 @@ def test_rows_of_a_split_in_one_packed_file(task_file):
     splits = load_task(task_file).load()
     assert (len(splits.train), len(splits.validation)) == (8, 4)
     first, ninth = splits.train[0], splits.validation[0]
-    assert (first.answers, first.gold, first.writes) == (("About row 0.",), 0, True)
+    assert (first.answers, first.gold, first.is_generation) == (("About row 0.",), 0, True)
     assert first.text == "Row 0 is here. It is long. It ends. It ended 0. TL;DR:"
     assert (ninth.answers, ninth.index) == (("About row 8.",), 0)
 
@@ -133,7 +133,7 @@ def test_a_first_yaml_of_a_file(tmp_path):
     file = tmp_path / "news.jsonl"
     file.write_text("".join(json.dumps(row | {"title": f"On {i}", "id": i}) + "\n" for i, row in enumerate(ROWS)))
     found = guess(file, target="summary")
-    assert (found.label.name, found.fields, found.writes) == ("summary", ("article",), True)
+    assert (found.label.name, found.fields, found.is_generation) == ("summary", ("article",), True)
     assert found.template == "{article} TL;DR: {mask}"
     assert not found.to_be_edited
     splits = write_task(found, tmp_path / "news.yaml", file)

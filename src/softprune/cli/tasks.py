@@ -76,9 +76,9 @@ def show(
     if why is not None:
         say(f"\nno data: {why.found}\n{why.do}\n\n{_SAMPLE}:")
     shown, origin = _some(loaded, splits, split, examples)
-    name = backbone or ("tiny-seq2seq" if loaded.definition.writes else "tiny")
+    name = backbone or ("tiny-seq2seq" if loaded.definition.is_generation else "tiny")
     model, room = _reader(name, max_length, shown)
-    longest = TEXT_LENGTH if loaded.definition.writes else None
+    longest = TEXT_LENGTH if loaded.definition.is_generation else None
     for place, (example, read) in enumerate(zip(shown, model.encode(shown, room, longest), strict=True), start=1):
         say(f"\n{origin} {place}")
         print_rich(_example(example, read, model, room), width=_WIDTH)
@@ -151,7 +151,7 @@ def new(
     name = shlex.quote(str(path) if "/" in str(path) else f"./{path}")
     say("\n".join([f"wrote     {path}: {sizes}", *_worth_knowing(splits), ""]))
     say(f"next: softprune tasks show {name}")
-    say(f"      softprune xprompt --task {name} --backbone {'tiny-seq2seq' if found.writes else 'tiny'}")
+    say(f"      softprune xprompt --task {name} --backbone {'tiny-seq2seq' if found.is_generation else 'tiny'}")
 
 
 def _worth_knowing(splits: Splits) -> list[str]:
@@ -161,7 +161,7 @@ def _worth_knowing(splits: Splits) -> list[str]:
     twice, rows = repeated(splits)
     held = len(splits.report or ())
     lines = [f"note      {twice:,} of {rows:,} rows repeat{'s' * (twice == 1)} another's text"] if twice else []
-    if 0 < held < _FEW and not (splits.report or ())[0].writes:
+    if 0 < held < _FEW and not (splits.report or ())[0].is_generation:
         points = unseen_points(held)
         lines.append(f"note      differences under {points} points can't be seen on {held} {splits.reported} rows")
     return lines
@@ -198,7 +198,7 @@ def _about(task: Task, splits: Splits | None) -> RenderableType:
         ("instruction", definition.instruction or _ABSENT),
         ("template", definition.template),
         ("target", f"{definition.target} (a text to write)")
-        if definition.writes
+        if definition.is_generation
         else ("answers", ", ".join(definition.answers)),
         ("metric", definition.metric + (f" of {definition.positive}" if definition.positive else "")),
     ]
@@ -246,7 +246,7 @@ def _example(example: Example, read: Encoded, backbone: Backbone, room: int) -> 
     rows = [("id", example.id), ("input", shortened)]
     rows += [("cut", f"{read.cut} of {tokens} tokens go, {room} stay:")] if read.cut else []
     rows += [("reads as", backbone.tokenizer.decode(list(read.input_ids)))] if read.cut else []
-    if example.writes:
+    if example.is_generation:
         cut = f", {read.target_cut} more cut" if read.target_cut else ""
         return _grid([*rows, ("target", f"{example.answers[0]}  ({_tokens(len(read.answer_ids[0]))}{cut})")])
     for place, (answer, ids) in enumerate(zip(example.answers, read.answer_ids, strict=True)):
@@ -290,7 +290,7 @@ def _guessed(found: Guess, label_given: bool, text_given: bool) -> str:
     """What `tasks new` made of the columns."""
     guessed = "" if text_given else " (a guess: --text COLUMN ...)"
     texts = ("texts", ", ".join(c.name for c in found.texts) + guessed)
-    if found.writes:
+    if found.is_generation:
         written = f"{found.label.name} ({found.label.words / found.label.rows:.0f} words)"
         left = ("left out", ", ".join(found.others) or "nothing")
         return table([("target", written), texts, left, ("template", found.template)])

@@ -64,7 +64,7 @@ def statistics_of(task: Task, splits: Splits) -> TaskStatistics:
         sizes=sizes,
         reported=splits.reported,
         words=sum(len(example.text.split()) for example in examples) / len(examples),
-        **(_of_texts if task.definition.writes else _of_answers)(task, examples),
+        **(_of_texts if task.definition.is_generation else _of_answers)(task, examples),
     )
 
 

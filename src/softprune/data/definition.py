@@ -273,7 +273,7 @@ class Definition(_Frozen):
         return defaults | data | {"sources": _with_labels(data.get("sources"), data.get("answers"))}
 
     @property
-    def writes(self) -> bool:
+    def is_generation(self) -> bool:
         """Whether the model writes a text, instead of choosing among answers."""
         return self.target is not None
 

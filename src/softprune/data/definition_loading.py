@@ -155,7 +155,7 @@ def _key(item: ErrorDetails) -> str:
 def _template_mistakes(definition: Definition) -> list[SoftpruneError]:
     mistakes, fields = [], tuple(definition.fields)
     names = names_in(definition.template)
-    answers = () if definition.writes else definition.answers
+    answers = () if definition.is_generation else definition.answers
     if names.count(MASK) != 1:
         mistakes.append(
             SoftpruneError("one {mask} in `template`", f"{names.count(MASK)} of them", "mark the answer's place once")
@@ -200,7 +200,7 @@ def _target_mistakes(definition: Definition) -> list[SoftpruneError]:
 
 
 def _answer_mistakes(definition: Definition) -> list[SoftpruneError]:
-    if definition.writes:
+    if definition.is_generation:
         return _target_mistakes(definition)
     mistakes, answers = [], ", ".join(definition.answers)
     if definition.targets == "text":

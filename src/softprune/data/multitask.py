@@ -137,7 +137,7 @@ def _check(part: Definition) -> None:
     """
     if part.parts:
         raise SoftpruneError("single tasks to join", part.id, "name the tasks one by one")
-    if part.writes:
+    if part.is_generation:
         found = f"{part.id}, whose texts are written"
         raise SoftpruneError("tasks with answers to choose from, to join them", found, "train it a prompt of its own")
     if part.metric != METRIC:

@@ -54,14 +54,14 @@ class Guess:
     others: tuple[str, ...]
 
     @property
-    def writes(self) -> bool:
+    def is_generation(self) -> bool:
         """Whether texts are to be written."""
         return not self.answers
 
     @property
     def to_be_edited(self) -> bool:
         """Whether answers are numbers with a word before them, since nothing better is known."""
-        return not self.writes and self.label.numeric and not set(self.answers.values()) <= set(TRUTHS.values())
+        return not self.is_generation and self.label.numeric and not set(self.answers.values()) <= set(TRUTHS.values())
 
 
 def guess(
@@ -147,14 +147,14 @@ def task_text(found: Guess, out: Path, file: Path, validation: Path | None = Non
         f"fields: {_flow(list(found.fields))}",
         "# The input: texts in braces, and {mask} where the answer stands.",
         f"template: {_flow(found.template)}",
-        *(_target_lines(gold) if found.writes else _answer_lines(found, gold)),
+        *(_target_lines(gold) if found.is_generation else _answer_lines(found, gold)),
         "sources:",
         "  file:",
         "    # Relative to this file, or absolute.",
         f"    files: {_flow(files)}",
     ]
     if validation is None:
-        drawn = "at random" if found.writes else "by label"
+        drawn = "at random" if found.is_generation else "by label"
         lines += [
             f"    # The fraction of train to report on: drawn {drawn}, the same examples in every run.",
             f"    held_out: {HELD_OUT}",

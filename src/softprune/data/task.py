@@ -95,7 +95,7 @@ class Task:
     @property
     def choice(self) -> Metric:
         """What every choice on `select` goes by: its metric, or minus the loss where a text is written."""
-        return Loss() if self.definition.writes else self.metric
+        return Loss() if self.definition.is_generation else self.metric
 
     @property
     def n_answers(self) -> int:
@@ -207,6 +207,6 @@ def _holding_out(splits: Splits, fraction: float) -> Splits:
     train, validation = divided(whole, fraction, np.random.default_rng(HELD_OUT_SEED), do)
     note = (
         f"validation is {len(validation)} of the {len(whole)} training examples (held_out: {fraction}), drawn "
-        f"{'at random' if whole[0].writes else 'by label'} with the fixed seed {HELD_OUT_SEED}; they are not trained on"
+        f"{'at random' if whole[0].is_generation else 'by label'} with the fixed seed {HELD_OUT_SEED}; they are not trained on"
     )
     return replace(splits, train=train, validation=validation, notes=(*splits.notes, note))

@@ -160,7 +160,7 @@ def _told(
         value = _value(source, row, name, where, [name])
         return _right(definition, source, value, where, texts)
     except SoftpruneError:
-        return ("",) if definition.writes else _answers(definition, texts), -1
+        return ("",) if definition.is_generation else _answers(definition, texts), -1
 
 
 def _expanded(source: Source, located: Located) -> Iterator[Row]:

@@ -294,11 +294,11 @@ class _Service:
             by_answers: dict[tuple[str, ...], list[int]] = {}
             for i in mine:
                 example = questions[i].asked.example
-                fixed = not self._limited or example.writes
+                fixed = not self._limited or example.is_generation
                 by_answers.setdefault(() if fixed else example.answers, []).append(i)
             for alike in by_answers.values():
                 examples = [questions[i].asked.example for i in alike]
-                longest = ticket.info.max_answer_length if ticket.definition.writes else None
+                longest = ticket.info.max_answer_length if ticket.definition.is_generation else None
                 read = self._backbone.encode(examples, self._room(ticket, examples), longest)
                 found |= dict(zip(alike, read, strict=True))
         return found
@@ -317,7 +317,7 @@ class _Service:
         encoded: Mapping[int, Encoded],
     ) -> dict[int, _Outcome]:
         """Answer the questions of one kind, sorted by length, each behind its own prompt."""
-        writes = any(self._tickets[name].definition.writes for name in names)
+        writes = any(self._tickets[name].definition.is_generation for name in names)
         rows = min(self._rows, ROWS_THAT_WRITE) if writes else self._rows
         found: dict[int, _Outcome] = {}
         for chosen in self._batches(mine, encoded, rows):
@@ -344,7 +344,7 @@ class _Service:
         batch, answers = self._backbone.batch(encoded), [example.answers for example in examples]
         if like.info.match == "generate":
             texts = self._backbone.generate(prompts_BQH, batch, like.info.max_answer_length)
-            if like.definition.writes:  # nothing to match: a text stays as it was written
+            if like.definition.is_generation:  # nothing to match: a text stays as it was written
                 return [_Outcome(text) for text in texts]
             matched = [answer_of(text, each) for text, each in zip(texts, answers, strict=True)]
             return [
@@ -376,7 +376,7 @@ def _prediction(question: _Question, outcome: _Outcome, cut: int) -> Prediction:
         row=question.asked.row,
         prompt=question.prompt,
         answer=outcome.answer,
-        answers=() if example.writes else example.answers,
+        answers=() if example.is_generation else example.answers,
         probabilities=outcome.probabilities,
         gold=example.answers[example.gold] if example.gold >= 0 else None,
         cut=cut,

@@ -60,8 +60,8 @@ def encode(
     """
     if not examples:
         return []
-    answers = {text: how.answer_ids(text) for e in examples if not e.writes for text in e.answers}
-    targets = {text: how.target_ids(text) for e in examples if e.writes for text in e.answers}
+    answers = {text: how.answer_ids(text) for e in examples if not e.is_generation for text in e.answers}
+    targets = {text: how.target_ids(text) for e in examples if e.is_generation for text in e.answers}
     _check_answers(how.tokenizer, answers, max_answer_length)
     check_distinct(how, examples)
     ids_of = answers | {text: ids[:max_answer_length] for text, ids in targets.items()}
@@ -80,9 +80,11 @@ def encode(
                 input_ids=tuple(ids),
                 slot=_slot(how, ids, example),
                 answer_ids=tuple(ids_of[text] for text in example.answers),
-                gold=max(0, example.gold) if example.writes else example.gold,
+                gold=max(0, example.gold) if example.is_generation else example.gold,
                 cut=length - len(ids),
-                target_cut=len(targets[example.answers[0]]) - len(ids_of[example.answers[0]]) if example.writes else 0,
+                target_cut=len(targets[example.answers[0]]) - len(ids_of[example.answers[0]])
+                if example.is_generation
+                else 0,
             )
         )
     return encoded
@@ -148,7 +150,7 @@ def check_distinct(how: Tokenising, examples: Iterable[Example]) -> None:
     Raises:
         SoftpruneError: for two answers that differ only as text.
     """
-    for answers, name in {e.answers: e.id for e in examples if not e.writes}.items():
+    for answers, name in {e.answers: e.id for e in examples if not e.is_generation}.items():
         first: dict[tuple[int, ...], str] = {}
         for text in dict.fromkeys(answers):
             ids = how.answer_ids(text)
@@ -188,7 +190,7 @@ def answer_notes(how: Tokenising, examples: Sequence[Example], score: str) -> li
 
 def _beginning(how: Tokenising, examples: Sequence[Example]) -> tuple[str, str] | None:
     """Two answers of an example, where the tokens of the second begin with those of the first; None where none do."""
-    for answers in {e.answers for e in examples if not e.writes}:
+    for answers in {e.answers for e in examples if not e.is_generation}:
         ids_of = {text: how.answer_ids(text) for text in answers}
         for text, ids in ids_of.items():
             longer = next((t for t, i in ids_of.items() if len(i) > len(ids) and i[: len(ids)] == ids), None)

@@ -283,7 +283,7 @@ def _scored(workspace: Workspace, candidates: int) -> float:
 def _written(workspace: Workspace) -> float:
     """Seconds of a text that one prompt writes, of a call of as many rows as write together; texts may end early."""
     backbone, data, scoring = workspace.backbone, workspace.select, workspace.reporting
-    if not data.writes:
+    if not data.is_generation:
         return 0.0
     rows = range(min(len(data), scoring.rows, ROWS_THAT_WRITE))
     prompt_PH = backbone.vectors_of([at % backbone.vocabulary for at in range(workspace.recipe.prompt.tokens)])

@@ -100,7 +100,7 @@ def _facts(ticket: Ticket) -> dict[str, str]:
         "parameters": f"{info.parameters:,} of {info.prompt_tokens * info.hidden:,}",
         **_scores(ticket),
         "answers": f"written, up to {info.max_answer_length} tokens"
-        if definition.writes
+        if definition.is_generation
         else ", ".join(map(code_span, definition.answers)),
     }
 
@@ -109,10 +109,14 @@ def _scores(ticket: Ticket) -> dict[str, str]:
     """What it reached where nothing was chosen, beside what it must be held against."""
     metric, select = ticket.definition.metric, ticket.info.select
     if not ticket.results:
-        value = f"loss {-(select or 0.0):.3f}" if ticket.definition.writes else f"{100 * (select or 0.0):.1f}% {metric}"
+        value = (
+            f"loss {-(select or 0.0):.3f}"
+            if ticket.definition.is_generation
+            else f"{100 * (select or 0.0):.1f}% {metric}"
+        )
         return {"score": "not measured" if select is None else f"{value} on `select`, which it was chosen on"}
     own = next(iter(ticket.results))
-    bar = "the input's own first sentences" if ticket.definition.writes else "best constant answer"
+    bar = "the input's own first sentences" if ticket.definition.is_generation else "best constant answer"
     labels = {own: "score", "control": "the unpruned prompt, trained as long", "constant": bar}
     return {label: _measured(ticket.results[name], metric) for name, label in labels.items() if name in ticket.results}
 

@@ -129,7 +129,7 @@ def mask_mistakes(recipe: Recipe, hidden: int) -> list[SoftpruneError]:
 def label_mistakes(recipe: Recipe, task: Task) -> list[SoftpruneError]:
     """What keeps the task's answers from starting a prompt: there are no class labels where examples have their own."""
     answers = task.definition.answers
-    if recipe.prompt.init == "labels" and task.definition.writes:
+    if recipe.prompt.init == "labels" and task.definition.is_generation:
         found = f"prompt.init=labels with {task.id}, whose texts are written"
         return [SoftpruneError("a task with answers to choose from, to start from them", found, "set prompt.init=text")]
     if recipe.prompt.init != "labels" or not any("{" in answer for answer in answers):

@@ -65,9 +65,9 @@ class ScoredSet:
         return len(self.examples)
 
     @property
-    def writes(self) -> bool:
+    def is_generation(self) -> bool:
         """Whether texts are to be written, and not answers to be chosen."""
-        return self.examples[0].writes
+        return self.examples[0].is_generation
 
     @property
     def weight(self) -> int:
@@ -150,7 +150,7 @@ def _scores(row: list[tuple[float, list[float]]], data: ScoredSet, texts: tuple[
         else tuple(max(range(len(s)), key=lambda a: (s[a], -a)) for _, s in row),
         gold=tuple(example.gold for example in examples),
         texts=texts,
-        references=tuple(example.answers[0] for example in examples) if data.writes else (),
+        references=tuple(example.answers[0] for example in examples) if data.is_generation else (),
     )
 
 
@@ -159,7 +159,7 @@ def _generated(backbone: Backbone, prompt_QH: torch.Tensor, data: ScoredSet, sco
     if scoring.match != "generate":
         return ()
     found: list[str | None] = [None] * len(data)
-    rows = min(scoring.rows, ROWS_THAT_WRITE) if data.writes else scoring.rows
+    rows = min(scoring.rows, ROWS_THAT_WRITE) if data.is_generation else scoring.rows
     for indices in my_batches(data, rows, 1, scoring.processes):
         texts = backbone.generate(prompt_QH, data.batch(backbone, indices), scoring.max_answer_length)
         for index, text in zip(indices, texts, strict=True):

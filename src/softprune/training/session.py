@@ -73,7 +73,7 @@ class Workspace:
     @property
     def reporting(self) -> Scoring:
         """How `report` is scored."""
-        return self.scoring.reporting(self.task.definition.writes)
+        return self.scoring.reporting(self.task.definition.is_generation)
 
     def encode(self, examples: Sequence[Example]) -> ScoredSet:
         """Examples with their token ids."""
@@ -171,7 +171,7 @@ def _read_inputs(
         described = describe(settings.name, settings.family, settings.revision, settings.trust_remote_code)
         errors += mistakes(described)
         check(recipe, described)
-    if data is not None and described is not None and data[0].definition.writes:
+    if data is not None and described is not None and data[0].definition.is_generation:
         errors += written_mistakes(recipe, data[0].id, described)
     if data is None or described is None or errors:
         raise errors[0] if len(errors) == 1 else ManyErrors("recipe for this data and backbone", errors)
@@ -244,8 +244,8 @@ def learning_rate(recipe: Recipe, backbone: Backbone) -> float:
 
 def room_for_inputs(recipe: Recipe, backbone: Backbone, examples: Sequence[Example]) -> int:
     """Input tokens at most, by the recipe and what the model's positions leave."""
-    writes = recipe.task.match == "generate" or examples[0].writes
-    generated = answer_length(recipe, examples[0].writes) if writes else 0
+    writes = recipe.task.match == "generate" or examples[0].is_generation
+    generated = answer_length(recipe, examples[0].is_generation) if writes else 0
     return room_for(backbone, examples, recipe.virtual_tokens, recipe.task.max_length, generated)
 
 
@@ -269,14 +269,14 @@ def room_for(
     longest = 0
     if backbone.family in ("causal", "masked"):
         how = backbone.tokenising()
-        answers = {answer for example in examples if not example.writes for answer in example.answers}
+        answers = {answer for example in examples if not example.is_generation for answer in example.answers}
         longest = max([generated, *(len(how.answer_ids(answer)) for answer in answers)])
     return min(max_length, positions - prompt_tokens - longest)
 
 
 def encoded(recipe: Recipe, backbone: Backbone, examples: Sequence[Example]) -> ScoredSet:
     """Examples with their token ids, cut to what fits."""
-    longest = answer_length(recipe, writes=True) if examples[0].writes else None
+    longest = answer_length(recipe, writes=True) if examples[0].is_generation else None
     return ScoredSet(examples, backbone.encode(examples, room_for_inputs(recipe, backbone, examples), longest))
 
 
@@ -312,13 +312,13 @@ def _group(recipe: Recipe, run: Store, rehearsal: Rehearsal) -> int:
 
 def scoring_of(recipe: Recipe, task: Task, backbone: Backbone, processes: Processes = ALONE) -> Scoring:
     """How a recipe's prompts are scored, everywhere alike but on `report`; see `Scoring.reporting`."""
-    score, writes = recipe.task.score, task.definition.writes
+    score, writes = recipe.task.score, task.definition.is_generation
     return Scoring(
         loss=backbone.check_loss(recipe.tuning.loss),
         score=task.definition.score if score == "auto" else score,
         rows=recipe.tuning.eval_rows,
         match="score" if writes else recipe.task.match,
-        max_answer_length=answer_length(recipe, task.definition.writes),
+        max_answer_length=answer_length(recipe, task.definition.is_generation),
         processes=processes,
     )
 
@@ -329,7 +329,7 @@ def truncation(data: ScoredSet) -> dict[str, int]:
         "examples": sum(1 for e in data.encoded if e.cut),
         "tokens": sum(e.cut for e in data.encoded),
     }
-    if not data.writes:
+    if not data.is_generation:
         return inputs
     cut = [e.target_cut for e in data.encoded if e.target_cut]
     return inputs | {"targets": len(cut), "target_tokens": sum(cut)}
@@ -343,7 +343,7 @@ def together(counts: Sequence[dict[str, int]]) -> dict[str, int]:
 def _record(workspace: Workspace, sets: Selection, source: str, notes: Sequence[str]) -> None:
     recipe, backbone, definition = workspace.recipe, workspace.backbone, workspace.task.definition
     truncated = together([truncation(workspace.train), truncation(workspace.select)])
-    fixed_answers = len({e.answers for e in sets.train}) == 1 and not definition.writes
+    fixed_answers = len({e.answers for e in sets.train}) == 1 and not definition.is_generation
     workspace.run.record(
         # The pinned dtype is that of the products, also where weights are wider since they are trained.
         backbone=asdict(backbone.info) | {"dtype": workspace.run.info["backbone"]["dtype"]},
@@ -375,7 +375,7 @@ def _record(workspace: Workspace, sets: Selection, source: str, notes: Sequence[
             "match": workspace.reporting.match,
             "lr": workspace.lr,
             "max_length": recipe.task.max_length,
-            **({"max_answer_length": workspace.scoring.max_answer_length} if definition.writes else {}),
+            **({"max_answer_length": workspace.scoring.max_answer_length} if definition.is_generation else {}),
         },
         notes=list(notes),
     )

@@ -21,7 +21,7 @@ from softprune.adapters.build import restore
 from softprune.adapters.ptuning import STORED as VECTORS
 from softprune.adapters.registry import METHODS
 from softprune.data.definition import Definition
-from softprune.data.definition_loading import definition_of
+from softprune.data.definition_loading import check_definition
 from softprune.errors import SoftpruneError
 from softprune.models import load_backbone
 from softprune.models.base import Backbone
@@ -160,7 +160,7 @@ def read_adapter(folder: str | Path) -> SavedAdapter:
         plan, info = _checked(AdapterPlan, document["plan"]), _checked(AdapterInfo, document)
         if plan.method not in METHODS or info.family not in FAMILIES.names():
             raise ValueError(f"an unknown method or family: {plan.method}, {info.family}")
-        definition = definition_of(document["definition"], place / DOCUMENT)
+        definition = check_definition(document["definition"], place / DOCUMENT)
         tensors = read_tensors(place / TENSORS)
         for name, tensor in tensors.items():
             if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):

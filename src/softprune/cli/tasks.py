@@ -90,7 +90,7 @@ def show(
 def stats(ids: _Ids = None, data: _Root = None) -> None:
     """Sizes, kind, metric and answers of the tasks whose data is there."""
     from softprune.data import load_task, task_names
-    from softprune.data.data_statistics import Survey, statistics_of, survey
+    from softprune.data.data_statistics import Survey, compute_statistics, survey
 
     if data is not None and not data.is_dir():
         raise SoftpruneError("a folder with the data of tasks", str(data), "correct --data")
@@ -103,11 +103,11 @@ def stats(ids: _Ids = None, data: _Root = None) -> None:
     if data is not None:
         surveyed = survey(read, data)
     elif ids:
-        surveyed = Survey(tuple(statistics_of(task, task.load(patient=False)) for task in read), (), ())
+        surveyed = Survey(tuple(compute_statistics(task, task.load(patient=False)) for task in read), (), ())
     else:
         surveyed = Survey((), tuple(task.id for task in read), ())
     # What needs no data says nothing about a folder.
-    generated = [statistics_of(task, task.load()) for task in made if ids or data is None]
+    generated = [compute_statistics(task, task.load()) for task in made if ids or data is None]
     if data is not None and not (generated or surveyed.found or surveyed.errors):
         do = "pass --data with the folder that holds them; docs/tasks.md names the files of each task"
         raise SoftpruneError(f"the data of {', '.join(ids or ('at least one task',))}", f"none in {data}", do)
@@ -140,10 +140,10 @@ def new(
     ] = None,
 ) -> None:
     """Write a task YAML for a file of your own; it says what it guessed."""
-    from softprune.data.row_files import unpacked
+    from softprune.data.row_files import strip_compression
     from softprune.data.scaffold import guess, write_task
 
-    path = out or file.with_name(unpacked(file.name).with_suffix(".yaml").name)
+    path = out or file.with_name(strip_compression(file.name).with_suffix(".yaml").name)
     found = guess(file, validation, text or (), label, target)
     splits = write_task(found, path, file, validation)
     say(_guessed(found, label is not None, bool(text)))
@@ -156,9 +156,9 @@ def new(
 
 def _worth_knowing(splits: Splits) -> list[str]:
     """What a reader of the scores should know of the data: rows that repeat others, and a small set to report on."""
-    from softprune.data.data_statistics import repeated, unseen_points
+    from softprune.data.data_statistics import count_repeated, unseen_points
 
-    twice, rows = repeated(splits)
+    twice, rows = count_repeated(splits)
     held = len(splits.report or ())
     lines = [f"note      {twice:,} of {rows:,} rows repeat{'s' * (twice == 1)} another's text"] if twice else []
     if 0 < held < _FEW and not (splits.report or ())[0].is_generation:
@@ -179,12 +179,12 @@ def _grid(rows: Iterable[tuple[str, str]]) -> RenderableType:
 
 def _data_or_none(task: Task, data: Path | None) -> tuple[Splits | None, SoftpruneError | None]:
     """The task's data; or why there is none, where a sample can stand for it."""
-    from softprune.data.samples import sample_of
+    from softprune.data.samples import load_sample
 
     try:
         return task.load(data, patient=False), None
     except SoftpruneError as error:
-        if data is not None or not sample_of(task):
+        if data is not None or not load_sample(task):
             raise
         return None, error
 
@@ -216,12 +216,12 @@ def _sizes(splits: Splits) -> str:
 def _some(task: Task, splits: Splits | None, split: str, n: int) -> tuple[Sequence[Example], str]:
     """The first n examples of a split, or of the sample; and what to call them."""
     from softprune.config.registry import unknown
-    from softprune.data.samples import sample_of
+    from softprune.data.samples import load_sample
 
     if split not in _SETS:
         raise unknown("split", split, _SETS)
     if splits is None:
-        return sample_of(task)[:n], "sample"
+        return load_sample(task)[:n], "sample"
     held = cast("tuple[Example, ...] | None", getattr(splits, split))
     if held is None:
         raise SoftpruneError(f"a split that {task.id} has here", split, f"there is {_sizes(splits)}")

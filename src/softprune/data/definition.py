@@ -25,9 +25,9 @@ Split = Literal["train", "dev", "validation"]
 ROW_READERS: Registry[Any] = Registry(
     "row reader",
     {
-        "multirc": "softprune.data.superglue:multirc_options",
-        "ag_news": "softprune.data.row_formats:joined_article",
-        "imdb": "softprune.data.row_formats:without_line_breaks",
+        "multirc": "softprune.data.row_readers:multirc_options",
+        "ag_news": "softprune.data.row_readers:joined_article",
+        "imdb": "softprune.data.row_readers:without_line_breaks",
     },
 )
 GENERATORS: Registry[Any] = Registry("generator", {"demo": "softprune.data.demo:generate"})

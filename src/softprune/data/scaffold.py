@@ -16,14 +16,14 @@ from softprune.data.columns import (
     ID_NAMES,
     LABEL_NAMES,
     Column,
-    columns_of,
-    label_of,
-    longest_of,
-    target_of,
-    texts_of,
+    choose_label,
+    choose_longest_text,
+    choose_target,
+    choose_texts,
+    read_columns,
 )
 from softprune.data.definition import MASK
-from softprune.data.row_files import ENDINGS, format_of, read_rows
+from softprune.data.row_files import ENDINGS, file_format, read_rows
 from softprune.data.task import Splits, load_task
 from softprune.errors import SoftpruneError
 
@@ -87,15 +87,15 @@ def guess(
         found, do = f"--label {label} and --target {target}", "leave one of them out"
         raise SoftpruneError("a label to choose, or a text to write", found, do)
     files = [file, *([validation] if validation else [])]
-    columns = columns_of(chain.from_iterable(read_rows(path, _checked(path)) for path in files))
+    columns = read_columns(chain.from_iterable(read_rows(path, _checked(path)) for path in files))
     if not columns:
         raise SoftpruneError("rows to learn from", f"none in {file}", "choose another file")
     if target is not None:
-        gold = target_of(columns, target)
-        texts = longest_of(columns, text, gold)
+        gold = choose_target(columns, target)
+        texts = choose_longest_text(columns, text, gold)
     else:
-        gold = label_of(columns, label)
-        texts = texts_of(columns, text, gold)
+        gold = choose_label(columns, label)
+        texts = choose_texts(columns, text, gold)
     fields = _field_names(texts, gold)
     return Guess(
         label=gold,
@@ -181,7 +181,7 @@ def _target_lines(target: str) -> list[str]:
 
 
 def _checked(path: Path) -> Any:
-    kind = format_of(path)
+    kind = file_format(path)
     if kind is None:
         expected = f"a file that ends in {', '.join(ENDINGS)} (or .gz, .xz)"
         raise SoftpruneError(expected, str(path), "convert or rename it")

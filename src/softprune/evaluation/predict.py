@@ -15,10 +15,10 @@ import torch
 
 from softprune.config.registry import unknown
 from softprune.data.definition import Definition
-from softprune.data.input_rows import layout_of
-from softprune.data.multitask import part_of
+from softprune.data.input_rows import choose_source
+from softprune.data.multitask import definition_for_row
 from softprune.data.row_files import Located, Row, plain_row
-from softprune.data.template import Asked, asked_from
+from softprune.data.template import UnansweredRow, unanswered_rows
 from softprune.errors import SoftpruneError
 from softprune.models import load_backbone
 from softprune.models.base import Backbone
@@ -182,7 +182,7 @@ class _Question:
     """A row with the name of the ticket that shall answer it."""
 
     prompt: str
-    asked: Asked
+    asked: UnansweredRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,11 +202,11 @@ def _asked(
         located = row if isinstance(row, Located) else Located(_mapping(row, number), f"row {number}")
         name = "" if column is None else _named(tickets, located, column)
         ticket = tickets[name] if column is not None else next(iter(tickets.values()))
-        definition = part_of(ticket.definition, located)
+        definition = definition_for_row(ticket.definition, located)
         layout = (name, definition.id)
         if layout not in layouts:
-            layouts[layout] = layout_of(definition, located)
-        for asked in asked_from(definition, layouts[layout], [located]):
+            layouts[layout] = choose_source(definition, located)
+        for asked in unanswered_rows(definition, layouts[layout], [located]):
             # A complaint about the text (of its length, say) names the example: by its row's place.
             yield _Question(name, replace(asked, example=replace(asked.example, id=asked.where)))
 

@@ -11,7 +11,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 
-from softprune.data.definition_loading import definition_of
+from softprune.data.definition_loading import check_definition
 from softprune.errors import SoftpruneError
 from softprune.models.loading import FAMILIES
 from softprune.prompts.ticket import DOCUMENT, RESULTS, SCHEMA, TENSORS, Reported, Ticket, TicketInfo
@@ -36,7 +36,7 @@ def read_ticket(folder: Path) -> Ticket:
     try:
         document = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
         info = _info(document)
-        definition = definition_of(document["definition"], folder / DOCUMENT)
+        definition = check_definition(document["definition"], folder / DOCUMENT)
         mask, state = _state(info, read_tensors(folder / TENSORS))
         _hold(document.get("token_mask") == mask.token_P.tolist(), f"the token_mask of {TENSORS}")
         _hold(document.get("piece_mask") == mask.piece_PS.tolist(), f"the piece_mask of {TENSORS}")

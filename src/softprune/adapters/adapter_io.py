@@ -25,8 +25,8 @@ from softprune.data.definition_loading import check_definition
 from softprune.errors import SoftpruneError
 from softprune.models import load_backbone
 from softprune.models.base import Backbone
+from softprune.models.description import FAMILIES
 from softprune.models.fingerprint import same_backbone
-from softprune.models.loading import FAMILIES
 from softprune.runs.atomic_io import json_text, tensor_bytes, write_bytes
 from softprune.runs.tensor_files import read_tensors
 

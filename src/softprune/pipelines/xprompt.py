@@ -14,7 +14,8 @@ from softprune.config import Recipe, load_recipe, resolve
 from softprune.errors import SoftpruneError, of_the_machine, out_of_memory
 from softprune.evaluation.baselines import report_tuned, report_xprompt, train_rivals
 from softprune.interpret.run_neighbours import write_neighbours
-from softprune.prompts.ticket import CONTROL, DOCUMENT, RESULTS, TENSORS, Reported, Ticket, TicketInfo
+from softprune.prompts.ticket import Ticket
+from softprune.prompts.ticket_io import CONTROL, DOCUMENT, RESULTS, TENSORS, Reported, TicketInfo
 from softprune.pruning.xprompt import Pruned
 from softprune.pruning.xprompt import xprompt as find_ticket
 from softprune.runs.executors import EXECUTORS, Executor

@@ -11,7 +11,8 @@ from softprune.data import Metric, Selection, Splits, Task, load_task, select_se
 from softprune.errors import ManyErrors, SoftpruneError, gathered
 from softprune.models import describe
 from softprune.models.base import Backbone
-from softprune.models.loading import Described, resolve_device
+from softprune.models.description import BackboneDescription
+from softprune.models.loading import resolve_device
 from softprune.models.placement import check_placement, check_quantizer
 from softprune.models.tokenization import answer_notes, check_distinct
 from softprune.runs.executors import Executor
@@ -87,7 +88,7 @@ def prepare(
     executor: Executor,
     *,
     whole: bool = False,
-    mistakes: Callable[[Described], Sequence[SoftpruneError]] = lambda described: (),
+    mistakes: Callable[[BackboneDescription], Sequence[SoftpruneError]] = lambda described: (),
 ) -> Workspace:
     """Load data, check the recipe against data and backbone, load the backbone, record what results depend on.
 
@@ -105,7 +106,7 @@ def prepare(
     task, splits, sets, described = _read_inputs(recipe, mistakes)
     run.meter = PeakMemory(resolve_device(recipe.backbone.device))
     run.meter.lap()
-    backbone = load(recipe.backbone, run, whole=whole)
+    backbone = load(recipe.backbone, run, whole=whole, described=described)
     run.record(cost={"peak_memory": {"load": run.meter.lap()}})
     train = encoded(recipe, backbone, sets.train)
     scoring = scoring_of(recipe, task, backbone, run.processes)
@@ -154,8 +155,8 @@ def check_unchanged(recipe: Recipe, run: Store) -> None:
 
 
 def _read_inputs(
-    recipe: Recipe, mistakes: Callable[[Described], Sequence[SoftpruneError]]
-) -> tuple[Task, Splits, Selection, Described]:
+    recipe: Recipe, mistakes: Callable[[BackboneDescription], Sequence[SoftpruneError]]
+) -> tuple[Task, Splits, Selection, BackboneDescription]:
     """The task's data and the backbone's configuration; what is wrong with either is told together."""
     errors: list[SoftpruneError] = []
     data = described = None
@@ -193,7 +194,7 @@ def read_data(recipe: Recipe, task: Task, *, patient: bool = True) -> tuple[Spli
     return splits, sets
 
 
-def check(recipe: Recipe, described: Described) -> None:
+def check(recipe: Recipe, described: BackboneDescription) -> None:
     """Hold a recipe against a backbone's configuration.
 
     Raises:

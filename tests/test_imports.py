@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import time
@@ -16,30 +17,16 @@ import softprune
 from softprune.errors import SoftpruneError
 
 PACKAGE = Path(softprune.__file__).parent
-ROOMS = [
-    "types",
-    "ratios",
-    "printable",
-    "errors",
-    "text_encoding",
-    "terminal",
-    "config",
-    "statistics",
-    "runs",
-    "data",
-    "models",
-    "prompts",
-    "training",
-    "interpret",
-    "pruning",
-    "evaluation",
-    "adapters",
-    "report",
-    "token_pruning",
-    "pipelines",
-    "studies",
-    "cli",
-]
+
+
+def rooms_in_order(page: str) -> list[str]:
+    """The rooms of the table under "The house", from those that import nothing to those that nothing imports."""
+    table = page.split("## The house")[1].split("\n\n")[2]
+    cells = [line.split("|")[1] for line in table.splitlines()[2:]]
+    return [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
+
+
+ROOMS = rooms_in_order((Path(__file__).parents[1] / "docs" / "design.md").read_text(encoding="utf-8"))
 HEAVY = ("torch", "transformers", "peft")
 HELP = "import sys; sys.argv = ['softprune', '--help']; from softprune.cli import main; main()"
 

@@ -96,8 +96,8 @@ class SavedAdapter:
             SoftpruneError: for one of other weights, or one that doesn't read with this adapter.
         """
         self._check_weights(backbone)
-        if backbone.reads_with is not self:
-            found = "another adapter's" if backbone.reads_with else f"{backbone.info.name} without it"
+        if backbone.adapter.saved is not self:
+            found = "another adapter's" if backbone.adapter.saved else f"{backbone.info.name} without it"
             do = "pass what adapter.load() gives"
             raise SoftpruneError("the backbone that reads with this adapter", found, do)
 
@@ -124,7 +124,7 @@ class SavedAdapter:
         self._check_weights(found)
         found.keep_answers(self.definition.fixed_answers)
         restore(found, self.plan, self.tensors)
-        found.reads_with = self
+        found.adapter.saved = self
         return found
 
     def document(self) -> dict[str, Any]:

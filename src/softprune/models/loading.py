@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from softprune.config.registry import unknown
 from softprune.errors import SoftpruneError, out_of_memory
 from softprune.models.description import FAMILIES, BackboneDescription, describe
-from softprune.models.fingerprint import fingerprint, quantization_of
+from softprune.models.fingerprint import detect_quantization, fingerprint
 from softprune.models.load_errors import check_complete, read_tokenizer, reading_model, reason
 from softprune.models.placement import (
     DeviceMap,
@@ -19,7 +19,7 @@ from softprune.models.placement import (
     check_placement,
     check_quantizer,
     keep_differentiable,
-    placing,
+    placement_options,
 )
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def load_backbone(
     check_quantizer(quantization, place)
     number = resolve_dtype(dtype, place)
     packed = getattr(described.config, "quantization_config", None) is not None
-    placed = placing(place, number, device_map, quantization, packed)
+    placed = placement_options(place, number, device_map, quantization, packed)
     options = {"subfolder": described.encoder, "revision": revision, "trust_remote_code": trust_remote_code}
     with reading_model(name, described.source, described.encoder, "its tokenizer"):
         tokenizer = read_tokenizer(described.source, **options)
@@ -93,7 +93,7 @@ def load_backbone(
             prefer_eager(model.eval())
         backbone = wrap(described, model if placed else model.to(place), tokenizer)
         if checkpointing:
-            backbone.recompute()
+            backbone.enable_checkpointing()
     return backbone
 
 
@@ -113,7 +113,7 @@ def wrap(described: BackboneDescription, model: Any, tokenizer: Any) -> Backbone
     from softprune.models.base import BackboneInfo
 
     weight = model.get_input_embeddings().weight
-    packed = quantization_of(model)
+    packed = detect_quantization(model)
     head = _sentence_head(described, weight) if described.family == "sentence" else None
     info = BackboneInfo(
         name=described.name,

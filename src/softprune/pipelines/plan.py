@@ -269,7 +269,7 @@ def _scored(workspace: Workspace, candidates: int) -> float:
     order = sorted(range(len(data)), key=lambda i: data.lengths[i])
     some = [order[at * len(data) // wanted] for at in range(wanted)]
     part = ScoredSet([data.examples[i] for i in some], [data.encoded[i] for i in some])
-    prompt_PH = backbone.vectors_of([at % backbone.vocabulary for at in range(workspace.recipe.prompt.tokens)])
+    prompt_PH = backbone.embed_ids([at % backbone.vocabulary for at in range(workspace.recipe.prompt.tokens)])
     prompt_PH = prompt_PH.to(backbone.device)
     prompts_KPH = prompt_PH.expand(candidates, *prompt_PH.shape)
 
@@ -286,7 +286,7 @@ def _written(workspace: Workspace) -> float:
     if not data.is_generation:
         return 0.0
     rows = range(min(len(data), scoring.rows, ROWS_THAT_WRITE))
-    prompt_PH = backbone.vectors_of([at % backbone.vocabulary for at in range(workspace.recipe.prompt.tokens)])
+    prompt_PH = backbone.embed_ids([at % backbone.vocabulary for at in range(workspace.recipe.prompt.tokens)])
     batch = data.batch(backbone, rows)
     prompt_PH = prompt_PH.to(backbone.device)
     return _seconds(lambda: backbone.generate(prompt_PH, batch, scoring.max_answer_length), backbone) / len(rows)

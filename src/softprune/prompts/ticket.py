@@ -103,7 +103,7 @@ class Ticket:
                 f"{there.name} ({found})",
                 f"load {info.backbone}, or train a ticket on {there.name}",
             )
-        if backbone.reads_with is not None:
+        if backbone.adapter.saved is not None:
             raise SoftpruneError("a backbone without an adapter", "one that reads with one", "load the backbone alone")
 
     def save(self, folder: str | Path) -> None:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from softprune.models.base import Backbone, crossed
+from softprune.models.base import Backbone, cross_with_batch
 from softprune.models.batching import scoring_batches
 from softprune.runs.processes import ALONE, Processes
 from softprune.types import Batch, Encoded, Example, Scores
@@ -134,9 +134,9 @@ def _score_batch(
 ) -> tuple[list[list[float]], list[list[list[float]]]]:
     """Losses `[K, B]` and scores `[K, B, A]` from one forward: both are made of the same answer sums."""
     count, size = prompts_KQH.shape[0], len(batch)
-    sums_RA = backbone.answer_sums(crossed(prompts_KQH, size), batch).double()
-    scores_RA = backbone.scores_of(sums_RA, batch, scoring.score)
-    losses_R = backbone.losses_of(sums_RA, batch, scoring.loss, scoring.score)
+    sums_RA = backbone.answer_sums(cross_with_batch(prompts_KQH, size), batch).double()
+    scores_RA = backbone.answer_scores(sums_RA, batch, scoring.score)
+    losses_R = backbone.answer_losses(sums_RA, batch, scoring.loss, scoring.score)
     return losses_R.view(count, size).tolist(), scores_RA.view(count, size, -1).tolist()
 
 

@@ -130,7 +130,7 @@ def prepare(
     check_report(recipe, backbone, sets.report)
     room = room_for_inputs(recipe, backbone, sets.train)
     shortened = [f"inputs are cut at {room} tokens: {described.name} reads {described.positions} with the prompt"]
-    spoken = answer_notes(backbone.tokenising(), (*sets.train, *sets.select), scoring.score)
+    spoken = answer_notes(backbone.tokenization(), (*sets.train, *sets.select), scoring.score)
     notes = [*described.notes, *splits.notes, *(shortened if room < recipe.task.max_length else []), *spoken]
     encoded_sets = (workspace.train, workspace.select)
     hold(run, data_inputs(task, sets) | model_inputs(recipe, task, backbone, scoring, encoded_sets))
@@ -269,7 +269,7 @@ def room_for(
         return max_length
     longest = 0
     if backbone.family in ("causal", "masked"):
-        how = backbone.tokenising()
+        how = backbone.tokenization()
         answers = {answer for example in examples if not example.is_generation for answer in example.answers}
         longest = max([generated, *(len(how.answer_ids(answer)) for answer in answers)])
     return min(max_length, positions - prompt_tokens - longest)
@@ -292,7 +292,7 @@ def check_report(recipe: Recipe, backbone: Backbone, examples: Sequence[Example]
     if len(backbone.tokenizer) > backbone.vocabulary:
         encoded(recipe, backbone, examples)
     else:
-        check_distinct(backbone.tokenising(), examples)
+        check_distinct(backbone.tokenization(), examples)
 
 
 def _group(recipe: Recipe, run: Store, rehearsal: Rehearsal) -> int:

@@ -249,7 +249,7 @@ def _execute_tokens(recipe: TokensRecipe, out: Path, text: str) -> None:
 def names_of_recipes() -> dict[str, Callable[[str], object]]:
     """What looks up the names in a recipe; whatever needs no network is told with the recipe's other mistakes."""
     from softprune.data import load_task
-    from softprune.models.loading import find_source
+    from softprune.models.description import find_source
 
     return {"backbone.name": find_source, "task.id": load_task}
 

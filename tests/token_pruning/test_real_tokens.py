@@ -65,7 +65,7 @@ def test_the_unpruned_model_is_transformers_own(run: Path, data: Path) -> None:
     ours = torch.tensor(model.predict(texts))
     batch = model.tokenizer(texts, truncation=True, max_length=128, padding=True, return_tensors="pt")
     with torch.inference_mode():
-        theirs = model.anatomy.model(**batch).logits.softmax(-1)
+        theirs = model.encoder.model(**batch).logits.softmax(-1)
     assert float((ours - theirs).abs().max()) <= 1e-5 * float(theirs.max())
     swapped = ours.flip(0)
     assert float((swapped - theirs).abs().max()) > 1e-3 * float(theirs.max())

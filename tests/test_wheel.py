@@ -19,7 +19,7 @@ LARGEST = 16_000_000  # bytes of a bundled model with its tokenizer
 LOAD = """
 import json, pathlib, sys
 import softprune
-from softprune.models.loading import find_source
+from softprune.models.description import find_source
 folder = pathlib.Path(find_source(sys.argv[1]))
 backbone = softprune.load_backbone(sys.argv[1])
 print(json.dumps({

@@ -150,7 +150,7 @@ def run_job(
 def names_of_recipes() -> dict[str, Callable[[str], object]]:
     """What looks up the names in a recipe; whatever needs no network is reported with the recipe's other mistakes."""
     from softprune.data import load_task
-    from softprune.models.loading import find_source
+    from softprune.models.description import find_source
 
     return {"backbone.name": find_source, "task.id": load_task}
 

@@ -203,7 +203,7 @@ def _label_mistakes(sets: Selection) -> list[SoftpruneError]:
     kinds = {example.answers for example in examples}
     if len(kinds) > 1:
         joined = "several tasks" if examples[0].task else "answers that depend on the example"
-        found = "texts to be written" if examples[0].writes else joined
+        found = "texts to be written" if examples[0].is_generation else joined
         return [SoftpruneError("a task with the same classes for every text", found, "choose another task")]
     empty = next((example for example in examples if not example.content), None)
     if empty is not None:

@@ -47,7 +47,7 @@ def asked_of(runs: Mapping[tuple[str, int], Made], backbone: Backbone) -> Asked:
     seeds = sorted({seed for _, seed in runs})
     tuned_NPH = torch.stack([prompt_PH for prompts in trained.values() for prompt_PH in prompts])
     ids, _ = common_words(backbone.tokenizer, backbone.vocabulary)
-    words = [from_vocabulary(backbone.vectors_of, ids, tuned_NPH.shape[1], seed + _APART).vectors_PH for seed in seeds]
+    words = [from_vocabulary(backbone.embed_ids, ids, tuned_NPH.shape[1], seed + _APART).vectors_PH for seed in seeds]
     norms = [as_long(tuned_NPH, seed + _APART) for seed in seeds]
     return Asked(trained, {WORDS: [prompt_PH.float().cpu() for prompt_PH in words], NORMS: norms})
 

@@ -12,7 +12,7 @@ import softprune.studies.comparison.rows as rows
 from softprune.data.metrics import Accuracy
 from softprune.statistics.methods_over_seeds import Scored
 from softprune.statistics.seeds import compare_rows
-from softprune.studies.comparison.rows import Found, rows_of
+from softprune.studies.comparison.rows import Found, build_rows
 from softprune.studies.comparison.run_metrics import Measured
 
 METRIC = Accuracy()
@@ -31,7 +31,7 @@ def found(name: str, shares: list[float], kind: str = "method") -> Found:
 
 def table(monkeypatch: pytest.MonkeyPatch, *made: Found) -> dict[str, dict[str, Any]]:
     monkeypatch.setattr(rows, "gather", lambda cells, metric: list(made))
-    return {row["name"]: row for row in rows_of(RECIPE, [], METRIC)}
+    return {row["name"]: row for row in build_rows(RECIPE, [], METRIC)}
 
 
 def test_three_seeds_are_covered_and_paired(monkeypatch: pytest.MonkeyPatch) -> None:

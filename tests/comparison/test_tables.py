@@ -10,7 +10,7 @@ import pytest
 from comparisons import NOTHING, floor, found, row
 from rich.console import Console
 
-from softprune.studies.comparison.table_columns import cells, tables_of
+from softprune.studies.comparison.table_columns import build_tables, cells
 from softprune.studies.comparison.tables import csv_text, latex, markdown, rich_tables
 
 REFUSED = {"ia3": "no such modules"}
@@ -18,7 +18,7 @@ REFUSED = {"ia3": "no such modules"}
 
 def shown(made: dict[str, Any], table: int, name: str) -> dict[str, str]:
     """A row of a table by its headings."""
-    _, columns, rows = tables_of(made)[table]
+    _, columns, rows = build_tables(made)[table]
     (wanted,) = [each for each in rows if each["name"] == name]
     return dict(zip(["method", *(column.heading for column in columns)], cells(columns, wanted), strict=True))
 
@@ -125,7 +125,7 @@ def test_one_seed_is_one() -> None:
     rouge = {"loss": 2.5, "rouge1": 0.31, "rouge2": 0.12, "rougeL": 0.25}
     rows = [row("prompt", 0.25, others=rouge)]
     for seeds, meaning in (([0], "of 1 seed"), ([0, 1], "mean over 2 seeds")):
-        columns = tables_of(found(metric="rougeL", rows=rows, seeds=seeds))[0][1]
+        columns = build_tables(found(metric="rougeL", rows=rows, seeds=seeds))[0][1]
         assert {column.meaning for column in columns if "ROUGE" in column.heading} == {meaning}
 
 
@@ -159,7 +159,7 @@ def test_a_terminal_of_80_columns_has_room(made: dict[str, Any]) -> None:
     lines = [line.rstrip() for line in terminal(made).splitlines()]
     assert all(len(line) <= 80 for line in lines)
     words = " ".join(lines).split()
-    for _, columns, rows in tables_of(made):
+    for _, columns, rows in build_tables(made):
         assert all(text in " ".join(words) for each in rows for text in cells(columns, each)[1:])
     assert "ia3: not defined: no such modules" in lines
     assert f"Moods · tiny · {len(made['seeds'])} seeds · n = 100" in lines

@@ -6,7 +6,7 @@ import pytest
 
 from softprune.config import Published
 from softprune.studies.findings import Cell
-from softprune.studies.proportions import Z, published_intervals, right_of, wilson
+from softprune.studies.proportions import Z, count_right, published_intervals, wilson
 
 
 @pytest.mark.parametrize(("right", "examples"), [(66, 104), (55, 100), (0, 20), (20, 20), (152, 277)])
@@ -25,12 +25,12 @@ def test_the_ends_are_the_proportions_that_the_score_test_just_allows(right: int
     [("63.46%", 104, 66), ("40.38%", 104, 42), ("86.53", 104, 90), ("91.0", 100, 91), ("53.13%", 638, 339)],
 )
 def test_right_answers_behind_an_accuracy(printed: str, examples: int, right: int) -> None:
-    assert right_of(printed, examples) == right
+    assert count_right(printed, examples) == right
 
 
 def test_no_number_of_right_answers() -> None:
-    assert right_of("88.61", 104) is None
-    assert right_of("88.46", 104) == 92
+    assert count_right("88.61", 104) is None
+    assert count_right("88.46", 104) == 92
 
 
 def test_against_the_constant_answer() -> None:

@@ -12,9 +12,9 @@ from rich.console import Console
 from small_studies import ATTACK, made_up
 
 from softprune.config import Published
-from softprune.studies.findings import Cell, Figure, Findings, Table, findings_of, shown, starred
+from softprune.studies.findings import Cell, Figure, Findings, Table, load_findings, shown, starred
 from softprune.studies.page import html
-from softprune.studies.plots import plot_of
+from softprune.studies.plots import make_plot
 from softprune.studies.text_tables import csv_text, document, markdown, published_tables, rich_table
 
 
@@ -109,7 +109,7 @@ def test_only_ours_are_starred() -> None:
 
 
 def test_tables_as_markdown_csv_and_on_a_terminal() -> None:
-    table, _ = findings_of(made_up()[1]["findings"]).tables
+    table, _ = load_findings(made_up()[1]["findings"]).tables
     text = markdown(table)
     assert "\\<script>" in text
     assert "](" not in text.replace("\\[x\\](", "")
@@ -138,7 +138,7 @@ def test_published_tables_keep_their_digits() -> None:
 
 
 def test_figures_get_colours_and_their_numbers() -> None:
-    bars, heat, points, many = (plot_of(figure) for figure in findings_of(made_up()[1]["findings"]).figures)
+    bars, heat, points, many = (make_plot(figure) for figure in load_findings(made_up()[1]["findings"]).figures)
     assert bars.table.headings == ("", "x", "y", "low", "high")
     assert bars.table.rows == (
         (ATTACK, "a", 0.1, pytest.approx(0.09), pytest.approx(0.11)),
@@ -160,5 +160,5 @@ def test_lying_bars_have_their_intervals_along_x() -> None:
         "error_x": {"array": [0.5], "arrayminus": [0.25]},
     }
     layout = {"xaxis": {"title": {"text": "score"}}, "yaxis": {"title": "what"}}
-    found = plot_of(Figure("f", "F", "", (trace,), layout)).table
+    found = make_plot(Figure("f", "F", "", (trace,), layout)).table
     assert (found.headings, found.rows) == (("score", "what", "low", "high"), ((1.0, "a", 0.75, 1.5),))

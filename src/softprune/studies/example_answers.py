@@ -10,13 +10,13 @@ from typing import Any, TypeAlias
 from softprune.data import Metric, answered
 from softprune.errors import SoftpruneError
 from softprune.statistics.methods_over_seeds import Scored
-from softprune.studies.run_result import Made
+from softprune.studies.run_result import FinishedRun
 
 Line: TypeAlias = "Mapping[str, Any]"
 """Of a predictions file: id, group, gold, predicted, scores."""
 
 
-def lines_of(made: Made, row: str, task: str = "") -> list[Line]:
+def read_answers(made: FinishedRun, row: str, task: str = "") -> list[Line]:
     """What one of a run's prompts answered.
 
     Args:

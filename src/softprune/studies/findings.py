@@ -99,7 +99,7 @@ class Findings:
         return asdict(self)
 
 
-def findings_of(document: Mapping[str, Any]) -> Findings:
+def load_findings(document: Mapping[str, Any]) -> Findings:
     """What `document` was made of."""
     return Findings(
         tuple(_table(table) for table in document["tables"]),

@@ -11,8 +11,8 @@ import torch
 
 from softprune.statistics.methods_over_seeds import Floats, Scored
 from softprune.studies.prompt_scoring import Which, open_set
-from softprune.studies.run_result import Made
-from softprune.studies.study_context import Bench
+from softprune.studies.run_result import FinishedRun
+from softprune.studies.study_context import StudyContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +36,12 @@ class Masked:
 
 
 def score_masked(
-    bench: Bench, made: Made, name: str, prompts: Mapping[str, torch.Tensor], which: Which
+    study: StudyContext, made: FinishedRun, name: str, prompts: Mapping[str, torch.Tensor], which: Which
 ) -> dict[str, Masked]:
     """Prompts `[Q, H]`, as the backbone reads them, on one of the three sets of a run's recipe; each scored alone.
 
     Args:
-        bench: of the study, which keeps the scores.
+        study: of the study, which keeps the scores.
         made: the run whose recipe names task, backbone and sets.
         name: of this piece of work, unique among those of this run and set.
         prompts: by name; on `report` none of them may have been chosen there.
@@ -52,7 +52,7 @@ def score_masked(
     """
 
     def compute() -> dict[str, Any]:
-        opened = open_set(bench.spec(made.task, made.seed).recipe, which)
+        opened = open_set(study.spec(made.task, made.seed).recipe, which)
         scores = dict(zip(prompts, opened.scores(list(prompts.values())), strict=True))
         return {
             "ids": list(opened.ids),
@@ -63,7 +63,7 @@ def score_masked(
             },
         }
 
-    kept = bench.once(f"{name}-{which}-{made.path.name}", compute)
+    kept = study.once(f"{name}-{which}-{made.path.name}", compute)
     ids, groups = tuple(kept["ids"]), tuple(kept["groups"])
     return {
         prompt: Masked(

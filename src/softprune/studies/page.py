@@ -10,14 +10,14 @@ from typing import Any
 from softprune.config import Study
 from softprune.errors import SoftpruneError
 from softprune.runs import atomic_io
-from softprune.studies.findings import Findings, Table, findings_of, shown, starred
+from softprune.studies.findings import Findings, Table, load_findings, shown, starred
 from softprune.studies.run_cache import RUNS
 from softprune.studies.text_tables import PUBLISHED, STAR, published_tables
 
 try:
     from softprune.report import templating
     from softprune.report.interactive import Numbers, assets
-    from softprune.studies.plots import plot_of
+    from softprune.studies.plots import make_plot
 except ImportError as error:
     raise SoftpruneError("plotly and jinja2 for pages", str(error), "pip install 'softprune[report]'") from error
 
@@ -40,8 +40,8 @@ def html(study: Study, info: Mapping[str, Any]) -> str:
         study: its settings.
         info: what its study.json holds.
     """
-    found = findings_of(info["findings"])
-    plots = [plot_of(figure) for figure in found.figures]
+    found = load_findings(info["findings"])
+    plots = [make_plot(figure) for figure in found.figures]
     return (
         templating.environment(_TEMPLATES)
         .get_template("study.html.j2")

@@ -41,7 +41,7 @@ def wilson(right: int, examples: int) -> tuple[float, float]:
     return (centre - reach) / (1 + spread), (centre + reach) / (1 + spread)
 
 
-def right_of(printed: str, examples: int) -> int | None:
+def count_right(printed: str, examples: int) -> int | None:
     """How many right answers a printed accuracy stands for; None where no number of them rounds to it.
 
     Args:
@@ -93,7 +93,7 @@ def published_intervals(published: Sequence[Published], options: Mapping[str, An
 def _cell(printed: str, examples: int) -> Entry:
     """An accuracy with its interval; as it is printed where it is no number, or none of so many examples."""
     try:
-        right = right_of(printed, examples)
+        right = count_right(printed, examples)
     except ValueError:
         return printed
     if right is None:

@@ -60,7 +60,7 @@ class Spec:
     recipe: Recipe = field(repr=False)
 
 
-def spec_of(study: Study, root: Path, task: str, seed: int, keys: Mapping[str, Any]) -> Spec:
+def make_spec(study: Study, root: Path, task: str, seed: int, keys: Mapping[str, Any]) -> Spec:
     """A run of the study; `keys` as of `Study.run`.
 
     Args:

@@ -14,12 +14,12 @@ from softprune.errors import SoftpruneError
 from softprune.prompts.prompt_io import load_mask, load_vectors
 from softprune.prompts.ticket import Ticket
 from softprune.statistics.methods_over_seeds import Scored
-from softprune.studies.comparison.run_metrics import read_info, scored_of
+from softprune.studies.comparison.run_metrics import read_info, read_scored
 from softprune.types import Mask
 
 
 @dataclass(frozen=True)
-class Made:
+class FinishedRun:
     """A finished run.
 
     Attributes:
@@ -56,7 +56,7 @@ class Made:
 
     def scored(self, row: str) -> Scored | None:
         """The counts of every example of `report`; None where they weren't kept."""
-        return scored_of(self.path / "predictions" / f"{row}.jsonl", load_task(self.task).metric)
+        return read_scored(self.path / "predictions" / f"{row}.jsonl", load_task(self.task).metric)
 
     @property
     def interpretable(self) -> bool:

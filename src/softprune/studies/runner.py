@@ -14,14 +14,14 @@ from softprune.data import load_task
 from softprune.errors import ManyErrors, SoftpruneError, gathered
 from softprune.runs import atomic_io
 from softprune.runs.processes import hold_alone
-from softprune.studies.findings import Findings, Table, findings_of, starred
+from softprune.studies.findings import Findings, Table, load_findings, starred
 from softprune.studies.folder import complete, read_study, record, study_folder
 from softprune.studies.run_cache import safe
-from softprune.studies.study_context import Bench
+from softprune.studies.study_context import StudyContext
 from softprune.studies.text_tables import STAR, csv_text, document, markdown, published_tables, rich_table
 from softprune.terminal import literal
 
-Experiment = Callable[[Bench], Findings]
+Experiment = Callable[[StudyContext], Findings]
 """Makes the runs that it needs and tells what they show."""
 
 EXPERIMENTS: Final[Registry[Experiment]] = Registry(
@@ -48,7 +48,7 @@ EXPERIMENTS: Final[Registry[Experiment]] = Registry(
 
 
 def execute(
-    study: Study,
+    config: Study,
     name: str,
     root: Path,
     command: str,
@@ -58,7 +58,7 @@ def execute(
     """Conduct a study, or take up one that was cut off; a complete one is left as it is.
 
     Args:
-        study: validated settings.
+        config: validated settings.
         name: of the study's folder.
         root: the folder of all studies; their runs are shared there.
         command: what the user typed.
@@ -71,22 +71,22 @@ def execute(
         SoftpruneError: for anything that a user can fix. What is done is kept, and the same command goes on.
     """
     hold_alone("to conduct studies")
-    conduct = EXPERIMENTS[study.experiment]
+    conduct = EXPERIMENTS[config.experiment]
     folder = root / name
-    bench = Bench(study, root.absolute(), folder, console)
-    _check(bench)
-    with study_folder(folder, study, command) as info:
+    study = StudyContext(config, root.absolute(), folder, console)
+    _check(study)
+    with study_folder(folder, config, command) as info:
         if info is None:
-            bench.say(f"{folder} is complete: nothing was run; another --name begins a new study")
+            study.say(f"{folder} is complete: nothing was run; another --name begins a new study")
             return folder
-        found = conduct(bench)
-        info |= {"findings": found.document(), **bench.cost()}
+        found = conduct(study)
+        info |= {"findings": found.document(), **study.cost()}
         record(folder, info)
-        write_texts(folder, study, read_study(folder))
+        write_texts(folder, config, read_study(folder))
         try:
-            _draw(folder, study, info)
+            _draw(folder, config, info)
         except SoftpruneError as error:  # a study isn't lost because its page can't be drawn
-            bench.say(f"the study finished, but its page is missing\n{error}\nthen: softprune report {folder}")
+            study.say(f"the study finished, but its page is missing\n{error}\nthen: softprune report {folder}")
         complete(folder, info)
     return folder
 
@@ -105,29 +105,29 @@ def run_study(study: Study | str | Path, root: str | Path, *, console: Console |
     Raises:
         SoftpruneError: for anything that a user can fix.
     """
-    read = study if isinstance(study, Study) else load_study(study)
+    config = study if isinstance(study, Study) else load_study(study)
     name = Path(study).stem if isinstance(study, str | Path) else "study"
-    return execute(read, default_name(read, name), Path(root), "python", console=console)
+    return execute(config, default_name(config, name), Path(root), "python", console=console)
 
 
-def default_name(study: Study, name: str) -> str:
+def default_name(config: Study, name: str) -> str:
     """A study's folder: what it is called, its model, its scale."""
-    return "-".join((safe(name), safe(Path(study.size.backbone).name), study.scale))
+    return "-".join((safe(name), safe(Path(config.size.backbone).name), config.scale))
 
 
-def _check(bench: Bench) -> None:
+def _check(study: StudyContext) -> None:
     """What can be told before any work: tasks there are, and recipe keys.
 
     Raises:
         SoftpruneError: with every mistake.
     """
     errors: list[SoftpruneError] = []
-    if not bench.tasks:
+    if not study.tasks:
         errors.append(SoftpruneError("tasks for a study", "none", "name some: --tasks trec,ag_news"))
-    for task in bench.tasks:
+    for task in study.tasks:
         with gathered(errors):
             load_task(task)
-            bench.spec(task, bench.study.seed)
+            study.spec(task, study.config.seed)
     if errors:
         raise errors[0] if len(errors) == 1 else ManyErrors("study", errors)
 
@@ -141,9 +141,9 @@ def rewrite(folder: Path) -> Path:
     Raises:
         SoftpruneError: it isn't finished, or jinja2 or plotly isn't installed.
     """
-    study, info = load_study(folder / "resolved.yaml"), read_study(folder)
-    write_texts(folder, study, info)
-    return _draw(folder, study, info)
+    config, info = load_study(folder / "resolved.yaml"), read_study(folder)
+    write_texts(folder, config, info)
+    return _draw(folder, config, info)
 
 
 def terminal(folder: Path) -> Group:
@@ -152,31 +152,31 @@ def terminal(folder: Path) -> Group:
     Raises:
         SoftpruneError: it isn't finished.
     """
-    study, info = load_study(folder / "resolved.yaml"), read_study(folder)
-    found = findings_of(info["findings"])
-    tables = all_tables(study, found)
+    config, info = load_study(folder / "resolved.yaml"), read_study(folder)
+    found = load_findings(info["findings"])
+    tables = all_tables(config, found)
     said = [*found.sentences, *([STAR] if starred(tables) else [])]
-    head = [literal(text) for text in (study.question, study.source) if text]
-    return Group(literal(study.title, "bold"), *head, *map(rich_table, tables), *map(literal, said))
+    head = [literal(text) for text in (config.question, config.source) if text]
+    return Group(literal(config.title, "bold"), *head, *map(rich_table, tables), *map(literal, said))
 
 
-def all_tables(study: Study, found: Findings) -> list[Table]:
+def all_tables(config: Study, found: Findings) -> list[Table]:
     """Ours, then the source's."""
-    return [*found.tables, *published_tables(study.published)]
+    return [*found.tables, *published_tables(config.published)]
 
 
-def write_texts(folder: Path, study: Study, info: Mapping[str, Any]) -> None:
+def write_texts(folder: Path, config: Study, info: Mapping[str, Any]) -> None:
     """All of it as study.md; the tables as Markdown and CSV, each in a file of its own."""
-    found = findings_of(info["findings"])
-    whole = document(study, info, all_tables(study, found), found.sentences)
+    found = load_findings(info["findings"])
+    whole = document(config, info, all_tables(config, found), found.sentences)
     atomic_io.write_bytes(folder / "study.md", whole.encode("utf-8", errors="replace"))
-    for table in all_tables(study, found):
+    for table in all_tables(config, found):
         texts = {"md": markdown(table), "csv": csv_text(table)}
         for ending, text in texts.items():
             atomic_io.write_bytes(folder / f"table-{safe(table.name)}.{ending}", text.encode("utf-8", errors="replace"))
 
 
-def _draw(folder: Path, study: Study, info: Mapping[str, Any]) -> Path:
+def _draw(folder: Path, config: Study, info: Mapping[str, Any]) -> Path:
     from softprune.studies.page import write_page
 
-    return write_page(folder, study, info)
+    return write_page(folder, config, info)

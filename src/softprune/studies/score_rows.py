@@ -18,11 +18,11 @@ from softprune.data import load_task
 from softprune.statistics.bootstrap import Score
 from softprune.statistics.methods_over_seeds import Scored, difference, mean_score, same_examples, spread
 from softprune.studies.findings import Cell, Entry, Table
-from softprune.studies.run_result import Made
-from softprune.studies.study_context import Bench
+from softprune.studies.run_result import FinishedRun
+from softprune.studies.study_context import StudyContext
 from softprune.studies.verdicts import corrected_table, interval_note, paired_note
 
-Runs = Mapping[tuple[str, int], Made]
+Runs = Mapping[tuple[str, int], FinishedRun]
 """By task and seed."""
 
 
@@ -52,41 +52,41 @@ Row = Mapping[str, Outcome | None]
 """By task; None where it wasn't measured."""
 
 
-def row_of(bench: Bench, runs: Runs, name: str) -> dict[str, Outcome]:
+def collect_row(study: StudyContext, runs: Runs, name: str) -> dict[str, Outcome]:
     """One result of all runs, by task."""
-    return {task: outcome_of([runs[task, seed] for seed in bench.seeds], name) for task in bench.tasks}
+    return {task: collect_outcome([runs[task, seed] for seed in study.seeds], name) for task in study.tasks}
 
 
-def outcome_of(runs: Sequence[Made], name: str) -> Outcome:
+def collect_outcome(runs: Sequence[FinishedRun], name: str) -> Outcome:
     """One result of the runs of a task."""
     return Outcome(tuple(made.value(name) for made in runs), tuple(made.scored(name) for made in runs))
 
 
-def chances(bench: Bench, runs: Runs) -> dict[str, bool]:
+def chances(study: StudyContext, runs: Runs) -> dict[str, bool]:
     """By task, whether any seed's tuned prompt isn't shown to be above the constant answer."""
-    return {task: not all(runs[task, seed].interpretable for seed in bench.seeds) for task in bench.tasks}
+    return {task: not all(runs[task, seed].interpretable for seed in study.seeds) for task in study.tasks}
 
 
-def score_cell(bench: Bench, task: str, outcome: Outcome | None, chance: bool = False) -> Cell:
+def score_cell(study: StudyContext, task: str, outcome: Outcome | None, chance: bool = False) -> Cell:
     """The mean over seeds with its interval."""
     if outcome is None:
         return Cell(None)
     metric = load_task(task).metric
     score, (scored,) = by_seed(metric.score, outcome)
     values = [fmean(outcome.values[at : at + outcome.draws]) for at in range(0, len(outcome.values), outcome.draws)]
-    found = spread(values, scored, score, seed=bench.study.seed, resamples=_resamples(bench))
+    found = spread(values, scored, score, seed=study.config.seed, resamples=_resamples(study))
     low, high = (None, None) if found.interval is None else (found.interval.low, found.interval.high)
     return Cell(found.mean, low, high, chance=chance)
 
 
 def difference_cell(
-    bench: Bench, task: str, ours: Outcome | None, theirs: Outcome | None, chance: bool = False
+    study: StudyContext, task: str, ours: Outcome | None, theirs: Outcome | None, chance: bool = False
 ) -> Cell:
     """One setting minus another, in points, paired over seeds and examples."""
     if ours is None or theirs is None:
         return Cell(None, unit="points")
     score, (a, b) = by_seed(load_task(task).metric.score, ours, theirs)
-    settings: dict[str, Any] = {"seed": bench.study.seed, "resamples": _resamples(bench)}
+    settings: dict[str, Any] = {"seed": study.config.seed, "resamples": _resamples(study)}
     found = difference(a, b, score, untrained=not theirs.trained, **settings)
     if found is None:
         return Cell(ours.mean - theirs.mean, unit="points", chance=chance)
@@ -115,7 +115,7 @@ def by_seed(score: Score, *outcomes: Outcome) -> tuple[Score, list[list[Scored |
 
 
 def score_table(
-    bench: Bench,
+    study: StudyContext,
     name: str,
     title: str,
     rows: Mapping[str, Row],
@@ -126,24 +126,24 @@ def score_table(
     """Settings by tasks; the mean over the tasks behind them where there are several.
 
     Args:
-        bench: of the study.
+        study: of the study.
         name, title, note: the table's.
         rows: by label.
         chance: by task, as `chances` tells.
     """
-    several = len(bench.tasks) > 1
+    several = len(study.tasks) > 1
     cells: list[tuple[Entry, ...]] = []
     for label, row in rows.items():
-        line: list[Entry] = [label, *(score_cell(bench, t, row[t], chance[t]) for t in bench.tasks)]
+        line: list[Entry] = [label, *(score_cell(study, t, row[t], chance[t]) for t in study.tasks)]
         if several:
-            line.append(_mean_cell([row[task] for task in bench.tasks], any(chance.values())))
+            line.append(_mean_cell([row[task] for task in study.tasks], any(chance.values())))
         cells.append(tuple(line))
-    columns = ("%", *bench.tasks, *(("mean",) if several else ()))
-    return Table(name, title, columns, tuple(cells), note or mean_note(len(bench.seeds)))
+    columns = ("%", *study.tasks, *(("mean",) if several else ()))
+    return Table(name, title, columns, tuple(cells), note or mean_note(len(study.seeds)))
 
 
 def difference_table(
-    bench: Bench,
+    study: StudyContext,
     name: str,
     title: str,
     rows: Mapping[str, Row],
@@ -155,14 +155,14 @@ def difference_table(
     """The same less one of the rows, in points."""
     found = corrected_table(
         {
-            label: {t: difference_cell(bench, t, row[t], rows[reference][t], chance[t]) for t in bench.tasks}
+            label: {t: difference_cell(study, t, row[t], rows[reference][t], chance[t]) for t in study.tasks}
             for label, row in rows.items()
             if label != reference
         }
     )
     cells: tuple[tuple[Entry, ...], ...] = tuple((label, *row.values()) for label, row in found.items())
-    columns = (f"points above {reference}", *bench.tasks)
-    return Table(name, title, columns, cells, note or paired_note(len(bench.seeds)))
+    columns = (f"points above {reference}", *study.tasks)
+    return Table(name, title, columns, cells, note or paired_note(len(study.seeds)))
 
 
 def _mean_cell(outcomes: Sequence[Outcome | None], chance: bool) -> Cell:
@@ -176,5 +176,5 @@ def mean_note(seeds: int) -> str:
     return f"Mean over {seeds} {'seed' if seeds == 1 else 'seeds'}. {interval_note(seeds)}"
 
 
-def _resamples(bench: Bench) -> int:
-    return bench.spec(bench.tasks[0], bench.study.seed).recipe.selection.resamples
+def _resamples(study: StudyContext) -> int:
+    return study.spec(study.tasks[0], study.config.seed).recipe.selection.resamples

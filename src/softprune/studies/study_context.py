@@ -16,8 +16,8 @@ from rich.text import Text
 from softprune.config import Study
 from softprune.runs import atomic_io
 from softprune.studies.folder import WORK
-from softprune.studies.run_cache import Spec, make_runs, safe, spec_of
-from softprune.studies.run_result import Made
+from softprune.studies.run_cache import Spec, make_runs, make_spec, safe
+from softprune.studies.run_result import FinishedRun
 
 Keys = Mapping[str, Any]
 FILES: Final = "files"
@@ -26,54 +26,54 @@ _DIGITS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class StudyContext:
     """A study at work.
 
     Attributes:
-        study: its settings.
+        config: its settings.
         root: the folder of all studies, and of their runs; absolute.
         folder: this study's.
         console: where progress is shown; None for silence.
         used: the runs that were asked for, by name.
     """
 
-    study: Study
+    config: Study
     root: Path
     folder: Path
     console: Console | None = None
-    used: dict[str, Made] = field(default_factory=dict)
+    used: dict[str, FinishedRun] = field(default_factory=dict)
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """Ids of the tasks."""
-        return self.study.size.tasks
+        return self.config.size.tasks
 
     @property
     def seeds(self) -> range:
         """The seeds of each sort of run."""
-        return range(self.study.seed, self.study.seed + self.study.size.seeds)
+        return range(self.config.seed, self.config.seed + self.config.size.seeds)
 
     @property
     def options(self) -> dict[str, Any]:
         """The experiment's."""
-        return self.study.settings
+        return self.config.settings
 
     def spec(self, task: str, seed: int, keys: Keys | None = None) -> Spec:
         """A run of the study: `keys` in place of the study's own, nested or dotted; they may name its kind."""
-        return spec_of(self.study, self.root, task, seed, keys or {})
+        return make_spec(self.config, self.root, task, seed, keys or {})
 
-    def make(self, specs: Sequence[Spec]) -> list[Made]:
+    def make(self, specs: Sequence[Spec]) -> list[FinishedRun]:
         """Runs, each made once, all that don't depend on each other together.
 
         Raises:
             SoftpruneError: of a run that fails.
         """
-        places = make_runs(self.study, self.root, specs, self.console)
-        found = [Made(place, spec.task, spec.seed) for place, spec in zip(places, specs, strict=True)]
+        places = make_runs(self.config, self.root, specs, self.console)
+        found = [FinishedRun(place, spec.task, spec.seed) for place, spec in zip(places, specs, strict=True)]
         self.used.update({made.path.name: made for made in found})
         return found
 
-    def grid(self, keys: Keys | None = None) -> dict[tuple[str, int], Made]:
+    def grid(self, keys: Keys | None = None) -> dict[tuple[str, int], FinishedRun]:
         """A run for each task and seed, by both."""
         specs = [self.spec(task, seed, keys) for task in self.tasks for seed in self.seeds]
         return {(made.task, made.seed): made for made in self.make(specs)}

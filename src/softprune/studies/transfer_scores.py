@@ -13,7 +13,7 @@ from softprune.models.base import Backbone
 from softprune.prompts.initialization import from_vocabulary, generator
 from softprune.statistics.methods_over_seeds import Scored
 from softprune.studies.prompt_scoring import OpenSet
-from softprune.studies.run_result import Made
+from softprune.studies.run_result import FinishedRun
 from softprune.training.initial_prompt import common_words
 
 NONE, INSTRUCTION, WORDS, NORMS = "no prompt", "the instruction", "random words", "random, as long as tuned ones"
@@ -39,7 +39,7 @@ class Asked:
     random: Mapping[str, Sequence[torch.Tensor]]
 
 
-def asked_of(runs: Mapping[tuple[str, int], Made], backbone: Backbone) -> Asked:
+def collect_prompts(runs: Mapping[tuple[str, int], FinishedRun], backbone: Backbone) -> Asked:
     """The tuned prompts of runs, and random prompts for each of their seeds."""
     trained: dict[str, list[torch.Tensor]] = {}
     for (task, _), made in runs.items():
@@ -65,8 +65,8 @@ def as_long(tuned_NPH: torch.Tensor, seed: int) -> torch.Tensor:
     return scaled_PH
 
 
-def answers_on(target: OpenSet, asked: Asked) -> dict[str, Any]:
-    """What every prompt answers to the target's examples, as JSON holds it; read by `answers_of`.
+def score_prompts_on(target: OpenSet, asked: Asked) -> dict[str, Any]:
+    """What every prompt answers to the target's examples, as JSON holds it; read by `load_answers`.
 
     Each prompt is scored alone, so its bits depend on no other.
     """
@@ -80,8 +80,8 @@ def answers_on(target: OpenSet, asked: Asked) -> dict[str, Any]:
     return {"ids": list(target.ids), "groups": list(target.groups), "counts": counts}
 
 
-def answers_of(document: Mapping[str, Any]) -> dict[str, list[Scored]]:
-    """By prompt, what `answers_on` found for each seed."""
+def load_answers(document: Mapping[str, Any]) -> dict[str, list[Scored]]:
+    """By prompt, what `score_prompts_on` found for each seed."""
     ids, groups = tuple(document["ids"]), tuple(document["groups"])
     return {
         name: [Scored(np.asarray(counts, np.float64), ids, groups) for counts in seeds]

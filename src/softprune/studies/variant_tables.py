@@ -19,9 +19,9 @@ from softprune.errors import SoftpruneError
 from softprune.studies.comparison.cells import refused_by_model
 from softprune.studies.findings import Cell, Entry, Table, shown
 from softprune.studies.run_cache import Spec
-from softprune.studies.run_result import Made
-from softprune.studies.score_rows import Outcome, Runs, difference_cell, mean_note, row_of, score_cell
-from softprune.studies.study_context import Bench, Keys
+from softprune.studies.run_result import FinishedRun
+from softprune.studies.score_rows import Outcome, Runs, collect_row, difference_cell, mean_note, score_cell
+from softprune.studies.study_context import Keys, StudyContext
 from softprune.studies.verdicts import (
     ABOVE,
     AT_CHANCE,
@@ -69,13 +69,13 @@ Settings = Mapping[str, Setting]
 """By the variant's name, in the study's order."""
 
 
-def variants_of(bench: Bench) -> tuple[Variant, ...]:
+def study_variants(study: StudyContext) -> tuple[Variant, ...]:
     """The variants of a study.
 
     Raises:
         SoftpruneError: it names none, or two of one name.
     """
-    variants = bench.study.variants
+    variants = study.config.variants
     names = [variant.name for variant in variants]
     if not variants or len(set(names)) < len(names):
         found = f"the names {', '.join(names)}" if names else "none"
@@ -83,14 +83,14 @@ def variants_of(bench: Bench) -> tuple[Variant, ...]:
     return variants
 
 
-def claims_of(bench: Bench) -> list[Claim]:
+def study_claims(study: StudyContext) -> list[Claim]:
     """The option `claims`, or every variant against the first.
 
     Raises:
         SoftpruneError: a claim that isn't of two of the study's variants.
     """
-    names = [variant.name for variant in variants_of(bench)]
-    asked = bench.options.get("claims")
+    names = [variant.name for variant in study_variants(study)]
+    asked = study.options.get("claims")
     if asked is None:
         return [Claim(name, names[0]) for name in names[1:]]
     for claim in asked:
@@ -101,37 +101,37 @@ def claims_of(bench: Bench) -> list[Claim]:
     return [Claim(*map(str, claim)) for claim in asked]
 
 
-def specs_of(bench: Bench, keys: Keys | None = None) -> list[Spec]:
+def variant_specs(study: StudyContext, keys: Keys | None = None) -> list[Spec]:
     """The runs of all variants that are defined, so that they can be made together; `keys` are of all of them."""
-    reasons = _reasons(bench, keys or {})
+    reasons = _reasons(study, keys or {})
     return [
-        bench.spec(task, seed, {**(keys or {}), **variant.keys})
-        for variant in variants_of(bench)
+        study.spec(task, seed, {**(keys or {}), **variant.keys})
+        for variant in study_variants(study)
         if variant.name not in reasons
-        for task in bench.tasks
-        for seed in bench.seeds
+        for task in study.tasks
+        for seed in study.seeds
     ]
 
 
-def settings_of(bench: Bench, keys: Keys | None = None) -> dict[str, Setting]:
+def run_variants(study: StudyContext, keys: Keys | None = None) -> dict[str, Setting]:
     """Every variant with its runs, which are made where they aren't there; `keys` are of all of them."""
-    reasons = _reasons(bench, keys or {})
+    reasons = _reasons(study, keys or {})
     made: dict[str, Setting] = {}
-    for variant in variants_of(bench):
+    for variant in study_variants(study):
         if variant.name in reasons:
             made[variant.name] = Setting(variant, reason=reasons[variant.name])
             continue
-        runs = bench.grid({**(keys or {}), **variant.keys})
-        chance = {t: not all(_above(runs[t, seed], variant.row) for seed in bench.seeds) for t in bench.tasks}
-        made[variant.name] = Setting(variant, runs, row_of(bench, runs, variant.row), chance)
+        runs = study.grid({**(keys or {}), **variant.keys})
+        chance = {t: not all(_above(runs[t, seed], variant.row) for seed in study.seeds) for t in study.tasks}
+        made[variant.name] = Setting(variant, runs, collect_row(study, runs, variant.row), chance)
     return made
 
 
-def _reasons(bench: Bench, keys: Keys) -> dict[str, str]:
+def _reasons(study: StudyContext, keys: Keys) -> dict[str, str]:
     """Why variants aren't defined for the model, by their names."""
     reasons: dict[str, str] = {}
-    for variant in variants_of(bench):
-        recipe = bench.spec(bench.tasks[0], bench.study.seed, {**keys, **variant.keys}).recipe
+    for variant in study_variants(study):
+        recipe = study.spec(study.tasks[0], study.config.seed, {**keys, **variant.keys}).recipe
         if recipe.kind == "adapt":
             method = recipe.adapter.method
             reason = refused_by_model(recipe.backbone, [method]).get(method)
@@ -139,31 +139,31 @@ def _reasons(bench: Bench, keys: Keys) -> dict[str, str]:
     return reasons
 
 
-def _above(made: Made, row: str) -> bool:
+def _above(made: FinishedRun, row: str) -> bool:
     """Whether what was trained is shown to be above the constant answer: a model itself, else the unpruned prompt."""
     if row != "adapted":
         return made.interpretable
     return bool(made.info["results"]["adapted"]["interval"][0] > made.value("constant"))
 
 
-def score_lines(bench: Bench, settings: Settings, name: str, title: str) -> Table:
+def score_lines(study: StudyContext, settings: Settings, name: str, title: str) -> Table:
     """Settings by tasks, means over seeds; the mean over tasks behind them where there are several."""
-    several = len(bench.tasks) > 1
+    several = len(study.tasks) > 1
     lines: list[tuple[Entry, ...]] = []
     for setting in settings.values():
-        line: list[Entry] = [setting.variant.label, *(score_of(bench, setting, task) for task in bench.tasks)]
+        line: list[Entry] = [setting.variant.label, *(score_of(study, setting, task) for task in study.tasks)]
         if several:
             line.append(mean_cell(setting))
         lines.append(tuple(line))
-    notes = [mean_note(len(bench.seeds)), *_notes(bench, settings)]
-    return Table(name, title, ("%", *bench.tasks, *(("mean",) if several else ())), tuple(lines), " ".join(notes))
+    notes = [mean_note(len(study.seeds)), *_notes(study, settings)]
+    return Table(name, title, ("%", *study.tasks, *(("mean",) if several else ())), tuple(lines), " ".join(notes))
 
 
-def score_of(bench: Bench, setting: Setting, task: str) -> Entry:
+def score_of(study: StudyContext, setting: Setting, task: str) -> Entry:
     """What a setting reached on a task, with its interval."""
     if setting.row is None or setting.chance is None:
         return NOT_DEFINED
-    return score_cell(bench, task, setting.row[task], setting.chance[task])
+    return score_cell(study, task, setting.row[task], setting.chance[task])
 
 
 def mean_cell(setting: Setting) -> Entry:
@@ -175,54 +175,54 @@ def mean_cell(setting: Setting) -> Entry:
     return Cell(mean, chance=any(setting.chance.values()))
 
 
-def _notes(bench: Bench, settings: Settings) -> list[str]:
+def _notes(study: StudyContext, settings: Settings) -> list[str]:
     refused = [f"{each.variant.label}: {NOT_DEFINED}, {each.reason}." for each in settings.values() if each.reason]
-    return [*refused, *([f"{CHOSEN_HERE.capitalize()}."] if chosen_here(bench) else [])]
+    return [*refused, *([f"{CHOSEN_HERE.capitalize()}."] if chosen_here(study) else [])]
 
 
-def chosen_here(bench: Bench) -> bool:
+def chosen_here(study: StudyContext) -> bool:
     """Whether runs choose on the very examples that they report."""
-    return bench.spec(bench.tasks[0], bench.study.seed).recipe.selection.protocol == "paper"
+    return study.spec(study.tasks[0], study.config.seed).recipe.selection.protocol == "paper"
 
 
-def differences(bench: Bench, settings: Settings, claims: Sequence[Claim]) -> dict[Claim, dict[str, Entry]]:
+def differences(study: StudyContext, settings: Settings, claims: Sequence[Claim]) -> dict[Claim, dict[str, Entry]]:
     """Of every claim the difference by task, in points, paired over seeds and examples; one family of tests."""
     return corrected_table(
-        {claim: {task: _difference(bench, settings, claim, task) for task in bench.tasks} for claim in claims}
+        {claim: {task: _difference(study, settings, claim, task) for task in study.tasks} for claim in claims}
     )
 
 
-def _difference(bench: Bench, settings: Settings, claim: Claim, task: str) -> Entry:
+def _difference(study: StudyContext, settings: Settings, claim: Claim, task: str) -> Entry:
     ours, theirs = settings[claim.ours], settings[claim.theirs]
     if ours.row is None or theirs.row is None or ours.chance is None or theirs.chance is None:
         return NOT_DEFINED
     chance = ours.chance[task] or theirs.chance[task]
-    return difference_cell(bench, task, ours.row[task], theirs.row[task], chance)
+    return difference_cell(study, task, ours.row[task], theirs.row[task], chance)
 
 
 def difference_lines(
-    bench: Bench, settings: Settings, found: Mapping[Claim, Mapping[str, Entry]], name: str, title: str
+    study: StudyContext, settings: Settings, found: Mapping[Claim, Mapping[str, Entry]], name: str, title: str
 ) -> Table:
     """The differences as a table."""
     rows = tuple((_named(settings, claim), *cells.values()) for claim, cells in found.items())
-    note = paired_note(len(bench.seeds))
+    note = paired_note(len(study.seeds))
     trained = {setting.variant.row for setting in settings.values()}
     if "winner" in trained and not trained <= {"winner", "control", "random"}:
         note += (
             " A winner was tuned and then retrained, as controls and random parts were; all others were trained once."
         )
-    if chosen_here(bench):
+    if chosen_here(study):
         note = f"{note} {CHOSEN_HERE.capitalize()}."
-    return Table(name, title, ("points", *bench.tasks), rows, note)
+    return Table(name, title, ("points", *study.tasks), rows, note)
 
 
 def _named(settings: Settings, claim: Claim) -> str:
     return f"{settings[claim.ours].variant.label} less {settings[claim.theirs].variant.label}"
 
 
-def sentences(bench: Bench, settings: Settings, found: Mapping[Claim, Mapping[str, Entry]]) -> list[str]:
+def sentences(study: StudyContext, settings: Settings, found: Mapping[Claim, Mapping[str, Entry]]) -> list[str]:
     """Of every claim: what the source says, on which tasks that is found, and the numbers."""
-    here = chosen_here(bench)
+    here = chosen_here(study)
     lines = []
     for claim, cells in found.items():
         by_task = {task: verdict_of(cell, here) for task, cell in cells.items()}
@@ -262,12 +262,12 @@ def _outcome(verdicts: Sequence[str]) -> str:
     return f"Here, of {len(verdicts)} tasks: {', '.join(f'{text} on {count}' for text, count in counts.items())}."
 
 
-def size_lines(bench: Bench, settings: Settings, name: str) -> Table | None:
+def size_lines(study: StudyContext, settings: Settings, name: str) -> Table | None:
     """The share of numbers that winners keep, with their tokens and pieces of each seed; None without a winner."""
     rows: tuple[tuple[Entry, ...], ...] = tuple(
         (
             setting.variant.label,
-            *(size_cell([setting.runs[task, seed] for seed in bench.seeds]) for task in bench.tasks),
+            *(size_cell([setting.runs[task, seed] for seed in study.seeds]) for task in study.tasks),
         )
         for setting in settings.values()
         if setting.runs is not None and setting.variant.row == "winner"
@@ -275,10 +275,10 @@ def size_lines(bench: Bench, settings: Settings, name: str) -> Table | None:
     if not rows:
         return None
     note = "Kept numbers in percent of the whole prompt's, mean over seeds; tokens and pieces of each seed."
-    return Table(name, "What survived", ("% kept", *bench.tasks), rows, note)
+    return Table(name, "What survived", ("% kept", *study.tasks), rows, note)
 
 
-def size_cell(runs: Sequence[Made]) -> Cell:
+def size_cell(runs: Sequence[FinishedRun]) -> Cell:
     """What the winners of one task keep."""
     infos = [made.ticket.info for made in runs]
     share = fmean(info.parameters / (info.prompt_tokens * info.hidden) for info in infos)

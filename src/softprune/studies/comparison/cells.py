@@ -61,7 +61,7 @@ class Cell:
         return self.path.name
 
 
-def cells_of(recipe: CompareRecipe, out: Path) -> list[Cell]:
+def list_cells(recipe: CompareRecipe, out: Path) -> list[Cell]:
     """All runs, every method on a seed before the next seed: what is there of an unfinished one compares."""
     return [
         Cell(
@@ -85,7 +85,7 @@ def run_cells(recipe: CompareRecipe, folder: CompareFolder, command: str, consol
     Raises:
         SoftpruneError: of a run that fails otherwise; or where no method is left.
     """
-    cells, refused = cells_of(recipe, folder.path), refused_by_model(recipe.backbone, recipe.methods)
+    cells, refused = list_cells(recipe, folder.path), refused_by_model(recipe.backbone, recipe.methods)
     errors: list[SoftpruneError] = []
     done: list[Cell] = []
     for number, cell in enumerate(cells, start=1):

@@ -8,7 +8,7 @@ from typing import Any
 
 from softprune.errors import SoftpruneError
 from softprune.runs import atomic_io
-from softprune.studies.comparison.table_columns import cells, tables_of
+from softprune.studies.comparison.table_columns import build_tables, cells
 from softprune.studies.comparison.tables import title
 
 try:
@@ -45,7 +45,7 @@ def html(found: Mapping[str, Any], pictures: list[Picture], recipe: str) -> str:
         found=found,
         assets=assets(),
         title=title(found),
-        tables=tables_of(found),
+        tables=build_tables(found),
         cells=cells,
         pictures=pictures,
         recipe=recipe,

@@ -33,7 +33,7 @@ class Found:
     seeds: tuple[Measured, ...]
 
 
-def reference_of(methods: Sequence[str]) -> str:
+def reference_method(methods: Sequence[str]) -> str:
     """The method that the others are held against: prompt tuning, or the first one."""
     return "prompt" if "prompt" in methods else methods[0]
 
@@ -52,10 +52,10 @@ def gather(cells: Sequence[Cell], metric: Metric) -> list[Found]:
     return [*found, *(Found(name, "floor", (each,)) for name, each in floors(cells[0], metric).items())]
 
 
-def rows_of(recipe: CompareRecipe, cells: Sequence[Cell], metric: Metric) -> list[dict[str, Any]]:
+def build_rows(recipe: CompareRecipe, cells: Sequence[Cell], metric: Metric) -> list[dict[str, Any]]:
     """Every row with its statistics, in the order of `--methods`; methods without a run come from `not_defined`."""
     found = gather(cells, metric)
-    against = reference_of([each.name for each in found if each.kind == "method"])
+    against = reference_method([each.name for each in found if each.kind == "method"])
     reference = next(each for each in found if each.name == against)
     rows = [_row(recipe, each, reference, metric) for each in found]
     _correct([row["difference"] for row in rows if row["difference"] and row["difference"]["covers_seeds"]])

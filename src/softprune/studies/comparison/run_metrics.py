@@ -141,11 +141,11 @@ def _row(path: Path, info: Mapping[str, Any], name: str, metric: Metric) -> Meas
     others = {key: row[key] for key in TEXTS if row.get(key) is not None}
     low, high = row.get("interval") or (None, None)
     interval = None if low is None or high is None else (float(low), float(high))
-    scored = scored_of(path / "predictions" / f"{name}.jsonl", metric)
+    scored = read_scored(path / "predictions" / f"{name}.jsonl", metric)
     return Measured(row["value"], interval, scored=scored, others=others, answer=row.get("answer"))
 
 
-def scored_of(path: Path, metric: Metric) -> Scored | None:
+def read_scored(path: Path, metric: Metric) -> Scored | None:
     """The counts of each example: of answers by the metric, of texts their own scores."""
     if not path.is_file():
         return None

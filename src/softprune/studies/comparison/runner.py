@@ -20,7 +20,7 @@ from softprune.runs.processes import hold_alone
 from softprune.studies.comparison import tables
 from softprune.studies.comparison.cells import Cell, run_cells
 from softprune.studies.comparison.folder import CompareFolder, read_comparison
-from softprune.studies.comparison.rows import not_defined, reference_of, rows_of
+from softprune.studies.comparison.rows import build_rows, not_defined, reference_method
 from softprune.studies.comparison.run_metrics import read_info
 from softprune.training.oom_splitting import MEMORY_KEYS
 
@@ -120,8 +120,8 @@ def summary(recipe: CompareRecipe, cells: list[Cell], told: Mapping[str, Mapping
         "metric": metric.name,
         "n": (info["task"].get("sizes") or {}).get("report"),
         "seeds": list(range(recipe.seed, recipe.seed + recipe.seeds)),
-        "reference": reference_of(defined),
-        "rows": rows_of(recipe, cells, metric),
+        "reference": reference_method(defined),
+        "rows": build_rows(recipe, cells, metric),
         "not_defined": not_defined(recipe, told),
     }
 

@@ -152,7 +152,7 @@ def use(found: Mapping[str, Any]) -> list[Column]:
     ]
 
 
-def tables_of(found: Mapping[str, Any]) -> list[tuple[str, list[Column], list[Row]]]:
+def build_tables(found: Mapping[str, Any]) -> list[tuple[str, list[Column], list[Row]]]:
     """The tables: what each is of, its columns and rows. Floors and controls stand in the first alone."""
     costly = [row for row in found["rows"] if row["kind"] == "method"]
     return [
@@ -162,9 +162,9 @@ def tables_of(found: Mapping[str, Any]) -> list[tuple[str, list[Column], list[Ro
     ]
 
 
-def narrow_tables_of(found: Mapping[str, Any]) -> list[tuple[str, list[Column], list[Row]]]:
+def build_narrow_tables(found: Mapping[str, Any]) -> list[tuple[str, list[Column], list[Row]]]:
     """The same for a terminal of 80 columns: what texts have beside their metric is a table of its own."""
-    (heading, _, rows), *others = tables_of(found)
+    (heading, _, rows), *others = build_tables(found)
     beside = texts(found)
     more = [("Loss and further ROUGE", beside, rows)] if beside else []
     return [(heading, quality(found), rows), *more, *others]

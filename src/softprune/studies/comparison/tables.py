@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from softprune.printable import markdown_text, printable
-from softprune.studies.comparison.table_columns import Column, Row, cells, narrow_tables_of, sampled, tables_of
+from softprune.studies.comparison.table_columns import Column, Row, build_narrow_tables, build_tables, cells, sampled
 from softprune.terminal import Table, literal
 
 _TEX: Final = {
@@ -39,7 +39,7 @@ _NUMBERS: Final = ("mean", "sd", "trainable", "stored", "seconds", "seconds_per_
 def rich_tables(found: Mapping[str, Any]) -> Group:
     """All tables; under them, what intervals cover and what isn't defined."""
     parts: list[RenderableType] = [literal(title(found), "bold")]
-    for heading, columns, rows in narrow_tables_of(found):
+    for heading, columns, rows in build_narrow_tables(found):
         parts += [Text(), literal(heading, "table.title"), _rich(columns, rows)]
     return Group(*parts, *map(literal, notes(found)))
 
@@ -75,7 +75,7 @@ def csv_text(found: Mapping[str, Any]) -> str:
 def markdown(found: Mapping[str, Any]) -> str:
     """The tables, what their columns mean, and what isn't defined."""
     parts = [f"## {markdown_text(title(found))}", *(f"- {markdown_text(line)}" for line in missing(found))]
-    for heading, columns, rows in tables_of(found):
+    for heading, columns, rows in build_tables(found):
         parts += [f"### {heading}", _markdown(columns, rows)]
         meanings = [f"- {markdown_text(column.heading)}: {markdown_text(column.meaning)}" for column in columns]
         parts.append("\n".join(meanings))
@@ -86,7 +86,7 @@ def latex(found: Mapping[str, Any]) -> str:
     """The tables for booktabs."""
     comments = [f"% {_tex(line)}" for line in (title(found), *notes(found))]
     head = "\n".join(["% needs \\usepackage{booktabs}", *comments])
-    return "\n\n".join([head, *(_latex(*table) for table in tables_of(found))]) + "\n"
+    return "\n\n".join([head, *(_latex(*table) for table in build_tables(found))]) + "\n"
 
 
 def _rich(columns: Sequence[Column], rows: Sequence[Row]) -> Table:

@@ -20,12 +20,12 @@ from softprune.errors import SoftpruneError
 from softprune.prompts.ensemble import COMBINE, MEAN, combined
 from softprune.statistics.methods_over_seeds import Scored
 from softprune.studies.charts import bars
-from softprune.studies.example_answers import Line, agreement, lines_of, scored_lines
+from softprune.studies.example_answers import Line, agreement, read_answers, scored_lines
 from softprune.studies.findings import Cell, Entry, Findings, Table
 from softprune.studies.prompt_scoring import OpenSet, open_set
-from softprune.studies.run_result import Made
-from softprune.studies.score_rows import Outcome, Row, Runs, chances, difference_cell, row_of, score_table
-from softprune.studies.study_context import Bench
+from softprune.studies.run_result import FinishedRun
+from softprune.studies.score_rows import Outcome, Row, Runs, chances, collect_row, difference_cell, score_table
+from softprune.studies.study_context import StudyContext
 from softprune.studies.verdicts import corrected_rows, said
 from softprune.training.scoring import ScoredSet, score_each
 
@@ -39,22 +39,22 @@ ROWS: Final = {"winner": "tickets together", "control": WHOLE}
 _WAYS: Final = {MEAN: "", "geometric": ", geometric mean", "vote": ", votes"}
 
 
-def conduct(bench: Bench) -> Findings:
+def conduct(study: StudyContext) -> Findings:
     """Runs of all seeds, their ensembles, and the time of both ways to ask them.
 
     Raises:
         SoftpruneError: with a single seed.
     """
-    if len(bench.seeds) < 2:
-        raise SoftpruneError("at least two seeds, to have several tickets", str(len(bench.seeds)), "raise --seeds")
-    runs = bench.grid()
-    starred = chances(bench, runs)
+    if len(study.seeds) < 2:
+        raise SoftpruneError("at least two seeds, to have several tickets", str(len(study.seeds)), "raise --seeds")
+    runs = study.grid()
+    starred = chances(study, runs)
     rows: dict[str, Row] = {
-        TICKETS: row_of(bench, runs, "winner"),
-        BEST: {task: best_of([runs[task, seed] for seed in bench.seeds]) for task in bench.tasks},
-        **{f"{ROWS['winner']}{_WAYS[how]}": _together(bench, runs, "winner", how) for how in COMBINE},
-        CONTROLS: row_of(bench, runs, "control"),
-        WHOLE: _together(bench, runs, "control", MEAN),
+        TICKETS: collect_row(study, runs, "winner"),
+        BEST: {task: best_on_select([runs[task, seed] for seed in study.seeds]) for task in study.tasks},
+        **{f"{ROWS['winner']}{_WAYS[how]}": _together(study, runs, "winner", how) for how in COMBINE},
+        CONTROLS: collect_row(study, runs, "control"),
+        WHOLE: _together(study, runs, "control", MEAN),
     }
     together = ROWS["winner"]
     pairs = {
@@ -65,7 +65,7 @@ def conduct(bench: Bench) -> Findings:
     }
     differences = corrected_rows(
         {
-            name: [difference_cell(bench, task, rows[a][task], rows[b][task], starred[task]) for task in bench.tasks]
+            name: [difference_cell(study, task, rows[a][task], rows[b][task], starred[task]) for task in study.tasks]
             for name, (a, b) in pairs.items()
         }
     )
@@ -74,26 +74,26 @@ def conduct(bench: Bench) -> Findings:
         "one ensemble says nothing about others: intervals cover other examples, for these very prompts; no verdict."
     )
     cells: tuple[tuple[Entry, ...], ...] = tuple((name, *found) for name, found in differences.items())
-    times = {task: bench.once(f"times-{task}", partial(_times, bench, runs, task)) for task in bench.tasks}
-    scores = score_table(bench, "scores", "Alone and together", rows, starred)
+    times = {task: study.once(f"times-{task}", partial(_times, study, runs, task)) for task in study.tasks}
+    scores = score_table(study, "scores", "Alone and together", rows, starred)
     tables = (
         scores,
-        Table("differences", "What answering together brings", ("points", *bench.tasks), cells, note),
-        _apart(bench, runs),
-        _cost(bench, runs, times),
+        Table("differences", "What answering together brings", ("points", *study.tasks), cells, note),
+        _apart(study, runs),
+        _cost(study, runs, times),
     )
-    told = [f"{name}: {'; '.join(map(said, bench.tasks, found))}." for name, found in differences.items()]
-    figure = bars(scores, "alone-together", "Alone and together", bench.tasks)
+    told = [f"{name}: {'; '.join(map(said, study.tasks, found))}." for name, found in differences.items()]
+    figure = bars(scores, "alone-together", "Alone and together", study.tasks)
     return Findings(tables, (figure,), (*told, *_told(times)))
 
 
-def best_of(runs: Sequence[Made]) -> Outcome:
+def best_on_select(runs: Sequence[FinishedRun]) -> Outcome:
     """The winner of the run that is best on its own `select`; of equals the smaller, then the lower seed."""
     best = min(runs, key=lambda made: (-(made.ticket.info.select or 0.0), made.ticket.info.parameters, made.seed))
     return Outcome((best.value("winner"),), (best.scored("winner"),))
 
 
-def ensemble_of(parts: Sequence[Sequence[Line]], how: str) -> list[Line]:
+def answer_together(parts: Sequence[Sequence[Line]], how: str) -> list[Line]:
     """What several prompts answered together, from what each answered.
 
     Args:
@@ -107,23 +107,23 @@ def ensemble_of(parts: Sequence[Sequence[Line]], how: str) -> list[Line]:
     return made
 
 
-def _together(bench: Bench, runs: Runs, row: str, how: str) -> dict[str, Outcome]:
+def _together(study: StudyContext, runs: Runs, row: str, how: str) -> dict[str, Outcome]:
     """By task, the one outcome of all seeds."""
     found: dict[str, Outcome] = {}
-    for task in bench.tasks:
+    for task in study.tasks:
         metric = load_task(task).metric
-        scored: Scored = scored_lines(ensemble_of(_lines(bench, runs, task, row), how), metric)
+        scored: Scored = scored_lines(answer_together(_lines(study, runs, task, row), how), metric)
         found[task] = Outcome((float(metric.score(scored.counts_NC.sum(axis=0))),), (scored,))
     return found
 
 
-def _lines(bench: Bench, runs: Runs, task: str, row: str) -> list[list[Line]]:
+def _lines(study: StudyContext, runs: Runs, task: str, row: str) -> list[list[Line]]:
     """What the prompts of all seeds answered, to the same examples.
 
     Raises:
         SoftpruneError: where they were other examples, or answers weren't scored.
     """
-    parts = [lines_of(runs[task, seed], row) for seed in bench.seeds]
+    parts = [read_answers(runs[task, seed], row) for seed in study.seeds]
     if len({tuple(line["id"] for line in part) for part in parts}) > 1:
         do = "leave task.report_seed to the study"
         raise SoftpruneError("runs that report on the same examples", f"others by seed for {task}", do)
@@ -132,30 +132,30 @@ def _lines(bench: Bench, runs: Runs, task: str, row: str) -> list[list[Line]]:
     return parts
 
 
-def _apart(bench: Bench, runs: Runs) -> Table:
+def _apart(study: StudyContext, runs: Runs) -> Table:
     """How far the prompts differ: where all agree, nothing can be won."""
     rows: list[tuple[Entry, ...]] = []
     for name, label in (("winner", "tickets"), ("control", "unpruned prompts")):
-        parts = {task: _lines(bench, runs, task, name) for task in bench.tasks}
-        rows.append((f"{label}: all give the same answer", *(Cell(agreement(parts[t])) for t in bench.tasks)))
-        rows.append((f"{label}: at least one is right", *(Cell(_any_right(parts[t])) for t in bench.tasks)))
+        parts = {task: _lines(study, runs, task, name) for task in study.tasks}
+        rows.append((f"{label}: all give the same answer", *(Cell(agreement(parts[t])) for t in study.tasks)))
+        rows.append((f"{label}: at least one is right", *(Cell(_any_right(parts[t])) for t in study.tasks)))
     note = "Of the examples of report. The second row of each: what choosing would reach that knows the right answer."
-    return Table("agreement", "How often the prompts agree", ("%", *bench.tasks), tuple(rows), note)
+    return Table("agreement", "How often the prompts agree", ("%", *study.tasks), tuple(rows), note)
 
 
 def _any_right(parts: Sequence[Sequence[Line]]) -> float:
     return fmean(any(line["predicted"] == line["gold"] for line in lines) for lines in zip(*parts, strict=True))
 
 
-def _times(bench: Bench, runs: Runs, task: str) -> dict[str, Any]:
+def _times(study: StudyContext, runs: Runs, task: str) -> dict[str, Any]:
     """Seconds for all tickets in shared calls and one after the other, and for whole prompts likewise.
 
     The two ways alternate, after one call of each that isn't counted; medians.
     """
-    opened = open_set(bench.spec(task, bench.study.seed).recipe)
-    first = int(bench.options.get("timed", 64))
+    opened = open_set(study.spec(task, study.config.seed).recipe)
+    first = int(study.options.get("timed", 64))
     some = ScoredSet(opened.data.examples[:first], opened.data.encoded[:first])
-    made = [runs[task, seed] for seed in bench.seeds]
+    made = [runs[task, seed] for seed in study.seeds]
     kinds = {
         "tickets": [each.ticket.prompt() for each in made],
         "unpruned prompts": [each.prompt("control") for each in made],
@@ -163,7 +163,7 @@ def _times(bench: Bench, runs: Runs, task: str) -> dict[str, Any]:
     return {
         "examples": len(some),
         **{
-            kind: _timed(opened, some, prompts, int(bench.options.get("repeats", 5))) for kind, prompts in kinds.items()
+            kind: _timed(opened, some, prompts, int(study.options.get("repeats", 5))) for kind, prompts in kinds.items()
         },
     }
 
@@ -186,30 +186,30 @@ def _timed(opened: OpenSet, data: ScoredSet, prompts: Sequence[torch.Tensor], re
     return {name: median(found) for name, found in seconds.items()} | {"lengths": [len(prompt) for prompt in read]}
 
 
-def _cost(bench: Bench, runs: Runs, times: Mapping[str, Mapping[str, Any]]) -> Table:
+def _cost(study: StudyContext, runs: Runs, times: Mapping[str, Mapping[str, Any]]) -> Table:
     """What an ensemble takes: numbers that are stored, and time."""
     rows: list[tuple[Entry, ...]] = []
     for kind in ("tickets", "unpruned prompts"):
-        found = {task: times[task][kind] for task in bench.tasks}
+        found = {task: times[task][kind] for task in study.tasks}
         rows += [
             (
                 f"{kind}: numbers stored",
-                *(Cell(_stored(bench, runs, task, kind), unit="count") for task in bench.tasks),
+                *(Cell(_stored(study, runs, task, kind), unit="count") for task in study.tasks),
             ),
-            (f"{kind}: lengths", *(", ".join(map(str, found[task]["lengths"])) for task in bench.tasks)),
-            (f"{kind}: one batch / one after the other", *(_ratio(found[t], "together", "apart") for t in bench.tasks)),
-            (f"{kind}: one batch / one prompt", *(_ratio(found[t], "together", "one") for t in bench.tasks)),
+            (f"{kind}: lengths", *(", ".join(map(str, found[task]["lengths"])) for task in study.tasks)),
+            (f"{kind}: one batch / one after the other", *(_ratio(found[t], "together", "apart") for t in study.tasks)),
+            (f"{kind}: one batch / one prompt", *(_ratio(found[t], "together", "one") for t in study.tasks)),
         ]
     count = next(iter(times.values()))["examples"]
     note = (
         f"Time ratios of medians on {count} examples, alternating, on this machine at that time; no interval. "
         "Prompts of different lengths never share a call."
     )
-    return Table("cost", f"What {len(bench.seeds)} prompts cost", ("", *bench.tasks), tuple(rows), note)
+    return Table("cost", f"What {len(study.seeds)} prompts cost", ("", *study.tasks), tuple(rows), note)
 
 
-def _stored(bench: Bench, runs: Runs, task: str, kind: str) -> int:
-    made = [runs[task, seed] for seed in bench.seeds]
+def _stored(study: StudyContext, runs: Runs, task: str, kind: str) -> int:
+    made = [runs[task, seed] for seed in study.seeds]
     if kind == "tickets":
         return sum(each.ticket.info.parameters for each in made)
     return sum(each.prompt("control").numel() for each in made)

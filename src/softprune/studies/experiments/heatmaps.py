@@ -16,9 +16,9 @@ import numpy.typing as npt
 from safetensors.torch import load_file
 
 from softprune.studies.findings import Cell, Entry, Figure, Findings, Table
-from softprune.studies.run_result import Made
-from softprune.studies.score_rows import Runs, chances, difference_cell, outcome_of, row_of
-from softprune.studies.study_context import Bench
+from softprune.studies.run_result import FinishedRun
+from softprune.studies.score_rows import Runs, chances, collect_outcome, collect_row, difference_cell
+from softprune.studies.study_context import StudyContext
 from softprune.studies.variant_tables import CHOSEN_HERE, chosen_here
 from softprune.studies.verdicts import corrected_rows, interval_note, tally
 
@@ -55,7 +55,7 @@ def binned(values: Floats, bins: int) -> list[int]:
     return [int(count) for count in np.bincount(at, minlength=bins)]
 
 
-def importances(made: Made) -> dict[str, Floats]:
+def importances(made: FinishedRun) -> dict[str, Floats]:
     """What an XPrompt run measured: `token_P`, `piece_PS`, and `winner_piece_PS` of the token-pruned prompt."""
     tensors = load_file(made.path / "importance.safetensors")
     return {name: tensor.double().numpy() for name, tensor in tensors.items()}
@@ -64,11 +64,11 @@ def importances(made: Made) -> dict[str, Floats]:
 # --- Figures 6 and 7 ---
 
 
-def distribution(bench: Bench) -> Findings:
+def distribution(study: StudyContext) -> Findings:
     """Histograms of tokens' and pieces' importance, a row for each run."""
-    runs = list(bench.grid().values())
+    runs = list(study.grid().values())
     found = [importances(made) for made in runs]
-    published = bench.options.get("published", {})
+    published = study.options.get("published", {})
     tables, figures, sentences = [], [], []
     for level, key in (("tokens", "token_P"), ("pieces", "piece_PS")):
         counts = {
@@ -90,7 +90,7 @@ def _low(level: str, counts: Sequence[int]) -> float:
     return sum(counts[: round(LOW * BINS[level])]) / sum(counts)
 
 
-def _histogram_table(level: str, reading: str, runs: Sequence[Made], rows: Sequence[Sequence[int]]) -> Table:
+def _histogram_table(level: str, reading: str, runs: Sequence[FinishedRun], rows: Sequence[Sequence[int]]) -> Table:
     def line(label: str, counts: Sequence[int], chance: bool) -> tuple[Entry, ...]:
         cells = [Cell(count, unit="count", chance=chance) for count in counts]
         return (label, *cells, Cell(_low(level, counts), chance=chance))
@@ -137,11 +137,11 @@ def _low_sentence(level: str, reading: str, rows: Sequence[Sequence[int]], publi
 # --- Figures 9 and 10 ---
 
 
-def maps(bench: Bench) -> Findings:
+def maps(study: StudyContext) -> Findings:
     """Heat maps before and after pruning, of the first seed; what the survivors hold, of every run."""
-    runs = bench.grid()
+    runs = study.grid()
     found = {key: importances(made) for key, made in runs.items()}
-    rows = tuple(_kept_row(bench, made, found[key]) for key, made in runs.items())
+    rows = tuple(_kept_row(study, made, found[key]) for key, made in runs.items())
     columns = (
         "run",
         "tokens kept",
@@ -159,18 +159,18 @@ def maps(bench: Bench) -> Findings:
     note += " Differences in points on report, paired, with intervals over examples for these very prompts; the "
     note += "control is prompt tuning trained twice, as XPrompt is."
     table = Table("kept", "What the winning tickets kept", columns, rows, note)
-    first = [(task, bench.study.seed) for task in bench.tasks]
+    first = [(task, study.config.seed) for task in study.tasks]
     figures = [_map(runs[key], found[key], after) for key, after in product(first, (False, True))]
-    said = (f"Tickets were {CHOSEN_HERE}.",) if chosen_here(bench) else _kept_sentences(bench, runs)
+    said = (f"Tickets were {CHOSEN_HERE}.",) if chosen_here(study) else _kept_sentences(study, runs)
     return Findings((table,), tuple(figures), said)
 
 
-def _kept_row(bench: Bench, made: Made, found: Mapping[str, Floats]) -> tuple[Entry, ...]:
+def _kept_row(study: StudyContext, made: FinishedRun, found: Mapping[str, Floats]) -> tuple[Entry, ...]:
     mask, chance = made.mask, not made.interpretable
     token_P, piece_PS = mask.token_P.numpy(), mask.piece_PS.numpy()
     tokens, pieces = _share(found["token_P"], token_P), _share(found["winner_piece_PS"][token_P], piece_PS[token_P])
     ticket = made.info["ticket"]
-    winner, tuned, control = (outcome_of([made], name) for name in ("winner", "tuned", "control"))
+    winner, tuned, control = (collect_outcome([made], name) for name in ("winner", "tuned", "control"))
     return (
         told(made),
         Cell(mask.tokens, unit="count", chance=chance),
@@ -179,8 +179,8 @@ def _kept_row(bench: Bench, made: Made, found: Mapping[str, Floats]) -> tuple[En
         Cell(ticket["share_of_parameters"], chance=chance),
         Cell(tokens, chance=chance),
         Cell(pieces, chance=chance),
-        difference_cell(bench, made.task, winner, tuned, chance),
-        difference_cell(bench, made.task, winner, control, chance),
+        difference_cell(study, made.task, winner, tuned, chance),
+        difference_cell(study, made.task, winner, control, chance),
     )
 
 
@@ -190,21 +190,21 @@ def _share(values: Floats, kept: npt.NDArray[np.bool_]) -> float | None:
     return float(values[kept].sum()) / whole if values.min() >= 0 and whole > 0 else None
 
 
-def _kept_sentences(bench: Bench, runs: Runs) -> tuple[str, ...]:
+def _kept_sentences(study: StudyContext, runs: Runs) -> tuple[str, ...]:
     """Tickets against both rivals, in the mean over the seeds of a task: a single run says nothing of pruning."""
-    winner, chance = row_of(bench, runs, "winner"), chances(bench, runs)
-    rivals = {"prompt tuning": row_of(bench, runs, "tuned"), "the control": row_of(bench, runs, "control")}
+    winner, chance = collect_row(study, runs, "winner"), chances(study, runs)
+    rivals = {"prompt tuning": collect_row(study, runs, "tuned"), "the control": collect_row(study, runs, "control")}
     found = corrected_rows(
         {
-            rival: [difference_cell(bench, t, winner[t], row[t], chance[t]) for t in bench.tasks]
+            rival: [difference_cell(study, t, winner[t], row[t], chance[t]) for t in study.tasks]
             for rival, row in rivals.items()
         }
     )
-    note = interval_note(len(bench.seeds))
+    note = interval_note(len(study.seeds))
     return (*(f"Tickets against {rival}, by task: {tally(cells)}." for rival, cells in found.items()), note)
 
 
-def _map(made: Made, found: Mapping[str, Floats], after: bool) -> Figure:
+def _map(made: FinishedRun, found: Mapping[str, Floats], after: bool) -> Figure:
     """One heat map: a row a token, its own importance first, then its pieces; each level over its largest."""
     token_P, mask = over_largest(found["token_P"]), made.mask
     piece_PS = over_largest(found["winner_piece_PS" if after else "piece_PS"])
@@ -241,6 +241,6 @@ def _map(made: Made, found: Mapping[str, Floats], after: bool) -> Figure:
     return Figure(f"{when}-{made.task}", f"{told(made)}: {when} pruning", caption, (trace,), layout)
 
 
-def told(made: Made) -> str:
+def told(made: FinishedRun) -> str:
     """A run as tables name it."""
     return f"{made.task}, seed {made.seed}"

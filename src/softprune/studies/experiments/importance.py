@@ -31,14 +31,14 @@ from softprune.statistics.correlation import coefficient, correlate
 from softprune.statistics.methods_over_seeds import Floats
 from softprune.statistics.seeds import MIN_SEEDS, Uncertainty, student_cdf
 from softprune.studies.experiments.heatmaps import over_largest, told
-from softprune.studies.experiments.masking import counts_of, without_one
+from softprune.studies.experiments.masking import pruned_counts, without_one
 from softprune.studies.experiments.reversed import bar_values, under_mask
 from softprune.studies.findings import Cell, Entry, Figure, Findings, Table
 from softprune.studies.masked_prompts import Masked, score_masked
 from softprune.studies.prompt_scoring import open_set
-from softprune.studies.run_result import Made
-from softprune.studies.score_rows import Outcome, Row, chances, difference_table, row_of, score_table
-from softprune.studies.study_context import Bench
+from softprune.studies.run_result import FinishedRun
+from softprune.studies.score_rows import Outcome, Row, chances, collect_row, difference_table, score_table
+from softprune.studies.study_context import StudyContext
 from softprune.studies.verdicts import ABOVE, BELOW, corrected, tally, verdict
 from softprune.types import Mask
 
@@ -53,35 +53,35 @@ REMOVALS: Final = ("zero", "drop")
 RESAMPLES: Final = 1_000
 
 
-def conduct(bench: Bench) -> Findings:
+def conduct(study: StudyContext) -> Findings:
     """Correlations, masking and retraining, of every measure."""
-    runs = bench.grid()
-    measures = {key: measures_of(bench, made) for key, made in runs.items()}
-    found = {key: _scored(bench, made, measures[key]) for key, made in runs.items()}
+    runs = study.grid()
+    measures = {key: measure_importance(study, made) for key, made in runs.items()}
+    found = {key: _scored(study, made, measures[key]) for key, made in runs.items()}
     changes = {r: {k: _changes(each, r, len(measures[k][SCORE])) for k, each in found.items()} for r in REMOVALS}
-    chance = chances(bench, runs)
-    correlations = _correlations(bench, runs, measures, changes)
-    means = _means(bench, measures, changes)
+    chance = chances(study, runs)
+    correlations = _correlations(study, runs, measures, changes)
+    means = _means(study, measures, changes)
     masked = score_table(
-        bench,
+        study,
         "masked",
         "The least important tokens masked, without retraining",
-        {TUNED: _row(bench, found, TUNED)} | {label: _row(bench, found, label) for label in _labels(bench, runs)},
+        {TUNED: _row(study, found, TUNED)} | {label: _row(study, found, label) for label in _labels(study, runs)},
         chance,
     )
-    retrained = _retrained(bench, runs, measures)
-    scores = score_table(bench, "retrained", _title(bench), retrained, chance)
-    rivals = difference_table(bench, "to-score", f"Differences to {SCORE}, retrained", retrained, SCORE, chance)
+    retrained = _retrained(study, runs, measures)
+    scores = score_table(study, "retrained", _title(study), retrained, chance)
+    rivals = difference_table(study, "to-score", f"Differences to {SCORE}, retrained", retrained, SCORE, chance)
     figures = (*(_scatter(runs, measures, r, each) for r, each in changes.items()), _bars(means))
     return Findings((means, correlations, masked, scores, rivals), figures, _sentences(means, rivals))
 
 
-def measures_of(bench: Bench, made: Made) -> dict[str, Floats]:
+def measure_importance(study: StudyContext, made: FinishedRun) -> dict[str, Floats]:
     """Every measure of a run's tuned prompt, `[P]`; higher is more important."""
     tuned_PH = made.prompt("tuned")
 
     def compute() -> dict[str, list[float]]:
-        opened = open_set(bench.spec(made.task, made.seed).recipe, "train")
+        opened = open_set(study.spec(made.task, made.seed).recipe, "train")
         prompt_PH = tuned_PH.to(opened.backbone.device, opened.backbone.prompt_dtype)
         # In one piece a token: leave-one-out would call the model for each of them.
         scores = {
@@ -89,14 +89,14 @@ def measures_of(bench: Bench, made: Made) -> dict[str, Floats]:
         }
         return {name: each.token_P.tolist() for name, each in scores.items()}
 
-    found = {name: np.asarray(values) for name, values in bench.once(f"importance-{made.path.name}", compute).items()}
+    found = {name: np.asarray(values) for name, values in study.once(f"importance-{made.path.name}", compute).items()}
     drawn = np.random.default_rng([made.seed, len(tuned_PH)]).random(len(tuned_PH))
     return {name: found[name] for name in MEASURED} | {"norm": tuned_PH.double().norm(dim=1).numpy(), "random": drawn}
 
 
-def _scored(bench: Bench, made: Made, measures: Mapping[str, Floats]) -> dict[str, Masked]:
+def _scored(study: StudyContext, made: FinishedRun, measures: Mapping[str, Floats]) -> dict[str, Masked]:
     """On `report`: the whole prompt, each token left out, and the least important of each measure."""
-    recipe, tuned_PH = bench.spec(made.task, made.seed).recipe, made.prompt("tuned")
+    recipe, tuned_PH = study.spec(made.task, made.seed).recipe, made.prompt("tuned")
     tokens = len(tuned_PH)
     prompts = {
         f"{removal}: T{p}": read_one(masked_state(tuned_PH, without_one(tokens, p)), removal)
@@ -104,19 +104,19 @@ def _scored(bench: Bench, made: Made, measures: Mapping[str, Floats]) -> dict[st
         for p in range(tokens)
     }
     for name, values in measures.items():
-        for count in counts_of(recipe, tokens):
+        for count in pruned_counts(recipe, tokens):
             masked = masked_state(tuned_PH, without_least(torch.from_numpy(values), count, 1))
             prompts[_label(name, count, tokens)] = read_one(masked, recipe.pruning.removal)
-    return score_masked(bench, made, "importance", {TUNED: tuned_PH, **prompts}, "report")
+    return score_masked(study, made, "importance", {TUNED: tuned_PH, **prompts}, "report")
 
 
 def _label(name: str, count: int, tokens: int) -> str:
     return f"{count} of {tokens} tokens, least by {name}"
 
 
-def _labels(bench: Bench, runs: Mapping[Key, Made]) -> list[str]:
-    tokens = bench.spec(*next(iter(runs))).recipe.prompt.tokens
-    counts = counts_of(bench.spec(*next(iter(runs))).recipe, tokens)
+def _labels(study: StudyContext, runs: Mapping[Key, FinishedRun]) -> list[str]:
+    tokens = study.spec(*next(iter(runs))).recipe.prompt.tokens
+    counts = pruned_counts(study.spec(*next(iter(runs))).recipe, tokens)
     return [_label(name, count, tokens) for count in counts for name in MEASURES]
 
 
@@ -125,10 +125,10 @@ def _changes(found: Mapping[str, Masked], removal: str, tokens: int) -> Floats:
     return np.array([found[f"{removal}: T{p}"].loss - found[TUNED].loss for p in range(tokens)])
 
 
-def _row(bench: Bench, found: Mapping[Key, Mapping[str, Masked]], name: str) -> Row:
+def _row(study: StudyContext, found: Mapping[Key, Mapping[str, Masked]], name: str) -> Row:
     row: dict[str, Outcome | None] = {}
-    for task in bench.tasks:
-        each = [found[task, seed][name] for seed in bench.seeds]
+    for task in study.tasks:
+        each = [found[task, seed][name] for seed in study.seeds]
         row[task] = Outcome(tuple(one.value for one in each), tuple(one.scored for one in each))
     return row
 
@@ -137,8 +137,8 @@ def _row(bench: Bench, found: Mapping[Key, Mapping[str, Masked]], name: str) -> 
 
 
 def _correlations(
-    bench: Bench,
-    runs: Mapping[Key, Made],
+    study: StudyContext,
+    runs: Mapping[Key, FinishedRun],
     measures: Mapping[Key, Measures],
     changes: Mapping[str, Mapping[Key, Floats]],
 ) -> Table:
@@ -148,7 +148,7 @@ def _correlations(
         cells = []
         for name in MEASURES:
             chance, empty = not made.interpretable, Cell(None, unit="number")
-            found = correlate(measures[key][name], by_run[key], seed=bench.study.seed, resamples=_resamples(bench))
+            found = correlate(measures[key][name], by_run[key], seed=study.config.seed, resamples=_resamples(study))
             cells.append(empty if found is None else Cell(found.value, found.low, found.high, "number", chance))
         rows.append((f"{told(made)}, {removal}", *cells))
     note = "Spearman; 95% intervals by bootstrap over the tokens of the prompt. Tokens of one prompt work together, so "
@@ -157,13 +157,13 @@ def _correlations(
     return Table("correlation", title, ("run", *MEASURES), tuple(rows), note)
 
 
-def _means(bench: Bench, measures: Mapping[Key, Measures], changes: Mapping[str, Mapping[Key, Floats]]) -> Table:
+def _means(study: StudyContext, measures: Mapping[Key, Measures], changes: Mapping[str, Mapping[Key, Floats]]) -> Table:
     """Mean correlations over runs, and each measure's less that of the score; resampled tokens are the same for all."""
     keys = list(measures)
     rows: dict[str, list[Entry]] = {name: [name] for name in MEASURES}
     for by_run in changes.values():
         scores, worth = [measures[k] for k in keys], [by_run[k] for k in keys]
-        drawn = mean_correlations(scores, worth, bench.study.seed, _resamples(bench))
+        drawn = mean_correlations(scores, worth, study.config.seed, _resamples(study))
         for name, row in rows.items():
             less = interval_cell(*(drawn[name][at] - drawn[SCORE][at] for at in (0, 1)))
             row += [interval_cell(*drawn[name]), "" if name == SCORE else less]
@@ -194,9 +194,9 @@ def mean_correlations(
     return found
 
 
-def _resamples(bench: Bench) -> int:
+def _resamples(study: StudyContext) -> int:
     """As many as the runs take, but no more than rank correlations are worth."""
-    return min(RESAMPLES, bench.spec(bench.tasks[0], bench.study.seed).recipe.selection.resamples)
+    return min(RESAMPLES, study.spec(study.tasks[0], study.config.seed).recipe.selection.resamples)
 
 
 def _rank(a: Floats, b: Floats) -> float:
@@ -235,35 +235,37 @@ def _by_column(rows: Sequence[Sequence[Entry]]) -> list[list[Entry]]:
 # --- retraining ---
 
 
-def _retrained(bench: Bench, runs: Mapping[Key, Made], measures: Mapping[Key, Measures]) -> dict[str, Row]:
+def _retrained(
+    study: StudyContext, runs: Mapping[Key, FinishedRun], measures: Mapping[Key, Measures]
+) -> dict[str, Row]:
     """The least important of each measure pruned, the rest rewound and retrained; and the control."""
     keys = {
-        (name, *key): under_mask(bench, made, f"least-by-{name}", _least(bench, made, measures[key][name]))
+        (name, *key): under_mask(study, made, f"least-by-{name}", _least(study, made, measures[key][name]))
         for key, made in runs.items()
         for name in MEASURES
     }
-    made = bench.make([bench.spec(task, seed, each) for (_, task, seed), each in keys.items()])
+    made = study.make([study.spec(task, seed, each) for (_, task, seed), each in keys.items()])
     by_name = dict(zip(keys, made, strict=True))
-    rows = {name: row_of(bench, {key: by_name[(name, *key)] for key in runs}, "tuned") for name in MEASURES}
-    return {"control: nothing pruned": row_of(bench, runs, "control"), **rows}
+    rows = {name: collect_row(study, {key: by_name[(name, *key)] for key in runs}, "tuned") for name in MEASURES}
+    return {"control: nothing pruned": collect_row(study, runs, "control"), **rows}
 
 
-def _least(bench: Bench, made: Made, values: Floats) -> Mask:
-    recipe = bench.spec(made.task, made.seed).recipe
+def _least(study: StudyContext, made: FinishedRun, values: Floats) -> Mask:
+    recipe = study.spec(made.task, made.seed).recipe
     tokens, pieces = made.mask.piece_PS.shape
-    kept = max(1, keep_count(bench.options["retrained"], tokens, recipe.pruning.rounding))
+    kept = max(1, keep_count(study.options["retrained"], tokens, recipe.pruning.rounding))
     return without_least(torch.from_numpy(values), tokens - kept, pieces)
 
 
-def _title(bench: Bench) -> str:
-    return f"{bench.options['retrained']:.0%} of the tokens pruned by each measure, the rest rewound and retrained"
+def _title(study: StudyContext) -> str:
+    return f"{study.options['retrained']:.0%} of the tokens pruned by each measure, the rest rewound and retrained"
 
 
 # --- figures and sentences ---
 
 
 def _scatter(
-    runs: Mapping[Key, Made], measures: Mapping[Key, Measures], removal: str, changes: Mapping[Key, Floats]
+    runs: Mapping[Key, FinishedRun], measures: Mapping[Key, Measures], removal: str, changes: Mapping[Key, Floats]
 ) -> Figure:
     """Every token: its score over the prompt's largest, against what masking it does."""
     traces = []
@@ -311,10 +313,10 @@ def _sentences(means: Table, rivals: Table) -> tuple[str, ...]:
         parts = [f"{name} {verdict(cell)}" for name, cell in less.items()]
         said.append(f"Masked by {removal}, correlations against that of the paper's score: {', '.join(parts)}.")
     for row in rivals.rows:
-        said.append(f"Retrained, {row[0]} against the paper's score, by task: {tally(cells_of(row))}.")
+        said.append(f"Retrained, {row[0]} against the paper's score, by task: {tally(list_cells(row))}.")
     return tuple(said)
 
 
-def cells_of(row: Sequence[Entry]) -> list[Cell]:
+def list_cells(row: Sequence[Entry]) -> list[Cell]:
     """The numbers of a row."""
     return [cell for cell in row if isinstance(cell, Cell)]

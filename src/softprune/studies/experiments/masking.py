@@ -26,9 +26,9 @@ from softprune.statistics.methods_over_seeds import Floats
 from softprune.studies.experiments.heatmaps import importances, told
 from softprune.studies.findings import Cell, Entry, Figure, Findings, Table
 from softprune.studies.masked_prompts import Masked, score_masked
-from softprune.studies.run_result import Made
+from softprune.studies.run_result import FinishedRun
 from softprune.studies.score_rows import Outcome, Row, chances, difference_cell, score_table
-from softprune.studies.study_context import Bench
+from softprune.studies.study_context import StudyContext
 from softprune.studies.verdicts import corrected_table, interval_note, only_cells, paired_note, tally
 from softprune.types import Mask
 
@@ -53,35 +53,35 @@ class Arm:
         return f"{self.removal}: {self.what}, {self.kind}"
 
 
-def conduct(bench: Bench) -> Findings:
+def conduct(study: StudyContext) -> Findings:
     """Masked prompts of every run on `report`, then single tokens."""
-    runs = bench.grid()
-    arms = {key: arms_of(bench, made) for key, made in runs.items()}
-    found = {key: _scored(bench, runs[key], each) for key, each in arms.items()}
-    rows: dict[str, Row] = {TUNED: _row(bench, found, [TUNED])}
+    runs = study.grid()
+    arms = {key: build_arms(study, made) for key, made in runs.items()}
+    found = {key: _scored(study, runs[key], each) for key, each in arms.items()}
+    rows: dict[str, Row] = {TUNED: _row(study, found, [TUNED])}
     by_arm: dict[Arm, Row] = {}
     for arm, masks in next(iter(arms.values())).items():
-        by_arm[arm] = _row(bench, found, [f"{arm.label}, {draw}" for draw in range(len(masks))])
+        by_arm[arm] = _row(study, found, [f"{arm.label}, {draw}" for draw in range(len(masks))])
     rows |= {arm.label: row for arm, row in by_arm.items()}
-    chance = chances(bench, runs)
+    chance = chances(study, runs)
     note = "Negative: the least important tokens masked, or all that the winner's mask prunes. Positive: the most "
-    note += f"important ones. Nothing is retrained. Means over seeds and draws. {interval_note(len(bench.seeds))}"
-    scores = score_table(bench, "scores", bench.study.title, rows, chance, note=note)
-    differences = _differences(bench, rows[TUNED], by_arm, chance)
-    singles, chosen = _singles(bench, runs)
+    note += f"important ones. Nothing is retrained. Means over seeds and draws. {interval_note(len(study.seeds))}"
+    scores = score_table(study, "scores", study.config.title, rows, chance, note=note)
+    differences = _differences(study, rows[TUNED], by_arm, chance)
+    singles, chosen = _singles(study, runs)
     sentences = (*_sentences(differences), *chosen)
-    return Findings((scores, differences, singles), (_lines(bench, by_arm, rows[TUNED]),), sentences)
+    return Findings((scores, differences, singles), (_lines(study, by_arm, rows[TUNED]),), sentences)
 
 
-def arms_of(bench: Bench, made: Made) -> dict[Arm, list[Mask]]:
+def build_arms(study: StudyContext, made: FinishedRun) -> dict[Arm, list[Mask]]:
     """The masks of each arm; random ones have several draws."""
-    recipe, mask, draws = bench.spec(made.task, made.seed).recipe, made.mask, int(bench.options["draws"])
+    recipe, mask, draws = study.spec(made.task, made.seed).recipe, made.mask, int(study.options["draws"])
     token_P = torch.from_numpy(importances(made)["token_P"])
     tokens, pieces = mask.piece_PS.shape
     seeds = [made.seed * draws + draw for draw in range(draws)]
     found: dict[Arm, list[Mask]] = {}
-    for removal in bench.options["removals"]:
-        for count in counts_of(recipe, tokens):
+    for removal in study.options["removals"]:
+        for count in pruned_counts(recipe, tokens):
             what = f"{count} of {tokens} tokens"
             found[Arm(removal, what, "negative")] = [without_least(token_P, count, pieces)]
             found[Arm(removal, what, "random")] = [without_random(tokens, count, pieces, seed) for seed in seeds]
@@ -91,7 +91,7 @@ def arms_of(bench: Bench, made: Made) -> dict[Arm, list[Mask]]:
     return found
 
 
-def counts_of(recipe: Recipe, tokens: int) -> list[int]:
+def pruned_counts(recipe: Recipe, tokens: int) -> list[int]:
     """How many tokens the search's ratios prune, each once."""
     counts = {
         tokens - max(1, keep_count(ratio, tokens, recipe.pruning.rounding)) for ratio in recipe.search.token_ratios
@@ -99,21 +99,21 @@ def counts_of(recipe: Recipe, tokens: int) -> list[int]:
     return sorted(counts - {0})
 
 
-def _scored(bench: Bench, made: Made, arms: Mapping[Arm, Sequence[Mask]]) -> dict[str, Masked]:
+def _scored(study: StudyContext, made: FinishedRun, arms: Mapping[Arm, Sequence[Mask]]) -> dict[str, Masked]:
     """The tuned prompt and all masked ones on `report`, by arm and draw."""
     tuned_PH = made.prompt("tuned")
     prompts = {TUNED: tuned_PH}
     for arm, masks in arms.items():
         for draw, mask in enumerate(masks):
             prompts[f"{arm.label}, {draw}"] = read_one(masked_state(tuned_PH, mask), arm.removal)
-    return score_masked(bench, made, "masked", prompts, "report")
+    return score_masked(study, made, "masked", prompts, "report")
 
 
-def _row(bench: Bench, found: Mapping[Key, Mapping[str, Masked]], names: Sequence[str]) -> Row:
+def _row(study: StudyContext, found: Mapping[Key, Mapping[str, Masked]], names: Sequence[str]) -> Row:
     """One arm by task, over seeds and draws."""
     row: dict[str, Outcome | None] = {}
-    for task in bench.tasks:
-        each = [found[task, seed][name] for seed in bench.seeds for name in names]
+    for task in study.tasks:
+        each = [found[task, seed][name] for seed in study.seeds for name in names]
         row[task] = Outcome(tuple(one.value for one in each), tuple(one.scored for one in each), draws=len(names))
     return row
 
@@ -121,21 +121,21 @@ def _row(bench: Bench, found: Mapping[Key, Mapping[str, Masked]], names: Sequenc
 # --- differences ---
 
 
-def _differences(bench: Bench, tuned: Row, by_arm: Mapping[Arm, Row], chance: Mapping[str, bool]) -> Table:
+def _differences(study: StudyContext, tuned: Row, by_arm: Mapping[Arm, Row], chance: Mapping[str, bool]) -> Table:
     """Paired differences of arms, all of them one family of tests."""
     found: dict[str, dict[str, Entry]] = {}
     for arm, row in by_arm.items():
-        found[f"{arm.label} less {TUNED}"] = _difference_row(bench, row, tuned, chance)
+        found[f"{arm.label} less {TUNED}"] = _difference_row(study, row, tuned, chance)
         if arm.kind == "negative":
             rival = by_arm[Arm(arm.removal, arm.what, "random")]
-            found[f"{arm.label} less random"] = _difference_row(bench, row, rival, chance)
+            found[f"{arm.label} less random"] = _difference_row(study, row, rival, chance)
     lines = tuple((label, *row.values()) for label, row in corrected_table(found).items())
     title = "What masking changes"
-    return Table("differences", title, ("points", *bench.tasks), lines, paired_note(len(bench.seeds)))
+    return Table("differences", title, ("points", *study.tasks), lines, paired_note(len(study.seeds)))
 
 
-def _difference_row(bench: Bench, ours: Row, theirs: Row, chance: Mapping[str, bool]) -> dict[str, Entry]:
-    return {t: difference_cell(bench, t, ours[t], theirs[t], chance[t]) for t in bench.tasks}
+def _difference_row(study: StudyContext, ours: Row, theirs: Row, chance: Mapping[str, bool]) -> dict[str, Entry]:
+    return {t: difference_cell(study, t, ours[t], theirs[t], chance[t]) for t in study.tasks}
 
 
 def _sentences(differences: Table) -> tuple[str, ...]:
@@ -154,11 +154,11 @@ def _sentences(differences: Table) -> tuple[str, ...]:
 # --- single tokens ---
 
 
-def _singles(bench: Bench, runs: Mapping[Key, Made]) -> tuple[Table, tuple[str, ...]]:
+def _singles(study: StudyContext, runs: Mapping[Key, FinishedRun]) -> tuple[Table, tuple[str, ...]]:
     """Each token left out on `select`; the one that should go is masked on `report`."""
     rows, changes, harmful = [], [], 0
     for made in runs.values():
-        row, change, shown = _single(bench, made)
+        row, change, shown = _single(study, made)
         rows.append(row)
         changes.append(change)
         harmful += shown
@@ -182,25 +182,25 @@ def _singles(bench: Bench, runs: Mapping[Key, Made]) -> tuple[Table, tuple[str, 
     return Table("single", "Single tokens left out", columns, tuple(rows), note), said
 
 
-def _single(bench: Bench, made: Made) -> tuple[tuple[Entry, ...], Cell, int]:
+def _single(study: StudyContext, made: FinishedRun) -> tuple[tuple[Entry, ...], Cell, int]:
     """The row of a run; the change on report; how many tokens are shown to be harmful on select."""
-    recipe = bench.spec(made.task, made.seed).recipe
-    resamples, seed = recipe.selection.resamples, bench.study.seed
+    recipe = study.spec(made.task, made.seed).recipe
+    resamples, seed = recipe.selection.resamples, study.config.seed
     removal = recipe.pruning.removal
     tuned_PH = made.prompt("tuned")
     tokens = len(tuned_PH)
     without = {f"T{p}": read_one(masked_state(tuned_PH, without_one(tokens, p)), removal) for p in range(tokens)}
-    select = score_masked(bench, made, "single", {TUNED: tuned_PH, **without}, "select")
+    select = score_masked(study, made, "single", {TUNED: tuned_PH, **without}, "select")
     tests = {name: loss_change(select[name], select[TUNED], seed, resamples) for name in without}
     lower = [name for name, test in tests.items() if test.value < 0]
     adjusted = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
     shown = sum(adjusted[name] < LEVEL for name in lower)
     chosen = min(tests, key=lambda name: tests[name].value)
-    report = score_masked(bench, made, "chosen", {TUNED: tuned_PH, chosen: without[chosen]}, "report")
+    report = score_masked(study, made, "chosen", {TUNED: tuned_PH, chosen: without[chosen]}, "report")
     loss = loss_change(report[chosen], report[TUNED], seed, resamples)
     ours, theirs = (Outcome((report[name].value,), (report[name].scored,)) for name in (chosen, TUNED))
     chance = not made.interpretable
-    points = difference_cell(bench, made.task, ours, theirs, chance)
+    points = difference_cell(study, made.task, ours, theirs, chance)
     row: tuple[Entry, ...] = (
         told(made),
         Cell(len(lower), unit="count", chance=chance, note=f"of {tokens}"),
@@ -236,11 +236,11 @@ def _loss_cell(change: Difference, chance: bool) -> Cell:
 # --- the figure ---
 
 
-def _lines(bench: Bench, by_arm: Mapping[Arm, Row], tuned: Row) -> Figure:
+def _lines(study: StudyContext, by_arm: Mapping[Arm, Row], tuned: Row) -> Figure:
     """Scores by how many tokens are masked, a line for each task and kind, of the first removal."""
-    removal = str(bench.options["removals"][0])
+    removal = str(study.options["removals"][0])
     traces = []
-    for task in bench.tasks:
+    for task in study.tasks:
         for kind in KINDS:
             points = [(0, tuned[task])]
             for arm, row in by_arm.items():

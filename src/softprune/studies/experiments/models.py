@@ -10,53 +10,53 @@ from softprune.errors import SoftpruneError
 from softprune.studies.charts import bars
 from softprune.studies.findings import Entry, Findings, Table
 from softprune.studies.run_cache import safe
-from softprune.studies.study_context import Bench
+from softprune.studies.study_context import StudyContext
 from softprune.studies.variant_tables import (
     Settings,
-    claims_of,
     difference_lines,
     differences,
     mean_cell,
+    run_variants,
     score_lines,
     score_of,
     sentences,
-    settings_of,
-    specs_of,
+    study_claims,
+    variant_specs,
 )
 
 
-def conduct(bench: Bench) -> Findings:
+def conduct(study: StudyContext) -> Findings:
     """Every variant on every model of the option `backbones`: means over the tasks, then each model's own tables.
 
     Raises:
         SoftpruneError: no models are named, or two of one name, or what `variants` raises.
     """
-    claims, models = claims_of(bench), models_of(bench)
+    claims, models = study_claims(study), study_models(study)
     keys = {label: {"backbone.name": name} for label, name in models.items()}
-    bench.make([spec for each in keys.values() for spec in specs_of(bench, each)])  # all at once
-    found = {label: settings_of(bench, each) for label, each in keys.items()}
-    tables = [_overview(bench, found)]
-    figures = [bars(tables[0], "models", bench.study.title, tables[0].columns[1:], what="mean score on report (%)")]
+    study.make([spec for each in keys.values() for spec in variant_specs(study, each)])  # all at once
+    found = {label: run_variants(study, each) for label, each in keys.items()}
+    tables = [_overview(study, found)]
+    figures = [bars(tables[0], "models", study.config.title, tables[0].columns[1:], what="mean score on report (%)")]
     lines: list[str] = []
     for label, settings in found.items():
-        compared = differences(bench, settings, claims)
-        scores = score_lines(bench, settings, f"scores-{safe(label)}", label)
+        compared = differences(study, settings, claims)
+        scores = score_lines(study, settings, f"scores-{safe(label)}", label)
         tables += [
             scores,
-            difference_lines(bench, settings, compared, f"differences-{safe(label)}", f"Differences on {label}"),
+            difference_lines(study, settings, compared, f"differences-{safe(label)}", f"Differences on {label}"),
         ]
-        figures.append(bars(scores, f"scores-{safe(label)}", label, bench.tasks))
-        lines += [f"On {label}: {sentence}" for sentence in sentences(bench, settings, compared)]
+        figures.append(bars(scores, f"scores-{safe(label)}", label, study.tasks))
+        lines += [f"On {label}: {sentence}" for sentence in sentences(study, settings, compared)]
     return Findings(tuple(tables), tuple(figures), tuple(lines))
 
 
-def models_of(bench: Bench) -> dict[str, str]:
+def study_models(study: StudyContext) -> dict[str, str]:
     """The models by the names that tables have for them; one that was asked for on its own is the only one.
 
     Raises:
         SoftpruneError: none, or two that tables would call the same.
     """
-    asked = [bench.study.backbone] if bench.study.backbone else bench.options.get("backbones") or []
+    asked = [study.config.backbone] if study.config.backbone else study.options.get("backbones") or []
     models = {Path(str(name)).name: str(name) for name in asked}
     if not models or len(models) < len(asked):
         raise SoftpruneError(
@@ -67,11 +67,11 @@ def models_of(bench: Bench) -> dict[str, str]:
     return models
 
 
-def _overview(bench: Bench, found: Mapping[str, Settings]) -> Table:
+def _overview(study: StudyContext, found: Mapping[str, Settings]) -> Table:
     """Settings by models: the mean over tasks, or with its interval the score on the only one."""
-    cell = mean_cell if len(bench.tasks) > 1 else partial(score_of, bench, task=bench.tasks[0])
+    cell = mean_cell if len(study.tasks) > 1 else partial(score_of, study, task=study.tasks[0])
     rows: list[tuple[Entry, ...]] = []
     for name, first in next(iter(found.values())).items():
         rows.append((first.variant.label, *(cell(settings[name]) for settings in found.values())))
-    note = f"Mean over {', '.join(bench.tasks)}, without an interval." if len(bench.tasks) > 1 else bench.tasks[0]
-    return Table("models", bench.study.title, ("%", *found), tuple(rows), note)
+    note = f"Mean over {', '.join(study.tasks)}, without an interval." if len(study.tasks) > 1 else study.tasks[0]
+    return Table("models", study.config.title, ("%", *found), tuple(rows), note)

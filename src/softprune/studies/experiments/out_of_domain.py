@@ -27,9 +27,9 @@ from softprune.studies.experiments.reversed import under_mask
 from softprune.studies.findings import Cell, Entry, Findings, Table
 from softprune.studies.prompt_scoring import open_set
 from softprune.studies.proportions import Z
-from softprune.studies.run_result import Made
-from softprune.studies.score_rows import Outcome, Runs, difference_cell, outcome_of, score_cell
-from softprune.studies.study_context import Bench
+from softprune.studies.run_result import FinishedRun
+from softprune.studies.score_rows import Outcome, Runs, collect_outcome, difference_cell, score_cell
+from softprune.studies.study_context import StudyContext
 from softprune.studies.verdicts import corrected, corrected_rows, interval_note, only_cells, paired_note, said
 from softprune.types import PromptState
 
@@ -43,38 +43,38 @@ Pair: TypeAlias = "tuple[str, str]"
 """Trained on, read on."""
 
 
-def conduct(bench: Bench) -> Findings:
+def conduct(study: StudyContext) -> Findings:
     """Runs of all tasks, their prompts on every other task, and what pruning changed in both domains.
 
     Raises:
         SoftpruneError: with a single task, or tasks of other answers.
     """
-    check_answers(bench.tasks)
-    runs = bench.grid()
-    masked = _retrained(bench, runs)
+    check_answers(study.tasks)
+    runs = study.grid()
+    masked = _retrained(study, runs)
     outcomes: dict[Pair, dict[str, Outcome]] = {}
-    for pair in ((source, target) for source in bench.tasks for target in bench.tasks):
-        outcomes[pair] = {name: _outcome(bench, runs, masked, pair, name) for name in PROMPTS}
-        outcomes[pair][NOTHING] = outcome_of([runs[pair[1], seed] for seed in bench.seeds], "zero_shot")
-    pairs = [(task, task) for task in bench.tasks] + list(permutations(bench.tasks, 2))
-    starred = {pair: _at_chance(bench, runs, pair, outcomes[pair][TUNED]) for pair in pairs}
+    for pair in ((source, target) for source in study.tasks for target in study.tasks):
+        outcomes[pair] = {name: _outcome(study, runs, masked, pair, name) for name in PROMPTS}
+        outcomes[pair][NOTHING] = collect_outcome([runs[pair[1], seed] for seed in study.seeds], "zero_shot")
+    pairs = [(task, task) for task in study.tasks] + list(permutations(study.tasks, 2))
+    starred = {pair: _at_chance(study, runs, pair, outcomes[pair][TUNED]) for pair in pairs}
     rows: list[tuple[Entry, ...]] = [
-        (name, *(score_cell(bench, p[1], outcomes[p][name], starred[p] and name != NOTHING) for p in pairs))
+        (name, *(score_cell(study, p[1], outcomes[p][name], starred[p] and name != NOTHING) for p in pairs))
         for name in (*PROMPTS, NOTHING)
     ]
     changed = {
-        f"{a} - {b}": [difference_cell(bench, p[1], outcomes[p][a], outcomes[p][b], starred[p]) for p in pairs]
+        f"{a} - {b}": [difference_cell(study, p[1], outcomes[p][a], outcomes[p][b], starred[p]) for p in pairs]
         for a, b in ((WINNER, CONTROL), (WINNER, RANDOM), (CONTROL, TUNED), (TUNED, NOTHING))
     }
     less = {name: dict(zip(pairs, cells, strict=True)) for name, cells in corrected_rows(changed).items()}
-    away = pairs[len(bench.tasks) :]
+    away = pairs[len(study.tasks) :]
     heads = tuple(f"{source}, in domain" if source == target else f"{source} on {target}" for source, target in pairs)
-    out = heads[len(bench.tasks) :]
+    out = heads[len(study.tasks) :]
     carried = {
         (name, pair): apart(found[pair], found[pair[0], pair[0]]) for name, found in less.items() for pair in away
     }
     carried = dict(zip(carried, only_cells(corrected(list(carried.values()))), strict=True))
-    note = f"{_NOTE} {interval_note(len(bench.seeds))}"
+    note = f"{_NOTE} {interval_note(len(study.seeds))}"
     scores = Table("scores", "In and out of domain", ("%", *heads), tuple(rows), note)
     tables = (
         scores,
@@ -83,7 +83,7 @@ def conduct(bench: Bench) -> Findings:
             "What pruning changes",
             ("points", *heads),
             _lines(less, pairs),
-            paired_note(len(bench.seeds)),
+            paired_note(len(study.seeds)),
         ),
         Table(
             "carried",
@@ -138,33 +138,33 @@ def apart(out: Cell, home: Cell) -> Cell:
     return Cell(value, low, high, unit="points", chance=chance, seeds=seeds, p=p)
 
 
-def _retrained(bench: Bench, runs: Runs) -> Runs:
+def _retrained(study: StudyContext, runs: Runs) -> Runs:
     """For every run, the tuned prompt retrained under a random mask of the winner's size, as the winner was."""
     specs = []
     for (task, seed), made in runs.items():
-        keys = under_mask(bench, made, "random", random_mask(made.mask, seed + _DRAWN))
-        specs.append(bench.spec(task, seed, keys))
-    return {(made.task, made.seed): made for made in bench.make(specs)}
+        keys = under_mask(study, made, "random", random_mask(made.mask, seed + _DRAWN))
+        specs.append(study.spec(task, seed, keys))
+    return {(made.task, made.seed): made for made in study.make(specs)}
 
 
-def _outcome(bench: Bench, runs: Runs, masked: Runs, pair: Pair, name: str) -> Outcome:
+def _outcome(study: StudyContext, runs: Runs, masked: Runs, pair: Pair, name: str) -> Outcome:
     """What a prompt of the one task reaches on the other, of each seed."""
     source, target = pair
     found = []
-    for seed in bench.seeds:
+    for seed in study.seeds:
         made = runs[source, seed]
         work = f"{made.path.name} on {runs[target, seed].path.name}, {name}"
-        found.append(bench.once(work, partial(_read, bench, made, masked[source, seed], target, name)))
+        found.append(study.once(work, partial(_read, study, made, masked[source, seed], target, name)))
     scored = tuple(
         Scored(np.asarray(each["counts"], np.float64), tuple(each["ids"]), tuple(each["groups"])) for each in found
     )
     return Outcome(tuple(each["value"] for each in found), scored)
 
 
-def _read(bench: Bench, made: Made, masked: Made, target: str, name: str) -> dict[str, Any]:
+def _read(study: StudyContext, made: FinishedRun, masked: FinishedRun, target: str, name: str) -> dict[str, Any]:
     """A prompt on the report set of a task, as the target's own run reads it."""
-    opened = open_set(bench.spec(target, made.seed).recipe)
-    (scores,) = opened.scores([prompt_of(made, masked, name)])
+    opened = open_set(study.spec(target, made.seed).recipe)
+    (scores,) = opened.scores([prompt_to_read(made, masked, name)])
     return {
         "value": opened.value(scores),
         "counts": opened.counts(scores).tolist(),
@@ -173,7 +173,7 @@ def _read(bench: Bench, made: Made, masked: Made, target: str, name: str) -> dic
     }
 
 
-def prompt_of(made: Made, masked: Made, name: str) -> torch.Tensor:
+def prompt_to_read(made: FinishedRun, masked: FinishedRun, name: str) -> torch.Tensor:
     """One of the four prompts as the model reads it, `[Q, H]`; what is pruned is gone, or zeros."""
     if name == WINNER:
         return made.ticket.prompt()
@@ -182,14 +182,14 @@ def prompt_of(made: Made, masked: Made, name: str) -> torch.Tensor:
     return made.prompt({TUNED: "tuned", CONTROL: "control"}[name])
 
 
-def _at_chance(bench: Bench, runs: Runs, pair: Pair, tuned: Outcome) -> bool:
+def _at_chance(study: StudyContext, runs: Runs, pair: Pair, tuned: Outcome) -> bool:
     """Whether any seed's tuned prompt isn't shown to be above the constant answer on the task that it is read on."""
     source, target = pair
     if source == target:
-        return not all(runs[source, seed].interpretable for seed in bench.seeds)
-    for at, seed in enumerate(bench.seeds):
+        return not all(runs[source, seed].interpretable for seed in study.seeds)
+    for at, seed in enumerate(study.seeds):
         alone = Outcome((tuned.values[at],), (tuned.scored[at],))
-        low = score_cell(bench, target, alone).low
+        low = score_cell(study, target, alone).low
         if low is None or low <= runs[target, seed].value("constant"):
             return True
     return False

@@ -24,9 +24,9 @@ from softprune.prompts.initialization import generator
 from softprune.statistics.bootstrap import LEVEL
 from softprune.statistics.correlation import RESAMPLES, coefficient, correlate
 from softprune.studies.findings import Cell, Entry, Figure, Findings, Table
-from softprune.studies.run_result import Made
-from softprune.studies.score_rows import Runs, chances, row_of, score_cell
-from softprune.studies.study_context import Bench
+from softprune.studies.run_result import FinishedRun
+from softprune.studies.score_rows import Runs, chances, collect_row, score_cell
+from softprune.studies.study_context import StudyContext
 from softprune.studies.verdicts import ABOVE, BELOW, NEITHER, verdict
 
 At: TypeAlias = "tuple[str, int]"
@@ -40,9 +40,9 @@ ONE_SEED, OTHER_SEEDS = "different tasks, one seed", "different tasks and seeds"
 _CIRCLE, _CROSS = "circle", "x"
 
 
-def conduct(bench: Bench) -> Findings:
+def conduct(study: StudyContext) -> Findings:
     """The runs, their maps, how far each went, and how far apart they are."""
-    runs = bench.grid()
+    runs = study.grid()
     sides = {
         name: {at: made.prompt(file) for at, made in runs.items()}
         for name, file in ((START, "initial"), (END, "tuned"))
@@ -50,17 +50,17 @@ def conduct(bench: Bench) -> Findings:
     went = {at: relative(sides[START][at], sides[END][at]) for at in runs}
     hard = {at: difficulty(made) for at, made in runs.items()}
     maps = {
-        "prompts": bench.once("map-prompts", lambda: _mapped(bench, prompt_points(_both(sides))[0])),
-        "tokens": bench.once("map-tokens", lambda: _mapped(bench, token_points(_both(sides))[0])),
+        "prompts": study.once("map-prompts", lambda: _mapped(study, prompt_points(_both(sides))[0])),
+        "tokens": study.once("map-tokens", lambda: _mapped(study, token_points(_both(sides))[0])),
     }
-    apart = bench.once("distances", lambda: _all_distances(bench, sides, maps["prompts"]))
+    apart = study.once("distances", lambda: _all_distances(study, sides, maps["prompts"]))
     ties = {
-        "the tasks' means": _by_task(bench, went, hard),
-        "all runs, tasks resampled": clustered(went, hard, bench.study.seed),
+        "the tasks' means": _by_task(study, went, hard),
+        "all runs, tasks resampled": clustered(went, hard, study.config.seed),
     }
-    tables = (_divergence(bench, runs, went, hard), _ties(ties, len(bench.tasks), len(runs)), _distances(bench, apart))
+    tables = (_divergence(study, runs, went, hard), _ties(ties, len(study.tasks), len(runs)), _distances(study, apart))
     figures = tuple(_figure(runs, what, method, maps[what]) for what in maps for method in ("pca", "tsne"))
-    return Findings(tables, (*figures, _scatter(bench, went, hard)), tuple(_sentences(bench, ties, apart)))
+    return Findings(tables, (*figures, _scatter(study, went, hard)), tuple(_sentences(study, ties, apart)))
 
 
 def relative(start_PH: torch.Tensor, end_PH: torch.Tensor) -> float:
@@ -68,7 +68,7 @@ def relative(start_PH: torch.Tensor, end_PH: torch.Tensor) -> float:
     return float((end_PH.double() - start_PH.double()).norm() / start_PH.double().norm())
 
 
-def difficulty(made: Made) -> float:
+def difficulty(made: FinishedRun) -> float:
     """What a run's prompt leaves undone of what the constant answer does: 0 for a perfect score, 1 for the constant's.
 
     It is measured with the very prompt whose way it is held against: a training that failed counts as a hard task.
@@ -82,8 +82,8 @@ def _both(sides: Mapping[str, Prompts]) -> dict[str, torch.Tensor]:
     return {f"{side} {task} {seed}": p for side in (END, START) for (task, seed), p in sides[side].items()}
 
 
-def _mapped(bench: Bench, points: Floats) -> dict[str, Any]:
-    flat, near = pca(points), tsne(points, bench.study.seed)
+def _mapped(study: StudyContext, points: Floats) -> dict[str, Any]:
+    flat, near = pca(points), tsne(points, study.config.seed)
     return {"pca": _document(flat), "tsne": _document(near)}
 
 
@@ -91,10 +91,10 @@ def _document(found: Projection) -> dict[str, Any]:
     return {"points": found.points_ND.tolist(), "explained": found.explained, "perplexity": found.perplexity}
 
 
-def _by_task(bench: Bench, went: Mapping[At, float], hard: Mapping[At, float]) -> Cell:
+def _by_task(study: StudyContext, went: Mapping[At, float], hard: Mapping[At, float]) -> Cell:
     """Over the tasks' means; their number is all that the interval knows of."""
-    means = [[fmean(each[task, seed] for seed in bench.seeds) for task in bench.tasks] for each in (hard, went)]
-    found = correlate(means[0], means[1], seed=bench.study.seed)
+    means = [[fmean(each[task, seed] for seed in study.seeds) for task in study.tasks] for each in (hard, went)]
+    found = correlate(means[0], means[1], seed=study.config.seed)
     return Cell(None) if found is None else Cell(found.value, found.low, found.high, "number")
 
 
@@ -115,22 +115,26 @@ def clustered(went: Mapping[At, float], hard: Mapping[At, float], seed: int) -> 
     return Cell(value, float(low), float(high), "number")
 
 
-def _divergence(bench: Bench, runs: Runs, went: Mapping[At, float], hard: Mapping[At, float]) -> Table:
-    starred, tuned, constant = chances(bench, runs), row_of(bench, runs, "tuned"), row_of(bench, runs, "constant")
+def _divergence(study: StudyContext, runs: Runs, went: Mapping[At, float], hard: Mapping[At, float]) -> Table:
+    starred, tuned, constant = (
+        chances(study, runs),
+        collect_row(study, runs, "tuned"),
+        collect_row(study, runs, "constant"),
+    )
     rows: list[tuple[Entry, ...]] = []
-    for task in bench.tasks:
-        moved = [went[task, seed] for seed in bench.seeds]
+    for task in study.tasks:
+        moved = [went[task, seed] for seed in study.seeds]
         cells = (
             Cell(fmean(moved), unit="number", note=f"[{min(moved):.2f} to {max(moved):.2f}]"),
-            Cell(fmean(hard[task, seed] for seed in bench.seeds), unit="number"),
-            score_cell(bench, task, tuned[task], starred[task]),
+            Cell(fmean(hard[task, seed] for seed in study.seeds), unit="number"),
+            score_cell(study, task, tuned[task], starred[task]),
             Cell(constant[task].mean),
             Cell(max(tuned[task].values) - min(tuned[task].values)),
         )
         rows.append((_named(task), *cells))
     columns = ("task", "moved", "difficulty", "tuned (%)", "constant (%)", "best less worst seed (%)")
     note = (
-        f"Moved: Frobenius norm of end less start over that of the start, mean over {len(bench.seeds)} seeds; in "
+        f"Moved: Frobenius norm of end less start over that of the start, mean over {len(study.seeds)} seeds; in "
         "brackets the smallest and the largest. Difficulty: what the tuned prompt leaves undone of what the constant "
         "answer does; of the same prompt, so that a training which failed counts as a hard task."
     )
@@ -155,7 +159,7 @@ def _ties(ties: Mapping[str, Cell], tasks: int, runs: int) -> Table:
 
 
 def _all_distances(
-    bench: Bench, sides: Mapping[str, Prompts], maps: Mapping[str, Any]
+    study: StudyContext, sides: Mapping[str, Prompts], maps: Mapping[str, Any]
 ) -> dict[str, dict[str, list[float]]]:
     """By measure and kind of pair, the distances."""
     order = list(sides[END])
@@ -205,12 +209,12 @@ def unevenness(distances: Sequence[float]) -> float | None:
     return None if len(distances) < 2 or mean == 0 else float(np.std(distances, ddof=1)) / mean
 
 
-def _distances(bench: Bench, apart: Mapping[str, Mapping[str, list[float]]]) -> Table:
+def _distances(study: StudyContext, apart: Mapping[str, Mapping[str, list[float]]]) -> Table:
     rows: list[tuple[Entry, ...]] = []
     for name, kinds in apart.items():
-        cells = [_spread(kinds.get(task, [])) for task in bench.tasks]
+        cells = [_spread(kinds.get(task, [])) for task in study.tasks]
         others = (_spread(kinds.get(kind, [])) for kind in (ONE_SEED, OTHER_SEEDS))
-        rows.append((name, *cells, *others, Cell(_ratio(bench, kinds), unit="number")))
+        rows.append((name, *cells, *others, Cell(_ratio(study, kinds), unit="number")))
     note = (
         "Mean distance of two prompts, in brackets the standard deviation over the mean (0: equidistant). Ratio: "
         "prompts of different tasks and seeds over seeds of one task. Seeds of a task begin with the same instruction; "
@@ -218,13 +222,13 @@ def _distances(bench: Bench, apart: Mapping[str, Mapping[str, list[float]]]) -> 
         "each start after a step as long as training's in a random direction; in so many dimensions such steps leave "
         "all equally far apart. Distances on a t-SNE map mean little."
     )
-    columns = ("distance of", *map(_named, bench.tasks), ONE_SEED, OTHER_SEEDS, "ratio")
+    columns = ("distance of", *map(_named, study.tasks), ONE_SEED, OTHER_SEEDS, "ratio")
     return Table("distances", "How far apart prompts are", columns, tuple(rows), note)
 
 
-def _ratio(bench: Bench, kinds: Mapping[str, list[float]]) -> float | None:
+def _ratio(study: StudyContext, kinds: Mapping[str, list[float]]) -> float | None:
     """How many times further prompts of different tasks and seeds are apart than seeds of one task."""
-    within = [each for task in bench.tasks for each in kinds.get(task, [])]
+    within = [each for task in study.tasks for each in kinds.get(task, [])]
     between = kinds.get(OTHER_SEEDS, [])
     return fmean(between) / fmean(within) if within and between and fmean(within) > 0 else None
 
@@ -273,16 +277,16 @@ def _axes(x: str, y: str) -> dict[str, Any]:
     return {"xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}}}
 
 
-def _scatter(bench: Bench, went: Mapping[At, float], hard: Mapping[At, float]) -> Figure:
+def _scatter(study: StudyContext, went: Mapping[At, float], hard: Mapping[At, float]) -> Figure:
     traces = tuple(
         {
             "type": "scatter",
             "mode": "markers",
             "name": _named(task),
-            "x": [hard[task, seed] for seed in bench.seeds],
-            "y": [went[task, seed] for seed in bench.seeds],
+            "x": [hard[task, seed] for seed in study.seeds],
+            "y": [went[task, seed] for seed in study.seeds],
         }
-        for task in bench.tasks
+        for task in study.tasks
     )
     caption = "A point for each run: to the right, how hard its task was for it; upwards, how far its prompt went."
     return Figure(
@@ -290,8 +294,10 @@ def _scatter(bench: Bench, went: Mapping[At, float], hard: Mapping[At, float]) -
     )
 
 
-def _sentences(bench: Bench, ties: Mapping[str, Cell], apart: Mapping[str, Mapping[str, list[float]]]) -> list[str]:
-    lines, least = [], 2 / factorial(len(bench.tasks))  # the p of a perfect order, two-sided
+def _sentences(
+    study: StudyContext, ties: Mapping[str, Cell], apart: Mapping[str, Mapping[str, list[float]]]
+) -> list[str]:
+    lines, least = [], 2 / factorial(len(study.tasks))  # the p of a perfect order, two-sided
     for label, cell in ties.items():
         told = verdict(cell) if least < 1 - LEVEL else NEITHER
         if cell.value is None:
@@ -304,15 +310,15 @@ def _sentences(bench: Bench, ties: Mapping[str, Cell], apart: Mapping[str, Mappi
             "in the study, harder tasks' prompts go further."
         )
     if least >= 1 - LEVEL:
-        lines.append(f"{len(bench.tasks)} tasks can't show a relation: even a perfect order has p = {least:.2g}.")
+        lines.append(f"{len(study.tasks)} tasks can't show a relation: even a perfect order has p = {least:.2g}.")
     for name in (TUNED, RANDOM, "t-SNE map"):
-        uneven = [each for task in bench.tasks if (each := unevenness(apart[name].get(task, []))) is not None]
+        uneven = [each for task in study.tasks if (each := unevenness(apart[name].get(task, []))) is not None]
         if uneven:
             lines.append(
                 f"Distances between the seeds of a task, {name}: they vary by {fmean(uneven):.0%} of their mean "
                 f"({min(uneven):.0%} to {max(uneven):.0%} by task); the study calls them equidistant on its t-SNE map."
             )
-    ratios = {name: _ratio(bench, apart[name]) for name in (TUNED, STARTS)}
+    ratios = {name: _ratio(study, apart[name]) for name in (TUNED, STARTS)}
     if all(ratio is not None for ratio in ratios.values()):
         told = "more than" if (ratios[TUNED] or 0) > (ratios[STARTS] or 0) else "no more than"
         lines.append(

@@ -21,9 +21,9 @@ from typing import Any, Final
 from softprune.prompts.prompt_io import mask_bytes
 from softprune.pruning.masks import complement, random_mask
 from softprune.studies.findings import Cell, Entry, Figure, Findings, Table
-from softprune.studies.run_result import Made
-from softprune.studies.score_rows import Row, chances, difference_table, outcome_of, row_of, score_table
-from softprune.studies.study_context import Bench
+from softprune.studies.run_result import FinishedRun
+from softprune.studies.score_rows import Row, chances, collect_outcome, collect_row, difference_table, score_table
+from softprune.studies.study_context import StudyContext
 from softprune.studies.variant_tables import CHOSEN_HERE, chosen_here
 from softprune.studies.verdicts import ABOVE, AT_CHANCE, BELOW, corrected_table, interval_note, verdict
 from softprune.types import Mask
@@ -35,23 +35,23 @@ TUNED, CONTROL, LENGTH_TWICE = "prompt tuning", "control: prompt tuning, trained
 EMPTY: Final = "Reversed: where the winner prunes nothing, its complement is empty and not measured."
 
 
-def conduct(bench: Bench) -> Findings:
+def conduct(study: StudyContext) -> Findings:
     """XPrompt and its reversed, random and shortened rivals, on every task and seed."""
-    runs = bench.grid()
+    runs = study.grid()
     others = {key: complement(made.mask) for key, made in runs.items()}
-    rivals = _rivals(bench, runs, others)
+    rivals = _rivals(study, runs, others)
     own = {TUNED: "tuned", CONTROL: "control", WINNER: "winner"}
-    rows: dict[str, Row] = {name: row_of(bench, runs, result) for name, result in own.items()}
-    rows |= {name: _row(bench, rivals[name]) for name in (REVERSED, ALIKE)}
-    rows |= {RANDOM: row_of(bench, runs, "random")}
-    rows |= {name: _row(bench, rivals[name]) for name in (LENGTH, LENGTH_TWICE)}
-    chance = chances(bench, runs)
-    scores = score_table(bench, "scores", bench.study.title, rows, chance)
+    rows: dict[str, Row] = {name: collect_row(study, runs, result) for name, result in own.items()}
+    rows |= {name: _row(study, rivals[name]) for name in (REVERSED, ALIKE)}
+    rows |= {RANDOM: collect_row(study, runs, "random")}
+    rows |= {name: _row(study, rivals[name]) for name in (LENGTH, LENGTH_TWICE)}
+    chance = chances(study, runs)
+    scores = score_table(study, "scores", study.config.title, rows, chance)
     compared = {name: row for name, row in rows.items() if name != TUNED}
     empty = None in others.values()
     against = [
         _noted(
-            difference_table(bench, name, f"Differences to {title}", part, reference, chance),
+            difference_table(study, name, f"Differences to {title}", part, reference, chance),
             REVERSED in part and empty,
         )
         for name, title, reference, part in (
@@ -62,7 +62,7 @@ def conduct(bench: Bench) -> Findings:
         )
     ]
     sizes = _sizes(runs, others, {key: made.mask.tokens for key, made in rivals[LENGTH].items()})
-    return Findings((scores, *against, sizes), (_bars(bench, scores),), _sentences(bench, *against))
+    return Findings((scores, *against, sizes), (_bars(study, scores),), _sentences(study, *against))
 
 
 def _noted(table: Table, empty: bool) -> Table:
@@ -70,51 +70,55 @@ def _noted(table: Table, empty: bool) -> Table:
     return replace(table, note=f"{table.note} {EMPTY}") if empty else table
 
 
-def _rivals(bench: Bench, runs: Mapping[Key, Made], others: Mapping[Key, Mask | None]) -> dict[str, dict[Key, Made]]:
+def _rivals(
+    study: StudyContext, runs: Mapping[Key, FinishedRun], others: Mapping[Key, Mask | None]
+) -> dict[str, dict[Key, FinishedRun]]:
     """What XPrompt runs don't hold: reversed and as large random masks, retrained; shorter prompts, once and twice."""
     real = {key: mask for key, mask in others.items() if mask is not None}
     random = {key: random_mask(mask, key[1]) for key, mask in real.items()}
     asked = {
-        REVERSED: {key: under_mask(bench, runs[key], "reversed", mask) for key, mask in real.items()},
-        ALIKE: {key: under_mask(bench, runs[key], "random-as-reversed", mask) for key, mask in random.items()},
+        REVERSED: {key: under_mask(study, runs[key], "reversed", mask) for key, mask in real.items()},
+        ALIKE: {key: under_mask(study, runs[key], "random-as-reversed", mask) for key, mask in random.items()},
         LENGTH: {key: {"kind": "tune", "prompt.tokens": made.mask.tokens} for key, made in runs.items()},
     }
-    made = iter(bench.make([bench.spec(*key, keys) for part in asked.values() for key, keys in part.items()]))
+    made = iter(study.make([study.spec(*key, keys) for part in asked.values() for key, keys in part.items()]))
     found = {name: {key: next(made) for key in part} for name, part in asked.items()}
-    twice = {key: retrained(bench, each) for key, each in found[LENGTH].items()}
-    again = bench.make([bench.spec(*key, keys) for key, keys in twice.items()])
+    twice = {key: retrained(study, each) for key, each in found[LENGTH].items()}
+    again = study.make([study.spec(*key, keys) for key, keys in twice.items()])
     return found | {LENGTH_TWICE: dict(zip(twice, again, strict=True))}
 
 
-def retrained(bench: Bench, made: Made) -> dict[str, Any]:
+def retrained(study: StudyContext, made: FinishedRun) -> dict[str, Any]:
     """The keys of a run that takes up a run's tuned prompt, and trains it as tickets are retrained."""
-    recipe = bench.spec(made.task, made.seed).recipe
+    recipe = study.spec(made.task, made.seed).recipe
     epochs = recipe.search.epochs or recipe.tuning.epochs
     keys: dict[str, Any] = {"kind": "tune", "prompt": {"init": "file", "file": str(made.prompt_file("tuned"))}}
     return keys if epochs is None else keys | {"tuning.epochs": epochs}
 
 
-def under_mask(bench: Bench, made: Made, name: str, mask: Mask) -> dict[str, Any]:
+def under_mask(study: StudyContext, made: FinishedRun, name: str, mask: Mask) -> dict[str, Any]:
     """The same under a mask: what it prunes stays zero, the rest is rewound and retrained.
 
     Args:
-        bench: of the study; keeps the mask.
+        study: of the study; keeps the mask.
         made: an XPrompt run, whose tuned prompt is the rewind point.
         name: what the mask is, in its file's name.
         mask: of that prompt.
     """
-    keys = retrained(bench, made)
-    file = bench.keep(f"{name}-{made.path.name}.safetensors", mask_bytes(mask))
+    keys = retrained(study, made)
+    file = study.keep(f"{name}-{made.path.name}.safetensors", mask_bytes(mask))
     return keys | {"prompt": {**keys["prompt"], "mask": str(file)}}
 
 
-def _row(bench: Bench, runs: Mapping[Key, Made]) -> Row:
+def _row(study: StudyContext, runs: Mapping[Key, FinishedRun]) -> Row:
     """What tuning runs reached; None of a task where a seed has no run."""
-    made = {task: [runs[task, seed] for seed in bench.seeds if (task, seed) in runs] for task in bench.tasks}
-    return {task: outcome_of(each, "tuned") if len(each) == len(bench.seeds) else None for task, each in made.items()}
+    made = {task: [runs[task, seed] for seed in study.seeds if (task, seed) in runs] for task in study.tasks}
+    return {
+        task: collect_outcome(each, "tuned") if len(each) == len(study.seeds) else None for task, each in made.items()
+    }
 
 
-def _sizes(runs: Mapping[Key, Made], others: Mapping[Key, Mask | None], lengths: Mapping[Key, int]) -> Table:
+def _sizes(runs: Mapping[Key, FinishedRun], others: Mapping[Key, Mask | None], lengths: Mapping[Key, int]) -> Table:
     """Tokens and numbers of each sort of prompt, by run."""
     rows: list[tuple[Entry, ...]] = []
     for key, made in runs.items():
@@ -130,12 +134,12 @@ def _sizes(runs: Mapping[Key, Made], others: Mapping[Key, Mask | None], lengths:
     return Table("sizes", "Sizes of the prompts", columns, tuple(rows), note)
 
 
-def _bars(bench: Bench, scores: Table) -> Figure:
+def _bars(study: StudyContext, scores: Table) -> Figure:
     """The table of scores as the source's Figure 5."""
     traces = []
     for row in scores.rows:
-        cells = [cell for cell in row[1 : 1 + len(bench.tasks)] if isinstance(cell, Cell)]
-        traces.append({"type": "bar", "name": row[0], "x": list(bench.tasks), **bar_values(cells)})
+        cells = [cell for cell in row[1 : 1 + len(study.tasks)] if isinstance(cell, Cell)]
+        traces.append({"type": "bar", "name": row[0], "x": list(study.tasks), **bar_values(cells)})
     layout = {"barmode": "group", "yaxis": {"title": {"text": "accuracy or F1, %"}}}
     caption = "The scores of the table as bars, a group for each task, with the same 95% intervals."
     return Figure("bars", scores.title, caption, tuple(traces), layout)
@@ -159,7 +163,7 @@ def bar_values(cells: list[Cell]) -> dict[str, Any]:
 
 
 def _sentences(
-    bench: Bench, to_tuning: Table, to_reversed: Table, to_control: Table, to_random: Table
+    study: StudyContext, to_tuning: Table, to_reversed: Table, to_control: Table, to_random: Table
 ) -> tuple[str, ...]:
     """What the source says of Figure 5, each held against our intervals."""
     claims = (
@@ -178,11 +182,11 @@ def _sentences(
         ("Reversed XPrompt is worse than the control", to_control, REVERSED, BELOW),
         ("Length Prompt, trained twice, is better than Reversed XPrompt", to_reversed, LENGTH_TWICE, ABOVE),
     )
-    found = _tested(bench, [*claims, *ours])
-    said = [f"{claim} (the source): {_compared(bench, found[claim], side)}." for claim, _, _, side in claims]
-    said += [f"{claim} (not in the source): {_compared(bench, found[claim], side)}." for claim, _, _, side in ours]
-    if not chosen_here(bench):
-        said.append(f"{interval_note(len(bench.seeds))} These claims are one family of tests, corrected by Holm.")
+    found = _tested(study, [*claims, *ours])
+    said = [f"{claim} (the source): {_compared(study, found[claim], side)}." for claim, _, _, side in claims]
+    said += [f"{claim} (not in the source): {_compared(study, found[claim], side)}." for claim, _, _, side in ours]
+    if not chosen_here(study):
+        said.append(f"{interval_note(len(study.seeds))} These claims are one family of tests, corrected by Holm.")
     return tuple(said)
 
 
@@ -190,15 +194,15 @@ Asked = tuple[str, Table, str, str]
 """A claim, the table and row that it is read from, and the side of 0 where it holds."""
 
 
-def _tested(bench: Bench, claims: Sequence[Asked]) -> dict[str, dict[str, Cell]]:
+def _tested(study: StudyContext, claims: Sequence[Asked]) -> dict[str, dict[str, Cell]]:
     """The difference of every claim by task, corrected over all of them."""
     rows = {claim: next(row for row in table.rows if row[0] == label) for claim, table, label, _ in claims}
-    table = corrected_table({claim: dict(zip(bench.tasks, row[1:], strict=True)) for claim, row in rows.items()})
+    table = corrected_table({claim: dict(zip(study.tasks, row[1:], strict=True)) for claim, row in rows.items()})
     return {claim: {task: cell for task, cell in row.items() if isinstance(cell, Cell)} for claim, row in table.items()}
 
 
-def _compared(bench: Bench, cells: Mapping[str, Cell], side: str) -> str:
-    if chosen_here(bench):
+def _compared(study: StudyContext, cells: Mapping[str, Cell], side: str) -> str:
+    if chosen_here(study):
         return CHOSEN_HERE
     found = {task: AT_CHANCE if cell.chance else verdict(cell) for task, cell in cells.items()}
     told = {ABOVE: "the opposite is shown", BELOW: "the opposite is shown", side: "shown"}

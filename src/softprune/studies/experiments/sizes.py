@@ -7,55 +7,55 @@ from statistics import fmean
 
 from softprune.studies.charts import bars
 from softprune.studies.findings import Cell, Entry, Findings, Table
-from softprune.studies.run_result import Made
-from softprune.studies.score_rows import Runs, chances, difference_cell, outcome_of
-from softprune.studies.study_context import Bench
+from softprune.studies.run_result import FinishedRun
+from softprune.studies.score_rows import Runs, chances, collect_outcome, difference_cell
+from softprune.studies.study_context import StudyContext
 from softprune.studies.variant_tables import CHOSEN_HERE, chosen_here
 from softprune.studies.verdicts import corrected, paired_note
 
 KEPT = "XPrompt, % of prompt tuning"
 
 
-def conduct(bench: Bench) -> Findings:
+def conduct(study: StudyContext) -> Findings:
     """XPrompt on every task and seed; the numbers that each way trains, and the difference that pruning made."""
-    runs = bench.grid()
-    sizes = Table("sizes", bench.study.title, ("trained numbers", *bench.tasks), _rows(bench, runs), _note(bench))
-    chance = chances(bench, runs)
+    runs = study.grid()
+    sizes = Table("sizes", study.config.title, ("trained numbers", *study.tasks), _rows(study, runs), _note(study))
+    chance = chances(study, runs)
     less: list[Entry] = []
-    for task in bench.tasks:
-        made = [runs[task, seed] for seed in bench.seeds]
-        winner, control = outcome_of(made, "winner"), outcome_of(made, "control")
-        less.append(difference_cell(bench, task, winner, control, chance[task]))
+    for task in study.tasks:
+        made = [runs[task, seed] for seed in study.seeds]
+        winner, control = collect_outcome(made, "winner"), collect_outcome(made, "control")
+        less.append(difference_cell(study, task, winner, control, chance[task]))
     differences = corrected(less)
-    note = f"{paired_note(len(bench.seeds))} A small ticket is worth what it still scores."
-    if chosen_here(bench):
+    note = f"{paired_note(len(study.seeds))} A small ticket is worth what it still scores."
+    if chosen_here(study):
         note = f"{note} {CHOSEN_HERE.capitalize()}."
     worth = Table(
         "worth",
         "What pruning made of the score",
-        ("points", *bench.tasks),
+        ("points", *study.tasks),
         (("XPrompt less control", *differences),),
         note,
     )
-    figure = bars(sizes, "kept", "What survived", bench.tasks, what="numbers kept, % of the prompt", rows=(KEPT,))
-    return Findings((sizes, worth), (figure,), tuple(_sentences(bench, runs)))
+    figure = bars(sizes, "kept", "What survived", study.tasks, what="numbers kept, % of the prompt", rows=(KEPT,))
+    return Findings((sizes, worth), (figure,), tuple(_sentences(study, runs)))
 
 
-def share_of(made: Made) -> float:
+def share_kept(made: FinishedRun) -> float:
     """The numbers that a run's winner keeps, as a fraction of the whole prompt's."""
     info = made.ticket.info
     return info.parameters / (info.prompt_tokens * info.hidden)
 
 
-def _rows(bench: Bench, runs: Runs) -> tuple[tuple[Entry, ...], ...]:
-    def line(label: str, of: Callable[[Made], float], unit: str = "count") -> tuple[Entry, ...]:
-        return (label, *(_cell([of(runs[task, seed]) for seed in bench.seeds], unit) for task in bench.tasks))
+def _rows(study: StudyContext, runs: Runs) -> tuple[tuple[Entry, ...], ...]:
+    def line(label: str, of: Callable[[FinishedRun], float], unit: str = "count") -> tuple[Entry, ...]:
+        return (label, *(_cell([of(runs[task, seed]) for seed in study.seeds], unit) for task in study.tasks))
 
     return (
         line("fine-tuning: all weights", lambda made: float(made.info["backbone"]["parameters"])),
         line("prompt tuning", lambda made: made.ticket.info.prompt_tokens * made.ticket.info.hidden),
         line("XPrompt", lambda made: made.ticket.info.parameters),
-        line(KEPT, share_of, "percent"),
+        line(KEPT, share_kept, "percent"),
         line("XPrompt, tokens", lambda made: made.ticket.info.tokens, "number"),
         line("XPrompt, pieces", lambda made: made.ticket.info.pieces, "number"),
     )
@@ -72,20 +72,20 @@ def _cell(values: Sequence[float], unit: str) -> Cell:
     return Cell(fmean(values), unit=unit, note=f"[{', '.join(texts.get(unit, [f'{value:g}' for value in values]))}]")
 
 
-def _note(bench: Bench) -> str:
-    objective = bench.spec(bench.tasks[0], bench.study.seed).recipe.selection.objective
+def _note(study: StudyContext) -> str:
+    objective = study.spec(study.tasks[0], study.config.seed).recipe.selection.objective
     return f"Mean over seeds, in brackets those of each seed where they differ. The winner is chosen by {objective}."
 
 
-def _sentences(bench: Bench, runs: Runs) -> list[str]:
-    shares = {task: [share_of(runs[task, seed]) for seed in bench.seeds] for task in bench.tasks}
+def _sentences(study: StudyContext, runs: Runs) -> list[str]:
+    shares = {task: [share_kept(runs[task, seed]) for seed in study.seeds] for task in study.tasks}
     every = [share for each in shares.values() for share in each]
     low, high = (f"{100 * share:.1f}%" for share in (min(every), max(every)))
     kept = low if low == high else f"from {low} to {high}"
     runs_told = f"{len(every)} {'run' if len(every) == 1 else 'runs'}"
     lines = [f"Winners keep {kept} of the prompt's numbers here ({runs_told})."]
     spreads = {task: max(each) - min(each) for task, each in shares.items()}
-    if len(bench.seeds) > 1:
+    if len(study.seeds) > 1:
         told = ", ".join(f"{task} {100 * spread:.1f}" for task, spread in spreads.items())
         lines.append(f"Between seeds of one task the share differs by, in points: {told}.")
     return lines

@@ -28,9 +28,9 @@ from softprune.errors import SoftpruneError
 from softprune.prompts.prompt_io import prompt_bytes
 from softprune.studies.findings import Cell, Entry, Figure, Findings, Table, shown
 from softprune.studies.run_cache import Spec
-from softprune.studies.run_result import Made
-from softprune.studies.score_rows import Outcome, Runs, chances, difference_cell, mean_note, outcome_of, score_cell
-from softprune.studies.study_context import Bench
+from softprune.studies.run_result import FinishedRun
+from softprune.studies.score_rows import Outcome, Runs, chances, collect_outcome, difference_cell, mean_note, score_cell
+from softprune.studies.study_context import StudyContext
 from softprune.studies.variant_tables import CHOSEN_HERE, chosen_here
 from softprune.studies.verdicts import corrected_rows, mean_of, paired_note, said, tally
 from softprune.types import PromptState
@@ -74,50 +74,50 @@ def lifted(ticket: PromptState, filler_PH: torch.Tensor) -> torch.Tensor:
     return torch.where(ticket.mask.token_P[:, None], ticket.vectors_PH, filler_PH)
 
 
-def conduct(bench: Bench) -> Findings:
+def conduct(study: StudyContext) -> Findings:
     """XPrompt on every task, then every pair of source and target in each way."""
-    pairs = pairs_of(bench)
-    own = bench.grid()
+    pairs = transfer_pairs(study)
+    own = study.grid()
     specs = {
-        (pair, seed): _specs(bench, own[pair[0], seed], own[pair[1], seed]) for pair in pairs for seed in bench.seeds
+        (pair, seed): _specs(study, own[pair[0], seed], own[pair[1], seed]) for pair in pairs for seed in study.seeds
     }
-    bench.make([spec for ways in specs.values() for spec in ways.values()])  # all at once, whoever makes them
-    made = {key: dict(zip(ways, bench.make(list(ways.values())), strict=True)) for key, ways in specs.items()}
-    rows = _rows(bench, own, made, pairs)
-    starred = chances(bench, own)
+    study.make([spec for ways in specs.values() for spec in ways.values()])  # all at once, whoever makes them
+    made = {key: dict(zip(ways, study.make(list(ways.values())), strict=True)) for key, ways in specs.items()}
+    rows = _rows(study, own, made, pairs)
+    starred = chances(study, own)
     differences = corrected_rows(
         {
-            claim: [difference_cell(bench, p[1], rows[claim[0]][p], rows[claim[1]][p], starred[p[1]]) for p in pairs]
+            claim: [difference_cell(study, p[1], rows[claim[0]][p], rows[claim[1]][p], starred[p[1]]) for p in pairs]
             for claim in CLAIMS
         }
     )
-    tables = (_scores(bench, rows, pairs, starred), _differences(bench, differences, pairs))
-    return Findings(tables, (_figure(tables[0]),), tuple(_sentences(differences, pairs, chosen_here(bench))))
+    tables = (_scores(study, rows, pairs, starred), _differences(study, differences, pairs))
+    return Findings(tables, (_figure(tables[0]),), tuple(_sentences(differences, pairs, chosen_here(study))))
 
 
-def pairs_of(bench: Bench) -> list[Pair]:
+def transfer_pairs(study: StudyContext) -> list[Pair]:
     """Source and target of each transfer: the option `pairs`, or every task to every other.
 
     Raises:
         SoftpruneError: for a pair of other tasks than the study's, or without any pair.
     """
-    asked: Sequence[Any] = bench.options.get("pairs") or list(permutations(bench.tasks, 2))
+    asked: Sequence[Any] = study.options.get("pairs") or list(permutations(study.tasks, 2))
     pairs = [(str(source), str(target)) for source, target in (pair for pair in asked if len(pair) == 2)]
-    strange = sorted({task for pair in pairs for task in pair} - set(bench.tasks))
+    strange = sorted({task for pair in pairs for task in pair} - set(study.tasks))
     if strange or not pairs or len(pairs) < len(asked):
-        found = f"pairs {[list(pair) for pair in asked]} of the tasks {', '.join(bench.tasks)}"
+        found = f"pairs {[list(pair) for pair in asked]} of the tasks {', '.join(study.tasks)}"
         raise SoftpruneError(
             "pairs [source, target] of the study's tasks", found, "name two tasks at least: --tasks a,b"
         )
     return pairs
 
 
-def _specs(bench: Bench, source: Made, target: Made) -> dict[str, Spec]:
+def _specs(study: StudyContext, source: FinishedRun, target: FinishedRun) -> dict[str, Spec]:
     """The runs of one pair and seed; their files are named by the runs that they were made of."""
     ticket = source.ticket.state
     names = f"{source.path.name}-to-{target.path.name}.safetensors"
-    filled = bench.keep(f"lifted-{names}", prompt_bytes(lifted(ticket, target.prompt("initial")), {}))
-    zeroed = bench.keep(f"ticket-{source.path.name}.safetensors", prompt_bytes(ticket.vectors_PH, {}))
+    filled = study.keep(f"lifted-{names}", prompt_bytes(lifted(ticket, target.prompt("initial")), {}))
+    zeroed = study.keep(f"ticket-{source.path.name}.safetensors", prompt_bytes(ticket.vectors_PH, {}))
     from_tuned = {"prompt.init": "file", "prompt.file": str(source.prompt_file("tuned"))}
     from_control = {"prompt.init": "file", "prompt.file": str(source.prompt_file("control"))}
     from_zeroed = {"prompt.init": "file", "prompt.file": str(zeroed)}
@@ -128,15 +128,17 @@ def _specs(bench: Bench, source: Made, target: Made) -> dict[str, Spec]:
         ZEROED: {"kind": "tune", **from_zeroed},
         KEPT: {"kind": "tune", **from_zeroed, "prompt.mask": str(source.mask_file)},
     }
-    return {way: bench.spec(target.task, target.seed, each) for way, each in keys.items()}
+    return {way: study.spec(target.task, target.seed, each) for way, each in keys.items()}
 
 
-def _rows(bench: Bench, own: Runs, made: Mapping[tuple[Pair, int], Mapping[str, Made]], pairs: Sequence[Pair]) -> Rows:
+def _rows(
+    study: StudyContext, own: Runs, made: Mapping[tuple[Pair, int], Mapping[str, FinishedRun]], pairs: Sequence[Pair]
+) -> Rows:
     def alone(row: str) -> dict[Pair, Outcome]:
-        return {pair: outcome_of([own[pair[1], seed] for seed in bench.seeds], row) for pair in pairs}
+        return {pair: collect_outcome([own[pair[1], seed] for seed in study.seeds], row) for pair in pairs}
 
     def moved(way: str, row: str = "tuned") -> dict[Pair, Outcome]:
-        return {pair: outcome_of([made[pair, seed][way] for seed in bench.seeds], row) for pair in pairs}
+        return {pair: collect_outcome([made[pair, seed][way] for seed in study.seeds], row) for pair in pairs}
 
     return {
         TUNED: alone("tuned"),
@@ -152,28 +154,30 @@ def _rows(bench: Bench, own: Runs, made: Mapping[tuple[Pair, int], Mapping[str, 
     }
 
 
-def _scores(bench: Bench, rows: Rows, pairs: Sequence[Pair], starred: Mapping[str, bool]) -> Table:
+def _scores(study: StudyContext, rows: Rows, pairs: Sequence[Pair], starred: Mapping[str, bool]) -> Table:
     cells: tuple[tuple[Entry, ...], ...] = tuple(
-        (label, *(score_cell(bench, pair[1], row[pair], starred[pair[1]]) for pair in pairs))
+        (label, *(score_cell(study, pair[1], row[pair], starred[pair[1]]) for pair in pairs))
         for label, row in rows.items()
     )
     note = (
-        f"{mean_note(len(bench.seeds))} The first three rows have seen no other task. Lifted masks: pruned "
+        f"{mean_note(len(study.seeds))} The first three rows have seen no other task. Lifted masks: pruned "
         "pieces start at zero, places of pruned tokens with the target's own sampled vocabulary. A transferred prompt "
         "has been trained for more steps than one from vocabulary, and on other data."
     )
     return Table("transfer", "Prompts that start from another task's", ("%", *map(_named, pairs)), cells, note)
 
 
-def _differences(bench: Bench, differences: Mapping[tuple[str, str], list[Cell]], pairs: Sequence[Pair]) -> Table:
+def _differences(
+    study: StudyContext, differences: Mapping[tuple[str, str], list[Cell]], pairs: Sequence[Pair]
+) -> Table:
     rows: tuple[tuple[Entry, ...], ...] = tuple(
         (f"{ours} less {theirs}", *cells) for (ours, theirs), cells in differences.items()
     )
     note = (
-        f"{paired_note(len(bench.seeds))} The source's XPrompt result was trained twice there, "
+        f"{paired_note(len(study.seeds))} The source's XPrompt result was trained twice there, "
         f"its tuned prompt once: what pruning it adds is the difference to {LONGER}."
     )
-    if chosen_here(bench):
+    if chosen_here(study):
         note = f"{note} {CHOSEN_HERE.capitalize()}."
     return Table("differences", "What each step adds", ("points", *map(_named, pairs)), rows, note)
 

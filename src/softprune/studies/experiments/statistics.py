@@ -11,18 +11,18 @@ from softprune.data import load_task
 from softprune.data.data_statistics import repeated, statistics_of, unseen_points
 from softprune.studies.charts import bars
 from softprune.studies.findings import Cell, Entry, Findings, Table
-from softprune.studies.study_context import Bench
+from softprune.studies.study_context import StudyContext
 
 SETS = ("train", "dev", "validation")
 CONSTANT = "constant answer, %"
 
 
-def conduct(bench: Bench) -> Findings:
+def conduct(study: StudyContext) -> Findings:
     """Counts of every task's data; no run is made."""
-    found = {task: bench.once(f"statistics-{Path(task).stem}", partial(counted, bench, task)) for task in bench.tasks}
+    found = {task: study.once(f"statistics-{Path(task).stem}", partial(counted, study, task)) for task in study.tasks}
     table = Table(
         "statistics",
-        bench.study.title,
+        study.config.title,
         ("task", *SETS, "metric", "reported on", CONSTANT, "words", "repeated rows", "unseen points"),
         tuple(_row(task, each) for task, each in found.items()),
         "Words: mean of the filled template. Constant answer: the best one, on the set that is reported on. Unseen "
@@ -30,17 +30,17 @@ def conduct(bench: Bench) -> Findings:
         "that isn't in the folder is not measured.",
     )
     figure = bars(table, "constant", "What the best constant answer reaches", (CONSTANT,), what=CONSTANT)
-    return Findings((table,), (figure,), tuple(_sentences(bench, found)))
+    return Findings((table,), (figure,), tuple(_sentences(study, found)))
 
 
-def counted(bench: Bench, task: str) -> dict[str, Any]:
+def counted(study: StudyContext, task: str) -> dict[str, Any]:
     """The numbers of a task's data, as JSON holds them.
 
     Raises:
         SoftpruneError: for data that is missing or malformed.
     """
     read = load_task(task)
-    splits = read.load(None if bench.study.data is None else Path(bench.study.data))
+    splits = read.load(None if study.config.data is None else Path(study.config.data))
     each, (twice, rows) = statistics_of(read, splits), repeated(splits)
     return {
         "sizes": dict(each.sizes),
@@ -68,12 +68,12 @@ def _row(task: str, each: Mapping[str, Any]) -> tuple[Entry, ...]:
     )
 
 
-def _sentences(bench: Bench, found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _sentences(study: StudyContext, found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Where the sizes aren't the source's. The option `sets` names its columns: {Train: train, Dev: validation}."""
-    columns: Mapping[str, str] = bench.options.get("sets") or {}
-    if not bench.study.published or not columns:
+    columns: Mapping[str, str] = study.options.get("sets") or {}
+    if not study.config.published or not columns:
         return []
-    table = bench.study.published[0]
+    table = study.config.published[0]
     printed = {row[0].casefold(): dict(zip(table.columns[1:], row[1:], strict=True)) for row in table.rows}
     lines = []
     for task, each in found.items():

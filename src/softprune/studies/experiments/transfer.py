@@ -26,10 +26,18 @@ from softprune.statistics.correlation import Correlation, mantel
 from softprune.studies.findings import Cell, Entry, Figure, Findings, Table, shown
 from softprune.studies.prompt_scoring import open_set
 from softprune.studies.proportions import wilson
-from softprune.studies.run_result import Made
+from softprune.studies.run_result import FinishedRun
 from softprune.studies.score_rows import Outcome, Runs, chances, difference_cell, score_cell
-from softprune.studies.study_context import Bench
-from softprune.studies.transfer_scores import BASELINES, NONE, NORMS, WORDS, answers_of, answers_on, asked_of
+from softprune.studies.study_context import StudyContext
+from softprune.studies.transfer_scores import (
+    BASELINES,
+    NONE,
+    NORMS,
+    WORDS,
+    collect_prompts,
+    load_answers,
+    score_prompts_on,
+)
 from softprune.studies.verdicts import (
     ABOVE,
     BELOW,
@@ -74,59 +82,59 @@ class Tie:
     found: Correlation | None
 
 
-def conduct(bench: Bench) -> Findings:
+def conduct(study: StudyContext) -> Findings:
     """The runs, every prompt on every task, the gains, and how they go with likeness.
 
     Raises:
         SoftpruneError: for a single task.
     """
-    if len(bench.tasks) < 2:
-        raise SoftpruneError("two tasks at least, to transfer between", f"{len(bench.tasks)}", "name more: --tasks a,b")
-    runs = bench.grid()
-    reached = {pair: outcome for task in bench.tasks for pair, outcome in _asked_on(bench, runs, task).items()}
-    starred = chances(bench, runs)
+    if len(study.tasks) < 2:
+        raise SoftpruneError("two tasks at least, to transfer between", f"{len(study.tasks)}", "name more: --tasks a,b")
+    runs = study.grid()
+    reached = {pair: outcome for task in study.tasks for pair, outcome in _asked_on(study, runs, task).items()}
+    starred = chances(study, runs)
     gains = {
-        (who, task): difference_cell(bench, task, outcome, reached[NONE, task], starred[task])
+        (who, task): difference_cell(study, task, outcome, reached[NONE, task], starred[task])
         for (who, task), outcome in reached.items()
         if who != NONE
     }
     gains = dict(zip(gains, only_cells(corrected(list(gains.values()))), strict=True))
-    pairs = list(permutations(bench.tasks, 2))
-    alike = likeness(bench, runs)
-    ties = correlations(bench, alike, gains)
-    shares = _shares(bench, reached, pairs)
-    tables = (_matrix(bench, reached, starred), _gains(bench, gains), shares, _ties(ties, len(bench.tasks)))
-    figures = (_heatmap(bench, gains), _scatter(bench, alike["tuned"], gains, pairs))
-    return Findings(tables, figures, tuple(_sentences(bench, reached, gains, ties, pairs)))
+    pairs = list(permutations(study.tasks, 2))
+    alike = likeness(study, runs)
+    ties = correlations(study, alike, gains)
+    shares = _shares(study, reached, pairs)
+    tables = (_matrix(study, reached, starred), _gains(study, gains), shares, _ties(ties, len(study.tasks)))
+    figures = (_heatmap(study, gains), _scatter(study, alike["tuned"], gains, pairs))
+    return Findings(tables, figures, tuple(_sentences(study, reached, gains, ties, pairs)))
 
 
-def _asked_on(bench: Bench, runs: Runs, task: str) -> dict[Pair, Outcome]:
+def _asked_on(study: StudyContext, runs: Runs, task: str) -> dict[Pair, Outcome]:
     """What every prompt scores on the task's `report`."""
 
     def compute() -> dict[str, Any]:
-        target = open_set(bench.spec(task, bench.study.seed).recipe, "report")
-        return answers_on(target, asked_of(runs, target.backbone))
+        target = open_set(study.spec(task, study.config.seed).recipe, "report")
+        return score_prompts_on(target, collect_prompts(runs, target.backbone))
 
     score = load_task(task).metric.score
-    answers = answers_of(bench.once(f"on-{Path(task).stem}", compute))
+    answers = load_answers(study.once(f"on-{Path(task).stem}", compute))
     values = {who: tuple(float(score(each.counts_NC.sum(0))) for each in seeds) for who, seeds in answers.items()}
     return {(who, task): Outcome(values[who], tuple(seeds), trained=who != NONE) for who, seeds in answers.items()}
 
 
-def likeness(bench: Bench, runs: Runs) -> dict[str, dict[str, Floats]]:
+def likeness(study: StudyContext, runs: Runs) -> dict[str, dict[str, Floats]]:
     """By part and measure, how alike two tasks' prompts are, `[T, T]`: the mean over all pairs of their seeds."""
 
-    def vectors(made: Made, part: str) -> Any:
+    def vectors(made: FinishedRun, part: str) -> Any:
         return made.prompt("tuned") - made.prompt("initial") if part == "change" else made.prompt(part)
 
     def between(part: str, first: str, second: str) -> dict[str, float]:
         found = [
             align(vectors(runs[first, a], part), vectors(runs[second, b], part))
-            for a, b in product(bench.seeds, bench.seeds)
+            for a, b in product(study.seeds, study.seeds)
         ]
         return {name: _mean([getattr(each, name) for each in found]) for name in ALIKE}
 
-    tasks = bench.tasks
+    tasks = study.tasks
     made: dict[str, dict[str, Floats]] = {}
     for part in PARTS:
         made[part] = {name: np.full((len(tasks), len(tasks)), np.nan) for name in ALIKE}
@@ -143,12 +151,12 @@ def _mean(values: Sequence[float | None]) -> float:
     return fmean(real) if len(real) == len(values) else float("nan")
 
 
-def correlations(bench: Bench, alike: Mapping[str, Mapping[str, Floats]], gains: Gains) -> list[Tie]:
+def correlations(study: StudyContext, alike: Mapping[str, Mapping[str, Floats]], gains: Gains) -> list[Tie]:
     """Likeness against the gain over no prompt, over all ordered pairs of tasks; more is more alike."""
-    tasks = bench.tasks
+    tasks = study.tasks
     gain_TT = np.array([[_number(gains[a, b]) if a != b else np.nan for b in tasks] for a in tasks])
     return [
-        Tie(part, name, mantel(sign * alike[part][name], gain_TT, seed=bench.study.seed))
+        Tie(part, name, mantel(sign * alike[part][name], gain_TT, seed=study.config.seed))
         for part in PARTS
         for name, (_, sign) in ALIKE.items()
     ]
@@ -162,34 +170,34 @@ def _named(task: str) -> str:
     return task if task in BASELINES else Path(task).stem
 
 
-def _matrix(bench: Bench, reached: Reached, starred: Mapping[str, bool]) -> Table:
+def _matrix(study: StudyContext, reached: Reached, starred: Mapping[str, bool]) -> Table:
     rows: tuple[tuple[Entry, ...], ...] = tuple(
-        (_named(who), *(_or_none(reached.get((who, t)), bench, t, starred[t]) for t in bench.tasks))
-        for who in (*BASELINES, *bench.tasks)
+        (_named(who), *(_or_none(reached.get((who, t)), study, t, starred[t]) for t in study.tasks))
+        for who in (*BASELINES, *study.tasks)
     )
     note = (
-        f"Rows: the task whose prompts are asked, {len(bench.seeds)} a row; columns: the task they are asked on. "
-        f"Random words: sampled vocabulary. {interval_note(len(bench.seeds))} Nothing was "
+        f"Rows: the task whose prompts are asked, {len(study.seeds)} a row; columns: the task they are asked on. "
+        f"Random words: sampled vocabulary. {interval_note(len(study.seeds))} Nothing was "
         "chosen here."
     )
-    return Table("matrix", "Prompts on tasks", ("% of", *map(_named, bench.tasks)), rows, note)
+    return Table("matrix", "Prompts on tasks", ("% of", *map(_named, study.tasks)), rows, note)
 
 
-def _or_none(outcome: Outcome | None, bench: Bench, task: str, starred: bool) -> Cell:
-    return Cell(None) if outcome is None else score_cell(bench, task, outcome, starred)
+def _or_none(outcome: Outcome | None, study: StudyContext, task: str, starred: bool) -> Cell:
+    return Cell(None) if outcome is None else score_cell(study, task, outcome, starred)
 
 
-def _gains(bench: Bench, gains: Gains) -> Table:
+def _gains(study: StudyContext, gains: Gains) -> Table:
     rows: tuple[tuple[Entry, ...], ...] = tuple(
-        (_named(who), *(gains.get((who, task), Cell(None)) for task in bench.tasks))
-        for who in (*BASELINES[1:], *bench.tasks)
+        (_named(who), *(gains.get((who, task), Cell(None)) for task in study.tasks))
+        for who in (*BASELINES[1:], *study.tasks)
     )
     return Table(
         "gains",
         "Gain over no prompt",
-        ("points", *map(_named, bench.tasks)),
+        ("points", *map(_named, study.tasks)),
         rows,
-        paired_note(len(bench.seeds)),
+        paired_note(len(study.seeds)),
     )
 
 
@@ -198,13 +206,13 @@ def share(better: Sequence[bool]) -> Cell:
     return Cell(fmean(map(float, better)), *wilson(sum(better), len(better)))
 
 
-def _shares(bench: Bench, reached: Reached, pairs: Sequence[Pair]) -> Table:
+def _shares(study: StudyContext, reached: Reached, pairs: Sequence[Pair]) -> Table:
     """How many transfers to other tasks beat each baseline; and how many random prompts beat none."""
     rows: list[tuple[Entry, ...]] = []
 
     def add(label: str, asked: Sequence[Pair], baseline: str) -> None:
         cells = only_cells(
-            corrected([difference_cell(bench, t, reached[who, t], reached[baseline, t]) for who, t in asked])
+            corrected([difference_cell(study, t, reached[who, t], reached[baseline, t]) for who, t in asked])
         )
         means = [reached[who, t].mean > reached[baseline, t].mean for who, t in asked]
         single = [value > reached[baseline, t].mean for who, t in asked for value in reached[who, t].values]
@@ -213,12 +221,12 @@ def _shares(bench: Bench, reached: Reached, pairs: Sequence[Pair]) -> Table:
     for baseline in (NONE, WORDS, NORMS):
         add(f"other tasks' prompts over {baseline}", pairs, baseline)
     for who in (WORDS, NORMS):
-        add(f"{who} over {NONE}", [(who, task) for task in bench.tasks], NONE)
-    add(f"its own task's prompts over {NONE}", [(task, task) for task in bench.tasks], NONE)
+        add(f"{who} over {NONE}", [(who, task) for task in study.tasks], NONE)
+    add(f"its own task's prompts over {NONE}", [(task, task) for task in study.tasks], NONE)
     note = (
-        f"{len(pairs)} pairs of {len(bench.tasks)} tasks share sources and targets, so that intervals, Wilson's, which "
+        f"{len(pairs)} pairs of {len(study.tasks)} tasks share sources and targets, so that intervals, Wilson's, which "
         "take pairs as independent, are too narrow. The last column has the pairs whose own interval lies above or "
-        f"below 0, corrected for their number. {interval_note(len(bench.seeds))}"
+        f"below 0, corrected for their number. {interval_note(len(study.seeds))}"
     )
     columns = ("%", "of pairs, means over seeds", "of single prompts", "pairs by their own interval")
     return Table("shares", "Transfers that improve", columns, tuple(rows), note)
@@ -245,13 +253,13 @@ def _ties(ties: Sequence[Tie], count: int) -> Table:
     )
 
 
-def _heatmap(bench: Bench, gains: Gains) -> Figure:
-    rows = [who for who in (*BASELINES[1:], *bench.tasks) if any((who, task) in gains for task in bench.tasks)]
-    values = [[_shown(gains.get((who, task))) for task in bench.tasks] for who in rows]
+def _heatmap(study: StudyContext, gains: Gains) -> Figure:
+    rows = [who for who in (*BASELINES[1:], *study.tasks) if any((who, task) in gains for task in study.tasks)]
+    values = [[_shown(gains.get((who, task))) for task in study.tasks] for who in rows]
     texts = [["" if value is None else f"{value:+.1f}" for value in row] for row in values]
     trace = {
         "type": "heatmap",
-        "x": [_named(task) for task in bench.tasks],
+        "x": [_named(task) for task in study.tasks],
         "y": [_named(who) for who in rows],
         "z": values,
         "text": texts,
@@ -271,8 +279,8 @@ def _shown(cell: Cell | None) -> float | None:
     return None if cell is None or cell.value is None else 100 * cell.value
 
 
-def _scatter(bench: Bench, alike: Mapping[str, Floats], gains: Gains, pairs: Sequence[Pair]) -> Figure:
-    at = {task: place for place, task in enumerate(bench.tasks)}
+def _scatter(study: StudyContext, alike: Mapping[str, Floats], gains: Gains, pairs: Sequence[Pair]) -> Figure:
+    at = {task: place for place, task in enumerate(study.tasks)}
     x = [float(alike["frobenius"][at[a], at[b]]) for a, b in pairs]
     y = [_shown(gains[pair]) for pair in pairs]
     up, down = ([_side(gains[pair], side) for pair in pairs] for side in ("high", "low"))
@@ -300,19 +308,21 @@ def _side(cell: Cell, side: str) -> float | None:
     return None if edge is None or cell.value is None else 100 * abs(edge - cell.value)
 
 
-def _sentences(bench: Bench, reached: Reached, gains: Gains, ties: Sequence[Tie], pairs: Sequence[Pair]) -> list[str]:
+def _sentences(
+    study: StudyContext, reached: Reached, gains: Gains, ties: Sequence[Tie], pairs: Sequence[Pair]
+) -> list[str]:
     cells = [gains[pair] for pair in pairs]
     better = [_number(cell) > 0 for cell in cells]
     over_words = [reached[a, b].mean > reached[WORDS, b].mean for a, b in pairs]
-    words = sum(_number(gains[WORDS, task]) > 0 for task in bench.tasks)
+    words = sum(_number(gains[WORDS, task]) > 0 for task in study.tasks)
     shares = [shown(share(each)) for each in (better, over_words)]
-    own = [gains[task, task] for task in bench.tasks]
+    own = [gains[task, task] for task in study.tasks]
     agrees = "as in the study or more" if sum(better) >= STUDY * len(pairs) else "fewer than in the study"
     lines = [
         f"The study: {STUDY:.0%} of transfers improve over no prompt. Here {sum(better)} of {len(pairs)} pairs do, "
         f"{shares[0]}%: {agrees}; by their own intervals {tally(cells)}.",
         f"Other tasks' prompts beat random words on {sum(over_words)} of {len(pairs)} pairs, {shares[1]}%; random "
-        f"words themselves beat no prompt on {words} of {len(bench.tasks)} tasks. What random words do is no transfer.",
+        f"words themselves beat no prompt on {words} of {len(study.tasks)} tasks. What random words do is no transfer.",
     ]
     lines.append(
         f"On their own tasks, prompts beat no prompt on {sum(_number(cell) > 0 for cell in own)} of {len(own)} "

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from softprune.config import resolve, resolve_compare
 from softprune.data.metrics import metric_named
 from softprune.errors import SoftpruneError
-from softprune.studies.comparison.cells import Cell
-from softprune.studies.comparison.run_metrics import control, read_info, read_scored
+from softprune.studies.comparison.columns import TRAINING
+from softprune.studies.run_result import FinishedRun, read_scored
 
 
 def written(path: Path, *lines: dict[str, Any]) -> Path:
@@ -55,13 +54,12 @@ def test_the_controls_training_has_all_rates_that_were_tried(tmp_path: Path) -> 
         "cost": {"training": {name: {"seconds": seconds} for name, seconds in pieces.items()}},
         "sweep": {"0.3": {"chosen": False}, "1": {"chosen": True}, "3": {"chosen": False}, "9": {"chosen": False}},
     }
-    recipe = resolve_compare()
-    cell = Cell("xprompt", 0, resolve(base=recipe.cell("xprompt", 0)), "", tmp_path)
+    (column,) = [column for column in TRAINING if column.key == "seconds"]
 
     def seconds() -> float | None:
         (tmp_path / "run.json").write_text(json.dumps(info))
-        found = control(cell, metric_named("accuracy"))
-        return None if found is None else found.seconds
+        assert column.read is not None
+        return column.read(FinishedRun(tmp_path, "demo", 0), "control")
 
     assert seconds() == 9 + 5 + 11  # the chosen rate's 7 are in the 9; a rate that gave no numbers may have no piece
     del info["sweep"]
@@ -73,7 +71,7 @@ def test_the_controls_training_has_all_rates_that_were_tried(tmp_path: Path) -> 
 def test_a_run_that_can_not_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(SoftpruneError, match=r"a run that can be read[\s\S]*remove that folder"):
-        read_info(tmp_path)
+        _ = FinishedRun(tmp_path, "demo", 0).info
 
 
 @pytest.mark.parametrize("separator", ["\x85", "\u2028", "\u2029", "\x1c"])

@@ -17,10 +17,9 @@ from beyond import bench_of, column, moods, study_of, value
 from softprune.config import load_study
 from softprune.data import load_task
 from softprune.errors import SoftpruneError
-from softprune.studies.example_answers import agreement, read_answers, scored_lines
 from softprune.studies.experiments import ensembles, multitask, out_of_domain
-from softprune.studies.findings import Cell, shown
-from softprune.studies.run_result import FinishedRun
+from softprune.studies.findings import Cell, format_entry
+from softprune.studies.run_result import FinishedRun, score_lines
 from softprune.studies.verdicts import NEITHER, verdict
 
 Models = Callable[[str], Path]
@@ -39,10 +38,11 @@ def test_an_ensembles_answers_are_counted_as_by_hand() -> None:
     together = ensembles.answer_together(parts, "mean")  # b: 0.35 and 0.65
     assert [each["predicted"] for each in together] == [0, 1, 0]
     assert [each["predicted"] for each in ensembles.answer_together(parts[:1], "mean")] == [0, 0, 0]
-    scored = scored_lines(together, load_task("trec").metric)
+    scored = score_lines(together, load_task("trec").metric)
+    assert scored is not None
     assert scored.counts_NC.tolist() == [[1, 1], [1, 1], [0, 1]]
     assert scored.ids == ("a", "b", "c")
-    assert agreement(parts) == pytest.approx(2 / 3)
+    assert ensembles.agreement(parts) == pytest.approx(2 / 3)
 
 
 def test_the_best_ticket_is_chosen_on_select_and_never_on_report() -> None:
@@ -79,7 +79,7 @@ def test_ensembles_answer_as_their_runs_did(tiny_models: Models, tmp_path: Path,
     assert len(ratios) == 2
     assert all(value(each) > 0 for each in ratios)
     with pytest.raises(SoftpruneError, match="at least two seeds"):
-        ensembles.conduct(replace(study, study=study.config.model_copy(update={"seeds": 1})))
+        ensembles.conduct(replace(study, config=study.config.model_copy(update={"seeds": 1})))
 
 
 def test_one_prompt_is_held_against_a_prompt_a_task(tiny_models: Models, tmp_path: Path, one_thread: None) -> None:
@@ -90,10 +90,8 @@ def test_one_prompt_is_held_against_a_prompt_a_task(tiny_models: Models, tmp_pat
     assert joined.info["task"]["sizes"]["report"] == 21, "12 of demo, and all 9 of the other"
     for task in tasks:
         (alone,) = study.make([study.spec(task, 0)])
-        lines = read_answers(joined, "tuned", load_task(task).id)
-        assert [each["id"] for each in lines] == [each["id"] for each in read_answers(alone, "tuned")], (
-            "so that they pair"
-        )
+        lines = joined.answers("tuned", load_task(task).id)
+        assert [each["id"] for each in lines] == [each["id"] for each in alone.answers("tuned")], "so that they pair"
         share = sum(each["gold"] == each["predicted"] for each in lines) / len(lines)
         scores = column(found, "scores", task)
         assert value(scores[f"{multitask.ONE}, tuned"]) == pytest.approx(share)
@@ -104,7 +102,7 @@ def test_one_prompt_is_held_against_a_prompt_a_task(tiny_models: Models, tmp_pat
     assert value(stored[multitask.LONG]) == value(stored[f"{multitask.EACH}, tuned or control"]) == 2 * 4 * 32
     assert value(stored[f"{multitask.ONE}, tuned or control"]) == 4 * 32
     with pytest.raises(SoftpruneError, match="at least two tasks"):
-        multitask.conduct(replace(study, study=study.config.model_copy(update={"tasks": ("demo",)})))
+        multitask.conduct(replace(study, config=study.config.model_copy(update={"tasks": ("demo",)})))
 
 
 def test_prompts_are_read_out_of_domain(tiny_models: Models, tmp_path: Path, one_thread: None) -> None:
@@ -142,7 +140,7 @@ def test_what_carries_over_has_the_interval_of_both() -> None:
     assert found.low == pytest.approx(0.05 - sqrt(0.03**2 + 0.04**2))  # 0.05 - 0.05
     assert found.high == pytest.approx(0.05 + sqrt(0.04**2 + 0.04**2))
     assert found.chance
-    assert shown(out_of_domain.apart(out, Cell(None))) == "not measured"
+    assert format_entry(out_of_domain.apart(out, Cell(None))) == "not measured"
     assert out_of_domain.apart(out, Cell(0.01)).low is None
 
 
@@ -165,7 +163,7 @@ def test_tasks_of_other_answers_are_refused() -> None:
 
 def test_missing_predictions_are_told(tmp_path: Path) -> None:
     with pytest.raises(SoftpruneError, match="what winner answered"):
-        read_answers(FinishedRun(tmp_path, "demo", 0), "winner")
+        FinishedRun(tmp_path, "demo", 0).answers("winner")
 
 
 @pytest.mark.parametrize("scale", ["smoke", "full"])

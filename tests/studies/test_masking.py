@@ -20,7 +20,7 @@ from softprune.studies.experiments.masking import (
     without_one,
 )
 from softprune.studies.findings import Cell, Findings
-from softprune.studies.masked_prompts import Masked, score_masked
+from softprune.studies.prompt_scores import PromptScore, score_run
 from softprune.studies.study_context import StudyContext
 
 
@@ -29,9 +29,9 @@ def found(pruned: Callable[[str], StudyContext]) -> Findings:
     return conduct(pruned("masking"))
 
 
-def masked(losses: list[float]) -> Masked:
+def masked(losses: list[float]) -> PromptScore:
     ids = tuple(map(str, range(len(losses))))
-    return Masked(0.0, Scored(np.ones((len(losses), 2)), ids, (None,) * len(losses)), np.array(losses))
+    return PromptScore(0.0, Scored(np.ones((len(losses), 2)), ids, (None,) * len(losses)), np.array(losses))
 
 
 def test_one_token_left_out() -> None:
@@ -70,11 +70,11 @@ def test_scores_are_kept_and_differ_by_prompt(pruned: Callable[[str], StudyConte
     study = pruned("masking")
     (made,) = study.grid().values()
     tuned = made.prompt("tuned")
-    first = score_masked(study, made, "test", {"a": tuned, "b": torch.zeros_like(tuned)}, "select")
-    again = score_masked(study, made, "test", {}, "select")  # read back
-    assert again["a"].losses.tolist() == first["a"].losses.tolist()
-    assert first["a"].losses.tolist() != first["b"].losses.tolist()
-    assert first["a"].loss == pytest.approx(np.mean(first["a"].losses), rel=1e-12)
+    first = score_run(study, made, "test", {"a": [tuned], "b": [torch.zeros_like(tuned)]}, "select")
+    again = score_run(study, made, "test", {}, "select")  # read back
+    assert again["a"][0].losses.tolist() == first["a"][0].losses.tolist()
+    assert first["a"][0].losses.tolist() != first["b"][0].losses.tolist()
+    assert first["a"][0].loss == pytest.approx(np.mean(first["a"][0].losses), rel=1e-12)
 
 
 def test_loss_changes_by_hand() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,10 +17,9 @@ from softprune.statistics.correlation import Correlation
 from softprune.studies.experiments import neighbours, projections, transfer
 from softprune.studies.findings import Cell, Findings, Table
 from softprune.studies.prompt_scoring import open_set
-from softprune.studies.proportions import Z
 from softprune.studies.score_rows import Runs
 from softprune.studies.study_context import StudyContext
-from softprune.studies.transfer_scores import BASELINES, NORMS, WORDS, as_long, collect_prompts, score_prompts_on
+from softprune.studies.transfer_prompts import BASELINES, NORMS, WORDS, as_long, prompts_to_ask
 from studies import small_bench
 
 KEYS = {"kind": "tune", "prompt.init": "text"}
@@ -70,10 +68,8 @@ def test_a_prompt_on_its_own_task_scores_as_its_run_did(study: StudyContext, run
 
 def test_bits_hang_on_no_order_and_no_other_prompt(study: StudyContext, runs: Runs) -> None:
     target = open_set(study.spec("demo", 0).recipe, "report")
-    asked = collect_prompts(runs, target.backbone)
-    first, again = score_prompts_on(target, asked), score_prompts_on(target, asked)
-    assert json.dumps(first, sort_keys=True) == json.dumps(again, sort_keys=True)
-    prompts = [prompt for several in asked.trained.values() for prompt in several]
+    asked = prompts_to_ask(target, runs)
+    prompts = [prompt for task in study.tasks for prompt in asked[task]]
     forward, backward = target.scores(prompts), target.scores(prompts[::-1])[::-1]
     assert [each.answer_scores for each in forward] == [each.answer_scores for each in backward]
     alone = target.scores([prompts[1]])[0]
@@ -82,12 +78,12 @@ def test_bits_hang_on_no_order_and_no_other_prompt(study: StudyContext, runs: Ru
 
 
 def test_random_prompts_are_random_and_as_long(study: StudyContext, runs: Runs) -> None:
-    asked = collect_prompts(runs, open_set(study.spec("demo", 0).recipe, "report").backbone)
-    tuned = torch.stack([prompt for several in asked.trained.values() for prompt in several])
-    for prompt in asked.random[NORMS]:
+    asked = prompts_to_ask(open_set(study.spec("demo", 0).recipe, "report"), runs)
+    tuned = torch.stack([prompt for task in study.tasks for prompt in asked[task]])
+    for prompt in asked[NORMS]:
         assert torch.allclose(prompt.norm(dim=-1), tuned.norm(dim=-1).mean(0), rtol=1e-5)
-    assert not torch.equal(asked.random[NORMS][0], asked.random[NORMS][1])
-    assert not torch.equal(asked.random[WORDS][0], runs["demo", 0].prompt("initial"))
+    assert not torch.equal(asked[NORMS][0], asked[NORMS][1])
+    assert not torch.equal(asked[WORDS][0], runs["demo", 0].prompt("initial"))
     assert torch.equal(as_long(tuned, 3), as_long(tuned, 3))
 
 
@@ -107,14 +103,14 @@ def test_shares_count_pairs() -> None:
     assert cell.low < 0.75 < cell.high
     every = transfer.share([True] * 4)
     assert every.value == every.high == pytest.approx(1.0)
-    assert every.low == pytest.approx(4 / (4 + Z * Z))  # four of four are no proof of all
+    assert every.low == pytest.approx(4 / (4 + 1.959963984540054**2))  # four of four are no proof of all
 
 
 def test_a_relation_needs_its_permutation_test_too() -> None:
     sure = Correlation(0.9, 0.5, 1.0, 12, "spearman", tasks=4, p=0.04)
-    assert "alike ones transfer better" in transfer._told(transfer.Tie("tuned", "frobenius", sure))
+    assert "alike ones transfer better" in transfer._describe_tie(transfer.Tie("tuned", "frobenius", sure))
     unsure = transfer.Tie("tuned", "frobenius", replace(sure, p=0.08))
-    assert "no relation shown" in transfer._told(unsure)
+    assert "no relation shown" in transfer._describe_tie(unsure)
 
 
 def test_two_tasks_have_no_correlation(transferred: Findings) -> None:

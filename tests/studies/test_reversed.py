@@ -20,7 +20,7 @@ from softprune.studies.experiments.reversed import (
     conduct,
     under_mask,
 )
-from softprune.studies.findings import Cell, Findings, shown
+from softprune.studies.findings import Cell, Findings, format_entry
 from softprune.studies.run_result import FinishedRun
 from softprune.studies.study_context import StudyContext
 from softprune.types import Mask
@@ -85,8 +85,8 @@ def test_an_empty_complement_is_not_measured(
     monkeypatch.setattr(experiment, "complement", lambda mask: None)
     found = conduct(pruned("reversed"))
     scores = {row[0]: row[1] for row in found.tables[0].rows}
-    assert shown(scores[REVERSED]) == shown(scores[ALIKE]) == "not measured"
-    assert shown(scores[WINNER]) != "not measured"
+    assert format_entry(scores[REVERSED]) == format_entry(scores[ALIKE]) == "not measured"
+    assert format_entry(scores[WINNER]) != "not measured"
     assert "not measured" in found.sentences[2]
     assert "not measured" not in found.sentences[0]
     told = {table.name: EMPTY in table.note for table in found.tables[1:-1]}

@@ -9,8 +9,8 @@ import pytest
 
 from softprune.config import Study
 from softprune.data.metrics import Accuracy
-from softprune.statistics.methods_over_seeds import Scored, difference
-from softprune.studies.score_rows import Outcome, by_seed, difference_cell, score_cell
+from softprune.statistics.methods_over_seeds import Outcome, Scored, difference, join_draws
+from softprune.studies.score_rows import difference_cell, score_cell
 from softprune.studies.study_context import StudyContext
 from studies import SMALL
 
@@ -39,9 +39,9 @@ def test_draws_count_as_their_mean(study: StudyContext) -> None:
     cell = difference_cell(study, "demo", drawn, outcome(0.5, 0.7, 0.6))
     assert cell.seeds == 3
     assert cell.value == pytest.approx((0.05 + 0.05 + 0.0) / 3)
-    score, (a, b) = by_seed(SCORE, drawn, outcome(0.5, 0.7, 0.6))
+    _, (a, b) = join_draws(SCORE, drawn, outcome(0.5, 0.7, 0.6))
     assert (len(a), len(b)) == (3, 3)
-    found = difference(a, b, score, seed=0, resamples=500)
+    found = difference(drawn, outcome(0.5, 0.7, 0.6), SCORE, seed=0, resamples=500)
     assert found is not None
     assert found.se_seeds == pytest.approx(np.std([0.05, 0.05, 0.0], ddof=1) / np.sqrt(3))
     mean = score_cell(study, "demo", drawn)

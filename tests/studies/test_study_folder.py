@@ -15,7 +15,7 @@ from softprune.errors import ManyErrors, SoftpruneError
 from softprune.runs.listing import list_runs
 from softprune.runs.lock import FolderLock
 from softprune.studies.findings import load_findings
-from softprune.studies.folder import read_study
+from softprune.studies.folder import STUDY, read_record
 from softprune.studies.runner import default_name, execute, rewrite, run_study, terminal
 from softprune.studies.study_context import StudyContext
 
@@ -43,7 +43,7 @@ def bytes_of(folder: Path) -> dict[str, tuple[bytes, int]]:
 def test_what_a_finished_study_leaves(conducted: Path) -> None:
     names = {path.name for path in conducted.iterdir()} - {".lock", "index.html"}
     info = record(conducted)
-    titles = [*(table.name for table in load_findings(read_study(conducted)["findings"]).tables), "published-1"]
+    titles = [*(table.name for table in load_findings(read_record(conducted, STUDY)["findings"]).tables), "published-1"]
     assert titles[:2] == ["scores", "differences"]
     tables = {f"table-{name}.{ending}" for name in titles for ending in ("md", "csv")}
     assert names == {"resolved.yaml", "study.json", "study.md", "COMPLETE"} | tables
@@ -91,7 +91,7 @@ def test_a_failure_is_noted_and_the_same_command_goes_on(
     info = record(copied)
     assert (info["status"], info["error"]) == ("failed", "expected: a\nfound:    b\ndo:       c")
     with pytest.raises(SoftpruneError, match=r"failed:\n  expected: a[\s\S]*fix that, then go on: go"):
-        read_study(copied)
+        read_record(copied, STUDY)
     shutil.rmtree(copied / "work")
     execute(small(), copied.name, copied.parent, "go")
     assert record(copied)["attempts"] == 2
@@ -134,7 +134,7 @@ def test_a_study_that_runs_or_was_interrupted_says_so(copied: Path) -> None:
     lock.release()
     (copied / "study.json").write_text("{")
     with pytest.raises(SoftpruneError, match=r"its study\.json isn't JSON"):
-        read_study(copied)
+        read_record(copied, STUDY)
 
 
 def test_two_processes_do_not_conduct_one_study(small: Small, copied: Path) -> None:
@@ -197,7 +197,7 @@ def test_listings_have_it_with_its_runs(conducted: Path) -> None:
 
 
 def test_findings_read_back_as_they_were(conducted: Path) -> None:
-    found = load_findings(read_study(conducted)["findings"])
+    found = load_findings(read_record(conducted, STUDY)["findings"])
     assert found.document() == load_findings(json.loads(json.dumps(found.document()))).document()
     changed = json.loads(json.dumps(found.document()))
     changed["tables"][0]["rows"][0][1]["value"] += 0.01

@@ -25,6 +25,11 @@ FILES: Final = "files"
 _DIGITS: Final = 10
 
 
+def task_label(task: str) -> str:
+    """A task's id, or the name of its file."""
+    return Path(task).stem
+
+
 @dataclass(frozen=True, slots=True)
 class StudyContext:
     """A study at work.
@@ -69,14 +74,14 @@ class StudyContext:
             SoftpruneError: of a run that fails.
         """
         places = make_runs(self.config, self.root, specs, self.console)
-        found = [FinishedRun(place, spec.task, spec.seed) for place, spec in zip(places, specs, strict=True)]
-        self.used.update({made.path.name: made for made in found})
-        return found
+        runs = [FinishedRun(place, spec.task, spec.seed) for place, spec in zip(places, specs, strict=True)]
+        self.used.update({run.path.name: run for run in runs})
+        return runs
 
     def grid(self, keys: Keys | None = None) -> dict[tuple[str, int], FinishedRun]:
         """A run for each task and seed, by both."""
         specs = [self.spec(task, seed, keys) for task in self.tasks for seed in self.seeds]
-        return {(made.task, made.seed): made for made in self.make(specs)}
+        return {(run.task, run.seed): run for run in self.make(specs)}
 
     def once(self, name: str, compute: Callable[[], Any]) -> Any:
         """A piece of work, as JSON holds it: made once, read back ever after, so that both are the same bits.
@@ -89,8 +94,8 @@ class StudyContext:
         if not path.exists():
             self.say(name)
             begun = time.perf_counter()
-            found = compute()
-            text = atomic_io.json_text({"seconds": time.perf_counter() - begun, "found": found})
+            result = compute()
+            text = atomic_io.json_text({"seconds": time.perf_counter() - begun, "found": result})
             atomic_io.write_bytes(path, text.encode())
         return json.loads(path.read_text(encoding="utf-8"))["found"]
 
@@ -110,6 +115,16 @@ class StudyContext:
             atomic_io.write_bytes(path, data)
         return path
 
+    @property
+    def resamples(self) -> int:
+        """Of intervals, as the runs have it."""
+        return self.spec(self.tasks[0], self.config.seed).recipe.selection.resamples
+
+    @property
+    def chosen_on_report(self) -> bool:
+        """Whether runs choose on the very examples that they report, as the paper does."""
+        return self.spec(self.tasks[0], self.config.seed).recipe.selection.protocol == "paper"
+
     def say(self, line: str) -> None:
         """Tells what is being done."""
         if self.console is not None:
@@ -118,8 +133,8 @@ class StudyContext:
     def cost(self) -> dict[str, Any]:
         """What the study took: its runs with the seconds that they took whoever asked for them, and its own work."""
         runs = [
-            {"folder": name, "task": made.task, "seed": made.seed, "kind": made.info["kind"], "seconds": made.seconds}
-            for name, made in sorted(self.used.items())
+            {"folder": name, "task": run.task, "seed": run.seed, "kind": run.info["kind"], "seconds": run.seconds}
+            for name, run in sorted(self.used.items())
         ]
         pieces = sorted((self.folder / WORK).glob("*.json"))
         work = {path.stem: json.loads(path.read_text(encoding="utf-8"))["seconds"] for path in pieces}

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 from softprune.errors import SoftpruneError
-from softprune.studies.charts import bars
+from softprune.studies.figures import bars
 from softprune.studies.findings import Entry, Findings, Table
 from softprune.studies.run_cache import safe
+from softprune.studies.score_rows import mean_cell, score_cell
 from softprune.studies.study_context import StudyContext
 from softprune.studies.variant_tables import (
+    Setting,
     Settings,
-    difference_lines,
-    differences,
-    mean_cell,
+    claim_sentences,
+    claim_table,
     run_variants,
-    score_lines,
-    score_of,
-    sentences,
     study_claims,
+    variant_scores,
     variant_specs,
 )
 
@@ -34,20 +32,17 @@ def conduct(study: StudyContext) -> Findings:
     claims, models = study_claims(study), study_models(study)
     keys = {label: {"backbone.name": name} for label, name in models.items()}
     study.make([spec for each in keys.values() for spec in variant_specs(study, each)])  # all at once
-    found = {label: run_variants(study, each) for label, each in keys.items()}
-    tables = [_overview(study, found)]
-    figures = [bars(tables[0], "models", study.config.title, tables[0].columns[1:], what="mean score on report (%)")]
-    lines: list[str] = []
-    for label, settings in found.items():
-        compared = differences(study, settings, claims)
-        scores = score_lines(study, settings, f"scores-{safe(label)}", label)
-        tables += [
-            scores,
-            difference_lines(study, settings, compared, f"differences-{safe(label)}", f"Differences on {label}"),
-        ]
-        figures.append(bars(scores, f"scores-{safe(label)}", label, study.tasks))
-        lines += [f"On {label}: {sentence}" for sentence in sentences(study, settings, compared)]
-    return Findings(tuple(tables), tuple(figures), tuple(lines))
+    by_model = {label: run_variants(study, each) for label, each in keys.items()}
+    overview = _overview(study, by_model)
+    tables, sentences = [overview], []
+    figures = [bars(overview, "models", study.config.title, overview.columns[1:], what="mean score on report (%)")]
+    for label, settings in by_model.items():
+        scores = variant_scores(study, settings, f"scores-{safe(label)}", label)
+        differences = claim_table(study, settings, claims, f"differences-{safe(label)}", f"Differences on {label}")
+        tables += [scores, differences]
+        figures.append(bars(scores, scores.name, label, study.tasks))
+        sentences += [f"On {label}: {sentence}" for sentence in claim_sentences(study, claims, differences)]
+    return Findings(tables, figures, sentences)
 
 
 def study_models(study: StudyContext) -> dict[str, str]:
@@ -67,11 +62,18 @@ def study_models(study: StudyContext) -> dict[str, str]:
     return models
 
 
-def _overview(study: StudyContext, found: Mapping[str, Settings]) -> Table:
+def _overview(study: StudyContext, by_model: Mapping[str, Settings]) -> Table:
     """Settings by models: the mean over tasks, or with its interval the score on the only one."""
-    cell = mean_cell if len(study.tasks) > 1 else partial(score_of, study, task=study.tasks[0])
-    rows: list[tuple[Entry, ...]] = []
-    for name, first in next(iter(found.values())).items():
-        rows.append((first.variant.label, *(cell(settings[name]) for settings in found.values())))
-    note = f"Mean over {', '.join(study.tasks)}, without an interval." if len(study.tasks) > 1 else study.tasks[0]
-    return Table("models", study.config.title, ("%", *found), tuple(rows), note)
+    rows: list[list[Entry]] = []
+    for name, first in next(iter(by_model.values())).items():
+        rows.append([first.variant.label, *(_overall(study, settings[name]) for settings in by_model.values())])
+    several = len(study.tasks) > 1
+    note = f"Mean over {', '.join(study.tasks)}, without an interval." if several else study.tasks[0]
+    return Table("models", study.config.title, ("%", *by_model), rows, note)
+
+
+def _overall(study: StudyContext, setting: Setting) -> Entry:
+    row, task = setting.row, study.tasks[0]
+    if row.missing or len(study.tasks) > 1:
+        return mean_cell(row)
+    return score_cell(study, task, row.outcomes[task], row.at_chance[task])

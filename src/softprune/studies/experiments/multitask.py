@@ -15,23 +15,23 @@ from typing import Any, Final
 from softprune.config.comparison_schema import merge, nested
 from softprune.data import load_task
 from softprune.errors import SoftpruneError
-from softprune.studies.charts import bars
-from softprune.studies.example_answers import read_answers, scored_lines
+from softprune.statistics.methods_over_seeds import Outcome
+from softprune.studies.figures import bars
 from softprune.studies.findings import Cell, Entry, Findings, Table
 from softprune.studies.run_cache import Spec, make_spec
-from softprune.studies.run_result import FinishedRun
+from softprune.studies.run_result import FinishedRun, score_lines
 from softprune.studies.score_rows import (
-    Outcome,
     Row,
     Runs,
     chances,
     collect_row,
-    difference_cell,
+    difference_note,
+    difference_sentences,
+    pair_table,
     score_cell,
     score_table,
 )
 from softprune.studies.study_context import StudyContext
-from softprune.studies.verdicts import corrected_rows, paired_note, said
 
 EACH, ONE, LONG = "a prompt a task", "one prompt for all", "one prompt for all, as many numbers in all"
 STAGES: Final = {"tuned": "tuned", "control": "control", "winner": "XPrompt"}
@@ -53,39 +53,36 @@ def conduct(study: StudyContext) -> Findings:
     made = study.make([*alone, *one, *long])
     runs: Runs = {(each.task, each.seed): each for each in made[: len(alone)]}
     joined, longer = made[len(alone) : len(alone) + len(one)], made[len(alone) + len(one) :]
-    shared = union_row(study, joined, "tuned")
-    starred = chances(study, runs)
-    starred |= {task: True for task in study.tasks if at_chance(study, runs, task, shared[task])}
-    rows: dict[str, Row] = {f"{EACH}, {label}": collect_row(study, runs, row) for row, label in STAGES.items()}
-    rows |= {f"{ONE}, {label}": union_row(study, joined, row) for row, label in STAGES.items()}
-    rows[LONG] = union_row(study, longer, "tuned")
-    pairs = [
+    at_chance = chances(study, runs)
+    for task, outcome in union_outcomes(study, joined, "tuned").items():
+        at_chance[task] = at_chance[task] or is_at_chance(study, runs, task, outcome)
+    rows = {f"{EACH}, {label}": collect_row(study, runs, result, at_chance) for result, label in STAGES.items()}
+    for result, label in STAGES.items():
+        rows[f"{ONE}, {label}"] = Row(union_outcomes(study, joined, result), at_chance)
+    rows[LONG] = Row(union_outcomes(study, longer, "tuned"), at_chance)
+    compared = [
         *((f"{ONE}, {label}", f"{EACH}, {label}") for label in STAGES.values()),
         (LONG, f"{EACH}, tuned"),
         (LONG, f"{ONE}, tuned"),
         *((f"{name}, XPrompt", f"{name}, control") for name in (ONE, EACH)),
     ]
-    differences = corrected_rows(
-        {
-            f"({a}) - ({b})": [difference_cell(study, t, rows[a][t], rows[b][t], starred[t]) for t in study.tasks]
-            for a, b in pairs
-        }
-    )
-    cells: tuple[tuple[Entry, ...], ...] = tuple((name, *found) for name, found in differences.items())
     note = (
-        f"{paired_note(len(study.seeds))} One prompt for all makes as many passes over all tasks' "
+        "One prompt for all makes as many passes over all tasks' "
         f"examples, which are {len(study.tasks)} times as many steps as one task's prompt makes. All have one "
         "recipe: no learning rate was chosen for the longer prompt or the larger set."
     )
-    scores = score_table(study, "scores", "A prompt for each task, and one for all", rows, starred)
-    tables = (
-        scores,
-        Table("differences", "What sharing a prompt changes", ("points", *study.tasks), cells, note),
-        _sizes(study, runs, joined, longer),
+    title = "A prompt for each task, and one for all"
+    scores = score_table(study, "scores", title, rows)
+    differences = pair_table(
+        study,
+        "differences",
+        "What sharing a prompt changes",
+        rows,
+        {f"({ours}) - ({theirs})": (ours, theirs) for ours, theirs in compared},
+        note=difference_note(study, note),
     )
-    told = [f"{name}: {'; '.join(map(said, study.tasks, found))}." for name, found in differences.items()]
-    figure = bars(scores, "each-and-all", "A prompt for each task, and one for all", study.tasks)
-    return Findings(tables, (figure,), tuple(told))
+    tables = [scores, differences, _size_table(study, runs, joined, longer)]
+    return Findings(tables, [bars(scores, "each-and-all", title, study.tasks)], difference_sentences(differences))
 
 
 def union_spec(study: StudyContext, seed: int, keys: Mapping[str, Any]) -> Spec:
@@ -103,40 +100,37 @@ def union_spec(study: StudyContext, seed: int, keys: Mapping[str, Any]) -> Spec:
     return make_spec(config, study.root, "+".join(study.tasks), seed, {})
 
 
-def at_chance(study: StudyContext, runs: Runs, task: str, outcome: Outcome) -> bool:
+def is_at_chance(study: StudyContext, runs: Runs, task: str, outcome: Outcome) -> bool:
     """Whether a prompt's interval on a task isn't above the constant answer that runs of the task report."""
     low = score_cell(study, task, outcome).low
     return low is None or low <= max(runs[task, seed].value("constant") for seed in study.seeds)
 
 
-def union_row(study: StudyContext, runs: Sequence[FinishedRun], row: str) -> dict[str, Outcome]:
+def union_outcomes(study: StudyContext, runs: Sequence[FinishedRun], result: str) -> dict[str, Outcome]:
     """One result of the runs on all tasks, by task."""
-    found: dict[str, Outcome] = {}
+    outcomes: dict[str, Outcome] = {}
     for name in study.tasks:
         task = load_task(name)
-        scored = [scored_lines(read_answers(made, row, task.id), task.metric) for made in runs]
-        values = tuple(float(task.metric.score(each.counts_NC.sum(axis=0))) for each in scored)
-        found[name] = Outcome(values, tuple(scored))
-    return found
+        scored = tuple(score_lines(run.answers(result, task.id), task.metric) for run in runs)
+        values = tuple(float(task.metric.score(each.counts_NC.sum(axis=0))) for each in scored if each is not None)
+        outcomes[name] = Outcome(values, scored)
+    return outcomes
 
 
-def _sizes(study: StudyContext, runs: Runs, joined: Sequence[FinishedRun], longer: Sequence[FinishedRun]) -> Table:
+def _size_table(study: StudyContext, runs: Runs, joined: Sequence[FinishedRun], longer: Sequence[FinishedRun]) -> Table:
     """How many numbers each way stores, and how many of them a task's inputs are read with."""
-
-    def line(label: str, prompts: int, stored: float) -> tuple[Entry, ...]:
-        read = stored / prompts
-        return (label, Cell(prompts, unit="count"), Cell(stored, unit="count"), Cell(read, unit="count"))
-
     count, whole = len(study.tasks), joined[0].prompt("tuned").numel()
     tickets = fmean(sum(runs[t, s].ticket.info.parameters for t in study.tasks) for s in study.seeds)
-    rows = (
-        line(f"{EACH}, tuned or control", count, count * whole),
-        line(f"{EACH}, XPrompt", count, tickets),
-        line(f"{ONE}, tuned or control", 1, whole),
-        line(f"{ONE}, XPrompt", 1, fmean(made.ticket.info.parameters for made in joined)),
-        line(LONG, 1, longer[0].prompt("tuned").numel()),
-    )
+    stored: dict[str, tuple[int, float]] = {
+        f"{EACH}, tuned or control": (count, count * whole),
+        f"{EACH}, XPrompt": (count, tickets),
+        f"{ONE}, tuned or control": (1, whole),
+        f"{ONE}, XPrompt": (1, fmean(run.ticket.info.parameters for run in joined)),
+        LONG: (1, longer[0].prompt("tuned").numel()),
+    }
+    rows: list[list[Entry]] = []
+    for label, (prompts, numbers) in stored.items():
+        rows.append([label, *(Cell(each, unit="count") for each in (prompts, numbers, numbers / prompts))])
     columns = ("", "prompts", "numbers in all", "numbers a task is read with")
-    return Table(
-        "sizes", "What is stored", columns, rows, "Means over seeds; of several tickets the mean of the tasks."
-    )
+    note = "Means over seeds; of several tickets the mean of the tasks."
+    return Table("sizes", "What is stored", columns, rows, note)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from softprune.studies.charts import bars
+from softprune.studies.figures import bars
 from softprune.studies.findings import Findings
-from softprune.studies.proportions import published_intervals
+from softprune.studies.published_intervals import published_intervals
 from softprune.studies.study_context import StudyContext
 from softprune.studies.variant_tables import (
-    difference_lines,
-    differences,
+    claim_sentences,
+    claim_table,
     run_variants,
-    score_lines,
-    sentences,
-    size_lines,
+    size_table,
     study_claims,
+    variant_scores,
     variant_specs,
 )
 
@@ -27,11 +26,10 @@ def conduct(study: StudyContext) -> Findings:
     claims = study_claims(study)
     study.make(variant_specs(study))  # all at once, whoever makes them
     settings = run_variants(study)
-    found = differences(study, settings, claims)
-    scores = score_lines(study, settings, "scores", study.config.title)
-    compared = difference_lines(study, settings, found, "differences", "Differences")
-    sizes = size_lines(study, settings, "sizes")
+    scores = variant_scores(study, settings, "scores", study.config.title)
+    differences = claim_table(study, settings, claims, "differences", "Differences")
     theirs = published_intervals(study.config.published, study.options)
-    tables = (scores, compared, *(table for table in (sizes, theirs.table) if table is not None))
+    further = [table for table in (size_table(study, settings, "sizes"), theirs.table) if table is not None]
     figure = bars(scores, "scores", study.config.title, study.tasks)
-    return Findings(tables, (figure,), (*sentences(study, settings, found), *theirs.sentences))
+    sentences = [*claim_sentences(study, claims, differences), *theirs.sentences]
+    return Findings([scores, differences, *further], [figure], sentences)

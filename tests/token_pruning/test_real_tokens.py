@@ -36,7 +36,7 @@ def encoder() -> Path:
 def run(data: Path, encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("real") / "run"
     softprune(
-        *("train", "--model", encoder, "--task", "imdb", "--data", data, "--shots", 100, "--limit-report", 60),
+        *("train", "--backbone", encoder, "--task", "imdb", "--data", data, "--shots", 100, "--limit-report", 60),
         *("--epochs", 1, "--max-length", 128, "--lambdas", 0.03, "--baselines", "top-k", "--threads", 2, "--out", out),
     )
     return out

@@ -189,17 +189,17 @@ def predict(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output file.")] = False,
 ) -> None:
     """Classify the rows of a file, and say how many of their input tokens were kept to the end, and which."""
-    from softprune.data.row_files import format_of, read_rows
+    from softprune.data.row_files import file_format, read_rows
     from softprune.token_pruning.model import TokenModel
     from softprune.token_pruning.predict import ADDED, ADDED_WIDE, predict_rows
 
-    kind = format_of(file)
+    kind = file_format(file)
     if kind is None or not file.is_file():
         found = f"{file}" if kind is None else f"no file {file}"
         raise SoftpruneError("an input file that ends in .jsonl, .csv or .parquet", found, "correct its path")
     if out is not None and out.exists() and not force:
         raise SoftpruneError("a new output file", f"{out} exists", "choose another --out, or add --force")
-    wide = out is None or format_of(out) == "jsonl"
+    wide = out is None or file_format(out) == "jsonl"
     with _open_output(out) as write:
         loaded = TokenModel.load(model, device=device, dtype=dtype)
         predictions = predict_rows(loaded, read_rows(file, kind), column, added=ADDED_WIDE if wide else ADDED)

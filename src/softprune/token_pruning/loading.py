@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from softprune.errors import SoftpruneError
+from softprune.models.description import encoder_folder, find_source, module_folder
 from softprune.models.load_errors import check_weights, read_tokenizer, reading_model
-from softprune.models.loading import encoder_folder, find_source, module_folder
 from softprune.token_pruning.families import check_type, most_positions
 
 _SURROGATE = re.compile("[\ud800-\udfff]")

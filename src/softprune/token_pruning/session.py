@@ -171,7 +171,7 @@ def _find_mistakes(sets: Selection) -> list[SoftpruneError]:
     examples = (*sets.train, *sets.select, *sets.report)
     if len({example.answers for example in examples}) > 1:
         found = "several tasks" if examples[0].task else "answers that depend on the example"
-        if examples[0].writes:
+        if examples[0].is_generation:
             found = "texts to be written"
         return [SoftpruneError("a task with the same classes for every text", found, "choose another task")]
     empty = next((example for example in examples if not example.content), None)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from softprune.config import Recipe
 from softprune.evaluation.fresh_seeds import fresh_pairs
 from softprune.pruning.masks import piece_mask, token_mask
-from softprune.pruning.search import in_groups, leaders, rungs, search, tiers
-from softprune.ratios import exact
+from softprune.pruning.search import first_ratios, in_groups
 from softprune.training.jobs import schedule_of
 from softprune.training.loop import Schedule
 from softprune.types import Candidate, Mask
@@ -23,7 +22,7 @@ class Stage:
     """Trainings of one kind.
 
     Attributes:
-        name: tune, gates, retrain, rung 1 and so on, control, fresh.
+        name: tune, gates, retrain, control, fresh.
         groups: K of each group, and the tokens that the backbone reads of its prompts.
         steps: of each group, where nothing stops early.
         evaluations: of each candidate.
@@ -90,7 +89,6 @@ def count(recipe: Recipe, examples: int, group: int) -> Counted:
     kept = {candidate.tokens_kept == tokens for candidate in candidates}
     rivals = _rivals(recipe, examples, group, candidates[0].tokens_kept)
     finished = sum(stage.trainings for stage in trained if stage.name == "retrain")
-    finished = finished or trained[-1].trainings
     pieces = {c.token_ratio for c in candidates if c.piece_ratio and c.tokens_kept < tokens}
     return Counted(
         (tuned, *trained, *rivals),
@@ -103,43 +101,23 @@ def count(recipe: Recipe, examples: int, group: int) -> Counted:
     )
 
 
-def _stage(
-    name: str, plan: Schedule, examples: int, groups: Sequence[tuple[int, int]], share: float = 1.0, before: float = 0.0
-) -> Stage:
-    """A training from one share of its steps to another."""
-    first, last = (_until(plan, examples, part) for part in (before, share))
-    return Stage(name, tuple(groups), last[0] - first[0], last[1] - first[1])
-
-
-def _until(plan: Schedule, examples: int, share: float) -> tuple[int, int]:
-    """Steps and evaluations until training pauses at a share of its steps."""
-    if not share:
-        return 0, 0
-    total = plan.steps(examples)[2]
-    _, interval, total, stop = replace(plan, pause_at=math.ceil(exact(share) * total)).steps(examples)
-    return stop, stop // interval + (stop == total and total % interval > 0)
+def _stage(name: str, plan: Schedule, examples: int, groups: Sequence[tuple[int, int]]) -> Stage:
+    _, interval, total = plan.steps(examples)
+    return Stage(name, tuple(groups), total, math.ceil(total / interval))
 
 
 def _batches(recipe: Recipe) -> list[list[Candidate]]:
-    """The candidates that the search makes at once, as the search itself asks for them."""
-    if recipe.search.chosen() == "learned":  # nobody knows their sizes yet: half of everything stands for them
-        return [[_candidate(recipe, 0.5, 0.5) for _ in recipe.search.prices]]
-    made: list[list[Candidate]] = []
-
-    def train(ratios: Sequence[tuple[float, float]]) -> list[Candidate]:
-        made.append([_candidate(recipe, *pair) for pair in ratios])
-        return made[-1]
-
-    settings = recipe.search
-    search(
-        settings.chosen(),
-        recipe.pruning.levels,
-        settings.token_ratios,
-        settings.piece_ratios,
-        train,
-        lambda found: found[len(found) // 2],
-    )
-    return made
+    """The candidates that the search makes at once."""
+    settings, levels = recipe.search, recipe.pruning.levels
+    strategy = settings.chosen()
+    if strategy == "learned":  # nobody knows their sizes yet: half of everything stands for them
+        return [[_candidate(recipe, 0.5, 0.5) for _ in settings.prices]]
+    pairs = first_ratios(strategy, levels, settings.token_ratios, settings.piece_ratios, settings.samples, recipe.seed)
+    batches = [[_candidate(recipe, *pair) for pair in pairs]]
+    if strategy == "sequential" and levels == "both":  # the best token ratio isn't known yet: the middle one stands
+        token_ratio = settings.token_ratios[len(settings.token_ratios) // 2]
+        batches.append([_candidate(recipe, token_ratio, piece_ratio) for piece_ratio in settings.piece_ratios])
+    return batches
 
 
 def _candidate(recipe: Recipe, token_ratio: float, piece_ratio: float) -> Candidate:
@@ -166,27 +144,10 @@ def _read(recipe: Recipe, groups: Sequence[Sequence[Candidate]]) -> list[tuple[i
 
 
 def _to_the_end(recipe: Recipe, examples: int, group: int, batches: Sequence[Sequence[Candidate]]) -> Searched:
-    """`grid` and `sequential`: every candidate is trained whole."""
+    """`grid`, `random` and `sequential`: every candidate is trained to the end."""
     plan = schedule_of(recipe, examples, epochs=recipe.search.epochs)
     groups = [part for batch in batches for part in _grouped(recipe, batch, group)]
     return [_stage("retrain", plan, examples, _read(recipe, groups))], True
-
-
-def _halved(recipe: Recipe, examples: int, group: int, batches: Sequence[Sequence[Candidate]]) -> Searched:
-    """`halving`: who stays isn't known, but how many do; which groups they stand in is sure where there is one."""
-    plan = schedule_of(recipe, examples, epochs=recipe.search.epochs)
-    settings, before = recipe.search, 0.0
-    levels = tiers([c for batch in batches for c in batch], settings.tiers)
-    stages: list[Stage] = []
-    groups: list[list[Candidate]] = []
-    for rung, (places, share) in enumerate(rungs(settings.entrants, settings.factor), start=1):
-        levels = [leaders(level, places) for level in levels]
-        staying = [candidate for level in levels for candidate in level]
-        groups = [[c for c in part if c in staying] for part in groups] or _grouped(recipe, staying, group)
-        groups = [part for part in groups if part]
-        stages.append(_stage(f"rung {rung}", plan, examples, _read(recipe, groups), share, before))
-        before = share
-    return stages, len(stages[0].groups) == 1
 
 
 def _learned(recipe: Recipe, examples: int, group: int, batches: Sequence[Sequence[Candidate]]) -> Searched:
@@ -203,7 +164,7 @@ def _learned(recipe: Recipe, examples: int, group: int, batches: Sequence[Sequen
 _STRATEGIES: dict[str, Callable[[Recipe, int, int, Sequence[Sequence[Candidate]]], Searched]] = {
     "grid": _to_the_end,
     "sequential": _to_the_end,
-    "halving": _halved,
+    "random": _to_the_end,
     "learned": _learned,
 }
 

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from rich.console import Console
 
 from softprune.config import Recipe, load_recipe, resolve
+from softprune.config.schema import MEMORY_KEYS
 from softprune.errors import SoftpruneError, of_the_machine, out_of_memory
 from softprune.evaluation.baselines import report_tuned, report_xprompt, train_rivals
 from softprune.interpret.run_neighbours import write_neighbours
@@ -27,7 +28,6 @@ from softprune.training.initial_prompt import settled
 from softprune.training.jobs import Fitted, schedule, swept
 from softprune.training.jobs import tune as tune_prompt
 from softprune.training.latency import measure_latency
-from softprune.training.oom_splitting import MEMORY_KEYS, side_by_side
 from softprune.training.progress import watching
 from softprune.training.session import Workspace, check_unchanged, prepare
 from softprune.types import Mask
@@ -139,7 +139,7 @@ def told(error: Exception, recipe: Recipe, run: RunFolder) -> Exception:
 
 def _no_room(error: Exception, recipe: Recipe, run: RunFolder) -> SoftpruneError:
     """Out of memory, with smaller values of what nothing but memory and time depends on."""
-    tuning, group = recipe.tuning, side_by_side(run) or int(run.info["K"] or 1)
+    tuning, group = recipe.tuning, int(run.info["K"] or 1)
     smaller = {
         "search.group": (group, max(1, group // 2)) if recipe.kind == "xprompt" else (1, 1),
         "tuning.eval_rows": (tuning.eval_rows, max(1, tuning.eval_rows // 2)),
@@ -188,7 +188,6 @@ def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
                 _write_prompts(workspace, {"tuned": tuned, "control": rivals.control})
                 _write_importance(workspace, pruned)
                 winner = pruned.winner
-                assert winner.fitted is not None
                 shipped = winner.fitted
                 ratios = (winner.candidate.token_ratio, winner.candidate.piece_ratio)
                 _write_ticket(workspace, shipped, *ratios)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,16 +11,17 @@ import torch
 from softprune.config import TokensRecipe
 from softprune.data import Metric, Task, answered
 from softprune.models.batching import collate
-from softprune.runs.run_folder import RunFolder, Saved
+from softprune.runs.run_folder import RunFolder
 from softprune.token_pruning.evaluation import Answers, answer
 from softprune.token_pruning.families import Anatomy
 from softprune.token_pruning.rules import Convention, Rule, Thresholds
 from softprune.token_pruning.trainable import THRESHOLDS, EncoderTrainable, set_dropout
-from softprune.training.adamw import FineTuner
 from softprune.training.jobs import FolderKeeper
 from softprune.training.loop import Evaluation, Schedule, Watch, train
+from softprune.training.optimizers import weights_adamw
 from softprune.training.sealed_set import SealedSet
 from softprune.training.step import Feed
+from softprune.training.trainable import seed_dropout
 from softprune.types import Batch, Encoded, Example
 
 
@@ -151,50 +151,27 @@ def fit(workspace: TokenWorkspace, anatomy: Anatomy, stage: Stage) -> Weights:
     The thresholds of a soft stage are changed in place as well.
     """
     trainable = EncoderTrainable(anatomy, stage.rule, workspace.convention, stage.price, workspace.compute)
-
-    def compute() -> Saved:
-        trained = _train(workspace, trainable, stage)
-        meta = {key: getattr(trained, key) for key in ("steps", "examples", "seconds")}
-        return Saved({k: v.cpu() for k, v in trained.tensors.items()}, meta | {"best": asdict(trained.best[0])})
-
-    saved = workspace.run.once(stage.work, compute)
-    cost = {key: saved.meta[key] for key in ("steps", "examples", "seconds")}
-    workspace.run.record(cost={"training": {stage.work: cost}})
-    trainable.load(saved.tensors)
-    return saved.tensors
-
-
-def take(anatomy: Anatomy, weights: Weights) -> None:
-    """Give a model the weights that a stage left; thresholds among them are left aside."""
-    with torch.no_grad():
-        for name, value in anatomy.model.named_parameters():
-            value.copy_(weights[name][0])
-
-
-def _train(workspace: TokenWorkspace, trainable: EncoderTrainable, stage: Stage) -> Any:
     settings, data = workspace.recipe.tuning, workspace.train
-    plan = Schedule(
+    threshold_lr = workspace.recipe.pruning.threshold_lr / workspace.convention.divisor
+    optimiser = weights_adamw(
+        trainable.named(),
+        lr=stage.lr,
+        weight_decay=settings.weight_decay,
+        own_rates={} if stage.price is None else {THRESHOLDS: threshold_lr},
+    )
+    schedule = Schedule(
         epochs=stage.epochs,
         batch_size=settings.batch_size,
         accumulate=settings.accumulate,
         best_by=stage.best_by,
         seed=workspace.recipe.seed,
-    )
-    lengths = tuple(map(len, data.ids))
-    threshold_lr = workspace.recipe.pruning.threshold_lr / workspace.convention.divisor
-    optimiser = FineTuner(
-        trainable.named(),
-        lr=stage.lr,
-        weight_decay=settings.weight_decay,
-        warmup=settings.warmup,
-        steps=plan.steps(len(data))[2],
         clip_norm=settings.clip_norm,
-        apart={} if stage.price is None else {THRESHOLDS: threshold_lr},
+        warmup=settings.warmup,
+        linear_decay=True,
     )
 
     def batch(indices: Sequence[int]) -> Batch:
-        # Dropout draws what seed and batch decide, so that training goes on bit by bit after a kill.
-        torch.manual_seed(zlib.crc32(repr((workspace.recipe.seed, stage.work, tuple(indices))).encode()))
+        seed_dropout(workspace.recipe.seed, stage.work, indices)
         encoded = [Encoded(data.ids[i], -1, ((),), data.golds[i]) for i in indices]
         return collate(encoded, pad_id=0, device=trainable.anatomy.device)
 
@@ -203,17 +180,26 @@ def _train(workspace: TokenWorkspace, trainable: EncoderTrainable, stage: Stage)
         golds = workspace.select.golds
         return [Evaluation(workspace.metric.value(answered(found.predicted, golds)), found.loss(golds))]
 
-    return train(
+    trained = train(
         trainable,
         optimiser,
-        Feed(lengths, batch),
+        Feed(tuple(map(len, data.ids)), batch),
         evaluate,
-        plan,
+        schedule,
         names=[stage.work],
         title=stage.title,
         keeper=FolderKeeper(workspace.run, stage.work, stage.work, [stage.work]),
         watch=workspace.watch,
     )
+    trainable.load(trained.tensors)
+    return trained.tensors
+
+
+def take(anatomy: Anatomy, weights: Weights) -> None:
+    """Give a model the weights that a stage left; thresholds among them are left aside."""
+    with torch.no_grad():
+        for name, value in anatomy.model.named_parameters():
+            value.copy_(weights[name][0])
 
 
 def soft_hard_gap(workspace: TokenWorkspace, anatomy: Anatomy, rule: Thresholds, hard: Answers) -> dict[str, float]:

@@ -195,8 +195,8 @@ def together(recipe: Recipe) -> int:
         most = pieces
     else:
         most = max(tokens, pieces) if strategy == "sequential" else tokens * pieces
-    if strategy == "halving":
-        most = min(most, search.tiers * search.entrants)
+    if strategy == "random":
+        most = min(most, search.samples)
     return max(most, rivals)
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from rich.console import Console, Group
 
 from softprune.config import CompareRecipe, load_compare_recipe, resolve_compare
+from softprune.config.schema import MEMORY_KEYS
 from softprune.data import load_task
 from softprune.errors import SoftpruneError, of_the_machine
 from softprune.pipelines.xprompt import PLACE_KEYS
@@ -22,7 +23,6 @@ from softprune.studies.comparison.cells import Cell, run_cells
 from softprune.studies.comparison.folder import CompareFolder, read_comparison
 from softprune.studies.comparison.rows import not_defined, reference_of, rows_of
 from softprune.studies.comparison.run_metrics import read_info
-from softprune.training.oom_splitting import MEMORY_KEYS
 
 AnyRecipe: TypeAlias = CompareRecipe | Mapping[str, Any] | str | Path
 

@@ -56,7 +56,14 @@ class Backbone(Section):
     checkpointing: bool = key(
         False, "compute layers again in the backward pass instead of keeping them: less memory, slower steps"
     )
-    threads: int | None = key(None, "CPU threads; none is torch's own choice, which is recorded", ge=1)
+    threads: Annotated[int, Field(ge=1)] | Literal["auto"] = key(
+        "auto", "CPU threads; auto times a step on one and on all, and the run keeps the faster"
+    )
+
+    @field_validator("threads", mode="before")
+    @classmethod
+    def _none_is_auto(cls, value: object) -> object:
+        return "auto" if value is None else value  # as recipes were dumped before
 
 
 class Task(Section):

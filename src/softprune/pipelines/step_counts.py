@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from softprune.config import Recipe
 from softprune.evaluation.fresh_seeds import fresh_pairs
-from softprune.pruning.masks import piece_mask, token_mask
+from softprune.pruning.masks import token_mask
 from softprune.pruning.search import first_ratios, in_groups
 from softprune.training.jobs import schedule_of
 from softprune.training.loop import Schedule
-from softprune.types import Candidate, Mask
+from softprune.types import Candidate
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,38 +40,30 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class StepCounts:
     """What a recipe asks for.
 
     Attributes:
         stages: in their order.
-        candidates: that the search makes.
-        ranked: prompts that are scored on `select` before training.
+        candidates: that the search makes; each is scored on `select` once before it is trained.
         importances: passes over `train` that measure importance.
         reported: prompts that are scored on `report`; of the Pareto front, a third of those trained is assumed.
-        tables: files of predictions.
         exact: whether the groups, and with them the steps, are sure. Candidate-steps are always.
     """
 
     stages: tuple[Stage, ...]
     candidates: int
-    ranked: int
     importances: int
     reported: int
-    tables: int
     exact: bool
 
     @property
-    def largest(self) -> int:
-        """Candidates of the largest group."""
-        return max(size for stage in self.stages for size, _ in stage.groups)
+    def largest(self) -> tuple[int, int]:
+        """Candidates of the largest group, and the tokens of their prompts."""
+        return max(group for stage in self.stages for group in stage.groups)
 
 
-Searched = tuple[list[Stage], bool]
-"""The trainings of a search, and whether their groups are sure."""
-
-
-def count(recipe: Recipe, examples: int, group: int) -> Counted:
+def count_steps(recipe: Recipe, examples: int, group: int) -> StepCounts:
     """Count a run's trainings.
 
     Args:
@@ -82,28 +74,22 @@ def count(recipe: Recipe, examples: int, group: int) -> Counted:
     plan, tokens = schedule_of(recipe, examples), recipe.prompt.tokens
     tuned = _stage("tune", plan, examples, [(1, tokens)] * len(recipe.tuning.sweep or (1,)))
     if recipe.kind == "tune":
-        return Counted((tuned,), 0, 0, 0, reported=3, tables=3, exact=True)
+        return StepCounts((tuned,), candidates=0, importances=0, reported=3, exact=True)
     batches = _batches(recipe)
-    trained, sure = _STRATEGIES[recipe.search.chosen()](recipe, examples, group, batches)
+    searched = _searched(recipe, examples, group, batches)
     candidates = [candidate for batch in batches for candidate in batch]
-    kept = {candidate.tokens_kept == tokens for candidate in candidates}
-    rivals = _rivals(recipe, examples, group, candidates[0].tokens_kept)
-    finished = sum(stage.trainings for stage in trained if stage.name == "retrain")
-    pieces = {c.token_ratio for c in candidates if c.piece_ratio and c.tokens_kept < tokens}
-    return Counted(
-        (tuned, *trained, *rivals),
+    trained = searched[-1].trainings
+    fresh = len(fresh_pairs(recipe, range(recipe.selection.first_seeds)))
+    # Importance is measured on the whole prompt, and again on what each token ratio leaves of it.
+    shortened = {c.token_ratio for c in candidates if c.piece_ratio and c.tokens_kept < tokens}
+    alike = recipe.pruning.removal == "zero" or len({c.tokens_kept for c in candidates}) == 1
+    return StepCounts(
+        (tuned, *searched, *_rivals(recipe, examples, group, candidates[0].tokens_kept)),
         candidates=len(candidates),
-        ranked=len(candidates),
-        importances=1 + len(pieces),
-        reported=6 + len(fresh_pairs(recipe, range(recipe.selection.first_seeds))) + math.ceil(finished / 3),
-        tables=6,
-        exact=sure and (recipe.pruning.removal == "zero" or len(kept) == 1),
+        importances=1 + len(shortened),
+        reported=6 + fresh + math.ceil(trained / 3),
+        exact=alike and recipe.search.chosen() != "learned",
     )
-
-
-def _stage(name: str, plan: Schedule, examples: int, groups: Sequence[tuple[int, int]]) -> Stage:
-    _, interval, total = plan.steps(examples)
-    return Stage(name, tuple(groups), total, math.ceil(total / interval))
 
 
 def _batches(recipe: Recipe) -> list[list[Candidate]]:
@@ -112,72 +98,58 @@ def _batches(recipe: Recipe) -> list[list[Candidate]]:
     strategy = settings.chosen()
     if strategy == "learned":  # nobody knows their sizes yet: half of everything stands for them
         return [[_candidate(recipe, 0.5, 0.5) for _ in settings.prices]]
-    pairs = first_ratios(strategy, levels, settings.token_ratios, settings.piece_ratios, settings.samples, recipe.seed)
-    batches = [[_candidate(recipe, *pair) for pair in pairs]]
-    if strategy == "sequential" and levels == "both":  # the best token ratio isn't known yet: the middle one stands
+    ratios = first_ratios(strategy, levels, settings.token_ratios, settings.piece_ratios, settings.samples, recipe.seed)
+    batches = [[_candidate(recipe, *pair) for pair in ratios]]
+    if strategy == "sequential" and levels == "both":  # the middle token ratio stands for the one that does best
         token_ratio = settings.token_ratios[len(settings.token_ratios) // 2]
         batches.append([_candidate(recipe, token_ratio, piece_ratio) for piece_ratio in settings.piece_ratios])
     return batches
 
 
 def _candidate(recipe: Recipe, token_ratio: float, piece_ratio: float) -> Candidate:
-    """A candidate of the right size, its mask made of any importance."""
-    settings, prompt = recipe.pruning, recipe.prompt
-    token_P = token_mask(torch.arange(prompt.tokens), token_ratio, settings.rounding)
-    piece_PS = token_P[:, None].expand(-1, prompt.pieces)
-    if piece_ratio:
-        importance_PS = torch.arange(prompt.tokens * prompt.pieces).view(prompt.tokens, prompt.pieces)
-        piece_PS = piece_mask(importance_PS, token_P, piece_ratio, settings.scope, settings.rounding)
-    mask = Mask(token_P, piece_PS)
-    name = f"t{token_ratio:g}-p{piece_ratio:g}"
-    return Candidate(name, token_ratio, piece_ratio, mask.tokens, mask.pieces, mask.pieces)
+    """A candidate of the right length, whatever its importance; its parameters only order it among others."""
+    tokens = recipe.prompt.tokens
+    kept = int(token_mask(torch.arange(tokens), token_ratio, recipe.pruning.rounding).sum())
+    pieces = max(1, round(kept * recipe.prompt.pieces * (1 - piece_ratio)))
+    return Candidate(f"t{token_ratio:g}-p{piece_ratio:g}", token_ratio, piece_ratio, kept, pieces, pieces)
 
 
-def _grouped(recipe: Recipe, candidates: Sequence[Candidate], group: int) -> list[list[Candidate]]:
-    return list(in_groups(candidates, group, recipe.pruning.removal))
-
-
-def _read(recipe: Recipe, groups: Sequence[Sequence[Candidate]]) -> list[tuple[int, int]]:
-    """Size and tokens of each group; under `zero` a pruned token is still read."""
-    drop = recipe.pruning.removal == "drop"
-    return [(len(group), group[0].tokens_kept if drop else recipe.prompt.tokens) for group in groups]
-
-
-def _to_the_end(recipe: Recipe, examples: int, group: int, batches: Sequence[Sequence[Candidate]]) -> Searched:
-    """`grid`, `random` and `sequential`: every candidate is trained to the end."""
-    plan = schedule_of(recipe, examples, epochs=recipe.search.epochs)
-    groups = [part for batch in batches for part in _grouped(recipe, batch, group)]
-    return [_stage("retrain", plan, examples, _read(recipe, groups))], True
-
-
-def _learned(recipe: Recipe, examples: int, group: int, batches: Sequence[Sequence[Candidate]]) -> Searched:
-    """`learned`: gates on the whole prompt, a training a price, and at most as many tickets."""
+def _searched(recipe: Recipe, examples: int, group: int, batches: Sequence[Sequence[Candidate]]) -> list[Stage]:
+    """The trainings of a search."""
     settings = recipe.search
-    plan = schedule_of(recipe, examples, epochs=settings.gate_epochs or settings.epochs)
+    plan = schedule_of(recipe, examples, epochs=settings.epochs)
+    groups = [part for batch in batches for part in in_groups(batch, group, recipe.pruning.removal)]
+    retrain = _stage("retrain", plan, examples, _sizes(recipe, groups))
+    if settings.chosen() != "learned":
+        return [retrain]
+    # Gates are trained on the whole prompt, one training a price, and leave at most as many tickets.
+    gate_plan = schedule_of(recipe, examples, epochs=settings.gate_epochs or settings.epochs)
     prices = len(settings.prices)
     sizes = [(min(group, prices - start), recipe.prompt.tokens) for start in range(0, prices, group)]
-    stages, _ = _to_the_end(recipe, examples, group, batches)
-    return [_stage("gates", plan, examples, sizes), *stages], False
-
-
-# A strategy's counter: a new strategy has a line here.
-_STRATEGIES: dict[str, Callable[[Recipe, int, int, Sequence[Sequence[Candidate]]], Searched]] = {
-    "grid": _to_the_end,
-    "sequential": _to_the_end,
-    "random": _to_the_end,
-    "learned": _learned,
-}
+    return [_stage("gates", gate_plan, examples, sizes), retrain]
 
 
 def _rivals(recipe: Recipe, examples: int, group: int, tokens: int) -> list[Stage]:
     """Control and random mask, and with the winner on fresh seeds; the winner has so many tokens."""
     plan = schedule_of(recipe, examples, epochs=recipe.search.epochs)
-    sizes = {"winner": tokens, "control": recipe.prompt.tokens, "random": tokens}
+    lengths = {"winner": tokens, "control": recipe.prompt.tokens, "random": tokens}
+    fresh = [name for name, _ in fresh_pairs(recipe, range(recipe.selection.first_seeds))]
+    stages = []
+    for stage, names in (("control", ["control", "random"]), ("fresh", fresh)):
+        prompts = [Candidate(name, 0.0, 0.0, lengths[name], 0, 0) for name in names]
+        groups = list(in_groups(prompts, group, recipe.pruning.removal))
+        if names:
+            stages.append(_stage(stage, plan, examples, _sizes(recipe, groups)))
+    return stages
 
-    def groups(*names: str) -> list[tuple[int, int]]:
-        shells = [Candidate(name, 0.0, 0.0, sizes[name], 0, 0) for name in names]
-        return _read(recipe, _grouped(recipe, shells, group))
 
-    fresh = groups(*(name for name, _ in fresh_pairs(recipe, range(recipe.selection.first_seeds))))
-    stages = [_stage("control", plan, examples, groups("control", "random"))]
-    return stages + ([_stage("fresh", plan, examples, fresh)] if fresh else [])
+def _sizes(recipe: Recipe, groups: Sequence[Sequence[Candidate]]) -> list[tuple[int, int]]:
+    """Size and tokens of each group; under `zero` a pruned token is still read."""
+    if recipe.pruning.removal == "zero":
+        return [(len(group), recipe.prompt.tokens) for group in groups]
+    return [(len(group), group[0].tokens_kept) for group in groups]
+
+
+def _stage(name: str, plan: Schedule, examples: int, groups: Sequence[tuple[int, int]]) -> Stage:
+    _, interval, total = plan.steps(examples)
+    return Stage(name, tuple(groups), total, math.ceil(total / interval))

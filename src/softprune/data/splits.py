@@ -50,7 +50,7 @@ def select_sets(
 
     `held-out`: `select` is the small development set if there is one beside a validation set, else a
     stratified fraction of the (sampled) training set; `report` is validation. `paper`: both are validation.
-    Where there is no validation set, the development set stands for it.
+    Where there is no validation set, the development set takes its place.
 
     Shots are spread over the gold labels as evenly as the labels allow: each label gets the same number, a
     label that runs out gives all it has, and what is left over goes to the others, lower labels first.

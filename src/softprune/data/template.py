@@ -53,7 +53,7 @@ class UnansweredRow:
     """A row that waits for its answer.
 
     Attributes:
-        row: as it stands in the source, a row reader's changes included.
+        row: as the source has it, a row reader's changes included.
         where: its place, for complaints.
         example: its template filled; `gold` is -1 where the row doesn't tell a label that the task knows, or the
             target text, which then is empty.

@@ -17,7 +17,7 @@ import torch
 
 from softprune.data import load_task
 from softprune.errors import SoftpruneError
-from softprune.prompts.ensemble import COMBINE, MEAN, combined
+from softprune.prompts.ensemble import COMBINE, MEAN, combine_scores
 from softprune.statistics.methods_over_seeds import Scored
 from softprune.studies.charts import bars
 from softprune.studies.example_answers import Line, agreement, lines_of, scored_lines
@@ -103,7 +103,7 @@ def ensemble_of(parts: Sequence[Sequence[Line]], how: str) -> list[Line]:
     made: list[Line] = []
     for lines in zip(*parts, strict=True):
         scores_KA = torch.tensor([line["scores"] for line in lines])
-        made.append({**lines[0], "predicted": combined(scores_KA, how).answer})
+        made.append({**lines[0], "predicted": combine_scores(scores_KA, how).answer})
     return made
 
 

@@ -59,10 +59,10 @@ def test_help_takes_less_than_a_second() -> None:
     assert min(seconds() for _ in range(3)) < 1.0
 
 
-@pytest.mark.parametrize("name", [name for name in softprune.__all__ if name != "__version__"])
-def test_public_names_are_there(name: str) -> None:
-    assert callable(getattr(softprune, name))
-    assert name in dir(softprune)
+def test_public_names_are_there() -> None:
+    for name in set(softprune.__all__) - {"__version__"}:
+        assert callable(getattr(softprune, name)), name
+        assert name in dir(softprune)
 
 
 def test_other_names_are_not() -> None:
@@ -113,7 +113,6 @@ MODULES = sorted(
 )
 EXPECTED_CIRCLES: list[list[str]] = [
     ["cli.compare", "cli.inspect", "cli.study", "cli.train"],
-    ["token_pruning.analysis.page", "token_pruning.analysis.run"],
 ]
 """Circles of files that are still to be cut; the list only shrinks."""
 

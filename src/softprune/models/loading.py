@@ -66,7 +66,10 @@ def load_backbone(
     from softprune.models.load_check import prefer_eager
 
     check_placement(device, device_map, quantization)
-    described = name if isinstance(name, BackboneDescription) else describe(name, family, revision, trust_remote_code)
+    if isinstance(name, BackboneDescription):
+        described = name
+    else:
+        described = describe(str(name), family, revision, trust_remote_code)
     name = described.name
     place = resolve_device(device)
     check_quantizer(quantization, place)

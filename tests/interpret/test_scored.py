@@ -42,7 +42,7 @@ def opened(request: pytest.FixtureRequest, recipe_of: Callable[..., Recipe]) -> 
 
 @pytest.fixture
 def prompts(opened: OpenSet) -> list[torch.Tensor]:
-    found = [opened.backbone.vectors_of(range(at, at + 4)) for at in (5, 20, 30)]
+    found = [opened.backbone.embed_ids(range(at, at + 4)) for at in (5, 20, 30)]
     return [*found, found[0][:2]]
 
 

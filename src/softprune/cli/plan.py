@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from softprune.cli.flags import overrides_of, with_flags
 from softprune.cli.inspect import duration
 from softprune.cli.output import print_rich, say
-from softprune.cli.train import overrides_of, read_recipe, with_flags
+from softprune.cli.train import read_recipe
+from softprune.config import load_recipe, resolve
 from softprune.printable import printable_json
 
 if TYPE_CHECKING:
     from softprune.terminal import Table
 
 HELP = (
-    "Say what a run would take, before it starts: steps, candidates, memory, time and disk. A few steps are measured; "
+    "Say what a run would take, before it starts: steps, candidates, memory and time. One step is measured; "
     "nothing is written."
 )
 _Recipe = Annotated[
@@ -40,7 +42,7 @@ def command() -> Callable[..., None]:
         name, overrides = given["recipe"], overrides_of(given, "xprompt")
         if name is not None and "=" in name:  # no recipe was named
             name, overrides = None, [*overrides, str(name)]
-        show(read_recipe(name, overrides)[0], as_json=bool(given["json"]))
+        show(read_recipe(name, overrides, load_recipe, resolve)[0], as_json=bool(given["json"]))
 
     return with_flags(plan, "xprompt", {"recipe": _Recipe, "overrides": _Overrides, "json": _Json})
 
@@ -75,7 +77,6 @@ def _facts(found: dict[str, Any]) -> Table:
     rows["steps"] = f"{about}{found['steps']:,}; {found['candidate_steps']:,} counted for each candidate alone"
     rows["time"] = f"{duration(found['seconds'])} ({_phases(found)})"
     rows["memory"] = f"{_bytes(memory['peak'])} of this process at most; {_bytes(memory['free'])} are free"
-    rows["disk"] = _bytes(found["disk"])
     if found["comparison"]:
         rows["detects"] = _detects(found["comparison"])
     table = Table(show_header=False, box=None)
@@ -108,7 +109,7 @@ def _trainings(found: dict[str, Any]) -> Table:
 
 
 def _remarks(found: dict[str, Any]) -> list[str]:
-    remarks = ["Time is what a few steps and scoring calls took here, times their number."]
+    remarks = ["Time is what a step and a scoring call took here, times their number."]
     if found["early_stopping"]:
         remarks.append("Candidates that stop improving stop early (tuning.patience), so it may well be less.")
     if not found["exact"]:

@@ -69,8 +69,8 @@ def train_rivals(workspace: Workspace, pruned: Pruned) -> Rivals:
     return Rivals(found[f"control-{seed}"], found[f"random-{seed}"], retrain_fresh(workspace, pruned, seeds))
 
 
-def report_xprompt(workspace: Workspace, pruned: Pruned, rivals: Rivals) -> None:
-    """Fix the choices, read `report` once, write every result."""
+def report_xprompt(workspace: Workspace, pruned: Pruned, rivals: Rivals) -> dict[str, Any]:
+    """Fix the choices, read `report` once, write every result; returns the rows of the table by name."""
     winner = pruned.winner
     assert winner.fitted is not None
     tuned_seconds = pruned.tuned.seconds
@@ -99,6 +99,7 @@ def report_xprompt(workspace: Workspace, pruned: Pruned, rivals: Rivals) -> None
         conclusions = conclude(decided(workspace).recipe, reported)
         _write(workspace, data, results, reported.scored, conclusions, candidates)
         _write_fresh(workspace, data, reported)
+    return results
 
 
 def _until_decided(workspace: Workspace, pruned: Pruned, data: ScoredSet, reported: Reported) -> Reported:
@@ -133,7 +134,7 @@ def _write_fresh(workspace: Workspace, data: ScoredSet, reported: Reported) -> N
             workspace.run.write_jsonl(f"predictions/fresh/{name}-{i}.jsonl", lines)
 
 
-def report_tuned(workspace: Workspace, tuned: Fitted) -> None:
+def report_tuned(workspace: Workspace, tuned: Fitted) -> dict[str, Any]:
     """The same for a run that only tunes."""
     entries = {"tuned": Entry(tuned.state, tuned.seconds)}
     with workspace.run.phase("report"):
@@ -144,6 +145,7 @@ def report_tuned(workspace: Workspace, tuned: Fitted) -> None:
         results = _results(workspace, data, entries, scored)
         _add_losses(workspace, entries, results)
         _write(workspace, data, results, scored, None, None)
+    return results
 
 
 def report_adapted(
@@ -171,7 +173,7 @@ def report_adapted(
         check_finite([scored["adapted"].loss], ["adapted"], "report loss", "after training", FROM_THE_MODEL)
         results = _results(workspace, data, entries, scored)
         results["adapted"] |= more
-        if workspace.train.writes:
+        if workspace.train.is_generation:
             losses = {part: adapted(getattr(workspace, part), workspace.scoring).loss for part in ("train", "select")}
             results["adapted"]["losses"] = losses | {"report": results["adapted"]["loss"]}
         _write(workspace, data, results, scored, None, None)
@@ -223,7 +225,7 @@ def _results(
 def _add_losses(workspace: Workspace, entries: dict[str, Entry], results: dict[str, Any]) -> None:
     """Of texts, whose loss is a result by itself: what it is of trained prompts on each of the three sets."""
     trained = {name: entry.state for name, entry in entries.items() if entry.state is not None}
-    if not workspace.train.writes:
+    if not workspace.train.is_generation:
         return
     backbone, removal = workspace.backbone, workspace.recipe.pruning.removal
     prompts = [read_one(s, removal).to(backbone.device, backbone.prompt_dtype) for s in trained.values()]

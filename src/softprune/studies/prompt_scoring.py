@@ -144,7 +144,7 @@ def open_set(recipe: Recipe, which: Which = "report") -> OpenSet:
     examples = {"train": sets.train, "select": sets.select, "report": sets.report}[which]
     scoring = scoring_of(recipe, task, backbone)
     if which == "report":
-        scoring = scoring.reporting(task.definition.writes)
+        scoring = scoring.reporting(task.definition.is_generation)
     return OpenSet(backbone, task, encoded(recipe, backbone, examples), scoring)
 
 

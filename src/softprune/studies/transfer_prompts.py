@@ -34,7 +34,7 @@ def prompts_to_ask(target: OpenSet, runs: Mapping[tuple[str, int], FinishedRun])
     ids, _ = common_words(backbone.tokenizer, backbone.vocabulary)
     seeds = [seed + _APART for seed in sorted({seed for _, seed in runs})]
     for seed in seeds:
-        drawn = from_vocabulary(backbone.vectors_of, ids, tuned_NPH.shape[1], seed)
+        drawn = from_vocabulary(backbone.embed_ids, ids, tuned_NPH.shape[1], seed)
         words.append(drawn.vectors_PH.float().cpu())
     instruction = target.instruction()
     return {

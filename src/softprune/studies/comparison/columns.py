@@ -100,7 +100,8 @@ def _training_seconds(run: FinishedRun, result: str) -> float | None:
     # The rate that the sweep chose is in the tuned prompt's seconds already; the others have pieces of their own.
     pieces, sweep = run.cost.get("training") or {}, run.info.get("sweep") or {}
     others = [work_of(float(name)) for name, row in sweep.items() if not row.get("chosen")]
-    return seconds + sum(pieces[work]["seconds"] for work in others if work in pieces)
+    swept: float = sum(pieces[work]["seconds"] for work in others if work in pieces)
+    return seconds + swept
 
 
 def _peak_memory(run: FinishedRun, result: str) -> float | None:

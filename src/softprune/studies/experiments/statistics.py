@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from softprune.data import load_task
-from softprune.data.data_statistics import repeated, statistics_of, unseen_points
+from softprune.data.data_statistics import compute_statistics, count_repeated, unseen_points
 from softprune.studies.figures import bars
 from softprune.studies.findings import Cell, Entry, Findings, Table
 from softprune.studies.study_context import StudyContext, task_label
@@ -40,7 +40,7 @@ def counted(study: StudyContext, task: str) -> dict[str, Any]:
     """
     read = load_task(task)
     splits = read.load(None if study.config.data is None else Path(study.config.data))
-    each, (twice, rows) = statistics_of(read, splits), repeated(splits)
+    each, (twice, rows) = compute_statistics(read, splits), count_repeated(splits)
     return {
         "sizes": dict(each.sizes),
         "metric": each.metric,

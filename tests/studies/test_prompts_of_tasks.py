@@ -184,7 +184,8 @@ def test_maps_tell_distances_as_they_are(study: StudyContext, runs: Runs) -> Non
     moved = projections.relative_distance(runs["demo", 0].prompt("initial"), runs["demo", 0].prompt("tuned"))
     assert moved > 0
     means = [
-        projections.relative_distance(runs["demo", s].prompt("initial"), runs["demo", s].prompt("tuned")) for s in study.seeds
+        projections.relative_distance(runs["demo", s].prompt("initial"), runs["demo", s].prompt("tuned"))
+        for s in study.seeds
     ]
     assert list_cells(tables["divergence"])["demo"][0].value == pytest.approx(np.mean(means))
     figures = {figure.name: figure for figure in found.figures}

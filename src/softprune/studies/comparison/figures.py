@@ -156,7 +156,7 @@ def short(value: float) -> str:
 
 
 def _asides(shown: Sequence[Place]) -> list[float]:
-    """How far each point stands from its cost, in points of 1/72 inch: those of the same cost would hide each other."""
+    """How far each point is drawn from its cost, in points of 1/72 inch, so that those of one cost don't overlap."""
     found = []
     for at, place in enumerate(shown):
         before = sum(other.x == place.x for other in shown[:at])

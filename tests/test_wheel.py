@@ -1,4 +1,4 @@
-"""The wheel as a user gets it: built, installed outside the checkout beside what it asks for alone, its models loaded."""
+"""The wheel as a user gets it: built, installed outside the checkout beside what it asks for, its models loaded."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from forks import Forks
 from killing import kill_inside
+from samples import every_second
 from softprune.adapters import settings
 from softprune.adapters.registry import METHODS as TABLE
 from softprune.adapters.settings import settled
@@ -43,8 +44,7 @@ def bits(out: Path) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize("model", ["gpt2", "sentence"])  # test_saved.py runs the other families too
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "model"), every_second(METHODS, ["gpt2", "sentence"]))  # others: test_saved.py
 def test_a_run_leaves_its_row_its_adapter_and_what_it_cost(
     tiny_models: Models, task_file: Path, tmp_path: Path, method: str, model: str
 ) -> None:
@@ -177,9 +177,7 @@ def test_weights_are_float32_under_bfloat16_products(tiny_models: Models, task_f
 
 
 @pytest.mark.slow
-def test_killed_it_goes_on_to_the_same_bits(
-    forks: Forks, tiny_models: Models, task_file: Path, tmp_path: Path
-) -> None:
+def test_killed_it_goes_on_to_the_same_bits(forks: Forks, tiny_models: Models, task_file: Path, tmp_path: Path) -> None:
     changes = ("tuning.lr=0.01", "tuning.sweep=0.5,1")
     recipe = recipe_of(tiny_models("gpt2"), task_file, "full", *changes)
     file = tmp_path / "recipe.yaml"

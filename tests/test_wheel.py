@@ -1,4 +1,4 @@
-"""The wheel as a user gets it: built, installed outside the checkout beside what it asks for, its models loaded."""
+"""The wheel as a user gets it: built, installed outside the checkout with what it asks for, its models loaded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 LOAD = """
 import json, pathlib, sys
 import softprune
-from softprune.models.loading import find_source
+from softprune.models.description import find_source
 for name in sys.argv[1:]:
     folder = pathlib.Path(find_source(name))
     backbone = softprune.load_backbone(name)

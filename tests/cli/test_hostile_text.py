@@ -49,7 +49,7 @@ TASK: dict[str, Any] = {
     },
 }
 QUICK = "--epochs 1 backbone.dtype=float32 backbone.device=cpu selection.resamples=20"
-TOKENS = f"tokens train --task {{task}} --model {{encoder}} --lambdas 0.1 --baselines top-k --max-length 48 {QUICK}"
+TOKENS = f"tokens train --task {{task}} --backbone {{encoder}} --lambdas 0.1 --baselines top-k --max-length 48 {QUICK}"
 TUNE = f"tune --task {{task}} --backbone {{home}}/gpt2 --tokens 2 {QUICK} selection.seeds=0"
 
 
@@ -102,7 +102,7 @@ def test_a_prompt_tells_and_writes_nothing_that_is_obeyed(call: Softprune) -> No
     assert SHOWN in said
     assert MARKUP in said
     call("neighbours {home}/run --k 1")
-    call("export {home}/run --format peft --output {home}/peft")
+    call("export {home}/run --format peft --out {home}/peft")
     page = (Path(FOLDER) / "run" / "report" / "index.html").read_text(encoding="utf-8")
     assert obeyed(re.sub("<script>.*?</script>", "", page, flags=re.DOTALL)) == set()  # but for plotly's own
     assert SHOWN in page

@@ -33,7 +33,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, tiny_models: Models) -> tuple
 
     folder = tmp_path_factory.mktemp("tokens")
     write_task(folder)
-    command = [sys.executable, "-m", "softprune", "tokens", "train", "--model", str(tiny_models("encoder"))]
+    command = [sys.executable, "-m", "softprune", "tokens", "train", "--backbone", str(tiny_models("encoder"))]
     command += ["--task", "mood.yaml", "--out", "run", *FLAGS]
     answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
@@ -59,7 +59,7 @@ def test_the_same_command_again_runs_nothing(folder: Path, softprune: Softprune,
     before = {
         path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name not in CHANGES
     }
-    flags = ("--model", str(tiny_models("encoder")), "--task", "mood.yaml", "--out", "run", *FLAGS)
+    flags = ("--backbone", str(tiny_models("encoder")), "--task", "mood.yaml", "--out", "run", *FLAGS)
     told = softprune("tokens", "train", *flags)
     assert told.code == 0
     assert "run is complete: nothing was run" in told.err

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from softprune.config import resolve, resolve_compare
+from softprune.config import CompareRecipe, load_config, resolve
 from softprune.data.metrics import metric_named
 from softprune.errors import SoftpruneError
 from softprune.studies.comparison.cells import Cell
@@ -55,7 +55,7 @@ def test_the_controls_training_has_all_rates_that_were_tried(tmp_path: Path) -> 
         "cost": {"training": {name: {"seconds": seconds} for name, seconds in pieces.items()}},
         "sweep": {"0.3": {"chosen": False}, "1": {"chosen": True}, "3": {"chosen": False}, "9": {"chosen": False}},
     }
-    recipe = resolve_compare()
+    recipe = load_config(CompareRecipe)
     cell = Cell("xprompt", 0, resolve(base=recipe.cell("xprompt", 0)), "", tmp_path)
 
     def seconds() -> float | None:

@@ -9,7 +9,7 @@ import pytest
 from whole_runs import CASES, Run
 
 from softprune.config import resolve
-from softprune.config.schema import Search
+from softprune.config.schema import SearchConfig
 from softprune.pipelines.step_counts import count
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -73,7 +73,7 @@ def test_where_the_winners_length_is_open_the_plan_says_so() -> None:
 
 
 def test_every_strategy_can_be_counted() -> None:
-    strategies = get_args(Search.model_fields["strategy"].annotation)
+    strategies = get_args(SearchConfig.model_fields["strategy"].annotation)
     assert "halving" in strategies
     for strategy in strategies:
         assert count(resolve([f"search.strategy={strategy}"]), 100, 4).stages

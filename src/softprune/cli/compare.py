@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from softprune.cli.options import option_like
 from softprune.cli.output import print_rich, progress_console, say
-from softprune.config import DEFAULT_RELATIVE_LR, load_compare_recipe, recipe_text, resolve_compare
+from softprune.cli.recipes import default_out, read_recipe
+from softprune.config import DEFAULT_RELATIVE_LR, CompareRecipe
 from softprune.errors import SoftpruneError
 
 if TYPE_CHECKING:
     from softprune.terminal import Table
 
 HELP = "Adapt a model to a task in several ways, on several seeds, and compare what each gives and costs."
-_Backbone = Annotated[
-    str | None,
-    typer.Option("--backbone", metavar="NAME", help="Say which are defined for this model.", show_default=False),
-]
+_Backbone = Annotated[str | None, option_like("--backbone", "none: for every family of models")]
 
 
 def methods(backbone: _Backbone = None) -> None:
@@ -34,22 +33,14 @@ def methods(backbone: _Backbone = None) -> None:
 
 def launch_compare(recipe_name: str | None, overrides: Sequence[str], out: Path | None) -> None:
     """Resolves a comparison's recipe, runs it, and shows what came of it."""
-    from softprune.cli.train import default_out, names_of_recipes
-
-    names = names_of_recipes()
-    if recipe_name is None:
-        recipe = resolve_compare(overrides, where="the flags", names=names)
-        text = "# no recipe file: flags alone\n"
-    else:
-        recipe, text = load_compare_recipe(recipe_name, overrides, names=names), recipe_text(recipe_name)
-    comments = "".join(f"# given on the command line: {override}\n" for override in overrides)
+    recipe, text = read_recipe(CompareRecipe, recipe_name, overrides)
     folder = out or default_out(recipe)
     command = shlex.join(["softprune", *sys.argv[1:]])
     try:
         from softprune.studies.comparison.runner import execute
 
         console = progress_console()
-        if not execute(recipe, folder, command, comments + text, finish=_finish, console=console):
+        if not execute(recipe, folder, command, text, finish=_finish, console=console):
             say(f"{folder} is complete: nothing was run; another --out begins a new comparison", err=True)
     except KeyboardInterrupt:
         say(f"stopped; {folder} keeps what is done: run the same command to continue", err=True)

@@ -8,8 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from softprune.cli.inspect import table
-from softprune.cli.output import say
+from softprune.cli.output import say, table
 
 
 def neighbours(

@@ -18,7 +18,7 @@ from softprune.config.field_types import (
     Ratios,
     Section,
     Seeds,
-    hold_together,
+    check_companion,
     key,
 )
 from softprune.config.yaml_io import yaml_text
@@ -33,7 +33,7 @@ MOST_SEEDS: Final = 10
 _TENTHS: Final = tuple(tenth / 10 for tenth in range(1, 10))
 
 
-class Backbone(Section):
+class BackboneConfig(Section):
     """The frozen model."""
 
     name: str = key("tiny", "a hub name, a local path, or the name of a bundled model", min_length=1)
@@ -58,7 +58,7 @@ class Backbone(Section):
     threads: int | None = key(None, "CPU threads; none is torch's own choice, which is recorded", ge=1)
 
 
-class Task(Section):
+class TaskConfig(Section):
     """What the prompt is for."""
 
     id: str = key("demo", "a task's id, or the path of a task's YAML file; several joined by +", min_length=1)
@@ -81,7 +81,7 @@ class Task(Section):
     )
 
 
-class Prompt(Section):
+class PromptConfig(Section):
     """The prompt and its first values."""
 
     tokens: int = key(20, "prompt tokens, P; where it isn't given, init: file takes as many as the file holds", ge=1)
@@ -103,7 +103,7 @@ class Prompt(Section):
     @field_validator("text", "file")
     @classmethod
     def _goes_with_init(cls, value: str | None, info: ValidationInfo) -> str | None:
-        hold_together(value, info, "init", str(info.field_name), needed=info.field_name == "file")
+        check_companion(value, info, "init", str(info.field_name), needed=info.field_name == "file")
         return value
 
     @property
@@ -112,7 +112,7 @@ class Prompt(Section):
         return self.init == "file" and "tokens" not in self.model_fields_set
 
 
-class Tuning(Section):
+class TuningConfig(Section):
     """How prompts are trained, at first and again after pruning."""
 
     epochs: int | None = key(
@@ -152,11 +152,11 @@ class Tuning(Section):
         return self.lr.relative * embedding_rms if isinstance(self.lr, LearningRate) else self.lr
 
 
-class Adapter(Section):
+class AdapterConfig(Section):
     """How the model is adapted where that is not done by a prompt alone (kind: adapt)."""
 
     method: Literal["full", "last-layer", "lora", "prefix", "p-tuning", "p-tuning-v2", "ia3"] = key(
-        "lora", "what is trained; softprune methods tells of each"
+        "lora", "what is trained; softprune methods lists them"
     )
     rank: int = key(8, "lora: rank of the two matrices, r", ge=1)
     alpha: int = key(16, "lora: what their product is multiplied by, times rank", ge=1)
@@ -172,7 +172,7 @@ class Adapter(Section):
     untie_head: bool = key(False, "last-layer: copy an output head that is tied to the embeddings, and train it too")
 
 
-class Pruning(Section):
+class PruningConfig(Section):
     """What is cut and how it is chosen."""
 
     removal: Literal["drop", "zero"] = key(
@@ -188,7 +188,7 @@ class Pruning(Section):
     )
 
 
-class Search(Section):
+class SearchConfig(Section):
     """Which candidates are tried."""
 
     strategy: Literal["auto", "grid", "sequential", "halving", "learned"] = key(
@@ -227,7 +227,7 @@ class Search(Section):
         return "learned" if gates_learn and not ratios_named else "sequential"
 
 
-class Selection(Section):
+class SelectionConfig(Section):
     """How the winner is chosen and how it is compared."""
 
     protocol: Literal["held-out", "paper"] = key(
@@ -268,11 +268,11 @@ class Selection(Section):
     @field_validator("within")
     @classmethod
     def _goes_with_objective(cls, value: float | None, info: ValidationInfo) -> float | None:
-        hold_together(value, info, "objective", "smallest_within")
+        check_companion(value, info, "objective", "smallest_within")
         return value
 
 
-class Cluster(Section):
+class ClusterConfig(Section):
     """Where the work is done that an executor gives to other processes."""
 
     address: str | None = key(
@@ -290,19 +290,19 @@ class Recipe(Section):
     kind: Literal["xprompt", "tune", "adapt"] = key(
         "xprompt", "tune and prune a prompt, only tune it, or adapt the model another way"
     )
-    backbone: Backbone = Field(Backbone(), description="the frozen model")
-    task: Task = Field(Task(), description="what the prompt is for")
-    prompt: Prompt = Field(Prompt(), description="the prompt and its first values")
-    tuning: Tuning = Field(Tuning(), description="how prompts are trained")
-    adapter: Adapter = Field(Adapter(), description="what is trained in a prompt's place")
-    pruning: Pruning = Field(Pruning(), description="what is cut and how it is chosen")
-    search: Search = Field(Search(), description="which candidates are tried")
-    selection: Selection = Field(Selection(), description="how the winner is chosen and compared")
+    backbone: BackboneConfig = Field(BackboneConfig(), description="the frozen model")
+    task: TaskConfig = Field(TaskConfig(), description="what the prompt is for")
+    prompt: PromptConfig = Field(PromptConfig(), description="the prompt and its first values")
+    tuning: TuningConfig = Field(TuningConfig(), description="how prompts are trained")
+    adapter: AdapterConfig = Field(AdapterConfig(), description="what is trained in a prompt's place")
+    pruning: PruningConfig = Field(PruningConfig(), description="what is cut and how it is chosen")
+    search: SearchConfig = Field(SearchConfig(), description="which candidates are tried")
+    selection: SelectionConfig = Field(SelectionConfig(), description="how the winner is chosen and compared")
     seed: int = key(0, "seed of everything that is drawn", ge=0, lt=2**32)
     executor: Literal["in-process", "ray"] = key(
         "in-process", "what retrains candidates: this process, one group after the other, or Ray, many at once"
     )
-    cluster: Cluster = Field(Cluster(), description="where Ray does it")
+    cluster: ClusterConfig = Field(ClusterConfig(), description="where Ray does it")
 
     @property
     def virtual_tokens(self) -> int:

@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from softprune.config.comparison_schema import merge, nested
 from softprune.config.field_types import Names, Section, key
-from softprune.config.schema import Cluster
+from softprune.config.schema import ClusterConfig
 from softprune.config.yaml_io import yaml_text
 
 
@@ -90,7 +90,7 @@ class Study(Section):
     data: str | None = key(None, "folder with the data of the tasks; none loads from the hub")
     change: dict[str, Any] = key({}, "recipe keys of all runs that win over the study's own")
     executor: Literal["in-process", "ray"] = key("in-process", "what makes the runs: this process or Ray")
-    cluster: Cluster = Field(Cluster(), description="where Ray does it")
+    cluster: ClusterConfig = Field(ClusterConfig(), description="where Ray does it")
 
     @field_validator("variants", "published", mode="before")
     @classmethod

@@ -16,7 +16,7 @@ from softprune.adapters.base import Adaptation, AdapterPlan
 from softprune.adapters.build import adapt as make
 from softprune.adapters.jobs import WORK, FittedAdapter, fit, measure_latency, scores_of
 from softprune.adapters.settings import method_of, mistakes, plan_of, settled
-from softprune.config import Recipe, load_recipe, resolve
+from softprune.config import Recipe, load_config
 from softprune.evaluation.baselines import report_adapted
 from softprune.pipelines.xprompt import told
 from softprune.runs.executors import EXECUTORS
@@ -84,11 +84,10 @@ def adapt(recipe: AnyRecipe, out: str | Path, *, console: Console | None = None)
     Returns:
         The run folder.
     """
-    kind = ["kind=adapt"]
     if isinstance(recipe, Recipe):
         read = recipe.model_copy(update={"kind": "adapt"})
     else:
-        read = resolve(kind, recipe) if isinstance(recipe, Mapping) else load_recipe(recipe, kind)
+        read = load_config(Recipe, recipe, ["kind=adapt"])
     # Settled: a dump names every key, so that the method's own values would count as not asked for.
     execute(read, Path(out), "python", settled(read).dump(), console=console)
     return Path(out)

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from rich.console import Console
 
-from softprune.config import TokensRecipe, load_tokens_recipe, resolve_tokens
+from softprune.config import TokensRecipe, load_config
 from softprune.data import Selection, Splits, Task, load_task, select_sets
 from softprune.errors import ManyErrors, SoftpruneError, gathered, of_the_machine, out_of_memory
 from softprune.models.tokenization import check_rows
@@ -93,10 +93,7 @@ def prune_tokens(recipe: AnyRecipe, out: str | Path, *, console: Console | None 
     Returns:
         The run folder.
     """
-    if isinstance(recipe, TokensRecipe):
-        read = recipe
-    else:
-        read = resolve_tokens((), recipe) if isinstance(recipe, Mapping) else load_tokens_recipe(recipe)
+    read = recipe if isinstance(recipe, TokensRecipe) else load_config(TokensRecipe, recipe)
     execute(read, Path(out), "python", read.dump(), console=console)
     return Path(out)
 

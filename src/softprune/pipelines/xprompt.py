@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from rich.console import Console
 
-from softprune.config import Recipe, load_recipe, resolve
+from softprune.config import Recipe, load_config
 from softprune.errors import SoftpruneError, of_the_machine, out_of_memory
 from softprune.evaluation.baselines import report_tuned, report_xprompt, train_rivals
 from softprune.interpret.run_neighbours import write_neighbours
@@ -155,11 +155,11 @@ def _no_room(error: Exception, recipe: Recipe, run: RunFolder) -> SoftpruneError
 
 
 def _from_python(kind: str, recipe: AnyRecipe, out: str | Path, console: Console | None) -> Path:
-    folder, overrides = Path(out), [f"kind={kind}"]
+    folder = Path(out)
     if isinstance(recipe, Recipe):
         read = recipe.model_copy(update={"kind": kind})
     else:
-        read = resolve(overrides, recipe) if isinstance(recipe, Mapping) else load_recipe(recipe, overrides)
+        read = load_config(Recipe, recipe, [f"kind={kind}"])
     execute(read, folder, "python", read.dump(), console=console)
     return folder
 

@@ -90,7 +90,7 @@ def check_head(described: DescribedEncoder) -> None:
         found = f"problem_type: {problem}"
     if found:
         expected = f"a head in {described.name} that chooses one of several classes for a text"
-        do = "choose such a classifier, or train one on a task: softprune tokens train --model MODEL --task TASK"
+        do = "choose such a classifier, or train one on a task: softprune tokens train --backbone MODEL --task TASK"
         raise SoftpruneError(expected, found, do)
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import torch
 
-from softprune.config.schema import Backbone as BackboneSettings
+from softprune.config import BackboneConfig
 from softprune.models import load_backbone
 from softprune.models.base import Backbone
 from softprune.models.loading import resolve_device, resolve_dtype
@@ -42,7 +42,7 @@ def settle_machine(run: Pins, device: str, dtype: str, threads: int | None) -> t
     return place, resolve_dtype(str(number), place)
 
 
-def load(settings: BackboneSettings, run: Pins, *, whole: bool) -> Backbone:
+def load(settings: BackboneConfig, run: Pins, *, whole: bool) -> Backbone:
     """The backbone of a recipe.
 
     Args:

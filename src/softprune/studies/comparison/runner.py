@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from rich.console import Console, Group
 
-from softprune.config import CompareRecipe, load_compare_recipe, resolve_compare
+from softprune.config import CompareRecipe, load_config
 from softprune.data import load_task
 from softprune.errors import SoftpruneError, of_the_machine
 from softprune.pipelines.xprompt import PLACE_KEYS
@@ -90,10 +90,7 @@ def compare_methods(recipe: AnyRecipe, out: str | Path, *, console: Console | No
     Raises:
         SoftpruneError: for anything that a user can fix.
     """
-    if isinstance(recipe, CompareRecipe):
-        read = recipe
-    else:
-        read = resolve_compare((), recipe) if isinstance(recipe, Mapping) else load_compare_recipe(recipe)
+    read = recipe if isinstance(recipe, CompareRecipe) else load_config(CompareRecipe, recipe)
 
     def draw(folder: Path) -> None:
         with suppress(SoftpruneError):  # matplotlib or jinja2 isn't installed

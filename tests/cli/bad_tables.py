@@ -341,7 +341,7 @@ USE = [
     case(
         "answers over a file",
         "predict done --input train.jsonl --out validation.jsonl",
-        ("a new output file", "validation.jsonl is there", "--force"),
+        ("a new output file", "validation.jsonl exists already", "--force"),
     ),
     case(
         "no ticket",
@@ -361,7 +361,7 @@ USE = [
     case(
         "a count in words",
         "tasks show demo -n two",
-        ("tasks show", "Invalid value for '-n': a valid integer", "--help"),
+        ("tasks show", "'-n': a valid integer", "--help"),
     ),
     case(
         "peft for a sentence model",

@@ -138,7 +138,7 @@ def test_what_goes_by_another_command_is_told(
     (tmp_path / "recipe.yaml").write_text("kind: tune\n")
     (tmp_path / "study.yaml").write_text("kind: study\ntitle: t\n")
     (tmp_path / "in.jsonl").write_text("{}\n")
-    (tmp_path / "studies").mkdir()
+    (tmp_path / "study").mkdir()
     (tmp_path / "study" / RECORD).write_text("{}")
     answer = softprune(*words.split())
     assert answer.code == 2

@@ -1,4 +1,4 @@
-"""Everything that the command line prints goes through here, so the user's data is never read as markup or commands."""
+"""All printing of the command line: user data never reaches the terminal as markup or control characters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def say(text: object = "", *, err: bool = False) -> None:
 
 
 def print_rich(*renderables: RenderableType, width: int = PIPE_WIDTH) -> None:
-    """Print Rich's tables and texts, without blanks at the ends of lines.
+    """Print Rich tables and texts, without trailing blanks.
 
     Args:
         renderables: one below the other.
@@ -45,7 +45,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person would say them: 12s, 3m 05s, 2h 10m."""
+    """A time in words: 12s, 3m 05s, 2h 10m."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole}s"
@@ -55,7 +55,7 @@ def duration(seconds: float) -> str:
 
 
 def progress_console() -> Console:
-    """The console for progress: the standard error stream, since progress isn't a result."""
+    """The console for progress, on stderr: progress isn't a result."""
     return _console(None, err=True)
 
 

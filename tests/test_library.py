@@ -1,14 +1,17 @@
-"""What a run logs, for those who call softprune from Python."""
+"""For those who call softprune from Python: what is logged, and whether the page names what exists."""
 
 from __future__ import annotations
 
+import importlib
 import logging
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import softprune
 from softprune.runs.run_folder import RunFolder
 
 
@@ -36,3 +39,16 @@ def test_nothing_is_printed_unless_logging_is_configured() -> None:
     code = "import logging, softprune; logging.getLogger('softprune.runs').warning('a note')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+PAGE = (Path(__file__).parents[1] / "docs" / "python.md").read_text()
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(softprune\.[a-z_.]+\.\w+)[(`]", PAGE))))
+def test_names_on_the_page_exist(name: str) -> None:
+    module, _, attribute = name.rpartition(".")
+    assert hasattr(importlib.import_module(module), attribute)
+
+
+def test_the_page_has_every_public_name() -> None:
+    assert [name for name in softprune.__all__ if name not in PAGE and not name.startswith("__")] == []

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, get_args
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from softprune.config.field_types import Names, Section, key, parse_names
+from softprune.config.field_types import Names, RecipeBase, key, parse_names
 from softprune.config.schema import (
     AdapterConfig,
     BackboneConfig,
@@ -20,7 +20,6 @@ from softprune.config.schema import (
     TaskConfig,
     TuningConfig,
 )
-from softprune.config.yaml_io import yaml_text
 
 ADAPTERS: Final[tuple[str, ...]] = get_args(AdapterConfig.model_fields["method"].annotation)
 METHODS: Final = (*ADAPTERS, "prompt", "xprompt")
@@ -43,10 +42,9 @@ _OWN: Final = (
 _KINDS: Final = {"prompt": "tune", "xprompt": "xprompt"}
 
 
-class CompareRecipe(Section):
+class CompareRecipe(RecipeBase):
     """All that a comparison depends on."""
 
-    schema_: Literal[1] = Field(1, alias="schema", description="version of this layout [default: 1]")
     kind: Literal["compare"] = key("compare", "several methods side by side, on several seeds")
     methods: Names = key(METHODS, "names of the methods; softprune methods lists them")
     seeds: int = key(3, "how many seeds each method is run on: seed, seed + 1, ...", ge=1)
@@ -85,10 +83,6 @@ class CompareRecipe(Section):
             if name not in getattr(self, section).model_fields_set:
                 del values[section][name]
         return values
-
-    def dump(self) -> str:
-        """Every key with its value, as YAML that loads to the same recipe."""
-        return yaml_text(self.resolved())
 
     def cell(self, method: str, seed: int) -> dict[str, Any]:
         """The keys of the run of one method on one seed; what nobody named is left to the method."""

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
+from softprune.config.yaml_io import yaml_text
+
 DEFAULT_RELATIVE_LR: Final = 0.3
 """Default learning rate, in units of the RMS of the backbone's input embeddings."""
 
@@ -32,6 +34,20 @@ class Section(BaseModel):
     """A group of keys: frozen, and nothing unknown in it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class RecipeBase(Section):
+    """All keys of a recipe, whatever its kind."""
+
+    schema_: Literal[1] = Field(1, alias="schema", description="version of this layout [default: 1]")
+
+    def resolved(self) -> dict[str, Any]:
+        """Every key with its value, as JSON and YAML hold it."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    def dump(self) -> str:
+        """Every key with its value, as YAML that loads to the same recipe."""
+        return yaml_text(self.resolved())
 
 
 class LearningRate(Section):

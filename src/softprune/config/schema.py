@@ -16,12 +16,12 @@ from softprune.config.field_types import (
     Prices,
     Rate,
     Ratios,
+    RecipeBase,
     Section,
     Seeds,
     check_companion,
     key,
 )
-from softprune.config.yaml_io import yaml_text
 
 _WITH_VIRTUAL_TOKENS: Final = ("prefix", "p-tuning", "p-tuning-v2")
 """Values of adapter.method that have virtual tokens."""
@@ -33,18 +33,24 @@ MOST_SEEDS: Final = 10
 _TENTHS: Final = tuple(tenth / 10 for tenth in range(1, 10))
 
 
-class BackboneConfig(Section):
-    """The frozen model."""
+class ModelConfig(Section):
+    """Which model, and where it runs."""
 
     name: str = key("tiny", "a hub name, a local path, or the name of a bundled model", min_length=1)
+    revision: str | None = key(None, "git revision of a hub model")
+    device: str = key("auto", "where the model runs: auto, cpu, cuda, cuda:1, ...", min_length=1)
+    threads: int | None = key(None, "CPU threads; none is torch's choice, which the run records", ge=1)
+
+
+class BackboneConfig(ModelConfig):
+    """The frozen model."""
+
     family: Literal["auto", "seq2seq", "causal", "masked", "sentence"] = key(
-        "auto", "how the model is read; auto reads it from the model's files"
+        "auto", "how the model is read; auto finds out from the model's files"
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = key(
         "auto", "number format of the frozen weights; auto takes bfloat16 where the hardware has it"
     )
-    device: str = key("auto", "where the model runs: auto, cpu, cuda, cuda:1, ...", min_length=1)
-    revision: str | None = key(None, "git revision of a hub model")
     trust_remote_code: bool = key(False, "run Python code that comes with a hub model")
     device_map: Literal["none", "auto", "balanced", "balanced_low_0", "sequential"] = key(
         "none", "how accelerate spreads the layers of a large model over all devices; none uses one device"
@@ -55,16 +61,20 @@ class BackboneConfig(Section):
     checkpointing: bool = key(
         False, "compute layers again in the backward pass instead of keeping them: less memory, slower steps"
     )
-    threads: int | None = key(None, "CPU threads; none is torch's choice, which the run records", ge=1)
 
 
-class TaskConfig(Section):
-    """What the prompt is for."""
+class DataConfig(Section):
+    """Which task, and how much of its data."""
 
     id: str = key("demo", "a task's id, or the path of a task's YAML file; several joined by +", min_length=1)
     data: str | None = key(None, "folder with the task's files; none loads from the hub or the bundled data")
     shots: int | None = key(None, "training examples taken, seeded and stratified; none takes all", ge=1)
     limit_report: int | None = key(None, "examples of the report set; none takes all", ge=1)
+
+
+class TaskConfig(DataConfig):
+    """What the prompt is for."""
+
     report_seed: int | None = key(None, "seed that draws those; none is the recipe's seed", ge=0, lt=2**32)
     max_length: int = key(256, "longest input in tokens, the prompt excluded", ge=1)
     max_answer_length: int | None = key(
@@ -283,10 +293,9 @@ class ClusterConfig(Section):
     retries: int = key(3, "times that a task starts again when its worker or node died", ge=0)
 
 
-class Recipe(Section):
+class Recipe(RecipeBase):
     """All that a run depends on."""
 
-    schema_: Literal[1] = Field(1, alias="schema", description="version of this layout [default: 1]")
     kind: Literal["xprompt", "tune", "adapt"] = key(
         "xprompt", "tune and prune a prompt, only tune it, or adapt the model another way"
     )
@@ -313,10 +322,6 @@ class Recipe(Section):
         """Every key with its value, as JSON and YAML hold it; without a P that is yet to be read from a file."""
         unread = {"prompt": {"tokens"}} if self.prompt.tokens_of_file else None
         return self.model_dump(mode="json", by_alias=True, exclude=unread)
-
-    def dump(self) -> str:
-        """Every key with its value, as YAML that loads to the same recipe."""
-        return yaml_text(self.resolved())
 
 
 @dataclass(frozen=True)

@@ -69,8 +69,8 @@ def train_rivals(workspace: Workspace, pruned: Pruned) -> Rivals:
     return Rivals(found[f"control-{seed}"], found[f"random-{seed}"], retrain_fresh(workspace, pruned, seeds))
 
 
-def report_xprompt(workspace: Workspace, pruned: Pruned, rivals: Rivals) -> None:
-    """Fix the choices, read `report` once, write every result."""
+def report_xprompt(workspace: Workspace, pruned: Pruned, rivals: Rivals) -> dict[str, Any]:
+    """Fix the choices, read `report` once, write every result; returns the rows of the table by name."""
     winner = pruned.winner
     assert winner.fitted is not None
     tuned_seconds = pruned.tuned.seconds
@@ -99,6 +99,7 @@ def report_xprompt(workspace: Workspace, pruned: Pruned, rivals: Rivals) -> None
         conclusions = conclude(decided(workspace).recipe, reported)
         _write(workspace, data, results, reported.scored, conclusions, candidates)
         _write_fresh(workspace, data, reported)
+    return results
 
 
 def _until_decided(workspace: Workspace, pruned: Pruned, data: ScoredSet, reported: Reported) -> Reported:
@@ -133,7 +134,7 @@ def _write_fresh(workspace: Workspace, data: ScoredSet, reported: Reported) -> N
             workspace.run.write_jsonl(f"predictions/fresh/{name}-{i}.jsonl", lines)
 
 
-def report_tuned(workspace: Workspace, tuned: Fitted) -> None:
+def report_tuned(workspace: Workspace, tuned: Fitted) -> dict[str, Any]:
     """The same for a run that only tunes."""
     entries = {"tuned": Entry(tuned.state, tuned.seconds)}
     with workspace.run.phase("report"):
@@ -144,6 +145,7 @@ def report_tuned(workspace: Workspace, tuned: Fitted) -> None:
         results = _results(workspace, data, entries, scored)
         _add_losses(workspace, entries, results)
         _write(workspace, data, results, scored, None, None)
+    return results
 
 
 def report_adapted(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,7 +13,8 @@ from softprune.config import TokensRecipe, load_config
 from softprune.data import Selection, Splits, Task, load_task, select_sets
 from softprune.errors import ManyErrors, SoftpruneError, gathered, of_the_machine, out_of_memory
 from softprune.models.tokenization import check_rows
-from softprune.runs.job import Finish, run_into
+from softprune.runs.job import Finish, run_clock, run_job
+from softprune.runs.processes import hold_alone
 from softprune.runs.run_folder import TRACKERS, RunFolder
 from softprune.token_pruning.experiment import BASELINE, experiment
 from softprune.token_pruning.families import Anatomy
@@ -68,7 +68,8 @@ def execute(
     Raises:
         SoftpruneError: for anything that a user can fix.
     """
-    return run_into(
+    hold_alone("to prune input tokens")
+    return run_job(
         out,
         lambda run: _run(recipe, run, console),
         recipe_text=recipe_text,
@@ -76,9 +77,8 @@ def execute(
         kind=recipe.kind,
         command=command,
         may_change=MAY_CHANGE,
+        explain=lambda error, run: _explain(error, recipe),
         finish=finish,
-        told=lambda error, run: _told(error, recipe),
-        done=lambda run: None,
     )
 
 
@@ -99,7 +99,7 @@ def prune_tokens(recipe: AnyRecipe, out: str | Path, *, console: Console | None 
 
 
 def _run(recipe: TokensRecipe, run: RunFolder, console: Console | None) -> None:
-    begun, before = time.perf_counter(), sum(run.info["cost"]["phases"].values())
+    seconds = run_clock(run)
     with watching(console, recipe.tuning.trackers, run.path / TRACKERS, recipe.resolved()) as watch:
         workspace = prepare(recipe, run, watch)
         found = experiment(workspace)
@@ -118,7 +118,7 @@ def _run(recipe: TokensRecipe, run: RunFolder, console: Console | None) -> None:
     spent = sum(stage["seconds"] for stage in training.values())
     run.record(
         cost={
-            "seconds": before + time.perf_counter() - begun,
+            "seconds": seconds(),
             "steps": sum(stage["steps"] for stage in training.values()),
             "examples_per_second": sum(stage["examples"] for stage in training.values()) / spent if spent else None,
         }
@@ -232,7 +232,7 @@ def _record(workspace: TokenWorkspace, described: DescribedEncoder, splits: Spli
     )
 
 
-def _told(error: Exception, recipe: TokensRecipe) -> Exception:
+def _explain(error: Exception, recipe: TokensRecipe) -> Exception:
     """The error in a user's words where it has any."""
     if isinstance(error, SoftpruneError):
         return error

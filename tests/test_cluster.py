@@ -204,11 +204,11 @@ def test_a_study_on_two_nodes_has_the_bits_of_one_process(
     sys.path.insert(0, str(Path(__file__).parent / "studies"))
     from small_studies import measured, outcome_of_runs, study_of
 
-    from softprune.studies.study_context import Bench
+    from softprune.studies.study_context import StudyContext
 
     def conduct(name: str, *overrides: str) -> Any:
         study = study_of(tiny_models("sentence"), tmp_path / "s.yaml", "seeds=2", *overrides)
-        bench = Bench(study, tmp_path / name, tmp_path / name / "s")
+        bench = StudyContext(study, tmp_path / name, tmp_path / name / "s")
         return measured(bench), outcome_of_runs(bench)
 
     found = conduct("two", "executor=ray", "cluster.cpus=1")

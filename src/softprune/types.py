@@ -69,7 +69,7 @@ class Example:
     task: str = ""
 
     @property
-    def writes(self) -> bool:
+    def is_generation(self) -> bool:
         """Whether its answer is a text to be written, and not one to choose."""
         return len(self.answers) == 1
 

@@ -40,11 +40,12 @@ def stand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stand:
     stand = Stand()
     monkeypatch.chdir(tmp_path)
 
-    def execute(recipe: Recipe, out: Path, command: str, text: str, *, finish: Any, console: Any) -> None:
+    def execute(recipe: Recipe, out: Path, command: str, text: str, *, finish: Any, console: Any) -> bool:
         if stand.error is not None:
             raise stand.error
         stand.recipe, stand.out, stand.command, stand.text = recipe, out, command, text
         finish(out)
+        return True
 
     def write_report(out: Path, others: Sequence[Path] = ()) -> Path:
         if stand.report_error is not None:

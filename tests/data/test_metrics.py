@@ -48,4 +48,4 @@ def test_unknown_metric_and_uneven_lengths():
         metric_named("acuracy")
     with pytest.raises(SoftpruneError, match="one prediction per example"):
         metric_named("accuracy").value(answered([0], [0, 1]))
-    assert METRICS.names() == ("accuracy", "f1", "rouge1", "rouge2", "rougeL")
+    assert tuple(METRICS) == ("accuracy", "f1", "rouge1", "rouge2", "rougeL")

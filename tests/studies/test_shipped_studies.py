@@ -11,16 +11,16 @@ from softprune.config import load_study, shipped_studies
 from softprune.data import load_task
 from softprune.errors import SoftpruneError
 from softprune.studies.runner import EXPERIMENTS
-from softprune.studies.study_context import Bench
-from softprune.studies.variant_tables import claims_of
+from softprune.studies.study_context import StudyContext
+from softprune.studies.variant_tables import study_claims
 
 SCALES = ("smoke", "full")
 
 
 @cache
-def bench_of(name: str, scale: str = "smoke", *overrides: str) -> Bench:
+def bench_of(name: str, scale: str = "smoke", *overrides: str) -> StudyContext:
     root = Path("/nowhere")
-    return Bench(load_study(name, [f"scale={scale}", *overrides]), root, root / name)
+    return StudyContext(load_study(name, [f"scale={scale}", *overrides]), root, root / name)
 
 
 @cache
@@ -33,21 +33,21 @@ def published(name: str) -> dict[str, dict[str, str]]:
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", shipped_studies())
 def test_runs_of_all_variants_are_valid_recipes(name: str, scale: str) -> None:
-    bench = bench_of(name, scale)
-    assert bench.tasks
-    assert callable(EXPERIMENTS[bench.study.experiment])
-    assert bench.study.size.hardware
-    assert bench.study.size.hours
-    for task in bench.tasks:
+    study = bench_of(name, scale)
+    assert study.tasks
+    assert callable(EXPERIMENTS[study.config.experiment])
+    assert study.config.size.hardware
+    assert study.config.size.hours
+    for task in study.tasks:
         load_task(task)
-        for keys in [variant.keys for variant in bench.study.variants] or [{}]:
-            recipe = bench.spec(task, bench.study.seed, keys).recipe
+        for keys in [variant.keys for variant in study.config.variants] or [{}]:
+            recipe = study.spec(task, study.config.seed, keys).recipe
             assert recipe.task.id == task
             if recipe.kind == "adapt":  # not the prompts' optimiser, which the scale names
                 assert (recipe.tuning.optimiser, recipe.tuning.patience) == ("adamw", None)
                 assert isinstance(recipe.tuning.lr, float)
-    if bench.study.experiment in ("variants", "models"):
-        assert claims_of(bench)
+    if study.config.experiment in ("variants", "models"):
+        assert study_claims(study)
 
 
 @pytest.mark.parametrize("name", shipped_studies())
@@ -164,9 +164,9 @@ def test_the_bart_study_keeps_14_of_16_pieces() -> None:
 
 
 def test_a_claim_must_be_of_variants() -> None:
-    bench = bench_of("table-6", "smoke", "options.claims=[[text, vocabulari]]")
+    study = bench_of("table-6", "smoke", "options.claims=[[text, vocabulari]]")
     with pytest.raises(SoftpruneError, match="vocabulari"):
-        claims_of(bench)
+        study_claims(study)
 
 
 def test_full_scales_have_the_papers_settings() -> None:

@@ -16,7 +16,7 @@ from small_runs import info_of, recipe_of, workspace_of, write_task
 from softprune.pipelines.token_pruning import execute
 from softprune.token_pruning import experiment as page
 from softprune.token_pruning.experiment import BASELINE, choose, experiment
-from softprune.token_pruning.jobs import Contestant
+from softprune.token_pruning.jobs import TrainedModel
 from softprune.token_pruning.model import TokenModel
 from softprune.training.sealed_set import SealedSet
 
@@ -56,7 +56,7 @@ def test_the_choice_on_numbers_made_by_hand(
         recipe=SimpleNamespace(selection=SimpleNamespace(within=0.01)),
         run=run,
     )
-    found = {name: cast(Contestant, SimpleNamespace(select=SimpleNamespace(predicted=name))) for name in value}
+    found = {name: cast(TrainedModel, SimpleNamespace(select=SimpleNamespace(predicted=name))) for name in value}
     assert choose(cast(Any, workspace), found) == chosen
     assert run.info["selection"] == {"chosen": chosen, "within": within}
 
@@ -140,11 +140,11 @@ def test_saved_models_say_what_was_reported(done: Path) -> None:
     for name in ("baseline", "lambda-0.03", "lambda-0.3"):
         model = TokenModel.load(done / "models" / name, device="cpu", dtype="float32")
         assert model.labels == ("good", "bad")
-        readings = model.read([row["text"] for row in rows])
-        right = sum(model.labels[r.predicted] == row["label"] for r, row in zip(readings, rows, strict=True))
+        traces = model.trace([row["text"] for row in rows])
+        right = sum(model.labels[r.predicted] == row["label"] for r, row in zip(traces, rows, strict=True))
         assert right / 12 == pytest.approx(info["results"][name]["value"])
-        kept = sum(reading.alive()[-1] for reading in readings) / sum(len(reading.left) for reading in readings)
-        assert kept == pytest.approx(info["results"][name]["kept"][-2])  # behind the last layer, readings drop nobody
+        kept = sum(trace.alive()[-1] for trace in traces) / sum(len(trace.left) for trace in traces)
+        assert kept == pytest.approx(info["results"][name]["kept"][-2])  # behind the last layer, traces drop nobody
     chosen = TokenModel.load(done, device="cpu")
     assert chosen.name == str(done / info["model"])
 

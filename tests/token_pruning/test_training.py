@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from encoders import unpacked
 from masked_reference import masked_pass
-from small_runs import anatomy_of
+from small_runs import encoder_of
 
 from softprune.models.batching import collate
-from softprune.token_pruning.families import Anatomy
-from softprune.token_pruning.rules import Convention, Everything, Rule, Thresholds
-from softprune.token_pruning.trainable import THRESHOLDS, EncoderTrainable, packed_of, set_dropout
+from softprune.token_pruning.families import Encoder
+from softprune.token_pruning.rules import Convention, KeepAll, Rule, Thresholds
+from softprune.token_pruning.trainable import THRESHOLDS, EncoderTrainable, repack, set_dropout
 from softprune.training.adamw import FineTuner
 from softprune.training.loop import Evaluation, Schedule, train
 from softprune.training.progress import Silence
@@ -36,18 +36,18 @@ def batch_of(size: int, seed: int = 0) -> Batch:
     return collate(encoded, 0, torch.device("cpu"))
 
 
-def thresholds(anatomy: Anatomy) -> Thresholds:
-    return Thresholds(len(anatomy.layers), 1.0, 0.5, CONVENTION)
+def thresholds(encoder: Encoder) -> Thresholds:
+    return Thresholds(len(encoder.layers), 1.0, 0.5, CONVENTION)
 
 
 def trainable_of(
-    anatomy: Anatomy, stage: str = "soft", compute: torch.dtype = torch.float32, price: float = LAMBDA
+    encoder: Encoder, stage: str = "soft", compute: torch.dtype = torch.float32, price: float = LAMBDA
 ) -> EncoderTrainable:
-    rule: Rule = Everything() if stage == "baseline" else thresholds(anatomy)
+    rule: Rule = KeepAll() if stage == "baseline" else thresholds(encoder)
     if stage == "hard":
         assert isinstance(rule, Thresholds)
         rule.delta_L.requires_grad_(False)
-    return EncoderTrainable(anatomy, rule, CONVENTION, price if stage == "soft" else None, compute)
+    return EncoderTrainable(encoder, rule, CONVENTION, price if stage == "soft" else None, compute)
 
 
 def tuner_of(trainable: EncoderTrainable, **changed: float) -> FineTuner:
@@ -79,7 +79,7 @@ def copies(trainable: EncoderTrainable) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("stage", ["baseline", "soft", "hard"])
 def test_every_weight_moves_under_bfloat16_products(tiny_models: Models, stage: str) -> None:
-    trainable = trainable_of(anatomy_of(tiny_models("encoder")), stage, torch.bfloat16)
+    trainable = trainable_of(encoder_of(tiny_models("encoder")), stage, torch.bfloat16)
     assert all(value.dtype == torch.float32 for value in trainable.parameters())
     before = copies(trainable)
     step(trainable, tuner_of(trainable))
@@ -89,7 +89,7 @@ def test_every_weight_moves_under_bfloat16_products(tiny_models: Models, stage: 
 
 def test_weights_in_bfloat16_would_not(tiny_models: Models) -> None:
     """Negative control: why weights are float32."""
-    trainable = trainable_of(anatomy_of(tiny_models("encoder"), torch.bfloat16), "baseline", torch.bfloat16)
+    trainable = trainable_of(encoder_of(tiny_models("encoder"), torch.bfloat16), "baseline", torch.bfloat16)
     before = copies(trainable)
     step(trainable, tuner_of(trainable))
     still = unmoved(trainable, before)
@@ -97,7 +97,7 @@ def test_weights_in_bfloat16_would_not(tiny_models: Models) -> None:
 
 
 def test_thresholds_have_a_step_size_of_their_own_and_no_decay(tiny_models: Models) -> None:
-    trainable = trainable_of(anatomy_of(tiny_models("encoder")))
+    trainable = trainable_of(encoder_of(tiny_models("encoder")))
     rule = trainable.rule
     assert isinstance(rule, Thresholds)
     with torch.no_grad():
@@ -116,7 +116,7 @@ def test_thresholds_have_a_step_size_of_their_own_and_no_decay(tiny_models: Mode
 
 
 def test_norms_and_biases_have_no_decay_and_every_weight_is_trained_once(tiny_models: Models) -> None:
-    trainable = trainable_of(anatomy_of(tiny_models("encoder")))
+    trainable = trainable_of(encoder_of(tiny_models("encoder")))
     names = {id(p): name for name, p in trainable.named().items()}
     decayed, plain, own = ([names[id(p)] for p in group["params"]] for group in tuner_of(trainable).param_groups)
     assert own == ["thresholds.delta_L"]
@@ -126,7 +126,7 @@ def test_norms_and_biases_have_no_decay_and_every_weight_is_trained_once(tiny_mo
 
 
 def test_the_step_size_rises_and_falls_as_by_hand(tiny_models: Models) -> None:
-    trainable = trainable_of(anatomy_of(tiny_models("encoder")))
+    trainable = trainable_of(encoder_of(tiny_models("encoder")))
     tuner = tuner_of(trainable, warmup=0.2, steps=10, lr=1.0, threshold_lr=4.0)
     seen = []
     for _ in range(10):
@@ -141,14 +141,14 @@ def test_the_step_size_rises_and_falls_as_by_hand(tiny_models: Models) -> None:
 
 
 def test_a_single_step_and_no_warmup_are_schedules_too(tiny_models: Models) -> None:
-    trainable = trainable_of(anatomy_of(tiny_models("encoder")), "baseline")
+    trainable = trainable_of(encoder_of(tiny_models("encoder")), "baseline")
     tuner = tuner_of(trainable, warmup=0.06, steps=1)
     step(trainable, tuner)
     assert tuner.param_groups[0]["lr"] == 2e-5
 
 
 def test_gradients_are_clipped_together_but_not_those_of_thresholds(tiny_models: Models) -> None:
-    trainable = trainable_of(anatomy_of(tiny_models("encoder")))
+    trainable = trainable_of(encoder_of(tiny_models("encoder")))
     tuner = tuner_of(trainable, clip_norm=0.01)
     (1000 * trainable.loss(batch_of(4)).mean()).backward()
     rule = trainable.rule
@@ -163,30 +163,30 @@ def test_gradients_are_clipped_together_but_not_those_of_thresholds(tiny_models:
     assert float(own.norm()) > 0.01
 
 
-def loss_by_hand(anatomy: Anatomy, batch: Batch, rule: Thresholds, price: float) -> torch.Tensor:
+def loss_by_hand(encoder: Encoder, batch: Batch, rule: Thresholds, price: float) -> torch.Tensor:
     """Cross-entropy and regulariser from the masked reference, text by text."""
-    packed = packed_of(batch)
-    read = masked_pass(anatomy, unpacked(packed), rule, CONVENTION, soft=True)
+    packed = repack(batch)
+    read = masked_pass(encoder, unpacked(packed), rule, CONVENTION, soft=True)
     cross = F.cross_entropy(read.logits_BC, batch.gold, reduction="none")
     found = []
     for b, length in enumerate(packed.lengths):
         means = [
             torch.sigmoid((read.score_LBN[layer, b, 1:length] - rule.theta(layer)) / rule.temperature).mean()
-            for layer in range(1, len(anatomy.layers))
+            for layer in range(1, len(encoder.layers))
         ]
         found.append(cross[b] + price * torch.stack(means).sum())
     return torch.stack(found).detach()
 
 
 def test_the_loss_is_cross_entropy_and_lambda_times_the_regulariser(tiny_models: Models) -> None:
-    anatomy = anatomy_of(tiny_models("encoder"))
-    trainable, batch = trainable_of(anatomy), batch_of(6)
+    encoder = encoder_of(tiny_models("encoder"))
+    trainable, batch = trainable_of(encoder), batch_of(6)
     found = trainable.loss(batch)[0].detach()
     rule = trainable.rule
     assert isinstance(rule, Thresholds)
-    wanted = loss_by_hand(anatomy, batch, rule, LAMBDA)
+    wanted = loss_by_hand(encoder, batch, rule, LAMBDA)
     assert (found - wanted).abs().max() <= 1e-5 * wanted.abs().max()
-    other = loss_by_hand(anatomy, batch, rule, 1.01 * LAMBDA)
+    other = loss_by_hand(encoder, batch, rule, 1.01 * LAMBDA)
     assert (found - other).abs().max() > 1e-3 * wanted.abs().max()
 
 
@@ -197,9 +197,9 @@ def test_the_loss_is_cross_entropy_and_lambda_times_the_regulariser(tiny_models:
 def test_no_batch_size_dropout_or_dtype_breaks_it(
     tiny_models: Models, stage: str, hidden: float, attention: float, compute: torch.dtype
 ) -> None:
-    anatomy = anatomy_of(tiny_models("encoder"))
-    set_dropout(anatomy, hidden, attention)
-    trainable = trainable_of(anatomy, stage, compute)
+    encoder = encoder_of(tiny_models("encoder"))
+    set_dropout(encoder, hidden, attention)
+    trainable = trainable_of(encoder, stage, compute)
     tuner = tuner_of(trainable)
     for size in (1, 2, 3):
         step(trainable, tuner, size)
@@ -214,10 +214,10 @@ def test_no_batch_size_dropout_or_dtype_breaks_it(
 
 @pytest.mark.parametrize(("hidden", "attention"), [(0.3, 0.0), (0.0, 0.3)])
 def test_dropout_is_drawn_in_training(tiny_models: Models, hidden: float, attention: float) -> None:
-    anatomy = anatomy_of(tiny_models("encoder"))
-    trainable, batch = trainable_of(anatomy, "baseline"), batch_of(4)
+    encoder = encoder_of(tiny_models("encoder"))
+    trainable, batch = trainable_of(encoder, "baseline"), batch_of(4)
     assert torch.equal(trainable.loss(batch), trainable.loss(batch))
-    set_dropout(anatomy, hidden, attention)
+    set_dropout(encoder, hidden, attention)
     assert not torch.equal(trainable.loss(batch), trainable.loss(batch))
 
 
@@ -233,7 +233,7 @@ class Nowhere:
 
 def moved_by_a_step(model: Path, stage: str, accumulate: int) -> dict[str, torch.Tensor]:
     """What one step of plain gradient descent changes: the gradient, part by part."""
-    trainable = trainable_of(anatomy_of(model), stage)
+    trainable = trainable_of(encoder_of(model), stage)
     whole = batch_of(8)
     before = copies(trainable)
 
@@ -273,7 +273,7 @@ def test_two_parts_of_a_batch_make_the_step_of_the_whole(tiny_models: Models, st
 
 
 def test_saved_values_come_back_in_place(tiny_models: Models) -> None:
-    trainable = trainable_of(anatomy_of(tiny_models("encoder")))
+    trainable = trainable_of(encoder_of(tiny_models("encoder")))
     saved = trainable.save()
     step(trainable, tuner_of(trainable, lr=0.1))
     assert unmoved(trainable, {name: value[0] for name, value in saved.items()}) == []

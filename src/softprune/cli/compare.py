@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from softprune.cli.options import option_like
-from softprune.cli.output import print_rich, progress_console, say
-from softprune.cli.recipes import default_out, read_recipe
+from softprune.cli.output import print_rich, say
+from softprune.cli.recipes import read_recipe, run_job
 from softprune.config import DEFAULT_RELATIVE_LR, CompareRecipe
 from softprune.errors import SoftpruneError
 
@@ -32,20 +28,11 @@ def methods(backbone: _Backbone = None) -> None:
 
 
 def launch_compare(recipe_name: str | None, overrides: Sequence[str], out: Path | None) -> None:
-    """Resolves a comparison's recipe, runs it, and shows what came of it."""
-    recipe, text = read_recipe(CompareRecipe, recipe_name, overrides)
-    folder = out or default_out(recipe)
-    command = shlex.join(["softprune", *sys.argv[1:]])
-    try:
-        from softprune.studies.comparison.runner import execute
+    """Read a comparison's recipe, run it, and show what came of it."""
+    from softprune.studies.comparison.runner import execute
 
-        console = progress_console()
-        if not execute(recipe, folder, command, text, finish=_finish, console=console):
-            say(f"{folder} is complete: nothing was run; another --out begins a new comparison", err=True)
-    except KeyboardInterrupt:
-        say(f"stopped; {folder} keeps what is done: run the same command to continue", err=True)
-        raise typer.Exit(130) from None
-    show_comparison_of(folder)
+    recipe, text = read_recipe(CompareRecipe, recipe_name, overrides)
+    run_job(execute, recipe, out, text, finish=_finish, show=show_comparison_of)
 
 
 def is_comparison(folder: Path) -> bool:

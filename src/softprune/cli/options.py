@@ -6,10 +6,11 @@ The commands that run a recipe (`xprompt`, `tune`, `adapt`, `compare`, `tokens t
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
 import typer
 from pydantic import BaseModel
@@ -117,6 +118,30 @@ def recipe_option(flag: str, kind: str) -> Any:
     field = _FIELDS[kind][RECIPE_FLAGS[flag][0]]
     help_text = f"{field.description} ({field.key})"
     return Annotated[str | None, typer.Option(flag, metavar=_metavar(flag, field), help=help_text, show_default=False)]
+
+
+def with_flags(command: Callable[..., None], kind: str, others: dict[str, Any]) -> Callable[..., None]:
+    """A command that takes the flags of a kind of run, and others by name and annotation."""
+    annotations = {_parameter_name(flag): recipe_option(flag, kind) for flag in recipe_flags(kind)}
+    parameters = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        for name, annotation in (annotations | others).items()
+    ]
+    cast(Any, command).__signature__ = inspect.Signature(parameters)
+    return command
+
+
+def read_overrides(given: dict[str, Any], kind: str) -> list[str]:
+    """What was given to a command with flags, as overrides: first the flags, then `key=value` after them."""
+    overrides = []
+    for flag, key in recipe_flags(kind).items():
+        if (value := given.get(_parameter_name(flag))) is not None:
+            overrides.append(f"{key}={value}")
+    return overrides + (given["overrides"] or [])
+
+
+def _parameter_name(flag: str) -> str:
+    return flag.removeprefix("--").replace("-", "_")
 
 
 def _metavar(flag: str, field: RecipeField) -> str:

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from softprune.cli.options import JsonOption, OverridesArgument
+from softprune.cli.options import JsonOption, OverridesArgument, read_overrides, with_flags
 from softprune.cli.output import duration, print_rich, say
 from softprune.cli.recipes import read_recipe
-from softprune.cli.train import overrides_of, with_flags
 from softprune.config import Recipe
 from softprune.printable import printable_json
 
@@ -34,7 +33,7 @@ def command() -> Callable[..., None]:
     """The command, with the flags of `xprompt`."""
 
     def plan(**given: Any) -> None:
-        name, overrides = given["recipe"], overrides_of(given, "xprompt")
+        name, overrides = given["recipe"], read_overrides(given, "xprompt")
         if name is not None and "=" in name:  # no recipe was named
             name, overrides = None, [*overrides, str(name)]
         show(read_recipe(Recipe, name, overrides)[0], as_json=bool(given["json"]))

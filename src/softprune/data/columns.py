@@ -73,7 +73,7 @@ class Column:
         return 0.0 if self.numeric or not self.plain else self.words / self.rows
 
 
-def columns_of(rows: Iterable[Located]) -> dict[str, Column]:
+def read_columns(rows: Iterable[Located]) -> dict[str, Column]:
     """The columns of a file by name, in order. Only counts are kept of the rows.
 
     Raises:
@@ -86,7 +86,7 @@ def columns_of(rows: Iterable[Located]) -> dict[str, Column]:
     return columns
 
 
-def label_of(columns: Mapping[str, Column], asked: str | None) -> Column:
+def choose_label(columns: Mapping[str, Column], asked: str | None) -> Column:
     """The label's column: the one asked for, one that is named like a label, or the one with the fewest values.
 
     Raises:
@@ -111,7 +111,7 @@ def label_of(columns: Mapping[str, Column], asked: str | None) -> Column:
     return label
 
 
-def target_of(columns: Mapping[str, Column], asked: str) -> Column:
+def choose_target(columns: Mapping[str, Column], asked: str) -> Column:
     """The column with the texts that are to be written.
 
     Raises:
@@ -126,7 +126,7 @@ def target_of(columns: Mapping[str, Column], asked: str) -> Column:
     return target
 
 
-def longest_of(columns: Mapping[str, Column], asked: Sequence[str], target: Column) -> tuple[Column, ...]:
+def choose_longest_text(columns: Mapping[str, Column], asked: Sequence[str], target: Column) -> tuple[Column, ...]:
     """The columns to read where a text is written: those asked for, or the one with the longest texts.
 
     Raises:
@@ -135,11 +135,11 @@ def longest_of(columns: Mapping[str, Column], asked: Sequence[str], target: Colu
     if target.name in asked:
         found = f"{target.name} as both"
         raise SoftpruneError("texts to read beside the one to be written", found, "name another --text or --target")
-    found_texts = texts_of(columns, asked, target, "target")
+    found_texts = choose_texts(columns, asked, target, "target")
     return found_texts if asked else (max(found_texts, key=lambda column: column.reads),)
 
 
-def texts_of(
+def choose_texts(
     columns: Mapping[str, Column], asked: Sequence[str], label: Column, called: str = "label"
 ) -> tuple[Column, ...]:
     """The columns to read: those asked for, or all that hold words, in the file's order.

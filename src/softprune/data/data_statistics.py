@@ -12,7 +12,7 @@ from typing import Any
 from softprune.data.definition import Split
 from softprune.data.lead_baseline import lead, written
 from softprune.data.metrics import constant_answer
-from softprune.data.rouge import installed
+from softprune.data.rouge import is_installed
 from softprune.data.sources import SPLITS, find_layout
 from softprune.data.task import Splits, Task
 from softprune.errors import SoftpruneError
@@ -45,7 +45,7 @@ class TaskStatistics:
     target_words: float | None = None
 
 
-def statistics_of(task: Task, splits: Splits) -> TaskStatistics:
+def compute_statistics(task: Task, splits: Splits) -> TaskStatistics:
     """The numbers of a task's data.
 
     Raises:
@@ -64,7 +64,7 @@ def statistics_of(task: Task, splits: Splits) -> TaskStatistics:
         sizes=sizes,
         reported=splits.reported,
         words=sum(len(example.text.split()) for example in examples) / len(examples),
-        **(_of_texts if task.definition.writes else _of_answers)(task, examples),
+        **(_of_texts if task.definition.is_generation else _of_answers)(task, examples),
     )
 
 
@@ -83,12 +83,12 @@ def _of_texts(task: Task, examples: Sequence[Example]) -> dict[str, Any]:
 
 
 def _lead_value(task: Task, examples: tuple[Example, ...]) -> float | None:
-    if not installed():
+    if not is_installed():
         return None
     return task.metric.value(written(tuple(map(lead, examples)), examples))
 
 
-def repeated(splits: Splits) -> tuple[int, int]:
+def count_repeated(splits: Splits) -> tuple[int, int]:
     """Examples whose input is that of another before them, and all examples; both over every split."""
     inputs = [example.text for split in SPLITS for example in getattr(splits, split) or ()]
     return len(inputs) - len(set(inputs)), len(inputs)
@@ -142,6 +142,8 @@ def survey(tasks: Sequence[Task], root: Path) -> Survey:
         here |= {task.id: layout.name} if in_root else {}
     if "official" in here.values():
         found = {name: splits for name, splits in found.items() if here.get(name, "official") == "official"}
-    told = tuple(statistics_of(task, found[task.id]) for task in tasks if task.id in found and found[task.id].report)
+    told = tuple(
+        compute_statistics(task, found[task.id]) for task in tasks if task.id in found and found[task.id].report
+    )
     there = {each.id for each in told} | broken.keys()
     return Survey(told, tuple(task.id for task in tasks if task.id not in there), tuple(broken.values()))

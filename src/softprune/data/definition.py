@@ -25,9 +25,9 @@ Split = Literal["train", "dev", "validation"]
 ROW_READERS: Registry[Any] = Registry(
     "row reader",
     {
-        "multirc": "softprune.data.superglue:multirc_options",
-        "ag_news": "softprune.data.row_formats:joined_article",
-        "imdb": "softprune.data.row_formats:without_line_breaks",
+        "multirc": "softprune.data.row_readers:multirc_options",
+        "ag_news": "softprune.data.row_readers:joined_article",
+        "imdb": "softprune.data.row_readers:without_line_breaks",
     },
 )
 GENERATORS: Registry[Any] = Registry("generator", {"demo": "softprune.data.demo:generate"})
@@ -273,7 +273,7 @@ class Definition(_Frozen):
         return defaults | data | {"sources": _with_labels(data.get("sources"), data.get("answers"))}
 
     @property
-    def writes(self) -> bool:
+    def is_generation(self) -> bool:
         """Whether the model writes a text, instead of choosing among answers."""
         return self.target is not None
 

@@ -37,7 +37,7 @@ def check_installed() -> None:
     _scorer()
 
 
-def installed() -> bool:
+def is_installed() -> bool:
     """Whether `rouge-score` is."""
     return find_spec("rouge_score") is not None
 

@@ -71,12 +71,12 @@ def find_file(folder: Path, name: str) -> Path | None:
     return next((path for end in ("", *PACKED) if (path := folder / f"{name}{end}").is_file()), None)
 
 
-def format_of(path: Path) -> Format | None:
+def file_format(path: Path) -> Format | None:
     """What a file's ending says about its format; None for any other ending."""
-    return ENDINGS.get(unpacked(path.name).suffix)
+    return ENDINGS.get(strip_compression(path.name).suffix)
 
 
-def unpacked(name: str) -> Path:
+def strip_compression(name: str) -> Path:
     """A file's name without `.gz` or `.xz`."""
     path = Path(name)
     return path.with_suffix("") if path.suffix in PACKED else path

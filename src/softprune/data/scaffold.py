@@ -16,14 +16,14 @@ from softprune.data.columns import (
     ID_NAMES,
     LABEL_NAMES,
     Column,
-    columns_of,
-    label_of,
-    longest_of,
-    target_of,
-    texts_of,
+    choose_label,
+    choose_longest_text,
+    choose_target,
+    choose_texts,
+    read_columns,
 )
 from softprune.data.definition import MASK
-from softprune.data.row_files import ENDINGS, format_of, read_rows
+from softprune.data.row_files import ENDINGS, file_format, read_rows
 from softprune.data.task import Splits, load_task
 from softprune.errors import SoftpruneError
 
@@ -54,14 +54,14 @@ class Guess:
     others: tuple[str, ...]
 
     @property
-    def writes(self) -> bool:
+    def is_generation(self) -> bool:
         """Whether texts are to be written."""
         return not self.answers
 
     @property
     def to_be_edited(self) -> bool:
         """Whether answers are numbers with a word before them, since nothing better is known."""
-        return not self.writes and self.label.numeric and not set(self.answers.values()) <= set(TRUTHS.values())
+        return not self.is_generation and self.label.numeric and not set(self.answers.values()) <= set(TRUTHS.values())
 
 
 def guess(
@@ -87,15 +87,15 @@ def guess(
         found, do = f"--label {label} and --target {target}", "leave one of them out"
         raise SoftpruneError("a label to choose, or a text to write", found, do)
     files = [file, *([validation] if validation else [])]
-    columns = columns_of(chain.from_iterable(read_rows(path, _checked(path)) for path in files))
+    columns = read_columns(chain.from_iterable(read_rows(path, _checked(path)) for path in files))
     if not columns:
         raise SoftpruneError("rows to learn from", f"none in {file}", "choose another file")
     if target is not None:
-        gold = target_of(columns, target)
-        texts = longest_of(columns, text, gold)
+        gold = choose_target(columns, target)
+        texts = choose_longest_text(columns, text, gold)
     else:
-        gold = label_of(columns, label)
-        texts = texts_of(columns, text, gold)
+        gold = choose_label(columns, label)
+        texts = choose_texts(columns, text, gold)
     fields = _field_names(texts, gold)
     return Guess(
         label=gold,
@@ -147,14 +147,14 @@ def task_text(found: Guess, out: Path, file: Path, validation: Path | None = Non
         f"fields: {_flow(list(found.fields))}",
         "# The input: texts in braces, and {mask} where the answer stands.",
         f"template: {_flow(found.template)}",
-        *(_target_lines(gold) if found.writes else _answer_lines(found, gold)),
+        *(_target_lines(gold) if found.is_generation else _answer_lines(found, gold)),
         "sources:",
         "  file:",
         "    # Relative to this file, or absolute.",
         f"    files: {_flow(files)}",
     ]
     if validation is None:
-        drawn = "at random" if found.writes else "by label"
+        drawn = "at random" if found.is_generation else "by label"
         lines += [
             f"    # The fraction of train to report on: drawn {drawn}, the same examples in every run.",
             f"    held_out: {HELD_OUT}",
@@ -181,7 +181,7 @@ def _target_lines(target: str) -> list[str]:
 
 
 def _checked(path: Path) -> Any:
-    kind = format_of(path)
+    kind = file_format(path)
     if kind is None:
         expected = f"a file that ends in {', '.join(ENDINGS)} (or .gz, .xz)"
         raise SoftpruneError(expected, str(path), "convert or rename it")

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from softprune.data.sampling import Examples, divided, sampled
+from softprune.data.sampling import Examples, divide, sample
 from softprune.data.task import Splits
 from softprune.errors import SoftpruneError
 
@@ -93,7 +93,7 @@ def select_sets(
         select, origin["select"] = splits.dev, "dev"
     elif protocol == "held-out":
         do = "raise task.shots, or set selection.protocol=paper"
-        train, select = divided(train, fraction, np.random.default_rng([seed, 1]), do)
+        train, select = divide(train, fraction, np.random.default_rng([seed, 1]), do)
         origin["select"] = "train"
     sets = {"train": train, "select": select, "report": report}
     counts = ", ".join(f"{name} {len(held)} of {origin[name]}" for name, held in sets.items())
@@ -153,7 +153,7 @@ def _sampled(train: Examples, shots: int | None, seed: int, said: list[str]) -> 
         if shots > len(train):
             said.append(f"{shots} shots were asked for and all {len(train)} training examples taken")
         return train
-    chosen = sampled(train, shots, np.random.default_rng([seed, 0]))
+    chosen = sample(train, shots, np.random.default_rng([seed, 0]))
     if len(chosen) != shots:
         said.append(f"{len(chosen)} shots in whole groups, {shots} were asked for")
     return chosen

@@ -34,7 +34,7 @@ def examples_from(definition: Definition, source: Source, rows: Iterable[Located
         yield _example(definition, source, row, where, index)
 
 
-def belonging(rows: Iterable[Located], wanted: Mapping[str, str]) -> Iterator[Located]:
+def select_rows(rows: Iterable[Located], wanted: Mapping[str, str]) -> Iterator[Located]:
     """The rows whose columns have the wanted values.
 
     Raises:
@@ -49,7 +49,7 @@ def belonging(rows: Iterable[Located], wanted: Mapping[str, str]) -> Iterator[Lo
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class UnansweredRow:
     """A row that waits for its answer.
 
     Attributes:
@@ -66,7 +66,7 @@ class Asked:
     empty: bool
 
 
-def asked_from(definition: Definition, source: Source, rows: Iterable[Located]) -> Iterator[Asked]:
+def unanswered_rows(definition: Definition, source: Source, rows: Iterable[Located]) -> Iterator[UnansweredRow]:
     """What a task asks about rows whose labels needn't be known.
 
     Raises:
@@ -83,7 +83,7 @@ def asked_from(definition: Definition, source: Source, rows: Iterable[Located]) 
             answers=answers,
             gold=gold,
         )
-        yield Asked(row, where, example, empty=not any(texts.values()))
+        yield UnansweredRow(row, where, example, empty=not any(texts.values()))
 
 
 def fill(definition: Definition, texts: Mapping[str, str]) -> tuple[Segment, ...]:
@@ -160,7 +160,7 @@ def _told(
         value = _value(source, row, name, where, [name])
         return _right(definition, source, value, where, texts)
     except SoftpruneError:
-        return ("",) if definition.writes else _answers(definition, texts), -1
+        return ("",) if definition.is_generation else _answers(definition, texts), -1
 
 
 def _expanded(source: Source, located: Located) -> Iterator[Row]:

@@ -173,7 +173,7 @@ def report_adapted(
         check_finite([scored["adapted"].loss], ["adapted"], "report loss", "after training", FROM_THE_MODEL)
         results = _results(workspace, data, entries, scored)
         results["adapted"] |= more
-        if workspace.train.writes:
+        if workspace.train.is_generation:
             losses = {part: adapted(getattr(workspace, part), workspace.scoring).loss for part in ("train", "select")}
             results["adapted"]["losses"] = losses | {"report": results["adapted"]["loss"]}
         _write(workspace, data, results, scored, None, None)
@@ -225,7 +225,7 @@ def _results(
 def _add_losses(workspace: Workspace, entries: dict[str, Entry], results: dict[str, Any]) -> None:
     """Of texts, whose loss is a result by itself: what it is of trained prompts on each of the three sets."""
     trained = {name: entry.state for name, entry in entries.items() if entry.state is not None}
-    if not workspace.train.writes:
+    if not workspace.train.is_generation:
         return
     backbone, removal = workspace.backbone, workspace.recipe.pruning.removal
     prompts = [read_one(s, removal).to(backbone.device, backbone.prompt_dtype) for s in trained.values()]

@@ -33,7 +33,7 @@ SCALED_WHEN_TIED = ("longt5", "switch_transformers", "t5", "umt5")
 ENCODER_CLASSES: dict[str, str] = {"mt5": "MT5EncoderModel", "t5": "T5EncoderModel"}
 
 
-def trunk_of(model: Any) -> Any:
+def find_trunk(model: Any) -> Any:
     """A model without its head. The `base_model` of Llama 4's text model is that model itself, head included."""
     base = model.base_model
     if base is model and model.get_output_embeddings() is not None:

@@ -17,7 +17,7 @@ from softprune.errors import SoftpruneError
 _RANDOM = ("drop", "jitter_noise")
 
 
-def recompute_layers(model: Any, inputs: dict[str, torch.Tensor], name: str, tolerance: float = 1e-3) -> None:
+def enable_checkpointing(model: Any, inputs: dict[str, torch.Tensor], name: str, tolerance: float = 1e-3) -> None:
     """Make a frozen model compute its layers again in the backward pass, and leave it in train mode.
 
     Args:

@@ -79,7 +79,7 @@ def _about_another(record: logging.LogRecord) -> bool:
     return "gemm_4bit_forward" not in record.msg
 
 
-def placing(
+def placement_options(
     device: torch.device, dtype: torch.dtype, device_map: DeviceMap, quantization: str, quantised: bool
 ) -> dict[str, Any]:
     """What `from_pretrained` is given beside the dtype; nothing for a whole model on one device.

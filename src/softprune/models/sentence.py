@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from softprune.errors import SoftpruneError
 from softprune.models.base import Backbone, BackboneInfo, tile
 from softprune.models.fused.bert import Encoder
-from softprune.models.load_check import Probe, check_reading
+from softprune.models.load_check import check_reading
 from softprune.models.pooling import Head
-from softprune.models.tokenization import Tokenising
+from softprune.models.probe import Probe
+from softprune.models.tokenization import Tokenization
 from softprune.types import Batch
 
 TEMPERATURE = 0.05
@@ -45,14 +46,14 @@ class SentenceBackbone(Backbone):
         self.leading = 1 if self._opens_with_special() else 0  # type: ignore[misc]
         check_reading(self)
 
-    def tokenising(self) -> Tokenising:
+    def tokenization(self) -> Tokenization:
         """Nothing stands at the answer slot; an answer is tokenised as a text of its own."""
-        return Tokenising(self.tokenizer, "", lambda text: tuple(self.tokenizer(text)["input_ids"]))
+        return Tokenization(self.tokenizer, "", lambda text: tuple(self.tokenizer(text)["input_ids"]))
 
     def embed(self, prompts_RPH: torch.Tensor, ids_BN: torch.Tensor, mask_BN: torch.Tensor) -> torch.Tensor:
         """Sentence embeddings `[R, D]` of the inputs behind the prompts; pooling reads prompt and text alike."""
         combined = self.combine(prompts_RPH, ids_BN, mask_BN)
-        hidden = self._encoder(combined.embeds_RLH, combined.mask_RL, self.prefixed or self.altered)
+        hidden = self._encoder(combined.embeds_RLH, combined.mask_RL, self.adapter.is_active)
         embedding: torch.Tensor = self.head(hidden.to(self.device), combined.mask_RL)
         return embedding
 
@@ -66,7 +67,7 @@ class SentenceBackbone(Backbone):
         logits_RA = (cosine_RA / TEMPERATURE).masked_fill(~exists_RA, float("-inf"))
         return F.log_softmax(logits_RA, dim=-1)
 
-    def scores_of(self, sums_RA: torch.Tensor, batch: Batch, score: str) -> torch.Tensor:
+    def answer_scores(self, sums_RA: torch.Tensor, batch: Batch, score: str) -> torch.Tensor:
         """Cosines have no tokens to average over: `sum` and `mean` are the same."""
         return sums_RA
 
@@ -91,7 +92,7 @@ class SentenceBackbone(Backbone):
             self._answerer = deepcopy(self)
             return
         with torch.no_grad():
-            for ids in map(self.tokenising().answer_ids, texts):
+            for ids in map(self.tokenization().answer_ids, texts):
                 self._answers[ids] = self._embed_answer(ids)
 
     @torch.no_grad()
@@ -121,7 +122,7 @@ class SentenceBackbone(Backbone):
         ids = self.tokenizer("a")["input_ids"]
         return ids[0] != self.tokenizer.unk_token_id and ids[0] in self.tokenizer.all_special_ids
 
-    def read_by_transformers(self) -> None:
+    def drop_fused_layers(self) -> None:
         """Leave out the layers of our own."""
         self._encoder.fast = None
 

@@ -11,7 +11,7 @@ from softprune.types import Encoded, Example, Segment
 
 
 @dataclass(frozen=True, slots=True)
-class Tokenising:
+class Tokenization:
     """How one backbone turns text into ids.
 
     Attributes:
@@ -43,7 +43,7 @@ class Tokenising:
 
 
 def encode(
-    how: Tokenising, examples: Sequence[Example], max_length: int, max_answer_length: int | None = None
+    how: Tokenization, examples: Sequence[Example], max_length: int, max_answer_length: int | None = None
 ) -> list[Encoded]:
     """Token ids of many examples, tokenised together.
 
@@ -60,8 +60,8 @@ def encode(
     """
     if not examples:
         return []
-    answers = {text: how.answer_ids(text) for e in examples if not e.writes for text in e.answers}
-    targets = {text: how.target_ids(text) for e in examples if e.writes for text in e.answers}
+    answers = {text: how.answer_ids(text) for e in examples if not e.is_generation for text in e.answers}
+    targets = {text: how.target_ids(text) for e in examples if e.is_generation for text in e.answers}
     _check_answers(how.tokenizer, answers, max_answer_length)
     check_distinct(how, examples)
     ids_of = answers | {text: ids[:max_answer_length] for text, ids in targets.items()}
@@ -80,9 +80,11 @@ def encode(
                 input_ids=tuple(ids),
                 slot=_slot(how, ids, example),
                 answer_ids=tuple(ids_of[text] for text in example.answers),
-                gold=max(0, example.gold) if example.writes else example.gold,
+                gold=max(0, example.gold) if example.is_generation else example.gold,
                 cut=length - len(ids),
-                target_cut=len(targets[example.answers[0]]) - len(ids_of[example.answers[0]]) if example.writes else 0,
+                target_cut=len(targets[example.answers[0]]) - len(ids_of[example.answers[0]])
+                if example.is_generation
+                else 0,
             )
         )
     return encoded
@@ -142,13 +144,13 @@ def check_rows(tokenizer: Any, ids: Iterable[int], rows: int, where: str) -> Non
         )
 
 
-def check_distinct(how: Tokenising, examples: Iterable[Example]) -> None:
+def check_distinct(how: Tokenization, examples: Iterable[Example]) -> None:
     """Check that the answers of each example have different token ids: equal ones always tie, and the first wins.
 
     Raises:
         SoftpruneError: for two answers that differ only as text.
     """
-    for answers, name in {e.answers: e.id for e in examples if not e.writes}.items():
+    for answers, name in {e.answers: e.id for e in examples if not e.is_generation}.items():
         first: dict[tuple[int, ...], str] = {}
         for text in dict.fromkeys(answers):
             ids = how.answer_ids(text)
@@ -162,7 +164,7 @@ def check_distinct(how: Tokenising, examples: Iterable[Example]) -> None:
                 )
 
 
-def answer_notes(how: Tokenising, examples: Sequence[Example], score: str) -> list[str]:
+def answer_notes(how: Tokenization, examples: Sequence[Example], score: str) -> list[str]:
     """What a reader should know of answers: which hold unknown tokens, and which can never win.
 
     Args:
@@ -186,9 +188,9 @@ def answer_notes(how: Tokenising, examples: Sequence[Example], score: str) -> li
     return notes
 
 
-def _beginning(how: Tokenising, examples: Sequence[Example]) -> tuple[str, str] | None:
+def _beginning(how: Tokenization, examples: Sequence[Example]) -> tuple[str, str] | None:
     """Two answers of an example, where the tokens of the second begin with those of the first; None where none do."""
-    for answers in {e.answers for e in examples if not e.writes}:
+    for answers in {e.answers for e in examples if not e.is_generation}:
         ids_of = {text: how.answer_ids(text) for text in answers}
         for text, ids in ids_of.items():
             longer = next((t for t, i in ids_of.items() if len(i) > len(ids) and i[: len(ids)] == ids), None)
@@ -219,7 +221,7 @@ def _check_answers(tokenizer: Any, answers: dict[str, tuple[int, ...]], limit: i
             )
 
 
-def _slot(how: Tokenising, ids: Sequence[int], example: Example) -> int:
+def _slot(how: Tokenization, ids: Sequence[int], example: Example) -> int:
     if not how.slot_token:
         return -1
     places = [i for i, token in enumerate(ids) if token == how.tokenizer.mask_token_id]
@@ -232,7 +234,7 @@ def _slot(how: Tokenising, ids: Sequence[int], example: Example) -> int:
     return places[0]
 
 
-def _shortened(how: Tokenising, example: Example, max_length: int) -> list[int]:
+def _shortened(how: Tokenization, example: Example, max_length: int) -> list[int]:
     """Ids of the example with its longest shortenable segments cut to one length at their ends, until it fits."""
     segments = list(example.segments)
     while True:

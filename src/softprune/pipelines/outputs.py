@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from softprune.prompts.ticket import CONTROL, DOCUMENT, RESULTS, TENSORS, Reported, Ticket, TicketInfo
+from softprune.prompts.ticket import Ticket
+from softprune.prompts.ticket_io import CONTROL, DOCUMENT, RESULTS, TENSORS, Reported, TicketInfo
 from softprune.pruning.xprompt import Pruned
 from softprune.training.jobs import Fitted
 from softprune.training.session import Workspace

@@ -83,7 +83,8 @@ def count_steps(recipe: Recipe, examples: int, group: int) -> StepCounts:
     fresh = len(fresh_pairs(recipe, range(recipe.selection.first_seeds)))
     # Importance is measured on the whole prompt, and again on what each token ratio leaves of it.
     shortened = {c.token_ratio for c in candidates if c.piece_ratio and c.tokens_kept < tokens}
-    alike = recipe.pruning.removal == "zero" or len({c.tokens_kept for c in candidates}) == 1
+    # Under `drop` the winner trains beside the control only where it keeps every token: all could, or none.
+    alike = recipe.pruning.removal == "zero" or len({c.tokens_kept == tokens for c in candidates}) == 1
     return StepCounts(
         (tuned, *searched, *_rivals(recipe, examples, group, candidates[0].tokens_kept)),
         candidates=len(candidates),

@@ -20,7 +20,7 @@ from softprune.pipelines.outputs import (
     write_ticket_results,
 )
 from softprune.pipelines.recipes import AnyRecipe, read_recipe
-from softprune.prompts.ticket import CONTROL
+from softprune.prompts.ticket_io import CONTROL
 from softprune.pruning.xprompt import xprompt as find_ticket
 from softprune.runs.executors import EXECUTORS, Executor
 from softprune.runs.job import Finish, run_clock, run_job

@@ -1,22 +1,37 @@
-"""Reading a ticket's files. They may come from anybody: nothing in them is believed before it is checked."""
+"""A ticket's files: where they are, and how they are read.
+
+They may come from anybody: nothing in them is believed before it is checked.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 
-from softprune.data.definition_loading import definition_of
+from softprune.data.definition import Definition
+from softprune.data.definition_loading import check_definition
 from softprune.errors import SoftpruneError
-from softprune.models.loading import FAMILIES
-from softprune.prompts.ticket import DOCUMENT, RESULTS, SCHEMA, TENSORS, Reported, Ticket, TicketInfo
+from softprune.models.description import FAMILIES
+from softprune.prompts.hub import download, is_hub_name
 from softprune.runs.tensor_files import read_tensors
 from softprune.types import Mask, PromptState
+
+SCHEMA: Final = 1
+DOCUMENT: Final = "ticket.json"
+TENSORS: Final = "ticket.safetensors"
+RESULTS: Final = "results.json"
+CONTROL: Final = "control"
+"""The folder of a run that holds its whole prompt as a ticket."""
+WHICH: Final = ("winner", "control", "recommended")
+RECOMMENDED: Final[dict[str | None, str]] = {"ship the ticket": "winner", "ship the whole prompt": "control"}
+
 
 _CHOICES = {
     "family": FAMILIES.names(),
@@ -27,8 +42,137 @@ _CHOICES = {
 _AT_LEAST_1 = ("max_answer_length", "max_length", "prompt_tokens", "pieces_per_token", "hidden", "tokens", "pieces")
 
 
-def read_ticket(folder: Path) -> Ticket:
-    """The ticket of a folder's ticket.json and ticket.safetensors.
+@dataclass(frozen=True, slots=True)
+class TicketInfo:
+    """What a ticket must be used with, and what it is worth.
+
+    Attributes:
+        backbone, revision, family, fingerprint: of the frozen model that it was trained on.
+        task, task_version: what it was trained for.
+        leading: input tokens that stay before it (CLS in BERT-like encoders).
+        embedding_scale: what the backbone multiplies the embeddings of ids by, and embeddings it is given by nothing.
+        removal: `drop` or `zero`; how it must be read.
+        score: `sum` or `mean`, how answers were scored.
+        match: `score` or `generate`, how answers were found; `max_answer_length`: of generated ones, in tokens.
+        max_length: inputs are cut here, in tokens.
+        token_ratio, piece_ratio: what was pruned.
+        prompt_tokens, pieces_per_token, hidden: P, S and H of the prompt it was cut from.
+        tokens, pieces, parameters: what survives.
+        select: its metric on `select`.
+    """
+
+    backbone: str
+    revision: str | None
+    family: str
+    fingerprint: str
+    task: str
+    task_version: str
+    leading: int
+    embedding_scale: float
+    removal: str
+    score: str
+    match: str
+    max_answer_length: int
+    max_length: int
+    token_ratio: float
+    piece_ratio: float
+    prompt_tokens: int
+    pieces_per_token: int
+    hidden: int
+    tokens: int
+    pieces: int
+    parameters: int
+    select: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """One row of a run's comparison: the metric on `report`, its 95% interval, and on how many examples."""
+
+    value: float
+    interval: tuple[float, float]
+    n: int
+
+
+def find_ticket(source: str | Path, which: str = "winner") -> Path:
+    """The folder of a ticket: itself, within a run folder, or fetched from the hub ("user/name").
+
+    Local folders win over hub names: "runs/x" is no repository where there is a folder `runs`.
+
+    Args:
+        source: where it is.
+        which: of a run's prompts; see `Ticket.load`.
+
+    Raises:
+        SoftpruneError: when there is none, or the run recommends none.
+    """
+    place = Path(source)
+    if not place.exists() and not place.parent.is_dir() and is_hub_name(str(source)):
+        place = download(str(source), (DOCUMENT, TENSORS, RESULTS))
+    _check_kind(place)
+    place = _choose_prompt(place, which)
+    if (place / DOCUMENT).is_file():
+        return place
+    if (place / "run.json").is_file():
+        found = f"{source} stopped before it had one"
+        raise SoftpruneError("a run that has its ticket", found, "continue it: the same command again")
+    expected = "a ticket folder, a complete run folder, or a hub name"
+    raise SoftpruneError(expected, f"no {DOCUMENT} in {source}", "check the path")
+
+
+def _choose_prompt(place: Path, which: str) -> Path:
+    """The ticket folder within a run folder; another folder as it is.
+
+    Raises:
+        SoftpruneError: when there is no such prompt, or the verdict recommends none.
+    """
+    if which not in WHICH:
+        raise SoftpruneError(f"one of {', '.join(WHICH)}", f'"{which}"', "correct --which")
+    if which == "recommended":
+        which = _recommended(place)
+    if which == "control":
+        if not (place / CONTROL / DOCUMENT).is_file():
+            do = "leave out --which, or name a complete run that pruned"
+            raise SoftpruneError("a run that kept its whole prompt as a ticket", f"none in {place / CONTROL}", do)
+        return place / CONTROL
+    return place / "ticket" if (place / "ticket" / DOCUMENT).is_file() else place
+
+
+def _recommended(place: Path) -> str:
+    """The prompt that a run's verdict says to ship: `winner` or `control`."""
+    try:
+        verdict = json.loads((place / "run.json").read_text(encoding="utf-8")).get("verdict") or {}
+    except (OSError, ValueError, AttributeError) as error:
+        do = "name the run folder, or leave out --which"
+        raise SoftpruneError("a run folder with a verdict", f"no run.json that can be read in {place}", do) from error
+    chosen = RECOMMENDED.get(verdict.get("decision"))
+    if chosen is None:
+        found = verdict.get("sentence") or "no verdict in run.json"
+        do = "choose one yourself: --which winner or --which control"
+        raise SoftpruneError("a run whose verdict says which prompt to ship", str(found).rstrip("."), do)
+    return chosen
+
+
+def _check_kind(place: Path) -> None:
+    """Tell folders that hold something else than a ticket.
+
+    Raises:
+        SoftpruneError: for a study, a comparison, and for an adapter and the run that left one.
+    """
+    if (place / "study.json").is_file():
+        do = f"name one of its runs; softprune runs {place.parent} lists them"
+        raise SoftpruneError("a run or a ticket", f"a study in {place}", do)
+    if (place / "compare.json").is_file():
+        cells = sorted(path.parent for path in place.glob("cells/*/run.json"))
+        do = f"name one of its runs, such as {cells[0] if cells else place / 'cells' / 'prompt-0'}"
+        raise SoftpruneError("a run or a ticket", f"a comparison in {place}", do)
+    if (place / "adapter" / "adapter.json").is_file() or (place / "adapter.json").is_file():
+        do = "name it alone: softprune predict FOLDER, softprune export FOLDER, softprune.read_adapter(FOLDER)"
+        raise SoftpruneError("a ticket", f"an adapter in {place}", do)
+
+
+def read_ticket(folder: Path) -> tuple[PromptState, TicketInfo, Definition, dict[str, Reported]]:
+    """What a folder's ticket.json, ticket.safetensors and results.json hold: the fields of a `Ticket`.
 
     Raises:
         SoftpruneError: when they aren't one ticket as softprune writes it.
@@ -36,14 +180,14 @@ def read_ticket(folder: Path) -> Ticket:
     try:
         document = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
         info = _info(document)
-        definition = definition_of(document["definition"], folder / DOCUMENT)
+        definition = check_definition(document["definition"], folder / DOCUMENT)
         mask, state = _state(info, read_tensors(folder / TENSORS))
         _hold(document.get("token_mask") == mask.token_P.tolist(), f"the token_mask of {TENSORS}")
         _hold(document.get("piece_mask") == mask.piece_PS.tolist(), f"the piece_mask of {TENSORS}")
         results = _results(folder / RESULTS)
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
-        raise SoftpruneError(f"a whole ticket in {folder}", _found(error), "copy or train it again") from error
-    return Ticket(state, info, definition, results)
+        raise SoftpruneError(f"a whole ticket in {folder}", _describe(error), "copy or train it again") from error
+    return state, info, definition, results
 
 
 def _results(path: Path) -> dict[str, Reported]:
@@ -58,11 +202,11 @@ def _hold(condition: bool, what: str) -> None:
         raise ValueError(f"not {what}")
 
 
-def _found(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     """What is wrong, in one line."""
     if isinstance(error, ValidationError):
-        told = error.errors(include_url=False)
-        return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in told[:3])
+        items = error.errors(include_url=False)
+        return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in items[:3])
     if isinstance(error, KeyError):
         return f"no {error.args[0]}"
     return " ".join(str(error).split())[:300] or type(error).__name__

@@ -9,7 +9,7 @@ from typing import Any
 from softprune.errors import SoftpruneError
 from softprune.terminal import Table
 
-BY_EXAMPLE = "intervals: over other texts, for these very trained models; other seeds may differ"
+BY_EXAMPLE = "intervals cover the sampling of texts, not of training seeds: models of other seeds may differ"
 
 _LABELS = {
     "constant": "best constant answer",
@@ -56,24 +56,24 @@ def results_table(info: dict[str, Any]) -> Table:
 
 
 def notes(info: dict[str, Any]) -> list[str]:
-    """What stands under the table."""
+    """Notes below the table."""
     selection, task = info.get("selection") or {}, info["task"]
-    said = []
+    lines = []
     if selection.get("chosen"):
-        why = "fewest operations within the margin" if selection["within"] else "none is within the margin; the best"
-        said.append(f"* chosen on {task['sizes']['select']} held-out examples of train: {why}")
+        why = "fewest operations within the margin" if selection["within"] else "none is within the margin, so the best"
+        lines.append(f"* chosen on {task['sizes']['select']} held-out examples of train: {why}")
     cut = task.get("cut_report") or {}
     if cut.get("examples"):
-        said.append(
+        lines.append(
             f"{cut['examples']} texts of report were longer than the limit: {cut['tokens']} tokens were cut off"
         )
-    said += _unequal(info.get("stages") or {})
-    said.append(BY_EXAMPLE)
-    said.append("MACs: share of the unpruned model's on the same real tokens (the paper's count; what was computed)")
-    said.append(
-        "kept: tokens that the last layer reads; rules below the learned models were sought at the chosen one's MACs"
+    lines += _unequal(info.get("stages") or {})
+    lines.append(BY_EXAMPLE)
+    lines.append("MACs: share of the unpruned model's on the same real tokens (the paper's count; what was computed)")
+    lines.append(
+        "kept: input tokens that the last layer reads; the rules below the learned models aim at the chosen one's MACs"
     )
-    return said
+    return lines
 
 
 def _unequal(stages: dict[str, Any]) -> list[str]:
@@ -84,7 +84,7 @@ def _unequal(stages: dict[str, Any]) -> list[str]:
     target = next(iter(missed.values()))["macs_target"]
     each = ", ".join(f"{_label(name)} {100 * stage['relative_macs']:.0f}%" for name, stage in missed.items())
     why = (
-        "; the rules that keep a share of the tokens leave the first layers whole"
+        "; rules that keep a share of the tokens leave the first layers whole"
         if any("rate" in stage for stage in missed.values())
         else ""
     )

@@ -11,6 +11,7 @@ import torch
 from softprune.config import BackboneConfig
 from softprune.models import load_backbone
 from softprune.models.base import Backbone
+from softprune.models.description import BackboneDescription
 from softprune.models.loading import resolve_device, resolve_dtype
 from softprune.runs.folder_checks import JSON
 from softprune.training.free_memory import keep_freed
@@ -42,19 +43,20 @@ def settle_machine(run: Pins, device: str, dtype: str, threads: int | None) -> t
     return place, resolve_dtype(str(number), place)
 
 
-def load(settings: BackboneConfig, run: Pins, *, whole: bool) -> Backbone:
+def load(settings: BackboneConfig, run: Pins, *, whole: bool, described: BackboneDescription | None = None) -> Backbone:
     """The backbone of a recipe.
 
     Args:
         settings: which one, and how it is loaded.
         run: whose machine it is loaded on.
         whole: whether its weights will be trained: then they are float32 (float64 where that was asked for).
+        described: what its configuration says, where that was read already.
     """
     device, dtype = settle_machine(run, settings.device, settings.dtype, settings.threads)
     if whole and dtype != torch.float64:
         dtype = torch.float32
     return load_backbone(
-        settings.name,
+        described or settings.name,
         family=settings.family,
         dtype=str(dtype).removeprefix("torch."),
         device=str(device) if settings.device_map == "none" else "auto",

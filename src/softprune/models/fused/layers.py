@@ -102,7 +102,7 @@ def portions(x: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
 
 
 @cache
-def fuses() -> bool:
+def has_fused_linear() -> bool:
     """Whether this torch and this processor have oneDNN's products in bfloat16 with additions in them."""
     known: bool = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", bool)()
     return known and hasattr(torch.ops.mkldnn, "_linear_pointwise")
@@ -116,7 +116,7 @@ def linear(
     In bfloat16 torch first writes the bias to every row and then adds the product to that, which took as long again as
     the product. oneDNN's own operation, which torch.compile uses, adds both while it writes.
     """
-    if x_MI.dtype == torch.bfloat16 and fuses():
+    if x_MI.dtype == torch.bfloat16 and has_fused_linear():
         fused = torch.ops.mkldnn._linear_pointwise
         found: torch.Tensor = (
             fused(x_MI, weight, bias, "none", [], "")
@@ -128,7 +128,7 @@ def linear(
     return found if plus_MO is None else found.add_(plus_MO)
 
 
-def added(hides: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def additive_mask(hides: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """A mask to add to attention scores: the lowest number where something is hidden, else 0."""
     return torch.zeros_like(hides, dtype=dtype).masked_fill(hides, torch.finfo(dtype).min)
 

@@ -21,7 +21,7 @@ from softprune.models.fused.layers import (
     ACTIVATIONS,
     Backward,
     Unary,
-    added,
+    additive_mask,
     join,
     plain,
     run,
@@ -257,7 +257,7 @@ class FrozenT5:
         hidden = embeds_RLH
         for attention, dense in self._encoder_layers:
             hidden = run(_Transform, run(_Attend, hidden, bias_GLL, attention), dense)
-        return run(_Final, hidden, _norm_of(self._encoder.final_layer_norm))
+        return run(_Final, hidden, _read_norm(self._encoder.final_layer_norm))
 
     def decode(
         self, embeds_RUH: torch.Tensor, hides_UU: torch.Tensor, memory_RLH: torch.Tensor, mask_RL: torch.Tensor
@@ -270,13 +270,13 @@ class FrozenT5:
             memory_RLH, mask_RL: the encoder's output and which of it is real.
         """
         bias_GUU = self._bias(self._decoder, hides_UU.expand(embeds_RUH.shape[0], 1, -1, -1))
-        hides_R1L = added(mask_RL == 0, memory_RLH.dtype)[:, None]
+        hides_R1L = additive_mask(mask_RL == 0, memory_RLH.dtype)[:, None]
         hidden = embeds_RUH
         for attention, cross, dense in self._decoder_layers:
             hidden = run(_Attend, hidden, bias_GUU, attention)
             hidden, memory_RLH = run(_Cross, hidden, memory_RLH, hides_R1L, cross)
             hidden = run(_Transform, hidden, dense)
-        return run(_Final, hidden, _norm_of(self._decoder.final_layer_norm))
+        return run(_Final, hidden, _read_norm(self._decoder.final_layer_norm))
 
     def _bias(self, stack: Any, hides: torch.Tensor) -> torch.Tensor:
         """Position bias where one may look, the lowest number elsewhere, `[R * heads, L, L]`; shared by all layers."""
@@ -294,7 +294,7 @@ class FrozenT5:
     def _attention(self, sublayer: Any) -> Attention:
         found = getattr(sublayer, "SelfAttention", None) or sublayer.EncDecAttention
         weights = (found.q.weight, found.k.weight, found.v.weight, found.o.weight)
-        return Attention(_norm_of(sublayer.layer_norm), *weights, heads=int(found.n_heads))
+        return Attention(_read_norm(sublayer.layer_norm), *weights, heads=int(found.n_heads))
 
     def _dense(self, sublayer: Any) -> Dense:
         found, activation = sublayer.DenseReluDense, ACTIVATIONS[self._config.dense_act_fn]
@@ -302,8 +302,8 @@ class FrozenT5:
             weights = (found.wi_0.weight, found.wi_1.weight, found.wo.weight)
         else:
             weights = (found.wi.weight, None, found.wo.weight)
-        return Dense(_norm_of(sublayer.layer_norm), *weights, activation=activation)
+        return Dense(_read_norm(sublayer.layer_norm), *weights, activation=activation)
 
 
-def _norm_of(module: Any) -> Norm:
+def _read_norm(module: Any) -> Norm:
     return Norm(module.weight, float(module.variance_epsilon))

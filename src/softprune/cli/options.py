@@ -93,6 +93,9 @@ OLD_FLAGS: Final[dict[str, dict[str, str]]] = {
     "export": {"--output": "--out"},
     "import": {"--output": "--out"},
     "tokens train": {"--model": "--backbone"},
+    "tokens bench": {"--limit": "--limit-report", "--rows": "--batch-rows"},
+    "tokens analyse": {"--limit": "--limit-report"},
+    "tokens predict": {"--column": "--text"},
 }
 """By command, the names that flags had in version 0.1, which still work in 0.2, with a notice."""
 
@@ -160,7 +163,8 @@ def option_like(flag: str, default: str | None = None, *, kind: str = "xprompt",
     """
     field = _FIELDS[kind][RECIPE_FLAGS[flag][0]]
     text = re.sub(r" \[default: .*\]$", "", field.description)
-    text = f"{text[0].upper()}{text[1:]}." + ("" if default is None else f" [default: {default}]")
+    end = "" if text.endswith("...") else "."
+    text = f"{text[0].upper()}{text[1:]}{end}" + ("" if default is None else f" [default: {default}]")
     return typer.Option(flag, min=minimum, metavar=_metavar(flag, field), help=text, show_default=default is None)
 
 
@@ -177,7 +181,7 @@ def input_option() -> Any:
 
 DeviceOption = Annotated[str, option_like("--device")]
 DtypeOption = Annotated[str, option_like("--dtype")]
-ThreadsOption = Annotated[int | None, option_like("--threads", "torch's own choice")]
+ThreadsOption = Annotated[int | None, option_like("--threads", "torch's choice", minimum=1)]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace an output file that exists.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 BatchRowsOption = Annotated[

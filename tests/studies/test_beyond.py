@@ -122,7 +122,7 @@ def test_prompts_are_read_out_of_domain(tiny_models: Models, tmp_path: Path, one
     assert value(out[out_of_domain.NOTHING]) == pytest.approx(runs[second, 0].value("zero_shot"))
     work = json.loads(
         next(
-            (tmp_path / "study" / "work").glob(f"{runs[first, 0].path.name}-on-{runs[second, 0].path.name}*")
+            (tmp_path / "studies" / "work").glob(f"{runs[first, 0].path.name}-on-{runs[second, 0].path.name}*")
         ).read_text()
     )
     assert len(work["found"]["ids"]) == 6

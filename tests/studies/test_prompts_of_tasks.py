@@ -149,8 +149,8 @@ def test_one_task_is_too_few(root: Path, study: StudyContext) -> None:
 
 def test_movement_is_relative_to_the_start() -> None:
     start = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
-    assert projections.relative(start, start + torch.tensor([[0.0, 0.0], [3.0, 4.0]])) == pytest.approx(1.0)
-    assert projections.relative(start, start) == 0
+    assert projections.relative_distance(start, start + torch.tensor([[0.0, 0.0], [3.0, 4.0]])) == pytest.approx(1.0)
+    assert projections.relative_distance(start, start) == 0
 
 
 def test_unevenness() -> None:
@@ -165,13 +165,13 @@ def test_an_interval_over_runs_resamples_tasks() -> None:
     hard = {("a", 0): 0.1, ("b", 0): 0.2, ("c", 0): 0.3, ("d", 0): 0.4, ("e", 0): 0.5}
     went = {("a", 0): 1.0, ("b", 0): 3.0, ("c", 0): 2.0, ("d", 0): 5.0, ("e", 0): 4.0}
     copies = [{(task, seed): value for (task, _), value in each.items() for seed in range(6)} for each in (went, hard)]
-    one, many = projections.clustered(went, hard, 0), projections.clustered(*copies, 0)
+    one, many = projections.correlate_clusters(went, hard, 0), projections.correlate_clusters(*copies, 0)
     assert one.value == pytest.approx(0.8)
     assert many.value == pytest.approx(0.8)
     assert (many.low, many.high) == (pytest.approx(one.low), pytest.approx(one.high))
     assert one.low is not None
     assert one.low < 0.8
-    assert projections.clustered(went, dict.fromkeys(hard, 1.0), 0).value is None
+    assert projections.correlate_clusters(went, dict.fromkeys(hard, 1.0), 0).value is None
 
 
 def test_maps_tell_distances_as_they_are(study: StudyContext, runs: Runs) -> None:
@@ -181,10 +181,11 @@ def test_maps_tell_distances_as_they_are(study: StudyContext, runs: Runs) -> Non
     apart = float((runs["demo", 1].prompt("tuned") - runs["demo", 0].prompt("tuned")).norm())
     assert rows["tuned prompts"][0].value == pytest.approx(apart, rel=1e-5)
     assert (rows["tuned prompts, tokens aligned"][0].value or 0) <= apart * (1 + 1e-6)
-    moved = projections.relative(runs["demo", 0].prompt("initial"), runs["demo", 0].prompt("tuned"))
+    moved = projections.relative_distance(runs["demo", 0].prompt("initial"), runs["demo", 0].prompt("tuned"))
     assert moved > 0
     means = [
-        projections.relative(runs["demo", s].prompt("initial"), runs["demo", s].prompt("tuned")) for s in study.seeds
+        projections.relative_distance(runs["demo", s].prompt("initial"), runs["demo", s].prompt("tuned"))
+        for s in study.seeds
     ]
     assert list_cells(tables["divergence"])["demo"][0].value == pytest.approx(np.mean(means))
     figures = {figure.name: figure for figure in found.figures}
@@ -210,7 +211,7 @@ def test_words_that_training_brought(study: StudyContext) -> None:
         ("demo", 0): document([["name"], ["team"]], [["Accurate", "name"], ["team"]]),
         (study.tasks[1], 0): document([["name"], ["mood"]], [["accurate", "name"], ["mood"]]),
     }
-    assert neighbours._new(study, near, 0, 2) == ["accurate"]
+    assert neighbours._new_words(study, near, 0, 2) == ["accurate"]
     assert neighbours._holders(near, "end", "accurate") == list(near)
     assert neighbours._holders(near, "start", "accurate") == []
 

@@ -105,5 +105,5 @@ def test_nothing_is_claimed_on_examples_that_chose(
     pruned: Callable[[str], StudyContext], monkeypatch: pytest.MonkeyPatch, found: Findings
 ) -> None:
     assert not any("no significance claimed" in sentence for sentence in found.sentences)
-    monkeypatch.setattr(experiment, "chosen_here", lambda study: True)
+    monkeypatch.setattr(StudyContext, "chosen_on_report", True)
     assert all("no significance claimed" in sentence for sentence in conduct(pruned("reversed")).sentences)

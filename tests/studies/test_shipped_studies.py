@@ -26,7 +26,7 @@ def bench_of(name: str, scale: str = "smoke", *overrides: str) -> StudyContext:
 @cache
 def published(name: str) -> dict[str, dict[str, str]]:
     """The first printed table: by the row's name, then by the column's."""
-    table = bench_of(name).study.published[0]
+    table = bench_of(name).config.published[0]
     return {row[0]: dict(zip(table.columns[1:], row[1:], strict=True)) for row in table.rows}
 
 
@@ -52,7 +52,7 @@ def test_runs_of_all_variants_are_valid_recipes(name: str, scale: str) -> None:
 
 @pytest.mark.parametrize("name", shipped_studies())
 def test_printed_tables_are_rectangular(name: str) -> None:
-    tables = bench_of(name).study.published
+    tables = bench_of(name).config.published
     assert bool(tables) or name.partition("-")[0] not in ("table", "figure", "bart")
     for table in tables:
         assert table.rows
@@ -71,7 +71,7 @@ def test_a_wrong_key_of_a_variant_is_told(tmp_path: Path) -> None:
 def test_the_common_run_is_shared() -> None:
     """XPrompt on trec at the smoke scale is one run, whoever asks for it; other lengths are others."""
     asked = {
-        (name, variant): {v.name: v.keys for v in bench_of(name).study.variants}[variant]
+        (name, variant): {v.name: v.keys for v in bench_of(name).config.variants}[variant]
         for name, variant in (
             ("table-1", "xprompt"),
             ("table-4", "both"),
@@ -178,7 +178,7 @@ def test_full_scales_have_the_papers_settings() -> None:
         assert (recipe.pruning.removal, recipe.pruning.importance) == ("zero", "paper"), name
         assert recipe.search.token_ratios == tuple(tenth / 10 for tenth in range(1, 10)), name
         assert (recipe.selection.protocol, recipe.selection.objective) == ("paper", "best"), name
-    bart = {variant.name: variant.keys for variant in bench_of("bart").study.variants}["pruned"]
+    bart = {variant.name: variant.keys for variant in bench_of("bart").config.variants}["pruned"]
     recipe = bench_of("bart", "full").spec("rte", 0, bart).recipe
     assert (recipe.tuning.epochs, recipe.search.epochs, recipe.search.token_ratios) == (90, 10, (0.1, 0.3))
     assert (recipe.pruning.scope, recipe.pruning.importance, recipe.backbone.name) == (

@@ -21,7 +21,7 @@ from softprune.studies.experiments.start_from_transfer import (
     lifted,
     transfer_pairs,
 )
-from softprune.studies.findings import Cell, Findings
+from softprune.studies.findings import Cell, Findings, Table
 from softprune.studies.study_context import StudyContext
 from softprune.types import Mask, PromptState
 from studies import small_bench
@@ -102,7 +102,8 @@ def test_a_kept_mask_stays(study: StudyContext, found: Findings) -> None:
 
 
 def test_nothing_is_claimed_on_examples_that_chose() -> None:
-    up = {claim: [Cell(0.03, 0.01, 0.05, "points")] for claim in experiment.CLAIMS}
-    free, chosen = (experiment._sentences(up, [("a", "b")], here) for here in (False, True))
+    rows = [(f"{ours} less {theirs}", Cell(0.03, 0.01, 0.05, "points")) for ours, theirs in experiment.CLAIMS]
+    table = Table("differences", "", ("points", "b from a"), rows)
+    free, chosen = (experiment._sentences(table, here) for here in (False, True))
     assert all("1 above" in line and ", above" in line for line in free)
     assert all("above" not in line and "no significance claimed" in line for line in chosen)

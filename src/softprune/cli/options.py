@@ -181,7 +181,7 @@ def input_option() -> Any:
 
 DeviceOption = Annotated[str, option_like("--device")]
 DtypeOption = Annotated[str, option_like("--dtype")]
-ThreadsOption = Annotated[int | None, option_like("--threads", "torch's choice", minimum=1)]
+ThreadsOption = Annotated[int | None, option_like("--threads", "torch's choice", kind="tokens", minimum=1)]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace an output file that exists.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 BatchRowsOption = Annotated[

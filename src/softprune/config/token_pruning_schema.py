@@ -21,6 +21,7 @@ class EncoderConfig(ModelConfig):
         "auto",
         "number format of matrix products; weights stay float32; auto is bfloat16 where the hardware has it",
     )
+    threads: int | None = key(None, "CPU threads; none is torch's choice, which the run records", ge=1)
 
 
 class TextTaskConfig(DataConfig):

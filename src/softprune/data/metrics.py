@@ -24,7 +24,6 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
 class Metric(ABC):
     """A number for a set of examples. Higher is better; values are fractions, except for `Loss`.
 
@@ -41,8 +40,13 @@ class Metric(ABC):
     grain: ClassVar[float] = 0.0
 
     @classmethod
-    def for_task(cls, positive: int | None) -> Metric:
-        """The metric as a task wants it; `positive` is the position of its positive answer, if it names one."""
+    def for_task(cls, n_answers: int, positive: int | None) -> Metric:
+        """The metric as a task needs it.
+
+        Args:
+            n_answers: A, which a metric with counts for each answer must know.
+            positive: position of the positive answer, None where the task names none.
+        """
         return cls()
 
     @abstractmethod
@@ -88,7 +92,7 @@ class F1(Metric):
     positive: int = 1
 
     @classmethod
-    def for_task(cls, positive: int | None) -> F1:
+    def for_task(cls, n_answers: int, positive: int | None) -> F1:
         """F1 of the task's positive answer."""
         return cls() if positive is None else cls(positive)
 
@@ -154,19 +158,20 @@ METRICS: Final[dict[str, type[Metric]]] = {metric.name: metric for metric in (Ac
 """What a task file may name as its metric."""
 
 
-def metric_named(name: str, positive: int | None = None) -> Metric:
+def metric_named(name: str, positive: int | None = None, n_answers: int = 2) -> Metric:
     """The metric of that name.
 
     Args:
         name: one of `METRICS`.
         positive: position of the positive answer, for metrics that count one answer.
+        n_answers: A.
 
     Raises:
         SoftpruneError: for an unknown name.
     """
     if name not in METRICS:
         raise unknown("metric", name, METRICS)
-    return METRICS[name].for_task(positive)
+    return METRICS[name].for_task(n_answers, positive)
 
 
 def answered(predicted: Sequence[int], gold: Sequence[int]) -> Scores:

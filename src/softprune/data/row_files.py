@@ -34,7 +34,7 @@ _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A row and where it stands, such as `train.jsonl, line 3`."""
+    """A row and its place, such as `train.jsonl, line 3`."""
 
     row: Row
     where: str
@@ -198,7 +198,7 @@ def _check_separator(line: str, path: Path) -> None:
 
 
 def _checked_names(names: Sequence[str], where: str) -> list[str]:
-    """Column names, each of which stands for one column."""
+    """Column names that differ, none of them empty."""
     if any(not name.strip() for name in names):
         found = f"column {next(n for n, name in enumerate(names, start=1) if not name.strip())} without one in {where}"
         do = "name it (pandas writes its index without a name: to_csv(index=False) leaves it out)"

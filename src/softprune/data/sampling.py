@@ -19,7 +19,7 @@ def sample(train: Examples, n: int, generator: np.random.Generator) -> Examples:
     if has_groups(train):
         return _whole_groups(train, n, generator)
     by_label = _by_label(train)
-    return _drawn(by_label, _even([len(examples) for examples in by_label], n), generator)
+    return _draw(by_label, _even([len(examples) for examples in by_label], n), generator)
 
 
 def divide(train: Examples, fraction: float, generator: np.random.Generator, do: str) -> tuple[Examples, Examples]:
@@ -46,9 +46,9 @@ def divide(train: Examples, fraction: float, generator: np.random.Generator, do:
         second = _whole_groups(train, wanted, generator)
     else:
         by_label = _by_label(train)
-        second = _drawn(by_label, _in_proportion([len(held) for held in by_label], wanted), generator)
-    held = {example.index for example in second}
-    return tuple(example for example in train if example.index not in held), second
+        second = _draw(by_label, _in_proportion([len(examples) for examples in by_label], wanted), generator)
+    drawn = {example.index for example in second}
+    return tuple(example for example in train if example.index not in drawn), second
 
 
 def has_groups(examples: Examples) -> bool:
@@ -63,9 +63,11 @@ def _by_label(examples: Examples) -> list[Examples]:
     return [tuple(by_label[label]) for label in sorted(by_label)]
 
 
-def _drawn(by_label: list[Examples], quota: Sequence[int], generator: np.random.Generator) -> Examples:
+def _draw(by_label: list[Examples], quota: Sequence[int], generator: np.random.Generator) -> Examples:
     """So many of each label at random, in the order of the source."""
-    chosen = [held[i] for held, n in zip(by_label, quota, strict=True) for i in generator.permutation(len(held))[:n]]
+    chosen: list[Example] = []
+    for examples, n in zip(by_label, quota, strict=True):
+        chosen += [examples[i] for i in generator.permutation(len(examples))[:n]]
     return tuple(sorted(chosen, key=lambda example: example.index))
 
 

@@ -92,10 +92,9 @@ class Task:
     @property
     def metric(self) -> Metric:
         """Its metric, which knows the positive answer."""
-        positive = self.definition.positive
-        return metric_named(
-            self.definition.metric, None if positive is None else self.definition.answers.index(positive)
-        )
+        definition = self.definition
+        positive = None if definition.positive is None else definition.answers.index(definition.positive)
+        return metric_named(definition.metric, positive, self.n_answers)
 
     @property
     def choice(self) -> Metric:

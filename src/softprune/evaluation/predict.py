@@ -25,7 +25,7 @@ from softprune.models import load_backbone
 from softprune.models.base import Backbone
 from softprune.models.batching import scoring_batches
 from softprune.models.fingerprint import same_backbone
-from softprune.prompts.ensemble import MEAN, check_combine, check_ensemble, combined
+from softprune.prompts.ensemble import MEAN, check_combine, check_ensemble, combine_scores
 from softprune.prompts.ticket import Ticket
 from softprune.training.nan_checks import check_finite
 from softprune.training.scoring import ROWS_THAT_WRITE, answer_of
@@ -367,7 +367,7 @@ def _agreed(question: _Question, scores: Sequence[torch.Tensor], combine: str) -
     scores_KA = torch.stack(list(scores))
     names = [example.id] * len(scores)
     check_finite(scores_KA.logsumexp(1).tolist(), names, "score of the answers", "behind its tickets", _NO_NUMBERS)
-    found = combined(scores_KA, combine)
+    found = combine_scores(scores_KA, combine)
     return _Outcome(example.answers[found.answer], found.shares)
 
 

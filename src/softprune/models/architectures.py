@@ -29,7 +29,7 @@ MASKED_HEADS: dict[str, tuple[str, ...]] = {
 # Seq2seq models that scale their decoder's outputs by d_model**-0.5 where the output embeddings are the input's.
 SCALED_WHEN_TIED = ("longt5", "switch_transformers", "t5", "umt5")
 
-# Encoders that stand alone under a class of their own (AutoModel would load the decoder with them).
+# Encoders that have a class of their own (AutoModel would load the decoder with them).
 ENCODER_CLASSES: dict[str, str] = {"mt5": "MT5EncoderModel", "t5": "T5EncoderModel"}
 
 

@@ -1,7 +1,7 @@
 """The frozen backbone: what all families share.
 
 A family implements one thing, `answer_sums`: the log-probability of every candidate answer, given prompts in front of
-the inputs. Losses, predictions, importance and search are made of it.
+the inputs. Losses, predictions, importance and search are computed from it.
 
 Rows: a call takes prompts `[R, P, H]` and a batch of B examples. R = K x B is *crossed* (row k * B + b is prompt k on
 example b), R = B is *paired* (a prompt per example). Inputs are padded on the right only, so positions are the running
@@ -64,7 +64,7 @@ class AdapterState:
     """What is trained inside a backbone, beside prompts in front of its inputs; adapters set it.
 
     Attributes:
-        has_prefix: whether keys and values stand in front of every self-attention; see `softprune.adapters.prefix`.
+        has_prefix: whether keys and values precede those of every self-attention; see `softprune.adapters.prefix`.
         has_weights: whether weights or modules inside are trained, so that only transformers reads it right.
         saved: the saved adapter that it was loaded with, None where there is none.
     """
@@ -121,7 +121,7 @@ class Backbone(ABC):
 
     @property
     def trunk(self) -> Any:
-        """The module whose self-attention a prefix stands in front of; a decoder where there are two stacks."""
+        """The module whose self-attention a prefix precedes; the decoder where there are two stacks."""
         return find_trunk(self.model)
 
     @property
@@ -184,9 +184,9 @@ class Backbone(ABC):
         for config in (getattr(self.model, "generation_config", None), self.model.config):
             value = getattr(config, name, None)
             values = value if isinstance(value, list | tuple) else [value]
-            found = [int(each) for each in values if each is not None and 0 <= each < self.vocabulary]
-            if found:
-                return found
+            ids = [int(each) for each in values if each is not None and 0 <= each < self.vocabulary]
+            if ids:
+                return ids
         return []
 
     def end_ids(self) -> list[int]:
@@ -195,15 +195,19 @@ class Backbone(ABC):
         Where neither has one, the last special token that the tokenizer appends to a text.
         """
         own = self.tokenizer.eos_token_id
-        known = [] if own is None or own >= self.vocabulary else [int(own)]
-        found = known + [end for end in self.stated_ids("eos_token_id") if end not in known]
-        return found or [end for end in ids_behind(self.tokenizer) if end < self.vocabulary][-1:]
+        ends = self.stated_ids("eos_token_id")
+        if own is not None and own < self.vocabulary:
+            ends = [int(own), *(end for end in ends if end != own)]
+        return ends or [end for end in ids_behind(self.tokenizer) if end < self.vocabulary][-1:]
 
     def decode_generated(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """The texts of generated tokens, each up to its end."""
         ends = set(self.end_ids())
-        cut = [row[: next((at for at, token in enumerate(row) if token in ends), len(row))] for row in rows]
-        return [text.strip() for text in self.tokenizer.batch_decode(cut, skip_special_tokens=True)]
+        whole = []
+        for row in rows:
+            length = next((at for at, token in enumerate(row) if token in ends), len(row))
+            whole.append(row[:length])
+        return [text.strip() for text in self.tokenizer.batch_decode(whole, skip_special_tokens=True)]
 
     def probe_ids(self) -> torch.Tensor:
         """A few ordinary token ids `[1, 4]`, for checks at load."""

@@ -22,7 +22,7 @@ PACKED = ("gpt2", "llama")
 
 
 class CausalBackbone(Backbone):
-    """A decoder-only model. The prompt stands before everything, a beginning-of-sequence token included."""
+    """A decoder-only model. The prompt comes before everything, a beginning-of-sequence token included."""
 
     family = "causal"
     default_loss = "likelihood"
@@ -35,7 +35,7 @@ class CausalBackbone(Backbone):
         check_reading(self)
 
     def tokenization(self) -> Tokenization:
-        """Nothing stands at the answer slot; an answer follows after a space, and a written text ends."""
+        """Nothing fills the answer slot; an answer follows after a space, and a written text ends."""
         tokenizer, end = self.tokenizer, next(iter(self.end_ids()), None)
         return Tokenization(tokenizer, "", lambda text: continuation_ids(tokenizer, text), end, goes_on=True)
 
@@ -76,7 +76,7 @@ class CausalBackbone(Backbone):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The same with one sequence a row: prompt and text once, then every stem, which sees them and itself.
 
-        A stem's positions go on where its text ends, whatever stands between.
+        A stem's positions go on where its text ends, whatever is between the two.
         """
         rows, length = prompts_RPH.shape[:2]
         width, text = stems.ids_BUT.shape[2], length + batch.input_ids.shape[1]
@@ -164,14 +164,15 @@ class Stems:
 def find_stems(batch: Batch) -> Stems:
     """Find the distinct stems of a batch's answers."""
     which, firsts = [], []
-    for ids_A, mask_A in zip(batch.answer_ids.tolist(), batch.answer_mask.tolist(), strict=True):
-        stems = [tuple(ids[: max(0, sum(mask) - 1)]) for ids, mask in zip(ids_A, mask_A, strict=True)]
+    lengths_BA = (batch.answer_mask.sum(-1) - 1).clamp(min=0).tolist()
+    for ids_A, lengths_A in zip(batch.answer_ids.tolist(), lengths_BA, strict=True):
+        stems = [tuple(ids[:length]) for ids, length in zip(ids_A, lengths_A, strict=True)]
         distinct = list(dict.fromkeys(stems))
         which.append([distinct.index(stem) for stem in stems])
         firsts.append([stems.index(stem) for stem in distinct])
     widest = max(map(len, firsts))
     device = batch.answer_ids.device
-    # The first answer that has a stem stands for it; examples with fewer stems repeat one of theirs.
+    # A stem is read from the first answer that has it; examples with fewer stems repeat one of theirs.
     chosen_BU = torch.tensor([row + row[:1] * (widest - len(row)) for row in firsts], device=device)
     at_B1 = torch.arange(len(batch), device=device)[:, None]
     return Stems(

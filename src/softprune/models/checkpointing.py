@@ -74,5 +74,6 @@ def _enable(model: Any) -> None:
 
 @torch.no_grad()
 def _read(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    found: torch.Tensor = model(**inputs, use_cache=False)[0] if "decoder_input_ids" in inputs else model(**inputs)[0]
-    return found.float()
+    options = {"use_cache": False} if "decoder_input_ids" in inputs else {}
+    output: torch.Tensor = model(**inputs, **options)[0]
+    return output.float()

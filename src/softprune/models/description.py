@@ -71,7 +71,7 @@ def describe(
     """Read a backbone's configuration and find its family: `family`, else `modules.json`, else `architectures`.
 
     Raises:
-        SoftpruneError: when it can't be found, its family can't be told, or it has no weights or sentence modules
+        SoftpruneError: when it or its family can't be found, or it has no weights or sentence modules
             that softprune reads.
     """
     from transformers import AutoConfig
@@ -107,14 +107,14 @@ def module_folder(source: str, revision: str | None) -> Path | None:
         return Path(source) if (Path(source) / "modules.json").is_file() else None
     from softprune.models.pooling import read_modules
 
-    found = _hub_file(source, "modules.json", revision)
-    if found is None:
+    listing = _hub_file(source, "modules.json", revision)
+    if listing is None:
         return None
-    for module in read_modules(found.parent):
+    for module in read_modules(listing.parent):
         if module["path"] and not module["type"].endswith("Transformer"):
             for file in ("config.json", "model.safetensors"):
                 _hub_file(source, f"{module['path']}/{file}", revision)
-    return found.parent
+    return listing.parent
 
 
 def encoder_folder(modules: Path) -> str:
@@ -166,7 +166,7 @@ def _find_family(asked: str, config: Any, modules: bool) -> tuple[str, tuple[str
         if name.endswith("Model") and _encodes(config):
             return "sentence", (_bare_encoder(name),)
     raise SoftpruneError(
-        "an architecture whose family can be told",
+        "an architecture whose family is known",
         f"architectures {names or 'not stated'} in its configuration",
         f"name its family, such as --family {FAMILIES.names()[0]} (or {', '.join(FAMILIES.names()[1:])})",
     )
@@ -186,7 +186,7 @@ def _encodes(config: Any) -> bool:
 def _hub_file(source: str, name: str, revision: str | None) -> Path | None:
     from transformers.utils import cached_file
 
-    found = cached_file(
+    path = cached_file(
         source,
         name,
         revision=revision,
@@ -194,7 +194,7 @@ def _hub_file(source: str, name: str, revision: str | None) -> Path | None:
         _raise_exceptions_for_connection_errors=False,
         _raise_exceptions_for_gated_repo=False,
     )
-    return None if found is None else Path(found)
+    return None if path is None else Path(path)
 
 
 def _hidden(config: Any) -> int:

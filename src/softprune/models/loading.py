@@ -173,16 +173,16 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     import torch
 
     if dtype == "auto":
-        fast = (
-            torch.cuda.is_bf16_supported(including_emulation=False)
-            if device.type == "cuda"
-            else torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        )
-        return torch.bfloat16 if fast else torch.float32
+        if device.type == "cuda":
+            is_fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            # torch says it in no public function. Elsewhere bfloat16 is emulated, and slower than float32.
+            is_fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return torch.bfloat16 if is_fast else torch.float32
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
-    found: torch.dtype = getattr(torch, dtype)
-    return found
+    number: torch.dtype = getattr(torch, dtype)
+    return number
 
 
 def _model_class(described: BackboneDescription) -> Any:

@@ -1,4 +1,4 @@
-"""Masked language models: BERT, RoBERTa and similar models. The answer stands at the mask."""
+"""Masked language models: BERT, RoBERTa and similar models. The answer is read at the mask."""
 
 from __future__ import annotations
 

@@ -19,9 +19,10 @@ from softprune.models.tokenization import Tokenization
 from softprune.types import Batch
 
 TEMPERATURE = 0.05
+"""Cosines are divided by it, as in SimCSE (Gao et al. 2021), so that a softmax over them isn't nearly flat."""
 
-# Answers kept embedded: enough for any fixed set, and no more memory for tasks whose answers change from row to row.
-KEPT = 4_096
+CACHED_ANSWERS = 4_096
+"""Answers whose embeddings are kept: enough for any fixed set, and bounded where answers change from row to row."""
 
 
 class SentenceBackbone(Backbone):
@@ -47,7 +48,7 @@ class SentenceBackbone(Backbone):
         check_reading(self)
 
     def tokenization(self) -> Tokenization:
-        """Nothing stands at the answer slot; an answer is tokenised as a text of its own."""
+        """Nothing fills the answer slot; an answer is tokenised as a text of its own."""
         return Tokenization(self.tokenizer, "", lambda text: tuple(self.tokenizer(text)["input_ids"]))
 
     def embed(self, prompts_RPH: torch.Tensor, ids_BN: torch.Tensor, mask_BN: torch.Tensor) -> torch.Tensor:
@@ -98,21 +99,20 @@ class SentenceBackbone(Backbone):
     @torch.no_grad()
     def _answer_embeddings(self, batch: Batch) -> torch.Tensor:
         """`[B, A, D]` in the prompts' dtype; zeros where an answer doesn't exist."""
-        keys = [
-            [tuple(ids[:n]) if (n := sum(mask)) else () for ids, mask in zip(row_ids, row_mask, strict=True)]
-            for row_ids, row_mask in zip(batch.answer_ids.tolist(), batch.answer_mask.tolist(), strict=True)
-        ]
-        for ids in sorted({key for row in keys for key in row if key} - self._answers.keys()):
+        # Of each answer of each example, its tokens; none where it doesn't exist.
+        lengths, answers = batch.answer_mask.sum(-1).flatten().tolist(), batch.answer_ids.flatten(0, 1).tolist()
+        keys = [tuple(ids[:length]) for ids, length in zip(answers, lengths, strict=True)]
+        for ids in sorted(set(keys) - {()} - self._answers.keys()):
             self._answers[ids] = self._embed_answer(ids)
         size = next(iter(self._answers.values())).shape[0]
         nothing = torch.zeros(size, dtype=self.prompt_dtype, device=self.device)
-        found = torch.stack([torch.stack([self._answers.get(key, nothing) for key in row]) for row in keys])
-        for oldest in list(self._answers)[: max(0, len(self._answers) - KEPT)]:
+        embeddings = torch.stack([self._answers.get(key, nothing) for key in keys]).view(len(batch), -1, size)
+        for oldest in list(self._answers)[: max(0, len(self._answers) - CACHED_ANSWERS)]:
             del self._answers[oldest]
-        return found
+        return embeddings
 
     def _embed_answer(self, ids: tuple[int, ...]) -> torch.Tensor:
-        # An answer that is first met while scoring may stand in a training step later: autograd refuses inference's.
+        # An answer first met while scoring may be part of a training step later: autograd refuses inference tensors.
         with torch.inference_mode(False), torch.no_grad(), self.unadapted():
             tokens = torch.tensor([ids], device=self.device)
             nothing = torch.zeros(1, 0, self.info.hidden, device=self.device)

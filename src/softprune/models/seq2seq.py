@@ -36,11 +36,11 @@ class Seq2SeqBackbone(Backbone):
 
     @property
     def trunk(self) -> Any:
-        """The decoder: a prefix stands in front of its own attention, not of that to the encoder."""
+        """The decoder: a prefix precedes its own attention, not that to the encoder."""
         return self.model.get_decoder()
 
     def tokenization(self) -> Tokenization:
-        """Nothing stands at the answer slot; an answer is what the tokenizer makes of a target text."""
+        """Nothing fills the answer slot; an answer is what the tokenizer makes of a target text."""
         return Tokenization(self.tokenizer, "", self._answer_ids)
 
     def answer_sums(self, prompts_RPH: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -51,7 +51,7 @@ class Seq2SeqBackbone(Backbone):
         answers = batch.answer_ids.shape[1]
         ids_RAT, mask_RAT = tile(batch.answer_ids, rows), tile(batch.answer_mask, rows)
         inputs_RAT = self._decoder_inputs(ids_RAT.flatten(0, 1)).unflatten(0, (rows, answers))
-        # Behind a prefix it matters how far from it an answer stands.
+        # Behind a prefix it matters how far from it an answer is.
         packs = self.model.config.model_type in RELATIVE and not self.adapter.has_prefix
         read = self._decode_packed if packs else self._decode_apart
         predicted_RATH = read(inputs_RAT, memory_RLH, encoded.mask_RL)[:, :, len(self._start) - 1 :]
@@ -106,8 +106,8 @@ class Seq2SeqBackbone(Backbone):
         """The encoder's last hidden states."""
         if self._fast is not None and not self.adapter.has_weights:
             return self._fast.encode(embeds_RLH, mask_RL)
-        found = self.model.get_encoder()(inputs_embeds=embeds_RLH, attention_mask=mask_RL)
-        memory_RLH: torch.Tensor = found.last_hidden_state.to(self.device)
+        encoded = self.model.get_encoder()(inputs_embeds=embeds_RLH, attention_mask=mask_RL)
+        memory_RLH: torch.Tensor = encoded.last_hidden_state.to(self.device)
         return memory_RLH
 
     def _decode(
@@ -154,8 +154,9 @@ class Seq2SeqBackbone(Backbone):
                 break
             lead.append(token)
         for name in ("decoder_start_token_id", "bos_token_id"):
-            if found := self.stated_ids(name):
-                return [found[0], *lead]
+            ids = self.stated_ids(name)
+            if ids:
+                return [ids[0], *lead]
         raise SoftpruneError(
             "a model that states the token that its decoder starts with",
             "neither decoder_start_token_id nor bos_token_id in its configuration",

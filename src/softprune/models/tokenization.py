@@ -16,7 +16,7 @@ class Tokenization:
 
     Attributes:
         tokenizer: the Hugging Face tokenizer.
-        slot_token: what stands at the answer slot in the input (a masked model's mask token), "" for nothing.
+        slot_token: what fills the answer slot in the input (a masked model's mask token), "" for nothing.
         answer_ids: scored token ids of one answer.
         end_id: the token that ends a written text, where `answer_ids` doesn't set it; None where it does.
         goes_on: whether an answer directly follows the text. Special tokens that the tokenizer appends to a text would
@@ -31,9 +31,11 @@ class Tokenization:
 
     def text_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of inputs, special tokens included."""
-        found: list[list[int]] = self.tokenizer(list(texts), verbose=False)["input_ids"]
+        rows: list[list[int]] = self.tokenizer(list(texts), verbose=False)["input_ids"]
         behind = ids_behind(self.tokenizer) if self.goes_on else []
-        return [ids[: -len(behind)] if behind and ids[-len(behind) :] == behind else ids for ids in found]
+        if not behind:
+            return rows
+        return [ids[: -len(behind)] if ids[-len(behind) :] == behind else ids for ids in rows]
 
     def target_ids(self, text: str) -> tuple[int, ...]:
         """Scored token ids of a text that is to be written, its end included: what isn't taught to end doesn't."""
@@ -60,8 +62,14 @@ def encode(
     """
     if not examples:
         return []
-    answers = {text: how.answer_ids(text) for e in examples if not e.is_generation for text in e.answers}
-    targets = {text: how.target_ids(text) for e in examples if e.is_generation for text in e.answers}
+    answers: dict[str, tuple[int, ...]] = {}
+    targets: dict[str, tuple[int, ...]] = {}
+    for example in examples:
+        for text in example.answers:
+            if example.is_generation:
+                targets[text] = how.target_ids(text)
+            else:
+                answers[text] = how.answer_ids(text)
     _check_answers(how.tokenizer, answers, max_answer_length)
     check_distinct(how, examples)
     ids_of = answers | {text: ids[:max_answer_length] for text, ids in targets.items()}
@@ -127,7 +135,7 @@ def check_rows(tokenizer: Any, ids: Iterable[int], rows: int, where: str) -> Non
     """Check that an embedding table has a row for every token id.
 
     Args:
-        tokenizer: what made them.
+        tokenizer: their tokenizer.
         ids: token ids.
         rows: of the table.
         where: whose ids they are, for the message.
@@ -191,11 +199,11 @@ def answer_notes(how: Tokenization, examples: Sequence[Example], score: str) -> 
 def _beginning(how: Tokenization, examples: Sequence[Example]) -> tuple[str, str] | None:
     """Two answers of an example, where the tokens of the second begin with those of the first; None where none do."""
     for answers in {e.answers for e in examples if not e.is_generation}:
-        ids_of = {text: how.answer_ids(text) for text in answers}
-        for text, ids in ids_of.items():
-            longer = next((t for t, i in ids_of.items() if len(i) > len(ids) and i[: len(ids)] == ids), None)
-            if longer is not None:
-                return text, longer
+        ids = {text: how.answer_ids(text) for text in answers}
+        for text in answers:
+            for longer in answers:
+                if len(ids[longer]) > len(ids[text]) and ids[longer][: len(ids[text])] == ids[text]:
+                    return text, longer
     return None
 
 
@@ -278,5 +286,6 @@ def _cut_end(tokenizer: Any, text: str, tokens: int) -> str:
             "offset_mapping"
         ]
         return text[: min(offsets[-tokens][0], len(text) - 1)].rstrip()
-    kept: str = tokenizer.decode(_ids(tokenizer, text)[:-tokens])
-    return kept if len(kept) < len(text) else text[: max(0, len(text) - tokens)]
+    # A slow tokenizer tells no offsets, and what it decodes may be longer than what it read.
+    shorter: str = tokenizer.decode(_ids(tokenizer, text)[:-tokens])
+    return shorter if len(shorter) < len(text) else text[: max(0, len(text) - tokens)]

@@ -23,7 +23,6 @@ def write_prompts(workspace: Workspace, prompts: dict[str, Fitted]) -> None:
 def write_pruned(workspace: Workspace, pruned: Pruned, control: Fitted) -> None:
     """Write what a search leaves: prompts, importance, the tickets of winner and control."""
     winner = pruned.winner
-    assert winner.fitted is not None
     write_prompts(workspace, {"tuned": pruned.tuned, "control": control})
     _write_importance(workspace, pruned)
     write_ticket(workspace, winner.fitted, winner.candidate.token_ratio, winner.candidate.piece_ratio)

@@ -132,7 +132,8 @@ def _made_elsewhere(
     """The same on workers, in whatever order they end."""
     _say(console, f"{len(missing)} runs on {study.executor}")
     items = [WorkItem(name, {"values": dict(spec.values)}) for name, spec in missing.items()]
-    cpus = study.cluster.cpus or float(next(iter(missing.values())).recipe.backbone.threads or 1)
+    threads = next(iter(missing.values())).recipe.backbone.threads
+    cpus = study.cluster.cpus or float(1 if threads == "auto" else threads)
     work = partial(make_elsewhere, str(root), _mark(root))
     for result in executor.map(work, items, cpus, study.cluster.gpus or 0):
         yield result.id

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 
 from softprune.data import answered
 from softprune.models.batching import collate
-from softprune.runs.run_folder import Saved
 from softprune.token_pruning.evaluation import Predictions
 from softprune.token_pruning.families import Encoder
 from softprune.token_pruning.rules import Rule, Thresholds
 from softprune.token_pruning.session import TokenWorkspace
 from softprune.token_pruning.trainable import THRESHOLDS, EncoderTrainable
-from softprune.training.adamw import FineTuner
 from softprune.training.jobs import FolderKeeper
-from softprune.training.loop import Evaluation, Schedule, Trained, train
+from softprune.training.loop import Evaluation, Schedule, train
+from softprune.training.optimizers import weights_adamw
 from softprune.training.step import Feed
+from softprune.training.trainable import seed_dropout
 from softprune.types import Batch, Encoded
 
 Weights = dict[str, torch.Tensor]
@@ -74,17 +73,48 @@ def train_stage(workspace: TokenWorkspace, encoder: Encoder, stage: Stage) -> We
         The weights of the best checkpoint.
     """
     trainable = EncoderTrainable(encoder, stage.rule, workspace.convention, stage.price, workspace.compute)
-    counted = ("steps", "examples", "seconds")
+    settings, data = workspace.recipe.tuning, workspace.train
+    threshold_lr = workspace.recipe.pruning.threshold_lr / workspace.convention.divisor
+    optimiser = weights_adamw(
+        trainable.named(),
+        lr=stage.lr,
+        weight_decay=settings.weight_decay,
+        own_rates={} if stage.price is None else {THRESHOLDS: threshold_lr},
+    )
+    schedule = Schedule(
+        epochs=stage.epochs,
+        batch_size=settings.batch_size,
+        accumulate=settings.accumulate,
+        best_by=stage.best_by,
+        seed=workspace.recipe.seed,
+        clip_norm=settings.clip_norm,
+        warmup=settings.warmup,
+        linear_decay=True,
+    )
 
-    def compute() -> Saved:
-        trained = _train(workspace, trainable, stage)
-        meta = {key: getattr(trained, key) for key in counted} | {"best": asdict(trained.best[0])}
-        return Saved({name: value.cpu() for name, value in trained.tensors.items()}, meta)
+    def batch(indices: Sequence[int]) -> Batch:
+        seed_dropout(workspace.recipe.seed, stage.work, indices)
+        encoded = [Encoded(data.ids[i], -1, ((),), data.golds[i]) for i in indices]
+        return collate(encoded, pad_id=0, device=trainable.encoder.device)
 
-    saved = workspace.run.once(stage.work, compute)
-    workspace.run.record(cost={"training": {stage.work: {key: saved.meta[key] for key in counted}}})
-    trainable.load(saved.tensors)
-    return saved.tensors
+    def evaluate() -> list[Evaluation]:
+        predictions = workspace.evaluate(trainable.encoder, workspace.select, stage.rule)
+        golds = workspace.select.golds
+        return [Evaluation(workspace.metric.value(answered(predictions.predicted, golds)), predictions.loss(golds))]
+
+    trained = train(
+        trainable,
+        optimiser,
+        Feed(tuple(map(len, data.ids)), batch),
+        evaluate,
+        schedule,
+        names=[stage.work],
+        title=stage.title,
+        keeper=FolderKeeper(workspace.run, stage.work, stage.work, [stage.work]),
+        watch=workspace.watch,
+    )
+    trainable.load(trained.tensors)
+    return trained.tensors
 
 
 def load_weights(encoder: Encoder, weights: Weights) -> None:
@@ -100,48 +130,3 @@ def soft_hard_gap(workspace: TokenWorkspace, encoder: Encoder, rule: Thresholds,
     soft = workspace.evaluate(encoder, workspace.select, rule, soft=True)
     soft_score, hard_score = (workspace.metric.value(answered(each.predicted, golds)) for each in (soft, hard))
     return {"score": soft_score - hard_score, "loss": soft.loss(golds) - hard.loss(golds)}
-
-
-def _train(workspace: TokenWorkspace, trainable: EncoderTrainable, stage: Stage) -> Trained:
-    settings, data = workspace.recipe.tuning, workspace.train
-    plan = Schedule(
-        epochs=stage.epochs,
-        batch_size=settings.batch_size,
-        accumulate=settings.accumulate,
-        best_by=stage.best_by,
-        seed=workspace.recipe.seed,
-    )
-    lengths = tuple(map(len, data.ids))
-    threshold_lr = workspace.recipe.pruning.threshold_lr / workspace.convention.divisor
-    optimiser = FineTuner(
-        trainable.named(),
-        lr=stage.lr,
-        weight_decay=settings.weight_decay,
-        warmup=settings.warmup,
-        steps=plan.steps(len(data))[2],
-        clip_norm=settings.clip_norm,
-        apart={} if stage.price is None else {THRESHOLDS: threshold_lr},
-    )
-
-    def batch(indices: Sequence[int]) -> Batch:
-        # Dropout draws what seed and batch decide, so that training goes on bit by bit after a kill.
-        torch.manual_seed(zlib.crc32(repr((workspace.recipe.seed, stage.work, tuple(indices))).encode()))
-        encoded = [Encoded(data.ids[i], -1, ((),), data.golds[i]) for i in indices]
-        return collate(encoded, pad_id=0, device=trainable.encoder.device)
-
-    def evaluate() -> list[Evaluation]:
-        predictions = workspace.evaluate(trainable.encoder, workspace.select, stage.rule)
-        golds = workspace.select.golds
-        return [Evaluation(workspace.metric.value(answered(predictions.predicted, golds)), predictions.loss(golds))]
-
-    return train(
-        trainable,
-        optimiser,
-        Feed(lengths, batch),
-        evaluate,
-        plan,
-        names=[stage.work],
-        title=stage.title,
-        keeper=FolderKeeper(workspace.run, stage.work, stage.work, [stage.work]),
-        watch=workspace.watch,
-    )

@@ -10,9 +10,6 @@ bfloat16 where that was asked for, by autocast.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -21,13 +18,14 @@ from softprune.token_pruning.families import Encoder
 from softprune.token_pruning.forward import forward, soft_forward
 from softprune.token_pruning.packing import Packed, pack
 from softprune.token_pruning.rules import Convention, Rule, Thresholds
+from softprune.training.trainable import WeightsTrainable, products_in
 from softprune.types import Batch
 
 THRESHOLDS = "thresholds.delta_L"
 """The name of the thresholds among what a soft stage trains."""
 
 
-class EncoderTrainable:
+class EncoderTrainable(WeightsTrainable):
     """One encoder in one stage.
 
     Args:
@@ -43,23 +41,11 @@ class EncoderTrainable:
     ) -> None:
         self.encoder, self.rule, self.convention, self.price = encoder, rule, convention, price
         self.compute = compute
-        self._named = dict(encoder.model.named_parameters())
+        named = dict(encoder.model.named_parameters())
         if price is not None:
             assert isinstance(rule, Thresholds)
-            self._named[THRESHOLDS] = rule.delta_L
-
-    @property
-    def candidates(self) -> int:
-        """One."""
-        return 1
-
-    def parameters(self) -> list[nn.Parameter]:
-        """All weights, and the thresholds where they are trained."""
-        return list(self._named.values())
-
-    def named(self) -> dict[str, nn.Parameter]:
-        """The same by name."""
-        return dict(self._named)
+            named[THRESHOLDS] = rule.delta_L
+        super().__init__(named)
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """`[1, B]`."""
@@ -77,24 +63,10 @@ class EncoderTrainable:
             loss_B = loss_B + self.price * output.soft_B.float()
         return loss_B[None]
 
-    def save(self) -> dict[str, torch.Tensor]:
-        """Current values, with an axis for the one candidate."""
-        return {name: value.detach().clone()[None] for name, value in self._named.items()}
 
-    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Take saved values back, in place."""
-        with torch.no_grad():
-            for name, value in self._named.items():
-                value.copy_(tensors[name][0])
-
-    def keep(self, indices: Sequence[int]) -> None:
-        """There is only one."""
-
-
-def autocast(encoder: Encoder, compute: torch.dtype) -> Any:
+def autocast(encoder: Encoder, compute: torch.dtype) -> torch.autocast:
     """Matrix products in a dtype, where the weights are in another."""
-    wanted = compute != encoder.dtype
-    return torch.autocast(encoder.device.type, dtype=compute if wanted else None, enabled=wanted)
+    return products_in(compute, encoder.dtype, encoder.device)
 
 
 def repack(batch: Batch) -> Packed:

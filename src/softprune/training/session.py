@@ -19,7 +19,7 @@ from softprune.runs.executors import Executor
 from softprune.runs.processes import ALONE, Processes
 from softprune.runs.worker_store import Store
 from softprune.training.cost import PeakMemory
-from softprune.training.hardware import load
+from softprune.training.hardware import choose_threads, load
 from softprune.training.initial_prompt import file_mistakes, label_mistakes, mask_mistakes, text_mistakes
 from softprune.training.input_checks import data_inputs, hold, model_inputs
 from softprune.training.loop import Watch
@@ -110,7 +110,11 @@ def prepare(
     run.record(cost={"peak_memory": {"load": run.meter.lap()}})
     train = encoded(recipe, backbone, sets.train)
     scoring = scoring_of(recipe, task, backbone, run.processes)
-    group = _group(recipe, run, Rehearsal(recipe, backbone, train, scoring.loss, scoring.score))
+    rehearsal = Rehearsal(recipe, backbone, train, scoring.loss, scoring.score)
+    group = _group(recipe, run, rehearsal)
+    timed = None
+    if recipe.backbone.threads == "auto":
+        timed = choose_threads(run, backbone.device, lambda: rehearsal.typical_step(group))
     # Importance keeps as much for gradients as a training step does.
     scoring = replace(scoring, gradient_rows=min(scoring.rows, recipe.tuning.batch_size * group))
     workspace = Workspace(
@@ -132,6 +136,7 @@ def prepare(
     shortened = [f"inputs are cut at {room} tokens: {described.name} reads {described.positions} with the prompt"]
     spoken = answer_notes(backbone.tokenization(), (*sets.train, *sets.select), scoring.score)
     notes = [*described.notes, *splits.notes, *(shortened if room < recipe.task.max_length else []), *spoken]
+    notes += [timed] if timed else []
     encoded_sets = (workspace.train, workspace.select)
     hold(run, data_inputs(task, sets) | model_inputs(recipe, task, backbone, scoring, encoded_sets))
     _record(workspace, sets, splits.source, notes)
@@ -343,6 +348,7 @@ def together(counts: Sequence[dict[str, int]]) -> dict[str, int]:
 
 def _record(workspace: Workspace, sets: Selection, source: str, notes: Sequence[str]) -> None:
     recipe, backbone, definition = workspace.recipe, workspace.backbone, workspace.task.definition
+    known = workspace.run.info.get("notes") or []  # of an earlier attempt
     truncated = together([truncation(workspace.train), truncation(workspace.select)])
     fixed_answers = len({e.answers for e in sets.train}) == 1 and not definition.is_generation
     workspace.run.record(
@@ -378,5 +384,5 @@ def _record(workspace: Workspace, sets: Selection, source: str, notes: Sequence[
             "max_length": recipe.task.max_length,
             **({"max_answer_length": workspace.scoring.max_answer_length} if definition.is_generation else {}),
         },
-        notes=list(notes),
+        notes=[*known, *(note for note in notes if note not in known)],
     )

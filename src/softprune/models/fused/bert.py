@@ -1,4 +1,4 @@
-"""BERT and RoBERTa encoders for a prompt in front of frozen weights; see `frozen` for why.
+"""BERT and RoBERTa encoders for a prompt in front of frozen weights; see `layers.py` for why.
 
 attention   LN(x + softmax(q k^T / sqrt(D) + mask) v W_o)     (Vaswani et al. 2017; norms behind, as in BERT)
 dense       LN(x + act(x W_1) W_2)
@@ -74,9 +74,8 @@ def _norm_back(
     grad_MH: torch.Tensor, x_MH: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor, norm: Norm
 ) -> torch.Tensor:
     weights = (norm.weight, norm.bias, (True, False, False))
-    back = torch.ops.aten.native_layer_norm_backward(grad_MH, x_MH, x_MH.shape[-1:], mean, scale, *weights)
-    found: torch.Tensor = back[0]
-    return found
+    grads = torch.ops.aten.native_layer_norm_backward(grad_MH, x_MH, x_MH.shape[-1:], mean, scale, *weights)
+    return grads[0]  # type: ignore[no-any-return]
 
 
 class _Attend(torch.autograd.Function):

@@ -13,6 +13,7 @@ from rich.console import Console, Group
 
 from softprune.config import CompareRecipe, load_config
 from softprune.config.comparison_schema import keys_of
+from softprune.config.schema import MEMORY_KEYS
 from softprune.data import load_task
 from softprune.errors import SoftpruneError
 from softprune.pipelines.xprompt import PLACE_KEYS
@@ -25,7 +26,6 @@ from softprune.studies.comparison import texts
 from softprune.studies.comparison.method_runs import MethodRun, make_runs
 from softprune.studies.comparison.rows import build_rows, not_defined, reference_method
 from softprune.studies.folder import CELLS, COMPARISON, StudyFolder, hold_folder, now, read_record
-from softprune.training.oom_splitting import MEMORY_KEYS
 
 AnyRecipe: TypeAlias = CompareRecipe | Mapping[str, Any] | str | Path
 

@@ -17,7 +17,7 @@ import torch
 
 from softprune.data import load_task
 from softprune.errors import SoftpruneError
-from softprune.prompts.ensemble import COMBINE, MEAN, combined
+from softprune.prompts.ensemble import COMBINE, MEAN, combine_scores
 from softprune.statistics.methods_over_seeds import Outcome
 from softprune.studies.figures import bars
 from softprune.studies.findings import Cell, Entry, Findings, Table
@@ -89,7 +89,7 @@ def answer_together(parts: Sequence[Sequence[Line]], how: str) -> list[Line]:
     joined: list[Line] = []
     for lines in zip(*parts, strict=True):
         scores_KA = torch.tensor([line["scores"] for line in lines])
-        joined.append({**lines[0], "predicted": combined(scores_KA, how).answer})
+        joined.append({**lines[0], "predicted": combine_scores(scores_KA, how).answer})
     return joined
 
 

@@ -159,12 +159,13 @@ def _shared_table(study: StudyContext, near: Near, random: Sequence[Words]) -> T
 
 def _mean_new(study: StudyContext, near: Near, least: int) -> float:
     """How many words a seed's tuned prompts share and none of its prompts was near at the start; mean over seeds."""
-    counts = []
-    for seed in study.seeds:
-        before = {key(word) for task in study.tasks for word in flat(near[task, seed]["start"]["centred"])}
-        after = {task: flat(near[task, seed]["end"]["centred"]) for task in study.tasks}
-        counts.append(len([word for word in shared(after, least) if word not in before]))
-    return fmean(counts)
+    return fmean(len(_new_words(study, near, seed, least)) for seed in study.seeds)
+
+
+def _new_words(study: StudyContext, near: Near, seed: int, least: int) -> list[str]:
+    before = {key(word) for task in study.tasks for word in flat(near[task, seed]["start"]["centred"])}
+    after = {task: flat(near[task, seed]["end"]["centred"]) for task in study.tasks}
+    return [word for word in shared(after, least) if word not in before]
 
 
 def _holders(near: Near, side: str, word: str) -> list[tuple[str, int]]:

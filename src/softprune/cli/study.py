@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from softprune.cli.output import print_rich, progress_console, say
+from softprune.cli.recipes import name_lookups
 from softprune.config import load_study, shipped_studies
 from softprune.errors import ManyErrors, SoftpruneError, gathered
 
@@ -83,12 +84,11 @@ def run(
     called: Annotated[str | None, _flag("--name", "FOLDER", _NAMED)] = None,
 ) -> None:
     """Conduct a study and show its tables beside the published ones; the same command again continues it."""
-    from softprune.cli.train import names_of_recipes
     from softprune.studies.runner import default_name, execute
 
     flags = {"backbone": backbone, "scale": scale, "tasks": tasks, "seeds": seeds, "data": data, "executor": executor}
     given = [f"{key}={value}" for key, value in flags.items() if value is not None]
-    names = names_of_recipes()
+    names = name_lookups()
     look_up: dict[str, Callable[[str], object]] = {
         "backbone": names["backbone.name"],
         "tasks": partial(_each, names["task.id"]),

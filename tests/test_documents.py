@@ -96,6 +96,7 @@ def test_the_python_page_shows_the_script_that_runs() -> None:
     assert shown == (ROOT / "scripts" / "quickstart.py").read_text()
 
 
+@pytest.mark.slow
 def test_the_script_runs(tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(ROOT / "scripts" / "quickstart.py"), str(tmp_path)]

@@ -183,7 +183,7 @@ def test_texts_stand_as_they_are() -> None:
 
 @pytest.mark.parametrize("none", ["none", "null", "~", ""])
 def test_none_is_what_the_help_calls_it(none: str) -> None:
-    recipe = resolve([f"{key}={none}" for key in ("backbone.threads", "task.data", "prompt.text")])
+    recipe = resolve([f"{key}={none}" for key in ("task.shots", "task.data", "prompt.text")])
     assert recipe == resolve()
 
 

@@ -111,7 +111,7 @@ def run(
 
 
 def _each(look_up: Callable[[str], object], names: str) -> None:
-    """Looks up names between commas; every unknown one is told."""
+    """Looks up names between commas; the error lists every unknown one."""
     errors: list[SoftpruneError] = []
     for name in filter(None, map(str.strip, names.split(","))):
         with gathered(errors):

@@ -46,7 +46,7 @@ class CompareRecipe(RecipeBase):
     """All that a comparison depends on."""
 
     kind: Literal["compare"] = key("compare", "several methods side by side, on several seeds")
-    methods: Names = key(METHODS, "names of the methods; softprune methods lists them")
+    methods: Names = key(METHODS, "names of the methods; softprune methods describes each")
     seeds: int = key(3, "how many seeds each method is run on: seed, seed + 1, ...", ge=1)
     backbone: BackboneConfig = Field(BackboneConfig(), description="the model")
     task: TaskConfig = Field(TaskConfig(), description="what it is adapted to")
@@ -115,7 +115,7 @@ def cell_values(values: Mapping[str, Any], method: str, seed: int) -> dict[str, 
 
 
 def methods_of(values: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """The methods that a comparison's keys name, or all; None where it names unknown ones, which is told elsewhere."""
+    """The methods that a comparison's keys name, or all; None where it names unknown ones."""
     named = parse_names(values.get("methods", METHODS))
     return named if isinstance(named, tuple) and all(name in METHODS for name in named) else None
 
@@ -131,12 +131,12 @@ def without_left_out(values: Mapping[str, Any], base: Mapping[str, Any]) -> dict
     methods, own = methods_of(values), methods_of(base)
     if not (isinstance(settings, Mapping) and isinstance(before, Mapping)) or methods is None or own is None:
         return dict(values)
-    gone = {name for name in before if name in own and name not in methods and settings.get(name) == before[name]}
-    return {**values, "settings": {name: keys for name, keys in settings.items() if name not in gone}}
+    dropped = {name for name in before if name in own and name not in methods and settings.get(name) == before[name]}
+    return {**values, "settings": {name: keys for name, keys in settings.items() if name not in dropped}}
 
 
 def nested(settings: object) -> dict[str, Any]:
-    """Keys such as `tuning.epochs` as mappings in mappings; anything but a mapping is told elsewhere."""
+    """Keys such as `tuning.epochs` as mappings in mappings; anything but a mapping is left out."""
     made: dict[str, Any] = {}
     for name, value in settings.items() if isinstance(settings, Mapping) else ():
         changes: Any = nested(value) if isinstance(value, Mapping) and "." not in str(name) else value

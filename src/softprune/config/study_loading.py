@@ -50,7 +50,7 @@ def _changes(values: Mapping[str, Any], override: str) -> Iterator[str]:
     """What an override changes in a study's YAML."""
     key, equals, value = override.partition("=")
     if not equals:
-        yield override  # told where overrides are read
+        yield override  # refused where overrides are read
         return
     key = _MEANT.get(key.strip(), key.strip())
     if key != "backbone" and key.partition(".")[0] not in _OWN:
@@ -126,7 +126,7 @@ def _held(where: str, keys: Mapping[str, Any], not_theirs: Sequence[str]) -> Ite
 
 
 def _readable(values: Mapping[str, Any]) -> Study | None:
-    """The study without its keys that are wrong, whose mistakes are told already."""
+    """The study without its wrong keys, whose mistakes are reported already."""
     try:
         return Study.model_validate(values)
     except ValidationError as error:

@@ -128,11 +128,21 @@ def _seeds(value: object) -> object:
     return int(str(value))
 
 
+def _threads(value: object) -> object:
+    """A whole number from 1 (as text too), or auto; null is auto, as recipes were dumped before."""
+    if value in (None, "none", "auto"):
+        return "auto"
+    if isinstance(value, bool) or not str(value).isdecimal() or int(str(value)) < 1:
+        raise PydanticCustomError("threads", "a whole number from 1, or auto")
+    return int(str(value))
+
+
 Rate: TypeAlias = Annotated[float | LearningRate, BeforeValidator(_learning_rate)]
 Ratios: TypeAlias = Annotated[tuple[float, ...], BeforeValidator(_ratios)]
 Prices: TypeAlias = Annotated[tuple[float, ...], BeforeValidator(_prices)]
 Numbers: TypeAlias = Annotated[tuple[int, ...], BeforeValidator(_numbers)]
 Seeds: TypeAlias = Annotated[int | Literal["auto"], BeforeValidator(_seeds)]
+Threads: TypeAlias = Annotated[int | Literal["auto"], BeforeValidator(_threads)]
 Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(parse_names)]
 
 

@@ -20,6 +20,7 @@ from softprune.config.field_types import (
     RecipeBase,
     Section,
     Seeds,
+    Threads,
     check_companion,
     key,
 )
@@ -61,14 +62,7 @@ class BackboneConfig(ModelConfig):
     checkpointing: bool = key(
         False, "compute layers again in the backward pass instead of keeping them: less memory, slower steps"
     )
-    threads: Annotated[int, Field(ge=1)] | Literal["auto"] = key(
-        "auto", "CPU threads; auto times a step on one and on all, and the run keeps the faster"
-    )
-
-    @field_validator("threads", mode="before")
-    @classmethod
-    def _none_is_auto(cls, value: object) -> object:
-        return "auto" if value is None else value  # as recipes were dumped before
+    threads: Threads = key("auto", "CPU threads; auto times a step on one and on all, and the run keeps the faster")
 
 
 class DataConfig(Section):

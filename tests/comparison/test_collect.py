@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from records import run_document
 from softprune.config import resolve, resolve_compare
 from softprune.data.metrics import metric_named
 from softprune.errors import SoftpruneError
 from softprune.studies.comparison.cells import Cell
-from softprune.studies.comparison.run_metrics import control, read_info, scored_of
+from softprune.studies.comparison.run_metrics import control, scored_of
 
 
 def written(path: Path, *lines: dict[str, Any]) -> Path:
@@ -50,11 +51,13 @@ def test_what_is_not_there_has_no_counts(tmp_path: Path) -> None:
 
 def test_the_controls_training_has_all_rates_that_were_tried(tmp_path: Path) -> None:
     pieces = {"sweep-0.3": 5.0, "sweep-1": 7.0, "sweep-3": 11.0, "control-control": 2.0, "retrain-a": 100.0}
-    info: dict[str, Any] = {
-        "results": {"control": {"value": 0.5, "parameters": 8, "seconds": 9.0}},
-        "cost": {"training": {name: {"seconds": seconds} for name, seconds in pieces.items()}},
-        "sweep": {"0.3": {"chosen": False}, "1": {"chosen": True}, "3": {"chosen": False}, "9": {"chosen": False}},
-    }
+    training = {name: {"steps": 1, "examples": 1, "seconds": seconds} for name, seconds in pieces.items()}
+    rates = {multiple: {"lr": 1.0, "score": 0.5, "loss": 1.0, "chosen": multiple == "1"} for multiple in "139"}
+    info = run_document(
+        results={"control": {"metric": "accuracy", "value": 0.5, "parameters": 8, "seconds": 9.0}},
+        cost={"phases": {}, "training": training},
+        sweep={"0.3": rates["3"], **rates},
+    )
     recipe = resolve_compare()
     cell = Cell("xprompt", 0, resolve(base=recipe.cell("xprompt", 0)), "", tmp_path)
 
@@ -72,8 +75,9 @@ def test_the_controls_training_has_all_rates_that_were_tried(tmp_path: Path) -> 
 
 def test_a_run_that_can_not_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(SoftpruneError, match=r"a run that can be read[\s\S]*remove that folder"):
-        read_info(tmp_path)
+    cell = Cell("xprompt", 0, resolve(base=resolve_compare().cell("xprompt", 0)), "", tmp_path)
+    with pytest.raises(SoftpruneError, match=r"as softprune writes it[\s\S]*run\.json"):
+        control(cell, metric_named("accuracy"))
 
 
 @pytest.mark.parametrize("separator", ["\x85", "\u2028", "\u2029", "\x1c"])

@@ -87,7 +87,7 @@ def test_one_prompt_is_held_against_a_prompt_a_task(tiny_models: Models, tmp_pat
     bench = bench_of(study_of("multitask", tiny_models("sentence"), tmp_path, tasks), tmp_path)
     found = multitask.conduct(bench)
     (joined,) = bench.make([multitask.union_spec(bench, 0, {})])
-    assert joined.info["task"]["sizes"]["report"] == 21, "12 of demo, and all 9 of the other"
+    assert joined.record.task.sizes.report == 21, "12 of demo, and all 9 of the other"
     for task in tasks:
         (alone,) = bench.make([bench.spec(task, 0)])
         lines = lines_of(joined, "tuned", load_task(task).id)

@@ -227,10 +227,10 @@ def test_methods_prompts_and_what_a_model_has_no_place_for(tiny_models: Callable
     cells = {str(row[0]): row[1] for row in scores.rows}
     assert list(cells) == ["TUNED", "CONTROL", "PRUNED", "FULL", "DEEP"]
     assert cells["DEEP"] == NOT_DEFINED
-    assert {run.info["kind"] for run in bench.used.values()} == {"xprompt", "adapt"}
+    assert {run.record.kind for run in bench.used.values()} == {"xprompt", "adapt"}
     assert len(bench.used) == 2
     for run in bench.used.values():
-        rows = {"FULL": "adapted"} if run.info["kind"] == "adapt" else {"TUNED": "tuned", "PRUNED": "winner"}
+        rows = {"FULL": "adapted"} if run.record.kind == "adapt" else {"TUNED": "tuned", "PRUNED": "winner"}
         for label, row in rows.items():
             cell = cells[label]
             assert isinstance(cell, Cell)
@@ -248,7 +248,7 @@ def test_methods_prompts_and_what_a_model_has_no_place_for(tiny_models: Callable
     assert by_model.tables[0].rows == tuple((label, cells[label]) for label in ("TUNED", "CONTROL", "PRUNED"))
 
     kept = sizes.conduct(bench_of(tmp_path, model, seeds=1))
-    info = next(run.info for run in bench.used.values() if run.info["kind"] == "xprompt")
+    info = next(run.record.document() for run in bench.used.values() if run.record.kind == "xprompt")
     numbers = {str(row[0]): row[1] for row in kept.tables[0].rows}
     assert numbers["fine-tuning: all weights"] == Cell(info["backbone"]["parameters"], unit="count")
     assert numbers["prompt tuning"] == Cell(4 * info["backbone"]["hidden"], unit="count")

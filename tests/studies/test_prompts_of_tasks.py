@@ -224,7 +224,7 @@ def test_neighbours_of_small_runs(bench: Bench, runs: Runs) -> None:
     tables = tables_of(found)
     tokens = tables["tokens-demo"]
     assert len(tokens.rows) == 4
-    words = runs["demo", 0].info["prompt"]["words"]
+    words = runs["demo", 0].record.initial_words
     # A start is an embedding, so its nearest word is the one it was made of.
     assert [str(row[1]).lstrip("…") for row in tokens.rows] == [word.lstrip("#Ġ▁") for word in words]
     moved = cells_of(tables["moved"])

@@ -17,11 +17,12 @@ from softprune.adapters.build import adapt as make
 from softprune.adapters.jobs import WORK, FittedAdapter, fit, measure_latency, scores_of
 from softprune.adapters.settings import method_of, mistakes, plan_of, settled
 from softprune.config import Recipe, load_recipe, resolve
-from softprune.evaluation.baselines import report_adapted
+from softprune.evaluation.baselines import AdapterSize, report_adapted
 from softprune.pipelines.xprompt import told
 from softprune.runs.executors import EXECUTORS
 from softprune.runs.job import Finish, run_into
 from softprune.runs.processes import hold_alone
+from softprune.runs.record_parts import AdapterRecord
 from softprune.runs.run_folder import TRACKERS, RunFolder
 from softprune.training.cost import record_totals
 from softprune.training.jobs import schedule
@@ -95,7 +96,7 @@ def adapt(recipe: AnyRecipe, out: str | Path, *, console: Console | None = None)
 
 
 def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
-    begun, before = time.perf_counter(), sum(run.info["cost"]["phases"].values())
+    begun, before = time.perf_counter(), sum(run.record.cost.phases.values())
     method, plan = method_of(recipe), plan_of(recipe)
     watched = watching(console, recipe.tuning.trackers, run.path / TRACKERS, recipe.resolved())
     with watched as watch, closing(EXECUTORS["in-process"]()) as executor:
@@ -108,17 +109,15 @@ def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
         with run.phase("write"):
             saved = _saved(workspace, plan, adaptation, fitted)
             saved.save(run.path / FOLDER)
-            _record(workspace, adaptation, saved, fitted)
-        row = {"seconds": fitted.seconds, "parameters": run.info["adapter"]["trainable_parameters"]}
-        if plan.tokens:
-            row["tokens"] = plan.tokens
-        report_adapted(workspace, row, partial(scores_of, workspace, adaptation), adaptation.off)
+            adapter = _record(workspace, adaptation, saved, fitted)
+        size = AdapterSize(fitted.seconds, adapter.trainable_parameters, plan.tokens or None)
+        report_adapted(workspace, size, partial(scores_of, workspace, adaptation), adaptation.off)
         measure_latency(workspace, adaptation)
     record_totals(
         run,
         seconds=before + time.perf_counter() - begun,
-        trainable=run.info["adapter"]["trainable_parameters"],
-        stored=run.info["adapter"]["stored_parameters"],
+        trainable=adapter.trainable_parameters,
+        stored=adapter.stored_parameters,
         steps_an_epoch=schedule(workspace).steps(len(workspace.train))[0],
         works=(WORK, "sweep"),
     )
@@ -143,16 +142,17 @@ def _saved(workspace: Workspace, plan: AdapterPlan, adaptation: Adaptation, fitt
     return SavedAdapter(plan, told_of, workspace.task.definition, adaptation.stored(), adaptation.peft_config())
 
 
-def _record(workspace: Workspace, adaptation: Adaptation, saved: SavedAdapter, fitted: FittedAdapter) -> None:
+def _record(workspace: Workspace, adaptation: Adaptation, saved: SavedAdapter, fitted: FittedAdapter) -> AdapterRecord:
     """Which parameters were trained and which must be kept, in run.json."""
     named = adaptation.named()
-    workspace.run.record(
-        adapter={
-            "method": saved.plan.method,
-            "trains": method_of(workspace.recipe).trains,
-            "lr": fitted.lr,
-            "trainable_parameters": sum(p.numel() for p in named.values()),
-            "stored_parameters": sum(t.numel() for t in saved.tensors.values()),
-            "trained": sorted(named),
-        }
+    adapter = AdapterRecord(
+        method=saved.plan.method,
+        trains=method_of(workspace.recipe).trains,
+        lr=fitted.lr,
+        trainable_parameters=sum(p.numel() for p in named.values()),
+        stored_parameters=sum(t.numel() for t in saved.tensors.values()),
+        trained=sorted(named),
     )
+    with workspace.run.editing() as record:
+        record.adapter = adapter
+    return adapter

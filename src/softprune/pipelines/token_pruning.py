@@ -15,6 +15,7 @@ from softprune.data import Selection, Splits, Task, load_task, select_sets
 from softprune.errors import ManyErrors, SoftpruneError, gathered, of_the_machine, out_of_memory
 from softprune.models.tokenization import check_rows
 from softprune.runs.job import Finish, run_into
+from softprune.runs.record_parts import ConventionRecord, SelectionRecord, SetSizes, TaskRecord, Truncation
 from softprune.runs.run_folder import TRACKERS, RunFolder
 from softprune.token_pruning.experiment import BASELINE, experiment
 from softprune.token_pruning.families import Anatomy
@@ -102,30 +103,26 @@ def prune_tokens(recipe: AnyRecipe, out: str | Path, *, console: Console | None 
 
 
 def _run(recipe: TokensRecipe, run: RunFolder, console: Console | None) -> None:
-    begun, before = time.perf_counter(), sum(run.info["cost"]["phases"].values())
+    begun, before = time.perf_counter(), sum(run.record.cost.phases.values())
     with watching(console, recipe.tuning.trackers, run.path / TRACKERS, recipe.resolved()) as watch:
         workspace = prepare(recipe, run, watch)
-        found = experiment(workspace)
-        chosen = run.info["selection"]["chosen"]
+        found, chosen = experiment(workspace)
         with run.phase("models"):
             anatomy = Anatomy(workspace.make())
-            base = run.info["backbone"]["name"]
             for name in (BASELINE, *(name for name in found if name.startswith("lambda-"))):
                 take(anatomy, found[name].weights)
-                length = recipe.task.max_length
+                length, base = recipe.task.max_length, recipe.backbone.name
                 rule = found[name].rule
                 saved = TokenModel(name, anatomy, workspace.tokenizer, rule, workspace.convention, length, base)
                 saved.save(run.path / MODELS / name)
-            run.record(model=f"{MODELS}/{chosen}")
-    training = run.info["cost"].get("training") or {}
-    spent = sum(stage["seconds"] for stage in training.values())
-    run.record(
-        cost={
-            "seconds": before + time.perf_counter() - begun,
-            "steps": sum(stage["steps"] for stage in training.values()),
-            "examples_per_second": sum(stage["examples"] for stage in training.values()) / spent if spent else None,
-        }
-    )
+            with run.editing() as record:
+                record.model = f"{MODELS}/{chosen}"
+    training = run.record.cost.training.values()
+    spent = sum(stage.seconds for stage in training)
+    with run.editing() as record:
+        record.cost.seconds = before + time.perf_counter() - begun
+        record.cost.steps = sum(stage.steps for stage in training)
+        record.cost.examples_per_second = sum(stage.examples for stage in training) / spent if spent else None
 
 
 def prepare(recipe: TokensRecipe, run: RunFolder, watch: Watch) -> TokenWorkspace:
@@ -216,23 +213,25 @@ def _record(workspace: TokenWorkspace, described: DescribedEncoder, splits: Spli
     parts: dict[str, TextSet] = {"train": workspace.train, "select": workspace.select}
     cut = [tokens for part in parts.values() for tokens in part.cut if tokens]
     config = described.config
-    workspace.run.record(
-        backbone={"name": described.name, "family": str(config.model_type), "layers": int(config.num_hidden_layers)},
-        task={
-            "id": task.id,
-            "version": task.version,
-            "title": task.definition.title,
-            "metric": workspace.metric.name,
-            "answers": list(workspace.labels),
-            "indices": {name: list(indices) for name, indices in sets.indices.items()},
-            "sizes": {name: len(getattr(sets, name)) for name in ("train", "select", "report")},
-            "tokens": {name: sum(map(len, part.ids)) for name, part in parts.items()},
-            "truncated": {"examples": len(cut), "tokens": sum(cut)},
-            "source": splits.source,
-        },
-        selection={"protocol": "held-out", "description": sets.description},
-        convention={"divisor": workspace.convention.divisor, "protect": workspace.convention.protect},
+    task_record = TaskRecord(
+        id=task.id,
+        version=task.version,
+        title=task.definition.title,
+        metric=workspace.metric.name,
+        answers=list(workspace.labels),
+        indices={name: list(indices) for name, indices in sets.indices.items()},
+        sizes=SetSizes(train=len(sets.train), select=len(sets.select), report=len(sets.report)),
+        tokens={name: sum(map(len, part.ids)) for name, part in parts.items()},
+        truncated=Truncation(examples=len(cut), tokens=sum(cut)),
+        source=splits.source,
     )
+    convention = workspace.convention
+    with workspace.run.editing() as record:
+        record.backbone.name, record.backbone.family = described.name, str(config.model_type)
+        record.backbone.layers = int(config.num_hidden_layers)
+        record.task = task_record
+        record.selection = SelectionRecord(protocol="held-out", description=sets.description)
+        record.convention = ConventionRecord(divisor=convention.divisor, protect=convention.protect)
 
 
 def _told(error: Exception, recipe: TokensRecipe) -> Exception:

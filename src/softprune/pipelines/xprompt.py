@@ -14,13 +14,14 @@ from softprune.config import Recipe, load_recipe, resolve
 from softprune.errors import SoftpruneError, of_the_machine, out_of_memory
 from softprune.evaluation.baselines import report_tuned, report_xprompt, train_rivals
 from softprune.interpret.run_neighbours import write_neighbours
-from softprune.prompts.ticket import CONTROL, DOCUMENT, RESULTS, TENSORS, Reported, Ticket, TicketInfo
+from softprune.prompts.ticket import CONTROL, DOCUMENT, RESULTS, TENSORS, Ticket, TicketInfo
 from softprune.pruning.xprompt import Pruned
 from softprune.pruning.xprompt import xprompt as find_ticket
 from softprune.runs.executors import EXECUTORS, Executor
 from softprune.runs.job import Finish, attempt
 from softprune.runs.multiprocess_folder import open_together
 from softprune.runs.processes import Processes, join
+from softprune.runs.record_parts import ImportanceRecord, ResultRow, TicketRecord
 from softprune.runs.run_folder import TRACKERS, RunFolder
 from softprune.training.cost import record_totals
 from softprune.training.initial_prompt import settled
@@ -139,7 +140,7 @@ def told(error: Exception, recipe: Recipe, run: RunFolder) -> Exception:
 
 def _no_room(error: Exception, recipe: Recipe, run: RunFolder) -> SoftpruneError:
     """Out of memory, with smaller values of what nothing but memory and time depends on."""
-    tuning, group = recipe.tuning, side_by_side(run) or int(run.info["K"] or 1)
+    tuning, group = recipe.tuning, side_by_side(run) or run.record.K or 1
     smaller = {
         "search.group": (group, max(1, group // 2)) if recipe.kind == "xprompt" else (1, 1),
         "tuning.eval_rows": (tuning.eval_rows, max(1, tuning.eval_rows // 2)),
@@ -166,7 +167,7 @@ def _from_python(kind: str, recipe: AnyRecipe, out: str | Path, console: Console
 
 def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
     begun = time.perf_counter()
-    before = sum(run.info["cost"]["phases"].values())  # of earlier attempts that were cut off
+    before = sum(run.record.cost.phases.values())  # of earlier attempts that were cut off
     trackers = () if run.processes.rank else recipe.tuning.trackers
     watched = watching(console, trackers, run.path / TRACKERS, recipe.resolved())
     with watched as watch, closing(_executor(recipe, run.processes)) as executor:
@@ -178,8 +179,8 @@ def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
             _write_ticket(workspace, tuned)
             if recipe.prompt.mask is not None:
                 _record_ticket(workspace, tuned.state.mask)
-            report_tuned(workspace, tuned)
-            _write_results(workspace, "tuned")
+            results = report_tuned(workspace, tuned)
+            _write_results(workspace, results, "tuned")
         else:
             pruned = find_ticket(workspace)
             tuned = pruned.tuned
@@ -194,9 +195,9 @@ def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
                 _write_ticket(workspace, shipped, *ratios)
                 _write_ticket(workspace, rivals.control, folder=CONTROL)
                 _record_ticket(workspace, winner.mask)
-            report_xprompt(workspace, pruned, rivals)
-            _write_results(workspace, "winner")
-            _write_results(workspace, "control", CONTROL)
+            results = report_xprompt(workspace, pruned, rivals)
+            _write_results(workspace, results, "winner")
+            _write_results(workspace, results, "control", CONTROL)
         measure_latency(workspace, shipped)
         with run.phase("neighbours"):
             winner_state = None if recipe.kind == "tune" else shipped.state
@@ -237,8 +238,9 @@ def _write_prompts(workspace: Workspace, prompts: dict[str, Fitted]) -> None:
 
 def _write_importance(workspace: Workspace, pruned: Pruned) -> None:
     found = pruned.importance
-    ratio = found.token_over_piece
-    workspace.run.record(importance={"method": found.method, "examples": found.examples, "token_over_piece": ratio})
+    measured = ImportanceRecord(method=found.method, examples=found.examples, token_over_piece=found.token_over_piece)
+    with workspace.run.editing() as record:
+        record.importance = measured
     workspace.run.write_tensors(
         "importance.safetensors",
         {
@@ -291,26 +293,20 @@ def _write_ticket(
     workspace.run.write_json(f"{folder}/{DOCUMENT}", ticket.document())
 
 
-def _write_results(workspace: Workspace, name: str, folder: str = "ticket") -> None:
+def _write_results(workspace: Workspace, results: Mapping[str, ResultRow], name: str, folder: str = "ticket") -> None:
     """What was reported goes with the ticket: its own row first, and what it must be held against."""
-    results = workspace.run.info["results"]
     names = dict.fromkeys((name, "control", "tuned", "zero_shot", "constant"))
-    rows = {row: results[row] for row in names if results[row]}
-    fields = Reported.__dataclass_fields__
-    workspace.run.write_json(
-        f"{folder}/{RESULTS}", {n: {field: row[field] for field in fields} for n, row in rows.items()}
-    )
+    rows = {row: results[row] for row in names if row in results}
+    lines = {row: {"value": found.value, "interval": found.interval, "n": found.n} for row, found in rows.items()}
+    workspace.run.write_json(f"{folder}/{RESULTS}", lines)
 
 
 def _record_ticket(workspace: Workspace, mask: Mask) -> None:
     """The winner's size, in run.json."""
     parameters = mask.parameters(workspace.backbone.info.hidden)
     whole = mask.token_P.shape[0] * workspace.backbone.info.hidden
-    workspace.run.record(
-        ticket={
-            "tokens": mask.tokens,
-            "pieces": mask.pieces,
-            "parameters": parameters,
-            "share_of_parameters": parameters / whole,
-        }
+    ticket = TicketRecord(
+        tokens=mask.tokens, pieces=mask.pieces, parameters=parameters, share_of_parameters=parameters / whole
     )
+    with workspace.run.editing() as record:
+        record.ticket = ticket

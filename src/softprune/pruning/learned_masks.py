@@ -18,6 +18,7 @@ import torch
 from softprune.pruning.gated_prompts import GatedPrompts, TogetherOptimiser
 from softprune.pruning.gates import GATES, expected_size, harden
 from softprune.pruning.retraining import Trial
+from softprune.runs.record_parts import GatesRecord
 from softprune.runs.run_folder import Saved
 from softprune.training.jobs import Fitted, FolderKeeper, evaluate, record_cost, schedule
 from softprune.training.loop import Evaluation, train
@@ -146,14 +147,8 @@ def _record(
     """What the gates were and came to: in run.json and, gate by gate, in gates.safetensors."""
     settings = workspace.recipe.search
     sizes = expected_size(token_KP, piece_KPS).tolist()
-    workspace.run.record(
-        gates={
-            "kind": settings.gates,
-            "lr": _rate(workspace),
-            "prices": prices,
-            "expected_sizes": sizes,
-            "tickets": tickets,
-        }
-    )
+    gates = GatesRecord(kind=settings.gates, lr=_rate(workspace), prices=prices, expected_sizes=sizes, tickets=tickets)
+    with workspace.run.editing() as record:
+        record.gates = gates
     tensors = {"prices_K": torch.tensor(prices), "token_KP": token_KP, "piece_KPS": piece_KPS}
     workspace.run.write_tensors("gates.safetensors", tensors, {"kind": settings.gates})

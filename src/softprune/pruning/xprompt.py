@@ -24,6 +24,7 @@ from softprune.pruning.learned_masks import learned
 from softprune.pruning.masks import piece_mask, token_mask
 from softprune.pruning.retraining import Trial, halve, retrain_all
 from softprune.pruning.search import choose, foresight, pareto, search
+from softprune.runs.record_parts import Foresight
 from softprune.runs.run_folder import Saved
 from softprune.statistics.bootstrap import paired_bootstrap
 from softprune.training.jobs import Fitted, tune
@@ -106,8 +107,8 @@ def token_importance(workspace: Workspace, tuned: Fitted) -> Importance:
             if found.method == "leave_one_out"
             else "pruning.importance=leave_one_out measures what equation 3 can't"
         )
-        known = workspace.run.info.get("notes") or []
-        workspace.run.record(notes=[*known, *([note] if note not in known else [])])
+        with workspace.run.editing() as record:
+            record.add_notes(note)
     return found
 
 
@@ -191,14 +192,13 @@ def _mark(workspace: Workspace, trials: Sequence[Trial]) -> list[Trial]:
     candidates = [trial.candidate for trial in trials]
     winner, errors = _pick(workspace, trials)
     front = pareto(candidates)
-    workspace.run.record(
-        selection={
-            "candidates_compared": len(candidates),
-            "standard_errors": errors,
-            "winner": winner.id,
-            "foresight": foresight(candidates),
-        }
-    )
+    foreseen = foresight(candidates)
+    with workspace.run.editing() as record:
+        assert record.selection is not None  # written when the run was prepared
+        record.selection.candidates_compared = len(candidates)
+        record.selection.standard_errors = dict(errors)
+        record.selection.winner = winner.id
+        record.selection.foresight = None if foreseen is None else Foresight.model_validate(foreseen)
     return [
         Trial(
             t.candidate.updated(

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from softprune.runs.folder_checks import JSON
+from softprune.runs.record import Kind
 from softprune.runs.run_folder import RunFolder
 
 Finish = Callable[[Path], object]
@@ -19,7 +20,7 @@ def run_into(
     *,
     recipe_text: str,
     resolved: dict[str, JSON],
-    kind: str,
+    kind: Kind,
     command: str,
     may_change: Collection[str],
     finish: Finish | None,

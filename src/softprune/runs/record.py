@@ -44,6 +44,17 @@ SCHEMA: Final = 1
 
 Kind = Literal["tune", "xprompt", "adapt", "tokens"]
 Status = Literal["running", "complete", "failed"]
+Pin = Literal[
+    "K",
+    "threads",
+    "inputs",
+    "backbone.device",
+    "backbone.dtype",
+    "search.strategy",
+    "cost.latency",
+    "manual_theta_final",
+]
+"""Fields that are written once, before anything depends on them; see `RunFolder.pin`."""
 
 
 class JobRecord(Part):
@@ -96,11 +107,7 @@ class JobRecord(Part):
         if changed:
             attempt.changed = changed
         self.attempts = [*self.attempts, attempt]
-        self.status, self.error, self.finished = "running", None, None
-
-    def document(self) -> dict[str, Any]:
-        """The record as JSON holds it."""
-        return self.model_dump(mode="json", by_alias=True)
+        self.status, self.phase, self.error, self.finished = "running", None, None, None
 
 
 class RunRecord(JobRecord):
@@ -127,7 +134,7 @@ class RunRecord(JobRecord):
     notes: list[str] = Field(default=[], description="what a user should know, in words")
     prompt: PromptRecord | None = None
     sweep: dict[str, SweepRow] = Field(default={}, description="by multiple of the learning rate")
-    search: SearchRecord | None = None
+    search: SearchRecord = SearchRecord()
     importance: ImportanceRecord | None = None
     gates: GatesRecord | None = None
     adapter: AdapterRecord | None = None
@@ -139,6 +146,11 @@ class RunRecord(JobRecord):
     )
     headline: Headline | None = None
     verdict: VerdictRecord | None = None
+
+    @property
+    def initial_words(self) -> list[str]:
+        """What each prompt token started as; empty where no words were noted."""
+        return [] if self.prompt is None else self.prompt.words or []
 
     def add_notes(self, *notes: str) -> None:
         """Adds those that aren't there: a resumed run finds them again."""
@@ -198,10 +210,10 @@ def read_record(folder: Path, kind: type[AnyRecord]) -> AnyRecord:
     try:
         return kind.model_validate_json(path.read_bytes(), context={"reading": True})
     except OSError as error:
-        raise SoftpruneError("a file as softprune wrote it", f"{path}: {error.strerror}", do) from error
+        raise SoftpruneError(f"a {kind.FILE} as softprune writes it", f"{path}: {error.strerror}", do) from error
     except ValidationError as error:
         # Of another schema, everything else that is wrong follows from that.
         first = min(error.errors(include_url=False), key=lambda each: each["loc"] != ("schema",))
         where = ".".join(map(str, first["loc"])) or "the file"
         found = f"{path}: {where}: {first['msg']}"
-        raise SoftpruneError(f"a {kind.FILE} of schema {SCHEMA}", found, do) from error
+        raise SoftpruneError(f"a {kind.FILE} as softprune writes it", found, do) from error

@@ -38,6 +38,10 @@ class Part(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, validate_assignment=True)
 
+    def document(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return self.model_dump(mode="json", by_alias=True)
+
     @model_validator(mode="before")
     @classmethod
     def _leave_out_unknown(cls, values: Any, info: ValidationInfo) -> Any:
@@ -49,8 +53,11 @@ class Part(BaseModel):
     @model_serializer(mode="wrap")
     def _leave_out_unset(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         written: dict[str, Any] = write(self)
-        set_keys = {type(self).model_fields[name].alias or name for name in self.model_fields_set}
-        return {key: value for key, value in written.items() if key in set_keys or value not in (None, [], {})}
+        for name, field in type(self).model_fields.items():
+            # A dict or list may have been filled without having been set.
+            if name not in self.model_fields_set and written[field.alias or name] in (None, [], {}, field.default):
+                del written[field.alias or name]
+        return written
 
 
 class Hardware(Part):
@@ -150,7 +157,7 @@ class SelectionRecord(Part):
     objective: str | None = Field(default=None, description="which candidate wins: best, one_se, ...")
     candidates_compared: int | None = Field(default=None, description="from which the winner was chosen")
     standard_errors: dict[str, float | None] | None = Field(
-        None, description="by candidate, of its difference to the best"
+        default=None, description="by candidate, of its difference to the best"
     )
     winner: str | None = Field(default=None, description="id of the candidate")
     foresight: Foresight | None = None
@@ -161,12 +168,12 @@ class SelectionRecord(Part):
 class DifferenceRecord(Part):
     """Score of a minus score of b with its 95% interval, fractions; as `statistics.bootstrap.Difference`."""
 
-    value: float | None
-    low: float | None
-    high: float | None
-    p: float | None = Field(description="two-sided, of no difference")
-    covers_seeds: bool | None = Field(default=None, description="whether the interval covers the sampling of seeds too")
-    seeds: int | None = Field(default=None, description="training seeds of the side that has fewer")
+    value: float
+    low: float
+    high: float
+    p: float = Field(description="two-sided, of no difference")
+    covers_seeds: bool = Field(default=False, description="whether the interval covers the sampling of seeds too")
+    seeds: int = Field(default=1, description="training seeds of the side that has fewer")
     units: int | None = Field(default=None, description="examples or groups that were sampled")
     se_seeds: float | None = Field(default=None, description="standard error from seeds")
     se_examples: float | None = Field(default=None, description="standard error from examples")

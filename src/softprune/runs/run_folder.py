@@ -16,34 +16,23 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from copy import deepcopy
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import reduce
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from softprune.errors import SoftpruneError
 from softprune.runs import atomic_io
-from softprune.runs.environment import hardware, versions
-from softprune.runs.folder_checks import (
-    JSON,
-    SCHEMA,
-    changed_keys,
-    make_folder,
-    read_info,
-    write_recipe,
-    write_resolved,
-)
+from softprune.runs.folder_checks import JSON, changed_keys, make_folder, write_recipe, write_resolved
 from softprune.runs.lock import LOCK, FolderLock
 from softprune.runs.processes import ALONE, Processes
+from softprune.runs.record import Kind, Pin, RunRecord, begin_run, now, read_record
 
 if TYPE_CHECKING:
     import torch
 
-_COST = ("seconds", "steps", "examples_per_second", "peak_memory_bytes", "trainable_parameters")
 TRACKERS = "trackers"
 """The folder in a run's for what trackers write; they open theirs before there is any work."""
-_RESULTS = ("constant", "zero_shot", "instruction", "tuned", "control", "winner", "random")
 
 
 @dataclass(frozen=True)
@@ -101,10 +90,13 @@ class RunFolder:
     meter: Meter | None = None
     """Of `cost.peak_memory`, the bytes that each phase takes at most."""
 
-    def __init__(self, path: Path, lock: FolderLock, info: dict[str, Any], made: Sequence[Path] = ()) -> None:
+    record: RunRecord
+    """What is known about the run; changed within `editing`, which writes it."""
+
+    def __init__(self, path: Path, lock: FolderLock, record: RunRecord, made: Sequence[Path] = ()) -> None:
         self.path = path
         self._lock = lock
-        self._info = info
+        self.record = record
         self._made = made  # folders that weren't there before this run
         self._metrics = path / "metrics.jsonl"
         self._counting: dict[str, float] = {}  # open phases, and since when their seconds aren't counted yet
@@ -117,7 +109,7 @@ class RunFolder:
         *,
         recipe_text: str,
         resolved: dict[str, Any],
-        kind: str,
+        kind: Kind,
         command: str,
         may_change: Collection[str] = (),
     ) -> RunFolder:
@@ -139,12 +131,13 @@ class RunFolder:
         lock = FolderLock(path)
         try:
             atomic_io.remove_temporaries(path)
-            if (path / "run.json").exists():
+            if (path / RunRecord.FILE).exists():
+                record = read_record(path, RunRecord)
                 changed = changed_keys(path, plain, may_change)
-                run = cls(path, lock, read_info(path))
+                run = cls(path, lock, record)
                 run._resume(command, changed, plain)
             else:
-                run = cls(path, lock, _first_info(kind, command, plain.get("seed")), made)
+                run = cls(path, lock, begin_run(kind, command, plain.get("seed")), made)
                 run._begin(recipe_text, plain)
         except BaseException:
             lock.release()
@@ -152,64 +145,63 @@ class RunFolder:
         return run
 
     @property
-    def info(self) -> dict[str, Any]:
-        """What run.json holds, as a copy."""
-        return deepcopy(self._info)
-
-    @property
     def is_complete(self) -> bool:
         """Whether nothing is left to do."""
         return (self.path / "COMPLETE").exists()
 
-    def record(self, **changes: JSON) -> None:
-        """Merges `changes` into run.json: mappings key by key, anything else by replacement."""
-        _merge(self._info, json.loads(atomic_io.json_text(changes)))
-        self._write_info()
+    @contextmanager
+    def editing(self) -> Iterator[RunRecord]:
+        """The record, to be changed; then run.json is written."""
+        yield self.record
+        self._write_record()
 
-    def pin(self, key: str, compute: Callable[[], JSON]) -> JSON:
-        """The value of `key` (dotted for a nested one) in run.json; computed and written when it is null.
+    def pin(self, key: Pin, compute: Callable[[], JSON]) -> Any:
+        """The value of a field of the record (dotted within a section); computed and written when it is null.
 
         Whatever the bits of a result depend on is pinned before the first step, so that a resumed run has it.
         """
-        value: JSON = self._info
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        if value is None:
-            value = json.loads(json.dumps(compute()))
-            changes = value
-            for part in reversed(key.split(".")):
-                changes = {part: changes}
-            self.record(**changes)
-        return deepcopy(value)
+        *sections, field = key.split(".")
+        section = reduce(getattr, sections, self.record)
+        if getattr(section, field) is None:
+            value = compute()
+            with self.editing():
+                setattr(section, field, value)
+        return getattr(section, field)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Names what the run does inside, and adds its wall seconds to `cost.phases`, also over resumes."""
-        outer = self._info["phase"]
-        self.record(phase=name, cost=self._peak(outer))
+        outer = self.record.phase
+        with self.editing() as record:
+            self._measure_peak(outer)
+            record.phase = name
         self._counting[name] = time.perf_counter()
         try:
             yield
         finally:
             self._count()
             del self._counting[name]
-            self.record(phase=outer, cost=self._peak(name))
+            with self.editing() as record:
+                self._measure_peak(name)
+                record.phase = outer
 
     def _count(self) -> None:
         """Adds to each open phase the seconds since the last count: what a kill can't take back any more."""
-        now, known = time.perf_counter(), self._info["cost"]["phases"]
-        counted = {name: known.get(name, 0.0) + now - since for name, since in self._counting.items()}
+        if not self._counting:
+            return
+        now = time.perf_counter()
+        with self.editing() as record:
+            phases = record.cost.phases
+            for name, since in self._counting.items():
+                phases[name] = phases.get(name, 0.0) + now - since
         self._counting = dict.fromkeys(self._counting, now)
-        if counted:
-            self.record(cost={"phases": counted})
 
-    def _peak(self, phase: str | None) -> dict[str, Any]:
-        """What the meter says of a phase that ends, or rests; what happens outside of phases is nobody's."""
+    def _measure_peak(self, phase: str | None) -> None:
+        """Notes what the meter says of a phase that ends, or rests; what happens outside of phases is nobody's."""
         peak = None if self.meter is None else self.meter.lap()
-        if phase is None or peak is None:
-            return {}
-        peaks = self._info["cost"].get("peak_memory") or {}
-        return {"peak_memory": {phase: max(peak, peaks.get(phase) or 0)}}
+        if phase is not None and peak is not None:
+            peaks = self.record.cost.peak_memory
+            peaks[phase] = max(peak, peaks.get(phase) or 0)
 
     def once(self, name: str, compute: Callable[[], Saved]) -> Saved:
         """The stored outcome of a piece of work, which is computed only when there is none.
@@ -274,18 +266,20 @@ class RunFolder:
 
     def complete(self) -> None:
         """Ends the run: nothing is left to do, and `state/` goes."""
-        self.record(status="complete", phase=None, error=None, finished=_now())
+        with self.editing() as record:
+            record.status, record.phase, record.error, record.finished = "complete", None, None, now()
         self._finish()
 
     def fail(self, error: str) -> None:
         """Notes why the run ended early; the same command takes it up again."""
-        self.record(status="failed", error=error, finished=_now())
+        with self.editing() as record:
+            record.status, record.error, record.finished = "failed", error, now()
 
     @property
     def has_work(self) -> bool:
         """Whether any piece of work was begun, or the run was there before: only another one holds nothing to keep."""
-        begun = self._state.exists() or bool(self._info["cost"]["phases"])
-        return self.is_complete or begun or len(self._info["attempts"]) > 1
+        begun = self._state.exists() or bool(self.record.cost.phases)
+        return self.is_complete or begun or len(self.record.attempts) > 1
 
     def discard(self) -> None:
         """Removes what a run without work leaves, and the folders that `open` made unless they hold anything else."""
@@ -307,8 +301,8 @@ class RunFolder:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _write_info(self) -> None:
-        self.write_json("run.json", self._info)
+    def _write_record(self) -> None:
+        self.write_json(RunRecord.FILE, self.record.document())
 
     def _finish(self) -> None:
         shutil.rmtree(self._state, ignore_errors=True)
@@ -318,68 +312,21 @@ class RunFolder:
     def _begin(self, recipe_text: str, resolved: dict[str, Any]) -> None:
         try:
             write_recipe(self.path, recipe_text, resolved)
-            self._write_info()
+            self._write_record()
         except BaseException:
             self.discard()
             raise
 
     def _resume(self, command: str, changed: dict[str, JSON], resolved: dict[str, Any]) -> None:
-        if self._info["status"] == "complete":  # killed between the last record and COMPLETE
+        if self.record.status == "complete":  # killed between the last record and COMPLETE
             self._finish()
             return
         if self._metrics.exists():
             _drop_torn_line(self._metrics)
-        attempt = {"started": _now(), "command": command, "versions": versions()}
-        if changed:
-            attempt["changed"] = changed
-        attempts = [*self._info["attempts"], attempt]
-        self._info.update(status="running", phase=None, error=None, finished=None, attempts=attempts)
-        self._write_info()
+        with self.editing() as record:
+            record.resume(command, changed)
         if changed:  # after run.json: a kill in between records the change twice, never not at all
             write_resolved(self.path, resolved)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _first_info(kind: str, command: str, seed: JSON) -> dict[str, Any]:
-    """run.json of a run that hasn't done anything; null is what isn't known yet."""
-    started, found = _now(), versions()
-    verdict = {"verdict": None} if kind == "xprompt" else {}
-    return {
-        **verdict,  # what a reader of the file looks for first
-        "schema": SCHEMA,
-        "kind": kind,
-        "status": "running",
-        "phase": None,
-        "error": None,
-        "command": command,
-        "seed": seed,
-        "started": started,
-        "finished": None,
-        "attempts": [{"started": started, "command": command, "versions": found}],
-        "versions": found,
-        "hardware": hardware(),
-        "threads": None,
-        "backbone": dict.fromkeys(("name", "family", "fingerprint", "dtype", "device")),
-        "task": dict.fromkeys(("id", "version", "indices", "truncated")),
-        "selection": None,
-        "removal": None,
-        "K": None,
-        "processes": None,
-        "results": dict.fromkeys(_RESULTS),
-        "ticket": dict.fromkeys(("tokens", "pieces", "parameters")),
-        "cost": {**dict.fromkeys(_COST), "phases": {}},
-    }
-
-
-def _merge(target: dict[str, Any], changes: dict[str, Any]) -> None:
-    for key, value in changes.items():
-        if isinstance(value, dict) and isinstance(target.get(key), dict):
-            _merge(target[key], value)
-        else:
-            target[key] = value
 
 
 def _relative(name: str) -> PurePosixPath:

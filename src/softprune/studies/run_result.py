@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from softprune.data import load_task
 from softprune.errors import SoftpruneError
+from softprune.evaluation.conclusions import above_constant
 from softprune.prompts.prompt_io import load_mask, load_vectors
 from softprune.prompts.ticket import Ticket
+from softprune.runs.record import RunRecord, read_record
 from softprune.statistics.methods_over_seeds import Scored
-from softprune.studies.comparison.run_metrics import read_info, scored_of
+from softprune.studies.comparison.run_metrics import scored_of
 from softprune.types import Mask
 
 
@@ -33,15 +34,14 @@ class Made:
     seed: int
 
     @cached_property
-    def info(self) -> dict[str, Any]:
+    def record(self) -> RunRecord:
         """Its run.json."""
-        return read_info(self.path)
+        return read_record(self.path, RunRecord)
 
     @property
     def seconds(self) -> float | None:
         """That it took, all attempts together; None where nobody measured them."""
-        found = (self.info.get("cost") or {}).get("seconds")
-        return None if found is None else float(found)
+        return self.record.cost.seconds
 
     def value(self, row: str) -> float:
         """The metric of a result on `report`.
@@ -49,10 +49,10 @@ class Made:
         Raises:
             SoftpruneError: it has no such result.
         """
-        found = (self.info.get("results") or {}).get(row) or {}
-        if found.get("value") is None:
+        found = self.record.results.get(row)
+        if found is None or found.value is None:
             raise SoftpruneError(f"a result named {row}", f"none in {self.path}", "remove that folder, and run again")
-        return float(found["value"])
+        return found.value
 
     def scored(self, row: str) -> Scored | None:
         """The counts of every example of `report`; None where they weren't kept."""
@@ -61,8 +61,7 @@ class Made:
     @property
     def interpretable(self) -> bool:
         """Whether its tuned prompt is shown to be above the constant answer: its interval lies above that."""
-        interval = self.info["results"]["tuned"]["interval"]
-        return bool(interval[0] > self.value("constant"))
+        return above_constant("tuned", self.record.results)
 
     def prompt_file(self, name: str) -> Path:
         """The file of a prompt: initial, tuned, control."""

@@ -118,7 +118,7 @@ class Bench:
     def cost(self) -> dict[str, Any]:
         """What the study took: its runs with the seconds that they took whoever asked for them, and its own work."""
         runs = [
-            {"folder": name, "task": made.task, "seed": made.seed, "kind": made.info["kind"], "seconds": made.seconds}
+            {"folder": name, "task": made.task, "seed": made.seed, "kind": made.record.kind, "seconds": made.seconds}
             for name, made in sorted(self.used.items())
         ]
         pieces = sorted((self.folder / WORK).glob("*.json"))

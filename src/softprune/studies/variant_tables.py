@@ -16,6 +16,7 @@ from typing import Final
 
 from softprune.config import Variant
 from softprune.errors import SoftpruneError
+from softprune.evaluation.conclusions import above_constant
 from softprune.studies.comparison.cells import refused_by_model
 from softprune.studies.findings import Cell, Entry, Table, shown
 from softprune.studies.run_cache import Spec
@@ -143,7 +144,7 @@ def _above(made: Made, row: str) -> bool:
     """Whether what was trained is shown to be above the constant answer: a model itself, else the unpruned prompt."""
     if row != "adapted":
         return made.interpretable
-    return bool(made.info["results"]["adapted"]["interval"][0] > made.value("constant"))
+    return above_constant("adapted", made.record.results)
 
 
 def score_lines(bench: Bench, settings: Settings, name: str, title: str) -> Table:

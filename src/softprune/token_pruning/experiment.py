@@ -7,9 +7,9 @@ fine-tune -> for each lambda: train thresholds and weights (soft), then weights 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from softprune.data import answered
+from softprune.runs.record_parts import Gap, StageRecord
 from softprune.token_pruning.evaluation import Answers
 from softprune.token_pruning.families import Anatomy
 from softprune.token_pruning.jobs import Contestant, Stage, TokenWorkspace, Weights, fit, soft_hard_gap, take
@@ -19,20 +19,22 @@ from softprune.token_pruning.rules import Everything, Ranked, Rule, Thresholds
 BASELINE = "baseline"
 
 
-def experiment(workspace: TokenWorkspace) -> dict[str, Contestant]:
-    """Train and compare; every model by its name, and run.json with the results."""
+def experiment(workspace: TokenWorkspace) -> tuple[dict[str, Contestant], str]:
+    """Train and compare; every model by its name, and the name of the chosen one. The results are in run.json."""
     anatomy = workspace.anatomy()
     baseline = train_baseline(workspace, anatomy)
     found = {BASELINE: baseline}
     for price in workspace.recipe.pruning.lambdas:
         contestant = train_thresholds(workspace, anatomy, baseline, price)
         found[contestant.name] = contestant
-    chosen = choose(workspace, found)
+    learned = {name: contestant for name, contestant in found.items() if name != BASELINE}
+    operations = {name: contestant.select.relative_macs(anatomy) for name, contestant in learned.items()}
+    chosen = choose(workspace, found, operations)
     for name, rule in rules_at(workspace, anatomy, baseline, found[chosen]).items():
         found[name] = train_behind(workspace, anatomy, baseline, name, rule)
         note_target(workspace, anatomy, found[name], found[chosen])
     report(workspace, anatomy, found, chosen)
-    return found
+    return found, chosen
 
 
 def train_baseline(workspace: TokenWorkspace, anatomy: Anatomy) -> Contestant:
@@ -62,8 +64,10 @@ def train_thresholds(workspace: TokenWorkspace, anatomy: Anatomy, baseline: Cont
         weights = fit(workspace, anatomy, replace(soft, price=price, best_by="last"))
         before = workspace.answers(anatomy, workspace.select, rule)
         gap = soft_hard_gap(workspace, anatomy, rule, before)
-        note = _told(workspace, anatomy, before) | {"theta": rule.values(), "gap": gap}
-        workspace.run.record(stages={f"soft-{shown}": note})
+        note = _stage_record(workspace, anatomy, before)
+        note.theta, note.gap = rule.values(), Gap(score=gap["score"], loss=gap["loss"])
+        with workspace.run.editing() as record:
+            record.stages[f"soft-{shown}"] = note
     rule.delta_L.requires_grad_(False)
     with workspace.run.phase("hard"):
         if settings.hard_epochs:
@@ -85,20 +89,26 @@ def train_behind(
         return _measured(workspace, anatomy, name, rule, weights)
 
 
-def choose(workspace: TokenWorkspace, found: dict[str, Contestant]) -> str:
+def choose(workspace: TokenWorkspace, found: dict[str, Contestant], operations: dict[str, float]) -> str:
     """The learned model with the fewest operations among those that lose little on the held-out set.
 
     Where all lose more than that, the one that loses least.
+
+    Args:
+        workspace: of the run.
+        found: all models, the unpruned one too.
+        operations: of each learned model, a share of the unpruned one's.
     """
 
     def accuracy(name: str) -> float:
         return workspace.metric.value(answered(found[name].select.predicted, workspace.select.golds))
 
-    operations = {name: _macs(workspace, name) for name in found if name != BASELINE}
     least = accuracy(BASELINE) - workspace.recipe.selection.within
     good = [name for name in operations if accuracy(name) >= least]
     chosen = min(good, key=operations.__getitem__) if good else max(operations, key=accuracy)
-    workspace.run.record(selection={"chosen": chosen, "within": bool(good)})
+    with workspace.run.editing() as record:
+        assert record.selection is not None  # written when the run was prepared
+        record.selection.chosen, record.selection.within = chosen, bool(good)
     return chosen
 
 
@@ -126,7 +136,9 @@ def note_target(workspace: TokenWorkspace, anatomy: Anatomy, contestant: Contest
     target, found = chosen.select.relative_macs(anatomy), contestant.select.relative_macs(anatomy)
     token = len(lengths) / (sum(lengths) * len(anatomy.layers))  # of every text, in one layer
     near = abs(found - target) <= max(NEAR, token)
-    workspace.run.record(stages={contestant.name: {"macs_target": target, "macs_reached": near}})
+    with workspace.run.editing() as record:
+        stage = record.stages[contestant.name]
+        stage.macs_target, stage.macs_reached = target, near
 
 
 def _manual(
@@ -154,27 +166,25 @@ def _manual(
 
 def _measured(workspace: TokenWorkspace, anatomy: Anatomy, name: str, rule: Rule, weights: Weights) -> Contestant:
     answers = workspace.answers(anatomy, workspace.select, rule)
-    note = _told(workspace, anatomy, answers)
+    note = _stage_record(workspace, anatomy, answers)
     if isinstance(rule, Thresholds):
-        note["theta"] = rule.values()
+        note.theta = rule.values()
     if isinstance(rule, Ranked):
-        note |= {"rate": rule.rate, "whole_layers": rule.whole_layers}
-    workspace.run.record(stages={name: note})
+        note.rate, note.whole_layers = rule.rate, rule.whole_layers
+    with workspace.run.editing() as record:
+        record.stages[name] = note
     return Contestant(name, rule, weights, answers)
 
 
-def _told(workspace: TokenWorkspace, anatomy: Anatomy, answers: Answers) -> dict[str, Any]:
+def _stage_record(workspace: TokenWorkspace, anatomy: Anatomy, answers: Answers) -> StageRecord:
     """What run.json holds of a stage, measured on the held-out set."""
-    return {
-        "select": workspace.metric.value(answered(answers.predicted, workspace.select.golds)),
-        "select_loss": answers.loss(workspace.select.golds),
-        "kept": answers.kept(),
-        "relative_macs": answers.relative_macs(anatomy),
-    }
-
-
-def _macs(workspace: TokenWorkspace, name: str) -> float:
-    return float(workspace.run.info["stages"][name]["relative_macs"])
+    golds = workspace.select.golds
+    return StageRecord(
+        select=workspace.metric.value(answered(answers.predicted, golds)),
+        select_loss=answers.loss(golds),
+        kept=answers.kept(),
+        relative_macs=answers.relative_macs(anatomy),
+    )
 
 
 def _as_it_is(anatomy: Anatomy) -> Weights:

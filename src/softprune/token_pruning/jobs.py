@@ -12,6 +12,7 @@ import torch
 from softprune.config import TokensRecipe
 from softprune.data import Metric, Task, answered
 from softprune.models.batching import collate
+from softprune.runs.record_parts import TrainingCost
 from softprune.runs.run_folder import RunFolder, Saved
 from softprune.token_pruning.evaluation import Answers, answer
 from softprune.token_pruning.families import Anatomy
@@ -159,7 +160,8 @@ def fit(workspace: TokenWorkspace, anatomy: Anatomy, stage: Stage) -> Weights:
 
     saved = workspace.run.once(stage.work, compute)
     cost = {key: saved.meta[key] for key in ("steps", "examples", "seconds")}
-    workspace.run.record(cost={"training": {stage.work: cost}})
+    with workspace.run.editing() as record:
+        record.cost.training[stage.work] = TrainingCost(**cost)
     trainable.load(saved.tensors)
     return saved.tensors
 

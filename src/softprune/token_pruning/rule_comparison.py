@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from softprune.data import answered, constant_answer
+from softprune.runs.record_parts import DifferenceRecord, ResultRow, Truncation
 from softprune.statistics.bootstrap import bootstrap_interval, paired_bootstrap
 from softprune.statistics.estimates import by_example
 from softprune.token_pruning.evaluation import Answers
@@ -62,9 +63,11 @@ def report(
         unpruned = answers[next(iter(found))]
         rows = {name: _row(workspace, anatomy, data, each, unpruned) for name, each in answers.items()}
         constant = constant_answer(data.golds, len(workspace.labels), workspace.metric)
-        rows["constant"] = {"metric": workspace.metric.name, "value": constant.value, "n": len(data)}
-        cut = {"examples": sum(c > 0 for c in data.cut), "tokens": sum(data.cut)}
-        workspace.run.record(results=rows, task={"cut_report": cut})
+        rows["constant"] = ResultRow(metric=workspace.metric.name, value=constant.value, n=len(data))
+        cut = Truncation(examples=sum(c > 0 for c in data.cut), tokens=sum(data.cut))
+        with workspace.run.editing() as record:
+            record.results = {**record.results, **rows}
+            record.task.cut_report = cut
         for name, each in answers.items():
             workspace.run.write_jsonl(f"predictions/{name}.jsonl", _predictions(data, each))
     return answers
@@ -80,27 +83,25 @@ def macro_f1(predicted: Sequence[int], golds: Sequence[int], classes: int) -> fl
     return sum(scores) / classes
 
 
-def _row(
-    workspace: TokenWorkspace, anatomy: Anatomy, data: TextSet, answers: Answers, unpruned: Answers
-) -> dict[str, Any]:
+def _row(workspace: TokenWorkspace, anatomy: Anatomy, data: TextSet, answers: Answers, unpruned: Answers) -> ResultRow:
     metric, seed = workspace.metric, workspace.recipe.seed
     resamples = workspace.recipe.selection.resamples
     scores, rival = answered(answers.predicted, data.golds), answered(unpruned.predicted, data.golds)
     counts, others = metric.counts(scores), metric.counts(rival)
     interval = bootstrap_interval(counts, metric.score, seed=seed, resamples=resamples)
     against = paired_bootstrap(counts, others, metric.score, seed=seed, resamples=resamples)
-    return {
-        "metric": metric.name,
-        "value": metric.value(scores),
-        "interval": [interval.low, interval.high],
-        "n": len(data),
-        "macro_f1": macro_f1(answers.predicted, data.golds, len(workspace.labels)),
-        "loss": answers.loss(data.golds),
-        "kept": answers.kept(),
-        "paper_macs": answers.relative_macs(anatomy),
-        "executed_macs": answers.relative_macs(anatomy, executed=True),
-        "difference": by_example(against),
-    }
+    return ResultRow(
+        metric=metric.name,
+        value=metric.value(scores),
+        interval=(interval.low, interval.high),
+        n=len(data),
+        macro_f1=macro_f1(answers.predicted, data.golds, len(workspace.labels)),
+        loss=answers.loss(data.golds),
+        kept=answers.kept(),
+        paper_macs=answers.relative_macs(anatomy),
+        executed_macs=answers.relative_macs(anatomy, executed=True),
+        difference=DifferenceRecord(**by_example(against)),
+    )
 
 
 def _predictions(data: TextSet, answers: Answers) -> list[dict[str, Any]]:

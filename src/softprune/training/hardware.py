@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -13,13 +13,14 @@ from softprune.models import load_backbone
 from softprune.models.base import Backbone
 from softprune.models.loading import resolve_device, resolve_dtype
 from softprune.runs.folder_checks import JSON
+from softprune.runs.record import Pin
 from softprune.training.free_memory import keep_freed
 
 
 class Pins(Protocol):
     """What keeps the values that bits depend on, as a run does; see `RunFolder.pin`."""
 
-    def pin(self, key: str, compute: Callable[[], JSON]) -> JSON:
+    def pin(self, key: Pin, compute: Callable[[], JSON]) -> Any:
         """The value of `key`; computed where there is none yet."""
 
 

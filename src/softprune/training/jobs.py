@@ -16,6 +16,7 @@ from softprune.config import Recipe
 from softprune.errors import out_of_memory
 from softprune.prompts.soft_prompts import masked_state
 from softprune.ratios import exact
+from softprune.runs.record_parts import PromptRecord, TrainingCost
 from softprune.runs.run_folder import Saved
 from softprune.runs.worker_store import Store
 from softprune.training.initial_prompt import initial_mask, initial_prompt
@@ -376,22 +377,17 @@ def evaluate(workspace: Workspace, prompts_KQH: torch.Tensor, data: ScoredSet) -
 
 def _record_start(workspace: Workspace, start: PromptState, words: Sequence[str], notes: Sequence[str]) -> None:
     recipe = workspace.recipe.prompt
-    known = workspace.run.info.get("notes") or []
-    workspace.run.record(
-        prompt={
-            "P": recipe.tokens,
-            "H": int(start.vectors_PH.shape[1]),
-            "S": recipe.pieces,
-            "init": recipe.init,
-            "words": list(words),
-        },
-        notes=[*known, *(note for note in notes if note not in known)],
-    )
+    size = int(start.vectors_PH.shape[1])
+    prompt = PromptRecord(P=recipe.tokens, H=size, S=recipe.pieces, init=recipe.init, words=list(words))
+    with workspace.run.editing() as record:
+        record.prompt = prompt
+        record.add_notes(*notes)
     workspace.run.write_tensors("prompts/initial.safetensors", {"vectors_PH": start.vectors_PH}, {})
 
 
 def record_cost(workspace: Workspace, work: str, meta: dict[str, Any]) -> None:
     """Add a piece of work's steps and examples to the run's cost, once."""
-    pieces = dict(workspace.run.info["cost"].get("training") or {})
-    pieces[work] = {key: meta[key] for key in ("steps", "examples", "seconds")}
-    workspace.run.record(cost={"training": pieces})
+    with workspace.run.editing() as record:
+        record.cost.training[work] = TrainingCost(
+            steps=meta["steps"], examples=meta["examples"], seconds=meta["seconds"]
+        )

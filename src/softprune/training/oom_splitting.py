@@ -7,8 +7,8 @@ from, whether memory ran out in it (or in an earlier group, so that it wasn't tr
 from __future__ import annotations
 
 import math
-from typing import Any
 
+from softprune.runs.record_parts import ReducedK
 from softprune.runs.worker_store import Store
 
 MEMORY_KEYS = frozenset({"search.group", "tuning.eval_rows", "tuning.accumulate", "backbone.checkpointing"})
@@ -20,18 +20,18 @@ def side_by_side(run: Store) -> int | None:
 
     What happened before a user changed a memory setting says nothing any more.
     """
-    attempts = run.info["attempts"]
-    changed = [at for at, attempt in enumerate(attempts) if not MEMORY_KEYS.isdisjoint(attempt.get("changed") or {})]
-    history = run.info.get("K_history") or []
-    known = [entry for entry in history if entry["out_of_memory"] and entry["attempt"] >= max(changed, default=0)]
-    return min((max(entry["parts"]) for entry in known), default=None)
+    attempts = run.record.attempts
+    changed = [at for at, attempt in enumerate(attempts) if not MEMORY_KEYS.isdisjoint(attempt.changed or {})]
+    since = max(changed, default=0)
+    known = [entry for entry in run.record.K_history if entry.out_of_memory and entry.attempt >= since]
+    return min((max(entry.parts) for entry in known), default=None)
 
 
 def parts_of(run: Store, work: str, count: int) -> list[int] | None:
     """The sizes that a piece of work of `count` candidates is to be trained in; None for whole."""
-    for entry in run.info.get("K_history") or []:
-        if entry["work"] == work:
-            return list(entry["parts"])
+    for entry in run.record.K_history:
+        if entry.work == work:
+            return list(entry.parts)
     most = side_by_side(run)
     return None if most is None or count <= most else equal_parts(count, math.ceil(count / most))
 
@@ -43,16 +43,19 @@ def equal_parts(count: int, number: int) -> list[int]:
 
 def note_parts(run: Store, work: str, parts: list[int], step: int, *, out_of_memory: bool) -> None:
     """Record how a piece of work was parted; once, but its note again where a resumed run began its notes again."""
-    info = run.info
-    history: list[dict[str, Any]] = info.get("K_history") or []
-    entry = next((entry for entry in history if entry["work"] == work), None)
-    if entry is None:
-        entry = {"work": work, "K": sum(parts), "parts": parts, "step": step, "out_of_memory": out_of_memory}
-        entry["attempt"] = len(info["attempts"]) - 1
-        run.record(K_history=[*history, entry])
-    sizes = " and ".join(map(str, entry["parts"]))
-    note = f"memory ran out with {entry['K']} candidates side by side ({work}); "
-    note += f"they went on as {sizes} from step {entry['step']}"
-    notes = list(info.get("notes") or [])
-    if entry["out_of_memory"] and note not in notes:
-        run.record(notes=[*notes, note])
+    with run.editing() as record:
+        entry = next((entry for entry in record.K_history if entry.work == work), None)
+        if entry is None:
+            entry = ReducedK(
+                work=work,
+                K=sum(parts),
+                parts=parts,
+                step=step,
+                out_of_memory=out_of_memory,
+                attempt=len(record.attempts) - 1,
+            )
+            record.K_history = [*record.K_history, entry]
+        if entry.out_of_memory:
+            sizes = " and ".join(map(str, entry.parts))
+            note = f"memory ran out with {entry.K} candidates side by side ({work}); "
+            record.add_notes(f"{note}they went on as {sizes} from step {entry.step}")

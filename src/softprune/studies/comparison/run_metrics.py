@@ -12,6 +12,7 @@ import numpy as np
 
 from softprune.data import Metric, answered
 from softprune.errors import SoftpruneError
+from softprune.runs.record import RunRecord, read_record
 from softprune.statistics.methods_over_seeds import Floats, Scored
 from softprune.studies.comparison.cells import Cell
 from softprune.training.lr_sweep import work_of
@@ -68,81 +69,62 @@ def measured(cell: Cell, metric: Metric) -> Measured:
     Raises:
         SoftpruneError: where its files aren't as softprune wrote them.
     """
-    info, name = read_info(cell.path), ROWS[cell.recipe.kind]
-    found = _row(cell.path, info, name, metric)
+    record, name = read_record(cell.path, RunRecord), ROWS[cell.recipe.kind]
+    found = _row(cell.path, record, name, metric)
     if found is None:
         raise SoftpruneError(f"a result named {name}", f"none in {cell.path}", "remove that folder, and run again")
-    cost = info["cost"]
-    phases, peaks = cost.get("phases") or {}, cost.get("peak_memory") or {}
-    sweep = info.get("sweep") or {}
+    cost, sweep = record.cost, record.sweep
+    phases, peaks = cost.phases, cost.peak_memory
     return replace(
         found,
-        lr=(info.get("settings") or {}).get("lr"),
-        multiple=next((multiple for multiple, row in sweep.items() if row.get("chosen")), None),
-        trainable=cost.get("trainable_parameters"),
-        stored=cost.get("stored_parameters"),
+        lr=None if record.settings is None else record.settings.lr,
+        multiple=next((multiple for multiple, row in sweep.items() if row.chosen), None),
+        trainable=cost.trainable_parameters,
+        stored=cost.stored_parameters,
         seconds=sum(phases[phase] for phase in TRAINING if phase in phases) or None,
-        seconds_per_epoch=cost.get("seconds_per_epoch"),
-        examples_per_second=cost.get("examples_per_second"),
-        peak_memory=max((peaks[phase] for phase in TRAINING if peaks.get(phase)), default=None),
-        latency=cost.get("latency"),
+        seconds_per_epoch=cost.seconds_per_epoch,
+        examples_per_second=cost.examples_per_second,
+        peak_memory=max((peak for phase in TRAINING if (peak := peaks.get(phase))), default=None),
+        latency=cost.document()["latency"] if cost.latency else None,
     )
 
 
 def control(cell: Cell, metric: Metric) -> Measured | None:
     """The unpruned prompt that an XPrompt run retrains as it does its tickets; None where there is none."""
-    info = read_info(cell.path)
-    found = _row(cell.path, info, "control", metric)
-    if found is None:
+    record = read_record(cell.path, RunRecord)
+    found, row = _row(cell.path, record, "control", metric), record.results.get("control")
+    if found is None or row is None:
         return None
-    row, cost = info["results"]["control"], info["cost"]
     return replace(
         found,
-        lr=(info.get("settings") or {}).get("lr"),
-        trainable=cost.get("trainable_parameters"),
-        stored=row.get("parameters"),
-        seconds=None if row.get("seconds") is None else row["seconds"] + _other_rates(info),
+        lr=None if record.settings is None else record.settings.lr,
+        trainable=record.cost.trainable_parameters,
+        stored=row.parameters,
+        seconds=None if row.seconds is None else row.seconds + _other_rates(record),
     )
 
 
 def floors(cell: Cell, metric: Metric) -> dict[str, Measured]:
     """What nothing is trained for: the model as it comes, and the best constant answer."""
-    info = read_info(cell.path)
-    found = {name: _row(cell.path, info, name, metric) for name in ("zero_shot", "constant")}
+    record = read_record(cell.path, RunRecord)
+    found = {name: _row(cell.path, record, name, metric) for name in ("zero_shot", "constant")}
     return {name: row for name, row in found.items() if row is not None}
 
 
-def read_info(path: Path) -> dict[str, Any]:
-    """A run's run.json.
-
-    Raises:
-        SoftpruneError: it can't be read.
-    """
-    try:
-        info: dict[str, Any] = json.loads((path / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise SoftpruneError(
-            "a run that can be read", f"{path}: {error}", "remove that folder, and run again"
-        ) from error
-    return info
-
-
-def _other_rates(info: Mapping[str, Any]) -> float:
+def _other_rates(record: RunRecord) -> float:
     """Seconds of the learning rates that a sweep tried and didn't choose; the chosen one's are the tuned prompt's."""
-    pieces = info["cost"].get("training") or {}
-    others = [work_of(float(name)) for name, row in (info.get("sweep") or {}).items() if not row.get("chosen")]
-    return float(sum(pieces[work]["seconds"] for work in others if work in pieces))
+    pieces = record.cost.training
+    others = [work_of(float(name)) for name, row in record.sweep.items() if not row.chosen]
+    return float(sum(pieces[work].seconds for work in others if work in pieces))
 
 
-def _row(path: Path, info: Mapping[str, Any], name: str, metric: Metric) -> Measured | None:
-    row = (info.get("results") or {}).get(name)
-    if not row or row.get("value") is None:
+def _row(path: Path, record: RunRecord, name: str, metric: Metric) -> Measured | None:
+    row = record.results.get(name)
+    if row is None or row.value is None:
         return None
-    others = {key: row[key] for key in TEXTS if row.get(key) is not None}
-    low, high = row.get("interval") or (None, None)
-    interval = None if low is None or high is None else (float(low), float(high))
+    others = {key: value for key in TEXTS if (value := getattr(row, key)) is not None}
     scored = scored_of(path / "predictions" / f"{name}.jsonl", metric)
-    return Measured(row["value"], interval, scored=scored, others=others, answer=row.get("answer"))
+    return Measured(row.value, row.interval, scored=scored, others=others, answer=row.answer)
 
 
 def scored_of(path: Path, metric: Metric) -> Scored | None:

@@ -17,11 +17,11 @@ from softprune.runs import atomic_io
 from softprune.runs.folder_checks import unfinished
 from softprune.runs.job import Finish
 from softprune.runs.processes import hold_alone
+from softprune.runs.record import RunRecord, read_record
 from softprune.studies.comparison import tables
 from softprune.studies.comparison.cells import Cell, run_cells
 from softprune.studies.comparison.folder import CompareFolder, read_comparison
 from softprune.studies.comparison.rows import not_defined, reference_of, rows_of
-from softprune.studies.comparison.run_metrics import read_info
 from softprune.training.oom_splitting import MEMORY_KEYS
 
 AnyRecipe: TypeAlias = CompareRecipe | Mapping[str, Any] | str | Path
@@ -111,14 +111,14 @@ def summary(recipe: CompareRecipe, cells: list[Cell], told: Mapping[str, Mapping
         cells: the finished runs.
         told: how each run stands, as compare.json has it.
     """
-    metric, info = load_task(recipe.task.id).metric, read_info(cells[0].path)
+    metric, record = load_task(recipe.task.id).metric, read_record(cells[0].path, RunRecord)
     defined = [method for method in recipe.methods if any(cell.method == method for cell in cells)]
     return {
-        "task": info["task"].get("title") or info["task"].get("id"),
-        "backbone": info["backbone"]["name"],
-        "family": info["backbone"]["family"],
+        "task": record.task.title or record.task.id,
+        "backbone": record.backbone.name,
+        "family": record.backbone.family,
         "metric": metric.name,
-        "n": (info["task"].get("sizes") or {}).get("report"),
+        "n": None if record.task.sizes is None else record.task.sizes.report,
         "seeds": list(range(recipe.seed, recipe.seed + recipe.seeds)),
         "reference": reference_of(defined),
         "rows": rows_of(recipe, cells, metric),

@@ -169,14 +169,14 @@ def _kept_row(bench: Bench, made: Made, found: Mapping[str, Floats]) -> tuple[En
     mask, chance = made.mask, not made.interpretable
     token_P, piece_PS = mask.token_P.numpy(), mask.piece_PS.numpy()
     tokens, pieces = _share(found["token_P"], token_P), _share(found["winner_piece_PS"][token_P], piece_PS[token_P])
-    ticket = made.info["ticket"]
+    ticket = made.record.ticket
     winner, tuned, control = (outcome_of([made], name) for name in ("winner", "tuned", "control"))
     return (
         told(made),
         Cell(mask.tokens, unit="count", chance=chance),
         Cell(mask.pieces, unit="count", chance=chance),
-        Cell(ticket["parameters"], unit="count", chance=chance),
-        Cell(ticket["share_of_parameters"], chance=chance),
+        Cell(ticket.parameters, unit="count", chance=chance),
+        Cell(ticket.share_of_parameters, chance=chance),
         Cell(tokens, chance=chance),
         Cell(pieces, chance=chance),
         difference_cell(bench, made.task, winner, tuned, chance),

@@ -52,7 +52,7 @@ def _rows(bench: Bench, runs: Runs) -> tuple[tuple[Entry, ...], ...]:
         return (label, *(_cell([of(runs[task, seed]) for seed in bench.seeds], unit) for task in bench.tasks))
 
     return (
-        line("fine-tuning: all weights", lambda made: float(made.info["backbone"]["parameters"])),
+        line("fine-tuning: all weights", lambda made: float(made.record.backbone.parameters or 0)),
         line("prompt tuning", lambda made: made.ticket.info.prompt_tokens * made.ticket.info.hidden),
         line("XPrompt", lambda made: made.ticket.info.parameters),
         line(KEPT, share_of, "percent"),

@@ -2,6 +2,7 @@
 #
 #   make demo        prune a prompt on the bundled model, and check what came of it
 #   make test        lint and all tests that need neither data nor a network
+#   make test-fast   the same tests without lint and without those marked slow
 #   make test-real   tests on real data: the folder that SOFTPRUNE_DATA names
 #   make lint        ruff and mypy
 #   make bench       the benchmarks; ROUNDS=1 for a shorter look (docs/benchmarks.md)
@@ -9,21 +10,25 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+READY_DEMO := $(VENV)/.installed-demo
 READY := $(VENV)/.installed
 READY_BENCH := $(VENV)/.installed-bench
 DATA := $(abspath $(or $(SOFTPRUNE_DATA),$(wildcard ../shared/data)))
 BENCHMARKS := single_step candidates memory growth paired whole_search real_encoder
 
-.PHONY: demo test test-real lint bench
+.PHONY: demo test test-fast test-real lint bench
 .DELETE_ON_ERROR:
 
-demo: $(READY)
+demo: $(READY_DEMO)
 	rm -rf runs/demo
 	$(BIN)/softprune run demo --out runs/demo
 	$(BIN)/python scripts/check_demo.py runs/demo
 
 test: lint
 	$(BIN)/python -m pytest -m "not real" -n 2 --dist loadfile
+
+test-fast: $(READY)
+	$(BIN)/python -m pytest -m "not slow and not real" -n 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -39,10 +44,14 @@ bench: $(READY_BENCH)
 	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; SOFTPRUNE_DATA="$(DATA)" \
 		$(BIN)/python benchmarks/$$name.py $(if $(ROUNDS),--rounds $(ROUNDS)); done
 
-$(READY): pyproject.toml constraints.txt
+$(READY_DEMO): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "softprune needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..." >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo]'
+	touch $@
+
+$(READY): $(READY_DEMO)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
 	touch $@
 

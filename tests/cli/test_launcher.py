@@ -94,7 +94,7 @@ def test_rank_and_size_come_from_the_environment(
 ) -> None:
     os.environ.update(environment)
     made: list[tuple[int, int]] = []
-    monkeypatch.setattr(processes, "Group", lambda *given: made.append(given))
+    monkeypatch.setattr(processes, "_Group", lambda *given: made.append(given))
     monkeypatch.setattr(processes, "_take_device", lambda: None)
     monkeypatch.setattr(processes, "_joined", None)
     found = processes.join()

@@ -10,7 +10,7 @@ from whole_runs import CASES, Run
 
 from softprune.config import resolve
 from softprune.config.schema import Search
-from softprune.pipelines.step_counts import count
+from softprune.pipelines.step_counts import count_steps
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -22,7 +22,7 @@ WHOLE = [case for case in CASES if "tuning.patience=1" not in CASES[case] and "l
 def test_steps_are_those_of_the_run(case: str, run_of: Callable[[str], Run]) -> None:
     run = run_of(case)
     info = run.info
-    found = count(run.recipe, info["task"]["sizes"]["train"], info["K"])
+    found = count_steps(run.recipe, info["task"]["sizes"]["train"], info["K"])
     spent = info["cost"]["training"]
     assert found.exact
     assert sum(stage.steps * len(stage.groups) for stage in found.stages) == info["cost"]["steps"]
@@ -35,12 +35,12 @@ def test_steps_are_those_of_the_run(case: str, run_of: Callable[[str], Run]) -> 
         assert found.candidates == len(lines)
         trained = sum(stage.trainings for stage in found.stages if stage.name in ("retrain", "rung 1"))
         assert trained == sum(line["rung"] > 0 for line in lines)
-    more = count(run.recipe, info["task"]["sizes"]["train"] + 8, info["K"])
+    more = count_steps(run.recipe, info["task"]["sizes"]["train"] + 8, info["K"])
     assert more.stages[0].steps > found.stages[0].steps, "negative control"
 
 
 def counted(*changes: str, examples: int = 160, group: int = 16) -> dict[str, object]:
-    found = count(resolve(["tuning.epochs=4", "search.epochs=9", *changes]), examples, group)
+    found = count_steps(resolve(["tuning.epochs=4", "search.epochs=9", *changes]), examples, group)
     stages = {stage.name: (len(stage.groups), stage.trainings, stage.steps) for stage in found.stages}
     return {"exact": found.exact, "candidates": found.candidates, **stages}
 
@@ -76,11 +76,11 @@ def test_every_strategy_can_be_counted() -> None:
     strategies = get_args(Search.model_fields["strategy"].annotation)
     assert "halving" in strategies
     for strategy in strategies:
-        assert count(resolve([f"search.strategy={strategy}"]), 100, 4).stages
+        assert count_steps(resolve([f"search.strategy={strategy}"]), 100, 4).stages
 
 
 def test_learned_gates_are_trained_beside_each_other_and_their_tickets_counted() -> None:
-    counted = count(
+    counted = count_steps(
         resolve(["search.strategy=learned", "search.prices=0.1,0.2,0.3", "search.gate_epochs=2", "tuning.epochs=4"]),
         80,
         2,

@@ -15,8 +15,8 @@ from toys import distance
 from members import in_parallel
 from softprune.config import Recipe, resolve
 from softprune.errors import SoftpruneError
-from softprune.pipelines import xprompt
 from softprune.pipelines.xprompt import execute
+from softprune.runs import processes as processes_room
 from softprune.runs.processes import ALONE, Processes
 from softprune.training import hardware, jobs
 
@@ -63,7 +63,7 @@ def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(recipe: Recipe, out: Path, monkeypatch: pytest.MonkeyPatch, size: int = 2) -> list[bool]:
     """The run by `size` processes, and what each of them returns."""
     mine = threading.local()
-    monkeypatch.setattr(xprompt, "join", lambda: mine.processes)
+    monkeypatch.setattr(processes_room, "join", lambda: mine.processes)
 
     def work(processes: Processes) -> bool:
         mine.processes = processes
@@ -130,7 +130,7 @@ def test_a_run_that_was_cut_off_goes_on(recipe: Recipe, tmp_path: Path, monkeypa
 def test_only_the_first_one_touches_the_folder(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others are given a folder that can't be."""
     mine = threading.local()
-    monkeypatch.setattr(xprompt, "join", lambda: mine.processes)
+    monkeypatch.setattr(processes_room, "join", lambda: mine.processes)
     (tmp_path / "file").write_text("")
 
     def work(processes: Processes) -> bool:

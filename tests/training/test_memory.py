@@ -7,7 +7,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from toys import task_of
@@ -156,7 +158,7 @@ def machine(root: Path, files: dict[str, str]) -> Path:
     return root
 
 
-MEMINFO = {"proc/meminfo": "MemTotal: 9000 kB\nMemAvailable:    4000 kB\n"}
+AVAILABLE = 4000 * 1024
 V1 = "sys/fs/cgroup/memory/jobs/one"
 V2 = "sys/fs/cgroup/jobs/one"
 FIRST = {
@@ -176,15 +178,13 @@ SECOND = {
 @pytest.mark.parametrize(
     ("files", "free"),
     [
-        ({}, None),
-        (MEMINFO, 4000 * 1024),
+        ({}, AVAILABLE),
         (FIRST, 2_000_000),
-        (MEMINFO | FIRST, 2_000_000),
-        (MEMINFO | FIRST | {f"{V1}/memory.limit_in_bytes": "9223372036854771712"}, 4000 * 1024),
+        (FIRST | {f"{V1}/memory.limit_in_bytes": "9223372036854771712"}, AVAILABLE),
         (FIRST | {f"{V1}/memory.stat": "cache 7\ntotal_inactive_file 400000\n"}, 2_400_000),
-        (MEMINFO | SECOND, 500_000),
+        (SECOND, 500_000),
         (SECOND | {"sys/fs/cgroup/jobs/memory.stat": "inactive_file 100\n"}, 500_100),
-        (MEMINFO | {"proc/self/cgroup": "0::/elsewhere\n", "sys/fs/cgroup/memory.max": "7\n"}, 4000 * 1024),
+        ({"proc/self/cgroup": "0::/elsewhere\n", "sys/fs/cgroup/memory.max": "7\n"}, AVAILABLE),
         (
             {
                 "proc/self/cgroup": "0::/elsewhere\n",
@@ -196,8 +196,9 @@ SECOND = {
     ],
 )
 def test_the_smaller_of_the_machine_and_its_control_groups(
-    files: dict[str, str], free: int | None, tmp_path: Path
+    files: dict[str, str], free: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=AVAILABLE))
     assert free_bytes(CPU, machine(tmp_path, files)) == free
 
 

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from softprune.config import Recipe, resolve
 from softprune.data import load_task
 from softprune.data.splits import select_sets
-from softprune.pipelines.step_counts import count
+from softprune.pipelines.step_counts import count_steps
 from softprune.pipelines.xprompt import tune
 from softprune.report.curves import curves_of
 from softprune.report.run_reader import read_run
@@ -114,7 +114,7 @@ def test_a_sweep_ends_as_the_chosen_rate_alone_would(
 
 def test_a_plan_counts_every_rate(tiny_models: Callable[[str], Path]) -> None:
     model = tiny_models("sentence")
-    swept, alone = (count(recipe_of(model, *changes), 40, 1) for changes in (["tuning.sweep=0.5,2,8"], []))
+    swept, alone = (count_steps(recipe_of(model, *changes), 40, 1) for changes in (["tuning.sweep=0.5,2,8"], []))
     steps = [stage.steps * stage.trainings for stage in (*swept.stages, *alone.stages)]
     assert steps[0] == 3 * steps[1] > 0
 

@@ -133,8 +133,9 @@ class SavedAdapter:
         own = {"plan": asdict(self.plan), **asdict(self.info), "peft": self.peft}
         return {"schema": SCHEMA, **own, "definition": definition}
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write its two files; the document last, since there is no adapter without it."""
+        folder = Path(folder)
         write_bytes(folder / TENSORS, tensor_bytes(self.tensors, {"schema": str(SCHEMA)}))
         write_bytes(folder / DOCUMENT, (json_text(self.document(), indent=2) + "\n").encode())
 

@@ -8,8 +8,8 @@ import re
 import socket
 import subprocess
 import sys
-from contextlib import suppress
-from pathlib import Path
+
+import psutil
 
 from softprune.errors import SoftpruneError
 from softprune.runs.processes import SIZES
@@ -48,10 +48,7 @@ def start_others() -> None:
 
 def _parent() -> str:
     """The command line of the process that started this one."""
-    with suppress(OSError):
-        return Path(f"/proc/{os.getppid()}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    shown = subprocess.run(["ps", "-o", "args=", "-p", str(os.getppid())], capture_output=True, text=True, check=False)
-    return shown.stdout
+    return " ".join(psutil.Process(os.getppid()).cmdline())
 
 
 def _free() -> str:

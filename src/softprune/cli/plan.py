@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from softprune.terminal import Table
 
 HELP = (
-    "Say what a run would take, before it starts: steps, candidates, memory, time and disk. A few steps are measured; "
+    "Say what a run would take, before it starts: steps, candidates, memory and time. One step is measured; "
     "nothing is written."
 )
 _Recipe = Annotated[
@@ -75,7 +75,6 @@ def _facts(found: dict[str, Any]) -> Table:
     rows["steps"] = f"{about}{found['steps']:,}; {found['candidate_steps']:,} counted for each candidate alone"
     rows["time"] = f"{duration(found['seconds'])} ({_phases(found)})"
     rows["memory"] = f"{_bytes(memory['peak'])} of this process at most; {_bytes(memory['free'])} are free"
-    rows["disk"] = _bytes(found["disk"])
     if found["comparison"]:
         rows["detects"] = _detects(found["comparison"])
     table = Table(show_header=False, box=None)
@@ -108,7 +107,7 @@ def _trainings(found: dict[str, Any]) -> Table:
 
 
 def _remarks(found: dict[str, Any]) -> list[str]:
-    remarks = ["Time is what a few steps and scoring calls took here, times their number."]
+    remarks = ["Time is what a step and a scoring call took here, times their number."]
     if found["early_stopping"]:
         remarks.append("Candidates that stop improving stop early (tuning.patience), so it may well be less.")
     if not found["exact"]:

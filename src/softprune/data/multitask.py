@@ -39,7 +39,7 @@ class JoinedTask(Task):
         """Never: it was put together by the user."""
         return False
 
-    def load(self, data: Path | None = None, *, patient: bool = True) -> Splits:
+    def load(self, data: str | Path | None = None, *, patient: bool = True) -> Splits:
         """Every split of each task.
 
         Args:

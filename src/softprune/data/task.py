@@ -102,7 +102,7 @@ class Task:
         """A, the number of candidate answers."""
         return len(self.definition.answers)
 
-    def load(self, data: Path | None = None, *, patient: bool = True) -> Splits:
+    def load(self, data: str | Path | None = None, *, patient: bool = True) -> Splits:
         """Load every split.
 
         Args:
@@ -113,10 +113,11 @@ class Task:
         Raises:
             SoftpruneError: for whatever is missing or malformed, with file and line.
         """
+        folder = None if data is None else Path(data)
         try:
-            return self._load(data, patient)
+            return self._load(folder, patient)
         except MissingColumn as error:
-            raise self._without_column(error, data) from None
+            raise self._without_column(error, folder) from None
 
     def _load(self, data: Path | None, patient: bool) -> Splits:
         sources = self.definition.sources

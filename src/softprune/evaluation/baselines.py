@@ -70,7 +70,7 @@ def train_rivals(workspace: Workspace, pruned: Pruned) -> Rivals:
 
 
 def report_xprompt(workspace: Workspace, pruned: Pruned, rivals: Rivals) -> dict[str, ResultRow]:
-    """Fix the choices, read `report` once, write every result; its rows."""
+    """Fix the choices, read `report` once, write every result; returns the rows of the table by name."""
     winner = pruned.winner
     assert winner.fitted is not None
     tuned_seconds = pruned.tuned.seconds

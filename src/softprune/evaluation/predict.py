@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -114,7 +115,7 @@ def predict(
     tickets: Answering | Mapping[str, Ticket],
     rows: Iterable[Mapping[str, Any] | Located],
     *,
-    backbone: Backbone | str | None = None,
+    backbone: Backbone | str | Path | None = None,
     column: str = "prompt",
     batch_rows: int = 256,
     ensemble: bool = False,

@@ -123,7 +123,7 @@ def describe(
 
 
 def load_backbone(
-    name: str = "tiny",
+    name: str | Path = "tiny",
     *,
     family: str = "auto",
     dtype: str = "auto",
@@ -153,6 +153,7 @@ def load_backbone(
     """
     from softprune.models.load_check import prefer_eager
 
+    name = str(name)
     check_placement(device, device_map, quantization)
     described = describe(name, family, revision, trust_remote_code)
     place = resolve_device(device)

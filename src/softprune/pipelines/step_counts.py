@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from softprune.config import Recipe
 from softprune.evaluation.fresh_seeds import fresh_pairs
-from softprune.pruning.masks import piece_mask, token_mask
+from softprune.pruning.masks import token_mask
 from softprune.pruning.search import in_groups, leaders, rungs, search, tiers
 from softprune.ratios import exact
 from softprune.training.jobs import schedule_of
 from softprune.training.loop import Schedule
-from softprune.types import Candidate, Mask
+from softprune.types import Candidate
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,38 +41,30 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class StepCounts:
     """What a recipe asks for.
 
     Attributes:
         stages: in their order.
-        candidates: that the search makes.
-        ranked: prompts that are scored on `select` before training.
+        candidates: that the search makes; each is scored on `select` once before it is trained.
         importances: passes over `train` that measure importance.
         reported: prompts that are scored on `report`; of the Pareto front, a third of those trained is assumed.
-        tables: files of predictions.
         exact: whether the groups, and with them the steps, are sure. Candidate-steps are always.
     """
 
     stages: tuple[Stage, ...]
     candidates: int
-    ranked: int
     importances: int
     reported: int
-    tables: int
     exact: bool
 
     @property
-    def largest(self) -> int:
-        """Candidates of the largest group."""
-        return max(size for stage in self.stages for size, _ in stage.groups)
+    def largest(self) -> tuple[int, int]:
+        """Candidates of the largest group, and the tokens of their prompts."""
+        return max(group for stage in self.stages for group in stage.groups)
 
 
-Searched = tuple[list[Stage], bool]
-"""The trainings of a search, and whether their groups are sure."""
-
-
-def count(recipe: Recipe, examples: int, group: int) -> Counted:
+def count_steps(recipe: Recipe, examples: int, group: int) -> StepCounts:
     """Count a run's trainings.
 
     Args:
@@ -83,32 +75,123 @@ def count(recipe: Recipe, examples: int, group: int) -> Counted:
     plan, tokens = schedule_of(recipe, examples), recipe.prompt.tokens
     tuned = _stage("tune", plan, examples, [(1, tokens)] * len(recipe.tuning.sweep or (1,)))
     if recipe.kind == "tune":
-        return Counted((tuned,), 0, 0, 0, reported=3, tables=3, exact=True)
+        return StepCounts((tuned,), candidates=0, importances=0, reported=3, exact=True)
     batches = _batches(recipe)
-    trained, sure = _STRATEGIES[recipe.search.chosen()](recipe, examples, group, batches)
+    searched = _searched(recipe, examples, group, batches)
     candidates = [candidate for batch in batches for candidate in batch]
-    kept = {candidate.tokens_kept == tokens for candidate in candidates}
-    rivals = _rivals(recipe, examples, group, candidates[0].tokens_kept)
-    finished = sum(stage.trainings for stage in trained if stage.name == "retrain")
-    finished = finished or trained[-1].trainings
-    pieces = {c.token_ratio for c in candidates if c.piece_ratio and c.tokens_kept < tokens}
-    return Counted(
-        (tuned, *trained, *rivals),
+    trained = next((stage for stage in searched if stage.name == "retrain"), searched[-1]).trainings
+    fresh = len(fresh_pairs(recipe, range(recipe.selection.first_seeds)))
+    # Importance is measured on the whole prompt, and again on what each token ratio leaves of it.
+    shortened = {c.token_ratio for c in candidates if c.piece_ratio and c.tokens_kept < tokens}
+    alike = recipe.pruning.removal == "zero" or len({c.tokens_kept for c in candidates}) == 1
+    return StepCounts(
+        (tuned, *searched, *_rivals(recipe, examples, group, candidates[0].tokens_kept)),
         candidates=len(candidates),
-        ranked=len(candidates),
-        importances=1 + len(pieces),
-        reported=6 + len(fresh_pairs(recipe, range(recipe.selection.first_seeds))) + math.ceil(finished / 3),
-        tables=6,
-        exact=sure and (recipe.pruning.removal == "zero" or len(kept) == 1),
+        importances=1 + len(shortened),
+        reported=6 + fresh + math.ceil(trained / 3),
+        exact=alike and _groups_are_sure(recipe, searched),
     )
+
+
+def _batches(recipe: Recipe) -> list[list[Candidate]]:
+    """The candidates that the search makes at once, as the search itself asks for them."""
+    settings = recipe.search
+    if settings.chosen() == "learned":  # nobody knows their sizes yet: half of everything stands for them
+        return [[_candidate(recipe, 0.5, 0.5) for _ in settings.prices]]
+    batches: list[list[Candidate]] = []
+
+    def train(ratios: Sequence[tuple[float, float]]) -> list[Candidate]:
+        batches.append([_candidate(recipe, *pair) for pair in ratios])
+        return batches[-1]
+
+    def pick_middle(candidates: Sequence[Candidate]) -> Candidate:
+        return candidates[len(candidates) // 2]
+
+    levels = recipe.pruning.levels
+    search(settings.chosen(), levels, settings.token_ratios, settings.piece_ratios, train, pick_middle)
+    return batches
+
+
+def _candidate(recipe: Recipe, token_ratio: float, piece_ratio: float) -> Candidate:
+    """A candidate of the right length, whatever its importance; its parameters only order it among others."""
+    tokens = recipe.prompt.tokens
+    kept = int(token_mask(torch.arange(tokens), token_ratio, recipe.pruning.rounding).sum())
+    pieces = max(1, round(kept * recipe.prompt.pieces * (1 - piece_ratio)))
+    return Candidate(f"t{token_ratio:g}-p{piece_ratio:g}", token_ratio, piece_ratio, kept, pieces, pieces)
+
+
+def _searched(recipe: Recipe, examples: int, group: int, batches: Sequence[Sequence[Candidate]]) -> list[Stage]:
+    """The trainings of a search."""
+    settings = recipe.search
+    plan = schedule_of(recipe, examples, epochs=settings.epochs)
+    if settings.chosen() == "halving":
+        return _halved(recipe, plan, examples, group, batches)
+    groups = [part for batch in batches for part in in_groups(batch, group, recipe.pruning.removal)]
+    retrain = _stage("retrain", plan, examples, _sizes(recipe, groups))
+    if settings.chosen() != "learned":
+        return [retrain]
+    # Gates are trained on the whole prompt, one training a price, and leave at most as many tickets.
+    gate_plan = schedule_of(recipe, examples, epochs=settings.gate_epochs or settings.epochs)
+    prices = len(settings.prices)
+    sizes = [(min(group, prices - start), recipe.prompt.tokens) for start in range(0, prices, group)]
+    return [_stage("gates", gate_plan, examples, sizes), retrain]
+
+
+def _halved(
+    recipe: Recipe, plan: Schedule, examples: int, group: int, batches: Sequence[Sequence[Candidate]]
+) -> list[Stage]:
+    """Halving: nobody knows who stays, but how many do."""
+    levels = tiers([c for batch in batches for c in batch], recipe.search.tiers)
+    stages: list[Stage] = []
+    groups: list[list[Candidate]] = []
+    before = 0.0
+    for rung, (places, share) in enumerate(rungs(recipe.search.entrants, recipe.search.factor), start=1):
+        levels = [leaders(level, places) for level in levels]
+        staying = [candidate for level in levels for candidate in level]
+        if rung == 1:
+            groups = list(in_groups(staying, group, recipe.pruning.removal))
+        else:  # those who stay train in the groups that they are in
+            thinned = [[c for c in part if c in staying] for part in groups]
+            groups = [part for part in thinned if part]
+        stages.append(_stage(f"rung {rung}", plan, examples, _sizes(recipe, groups), share, before))
+        before = share
+    return stages
+
+
+def _groups_are_sure(recipe: Recipe, searched: Sequence[Stage]) -> bool:
+    strategy = recipe.search.chosen()
+    if strategy == "halving":  # where there is one group, whoever stays is in it
+        return len(searched[0].groups) == 1
+    return strategy != "learned"
+
+
+def _rivals(recipe: Recipe, examples: int, group: int, tokens: int) -> list[Stage]:
+    """Control and random mask, and with the winner on fresh seeds; the winner has so many tokens."""
+    plan = schedule_of(recipe, examples, epochs=recipe.search.epochs)
+    lengths = {"winner": tokens, "control": recipe.prompt.tokens, "random": tokens}
+    fresh = [name for name, _ in fresh_pairs(recipe, range(recipe.selection.first_seeds))]
+    stages = []
+    for stage, names in (("control", ["control", "random"]), ("fresh", fresh)):
+        prompts = [Candidate(name, 0.0, 0.0, lengths[name], 0, 0) for name in names]
+        groups = list(in_groups(prompts, group, recipe.pruning.removal))
+        if names:
+            stages.append(_stage(stage, plan, examples, _sizes(recipe, groups)))
+    return stages
+
+
+def _sizes(recipe: Recipe, groups: Sequence[Sequence[Candidate]]) -> list[tuple[int, int]]:
+    """Size and tokens of each group; under `zero` a pruned token is still read."""
+    if recipe.pruning.removal == "zero":
+        return [(len(group), recipe.prompt.tokens) for group in groups]
+    return [(len(group), group[0].tokens_kept) for group in groups]
 
 
 def _stage(
     name: str, plan: Schedule, examples: int, groups: Sequence[tuple[int, int]], share: float = 1.0, before: float = 0.0
 ) -> Stage:
     """A training from one share of its steps to another."""
-    first, last = (_until(plan, examples, part) for part in (before, share))
-    return Stage(name, tuple(groups), last[0] - first[0], last[1] - first[1])
+    (first, seen), (last, all_seen) = (_until(plan, examples, part) for part in (before, share))
+    return Stage(name, tuple(groups), last - first, all_seen - seen)
 
 
 def _until(plan: Schedule, examples: int, share: float) -> tuple[int, int]:
@@ -118,105 +201,3 @@ def _until(plan: Schedule, examples: int, share: float) -> tuple[int, int]:
     total = plan.steps(examples)[2]
     _, interval, total, stop = replace(plan, pause_at=math.ceil(exact(share) * total)).steps(examples)
     return stop, stop // interval + (stop == total and total % interval > 0)
-
-
-def _batches(recipe: Recipe) -> list[list[Candidate]]:
-    """The candidates that the search makes at once, as the search itself asks for them."""
-    if recipe.search.chosen() == "learned":  # nobody knows their sizes yet: half of everything stands for them
-        return [[_candidate(recipe, 0.5, 0.5) for _ in recipe.search.prices]]
-    made: list[list[Candidate]] = []
-
-    def train(ratios: Sequence[tuple[float, float]]) -> list[Candidate]:
-        made.append([_candidate(recipe, *pair) for pair in ratios])
-        return made[-1]
-
-    settings = recipe.search
-    search(
-        settings.chosen(),
-        recipe.pruning.levels,
-        settings.token_ratios,
-        settings.piece_ratios,
-        train,
-        lambda found: found[len(found) // 2],
-    )
-    return made
-
-
-def _candidate(recipe: Recipe, token_ratio: float, piece_ratio: float) -> Candidate:
-    """A candidate of the right size, its mask made of any importance."""
-    settings, prompt = recipe.pruning, recipe.prompt
-    token_P = token_mask(torch.arange(prompt.tokens), token_ratio, settings.rounding)
-    piece_PS = token_P[:, None].expand(-1, prompt.pieces)
-    if piece_ratio:
-        importance_PS = torch.arange(prompt.tokens * prompt.pieces).view(prompt.tokens, prompt.pieces)
-        piece_PS = piece_mask(importance_PS, token_P, piece_ratio, settings.scope, settings.rounding)
-    mask = Mask(token_P, piece_PS)
-    name = f"t{token_ratio:g}-p{piece_ratio:g}"
-    return Candidate(name, token_ratio, piece_ratio, mask.tokens, mask.pieces, mask.pieces)
-
-
-def _grouped(recipe: Recipe, candidates: Sequence[Candidate], group: int) -> list[list[Candidate]]:
-    return list(in_groups(candidates, group, recipe.pruning.removal))
-
-
-def _read(recipe: Recipe, groups: Sequence[Sequence[Candidate]]) -> list[tuple[int, int]]:
-    """Size and tokens of each group; under `zero` a pruned token is still read."""
-    drop = recipe.pruning.removal == "drop"
-    return [(len(group), group[0].tokens_kept if drop else recipe.prompt.tokens) for group in groups]
-
-
-def _to_the_end(recipe: Recipe, examples: int, group: int, batches: Sequence[Sequence[Candidate]]) -> Searched:
-    """`grid` and `sequential`: every candidate is trained whole."""
-    plan = schedule_of(recipe, examples, epochs=recipe.search.epochs)
-    groups = [part for batch in batches for part in _grouped(recipe, batch, group)]
-    return [_stage("retrain", plan, examples, _read(recipe, groups))], True
-
-
-def _halved(recipe: Recipe, examples: int, group: int, batches: Sequence[Sequence[Candidate]]) -> Searched:
-    """`halving`: who stays isn't known, but how many do; which groups they stand in is sure where there is one."""
-    plan = schedule_of(recipe, examples, epochs=recipe.search.epochs)
-    settings, before = recipe.search, 0.0
-    levels = tiers([c for batch in batches for c in batch], settings.tiers)
-    stages: list[Stage] = []
-    groups: list[list[Candidate]] = []
-    for rung, (places, share) in enumerate(rungs(settings.entrants, settings.factor), start=1):
-        levels = [leaders(level, places) for level in levels]
-        staying = [candidate for level in levels for candidate in level]
-        groups = [[c for c in part if c in staying] for part in groups] or _grouped(recipe, staying, group)
-        groups = [part for part in groups if part]
-        stages.append(_stage(f"rung {rung}", plan, examples, _read(recipe, groups), share, before))
-        before = share
-    return stages, len(stages[0].groups) == 1
-
-
-def _learned(recipe: Recipe, examples: int, group: int, batches: Sequence[Sequence[Candidate]]) -> Searched:
-    """`learned`: gates on the whole prompt, a training a price, and at most as many tickets."""
-    settings = recipe.search
-    plan = schedule_of(recipe, examples, epochs=settings.gate_epochs or settings.epochs)
-    prices = len(settings.prices)
-    sizes = [(min(group, prices - start), recipe.prompt.tokens) for start in range(0, prices, group)]
-    stages, _ = _to_the_end(recipe, examples, group, batches)
-    return [_stage("gates", plan, examples, sizes), *stages], False
-
-
-# A strategy's counter: a new strategy has a line here.
-_STRATEGIES: dict[str, Callable[[Recipe, int, int, Sequence[Sequence[Candidate]]], Searched]] = {
-    "grid": _to_the_end,
-    "sequential": _to_the_end,
-    "halving": _halved,
-    "learned": _learned,
-}
-
-
-def _rivals(recipe: Recipe, examples: int, group: int, tokens: int) -> list[Stage]:
-    """Control and random mask, and with the winner on fresh seeds; the winner has so many tokens."""
-    plan = schedule_of(recipe, examples, epochs=recipe.search.epochs)
-    sizes = {"winner": tokens, "control": recipe.prompt.tokens, "random": tokens}
-
-    def groups(*names: str) -> list[tuple[int, int]]:
-        shells = [Candidate(name, 0.0, 0.0, sizes[name], 0, 0) for name in names]
-        return _read(recipe, _grouped(recipe, shells, group))
-
-    fresh = groups(*(name for name, _ in fresh_pairs(recipe, range(recipe.selection.first_seeds))))
-    stages = [_stage("control", plan, examples, groups("control", "random"))]
-    return stages + ([_stage("fresh", plan, examples, fresh)] if fresh else [])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,7 +13,8 @@ from softprune.config import TokensRecipe, load_tokens_recipe, resolve_tokens
 from softprune.data import Selection, Splits, Task, load_task, select_sets
 from softprune.errors import ManyErrors, SoftpruneError, gathered, of_the_machine, out_of_memory
 from softprune.models.tokenization import check_rows
-from softprune.runs.job import Finish, run_into
+from softprune.runs.job import Finish, run_clock, run_job
+from softprune.runs.processes import hold_alone
 from softprune.runs.record_parts import ConventionRecord, SelectionRecord, SetSizes, TaskRecord, Truncation
 from softprune.runs.run_folder import TRACKERS, RunFolder
 from softprune.token_pruning.experiment import BASELINE, experiment
@@ -69,7 +69,8 @@ def execute(
     Raises:
         SoftpruneError: for anything that a user can fix.
     """
-    return run_into(
+    hold_alone("to prune input tokens")
+    return run_job(
         out,
         lambda run: _run(recipe, run, console),
         recipe_text=recipe_text,
@@ -77,9 +78,8 @@ def execute(
         kind=recipe.kind,
         command=command,
         may_change=MAY_CHANGE,
+        explain=lambda error, run: _explain(error, recipe),
         finish=finish,
-        told=lambda error, run: _told(error, recipe),
-        done=lambda run: None,
     )
 
 
@@ -103,15 +103,15 @@ def prune_tokens(recipe: AnyRecipe, out: str | Path, *, console: Console | None 
 
 
 def _run(recipe: TokensRecipe, run: RunFolder, console: Console | None) -> None:
-    begun, before = time.perf_counter(), sum(run.record.cost.phases.values())
+    seconds = run_clock(run)
     with watching(console, recipe.tuning.trackers, run.path / TRACKERS, recipe.resolved()) as watch:
         workspace = prepare(recipe, run, watch)
         found, chosen = experiment(workspace)
         with run.phase("models"):
             anatomy = Anatomy(workspace.make())
+            length, base = recipe.task.max_length, recipe.backbone.name
             for name in (BASELINE, *(name for name in found if name.startswith("lambda-"))):
                 take(anatomy, found[name].weights)
-                length, base = recipe.task.max_length, recipe.backbone.name
                 rule = found[name].rule
                 saved = TokenModel(name, anatomy, workspace.tokenizer, rule, workspace.convention, length, base)
                 saved.save(run.path / MODELS / name)
@@ -120,7 +120,7 @@ def _run(recipe: TokensRecipe, run: RunFolder, console: Console | None) -> None:
     training = run.record.cost.training.values()
     spent = sum(stage.seconds for stage in training)
     with run.editing() as record:
-        record.cost.seconds = before + time.perf_counter() - begun
+        record.cost.seconds = seconds()
         record.cost.steps = sum(stage.steps for stage in training)
         record.cost.examples_per_second = sum(stage.examples for stage in training) / spent if spent else None
 
@@ -234,7 +234,7 @@ def _record(workspace: TokenWorkspace, described: DescribedEncoder, splits: Spli
         record.convention = ConventionRecord(divisor=convention.divisor, protect=convention.protect)
 
 
-def _told(error: Exception, recipe: TokensRecipe) -> Exception:
+def _explain(error: Exception, recipe: TokensRecipe) -> Exception:
     """The error in a user's words where it has any."""
     if isinstance(error, SoftpruneError):
         return error

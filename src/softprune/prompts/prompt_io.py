@@ -40,12 +40,12 @@ class SavedPrompt:
     notes: tuple[str, ...] = ()
 
 
-def load_vectors(path: Path) -> torch.Tensor:
+def load_vectors(path: str | Path) -> torch.Tensor:
     """The vectors `[P, H]` of `read_prompt`."""
     return read_prompt(path).vectors_PH
 
 
-def read_prompt(path: Path) -> SavedPrompt:
+def read_prompt(path: str | Path) -> SavedPrompt:
     """A prompt from a `.safetensors` or `.npy` file, or a folder with a peft adapter. Nothing is unpickled.
 
     A peft adapter may hold a second prompt for the decoder; its first `num_virtual_tokens` rows are the encoder's.
@@ -53,6 +53,7 @@ def read_prompt(path: Path) -> SavedPrompt:
     Raises:
         SoftpruneError: when it is missing, unreadable, pickled, or no prompt.
     """
+    path = Path(path)
     file = _file_in(path) if path.is_dir() else path
     if not file.is_file():
         raise SoftpruneError(
@@ -71,14 +72,14 @@ def read_prompt(path: Path) -> SavedPrompt:
     return saved
 
 
-def load_mask(path: Path) -> Mask:
+def load_mask(path: str | Path) -> Mask:
     """The mask of a `.safetensors` file that has `token_P` and `piece_PS`, as a ticket's tensors do.
 
     Raises:
         SoftpruneError: when it is missing or unreadable, holds no mask, or one that leaves nothing.
     """
     try:
-        token_P, piece_PS = read_tensors(path, ("token_P", "piece_PS")).values()
+        token_P, piece_PS = read_tensors(Path(path), ("token_P", "piece_PS")).values()
     except (OSError, ValueError, SafetensorError) as error:
         do = "give a ticket's ticket.safetensors, or a file that softprune.prompts.prompt_io.mask_bytes made"
         raise SoftpruneError("a .safetensors file with token_P and piece_PS", f"{path}: {error}", do) from error

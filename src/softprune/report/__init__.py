@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["comparison_table", "stand_beside", "write_report"]
 
 
-def write_report(run_folder: Path, others: Sequence[Path] = ()) -> Path:
+def write_report(run_folder: str | Path, others: Sequence[str | Path] = ()) -> Path:
     """Write `report/index.html` and `report/figures/` into a run folder.
 
     Args:
@@ -34,7 +34,7 @@ def write_report(run_folder: Path, others: Sequence[Path] = ()) -> Path:
     return write(Path(run_folder), [Path(other) for other in others])
 
 
-def comparison_table(run_folder: Path) -> Table:
+def comparison_table(run_folder: str | Path) -> Table:
     """The comparison table of a run folder, for a terminal.
 
     Raises:
@@ -46,7 +46,7 @@ def comparison_table(run_folder: Path) -> Table:
     return rich_table(read_run(Path(run_folder)))
 
 
-def stand_beside(run_folder: Path, others: Sequence[Path]) -> list[str]:
+def stand_beside(run_folder: str | Path, others: Sequence[str | Path]) -> list[str]:
     """A line for each other run on a run's page: that it stands beside it, and why scores aren't compared, if so.
 
     Raises:

@@ -66,7 +66,9 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes renames in `folder` survive a loss of power."""
+    """Makes renames in `folder` survive a loss of power; on Windows, which opens no folder, nothing happens."""
+    if os.name == "nt":
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

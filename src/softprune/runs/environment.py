@@ -7,6 +7,8 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
+import psutil
+
 _PACKAGES = ("softprune", "torch", "transformers", "numpy")
 
 
@@ -23,7 +25,7 @@ def versions() -> dict[str, str | None]:
 
 def hardware() -> dict[str, str | int | None]:
     """The processor, its cores that this process may use, memory in bytes, and the first GPU's name."""
-    return {"cpu": _cpu_model(), "cores": _cores(), "memory_bytes": _memory_bytes(), "gpu": _gpu_name()}
+    return {"cpu": _cpu_model(), "cores": _cores(), "memory_bytes": psutil.virtual_memory().total, "gpu": _gpu_name()}
 
 
 def _cpu_model() -> str | None:
@@ -36,16 +38,9 @@ def _cpu_model() -> str | None:
 
 
 def _cores() -> int | None:
-    if hasattr(os, "sched_getaffinity"):
+    if hasattr(os, "sched_getaffinity"):  # Linux alone has it
         return len(os.sched_getaffinity(0))
     return os.cpu_count()
-
-
-def _memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (OSError, ValueError):
-        return None
 
 
 def _gpu_name() -> str | None:

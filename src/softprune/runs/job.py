@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from pathlib import Path
 
 from softprune.runs.folder_checks import JSON
+from softprune.runs.multiprocess_folder import open_together
+from softprune.runs.processes import ALONE, Processes
 from softprune.runs.record import Kind
 from softprune.runs.run_folder import RunFolder
 
@@ -14,7 +16,7 @@ Finish = Callable[[Path], object]
 """Called with the folder before the run is marked complete."""
 
 
-def run_into(
+def run_job(
     out: Path,
     work: Callable[[RunFolder], None],
     *,
@@ -23,72 +25,57 @@ def run_into(
     kind: Kind,
     command: str,
     may_change: Collection[str],
-    finish: Finish | None,
-    told: Callable[[Exception, RunFolder], Exception],
-    done: Callable[[RunFolder], None],
+    explain: Callable[[Exception, RunFolder], Exception],
+    finish: Finish | None = None,
+    check: Callable[[RunFolder], None] | None = None,
+    processes: Processes = ALONE,
 ) -> bool:
-    """Run by one process into a folder, or take up what was cut off there; a complete run is left as it is.
+    """Run into a folder, or take up what was cut off there; a complete run is left as it is.
 
     Args:
         out: the folder.
         work: everything but `finish`.
         recipe_text, resolved, kind, command, may_change: as of `RunFolder.open`.
-        finish: the last thing that is done.
-        told, done: as of `attempt`, and with the run.
+        explain: an error in a user's words, or the error itself.
+        finish: the last thing that is done, by the first process alone.
+        check: holds a complete run to what it was made from, by the first process alone.
+        processes: which do the work together.
 
     Returns:
         Whether anything was left to do.
     """
-    run = RunFolder.open(
-        out, recipe_text=recipe_text, resolved=resolved, kind=kind, command=command, may_change=may_change
+    run = open_together(
+        processes,
+        out,
+        recipe_text=recipe_text,
+        resolved=resolved,
+        kind=kind,
+        command=command,
+        may_change=may_change,
     )
-
-    def all_of_it() -> None:
-        work(run)
-        if finish is not None:
-            with run.phase("write"):
-                finish(run.path)
-
-    return attempt(run, all_of_it, lambda error: told(error, run), lambda: done(run))
-
-
-def attempt(
-    run: RunFolder, work: Callable[[], None], told: Callable[[Exception], Exception], done: Callable[[], None]
-) -> bool:
-    """Do what is left of a run, and close its folder.
-
-    Args:
-        run: open.
-        work: everything up to the last file.
-        told: an error in a user's words, or the error itself.
-        done: called instead of `work` where nothing is left.
-
-    Returns:
-        Whether anything was left to do.
-    """
+    is_first, is_new = processes.rank == 0, not run.is_complete
     try:
-        if run.is_complete:
-            done()
-            return False
-        work()
-        run.complete()
-        return True
+        if is_new:
+            work(run)
+            if is_first and finish is not None:
+                with run.phase("write"):
+                    finish(run.path)
+            run.complete()
+        elif is_first and check is not None:
+            check(run)
     except Exception as error:
-        found = told(error)
-        with suppress(OSError):  # a full disk may not even take the note
-            _note(run, found)
-        if found is error:
+        explained = explain(error, run)
+        run.note_failure(explained)
+        if explained is error:
             raise
-        raise found from error
+        raise explained from error
     finally:
         run.close()
+    processes.broadcast(is_new)  # all of them return when the first one has written everything
+    return is_new
 
 
-def _note(run: RunFolder, error: Exception) -> None:
-    """Why a run ended early: in its folder if that holds any work. A complete one stays as it is."""
-    if run.is_complete:
-        return
-    if run.has_work:
-        run.fail(str(error))
-    else:
-        run.discard()
+def run_clock(run: RunFolder) -> Callable[[], float]:
+    """What counts a run's wall seconds from now on, and those of earlier attempts that were cut off."""
+    begun, earlier = time.perf_counter(), sum(run.record.cost.phases.values())
+    return lambda: earlier + time.perf_counter() - begun

@@ -1,16 +1,19 @@
-"""At most one live process works in a run folder; the kernel lets go of the lock when the process ends."""
+"""At most one live process works in a run folder; the system releases the lock when the process ends or is killed."""
 
 from __future__ import annotations
 
-import fcntl
 import os
-import time
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
+from filelock import FileLock, Timeout
 
 from softprune.errors import SoftpruneError
 
 LOCK = ".lock"
-_ATTEMPTS = 5
+# `is_held` takes the lock for an instant, so one refusal means nothing yet.
+_PATIENCE_SECONDS = 0.25
 _PAUSE_SECONDS = 0.05
 
 
@@ -26,48 +29,43 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._descriptor: int | None = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        self._held = False
-        # A listing holds a shared lock for an instant, so one refusal means nothing yet.
-        for _ in range(_ATTEMPTS):
-            if _try_lock(self._descriptor, fcntl.LOCK_EX):
-                self._held = True
-                os.ftruncate(self._descriptor, 0)
-                os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
-                return
-            time.sleep(_PAUSE_SECONDS)
-        holder = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-        self.release()
-        raise FolderHeld(
-            "a run folder that no other process works in",
-            f"{folder} is held by the live process {holder}",
-            "wait until it ends, or choose another --out",
-        )
+        self._path = folder / LOCK
+        self._lock = FileLock(self._path, thread_local=False)
+        try:
+            self._lock.acquire(timeout=_PATIENCE_SECONDS, poll_interval=_PAUSE_SECONDS)
+        except Timeout:
+            raise FolderHeld(
+                "a run folder that no other process works in",
+                f"{folder} is held by the live process {_holder(self._path) or 'of an unknown number'}",
+                "wait until it ends, or choose another --out",
+            ) from None
+        with suppress(OSError):  # Windows lets nobody write to a locked file
+            self._path.write_text(f"{os.getpid()}\n", encoding="ascii")
 
     def release(self) -> None:
         """Lets go; a second call does nothing."""
-        if self._descriptor is not None:
-            if self._held:  # a name that stands there is of a live process, or of one that was killed
-                os.ftruncate(self._descriptor, 0)
-            os.close(self._descriptor)
-            self._descriptor = None
+        if self._lock.is_locked:
+            with suppress(OSError):  # a number that is left there is of a live process, or of one that was killed
+                os.truncate(self._path, 0)
+            self._lock.release()
 
 
 def is_held(folder: Path) -> bool:
     """Whether a live process works in `folder`."""
-    try:
-        descriptor = os.open(folder / LOCK, os.O_RDONLY)
-    except OSError:
+    path = folder / LOCK
+    if not path.exists():
         return False
     try:
-        return not _try_lock(descriptor, fcntl.LOCK_SH)
-    finally:
-        os.close(descriptor)
+        with FileLock(path).acquire(timeout=2 * _PAUSE_SECONDS, poll_interval=_PAUSE_SECONDS / 5):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # somebody else's folder, which this user can only read
+        return bool(psutil.pid_exists(_holder(path) or -1))
 
 
-def _try_lock(descriptor: int, operation: int) -> bool:
-    try:
-        fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def _holder(path: Path) -> int | None:
+    """The number of the process that holds, or was killed holding, a lock."""
+    with suppress(OSError, ValueError):
+        return int(path.read_text(encoding="ascii"))
+    return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from softprune.runs.folder_checks import JSON
 from softprune.runs.processes import Processes
@@ -25,7 +25,7 @@ def open_together(processes: Processes, path: Path, **options: Any) -> RunFolder
         return RunFolder.open(path, **options)
     if processes.rank:
         return _Follower(path, processes, *processes.broadcast(None))
-    run = cast(_Leader, _Leader.open(path, **options))
+    run = _Leader.open(path, **options)
     run.processes = processes
     processes.broadcast((run.record, run.is_complete))
     return run

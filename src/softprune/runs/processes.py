@@ -1,8 +1,8 @@
 """Data parallel: processes that run one recipe together, each on its part of every batch.
 
 A launcher (`accelerate launch`, `torchrun`, `mpirun`) starts them with their rank and number in the environment. What
-goes between them is small, a prompt's gradient and scores, so it goes through gloo in the memory of the CPU, wherever
-the models are. All of them walk through the whole run; the first one alone writes, and its word counts.
+goes between them is small, a prompt's gradient and scores, so it goes through accelerate and gloo in the memory of the
+CPU, wherever the models are. All of them walk through the whole run; the first one alone writes, and its word counts.
 """
 
 from __future__ import annotations
@@ -10,14 +10,11 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import socket
-import stat
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from softprune.errors import SoftpruneError
@@ -32,12 +29,10 @@ RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 LOCAL_RANKS = ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK")
 
-# Until all have come; processes on a busy machine take their time to import torch.
-_JOIN = timedelta(minutes=10)
 # A process may score, draw and write alone for long. That another one ended shows at once, by its closed connection.
-_WAIT = timedelta(days=7)
-# Until the first process has told what went wrong in another one.
-_TOLD = timedelta(seconds=20)
+_WAIT = timedelta(days=1)
+# Until the first process has reported what went wrong in another one; a launcher would kill it when that one exits.
+_REPORT_WAIT = timedelta(seconds=20)
 
 
 class Processes:
@@ -61,15 +56,15 @@ class Processes:
         """What each process has, in order of ranks."""
         return [value]
 
-    def tell(self, error: Exception) -> None:
-        """Hand an error to the first process, which tells the user; returns only to one that must tell it itself."""
+    def report(self, error: Exception) -> None:
+        """Hand an error to the first process, which shows it; returns only where this process must show it itself."""
 
 
 ALONE = Processes()
 
 
-class Group(Processes):
-    """Several processes, joined over torch.distributed.
+class _Group(Processes):
+    """Several processes, joined by accelerate.
 
     Args:
         rank: of this one.
@@ -77,71 +72,70 @@ class Group(Processes):
     """
 
     def __init__(self, rank: int, size: int) -> None:
-        import torch.distributed as distributed
-        from torch.distributed.rendezvous import rendezvous
+        import torch
 
-        self.rank, self.size = rank, size
+        # Its functions have the default group as a default argument. Imported later, they would hold this one, and
+        # with it the connections, beyond `destroy_process_group`.
+        import torch.distributed.nn.functional
+        from accelerate import PartialState, utils
+        from torch.distributed.distributed_c10d import _get_default_store
+
+        self.rank, self.size, self._talk = rank, size, utils
+        # accelerate would choose a number of threads, and say so; the recipe's is set later.
+        os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
         try:
-            self._store, _, _ = next(rendezvous("env://", rank, size, timeout=_JOIN))
-            self._before = _sockets()
-            distributed.init_process_group("gloo", store=self._store, rank=rank, world_size=size, timeout=_WAIT)
+            PartialState(cpu=True, backend="gloo", timeout=_WAIT)
         except (ValueError, RuntimeError) as error:
             raise SoftpruneError(
                 f"{size} processes that find each other", str(error).splitlines()[0][:200], "see docs/usage.md"
             ) from error
-        self._distributed: Any = distributed
+        # Lives in the first process, and outlasts the connections between the others.
+        self._store = _get_default_store()
         if rank == 0:
-            atexit.register(self._over)
+            atexit.register(self._release_others)
 
     def part(self, items: Sequence[T]) -> Sequence[T]:
-        """This process's share: every `size`-th item."""
         return items[self.rank :: self.size]
 
     def sum_(self, *tensors: torch.Tensor) -> None:
-        """Replace each tensor by its sum over all processes, the same bits in each."""
         for tensor in tensors:
-            whole = tensor.detach().cpu().contiguous()
-            self._do(partial(self._distributed.all_reduce, whole))
-            tensor.detach().copy_(whole)
+            own = tensor.detach().cpu().contiguous()
+            tensor.detach().copy_(self._do(partial(self._talk.reduce, own, "sum")))
 
     def broadcast(self, value: Any) -> Any:
-        """What the first process has."""
-        box = [value if self.rank == 0 else None]
-        self._do(partial(self._distributed.broadcast_object_list, box, src=0))
-        return box[0]
+        return self._do(lambda: self._talk.broadcast_object_list([value if self.rank == 0 else None]))[0]
 
     def gather(self, value: T) -> list[T]:
-        """What each process has, in order of ranks."""
-        found: list[Any] = [None] * self.size
-        self._do(partial(self._distributed.all_gather_object, found, value))
-        return found
+        gathered: list[T] = self._do(lambda: self._talk.gather_object([value]))
+        return gathered
 
-    def tell(self, error: Exception) -> None:
-        """Hand an error to the first process, which tells the user; returns only to one that must tell it itself."""
+    def report(self, error: Exception) -> None:
         if self.rank == 0:
             return
-        named = [getattr(error, part, "") for part in ("expected", "found", "do")]
-        parts = named if type(error) is SoftpruneError else ["", f"{type(error).__name__}: {error}", ""]
-        with suppress(RuntimeError):  # the first process is gone
+        parts = ["", f"{type(error).__name__}: {error}", ""]
+        if type(error) is SoftpruneError:
+            parts = [error.expected, error.found, error.do]
+        with suppress(RuntimeError):  # the first process is gone, or doesn't answer
             self._store.set("error", json.dumps([self.rank, *parts]))
-            _hang_up(_sockets() - self._before)  # what wakes the others
-            self._store.wait(["told"], _TOLD)
+            _close_connections()  # which wakes the others
+            self._store.wait(["reported"], _REPORT_WAIT)
             sys.exit(2)
-        if not self._first_lives():
-            sys.exit(2)
+        with suppress(RuntimeError):
+            self._store.check(["reported"])
+            return  # the first process lives, and is too busy to notice
+        sys.exit(2)
 
-    def _do(self, act: Callable[[], object]) -> None:
+    def _do(self, act: Callable[[], Any]) -> Any:
         try:
-            act()
+            return act()
         except RuntimeError as error:  # the connection to another process is closed
             if self.rank:
                 with suppress(RuntimeError):
-                    self._store.wait(["told"], _JOIN)
-                sys.exit(2)  # the first process has told, or is gone
-            raise self._lost() from error
+                    self._store.wait(["reported"], _REPORT_WAIT)
+                sys.exit(2)  # the first process has shown the error, or is gone
+            raise self._error_of_another() from error
 
-    def _lost(self) -> SoftpruneError:
-        """What another process said before it ended."""
+    def _error_of_another(self) -> SoftpruneError:
         with suppress(RuntimeError):
             if self._store.check(["error"]):
                 rank, expected, found, do = json.loads(self._store.get("error"))
@@ -152,25 +146,25 @@ class Group(Processes):
         do = "give the same command again: the run goes on from its last evaluation"
         return SoftpruneError(f"all {self.size} processes to go on to the end", found, do)
 
-    def _first_lives(self) -> bool:
-        try:
-            self._store.check(["told"])
-        except RuntimeError:
-            return False
-        return True
-
-    def _over(self) -> None:
+    def _release_others(self) -> None:
         with suppress(RuntimeError):
-            self._store.set("told", "")
-        _hang_up(_sockets() - self._before)  # the launcher may wait for the others in this process
+            self._store.set("reported", "")
+        _close_connections()  # the launcher may wait for the others in this process
 
 
-_joined: Group | None = None
+def _close_connections() -> None:
+    import torch.distributed
+
+    with suppress(RuntimeError, ValueError, AssertionError):  # they are closed
+        torch.distributed.destroy_process_group()
+
+
+_joined: _Group | None = None
 
 
 def rank() -> int:
     """Which of the launched processes this is; 0 for the first, and for one on its own."""
-    return _number(RANKS, 0) if _number(SIZES, 1) > 1 else 0
+    return _number(RANKS, 0) if launched() > 1 else 0
 
 
 def launched() -> int:
@@ -198,34 +192,23 @@ def join() -> Processes:
         SoftpruneError: when they don't find each other.
     """
     global _joined
-    size = _number(SIZES, 1)
-    if size == 1:
+    if launched() == 1:
         return ALONE
     if _joined is None:
         _take_device()
-        _joined = Group(rank(), size)
+        _joined = _Group(rank(), launched())
     return _joined
 
 
-def _sockets() -> set[int]:
-    """The open network connections of this process."""
-    with suppress(OSError):
-        return {number for path in Path("/dev/fd").iterdir() if _is_socket(number := int(path.name))}
-    return set()
-
-
-def _is_socket(number: int) -> bool:
-    with suppress(OSError):
-        return stat.S_ISSOCK(os.fstat(number).st_mode)
-    return False
-
-
-def _hang_up(connections: set[int]) -> None:
-    """End connections as the end of the process would: gloo keeps them while anything still knows its group."""
-    for number in connections:
-        with suppress(OSError), socket.socket(fileno=os.dup(number)) as connection:
-            if not connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):  # gloo aborts without its listener
-                connection.shutdown(socket.SHUT_RDWR)
+@contextmanager
+def joined() -> Iterator[Processes]:
+    """`join`, with what goes wrong inside shown by the first of the processes alone."""
+    processes = join()
+    try:
+        yield processes
+    except Exception as error:
+        processes.report(error)
+        raise
 
 
 def _take_device() -> None:
@@ -237,4 +220,7 @@ def _take_device() -> None:
 
 
 def _number(names: Sequence[str], default: int) -> int:
-    return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdigit()), default)
+    for name in names:
+        if os.environ.get(name, "").isdigit():
+            return int(os.environ[name])
+    return default

@@ -1,11 +1,9 @@
 """The run folder: everything that a run leaves, written so that a kill at any point loses one piece of work.
 
-recipe.yaml      the recipe as the user wrote it
-resolved.yaml    every key with its value; a resumed run must have the same
-run.json         what is known about the run so far
 metrics.jsonl    one line a measurement, with its `phase`, `candidate` (or none) and `step`
 state/           finished pieces of work and checkpoints; gone when the run is complete
-COMPLETE         written last
+
+and what every job's folder has; see `job_folder`.
 """
 
 from __future__ import annotations
@@ -14,19 +12,20 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from softprune.errors import SoftpruneError
 from softprune.runs import atomic_io
-from softprune.runs.folder_checks import JSON, changed_keys, make_folder, write_recipe, write_resolved
-from softprune.runs.lock import LOCK, FolderLock
+from softprune.runs.folder_checks import JSON, changed_keys
+from softprune.runs.job_folder import JobFolder, inside
+from softprune.runs.lock import FolderLock
 from softprune.runs.processes import ALONE, Processes
-from softprune.runs.record import Kind, Pin, RunRecord, begin_run, now, read_record
+from softprune.runs.record import Kind, Pin, RunRecord, begin_run
 
 if TYPE_CHECKING:
     import torch
@@ -81,23 +80,18 @@ class Meter(Protocol):
         """The most since the last lap; None where nobody can tell."""
 
 
-class RunFolder:
+class RunFolder(JobFolder[RunRecord]):
     """A run's folder, held by this process until `close`; see the module's text for what lies in it."""
 
+    own_files = ("metrics.jsonl", TRACKERS)
     keeps = True
     processes: Processes = ALONE
     """Which work through it; see `softprune.runs.multiprocess_folder`."""
     meter: Meter | None = None
     """Of `cost.peak_memory`, the bytes that each phase takes at most."""
 
-    record: RunRecord
-    """What is known about the run; changed within `editing`, which writes it."""
-
     def __init__(self, path: Path, lock: FolderLock, record: RunRecord, made: Sequence[Path] = ()) -> None:
-        self.path = path
-        self._lock = lock
-        self.record = record
-        self._made = made  # folders that weren't there before this run
+        super().__init__(path, lock, record, made)
         self._metrics = path / "metrics.jsonl"
         self._counting: dict[str, float] = {}  # open phases, and since when their seconds aren't counted yet
         self._state = path / "state"
@@ -112,7 +106,7 @@ class RunFolder:
         kind: Kind,
         command: str,
         may_change: Collection[str] = (),
-    ) -> RunFolder:
+    ) -> Self:
         """Creates the folder, or takes up the run that was begun in it.
 
         Args:
@@ -126,34 +120,15 @@ class RunFolder:
         Raises:
             SoftpruneError: the folder is another recipe's, something else's, or another live process's.
         """
-        path, plain = Path(path), json.loads(json.dumps(resolved))
-        made = make_folder(path)
-        lock = FolderLock(path)
-        try:
-            atomic_io.remove_temporaries(path)
-            if (path / RunRecord.FILE).exists():
-                record = read_record(path, RunRecord)
-                changed = changed_keys(path, plain, may_change)
-                run = cls(path, lock, record)
-                run._resume(command, changed, plain)
-            else:
-                run = cls(path, lock, begin_run(kind, command, plain.get("seed")), made)
-                run._begin(recipe_text, plain)
-        except BaseException:
-            lock.release()
-            raise
-        return run
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether nothing is left to do."""
-        return (self.path / "COMPLETE").exists()
-
-    @contextmanager
-    def editing(self) -> Iterator[RunRecord]:
-        """The record, to be changed; then run.json is written."""
-        yield self.record
-        self._write_record()
+        return cls.open_job(
+            Path(path),
+            RunRecord,
+            lambda: begin_run(kind, command, resolved.get("seed")),
+            recipe_text=recipe_text,
+            resolved=resolved,
+            command=command,
+            check=lambda begun, plain: changed_keys(begun, plain, may_change),
+        )
 
     def pin(self, key: Pin, compute: Callable[[], JSON]) -> Any:
         """The value of a field of the record (dotted within a section); computed and written when it is null.
@@ -209,7 +184,7 @@ class RunFolder:
         It is read back even when it was computed just now, so that a resumed run continues from the same
         bits. A checkpoint of the same name is forgotten.
         """
-        path = self._state / _relative(f"{name}.safetensors")
+        path = self._state / inside(f"{name}.safetensors")
         if not path.exists():
             _write_saved(path, compute())
             self._count()
@@ -218,11 +193,11 @@ class RunFolder:
 
     def has(self, name: str) -> bool:
         """Whether a piece of work is finished."""
-        return (self._state / _relative(f"{name}.safetensors")).exists()
+        return (self._state / inside(f"{name}.safetensors")).exists()
 
     def checkpoint(self, name: str) -> Checkpoint:
         """The place for the state of a piece of work that isn't finished."""
-        return Checkpoint(self._state / _relative(f"{name}.partial.safetensors"), self._count)
+        return Checkpoint(self._state / inside(f"{name}.partial.safetensors"), self._count)
 
     def append_metrics(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """Adds measurements to metrics.jsonl: mappings with `phase`, `step` and, if any, `candidate`."""
@@ -252,88 +227,23 @@ class RunFolder:
         kept = [line + b"\n" for line in whole if not is_late(json.loads(line))]
         atomic_io.write_bytes(self._metrics, b"".join(kept))
 
-    def write_json(self, name: str, value: JSON) -> None:
-        """Writes a JSON file; NaN and infinities become null."""
-        atomic_io.write_bytes(self.path / _relative(name), (atomic_io.json_text(value, indent=2) + "\n").encode())
-
-    def write_jsonl(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Writes a file of JSON lines; NaN and infinities become null."""
-        atomic_io.write_bytes(self.path / _relative(name), atomic_io.json_lines(rows))
-
     def write_tensors(self, name: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
         """Writes a safetensors file."""
-        atomic_io.write_bytes(self.path / _relative(name), atomic_io.tensor_bytes(tensors, metadata))
-
-    def complete(self) -> None:
-        """Ends the run: nothing is left to do, and `state/` goes."""
-        with self.editing() as record:
-            record.status, record.phase, record.error, record.finished = "complete", None, None, now()
-        self._finish()
-
-    def fail(self, error: str) -> None:
-        """Notes why the run ended early; the same command takes it up again."""
-        with self.editing() as record:
-            record.status, record.error, record.finished = "failed", error, now()
+        atomic_io.write_bytes(self.path / inside(name), atomic_io.tensor_bytes(tensors, metadata))
 
     @property
     def has_work(self) -> bool:
         """Whether any piece of work was begun, or the run was there before: only another one holds nothing to keep."""
-        begun = self._state.exists() or bool(self.record.cost.phases)
-        return self.is_complete or begun or len(self.record.attempts) > 1
-
-    def discard(self) -> None:
-        """Removes what a run without work leaves, and the folders that `open` made unless they hold anything else."""
-        shutil.rmtree(self.path / TRACKERS, ignore_errors=True)
-        # run.json first: without it a folder of the others begins again; it alone is no run.
-        for name in ("run.json", "recipe.yaml", "resolved.yaml", "metrics.jsonl", LOCK):
-            (self.path / name).unlink(missing_ok=True)
-        with suppress(OSError):  # somebody else's files are in it
-            for folder in reversed(self._made):
-                folder.rmdir()
-
-    def close(self) -> None:
-        """Lets other processes work in the folder."""
-        self._lock.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _write_record(self) -> None:
-        self.write_json(RunRecord.FILE, self.record.document())
+        return super().has_work or self._state.exists() or bool(self.record.cost.phases)
 
     def _finish(self) -> None:
         shutil.rmtree(self._state, ignore_errors=True)
-        if not self.is_complete:
-            atomic_io.write_bytes(self.path / "COMPLETE", b"")
-
-    def _begin(self, recipe_text: str, resolved: dict[str, Any]) -> None:
-        try:
-            write_recipe(self.path, recipe_text, resolved)
-            self._write_record()
-        except BaseException:
-            self.discard()
-            raise
+        super()._finish()
 
     def _resume(self, command: str, changed: dict[str, JSON], resolved: dict[str, Any]) -> None:
-        if self.record.status == "complete":  # killed between the last record and COMPLETE
-            self._finish()
-            return
-        if self._metrics.exists():
+        if self._metrics.exists() and self.record.status != "complete":
             _drop_torn_line(self._metrics)
-        with self.editing() as record:
-            record.resume(command, changed)
-        if changed:  # after run.json: a kill in between records the change twice, never not at all
-            write_resolved(self.path, resolved)
-
-
-def _relative(name: str) -> PurePosixPath:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"a name inside the run folder, not {name!r}")
-    return path
+        super()._resume(command, changed, resolved)
 
 
 def _write_saved(path: Path, saved: Saved) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import psutil
 import torch
 
 from softprune.runs.record_parts import CostRecord, TrainingCost
@@ -84,15 +83,15 @@ def _peak_bytes(cost: CostRecord) -> int:
     known = [int(peak) for peak in cost.peak_memory.values() if peak is not None]
     if torch.cuda.is_available():
         return max(*known, int(torch.cuda.max_memory_allocated()), 0)
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return max(*known, int(kilobytes) * (1 if sys.platform == "darwin" else 1024), 0)
+    # Where the system keeps no peak (macOS), what is resident at the end of the run.
+    return max(*known, _highest_resident() or psutil.Process().memory_info().rss)
 
 
 def _highest_resident() -> int | None:
     try:
         lines = _STATUS.read_text().splitlines()
     except OSError:
-        return None
+        return getattr(psutil.Process().memory_info(), "peak_wset", None)  # Windows
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
 
 

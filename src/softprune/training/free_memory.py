@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import torch
 
 # Limit, use, and in memory.stat the file pages that the kernel gives back when asked; by version of control groups.
@@ -43,7 +44,7 @@ def give_back() -> None:
 
 
 def free_bytes(device: torch.device, root: Path = Path("/")) -> int | None:
-    """Bytes that a step may take on a device; None where nobody tells.
+    """Bytes that a step may take on a device; None for one that is neither a GPU of CUDA nor a CPU.
 
     On a GPU, what is free there and what torch's allocator holds unused. On a CPU, the smaller of the machine's
     available memory and what the control groups leave of their limits.
@@ -57,24 +58,14 @@ def free_bytes(device: torch.device, root: Path = Path("/")) -> int | None:
         return int(torch.cuda.mem_get_info(device)[0]) + unused
     if device.type != "cpu":
         return None
-    return min((*_available(root), *_left_of_groups(root)), default=None)
+    return min((int(psutil.virtual_memory().available), *_left_of_groups(root)))
 
 
-def held_bytes(device: torch.device, root: Path = Path("/")) -> int:
-    """Bytes that this process holds: on a GPU, or resident in memory; 0 where nobody tells."""
+def held_bytes(device: torch.device) -> int:
+    """Bytes that this process holds: on a GPU, or resident in memory."""
     if device.type == "cuda":
         return int(torch.cuda.memory_allocated(device))
-    for line in _read(root / "proc/self/status").splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
-def _available(root: Path) -> Iterator[int]:
-    """MemAvailable of Linux, where there is one."""
-    for line in _read(root / "proc/meminfo").splitlines():
-        if line.startswith("MemAvailable:"):
-            yield int(line.split()[1]) * 1024
+    return int(psutil.Process().memory_info().rss)
 
 
 def _left_of_groups(root: Path) -> Iterator[int]:

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -36,9 +36,10 @@ from softprune.runs.ray_executor import RayCluster
 from softprune.runs.run_folder import RunFolder
 from softprune.training import distribute
 from softprune.training.initial_prompt import initial_prompt
+from softprune.training.jobs import Fitted, Group, fit, fit_groups
 from softprune.training.progress import Silence
 from softprune.training.session import Workspace, prepare
-from softprune.types import PromptState, WorkItem
+from softprune.types import PromptState
 
 P, S, K = 20, 16, 2
 
@@ -50,19 +51,17 @@ class Bench:
     workspace: Workspace
     starts: Sequence[PromptState]
 
-    def items(self, count: int, epochs: int, label: str, seed: int = 0) -> list[WorkItem]:
+    def groups(self, count: int, epochs: int, label: str, seed: int = 0) -> list[Group]:
         """Retrainings that don't depend on each other."""
         return [
-            WorkItem(
-                f"{label}-{n}",
-                {
-                    "starts": list(self.starts),
-                    "names": [f"{label}-{n}-{k}" for k in range(K)],
-                    "phase": "retrain",
-                    "title": label,
-                    "epochs": epochs,
-                    "seeds": [seed + n] * K,
-                },
+            Group(
+                work=f"{label}-{n}",
+                names=tuple(f"{label}-{n}-{k}" for k in range(K)),
+                starts=tuple(self.starts),
+                phase="retrain",
+                title=label,
+                epochs=epochs,
+                seeds=(seed + n,) * K,
             )
             for n in range(count)
         ]
@@ -78,18 +77,18 @@ def bench(recipe: Recipe, folder: Path) -> Bench:
     return Bench(workspace, [masked_state(first, random_mask(half, k)) for k in range(K)])
 
 
-def noted(folder: Path, workspace: Workspace, item: WorkItem) -> Any:
-    """`fit_item`, which leaves the name of its node and the CPU seconds that it took."""
+def noted(folder: Path, workspace: Workspace, group: Group) -> list[Fitted]:
+    """`fit`, which leaves the name of its node and the CPU seconds that it took."""
     begun = time.process_time()
-    found = distribute.fit_item(workspace, item)
+    found = fit(workspace, group)
     if not isinstance(workspace.run, RunFolder):
-        place = folder / f"{ray.get_runtime_context().get_node_id()} {item.id}"
+        place = folder / f"{ray.get_runtime_context().get_node_id()} {group.work}"
         place.write_text(str(time.process_time() - begun))
     return found
 
 
-def bits(found: Sequence[Any]) -> list[bytes]:
-    return [fitted.state.vectors_PH.numpy().tobytes() for group in found for fitted in group]
+def bits(found: Mapping[str, Fitted]) -> list[bytes]:
+    return [fitted.state.vectors_PH.numpy().tobytes() for fitted in found.values()]
 
 
 def on_nodes(recipe: Recipe, count: int, groups: int, epochs: int, kill: bool = False) -> tuple[float, list[bytes]]:
@@ -112,11 +111,12 @@ def on_nodes(recipe: Recipe, count: int, groups: int, epochs: int, kill: bool = 
         with tempfile.TemporaryDirectory() as folder:
             made = bench(recipe, Path(folder) / "run")
             workspace = replace(made.workspace, executor=RayCluster(None, retries=3))
-            distribute.spread(workspace, distribute.fit_item, made.items(2 * count, 1, "warm"), "warm")
-            items = made.items(groups, epochs, "timed")
+            fit_groups(workspace, made.groups(2 * count, 1, "warm"), "warm")
+            work = made.groups(groups, epochs, "timed")
             distribute._store = kill_midway if kill else store
             begun = time.perf_counter()
-            found = distribute.spread(workspace, partial(noted, Path(folder)), items, "retrain")
+            distribute.finish_on_workers(workspace, partial(noted, Path(folder)), work, "retrain")
+            found = fit_groups(workspace, work, "retrain")
             seconds = time.perf_counter() - begun
             left = list(Path(folder).glob("* timed-*"))
             shares = sorted(Counter(path.name.partition(" ")[0] for path in left).values())
@@ -134,9 +134,7 @@ def here(recipe: Recipe, groups: int, epochs: int, seed: int = 0) -> tuple[float
     with tempfile.TemporaryDirectory() as folder:
         made = bench(recipe, Path(folder) / "run")
         begun = time.perf_counter()
-        found = distribute.spread(
-            made.workspace, distribute.fit_item, made.items(groups, epochs, "timed", seed), "retrain"
-        )
+        found = fit_groups(made.workspace, made.groups(groups, epochs, "timed", seed), "retrain")
         made.workspace.run.close()  # type: ignore[attr-defined]
         return time.perf_counter() - begun, bits(found)
 

@@ -11,7 +11,7 @@ from timing import Spent
 from softprune.models.base import Backbone
 from softprune.prompts.soft_prompts import full_mask
 from softprune.training.free_memory import keep_freed
-from softprune.training.loop import Evaluation, Point, Schedule, State, train
+from softprune.training.loop import Evaluation, Keeper, Schedule, train
 from softprune.training.optimizers import make_optimiser
 from softprune.training.progress import Silence
 from softprune.training.step import Feed
@@ -22,20 +22,6 @@ PIECES = 16
 BATCH = 16
 DECAY = 1e-5
 RATE = 0.3
-
-
-class NoKeeper:
-    """Nothing is kept: the peer's saving is off too."""
-
-    def load(self) -> State | None:
-        """No state."""
-        return None
-
-    def save(self, tensors: dict[str, torch.Tensor], progress: dict[str, object]) -> None:
-        """Nothing."""
-
-    def curve(self, points: Sequence[Point]) -> None:
-        """Nothing."""
 
 
 class Clock(Silence):
@@ -139,7 +125,7 @@ class Ours:
                 Schedule(epochs=1, batch_size=BATCH, seed=seed),
                 names=[str(k) for k in range(count)],
                 title="",
-                keeper=NoKeeper(),
+                keeper=Keeper(),
                 watch=clock,
             )
         return clock

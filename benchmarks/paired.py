@@ -21,7 +21,7 @@ from softprune import load_backbone, load_task
 from softprune.data.demo import generate
 from softprune.evaluation.predict import Prediction, predict
 from softprune.models.base import Backbone
-from softprune.models.loading import BUNDLED
+from softprune.models.description import BUNDLED
 from softprune.prompts.soft_prompts import masked_state
 from softprune.prompts.ticket import Ticket, TicketInfo
 from softprune.types import Mask

@@ -3,9 +3,9 @@
     SOFTPRUNE_DATA=... python benchmarks/search_quality.py [--tasks trec,ag_news] [--seeds 0,1,2] [key=value ...]
 
 Every strategy chooses on `select` alone; only then are all of its trained candidates scored on `report`, so that random
-search at halving's budget can be worked out from `grid`'s candidates: it trains as many of them, drawn at random, as
-halving's steps would pay for. Differences are paired over the examples of `report`, whose correctness is averaged over
-the seeds first; intervals are 95% bootstraps over examples. Results go to `--out`; what is there isn't run again.
+search at a strategy's budget can be worked out from `grid`'s candidates: it trains as many of them, drawn at random, as
+that strategy's steps would pay for. Differences are paired over the examples of `report`, whose correctness is averaged
+over the seeds first; intervals are 95% bootstraps over examples. Results go to `--out`; what is there isn't run again.
 """
 
 from __future__ import annotations
@@ -83,17 +83,15 @@ def _searched(recipe: Any, run: RunFolder) -> dict[str, Any]:
     pruned = xprompt(workspace)
     workspace.report.fix("the search is over")
     data = workspace.encode(workspace.report.open())
-    trained = [trial for trial in pruned.trials if trial.fitted is not None]
     backbone = workspace.backbone
     prompts = [
         read_one(trial.fitted.state, recipe.pruning.removal).to(backbone.device, backbone.prompt_dtype)
-        for trial in trained
-        if trial.fitted is not None
+        for trial in pruned.trials
     ]
     scores = score_each(backbone, prompts, data, workspace.scoring)
     right = {
         trial.candidate.id: [int(p == g) for p, g in zip(found.predicted, found.gold, strict=True)]
-        for trial, found in zip(trained, scores, strict=True)
+        for trial, found in zip(pruned.trials, scores, strict=True)
     }
     selection = run.record.selection
     assert selection is not None
@@ -230,7 +228,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", default="trec,sentence_polarity,ag_news", help="names, with commas between them")
     parser.add_argument("--seeds", default="0,1,2", help="with commas between them")
-    parser.add_argument("--strategies", default="grid,halving", help="grid first, with commas between them")
+    parser.add_argument("--strategies", default="grid,sequential", help="grid first, with commas between them")
     parser.add_argument("--out", type=Path, default=Path("runs/search_quality"), help="folder for the runs")
     parser.add_argument("overrides", nargs="*", help="recipe keys, key=value")
     asked = parser.parse_intermixed_args()

@@ -23,7 +23,7 @@ from softprune.config import Recipe, resolve
 from softprune.pruning.xprompt import Pruned, control_start, token_importance, xprompt
 from softprune.runs.executors import InProcess
 from softprune.runs.run_folder import RunFolder
-from softprune.training.jobs import fit, tune
+from softprune.training.jobs import Group, fit, tune
 from softprune.training.progress import Silence
 from softprune.training.session import Workspace, prepare
 
@@ -43,7 +43,7 @@ WAYS = {
     "straight-through": ("search.strategy=learned", "search.gates=straight-through"),
     "grid": ("search.strategy=grid",),
     "sequential": ("search.strategy=sequential",),
-    "halving": ("search.strategy=halving",),
+    "random": ("search.strategy=random", "search.samples=4"),
 }
 SHARED = ("tune.safetensors", "importance.safetensors")
 
@@ -53,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="a new folder for the runs; none keeps nothing")
     parser.add_argument("--tasks", default="trec,sentence_polarity,ag_news", help="names, with commas between them")
-    parser.add_argument("--ways", default="hard-concrete,straight-through,grid,halving", help=", ".join(WAYS))
+    parser.add_argument("--ways", default="hard-concrete,straight-through,grid,random", help=", ".join(WAYS))
     parser.add_argument("overrides", nargs="*", help="recipe keys, key=value")
     arguments = parser.parse_args()
     data = Path(os.environ["SOFTPRUNE_DATA"])
@@ -75,7 +75,7 @@ def compare(task: str, settings: list[str], ways: list[str], overrides: list[str
     tuned = tune(base)
     token_importance(base, tuned)
     before = time.process_time() - begun
-    (control,) = fit(base, [control_start(base, tuned)], ["control"], work="control", phase="control", title="control")
+    (control,) = fit(base, Group("control", ("control",), (control_start(base, tuned),), "control", "control"))
     for name, found in (("tuned", tuned), ("control", control)):
         score, loss = f"{found.evaluation.score:.3f}", f"{found.evaluation.loss:.3f}"
         mask = found.state.mask

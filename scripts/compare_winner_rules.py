@@ -22,8 +22,7 @@ from softprune.config.loading import load_recipe
 from softprune.pipelines.xprompt import execute
 from softprune.prompts.soft_prompts import read_one
 from softprune.pruning import xprompt
-from softprune.pruning.retraining import Trial
-from softprune.pruning.search import choose
+from softprune.pruning.search import Trial, choose
 from softprune.statistics.bootstrap import resampled_sums, sampled_units
 from softprune.training.scoring import score_each
 from softprune.training.session import Workspace
@@ -37,14 +36,9 @@ RULES = {
 
 def choices(workspace: Workspace, trials: Sequence[Trial]) -> dict[str, Any]:
     """What each rule chooses, and every candidate's size and scores on `select` and `report`."""
-    trained = [trial for trial in trials if trial.fitted is not None]
-    candidates = [trial.candidate for trial in trained]
+    candidates = [trial.candidate for trial in trials]
     backbone, removal, metric = workspace.backbone, workspace.recipe.pruning.removal, workspace.choice
-    prompts = [
-        read_one(trial.fitted.state, removal).to(backbone.device, backbone.prompt_dtype)
-        for trial in trained
-        if trial.fitted is not None
-    ]
+    prompts = [read_one(trial.fitted.state, removal).to(backbone.device, backbone.prompt_dtype) for trial in trials]
     on_select = score_each(backbone, prompts, workspace.select, workspace.scoring)
     # The choices above are made by then; the run's own seal stays closed, as it scores `report` itself afterwards.
     report = workspace.encode(workspace.report._examples)
@@ -57,7 +51,7 @@ def choices(workspace: Workspace, trials: Sequence[Trial]) -> dict[str, Any]:
     return {
         "chosen": {
             "one_se, single": choose(candidates, "one_se", single).id,
-            "one_se, paired": choose(candidates, "one_se", xprompt._standard_errors(workspace, trials)).id,
+            "one_se, paired": choose(candidates, "one_se", xprompt.standard_errors(workspace, trials)).id,
             "best": best.id,
         },
         "report": {
@@ -71,18 +65,18 @@ def choices(workspace: Workspace, trials: Sequence[Trial]) -> dict[str, Any]:
 
 def run(recipe: str, seed: int, settings: Sequence[str], out: Path) -> None:
     """Run one recipe without fresh seeds; what the rules choose goes to `out`.json."""
-    marked, found = xprompt._mark, {}
+    marked, found = xprompt.mark_winner, {}
 
     def mark(workspace: Workspace, trials: Sequence[Trial]) -> list[Trial]:
         found.update(choices(workspace, trials))
         return marked(workspace, trials)
 
-    xprompt._mark = mark
+    xprompt.mark_winner = mark
     try:
         resolved = load_recipe(recipe, [*settings, f"seed={seed}", "selection.seeds=0"])
         execute(resolved, out, "scripts/compare_winner_rules.py", "")
     finally:
-        xprompt._mark = marked
+        xprompt.mark_winner = marked
     record = json.loads((out / "run.json").read_text(encoding="utf-8"))
     control = record["results"]["control"]["value"]
     out.with_suffix(".json").write_text(json.dumps({"seed": seed, "control": control, **found}, indent=1))

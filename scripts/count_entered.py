@@ -64,7 +64,7 @@ def main() -> int:
         code = int(left.code or 0)
     finally:
         sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
+        threading.setprofile(None)
     named = entered.named()
     calls = sum(entered.functions[key] for key in named)
     print(f"files: {len({file for file, _ in named})}")

@@ -188,12 +188,10 @@ def outcome(recipe: Recipe, out: Path) -> dict[str, object]:
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_halving_on_two_nodes_has_the_bits_of_one_process(nodes: Any, recipe: Recipe, tmp_path: Path) -> None:
-    search = recipe.search.model_copy(update={"strategy": "halving", "tiers": 2, "entrants": 2, "factor": 2})
-    halving = recipe.model_copy(update={"search": search})
-    found = outcome(halving.model_copy(update={"executor": "ray"}), tmp_path / "two")
-    assert found == outcome(halving, tmp_path / "one")
-    assert found != outcome(halving.model_copy(update={"seed": 1}), tmp_path / "other")
+def test_a_search_on_two_nodes_has_the_bits_of_one_process(nodes: Any, recipe: Recipe, tmp_path: Path) -> None:
+    found = outcome(recipe.model_copy(update={"executor": "ray"}), tmp_path / "two")
+    assert found == outcome(recipe, tmp_path / "one")
+    assert found != outcome(recipe.model_copy(update={"seed": 1}), tmp_path / "other")
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -204,11 +202,11 @@ def test_a_study_on_two_nodes_has_the_bits_of_one_process(
     sys.path.insert(0, str(Path(__file__).parent / "studies"))
     from small_studies import measured, outcome_of_runs, study_of
 
-    from softprune.studies.study_context import Bench
+    from softprune.studies.study_context import StudyContext
 
     def conduct(name: str, *overrides: str) -> Any:
         study = study_of(tiny_models("sentence"), tmp_path / "s.yaml", "seeds=2", *overrides)
-        bench = Bench(study, tmp_path / name, tmp_path / name / "s")
+        bench = StudyContext(study, tmp_path / name, tmp_path / name / "s")
         return measured(bench), outcome_of_runs(bench)
 
     found = conduct("two", "executor=ray", "cluster.cpus=1")

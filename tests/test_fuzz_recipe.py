@@ -23,7 +23,7 @@ from softprune.config import (
 )
 from softprune.data import load_task
 from softprune.errors import ManyErrors, SoftpruneError
-from softprune.models.loading import find_source
+from softprune.models.description import find_source
 
 bounded = settings(
     max_examples=150,

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,9 +10,12 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from softprune.config import resolve
+from forks import Forks
+from killing import finish, kill_inside
+from softprune.config import load_recipe, resolve
+from softprune.pipelines.xprompt import execute
 
-DRIVER = Path(__file__).parent / "kill_driver.py"
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 # Phase, and which of its writes is never made. The second of a training phase: it has got further than its start.
 KILLS = [
@@ -58,30 +56,11 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, tiny_models: Callable[[str]
     return path
 
 
-def start(phase: str, nth: int, marker: Path, recipe: Path, out: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, str(DRIVER), phase, str(nth), str(marker), str(recipe), str(out)]
-    with out.with_suffix(".log").open("w") as log:
-        return subprocess.Popen(command, start_new_session=True, stdout=log, stderr=log)
-
-
-def finish(process: subprocess.Popen[bytes], out: Path) -> None:
-    process.wait(timeout=240)
-    assert process.returncode == 0, out.with_suffix(".log").read_text()
-
-
-def kill_inside(phase: str, nth: int, recipe: Path, out: Path, marker: Path) -> None:
-    """Start the run, wait until it stands in the phase, and kill its whole process group."""
-    process = start(phase, nth, marker, recipe, out)
-    waited = time.monotonic() + 240
-    while not marker.exists():
-        assert process.poll() is None, f"ended before {phase}: {out.with_suffix('.log').read_text()}"
-        assert time.monotonic() < waited, f"never reached {phase}"
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    # Proof that it was inside: run.json still names the phase, and what was to be written is not there.
-    assert json.loads((out / "run.json").read_text())["phase"] == phase
-    assert not list(out.rglob("COMPLETE"))
+def in_this_process(recipe: Path, out: Path) -> Path:
+    """A run that nothing interrupts; sets and dictionaries here have another order than in those that are killed."""
+    loaded = load_recipe(recipe)
+    execute(loaded, out, "kill test", loaded.dump(), finish=lambda folder: None)
+    return out
 
 
 def outcome(out: Path) -> dict[str, object]:
@@ -106,22 +85,18 @@ def outcome(out: Path) -> dict[str, object]:
     }
 
 
-def test_killed_in_every_phase_it_ends_with_the_same_bits(recipe: Path, tmp_path: Path) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    finish(start("none", 0, tmp_path / "unused", recipe, whole), whole)
+def test_killed_in_every_phase_it_ends_with_the_same_bits(forks: Forks, recipe: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
     for phase, nth in KILLS:
-        kill_inside(phase, nth, recipe, broken, tmp_path / f"marker-{phase}")
-    finish(start("none", 0, tmp_path / "unused", recipe, broken), broken)
-    expected, found = outcome(whole), outcome(broken)
+        kill_inside(forks, recipe, broken, phase, nth)
+        # Proof that it was inside: run.json still names the phase, and what was to be written is not there.
+        assert json.loads((broken / "run.json").read_text())["phase"] == phase
+        assert not list(broken.rglob("COMPLETE"))
+    finish(forks, recipe, broken)
+    expected, found = outcome(in_this_process(recipe, tmp_path / "whole")), outcome(broken)
     assert len(expected["tensors"]) >= 5  # type: ignore[arg-type]
     assert found == expected
-
-
-def test_the_comparison_can_fail(recipe: Path, tmp_path: Path) -> None:
-    """Negative control: another seed ends with other bits."""
-    one, other = tmp_path / "one", tmp_path / "other"
     changed = tmp_path / "changed.yaml"
     changed.write_text(yaml.safe_dump(yaml.safe_load(recipe.read_text()) | {"seed": 1}))
-    finish(start("none", 0, tmp_path / "unused", recipe, one), one)
-    finish(start("none", 0, tmp_path / "unused", changed, other), other)
-    assert outcome(one)["tensors"] != outcome(other)["tensors"]
+    other = outcome(in_this_process(changed, tmp_path / "other"))
+    assert other["tensors"] != expected["tensors"], "the control: another seed ends with other bits"

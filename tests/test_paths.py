@@ -16,7 +16,6 @@ from softprune import Ticket, load_backbone, load_task, predict, read_adapter
 from softprune import report as report_room
 from softprune.adapters import adapter_io
 from softprune.config import load_recipe
-from softprune.data.multitask import JoinedTask
 from softprune.data.task import Task
 from softprune.errors import SoftpruneError
 from softprune.models.base import Backbone
@@ -24,7 +23,7 @@ from softprune.prompts import prompt_io
 from softprune.report import comparison_table, write_report
 from softprune.token_pruning.model import TokenModel
 
-CLASSES = (Ticket, Task, JoinedTask, Backbone, TokenModel, adapter_io.SavedAdapter)
+CLASSES = (Ticket, Task, Backbone, TokenModel, adapter_io.SavedAdapter)
 ROOMS = (report_room, prompt_io, adapter_io)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from softprune.data import load_task
-from softprune.data.data_statistics import statistics_of
+from softprune.data.data_statistics import compute_statistics
 
 pytestmark = pytest.mark.real
 
@@ -58,8 +58,8 @@ def test_both_splits_of_a_packed_file(name, task_of):
     task = load_task(task_of(name))
     splits = task.load()
     assert (len(splits.train), len(splits.validation)) == (train, report)
-    assert all(example.writes and example.answers[0] for example in splits.train)
-    found = statistics_of(task, splits)
+    assert all(example.is_generation and example.answers[0] for example in splits.train)
+    found = compute_statistics(task, splits)
     assert round(found.target_words) == words
     assert found.constant == pytest.approx(lead, abs=0.001)
 

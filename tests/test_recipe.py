@@ -302,7 +302,7 @@ def test_every_key_has_a_type_a_default_and_a_description() -> None:
         assert field.type
         assert re.search(r"\S.* \[default: [^\]]+\]$", field.description), field.key
     assert fields["tuning.lr"].type == "number or {relative: number}"
-    assert fields["backbone.threads"].type == "integer or none"
+    assert fields["backbone.threads"].type == "integer or auto"
     assert fields["search.token_ratios"].type == "list of numbers"
 
 

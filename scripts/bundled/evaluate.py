@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from softprune.config import resolve
-from softprune.models.loading import describe
+from softprune.models.description import describe
 from softprune.pipelines.xprompt import execute
 
 TASKS = ("trec", "ag_news", "sentence_polarity")

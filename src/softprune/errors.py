@@ -12,7 +12,7 @@ from softprune.printable import printable
 
 
 class SoftpruneError(Exception):
-    """Bad input, told in one message. The command line prints it without a traceback and exits with code 2.
+    """Bad input, described in one message. The command line prints it without a traceback and exits with code 2.
 
     Args:
         expected: what softprune needed, as a clause ("a ratio between 0 and 1, both excluded").
@@ -53,10 +53,10 @@ def gathered(errors: list[SoftpruneError]) -> Iterator[None]:
     except SoftpruneError as error:
         errors += error.errors if isinstance(error, ManyErrors) else [error]
     except OSError as error:
-        told = of_the_machine(error)
-        if told is None:
+        explained = of_the_machine(error)
+        if explained is None:
             raise
-        errors.append(told)
+        errors.append(explained)
 
 
 def of_the_machine(error: BaseException) -> SoftpruneError | None:

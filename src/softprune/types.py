@@ -69,7 +69,7 @@ class Example:
     task: str = ""
 
     @property
-    def writes(self) -> bool:
+    def is_generation(self) -> bool:
         """Whether its answer is a text to be written, and not one to choose."""
         return len(self.answers) == 1
 
@@ -227,9 +227,8 @@ class Candidate:
         piece_ratio: fraction of the kept tokens' pieces that is pruned.
         tokens_kept, pieces_kept, parameters: the size of the ticket.
         rank_loss: `select` loss of the masked, unretrained prompt; None where not measured.
-        rung: how many rounds of training it was given.
-        status: planned, ranked, eliminated, trained, winner.
-        select, select_loss: metric and loss on `select` at its best checkpoint; None if it wasn't trained to the end.
+        status: planned, trained or winner.
+        select, select_loss: metric and loss on `select` at its best checkpoint; None before it is trained.
         report, interval: metric on `report` and its 95% interval; only for tickets on the Pareto front.
         pareto: whether no other trained candidate is both smaller and better on `select`.
     """
@@ -241,7 +240,6 @@ class Candidate:
     pieces_kept: int
     parameters: int
     rank_loss: float | None = None
-    rung: int = 0
     status: str = "planned"
     select: float | None = None
     select_loss: float | None = None

@@ -200,7 +200,7 @@ def test_a_prefix_is_to_a_decoder_what_tokens_in_front_are(name: str, backbone_o
     """With the keys and values of P vectors, a text reads as it does behind these vectors, where positions go on."""
     backbone = mistral(tmp_path, 64) if name == "mistral" else backbone_of(name)
     batch = batch_of(backbone)
-    vectors = backbone.vectors_of([5, 9, 6, 8, 7])
+    vectors = backbone.embed_ids([5, 9, 6, 8, 7])
     behind = backbone.scores(vectors[None], batch, "sum")[0]
     texts = backbone.generate(vectors, batch, 8)
     prefix = attach_stored(backbone, read_before(backbone, vectors))
@@ -376,7 +376,7 @@ def test_what_is_not_a_prefix_of_this_model(backbone_of: Backbones, attached: Ca
     assert "[5, 64]" in str(error.value)
     with pytest.raises(SoftpruneError, match="none"):
         attach_stored(backbone, {"vectors_PH": torch.zeros(P, 128)})
-    assert not backbone.prefixed
+    assert not backbone.adapter.has_prefix
     attached(backbone)
     with pytest.raises(SoftpruneError, match="a backbone without a prefix"):
         attach_prefix(backbone, P, project=False, hidden=None, seed=0)

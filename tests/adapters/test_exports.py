@@ -28,7 +28,7 @@ Models = Callable[[str], Path]
 def of_peft(folder: Path, model: Path) -> Any:
     """Our backbone around the model that peft loaded into."""
     backbone = fresh(model)
-    backbone.altered = True
+    backbone.adapter.has_weights = True
     loaded = peft.PeftModel.from_pretrained(backbone.model, folder).eval()
     assert loaded.base_model is not None
     return backbone

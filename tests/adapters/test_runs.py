@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +12,8 @@ import torch
 from adapted import METHODS, VIRTUAL, fresh, recipe_of, run
 from safetensors.torch import load_file
 
+from forks import Forks
+from killing import kill_inside
 from softprune.adapters import settings
 from softprune.adapters.registry import METHODS as TABLE
 from softprune.adapters.settings import settled
@@ -26,7 +23,6 @@ from softprune.pipelines.adapt import adapt, execute
 from softprune.training.sealed_set import SealedSet
 
 Models = Callable[[str], Path]
-DRIVER = Path(__file__).parents[1] / "kill_driver.py"
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -180,14 +176,8 @@ def test_weights_are_float32_under_bfloat16_products(tiny_models: Models, task_f
     assert len(lost) > 0.5 * len(moved)
 
 
-def start(phase: str, nth: int, recipe: Path, out: Path) -> subprocess.Popen[bytes]:
-    marker = out.with_suffix(f".{phase}{nth}")
-    command = [sys.executable, str(DRIVER), phase, str(nth), str(marker), str(recipe), str(out)]
-    with out.with_suffix(".log").open("w") as log:
-        return subprocess.Popen(command, start_new_session=True, stdout=log, stderr=log)
-
-
-def test_killed_it_goes_on_to_the_same_bits(tiny_models: Models, task_file: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_killed_it_goes_on_to_the_same_bits(forks: Forks, tiny_models: Models, task_file: Path, tmp_path: Path) -> None:
     changes = ("tuning.lr=0.01", "tuning.sweep=0.5,1")
     recipe = recipe_of(tiny_models("gpt2"), task_file, "full", *changes)
     file = tmp_path / "recipe.yaml"
@@ -195,15 +185,7 @@ def test_killed_it_goes_on_to_the_same_bits(tiny_models: Models, task_file: Path
     execute(recipe, tmp_path / "whole", "test", recipe.dump())
     broken = tmp_path / "broken"
     for phase, nth in (("sweep", 3), ("report", 1)):
-        process, marker = start(phase, nth, file, broken), broken.with_suffix(f".{phase}{nth}")
-        waited = time.monotonic() + 120
-        while not marker.exists():
-            assert process.poll() is None, broken.with_suffix(".log").read_text()
-            assert time.monotonic() < waited
-            time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        assert not (broken / "COMPLETE").exists()
+        kill_inside(forks, file, broken, phase, nth)
     execute(recipe, broken, "test", recipe.dump())
     assert bits(broken) == bits(tmp_path / "whole")
     other = recipe.model_copy(update={"seed": 1})

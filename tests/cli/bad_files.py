@@ -41,7 +41,7 @@ FILES = {
     "thesis/chapter.txt": "years of work\n",
 }
 TUNE = "tune --task mood.yaml --backbone <sentence> --out run "
-TOKENS_TRAIN = "tokens train --task mood.yaml --model <encoder> --max-length 64 --out run "
+TOKENS_TRAIN = "tokens train --task mood.yaml --backbone <encoder> --max-length 64 --out run "
 XPROMPT = "xprompt --task mood.yaml --backbone <sentence> --pieces 4 --out run "
 
 

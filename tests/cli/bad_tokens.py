@@ -18,12 +18,12 @@ def widened_classifier(model: Path) -> None:
 TOKENS = [
     case(
         "token pruning of GPT-2",
-        TOKENS_TRAIN + "--model <gpt2>",
+        TOKENS_TRAIN + "--backbone <gpt2>",
         ("an encoder whose tokens can be pruned: bert", "gpt2", "softprune xprompt"),
     ),
     case(
         "token pruning of T5",
-        TOKENS_TRAIN + "--model <t5>",
+        TOKENS_TRAIN + "--backbone <t5>",
         ("an encoder whose tokens can be pruned: bert", "t5", "softprune xprompt"),
     ),
     case(
@@ -33,7 +33,7 @@ TOKENS = [
     ),
     case(
         "an encoder with a slow tokenizer",
-        TOKENS_TRAIN + "--model model",
+        TOKENS_TRAIN + "--backbone model",
         ("a fast tokenizer", "a slow one in model", "tokenizer.json"),
         prepare=lambda folder, models: spoilt.slow(shutil.copytree(models("encoder"), folder / "model")),
     ),
@@ -51,7 +51,7 @@ TOKENS = [
     ),
     case(
         "classes that each example has its own of",
-        "tokens train --model <encoder> --task copa --data copa --max-length 64 --out run",
+        "tokens train --backbone <encoder> --task copa --data copa --max-length 64 --out run",
         ("the same classes for every text", "answers that depend on the example", "another task"),
         prepare=lambda folder, _: shutil.copytree(OFFICIAL / "copa", folder / "copa"),
     ),
@@ -90,7 +90,7 @@ TOKENS = [
     ),
     case(
         "a word without an embedding, in training",
-        TOKENS_TRAIN + "--model model",
+        TOKENS_TRAIN + "--backbone model",
         ("tokens that the model has embeddings for", ", in row 4", "resize the model's embeddings"),
         files=changed(train_jsonl=LINES + '{"text": "a <user> was there", "label": "good"}\n'),
         prepare=lambda folder, models: spoilt.widen_tokenizer(shutil.copytree(models("encoder"), folder / "model")),
@@ -104,7 +104,7 @@ TOKENS = [
     ),
     case(
         "an encoder's weights cut off",
-        TOKENS_TRAIN + "--model model",
+        TOKENS_TRAIN + "--backbone model",
         ("a whole model in model", "SafetensorError", "copy or download the model again"),
         prepare=lambda folder, models: spoilt.truncate(shutil.copytree(models("encoder"), folder / "model")),
     ),

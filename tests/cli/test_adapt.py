@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from softprune.cli.train import flags_of
+from softprune.cli.flags import flags_of
 
 Softprune = Callable[..., Any]
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from softprune.adapters.registry import METHODS
-from softprune.cli.train import flags_of
+from softprune.cli.flags import flags_of
 from softprune.config import CompareRecipe, flat_fields
 from softprune.errors import SoftpruneError
 from softprune.runs.lock import FolderLock

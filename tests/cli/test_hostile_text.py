@@ -49,7 +49,7 @@ TASK: dict[str, Any] = {
     },
 }
 QUICK = "--epochs 1 backbone.dtype=float32 backbone.device=cpu selection.resamples=20"
-TOKENS = f"tokens train --task {{task}} --model {{encoder}} --lambdas 0.1 --baselines top-k --max-length 48 {QUICK}"
+TOKENS = f"tokens train --task {{task}} --backbone {{encoder}} --lambdas 0.1 --baselines top-k --max-length 48 {QUICK}"
 TUNE = f"tune --task {{task}} --backbone {{home}}/gpt2 --tokens 2 {QUICK} selection.seeds=0"
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from softprune.config import Study, load_study, shipped_studies
 from softprune.errors import SoftpruneError
-from softprune.studies.folder import RECORD
+from softprune.studies.folder import STUDY
 
 Softprune = Callable[..., Any]
 
@@ -138,8 +138,8 @@ def test_what_goes_by_another_command_is_told(
     (tmp_path / "recipe.yaml").write_text("kind: tune\n")
     (tmp_path / "study.yaml").write_text("kind: study\ntitle: t\n")
     (tmp_path / "in.jsonl").write_text("{}\n")
-    (tmp_path / "studies").mkdir()
-    (tmp_path / "study" / RECORD).write_text("{}")
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / STUDY.record).write_text("{}")
     answer = softprune(*words.split())
     assert answer.code == 2
     assert expected in answer.err
@@ -160,7 +160,7 @@ def test_show_has_question_scales_and_published_numbers(softprune: Softprune) ->
 
 def test_report_writes_a_study_anew(softprune: Softprune, stand: Stand, tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
-    (tmp_path / "here" / RECORD).write_text("{}")
+    (tmp_path / "here" / STUDY.record).write_text("{}")
     answer = softprune("report", "here")
     assert (answer.code, answer.out.splitlines()[0]) == (0, "tables of here")
     assert "page: here/index.html" in answer.out
@@ -169,7 +169,7 @@ def test_report_writes_a_study_anew(softprune: Softprune, stand: Stand, tmp_path
 def test_runs_lists_studies(softprune: Softprune, tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     info = {"schema": 1, "kind": "study", "status": "complete", "tasks": ["demo", "trec"], "backbone": "tiny"}
-    (tmp_path / "a" / RECORD).write_text(json.dumps(info | {"work": {"x": 60, "y": 5}}))
+    (tmp_path / "a" / STUDY.record).write_text(json.dumps(info | {"work": {"x": 60, "y": 5}}))
     answer = softprune("runs", str(tmp_path))
     assert answer.out.splitlines()[1].split()[:6] == ["a", "study", "complete", "demo,trec", "tiny", "-"]
     assert "1m 05s" in answer.out

@@ -33,7 +33,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, tiny_models: Models) -> tuple
 
     folder = tmp_path_factory.mktemp("tokens")
     write_task(folder)
-    command = [sys.executable, "-m", "softprune", "tokens", "train", "--model", str(tiny_models("encoder"))]
+    command = [sys.executable, "-m", "softprune", "tokens", "train", "--backbone", str(tiny_models("encoder"))]
     command += ["--task", "mood.yaml", "--out", "run", *FLAGS]
     answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
@@ -59,7 +59,7 @@ def test_the_same_command_again_runs_nothing(folder: Path, softprune: Softprune,
     before = {
         path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name not in CHANGES
     }
-    flags = ("--model", str(tiny_models("encoder")), "--task", "mood.yaml", "--out", "run", *FLAGS)
+    flags = ("--backbone", str(tiny_models("encoder")), "--task", "mood.yaml", "--out", "run", *FLAGS)
     told = softprune("tokens", "train", *flags)
     assert told.code == 0
     assert "run is complete: nothing was run" in told.err
@@ -124,11 +124,11 @@ def test_rows_come_back_in_their_order(
     found = [json.loads(line) for line in out.read_text().splitlines()]
     assert [{"n": row["n"], "text": row["text"]} for row in found] == rows
     loaded = TokenModel.load(model, dtype="float32", device="cpu")
-    for row, reading in zip(found, loaded.read([row["text"] for row in rows]), strict=True):
-        assert list(row["probabilities"].values()) == pytest.approx(list(reading.probabilities), rel=1e-5)
+    for row, trace in zip(found, loaded.trace([row["text"] for row in rows]), strict=True):
+        assert list(row["probabilities"].values()) == pytest.approx(list(trace.probabilities), rel=1e-5)
         assert row["prediction"] == max(row["probabilities"], key=row["probabilities"].__getitem__)
         assert row["probability"] == max(row["probabilities"].values())
-        assert (row["tokens"], row["kept"]) == (len(reading.left), reading.alive()[-1])
+        assert (row["tokens"], row["kept"]) == (len(trace.left), trace.alive()[-1])
         assert all(word in row["text"] for word in row["kept_words"])
         assert len(row["kept_words"]) <= row["kept"]
     assert found[10]["tokens"] == 48
@@ -177,7 +177,7 @@ def test_a_file_without_rows_gives_one(softprune: Softprune, folder: Path, tmp_p
 BAD = {
     "no file": (("run", "nowhere.jsonl"), "an input file", "no file nowhere.jsonl"),
     "no format": (("run", "mood.yaml"), "an input file", "mood.yaml"),
-    "an output that is there": (("run", "rows.jsonl", "--out", "mood.yaml"), "a new output file", "mood.yaml is there"),
+    "an output that is there": (("run", "rows.jsonl", "--out", "mood.yaml"), "a new output file", "mood.yaml exists"),
     "an output without format": (("run", "rows.jsonl", "--out", "o.txt"), "an output file", "o.txt"),
     "no such column": (("run", "rows.jsonl", "--column", "txt"), 'a column "txt"', "its columns are n, text"),
     "a column of numbers": (("run", "rows.jsonl", "--column", "n"), "text in n", "0 in rows.jsonl, line 1"),

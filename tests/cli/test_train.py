@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from records import run_document
-from softprune.cli.train import _FLAGS, default_out, flags_of
+from softprune.cli.flags import FLAGS, flags_of, overrides_of
+from softprune.cli.train import default_out
 from softprune.config import Recipe, flat_fields, load_recipe, resolve
 from softprune.errors import SoftpruneError
 from softprune.pipelines import adapt as _adapting  # noqa: F401 - takes from the real pruning.api before a stand-in is there
@@ -46,12 +47,13 @@ def stand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stand:
 
     record(Path("somewhere"))
 
-    def execute(recipe: Recipe, out: Path, command: str, text: str, *, finish: Any, console: Any) -> None:
+    def execute(recipe: Recipe, out: Path, command: str, text: str, *, finish: Any, console: Any) -> bool:
         if stand.error is not None:
             raise stand.error
         stand.recipe, stand.out, stand.command, stand.text = recipe, out, command, text
         record(out)
         finish(out)
+        return True
 
     def write_report(out: Path, others: Sequence[Path] = ()) -> Path:
         if stand.report_error is not None:
@@ -135,8 +137,8 @@ def test_run_without_overrides_hands_on_the_file_as_it_is(softprune: Softprune, 
 
 def test_every_flag_is_a_key_that_exists() -> None:
     keys = {field.key for field in flat_fields()}
-    assert set(_FLAGS.values()) <= keys
-    assert len(set(_FLAGS.values())) == len(_FLAGS)
+    assert set(FLAGS.values()) <= keys
+    assert len(set(FLAGS.values())) == len(FLAGS)
 
 
 def test_flags_become_overrides(softprune: Softprune, stand: Stand) -> None:
@@ -174,7 +176,7 @@ def test_flags_become_overrides(softprune: Softprune, stand: Stand) -> None:
         "--seed": "9",
         "--executor": "ray",
     }
-    assert given.keys() == _FLAGS.keys() - {"--prompt-file"}  # it goes with another --init
+    assert given.keys() == FLAGS.keys() - {"--prompt-file"}  # it goes with another --init
     words = [word for pair in given.items() for word in pair]
     answer = softprune("xprompt", *words, "tuning.accumulate=2", "tuning.epochs=5")
     assert answer.code == 0, answer.err
@@ -186,7 +188,7 @@ def test_flags_become_overrides(softprune: Softprune, stand: Stand) -> None:
     assert resolved["task"]["data"] == "12"
     assert (resolved["tuning"]["epochs"], resolved["tuning"]["accumulate"]) == (5, 2)  # overrides come last
     defaults = resolve().resolved()
-    for key in (_FLAGS[flag] for flag in given):
+    for key in (FLAGS[flag] for flag in given):
         section, _, name = key.rpartition(".")
         assert (resolved[section] if section else resolved)[name] != (defaults[section] if section else defaults)[name]
     assert stand.out == Path("runs/cb-model-xprompt")
@@ -210,8 +212,15 @@ def test_flags_change_the_recipe_they_begin_with(softprune: Softprune, stand: St
     assert stand.recipe == load_recipe("paper", ["kind=tune", "tuning.epochs=2"])
 
 
+def test_an_old_flag_still_works_and_says_its_new_name(capsys: pytest.CaptureFixture[str]) -> None:
+    given = {"model": "mine", "lambdas": "0.1", "overrides": ["seed=2"]}
+    assert overrides_of(given, "tokens") == ["backbone.name=mine", "pruning.lambdas=0.1", "seed=2"]
+    assert "--model is now --backbone" in capsys.readouterr().err
+    assert "--model" not in flags_of("tokens")
+
+
 def test_tune_has_no_flags_of_pruning(softprune: Softprune, stand: Stand) -> None:
-    assert set(_FLAGS) - set(flags_of("tune")) == {
+    assert set(FLAGS) - set(flags_of("tune")) == {
         "--executor",
         "--pieces",
         *("--removal", "--levels", "--scope", "--importance"),
@@ -229,7 +238,7 @@ def test_help_texts_are_the_recipes(softprune: Softprune) -> None:
     answer = softprune("xprompt", "--help")
     text = " ".join(answer.out.split())
     fields = {field.key: field for field in flat_fields()}
-    for flag, key in _FLAGS.items():
+    for flag, key in FLAGS.items():
         assert flag in text
         assert " ".join(fields[key].description.split()).replace("-", "") in text.replace("- ", "").replace("-", "")
         assert f"({key})" in text

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from softprune.config import CompareRecipe, resolve_compare
-from softprune.studies.comparison.run_metrics import MEASURED
 
 SMALL = (
     "methods=prompt,xprompt",
@@ -27,7 +26,8 @@ SMALL = (
     "search.group=2",
     "selection.resamples=200",
 )
-TIMES = (*MEASURED, "latency")
+TIMES = ("seconds", "seconds_per_epoch", "examples_per_second", "peak_memory", "latency")
+"""Measured by a clock or as memory; all else is the same bit by bit, also after interruptions."""
 HISTORY = ("command", "attempts", "started", "finished", "hardware")
 """How a comparison was made, and on which machine."""
 NOTHING = {"loss": None, "rouge1": None, "rouge2": None, "rougeL": None}

@@ -19,7 +19,8 @@ from softprune.config import CompareRecipe
 from softprune.data import load_task
 from softprune.errors import SoftpruneError
 from softprune.statistics.bootstrap import bootstrap_interval
-from softprune.studies.comparison import cells
+from softprune.studies import execution
+from softprune.studies.comparison import method_runs
 from softprune.studies.comparison.runner import compare_methods, execute, rewrite, terminal
 
 Small = Callable[..., CompareRecipe]
@@ -60,7 +61,7 @@ def test_it_leaves_runs_tables_and_a_page(compared: Path) -> None:
 
 def test_rows_are_what_the_runs_say(compared: Path) -> None:
     rows = rows_of(compared)
-    assert list(rows) == ["prompt", "xprompt", "xprompt-control", "zero_shot", "constant"]
+    assert list(rows) == ["prompt", "xprompt", "xprompt-control", "xprompt-random", "zero_shot", "constant"]
     runs = [info_of(compared, f"prompt-{seed}") for seed in (0, 1)]
     values = [info["results"]["tuned"]["value"] for info in runs]
     prompt = rows["prompt"]
@@ -76,13 +77,15 @@ def test_rows_are_what_the_runs_say(compared: Path) -> None:
     assert rows["xprompt"]["stored"] == sum(info["ticket"]["parameters"] for info in winners) / 2
     assert rows["xprompt"]["trainable"] == 4 * 32
     assert rows["xprompt-control"]["values"] == [info["results"]["control"]["value"] for info in winners]
+    assert rows["xprompt-random"]["values"] == [info["results"]["random"]["value"] for info in winners]
+    assert rows["xprompt-random"]["stored"] == rows["xprompt"]["stored"]
     assert rows["zero_shot"]["values"] == [runs[0]["results"]["zero_shot"]["value"]]
     assert rows["constant"]["values"] == [runs[0]["results"]["constant"]["value"]]
 
 
 def test_differences_are_of_the_means(compared: Path) -> None:
     rows = rows_of(compared)
-    for name in ("xprompt", "xprompt-control", "zero_shot"):
+    for name in ("xprompt", "xprompt-control", "xprompt-random", "zero_shot"):
         found = rows[name]["difference"]
         assert found["against"] == "prompt"
         assert found["value"] == pytest.approx(rows[name]["mean"] - rows["prompt"]["mean"])
@@ -175,13 +178,13 @@ def adapting(monkeypatch: pytest.MonkeyPatch, act: Callable[[Path], bool]) -> li
         asked.append(out)
         return act(out)
 
-    own = cells.EXECUTE
+    own = execution.EXECUTE
 
     class Stand:
         def __getitem__(self, kind: str) -> Any:
             return stand_in if kind == "adapt" else own[kind]
 
-    monkeypatch.setattr(cells, "EXECUTE", Stand())
+    monkeypatch.setattr(execution, "EXECUTE", Stand())
     return asked
 
 
@@ -235,7 +238,7 @@ def test_settings_may_be_mended_until_something_is_run_with_them(small: Small, t
 def test_an_architecture_without_room_is_not_defined_whatever_the_settings(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cells, "prefix_not_defined", lambda config, family: "no place for it")
+    monkeypatch.setattr(method_runs, "prefix_not_defined", lambda config, family: "no place for it")
     out = compare_methods(
         small("methods=prefix,prompt", "seeds=1", "tuning.latency=false", "settings.prefix.adapter.hidden=8"),
         tmp_path / "out",

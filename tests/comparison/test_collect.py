@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 from records import run_document
-from softprune.config import resolve, resolve_compare
 from softprune.data.metrics import metric_named
 from softprune.errors import SoftpruneError
-from softprune.studies.comparison.cells import Cell
-from softprune.studies.comparison.run_metrics import control, scored_of
+from softprune.studies.comparison.columns import TRAINING
+from softprune.studies.run_result import FinishedRun, read_scored
 
 
 def written(path: Path, *lines: dict[str, Any]) -> Path:
@@ -24,18 +23,18 @@ def written(path: Path, *lines: dict[str, Any]) -> Path:
 
 def test_answers_become_counts_with_their_passages(tmp_path: Path) -> None:
     lines = ({"gold": 1, "predicted": 1, "group": "a"}, {"gold": 0, "predicted": 1, "group": "a"})
-    found = scored_of(written(tmp_path / "a.jsonl", *lines), metric_named("f1", 1))
+    found = read_scored(written(tmp_path / "a.jsonl", *lines), metric_named("f1", 1))
     assert found is not None
     assert found.counts_NC.tolist() == [[1, 0, 0], [0, 1, 0]]  # tp, fp, fn
     assert (found.ids, found.groups) == (("e0", "e1"), ("a", "a"))
-    other = scored_of(tmp_path / "a.jsonl", metric_named("f1", 0))
+    other = read_scored(tmp_path / "a.jsonl", metric_named("f1", 0))
     assert other is not None
     assert other.counts_NC.tolist() != found.counts_NC.tolist()
 
 
 def test_texts_become_their_own_scores(tmp_path: Path) -> None:
     path = written(tmp_path / "a.jsonl", {"written": "a b", "reference": "a c", "rougeL": 0.25})
-    stored, made = (scored_of(path, metric_named(name)) for name in ("rougeL", "rouge1"))
+    stored, made = (read_scored(path, metric_named(name)) for name in ("rougeL", "rouge1"))
     assert stored is not None
     assert made is not None
     assert stored.counts_NC.tolist() == [[0.25, 1.0]]  # as the run has it
@@ -44,9 +43,9 @@ def test_texts_become_their_own_scores(tmp_path: Path) -> None:
 
 def test_what_is_not_there_has_no_counts(tmp_path: Path) -> None:
     accuracy = metric_named("accuracy")
-    assert scored_of(tmp_path / "nothing.jsonl", accuracy) is None
-    assert scored_of(written(tmp_path / "empty.jsonl"), accuracy) is None
-    assert scored_of(written(tmp_path / "other.jsonl", {"gold": 1}), accuracy) is None
+    assert read_scored(tmp_path / "nothing.jsonl", accuracy) is None
+    assert read_scored(written(tmp_path / "empty.jsonl"), accuracy) is None
+    assert read_scored(written(tmp_path / "other.jsonl", {"gold": 1}), accuracy) is None
 
 
 def test_the_controls_training_has_all_rates_that_were_tried(tmp_path: Path) -> None:
@@ -58,13 +57,12 @@ def test_the_controls_training_has_all_rates_that_were_tried(tmp_path: Path) -> 
         cost={"phases": {}, "training": training},
         sweep={"0.3": rates["3"], **rates},
     )
-    recipe = resolve_compare()
-    cell = Cell("xprompt", 0, resolve(base=recipe.cell("xprompt", 0)), "", tmp_path)
+    (column,) = [column for column in TRAINING if column.key == "seconds"]
 
     def seconds() -> float | None:
         (tmp_path / "run.json").write_text(json.dumps(info))
-        found = control(cell, metric_named("accuracy"))
-        return None if found is None else found.seconds
+        assert column.read is not None
+        return column.read(FinishedRun(tmp_path, "demo", 0), "control")
 
     assert seconds() == 9 + 5 + 11  # the chosen rate's 7 are in the 9; a rate that gave no numbers may have no piece
     del info["sweep"]
@@ -75,9 +73,8 @@ def test_the_controls_training_has_all_rates_that_were_tried(tmp_path: Path) -> 
 
 def test_a_run_that_can_not_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{")
-    cell = Cell("xprompt", 0, resolve(base=resolve_compare().cell("xprompt", 0)), "", tmp_path)
     with pytest.raises(SoftpruneError, match=r"as softprune writes it[\s\S]*run\.json"):
-        control(cell, metric_named("accuracy"))
+        _ = FinishedRun(tmp_path, "demo", 0).info
 
 
 @pytest.mark.parametrize("separator", ["\x85", "\u2028", "\u2029", "\x1c"])
@@ -85,6 +82,6 @@ def test_line_separators_inside_a_text_end_no_line(tmp_path: Path, separator: st
     line = {"id": "1", "gold": 0, "predicted": 0, "input": f"one{separator}two"}
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps(line, ensure_ascii=False) + "\n", encoding="utf-8")
-    found = scored_of(path, metric_named("accuracy"))
+    found = read_scored(path, metric_named("accuracy"))
     assert found is not None
     assert found.ids == ("1",)

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from softprune.studies.comparison.heading import headed
+from softprune.studies.execution import headed
 
 
 def text_of(console: Console) -> str:

@@ -70,10 +70,10 @@ def test_captions_name_the_floors_that_are_drawn() -> None:
 @pytest.mark.parametrize("theme", [LIGHT, DARK])
 def test_no_two_methods_look_alike_nor_like_a_floor(theme: Theme) -> None:
     found_looks = looks(theme)
-    assert len(set(found_looks)) == len(LOOKS) == len(set(MARKERS[: len(LOOKS)])) == 10
+    assert len(set(found_looks)) == len(LOOKS) == len(set(MARKERS[: len(LOOKS)])) == 11
     assert theme.other not in {colour for colour, _ in found_looks}
-    control, xprompt = (found_looks[LOOKS.index(name)] for name in ("xprompt-control", "xprompt"))
-    assert (control, xprompt) == ((theme.kept, False), (theme.kept, True))
+    control, random, xprompt = (found_looks[LOOKS.index(f"xprompt{name}")] for name in ("-control", "-random", ""))
+    assert (control, random, xprompt) == ((theme.kept, False), (theme.tuned, False), (theme.kept, True))
 
 
 def test_methods_of_one_cost_stand_side_by_side_and_in_the_figure() -> None:

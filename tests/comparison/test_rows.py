@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,32 +13,41 @@ import softprune.studies.comparison.rows as rows
 from softprune.data.metrics import Accuracy
 from softprune.statistics.methods_over_seeds import Scored
 from softprune.statistics.seeds import compare_rows
-from softprune.studies.comparison.rows import Found, rows_of
-from softprune.studies.comparison.run_metrics import Measured
+from softprune.studies.comparison.rows import TableRow, build_rows
+from softprune.studies.run_result import FinishedRun
 
 METRIC = Accuracy()
 RECIPE: Any = SimpleNamespace(seed=0, selection=SimpleNamespace(resamples=500))
 
 
-def found(name: str, shares: list[float], kind: str = "method") -> Found:
-    """A row that answers the first examples of a hundred right, another share of them with each seed."""
-    made = []
-    for share in shares:
-        counts = np.array([[float(place < 100 * share), 1.0] for place in range(100)])
-        scored = Scored(counts, tuple(map(str, range(100))), (None,) * 100)
-        made.append(Measured(share, scored=scored))
-    return Found(name, kind, tuple(made))
+class AnsweredRun(FinishedRun):
+    """A run without files that answers the first examples of a hundred right."""
+
+    def result(self, name: str) -> dict[str, Any]:
+        return {"value": self.seed / 100}
+
+    def scored(self, name: str) -> Scored:
+        counts = np.array([[float(place < self.seed), 1.0] for place in range(100)])
+        return Scored(counts, tuple(map(str, range(100))), (None,) * 100)
 
 
-def table(monkeypatch: pytest.MonkeyPatch, *made: Found) -> dict[str, dict[str, Any]]:
-    monkeypatch.setattr(rows, "gather", lambda cells, metric: list(made))
-    return {row["name"]: row for row in rows_of(RECIPE, [], METRIC)}
+def found(name: str, shares: list[float], kind: str = "method") -> TableRow:
+    """A row that answers another share of them right with each seed."""
+    runs = [AnsweredRun(Path("nowhere"), "demo", round(100 * share)) for share in shares]
+    for run in runs:
+        run.__dict__["info"] = {}
+    return TableRow(name, kind, name, runs)
+
+
+def table(monkeypatch: pytest.MonkeyPatch, *made: TableRow) -> dict[str, dict[str, Any]]:
+    monkeypatch.setattr(rows, "gather", lambda runs: list(made))
+    return {row["name"]: row for row in build_rows(RECIPE, [], METRIC)}
 
 
 def test_three_seeds_are_covered_and_paired(monkeypatch: pytest.MonkeyPatch) -> None:
     prompt, lora = found("prompt", [0.6, 0.7, 0.65]), found("lora", [0.7, 0.82, 0.72])
     made = table(monkeypatch, prompt, lora)
-    counts = [[each.scored.counts_NC for each in row.seeds if each.scored] for row in (lora, prompt)]
+    counts = [[each.counts_NC for each in row.outcome.scored if each] for row in (lora, prompt)]
     expected = compare_rows(*counts, METRIC.score, seed=0, resamples=500)
     assert made["lora"]["difference"]["low"] == pytest.approx(expected.low)
     assert made["lora"]["difference"]["seeds_df"] == 2.0  # three pairs

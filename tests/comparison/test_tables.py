@@ -10,22 +10,22 @@ import pytest
 from comparisons import NOTHING, floor, found, row
 from rich.console import Console
 
-from softprune.studies.comparison.table_columns import cells, tables_of
-from softprune.studies.comparison.tables import csv_text, latex, markdown, rich_tables
+from softprune.studies.comparison.columns import build_sections
+from softprune.studies.comparison.texts import csv_text, latex_tables, markdown, rich_text
 
 REFUSED = {"ia3": "no such modules"}
 
 
 def shown(made: dict[str, Any], table: int, name: str) -> dict[str, str]:
     """A row of a table by its headings."""
-    _, columns, rows = tables_of(made)[table]
-    (wanted,) = [each for each in rows if each["name"] == name]
-    return dict(zip(["method", *(column.heading for column in columns)], cells(columns, wanted), strict=True))
+    section = build_sections(made)[table]
+    (at,) = [at for at, row in enumerate(section.rows) if row["name"] == name]
+    return dict(zip(section.table.columns, map(str, section.table.rows[at]), strict=True))
 
 
 def terminal(made: dict[str, Any], width: int = 80) -> str:
     console = Console(width=width, file=io.StringIO())
-    console.print(rich_tables(made))
+    console.print(rich_text(made))
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return text
 
@@ -58,10 +58,10 @@ def test_what_intervals_cover_is_said_in_every_form() -> None:
     many, few = covered(), found()
     assert shown(many, 0, "p-tuning-v2")["p (Holm)"] == "0.004"
     assert shown(many, 0, "prompt")["p (Holm)"] == "–"
-    for text in (markdown(many), " ".join(terminal(many).split()), latex(many)):
+    for text in (markdown(many), " ".join(terminal(many).split()), latex_tables(many)):
         assert "over runs with other seeds and over other examples" in text
         assert "no verdict" not in text
-    for text in (markdown(few), " ".join(terminal(few).split()), latex(few)):
+    for text in (markdown(few), " ".join(terminal(few).split()), latex_tables(few)):
         assert "for these very trained prompts: fewer than 3 seeds allow no verdict" in text
         assert "Holm" not in text
     (line,) = [each for each in csv.DictReader(io.StringIO(csv_text(many))) if each["name"] == "p-tuning-v2"]
@@ -125,7 +125,7 @@ def test_one_seed_is_one() -> None:
     rouge = {"loss": 2.5, "rouge1": 0.31, "rouge2": 0.12, "rougeL": 0.25}
     rows = [row("prompt", 0.25, others=rouge)]
     for seeds, meaning in (([0], "of 1 seed"), ([0, 1], "mean over 2 seeds")):
-        columns = tables_of(found(metric="rougeL", rows=rows, seeds=seeds))[0][1]
+        columns = build_sections(found(metric="rougeL", rows=rows, seeds=seeds))[0].columns
         assert {column.meaning for column in columns if "ROUGE" in column.heading} == {meaning}
 
 
@@ -159,8 +159,8 @@ def test_a_terminal_of_80_columns_has_room(made: dict[str, Any]) -> None:
     lines = [line.rstrip() for line in terminal(made).splitlines()]
     assert all(len(line) <= 80 for line in lines)
     words = " ".join(lines).split()
-    for _, columns, rows in tables_of(made):
-        assert all(text in " ".join(words) for each in rows for text in cells(columns, each)[1:])
+    for section in build_sections(made):
+        assert all(str(text) in " ".join(words) for row in section.table.rows for text in row[1:])
     assert "ia3: not defined: no such modules" in lines
     assert f"Moods · tiny · {len(made['seeds'])} seeds · n = 100" in lines
 
@@ -176,7 +176,7 @@ def test_texts_have_a_table_more_in_a_terminal_of_80_columns() -> None:
     assert lines[at + 2].split() == ["prompt", "2.500", "31.0", "12.0"]
     assert "| method | ROUGE-L (%) | sd | 95% interval |" in markdown(made)
     assert "| loss | ROUGE-1 (%) | ROUGE-2 (%) |" in markdown(made)
-    assert "Loss and further ROUGE" not in markdown(made) + latex(made) + terminal(found())
+    assert "Loss and further ROUGE" not in markdown(made) + latex_tables(made) + terminal(found())
 
 
 def test_csv_has_every_number_unrounded() -> None:
@@ -202,7 +202,7 @@ def test_markdown_is_a_table_whatever_the_names_are() -> None:
 
 
 def test_latex_is_escaped_and_whole() -> None:
-    text = latex(found(task="50% & $x_1$ {~^\\}", not_defined={"ia3": "a_b"}))
+    text = latex_tables(found(task="50% & $x_1$ {~^\\}", not_defined={"ia3": "a_b"}))
     assert r"% 50\% \& \$x\_1\$ \{\textasciitilde{}\textasciicircum{}\textbackslash{}\} · tiny" in text
     assert r"% ia3: not defined: a\_b" in text
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == text.count(r"\toprule") == 3
@@ -214,10 +214,12 @@ def test_latex_is_escaped_and_whole() -> None:
 
 
 def test_latex_has_minus_signs_before_numbers_alone() -> None:
-    text = latex(found(metric="loss", rows=[row("prompt", -2.5, interval=[-2.6, -2.4]), row("p-tuning-v2", -2.0)]))
+    text = latex_tables(
+        found(metric="loss", rows=[row("prompt", -2.5, interval=[-2.6, -2.4]), row("p-tuning-v2", -2.0)])
+    )
     assert "prompt & $-$2.500 & 0.014 & $-$2.600 to $-$2.400 &" in text
     assert "p-tuning-v2 & $-$2.000" in text
-    assert "5e-05" in latex(found(rows=[row("prompt", 0.8, lr=[5e-5, 5e-5])]))
+    assert "5e-05" in latex_tables(found(rows=[row("prompt", 0.8, lr=[5e-5, 5e-5])]))
 
 
 def test_csv_writes_counts_as_integers() -> None:

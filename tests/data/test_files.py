@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from softprune.data.output_rows import RowWriter
-from softprune.data.row_files import format_of, plain_row, read_rows
+from softprune.data.row_files import file_format, plain_row, read_rows
 from softprune.errors import SoftpruneError
 
 TEXT = "a text of some length " * 20
 
 
 def rows_of(path, header=None):
-    return [located.row for located in read_rows(path, format_of(path), header)]
+    return [located.row for located in read_rows(path, file_format(path), header)]
 
 
 def told(path):
@@ -45,9 +45,9 @@ def written(path, n):
 
 def peak_of(path, hold):
     """The most bytes that Python holds while reading the file, one row after the other or all of them."""
-    next(read_rows(path, format_of(path)))
+    next(read_rows(path, file_format(path)))
     tracemalloc.start()
-    rows = read_rows(path, format_of(path))
+    rows = read_rows(path, file_format(path))
     held = list(rows) if hold else [sum(1 for _ in rows)]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from softprune.data import load_task, task_names
 from softprune.data.definition import Definition, named_sources
-from softprune.data.definition_loading import definition_of, read_definition
+from softprune.data.definition_loading import check_definition, read_definition
 from softprune.data.row_files import Located, read_rows
 from softprune.data.scaffold import guess, write_task
 from softprune.data.template import examples_from
@@ -60,7 +60,7 @@ def _examples(definition, source, rows):
 
 def check(value):
     """A definition, or a SoftpruneError; what passes reads any row, or complains."""
-    definition = ours(definition_of, value, HERE)
+    definition = ours(check_definition, value, HERE)
     assert definition is None or isinstance(definition, Definition)
     if definition is None:
         return False

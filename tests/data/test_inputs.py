@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from softprune.data import load_task
-from softprune.data.input_rows import layout_of
+from softprune.data.input_rows import choose_source
 from softprune.data.row_files import Located
 from softprune.errors import SoftpruneError
 
@@ -19,7 +19,7 @@ RTE = load_task("rte")
 def test_a_tickets_task_cant_be_edited() -> None:
     row = {"premise": "a", "hypothesi": "b"}
     with pytest.raises(SoftpruneError) as caught:
-        layout_of(RTE.definition, Located(row, "rows.jsonl, line 1"))
+        choose_source(RTE.definition, Located(row, "rows.jsonl, line 1"))
     assert caught.value.found == 'no "hypothesis" in rows.jsonl, line 1; its columns are premise, hypothesi'
     assert caught.value.do == 'did you mean "hypothesi"? rename the column'
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import ClassVar
+
 import numpy as np
 import pytest
 
-from softprune.data import METRICS, answered, constant_answer, metric_named
+from softprune.data import METRICS, answered, constant_answer, load_task, metric_named
+from softprune.data.metrics import Floats, Metric, answer_arrays
 from softprune.errors import SoftpruneError
+from softprune.types import Scores
 
 
 def test_accuracy_counts_and_value():
@@ -48,4 +53,41 @@ def test_unknown_metric_and_uneven_lengths():
         metric_named("acuracy")
     with pytest.raises(SoftpruneError, match="one prediction per example"):
         metric_named("accuracy").value(answered([0], [0, 1]))
-    assert METRICS.names() == ("accuracy", "f1", "rouge1", "rouge2", "rougeL")
+    assert tuple(METRICS) == ("accuracy", "f1", "rouge1", "rouge2", "rougeL")
+
+
+class BalancedAccuracy(Metric):
+    """The mean over right answers of the fraction of their examples that are answered rightly."""
+
+    name: ClassVar[str] = "balanced_accuracy"
+
+    def __init__(self, n_answers: int) -> None:
+        self.n_answers = n_answers
+
+    @classmethod
+    def for_task(cls, n_answers: int, positive: int | None) -> Metric:
+        return cls(n_answers)
+
+    def counts(self, scores: Scores) -> Floats:
+        predicted, gold = answer_arrays(scores)
+        is_gold = gold[:, None] == np.arange(self.n_answers)
+        hits = is_gold & (predicted == gold)[:, None]
+        return np.concatenate([hits, is_gold], axis=1).astype(np.float64)
+
+    def score(self, counts: Floats) -> Floats:
+        hits, examples = np.split(counts, 2, axis=-1)
+        return np.asarray((hits / np.maximum(examples, 1)).sum(-1) / (examples > 0).sum(-1))
+
+
+def test_a_new_metric_needs_a_class_and_a_place_in_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(METRICS, BalancedAccuracy.name, BalancedAccuracy)
+    rows = [f"text {i},{'rare' if i % 10 == 0 else ('usual' if i % 2 else 'other')}" for i in range(40)]
+    (tmp_path / "mail.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    (tmp_path / "mail.yaml").write_text(
+        "fields: [text]\ntemplate: '{text} {mask}'\nanswers: [rare, usual, other]\nmetric: balanced_accuracy\n"
+        "sources: {file: {files: {train: mail.csv}, held_out: 0.5}}\n"
+    )
+    task = load_task(tmp_path / "mail.yaml")
+    gold = [example.gold for example in task.load().report]
+    assert constant_answer(gold, 3, task.metric).value == pytest.approx(1 / 3)
+    assert task.metric.value(answered(gold, gold)) == 1

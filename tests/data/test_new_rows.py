@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from softprune.data import load_task, task_names
-from softprune.data.input_rows import layout_of, read_input
+from softprune.data.input_rows import choose_source, read_input
 from softprune.data.output_rows import RowWriter
-from softprune.data.row_files import Located, find_file, format_of, read_rows
-from softprune.data.template import asked_from
+from softprune.data.row_files import Located, file_format, find_file, read_rows
+from softprune.data.template import unanswered_rows
 from softprune.errors import SoftpruneError
 
 OFFICIAL = Path(__file__).parent.parent / "fixtures" / "tasks" / "official"
@@ -21,7 +21,7 @@ AG_NEWS = load_task("ag_news").definition
 
 def asked(definition, path):
     rows = list(read_input([definition], path))
-    return list(asked_from(definition, layout_of(definition, rows[0]), rows))
+    return list(unanswered_rows(definition, choose_source(definition, rows[0]), rows))
 
 
 def without(value, name):
@@ -39,7 +39,7 @@ def test_official_files_of_every_task(tmp_path, task):
     whole = asked(definition, path)
     assert all(each.example.gold >= 0 for each in whole)
     right = source.columns.get(definition.target or definition.gold, definition.gold)
-    rows = [without(located.row, right) for located in read_rows(path, format_of(path), source.header)]
+    rows = [without(located.row, right) for located in read_rows(path, file_format(path), source.header)]
     bare = tmp_path / path.name
     if source.header is None:
         with RowWriter(bare) as writer:
@@ -84,7 +84,7 @@ def test_own_files_without_header_or_ending(tmp_path):
 def test_rows_that_are_not_nested_as_multirc_is():
     definition = load_task("multirc").definition
     with pytest.raises(SoftpruneError):
-        layout_of(definition, Located({"passage": "a text", "idx": 1}, "row 0"))
+        choose_source(definition, Located({"passage": "a text", "idx": 1}, "row 0"))
 
 
 @pytest.mark.parametrize("label", [float("nan"), None])

@@ -165,7 +165,7 @@ def test_words_that_yaml_takes_for_something_else(own, text, keys, found):
     ("text", "told"),
     [
         (SHORT + "gold: label\n", "gold is given twice"),
-        (SHORT.replace("[text]", "[text, text]"), "text stands there twice"),
+        (SHORT.replace("[text]", "[text, text]"), "text is there twice"),
         (SHORT.replace("gold:", "1: 2\ngold:"), "Keys should be strings"),
         (SHORT.replace("files: {train: messages.csv}", ""), "`sources.file.files`"),
         (SHORT.replace("    held_out", "    helt_out"), 'did you mean "held_out"'),

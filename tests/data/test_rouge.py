@@ -90,4 +90,4 @@ def test_without_the_library(monkeypatch):
         rouge.check_installed()
     monkeypatch.undo()
     rouge.check_installed()
-    assert rouge.installed()
+    assert rouge.is_installed()

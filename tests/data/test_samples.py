@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from softprune.data import load_task, task_names
-from softprune.data.data_statistics import statistics_of, survey
-from softprune.data.samples import SAMPLES, sample_of
+from softprune.data.data_statistics import compute_statistics, survey
+from softprune.data.samples import SAMPLES, load_sample
 from softprune.data.sources import find_layout
 from softprune.errors import SoftpruneError
 
@@ -25,31 +25,31 @@ def test_samples_are_rows_of_the_fixtures(name):
     assert 2 <= len(rows) <= 3
     theirs = [located.row for located in find_layout(task.definition, OFFICIAL / name).rows("train")]
     assert [row for row in rows if row not in theirs] == []
-    assert {example.text for example in sample_of(task)} <= {
+    assert {example.text for example in load_sample(task)} <= {
         example.text for example in task.load(OFFICIAL / name).train
     }
 
 
 def test_only_tasks_that_ship_have_one(tmp_path):
-    assert sample_of(load_task("demo")) == ()
+    assert load_sample(load_task("demo")) == ()
     text = (SAMPLES.parent / "definitions" / "rte.yaml").read_text()
     (tmp_path / "rte.yaml").write_text(text)
-    assert sample_of(load_task(tmp_path / "rte.yaml")) == ()
+    assert load_sample(load_task(tmp_path / "rte.yaml")) == ()
     assert {path.stem for path in SAMPLES.glob("*.jsonl")} == set(READ)
 
 
 def test_statistics_by_hand():
     task = load_task("cb")
-    found = statistics_of(task, task.load(OFFICIAL / "cb"))
+    found = compute_statistics(task, task.load(OFFICIAL / "cb"))
     assert (found.id, found.kind, found.metric) == ("cb", "NLI", "accuracy")
     assert found.sizes == {"train": 4, "dev": 4, "validation": 4}
     assert found.shares == {"entailment": 0.5, "contradiction": 0.25, "neutral": 0.25}
     assert found.constant == 0.5
     assert found.words == (13 + 13 + 14 + 13) / 4
     multirc = load_task("multirc")  # 4 of 8 options are right: always "yes" has precision 1/2, recall 1
-    assert statistics_of(multirc, multirc.load(OFFICIAL / "multirc")).constant == pytest.approx(2 / 3)
+    assert compute_statistics(multirc, multirc.load(OFFICIAL / "multirc")).constant == pytest.approx(2 / 3)
     wsc = load_task("wsc")
-    assert statistics_of(wsc, wsc.load(OFFICIAL / "wsc")).reported == "dev"
+    assert compute_statistics(wsc, wsc.load(OFFICIAL / "wsc")).reported == "dev"
 
 
 def test_a_folder_of_many_tasks_and_of_one(tmp_path):
@@ -79,4 +79,4 @@ def test_nothing_to_report_on():
     from dataclasses import replace
 
     with pytest.raises(SoftpruneError, match="a validation or development set"):
-        statistics_of(task, replace(splits, dev=None, validation=None))
+        compute_statistics(task, replace(splits, dev=None, validation=None))

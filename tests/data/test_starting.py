@@ -120,7 +120,7 @@ def test_truths_are_yes_and_no(tmp_path):
 
 
 def test_the_yaml_may_lie_elsewhere(file, tmp_path):
-    (tmp_path / "data").mkdir()
+    (tmp_path / "tasks").mkdir()
     definition, _ = made(file, out=tmp_path / "tasks" / "mail.yaml")
     assert definition.sources.file.files["train"] == str(file)
     definition, _ = made(file, out=tmp_path / "mail.yml")

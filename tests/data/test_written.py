@@ -8,13 +8,13 @@ import lzma
 import pytest
 
 from softprune.data import load_task, select_sets
-from softprune.data.data_statistics import statistics_of
-from softprune.data.input_rows import layout_of
+from softprune.data.data_statistics import compute_statistics
+from softprune.data.input_rows import choose_source
 from softprune.data.metrics import Loss
 from softprune.data.output_rows import RowWriter
 from softprune.data.row_files import Located
 from softprune.data.scaffold import guess, write_task
-from softprune.data.template import asked_from
+from softprune.data.template import unanswered_rows
 from softprune.errors import ManyErrors, SoftpruneError
 
 TASK = """
@@ -48,17 +48,17 @@ def test_the_rest_is_filled_in(task_file):
     task = load_task(task_file)
     definition = task.definition
     assert (definition.targets, definition.metric, definition.answers) == ("text", "rougeL", ("{summary}",))
-    assert definition.writes
+    assert definition.is_generation
     assert task.metric.name == "rougeL"
     assert isinstance(task.choice, Loss)
-    assert load_task("rte").choice == load_task("rte").metric
+    assert load_task("rte").choice.name == "accuracy"
 
 
 def test_rows_of_a_split_in_one_packed_file(task_file):
     splits = load_task(task_file).load()
     assert (len(splits.train), len(splits.validation)) == (8, 4)
     first, ninth = splits.train[0], splits.validation[0]
-    assert (first.answers, first.gold, first.writes) == (("About row 0.",), 0, True)
+    assert (first.answers, first.gold, first.is_generation) == (("About row 0.",), 0, True)
     assert first.text == "Row 0 is here. It is long. It ends. It ended 0. TL;DR:"
     assert (ninth.answers, ninth.index) == (("About row 8.",), 0)
 
@@ -109,8 +109,8 @@ def test_every_mistake_is_told(task_file, old, new, told):
 def test_new_rows_need_no_text_of_their_own(task_file):
     definition = load_task(task_file).definition
     rows = [Located({"article": "A thing."}, "row 0"), Located({"article": "A thing.", "summary": "It."}, "row 1")]
-    source = layout_of(definition, rows[0])
-    without, told = asked_from(definition, source, rows)
+    source = choose_source(definition, rows[0])
+    without, told = unanswered_rows(definition, source, rows)
     assert (without.example.answers, without.example.gold) == (("",), -1)
     assert (told.example.answers, told.example.gold) == (("It.",), 0)
 
@@ -123,7 +123,7 @@ def test_three_sets_without_labels(task_file):
 
 def test_statistics(task_file):
     task = load_task(task_file)
-    found = statistics_of(task, task.load())
+    found = compute_statistics(task, task.load())
     assert (found.shares, found.target_words) == ({}, 3)
     # The lead's 9 words (row i is here it is long it ends) and the summary's 3 share "row i" in order: 2 * 2 / 12.
     assert found.constant == pytest.approx(1 / 3)
@@ -133,7 +133,7 @@ def test_a_first_yaml_of_a_file(tmp_path):
     file = tmp_path / "news.jsonl"
     file.write_text("".join(json.dumps(row | {"title": f"On {i}", "id": i}) + "\n" for i, row in enumerate(ROWS)))
     found = guess(file, target="summary")
-    assert (found.label.name, found.fields, found.writes) == ("summary", ("article",), True)
+    assert (found.label.name, found.fields, found.is_generation) == ("summary", ("article",), True)
     assert found.template == "{article} TL;DR: {mask}"
     assert not found.to_be_edited
     splits = write_task(found, tmp_path / "news.yaml", file)

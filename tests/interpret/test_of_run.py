@@ -25,9 +25,9 @@ def test_the_document_is_what_the_maths_says(backbone_of: Callable[[str], Backbo
     backbone = backbone_of(model)
     around = Surroundings(backbone)
     pool = around.vocabulary.pool
-    start = backbone.vectors_of([pool[7], pool[30], pool[31]])
+    start = backbone.embed_ids([pool[7], pool[30], pool[31]])
     end = start.clone()
-    end[1] = backbone.vectors_of([pool[40]])[0] * 0.9 + 0.05
+    end[1] = backbone.embed_ids([pool[40]])[0] * 0.9 + 0.05
     end[2] = 0
     raw = [str(around.vocabulary.tokens[pool[at]]) for at in (7, 30, 31)]
     found = prompt_neighbours(start, end, backbone, k=4, words=raw)
@@ -76,7 +76,7 @@ def test_embeddings_are_what_the_model_reads(backbone_of: Callable[..., Backbone
 def test_several_prompts_are_as_each_alone(backbone_of: Callable[[str], Backbone]) -> None:
     backbone = backbone_of("t5")
     around = Surroundings(backbone)
-    start = backbone.vectors_of([20, 21, 22, 23])
+    start = backbone.embed_ids([20, 21, 22, 23])
     end = start + torch.randn(start.shape, generator=torch.Generator().manual_seed(0))
     left = Way(start[[1, 3]], end[[1, 3]] * 0.5, places=(1, 3))
     both = around.document({"tuned": Way(start, end), "winner": left}, 3)

@@ -42,7 +42,7 @@ def opened(request: pytest.FixtureRequest, recipe_of: Callable[..., Recipe]) -> 
 
 @pytest.fixture
 def prompts(opened: OpenSet) -> list[torch.Tensor]:
-    found = [opened.backbone.vectors_of(range(at, at + 4)) for at in (5, 20, 30)]
+    found = [opened.backbone.embed_ids(range(at, at + 4)) for at in (5, 20, 30)]
     return [*found, found[0][:2]]
 
 
@@ -68,8 +68,8 @@ def test_a_zeroed_token_changes_what_is_scored(opened: OpenSet, prompts: list[to
 
 
 def test_no_prompt_and_the_instruction_are_prompts_too(opened: OpenSet, prompts: list[torch.Tensor]) -> None:
-    nothing = opened.no_prompt()
-    assert bits(nothing) == bits(opened.scores([torch.zeros(0, opened.backbone.info.hidden)])[0])
+    (nothing,) = opened.scores([opened.no_prompt()])
+    assert opened.no_prompt().shape == (0, opened.backbone.info.hidden)
     assert bits(nothing) != bits(opened.scores(prompts)[0])
     words = opened.instruction()
     assert (words is None) == (not opened.task.definition.instruction)
@@ -110,7 +110,7 @@ def test_a_backbone_is_loaded_once(recipe_of: Callable[..., Recipe]) -> None:
 def test_side_by_side_they_agree_up_to_rounding(opened: OpenSet, prompts: list[torch.Tensor]) -> None:
     scoring = Scoring(opened.scoring.loss, opened.scoring.score)
     together = score_prompts(opened.backbone, torch.stack(prompts[:3]), opened.data, scoring)
-    nothing = opened.no_prompt().losses
+    nothing = opened.scores([opened.no_prompt()])[0].losses
     for a, b in zip(together, opened.scores(prompts[:3]), strict=True):
         assert a.losses == pytest.approx(b.losses, rel=1e-3, abs=1e-4)
         assert a.losses != pytest.approx(nothing, rel=1e-3, abs=1e-4)

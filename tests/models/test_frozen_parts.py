@@ -47,7 +47,7 @@ def test_a_product_with_its_additions(plus: bool, dtype: torch.dtype, tolerance:
 def test_a_product_without_onednn_is_the_same_but_for_one_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
     x, weight, bias, more = numbers(37, 24), numbers(40, 24, seed=1), numbers(40, seed=2), numbers(37, 40, seed=3)
     found, plain = linear(x, weight, bias, more), linear(x, weight, bias)
-    monkeypatch.setattr(layers, "fuses", lambda: False)
+    monkeypatch.setattr(layers, "has_fused_linear", lambda: False)
     assert gap(linear(x, weight, bias, more), found) <= ROUNDED
     assert gap(linear(x, weight, bias), plain) <= ROUNDED
 

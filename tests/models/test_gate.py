@@ -130,7 +130,7 @@ def test_configurations_without_a_padding_token(tmp_path: Path, family: str, nam
     config = json.loads((folder / "config.json").read_text())
     config.pop("pad_token_id", None)
     (folder / "config.json").write_text(json.dumps(config))
-    assert load(folder, family=family).probe().shape == (1, 4)
+    assert load(folder, family=family).probe_ids().shape == (1, 4)
 
 
 # --- modules that aren't where others have them ---
@@ -197,7 +197,7 @@ def test_positions_that_nothing_limits(tmp_path: Path) -> None:
 
 
 def test_a_masked_model_needs_a_mask_token(tiny_models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert load(tiny_models("bert")).tokenising().slot_token == "[MASK]"
+    assert load(tiny_models("bert")).tokenization().slot_token == "[MASK]"
     monkeypatch.setattr(transformers.PreTrainedTokenizerFast, "mask_token", None, raising=False)
     monkeypatch.setattr(transformers.PreTrainedTokenizerFast, "mask_token_id", None, raising=False)
     with pytest.raises(SoftpruneError, match="a tokenizer with a mask token"):

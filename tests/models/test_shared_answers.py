@@ -10,7 +10,7 @@ import torch
 from reference import EXAMPLES
 
 from softprune.models.base import Backbone
-from softprune.models.causal import stems_of
+from softprune.models.causal import find_stems
 from softprune.models.log_probs import token_log_probs
 from softprune.models.seq2seq import Seq2SeqBackbone
 from softprune.types import Batch
@@ -116,7 +116,7 @@ def test_packed_stems_score_as_stems_read_apart(
     with monkeypatch.context() as patch:
         patch.setattr("softprune.models.causal.PACKED", ())
         apart, wanted = scored()
-    stems = stems_of(batch).count
+    stems = find_stems(batch).count
     assert stems > 1
     assert [shape[0] for shape in read] == [len(EXAMPLES), len(EXAMPLES) * stems]
     real = torch.isfinite(apart)

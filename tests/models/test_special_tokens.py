@@ -66,10 +66,10 @@ def test_answers_of_invisible_characters_are_refused(backbone_of: Backbones) -> 
 
 
 def test_unknown_and_hopeless_answers_are_noted(backbone_of: Backbones) -> None:
-    how = backbone_of("t5").tokenising()
+    how = backbone_of("t5").tokenization()
     assert answer_notes(how, [asked("yes", "no")], "sum") == []
     assert "☃" in answer_notes(how, [asked("yes", "☃")], "sum")[0]
-    causal = backbone_of("gpt2").tokenising()
+    causal = backbone_of("gpt2").tokenization()
     (note,) = answer_notes(causal, [asked("not", "not at all")], "sum")
     assert '"not at all" can never win' in note
     assert answer_notes(causal, [asked("not", "not at all")], "mean") == []

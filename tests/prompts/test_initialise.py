@@ -111,10 +111,10 @@ def test_labels_are_the_mean_of_their_pieces() -> None:
     assert torch.equal(start.vectors_PH[1], TABLE[[20, 30, 40]].mean(0))
     assert start.words[:2] == ("yes", "not at all")
     assert torch.equal(start.vectors_PH[2:], filler(4).vectors_PH[2:])
-    assert "2 class labels: the other 2" in start.notes[0]
+    assert "2 class labels, the prompt has 4 tokens: the other 2" in start.notes[0]
     assert from_labels(of(TABLE), labels, filler(2)).notes == ()
     (note,) = from_labels(of(TABLE), labels, filler(1)).notes
-    assert "2 class labels for 1 prompt tokens: the last 1" in note
+    assert "2 class labels, the prompt has 1 tokens: the last 1" in note
 
 
 @pytest.mark.parametrize(("held", "asked"), [(3, 3), (5, 3), (2, 4)])
@@ -130,7 +130,7 @@ def test_another_prompt_of_any_length(held: int, asked: int) -> None:
     else:
         (note,) = start.notes
         assert f"old holds {held} tokens, the prompt has {asked}" in note
-        assert ("last 2 tokens were left out" if held > asked else "other 2 tokens start as") in note
+        assert ("the last 2 were left out" if held > asked else "the other 2 start as") in note
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (3,), (1, 3, 4)])

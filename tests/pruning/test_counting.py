@@ -33,8 +33,7 @@ def test_steps_are_those_of_the_run(case: str, run_of: Callable[[str], Run]) -> 
     if case != "tune":
         lines = run.lines("candidates.jsonl")
         assert found.candidates == len(lines)
-        trained = sum(stage.trainings for stage in found.stages if stage.name in ("retrain", "rung 1"))
-        assert trained == sum(line["rung"] > 0 for line in lines)
+        assert sum(stage.trainings for stage in found.stages if stage.name == "retrain") == len(lines)
     more = count_steps(run.recipe, info["task"]["sizes"]["train"] + 8, info["K"])
     assert more.stages[0].steps > found.stages[0].steps, "negative control"
 
@@ -57,11 +56,11 @@ def test_the_papers_searches() -> None:
     assert counted("search.strategy=grid")["retrain"] == (9, 81, 90)
 
 
-def test_halving_by_rungs() -> None:
-    found = counted("search.strategy=halving", "pruning.removal=zero")
-    assert (found["rung 1"], found["rung 2"], found["exact"]) == ((1, 12, 30), (1, 4, 60), True)
-    assert "retrain" not in found
-    assert not counted("search.strategy=halving", "pruning.removal=zero", group=5)["exact"]
+def test_random_trains_as_many_as_it_samples() -> None:
+    common = ("search.strategy=random", "pruning.removal=zero")
+    assert counted(*common)["retrain"] == (1, 12, 90)
+    assert counted(*common, "search.samples=20")["retrain"] == (2, 20, 90)
+    assert counted(*common, "search.samples=100")["candidates"] == 81
 
 
 def test_where_the_winners_length_is_open_the_plan_says_so() -> None:
@@ -74,7 +73,7 @@ def test_where_the_winners_length_is_open_the_plan_says_so() -> None:
 
 def test_every_strategy_can_be_counted() -> None:
     strategies = get_args(Search.model_fields["strategy"].annotation)
-    assert "halving" in strategies
+    assert "random" in strategies
     for strategy in strategies:
         assert count_steps(resolve([f"search.strategy={strategy}"]), 100, 4).stages
 

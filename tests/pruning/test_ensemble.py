@@ -13,7 +13,7 @@ import torch
 from softprune.errors import SoftpruneError
 from softprune.evaluation.predict import predict
 from softprune.models.base import Backbone
-from softprune.prompts.ensemble import combined
+from softprune.prompts.ensemble import combine_scores
 from softprune.prompts.ticket import Ticket
 from tickets import ticket_of
 
@@ -44,11 +44,11 @@ def scores(shares: Any, shift: float = 0.0) -> torch.Tensor:
 @pytest.mark.parametrize(("how", "shares", "answer", "wanted"), BY_HAND)
 def test_answers_are_put_together_as_by_hand(how: str, shares: Any, answer: int, wanted: Any) -> None:
     for shift in (0.0, 2.5):
-        found = combined(scores(shares, shift), how)
+        found = combine_scores(scores(shares, shift), how)
         assert found.answer == answer
         assert sum(found.shares) == pytest.approx(1)
         assert wanted is None or found.shares == pytest.approx(wanted, rel=1e-5)
-    moved = combined(scores(shares) + torch.tensor([0.0, 5.0]), how)
+    moved = combine_scores(scores(shares) + torch.tensor([0.0, 5.0]), how)
     assert moved.shares != pytest.approx(found.shares, rel=1e-2) or how == "vote"
     assert moved.answer == 1
 

@@ -14,7 +14,7 @@ from toys import distance, drawn, scoring_of, task_of
 from softprune.models.base import Backbone
 from softprune.pruning.gated_prompts import GatedPrompts, TogetherOptimiser
 from softprune.pruning.gates import GATES
-from softprune.training.loop import Evaluation, Schedule, State, Trained, train
+from softprune.training.loop import Evaluation, Keeper, Schedule, State, Trained, train
 from softprune.training.optimizers import keep_candidates, make_optimiser, pack, unpack
 from softprune.training.progress import Silence
 from softprune.training.step import Feed
@@ -45,7 +45,7 @@ class KilledError(Exception):
     pass
 
 
-class Memory:
+class Memory(Keeper):
     """Keeps the state of the last evaluation; dies after a number of saves, where asked."""
 
     def __init__(self, die_after: int | None = None) -> None:

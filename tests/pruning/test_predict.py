@@ -180,7 +180,7 @@ def test_a_row_leaves_room_for_prompt_and_answer(match: str, backbone_of: Callab
     """Positions that don't exist are an error of GPT-2's; nothing but the text may give way."""
     backbone = backbone_of("gpt2")
     ticket = ticket_of(backbone, "demo", 6, 0, match=match, max_answer_length=30, max_length=10_000)
-    longest = max(len(backbone.tokenising().answer_ids(answer)) for answer in ticket.definition.answers)
+    longest = max(len(backbone.tokenization().answer_ids(answer)) for answer in ticket.definition.answers)
     assert longest < 30
     (found,) = predict(ticket, [{"text": "a red box and a window " * 200}], backbone=backbone)
     assert found.answer in found.answers or match == "generate"

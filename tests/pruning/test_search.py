@@ -2,65 +2,49 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from softprune.errors import SoftpruneError
-from softprune.pruning.search import choose, foresight, in_groups, leaders, pareto, rungs, search, tiers
+from softprune.pruning.search import choose, first_ratios, foresight, in_groups, pareto
 from softprune.types import Candidate
-
-Pairs = Sequence[tuple[float, float]]
 
 
 def made(name: str, parameters: int, select: float | None, loss: float = 1.0, tokens: int = 1) -> Candidate:
     return Candidate(name, 0.1, 0.1, tokens, tokens, parameters, select=select, select_loss=loss)
 
 
-def trainer(calls: list[Pairs], score: Callable[[float, float], float]) -> Callable[[Pairs], list[Candidate]]:
-    def train(ratios: Pairs) -> list[Candidate]:
-        calls.append(ratios)
-        return [Candidate(f"{t}-{p}", t, p, 1, 1, 1, select=score(t, p), select_loss=0.0) for t, p in ratios]
-
-    return train
-
-
 TOKENS, PIECES = (0.1, 0.5, 0.9), (0.2, 0.4)
 
 
-def the_best(candidates: Sequence[Candidate]) -> Candidate:
-    return choose(candidates, "best")
+def pairs_of(strategy: str, levels: str = "both", samples: int = 12, seed: int = 0) -> list[tuple[float, float]]:
+    return first_ratios(strategy, levels, TOKENS, PIECES, samples, seed)
 
 
 def test_the_grid_pairs_every_ratio_with_every_other() -> None:
-    calls: list[Pairs] = []
-    found = search("grid", "both", TOKENS, PIECES, trainer(calls, lambda t, p: t), the_best)
-    assert calls == [[(0.1, 0.2), (0.1, 0.4), (0.5, 0.2), (0.5, 0.4), (0.9, 0.2), (0.9, 0.4)]]
-    assert [(c.token_ratio, c.piece_ratio) for c in found] == calls[0]
+    assert pairs_of("grid") == [(0.1, 0.2), (0.1, 0.4), (0.5, 0.2), (0.5, 0.4), (0.9, 0.2), (0.9, 0.4)]
 
 
-def test_sequential_prunes_tokens_and_then_pieces_of_the_chosen() -> None:
-    calls: list[Pairs] = []
-    found = search("sequential", "both", TOKENS, PIECES, trainer(calls, lambda t, p: -abs(t - 0.5) - p), the_best)
-    assert calls == [[(0.1, 0.0), (0.5, 0.0), (0.9, 0.0)], [(0.5, 0.2), (0.5, 0.4)]]
-    assert len(found) == 5
+def test_sequential_begins_with_the_token_ratios_alone() -> None:
+    assert pairs_of("sequential") == [(0.1, 0.0), (0.5, 0.0), (0.9, 0.0)]
 
 
-def test_sequential_goes_on_with_what_the_objective_picks() -> None:
-    calls: list[Pairs] = []
-    search("sequential", "both", TOKENS, PIECES, trainer(calls, lambda t, p: -abs(t - 0.5) - p), lambda found: found[2])
-    assert calls[1] == [(0.9, 0.2), (0.9, 0.4)]
-
-
-@pytest.mark.parametrize("strategy", ["grid", "sequential"])
+@pytest.mark.parametrize("strategy", ["grid", "sequential", "random"])
 def test_a_level_that_is_off_has_ratio_zero(strategy: str) -> None:
-    calls: list[Pairs] = []
-    search(strategy, "token", TOKENS, PIECES, trainer(calls, lambda t, p: t), the_best)
-    search(strategy, "piece", TOKENS, PIECES, trainer(calls, lambda t, p: t), the_best)
-    assert calls == [[(0.1, 0.0), (0.5, 0.0), (0.9, 0.0)], [(0.0, 0.2), (0.0, 0.4)]]
+    assert pairs_of(strategy, "token") == [(0.1, 0.0), (0.5, 0.0), (0.9, 0.0)]
+    assert pairs_of(strategy, "piece") == [(0.0, 0.2), (0.0, 0.4)]
+
+
+def test_random_draws_different_pairs_of_the_grid_by_its_seed() -> None:
+    grid = pairs_of("grid")
+    assert pairs_of("random", samples=6) == pairs_of("random", samples=7) == grid
+    draws = [pairs_of("random", samples=2, seed=seed) for seed in range(40)]
+    assert all(len(set(draw)) == 2 and set(draw) <= set(grid) for draw in draws)
+    assert {pair for draw in draws for pair in draw} == set(grid)
+    assert pairs_of("random", samples=2, seed=3) == draws[3]
+    assert len({tuple(draw) for draw in draws}) > 5
+    assert all(draw == sorted(draw) for draw in draws), "in the grid's order"
 
 
 # --- the winner ---
@@ -165,50 +149,6 @@ def test_zero_may_mix_lengths_and_drop_may_not() -> None:
     candidates = [made(name, 1, 0.5, tokens=tokens) for name, tokens in [("a", 3), ("b", 2), ("c", 3), ("d", 2)]]
     assert [[c.id for c in group] for group in in_groups(candidates, 3, "zero")] == [["a", "b", "c"], ["d"]]
     assert [[c.id for c in group] for group in in_groups(candidates, 3, "drop")] == [["b", "d"], ["a", "c"]]
-
-
-# --- halving ---
-
-
-def test_halving_plans_every_pair() -> None:
-    calls: list[Pairs] = []
-    search("halving", "both", TOKENS, PIECES, trainer(calls, lambda t, p: t), the_best)
-    assert len(calls) == 1
-    assert len(calls[0]) == 6
-
-
-def test_rungs_get_fewer_candidates_and_more_steps() -> None:
-    assert rungs(9, 3) == [(9, 1 / 9), (3, 1 / 3), (1, 1.0)]
-    assert rungs(4, 2) == [(4, 0.25), (2, 0.5), (1, 1.0)]
-    assert rungs(3, 2) == [(3, 0.5), (1, 1.0)]
-    assert rungs(1, 3) == [(1, 1.0)]
-
-
-def test_tiers_are_equal_steps_of_the_logarithm() -> None:
-    levels = tiers([made(str(size), size, None) for size in (10, 11, 30, 99, 101, 900, 1000)], 2)
-    assert [[c.id for c in level] for level in levels] == [["10", "11", "30", "99"], ["101", "900", "1000"]]
-    assert tiers([made("a", 7, None), made("b", 7, None)], 3) == [[made("a", 7, None), made("b", 7, None)]]
-
-
-@given(st.lists(st.integers(1, 5000), min_size=1, max_size=30), st.integers(1, 6))
-def test_every_candidate_is_in_one_tier_and_tiers_are_in_order(sizes: list[int], count: int) -> None:
-    levels = tiers([made(str(i), size, None) for i, size in enumerate(sizes)], count)
-    assert sorted(int(c.id) for level in levels for c in level) == list(range(len(sizes)))
-    assert all(levels)
-    assert len(levels) <= count
-    bounds = [(min(c.parameters for c in level), max(c.parameters for c in level)) for level in levels]
-    assert all(one[1] < other[0] for one, other in itertools.pairwise(bounds))
-
-
-def test_leaders_go_by_the_masked_loss_until_they_are_trained() -> None:
-    ranked = [made(name, 5, None).updated(rank_loss=loss) for name, loss in (("a", 0.9), ("b", 0.2), ("c", 0.5))]
-    assert [c.id for c in leaders(ranked, 2)] == ["b", "c"]
-    trained = [
-        made("a", 5, 0.8).updated(rank_loss=0.9, rung=1),
-        made("b", 5, 0.3).updated(rank_loss=0.2, rung=1),
-        made("c", 5, 0.8, 0.1).updated(rank_loss=0.5, rung=1),
-    ]
-    assert [c.id for c in leaders(trained, 2)] == ["c", "a"]
 
 
 def test_foresight_is_rank_correlation_and_regret() -> None:

@@ -36,10 +36,7 @@ def recipe(tiny_models: Callable[[str], Path]) -> Recipe:
             "prompt.pieces=4",
             "tuning.epochs=2",
             "tuning.batch_size=9",
-            "search.strategy=halving",
-            "search.tiers=2",
-            "search.entrants=2",
-            "search.factor=2",
+            "search.strategy=grid",
             "search.token_ratios=0.25,0.5",
             "search.piece_ratios=0.5",
             "selection.seeds=2",
@@ -78,7 +75,7 @@ def outcome(out: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What was decided, without seconds and rounded numbers."""
     info = json.loads((out / "run.json").read_text())
     candidates = [json.loads(line) for line in (out / "candidates.jsonl").read_text().splitlines()]
-    kept = ("id", "tokens_kept", "pieces_kept", "status", "select", "report", "pareto", "rung")
+    kept = ("id", "tokens_kept", "pieces_kept", "status", "select", "report", "pareto")
     results = {name: {k: row[k] for k in ("value", "predicted")} for name, row in info["results"].items()}
     return results, [{key: line[key] for key in kept} for line in candidates]
 
@@ -120,7 +117,7 @@ def test_a_run_that_was_cut_off_goes_on(recipe: Recipe, tmp_path: Path, monkeypa
         with pytest.raises(RuntimeError, match="cut off"):
             run(recipe, broken, patched)
     assert json.loads((broken / "run.json").read_text())["status"] in ("failed", "running")
-    assert list((broken / "state").glob("rung*"))
+    assert list((broken / "state").glob("retrain*"))
     assert run(recipe, broken, monkeypatch) == [True, True]
     assert outcome(broken) == outcome(whole)
     for name in ("prompts/tuned.safetensors", "prompts/control.safetensors"):

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from softprune.config import Recipe, resolve
+from softprune.evaluation import baselines
 from softprune.models.base import Backbone
 from softprune.pipelines.xprompt import execute
-from softprune.training import distribute, jobs
+from softprune.training import jobs
 from softprune.training.sealed_set import SealedSet
 from softprune.types import Encoded, Example, PromptState
 
@@ -35,7 +37,6 @@ TINY = (
     "selection.seeds=2",
     "selection.resamples=200",
 )
-RUNGS = ("search.tiers=2", "search.entrants=2", "search.factor=2", "search.epochs=4")
 # A step of the gates' logits is as large as the models are tiny; the two highest prices leave one piece.
 GATES = ("search.strategy=learned", "search.prices=0.01,2,1e5,1e6", "search.gate_lr=0.5", "search.gate_epochs=3")
 CASES = {
@@ -44,8 +45,7 @@ CASES = {
     "grid, drop": ("search.strategy=grid", "pruning.removal=drop", "pruning.scope=per_token"),
     "sequential, zero": ("search.strategy=sequential", "pruning.removal=zero", "tuning.optimiser=adamw"),
     "sequential, drop": ("search.strategy=sequential", "pruning.removal=drop", "tuning.patience=1"),
-    "halving, zero": ("search.strategy=halving", "pruning.removal=zero", *RUNGS),
-    "halving, drop": ("search.strategy=halving", "pruning.removal=drop", *RUNGS, "tuning.patience=1"),
+    "random, drop": ("search.strategy=random", "search.samples=3", "pruning.removal=drop", "tuning.patience=1"),
     "learned, zero": (*GATES, "search.gates=hard-concrete", "pruning.removal=zero"),
     "learned, drop": (*GATES, "search.gates=straight-through", "pruning.removal=drop", "tuning.optimiser=adamw"),
     "paper": (
@@ -84,7 +84,7 @@ class Witness:
         return found
 
     def watch(self, patch: pytest.MonkeyPatch) -> None:
-        encode, open_, fit, fit_to = Backbone.encode, SealedSet.open, jobs.fit, jobs.fit_to
+        encode, open_, fit = Backbone.encode, SealedSet.open, jobs.fit
 
         def noted_encode(backbone: Backbone, examples: Sequence[Example], *rest: int) -> list[Encoded]:
             self.encoded.append((self.phase(), {example.text for example in examples}))
@@ -95,18 +95,14 @@ class Witness:
             self.opened.append((self.phase(), held))
             return open_(sealed)
 
-        def noted_fit(workspace: Any, starts: Any, names: Any, **options: Any) -> Any:
-            self.fits.append((dict(zip(names, starts, strict=True)), options.get("epochs"), options.get("seeds")))
-            return fit(workspace, starts, names, **options)
-
-        def noted_fit_to(workspace: Any, starts: Any, names: Any, *where: Any, **options: Any) -> Any:
-            self.fits.append((dict(zip(names, starts, strict=True)), options.get("epochs"), None))
-            return fit_to(workspace, starts, names, *where, **options)
+        @wraps(fit)  # so that it pickles by its name
+        def noted_fit(workspace: Any, group: jobs.Group) -> list[jobs.Fitted]:
+            self.fits.append((dict(zip(group.names, group.starts, strict=True)), group.epochs, group.seeds))
+            return fit(workspace, group)
 
         patch.setattr(Backbone, "encode", noted_encode)
-        patch.setattr(distribute, "fit_to", noted_fit_to)
         patch.setattr(SealedSet, "open", noted_open)
-        for module in (jobs, distribute):
+        for module in (jobs, baselines):
             patch.setattr(module, "fit", noted_fit)
 
 

@@ -89,7 +89,6 @@ def make_candidates(P: int) -> list[Candidate]:
                     pieces_kept=pieces,
                     parameters=size,
                     rank_loss=0.6 + t / 40 + p / 60,
-                    rung=int(trained),
                     status="trained" if trained else "ranked",
                     select=round(select, 4) if trained else None,
                     select_loss=round(1.2 - select, 4) if trained else None,

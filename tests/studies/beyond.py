@@ -8,7 +8,7 @@ from typing import Any
 from mood import write_mood
 from softprune.config import Study, load_study
 from softprune.studies.findings import Cell, Findings
-from softprune.studies.study_context import Bench
+from softprune.studies.study_context import StudyContext
 
 YAML = """
 kind: study
@@ -33,8 +33,8 @@ def study_of(experiment: str, model: Path, folder: Path, tasks: list[str], seeds
     return load_study(file)
 
 
-def bench_of(study: Study, folder: Path) -> Bench:
-    return Bench(study, folder, folder / "studies")
+def bench_of(study: Study, folder: Path) -> StudyContext:
+    return StudyContext(study, folder, folder / "studies")
 
 
 def moods(folder: Path) -> list[str]:

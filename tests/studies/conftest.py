@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from softprune.config import Study
-from softprune.studies.study_context import Bench
+from softprune.studies.study_context import StudyContext
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -30,8 +30,10 @@ def conducted(small: Callable[..., Study], tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="session")
-def pruned(tiny_models: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bench]:
-    """The bench of an experiment on one small XPrompt run, which all of them share."""
+def pruned(
+    tiny_models: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], StudyContext]:
+    """The study of an experiment on one small XPrompt run, which all of them share."""
     from pruned import bench_of, pruned_study
 
     root = tmp_path_factory.mktemp("pruned")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from softprune.config import Study, load_study
-from softprune.studies.study_context import Bench
+from softprune.studies.study_context import StudyContext
 
 YAML = """
 kind: study
@@ -31,5 +31,5 @@ def pruned_study(experiment: str, model: Path, folder: Path, *overrides: str) ->
     return load_study(file, overrides)
 
 
-def bench_of(study: Study, root: Path) -> Bench:
-    return Bench(study, root, root / study.experiment)
+def bench_of(study: Study, root: Path) -> StudyContext:
+    return StudyContext(study, root, root / study.experiment)

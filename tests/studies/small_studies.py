@@ -9,8 +9,8 @@ from typing import Any
 from softprune.config import Study, load_study
 from softprune.config.registry import Registry
 from softprune.studies.findings import Cell, Figure, Findings, Table
-from softprune.studies.run_result import Made
-from softprune.studies.study_context import Bench
+from softprune.studies.run_result import FinishedRun
+from softprune.studies.study_context import StudyContext
 
 YAML = """
 kind: study
@@ -55,9 +55,9 @@ def outcome(folder: Path) -> dict[str, Any]:
     return {"findings": info["findings"], "bits": bits, "work": work}
 
 
-def outcome_of_runs(bench: Bench) -> dict[str, bytes]:
+def outcome_of_runs(study: StudyContext) -> dict[str, bytes]:
     """The bits of all runs that were asked for."""
-    return _bits(bench.root / "runs", list(bench.used))
+    return _bits(study.root / "runs", list(study.used))
 
 
 def _bits(runs: Path, names: list[str]) -> dict[str, bytes]:
@@ -66,20 +66,20 @@ def _bits(runs: Path, names: list[str]) -> dict[str, bytes]:
     return {str(path.relative_to(runs)): path.read_bytes() for path in files}
 
 
-def measured(bench: Bench) -> Findings:
+def measured(study: StudyContext) -> Findings:
     """An experiment with runs that begin with what others left, and with work of its own."""
-    first = bench.grid({"kind": "tune"}).values()
-    again = [bench.spec(made.task, made.seed, _again(bench, made)) for made in first]
-    second = bench.make(again)
-    norms = bench.once("norms", lambda: [made.prompt("tuned").norm().item() for made in second])
+    first = study.grid({"kind": "tune"}).values()
+    again = [study.spec(made.task, made.seed, _again(study, made)) for made in first]
+    second = study.make(again)
+    norms = study.once("norms", lambda: [made.prompt("tuned").norm().item() for made in second])
     found = zip(second, norms, strict=True)
     rows = tuple((made.path.name, Cell(made.value("tuned")), Cell(norm, unit="number")) for made, norm in found)
     return Findings((Table("norms", "Norms", ("run", "score", "norm"), rows),), (), ("Said.",))
 
 
-def _again(bench: Bench, made: Made) -> dict[str, Any]:
+def _again(study: StudyContext, made: FinishedRun) -> dict[str, Any]:
     """Keys of a run that begins with a run's prompt, under a mask."""
-    mask = bench.keep(f"mask-{made.path.name}.safetensors", half_mask())
+    mask = study.keep(f"mask-{made.path.name}.safetensors", half_mask())
     return {"kind": "tune", "prompt": {"init": "file", "file": str(made.prompt_file("tuned")), "mask": str(mask)}}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from mood import write_mood
 from softprune.config import Study
-from softprune.studies.study_context import Bench
+from softprune.studies.study_context import StudyContext
 
 SMALL: dict[str, Any] = {
     "backbone": {"dtype": "float32", "device": "cpu", "threads": 1},
@@ -20,10 +20,10 @@ SMALL: dict[str, Any] = {
 }
 
 
-def small_bench(folder: Path, model: Path, experiment: str, keys: Mapping[str, Any], **changes: Any) -> Bench:
-    """A bench of two tasks and two seeds in `folder`; nothing is made yet."""
+def small_bench(folder: Path, model: Path, experiment: str, keys: Mapping[str, Any], **changes: Any) -> StudyContext:
+    """A study of two tasks and two seeds in `folder`; nothing is made yet."""
     folder.mkdir(parents=True, exist_ok=True)
     tasks = ["demo", str(write_mood(folder, ("film", "meal", "river", "room")))]
     scale = {"backbone": str(model), "tasks": tasks, "seeds": 2, "keys": SMALL}
     values = {"title": "small", "experiment": experiment, "keys": dict(keys), "scales": {"smoke": scale}} | changes
-    return Bench(Study.model_validate(values), folder, folder / "studies")
+    return StudyContext(Study.model_validate(values), folder, folder / "studies")

@@ -17,10 +17,9 @@ from beyond import bench_of, column, moods, study_of, value
 from softprune.config import load_study
 from softprune.data import load_task
 from softprune.errors import SoftpruneError
-from softprune.studies.example_answers import agreement, lines_of, scored_lines
 from softprune.studies.experiments import ensembles, multitask, out_of_domain
-from softprune.studies.findings import Cell, shown
-from softprune.studies.run_result import Made
+from softprune.studies.findings import Cell, format_entry
+from softprune.studies.run_result import FinishedRun, score_lines
 from softprune.studies.verdicts import NEITHER, verdict
 
 Models = Callable[[str], Path]
@@ -36,13 +35,14 @@ def test_an_ensembles_answers_are_counted_as_by_hand() -> None:
         [line("a", 0, 0.6, 0.4), line("b", 1, 0.6, 0.4), line("c", 1, 0.9, 0.1)],
         [line("a", 0, 0.7, 0.3), line("b", 1, 0.1, 0.9), line("c", 1, 0.8, 0.2)],
     ]
-    together = ensembles.ensemble_of(parts, "mean")  # b: 0.35 and 0.65
+    together = ensembles.answer_together(parts, "mean")  # b: 0.35 and 0.65
     assert [each["predicted"] for each in together] == [0, 1, 0]
-    assert [each["predicted"] for each in ensembles.ensemble_of(parts[:1], "mean")] == [0, 0, 0]
-    scored = scored_lines(together, load_task("trec").metric)
+    assert [each["predicted"] for each in ensembles.answer_together(parts[:1], "mean")] == [0, 0, 0]
+    scored = score_lines(together, load_task("trec").metric)
+    assert scored is not None
     assert scored.counts_NC.tolist() == [[1, 1], [1, 1], [0, 1]]
     assert scored.ids == ("a", "b", "c")
-    assert agreement(parts) == pytest.approx(2 / 3)
+    assert ensembles.agreement(parts) == pytest.approx(2 / 3)
 
 
 def test_the_best_ticket_is_chosen_on_select_and_never_on_report() -> None:
@@ -52,14 +52,14 @@ def test_the_best_ticket_is_chosen_on_select_and_never_on_report() -> None:
         return SimpleNamespace(seed=seed, ticket=ticket, value=lambda _: report, scored=lambda _: None)
 
     runs = [run(0, 0.5, 10, 0.9), run(1, 0.7, 20, 0.3), run(2, 0.7, 15, 0.2), run(3, 0.7, 15, 0.8)]
-    assert ensembles.best_of(runs).values == (0.2,)
-    assert ensembles.best_of(runs[:2]).values == (0.3,)
+    assert ensembles.best_on_select(runs).values == (0.2,)
+    assert ensembles.best_on_select(runs[:2]).values == (0.3,)
 
 
 def test_ensembles_answer_as_their_runs_did(tiny_models: Models, tmp_path: Path, one_thread: None) -> None:
-    bench = bench_of(study_of("ensembles", tiny_models("sentence"), tmp_path, ["demo"], seeds=2), tmp_path)
-    found = ensembles.conduct(bench)
-    runs = bench.grid()
+    study = bench_of(study_of("ensembles", tiny_models("sentence"), tmp_path, ["demo"], seeds=2), tmp_path)
+    found = ensembles.conduct(study)
+    runs = study.grid()
     parts = [
         [json.loads(text) for text in (made.path / "predictions" / "winner.jsonl").read_text().splitlines()]
         for made in runs.values()
@@ -79,19 +79,19 @@ def test_ensembles_answer_as_their_runs_did(tiny_models: Models, tmp_path: Path,
     assert len(ratios) == 2
     assert all(value(each) > 0 for each in ratios)
     with pytest.raises(SoftpruneError, match="at least two seeds"):
-        ensembles.conduct(replace(bench, study=bench.study.model_copy(update={"seeds": 1})))
+        ensembles.conduct(replace(study, config=study.config.model_copy(update={"seeds": 1})))
 
 
 def test_one_prompt_is_held_against_a_prompt_a_task(tiny_models: Models, tmp_path: Path, one_thread: None) -> None:
     tasks = ["demo", moods(tmp_path)[0]]
-    bench = bench_of(study_of("multitask", tiny_models("sentence"), tmp_path, tasks), tmp_path)
-    found = multitask.conduct(bench)
-    (joined,) = bench.make([multitask.union_spec(bench, 0, {})])
-    assert joined.record.task.sizes.report == 21, "12 of demo, and all 9 of the other"
+    study = bench_of(study_of("multitask", tiny_models("sentence"), tmp_path, tasks), tmp_path)
+    found = multitask.conduct(study)
+    (joined,) = study.make([multitask.union_spec(study, 0, {})])
+    assert joined.info["task"]["sizes"]["report"] == 21, "12 of demo, and all 9 of the other"
     for task in tasks:
-        (alone,) = bench.make([bench.spec(task, 0)])
-        lines = lines_of(joined, "tuned", load_task(task).id)
-        assert [each["id"] for each in lines] == [each["id"] for each in lines_of(alone, "tuned")], "so that they pair"
+        (alone,) = study.make([study.spec(task, 0)])
+        lines = joined.answers("tuned", load_task(task).id)
+        assert [each["id"] for each in lines] == [each["id"] for each in alone.answers("tuned")], "so that they pair"
         share = sum(each["gold"] == each["predicted"] for each in lines) / len(lines)
         scores = column(found, "scores", task)
         assert value(scores[f"{multitask.ONE}, tuned"]) == pytest.approx(share)
@@ -102,14 +102,14 @@ def test_one_prompt_is_held_against_a_prompt_a_task(tiny_models: Models, tmp_pat
     assert value(stored[multitask.LONG]) == value(stored[f"{multitask.EACH}, tuned or control"]) == 2 * 4 * 32
     assert value(stored[f"{multitask.ONE}, tuned or control"]) == 4 * 32
     with pytest.raises(SoftpruneError, match="at least two tasks"):
-        multitask.conduct(replace(bench, study=bench.study.model_copy(update={"tasks": ("demo",)})))
+        multitask.conduct(replace(study, config=study.config.model_copy(update={"tasks": ("demo",)})))
 
 
 def test_prompts_are_read_out_of_domain(tiny_models: Models, tmp_path: Path, one_thread: None) -> None:
     tasks = moods(tmp_path)
-    bench = bench_of(study_of("out-of-domain", tiny_models("sentence"), tmp_path, tasks), tmp_path)
-    found = out_of_domain.conduct(bench)
-    runs = bench.grid()
+    study = bench_of(study_of("out-of-domain", tiny_models("sentence"), tmp_path, tasks), tmp_path)
+    found = out_of_domain.conduct(study)
+    runs = study.grid()
     rows = {out_of_domain.TUNED: "tuned", out_of_domain.CONTROL: "control", out_of_domain.WINNER: "winner"}
     for task in tasks:
         inside = column(found, "scores", f"{task}, in domain")
@@ -122,7 +122,7 @@ def test_prompts_are_read_out_of_domain(tiny_models: Models, tmp_path: Path, one
     assert value(out[out_of_domain.NOTHING]) == pytest.approx(runs[second, 0].value("zero_shot"))
     work = json.loads(
         next(
-            (tmp_path / "study" / "work").glob(f"{runs[first, 0].path.name}-on-{runs[second, 0].path.name}*")
+            (tmp_path / "studies" / "work").glob(f"{runs[first, 0].path.name}-on-{runs[second, 0].path.name}*")
         ).read_text()
     )
     assert len(work["found"]["ids"]) == 6
@@ -140,7 +140,7 @@ def test_what_carries_over_has_the_interval_of_both() -> None:
     assert found.low == pytest.approx(0.05 - sqrt(0.03**2 + 0.04**2))  # 0.05 - 0.05
     assert found.high == pytest.approx(0.05 + sqrt(0.04**2 + 0.04**2))
     assert found.chance
-    assert shown(out_of_domain.apart(out, Cell(None))) == "not measured"
+    assert format_entry(out_of_domain.apart(out, Cell(None))) == "not measured"
     assert out_of_domain.apart(out, Cell(0.01)).low is None
 
 
@@ -163,15 +163,15 @@ def test_tasks_of_other_answers_are_refused() -> None:
 
 def test_missing_predictions_are_told(tmp_path: Path) -> None:
     with pytest.raises(SoftpruneError, match="what winner answered"):
-        lines_of(Made(tmp_path, "demo", 0), "winner")
+        FinishedRun(tmp_path, "demo", 0).answers("winner")
 
 
 @pytest.mark.parametrize("scale", ["smoke", "full"])
 def test_shipped_tasks_go_together(scale: str, tmp_path: Path) -> None:
-    bench = bench_of(load_study("multitask", [f"scale={scale}"]), tmp_path)
-    load_task("+".join(bench.tasks))
-    union = multitask.union_spec(bench, 0, {"prompt.tokens": 7}).recipe
-    shots = bench.spec(bench.tasks[0], 0).recipe.task.shots
-    assert union.task.shots == (None if shots is None else len(bench.tasks) * shots)
+    study = bench_of(load_study("multitask", [f"scale={scale}"]), tmp_path)
+    load_task("+".join(study.tasks))
+    union = multitask.union_spec(study, 0, {"prompt.tokens": 7}).recipe
+    shots = study.spec(study.tasks[0], 0).recipe.task.shots
+    assert union.task.shots == (None if shots is None else len(study.tasks) * shots)
     assert union.prompt.tokens == 7
     out_of_domain.check_answers(bench_of(load_study("out-of-domain", [f"scale={scale}"]), tmp_path).tasks)

@@ -18,7 +18,7 @@ from softprune.studies.experiments.heatmaps import (
     within_range,
 )
 from softprune.studies.findings import Cell
-from softprune.studies.study_context import Bench
+from softprune.studies.study_context import StudyContext
 
 
 def test_over_the_largest_by_hand() -> None:
@@ -48,7 +48,7 @@ def test_published_counts_are_those_of_the_prompt(level: str, count: int) -> Non
     assert len(table.columns) == len(table.rows[0])
 
 
-def test_every_token_and_piece_is_counted_once(pruned: Callable[[str], Bench]) -> None:
+def test_every_token_and_piece_is_counted_once(pruned: Callable[[str], StudyContext]) -> None:
     found = distribution(pruned("importance-distribution"))
     sums = {}
     for table in found.tables:
@@ -58,11 +58,11 @@ def test_every_token_and_piece_is_counted_once(pruned: Callable[[str], Bench]) -
     assert "more than half" in found.sentences[0]
 
 
-def test_gaps_of_a_map_are_what_the_winner_prunes(pruned: Callable[[str], Bench]) -> None:
-    bench = pruned("importance-maps")
-    found = maps(bench)
+def test_gaps_of_a_map_are_what_the_winner_prunes(pruned: Callable[[str], StudyContext]) -> None:
+    study = pruned("importance-maps")
+    found = maps(study)
     before, after = (figure.traces[0] for figure in found.figures)
-    (made,) = bench.grid().values()
+    (made,) = study.grid().values()
     gaps = torch.tensor([[value is None for value in row] for row in after["z"]])
     assert torch.equal(~gaps[:, 1:], made.mask.piece_PS)
     assert torch.equal(~gaps[:, 0], made.mask.token_P)
@@ -71,10 +71,10 @@ def test_gaps_of_a_map_are_what_the_winner_prunes(pruned: Callable[[str], Bench]
     assert max(row[0] for row in before["z"]) == 1.0
 
 
-def test_what_the_survivors_hold_by_hand(pruned: Callable[[str], Bench]) -> None:
-    bench = pruned("importance-maps")
-    (row,) = maps(bench).tables[0].rows
-    (made,) = bench.grid().values()
+def test_what_the_survivors_hold_by_hand(pruned: Callable[[str], StudyContext]) -> None:
+    study = pruned("importance-maps")
+    (row,) = maps(study).tables[0].rows
+    (made,) = study.grid().values()
     scores = importances(made)
     kept = [p for p in range(4) if made.mask.token_P[p]]
     held = sum(scores["token_P"][p] for p in kept) / sum(scores["token_P"])

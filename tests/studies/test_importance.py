@@ -14,10 +14,10 @@ from softprune.studies.experiments.importance import (
     conduct,
     interval_cell,
     mean_correlations,
-    measures_of,
+    measure_importance,
 )
 from softprune.studies.findings import Cell
-from softprune.studies.study_context import Bench
+from softprune.studies.study_context import StudyContext
 from softprune.studies.verdicts import ABOVE, verdict
 
 
@@ -62,10 +62,10 @@ def test_intervals_of_correlations_cover_other_runs_from_three_on() -> None:
     assert tokens.high - 0.5 > 2 * (cell.high - 0.5)  # both parts count
 
 
-def test_the_score_is_what_the_run_measured(pruned: Callable[[str], Bench]) -> None:
-    bench = pruned("importance")
-    (made,) = bench.grid().values()
-    found = measures_of(bench, made)
+def test_the_score_is_what_the_run_measured(pruned: Callable[[str], StudyContext]) -> None:
+    study = pruned("importance")
+    (made,) = study.grid().values()
+    found = measure_importance(study, made)
     expected = importances(made)["token_P"]
     assert tuple(found) == MEASURES
     assert found["score"] == pytest.approx(expected, rel=1e-4)
@@ -73,7 +73,7 @@ def test_the_score_is_what_the_run_measured(pruned: Callable[[str], Bench]) -> N
     assert found["norm"] == pytest.approx(np.linalg.norm(made.prompt("tuned").numpy(), axis=1), rel=1e-5)
 
 
-def test_the_study_end_to_end(pruned: Callable[[str], Bench]) -> None:
+def test_the_study_end_to_end(pruned: Callable[[str], StudyContext]) -> None:
     found = conduct(pruned("importance"))
     means, correlations, masked, retrained, rivals = found.tables
     assert [row[0] for row in means.rows] == list(MEASURES)

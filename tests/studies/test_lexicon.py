@@ -41,7 +41,7 @@ def test_what_became_of_a_prompt(lexicon: Lexicon) -> None:
     start_PH = lexicon.table_VH[ids].float()
     end_PH = start_PH.clone()
     end_PH[1] = lexicon.table_VH[lexicon.vocabulary.pool[9]]
-    found = lexicon.of_run(start_PH, end_PH)
+    found = lexicon.describe_run(start_PH, end_PH)
     apart = float((end_PH[1] - start_PH[1]).norm()) / norm_rms(lexicon.table_VH)
     assert found["moved"] == pytest.approx([0.0, apart, 0.0])
     for measure in ("centred", "cosine", "euclidean"):

@@ -13,25 +13,25 @@ from softprune.studies.experiments.masking import (
     TUNED,
     WINNER,
     Arm,
-    arms_of,
+    build_arms,
     conduct,
-    counts_of,
     loss_change,
+    pruned_counts,
     without_one,
 )
 from softprune.studies.findings import Cell, Findings
-from softprune.studies.masked_prompts import Masked, score_masked
-from softprune.studies.study_context import Bench
+from softprune.studies.prompt_scores import PromptScore, score_run
+from softprune.studies.study_context import StudyContext
 
 
 @pytest.fixture(scope="module")
-def found(pruned: Callable[[str], Bench]) -> Findings:
+def found(pruned: Callable[[str], StudyContext]) -> Findings:
     return conduct(pruned("masking"))
 
 
-def masked(losses: list[float]) -> Masked:
+def masked(losses: list[float]) -> PromptScore:
     ids = tuple(map(str, range(len(losses))))
-    return Masked(0.0, Scored(np.ones((len(losses), 2)), ids, (None,) * len(losses)), np.array(losses))
+    return PromptScore(0.0, Scored(np.ones((len(losses), 2)), ids, (None,) * len(losses)), np.array(losses))
 
 
 def test_one_token_left_out() -> None:
@@ -40,12 +40,12 @@ def test_one_token_left_out() -> None:
     assert mask.piece_PS.tolist() == [[True], [False], [True]]
 
 
-def test_arms_by_hand(pruned: Callable[[str], Bench]) -> None:
-    bench = pruned("masking")
-    (made,) = bench.grid().values()
-    recipe = bench.spec(made.task, made.seed).recipe
-    assert counts_of(recipe, 4) == [1, 2]  # 0.25 and 0.5 of 4 tokens
-    arms = arms_of(bench, made)
+def test_arms_by_hand(pruned: Callable[[str], StudyContext]) -> None:
+    study = pruned("masking")
+    (made,) = study.grid().values()
+    recipe = study.spec(made.task, made.seed).recipe
+    assert pruned_counts(recipe, 4) == [1, 2]  # 0.25 and 0.5 of 4 tokens
+    arms = build_arms(study, made)
     kinds = {"1 of 4 tokens": 3, "2 of 4 tokens": 3, WINNER: 2}
     assert {what: sum(arm.what == what for arm in arms) for what in kinds} == {w: 2 * n for w, n in kinds.items()}
     (winner,) = arms[Arm("zero", WINNER, "negative")]
@@ -57,7 +57,7 @@ def test_arms_by_hand(pruned: Callable[[str], Bench]) -> None:
     assert sizes == {(made.mask.tokens, made.mask.pieces)}
 
 
-def test_the_whole_prompt_scores_as_its_run_reported(found: Findings, pruned: Callable[[str], Bench]) -> None:
+def test_the_whole_prompt_scores_as_its_run_reported(found: Findings, pruned: Callable[[str], StudyContext]) -> None:
     (made,) = pruned("masking").grid().values()
     row = found.tables[0].rows[0]
     assert row[0] == TUNED
@@ -66,15 +66,15 @@ def test_the_whole_prompt_scores_as_its_run_reported(found: Findings, pruned: Ca
     assert len({row[1].value for row in found.tables[0].rows if isinstance(row[1], Cell)}) > 1
 
 
-def test_scores_are_kept_and_differ_by_prompt(pruned: Callable[[str], Bench]) -> None:
-    bench = pruned("masking")
-    (made,) = bench.grid().values()
+def test_scores_are_kept_and_differ_by_prompt(pruned: Callable[[str], StudyContext]) -> None:
+    study = pruned("masking")
+    (made,) = study.grid().values()
     tuned = made.prompt("tuned")
-    first = score_masked(bench, made, "test", {"a": tuned, "b": torch.zeros_like(tuned)}, "select")
-    again = score_masked(bench, made, "test", {}, "select")  # read back
-    assert again["a"].losses.tolist() == first["a"].losses.tolist()
-    assert first["a"].losses.tolist() != first["b"].losses.tolist()
-    assert first["a"].loss == pytest.approx(np.mean(first["a"].losses), rel=1e-12)
+    first = score_run(study, made, "test", {"a": [tuned], "b": [torch.zeros_like(tuned)]}, "select")
+    again = score_run(study, made, "test", {}, "select")  # read back
+    assert again["a"][0].losses.tolist() == first["a"][0].losses.tolist()
+    assert first["a"][0].losses.tolist() != first["b"][0].losses.tolist()
+    assert first["a"][0].loss == pytest.approx(np.mean(first["a"][0].losses), rel=1e-12)
 
 
 def test_loss_changes_by_hand() -> None:

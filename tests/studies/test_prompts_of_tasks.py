@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,10 +17,9 @@ from softprune.statistics.correlation import Correlation
 from softprune.studies.experiments import neighbours, projections, transfer
 from softprune.studies.findings import Cell, Findings, Table
 from softprune.studies.prompt_scoring import open_set
-from softprune.studies.proportions import Z
 from softprune.studies.score_rows import Runs
-from softprune.studies.study_context import Bench
-from softprune.studies.transfer_scores import BASELINES, NORMS, WORDS, answers_on, as_long, asked_of
+from softprune.studies.study_context import StudyContext
+from softprune.studies.transfer_prompts import BASELINES, NORMS, WORDS, as_long, prompts_to_ask
 from studies import small_bench
 
 KEYS = {"kind": "tune", "prompt.init": "text"}
@@ -33,20 +31,20 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bench(root: Path, tiny_models: Callable[[str], Path]) -> Bench:
+def study(root: Path, tiny_models: Callable[[str], Path]) -> StudyContext:
     return small_bench(root, tiny_models("sentence"), "transfer", KEYS, options={"k": 2, "words": ["film"], "draws": 2})
 
 
 @pytest.fixture(scope="module")
-def runs(bench: Bench) -> Runs:
-    return bench.grid()
+def runs(study: StudyContext) -> Runs:
+    return study.grid()
 
 
-def cells_of(table: Table) -> dict[str, list[Cell]]:
+def list_cells(table: Table) -> dict[str, list[Cell]]:
     return {str(row[0]): [cell for cell in row[1:] if isinstance(cell, Cell)] for row in table.rows}
 
 
-def tables_of(found: Findings) -> dict[str, Table]:
+def build_tables(found: Findings) -> dict[str, Table]:
     return {table.name: table for table in found.tables}
 
 
@@ -54,26 +52,24 @@ def tables_of(found: Findings) -> dict[str, Table]:
 
 
 @pytest.fixture(scope="module")
-def transferred(bench: Bench, runs: Runs) -> Findings:
-    return transfer.conduct(bench)
+def transferred(study: StudyContext, runs: Runs) -> Findings:
+    return transfer.conduct(study)
 
 
-def test_a_prompt_on_its_own_task_scores_as_its_run_did(bench: Bench, runs: Runs, transferred: Findings) -> None:
-    matrix = cells_of(tables_of(transferred)["matrix"])
-    for place, task in enumerate(bench.tasks):
+def test_a_prompt_on_its_own_task_scores_as_its_run_did(study: StudyContext, runs: Runs, transferred: Findings) -> None:
+    matrix = list_cells(build_tables(transferred)["matrix"])
+    for place, task in enumerate(study.tasks):
         own = matrix[Path(task).stem][place].value
-        assert own == pytest.approx(np.mean([runs[task, seed].value("tuned") for seed in bench.seeds]))
+        assert own == pytest.approx(np.mean([runs[task, seed].value("tuned") for seed in study.seeds]))
         assert matrix["no prompt"][place].value == pytest.approx(runs[task, 0].value("zero_shot"))
         assert matrix["the instruction"][place].value == pytest.approx(runs[task, 0].value("instruction"))
     assert set(matrix) == {*BASELINES, "demo", "mood"}
 
 
-def test_bits_hang_on_no_order_and_no_other_prompt(bench: Bench, runs: Runs) -> None:
-    target = open_set(bench.spec("demo", 0).recipe, "report")
-    asked = asked_of(runs, target.backbone)
-    first, again = answers_on(target, asked), answers_on(target, asked)
-    assert json.dumps(first, sort_keys=True) == json.dumps(again, sort_keys=True)
-    prompts = [prompt for several in asked.trained.values() for prompt in several]
+def test_bits_hang_on_no_order_and_no_other_prompt(study: StudyContext, runs: Runs) -> None:
+    target = open_set(study.spec("demo", 0).recipe, "report")
+    asked = prompts_to_ask(target, runs)
+    prompts = [prompt for task in study.tasks for prompt in asked[task]]
     forward, backward = target.scores(prompts), target.scores(prompts[::-1])[::-1]
     assert [each.answer_scores for each in forward] == [each.answer_scores for each in backward]
     alone = target.scores([prompts[1]])[0]
@@ -81,18 +77,18 @@ def test_bits_hang_on_no_order_and_no_other_prompt(bench: Bench, runs: Runs) -> 
     assert forward[0].answer_scores != forward[1].answer_scores  # else the equalities say nothing
 
 
-def test_random_prompts_are_random_and_as_long(bench: Bench, runs: Runs) -> None:
-    asked = asked_of(runs, open_set(bench.spec("demo", 0).recipe, "report").backbone)
-    tuned = torch.stack([prompt for several in asked.trained.values() for prompt in several])
-    for prompt in asked.random[NORMS]:
+def test_random_prompts_are_random_and_as_long(study: StudyContext, runs: Runs) -> None:
+    asked = prompts_to_ask(open_set(study.spec("demo", 0).recipe, "report"), runs)
+    tuned = torch.stack([prompt for task in study.tasks for prompt in asked[task]])
+    for prompt in asked[NORMS]:
         assert torch.allclose(prompt.norm(dim=-1), tuned.norm(dim=-1).mean(0), rtol=1e-5)
-    assert not torch.equal(asked.random[NORMS][0], asked.random[NORMS][1])
-    assert not torch.equal(asked.random[WORDS][0], runs["demo", 0].prompt("initial"))
+    assert not torch.equal(asked[NORMS][0], asked[NORMS][1])
+    assert not torch.equal(asked[WORDS][0], runs["demo", 0].prompt("initial"))
     assert torch.equal(as_long(tuned, 3), as_long(tuned, 3))
 
 
 def test_gains_are_paired_differences_to_no_prompt(transferred: Findings) -> None:
-    matrix, gains = (cells_of(tables_of(transferred)[name]) for name in ("matrix", "gains"))
+    matrix, gains = (list_cells(build_tables(transferred)[name]) for name in ("matrix", "gains"))
     for who, cells in gains.items():
         for place, cell in enumerate(cells):
             expected = (matrix[who][place].value or 0) - (matrix["no prompt"][place].value or 0)
@@ -107,25 +103,25 @@ def test_shares_count_pairs() -> None:
     assert cell.low < 0.75 < cell.high
     every = transfer.share([True] * 4)
     assert every.value == every.high == pytest.approx(1.0)
-    assert every.low == pytest.approx(4 / (4 + Z * Z))  # four of four are no proof of all
+    assert every.low == pytest.approx(4 / (4 + 1.959963984540054**2))  # four of four are no proof of all
 
 
 def test_a_relation_needs_its_permutation_test_too() -> None:
     sure = Correlation(0.9, 0.5, 1.0, 12, "spearman", tasks=4, p=0.04)
-    assert "alike ones transfer better" in transfer._told(transfer.Tie("tuned", "frobenius", sure))
+    assert "alike ones transfer better" in transfer._describe_tie(transfer.Tie("tuned", "frobenius", sure))
     unsure = transfer.Tie("tuned", "frobenius", replace(sure, p=0.08))
-    assert "no relation shown" in transfer._told(unsure)
+    assert "no relation shown" in transfer._describe_tie(unsure)
 
 
 def test_two_tasks_have_no_correlation(transferred: Findings) -> None:
-    assert all(cells[0].value is None for cells in cells_of(tables_of(transferred)["likeness"]).values())
+    assert all(cells[0].value is None for cells in list_cells(build_tables(transferred)["likeness"]).values())
     assert sum("not measured" in line for line in transferred.sentences) == 6
 
 
 def test_alike_prompts_that_gain_more_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four made-up tasks on a line, where the gain falls with the distance; and its opposite."""
 
-    four = SimpleNamespace(tasks=("a", "b", "c", "d"), study=SimpleNamespace(seed=0))
+    four = SimpleNamespace(tasks=("a", "b", "c", "d"), config=SimpleNamespace(seed=0))
     monkeypatch.setattr(transfer, "PARTS", {"tuned": "tuned prompts"})
     place = {"a": 0.0, "b": 1.0, "c": 3.0, "d": 7.0}
     far = np.array([[abs(place[x] - place[y]) for y in place] for x in place])
@@ -142,8 +138,8 @@ def test_alike_prompts_that_gain_more_are_found(monkeypatch: pytest.MonkeyPatch)
     assert near.p >= 1 / 24
 
 
-def test_one_task_is_too_few(root: Path, bench: Bench) -> None:
-    alone = Bench(bench.study.model_copy(update={"tasks": ("demo",)}), root, root / "alone")
+def test_one_task_is_too_few(root: Path, study: StudyContext) -> None:
+    alone = StudyContext(study.config.model_copy(update={"tasks": ("demo",)}), root, root / "alone")
     with pytest.raises(SoftpruneError, match="two tasks"):
         transfer.conduct(alone)
 
@@ -153,8 +149,8 @@ def test_one_task_is_too_few(root: Path, bench: Bench) -> None:
 
 def test_movement_is_relative_to_the_start() -> None:
     start = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
-    assert projections.relative(start, start + torch.tensor([[0.0, 0.0], [3.0, 4.0]])) == pytest.approx(1.0)
-    assert projections.relative(start, start) == 0
+    assert projections.relative_distance(start, start + torch.tensor([[0.0, 0.0], [3.0, 4.0]])) == pytest.approx(1.0)
+    assert projections.relative_distance(start, start) == 0
 
 
 def test_unevenness() -> None:
@@ -169,28 +165,29 @@ def test_an_interval_over_runs_resamples_tasks() -> None:
     hard = {("a", 0): 0.1, ("b", 0): 0.2, ("c", 0): 0.3, ("d", 0): 0.4, ("e", 0): 0.5}
     went = {("a", 0): 1.0, ("b", 0): 3.0, ("c", 0): 2.0, ("d", 0): 5.0, ("e", 0): 4.0}
     copies = [{(task, seed): value for (task, _), value in each.items() for seed in range(6)} for each in (went, hard)]
-    one, many = projections.clustered(went, hard, 0), projections.clustered(*copies, 0)
+    one, many = projections.correlate_clusters(went, hard, 0), projections.correlate_clusters(*copies, 0)
     assert one.value == pytest.approx(0.8)
     assert many.value == pytest.approx(0.8)
     assert (many.low, many.high) == (pytest.approx(one.low), pytest.approx(one.high))
     assert one.low is not None
     assert one.low < 0.8
-    assert projections.clustered(went, dict.fromkeys(hard, 1.0), 0).value is None
+    assert projections.correlate_clusters(went, dict.fromkeys(hard, 1.0), 0).value is None
 
 
-def test_maps_tell_distances_as_they_are(bench: Bench, runs: Runs) -> None:
-    found = projections.conduct(Bench(bench.study, bench.root, bench.root / "maps"))
-    tables = tables_of(found)
-    rows = cells_of(tables["distances"])
+def test_maps_tell_distances_as_they_are(study: StudyContext, runs: Runs) -> None:
+    found = projections.conduct(StudyContext(study.config, study.root, study.root / "maps"))
+    tables = build_tables(found)
+    rows = list_cells(tables["distances"])
     apart = float((runs["demo", 1].prompt("tuned") - runs["demo", 0].prompt("tuned")).norm())
     assert rows["tuned prompts"][0].value == pytest.approx(apart, rel=1e-5)
     assert (rows["tuned prompts, tokens aligned"][0].value or 0) <= apart * (1 + 1e-6)
-    moved = projections.relative(runs["demo", 0].prompt("initial"), runs["demo", 0].prompt("tuned"))
+    moved = projections.relative_distance(runs["demo", 0].prompt("initial"), runs["demo", 0].prompt("tuned"))
     assert moved > 0
     means = [
-        projections.relative(runs["demo", s].prompt("initial"), runs["demo", s].prompt("tuned")) for s in bench.seeds
+        projections.relative_distance(runs["demo", s].prompt("initial"), runs["demo", s].prompt("tuned"))
+        for s in study.seeds
     ]
-    assert cells_of(tables["divergence"])["demo"][0].value == pytest.approx(np.mean(means))
+    assert list_cells(tables["divergence"])["demo"][0].value == pytest.approx(np.mean(means))
     figures = {figure.name: figure for figure in found.figures}
     assert set(figures) == {"pca-prompts", "tsne-prompts", "pca-tokens", "tsne-tokens", "difficulty"}
     assert len(figures["tsne-tokens"].traces[0]["x"]) == 2 * 2 * 4  # start and end, seeds, tokens
@@ -209,26 +206,26 @@ def test_what_stayed() -> None:
     assert neighbours.stayed(each, "centred") == [True, False, None]
 
 
-def test_words_that_training_brought(bench: Bench) -> None:
+def test_words_that_training_brought(study: StudyContext) -> None:
     near = {
         ("demo", 0): document([["name"], ["team"]], [["Accurate", "name"], ["team"]]),
-        (bench.tasks[1], 0): document([["name"], ["mood"]], [["accurate", "name"], ["mood"]]),
+        (study.tasks[1], 0): document([["name"], ["mood"]], [["accurate", "name"], ["mood"]]),
     }
-    assert neighbours._new(bench, near, 0, 2) == ["accurate"]
+    assert neighbours._new_words(study, near, 0, 2) == ["accurate"]
     assert neighbours._holders(near, "end", "accurate") == list(near)
     assert neighbours._holders(near, "start", "accurate") == []
 
 
-def test_neighbours_of_small_runs(bench: Bench, runs: Runs) -> None:
-    found = neighbours.conduct(Bench(bench.study, bench.root, bench.root / "neighbours"))
-    tables = tables_of(found)
+def test_neighbours_of_small_runs(study: StudyContext, runs: Runs) -> None:
+    found = neighbours.conduct(StudyContext(study.config, study.root, study.root / "neighbours"))
+    tables = build_tables(found)
     tokens = tables["tokens-demo"]
     assert len(tokens.rows) == 4
     words = runs["demo", 0].record.initial_words
     # A start is an embedding, so its nearest word is the one it was made of.
     assert [str(row[1]).lstrip("…") for row in tokens.rows] == [word.lstrip("#Ġ▁") for word in words]
-    moved = cells_of(tables["moved"])
+    moved = list_cells(tables["moved"])
     assert all((cell.value or 0) > 0 for cell in moved["moved, in lengths of a typical embedding"])
-    scores = cells_of(tables["scores"])
+    scores = list_cells(tables["scores"])
     assert scores[neighbours.TUNED][0].value == pytest.approx(np.mean([runs["demo", s].value("tuned") for s in (0, 1)]))
     assert any('"film"' in line for line in found.sentences)

@@ -20,41 +20,41 @@ from softprune.studies.experiments.reversed import (
     conduct,
     under_mask,
 )
-from softprune.studies.findings import Cell, Findings, shown
-from softprune.studies.run_result import Made
-from softprune.studies.study_context import Bench
+from softprune.studies.findings import Cell, Findings, format_entry
+from softprune.studies.run_result import FinishedRun
+from softprune.studies.study_context import StudyContext
 from softprune.types import Mask
 
 
-def remade(bench: Bench, mask: Mask, name: str) -> tuple[Made, torch.Tensor]:
-    ((key, made),) = bench.grid().items()
-    (again,) = bench.make([bench.spec(*key, under_mask(bench, made, name, mask))])
+def remade(study: StudyContext, mask: Mask, name: str) -> tuple[FinishedRun, torch.Tensor]:
+    ((key, made),) = study.grid().items()
+    (again,) = study.make([study.spec(*key, under_mask(study, made, name, mask))])
     return made, again.prompt("tuned")
 
 
 @pytest.fixture(scope="module")
-def found(pruned: Callable[[str], Bench]) -> Findings:
+def found(pruned: Callable[[str], StudyContext]) -> Findings:
     return conduct(pruned("reversed"))
 
 
-def test_the_winners_mask_gives_the_winner(pruned: Callable[[str], Bench]) -> None:
+def test_the_winners_mask_gives_the_winner(pruned: Callable[[str], StudyContext]) -> None:
     """So what is retrained under other masks is retrained exactly as tickets are."""
-    bench = pruned("reversed")
-    (made,) = bench.grid().values()
-    _, again = remade(bench, made.mask, "winner")
+    study = pruned("reversed")
+    (made,) = study.grid().values()
+    _, again = remade(study, made.mask, "winner")
     winner = made.ticket.state.vectors_PH
     torch.testing.assert_close(again, winner, rtol=1e-5, atol=1e-6)
     assert not torch.allclose(made.prompt("tuned") * (winner != 0), winner, rtol=1e-3)  # it was trained at all
-    _, other = remade(bench, without_least(torch.arange(4), 2, 4), "other")
+    _, other = remade(study, without_least(torch.arange(4), 2, 4), "other")
     assert not torch.allclose(other, winner, rtol=1e-3)
 
 
-def test_reversed_is_zero_where_the_winner_survives(pruned: Callable[[str], Bench]) -> None:
-    bench = pruned("reversed")
-    (made,) = bench.grid().values()
+def test_reversed_is_zero_where_the_winner_survives(pruned: Callable[[str], StudyContext]) -> None:
+    study = pruned("reversed")
+    (made,) = study.grid().values()
     mask = complement(made.mask)
     assert mask is not None
-    _, reverse = remade(bench, mask, "reversed")
+    _, reverse = remade(study, mask, "reversed")
     kept = made.mask.elements_PH(reverse.shape[1])
     assert bool((reverse[kept] == 0).all())
     assert bool((reverse[~kept] != 0).all())
@@ -70,7 +70,7 @@ def test_the_tables_have_all_rivals(found: Findings) -> None:
     assert len(found.figures[0].traces) == len(scores)
 
 
-def test_sizes_by_hand(found: Findings, pruned: Callable[[str], Bench]) -> None:
+def test_sizes_by_hand(found: Findings, pruned: Callable[[str], StudyContext]) -> None:
     (row,) = found.tables[-1].rows
     (made,) = pruned("reversed").grid().values()
     pieces, tokens = int(made.mask.piece_PS.sum()), int(made.mask.token_P.sum())
@@ -79,12 +79,14 @@ def test_sizes_by_hand(found: Findings, pruned: Callable[[str], Bench]) -> None:
     assert [cell.value for cell in row if isinstance(cell, Cell)] == expected
 
 
-def test_an_empty_complement_is_not_measured(pruned: Callable[[str], Bench], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_complement_is_not_measured(
+    pruned: Callable[[str], StudyContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(experiment, "complement", lambda mask: None)
     found = conduct(pruned("reversed"))
     scores = {row[0]: row[1] for row in found.tables[0].rows}
-    assert shown(scores[REVERSED]) == shown(scores[ALIKE]) == "not measured"
-    assert shown(scores[WINNER]) != "not measured"
+    assert format_entry(scores[REVERSED]) == format_entry(scores[ALIKE]) == "not measured"
+    assert format_entry(scores[WINNER]) != "not measured"
     assert "not measured" in found.sentences[2]
     assert "not measured" not in found.sentences[0]
     told = {table.name: EMPTY in table.note for table in found.tables[1:-1]}
@@ -100,8 +102,8 @@ def test_one_seed_allows_no_verdict_and_notes_say_so(found: Findings) -> None:
 
 
 def test_nothing_is_claimed_on_examples_that_chose(
-    pruned: Callable[[str], Bench], monkeypatch: pytest.MonkeyPatch, found: Findings
+    pruned: Callable[[str], StudyContext], monkeypatch: pytest.MonkeyPatch, found: Findings
 ) -> None:
     assert not any("no significance claimed" in sentence for sentence in found.sentences)
-    monkeypatch.setattr(experiment, "chosen_here", lambda bench: True)
+    monkeypatch.setattr(StudyContext, "chosen_on_report", True)
     assert all("no significance claimed" in sentence for sentence in conduct(pruned("reversed")).sentences)

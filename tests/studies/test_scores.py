@@ -9,9 +9,9 @@ import pytest
 
 from softprune.config import Study
 from softprune.data.metrics import Accuracy
-from softprune.statistics.methods_over_seeds import Scored, difference
-from softprune.studies.score_rows import Outcome, by_seed, difference_cell, score_cell
-from softprune.studies.study_context import Bench
+from softprune.statistics.methods_over_seeds import Outcome, Scored, difference, join_draws
+from softprune.studies.score_rows import difference_cell, score_cell
+from softprune.studies.study_context import StudyContext
 from studies import SMALL
 
 SCORE = Accuracy().score
@@ -27,33 +27,33 @@ def outcome(*shares: float, draws: int = 1, trained: bool = True) -> Outcome:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
+def study(tmp_path: Path) -> StudyContext:
     scale = {"backbone": "tiny", "tasks": ["demo"], "seeds": 3, "keys": SMALL}
     study = Study.model_validate({"title": "small", "keys": {"kind": "xprompt"}, "scales": {"smoke": scale}})
-    return Bench(study, tmp_path, tmp_path / "studies")
+    return StudyContext(study, tmp_path, tmp_path / "studies")
 
 
-def test_draws_count_as_their_mean(bench: Bench) -> None:
+def test_draws_count_as_their_mean(study: StudyContext) -> None:
     """Three seeds with two draws each against three without: the same as three seeds with the draws' means."""
     drawn = outcome(0.5, 0.6, 0.7, 0.8, 0.6, 0.6, draws=2)
-    cell = difference_cell(bench, "demo", drawn, outcome(0.5, 0.7, 0.6))
+    cell = difference_cell(study, "demo", drawn, outcome(0.5, 0.7, 0.6))
     assert cell.seeds == 3
     assert cell.value == pytest.approx((0.05 + 0.05 + 0.0) / 3)
-    score, (a, b) = by_seed(SCORE, drawn, outcome(0.5, 0.7, 0.6))
+    _, (a, b) = join_draws(SCORE, drawn, outcome(0.5, 0.7, 0.6))
     assert (len(a), len(b)) == (3, 3)
-    found = difference(a, b, score, seed=0, resamples=500)
+    found = difference(drawn, outcome(0.5, 0.7, 0.6), SCORE, seed=0, resamples=500)
     assert found is not None
     assert found.se_seeds == pytest.approx(np.std([0.05, 0.05, 0.0], ddof=1) / np.sqrt(3))
-    mean = score_cell(bench, "demo", drawn)
+    mean = score_cell(study, "demo", drawn)
     assert mean.value == pytest.approx((0.55 + 0.75 + 0.6) / 3)
 
 
-def test_two_seeds_of_many_draws_are_two_seeds(bench: Bench) -> None:
+def test_two_seeds_of_many_draws_are_two_seeds(study: StudyContext) -> None:
     drawn = outcome(*[0.5] * 8, draws=4)
-    assert difference_cell(bench, "demo", drawn, outcome(0.5, 0.7)).seeds == 2
+    assert difference_cell(study, "demo", drawn, outcome(0.5, 0.7)).seeds == 2
 
 
-def test_what_is_not_trained_leaves_the_other_sides_seeds(bench: Bench) -> None:
+def test_what_is_not_trained_leaves_the_other_sides_seeds(study: StudyContext) -> None:
     ours = outcome(0.7, 0.8, 0.75)
-    assert difference_cell(bench, "demo", ours, outcome(0.4, trained=False)).seeds == 3
-    assert difference_cell(bench, "demo", ours, outcome(0.4)).seeds == 1
+    assert difference_cell(study, "demo", ours, outcome(0.4, trained=False)).seeds == 3
+    assert difference_cell(study, "demo", ours, outcome(0.4)).seeds == 1

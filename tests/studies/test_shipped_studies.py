@@ -11,48 +11,48 @@ from softprune.config import load_study, shipped_studies
 from softprune.data import load_task
 from softprune.errors import SoftpruneError
 from softprune.studies.runner import EXPERIMENTS
-from softprune.studies.study_context import Bench
-from softprune.studies.variant_tables import claims_of
+from softprune.studies.study_context import StudyContext
+from softprune.studies.variant_tables import study_claims
 
 SCALES = ("smoke", "full")
 
 
 @cache
-def bench_of(name: str, scale: str = "smoke", *overrides: str) -> Bench:
+def bench_of(name: str, scale: str = "smoke", *overrides: str) -> StudyContext:
     root = Path("/nowhere")
-    return Bench(load_study(name, [f"scale={scale}", *overrides]), root, root / name)
+    return StudyContext(load_study(name, [f"scale={scale}", *overrides]), root, root / name)
 
 
 @cache
 def published(name: str) -> dict[str, dict[str, str]]:
     """The first printed table: by the row's name, then by the column's."""
-    table = bench_of(name).study.published[0]
+    table = bench_of(name).config.published[0]
     return {row[0]: dict(zip(table.columns[1:], row[1:], strict=True)) for row in table.rows}
 
 
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", shipped_studies())
 def test_runs_of_all_variants_are_valid_recipes(name: str, scale: str) -> None:
-    bench = bench_of(name, scale)
-    assert bench.tasks
-    assert callable(EXPERIMENTS[bench.study.experiment])
-    assert bench.study.size.hardware
-    assert bench.study.size.hours
-    for task in bench.tasks:
+    study = bench_of(name, scale)
+    assert study.tasks
+    assert callable(EXPERIMENTS[study.config.experiment])
+    assert study.config.size.hardware
+    assert study.config.size.hours
+    for task in study.tasks:
         load_task(task)
-        for keys in [variant.keys for variant in bench.study.variants] or [{}]:
-            recipe = bench.spec(task, bench.study.seed, keys).recipe
+        for keys in [variant.keys for variant in study.config.variants] or [{}]:
+            recipe = study.spec(task, study.config.seed, keys).recipe
             assert recipe.task.id == task
             if recipe.kind == "adapt":  # not the prompts' optimiser, which the scale names
                 assert (recipe.tuning.optimiser, recipe.tuning.patience) == ("adamw", None)
                 assert isinstance(recipe.tuning.lr, float)
-    if bench.study.experiment in ("variants", "models"):
-        assert claims_of(bench)
+    if study.config.experiment in ("variants", "models"):
+        assert study_claims(study)
 
 
 @pytest.mark.parametrize("name", shipped_studies())
 def test_printed_tables_are_rectangular(name: str) -> None:
-    tables = bench_of(name).study.published
+    tables = bench_of(name).config.published
     assert bool(tables) or name.partition("-")[0] not in ("table", "figure", "bart")
     for table in tables:
         assert table.rows
@@ -71,7 +71,7 @@ def test_a_wrong_key_of_a_variant_is_told(tmp_path: Path) -> None:
 def test_the_common_run_is_shared() -> None:
     """XPrompt on trec at the smoke scale is one run, whoever asks for it; other lengths are others."""
     asked = {
-        (name, variant): {v.name: v.keys for v in bench_of(name).study.variants}[variant]
+        (name, variant): {v.name: v.keys for v in bench_of(name).config.variants}[variant]
         for name, variant in (
             ("table-1", "xprompt"),
             ("table-4", "both"),
@@ -164,9 +164,9 @@ def test_the_bart_study_keeps_14_of_16_pieces() -> None:
 
 
 def test_a_claim_must_be_of_variants() -> None:
-    bench = bench_of("table-6", "smoke", "options.claims=[[text, vocabulari]]")
+    study = bench_of("table-6", "smoke", "options.claims=[[text, vocabulari]]")
     with pytest.raises(SoftpruneError, match="vocabulari"):
-        claims_of(bench)
+        study_claims(study)
 
 
 def test_full_scales_have_the_papers_settings() -> None:
@@ -178,7 +178,7 @@ def test_full_scales_have_the_papers_settings() -> None:
         assert (recipe.pruning.removal, recipe.pruning.importance) == ("zero", "paper"), name
         assert recipe.search.token_ratios == tuple(tenth / 10 for tenth in range(1, 10)), name
         assert (recipe.selection.protocol, recipe.selection.objective) == ("paper", "best"), name
-    bart = {variant.name: variant.keys for variant in bench_of("bart").study.variants}["pruned"]
+    bart = {variant.name: variant.keys for variant in bench_of("bart").config.variants}["pruned"]
     recipe = bench_of("bart", "full").spec("rte", 0, bart).recipe
     assert (recipe.tuning.epochs, recipe.search.epochs, recipe.search.token_ratios) == (90, 10, (0.1, 0.3))
     assert (recipe.pruning.scope, recipe.pruning.importance, recipe.backbone.name) == (

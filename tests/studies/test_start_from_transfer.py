@@ -19,10 +19,10 @@ from softprune.studies.experiments.start_from_transfer import (
     ZEROED,
     conduct,
     lifted,
-    pairs_of,
+    transfer_pairs,
 )
-from softprune.studies.findings import Cell, Findings
-from softprune.studies.study_context import Bench
+from softprune.studies.findings import Cell, Findings, Table
+from softprune.studies.study_context import StudyContext
 from softprune.types import Mask, PromptState
 from studies import small_bench
 
@@ -41,7 +41,7 @@ def test_prompts_of_other_shapes_are_told() -> None:
 
 
 @pytest.fixture(scope="module")
-def bench(tiny_models: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def study(tiny_models: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> StudyContext:
     folder = tmp_path_factory.mktemp("transfer")
     options = {"pairs": [["demo", str(folder / "mood.yaml")]]}
     return small_bench(
@@ -50,35 +50,35 @@ def bench(tiny_models: Callable[[str], Path], tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="module")
-def found(bench: Bench) -> Findings:
-    return conduct(bench)
+def found(study: StudyContext) -> Findings:
+    return conduct(study)
 
 
 def test_pairs_are_all_ordered_ones_unless_named(tmp_path: Path) -> None:
     plain = small_bench(tmp_path, tmp_path, "start_from_transfer", {})
     mood = str(tmp_path / "mood.yaml")
-    assert pairs_of(plain) == [("demo", mood), (mood, "demo")]
+    assert transfer_pairs(plain) == [("demo", mood), (mood, "demo")]
     strange = small_bench(tmp_path, tmp_path, "start_from_transfer", {}, options={"pairs": [["demo", "trec"]]})
     alone = small_bench(tmp_path, tmp_path, "start_from_transfer", {}, tasks=["demo"])
     for each in (strange, alone):
         with pytest.raises(SoftpruneError, match="pairs"):
-            pairs_of(each)
+            transfer_pairs(each)
 
 
-def test_every_way_starts_where_it_says(bench: Bench, found: Findings) -> None:
-    files = {path.name.partition("-")[0]: path for path in (bench.root / "files").iterdir()}
+def test_every_way_starts_where_it_says(study: StudyContext, found: Findings) -> None:
+    files = {path.name.partition("-")[0]: path for path in (study.root / "files").iterdir()}
     assert set(files) == {"lifted", "ticket"}
-    runs = [path for path in (bench.root / "runs").iterdir() if (path / "COMPLETE").exists()]
+    runs = [path for path in (study.root / "runs").iterdir() if (path / "COMPLETE").exists()]
     assert len(runs) == 7  # two of their own, five that start from demo's
     kinds = sorted(path.name.split("-")[2] for path in runs)
     assert kinds == ["tune"] * 4 + ["xprompt"] * 3, kinds
     assert len(found.tables[0].rows) == 10
 
 
-def test_table_has_the_runs_own_numbers(bench: Bench, found: Findings) -> None:
+def test_table_has_the_runs_own_numbers(study: StudyContext, found: Findings) -> None:
     rows = {str(row[0]): row[1] for row in found.tables[0].rows}
     cells = {name: cell for name, cell in rows.items() if isinstance(cell, Cell)}
-    own = bench.make([bench.spec(bench.tasks[1], 0)])[0]
+    own = study.make([study.spec(study.tasks[1], 0)])[0]
     assert cells[TUNED].value == own.value("tuned")
     assert cells[CONTROL].value == own.value("control")
     assert set(cells) >= {TASK, ORDINARY, WHOLE, ZEROED, KEPT}
@@ -90,10 +90,10 @@ def test_table_has_the_runs_own_numbers(bench: Bench, found: Findings) -> None:
     assert len(found.sentences) == 9
 
 
-def test_a_kept_mask_stays(bench: Bench, found: Findings) -> None:
-    source = bench.make([bench.spec("demo", 0)])[0]
+def test_a_kept_mask_stays(study: StudyContext, found: Findings) -> None:
+    source = study.make([study.spec("demo", 0)])[0]
     masked = source.mask.elements_PH(32)
-    tunes = (bench.root / "runs").glob("*-tune-*")
+    tunes = (study.root / "runs").glob("*-tune-*")
     kept = next(path for path in tunes if str(source.mask_file) in (path / "resolved.yaml").read_text())
     tuned = load_vectors(kept / "prompts" / "tuned.safetensors")
     assert bool((tuned[~masked] == 0).all())
@@ -102,7 +102,8 @@ def test_a_kept_mask_stays(bench: Bench, found: Findings) -> None:
 
 
 def test_nothing_is_claimed_on_examples_that_chose() -> None:
-    up = {claim: [Cell(0.03, 0.01, 0.05, "points")] for claim in experiment.CLAIMS}
-    free, chosen = (experiment._sentences(up, [("a", "b")], here) for here in (False, True))
+    rows = [(f"{ours} less {theirs}", Cell(0.03, 0.01, 0.05, "points")) for ours, theirs in experiment.CLAIMS]
+    table = Table("differences", "", ("points", "b from a"), rows)
+    free, chosen = (experiment._sentences(table, here) for here in (False, True))
     assert all("1 above" in line and ", above" in line for line in free)
     assert all("above" not in line and "no significance claimed" in line for line in chosen)

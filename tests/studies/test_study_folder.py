@@ -14,10 +14,10 @@ from softprune.config import Study
 from softprune.errors import ManyErrors, SoftpruneError
 from softprune.runs.listing import list_runs
 from softprune.runs.lock import FolderLock
-from softprune.studies.findings import findings_of
-from softprune.studies.folder import read_study
+from softprune.studies.findings import load_findings
+from softprune.studies.folder import STUDY, read_record
 from softprune.studies.runner import default_name, execute, rewrite, run_study, terminal
-from softprune.studies.study_context import Bench
+from softprune.studies.study_context import StudyContext
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Small = Callable[..., Study]
@@ -43,7 +43,7 @@ def bytes_of(folder: Path) -> dict[str, tuple[bytes, int]]:
 def test_what_a_finished_study_leaves(conducted: Path) -> None:
     names = {path.name for path in conducted.iterdir()} - {".lock", "index.html"}
     info = record(conducted)
-    titles = [*(table.name for table in findings_of(read_study(conducted)["findings"]).tables), "published-1"]
+    titles = [*(table.name for table in load_findings(read_record(conducted, STUDY)["findings"]).tables), "published-1"]
     assert titles[:2] == ["scores", "differences"]
     tables = {f"table-{name}.{ending}" for name in titles for ending in ("md", "csv")}
     assert names == {"resolved.yaml", "study.json", "study.md", "COMPLETE"} | tables
@@ -80,8 +80,8 @@ def test_a_failure_is_noted_and_the_same_command_goes_on(
 ) -> None:
     shutil.rmtree(copied)
 
-    def failing(bench: Bench) -> None:
-        bench.once("piece", lambda: 1)  # without any work it would leave nothing
+    def failing(study: StudyContext) -> None:
+        study.once("piece", lambda: 1)  # without any work it would leave nothing
         raise SoftpruneError("a", "b", "c")
 
     with monkeypatch.context() as patched:
@@ -91,7 +91,7 @@ def test_a_failure_is_noted_and_the_same_command_goes_on(
     info = record(copied)
     assert (info["status"], info["error"]) == ("failed", "expected: a\nfound:    b\ndo:       c")
     with pytest.raises(SoftpruneError, match=r"failed:\n  expected: a[\s\S]*fix that, then go on: go"):
-        read_study(copied)
+        read_record(copied, STUDY)
     shutil.rmtree(copied / "work")
     execute(small(), copied.name, copied.parent, "go")
     assert record(copied)["attempts"] == 2
@@ -134,7 +134,7 @@ def test_a_study_that_runs_or_was_interrupted_says_so(copied: Path) -> None:
     lock.release()
     (copied / "study.json").write_text("{")
     with pytest.raises(SoftpruneError, match=r"its study\.json isn't JSON"):
-        read_study(copied)
+        read_record(copied, STUDY)
 
 
 def test_two_processes_do_not_conduct_one_study(small: Small, copied: Path) -> None:
@@ -197,8 +197,8 @@ def test_listings_have_it_with_its_runs(conducted: Path) -> None:
 
 
 def test_findings_read_back_as_they_were(conducted: Path) -> None:
-    found = findings_of(read_study(conducted)["findings"])
-    assert found.document() == findings_of(json.loads(json.dumps(found.document()))).document()
+    found = load_findings(read_record(conducted, STUDY)["findings"])
+    assert found.document() == load_findings(json.loads(json.dumps(found.document()))).document()
     changed = json.loads(json.dumps(found.document()))
     changed["tables"][0]["rows"][0][1]["value"] += 0.01
-    assert findings_of(changed) != found
+    assert load_findings(changed) != found

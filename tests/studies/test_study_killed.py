@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from small_studies import EXPERIMENTS, outcome
 
+from forks import Forks
+from killing import kill_inside
 from softprune.config import Study
 from softprune.studies.runner import execute
 
-pytestmark = pytest.mark.real  # it needs no data, but three processes that load torch
-DRIVER = Path(__file__).parents[1] / "kill_driver.py"
+pytestmark = pytest.mark.slow
 # In the second run's training, in a piece of work of the study's own, and while its tables are written.
 KILLS = [("file:tune.partial.safetensors", 3), ("file:norms.json", 1), ("file:table-norms.md", 1)]
 
 
-def start(where: str, nth: int, recipe: Path, out: Path, marker: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, str(DRIVER), where, str(nth), str(marker), str(recipe), str(out)]
-    with out.with_suffix(".log").open("w") as log:
-        return subprocess.Popen(command, start_new_session=True, stdout=log, stderr=log)
-
-
 @pytest.mark.usefixtures("one_thread")
 def test_killed_in_a_run_and_in_its_own_work_it_ends_alike(
-    tmp_path: Path, small: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+    forks: Forks, tmp_path: Path, small: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = small("experiment=measured", "variants=[]")
     recipe, out = tmp_path / "recipe.yaml", tmp_path / "broken" / "study"
@@ -39,15 +29,7 @@ def test_killed_in_a_run_and_in_its_own_work_it_ends_alike(
     out.parent.mkdir()
     first: dict[Path, int] = {}
     for number, (where, nth) in enumerate(KILLS):
-        marker = tmp_path / f"marker-{number}"
-        process = start(where, nth, recipe, out, marker)
-        waited = time.monotonic() + 240
-        while not marker.exists():
-            assert process.poll() is None, f"ended before {where}: {out.with_suffix('.log').read_text()}"
-            assert time.monotonic() < waited, f"never reached {where}"
-            time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        kill_inside(forks, recipe, out, where, nth)
         assert json.loads((out / "study.json").read_text())["status"] == "running"
         done = sorted(out.parent.glob("runs/*/COMPLETE"))
         assert len(done) == min(number + 1, 2)

@@ -12,10 +12,10 @@ from rich.console import Console
 from small_studies import ATTACK, made_up
 
 from softprune.config import Published
-from softprune.studies.findings import Cell, Figure, Findings, Table, findings_of, shown, starred
+from softprune.studies.findings import Cell, Figure, Findings, Table, format_entry, has_stars, load_findings
 from softprune.studies.page import html
-from softprune.studies.plots import plot_of
-from softprune.studies.text_tables import csv_text, document, markdown, published_tables, rich_table
+from softprune.studies.plots import make_plot
+from softprune.studies.tables import csv_text, markdown, published_tables, rich_table, study_markdown
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +55,8 @@ def test_what_is_not_said_leaves_no_stub() -> None:
     silent = study.model_copy(update={"source": "", "question": ""})
     assert "softprune study ·" in html(study, info)
     assert 'kicker">softprune study</p>' in html(silent, info)
-    assert "From: " in document(study, info, (), ())
-    assert "From" not in document(silent, info, (), ())
+    assert "From: " in study_markdown(study, info, (), ())
+    assert "From" not in study_markdown(silent, info, (), ())
 
 
 def test_what_is_not_there_leaves_no_heading() -> None:
@@ -100,16 +100,16 @@ def test_the_time_of_a_run_that_was_not_measured_is_not_invented(page: str) -> N
     ],
 )
 def test_cells_as_text(cell: Cell | str, text: str) -> None:
-    assert shown(cell) == text
+    assert format_entry(cell) == text
 
 
 def test_only_ours_are_starred() -> None:
-    assert starred([Table("a", "", ("x",), ((Cell(1.0, chance=True),),))])
-    assert not starred([Table("a", "", ("x",), ((Cell(1.0), "1*"),)[:0])])
+    assert has_stars([Table("a", "", ("x",), ((Cell(1.0, chance=True),),))])
+    assert not has_stars([Table("a", "", ("x",), ((Cell(1.0), "1*"),)[:0])])
 
 
 def test_tables_as_markdown_csv_and_on_a_terminal() -> None:
-    table, _ = findings_of(made_up()[1]["findings"]).tables
+    table, _ = load_findings(made_up()[1]["findings"]).tables
     text = markdown(table)
     assert "\\<script>" in text
     assert "](" not in text.replace("\\[x\\](", "")
@@ -125,10 +125,10 @@ def test_tables_as_markdown_csv_and_on_a_terminal() -> None:
 
 
 def test_a_table_that_does_not_fit_together_is_no_table() -> None:
-    with pytest.raises(ValueError, match="its 2 columns"):
+    with pytest.raises(ValueError, match="rows of 2 cells"):
         Table("a", "", ("x", "y"), (("1",),))
     one = Table("a", "", ("x",), ())
-    with pytest.raises(ValueError, match="two of one name"):
+    with pytest.raises(ValueError, match="different names"):
         Findings((one, one))
 
 
@@ -138,7 +138,7 @@ def test_published_tables_keep_their_digits() -> None:
 
 
 def test_figures_get_colours_and_their_numbers() -> None:
-    bars, heat, points, many = (plot_of(figure) for figure in findings_of(made_up()[1]["findings"]).figures)
+    bars, heat, points, many = (make_plot(figure) for figure in load_findings(made_up()[1]["findings"]).figures)
     assert bars.table.headings == ("", "x", "y", "low", "high")
     assert bars.table.rows == (
         (ATTACK, "a", 0.1, pytest.approx(0.09), pytest.approx(0.11)),
@@ -160,5 +160,5 @@ def test_lying_bars_have_their_intervals_along_x() -> None:
         "error_x": {"array": [0.5], "arrayminus": [0.25]},
     }
     layout = {"xaxis": {"title": {"text": "score"}}, "yaxis": {"title": "what"}}
-    found = plot_of(Figure("f", "F", "", (trace,), layout)).table
+    found = make_plot(Figure("f", "F", "", (trace,), layout)).table
     assert (found.headings, found.rows) == (("score", "what", "low", "high"), ((1.0, "a", 0.75, 1.5),))

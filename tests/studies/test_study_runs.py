@@ -17,10 +17,10 @@ from small_studies import measured, outcome
 from softprune.config import Study
 from softprune.errors import ManyErrors, SoftpruneError
 from softprune.runs.lock import FolderLock
-from softprune.studies.comparison import cells
-from softprune.studies.run_cache import make_elsewhere, spec_of
+from softprune.studies import execution
+from softprune.studies.run_cache import make_elsewhere, make_spec
 from softprune.studies.runner import execute
-from softprune.studies.study_context import Bench
+from softprune.studies.study_context import StudyContext
 from softprune.types import WorkItem
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -31,13 +31,13 @@ def test_a_recipe_has_one_folder_and_another_recipe_another(small: Small) -> Non
     root = Path("/studies")
 
     def folder(*overrides: str, seed: int = 0, **keys: object) -> str:
-        return spec_of(small(*overrides), root, "demo", seed, keys).folder
+        return make_spec(small(*overrides), root, "demo", seed, keys).folder
 
     same = folder()
     assert same.startswith("demo-sentence-xprompt-0-")
     # Another study's title, and where the work is done, change nothing; nor does a default that is named.
     assert same == folder("title=other", "executor=ray", "cluster.cpus=2", "pruning.scope=global")
-    assert same == spec_of(small(), Path("/elsewhere"), "demo", 0, {}).folder
+    assert same == make_spec(small(), Path("/elsewhere"), "demo", 0, {}).folder
     changes = ("tuning.epochs=3", "task.shots=41", "search.group=1", "backbone.threads=2", "seed=1", "data=there")
     others = {folder(change) for change in changes} | {folder(seed=1), folder(kind="tune")}
     assert len(others | {same}) == len(changes) + 3
@@ -46,7 +46,7 @@ def test_a_recipe_has_one_folder_and_another_recipe_another(small: Small) -> Non
 def test_files_of_the_studies_count_by_their_place_there(small: Small) -> None:
     def folder(root: str, file: str) -> str:
         keys = {"kind": "tune", "prompt": {"init": "file", "file": file, "mask": file}}
-        return spec_of(small(), Path(root), "demo", 0, keys).folder
+        return make_spec(small(), Path(root), "demo", 0, keys).folder
 
     here = folder("/a", "/a/files/m.safetensors")
     assert folder("/b/c", "/b/c/files/m.safetensors") == here
@@ -69,13 +69,13 @@ def test_two_studies_make_a_run_once(
 
 def counted(monkeypatch: pytest.MonkeyPatch, made: list[Path]) -> None:
     """Notes the folders of runs that are begun."""
-    execute_run = cells.EXECUTE["xprompt"]
+    execute_run = execution.EXECUTE["xprompt"]
 
     def noting(recipe: object, path: Path, *arguments: object, **options: object) -> bool:
         made.append(path)
         return execute_run(recipe, path, *arguments, **options)
 
-    monkeypatch.setattr("softprune.studies.run_cache.EXECUTE", {"xprompt": noting, "tune": noting})
+    monkeypatch.setattr("softprune.studies.execution.EXECUTE", {"xprompt": noting, "tune": noting})
 
 
 def test_what_another_process_makes_is_waited_for(
@@ -83,8 +83,8 @@ def test_what_another_process_makes_is_waited_for(
 ) -> None:
     """The other one, a lock of our own here, ends with the run whole. Meanwhile what nobody makes is made."""
     monkeypatch.setattr("softprune.studies.run_cache._LOOK", 0.02)
-    bench = Bench(small(), tmp_path, tmp_path / "study", Console(file=(said := io.StringIO()), width=200))
-    spec, free = bench.spec("demo", 0), bench.spec("demo", 0, {"kind": "tune", "tuning.epochs": 1})
+    study = StudyContext(small(), tmp_path, tmp_path / "study", Console(file=(said := io.StringIO()), width=200))
+    spec, free = study.spec("demo", 0), study.spec("demo", 0, {"kind": "tune", "tuning.epochs": 1})
     first: list[bool] = []
     path = tmp_path / "runs" / spec.folder
     path.mkdir(parents=True)
@@ -100,7 +100,7 @@ def test_what_another_process_makes_is_waited_for(
 
     other = threading.Thread(target=end)
     other.start()
-    made, _ = bench.make([spec, free])
+    made, _ = study.make([spec, free])
     other.join()
     assert first == [True]
     assert said.getvalue().count("another process makes") == 1
@@ -109,49 +109,51 @@ def test_what_another_process_makes_is_waited_for(
 
 def test_a_run_that_fails_is_named(small: Small, tmp_path: Path) -> None:
     with pytest.raises(SoftpruneError, match=r"\(run demo-sentence-tune-0-[0-9a-f]{10}\)[\s\S]*x\.npy"):
-        Bench(small(), tmp_path, tmp_path / "s").grid({"kind": "tune", "prompt": {"init": "file", "file": "x.npy"}})
+        StudyContext(small(), tmp_path, tmp_path / "s").grid(
+            {"kind": "tune", "prompt": {"init": "file", "file": "x.npy"}}
+        )
     wrong = {"kind": "tune", "prompt": {"init": "file", "file": "x.npy", "mask": "y.safetensors"}}
     with pytest.raises(ManyErrors, match=r"2 mistakes in run demo-sentence-tune-0-[\s\S]*x\.npy[\s\S]*y\.safetensors"):
-        Bench(small(), tmp_path, tmp_path / "s").grid(wrong)
+        StudyContext(small(), tmp_path, tmp_path / "s").grid(wrong)
 
 
 def test_a_worker_must_see_the_same_folder(small: Small, tmp_path: Path) -> None:
-    item = WorkItem("run", {"values": dict(spec_of(small(), tmp_path, "demo", 0, {}).values)})
+    item = WorkItem("run", {"values": dict(make_spec(small(), tmp_path, "demo", 0, {}).values)})
     with pytest.raises(SoftpruneError, match="an --out that all nodes share"):
         make_elsewhere(str(tmp_path), "mark", item)
     assert not list(tmp_path.iterdir())
 
 
 def test_work_is_done_once_and_reads_back_as_it_was_made(small: Small, tmp_path: Path) -> None:
-    bench = Bench(small(), tmp_path, tmp_path / "s")
+    study = StudyContext(small(), tmp_path, tmp_path / "s")
     calls: list[int] = []
 
     def compute() -> object:
         calls.append(1)
         return {"pair": (1, 0.1), "none": float("nan")}
 
-    first = bench.once("a/b c", compute)
-    assert first == bench.once("a/b c", compute) == {"pair": [1, 0.1], "none": None}
+    first = study.once("a/b c", compute)
+    assert first == study.once("a/b c", compute) == {"pair": [1, 0.1], "none": None}
     assert len(calls) == 1
     assert [path.name for path in (tmp_path / "s" / "work").iterdir()] == ["a-b-c.json"]
 
 
 def test_kept_files_are_named_after_their_content(small: Small, tmp_path: Path) -> None:
-    bench = Bench(small(), tmp_path, tmp_path / "s")
-    first, again, other = (bench.keep("a.bin", data) for data in (b"1", b"1", b"2"))
+    study = StudyContext(small(), tmp_path, tmp_path / "s")
+    first, again, other = (study.keep("a.bin", data) for data in (b"1", b"1", b"2"))
     assert first == again != other
     assert (first.read_bytes(), other.read_bytes(), first.suffix) == (b"1", b"2", ".bin")
     before = first.stat().st_mtime_ns
-    bench.keep("a.bin", b"1")
+    study.keep("a.bin", b"1")
     assert first.stat().st_mtime_ns == before
 
 
 def test_an_experiment_may_go_on_from_runs(small: Small, tmp_path: Path) -> None:
-    bench = Bench(small(), tmp_path, tmp_path / "s")
-    found = measured(bench)
-    assert found == measured(bench)
+    study = StudyContext(small(), tmp_path, tmp_path / "s")
+    found = measured(study)
+    assert found == measured(study)
     assert len(found.tables[0].rows) == 1
-    cost = bench.cost()
+    cost = study.cost()
     assert [run["kind"] for run in cost["runs"]] == ["tune", "tune"]
     assert all(run["seconds"] > 0 for run in cost["runs"])
     assert set(cost["work"]) == {"norms"}

@@ -9,13 +9,13 @@ from softprune.studies.verdicts import (
     ABOVE,
     BELOW,
     NEITHER,
-    UNTOLD,
-    corrected,
-    corrected_rows,
-    corrected_table,
-    mean_of,
+    UNMEASURED,
+    correct_cells,
+    correct_family,
+    correct_table,
+    describe_difference,
+    mean_of_cells,
     only_cells,
-    said,
     tally,
     verdict,
 )
@@ -26,7 +26,7 @@ OPEN, TOUCHING = Cell(0.03, -0.01, 0.07, "points"), Cell(0.03, 0.0, 0.06, "point
 
 @pytest.mark.parametrize(
     ("cell", "told"),
-    [(UP, ABOVE), (DOWN, BELOW), (OPEN, NEITHER), (TOUCHING, NEITHER), (NONE, UNTOLD), (Cell(0.9), UNTOLD)],
+    [(UP, ABOVE), (DOWN, BELOW), (OPEN, NEITHER), (TOUCHING, NEITHER), (NONE, UNMEASURED), (Cell(0.9), UNMEASURED)],
 )
 def test_only_an_interval_tells(cell: Cell, told: str) -> None:
     assert verdict(cell) == told
@@ -38,12 +38,12 @@ def test_against_another_number() -> None:
 
 
 def test_said_with_its_interval() -> None:
-    assert said("A less B", UP) == "A less B: +3.0 (+1.0 to +5.0) points, above"
+    assert describe_difference("A less B", UP) == "A less B: +3.0 (+1.0 to +5.0) points, above"
 
 
 def test_nothing_is_told_at_chance() -> None:
     starred = replace(UP, chance=True)
-    assert said("A less B", starred) == "A less B: +3.0 (+1.0 to +5.0)* points, not interpretable"
+    assert describe_difference("A less B", starred) == "A less B: +3.0 (+1.0 to +5.0)* points, not interpretable"
     assert tally([starred, UP]) == "1 above, 0 below, 0 undecided, 1 not interpretable"
 
 
@@ -56,7 +56,7 @@ def test_fewer_than_three_seeds_conclude_nothing() -> None:
     two, three = (replace(UP, seeds=seeds, p=0.01) for seeds in (2, 3))
     assert verdict(two) == "no verdict (2 seeds)"
     assert verdict(replace(UP, seeds=1)) == "no verdict (1 seed)"
-    assert said("A less B", two) == "A less B: +3.0 (+1.0 to +5.0) points, no verdict (2 seeds)"
+    assert describe_difference("A less B", two) == "A less B: +3.0 (+1.0 to +5.0) points, no verdict (2 seeds)"
     assert verdict(three) == ABOVE
     assert tally([two, three, two]) == "1 above, 0 below, 0 undecided, 2 no verdict (2 seeds)"
 
@@ -66,17 +66,17 @@ def test_holm_is_over_those_that_may_be_tested() -> None:
     near = replace(UP, seeds=3, p=0.03)
     far = replace(OPEN, seeds=3, p=0.2)
     aside = [replace(near, seeds=2), replace(near, chance=True), NONE, "not defined"]
-    found = corrected([near, *aside, far])
+    found = correct_family([near, *aside, far])
     assert [cell.p_holm for cell in only_cells(found)] == [pytest.approx(0.06), None, None, None, pytest.approx(0.2)]
     assert found[4] == "not defined"
     (kept, *_) = only_cells(found)
     assert verdict(kept) == NEITHER
-    assert verdict(*only_cells(corrected([near]))) == ABOVE  # alone, there is nothing to correct
-    table = corrected_table({"a": {"x": near, "y": far}, "b": {"x": "not defined"}})
+    assert verdict(*only_cells(correct_family([near]))) == ABOVE  # alone, there is nothing to correct
+    table = correct_table({"a": {"x": near, "y": far}, "b": {"x": "not defined"}})
     assert table["b"] == {"x": "not defined"}
-    assert verdict(corrected_rows({"a": [near], "b": [far]})["a"][0]) == NEITHER
+    assert verdict(correct_cells({"a": near, "b": far})["a"]) == NEITHER
 
 
 def test_mean_leaves_out_what_was_not_measured() -> None:
-    assert mean_of([UP, NONE, Cell(0.05)]) == pytest.approx(0.04)
-    assert mean_of([NONE]) is None
+    assert mean_of_cells([UP, NONE, Cell(0.05)]) == pytest.approx(0.04)
+    assert mean_of_cells([NONE]) is None

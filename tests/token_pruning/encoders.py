@@ -15,9 +15,9 @@ import transformers
 from torch import nn
 
 from models import widen
-from softprune.token_pruning.families import Anatomy
+from softprune.token_pruning.families import Encoder
 from softprune.token_pruning.packing import Packed, pack
-from softprune.token_pruning.rules import OFFICIAL, Alive, Convention, Ranked, Rule, Thresholds
+from softprune.token_pruning.rules import OFFICIAL, AliveTokens, Convention, Ranked, Rule, Thresholds
 
 FAMILIES = ("bert", "roberta", "distilbert", "electra")
 HIDDEN, HEADS, INNER, LAYERS, LONGEST, VOCABULARY, CLASSES = 32, 4, 48, 6, 96, 120, 3
@@ -84,8 +84,8 @@ def classifier(family: str, dtype: torch.dtype = torch.float32, layers: int = LA
     return made.to(dtype).eval()
 
 
-def anatomy_of(family: str, dtype: torch.dtype = torch.float32, layers: int = LAYERS) -> Anatomy:
-    return Anatomy(classifier(family, dtype, layers))
+def encoder_of(family: str, dtype: torch.dtype = torch.float32, layers: int = LAYERS) -> Encoder:
+    return Encoder(classifier(family, dtype, layers))
 
 
 def texts_of(lengths: Sequence[int], seed: int = 0) -> list[list[int]]:
@@ -142,7 +142,7 @@ class Recorder:
         del layer
         return True
 
-    def stays(self, alive: Alive, score_M: torch.Tensor | None) -> torch.Tensor:
+    def keep_mask(self, alive: AliveTokens, score_M: torch.Tensor | None) -> torch.Tensor:
         assert score_M is not None
         self.scores.append(score_M)
         return torch.ones_like(alive.row_M, dtype=torch.bool)
@@ -162,9 +162,9 @@ def gap(found: torch.Tensor, wanted: torch.Tensor) -> float:
     return float((found - wanted).abs().max() / wanted.abs().max())
 
 
-def trained(anatomy: Anatomy) -> list[torch.Tensor]:
+def trained(encoder: Encoder) -> list[torch.Tensor]:
     """All weights but a table of one type of token, whose gradient is a sum of all others."""
-    return [weight for name, weight in anatomy.model.named_parameters() if "token_type_embeddings" not in name]
+    return [weight for name, weight in encoder.model.named_parameters() if "token_type_embeddings" not in name]
 
 
 def gradients(loss: torch.Tensor, of: Sequence[torch.Tensor]) -> list[torch.Tensor]:

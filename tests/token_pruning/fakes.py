@@ -6,23 +6,23 @@ import random
 import re
 from collections.abc import Callable, Collection, Sequence
 
-from softprune.token_pruning.token_trace import TokenReading
+from softprune.token_pruning.token_trace import TokenTrace
 
 Rule = Callable[[str, random.Random], int]
 """From a token's text to the layer after which it leaves."""
 
 
-def reading_of(
+def make_trace(
     text: str, pieces: Sequence[tuple[str, int]], layers: int = 3, *, predicted: int = 0, gold: int | None = None,
     state: tuple[float, ...] = (),
-) -> TokenReading:  # fmt: skip
-    """A reading of a text whose pieces are found one after the other; special tokens stand around them."""
+) -> TokenTrace:  # fmt: skip
+    """A trace of a text whose pieces are found one after the other; special tokens stand around them."""
     offsets, place = [], 0
     for piece, _ in pieces:
         place = text.index(piece, place)
         offsets.append((place, place + len(piece)))
         place += len(piece)
-    return TokenReading(
+    return TokenTrace(
         text=text,
         offsets=((0, 0), *offsets, (0, 0)),
         special=(True, *(False for _ in pieces), True),
@@ -44,7 +44,7 @@ class FakeReader:
     def __init__(self, rule: Rule, says: Collection[str] = ("good",), seed: int = 0) -> None:
         self.rule, self.says, self.seed, self.calls = rule, says, seed, 0
 
-    def read(
+    def trace(
         self,
         texts: Sequence[str],
         golds: Sequence[int | None] | None = None,
@@ -52,7 +52,7 @@ class FakeReader:
         states: bool = False,
         forced_out: Sequence[Collection[int]] | None = None,
         forced_in: Sequence[Collection[int]] | None = None,
-    ) -> list[TokenReading]:
+    ) -> list[TokenTrace]:
         self.calls += 1
         answer = []
         for place, text in enumerate(texts):
@@ -66,7 +66,7 @@ class FakeReader:
             predicted = int(any(piece in self.says for piece in kept))
             state = (float(len(kept)), float(predicted), 1.0) if states and kept else ()
             gold = golds[place] if golds else None
-            answer.append(reading_of(text, pieces, self.layers, predicted=predicted, gold=gold, state=state))
+            answer.append(make_trace(text, pieces, self.layers, predicted=predicted, gold=gold, state=state))
         return answer
 
 

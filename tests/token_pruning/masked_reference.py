@@ -21,8 +21,8 @@ from dataclasses import dataclass
 
 import torch
 
-from softprune.token_pruning.families import Anatomy, Layer
-from softprune.token_pruning.rules import Alive, Convention, Rule, Thresholds, key_of
+from softprune.token_pruning.families import Encoder, Layer
+from softprune.token_pruning.rules import AliveTokens, Convention, Rule, Thresholds, text_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class MaskedPass:
 
 
 def masked_pass(
-    anatomy: Anatomy,
+    encoder: Encoder,
     texts: Sequence[Sequence[int]],
     rule: Rule,
     convention: Convention,
@@ -57,7 +57,7 @@ def masked_pass(
     """Read texts.
 
     Args:
-        anatomy: the model's modules, in eval mode.
+        encoder: the model's modules, in eval mode.
         texts: token ids.
         rule: who stays; with `soft`, thresholds.
         convention: how importance is counted and who is protected.
@@ -68,13 +68,13 @@ def masked_pass(
     place_BN = torch.arange(longest).expand(len(texts), -1)
     real_BN = place_BN < torch.tensor(lengths)[:, None]
     ids_BN = torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in texts])
-    x_BNH = anatomy.embed(ids_BN.flatten(), place_BN.flatten()).unflatten(0, ids_BN.shape)
+    x_BNH = encoder.embed(ids_BN.flatten(), place_BN.flatten()).unflatten(0, ids_BN.shape)
 
     alive_BN, alive_L, score_L = real_BN, [], []
-    for number, layer in enumerate(anatomy.layers):
-        p_BhNN, value_BhND = probabilities_and_values(layer, x_BNH, anatomy.heads, alive_BN)
+    for number, layer in enumerate(encoder.layers):
+        p_BhNN, value_BhND = probabilities_and_values(layer, x_BNH, encoder.heads, alive_BN)
         voting_BhNN = p_BhNN.to(torch.promote_types(p_BhNN.dtype, torch.float32)) * alive_BN[:, None, :, None]
-        score_BN = voting_BhNN.sum((1, 2)) / (anatomy.heads * convention.divisor)
+        score_BN = voting_BhNN.sum((1, 2)) / (encoder.heads * convention.divisor)
         read_BhNN = p_BhNN if dead_read else p_BhNN * alive_BN[:, None, :, None]
         context_BNH = (read_BhNN @ value_BhND).transpose(1, 2).flatten(2)
         inner_BNH = layer.attention_norm(layer.output(context_BNH) + x_BNH)
@@ -82,11 +82,11 @@ def masked_pass(
         if rule.prunes(number) and soft:
             x_BNH = x_BNH * soft_mask(rule, convention, number, score_BN)[..., None].to(x_BNH.dtype)
         elif rule.prunes(number):
-            keys = [key_of(ids) for ids in texts]
+            keys = [text_key(ids) for ids in texts]
             alive_BN = survivors(rule, convention, number, alive_BN, score_BN, lengths, keys)
         alive_L.append(alive_BN)
         score_L.append(score_BN)
-    return MaskedPass(anatomy.classify(x_BNH[:, 0]), torch.stack(alive_L), torch.stack(score_L))
+    return MaskedPass(encoder.classify(x_BNH[:, 0]), torch.stack(alive_L), torch.stack(score_L))
 
 
 def probabilities_and_values(
@@ -126,9 +126,9 @@ def survivors(
     Without scores, that is its first one that is alive.
     """
     row_M, position_M = alive_BN.nonzero(as_tuple=True)
-    alive = Alive(number, row_M, position_M, alive_BN.sum(1).tolist(), lengths, keys, convention.protect)
+    alive = AliveTokens(number, row_M, position_M, alive_BN.sum(1).tolist(), lengths, keys, convention.protect)
     stays_BN = torch.zeros_like(alive_BN)
-    stays_BN[alive_BN] = rule.stays(alive, score_BN[alive_BN])
+    stays_BN[alive_BN] = rule.keep_mask(alive, score_BN[alive_BN])
     if convention.protect:
         stays_BN[:, 0] = True
     for row in (~stays_BN.any(1)).nonzero().flatten().tolist():

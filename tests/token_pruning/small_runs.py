@@ -12,11 +12,10 @@ import torch
 
 from models import CORPUS
 from softprune.config import TokensRecipe, resolve_tokens
-from softprune.pipelines.token_pruning import prepare
 from softprune.runs.run_folder import RunFolder
-from softprune.token_pruning.families import Anatomy
-from softprune.token_pruning.jobs import TokenWorkspace
+from softprune.token_pruning.families import Encoder
 from softprune.token_pruning.loading import describe_encoder, load_classifier
+from softprune.token_pruning.session import TokenWorkspace, prepare
 from softprune.training.progress import Silence
 
 LABELS = ("good", "bad")
@@ -88,9 +87,9 @@ def workspace_of(recipe: TokensRecipe, out: Path) -> TokenWorkspace:
     return prepare(recipe, run, Silence())
 
 
-def anatomy_of(model: Path, dtype: torch.dtype = torch.float32, labels: tuple[str, ...] = LABELS) -> Anatomy:
+def encoder_of(model: Path, dtype: torch.dtype = torch.float32, labels: tuple[str, ...] = LABELS) -> Encoder:
     """A classifier of that encoder with a seeded head."""
-    return Anatomy(load_classifier(describe_encoder(str(model)), labels, torch.device("cpu"), dtype, seed=0))
+    return Encoder(load_classifier(describe_encoder(str(model)), labels, torch.device("cpu"), dtype, seed=0))
 
 
 def info_of(out: Path) -> dict[str, Any]:

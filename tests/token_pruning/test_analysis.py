@@ -7,14 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fakes import FakeReader, by_chance, made_texts, prefers, reading_of
+from fakes import FakeReader, by_chance, made_texts, make_trace, prefers
 
 from softprune.errors import SoftpruneError
 from softprune.report.mpl_style import LIGHT, as_svg
+from softprune.token_pruning.analysis.measure import measure
 from softprune.token_pruning.analysis.page import plans
-from softprune.token_pruning.analysis.run import analyse, study
+from softprune.token_pruning.analysis.run import analyse
 from softprune.token_pruning.analysis.tagging import Tagger
-from softprune.token_pruning.token_trace import TokenReader
+from softprune.token_pruning.token_trace import TraceableModel
 
 FEW = 1_000
 FIGURES = {"tokens_by_layer", "retention_by_pos", "retention_by_place", "state_map"}
@@ -24,16 +25,16 @@ FIGURES = {"tokens_by_layer", "retention_by_pos", "retention_by_place", "state_m
 def written(make_tagger: Callable[..., Tagger], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An analysis of texts in which nouns are preferred, with everything that one can have."""
     folder = tmp_path_factory.mktemp("analysis")
-    reader: TokenReader = FakeReader(prefers("cat", "sea", "tree", "film"))
+    reader: TraceableModel = FakeReader(prefers("cat", "sea", "tree", "film"))
     texts = [*made_texts(40), "<script>alert('x')</script> sea & cat"]
-    readings = reader.read(texts, [i % 2 for i in range(41)], states=True)
+    traces = reader.trace(texts, [i % 2 for i in range(41)], states=True)
     tagger = make_tagger(entities=("locomotive",), performance={"pos_acc": 0.9475, "test_file": "made.conllu"})
     told = analyse(
-        readings,
+        traces,
         tagger,
         folder / "out",
         keywords=["sea", "runs", "zebra"],
-        reader=reader,
+        model=reader,
         resamples=FEW,
         title="<b>Made</b>",
     )
@@ -68,7 +69,7 @@ def test_the_page_is_whole_and_safe(written: Path) -> None:
     assert not re.search(r"https?://|<link|@import|url\(|<script|<b>", page)
     assert "Tagger en_by_rule: 94.8% of tags right on made.conllu" in page
     assert "&lt;b&gt;Made&lt;/b&gt;" in page
-    for title in ("By part of speech", "Stop words", "Named entities", "Keywords", "By class", "Do the states part"):
+    for title in ("By part of speech", "Stop words", "Named entities", "Keywords", "By class", "Do the states cluster"):
         assert title in page
     assert page.count('class="finding"') >= 8
     assert "not measured" not in page
@@ -77,8 +78,8 @@ def test_the_page_is_whole_and_safe(written: Path) -> None:
 
 def test_random_dropping_is_told_to_show_nothing(make_tagger: Callable[..., Tagger], tmp_path: Path) -> None:
     reader = FakeReader(by_chance)
-    readings = reader.read(made_texts(150), [i % 2 for i in range(150)])
-    analyse(readings, make_tagger(), tmp_path, labels=reader.labels, resamples=1000)
+    traces = reader.trace(made_texts(150), [i % 2 for i in range(150)])
+    analyse(traces, make_tagger(), tmp_path, labels=reader.labels, resamples=1000)
     page = (tmp_path / "analysis.html").read_text()
     assert page.count("This table shows no preference") == 5
     assert "Kept more often" not in page
@@ -86,8 +87,8 @@ def test_random_dropping_is_told_to_show_nothing(make_tagger: Callable[..., Tagg
 
 
 def test_without_a_tagger_gold_or_states_the_page_says_what_is_missing(tmp_path: Path) -> None:
-    readings = [reading_of("a b", [("a", 3), ("b", 1)])] * 3
-    told = analyse(readings, None, tmp_path, resamples=FEW)
+    traces = [make_trace("a b", [("a", 3), ("b", 1)])] * 3
+    told = analyse(traces, None, tmp_path, resamples=FEW)
     page = (tmp_path / "analysis.html").read_text()
     assert told["tagger"] is None
     assert told["accuracy"]["value"] is None
@@ -99,16 +100,16 @@ def test_without_a_tagger_gold_or_states_the_page_says_what_is_missing(tmp_path:
 
 
 def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
-    readings = FakeReader(by_chance).read(made_texts(20), [i % 2 for i in range(20)], states=True)
+    traces = FakeReader(by_chance).trace(made_texts(20), [i % 2 for i in range(20)], states=True)
     for name in ("a", "b"):
-        analyse(readings, None, tmp_path / name, resamples=FEW)
+        analyse(traces, None, tmp_path / name, resamples=FEW)
     for file in ("analysis.json", "analysis.html", "kept.csv", "figures/retention_by_place.svg"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
 def test_figures_have_their_numbers(make_tagger: Callable[..., Tagger]) -> None:
-    readings = FakeReader(by_chance).read(made_texts(20), [i % 2 for i in range(20)])
-    found = study(readings, make_tagger(), resamples=FEW)
+    traces = FakeReader(by_chance).trace(made_texts(20), [i % 2 for i in range(20)])
+    found = measure(traces, make_tagger(), resamples=FEW)
     drawn = {plan.name: plan.draw for plan in plans(found)}
     assert drawn["state_map"] is None
     bars = drawn["retention_by_pos"]
@@ -121,7 +122,7 @@ def test_figures_have_their_numbers(make_tagger: Callable[..., Tagger]) -> None:
 
 def test_wrong_keywords_are_told_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(SoftpruneError, match="keyword"):
-        analyse([reading_of("a", [("a", 3)])], None, tmp_path / "out", keywords=[])
+        analyse([make_trace("a", [("a", 3)])], None, tmp_path / "out", keywords=[])
     assert not (tmp_path / "out").exists()
 
 

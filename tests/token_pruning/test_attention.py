@@ -9,8 +9,8 @@ import pytest
 import torch
 from encoders import gap
 
-from softprune.token_pruning.attention import Attended, attend
-from softprune.token_pruning.packing import Bucket, buckets
+from softprune.token_pruning.attention import AttentionOutput, attend
+from softprune.token_pruning.packing import Bucket, make_buckets
 
 CPU = torch.device("cpu")
 # In one piece, alone, and padded together: 13 and 12 share a bucket, so do 6, 6 and 5, which lie apart.
@@ -25,7 +25,9 @@ def read(
     return (sharp * q).to(dtype), k.to(dtype), v.to(dtype)
 
 
-def plain(q_MH: torch.Tensor, k_MH: torch.Tensor, v_MH: torch.Tensor, lengths: Sequence[int], heads: int) -> Attended:
+def plain(
+    q_MH: torch.Tensor, k_MH: torch.Tensor, v_MH: torch.Tensor, lengths: Sequence[int], heads: int
+) -> AttentionOutput:
     """Text by text, in the inputs' dtype."""
     contexts, scores = [], []
     for q, k, v in zip(*(x.split(list(lengths)) for x in (q_MH, k_MH, v_MH)), strict=True):
@@ -33,13 +35,13 @@ def plain(q_MH: torch.Tensor, k_MH: torch.Tensor, v_MH: torch.Tensor, lengths: S
         p = ((qh / math.sqrt(qh.shape[-1])) @ kh.transpose(-1, -2)).softmax(-1)
         contexts.append((p @ vh).transpose(0, 1).flatten(1))
         scores.append(p.to(torch.promote_types(p.dtype, torch.float32)).sum((0, 1)) / heads)
-    return Attended(torch.cat(contexts), torch.cat(scores))
+    return AttentionOutput(torch.cat(contexts), torch.cat(scores))
 
 
 def test_score_and_context_by_hand() -> None:
     """One head of width one, two tokens: q = (1, 2), k = (0, ln 3), v = (1, 5)."""
     q, k, v = (torch.tensor(x, dtype=torch.float64)[:, None] for x in ([1.0, 2.0], [0.0, math.log(3)], [1.0, 5.0]))
-    found = attend(q, k, v, buckets([2], CPU), 1, scored=True)
+    found = attend(q, k, v, make_buckets([2], CPU), 1, scored=True)
     # Odds of the second token over the first: 3 for the first query, 9 for the second.
     assert found.score_M is not None
     assert found.score_M.tolist() == pytest.approx([1 / 4 + 1 / 10, 3 / 4 + 9 / 10])
@@ -52,7 +54,7 @@ def test_score_and_context_by_hand() -> None:
 def test_all_ways_of_reading_agree(waste: float, dtype: torch.dtype, tolerance: float, graph: bool) -> None:
     size = sum(LENGTHS)
     q, k, v = read(size, dtype, sharp=2.0)
-    groups = buckets(LENGTHS, CPU, waste)
+    groups = make_buckets(LENGTHS, CPU, waste)
     wanted = plain(q, k, v, LENGTHS, 2)
     with torch.set_grad_enabled(graph):
         scored = attend(q, k, v, groups, 2, scored=True)
@@ -71,7 +73,7 @@ def test_all_ways_of_reading_agree(waste: float, dtype: torch.dtype, tolerance: 
     assert gap(other.context_MH, wanted.context_MH) > 100 * tolerance
 
 
-def gradients(found: Attended, of: Sequence[torch.Tensor], by_score: bool) -> tuple[torch.Tensor, ...]:
+def gradients(found: AttentionOutput, of: Sequence[torch.Tensor], by_score: bool) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(9)
     weigh = torch.randn(found.context_MH.shape, generator=generator, dtype=torch.float64)
     loss = (found.context_MH * weigh).sum()
@@ -86,7 +88,7 @@ def gradients(found: Attended, of: Sequence[torch.Tensor], by_score: bool) -> tu
 def test_gradients_are_those_of_autograd(waste: float, scored: bool) -> None:
     size = sum(LENGTHS)
     of = [x.requires_grad_() for x in read(size, sharp=2.0)]
-    found = attend(*of, buckets(LENGTHS, CPU, waste), 2, scored=scored)
+    found = attend(*of, make_buckets(LENGTHS, CPU, waste), 2, scored=scored)
     reference = plain(*of, LENGTHS, 2)
     wanted = gradients(reference, of, by_score=scored)
     for mine, theirs in zip(gradients(found, of, by_score=scored), wanted, strict=True):
@@ -99,7 +101,7 @@ def test_gradients_are_those_of_autograd(waste: float, scored: bool) -> None:
 def test_gradcheck() -> None:
     lengths = (4, 1, 3, 4)
     of = [x.requires_grad_() for x in read(sum(lengths), width=4)]
-    groups = buckets(lengths, CPU, 100.0)
+    groups = make_buckets(lengths, CPU, 100.0)
 
     def both(*x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         found = attend(*x, groups, 2, scored=True)
@@ -110,12 +112,12 @@ def test_gradcheck() -> None:
 
 
 def test_two_readings_before_going_back() -> None:
-    """Buffers are used again: what the first reading needs on its way back must not lie in them."""
+    """Buffers are used again: what the first read needs on its way back must not lie in them."""
     of = [x.requires_grad_() for x in read(20)]
     others = [x.requires_grad_() for x in read(30, seed=1)]
-    first = attend(*of, buckets([20], CPU), 2, scored=True)
+    first = attend(*of, make_buckets([20], CPU), 2, scored=True)
     kept = first.context_MH.detach().clone()
-    second = attend(*others, buckets([18, 12], CPU), 2, scored=True)
+    second = attend(*others, make_buckets([18, 12], CPU), 2, scored=True)
     assert torch.equal(first.context_MH, kept)
     for found, inputs, lengths in ((first, of, [20]), (second, others, [18, 12])):
         for mine, theirs in zip(
@@ -126,7 +128,7 @@ def test_two_readings_before_going_back() -> None:
 
 def test_dropout_has_its_mean_and_leaves_scores_alone() -> None:
     q, k, v = read(40)
-    groups = buckets([40], CPU)
+    groups = make_buckets([40], CPU)
     torch.manual_seed(0)
     drawn = [attend(q, k, v, groups, 2, scored=True, dropout=0.2) for _ in range(2000)]
     wanted = plain(q, k, v, [40], 2)
@@ -150,7 +152,7 @@ def test_bfloat16_is_as_near_as_plain_attention(lengths: Sequence[int], sharp: f
     theirs = plain(*of, lengths, 12)
     with torch.no_grad():
         for scored in (True, False):
-            ours = attend(*of, buckets(lengths, CPU), 12, scored=scored)
+            ours = attend(*of, make_buckets(lengths, CPU), 12, scored=scored)
             error = (ours.context_MH.double() - truth.context_MH).norm()
             assert error <= 2 * (theirs.context_MH.double() - truth.context_MH).norm()
             assert error < 0.02 * truth.context_MH.norm()
@@ -166,7 +168,7 @@ def test_bfloat16_s_scores_are_within_a_tenth_of_a_temperature(lengths: Sequence
     q, k, v = read(sum(lengths), torch.bfloat16, width=12 * 32, sharp=sharp)
     truth = plain(q.double(), k.double(), v.double(), lengths, 12).score_M
     with torch.no_grad():
-        found = attend(q, k, v, buckets(lengths, CPU), 12, scored=True).score_M
+        found = attend(q, k, v, make_buckets(lengths, CPU), 12, scored=True).score_M
     assert found is not None
     assert truth is not None
     assert found.dtype == torch.float32
@@ -189,13 +191,13 @@ def test_bfloat16_s_gradients_are_as_near_as_autograd_s(sharp: float) -> None:
     wide = [x.detach().double().requires_grad_() for x in of]
     truth = gradients(plain(*wide, lengths, 4), wide, True)
     theirs = gradients(plain(*of, lengths, 4), of, True)
-    ours = gradients(attend(*of, buckets(lengths, CPU), 4, scored=True), of, True)
+    ours = gradients(attend(*of, make_buckets(lengths, CPU), 4, scored=True), of, True)
     for mine, other, wanted in zip(ours, theirs, truth, strict=True):
         assert (mine.double() - wanted).norm() <= 2 * (other.double() - wanted).norm()
 
 
 def test_buckets_hold_what_the_tests_above_mean() -> None:
-    groups: list[Bucket] = buckets(LENGTHS, CPU)
+    groups: list[Bucket] = make_buckets(LENGTHS, CPU)
     assert sorted(row for group in groups for row in group.rows) == list(range(len(LENGTHS)))
     assert any(group.index_BN is not None and group.valid_BN is not None for group in groups)
     assert any(group.index_BN is None and group.begin > 0 for group in groups)
@@ -204,7 +206,7 @@ def test_buckets_hold_what_the_tests_above_mean() -> None:
 def test_training_goes_on_behind_inference() -> None:
     """Buffers made in inference mode could not be written to outside of it."""
     q, k, v = read(700)  # larger than what the other tests leave
-    groups = buckets([700], CPU)
+    groups = make_buckets([700], CPU)
     with torch.inference_mode():
         attend(q, k, v, groups, 2, scored=True)
     of = [x.requires_grad_() for x in read(700)]

@@ -9,27 +9,27 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from encoders import INNER, LAYERS, LONGEST, OURS, anatomy_of, gap, mixed, texts_of, thresholds
+from encoders import INNER, LAYERS, LONGEST, OURS, encoder_of, gap, mixed, texts_of, thresholds
 from rich.console import Console
 
 from softprune.errors import SoftpruneError
 from softprune.report.mpl_style import DARK, LIGHT, as_png, as_svg
 from softprune.report.speed import draw_speed, front, places
 from softprune.token_pruning import bench_entries as taking_part
-from softprune.token_pruning.bench import Settings, _pays_from, bench, of_length
-from softprune.token_pruning.bench_entries import UNPRUNED, Spent, alternate, contestants, ratio
+from softprune.token_pruning.bench import Settings, _pays_from, bench, cut_texts
+from softprune.token_pruning.bench_entries import UNPRUNED, Spent, alternate, make_entries, ratio
 from softprune.token_pruning.bench_table import bench_notes, break_even_table, latency_table, speed_table
 from softprune.token_pruning.macs import executed_macs
 from softprune.token_pruning.model import TokenModel
-from softprune.token_pruning.rules import Everything
+from softprune.token_pruning.rules import KeepAll
 
 CPU = torch.device("cpu")
 SMALL = Settings(rounds=2, texts=6, rows=4, calls=3, lengths=(8, 16, 512), latency_rows=(1, 2))
 
 
 def model_of(theta: float | None, dtype: torch.dtype = torch.float32) -> TokenModel:
-    rule = Everything() if theta is None else thresholds(OURS, theta)
-    return TokenModel("tiny", anatomy_of("bert", dtype), None, rule, OURS, LONGEST)
+    rule = KeepAll() if theta is None else thresholds(OURS, theta)
+    return TokenModel("tiny", encoder_of("bert", dtype), None, rule, OURS, LONGEST)
 
 
 def texts() -> tuple[list[list[int]], list[int]]:
@@ -53,7 +53,7 @@ def test_everyone_unpruned_reads_the_same(dtype: torch.dtype) -> None:
     """Whom the ratios compare must give the same answers; the pruned ones must not."""
     unpruned, pruned = model_of(None, dtype), model_of(1.0, dtype)
     ids, _ = texts()
-    everyone = {one.name: one for one in contestants(unpruned, {"pruned": pruned})}
+    everyone = {one.name: one for one in make_entries(unpruned, {"pruned": pruned})}
     wanted = everyone["packed, fused"].read(ids)
     for name, one in everyone.items():
         same = gap(one.read(ids), wanted) <= 1e-5
@@ -67,7 +67,7 @@ def test_everyone_unpruned_reads_the_same(dtype: torch.dtype) -> None:
 def test_padded_batches_come_sorted_or_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     ids, _ = texts()
     seen: dict[str, list[int]] = {}
-    for one in contestants(model_of(None), {}):
+    for one in make_entries(model_of(None), {}):
         lengths: list[int] = []
 
         def read(batch: Any, lengths: list[int] = lengths) -> torch.Tensor:
@@ -90,7 +90,7 @@ def test_eager_is_eager(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "torch.nn.functional.scaled_dot_product_attention", lambda *a, **k: calls.append(1) or own(*a, **k)
     )
-    everyone = {one.name: one for one in contestants(model_of(None), {"pruned": model_of(1.0)})}
+    everyone = {one.name: one for one in make_entries(model_of(None), {"pruned": model_of(1.0)})}
     ids = texts_of([9])
     counts = {}
     for name in ("packed, fused", "packed, eager", "packed, head only", "pruned", "pruned, head only"):
@@ -112,8 +112,8 @@ def test_turns_and_ratios_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_texts_of_one_length() -> None:
     ids = [[3, 10, 11, 12, 4], [3, 20, 21, 4]]
-    assert of_length(ids, 4, 3) == [[3, 10, 11, 4], [3, 12, 20, 4], [3, 21, 10, 4]]
-    assert all(len(text) == 30 for text in of_length(ids, 30, 5))  # longer than all there is: it comes again
+    assert cut_texts(ids, 4, 3) == [[3, 10, 11, 4], [3, 12, 20, 4], [3, 21, 10, 4]]
+    assert all(len(text) == 30 for text in cut_texts(ids, 30, 5))  # longer than all there is: it comes again
 
 
 def test_break_even_is_the_shortest_that_pays_from_there_on() -> None:
@@ -131,7 +131,7 @@ def test_figures_of_the_models(found: dict[str, Any]) -> None:
     pruned = model_of(1.0)
     kept: dict[int, list[int]] = {}
     right = 0
-    for indices, read in pruned.passes(ids):
+    for indices, read in pruned.run_batches(ids):
         for at, i in enumerate(indices):
             kept[i] = [kept_B[at] for kept_B in read.kept_LB]
             right += int(read.logits_BC[at].argmax()) == golds[i]

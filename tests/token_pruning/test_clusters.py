@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from softprune.errors import SoftpruneError
-from softprune.token_pruning.analysis.clusters import clusters, cosine_distances, euclidean_distances, mean_silhouette
+from softprune.token_pruning.analysis.clusters import map_states, mean_silhouette
 
 CLASSES = [i % 3 for i in range(45)]
 
@@ -18,10 +18,10 @@ def states(apart: float, seed: int = 0) -> list[list[float]]:
 
 
 def test_silhouettes_are_scikit_learns() -> None:
-    from sklearn.metrics import silhouette_score
+    from sklearn.metrics import pairwise_distances, silhouette_score
 
     state_NH, class_N = np.array(states(2.0)), np.array(CLASSES)
-    distances = {"cosine": cosine_distances(state_NH), "euclidean": euclidean_distances(state_NH)}
+    distances = {metric: pairwise_distances(state_NH, metric=metric) for metric in ("cosine", "euclidean")}
     for metric, distance_NN in distances.items():
         assert mean_silhouette(distance_NN, class_N) == pytest.approx(
             silhouette_score(state_NH, class_N, metric=metric)
@@ -32,15 +32,15 @@ def test_silhouettes_are_scikit_learns() -> None:
 
 
 def test_a_class_of_one_counts_nought() -> None:
-    from sklearn.metrics import silhouette_score
+    from sklearn.metrics import pairwise_distances, silhouette_score
 
     state_NH, class_N = np.array(states(2.0))[:10], np.array([0, 0, 0, 0, 0, 1, 1, 1, 1, 2])
     expected = silhouette_score(state_NH, class_N, metric="cosine")
-    assert mean_silhouette(cosine_distances(state_NH), class_N) == pytest.approx(expected)
+    assert mean_silhouette(pairwise_distances(state_NH, metric="cosine"), class_N) == pytest.approx(expected)
 
 
 def test_classes_apart_are_found_and_mapped() -> None:
-    found = clusters(states(6.0), CLASSES)
+    found = map_states(states(6.0), CLASSES)
     assert found is not None
     assert found.pca.shape == found.tsne.shape == (45, 2)
     assert found.perplexity == pytest.approx(44 / 3)
@@ -50,15 +50,15 @@ def test_classes_apart_are_found_and_mapped() -> None:
 
 def test_classes_at_random_are_not_found() -> None:
     """Negative control: where there are no classes, few of several sets pass a test at 5%."""
-    found = [clusters(states(0.0, seed), CLASSES, seed=seed) for seed in range(8)]
+    found = [map_states(states(0.0, seed), CLASSES, seed=seed) for seed in range(8)]
     for place in range(3):
         assert sum(one is None or one.silhouettes[place].p < 0.05 for one in found) <= 2
 
 
 def test_seeded_and_sampled() -> None:
     made = states(3.0)
-    once, again = (clusters(made, CLASSES, seed=5, most=30) for _ in range(2))
-    other = clusters(made, CLASSES, seed=6, most=30)
+    once, again = (map_states(made, CLASSES, seed=5, most=30) for _ in range(2))
+    other = map_states(made, CLASSES, seed=6, most=30)
     assert once is not None
     assert again is not None
     assert other is not None
@@ -70,7 +70,7 @@ def test_seeded_and_sampled() -> None:
 def test_texts_of_which_nothing_was_kept_are_left_out() -> None:
     made: list[list[float]] = states(3.0)
     made[4] = []
-    found = clusters(made, CLASSES)
+    found = map_states(made, CLASSES)
     assert found is not None
     assert 4 not in found.texts
     assert len(found.texts) == 44
@@ -81,10 +81,10 @@ def test_texts_of_which_nothing_was_kept_are_left_out() -> None:
     [(states(1.0)[:9], CLASSES[:9]), (states(1.0), [0] * 45), ([[1.0, 2.0]] * 45, CLASSES), ([[]] * 45, CLASSES)],
 )
 def test_nothing_to_map(made: list[list[float]], classes: list[int]) -> None:
-    assert clusters(made, classes) is None
+    assert map_states(made, classes) is None
 
 
 def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.decomposition", None)
     with pytest.raises(SoftpruneError, match=r"softprune\[analysis\]"):
-        clusters(states(1.0), CLASSES)
+        map_states(states(1.0), CLASSES)

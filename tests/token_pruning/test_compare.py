@@ -8,8 +8,9 @@ from typing import Any, cast
 
 import pytest
 
+from softprune.token_pruning.baseline_rules import match_macs
 from softprune.token_pruning.macs import relative_macs
-from softprune.token_pruning.rule_comparison import at_macs, macro_f1
+from softprune.token_pruning.report import macro_f1
 from softprune.token_pruning.rules import Ranked
 
 HIDDEN = 384
@@ -25,7 +26,7 @@ def macs_of(rule: Ranked, lengths: list[int]) -> float:
     return relative_macs(HIDDEN, lengths, [[rule.kept(layer, n) for n in lengths] for layer in range(rule.layers)])
 
 
-def anatomy(layers: int) -> Any:
+def encoder(layers: int) -> Any:
     return cast(Any, SimpleNamespace(layers=[None] * layers, hidden=HIDDEN))
 
 
@@ -37,7 +38,7 @@ def test_a_rule_has_the_wanted_operations_within_a_token(layers: int, lengths: s
     floor = macs_of(Ranked(layers, 0.0, order), texts)
     token = len(texts) / sum(texts)
     for target in (0.95, 0.8, floor + 0.05):
-        rule = at_macs(anatomy(layers), texts, Ranked(layers, 0.0, order), target)
+        rule = match_macs(encoder(layers), texts, Ranked(layers, 0.0, order), target)
         assert abs(macs_of(rule, texts) - target) <= token, (target, rule)
         assert rule.whole_layers == Ranked(layers, 0.0).whole_layers
     with pytest.raises(AssertionError):  # the search does something
@@ -49,7 +50,7 @@ def test_fewer_layers_are_left_whole_where_the_papers_cost_too_much() -> None:
     floor = macs_of(Ranked(6, 0.0), texts)
     assert floor > 0.7
     for target in (0.65, 0.5, 0.3):
-        rule = at_macs(anatomy(6), texts, Ranked(6, 0.0), target)
+        rule = match_macs(encoder(6), texts, Ranked(6, 0.0), target)
         assert rule.whole_layers < 3
         assert abs(macs_of(rule, texts) - target) <= token
         assert (rule.rate < 0) == (target < 0.55)
@@ -57,7 +58,7 @@ def test_fewer_layers_are_left_whole_where_the_papers_cost_too_much() -> None:
 
 def test_a_target_below_one_layers_cost_is_missed_by_what_it_costs() -> None:
     texts = LENGTHS["mixed texts"]
-    rule = at_macs(anatomy(6), texts, Ranked(6, 0.0), 0.1)
+    rule = match_macs(encoder(6), texts, Ranked(6, 0.0), 0.1)
     assert rule.whole_layers == 1
     assert macs_of(rule, texts) == pytest.approx(macs_of(Ranked(6, -20.0, whole=1), texts), abs=1e-3)
     assert macs_of(rule, texts) > 0.2

@@ -19,7 +19,7 @@ from softprune.runs.record import begin_run
 from softprune.runs.record_parts import SelectionRecord
 from softprune.token_pruning import experiment as page
 from softprune.token_pruning.experiment import BASELINE, choose, experiment
-from softprune.token_pruning.jobs import Contestant
+from softprune.token_pruning.jobs import TrainedModel
 from softprune.token_pruning.model import TokenModel
 from softprune.training.sealed_set import SealedSet
 
@@ -50,7 +50,7 @@ def test_the_choice_on_numbers_made_by_hand(
         recipe=SimpleNamespace(selection=SimpleNamespace(within=0.01)),
         run=SimpleNamespace(editing=lambda: nullcontext(record)),
     )
-    found = {name: cast(Contestant, SimpleNamespace(select=SimpleNamespace(predicted=name))) for name in value}
+    found = {name: cast(TrainedModel, SimpleNamespace(select=SimpleNamespace(predicted=name))) for name in value}
     assert choose(cast(Any, workspace), found, macs) == chosen
     assert (record.selection.chosen, record.selection.within) == (chosen, within)
 
@@ -135,11 +135,11 @@ def test_saved_models_say_what_was_reported(done: Path) -> None:
     for name in ("baseline", "lambda-0.03", "lambda-0.3"):
         model = TokenModel.load(done / "models" / name, device="cpu", dtype="float32")
         assert model.labels == ("good", "bad")
-        readings = model.read([row["text"] for row in rows])
-        right = sum(model.labels[r.predicted] == row["label"] for r, row in zip(readings, rows, strict=True))
+        traces = model.trace([row["text"] for row in rows])
+        right = sum(model.labels[r.predicted] == row["label"] for r, row in zip(traces, rows, strict=True))
         assert right / 12 == pytest.approx(info["results"][name]["value"])
-        kept = sum(reading.alive()[-1] for reading in readings) / sum(len(reading.left) for reading in readings)
-        assert kept == pytest.approx(info["results"][name]["kept"][-2])  # behind the last layer, readings drop nobody
+        kept = sum(trace.alive()[-1] for trace in traces) / sum(len(trace.left) for trace in traces)
+        assert kept == pytest.approx(info["results"][name]["kept"][-2])  # behind the last layer, traces drop nobody
     chosen = TokenModel.load(done, device="cpu")
     assert chosen.name == str(done / info["model"])
 

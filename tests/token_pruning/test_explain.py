@@ -6,11 +6,11 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from fakes import reading_of
+from fakes import make_trace
 from rich.console import Console
 
-from softprune.token_pruning.analysis.explain import Explanation, explanation, html
-from softprune.token_pruning.token_trace import TokenReading
+from softprune.token_pruning.analysis.explain import Explanation, explain_trace, html
+from softprune.token_pruning.token_trace import TokenTrace
 
 LABELS = ("bad", "good")
 HOSTILE = "<script>alert('x')</script> [bold]no[/bold] \x1b[31mred"
@@ -18,13 +18,13 @@ HOSTILE = "<script>alert('x')</script> [bold]no[/bold] \x1b[31mred"
 
 def shown(text: str = "the cat runs fast", cut: int = 0) -> Explanation:
     pieces = [("the", 1), ("cat", 3), ("runs", 2), ("fast", 3)]
-    reading = reading_of(text, pieces, predicted=1, gold=0)
-    return explanation(dataclasses.replace(reading, cut=cut), LABELS)
+    trace = make_trace(text, pieces, predicted=1, gold=0)
+    return explain_trace(dataclasses.replace(trace, cut=cut), LABELS)
 
 
 def hostile() -> Explanation:
     pieces = [(piece, 1) for piece in re.findall(r"\w+|[^\w\s]", HOSTILE)]
-    return explanation(reading_of(HOSTILE, pieces), ("<b>bad</b>", "good"))
+    return explain_trace(make_trace(HOSTILE, pieces), ("<b>bad</b>", "good"))
 
 
 def printed(made: Explanation, **settings: object) -> str:
@@ -118,7 +118,7 @@ def test_the_page_needs_nothing_else_and_tells_by_more_than_colour() -> None:
 
 
 def test_a_text_without_tokens() -> None:
-    reading = TokenReading("", (), (), (), 3, 0, (1.0, 0.0))
-    made = explanation(reading, LABELS)
+    trace = TokenTrace("", (), (), (), 3, 0, (1.0, 0.0))
+    made = explain_trace(trace, LABELS)
     assert "0 of 0 words" in printed(made)
     assert "0 of 0 words" in html(made)

@@ -1,33 +1,32 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from fakes import reading_of
+from fakes import make_trace
 
-from softprune.token_pruning.analysis.export import HEADER, csv_text, write_csv
+from softprune.token_pruning.analysis.export import HEADER, write_csv
 from softprune.token_pruning.analysis.tagging import Tagger
 from softprune.token_pruning.analysis.word_table import word_table
 from softprune.token_pruning.analysis.words import Word
-from softprune.token_pruning.token_trace import TokenReading
+from softprune.token_pruning.token_trace import TokenTrace
 
 LABELS = ("bad", "good, really")
 TEXTS = ['the "cat" runs,', "green\nsea , =1+1", "tree 日本"]
 
 
 @pytest.fixture
-def rows(tagger: Tagger) -> list[tuple[TokenReading, tuple[Word, ...]]]:
-    readings = [
-        reading_of(TEXTS[0], [("the", 1), ("cat", 3), ("runs", 2), (",", 3)], gold=1, predicted=1),
-        reading_of(TEXTS[1], [("green", 3), ("sea", 3), (",", 1)], gold=0, predicted=1),
-        reading_of(TEXTS[2], [("tree", 1), ("日本", 3)]),
+def rows(tagger: Tagger) -> list[tuple[TokenTrace, tuple[Word, ...]]]:
+    traces = [
+        make_trace(TEXTS[0], [("the", 1), ("cat", 3), ("runs", 2), (",", 3)], gold=1, predicted=1),
+        make_trace(TEXTS[1], [("green", 3), ("sea", 3), (",", 1)], gold=0, predicted=1),
+        make_trace(TEXTS[2], [("tree", 1), ("日本", 3)]),
     ]
-    table = word_table(readings, tagger)
-    return list(zip(readings, table.words, strict=True))
+    table = word_table(traces, tagger)
+    return list(zip(traces, table.words, strict=True))
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -35,8 +34,8 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_round_trip(rows: list[tuple[TokenReading, tuple[Word, ...]]], tmp_path: Path) -> None:
-    assert write_csv(tmp_path / "new" / "kept.csv", rows, LABELS) == 3
+def test_round_trip(rows: list[tuple[TokenTrace, tuple[Word, ...]]], tmp_path: Path) -> None:
+    write_csv(tmp_path / "new" / "kept.csv", rows, LABELS)
     found = read(tmp_path / "new" / "kept.csv")
     assert list(found[0]) == list(HEADER)
     assert [row["text"] for row in found] == TEXTS
@@ -48,16 +47,8 @@ def test_round_trip(rows: list[tuple[TokenReading, tuple[Word, ...]]], tmp_path:
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["kept.csv"]
 
 
-def test_the_stream_is_the_file(rows: list[tuple[TokenReading, tuple[Word, ...]]], tmp_path: Path) -> None:
-    write_csv(tmp_path / "kept.csv", rows, LABELS)
-    assert "".join(csv_text(rows, LABELS)).encode() == (tmp_path / "kept.csv").read_bytes()
-    assert next(csv.reader(io.StringIO(next(csv_text([], LABELS))))) == list(HEADER)
-
-
-def test_rows_are_taken_one_by_one_and_a_failure_leaves_nothing(
-    rows: list[tuple[TokenReading, tuple[Word, ...]]], tmp_path: Path
-) -> None:
-    def failing() -> Iterator[tuple[TokenReading, Sequence[Word]]]:
+def test_a_failure_leaves_nothing(rows: list[tuple[TokenTrace, tuple[Word, ...]]], tmp_path: Path) -> None:
+    def failing() -> Iterator[tuple[TokenTrace, Sequence[Word]]]:
         yield rows[0]
         raise RuntimeError("the model is gone")
 
@@ -67,6 +58,6 @@ def test_rows_are_taken_one_by_one_and_a_failure_leaves_nothing(
 
 
 def test_half_a_surrogate_pair(tmp_path: Path) -> None:
-    reading = reading_of("a \ud83d", [("a", 3)])
-    write_csv(tmp_path / "kept.csv", zip([reading], word_table([reading]).words, strict=True), LABELS)
+    trace = make_trace("a \ud83d", [("a", 3)])
+    write_csv(tmp_path / "kept.csv", zip([trace], word_table([trace]).words, strict=True), LABELS)
     assert read(tmp_path / "kept.csv")[0]["text"] == "a ?"

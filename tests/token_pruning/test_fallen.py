@@ -18,9 +18,9 @@ from encoders import (
     LAYERS,
     LONGEST,
     TOLERANCES,
-    anatomy_of,
     assert_near,
     batch_of,
+    encoder_of,
     gap,
     gradients,
     mixed,
@@ -33,11 +33,11 @@ from masked_reference import masked_pass
 from torch import nn
 
 from softprune.models.batching import collate
-from softprune.token_pruning.families import FAMILIES, Anatomy
-from softprune.token_pruning.forward import hard_pass
+from softprune.token_pruning.families import FAMILIES, Encoder
+from softprune.token_pruning.forward import forward
 from softprune.token_pruning.packing import Packed, pack
-from softprune.token_pruning.rule_overrides import Forced
-from softprune.token_pruning.rules import OFFICIAL, Convention, Everything, Ranked, Rule, Thresholds
+from softprune.token_pruning.rule_overrides import ForcedTokens
+from softprune.token_pruning.rules import OFFICIAL, Convention, KeepAll, Ranked, Rule, Thresholds
 from softprune.token_pruning.trainable import EncoderTrainable, set_dropout
 from softprune.types import Encoded
 
@@ -51,8 +51,8 @@ def rule_that_prunes_first(name: str, count: int) -> Rule:
     if not name.startswith("forced"):
         return thresholds_by_hand() if name == "manual" else rule_of(name, OFFICIAL)
     out = tuple(frozenset({0, 2} if row % 2 else ()) for row in range(count))
-    inner = Ranked(LAYERS, 0.2, "first") if name == "forced, first" else Everything()
-    return Forced(inner, out, (frozenset(),) * count)
+    inner = Ranked(LAYERS, 0.2, "first") if name == "forced, first" else KeepAll()
+    return ForcedTokens(inner, out, (frozenset(),) * count)
 
 
 def thresholds_by_hand() -> Thresholds:
@@ -79,7 +79,7 @@ def set_linear(linear: nn.Linear, weight: list[list[float]], bias: list[float]) 
 
 
 @pytest.fixture(scope="module")
-def by_hand() -> Anatomy:
+def by_hand() -> Encoder:
     """One head, no norms. Attention puts c / 2 + 1/4 to the first number, the feed-forward part halves the sum."""
     config = transformers.DistilBertConfig(
         vocab_size=3, dim=2, n_heads=1, hidden_dim=2, n_layers=6, activation="relu", num_labels=2
@@ -100,10 +100,10 @@ def by_hand() -> Anatomy:
         layer.sa_layer_norm = layer.output_layer_norm = nn.Identity()
     set_linear(model.pre_classifier, both, [0.0, 0.0])
     set_linear(model.classifier, both, [1.0, 0.0])
-    return Anatomy(model)
+    return Encoder(model)
 
 
-def test_six_layers_by_hand(by_hand: Anatomy) -> None:
+def test_six_layers_by_hand(by_hand: Encoder) -> None:
     """Weights 1, 3, 4: scores 3/8, 9/8, 12/8, then 6/7 and 8/7 of the two. Thresholds l / 6 take the first after layer
     3 (3/8 < 1/2) and nobody else (6/7 > 5/6). x becomes (x + c / 2 + 1/4) / 2, without c where the token has fallen.
 
@@ -115,8 +115,8 @@ def test_six_layers_by_hand(by_hand: Anatomy) -> None:
     """
     rule, batch = Thresholds(6, 1.0, 0.1, FREE), pack([[0, 1, 2]])
     with torch.no_grad():
-        found = hard_pass(by_hand, batch, rule, FREE)
-        short = hard_pass(by_hand, batch, rule, FREE, head_only=True)
+        found = forward(by_hand, batch, rule, FREE)
+        short = forward(by_hand, batch, rule, FREE, head_only=True)
         masked = masked_pass(by_hand, [[0, 1, 2]], rule, FREE)
         wrong = masked_pass(by_hand, [[0, 1, 2]], rule, FREE, dead_read=True)
     assert found.kept_LB == [[3], [3], [3], [2], [2], [2]]
@@ -137,12 +137,12 @@ def test_six_layers_by_hand(by_hand: Anatomy) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", LETS_FIRST_FALL)
 def test_logits_and_gradients_are_the_masked_ones(family: str, name: str) -> None:
-    anatomy, rule = anatomy_of(family, torch.float64), rule_that_prunes_first(name, COUNT)
+    encoder, rule = encoder_of(family, torch.float64), rule_that_prunes_first(name, COUNT)
     batch = batch_of(mixed(COUNT, seed=5), seed=5)
     weigh_BC = torch.randn(COUNT, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    weights = trained(anatomy)
-    found = hard_pass(anatomy, batch, rule, OFFICIAL)
-    masked, wrong = (masked_pass(anatomy, unpacked(batch), rule, OFFICIAL, dead_read=read) for read in (False, True))
+    weights = trained(encoder)
+    found = forward(encoder, batch, rule, OFFICIAL)
+    masked, wrong = (masked_pass(encoder, unpacked(batch), rule, OFFICIAL, dead_read=read) for read in (False, True))
     falls = masked.first_falls()
     assert any(falls), "no first token was pruned before the last layer"
     assert found.kept_LB == masked.alive_LBN.sum(2).tolist()
@@ -162,37 +162,37 @@ def test_logits_and_gradients_are_the_masked_ones(family: str, name: str) -> Non
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 def test_the_head_alone(family: str, dtype: torch.dtype) -> None:
     """Also where all first tokens have fallen, so that the last layer attends to nothing."""
-    anatomy, every = anatomy_of(family, dtype), frozenset({0})
+    encoder, every = encoder_of(family, dtype), frozenset({0})
     batch = batch_of(mixed(COUNT, seed=5), seed=5)
-    nobody = Forced(Everything(), (every,) * COUNT, (frozenset(),) * COUNT)
+    nobody = ForcedTokens(KeepAll(), (every,) * COUNT, (frozenset(),) * COUNT)
     for rule in (*(rule_that_prunes_first(name, COUNT) for name in LETS_FIRST_FALL), nobody):
         with torch.inference_mode():
-            found = hard_pass(anatomy, batch, rule, OFFICIAL, head_only=True).logits_BC
-            wanted = masked_pass(anatomy, unpacked(batch), rule, OFFICIAL).logits_BC
+            found = forward(encoder, batch, rule, OFFICIAL, head_only=True).logits_BC
+            wanted = masked_pass(encoder, unpacked(batch), rule, OFFICIAL).logits_BC
         assert gap(found, wanted) <= TOLERANCES[dtype]
 
 
 def test_bfloat16_reads_where_all_first_tokens_have_fallen() -> None:
-    anatomy, truth = anatomy_of("bert", torch.bfloat16), anatomy_of("bert", torch.float64)
+    encoder, truth = encoder_of("bert", torch.bfloat16), encoder_of("bert", torch.float64)
     batch = batch_of([9, 30])
-    rule = Forced(Everything(), (frozenset({0}),) * 2, (frozenset(),) * 2)
+    rule = ForcedTokens(KeepAll(), (frozenset({0}),) * 2, (frozenset(),) * 2)
     with torch.inference_mode():
         wanted = masked_pass(truth, unpacked(batch), rule, OFFICIAL)
         assert all(wanted.first_falls())
         for head_only in (False, True):
-            found = hard_pass(anatomy, batch, rule, OFFICIAL, head_only=head_only).logits_BC
+            found = forward(encoder, batch, rule, OFFICIAL, head_only=head_only).logits_BC
             assert gap(found, wanted.logits_BC) < 0.1
 
 
 def test_the_other_tokens_of_its_text_change_nothing_any_more() -> None:
     """Once it has fallen, the head's token hears of nobody; as long as it attends, it does."""
-    anatomy = anatomy_of("bert", torch.float64)
+    encoder = encoder_of("bert", torch.float64)
     batch = batch_of([20, 20], seed=2)
 
     def logits(out: frozenset[int]) -> torch.Tensor:
-        rule = Forced(Everything(), (out, out), (frozenset(), frozenset()))
+        rule = ForcedTokens(KeepAll(), (out, out), (frozenset(), frozenset()))
         with torch.no_grad():
-            return hard_pass(anatomy, batch, rule, OFFICIAL).logits_BC
+            return forward(encoder, batch, rule, OFFICIAL).logits_BC
 
     assert gap(logits(frozenset({0, 3, 4})), logits(frozenset({0}))) <= 1e-14
     assert gap(logits(frozenset({3, 4})), logits(frozenset())) > 1e-3
@@ -200,23 +200,23 @@ def test_the_other_tokens_of_its_text_change_nothing_any_more() -> None:
 
 def test_protection_keeps_it() -> None:
     """The control: with it the first token stays, and logits are others."""
-    anatomy, batch = anatomy_of("bert", torch.float64), batch_of(mixed(32, seed=5), seed=5)
+    encoder, batch = encoder_of("bert", torch.float64), batch_of(mixed(32, seed=5), seed=5)
     rule, safe = rule_of("middle", OFFICIAL), Convention(OFFICIAL.divisor, protect=True)
-    free, protected = (masked_pass(anatomy, unpacked(batch), rule, each) for each in (OFFICIAL, safe))
+    free, protected = (masked_pass(encoder, unpacked(batch), rule, each) for each in (OFFICIAL, safe))
     assert not any(protected.first_falls())
     row = free.first_falls().index(True)
-    assert gap(hard_pass(anatomy, batch, rule, safe).logits_BC, protected.logits_BC) <= 1e-12
+    assert gap(forward(encoder, batch, rule, safe).logits_BC, protected.logits_BC) <= 1e-12
     assert gap(protected.logits_BC[row], free.logits_BC[row]) > 1e-3
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS.values(), ids=CONVENTIONS)
 def test_a_fallen_first_token_takes_nobody_s_place(convention: Convention) -> None:
     """Of the first k, one was forced out; k of the others stay, whether or not a fallen one is at hand."""
-    anatomy, rule = anatomy_of("bert", torch.float64), Ranked(LAYERS, 0.2, "first")
+    encoder, rule = encoder_of("bert", torch.float64), Ranked(LAYERS, 0.2, "first")
     place = 1 if convention.protect else 0
-    forced = Forced(rule, (frozenset({place}),), (frozenset(),))
+    forced = ForcedTokens(rule, (frozenset({place}),), (frozenset(),))
     with torch.no_grad():
-        kept_LB = hard_pass(anatomy, batch_of([LONGEST]), forced, convention).kept_LB
+        kept_LB = forward(encoder, batch_of([LONGEST]), forced, convention).kept_LB
     assert kept_LB == [[LONGEST], *([min(LONGEST - 1, rule.kept(layer, LONGEST))] for layer in range(1, LAYERS))]
 
 
@@ -225,30 +225,30 @@ def test_a_fallen_first_token_takes_nobody_s_place(convention: Convention) -> No
 
 def test_hard_training_behind_thresholds_of_the_soft_stage() -> None:
     """What the soft stage leaves is read as the masked reference reads it, loss and gradients, in training mode."""
-    anatomy = Anatomy(copy.deepcopy(anatomy_of("bert", torch.float64).model))
-    set_dropout(anatomy, 0.0, 1e-30)  # attention goes by autograd, as it does with dropout
+    encoder = Encoder(copy.deepcopy(encoder_of("bert", torch.float64).model))
+    set_dropout(encoder, 0.0, 1e-30)  # attention goes by autograd, as it does with dropout
     rule = thresholds(OFFICIAL, dtype=torch.float64)
     batch_ids = unpacked(batch_of(mixed(COUNT, seed=5), seed=5))
     gold = torch.tensor([row % 3 for row in range(COUNT)])
     encoded = [Encoded(tuple(ids), -1, ((),), int(g)) for ids, g in zip(batch_ids, gold, strict=True)]
     batch = collate(encoded, 0, torch.device("cpu"))
-    soft = EncoderTrainable(anatomy, rule, OFFICIAL, 0.3, torch.float64)
+    soft = EncoderTrainable(encoder, rule, OFFICIAL, 0.3, torch.float64)
     before = rule.delta_L.detach().clone()
-    optimiser = torch.optim.Adam([{"params": trained(anatomy), "lr": 1e-4}, {"params": [rule.delta_L], "lr": 1e-4}])
+    optimiser = torch.optim.Adam([{"params": trained(encoder), "lr": 1e-4}, {"params": [rule.delta_L], "lr": 1e-4}])
     for _ in range(3):
         optimiser.zero_grad()
         soft.loss(batch).mean().backward()
         optimiser.step()
     assert bool((rule.delta_L[1:] != before[1:]).all())
     rule.delta_L.requires_grad_(False)
-    hard = EncoderTrainable(anatomy, rule, OFFICIAL, None, torch.float64)
+    hard = EncoderTrainable(encoder, rule, OFFICIAL, None, torch.float64)
     loss_B = hard.loss(batch)[0]
-    masked, wrong = (masked_pass(anatomy, batch_ids, rule, OFFICIAL, dead_read=read) for read in (False, True))
+    masked, wrong = (masked_pass(encoder, batch_ids, rule, OFFICIAL, dead_read=read) for read in (False, True))
     assert any(masked.first_falls())
     wanted_B, old_B = (F.cross_entropy(each.logits_BC.float(), gold, reduction="none") for each in (masked, wrong))
     assert gap(loss_B, wanted_B) <= 1e-6
     assert gap(old_B, wanted_B) > 1e-3
-    weights = trained(anatomy)
+    weights = trained(encoder)
     ours, theirs, old = (gradients(each.mean(), weights) for each in (loss_B, wanted_B, old_B))
     assert_near(ours, theirs, 1e-6)  # the loss is float32
     with pytest.raises(AssertionError):
@@ -257,13 +257,13 @@ def test_hard_training_behind_thresholds_of_the_soft_stage() -> None:
 
 def test_a_prediction_hears_of_no_batch_mate_in_bfloat16() -> None:
     """Rounding too: that somebody's first token has fallen must not change the dtype of the others' sums."""
-    anatomy = anatomy_of("bert", torch.float32)
+    encoder = encoder_of("bert", torch.float32)
     batch: Packed = batch_of([30, 30], seed=4)
     kept = (frozenset[int](), frozenset[int]())
 
     def logits(out: frozenset[int]) -> torch.Tensor:
-        rule = Forced(Everything(), (frozenset({5}), out), kept)
+        rule = ForcedTokens(KeepAll(), (frozenset({5}), out), kept)
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            return hard_pass(anatomy, batch, rule, OFFICIAL).logits_BC[0]
+            return forward(encoder, batch, rule, OFFICIAL).logits_BC[0]
 
     assert gap(logits(frozenset({0})), logits(frozenset({1}))) <= 2**-9

@@ -13,9 +13,9 @@ from encoders import (
     LONGEST,
     OURS,
     TOLERANCES,
-    anatomy_of,
     batch_of,
     classifier,
+    encoder_of,
     gap,
     mixed,
     padded,
@@ -23,10 +23,10 @@ from encoders import (
 )
 
 from softprune.errors import SoftpruneError
-from softprune.token_pruning.families import Anatomy, check_type, most_positions
-from softprune.token_pruning.forward import hard_pass
+from softprune.token_pruning.families import Encoder, check_type, most_positions
+from softprune.token_pruning.forward import forward
 from softprune.token_pruning.packing import Packed, pack
-from softprune.token_pruning.rules import Everything
+from softprune.token_pruning.rules import KeepAll
 
 
 @torch.no_grad()
@@ -39,7 +39,7 @@ def own_logits(family: str, dtype: torch.dtype, batch: Packed) -> torch.Tensor:
 
 @torch.no_grad()
 def our_logits(family: str, dtype: torch.dtype, batch: Packed) -> torch.Tensor:
-    return hard_pass(anatomy_of(family, dtype), batch, Everything(), OURS).logits_BC
+    return forward(encoder_of(family, dtype), batch, KeepAll(), OURS).logits_BC
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -81,17 +81,17 @@ def test_roberta_s_other_names(name: str) -> None:
     ids_BN, mask_BN = padded(batch, pad=config.pad_token_id)
     with torch.no_grad():
         wanted = model(input_ids=ids_BN, attention_mask=mask_BN).logits
-        assert gap(hard_pass(Anatomy(model), batch, Everything(), OURS).logits_BC, wanted) <= 1e-12
+        assert gap(forward(Encoder(model), batch, KeepAll(), OURS).logits_BC, wanted) <= 1e-12
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_facts(family: str) -> None:
-    anatomy = anatomy_of(family)
-    assert (anatomy.heads, anatomy.hidden, anatomy.inner) == (4, 32, INNER)
-    assert len(anatomy.layers) == LAYERS
-    assert (anatomy.hidden_dropout, anatomy.attention_dropout) == (0.1, 0.1)
-    assert most_positions(anatomy.config) == LONGEST
-    assert not anatomy.training
+    encoder = encoder_of(family)
+    assert (encoder.heads, encoder.hidden, encoder.inner) == (4, 32, INNER)
+    assert len(encoder.layers) == LAYERS
+    assert (encoder.hidden_dropout, encoder.attention_dropout) == (0.1, 0.1)
+    assert most_positions(encoder.config) == LONGEST
+    assert not encoder.training
 
 
 def test_other_models_are_refused() -> None:

@@ -68,7 +68,8 @@ def test_a_verdict_in_brackets_did_not_outlast_its_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "p", "told"), [(0.4, 0.001, "part clearly"), (0.05, 0.01, "part weakly"), (0.02, 0.3, "don't part")]
+    ("value", "p", "told"),
+    [(0.4, 0.001, "cluster clearly"), (0.05, 0.01, "cluster weakly"), (0.02, 0.3, "don't cluster")],
 )
 def test_clusters_in_words(value: float, p: float, told: str) -> None:
     found = Clusters(

@@ -6,10 +6,10 @@ import copy
 
 import pytest
 import torch
-from encoders import CONVENTIONS, HIDDEN, INNER, LAYERS, anatomy_of, batch_of, mixed, rule_of, unpacked
+from encoders import CONVENTIONS, HIDDEN, INNER, LAYERS, batch_of, encoder_of, mixed, rule_of, unpacked
 
-from softprune.token_pruning.evaluation import answer
-from softprune.token_pruning.forward import hard_pass
+from softprune.token_pruning.evaluation import evaluate
+from softprune.token_pruning.forward import forward
 from softprune.token_pruning.macs import executed_macs, paper_macs, relative_macs
 from softprune.token_pruning.packing import Packed, pack
 from softprune.token_pruning.rules import OFFICIAL, Convention
@@ -95,11 +95,11 @@ class Counted:
 @pytest.mark.parametrize("convention", CONVENTIONS.values(), ids=CONVENTIONS)
 @pytest.mark.parametrize("name", ["middle", "importance"])
 def test_executed_macs_are_those_of_the_modules(head_only: bool, convention: Convention, name: str) -> None:
-    anatomy = copy.deepcopy(anatomy_of("bert"))
-    counted = Counted(anatomy.model, "encoder.layer")
+    encoder = copy.deepcopy(encoder_of("bert"))
+    counted = Counted(encoder.model, "encoder.layer")
     batch: Packed = batch_of(mixed(12, seed=5), seed=5)
     with torch.no_grad():
-        found = hard_pass(anatomy, batch, rule_of(name, convention), convention, head_only=head_only)
+        found = forward(encoder, batch, rule_of(name, convention), convention, head_only=head_only)
     wanted = without = 0
     for row, length in enumerate(batch.lengths):
         kept = [layer[row] for layer in found.kept_LB]
@@ -117,11 +117,11 @@ def test_executed_macs_are_those_of_the_modules(head_only: bool, convention: Con
 
 
 def test_a_comparison_counts_what_ran() -> None:
-    """`Answers`, of which bench and run.json have their operations."""
-    anatomy, ids = anatomy_of("bert"), unpacked(batch_of(mixed(12, seed=5), seed=5))
+    """`Predictions`, of which bench and run.json have their operations."""
+    encoder, ids = encoder_of("bert"), unpacked(batch_of(mixed(12, seed=5), seed=5))
     rule = rule_of("middle", OFFICIAL)
-    answers = answer(anatomy, ids, rule, OFFICIAL, compute=torch.float32, rows=5)
-    alone = [hard_pass(anatomy, pack([text]), rule, OFFICIAL) for text in ids]
+    answers = evaluate(encoder, ids, rule, OFFICIAL, compute=torch.float32, rows=5)
+    alone = [forward(encoder, pack([text]), rule, OFFICIAL) for text in ids]
     firsts = [int(read.left_M[0]) for read in alone]
     assert answers.first_N.tolist() == firsts
     assert min(firsts) < LAYERS
@@ -130,4 +130,4 @@ def test_a_comparison_counts_what_ran() -> None:
         kept = [row[0] for row in read.kept_LB]
         pruned += executed_macs(HIDDEN, INNER, len(text), kept, first_left=first)
         whole += executed_macs(HIDDEN, INNER, len(text), [len(text)] * LAYERS)
-    assert answers.relative_macs(anatomy, executed=True) == pytest.approx(pruned / whole)
+    assert answers.relative_macs(encoder, executed=True) == pytest.approx(pruned / whole)

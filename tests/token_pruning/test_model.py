@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import anatomy_of, texts_of
+from small_runs import encoder_of, texts_of
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from records import run_document
 from softprune.errors import SoftpruneError
-from softprune.token_pruning.families import Anatomy
-from softprune.token_pruning.forward import Pass
+from softprune.token_pruning.families import Encoder
+from softprune.token_pruning.forward import ForwardOutput
 from softprune.token_pruning.loading import describe_encoder, load_classifier, load_tokenizer
 from softprune.token_pruning.model import TokenModel
-from softprune.token_pruning.rules import OFFICIAL, Convention, Everything, Ranked, Rule, Thresholds
+from softprune.token_pruning.rules import OFFICIAL, Convention, KeepAll, Ranked, Rule, Thresholds
 
 Models = Callable[[str], Path]
 TEXTS = [row["text"] for row in texts_of(14)]
@@ -35,9 +35,9 @@ def thresholds(convention: Convention = Convention()) -> Thresholds:  # noqa: B0
 def model_of(folder: Path, rule: Rule | None = None, convention: Convention = Convention()) -> TokenModel:  # noqa: B008
     rule = thresholds(convention) if rule is None else rule
     tokenizer = load_tokenizer(describe_encoder(str(folder)))
-    anatomy = anatomy_of(folder)
-    anatomy.model.eval()
-    return TokenModel("made", anatomy, tokenizer, rule, convention, 32, str(folder))
+    encoder = encoder_of(folder)
+    encoder.model.eval()
+    return TokenModel("made", encoder, tokenizer, rule, convention, 32, str(folder))
 
 
 @pytest.fixture
@@ -46,8 +46,8 @@ def made(tiny_models: Models) -> TokenModel:
 
 
 def logits(model: TokenModel, texts: list[str] = TEXTS) -> tuple[torch.Tensor, list[list[int]]]:
-    """And tokens kept after every layer, text by text in the order of reading."""
-    passes: list[tuple[tuple[int, ...], Pass]] = list(model.passes(model.encode(texts), rows=5))
+    """And tokens kept after every layer, text by text in the order of trace."""
+    passes: list[tuple[tuple[int, ...], ForwardOutput]] = list(model.run_batches(model.encode(texts), rows=5))
     return torch.cat([read.logits_BC for _, read in passes]), [row for _, read in passes for row in read.kept_LB]
 
 
@@ -57,7 +57,7 @@ RULES = {
     "top-k": lambda: (Ranked(5, 1 / 3), Convention()),
     "random": lambda: (Ranked(5, 0.2, "random", 7, whole=2), Convention()),
     "first": lambda: (Ranked(5, 0.2, "first"), Convention()),
-    "everything": lambda: (Everything(), Convention()),
+    "everything": lambda: (KeepAll(), Convention()),
 }
 
 
@@ -117,7 +117,7 @@ def test_it_takes_no_folder_that_holds_something_else(made: TokenModel, tmp_path
 def test_weights_may_stay_with_their_base(made: TokenModel, tmp_path: Path) -> None:
     made.unpruned().save(tmp_path / "base")
     base = TokenModel.load(tmp_path / "base", dtype="float32")
-    small = TokenModel("x", base.anatomy, base.tokenizer, made.rule, made.convention, 32, str(tmp_path / "base"))
+    small = TokenModel("x", base.encoder, base.tokenizer, made.rule, made.convention, 32, str(tmp_path / "base"))
     small.save(tmp_path / "small", weights=False)
     assert [path.name for path in (tmp_path / "small").iterdir()] == ["tokens.json"]
     loaded = TokenModel.load(tmp_path / "small", dtype="float32")
@@ -125,7 +125,7 @@ def test_weights_may_stay_with_their_base(made: TokenModel, tmp_path: Path) -> N
     assert loaded.labels == ("good", "bad")
     assert TokenModel.load(tmp_path / "small", dtype="bfloat16").labels == ("good", "bad")  # the same weights still
     with torch.no_grad():
-        base.anatomy.layers[2].query.weight.mul_(-1)
+        base.encoder.layers[2].query.weight.mul_(-1)
     base.save(tmp_path / "base")
     with pytest.raises(SoftpruneError, match="other weights under that name"):
         TokenModel.load(tmp_path / "small")
@@ -171,64 +171,62 @@ def test_a_document_that_is_none_is_told(made: TokenModel, tmp_path: Path, conte
 def test_a_rule_of_another_depth_is_told(made: TokenModel, tmp_path: Path) -> None:
     for number, rule in enumerate((Thresholds(4, 1.0, 0.1, Convention()), Ranked(6, 0.5))):
         folder = tmp_path / str(number)
-        TokenModel("x", made.anatomy, made.tokenizer, rule, made.convention, 32).save(folder)
+        TokenModel("x", made.encoder, made.tokenizer, rule, made.convention, 32).save(folder)
         with pytest.raises(SoftpruneError, match="a rule for the model's 5 layers"):
             TokenModel.load(folder)
 
 
 def test_predictions_are_those_of_a_reading(made: TokenModel) -> None:
     predicted = torch.tensor(made.predict(TEXTS))
-    readings = made.read(TEXTS)
-    read = torch.tensor([reading.probabilities for reading in readings])
+    traces = made.trace(TEXTS)
+    read = torch.tensor([trace.probabilities for trace in traces])
     assert (predicted - read).abs().max() <= 1e-5 * read.abs().max()
-    assert [reading.predicted for reading in readings] == predicted.argmax(1).tolist()
+    assert [trace.predicted for trace in traces] == predicted.argmax(1).tolist()
     assert (predicted[1:] - read[:-1]).abs().max() > 1e-3
-    assert (made.predict([]), made.read([])) == ([], [])
+    assert (made.predict([]), made.trace([])) == ([], [])
 
 
 def test_a_reading_follows_its_tokens(made: TokenModel) -> None:
-    readings = made.read(TEXTS, [n % 2 for n in range(len(TEXTS))], states=True)
-    for n, (text, reading) in enumerate(zip(TEXTS, readings, strict=True)):
-        assert reading.text == text
-        assert reading.gold == n % 2
-        assert reading.special[0]
-        assert reading.special[-1]
-        assert reading.left[0] == 5, "the token that the head reads stays"
-        assert reading.alive()[0] == len(reading.left), "the first layer prunes nothing"
-        assert len(reading.state) == 32
+    traces = made.trace(TEXTS, [n % 2 for n in range(len(TEXTS))], states=True)
+    for n, (text, trace) in enumerate(zip(TEXTS, traces, strict=True)):
+        assert trace.text == text
+        assert trace.gold == n % 2
+        assert trace.special[0]
+        assert trace.special[-1]
+        assert trace.left[0] == 5, "the token that the head reads stays"
+        assert trace.alive()[0] == len(trace.left), "the first layer prunes nothing"
+        assert len(trace.state) == 32
         letters = [
-            text[begin:end]
-            for (begin, end), special in zip(reading.offsets, reading.special, strict=True)
-            if not special
+            text[begin:end] for (begin, end), special in zip(trace.offsets, trace.special, strict=True) if not special
         ]
         assert "".join(letters) == "".join(text.split())[: len("".join(letters))]
-    assert any(reading.alive()[-1] < len(reading.left) for reading in readings)
-    alone = [made.read([text])[0] for text in TEXTS]
-    assert [reading.left for reading in alone] == [reading.left for reading in readings]
-    assert made.read(TEXTS[:1])[0].state == ()
+    assert any(trace.alive()[-1] < len(trace.left) for trace in traces)
+    alone = [made.trace([text])[0] for text in TEXTS]
+    assert [trace.left for trace in alone] == [trace.left for trace in traces]
+    assert made.trace(TEXTS[:1])[0].state == ()
 
 
 def test_tokens_are_forced_out_and_in(made: TokenModel) -> None:
-    plain = made.read(TEXTS)
+    plain = made.trace(TEXTS)
     out = [{1, 2} for _ in TEXTS]
-    for reading in made.read(TEXTS, forced_out=out):
-        assert reading.left[1] == reading.left[2] == 1
-    inside = [range(len(reading.left)) for reading in plain]
-    kept = made.read(TEXTS, forced_in=inside)
-    assert all(set(reading.left) == {5} for reading in kept)
+    for trace in made.trace(TEXTS, forced_out=out):
+        assert trace.left[1] == trace.left[2] == 1
+    inside = [range(len(trace.left)) for trace in plain]
+    kept = made.trace(TEXTS, forced_in=inside)
+    assert all(set(trace.left) == {5} for trace in kept)
     unpruned = torch.tensor(made.unpruned().predict(TEXTS))
-    found = torch.tensor([reading.probabilities for reading in kept])
+    found = torch.tensor([trace.probabilities for trace in kept])
     assert (found - unpruned).abs().max() <= 1e-5 * unpruned.abs().max()
     nobody: list[set[int]] = [set() for _ in TEXTS]
-    assert [r.left for r in made.read(TEXTS, forced_out=nobody, forced_in=nobody)] == [r.left for r in plain]
-    both = made.unpruned().read(TEXTS, forced_out=out)  # of a model that drops nothing
-    assert all(reading.left[1] == reading.left[2] == 1 and set(reading.left[3:]) == {5} for reading in both)
+    assert [r.left for r in made.trace(TEXTS, forced_out=nobody, forced_in=nobody)] == [r.left for r in plain]
+    both = made.unpruned().trace(TEXTS, forced_out=out)  # of a model that drops nothing
+    assert all(trace.left[1] == trace.left[2] == 1 and set(trace.left[3:]) == {5} for trace in both)
     # The token that the head reads can't be forced out where it is protected.
-    assert all(reading.left[0] == 5 for reading in made.read(TEXTS, forced_out=[{0} for _ in TEXTS]))
+    assert all(trace.left[0] == 5 for trace in made.trace(TEXTS, forced_out=[{0} for _ in TEXTS]))
 
 
 def test_what_is_too_long_is_cut_and_counted(made: TokenModel) -> None:
-    short, long = made.read(["film was", "film " * 100])
+    short, long = made.trace(["film was", "film " * 100])
     assert (short.cut, len(short.left)) == (0, 4)
     assert (long.cut, len(long.left)) == (70, 32)
     assert long.special[-1]
@@ -237,30 +235,30 @@ def test_what_is_too_long_is_cut_and_counted(made: TokenModel) -> None:
 
 @pytest.mark.parametrize("empty", ["", "  ", "\n\t"])
 def test_an_empty_text_is_told(made: TokenModel, empty: str) -> None:
-    for ask in (made.predict, made.read):
+    for ask in (made.predict, made.trace):
         with pytest.raises(SoftpruneError, match=r"a text to read\nfound:    an empty one \(number 2\)"):
             ask(["a film", empty])
 
 
 @pytest.mark.parametrize("text", ["ünïcode 漢字 🙂", "\u200b", "a\x00b", "e\u0301", "مرحبا", "\ud800 half", "<s>[SEP]"])
 def test_any_other_text_is_read(made: TokenModel, text: str) -> None:
-    (reading,) = made.read([text])
-    assert sum(reading.probabilities) == pytest.approx(1)
-    assert all(0 <= begin <= end <= len(text) for begin, end in reading.offsets)
-    assert made.predict([text, text])[0] == pytest.approx(list(reading.probabilities), rel=1e-5)
+    (trace,) = made.trace([text])
+    assert sum(trace.probabilities) == pytest.approx(1)
+    assert all(0 <= begin <= end <= len(text) for begin, end in trace.offsets)
+    assert made.predict([text, text])[0] == pytest.approx(list(trace.probabilities), rel=1e-5)
 
 
 def test_padding_without_an_embedding_is_never_read(made: TokenModel, tmp_path: Path) -> None:
     made.save(tmp_path / "saved")
     plain = TokenModel.load(tmp_path / "saved", dtype="float32")
-    made.tokenizer.add_tokens([f"<more{i}>" for i in range(made.anatomy.config.vocab_size - len(made.tokenizer))])
+    made.tokenizer.add_tokens([f"<more{i}>" for i in range(made.encoder.config.vocab_size - len(made.tokenizer))])
     made.tokenizer.add_special_tokens({"pad_token": "<none>"})
-    assert made.tokenizer.pad_token_id >= made.anatomy.config.vocab_size
+    assert made.tokenizer.pad_token_id >= made.encoder.config.vocab_size
     made.save(tmp_path / "saved")
     padded = TokenModel.load(tmp_path / "saved", dtype="float32")
     assert torch.equal(logits(padded)[0], logits(plain)[0])
     made.tokenizer.add_tokens(["<user>"])
-    for ask in (made.predict, made.read):
+    for ask in (made.predict, made.trace):
         with pytest.raises(SoftpruneError, match=r'"<user>", token \d+, in text 2'):
             ask(["a film", "a <user> film"])
 
@@ -269,7 +267,7 @@ def test_a_plain_classifier_reads_everything(made: TokenModel, tmp_path: Path) -
     made.save(tmp_path / "saved")
     (tmp_path / "saved" / "tokens.json").unlink()
     plain = TokenModel.load(tmp_path / "saved", dtype="float32")
-    assert all(set(reading.left) == {5} for reading in plain.read(TEXTS))
+    assert all(set(trace.left) == {5} for trace in plain.trace(TEXTS))
     assert plain.max_length == 128
 
 
@@ -318,7 +316,7 @@ def test_a_classifier_trained_from_another_head_is_a_classifier(
     described = describe_encoder(str(tmp_path / "saved"))
     model = load_classifier(described, ("a", "b", "c"), torch.device("cpu"), torch.float32, seed=0)
     assert model.config.problem_type == "single_label_classification"
-    TokenModel("x", Anatomy(model), made.tokenizer, made.rule, made.convention, 32).save(tmp_path / "trained")
+    TokenModel("x", Encoder(model), made.tokenizer, made.rule, made.convention, 32).save(tmp_path / "trained")
     assert TokenModel.load(tmp_path / "trained", dtype="float32").labels == ("a", "b", "c")
 
 

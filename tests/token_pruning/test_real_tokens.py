@@ -36,7 +36,7 @@ def encoder() -> Path:
 def run(data: Path, encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("real") / "run"
     softprune(
-        *("train", "--model", encoder, "--task", "imdb", "--data", data, "--shots", 100, "--limit-report", 60),
+        *("train", "--backbone", encoder, "--task", "imdb", "--data", data, "--shots", 100, "--limit-report", 60),
         *("--epochs", 1, "--max-length", 128, "--lambdas", 0.03, "--baselines", "top-k", "--threads", 2, "--out", out),
     )
     return out
@@ -65,7 +65,7 @@ def test_the_unpruned_model_is_transformers_own(run: Path, data: Path) -> None:
     ours = torch.tensor(model.predict(texts))
     batch = model.tokenizer(texts, truncation=True, max_length=128, padding=True, return_tensors="pt")
     with torch.inference_mode():
-        theirs = model.anatomy.model(**batch).logits.softmax(-1)
+        theirs = model.encoder.model(**batch).logits.softmax(-1)
     assert float((ours - theirs).abs().max()) <= 1e-5 * float(theirs.max())
     swapped = ours.flip(0)
     assert float((swapped - theirs).abs().max()) > 1e-3 * float(theirs.max())

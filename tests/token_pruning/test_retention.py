@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fakes import FakeReader, by_chance, made_texts, prefers, reading_of
+from fakes import FakeReader, by_chance, made_texts, make_trace, prefers
 
 from softprune.errors import SoftpruneError
 from softprune.token_pruning.analysis.retention import Retention, Row, retention
@@ -23,12 +23,12 @@ def by_name(found: Retention, table: str) -> dict[str, Row]:
 @pytest.fixture
 def three(tagger: Tagger) -> Retention:
     """Three texts of one piece a word: seven nouns and others, each word's fate written beside it."""
-    readings = [
-        reading_of("the cat runs", [("the", 1), ("cat", 3), ("runs", 2)], gold=0),
-        reading_of("green sea .", [("green", 3), ("sea", 3), (".", 1)], gold=1),
-        reading_of("a tree", [("a", 1), ("tree", 1)], gold=1),
+    traces = [
+        make_trace("the cat runs", [("the", 1), ("cat", 3), ("runs", 2)], gold=0),
+        make_trace("green sea .", [("green", 3), ("sea", 3), (".", 1)], gold=1),
+        make_trace("a tree", [("a", 1), ("tree", 1)], gold=1),
     ]
-    return retention(word_table(readings, tagger), LABELS, seed=0, resamples=500)
+    return retention(word_table(traces, tagger), LABELS, seed=0, resamples=500)
 
 
 def test_by_hand(three: Retention) -> None:
@@ -60,7 +60,7 @@ def test_stop_words_classes_and_places_by_hand(three: Retention) -> None:
 def test_frequency_goes_by_rank() -> None:
     text = " ".join(["aa"] * 5 + [f"w{i:02d}" for i in range(12)])
     pieces = [(word, 3 if word == "aa" else 1) for word in text.split()]
-    found = retention(word_table([reading_of(text, pieces)] * 2), LABELS, resamples=100)
+    found = retention(word_table([make_trace(text, pieces)] * 2), LABELS, resamples=100)
     rows = by_name(found, "frequency")
     assert rows["ranks 1 to 10"].words == 2 * (5 + 9)
     assert rows["ranks 11 to 100"].words == 2 * 3
@@ -70,17 +70,17 @@ def test_frequency_goes_by_rank() -> None:
 
 
 def test_entities_need_a_pipeline_that_finds_them(make_tagger: Callable[..., Tagger]) -> None:
-    readings = [reading_of("the cat runs", [("the", 1), ("cat", 3), ("runs", 1)])] * 2
+    traces = [make_trace("the cat runs", [("the", 1), ("cat", 3), ("runs", 1)])] * 2
     knows = make_tagger(entities=("cat",))
-    found = by_name(retention(word_table(readings, knows), LABELS, entities=knows.entities, resamples=100), "entity")
+    found = by_name(retention(word_table(traces, knows), LABELS, entities=knows.entities, resamples=100), "entity")
     assert (found["in an entity"].kept.value, found["outside"].kept.value) == (1.0, 0.0)
     assert not make_tagger().entities
 
 
 def test_random_dropping_shows_no_preference(tagger: Tagger) -> None:
     """Negative control: also for long words, which random dropping keeps more often."""
-    readings = FakeReader(by_chance).read(made_texts(200), [i % 2 for i in range(200)])
-    found = retention(word_table(readings, tagger), LABELS, resamples=2000)
+    traces = FakeReader(by_chance).trace(made_texts(200), [i % 2 for i in range(200)])
+    found = retention(word_table(traces, tagger), LABELS, resamples=2000)
     nouns = by_name(found, "pos")["NOUN"]
     assert not any(row.clear for rows in found.tables.values() for row in rows)
     assert nouns.kept.value is not None
@@ -89,8 +89,8 @@ def test_random_dropping_shows_no_preference(tagger: Tagger) -> None:
 
 
 def test_a_planted_preference_is_found(tagger: Tagger) -> None:
-    readings = FakeReader(prefers("cat", "sea", "tree", "film")).read(made_texts(120))
-    found = retention(word_table(readings, tagger), LABELS, resamples=2000)
+    traces = FakeReader(prefers("cat", "sea", "tree", "film")).trace(made_texts(120))
+    found = retention(word_table(traces, tagger), LABELS, resamples=2000)
     pos = by_name(found, "pos")
     nouns = pos["NOUN"]
     assert nouns.clear
@@ -106,38 +106,38 @@ def test_intervals_cover_what_they_should() -> None:
     """Of 95% intervals of a share on made texts, about 95% hold the true share."""
     held = 0
     for seed in range(100):
-        readings = FakeReader(by_chance, seed=seed).read(made_texts(60, seed, words=8))
-        row = retention(word_table(readings), LABELS, seed=seed, resamples=400).overall
+        traces = FakeReader(by_chance, seed=seed).trace(made_texts(60, seed, words=8))
+        row = retention(word_table(traces), LABELS, seed=seed, resamples=400).overall
         # The truth of a share of words of any length: what random dropping at one half keeps of these words.
-        truth = np.mean([1 - 0.5 ** len(word.pieces) for own in word_table(readings).words for word in own])
+        truth = np.mean([1 - 0.5 ** len(word.pieces) for own in word_table(traces).words for word in own])
         assert row.kept.interval is not None
         held += row.kept.interval[0] <= truth <= row.kept.interval[1]
     assert 88 <= held <= 100
 
 
 def test_seeds_decide(tagger: Tagger) -> None:
-    table = word_table(FakeReader(by_chance).read(made_texts(20)), tagger)
+    table = word_table(FakeReader(by_chance).trace(made_texts(20)), tagger)
     once, again, other = (retention(table, LABELS, seed=seed, resamples=200) for seed in (1, 1, 2))
     assert once == again
     assert once.overall.kept.low != other.overall.kept.low
 
 
 def test_one_text_has_no_interval() -> None:
-    row = retention(word_table([reading_of("a b", [("a", 3), ("b", 1)])]), LABELS, resamples=50).overall
+    row = retention(word_table([make_trace("a b", [("a", 3), ("b", 1)])]), LABELS, resamples=50).overall
     assert row.kept.interval is None
     assert not row.clear
 
 
 def test_no_words_at_all() -> None:
     with pytest.raises(SoftpruneError, match="texts with words"):
-        word_table([reading_of("", [])])
+        word_table([make_trace("", [])])
 
 
 def test_a_few_words_that_were_all_kept_prove_nothing(tagger: Tagger) -> None:
     """A bootstrap never sees a group of five kept words lose one; the exact test does."""
-    readings = FakeReader(by_chance).read(made_texts(60))
-    lucky = [reading_of("very sea tree film", [("very", 3), ("sea", 1), ("tree", 1), ("film", 3)])] * 4
-    rows = by_name(retention(word_table([*readings, *lucky], _only(tagger, "very")), LABELS, resamples=1000), "pos")
+    traces = FakeReader(by_chance).trace(made_texts(60))
+    lucky = [make_trace("very sea tree film", [("very", 3), ("sea", 1), ("tree", 1), ("film", 3)])] * 4
+    rows = by_name(retention(word_table([*traces, *lucky], _only(tagger, "very")), LABELS, resamples=1000), "pos")
     assert rows["X"].kept.value == 1.0
     assert rows["X"].kept.low == pytest.approx(0.025 ** (1 / 4))  # not 1: four texts say little
     assert not rows["X"].clear
@@ -161,8 +161,8 @@ def _only(tagger: Tagger, form: str) -> Tagger:
 def test_a_class_of_long_words_is_not_taken_for_a_kept_one() -> None:
     """Both classes keep the same share of tokens; the one whose words have more pieces keeps more words."""
     texts = ["cinematography locomotive " * 6, "sea cat film tree the a " * 6] * 60
-    readings = FakeReader(by_chance).read([f"{text}{i}" for i, text in enumerate(texts)], [0, 1] * 60)
-    rows = by_name(retention(word_table(readings), LABELS, resamples=1000), "class")
+    traces = FakeReader(by_chance).trace([f"{text}{i}" for i, text in enumerate(texts)], [0, 1] * 60)
+    rows = by_name(retention(word_table(traces), LABELS, resamples=1000), "class")
     assert (rows["bad"].kept.value or 0) > (rows["good"].kept.value or 1) + 0.2
     assert not rows["bad"].clear
     assert not rows["good"].clear
@@ -170,10 +170,10 @@ def test_a_class_of_long_words_is_not_taken_for_a_kept_one() -> None:
 
 def test_a_class_that_keeps_more_is_found() -> None:
     texts, golds = made_texts(120), [i % 2 for i in range(120)]
-    readings = [
-        FakeReader(by_chance if gold else prefers("cat")).read([text], [gold])[0]
+    traces = [
+        FakeReader(by_chance if gold else prefers("cat")).trace([text], [gold])[0]
         for text, gold in zip(texts, golds, strict=True)
     ]
-    rows = by_name(retention(word_table(readings), LABELS, resamples=1000), "class")
+    rows = by_name(retention(word_table(traces), LABELS, resamples=1000), "class")
     assert rows["good"].clear
     assert (rows["good"].difference.value or 0) > 0 > (rows["bad"].difference.value or 0)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from encoders import OURS
 
-from softprune.token_pruning.rules import OFFICIAL, Alive, Convention, Everything, Ranked, Thresholds, key_of
+from softprune.token_pruning.rules import OFFICIAL, AliveTokens, Convention, KeepAll, Ranked, Thresholds, text_key
 
 
 def alive_of(
@@ -18,10 +18,12 @@ def alive_of(
     *,
     protect: bool = True,
     keys: list[int] | None = None,
-) -> Alive:
+) -> AliveTokens:
     row_M = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
     position_M = torch.cat([torch.arange(n) for n in lengths])
-    return Alive(layer, row_M, position_M, lengths, originals or lengths, keys or list(range(len(lengths))), protect)
+    return AliveTokens(
+        layer, row_M, position_M, lengths, originals or lengths, keys or list(range(len(lengths))), protect
+    )
 
 
 def test_units_of_the_two_conventions() -> None:
@@ -57,11 +59,11 @@ def test_hard_cut_and_its_least() -> None:
         rule = Thresholds(2, 0.02 * unit, 1e-3, convention)
         alive = alive_of(1, [4])
         score_M = torch.tensor([0.0, 0.0099, 0.01, 0.011]) * unit
-        assert rule.stays(alive, score_M).tolist() == [False, False, True, True]
+        assert rule.keep_mask(alive, score_M).tolist() == [False, False, True, True]
         with torch.no_grad():
             rule.delta_L[1] = -1.0 * unit
         score_M = torch.tensor([0.0, 0.9e-5, 1.1e-5, 0.011]) * unit
-        assert rule.stays(alive, score_M).tolist() == [False, False, True, True]
+        assert rule.keep_mask(alive, score_M).tolist() == [False, False, True, True]
 
 
 def test_official_and_relative_units_cut_alike() -> None:
@@ -70,16 +72,16 @@ def test_official_and_relative_units_cut_alike() -> None:
     alive = alive_of(1, [50])
     official = Thresholds(2, 0.02, 1e-3, OFFICIAL)
     ours = Thresholds(2, 0.02 * OURS.unit, 1e-3 * OURS.unit, OURS)
-    assert torch.equal(official.stays(alive, score_M), ours.stays(alive, score_M * 128))
+    assert torch.equal(official.keep_mask(alive, score_M), ours.keep_mask(alive, score_M * 128))
     assert torch.allclose(official.soft(1, score_M), ours.soft(1, score_M * 128), rtol=1e-5)
-    assert not torch.equal(official.stays(alive, score_M), ours.stays(alive, score_M * 100))
+    assert not torch.equal(official.keep_mask(alive, score_M), ours.keep_mask(alive, score_M * 100))
 
 
 def test_everything_keeps_everything() -> None:
-    rule = Everything()
+    rule = KeepAll()
     assert not rule.scored
     assert not rule.prunes(3)
-    assert rule.stays(alive_of(1, [2, 3]), None).tolist() == [True] * 5
+    assert rule.keep_mask(alive_of(1, [2, 3]), None).tolist() == [True] * 5
 
 
 @pytest.mark.parametrize(
@@ -106,33 +108,33 @@ def test_ranks_count_from_the_original_length(order: str) -> None:
     rule = Ranked(6, 0.1, order)  # type: ignore[arg-type]
     # Of 20 and 10 tokens at the beginning, 14 and 7 are left; 40% of 20 and 10 stay, not of 14 and 7.
     alive = alive_of(4, [14, 7], [20, 10])
-    stays_M = rule.stays(alive, torch.rand(21, generator=torch.Generator().manual_seed(1)))
+    stays_M = rule.keep_mask(alive, torch.rand(21, generator=torch.Generator().manual_seed(1)))
     assert [int(stays_M[:14].sum()), int(stays_M[14:].sum())] == [8, 4]
     # One always stays, and never more than there are.
-    assert int(rule.stays(alive_of(5, [2], [2]), torch.rand(2)).sum()) == 1
-    assert int(rule.stays(alive_of(3, [2], [20]), torch.rand(2)).sum()) == 2
+    assert int(rule.keep_mask(alive_of(5, [2], [2]), torch.rand(2)).sum()) == 1
+    assert int(rule.keep_mask(alive_of(3, [2], [20]), torch.rand(2)).sum()) == 2
 
 
 def test_the_most_important_stay() -> None:
     rule = Ranked(6, 0.4)
     score_M = torch.tensor([0.1, 0.9, 0.5, 0.5, 0.7])
     alive = alive_of(5, [5])  # two of five
-    assert rule.stays(alive, score_M).tolist() == [True, True, False, False, False]  # the first is one of the two
+    assert rule.keep_mask(alive, score_M).tolist() == [True, True, False, False, False]  # the first is one of the two
     free = alive_of(5, [5], protect=False)
-    assert rule.stays(free, score_M).tolist() == [False, True, False, False, True]
+    assert rule.keep_mask(free, score_M).tolist() == [False, True, False, False, True]
     equal = torch.full((5,), 0.5)
-    assert rule.stays(free, equal).tolist() == [True, True, False, False, False]  # the earlier of equals
+    assert rule.keep_mask(free, equal).tolist() == [True, True, False, False, False]  # the earlier of equals
 
 
 def test_first_tokens_stay() -> None:
     rule = Ranked(6, 0.4, "first")
     assert not rule.scored
-    assert rule.stays(alive_of(5, [5, 3]), None).tolist() == [True, True, False, False, False, True, False, False]
+    assert rule.keep_mask(alive_of(5, [5, 3]), None).tolist() == [True, True, False, False, False, True, False, False]
 
 
 def test_a_draw_depends_on_the_text_and_the_seed_alone() -> None:
     def drawn(seed: int, keys: list[int], lengths: list[int], protect: bool = False) -> list[list[bool]]:
-        stays_M = Ranked(6, 0.4, "random", seed).stays(alive_of(5, lengths, keys=keys, protect=protect), None)
+        stays_M = Ranked(6, 0.4, "random", seed).keep_mask(alive_of(5, lengths, keys=keys, protect=protect), None)
         return [part.tolist() for part in stays_M.split(lengths)]
 
     alone = drawn(0, [11], [30])
@@ -148,18 +150,18 @@ def test_who_was_drawn_out_does_not_come_back() -> None:
     """A draw is made once for a text: later layers choose among the same worths."""
     rule = Ranked(6, 0.1, "random", 2)
     before = alive_of(3, [20], keys=[7])
-    left = rule.stays(before, None)
-    after = Alive(4, before.row_M[left], before.position_M[left], [int(left.sum())], [20], [7])
-    stays = rule.stays(after, None)
-    whole = rule.stays(alive_of(4, [20], keys=[7]), None)
+    left = rule.keep_mask(before, None)
+    after = AliveTokens(4, before.row_M[left], before.position_M[left], [int(left.sum())], [20], [7])
+    stays = rule.keep_mask(after, None)
+    whole = rule.keep_mask(alive_of(4, [20], keys=[7]), None)
     assert after.position_M[stays].tolist() == whole.nonzero().flatten().tolist()
 
 
 def test_keys_are_the_same_everywhere() -> None:
-    assert key_of([]) == 0
-    assert key_of([3, 17, 4]) == key_of((3, 17, 4)) == 0x3338B27D
-    assert key_of([3, 17, 4]) != key_of([3, 4, 17])
-    assert 0 <= key_of([70_000]) < 2**32
+    assert text_key([]) == 0
+    assert text_key([3, 17, 4]) == text_key((3, 17, 4)) == 0x3338B27D
+    assert text_key([3, 17, 4]) != text_key([3, 4, 17])
+    assert 0 <= text_key([70_000]) < 2**32
 
 
 def test_a_convention_is_a_value() -> None:

@@ -16,9 +16,10 @@ from softprune.errors import SoftpruneError
 from softprune.pipelines.token_pruning import execute
 from softprune.runs.run_folder import RunFolder
 from softprune.token_pruning.experiment import train_baseline, train_thresholds
-from softprune.token_pruning.jobs import TokenWorkspace, read_texts, soft_hard_gap
+from softprune.token_pruning.jobs import soft_hard_gap
 from softprune.token_pruning.loading import describe_encoder, load_tokenizer
 from softprune.token_pruning.rules import Ranked, Thresholds
+from softprune.token_pruning.session import TokenWorkspace, tokenise_texts
 from softprune.types import Example, Segment
 
 Models = Callable[[str], Path]
@@ -39,7 +40,7 @@ def texts(*words: str) -> list[Example]:
 
 def test_what_is_cut_off_is_counted(tiny_models: Models) -> None:
     tokenizer = load_tokenizer(describe_encoder(str(tiny_models("encoder"))))
-    found = read_texts(tokenizer, texts("film was slow", "film " * 10, "film " * 50), 12)
+    found = tokenise_texts(tokenizer, texts("film was slow", "film " * 10, "film " * 50), 12)
     assert found.cut == (0, 0, 40)
     assert list(map(len, found.ids)) == [5, 12, 12]
     assert {ids[0] for ids in found.ids} == {2}
@@ -53,10 +54,10 @@ def test_only_the_fields_of_a_row_are_read(workspace: TokenWorkspace) -> None:
 
 
 def test_the_soft_stage_moves_thresholds_and_the_hard_stage_leaves_them(workspace: TokenWorkspace) -> None:
-    anatomy = workspace.anatomy()
-    baseline = train_baseline(workspace, anatomy)
+    encoder = workspace.encoder()
+    baseline = train_baseline(workspace, encoder)
     after_baseline = {name: value.clone() for name, value in baseline.weights.items()}
-    learned = train_thresholds(workspace, anatomy, baseline, 0.1)
+    learned = train_thresholds(workspace, encoder, baseline, 0.1)
     run = workspace.run.record.stages
     theta = run["soft-0.1"].theta
     assert theta is not None
@@ -72,35 +73,35 @@ def test_the_soft_stage_moves_thresholds_and_the_hard_stage_leaves_them(workspac
 
 
 def test_the_gap_is_that_of_soft_and_hard_masks(workspace: TokenWorkspace) -> None:
-    anatomy = workspace.anatomy()
+    encoder = workspace.encoder()
     rule = Thresholds(5, 1.0, 0.064, workspace.convention)
     golds = workspace.select.golds
-    soft = workspace.answers(anatomy, workspace.select, rule, soft=True)
-    hard = workspace.answers(anatomy, workspace.select, rule)
-    gap = soft_hard_gap(workspace, anatomy, rule, hard)
+    soft = workspace.evaluate(encoder, workspace.select, rule, soft=True)
+    hard = workspace.evaluate(encoder, workspace.select, rule)
+    gap = soft_hard_gap(workspace, encoder, rule, hard)
     assert gap["loss"] == pytest.approx(soft.loss(golds) - hard.loss(golds))
     assert abs(gap["loss"]) > 1e-4
     # Soft masks so sharp and thresholds so low that nothing is lost: no gap.
     open_rule = Thresholds(5, 0.0, 1e-6, workspace.convention)
-    hard = workspace.answers(anatomy, workspace.select, open_rule)
-    assert soft_hard_gap(workspace, anatomy, open_rule, hard)["loss"] == pytest.approx(0, abs=1e-5)
+    hard = workspace.evaluate(encoder, workspace.select, open_rule)
+    assert soft_hard_gap(workspace, encoder, open_rule, hard)["loss"] == pytest.approx(0, abs=1e-5)
 
 
 @pytest.mark.parametrize("order", ["thresholds", "importance", "random", "first"])
 def test_answers_hang_on_no_batch_mate(workspace: TokenWorkspace, order: Any) -> None:
-    anatomy = workspace.anatomy()
+    encoder = workspace.encoder()
     rule = Thresholds(5, 1.0, 0.064, workspace.convention) if order == "thresholds" else Ranked(5, 0.3, order, 1)
     data = workspace.train
-    whole = workspace.answers(anatomy, data, rule)
+    whole = workspace.evaluate(encoder, data, rule)
     for rows in (1, 3):
         changed = workspace.recipe.model_copy(
             update={"tuning": workspace.recipe.tuning.model_copy(update={"eval_rows": rows})}
         )
-        found = replace(workspace, recipe=changed).answers(anatomy, data, rule)
+        found = replace(workspace, recipe=changed).evaluate(encoder, data, rule)
         assert abs(found.logits_NC - whole.logits_NC).max() <= 1e-5 * abs(whole.logits_NC).max()
         assert (found.kept_NL == whole.kept_NL).all()
     turned = replace(data, ids=data.ids[::-1])
-    found = workspace.answers(anatomy, turned, rule)
+    found = workspace.evaluate(encoder, turned, rule)
     assert abs(found.logits_NC[::-1] - whole.logits_NC).max() <= 1e-5 * abs(whole.logits_NC).max()
     assert abs(found.logits_NC - whole.logits_NC).max() > 1e-3 * abs(whole.logits_NC).max()
 
@@ -111,7 +112,7 @@ class Killed(BaseException):
 
 def killed_at(recipe: TokensRecipe, out: Path, nth: int, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether the run was ended at its nth evaluation of any kind."""
-    answers, seen = TokenWorkspace.answers, 0
+    answers, seen = TokenWorkspace.evaluate, 0
 
     def counting(self: TokenWorkspace, *args: Any, **options: Any) -> Any:
         nonlocal seen
@@ -121,7 +122,7 @@ def killed_at(recipe: TokensRecipe, out: Path, nth: int, monkeypatch: pytest.Mon
         return answers(self, *args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TokenWorkspace, "answers", counting)
+        patch.setattr(TokenWorkspace, "evaluate", counting)
         try:
             execute(recipe, out, "test", "")
         except Killed:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from encoders import unpacked
 from masked_reference import masked_pass
-from small_runs import anatomy_of
+from small_runs import encoder_of
 
 from softprune.models.batching import collate
-from softprune.token_pruning.families import Anatomy
-from softprune.token_pruning.rules import Convention, Everything, Rule, Thresholds
-from softprune.token_pruning.trainable import THRESHOLDS, EncoderTrainable, packed_of, set_dropout
-from softprune.training.adamw import FineTuner
-from softprune.training.loop import Evaluation, Schedule, train
+from softprune.token_pruning.families import Encoder
+from softprune.token_pruning.rules import Convention, KeepAll, Rule, Thresholds
+from softprune.token_pruning.trainable import THRESHOLDS, EncoderTrainable, repack, set_dropout
+from softprune.training.loop import Evaluation, Keeper, Schedule, train
+from softprune.training.optimizers import weights_adamw
 from softprune.training.progress import Silence
 from softprune.training.step import Feed
 from softprune.types import Batch, Encoded
@@ -36,37 +35,38 @@ def batch_of(size: int, seed: int = 0) -> Batch:
     return collate(encoded, 0, torch.device("cpu"))
 
 
-def thresholds(anatomy: Anatomy) -> Thresholds:
-    return Thresholds(len(anatomy.layers), 1.0, 0.5, CONVENTION)
+def thresholds(encoder: Encoder) -> Thresholds:
+    return Thresholds(len(encoder.layers), 1.0, 0.5, CONVENTION)
 
 
 def trainable_of(
-    anatomy: Anatomy, stage: str = "soft", compute: torch.dtype = torch.float32, price: float = LAMBDA
+    encoder: Encoder, stage: str = "soft", compute: torch.dtype = torch.float32, price: float = LAMBDA
 ) -> EncoderTrainable:
-    rule: Rule = Everything() if stage == "baseline" else thresholds(anatomy)
+    rule: Rule = KeepAll() if stage == "baseline" else thresholds(encoder)
     if stage == "hard":
         assert isinstance(rule, Thresholds)
         rule.delta_L.requires_grad_(False)
-    return EncoderTrainable(anatomy, rule, CONVENTION, price if stage == "soft" else None, compute)
+    return EncoderTrainable(encoder, rule, CONVENTION, price if stage == "soft" else None, compute)
 
 
-def tuner_of(trainable: EncoderTrainable, **changed: float) -> FineTuner:
-    settings: dict[str, Any] = {
-        "lr": 2e-5,
-        "weight_decay": 0.01,
-        "warmup": 0.0,
-        "steps": 10,
-        "clip_norm": 1.0,
-    }
-    own = changed.pop("threshold_lr", 0.02)
-    apart = {THRESHOLDS: own} if THRESHOLDS in trainable.named() else {}
-    return FineTuner(trainable.named(), apart=apart, **(settings | changed))
+def tuner_of(trainable: EncoderTrainable, lr: float = 2e-5, weight_decay: float = 0.01) -> torch.optim.AdamW:
+    own = {THRESHOLDS: 0.02} if THRESHOLDS in trainable.named() else {}
+    return weights_adamw(trainable.named(), lr=lr, weight_decay=weight_decay, own_rates=own)
 
 
-def step(trainable: EncoderTrainable, tuner: FineTuner, size: int = 8) -> None:
-    tuner.zero_grad()
-    trainable.loss(batch_of(size)).mean().backward()
-    tuner.step()
+def step(trainable: EncoderTrainable, tuner: torch.optim.Optimizer, clip_norm: float | None = None) -> None:
+    """One step of the loop on eight texts."""
+    train(
+        trainable,
+        tuner,
+        Feed([5] * 8, lambda indices: batch_of(len(indices))),
+        lambda: [Evaluation(0.0, 0.0)],
+        Schedule(epochs=1, batch_size=8, clip_norm=clip_norm),
+        names=["x"],
+        title="x",
+        keeper=Keeper(),
+        watch=Silence(),
+    )
 
 
 def unmoved(trainable: EncoderTrainable, before: dict[str, torch.Tensor]) -> list[str]:
@@ -79,7 +79,7 @@ def copies(trainable: EncoderTrainable) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("stage", ["baseline", "soft", "hard"])
 def test_every_weight_moves_under_bfloat16_products(tiny_models: Models, stage: str) -> None:
-    trainable = trainable_of(anatomy_of(tiny_models("encoder")), stage, torch.bfloat16)
+    trainable = trainable_of(encoder_of(tiny_models("encoder")), stage, torch.bfloat16)
     assert all(value.dtype == torch.float32 for value in trainable.parameters())
     before = copies(trainable)
     step(trainable, tuner_of(trainable))
@@ -89,7 +89,7 @@ def test_every_weight_moves_under_bfloat16_products(tiny_models: Models, stage: 
 
 def test_weights_in_bfloat16_would_not(tiny_models: Models) -> None:
     """Negative control: why weights are float32."""
-    trainable = trainable_of(anatomy_of(tiny_models("encoder"), torch.bfloat16), "baseline", torch.bfloat16)
+    trainable = trainable_of(encoder_of(tiny_models("encoder"), torch.bfloat16), "baseline", torch.bfloat16)
     before = copies(trainable)
     step(trainable, tuner_of(trainable))
     still = unmoved(trainable, before)
@@ -97,13 +97,13 @@ def test_weights_in_bfloat16_would_not(tiny_models: Models) -> None:
 
 
 def test_thresholds_have_a_step_size_of_their_own_and_no_decay(tiny_models: Models) -> None:
-    trainable = trainable_of(anatomy_of(tiny_models("encoder")))
+    trainable = trainable_of(encoder_of(tiny_models("encoder")))
     rule = trainable.rule
     assert isinstance(rule, Thresholds)
     with torch.no_grad():
         rule.delta_L.fill_(3.0)  # decay would show
-    tuner = tuner_of(trainable, weight_decay=0.5, clip_norm=1e-12)
-    step(trainable, tuner)
+    tuner = tuner_of(trainable, weight_decay=0.5)
+    step(trainable, tuner, clip_norm=1e-12)
     gradient_L = rule.delta_L.grad
     assert gradient_L is not None
     assert gradient_L[1:].abs().min() > 1e-7
@@ -116,7 +116,7 @@ def test_thresholds_have_a_step_size_of_their_own_and_no_decay(tiny_models: Mode
 
 
 def test_norms_and_biases_have_no_decay_and_every_weight_is_trained_once(tiny_models: Models) -> None:
-    trainable = trainable_of(anatomy_of(tiny_models("encoder")))
+    trainable = trainable_of(encoder_of(tiny_models("encoder")))
     names = {id(p): name for name, p in trainable.named().items()}
     decayed, plain, own = ([names[id(p)] for p in group["params"]] for group in tuner_of(trainable).param_groups)
     assert own == ["thresholds.delta_L"]
@@ -125,68 +125,72 @@ def test_norms_and_biases_have_no_decay_and_every_weight_is_trained_once(tiny_mo
     assert sorted([*decayed, *plain, *own]) == sorted(trainable.named())
 
 
-def test_the_step_size_rises_and_falls_as_by_hand(tiny_models: Models) -> None:
-    trainable = trainable_of(anatomy_of(tiny_models("encoder")))
-    tuner = tuner_of(trainable, warmup=0.2, steps=10, lr=1.0, threshold_lr=4.0)
-    seen = []
-    for _ in range(10):
-        trainable.loss(batch_of(2)).mean().backward()
-        tuner.param_groups[0]["params"] = []  # the step size alone is looked at
-        tuner.param_groups[1]["params"] = []
-        tuner.step()
-        seen.append([group["lr"] for group in tuner.param_groups])
+def test_the_step_size_rises_and_falls_as_by_hand() -> None:
+    schedule = Schedule(epochs=1, batch_size=1, warmup=0.2, linear_decay=True)
     shares = [0.5, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]
-    assert [lrs[0] for lrs in seen] == pytest.approx(shares)
-    assert [lrs[2] for lrs in seen] == pytest.approx([4 * share for share in shares])
+    assert [schedule.rate_at(step, 10) for step in range(10)] == pytest.approx(shares)
+    assert Schedule(epochs=1, batch_size=1, warmup=0.06, linear_decay=True).rate_at(0, 1) == 1.0
+    assert {Schedule(epochs=1, batch_size=1).rate_at(step, 10) for step in range(10)} == {1.0}
 
 
-def test_a_single_step_and_no_warmup_are_schedules_too(tiny_models: Models) -> None:
-    trainable = trainable_of(anatomy_of(tiny_models("encoder")), "baseline")
-    tuner = tuner_of(trainable, warmup=0.06, steps=1)
-    step(trainable, tuner)
-    assert tuner.param_groups[0]["lr"] == 2e-5
+def test_the_loop_steps_at_the_step_sizes_of_its_schedule(tiny_models: Models) -> None:
+    trainable = trainable_of(encoder_of(tiny_models("encoder")))
+    tuner, seen = tuner_of(trainable, lr=1e-5), []
+    tuner.register_step_pre_hook(lambda *_: seen.append([group["lr"] for group in tuner.param_groups]))
+    train(
+        trainable,
+        tuner,
+        Feed([5] * 10, lambda indices: batch_of(len(indices))),
+        lambda: [Evaluation(0.0, 0.0)],
+        Schedule(epochs=1, batch_size=1, warmup=0.2, linear_decay=True),
+        names=["x"],
+        title="x",
+        keeper=Keeper(),
+        watch=Silence(),
+    )
+    shares = [0.5, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]
+    assert [rates[0] for rates in seen] == pytest.approx([1e-5 * share for share in shares])
+    assert [rates[2] for rates in seen] == pytest.approx([0.02 * share for share in shares])
 
 
 def test_gradients_are_clipped_together_but_not_those_of_thresholds(tiny_models: Models) -> None:
-    trainable = trainable_of(anatomy_of(tiny_models("encoder")))
-    tuner = tuner_of(trainable, clip_norm=0.01)
-    (1000 * trainable.loss(batch_of(4)).mean()).backward()
-    rule = trainable.rule
-    assert isinstance(rule, Thresholds)
-    assert rule.delta_L.grad is not None
-    own = rule.delta_L.grad.clone()
-    tuner.step()
-    grads = [p.grad for name, p in trainable.named().items() if "thresholds" not in name and p.grad is not None]
-    norm = torch.stack([grad.norm() for grad in grads]).norm()
-    assert float(norm) == pytest.approx(0.01, rel=1e-4)
-    assert torch.equal(rule.delta_L.grad, own)
-    assert float(own.norm()) > 0.01
+    gradients = []
+    for clip_norm in (None, 1e-6):
+        trainable = trainable_of(encoder_of(tiny_models("encoder")))
+        step(trainable, tuner_of(trainable), clip_norm=clip_norm)
+        gradients.append({name: p.grad for name, p in trainable.named().items() if p.grad is not None})
+    whole, clipped = gradients
+    own = clipped.pop(THRESHOLDS)
+    assert torch.equal(own, whole[THRESHOLDS])
+    assert float(own.norm()) > 1e-6
+    norm = torch.stack([gradient.norm() for gradient in clipped.values()]).norm()
+    assert float(norm) == pytest.approx(1e-6, rel=1e-3)
 
 
-def loss_by_hand(anatomy: Anatomy, batch: Batch, rule: Thresholds, price: float) -> torch.Tensor:
+def loss_by_hand(encoder: Encoder, batch: Batch, rule: Thresholds, price: float) -> torch.Tensor:
     """Cross-entropy and regulariser from the masked reference, text by text."""
-    packed = packed_of(batch)
-    read = masked_pass(anatomy, unpacked(packed), rule, CONVENTION, soft=True)
+    packed = repack(batch)
+    read = masked_pass(encoder, unpacked(packed), rule, CONVENTION, soft=True)
     cross = F.cross_entropy(read.logits_BC, batch.gold, reduction="none")
     found = []
     for b, length in enumerate(packed.lengths):
         means = [
             torch.sigmoid((read.score_LBN[layer, b, 1:length] - rule.theta(layer)) / rule.temperature).mean()
-            for layer in range(1, len(anatomy.layers))
+            for layer in range(1, len(encoder.layers))
         ]
         found.append(cross[b] + price * torch.stack(means).sum())
     return torch.stack(found).detach()
 
 
 def test_the_loss_is_cross_entropy_and_lambda_times_the_regulariser(tiny_models: Models) -> None:
-    anatomy = anatomy_of(tiny_models("encoder"))
-    trainable, batch = trainable_of(anatomy), batch_of(6)
+    encoder = encoder_of(tiny_models("encoder"))
+    trainable, batch = trainable_of(encoder), batch_of(6)
     found = trainable.loss(batch)[0].detach()
     rule = trainable.rule
     assert isinstance(rule, Thresholds)
-    wanted = loss_by_hand(anatomy, batch, rule, LAMBDA)
+    wanted = loss_by_hand(encoder, batch, rule, LAMBDA)
     assert (found - wanted).abs().max() <= 1e-5 * wanted.abs().max()
-    other = loss_by_hand(anatomy, batch, rule, 1.01 * LAMBDA)
+    other = loss_by_hand(encoder, batch, rule, 1.01 * LAMBDA)
     assert (found - other).abs().max() > 1e-3 * wanted.abs().max()
 
 
@@ -197,9 +201,9 @@ def test_the_loss_is_cross_entropy_and_lambda_times_the_regulariser(tiny_models:
 def test_no_batch_size_dropout_or_dtype_breaks_it(
     tiny_models: Models, stage: str, hidden: float, attention: float, compute: torch.dtype
 ) -> None:
-    anatomy = anatomy_of(tiny_models("encoder"))
-    set_dropout(anatomy, hidden, attention)
-    trainable = trainable_of(anatomy, stage, compute)
+    encoder = encoder_of(tiny_models("encoder"))
+    set_dropout(encoder, hidden, attention)
+    trainable = trainable_of(encoder, stage, compute)
     tuner = tuner_of(trainable)
     for size in (1, 2, 3):
         step(trainable, tuner, size)
@@ -214,26 +218,16 @@ def test_no_batch_size_dropout_or_dtype_breaks_it(
 
 @pytest.mark.parametrize(("hidden", "attention"), [(0.3, 0.0), (0.0, 0.3)])
 def test_dropout_is_drawn_in_training(tiny_models: Models, hidden: float, attention: float) -> None:
-    anatomy = anatomy_of(tiny_models("encoder"))
-    trainable, batch = trainable_of(anatomy, "baseline"), batch_of(4)
+    encoder = encoder_of(tiny_models("encoder"))
+    trainable, batch = trainable_of(encoder, "baseline"), batch_of(4)
     assert torch.equal(trainable.loss(batch), trainable.loss(batch))
-    set_dropout(anatomy, hidden, attention)
+    set_dropout(encoder, hidden, attention)
     assert not torch.equal(trainable.loss(batch), trainable.loss(batch))
-
-
-class Nowhere:
-    """Keeps nothing."""
-
-    def load(self) -> None: ...
-
-    def save(self, tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> None: ...
-
-    def curve(self, points: Sequence[Any]) -> None: ...
 
 
 def moved_by_a_step(model: Path, stage: str, accumulate: int) -> dict[str, torch.Tensor]:
     """What one step of plain gradient descent changes: the gradient, part by part."""
-    trainable = trainable_of(anatomy_of(model), stage)
+    trainable = trainable_of(encoder_of(model), stage)
     whole = batch_of(8)
     before = copies(trainable)
 
@@ -252,7 +246,7 @@ def moved_by_a_step(model: Path, stage: str, accumulate: int) -> dict[str, torch
         Schedule(epochs=1, batch_size=8, accumulate=accumulate),
         names=["x"],
         title="x",
-        keeper=Nowhere(),
+        keeper=Keeper(),
         watch=Silence(),
     )
     return {name: value.detach() - before[name] for name, value in trainable.named().items()}
@@ -273,7 +267,7 @@ def test_two_parts_of_a_batch_make_the_step_of_the_whole(tiny_models: Models, st
 
 
 def test_saved_values_come_back_in_place(tiny_models: Models) -> None:
-    trainable = trainable_of(anatomy_of(tiny_models("encoder")))
+    trainable = trainable_of(encoder_of(tiny_models("encoder")))
     saved = trainable.save()
     step(trainable, tuner_of(trainable, lr=0.1))
     assert unmoved(trainable, {name: value[0] for name, value in saved.items()}) == []

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from fakes import FakeReader, by_chance, made_texts, reading_of
+from fakes import FakeReader, by_chance, made_texts, make_trace
 
 from softprune.token_pruning.analysis.tagging import Tagger
 from softprune.token_pruning.analysis.word_table import CONTEXT, part_read, word_table
@@ -10,8 +10,8 @@ from softprune.token_pruning.analysis.words import Mark
 
 
 def test_columns_go_word_by_word(tagger: Tagger) -> None:
-    readings = [reading_of("the cat", [("the", 1), ("cat", 3)]), reading_of("Sea !", [("Sea", 3), ("!", 2)])]
-    table = word_table(readings, tagger)
+    traces = [make_trace("the cat", [("the", 1), ("cat", 3)]), make_trace("Sea !", [("Sea", 3), ("!", 2)])]
+    table = word_table(traces, tagger)
     assert table.forms == ("the", "cat", "sea", "!")
     assert table.text_W.tolist() == [0, 0, 1, 1]
     assert table.left_W.tolist() == [1, 3, 3, 2]
@@ -19,21 +19,21 @@ def test_columns_go_word_by_word(tagger: Tagger) -> None:
     assert table.chance_kept_W.tolist() == [0.5] * 4
     assert table.place_W.tolist() == [0, 0.5, 0, 0.5]
     assert table.column(lambda word: word.mark.pos) == ["DET", "NOUN", "NOUN", "PUNCT"]
-    assert (table.layers, table.tagged, word_table(readings).tagged) == (3, True, False)
+    assert (table.layers, table.tagged, word_table(traces).tagged) == (3, True, False)
 
 
 def test_chance_sums_to_what_was_kept_where_words_have_one_piece() -> None:
-    readings = FakeReader(by_chance).read(["the cat runs a very long sea", "of a good tree"])
-    table = word_table([reading for reading in readings if all(len(w) <= 4 for w in reading.text.split())])
+    traces = FakeReader(by_chance).trace(["the cat runs a very long sea", "of a good tree"])
+    table = word_table([trace for trace in traces if all(len(w) <= 4 for w in trace.text.split())])
     assert table.chance_kept_W.sum() == table.kept_W.sum()
 
 
 def test_what_truncation_took_away_is_not_tagged(make_tagger: Callable[..., Tagger]) -> None:
     long = "the cat " + "very " * 1000
-    reading = reading_of(long, [("the", 1), ("cat", 3)])
-    assert part_read(reading) == long[: part_read(reading).rindex("very") + 4]
-    assert len(part_read(reading)) <= 7 + CONTEXT + 5
-    assert part_read(reading_of("", [])) == ""
+    trace = make_trace(long, [("the", 1), ("cat", 3)])
+    assert part_read(trace) == long[: part_read(trace).rindex("very") + 4]
+    assert len(part_read(trace)) <= 7 + CONTEXT + 5
+    assert part_read(make_trace("", [])) == ""
 
     class Counting(Tagger):
         def marks(self, texts: Iterable[str]) -> Iterator[tuple[Mark, ...]]:
@@ -41,12 +41,12 @@ def test_what_truncation_took_away_is_not_tagged(make_tagger: Callable[..., Tagg
 
     counting = make_tagger()
     counting.__class__ = Counting
-    assert word_table([reading], counting).forms == ("the",)
+    assert word_table([trace], counting).forms == ("the",)
 
 
 def test_tags_are_those_of_the_whole_text(tagger: Tagger) -> None:
     texts = made_texts(10, words=40)
-    readings = FakeReader(by_chance).read(texts)
+    traces = FakeReader(by_chance).trace(texts)
     whole = [[(m.start, m.pos) for m in marks] for marks in tagger.marks(texts)]
-    table = word_table(readings, tagger)
+    table = word_table(traces, tagger)
     assert [[(w.mark.start, w.mark.pos) for w in own] for own in table.words] == whole

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from fakes import reading_of
+from fakes import make_trace
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from softprune.token_pruning.analysis.words import Mark, Word, split, words_of
-from softprune.token_pruning.token_trace import TokenReading
+from softprune.token_pruning.token_trace import TokenTrace
 
 
 def forms(words: tuple[Word, ...]) -> list[tuple[str, int]]:
@@ -17,9 +17,9 @@ def texts(text: str) -> list[str]:
 
 
 def test_a_word_is_there_as_long_as_any_piece_is() -> None:
-    reading = reading_of("unhappily ever", [("un", 1), ("happi", 3), ("ly", 2), ("ever", 1)])
-    assert forms(words_of(reading)) == [("unhappily", 3), ("ever", 1)]
-    assert [word.pieces for word in words_of(reading)] == [(1, 2, 3), (4,)]
+    trace = make_trace("unhappily ever", [("un", 1), ("happi", 3), ("ly", 2), ("ever", 1)])
+    assert forms(words_of(trace)) == [("unhappily", 3), ("ever", 1)]
+    assert [word.pieces for word in words_of(trace)] == [(1, 2, 3), (4,)]
 
 
 @pytest.mark.parametrize(
@@ -37,10 +37,10 @@ def test_without_a_tagger_punctuation_stands_alone(text: str, expected: list[str
     assert texts(text) == expected
 
 
-def encoded(tokenizer: Tokenizer, text: str) -> TokenReading:
+def encoded(tokenizer: Tokenizer, text: str) -> TokenTrace:
     offsets = tokenizer.encode(text).offsets
     count = len(offsets)
-    return TokenReading(text, tuple(offsets), (False,) * count, tuple(range(count)), count, 0, (1.0,))
+    return TokenTrace(text, tuple(offsets), (False,) * count, tuple(range(count)), count, 0, (1.0,))
 
 
 def test_wordpiece_offsets() -> None:
@@ -56,33 +56,33 @@ def test_byte_level_pieces_that_share_a_character(trim: bool) -> None:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({symbol: i for i, symbol in enumerate(alphabet)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=trim)
-    reading = encoded(tokenizer, "né 日")
+    trace = encoded(tokenizer, "né 日")
     # Bytes: n, é (2), space, 日 (3); every byte is a token here, and the space is one that belongs to no word.
-    assert forms(words_of(reading)) == [("né", 2), ("日", 6)]
-    assert [len(word.pieces) for word in words_of(reading)] == [3, 3]
+    assert forms(words_of(trace)) == [("né", 2), ("日", 6)]
+    assert [len(word.pieces) for word in words_of(trace)] == [3, 3]
 
 
 def test_a_piece_that_begins_with_a_space_belongs_to_the_word_behind_it() -> None:
-    reading = TokenReading("a bc", ((0, 1), (1, 3), (3, 4)), (False,) * 3, (1, 3, 2), 3, 0, (1.0,))
-    assert forms(words_of(reading)) == [("a", 1), ("bc", 3)]
+    trace = TokenTrace("a bc", ((0, 1), (1, 3), (3, 4)), (False,) * 3, (1, 3, 2), 3, 0, (1.0,))
+    assert forms(words_of(trace)) == [("a", 1), ("bc", 3)]
 
 
 def test_a_piece_over_two_of_the_taggers_words_counts_for_both() -> None:
-    reading = reading_of("don't go", [("don't", 3), ("go", 1)])
+    trace = make_trace("don't go", [("don't", 3), ("go", 1)])
     marks = [Mark(0, 2, "AUX"), Mark(2, 5, "PART"), Mark(6, 8, "VERB")]
-    assert forms(words_of(reading, marks)) == [("do", 3), ("n't", 3), ("go", 1)]
-    assert [word.mark.pos for word in words_of(reading, marks)] == ["AUX", "PART", "VERB"]
+    assert forms(words_of(trace, marks)) == [("do", 3), ("n't", 3), ("go", 1)]
+    assert [word.mark.pos for word in words_of(trace, marks)] == ["AUX", "PART", "VERB"]
 
 
 def test_words_that_were_not_read_are_left_out() -> None:
-    reading = reading_of("one two three four", [("one", 3), ("two", 3), ("thr", 1)])
-    assert forms(words_of(reading)) == [("one", 3), ("two", 3), ("three", 1)]
+    trace = make_trace("one two three four", [("one", 3), ("two", 3), ("thr", 1)])
+    assert forms(words_of(trace)) == [("one", 3), ("two", 3), ("three", 1)]
 
 
 def test_special_tokens_touch_no_word() -> None:
-    reading = TokenReading("ab", ((0, 2), (0, 2), (0, 2)), (True, False, True), (3, 1, 3), 3, 0, (1.0,))
-    assert forms(words_of(reading)) == [("ab", 1)]
+    trace = TokenTrace("ab", ((0, 2), (0, 2), (0, 2)), (True, False, True), (3, 1, 3), 3, 0, (1.0,))
+    assert forms(words_of(trace)) == [("ab", 1)]
 
 
 def test_alive_counts_by_layer() -> None:
-    assert reading_of("a b c", [("a", 1), ("b", 2), ("c", 3)]).alive() == (5, 4, 3)
+    assert make_trace("a b c", [("a", 1), ("b", 2), ("c", 3)]).alive() == (5, 4, 3)

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from fakes import FakeReader, by_chance, made_texts, reading_of
+from fakes import FakeReader, by_chance, made_texts, make_trace
 
 from softprune.token_pruning.analysis.tagging import Tagger
 from softprune.token_pruning.analysis.word_table import word_table
@@ -26,8 +26,8 @@ def test_a_planted_word_leads_its_class(tagger: Tagger) -> None:
     texts = made_texts(60)
     golds = [i % 2 for i in range(60)]
     texts = [f"{text} sunshine" if gold else f"{text} drizzle" for text, gold in zip(texts, golds, strict=True)]
-    readings = FakeReader(lambda piece, _: 3).read(texts, golds)
-    found = typical_words(word_table(readings, tagger), LABELS)
+    traces = FakeReader(lambda piece, _: 3).trace(texts, golds)
+    found = typical_words(word_table(traces, tagger), LABELS)
     assert [found[label][0].form for label in LABELS] == ["drizzle", "sunshine"]
     top = found["good"][0]
     assert (top.kept, top.words, top.share, top.baseline, top.stop) == (30, 30, 1.0, 1.0, False)
@@ -35,9 +35,9 @@ def test_a_planted_word_leads_its_class(tagger: Tagger) -> None:
 
 
 def test_nothing_is_left_out_but_rare_words() -> None:
-    readings = [reading_of("the the ! ! once", [("the", 3), ("the", 3), ("!", 3), ("!", 3), ("once", 3)], gold=1)] * 4
-    readings += [reading_of("sea", [("sea", 3)], gold=0)] * 4
-    found = typical_words(word_table(readings), LABELS, minimum=5)
+    traces = [make_trace("the the ! ! once", [("the", 3), ("the", 3), ("!", 3), ("!", 3), ("once", 3)], gold=1)] * 4
+    traces += [make_trace("sea", [("sea", 3)], gold=0)] * 4
+    found = typical_words(word_table(traces), LABELS, minimum=5)
     assert {word.form for word in found["good"]} == {"the", "!"}
     assert found["bad"] == []
     assert all(word.stop is None for word in found["good"])
@@ -45,11 +45,11 @@ def test_nothing_is_left_out_but_rare_words() -> None:
 
 def test_words_at_random_have_small_z() -> None:
     """Negative control: classes dealt out at random have no words of their own."""
-    readings = FakeReader(by_chance).read(made_texts(200), [i % 2 for i in range(200)])
-    found = typical_words(word_table(readings), LABELS)
+    traces = FakeReader(by_chance).trace(made_texts(200), [i % 2 for i in range(200)])
+    found = typical_words(word_table(traces), LABELS)
     assert max(word.z for words in found.values() for word in words) < 3
 
 
 def test_one_class_has_nothing_to_be_told_from() -> None:
-    assert typical_words(word_table([reading_of("a", [("a", 3)], gold=0)] * 3), LABELS) == {}
-    assert typical_words(word_table([reading_of("a", [("a", 3)])] * 3), LABELS) == {}
+    assert typical_words(word_table([make_trace("a", [("a", 3)], gold=0)] * 3), LABELS) == {}
+    assert typical_words(word_table([make_trace("a", [("a", 3)])] * 3), LABELS) == {}

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pytest
 import torch
-from toys import distance, drawn, mask_of, scoring_of, task_of, texts_of
+from toys import CurveKeeper, Drawn, distance, drawn, mask_of, scoring_of, task_of, texts_of
 
 from softprune.models.base import Backbone
 from softprune.prompts.soft_prompts import full_mask, masked_state, read_one
-from softprune.training.loop import Evaluation, Schedule, Trained, train
+from softprune.training.loop import Evaluation, Schedule, train
 from softprune.training.optimizers import make_optimiser
 from softprune.training.progress import Silence
 from softprune.training.scoring import score_each, score_prompts
@@ -29,19 +28,6 @@ SCHEDULE = Schedule(epochs=17, batch_size=4, evaluate_every=17)
 # Under `zero` lengths may differ; under `drop` all have three tokens, but not the same.
 ZERO = ["1111", "1110", "0111", "1010", "0001", "1111", "1101", "0110"]
 DROP = ["1110", "1101", "1011", "0111", "1110", "1101", "1011", "0111"]
-
-
-class Nothing:
-    """No interruption."""
-
-    def load(self) -> None:
-        return None
-
-    def save(self, tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> None:
-        pass
-
-    def curve(self, points: Sequence[Any]) -> None:
-        pass
 
 
 @dataclass(frozen=True)
@@ -82,7 +68,7 @@ class Setting:
         which: Sequence[int],
         evaluate: Callable[[], list[Evaluation]] | None = None,
         seeds: Sequence[int] | None = None,
-    ) -> Trained:
+    ) -> Drawn:
         """Train some of the eight together; the last evaluation is the best."""
         trainable = self.trainable(which)
         data = (texts_of if self.writes else task_of)(self.backbone)
@@ -100,7 +86,7 @@ class Setting:
         def later_is_better() -> list[Evaluation]:
             return [Evaluation(float(next(time)), 0.0)] * trainable.candidates
 
-        return train(
+        trained = train(
             trainable,
             optimiser,
             Feed(data.lengths, lambda indices: data.batch(self.backbone, indices)),
@@ -108,10 +94,12 @@ class Setting:
             self.schedule,
             names=[str(k) for k in which],
             title="test",
-            keeper=Nothing(),
+            keeper=CurveKeeper(),
             watch=Silence(),
             seeds=seeds,
         )
+        assert isinstance(trained, Drawn)
+        return trained
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from toys import CurveKeeper, Drawn
 
 from softprune.errors import SoftpruneError
-from softprune.training.loop import Evaluation, Point, Schedule, Trained, some_of, train
+from softprune.training.loop import Evaluation, Point, Schedule, train
 from softprune.training.optimizers import make_optimiser
 from softprune.training.progress import Silence
 from softprune.training.step import Feed
@@ -66,12 +67,12 @@ class KilledError(Exception):
     pass
 
 
-class Memory:
+class Memory(CurveKeeper):
     """Keeps states as files would: as copies. Dies after a number of saves, where asked."""
 
     def __init__(self, die_after: int | None = None) -> None:
         self.state: tuple[dict[str, torch.Tensor], dict[str, Any]] | None = None
-        self.points: list[Point] = []
+        super().__init__()
         self.saves, self.die_after = 0, die_after
 
     def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
@@ -82,9 +83,6 @@ class Memory:
         self.saves += 1
         if self.saves == self.die_after:
             raise KilledError
-
-    def curve(self, points: Sequence[Point]) -> None:
-        self.points += points
 
 
 def optimiser_of(toy: Toy, name: str = "adafactor") -> torch.optim.Optimizer:
@@ -109,9 +107,9 @@ def fitted(
     poisoned: int | slice | None = None,
     watch: Any = None,
     seeds: Sequence[int] | None = None,
-) -> Trained:
+) -> Drawn:
     toy = Toy(names, poisoned)
-    return train(
+    trained = train(
         toy,
         optimiser_of(toy, optimiser),
         Feed(LENGTHS, lambda indices: indices),  # type: ignore[arg-type, return-value]
@@ -123,6 +121,8 @@ def fitted(
         watch=watch or Silence(),
         seeds=seeds,
     )
+    assert isinstance(trained, Drawn)
+    return trained
 
 
 def scripted(script: Script, seen: dict[str, list[torch.Tensor]] | None = None) -> Callable[[Toy], list[Evaluation]]:
@@ -138,7 +138,7 @@ def scripted(script: Script, seen: dict[str, list[torch.Tensor]] | None = None) 
     return evaluate
 
 
-def same(found: Trained, wanted: Trained) -> None:
+def same(found: Drawn, wanted: Drawn) -> None:
     """Equal in everything but wall time."""
     assert torch.equal(found.tensors["values"], wanted.tensors["values"])
     assert found.best == wanted.best
@@ -282,49 +282,6 @@ def test_taken_up_after_any_evaluation_it_ends_with_the_same_bits(
             fitted("abc", plan, optimiser=optimiser, keeper=keeper, evaluate=evaluate, seeds=seeds)
         same(fitted("abc", plan, optimiser=optimiser, keeper=keeper, evaluate=evaluate, seeds=seeds), wanted)
         assert len(keeper.points) == len(whole.points)
-
-
-@pytest.mark.parametrize("own", [None, {"a": 4, "b": 1, "c": 0}])
-@pytest.mark.parametrize("optimiser", ["adafactor", "adamw"])
-@pytest.mark.parametrize("plan", [SCHEDULE, replace(SCHEDULE, evaluate_every=2, patience=1)])
-def test_some_of_a_paused_training_go_on_as_if_they_had_been_alone(
-    optimiser: str, plan: Schedule, own: Mapping[str, int] | None
-) -> None:
-    """b has stopped before the pause in the second plan, a and c go on; then a and b, and the two that nobody stops."""
-    script = {
-        "a": [(0.1, 1.0), (0.2, 1.0), (0.3, 1.0), (0.4, 1.0), (0.5, 1.0), (0.6, 1.0)],
-        "b": [(0.9, 1.0), (0.5, 1.0), (0.4, 1.0), (0.4, 1.0)],
-        "c": [(0.1, 1.0), (0.2, 1.0), (0.3, 1.0), (0.4, 1.0), (0.5, 1.0), (0.6, 1.0)],
-    }
-
-    def seeds(names: str) -> list[int] | None:
-        return None if own is None else [own[name] for name in names]
-
-    for chosen in ("ac", "ab", "bc", "abc", "c"):
-        told = scripted(script)
-        paused = fitted("abc", replace(plan, pause_at=5), optimiser=optimiser, evaluate=told, seeds=seeds("abc"))
-        assert paused.steps == 6  # the evaluation behind the fifth step
-        keeper = Memory()
-        keeper.state = copy.deepcopy(some_of(paused.state, ["abc".index(name) for name in chosen]))
-        found = fitted(chosen, plan, optimiser=optimiser, keeper=keeper, evaluate=told, seeds=seeds(chosen))
-        alone = fitted(chosen, plan, optimiser=optimiser, evaluate=scripted(script), seeds=seeds(chosen))
-        wanted = alone.tensors["values"]
-        assert (found.tensors["values"] - wanted).abs().max() <= 1e-12 * wanted.abs().max()
-        assert found.best == alone.best
-        assert found.steps == alone.steps
-        if len(chosen) == 2:
-            assert (found.tensors["values"].flip(0) - wanted).abs().max() > 1e-3 * wanted.abs().max()
-
-
-def test_a_state_of_none_that_still_train_ends_at_once() -> None:
-    script = {"a": [(0.9, 1.0), (0.5, 1.0)], "b": [(0.9, 1.0), (0.5, 1.0)]}
-    plan = replace(SCHEDULE, patience=1)
-    paused = fitted("ab", replace(plan, pause_at=9), evaluate=scripted(script))
-    keeper = Memory()
-    keeper.state = some_of(paused.state, [1])
-    found = fitted("b", plan, keeper=keeper, evaluate=scripted({"b": []}))
-    assert torch.equal(found.tensors["values"], paused.tensors["values"][1:])
-    assert found.steps == paused.steps == 6
 
 
 def test_a_state_that_is_lost_shows() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,7 +20,6 @@ from softprune.models.base import Backbone
 from softprune.training import memory
 from softprune.training.free_memory import free_bytes, give_back, keep_freed
 from softprune.training.memory import LiveBytes, Rehearsal, StepMemory, evenly, measure_group, measure_step, together
-from softprune.training.oom_splitting import equal_parts
 
 Backbones = Callable[..., Backbone]
 CPU = torch.device("cpu")
@@ -104,8 +104,7 @@ def test_where_two_do_not_fit_one_is_tried(backbone_of: Backbones, monkeypatch: 
 )
 def test_groups_are_of_nearly_equal_size(candidates: int, most: int, group: int) -> None:
     assert evenly(candidates, most) == group
-    assert max(equal_parts(candidates, -(-candidates // group))) == group
-    assert sum(equal_parts(candidates, -(-candidates // group))) == candidates
+    assert (group - 1) * math.ceil(candidates / most) < candidates <= group * math.ceil(candidates / most)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +113,7 @@ def test_groups_are_of_nearly_equal_size(candidates: int, most: int, group: int)
         (["search.strategy=grid", "pruning.removal=zero"], 81),
         (["search.strategy=grid"], 13),
         (["search.strategy=sequential", "pruning.removal=zero", "search.piece_ratios=0.5"], 13),
-        (["search.strategy=halving", "pruning.removal=zero", "selection.seeds=3"], 12),
+        (["search.strategy=random", "pruning.removal=zero", "selection.seeds=3"], 12),
         (["pruning.levels=token", "search.token_ratios=0.1,0.2,0.3,0.4", "selection.seeds=0"], 4),
         (["search.strategy=grid", "search.token_ratios=0.5", "search.piece_ratios=0.5", "selection.seeds=0"], 3),
         (["search.strategy=grid", "search.token_ratios=0.5", "search.piece_ratios=0.5", "selection.seeds=5"], 15),

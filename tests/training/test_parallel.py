@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from toys import ANSWERS, distance, drawn, mask_of, scoring_of, task_of
+from toys import ANSWERS, CurveKeeper, Drawn, distance, drawn, mask_of, scoring_of, task_of
 
 from members import Unreduced, in_parallel
 from softprune.models.base import Backbone
 from softprune.pruning.importance import measure
 from softprune.runs.processes import ALONE, Processes
-from softprune.training.loop import Evaluation, Schedule, Trained, train
+from softprune.training.loop import Evaluation, Schedule, train
 from softprune.training.optimizers import make_optimiser
 from softprune.training.progress import Silence
 from softprune.training.scoring import score_prompts
@@ -27,23 +27,13 @@ TOLERANCE = 1e-5
 P, S = 4, 4
 
 
-class NoKeeper:
-    """Keeps nothing."""
-
-    def load(self) -> None: ...
-
-    def save(self, tensors: Any, progress: Any) -> None: ...
-
-    def curve(self, points: Any) -> None: ...
-
-
 def trained(
     backbone: Backbone,
     processes: Processes,
     optimiser: str = "adafactor",
     accumulate: int = 1,
     seeds: Sequence[int] | None = None,
-) -> Trained:
+) -> Drawn:
     """Two masked prompts, 20 steps; ten examples in batches of three: the last batch has one, so some have none."""
     data, scoring = task_of(backbone), replace(scoring_of(backbone), processes=processes)
     trainable = PromptTrainable(
@@ -59,7 +49,7 @@ def trained(
         found = score_prompts(backbone, trainable.prompts().detach(), data, scoring)
         return [Evaluation(-scores.loss, scores.loss) for scores in found]
 
-    return train(
+    done = train(
         trainable,
         make_optimiser(
             optimiser,
@@ -72,19 +62,21 @@ def trained(
         ),
         Feed(data.lengths, lambda indices: data.batch(backbone, indices)),
         evaluate,
-        Schedule(epochs=5, batch_size=3, evaluate_every=7, accumulate=accumulate),
+        Schedule(epochs=5, batch_size=3, evaluate_every=7, accumulate=accumulate, best_by="last"),
         names=["a", "b"],
         title="training",
-        keeper=NoKeeper(),
+        keeper=CurveKeeper(),
         watch=Silence(),
         processes=processes,
         seeds=seeds,
     )
+    assert isinstance(done, Drawn)
+    return done
 
 
-def prompts(found: Trained) -> torch.Tensor:
-    """The last prompts, not the best."""
-    return found.state[0]["now.vectors_KPH"]
+def prompts(found: Drawn) -> torch.Tensor:
+    """The last prompts."""
+    return found.tensors["vectors_KPH"]
 
 
 @pytest.mark.parametrize(

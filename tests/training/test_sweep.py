@@ -91,10 +91,12 @@ def test_a_sweep_ends_as_the_chosen_rate_alone_would(
     tiny_models: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, trained = tiny_models("sentence"), []
-    train_once = jobs.Training._train
-    monkeypatch.setattr(jobs.Training, "_train", lambda self, *a: trained.append(self.names) or train_once(self, *a))
+    finish = jobs.FolderKeeper.finish
+    monkeypatch.setattr(
+        jobs.FolderKeeper, "finish", lambda self, done: trained.append(self._names) or finish(self, done)
+    )
     swept = tune(recipe_of(model, "tuning.lr=0.1", "tuning.sweep=0.5,2,8"), tmp_path / "swept")
-    assert trained == [(candidate_of(work_of(each)),) for each in (0.5, 2.0, 8.0)]
+    assert trained == [[candidate_of(work_of(each))] for each in (0.5, 2.0, 8.0)]
     info = info_of(swept)
     (chosen,) = [row for row in info["sweep"].values() if row["chosen"]]
     assert chosen["score"] == max(row["score"] for row in info["sweep"].values())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import torch
 
 from softprune.models.base import Backbone
+from softprune.training.loop import Keeper, Point, Trained
 from softprune.training.scoring import ScoredSet, Scoring
 from softprune.types import Example, Mask, Segment
 
@@ -63,3 +65,23 @@ def distance(found: torch.Tensor, wanted: torch.Tensor) -> float:
     """Largest difference over the largest wanted number."""
     assert found.shape == wanted.shape
     return float((found.double() - wanted.double()).abs().max() / wanted.double().abs().max())
+
+
+@dataclass(frozen=True)
+class Drawn(Trained):
+    """What training left, with its curve."""
+
+    curve: tuple[Point, ...]
+
+
+class CurveKeeper(Keeper):
+    """Keeps the curve alone."""
+
+    def __init__(self) -> None:
+        self.points: list[Point] = []
+
+    def curve(self, points: Sequence[Point]) -> None:
+        self.points += points
+
+    def finish(self, trained: Trained) -> Drawn:
+        return Drawn(*(getattr(trained, part.name) for part in fields(Trained)), curve=tuple(self.points))

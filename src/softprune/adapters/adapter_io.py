@@ -21,12 +21,12 @@ from softprune.adapters.build import restore
 from softprune.adapters.ptuning import STORED as VECTORS
 from softprune.adapters.registry import METHODS
 from softprune.data.definition import Definition
-from softprune.data.definition_loading import definition_of
+from softprune.data.definition_loading import check_definition
 from softprune.errors import SoftpruneError
 from softprune.models import load_backbone
 from softprune.models.base import Backbone
+from softprune.models.description import FAMILIES
 from softprune.models.fingerprint import same_backbone
-from softprune.models.loading import FAMILIES
 from softprune.runs.atomic_io import json_text, tensor_bytes, write_bytes
 from softprune.runs.tensor_files import read_tensors
 
@@ -96,8 +96,8 @@ class SavedAdapter:
             SoftpruneError: for one of other weights, or one that doesn't read with this adapter.
         """
         self._check_weights(backbone)
-        if backbone.reads_with is not self:
-            found = "another adapter's" if backbone.reads_with else f"{backbone.info.name} without it"
+        if backbone.adapter.saved is not self:
+            found = "another adapter's" if backbone.adapter.saved else f"{backbone.info.name} without it"
             do = "pass what adapter.load() gives"
             raise SoftpruneError("the backbone that reads with this adapter", found, do)
 
@@ -124,7 +124,7 @@ class SavedAdapter:
         self._check_weights(found)
         found.keep_answers(self.definition.fixed_answers)
         restore(found, self.plan, self.tensors)
-        found.reads_with = self
+        found.adapter.saved = self
         return found
 
     def document(self) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def read_adapter(folder: str | Path) -> SavedAdapter:
         plan, info = _checked(AdapterPlan, document["plan"]), _checked(AdapterInfo, document)
         if plan.method not in METHODS or info.family not in FAMILIES.names():
             raise ValueError(f"an unknown method or family: {plan.method}, {info.family}")
-        definition = definition_of(document["definition"], place / DOCUMENT)
+        definition = check_definition(document["definition"], place / DOCUMENT)
         tensors = read_tensors(place / TENSORS)
         for name, tensor in tensors.items():
             if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):

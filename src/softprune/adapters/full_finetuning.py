@@ -10,7 +10,7 @@ from torch import nn
 
 from softprune.adapters.base import Adaptation, AdapterPlan, Tensors, copies, put
 from softprune.errors import SoftpruneError
-from softprune.models.architectures import trunk_of
+from softprune.models.architectures import find_trunk
 from softprune.models.base import Backbone
 
 # Of the trunk (transformers' base_model), by `config.model_type`: the last block, and the norm behind it where there is
@@ -56,7 +56,7 @@ class TrainedWeights(Adaptation):
         super().__init__(backbone)
         self._named = named
         self._before = copies(named)
-        backbone.altered = True
+        backbone.adapter.has_weights = True
         for parameter in named.values():
             parameter.requires_grad_(True)
 
@@ -132,7 +132,7 @@ def _last_modules(backbone: Backbone) -> list[nn.Module]:
             f'"{kind}"',
             "choose another method, or add it to softprune/adapters/full_finetuning.py",
         )
-    return [_module_at(trunk_of(backbone.model), path) for path in table[kind]]
+    return [_module_at(find_trunk(backbone.model), path) for path in table[kind]]
 
 
 def _module_at(trunk: Any, path: str) -> nn.Module:

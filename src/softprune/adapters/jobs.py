@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from softprune.adapters.base import Adaptation, Tensors, copies, put
 from softprune.adapters.settings import method_of
-from softprune.adapters.trainable import AdapterTrainable, products_in
-from softprune.runs.run_folder import Saved
-from softprune.training.adamw import FineTuner
-from softprune.training.jobs import FolderKeeper, record_cost, schedule
+from softprune.adapters.trainable import AdapterTrainable
+from softprune.training.jobs import FolderKeeper, schedule
 from softprune.training.latency import Way, latency, prompted
-from softprune.training.loop import Evaluation, Trained, train
+from softprune.training.loop import Evaluation, train
 from softprune.training.lr_sweep import best_rate, candidate_of, chosen_work
+from softprune.training.optimizers import weights_adamw
 from softprune.training.scoring import ScoredSet, Scoring, score_prompts
 from softprune.training.session import Workspace
 from softprune.training.step import Feed
+from softprune.training.trainable import products_in, seed_dropout
 from softprune.types import Batch, Scores
 
 WORK = "adapt"
@@ -72,15 +71,16 @@ def measure_latency(workspace: Workspace, adaptation: Adaptation) -> None:
     adapted = prompted(backbone, made_prompts(adaptation)[0])
     alone = prompted(backbone, adaptation.nothing()[0])
     ways = {"with": Way(adapted), "without": Way(alone, adaptation.bare)}
-    with workspace.run.phase("latency"), products_in(backbone, compute_of(workspace)):
+    with workspace.run.phase("latency"), products_in(compute_of(workspace), backbone.dtype, backbone.device):
         workspace.run.pin("cost.latency", lambda: latency(backbone, workspace.select, ways))
 
 
 def scores_of(workspace: Workspace, adaptation: Adaptation, data: ScoredSet, scoring: Scoring) -> Scores:
     """What the adapted backbone says of a set."""
+    backbone = workspace.backbone
     adaptation.train(False)
-    with products_in(workspace.backbone, compute_of(workspace)):
-        (found,) = score_prompts(workspace.backbone, made_prompts(adaptation), data, scoring)
+    with products_in(compute_of(workspace), backbone.dtype, backbone.device):
+        (found,) = score_prompts(backbone, made_prompts(adaptation), data, scoring)
     return found
 
 
@@ -97,51 +97,35 @@ def compute_of(workspace: Workspace) -> torch.dtype:
 
 
 def _fit(workspace: Workspace, adaptation: Adaptation, lr: float, work: str) -> FittedAdapter:
-    """The same at one step size, as a piece of work."""
-
-    def compute() -> Saved:
-        trained = _train(workspace, adaptation, lr, work)
-        meta = {key: getattr(trained, key) for key in ("steps", "examples", "seconds")}
-        return Saved({k: v[0].cpu() for k, v in trained.tensors.items()}, meta | {"best": asdict(trained.best[0])})
-
-    saved = workspace.run.once(work, compute)
-    record_cost(workspace, work, saved.meta)
-    return FittedAdapter(saved.tensors, Evaluation(**saved.meta["best"]), lr, saved.meta["seconds"])
-
-
-def _train(workspace: Workspace, adaptation: Adaptation, lr: float, work: str) -> Trained:
+    """Train at one step size, as a piece of work."""
     recipe, backbone, data = workspace.recipe, workspace.backbone, workspace.train
-    plan, name = schedule(workspace), "adapted" if work == WORK else candidate_of(work)
     scoring = workspace.scoring
-    trainable = AdapterTrainable(adaptation, scoring.loss, scoring.score, compute_of(workspace))
-    optimiser = FineTuner(
-        adaptation.named(),
-        lr=lr,
-        weight_decay=recipe.tuning.weight_decay,
-        warmup=recipe.adapter.warmup,
-        steps=plan.steps(len(data))[2],
-        clip_norm=recipe.adapter.clip_norm,
-        falls=recipe.adapter.decay == "linear",
-    )
+    name = "adapted" if work == WORK else candidate_of(work)
 
     def batch(indices: Sequence[int]) -> Batch:
-        # Dropout draws what seed and batch decide, so that training goes on bit by bit after a kill.
-        torch.manual_seed(zlib.crc32(repr((recipe.seed, work, tuple(indices))).encode()))
+        seed_dropout(recipe.seed, work, indices)
         return data.batch(backbone, indices)
 
     def evaluate() -> list[Evaluation]:
         found = scores_of(workspace, adaptation, workspace.select, scoring)
         return [Evaluation(workspace.choice.value(found), found.loss)]
 
-    return train(
-        trainable,
-        optimiser,
+    trained = train(
+        AdapterTrainable(adaptation, scoring.loss, scoring.score, compute_of(workspace)),
+        weights_adamw(adaptation.named(), lr=lr, weight_decay=recipe.tuning.weight_decay),
         Feed(data.lengths, batch),
         evaluate,
-        plan,
+        replace(
+            schedule(workspace),
+            clip_norm=recipe.adapter.clip_norm,
+            warmup=recipe.adapter.warmup,
+            linear_decay=recipe.adapter.decay == "linear",
+        ),
         names=[name],
         title=f"{method_of(recipe).name}, learning rate {lr:.3g}",
         keeper=FolderKeeper(workspace.run, work, WORK if work == WORK else "sweep", [name]),
         watch=workspace.watch,
         processes=workspace.run.processes,
     )
+    values = {name: value[0] for name, value in trained.tensors.items()}
+    return FittedAdapter(values, trained.best[0], lr, trained.seconds)

@@ -34,7 +34,7 @@ class Injected(Adaptation):
 
         super().__init__(backbone)
         model = backbone.model
-        backbone.altered = True
+        backbone.adapter.has_weights = True
         try:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)

@@ -78,7 +78,7 @@ class DeepPrompt:
         self.module, self.shape, self.tokens = module, shape, tokens
         self._backbone, self._first = backbone, first_position(backbone.trunk)
         self._hook = backbone.trunk.register_forward_pre_hook(self._before, with_kwargs=True)
-        backbone.prefixed = self._attached = True
+        backbone.adapter.has_prefix = self._attached = True
 
     def keys_values(self) -> torch.Tensor:
         """`[P, L * 2 * heads * D]`, in each row layer by layer keys, then values; gradients flow into the module."""
@@ -94,11 +94,11 @@ class DeepPrompt:
         """The backbone reads as it did before; done twice, it leaves alone what was attached since."""
         if self._attached:
             self._hook.remove()
-            self._backbone.prefixed = self._attached = False
+            self._backbone.adapter.has_prefix = self._attached = False
 
     def _before(self, trunk: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
         """What the trunk is given instead: a cache that holds the prefix, its mask, and positions that go on from P."""
-        if not self._backbone.prefixed:
+        if not self._backbone.adapter.has_prefix:
             return None
         read = next(x for x in (kwargs.get("inputs_embeds"), kwargs.get("input_ids"), *args) if x is not None)
         cache = kwargs.get("past_key_values")
@@ -227,9 +227,9 @@ def shape_of(backbone: Backbone) -> Shape:
     Raises:
         SoftpruneError: where not all layers keep keys and values, of one shape, or there is a prefix already.
     """
-    if backbone.prefixed:
+    if backbone.adapter.has_prefix:
         raise SoftpruneError("a backbone without a prefix", "one that has one", "detach it first")
-    ids, cache = backbone.probe(), empty_cache(backbone)
+    ids, cache = backbone.probe_ids(), empty_cache(backbone)
     given: dict[str, Any] = {"inputs_embeds": backbone.lookup(ids), "attention_mask": torch.ones_like(ids)}
     if backbone.family == "seq2seq":
         given = {"input_ids": ids, "encoder_hidden_states": given["inputs_embeds"]}

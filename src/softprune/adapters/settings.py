@@ -8,7 +8,7 @@ from softprune.adapters.base import AdapterPlan
 from softprune.adapters.registry import Method, method_named, not_defined
 from softprune.config import LearningRate, Recipe
 from softprune.errors import SoftpruneError
-from softprune.models.loading import Described
+from softprune.models.description import BackboneDescription
 
 WEIGHT_DECAY = 0.01
 """Of weights that are fine-tuned; what a method adds to a model has none."""
@@ -48,7 +48,7 @@ def plan_of(recipe: Recipe) -> AdapterPlan:
     )
 
 
-def mistakes(recipe: Recipe, described: Described) -> list[SoftpruneError]:
+def mistakes(recipe: Recipe, described: BackboneDescription) -> list[SoftpruneError]:
     """What keeps a recipe's method from this backbone; from its configuration alone."""
     from softprune.adapters.prefix import prefix_not_defined
 

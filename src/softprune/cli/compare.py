@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from softprune.cli.output import print_rich, progress_console, say
-from softprune.config import DEFAULT_RELATIVE_LR, load_compare_recipe, recipe_text, resolve_compare
+from softprune.cli.output import print_rich, say
+from softprune.config import DEFAULT_RELATIVE_LR, load_compare_recipe, resolve_compare
 from softprune.errors import SoftpruneError
 
 if TYPE_CHECKING:
@@ -33,28 +31,12 @@ def methods(backbone: _Backbone = None) -> None:
 
 
 def launch_compare(recipe_name: str | None, overrides: Sequence[str], out: Path | None) -> None:
-    """Resolves a comparison's recipe, runs it, and shows what came of it."""
-    from softprune.cli.train import default_out, names_of_recipes
+    """Read a comparison's recipe, run it, and show what came of it."""
+    from softprune.cli.train import read_recipe, run_job
+    from softprune.studies.comparison.runner import execute
 
-    names = names_of_recipes()
-    if recipe_name is None:
-        recipe = resolve_compare(overrides, where="the flags", names=names)
-        text = "# no recipe file: flags alone\n"
-    else:
-        recipe, text = load_compare_recipe(recipe_name, overrides, names=names), recipe_text(recipe_name)
-    comments = "".join(f"# given on the command line: {override}\n" for override in overrides)
-    folder = out or default_out(recipe)
-    command = shlex.join(["softprune", *sys.argv[1:]])
-    try:
-        from softprune.studies.comparison.runner import execute
-
-        console = progress_console()
-        if not execute(recipe, folder, command, comments + text, finish=_finish, console=console):
-            say(f"{folder} is complete: nothing was run; another --out begins a new comparison", err=True)
-    except KeyboardInterrupt:
-        say(f"stopped; {folder} keeps what is done: run the same command to continue", err=True)
-        raise typer.Exit(130) from None
-    show_comparison_of(folder)
+    recipe, text = read_recipe(recipe_name, overrides, load_compare_recipe, resolve_compare)
+    run_job(execute, recipe, out, text, overrides, finish=_finish, show=show_comparison_of)
 
 
 def is_comparison(folder: Path) -> bool:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from softprune.cli.flags import overrides_of, with_flags
 from softprune.cli.inspect import duration
 from softprune.cli.output import print_rich, say
-from softprune.cli.train import overrides_of, read_recipe, with_flags
+from softprune.cli.train import read_recipe
+from softprune.config import load_recipe, resolve
 from softprune.printable import printable_json
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ def command() -> Callable[..., None]:
         name, overrides = given["recipe"], overrides_of(given, "xprompt")
         if name is not None and "=" in name:  # no recipe was named
             name, overrides = None, [*overrides, str(name)]
-        show(read_recipe(name, overrides)[0], as_json=bool(given["json"]))
+        show(read_recipe(name, overrides, load_recipe, resolve)[0], as_json=bool(given["json"]))
 
     return with_flags(plan, "xprompt", {"recipe": _Recipe, "overrides": _Overrides, "json": _Json})
 

@@ -80,7 +80,7 @@ def predict(
     """Answer the rows of a file with a ticket or an adapter, or each row with its own of several tickets."""
     from softprune.data.input_rows import read_input
     from softprune.data.output_rows import RowWriter
-    from softprune.data.row_files import format_of
+    from softprune.data.row_files import file_format
     from softprune.evaluation.predict import predict as answer
 
     if not input_file.is_file():
@@ -92,7 +92,7 @@ def predict(
     tickets = _adapter(runs or [], which) or _tickets(runs or [], prompts, which.value, ensemble=ensemble)
     definitions = [each.definition for each in (tickets.values() if isinstance(tickets, dict) else [tickets])]
     with RowWriter(output_file) as writer:
-        wide = format_of(output_file) == "jsonl"
+        wide = file_format(output_file) == "jsonl"
         rows = _without(_ADDED if wide else _ADDED[:2], read_input(definitions, input_file))
         placed = {"device": device, "dtype": dtype, "device_map": device_map, "quantization": quantization}
         several = ensemble or prompts is not None
@@ -191,9 +191,9 @@ class _Tally:
 
     def _compare(self, pairs: Sequence[tuple[str, str]]) -> None:
         """What written texts share with the rows' own, where that can be measured."""
-        from softprune.data.rouge import installed, rouge
+        from softprune.data.rouge import is_installed, rouge
 
-        if pairs and installed():
+        if pairs and is_installed():
             self.written += len(pairs)
             self.shared += sum(rouge(text, own)[-1] for text, own in pairs)
 

@@ -54,7 +54,7 @@ def _shortly(text: str) -> str:
 
 def show(name: _Name) -> None:
     """Show a study: its question, its scales with hardware and hours, the published tables."""
-    from softprune.studies.text_tables import published_tables, rich_table
+    from softprune.studies.tables import published_tables, rich_table
 
     study = load_study(name)
     say("\n".join(filter(None, (study.title, study.question, study.source and f"from: {study.source}"))) + "\n")

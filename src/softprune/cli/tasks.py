@@ -76,9 +76,9 @@ def show(
     if why is not None:
         say(f"\nno data: {why.found}\n{why.do}\n\n{_SAMPLE}:")
     shown, origin = _some(loaded, splits, split, examples)
-    name = backbone or ("tiny-seq2seq" if loaded.definition.writes else "tiny")
+    name = backbone or ("tiny-seq2seq" if loaded.definition.is_generation else "tiny")
     model, room = _reader(name, max_length, shown)
-    longest = TEXT_LENGTH if loaded.definition.writes else None
+    longest = TEXT_LENGTH if loaded.definition.is_generation else None
     for place, (example, read) in enumerate(zip(shown, model.encode(shown, room, longest), strict=True), start=1):
         say(f"\n{origin} {place}")
         print_rich(_example(example, read, model, room), width=_WIDTH)
@@ -90,7 +90,7 @@ def show(
 def stats(ids: _Ids = None, data: _Root = None) -> None:
     """Sizes, kind, metric and answers of the tasks whose data is there."""
     from softprune.data import load_task, task_names
-    from softprune.data.data_statistics import Survey, statistics_of, survey
+    from softprune.data.data_statistics import Survey, compute_statistics, survey
 
     if data is not None and not data.is_dir():
         raise SoftpruneError("a folder with the data of tasks", str(data), "correct --data")
@@ -103,11 +103,11 @@ def stats(ids: _Ids = None, data: _Root = None) -> None:
     if data is not None:
         surveyed = survey(read, data)
     elif ids:
-        surveyed = Survey(tuple(statistics_of(task, task.load(patient=False)) for task in read), (), ())
+        surveyed = Survey(tuple(compute_statistics(task, task.load(patient=False)) for task in read), (), ())
     else:
         surveyed = Survey((), tuple(task.id for task in read), ())
     # What needs no data says nothing about a folder.
-    generated = [statistics_of(task, task.load()) for task in made if ids or data is None]
+    generated = [compute_statistics(task, task.load()) for task in made if ids or data is None]
     if data is not None and not (generated or surveyed.found or surveyed.errors):
         do = "pass --data with the folder that holds them; docs/tasks.md names the files of each task"
         raise SoftpruneError(f"the data of {', '.join(ids or ('at least one task',))}", f"none in {data}", do)
@@ -140,10 +140,10 @@ def new(
     ] = None,
 ) -> None:
     """Write a task YAML for a file of your own; it says what it guessed."""
-    from softprune.data.row_files import unpacked
+    from softprune.data.row_files import strip_compression
     from softprune.data.scaffold import guess, write_task
 
-    path = out or file.with_name(unpacked(file.name).with_suffix(".yaml").name)
+    path = out or file.with_name(strip_compression(file.name).with_suffix(".yaml").name)
     found = guess(file, validation, text or (), label, target)
     splits = write_task(found, path, file, validation)
     say(_guessed(found, label is not None, bool(text)))
@@ -151,17 +151,17 @@ def new(
     name = shlex.quote(str(path) if "/" in str(path) else f"./{path}")
     say("\n".join([f"wrote     {path}: {sizes}", *_worth_knowing(splits), ""]))
     say(f"next: softprune tasks show {name}")
-    say(f"      softprune xprompt --task {name} --backbone {'tiny-seq2seq' if found.writes else 'tiny'}")
+    say(f"      softprune xprompt --task {name} --backbone {'tiny-seq2seq' if found.is_generation else 'tiny'}")
 
 
 def _worth_knowing(splits: Splits) -> list[str]:
     """What a reader of the scores should know of the data: rows that repeat others, and a small set to report on."""
-    from softprune.data.data_statistics import repeated, unseen_points
+    from softprune.data.data_statistics import count_repeated, unseen_points
 
-    twice, rows = repeated(splits)
+    twice, rows = count_repeated(splits)
     held = len(splits.report or ())
     lines = [f"note      {twice:,} of {rows:,} rows repeat{'s' * (twice == 1)} another's text"] if twice else []
-    if 0 < held < _FEW and not (splits.report or ())[0].writes:
+    if 0 < held < _FEW and not (splits.report or ())[0].is_generation:
         points = unseen_points(held)
         lines.append(f"note      differences under {points} points can't be seen on {held} {splits.reported} rows")
     return lines
@@ -179,12 +179,12 @@ def _grid(rows: Iterable[tuple[str, str]]) -> RenderableType:
 
 def _data_or_none(task: Task, data: Path | None) -> tuple[Splits | None, SoftpruneError | None]:
     """The task's data; or why there is none, where a sample can stand for it."""
-    from softprune.data.samples import sample_of
+    from softprune.data.samples import load_sample
 
     try:
         return task.load(data, patient=False), None
     except SoftpruneError as error:
-        if data is not None or not sample_of(task):
+        if data is not None or not load_sample(task):
             raise
         return None, error
 
@@ -198,7 +198,7 @@ def _about(task: Task, splits: Splits | None) -> RenderableType:
         ("instruction", definition.instruction or _ABSENT),
         ("template", definition.template),
         ("target", f"{definition.target} (a text to write)")
-        if definition.writes
+        if definition.is_generation
         else ("answers", ", ".join(definition.answers)),
         ("metric", definition.metric + (f" of {definition.positive}" if definition.positive else "")),
     ]
@@ -216,12 +216,12 @@ def _sizes(splits: Splits) -> str:
 def _some(task: Task, splits: Splits | None, split: str, n: int) -> tuple[Sequence[Example], str]:
     """The first n examples of a split, or of the sample; and what to call them."""
     from softprune.config.registry import unknown
-    from softprune.data.samples import sample_of
+    from softprune.data.samples import load_sample
 
     if split not in _SETS:
         raise unknown("split", split, _SETS)
     if splits is None:
-        return sample_of(task)[:n], "sample"
+        return load_sample(task)[:n], "sample"
     held = cast("tuple[Example, ...] | None", getattr(splits, split))
     if held is None:
         raise SoftpruneError(f"a split that {task.id} has here", split, f"there is {_sizes(splits)}")
@@ -246,7 +246,7 @@ def _example(example: Example, read: Encoded, backbone: Backbone, room: int) -> 
     rows = [("id", example.id), ("input", shortened)]
     rows += [("cut", f"{read.cut} of {tokens} tokens go, {room} stay:")] if read.cut else []
     rows += [("reads as", backbone.tokenizer.decode(list(read.input_ids)))] if read.cut else []
-    if example.writes:
+    if example.is_generation:
         cut = f", {read.target_cut} more cut" if read.target_cut else ""
         return _grid([*rows, ("target", f"{example.answers[0]}  ({_tokens(len(read.answer_ids[0]))}{cut})")])
     for place, (answer, ids) in enumerate(zip(example.answers, read.answer_ids, strict=True)):
@@ -290,7 +290,7 @@ def _guessed(found: Guess, label_given: bool, text_given: bool) -> str:
     """What `tasks new` made of the columns."""
     guessed = "" if text_given else " (a guess: --text COLUMN ...)"
     texts = ("texts", ", ".join(c.name for c in found.texts) + guessed)
-    if found.writes:
+    if found.is_generation:
         written = f"{found.label.name} ({found.label.words / found.label.rows:.0f} words)"
         left = ("left out", ", ".join(found.others) or "nothing")
         return table([("target", written), texts, left, ("template", found.template)])

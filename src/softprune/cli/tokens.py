@@ -1,4 +1,4 @@
-"""Learned token pruning: what the models that `tokens train` leaves are asked."""
+"""`softprune tokens`: commands on the models that `tokens train` leaves."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ if TYPE_CHECKING:
     from softprune.token_pruning.model import TokenModel
     from softprune.types import Example
 
+# Tables keep their width when the output is piped into a file.
 _PIPE_WIDTH = 200
+# Rows that are written together.
 _PIECE = 512
 
 _Model = Annotated[
     Path,
     typer.Argument(metavar="MODEL", help="A run of tokens train (its chosen model), or a folder in its models/."),
 ]
-_Task = Annotated[str | None, typer.Option(metavar="TASK", help="A task's id or YAML file. [default: the run's]")]
+_TaskOption = Annotated[str | None, typer.Option(metavar="TASK", help="A task's id or YAML file. [default: the run's]")]
 _Data = Annotated[Path | None, typer.Option(metavar="FOLDER", help="The task's files. [default: the run's]")]
-_Limit = Annotated[int, typer.Option(min=1, metavar="N", help="Texts of the report set that are read, drawn.")]
+_Limit = Annotated[int, typer.Option(min=1, metavar="N", help="Largest number of report examples; more are sampled.")]
 _Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 ...")]
 _Dtype = Annotated[str, typer.Option(metavar="DTYPE", help="auto, float32 or bfloat16.")]
 _Tagger = Annotated[
@@ -39,7 +41,7 @@ _Tagger = Annotated[
 
 
 def show_results(run: Path) -> None:
-    """Prints the table of a run."""
+    """Print the table of a run."""
     from softprune.token_pruning.results_table import notes, read_results, results_table
 
     record = read_results(run)
@@ -55,24 +57,25 @@ def show_results(run: Path) -> None:
 
 def explain(
     model: _Model,
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="What is to be read, in quotes.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="The text to classify, in quotes.")],
     html_file: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write a page too.", show_default=False)
+        Path | None, typer.Option("--html", metavar="FILE", help="Write an HTML page, too.", show_default=False)
     ] = None,
     tagger: _Tagger = None,
     device: _Device = "auto",
     dtype: _Dtype = "auto",
 ) -> None:
-    """Show which words of a text a pruned model read to the end, and where the others left."""
-    from softprune.token_pruning.analysis.explain import explanation, html
+    """Show which words of a text a pruned model kept to the end, and after which layer the others were dropped."""
+    from softprune.token_pruning.analysis.explain import explain_trace, html
     from softprune.token_pruning.analysis.tagging import load_tagger
+    from softprune.token_pruning.model import TokenModel
 
-    loaded = _load(model, device, dtype)
+    loaded = TokenModel.load(model, device=device, dtype=dtype)
     marks = next(load_tagger(tagger).marks([text])) if tagger else None
-    shown = explanation(loaded.read([text])[0], loaded.labels, marks)
-    print_rich(shown, width=_PIPE_WIDTH)
+    explanation = explain_trace(loaded.trace([text])[0], loaded.labels, marks)
+    print_rich(explanation, width=_PIPE_WIDTH)
     if html_file is not None:
-        page = html(shown)
+        page = html(explanation)
         html_file.parent.mkdir(parents=True, exist_ok=True)
         html_file.write_text(page, encoding="utf-8", errors="replace")
         say(f"page: {html_file}")
@@ -80,7 +83,7 @@ def explain(
 
 def analyse(
     model: _Model,
-    task: _Task = None,
+    task: _TaskOption = None,
     data: _Data = None,
     limit: _Limit = 1000,
     tagger: _Tagger = None,
@@ -89,44 +92,51 @@ def analyse(
         typer.Option(metavar="FILE", help="Words of your domain, one a line: are they kept, do they matter?"),
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="[default: MODEL/analysis]")] = None,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of everything that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of everything random.")] = 0,
     device: _Device = "auto",
     dtype: _Dtype = "auto",
 ) -> None:
-    """Analyse what a pruned model keeps: by part of speech, position, frequency, class, and your own words."""
-    from softprune.token_pruning.analysis.run import analyse as analyse_readings
+    """Analyse which words a pruned model keeps: by part of speech, position, frequency, class, and your own words."""
+    from softprune.token_pruning.analysis.run import analyse as analyse_traces
     from softprune.token_pruning.analysis.tagging import load_tagger
+    from softprune.token_pruning.model import TokenModel
 
-    tagging = load_tagger(tagger) if tagger else None
-    loaded = _load(model, device, dtype)
-    chosen, examples = _examples(model, task, data, loaded)
-    drawn = _drawn(examples, limit, seed)
-    readings = loaded.read([e.content for e in drawn], [e.gold for e in drawn], states=True)
+    loaded_tagger = load_tagger(tagger) if tagger else None
+    loaded = TokenModel.load(model, device=device, dtype=dtype)
+    chosen_task, examples = _load_report_examples(model, task, data, loaded)
+    sample = _sample(examples, limit, seed)
+    traces = loaded.trace([e.content for e in sample], [e.gold for e in sample], states=True)
     folder = out or model / "analysis"
-    title = f"{chosen.definition.title}: what {loaded.name} keeps"
-    found = analyse_readings(
-        readings, tagging, folder, labels=loaded.labels, keywords=keywords, reader=loaded, seed=seed, title=title
+    contents = analyse_traces(
+        traces,
+        loaded_tagger,
+        folder,
+        labels=loaded.labels,
+        keywords=keywords,
+        model=loaded,
+        seed=seed,
+        title=f"{chosen_task.definition.title}: what {loaded.name} keeps",
     )
-    for sentence in found["findings"].values():
+    for sentence in contents["findings"].values():
         say(sentence)
-    cut = [reading.cut for reading in readings if reading.cut]
+    cut = [trace.cut for trace in traces if trace.cut]
     if cut:
-        say(f"{len(cut)} of {len(readings)} texts were longer than {loaded.max_length} tokens: {sum(cut)} cut off")
+        say(f"{len(cut)} of {len(traces)} texts were longer than {loaded.max_length} tokens: {sum(cut)} cut off")
     say(f"analysis: {folder / 'analysis.html'} (words and tags of every text: {folder / 'kept.csv'})")
 
 
 def bench(
     model: _Model,
-    task: _Task = None,
+    task: _TaskOption = None,
     data: _Data = None,
     limit: _Limit = 2000,
-    texts: Annotated[int, typer.Option(min=2, metavar="N", help="Texts that are timed, of those.")] = 128,
-    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Turns of everyone; medians are shown.")] = 5,
+    texts: Annotated[int, typer.Option(min=2, metavar="N", help="How many of these are timed.")] = 128,
+    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Rounds of timing; medians are shown.")] = 5,
     rows: Annotated[int, typer.Option(min=1, metavar="N", help="Texts of a batch.")] = 32,
-    calls: Annotated[int, typer.Option(min=1, metavar="N", help="Batches whose latency is taken, at most.")] = 40,
+    calls: Annotated[int, typer.Option(min=1, metavar="N", help="Largest number of batches timed for latency.")] = 40,
     threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="CPU threads. [default: torch's]")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="[default: MODEL/bench]")] = None,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the texts that are drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the samples.")] = 0,
     device: _Device = "auto",
     dtype: _Dtype = "auto",
 ) -> None:
@@ -144,82 +154,22 @@ def bench(
     if threads is not None:
         torch.set_num_threads(threads)
     keep_freed()
-    unpruned, models = _everyone(model, device, dtype)
-    _, examples = _examples(model, task, data, unpruned)
-    drawn = _drawn(examples, limit, seed)
-    ids = unpruned.encode([example.content for example in drawn])
-    golds = [example.gold for example in drawn]
+    unpruned, models = _load_models(model, device, dtype)
+    _, examples = _load_report_examples(model, task, data, unpruned)
+    sample = _sample(examples, limit, seed)
+    ids = unpruned.encode([example.content for example in sample])
     settings = Settings(rounds=rounds, texts=texts, rows=rows, calls=calls, seed=seed)
-    found = measure(unpruned, models, ids, golds, settings, watch=lambda line: say(line, err=True))
+    golds = [example.gold for example in sample]
+    results = measure(unpruned, models, ids, golds, settings, watch=lambda line: say(line, err=True))
     folder = out or model / "bench"
-    atomic_io.write_bytes(folder / "bench.json", (atomic_io.json_text(found, indent=1) + "\n").encode())
-    print_rich(speed_table(found), latency_table(found), break_even_table(found), width=_PIPE_WIDTH)
-    for note in bench_notes(found):
+    atomic_io.write_bytes(folder / "bench.json", (atomic_io.json_text(results, indent=1) + "\n").encode())
+    print_rich(speed_table(results), latency_table(results), break_even_table(results), width=_PIPE_WIDTH)
+    for note in bench_notes(results):
         say(note)
-    draw = draw_speed(found)
+    draw = draw_speed(results)
     atomic_io.write_bytes(folder / "pareto.png", as_png(draw, LIGHT))
     atomic_io.write_bytes(folder / "pareto.svg", as_svg(draw, LIGHT))
     say(f"bench: {folder / 'bench.json'}, {folder / 'pareto.png'}")
-
-
-def _everyone(path: Path, device: str, dtype: str) -> tuple[TokenModel, dict[str, TokenModel]]:
-    """The unpruned model of a run and its pruned ones; of a single model, itself without and with its rule."""
-    from softprune.pipelines.token_pruning import MODELS
-    from softprune.token_pruning.experiment import BASELINE
-    from softprune.token_pruning.model import TokenModel
-
-    if not (path / MODELS / BASELINE).exists():
-        loaded = _load(path, device, dtype)
-        return loaded.unpruned(), {loaded.name: loaded}
-    folders = sorted(folder for folder in (path / MODELS).iterdir() if not folder.name.startswith("."))
-    models = {folder.name: TokenModel.load(folder, device=device, dtype=dtype) for folder in folders}
-    return models.pop(BASELINE), models
-
-
-def _drawn(examples: Sequence[Example], limit: int, seed: int) -> list[Example]:
-    """So many examples, drawn; all of them where there are no more."""
-    import numpy as np
-
-    order = np.random.default_rng(seed).permutation(len(examples))[:limit]
-    return [examples[i] for i in sorted(order.tolist())]
-
-
-def _load(path: Path, device: str, dtype: str) -> TokenModel:
-    """The model of a folder, or the chosen one of a run's."""
-    from softprune.token_pruning.model import TokenModel
-
-    return TokenModel.load(path, device=device, dtype=dtype)
-
-
-def _examples(model: Path, task: str | None, data: Path | None, loaded: TokenModel) -> tuple[Task, tuple[Example, ...]]:
-    """The report set of a task: the one that was named, or that of the run which the model is of.
-
-    Raises:
-        SoftpruneError: there is none, or its classes are others than the model's.
-    """
-    from softprune.data import load_task
-
-    run = next((folder for folder in (model, *model.resolve().parents) if (folder / "run.json").exists()), None)
-    recipe = _recipe_of(run) if run is not None else {}
-    name = task or recipe.get("id")
-    if name is None:
-        raise SoftpruneError("a task whose texts are read", "none: this model isn't in a run's folder", "add --task")
-    folder = data or (Path(recipe["data"]) if recipe.get("data") and task is None else None)
-    found = load_task(name)
-    examples = found.load(folder).report
-    if not examples:
-        raise SoftpruneError(f"a report set of {name}", "none", "add the file")
-    if examples[0].answers != loaded.labels:
-        classes, known = ", ".join(examples[0].answers), ", ".join(loaded.labels)
-        raise SoftpruneError(f"a task with the model's classes ({known})", classes, "choose the task it was trained on")
-    return found, tuple(examples)
-
-
-def _recipe_of(run: Path) -> dict[str, Any]:
-    from softprune.config.yaml_io import parse_yaml
-
-    found: dict[str, Any] = parse_yaml((run / "resolved.yaml").read_text(encoding="utf-8"))["task"]
-    return found
 
 
 def predict(
@@ -236,36 +186,87 @@ def predict(
     ] = None,
     device: _Device = "auto",
     dtype: _Dtype = "auto",
-    force: Annotated[bool, typer.Option("--force", help="Replace an output file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing output file.")] = False,
 ) -> None:
-    """Classify the rows of a file, and say how many of their tokens were read to the end, and which."""
-    from softprune.data.row_files import format_of, read_rows
+    """Classify the rows of a file, and say how many of their input tokens were kept to the end, and which."""
+    from softprune.data.row_files import file_format, read_rows
+    from softprune.token_pruning.model import TokenModel
     from softprune.token_pruning.predict import ADDED, ADDED_WIDE, predict_rows
 
-    kind = format_of(file)
+    kind = file_format(file)
     if kind is None or not file.is_file():
         found = f"{file}" if kind is None else f"no file {file}"
         raise SoftpruneError("an input file that ends in .jsonl, .csv or .parquet", found, "correct its path")
     if out is not None and out.exists() and not force:
-        raise SoftpruneError("a new output file", f"{out} is there", "choose another --out, or add --force")
-    wide = out is None or format_of(out) == "jsonl"
-    with _sink(out) as write:
-        loaded = _load(model, device, dtype)
-        answered = predict_rows(loaded, read_rows(file, kind), column, added=ADDED_WIDE if wide else ADDED)
+        raise SoftpruneError("a new output file", f"{out} exists", "choose another --out, or add --force")
+    wide = out is None or file_format(out) == "jsonl"
+    with _open_output(out) as write:
+        loaded = TokenModel.load(model, device=device, dtype=dtype)
+        predictions = predict_rows(loaded, read_rows(file, kind), column, added=ADDED_WIDE if wide else ADDED)
         begun, count, tokens, kept = time.perf_counter(), 0, 0, 0
-        while piece := list(islice(answered, _PIECE)):
-            write([prediction.filled(wide=wide) for prediction in piece])
+        while piece := list(islice(predictions, _PIECE)):
+            write([prediction.filled_row(wide=wide) for prediction in piece])
             count += len(piece)
-            tokens += sum(len(prediction.reading.left) for prediction in piece)
+            tokens += sum(len(prediction.trace.left) for prediction in piece)
             kept += sum(prediction.kept for prediction in piece)
     if out is not None:
         seconds, share = time.perf_counter() - begun, 100 * kept / max(1, tokens)
-        say(f"{count:,} rows in {seconds:.1f} s, {share:.0f}% of their tokens read to the end: {out}", err=True)
+        say(f"{count:,} rows in {seconds:.1f} s, {share:.0f}% of their input tokens kept to the end: {out}", err=True)
+
+
+def _load_models(path: Path, device: str, dtype: str) -> tuple[TokenModel, dict[str, TokenModel]]:
+    """The unpruned model of a run and its pruned ones; of a single model, itself without and with its rule."""
+    from softprune.token_pruning.experiment import BASELINE
+    from softprune.token_pruning.model import MODELS, TokenModel
+
+    if not (path / MODELS / BASELINE).exists():
+        loaded = TokenModel.load(path, device=device, dtype=dtype)
+        return loaded.unpruned(), {loaded.name: loaded}
+    folders = sorted(folder for folder in (path / MODELS).iterdir() if not folder.name.startswith("."))
+    models = {folder.name: TokenModel.load(folder, device=device, dtype=dtype) for folder in folders}
+    return models.pop(BASELINE), models
+
+
+def _load_report_examples(
+    model: Path, task: str | None, data: Path | None, loaded: TokenModel
+) -> tuple[Task, tuple[Example, ...]]:
+    """The report set of the task that was named, or else of the run that the model is part of.
+
+    Raises:
+        SoftpruneError: there is none, or its classes aren't the model's.
+    """
+    from softprune.config.yaml_io import parse_yaml
+    from softprune.data import load_task
+
+    run = next((folder for folder in (model, *model.resolve().parents) if (folder / "run.json").exists()), None)
+    recipe: dict[str, Any] = {}
+    if run is not None:
+        recipe = parse_yaml((run / "resolved.yaml").read_text(encoding="utf-8"))["task"]
+    name = task or recipe.get("id")
+    if name is None:
+        raise SoftpruneError("a task with texts to read", "none: this model isn't in a run's folder", "add --task")
+    if data is None and task is None and recipe.get("data"):
+        data = Path(recipe["data"])
+    chosen_task = load_task(name)
+    examples = chosen_task.load(data).report
+    if not examples:
+        raise SoftpruneError(f"a report set of {name}", "none", "add the file")
+    if examples[0].answers != loaded.labels:
+        classes, known = ", ".join(examples[0].answers), ", ".join(loaded.labels)
+        raise SoftpruneError(f"a task with the model's classes ({known})", classes, "choose the task it was trained on")
+    return chosen_task, tuple(examples)
+
+
+def _sample(examples: Sequence[Example], limit: int, seed: int) -> list[Example]:
+    import numpy as np
+
+    order = np.random.default_rng(seed).permutation(len(examples))[:limit]
+    return [examples[i] for i in sorted(order.tolist())]
 
 
 @contextmanager
-def _sink(out: Path | None) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
-    """Where rows go: a file that appears when it is whole, or the terminal."""
+def _open_output(out: Path | None) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
+    """What writes rows: to a file that appears when it is complete, or to the terminal."""
     from softprune.data.output_rows import RowWriter
 
     if out is None:

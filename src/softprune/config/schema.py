@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from softprune.config.field_types import (
     DEFAULT_RELATIVE_LR,
@@ -55,7 +56,14 @@ class Backbone(Section):
     checkpointing: bool = key(
         False, "compute layers again in the backward pass instead of keeping them: less memory, slower steps"
     )
-    threads: int | None = key(None, "CPU threads; none is torch's own choice, which is recorded", ge=1)
+    threads: Annotated[int, Field(ge=1)] | Literal["auto"] = key(
+        "auto", "CPU threads; auto times a step on one and on all, and the run keeps the faster"
+    )
+
+    @field_validator("threads", mode="before")
+    @classmethod
+    def _none_is_auto(cls, value: object) -> object:
+        return "auto" if value is None else value  # as recipes were dumped before
 
 
 class Task(Section):
@@ -191,19 +199,17 @@ class Pruning(Section):
 class Search(Section):
     """Which candidates are tried."""
 
-    strategy: Literal["auto", "grid", "sequential", "halving", "learned"] = key(
+    strategy: Literal["auto", "grid", "sequential", "random", "learned"] = key(
         "auto",
-        "all pairs of ratios to the end (grid), the token ratio first and then the piece ratio (sequential), all pairs "
-        "ranked before training and halved as they train, or no ratios: gates learn what to prune; auto is learned "
-        "where no ratios are named and gates can learn, else sequential",
+        "all pairs of ratios (grid), some of them (random), the token ratio first and then the piece ratio "
+        "(sequential), or no ratios: gates learn what to prune; auto is learned where no ratios are named and gates "
+        "can learn, else sequential",
     )
     token_ratios: Ratios = key(_TENTHS, "fractions of the tokens to prune")
     piece_ratios: Ratios = key(_TENTHS, "fractions of the kept tokens' pieces to prune")
     group: int | None = key(None, "candidates trained side by side, K; none measures how many fit", ge=1)
     epochs: int | None = key(None, "passes over the training set in retraining; none is tuning.epochs", ge=1)
-    tiers: int = key(4, "levels of compression that halving keeps apart, each with a ticket of its own", ge=1)
-    entrants: int = key(3, "candidates of a tier that halving begins to train, by the loss of the masked prompt", ge=1)
-    factor: int = key(3, "by how much a rung of halving leaves fewer candidates and gives them more steps", ge=2)
+    samples: int = key(12, "random: pairs of ratios that are tried, drawn by the run's seed", ge=1)
     gates: Literal["hard-concrete", "straight-through"] = key(
         "hard-concrete", "learned: how a gradient gets through a gate on a token or piece"
     )
@@ -218,6 +224,13 @@ class Search(Section):
     gate_epochs: int | None = key(
         None, "learned: passes over the training set that train the gates; none is search.epochs", ge=1
     )
+
+    @field_validator("strategy", mode="before")
+    @classmethod
+    def _not_removed(cls, value: object) -> object:
+        if value == "halving":
+            raise PydanticCustomError("removed", "search.strategy=halving was removed; use random with search.samples")
+        return value
 
     def chosen(self, gates_learn: bool = True) -> str:
         """The strategy that `auto` stands for; `gates_learn`: whether a token's gate has a gradient in this model."""
@@ -281,6 +294,10 @@ class Cluster(Section):
     cpus: float | None = key(None, "CPUs that a piece of work takes; none is the run's CPU threads", gt=0)
     gpus: float | None = key(None, "GPUs that a piece of work takes; none is 1 where the run's device is one", ge=0)
     retries: int = key(3, "times that a piece of work begins again when its worker or node died", ge=0)
+
+
+# On these nothing but memory and time depend: a run may go on with other values of them.
+MEMORY_KEYS: Final = frozenset({"search.group", "tuning.eval_rows", "tuning.accumulate", "backbone.checkpointing"})
 
 
 class Recipe(Section):

@@ -15,6 +15,7 @@ from softprune.errors import SoftpruneError
 MOST_ANSWERS = 50
 """Different values of a column that may still be a label."""
 LABEL_NAMES = ("label", "labels", "target", "class", "category", "gold", "answer", "sentiment", "intent", "topic", "y")
+_FEW_VALUES = f"a label column of 2 to {MOST_ANSWERS} different values"
 ID_NAMES = ("id", "idx", "index", "uuid", "guid", "key")
 
 
@@ -26,22 +27,23 @@ class Column:
         name: as the file has it.
         rows: rows that have it.
         words: words in all of them, by white space.
-        plain: whether every value is text, a number or a truth value.
-        numeric: whether every value reads as a number or a truth value.
-        empty: where its first empty value stands.
-        nan: where its first "nan" is: a missing value among numbers, a word among texts.
-        counts: value to its rows; given up (empty) beyond `MOST_ANSWERS` values.
+        is_plain: whether every value is text, a number or a truth value.
+        is_numeric: whether every value reads as a number or a truth value.
+        empty: the place of its first empty value.
+        nan: the place of its first "nan": a missing value among numbers, a word among texts.
+        counts: value to its rows; not continued beyond `MOST_ANSWERS` values.
+        is_crowded: whether it has more of them.
     """
 
     name: str
     rows: int = 0
     words: int = 0
-    plain: bool = True
-    numeric: bool = True
+    is_plain: bool = True
+    is_numeric: bool = True
     empty: str | None = None
     nan: str | None = None
     counts: Counter[str] = field(default_factory=Counter)
-    crowded: bool = False
+    is_crowded: bool = False
 
     def add(self, value: object, where: str) -> None:
         """Take one more value into account."""
@@ -51,29 +53,29 @@ class Column:
             return
         key = label_key(value)
         self.words += len(key.split())
-        self.plain &= isinstance(value, str | int | float)
+        self.is_plain &= isinstance(value, str | int | float)
         if key.strip().lower() == "nan":
             self.nan = self.nan or where
         else:
-            self.numeric &= not isinstance(value, str) or _is_number(value)
+            self.is_numeric &= not isinstance(value, str) or _is_number(value)
         if not key.strip():
             self.empty = self.empty or where
-        if not self.crowded:
+        if not self.is_crowded:
             self.counts[key] += 1
-            self.crowded = len(self.counts) > MOST_ANSWERS
+            self.is_crowded = len(self.counts) > MOST_ANSWERS
 
     @property
     def may_be_label(self) -> bool:
         """Whether it has few values, each of them more than once on average."""
-        return self.plain and not self.crowded and 2 <= len(self.counts) <= max(2, self.rows / 2)
+        return self.is_plain and not self.is_crowded and 2 <= len(self.counts) <= max(2, self.rows / 2)
 
     @property
-    def reads(self) -> float:
-        """Mean words, 0 for what isn't text."""
-        return 0.0 if self.numeric or not self.plain else self.words / self.rows
+    def mean_words(self) -> float:
+        """Words a row, 0 for what isn't text."""
+        return 0.0 if self.is_numeric or not self.is_plain else self.words / self.rows
 
 
-def columns_of(rows: Iterable[Located]) -> dict[str, Column]:
+def read_columns(rows: Iterable[Located]) -> dict[str, Column]:
     """The columns of a file by name, in order. Only counts are kept of the rows.
 
     Raises:
@@ -86,32 +88,42 @@ def columns_of(rows: Iterable[Located]) -> dict[str, Column]:
     return columns
 
 
-def label_of(columns: Mapping[str, Column], asked: str | None) -> Column:
+def choose_label(columns: Mapping[str, Column], asked: str | None) -> Column:
     """The label's column: the one asked for, one that is named like a label, or the one with the fewest values.
 
     Raises:
         SoftpruneError: when there is none, or the one asked for isn't there or has too many values or an empty one.
     """
-    label = _known(columns, asked) if asked is not None else _guessed_label(columns)
-    empty = label.empty or (label.nan if label.numeric else None)
+    label = _known(columns, asked) if asked is not None else _guess_label(columns)
+    other = f"name another one with --label; there are {', '.join(columns)}"
+    empty = label.empty or (label.nan if label.is_numeric else None)
     if empty is not None:
-        do = "fill it in, or remove the row"
-        raise SoftpruneError(f"a label in every row of {label.name}", f"none in {empty}", do)
-    if not label.plain:
-        found = f"lists, objects, dates or other values in {label.name}"
-        do = f"write them as text, or name another one with --label; there are {', '.join(columns)}"
-        raise SoftpruneError("a label column of texts, numbers or truth values", found, do)
-    if label.crowded or len(label.counts) < 2:
-        count = f"more than {MOST_ANSWERS}" if label.crowded else str(len(label.counts))
         raise SoftpruneError(
-            f"a label column of 2 to {MOST_ANSWERS} different values",
-            f"{count} in {label.name}",
-            f"name another one with --label; there are {', '.join(columns)}",
+            f"a label in every row of {label.name}", f"none in {empty}", "fill it in, or remove the row"
         )
+    if not label.is_plain:
+        found = f"lists, objects, dates or other values in {label.name}"
+        raise SoftpruneError(
+            "a label column of texts, numbers or truth values", found, f"write them as text, or {other}"
+        )
+    if label.is_crowded or len(label.counts) < 2:
+        count = f"more than {MOST_ANSWERS}" if label.is_crowded else str(len(label.counts))
+        raise SoftpruneError(_FEW_VALUES, f"{count} in {label.name}", other)
     return label
 
 
-def target_of(columns: Mapping[str, Column], asked: str) -> Column:
+def _guess_label(columns: Mapping[str, Column]) -> Column:
+    named = {column.name.lower(): column for column in columns.values()}
+    for name in LABEL_NAMES:
+        if name in named and not named[name].is_crowded:
+            return named[name]
+    fitting = [c for c in columns.values() if c.may_be_label and c.name.lower() not in ID_NAMES]
+    if not fitting:
+        raise SoftpruneError(_FEW_VALUES, f"none among {', '.join(columns)}", "name one with --label")
+    return min(fitting, key=lambda column: (len(column.counts), column.words))
+
+
+def choose_target(columns: Mapping[str, Column], asked: str) -> Column:
     """The column with the texts that are to be written.
 
     Raises:
@@ -120,26 +132,26 @@ def target_of(columns: Mapping[str, Column], asked: str) -> Column:
     target = _known(columns, asked)
     if target.empty is not None:
         raise SoftpruneError(f"a text in every row of {target.name}", f"none in {target.empty}", "fill it in")
-    if target.reads == 0:
-        found = f"{target.name}, which holds none"
-        raise SoftpruneError("a column of texts to be written", found, f"name another one; there are {_names(columns)}")
+    if target.mean_words == 0:
+        do = f"name another one; there are {', '.join(columns)}"
+        raise SoftpruneError("a column of texts to be written", f"{target.name}, which holds none", do)
     return target
 
 
-def longest_of(columns: Mapping[str, Column], asked: Sequence[str], target: Column) -> tuple[Column, ...]:
+def choose_longest_text(columns: Mapping[str, Column], asked: Sequence[str], target: Column) -> tuple[Column, ...]:
     """The columns to read where a text is written: those asked for, or the one with the longest texts.
 
     Raises:
         SoftpruneError: when there is none, or one that is asked for isn't there or is the target.
     """
     if target.name in asked:
-        found = f"{target.name} as both"
-        raise SoftpruneError("texts to read beside the one to be written", found, "name another --text or --target")
-    found_texts = texts_of(columns, asked, target, "target")
-    return found_texts if asked else (max(found_texts, key=lambda column: column.reads),)
+        do = "name another --text or --target"
+        raise SoftpruneError("texts to read beside the one to be written", f"{target.name} as both", do)
+    texts = choose_texts(columns, asked, target, "target")
+    return texts if asked else (max(texts, key=lambda column: column.mean_words),)
 
 
-def texts_of(
+def choose_texts(
     columns: Mapping[str, Column], asked: Sequence[str], label: Column, called: str = "label"
 ) -> tuple[Column, ...]:
     """The columns to read: those asked for, or all that hold words, in the file's order.
@@ -150,28 +162,12 @@ def texts_of(
     if asked:
         return tuple(_known(columns, name) for name in asked)
     others = [column for column in columns.values() if column is not label and column.name.lower() not in ID_NAMES]
-    sentences = [column for column in others if column.reads >= 2]
-    found = sentences or [column for column in others if column.reads > 0]
-    if not found:
-        do = f"name it with --text; there are {', '.join(columns)}"
-        raise SoftpruneError(f"a column of texts beside the {called}", f"none ({called}: {label.name})", do)
-    return tuple(found)
-
-
-def _guessed_label(columns: Mapping[str, Column]) -> Column:
-    named = {column.name.lower(): column for column in columns.values()}
-    for name in LABEL_NAMES:
-        if name in named and not named[name].crowded:
-            return named[name]
-    fitting = [c for c in columns.values() if c.may_be_label and c.name.lower() not in ID_NAMES]
-    if not fitting:
-        found = f"none among {', '.join(columns)}"
-        raise SoftpruneError(f"a label column of 2 to {MOST_ANSWERS} different values", found, "name one with --label")
-    return min(fitting, key=lambda column: (len(column.counts), column.words))
-
-
-def _names(columns: Mapping[str, Column]) -> str:
-    return ", ".join(columns)
+    for least in (2, 0):  # columns of sentences before those of single words
+        texts = tuple(column for column in others if column.mean_words >= least and column.mean_words > 0)
+        if texts:
+            return texts
+    do = f"name it with --text; there are {', '.join(columns)}"
+    raise SoftpruneError(f"a column of texts beside the {called}", f"none ({called}: {label.name})", do)
 
 
 def _known(columns: Mapping[str, Column], name: str) -> Column:

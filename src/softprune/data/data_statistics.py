@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from softprune.data.definition import Split
 from softprune.data.lead_baseline import lead, written
 from softprune.data.metrics import constant_answer
-from softprune.data.rouge import installed
+from softprune.data.rouge import is_installed
 from softprune.data.sources import SPLITS, find_layout
 from softprune.data.task import Splits, Task
 from softprune.errors import SoftpruneError
@@ -45,7 +43,7 @@ class TaskStatistics:
     target_words: float | None = None
 
 
-def statistics_of(task: Task, splits: Splits) -> TaskStatistics:
+def compute_statistics(task: Task, splits: Splits) -> TaskStatistics:
     """The numbers of a task's data.
 
     Raises:
@@ -53,42 +51,45 @@ def statistics_of(task: Task, splits: Splits) -> TaskStatistics:
     """
     examples = splits.report
     if not examples:
-        raise SoftpruneError(
-            "a validation or development set", f"none of {task.id} in {splits.source}", "add the file, or leave it out"
-        )
-    sizes: dict[Split, int] = {split: len(held) for split in SPLITS if (held := getattr(splits, split)) is not None}
+        found = f"none of {task.id} in {splits.source}"
+        raise SoftpruneError("a validation or development set", found, "add the file, or leave it out")
+    sizes: dict[Split, int] = {}
+    for split in SPLITS:
+        if getattr(splits, split) is not None:
+            sizes[split] = len(getattr(splits, split))
+    shares: dict[str, float] = {}
+    if task.definition.is_generation:
+        constant = _lead_value(task, examples)
+        target_words = _mean_words([example.answers[0] for example in examples])
+    else:
+        gold = [example.gold for example in examples]
+        shares = {answer: gold.count(place) / len(gold) for place, answer in enumerate(task.definition.answers)}
+        constant, target_words = constant_answer(gold, task.n_answers, task.metric).value, None
     return TaskStatistics(
         id=task.id,
         kind=task.definition.kind,
         metric=task.metric.name,
         sizes=sizes,
         reported=splits.reported,
-        words=sum(len(example.text.split()) for example in examples) / len(examples),
-        **(_of_texts if task.definition.writes else _of_answers)(task, examples),
+        words=_mean_words([example.text for example in examples]),
+        shares=shares,
+        constant=constant,
+        target_words=target_words,
     )
 
 
-def _of_answers(task: Task, examples: Sequence[Example]) -> dict[str, Any]:
-    gold = [example.gold for example in examples]
-    counts = Counter(gold)
-    return {
-        "shares": {answer: counts[place] / len(gold) for place, answer in enumerate(task.definition.answers)},
-        "constant": constant_answer(gold, task.n_answers, task.metric).value,
-    }
-
-
-def _of_texts(task: Task, examples: Sequence[Example]) -> dict[str, Any]:
-    words = sum(len(example.answers[0].split()) for example in examples) / len(examples)
-    return {"shares": {}, "constant": _lead_value(task, tuple(examples)), "target_words": words}
+def _mean_words(texts: Sequence[str]) -> float:
+    return sum(len(text.split()) for text in texts) / len(texts)
 
 
 def _lead_value(task: Task, examples: tuple[Example, ...]) -> float | None:
-    if not installed():
+    """What the first sentences of the input score as its summary; None where ROUGE isn't installed."""
+    if not is_installed():
         return None
     return task.metric.value(written(tuple(map(lead, examples)), examples))
 
 
-def repeated(splits: Splits) -> tuple[int, int]:
+def count_repeated(splits: Splits) -> tuple[int, int]:
     """Examples whose input is that of another before them, and all examples; both over every split."""
     inputs = [example.text for split in SPLITS for example in getattr(splits, split) or ()]
     return len(inputs) - len(set(inputs)), len(inputs)
@@ -125,23 +126,27 @@ def survey(tasks: Sequence[Task], root: Path) -> Survey:
     as: official files before the hub's, whose labels are mere numbers. A file in a folder of the task's own that
     doesn't read is an error.
     """
-    found: dict[str, Splits] = {}
+    loaded: dict[str, Splits] = {}
     broken: dict[str, SoftpruneError] = {}
-    here: dict[str, str] = {}
+    shared: dict[str, str] = {}  # the layout of each task whose files lie in the folder itself
     for task in tasks:
         try:
             layout = find_layout(task.definition, root)
         except SoftpruneError:
             continue
-        in_root = any(path.parent == root for paths in layout.paths.values() for path in paths)
+        is_shared = any(path.parent == root for paths in layout.paths.values() for path in paths)
         try:
-            found[task.id] = task.load(root)
+            loaded[task.id] = task.load(root)
         except SoftpruneError as error:
-            broken |= {} if in_root else {task.id: error}
+            if not is_shared:
+                broken[task.id] = error
             continue
-        here |= {task.id: layout.name} if in_root else {}
-    if "official" in here.values():
-        found = {name: splits for name, splits in found.items() if here.get(name, "official") == "official"}
-    told = tuple(statistics_of(task, found[task.id]) for task in tasks if task.id in found and found[task.id].report)
-    there = {each.id for each in told} | broken.keys()
-    return Survey(told, tuple(task.id for task in tasks if task.id not in there), tuple(broken.values()))
+        if is_shared:
+            shared[task.id] = layout.name
+    if "official" in shared.values():
+        loaded = {name: splits for name, splits in loaded.items() if shared.get(name, "official") == "official"}
+    rows = tuple(
+        compute_statistics(task, loaded[task.id]) for task in tasks if task.id in loaded and loaded[task.id].report
+    )
+    present = {row.id for row in rows} | broken.keys()
+    return Survey(rows, tuple(task.id for task in tasks if task.id not in present), tuple(broken.values()))

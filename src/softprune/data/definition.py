@@ -25,9 +25,9 @@ Split = Literal["train", "dev", "validation"]
 ROW_READERS: Registry[Any] = Registry(
     "row reader",
     {
-        "multirc": "softprune.data.superglue:multirc_options",
-        "ag_news": "softprune.data.row_formats:joined_article",
-        "imdb": "softprune.data.row_formats:without_line_breaks",
+        "multirc": "softprune.data.row_readers:multirc_options",
+        "ag_news": "softprune.data.row_readers:joined_article",
+        "imdb": "softprune.data.row_readers:without_line_breaks",
     },
 )
 GENERATORS: Registry[Any] = Registry("generator", {"demo": "softprune.data.demo:generate"})
@@ -52,11 +52,15 @@ def names_in(template: str) -> tuple[str, ...]:
 
 
 def _with_text_keys(value: object) -> object:
-    return {label_key(key): item for key, item in value.items()} if isinstance(value, dict) else value
+    if not isinstance(value, dict):
+        return value
+    return {label_key(key): item for key, item in value.items()}
 
 
 def _with_text_values(value: object) -> object:
-    return {key: label_key(item) for key, item in value.items()} if isinstance(value, dict) else value
+    if not isinstance(value, dict):
+        return value
+    return {key: label_key(item) for key, item in value.items()}
 
 
 def _vary(answers: object) -> bool:
@@ -83,7 +87,7 @@ def _specified(value: object) -> object:
         return value
     twice = sorted({name for name in value if value.count(name) > 1})
     if twice:
-        raise ValueError(f"each name once ({', '.join(twice)} stands there twice)")
+        raise ValueError(f"each name once ({', '.join(twice)} is there twice)")
     return {name: {"shortenable": True} for name in value}
 
 
@@ -120,7 +124,7 @@ Where = Annotated[dict[str, str], BeforeValidator(_with_text_values)]
 
 
 _WRITTEN = {"metric": "rougeL", "score": "mean", "targets": "text"}
-"""What stands beside `target` where it is left out."""
+"""Defaults beside `target`."""
 
 
 class _Frozen(BaseModel):
@@ -142,7 +146,7 @@ class Source(_Frozen):
     columns: dict[str, str] = {}
     """Name in this task to column in the rows, where they differ; dots lead into nested objects."""
     labels: Labels = {}  # filled in by Definition
-    """Label as it stands in the rows to the answer that it means; each answer stands for itself where left out."""
+    """Label as the rows have it to the answer that it means; each answer is its own label where left out."""
     rows: str | None = None
     """A row reader for layouts that one row per example doesn't describe (MultiRC's nested questions)."""
     verified: bool
@@ -165,7 +169,7 @@ class FileSource(Source):
     """Files in a folder."""
 
     format: Format | None = None
-    """How the files are written, UTF-8; jsonl and csv also with `.gz` or `.xz`. Told by their endings if left out."""
+    """How the files are written, UTF-8; jsonl and csv also with `.gz` or `.xz`. Left out, their endings say so."""
     files: dict[Split, str]
     """Split to file: `train`, and `dev` and `validation` where there are any."""
     where: dict[Split, Where] = {}
@@ -173,7 +177,7 @@ class FileSource(Source):
     held_out: float | None = Field(default=None, gt=0, lt=1)
     """Fraction of train that is the validation set, where no validation file is named."""
     folder: str | None = None
-    """Where the files stand below the given folder, when they aren't in it directly."""
+    """Where the files are below the given folder, when they aren't in it directly."""
     header: tuple[str, ...] | None = None
     """Column names of a CSV that has no header line."""
     verified: bool = True
@@ -248,8 +252,10 @@ class Definition(_Frozen):
     @model_serializer(mode="wrap")
     def _without_parts(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """As a task of its own was always written: only several tasks have parts."""
-        made: dict[str, Any] = handler(self)
-        return made if self.parts else {name: value for name, value in made.items() if name != "parts"}
+        values: dict[str, Any] = handler(self)
+        if not self.parts:
+            del values["parts"]
+        return values
 
     @property
     def fixed_answers(self) -> tuple[str, ...] | None:
@@ -273,15 +279,20 @@ class Definition(_Frozen):
         return defaults | data | {"sources": _with_labels(data.get("sources"), data.get("answers"))}
 
     @property
-    def writes(self) -> bool:
+    def is_generation(self) -> bool:
         """Whether the model writes a text, instead of choosing among answers."""
         return self.target is not None
 
 
 def named_sources(sources: Sources) -> dict[str, Source]:
     """The sources that a task has, by layout name: own and official files before the hub's."""
-    found = ((name, getattr(sources, name)) for name in ("file", "official", "hub", "generated"))
-    return {name: source for name, source in found if source is not None}
+    by_name: dict[str, Source | None] = {
+        "file": sources.file,
+        "official": sources.official,
+        "hub": sources.hub,
+        "generated": sources.generated,
+    }
+    return {name: source for name, source in by_name.items() if source is not None}
 
 
 def needed_names(definition: Definition) -> tuple[str, ...]:

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from softprune.data.definition import Definition, HubSource, Split
+from softprune.data.definition import HubSource
 from softprune.data.row_files import Located, plain_row
-from softprune.data.template import examples_from
+from softprune.data.sources import SplitRows
 from softprune.errors import SoftpruneError, out_of_memory
-from softprune.types import Example
 
-PARQUET_BRANCH = "refs/convert/parquet"  # the hub's own conversion of data sets that are still scripts
+PARQUET_BRANCH = "refs/convert/parquet"
+"""The hub's own conversion of data sets that are still scripts, which `datasets` 4 no longer runs."""
 PATIENCE = 3.0
 """Seconds that a command which only looks waits for the hub."""
 
 
-def read_hub(definition: Definition, source: HubSource, *, patient: bool = True) -> dict[Split, tuple[Example, ...]]:
-    """Every split of the hub's data set, through `datasets`.
+def hub_rows(source: HubSource, *, patient: bool = True) -> SplitRows:
+    """The rows of every split of a data set on the hub.
 
     Args:
-        definition: the task.
-        source: its data set.
+        source: the data set.
         patient: wait for a hub that doesn't answer as long as its client does, half a minute or more; else only
             a few seconds, and then read what is in the cache.
 
     Raises:
-        SoftpruneError: when `datasets` is absent or the hub can't be reached.
+        SoftpruneError: when `datasets` isn't installed, the hub can't be reached, or a split isn't there.
     """
     silence = None if patient else _silence(source.repository)
     try:
@@ -35,17 +35,16 @@ def read_hub(definition: Definition, source: HubSource, *, patient: bool = True)
             raise
         found = f"the hub doesn't answer ({silence}), and nothing is in the cache"
         raise SoftpruneError(error.expected, found, error.do) from None
-    splits: dict[Split, tuple[Example, ...]] = {}
-    for split, name in source.splits.items():
+    for name in source.splits.values():
         if name not in loaded:
-            raise SoftpruneError(
-                f"a split {name} of {source.repository}",
-                ", ".join(loaded),
-                "correct `splits` in the task YAML",
-            )
-        rows = (Located(plain_row(row), f"{source.repository} {name}, row {n}") for n, row in enumerate(loaded[name]))
-        splits[split] = tuple(examples_from(definition, source, rows))
-    return splits
+            expected = f"a split {name} of {source.repository}"
+            raise SoftpruneError(expected, ", ".join(loaded), "correct `splits` in the task YAML")
+    return {split: _located(loaded[name], f"{source.repository} {name}") for split, name in source.splits.items()}
+
+
+def _located(rows: Iterable[Any], where: str) -> Iterator[Located]:
+    for number, row in enumerate(rows):
+        yield Located(plain_row(row), f"{where}, row {number}")
 
 
 def _silence(repository: str) -> str | None:

@@ -18,12 +18,12 @@ _END = re.compile(
 
 def lead(example: Example, sentences: int = SENTENCES) -> str:
     """The first sentences of what the example holds of its row; a line break ends one too."""
-    found: list[str] = []
+    first: list[str] = []
     for line in example.content.splitlines():
-        found += [part.strip() for part in _sentences(line) if part.strip()]
-        if len(found) >= sentences:
+        first += [part.strip() for part in _sentences(line) if part.strip()]
+        if len(first) >= sentences:
             break
-    return " ".join(found[:sentences])
+    return " ".join(first[:sentences])
 
 
 def written(texts: tuple[str, ...], examples: tuple[Example, ...]) -> Scores:
@@ -34,7 +34,8 @@ def written(texts: tuple[str, ...], examples: tuple[Example, ...]) -> Scores:
 def _sentences(line: str) -> list[str]:
     """A line's sentences, closing quotes with the sentence that they close."""
     parts, start = [], 0
-    for match in (found for found in _END.finditer(line) if not found[1].islower()):
-        parts.append(line[start : match.end()])
-        start = match.end()
+    for match in _END.finditer(line):
+        if not match[1].islower():
+            parts.append(line[start : match.end()])
+            start = match.end()
     return [*parts, line[start:]]

@@ -1,20 +1,21 @@
 """Metrics as sums of per-example counts, which is the form that `softprune.statistics.bootstrap` resamples.
 
-A metric reads what it needs of `Scores`: chosen answers, generated texts or losses.
+A new metric is a subclass of `Metric` with a name and `counts`, listed in `METRICS`; nothing else needs to know it.
 
 Axes here: N examples, C counts.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol
+from dataclasses import dataclass
+from typing import ClassVar, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from softprune.config.registry import Registry
+from softprune.config.registry import unknown
 from softprune.data.rouge import KINDS, rouge
 from softprune.errors import SoftpruneError
 from softprune.types import Scores
@@ -23,75 +24,82 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 
-class Metric(Protocol):
-    """What every metric offers. Higher is better; values are fractions, but for `Loss`.
+class Metric(ABC):
+    """A number for a set of examples. Higher is better; values are fractions, except for `Loss`.
 
     Attributes:
-        name: as tables have it.
+        name: as task files and tables have it.
+        reads: whether it counts chosen `answers` or generated `texts`.
+        needs_positive: whether a task must name the answer that counts as positive.
         grain: the most that one answer can change the sum behind a mean, where answers are right or wrong; else 0.
     """
 
     name: ClassVar[str]
-    grain: ClassVar[float]
+    reads: ClassVar[Literal["answers", "texts"]] = "answers"
+    needs_positive: ClassVar[bool] = False
+    grain: ClassVar[float] = 0.0
 
+    @classmethod
+    def for_task(cls, n_answers: int, positive: int | None) -> Metric:
+        """The metric as a task needs it.
+
+        Args:
+            n_answers: A, which a metric with counts for each answer must know.
+            positive: position of the positive answer, None where the task names none.
+        """
+        return cls()
+
+    @abstractmethod
     def counts(self, scores: Scores) -> Floats:
-        """One row of counts per example, `[N, C]`."""
-        ...
-
-    def score(self, counts: Floats) -> Floats:
-        """Summed counts `[..., C]` to values `[...]`."""
-        ...
-
-    def value(self, scores: Scores) -> float:
-        """The metric of N examples."""
-        ...
-
-
-class _FromCounts:
-    """`value` through `counts` and `score`."""
-
-    def value(self: Metric, scores: Scores) -> float:
-        """The metric of N examples.
+        """One row of counts per example, `[N, C]`.
 
         Raises:
             SoftpruneError: without examples, or where not every example has what the metric reads.
         """
+
+    def score(self, counts: Floats) -> Floats:
+        """Summed counts `[..., C]` to values `[...]`. By default a mean: the first count over the second."""
+        return np.asarray(counts[..., 0] / counts[..., 1])
+
+    def value(self, scores: Scores) -> float:
+        """The metric of N examples; errors as `counts`."""
         return float(self.score(self.counts(scores).sum(axis=0)))
 
 
-@dataclass(frozen=True, slots=True)
-class Accuracy(_FromCounts):
+class Accuracy(Metric):
     """The fraction of right answers. Counts: `[correct, 1]`."""
 
-    name: ClassVar[str] = "accuracy"
-    grain: ClassVar[float] = 1.0
+    name = "accuracy"
+    grain = 1.0
 
     def counts(self, scores: Scores) -> Floats:
         """`[N, 2]`."""
-        a, b = _paired(scores)
-        return np.stack([a == b, np.ones(len(a))], axis=1).astype(np.float64)
-
-    def score(self, counts: Floats) -> Floats:
-        """`[..., 2]` to `[...]`."""
-        return np.asarray(counts[..., 0] / counts[..., 1])
+        predicted, gold = answer_arrays(scores)
+        return with_ones(predicted == gold)
 
 
-@dataclass(frozen=True, slots=True)
-class F1(_FromCounts):
+@dataclass(frozen=True)
+class F1(Metric):
     """F1 of one answer over all examples (MultiRC's F1a: over all answer options). Counts: `[tp, fp, fn]`.
 
     Attributes:
-        positive: position of the answer that counts as positive; a task's own is in `Task.metric`.
+        positive: position of the answer that counts as positive.
     """
 
     name: ClassVar[str] = "f1"
+    needs_positive: ClassVar[bool] = True
     grain: ClassVar[float] = 1.0
     positive: int = 1
 
+    @classmethod
+    def for_task(cls, n_answers: int, positive: int | None) -> F1:
+        """F1 of the task's positive answer."""
+        return cls() if positive is None else cls(positive)
+
     def counts(self, scores: Scores) -> Floats:
         """`[N, 3]`."""
-        a, b = (array == self.positive for array in _paired(scores))
-        return np.stack([a & b, a & ~b, ~a & b], axis=1).astype(np.float64)
+        predicted, gold = (answers == self.positive for answers in answer_arrays(scores))
+        return np.stack([predicted & gold, predicted & ~gold, ~predicted & gold], axis=1).astype(np.float64)
 
     def score(self, counts: Floats) -> Floats:
         """`[..., 3]` to `[...]`; 0 where nothing is positive."""
@@ -100,84 +108,70 @@ class F1(_FromCounts):
         return np.divide(hits, total, out=np.zeros_like(hits, dtype=np.float64), where=total > 0)
 
 
-class _Rouge(_FromCounts):
+class _Rouge(Metric):
     """Mean of one ROUGE F1 over the generated texts; see `softprune.data.rouge`. Counts: `[F1, 1]`."""
 
-    name: ClassVar[str]
-    grain: ClassVar[float] = 0.0
+    reads = "texts"
 
     def counts(self, scores: Scores) -> Floats:
         """`[N, 2]`."""
         _check_each("generated text", len(scores.texts), len(scores.references))
-        at = KINDS.index(self.name)
-        return np.array([[rouge(*pair)[at], 1.0] for pair in zip(scores.texts, scores.references, strict=True)])
-
-    def score(self, counts: Floats) -> Floats:
-        """`[..., 2]` to `[...]`."""
-        return np.asarray(counts[..., 0] / counts[..., 1])
+        kind = KINDS.index(self.name)
+        pairs = zip(scores.texts, scores.references, strict=True)
+        return with_ones(np.array([rouge(text, reference)[kind] for text, reference in pairs]))
 
 
 class Rouge1(_Rouge):
     """Single words."""
 
-    name: ClassVar[str] = "rouge1"
+    name = "rouge1"
 
 
 class Rouge2(_Rouge):
     """Pairs of words."""
 
-    name: ClassVar[str] = "rouge2"
+    name = "rouge2"
 
 
 class RougeL(_Rouge):
     """The longest common subsequence of words."""
 
-    name: ClassVar[str] = "rougeL"
+    name = "rougeL"
 
 
-class Loss(_FromCounts):
+class Loss(Metric):
     """Minus the mean loss, so that higher is better: what targets of kind `text` are chosen by. Counts: `[loss, 1]`."""
 
-    name: ClassVar[str] = "loss"
-    grain: ClassVar[float] = 0.0
+    name = "loss"
 
     def counts(self, scores: Scores) -> Floats:
         """`[N, 2]`."""
         _check_each("loss", len(scores.losses), len(scores.losses))
-        losses = np.asarray(scores.losses, np.float64)
-        return np.stack([losses, np.ones(len(losses))], axis=1)
+        return with_ones(np.asarray(scores.losses))
 
     def score(self, counts: Floats) -> Floats:
         """`[..., 2]` to `[...]`."""
         return np.asarray(-counts[..., 0] / counts[..., 1])
 
 
-METRICS: Registry[type[Accuracy] | type[F1] | type[_Rouge]] = Registry(
-    "metric",
-    {
-        "accuracy": "softprune.data.metrics:Accuracy",
-        "f1": "softprune.data.metrics:F1",
-        "rouge1": "softprune.data.metrics:Rouge1",
-        "rouge2": "softprune.data.metrics:Rouge2",
-        "rougeL": "softprune.data.metrics:RougeL",
-    },
-)
+METRICS: Final[dict[str, type[Metric]]] = {metric.name: metric for metric in (Accuracy, F1, Rouge1, Rouge2, RougeL)}
+"""What a task file may name as its metric."""
 
 
-def metric_named(name: str, positive: int | None = None) -> Metric:
+def metric_named(name: str, positive: int | None = None, n_answers: int = 2) -> Metric:
     """The metric of that name.
 
     Args:
         name: one of `METRICS`.
-        positive: for F1, the position of the positive answer.
+        positive: position of the positive answer, for metrics that count one answer.
+        n_answers: A.
 
     Raises:
         SoftpruneError: for an unknown name.
     """
-    metric = METRICS[name]()
-    if isinstance(metric, F1) and positive is not None:
-        return replace(metric, positive=positive)
-    return metric
+    if name not in METRICS:
+        raise unknown("metric", name, METRICS)
+    return METRICS[name].for_task(n_answers, positive)
 
 
 def answered(predicted: Sequence[int], gold: Sequence[int]) -> Scores:
@@ -209,15 +203,26 @@ def constant_answer(gold: Sequence[int], n_answers: int, metric: Metric) -> Cons
     return Constant(best, values[best])
 
 
-def _paired(scores: Scores) -> tuple[Ints, Ints]:
+def answer_arrays(scores: Scores) -> tuple[Ints, Ints]:
+    """Positions of the predicted and the right answers, `[N]` each.
+
+    Raises:
+        SoftpruneError: without examples, or without a prediction for each.
+    """
     _check_each("prediction", len(scores.predicted), len(scores.gold))
     return np.asarray(scores.predicted, np.int64), np.asarray(scores.gold, np.int64)
 
 
-def _check_each(what: str, found: int, examples: int) -> None:
-    if found != examples or not examples:
+def with_ones(values_N: npt.ArrayLike) -> Floats:
+    """Counts `[N, 2]` of a metric that is the mean of one number per example."""
+    values = np.asarray(values_N, np.float64)
+    return np.stack([values, np.ones(len(values))], axis=1)
+
+
+def _check_each(what: str, count: int, examples: int) -> None:
+    if count != examples or not examples:
         raise SoftpruneError(
             f"one {what} per example, and at least one example",
-            f"{found} {what}s for {examples} examples",
+            f"{count} {what}s for {examples} examples",
             "score the whole set",
         )

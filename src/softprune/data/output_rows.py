@@ -12,9 +12,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from softprune.data.row_files import Format, Row, format_of
+from softprune.data.row_files import Row, file_format
 from softprune.errors import SoftpruneError
 from softprune.runs.atomic_io import temporary_for
+
+_COMPRESSION: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
 
 
 class _Sink(Protocol):
@@ -34,7 +36,7 @@ class RowWriter:
     """
 
     def __init__(self, path: Path) -> None:
-        kind = format_of(path)
+        kind = file_format(path)
         if kind is None:
             raise SoftpruneError("an output file that ends in .jsonl, .csv or .parquet", str(path), "rename it")
         if not path.parent.is_dir():
@@ -44,10 +46,22 @@ class RowWriter:
         self._sink: _Sink | None = None
 
     def write(self, rows: Sequence[Row]) -> None:
-        """Add rows; the first ones tell the columns of CSV and Parquet."""
+        """Add rows; the first ones decide the columns of CSV and Parquet.
+
+        Raises:
+            SoftpruneError: for rows whose columns or types differ from those of the first, in CSV or Parquet.
+        """
         if self._sink is None:
-            self._sink = _sink(self._temporary, self._path, self._kind, rows)
+            self._sink = self._open(list(rows[0]))
         self._sink.write(rows)
+
+    def _open(self, columns: Sequence[str]) -> _Sink:
+        if self._kind == "parquet":
+            return _Parquet(self._temporary)
+        # The temporary name has another ending than the file, so how to pack it is taken from the path.
+        raw = _COMPRESSION.get(self._path.suffix, open)(self._temporary, "wb")
+        text = io.TextIOWrapper(raw, encoding="utf-8", newline="")
+        return _Csv(text, columns) if self._kind == "csv" else _JsonLines(text)
 
     def __enter__(self) -> Self:
         return self
@@ -63,31 +77,21 @@ class RowWriter:
             self._temporary.unlink(missing_ok=True)
 
 
-def _sink(temporary: Path, path: Path, kind: Format, rows: Sequence[Row]) -> _Sink:
-    if kind == "parquet":
-        return _Parquet(temporary)
-    packing: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
-    raw = packing.get(path.suffix, open)(temporary, "wb")
-    text = io.TextIOWrapper(raw, encoding="utf-8", newline="")
-    return _Csv(text, list(rows[0])) if kind == "csv" else _JsonLines(text)
-
-
 class _JsonLines:
     def __init__(self, text: io.TextIOWrapper) -> None:
         self._text = text
+        self.close = text.close
 
     def write(self, rows: Sequence[Row]) -> None:
         self._text.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
 
-    def close(self) -> None:
-        self._text.close()
-
 
 class _Csv:
     def __init__(self, text: io.TextIOWrapper, columns: Sequence[str]) -> None:
-        self._text, self._columns = text, columns
+        self._columns = columns
         self._writer = csv.DictWriter(text, columns, lineterminator="\n")
         self._writer.writeheader()
+        self.close = text.close
 
     def write(self, rows: Sequence[Row]) -> None:
         for row in rows:
@@ -99,9 +103,6 @@ class _Csv:
                     "write .jsonl, whose rows may differ",
                 )
             self._writer.writerow({name: _cell(value) for name, value in row.items()})
-
-    def close(self) -> None:
-        self._text.close()
 
 
 class _Parquet:
@@ -115,28 +116,26 @@ class _Parquet:
             ) from None
         self._pyarrow, self._path = pyarrow, path
         self._writer: Any = None
-        self._untold: set[str] = set()
+        self._untyped: set[str] = set()
 
     def write(self, rows: Sequence[Row]) -> None:
         try:
             if self._writer is None:
                 self._open(self._pyarrow.Table.from_pylist(list(rows)).schema)
-            table = self._pyarrow.Table.from_pylist([self._read(row) for row in rows], schema=self._writer.schema)
-            self._writer.write_table(table)
+            typed = [{**row, **self._as_text(row)} for row in rows]
+            self._writer.write_table(self._pyarrow.Table.from_pylist(typed, schema=self._writer.schema))
         except (self._pyarrow.ArrowInvalid, self._pyarrow.ArrowTypeError) as error:
             raise SoftpruneError("columns of one type each, for Parquet", str(error), "write .jsonl") from None
 
-    def _open(self, found: Any) -> None:
+    def _open(self, schema: Any) -> None:
         """A column without any value so far is written as text: Parquet wants a type before the first row."""
-        nothing, text = self._pyarrow.null(), self._pyarrow.string()
-        self._untold = {field.name for field in found if field.type == nothing}
-        schema = self._pyarrow.schema([field.with_type(text) if field.type == nothing else field for field in found])
-        self._writer = self._pyarrow.parquet.ParquetWriter(self._path, schema)
+        self._untyped = {field.name for field in schema if field.type == self._pyarrow.null()}
+        text = self._pyarrow.string()
+        fields = [field.with_type(text) if field.name in self._untyped else field for field in schema]
+        self._writer = self._pyarrow.parquet.ParquetWriter(self._path, self._pyarrow.schema(fields))
 
-    def _read(self, row: Row) -> Row:
-        """The row, with text for the values of columns that had none at first."""
-        late = {name: str(_cell(row[name])) for name in self._untold if row.get(name) is not None}
-        return {**row, **late}
+    def _as_text(self, row: Row) -> Row:
+        return {name: str(_cell(row[name])) for name in self._untyped if row.get(name) is not None}
 
     def close(self) -> None:
         if self._writer is not None:

@@ -16,19 +16,19 @@ from softprune.data.words import words
 from softprune.errors import SoftpruneError
 
 KINDS = ("rouge1", "rouge2", "rougeL")
-KEPT = 2**16
-"""Pairs of texts whose scores are kept: intervals and tests ask for the same ones again."""
+CACHED_PAIRS = 2**16
+"""Pairs of texts whose scores are cached: intervals and tests ask for the same ones again."""
 
 
-@lru_cache(maxsize=KEPT)
+@lru_cache(maxsize=CACHED_PAIRS)
 def rouge(text: str, reference: str) -> tuple[float, float, float]:
     """ROUGE-1, ROUGE-2 and ROUGE-L of a text, F1 between 0 and 1.
 
     Raises:
         SoftpruneError: where `rouge-score` isn't installed.
     """
-    found = _scorer().score(reference, text)
-    one, two, longest = (float(found[kind].fmeasure) for kind in KINDS)
+    scores = _scorer().score(reference, text)
+    one, two, longest = (float(scores[kind].fmeasure) for kind in KINDS)
     return one, two, longest
 
 
@@ -37,7 +37,7 @@ def check_installed() -> None:
     _scorer()
 
 
-def installed() -> bool:
+def is_installed() -> bool:
     """Whether `rouge-score` is."""
     return find_spec("rouge_score") is not None
 

@@ -34,7 +34,7 @@ _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A row and where it stands, such as `train.jsonl, line 3`."""
+    """A row and its place, such as `train.jsonl, line 3`."""
 
     row: Row
     where: str
@@ -71,12 +71,12 @@ def find_file(folder: Path, name: str) -> Path | None:
     return next((path for end in ("", *PACKED) if (path := folder / f"{name}{end}").is_file()), None)
 
 
-def format_of(path: Path) -> Format | None:
+def file_format(path: Path) -> Format | None:
     """What a file's ending says about its format; None for any other ending."""
-    return ENDINGS.get(unpacked(path.name).suffix)
+    return ENDINGS.get(strip_compression(path.name).suffix)
 
 
-def unpacked(name: str) -> Path:
+def strip_compression(name: str) -> Path:
     """A file's name without `.gz` or `.xz`."""
     path = Path(name)
     return path.with_suffix("") if path.suffix in PACKED else path
@@ -198,7 +198,7 @@ def _check_separator(line: str, path: Path) -> None:
 
 
 def _checked_names(names: Sequence[str], where: str) -> list[str]:
-    """Column names, each of which stands for one column."""
+    """Column names that differ, none of them empty."""
     if any(not name.strip() for name in names):
         found = f"column {next(n for n, name in enumerate(names, start=1) if not name.strip())} without one in {where}"
         do = "name it (pandas writes its index without a name: to_csv(index=False) leaves it out)"

@@ -12,7 +12,7 @@ from softprune.types import Example
 SAMPLES = Path(__file__).parent / "samples"
 
 
-def sample_of(task: Task) -> tuple[Example, ...]:
+def load_sample(task: Task) -> tuple[Example, ...]:
     """The sample of a task that ships, as examples; none for your own tasks and for generated ones.
 
     Its rows stand in the row form of the official files, whatever their format.

@@ -14,15 +14,15 @@ from softprune.types import Example
 Examples = tuple[Example, ...]
 
 
-def sampled(train: Examples, n: int, generator: np.random.Generator) -> Examples:
+def sample(train: Examples, n: int, generator: np.random.Generator) -> Examples:
     """n examples, as many of each label as of any other where the labels allow; or whole groups that fit in n."""
-    if grouped(train):
+    if has_groups(train):
         return _whole_groups(train, n, generator)
     by_label = _by_label(train)
-    return _drawn(by_label, _even([len(examples) for examples in by_label], n), generator)
+    return _draw(by_label, _even([len(examples) for examples in by_label], n), generator)
 
 
-def divided(train: Examples, fraction: float, generator: np.random.Generator, do: str) -> tuple[Examples, Examples]:
+def divide(train: Examples, fraction: float, generator: np.random.Generator, do: str) -> tuple[Examples, Examples]:
     """The training set in two, the second of that fraction; stratified by label, or by whole groups.
 
     Args:
@@ -34,7 +34,7 @@ def divided(train: Examples, fraction: float, generator: np.random.Generator, do
     Raises:
         SoftpruneError: for fewer than two examples (or groups).
     """
-    groups = {example.group for example in train} if grouped(train) else {example.index for example in train}
+    groups = {example.group for example in train} if has_groups(train) else {example.index for example in train}
     if not 0 < fraction < 1 or len(groups) < 2:
         raise SoftpruneError(
             "at least two training examples (or groups) and a fraction between 0 and 1, to hold some out",
@@ -42,16 +42,16 @@ def divided(train: Examples, fraction: float, generator: np.random.Generator, do
             do,
         )
     wanted = min(max(1, round(exact(fraction) * len(train))), len(train) - 1)
-    if grouped(train):
+    if has_groups(train):
         second = _whole_groups(train, wanted, generator)
     else:
         by_label = _by_label(train)
-        second = _drawn(by_label, _in_proportion([len(held) for held in by_label], wanted), generator)
-    held = {example.index for example in second}
-    return tuple(example for example in train if example.index not in held), second
+        second = _draw(by_label, _in_proportion([len(examples) for examples in by_label], wanted), generator)
+    drawn = {example.index for example in second}
+    return tuple(example for example in train if example.index not in drawn), second
 
 
-def grouped(examples: Examples) -> bool:
+def has_groups(examples: Examples) -> bool:
     """Whether examples come in groups."""
     return any(example.group is not None for example in examples)
 
@@ -63,9 +63,11 @@ def _by_label(examples: Examples) -> list[Examples]:
     return [tuple(by_label[label]) for label in sorted(by_label)]
 
 
-def _drawn(by_label: list[Examples], quota: Sequence[int], generator: np.random.Generator) -> Examples:
+def _draw(by_label: list[Examples], quota: Sequence[int], generator: np.random.Generator) -> Examples:
     """So many of each label at random, in the order of the source."""
-    chosen = [held[i] for held, n in zip(by_label, quota, strict=True) for i in generator.permutation(len(held))[:n]]
+    chosen: list[Example] = []
+    for examples, n in zip(by_label, quota, strict=True):
+        chosen += [examples[i] for i in generator.permutation(len(examples))[:n]]
     return tuple(sorted(chosen, key=lambda example: example.index))
 
 

@@ -16,20 +16,20 @@ from softprune.data.columns import (
     ID_NAMES,
     LABEL_NAMES,
     Column,
-    columns_of,
-    label_of,
-    longest_of,
-    target_of,
-    texts_of,
+    choose_label,
+    choose_longest_text,
+    choose_target,
+    choose_texts,
+    read_columns,
 )
 from softprune.data.definition import MASK
-from softprune.data.row_files import ENDINGS, format_of, read_rows
+from softprune.data.row_files import ENDINGS, file_format, read_rows
 from softprune.data.task import Splits, load_task
 from softprune.errors import SoftpruneError
 
 HELD_OUT = 0.2
 ASKS_FOR_TEXT = "TL;DR:"
-"""What stands before a text that is to be written: models that read the web know that a summary follows."""
+"""What a template puts before a text that is to be written: models that read the web know that a summary follows."""
 TRUTHS = {"true": "yes", "false": "no"}
 
 
@@ -41,7 +41,7 @@ class Guess:
         label: its label's column, or that of the texts to be written.
         texts: the columns to read, in order.
         fields: per text, its name in the task.
-        answers: label, as it stands in the rows, to an answer; none where texts are written.
+        answers: label, as the rows have it, to an answer; none where texts are written.
         template: the input.
         others: columns that are left out.
     """
@@ -54,14 +54,16 @@ class Guess:
     others: tuple[str, ...]
 
     @property
-    def writes(self) -> bool:
+    def is_generation(self) -> bool:
         """Whether texts are to be written."""
         return not self.answers
 
     @property
     def to_be_edited(self) -> bool:
         """Whether answers are numbers with a word before them, since nothing better is known."""
-        return not self.writes and self.label.numeric and not set(self.answers.values()) <= set(TRUTHS.values())
+        return (
+            not self.is_generation and self.label.is_numeric and not set(self.answers.values()) <= set(TRUTHS.values())
+        )
 
 
 def guess(
@@ -87,27 +89,29 @@ def guess(
         found, do = f"--label {label} and --target {target}", "leave one of them out"
         raise SoftpruneError("a label to choose, or a text to write", found, do)
     files = [file, *([validation] if validation else [])]
-    columns = columns_of(chain.from_iterable(read_rows(path, _checked(path)) for path in files))
+    columns = read_columns(chain.from_iterable(read_rows(path, _checked(path)) for path in files))
     if not columns:
         raise SoftpruneError("rows to learn from", f"none in {file}", "choose another file")
     if target is not None:
-        gold = target_of(columns, target)
-        texts = longest_of(columns, text, gold)
+        gold = choose_target(columns, target)
+        texts = choose_longest_text(columns, text, gold)
+        answers, question = {}, ASKS_FOR_TEXT
     else:
-        gold = label_of(columns, label)
-        texts = texts_of(columns, text, gold)
+        gold = choose_label(columns, label)
+        texts = choose_texts(columns, text, gold)
+        answers, question = _answers(gold), f"{_question(gold)}:"
     fields = _field_names(texts, gold)
     return Guess(
         label=gold,
         texts=texts,
         fields=fields,
-        answers={} if target is not None else _answers(gold),
-        template=f"{_texts(fields)} {ASKS_FOR_TEXT} {{{MASK}}}" if target is not None else _template(fields, gold),
+        answers=answers,
+        template=f"{_show_fields(fields)} {question} {{{MASK}}}",
         others=tuple(name for name, column in columns.items() if column is not gold and column not in texts),
     )
 
 
-def write_task(found: Guess, out: Path, file: Path, validation: Path | None = None) -> Splits:
+def write_task(guessed: Guess, out: Path, file: Path, validation: Path | None = None) -> Splits:
     """Write the YAML, and load it to see that it works.
 
     Raises:
@@ -117,7 +121,7 @@ def write_task(found: Guess, out: Path, file: Path, validation: Path | None = No
         raise SoftpruneError("a task file that ends in .yaml", str(out), "rename it")
     try:
         with out.open("x", encoding="utf-8") as stream:
-            stream.write(task_text(found, out, file, validation))
+            stream.write(task_text(guessed, out, file, validation))
     except FileExistsError:
         raise SoftpruneError("a new file", f"{out} is there already", "choose another one with --out") from None
     except OSError as error:
@@ -129,14 +133,13 @@ def write_task(found: Guess, out: Path, file: Path, validation: Path | None = No
         raise
 
 
-def task_text(found: Guess, out: Path, file: Path, validation: Path | None = None) -> str:
+def task_text(guessed: Guess, out: Path, file: Path, validation: Path | None = None) -> str:
     """The YAML, every line of it explained."""
-    names = [*zip(found.fields, found.texts, strict=True)]
-    gold = _plain_name(found.label.name)
-    columns = {field: column.name for field, column in names if field != column.name}
-    columns |= {gold: found.label.name} if gold != found.label.name else {}
-    files = {"train": _from(out, file)} | ({"validation": _from(out, validation)} if validation else {})
-    same = all(label == answer for label, answer in found.answers.items())
+    gold = _plain_name(guessed.label.name)
+    columns = {field: column.name for field, column in zip(guessed.fields, guessed.texts, strict=True)}
+    columns = {field: name for field, name in columns.items() if field != name}
+    columns |= {gold: guessed.label.name} if gold != guessed.label.name else {}
+    files = {"train": _relative(out, file)} | ({"validation": _relative(out, validation)} if validation else {})
     lines = [
         f"# A task over {file.name}, written by softprune tasks new. docs/tasks.md explains every key.",
         "# Its name in tables.",
@@ -144,34 +147,34 @@ def task_text(found: Guess, out: Path, file: Path, validation: Path | None = Non
         "# The task in one English sentence; a prompt may start from it (--init text).",
         'instruction: ""',
         "# The texts of an example; all of them may be cut where the input is too long.",
-        f"fields: {_flow(list(found.fields))}",
+        f"fields: {_flow(list(guessed.fields))}",
         "# The input: texts in braces, and {mask} where the answer stands.",
-        f"template: {_flow(found.template)}",
-        *(_target_lines(gold) if found.writes else _answer_lines(found, gold)),
+        f"template: {_flow(guessed.template)}",
+        *(_target_lines(gold) if guessed.is_generation else _answer_lines(guessed, gold)),
         "sources:",
         "  file:",
         "    # Relative to this file, or absolute.",
         f"    files: {_flow(files)}",
     ]
     if validation is None:
-        drawn = "at random" if found.writes else "by label"
+        drawn = "at random" if guessed.is_generation else "by label"
         lines += [
             f"    # The fraction of train to report on: drawn {drawn}, the same examples in every run.",
             f"    held_out: {HELD_OUT}",
         ]
     if columns:
         lines += ["    # Name in this task: column of the file.", f"    columns: {_flow(columns)}"]
-    if not same:
-        lines += ["    # Label in the file: the answer that it means.", f"    labels: {_flow(found.answers)}"]
+    if any(label != answer for label, answer in guessed.answers.items()):
+        lines += ["    # Label in the file: the answer that it means.", f"    labels: {_flow(guessed.answers)}"]
     return "\n".join(lines) + "\n"
 
 
-def _answer_lines(found: Guess, gold: str) -> list[str]:
+def _answer_lines(guessed: Guess, gold: str) -> list[str]:
     wording = "Numbers say nothing to a language model: put words here, and in `labels` below."
     return [
-        f"# What the model may answer. {wording if found.to_be_edited else 'Plain words work best.'}",
-        f"answers: {_flow(list(found.answers.values()))}",
-        "# The column that tells the right answer.",
+        f"# What the model may answer. {wording if guessed.to_be_edited else 'Plain words work best.'}",
+        f"answers: {_flow(list(guessed.answers.values()))}",
+        "# The column with the right answer.",
         f"gold: {_flow(gold)}",
     ]
 
@@ -181,7 +184,7 @@ def _target_lines(target: str) -> list[str]:
 
 
 def _checked(path: Path) -> Any:
-    kind = format_of(path)
+    kind = file_format(path)
     if kind is None:
         expected = f"a file that ends in {', '.join(ENDINGS)} (or .gz, .xz)"
         raise SoftpruneError(expected, str(path), "convert or rename it")
@@ -190,7 +193,7 @@ def _checked(path: Path) -> Any:
     return kind
 
 
-def _from(out: Path, file: Path) -> str:
+def _relative(out: Path, file: Path) -> str:
     """The file as the YAML names it: relative where it lies in the YAML's folder or below."""
     folder, whole = out.resolve().parent, file.resolve()
     return whole.relative_to(folder).as_posix() if whole.is_relative_to(folder) else whole.as_posix()
@@ -219,8 +222,8 @@ def _answers(label: Column) -> dict[str, str]:
     Braces are doubled, as in templates.
     """
     answers = {}
-    for value in sorted(label.counts, key=_in_order) if label.numeric else label.counts:
-        named = f"{_plain_name(label.name)} {value}" if label.numeric else " ".join(value.split())
+    for value in sorted(label.counts, key=_in_order) if label.is_numeric else label.counts:
+        named = f"{_plain_name(label.name)} {value}" if label.is_numeric else " ".join(value.split())
         words = TRUTHS.get(value.lower(), named)
         answers[value] = words.replace("{", "{{").replace("}", "}}")
     if len(set(answers.values())) < len(answers):
@@ -236,14 +239,13 @@ def _in_order(value: str) -> tuple[float, str]:
         return float("inf"), value
 
 
-def _template(fields: Sequence[str], label: Column) -> str:
-    """The texts, each under its name where there are several, and the question for the answer."""
+def _question(label: Column) -> str:
+    """What a template calls the answer: the label's name, unless that says nothing."""
     name = _plain_name(label.name).replace("_", " ").lower()
-    asked = "answer" if name in (*LABEL_NAMES[:4], *ID_NAMES, "y") else name
-    return f"{_texts(fields)} {asked}: {{{MASK}}}"
+    return "answer" if name in (*LABEL_NAMES[:4], *ID_NAMES, "y") else name
 
 
-def _texts(fields: Sequence[str]) -> str:
+def _show_fields(fields: Sequence[str]) -> str:
     """The texts, each under its name where there are several."""
     if len(fields) == 1:
         return f"{{{fields[0]}}}"

@@ -7,11 +7,12 @@ from typing import Literal
 
 import numpy as np
 
-from softprune.data.sampling import Examples, divided, sampled
+from softprune.data.sampling import Examples, divide, sample
 from softprune.data.task import Splits
 from softprune.errors import SoftpruneError
 
 Protocol = Literal["held-out", "paper"]
+SETS = ("train", "select", "report")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def select_sets(
 
     `held-out`: `select` is the small development set if there is one beside a validation set, else a
     stratified fraction of the (sampled) training set; `report` is validation. `paper`: both are validation.
-    Where there is no validation set, the development set stands for it.
+    Where there is no validation set, the development set takes its place.
 
     Shots are spread over the gold labels as evenly as the labels allow: each label gets the same number, a
     label that runs out gives all it has, and what is left over goes to the others, lower labels first.
@@ -58,7 +59,7 @@ def select_sets(
     groups mix labels (MultiRC).
 
     Tasks that are joined for one prompt have their sets drawn each by itself, as if it were alone, and get the same
-    number of shots and of reported examples; what isn't divided by their number is left out.
+    number of shots and of reported examples; what can't be divided by their number is left out.
 
     Args:
         splits: the task's data.
@@ -78,90 +79,76 @@ def select_sets(
         if value is not None and value < 1:
             raise SoftpruneError(f"`{name}` of at least 1", str(value), "correct it, or leave it out")
     if splits.parts:
-        return _joined(splits, protocol, shots, fraction, seed, limit_report, report_seed)
+        shots = _share(shots, "task.shots", len(splits.parts))
+        limit_report = _share(limit_report, "task.limit_report", len(splits.parts))
+        return _join(
+            [
+                select_sets(
+                    part, protocol, shots, fraction, seed=seed, limit_report=limit_report, report_seed=report_seed
+                )
+                for part in splits.parts
+            ]
+        )
     if splits.train is None or splits.report is None:
         missing = "training" if splits.train is None else "validation or development"
-        raise SoftpruneError(
-            "a training set and a set to report on", f"no {missing} set in {splits.source}", "add the file"
-        )
-    said: list[str] = []
-    train = _sampled(splits.train, shots, seed, said)
-    report = _limited(splits.report, limit_report, seed if report_seed is None else report_seed, said)
+        found = f"no {missing} set in {splits.source}"
+        raise SoftpruneError("a training set and a set to report on", found, "add the file")
+    remarks: list[str] = []
+    train = _sample_shots(splits.train, shots, seed, remarks)
+    report = _limit(splits.report, limit_report, seed if report_seed is None else report_seed, remarks)
     origin: dict[str, str] = {"train": "train", "select": splits.reported, "report": splits.reported}
     select = report
     if protocol == "held-out" and splits.dev is not None and splits.validation is not None:
         select, origin["select"] = splits.dev, "dev"
     elif protocol == "held-out":
         do = "raise task.shots, or set selection.protocol=paper"
-        train, select = divided(train, fraction, np.random.default_rng([seed, 1]), do)
+        train, select = divide(train, fraction, np.random.default_rng([seed, 1]), do)
         origin["select"] = "train"
     sets = {"train": train, "select": select, "report": report}
-    counts = ", ".join(f"{name} {len(held)} of {origin[name]}" for name, held in sets.items())
+    counts = ", ".join(f"{name} {len(examples)} of {origin[name]}" for name, examples in sets.items())
     return Selection(
         **sets,
-        indices={name: tuple(example.index for example in held) for name, held in sets.items()},
+        indices={name: tuple(example.index for example in examples) for name, examples in sets.items()},
         origin=origin,
-        description="; ".join([f"{protocol}: {counts} (seed {seed})", *said, *splits.notes]),
+        description="; ".join([f"{protocol}: {counts} (seed {seed})", *remarks, *splits.notes]),
     )
 
 
-def _joined(
-    splits: Splits,
-    protocol: Protocol,
-    shots: int | None,
-    fraction: float,
-    seed: int,
-    limit_report: int | None,
-    report_seed: int | None,
-) -> Selection:
+def _join(parts: list[Selection]) -> Selection:
     """The sets of several tasks, side by side."""
-    share = _share(shots, "task.shots", len(splits.parts))
-    limit = _share(limit_report, "task.limit_report", len(splits.parts))
-    alone = [
-        select_sets(part, protocol, share, fraction, seed=seed, limit_report=limit, report_seed=report_seed)
-        for part in splits.parts
-    ]
-    names = ("train", "select", "report")
-    train, select, report = (tuple(e for sets in alone for e in getattr(sets, name)) for name in names)
-    return Selection(
-        train=train,
-        select=select,
-        report=report,
-        indices={name: tuple(i for sets in alone for i in sets.indices[name]) for name in names},
-        origin={name: " and ".join(dict.fromkeys(sets.origin[name] for sets in alone)) for name in names},
-        description="; ".join(f"{sets.train[0].task}: {sets.description}" for sets in alone),
-    )
+    sets: dict[str, Examples] = {}
+    indices: dict[str, tuple[int, ...]] = {}
+    origin: dict[str, str] = {}
+    for name in SETS:
+        sets[name] = tuple(example for part in parts for example in getattr(part, name))
+        indices[name] = tuple(index for part in parts for index in part.indices[name])
+        origin[name] = " and ".join(dict.fromkeys(part.origin[name] for part in parts))
+    description = "; ".join(f"{part.train[0].task}: {part.description}" for part in parts)
+    return Selection(**sets, indices=indices, origin=origin, description=description)
 
 
 def _share(whole: int | None, name: str, tasks: int) -> int | None:
-    """What each of several tasks gets of a number of examples.
-
-    Raises:
-        SoftpruneError: when that is nothing.
-    """
-    if whole is None:
-        return None
-    if whole < tasks:
+    """What each of several tasks gets of a number of examples."""
+    if whole is not None and whole < tasks:
         raise SoftpruneError(f"{name} of at least {tasks}, one for each task", str(whole), "raise it, or leave it out")
-    return whole // tasks
+    return None if whole is None else whole // tasks
 
 
-def _sampled(train: Examples, shots: int | None, seed: int, said: list[str]) -> Examples:
-    if shots is None:
+def _sample_shots(train: Examples, shots: int | None, seed: int, remarks: list[str]) -> Examples:
+    if shots is None or shots == len(train):
         return train
-    if shots >= len(train):
-        if shots > len(train):
-            said.append(f"{shots} shots were asked for and all {len(train)} training examples taken")
+    if shots > len(train):
+        remarks.append(f"{shots} shots were asked for and all {len(train)} training examples taken")
         return train
-    chosen = sampled(train, shots, np.random.default_rng([seed, 0]))
+    chosen = sample(train, shots, np.random.default_rng([seed, 0]))
     if len(chosen) != shots:
-        said.append(f"{len(chosen)} shots in whole groups, {shots} were asked for")
+        remarks.append(f"{len(chosen)} shots in whole groups, {shots} were asked for")
     return chosen
 
 
-def _limited(report: Examples, limit: int | None, seed: int, said: list[str]) -> Examples:
+def _limit(report: Examples, limit: int | None, seed: int, remarks: list[str]) -> Examples:
     if limit is None or limit >= len(report):
         return report
-    said.append(f"reported on {limit} of {len(report)} examples drawn at random: not the full set")
+    remarks.append(f"reported on {limit} of {len(report)} examples drawn at random: not the full set")
     order = np.random.default_rng([seed, 2]).permutation(len(report))
     return tuple(report[i] for i in sorted(order[:limit]))

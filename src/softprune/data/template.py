@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -16,6 +16,7 @@ from softprune.types import Example, Segment
 YAML_TRUTHS = ("yes", "no", "on", "off")
 """Words that YAML takes for true and false, in any case."""
 _NAMES, _LETTERS = 8, 30
+"""How many column names a message lists, and how much of each."""
 
 
 class MissingColumn(SoftpruneError):
@@ -29,12 +30,11 @@ def examples_from(definition: Definition, source: Source, rows: Iterable[Located
         SoftpruneError: for a missing column, a value that isn't text, or an unknown label, with the row's
         place.
     """
-    flat = ((row, located.where) for located in rows for row in _expanded(source, located))
-    for index, (row, where) in enumerate(flat):
-        yield _example(definition, source, row, where, index)
+    for index, row in enumerate(_expand(definition, source, rows)):
+        yield row.example(index)
 
 
-def belonging(rows: Iterable[Located], wanted: Mapping[str, str]) -> Iterator[Located]:
+def select_rows(rows: Iterable[Located], wanted: Mapping[str, str]) -> Iterator[Located]:
     """The rows whose columns have the wanted values.
 
     Raises:
@@ -49,11 +49,11 @@ def belonging(rows: Iterable[Located], wanted: Mapping[str, str]) -> Iterator[Lo
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class UnansweredRow:
     """A row that waits for its answer.
 
     Attributes:
-        row: as it stands in the source, a row reader's changes included.
+        row: as the source has it, a row reader's changes included.
         where: its place, for complaints.
         example: its template filled; `gold` is -1 where the row doesn't tell a label that the task knows, or the
             target text, which then is empty.
@@ -66,24 +66,14 @@ class Asked:
     empty: bool
 
 
-def asked_from(definition: Definition, source: Source, rows: Iterable[Located]) -> Iterator[Asked]:
+def unanswered_rows(definition: Definition, source: Source, rows: Iterable[Located]) -> Iterator[UnansweredRow]:
     """What a task asks about rows whose labels needn't be known.
 
     Raises:
         SoftpruneError: for a missing field, or a value that isn't text, with the row's place.
     """
-    flat = ((row, located.where) for located in rows for row in _expanded(source, located))
-    for index, (row, where) in enumerate(flat):
-        texts = _texts(definition, source, row, where)
-        answers, gold = _told(definition, source, row, where, texts)
-        example = Example(
-            id=str(index),
-            index=index,
-            segments=fill(definition, texts),
-            answers=answers,
-            gold=gold,
-        )
-        yield Asked(row, where, example, empty=not any(texts.values()))
+    for index, row in enumerate(_expand(definition, source, rows)):
+        yield row.unanswered(index)
 
 
 def fill(definition: Definition, texts: Mapping[str, str]) -> tuple[Segment, ...]:
@@ -109,84 +99,106 @@ def fill(definition: Definition, texts: Mapping[str, str]) -> tuple[Segment, ...
     return tuple(segments)
 
 
-def _example(definition: Definition, source: Source, row: Row, where: str, index: int) -> Example:
-    needed = needed_names(definition)
-    values = {name: _value(source, row, name, where, needed) for name in needed}
-    texts = _texts(definition, source, row, where)
-    names = {name: label_key(value) for name, value in values.items()}
-    answers, gold = _right(definition, source, values[definition.target or definition.gold], where, texts)
-    return Example(
-        id=definition.id_from.format_map(names) if definition.id_from else str(index),
-        index=index,
-        segments=fill(definition, texts),
-        answers=answers,
-        gold=gold,
-        group=definition.group.format_map(names) if definition.group else None,
-    )
+def _expand(definition: Definition, source: Source, rows: Iterable[Located]) -> Iterator[_TaskRow]:
+    """Rows as a task reads them, several of one where a row reader makes them."""
+    for located in rows:
+        if source.rows is None:
+            yield _TaskRow(definition, source, located.row, located.where)
+            continue
+        try:
+            for row in ROW_READERS[source.rows](located.row):
+                yield _TaskRow(definition, source, row, located.where)
+        except KeyError as error:
+            raise _missing(error.args[0], located.row, located.where) from None
+        except (TypeError, AttributeError) as error:
+            expected = f"rows nested as the files of {source.rows} are"
+            raise SoftpruneError(expected, f"{error} in {located.where}", "correct that row") from None
 
 
-def _texts(definition: Definition, source: Source, row: Row, where: str) -> dict[str, str]:
-    fields = tuple(definition.fields)
-    return {name: _text(_value(source, row, name, where, fields), name, where) for name in fields}
+@dataclass(frozen=True, slots=True)
+class _TaskRow:
+    """A row as a task reads it from a source."""
 
+    definition: Definition
+    source: Source
+    row: Row
+    where: str
 
-def _answers(definition: Definition, texts: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(answer.format_map(texts) for answer in definition.answers)
+    def example(self, index: int) -> Example:
+        definition, needed = self.definition, needed_names(self.definition)
+        values = {name: self.value(name, needed) for name in needed}
+        names = {name: label_key(value) for name, value in values.items()}
+        texts = self.texts()
+        answers, gold = self.answers(texts, values[definition.target or definition.gold])
+        return Example(
+            id=definition.id_from.format_map(names) if definition.id_from else str(index),
+            index=index,
+            segments=fill(definition, texts),
+            answers=answers,
+            gold=gold,
+            group=definition.group.format_map(names) if definition.group else None,
+        )
 
+    def unanswered(self, index: int) -> UnansweredRow:
+        texts, name = self.texts(), self.definition.target or self.definition.gold
+        try:
+            answers, gold = self.answers(texts, self.value(name, [name]))
+        except SoftpruneError:  # no label, or one that the task doesn't know
+            answers, gold = ("",) if self.definition.is_generation else self._choices(texts), -1
+        example = Example(str(index), index, fill(self.definition, texts), answers, gold)
+        return UnansweredRow(self.row, self.where, example, empty=not any(texts.values()))
 
-def _target(name: str, value: object, where: str) -> str:
-    """The text that is to be written."""
-    text = _text(value, name, where)
-    if not text:
-        raise SoftpruneError(f"a text in {name}, to be written", f"none in {where}", "fill it in, or remove the row")
-    return text
+    def texts(self) -> dict[str, str]:
+        """The field's texts by name."""
+        fields = tuple(self.definition.fields)
+        return {name: self._text(self.value(name, fields), name) for name in fields}
 
+    def answers(self, texts: Mapping[str, str], value: object) -> tuple[tuple[str, ...], int]:
+        """Answers and which of them a label means; of a text to be written, itself."""
+        target = self.definition.target
+        if target is None:
+            return self._choices(texts), self._gold(value)
+        text = self._text(value, target)
+        if not text:
+            expected, found = f"a text in {target}, to be written", f"none in {self.where}"
+            raise SoftpruneError(expected, found, "fill it in, or remove the row")
+        return (text,), 0
 
-def _right(
-    definition: Definition, source: Source, value: object, where: str, texts: Mapping[str, str]
-) -> tuple[tuple[str, ...], int]:
-    """Answers and which of them a label means; of a text to be written, itself."""
-    if definition.target is not None:
-        return (_target(definition.target, value, where),), 0
-    return _answers(definition, texts), _gold(definition, source, value, where)
+    def value(self, name: str, needed: Iterable[str]) -> Any:
+        """The value of a name's column, one of those that are needed; dots lead into nested objects."""
+        column = self.source.columns.get(name, name)
+        if column in self.row:
+            return self.row[column]
+        value: Any = self.row
+        for key in column.split("."):
+            if not isinstance(value, Mapping) or key not in value:
+                wanted = [self.source.columns.get(each, each) for each in needed]
+                raise _missing(column, self.row, self.where, wanted)
+            value = value[key]
+        return value
 
+    def _choices(self, texts: Mapping[str, str]) -> tuple[str, ...]:
+        return tuple(answer.format_map(texts) for answer in self.definition.answers)
 
-def _told(
-    definition: Definition, source: Source, row: Row, where: str, texts: Mapping[str, str]
-) -> tuple[tuple[str, ...], int]:
-    """Answers, and the gold one if the row tells it, else -1; of a text to be written the text, if the row has it."""
-    name = definition.target or definition.gold
-    try:
-        value = _value(source, row, name, where, [name])
-        return _right(definition, source, value, where, texts)
-    except SoftpruneError:
-        return ("",) if definition.writes else _answers(definition, texts), -1
+    def _text(self, value: object, name: str) -> str:
+        if value is None:
+            raise SoftpruneError(f"text in {name}", f"none in {self.where}", "fill it in, or remove the row")
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise SoftpruneError(f"text in {name}", f"{value!r:.60} in {self.where}", "fix that value")
+        return str(value).strip()
 
-
-def _expanded(source: Source, located: Located) -> Iterator[Row]:
-    if source.rows is None:
-        yield located.row
-        return
-    try:
-        yield from ROW_READERS[source.rows](located.row)
-    except KeyError as error:
-        raise _missing(error.args[0], located.row, located.where) from None
-    except (TypeError, AttributeError) as error:
-        expected = f"rows nested as the files of {source.rows} are"
-        raise SoftpruneError(expected, f"{error} in {located.where}", "correct that row") from None
-
-
-def _value(source: Source, row: Row, name: str, where: str, needed: Iterable[str]) -> Any:
-    """The value of a name's column, one of those that are needed; dots lead into nested objects."""
-    column = source.columns.get(name, name)
-    if column in row:
-        return row[column]
-    value: Any = row
-    for key in column.split("."):
-        if not isinstance(value, Mapping) or key not in value:
-            raise _missing(column, row, where, [source.columns.get(each, each) for each in needed])
-        value = value[key]
-    return value
+    def _gold(self, value: object) -> int:
+        labels = self.source.labels
+        expected = f"a label out of {', '.join(labels)}"
+        if value is None:
+            raise SoftpruneError(expected, f"none in {self.where}", "fill it in, or remove the row")
+        key = label_key(value)
+        if key not in labels:
+            do = "correct the label, or add it to the source's `labels` in the task YAML"
+            if key.lower() in YAML_TRUTHS and {"true", "false"} & set(labels):
+                do = "put yes, no, on and off in quotes in the task YAML; without them YAML reads true and false"
+            raise SoftpruneError(expected, f'"{key}" in {self.where}', do)
+        return self.definition.answers.index(labels[key])
 
 
 def _missing(column: str, row: Row, where: str, wanted: Iterable[str] = ()) -> MissingColumn:
@@ -194,35 +206,9 @@ def _missing(column: str, row: Row, where: str, wanted: Iterable[str] = ()) -> M
     names = list(map(str, row))
     near = get_close_matches(column, names, n=1)
     hint = f'did you mean "{near[0]}"? ' if near else ""
-    found = f'no "{column}" in {where}; its columns are {_listed(names)}'
-    return MissingColumn(expected, found, f"{hint}rename the column")
-
-
-def _listed(names: Sequence[str]) -> str:
-    """The first names, each cut: a file without a header has whole texts for names."""
+    # A file without a header has whole texts for names, so they are cut.
     shown = [name if len(name) <= _LETTERS else f"{name[:_LETTERS]}..." for name in names[:_NAMES]]
-    return ", ".join(shown) + (f" and {len(names) - _NAMES} more" if len(names) > _NAMES else "")
-
-
-def _text(value: object, name: str, where: str) -> str:
-    if value is None:
-        raise SoftpruneError(f"text in {name}", f"none in {where}", "fill it in, or remove the row")
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise SoftpruneError(f"text in {name}", f"{value!r:.60} in {where}", "fix that value")
-    return str(value).strip()
-
-
-def _gold(definition: Definition, source: Source, value: object, where: str) -> int:
-    if value is None:
-        expected = f"a label out of {', '.join(source.labels)}"
-        raise SoftpruneError(expected, f"none in {where}", "fill it in, or remove the row")
-    key = label_key(value)
-    if key not in source.labels:
-        raise SoftpruneError(
-            f"a label out of {', '.join(source.labels)}",
-            f'"{key}" in {where}',
-            "put yes, no, on and off in quotes in the task YAML; without them YAML reads true and false"
-            if key.lower() in YAML_TRUTHS and {"true", "false"} & set(source.labels)
-            else "correct the label, or add it to the source's `labels` in the task YAML",
-        )
-    return definition.answers.index(source.labels[key])
+    listed = ", ".join(shown)
+    if len(names) > _NAMES:
+        listed += f" and {len(names) - _NAMES} more"
+    return MissingColumn(expected, f'no "{column}" in {where}; its columns are {listed}', f"{hint}rename the column")

@@ -15,14 +15,14 @@ from dataclasses import asdict, dataclass, replace
 import torch
 
 from softprune.evaluation.conclusions import Reported, conclude
-from softprune.evaluation.fresh_seeds import COMPARED, fresh_pairs, retrain_fresh, rival_items, train_items
+from softprune.evaluation.fresh_seeds import COMPARED, fresh_pairs, retrain_fresh, rival_groups
 from softprune.evaluation.result_rows import answers_alone, bar, groups_of, interval, predictions, row
 from softprune.prompts.soft_prompts import read_one
 from softprune.pruning.xprompt import Pruned, decided
 from softprune.runs.record_parts import Headline, ResultRow, VerdictRecord
-from softprune.training.distribute import fit_item, make_ahead
+from softprune.training.distribute import finish_on_workers
 from softprune.training.initial_prompt import instruction_prompt
-from softprune.training.jobs import Fitted
+from softprune.training.jobs import Fitted, fit, fit_groups
 from softprune.training.nan_checks import FROM_THE_MODEL, check_finite
 from softprune.training.scoring import ScoredSet, Scoring, score_each
 from softprune.training.session import Workspace, room_for, together, truncation
@@ -62,17 +62,16 @@ class Entry:
 def train_rivals(workspace: Workspace, pruned: Pruned) -> Rivals:
     """Retrain control and random mask with the run's seed, then all three on the first fresh seeds."""
     seeds = range(workspace.recipe.selection.first_seeds)
-    first = rival_items(workspace, pruned, [("control", None), ("random", None)])
-    fresh = rival_items(workspace, pruned, fresh_pairs(workspace.recipe, seeds))
-    make_ahead(workspace, fit_item, [*first, *fresh], "fresh")  # on other machines nothing waits for anything else
-    found, seed = train_items(workspace, first, "control"), workspace.recipe.seed
+    first = rival_groups(workspace, pruned, [("control", None), ("random", None)])
+    fresh = rival_groups(workspace, pruned, fresh_pairs(workspace.recipe, seeds))
+    finish_on_workers(workspace, fit, [*first, *fresh], "fresh")  # at once: none of them waits for another
+    found, seed = fit_groups(workspace, first, "control"), workspace.recipe.seed
     return Rivals(found[f"control-{seed}"], found[f"random-{seed}"], retrain_fresh(workspace, pruned, seeds))
 
 
 def report_xprompt(workspace: Workspace, pruned: Pruned, rivals: Rivals) -> dict[str, ResultRow]:
     """Fix the choices, read `report` once, write every result; returns the rows of the table by name."""
     winner = pruned.winner
-    assert winner.fitted is not None
     tuned_seconds = pruned.tuned.seconds
     entries = {
         "tuned": Entry(pruned.tuned.state, tuned_seconds),
@@ -81,8 +80,7 @@ def report_xprompt(workspace: Workspace, pruned: Pruned, rivals: Rivals) -> dict
         "random": Entry(rivals.random.state, tuned_seconds + rivals.random.seconds),
     }
     extra = _fresh_states(rivals.fresh)
-    front = [t for t in pruned.trials if t.candidate.pareto and t.fitted is not None]
-    extra |= {f"front@{t.candidate.id}": t.fitted.state for t in front if t.fitted is not None}
+    extra |= {f"front@{t.candidate.id}": t.fitted.state for t in pruned.trials if t.candidate.pareto}
     with workspace.run.phase("report"):
         workspace.report.fix(winner.candidate.id)
         data = workspace.encode(workspace.report.open())
@@ -190,7 +188,7 @@ def report_adapted(
         found.seconds, found.parameters = size.seconds, size.parameters
         if size.tokens is not None:
             found.tokens = size.tokens
-        if workspace.train.writes:
+        if workspace.train.is_generation:
             sets = {"train": workspace.train, "select": workspace.select}
             losses = {part: adapted(examples, workspace.scoring).loss for part, examples in sets.items()}
             found.losses = {**losses, "report": found.loss}
@@ -244,7 +242,7 @@ def _results(
 def _add_losses(workspace: Workspace, entries: dict[str, Entry], results: dict[str, ResultRow]) -> None:
     """Of texts, whose loss is a result by itself: what it is of trained prompts on each of the three sets."""
     trained = {name: entry.state for name, entry in entries.items() if entry.state is not None}
-    if not workspace.train.writes:
+    if not workspace.train.is_generation:
         return
     backbone, removal = workspace.backbone, workspace.recipe.pruning.removal
     prompts = [read_one(s, removal).to(backbone.device, backbone.prompt_dtype) for s in trained.values()]

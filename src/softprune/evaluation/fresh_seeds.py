@@ -14,10 +14,9 @@ from softprune.prompts.soft_prompts import masked_state
 from softprune.pruning.masks import random_mask
 from softprune.pruning.search import in_groups
 from softprune.pruning.xprompt import Pruned, control_start
-from softprune.training.distribute import fit_item, spread
-from softprune.training.jobs import Fitted
+from softprune.training.jobs import Fitted, Group, fit_groups
 from softprune.training.session import Workspace
-from softprune.types import Candidate, PromptState, WorkItem
+from softprune.types import Candidate, PromptState
 
 # A run has at most this many fresh seeds, so that runs with neighbouring seeds share none.
 FRESH = 1_000
@@ -63,7 +62,7 @@ def retrain_fresh(workspace: Workspace, pruned: Pruned, seeds: Sequence[int]) ->
         For each fresh seed, what was retrained on it, by name.
     """
     pairs, own = fresh_pairs(workspace.recipe, seeds), workspace.recipe.seed
-    found = train_items(workspace, rival_items(workspace, pruned, pairs), "fresh")
+    found = fit_groups(workspace, rival_groups(workspace, pruned, pairs), "fresh")
     by_seed: dict[int, dict[str, Fitted]] = {number: {} for number in seeds}
     for name, number in pairs:
         by_seed[number][name] = found[f"{name}-{seed_of(own, number)}"]
@@ -76,8 +75,8 @@ def fresh_pairs(recipe: Recipe, seeds: Sequence[int]) -> list[tuple[str, int]]:
     return [(name, number) for number in seeds for name in COMPARED if name != "random" or number < last]
 
 
-def rival_items(workspace: Workspace, pruned: Pruned, pairs: Sequence[tuple[str, int | None]]) -> list[WorkItem]:
-    """The retraining of some of winner, control and random mask as items of work, each named for what it retrains.
+def rival_groups(workspace: Workspace, pruned: Pruned, pairs: Sequence[tuple[str, int | None]]) -> list[Group]:
+    """Some of winner, control and random mask in groups to be retrained, each prompt named such as `winner-1000`.
 
     Args:
         workspace: what the run shares.
@@ -88,15 +87,7 @@ def rival_items(workspace: Workspace, pruned: Pruned, pairs: Sequence[tuple[str,
     by_id = {rival.id: rival for rival in rivals}
     shells = [Candidate(r.id, 0.0, 0.0, r.start.mask.tokens, r.start.mask.pieces, 0) for r in rivals]
     groups = in_groups(shells, workspace.group, workspace.recipe.pruning.removal)
-    return [_item(workspace, [by_id[shell.id] for shell in group]) for group in groups]
-
-
-def train_items(workspace: Workspace, items: Sequence[WorkItem], phase: str) -> dict[str, Fitted]:
-    """Run the items, and return what they trained by name and seed, such as `winner-1000`."""
-    found: dict[str, Fitted] = {}
-    for item, fitted in zip(items, spread(workspace, fit_item, items, phase), strict=True):
-        found.update(zip(item.payload["names"], fitted, strict=True))  # type: ignore[call-overload]
-    return found
+    return [_group(workspace, [by_id[shell.id] for shell in group]) for group in groups]
 
 
 def _rival(workspace: Workspace, pruned: Pruned, name: str, fresh: int | None) -> Rival:
@@ -107,21 +98,19 @@ def _rival(workspace: Workspace, pruned: Pruned, name: str, fresh: int | None) -
     return Rival(name, fresh, seed, masked_state(tuned.state.vectors_PH, mask))
 
 
-def _item(workspace: Workspace, rivals: Sequence[Rival]) -> WorkItem:
+def _group(workspace: Workspace, rivals: Sequence[Rival]) -> Group:
     names = list(dict.fromkeys(rival.name for rival in rivals))
     seeds = sorted({rival.seed for rival in rivals})
     phase = "control" if rivals[0].fresh is None else "fresh"
     numbers = {name: [r.fresh for r in rivals if r.name == name and r.fresh is not None] for name in names}
-    return WorkItem(
-        "-".join([phase, *(f"{name}{spans(numbers[name], 'to', '+')}" for name in names)]),
-        {
-            "starts": [rival.start for rival in rivals],
-            "names": [rival.id for rival in rivals],
-            "phase": phase,
-            "title": f"retraining {', '.join(names)} (seed{'s' * (len(seeds) > 1)} {spans(seeds)})",
-            "epochs": workspace.recipe.search.epochs,
-            "seeds": [rival.seed for rival in rivals],
-        },
+    return Group(
+        work="-".join([phase, *(f"{name}{spans(numbers[name], 'to', '+')}" for name in names)]),
+        names=tuple(rival.id for rival in rivals),
+        starts=tuple(rival.start for rival in rivals),
+        phase=phase,
+        title=f"retraining {', '.join(names)} (seed{'s' * (len(seeds) > 1)} {spans(seeds)})",
+        epochs=workspace.recipe.search.epochs,
+        seeds=tuple(rival.seed for rival in rivals),
     )
 
 

@@ -16,16 +16,16 @@ import torch
 
 from softprune.config.registry import unknown
 from softprune.data.definition import Definition
-from softprune.data.input_rows import layout_of
-from softprune.data.multitask import part_of
+from softprune.data.input_rows import choose_source
+from softprune.data.multitask import definition_for_row
 from softprune.data.row_files import Located, Row, plain_row
-from softprune.data.template import Asked, asked_from
+from softprune.data.template import UnansweredRow, unanswered_rows
 from softprune.errors import SoftpruneError
 from softprune.models import load_backbone
 from softprune.models.base import Backbone
 from softprune.models.batching import scoring_batches
 from softprune.models.fingerprint import same_backbone
-from softprune.prompts.ensemble import MEAN, check_combine, check_ensemble, combined
+from softprune.prompts.ensemble import MEAN, check_combine, check_ensemble, combine_scores
 from softprune.prompts.ticket import Ticket
 from softprune.training.nan_checks import check_finite
 from softprune.training.scoring import ROWS_THAT_WRITE, answer_of
@@ -183,7 +183,7 @@ class _Question:
     """A row with the name of the ticket that shall answer it."""
 
     prompt: str
-    asked: Asked
+    asked: UnansweredRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,11 +203,11 @@ def _asked(
         located = row if isinstance(row, Located) else Located(_mapping(row, number), f"row {number}")
         name = "" if column is None else _named(tickets, located, column)
         ticket = tickets[name] if column is not None else next(iter(tickets.values()))
-        definition = part_of(ticket.definition, located)
+        definition = definition_for_row(ticket.definition, located)
         layout = (name, definition.id)
         if layout not in layouts:
-            layouts[layout] = layout_of(definition, located)
-        for asked in asked_from(definition, layouts[layout], [located]):
+            layouts[layout] = choose_source(definition, located)
+        for asked in unanswered_rows(definition, layouts[layout], [located]):
             # A complaint about the text (of its length, say) names the example: by its row's place.
             yield _Question(name, replace(asked, example=replace(asked.example, id=asked.where)))
 
@@ -295,11 +295,11 @@ class _Service:
             by_answers: dict[tuple[str, ...], list[int]] = {}
             for i in mine:
                 example = questions[i].asked.example
-                fixed = not self._limited or example.writes
+                fixed = not self._limited or example.is_generation
                 by_answers.setdefault(() if fixed else example.answers, []).append(i)
             for alike in by_answers.values():
                 examples = [questions[i].asked.example for i in alike]
-                longest = ticket.info.max_answer_length if ticket.definition.writes else None
+                longest = ticket.info.max_answer_length if ticket.definition.is_generation else None
                 read = self._backbone.encode(examples, self._room(ticket, examples), longest)
                 found |= dict(zip(alike, read, strict=True))
         return found
@@ -318,7 +318,7 @@ class _Service:
         encoded: Mapping[int, Encoded],
     ) -> dict[int, _Outcome]:
         """Answer the questions of one kind, sorted by length, each behind its own prompt."""
-        writes = any(self._tickets[name].definition.writes for name in names)
+        writes = any(self._tickets[name].definition.is_generation for name in names)
         rows = min(self._rows, ROWS_THAT_WRITE) if writes else self._rows
         found: dict[int, _Outcome] = {}
         for chosen in self._batches(mine, encoded, rows):
@@ -345,7 +345,7 @@ class _Service:
         batch, answers = self._backbone.batch(encoded), [example.answers for example in examples]
         if like.info.match == "generate":
             texts = self._backbone.generate(prompts_BQH, batch, like.info.max_answer_length)
-            if like.definition.writes:  # nothing to match: a text stays as it was written
+            if like.definition.is_generation:  # nothing to match: a text stays as it was written
                 return [_Outcome(text) for text in texts]
             matched = [answer_of(text, each) for text, each in zip(texts, answers, strict=True)]
             return [
@@ -367,7 +367,7 @@ def _agreed(question: _Question, scores: Sequence[torch.Tensor], combine: str) -
     scores_KA = torch.stack(list(scores))
     names = [example.id] * len(scores)
     check_finite(scores_KA.logsumexp(1).tolist(), names, "score of the answers", "behind its tickets", _NO_NUMBERS)
-    found = combined(scores_KA, combine)
+    found = combine_scores(scores_KA, combine)
     return _Outcome(example.answers[found.answer], found.shares)
 
 
@@ -377,7 +377,7 @@ def _prediction(question: _Question, outcome: _Outcome, cut: int) -> Prediction:
         row=question.asked.row,
         prompt=question.prompt,
         answer=outcome.answer,
-        answers=() if example.writes else example.answers,
+        answers=() if example.is_generation else example.answers,
         probabilities=outcome.probabilities,
         gold=example.answers[example.gold] if example.gold >= 0 else None,
         cut=cut,

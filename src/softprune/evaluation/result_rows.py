@@ -71,7 +71,7 @@ def predictions(data: ScoredSet, scores: Scores) -> list[dict[str, Any]]:
         }
         for example in data.examples
     ]
-    if data.writes:
+    if data.is_generation:
         more: Sequence[dict[str, Any]] = [
             {"written": text, "reference": reference, "rougeL": rouge(text, reference)[-1], "loss": loss}
             for text, reference, loss in zip(scores.texts, scores.references, scores.losses, strict=True)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
-from softprune.models.loading import BUNDLED, FAMILIES, describe, load_backbone
+from softprune.models.description import BUNDLED, FAMILIES, describe
+from softprune.models.loading import load_backbone
 
 __all__ = ["BUNDLED", "FAMILIES", "describe", "load_backbone"]

@@ -29,11 +29,11 @@ MASKED_HEADS: dict[str, tuple[str, ...]] = {
 # Seq2seq models that scale their decoder's outputs by d_model**-0.5 where the output embeddings are the input's.
 SCALED_WHEN_TIED = ("longt5", "switch_transformers", "t5", "umt5")
 
-# Encoders that stand alone under a class of their own (AutoModel would load the decoder with them).
+# Encoders that have a class of their own (AutoModel would load the decoder with them).
 ENCODER_CLASSES: dict[str, str] = {"mt5": "MT5EncoderModel", "t5": "T5EncoderModel"}
 
 
-def trunk_of(model: Any) -> Any:
+def find_trunk(model: Any) -> Any:
     """A model without its head. The `base_model` of Llama 4's text model is that model itself, head included."""
     base = model.base_model
     if base is model and model.get_output_embeddings() is not None:

@@ -1,7 +1,7 @@
 """The frozen backbone: what all families share.
 
 A family implements one thing, `answer_sums`: the log-probability of every candidate answer, given prompts in front of
-the inputs. Losses, predictions, importance and search are made of it.
+the inputs. Losses, predictions, importance and search are computed from it.
 
 Rows: a call takes prompts `[R, P, H]` and a batch of B examples. R = K x B is *crossed* (row k * B + b is prompt k on
 example b), R = B is *paired* (a prompt per example). Inputs are padded on the right only, so positions are the running
@@ -21,12 +21,12 @@ import torch
 import torch.nn.functional as F
 
 from softprune.errors import SoftpruneError
-from softprune.models.architectures import embedding_scale, trunk_of
+from softprune.models.architectures import embedding_scale, find_trunk
 from softprune.models.batching import collate
-from softprune.models.checkpointing import recompute_layers
-from softprune.models.load_check import QUANTIZED_TOLERANCE, Probe, ordinary_ids
+from softprune.models.checkpointing import enable_checkpointing
 from softprune.models.load_errors import check_token_ids
-from softprune.models.tokenization import Tokenising, check_rows, encode, ids_behind
+from softprune.models.probe import QUANTIZED_TOLERANCE, Probe, ordinary_ids
+from softprune.models.tokenization import Tokenization, check_rows, encode, ids_behind
 from softprune.types import Batch, Encoded, Example
 
 ROWS_AT_ONCE = 2**16
@@ -57,6 +57,26 @@ class BackboneInfo:
     parameters: int
     positions: int | None
     quantization: str | None = None
+
+
+@dataclass(slots=True)
+class AdapterState:
+    """What is trained inside a backbone, beside prompts in front of its inputs; adapters set it.
+
+    Attributes:
+        has_prefix: whether keys and values precede those of every self-attention; see `softprune.adapters.prefix`.
+        has_weights: whether weights or modules inside are trained, so that only transformers reads it right.
+        saved: the saved adapter that it was loaded with, None where there is none.
+    """
+
+    has_prefix: bool = False
+    has_weights: bool = False
+    saved: object | None = None
+
+    @property
+    def is_active(self) -> bool:
+        """Whether anything inside is trained, which layers of our own would leave out."""
+        return self.has_prefix or self.has_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,17 +117,12 @@ class Backbone(ABC):
         model.eval()
         self.model, self.tokenizer, self.info = model, tokenizer, info
         self.embedding_scale = embedding_scale(model)
-        self.prefixed = False
-        """Whether keys and values stand in front of every self-attention; see `softprune.adapters.prefix`."""
-        self.altered = False
-        """Whether weights or modules inside are trained, so that only transformers reads it right."""
-        self.reads_with: object | None = None
-        """The saved adapter that it was loaded with."""
+        self.adapter = AdapterState()
 
     @property
     def trunk(self) -> Any:
-        """The module whose self-attention a prefix stands in front of; a decoder where there are two stacks."""
-        return trunk_of(self.model)
+        """The module whose self-attention a prefix precedes; the decoder where there are two stacks."""
+        return find_trunk(self.model)
 
     @property
     def device(self) -> torch.device:
@@ -136,7 +151,7 @@ class Backbone(ABC):
         with torch.no_grad():
             return self.lookup(torch.arange(self.vocabulary, device=self.device)).to(self.prompt_dtype)
 
-    def vectors_of(self, ids: Sequence[int]) -> torch.Tensor:
+    def embed_ids(self, ids: Sequence[int]) -> torch.Tensor:
         """Some of these, `[len(ids), H]`, on the CPU."""
         with torch.no_grad():
             return self.lookup(torch.tensor(list(ids), device=self.device)).to(self.prompt_dtype).cpu()
@@ -161,7 +176,7 @@ class Backbone(ABC):
         pad = self.tokenizer.pad_token_id
         return int(pad) if pad is not None and 0 <= pad < self.vocabulary else 0
 
-    def stated(self, name: str) -> list[int]:
+    def stated_ids(self, name: str) -> list[int]:
         """The tokens that the model states under a name such as `eos_token_id`, in its generation's settings first.
 
         Those that its table has no row for are left out: configurations hold defaults of other vocabularies.
@@ -169,52 +184,55 @@ class Backbone(ABC):
         for config in (getattr(self.model, "generation_config", None), self.model.config):
             value = getattr(config, name, None)
             values = value if isinstance(value, list | tuple) else [value]
-            found = [int(each) for each in values if each is not None and 0 <= each < self.vocabulary]
-            if found:
-                return found
+            ids = [int(each) for each in values if each is not None and 0 <= each < self.vocabulary]
+            if ids:
+                return ids
         return []
 
-    def ends(self) -> list[int]:
+    def end_ids(self) -> list[int]:
         """The tokens that end a text: the tokenizer's, then the model's. Written texts are trained with the first.
 
         Where neither has one, the last special token that the tokenizer appends to a text.
         """
         own = self.tokenizer.eos_token_id
-        known = [] if own is None or own >= self.vocabulary else [int(own)]
-        found = known + [end for end in self.stated("eos_token_id") if end not in known]
-        return found or [end for end in ids_behind(self.tokenizer) if end < self.vocabulary][-1:]
+        ends = self.stated_ids("eos_token_id")
+        if own is not None and own < self.vocabulary:
+            ends = [int(own), *(end for end in ends if end != own)]
+        return ends or [end for end in ids_behind(self.tokenizer) if end < self.vocabulary][-1:]
 
-    def written(self, rows: Sequence[Sequence[int]]) -> list[str]:
+    def decode_generated(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """The texts of generated tokens, each up to its end."""
-        ends = set(self.ends())
-        cut = [row[: next((at for at, token in enumerate(row) if token in ends), len(row))] for row in rows]
-        return [text.strip() for text in self.tokenizer.batch_decode(cut, skip_special_tokens=True)]
+        ends = set(self.end_ids())
+        whole = []
+        for row in rows:
+            length = next((at for at, token in enumerate(row) if token in ends), len(row))
+            whole.append(row[:length])
+        return [text.strip() for text in self.tokenizer.batch_decode(whole, skip_special_tokens=True)]
 
-    def probe(self) -> torch.Tensor:
+    def probe_ids(self) -> torch.Tensor:
         """A few ordinary token ids `[1, 4]`, for checks at load."""
         return ordinary_ids(self.model)
 
-    def recompute(self) -> None:
+    def enable_checkpointing(self) -> None:
         """Compute layers again in the backward pass; see `softprune.models.checkpointing`."""
-        self.read_by_transformers()
-        inputs = {"input_ids": self.probe()}
+        self.drop_fused_layers()
+        inputs = {"input_ids": self.probe_ids()}
         if self.family == "seq2seq":
             inputs["decoder_input_ids"] = inputs["input_ids"]
         tolerance = 1e-3 if self.info.quantization is None else QUANTIZED_TOLERANCE
-        recompute_layers(self.model, inputs, self.info.name, tolerance)
+        enable_checkpointing(self.model, inputs, self.info.name, tolerance)
 
-    def read_by_transformers(self) -> None:  # noqa: B027 - only some families have layers of their own
+    def drop_fused_layers(self) -> None:  # noqa: B027 - only some families have layers of their own
         """Leave out the layers that softprune wrote itself: they read frozen weights, and keep what they computed."""
 
     @contextmanager
     def unadapted(self) -> Iterator[None]:
-        """Read without a prefix, and by layers of our own, whatever is trained in the model."""
-        before = self.prefixed, self.altered
-        self.prefixed = self.altered = False
+        """Read without a prefix, and with layers of our own, whatever is trained in the model."""
+        before, self.adapter = self.adapter, AdapterState()
         try:
             yield
         finally:
-            self.prefixed, self.altered = before
+            self.adapter = before
 
     @contextmanager
     def generating(self) -> Iterator[None]:
@@ -249,14 +267,14 @@ class Backbone(ABC):
     # --- from text to batches ---
 
     @abstractmethod
-    def tokenising(self) -> Tokenising:
+    def tokenization(self) -> Tokenization:
         """How texts and answers become ids."""
 
     def encode(
         self, examples: Sequence[Example], max_length: int, max_answer_length: int | None = None
     ) -> list[Encoded]:
         """Token ids of the examples; see `softprune.models.tokenization.encode`."""
-        encoded = encode(self.tokenising(), examples, max_length, max_answer_length)
+        encoded = encode(self.tokenization(), examples, max_length, max_answer_length)
         for example, each in zip(examples, encoded, strict=True):
             self.check_rows(chain(each.input_ids, *each.answer_ids), f"example {example.id}")
         return encoded
@@ -307,11 +325,11 @@ class Backbone(ABC):
             torch.cat([mask_RN[:, :at], mask_RN.new_ones(rows, length), mask_RN[:, at:]], dim=1),
         )
 
-    def scores_of(self, sums_RA: torch.Tensor, batch: Batch, score: str) -> torch.Tensor:
+    def answer_scores(self, sums_RA: torch.Tensor, batch: Batch, score: str) -> torch.Tensor:
         """Answer scores `[R, A]` of answer sums: themselves (`sum`), or their `mean` over the answer's tokens."""
         return sums_RA if score == "sum" else per_token(sums_RA, batch)
 
-    def losses_of(self, sums_RA: torch.Tensor, batch: Batch, loss: str, score: str) -> torch.Tensor:
+    def answer_losses(self, sums_RA: torch.Tensor, batch: Batch, loss: str, score: str) -> torch.Tensor:
         """Loss of each row, `[R]`, of answer sums.
 
         `likelihood`: minus the mean log-probability of the gold answer's tokens (equation 1). `rank`: cross-entropy
@@ -320,24 +338,24 @@ class Backbone(ABC):
         gold_R = tile(batch.gold, sums_RA.shape[0])
         if loss == "likelihood":
             return -per_token(sums_RA, batch).gather(1, gold_R[:, None])[:, 0]
-        return F.cross_entropy(self.scores_of(sums_RA, batch, score), gold_R, reduction="none")
+        return F.cross_entropy(self.answer_scores(sums_RA, batch, score), gold_R, reduction="none")
 
     def row_scores(self, prompts_RPH: torch.Tensor, batch: Batch, score: str) -> torch.Tensor:
-        """Answer scores of each row, `[R, A]`; see `scores_of`."""
-        return self.scores_of(self.answer_sums(prompts_RPH, batch), batch, score)
+        """Answer scores of each row, `[R, A]`; see `answer_scores`."""
+        return self.answer_scores(self.answer_sums(prompts_RPH, batch), batch, score)
 
     def row_losses(self, prompts_RPH: torch.Tensor, batch: Batch, loss: str, score: str) -> torch.Tensor:
-        """Loss of each row, `[R]`; see `losses_of`. A likelihood reads the gold answers alone."""
+        """Loss of each row, `[R]`; see `answer_losses`. A likelihood reads the gold answers alone."""
         read = gold_only(batch) if loss == "likelihood" else batch
-        return self.losses_of(self.answer_sums(prompts_RPH, read), read, loss, score)
+        return self.answer_losses(self.answer_sums(prompts_RPH, read), read, loss, score)
 
     def losses(self, prompts_KPH: torch.Tensor, batch: Batch, loss: str, score: str) -> torch.Tensor:
         """Loss of every prompt on every example, `[K, B]`."""
-        return self.row_losses(crossed(prompts_KPH, len(batch)), batch, loss, score).view(-1, len(batch))
+        return self.row_losses(cross_with_batch(prompts_KPH, len(batch)), batch, loss, score).view(-1, len(batch))
 
     def scores(self, prompts_KPH: torch.Tensor, batch: Batch, score: str) -> torch.Tensor:
         """Answer scores of every prompt on every example, `[K, B, A]`."""
-        rows_RA = self.row_scores(crossed(prompts_KPH, len(batch)), batch, score)
+        rows_RA = self.row_scores(cross_with_batch(prompts_KPH, len(batch)), batch, score)
         return rows_RA.view(prompts_KPH.shape[0], len(batch), -1)
 
     def generate(self, prompts_BPH: torch.Tensor, batch: Batch, max_new_tokens: int) -> list[str]:
@@ -366,7 +384,7 @@ def per_token(sums_RA: torch.Tensor, batch: Batch) -> torch.Tensor:
     return sums_RA / tile(batch.answer_mask.sum(-1).clamp(min=1), sums_RA.shape[0])
 
 
-def crossed(prompts_KPH: torch.Tensor, size: int) -> torch.Tensor:
+def cross_with_batch(prompts_KPH: torch.Tensor, size: int) -> torch.Tensor:
     """Every prompt for every example: `[K, P, H]` to `[K * B, P, H]`, prompt-major."""
     return prompts_KPH.repeat_interleave(size, dim=0)
 

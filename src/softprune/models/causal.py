@@ -10,10 +10,11 @@ import torch.nn.functional as F
 
 from softprune.models.architectures import answer_logits
 from softprune.models.base import Backbone, BackboneInfo, tile
-from softprune.models.fused.layers import added
-from softprune.models.load_check import Probe, check_reading
+from softprune.models.fused.layers import additive_mask
+from softprune.models.load_check import check_reading
 from softprune.models.log_probs import scatter_sums, token_log_probs
-from softprune.models.tokenization import Tokenising, continuation_ids
+from softprune.models.probe import Probe
+from softprune.models.tokenization import Tokenization, continuation_ids
 from softprune.types import Batch
 
 PACKED = ("gpt2", "llama")
@@ -21,7 +22,7 @@ PACKED = ("gpt2", "llama")
 
 
 class CausalBackbone(Backbone):
-    """A decoder-only model. The prompt stands before everything, a beginning-of-sequence token included."""
+    """A decoder-only model. The prompt comes before everything, a beginning-of-sequence token included."""
 
     family = "causal"
     default_loss = "likelihood"
@@ -33,15 +34,15 @@ class CausalBackbone(Backbone):
         self._generate_plainly()
         check_reading(self)
 
-    def tokenising(self) -> Tokenising:
-        """Nothing stands at the answer slot; an answer follows after a space, and a written text ends."""
-        tokenizer, end = self.tokenizer, next(iter(self.ends()), None)
-        return Tokenising(tokenizer, "", lambda text: continuation_ids(tokenizer, text), end, goes_on=True)
+    def tokenization(self) -> Tokenization:
+        """Nothing fills the answer slot; an answer follows after a space, and a written text ends."""
+        tokenizer, end = self.tokenizer, next(iter(self.end_ids()), None)
+        return Tokenization(tokenizer, "", lambda text: continuation_ids(tokenizer, text), end, goes_on=True)
 
     def answer_sums(self, prompts_RPH: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Read prompt, text and the answers' stems; logits at the answers' positions only."""
         rows = prompts_RPH.shape[0]
-        stems = stems_of(batch)
+        stems = find_stems(batch)
         ids_RAT, mask_RAT = tile(batch.answer_ids, rows), tile(batch.answer_mask, rows)
         row, answer, token = torch.nonzero(mask_RAT, as_tuple=True)
         stem_M = torch.where(token == 0, 0, tile(stems.which_BA, rows)[row, answer])  # a first token follows no stem
@@ -75,7 +76,7 @@ class CausalBackbone(Backbone):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The same with one sequence a row: prompt and text once, then every stem, which sees them and itself.
 
-        A stem's positions go on where its text ends, whatever stands between.
+        A stem's positions go on where its text ends, whatever is between the two.
         """
         rows, length = prompts_RPH.shape[:2]
         width, text = stems.ids_BUT.shape[2], length + batch.input_ids.shape[1]
@@ -90,7 +91,7 @@ class CausalBackbone(Backbone):
         sees |= torch.eye(sees.shape[-1], dtype=torch.bool, device=ids.device)
         hidden = self.trunk(
             inputs_embeds=combined.embeds_RLH,
-            attention_mask=added(~sees, combined.embeds_RLH.dtype),
+            attention_mask=additive_mask(~sees, combined.embeds_RLH.dtype),
             position_ids=torch.cat([in_text, end_R[:, None] + in_stems], dim=1),
             use_cache=False,
         ).last_hidden_state
@@ -113,9 +114,9 @@ class CausalBackbone(Backbone):
                 do_sample=False,
                 num_beams=1,
                 pad_token_id=self.pad_id,
-                eos_token_id=self.ends() or None,
+                eos_token_id=self.end_ids() or None,
             )
-        return self.written(tokens.tolist())
+        return self.decode_generated(tokens.tolist())
 
     def read_ids(self, ids_1N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits of tokens, by trunk and head apart and by the model's own forward."""
@@ -160,17 +161,18 @@ class Stems:
         return int(self.ids_BUT.shape[1])
 
 
-def stems_of(batch: Batch) -> Stems:
+def find_stems(batch: Batch) -> Stems:
     """Find the distinct stems of a batch's answers."""
     which, firsts = [], []
-    for ids_A, mask_A in zip(batch.answer_ids.tolist(), batch.answer_mask.tolist(), strict=True):
-        stems = [tuple(ids[: max(0, sum(mask) - 1)]) for ids, mask in zip(ids_A, mask_A, strict=True)]
+    lengths_BA = (batch.answer_mask.sum(-1) - 1).clamp(min=0).tolist()
+    for ids_A, lengths_A in zip(batch.answer_ids.tolist(), lengths_BA, strict=True):
+        stems = [tuple(ids[:length]) for ids, length in zip(ids_A, lengths_A, strict=True)]
         distinct = list(dict.fromkeys(stems))
         which.append([distinct.index(stem) for stem in stems])
         firsts.append([stems.index(stem) for stem in distinct])
     widest = max(map(len, firsts))
     device = batch.answer_ids.device
-    # The first answer that has a stem stands for it; examples with fewer stems repeat one of theirs.
+    # A stem is read from the first answer that has it; examples with fewer stems repeat one of theirs.
     chosen_BU = torch.tensor([row + row[:1] * (widest - len(row)) for row in firsts], device=device)
     at_B1 = torch.arange(len(batch), device=device)[:, None]
     return Stems(

@@ -17,7 +17,7 @@ from softprune.errors import SoftpruneError
 _RANDOM = ("drop", "jitter_noise")
 
 
-def recompute_layers(model: Any, inputs: dict[str, torch.Tensor], name: str, tolerance: float = 1e-3) -> None:
+def enable_checkpointing(model: Any, inputs: dict[str, torch.Tensor], name: str, tolerance: float = 1e-3) -> None:
     """Make a frozen model compute its layers again in the backward pass, and leave it in train mode.
 
     Args:
@@ -74,5 +74,6 @@ def _enable(model: Any) -> None:
 
 @torch.no_grad()
 def _read(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    found: torch.Tensor = model(**inputs, use_cache=False)[0] if "decoder_input_ids" in inputs else model(**inputs)[0]
-    return found.float()
+    options = {"use_cache": False} if "decoder_input_ids" in inputs else {}
+    output: torch.Tensor = model(**inputs, **options)[0]
+    return output.float()

@@ -45,7 +45,7 @@ def fingerprint(model: Any, head: Head | None = None) -> str:
     return f"{values.hexdigest()[:16]}-{signs.hexdigest()[:16]}"
 
 
-def quantization_of(model: Any) -> str | None:
+def detect_quantization(model: Any) -> str | None:
     """How a model's matrices are packed: 8bit, 4bit, or another method by its name; None where they aren't."""
     for kind in ("8bit", "4bit"):
         if getattr(model, f"is_loaded_in_{kind}", False):

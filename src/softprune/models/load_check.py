@@ -8,54 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from softprune.errors import SoftpruneError, out_of_memory
+from softprune.models.base import AdapterState, Backbone
 from softprune.models.batching import collate
 from softprune.models.load_errors import reason
+from softprune.models.probe import LEAST_LOGIT, QUANTIZED_TOLERANCE, TOLERANCE, WIDE_TOLERANCE, Probe, ordinary_ids
 from softprune.types import Encoded
 
-if TYPE_CHECKING:
-    from softprune.models.base import Backbone
 
-TOLERANCE = {torch.float16: 0.01, torch.bfloat16: 0.04}
-"""Relative to the largest logit. A number of bfloat16 is off by up to 1/256, and some ten roundings add up between
-other shapes of the same products; float16 has three more bits."""
-WIDE_TOLERANCE = 1e-4
-"""Of float32 and float64: some norms and softmaxes are computed in float32 whatever the dtype of the weights."""
-QUANTIZED_TOLERANCE = 0.05
-"""Of 8-bit weights, whose products depend on what else is in a batch."""
-LEAST_LOGIT = 0.03
-"""The least scale of a comparison: smaller logits say nothing about rounding, as a log-probability of ten is off by
-1e-6 in float32."""
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """A text that is read at load, by its token ids.
-
-    Attributes:
-        text: its tokens.
-        slot: the position of a masked model's answer in it.
-        answer: the tokens to score.
-    """
-
-    text: tuple[int, ...]
-    slot: int
-    answer: tuple[int, ...]
-
-
-def ordinary_ids(model: Any) -> torch.Tensor:
-    """Four token ids other than padding, `[1, 4]` on the device of the embeddings."""
-    pad = getattr(model.config, "pad_token_id", None)
-    return torch.tensor([[i for i in range(3, 9) if i != pad][:4]], device=model.get_input_embeddings().weight.device)
-
-
-def tolerance_of(backbone: Backbone) -> float:
+def reading_tolerance(backbone: Backbone) -> float:
     """How much two ways of one computation may differ, relative to the largest number."""
     if backbone.info.quantization is not None:
         return QUANTIZED_TOLERANCE
@@ -73,8 +39,8 @@ def check_reading(backbone: Backbone) -> None:
     try:
         with _by_transformers(backbone):
             # The same products of the same numbers: usually equal bit by bit, unless a model adds something to ids.
-            ours, plain = backbone.read_ids(backbone.probe())
-            _compare(ours, plain, tolerance_of(backbone) / 4, kind, "tokens given as embeddings")
+            ours, plain = backbone.read_ids(backbone.probe_ids())
+            _compare(ours, plain, reading_tolerance(backbone) / 4, kind, "tokens given as embeddings")
         # Each forward of a large model costs seconds, so padding is read behind the first prompt alone.
         short, long = _probes(backbone)
         _check_soft(backbone, kind, (long, short), length=3, amount=1.0)
@@ -92,7 +58,7 @@ def check_reading(backbone: Backbone) -> None:
 
 
 def _probes(backbone: Backbone) -> tuple[Probe, Probe]:
-    a, b, c, d = backbone.probe()[0].tolist()
+    a, b, c, d = backbone.probe_ids()[0].tolist()
     return Probe((d, b), 1, (b, a)), Probe((a, b, c, d), 2, (c,))
 
 
@@ -107,7 +73,7 @@ def _check_soft(backbone: Backbone, kind: str, probes: tuple[Probe, ...], length
         amount: its standard deviation, as a multiple of that of ordinary embeddings.
     """
     rows = [Encoded(p.text, p.slot, tuple(p.answer for p in probes), 0) for p in probes]
-    usual = backbone.lookup(backbone.probe())[0].to(backbone.prompt_dtype)
+    usual = backbone.lookup(backbone.probe_ids())[0].to(backbone.prompt_dtype)
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(length, usual.shape[1], generator=generator).to(usual)
     prompt_PH = noise * usual.std() * amount
@@ -116,12 +82,12 @@ def _check_soft(backbone: Backbone, kind: str, probes: tuple[Probe, ...], length
         plain = backbone.read_plainly(prompt_PH, probe)
         what = f"a text behind a soft prompt of {length}"
         if plain.dim() == 1:
-            _compare(ours[row], plain, tolerance_of(backbone), kind, what)
+            _compare(ours[row], plain, reading_tolerance(backbone), kind, what)
             continue
         at = torch.arange(len(probe.answer), device=plain.device)
         log_probs = plain.double().log_softmax(-1)[at, torch.tensor(probe.answer, device=plain.device)]
         scale = float(plain.double().abs().max()) * len(probe.answer)
-        _compare(ours[row, row], log_probs.sum(), tolerance_of(backbone), kind, what, scale)
+        _compare(ours[row, row], log_probs.sum(), reading_tolerance(backbone), kind, what, scale)
 
 
 def _compare(
@@ -147,11 +113,11 @@ def _compare(
 @contextmanager
 def _by_transformers(backbone: Backbone) -> Iterator[None]:
     """Without softprune's layers: ids and embeddings then give the same, except for what the model adds to ids."""
-    before, backbone.altered = backbone.altered, True
+    before, backbone.adapter = backbone.adapter, AdapterState(has_weights=True)
     try:
         yield
     finally:
-        backbone.altered = before
+        backbone.adapter = before
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Models that can't be taken: what was found there, and what to do about it."""
+"""Models that can't be loaded: what is wrong with their files, and what to do about it."""
 
 from __future__ import annotations
 
@@ -107,19 +107,19 @@ def find_damage(folder: Path) -> SoftpruneError | None:
     return None
 
 
-def _what_is_wrong(file: str, found: object) -> str | None:
-    if not isinstance(found, dict):
-        return f"which holds {_kind(found)}, not a JSON object"
+def _what_is_wrong(file: str, content: object) -> str | None:
+    if not isinstance(content, dict):
+        return f"which holds {_kind(content)}, not a JSON object"
     if file != "config.json":
         return None
     for key, kind in (("model_type", str), ("architectures", list), ("quantization_config", dict)):
-        if found.get(key) is not None and not isinstance(found[key], kind):
-            return f"whose {key} is {_kind(found[key])}"
-    if not all(isinstance(name, str) for name in found.get("architectures") or ()):
+        if content.get(key) is not None and not isinstance(content[key], kind):
+            return f"whose {key} is {_kind(content[key])}"
+    if not all(isinstance(name, str) for name in content.get("architectures") or ()):
         return "whose architectures aren't names"
     for key in ("dtype", "torch_dtype"):
-        if isinstance(found.get(key), str) and not _is_dtype(found[key]):
-            return f"whose {key} is no dtype: {found[key]!r}"
+        if isinstance(content.get(key), str) and not _is_dtype(content[key]):
+            return f"whose {key} is no dtype: {content[key]!r}"
     return None
 
 
@@ -151,9 +151,11 @@ def check_weights(name: str, folder: Path) -> None:
     if not folder.is_dir() or any(folder.glob("*.safetensors")):
         return
     pickled = sorted(path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.ckpt")))
-    found = f"only {pickled[0]}, which is pickled and never loaded" if pickled else "no weights"
-    do = "save the model again with save_pretrained, which writes safetensors" if pickled else "copy its weights there"
-    raise SoftpruneError(f"weights as safetensors in {name}", found, do)
+    expected = f"weights as safetensors in {name}"
+    if not pickled:
+        raise SoftpruneError(expected, "no weights", "copy its weights there")
+    do = "save the model again with save_pretrained, which writes safetensors"
+    raise SoftpruneError(expected, f"only {pickled[0]}, which is pickled and never loaded", do)
 
 
 def check_readable(config: Any) -> None:
@@ -229,8 +231,10 @@ def reason(error: Exception) -> str:
     root: BaseException = error
     while root.__cause__ or root.__context__:
         root = root.__cause__ or root.__context__ or root
-    told = [_sentence(error), *([] if isinstance(root, KeyError) else [_sentence(root)])]
-    return "; ".join(dict.fromkeys(told))
+    sentences = [_sentence(error)]
+    if not isinstance(root, KeyError):  # a KeyError says a name and nothing else
+        sentences.append(_sentence(root))
+    return "; ".join(dict.fromkeys(sentences))
 
 
 def _sentence(error: BaseException) -> str:

@@ -55,8 +55,8 @@ def token_log_probs(logits_UV: torch.Tensor, which_M: torch.Tensor, targets_M: t
         which_M: each token's place.
         targets_M: the tokens.
     """
-    found: torch.Tensor = _TokenLogProbs.apply(logits_UV, which_M, targets_M)  # type: ignore[no-untyped-call]
-    return found
+    log_probs_M: torch.Tensor = _TokenLogProbs.apply(logits_UV, which_M, targets_M)  # type: ignore[no-untyped-call]
+    return log_probs_M
 
 
 def scatter_sums(values_M: torch.Tensor, mask_RAT: torch.Tensor) -> torch.Tensor:

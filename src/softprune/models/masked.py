@@ -1,4 +1,4 @@
-"""Masked language models: BERT, RoBERTa and similar models. The answer stands at the mask."""
+"""Masked language models: BERT, RoBERTa and similar models. The answer is read at the mask."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from softprune.errors import SoftpruneError
 from softprune.models.architectures import masked_head
 from softprune.models.base import Backbone, BackboneInfo, tile
 from softprune.models.fused.bert import Encoder
-from softprune.models.load_check import Probe, check_reading
+from softprune.models.load_check import check_reading
 from softprune.models.log_probs import log_probs
-from softprune.models.tokenization import Tokenising, continuation_ids
+from softprune.models.probe import Probe
+from softprune.models.tokenization import Tokenization, continuation_ids
 from softprune.types import Batch
 
 
@@ -37,9 +38,9 @@ class MaskedBackbone(Backbone):
         self._encoder = Encoder(model.base_model)
         check_reading(self)
 
-    def tokenising(self) -> Tokenising:
+    def tokenization(self) -> Tokenization:
         """One mask token holds the answer's place; the forward widens it to the answer's length."""
-        return Tokenising(
+        return Tokenization(
             self.tokenizer,
             self.tokenizer.mask_token,
             lambda text: continuation_ids(self.tokenizer, text),
@@ -64,13 +65,13 @@ class MaskedBackbone(Backbone):
         rows, prompt_length = prompts_RPH.shape[:2]
         ids, mask = widen(batch, length, int(self.tokenizer.mask_token_id))
         combined = self.combine(prompts_RPH, ids, mask)
-        hidden_RLH = self._encoder(combined.embeds_RLH, combined.mask_RL, self.prefixed or self.altered).to(self.device)
+        hidden_RLH = self._encoder(combined.embeds_RLH, combined.mask_RL, self.adapter.is_active).to(self.device)
         first_R = tile(batch.slot, rows) + prompt_length
         at_RT = first_R[:, None] + torch.arange(length, device=hidden_RLH.device)
         at_masks: torch.Tensor = hidden_RLH.gather(1, at_RT[..., None].expand(-1, -1, hidden_RLH.shape[2]))
         return at_masks
 
-    def read_by_transformers(self) -> None:
+    def drop_fused_layers(self) -> None:
         """Leave out the layers of our own."""
         self._encoder.fast = None
 

@@ -59,7 +59,9 @@ def check_quantizer(quantization: str, device: torch.device) -> None:
             reason(error),
             "pip install 'softprune[quantization]', or leave backbone.quantization out",
         ) from error
-    known = sorted(getattr(library, "supported_torch_devices", {"cuda"}))  # before it told, it knew CUDA alone
+    known = sorted(
+        getattr(library, "supported_torch_devices", {"cuda"})
+    )  # older versions lack the list, and know CUDA alone
     if device.type not in known:
         raise SoftpruneError(
             f"a device that this bitsandbytes quantises on: {', '.join(known)}",
@@ -79,7 +81,7 @@ def _about_another(record: logging.LogRecord) -> bool:
     return "gemm_4bit_forward" not in record.msg
 
 
-def placing(
+def placement_options(
     device: torch.device, dtype: torch.dtype, device_map: DeviceMap, quantization: str, quantised: bool
 ) -> dict[str, Any]:
     """What `from_pretrained` is given beside the dtype; nothing for a whole model on one device.
@@ -90,19 +92,18 @@ def placing(
         device_map, quantization: what was asked for.
         quantised: whether the checkpoint itself holds packed weights.
     """
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     if device_map != "none":
-        found["device_map"] = device_map if isinstance(device_map, str) else dict(device_map)
+        options["device_map"] = device_map if isinstance(device_map, str) else dict(device_map)
     elif quantization != "none" or quantised:
-        found["device_map"] = {"": device}  # packed weights go to their device while they load
+        options["device_map"] = {"": device}  # packed weights go to their device while they load
+    packing: dict[str, Any] = {"load_in_8bit": True}
+    if quantization == "4bit":
+        # NF4 suits weights that are about normally distributed (QLoRA, Dettmers et al. 2023).
+        packing = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype}
     if quantization != "none":
-        config = import_module("transformers").BitsAndBytesConfig
-        found["quantization_config"] = (
-            config(load_in_8bit=True)
-            if quantization == "8bit"
-            else config(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
-        )
-    return found
+        options["quantization_config"] = import_module("transformers").BitsAndBytesConfig(**packing)
+    return options
 
 
 def keep_differentiable(model: Any) -> None:

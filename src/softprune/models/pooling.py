@@ -134,12 +134,12 @@ def read_modules(folder: Path) -> list[dict[str, str]]:
 def _config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
             raise TypeError("no JSON object")
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise SoftpruneError(f"a readable {path}", str(error), "copy or download the model again") from error
-    return found
+    return config
 
 
 def _pooling_modes(folder: Path) -> tuple[str, ...]:

@@ -12,15 +12,17 @@ import torch.nn.functional as F
 from softprune.errors import SoftpruneError
 from softprune.models.base import Backbone, BackboneInfo, tile
 from softprune.models.fused.bert import Encoder
-from softprune.models.load_check import Probe, check_reading
+from softprune.models.load_check import check_reading
 from softprune.models.pooling import Head
-from softprune.models.tokenization import Tokenising
+from softprune.models.probe import Probe
+from softprune.models.tokenization import Tokenization
 from softprune.types import Batch
 
 TEMPERATURE = 0.05
+"""Cosines are divided by it, as in SimCSE (Gao et al. 2021), so that a softmax over them isn't nearly flat."""
 
-# Answers kept embedded: enough for any fixed set, and no more memory for tasks whose answers change from row to row.
-KEPT = 4_096
+CACHED_ANSWERS = 4_096
+"""Answers whose embeddings are kept: enough for any fixed set, and bounded where answers change from row to row."""
 
 
 class SentenceBackbone(Backbone):
@@ -45,14 +47,14 @@ class SentenceBackbone(Backbone):
         self.leading = 1 if self._opens_with_special() else 0  # type: ignore[misc]
         check_reading(self)
 
-    def tokenising(self) -> Tokenising:
-        """Nothing stands at the answer slot; an answer is tokenised as a text of its own."""
-        return Tokenising(self.tokenizer, "", lambda text: tuple(self.tokenizer(text)["input_ids"]))
+    def tokenization(self) -> Tokenization:
+        """Nothing fills the answer slot; an answer is tokenised as a text of its own."""
+        return Tokenization(self.tokenizer, "", lambda text: tuple(self.tokenizer(text)["input_ids"]))
 
     def embed(self, prompts_RPH: torch.Tensor, ids_BN: torch.Tensor, mask_BN: torch.Tensor) -> torch.Tensor:
         """Sentence embeddings `[R, D]` of the inputs behind the prompts; pooling reads prompt and text alike."""
         combined = self.combine(prompts_RPH, ids_BN, mask_BN)
-        hidden = self._encoder(combined.embeds_RLH, combined.mask_RL, self.prefixed or self.altered)
+        hidden = self._encoder(combined.embeds_RLH, combined.mask_RL, self.adapter.is_active)
         embedding: torch.Tensor = self.head(hidden.to(self.device), combined.mask_RL)
         return embedding
 
@@ -66,7 +68,7 @@ class SentenceBackbone(Backbone):
         logits_RA = (cosine_RA / TEMPERATURE).masked_fill(~exists_RA, float("-inf"))
         return F.log_softmax(logits_RA, dim=-1)
 
-    def scores_of(self, sums_RA: torch.Tensor, batch: Batch, score: str) -> torch.Tensor:
+    def answer_scores(self, sums_RA: torch.Tensor, batch: Batch, score: str) -> torch.Tensor:
         """Cosines have no tokens to average over: `sum` and `mean` are the same."""
         return sums_RA
 
@@ -91,27 +93,26 @@ class SentenceBackbone(Backbone):
             self._answerer = deepcopy(self)
             return
         with torch.no_grad():
-            for ids in map(self.tokenising().answer_ids, texts):
+            for ids in map(self.tokenization().answer_ids, texts):
                 self._answers[ids] = self._embed_answer(ids)
 
     @torch.no_grad()
     def _answer_embeddings(self, batch: Batch) -> torch.Tensor:
         """`[B, A, D]` in the prompts' dtype; zeros where an answer doesn't exist."""
-        keys = [
-            [tuple(ids[:n]) if (n := sum(mask)) else () for ids, mask in zip(row_ids, row_mask, strict=True)]
-            for row_ids, row_mask in zip(batch.answer_ids.tolist(), batch.answer_mask.tolist(), strict=True)
-        ]
-        for ids in sorted({key for row in keys for key in row if key} - self._answers.keys()):
+        # Of each answer of each example, its tokens; none where it doesn't exist.
+        lengths, answers = batch.answer_mask.sum(-1).flatten().tolist(), batch.answer_ids.flatten(0, 1).tolist()
+        keys = [tuple(ids[:length]) for ids, length in zip(answers, lengths, strict=True)]
+        for ids in sorted(set(keys) - {()} - self._answers.keys()):
             self._answers[ids] = self._embed_answer(ids)
         size = next(iter(self._answers.values())).shape[0]
         nothing = torch.zeros(size, dtype=self.prompt_dtype, device=self.device)
-        found = torch.stack([torch.stack([self._answers.get(key, nothing) for key in row]) for row in keys])
-        for oldest in list(self._answers)[: max(0, len(self._answers) - KEPT)]:
+        embeddings = torch.stack([self._answers.get(key, nothing) for key in keys]).view(len(batch), -1, size)
+        for oldest in list(self._answers)[: max(0, len(self._answers) - CACHED_ANSWERS)]:
             del self._answers[oldest]
-        return found
+        return embeddings
 
     def _embed_answer(self, ids: tuple[int, ...]) -> torch.Tensor:
-        # An answer that is first met while scoring may stand in a training step later: autograd refuses inference's.
+        # An answer first met while scoring may be part of a training step later: autograd refuses inference tensors.
         with torch.inference_mode(False), torch.no_grad(), self.unadapted():
             tokens = torch.tensor([ids], device=self.device)
             nothing = torch.zeros(1, 0, self.info.hidden, device=self.device)
@@ -121,7 +122,7 @@ class SentenceBackbone(Backbone):
         ids = self.tokenizer("a")["input_ids"]
         return ids[0] != self.tokenizer.unk_token_id and ids[0] in self.tokenizer.all_special_ids
 
-    def read_by_transformers(self) -> None:
+    def drop_fused_layers(self) -> None:
         """Leave out the layers of our own."""
         self._encoder.fast = None
 

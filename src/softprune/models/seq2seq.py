@@ -10,11 +10,12 @@ from transformers.modeling_outputs import BaseModelOutput
 from softprune.errors import SoftpruneError
 from softprune.models.architectures import answer_logits
 from softprune.models.base import Backbone, BackboneInfo, tile
-from softprune.models.fused.layers import added
+from softprune.models.fused.layers import additive_mask
 from softprune.models.fused.t5 import FrozenT5, suits
-from softprune.models.load_check import Probe, check_reading
+from softprune.models.load_check import check_reading
 from softprune.models.log_probs import scatter_sums, token_log_probs
-from softprune.models.tokenization import Tokenising, ids_behind
+from softprune.models.probe import Probe
+from softprune.models.tokenization import Tokenization, ids_behind
 from softprune.types import Batch
 
 RELATIVE = ("t5", "mt5")  # model types whose decoders know positions by their distances alone
@@ -35,12 +36,12 @@ class Seq2SeqBackbone(Backbone):
 
     @property
     def trunk(self) -> Any:
-        """The decoder: a prefix stands in front of its own attention, not of that to the encoder."""
+        """The decoder: a prefix precedes its own attention, not that to the encoder."""
         return self.model.get_decoder()
 
-    def tokenising(self) -> Tokenising:
-        """Nothing stands at the answer slot; an answer is what the tokenizer makes of a target text."""
-        return Tokenising(self.tokenizer, "", self._answer_ids)
+    def tokenization(self) -> Tokenization:
+        """Nothing fills the answer slot; an answer is what the tokenizer makes of a target text."""
+        return Tokenization(self.tokenizer, "", self._answer_ids)
 
     def answer_sums(self, prompts_RPH: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Encode each row once, then decode all of its answers against that encoding."""
@@ -50,8 +51,8 @@ class Seq2SeqBackbone(Backbone):
         answers = batch.answer_ids.shape[1]
         ids_RAT, mask_RAT = tile(batch.answer_ids, rows), tile(batch.answer_mask, rows)
         inputs_RAT = self._decoder_inputs(ids_RAT.flatten(0, 1)).unflatten(0, (rows, answers))
-        # Behind a prefix it matters how far from it an answer stands.
-        packs = self.model.config.model_type in RELATIVE and not self.prefixed
+        # Behind a prefix it matters how far from it an answer is.
+        packs = self.model.config.model_type in RELATIVE and not self.adapter.has_prefix
         read = self._decode_packed if packs else self._decode_apart
         predicted_RATH = read(inputs_RAT, memory_RLH, encoded.mask_RL)[:, :, len(self._start) - 1 :]
         row, answer, token = torch.nonzero(mask_RAT, as_tuple=True)
@@ -78,9 +79,9 @@ class Seq2SeqBackbone(Backbone):
                 do_sample=False,
                 num_beams=1,
                 pad_token_id=self.pad_id,
-                eos_token_id=self.ends() or None,
+                eos_token_id=self.end_ids() or None,
             )
-        return self.written(tokens[:, len(self._start) :].tolist())
+        return self.decode_generated(tokens[:, len(self._start) :].tolist())
 
     def _decode_packed(self, ids_RAT: torch.Tensor, memory_RLH: torch.Tensor, mask_RL: torch.Tensor) -> torch.Tensor:
         """Hidden states `[R, A, T, H]`, all answers of a row behind one another in one decoder sequence.
@@ -103,10 +104,10 @@ class Seq2SeqBackbone(Backbone):
 
     def _encode(self, embeds_RLH: torch.Tensor, mask_RL: torch.Tensor) -> torch.Tensor:
         """The encoder's last hidden states."""
-        if self._fast is not None and not self.altered:
+        if self._fast is not None and not self.adapter.has_weights:
             return self._fast.encode(embeds_RLH, mask_RL)
-        found = self.model.get_encoder()(inputs_embeds=embeds_RLH, attention_mask=mask_RL)
-        memory_RLH: torch.Tensor = found.last_hidden_state.to(self.device)
+        encoded = self.model.get_encoder()(inputs_embeds=embeds_RLH, attention_mask=mask_RL)
+        memory_RLH: torch.Tensor = encoded.last_hidden_state.to(self.device)
         return memory_RLH
 
     def _decode(
@@ -118,12 +119,11 @@ class Seq2SeqBackbone(Backbone):
     ) -> torch.Tensor:
         """The decoder's last hidden states `[R, U, H]`; without `hides_UU` a position sees those before it."""
         rows, length = ids_RU.shape
-        adapted = self.prefixed or self.altered
-        if self._fast is not None and not adapted and length < self._fast.most_positions:
+        if self._fast is not None and not self.adapter.is_active and length < self._fast.most_positions:
             later = torch.ones(length, length, dtype=torch.bool, device=ids_RU.device).triu(1)
             hides_UU = later if hides_UU is None else hides_UU
             return self._fast.decode(self.lookup(ids_RU), hides_UU, memory_RLH, memory_RL)
-        mask = None if hides_UU is None else added(hides_UU, memory_RLH.dtype).expand(rows, 1, -1, -1)
+        mask = None if hides_UU is None else additive_mask(hides_UU, memory_RLH.dtype).expand(rows, 1, -1, -1)
         hidden: torch.Tensor = self.model.get_decoder()(
             input_ids=ids_RU,
             attention_mask=mask,
@@ -154,8 +154,9 @@ class Seq2SeqBackbone(Backbone):
                 break
             lead.append(token)
         for name in ("decoder_start_token_id", "bos_token_id"):
-            if found := self.stated(name):
-                return [found[0], *lead]
+            ids = self.stated_ids(name)
+            if ids:
+                return [ids[0], *lead]
         raise SoftpruneError(
             "a model that states the token that its decoder starts with",
             "neither decoder_start_token_id nor bos_token_id in its configuration",
@@ -165,9 +166,9 @@ class Seq2SeqBackbone(Backbone):
     def _answer_ids(self, text: str) -> tuple[int, ...]:
         """A target without the special tokens before it and behind it, and its end."""
         ids, behind = self._target(text), len(ids_behind(self.tokenizer, text_target="a"))
-        return (*ids[len(self._start) - 1 : len(ids) - behind], *self.ends()[:1])
+        return (*ids[len(self._start) - 1 : len(ids) - behind], *self.end_ids()[:1])
 
-    def read_by_transformers(self) -> None:
+    def drop_fused_layers(self) -> None:
         """Leave out the layers of our own."""
         self._fast = None
 

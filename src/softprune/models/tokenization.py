@@ -11,12 +11,12 @@ from softprune.types import Encoded, Example, Segment
 
 
 @dataclass(frozen=True, slots=True)
-class Tokenising:
+class Tokenization:
     """How one backbone turns text into ids.
 
     Attributes:
         tokenizer: the Hugging Face tokenizer.
-        slot_token: what stands at the answer slot in the input (a masked model's mask token), "" for nothing.
+        slot_token: what fills the answer slot in the input (a masked model's mask token), "" for nothing.
         answer_ids: scored token ids of one answer.
         end_id: the token that ends a written text, where `answer_ids` doesn't set it; None where it does.
         goes_on: whether an answer directly follows the text. Special tokens that the tokenizer appends to a text would
@@ -31,9 +31,11 @@ class Tokenising:
 
     def text_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of inputs, special tokens included."""
-        found: list[list[int]] = self.tokenizer(list(texts), verbose=False)["input_ids"]
+        rows: list[list[int]] = self.tokenizer(list(texts), verbose=False)["input_ids"]
         behind = ids_behind(self.tokenizer) if self.goes_on else []
-        return [ids[: -len(behind)] if behind and ids[-len(behind) :] == behind else ids for ids in found]
+        if not behind:
+            return rows
+        return [ids[: -len(behind)] if ids[-len(behind) :] == behind else ids for ids in rows]
 
     def target_ids(self, text: str) -> tuple[int, ...]:
         """Scored token ids of a text that is to be written, its end included: what isn't taught to end doesn't."""
@@ -43,7 +45,7 @@ class Tokenising:
 
 
 def encode(
-    how: Tokenising, examples: Sequence[Example], max_length: int, max_answer_length: int | None = None
+    how: Tokenization, examples: Sequence[Example], max_length: int, max_answer_length: int | None = None
 ) -> list[Encoded]:
     """Token ids of many examples, tokenised together.
 
@@ -60,8 +62,14 @@ def encode(
     """
     if not examples:
         return []
-    answers = {text: how.answer_ids(text) for e in examples if not e.writes for text in e.answers}
-    targets = {text: how.target_ids(text) for e in examples if e.writes for text in e.answers}
+    answers: dict[str, tuple[int, ...]] = {}
+    targets: dict[str, tuple[int, ...]] = {}
+    for example in examples:
+        for text in example.answers:
+            if example.is_generation:
+                targets[text] = how.target_ids(text)
+            else:
+                answers[text] = how.answer_ids(text)
     _check_answers(how.tokenizer, answers, max_answer_length)
     check_distinct(how, examples)
     ids_of = answers | {text: ids[:max_answer_length] for text, ids in targets.items()}
@@ -80,9 +88,11 @@ def encode(
                 input_ids=tuple(ids),
                 slot=_slot(how, ids, example),
                 answer_ids=tuple(ids_of[text] for text in example.answers),
-                gold=max(0, example.gold) if example.writes else example.gold,
+                gold=max(0, example.gold) if example.is_generation else example.gold,
                 cut=length - len(ids),
-                target_cut=len(targets[example.answers[0]]) - len(ids_of[example.answers[0]]) if example.writes else 0,
+                target_cut=len(targets[example.answers[0]]) - len(ids_of[example.answers[0]])
+                if example.is_generation
+                else 0,
             )
         )
     return encoded
@@ -125,7 +135,7 @@ def check_rows(tokenizer: Any, ids: Iterable[int], rows: int, where: str) -> Non
     """Check that an embedding table has a row for every token id.
 
     Args:
-        tokenizer: what made them.
+        tokenizer: their tokenizer.
         ids: token ids.
         rows: of the table.
         where: whose ids they are, for the message.
@@ -142,13 +152,13 @@ def check_rows(tokenizer: Any, ids: Iterable[int], rows: int, where: str) -> Non
         )
 
 
-def check_distinct(how: Tokenising, examples: Iterable[Example]) -> None:
+def check_distinct(how: Tokenization, examples: Iterable[Example]) -> None:
     """Check that the answers of each example have different token ids: equal ones always tie, and the first wins.
 
     Raises:
         SoftpruneError: for two answers that differ only as text.
     """
-    for answers, name in {e.answers: e.id for e in examples if not e.writes}.items():
+    for answers, name in {e.answers: e.id for e in examples if not e.is_generation}.items():
         first: dict[tuple[int, ...], str] = {}
         for text in dict.fromkeys(answers):
             ids = how.answer_ids(text)
@@ -162,7 +172,7 @@ def check_distinct(how: Tokenising, examples: Iterable[Example]) -> None:
                 )
 
 
-def answer_notes(how: Tokenising, examples: Sequence[Example], score: str) -> list[str]:
+def answer_notes(how: Tokenization, examples: Sequence[Example], score: str) -> list[str]:
     """What a reader should know of answers: which hold unknown tokens, and which can never win.
 
     Args:
@@ -186,14 +196,14 @@ def answer_notes(how: Tokenising, examples: Sequence[Example], score: str) -> li
     return notes
 
 
-def _beginning(how: Tokenising, examples: Sequence[Example]) -> tuple[str, str] | None:
+def _beginning(how: Tokenization, examples: Sequence[Example]) -> tuple[str, str] | None:
     """Two answers of an example, where the tokens of the second begin with those of the first; None where none do."""
-    for answers in {e.answers for e in examples if not e.writes}:
-        ids_of = {text: how.answer_ids(text) for text in answers}
-        for text, ids in ids_of.items():
-            longer = next((t for t, i in ids_of.items() if len(i) > len(ids) and i[: len(ids)] == ids), None)
-            if longer is not None:
-                return text, longer
+    for answers in {e.answers for e in examples if not e.is_generation}:
+        ids = {text: how.answer_ids(text) for text in answers}
+        for text in answers:
+            for longer in answers:
+                if len(ids[longer]) > len(ids[text]) and ids[longer][: len(ids[text])] == ids[text]:
+                    return text, longer
     return None
 
 
@@ -219,7 +229,7 @@ def _check_answers(tokenizer: Any, answers: dict[str, tuple[int, ...]], limit: i
             )
 
 
-def _slot(how: Tokenising, ids: Sequence[int], example: Example) -> int:
+def _slot(how: Tokenization, ids: Sequence[int], example: Example) -> int:
     if not how.slot_token:
         return -1
     places = [i for i, token in enumerate(ids) if token == how.tokenizer.mask_token_id]
@@ -232,7 +242,7 @@ def _slot(how: Tokenising, ids: Sequence[int], example: Example) -> int:
     return places[0]
 
 
-def _shortened(how: Tokenising, example: Example, max_length: int) -> list[int]:
+def _shortened(how: Tokenization, example: Example, max_length: int) -> list[int]:
     """Ids of the example with its longest shortenable segments cut to one length at their ends, until it fits."""
     segments = list(example.segments)
     while True:
@@ -276,5 +286,6 @@ def _cut_end(tokenizer: Any, text: str, tokens: int) -> str:
             "offset_mapping"
         ]
         return text[: min(offsets[-tokens][0], len(text) - 1)].rstrip()
-    kept: str = tokenizer.decode(_ids(tokenizer, text)[:-tokens])
-    return kept if len(kept) < len(text) else text[: max(0, len(text) - tokens)]
+    # A slow tokenizer tells no offsets, and what it decodes may be longer than what it read.
+    shorter: str = tokenizer.decode(_ids(tokenizer, text)[:-tokens])
+    return shorter if len(shorter) < len(text) else text[: max(0, len(text) - tokens)]

@@ -14,6 +14,7 @@ from softprune.adapters.build import adapt as build_adapter
 from softprune.adapters.jobs import WORK, FittedAdapter, fit, measure_latency, scores_of
 from softprune.adapters.settings import method_of, mistakes, plan_of, settled
 from softprune.config import Recipe
+from softprune.config.schema import MEMORY_KEYS
 from softprune.evaluation.baselines import AdapterSize, report_adapted
 from softprune.pipelines.errors import explain
 from softprune.pipelines.recipes import AnyRecipe, read_recipe
@@ -24,7 +25,6 @@ from softprune.runs.record_parts import AdapterRecord
 from softprune.runs.run_folder import TRACKERS, RunFolder
 from softprune.training.cost import record_totals
 from softprune.training.jobs import schedule
-from softprune.training.oom_splitting import MEMORY_KEYS
 from softprune.training.progress import watching
 from softprune.training.session import Workspace, check_unchanged, prepare
 

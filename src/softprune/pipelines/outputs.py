@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from softprune.prompts.ticket import CONTROL, DOCUMENT, RESULTS, TENSORS, Reported, Ticket, TicketInfo
+from softprune.prompts.ticket import Ticket
+from softprune.prompts.ticket_io import CONTROL, DOCUMENT, RESULTS, TENSORS, Reported, TicketInfo
 from softprune.pruning.xprompt import Pruned
 from softprune.runs.record_parts import ImportanceRecord, ResultRow, TicketRecord
 from softprune.training.jobs import Fitted
@@ -23,7 +24,6 @@ def write_prompts(workspace: Workspace, prompts: dict[str, Fitted]) -> None:
 def write_pruned(workspace: Workspace, pruned: Pruned, control: Fitted) -> None:
     """Write what a search leaves: prompts, importance, the tickets of winner and control."""
     winner = pruned.winner
-    assert winner.fitted is not None
     write_prompts(workspace, {"tuned": pruned.tuned, "control": control})
     _write_importance(workspace, pruned)
     write_ticket(workspace, winner.fitted, winner.candidate.token_ratio, winner.candidate.piece_ratio)

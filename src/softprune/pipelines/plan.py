@@ -208,7 +208,7 @@ def _measure_pace(workspace: Workspace, rehearsal: Rehearsal, counts: StepCounts
     alone, together = step_seconds(1, recipe.prompt.tokens), step_seconds(*counts.largest)
     scored = _seconds_per_example(workspace, workspace.scoring)
     reported = scored
-    if workspace.select.writes:
+    if workspace.select.is_generation:
         reported = _seconds_per_example(workspace, workspace.reporting)
     return Pace(alone, together, scored, reported, loading)
 
@@ -218,7 +218,7 @@ def _seconds_per_example(workspace: Workspace, scoring: Scoring) -> float:
     backbone, data = workspace.backbone, workspace.select
     rows = ROWS_THAT_WRITE if scoring.match == "generate" else max(1, scoring.rows // data.weight)
     part = ScoredSet(data.examples[:rows], data.encoded[:rows])
-    prompt_PH = backbone.vectors_of([at % backbone.vocabulary for at in range(workspace.recipe.prompt.tokens)])
+    prompt_PH = backbone.embed_ids([at % backbone.vocabulary for at in range(workspace.recipe.prompt.tokens)])
     prompts_1PH = prompt_PH.to(backbone.device)[None]
     return _seconds(lambda: score_prompts(backbone, prompts_1PH, part, scoring), backbone) / len(part)
 

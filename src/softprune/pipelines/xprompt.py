@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from softprune.config import Recipe
+from softprune.config.schema import MEMORY_KEYS
 from softprune.errors import SoftpruneError
 from softprune.evaluation.baselines import report_tuned, report_xprompt, train_rivals
 from softprune.interpret.run_neighbours import write_neighbours
@@ -20,7 +21,7 @@ from softprune.pipelines.outputs import (
     write_ticket_results,
 )
 from softprune.pipelines.recipes import AnyRecipe, read_recipe
-from softprune.prompts.ticket import CONTROL
+from softprune.prompts.ticket_io import CONTROL
 from softprune.pruning.xprompt import xprompt as find_ticket
 from softprune.runs.executors import EXECUTORS, Executor
 from softprune.runs.job import Finish, run_clock, run_job
@@ -31,7 +32,6 @@ from softprune.training.initial_prompt import settled
 from softprune.training.jobs import Fitted, schedule, swept
 from softprune.training.jobs import tune as tune_prompt
 from softprune.training.latency import measure_latency
-from softprune.training.oom_splitting import MEMORY_KEYS
 from softprune.training.progress import watching
 from softprune.training.session import Workspace, check_unchanged, prepare
 
@@ -144,7 +144,6 @@ def _tune(workspace: Workspace) -> Fitted:
 def _prune(workspace: Workspace) -> tuple[Fitted, Fitted]:
     """The tuned prompt and the winner."""
     pruned = find_ticket(workspace)
-    assert pruned.winner.fitted is not None
     rivals = train_rivals(workspace, pruned)
     with workspace.run.phase("ticket"):
         write_pruned(workspace, pruned, rivals.control)

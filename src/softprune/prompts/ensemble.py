@@ -24,7 +24,7 @@ COMBINE: Final = (MEAN, GEOMETRIC, VOTE)
 
 
 @dataclass(frozen=True, slots=True)
-class Combined:
+class EnsembleAnswer:
     """What several tickets answer together.
 
     Attributes:
@@ -36,7 +36,7 @@ class Combined:
     shares: tuple[float, ...]
 
 
-def combined(scores_KA: torch.Tensor, how: str) -> Combined:
+def combine_scores(scores_KA: torch.Tensor, how: str) -> EnsembleAnswer:
     """One answer of K tickets' scores of A answers.
 
     With p_k the softmax of ticket k's scores: `mean` is sum_k p_k / K, `geometric` is prod_k p_k^(1/K), normalised.
@@ -60,7 +60,8 @@ def combined(scores_KA: torch.Tensor, how: str) -> Combined:
         shares_A = torch.bincount(torch.tensor(votes), minlength=logs_KA.shape[1]).double() / len(votes)
     shares, means = shares_A.tolist(), mean_A.tolist()
     ties = means if how == VOTE else [0.0] * len(shares)
-    return Combined(max(range(len(shares)), key=lambda a: (shares[a], ties[a], -a)), tuple(shares))
+    best = max(range(len(shares)), key=lambda a: (shares[a], ties[a], -a))
+    return EnsembleAnswer(best, tuple(shares))
 
 
 def check_combine(how: str) -> None:
@@ -70,36 +71,32 @@ def check_combine(how: str) -> None:
 
 
 def check_ensemble(tickets: Mapping[str, Ticket]) -> None:
-    """Hold tickets to be of one task, read and scored alike; that their backbone is one is checked where it loads.
+    """Check that tickets are of one task, and read and score alike. Their backbone is checked where it loads.
 
     Raises:
         SoftpruneError: with what differs.
     """
     if len(tickets) < 2:
         raise SoftpruneError("at least two tickets for an ensemble", str(len(tickets)), "name more, or leave it alone")
-    (first, of), *others = tickets.items()
+    (first, reference), *others = tickets.items()
     for name, ticket in tickets.items():
         if ticket.info.match != "score":
             found = f'"{name}", which generates its answers'
             raise SoftpruneError("tickets that score their answers, for an ensemble", found, "predict with it alone")
     for name, ticket in others:
-        if ticket.info.task != of.info.task or _read(ticket) != _read(of):
-            found = f'"{first}" is for {_task(of)}, "{name}" for {_task(ticket)}'
+        if ticket.info.task != reference.info.task or _reading(ticket) != _reading(reference):
+            found = f'"{first}" is for {_name_task(reference)}, "{name}" for {_name_task(ticket)}'
             raise SoftpruneError("tickets of one task for an ensemble", found, "take them out of runs of one task")
-        ours, theirs = ((t.info.score, t.info.max_length) for t in (of, ticket))
-        if ours != theirs:
-            found = f'"{first}" reads {_reading(of)}, "{name}" {_reading(ticket)}'
+        ways = [f"{t.info.max_length} tokens and the {t.info.score} of an answer's scores" for t in (reference, ticket)]
+        if ways[0] != ways[1]:
+            found = f'"{first}" reads {ways[0]}, "{name}" {ways[1]}'
             raise SoftpruneError("tickets that read alike, for an ensemble", found, "train them with one recipe")
 
 
-def _read(ticket: Ticket) -> object:
-    """What its task makes of a row, however it is told elsewhere."""
+def _reading(ticket: Ticket) -> object:
+    """What its task makes of a row, wherever rows come from and whatever the task is called."""
     return ticket.definition.model_dump(exclude={"title", "instruction", "kind", "sources"})
 
 
-def _task(ticket: Ticket) -> str:
+def _name_task(ticket: Ticket) -> str:
     return f"{ticket.info.task} (version {ticket.info.task_version}, template {ticket.definition.template!r:.60})"
-
-
-def _reading(ticket: Ticket) -> str:
-    return f"{ticket.info.max_length} tokens and the {ticket.info.score} of an answer's scores"

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from softprune.config.registry import unknown
 from softprune.errors import SoftpruneError
-from softprune.prompts.model_card import peft_card, peft_code, vectors_card, vectors_code
+from softprune.prompts.model_card import model_card, peft_code, vectors_code
 from softprune.prompts.peft_format import adapter_files
 from softprune.prompts.prompt_io import prompt_bytes
-from softprune.prompts.ticket import Ticket, TicketInfo
+from softprune.prompts.ticket import Ticket
+from softprune.prompts.ticket_io import TicketInfo
 from softprune.runs.atomic_io import write_folder
+
+FORMATS: Final = ("peft", "safetensors")
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What an export left.
+    """What an export wrote.
 
     Attributes:
         folder: where.
@@ -47,35 +49,30 @@ def export(ticket: Ticket, format: str, folder: str | Path) -> Exported:
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
-    place = Path(folder)
-    files, code = FORMATS[format](ticket, str(place))
-    write_folder(place, files)
-    queries, hidden = ticket.prompt().shape
-    return Exported(place, tuple(files), (queries, hidden), tuple(code))
-
-
-def _peft(ticket: Ticket, folder: str) -> tuple[dict[str, bytes], Sequence[str]]:
-    _check_scale(ticket.info)
-    files = adapter_files(ticket.prompt(), ticket.info.backbone, ticket.info.family)
-    return files | {"README.md": peft_card(ticket, folder).encode()}, peft_code(ticket, folder)
+    prompt_QH, info = ticket.prompt(), ticket.info
+    if format == "peft":
+        _check_scale(info)
+        files = adapter_files(prompt_QH, info.backbone, info.family)
+        code, library, title = peft_code(info, str(folder)), "peft", "a peft adapter"
+    else:
+        files = {"prompt.safetensors": prompt_bytes(prompt_QH, metadata(ticket))}
+        code, library, title = vectors_code(info, str(folder)), "softprune", "vectors"
+    title = f"Soft prompt for {ticket.definition.title}, {title}"
+    card = model_card(info, ticket.definition, ticket.results, library=library, title=title, code=code)
+    files["README.md"] = card.encode()
+    write_folder(Path(folder), files)
+    queries, hidden = prompt_QH.shape
+    return Exported(Path(folder), tuple(files), (queries, hidden), code)
 
 
 def _check_scale(info: TicketInfo) -> None:
-    """Hold a backbone to those that peft feeds as they feed themselves; Pegasus, Marian and similar models are not."""
+    """Refuse Pegasus, Marian and similar models, which multiply the embeddings of ids but not vectors given instead."""
     if info.embedding_scale != 1:
         raise SoftpruneError(
             "a backbone whose input embeddings peft gives it as it reads them itself",
             f"{info.backbone}, which multiplies them by {info.embedding_scale:g}, and peft doesn't",
             "export with --format safetensors",
         )
-
-
-def _safetensors(ticket: Ticket, folder: str) -> tuple[dict[str, bytes], Sequence[str]]:
-    files = {
-        "prompt.safetensors": prompt_bytes(ticket.prompt(), metadata(ticket)),
-        "README.md": vectors_card(ticket, folder).encode(),
-    }
-    return files, vectors_code(ticket, folder)
 
 
 def metadata(ticket: Ticket) -> dict[str, str]:
@@ -91,9 +88,3 @@ def metadata(ticket: Ticket) -> dict[str, str]:
         "removal": info.removal,
         "index": ",".join(map(str, index)),
     }
-
-
-FORMATS: Final[dict[str, Callable[[Ticket, str], tuple[dict[str, bytes], Sequence[str]]]]] = {
-    "peft": _peft,
-    "safetensors": _safetensors,
-}

@@ -72,7 +72,7 @@ def from_uniform(hidden: int, tokens: int, bound: float, seed: int) -> Initial:
 
 
 def from_text(vectors_of: Vectors, ids: Sequence[int], words: Sequence[str], filler: Initial) -> Initial:
-    """The text's tokens. A longer text is cut at P, a shorter one filled with `filler`'s tail; both are said.
+    """The text's tokens. A longer text is cut at P, a shorter one filled with `filler`'s tail; `notes` say so.
 
     Args:
         vectors_of: input embeddings of ids.
@@ -80,16 +80,8 @@ def from_text(vectors_of: Vectors, ids: Sequence[int], words: Sequence[str], fil
         words: their readable forms.
         filler: a prompt of the wanted length.
     """
-    tokens = filler.vectors_PH.shape[0]
-    taken = min(len(ids), tokens)
-    vectors = filler.vectors_PH.clone()
-    vectors[:taken] = vectors_of(ids[:taken]).to(vectors)
-    notes: tuple[str, ...] = ()
-    if len(ids) > tokens:
-        notes = (f"the initial text has {len(ids)} tokens: the last {len(ids) - tokens} were left out",)
-    elif len(ids) < tokens:
-        notes = (f"the initial text has {len(ids)} tokens: the other {tokens - len(ids)} start as sampled vocabulary",)
-    return Initial(vectors, (*words[:taken], *filler.words[taken:]), notes)
+    first_QH = vectors_of(ids[: len(filler.words)])
+    return _fit(first_QH, len(ids), words, filler, f"the initial text has {len(ids)} tokens")
 
 
 def from_labels(vectors_of: Vectors, labels: Sequence[tuple[str, Sequence[int]]], filler: Initial) -> Initial:
@@ -100,19 +92,20 @@ def from_labels(vectors_of: Vectors, labels: Sequence[tuple[str, Sequence[int]]]
         labels: text and token ids of each class label.
         filler: a prompt of the wanted length.
     """
-    tokens = filler.vectors_PH.shape[0]
-    vectors = filler.vectors_PH.clone()
-    taken = min(len(labels), tokens)
-    for p, (_, ids) in enumerate(labels[:taken]):
-        vectors[p] = vectors_of(ids).mean(0).to(vectors)
-    notes: tuple[str, ...] = ()
-    if len(labels) > tokens:
-        notes = (
-            f"{len(labels)} class labels for {tokens} prompt tokens: the last {len(labels) - tokens} were left out",
-        )
-    elif len(labels) < tokens:
-        notes = (f"{len(labels)} class labels: the other {tokens - len(labels)} tokens start as sampled vocabulary",)
-    return Initial(vectors, (*(text for text, _ in labels[:taken]), *filler.words[taken:]), notes)
+    first_QH = torch.stack([vectors_of(ids).mean(0) for _, ids in labels[: len(filler.words)]])
+    return _fit(first_QH, len(labels), [text for text, _ in labels], filler, f"{len(labels)} class labels")
+
+
+def from_prompt(source_QH: torch.Tensor, filler: Initial, name: str) -> Initial:
+    """Another prompt's vectors, cut or filled to P.
+
+    Raises:
+        SoftpruneError: when it was made for another embedding size, or holds NaN or infinity.
+    """
+    check_fits(source_QH, filler.vectors_PH.shape[1], name)
+    length = len(source_QH)
+    words = [f"{name}[{p}]" for p in range(length)]
+    return _fit(source_QH[: len(filler.words)], length, words, filler, f"{name} holds {length} tokens")
 
 
 def check_fits(source_QH: torch.Tensor, hidden: int, name: str) -> None:
@@ -131,23 +124,15 @@ def check_fits(source_QH: torch.Tensor, hidden: int, name: str) -> None:
         raise SoftpruneError("finite numbers in a prompt", f"NaN or infinity in {name}", "choose another")
 
 
-def from_prompt(source_QH: torch.Tensor, filler: Initial, name: str) -> Initial:
-    """Another prompt's vectors, cut or filled to P.
-
-    Raises:
-        SoftpruneError: when it was made for another embedding size.
-    """
-    tokens, hidden = filler.vectors_PH.shape
-    check_fits(source_QH, hidden, name)
-    taken = min(tokens, source_QH.shape[0])
-    vectors = filler.vectors_PH.clone()
-    vectors[:taken] = source_QH[:taken].to(vectors)
+def _fit(first_QH: torch.Tensor, length: int, words: Sequence[str], filler: Initial, source: str) -> Initial:
+    """Vectors of Q = min(length, P) tokens, then `filler`'s; where `length` isn't P, a note says what was done."""
+    tokens = len(filler.words)
+    vectors_PH = filler.vectors_PH.clone()
+    vectors_PH[: len(first_QH)] = first_QH.to(vectors_PH)
     notes: tuple[str, ...] = ()
-    if source_QH.shape[0] != tokens:
-        what = (
-            f"its last {source_QH.shape[0] - tokens} tokens were left out"
-            if source_QH.shape[0] > tokens
-            else f"the other {tokens - taken} tokens start as sampled vocabulary"
-        )
-        notes = (f"{name} holds {source_QH.shape[0]} tokens, the prompt has {tokens}: {what}",)
-    return Initial(vectors, (*(f"{name}[{p}]" for p in range(taken)), *filler.words[taken:]), notes)
+    if length > tokens:
+        notes = (f"{source}, the prompt has {tokens} tokens: the last {length - tokens} were left out",)
+    elif length < tokens:
+        rest = f"the other {tokens - length} start as sampled vocabulary"
+        notes = (f"{source}, the prompt has {tokens} tokens: {rest}",)
+    return Initial(vectors_PH, (*words[:tokens], *filler.words[len(first_QH) :]), notes)

@@ -3,67 +3,89 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
+from softprune.data.definition import Definition
 from softprune.data.multitask import TASK
-from softprune.models.loading import BUNDLED
+from softprune.models.load_errors import BUNDLED
 from softprune.printable import code_block, code_span, markdown_text, one_line
-
-if TYPE_CHECKING:
-    from softprune.prompts.ticket import Reported, Ticket
+from softprune.prompts.ticket_io import Reported, TicketInfo
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _CLASSES = {"seq2seq": "AutoModelForSeq2SeqLM", "causal": "AutoModelForCausalLM"}
 
 
-def ticket_card(ticket: Ticket, repo_id: str) -> str:
-    """The model card of a ticket on the hub."""
-    part = next(iter(ticket.definition.parts), None)
-    told = {} if part is None else {TASK: part.id}
-    row = told | dict.fromkeys((part or ticket.definition).fields, "...")
-    code = (
+def model_card(
+    info: TicketInfo,
+    definition: Definition,
+    results: Mapping[str, Reported],
+    *,
+    library: str,
+    title: str,
+    code: Sequence[str],
+) -> str:
+    """The README of a ticket on the hub, of an exported adapter, or of exported vectors.
+
+    Args:
+        info, definition, results: the ticket's.
+        library: what loads it, as the hub calls it.
+        title: its heading.
+        code: Python lines that use it.
+    """
+    front: dict[str, Any] = {"library_name": library, "tags": ["soft-prompt", "prompt-tuning", "softprune"]}
+    if _is_on_hub(info.backbone):
+        front["base_model"] = info.backbone
+    facts = _facts(info, definition) | _scores(info, definition, results) | {"answers": _answers(info, definition)}
+    rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
+    lines = (
+        f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
+        f"# {markdown_text(title)}",
+        "Vectors that a frozen language model reads with its input, made with softprune (prompt tuning, XPrompt). "
+        "They fit this backbone and this template alone.",
+        f"| | |\n|---|---|\n{rows}",
+        f"Template:\n\n{code_block(definition.template, 'text')}",
+        code_block("\n".join(code), "python"),
+    )
+    return "\n\n".join(lines) + "\n"
+
+
+def ticket_code(info: TicketInfo, definition: Definition, repo_id: str) -> tuple[str, ...]:
+    """Lines that load a ticket from the hub and answer a row."""
+    row = {}
+    if definition.parts:
+        row[TASK] = definition.parts[0].id
+        definition = definition.parts[0]
+    row |= dict.fromkeys(definition.fields, "...")
+    return (
         "from softprune import Ticket, predict",
-        f"ticket = Ticket.load({_text(repo_id)})",
+        f"ticket = Ticket.load({_quoted(repo_id)})",
         f"rows = [{row}]",
-        f"for found in predict(ticket, rows):  # loads {one_line(ticket.info.backbone)}, and checks that it fits",
+        f"for found in predict(ticket, rows):  # loads {one_line(info.backbone)}, and checks that it fits",
         "    print(found.answer, found.row)",
     )
-    return _card(ticket, "softprune", f"Soft prompt for {ticket.definition.title}", code)
 
 
-def peft_card(ticket: Ticket, folder: str) -> str:
-    """The card of an exported peft adapter."""
-    title = f"Soft prompt for {ticket.definition.title}, a peft adapter"
-    return _card(ticket, "peft", title, peft_code(ticket, folder))
-
-
-def vectors_card(ticket: Ticket, folder: str) -> str:
-    """The card of an exported safetensors prompt."""
-    title = f"Soft prompt for {ticket.definition.title}, vectors"
-    return _card(ticket, "softprune", title, vectors_code(ticket, folder))
-
-
-def peft_code(ticket: Ticket, folder: str) -> tuple[str, ...]:
+def peft_code(info: TicketInfo, folder: str) -> tuple[str, ...]:
     """Three lines that load an adapter onto its backbone."""
-    name = _CLASSES[ticket.info.family]
+    name = _CLASSES[info.family]
     return (
         f"from peft import PeftModel; from transformers import {name}",
-        f"backbone = {name}.from_pretrained({_text(ticket.info.backbone)})",
-        f"model = PeftModel.from_pretrained(backbone, {_text(folder)})",
+        f"backbone = {name}.from_pretrained({_quoted(info.backbone)})",
+        f"model = PeftModel.from_pretrained(backbone, {_quoted(folder)})",
     )
 
 
-def vectors_code(ticket: Ticket, folder: str) -> tuple[str, ...]:
+def vectors_code(info: TicketInfo, folder: str) -> tuple[str, ...]:
     """Three lines that put the vectors before (the embeddings of) one batch."""
-    info, at = ticket.info, ticket.info.leading
+    at = info.leading
     embeds = f"embeds[:, :{at}], prompt, embeds[:, {at}:]" if at else "prompt, embeds"
     place = "behind CLS" if at else "before the input; one in the attention mask"
     scaled = "" if info.embedding_scale == 1 else f" * {info.embedding_scale!r}"
-    path = _text(f"{folder}/prompt.safetensors")
+    path = _quoted(f"{folder}/prompt.safetensors")
     return (
         f'import torch; from safetensors.torch import load_file; prompt = load_file({path})["prompt_embeddings"]',
         f"embeds = model.get_input_embeddings()(input_ids){scaled}; "
@@ -72,66 +94,54 @@ def vectors_code(ticket: Ticket, folder: str) -> tuple[str, ...]:
     )
 
 
-def _card(ticket: Ticket, library: str, title: str, code: Sequence[str]) -> str:
-    front: dict[str, Any] = {"library_name": library, "tags": ["soft-prompt", "prompt-tuning", "softprune"]}
-    if _on_hub(ticket.info.backbone):
-        front["base_model"] = ticket.info.backbone
-    rows = "\n".join(f"| {name} | {value} |" for name, value in _facts(ticket).items())
-    lines = (
-        f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
-        f"# {markdown_text(title)}",
-        "Vectors that a frozen language model reads with its input, made with softprune (prompt tuning, XPrompt). "
-        "They fit this backbone and this template alone.",
-        f"| | |\n|---|---|\n{rows}",
-        f"Template:\n\n{code_block(ticket.definition.template, 'text')}",
-        code_block("\n".join(code), "python"),
-    )
-    return "\n\n".join(lines) + "\n"
-
-
-def _facts(ticket: Ticket) -> dict[str, str]:
-    info, definition = ticket.info, ticket.definition
+def _facts(info: TicketInfo, definition: Definition) -> dict[str, str]:
+    tokens = f"{info.tokens} of {info.prompt_tokens}"
+    if info.tokens != info.prompt_tokens:
+        tokens += ", the others left out" if info.removal == "drop" else ", the others zeros in their places"
+    purpose = markdown_text(definition.instruction or definition.title)
     return {
         "backbone": f"{code_span(info.backbone)} ({info.family}), weights {code_span(info.fingerprint)}",
-        "task": f"{code_span(info.task)} version {info.task_version}: "
-        f"{markdown_text(definition.instruction or definition.title)}",
-        "tokens": f"{info.tokens} of {info.prompt_tokens}{_removed(ticket)}",
+        "task": f"{code_span(info.task)} version {info.task_version}: {purpose}",
+        "tokens": tokens,
         "pieces": f"{info.pieces} of {info.prompt_tokens * info.pieces_per_token}",
         "parameters": f"{info.parameters:,} of {info.prompt_tokens * info.hidden:,}",
-        **_scores(ticket),
-        "answers": f"written, up to {info.max_answer_length} tokens"
-        if definition.writes
-        else ", ".join(map(code_span, definition.answers)),
     }
 
 
-def _scores(ticket: Ticket) -> dict[str, str]:
+def _scores(info: TicketInfo, definition: Definition, results: Mapping[str, Reported]) -> dict[str, str]:
     """What it reached where nothing was chosen, beside what it must be held against."""
-    metric, select = ticket.definition.metric, ticket.info.select
-    if not ticket.results:
-        value = f"loss {-(select or 0.0):.3f}" if ticket.definition.writes else f"{100 * (select or 0.0):.1f}% {metric}"
-        return {"score": "not measured" if select is None else f"{value} on `select`, which it was chosen on"}
-    own = next(iter(ticket.results))
-    bar = "the input's own first sentences" if ticket.definition.writes else "best constant answer"
+    if not results:
+        return {"score": _select_score(info, definition)}
+    own = next(iter(results))
+    bar = "the input's own first sentences" if definition.is_generation else "best constant answer"
     labels = {own: "score", "control": "the unpruned prompt, trained as long", "constant": bar}
-    return {label: _measured(ticket.results[name], metric) for name, label in labels.items() if name in ticket.results}
+    scores = {}
+    for name, label in labels.items():
+        if name in results:
+            row = results[name]
+            low, high = row.interval
+            interval = f"95% interval {100 * low:.1f} to {100 * high:.1f}"
+            scores[label] = f"{100 * row.value:.1f}% {definition.metric} ({interval}) on {row.n:,} examples"
+    return scores
 
 
-def _measured(row: Reported, metric: str) -> str:
-    low, high = row.interval
-    return f"{100 * row.value:.1f}% {metric} (95% interval {100 * low:.1f} to {100 * high:.1f}) on {row.n:,} examples"
+def _select_score(info: TicketInfo, definition: Definition) -> str:
+    if info.select is None:
+        return "not measured"
+    value = f"loss {-info.select:.3f}" if definition.is_generation else f"{100 * info.select:.1f}% {definition.metric}"
+    return f"{value} on `select`, which it was chosen on"
 
 
-def _removed(ticket: Ticket) -> str:
-    if ticket.info.tokens == ticket.info.prompt_tokens:
-        return ""
-    return ", the others left out" if ticket.info.removal == "drop" else ", the others zeros in their places"
+def _answers(info: TicketInfo, definition: Definition) -> str:
+    if definition.is_generation:
+        return f"written, up to {info.max_answer_length} tokens"
+    return ", ".join(map(code_span, definition.answers))
 
 
-def _on_hub(name: str) -> bool:
+def _is_on_hub(name: str) -> bool:
     return name not in BUNDLED and _HUB_NAME.fullmatch(name) is not None and not Path(name).exists()
 
 
-def _text(value: str) -> str:
+def _quoted(value: str) -> str:
     """A text as Python writes it, in double quotes where that is possible."""
     return repr(value) if '"' in value or "\\" in value or not value.isprintable() else f'"{value}"'

@@ -54,7 +54,7 @@ def read_prompt(path: str | Path) -> SavedPrompt:
         SoftpruneError: when it is missing, unreadable, pickled, or no prompt.
     """
     path = Path(path)
-    file = _file_in(path) if path.is_dir() else path
+    file = _adapter_weights(path) if path.is_dir() else path
     if not file.is_file():
         raise SoftpruneError(
             "a prompt file (.safetensors or .npy) or a peft adapter's folder", f"no file {file}", "check its path"
@@ -62,7 +62,7 @@ def read_prompt(path: str | Path) -> SavedPrompt:
     if file.suffix in _PICKLED:
         raise _pickled(file)
     try:
-        saved = _array(file) if file.suffix == ".npy" else _tensor(file)
+        saved = _read_array(file) if file.suffix == ".npy" else _read_tensor(file)
     except (OSError, ValueError, TypeError, EOFError, MemoryError, OverflowError, SafetensorError) as error:
         raise SoftpruneError("a readable prompt file of numbers", f"{file}: {error}", "save it again") from error
     if saved.vectors_PH.dim() != 2 or 0 in saved.vectors_PH.shape:
@@ -108,13 +108,13 @@ def prompt_bytes(vectors_PH: torch.Tensor, metadata: Mapping[str, str]) -> bytes
     return tensor_bytes({"prompt_embeddings": vectors_PH.float()}, metadata)
 
 
-def _file_in(folder: Path) -> Path:
+def _adapter_weights(folder: Path) -> Path:
     """The weights of a peft adapter's folder."""
     if not (folder / CONFIG).is_file():
         raise SoftpruneError(
             "a prompt file, or a folder with a peft adapter", f"no {CONFIG} in {folder}", "check its path"
         )
-    read_adapter(folder / CONFIG)  # an adapter of another type is told as that, whatever its weights are in
+    read_adapter(folder / CONFIG)  # an adapter of another type is refused as that, whatever its weights are in
     pickled = folder / "adapter_model.bin"
     if not (folder / WEIGHTS).is_file() and pickled.is_file():
         raise _pickled(pickled)
@@ -129,7 +129,7 @@ def _pickled(path: Path) -> SoftpruneError:
     )
 
 
-def _array(path: Path) -> SavedPrompt:
+def _read_array(path: Path) -> SavedPrompt:
     # NumPy warns of headers that Python 2 wrote, and of numbers beyond float32: these are refused below as infinite.
     with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
         array = np.lib.format.read_array(file, allow_pickle=False)
@@ -138,7 +138,7 @@ def _array(path: Path) -> SavedPrompt:
         return SavedPrompt(torch.from_numpy(array.astype(np.float32)), "NumPy array", {})
 
 
-def _tensor(path: Path) -> SavedPrompt:
+def _read_tensor(path: Path) -> SavedPrompt:
     with safe_open(path, framework="pt") as file:
         names, metadata = list(file.keys()), dict(file.metadata() or {})
         key = next((key for key in _KEYS if key in names), None)
@@ -150,10 +150,10 @@ def _tensor(path: Path) -> SavedPrompt:
     config = path.with_name(CONFIG)
     if key != "prompt_embeddings" or not config.is_file():
         return SavedPrompt(vectors, "prompt (safetensors)", metadata)
-    return _of_adapter(vectors, read_adapter(config), path)
+    return _encoder_prompt(vectors, read_adapter(config), path)
 
 
-def _of_adapter(vectors: torch.Tensor, adapter: Adapter, path: Path) -> SavedPrompt:
+def _encoder_prompt(vectors: torch.Tensor, adapter: Adapter, path: Path) -> SavedPrompt:
     """The prompt that stands before the encoder's (or the only) input."""
     rows, tokens = vectors.shape[0], adapter.tokens
     if rows not in (tokens, 2 * tokens):

@@ -1,6 +1,6 @@
 """K masked prompts side by side: what is trained, and what the backbone reads of it.
 
-Producing prompts, masking them and combining them with inputs are three things: initialise.py produces, this file
+Producing prompts, masking them and combining them with inputs are three things: initialization.py produces, this file
 masks, the backbone combines.
 """
 

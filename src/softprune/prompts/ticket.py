@@ -7,80 +7,31 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from softprune.data.definition import Definition
 from softprune.errors import SoftpruneError
 from softprune.models.fingerprint import same_backbone
+from softprune.prompts.hub import upload
+from softprune.prompts.model_card import model_card, ticket_code
 from softprune.prompts.soft_prompts import read_one
+from softprune.prompts.ticket_io import (
+    DOCUMENT,
+    RESULTS,
+    SCHEMA,
+    TENSORS,
+    Reported,
+    TicketInfo,
+    find_ticket,
+    read_ticket,
+)
 from softprune.runs.atomic_io import json_text, tensor_bytes, write_bytes
 from softprune.types import PromptState
 
 if TYPE_CHECKING:
     from softprune.models.base import Backbone
-
-SCHEMA: Final = 1
-DOCUMENT: Final = "ticket.json"
-TENSORS: Final = "ticket.safetensors"
-RESULTS: Final = "results.json"
-CONTROL: Final = "control"
-"""The folder of a run that holds its whole prompt as a ticket."""
-WHICH: Final = ("winner", "control", "recommended")
-RECOMMENDED: Final[dict[str | None, str]] = {"ship the ticket": "winner", "ship the whole prompt": "control"}
-
-
-@dataclass(frozen=True, slots=True)
-class TicketInfo:
-    """What a ticket must be used with, and what it is worth.
-
-    Attributes:
-        backbone, revision, family, fingerprint: of the frozen model that it was trained on.
-        task, task_version: what it was trained for.
-        leading: input tokens that stay before it (CLS in BERT-like encoders).
-        embedding_scale: what the backbone multiplies the embeddings of ids by, and embeddings it is given by nothing.
-        removal: `drop` or `zero`; how it must be read.
-        score: `sum` or `mean`, how answers were scored.
-        match: `score` or `generate`, how answers were found; `max_answer_length`: of generated ones, in tokens.
-        max_length: inputs are cut here, in tokens.
-        token_ratio, piece_ratio: what was pruned.
-        prompt_tokens, pieces_per_token, hidden: P, S and H of the prompt it was cut from.
-        tokens, pieces, parameters: what survives.
-        select: its metric on `select`.
-    """
-
-    backbone: str
-    revision: str | None
-    family: str
-    fingerprint: str
-    task: str
-    task_version: str
-    leading: int
-    embedding_scale: float
-    removal: str
-    score: str
-    match: str
-    max_answer_length: int
-    max_length: int
-    token_ratio: float
-    piece_ratio: float
-    prompt_tokens: int
-    pieces_per_token: int
-    hidden: int
-    tokens: int
-    pieces: int
-    parameters: int
-    select: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Reported:
-    """One row of a run's comparison: the metric on `report`, its 95% interval, and on how many examples."""
-
-    value: float
-    interval: tuple[float, float]
-    n: int
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -131,8 +82,8 @@ class Ticket:
     def files(self) -> dict[str, bytes]:
         """Its files by name; ticket.json last, since there is no ticket without it."""
         rows = {name: asdict(row) for name, row in self.results.items()}
-        told = {RESULTS: (json_text(rows, indent=2) + "\n").encode()} if rows else {}
-        return told | {
+        results = {RESULTS: (json_text(rows, indent=2) + "\n").encode()} if rows else {}
+        return results | {
             TENSORS: tensor_bytes(self.tensors(), {"schema": str(SCHEMA)}),
             DOCUMENT: (json_text(self.document(), indent=2) + "\n").encode(),
         }
@@ -152,7 +103,7 @@ class Ticket:
                 f"{there.name} ({found})",
                 f"load {info.backbone}, or train a ticket on {there.name}",
             )
-        if backbone.reads_with is not None:
+        if backbone.adapter.saved is not None:
             raise SoftpruneError("a backbone without an adapter", "one that reads with one", "load the backbone alone")
 
     def save(self, folder: str | Path) -> None:
@@ -187,25 +138,7 @@ class Ticket:
         Raises:
             SoftpruneError: when there is none, or it can't be read, or the run recommends none.
         """
-        from softprune.prompts.hub import download, is_hub_name
-        from softprune.prompts.ticket_io import read_ticket
-
-        place = Path(source)
-        if not place.exists() and not place.parent.is_dir() and is_hub_name(str(source)):
-            place = download(str(source), (DOCUMENT, TENSORS, RESULTS))
-        _check_kind(place)
-        place = _prompt_of_run(place, which)
-        if not (place / DOCUMENT).is_file() and (place / "run.json").is_file():
-            raise SoftpruneError(
-                "a run that has its ticket",
-                f"{source} stopped before it had one",
-                "continue it: the same command again",
-            )
-        if not (place / DOCUMENT).is_file():
-            raise SoftpruneError(
-                "a ticket folder, a complete run folder, or a hub name", f"no {DOCUMENT} in {source}", "check the path"
-            )
-        return read_ticket(place)
+        return cls(*read_ticket(find_ticket(source, which)))
 
     def push_to_hub(self, repo_id: str, private: bool = False, token: str | None = None) -> str:
         """Put the ticket on the Hugging Face hub, in one commit with a model card; the repository is made if needed.
@@ -221,57 +154,8 @@ class Ticket:
         Raises:
             SoftpruneError: when the hub can't be reached, or refuses.
         """
-        from softprune.prompts.hub import upload
-        from softprune.prompts.model_card import ticket_card
-
-        files = self.files() | {"README.md": ticket_card(self, repo_id).encode()}
+        title = f"Soft prompt for {self.definition.title}"
+        code = ticket_code(self.info, self.definition, repo_id)
+        card = model_card(self.info, self.definition, self.results, library="softprune", title=title, code=code)
+        files = self.files() | {"README.md": card.encode()}
         return upload(repo_id, files, private=private, token=token, message=f"Ticket for {self.info.task}")
-
-
-def _prompt_of_run(place: Path, which: str) -> Path:
-    """The ticket folder within a run folder; another folder as it is.
-
-    Raises:
-        SoftpruneError: when there is no such prompt, or the verdict recommends none.
-    """
-    if which not in WHICH:
-        raise SoftpruneError(f"one of {', '.join(WHICH)}", f'"{which}"', "correct --which")
-    if which == "recommended":
-        which = _recommended(place)
-    if which == "control":
-        if not (place / CONTROL / DOCUMENT).is_file():
-            do = "leave out --which, or name a complete run that pruned"
-            raise SoftpruneError("a run that kept its whole prompt as a ticket", f"none in {place / CONTROL}", do)
-        return place / CONTROL
-    return place / "ticket" if (place / "ticket" / DOCUMENT).is_file() else place
-
-
-def _recommended(place: Path) -> str:
-    """The prompt that a run's verdict says to ship: `winner` or `control`."""
-    from softprune.runs.record import RunRecord, read_record  # pydantic takes a while to import
-
-    verdict = read_record(place, RunRecord).verdict
-    chosen = None if verdict is None else RECOMMENDED.get(verdict.decision)
-    if chosen is None:
-        found = "no verdict in run.json" if verdict is None else verdict.sentence
-        do = "choose one yourself: --which winner or --which control"
-        raise SoftpruneError("a run whose verdict says which prompt to ship", str(found).rstrip("."), do)
-    return chosen
-
-
-def _check_kind(place: Path) -> None:
-    """Tell folders that hold something else than a ticket.
-
-    Raises:
-        SoftpruneError: for a study, a comparison, and for an adapter and the run that left one.
-    """
-    if (place / "study.json").is_file():
-        do = f"name one of its runs; softprune runs {place.parent} lists them"
-        raise SoftpruneError("a run or a ticket", f"a study in {place}", do)
-    if (place / "compare.json").is_file():
-        cells = sorted(path.parent for path in place.glob("cells/*/run.json"))
-        do = f"name one of its runs, such as {cells[0] if cells else place / 'cells' / 'prompt-0'}"
-        raise SoftpruneError("a run or a ticket", f"a comparison in {place}", do)
-    if (place / "adapter" / "adapter.json").is_file() or (place / "adapter.json").is_file():
-        do = "name it alone: softprune predict FOLDER, softprune export FOLDER, softprune.read_adapter(FOLDER)"
-        raise SoftpruneError("a ticket", f"an adapter in {place}", do)

@@ -1,22 +1,37 @@
-"""Reading a ticket's files. They may come from anybody: nothing in them is believed before it is checked."""
+"""A ticket's files: where they are, and how they are read.
+
+They may come from anybody: nothing in them is believed before it is checked.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 
-from softprune.data.definition_loading import definition_of
+from softprune.data.definition import Definition
+from softprune.data.definition_loading import check_definition
 from softprune.errors import SoftpruneError
-from softprune.models.loading import FAMILIES
-from softprune.prompts.ticket import DOCUMENT, RESULTS, SCHEMA, TENSORS, Reported, Ticket, TicketInfo
+from softprune.models.description import FAMILIES
+from softprune.prompts.hub import download, is_hub_name
 from softprune.runs.tensor_files import read_tensors
 from softprune.types import Mask, PromptState
+
+SCHEMA: Final = 1
+DOCUMENT: Final = "ticket.json"
+TENSORS: Final = "ticket.safetensors"
+RESULTS: Final = "results.json"
+CONTROL: Final = "control"
+"""The folder of a run that holds its whole prompt as a ticket."""
+WHICH: Final = ("winner", "control", "recommended")
+RECOMMENDED: Final[dict[str | None, str]] = {"ship the ticket": "winner", "ship the whole prompt": "control"}
+
 
 _CHOICES = {
     "family": FAMILIES.names(),
@@ -27,8 +42,135 @@ _CHOICES = {
 _AT_LEAST_1 = ("max_answer_length", "max_length", "prompt_tokens", "pieces_per_token", "hidden", "tokens", "pieces")
 
 
-def read_ticket(folder: Path) -> Ticket:
-    """The ticket of a folder's ticket.json and ticket.safetensors.
+@dataclass(frozen=True, slots=True)
+class TicketInfo:
+    """What a ticket must be used with, and what it is worth.
+
+    Attributes:
+        backbone, revision, family, fingerprint: of the frozen model that it was trained on.
+        task, task_version: what it was trained for.
+        leading: input tokens that stay before it (CLS in BERT-like encoders).
+        embedding_scale: what the backbone multiplies the embeddings of ids by, and embeddings it is given by nothing.
+        removal: `drop` or `zero`; how it must be read.
+        score: `sum` or `mean`, how answers were scored.
+        match: `score` or `generate`, how answers were found; `max_answer_length`: of generated ones, in tokens.
+        max_length: inputs are cut here, in tokens.
+        token_ratio, piece_ratio: what was pruned.
+        prompt_tokens, pieces_per_token, hidden: P, S and H of the prompt it was cut from.
+        tokens, pieces, parameters: what survives.
+        select: its metric on `select`.
+    """
+
+    backbone: str
+    revision: str | None
+    family: str
+    fingerprint: str
+    task: str
+    task_version: str
+    leading: int
+    embedding_scale: float
+    removal: str
+    score: str
+    match: str
+    max_answer_length: int
+    max_length: int
+    token_ratio: float
+    piece_ratio: float
+    prompt_tokens: int
+    pieces_per_token: int
+    hidden: int
+    tokens: int
+    pieces: int
+    parameters: int
+    select: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """One row of a run's comparison: the metric on `report`, its 95% interval, and on how many examples."""
+
+    value: float
+    interval: tuple[float, float]
+    n: int
+
+
+def find_ticket(source: str | Path, which: str = "winner") -> Path:
+    """The folder of a ticket: itself, within a run folder, or fetched from the hub ("user/name").
+
+    Local folders win over hub names: "runs/x" is no repository where there is a folder `runs`.
+
+    Args:
+        source: where it is.
+        which: of a run's prompts; see `Ticket.load`.
+
+    Raises:
+        SoftpruneError: when there is none, or the run recommends none.
+    """
+    place = Path(source)
+    if not place.exists() and not place.parent.is_dir() and is_hub_name(str(source)):
+        place = download(str(source), (DOCUMENT, TENSORS, RESULTS))
+    _check_kind(place)
+    place = _choose_prompt(place, which)
+    if (place / DOCUMENT).is_file():
+        return place
+    if (place / "run.json").is_file():
+        found = f"{source} stopped before it had one"
+        raise SoftpruneError("a run that has its ticket", found, "continue it: the same command again")
+    expected = "a ticket folder, a complete run folder, or a hub name"
+    raise SoftpruneError(expected, f"no {DOCUMENT} in {source}", "check the path")
+
+
+def _choose_prompt(place: Path, which: str) -> Path:
+    """The ticket folder within a run folder; another folder as it is.
+
+    Raises:
+        SoftpruneError: when there is no such prompt, or the verdict recommends none.
+    """
+    if which not in WHICH:
+        raise SoftpruneError(f"one of {', '.join(WHICH)}", f'"{which}"', "correct --which")
+    if which == "recommended":
+        which = _recommended(place)
+    if which == "control":
+        if not (place / CONTROL / DOCUMENT).is_file():
+            do = "leave out --which, or name a complete run that pruned"
+            raise SoftpruneError("a run that kept its whole prompt as a ticket", f"none in {place / CONTROL}", do)
+        return place / CONTROL
+    return place / "ticket" if (place / "ticket" / DOCUMENT).is_file() else place
+
+
+def _recommended(place: Path) -> str:
+    """The prompt that a run's verdict says to ship: `winner` or `control`."""
+    from softprune.runs.record import RunRecord, read_record  # pydantic takes a while to import
+
+    verdict = read_record(place, RunRecord).verdict
+    chosen = None if verdict is None else RECOMMENDED.get(verdict.decision)
+    if chosen is None:
+        found = "no verdict in run.json" if verdict is None else verdict.sentence
+        do = "choose one yourself: --which winner or --which control"
+        raise SoftpruneError("a run whose verdict says which prompt to ship", str(found).rstrip("."), do)
+    return chosen
+
+
+def _check_kind(place: Path) -> None:
+    """Refuse folders that hold something other than a ticket.
+
+    Raises:
+        SoftpruneError: for a study, a comparison, and for an adapter and the run that left one.
+    """
+    if (place / "study.json").is_file():
+        do = f"name one of its runs; softprune runs {place.parent} lists them"
+        raise SoftpruneError("a run or a ticket", f"a study in {place}", do)
+    if (place / "compare.json").is_file():
+        cells = sorted(path.parent for path in place.glob("cells/*/run.json"))
+        do = f"name one of its runs, such as {cells[0] if cells else place / 'cells' / 'prompt-0'}"
+        raise SoftpruneError("a run or a ticket", f"a comparison in {place}", do)
+    if (place / "adapter" / "adapter.json").is_file() or (place / "adapter.json").is_file():
+        do = "name it alone: softprune predict FOLDER, softprune export FOLDER, softprune.read_adapter(FOLDER)"
+        raise SoftpruneError("a ticket", f"an adapter in {place}", do)
+
+
+def read_ticket(folder: Path) -> tuple[PromptState, TicketInfo, Definition, dict[str, Reported]]:
+    """What a folder's ticket.json, ticket.safetensors and results.json hold: the fields of a `Ticket`.
 
     Raises:
         SoftpruneError: when they aren't one ticket as softprune writes it.
@@ -36,14 +178,14 @@ def read_ticket(folder: Path) -> Ticket:
     try:
         document = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
         info = _info(document)
-        definition = definition_of(document["definition"], folder / DOCUMENT)
+        definition = check_definition(document["definition"], folder / DOCUMENT)
         mask, state = _state(info, read_tensors(folder / TENSORS))
-        _hold(document.get("token_mask") == mask.token_P.tolist(), f"the token_mask of {TENSORS}")
-        _hold(document.get("piece_mask") == mask.piece_PS.tolist(), f"the piece_mask of {TENSORS}")
+        _require(document.get("token_mask") == mask.token_P.tolist(), f"the token_mask of {TENSORS}")
+        _require(document.get("piece_mask") == mask.piece_PS.tolist(), f"the piece_mask of {TENSORS}")
         results = _results(folder / RESULTS)
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
-        raise SoftpruneError(f"a whole ticket in {folder}", _found(error), "copy or train it again") from error
-    return Ticket(state, info, definition, results)
+        raise SoftpruneError(f"a whole ticket in {folder}", _describe(error), "copy or train it again") from error
+    return state, info, definition, results
 
 
 def _results(path: Path) -> dict[str, Reported]:
@@ -53,36 +195,36 @@ def _results(path: Path) -> dict[str, Reported]:
     return TypeAdapter(dict[str, Reported]).validate_json(path.read_text(encoding="utf-8"), strict=True)
 
 
-def _hold(condition: bool, what: str) -> None:
+def _require(condition: bool, what: str) -> None:
     if not condition:
         raise ValueError(f"not {what}")
 
 
-def _found(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     """What is wrong, in one line."""
     if isinstance(error, ValidationError):
-        told = error.errors(include_url=False)
-        return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in told[:3])
+        items = error.errors(include_url=False)
+        return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in items[:3])
     if isinstance(error, KeyError):
         return f"no {error.args[0]}"
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _info(document: Any) -> TicketInfo:
-    _hold(isinstance(document, dict), f"a JSON object in {DOCUMENT}")
-    _hold(document.get("schema") == SCHEMA, f"schema {SCHEMA}, but {document.get('schema')!r}")
+    _require(isinstance(document, dict), f"a JSON object in {DOCUMENT}")
+    _require(document.get("schema") == SCHEMA, f"schema {SCHEMA}, but {document.get('schema')!r}")
     stated = {name: document[name] for name in TicketInfo.__dataclass_fields__}
     # Read as JSON, for in strict mode pydantic takes a dataclass from nothing else.
     info = TypeAdapter(TicketInfo).validate_json(json.dumps(stated), strict=True)
     for name, choices in _CHOICES.items():
-        _hold(getattr(info, name) in choices, f"{name} of {' or '.join(choices)}, but {getattr(info, name)!r}")
+        _require(getattr(info, name) in choices, f"{name} of {' or '.join(choices)}, but {getattr(info, name)!r}")
     for name in _AT_LEAST_1:
-        _hold(getattr(info, name) >= 1, f"{name} of 1 or more, but {getattr(info, name)}")
+        _require(getattr(info, name) >= 1, f"{name} of 1 or more, but {getattr(info, name)}")
     for name in ("token_ratio", "piece_ratio"):
-        _hold(0 <= getattr(info, name) < 1, f"{name} from 0 to below 1, but {getattr(info, name)}")
-    _hold(info.leading >= 0, f"leading of 0 or more, but {info.leading}")
-    _hold(0 < info.embedding_scale < math.inf, f"embedding_scale above 0, but {info.embedding_scale}")
-    _hold(info.hidden % info.pieces_per_token == 0, f"pieces that divide H = {info.hidden}")
+        _require(0 <= getattr(info, name) < 1, f"{name} from 0 to below 1, but {getattr(info, name)}")
+    _require(info.leading >= 0, f"leading of 0 or more, but {info.leading}")
+    _require(0 < info.embedding_scale < math.inf, f"embedding_scale above 0, but {info.embedding_scale}")
+    _require(info.hidden % info.pieces_per_token == 0, f"pieces that divide H = {info.hidden}")
     return info
 
 
@@ -90,22 +232,20 @@ def _state(info: TicketInfo, tensors: dict[str, torch.Tensor]) -> tuple[Mask, Pr
     """The prompt with its mask; every shape and index held to what ticket.json says."""
     token_P, piece_PS, index_Q = (tensors[name] for name in ("token_P", "piece_PS", "index_Q"))
     vectors_QH, shape_PS = tensors["vectors_QH"], (info.prompt_tokens, info.pieces_per_token)
-    _hold(token_P.dtype == piece_PS.dtype == torch.bool, "masks of true and false")
-    _hold(tuple(token_P.shape) == shape_PS[:1], f"token_P of shape {list(shape_PS[:1])}, but {list(token_P.shape)}")
-    _hold(tuple(piece_PS.shape) == shape_PS, f"piece_PS of shape {list(shape_PS)}, but {list(piece_PS.shape)}")
-    _hold(torch.equal(piece_PS.any(1), token_P), "at least one piece of every kept token, and none of the others")
+    _require(token_P.dtype == piece_PS.dtype == torch.bool, "masks of true and false")
+    _require(tuple(token_P.shape) == shape_PS[:1], f"token_P of shape {list(shape_PS[:1])}, but {list(token_P.shape)}")
+    _require(tuple(piece_PS.shape) == shape_PS, f"piece_PS of shape {list(shape_PS)}, but {list(piece_PS.shape)}")
+    _require(torch.equal(piece_PS.any(1), token_P), "at least one piece of every kept token, and none of the others")
     kept_Q = token_P.nonzero()[:, 0]
-    _hold(index_Q.dtype == kept_Q.dtype and torch.equal(index_Q, kept_Q), "the kept tokens' places in index_Q")
+    _require(index_Q.dtype == kept_Q.dtype and torch.equal(index_Q, kept_Q), "the kept tokens' places in index_Q")
     mask = Mask(token_P, piece_PS)
-    stated, counted = (
-        (info.tokens, info.pieces, info.parameters),
-        (mask.tokens, mask.pieces, mask.parameters(info.hidden)),
-    )
-    _hold(stated == counted, f"{counted} tokens, pieces and parameters, as its mask has, but {stated}")
+    stated = (info.tokens, info.pieces, info.parameters)
+    counted = (mask.tokens, mask.pieces, mask.parameters(info.hidden))
+    _require(stated == counted, f"{counted} tokens, pieces and parameters, as its mask has, but {stated}")
     shape_QH = [mask.tokens, info.hidden]
-    _hold(list(vectors_QH.shape) == shape_QH, f"vectors_QH of shape {shape_QH}, but {list(vectors_QH.shape)}")
-    _hold(vectors_QH.is_floating_point() and bool(vectors_QH.isfinite().all()), "finite numbers in vectors_QH")
+    _require(list(vectors_QH.shape) == shape_QH, f"vectors_QH of shape {shape_QH}, but {list(vectors_QH.shape)}")
+    _require(vectors_QH.is_floating_point() and bool(vectors_QH.isfinite().all()), "finite numbers in vectors_QH")
     vectors = torch.zeros(info.prompt_tokens, info.hidden)
     vectors[index_Q] = vectors_QH.float()
-    _hold(bool((vectors[~mask.elements_PH(info.hidden)] == 0).all()), "zeros where pieces are pruned")
+    _require(bool((vectors[~mask.elements_PH(info.hidden)] == 0).all()), "zeros where pieces are pruned")
     return mask, PromptState(vectors, mask)

@@ -1,49 +1,60 @@
-"""Which candidates to train, in which groups, and which of them wins. Choices look at `select` only."""
+"""Which ratios to try, in which groups candidates train, and which of them wins. Choices look at `select` only."""
 
 from __future__ import annotations
 
-import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
 
 from softprune.errors import SoftpruneError
-from softprune.types import Candidate
+from softprune.training.jobs import Fitted
+from softprune.types import Candidate, Mask
 
-Train = Callable[[Sequence[tuple[float, float]]], list[Candidate]]
-"""Makes candidates of (token ratio, piece ratio) pairs, ranks, rewinds and retrains them."""
-
-Pick = Callable[[Sequence[Candidate]], Candidate]
-"""Chooses among trained candidates by the run's objective."""
+Ratios = tuple[float, float]
+"""Token ratio and piece ratio: the fractions to prune of the tokens, and of the kept tokens' pieces."""
 
 
-def search(
-    strategy: str,
-    levels: str,
-    token_ratios: Sequence[float],
-    piece_ratios: Sequence[float],
-    train: Train,
-    pick: Pick,
-) -> list[Candidate]:
-    """Train the candidates of a strategy.
+@dataclass(frozen=True, slots=True)
+class MaskedCandidate:
+    """A candidate with its mask, before it is retrained."""
+
+    candidate: Candidate
+    mask: Mask
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A retrained candidate, its mask and its prompt."""
+
+    candidate: Candidate
+    mask: Mask
+    fitted: Fitted
+
+
+def first_ratios(
+    strategy: str, levels: str, token_ratios: Sequence[float], piece_ratios: Sequence[float], samples: int, seed: int
+) -> list[Ratios]:
+    """The pairs of ratios that a search tries at first.
 
     Args:
-        strategy: `grid` (every token ratio with every piece ratio) or `sequential` (the token ratios alone, then the
-            piece ratios at the one that the objective picks); the two readings of the paper's "linearly searched".
-            `halving` plans what `grid` does, and leaves it to `train` to stop the worse ones early.
+        strategy: `grid` (every token ratio with every piece ratio), `random` (some of these pairs) or `sequential`
+            (the token ratios alone; the piece ratios follow at the best of them). Grid and sequential are the two
+            readings of the paper's "linearly searched".
         levels: both, token or piece; a level that is off has ratio 0.
         token_ratios, piece_ratios: fractions to prune.
-        train: what makes and trains candidates.
-        pick: the run's objective.
+        samples: how many pairs `random` tries; all of them, where there are no more.
+        seed: what `random` draws by.
     """
-    if levels == "token":
-        return train([(t, 0.0) for t in token_ratios])
-    if levels == "piece":
-        return train([(0.0, p) for p in piece_ratios])
-    if strategy in ("grid", "halving"):
-        return train([(t, p) for t in token_ratios for p in piece_ratios])
-    first = train([(t, 0.0) for t in token_ratios])
-    token_ratio = pick(first).token_ratio
-    return first + train([(token_ratio, p) for p in piece_ratios])
+    tokens = (0.0,) if levels == "piece" else token_ratios
+    pieces = (0.0,) if levels == "token" or (levels == "both" and strategy == "sequential") else piece_ratios
+    pairs = list(product(tokens, pieces))
+    if strategy != "random" or samples >= len(pairs):
+        return pairs
+    drawn = np.random.default_rng(seed).choice(len(pairs), size=samples, replace=False)
+    return [pairs[at] for at in sorted(drawn)]
 
 
 def in_groups(candidates: Sequence[Candidate], size: int, removal: str) -> Iterator[list[Candidate]]:
@@ -56,44 +67,6 @@ def in_groups(candidates: Sequence[Candidate], size: int, removal: str) -> Itera
     for same in lengths:
         for start in range(0, len(same), size):
             yield same[start : start + size]
-
-
-def tiers(candidates: Sequence[Candidate], count: int) -> list[list[Candidate]]:
-    """Levels of compression: candidates by parameters, on `count` equal steps of their logarithm; none is empty.
-
-    Halving within each level keeps small tickets in the race, which lose to large ones at every rung, and so finds the
-    Pareto front instead of the mildest ratio.
-    """
-    sizes = [math.log(c.parameters) for c in candidates]
-    low, span = min(sizes), max(sizes) - min(sizes)
-    levels: list[list[Candidate]] = [[] for _ in range(count)]
-    for candidate, size in zip(candidates, sizes, strict=True):
-        levels[min(count - 1, int(count * (size - low) / span)) if span else 0].append(candidate)
-    return [level for level in levels if level]
-
-
-def rungs(first: int, factor: int) -> list[tuple[int, float]]:
-    """Successive halving (Jamieson and Talwalkar 2016): candidates of a tier, and their share of all steps, a rung.
-
-    Args:
-        first: candidates at the first rung.
-        factor: by how much they get fewer, and their steps more, from one rung to the next.
-    """
-    counts = [first]
-    while counts[-1] > 1:
-        counts.append(max(1, counts[-1] // factor))
-    return [(count, factor ** -(len(counts) - 1 - at)) for at, count in enumerate(counts)]
-
-
-def leaders(level: Sequence[Candidate], count: int) -> list[Candidate]:
-    """A tier's best so far: by what training gave them, and before any training by the loss of the masked prompt."""
-
-    def merit(candidate: Candidate) -> tuple[float, ...]:
-        if candidate.rung == 0:
-            return (-(candidate.rank_loss if candidate.rank_loss is not None else math.inf), -candidate.parameters)
-        return _quality(candidate)
-
-    return sorted(level, key=merit, reverse=True)[:count]
 
 
 def choose(

@@ -1,4 +1,4 @@
-"""XPrompt, as section 4 of the paper tells it: tune, prune tokens, prune pieces, rewind, retrain, choose.
+"""XPrompt, section 4 of the paper: tune, prune tokens, prune pieces, rewind, retrain, choose.
 
     tuned    = tune(P)                                            4.1
     I_p      = E_x |dL/dgamma|  at the tuned prompt               4.2.1, equation 3
@@ -13,7 +13,7 @@ gamma and zeta are trained instead (learned_masks.py), and the rest is the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -22,12 +22,11 @@ from softprune.prompts.soft_prompts import full_mask, masked_state, read_one
 from softprune.pruning.importance import Importance, measure
 from softprune.pruning.learned_masks import learned
 from softprune.pruning.masks import piece_mask, token_mask
-from softprune.pruning.retraining import Trial, halve, retrain_all
-from softprune.pruning.search import choose, foresight, pareto, search
+from softprune.pruning.search import MaskedCandidate, Trial, choose, first_ratios, foresight, in_groups, pareto
 from softprune.runs.record_parts import Foresight
 from softprune.runs.run_folder import Saved
 from softprune.statistics.bootstrap import paired_bootstrap
-from softprune.training.jobs import Fitted, tune
+from softprune.training.jobs import Fitted, Group, fit_groups, tune
 from softprune.training.nan_checks import FROM_THE_MODEL, check_finite
 from softprune.training.scoring import score_each
 from softprune.training.session import Workspace
@@ -59,32 +58,25 @@ def xprompt(workspace: Workspace) -> Pruned:
     importance = token_importance(workspace, tuned)
     # Where equation 3 vanishes, so does the gradient of an open token's gate.
     workspace = decided(workspace, importance.method != "leave_one_out" and not importance.vanishes)
-    recipe = workspace.recipe
-    trials: dict[str, Trial] = {}
-
-    def retrain(made: Sequence[Trial]) -> list[Candidate]:
-        retrained = halve if recipe.search.strategy == "halving" else retrain_all
-        for trial in retrained(workspace, tuned, _rank(workspace, tuned, made)):
-            trials[trial.candidate.id] = trial
-        _write_candidates(workspace, list(trials.values()))
-        return [trials[trial.candidate.id].candidate for trial in made]
-
-    if recipe.search.strategy == "learned":
-        retrain(learned(workspace, tuned))
+    search, levels = workspace.recipe.search, workspace.recipe.pruning.levels
+    if search.strategy == "learned":
+        trials = retrain(workspace, tuned, learned(workspace, tuned))
     else:
-        search(
-            recipe.search.strategy,
-            recipe.pruning.levels,
-            recipe.search.token_ratios,
-            recipe.search.piece_ratios,
-            lambda ratios: retrain([_plan(workspace, tuned, importance, *pair) for pair in ratios]),
-            lambda found: _pick(workspace, [trials[candidate.id] for candidate in found])[0],
+        ratios = first_ratios(
+            search.strategy, levels, search.token_ratios, search.piece_ratios, search.samples, workspace.recipe.seed
         )
-    marked = _mark(workspace, list(trials.values()))
-    winner = next(trial for trial in marked if trial.candidate.status == "winner")
-    _write_candidates(workspace, marked)
+        trials = retrain(workspace, tuned, [plan(workspace, tuned, importance, *pair) for pair in ratios])
+    if search.strategy == "sequential" and levels == "both":
+        _write_candidates(workspace, trials)
+        token_ratio = pick_winner(workspace, trials)[0].token_ratio
+        pairs = [(token_ratio, piece_ratio) for piece_ratio in search.piece_ratios]
+        trials += retrain(workspace, tuned, [plan(workspace, tuned, importance, *pair) for pair in pairs])
+    _write_candidates(workspace, trials)
+    trials = mark_winner(workspace, trials)
+    _write_candidates(workspace, trials)
+    winner = next(trial for trial in trials if trial.candidate.status == "winner")
     pieces = _piece_importance(workspace, tuned, importance, winner.mask.token_P, winner.candidate.token_ratio)
-    return Pruned(tuned, importance, tuple(marked), winner, pieces)
+    return Pruned(tuned, importance, tuple(trials), winner, pieces)
 
 
 def decided(workspace: Workspace, gates_learn: bool = True) -> Workspace:
@@ -112,7 +104,9 @@ def token_importance(workspace: Workspace, tuned: Fitted) -> Importance:
     return found
 
 
-def _plan(workspace: Workspace, tuned: Fitted, importance: Importance, token_ratio: float, piece_ratio: float) -> Trial:
+def plan(
+    workspace: Workspace, tuned: Fitted, importance: Importance, token_ratio: float, piece_ratio: float
+) -> MaskedCandidate:
     """Sections 4.2.1 and 4.2.2: the mask of one pair of ratios."""
     settings = workspace.recipe.pruning
     token_P = token_mask(importance.token_P, token_ratio, settings.rounding)
@@ -130,7 +124,7 @@ def _plan(workspace: Workspace, tuned: Fitted, importance: Importance, token_rat
         pieces_kept=mask.pieces,
         parameters=mask.parameters(tuned.state.vectors_PH.shape[1]),
     )
-    return Trial(candidate, mask)
+    return MaskedCandidate(candidate, mask)
 
 
 def _piece_importance(
@@ -166,31 +160,53 @@ def _measured(workspace: Workspace, state: PromptState, work: str, method: str) 
     return Importance(saved.tensors["token_P"], saved.tensors["piece_PS"], **saved.meta)
 
 
-def _rank(workspace: Workspace, tuned: Fitted, trials: Sequence[Trial]) -> list[Trial]:
-    """The `select` loss of every masked, unretrained prompt; forward passes only."""
+def retrain(workspace: Workspace, tuned: Fitted, candidates: Sequence[MaskedCandidate]) -> list[Trial]:
+    """Section 4.3: rewind the survivors of every candidate to the tuned values and train them to the end, K at once."""
+    starts = {each.candidate.id: masked_state(tuned.state.vectors_PH, each.mask) for each in candidates}
+    losses = _losses_before(workspace, starts)
+    groups = []
+    for members in in_groups([c.candidate for c in candidates], workspace.group, workspace.recipe.pruning.removal):
+        names = tuple(candidate.id for candidate in members)
+        more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+        groups.append(
+            Group(
+                work=f"retrain-{names[0]}-{len(names)}",
+                names=names,
+                starts=tuple(starts[name] for name in names),
+                phase="retrain",
+                title=f"retraining {', '.join(names[:2])}{more}",
+                epochs=workspace.recipe.search.epochs,
+            )
+        )
+    fitted = fit_groups(workspace, groups, "retrain")
+    trials = []
+    for each, loss in zip(candidates, losses, strict=True):
+        found = fitted[each.candidate.id]
+        score = found.evaluation
+        candidate = each.candidate.updated(rank_loss=loss, status="trained", select=score.score, select_loss=score.loss)
+        trials.append(Trial(candidate, each.mask, found))
+    return trials
+
+
+def _losses_before(workspace: Workspace, starts: Mapping[str, PromptState]) -> list[float]:
+    """The `select` loss of every masked, unretrained prompt, which `foresight` holds against what became of it."""
     removal, backbone = workspace.recipe.pruning.removal, workspace.backbone
 
     def compute() -> Saved:
-        prompts = [
-            read_one(masked_state(tuned.state.vectors_PH, t.mask), removal).to(backbone.device, backbone.prompt_dtype)
-            for t in trials
-        ]
+        prompts = [read_one(s, removal).to(backbone.device, backbone.prompt_dtype) for s in starts.values()]
         losses = [scores.loss for scores in score_each(backbone, prompts, workspace.select, workspace.scoring)]
-        check_finite(losses, [t.candidate.id for t in trials], "select loss", "before retraining", FROM_THE_MODEL)
+        check_finite(losses, list(starts), "select loss", "before retraining", FROM_THE_MODEL)
         return Saved({}, {"losses": losses})
 
     with workspace.run.phase("rank"):
-        losses = workspace.run.once(f"rank-{trials[0].candidate.id}-{len(trials)}", compute).meta["losses"]
-    return [
-        Trial(t.candidate.updated(rank_loss=loss, status="ranked"), t.mask)
-        for t, loss in zip(trials, losses, strict=True)
-    ]
+        losses: list[float] = workspace.run.once(f"rank-{next(iter(starts))}-{len(starts)}", compute).meta["losses"]
+    return losses
 
 
-def _mark(workspace: Workspace, trials: Sequence[Trial]) -> list[Trial]:
+def mark_winner(workspace: Workspace, trials: Sequence[Trial]) -> list[Trial]:
     """Choose the winner on `select` and mark the Pareto front."""
     candidates = [trial.candidate for trial in trials]
-    winner, errors = _pick(workspace, trials)
+    winner, errors = pick_winner(workspace, trials)
     front = pareto(candidates)
     foreseen = foresight(candidates)
     with workspace.run.editing() as record:
@@ -199,42 +215,33 @@ def _mark(workspace: Workspace, trials: Sequence[Trial]) -> list[Trial]:
         record.selection.standard_errors = dict(errors)
         record.selection.winner = winner.id
         record.selection.foresight = None if foreseen is None else Foresight.model_validate(foreseen)
-    return [
-        Trial(
-            t.candidate.updated(
-                pareto=t.candidate.id in front,
-                status="winner" if t.candidate.id == winner.id else t.candidate.status,
-            ),
-            t.mask,
-            t.fitted,
-        )
-        for t in trials
-    ]
+    marked = []
+    for trial in trials:
+        candidate = trial.candidate.updated(pareto=trial.candidate.id in front)
+        if candidate.id == winner.id:
+            candidate = candidate.updated(status="winner")
+        marked.append(replace(trial, candidate=candidate))
+    return marked
 
 
-def _pick(workspace: Workspace, trials: Sequence[Trial]) -> tuple[Candidate, dict[str, float]]:
+def pick_winner(workspace: Workspace, trials: Sequence[Trial]) -> tuple[Candidate, dict[str, float]]:
     """The candidate that the run's objective chooses, and the standard errors that it used."""
     settings = workspace.recipe.selection
-    errors = _standard_errors(workspace, trials) if settings.objective == "one_se" else {}
+    errors = standard_errors(workspace, trials) if settings.objective == "one_se" else {}
     return choose([trial.candidate for trial in trials], settings.objective, errors, settings.within), errors
 
 
-def _standard_errors(workspace: Workspace, trials: Sequence[Trial]) -> dict[str, float]:
-    """Bootstrap standard error of each trained candidate's difference to the best on `select`, by its id.
+def standard_errors(workspace: Workspace, trials: Sequence[Trial]) -> dict[str, float]:
+    """Bootstrap standard error of each candidate's difference to the best on `select`, by its id.
 
     Both answer the same examples, so most of what makes a single score uncertain cancels out. It is at least one
     example's worth (or group's, where examples share text): candidates that agree on all of a small set show no spread
     there, which doesn't make them certain.
     """
-    trained = [trial for trial in trials if trial.fitted is not None and trial.candidate.select is not None]
-    ids = [trial.candidate.id for trial in trained]
-    best = ids.index(choose([trial.candidate for trial in trained], "best").id)
+    ids = [trial.candidate.id for trial in trials]
+    best = ids.index(choose([trial.candidate for trial in trials], "best").id)
     backbone, removal = workspace.backbone, workspace.recipe.pruning.removal
-    prompts = [
-        read_one(trial.fitted.state, removal).to(backbone.device, backbone.prompt_dtype)
-        for trial in trained
-        if trial.fitted is not None
-    ]
+    prompts = [read_one(trial.fitted.state, removal).to(backbone.device, backbone.prompt_dtype) for trial in trials]
     metric, examples = workspace.choice, workspace.select.examples
     counts = [metric.counts(scores) for scores in score_each(backbone, prompts, workspace.select, workspace.scoring)]
     seed, resamples = workspace.recipe.seed, workspace.recipe.selection.resamples

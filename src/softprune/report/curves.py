@@ -253,18 +253,18 @@ def _levels(run: Run) -> tuple[tuple[str, float], ...]:
 
 def _metric(run: Run) -> str:
     """What choices went by; only what the figures' font can write."""
-    if run.writes:
+    if run.is_generation:
         return "minus loss"
     name = run.metric
     return "".join(c if c.isascii() and c.isprintable() else "?" for c in name)
 
 
 def _unit(run: Run) -> str:
-    return "" if run.writes else " (%)"
+    return "" if run.is_generation else " (%)"
 
 
 def _scale(run: Run) -> float:
-    return 1.0 if run.writes else 100.0
+    return 1.0 if run.is_generation else 100.0
 
 
 def _hatched(axes: Axes, places: npt.NDArray[np.int_], heights: Floats, theme: Theme) -> None:

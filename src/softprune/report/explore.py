@@ -76,7 +76,7 @@ def explored(run: Run) -> Explored | None:
         piece_PS=piece_PS if piece_PS is not None and piece_PS.shape == shape else None,
         winner_PS=winner_PS if winner_PS is not None and winner_PS.shape == shape else None,
         chosen=tuple(_entry(run, at, candidate, shape) for at, candidate in listed),
-        select_name="loss on select" if run.writes else "select (%)",
+        select_name="loss on select" if run.is_generation else "select (%)",
         by_size=run.record.search.strategy == "learned",
     )
 
@@ -92,7 +92,7 @@ def _shape(run: Run) -> tuple[int, int] | None:
 
 def _entry(run: Run, at: int, candidate: Candidate, shape: tuple[int, int]) -> dict[str, Any]:
     """One candidate with its measurements as the tables write them."""
-    select = formatting.number(candidate.select_loss) if run.writes else formatting.percent(candidate.select)
+    select = formatting.number(candidate.select_loss) if run.is_generation else formatting.percent(candidate.select)
     return {
         "id": formatting.printable(candidate.id),
         "tokenRatio": formatting.number(100 * candidate.token_ratio),

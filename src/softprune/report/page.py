@@ -115,7 +115,7 @@ def _context(run: Run, pictures: list[Picture]) -> dict[str, Any]:
         "pictures": pictures,
         "candidates": sorted(run.candidates, key=_by_size),
         "changes": _changes(run),
-        "directions": glosses.WRITTEN_DIRECTIONS if run.writes else glosses.DIRECTIONS,
+        "directions": glosses.WRITTEN_DIRECTIONS if run.is_generation else glosses.DIRECTIONS,
         "cost": _fields(record.cost),
         "phases": record.cost.phases,
         "hardware": _fields(record.hardware),
@@ -142,8 +142,8 @@ def _known(value: object) -> str:
 def _settings(run: Run) -> dict[str, str]:
     """Each setting's name and value, in words where there are any."""
     settings = _fields(run.record.settings)
-    said = {name: value for name, value in settings.items() if not (run.writes and name == "score")}
-    known = glosses.VALUES | (glosses.WRITTEN_VALUES if run.writes else {})
+    said = {name: value for name, value in settings.items() if not (run.is_generation and name == "score")}
+    known = glosses.VALUES | (glosses.WRITTEN_VALUES if run.is_generation else {})
     return {glosses.SETTINGS.get(name, name): _setting(name, value, known) for name, value in said.items()}
 
 

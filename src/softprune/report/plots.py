@@ -29,7 +29,7 @@ def _compression(run: Run, plan: Plan) -> Plot:
     frontier = frontier_of(run)
     assert frontier is not None
     trained = [c for c in run.candidates if c.select is not None]
-    shown = [formatting.number(c.select_loss) if run.writes else formatting.percent(c.select) for c in trained]
+    shown = [formatting.number(c.select_loss) if run.is_generation else formatting.percent(c.select) for c in trained]
     texts = [
         _LINE.join(
             [
@@ -91,7 +91,7 @@ def _compression(run: Run, plan: Plan) -> Plot:
         "xaxis": {"title": {"text": "parameters pruned (%)"}},
         "yaxis": {"title": {"text": f"{frontier.metric} on select{frontier.unit}"}},
     }
-    heading = "loss on select" if run.writes else f"select{frontier.unit}"
+    heading = "loss on select" if run.is_generation else f"select{frontier.unit}"
     headings = ("candidate", "parameters pruned (%)", "parameters", heading, "Pareto front")
     return Plot(plan.name, plan.title, plan.caption, traces, layout, Numbers(headings, rows))
 
@@ -161,7 +161,7 @@ def _steps(run: Run, curves: Curves) -> Numbers:
             float(point.step),
             point.train_loss,
             point.select_loss,
-            point.select if run.writes else formatting.percent(point.select),
+            point.select if run.is_generation else formatting.percent(point.select),
         )
         for series in curves.series
         if series.role != "candidate"

@@ -85,7 +85,7 @@ def changed_answers(control: Sequence[Prediction], winner: Sequence[Prediction])
 def written_samples(run: Run, most: int = 3) -> tuple[Written, ...]:
     """Some examples of a run whose texts were written, spread evenly over the set; none of other runs."""
     names = [name for name in ("zero_shot", "tuned", "winner") if run.predictions.get(name)]
-    if not run.writes or not names:
+    if not run.is_generation or not names:
         return ()
     columns = [{p.id: p for p in run.predictions[name]} for name in names]
     ids = [key for key in columns[0] if all(key in column for column in columns)]

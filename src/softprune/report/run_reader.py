@@ -133,7 +133,7 @@ class Run:
         return self.record.kind not in ("tune", "adapt")
 
     @property
-    def writes(self) -> bool:
+    def is_generation(self) -> bool:
         """Whether texts were written, and not answers chosen; choices on `select` then went by minus the loss."""
         return self.record.task.targets == "text"
 

@@ -84,7 +84,7 @@ def columns(run: Run) -> tuple[tuple[str, str], ...]:
         ("pieces", "pieces"),
         ("parameters", "parameters"),
         ("seconds", "seconds"),
-        *(WRITTEN.items() if run.writes else (("predicted", "answers given"),)),
+        *(WRITTEN.items() if run.is_generation else (("predicted", "answers given"),)),
     )
     return tuple(column for column in found if run.prunes or column[0] != "fresh")
 
@@ -97,7 +97,7 @@ def comparison_rows(run: Run) -> list[TableRow]:
     names = [name for name in ROWS.get(run.record.kind, XPROMPT_ROWS) if name != "instruction" or run.results[name]]
     constant = run.results["constant"]
     floor = None if constant is None else constant.value
-    return [_row(name, labels(run)[name], run.results[name], floor, run.writes) for name in names]
+    return [_row(name, labels(run)[name], run.results[name], floor, run.is_generation) for name in names]
 
 
 def labels(run: Run) -> dict[str, str]:
@@ -108,7 +108,7 @@ def labels(run: Run) -> dict[str, str]:
 
 def mark_meaning(run: Run) -> str:
     """What the mark of a row at chance says."""
-    return MARK_OF_WRITTEN if run.writes else MARK_MEANING
+    return MARK_OF_WRITTEN if run.is_generation else MARK_MEANING
 
 
 def rich_table(run: Run) -> Table:
@@ -142,10 +142,10 @@ def rich_table(run: Run) -> Table:
 def _below(run: Run, rows: list[TableRow]) -> Text:
     """The meaning of the mark, and how often each prompt gave each answer, or what its texts were like."""
     marked = [mark_meaning(run)] if any(row.at_chance for row in rows) else []
-    told = _written if run.writes else _given
-    names = [row.label if run.writes else labels(run)[row.name] for row in rows]
+    told = _written if run.is_generation else _given
+    names = [row.label if run.is_generation else labels(run)[row.name] for row in rows]
     answers = [f"{name.partition(',')[0]}: {told(row)}" for name, row in zip(names, rows, strict=True) if row.measured]
-    head = "what was written" if run.writes else "answers given"
+    head = "what was written" if run.is_generation else "answers given"
     return literal("\n".join([*marked, *([head] if answers else []), *answers]))
 
 

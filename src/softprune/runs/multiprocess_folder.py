@@ -1,4 +1,4 @@
-"""A run folder that several processes work through: the first one reads and writes it, the others hear what it read.
+"""A run folder that several processes work through: the first one reads and writes it, and sends what it read.
 
 Work that isn't stored yet is done by all of them together; whatever was stored comes from the first one's disk.
 """
@@ -32,7 +32,7 @@ def open_together(processes: Processes, path: Path, **options: Any) -> RunFolder
 
 
 class _Leader(RunFolder):
-    """The folder as the first process has it: it tells the others what it reads."""
+    """The folder as the first process has it: it sends the others what it reads."""
 
     def pin(self, key: Pin, compute: Callable[[], JSON]) -> Any:
         value = super().pin(key, compute)
@@ -48,7 +48,7 @@ class _Leader(RunFolder):
 
     def checkpoint(self, name: str) -> Checkpoint:
         alone = super().checkpoint(name)
-        return _Told(alone.path, alone.told, self.processes)
+        return _LeaderCheckpoint(alone.path, alone.told, self.processes)
 
 
 class _Follower(RunFolder):
@@ -81,7 +81,7 @@ class _Follower(RunFolder):
         return bool(self.processes.broadcast(None))
 
     def checkpoint(self, name: str) -> Checkpoint:
-        return _Heard(self.path, lambda: None, self.processes)
+        return _FollowerCheckpoint(self.path, lambda: None, self.processes)
 
     def append_metrics(self, lines: Sequence[Mapping[str, Any]]) -> None: ...
 
@@ -103,8 +103,8 @@ class _Follower(RunFolder):
 
 
 @dataclass(frozen=True)
-class _Told(Checkpoint):
-    """A checkpoint of which the first process tells the others."""
+class _LeaderCheckpoint(Checkpoint):
+    """A checkpoint that the first process sends to the others."""
 
     processes: Processes
 
@@ -114,7 +114,7 @@ class _Told(Checkpoint):
 
 
 @dataclass(frozen=True)
-class _Heard(Checkpoint):
+class _FollowerCheckpoint(Checkpoint):
     """The same as the others have it."""
 
     processes: Processes

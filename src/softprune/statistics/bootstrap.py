@@ -184,7 +184,7 @@ def bootstrap_difference(
     value = float(difference(rows.sum(axis=0)))
     drawn_R = _scores(rows, difference, seed, resamples)
     low, high = _percentiles(drawn_R, level)
-    found = Difference(
+    result = Difference(
         value,
         low,
         high,
@@ -193,7 +193,7 @@ def bootstrap_difference(
         units=len(rows),
         se_examples=float(drawn_R.std(ddof=1)) if resamples > 1 else 0.0,
     )
-    return found, drawn_R, len(rows)
+    return result, drawn_R, len(rows)
 
 
 def two_sided_p(drawn_R: Floats) -> float:

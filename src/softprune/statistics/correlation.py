@@ -118,15 +118,15 @@ def mantel(
             "give a value for each pair, NaN where there is none",
         )
     size = len(x_TT)
-    value = None if size < FEWEST else _of_matrices(x_TT, y_TT, np.arange(size), kind)
+    value = None if size < FEWEST else _matrix_coefficient(x_TT, y_TT, np.arange(size), kind)
     if value is None:
         return None
     n = int((np.isfinite(x_TT) & np.isfinite(y_TT) & ~np.eye(size, dtype=bool)).sum())
     generator = np.random.default_rng(seed)
     p = _permuted(x_TT, y_TT, value, kind, generator, resamples)
     drawn = generator.integers(size, size=(resamples, size))
-    found = [_of_matrices(x_TT, y_TT, tasks, kind) for tasks in drawn]
-    return Correlation(value, *_interval(found), n=n, kind=kind, tasks=size, p=p)
+    resampled = [_matrix_coefficient(x_TT, y_TT, tasks, kind) for tasks in drawn]
+    return Correlation(value, *_interval(resampled), n=n, kind=kind, tasks=size, p=p)
 
 
 def _pair(x: Sequence[float] | Floats, y: Sequence[float] | Floats) -> tuple[Floats, Floats]:
@@ -157,7 +157,7 @@ def _coefficients(a_RN: Floats, b_RN: Floats, kind: Kind) -> list[float | None]:
     ]
 
 
-def _of_matrices(x_TT: Floats, y_TT: Floats, tasks: npt.NDArray[np.int64], kind: Kind) -> float | None:
+def _matrix_coefficient(x_TT: Floats, y_TT: Floats, tasks: npt.NDArray[np.int64], kind: Kind) -> float | None:
     """Over pairs of different tasks among `tasks`, which may repeat."""
     x, y = x_TT[np.ix_(tasks, tasks)], y_TT[np.ix_(tasks, tasks)]
     real = np.isfinite(x) & np.isfinite(y) & (tasks[:, None] != tasks[None])
@@ -175,18 +175,18 @@ def _permuted(
     for order in map(np.array, drawn):
         moved = x_TT[np.ix_(order, order)]
         real = np.isfinite(moved) & np.isfinite(y_TT) & off
-        found = None if real.sum() < FEWEST else _coefficient(moved[real], y_TT[real], kind)
-        if found is None:
+        permuted = None if real.sum() < FEWEST else _coefficient(moved[real], y_TT[real], kind)
+        if permuted is None:
             continue
         counted += 1
-        extreme += abs(found) >= abs(value) - _EXACT
+        extreme += abs(permuted) >= abs(value) - _EXACT
     return extreme / counted if everything else (extreme + 1) / (counted + 1)
 
 
-def _interval(found: Sequence[float | None]) -> tuple[float | None, float | None]:
+def _interval(coefficients: Sequence[float | None]) -> tuple[float | None, float | None]:
     """The percentiles; resamples in which all is the same have no coefficient."""
-    real = [value for value in found if value is not None]
-    if not real or 2 * len(real) < len(found):
+    real = [value for value in coefficients if value is not None]
+    if not real or 2 * len(real) < len(coefficients):
         return None, None
     low, high = np.quantile(real, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

@@ -113,10 +113,10 @@ def more_examples(difference: Difference, margin: float) -> int | None:
 
 def _scaled(difference: Difference, seeds: float, examples: float) -> Uncertainty:
     """The uncertainty with seeds and examples multiplied by these factors."""
-    found = uncertainty_of(difference)
-    units = round(found.units * examples)
-    seeds_df = (found.seeds_df + 1) * seeds - 1
-    return Uncertainty(found.seeds / math.sqrt(seeds), seeds_df, found.examples / math.sqrt(examples), units)
+    measured = uncertainty_of(difference)
+    units = round(measured.units * examples)
+    seeds_df = (measured.seeds_df + 1) * seeds - 1
+    return Uncertainty(measured.seeds / math.sqrt(seeds), seeds_df, measured.examples / math.sqrt(examples), units)
 
 
 def detectable(
@@ -143,14 +143,14 @@ def detectable(
     return detectable_by(planned, power=power, level=level)
 
 
-def detectable_by(found: Uncertainty, *, power: float = POWER, level: float = LEVEL) -> float:
+def detectable_by(uncertainty: Uncertainty, *, power: float = POWER, level: float = LEVEL) -> float:
     """The same for an uncertainty that was measured or planned."""
-    critical = student_quantile(found.df, 0.5 + level / 2)
+    critical = student_quantile(uncertainty.df, 0.5 + level / 2)
     low, high = 0.0, 2 * critical + 10.0  # in standard errors
     while high - low > 1e-6:
         middle = (low + high) / 2
-        low, high = (middle, high) if _power(middle, critical, found.df) < power else (low, middle)
-    return high * found.error
+        low, high = (middle, high) if _power(middle, critical, uncertainty.df) < power else (low, middle)
+    return high * uncertainty.error
 
 
 def seeds_needed(margin: float, *, seed_sd: float, examples_error: float, units: int) -> int | None:

@@ -11,14 +11,14 @@ import numpy as np
 from softprune.statistics.bootstrap import LEVEL, Difference, Floats, two_sided_p
 
 CLEAR = 0.05
-"""An adjusted p-value below it is called clear."""
+"""An adjusted p-value below this is called clear."""
 NORMAL_FROM = 25.0
-"""Variance of a count from which its distribution is taken as normal."""
+"""Variance of a count from which on its distribution is taken as normal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value and its 95% interval; None where there is too little to say."""
+    """A value and its 95% interval; None where there is too little data."""
 
     value: float | None
     low: float | None = None
@@ -37,9 +37,9 @@ class Estimate:
 
 def quotient(upper: Floats, lower: Floats) -> Floats:
     """Upper over lower; undefined (NaN) where lower is 0."""
-    answer: Floats = np.full(np.broadcast_shapes(np.shape(upper), np.shape(lower)), np.nan)
-    np.divide(upper, lower, out=answer, where=np.asarray(lower) != 0)
-    return answer
+    ratio: Floats = np.full(np.broadcast_shapes(np.shape(upper), np.shape(lower)), np.nan)
+    np.divide(upper, lower, out=ratio, where=np.asarray(lower) != 0)
+    return ratio
 
 
 def estimate(value: float, drawn_R: Floats, texts: int) -> Estimate:
@@ -48,7 +48,7 @@ def estimate(value: float, drawn_R: Floats, texts: int) -> Estimate:
     Args:
         value: on the texts themselves.
         drawn_R: on resamples of them.
-        texts: that say anything about it; an interval needs two.
+        texts: how many the value is of; an interval needs two.
     """
     known_R = drawn_R[np.isfinite(drawn_R)]
     if not np.isfinite(value):
@@ -60,21 +60,38 @@ def estimate(value: float, drawn_R: Floats, texts: int) -> Estimate:
 
 
 def share_estimate(share: float, drawn_R: Floats, texts: int) -> Estimate:
-    """The interval of a share. One of 0 or 1 never varies in resamples; it gets the exact interval of
-    Clopper and Pearson (Biometrika 26, 1934), with texts as trials."""
-    found = estimate(share, drawn_R, texts)
-    if found.interval is None or 0 < share < 1:
-        return found
-    reach = 1 - ((1 - LEVEL) / 2) ** (1 / texts)
-    return Estimate(share, 0.0, reach) if share == 0 else Estimate(share, 1 - reach, 1.0)
+    """The interval of a share.
+
+    A share of 0 or 1 never varies in resamples. It gets the exact interval of Clopper and Pearson (Biometrika 26,
+    1934), with texts as trials; at these two ends it has a closed form.
+    """
+    by_bootstrap = estimate(share, drawn_R, texts)
+    if by_bootstrap.interval is None or 0 < share < 1:
+        return by_bootstrap
+    width = 1 - ((1 - LEVEL) / 2) ** (1 / texts)
+    return Estimate(share, 0.0, width) if share == 0 else Estimate(share, 1 - width, 1.0)
+
+
+def compare_shares(
+    share: float, baseline: float, share_R: Floats, baseline_R: Floats, texts: int
+) -> tuple[Estimate, Estimate]:
+    """A share, and its difference to a baseline; arguments as of `share_estimate`.
+
+    A share of 0 or 1 has an exact interval; its difference takes that one over, since it doesn't vary in resamples.
+    """
+    kept = share_estimate(share, share_R, texts)
+    difference = estimate(share - baseline, share_R - baseline_R, texts)
+    if kept.low is not None and kept.high is not None and share in (0.0, 1.0):
+        difference = Estimate(difference.value, kept.low - baseline, kept.high - baseline)
+    return kept, difference
 
 
 def chance_p(kept: int, chance_N: Floats) -> float:
-    """Two-sided p-value of "N words are kept each with its own chance".
+    """Two-sided p-value of "each of N words is kept with its own chance".
 
-    The count is then Poisson-binomial, exactly so where few are kept or few dropped, else nearly normal. Words of one
-    text aren't independent: as many as are kept can't be others. That only makes the count vary less (negatively
-    associated; Shao, J. Theor. Probab. 13, 2000), so p errs upwards.
+    The count of kept words is then Poisson-binomial; it is computed exactly where its variance is small, and taken as
+    normal elsewhere. Words of one text aren't independent, since a fixed number of them is kept. That only makes the
+    count vary less (negative association; Shao, J. Theor. Probab. 13, 2000), so p errs upwards.
     """
     variance = float((chance_N * (1 - chance_N)).sum())
     if variance == 0:
@@ -82,15 +99,15 @@ def chance_p(kept: int, chance_N: Floats) -> float:
     if variance >= NORMAL_FROM:
         z = max(0.0, abs(kept - float(chance_N.sum())) - 0.5) / variance**0.5
         return float(2 * NormalDist().cdf(-z))
-    if 2 * chance_N.sum() > len(chance_N):  # count the dropped ones: they are fewer
+    if 2 * chance_N.sum() > len(chance_N):  # count the dropped words: there are fewer
         kept, chance_N = len(chance_N) - kept, 1 - chance_N
-    at_most = _at_most(kept, chance_N)
+    at_most = _probability_of_at_most(kept, chance_N)
     below = float(at_most[-2]) if kept else 0.0
     return min(1.0, 2 * max(0.0, min(float(at_most[-1]), 1 - below)))
 
 
-def _at_most(most: int, chance_N: Floats) -> Floats:
-    """P(count <= k) for k from 0 to `most`, by adding word after word."""
+def _probability_of_at_most(most: int, chance_N: Floats) -> Floats:
+    """P(count <= k) for k from 0 to `most`, adding one word at a time."""
     exactly: Floats = np.zeros(most + 1)
     exactly[0] = 1.0
     for chance in chance_N:
@@ -104,7 +121,7 @@ def p_value(drawn_R: Floats) -> float:
     return two_sided_p(drawn_R[np.isfinite(drawn_R)])
 
 
-def by_example(difference: Difference) -> dict[str, Any]:
-    """A difference of two trained models as files hold it; its interval covers other texts, not other seeds."""
+def difference_row(difference: Difference) -> dict[str, Any]:
+    """A difference of two trained models as files hold it; its interval covers the sampling of texts, not of seeds."""
     fields = ("value", "low", "high", "p")
     return {name: getattr(difference, name) for name in fields} | {"covers_seeds": False}

@@ -1,6 +1,6 @@
 """A method over seeds: mean, spread, interval, and the paired difference to another.
 
-The score of a method is the mean over seeds of the metric on `report`. Each seed of a comparison is a whole run, with
+The score of a method is the mean over seeds of the metric on `report`. Each seed of a study is a whole run, with
 its own training examples, start and search, so from 3 seeds on an interval covers both other runs and other examples
 (`softprune.statistics.seeds`), and holds for the method on this task. With fewer it covers other examples alone, and
 holds for these very trained prompts; nothing is concluded from it. Differences are paired, by example and by seed.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean, stdev
 
 import numpy as np
@@ -37,13 +38,35 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a method reached on one task.
+
+    Attributes:
+        values: the metric on `report` of each seed.
+        scored: the counts of every example, of each seed; None where they weren't stored.
+        draws: how many of them in turn belong to one seed, such as several random masks of one prompt.
+        trained: whether seeds differ at all; the model without a prompt has none.
+    """
+
+    values: tuple[float, ...]
+    scored: tuple[Scored | None, ...]
+    draws: int = 1
+    trained: bool = True
+
+    @property
+    def mean(self) -> float:
+        """Over the seeds."""
+        return fmean(self.values)
+
+
+@dataclass(frozen=True, slots=True)
 class Spread:
     """A method's values over seeds.
 
     Attributes:
         mean: of them.
         sd: their sample standard deviation; None of a single one.
-        interval: of the mean; None where examples can't be told apart.
+        interval: of the mean; None where it can't be resampled by example.
         covers_seeds: whether the interval covers the sampling of seeds, or that of examples alone.
     """
 
@@ -53,26 +76,27 @@ class Spread:
     covers_seeds: bool = False
 
 
-def spread(
-    values: Sequence[float], scored: Sequence[Scored | None], score: Score, *, seed: int, resamples: int
-) -> Spread:
+def spread(outcome: Outcome, score: Score, *, seed: int, resamples: int) -> Spread:
     """Mean, spread and interval of a method.
 
     Args:
-        values: the metric of each seed.
-        scored: the counts of each seed.
-        score: sums of counts `[..., C]` to scores `[...]`.
+        outcome: of the method.
+        score: the metric's, from sums of counts `[..., C]` to scores `[...]`.
         seed: of the resampling.
         resamples: how many.
     """
-    runs, mean, sd = same_examples(scored), fmean(values), stdev(values) if len(values) > 1 else None
+    draws = outcome.draws
+    values = [fmean(outcome.values[at : at + draws]) for at in range(0, len(outcome.values), draws)]
+    mean, sd = fmean(values), stdev(values) if len(values) > 1 else None
+    score, (scored,) = join_draws(score, outcome)
+    runs = same_examples(scored)
     if runs is None:
         return Spread(mean, sd, None)
     counts, groups = [run.counts_NC for run in runs], runs[0].groups
     if len(runs) < MIN_SEEDS:
         interval = bootstrap_interval(
             np.concatenate(counts, axis=1),
-            lambda totals: mean_score(totals, counts[0].shape[1], score),
+            partial(mean_score, width=counts[0].shape[1], score=score),
             groups,
             seed=seed,
             resamples=resamples,
@@ -82,40 +106,51 @@ def spread(
     return Spread(mean, sd, Interval(mean - reach, mean + reach), covers_seeds=True)
 
 
+def difference(ours: Outcome, theirs: Outcome, score: Score, *, seed: int, resamples: int) -> Difference | None:
+    """One method's mean over seeds minus another's; None where they answered different examples.
+
+    Args:
+        ours, theirs: of each seed, in the same order; at most one of them is untrained.
+        score: the metric's, from sums of counts `[..., C]` to scores `[...]`.
+        seed: of the resampling.
+        resamples: how many.
+    """
+    if theirs.trained and not ours.trained:  # compare_rows takes the untrained side second
+        found = difference(theirs, ours, score, seed=seed, resamples=resamples)
+        return None if found is None else replace(found, value=-found.value, low=-found.high, high=-found.low)
+    score, (a, b) = join_draws(score, ours, theirs)
+    runs = same_examples([*a, *b])
+    if runs is None:
+        return None
+    counts_a, counts_b = [run.counts_NC for run in runs[: len(a)]], [run.counts_NC for run in runs[len(a) :]]
+    untrained = not theirs.trained
+    return compare_rows(counts_a, counts_b, score, runs[0].groups, seed=seed, untrained=untrained, resamples=resamples)
+
+
+def join_draws(score: Score, *outcomes: Outcome) -> tuple[Score, list[list[Scored | None]]]:
+    """Outcomes with one array of counts for each seed, and the score that takes such arrays.
+
+    Draws of one seed are no seeds: their counts stand side by side, `[N, draws * C]`, and the score is their mean. A
+    side with fewer draws is repeated, so that one score serves all.
+    """
+    most = max(outcome.draws for outcome in outcomes)
+    width = next((each.counts_NC.shape[1] for o in outcomes for each in o.scored if each is not None), 1)
+
+    def joined(outcome: Outcome, at: int) -> Scored | None:
+        runs = same_examples(outcome.scored[at : at + outcome.draws])
+        if runs is None or most % outcome.draws:
+            return None
+        counts = np.concatenate([run.counts_NC for run in runs] * (most // outcome.draws), axis=1)
+        return replace(runs[0], counts_NC=counts)
+
+    by_seed = [[joined(outcome, at) for at in range(0, len(outcome.scored), outcome.draws)] for outcome in outcomes]
+    return partial(mean_score, width=width, score=score), by_seed
+
+
 def mean_score(totals: Floats, width: int, score: Score) -> Floats:
     """The mean of the scores whose sums of counts stand side by side in the last axis, `width` to each."""
     by_seed = totals.reshape(*totals.shape[:-1], -1, width)
     return np.asarray(np.mean(score(by_seed), axis=-1), np.float64)
-
-
-def difference(
-    ours: Sequence[Scored | None],
-    theirs: Sequence[Scored | None],
-    score: Score,
-    *,
-    seed: int,
-    resamples: int,
-    untrained: bool = False,
-) -> Difference | None:
-    """One method's mean over seeds minus another's; None where they saw different examples.
-
-    Args:
-        ours, theirs: of each seed, in the same order.
-        score: sums of counts `[..., C]` to scores `[...]`.
-        seed: of the resampling.
-        resamples: how many.
-        untrained: whether `theirs` has no seeds, such as the model without a prompt.
-    """
-    runs = same_examples([*ours, *theirs])
-    if runs is None:
-        return None
-    a, b = ([run.counts_NC for run in part] for part in (runs[: len(ours)], runs[len(ours) :]))
-    return compare_rows(a, b, score, runs[0].groups, seed=seed, untrained=untrained, resamples=resamples)
-
-
-def negated(found: Difference) -> Difference:
-    """The same difference with its sides exchanged."""
-    return replace(found, value=-found.value, low=-found.high, high=-found.low)
 
 
 def same_examples(scored: Sequence[Scored | None]) -> list[Scored] | None:

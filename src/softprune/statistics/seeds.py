@@ -120,19 +120,19 @@ def compare_rows(
     if seeds < MIN_SEEDS:
         return by_example
     examples = _examples_error(drawn_R, units)
-    found = Uncertainty(*_seed_error(a_S, b_S, paired=paired, untrained=untrained), examples, units)
-    value, reach = by_example.value, found.margin(level)
+    uncertainty = Uncertainty(*_seed_error(a_S, b_S, paired=paired, untrained=untrained), examples, units)
+    value, reach = by_example.value, uncertainty.margin(level)
     return Difference(
         value,
         value - reach,
         value + reach,
-        p=float(2 * student_cdf(found.df, -abs(value) / found.error)),
+        p=float(2 * student_cdf(uncertainty.df, -abs(value) / uncertainty.error)),
         covers_seeds=True,
         seeds=seeds,
         units=units,
-        se_seeds=found.seeds,
-        se_examples=found.examples,
-        seeds_df=found.seeds_df,
+        se_seeds=uncertainty.seeds,
+        se_examples=uncertainty.examples,
+        seeds_df=uncertainty.seeds_df,
     )
 
 

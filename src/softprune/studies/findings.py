@@ -1,4 +1,4 @@
-"""What a study found, as it is kept in study.json and shown: tables, figures, sentences. Values are fractions."""
+"""What a study found, as study.json holds it: tables, figures, sentences. Values are fractions."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ class Table:
 
     name: str
     title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Entry, ...], ...]
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Entry]]
     note: str = ""
     published: bool = False
 
     def __post_init__(self) -> None:
         if any(len(row) != len(self.columns) for row in self.rows):
-            raise ValueError(f"table {self.name}: rows of other lengths than its {len(self.columns)} columns")
+            raise ValueError(f"table {self.name}: expected rows of {len(self.columns)} cells")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Figure:
     name: str
     title: str
     caption: str
-    traces: tuple[Mapping[str, Any], ...]
+    traces: Sequence[Mapping[str, Any]]
     layout: Mapping[str, Any]
 
 
@@ -85,46 +85,42 @@ class Figure:
 class Findings:
     """All that a study found."""
 
-    tables: tuple[Table, ...]
-    figures: tuple[Figure, ...] = ()
-    sentences: tuple[str, ...] = ()
+    tables: Sequence[Table]
+    figures: Sequence[Figure] = ()
+    sentences: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        for parts in (self.tables, self.figures):
-            if len({part.name for part in parts}) < len(parts):
-                raise ValueError(f"two of one name: {', '.join(part.name for part in parts)}")
+        for names in ([table.name for table in self.tables], [figure.name for figure in self.figures]):
+            if len(set(names)) < len(names):
+                raise ValueError(f"expected different names, found {', '.join(names)}")
 
     def document(self) -> dict[str, Any]:
         """As JSON holds it."""
         return asdict(self)
 
 
-def findings_of(document: Mapping[str, Any]) -> Findings:
-    """What `document` was made of."""
-    return Findings(
-        tuple(_table(table) for table in document["tables"]),
-        tuple(Figure(**{**figure, "traces": tuple(figure["traces"])}) for figure in document["figures"]),
-        tuple(document["sentences"]),
-    )
+def load_findings(document: Mapping[str, Any]) -> Findings:
+    """The findings that `document` was made of."""
+    tables = tuple(_load_table(table) for table in document["tables"])
+    figures = tuple(Figure(**{**figure, "traces": tuple(figure["traces"])}) for figure in document["figures"])
+    return Findings(tables, figures, tuple(document["sentences"]))
 
 
-def _table(document: Mapping[str, Any]) -> Table:
-    rows = tuple(tuple(_entry(entry) for entry in row) for row in document["rows"])
-    return Table(**{**document, "columns": tuple(document["columns"]), "rows": rows})
+def _load_table(document: Mapping[str, Any]) -> Table:
+    rows = []
+    for row in document["rows"]:
+        rows.append(tuple(entry if isinstance(entry, str) else Cell(**entry) for entry in row))
+    return Table(**{**document, "columns": tuple(document["columns"]), "rows": tuple(rows)})
 
 
-def _entry(entry: str | Mapping[str, Any]) -> Entry:
-    return entry if isinstance(entry, str) else Cell(**entry)
-
-
-def shown(entry: Entry, *, intervals: bool = True) -> str:
+def format_entry(entry: Entry) -> str:
     """A cell as text: 76.2 (72.0 to 80.4), with a star where it isn't interpretable."""
     if isinstance(entry, str):
         return entry
     if entry.value is None:
         return f"{NOT_MEASURED}{f' ({entry.note})' if entry.note else ''}"
     text = _number(entry.value, entry.unit)
-    if intervals and entry.low is not None and entry.high is not None:
+    if entry.low is not None and entry.high is not None:
         text += f" ({_number(entry.low, entry.unit)} to {_number(entry.high, entry.unit)})"
     return f"{text}{'*' if entry.chance else ''}{f' {entry.note}' if entry.note else ''}"
 
@@ -134,6 +130,7 @@ def _number(value: float, unit: str) -> str:
     return forms.get(unit, f"{value:.3g}")
 
 
-def starred(tables: Sequence[Table]) -> bool:
+def has_stars(tables: Sequence[Table]) -> bool:
     """Whether any cell isn't interpretable."""
-    return any(isinstance(entry, Cell) and entry.chance for table in tables for row in table.rows for entry in row)
+    rows = [row for table in tables for row in table.rows]
+    return any(isinstance(entry, Cell) and entry.chance for row in rows for entry in row)

@@ -1,140 +1,150 @@
-"""The folder of a study, which a kill at any point leaves whole.
+"""The folder of a study or a comparison, which a kill at any point leaves whole.
 
-resolved.yaml    the study with every key
-study.json       how it stands, and in the end what it found
-work/            finished pieces of work
-table-*.md, .csv the tables
-index.html       the page
+resolved.yaml    every key with its value
+study.json       of a study: how it stands, and in the end its findings
+compare.json     of a comparison: how it stands, and in the end everything that the tables show
+recipe.yaml      of a comparison: the recipe as the user wrote it
+work/            of a study: finished pieces of work
+cells/           of a comparison: a run folder for each method and seed
 COMPLETE         written last
 
-Beside it, shared by all studies: runs/ (a run folder each) and files/ (masks and prompts that runs begin with).
+Tables and the page lie there, too. Beside a study's folder, shared by all studies: runs/ (a run folder each) and files/
+(masks and prompts that runs begin with).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from softprune.config import Study, load_study
 from softprune.errors import SoftpruneError, of_the_machine
 from softprune.runs import atomic_io
-from softprune.runs.environment import hardware, versions
-from softprune.runs.folder_checks import (
-    SCHEMA,
-    differing,
-    free_beside,
-    make_folder,
-    read_info,
-    told_apart,
-    unfinished,
-    write_resolved,
-)
+from softprune.runs.folder_checks import JSON, make_folder, read_info, unfinished
 from softprune.runs.lock import LOCK, FolderLock
-from softprune.studies.run_cache import RUNS
 
-RECORD: Final = "study.json"
+RUNS: Final = "runs"
+"""The folder of all runs of studies, beside the studies' own."""
 WORK: Final = "work"
-"""Its own pieces of work."""
+"""A study's own pieces of work."""
+CELLS: Final = "cells"
+"""The runs of a comparison."""
+_COMPLETE: Final = "COMPLETE"
+
+
+@dataclass(frozen=True, slots=True)
+class Sort:
+    """A sort of folder.
+
+    Attributes:
+        name: for messages.
+        record: the file that says how it stands.
+        results: of that record, the key that a finished one has.
+    """
+
+    name: str
+    record: str
+    results: str
+
+
+STUDY: Final = Sort("study", "study.json", "findings")
+COMPARISON: Final = Sort("comparison", "compare.json", "rows")
+
+
+class StudyFolder:
+    """A folder with its record, held by this process; it is begun as soon as this process records anything."""
+
+    def __init__(self, path: Path, sort: Sort) -> None:
+        self.path, self._sort = path, sort
+        self.is_begun = False
+        self.info: dict[str, Any] = read_info(path, sort.record) if (path / sort.record).exists() else {}
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left to do."""
+        return (self.path / _COMPLETE).exists()
+
+    def record(self, **changes: JSON) -> None:
+        """Puts values into the record, each in place of what was there."""
+        self.is_begun = True
+        self.info.update(json.loads(atomic_io.json_text(changes)))
+        text = atomic_io.json_text(self.info, indent=2) + "\n"
+        atomic_io.write_bytes(self.path / self._sort.record, text.encode())
+
+    def complete(self) -> None:
+        """Ends the work: nothing is left to do."""
+        self.record(status="complete", error=None, finished=now())
+        atomic_io.write_bytes(self.path / _COMPLETE, b"")
 
 
 @contextmanager
-def study_folder(path: Path, study: Study, command: str) -> Iterator[dict[str, Any] | None]:
-    """Holds the folder meanwhile; gives what study.json has so far, None where the study is complete.
+def hold_folder(
+    path: Path, sort: Sort, begin: Callable[[StudyFolder], None], has_results: Callable[[], bool]
+) -> Iterator[StudyFolder]:
+    """Holds the folder, made where it isn't there; the caller asks it whether it is complete.
 
-    What is raised within is noted in study.json; a study that failed before any run or work was made leaves nothing.
+    An error is noted in the record; one before there are any results leaves nothing of a new folder.
+
+    Args:
+        path: where.
+        sort: what it is the folder of.
+        begin: checks the settings of a folder that was begun before, and records a new attempt.
+        has_results: whether anything was done that is worth keeping.
 
     Raises:
-        SoftpruneError: the folder is another study's, something else's, or another live process's.
+        SoftpruneError: the folder is something else's, or another live process's.
     """
-    made, runs = make_folder(path, RECORD, "study"), _runs_beside(path)
+    created = make_folder(path, sort.record, sort.name)
     lock = FolderLock(path)
     try:
         atomic_io.remove_temporaries(path)
-        if (path / RECORD).exists():
-            _hold(path, study)
-            info = read_info(path, RECORD)
-        else:
-            info = {"schema": SCHEMA, "kind": "study", "started": now(), "attempts": 0}
-        if (path / "COMPLETE").exists():
-            yield None
-            return
-        write_resolved(path, study.resolved())
-        size = study.size
-        info |= {"status": "running", "error": None, "command": command, "attempts": info["attempts"] + 1}
-        info |= {"versions": versions(), "hardware": hardware(), "tasks": list(size.tasks), "backbone": size.backbone}
-        record(path, info)
+        folder = StudyFolder(path, sort)
+        is_new = not folder.info
         try:
-            yield info
+            begin(folder)
+            yield folder
         except Exception as error:
-            found = error if isinstance(error, SoftpruneError) else of_the_machine(error) or error
+            user_error = error if isinstance(error, SoftpruneError) else of_the_machine(error) or error
             with suppress(OSError):  # a full disk may not even take the note
-                if info["attempts"] > 1 or any((path / WORK).glob("*")) or _runs_beside(path) - runs:
-                    record(path, info | {"status": "failed", "error": str(found)})
-                else:
-                    _discard(path, made)
-            if found is error:
+                if is_new and not has_results():
+                    _discard(path, sort, created)
+                elif folder.is_begun:  # else it was refused before this attempt began
+                    folder.record(status="failed", error=str(user_error), finished=now())
+            if user_error is error:
                 raise
-            raise found from error
+            raise user_error from error
     finally:
         lock.release()
 
 
-def _runs_beside(path: Path) -> set[str]:
-    """Names of the runs that are there, of any study."""
-    return {file.parent.name for file in (path.parent / RUNS).glob("*/run.json")}
-
-
-def _discard(path: Path, made: Sequence[Path]) -> None:
-    """Removes what a study without a run and without work leaves, and the folders that were made for it."""
-    for name in (RECORD, "resolved.yaml", LOCK):
+def _discard(path: Path, sort: Sort, created: Sequence[Path]) -> None:
+    """Removes what work without a result leaves, and the folders that were made for it."""
+    for name in (sort.record, "recipe.yaml", "resolved.yaml", LOCK):
         (path / name).unlink(missing_ok=True)
     with suppress(OSError):  # somebody else's files are in it
-        for folder in reversed(made):
+        (path / CELLS).rmdir()
+    with suppress(OSError):
+        for folder in reversed(created):
             folder.rmdir()
 
 
-def _hold(path: Path, study: Study) -> None:
-    """Hold a begun study to its settings, once anything lies in its folder that depends on them.
-
-    Runs don't: each is named after its own recipe.
+def read_record(path: Path, sort: Sort) -> dict[str, Any]:
+    """What the record of a finished study or comparison holds.
 
     Raises:
-        SoftpruneError: it is to have other settings now.
+        SoftpruneError: there is none, it can't be read, or the work isn't finished.
     """
-    if not (path / "COMPLETE").exists() and not any((path / WORK).glob("*")):
-        return
-    differ = differing(load_study(path / "resolved.yaml").matters, study.matters)
-    if differ:
-        do = f"choose another name in the same --out, such as --name {free_beside(path).name}: finished runs are shared"
-        raise SoftpruneError(f"the settings that {path} was begun with", told_apart(differ), do)
-
-
-def record(path: Path, info: dict[str, Any]) -> None:
-    """Writes study.json."""
-    atomic_io.write_bytes(path / RECORD, (atomic_io.json_text(info, indent=2) + "\n").encode())
-
-
-def complete(path: Path, info: dict[str, Any]) -> None:
-    """Ends the study: nothing is left to do."""
-    record(path, info | {"status": "complete", "finished": now()})
-    atomic_io.write_bytes(path / "COMPLETE", b"")
-
-
-def read_study(path: Path) -> dict[str, Any]:
-    """What the study.json of a finished study holds.
-
-    Raises:
-        SoftpruneError: there is none, or the study isn't finished.
-    """
-    if not (path / RECORD).is_file():
-        raise SoftpruneError("the folder of a study", f"no {RECORD} in {path}", "give the folder that study run named")
-    info = read_info(path, RECORD)
-    if "findings" in info:
-        return info
-    raise unfinished(path, info, "study")
+    if not (path / sort.record).is_file():
+        do = "give the folder that --out named, or that study run named"
+        raise SoftpruneError(f"the folder of a {sort.name}", f"no {sort.record} in {path}", do)
+    info = read_info(path, sort.record)
+    if sort.results not in info:
+        raise unfinished(path, info, sort.name)
+    return info
 
 
 def now() -> str:

@@ -53,12 +53,12 @@ class Lexicon:
         found = nearest(prompt_PH, self.table_VH, self.k, measure, self.vocabulary.pool, mean_H=mean_H)
         return [self.vocabulary.shown_all([i for i in row if i >= 0]) for row in found.ids_PK.tolist()]
 
-    def told(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """Facts of the table, as JSON holds them."""
         found = anisotropy(self.table_VH, self.vocabulary.pool)
         return {"raw": found.raw, "centred": found.centred, "items": len(self.vocabulary.pool)}
 
-    def of_run(self, start_PH: torch.Tensor, end_PH: torch.Tensor) -> dict[str, Any]:
+    def describe_run(self, start_PH: torch.Tensor, end_PH: torch.Tensor) -> dict[str, Any]:
         """What became of a prompt, as JSON holds it: neighbours by measure, and how far each token went.
 
         Distances are in lengths of a typical embedding.

@@ -10,14 +10,14 @@ from typing import Any
 from softprune.config import Study
 from softprune.errors import SoftpruneError
 from softprune.runs import atomic_io
-from softprune.studies.findings import Findings, Table, findings_of, shown, starred
-from softprune.studies.run_cache import RUNS
-from softprune.studies.text_tables import PUBLISHED, STAR, published_tables
+from softprune.studies.findings import Findings, Table, format_entry, has_stars, load_findings
+from softprune.studies.folder import RUNS
+from softprune.studies.tables import PUBLISHED, STAR, published_tables
 
 try:
     from softprune.report import templating
     from softprune.report.interactive import Numbers, assets
-    from softprune.studies.plots import plot_of
+    from softprune.studies.plots import make_plot
 except ImportError as error:
     raise SoftpruneError("plotly and jinja2 for pages", str(error), "pip install 'softprune[report]'") from error
 
@@ -40,8 +40,8 @@ def html(study: Study, info: Mapping[str, Any]) -> str:
         study: its settings.
         info: what its study.json holds.
     """
-    found = findings_of(info["findings"])
-    plots = [plot_of(figure) for figure in found.figures]
+    findings = load_findings(info["findings"])
+    plots = [make_plot(figure) for figure in findings.figures]
     return (
         templating.environment(_TEMPLATES)
         .get_template("study.html.j2")
@@ -50,10 +50,10 @@ def html(study: Study, info: Mapping[str, Any]) -> str:
             size=study.size,
             settings=study.dump(),
             info=info,
-            sentences=found.sentences,
-            sides=_sides(study, found),
-            others=_with_numbers(found.tables[1:]),
-            star=STAR if starred(found.tables) else None,
+            sentences=findings.sentences,
+            sides=_sides(study, findings),
+            others=_with_numbers(findings.tables[1:]),
+            star=STAR if has_stars(findings.tables) else None,
             plots=plots,
             runs=_runs(info["runs"]),
             work=Numbers(("piece of work", "seconds"), tuple((n, round(s, 1)) for n, s in info["work"].items())),
@@ -63,19 +63,19 @@ def html(study: Study, info: Mapping[str, Any]) -> str:
     )
 
 
-def _sides(study: Study, found: Findings) -> list[tuple[str, list[Shown]]]:
+def _sides(study: Study, findings: Findings) -> list[tuple[str, list[Shown]]]:
     """Our first table, which answers the question, and the source's beside it where there are any."""
     theirs = [replace(t, title=t.title.removeprefix(PUBLISHED)) for t in published_tables(study.published)]
-    sides = (("Measured here", found.tables[:1]), ("As published", theirs))
+    sides = (("Measured here", findings.tables[:1]), ("As published", theirs))
     return [(heading, _with_numbers(tables)) for heading, tables in sides if tables]
 
 
 def _with_numbers(tables: Sequence[Table]) -> list[Shown]:
-    return [(table, _numbers(table)) for table in tables]
-
-
-def _numbers(table: Table) -> Numbers:
-    return Numbers(table.columns, tuple(tuple(shown(entry) for entry in row) for row in table.rows))
+    pairs = []
+    for table in tables:
+        rows = tuple(tuple(map(format_entry, row)) for row in table.rows)
+        pairs.append((table, Numbers(tuple(table.columns), rows)))
+    return pairs
 
 
 def _runs(runs: Sequence[Mapping[str, Any]]) -> Numbers:

@@ -13,7 +13,7 @@ _MOST_ROWS: Final = 400
 _COLOURWAY: Final = [f"theme:c{at}" for at in range(len(SERIES["light"]))]
 
 
-def plot_of(figure: Figure) -> Plot:
+def make_plot(figure: Figure) -> Plot:
     """The figure with what the experiment left to the page."""
     traces = [_coloured(trace) for trace in figure.traces]
     layout = {"height": 420, "colorway": _COLOURWAY, **figure.layout}

@@ -78,14 +78,14 @@ class OpenSet:
             self._check(prompt)
         return [self._score(prompt) for prompt in prompts]
 
-    def no_prompt(self) -> Scores:
-        """The model alone."""
-        return self._score(torch.zeros(0, self.backbone.info.hidden))
+    def no_prompt(self) -> torch.Tensor:
+        """The model alone, as a prompt `[0, H]`."""
+        return torch.zeros(0, self.backbone.info.hidden)
 
-    def instruction(self) -> Scores | None:
-        """Behind the task's instruction in words; None where it has none, or the model's positions don't allow it."""
+    def instruction(self) -> torch.Tensor | None:
+        """The task's instruction as a prompt; None where it has none, or the model's positions don't allow it."""
         words_QH = instruction_prompt(self.backbone, self.task)
-        return self._score(words_QH) if words_QH is not None and self._fits(len(words_QH)) else None
+        return words_QH if words_QH is not None and self._fits(len(words_QH)) else None
 
     def counts(self, scores: Scores) -> Floats:
         """What the metric counts, a row for each example, `[N, C]`; see `softprune.statistics.bootstrap`."""
@@ -144,7 +144,7 @@ def open_set(recipe: Recipe, which: Which = "report") -> OpenSet:
     examples = {"train": sets.train, "select": sets.select, "report": sets.report}[which]
     scoring = scoring_of(recipe, task, backbone)
     if which == "report":
-        scoring = scoring.reporting(task.definition.writes)
+        scoring = scoring.reporting(task.definition.is_generation)
     return OpenSet(backbone, task, encoded(recipe, backbone, examples), scoring)
 
 

@@ -28,12 +28,10 @@ from softprune.errors import ManyErrors, SoftpruneError
 from softprune.runs import atomic_io
 from softprune.runs.executors import EXECUTORS, Executor
 from softprune.runs.lock import FolderHeld, is_held
-from softprune.studies.comparison.cells import EXECUTE, forget
-from softprune.studies.comparison.heading import headed
+from softprune.studies.execution import execute_run, headed
+from softprune.studies.folder import RUNS
 from softprune.types import WorkItem
 
-RUNS: Final = "runs"
-"""The folder of all runs, beside the studies."""
 _PLACE: Final = ("executor", "cluster")
 _DIGITS: Final = 10
 _COMMAND: Final = "softprune study run"
@@ -60,7 +58,7 @@ class Spec:
     recipe: Recipe = field(repr=False)
 
 
-def spec_of(study: Study, root: Path, task: str, seed: int, keys: Mapping[str, Any]) -> Spec:
+def make_spec(study: Study, root: Path, task: str, seed: int, keys: Mapping[str, Any]) -> Spec:
     """A run of the study; `keys` as of `Study.run`.
 
     Args:
@@ -134,7 +132,8 @@ def _made_elsewhere(
     """The same on workers, in whatever order they end."""
     _say(console, f"{len(missing)} runs on {study.executor}")
     items = [WorkItem(name, {"values": dict(spec.values)}) for name, spec in missing.items()]
-    cpus = study.cluster.cpus or float(next(iter(missing.values())).recipe.backbone.threads or 1)
+    threads = next(iter(missing.values())).recipe.backbone.threads
+    cpus = study.cluster.cpus or float(1 if threads == "auto" else threads)
     work = partial(make_elsewhere, str(root), _mark(root))
     for result in executor.map(work, items, cpus, study.cluster.gpus or 0):
         yield result.id
@@ -165,14 +164,13 @@ def make_elsewhere(root: str, mark: str, item: WorkItem) -> None:
 
 def _make(path: Path, spec: Spec, console: Console | None) -> None:
     """Makes a run, or waits until the process that makes it has done so, and takes over where that one ends early."""
-    execute, text, waits = EXECUTE[spec.recipe.kind], yaml_text(dict(spec.values)), False
+    is_waiting = False
     while not _complete(path):
-        forget()
         try:
-            execute(spec.recipe, path, _COMMAND, text, finish=None, console=console)
+            execute_run(spec.recipe, path, _COMMAND, yaml_text(dict(spec.values)), console)
         except FolderHeld:
-            _say(console, None if waits else f"another process makes {path.name}: waiting for it")
-            waits = True
+            _say(console, None if is_waiting else f"another process makes {path.name}: waiting for it")
+            is_waiting = True
             time.sleep(_LOOK)
         except SoftpruneError as error:
             raise _of_run(path.name, error) from error

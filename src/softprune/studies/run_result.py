@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 
-from softprune.data import load_task
+from softprune.data import Metric, answered, load_task
 from softprune.errors import SoftpruneError
-from softprune.evaluation.conclusions import above_constant
 from softprune.prompts.prompt_io import load_mask, load_vectors
 from softprune.prompts.ticket import Ticket
 from softprune.runs.record import RunRecord, read_record
-from softprune.statistics.methods_over_seeds import Scored
-from softprune.studies.comparison.run_metrics import scored_of
-from softprune.types import Mask
+from softprune.statistics.methods_over_seeds import Floats, Scored
+from softprune.types import Mask, Scores
+
+Line: TypeAlias = "Mapping[str, Any]"
+"""Of a predictions file: id, group, gold, predicted, scores."""
+_AGAIN = "remove that folder, and run again"
 
 
 @dataclass(frozen=True)
-class Made:
+class FinishedRun:
     """A finished run.
 
     Attributes:
@@ -34,34 +40,82 @@ class Made:
     seed: int
 
     @cached_property
-    def record(self) -> RunRecord:
-        """Its run.json."""
-        return read_record(self.path, RunRecord)
+    def info(self) -> dict[str, Any]:
+        """Its run.json.
+
+        Raises:
+            SoftpruneError: it can't be read.
+        """
+        return read_record(self.path, RunRecord).document()
+
+    @property
+    def cost(self) -> dict[str, Any]:
+        """What it took."""
+        return self.info.get("cost") or {}
 
     @property
     def seconds(self) -> float | None:
-        """That it took, all attempts together; None where nobody measured them."""
-        return self.record.cost.seconds
+        """All attempts together; None where nobody measured them."""
+        return self.cost.get("seconds")
 
-    def value(self, row: str) -> float:
+    @property
+    def label(self) -> str:
+        """Its task and seed, as tables name it."""
+        return f"{self.task}, seed {self.seed}"
+
+    def result(self, name: str) -> dict[str, Any] | None:
+        """A result by its name, such as `tuned`; None where it wasn't measured."""
+        result: dict[str, Any] = (self.info.get("results") or {}).get(name) or {}
+        return None if result.get("value") is None else result
+
+    def value(self, name: str) -> float:
         """The metric of a result on `report`.
 
         Raises:
             SoftpruneError: it has no such result.
         """
-        found = self.record.results.get(row)
-        if found is None or found.value is None:
-            raise SoftpruneError(f"a result named {row}", f"none in {self.path}", "remove that folder, and run again")
-        return found.value
+        result = self.result(name)
+        if result is None:
+            raise SoftpruneError(f"a result named {name}", f"none in {self.path}", _AGAIN)
+        return float(result["value"])
 
-    def scored(self, row: str) -> Scored | None:
-        """The counts of every example of `report`; None where they weren't kept."""
-        return scored_of(self.path / "predictions" / f"{row}.jsonl", load_task(self.task).metric)
+    def is_above_constant(self, name: str) -> bool:
+        """Whether a result is shown to be above the constant answer: its interval lies above that."""
+        low: float = self.info["results"][name]["interval"][0]
+        return low > self.value("constant")
 
     @property
     def interpretable(self) -> bool:
-        """Whether its tuned prompt is shown to be above the constant answer: its interval lies above that."""
-        return above_constant("tuned", self.record.results)
+        """Whether its tuned prompt is shown to be above the constant answer."""
+        return self.is_above_constant("tuned")
+
+    def scored(self, name: str) -> Scored | None:
+        """The counts of every example of `report`; None where they weren't stored."""
+        return read_scored(self._answers_file(name), load_task(self.task).metric)
+
+    def answers(self, name: str, task: str = "") -> list[Line]:
+        """What one of its prompts answered to each example of `report`.
+
+        Args:
+            name: of the result.
+            task: of a run on several tasks, the one whose examples are meant, their ids as in a run of that task alone.
+
+        Raises:
+            SoftpruneError: the file isn't there.
+        """
+        path = self._answers_file(name)
+        if not path.is_file():
+            raise SoftpruneError(f"what {name} answered", f"no file {path}", "remove that run's folder, and run again")
+        prefix = f"{task}:" if task else ""
+        lines: list[Line] = []
+        for line in _read_lines(path):
+            if line["id"].startswith(prefix):
+                group = {"group": line["group"].removeprefix(prefix)} if line.get("group") else {}
+                lines.append({**line, **group, "id": line["id"].removeprefix(prefix)})
+        return lines
+
+    def _answers_file(self, name: str) -> Path:
+        return self.path / "predictions" / f"{name}.jsonl"
 
     def prompt_file(self, name: str) -> Path:
         """The file of a prompt: initial, tuned, control."""
@@ -85,3 +139,38 @@ class Made:
     def ticket(self) -> Ticket:
         """The winner."""
         return Ticket.load(self.path)
+
+    @property
+    def share_kept(self) -> float:
+        """The numbers that the winner keeps, as a fraction of the whole prompt's."""
+        info = self.ticket.info
+        return info.parameters / (info.prompt_tokens * info.hidden)
+
+
+def read_scored(path: Path, metric: Metric) -> Scored | None:
+    """The counts of each example in a predictions file; None where there is none, or nothing that can be counted."""
+    return score_lines(_read_lines(path), metric) if path.is_file() else None
+
+
+def score_lines(lines: Sequence[Line], metric: Metric) -> Scored | None:
+    """The counts of each example: of answers by the metric, of texts their own scores; None where neither is there."""
+    counts_NC = _count_lines(lines, metric) if lines else None
+    if counts_NC is None:
+        return None
+    return Scored(counts_NC, tuple(str(line["id"]) for line in lines), tuple(line.get("group") for line in lines))
+
+
+def _count_lines(lines: Sequence[Line], metric: Metric) -> Floats | None:
+    if all(isinstance(line.get("predicted"), int) and isinstance(line.get("gold"), int) for line in lines):
+        return metric.counts(answered([line["predicted"] for line in lines], [line["gold"] for line in lines]))
+    if all(isinstance(line.get(metric.name), int | float) for line in lines):
+        return np.array([[line[metric.name], 1.0] for line in lines])
+    if all(isinstance(line.get("written"), str) and isinstance(line.get("reference"), str) for line in lines):
+        texts, references = (tuple(line[name] for line in lines) for name in ("written", "reference"))
+        return metric.counts(Scores(texts=texts, references=references))
+    return None
+
+
+def _read_lines(path: Path) -> list[Line]:
+    # Not splitlines: a text may hold a line separator of Unicode, which JSON leaves as it is.
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]

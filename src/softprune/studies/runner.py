@@ -13,15 +13,17 @@ from softprune.config.registry import Registry
 from softprune.data import load_task
 from softprune.errors import ManyErrors, SoftpruneError, gathered
 from softprune.runs import atomic_io
+from softprune.runs.environment import hardware, versions
+from softprune.runs.folder_checks import SCHEMA, differing, free_beside, told_apart, write_resolved
 from softprune.runs.processes import hold_alone
-from softprune.studies.findings import Findings, Table, findings_of, starred
-from softprune.studies.folder import complete, read_study, record, study_folder
+from softprune.studies.findings import Findings, Table, has_stars, load_findings
+from softprune.studies.folder import RUNS, STUDY, WORK, StudyFolder, hold_folder, now, read_record
 from softprune.studies.run_cache import safe
-from softprune.studies.study_context import Bench
-from softprune.studies.text_tables import STAR, csv_text, document, markdown, published_tables, rich_table
+from softprune.studies.study_context import StudyContext
+from softprune.studies.tables import STAR, csv_text, markdown, published_tables, rich_table, study_markdown
 from softprune.terminal import literal
 
-Experiment = Callable[[Bench], Findings]
+Experiment = Callable[[StudyContext], Findings]
 """Makes the runs that it needs and tells what they show."""
 
 EXPERIMENTS: Final[Registry[Experiment]] = Registry(
@@ -48,7 +50,7 @@ EXPERIMENTS: Final[Registry[Experiment]] = Registry(
 
 
 def execute(
-    study: Study,
+    config: Study,
     name: str,
     root: Path,
     command: str,
@@ -58,7 +60,7 @@ def execute(
     """Conduct a study, or take up one that was cut off; a complete one is left as it is.
 
     Args:
-        study: validated settings.
+        config: validated settings.
         name: of the study's folder.
         root: the folder of all studies; their runs are shared there.
         command: what the user typed.
@@ -71,24 +73,72 @@ def execute(
         SoftpruneError: for anything that a user can fix. What is done is kept, and the same command goes on.
     """
     hold_alone("to conduct studies")
-    conduct = EXPERIMENTS[study.experiment]
-    folder = root / name
-    bench = Bench(study, root.absolute(), folder, console)
-    _check(bench)
-    with study_folder(folder, study, command) as info:
-        if info is None:
-            bench.say(f"{folder} is complete: nothing was run; another --name begins a new study")
-            return folder
-        found = conduct(bench)
-        info |= {"findings": found.document(), **bench.cost()}
-        record(folder, info)
-        write_texts(folder, study, read_study(folder))
+    conduct = EXPERIMENTS[config.experiment]
+    path = root / name
+    study = StudyContext(config, root.absolute(), path, console)
+    _check(study)
+    runs_before = _runs_beside(path)
+
+    def begin(folder: StudyFolder) -> None:
+        _check_settings(folder, config)
+        if not folder.is_complete:
+            write_resolved(path, config.resolved())
+            folder.record(**_attempt(folder, config, command))
+
+    def has_results() -> bool:
+        return any((path / WORK).glob("*")) or _runs_beside(path) != runs_before
+
+    with hold_folder(path, STUDY, begin, has_results) as folder:
+        if folder.is_complete:
+            study.say(f"{path} is complete: nothing was run; another --name begins a new study")
+            return path
+        findings = conduct(study)
+        folder.record(findings=findings.document(), **study.cost())
+        write_texts(path, config, folder.info)
         try:
-            _draw(folder, study, info)
+            _draw(path, config, folder.info)
         except SoftpruneError as error:  # a study isn't lost because its page can't be drawn
-            bench.say(f"the study finished, but its page is missing\n{error}\nthen: softprune report {folder}")
-        complete(folder, info)
-    return folder
+            study.say(f"the study finished, but its page is missing\n{error}\nthen: softprune report {path}")
+        folder.complete()
+    return path
+
+
+def _attempt(folder: StudyFolder, config: Study, command: str) -> dict[str, Any]:
+    """What study.json says of a new attempt."""
+    size = config.size
+    return {
+        "schema": SCHEMA,
+        "kind": "study",
+        "started": folder.info.get("started", now()),
+        "attempts": folder.info.get("attempts", 0) + 1,
+        "status": "running",
+        "error": None,
+        "command": command,
+        "versions": versions(),
+        "hardware": hardware(),
+        "tasks": list(size.tasks),
+        "backbone": size.backbone,
+    }
+
+
+def _check_settings(folder: StudyFolder, config: Study) -> None:
+    """Hold a study to its settings once anything in its folder depends on them; runs are named after their own recipes.
+
+    Raises:
+        SoftpruneError: other settings than it was begun with.
+    """
+    path = folder.path
+    if not folder.info or not (folder.is_complete or any((path / WORK).glob("*"))):
+        return
+    differ = differing(load_study(path / "resolved.yaml").matters, config.matters)
+    if differ:
+        do = f"choose another name in the same --out, such as --name {free_beside(path).name}: finished runs are shared"
+        raise SoftpruneError(f"the settings that {path} was begun with", told_apart(differ), do)
+
+
+def _runs_beside(path: Path) -> set[str]:
+    """Names of the runs that are there, of any study."""
+    return {file.parent.name for file in (path.parent / RUNS).glob("*/run.json")}
 
 
 def run_study(study: Study | str | Path, root: str | Path, *, console: Console | None = None) -> Path:
@@ -105,29 +155,29 @@ def run_study(study: Study | str | Path, root: str | Path, *, console: Console |
     Raises:
         SoftpruneError: for anything that a user can fix.
     """
-    read = study if isinstance(study, Study) else load_study(study)
+    config = study if isinstance(study, Study) else load_study(study)
     name = Path(study).stem if isinstance(study, str | Path) else "study"
-    return execute(read, default_name(read, name), Path(root), "python", console=console)
+    return execute(config, default_name(config, name), Path(root), "python", console=console)
 
 
-def default_name(study: Study, name: str) -> str:
+def default_name(config: Study, name: str) -> str:
     """A study's folder: what it is called, its model, its scale."""
-    return "-".join((safe(name), safe(Path(study.size.backbone).name), study.scale))
+    return "-".join((safe(name), safe(Path(config.size.backbone).name), config.scale))
 
 
-def _check(bench: Bench) -> None:
+def _check(study: StudyContext) -> None:
     """What can be told before any work: tasks there are, and recipe keys.
 
     Raises:
         SoftpruneError: with every mistake.
     """
     errors: list[SoftpruneError] = []
-    if not bench.tasks:
+    if not study.tasks:
         errors.append(SoftpruneError("tasks for a study", "none", "name some: --tasks trec,ag_news"))
-    for task in bench.tasks:
+    for task in study.tasks:
         with gathered(errors):
             load_task(task)
-            bench.spec(task, bench.study.seed)
+            study.spec(task, study.config.seed)
     if errors:
         raise errors[0] if len(errors) == 1 else ManyErrors("study", errors)
 
@@ -141,9 +191,9 @@ def rewrite(folder: Path) -> Path:
     Raises:
         SoftpruneError: it isn't finished, or jinja2 or plotly isn't installed.
     """
-    study, info = load_study(folder / "resolved.yaml"), read_study(folder)
-    write_texts(folder, study, info)
-    return _draw(folder, study, info)
+    config, info = load_study(folder / "resolved.yaml"), read_record(folder, STUDY)
+    write_texts(folder, config, info)
+    return _draw(folder, config, info)
 
 
 def terminal(folder: Path) -> Group:
@@ -152,31 +202,32 @@ def terminal(folder: Path) -> Group:
     Raises:
         SoftpruneError: it isn't finished.
     """
-    study, info = load_study(folder / "resolved.yaml"), read_study(folder)
-    found = findings_of(info["findings"])
-    tables = all_tables(study, found)
-    said = [*found.sentences, *([STAR] if starred(tables) else [])]
-    head = [literal(text) for text in (study.question, study.source) if text]
-    return Group(literal(study.title, "bold"), *head, *map(rich_table, tables), *map(literal, said))
+    config, info = load_study(folder / "resolved.yaml"), read_record(folder, STUDY)
+    findings = load_findings(info["findings"])
+    tables = all_tables(config, findings)
+    lines = [*findings.sentences, *([STAR] if has_stars(tables) else [])]
+    head = [literal(text) for text in (config.question, config.source) if text]
+    return Group(literal(config.title, "bold"), *head, *map(rich_table, tables), *map(literal, lines))
 
 
-def all_tables(study: Study, found: Findings) -> list[Table]:
+def all_tables(config: Study, findings: Findings) -> list[Table]:
     """Ours, then the source's."""
-    return [*found.tables, *published_tables(study.published)]
+    return [*findings.tables, *published_tables(config.published)]
 
 
-def write_texts(folder: Path, study: Study, info: Mapping[str, Any]) -> None:
+def write_texts(folder: Path, config: Study, info: Mapping[str, Any]) -> None:
     """All of it as study.md; the tables as Markdown and CSV, each in a file of its own."""
-    found = findings_of(info["findings"])
-    whole = document(study, info, all_tables(study, found), found.sentences)
-    atomic_io.write_bytes(folder / "study.md", whole.encode("utf-8", errors="replace"))
-    for table in all_tables(study, found):
-        texts = {"md": markdown(table), "csv": csv_text(table)}
-        for ending, text in texts.items():
-            atomic_io.write_bytes(folder / f"table-{safe(table.name)}.{ending}", text.encode("utf-8", errors="replace"))
+    findings = load_findings(info["findings"])
+    tables = all_tables(config, findings)
+    texts = {"study.md": study_markdown(config, info, tables, findings.sentences)}
+    for table in tables:
+        texts[f"table-{safe(table.name)}.md"] = markdown(table)
+        texts[f"table-{safe(table.name)}.csv"] = csv_text(table)
+    for name, text in texts.items():
+        atomic_io.write_bytes(folder / name, text.encode("utf-8", errors="replace"))
 
 
-def _draw(folder: Path, study: Study, info: Mapping[str, Any]) -> Path:
+def _draw(folder: Path, config: Study, info: Mapping[str, Any]) -> Path:
     from softprune.studies.page import write_page
 
-    return write_page(folder, study, info)
+    return write_page(folder, config, info)

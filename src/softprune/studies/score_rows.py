@@ -1,180 +1,209 @@
-"""Rows of a study's table: what a setting scores on each task, over seeds, and by how much it differs from another.
-
-The statistics are those of comparisons (`compare.statistics`): means over seeds, intervals that cover seeds and the
-examples of `report` from 3 seeds on, differences paired over both.
-"""
+"""Rows of a study's tables: what a setting scores on each task, over seeds, and by how much it differs from another."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
-
-import numpy as np
+from typing import Any, TypeAlias
 
 from softprune.data import load_task
-from softprune.statistics.bootstrap import Score
-from softprune.statistics.methods_over_seeds import Scored, difference, mean_score, same_examples, spread
+from softprune.statistics.methods_over_seeds import Outcome, difference, spread
 from softprune.studies.findings import Cell, Entry, Table
-from softprune.studies.run_result import Made
-from softprune.studies.study_context import Bench
-from softprune.studies.verdicts import corrected_table, interval_note, paired_note
+from softprune.studies.run_result import FinishedRun
+from softprune.studies.study_context import StudyContext
+from softprune.studies.verdicts import (
+    CHOSEN_HERE,
+    correct_table,
+    describe_difference,
+    interval_note,
+    paired_note,
+)
 
-Runs = Mapping[tuple[str, int], Made]
+Runs = Mapping[tuple[str, int], FinishedRun]
 """By task and seed."""
+Place: TypeAlias = "str | tuple[str, str]"
+"""A task; or the task that a prompt was trained on and the task that it is asked on."""
+Heads: TypeAlias = "Mapping[Any, str]"
+"""A table's columns: by place, its head."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a setting reached on one task.
+class Row:
+    """What a setting reached.
 
     Attributes:
-        values: the metric on `report` of each seed.
-        scored: the counts of every example, of each seed.
-        draws: how many of them in turn belong to one seed, such as several random masks of one prompt.
-        trained: whether seeds differ at all; the model without a prompt has none.
+        outcomes: by place; None where it wasn't measured.
+        at_chance: by place, whether the unpruned prompt behind it isn't shown to be above the constant answer.
+        missing: shown in every cell of a setting that has no outcomes at all.
     """
 
-    values: tuple[float, ...]
-    scored: tuple[Scored | None, ...]
-    draws: int = 1
-    trained: bool = True
-
-    @property
-    def mean(self) -> float:
-        """Over the seeds."""
-        return fmean(self.values)
+    outcomes: Mapping[Any, Outcome | None]
+    at_chance: Mapping[Any, bool]
+    missing: str = ""
 
 
-Row = Mapping[str, Outcome | None]
-"""By task; None where it wasn't measured."""
+def collect_row(study: StudyContext, runs: Runs, name: str, at_chance: Mapping[str, bool] | None = None) -> Row:
+    """One result of all runs, by task; a task isn't measured where a seed has no run.
+
+    Args:
+        study: whose tasks and seeds.
+        runs: finished.
+        name: of the result, such as `winner`.
+        at_chance: of the row; found from the runs' own tuned prompts where it isn't given.
+    """
+    outcomes: dict[str, Outcome | None] = {}
+    for task in study.tasks:
+        own = [runs[task, seed] for seed in study.seeds if (task, seed) in runs]
+        outcomes[task] = collect_outcome(own, name) if len(own) == len(study.seeds) else None
+    return Row(outcomes, chances(study, runs) if at_chance is None else at_chance)
 
 
-def row_of(bench: Bench, runs: Runs, name: str) -> dict[str, Outcome]:
-    """One result of all runs, by task."""
-    return {task: outcome_of([runs[task, seed] for seed in bench.seeds], name) for task in bench.tasks}
-
-
-def outcome_of(runs: Sequence[Made], name: str) -> Outcome:
+def collect_outcome(runs: Sequence[FinishedRun], name: str) -> Outcome:
     """One result of the runs of a task."""
-    return Outcome(tuple(made.value(name) for made in runs), tuple(made.scored(name) for made in runs))
+    return Outcome(tuple(run.value(name) for run in runs), tuple(run.scored(name) for run in runs))
 
 
-def chances(bench: Bench, runs: Runs) -> dict[str, bool]:
+def chances(study: StudyContext, runs: Runs) -> dict[str, bool]:
     """By task, whether any seed's tuned prompt isn't shown to be above the constant answer."""
-    return {task: not all(runs[task, seed].interpretable for seed in bench.seeds) for task in bench.tasks}
+    return {task: not all(runs[task, seed].interpretable for seed in study.seeds) for task in study.tasks}
 
 
-def score_cell(bench: Bench, task: str, outcome: Outcome | None, chance: bool = False) -> Cell:
+def score_cell(study: StudyContext, task: str, outcome: Outcome | None, chance: bool = False) -> Cell:
     """The mean over seeds with its interval."""
     if outcome is None:
         return Cell(None)
-    metric = load_task(task).metric
-    score, (scored,) = by_seed(metric.score, outcome)
-    values = [fmean(outcome.values[at : at + outcome.draws]) for at in range(0, len(outcome.values), outcome.draws)]
-    found = spread(values, scored, score, seed=bench.study.seed, resamples=_resamples(bench))
-    low, high = (None, None) if found.interval is None else (found.interval.low, found.interval.high)
-    return Cell(found.mean, low, high, chance=chance)
+    score = load_task(task).metric.score
+    over_seeds = spread(outcome, score, seed=study.config.seed, resamples=study.resamples)
+    if over_seeds.interval is None:
+        return Cell(over_seeds.mean, chance=chance)
+    return Cell(over_seeds.mean, over_seeds.interval.low, over_seeds.interval.high, chance=chance)
 
 
 def difference_cell(
-    bench: Bench, task: str, ours: Outcome | None, theirs: Outcome | None, chance: bool = False
+    study: StudyContext, task: str, ours: Outcome | None, theirs: Outcome | None, chance: bool = False
 ) -> Cell:
     """One setting minus another, in points, paired over seeds and examples."""
     if ours is None or theirs is None:
         return Cell(None, unit="points")
-    score, (a, b) = by_seed(load_task(task).metric.score, ours, theirs)
-    settings: dict[str, Any] = {"seed": bench.study.seed, "resamples": _resamples(bench)}
-    found = difference(a, b, score, untrained=not theirs.trained, **settings)
-    if found is None:
+    score = load_task(task).metric.score
+    less = difference(ours, theirs, score, seed=study.config.seed, resamples=study.resamples)
+    if less is None:
         return Cell(ours.mean - theirs.mean, unit="points", chance=chance)
-    return Cell(found.value, found.low, found.high, "points", chance, seeds=found.seeds, p=found.p)
+    return Cell(less.value, less.low, less.high, "points", chance, seeds=less.seeds, p=less.p)
 
 
-def by_seed(score: Score, *outcomes: Outcome) -> tuple[Score, list[list[Scored | None]]]:
-    """Outcomes with one array of counts for each seed, and the score that takes such arrays.
-
-    Draws of one seed are no seeds: their counts stand side by side, `[N, draws * C]`, and the score is their mean. A
-    side with fewer draws is repeated, so that one score serves all.
-    """
-    most = max(outcome.draws for outcome in outcomes)
-    width = next((each.counts_NC.shape[1] for o in outcomes for each in o.scored if each is not None), 1)
-
-    def joined(outcome: Outcome, at: int) -> Scored | None:
-        draws = outcome.scored[at : at + outcome.draws]
-        runs = same_examples(draws)
-        if runs is None or most % outcome.draws:
-            return None
-        counts = np.concatenate([run.counts_NC for run in runs] * (most // outcome.draws), axis=1)
-        return replace(runs[0], counts_NC=counts)
-
-    found = [[joined(outcome, at) for at in range(0, len(outcome.scored), outcome.draws)] for outcome in outcomes]
-    return partial(mean_score, width=width, score=score), found
+def compare_rows(study: StudyContext, ours: Row, theirs: Row, place: Place) -> Entry:
+    """One row minus another at a place."""
+    if ours.missing or theirs.missing:
+        return ours.missing or theirs.missing
+    chance = ours.at_chance[place] or theirs.at_chance[place]
+    return difference_cell(study, _target(place), ours.outcomes[place], theirs.outcomes[place], chance)
 
 
 def score_table(
-    bench: Bench,
-    name: str,
-    title: str,
-    rows: Mapping[str, Row],
-    chance: Mapping[str, bool],
-    *,
-    note: str = "",
+    study: StudyContext, name: str, title: str, rows: Mapping[str, Row], *, heads: Heads | None = None, note: str = ""
 ) -> Table:
     """Settings by tasks; the mean over the tasks behind them where there are several.
 
     Args:
-        bench: of the study.
+        study: its seeds and resampling.
         name, title, note: the table's.
         rows: by label.
-        chance: by task, as `chances` tells.
+        heads: other columns than the study's tasks; they have no mean.
     """
-    several = len(bench.tasks) > 1
-    cells: list[tuple[Entry, ...]] = []
+    columns = task_heads(study) if heads is None else heads
+    with_mean = heads is None and len(study.tasks) > 1
+    lines: list[list[Entry]] = []
     for label, row in rows.items():
-        line: list[Entry] = [label, *(score_cell(bench, t, row[t], chance[t]) for t in bench.tasks)]
-        if several:
-            line.append(_mean_cell([row[task] for task in bench.tasks], any(chance.values())))
-        cells.append(tuple(line))
-    columns = ("%", *bench.tasks, *(("mean",) if several else ()))
-    return Table(name, title, columns, tuple(cells), note or mean_note(len(bench.seeds)))
+        line: list[Entry] = [label]
+        for place in columns:
+            chance = not row.missing and row.at_chance[place]
+            line.append(row.missing or score_cell(study, _target(place), row.outcomes[place], chance))
+        if with_mean:
+            line.append(mean_cell(row))
+        lines.append(line)
+    head = ("%", *columns.values(), *(("mean",) if with_mean else ()))
+    return Table(name, title, head, lines, note or mean_note(study))
 
 
-def difference_table(
-    bench: Bench,
+def mean_cell(row: Row) -> Entry:
+    """The mean over tasks, without an interval; not measured where one of them isn't."""
+    if row.missing:
+        return row.missing
+    means = [outcome.mean for outcome in row.outcomes.values() if outcome is not None]
+    if len(means) < len(row.outcomes):
+        return Cell(None)
+    return Cell(fmean(means), chance=any(row.at_chance.values()))
+
+
+def pair_table(
+    study: StudyContext,
     name: str,
     title: str,
     rows: Mapping[str, Row],
-    reference: str,
-    chance: Mapping[str, bool],
+    pairs: Mapping[str, tuple[str, str]],
     *,
+    heads: Heads | None = None,
+    unit: str = "points",
     note: str = "",
 ) -> Table:
-    """The same less one of the rows, in points."""
-    found = corrected_table(
-        {
-            label: {t: difference_cell(bench, t, row[t], rows[reference][t], chance[t]) for t in bench.tasks}
-            for label, row in rows.items()
-            if label != reference
-        }
-    )
-    cells: tuple[tuple[Entry, ...], ...] = tuple((label, *row.values()) for label, row in found.items())
-    columns = (f"points above {reference}", *bench.tasks)
-    return Table(name, title, columns, cells, note or paired_note(len(bench.seeds)))
+    """Some rows less others, in points, paired over seeds and examples; all differences are one family of tests.
+
+    Args:
+        study: its seeds and resampling.
+        name, title, note: the table's.
+        rows: by label.
+        pairs: by the label of the difference, the labels of both rows.
+        heads: other columns than the study's tasks.
+        unit: head of the labels.
+    """
+    columns = task_heads(study) if heads is None else heads
+    cells = {
+        label: {place: compare_rows(study, rows[ours], rows[theirs], place) for place in columns}
+        for label, (ours, theirs) in pairs.items()
+    }
+    lines = [(label, *row.values()) for label, row in correct_table(cells).items()]
+    return Table(name, title, (unit, *columns.values()), lines, note or difference_note(study))
 
 
-def _mean_cell(outcomes: Sequence[Outcome | None], chance: bool) -> Cell:
-    """Over the tasks; not measured where one of them isn't."""
-    means = [outcome.mean for outcome in outcomes if outcome is not None]
-    return Cell(fmean(means), chance=chance) if len(means) == len(outcomes) else Cell(None)
+def difference_table(
+    study: StudyContext, name: str, title: str, rows: Mapping[str, Row], reference: str, *, note: str = ""
+) -> Table:
+    """All rows less one of them, in points."""
+    pairs = {label: (label, reference) for label in rows if label != reference}
+    return pair_table(study, name, title, rows, pairs, unit=f"points above {reference}", note=note)
 
 
-def mean_note(seeds: int) -> str:
+def difference_sentences(table: Table, labels: Iterable[str] | None = None) -> list[str]:
+    """What a table of differences shows, a sentence for each row, or each of some rows."""
+    wanted = None if labels is None else set(labels)
+    lines = []
+    for label, *cells in table.rows:
+        if wanted is None or label in wanted:
+            named = zip(table.columns[1:], cells, strict=True)
+            each = [describe_difference(head, cell) for head, cell in named if isinstance(cell, Cell)]
+            lines.append(f"{label}: {'; '.join(each)}.")
+    return lines
+
+
+def task_heads(study: StudyContext) -> dict[str, str]:
+    """The study's tasks as columns."""
+    return {task: task for task in study.tasks}
+
+
+def _target(place: Place) -> str:
+    """The task that is scored."""
+    return place if isinstance(place, str) else place[1]
+
+
+def mean_note(study: StudyContext) -> str:
     """The note under a table of means."""
+    seeds = len(study.seeds)
     return f"Mean over {seeds} {'seed' if seeds == 1 else 'seeds'}. {interval_note(seeds)}"
 
 
-def _resamples(bench: Bench) -> int:
-    return bench.spec(bench.tasks[0], bench.study.seed).recipe.selection.resamples
+def difference_note(study: StudyContext, more: str = "") -> str:
+    """The note under a table of differences, with what else a reader of this one must know."""
+    parts = [paired_note(len(study.seeds)), more, f"{CHOSEN_HERE.capitalize()}." if study.chosen_on_report else ""]
+    return " ".join(filter(None, parts))

@@ -16,8 +16,8 @@ from rich.text import Text
 from softprune.config import Study
 from softprune.runs import atomic_io
 from softprune.studies.folder import WORK
-from softprune.studies.run_cache import Spec, make_runs, safe, spec_of
-from softprune.studies.run_result import Made
+from softprune.studies.run_cache import Spec, make_runs, make_spec, safe
+from softprune.studies.run_result import FinishedRun
 
 Keys = Mapping[str, Any]
 FILES: Final = "files"
@@ -25,58 +25,63 @@ FILES: Final = "files"
 _DIGITS: Final = 10
 
 
+def task_label(task: str) -> str:
+    """A task's id, or the name of its file."""
+    return Path(task).stem
+
+
 @dataclass(frozen=True, slots=True)
-class Bench:
+class StudyContext:
     """A study at work.
 
     Attributes:
-        study: its settings.
+        config: its settings.
         root: the folder of all studies, and of their runs; absolute.
         folder: this study's.
         console: where progress is shown; None for silence.
         used: the runs that were asked for, by name.
     """
 
-    study: Study
+    config: Study
     root: Path
     folder: Path
     console: Console | None = None
-    used: dict[str, Made] = field(default_factory=dict)
+    used: dict[str, FinishedRun] = field(default_factory=dict)
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """Ids of the tasks."""
-        return self.study.size.tasks
+        return self.config.size.tasks
 
     @property
     def seeds(self) -> range:
         """The seeds of each sort of run."""
-        return range(self.study.seed, self.study.seed + self.study.size.seeds)
+        return range(self.config.seed, self.config.seed + self.config.size.seeds)
 
     @property
     def options(self) -> dict[str, Any]:
         """The experiment's."""
-        return self.study.settings
+        return self.config.settings
 
     def spec(self, task: str, seed: int, keys: Keys | None = None) -> Spec:
         """A run of the study: `keys` in place of the study's own, nested or dotted; they may name its kind."""
-        return spec_of(self.study, self.root, task, seed, keys or {})
+        return make_spec(self.config, self.root, task, seed, keys or {})
 
-    def make(self, specs: Sequence[Spec]) -> list[Made]:
+    def make(self, specs: Sequence[Spec]) -> list[FinishedRun]:
         """Runs, each made once, all that don't depend on each other together.
 
         Raises:
             SoftpruneError: of a run that fails.
         """
-        places = make_runs(self.study, self.root, specs, self.console)
-        found = [Made(place, spec.task, spec.seed) for place, spec in zip(places, specs, strict=True)]
-        self.used.update({made.path.name: made for made in found})
-        return found
+        places = make_runs(self.config, self.root, specs, self.console)
+        runs = [FinishedRun(place, spec.task, spec.seed) for place, spec in zip(places, specs, strict=True)]
+        self.used.update({run.path.name: run for run in runs})
+        return runs
 
-    def grid(self, keys: Keys | None = None) -> dict[tuple[str, int], Made]:
+    def grid(self, keys: Keys | None = None) -> dict[tuple[str, int], FinishedRun]:
         """A run for each task and seed, by both."""
         specs = [self.spec(task, seed, keys) for task in self.tasks for seed in self.seeds]
-        return {(made.task, made.seed): made for made in self.make(specs)}
+        return {(run.task, run.seed): run for run in self.make(specs)}
 
     def once(self, name: str, compute: Callable[[], Any]) -> Any:
         """A piece of work, as JSON holds it: made once, read back ever after, so that both are the same bits.
@@ -89,8 +94,8 @@ class Bench:
         if not path.exists():
             self.say(name)
             begun = time.perf_counter()
-            found = compute()
-            text = atomic_io.json_text({"seconds": time.perf_counter() - begun, "found": found})
+            result = compute()
+            text = atomic_io.json_text({"seconds": time.perf_counter() - begun, "found": result})
             atomic_io.write_bytes(path, text.encode())
         return json.loads(path.read_text(encoding="utf-8"))["found"]
 
@@ -110,6 +115,16 @@ class Bench:
             atomic_io.write_bytes(path, data)
         return path
 
+    @property
+    def resamples(self) -> int:
+        """Of intervals, as the runs have it."""
+        return self.spec(self.tasks[0], self.config.seed).recipe.selection.resamples
+
+    @property
+    def chosen_on_report(self) -> bool:
+        """Whether runs choose on the very examples that they report, as the paper does."""
+        return self.spec(self.tasks[0], self.config.seed).recipe.selection.protocol == "paper"
+
     def say(self, line: str) -> None:
         """Tells what is being done."""
         if self.console is not None:
@@ -118,8 +133,8 @@ class Bench:
     def cost(self) -> dict[str, Any]:
         """What the study took: its runs with the seconds that they took whoever asked for them, and its own work."""
         runs = [
-            {"folder": name, "task": made.task, "seed": made.seed, "kind": made.record.kind, "seconds": made.seconds}
-            for name, made in sorted(self.used.items())
+            {"folder": name, "task": run.task, "seed": run.seed, "kind": run.info["kind"], "seconds": run.seconds}
+            for name, run in sorted(self.used.items())
         ]
         pieces = sorted((self.folder / WORK).glob("*.json"))
         work = {path.stem: json.loads(path.read_text(encoding="utf-8"))["seconds"] for path in pieces}

@@ -9,11 +9,12 @@ from typing import Final, TypeVar
 
 from softprune.statistics.bootstrap import LEVEL, holm
 from softprune.statistics.seeds import MIN_SEEDS
-from softprune.studies.findings import Cell, Entry, shown
+from softprune.studies.findings import Cell, Entry, format_entry
 
-ABOVE, BELOW, NEITHER, UNTOLD = "above", "below", "no difference shown", "not measured"
+ABOVE, BELOW, NEITHER, UNMEASURED = "above", "below", "no difference shown", "not measured"
 AT_CHANCE: Final = "not interpretable"
 NO_VERDICT: Final = "no verdict"
+CHOSEN_HERE: Final = "chosen on the examples that are reported: no significance claimed"
 
 Key = TypeVar("Key", bound=Hashable)
 Column = TypeVar("Column", bound=Hashable)
@@ -26,7 +27,7 @@ def verdict(cell: Cell, than: float = 0.0) -> str:
     differences of its family, too.
     """
     if cell.value is None or cell.low is None or cell.high is None:
-        return UNTOLD
+        return UNMEASURED
     if _few_seeds(cell):
         return f"{NO_VERDICT} ({cell.seeds} {'seed' if cell.seeds == 1 else 'seeds'})"
     if cell.p_holm is not None and than == 0.0 and cell.p_holm >= 1 - LEVEL:
@@ -36,41 +37,37 @@ def verdict(cell: Cell, than: float = 0.0) -> str:
     return BELOW if cell.high < than else NEITHER
 
 
+def difference_verdict(cell: Cell) -> str:
+    """The same of a difference, which says nothing where the unpruned prompt is at chance."""
+    return AT_CHANCE if cell.chance else verdict(cell)
+
+
 def _few_seeds(cell: Cell) -> bool:
     return cell.seeds is not None and cell.seeds < MIN_SEEDS
 
 
-def corrected(family: Sequence[Entry]) -> list[Entry]:
-    """The same, with Holm's p-values of those from which something may be concluded; they are one family."""
-    at = [i for i, cell in enumerate(family) if isinstance(cell, Cell) and _tested(cell)]
+def correct_family(family: Sequence[Entry]) -> list[Entry]:
+    """Differences with Holm's p-values, where something may be concluded from them; they are one family of tests."""
+    tested: dict[int, Cell] = {}
+    for at, cell in enumerate(family):
+        if isinstance(cell, Cell) and cell.p is not None and not cell.chance and not _few_seeds(cell):
+            tested[at] = cell
     cells = list(family)
-    for i, p in zip(at, holm([_p(cells[i]) for i in at]), strict=True):
-        cell = cells[i]
-        assert isinstance(cell, Cell)
-        cells[i] = replace(cell, p_holm=p)
+    adjusted = holm([cell.p for cell in tested.values() if cell.p is not None])
+    for (at, cell), p in zip(tested.items(), adjusted, strict=True):
+        cells[at] = replace(cell, p_holm=p)
     return cells
 
 
-def _tested(cell: Cell) -> bool:
-    return cell.p is not None and not cell.chance and not _few_seeds(cell)
+def correct_cells(family: Mapping[Key, Cell]) -> dict[Key, Cell]:
+    """The same of differences by name."""
+    return dict(zip(family, only_cells(correct_family(list(family.values()))), strict=True))
 
 
-def _p(entry: Entry) -> float:
-    assert isinstance(entry, Cell)
-    assert entry.p is not None
-    return entry.p
-
-
-def corrected_table(found: Mapping[Key, Mapping[Column, Entry]]) -> dict[Key, dict[Column, Entry]]:
+def correct_table(table: Mapping[Key, Mapping[Column, Entry]]) -> dict[Key, dict[Column, Entry]]:
     """The same of a table by rows and columns, all of whose differences are one family."""
-    cells = iter(corrected([entry for row in found.values() for entry in row.values()]))
-    return {name: {column: next(cells) for column in row} for name, row in found.items()}
-
-
-def corrected_rows(found: Mapping[Key, Sequence[Cell]]) -> dict[Key, list[Cell]]:
-    """The same of rows of differences."""
-    table = corrected_table({name: dict(enumerate(row)) for name, row in found.items()})
-    return {name: only_cells(row.values()) for name, row in table.items()}
+    cells = iter(correct_family([entry for row in table.values() for entry in row.values()]))
+    return {name: {column: next(cells) for column in row} for name, row in table.items()}
 
 
 def only_cells(entries: Iterable[Entry]) -> list[Cell]:
@@ -78,21 +75,22 @@ def only_cells(entries: Iterable[Entry]) -> list[Cell]:
     return [entry for entry in entries if isinstance(entry, Cell)]
 
 
-def said(what: str, cell: Cell) -> str:
+def describe_difference(what: str, cell: Cell) -> str:
     """A difference as a sentence without its full stop: A less B on trec: +3.0 (+1.0 to +5.0) points, above."""
-    told = AT_CHANCE if cell.chance else verdict(cell)
-    return f"{what}: {shown(cell)}{' points' if cell.unit == 'points' else ''}, {told}"
+    unit = " points" if cell.unit == "points" else ""
+    return f"{what}: {format_entry(cell)}{unit}, {difference_verdict(cell)}"
 
 
 def tally(cells: Sequence[Cell], than: float = 0.0) -> str:
     """How many of several intervals lie above, below, and on neither side; what allows no verdict counts apart."""
-    found = [AT_CHANCE if cell.chance else verdict(cell, than) for cell in cells]
-    parts = [f"{found.count(ABOVE)} above", f"{found.count(BELOW)} below", f"{found.count(NEITHER)} undecided"]
-    others = sorted(set(found) - {ABOVE, BELOW, NEITHER})
-    return ", ".join(parts + [f"{found.count(each)} {each}" for each in others])
+    verdicts = [AT_CHANCE if cell.chance else verdict(cell, than) for cell in cells]
+    words = {ABOVE: "above", BELOW: "below", NEITHER: "undecided"}
+    parts = [f"{verdicts.count(each)} {word}" for each, word in words.items()]
+    others = sorted(set(verdicts) - set(words))
+    return ", ".join(parts + [f"{verdicts.count(each)} {each}" for each in others])
 
 
-def mean_of(cells: Sequence[Cell]) -> float | None:
+def mean_of_cells(cells: Sequence[Cell]) -> float | None:
     """The mean of those that were measured."""
     values = [cell.value for cell in cells if cell.value is not None]
     return fmean(values) if values else None

@@ -2,8 +2,8 @@
 
     P = softmax(q k^T / sqrt(D)),  context = P v,  s_j = sum over heads h and queries i of P[h, i, j] / heads
 
-Probabilities of one bucket at a time, in buffers that are used again: fresh pages cost as much as the arithmetic. They
-are made once more on the way back instead of being kept.
+Fused attention never forms P, so layers that need scores compute it here, one bucket at a time, in buffers that are
+used again: fresh memory pages cost as much as the arithmetic. The backward pass computes P again instead of keeping it.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from softprune.token_pruning.packing import Bucket, back, places_of
+from softprune.token_pruning.packing import Bucket, unbucket
 
-WRITTEN_WIDE = 128
-"""Tokens of a text whose sums over bfloat16 probabilities are as quick in float32 on a CPU."""
-PARTS = 8
-"""Of a sum of probabilities that a product writes in bfloat16; as quick as one."""
+# On a CPU, float32 sums of bfloat16 probabilities are as fast as bfloat16 ones in texts of at most this many tokens.
+FLOAT32_SUMS_UP_TO = 128
+# Partial sums of probabilities that a bfloat16 product writes: 8 keep the rounding small and are as fast as 1.
+PARTIAL_SUMS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Attended:
-    """What attention gives back: contexts `[M, H]`, and the importance `[M]` of every token if it was asked for."""
+class AttentionOutput:
+    """Contexts `[M, H]`, and the importance `[M]` of every token where it was asked for."""
 
     context_MH: torch.Tensor
     score_M: torch.Tensor | None
@@ -37,93 +37,93 @@ def attend(
     query_MH: torch.Tensor,
     key_MH: torch.Tensor,
     value_MH: torch.Tensor,
-    groups: Sequence[Bucket],
+    buckets: Sequence[Bucket],
     heads: int,
     *,
     scored: bool,
     dropout: float = 0.0,
     fused: bool = True,
-) -> Attended:
+) -> AttentionOutput:
     """Self-attention of every text over itself.
 
     Args:
         query_MH, key_MH, value_MH: of all tokens.
-        groups: the buckets, which hold every text once.
+        buckets: hold every text once.
         heads: of attention.
-        scored: whether importance is wanted (before the division by D), in float32 at least, and before dropout.
+        scored: whether importance is wanted (before the division by D); it is counted before dropout, in float32 at
+            least.
         dropout: of the probabilities.
-        fused: whether torch's fused attention may be taken where importance isn't wanted.
+        fused: whether torch's fused attention may be used where importance isn't wanted.
     """
     if dropout:
-        return _plain(query_MH, key_MH, value_MH, groups, heads, scored, dropout)
-    # Fused attention is slow backwards in bfloat16 on a CPU.
+        return _attend_with_dropout(query_MH, key_MH, value_MH, buckets, heads, scored, dropout)
+    # On a CPU in bfloat16, the backward pass of fused attention is slow.
     if fused and not scored and (query_MH.is_cuda or not torch.is_grad_enabled()):
-        return Attended(_fused(query_MH, key_MH, value_MH, groups, heads), None)
+        return AttentionOutput(_attend_fused(query_MH, key_MH, value_MH, buckets, heads), None)
     context_MH, score_M = _Attention.apply(  # type: ignore[no-untyped-call]
-        query_MH, key_MH, value_MH, groups, heads, scored
+        query_MH, key_MH, value_MH, buckets, heads, scored
     )
-    return Attended(context_MH, score_M if scored else None)
+    return AttentionOutput(context_MH, score_M if scored else None)
 
 
-def _fused(
-    query_MH: torch.Tensor, key_MH: torch.Tensor, value_MH: torch.Tensor, groups: Sequence[Bucket], heads: int
+def _attend_fused(
+    query_MH: torch.Tensor, key_MH: torch.Tensor, value_MH: torch.Tensor, buckets: Sequence[Bucket], heads: int
 ) -> torch.Tensor:
-    parts, whole_MhD = [], None if torch.is_grad_enabled() else _empty(query_MH, heads)
-    for group in groups:
-        q, k, v = (group.take(x, heads) for x in (query_MH, key_MH, value_MH))
-        mask = None if group.valid_BN is None else group.valid_BN[:, None, None, :]
-        context = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        if whole_MhD is None:
-            parts.append(_merged(context))
+    parts, context_MhD = [], _empty_by_head(query_MH, heads)
+    for bucket in buckets:
+        q, k, v = (bucket.gather_heads(x, heads) for x in (query_MH, key_MH, value_MH))
+        part_BNhD = F.scaled_dot_product_attention(q, k, v, attn_mask=bucket.attention_mask).transpose(1, 2)
+        if torch.is_grad_enabled():
+            parts.append(part_BNhD)
         else:
-            group.put(context.transpose(1, 2), whole_MhD)
-    return back(parts, groups, places_of(groups)) if whole_MhD is None else whole_MhD.flatten(1)
+            bucket.scatter(part_BNhD, context_MhD)
+    return (unbucket(parts, buckets) if parts else context_MhD).flatten(1)
 
 
-def _plain(
+def _attend_with_dropout(
     query_MH: torch.Tensor,
     key_MH: torch.Tensor,
     value_MH: torch.Tensor,
-    groups: Sequence[Bucket],
+    buckets: Sequence[Bucket],
     heads: int,
     scored: bool,
     dropout: float,
-) -> Attended:
-    """By autograd, which keeps the draws of a dropout."""
+) -> AttentionOutput:
+    """By autograd, which keeps what dropout drew."""
     contexts, scores = [], []
     with torch.autocast(query_MH.device.type, enabled=False):
-        for group in groups:
-            q, k, v = (group.take(x, heads) for x in (query_MH, key_MH, value_MH))
+        for bucket in buckets:
+            q, k, v = (bucket.gather_heads(x, heads) for x in (query_MH, key_MH, value_MH))
             logits = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
-            if group.valid_BN is not None:
-                logits = logits.masked_fill(~group.valid_BN[:, None, None, :], torch.finfo(logits.dtype).min)
+            if bucket.attention_mask is not None:
+                logits = logits.masked_fill(~bucket.attention_mask, torch.finfo(logits.dtype).min)
             p = logits.softmax(-1)
-            scores.append(_column_sums(p, group.valid_BN).flatten())
-            contexts.append(_merged(torch.matmul(F.dropout(p, dropout), v)))
-    places = places_of(groups)
-    return Attended(back(contexts, groups, places), back(scores, groups, places) if scored else None)
+            scores.append(_column_sums(p, bucket.valid_BN))
+            contexts.append(torch.matmul(F.dropout(p, dropout), v).transpose(1, 2))
+    context_MH = unbucket(contexts, buckets).flatten(1)
+    return AttentionOutput(context_MH, unbucket(scores, buckets) if scored else None)
 
 
 class _Scratch(threading.local):
-    """Buffers that are used again; results in them are read before the next bucket."""
+    """Buffers that are used again. Their content must be used before the next bucket."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[str, torch.dtype, torch.device], torch.Tensor] = {}
+        self._buffers: dict[tuple[str, torch.dtype, torch.device], torch.Tensor] = {}
 
     def take(self, name: str, shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
         """An uninitialised tensor of that shape."""
         key, size = (name, like.dtype, like.device), torch.Size(shape).numel()
-        if key not in self._kept or self._kept[key].numel() < size:
-            with torch.inference_mode(False):  # made in it, a buffer could not be written to outside of it
-                self._kept[key] = torch.empty(size, dtype=like.dtype, device=like.device)
-        return self._kept[key][:size].view(shape)
+        if key not in self._buffers or self._buffers[key].numel() < size:
+            with torch.inference_mode(False):  # a buffer made in inference mode can't be written to outside of it
+                self._buffers[key] = torch.empty(size, dtype=like.dtype, device=like.device)
+        return self._buffers[key][:size].view(shape)
 
 
 _scratch = _Scratch()
 
 
 class _Attention(torch.autograd.Function):
-    """All buckets, with importance where it is wanted; probabilities are made again on the way back."""
+    """All buckets, with importance where it is wanted; the backward pass computes probabilities again."""
 
     @staticmethod
     def forward(
@@ -131,40 +131,41 @@ class _Attention(torch.autograd.Function):
         query_MH: torch.Tensor,
         key_MH: torch.Tensor,
         value_MH: torch.Tensor,
-        groups: Sequence[Bucket],
+        buckets: Sequence[Bucket],
         heads: int,
         scored: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         ctx.save_for_backward(query_MH, key_MH, value_MH)
-        ctx.groups, ctx.heads, ctx.scored = groups, heads, scored
-        context_MhD = _empty(query_MH, heads)
+        ctx.buckets, ctx.heads, ctx.scored = buckets, heads, scored
+        context_MhD = _empty_by_head(query_MH, heads)
         wide = torch.promote_types(query_MH.dtype, torch.float32)
         score_M = query_MH.new_zeros(len(query_MH) if scored else 0, dtype=wide)
         with torch.autocast(query_MH.device.type, enabled=False):
-            for group in groups:
-                q, k, v = (group.take(x, heads) for x in (query_MH, key_MH, value_MH))
-                context, score_BN = _read(q, k, v, group.valid_BN, scored)
-                group.put(context.transpose(1, 2), context_MhD)
+            for bucket in buckets:
+                q, k, v = (bucket.gather_heads(x, heads) for x in (query_MH, key_MH, value_MH))
+                context, score_BN = _bucket_attention(q, k, v, bucket.valid_BN, scored)
+                bucket.scatter(context.transpose(1, 2), context_MhD)
                 if scored:
-                    group.put(score_BN, score_M)
+                    bucket.scatter(score_BN, score_M)
         return context_MhD.flatten(1), score_M
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_MH: torch.Tensor, grad_M: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query_MH, key_MH, value_MH = ctx.saved_tensors
-        whole = [_empty(query_MH, ctx.heads) for _ in range(3)]
-        for group in ctx.groups:
-            q, k, v, grad = (group.take(x, ctx.heads) for x in (query_MH, key_MH, value_MH, grad_MH))
-            by_key_BN = group.spread(grad_M) / ctx.heads if ctx.scored else None
-            if group.valid_BN is not None:
-                grad = grad * group.valid_BN[:, None, :, None]  # padding holds a copy of some token
-            for found_MhD, found in zip(whole, _read_back(q, k, v, grad, by_key_BN, group.valid_BN), strict=True):
-                group.put(found.transpose(1, 2), found_MhD)
-        return (*(found_MhD.flatten(1) for found_MhD in whole), None, None, None)
+        gradients = [_empty_by_head(query_MH, ctx.heads) for _ in range(3)]
+        for bucket in ctx.buckets:
+            q, k, v, grad = (bucket.gather_heads(x, ctx.heads) for x in (query_MH, key_MH, value_MH, grad_MH))
+            by_key_BN = bucket.gather(grad_M) / ctx.heads if ctx.scored else None
+            if bucket.valid_BN is not None:
+                grad = grad * bucket.valid_BN[:, None, :, None]  # padding holds a copy of some token
+            parts = _bucket_gradients(q, k, v, grad, by_key_BN, bucket.valid_BN)
+            for part, whole_MhD in zip(parts, gradients, strict=True):
+                bucket.scatter(part.transpose(1, 2), whole_MhD)
+        return (*(whole_MhD.flatten(1) for whole_MhD in gradients), None, None, None)
 
 
-def _read(
+def _bucket_attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, valid_BN: torch.Tensor | None, scored: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Context `[B, heads, N, D]` and importance `[B, N]` (empty if it isn't wanted) of one bucket."""
@@ -172,7 +173,7 @@ def _read(
     return torch.matmul(p, v), _column_sums(p, valid_BN) if scored else v.new_zeros(0)
 
 
-def _read_back(
+def _bucket_gradients(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
@@ -180,9 +181,13 @@ def _read_back(
     by_key_BN: torch.Tensor | None,
     valid_BN: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of q, k and v from that of the context, and of importance `[B, N]` over the number of heads.
+    """Gradients of q, k and v.
 
-    The context's is 0 in padding, whose queries have no part in importance either.
+    Args:
+        q, k, v: of one bucket.
+        grad: of the context; 0 in padding.
+        by_key_BN: of importance, over the number of heads; None where that wasn't computed.
+        valid_BN: False in padding.
     """
     scale = q.shape[-1] ** -0.5
     q = q * scale
@@ -190,8 +195,10 @@ def _read_back(
     grad_v = torch.matmul(p.transpose(-1, -2), grad)
     grad_p = torch.matmul(grad, v.transpose(-1, -2), out=_scratch.take("logits", tuple(p.shape), p))
     if by_key_BN is not None:
-        every = by_key_BN[:, None, None, :]
-        grad_p += (every if valid_BN is None else every * valid_BN[:, None, :, None]).to(grad_p.dtype)
+        by_key = by_key_BN[:, None, None, :]
+        if valid_BN is not None:  # queries in padding have no part in importance
+            by_key = by_key * valid_BN[:, None, :, None]
+        grad_p += by_key.to(grad_p.dtype)
     grad_s = torch.ops.aten._softmax_backward_data.out(
         grad_p, p, -1, p.dtype, grad_input=_scratch.take("gradient", tuple(p.shape), p)
     )
@@ -214,26 +221,21 @@ def _softmax(logits: torch.Tensor) -> torch.Tensor:
 def _column_sums(p_BhNN: torch.Tensor, valid_BN: torch.Tensor | None) -> torch.Tensor:
     """Importance `[B, N]` from probabilities.
 
-    Sums are accumulated in float32. Those of a long text's head are written in the probabilities' dtype, as torch takes
-    four times as long to write them wide, and those beside padding are made by products, which are written so, too:
-    in eight parts. Heads are summed in float32. In bfloat16 that leaves some 5e-4 of a score, where temperatures are
-    1e-2; logits in bfloat16 leave as much.
+    Sums are accumulated in float32, and heads are added in float32. For a long text, torch writes float32 sums of
+    bfloat16 numbers four times as slowly, so each head's sum is written in the probabilities' dtype. Where there is
+    padding, the sums are matrix products, which are written in that dtype, too; partial sums keep the rounding small.
+    In bfloat16 that leaves an error of about 5e-4 of a score, where temperatures are 1e-2; logits in bfloat16 leave as
+    much.
     """
     wide = torch.promote_types(p_BhNN.dtype, torch.float32)
     if valid_BN is None:
-        narrow = p_BhNN.shape[-1] > WRITTEN_WIDE and not p_BhNN.is_cuda
+        narrow = p_BhNN.shape[-1] > FLOAT32_SUMS_UP_TO and not p_BhNN.is_cuda
         return p_BhNN.sum(2, dtype=None if narrow else wide).to(wide).mean(1)
-    part_N = torch.arange(valid_BN.shape[1], device=valid_BN.device) % PARTS
-    parts_BPN = valid_BN[:, None, :] & (part_N == torch.arange(PARTS, device=valid_BN.device)[:, None])
+    part_N = torch.arange(valid_BN.shape[1], device=valid_BN.device) % PARTIAL_SUMS
+    parts_BPN = valid_BN[:, None, :] & (part_N == torch.arange(PARTIAL_SUMS, device=valid_BN.device)[:, None])
     by_part_BhPN = torch.matmul(parts_BPN[:, None].to(p_BhNN.dtype), p_BhNN)
     return by_part_BhPN.to(wide).sum(2).mean(1)
 
 
-def _empty(like_MH: torch.Tensor, heads: int) -> torch.Tensor:
+def _empty_by_head(like_MH: torch.Tensor, heads: int) -> torch.Tensor:
     return torch.empty_like(like_MH).view(len(like_MH), heads, -1)
-
-
-def _merged(x_BhND: torch.Tensor) -> torch.Tensor:
-    """`[B, heads, N, D]` to `[B * N, heads * D]`."""
-    merged: torch.Tensor = x_BhND.transpose(1, 2).flatten(2).flatten(0, 1)
-    return merged

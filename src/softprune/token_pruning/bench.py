@@ -1,9 +1,9 @@
 """How much faster a model is for dropping tokens, and what that costs in accuracy.
 
-Everyone is held against the packed, unpruned model in the same dtype with its faster attention: leaving out padding is
-no merit of pruning. Contestants take turns in one process, and ratios are taken within a round, so that whatever else
-the machine does falls on all of them alike. The model that reads only what its head needs in the last layer is shown
-apart: that shortcut drops no token.
+The baseline of all ratios is the packed, unpruned model in the same dtype with its faster attention: leaving out
+padding is no merit of pruning. Entries take turns in one process, and ratios are taken within a round, so that whatever
+else the machine does affects all of them alike. Computing the last layer for the head's token alone is shown
+separately: that shortcut drops no token.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ import torch
 from softprune.errors import SoftpruneError
 from softprune.runs.environment import hardware, versions
 from softprune.statistics.bootstrap import RESAMPLES, paired_bootstrap
-from softprune.statistics.estimates import by_example
+from softprune.statistics.estimates import difference_row
 from softprune.token_pruning.bench_entries import (
     UNPRUNED,
-    Contestant,
+    BenchEntry,
     Ids,
     Times,
     alternate,
-    contestants,
     dtype_of,
+    make_entries,
     median,
     packed_reader,
     ratio,
     read_all,
-    spent,
+    time_call,
 )
-from softprune.token_pruning.evaluation import Answers, answer
+from softprune.token_pruning.evaluation import Predictions, evaluate
 from softprune.token_pruning.model import TokenModel
 
 SCHEMA = 1
@@ -54,13 +54,13 @@ class Settings:
     """What is measured, and how often.
 
     Attributes:
-        rounds: turns that everyone takes over the timed texts.
+        rounds: how often every entry runs over the timed texts.
         texts: how many are timed; accuracy and operations are of all.
         rows: texts of a batch.
-        calls: batches of each size whose latency is measured at most; of large ones fewer, at least 10.
+        calls: largest number of batches of each size whose latency is measured; fewer of large ones, but at least 10.
         lengths: input lengths at which break-even is looked for.
         latency_rows: batch sizes for latency.
-        seed: of the draw of timed texts, and of the resampling.
+        seed: of the sample of timed texts, and of the resampling.
     """
 
     rounds: int = 5
@@ -83,12 +83,12 @@ def bench(
     """Measure.
 
     Args:
-        unpruned: the model that nothing was taken from.
+        unpruned: the model without pruning.
         models: pruned models, by name, on the same device and in the same dtype.
         ids: token ids of the texts, with special tokens (`TokenModel.encode`).
         golds: their classes.
-        settings: what to measure; None for the usual.
-        watch: told what is being measured.
+        settings: what to measure; None for the defaults.
+        watch: called with what is being measured.
 
     Returns:
         What `bench_table` shows and `report.speed` draws; JSON can hold it.
@@ -99,33 +99,35 @@ def bench(
     settings = settings or Settings()
     _check(unpruned, models, ids, golds)
     for each in (unpruned, *models.values()):
-        each.anatomy.model.eval()
+        each.encoder.model.eval()
     watch(f"accuracy and operations on {len(ids)} texts")
-    answers = {name: _answers(each, ids) for name, each in {UNPRUNED: unpruned, **models}.items()}
+    predictions = {name: _evaluate(each, ids) for name, each in {UNPRUNED: unpruned, **models}.items()}
     order = np.random.default_rng(settings.seed).permutation(len(ids))[: settings.texts].tolist()
     timed = [ids[i] for i in order]
-    everyone = {one.name: one for one in contestants(unpruned, models)}
-    watch(f"speed: {len(everyone)} contestants over {len(timed)} texts, {settings.rounds} rounds")
-    runs = {name: partial(read_all, one, timed, settings.rows) for name, one in everyone.items()}
-    times = alternate(runs, settings.rounds, unpruned.anatomy.device)
+    entries = {one.name: one for one in make_entries(unpruned, models)}
+    watch(f"speed: {len(entries)} entries over {len(timed)} texts, {settings.rounds} rounds")
+    runs = {name: partial(read_all, one, timed, settings.rows) for name, one in entries.items()}
+    times = alternate(runs, settings.rounds, unpruned.encoder.device)
     baseline = min(("packed, fused", "packed, eager"), key=lambda name: median(times, name))
     watch(f"latency: batches of {', '.join(map(str, settings.latency_rows))}")
-    delays = {rows: _latency(everyone, baseline, timed, rows, settings) for rows in settings.latency_rows}
+    delays = {rows: _latency(entries, baseline, timed, rows, settings) for rows in settings.latency_rows}
     watch(f"break-even: texts of {', '.join(map(str, settings.lengths))} tokens")
     lengths = sorted(map(len, ids))
     return {
         "schema": SCHEMA,
         "kind": "tokens bench",
-        "machine": hardware() | {"threads": torch.get_num_threads(), "device": str(unpruned.anatomy.device)},
+        "machine": hardware() | {"threads": torch.get_num_threads(), "device": str(unpruned.encoder.device)},
         "versions": versions(),
         "dtype": dtype_of(unpruned),
         "settings": asdict(settings),
         "texts": {"count": len(ids), "mean": sum(lengths) / len(ids), "median": statistics.median(lengths)},
         "models": {
-            name: _quality(each, answers[UNPRUNED], golds, unpruned, settings) for name, each in answers.items()
+            name: _quality(each, predictions[UNPRUNED], golds, unpruned, settings) for name, each in predictions.items()
         },
         "baseline": baseline,
-        "rows": [_row(one, times, baseline, unpruned, _part(answers[one.model], order)) for one in everyone.values()],
+        "rows": [
+            _row(one, times, baseline, unpruned, _select(predictions[one.model], order)) for one in entries.values()
+        ],
         "latency": [
             {"name": name, "rows": rows, "ms": found} for rows, each in delays.items() for name, found in each.items()
         ],
@@ -133,49 +135,46 @@ def bench(
     }
 
 
-def _answers(model: TokenModel, ids: Ids) -> Answers:
-    return answer(model.anatomy, ids, model.rule, model.convention, compute=model.anatomy.dtype)
+def _evaluate(model: TokenModel, ids: Ids) -> Predictions:
+    return evaluate(model.encoder, ids, model.rule, model.convention, compute=model.encoder.dtype)
 
 
-def of_length(ids: Ids, length: int, count: int) -> list[list[int]]:
+def cut_texts(ids: Ids, length: int, count: int) -> list[list[int]]:
     """Texts of exactly that many tokens, cut from all texts joined: the first and last token are those of a text."""
     inner = [token for text in ids for token in text[1:-1]]
     first, last = ids[0][0], ids[0][-1]
     size = length - 2
-    found = []
+    texts = []
     for number in range(count):
         begin = number * size % max(1, len(inner))
         cut = [inner[(begin + place) % len(inner)] for place in range(size)]
-        found.append([first, *cut, last])
-    return found
-
-
-# --- figures ---
+        texts.append([first, *cut, last])
+    return texts
 
 
 def _quality(
-    answers: Answers, unpruned: Answers, golds: Sequence[int], model: TokenModel, settings: Settings
+    answers: Predictions, unpruned: Predictions, golds: Sequence[int], model: TokenModel, settings: Settings
 ) -> dict[str, Any]:
     """Accuracy, its difference to the unpruned model, operations, tokens kept after each layer."""
     right, before = (_right(each, golds) for each in (answers, unpruned))
     against = paired_bootstrap(right, before, lambda sums: sums[..., 0] / sums[..., 1], seed=settings.seed)
     return {
         "accuracy": float(right[:, 0].mean()),
-        "difference": by_example(against),
+        "difference": difference_row(against),
         "resamples": RESAMPLES,
-        "paper_macs": answers.relative_macs(model.anatomy),
-        "executed_macs": answers.relative_macs(model.anatomy, executed=True),
+        "paper_macs": answers.relative_macs(model.encoder),
+        "executed_macs": answers.relative_macs(model.encoder, executed=True),
         "kept": answers.kept(),
     }
 
 
-def _right(answers: Answers, golds: Sequence[int]) -> npt.NDArray[np.float64]:
+def _right(answers: Predictions, golds: Sequence[int]) -> npt.NDArray[np.float64]:
     correct = np.asarray(answers.predicted) == np.asarray(golds)
     return np.stack([correct, np.ones(len(correct))], axis=1).astype(np.float64)
 
 
-def _row(one: Contestant, times: Times, baseline: str, model: TokenModel, answers: Answers) -> dict[str, Any]:
-    """A contestant's speed, and the operations on the timed texts that it is to be held against."""
+def _row(one: BenchEntry, times: Times, baseline: str, model: TokenModel, answers: Predictions) -> dict[str, Any]:
+    """Speed of an entry, and its operations on the timed texts."""
     speedup = ratio(times, baseline, one.name)
     row = one.facts() | {
         "examples_per_second": len(answers.lengths) / median(times, one.name),
@@ -186,70 +185,80 @@ def _row(one: Contestant, times: Times, baseline: str, model: TokenModel, answer
         "executed_macs": None,
         "of_the_operations": None,
     }
-    if one.kind != "padded":  # these compute on padding, too
+    if one.kind != "padded":  # which computes on padding, too
         paper, executed = _macs(model, answers, head_only=one.head_only)
         row |= {"paper_macs": paper, "executed_macs": executed, "of_the_operations": speedup["median"] * executed}
     return row
 
 
-def _macs(model: TokenModel, answers: Answers, *, head_only: bool = False) -> tuple[float, float]:
-    """Over those of the same texts unpruned: the paper's count, and what ran."""
-    executed = answers.relative_macs(model.anatomy, executed=True, head_only=head_only)
-    return answers.relative_macs(model.anatomy), executed
+def _macs(model: TokenModel, answers: Predictions, *, head_only: bool = False) -> tuple[float, float]:
+    """Operations over those of the same texts unpruned: the paper's count, and what was computed."""
+    executed = answers.relative_macs(model.encoder, executed=True, head_only=head_only)
+    return answers.relative_macs(model.encoder), executed
 
 
-def _part(answers: Answers, order: Sequence[int]) -> Answers:
+def _select(answers: Predictions, order: Sequence[int]) -> Predictions:
     rows, lengths = list(order), tuple(answers.lengths[i] for i in order)
-    return Answers(answers.logits_NC[rows], answers.kept_NL[rows], answers.first_N[rows], lengths)
+    return Predictions(answers.logits_NC[rows], answers.kept_NL[rows], answers.first_N[rows], lengths)
 
 
 def _latency(
-    everyone: Mapping[str, Contestant], baseline: str, ids: Ids, rows: int, settings: Settings
+    entries: Mapping[str, BenchEntry], baseline: str, ids: Ids, rows: int, settings: Settings
 ) -> dict[str, dict[str, float]]:
-    """Milliseconds of a call with so many texts as they come: median and 95th percentile."""
-    kept = [name for name, one in everyone.items() if not (one.kind == "padded" and one.sorted)]
-    kept = [name for name in kept if name == baseline or not name.startswith(("packed, fused", "packed, eager"))]
+    """Milliseconds of a call with `rows` unsorted texts: median and 95th percentile."""
+    # Sorting needs all texts beforehand, and of the two attentions of the unpruned model the faster one is enough.
+    slower = {"packed, fused", "packed, eager"} - {baseline}
+    names = [
+        one.name for one in entries.values() if one.name not in slower and not (one.kind == "padded" and one.sorted)
+    ]
     calls = min(settings.calls, max(10, MOST_TEXTS // rows))
     batches = [[ids[(number * rows + i) % len(ids)] for i in range(rows)] for number in range(calls)]
-    device = torch.device(next(iter(everyone.values())).read(batches[0]).device)
-    times: Times = {name: [] for name in kept}
-    for name in kept:
-        everyone[name].read(batches[0])
+    device = torch.device(next(iter(entries.values())).read(batches[0]).device)
+    times: Times = {name: [] for name in names}
+    for name in names:
+        entries[name].read(batches[0])
     for batch in batches:
-        for name in kept:
-            times[name].append(spent(partial(everyone[name].read, batch), device))
-    return {
-        name: {
-            key: 1000 * float(np.quantile([each.wall for each in found], q)) for key, q in (("p50", 0.5), ("p95", 0.95))
-        }
-        for name, found in times.items()
-    }
+        for name in names:
+            times[name].append(time_call(partial(entries[name].read, batch), device))
+    milliseconds = {}
+    for name, spent in times.items():
+        p50, p95 = 1000 * np.quantile([each.wall for each in spent], [0.5, 0.95])
+        milliseconds[name] = {"p50": float(p50), "p95": float(p95)}
+    return milliseconds
 
 
 def _break_even(unpruned: TokenModel, models: Mapping[str, TokenModel], ids: Ids, settings: Settings) -> dict[str, Any]:
-    """Speed-up by input length, and the shortest length from which on pruning pays at every longer one, too."""
+    """Speed-up by input length, and the length from which on pruning pays."""
     rows: list[dict[str, Any]] = []
     for length in (n for n in settings.lengths if n <= unpruned.max_length):
         count = min(settings.rows, max(4, TOKENS_A_LENGTH // length))
-        texts = of_length(ids, length, count)
+        texts = cut_texts(ids, length, count)
         runs: dict[str, Callable[[], object]] = {
             attention: partial(packed_reader(unpruned, False, fused=attention == "fused"), texts)
             for attention in ("fused", "eager")
         }
         runs |= {name: partial(packed_reader(model, False), texts) for name, model in models.items()}
-        times = alternate(runs, settings.rounds, unpruned.anatomy.device)
+        times = alternate(runs, settings.rounds, unpruned.encoder.device)
         best = min(("fused", "eager"), key=lambda name: median(times, name))
         for name, model in models.items():
-            paper, executed = _macs(model, _answers(model, texts))
-            found = {"model": name, "length": length, "attention": best, "speedup": ratio(times, best, name)}
-            milliseconds = {key: 1000 * median(times, key) / count for key in (best, name)}
-            found |= {"unpruned_ms": milliseconds[best], "pruned_ms": milliseconds[name]}
-            rows.append(found | {"paper_macs": paper, "executed_macs": executed})
+            paper, executed = _macs(model, _evaluate(model, texts))
+            rows.append(
+                {
+                    "model": name,
+                    "length": length,
+                    "attention": best,
+                    "speedup": ratio(times, best, name),
+                    "unpruned_ms": 1000 * median(times, best) / count,
+                    "pruned_ms": 1000 * median(times, name) / count,
+                    "paper_macs": paper,
+                    "executed_macs": executed,
+                }
+            )
     return {"rows": rows, "from": {name: _pays_from([r for r in rows if r["model"] == name]) for name in models}}
 
 
 def _pays_from(rows: Sequence[Mapping[str, Any]]) -> int | None:
-    """The shortest of the lengths from which on the median speed-up is above one; None if it never is."""
+    """The shortest length from which on the median speed-up is above one; None if it never is."""
     shortest = None
     for row in sorted(rows, key=lambda row: -row["length"]):
         if row["speedup"]["median"] <= 1:
@@ -258,16 +267,13 @@ def _pays_from(rows: Sequence[Mapping[str, Any]]) -> int | None:
     return shortest
 
 
-# --- the rest ---
-
-
 def _check(unpruned: TokenModel, models: Mapping[str, TokenModel], ids: Ids, golds: Sequence[int]) -> None:
     if not ids or len(ids) != len(golds):
         found = f"{len(ids)} texts and {len(golds)} classes"
         raise SoftpruneError("texts with their classes", found, "give a set that isn't empty")
-    wanted = (unpruned.anatomy.device, unpruned.anatomy.dtype)
+    wanted = (unpruned.encoder.device, unpruned.encoder.dtype)
     for name, model in models.items():
-        if (model.anatomy.device, model.anatomy.dtype) != wanted:
-            found = f"{name} on {model.anatomy.device} in {model.anatomy.dtype}"
+        if (model.encoder.device, model.encoder.dtype) != wanted:
+            found = f"{name} on {model.encoder.device} in {model.encoder.dtype}"
             do = "load all with the same device and dtype"
             raise SoftpruneError(f"models on {wanted[0]} in {wanted[1]}", found, do)

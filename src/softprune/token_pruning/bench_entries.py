@@ -1,4 +1,4 @@
-"""Who takes part when models that drop tokens are timed, and how turns are taken."""
+"""The models and settings that `bench` times, and how their rounds are timed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from softprune.models.batching import scoring_batches
-from softprune.token_pruning.forward import hard_pass
+from softprune.token_pruning.forward import forward
 from softprune.token_pruning.model import TokenModel
 from softprune.token_pruning.packing import pack
 
@@ -22,19 +22,19 @@ Ids = Sequence[Sequence[int]]
 
 
 class Spent(NamedTuple):
-    """Seconds: of wall time, and of this process on all cores, which other programs slow less."""
+    """Seconds of wall time, and of CPU time of this process on all cores, which other programs disturb less."""
 
     wall: float
     cpu: float
 
 
 Times = dict[str, list[Spent]]
-"""What everyone took, one figure a round."""
+"""What each entry took in each round, by name."""
 
 
 @dataclass(frozen=True, slots=True)
-class Contestant:
-    """Somebody who reads texts.
+class BenchEntry:
+    """One way to run a model.
 
     Attributes:
         name: of its row.
@@ -42,7 +42,7 @@ class Contestant:
         model: whose weights and rule; `UNPRUNED` or a pruned model's name.
         dtype: of the weights.
         sorted: whether texts of similar length share a batch.
-        attention: "own", "fused" or "eager"; a pruned model's scored layers are eager in any case.
+        attention: "own", "fused" or "eager"; layers of a pruned model that need scores are eager in any case.
         head_only: whether the last layer is computed for the head's token alone.
         read: a batch of token ids to logits `[B, C]`.
     """
@@ -57,38 +57,39 @@ class Contestant:
     read: Callable[[Ids], torch.Tensor]
 
     def facts(self) -> dict[str, Any]:
-        """All but the function."""
+        """All fields but the function."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "read"}
 
 
-def contestants(unpruned: TokenModel, models: Mapping[str, TokenModel]) -> list[Contestant]:
-    """Everyone who takes part, in the order of the table."""
-    dtype, own = dtype_of(unpruned), unpruned.anatomy.model
+def make_entries(unpruned: TokenModel, models: Mapping[str, TokenModel]) -> list[BenchEntry]:
+    """All entries, in the order of the table."""
+    dtype, own = dtype_of(unpruned), unpruned.encoder.model
     wide = {} if dtype == "float32" else {"float32": copy.deepcopy(own).float()}
-    found = [
-        Contestant(f"padded, {how}, {name}", "padded", UNPRUNED, name, in_order, "own", False, _padded(unpruned, model))
-        for name, model in {**wide, dtype: own}.items()
-        for how, in_order in (("as they come", False), ("by length", True))
-    ]
+    entries = []
+    for name, model in {**wide, dtype: own}.items():
+        read = _padded_reader(unpruned, model)
+        for order, is_sorted in (("as they come", False), ("by length", True)):
+            shown = f"padded, {order}, {name}"
+            entries.append(BenchEntry(shown, "padded", UNPRUNED, name, is_sorted, "own", head_only=False, read=read))
     for name, attention, head_only in (
         ("packed, fused", "fused", False),
         ("packed, eager", "eager", False),
         ("packed, head only", "fused", True),
     ):
         read = packed_reader(unpruned, head_only, fused=attention == "fused")
-        found.append(Contestant(name, "packed", UNPRUNED, dtype, True, attention, head_only, read))
+        entries.append(BenchEntry(name, "packed", UNPRUNED, dtype, True, attention, head_only, read))
     for name, model in models.items():
         for head_only in (False, True):
-            read = packed_reader(model, head_only)
             shown = f"{name}, head only" if head_only else name
-            found.append(Contestant(shown, "pruned", name, dtype, True, "fused", head_only, read))
-    return found
+            read = packed_reader(model, head_only)
+            entries.append(BenchEntry(shown, "pruned", name, dtype, True, "fused", head_only, read))
+    return entries
 
 
 def alternate(runs: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> Times:
-    """Let everyone take turns: one that isn't measured, then so many that are.
+    """Time entries in turns: after a warm-up that isn't measured, one turn each in every round.
 
-    Every round begins with somebody else: whoever comes behind a long turn finds other things in the caches.
+    Every round begins with another entry, since the one that follows a long turn finds other data in the caches.
     """
     for run in runs.values():
         run()
@@ -97,12 +98,12 @@ def alternate(runs: Mapping[str, Callable[[], object]], rounds: int, device: tor
     for number in range(rounds):
         at = number % len(names)
         for name in (*names[at:], *names[:at]):
-            times[name].append(spent(runs[name], device))
+            times[name].append(time_call(runs[name], device))
     return times
 
 
-def spent(run: Callable[[], object], device: torch.device) -> Spent:
-    """What a call took, a GPU's work included."""
+def time_call(run: Callable[[], object], device: torch.device) -> Spent:
+    """What a call took, including the work of a GPU."""
     _wait(device)
     wall, cpu = time.perf_counter(), time.process_time()
     run()
@@ -116,7 +117,7 @@ def median(times: Times, name: str) -> float:
 
 
 def ratio(times: Times, above: str, below: str) -> dict[str, float]:
-    """Of two contestants' times, round by round: median, least and greatest of wall time, median of CPU time."""
+    """Ratio of two entries' times, round by round: median, least and greatest of wall time, median of CPU time."""
     pairs = list(zip(times[above], times[below], strict=True))
     found = [a.wall / b.wall for a, b in pairs]
     cpu = statistics.median(a.cpu / b.cpu for a, b in pairs)
@@ -125,12 +126,12 @@ def ratio(times: Times, above: str, below: str) -> dict[str, float]:
 
 def dtype_of(model: TokenModel) -> str:
     """Of a model's weights, by name."""
-    return str(model.anatomy.dtype).removeprefix("torch.")
+    return str(model.encoder.dtype).removeprefix("torch.")
 
 
-def _padded(unpruned: TokenModel, model: Any) -> Callable[[Ids], torch.Tensor]:
-    """transformers' model with its own attention, on a batch padded to its longest text."""
-    pad, device = int(getattr(model.config, "pad_token_id", None) or 0), unpruned.anatomy.device
+def _padded_reader(unpruned: TokenModel, model: Any) -> Callable[[Ids], torch.Tensor]:
+    """transformers' model with its own attention, on batches padded to their longest text."""
+    pad, device = int(getattr(model.config, "pad_token_id", None) or 0), unpruned.encoder.device
 
     def read(texts: Ids) -> torch.Tensor:
         longest = max(map(len, texts))
@@ -145,25 +146,25 @@ def _padded(unpruned: TokenModel, model: Any) -> Callable[[Ids], torch.Tensor]:
 
 
 def packed_reader(model: TokenModel, head_only: bool, *, fused: bool = True) -> Callable[[Ids], torch.Tensor]:
-    """Our model on texts laid end to end; laying them so is in its time."""
+    """Our model on packed texts; packing them is part of its time."""
 
     def read(texts: Ids) -> torch.Tensor:
         with torch.inference_mode():
-            batch = pack(texts, model.anatomy.device)
-            found = hard_pass(model.anatomy, batch, model.rule, model.convention, head_only=head_only, fused=fused)
-        return found.logits_BC
+            batch = pack(texts, model.encoder.device)
+            output = forward(model.encoder, batch, model.rule, model.convention, head_only=head_only, fused=fused)
+        return output.logits_BC
 
     return read
 
 
-def read_all(one: Contestant, ids: Ids, rows: int) -> None:
-    """A turn: all texts, in batches of so many."""
-    batches = scoring_batches(tuple(map(len, ids)), rows) if one.sorted else _in_order(len(ids), rows)
+def read_all(one: BenchEntry, ids: Ids, rows: int) -> None:
+    """One turn: all texts, in batches of so many."""
+    batches = scoring_batches(tuple(map(len, ids)), rows) if one.sorted else _batch_in_order(len(ids), rows)
     for indices in batches:
         one.read([ids[i] for i in indices])
 
 
-def _in_order(count: int, rows: int) -> list[tuple[int, ...]]:
+def _batch_in_order(count: int, rows: int) -> list[tuple[int, ...]]:
     return [tuple(range(at, min(at + rows, count))) for at in range(0, count, rows)]
 
 

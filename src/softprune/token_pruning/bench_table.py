@@ -8,11 +8,9 @@ from typing import Any
 from softprune.terminal import Table
 from softprune.token_pruning.results_table import BY_EXAMPLE
 
-_NOTHING = ""
-
 
 def speed_table(found: Mapping[str, Any]) -> Table:
-    """One row a contestant: accuracy, operations, examples per second, speed-up over the packed, unpruned model."""
+    """One row for each entry: accuracy, operations, examples per second, speed-up over the packed, unpruned model."""
     machine, settings = found["machine"], found["settings"]
     timed = min(settings["texts"], found["texts"]["count"])
     table = Table(
@@ -62,27 +60,27 @@ def break_even_table(found: Mapping[str, Any]) -> Table:
 
 
 def bench_notes(found: Mapping[str, Any]) -> list[str]:
-    """What stands under the tables."""
+    """Notes below the tables."""
     return [
-        f"* what everybody is held against: {found['baseline']}, unpruned, the faster of its two attentions",
+        f"* the baseline of all ratios: {found['baseline']}, unpruned, the faster of its two attentions",
         BY_EXAMPLE,
         "MACs: share of the unpruned model's on the same real tokens (the paper's count; what was computed)",
-        "of the MACs': measured speed-up over the one that executed MACs promise; 1.00 loses nothing on the way",
-        "head only: the last layer for the token that the head reads; no part of token pruning",
+        "of the MACs': measured speed-up over the one that executed MACs promise; at 1.00 nothing is lost",
+        "head only: the last layer is computed for the head's token alone, which is no part of token pruning",
         "padded: transformers' own model, with its own attention",
     ]
 
 
 def _quality(found: Mapping[str, Any], row: Mapping[str, Any]) -> Sequence[str]:
     if row["kind"] == "padded":
-        return [_NOTHING] * 5
+        return [""] * 5
     model = found["models"][row["model"]]
     cells = [f"{100 * model['accuracy']:.1f}"]
     if row["kind"] == "pruned":
         against = model["difference"]
         cells += [f"{100 * against['value']:+.1f}", f"{100 * against['low']:+.1f} to {100 * against['high']:+.1f}"]
     else:
-        cells += [_NOTHING, _NOTHING]
+        cells += ["", ""]
     return [*cells, f"{100 * row['paper_macs']:.0f}", f"{100 * row['executed_macs']:.0f}"]
 
 
@@ -94,5 +92,5 @@ def _speed(row: Mapping[str, Any]) -> Sequence[str]:
         else f"{row['examples_per_second']:,.0f}",
         f"{speedup['median']:.2f}",
         f"{speedup['least']:.2f} to {speedup['greatest']:.2f}",
-        _NOTHING if share is None else f"{share:.2f}",
+        "" if share is None else f"{share:.2f}",
     ]

@@ -1,4 +1,4 @@
-"""Texts read by a pruned model: logits, predictions, and what was kept."""
+"""Texts evaluated by a pruned model: logits, predictions, and how many tokens were kept."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from softprune.models.batching import scoring_batches
-from softprune.token_pruning.families import Anatomy
-from softprune.token_pruning.forward import hard_pass, soft_pass
+from softprune.token_pruning.families import Encoder
+from softprune.token_pruning.forward import forward, soft_forward
 from softprune.token_pruning.macs import executed_macs, paper_macs
 from softprune.token_pruning.packing import pack
 from softprune.token_pruning.rules import Convention, Rule, Thresholds
@@ -19,8 +19,8 @@ from softprune.token_pruning.trainable import autocast
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
-    """What a model said of some texts, in their order.
+class Predictions:
+    """What a model predicted for some texts, in their order.
 
     Attributes:
         logits_NC: float32.
@@ -37,8 +37,8 @@ class Answers:
     @property
     def predicted(self) -> list[int]:
         """The class of each text; ties go to the first."""
-        found: list[int] = self.logits_NC.argmax(1).tolist()
-        return found
+        classes: list[int] = self.logits_NC.argmax(1).tolist()
+        return classes
 
     def loss(self, golds: Sequence[int]) -> float:
         """Mean cross-entropy."""
@@ -49,12 +49,15 @@ class Answers:
         shares: list[float] = (self.kept_NL.sum(0) / sum(self.lengths)).tolist()
         return shares
 
-    def relative_macs(self, anatomy: Anatomy, *, executed: bool = False, head_only: bool = False) -> float:
-        """Operations over those of the unpruned model on the same real tokens: the paper's count, or what was done.
+    def relative_macs(self, encoder: Encoder, *, executed: bool = False, head_only: bool = False) -> float:
+        """Operations over those of the unpruned model on the same real tokens.
 
-        `head_only` as `executed_macs` has it; the paper's count knows nothing of it.
+        Args:
+            encoder: the model.
+            executed: count what was computed, not what the paper's formula says.
+            head_only: as of `executed_macs`; the paper's count ignores it.
         """
-        layers, hidden, inner = len(anatomy.layers), anatomy.hidden, anatomy.inner
+        layers, hidden, inner = len(encoder.layers), encoder.hidden, encoder.inner
         pruned = whole = 0
         for length, kept_L, first in zip(self.lengths, self.kept_NL.tolist(), self.first_N.tolist(), strict=True):
             if executed:
@@ -66,8 +69,8 @@ class Answers:
         return pruned / whole
 
 
-def answer(
-    anatomy: Anatomy,
+def evaluate(
+    encoder: Encoder,
     texts: Sequence[Sequence[int]],
     rule: Rule,
     convention: Convention,
@@ -75,33 +78,32 @@ def answer(
     compute: torch.dtype,
     rows: int = 64,
     soft: bool = False,
-) -> Answers:
-    """Read texts, those of similar length together.
+) -> Predictions:
+    """Predict texts, those of similar length together.
 
     Args:
-        anatomy: the model; it is put into eval mode.
+        encoder: the model; it is put into eval mode.
         texts: token ids with special tokens.
-        rule: who stays.
+        rule: which tokens stay.
         convention: how importance is counted.
         compute: dtype of the matrix products.
         rows: texts of a call.
-        soft: with the soft masks of thresholds instead, to see the gap between the two.
+        soft: use the soft masks of thresholds instead.
     """
-    anatomy.model.eval()
+    encoder.model.eval()
     lengths = tuple(map(len, texts))
-    classes = int(anatomy.config.num_labels)
-    logits_NC = np.zeros((len(texts), classes), dtype=np.float32)
-    kept_NL = np.zeros((len(texts), len(anatomy.layers)), dtype=np.int64)
+    logits_NC = np.zeros((len(texts), int(encoder.config.num_labels)), dtype=np.float32)
+    kept_NL = np.zeros((len(texts), len(encoder.layers)), dtype=np.int64)
     first_N = np.zeros(len(texts), dtype=np.int64)
-    with torch.no_grad(), autocast(anatomy, compute):
+    with torch.no_grad(), autocast(encoder, compute):
         for indices in scoring_batches(lengths, rows):
-            packed = pack([texts[i] for i in indices], anatomy.device)
+            packed = pack([texts[i] for i in indices], encoder.device)
             if soft:
                 assert isinstance(rule, Thresholds)
-                read = soft_pass(anatomy, packed, rule)
+                output = soft_forward(encoder, packed, rule)
             else:
-                read = hard_pass(anatomy, packed, rule, convention)
-            logits_NC[list(indices)] = read.logits_BC.float().cpu().numpy()
-            kept_NL[list(indices)] = np.array(read.kept_LB).T
-            first_N[list(indices)] = read.left_M[packed.position_M == 0].cpu().numpy()
-    return Answers(logits_NC, kept_NL, first_N, lengths)
+                output = forward(encoder, packed, rule, convention)
+            logits_NC[list(indices)] = output.logits_BC.float().cpu().numpy()
+            kept_NL[list(indices)] = np.array(output.kept_LB).T
+            first_N[list(indices)] = output.left_M[packed.position_M == 0].cpu().numpy()
+    return Predictions(logits_NC, kept_NL, first_N, lengths)

@@ -1,12 +1,12 @@
-"""Where the encoders that softprune prunes keep their parts: one table, a line a family.
+"""Where the encoders that softprune prunes keep their parts: one table, an entry for each family.
 
 An encoder block is `h = LN(x + W_o attention(x))`, `y = LN(h + W_2 act(W_1 h))` in all of them (post-norm, Vaswani et
-al. 2017). The weights and modules stay transformers' own; attention and the walk over the layers are ours (`walk`).
+al. 2017). The weights and modules stay transformers' own; attention and the loop over the layers are ours (`forward`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,30 +18,36 @@ from softprune.errors import SoftpruneError
 
 
 @dataclass(frozen=True, slots=True)
+class Layer:
+    """The modules of one encoder block: of its attention, then of its feed-forward part."""
+
+    query: nn.Linear
+    key: nn.Linear
+    value: nn.Linear
+    output: nn.Linear
+    attention_norm: nn.Module
+    first: nn.Linear
+    activation: Callable[[torch.Tensor], torch.Tensor]
+    last: nn.Linear
+    norm: nn.Module
+
+
+@dataclass(frozen=True, slots=True)
 class Family:
-    """Names of a model type's parts: of the encoder in the model, of the others in the encoder or a layer.
+    """Where a model type keeps its parts.
 
     Attributes:
-        encoder: in the classification model.
-        layers: in the encoder.
-        query, key, value, output, attention_norm: of the attention, in a layer.
-        first, activation, last, norm: of the feed-forward part, in a layer.
-        hidden_dropout, attention_dropout: in the configuration.
+        encoder: name in the classification model.
+        layers: name in the encoder.
+        parts: names in a layer, by field of `Layer`.
+        hidden_dropout, attention_dropout: names in the configuration.
         head: from the model and the first token's state `[B, 1, H]` to logits `[B, C]`.
-        offset: the first token's position; RoBERTa counts on from its padding id.
+        offset: the first token's position; RoBERTa counts from its padding id + 1.
     """
 
     encoder: str
     layers: str
-    query: str
-    key: str
-    value: str
-    output: str
-    attention_norm: str
-    first: str
-    activation: str
-    last: str
-    norm: str
+    parts: Mapping[str, str]
     hidden_dropout: str
     attention_dropout: str
     head: Callable[[Any, torch.Tensor], torch.Tensor]
@@ -69,40 +75,44 @@ def _behind_padding(config: Any) -> int:
     return 0 if pad is None else int(pad) + 1
 
 
-_BERT = {
-    "layers": "encoder.layer",
-    "query": "attention.self.query",
-    "key": "attention.self.key",
-    "value": "attention.self.value",
-    "output": "attention.output.dense",
-    "attention_norm": "attention.output.LayerNorm",
-    "first": "intermediate.dense",
-    "activation": "intermediate.intermediate_act_fn",
-    "last": "output.dense",
-    "norm": "output.LayerNorm",
-    "hidden_dropout": "hidden_dropout_prob",
-    "attention_dropout": "attention_probs_dropout_prob",
-}
-_ROBERTA = Family(encoder="roberta", **_BERT, head=_own_head, offset=_behind_padding)
+def _bert_like(
+    encoder: str, head: Callable[[Any, torch.Tensor], torch.Tensor], offset: Callable[[Any], int] = lambda config: 0
+) -> Family:
+    parts = {
+        "query": "attention.self.query",
+        "key": "attention.self.key",
+        "value": "attention.self.value",
+        "output": "attention.output.dense",
+        "attention_norm": "attention.output.LayerNorm",
+        "first": "intermediate.dense",
+        "activation": "intermediate.intermediate_act_fn",
+        "last": "output.dense",
+        "norm": "output.LayerNorm",
+    }
+    return Family(encoder, "encoder.layer", parts, "hidden_dropout_prob", "attention_probs_dropout_prob", head, offset)
 
+
+_ROBERTA = _bert_like("roberta", _own_head, _behind_padding)
 FAMILIES: dict[str, Family] = {
-    "bert": Family(encoder="bert", **_BERT, head=_bert_head),  # type: ignore[arg-type]
-    "electra": Family(encoder="electra", **_BERT, head=_own_head),  # type: ignore[arg-type]
+    "bert": _bert_like("bert", _bert_head),
+    "electra": _bert_like("electra", _own_head),
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
     "camembert": _ROBERTA,
     "distilbert": Family(
         encoder="distilbert",
         layers="transformer.layer",
-        query="attention.q_lin",
-        key="attention.k_lin",
-        value="attention.v_lin",
-        output="attention.out_lin",
-        attention_norm="sa_layer_norm",
-        first="ffn.lin1",
-        activation="ffn.activation",
-        last="ffn.lin2",
-        norm="output_layer_norm",
+        parts={
+            "query": "attention.q_lin",
+            "key": "attention.k_lin",
+            "value": "attention.v_lin",
+            "output": "attention.out_lin",
+            "attention_norm": "sa_layer_norm",
+            "first": "ffn.lin1",
+            "activation": "ffn.activation",
+            "last": "ffn.lin2",
+            "norm": "output_layer_norm",
+        },
         hidden_dropout="dropout",
         attention_dropout="attention_dropout",
         head=_distilbert_head,
@@ -111,22 +121,7 @@ FAMILIES: dict[str, Family] = {
 """By transformers' model type; MiniLM and many sentence encoders are of type bert."""
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """The modules of one encoder block."""
-
-    query: nn.Linear
-    key: nn.Linear
-    value: nn.Linear
-    output: nn.Linear
-    attention_norm: nn.Module
-    first: nn.Linear
-    activation: Callable[[torch.Tensor], torch.Tensor]
-    last: nn.Linear
-    norm: nn.Module
-
-
-class Anatomy:
+class Encoder:
     """A sequence classifier taken apart; the modules are the model's own.
 
     Args:
@@ -141,10 +136,10 @@ class Anatomy:
         check_type(config)
         self.model, self.config = model, config
         self.family = FAMILIES[config.model_type]
-        self.encoder = _at(model, self.family.encoder)
+        self.encoder = _submodule(model, self.family.encoder)
         self.layers = [
-            Layer(**{name: _at(layer, getattr(self.family, name)) for name in Layer.__dataclass_fields__})
-            for layer in _at(self.encoder, self.family.layers)
+            Layer(**{name: _submodule(layer, path) for name, path in self.family.parts.items()})
+            for layer in _submodule(self.encoder, self.family.layers)
         ]
         self.heads, self.hidden = int(config.num_attention_heads), int(config.hidden_size)
         self.hidden_dropout = float(getattr(config, self.family.hidden_dropout))
@@ -183,14 +178,15 @@ class Anatomy:
 
 
 def check_type(config: Any) -> None:
-    """Hold a configuration to the table.
+    """Check a configuration against the table.
 
     Raises:
-        SoftpruneError: for another architecture, a decoder, or positions that attention itself counts.
+        SoftpruneError: for another architecture, a decoder, or relative positions.
     """
-    kind = str(config.model_type)
+    kind = found = str(config.model_type)
     if kind not in FAMILIES or getattr(config, "is_decoder", False):
-        found = f"{kind}{' as a decoder' if kind in FAMILIES else ''}"
+        if kind in FAMILIES:
+            found += " as a decoder"
         raise SoftpruneError(
             f"an encoder whose tokens can be pruned: {', '.join(sorted(FAMILIES))}",
             found,
@@ -210,7 +206,7 @@ def most_positions(config: Any) -> int:
     return int(config.max_position_embeddings) - FAMILIES[config.model_type].offset(config)
 
 
-def _at(module: Any, dotted: str) -> Any:
+def _submodule(module: Any, dotted: str) -> Any:
     for name in dotted.split("."):
         module = getattr(module, name)
     return module

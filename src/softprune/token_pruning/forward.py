@@ -1,36 +1,38 @@
-"""A classifier read layer by layer, with its tokens leaving on the way.
+"""A classifier run layer by layer, with input tokens leaving on the way.
 
-A layer's tokens are scored by its attention and leave before its feed-forward part. Those that left are gone: the next
-layer's tensors are shorter. Only the state of a text's first token, which the head reads, outlives its pruning
-(`Fallen`).
+The tokens of all texts lie end to end without padding (`packing`). In each layer the tokens that are left attend to
+each other, attention scores them, the rule decides which stay (`rules`), and only those go on to the output projection
+and the feed-forward part. Tokens that left are really gone: every later tensor is shorter.
+
+The head reads the last state of a text's first token. Where the rule may remove that one, too (`Convention.protect` is
+False), its state outlives it (see `forward`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cache
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from softprune.token_pruning.attention import Attended, attend
-from softprune.token_pruning.families import Anatomy, Layer
-from softprune.token_pruning.packing import Packed, buckets
-from softprune.token_pruning.rules import Alive, Convention, Rule, Thresholds
+from softprune.token_pruning.attention import AttentionOutput, attend
+from softprune.token_pruning.cpu_kernels import activated_linear, linear
+from softprune.token_pruning.families import Encoder, Layer
+from softprune.token_pruning.packing import Packed, make_buckets
+from softprune.token_pruning.rules import AliveTokens, Convention, Rule, Thresholds, tokens_to_keep
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
-    """What reading a batch gave.
+class ForwardOutput:
+    """What a batch of B texts and M tokens gave.
 
     Attributes:
         logits_BC: of the classes.
-        kept_LB: tokens of each text that are left after each layer, as lists.
+        kept_LB: number of tokens of each text that are left after each layer, as lists.
         left_M: per token of the batch, the layer after which it left; L for those that stayed to the end.
-        soft_B: the regulariser, per text: the sum over layers of the mean soft mask; None but in the soft stage.
+        soft_B: the regulariser of each text: the sum over layers of the mean soft mask; None but in the soft stage.
         state_MH: last states of the tokens in `origin_M`.
-        origin_M: the tokens that are left, as places in the batch.
+        origin_M: the tokens that are left, as positions in the batch.
     """
 
     logits_BC: torch.Tensor
@@ -41,13 +43,15 @@ class Pass:
     origin_M: torch.Tensor
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Tokens:
-    """The tokens that are alive.
+    """The tokens that go into a layer.
 
     Attributes:
-        hidden_MH, row_M, position_M, origin_M: their states, texts, places in these and in the batch.
-        lengths: of each text.
+        hidden_MH: their states.
+        row_M, position_M: the text of each, and its position there.
+        origin_M: its position in the whole batch.
+        lengths: tokens of each text.
     """
 
     hidden_MH: torch.Tensor
@@ -56,231 +60,168 @@ class _Tokens:
     origin_M: torch.Tensor
     lengths: list[int]
 
-    def keep(self, stays_M: torch.Tensor) -> None:
-        """Forget the others."""
-        self.hidden_MH, self.row_M = self.hidden_MH[stays_M], self.row_M[stays_M]
-        self.position_M, self.origin_M = self.position_M[stays_M], self.origin_M[stays_M]
-        self.lengths = torch.bincount(self.row_M, minlength=len(self.lengths)).tolist()
+    def select(self, mask_M: torch.Tensor) -> _Tokens:
+        row_M = self.row_M[mask_M]
+        lengths = torch.bincount(row_M, minlength=len(self.lengths)).tolist()
+        return _Tokens(self.hidden_MH[mask_M], row_M, self.position_M[mask_M], self.origin_M[mask_M], lengths)
+
+    def join(self, other: _Tokens) -> _Tokens:
+        pairs = zip(self.lengths, other.lengths, strict=True)
+        return _Tokens(
+            torch.cat([self.hidden_MH, other.hidden_MH]),
+            torch.cat([self.row_M, other.row_M]),
+            torch.cat([self.position_M, other.position_M]),
+            torch.cat([self.origin_M, other.origin_M]),
+            [mine + others for mine, others in pairs],
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class _Fallen:
-    """First tokens that were pruned although the head reads them (`Convention.protect` is False).
-
-    They neither attend nor are attended to: their context is zero, so that attention gives them the output projection's
-    bias alone. The rest of each layer goes on for them.
-
-    Attributes:
-        hidden_KH, row_K: their states and texts.
-    """
-
-    hidden_KH: torch.Tensor
-    row_K: torch.Tensor
-
-    def joined(self, hidden_KH: torch.Tensor, row_K: torch.Tensor) -> _Fallen:
-        """With further ones."""
-        return _Fallen(torch.cat([self.hidden_KH, hidden_KH]), torch.cat([self.row_K, row_K]))
-
-
-def hard_pass(
-    anatomy: Anatomy,
+def forward(
+    encoder: Encoder,
     batch: Packed,
     rule: Rule,
     convention: Convention,
     *,
     head_only: bool = False,
+    keep_in_last: bool = False,
     fused: bool = True,
-) -> Pass:
-    """Read a batch; tokens that a rule takes away are gone.
+) -> ForwardOutput:
+    """Run a batch; tokens that a rule removes are gone.
 
     Args:
-        anatomy: the model.
+        encoder: the model.
         batch: texts, end to end.
-        rule: who stays.
-        convention: how importance is counted and who is protected.
-        head_only: in the last layer, compute for the head's token alone; nothing is pruned there, and `state_MH` is
-            of these tokens only.
-        fused: as `attention.attend` has it.
+        rule: which tokens stay.
+        convention: how importance is counted and which token is protected.
+        head_only: in the last layer, compute the first token of each text alone; nothing is pruned there, and
+            `state_MH` is of these tokens only.
+        keep_in_last: remove nothing after the last layer. There, only the price of a token decides, so that trained
+            thresholds remove nearly all of them, which says nothing about what the head's token has attended to.
+        fused: whether layers without scores may use torch's fused attention.
     """
-    tokens = _begin(anatomy, batch)
-    fallen = _Fallen(tokens.hidden_MH[:0], tokens.row_M[:0])
-    last = len(anatomy.layers) - 1
-    left_M = torch.full_like(batch.row_M, len(anatomy.layers))
-    kept_LB = []
-    for number, layer in enumerate(anatomy.layers):
+    tokens = _embed(encoder, batch)
+    # First tokens that were removed although the head reads them. They neither attend nor are attended to: attention
+    # gives them the output projection's bias alone. Norms and feed-forward parts go on for them.
+    fallen = tokens.select(torch.zeros_like(batch.row_M, dtype=torch.bool))
+    left_M = torch.full_like(batch.row_M, len(encoder.layers))
+    kept_LB, last = [], len(encoder.layers) - 1
+    for number, layer in enumerate(encoder.layers):
         if head_only and number == last:
-            first_BH = _for_the_head(anatomy, layer, tokens, fallen)
+            first_BH = _last_layer_of_first_tokens(encoder, layer, tokens, fallen)
             kept_LB.append([1] * len(batch))
             origin_B = (batch.position_M == 0).nonzero().flatten()
-            return Pass(anatomy.classify(first_BH), kept_LB, left_M, None, first_BH, origin_B)
-        prunes = rule.prunes(number)
-        attended = _attention(anatomy, layer, tokens, scored=prunes and rule.scored, fused=fused)
-        context_MH, falls_M = attended.context_MH, None
+            return ForwardOutput(encoder.classify(first_BH), kept_LB, left_M, None, first_BH, origin_B)
+        prunes = rule.prunes(number) and not (keep_in_last and number == last)
+        attention = _attend(encoder, layer, tokens, scored=prunes and rule.scored, fused=fused)
+        context_MH = attention.context_MH
         if prunes:
-            originals, protect = batch.lengths, convention.protect
-            alive = Alive(number, tokens.row_M, tokens.position_M, tokens.lengths, originals, batch.keys, protect)
-            stays_M = _stays(rule, alive, None if attended.score_M is None else attended.score_M / convention.divisor)
-            left_M[tokens.origin_M[~stays_M]] = number
-            # A first token that falls now has attended in this layer, and goes through the rest of it with the others.
-            there_M = stays_M | (tokens.position_M == 0)
-            context_MH, falls_M = context_MH[there_M], ~stays_M[there_M]
-            tokens.keep(there_M)
-        fallen = _behind_attention(anatomy, layer, tokens, context_MH, fallen)
-        if falls_M is not None and bool(falls_M.any()):
-            fallen = fallen.joined(tokens.hidden_MH[falls_M], tokens.row_M[falls_M])
-            tokens.keep(~falls_M)
+            score_M = None if attention.score_M is None else attention.score_M / convention.divisor
+            alive = AliveTokens(
+                number, tokens.row_M, tokens.position_M, tokens.lengths, batch.lengths, batch.keys, convention.protect
+            )
+            keep_M = tokens_to_keep(rule, alive, score_M)
+            left_M[tokens.origin_M[~keep_M]] = number
+            # A first token removed now has attended in this layer, so it goes through the rest of it with the others.
+            computed_M = keep_M | (tokens.position_M == 0)
+            tokens, context_MH, keep_M = tokens.select(computed_M), context_MH[computed_M], keep_M[computed_M]
+        tokens, fallen = _rest_of_layer(encoder, layer, tokens, context_MH, fallen)
+        if prunes and not convention.protect:
+            fallen, tokens = fallen.join(tokens.select(~keep_M)), tokens.select(keep_M)
         kept_LB.append(tokens.lengths)
-    logits_BC = anatomy.classify(_first_states(tokens, fallen))
-    return Pass(logits_BC, kept_LB, left_M, None, tokens.hidden_MH, tokens.origin_M)
+    logits_BC = encoder.classify(_first_states(tokens, fallen))
+    return ForwardOutput(logits_BC, kept_LB, left_M, None, tokens.hidden_MH, tokens.origin_M)
 
 
-def soft_pass(anatomy: Anatomy, batch: Packed, rule: Thresholds) -> Pass:
-    """Read a batch with soft masks on the layers' outputs, and count what they let through.
+def soft_forward(encoder: Encoder, batch: Packed, rule: Thresholds) -> ForwardOutput:
+    """Run a batch with soft masks on the layers' outputs (section 3.3); every token stays.
 
     The regulariser of a text is the sum over layers of the mean of m over its tokens, the protected one aside.
     """
     convention = rule.convention
-    tokens = _begin(anatomy, batch)
-    sizes = torch.tensor(batch.lengths, device=batch.row_M.device)
+    tokens = _embed(encoder, batch)
+    sizes_B = torch.tensor(batch.lengths, device=batch.row_M.device)
     counted_M = (batch.position_M > 0) if convention.protect else torch.ones_like(batch.row_M, dtype=torch.bool)
     soft_B: torch.Tensor | None = None
-    for number, layer in enumerate(anatomy.layers):
+    for number, layer in enumerate(encoder.layers):
         prunes = rule.prunes(number)
-        attended = _attention(anatomy, layer, tokens, scored=prunes)
-        hidden_MH = _after_attention(anatomy, layer, tokens.hidden_MH, _linear(layer.output, attended.context_MH))
+        attention = _attend(encoder, layer, tokens, scored=prunes)
+        projected_MH = linear(layer.output, attention.context_MH)
+        hidden_MH = _add_and_feed_forward(encoder, layer, tokens.hidden_MH, projected_MH)
         if prunes:
-            assert attended.score_M is not None
-            m_M = rule.soft(number, attended.score_M / convention.divisor)
+            assert attention.score_M is not None
+            m_M = rule.soft(number, attention.score_M / convention.divisor)
             sum_B = m_M.new_zeros(len(batch)).index_add(0, batch.row_M, m_M * counted_M)
-            mean_B = sum_B / (sizes - int(convention.protect)).clamp(min=1)
+            mean_B = sum_B / (sizes_B - int(convention.protect)).clamp(min=1)
             soft_B = mean_B if soft_B is None else soft_B + mean_B
             m_M = torch.where(counted_M, m_M, 1.0)
             hidden_MH = hidden_MH * m_M[:, None].to(hidden_MH.dtype)
-        tokens.hidden_MH = hidden_MH
-    logits_BC = anatomy.classify(tokens.hidden_MH[tokens.position_M == 0])
-    kept_LB = [list(batch.lengths)] * len(anatomy.layers)
-    left_M = torch.full_like(batch.row_M, len(anatomy.layers))
-    return Pass(logits_BC, kept_LB, left_M, soft_B, tokens.hidden_MH, tokens.origin_M)
+        tokens = replace(tokens, hidden_MH=hidden_MH)
+    logits_BC = encoder.classify(tokens.hidden_MH[tokens.position_M == 0])
+    kept_LB = [list(batch.lengths)] * len(encoder.layers)
+    left_M = torch.full_like(batch.row_M, len(encoder.layers))
+    return ForwardOutput(logits_BC, kept_LB, left_M, soft_B, tokens.hidden_MH, tokens.origin_M)
 
 
-def _begin(anatomy: Anatomy, batch: Packed) -> _Tokens:
+def _embed(encoder: Encoder, batch: Packed) -> _Tokens:
     origin_M = torch.arange(len(batch.ids_M), device=batch.ids_M.device)
-    embedded_MH = anatomy.embed(batch.ids_M, batch.position_M)
-    return _Tokens(embedded_MH, batch.row_M, batch.position_M, origin_M, list(batch.lengths))
+    hidden_MH = encoder.embed(batch.ids_M, batch.position_M)
+    return _Tokens(hidden_MH, batch.row_M, batch.position_M, origin_M, list(batch.lengths))
 
 
-def _attention(anatomy: Anatomy, layer: Layer, tokens: _Tokens, *, scored: bool, fused: bool = True) -> Attended:
+def _attend(encoder: Encoder, layer: Layer, tokens: _Tokens, *, scored: bool, fused: bool = True) -> AttentionOutput:
     x_MH = tokens.hidden_MH
-    groups = buckets(tokens.lengths, x_MH.device)
-    dropout = anatomy.attention_dropout if anatomy.training else 0.0
-    read = (_linear(layer.query, x_MH), _linear(layer.key, x_MH), _linear(layer.value, x_MH))
-    return attend(*read, groups, anatomy.heads, scored=scored, dropout=dropout, fused=fused)
+    projections = (linear(layer.query, x_MH), linear(layer.key, x_MH), linear(layer.value, x_MH))
+    dropout = encoder.attention_dropout if encoder.training else 0.0
+    buckets = make_buckets(tokens.lengths, x_MH.device)
+    return attend(*projections, buckets, encoder.heads, scored=scored, dropout=dropout, fused=fused)
 
 
-def _behind_attention(
-    anatomy: Anatomy, layer: Layer, tokens: _Tokens, context_MH: torch.Tensor, fallen: _Fallen
-) -> _Fallen:
-    """The rest of a layer for the tokens, in place, and for the fallen, which come back."""
-    alive, projected_MH = len(context_MH), _linear(layer.output, context_MH)
-    if not len(fallen.row_K):
-        tokens.hidden_MH = _after_attention(anatomy, layer, tokens.hidden_MH, projected_MH)
-        return fallen
-    bias_KH = layer.output.bias.to(projected_MH.dtype).expand(len(fallen.row_K), -1)  # the projection of zero
-    hidden_MH = torch.cat([tokens.hidden_MH, fallen.hidden_KH])
-    found_MH = _after_attention(anatomy, layer, hidden_MH, torch.cat([projected_MH, bias_KH]))
-    tokens.hidden_MH = found_MH[:alive]
-    return replace(fallen, hidden_KH=found_MH[alive:])
+def _rest_of_layer(
+    encoder: Encoder, layer: Layer, tokens: _Tokens, context_MH: torch.Tensor, fallen: _Tokens
+) -> tuple[_Tokens, _Tokens]:
+    """Output projection, residual and feed-forward part, for the tokens and for the fallen ones."""
+    projected_MH = linear(layer.output, context_MH)
+    if not len(fallen.row_M):
+        return replace(tokens, hidden_MH=_add_and_feed_forward(encoder, layer, tokens.hidden_MH, projected_MH)), fallen
+    bias_KH = layer.output.bias.to(projected_MH.dtype).expand(len(fallen.row_M), -1)  # the projection of zero
+    hidden_MH = torch.cat([tokens.hidden_MH, fallen.hidden_MH])
+    hidden_MH = _add_and_feed_forward(encoder, layer, hidden_MH, torch.cat([projected_MH, bias_KH]))
+    count = len(tokens.row_M)
+    return replace(tokens, hidden_MH=hidden_MH[:count]), replace(fallen, hidden_MH=hidden_MH[count:])
 
 
-def _after_attention(
-    anatomy: Anatomy, layer: Layer, hidden_MH: torch.Tensor, projected_MH: torch.Tensor
+def _add_and_feed_forward(
+    encoder: Encoder, layer: Layer, hidden_MH: torch.Tensor, projected_MH: torch.Tensor
 ) -> torch.Tensor:
-    """A layer's output from its input and its projected context: each token on its own."""
-    p = anatomy.hidden_dropout if anatomy.training else 0.0
+    """A layer's output from its input and its projected context: residual, norm, feed-forward part, norm."""
+    p = encoder.hidden_dropout if encoder.training else 0.0
     inner_MH: torch.Tensor = layer.attention_norm(F.dropout(projected_MH, p) + hidden_MH)
-    last_MH = F.dropout(_linear(layer.last, _widened(layer, inner_MH)), p)
-    found: torch.Tensor = layer.norm(last_MH + inner_MH)
-    return found
+    widened_MI = activated_linear(layer.first, layer.activation, inner_MH)
+    output_MH: torch.Tensor = layer.norm(F.dropout(linear(layer.last, widened_MI), p) + inner_MH)
+    return output_MH
 
 
-def _widened(layer: Layer, inner_MH: torch.Tensor) -> torch.Tensor:
-    """The feed-forward part's first half. A gelu in bfloat16 costs a CPU as much as the product: there they are one."""
-    if _exact_gelu(layer.activation) and _one_kernel(layer.first, inner_MH):
-        return _product(layer.first, inner_MH, "gelu", "none")
-    return layer.activation(layer.first(inner_MH))
-
-
-def _linear(linear: nn.Linear, x_MH: torch.Tensor) -> torch.Tensor:
-    """What the module gives; without a pass of its own for the bias where there is a kernel for it."""
-    if _one_kernel(linear, x_MH):
-        return _product(linear, x_MH, "none", "")
-    found: torch.Tensor = linear(x_MH)
-    return found
-
-
-def _product(linear: nn.Linear, x_MH: torch.Tensor, behind: str, how: str) -> torch.Tensor:
-    found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x_MH, linear.weight, linear.bias, behind, [], how)
-    return found
-
-
-def _one_kernel(linear: nn.Linear, x_MH: torch.Tensor) -> bool:
-    """Whether a product in bfloat16 and what follows can be one call: on a CPU, without gradients."""
-    if torch.is_grad_enabled() or x_MH.is_cuda or {x_MH.dtype, linear.weight.dtype} != {torch.bfloat16}:
-        return False
-    return type(linear) is nn.Linear and _has_kernel()
-
-
-def _exact_gelu(activation: object) -> bool:
-    return activation is F.gelu or getattr(activation, "act", None) is F.gelu
-
-
-@cache
-def _has_kernel() -> bool:
-    """torch.compile's own; not a public one, so it is looked for."""
-    mkldnn = torch.ops.mkldnn
-    return hasattr(mkldnn, "_linear_pointwise") and bool(mkldnn._is_mkldnn_bf16_supported())
-
-
-def _for_the_head(anatomy: Anatomy, layer: Layer, tokens: _Tokens, fallen: _Fallen) -> torch.Tensor:
-    """A layer's output for each text's first token alone, `[B, H]`; it attends to all that are alive.
-
-    Where it has fallen, nothing of its text is attended to.
-    """
-    firsts, heads = replace(tokens), anatomy.heads
-    firsts.keep(tokens.position_M == 0)
+def _last_layer_of_first_tokens(encoder: Encoder, layer: Layer, tokens: _Tokens, fallen: _Tokens) -> torch.Tensor:
+    """The last layer's output for the first token of each text alone, `[B, H]`; it attends to all that are alive."""
+    firsts, heads = tokens.select(tokens.position_M == 0), encoder.heads
+    # Where the first token has fallen, no token attends to the rest of the text any more.
     lengths = [length for length, attends in zip(tokens.lengths, firsts.lengths, strict=True) if attends]
-    x_MH = tokens.hidden_MH[~torch.isin(tokens.row_M, fallen.row_K)]
-    keys_MH, values_MH = _linear(layer.key, x_MH), _linear(layer.value, x_MH)
-    queries_BH = _linear(layer.query, firsts.hidden_MH)
+    x_MH = tokens.hidden_MH[~torch.isin(tokens.row_M, fallen.row_M)]
+    keys_MH, values_MH = linear(layer.key, x_MH), linear(layer.value, x_MH)
+    queries_BH = linear(layer.query, firsts.hidden_MH)
     context_BH = torch.empty_like(queries_BH)
-    for group in buckets(lengths, x_MH.device, waste=1.0):
-        rows = torch.tensor(group.rows, device=x_MH.device)
-        q = queries_BH[rows].view(len(group.rows), heads, 1, -1)
-        mask = None if group.valid_BN is None else group.valid_BN[:, None, None, :]
-        k, v = group.take(keys_MH, heads), group.take(values_MH, heads)
-        context_BH[rows] = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).flatten(1)
-    fallen = _behind_attention(anatomy, layer, firsts, context_BH, fallen)
-    return _first_states(firsts, fallen)
+    for bucket in make_buckets(lengths, x_MH.device, waste=1.0):
+        rows = torch.tensor(bucket.rows, device=x_MH.device)
+        q = queries_BH[rows].view(len(bucket.rows), heads, 1, -1)
+        k, v = bucket.gather_heads(keys_MH, heads), bucket.gather_heads(values_MH, heads)
+        context_BH[rows] = F.scaled_dot_product_attention(q, k, v, attn_mask=bucket.attention_mask).flatten(1)
+    return _first_states(*_rest_of_layer(encoder, layer, firsts, context_BH, fallen))
 
 
-def _first_states(tokens: _Tokens, fallen: _Fallen) -> torch.Tensor:
-    """Of each text's first token, alive or fallen, `[B, H]`."""
-    first_M = tokens.position_M == 0
-    state_BH, row_B = tokens.hidden_MH[first_M], tokens.row_M[first_M]
-    if not len(fallen.row_K):
-        return state_BH
-    return torch.cat([state_BH, fallen.hidden_KH])[torch.cat([row_B, fallen.row_K]).argsort()]
-
-
-def _stays(rule: Rule, alive: Alive, score_M: torch.Tensor | None) -> torch.Tensor:
-    """Who is alive afterwards `[M]`: the rule's choice and the protected; no text loses all of its tokens."""
-    stays_M = rule.stays(alive, score_M)
-    if alive.protect:
-        return stays_M | (alive.position_M == 0)
-    begin = 0
-    for length in alive.lengths:
-        text = slice(begin, begin + length)
-        if not bool(stays_M[text].any()):
-            stays_M[begin + (0 if score_M is None else int(score_M[text].argmax()))] = True
-        begin += length
-    return stays_M
+def _first_states(tokens: _Tokens, fallen: _Tokens) -> torch.Tensor:
+    """States of the first token of each text, alive or fallen, in the order of the texts, `[B, H]`."""
+    firsts = tokens.position_M == 0
+    if not len(fallen.row_M):
+        return tokens.hidden_MH[firsts]
+    order_B = torch.cat([tokens.row_M[firsts], fallen.row_M]).argsort()
+    return torch.cat([tokens.hidden_MH[firsts], fallen.hidden_MH])[order_B]

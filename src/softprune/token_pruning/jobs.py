@@ -2,105 +2,26 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
-from softprune.config import TokensRecipe
-from softprune.data import Metric, Task, answered
+from softprune.data import answered
 from softprune.models.batching import collate
-from softprune.runs.record_parts import TrainingCost
-from softprune.runs.run_folder import RunFolder, Saved
-from softprune.token_pruning.evaluation import Answers, answer
-from softprune.token_pruning.families import Anatomy
-from softprune.token_pruning.rules import Convention, Rule, Thresholds
-from softprune.token_pruning.trainable import THRESHOLDS, EncoderTrainable, set_dropout
-from softprune.training.adamw import FineTuner
+from softprune.token_pruning.evaluation import Predictions
+from softprune.token_pruning.families import Encoder
+from softprune.token_pruning.rules import Rule, Thresholds
+from softprune.token_pruning.session import TokenWorkspace
+from softprune.token_pruning.trainable import THRESHOLDS, EncoderTrainable
 from softprune.training.jobs import FolderKeeper
-from softprune.training.loop import Evaluation, Schedule, Watch, train
-from softprune.training.sealed_set import SealedSet
+from softprune.training.loop import Evaluation, Schedule, train
+from softprune.training.optimizers import weights_adamw
 from softprune.training.step import Feed
-from softprune.types import Batch, Encoded, Example
+from softprune.training.trainable import seed_dropout
+from softprune.types import Batch, Encoded
 
-
-@dataclass(frozen=True, slots=True)
-class TextSet:
-    """Examples of a classification task with their token ids.
-
-    Attributes:
-        texts: as the tokenizer read them, whole.
-        ids: token ids with special tokens, cut to the recipe's length.
-        golds: the class of each.
-        cut: tokens that were cut off each.
-    """
-
-    texts: tuple[str, ...]
-    ids: tuple[tuple[int, ...], ...]
-    golds: tuple[int, ...]
-    cut: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-
-def read_texts(tokenizer: Any, examples: Sequence[Example], max_length: int) -> TextSet:
-    """Tokenise examples: their fields, without the template's own words."""
-    texts = tuple(example.content for example in examples)
-    whole = tokenizer(list(texts), add_special_tokens=True, truncation=False, verbose=False)["input_ids"]
-    cut = tokenizer(list(texts), add_special_tokens=True, truncation=True, max_length=max_length)["input_ids"]
-    lost = tuple(len(a) - len(b) for a, b in zip(whole, cut, strict=True))
-    return TextSet(texts, tuple(map(tuple, cut)), tuple(example.gold for example in examples), lost)
-
-
-@dataclass(frozen=True, slots=True)
-class TokenWorkspace:
-    """What the stages of one run share.
-
-    Attributes:
-        recipe: the settings.
-        run: the folder.
-        watch: who is told how training goes.
-        task: with its metric.
-        labels: names of the classes.
-        tokenizer: of the model.
-        train, select: tokenised.
-        report: sealed.
-        make: a fresh model with the released weights and a seeded head.
-        compute: dtype of the matrix products.
-        convention: how importance is counted.
-    """
-
-    recipe: TokensRecipe
-    run: RunFolder
-    watch: Watch
-    task: Task
-    labels: tuple[str, ...]
-    tokenizer: Any
-    train: TextSet
-    select: TextSet
-    report: SealedSet
-    make: Callable[[], Any]
-    compute: torch.dtype
-    convention: Convention
-
-    @property
-    def metric(self) -> Metric:
-        """The task's."""
-        return self.task.metric
-
-    def anatomy(self) -> Anatomy:
-        """A fresh model, taken apart, with the recipe's dropout."""
-        anatomy = Anatomy(self.make())
-        set_dropout(anatomy, self.recipe.tuning.dropout, self.recipe.tuning.attention_dropout)
-        return anatomy
-
-    def answers(self, anatomy: Anatomy, data: TextSet, rule: Rule, *, soft: bool = False) -> Answers:
-        """What the model says of a set."""
-        rows = self.recipe.tuning.eval_rows
-        return answer(anatomy, data.ids, rule, self.convention, compute=self.compute, rows=rows, soft=soft)
+Weights = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +31,7 @@ class Stage:
     Attributes:
         work: its name, unique in the run.
         title: what displays show.
-        rule: who stays; the thresholds that are trained where there is a price.
+        rule: which tokens stay; the thresholds that are trained where there is a price.
         epochs: passes.
         lr: step size of the weights.
         price: lambda of a soft stage.
@@ -126,104 +47,86 @@ class Stage:
     best_by: str = "score"
 
 
-Weights = dict[str, torch.Tensor]
-
-
 @dataclass(frozen=True, slots=True)
-class Contestant:
+class TrainedModel:
     """A model of the comparison.
 
     Attributes:
         name: such as `lambda-0.1`, `top-k` or `random-1`.
-        rule: who stays.
+        rule: which tokens stay.
         weights: what training left.
-        select: what it said of the held-out set.
+        select: what it predicted for the held-out set.
     """
 
     name: str
     rule: Rule
     weights: Weights
-    select: Answers
+    select: Predictions
 
 
-def fit(workspace: TokenWorkspace, anatomy: Anatomy, stage: Stage) -> Weights:
-    """Train a stage from the weights that the model has; they are then its best checkpoint's, which comes back too.
+def train_stage(workspace: TokenWorkspace, encoder: Encoder, stage: Stage) -> Weights:
+    """Train a stage from the weights that the encoder has; it is left with those of the best checkpoint.
 
     The thresholds of a soft stage are changed in place as well.
+
+    Returns:
+        The weights of the best checkpoint.
     """
-    trainable = EncoderTrainable(anatomy, stage.rule, workspace.convention, stage.price, workspace.compute)
-
-    def compute() -> Saved:
-        trained = _train(workspace, trainable, stage)
-        meta = {key: getattr(trained, key) for key in ("steps", "examples", "seconds")}
-        return Saved({k: v.cpu() for k, v in trained.tensors.items()}, meta | {"best": asdict(trained.best[0])})
-
-    saved = workspace.run.once(stage.work, compute)
-    cost = {key: saved.meta[key] for key in ("steps", "examples", "seconds")}
-    with workspace.run.editing() as record:
-        record.cost.training[stage.work] = TrainingCost(**cost)
-    trainable.load(saved.tensors)
-    return saved.tensors
-
-
-def take(anatomy: Anatomy, weights: Weights) -> None:
-    """Give a model the weights that a stage left; thresholds among them are left aside."""
-    with torch.no_grad():
-        for name, value in anatomy.model.named_parameters():
-            value.copy_(weights[name][0])
-
-
-def _train(workspace: TokenWorkspace, trainable: EncoderTrainable, stage: Stage) -> Any:
+    trainable = EncoderTrainable(encoder, stage.rule, workspace.convention, stage.price, workspace.compute)
     settings, data = workspace.recipe.tuning, workspace.train
-    plan = Schedule(
+    threshold_lr = workspace.recipe.pruning.threshold_lr / workspace.convention.divisor
+    optimiser = weights_adamw(
+        trainable.named(),
+        lr=stage.lr,
+        weight_decay=settings.weight_decay,
+        own_rates={} if stage.price is None else {THRESHOLDS: threshold_lr},
+    )
+    schedule = Schedule(
         epochs=stage.epochs,
         batch_size=settings.batch_size,
         accumulate=settings.accumulate,
         best_by=stage.best_by,
         seed=workspace.recipe.seed,
-    )
-    lengths = tuple(map(len, data.ids))
-    threshold_lr = workspace.recipe.pruning.threshold_lr / workspace.convention.divisor
-    optimiser = FineTuner(
-        trainable.named(),
-        lr=stage.lr,
-        weight_decay=settings.weight_decay,
-        warmup=settings.warmup,
-        steps=plan.steps(len(data))[2],
         clip_norm=settings.clip_norm,
-        apart={} if stage.price is None else {THRESHOLDS: threshold_lr},
+        warmup=settings.warmup,
+        linear_decay=True,
     )
 
     def batch(indices: Sequence[int]) -> Batch:
-        # Dropout draws what seed and batch decide, so that training goes on bit by bit after a kill.
-        torch.manual_seed(zlib.crc32(repr((workspace.recipe.seed, stage.work, tuple(indices))).encode()))
+        seed_dropout(workspace.recipe.seed, stage.work, indices)
         encoded = [Encoded(data.ids[i], -1, ((),), data.golds[i]) for i in indices]
-        return collate(encoded, pad_id=0, device=trainable.anatomy.device)
+        return collate(encoded, pad_id=0, device=trainable.encoder.device)
 
     def evaluate() -> list[Evaluation]:
-        found = workspace.answers(trainable.anatomy, workspace.select, stage.rule)
+        predictions = workspace.evaluate(trainable.encoder, workspace.select, stage.rule)
         golds = workspace.select.golds
-        return [Evaluation(workspace.metric.value(answered(found.predicted, golds)), found.loss(golds))]
+        return [Evaluation(workspace.metric.value(answered(predictions.predicted, golds)), predictions.loss(golds))]
 
-    return train(
+    trained = train(
         trainable,
         optimiser,
-        Feed(lengths, batch),
+        Feed(tuple(map(len, data.ids)), batch),
         evaluate,
-        plan,
+        schedule,
         names=[stage.work],
         title=stage.title,
         keeper=FolderKeeper(workspace.run, stage.work, stage.work, [stage.work]),
         watch=workspace.watch,
     )
+    trainable.load(trained.tensors)
+    return trained.tensors
 
 
-def soft_hard_gap(workspace: TokenWorkspace, anatomy: Anatomy, rule: Thresholds, hard: Answers) -> dict[str, float]:
-    """Accuracy and loss on `select` with soft masks less those with hard ones: what soft training can't foresee."""
+def load_weights(encoder: Encoder, weights: Weights) -> None:
+    """Give an encoder the weights that a stage left, without its thresholds."""
+    with torch.no_grad():
+        for name, value in encoder.model.named_parameters():
+            value.copy_(weights[name][0])
+
+
+def soft_hard_gap(workspace: TokenWorkspace, encoder: Encoder, rule: Thresholds, hard: Predictions) -> dict[str, float]:
+    """Accuracy and loss on `select` with soft masks minus those with hard ones: what soft training can't foresee."""
     golds = workspace.select.golds
-    soft = workspace.answers(anatomy, workspace.select, rule, soft=True)
-    value = workspace.metric.value
-    return {
-        "score": value(answered(soft.predicted, golds)) - value(answered(hard.predicted, golds)),
-        "loss": soft.loss(golds) - hard.loss(golds),
-    }
+    soft = workspace.evaluate(encoder, workspace.select, rule, soft=True)
+    soft_score, hard_score = (workspace.metric.value(answered(each.predicted, golds)) for each in (soft, hard))
+    return {"score": soft_score - hard_score, "loss": soft.loss(golds) - hard.loss(golds)}

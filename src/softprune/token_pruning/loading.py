@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from softprune.errors import SoftpruneError
+from softprune.models.description import encoder_folder, find_source, module_folder
 from softprune.models.load_errors import check_weights, read_tokenizer, reading_model
-from softprune.models.loading import encoder_folder, find_source, module_folder
 from softprune.token_pruning.families import check_type, most_positions
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -61,7 +61,7 @@ def describe_encoder(name: str, revision: str | None = None) -> DescribedEncoder
 
 
 def check_length(described: DescribedEncoder, max_length: int) -> None:
-    """Hold an input length to the model's positions.
+    """Check an input length against the model's positions.
 
     Raises:
         SoftpruneError: there are fewer of them.
@@ -90,7 +90,7 @@ def check_head(described: DescribedEncoder) -> None:
         found = f"problem_type: {problem}"
     if found:
         expected = f"a head in {described.name} that chooses one of several classes for a text"
-        do = "choose such a classifier, or train one on a task: softprune tokens train --model MODEL --task TASK"
+        do = "choose such a classifier, or train one on a task: softprune tokens train --backbone MODEL --task TASK"
         raise SoftpruneError(expected, found, do)
 
 
@@ -105,22 +105,22 @@ def load_tokenizer(described: DescribedEncoder) -> Any:
         tokenizer = read_tokenizer(described.source, **options)
     if not tokenizer.is_fast:
         raise SoftpruneError(
-            "a fast tokenizer, which tells where in a text its tokens are",
+            "a fast tokenizer, which knows where in a text its tokens are",
             f"a slow one in {described.name}",
             "save the model with a tokenizer.json",
         )
     return tokenizer
 
 
-def readable(texts: Sequence[str]) -> list[str]:
-    """Texts as a tokenizer takes them: a surrogate without its pair, which JSON can hold, becomes a sign of its own."""
+def replace_surrogates(texts: Sequence[str]) -> list[str]:
+    """Texts as a tokenizer accepts them: a surrogate without its pair, which JSON can hold, becomes U+FFFD."""
     return [_SURROGATE.sub("\ufffd", text) for text in texts]
 
 
 def load_classifier(
     described: DescribedEncoder, labels: tuple[str, ...], device: torch.device, dtype: torch.dtype, seed: int
 ) -> Any:
-    """The model with a head for the labels; a head that the checkpoint lacks is drawn again, seeded.
+    """The model with a head for the labels; one that the checkpoint lacks is drawn, seeded.
 
     Raises:
         SoftpruneError: it can't be read, or doesn't fit in memory.
@@ -137,14 +137,14 @@ def load_classifier(
             problem_type="single_label_classification",  # the base's own may be another
             dtype=dtype,
             use_safetensors=True,
-            ignore_mismatched_sizes=True,  # a head for other labels gives way
+            ignore_mismatched_sizes=True,  # a head for other labels is replaced
         )
         return model.to(device)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """transformers tells at length that a classification head is new, which is why one trains it, and draws bars."""
+    """Silence transformers, which warns at length that a new classification head must be trained, and draws bars."""
     logging = import_module("transformers.utils.logging")
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

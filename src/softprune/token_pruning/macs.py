@@ -1,7 +1,7 @@
-"""Multiply-accumulate operations, as the paper counts them and as they were made.
+"""Multiply-accumulate operations, as the paper counts them and as they were computed.
 
     paper_macs     4 d^2 n + 2 d n^2 + 8 d^2 n'         a layer; n tokens before, n' after its pruning (section 4.1)
-    executed_macs  3 d^2 n + 2 d n^2 + d^2 n' + 2 d f n'   what `walk` does: who left needs no output projection
+    executed_macs  3 d^2 n + 2 d n^2 + d^2 n' + 2 d f n'   as computed here: tokens that left need no output projection
 
 d is the hidden size, f the feed-forward width. Only real tokens count, in the baseline too. A first token that was
 pruned but is read by the head costs d^2 + 2 d f in the layer after which it left and 2 d f in every later one; the
@@ -37,7 +37,7 @@ def executed_macs(
     head_only: bool = False,
     first_left: int | None = None,
 ) -> int:
-    """Of one text, as `walk.hard_pass` reads it.
+    """Of one text, as `forward.forward` computes it.
 
     Args:
         hidden, original, kept_L: as above.

@@ -1,54 +1,92 @@
-"""`tokens.json`: what stands beside a pruned model's weights, written and read."""
+"""`tokens.json`: what is saved beside a pruned model's weights."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from softprune.errors import SoftpruneError
 from softprune.runs import atomic_io
 from softprune.runs.record import RunRecord, read_record
-from softprune.token_pruning.rules import Convention, Everything, Ranked, Rule, Thresholds
+from softprune.token_pruning.rules import Convention, KeepAll, Order, Ranked, Rule, Thresholds
 
 DOCUMENT = "tokens.json"
-SCHEMA = 1
-_ORDERS = ("importance", "random", "first")
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """Weights that lie elsewhere: the model's name, and the fingerprint of its weights."""
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class ThresholdsData(_Part):
+    """Learned or manual thresholds; fields as of `rules.Thresholds`."""
+
+    kind: Literal["thresholds"] = "thresholds"
+    theta_final: FiniteFloat
+    temperature: FiniteFloat = Field(gt=0)
+    delta: list[FiniteFloat]
+
+
+class RankedData(_Part):
+    """A fixed number of tokens after each layer; fields as of `rules.Ranked`."""
+
+    kind: Literal["ranked"] = "ranked"
+    layers: int
+    rate: FiniteFloat
+    order: Order
+    seed: int
+    whole: int | None = None
+
+
+class KeepAllData(_Part):
+    """No pruning."""
+
+    kind: Literal["everything"] = "everything"
+
+
+class ConventionData(_Part):
+    """How importance is counted; fields as of `rules.Convention`."""
+
+    divisor: FiniteFloat = Field(gt=0)
+    protect: bool
+
+
+class BaseWeights(_Part):
+    """Weights that are stored elsewhere: the model's name, and the fingerprint of its weights."""
 
     base: str
     fingerprint: str
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
-    """What tokens.json holds.
+class Document(_Part):
+    """What tokens.json holds."""
 
-    Attributes:
-        base: the model that it was made of.
-        weights: where they are, None for this very folder.
-        max_length: tokens of a text at most.
-        convention: how importance is counted and who is protected.
-        rule: kind and numbers of the rule, as `rule_of` reads them.
-    """
+    schema_: Literal[1] = Field(1, alias="schema", description="version of this layout")
+    base: str = Field(description="the model that it was made of")
+    weights: BaseWeights | None = Field(description="where the weights are; None for this very folder")
+    max_length: int = Field(description="longest text in tokens")
+    convention: ConventionData
+    rule: Annotated[ThresholdsData | RankedData | KeepAllData, Field(discriminator="kind")]
 
-    base: str
-    weights: Mark | None
-    max_length: int
-    convention: Convention
-    rule: dict[str, Any]
+
+def make_document(
+    base: str, weights: BaseWeights | None, max_length: int, convention: Convention, rule: Rule
+) -> Document:
+    """The document of a model."""
+    data: ThresholdsData | RankedData | KeepAllData = KeepAllData()
+    if isinstance(rule, Thresholds):
+        data = ThresholdsData(theta_final=rule.theta_final, temperature=rule.temperature, delta=rule.delta_L.tolist())
+    elif isinstance(rule, Ranked):
+        data = RankedData(layers=rule.layers, rate=rule.rate, order=rule.order, seed=rule.seed, whole=rule.whole)
+    counted = ConventionData(divisor=convention.divisor, protect=convention.protect)
+    return Document(schema=1, base=base, weights=weights, max_length=max_length, convention=counted, rule=data)
 
 
 def write_document(folder: Path, document: Document) -> None:
     """Write tokens.json."""
-    text = atomic_io.json_text({"schema": SCHEMA, **asdict(document)}, indent=2)
+    text = atomic_io.json_text(document.model_dump(by_alias=True), indent=2)
     (folder / DOCUMENT).write_text(text + "\n", encoding="utf-8")
 
 
@@ -62,75 +100,48 @@ def read_document(folder: Path) -> Document | None:
     if not path.exists():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict) or found.get("schema") != SCHEMA:
-            raise ValueError(f"not of schema {SCHEMA}")
-        mark = (
-            None if found["weights"] is None else Mark(str(found["weights"]["base"]), found["weights"]["fingerprint"])
-        )
-        convention = Convention(float(found["convention"]["divisor"]), bool(found["convention"]["protect"]))
-        if not convention.divisor > 0:
-            raise ValueError(f"a divisor of {convention.divisor:g}")
-        document = Document(str(found["base"]), mark, int(found["max_length"]), convention, dict(found["rule"]))
-        _rule(document)
-        return document
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        why = f"no {error}" if isinstance(error, KeyError) else error
+        return Document.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        found = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            found = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
         do = "copy the folder again, or save the model again"
-        raise SoftpruneError(f"a whole pruned model in {folder}", f"{DOCUMENT}: {why}", do) from error
+        raise SoftpruneError(f"a whole pruned model in {folder}", f"{DOCUMENT}: {found}", do) from error
 
 
-def document_of(rule: Rule) -> dict[str, Any]:
-    """Kind and numbers of a rule."""
-    if isinstance(rule, Thresholds):
-        return {
-            "kind": "thresholds",
-            "theta_final": rule.theta_final,
-            "temperature": rule.temperature,
-            "delta": rule.delta_L.tolist(),
-        }
-    if isinstance(rule, Ranked):
-        return {"kind": "ranked", **asdict(rule)}
-    return {"kind": "everything"}
+def make_rule(document: Document, layers: int) -> Rule:
+    """The rule of a model.
 
-
-def rule_of(document: Document, layers: int) -> Rule:
-    """The rule of a model with so many layers.
+    Args:
+        document: of the model.
+        layers: how many the model has.
 
     Raises:
         SoftpruneError: it was made for another number.
     """
-    rule = _rule(document)
-    if isinstance(rule, Everything):
-        return rule
-    found = len(rule.delta_L) if isinstance(rule, Thresholds) else rule.layers
+    data = document.rule
+    if isinstance(data, KeepAllData):
+        return KeepAll()
+    found = len(data.delta) if isinstance(data, ThresholdsData) else data.layers
     if found != layers:
         do = "bring tokens.json and weights together again"
         raise SoftpruneError(f"a rule for the model's {layers} layers", f"one for {found} in {DOCUMENT}", do)
+    if isinstance(data, RankedData):
+        return Ranked(data.layers, data.rate, data.order, data.seed, data.whole)
+    rule = Thresholds(layers, data.theta_final, data.temperature, make_convention(document))
+    rule.delta_L.data = torch.tensor(data.delta, dtype=torch.float32)
+    rule.delta_L.requires_grad_(False)
     return rule
 
 
-def _rule(document: Document) -> Thresholds | Ranked | Everything:
-    """The rule, whatever the number of layers; ValueError, KeyError or TypeError where it isn't one."""
-    values, kind = document.rule, document.rule["kind"]
-    if kind == "thresholds":
-        delta_L = torch.tensor([float(delta) for delta in values["delta"]], dtype=torch.float32)
-        if not bool(delta_L.isfinite().all()) or not float(values["temperature"]) > 0:
-            raise ValueError("thresholds that are no numbers")
-        rule = Thresholds(len(delta_L), float(values["theta_final"]), float(values["temperature"]), document.convention)
-        rule.delta_L.data = delta_L
-        rule.delta_L.requires_grad_(False)
-        return rule
-    if kind == "ranked" and values["order"] in _ORDERS:
-        whole = None if values.get("whole") is None else int(values["whole"])
-        return Ranked(int(values["layers"]), float(values["rate"]), values["order"], int(values["seed"]), whole)
-    if kind == "everything":
-        return Everything()
-    raise ValueError(f"no rule of kind {kind!r}")
+def make_convention(document: Document) -> Convention:
+    """How a model counts importance."""
+    return Convention(document.convention.divisor, document.convention.protect)
 
 
 def model_folder(path: str | Path) -> str:
-    """The folder of a model: of a run, the model that it chose; anything else (a hub name, too) as it is.
+    """The folder of a model: for a run, that of its chosen model; anything else (a hub name, too) as it is.
 
     Raises:
         SoftpruneError: the run has no model yet, or is of another kind.

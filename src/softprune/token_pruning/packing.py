@@ -1,6 +1,7 @@
 """Texts of a batch laid end to end without padding, and the buckets in which their attention is computed.
 
-Texts of similar length share a bucket, long ones stand alone.
+Everything but attention works on single tokens, so padding is needed nowhere else. Texts of similar length share a
+bucket; long ones have one of their own.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from dataclasses import dataclass
 
 import torch
 
-from softprune.token_pruning.rules import key_of
+from softprune.token_pruning.rules import text_key
 
+# Share of a bucket that may be padding. A GPU may have more: there, launching another kernel costs more than padding.
 WASTE = 0.12
-"""Share of a bucket that may be padding; a kernel launched is dearer on a GPU."""
 WASTE_ON_GPU = 1.0
+# On a CPU, attention probabilities of one head in one bucket, unless a single text has more: those of all heads then
+# stay in the cache, and texts of more than a hundred tokens are alone, without an index or a mask.
 CACHED = 1 << 14
-"""A head's attention probabilities in one bucket at most, unless one text alone has more: on a CPU all heads' stay in a
-cache, and texts of more than a hundred tokens stand alone, without an index or a mask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +27,10 @@ class Packed:
 
     Attributes:
         ids_M: all ids.
-        position_M: each token's place in its text.
-        row_M: each token's text.
+        position_M: position of each token in its text.
+        row_M: text of each token.
         lengths: tokens of each text.
-        keys: `rules.key_of` each.
+        keys: `rules.text_key` of each text.
     """
 
     ids_M: torch.Tensor
@@ -49,18 +50,17 @@ def pack(texts: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> 
     row_M = torch.arange(len(texts)).repeat_interleave(sizes)
     position_M = torch.arange(int(sizes.sum())) - (sizes.cumsum(0) - sizes)[row_M]
     ids_M = torch.tensor([i for ids in texts for i in ids])
-    keys = tuple(map(key_of, texts))
-    return Packed(ids_M.to(device), position_M.to(device), row_M.to(device), lengths, keys)
+    return Packed(ids_M.to(device), position_M.to(device), row_M.to(device), lengths, tuple(map(text_key, texts)))
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Texts whose attention is computed in one call.
+    """B texts of up to N tokens whose attention is computed in one call.
 
     Attributes:
         rows: the texts.
-        index_BN: where their tokens are in the packed ones, 0 where padded; None if they lie in one piece.
-        begin: of that piece.
+        index_BN: where their tokens are among the packed ones, 0 in padding; None if they lie in one piece.
+        begin: start of that piece.
         valid_BN: False in padding; None where there is none.
         size: B and N.
     """
@@ -71,101 +71,82 @@ class Bucket:
     valid_BN: torch.Tensor | None
     size: tuple[int, int]
 
-    def take(self, x_MI: torch.Tensor, heads: int) -> torch.Tensor:
+    @property
+    def attention_mask(self) -> torch.Tensor | None:
+        """Which keys may be attended to, `[B, 1, 1, N]`; None for all of them."""
+        return None if self.valid_BN is None else self.valid_BN[:, None, None, :]
+
+    def gather(self, x_M: torch.Tensor) -> torch.Tensor:
+        """`[M, ...]` to `[B, N, ...]`; padding holds a copy of some token."""
+        return self._piece(x_M) if self.index_BN is None else x_M[self.index_BN]
+
+    def gather_heads(self, x_MH: torch.Tensor, heads: int) -> torch.Tensor:
         """`[M, heads * D]` to `[B, heads, N, D]`."""
-        batch, longest = self.size
-        if self.index_BN is None:
-            taken = x_MI[self.begin : self.begin + batch * longest].view(batch, longest, heads, -1)
-        else:
-            taken = x_MI[self.index_BN].view(batch, longest, heads, -1)
         # Contiguous: batched products of strided matrices take twice as long.
-        return taken.transpose(1, 2).contiguous()
+        part_BhND: torch.Tensor = self.gather(x_MH).unflatten(-1, (heads, -1)).transpose(1, 2)
+        return part_BhND.contiguous()
 
-    def spread(self, x_M: torch.Tensor) -> torch.Tensor:
-        """`[M]` to `[B, N]`."""
+    def scatter(self, part_BN: torch.Tensor, whole_M: torch.Tensor) -> None:
+        """Write `[B, N, ...]` to the positions of the bucket's tokens in `[M, ...]`."""
         if self.index_BN is None:
-            return x_M[self.begin : self.begin + self.size[0] * self.size[1]].view(self.size)
-        return x_M[self.index_BN]
-
-    def put(self, part_BNI: torch.Tensor, whole_MI: torch.Tensor) -> None:
-        """Write what `[B, N, ...]` has for the bucket's tokens to their places in `[M, ...]`."""
-        if self.index_BN is None:
-            piece = whole_MI[self.begin : self.begin + self.size[0] * self.size[1]]
-            piece.view(part_BNI.shape).copy_(part_BNI)
+            self._piece(whole_M).copy_(part_BN)
         else:
-            whole_MI[self.tokens(self.index_BN)] = self.tokens(part_BNI)
+            whole_M[self.drop_padding(self.index_BN)] = self.drop_padding(part_BN)
 
-    def tokens(self, part_BNI: torch.Tensor) -> torch.Tensor:
-        """`[B, N, ...]` to `[M, ...]`, without padding."""
-        return part_BNI.flatten(0, 1) if self.valid_BN is None else part_BNI[self.valid_BN]
+    def drop_padding(self, part_BN: torch.Tensor) -> torch.Tensor:
+        """`[B, N, ...]` to `[M, ...]`."""
+        return part_BN.flatten(0, 1) if self.valid_BN is None else part_BN[self.valid_BN]
+
+    def _piece(self, x_M: torch.Tensor) -> torch.Tensor:
+        piece_BN: torch.Tensor = x_M[self.begin : self.begin + self.size[0] * self.size[1]].unflatten(0, self.size)
+        return piece_BN
 
 
-def buckets(lengths: Sequence[int], device: torch.device, waste: float | None = None) -> list[Bucket]:
+def make_buckets(lengths: Sequence[int], device: torch.device, waste: float | None = None) -> list[Bucket]:
     """Group texts of similar length.
 
     Args:
         lengths: of the texts, as they lie end to end.
-        device: for the index.
-        waste: padding at most, as a share of the tokens.
+        device: of the index.
+        waste: most padding, as a share of the tokens; None for what suits the device.
     """
-    waste = (WASTE_ON_GPU if device.type == "cuda" else WASTE) if waste is None else waste
+    if waste is None:
+        waste = WASTE_ON_GPU if device.type == "cuda" else WASTE
     begins = [0]
     for length in lengths:
         begins.append(begins[-1] + length)
-    order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
-    found: list[Bucket] = []
+    buckets: list[Bucket] = []
     group: list[int] = []
-    real = 0
-    for row in order:
+    tokens = 0
+    for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
         longest = lengths[group[0]] if group else lengths[row]
         size = longest * (len(group) + 1)
         full = device.type != "cuda" and size * longest > CACHED
-        if group and (full or size > (1 + waste) * (real + lengths[row])):
-            found.append(_bucket(group, lengths, begins, device))
-            group, real = [], 0
+        if group and (full or size > (1 + waste) * (tokens + lengths[row])):
+            buckets.append(_make_bucket(group, lengths, begins, device))
+            group, tokens = [], 0
         group.append(row)
-        real += lengths[row]
-    return [*found, _bucket(group, lengths, begins, device)] if group else []
+        tokens += lengths[row]
+    if group:
+        buckets.append(_make_bucket(group, lengths, begins, device))
+    return buckets
 
 
-def _bucket(rows: Sequence[int], lengths: Sequence[int], begins: Sequence[int], device: torch.device) -> Bucket:
+def _make_bucket(rows: Sequence[int], lengths: Sequence[int], begins: Sequence[int], device: torch.device) -> Bucket:
     batch, longest = len(rows), lengths[rows[0]]
     even = lengths[rows[-1]] == longest
-    together = even and list(rows) == list(range(rows[0], rows[0] + batch))
-    begin = begins[rows[0]]
-    if together:
-        return Bucket(tuple(rows), None, begin, None, (batch, longest))
-    place_BN = torch.arange(longest).expand(batch, -1)
-    valid_BN = place_BN < torch.tensor([lengths[row] for row in rows])[:, None]
-    index_BN = torch.where(valid_BN, place_BN + torch.tensor([begins[row] for row in rows])[:, None], 0).to(device)
-    return Bucket(tuple(rows), index_BN, begin, None if even else valid_BN.to(device), (batch, longest))
+    if even and list(rows) == list(range(rows[0], rows[0] + batch)):
+        return Bucket(tuple(rows), None, begins[rows[0]], None, (batch, longest))
+    position_BN = torch.arange(longest).expand(batch, -1)
+    valid_BN = position_BN < torch.tensor([lengths[row] for row in rows])[:, None]
+    begin_B1 = torch.tensor([begins[row] for row in rows])[:, None]
+    index_BN = torch.where(valid_BN, position_BN + begin_B1, 0).to(device)
+    return Bucket(tuple(rows), index_BN, begins[rows[0]], None if even else valid_BN.to(device), (batch, longest))
 
 
-def places_of(groups: Sequence[Bucket]) -> torch.Tensor | None:
-    """Where the tokens of the buckets, laid end to end without padding, belong; None if they lie there already."""
-    begin = 0
-    for group in groups:
-        if group.index_BN is not None or group.begin != begin:
-            break
-        begin += group.size[0] * group.size[1]
-    else:
-        return None
-    return torch.cat([_index(group) for group in groups])
-
-
-def _index(group: Bucket) -> torch.Tensor:
-    batch, longest = group.size
-    if group.index_BN is None:
-        return torch.arange(group.begin, group.begin + batch * longest)
-    return group.tokens(group.index_BN)
-
-
-def back(parts: Sequence[torch.Tensor], groups: Sequence[Bucket], places: torch.Tensor | None) -> torch.Tensor:
-    """Rows of the buckets, each `[B * N, ...]`, to packed order, without padding; `places` from `places_of`."""
-    if places is None:
-        return parts[0] if len(parts) == 1 else torch.cat(list(parts))
-    whole = [group.tokens(part.unflatten(0, group.size)) for part, group in zip(parts, groups, strict=True)]
-    joined = torch.cat(whole)
-    places = places.to(joined.device)
-    inverse = torch.empty_like(places).scatter_(0, places, torch.arange(len(places), device=places.device))
-    return joined[inverse]
+def unbucket(parts: Sequence[torch.Tensor], buckets: Sequence[Bucket]) -> torch.Tensor:
+    """Parts `[B, N, ...]` of the buckets, which hold every text once, to packed order `[M, ...]`; with gradients."""
+    joined_M = torch.cat([bucket.drop_padding(part) for part, bucket in zip(parts, buckets, strict=True)])
+    index_M = torch.arange(len(joined_M), device=joined_M.device)
+    origin_M = torch.cat([bucket.drop_padding(bucket.gather(index_M)) for bucket in buckets])
+    return joined_M[origin_M.argsort()]

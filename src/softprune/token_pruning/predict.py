@@ -1,4 +1,4 @@
-"""Rows of a file answered by a pruned model, however many, in their order."""
+"""Rows of a file classified by a pruned model, in their order, however many there are."""
 
 from __future__ import annotations
 
@@ -11,58 +11,58 @@ from softprune.config.registry import unknown
 from softprune.data.row_files import Located, Row
 from softprune.errors import SoftpruneError
 from softprune.token_pruning.model import TokenModel
-from softprune.token_pruning.token_trace import TokenReading
+from softprune.token_pruning.token_trace import TokenTrace
 from softprune.training.nan_checks import check_finite
 
 CHUNK = 2_048
-"""Rows that are read, sorted by length and answered together."""
+"""Rows that are read, sorted by length and classified together."""
 ADDED = ("prediction", "probability", "tokens", "kept")
 ADDED_WIDE = (*ADDED, "probabilities", "kept_words")
 _FIRST = ("text", "sentence", "content", "review")
-"""Columns that are taken for the text where none is named."""
+"""Columns that may hold the text where none is named."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenPrediction:
-    """What a model said of a row.
+    """What a model predicted for a row.
 
     Attributes:
         row: as it was read.
         labels: names of the classes.
-        reading: probabilities, and what became of each token.
+        trace: probabilities, and what became of each token.
     """
 
     row: Row
     labels: tuple[str, ...]
-    reading: TokenReading
+    trace: TokenTrace
 
     @property
     def answer(self) -> str:
         """The class with the highest probability."""
-        return self.labels[self.reading.predicted]
+        return self.labels[self.trace.predicted]
 
     @property
     def kept(self) -> int:
-        """Tokens that the last layer read, special ones too."""
-        return self.reading.alive()[-1]
+        """Number of tokens that the last layer read, special ones too."""
+        return self.trace.alive()[-1]
 
     @property
     def kept_words(self) -> tuple[str, ...]:
-        """The characters of these tokens, as they stand in the text; special ones have none."""
-        parts = zip(self.reading.offsets, self.reading.left, self.reading.special, strict=True)
+        """The characters of these tokens, as in the text; special ones have none."""
+        parts = zip(self.trace.offsets, self.trace.left, self.trace.special, strict=True)
         return tuple(
-            self.reading.text[begin:end]
+            self.trace.text[begin:end]
             for (begin, end), left, special in parts
-            if left >= self.reading.layers and not special
+            if left >= self.trace.layers and not special
         )
 
-    def filled(self, *, wide: bool) -> dict[str, Any]:
-        """The row with its answer; `wide` adds what only JSON lines hold well."""
-        probabilities = self.reading.probabilities
+    def filled_row(self, *, wide: bool) -> dict[str, Any]:
+        """The row with its prediction; `wide` adds the columns that only JSON lines hold well."""
+        probabilities = self.trace.probabilities
         added: dict[str, Any] = {
             "prediction": self.answer,
-            "probability": probabilities[self.reading.predicted],
-            "tokens": len(self.reading.left),
+            "probability": probabilities[self.trace.predicted],
+            "tokens": len(self.trace.left),
             "kept": self.kept,
         }
         if wide:
@@ -74,26 +74,26 @@ class TokenPrediction:
 def predict_rows(
     model: TokenModel, rows: Iterable[Located], column: str | None = None, *, added: Sequence[str] = ()
 ) -> Iterator[TokenPrediction]:
-    """Answer rows, however many, in their order.
+    """Classify rows in their order.
 
     Args:
-        model: a pruned one, or any.
-        rows: mappings; they stream.
+        model: with or without pruning.
+        rows: read as they are needed.
         column: of the text; None for `text` or the like, or the only column.
         added: columns that will be added, which no row may have.
 
     Raises:
         SoftpruneError: for a row without a text, or with a column that will be added.
     """
-    coming = iter(rows)
-    while chunk := list(islice(coming, CHUNK)):
+    remaining = iter(rows)
+    while chunk := list(islice(remaining, CHUNK)):
         if column is None:
             column = _column_of(chunk[0])
         texts = [_text(located, column, added) for located in chunk]
-        for located, reading in zip(chunk, model.read(texts, where=[each.where for each in chunk]), strict=True):
-            do = "the model gives no numbers in this format: take --dtype float32, or another model"
-            check_finite(reading.probabilities[:1], [located.where], "probability", "", do)
-            yield TokenPrediction(located.row, model.labels, reading)
+        for located, trace in zip(chunk, model.trace(texts, where=[each.where for each in chunk]), strict=True):
+            do = "the model overflows in this dtype: use --dtype float32, or another model"
+            check_finite(trace.probabilities[:1], [located.where], "probability", "", do)
+            yield TokenPrediction(located.row, model.labels, trace)
 
 
 def _column_of(first: Located) -> str:

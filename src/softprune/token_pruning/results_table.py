@@ -9,7 +9,7 @@ from softprune.runs.record import RunRecord, read_record
 from softprune.runs.record_parts import ResultRow, StageRecord
 from softprune.terminal import Table
 
-BY_EXAMPLE = "intervals: over other texts, for these very trained models; other seeds may differ"
+BY_EXAMPLE = "intervals cover the sampling of texts, not of training seeds: models of other seeds may differ"
 
 _LABELS = {
     "constant": "best constant answer",

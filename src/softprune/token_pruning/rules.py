@@ -1,9 +1,9 @@
-"""Which tokens stay after a layer: learned thresholds, and the rules they are held against.
+"""Which tokens stay after a layer: learned thresholds, and the rules that they are compared with.
 
     s_j      = 1 / (heads * D) * sum over heads h and alive queries i of P[h, i, j]           importance (section 3.2)
     theta_l  = theta_final * l / L + delta_l,  l from 0, layer 0 prunes nothing               threshold
     m_j      = sigmoid((s_j - theta_l) / T)                                                   soft stage (section 3.3)
-    stays    : s_j >= max(1e-5 * 128 / D, theta_l)                                            hard stage
+    kept     : s_j >= max(1e-5 * 128 / D, theta_l)                                            hard stage
 
 after Kim et al. 2022, "Learned Token Pruning for Transformers". Attention rows sum to 1, so the mean of s over alive
 tokens is 1 / D exactly. The official code divides by the padded length; here D is a constant of the model, so that no
@@ -26,18 +26,19 @@ from softprune.ratios import exact
 OFFICIAL_LENGTH = 128
 """The padded length D of the official GLUE figures: what theta_final = 0.01 and T = 1e-3 were chosen for."""
 LEAST = 1e-5
-"""The hard rule's least cut, in official units."""
+"""The lowest cut of the hard rule, in official units."""
 
 
 @dataclass(frozen=True, slots=True)
 class Convention:
-    """How importance is counted and who is safe.
+    """How importance is counted and which token is protected.
 
     Attributes:
         divisor: D, as above.
-        protect: whether the token that the head reads can't be pruned. Officially it can: from the next layer on
-            nobody attends to it, and its own row of attention is zero, so that attention adds the output projection's
-            bias alone to its residual stream. Norms and feed-forward parts go on, and the head reads it.
+        protect: whether the first token of a text, which the head reads, can't be pruned. In the official code it can:
+            from the next layer on no token attends to it, and its own row of attention is zero, so that attention adds
+            only the output projection's bias to its residual stream. Norms and feed-forward parts go on, and the head
+            reads it.
     """
 
     divisor: float = 1.0
@@ -45,12 +46,12 @@ class Convention:
 
     @property
     def unit(self) -> float:
-        """Official thresholds and temperatures times this are ours."""
+        """Factor from official thresholds and temperatures to those of this convention."""
         return OFFICIAL_LENGTH / self.divisor
 
     @property
     def least(self) -> float:
-        """The hard rule's least cut."""
+        """The lowest cut of the hard rule."""
         return LEAST * self.unit
 
 
@@ -58,17 +59,18 @@ OFFICIAL = Convention(divisor=OFFICIAL_LENGTH, protect=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Alive:
-    """The tokens that a rule decides on: those of a batch that are alive, text by text.
+class AliveTokens:
+    """The tokens that a rule decides on: those of a batch that are left, text by text.
 
     Attributes:
         layer: l.
         row_M: the text of each token.
-        position_M: its place in that text, from 0.
-        lengths: alive tokens of each text.
+        position_M: its position in that text, from 0.
+        lengths: tokens of each text that are left.
         originals: tokens of each text at the beginning.
-        keys: per text, a number made of its token ids; what a seeded draw depends on, and nothing of its batch.
-        protect: whether a text's first token stays whatever a rule says.
+        keys: per text, a number made of its token ids (`text_key`): what a seeded draw depends on, so that it doesn't
+            depend on the batch.
+        protect: whether the first token of a text stays whatever a rule says.
     """
 
     layer: int
@@ -81,20 +83,35 @@ class Alive:
 
 
 class Rule(Protocol):
-    """Decides after a layer's attention who stays."""
+    """Decides after a layer's attention which tokens stay; call it through `tokens_to_keep`."""
 
     @property
     def scored(self) -> bool:
-        """Whether it asks for importance; attention without it can be fused."""
+        """Whether it needs importance; attention without it can be fused."""
 
     def prunes(self, layer: int) -> bool:
-        """Whether it may take tokens away after this layer."""
+        """Whether it may remove tokens after this layer."""
 
-    def stays(self, alive: Alive, score_M: torch.Tensor | None) -> torch.Tensor:
-        """`[M]` bool. Who is protected stays anyway."""
+    def keep_mask(self, alive: AliveTokens, score_M: torch.Tensor | None) -> torch.Tensor:
+        """`[M]` bool; the protected token and a text's last one stay even where this is False."""
 
 
-class Everything:
+def tokens_to_keep(rule: Rule, alive: AliveTokens, score_M: torch.Tensor | None) -> torch.Tensor:
+    """`[M]` bool: the rule's choice and the protected tokens; no text loses all of its tokens."""
+    keep_M = rule.keep_mask(alive, score_M)
+    if alive.protect:
+        return keep_M | (alive.position_M == 0)
+    begin = 0
+    for length in alive.lengths:
+        text = slice(begin, begin + length)
+        if not bool(keep_M[text].any()):
+            best = 0 if score_M is None else int(score_M[text].argmax())
+            keep_M[begin + best] = True
+        begin += length
+    return keep_M
+
+
+class KeepAll:
     """No pruning."""
 
     scored = False
@@ -104,7 +121,7 @@ class Everything:
         del layer
         return False
 
-    def stays(self, alive: Alive, score_M: torch.Tensor | None) -> torch.Tensor:
+    def keep_mask(self, alive: AliveTokens, score_M: torch.Tensor | None) -> torch.Tensor:
         """All."""
         return torch.ones_like(alive.row_M, dtype=torch.bool)
 
@@ -114,7 +131,7 @@ class Thresholds(nn.Module):
 
     Args:
         layers: L.
-        theta_final: what the last threshold would be at l = L, in units of 1 / D.
+        theta_final: what the threshold would be at l = L, in units of 1 / D.
         temperature: T of the soft mask, in the same units.
         convention: how importance is counted.
     """
@@ -138,8 +155,8 @@ class Thresholds(nn.Module):
         """In every layer but the first."""
         return layer > 0
 
-    def stays(self, alive: Alive, score_M: torch.Tensor | None) -> torch.Tensor:
-        """Who isn't below the threshold."""
+    def keep_mask(self, alive: AliveTokens, score_M: torch.Tensor | None) -> torch.Tensor:
+        """Tokens whose importance reaches the threshold."""
         assert score_M is not None
         return score_M >= max(self.convention.least, float(self.theta(alive.layer).detach()))
 
@@ -153,18 +170,18 @@ Order = Literal["importance", "random", "first"]
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A fixed number of tokens after each layer: the baselines top-k, random tokens and first n.
+    """A fixed number of tokens after each layer: the baselines top-k, random tokens and first tokens.
 
-    The first layers keep all, max(3, ceil(0.15 L)) of them; then the share falls linearly to `rate` at the last layer.
-    k is of the text's original length (Kim et al. 2022, section 4.1, after SpAtten). Three whole layers of six cost
-    three quarters of all operations, so that there may be fewer.
+    The first max(3, ceil(0.15 L)) layers keep all tokens; then the share falls linearly to `rate` at the last layer.
+    k is a share of the text's original length (Kim et al. 2022, section 4.1, after SpAtten). Three whole layers out of
+    six cost three quarters of all operations, so `whole` can lower their number.
 
     Attributes:
         layers: L.
-        rate: share of the tokens left after the last layer; below 0, all are gone before it but one.
-        order: who stays: the most important, a seeded draw that the text alone decides, or those at the beginning.
+        rate: share of the tokens left after the last layer; below 0, only one token is left before the last layer.
+        order: which tokens stay: the most important, a seeded draw that only the text decides, or the first ones.
         seed: of the draw.
-        whole: how many layers keep all; None for the paper's number.
+        whole: number of layers that keep all tokens; None for the paper's number.
     """
 
     layers: int
@@ -175,12 +192,12 @@ class Ranked:
 
     @property
     def scored(self) -> bool:
-        """Only the most important need scores."""
+        """Only the order by importance needs scores."""
         return self.order == "importance"
 
     @property
     def whole_layers(self) -> int:
-        """How many layers keep all."""
+        """Number of layers that keep all tokens."""
         return max(3, math.ceil(exact(0.15) * self.layers)) if self.whole is None else self.whole
 
     def share(self, layer: int) -> float:
@@ -198,21 +215,21 @@ class Ranked:
         """Where the share is below one."""
         return self.share(layer) < 1.0
 
-    def stays(self, alive: Alive, score_M: torch.Tensor | None) -> torch.Tensor:
+    def keep_mask(self, alive: AliveTokens, score_M: torch.Tensor | None) -> torch.Tensor:
         """The first k of each text in the rule's order; equal scores go by position."""
-        worth_M = self._worth(alive, score_M)
-        if alive.protect:  # it is one of the k
-            worth_M = worth_M.masked_fill(alive.position_M == 0, math.inf)
-        stays_M = torch.zeros_like(alive.row_M, dtype=torch.bool)
+        priority_M = self._priority(alive, score_M)
+        if alive.protect:  # the first token is one of the k
+            priority_M = priority_M.masked_fill(alive.position_M == 0, math.inf)
+        keep_M = torch.zeros_like(alive.row_M, dtype=torch.bool)
         begin = 0
         for length, original in zip(alive.lengths, alive.originals, strict=True):
             k = min(length, self.kept(alive.layer, original))
-            best = torch.sort(worth_M[begin : begin + length], descending=True, stable=True).indices[:k]
-            stays_M[begin + best] = True
+            best = torch.sort(priority_M[begin : begin + length], descending=True, stable=True).indices[:k]
+            keep_M[begin + best] = True
             begin += length
-        return stays_M
+        return keep_M
 
-    def _worth(self, alive: Alive, score_M: torch.Tensor | None) -> torch.Tensor:
+    def _priority(self, alive: AliveTokens, score_M: torch.Tensor | None) -> torch.Tensor:
         if self.order == "importance":
             assert score_M is not None
             return score_M
@@ -220,14 +237,14 @@ class Ranked:
             return -alive.position_M.float()
         drawn = []
         for key, original in zip(alive.keys, alive.originals, strict=True):
-            # One number of 32 bits: torch's generator on a CPU looks at no more.
+            # One number of 32 bits: on a CPU, torch's generator ignores further ones.
             generator = torch.Generator().manual_seed(zlib.crc32(str(self.seed).encode(), key))
             drawn.append(torch.rand(original, generator=generator))
         starts = torch.tensor([0, *alive.originals[:-1]]).cumsum(0).to(alive.row_M.device)
-        found: torch.Tensor = torch.cat(drawn).to(alive.row_M.device)[starts[alive.row_M] + alive.position_M]
-        return found
+        drawn_M: torch.Tensor = torch.cat(drawn).to(alive.row_M.device)[starts[alive.row_M] + alive.position_M]
+        return drawn_M
 
 
-def key_of(ids: Sequence[int]) -> int:
-    """A number made of a text's token ids, the same everywhere."""
+def text_key(ids: Sequence[int]) -> int:
+    """A number made of a text's token ids, the same on every machine."""
     return zlib.crc32(b"".join(int(i).to_bytes(4, "little") for i in ids))

@@ -1,4 +1,4 @@
-"""What became of the tokens of a text: the one thing that the analysis knows of a pruned model.
+"""What became of the tokens of a text: all that the analysis needs of a pruned model.
 
 Layers count from 0. Axes here: N texts, L layers, H hidden.
 """
@@ -11,7 +11,7 @@ from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
-class TokenReading:
+class TokenTrace:
     """What became of the tokens of one text.
 
     Attributes:
@@ -44,7 +44,7 @@ class TokenReading:
         return tuple(sum(left > layer for left in self.left) for layer in range(self.layers))
 
 
-class TokenReader(Protocol):
+class TraceableModel(Protocol):
     """A model with pruned tokens, as the analysis uses it."""
 
     @property
@@ -55,7 +55,7 @@ class TokenReader(Protocol):
     def layers(self) -> int:
         """L."""
 
-    def read(
+    def trace(
         self,
         texts: Sequence[str],
         golds: Sequence[int | None] | None = None,
@@ -63,13 +63,13 @@ class TokenReader(Protocol):
         states: bool = False,
         forced_out: Sequence[Collection[int]] | None = None,
         forced_in: Sequence[Collection[int]] | None = None,
-    ) -> list[TokenReading]:
-        """Read texts.
+    ) -> list[TokenTrace]:
+        """Trace texts.
 
         Args:
             texts: N.
-            golds: per text, its true class.
+            golds: true class of each text.
             states: whether to fill `state`.
-            forced_out: per text, positions of tokens that must leave at the first layer that prunes.
+            forced_out: per text, positions of tokens that must leave after the first layer that prunes.
             forced_in: per text, positions of tokens that must stay.
         """

@@ -2,102 +2,74 @@
 
 baseline  cross-entropy, nothing pruned
 soft      cross-entropy + lambda * sum over layers of the mean soft mask; thresholds and weights (section 3.3)
-hard      cross-entropy behind a fixed rule: the tokens it takes away are gone, in training too (section 3.4)
+hard      cross-entropy behind a fixed rule: the tokens that it removes are gone, in training too (section 3.4)
 
-Weights and their gradients are float32; matrix products are bfloat16 where that was asked for, by autocast: a step of
-2e-5 on weights in bfloat16 would round to nothing.
+Weights and their gradients are float32: in bfloat16, a step of 2e-5 would be rounded away. Matrix products are in
+bfloat16 where that was asked for, by autocast.
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from softprune.token_pruning.families import Anatomy
-from softprune.token_pruning.forward import hard_pass, soft_pass
+from softprune.token_pruning.families import Encoder
+from softprune.token_pruning.forward import forward, soft_forward
 from softprune.token_pruning.packing import Packed, pack
 from softprune.token_pruning.rules import Convention, Rule, Thresholds
+from softprune.training.trainable import WeightsTrainable, products_in
 from softprune.types import Batch
 
 THRESHOLDS = "thresholds.delta_L"
 """The name of the thresholds among what a soft stage trains."""
 
 
-class EncoderTrainable:
+class EncoderTrainable(WeightsTrainable):
     """One encoder in one stage.
 
     Args:
-        anatomy: the model; its weights are trained.
-        rule: who stays; in the soft stage the thresholds that are trained.
+        encoder: the model; its weights are trained.
+        rule: which tokens stay; in the soft stage the thresholds that are trained.
         convention: how importance is counted.
         price: lambda of the soft stage; None for the others.
         compute: dtype of the matrix products.
     """
 
     def __init__(
-        self, anatomy: Anatomy, rule: Rule, convention: Convention, price: float | None, compute: torch.dtype
+        self, encoder: Encoder, rule: Rule, convention: Convention, price: float | None, compute: torch.dtype
     ) -> None:
-        self.anatomy, self.rule, self.convention, self.price = anatomy, rule, convention, price
+        self.encoder, self.rule, self.convention, self.price = encoder, rule, convention, price
         self.compute = compute
-        self._named = dict(anatomy.model.named_parameters())
+        named = dict(encoder.model.named_parameters())
         if price is not None:
             assert isinstance(rule, Thresholds)
-            self._named[THRESHOLDS] = rule.delta_L
-
-    @property
-    def candidates(self) -> int:
-        """One."""
-        return 1
-
-    def parameters(self) -> list[nn.Parameter]:
-        """All weights, and the thresholds where they are trained."""
-        return list(self._named.values())
-
-    def named(self) -> dict[str, nn.Parameter]:
-        """The same by name."""
-        return dict(self._named)
+            named[THRESHOLDS] = rule.delta_L
+        super().__init__(named)
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """`[1, B]`."""
-        self.anatomy.model.train()
-        packed = packed_of(batch)
-        gold_B = batch.gold.to(self.anatomy.device)
-        with autocast(self.anatomy, self.compute):
+        self.encoder.model.train()
+        packed = repack(batch)
+        gold_B = batch.gold.to(self.encoder.device)
+        with autocast(self.encoder, self.compute):
             if self.price is None:
-                read = hard_pass(self.anatomy, packed, self.rule, self.convention)
+                output = forward(self.encoder, packed, self.rule, self.convention)
             else:
                 assert isinstance(self.rule, Thresholds)
-                read = soft_pass(self.anatomy, packed, self.rule)
-        loss_B = F.cross_entropy(read.logits_BC.float(), gold_B, reduction="none")
-        if self.price is not None and read.soft_B is not None:
-            loss_B = loss_B + self.price * read.soft_B.float()
+                output = soft_forward(self.encoder, packed, self.rule)
+        loss_B = F.cross_entropy(output.logits_BC.float(), gold_B, reduction="none")
+        if self.price is not None and output.soft_B is not None:
+            loss_B = loss_B + self.price * output.soft_B.float()
         return loss_B[None]
 
-    def save(self) -> dict[str, torch.Tensor]:
-        """Current values, with an axis for the one candidate."""
-        return {name: value.detach().clone()[None] for name, value in self._named.items()}
 
-    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Take saved values back, in place."""
-        with torch.no_grad():
-            for name, value in self._named.items():
-                value.copy_(tensors[name][0])
-
-    def keep(self, indices: Sequence[int]) -> None:
-        """There is only one."""
-
-
-def autocast(anatomy: Anatomy, compute: torch.dtype) -> Any:
+def autocast(encoder: Encoder, compute: torch.dtype) -> torch.autocast:
     """Matrix products in a dtype, where the weights are in another."""
-    wanted = compute != anatomy.dtype
-    return torch.autocast(anatomy.device.type, dtype=compute if wanted else None, enabled=wanted)
+    return products_in(compute, encoder.dtype, encoder.device)
 
 
-def packed_of(batch: Batch) -> Packed:
+def repack(batch: Batch) -> Packed:
     """A padded batch without its padding."""
     lengths = batch.input_mask.sum(1).tolist()
     device = batch.input_ids.device
@@ -105,12 +77,12 @@ def packed_of(batch: Batch) -> Packed:
     return pack(texts, device)
 
 
-def set_dropout(anatomy: Anatomy, hidden: float | None, attention: float) -> None:
+def set_dropout(encoder: Encoder, hidden: float | None, attention: float) -> None:
     """The dropout of hidden states (None: the model's own) and of attention; also in modules that we only call."""
-    anatomy.attention_dropout = attention
+    encoder.attention_dropout = attention
     if hidden is None:
         return
-    anatomy.hidden_dropout = hidden
-    for module in anatomy.model.modules():
+    encoder.hidden_dropout = hidden
+    for module in encoder.model.modules():
         if isinstance(module, nn.Dropout):
             module.p = hidden

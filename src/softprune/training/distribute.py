@@ -15,71 +15,58 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from softprune.config import Recipe
 from softprune.errors import SoftpruneError
 from softprune.runs.environment import versions
 from softprune.runs.executors import InProcess
 from softprune.runs.worker_store import Made, Pinned, StandIn
-from softprune.training.jobs import Fitted, Paused, fit, fit_to
 from softprune.training.loop import Point, Watch
-from softprune.training.oom_splitting import parts_of
 from softprune.training.sealed_set import SealedSet
 from softprune.training.session import Workspace, prepare
 from softprune.types import Result, WorkItem
 
-T = TypeVar("T")
-Work = Callable[[Workspace, WorkItem], T]
-"""A piece of work on a run; importable, since it may be done in another process."""
+
+class Named(Protocol):
+    """A piece of work by its name in the run."""
+
+    @property
+    def work(self) -> str:
+        """Unique in the run."""
 
 
-def fit_item(workspace: Workspace, item: WorkItem) -> list[Fitted]:
-    """`stages.fit` as a piece of work: its arguments are the payload, its name the item's."""
-    options: dict[str, Any] = dict(item.payload)
-    return fit(workspace, options.pop("starts"), options.pop("names"), work=item.id, **options)
+W = TypeVar("W", bound=Named)
+Do = Callable[[Workspace, W], object]
+"""Does a piece of work through a run's store; importable, since another process may call it."""
 
 
-def fit_to_item(workspace: Workspace, item: WorkItem) -> list[Paused]:
-    """`stages.fit_to` likewise."""
-    options: dict[str, Any] = dict(item.payload)
-    first = [options.pop(name) for name in ("starts", "names", "share", "before")]
-    return fit_to(workspace, *first, work=item.id, **options)
-
-
-def spread(workspace: Workspace, work: Work[T], items: Sequence[WorkItem], phase: str) -> list[T]:
-    """What `work` gives for each item, in their order.
+def finish_on_workers(workspace: Workspace, do: Do[W], pieces: Sequence[W], phase: str) -> None:
+    """Where the run's executor has processes of its own: has them do what isn't finished, and stores it as it comes.
 
     Args:
         workspace: what the run shares.
-        work: does one piece through the run's store.
-        items: with the names of the pieces; none depends on another.
+        do: does one piece.
+        pieces: none depends on another.
         phase: the run's, meanwhile.
     """
-    make_ahead(workspace, work, items, phase)
-    executor = InProcess() if workspace.executor.elsewhere else workspace.executor
-    with workspace.run.phase(phase):
-        return [result.value for result in executor.map(partial(work, workspace), items)]  # type: ignore[misc]
-
-
-def make_ahead(workspace: Workspace, work: Work[T], items: Sequence[WorkItem], phase: str) -> None:
-    """Where the executor's processes are others: has them make what isn't finished, and stores it as it comes."""
     run, executor, watch = workspace.run, workspace.executor, workspace.watch
-    # A group that memory has parted here goes on here: its parts have their own names, and a worker knows none of them.
-    missing = [item for item in items if not run.has(item.id) and not parts_of(run, item.id, 1)]
-    if not executor.elsewhere or not missing:
+    if not executor.elsewhere:
         return
-    sent = [WorkItem(item.id, {"item": item, "begun": run.checkpoint(item.id).load()}) for item in missing]
+    missing = [piece for piece in pieces if not run.has(piece.work)]
+    if not missing:
+        return
+    sent = [WorkItem(piece.work, {"piece": piece, "begun": run.checkpoint(piece.work).load()}) for piece in missing]
     cpus, gpus = _takes(workspace)
-    title, done = f"{phase}, on workers", len(items) - len(missing)
+    title, done = f"{phase}, on workers", len(pieces) - len(missing)
     with run.phase(phase):
-        watch.begin(title, len(items), done)
+        watch.begin(title, len(pieces), done)
         try:
-            for result in executor.map(partial(_make, _job(workspace), work), sent, cpus, gpus):
+            for result in executor.map(partial(_make, _job(workspace), do), sent, cpus, gpus):
                 done += 1
                 watch.end()
                 _store(workspace, result)
-                watch.begin(title, len(items), done)
+                watch.begin(title, len(pieces), done)
         finally:
             watch.end()
 
@@ -166,12 +153,11 @@ def _job(workspace: Workspace) -> str:
     return json.dumps(job, sort_keys=True)
 
 
-def _make(job: str, work: Work[object], item: WorkItem) -> _Back:
+def _make(job: str, do: Do[Any], item: WorkItem) -> _Back:
     """One piece, on a worker."""
     known, seen = json.loads(job), _Seen()
-    piece, begun = item.payload["item"], item.payload["begun"]
-    store = StandIn(Path(known["path"]), Pinned(**known["known"]), begun)  # type: ignore[arg-type]
-    work(replace(_workspace(job), run=store, watch=seen), piece)  # type: ignore[arg-type]
+    store = StandIn(Path(known["path"]), Pinned(**known["known"]), item.payload["begun"])  # type: ignore[arg-type]
+    do(replace(_workspace(job), run=store, watch=seen), item.payload["piece"])
     return _Back(store.made, seen.title, seen.steps, seen.begun, tuple(seen.evaluations))
 
 

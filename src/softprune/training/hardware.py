@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 
 from softprune.config.schema import Backbone as BackboneSettings
 from softprune.models import load_backbone
 from softprune.models.base import Backbone
+from softprune.models.description import BackboneDescription
 from softprune.models.loading import resolve_device, resolve_dtype
 from softprune.runs.folder_checks import JSON
 from softprune.runs.record import Pin
 from softprune.training.free_memory import keep_freed
+
+# More threads must win by a margin: then the same machine chooses alike in nearly all runs, whose bits depend on it.
+CLEARLY_FASTER = 0.9
+# Timed steps at each number of threads, and seconds after which no further one is begun.
+TIMED_STEPS, SECONDS = 5, 0.2
 
 
 class Pins(Protocol):
@@ -24,15 +32,18 @@ class Pins(Protocol):
         """The value of `key`; computed where there is none yet."""
 
 
-def settle_machine(run: Pins, device: str, dtype: str, threads: int | None) -> tuple[torch.device, torch.dtype]:
+def settle_machine(
+    run: Pins, device: str, dtype: str, threads: int | Literal["auto"] | None
+) -> tuple[torch.device, torch.dtype]:
     """Device and dtype, and what else the bits of a run depend on: pinned at first, the run's own after a resume.
 
     Args:
         run: whose they are.
         device, dtype: what was asked for; `auto` is settled here.
-        threads: of a CPU; None for torch's own choice.
+        threads: of a CPU; None for torch's own choice, `auto` for that of `choose_threads`, which must follow.
     """
-    torch.set_num_threads(int(run.pin("threads", lambda: threads or torch.get_num_threads())))
+    if threads != "auto":
+        torch.set_num_threads(int(run.pin("threads", lambda: threads or torch.get_num_threads())))
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     # It would write NaN over memory that is written again at once: a tenth of a step, and no result depends on it.
@@ -43,19 +54,64 @@ def settle_machine(run: Pins, device: str, dtype: str, threads: int | None) -> t
     return place, resolve_dtype(str(number), place)
 
 
-def load(settings: BackboneSettings, run: Pins, *, whole: bool) -> Backbone:
+def choose_threads(run: Pins, device: torch.device, step: Callable[[], object]) -> str | None:
+    """Settle the CPU threads of a run by timing a step on one thread and on all that torch would take.
+
+    Small models wait longer for their threads than these save: on `tiny` a step took 142 ms on two, and 57 on one.
+
+    Args:
+        run: whose they are; one that has settled them is held to that.
+        device: where the model runs; on a GPU nothing is timed.
+        step: what is timed.
+
+    Returns:
+        What was found, for the run's notes; None where nothing was timed.
+    """
+    most = torch.get_num_threads()
+    notes: list[str] = []
+
+    def measure() -> int:
+        if device.type != "cpu" or most == 1:
+            return most
+        one, all_of_them = _fastest_step(step, 1), _fastest_step(step, most)
+        best = most if all_of_them < CLEARLY_FASTER * one else 1
+        took = f"a step took {1000 * one:.0f} ms on one and {1000 * all_of_them:.0f} ms on {most}"
+        notes.append(f"CPU threads: {best}, since {took}")
+        return best
+
+    torch.set_num_threads(int(run.pin("threads", measure)))
+    return notes[0] if notes else None
+
+
+def _fastest_step(step: Callable[[], object], threads: int) -> float:
+    torch.set_num_threads(threads)
+    step()  # the first one also makes what later ones find: buffers, kernels, the threads themselves
+    begun, fastest = time.perf_counter(), math.inf
+    for _ in range(TIMED_STEPS):
+        before = time.perf_counter()
+        step()
+        fastest = min(fastest, time.perf_counter() - before)
+        if time.perf_counter() - begun > SECONDS:
+            break
+    return fastest
+
+
+def load(
+    settings: BackboneSettings, run: Pins, *, whole: bool, described: BackboneDescription | None = None
+) -> Backbone:
     """The backbone of a recipe.
 
     Args:
         settings: which one, and how it is loaded.
         run: whose machine it is loaded on.
         whole: whether its weights will be trained: then they are float32 (float64 where that was asked for).
+        described: what its configuration says, where that was read already.
     """
     device, dtype = settle_machine(run, settings.device, settings.dtype, settings.threads)
     if whole and dtype != torch.float64:
         dtype = torch.float32
     return load_backbone(
-        settings.name,
+        described or settings.name,
         family=settings.family,
         dtype=str(dtype).removeprefix("torch."),
         device=str(device) if settings.device_map == "none" else "auto",

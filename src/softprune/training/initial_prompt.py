@@ -41,14 +41,14 @@ def initial_prompt(recipe: Recipe, backbone: Backbone, task: Task) -> Initial:
     if settings.init == "uniform":
         return from_uniform(backbone.info.hidden, settings.tokens, settings.uniform_range, recipe.seed)
     ids, words = common_words(backbone.tokenizer, backbone.vocabulary)
-    sampled = from_vocabulary(backbone.vectors_of, ids, settings.tokens, recipe.seed, words)
+    sampled = from_vocabulary(backbone.embed_ids, ids, settings.tokens, recipe.seed, words)
     if settings.init == "text":
         tokens = continuation_ids(backbone.tokenizer, settings.text or task.definition.instruction)
         backbone.check_rows(tokens, "the text that the prompt starts from")
-        return from_text(backbone.vectors_of, tokens, readable(backbone.tokenizer, tokens), sampled)
+        return from_text(backbone.embed_ids, tokens, readable(backbone.tokenizer, tokens), sampled)
     if settings.init == "labels":
         labels = [(a, continuation_ids(backbone.tokenizer, a)) for a in task.definition.answers]
-        return from_labels(backbone.vectors_of, labels, sampled)
+        return from_labels(backbone.embed_ids, labels, sampled)
     if settings.file is not None:
         saved, path = read_prompt(Path(settings.file)), Path(settings.file)
         first = from_prompt(saved.vectors_PH, sampled, path.name)
@@ -129,7 +129,7 @@ def mask_mistakes(recipe: Recipe, hidden: int) -> list[SoftpruneError]:
 def label_mistakes(recipe: Recipe, task: Task) -> list[SoftpruneError]:
     """What keeps the task's answers from starting a prompt: there are no class labels where examples have their own."""
     answers = task.definition.answers
-    if recipe.prompt.init == "labels" and task.definition.writes:
+    if recipe.prompt.init == "labels" and task.definition.is_generation:
         found = f"prompt.init=labels with {task.id}, whose texts are written"
         return [SoftpruneError("a task with answers to choose from, to start from them", found, "set prompt.init=text")]
     if recipe.prompt.init != "labels" or not any("{" in answer for answer in answers):

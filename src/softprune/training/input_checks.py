@@ -35,7 +35,7 @@ def data_inputs(task: Task, sets: Selection) -> Inputs:
     """What is known before any weights load: the task's definition, and the examples of the three sets."""
     parts = (sets.train, sets.select, sets.report)
     examples = ((e.id, e.text, e.answers, e.gold) for part in parts for e in part)
-    beside = {"title", "instruction", "kind", "sources"} | (set() if task.definition.writes else {"target"})
+    beside = {"title", "instruction", "kind", "sources"} | (set() if task.definition.is_generation else {"target"})
     definition = task.definition.model_dump(mode="json", exclude=beside)
     return {"task": _digest([json.dumps(definition, sort_keys=True)]), "data": _digest(map(repr, examples))}
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from softprune.models.base import Backbone, crossed
+from softprune.models.base import Backbone, cross_with_batch
 from softprune.prompts.soft_prompts import read_one
 from softprune.training.jobs import Fitted
 from softprune.training.scoring import ScoredSet
@@ -56,7 +56,7 @@ def prompted(backbone: Backbone, prompt_QH: torch.Tensor) -> Read:
     """Reads a batch behind a prompt; Q may be 0."""
 
     def read(batch: Batch) -> torch.Tensor:
-        return backbone.answer_sums(crossed(prompt_QH[None], len(batch)), batch)
+        return backbone.answer_sums(cross_with_batch(prompt_QH[None], len(batch)), batch)
 
     return read
 

@@ -1,8 +1,8 @@
 """The one training loop. It tunes prompts, retrains rewound tickets and trains whatever else is a Trainable.
 
 Candidates see the same batches in the same order, or each those of its own seed; each keeps its own best checkpoint and
-stops on its own. Batches are a pure function of seed and step, so a run resumed from its last evaluation continues bit
-by bit.
+stops on its own. Batches and step sizes are pure functions of seed and step, so a run resumed from its last evaluation
+continues bit by bit.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol, cast
 
 import torch
+from torch import nn
 
 from softprune.models.batching import training_batches
+from softprune.ratios import exact
 from softprune.runs.processes import ALONE, Processes
 from softprune.training.data_parallel import add_up, agree
 from softprune.training.nan_checks import FROM_THE_MODEL, check_finite
@@ -26,7 +28,7 @@ from softprune.training.trainable import RowTrainable, Trainable
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How long and in what portions to train.
+    """How long, in what portions and at which step sizes to train.
 
     Attributes:
         epochs: passes over the training examples.
@@ -36,8 +38,10 @@ class Schedule:
         patience: evaluations without improvement after which a candidate stops; None for never.
         best_by: `score` (ties go to the lower loss), `loss`, or `last` for the end of training.
         seed: of the data order, where candidates have none of their own.
-        pause_at: steps after which training rests, to be gone on with later; None for none. It is put off to an
-            evaluation's step, so that a pause changes nothing.
+        clip_norm: largest norm of a step's gradient; None for no limit, as for prompts, whose optimiser limits the
+            update of each candidate by itself.
+        warmup: share of the steps over which step sizes rise to the optimiser's.
+        linear_decay: whether they fall to 0 afterwards.
     """
 
     epochs: int
@@ -47,14 +51,20 @@ class Schedule:
     patience: int | None = None
     best_by: str = "score"
     seed: int = 0
-    pause_at: int | None = None
+    clip_norm: float | None = None
+    warmup: float = 0.0
+    linear_decay: bool = False
 
-    def steps(self, examples: int) -> tuple[int, int, int, int]:
-        """Steps an epoch, between evaluations, in all, and at which to pause, for so many training examples."""
+    def steps(self, examples: int) -> tuple[int, int, int]:
+        """Steps an epoch, between evaluations, and in all, for so many training examples."""
         epoch = math.ceil(examples / self.batch_size)
-        interval, total = self.evaluate_every or epoch, epoch * self.epochs
-        pause = total if self.pause_at is None else math.ceil(self.pause_at / interval) * interval
-        return epoch, interval, total, min(total, pause)
+        return epoch, self.evaluate_every or epoch, epoch * self.epochs
+
+    def rate_at(self, step: int, total: int) -> float:
+        """The step size of step number `step` (from 0) of `total`, as a share of the optimiser's."""
+        rising = max(1, round(exact(self.warmup) * total))
+        left = (total - step) / max(1, total - rising) if self.linear_decay else 1.0
+        return max(0.0, min((step + 1) / rising, left))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +95,8 @@ class Progress:
     Attributes:
         step: optimiser steps done.
         active: candidates still training, by their original place.
-        best: per candidate, its best evaluation so far and when it was.
+        best: per candidate, score and loss of its best evaluation so far.
         stale: per candidate, evaluations since then.
-        curve: all evaluations so far.
         seconds: time spent so far.
         examples: candidate-examples trained on so far.
     """
@@ -96,7 +105,6 @@ class Progress:
     active: list[int]
     best: list[dict[str, float] | None]
     stale: list[int]
-    curve: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     examples: int = 0
 
@@ -108,41 +116,46 @@ class Trained:
     Attributes:
         tensors: the best checkpoint of every candidate; K is the first axis.
         best: the evaluation at that checkpoint, per candidate.
-        curve: all evaluations.
         steps: optimiser steps.
         examples: candidate-examples trained on.
-        seconds: wall time, over all interrupted tries.
-        state: what a keeper holds at the end; with it a paused training goes on.
+        seconds: wall time, over all interrupted attempts.
     """
 
     tensors: dict[str, torch.Tensor]
     best: tuple[Evaluation, ...]
-    curve: tuple[Point, ...]
     steps: int
     examples: int
     seconds: float
-    state: State
 
 
 State = tuple[dict[str, torch.Tensor], dict[str, Any]]
 """Unfinished training: tensors, and what `Progress` holds."""
 
 
-class Keeper(Protocol):
-    """Where unfinished training is kept between evaluations."""
+class Keeper:
+    """Where a training is kept, so that it survives a kill. This one keeps nothing; see `jobs.FolderKeeper`."""
+
+    def finished(self) -> Trained | None:
+        """What an earlier attempt trained to the end, if one did."""
+        return None
 
     def load(self) -> State | None:
-        """The last state, if there is one."""
+        """The last state of an unfinished attempt, if there is one."""
+        return None
 
     def save(self, tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> None:
         """Replace the state, atomically."""
 
     def curve(self, points: Sequence[Point]) -> None:
-        """Tell of new evaluations."""
+        """Write new evaluations down."""
+
+    def finish(self, trained: Trained) -> Trained:
+        """Keep what training left, and give it back as later attempts will read it."""
+        return trained
 
 
 class Watch(Protocol):
-    """Who is told how training goes (a live display, a tracker)."""
+    """What shows how training goes (a live display, a tracker)."""
 
     def begin(self, title: str, steps: int, done: int) -> None:
         """Training of `title` starts at step `done` of `steps`."""
@@ -171,40 +184,58 @@ def train(
     processes: Processes = ALONE,
     seeds: Sequence[int] | None = None,
 ) -> Trained:
-    """Train to the end of the schedule, or until every candidate has stopped.
+    """Train to the end of the schedule, or until every candidate has stopped; once, however often it is killed.
 
     Args:
-        trainable: K candidates.
-        optimiser: over its parameters.
+        trainable: K candidates. They share no parameter, so the gradient of the sum of their losses is each one's own.
+        optimiser: over its parameters, at their full step sizes. The schedule's `clip_norm` leaves out the groups of
+            parameters that say `clip: False`.
         feed: the training examples.
         evaluate: metric and loss on `select` of the candidates still in training, in order.
         schedule: how long.
         names: of the candidates, for curves.
         title: what is being trained, for displays.
-        keeper: where unfinished work is kept.
-        watch: who is told.
+        keeper: where it is kept.
+        watch: what shows it.
         processes: which train together, each on its part of every batch.
         seeds: of each candidate's data order, in place of the schedule's; different ones need a `RowTrainable`.
 
     Raises:
-        SoftpruneError: when a loss stops being finite.
+        NotFinite: when a loss stops being finite.
     """
-    steps_an_epoch, interval, total, stop = schedule.steps(len(feed.lengths))
+    finished = keeper.finished()
+    if finished is not None:
+        return finished
+    steps_an_epoch, interval, total = schedule.steps(len(feed.lengths))
     progress, best = _begin(trainable, optimiser, keeper)
     watch.begin(title, total, progress.step)
     begun = time.perf_counter() - progress.seconds
-    losses: list[torch.Tensor] = []
-    own = seeds or [schedule.seed] * len(names)
+    full_rates = [group["lr"] for group in optimiser.param_groups]
+    own_seeds = seeds or [schedule.seed] * len(names)
     orders: dict[int, list[tuple[int, ...]]] = {}
+    losses: list[torch.Tensor] = []
     try:
-        while progress.step < stop and progress.active:
+        while progress.step < total and progress.active:
             epoch, place = divmod(progress.step, steps_an_epoch)
-            seeds_K = [own[candidate] for candidate in progress.active]
+            seeds_K = [own_seeds[candidate] for candidate in progress.active]
             if place == 0 or not orders:
                 orders = {s: training_batches(feed.lengths, schedule.batch_size, s, epoch) for s in set(seeds_K)}
             batches = [orders[s][place] for s in seeds_K]
-            shared = len(set(seeds_K)) == 1
-            loss_K = _step(trainable, optimiser, feed, batches, shared, schedule.accumulate, processes)
+
+            optimiser.zero_grad(set_to_none=True)
+            if len(set(seeds_K)) == 1:
+                loss_K = backward_shared(trainable, feed, batches[0], schedule.accumulate, processes)
+            else:
+                rows = cast(RowTrainable, trainable)
+                loss_K = backward_apart(rows, feed, batches, schedule.accumulate, processes)
+            if processes.size > 1:  # before clipping: the norm is that of the whole batch's gradient
+                loss_K = add_up(trainable, loss_K, processes)
+            if schedule.clip_norm is not None:
+                nn.utils.clip_grad_norm_(_clipped(optimiser), schedule.clip_norm)
+            for group, rate in zip(optimiser.param_groups, full_rates, strict=True):
+                group["lr"] = rate * schedule.rate_at(progress.step, total)
+            optimiser.step()
+
             examples = sum(map(len, batches))
             progress.step += 1
             progress.examples += examples
@@ -213,16 +244,20 @@ def train(
             watch.step(progress.step, float(loss_K.mean()), examples)
             if progress.step % interval and progress.step != total:
                 continue
+
             mean_K = torch.stack(losses).mean(0).tolist()
             losses = []
             if processes.size > 1:
                 agree(trainable, optimiser, processes)
-            found = evaluate()
+            evaluations = evaluate()
             # The last step may have ruined a prompt whose training losses were all finite.
-            _check_finite([evaluation.loss for evaluation in found], progress, total, names, "select", optimiser)
+            _check_finite([e.loss for e in evaluations], progress, total, names, "select", optimiser)
             progress.seconds = time.perf_counter() - begun
-            now = (progress.step - 1) // steps_an_epoch + 1
-            points = _record(trainable, progress, best, found, mean_K, names, now, schedule)
+            points = []
+            for name, found, loss in zip([names[at] for at in progress.active], evaluations, mean_K, strict=True):
+                where = ((progress.step - 1) // steps_an_epoch + 1, progress.step)
+                points.append(Point(name, *where, loss, found.loss, found.score, progress.seconds))
+            _keep_best(trainable, progress, best, evaluations, schedule.best_by)
             _leave(trainable, optimiser, progress, schedule)
             # Curve first: a kill in between leaves lines that the next start trims, never a gap.
             keeper.curve(points)
@@ -230,15 +265,13 @@ def train(
             watch.evaluated(points)
     finally:
         watch.end()  # a display that is left open hides the cursor
-    return Trained(
-        tensors=best,
-        best=tuple(Evaluation(b["score"], b["loss"]) for b in progress.best if b is not None),
-        curve=tuple(Point(**point) for point in progress.curve),
-        steps=progress.step,
-        examples=progress.examples,
-        seconds=progress.seconds,
-        state=(_state(trainable, optimiser, best), asdict(progress)),
-    )
+    evaluated = tuple(Evaluation(**found) for found in progress.best if found is not None)
+    return keeper.finish(Trained(best, evaluated, progress.step, progress.examples, progress.seconds))
+
+
+def _clipped(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:
+    groups = [group["params"] for group in optimiser.param_groups if group.get("clip", True)]
+    return [parameter for group in groups for parameter in group]
 
 
 def _begin(
@@ -259,31 +292,6 @@ def _begin(
     return state, {k.removeprefix("best."): v for k, v in tensors.items() if k.startswith("best.")}
 
 
-def _step(
-    trainable: Trainable,
-    optimiser: torch.optim.Optimizer,
-    feed: Feed,
-    batches: Sequence[Sequence[int]],
-    shared: bool,
-    accumulate: int,
-    processes: Processes,
-) -> torch.Tensor:
-    """One optimiser step; the mean loss of each candidate on its batch, `[K]`.
-
-    Candidates share no parameter, so the gradient of the sum of their losses is each one's own. Processes share the
-    batch: their gradients add up to that of the whole of it, before the optimiser clips anything.
-    """
-    optimiser.zero_grad(set_to_none=True)
-    if shared:
-        total_K = backward_shared(trainable, feed, batches[0], accumulate, processes)
-    else:
-        total_K = backward_apart(cast(RowTrainable, trainable), feed, batches, accumulate, processes)
-    if processes.size > 1:
-        total_K = add_up(trainable, total_K, processes)
-    optimiser.step()
-    return total_K
-
-
 def _check_finite(
     losses_K: Sequence[float],
     progress: Progress,
@@ -300,31 +308,23 @@ def _check_finite(
     check_finite(losses_K, active, f"{which} loss", f"at step {progress.step} of {total}", do)
 
 
-def _record(
+def _keep_best(
     trainable: Trainable,
     progress: Progress,
     best: dict[str, torch.Tensor],
     evaluations: Sequence[Evaluation],
-    mean_K: Sequence[float],
-    names: Sequence[str],
-    epoch: int,
-    schedule: Schedule,
-) -> list[Point]:
-    """Put the evaluations on the curves and keep whatever is a candidate's best so far."""
+    best_by: str,
+) -> None:
+    """Copy into `best` whatever is a candidate's best so far."""
     now = trainable.save()
-    points = []
     for at, (place, found) in enumerate(zip(progress.active, evaluations, strict=True)):
         known = progress.best[place]
-        if known is None or _better(found, Evaluation(known["score"], known["loss"]), schedule.best_by):
-            progress.best[place] = {"score": found.score, "loss": found.loss, "step": progress.step}
-            progress.stale[place] = 0
-            for name, value in now.items():
-                best[name][place] = value[at]
-        else:
+        if known is not None and not _better(found, Evaluation(**known), best_by):
             progress.stale[place] += 1
-        points.append(Point(names[place], epoch, progress.step, mean_K[at], found.loss, found.score, progress.seconds))
-    progress.curve += [asdict(point) for point in points]
-    return points
+            continue
+        progress.best[place], progress.stale[place] = asdict(found), 0
+        for name, value in now.items():
+            best[name][place] = value[at]
 
 
 def _better(new: Evaluation, old: Evaluation, best_by: str) -> bool:
@@ -344,27 +344,6 @@ def _leave(trainable: Trainable, optimiser: torch.optim.Optimizer, progress: Pro
     if staying:
         trainable.keep(staying)
         keep_candidates(optimiser, staying)
-
-
-def some_of(state: State, chosen: Sequence[int]) -> State:
-    """The unfinished training of some of its candidates, as if they had trained on their own from the start.
-
-    Args:
-        state: of all K candidates.
-        chosen: places among the K, ascending.
-    """
-    tensors, progress = state
-    running = [at for at, place in enumerate(progress["active"]) if place in chosen]
-    kept = {
-        name: tensor if not tensor.dim() else tensor[list(chosen if name.startswith("best.") else running)]
-        for name, tensor in tensors.items()
-    }
-    part = progress | {
-        "active": [list(chosen).index(progress["active"][at]) for at in running],
-        "best": [progress["best"][place] for place in chosen],
-        "stale": [progress["stale"][place] for place in chosen],
-    }
-    return kept, part
 
 
 def _state(

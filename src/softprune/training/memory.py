@@ -107,6 +107,17 @@ class Rehearsal:
             trainable.loss(self.train.batch(backbone, part)).sum().backward()
         optimiser.step()
 
+    def typical_step(self, count: int) -> None:
+        """One step of `count` prompts on the first examples; where no prompt is trained, their forward pass."""
+        indices = range(min(self.recipe.tuning.batch_size, len(self.train)))
+        if self.recipe.kind != "adapt":
+            self.step(count, self.recipe.prompt.tokens, indices)
+            return
+        backbone = self.backbone
+        nothing_KPH = torch.zeros(1, 0, backbone.info.hidden, dtype=backbone.prompt_dtype, device=backbone.device)
+        with torch.no_grad():
+            backbone.losses(nothing_KPH, self.train.batch(backbone, indices), self.loss, self.score)
+
     def longest_part(self) -> list[int]:
         """Examples of the dearest backward pass: the longest inputs, and the one with the most answer tokens."""
         size = math.ceil(min(self.recipe.tuning.batch_size, len(self.train)) / self.recipe.tuning.accumulate)
@@ -195,8 +206,8 @@ def together(recipe: Recipe) -> int:
         most = pieces
     else:
         most = max(tokens, pieces) if strategy == "sequential" else tokens * pieces
-    if strategy == "halving":
-        most = min(most, search.tiers * search.entrants)
+    if strategy == "random":
+        most = min(most, search.samples)
     return max(most, rivals)
 
 

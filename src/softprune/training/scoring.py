@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from softprune.models.base import Backbone, crossed
+from softprune.models.base import Backbone, cross_with_batch
 from softprune.models.batching import scoring_batches
 from softprune.runs.processes import ALONE, Processes
 from softprune.types import Batch, Encoded, Example, Scores
@@ -65,9 +65,9 @@ class ScoredSet:
         return len(self.examples)
 
     @property
-    def writes(self) -> bool:
+    def is_generation(self) -> bool:
         """Whether texts are to be written, and not answers to be chosen."""
-        return self.examples[0].writes
+        return self.examples[0].is_generation
 
     @property
     def weight(self) -> int:
@@ -134,9 +134,9 @@ def _score_batch(
 ) -> tuple[list[list[float]], list[list[list[float]]]]:
     """Losses `[K, B]` and scores `[K, B, A]` from one forward: both are made of the same answer sums."""
     count, size = prompts_KQH.shape[0], len(batch)
-    sums_RA = backbone.answer_sums(crossed(prompts_KQH, size), batch).double()
-    scores_RA = backbone.scores_of(sums_RA, batch, scoring.score)
-    losses_R = backbone.losses_of(sums_RA, batch, scoring.loss, scoring.score)
+    sums_RA = backbone.answer_sums(cross_with_batch(prompts_KQH, size), batch).double()
+    scores_RA = backbone.answer_scores(sums_RA, batch, scoring.score)
+    losses_R = backbone.answer_losses(sums_RA, batch, scoring.loss, scoring.score)
     return losses_R.view(count, size).tolist(), scores_RA.view(count, size, -1).tolist()
 
 
@@ -150,7 +150,7 @@ def _scores(row: list[tuple[float, list[float]]], data: ScoredSet, texts: tuple[
         else tuple(max(range(len(s)), key=lambda a: (s[a], -a)) for _, s in row),
         gold=tuple(example.gold for example in examples),
         texts=texts,
-        references=tuple(example.answers[0] for example in examples) if data.writes else (),
+        references=tuple(example.answers[0] for example in examples) if data.is_generation else (),
     )
 
 
@@ -159,7 +159,7 @@ def _generated(backbone: Backbone, prompt_QH: torch.Tensor, data: ScoredSet, sco
     if scoring.match != "generate":
         return ()
     found: list[str | None] = [None] * len(data)
-    rows = min(scoring.rows, ROWS_THAT_WRITE) if data.writes else scoring.rows
+    rows = min(scoring.rows, ROWS_THAT_WRITE) if data.is_generation else scoring.rows
     for indices in my_batches(data, rows, 1, scoring.processes):
         texts = backbone.generate(prompt_QH, data.batch(backbone, indices), scoring.max_answer_length)
         for index, text in zip(indices, texts, strict=True):

@@ -11,7 +11,8 @@ from softprune.data import Metric, Selection, Splits, Task, load_task, select_se
 from softprune.errors import ManyErrors, SoftpruneError, gathered
 from softprune.models import describe
 from softprune.models.base import Backbone
-from softprune.models.loading import Described, resolve_device
+from softprune.models.description import BackboneDescription
+from softprune.models.loading import resolve_device
 from softprune.models.placement import check_placement, check_quantizer
 from softprune.models.tokenization import answer_notes, check_distinct
 from softprune.runs.executors import Executor
@@ -27,7 +28,7 @@ from softprune.runs.record_parts import (
 )
 from softprune.runs.worker_store import Store
 from softprune.training.cost import PeakMemory
-from softprune.training.hardware import load
+from softprune.training.hardware import choose_threads, load
 from softprune.training.initial_prompt import file_mistakes, label_mistakes, mask_mistakes, text_mistakes
 from softprune.training.input_checks import data_inputs, hold, model_inputs
 from softprune.training.loop import Watch
@@ -82,7 +83,7 @@ class Workspace:
     @property
     def reporting(self) -> Scoring:
         """How `report` is scored."""
-        return self.scoring.reporting(self.task.definition.writes)
+        return self.scoring.reporting(self.task.definition.is_generation)
 
     def encode(self, examples: Sequence[Example]) -> ScoredSet:
         """Examples with their token ids."""
@@ -96,7 +97,7 @@ def prepare(
     executor: Executor,
     *,
     whole: bool = False,
-    mistakes: Callable[[Described], Sequence[SoftpruneError]] = lambda described: (),
+    mistakes: Callable[[BackboneDescription], Sequence[SoftpruneError]] = lambda described: (),
 ) -> Workspace:
     """Load data, check the recipe against data and backbone, load the backbone, record what results depend on.
 
@@ -119,7 +120,11 @@ def prepare(
         record.cost.peak_memory["load"] = run.meter.lap()
     train = encoded(recipe, backbone, sets.train)
     scoring = scoring_of(recipe, task, backbone, run.processes)
-    group = _group(recipe, run, Rehearsal(recipe, backbone, train, scoring.loss, scoring.score))
+    rehearsal = Rehearsal(recipe, backbone, train, scoring.loss, scoring.score)
+    group = _group(recipe, run, rehearsal)
+    timed = None
+    if recipe.backbone.threads == "auto":
+        timed = choose_threads(run, backbone.device, lambda: rehearsal.typical_step(group))
     # Importance keeps as much for gradients as a training step does.
     scoring = replace(scoring, gradient_rows=min(scoring.rows, recipe.tuning.batch_size * group))
     workspace = Workspace(
@@ -139,8 +144,9 @@ def prepare(
     check_report(recipe, backbone, sets.report)
     room = room_for_inputs(recipe, backbone, sets.train)
     shortened = [f"inputs are cut at {room} tokens: {described.name} reads {described.positions} with the prompt"]
-    spoken = answer_notes(backbone.tokenising(), (*sets.train, *sets.select), scoring.score)
+    spoken = answer_notes(backbone.tokenization(), (*sets.train, *sets.select), scoring.score)
     notes = [*described.notes, *splits.notes, *(shortened if room < recipe.task.max_length else []), *spoken]
+    notes += [timed] if timed else []
     encoded_sets = (workspace.train, workspace.select)
     hold(run, data_inputs(task, sets) | model_inputs(recipe, task, backbone, scoring, encoded_sets))
     _record(workspace, sets, splits.source, notes)
@@ -164,8 +170,8 @@ def check_unchanged(recipe: Recipe, run: Store) -> None:
 
 
 def _read_inputs(
-    recipe: Recipe, mistakes: Callable[[Described], Sequence[SoftpruneError]]
-) -> tuple[Task, Splits, Selection, Described]:
+    recipe: Recipe, mistakes: Callable[[BackboneDescription], Sequence[SoftpruneError]]
+) -> tuple[Task, Splits, Selection, BackboneDescription]:
     """The task's data and the backbone's configuration; what is wrong with either is told together."""
     errors: list[SoftpruneError] = []
     data = described = None
@@ -181,7 +187,7 @@ def _read_inputs(
         described = describe(settings.name, settings.family, settings.revision, settings.trust_remote_code)
         errors += mistakes(described)
         check(recipe, described)
-    if data is not None and described is not None and data[0].definition.writes:
+    if data is not None and described is not None and data[0].definition.is_generation:
         errors += written_mistakes(recipe, data[0].id, described)
     if data is None or described is None or errors:
         raise errors[0] if len(errors) == 1 else ManyErrors("recipe for this data and backbone", errors)
@@ -203,7 +209,7 @@ def read_data(recipe: Recipe, task: Task, *, patient: bool = True) -> tuple[Spli
     return splits, sets
 
 
-def check(recipe: Recipe, described: Described) -> None:
+def check(recipe: Recipe, described: BackboneDescription) -> None:
     """Hold a recipe against a backbone's configuration.
 
     Raises:
@@ -254,8 +260,8 @@ def learning_rate(recipe: Recipe, backbone: Backbone) -> float:
 
 def room_for_inputs(recipe: Recipe, backbone: Backbone, examples: Sequence[Example]) -> int:
     """Input tokens at most, by the recipe and what the model's positions leave."""
-    writes = recipe.task.match == "generate" or examples[0].writes
-    generated = answer_length(recipe, examples[0].writes) if writes else 0
+    writes = recipe.task.match == "generate" or examples[0].is_generation
+    generated = answer_length(recipe, examples[0].is_generation) if writes else 0
     return room_for(backbone, examples, recipe.virtual_tokens, recipe.task.max_length, generated)
 
 
@@ -278,15 +284,15 @@ def room_for(
         return max_length
     longest = 0
     if backbone.family in ("causal", "masked"):
-        how = backbone.tokenising()
-        answers = {answer for example in examples if not example.writes for answer in example.answers}
+        how = backbone.tokenization()
+        answers = {answer for example in examples if not example.is_generation for answer in example.answers}
         longest = max([generated, *(len(how.answer_ids(answer)) for answer in answers)])
     return min(max_length, positions - prompt_tokens - longest)
 
 
 def encoded(recipe: Recipe, backbone: Backbone, examples: Sequence[Example]) -> ScoredSet:
     """Examples with their token ids, cut to what fits."""
-    longest = answer_length(recipe, writes=True) if examples[0].writes else None
+    longest = answer_length(recipe, writes=True) if examples[0].is_generation else None
     return ScoredSet(examples, backbone.encode(examples, room_for_inputs(recipe, backbone, examples), longest))
 
 
@@ -301,7 +307,7 @@ def check_report(recipe: Recipe, backbone: Backbone, examples: Sequence[Example]
     if len(backbone.tokenizer) > backbone.vocabulary:
         encoded(recipe, backbone, examples)
     else:
-        check_distinct(backbone.tokenising(), examples)
+        check_distinct(backbone.tokenization(), examples)
 
 
 def _group(recipe: Recipe, run: Store, rehearsal: Rehearsal) -> int:
@@ -325,13 +331,13 @@ def _group(recipe: Recipe, run: Store, rehearsal: Rehearsal) -> int:
 
 def scoring_of(recipe: Recipe, task: Task, backbone: Backbone, processes: Processes = ALONE) -> Scoring:
     """How a recipe's prompts are scored, everywhere alike but on `report`; see `Scoring.reporting`."""
-    score, writes = recipe.task.score, task.definition.writes
+    score, writes = recipe.task.score, task.definition.is_generation
     return Scoring(
         loss=backbone.check_loss(recipe.tuning.loss),
         score=task.definition.score if score == "auto" else score,
         rows=recipe.tuning.eval_rows,
         match="score" if writes else recipe.task.match,
-        max_answer_length=answer_length(recipe, task.definition.writes),
+        max_answer_length=answer_length(recipe, task.definition.is_generation),
         processes=processes,
     )
 
@@ -339,7 +345,7 @@ def scoring_of(recipe: Recipe, task: Task, backbone: Backbone, processes: Proces
 def truncation(data: ScoredSet) -> Truncation:
     """How many examples were cut, and how many tokens of them; the same of texts to be written."""
     cut = Truncation(examples=sum(1 for e in data.encoded if e.cut), tokens=sum(e.cut for e in data.encoded))
-    if data.writes:
+    if data.is_generation:
         targets = [e.target_cut for e in data.encoded if e.target_cut]
         cut.targets, cut.target_tokens = len(targets), sum(targets)
     return cut
@@ -354,7 +360,7 @@ def together(counts: Sequence[Truncation]) -> Truncation:
 def _record(workspace: Workspace, sets: Selection, source: str, notes: Sequence[str]) -> None:
     recipe, backbone, definition = workspace.recipe, workspace.backbone, workspace.task.definition
     truncated = together([truncation(workspace.train), truncation(workspace.select)])
-    fixed_answers = len({e.answers for e in sets.train}) == 1 and not definition.writes
+    fixed_answers = len({e.answers for e in sets.train}) == 1 and not definition.is_generation
     task = TaskRecord(
         id=workspace.task.id,
         version=workspace.task.version,
@@ -382,7 +388,7 @@ def _record(workspace: Workspace, sets: Selection, source: str, notes: Sequence[
         lr=workspace.lr,
         max_length=recipe.task.max_length,
     )
-    if definition.writes:
+    if definition.is_generation:
         settings.max_answer_length = workspace.scoring.max_answer_length
     prunes = recipe.kind == "xprompt" or recipe.prompt.mask is not None
     with workspace.run.editing() as record:
@@ -390,4 +396,5 @@ def _record(workspace: Workspace, sets: Selection, source: str, notes: Sequence[
         record.backbone = BackboneRecord(**asdict(backbone.info) | {"dtype": record.backbone.dtype})
         record.processes = workspace.run.processes.size
         record.removal = recipe.pruning.removal if prunes else None
-        record.task, record.selection, record.settings, record.notes = task, selection, settings, list(notes)
+        record.task, record.selection, record.settings = task, selection, settings
+        record.add_notes(*notes)

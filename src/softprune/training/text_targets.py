@@ -5,7 +5,7 @@ from __future__ import annotations
 from softprune.config import Recipe
 from softprune.data.rouge import check_installed
 from softprune.errors import SoftpruneError, gathered
-from softprune.models.loading import Described
+from softprune.models.description import BackboneDescription
 
 # Positions that a prompt must leave to input and answer.
 LEAST_ROOM = 16
@@ -18,7 +18,7 @@ def answer_length(recipe: Recipe, writes: bool) -> int:
     return recipe.task.max_answer_length or (TEXT_LENGTH if writes else ANSWER_LENGTH)
 
 
-def written_mistakes(recipe: Recipe, task: str, described: Described) -> list[SoftpruneError]:
+def written_mistakes(recipe: Recipe, task: str, described: BackboneDescription) -> list[SoftpruneError]:
     """What keeps a recipe from a task whose texts are written: the family, the loss, positions, the library."""
     if described.family in ("masked", "sentence"):
         found = f"{described.name}, of the {described.family} family, which doesn't generate"
@@ -33,7 +33,7 @@ def written_mistakes(recipe: Recipe, task: str, described: Described) -> list[So
     return errors + _room_mistakes(recipe, described)
 
 
-def _room_mistakes(recipe: Recipe, described: Described) -> list[SoftpruneError]:
+def _room_mistakes(recipe: Recipe, described: BackboneDescription) -> list[SoftpruneError]:
     """A causal model's positions hold prompt, input and text, an encoder-decoder's the text alone beside its start."""
     length, prompt, positions = answer_length(recipe, writes=True), recipe.virtual_tokens, described.positions
     if positions is None:

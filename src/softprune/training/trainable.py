@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -110,3 +112,53 @@ class PromptTrainable:
         self.reading = self.reading.subset(indices)
         self.vectors_KPH.data = self.vectors_KPH.data[list(indices)]
         self.vectors_KPH.grad = None
+
+
+class WeightsTrainable(ABC):
+    """A model's weights, or what was put beside them, as one candidate.
+
+    Args:
+        named: what is trained, by name.
+    """
+
+    candidates = 1
+
+    def __init__(self, named: Mapping[str, nn.Parameter]) -> None:
+        self._named = dict(named)
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """`[1, B]`."""
+
+    def named(self) -> dict[str, nn.Parameter]:
+        """What is trained, by name."""
+        return dict(self._named)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The same without names."""
+        return list(self._named.values())
+
+    def save(self) -> dict[str, torch.Tensor]:
+        """Current values, with an axis for the one candidate."""
+        return {name: value.detach().clone()[None] for name, value in self._named.items()}
+
+    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take saved values back, in place."""
+        with torch.no_grad():
+            for name, value in self._named.items():
+                value.copy_(tensors[name][0])
+
+    def keep(self, indices: Sequence[int]) -> None:
+        """Go on with the one candidate."""
+        assert list(indices) == [0]
+
+
+def products_in(compute: torch.dtype, weights: torch.dtype, device: torch.device) -> torch.autocast:
+    """Matrix products in a dtype, where the weights are in another."""
+    wanted = compute != weights
+    return torch.autocast(device.type, dtype=compute if wanted else None, enabled=wanted)
+
+
+def seed_dropout(seed: int, work: str, indices: Sequence[int]) -> None:
+    """Let seed and batch decide what dropout draws, so that training goes on bit by bit after a kill."""
+    torch.manual_seed(zlib.crc32(repr((seed, work, tuple(indices))).encode()))

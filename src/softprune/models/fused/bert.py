@@ -1,4 +1,4 @@
-"""BERT and RoBERTa encoders for a prompt in front of frozen weights; see `frozen` for why.
+"""BERT and RoBERTa encoders for a prompt in front of frozen weights; see `layers.py` for why.
 
 attention   LN(x + softmax(q k^T / sqrt(D) + mask) v W_o)     (Vaswani et al. 2017; norms behind, as in BERT)
 dense       LN(x + act(x W_1) W_2)
@@ -16,7 +16,7 @@ from softprune.models.fused.layers import (
     ACTIVATIONS,
     Backward,
     Unary,
-    added,
+    additive_mask,
     join,
     linear,
     plain,
@@ -74,9 +74,8 @@ def _norm_back(
     grad_MH: torch.Tensor, x_MH: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor, norm: Norm
 ) -> torch.Tensor:
     weights = (norm.weight, norm.bias, (True, False, False))
-    back = torch.ops.aten.native_layer_norm_backward(grad_MH, x_MH, x_MH.shape[-1:], mean, scale, *weights)
-    found: torch.Tensor = back[0]
-    return found
+    grads = torch.ops.aten.native_layer_norm_backward(grad_MH, x_MH, x_MH.shape[-1:], mean, scale, *weights)
+    return grads[0]  # type: ignore[no-any-return]
 
 
 class _Attend(torch.autograd.Function):
@@ -165,7 +164,7 @@ class FrozenBert:
         """Last hidden states `[R, L, H]`."""
         hides_G1L = None
         if not bool(mask_RL.all()):
-            hides_G1L = added(mask_RL == 0, embeds_RLH.dtype).repeat_interleave(self._heads, dim=0)[:, None]
+            hides_G1L = additive_mask(mask_RL == 0, embeds_RLH.dtype).repeat_interleave(self._heads, dim=0)[:, None]
         hidden: torch.Tensor = self._embeddings(inputs_embeds=embeds_RLH)
         for attention, dense in self._layers:
             hidden = run(_Transform, run(_Attend, hidden, hides_G1L, attention), dense)
@@ -195,16 +194,16 @@ def _linear(module: Any) -> Linear:
     return module.weight, module.bias
 
 
-def _norm_of(module: Any) -> Norm:
+def _read_norm(module: Any) -> Norm:
     return Norm(module.weight, module.bias, float(module.eps))
 
 
 def _attention(layer: Any, heads: int) -> Attention:
     inside, behind = layer.attention.self, layer.attention.output
     read = (_linear(inside.query), _linear(inside.key), _linear(inside.value))
-    return Attention(*read, _linear(behind.dense), _norm_of(behind.LayerNorm), heads)
+    return Attention(*read, _linear(behind.dense), _read_norm(behind.LayerNorm), heads)
 
 
 def _dense(layer: Any, activation: tuple[Unary, Backward]) -> Dense:
     behind = layer.output
-    return Dense(_linear(layer.intermediate.dense), _linear(behind.dense), _norm_of(behind.LayerNorm), activation)
+    return Dense(_linear(layer.intermediate.dense), _linear(behind.dense), _read_norm(behind.LayerNorm), activation)

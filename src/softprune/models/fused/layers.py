@@ -1,9 +1,9 @@
 """What the hand-written layers of frozen models share: activations with their gradients, heads, softmax.
 
 transformers makes a sublayer of some thirty small operations, and autograd reads and writes the hidden states once more
-for each of them. On a CPU that multiplies matrices in bfloat16 they take most of a step. In `frozen_t5` and
-`frozen_bert` a sublayer is a handful of matrix products and as few passes over memory between them as we could find;
-weights are frozen, so only gradients of its input are made.
+for each of them. On a CPU that multiplies matrices in bfloat16 they take most of a step. In `t5.py` and
+`bert.py` a sublayer is a handful of matrix products and as few passes over memory between them as we could find;
+weights are frozen, so only gradients of its input are computed.
 
 Shapes, there and here: R rows, L positions, M = R * L, H hidden, G = R * heads, D a head's size.
 """
@@ -59,7 +59,7 @@ NARROW, NARROWEST = 64, 32
 """Below so many positions, torch's softmax of bfloat16, and its gradient, are slower than float32's, conversions in."""
 
 IN_CACHE = 200_000
-"""Numbers that are made from one another at a time where float32 stands between: a megabyte or two."""
+"""Numbers at a time where float32 is an intermediate step: a megabyte or two, which a core's cache holds."""
 
 
 def split(x_MI: torch.Tensor, rows: int, heads: int) -> torch.Tensor:
@@ -74,23 +74,23 @@ def join(x_GLD: torch.Tensor, rows: int) -> torch.Tensor:
 
 
 def softmax(scores: torch.Tensor) -> torch.Tensor:
-    """Softmax over the last axis, made in float32 at least, in the scores' dtype."""
+    """Softmax over the last axis, computed in float32 at least, in the scores' dtype."""
     if scores.shape[-1] >= NARROW or scores.dtype != torch.bfloat16:
         return torch.softmax(scores, -1)
-    found = torch.empty_like(scores)
+    p = torch.empty_like(scores)
     for at, part in portions(scores):
-        found[at] = torch.softmax(part, -1, dtype=torch.float32)
-    return found
+        p[at] = torch.softmax(part, -1, dtype=torch.float32)
+    return p
 
 
 def softmax_back(grad: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
     """Gradient of the scores, from that of their softmax and the softmax itself; both `[G, L, L]`."""
     if p.shape[-1] >= NARROWEST or p.dtype != torch.bfloat16:
         return torch._softmax_backward_data(grad, p, -1, p.dtype)
-    found = torch.empty_like(p)
+    scores_grad = torch.empty_like(p)
     for at, part in portions(p):
-        found[at] = torch._softmax_backward_data(grad[at].float(), part.float(), -1, torch.float32)
-    return found
+        scores_grad[at] = torch._softmax_backward_data(grad[at].float(), part.float(), -1, torch.float32)
+    return scores_grad
 
 
 def portions(x: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
@@ -102,7 +102,7 @@ def portions(x: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
 
 
 @cache
-def fuses() -> bool:
+def has_fused_linear() -> bool:
     """Whether this torch and this processor have oneDNN's products in bfloat16 with additions in them."""
     known: bool = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", bool)()
     return known and hasattr(torch.ops.mkldnn, "_linear_pointwise")
@@ -116,27 +116,23 @@ def linear(
     In bfloat16 torch first writes the bias to every row and then adds the product to that, which took as long again as
     the product. oneDNN's own operation, which torch.compile uses, adds both while it writes.
     """
-    if x_MI.dtype == torch.bfloat16 and fuses():
+    if x_MI.dtype == torch.bfloat16 and has_fused_linear():
         fused = torch.ops.mkldnn._linear_pointwise
-        found: torch.Tensor = (
-            fused(x_MI, weight, bias, "none", [], "")
-            if plus_MO is None
-            else fused.binary(x_MI, plus_MO, weight, bias, "add")
-        )
-        return found
-    found = F.linear(x_MI, weight, bias)
-    return found if plus_MO is None else found.add_(plus_MO)
+        if plus_MO is None:
+            return fused(x_MI, weight, bias, "none", [], "")  # type: ignore[no-any-return]
+        return fused.binary(x_MI, plus_MO, weight, bias, "add")  # type: ignore[no-any-return]
+    product_MO = F.linear(x_MI, weight, bias)
+    return product_MO if plus_MO is None else product_MO.add_(plus_MO)
 
 
-def added(hides: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def additive_mask(hides: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """A mask to add to attention scores: the lowest number where something is hidden, else 0."""
     return torch.zeros_like(hides, dtype=dtype).masked_fill(hides, torch.finfo(dtype).min)
 
 
 def run(function: type[torch.autograd.Function], *args: Any) -> torch.Tensor:
     """A sublayer's output."""
-    found: torch.Tensor = function.apply(*args)
-    return found
+    return function.apply(*args)  # type: ignore[no-any-return]
 
 
 def plain(model: Any, dtypes: tuple[torch.dtype, ...]) -> bool:

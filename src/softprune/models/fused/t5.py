@@ -1,11 +1,11 @@
-"""T5 for a prompt in front of frozen weights; see `frozen` for why.
+"""T5 for a prompt in front of frozen weights; see `layers.py` for why.
 
     norm        y = w * x / sqrt(mean(x^2) + eps)                            (RMSNorm, Zhang and Sennrich 2019)
     attention   x + softmax(q k^T + bias) v W_o,  with q, k, v of the norm   (T5 doesn't scale by sqrt(d))
     dense       x + (act(y W_0) * y W_1) W_2, or x + act(y W_0) W_2          (T5 1.1, T5 1.0)
 
 Decoder to encoder: `q_h . (W_k,h m) = (W_k,h^T q_h) . m` for a head h and a memory row m. An answer has few tokens, so
-queries are carried to the memory, and the memory's keys and values are never made. U are the decoder's positions.
+queries are carried to the memory, and the memory's keys and values are never computed. U are the decoder's positions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from softprune.models.fused.layers import (
     ACTIVATIONS,
     Backward,
     Unary,
-    added,
+    additive_mask,
     join,
     plain,
     run,
@@ -248,7 +248,7 @@ class FrozenT5:
 
     @property
     def most_positions(self) -> int:
-        """Decoder positions from which on keys and values are cheaper made than gone around."""
+        """Decoder positions from which on it is cheaper to compute keys and values of the memory than to do without."""
         return int(self._config.d_kv)
 
     def encode(self, embeds_RLH: torch.Tensor, mask_RL: torch.Tensor) -> torch.Tensor:
@@ -257,7 +257,7 @@ class FrozenT5:
         hidden = embeds_RLH
         for attention, dense in self._encoder_layers:
             hidden = run(_Transform, run(_Attend, hidden, bias_GLL, attention), dense)
-        return run(_Final, hidden, _norm_of(self._encoder.final_layer_norm))
+        return run(_Final, hidden, _read_norm(self._encoder.final_layer_norm))
 
     def decode(
         self, embeds_RUH: torch.Tensor, hides_UU: torch.Tensor, memory_RLH: torch.Tensor, mask_RL: torch.Tensor
@@ -270,13 +270,13 @@ class FrozenT5:
             memory_RLH, mask_RL: the encoder's output and which of it is real.
         """
         bias_GUU = self._bias(self._decoder, hides_UU.expand(embeds_RUH.shape[0], 1, -1, -1))
-        hides_R1L = added(mask_RL == 0, memory_RLH.dtype)[:, None]
+        hides_R1L = additive_mask(mask_RL == 0, memory_RLH.dtype)[:, None]
         hidden = embeds_RUH
         for attention, cross, dense in self._decoder_layers:
             hidden = run(_Attend, hidden, bias_GUU, attention)
             hidden, memory_RLH = run(_Cross, hidden, memory_RLH, hides_R1L, cross)
             hidden = run(_Transform, hidden, dense)
-        return run(_Final, hidden, _norm_of(self._decoder.final_layer_norm))
+        return run(_Final, hidden, _read_norm(self._decoder.final_layer_norm))
 
     def _bias(self, stack: Any, hides: torch.Tensor) -> torch.Tensor:
         """Position bias where one may look, the lowest number elsewhere, `[R * heads, L, L]`; shared by all layers."""
@@ -292,18 +292,18 @@ class FrozenT5:
         return (*map(self._attention, attentions), self._dense(dense))
 
     def _attention(self, sublayer: Any) -> Attention:
-        found = getattr(sublayer, "SelfAttention", None) or sublayer.EncDecAttention
-        weights = (found.q.weight, found.k.weight, found.v.weight, found.o.weight)
-        return Attention(_norm_of(sublayer.layer_norm), *weights, heads=int(found.n_heads))
+        module = getattr(sublayer, "SelfAttention", None) or sublayer.EncDecAttention
+        weights = (module.q.weight, module.k.weight, module.v.weight, module.o.weight)
+        return Attention(_read_norm(sublayer.layer_norm), *weights, heads=int(module.n_heads))
 
     def _dense(self, sublayer: Any) -> Dense:
-        found, activation = sublayer.DenseReluDense, ACTIVATIONS[self._config.dense_act_fn]
+        module, activation = sublayer.DenseReluDense, ACTIVATIONS[self._config.dense_act_fn]
         if self._config.is_gated_act:
-            weights = (found.wi_0.weight, found.wi_1.weight, found.wo.weight)
+            weights = (module.wi_0.weight, module.wi_1.weight, module.wo.weight)
         else:
-            weights = (found.wi.weight, None, found.wo.weight)
-        return Dense(_norm_of(sublayer.layer_norm), *weights, activation=activation)
+            weights = (module.wi.weight, None, module.wo.weight)
+        return Dense(_read_norm(sublayer.layer_norm), *weights, activation=activation)
 
 
-def _norm_of(module: Any) -> Norm:
+def _read_norm(module: Any) -> Norm:
     return Norm(module.weight, float(module.variance_epsilon))

@@ -16,11 +16,10 @@ from softprune.config import ADAPTERS, METHODS
 from softprune.report.figures import Plan
 from softprune.report.formatting import metric
 from softprune.report.mpl_style import SMALL, Draw, Theme, dress, legend_below, new_figure
-from softprune.studies.comparison.rows import CONTROL
-from softprune.studies.comparison.table_columns import Row, label, sampled
+from softprune.studies.comparison.columns import CONTROL, RANDOM, Row, interval_covers, label
 
-LOOKS: Final = (*METHODS, CONTROL)
-MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
+LOOKS: Final = (*METHODS, CONTROL, RANDOM)
+MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h")
 _ASIDE: Final = 8
 _FLOORS: Final = {"zero_shot": (0, (1, 2)), "constant": (0, (5, 4))}
 
@@ -47,7 +46,8 @@ class Place:
 def plans(found: Mapping[str, Any]) -> list[Plan]:
     """The two figures; the reason where there is nothing to draw."""
     points = "of 1 seed" if len(found["seeds"]) == 1 else "means over seeds"
-    said = f"Points are {points}, whiskers 95% intervals {sampled(found)}. Methods of one cost stand side by side. "
+    said = f"Points are {points}, whiskers 95% intervals {interval_covers(found)}. "
+    said += "Methods of one cost stand side by side. "
     lines = [label(row) for row in found["rows"] if row["kind"] == "floor"]
     floors = f"Horizontal lines: {'; '.join(lines)}." if lines else ""
     return [
@@ -169,8 +169,9 @@ def looks(theme: Theme) -> list[tuple[str, bool]]:
     """Each look's colour, and whether its marker is filled; grey is left to the floors.
 
     Prompts have the colours of a run's own page. Others are Okabe and Ito's and some more, in a lightness that
-    both papers carry. The control is XPrompt's prompt, so it has that colour.
+    both papers carry. The control and the random mask are XPrompt's prompts, so they have colours of prompts.
     """
     others = (theme.front, theme.control, "#cc79a7", "#b8860b", "#8f6fd6", "#a65e3a", "#12a5b5")
     colours = dict(zip(ADAPTERS, others, strict=True)) | {"prompt": theme.tuned, "xprompt": theme.kept}
-    return [(colours.get(name, theme.kept), name != CONTROL) for name in LOOKS]
+    colours |= {CONTROL: theme.kept, RANDOM: theme.tuned}
+    return [(colours[name], name not in (CONTROL, RANDOM)) for name in LOOKS]

@@ -8,8 +8,8 @@ from typing import Any
 
 from softprune.errors import SoftpruneError
 from softprune.runs import atomic_io
-from softprune.studies.comparison.table_columns import cells, tables_of
-from softprune.studies.comparison.tables import title
+from softprune.studies.comparison.columns import build_sections
+from softprune.studies.comparison.texts import title
 
 try:
     from softprune.report.figures import render
@@ -45,8 +45,7 @@ def html(found: Mapping[str, Any], pictures: list[Picture], recipe: str) -> str:
         found=found,
         assets=assets(),
         title=title(found),
-        tables=tables_of(found),
-        cells=cells,
+        sections=build_sections(found),
         pictures=pictures,
         recipe=recipe,
     )

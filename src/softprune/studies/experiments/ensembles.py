@@ -17,16 +17,14 @@ import torch
 
 from softprune.data import load_task
 from softprune.errors import SoftpruneError
-from softprune.prompts.ensemble import COMBINE, MEAN, combined
-from softprune.statistics.methods_over_seeds import Scored
-from softprune.studies.charts import bars
-from softprune.studies.example_answers import Line, agreement, lines_of, scored_lines
+from softprune.prompts.ensemble import COMBINE, MEAN, combine_scores
+from softprune.statistics.methods_over_seeds import Outcome
+from softprune.studies.figures import bars
 from softprune.studies.findings import Cell, Entry, Findings, Table
 from softprune.studies.prompt_scoring import OpenSet, open_set
-from softprune.studies.run_result import Made
-from softprune.studies.score_rows import Outcome, Row, Runs, chances, difference_cell, row_of, score_table
-from softprune.studies.study_context import Bench
-from softprune.studies.verdicts import corrected_rows, said
+from softprune.studies.run_result import FinishedRun, Line, score_lines
+from softprune.studies.score_rows import Row, Runs, chances, collect_row, difference_sentences, pair_table, score_table
+from softprune.studies.study_context import StudyContext
 from softprune.training.scoring import ScoredSet, score_each
 
 TICKETS, BEST, CONTROLS = (
@@ -34,141 +32,131 @@ TICKETS, BEST, CONTROLS = (
     "the ticket that is best on select",
     "one unpruned, mean of seeds",
 )
-WHOLE: Final = "unpruned prompts together"
-ROWS: Final = {"winner": "tickets together", "control": WHOLE}
+TOGETHER, WHOLE = "tickets together", "unpruned prompts together"
 _WAYS: Final = {MEAN: "", "geometric": ", geometric mean", "vote": ", votes"}
+_RESULTS: Final = {"tickets": "winner", "unpruned prompts": "control"}
+"""What the prompts of an ensemble are called, and which result of a run they are."""
 
 
-def conduct(bench: Bench) -> Findings:
+def conduct(study: StudyContext) -> Findings:
     """Runs of all seeds, their ensembles, and the time of both ways to ask them.
 
     Raises:
         SoftpruneError: with a single seed.
     """
-    if len(bench.seeds) < 2:
-        raise SoftpruneError("at least two seeds, to have several tickets", str(len(bench.seeds)), "raise --seeds")
-    runs = bench.grid()
-    starred = chances(bench, runs)
-    rows: dict[str, Row] = {
-        TICKETS: row_of(bench, runs, "winner"),
-        BEST: {task: best_of([runs[task, seed] for seed in bench.seeds]) for task in bench.tasks},
-        **{f"{ROWS['winner']}{_WAYS[how]}": _together(bench, runs, "winner", how) for how in COMBINE},
-        CONTROLS: row_of(bench, runs, "control"),
-        WHOLE: _together(bench, runs, "control", MEAN),
+    if len(study.seeds) < 2:
+        raise SoftpruneError("at least two seeds, to have several tickets", str(len(study.seeds)), "raise --seeds")
+    runs = study.grid()
+    at_chance = chances(study, runs)
+    best = {task: best_on_select([runs[task, seed] for seed in study.seeds]) for task in study.tasks}
+    rows = {
+        TICKETS: collect_row(study, runs, "winner", at_chance),
+        BEST: Row(best, at_chance),
+        **{f"{TOGETHER}{_WAYS[how]}": _ensemble(study, runs, "winner", how, at_chance) for how in COMBINE},
+        CONTROLS: collect_row(study, runs, "control", at_chance),
+        WHOLE: _ensemble(study, runs, "control", MEAN, at_chance),
     }
-    together = ROWS["winner"]
-    pairs = {
-        f"{together} - {TICKETS}": (together, TICKETS),
-        f"{together} - {BEST}": (together, BEST),
-        f"{WHOLE} - {CONTROLS}": (WHOLE, CONTROLS),
-        f"{together} - {WHOLE}": (together, WHOLE),
-    }
-    differences = corrected_rows(
-        {
-            name: [difference_cell(bench, task, rows[a][task], rows[b][task], starred[task]) for task in bench.tasks]
-            for name, (a, b) in pairs.items()
-        }
-    )
+    compared = ((TOGETHER, TICKETS), (TOGETHER, BEST), (WHOLE, CONTROLS), (TOGETHER, WHOLE))
     note = (
         "Paired over the examples of report; a row of several seeds is their mean. All seeds make one ensemble, and "
         "one ensemble says nothing about others: intervals cover other examples, for these very prompts; no verdict."
     )
-    cells: tuple[tuple[Entry, ...], ...] = tuple((name, *found) for name, found in differences.items())
-    times = {task: bench.once(f"times-{task}", partial(_times, bench, runs, task)) for task in bench.tasks}
-    scores = score_table(bench, "scores", "Alone and together", rows, starred)
-    tables = (
-        scores,
-        Table("differences", "What answering together brings", ("points", *bench.tasks), cells, note),
-        _apart(bench, runs),
-        _cost(bench, runs, times),
+    title = "What answering together brings"
+    pairs = {f"{ours} - {theirs}": (ours, theirs) for ours, theirs in compared}
+    differences = pair_table(study, "differences", title, rows, pairs, note=note)
+    times = {task: study.once(f"times-{task}", partial(_measure_times, study, runs, task)) for task in study.tasks}
+    scores = score_table(study, "scores", "Alone and together", rows)
+    return Findings(
+        [scores, differences, _agreement_table(study, runs), _cost_table(study, runs, times)],
+        [bars(scores, "alone-together", "Alone and together", study.tasks)],
+        [*difference_sentences(differences), *_time_sentences(times)],
     )
-    told = [f"{name}: {'; '.join(map(said, bench.tasks, found))}." for name, found in differences.items()]
-    figure = bars(scores, "alone-together", "Alone and together", bench.tasks)
-    return Findings(tables, (figure,), (*told, *_told(times)))
 
 
-def best_of(runs: Sequence[Made]) -> Outcome:
+def best_on_select(runs: Sequence[FinishedRun]) -> Outcome:
     """The winner of the run that is best on its own `select`; of equals the smaller, then the lower seed."""
-    best = min(runs, key=lambda made: (-(made.ticket.info.select or 0.0), made.ticket.info.parameters, made.seed))
+    best = min(runs, key=lambda run: (-(run.ticket.info.select or 0.0), run.ticket.info.parameters, run.seed))
     return Outcome((best.value("winner"),), (best.scored("winner"),))
 
 
-def ensemble_of(parts: Sequence[Sequence[Line]], how: str) -> list[Line]:
+def answer_together(parts: Sequence[Sequence[Line]], how: str) -> list[Line]:
     """What several prompts answered together, from what each answered.
 
     Args:
         parts: of each prompt, its line of each example, in one order.
         how: one of `COMBINE`.
     """
-    made: list[Line] = []
+    joined: list[Line] = []
     for lines in zip(*parts, strict=True):
         scores_KA = torch.tensor([line["scores"] for line in lines])
-        made.append({**lines[0], "predicted": combined(scores_KA, how).answer})
-    return made
+        joined.append({**lines[0], "predicted": combine_scores(scores_KA, how).answer})
+    return joined
 
 
-def _together(bench: Bench, runs: Runs, row: str, how: str) -> dict[str, Outcome]:
-    """By task, the one outcome of all seeds."""
-    found: dict[str, Outcome] = {}
-    for task in bench.tasks:
+def agreement(parts: Sequence[Sequence[Line]]) -> float:
+    """The share of examples to which all prompts give the same answer."""
+    return fmean(len({line["predicted"] for line in lines}) == 1 for lines in zip(*parts, strict=True))
+
+
+def _ensemble(study: StudyContext, runs: Runs, result: str, how: str, at_chance: Mapping[str, bool]) -> Row:
+    """The one outcome of all seeds, by task."""
+    outcomes = {}
+    for task in study.tasks:
         metric = load_task(task).metric
-        scored: Scored = scored_lines(ensemble_of(_lines(bench, runs, task, row), how), metric)
-        found[task] = Outcome((float(metric.score(scored.counts_NC.sum(axis=0))),), (scored,))
-    return found
+        scored = score_lines(answer_together(_read_parts(study, runs, task, result), how), metric)
+        assert scored is not None
+        outcomes[task] = Outcome((float(metric.score(scored.counts_NC.sum(axis=0))),), (scored,))
+    return Row(outcomes, at_chance)
 
 
-def _lines(bench: Bench, runs: Runs, task: str, row: str) -> list[list[Line]]:
+def _read_parts(study: StudyContext, runs: Runs, task: str, result: str) -> list[list[Line]]:
     """What the prompts of all seeds answered, to the same examples.
 
     Raises:
         SoftpruneError: where they were other examples, or answers weren't scored.
     """
-    parts = [lines_of(runs[task, seed], row) for seed in bench.seeds]
+    parts = [runs[task, seed].answers(result) for seed in study.seeds]
     if len({tuple(line["id"] for line in part) for part in parts}) > 1:
         do = "leave task.report_seed to the study"
         raise SoftpruneError("runs that report on the same examples", f"others by seed for {task}", do)
-    if not all("scores" in line for part in parts for line in part):
-        raise SoftpruneError("tasks whose answers are scored, for ensembles", task, "leave it out")
+    for part in parts:
+        if not all("scores" in line for line in part):
+            raise SoftpruneError("tasks whose answers are scored, for ensembles", task, "leave it out")
     return parts
 
 
-def _apart(bench: Bench, runs: Runs) -> Table:
+def _agreement_table(study: StudyContext, runs: Runs) -> Table:
     """How far the prompts differ: where all agree, nothing can be won."""
-    rows: list[tuple[Entry, ...]] = []
-    for name, label in (("winner", "tickets"), ("control", "unpruned prompts")):
-        parts = {task: _lines(bench, runs, task, name) for task in bench.tasks}
-        rows.append((f"{label}: all give the same answer", *(Cell(agreement(parts[t])) for t in bench.tasks)))
-        rows.append((f"{label}: at least one is right", *(Cell(_any_right(parts[t])) for t in bench.tasks)))
+    rows: list[list[Entry]] = []
+    for label, result in _RESULTS.items():
+        parts = [_read_parts(study, runs, task, result) for task in study.tasks]
+        rows.append([f"{label}: all give the same answer", *(Cell(agreement(each)) for each in parts)])
+        rows.append([f"{label}: at least one is right", *(Cell(_any_right(each)) for each in parts)])
     note = "Of the examples of report. The second row of each: what choosing would reach that knows the right answer."
-    return Table("agreement", "How often the prompts agree", ("%", *bench.tasks), tuple(rows), note)
+    return Table("agreement", "How often the prompts agree", ("%", *study.tasks), rows, note)
 
 
 def _any_right(parts: Sequence[Sequence[Line]]) -> float:
     return fmean(any(line["predicted"] == line["gold"] for line in lines) for lines in zip(*parts, strict=True))
 
 
-def _times(bench: Bench, runs: Runs, task: str) -> dict[str, Any]:
+def _measure_times(study: StudyContext, runs: Runs, task: str) -> dict[str, Any]:
     """Seconds for all tickets in shared calls and one after the other, and for whole prompts likewise.
 
     The two ways alternate, after one call of each that isn't counted; medians.
     """
-    opened = open_set(bench.spec(task, bench.study.seed).recipe)
-    first = int(bench.options.get("timed", 64))
+    opened = open_set(study.spec(task, study.config.seed).recipe)
+    first, repeats = int(study.options.get("timed", 64)), int(study.options.get("repeats", 5))
     some = ScoredSet(opened.data.examples[:first], opened.data.encoded[:first])
-    made = [runs[task, seed] for seed in bench.seeds]
-    kinds = {
-        "tickets": [each.ticket.prompt() for each in made],
-        "unpruned prompts": [each.prompt("control") for each in made],
-    }
+    own = [runs[task, seed] for seed in study.seeds]
     return {
         "examples": len(some),
-        **{
-            kind: _timed(opened, some, prompts, int(bench.options.get("repeats", 5))) for kind, prompts in kinds.items()
-        },
+        "tickets": _time_prompts(opened, some, [run.ticket.prompt() for run in own], repeats),
+        "unpruned prompts": _time_prompts(opened, some, [run.prompt("control") for run in own], repeats),
     }
 
 
-def _timed(opened: OpenSet, data: ScoredSet, prompts: Sequence[torch.Tensor], repeats: int) -> dict[str, Any]:
+def _time_prompts(opened: OpenSet, data: ScoredSet, prompts: Sequence[torch.Tensor], repeats: int) -> dict[str, Any]:
     backbone = opened.backbone
     read = [prompt_QH.to(backbone.device, backbone.prompt_dtype) for prompt_QH in prompts]
     ways: dict[str, Callable[[], object]] = {
@@ -183,47 +171,44 @@ def _timed(opened: OpenSet, data: ScoredSet, prompts: Sequence[torch.Tensor], re
             ask()
             if repeat:
                 seconds[name].append(time.perf_counter() - begun)
-    return {name: median(found) for name, found in seconds.items()} | {"lengths": [len(prompt) for prompt in read]}
+    return {name: median(each) for name, each in seconds.items()} | {"lengths": [len(prompt) for prompt in read]}
 
 
-def _cost(bench: Bench, runs: Runs, times: Mapping[str, Mapping[str, Any]]) -> Table:
+def _cost_table(study: StudyContext, runs: Runs, times: Mapping[str, Mapping[str, Any]]) -> Table:
     """What an ensemble takes: numbers that are stored, and time."""
-    rows: list[tuple[Entry, ...]] = []
-    for kind in ("tickets", "unpruned prompts"):
-        found = {task: times[task][kind] for task in bench.tasks}
+    rows: list[list[Entry]] = []
+    for kind in _RESULTS:
+        by_task = [times[task][kind] for task in study.tasks]
+        stored = [_count_stored(study, runs, task, kind) for task in study.tasks]
         rows += [
-            (
-                f"{kind}: numbers stored",
-                *(Cell(_stored(bench, runs, task, kind), unit="count") for task in bench.tasks),
-            ),
-            (f"{kind}: lengths", *(", ".join(map(str, found[task]["lengths"])) for task in bench.tasks)),
-            (f"{kind}: one batch / one after the other", *(_ratio(found[t], "together", "apart") for t in bench.tasks)),
-            (f"{kind}: one batch / one prompt", *(_ratio(found[t], "together", "one") for t in bench.tasks)),
+            [f"{kind}: numbers stored", *(Cell(count, unit="count") for count in stored)],
+            [f"{kind}: lengths", *(", ".join(map(str, each["lengths"])) for each in by_task)],
+            [f"{kind}: one batch / one after the other", *(_ratio(each, "together", "apart") for each in by_task)],
+            [f"{kind}: one batch / one prompt", *(_ratio(each, "together", "one") for each in by_task)],
         ]
     count = next(iter(times.values()))["examples"]
     note = (
         f"Time ratios of medians on {count} examples, alternating, on this machine at that time; no interval. "
         "Prompts of different lengths never share a call."
     )
-    return Table("cost", f"What {len(bench.seeds)} prompts cost", ("", *bench.tasks), tuple(rows), note)
+    return Table("cost", f"What {len(study.seeds)} prompts cost", ("", *study.tasks), rows, note)
 
 
-def _stored(bench: Bench, runs: Runs, task: str, kind: str) -> int:
-    made = [runs[task, seed] for seed in bench.seeds]
+def _count_stored(study: StudyContext, runs: Runs, task: str, kind: str) -> int:
+    own = [runs[task, seed] for seed in study.seeds]
     if kind == "tickets":
-        return sum(each.ticket.info.parameters for each in made)
-    return sum(each.prompt("control").numel() for each in made)
+        return sum(run.ticket.info.parameters for run in own)
+    return sum(run.prompt("control").numel() for run in own)
 
 
 def _ratio(times: Mapping[str, Any], a: str, b: str) -> Cell:
     return Cell(times[a] / times[b], unit="number")
 
 
-def _told(times: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The time in words."""
-    parts = []
-    for task, found in times.items():
-        ratios = {kind: found[kind]["together"] / found[kind]["apart"] for kind in ("tickets", "unpruned prompts")}
-        told = " and ".join(f"{ratio:.2f} of the time for {kind}" for kind, ratio in ratios.items())
-        parts.append(f"On {task}, one batch took {told}, against one after the other.")
-    return parts
+def _time_sentences(times: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    sentences = []
+    for task, by_kind in times.items():
+        ratios = {kind: by_kind[kind]["together"] / by_kind[kind]["apart"] for kind in _RESULTS}
+        shares = " and ".join(f"{ratio:.2f} of the time for {kind}" for kind, ratio in ratios.items())
+        sentences.append(f"On {task}, one batch took {shares}, against one after the other.")
+    return sentences

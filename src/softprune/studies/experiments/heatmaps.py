@@ -8,7 +8,6 @@ the largest of the prompt; and between the smallest and the largest, of pieces w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import product
 from typing import Any, Final
 
 import numpy as np
@@ -16,11 +15,10 @@ import numpy.typing as npt
 from safetensors.torch import load_file
 
 from softprune.studies.findings import Cell, Entry, Figure, Findings, Table
-from softprune.studies.run_result import Made
-from softprune.studies.score_rows import Runs, chances, difference_cell, outcome_of, row_of
-from softprune.studies.study_context import Bench
-from softprune.studies.variant_tables import CHOSEN_HERE, chosen_here
-from softprune.studies.verdicts import corrected_rows, interval_note, tally
+from softprune.studies.run_result import FinishedRun
+from softprune.studies.score_rows import Runs, collect_outcome, collect_row, difference_cell, pair_table
+from softprune.studies.study_context import StudyContext
+from softprune.studies.verdicts import CHOSEN_HERE, interval_note, only_cells, tally
 
 Floats = npt.NDArray[np.float64]
 
@@ -55,30 +53,29 @@ def binned(values: Floats, bins: int) -> list[int]:
     return [int(count) for count in np.bincount(at, minlength=bins)]
 
 
-def importances(made: Made) -> dict[str, Floats]:
+def importances(run: FinishedRun) -> dict[str, Floats]:
     """What an XPrompt run measured: `token_P`, `piece_PS`, and `winner_piece_PS` of the token-pruned prompt."""
-    tensors = load_file(made.path / "importance.safetensors")
+    tensors = load_file(run.path / "importance.safetensors")
     return {name: tensor.double().numpy() for name, tensor in tensors.items()}
 
 
 # --- Figures 6 and 7 ---
 
 
-def distribution(bench: Bench) -> Findings:
+def distribution(study: StudyContext) -> Findings:
     """Histograms of tokens' and pieces' importance, a row for each run."""
-    runs = list(bench.grid().values())
-    found = [importances(made) for made in runs]
-    published = bench.options.get("published", {})
+    runs = list(study.grid().values())
+    measured = [importances(run) for run in runs]
+    published = study.options.get("published", {})
     tables, figures, sentences = [], [], []
     for level, key in (("tokens", "token_P"), ("pieces", "piece_PS")):
-        counts = {
-            name: [binned(read(each[key]), BINS[level]) for each in found]
-            for name, read in (("largest", over_largest), ("range", within_range))
-        }
+        counts = {}
+        for name, scale in (("largest", over_largest), ("range", within_range)):
+            counts[name] = [binned(scale(each[key]), BINS[level]) for each in measured]
         tables += [_histogram_table(level, name, runs, rows) for name, rows in counts.items()]
         figures.append(_histogram_figure(level, counts, published.get(level)))
         sentences += [_low_sentence(level, name, rows, published.get(level)) for name, rows in counts.items()]
-    return Findings(tuple(tables), tuple(figures), tuple(sentences))
+    return Findings(tables, figures, sentences)
 
 
 def _heads(level: str) -> list[str]:
@@ -90,18 +87,18 @@ def _low(level: str, counts: Sequence[int]) -> float:
     return sum(counts[: round(LOW * BINS[level])]) / sum(counts)
 
 
-def _histogram_table(level: str, reading: str, runs: Sequence[Made], rows: Sequence[Sequence[int]]) -> Table:
-    def line(label: str, counts: Sequence[int], chance: bool) -> tuple[Entry, ...]:
+def _histogram_table(level: str, reading: str, runs: Sequence[FinishedRun], rows: Sequence[Sequence[int]]) -> Table:
+    def line(label: str, counts: Sequence[int], chance: bool) -> list[Entry]:
         cells = [Cell(count, unit="count", chance=chance) for count in counts]
-        return (label, *cells, Cell(_low(level, counts), chance=chance))
+        return [label, *cells, Cell(_low(level, counts), chance=chance)]
 
-    lines = [line(told(made), counts, not made.interpretable) for made, counts in zip(runs, rows, strict=True)]
+    lines = [line(run.label, counts, not run.interpretable) for run, counts in zip(runs, rows, strict=True)]
     if len(runs) > 1:
         sums = [sum(column) for column in zip(*rows, strict=True)]
-        lines.append(line("all", sums, not all(made.interpretable for made in runs)))
+        lines.append(line("all", sums, not all(run.interpretable for run in runs)))
     title = f"Importance of {level}, {READINGS[level, reading]}: how many lie where"
     note = f"All {level} of these prompts, no sample of them, so without intervals."
-    return Table(f"{level}-{reading}", title, ("run", *_heads(level), f"below {LOW}, %"), tuple(lines), note)
+    return Table(f"{level}-{reading}", title, ("run", *_heads(level), f"below {LOW}, %"), lines, note)
 
 
 def _histogram_figure(
@@ -110,38 +107,39 @@ def _histogram_figure(
     shares = {READINGS[level, name]: np.sum(rows, axis=0) / np.sum(rows) for name, rows in counts.items()}
     if published:
         shares["the source's (WSC, T5-XL)"] = np.asarray(published) / np.sum(published)
-    traces = tuple(
-        {"type": "bar", "name": name, "x": _heads(level), "y": [round(float(value), 4) for value in share]}
-        for name, share in shares.items()
-    )
+    traces, texts = [], []
+    for name, share in shares.items():
+        traces.append({"type": "bar", "name": name, "x": _heads(level), "y": [round(float(each), 4) for each in share]})
+        texts.append(f"{name}: {', '.join(f'{each:.0%}' for each in share)}")
     layout = {
         "barmode": "group",
         "xaxis": {"title": {"text": "importance"}, "type": "category"},
         "yaxis": {"title": {"text": f"share of {level}"}, "tickformat": ".0%"},
     }
-    said = "; ".join(f"{name}: " + ", ".join(f"{value:.0%}" for value in share) for name, share in shares.items())
-    caption = f"Shares of the {level} of all runs in equal bins of importance from 0 to 1, lowest first. {said}."
+    caption = (
+        f"Shares of the {level} of all runs in equal bins of importance from 0 to 1, lowest first. {'; '.join(texts)}."
+    )
     return Figure(f"{level}-histogram", f"Importance of {level}", caption, traces, layout)
 
 
 def _low_sentence(level: str, reading: str, rows: Sequence[Sequence[int]], published: Sequence[int] | None) -> str:
     most = sum(_low(level, counts) > 0.5 for counts in rows)
-    said = f"Importance of {level}, {READINGS[level, reading]}: "
-    said += f"in {most} of {len(rows)} runs more than half lie below {LOW}"
+    sentence = f"Importance of {level}, {READINGS[level, reading]}: "
+    sentence += f"in {most} of {len(rows)} runs more than half lie below {LOW}"
     if published:
         source = _low(level, published)
-        said += f"; in the source's figure {source:.0%} do, {'more' if source > 0.5 else 'no more'} than half"
-    return f"{said}."
+        sentence += f"; in the source's figure {source:.0%} do, {'more' if source > 0.5 else 'no more'} than half"
+    return f"{sentence}."
 
 
 # --- Figures 9 and 10 ---
 
 
-def maps(bench: Bench) -> Findings:
+def maps(study: StudyContext) -> Findings:
     """Heat maps before and after pruning, of the first seed; what the survivors hold, of every run."""
-    runs = bench.grid()
-    found = {key: importances(made) for key, made in runs.items()}
-    rows = tuple(_kept_row(bench, made, found[key]) for key, made in runs.items())
+    runs = study.grid()
+    scores = {key: importances(run) for key, run in runs.items()}
+    rows = [_kept_row(study, run, scores[key]) for key, run in runs.items()]
     columns = (
         "run",
         "tokens kept",
@@ -154,34 +152,37 @@ def maps(bench: Bench) -> Findings:
         "XPrompt above control",
     )
     note = (
-        "Of tokens: share of the tuned prompt's. Of pieces: share of those of kept tokens, measured after tokens went."
+        "Of tokens: share of the tuned prompt's. Of pieces: share of those of kept tokens, measured after tokens went. "
+        "Differences in points on report, paired, with intervals over examples for these very prompts; the "
+        "control is prompt tuning trained twice, as XPrompt is."
     )
-    note += " Differences in points on report, paired, with intervals over examples for these very prompts; the "
-    note += "control is prompt tuning trained twice, as XPrompt is."
-    table = Table("kept", "What the winning tickets kept", columns, rows, note)
-    first = [(task, bench.study.seed) for task in bench.tasks]
-    figures = [_map(runs[key], found[key], after) for key, after in product(first, (False, True))]
-    said = (f"Tickets were {CHOSEN_HERE}.",) if chosen_here(bench) else _kept_sentences(bench, runs)
-    return Findings((table,), tuple(figures), said)
+    figures = []
+    for task in study.tasks:
+        key = (task, study.config.seed)
+        figures += [_map(runs[key], scores[key], is_pruned) for is_pruned in (False, True)]
+    chosen = study.chosen_on_report
+    sentences = [f"Tickets were {CHOSEN_HERE}."] if chosen else _kept_sentences(study, runs)
+    return Findings([Table("kept", "What the winning tickets kept", columns, rows, note)], figures, sentences)
 
 
-def _kept_row(bench: Bench, made: Made, found: Mapping[str, Floats]) -> tuple[Entry, ...]:
-    mask, chance = made.mask, not made.interpretable
+def _kept_row(study: StudyContext, run: FinishedRun, scores: Mapping[str, Floats]) -> list[Entry]:
+    mask, chance = run.mask, not run.interpretable
     token_P, piece_PS = mask.token_P.numpy(), mask.piece_PS.numpy()
-    tokens, pieces = _share(found["token_P"], token_P), _share(found["winner_piece_PS"][token_P], piece_PS[token_P])
-    ticket = made.record.ticket
-    winner, tuned, control = (outcome_of([made], name) for name in ("winner", "tuned", "control"))
-    return (
-        told(made),
+    tokens = _share(scores["token_P"], token_P)
+    pieces = _share(scores["winner_piece_PS"][token_P], piece_PS[token_P])
+    ticket = run.info["ticket"]
+    winner, tuned, control = (collect_outcome([run], name) for name in ("winner", "tuned", "control"))
+    return [
+        run.label,
         Cell(mask.tokens, unit="count", chance=chance),
         Cell(mask.pieces, unit="count", chance=chance),
-        Cell(ticket.parameters, unit="count", chance=chance),
-        Cell(ticket.share_of_parameters, chance=chance),
+        Cell(ticket["parameters"], unit="count", chance=chance),
+        Cell(ticket["share_of_parameters"], chance=chance),
         Cell(tokens, chance=chance),
         Cell(pieces, chance=chance),
-        difference_cell(bench, made.task, winner, tuned, chance),
-        difference_cell(bench, made.task, winner, control, chance),
-    )
+        difference_cell(study, run.task, winner, tuned, chance),
+        difference_cell(study, run.task, winner, control, chance),
+    ]
 
 
 def _share(values: Floats, kept: npt.NDArray[np.bool_]) -> float | None:
@@ -190,30 +191,23 @@ def _share(values: Floats, kept: npt.NDArray[np.bool_]) -> float | None:
     return float(values[kept].sum()) / whole if values.min() >= 0 and whole > 0 else None
 
 
-def _kept_sentences(bench: Bench, runs: Runs) -> tuple[str, ...]:
+def _kept_sentences(study: StudyContext, runs: Runs) -> list[str]:
     """Tickets against both rivals, in the mean over the seeds of a task: a single run says nothing of pruning."""
-    winner, chance = row_of(bench, runs, "winner"), chances(bench, runs)
-    rivals = {"prompt tuning": row_of(bench, runs, "tuned"), "the control": row_of(bench, runs, "control")}
-    found = corrected_rows(
-        {
-            rival: [difference_cell(bench, t, winner[t], row[t], chance[t]) for t in bench.tasks]
-            for rival, row in rivals.items()
-        }
-    )
-    note = interval_note(len(bench.seeds))
-    return (*(f"Tickets against {rival}, by task: {tally(cells)}." for rival, cells in found.items()), note)
+    rows = {name: collect_row(study, runs, name) for name in ("winner", "tuned", "control")}
+    pairs = {"prompt tuning": ("winner", "tuned"), "the control": ("winner", "control")}
+    differences = pair_table(study, "", "", rows, pairs)
+    sentences = [f"Tickets against {row[0]}, by task: {tally(only_cells(row))}." for row in differences.rows]
+    return [*sentences, interval_note(len(study.seeds))]
 
 
-def _map(made: Made, found: Mapping[str, Floats], after: bool) -> Figure:
+def _map(run: FinishedRun, scores: Mapping[str, Floats], is_pruned: bool) -> Figure:
     """One heat map: a row a token, its own importance first, then its pieces; each level over its largest."""
-    token_P, mask = over_largest(found["token_P"]), made.mask
-    piece_PS = over_largest(found["winner_piece_PS" if after else "piece_PS"])
-    kept_P, kept_PS = mask.token_P.tolist(), mask.piece_PS.tolist()
-    rows: list[list[float | None]] = []
-    for p, token in enumerate(token_P):
-        row = [float(token), *map(float, piece_PS[p])]
-        kept = [kept_P[p], *kept_PS[p]] if after else [True] * len(row)
-        rows.append([round(value, 4) if stays else None for value, stays in zip(row, kept, strict=True)])
+    token_P, mask = over_largest(scores["token_P"]), run.mask
+    piece_PS = over_largest(scores["winner_piece_PS" if is_pruned else "piece_PS"])
+    values = np.round(np.column_stack([token_P, piece_PS]), 4)
+    if is_pruned:
+        values[~np.column_stack([mask.token_P.numpy(), mask.piece_PS.numpy()])] = np.nan
+    rows = [[None if np.isnan(value) else float(value) for value in row] for row in values]
     trace: dict[str, Any] = {
         "type": "heatmap",
         "z": rows,
@@ -225,22 +219,16 @@ def _map(made: Made, found: Mapping[str, Floats], after: bool) -> Figure:
         "colorbar": {"title": {"text": "importance"}},
     }
     layout = {"yaxis": {"autorange": "reversed", "type": "category"}, "xaxis": {"side": "top", "type": "category"}}
-    order = np.argsort(-found["token_P"], kind="stable")
     caption = (
-        f"{told(made)}. A row is a prompt token: first its importance, then that of its pieces; tokens and pieces "
+        f"{run.label}. A row is a prompt token: first its importance, then that of its pieces; tokens and pieces each "
+        "over their largest. "
     )
-    caption += "each over their largest. "
-    if after:
-        caption += (
-            f"Gaps are pruned: {mask.tokens} of {len(rows)} tokens and {mask.pieces} of {piece_PS.size} pieces are"
-        )
-        caption += f" left ({', '.join(f'T{p}' for p in np.flatnonzero(mask.token_P.numpy()))})."
+    if is_pruned:
+        survivors = ", ".join(f"T{p}" for p in np.flatnonzero(mask.token_P.numpy()))
+        caption += f"Gaps are pruned: {mask.tokens} of {len(rows)} tokens and {mask.pieces} of {piece_PS.size} pieces "
+        caption += f"are left ({survivors})."
     else:
+        order = np.argsort(-scores["token_P"], kind="stable")
         caption += f"The most important tokens are {', '.join(f'T{p}' for p in order[:3])}."
-    when = "after" if after else "before"
-    return Figure(f"{when}-{made.task}", f"{told(made)}: {when} pruning", caption, (trace,), layout)
-
-
-def told(made: Made) -> str:
-    """A run as tables name it."""
-    return f"{made.task}, seed {made.seed}"
+    when = "after" if is_pruned else "before"
+    return Figure(f"{when}-{run.task}", f"{run.label}: {when} pruning", caption, [trace], layout)

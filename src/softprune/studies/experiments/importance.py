@@ -30,16 +30,17 @@ from softprune.statistics.bootstrap import LEVEL
 from softprune.statistics.correlation import coefficient, correlate
 from softprune.statistics.methods_over_seeds import Floats
 from softprune.statistics.seeds import MIN_SEEDS, Uncertainty, student_cdf
-from softprune.studies.experiments.heatmaps import over_largest, told
-from softprune.studies.experiments.masking import counts_of, without_one
-from softprune.studies.experiments.reversed import bar_values, under_mask
+from softprune.studies.experiments.heatmaps import over_largest
+from softprune.studies.experiments.masking import pruned_counts, without_one
+from softprune.studies.experiments.reversed import under_mask
+from softprune.studies.figures import axes, bars, points
 from softprune.studies.findings import Cell, Entry, Figure, Findings, Table
-from softprune.studies.masked_prompts import Masked, score_masked
+from softprune.studies.prompt_scores import PromptScores, score_run, scored_row
 from softprune.studies.prompt_scoring import open_set
-from softprune.studies.run_result import Made
-from softprune.studies.score_rows import Outcome, Row, chances, difference_table, row_of, score_table
-from softprune.studies.study_context import Bench
-from softprune.studies.verdicts import ABOVE, BELOW, corrected, tally, verdict
+from softprune.studies.run_result import FinishedRun
+from softprune.studies.score_rows import Row, chances, collect_row, difference_table, score_table
+from softprune.studies.study_context import StudyContext
+from softprune.studies.verdicts import ABOVE, BELOW, correct_family, only_cells, tally, verdict
 from softprune.types import Mask
 
 Key = tuple[str, int]
@@ -53,127 +54,130 @@ REMOVALS: Final = ("zero", "drop")
 RESAMPLES: Final = 1_000
 
 
-def conduct(bench: Bench) -> Findings:
+def conduct(study: StudyContext) -> Findings:
     """Correlations, masking and retraining, of every measure."""
-    runs = bench.grid()
-    measures = {key: measures_of(bench, made) for key, made in runs.items()}
-    found = {key: _scored(bench, made, measures[key]) for key, made in runs.items()}
-    changes = {r: {k: _changes(each, r, len(measures[k][SCORE])) for k, each in found.items()} for r in REMOVALS}
-    chance = chances(bench, runs)
-    correlations = _correlations(bench, runs, measures, changes)
-    means = _means(bench, measures, changes)
-    masked = score_table(
-        bench,
-        "masked",
-        "The least important tokens masked, without retraining",
-        {TUNED: _row(bench, found, TUNED)} | {label: _row(bench, found, label) for label in _labels(bench, runs)},
-        chance,
-    )
-    retrained = _retrained(bench, runs, measures)
-    scores = score_table(bench, "retrained", _title(bench), retrained, chance)
-    rivals = difference_table(bench, "to-score", f"Differences to {SCORE}, retrained", retrained, SCORE, chance)
-    figures = (*(_scatter(runs, measures, r, each) for r, each in changes.items()), _bars(means))
-    return Findings((means, correlations, masked, scores, rivals), figures, _sentences(means, rivals))
+    runs = study.grid()
+    measures = {key: measure_importance(study, run) for key, run in runs.items()}
+    scores = {key: _score_masked(study, run, measures[key]) for key, run in runs.items()}
+    changes = {}
+    for removal in REMOVALS:
+        changes[removal] = {k: _loss_changes(each, removal, len(measures[k][SCORE])) for k, each in scores.items()}
+    at_chance = chances(study, runs)
+    means = _mean_table(study, measures, changes)
+    masked = {name: scored_row(study, scores, name, at_chance) for name in (TUNED, *_labels(study, runs))}
+    retrained = _retrain_least(study, runs, measures)
+    rivals = difference_table(study, "to-score", f"Differences to {SCORE}, retrained", retrained, SCORE)
+    tables = [
+        means,
+        _correlation_table(study, runs, measures, changes),
+        score_table(study, "masked", "The least important tokens masked, without retraining", masked),
+        score_table(study, "retrained", _title(study), retrained),
+        rivals,
+    ]
+    correlations = [f"{removal}: correlation" for removal in REMOVALS]
+    figures = [_scatter(runs, measures, removal, each) for removal, each in changes.items()]
+    figures.append(bars(means, "means", means.title, correlations, what="Spearman correlation x 100"))
+    return Findings(tables, figures, _sentences(means, rivals))
 
 
-def measures_of(bench: Bench, made: Made) -> dict[str, Floats]:
+def measure_importance(study: StudyContext, run: FinishedRun) -> dict[str, Floats]:
     """Every measure of a run's tuned prompt, `[P]`; higher is more important."""
-    tuned_PH = made.prompt("tuned")
+    tuned_PH = run.prompt("tuned")
 
     def compute() -> dict[str, list[float]]:
-        opened = open_set(bench.spec(made.task, made.seed).recipe, "train")
+        opened = open_set(study.spec(run.task, run.seed).recipe, "train")
         prompt_PH = tuned_PH.to(opened.backbone.device, opened.backbone.prompt_dtype)
-        # In one piece a token: leave-one-out would call the model for each of them.
-        scores = {
-            n: measure(opened.backbone, prompt_PH, opened.data, opened.scoring, 1, m) for n, m in MEASURED.items()
-        }
-        return {name: each.token_P.tolist() for name, each in scores.items()}
+        by_name = {}
+        for name, method in MEASURED.items():
+            # In one piece a token: leave-one-out would call the model for each of them.
+            scores = measure(opened.backbone, prompt_PH, opened.data, opened.scoring, 1, method)
+            by_name[name] = scores.token_P.tolist()
+        return by_name
 
-    found = {name: np.asarray(values) for name, values in bench.once(f"importance-{made.path.name}", compute).items()}
-    drawn = np.random.default_rng([made.seed, len(tuned_PH)]).random(len(tuned_PH))
-    return {name: found[name] for name in MEASURED} | {"norm": tuned_PH.double().norm(dim=1).numpy(), "random": drawn}
+    stored = study.once(f"importance-{run.path.name}", compute)
+    measures = {name: np.asarray(stored[name]) for name in MEASURED}
+    drawn = np.random.default_rng([run.seed, len(tuned_PH)]).random(len(tuned_PH))
+    return measures | {"norm": tuned_PH.double().norm(dim=1).numpy(), "random": drawn}
 
 
-def _scored(bench: Bench, made: Made, measures: Mapping[str, Floats]) -> dict[str, Masked]:
+def _score_masked(study: StudyContext, run: FinishedRun, measures: Mapping[str, Floats]) -> PromptScores:
     """On `report`: the whole prompt, each token left out, and the least important of each measure."""
-    recipe, tuned_PH = bench.spec(made.task, made.seed).recipe, made.prompt("tuned")
+    recipe, tuned_PH = study.spec(run.task, run.seed).recipe, run.prompt("tuned")
     tokens = len(tuned_PH)
-    prompts = {
-        f"{removal}: T{p}": read_one(masked_state(tuned_PH, without_one(tokens, p)), removal)
-        for removal in REMOVALS
-        for p in range(tokens)
-    }
-    for name, values in measures.items():
-        for count in counts_of(recipe, tokens):
-            masked = masked_state(tuned_PH, without_least(torch.from_numpy(values), count, 1))
-            prompts[_label(name, count, tokens)] = read_one(masked, recipe.pruning.removal)
-    return score_masked(bench, made, "importance", {TUNED: tuned_PH, **prompts}, "report")
+    prompts = {TUNED: [tuned_PH]}
+    for removal, p in product(REMOVALS, range(tokens)):
+        prompts[f"{removal}: T{p}"] = [read_one(masked_state(tuned_PH, without_one(tokens, p)), removal)]
+    for (name, values), count in product(measures.items(), pruned_counts(recipe, tokens)):
+        masked = masked_state(tuned_PH, without_least(torch.from_numpy(values), count, 1))
+        prompts[_label(name, count, tokens)] = [read_one(masked, recipe.pruning.removal)]
+    return score_run(study, run, "importance", prompts, "report")
 
 
 def _label(name: str, count: int, tokens: int) -> str:
     return f"{count} of {tokens} tokens, least by {name}"
 
 
-def _labels(bench: Bench, runs: Mapping[Key, Made]) -> list[str]:
-    tokens = bench.spec(*next(iter(runs))).recipe.prompt.tokens
-    counts = counts_of(bench.spec(*next(iter(runs))).recipe, tokens)
-    return [_label(name, count, tokens) for count in counts for name in MEASURES]
+def _labels(study: StudyContext, runs: Mapping[Key, FinishedRun]) -> list[str]:
+    recipe = study.spec(*next(iter(runs))).recipe
+    tokens = recipe.prompt.tokens
+    return [_label(name, count, tokens) for count, name in product(pruned_counts(recipe, tokens), MEASURES)]
 
 
-def _changes(found: Mapping[str, Masked], removal: str, tokens: int) -> Floats:
+def _loss_changes(scores: PromptScores, removal: str, tokens: int) -> Floats:
     """What leaving out each token does to the loss on `report`, `[P]`."""
-    return np.array([found[f"{removal}: T{p}"].loss - found[TUNED].loss for p in range(tokens)])
-
-
-def _row(bench: Bench, found: Mapping[Key, Mapping[str, Masked]], name: str) -> Row:
-    row: dict[str, Outcome | None] = {}
-    for task in bench.tasks:
-        each = [found[task, seed][name] for seed in bench.seeds]
-        row[task] = Outcome(tuple(one.value for one in each), tuple(one.scored for one in each))
-    return row
+    return np.array([scores[f"{removal}: T{p}"][0].loss - scores[TUNED][0].loss for p in range(tokens)])
 
 
 # --- correlations ---
 
 
-def _correlations(
-    bench: Bench,
-    runs: Mapping[Key, Made],
+def _correlation_table(
+    study: StudyContext,
+    runs: Mapping[Key, FinishedRun],
     measures: Mapping[Key, Measures],
     changes: Mapping[str, Mapping[Key, Floats]],
 ) -> Table:
     """Each run's, with intervals over its tokens."""
-    rows: list[tuple[Entry, ...]] = []
-    for (removal, by_run), (key, made) in product(changes.items(), runs.items()):
-        cells = []
+    rows: list[list[Entry]] = []
+    for (removal, by_run), (key, run) in product(changes.items(), runs.items()):
+        row: list[Entry] = [f"{run.label}, {removal}"]
         for name in MEASURES:
-            chance, empty = not made.interpretable, Cell(None, unit="number")
-            found = correlate(measures[key][name], by_run[key], seed=bench.study.seed, resamples=_resamples(bench))
-            cells.append(empty if found is None else Cell(found.value, found.low, found.high, "number", chance))
-        rows.append((f"{told(made)}, {removal}", *cells))
-    note = "Spearman; 95% intervals by bootstrap over the tokens of the prompt. Tokens of one prompt work together, so "
-    note += "they are no independent sample: intervals are rather too short."
+            each = correlate(measures[key][name], by_run[key], seed=study.config.seed, resamples=_resamples(study))
+            if each is None:
+                row.append(Cell(None, unit="number"))
+            else:
+                row.append(Cell(each.value, each.low, each.high, "number", not run.interpretable))
+        rows.append(row)
+    note = (
+        "Spearman; 95% intervals by bootstrap over the tokens of the prompt. Tokens of one prompt work together, so "
+        "they are no independent sample: intervals are rather too short."
+    )
     title = "Correlation of importance (train) with the change in loss when the token is masked (report)"
-    return Table("correlation", title, ("run", *MEASURES), tuple(rows), note)
+    return Table("correlation", title, ("run", *MEASURES), rows, note)
 
 
-def _means(bench: Bench, measures: Mapping[Key, Measures], changes: Mapping[str, Mapping[Key, Floats]]) -> Table:
+def _mean_table(
+    study: StudyContext, measures: Mapping[Key, Measures], changes: Mapping[str, Mapping[Key, Floats]]
+) -> Table:
     """Mean correlations over runs, and each measure's less that of the score; resampled tokens are the same for all."""
     keys = list(measures)
-    rows: dict[str, list[Entry]] = {name: [name] for name in MEASURES}
-    for by_run in changes.values():
-        scores, worth = [measures[k] for k in keys], [by_run[k] for k in keys]
-        drawn = mean_correlations(scores, worth, bench.study.seed, _resamples(bench))
-        for name, row in rows.items():
-            less = interval_cell(*(drawn[name][at] - drawn[SCORE][at] for at in (0, 1)))
-            row += [interval_cell(*drawn[name]), "" if name == SCORE else less]
-    note = f"Means over {len(keys)} runs; 95% intervals over the tokens of each prompt and, from {MIN_SEEDS} runs on, "
-    note += "over runs. "
-    note += "Verdicts are corrected for the measures of a column (Holm). "
-    note += "Zero: the token's place stays, with zeros in it, as leave-one-out measures; drop: its place goes."
-    columns = ("measure", *(f"{removal}: {what}" for removal in changes for what in ("correlation", f"less {SCORE}'s")))
+    head, columns = ["measure"], [list[Entry](MEASURES)]
+    for removal, by_run in changes.items():
+        scores, losses = [measures[key] for key in keys], [by_run[key] for key in keys]
+        drawn = mean_correlations(scores, losses, study.config.seed, _resamples(study))
+        less: list[Entry] = []
+        for name in MEASURES:
+            values_K, drawn_R = (drawn[name][at] - drawn[SCORE][at] for at in (0, 1))
+            less.append("" if name == SCORE else interval_cell(values_K, drawn_R))
+        head += [f"{removal}: correlation", f"{removal}: less {SCORE}'s"]
+        columns += [correct_family([interval_cell(*drawn[name]) for name in MEASURES]), correct_family(less)]
+    note = (
+        f"Means over {len(keys)} runs; 95% intervals over the tokens of each prompt and, from {MIN_SEEDS} runs on, "
+        "over runs. Verdicts are corrected for the measures of a column (Holm). "
+        "Zero: the token's place stays, with zeros in it, as leave-one-out measures; drop: its place goes."
+    )
     title = "How well each measure predicts what a token is worth"
-    return Table("means", title, columns, tuple(map(tuple, _by_column(list(rows.values())))), note)
+    return Table("means", title, head, list(zip(*columns, strict=True)), note)
 
 
 def mean_correlations(
@@ -185,18 +189,20 @@ def mean_correlations(
     """
     generator = np.random.default_rng(seed)
     items = [generator.integers(len(each), size=(resamples, len(each))) for each in changes]
-    found: dict[str, tuple[Floats, Floats]] = {}
+    means: dict[str, tuple[Floats, Floats]] = {}
     for name in measures[0]:
         pairs = [(each[name], change) for each, change in zip(measures, changes, strict=True)]
         values_K = np.array([_rank(a, b) for a, b in pairs])
-        drawn = [[_rank(a[at], b[at]) for at in picks] for (a, b), picks in zip(pairs, items, strict=True)]
-        found[name] = (values_K, np.mean(drawn, axis=0))
-    return found
+        drawn_KR = []
+        for (a, b), picks in zip(pairs, items, strict=True):
+            drawn_KR.append([_rank(a[at], b[at]) for at in picks])
+        means[name] = (values_K, np.mean(drawn_KR, axis=0))
+    return means
 
 
-def _resamples(bench: Bench) -> int:
+def _resamples(study: StudyContext) -> int:
     """As many as the runs take, but no more than rank correlations are worth."""
-    return min(RESAMPLES, bench.spec(bench.tasks[0], bench.study.seed).recipe.selection.resamples)
+    return min(RESAMPLES, study.resamples)
 
 
 def _rank(a: Floats, b: Floats) -> float:
@@ -221,100 +227,77 @@ def interval_cell(values_K: Floats, drawn_R: Floats) -> Cell:
     tokens = float(real.std(ddof=1))
     if not tokens and not np.ptp(values_K):
         return Cell(value, value, value, unit="number", seeds=runs)
-    found = Uncertainty(float(values_K.std(ddof=1) / np.sqrt(runs)), runs - 1.0, tokens, len(real))
-    reach, p = found.margin(), 2 * student_cdf(found.df, -abs(value) / found.error)
+    uncertainty = Uncertainty(float(values_K.std(ddof=1) / np.sqrt(runs)), runs - 1.0, tokens, len(real))
+    reach, p = uncertainty.margin(), 2 * student_cdf(uncertainty.df, -abs(value) / uncertainty.error)
     return Cell(value, value - reach, value + reach, unit="number", seeds=runs, p=p)
-
-
-def _by_column(rows: Sequence[Sequence[Entry]]) -> list[list[Entry]]:
-    """Rows with Holm's p-values in every column."""
-    columns = [corrected(column) for column in zip(*rows, strict=True)]
-    return [list(row) for row in zip(*columns, strict=True)]
 
 
 # --- retraining ---
 
 
-def _retrained(bench: Bench, runs: Mapping[Key, Made], measures: Mapping[Key, Measures]) -> dict[str, Row]:
+def _retrain_least(
+    study: StudyContext, runs: Mapping[Key, FinishedRun], measures: Mapping[Key, Measures]
+) -> dict[str, Row]:
     """The least important of each measure pruned, the rest rewound and retrained; and the control."""
-    keys = {
-        (name, *key): under_mask(bench, made, f"least-by-{name}", _least(bench, made, measures[key][name]))
-        for key, made in runs.items()
-        for name in MEASURES
-    }
-    made = bench.make([bench.spec(task, seed, each) for (_, task, seed), each in keys.items()])
-    by_name = dict(zip(keys, made, strict=True))
-    rows = {name: row_of(bench, {key: by_name[(name, *key)] for key in runs}, "tuned") for name in MEASURES}
-    return {"control: nothing pruned": row_of(bench, runs, "control"), **rows}
+    specs = {}
+    for (key, run), name in product(runs.items(), MEASURES):
+        mask = _least_important(study, run, measures[key][name])
+        specs[name, key] = study.spec(*key, under_mask(study, run, f"least-by-{name}", mask))
+    made = dict(zip(specs, study.make(list(specs.values())), strict=True))
+    at_chance = chances(study, runs)
+    rows = {"control: nothing pruned": collect_row(study, runs, "control", at_chance)}
+    for name in MEASURES:
+        rows[name] = collect_row(study, {key: made[name, key] for key in runs}, "tuned", at_chance)
+    return rows
 
 
-def _least(bench: Bench, made: Made, values: Floats) -> Mask:
-    recipe = bench.spec(made.task, made.seed).recipe
-    tokens, pieces = made.mask.piece_PS.shape
-    kept = max(1, keep_count(bench.options["retrained"], tokens, recipe.pruning.rounding))
+def _least_important(study: StudyContext, run: FinishedRun, values: Floats) -> Mask:
+    recipe = study.spec(run.task, run.seed).recipe
+    tokens, pieces = run.mask.piece_PS.shape
+    kept = max(1, keep_count(study.options["retrained"], tokens, recipe.pruning.rounding))
     return without_least(torch.from_numpy(values), tokens - kept, pieces)
 
 
-def _title(bench: Bench) -> str:
-    return f"{bench.options['retrained']:.0%} of the tokens pruned by each measure, the rest rewound and retrained"
+def _title(study: StudyContext) -> str:
+    return f"{study.options['retrained']:.0%} of the tokens pruned by each measure, the rest rewound and retrained"
 
 
 # --- figures and sentences ---
 
 
 def _scatter(
-    runs: Mapping[Key, Made], measures: Mapping[Key, Measures], removal: str, changes: Mapping[Key, Floats]
+    runs: Mapping[Key, FinishedRun], measures: Mapping[Key, Measures], removal: str, changes: Mapping[Key, Floats]
 ) -> Figure:
     """Every token: its score over the prompt's largest, against what masking it does."""
     traces = []
-    for key, made in runs.items():
+    for key, run in runs.items():
         score = measures[key][SCORE]
-        x = np.round(over_largest(score), 4).tolist()
-        y, text = np.round(changes[key], 5).tolist(), [f"T{p}" for p in range(len(score))]
-        traces.append({"type": "scatter", "mode": "markers", "name": told(made), "x": x, "y": y, "text": text})
-    layout = {
-        "xaxis": {"title": {"text": "importance score over the prompt's largest"}},
-        "yaxis": {"title": {"text": "change of the loss on report"}},
-    }
+        x, y = np.round(over_largest(score), 4).tolist(), np.round(changes[key], 5).tolist()
+        traces.append(points(run.label, x, y, text=[f"T{p}" for p in range(len(score))]))
     lower = sum(int((change < 0).sum()) for change in changes.values())
     count = sum(len(change) for change in changes.values())
     caption = (
         "A point is a token of a tuned prompt: its importance by the paper's score on train, and the change of the "
-    )
-    caption += (
         f"loss on report when it alone is masked. Of {count} tokens, {lower} lower the loss when they are masked."
     )
     title = f"Importance and worth of single tokens, masked by {removal}"
-    return Figure(f"tokens-{removal}", title, caption, tuple(traces), layout)
+    layout = axes("importance score over the prompt's largest", "change of the loss on report")
+    return Figure(f"tokens-{removal}", title, caption, traces, layout)
 
 
-def _bars(means: Table) -> Figure:
-    traces = []
+def _sentences(means: Table, rivals: Table) -> list[str]:
+    sentences = []
     for at, removal in enumerate(REMOVALS):
-        cells = [cell for row in means.rows if isinstance(cell := row[1 + 2 * at], Cell)]
-        names = [row[0] for row in means.rows]
-        traces.append({"type": "bar", "name": removal, "x": names, **bar_values(cells)})
-    layout = {"barmode": "group", "yaxis": {"title": {"text": "Spearman correlation x 100"}}}
-    caption = "The correlations of the first table as bars, with their intervals."
-    return Figure("means", means.title, caption, tuple(traces), layout)
-
-
-def _sentences(means: Table, rivals: Table) -> tuple[str, ...]:
-    said = []
-    for at, removal in enumerate(REMOVALS):
-        cells = {str(row[0]): cell for row in means.rows if isinstance(cell := row[1 + 2 * at], Cell)}
-        shown = [name for name, cell in cells.items() if verdict(cell) == ABOVE]
-        below = [name for name, cell in cells.items() if verdict(cell) == BELOW]
-        text = f"Masked by {removal}, measures whose correlation is shown to be above 0: {', '.join(shown) or 'none'}"
-        said.append(f"{text}; below 0: {', '.join(below) or 'none'}.")
-        less = {str(row[0]): cell for row in means.rows if isinstance(cell := row[2 + 2 * at], Cell)}
-        parts = [f"{name} {verdict(cell)}" for name, cell in less.items()]
-        said.append(f"Masked by {removal}, correlations against that of the paper's score: {', '.join(parts)}.")
+        verdicts = {str(row[0]): verdict(cell) for row in means.rows if isinstance(cell := row[1 + 2 * at], Cell)}
+        above, below = (
+            ", ".join(name for name, each in verdicts.items() if each == side) or "none" for side in (ABOVE, BELOW)
+        )
+        sentences.append(
+            f"Masked by {removal}, measures whose correlation is shown to be above 0: {above}; below 0: {below}."
+        )
+        less = [(row[0], cell) for row in means.rows if isinstance(cell := row[2 + 2 * at], Cell)]
+        parts = ", ".join(f"{name} {verdict(cell)}" for name, cell in less)
+        sentences.append(f"Masked by {removal}, correlations against that of the paper's score: {parts}.")
     for row in rivals.rows:
-        said.append(f"Retrained, {row[0]} against the paper's score, by task: {tally(cells_of(row))}.")
-    return tuple(said)
-
-
-def cells_of(row: Sequence[Entry]) -> list[Cell]:
-    """The numbers of a row."""
-    return [cell for cell in row if isinstance(cell, Cell)]
+        sentences.append(f"Retrained, {row[0]} against the paper's score, by task: {tally(only_cells(row))}.")
+    return sentences

@@ -3,60 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 from softprune.errors import SoftpruneError
-from softprune.studies.charts import bars
+from softprune.studies.figures import bars
 from softprune.studies.findings import Entry, Findings, Table
 from softprune.studies.run_cache import safe
-from softprune.studies.study_context import Bench
+from softprune.studies.score_rows import mean_cell, score_cell
+from softprune.studies.study_context import StudyContext
 from softprune.studies.variant_tables import (
+    Setting,
     Settings,
-    claims_of,
-    difference_lines,
-    differences,
-    mean_cell,
-    score_lines,
-    score_of,
-    sentences,
-    settings_of,
-    specs_of,
+    claim_sentences,
+    claim_table,
+    run_variants,
+    study_claims,
+    variant_scores,
+    variant_specs,
 )
 
 
-def conduct(bench: Bench) -> Findings:
+def conduct(study: StudyContext) -> Findings:
     """Every variant on every model of the option `backbones`: means over the tasks, then each model's own tables.
 
     Raises:
         SoftpruneError: no models are named, or two of one name, or what `variants` raises.
     """
-    claims, models = claims_of(bench), models_of(bench)
+    claims, models = study_claims(study), study_models(study)
     keys = {label: {"backbone.name": name} for label, name in models.items()}
-    bench.make([spec for each in keys.values() for spec in specs_of(bench, each)])  # all at once
-    found = {label: settings_of(bench, each) for label, each in keys.items()}
-    tables = [_overview(bench, found)]
-    figures = [bars(tables[0], "models", bench.study.title, tables[0].columns[1:], what="mean score on report (%)")]
-    lines: list[str] = []
-    for label, settings in found.items():
-        compared = differences(bench, settings, claims)
-        scores = score_lines(bench, settings, f"scores-{safe(label)}", label)
-        tables += [
-            scores,
-            difference_lines(bench, settings, compared, f"differences-{safe(label)}", f"Differences on {label}"),
-        ]
-        figures.append(bars(scores, f"scores-{safe(label)}", label, bench.tasks))
-        lines += [f"On {label}: {sentence}" for sentence in sentences(bench, settings, compared)]
-    return Findings(tuple(tables), tuple(figures), tuple(lines))
+    study.make([spec for each in keys.values() for spec in variant_specs(study, each)])  # all at once
+    by_model = {label: run_variants(study, each) for label, each in keys.items()}
+    overview = _overview(study, by_model)
+    tables, sentences = [overview], []
+    figures = [bars(overview, "models", study.config.title, overview.columns[1:], what="mean score on report (%)")]
+    for label, settings in by_model.items():
+        scores = variant_scores(study, settings, f"scores-{safe(label)}", label)
+        differences = claim_table(study, settings, claims, f"differences-{safe(label)}", f"Differences on {label}")
+        tables += [scores, differences]
+        figures.append(bars(scores, scores.name, label, study.tasks))
+        sentences += [f"On {label}: {sentence}" for sentence in claim_sentences(study, claims, differences)]
+    return Findings(tables, figures, sentences)
 
 
-def models_of(bench: Bench) -> dict[str, str]:
+def study_models(study: StudyContext) -> dict[str, str]:
     """The models by the names that tables have for them; one that was asked for on its own is the only one.
 
     Raises:
         SoftpruneError: none, or two that tables would call the same.
     """
-    asked = [bench.study.backbone] if bench.study.backbone else bench.options.get("backbones") or []
+    asked = [study.config.backbone] if study.config.backbone else study.options.get("backbones") or []
     models = {Path(str(name)).name: str(name) for name in asked}
     if not models or len(models) < len(asked):
         raise SoftpruneError(
@@ -67,11 +62,18 @@ def models_of(bench: Bench) -> dict[str, str]:
     return models
 
 
-def _overview(bench: Bench, found: Mapping[str, Settings]) -> Table:
+def _overview(study: StudyContext, by_model: Mapping[str, Settings]) -> Table:
     """Settings by models: the mean over tasks, or with its interval the score on the only one."""
-    cell = mean_cell if len(bench.tasks) > 1 else partial(score_of, bench, task=bench.tasks[0])
-    rows: list[tuple[Entry, ...]] = []
-    for name, first in next(iter(found.values())).items():
-        rows.append((first.variant.label, *(cell(settings[name]) for settings in found.values())))
-    note = f"Mean over {', '.join(bench.tasks)}, without an interval." if len(bench.tasks) > 1 else bench.tasks[0]
-    return Table("models", bench.study.title, ("%", *found), tuple(rows), note)
+    rows: list[list[Entry]] = []
+    for name, first in next(iter(by_model.values())).items():
+        rows.append([first.variant.label, *(_overall(study, settings[name]) for settings in by_model.values())])
+    several = len(study.tasks) > 1
+    note = f"Mean over {', '.join(study.tasks)}, without an interval." if several else study.tasks[0]
+    return Table("models", study.config.title, ("%", *by_model), rows, note)
+
+
+def _overall(study: StudyContext, setting: Setting) -> Entry:
+    row, task = setting.row, study.tasks[0]
+    if row.missing or len(study.tasks) > 1:
+        return mean_cell(row)
+    return score_cell(study, task, row.outcomes[task], row.at_chance[task])

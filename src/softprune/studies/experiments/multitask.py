@@ -15,119 +15,122 @@ from typing import Any, Final
 from softprune.config.comparison_schema import merge, nested
 from softprune.data import load_task
 from softprune.errors import SoftpruneError
-from softprune.studies.charts import bars
-from softprune.studies.example_answers import lines_of, scored_lines
+from softprune.statistics.methods_over_seeds import Outcome
+from softprune.studies.figures import bars
 from softprune.studies.findings import Cell, Entry, Findings, Table
-from softprune.studies.run_cache import Spec, spec_of
-from softprune.studies.run_result import Made
-from softprune.studies.score_rows import Outcome, Row, Runs, chances, difference_cell, row_of, score_cell, score_table
-from softprune.studies.study_context import Bench
-from softprune.studies.verdicts import corrected_rows, paired_note, said
+from softprune.studies.run_cache import Spec, make_spec
+from softprune.studies.run_result import FinishedRun, score_lines
+from softprune.studies.score_rows import (
+    Row,
+    Runs,
+    chances,
+    collect_row,
+    difference_note,
+    difference_sentences,
+    pair_table,
+    score_cell,
+    score_table,
+)
+from softprune.studies.study_context import StudyContext
 
 EACH, ONE, LONG = "a prompt a task", "one prompt for all", "one prompt for all, as many numbers in all"
 STAGES: Final = {"tuned": "tuned", "control": "control", "winner": "XPrompt"}
 
 
-def conduct(bench: Bench) -> Findings:
+def conduct(study: StudyContext) -> Findings:
     """Runs of each task and of their union, and what one prompt gains or loses on each task.
 
     Raises:
         SoftpruneError: with a single task, or tasks that can't be joined.
     """
-    if len(bench.tasks) < 2:
-        raise SoftpruneError("at least two tasks, to join them", ", ".join(bench.tasks), "name more as --tasks")
-    tokens = bench.spec(bench.tasks[0], bench.study.seed).recipe.prompt.tokens
-    more = {"kind": "tune", "prompt": {"tokens": len(bench.tasks) * tokens}}
-    alone = [bench.spec(task, seed) for task in bench.tasks for seed in bench.seeds]
-    one = [union_spec(bench, seed, {}) for seed in bench.seeds]
-    long = [union_spec(bench, seed, more) for seed in bench.seeds]
-    made = bench.make([*alone, *one, *long])
+    if len(study.tasks) < 2:
+        raise SoftpruneError("at least two tasks, to join them", ", ".join(study.tasks), "name more as --tasks")
+    tokens = study.spec(study.tasks[0], study.config.seed).recipe.prompt.tokens
+    more = {"kind": "tune", "prompt": {"tokens": len(study.tasks) * tokens}}
+    alone = [study.spec(task, seed) for task in study.tasks for seed in study.seeds]
+    one = [union_spec(study, seed, {}) for seed in study.seeds]
+    long = [union_spec(study, seed, more) for seed in study.seeds]
+    made = study.make([*alone, *one, *long])
     runs: Runs = {(each.task, each.seed): each for each in made[: len(alone)]}
     joined, longer = made[len(alone) : len(alone) + len(one)], made[len(alone) + len(one) :]
-    shared = union_row(bench, joined, "tuned")
-    starred = chances(bench, runs)
-    starred |= {task: True for task in bench.tasks if at_chance(bench, runs, task, shared[task])}
-    rows: dict[str, Row] = {f"{EACH}, {label}": row_of(bench, runs, row) for row, label in STAGES.items()}
-    rows |= {f"{ONE}, {label}": union_row(bench, joined, row) for row, label in STAGES.items()}
-    rows[LONG] = union_row(bench, longer, "tuned")
-    pairs = [
+    at_chance = chances(study, runs)
+    for task, outcome in union_outcomes(study, joined, "tuned").items():
+        at_chance[task] = at_chance[task] or is_at_chance(study, runs, task, outcome)
+    rows = {f"{EACH}, {label}": collect_row(study, runs, result, at_chance) for result, label in STAGES.items()}
+    for result, label in STAGES.items():
+        rows[f"{ONE}, {label}"] = Row(union_outcomes(study, joined, result), at_chance)
+    rows[LONG] = Row(union_outcomes(study, longer, "tuned"), at_chance)
+    compared = [
         *((f"{ONE}, {label}", f"{EACH}, {label}") for label in STAGES.values()),
         (LONG, f"{EACH}, tuned"),
         (LONG, f"{ONE}, tuned"),
         *((f"{name}, XPrompt", f"{name}, control") for name in (ONE, EACH)),
     ]
-    differences = corrected_rows(
-        {
-            f"({a}) - ({b})": [difference_cell(bench, t, rows[a][t], rows[b][t], starred[t]) for t in bench.tasks]
-            for a, b in pairs
-        }
-    )
-    cells: tuple[tuple[Entry, ...], ...] = tuple((name, *found) for name, found in differences.items())
     note = (
-        f"{paired_note(len(bench.seeds))} One prompt for all makes as many passes over all tasks' "
-        f"examples, which are {len(bench.tasks)} times as many steps as one task's prompt makes. All have one "
+        "One prompt for all makes as many passes over all tasks' "
+        f"examples, which are {len(study.tasks)} times as many steps as one task's prompt makes. All have one "
         "recipe: no learning rate was chosen for the longer prompt or the larger set."
     )
-    scores = score_table(bench, "scores", "A prompt for each task, and one for all", rows, starred)
-    tables = (
-        scores,
-        Table("differences", "What sharing a prompt changes", ("points", *bench.tasks), cells, note),
-        _sizes(bench, runs, joined, longer),
+    title = "A prompt for each task, and one for all"
+    scores = score_table(study, "scores", title, rows)
+    differences = pair_table(
+        study,
+        "differences",
+        "What sharing a prompt changes",
+        rows,
+        {f"({ours}) - ({theirs})": (ours, theirs) for ours, theirs in compared},
+        note=difference_note(study, note),
     )
-    told = [f"{name}: {'; '.join(map(said, bench.tasks, found))}." for name, found in differences.items()]
-    figure = bars(scores, "each-and-all", "A prompt for each task, and one for all", bench.tasks)
-    return Findings(tables, (figure,), tuple(told))
+    tables = [scores, differences, _size_table(study, runs, joined, longer)]
+    return Findings(tables, [bars(scores, "each-and-all", title, study.tasks)], difference_sentences(differences))
 
 
-def union_spec(bench: Bench, seed: int, keys: Mapping[str, Any]) -> Spec:
+def union_spec(study: StudyContext, seed: int, keys: Mapping[str, Any]) -> Spec:
     """The run on all tasks: of each as many examples as in its own run, which is n times as many in all.
 
     These numbers win over what the user changed, since they follow from it.
     """
-    alone, count = bench.spec(bench.tasks[0], seed).recipe.task, len(bench.tasks)
+    alone, count = study.spec(study.tasks[0], seed).recipe.task, len(study.tasks)
     sizes = {name: getattr(alone, name) for name in ("shots", "limit_report")}
     whole = {"task": {name: None if size is None else count * size for name, size in sizes.items()}}
-    change: dict[str, Any] = nested(deepcopy(dict(bench.study.change)))
+    change: dict[str, Any] = nested(deepcopy(dict(study.config.change)))
     for each in (whole, keys):
         merge(change, nested(deepcopy(dict(each))))
-    study = bench.study.model_copy(update={"change": change})
-    return spec_of(study, bench.root, "+".join(bench.tasks), seed, {})
+    config = study.config.model_copy(update={"change": change})
+    return make_spec(config, study.root, "+".join(study.tasks), seed, {})
 
 
-def at_chance(bench: Bench, runs: Runs, task: str, outcome: Outcome) -> bool:
+def is_at_chance(study: StudyContext, runs: Runs, task: str, outcome: Outcome) -> bool:
     """Whether a prompt's interval on a task isn't above the constant answer that runs of the task report."""
-    low = score_cell(bench, task, outcome).low
-    return low is None or low <= max(runs[task, seed].value("constant") for seed in bench.seeds)
+    low = score_cell(study, task, outcome).low
+    return low is None or low <= max(runs[task, seed].value("constant") for seed in study.seeds)
 
 
-def union_row(bench: Bench, runs: Sequence[Made], row: str) -> dict[str, Outcome]:
+def union_outcomes(study: StudyContext, runs: Sequence[FinishedRun], result: str) -> dict[str, Outcome]:
     """One result of the runs on all tasks, by task."""
-    found: dict[str, Outcome] = {}
-    for name in bench.tasks:
+    outcomes: dict[str, Outcome] = {}
+    for name in study.tasks:
         task = load_task(name)
-        scored = [scored_lines(lines_of(made, row, task.id), task.metric) for made in runs]
-        values = tuple(float(task.metric.score(each.counts_NC.sum(axis=0))) for each in scored)
-        found[name] = Outcome(values, tuple(scored))
-    return found
+        scored = tuple(score_lines(run.answers(result, task.id), task.metric) for run in runs)
+        values = tuple(float(task.metric.score(each.counts_NC.sum(axis=0))) for each in scored if each is not None)
+        outcomes[name] = Outcome(values, scored)
+    return outcomes
 
 
-def _sizes(bench: Bench, runs: Runs, joined: Sequence[Made], longer: Sequence[Made]) -> Table:
+def _size_table(study: StudyContext, runs: Runs, joined: Sequence[FinishedRun], longer: Sequence[FinishedRun]) -> Table:
     """How many numbers each way stores, and how many of them a task's inputs are read with."""
-
-    def line(label: str, prompts: int, stored: float) -> tuple[Entry, ...]:
-        read = stored / prompts
-        return (label, Cell(prompts, unit="count"), Cell(stored, unit="count"), Cell(read, unit="count"))
-
-    count, whole = len(bench.tasks), joined[0].prompt("tuned").numel()
-    tickets = fmean(sum(runs[t, s].ticket.info.parameters for t in bench.tasks) for s in bench.seeds)
-    rows = (
-        line(f"{EACH}, tuned or control", count, count * whole),
-        line(f"{EACH}, XPrompt", count, tickets),
-        line(f"{ONE}, tuned or control", 1, whole),
-        line(f"{ONE}, XPrompt", 1, fmean(made.ticket.info.parameters for made in joined)),
-        line(LONG, 1, longer[0].prompt("tuned").numel()),
-    )
+    count, whole = len(study.tasks), joined[0].prompt("tuned").numel()
+    tickets = fmean(sum(runs[t, s].ticket.info.parameters for t in study.tasks) for s in study.seeds)
+    stored: dict[str, tuple[int, float]] = {
+        f"{EACH}, tuned or control": (count, count * whole),
+        f"{EACH}, XPrompt": (count, tickets),
+        f"{ONE}, tuned or control": (1, whole),
+        f"{ONE}, XPrompt": (1, fmean(run.ticket.info.parameters for run in joined)),
+        LONG: (1, longer[0].prompt("tuned").numel()),
+    }
+    rows: list[list[Entry]] = []
+    for label, (prompts, numbers) in stored.items():
+        rows.append([label, *(Cell(each, unit="count") for each in (prompts, numbers, numbers / prompts))])
     columns = ("", "prompts", "numbers in all", "numbers a task is read with")
-    return Table(
-        "sizes", "What is stored", columns, rows, "Means over seeds; of several tickets the mean of the tasks."
-    )
+    note = "Means over seeds; of several tickets the mean of the tasks."
+    return Table("sizes", "What is stored", columns, rows, note)

@@ -7,101 +7,106 @@ domain, less the same in domain: what pruning does anywhere cancels out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from itertools import permutations
 from math import hypot
 from statistics import NormalDist
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
-import numpy as np
 import torch
 
 from softprune.data import load_task
 from softprune.errors import SoftpruneError
 from softprune.prompts.soft_prompts import read_one
 from softprune.pruning.masks import random_mask
-from softprune.statistics.methods_over_seeds import Scored
-from softprune.studies.charts import bars
+from softprune.statistics.methods_over_seeds import Outcome
 from softprune.studies.experiments.reversed import under_mask
+from softprune.studies.figures import bars
 from softprune.studies.findings import Cell, Entry, Findings, Table
-from softprune.studies.prompt_scoring import open_set
-from softprune.studies.proportions import Z
-from softprune.studies.run_result import Made
-from softprune.studies.score_rows import Outcome, Runs, difference_cell, outcome_of, score_cell
-from softprune.studies.study_context import Bench
-from softprune.studies.verdicts import corrected, corrected_rows, interval_note, only_cells, paired_note, said
+from softprune.studies.prompt_scores import PromptScores, prompt_outcome, score_on
+from softprune.studies.run_result import FinishedRun
+from softprune.studies.score_rows import (
+    Row,
+    Runs,
+    collect_outcome,
+    difference_sentences,
+    pair_table,
+    score_cell,
+    score_table,
+)
+from softprune.studies.study_context import StudyContext
+from softprune.studies.verdicts import correct_cells, describe_difference, interval_note, only_cells
 from softprune.types import PromptState
 
 TUNED, CONTROL, WINNER, RANDOM = "tuned", "control", "winning ticket", "random mask, retrained"
 NOTHING: Final = "no prompt"
 PROMPTS: Final = (TUNED, CONTROL, WINNER, RANDOM)
+_COMPARED: Final = ((WINNER, CONTROL), (WINNER, RANDOM), (CONTROL, TUNED), (TUNED, NOTHING))
 _DRAWN: Final = 104_729
 """Added to a run's seed for the random mask: another draw than the run's own."""
+Z: Final = 1.959963984540054
+"""Of 95%: the normal distribution's 97.5% point."""
+_APART: Final = (
+    "Two sets of examples, so not paired: the interval is put together from both (Zou and Donner 2008). Above 0: "
+    "it costs less, or gives more, out of domain than in domain."
+)
 
 Pair: TypeAlias = "tuple[str, str]"
 """Trained on, read on."""
 
 
-def conduct(bench: Bench) -> Findings:
+def conduct(study: StudyContext) -> Findings:
     """Runs of all tasks, their prompts on every other task, and what pruning changed in both domains.
 
     Raises:
         SoftpruneError: with a single task, or tasks of other answers.
     """
-    check_answers(bench.tasks)
-    runs = bench.grid()
-    masked = _retrained(bench, runs)
-    outcomes: dict[Pair, dict[str, Outcome]] = {}
-    for pair in ((source, target) for source in bench.tasks for target in bench.tasks):
-        outcomes[pair] = {name: _outcome(bench, runs, masked, pair, name) for name in PROMPTS}
-        outcomes[pair][NOTHING] = outcome_of([runs[pair[1], seed] for seed in bench.seeds], "zero_shot")
-    pairs = [(task, task) for task in bench.tasks] + list(permutations(bench.tasks, 2))
-    starred = {pair: _at_chance(bench, runs, pair, outcomes[pair][TUNED]) for pair in pairs}
-    rows: list[tuple[Entry, ...]] = [
-        (name, *(score_cell(bench, p[1], outcomes[p][name], starred[p] and name != NOTHING) for p in pairs))
-        for name in (*PROMPTS, NOTHING)
-    ]
-    changed = {
-        f"{a} - {b}": [difference_cell(bench, p[1], outcomes[p][a], outcomes[p][b], starred[p]) for p in pairs]
-        for a, b in ((WINNER, CONTROL), (WINNER, RANDOM), (CONTROL, TUNED), (TUNED, NOTHING))
-    }
-    less = {name: dict(zip(pairs, cells, strict=True)) for name, cells in corrected_rows(changed).items()}
-    away = pairs[len(bench.tasks) :]
-    heads = tuple(f"{source}, in domain" if source == target else f"{source} on {target}" for source, target in pairs)
-    out = heads[len(bench.tasks) :]
-    carried = {
-        (name, pair): apart(found[pair], found[pair[0], pair[0]]) for name, found in less.items() for pair in away
-    }
-    carried = dict(zip(carried, only_cells(corrected(list(carried.values()))), strict=True))
-    note = f"{_NOTE} {interval_note(len(bench.seeds))}"
-    scores = Table("scores", "In and out of domain", ("%", *heads), tuple(rows), note)
-    tables = (
-        scores,
-        Table(
-            "differences",
-            "What pruning changes",
-            ("points", *heads),
-            _lines(less, pairs),
-            paired_note(len(bench.seeds)),
-        ),
-        Table(
-            "carried",
-            "The same, out of domain less in domain",
-            ("points", *out),
-            tuple((name, *(carried[name, pair] for pair in away)) for name in less),
-            _APART,
-        ),
+    check_answers(study.tasks)
+    runs = study.grid()
+    masked = _retrained(study, runs)
+    heads: dict[Pair, str] = {(task, task): f"{task}, in domain" for task in study.tasks}
+    heads |= {pair: f"{pair[0]} on {pair[1]}" for pair in permutations(study.tasks, 2)}
+    outcomes: dict[str, dict[Pair, Outcome]] = {name: {} for name in (*PROMPTS, NOTHING)}
+    at_chance: dict[Pair, bool] = {}
+    for pair in heads:
+        scores = [_score_prompts(study, runs, masked, pair, seed) for seed in study.seeds]
+        for name in PROMPTS:
+            outcomes[name][pair] = prompt_outcome([each[name] for each in scores])
+        outcomes[NOTHING][pair] = collect_outcome([runs[pair[1], seed] for seed in study.seeds], "zero_shot")
+        at_chance[pair] = _is_at_chance(study, runs, pair, outcomes[TUNED][pair])
+    rows = {name: Row(outcomes[name], at_chance) for name in PROMPTS}
+    rows[NOTHING] = Row(outcomes[NOTHING], dict.fromkeys(heads, False))
+    note = (
+        "Means over seeds. A star: the tuned prompt isn't shown to be above the best constant answer there. "
+        f"{interval_note(len(study.seeds))}"
     )
-    figure = bars(scores, "domains", "In and out of domain", heads)
-    return Findings(tables, (figure,), _sentences(less, carried, dict(zip(pairs, heads, strict=True))))
+    title = "In and out of domain"
+    scores_table = score_table(study, "scores", title, rows, heads=heads, note=note)
+    pairs = {f"{ours} - {theirs}": (ours, theirs) for ours, theirs in _COMPARED}
+    differences = pair_table(study, "differences", "What pruning changes", rows, pairs, heads=heads)
+    carried = _carried_table(study, differences, list(heads))
+    sentences = difference_sentences(differences, [f"{WINNER} - {CONTROL}", f"{TUNED} - {NOTHING}"])
+    for label, *cells in carried.rows:
+        each = map(describe_difference, carried.columns[1:], only_cells(cells))
+        sentences.append(f"{label}, out of domain less in domain: {'; '.join(each)}.")
+    figure = bars(scores_table, "domains", title, list(heads.values()))
+    return Findings([scores_table, differences, carried], [figure], sentences)
 
 
-_NOTE = "Means over seeds. A star: the tuned prompt isn't shown to be above the best constant answer there."
-_APART = (
-    "Two sets of examples, so not paired: the interval is put together from both (Zou and Donner 2008). Above 0: "
-    "it costs less, or gives more, out of domain than in domain."
-)
+def _carried_table(study: StudyContext, differences: Table, pairs: Sequence[Pair]) -> Table:
+    """Every difference out of domain less the same in domain."""
+    away = [pair for pair in pairs if pair[0] != pair[1]]
+    cells: dict[tuple[str, Pair], Cell] = {}
+    for label, *entries in differences.rows:
+        by_pair = dict(zip(pairs, only_cells(entries), strict=True))
+        for pair in away:
+            cells[str(label), pair] = apart(by_pair[pair], by_pair[pair[0], pair[0]])
+    cells = correct_cells(cells)
+    rows: list[list[Entry]] = []
+    for label in (str(row[0]) for row in differences.rows):
+        rows.append([label, *(cells[label, pair] for pair in away)])
+    head = ("points", *differences.columns[1 + len(study.tasks) :])
+    return Table("carried", "The same, out of domain less in domain", head, rows, _APART)
 
 
 def check_answers(tasks: Sequence[str]) -> None:
@@ -114,8 +119,8 @@ def check_answers(tasks: Sequence[str]) -> None:
         raise SoftpruneError("at least two tasks with the same answers", ", ".join(tasks), "name another as --tasks")
     answers = {task: load_task(task).definition.fixed_answers for task in tasks}
     if len({None if each is None else frozenset(each) for each in answers.values()}) > 1 or None in answers.values():
-        told = "; ".join(f"{task}: {', '.join(each or ('by example',))}" for task, each in answers.items())
-        raise SoftpruneError("tasks with the same answers, such as imdb,sentence_polarity", told, "correct --tasks")
+        found = "; ".join(f"{task}: {', '.join(each or ('by example',))}" for task, each in answers.items())
+        raise SoftpruneError("tasks with the same answers, such as imdb,sentence_polarity", found, "correct --tasks")
 
 
 def apart(out: Cell, home: Cell) -> Cell:
@@ -138,76 +143,42 @@ def apart(out: Cell, home: Cell) -> Cell:
     return Cell(value, low, high, unit="points", chance=chance, seeds=seeds, p=p)
 
 
-def _retrained(bench: Bench, runs: Runs) -> Runs:
+def _retrained(study: StudyContext, runs: Runs) -> Runs:
     """For every run, the tuned prompt retrained under a random mask of the winner's size, as the winner was."""
     specs = []
-    for (task, seed), made in runs.items():
-        keys = under_mask(bench, made, "random", random_mask(made.mask, seed + _DRAWN))
-        specs.append(bench.spec(task, seed, keys))
-    return {(made.task, made.seed): made for made in bench.make(specs)}
+    for (task, seed), run in runs.items():
+        keys = under_mask(study, run, "random", random_mask(run.mask, seed + _DRAWN))
+        specs.append(study.spec(task, seed, keys))
+    return {(run.task, run.seed): run for run in study.make(specs)}
 
 
-def _outcome(bench: Bench, runs: Runs, masked: Runs, pair: Pair, name: str) -> Outcome:
-    """What a prompt of the one task reaches on the other, of each seed."""
+def _score_prompts(study: StudyContext, runs: Runs, masked: Runs, pair: Pair, seed: int) -> PromptScores:
+    """The four prompts of a run on the report set of a task, as the target's own run reads it."""
     source, target = pair
-    found = []
-    for seed in bench.seeds:
-        made = runs[source, seed]
-        work = f"{made.path.name} on {runs[target, seed].path.name}, {name}"
-        found.append(bench.once(work, partial(_read, bench, made, masked[source, seed], target, name)))
-    scored = tuple(
-        Scored(np.asarray(each["counts"], np.float64), tuple(each["ids"]), tuple(each["groups"])) for each in found
-    )
-    return Outcome(tuple(each["value"] for each in found), scored)
+    run, prompts = runs[source, seed], {}
+    for name in PROMPTS:
+        prompts[name] = [prompt_to_read(run, masked[source, seed], name)]
+    work = f"{run.path.name} on {runs[target, seed].path.name}"
+    return score_on(study, work, study.spec(target, seed), "report", lambda _: prompts)
 
 
-def _read(bench: Bench, made: Made, masked: Made, target: str, name: str) -> dict[str, Any]:
-    """A prompt on the report set of a task, as the target's own run reads it."""
-    opened = open_set(bench.spec(target, made.seed).recipe)
-    (scores,) = opened.scores([prompt_of(made, masked, name)])
-    return {
-        "value": opened.value(scores),
-        "counts": opened.counts(scores).tolist(),
-        "ids": list(opened.ids),
-        "groups": list(opened.groups),
-    }
-
-
-def prompt_of(made: Made, masked: Made, name: str) -> torch.Tensor:
+def prompt_to_read(run: FinishedRun, masked: FinishedRun, name: str) -> torch.Tensor:
     """One of the four prompts as the model reads it, `[Q, H]`; what is pruned is gone, or zeros."""
     if name == WINNER:
-        return made.ticket.prompt()
+        return run.ticket.prompt()
     if name == RANDOM:
-        return read_one(PromptState(masked.prompt("tuned"), masked.mask), made.ticket.info.removal)
-    return made.prompt({TUNED: "tuned", CONTROL: "control"}[name])
+        return read_one(PromptState(masked.prompt("tuned"), masked.mask), run.ticket.info.removal)
+    return run.prompt({TUNED: "tuned", CONTROL: "control"}[name])
 
 
-def _at_chance(bench: Bench, runs: Runs, pair: Pair, tuned: Outcome) -> bool:
+def _is_at_chance(study: StudyContext, runs: Runs, pair: Pair, tuned: Outcome) -> bool:
     """Whether any seed's tuned prompt isn't shown to be above the constant answer on the task that it is read on."""
     source, target = pair
     if source == target:
-        return not all(runs[source, seed].interpretable for seed in bench.seeds)
-    for at, seed in enumerate(bench.seeds):
+        return not all(runs[source, seed].interpretable for seed in study.seeds)
+    for at, seed in enumerate(study.seeds):
         alone = Outcome((tuned.values[at],), (tuned.scored[at],))
-        low = score_cell(bench, target, alone).low
+        low = score_cell(study, target, alone).low
         if low is None or low <= runs[target, seed].value("constant"):
             return True
     return False
-
-
-def _sentences(
-    less: Mapping[str, Mapping[Pair, Cell]], carried: Mapping[tuple[str, Pair], Cell], heads: Mapping[Pair, str]
-) -> tuple[str, ...]:
-    """What pruning and what training changed in each domain, and whether it was more or less out of domain."""
-    told = [
-        f"{name}: {'; '.join(said(head, less[name][pair]) for pair, head in heads.items())}."
-        for name in (f"{WINNER} - {CONTROL}", f"{TUNED} - {NOTHING}")
-    ]
-    for name in less:
-        away = [said(heads[pair], cell) for (row, pair), cell in carried.items() if row == name]
-        told.append(f"{name}, out of domain less in domain: {'; '.join(away)}.")
-    return tuple(told)
-
-
-def _lines(less: Mapping[str, Mapping[Pair, Cell]], pairs: Sequence[Pair]) -> tuple[tuple[Entry, ...], ...]:
-    return tuple((name, *(found[pair] for pair in pairs)) for name, found in less.items())

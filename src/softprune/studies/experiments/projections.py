@@ -8,9 +8,8 @@ score: `1 - (tuned - constant) / (1 - constant)`, with the constant answer's sco
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, product
 from math import factorial
-from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeAlias
 
@@ -23,10 +22,11 @@ from softprune.interpret.projections import Projection, pca, prompt_points, toke
 from softprune.prompts.initialization import generator
 from softprune.statistics.bootstrap import LEVEL
 from softprune.statistics.correlation import RESAMPLES, coefficient, correlate
+from softprune.studies.figures import axes, points
 from softprune.studies.findings import Cell, Entry, Figure, Findings, Table
-from softprune.studies.run_result import Made
-from softprune.studies.score_rows import Runs, chances, row_of, score_cell
-from softprune.studies.study_context import Bench
+from softprune.studies.run_result import FinishedRun
+from softprune.studies.score_rows import Runs, chances, collect_outcome, score_cell
+from softprune.studies.study_context import StudyContext, task_label
 from softprune.studies.verdicts import ABOVE, BELOW, NEITHER, verdict
 
 At: TypeAlias = "tuple[str, int]"
@@ -40,112 +40,115 @@ ONE_SEED, OTHER_SEEDS = "different tasks, one seed", "different tasks and seeds"
 _CIRCLE, _CROSS = "circle", "x"
 
 
-def conduct(bench: Bench) -> Findings:
+def conduct(study: StudyContext) -> Findings:
     """The runs, their maps, how far each went, and how far apart they are."""
-    runs = bench.grid()
-    sides = {
-        name: {at: made.prompt(file) for at, made in runs.items()}
-        for name, file in ((START, "initial"), (END, "tuned"))
-    }
-    went = {at: relative(sides[START][at], sides[END][at]) for at in runs}
-    hard = {at: difficulty(made) for at, made in runs.items()}
+    runs = study.grid()
+    starts = {at: run.prompt("initial") for at, run in runs.items()}
+    ends = {at: run.prompt("tuned") for at, run in runs.items()}
+    moved = {at: relative_distance(starts[at], ends[at]) for at in runs}
+    difficulties = {at: difficulty(run) for at, run in runs.items()}
+    both = {f"{END} {task} {seed}": prompt_PH for (task, seed), prompt_PH in ends.items()}
+    both |= {f"{START} {task} {seed}": prompt_PH for (task, seed), prompt_PH in starts.items()}
     maps = {
-        "prompts": bench.once("map-prompts", lambda: _mapped(bench, prompt_points(_both(sides))[0])),
-        "tokens": bench.once("map-tokens", lambda: _mapped(bench, token_points(_both(sides))[0])),
+        "prompts": study.once("map-prompts", lambda: _map_points(study, prompt_points(both)[0])),
+        "tokens": study.once("map-tokens", lambda: _map_points(study, token_points(both)[0])),
     }
-    apart = bench.once("distances", lambda: _all_distances(bench, sides, maps["prompts"]))
+    distances = study.once("distances", lambda: _all_distances(starts, ends, maps["prompts"]))
     ties = {
-        "the tasks' means": _by_task(bench, went, hard),
-        "all runs, tasks resampled": clustered(went, hard, bench.study.seed),
+        "the tasks' means": _correlate_tasks(study, moved, difficulties),
+        "all runs, tasks resampled": correlate_clusters(moved, difficulties, study.config.seed),
     }
-    tables = (_divergence(bench, runs, went, hard), _ties(ties, len(bench.tasks), len(runs)), _distances(bench, apart))
-    figures = tuple(_figure(runs, what, method, maps[what]) for what in maps for method in ("pca", "tsne"))
-    return Findings(tables, (*figures, _scatter(bench, went, hard)), tuple(_sentences(bench, ties, apart)))
+    tables = [
+        _divergence_table(study, runs, moved, difficulties),
+        _tie_table(ties, len(study.tasks), len(runs)),
+        _distance_table(study, distances),
+    ]
+    figures = [_map_figure(runs, what, method, maps[what]) for what, method in product(maps, ("pca", "tsne"))]
+    figures.append(_scatter(study, moved, difficulties))
+    return Findings(tables, figures, _sentences(study, ties, distances))
 
 
-def relative(start_PH: torch.Tensor, end_PH: torch.Tensor) -> float:
+def relative_distance(start_PH: torch.Tensor, end_PH: torch.Tensor) -> float:
     """How far a prompt went, in lengths of its start (Frobenius norms)."""
     return float((end_PH.double() - start_PH.double()).norm() / start_PH.double().norm())
 
 
-def difficulty(made: Made) -> float:
+def difficulty(run: FinishedRun) -> float:
     """What a run's prompt leaves undone of what the constant answer does: 0 for a perfect score, 1 for the constant's.
 
     It is measured with the very prompt whose way it is held against: a training that failed counts as a hard task.
     """
-    constant = made.value("constant")
-    return 1.0 if constant == 1 else 1 - (made.value("tuned") - constant) / (1 - constant)
+    constant = run.value("constant")
+    return 1.0 if constant == 1 else 1 - (run.value("tuned") - constant) / (1 - constant)
 
 
-def _both(sides: Mapping[str, Prompts]) -> dict[str, torch.Tensor]:
-    """Tuned prompts, then their starts, as the maps have them."""
-    return {f"{side} {task} {seed}": p for side in (END, START) for (task, seed), p in sides[side].items()}
+def _map_points(study: StudyContext, points_ND: Floats) -> dict[str, Any]:
+    return {"pca": _document(pca(points_ND)), "tsne": _document(tsne(points_ND, study.config.seed))}
 
 
-def _mapped(bench: Bench, points: Floats) -> dict[str, Any]:
-    flat, near = pca(points), tsne(points, bench.study.seed)
-    return {"pca": _document(flat), "tsne": _document(near)}
+def _document(projection: Projection) -> dict[str, Any]:
+    points = projection.points_ND.tolist()
+    return {"points": points, "explained": projection.explained, "perplexity": projection.perplexity}
 
 
-def _document(found: Projection) -> dict[str, Any]:
-    return {"points": found.points_ND.tolist(), "explained": found.explained, "perplexity": found.perplexity}
-
-
-def _by_task(bench: Bench, went: Mapping[At, float], hard: Mapping[At, float]) -> Cell:
+def _correlate_tasks(study: StudyContext, moved: Mapping[At, float], difficulties: Mapping[At, float]) -> Cell:
     """Over the tasks' means; their number is all that the interval knows of."""
-    means = [[fmean(each[task, seed] for seed in bench.seeds) for task in bench.tasks] for each in (hard, went)]
-    found = correlate(means[0], means[1], seed=bench.study.seed)
-    return Cell(None) if found is None else Cell(found.value, found.low, found.high, "number")
+    x, y = (
+        [fmean(values[task, seed] for seed in study.seeds) for task in study.tasks] for values in (difficulties, moved)
+    )
+    each = correlate(x, y, seed=study.config.seed)
+    return Cell(None) if each is None else Cell(each.value, each.low, each.high, "number")
 
 
-def clustered(went: Mapping[At, float], hard: Mapping[At, float], seed: int) -> Cell:
+def correlate_clusters(moved: Mapping[At, float], difficulties: Mapping[At, float], seed: int) -> Cell:
     """Over all runs, with an interval that resamples whole tasks: runs of one task say much the same."""
-    tasks = sorted({task for task, _ in went})
-    by_task = {task: [at for at in went if at[0] == task] for task in tasks}
+    tasks = sorted({task for task, _ in moved})
+    by_task = {task: [at for at in moved if at[0] == task] for task in tasks}
 
     def over(chosen: Sequence[str]) -> float | None:
         places = [at for task in chosen for at in by_task[task]]
-        return coefficient([hard[at] for at in places], [went[at] for at in places])
+        return coefficient([difficulties[at] for at in places], [moved[at] for at in places])
 
     value, drawn = over(tasks), np.random.default_rng(seed).integers(len(tasks), size=(RESAMPLES, len(tasks)))
-    found = [each for row in drawn if (each := over([tasks[i] for i in row])) is not None]
-    if value is None or 2 * len(found) < RESAMPLES:
+    resampled = []
+    for row in drawn:
+        each = over([tasks[i] for i in row])
+        resampled += [] if each is None else [each]
+    if value is None or 2 * len(resampled) < RESAMPLES:
         return Cell(value, unit="number")
-    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Cell(value, float(low), float(high), "number")
 
 
-def _divergence(bench: Bench, runs: Runs, went: Mapping[At, float], hard: Mapping[At, float]) -> Table:
-    starred, tuned, constant = chances(bench, runs), row_of(bench, runs, "tuned"), row_of(bench, runs, "constant")
-    rows: list[tuple[Entry, ...]] = []
-    for task in bench.tasks:
-        moved = [went[task, seed] for seed in bench.seeds]
-        cells = (
-            Cell(fmean(moved), unit="number", note=f"[{min(moved):.2f} to {max(moved):.2f}]"),
-            Cell(fmean(hard[task, seed] for seed in bench.seeds), unit="number"),
-            score_cell(bench, task, tuned[task], starred[task]),
-            Cell(constant[task].mean),
-            Cell(max(tuned[task].values) - min(tuned[task].values)),
-        )
-        rows.append((_named(task), *cells))
+def _divergence_table(
+    study: StudyContext, runs: Runs, moved: Mapping[At, float], difficulties: Mapping[At, float]
+) -> Table:
+    at_chance, rows = chances(study, runs), []
+    for task in study.tasks:
+        own = [runs[task, seed] for seed in study.seeds]
+        tuned, constant = collect_outcome(own, "tuned"), collect_outcome(own, "constant")
+        each = [moved[task, seed] for seed in study.seeds]
+        row: list[Entry] = [
+            task_label(task),
+            Cell(fmean(each), unit="number", note=f"[{min(each):.2f} to {max(each):.2f}]"),
+            Cell(fmean(difficulties[task, seed] for seed in study.seeds), unit="number"),
+            score_cell(study, task, tuned, at_chance[task]),
+            Cell(constant.mean),
+            Cell(max(tuned.values) - min(tuned.values)),
+        ]
+        rows.append(row)
     columns = ("task", "moved", "difficulty", "tuned (%)", "constant (%)", "best less worst seed (%)")
     note = (
-        f"Moved: Frobenius norm of end less start over that of the start, mean over {len(bench.seeds)} seeds; in "
+        f"Moved: Frobenius norm of end less start over that of the start, mean over {len(study.seeds)} seeds; in "
         "brackets the smallest and the largest. Difficulty: what the tuned prompt leaves undone of what the constant "
         "answer does; of the same prompt, so that a training which failed counts as a hard task."
     )
-    return Table("divergence", "How far prompts went, and how hard their tasks are", columns, tuple(rows), note)
+    return Table("divergence", "How far prompts went, and how hard their tasks are", columns, rows, note)
 
 
-def _named(task: str) -> str:
-    return Path(task).stem
-
-
-def _ties(ties: Mapping[str, Cell], tasks: int, runs: int) -> Table:
-    rows: tuple[tuple[Entry, ...], ...] = tuple(
-        (label, cell, Cell(count, unit="count"))
-        for (label, cell), count in zip(ties.items(), (tasks, runs), strict=True)
-    )
+def _tie_table(ties: Mapping[str, Cell], tasks: int, runs: int) -> Table:
+    counts = zip(ties.items(), (tasks, runs), strict=True)
+    rows = [(label, cell, Cell(count, unit="count")) for (label, cell), count in counts]
     note = (
         f"Spearman of difficulty and movement: above 0, harder tasks' prompts go further. {tasks} tasks are {tasks} "
         "points, whatever the number of runs: their order alone can make any coefficient, and no interval over so few "
@@ -154,31 +157,29 @@ def _ties(ties: Mapping[str, Cell], tasks: int, runs: int) -> Table:
     return Table("difficulty", "Do prompts of harder tasks go further?", ("over", "Spearman", "n"), rows, note)
 
 
-def _all_distances(
-    bench: Bench, sides: Mapping[str, Prompts], maps: Mapping[str, Any]
-) -> dict[str, dict[str, list[float]]]:
+def _all_distances(starts: Prompts, ends: Prompts, maps: Mapping[str, Any]) -> dict[str, dict[str, list[float]]]:
     """By measure and kind of pair, the distances."""
-    order = list(sides[END])
+    order = list(ends)
     place = {at: n for n, at in enumerate(order)}
-    steps = {at: _step(sides[START][at], sides[END][at], n) for n, at in enumerate(order)}
+    steps = {at: _random_step(starts[at], ends[at], n) for n, at in enumerate(order)}
 
-    def on(method: str) -> Callable[[At, At], float]:
-        points = np.array(maps[method]["points"])
-        return lambda a, b: float(np.linalg.norm(points[place[a]] - points[place[b]]))
+    def on_map(method: str) -> Callable[[At, At], float]:
+        points_ND = np.array(maps[method]["points"])
+        return lambda a, b: float(np.linalg.norm(points_ND[place[a]] - points_ND[place[b]]))
 
     measures: dict[str, Callable[[At, At], float]] = {
-        TUNED: lambda a, b: _frobenius(sides[END][a], sides[END][b]),
-        "tuned prompts, tokens aligned": lambda a, b: align(sides[END][a], sides[END][b]).aligned,
-        STARTS: lambda a, b: _frobenius(sides[START][a], sides[START][b]),
+        TUNED: lambda a, b: _frobenius(ends[a], ends[b]),
+        "tuned prompts, tokens aligned": lambda a, b: align(ends[a], ends[b]).aligned,
+        STARTS: lambda a, b: _frobenius(starts[a], starts[b]),
         RANDOM: lambda a, b: _frobenius(steps[a], steps[b]),
-        "PCA map": on("pca"),
-        "t-SNE map": on("tsne"),
+        "PCA map": on_map("pca"),
+        "t-SNE map": on_map("tsne"),
     }
-    found: dict[str, dict[str, list[float]]] = {name: {} for name in measures}
+    distances: dict[str, dict[str, list[float]]] = {name: {} for name in measures}
     for name, measure in measures.items():
         for a, b in combinations(order, 2):
-            found[name].setdefault(_kind(a, b), []).append(measure(a, b))
-    return found
+            distances[name].setdefault(_kind(a, b), []).append(measure(a, b))
+    return distances
 
 
 def _kind(a: At, b: At) -> str:
@@ -188,7 +189,7 @@ def _kind(a: At, b: At) -> str:
     return ONE_SEED if a[1] == b[1] else OTHER_SEEDS
 
 
-def _step(start_PH: torch.Tensor, end_PH: torch.Tensor, seed: int) -> torch.Tensor:
+def _random_step(start_PH: torch.Tensor, end_PH: torch.Tensor, seed: int) -> torch.Tensor:
     """The start after a step as long as training's, in a random direction."""
     drawn_PH = torch.randn(start_PH.shape, generator=generator(seed))
     stepped_PH: torch.Tensor = start_PH + drawn_PH / drawn_PH.norm() * (end_PH - start_PH).norm()
@@ -205,12 +206,11 @@ def unevenness(distances: Sequence[float]) -> float | None:
     return None if len(distances) < 2 or mean == 0 else float(np.std(distances, ddof=1)) / mean
 
 
-def _distances(bench: Bench, apart: Mapping[str, Mapping[str, list[float]]]) -> Table:
-    rows: list[tuple[Entry, ...]] = []
-    for name, kinds in apart.items():
-        cells = [_spread(kinds.get(task, [])) for task in bench.tasks]
-        others = (_spread(kinds.get(kind, [])) for kind in (ONE_SEED, OTHER_SEEDS))
-        rows.append((name, *cells, *others, Cell(_ratio(bench, kinds), unit="number")))
+def _distance_table(study: StudyContext, distances: Mapping[str, Mapping[str, list[float]]]) -> Table:
+    rows: list[list[Entry]] = []
+    for name, kinds in distances.items():
+        cells = [_spread(kinds.get(kind, [])) for kind in (*study.tasks, ONE_SEED, OTHER_SEEDS)]
+        rows.append([name, *cells, Cell(_ratio(study, kinds), unit="number")])
     note = (
         "Mean distance of two prompts, in brackets the standard deviation over the mean (0: equidistant). Ratio: "
         "prompts of different tasks and seeds over seeds of one task. Seeds of a task begin with the same instruction; "
@@ -218,105 +218,95 @@ def _distances(bench: Bench, apart: Mapping[str, Mapping[str, list[float]]]) -> 
         "each start after a step as long as training's in a random direction; in so many dimensions such steps leave "
         "all equally far apart. Distances on a t-SNE map mean little."
     )
-    columns = ("distance of", *map(_named, bench.tasks), ONE_SEED, OTHER_SEEDS, "ratio")
-    return Table("distances", "How far apart prompts are", columns, tuple(rows), note)
+    columns = ("distance of", *map(task_label, study.tasks), ONE_SEED, OTHER_SEEDS, "ratio")
+    return Table("distances", "How far apart prompts are", columns, rows, note)
 
 
-def _ratio(bench: Bench, kinds: Mapping[str, list[float]]) -> float | None:
+def _ratio(study: StudyContext, kinds: Mapping[str, list[float]]) -> float | None:
     """How many times further prompts of different tasks and seeds are apart than seeds of one task."""
-    within = [each for task in bench.tasks for each in kinds.get(task, [])]
+    within = [each for task in study.tasks for each in kinds.get(task, [])]
     between = kinds.get(OTHER_SEEDS, [])
     return fmean(between) / fmean(within) if within and between and fmean(within) > 0 else None
 
 
 def _spread(distances: Sequence[float]) -> Cell:
-    uneven = unevenness(distances)
     if not distances:
         return Cell(None, unit="number")
+    uneven = unevenness(distances)
     return Cell(fmean(distances), unit="number", note="" if uneven is None else f"[{uneven:.2f}]")
 
 
-def _figure(runs: Runs, what: str, method: str, found: Mapping[str, Any]) -> Figure:
+def _map_figure(runs: Runs, what: str, method: str, maps: Mapping[str, Any]) -> Figure:
     """A map: a trace for each task, tuned prompts as circles, starts as crosses."""
-    points = found[method]["points"]
-    each = len(points) // (2 * len(runs))
+    coordinates = maps[method]["points"]
+    each = len(coordinates) // (2 * len(runs))
     traces = []
     for task in dict.fromkeys(task for task, _ in runs):
         shown: list[list[float]] = []
         symbols: list[str] = []
         texts: list[str] = []
-        for n, (side, at) in enumerate((side, at) for side in (END, START) for at in runs):
+        for n, (side, at) in enumerate(product((END, START), runs)):
             if at[0] == task:
-                shown += points[n * each : (n + 1) * each]
+                shown += coordinates[n * each : (n + 1) * each]
                 symbols += [_CIRCLE if side == END else _CROSS] * each
                 texts += [f"{side}, seed {at[1]}{f', token {p}' if each > 1 else ''}" for p in range(each)]
-        x, y = ([point[axis] for point in shown] for axis in (0, 1))
-        trace = {"type": "scatter", "mode": "markers", "name": _named(task), "x": x, "y": y, "text": texts}
-        traces.append(trace | {"marker": {"symbol": symbols}})
-    one = "prompt" if what == "prompts" else "token of a prompt"
+        x, y = zip(*shown, strict=True)
+        traces.append(points(task_label(task), x, y, text=texts, marker={"symbol": symbols}))
     if method == "pca":
-        shares = [f"{share:.0%}" for share in found[method]["explained"]]
-        how, layout = f"PCA: the axes hold {' and '.join(shares)} of the variance.", _axes("first axis", "second axis")
+        title, layout = f"PCA of {what}", axes("first axis", "second axis")
+        shares = " and ".join(f"{share:.0%}" for share in maps[method]["explained"])
+        how = f"PCA: the axes hold {shares} of the variance."
     else:
+        title, layout = f"t-SNE of {what}", axes("", "")
         how = (
-            f"t-SNE, perplexity {found[method]['perplexity']:.1f}, fitted to {len(points)} points: who is near whom; "
-            "how far means little."
+            f"t-SNE, perplexity {maps[method]['perplexity']:.1f}, fitted to {len(coordinates)} points: who is near "
+            "whom; how far means little."
         )
-        layout = _axes("", "")
+    one = "prompt" if what == "prompts" else "token of a prompt"
     caption = f"A point for each {one}, a colour for each task; circles after training, crosses before. {how}"
-    return Figure(
-        f"{method}-{what}", f"{'PCA' if method == 'pca' else 't-SNE'} of {what}", caption, tuple(traces), layout
-    )
+    return Figure(f"{method}-{what}", title, caption, traces, layout)
 
 
-def _axes(x: str, y: str) -> dict[str, Any]:
-    return {"xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}}}
-
-
-def _scatter(bench: Bench, went: Mapping[At, float], hard: Mapping[At, float]) -> Figure:
-    traces = tuple(
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": _named(task),
-            "x": [hard[task, seed] for seed in bench.seeds],
-            "y": [went[task, seed] for seed in bench.seeds],
-        }
-        for task in bench.tasks
-    )
+def _scatter(study: StudyContext, moved: Mapping[At, float], difficulties: Mapping[At, float]) -> Figure:
+    traces = []
+    for task in study.tasks:
+        x, y = ([values[task, seed] for seed in study.seeds] for values in (difficulties, moved))
+        traces.append(points(task_label(task), x, y))
     caption = "A point for each run: to the right, how hard its task was for it; upwards, how far its prompt went."
-    return Figure(
-        "difficulty", "Difficulty and movement", caption, traces, _axes("difficulty", "moved, in lengths of the start")
-    )
+    layout = axes("difficulty", "moved, in lengths of the start")
+    return Figure("difficulty", "Difficulty and movement", caption, traces, layout)
 
 
-def _sentences(bench: Bench, ties: Mapping[str, Cell], apart: Mapping[str, Mapping[str, list[float]]]) -> list[str]:
-    lines, least = [], 2 / factorial(len(bench.tasks))  # the p of a perfect order, two-sided
+def _sentences(
+    study: StudyContext, ties: Mapping[str, Cell], distances: Mapping[str, Mapping[str, list[float]]]
+) -> list[str]:
+    sentences, least = [], 2 / factorial(len(study.tasks))  # the p of a perfect order, two-sided
+    words = {ABOVE: "as in the study", BELOW: "unlike the study"}
     for label, cell in ties.items():
-        told = verdict(cell) if least < 1 - LEVEL else NEITHER
         if cell.value is None:
-            lines.append(f"Difficulty and movement over {label}: not measured.")
+            sentences.append(f"Difficulty and movement over {label}: not measured.")
             continue
+        side = verdict(cell) if least < 1 - LEVEL else NEITHER
         interval = "no interval" if cell.low is None else f"{cell.low:+.2f} to {cell.high:+.2f}"
-        agrees = "as in the study" if told == ABOVE else "unlike the study" if told == BELOW else "no relation shown"
-        lines.append(
-            f"Difficulty and movement over {label}: Spearman {cell.value:+.2f} ({interval}), {agrees}; "
-            "in the study, harder tasks' prompts go further."
+        sentences.append(
+            f"Difficulty and movement over {label}: Spearman {cell.value:+.2f} ({interval}), "
+            f"{words.get(side, 'no relation shown')}; in the study, harder tasks' prompts go further."
         )
     if least >= 1 - LEVEL:
-        lines.append(f"{len(bench.tasks)} tasks can't show a relation: even a perfect order has p = {least:.2g}.")
+        sentences.append(f"{len(study.tasks)} tasks can't show a relation: even a perfect order has p = {least:.2g}.")
     for name in (TUNED, RANDOM, "t-SNE map"):
-        uneven = [each for task in bench.tasks if (each := unevenness(apart[name].get(task, []))) is not None]
+        by_task = [unevenness(distances[name].get(task, [])) for task in study.tasks]
+        uneven = [each for each in by_task if each is not None]
         if uneven:
-            lines.append(
+            sentences.append(
                 f"Distances between the seeds of a task, {name}: they vary by {fmean(uneven):.0%} of their mean "
                 f"({min(uneven):.0%} to {max(uneven):.0%} by task); the study calls them equidistant on its t-SNE map."
             )
-    ratios = {name: _ratio(bench, apart[name]) for name in (TUNED, STARTS)}
-    if all(ratio is not None for ratio in ratios.values()):
-        told = "more than" if (ratios[TUNED] or 0) > (ratios[STARTS] or 0) else "no more than"
-        lines.append(
-            f"Prompts of different tasks and seeds are {ratios[TUNED]:.2f} times as far apart as seeds of one task, "
-            f"{told} their starts, which are {ratios[STARTS]:.2f} times as far; no interval."
+    after, before = _ratio(study, distances[TUNED]), _ratio(study, distances[STARTS])
+    if after is not None and before is not None:
+        more = "more than" if after > before else "no more than"
+        sentences.append(
+            f"Prompts of different tasks and seeds are {after:.2f} times as far apart as seeds of one task, "
+            f"{more} their starts, which are {before:.2f} times as far; no interval."
         )
-    return lines
+    return sentences

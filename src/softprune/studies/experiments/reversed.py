@@ -14,18 +14,18 @@ pruned, not of how much. Where the winner prunes nothing, the complement is empt
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 from softprune.prompts.prompt_io import mask_bytes
 from softprune.pruning.masks import complement, random_mask
-from softprune.studies.findings import Cell, Entry, Figure, Findings, Table
-from softprune.studies.run_result import Made
-from softprune.studies.score_rows import Row, chances, difference_table, outcome_of, row_of, score_table
-from softprune.studies.study_context import Bench
-from softprune.studies.variant_tables import CHOSEN_HERE, chosen_here
-from softprune.studies.verdicts import ABOVE, AT_CHANCE, BELOW, corrected_table, interval_note, verdict
+from softprune.studies.figures import bars
+from softprune.studies.findings import Cell, Entry, Findings, Table
+from softprune.studies.run_result import FinishedRun
+from softprune.studies.score_rows import chances, collect_row, difference_table, score_table
+from softprune.studies.study_context import StudyContext
+from softprune.studies.verdicts import ABOVE, BELOW, CHOSEN_HERE, correct_table, difference_verdict, interval_note
 from softprune.types import Mask
 
 Key = tuple[str, int]
@@ -35,171 +35,137 @@ TUNED, CONTROL, LENGTH_TWICE = "prompt tuning", "control: prompt tuning, trained
 EMPTY: Final = "Reversed: where the winner prunes nothing, its complement is empty and not measured."
 
 
-def conduct(bench: Bench) -> Findings:
+def conduct(study: StudyContext) -> Findings:
     """XPrompt and its reversed, random and shortened rivals, on every task and seed."""
-    runs = bench.grid()
-    others = {key: complement(made.mask) for key, made in runs.items()}
-    rivals = _rivals(bench, runs, others)
-    own = {TUNED: "tuned", CONTROL: "control", WINNER: "winner"}
-    rows: dict[str, Row] = {name: row_of(bench, runs, result) for name, result in own.items()}
-    rows |= {name: _row(bench, rivals[name]) for name in (REVERSED, ALIKE)}
-    rows |= {RANDOM: row_of(bench, runs, "random")}
-    rows |= {name: _row(bench, rivals[name]) for name in (LENGTH, LENGTH_TWICE)}
-    chance = chances(bench, runs)
-    scores = score_table(bench, "scores", bench.study.title, rows, chance)
-    compared = {name: row for name, row in rows.items() if name != TUNED}
-    empty = None in others.values()
-    against = [
-        _noted(
-            difference_table(bench, name, f"Differences to {title}", part, reference, chance),
-            REVERSED in part and empty,
-        )
-        for name, title, reference, part in (
-            ("to-tuning", "prompt tuning", TUNED, rows),
-            ("to-reversed", "Reversed XPrompt", REVERSED, compared),
-            ("to-control", "the control", CONTROL, {n: rows[n] for n in (WINNER, REVERSED, LENGTH_TWICE, CONTROL)}),
-            ("to-random", "Random Prompt", RANDOM, {name: rows[name] for name in (WINNER, CONTROL, RANDOM)}),
-        )
-    ]
-    sizes = _sizes(runs, others, {key: made.mask.tokens for key, made in rivals[LENGTH].items()})
-    return Findings((scores, *against, sizes), (_bars(bench, scores),), _sentences(bench, *against))
+    runs = study.grid()
+    complements = {key: complement(run.mask) for key, run in runs.items()}
+    rivals = _make_rivals(study, runs, complements)
+    at_chance = chances(study, runs)
+    rows = {}
+    for name, result in {TUNED: "tuned", CONTROL: "control", WINNER: "winner"}.items():
+        rows[name] = collect_row(study, runs, result, at_chance)
+    for name in (REVERSED, ALIKE):
+        rows[name] = collect_row(study, rivals[name], "tuned", at_chance)
+    rows[RANDOM] = collect_row(study, runs, "random", at_chance)
+    for name in (LENGTH, LENGTH_TWICE):
+        rows[name] = collect_row(study, rivals[name], "tuned", at_chance)
+    scores = score_table(study, "scores", study.config.title, rows)
+    tables = {}
+    for name, title, reference, compared in (
+        ("to-tuning", "prompt tuning", TUNED, list(rows)),
+        ("to-reversed", "Reversed XPrompt", REVERSED, [name for name in rows if name != TUNED]),
+        ("to-control", "the control", CONTROL, [WINNER, REVERSED, LENGTH_TWICE, CONTROL]),
+        ("to-random", "Random Prompt", RANDOM, [WINNER, CONTROL, RANDOM]),
+    ):
+        some = {label: rows[label] for label in compared}
+        table = difference_table(study, name, f"Differences to {title}", some, reference)
+        is_empty = REVERSED in compared and None in complements.values()
+        tables[name] = replace(table, note=f"{table.note} {EMPTY}") if is_empty else table
+    sizes = _size_table(runs, complements, {key: run.mask.tokens for key, run in rivals[LENGTH].items()})
+    figure = bars(scores, "bars", scores.title, study.tasks, what="accuracy or F1, %")
+    return Findings([scores, *tables.values(), sizes], [figure], _sentences(study, tables))
 
 
-def _noted(table: Table, empty: bool) -> Table:
-    """The table with what isn't measured where a complement that it has is empty."""
-    return replace(table, note=f"{table.note} {EMPTY}") if empty else table
-
-
-def _rivals(bench: Bench, runs: Mapping[Key, Made], others: Mapping[Key, Mask | None]) -> dict[str, dict[Key, Made]]:
+def _make_rivals(
+    study: StudyContext, runs: Mapping[Key, FinishedRun], complements: Mapping[Key, Mask | None]
+) -> dict[str, dict[Key, FinishedRun]]:
     """What XPrompt runs don't hold: reversed and as large random masks, retrained; shorter prompts, once and twice."""
-    real = {key: mask for key, mask in others.items() if mask is not None}
-    random = {key: random_mask(mask, key[1]) for key, mask in real.items()}
-    asked = {
-        REVERSED: {key: under_mask(bench, runs[key], "reversed", mask) for key, mask in real.items()},
-        ALIKE: {key: under_mask(bench, runs[key], "random-as-reversed", mask) for key, mask in random.items()},
-        LENGTH: {key: {"kind": "tune", "prompt.tokens": made.mask.tokens} for key, made in runs.items()},
-    }
-    made = iter(bench.make([bench.spec(*key, keys) for part in asked.values() for key, keys in part.items()]))
-    found = {name: {key: next(made) for key in part} for name, part in asked.items()}
-    twice = {key: retrained(bench, each) for key, each in found[LENGTH].items()}
-    again = bench.make([bench.spec(*key, keys) for key, keys in twice.items()])
-    return found | {LENGTH_TWICE: dict(zip(twice, again, strict=True))}
+    keys: dict[str, dict[Key, dict[str, Any]]] = {REVERSED: {}, ALIKE: {}, LENGTH: {}}
+    for key, run in runs.items():
+        keys[LENGTH][key] = {"kind": "tune", "prompt.tokens": run.mask.tokens}
+        mask = complements[key]
+        if mask is not None:
+            keys[REVERSED][key] = under_mask(study, run, "reversed", mask)
+            keys[ALIKE][key] = under_mask(study, run, "random-as-reversed", random_mask(mask, run.seed))
+    specs = [study.spec(*key, own) for part in keys.values() for key, own in part.items()]
+    made = iter(study.make(specs))  # all at once, whoever makes them
+    rivals = {name: {key: next(made) for key in part} for name, part in keys.items()}
+    twice = study.make([study.spec(*key, retrained(study, run)) for key, run in rivals[LENGTH].items()])
+    return rivals | {LENGTH_TWICE: dict(zip(rivals[LENGTH], twice, strict=True))}
 
 
-def retrained(bench: Bench, made: Made) -> dict[str, Any]:
+def retrained(study: StudyContext, run: FinishedRun) -> dict[str, Any]:
     """The keys of a run that takes up a run's tuned prompt, and trains it as tickets are retrained."""
-    recipe = bench.spec(made.task, made.seed).recipe
+    recipe = study.spec(run.task, run.seed).recipe
     epochs = recipe.search.epochs or recipe.tuning.epochs
-    keys: dict[str, Any] = {"kind": "tune", "prompt": {"init": "file", "file": str(made.prompt_file("tuned"))}}
+    keys: dict[str, Any] = {"kind": "tune", "prompt": {"init": "file", "file": str(run.prompt_file("tuned"))}}
     return keys if epochs is None else keys | {"tuning.epochs": epochs}
 
 
-def under_mask(bench: Bench, made: Made, name: str, mask: Mask) -> dict[str, Any]:
+def under_mask(study: StudyContext, run: FinishedRun, name: str, mask: Mask) -> dict[str, Any]:
     """The same under a mask: what it prunes stays zero, the rest is rewound and retrained.
 
     Args:
-        bench: of the study; keeps the mask.
-        made: an XPrompt run, whose tuned prompt is the rewind point.
+        study: of the study; keeps the mask.
+        run: an XPrompt run, whose tuned prompt is the rewind point.
         name: what the mask is, in its file's name.
         mask: of that prompt.
     """
-    keys = retrained(bench, made)
-    file = bench.keep(f"{name}-{made.path.name}.safetensors", mask_bytes(mask))
+    keys = retrained(study, run)
+    file = study.keep(f"{name}-{run.path.name}.safetensors", mask_bytes(mask))
     return keys | {"prompt": {**keys["prompt"], "mask": str(file)}}
 
 
-def _row(bench: Bench, runs: Mapping[Key, Made]) -> Row:
-    """What tuning runs reached; None of a task where a seed has no run."""
-    made = {task: [runs[task, seed] for seed in bench.seeds if (task, seed) in runs] for task in bench.tasks}
-    return {task: outcome_of(each, "tuned") if len(each) == len(bench.seeds) else None for task, each in made.items()}
-
-
-def _sizes(runs: Mapping[Key, Made], others: Mapping[Key, Mask | None], lengths: Mapping[Key, int]) -> Table:
+def _size_table(
+    runs: Mapping[Key, FinishedRun], complements: Mapping[Key, Mask | None], lengths: Mapping[Key, int]
+) -> Table:
     """Tokens and numbers of each sort of prompt, by run."""
-    rows: list[tuple[Entry, ...]] = []
-    for key, made in runs.items():
-        tokens, hidden = made.prompt("tuned").shape
-        other = others[key]
-        masks = (made.mask, other)
-        sizes = [(m.tokens, m.parameters(hidden)) if m is not None else (None, None) for m in masks]
-        sizes += [(lengths[key], lengths[key] * hidden), (tokens, tokens * hidden)]
-        rows.append((f"{key[0]}, seed {key[1]}", *(Cell(n, unit="count") for size in sizes for n in size)))
-    kinds = ("XPrompt and Random", "Reversed and random of its size", LENGTH, "prompt tuning and control")
-    columns = ("run", *(f"{kind}: {what}" for kind in kinds for what in ("tokens", "numbers")))
+    rows: list[list[Entry]] = []
+    for key, run in runs.items():
+        tokens, hidden = run.prompt("tuned").shape
+        sizes: list[int | None] = []
+        for mask in (run.mask, complements[key]):
+            sizes += [None, None] if mask is None else [mask.tokens, mask.parameters(hidden)]
+        sizes += [lengths[key], lengths[key] * hidden, tokens, tokens * hidden]
+        rows.append([run.label, *(Cell(size, unit="count") for size in sizes)])
+    columns = ["run"]
+    for kind in ("XPrompt and Random", "Reversed and random of its size", LENGTH, "prompt tuning and control"):
+        columns += [f"{kind}: tokens", f"{kind}: numbers"]
     note = "A kept token that lost pieces counts in both XPrompt and Reversed, with other pieces."
-    return Table("sizes", "Sizes of the prompts", columns, tuple(rows), note)
+    return Table("sizes", "Sizes of the prompts", columns, rows, note)
 
 
-def _bars(bench: Bench, scores: Table) -> Figure:
-    """The table of scores as the source's Figure 5."""
-    traces = []
-    for row in scores.rows:
-        cells = [cell for cell in row[1 : 1 + len(bench.tasks)] if isinstance(cell, Cell)]
-        traces.append({"type": "bar", "name": row[0], "x": list(bench.tasks), **bar_values(cells)})
-    layout = {"barmode": "group", "yaxis": {"title": {"text": "accuracy or F1, %"}}}
-    caption = "The scores of the table as bars, a group for each task, with the same 95% intervals."
-    return Figure("bars", scores.title, caption, tuple(traces), layout)
-
-
-def bar_values(cells: list[Cell]) -> dict[str, Any]:
-    """Heights of bars in percent and their intervals, as plotly has them; gaps where nothing was measured."""
-    spans = [
-        (None, None) if c.value is None or c.low is None or c.high is None else (c.high - c.value, c.value - c.low)
-        for c in cells
-    ]
-    return {
-        "y": [None if cell.value is None else round(100 * cell.value, 3) for cell in cells],
-        "error_y": {
-            "type": "data",
-            "symmetric": False,
-            "array": [None if up is None else round(100 * up, 3) for up, _ in spans],
-            "arrayminus": [None if down is None else round(100 * down, 3) for _, down in spans],
-        },
-    }
-
-
-def _sentences(
-    bench: Bench, to_tuning: Table, to_reversed: Table, to_control: Table, to_random: Table
-) -> tuple[str, ...]:
-    """What the source says of Figure 5, each held against our intervals."""
+def _sentences(study: StudyContext, tables: Mapping[str, Table]) -> list[str]:
+    """What the source says of Figure 5, each claim held against our intervals; all are one family of tests."""
     claims = (
-        ("XPrompt is better than prompt tuning", to_tuning, WINNER, ABOVE),
-        ("XPrompt is better than Random Prompt", to_random, WINNER, ABOVE),
-        ("Reversed XPrompt is worse than prompt tuning", to_tuning, REVERSED, BELOW),
-        ("Random Prompt is better than Reversed XPrompt", to_reversed, RANDOM, ABOVE),
-        ("Length Prompt is better than Reversed XPrompt", to_reversed, LENGTH, ABOVE),
-        ("XPrompt is better than Reversed XPrompt", to_reversed, WINNER, ABOVE),
-        ("Length Prompt is worse than prompt tuning", to_tuning, LENGTH, BELOW),
+        ("XPrompt is better than prompt tuning", "to-tuning", WINNER, ABOVE),
+        ("XPrompt is better than Random Prompt", "to-random", WINNER, ABOVE),
+        ("Reversed XPrompt is worse than prompt tuning", "to-tuning", REVERSED, BELOW),
+        ("Random Prompt is better than Reversed XPrompt", "to-reversed", RANDOM, ABOVE),
+        ("Length Prompt is better than Reversed XPrompt", "to-reversed", LENGTH, ABOVE),
+        ("XPrompt is better than Reversed XPrompt", "to-reversed", WINNER, ABOVE),
+        ("Length Prompt is worse than prompt tuning", "to-tuning", LENGTH, BELOW),
     )
     # What the source compares was not all trained as often; these were, or are of one size.
     ours = (
-        ("A random mask of Reversed's size is better than Reversed", to_reversed, ALIKE, ABOVE),
-        ("XPrompt is better than the control", to_control, WINNER, ABOVE),
-        ("Reversed XPrompt is worse than the control", to_control, REVERSED, BELOW),
-        ("Length Prompt, trained twice, is better than Reversed XPrompt", to_reversed, LENGTH_TWICE, ABOVE),
+        ("A random mask of Reversed's size is better than Reversed", "to-reversed", ALIKE, ABOVE),
+        ("XPrompt is better than the control", "to-control", WINNER, ABOVE),
+        ("Reversed XPrompt is worse than the control", "to-control", REVERSED, BELOW),
+        ("Length Prompt, trained twice, is better than Reversed XPrompt", "to-reversed", LENGTH_TWICE, ABOVE),
     )
-    found = _tested(bench, [*claims, *ours])
-    said = [f"{claim} (the source): {_compared(bench, found[claim], side)}." for claim, _, _, side in claims]
-    said += [f"{claim} (not in the source): {_compared(bench, found[claim], side)}." for claim, _, _, side in ours]
-    if not chosen_here(bench):
-        said.append(f"{interval_note(len(bench.seeds))} These claims are one family of tests, corrected by Holm.")
-    return tuple(said)
+    family: dict[str, dict[str, Entry]] = {}
+    for claim, table, label, _ in (*claims, *ours):
+        (row,) = [row for row in tables[table].rows if row[0] == label]
+        family[claim] = dict(zip(study.tasks, row[1:], strict=True))
+    tested = correct_table(family)
+    sentences = []
+    for group, whose in ((claims, "the source"), (ours, "not in the source")):
+        for claim, _, _, side in group:
+            sentences.append(f"{claim} ({whose}): {_describe_claim(study, tested[claim], side)}.")
+    if not study.chosen_on_report:
+        family_note = "These claims are one family of tests, corrected by Holm."
+        sentences.append(f"{interval_note(len(study.seeds))} {family_note}")
+    return sentences
 
 
-Asked = tuple[str, Table, str, str]
-"""A claim, the table and row that it is read from, and the side of 0 where it holds."""
-
-
-def _tested(bench: Bench, claims: Sequence[Asked]) -> dict[str, dict[str, Cell]]:
-    """The difference of every claim by task, corrected over all of them."""
-    rows = {claim: next(row for row in table.rows if row[0] == label) for claim, table, label, _ in claims}
-    table = corrected_table({claim: dict(zip(bench.tasks, row[1:], strict=True)) for claim, row in rows.items()})
-    return {claim: {task: cell for task, cell in row.items() if isinstance(cell, Cell)} for claim, row in table.items()}
-
-
-def _compared(bench: Bench, cells: Mapping[str, Cell], side: str) -> str:
-    if chosen_here(bench):
+def _describe_claim(study: StudyContext, by_task: Mapping[str, Entry], side: str) -> str:
+    """By task, whether a claim is shown that holds on this side of 0."""
+    if study.chosen_on_report:
         return CHOSEN_HERE
-    found = {task: AT_CHANCE if cell.chance else verdict(cell) for task, cell in cells.items()}
-    told = {ABOVE: "the opposite is shown", BELOW: "the opposite is shown", side: "shown"}
-    return "; ".join(f"{task}: {told.get(said, said)}" for task, said in found.items())
+    words = {ABOVE: "the opposite is shown", BELOW: "the opposite is shown", side: "shown"}
+    parts = []
+    for task, cell in by_task.items():
+        if isinstance(cell, Cell):
+            said = difference_verdict(cell)
+            parts.append(f"{task}: {words.get(said, said)}")
+    return "; ".join(parts)

@@ -5,87 +5,65 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
-from softprune.studies.charts import bars
+from softprune.studies.figures import bars
 from softprune.studies.findings import Cell, Entry, Findings, Table
-from softprune.studies.run_result import Made
-from softprune.studies.score_rows import Runs, chances, difference_cell, outcome_of
-from softprune.studies.study_context import Bench
-from softprune.studies.variant_tables import CHOSEN_HERE, chosen_here
-from softprune.studies.verdicts import corrected, paired_note
+from softprune.studies.run_result import FinishedRun
+from softprune.studies.score_rows import Runs, collect_row, difference_note, pair_table
+from softprune.studies.study_context import StudyContext
 
 KEPT = "XPrompt, % of prompt tuning"
 
 
-def conduct(bench: Bench) -> Findings:
+def conduct(study: StudyContext) -> Findings:
     """XPrompt on every task and seed; the numbers that each way trains, and the difference that pruning made."""
-    runs = bench.grid()
-    sizes = Table("sizes", bench.study.title, ("trained numbers", *bench.tasks), _rows(bench, runs), _note(bench))
-    chance = chances(bench, runs)
-    less: list[Entry] = []
-    for task in bench.tasks:
-        made = [runs[task, seed] for seed in bench.seeds]
-        winner, control = outcome_of(made, "winner"), outcome_of(made, "control")
-        less.append(difference_cell(bench, task, winner, control, chance[task]))
-    differences = corrected(less)
-    note = f"{paired_note(len(bench.seeds))} A small ticket is worth what it still scores."
-    if chosen_here(bench):
-        note = f"{note} {CHOSEN_HERE.capitalize()}."
-    worth = Table(
+    runs = study.grid()
+    objective = study.spec(study.tasks[0], study.config.seed).recipe.selection.objective
+    note = f"Mean over seeds, in brackets those of each seed where they differ. The winner is chosen by {objective}."
+    head = ("trained numbers", *study.tasks)
+    sizes = Table("sizes", study.config.title, head, _rows(study, runs), note)
+    worth = pair_table(
+        study,
         "worth",
         "What pruning made of the score",
-        ("points", *bench.tasks),
-        (("XPrompt less control", *differences),),
-        note,
+        {result: collect_row(study, runs, result) for result in ("winner", "control")},
+        {"XPrompt less control": ("winner", "control")},
+        note=difference_note(study, "A small ticket is worth what it still scores."),
     )
-    figure = bars(sizes, "kept", "What survived", bench.tasks, what="numbers kept, % of the prompt", rows=(KEPT,))
-    return Findings((sizes, worth), (figure,), tuple(_sentences(bench, runs)))
+    figure = bars(sizes, "kept", "What survived", study.tasks, what="numbers kept, % of the prompt", rows=(KEPT,))
+    return Findings([sizes, worth], [figure], _sentences(study, runs))
 
 
-def share_of(made: Made) -> float:
-    """The numbers that a run's winner keeps, as a fraction of the whole prompt's."""
-    info = made.ticket.info
-    return info.parameters / (info.prompt_tokens * info.hidden)
+def _rows(study: StudyContext, runs: Runs) -> list[list[Entry]]:
+    def line(label: str, read: Callable[[FinishedRun], float], unit: str = "count") -> list[Entry]:
+        return [label, *(_cell([read(runs[task, seed]) for seed in study.seeds], unit) for task in study.tasks)]
 
-
-def _rows(bench: Bench, runs: Runs) -> tuple[tuple[Entry, ...], ...]:
-    def line(label: str, of: Callable[[Made], float], unit: str = "count") -> tuple[Entry, ...]:
-        return (label, *(_cell([of(runs[task, seed]) for seed in bench.seeds], unit) for task in bench.tasks))
-
-    return (
-        line("fine-tuning: all weights", lambda made: float(made.record.backbone.parameters or 0)),
-        line("prompt tuning", lambda made: made.ticket.info.prompt_tokens * made.ticket.info.hidden),
-        line("XPrompt", lambda made: made.ticket.info.parameters),
-        line(KEPT, share_of, "percent"),
-        line("XPrompt, tokens", lambda made: made.ticket.info.tokens, "number"),
-        line("XPrompt, pieces", lambda made: made.ticket.info.pieces, "number"),
-    )
+    return [
+        line("fine-tuning: all weights", lambda run: float(run.info["backbone"]["parameters"])),
+        line("prompt tuning", lambda run: run.ticket.info.prompt_tokens * run.ticket.info.hidden),
+        line("XPrompt", lambda run: run.ticket.info.parameters),
+        line(KEPT, lambda run: run.share_kept, "percent"),
+        line("XPrompt, tokens", lambda run: run.ticket.info.tokens, "number"),
+        line("XPrompt, pieces", lambda run: run.ticket.info.pieces, "number"),
+    ]
 
 
 def _cell(values: Sequence[float], unit: str) -> Cell:
-    """The mean over seeds, and from where to where they lie where they aren't all the same."""
+    """The mean over seeds, with those of each seed where they aren't all the same."""
     if min(values) == max(values):
         return Cell(values[0], unit=unit)
-    texts = {
-        "percent": [f"{100 * value:.1f}" for value in values],
-        "count": [f"{round(value):,}" for value in values],
-    }
-    return Cell(fmean(values), unit=unit, note=f"[{', '.join(texts.get(unit, [f'{value:g}' for value in values]))}]")
+    form = {"percent": lambda value: f"{100 * value:.1f}", "count": lambda value: f"{round(value):,}"}
+    write = form.get(unit, lambda value: f"{value:g}")
+    return Cell(fmean(values), unit=unit, note=f"[{', '.join(map(write, values))}]")
 
 
-def _note(bench: Bench) -> str:
-    objective = bench.spec(bench.tasks[0], bench.study.seed).recipe.selection.objective
-    return f"Mean over seeds, in brackets those of each seed where they differ. The winner is chosen by {objective}."
-
-
-def _sentences(bench: Bench, runs: Runs) -> list[str]:
-    shares = {task: [share_of(runs[task, seed]) for seed in bench.seeds] for task in bench.tasks}
+def _sentences(study: StudyContext, runs: Runs) -> list[str]:
+    shares = {task: [runs[task, seed].share_kept for seed in study.seeds] for task in study.tasks}
     every = [share for each in shares.values() for share in each]
     low, high = (f"{100 * share:.1f}%" for share in (min(every), max(every)))
     kept = low if low == high else f"from {low} to {high}"
-    runs_told = f"{len(every)} {'run' if len(every) == 1 else 'runs'}"
-    lines = [f"Winners keep {kept} of the prompt's numbers here ({runs_told})."]
-    spreads = {task: max(each) - min(each) for task, each in shares.items()}
-    if len(bench.seeds) > 1:
-        told = ", ".join(f"{task} {100 * spread:.1f}" for task, spread in spreads.items())
-        lines.append(f"Between seeds of one task the share differs by, in points: {told}.")
-    return lines
+    count = f"{len(every)} {'run' if len(every) == 1 else 'runs'}"
+    sentences = [f"Winners keep {kept} of the prompt's numbers here ({count})."]
+    if len(study.seeds) > 1:
+        spreads = ", ".join(f"{task} {100 * (max(each) - min(each)):.1f}" for task, each in shares.items())
+        sentences.append(f"Between seeds of one task the share differs by, in points: {spreads}.")
+    return sentences

@@ -8,40 +8,39 @@ from pathlib import Path
 from typing import Any
 
 from softprune.data import load_task
-from softprune.data.data_statistics import repeated, statistics_of, unseen_points
-from softprune.studies.charts import bars
+from softprune.data.data_statistics import compute_statistics, count_repeated, unseen_points
+from softprune.studies.figures import bars
 from softprune.studies.findings import Cell, Entry, Findings, Table
-from softprune.studies.study_context import Bench
+from softprune.studies.study_context import StudyContext, task_label
 
 SETS = ("train", "dev", "validation")
 CONSTANT = "constant answer, %"
 
 
-def conduct(bench: Bench) -> Findings:
+def conduct(study: StudyContext) -> Findings:
     """Counts of every task's data; no run is made."""
-    found = {task: bench.once(f"statistics-{Path(task).stem}", partial(counted, bench, task)) for task in bench.tasks}
-    table = Table(
-        "statistics",
-        bench.study.title,
-        ("task", *SETS, "metric", "reported on", CONSTANT, "words", "repeated rows", "unseen points"),
-        tuple(_row(task, each) for task, each in found.items()),
+    counts = {task: study.once(f"statistics-{task_label(task)}", partial(counted, study, task)) for task in study.tasks}
+    columns = ("task", *SETS, "metric", "reported on", CONSTANT, "words", "repeated rows", "unseen points")
+    rows = [_row(task, each) for task, each in counts.items()]
+    note = (
         "Words: mean of the filled template. Constant answer: the best one, on the set that is reported on. Unseen "
         "points: a difference below that many points is lost in the noise of a set of that size. The file of a split "
-        "that isn't in the folder is not measured.",
+        "that isn't in the folder is not measured."
     )
+    table = Table("statistics", study.config.title, columns, rows, note)
     figure = bars(table, "constant", "What the best constant answer reaches", (CONSTANT,), what=CONSTANT)
-    return Findings((table,), (figure,), tuple(_sentences(bench, found)))
+    return Findings([table], [figure], _sentences(study, counts))
 
 
-def counted(bench: Bench, task: str) -> dict[str, Any]:
+def counted(study: StudyContext, task: str) -> dict[str, Any]:
     """The numbers of a task's data, as JSON holds them.
 
     Raises:
         SoftpruneError: for data that is missing or malformed.
     """
     read = load_task(task)
-    splits = read.load(None if bench.study.data is None else Path(bench.study.data))
-    each, (twice, rows) = statistics_of(read, splits), repeated(splits)
+    splits = read.load(None if study.config.data is None else Path(study.config.data))
+    each, (twice, rows) = compute_statistics(read, splits), count_repeated(splits)
     return {
         "sizes": dict(each.sizes),
         "metric": each.metric,
@@ -54,9 +53,9 @@ def counted(bench: Bench, task: str) -> dict[str, Any]:
     }
 
 
-def _row(task: str, each: Mapping[str, Any]) -> tuple[Entry, ...]:
+def _row(task: str, each: Mapping[str, Any]) -> list[Entry]:
     sizes = each["sizes"]
-    return (
+    return [
         task,
         *(Cell(sizes.get(name), unit="count") for name in SETS),
         each["metric"],
@@ -65,28 +64,27 @@ def _row(task: str, each: Mapping[str, Any]) -> tuple[Entry, ...]:
         Cell(each["words"], unit="number"),
         Cell(each["repeated"], unit="count", note=f"of {each['rows']:,}"),
         Cell(each["unseen"], unit="count"),
-    )
+    ]
 
 
-def _sentences(bench: Bench, found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _sentences(study: StudyContext, counts: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Where the sizes aren't the source's. The option `sets` names its columns: {Train: train, Dev: validation}."""
-    columns: Mapping[str, str] = bench.options.get("sets") or {}
-    if not bench.study.published or not columns:
+    columns: Mapping[str, str] = study.options.get("sets") or {}
+    if not study.config.published or not columns:
         return []
-    table = bench.study.published[0]
+    table = study.config.published[0]
     printed = {row[0].casefold(): dict(zip(table.columns[1:], row[1:], strict=True)) for row in table.rows}
-    lines = []
-    for task, each in found.items():
+    sentences = []
+    for task, each in counts.items():
         theirs = printed.get(task.casefold())
         if theirs is not None:
-            told = [_against(column, theirs[column], each, split) for column, split in columns.items()]
-            lines.append(f"{task}: {'; '.join(told)}.")
-    return lines
+            parts = [_compare_size(column, theirs[column], each, split) for column, split in columns.items()]
+            sentences.append(f"{task}: {'; '.join(parts)}.")
+    return sentences
 
 
-def _against(column: str, printed: str, each: Mapping[str, Any], split: str) -> str:
-    here = each["sizes"].get(split)
-    told = f"the source has {int(printed):,} ({column})"
+def _compare_size(column: str, printed: str, each: Mapping[str, Any], split: str) -> str:
+    here, source = each["sizes"].get(split), f"the source has {int(printed):,} ({column})"
     if here is None:
-        return f"no {split} set here, {told}"
-    return f"{here:,} {split} here, {told}{', the same' if here == int(printed) else ''}"
+        return f"no {split} set here, {source}"
+    return f"{here:,} {split} here, {source}{', the same' if here == int(printed) else ''}"

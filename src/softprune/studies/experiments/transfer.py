@@ -9,37 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import permutations, product
+from itertools import combinations, permutations, product
 from math import factorial
-from pathlib import Path
 from statistics import fmean
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from softprune.data import load_task
 from softprune.errors import SoftpruneError
 from softprune.interpret.alignment import align
 from softprune.statistics.bootstrap import LEVEL
 from softprune.statistics.correlation import Correlation, mantel
-from softprune.studies.findings import Cell, Entry, Figure, Findings, Table, shown
-from softprune.studies.prompt_scoring import open_set
-from softprune.studies.proportions import wilson
-from softprune.studies.run_result import Made
-from softprune.studies.score_rows import Outcome, Runs, chances, difference_cell, score_cell
-from softprune.studies.study_context import Bench
-from softprune.studies.transfer_scores import BASELINES, NONE, NORMS, WORDS, answers_of, answers_on, asked_of
-from softprune.studies.verdicts import (
-    ABOVE,
-    BELOW,
-    corrected,
-    interval_note,
-    only_cells,
-    paired_note,
-    tally,
-    verdict,
-)
+from softprune.statistics.methods_over_seeds import Outcome
+from softprune.studies.figures import axes, error_bars, points
+from softprune.studies.findings import Cell, Entry, Figure, Findings, Table, format_entry
+from softprune.studies.prompt_scores import prompt_outcome, score_on
+from softprune.studies.published_intervals import wilson_interval
+from softprune.studies.run_result import FinishedRun
+from softprune.studies.score_rows import Runs, chances, difference_cell, score_cell
+from softprune.studies.study_context import StudyContext, task_label
+from softprune.studies.transfer_prompts import BASELINES, NONE, NORMS, WORDS, prompts_to_ask
+from softprune.studies.verdicts import ABOVE, BELOW, correct_cells, interval_note, paired_note, tally, verdict
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Pair: TypeAlias = "tuple[str, str]"
@@ -74,67 +66,66 @@ class Tie:
     found: Correlation | None
 
 
-def conduct(bench: Bench) -> Findings:
+def conduct(study: StudyContext) -> Findings:
     """The runs, every prompt on every task, the gains, and how they go with likeness.
 
     Raises:
         SoftpruneError: for a single task.
     """
-    if len(bench.tasks) < 2:
-        raise SoftpruneError("two tasks at least, to transfer between", f"{len(bench.tasks)}", "name more: --tasks a,b")
-    runs = bench.grid()
-    reached = {pair: outcome for task in bench.tasks for pair, outcome in _asked_on(bench, runs, task).items()}
-    starred = chances(bench, runs)
-    gains = {
-        (who, task): difference_cell(bench, task, outcome, reached[NONE, task], starred[task])
-        for (who, task), outcome in reached.items()
-        if who != NONE
-    }
-    gains = dict(zip(gains, only_cells(corrected(list(gains.values()))), strict=True))
-    pairs = list(permutations(bench.tasks, 2))
-    alike = likeness(bench, runs)
-    ties = correlations(bench, alike, gains)
-    shares = _shares(bench, reached, pairs)
-    tables = (_matrix(bench, reached, starred), _gains(bench, gains), shares, _ties(ties, len(bench.tasks)))
-    figures = (_heatmap(bench, gains), _scatter(bench, alike["tuned"], gains, pairs))
-    return Findings(tables, figures, tuple(_sentences(bench, reached, gains, ties, pairs)))
+    if len(study.tasks) < 2:
+        raise SoftpruneError("two tasks at least, to transfer between", f"{len(study.tasks)}", "name more: --tasks a,b")
+    runs = study.grid()
+    reached: dict[Pair, Outcome] = {}
+    for task in study.tasks:
+        reached |= _ask_on(study, runs, task)
+    at_chance = chances(study, runs)
+    differences = {}
+    for (who, task), outcome in reached.items():
+        if who != NONE:
+            differences[who, task] = difference_cell(study, task, outcome, reached[NONE, task], at_chance[task])
+    gains = correct_cells(differences)
+    pairs = list(permutations(study.tasks, 2))
+    alike = likeness(study, runs)
+    ties = correlations(study, alike, gains)
+    tables = [
+        _score_matrix(study, reached, at_chance),
+        _gain_matrix(study, gains),
+        _share_table(study, reached, pairs),
+        _tie_table(ties, len(study.tasks)),
+    ]
+    figures = [_heatmap(study, gains), _scatter(study, alike["tuned"], gains, pairs)]
+    return Findings(tables, figures, _sentences(study, reached, gains, ties, pairs))
 
 
-def _asked_on(bench: Bench, runs: Runs, task: str) -> dict[Pair, Outcome]:
+def _ask_on(study: StudyContext, runs: Runs, task: str) -> dict[Pair, Outcome]:
     """What every prompt scores on the task's `report`."""
-
-    def compute() -> dict[str, Any]:
-        target = open_set(bench.spec(task, bench.study.seed).recipe, "report")
-        return answers_on(target, asked_of(runs, target.backbone))
-
-    score = load_task(task).metric.score
-    answers = answers_of(bench.once(f"on-{Path(task).stem}", compute))
-    values = {who: tuple(float(score(each.counts_NC.sum(0))) for each in seeds) for who, seeds in answers.items()}
-    return {(who, task): Outcome(values[who], tuple(seeds), trained=who != NONE) for who, seeds in answers.items()}
+    spec = study.spec(task, study.config.seed)
+    scores = score_on(study, f"on-{task_label(task)}", spec, "report", lambda target: prompts_to_ask(target, runs))
+    outcomes = {}
+    for who, each in scores.items():
+        outcome = prompt_outcome([[score] for score in each])
+        outcomes[who, task] = Outcome(outcome.values, outcome.scored, trained=who != NONE)
+    return outcomes
 
 
-def likeness(bench: Bench, runs: Runs) -> dict[str, dict[str, Floats]]:
+def likeness(study: StudyContext, runs: Runs) -> dict[str, dict[str, Floats]]:
     """By part and measure, how alike two tasks' prompts are, `[T, T]`: the mean over all pairs of their seeds."""
-
-    def vectors(made: Made, part: str) -> Any:
-        return made.prompt("tuned") - made.prompt("initial") if part == "change" else made.prompt(part)
-
-    def between(part: str, first: str, second: str) -> dict[str, float]:
-        found = [
-            align(vectors(runs[first, a], part), vectors(runs[second, b], part))
-            for a, b in product(bench.seeds, bench.seeds)
-        ]
-        return {name: _mean([getattr(each, name) for each in found]) for name in ALIKE}
-
-    tasks = bench.tasks
-    made: dict[str, dict[str, Floats]] = {}
+    count, alike = len(study.tasks), {}
     for part in PARTS:
-        made[part] = {name: np.full((len(tasks), len(tasks)), np.nan) for name in ALIKE}
-        for i, j in permutations(range(len(tasks)), 2):
-            if i < j:
-                for name, value in between(part, tasks[i], tasks[j]).items():
-                    made[part][name][i, j] = made[part][name][j, i] = value
-    return made
+        alike[part] = {name: np.full((count, count), np.nan) for name in ALIKE}
+        for i, j in combinations(range(count), 2):
+            alignments = []
+            for a, b in product(study.seeds, study.seeds):
+                first, second = runs[study.tasks[i], a], runs[study.tasks[j], b]
+                alignments.append(align(_part_of_prompt(first, part), _part_of_prompt(second, part)))
+            for name, alike_TT in alike[part].items():
+                value = _mean([getattr(each, name) for each in alignments])
+                alike_TT[i, j] = alike_TT[j, i] = value
+    return alike
+
+
+def _part_of_prompt(run: FinishedRun, part: str) -> torch.Tensor:
+    return run.prompt("tuned") - run.prompt("initial") if part == "change" else run.prompt(part)
 
 
 def _mean(values: Sequence[float | None]) -> float:
@@ -143,119 +134,105 @@ def _mean(values: Sequence[float | None]) -> float:
     return fmean(real) if len(real) == len(values) else float("nan")
 
 
-def correlations(bench: Bench, alike: Mapping[str, Mapping[str, Floats]], gains: Gains) -> list[Tie]:
+def correlations(study: StudyContext, alike: Mapping[str, Mapping[str, Floats]], gains: Gains) -> list[Tie]:
     """Likeness against the gain over no prompt, over all ordered pairs of tasks; more is more alike."""
-    tasks = bench.tasks
-    gain_TT = np.array([[_number(gains[a, b]) if a != b else np.nan for b in tasks] for a in tasks])
-    return [
-        Tie(part, name, mantel(sign * alike[part][name], gain_TT, seed=bench.study.seed))
-        for part in PARTS
-        for name, (_, sign) in ALIKE.items()
-    ]
+    gain_TT = np.full((len(study.tasks), len(study.tasks)), np.nan)
+    for i, j in permutations(range(len(study.tasks)), 2):
+        gain_TT[i, j] = _number(gains[study.tasks[i], study.tasks[j]])
+    ties = []
+    for part, (name, (_, sign)) in product(PARTS, ALIKE.items()):
+        ties.append(Tie(part, name, mantel(sign * alike[part][name], gain_TT, seed=study.config.seed)))
+    return ties
 
 
 def _number(cell: Cell) -> float:
     return float("nan") if cell.value is None else cell.value
 
 
-def _named(task: str) -> str:
-    return task if task in BASELINES else Path(task).stem
+def _label(who: str) -> str:
+    return who if who in BASELINES else task_label(who)
 
 
-def _matrix(bench: Bench, reached: Reached, starred: Mapping[str, bool]) -> Table:
-    rows: tuple[tuple[Entry, ...], ...] = tuple(
-        (_named(who), *(_or_none(reached.get((who, t)), bench, t, starred[t]) for t in bench.tasks))
-        for who in (*BASELINES, *bench.tasks)
-    )
+def _score_matrix(study: StudyContext, reached: Reached, at_chance: Mapping[str, bool]) -> Table:
+    rows: list[list[Entry]] = []
+    for who in (*BASELINES, *study.tasks):
+        cells = [score_cell(study, task, reached.get((who, task)), at_chance[task]) for task in study.tasks]
+        rows.append([_label(who), *cells])
     note = (
-        f"Rows: the task whose prompts are asked, {len(bench.seeds)} a row; columns: the task they are asked on. "
-        f"Random words: sampled vocabulary. {interval_note(len(bench.seeds))} Nothing was "
-        "chosen here."
+        f"Rows: the task whose prompts are asked, {len(study.seeds)} a row; columns: the task they are asked on. "
+        f"Random words: sampled vocabulary. {interval_note(len(study.seeds))} Nothing was chosen here."
     )
-    return Table("matrix", "Prompts on tasks", ("% of", *map(_named, bench.tasks)), rows, note)
+    return Table("matrix", "Prompts on tasks", ("% of", *map(task_label, study.tasks)), rows, note)
 
 
-def _or_none(outcome: Outcome | None, bench: Bench, task: str, starred: bool) -> Cell:
-    return Cell(None) if outcome is None else score_cell(bench, task, outcome, starred)
-
-
-def _gains(bench: Bench, gains: Gains) -> Table:
-    rows: tuple[tuple[Entry, ...], ...] = tuple(
-        (_named(who), *(gains.get((who, task), Cell(None)) for task in bench.tasks))
-        for who in (*BASELINES[1:], *bench.tasks)
-    )
-    return Table(
-        "gains",
-        "Gain over no prompt",
-        ("points", *map(_named, bench.tasks)),
-        rows,
-        paired_note(len(bench.seeds)),
-    )
+def _gain_matrix(study: StudyContext, gains: Gains) -> Table:
+    rows: list[list[Entry]] = []
+    for who in (*BASELINES[1:], *study.tasks):
+        rows.append([_label(who), *(gains.get((who, task), Cell(None)) for task in study.tasks)])
+    head = ("points", *map(task_label, study.tasks))
+    return Table("gains", "Gain over no prompt", head, rows, paired_note(len(study.seeds)))
 
 
 def share(better: Sequence[bool]) -> Cell:
     """The share of transfers that are better, with Wilson's interval: a bootstrap's has no width where all are."""
-    return Cell(fmean(map(float, better)), *wilson(sum(better), len(better)))
+    return Cell(fmean(map(float, better)), *wilson_interval(sum(better), len(better)))
 
 
-def _shares(bench: Bench, reached: Reached, pairs: Sequence[Pair]) -> Table:
+def _share_table(study: StudyContext, reached: Reached, pairs: Sequence[Pair]) -> Table:
     """How many transfers to other tasks beat each baseline; and how many random prompts beat none."""
-    rows: list[tuple[Entry, ...]] = []
+    rows: list[list[Entry]] = []
 
     def add(label: str, asked: Sequence[Pair], baseline: str) -> None:
-        cells = only_cells(
-            corrected([difference_cell(bench, t, reached[who, t], reached[baseline, t]) for who, t in asked])
-        )
-        means = [reached[who, t].mean > reached[baseline, t].mean for who, t in asked]
-        single = [value > reached[baseline, t].mean for who, t in asked for value in reached[who, t].values]
-        rows.append((label, share(means), share(single), tally(cells)))
+        cells, means, single = {}, [], []
+        for who, task in asked:
+            ours, theirs = reached[who, task], reached[baseline, task]
+            cells[who, task] = difference_cell(study, task, ours, theirs)
+            means.append(ours.mean > theirs.mean)
+            single += [value > theirs.mean for value in ours.values]
+        rows.append([label, share(means), share(single), tally(list(correct_cells(cells).values()))])
 
     for baseline in (NONE, WORDS, NORMS):
         add(f"other tasks' prompts over {baseline}", pairs, baseline)
     for who in (WORDS, NORMS):
-        add(f"{who} over {NONE}", [(who, task) for task in bench.tasks], NONE)
-    add(f"its own task's prompts over {NONE}", [(task, task) for task in bench.tasks], NONE)
+        add(f"{who} over {NONE}", [(who, task) for task in study.tasks], NONE)
+    add(f"its own task's prompts over {NONE}", [(task, task) for task in study.tasks], NONE)
     note = (
-        f"{len(pairs)} pairs of {len(bench.tasks)} tasks share sources and targets, so that intervals, Wilson's, which "
+        f"{len(pairs)} pairs of {len(study.tasks)} tasks share sources and targets, so that intervals, Wilson's, which "
         "take pairs as independent, are too narrow. The last column has the pairs whose own interval lies above or "
-        f"below 0, corrected for their number. {interval_note(len(bench.seeds))}"
+        f"below 0, corrected for their number. {interval_note(len(study.seeds))}"
     )
     columns = ("%", "of pairs, means over seeds", "of single prompts", "pairs by their own interval")
-    return Table("shares", "Transfers that improve", columns, tuple(rows), note)
+    return Table("shares", "Transfers that improve", columns, rows, note)
 
 
-def _ties(ties: Sequence[Tie], count: int) -> Table:
-    rows: list[tuple[Entry, ...]] = []
+def _tie_table(ties: Sequence[Tie], count: int) -> Table:
+    rows: list[list[Entry]] = []
     for tie in ties:
-        label = f"{PARTS[tie.part]}: {ALIKE[tie.measure][0]}"
-        if tie.found is None:
-            rows.append((label, Cell(None), Cell(None), Cell(None)))
-            continue
-        found = tie.found
-        value = Cell(found.value, found.low, found.high, "number")
-        rows.append((label, value, Cell(found.p, unit="number"), Cell(found.n, unit="count")))
+        label, each = f"{PARTS[tie.part]}: {ALIKE[tie.measure][0]}", tie.found
+        if each is None:
+            rows.append([label, Cell(None), Cell(None), Cell(None)])
+        else:
+            value = Cell(each.value, each.low, each.high, "number")
+            rows.append([label, value, Cell(each.p, unit="number"), Cell(each.n, unit="count")])
     note = (
         "Spearman over ordered pairs of different tasks; distances with their sign turned, so that above 0 says: the "
         "more alike, the more gain. Intervals resample tasks; p permutes tasks (Mantel). "
         f"{count} tasks have {factorial(count):,} orders, so p can't be below {1 / factorial(count):.2g}. "
         f"{len(ties)} looks at one question, not corrected."
     )
-    return Table(
-        "likeness", "Likeness of prompts and gain", ("likeness of", "Spearman", "p", "pairs"), tuple(rows), note
-    )
+    columns = ("likeness of", "Spearman", "p", "pairs")
+    return Table("likeness", "Likeness of prompts and gain", columns, rows, note)
 
 
-def _heatmap(bench: Bench, gains: Gains) -> Figure:
-    rows = [who for who in (*BASELINES[1:], *bench.tasks) if any((who, task) in gains for task in bench.tasks)]
-    values = [[_shown(gains.get((who, task))) for task in bench.tasks] for who in rows]
-    texts = [["" if value is None else f"{value:+.1f}" for value in row] for row in values]
-    trace = {
+def _heatmap(study: StudyContext, gains: Gains) -> Figure:
+    rows = [who for who in (*BASELINES[1:], *study.tasks) if any((who, task) in gains for task in study.tasks)]
+    values = [[_percent(gains.get((who, task), Cell(None))) for task in study.tasks] for who in rows]
+    trace: dict[str, Any] = {
         "type": "heatmap",
-        "x": [_named(task) for task in bench.tasks],
-        "y": [_named(who) for who in rows],
+        "x": [task_label(task) for task in study.tasks],
+        "y": [_label(who) for who in rows],
         "z": values,
-        "text": texts,
-        "texttemplate": "%{text}",
+        "texttemplate": "%{z:+.1f}",
         "colorbar": {"title": {"text": "points"}},
         "zmid": 0,
     }
@@ -263,73 +240,59 @@ def _heatmap(bench: Bench, gains: Gains) -> Figure:
         "A square for each prompt (row) and the task it is asked on (column): points above no prompt, written in it. "
         "The table of gains has the same numbers with their intervals."
     )
-    axes = {"xaxis": {"title": {"text": "asked on"}}, "yaxis": {"autorange": "reversed"}}
-    return Figure("matrix", "Gain over no prompt", caption, (trace,), axes)
+    layout = {**axes("asked on"), "yaxis": {"autorange": "reversed"}}
+    return Figure("matrix", "Gain over no prompt", caption, [trace], layout)
 
 
-def _shown(cell: Cell | None) -> float | None:
-    return None if cell is None or cell.value is None else 100 * cell.value
+def _percent(cell: Cell) -> float | None:
+    return None if cell.value is None else 100 * cell.value
 
 
-def _scatter(bench: Bench, alike: Mapping[str, Floats], gains: Gains, pairs: Sequence[Pair]) -> Figure:
-    at = {task: place for place, task in enumerate(bench.tasks)}
+def _scatter(study: StudyContext, alike: Mapping[str, Floats], gains: Gains, pairs: Sequence[Pair]) -> Figure:
+    at = {task: place for place, task in enumerate(study.tasks)}
     x = [float(alike["frobenius"][at[a], at[b]]) for a, b in pairs]
-    y = [_shown(gains[pair]) for pair in pairs]
-    up, down = ([_side(gains[pair], side) for pair in pairs] for side in ("high", "low"))
-    trace = {
-        "type": "scatter",
-        "mode": "markers+text",
-        "x": x,
-        "y": y,
-        "text": [f"{_named(a)} on {_named(b)}" for a, b in pairs],
-        "textposition": "top center",
-        "error_y": {"type": "data", "symmetric": False, "array": up, "arrayminus": down},
-        "showlegend": False,
-    }
+    cells = [gains[pair] for pair in pairs]
+    texts = [f"{task_label(a)} on {task_label(b)}" for a, b in pairs]
+    trace = points("", x, [_percent(cell) for cell in cells], "markers+text", text=texts)
+    trace |= {"textposition": "top center", "error_y": error_bars(cells), "showlegend": False}
     caption = (
         "A point for each ordered pair of tasks: to the right, the distance of their tuned prompts (Frobenius norm, "
         "mean over seeds); upwards, what the one's prompts gain over no prompt on the other, with its 95% interval. "
         "If alike prompts transferred better, points would fall to the right."
     )
-    layout = {"xaxis": {"title": {"text": "distance"}}, "yaxis": {"title": {"text": "gain (points)"}}}
-    return Figure("likeness", "Distance of prompts and gain", caption, (trace,), layout)
+    return Figure("likeness", "Distance of prompts and gain", caption, [trace], axes("distance", "gain (points)"))
 
 
-def _side(cell: Cell, side: str) -> float | None:
-    edge = getattr(cell, side)
-    return None if edge is None or cell.value is None else 100 * abs(edge - cell.value)
-
-
-def _sentences(bench: Bench, reached: Reached, gains: Gains, ties: Sequence[Tie], pairs: Sequence[Pair]) -> list[str]:
+def _sentences(
+    study: StudyContext, reached: Reached, gains: Gains, ties: Sequence[Tie], pairs: Sequence[Pair]
+) -> list[str]:
     cells = [gains[pair] for pair in pairs]
     better = [_number(cell) > 0 for cell in cells]
     over_words = [reached[a, b].mean > reached[WORDS, b].mean for a, b in pairs]
-    words = sum(_number(gains[WORDS, task]) > 0 for task in bench.tasks)
-    shares = [shown(share(each)) for each in (better, over_words)]
-    own = [gains[task, task] for task in bench.tasks]
+    words = sum(_number(gains[WORDS, task]) > 0 for task in study.tasks)
+    shares = [format_entry(share(each)) for each in (better, over_words)]
+    own = [gains[task, task] for task in study.tasks]
     agrees = "as in the study or more" if sum(better) >= STUDY * len(pairs) else "fewer than in the study"
-    lines = [
+    sentences = [
         f"The study: {STUDY:.0%} of transfers improve over no prompt. Here {sum(better)} of {len(pairs)} pairs do, "
         f"{shares[0]}%: {agrees}; by their own intervals {tally(cells)}.",
         f"Other tasks' prompts beat random words on {sum(over_words)} of {len(pairs)} pairs, {shares[1]}%; random "
-        f"words themselves beat no prompt on {words} of {len(bench.tasks)} tasks. What random words do is no transfer.",
-    ]
-    lines.append(
+        f"words themselves beat no prompt on {words} of {len(study.tasks)} tasks. What random words do is no transfer.",
         f"On their own tasks, prompts beat no prompt on {sum(_number(cell) > 0 for cell in own)} of {len(own)} "
-        f"({tally(own)})."
-    )
-    return [*lines, *(_told(tie) for tie in ties if tie.measure in ("frobenius", "cosine"))]
+        f"({tally(own)}).",
+    ]
+    return [*sentences, *(_describe_tie(tie) for tie in ties if tie.measure in ("frobenius", "cosine"))]
 
 
-def _told(tie: Tie) -> str:
+def _describe_tie(tie: Tie) -> str:
     what = f"Likeness of {PARTS[tie.part]} ({ALIKE[tie.measure][0]}) and gain"
     if tie.found is None:
         return f"{what}: not measured."
     found = tie.found
     cell = Cell(found.value, found.low, found.high, "number")
-    told = verdict(cell)
-    way = {ABOVE: "alike ones transfer better", BELOW: "alike ones transfer worse"}.get(told, "no relation shown")
-    if told in (ABOVE, BELOW) and (found.p is None or found.p >= 1 - LEVEL):
+    side = verdict(cell)
+    way = {ABOVE: "alike ones transfer better", BELOW: "alike ones transfer worse"}.get(side, "no relation shown")
+    if side in (ABOVE, BELOW) and (found.p is None or found.p >= 1 - LEVEL):
         way = "no relation shown: the interval leaves 0 out, but so much is not rare when tasks are shuffled"
     interval = "no interval" if found.low is None else f"{found.low:+.2f} to {found.high:+.2f}"
     p = "" if found.p is None else f", p = {found.p:.2f}"

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-from softprune.studies.charts import bars
+from softprune.studies.figures import bars
 from softprune.studies.findings import Findings
-from softprune.studies.proportions import published_intervals
-from softprune.studies.study_context import Bench
+from softprune.studies.published_intervals import published_intervals
+from softprune.studies.study_context import StudyContext
 from softprune.studies.variant_tables import (
-    claims_of,
-    difference_lines,
-    differences,
-    score_lines,
-    sentences,
-    settings_of,
-    size_lines,
-    specs_of,
+    claim_sentences,
+    claim_table,
+    run_variants,
+    size_table,
+    study_claims,
+    variant_scores,
+    variant_specs,
 )
 
 
-def conduct(bench: Bench) -> Findings:
+def conduct(study: StudyContext) -> Findings:
     """A run for every variant, task and seed; what each reached, what the claims come to, and what survived.
 
     Raises:
         SoftpruneError: the study names no variants, or a claim of others.
     """
-    claims = claims_of(bench)
-    bench.make(specs_of(bench))  # all at once, whoever makes them
-    settings = settings_of(bench)
-    found = differences(bench, settings, claims)
-    scores = score_lines(bench, settings, "scores", bench.study.title)
-    compared = difference_lines(bench, settings, found, "differences", "Differences")
-    sizes = size_lines(bench, settings, "sizes")
-    theirs = published_intervals(bench.study.published, bench.options)
-    tables = (scores, compared, *(table for table in (sizes, theirs.table) if table is not None))
-    figure = bars(scores, "scores", bench.study.title, bench.tasks)
-    return Findings(tables, (figure,), (*sentences(bench, settings, found), *theirs.sentences))
+    claims = study_claims(study)
+    study.make(variant_specs(study))  # all at once, whoever makes them
+    settings = run_variants(study)
+    scores = variant_scores(study, settings, "scores", study.config.title)
+    differences = claim_table(study, settings, claims, "differences", "Differences")
+    theirs = published_intervals(study.config.published, study.options)
+    further = [table for table in (size_table(study, settings, "sizes"), theirs.table) if table is not None]
+    figure = bars(scores, "scores", study.config.title, study.tasks)
+    sentences = [*claim_sentences(study, claims, differences), *theirs.sentences]
+    return Findings([scores, differences, *further], [figure], sentences)

@@ -1,8 +1,8 @@
-"""Do the kept tokens' states part by class: PCA and t-SNE maps, and silhouettes against shuffled classes.
+"""Do the states of kept tokens cluster by class? PCA and t-SNE maps, and silhouettes against shuffled classes.
 
-A map always shows some shape; the silhouette says whether texts lie nearer to their own class than to the next one
-(1: far nearer; 0: no difference; below: nearer to another), and its p-value how often classes dealt out at random
-reach as much. The original space is the one to believe: t-SNE keeps neighbours, not distances.
+A map always shows some shape. The silhouette says whether texts lie nearer to their own class than to the next one
+(1: far nearer; 0: no difference; below: nearer to another), and its p-value how often shuffled classes reach as much.
+The original space is the one to believe: t-SNE keeps neighbours, not distances.
 
 Sources: van der Maaten and Hinton, JMLR 9 (2008); Rousseeuw, J. Comput. Appl. Math. 20 (1987). Axes: N texts, H hidden.
 """
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from softprune.errors import SoftpruneError
 from softprune.statistics.bootstrap import Floats
@@ -32,7 +33,7 @@ class Silhouette:
         space: which distances: "states" (cosine), "pca" or "tsne" (Euclidean, in the map).
         value: the mean.
         chance: the value that 95% of shuffles stay below.
-        p: how often classes dealt out at random reach the value.
+        p: how often shuffled classes reach the value.
     """
 
     space: str
@@ -43,7 +44,7 @@ class Silhouette:
 
 @dataclass(frozen=True, slots=True)
 class Clusters:
-    """The maps and how well classes part in them.
+    """The maps and how well they separate classes.
 
     Attributes:
         texts: places of the texts that are on the maps, among those given.
@@ -63,7 +64,7 @@ class Clusters:
     silhouettes: tuple[Silhouette, ...]
 
 
-def clusters(
+def map_states(
     states: Sequence[Sequence[float]], classes: Sequence[int], *, seed: int = 0, most: int = MOST
 ) -> Clusters | None:
     """Map texts by the states of their kept tokens.
@@ -83,6 +84,7 @@ def clusters(
     try:
         from sklearn.decomposition import PCA
         from sklearn.manifold import TSNE
+        from sklearn.metrics.pairwise import cosine_distances
     except ImportError as error:
         raise SoftpruneError("scikit-learn for maps", str(error), "pip install 'softprune[analysis]'") from error
     generator = np.random.default_rng(seed)
@@ -103,8 +105,8 @@ def clusters(
     tsne_N2 = TSNE(2, perplexity=perplexity, init="pca", random_state=seed, metric="euclidean").fit_transform(state_NH)
     spaces = {
         "states": cosine_distances(state_NH),
-        "pca": euclidean_distances(pca_N2),
-        "tsne": euclidean_distances(tsne_N2.astype(np.float64)),
+        "pca": cdist(pca_N2, pca_N2),
+        "tsne": cdist(tsne_N2.astype(np.float64), tsne_N2.astype(np.float64)),
     }
     return Clusters(
         texts=tuple(map(int, texts)),
@@ -113,16 +115,15 @@ def clusters(
         tsne=tsne_N2,
         explained=(float(pca.explained_variance_ratio_[0]), float(pca.explained_variance_ratio_[1])),
         perplexity=float(perplexity),
-        silhouettes=tuple(
-            _tested(space, distance_NN, class_N, np.random.default_rng(seed)) for space, distance_NN in spaces.items()
-        ),
+        silhouettes=tuple(_test_silhouette(space, distance_NN, class_N, seed) for space, distance_NN in spaces.items()),
     )
 
 
 def mean_silhouette(distance_NN: Floats, class_N: Ints) -> float:
     """The mean over texts of `(b - a) / max(a, b)`: a, mean distance to its own class; b, to the nearest other one.
 
-    A text that is alone in its class counts 0.
+    A text that is alone in its class counts 0. The tests compare this with `sklearn.metrics.silhouette_score`, which is
+    ten times as slow: for the shuffles it would be called a thousand times for each space.
     """
     names, code_N = np.unique(class_N, return_inverse=True)
     member_NG = np.eye(len(names))[code_N]
@@ -136,23 +137,8 @@ def mean_silhouette(distance_NN: Floats, class_N: Ints) -> float:
     return float(score_N.mean())
 
 
-def cosine_distances(state_NH: Floats) -> Floats:
-    """1 minus the cosine, `[N, N]`; the zero vector is at 1 from everything."""
-    norm_N1 = np.linalg.norm(state_NH, axis=1, keepdims=True)
-    unit_NH = np.divide(state_NH, norm_N1, out=np.zeros_like(state_NH), where=norm_N1 > 0)
-    distance_NN: Floats = np.clip(1 - unit_NH @ unit_NH.T, 0, 2)
-    np.fill_diagonal(distance_NN, 0)
-    return distance_NN
-
-
-def euclidean_distances(place_N2: Floats) -> Floats:
-    """`[N, N]`."""
-    from scipy.spatial.distance import cdist
-
-    return np.asarray(cdist(place_N2, place_N2), np.float64)
-
-
-def _tested(space: str, distance_NN: Floats, class_N: Ints, generator: np.random.Generator) -> Silhouette:
+def _test_silhouette(space: str, distance_NN: Floats, class_N: Ints, seed: int) -> Silhouette:
+    generator = np.random.default_rng(seed)
     value = mean_silhouette(distance_NN, class_N)
     shuffles = SHUFFLES if len(class_N) <= 500 else 199
     null = np.array([mean_silhouette(distance_NN, generator.permutation(class_N)) for _ in range(shuffles)])

@@ -20,7 +20,7 @@ MORE_COLOURS = ("#cc79a7", "#e69f00", "#8c6bb1")
 
 
 def group_bars(rows: Sequence[Row], names: Sequence[str], theme: Theme) -> Figure:
-    """Share kept of each group with its interval; a tick stands where random dropping would be."""
+    """Share kept of each group with its interval; a tick marks random dropping."""
     figure = new_figure(theme, height=1.3 + 0.27 * len(rows))
     axes = figure.subplots()
     places: Floats = np.arange(len(rows), dtype=np.float64)[::-1]

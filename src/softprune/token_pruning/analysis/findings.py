@@ -1,4 +1,4 @@
-"""What a table shows, in a sentence or two; and when it shows nothing, that."""
+"""What each table shows, in a sentence or two; also when it shows nothing."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from softprune.report.formatting import interval, number, p_value, percent, poin
 from softprune.statistics.estimates import Estimate
 from softprune.token_pruning.analysis.clusters import Clusters
 from softprune.token_pruning.analysis.keywords import KeywordReport
+from softprune.token_pruning.analysis.measure import Analysis
 from softprune.token_pruning.analysis.retention import Row
 from softprune.token_pruning.analysis.tagging import NAMES
 
@@ -21,7 +22,22 @@ TITLES = {
     "class": "By class",
 }
 ALONE = 20
-"""Fewer texts than this, and a bootstrap over texts makes its intervals too narrow."""
+"""With fewer texts than this, bootstrap intervals are too narrow."""
+
+
+def all_findings(analysis: Analysis) -> dict[str, str]:
+    """What every table of an analysis shows, by its name; the tagger's accuracy goes with its table."""
+    tables = analysis.retention.tables
+    sentences = {"overall": overall_finding(analysis.retention.overall, len(analysis.table.traces))}
+    for name, rows in tables.items():
+        sentences[name] = f"{TITLES[name]}: {finding(name, rows)}"
+    if analysis.tagger and "pos" in tables:
+        sentences["pos"] += f" ({analysis.tagger.accuracy_in_words}.)"
+    if analysis.keywords:
+        sentences["keywords"] = " ".join(keyword_finding(analysis.keywords))
+    if analysis.clusters:
+        sentences["clusters"] = cluster_finding(analysis.clusters)
+    return sentences
 
 
 def named(table: str, row: Row) -> str:
@@ -36,72 +52,71 @@ def finding(table: str, rows: Sequence[Row]) -> str:
     below = sorted((row for row in rows if row.clear and _difference(row) < 0), key=_difference)
     if not above and not below:
         return f"This table shows no preference: no group can be told from {against}."
-    told = [
-        f"Kept {word} often than {against}: {_listed(table, found)}."
-        for word, found in (("more", above), ("less", below))
-        if found
-    ]
+    sentences = []
+    if above:
+        sentences.append(f"Kept more often than {against}: {_listed(table, above)}.")
+    if below:
+        sentences.append(f"Kept less often than {against}: {_listed(table, below)}.")
     rest = len(rows) - len(above) - len(below)
     if rest:
-        told.append(f"The other {'group' if rest == 1 else f'{rest} groups'} can't be told from it.")
-    return " ".join(told)
+        sentences.append(f"The other {'group' if rest == 1 else f'{rest} groups'} can't be told from it.")
+    return " ".join(sentences)
 
 
 def overall_finding(row: Row, texts: int) -> str:
     """How much is kept at all."""
-    told = (
+    text = (
         f"{percent(row.kept.value)}% of {number(row.words)} words are kept to the end "
         f"(95% interval {interval(row.kept.interval)})."
     )
-    told += " Intervals on this page are over other texts, for this very trained model: another seed's may differ."
+    text += " Intervals on this page cover the sampling of texts, not of training seeds: another seed may differ."
     if texts < ALONE:
-        told += f" With only {texts} texts the intervals on this page are too narrow to be relied on."
-    return told
+        text += f" With only {texts} texts the intervals on this page are too narrow to be relied on."
+    return text
 
 
-def cluster_finding(found: Clusters) -> str:
-    """Whether classes part in the states, and whether the map says the same."""
-    states = next(s for s in found.silhouettes if s.space == "states")
-    told = f"silhouette {states.value:.2f}; classes dealt out at random stay below {states.chance:.2f} 95 times in 100"
+def cluster_finding(clusters: Clusters) -> str:
+    """Whether states cluster by class, and whether the map may be believed."""
+    states = next(s for s in clusters.silhouettes if s.space == "states")
+    figures = f"silhouette {states.value:.2f}; 95% of shuffled classes stay below {states.chance:.2f}"
     if states.p >= 0.05:
-        return f"The states don't part by class more than by chance ({told}): what the map seems to show isn't there."
+        return f"The states don't cluster by class more than by chance ({figures}): ignore what the map seems to show."
     how = "clearly" if states.value >= 0.25 else "weakly"
     return (
-        f"The states of the kept tokens part {how} by class ({told}; p {p_value(states.p)}). That is what the "
-        "classifier was trained for; it isn't pruning's doing."
+        f"The states of the kept tokens cluster {how} by class ({figures}; p {p_value(states.p)}). That is what the "
+        "classifier was trained for; pruning is not the cause."
     )
 
 
 def keyword_finding(report: KeywordReport) -> list[str]:
     """What keywords are worth to the model."""
-    row, told = report.overall, []
+    row = report.overall
     if not row.words:
         return ["None of the keywords occurs in these texts."]
-    if not row.clear:
-        verdict = "which can't be told from random dropping"
-    else:
+    verdict = "which can't be told from random dropping"
+    if row.clear:
         verdict = f"{'more' if (row.difference.value or 0) > 0 else 'less'} than random dropping keeps"
-    told.append(
+    sentences = [
         f"Keywords are kept {percent(row.kept.value)}% of the time, {verdict} "
         f"({percent(row.baseline)}%; difference {points(row.difference.value)} points, "
         f"{_points(row.difference)})."
-    )
+    ]
     accuracy = report.accuracy
     if accuracy and accuracy.effect and accuracy.beyond_random:
         effect, beyond = accuracy.effect, accuracy.beyond_random
-        sure = "" if not effect.low <= 0 <= effect.high else ", which can't be told from no change"
-        told.append(
-            f"Forced out at the first layer that prunes, they change accuracy by {points(effect.value)} points "
-            f"(95% interval {points(effect.low)} to {points(effect.high)}){sure}. Against as many other tokens forced "
+        doubt = "" if not effect.low <= 0 <= effect.high else ", which can't be told from no change"
+        sentences.append(
+            f"ForcedTokens out at the first layer that prunes, they change accuracy by {points(effect.value)} points "
+            f"(95% interval {points(effect.low)} to {points(effect.high)}){doubt}. Against as many other tokens forced "
             f"out at random: {points(beyond.value)} points ({points(beyond.low)} to {points(beyond.high)})."
         )
-    return told
+    return sentences
 
 
-def _points(found: Estimate) -> str:
-    if found.interval is None:
+def _points(difference: Estimate) -> str:
+    if difference.interval is None:
         return "no interval: too few texts"
-    return f"95% interval {points(found.low)} to {points(found.high)}"
+    return f"95% interval {points(difference.low)} to {points(difference.high)}"
 
 
 def _difference(row: Row) -> float:

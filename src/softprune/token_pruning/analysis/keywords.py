@@ -1,13 +1,13 @@
-"""A user's own words: how often they are kept, and what the model does without them.
+"""The user's own words: how often they are kept, and what the model does without them.
 
-A keyword counts where its words stand, whatever their case. One of several words ("wall street") counts as one long
-word: it is kept as long as any of its pieces is, and random dropping is asked for as many pieces.
+Keywords match whole words, whatever their case. A keyword of several words ("wall street") counts as one long word: it
+is kept as long as any of its pieces is, and is compared with random dropping of as many pieces.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,19 +18,19 @@ from softprune.statistics.bootstrap import (
     Difference,
     Floats,
     bootstrap_interval,
-    holm,
     paired_bootstrap,
     resampled_sums,
 )
-from softprune.statistics.estimates import CLEAR, Estimate, chance_p, estimate, quotient, share_estimate
-from softprune.token_pruning.analysis.random_baseline import Chance
+from softprune.statistics.estimates import Estimate, chance_p, compare_shares, quotient
+from softprune.token_pruning.analysis.random_baseline import RandomDropping
+from softprune.token_pruning.analysis.retention import mark_clear
 from softprune.token_pruning.analysis.word_table import WordTable
 from softprune.token_pruning.analysis.words import Word
-from softprune.token_pruning.token_trace import TokenReader, TokenReading
+from softprune.token_pruning.token_trace import TokenTrace, TraceableModel
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class KeywordMatch:
     """A keyword in a text.
 
     Attributes:
@@ -52,8 +52,8 @@ class Found:
 class KeywordRow:
     """One keyword, or all of them: counts, the share kept, and what random dropping keeps of it.
 
-    `p` is of "kept as random dropping keeps" (`estimates.chance_p`); `clear` tells that it is below 0.05, after Holm's
-    adjustment for all keywords, and that the difference's interval leaves out zero.
+    `p` is of "kept as often as random dropping keeps it" (`estimates.chance_p`); `clear` says that it is below 0.05,
+    after Holm's adjustment for all keywords, and that the difference's interval excludes zero.
     """
 
     keyword: str
@@ -73,8 +73,8 @@ class KeywordAccuracy:
     Attributes:
         texts: how many.
         whole: all of them as the model reads them.
-        when_kept, when_dropped: those where at least one keyword was kept, and those where none was. The two are
-            different texts: their difference isn't the keywords' doing.
+        when_kept, when_dropped: those where at least one keyword was kept, and those where none was. These are
+            different texts, so the keywords need not be the cause of the difference.
         texts_kept: how many of the first kind.
         forced_out: all of them, read again with every keyword dropped at the first layer that prunes.
         random_out: the same with as many other tokens, chosen at random (as many of them kept), dropped instead.
@@ -123,20 +123,20 @@ def read_keywords(source: Sequence[str] | str | Path) -> tuple[str, ...]:
     return found
 
 
-def find_keywords(table: WordTable, keywords: Sequence[str]) -> list[Found]:
-    """Every place where a keyword stands; where two begin, the longer one."""
+def find_keywords(table: WordTable, keywords: Sequence[str]) -> list[KeywordMatch]:
+    """Every match of a keyword; where two begin at one word, the longer one."""
     wanted, longest = set(keywords), max(map(len, keywords))
-    found = []
-    for text, (reading, words) in enumerate(zip(table.readings, table.words, strict=True)):
-        chance, place = Chance.of(reading), 0
+    matches = []
+    for text, (trace, words) in enumerate(zip(table.traces, table.words, strict=True)):
+        chance, place = RandomDropping.like(trace), 0
         while place < len(words):
-            last, keyword = _longest_match(reading.text, words, place, wanted, longest)
+            last, keyword = _longest_match(trace.text, words, place, wanted, longest)
             if keyword is not None:
                 pieces = tuple(sorted({piece for word in words[place : last + 1] for piece in word.pieces}))
-                kept = any(reading.left[piece] == reading.layers for piece in pieces)
-                found.append(Found(keyword, text, pieces, kept, chance.kept(len(pieces))))
+                kept = any(trace.left[piece] == trace.layers for piece in pieces)
+                matches.append(KeywordMatch(keyword, text, pieces, kept, chance.kept(len(pieces))))
             place = last + 1
-    return found
+    return matches
 
 
 def _longest_match(
@@ -156,87 +156,78 @@ def _longest_match(
 def keyword_report(
     table: WordTable,
     keywords: Sequence[str],
-    reader: TokenReader | None = None,
+    model: TraceableModel | None = None,
     *,
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> KeywordReport:
-    """Count keywords, hold their retention against random dropping, and read again without them.
+    """Count keywords, compare their retention with random dropping, and read the texts again without them.
 
     Args:
         table: the words.
         keywords: case folded, as `read_keywords` gives them.
-        reader: the model that made the readings; without one nothing is read again.
+        model: that made the traces; without one nothing is read again.
         seed: of the bootstrap and of the random tokens.
         resamples: of the bootstrap.
     """
-    found = find_keywords(table, keywords)
-    present = [keyword for keyword in keywords if any(one.keyword == keyword for one in found)]
-    rows = _rows(found, present, len(table.readings), seed, resamples)
+    matches = find_keywords(table, keywords)
+    present = [keyword for keyword in keywords if any(match.keyword == keyword for match in matches)]
+    rows = _rows(matches, present, len(table.traces), seed, resamples)
     return KeywordReport(
-        overall=_with_clear(rows[:1])[0],
-        rows=tuple(sorted(_with_clear(rows[1:]), key=lambda row: (-row.words, row.keyword))),
+        overall=mark_clear(rows[:1])[0],
+        rows=tuple(sorted(mark_clear(rows[1:]), key=lambda row: (-row.words, row.keyword))),
         absent=tuple(keyword for keyword in keywords if keyword not in present),
-        accuracy=_accuracy(table, found, reader, seed, resamples),
+        accuracy=_measure_accuracy(table, matches, model, seed, resamples),
     )
 
 
-def _rows(found: Sequence[Found], present: Sequence[str], texts: int, seed: int, resamples: int) -> list[KeywordRow]:
+def _rows(
+    matches: Sequence[KeywordMatch], present: Sequence[str], texts: int, seed: int, resamples: int
+) -> list[KeywordRow]:
     """All keywords together, then each one."""
-    place_of = {keyword: place for place, keyword in enumerate(present, start=1)}
-    counts_NKC = np.zeros((texts, len(present) + 1, 3))
-    for one in found:
-        for place in (0, place_of[one.keyword]):
-            counts_NKC[one.text, place] += (1, one.kept, one.chance)
+    names = ["all keywords", *present]
+    counts_NKC = np.zeros((texts, len(names), 3))  # words, kept, kept by chance
+    chances: list[list[float]] = [[] for _ in names]
+    for match in matches:
+        for place in (0, names.index(match.keyword, 1)):
+            counts_NKC[match.text, place] += (1, match.kept, match.chance)
+            chances[place].append(match.chance)
     sums_RC = resampled_sums(counts_NKC.reshape(texts, -1), seed=seed, resamples=resamples)
     drawn_RKC = sums_RC.reshape(resamples, -1, 3)
-    rows = []
-    for place, name in enumerate(["all keywords", *present]):
-        chance_N = np.array([one.chance for one in found if place in (0, place_of[one.keyword])])
-        rows.append(_row(name, counts_NKC[:, place], drawn_RKC[:, place], chance_N))
-    return rows
+    return [_row(name, counts_NKC[:, k], drawn_RKC[:, k], np.array(chances[k])) for k, name in enumerate(names)]
 
 
-def _row(name: str, counts_NC: Floats, drawn_RC: Floats, chance_N: Floats) -> KeywordRow:
-    own_C, holding = counts_NC.sum(axis=0), int((counts_NC[:, 0] > 0).sum())
-    share, baseline = quotient(own_C[1], own_C[0]), quotient(own_C[2], own_C[0])
+def _row(name: str, counts_NC: Floats, drawn_RC: Floats, chance_W: Floats) -> KeywordRow:
+    own_C, texts = counts_NC.sum(axis=0), int((counts_NC[:, 0] > 0).sum())
+    share, baseline = float(quotient(own_C[1], own_C[0])), float(quotient(own_C[2], own_C[0]))
     share_R, baseline_R = quotient(drawn_RC[:, 1], drawn_RC[:, 0]), quotient(drawn_RC[:, 2], drawn_RC[:, 0])
-    kept = share_estimate(float(share), share_R, holding)
-    difference = estimate(float(share - baseline), share_R - baseline_R, holding)
-    if kept.low is not None and kept.high is not None and kept.value in (0.0, 1.0):
-        difference = Estimate(difference.value, kept.low - float(baseline), kept.high - float(baseline))
+    kept, difference = compare_shares(share, baseline, share_R, baseline_R, texts)
     return KeywordRow(
         keyword=name,
         words=int(own_C[0]),
-        texts=holding,
+        texts=texts,
         kept=kept,
-        baseline=float(baseline) if own_C[0] else None,
+        baseline=baseline if own_C[0] else None,
         difference=difference,
-        p=chance_p(round(own_C[1]), chance_N),
+        p=chance_p(round(own_C[1]), chance_W),
     )
 
 
-def _with_clear(rows: Sequence[KeywordRow]) -> list[KeywordRow]:
-    adjusted = holm([row.p for row in rows])
-    return [
-        replace(row, clear=p < CLEAR and row.difference.excludes_zero) for row, p in zip(rows, adjusted, strict=True)
-    ]
-
-
-def _accuracy(
-    table: WordTable, found: Sequence[Found], reader: TokenReader | None, seed: int, resamples: int
+def _measure_accuracy(
+    table: WordTable, matches: Sequence[KeywordMatch], model: TraceableModel | None, seed: int, resamples: int
 ) -> KeywordAccuracy | None:
-    out: dict[int, set[int]] = {}
+    pieces: dict[int, set[int]] = {}  # of all keywords, by text
     kept = set[int]()
-    for one in found:
-        if table.readings[one.text].gold is not None:
-            out.setdefault(one.text, set()).update(one.pieces)
-            kept |= {one.text} if one.kept else set()
-    if not out:
+    for match in matches:
+        if table.traces[match.text].gold is not None:
+            pieces.setdefault(match.text, set()).update(match.pieces)
+            if match.kept:
+                kept.add(match.text)
+    if not pieces:
         return None
-    texts = sorted(out)
-    whole_NC = _correct([table.readings[text] for text in texts])
-    is_kept_N = np.array([text in kept for text in texts])
+    traces = {text: table.traces[text] for text in sorted(pieces)}
+    whole_NC = _correct(list(traces.values()))
+    is_kept_N = np.array([text in kept for text in traces])
 
     def accuracy(counts_NC: Floats) -> Estimate:
         if not len(counts_NC):
@@ -245,46 +236,41 @@ def _accuracy(
         return Estimate(float(_share(counts_NC.sum(axis=0))), interval.low, interval.high)
 
     parts = (accuracy(whole_NC), accuracy(whole_NC[is_kept_N]), accuracy(whole_NC[~is_kept_N]), int(is_kept_N.sum()))
-    if reader is None:
-        return KeywordAccuracy(len(texts), *parts)
-    others = _other_tokens(table.readings, out, seed)
-    without_NC, random_NC = (_read_without(reader, table.readings, texts, which) for which in (out, others))
-    effect, beyond = (
-        paired_bootstrap(without_NC, base_NC, _share, seed=seed, resamples=resamples)
-        for base_NC in (whole_NC, random_NC)
-    )
-    return KeywordAccuracy(len(texts), *parts, accuracy(without_NC), accuracy(random_NC), effect, beyond)
+    if model is None:
+        return KeywordAccuracy(len(traces), *parts)
+    without_NC = _read_without(model, traces, pieces)
+    random_NC = _read_without(model, traces, _draw_other_tokens(traces, pieces, seed))
+    effect = paired_bootstrap(without_NC, whole_NC, _share, seed=seed, resamples=resamples)
+    beyond_random = paired_bootstrap(without_NC, random_NC, _share, seed=seed, resamples=resamples)
+    return KeywordAccuracy(len(traces), *parts, accuracy(without_NC), accuracy(random_NC), effect, beyond_random)
 
 
 def _share(totals: Floats) -> Floats:
     return quotient(totals[..., 0], totals[..., 1])
 
 
-def _correct(readings: Sequence[TokenReading]) -> Floats:
-    return np.array([[reading.predicted == reading.gold, 1] for reading in readings], np.float64)
+def _correct(traces: Sequence[TokenTrace]) -> Floats:
+    return np.array([[trace.predicted == trace.gold, 1] for trace in traces], np.float64)
 
 
-def _other_tokens(readings: Sequence[TokenReading], out: dict[int, set[int]], seed: int) -> dict[int, set[int]]:
+def _draw_other_tokens(traces: dict[int, TokenTrace], pieces: dict[int, set[int]], seed: int) -> dict[int, set[int]]:
     """Per text, as many tokens as its keywords have, drawn from the others; fewer where there aren't as many.
 
-    As many of them as of the keywords' were kept to the end: to lose what was dropped anyway does nothing.
+    As many of them as of the keywords' were kept to the end: forcing out what is dropped anyway has no effect.
     """
     generator = np.random.default_rng(seed)
-    answer = {}
-    for text in sorted(out):
-        reading, drawn = readings[text], set[int]()
+    drawn: dict[int, set[int]] = {}
+    for text, trace in traces.items():
+        drawn[text] = set()
         for kept in (True, False):
-            same = [i for i, left in enumerate(reading.left) if (left == reading.layers) == kept]
-            free = [i for i in same if not reading.special[i] and i not in out[text]]
-            size = min(sum(i in out[text] for i in same), len(free))
-            drawn |= {int(i) for i in generator.choice(free, size, replace=False)} if size else set()
-        answer[text] = drawn
-    return answer
+            same = [i for i, left in enumerate(trace.left) if (left == trace.layers) == kept]
+            free = [i for i in same if not trace.special[i] and i not in pieces[text]]
+            size = min(sum(i in pieces[text] for i in same), len(free))
+            if size:
+                drawn[text].update(map(int, generator.choice(free, size, replace=False)))
+    return drawn
 
 
-def _read_without(
-    reader: TokenReader, readings: Sequence[TokenReading], texts: Sequence[int], out: dict[int, set[int]]
-) -> Floats:
-    chosen = [readings[text] for text in texts]
-    again = reader.read([r.text for r in chosen], [r.gold for r in chosen], forced_out=[out[text] for text in texts])
-    return _correct(again)
+def _read_without(model: TraceableModel, traces: dict[int, TokenTrace], out: dict[int, set[int]]) -> Floats:
+    texts, golds = [trace.text for trace in traces.values()], [trace.gold for trace in traces.values()]
+    return _correct(model.trace(texts, golds, forced_out=[out[text] for text in traces]))

@@ -10,8 +10,8 @@ from softprune.printable import printable
 from softprune.runs import atomic_io
 from softprune.token_pruning.analysis import findings
 from softprune.token_pruning.analysis.keywords import KeywordRow
+from softprune.token_pruning.analysis.measure import Analysis
 from softprune.token_pruning.analysis.retention import Row
-from softprune.token_pruning.analysis.run import Analysis
 
 try:
     from softprune.report.figures import Plan, render
@@ -22,37 +22,37 @@ except ImportError as error:
     raise SoftpruneError("matplotlib and jinja2 for pages", str(error), "pip install 'softprune[report]'") from error
 
 
-def write_page(found: Analysis, folder: Path, title: str = "") -> Path:
+def write_page(analysis: Analysis, folder: Path, title: str = "") -> Path:
     """Write `figures/` (PNG and SVG) and `analysis.html`."""
-    pictures = {plan.name: Picture(plan, render(plan.draw) if plan.draw else None) for plan in plans(found)}
+    pictures = {plan.name: Picture(plan, render(plan.draw) if plan.draw else None) for plan in plans(analysis)}
     write_figures(folder / "figures", list(pictures.values()))
     page = folder / "analysis.html"
-    atomic_io.write_bytes(page, html(found, pictures, title).encode("utf-8", errors="replace"))
+    atomic_io.write_bytes(page, html(analysis, pictures, title).encode("utf-8", errors="replace"))
     return page
 
 
-def plans(found: Analysis) -> list[Plan]:
+def plans(analysis: Analysis) -> list[Plan]:
     """The figures, those too for which there are no numbers."""
-    return [_by_layer(found), _by_pos(found), _by_place(found), _map(found)]
+    return [_by_layer(analysis), _by_pos(analysis), _by_place(analysis), _map(analysis)]
 
 
-def html(found: Analysis, pictures: dict[str, Picture], title: str = "") -> str:
+def html(analysis: Analysis, pictures: dict[str, Picture], title: str = "") -> str:
     """The page's text."""
-    tables = {name: shown_order(name, rows) for name, rows in found.retention.tables.items()}
+    tables = {name: shown_order(name, rows) for name, rows in analysis.retention.tables.items()}
     template = environment(Path(__file__).parent / "templates").get_template("analysis.html.j2")
     return template.render(
         title=printable(title) if title else "What was kept",
-        a=found,
-        overall=found.retention.overall,
+        a=analysis,
+        overall=analysis.retention.overall,
         tables=tables,
         titles=findings.TITLES,
         findings={name: findings.finding(name, rows) for name, rows in tables.items()},
         named=findings.named,
-        overall_finding=findings.overall_finding(found.retention.overall, len(found.table.readings)),
-        cluster_finding=findings.cluster_finding(found.clusters) if found.clusters else None,
-        keyword_findings=findings.keyword_finding(found.keywords) if found.keywords else [],
+        overall_finding=findings.overall_finding(analysis.retention.overall, len(analysis.table.traces)),
+        cluster_finding=findings.cluster_finding(analysis.clusters) if analysis.clusters else None,
+        keyword_findings=findings.keyword_finding(analysis.keywords) if analysis.keywords else [],
         pictures=pictures,
-        pos_note=found.tagger.accuracy_in_words if found.tagger else None,
+        pos_note=analysis.tagger.accuracy_in_words if analysis.tagger else None,
         verdict=verdict,
     )
 
@@ -70,37 +70,37 @@ def verdict(row: Row | KeywordRow) -> str:
     return word if row.clear else f"({word})"
 
 
-def _by_pos(found: Analysis) -> Plan:
-    rows = shown_order("pos", found.retention.tables.get("pos", ()))
+def _by_pos(analysis: Analysis) -> Plan:
+    rows = shown_order("pos", analysis.retention.tables.get("pos", ()))
     names = [findings.named("pos", row) for row in rows]
     return Plan(
         "retention_by_pos",
         "Words kept, by part of speech",
         "Bars with 95% intervals; the orange tick is what random dropping in the same texts keeps. Blue bars can be "
-        f"told from it, gray ones can't.{f' {found.tagger.accuracy_in_words}.' if found.tagger else ''}",
+        f"told from it, gray ones can't.{f' {analysis.tagger.accuracy_in_words}.' if analysis.tagger else ''}",
         partial(figures.group_bars, rows, names) if rows else None,
         "" if rows else "parts of speech",
     )
 
 
-def _by_place(found: Analysis) -> Plan:
-    rows = found.retention.tables["place"]
+def _by_place(analysis: Analysis) -> Plan:
+    rows = analysis.retention.tables["place"]
     caption = "Each text is cut into tenths by its words; the dashed line is what random dropping keeps."
     return Plan("retention_by_place", "Words kept along the text", caption, partial(figures.place_line, rows))
 
 
-def _by_layer(found: Analysis) -> Plan:
+def _by_layer(analysis: Analysis) -> Plan:
     caption = "Share of all tokens, special ones too, that are left after each layer's pruning. Layer 0 never prunes."
-    return Plan("tokens_by_layer", "Tokens left", caption, partial(figures.layer_steps, found.tokens.alive))
+    return Plan("tokens_by_layer", "Tokens left", caption, partial(figures.layer_steps, analysis.tokens.alive))
 
 
-def _map(found: Analysis) -> Plan:
-    shown, classes = found.clusters, "true class" if found.by_gold else "predicted class"
+def _map(analysis: Analysis) -> Plan:
+    shown, classes = analysis.clusters, "true class" if analysis.by_gold else "predicted class"
     return Plan(
         "state_map",
         "Texts by the states of their kept tokens",
         f"Each point is a text: the mean last hidden state of its kept tokens, by {classes}. t-SNE keeps neighbours, "
         "not distances: the size of gaps and of groups in it means nothing.",
-        partial(figures.state_map, shown, found.labels) if shown else None,
+        partial(figures.state_map, shown, analysis.labels) if shown else None,
         "" if shown else "states of at least ten texts of two classes",
     )

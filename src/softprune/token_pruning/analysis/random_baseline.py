@@ -17,58 +17,58 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from softprune.token_pruning.token_trace import TokenReading
+from softprune.token_pruning.token_trace import TokenTrace
 
 Floats = npt.NDArray[np.float64]
 
 
-def gone(reading: TokenReading) -> Floats:
+def count_dropped(trace: TokenTrace) -> Floats:
     """How many of a text's tokens, special ones aside, have left by the end of each layer: `[L]`."""
-    left_T = [left for left, special in zip(reading.left, reading.special, strict=True) if not special]
-    return np.array([sum(left <= layer for left in left_T) for layer in range(reading.layers)], np.float64)
+    left_T = [left for left, special in zip(trace.left, trace.special, strict=True) if not special]
+    return np.array([sum(left <= layer for left in left_T) for layer in range(trace.layers)], np.float64)
 
 
-def shares_gone(readings: Sequence[TokenReading]) -> Floats:
+def dropped_shares(traces: Sequence[TokenTrace]) -> Floats:
     """The share of all texts' tokens, special ones aside, that has left by the end of each layer: `[L]`."""
-    total = sum(reading.special.count(False) for reading in readings)
-    answer: Floats = sum((gone(reading) for reading in readings), np.zeros(readings[0].layers)) / max(total, 1)
-    return answer
+    total = sum(trace.special.count(False) for trace in traces)
+    shares: Floats = sum((count_dropped(trace) for trace in traces), np.zeros(traces[0].layers)) / max(total, 1)
+    return shares
 
 
-class Chance:
+class RandomDropping:
     """Random dropping in one text.
 
     Args:
         tokens: T.
-        gone_L: m_l by layer; needn't be whole.
+        dropped_L: m_l by layer; needn't be whole.
     """
 
-    def __init__(self, tokens: int, gone_L: Floats) -> None:
-        self._tokens, self._gone_L = tokens, gone_L
+    def __init__(self, tokens: int, dropped_L: Floats) -> None:
+        self._tokens, self._dropped_L = tokens, dropped_L
         self._outlives = cache(self._survival)
 
     @classmethod
-    def of(cls, reading: TokenReading) -> Chance:
+    def like(cls, trace: TokenTrace) -> RandomDropping:
         """As many tokens leave after each layer as the model dropped in this very text."""
-        gone_L = gone(reading)
-        return cls(reading.special.count(False), gone_L)
+        dropped_L = count_dropped(trace)
+        return cls(trace.special.count(False), dropped_L)
 
     @classmethod
-    def at(cls, share_L: Floats, reading: TokenReading) -> Chance:
+    def at(cls, share_L: Floats, trace: TokenTrace) -> RandomDropping:
         """The same share of tokens has left after each layer, whatever the model dropped in this text."""
-        tokens = reading.special.count(False)
+        tokens = trace.special.count(False)
         return cls(tokens, tokens * share_L)
 
     def kept(self, pieces: int) -> float:
-        """The chance that a word of so many pieces is kept to the end."""
+        """The chance that a word of `pieces` tokens is kept to the end."""
         return float(self._outlives(pieces)[-1])
 
     def left(self, pieces: int) -> float:
-        """The expected `left` of a word of so many pieces."""
+        """The expected `left` of a word of `pieces` tokens."""
         return float(self._outlives(pieces).sum())
 
     def _survival(self, pieces: int) -> Floats:
         """P(left > l) by layer, `[L]`."""
         places = np.arange(pieces)[:, None]
-        all_gone_L = (np.maximum(self._gone_L - places, 0) / (self._tokens - places)).prod(axis=0)
-        return np.asarray(1 - all_gone_L, np.float64)
+        all_dropped_L = (np.maximum(self._dropped_L - places, 0) / (self._tokens - places)).prod(axis=0)
+        return np.asarray(1 - all_dropped_L, np.float64)

@@ -1,9 +1,9 @@
 """Which words a pruned model keeps: by part of speech, stop word, entity, place, frequency and class.
 
-Every share stands against random dropping in the same texts (`chance.py`), because a word may be kept often only
-because its texts keep much, or because it has many pieces. A class stands against random dropping with the share of
-tokens that all texts together keep. Intervals resample whole texts, for words of one text are no independent examples.
-The p-values hold the count itself against random dropping, exactly for small groups, on which a bootstrap is too sure.
+Every share is compared with random dropping in the same texts (`random_baseline`), because a word may be kept often
+only because its texts keep much, or because it has many pieces. A class is compared with random dropping at the share
+of tokens that all texts together keep. Intervals resample whole texts, since words of one text aren't independent. The
+p-values compare the count itself with random dropping, exactly for small groups, where a bootstrap is too confident.
 All tables share their resamples.
 
 Axes: N texts, W words, G groups of one table, R resamples.
@@ -14,11 +14,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, TypeVar
 
 import numpy as np
 
 from softprune.statistics.bootstrap import RESAMPLES, Floats, holm, resampled_sums
-from softprune.statistics.estimates import CLEAR, Estimate, chance_p, estimate, p_value, quotient, share_estimate
+from softprune.statistics.estimates import CLEAR, Estimate, chance_p, compare_shares, estimate, p_value, quotient
 from softprune.token_pruning.analysis.word_table import Ints, WordTable
 
 RANKS = (10, 100, 1_000, 10_000)
@@ -37,7 +39,7 @@ class Row:
         baseline: share that random dropping in the same texts keeps (for a class: with all texts' share of tokens).
         difference: kept minus baseline.
         ratio: kept over baseline.
-        left: mean layer after which a word was gone; the number of layers for one kept to the end.
+        left: mean layer after which a word was dropped; the number of layers for one kept to the end.
         left_difference: that minus its baseline.
         p: of "kept as random dropping keeps" (`estimates.chance_p`; for a class by bootstrap over texts).
         excludes_zero: whether the difference's interval does.
@@ -60,7 +62,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
-    """One way to part words: `code_W` is each word's group, -1 for none."""
+    """One way to group words.
+
+    Attributes:
+        name: of the table.
+        groups: their names.
+        code_W: group of each word; -1 for none.
+        against_all: whether the baseline is the share of tokens that all texts together keep.
+    """
 
     name: str
     groups: tuple[str, ...]
@@ -93,8 +102,8 @@ def retention(
         seed: of the bootstrap.
         resamples: how many.
     """
-    groupings = [Grouping("overall", ("all words",), np.zeros(len(table.text_W), np.int64))]
-    groupings += groupings_of(table, labels, entities)
+    everything = Grouping("overall", ("all words",), np.zeros(len(table.text_W), np.int64))
+    groupings = [everything, *make_groupings(table, labels, entities)]
     counts = [_counts(table, grouping) for grouping in groupings]
     sums_RC = resampled_sums(np.concatenate(counts, axis=1), seed=seed, resamples=resamples)
     tables, start = dict[str, tuple[Row, ...]](), 0
@@ -107,8 +116,8 @@ def retention(
     return Retention(overall, tables)
 
 
-def groupings_of(table: WordTable, labels: Sequence[str], entities: bool) -> list[Grouping]:
-    """Every way to part the table's words; groups without a word stay out of their table."""
+def make_groupings(table: WordTable, labels: Sequence[str], entities: bool) -> list[Grouping]:
+    """Every way to group the table's words; groups without a word stay out of their table."""
     found = []
     if table.tagged:
         found.append(_by_name("pos", table.column(lambda word: word.mark.pos)))
@@ -118,7 +127,7 @@ def groupings_of(table: WordTable, labels: Sequence[str], entities: bool) -> lis
     tenths = tuple(f"tenth {i}" for i in range(1, 11))
     found.append(Grouping("place", tenths, np.floor(10 * table.place_W + 1e-9).astype(np.int64)))
     found.append(_by_frequency(table))
-    gold_N = np.array([-1 if reading.gold is None else reading.gold for reading in table.readings])
+    gold_N = np.array([-1 if trace.gold is None else trace.gold for trace in table.traces])
     if (gold_N >= 0).any():
         found.append(Grouping("class", tuple(labels), gold_N[table.text_W], against_all=True))
     return found
@@ -135,20 +144,20 @@ def _by_frequency(table: WordTable) -> Grouping:
     counts = Counter(table.forms)
     ranked = sorted(counts, key=lambda form: (-counts[form], form))
     bin_of = {form: int(np.searchsorted(RANKS, place + 1)) for place, form in enumerate(ranked)}
-    starts = (1, *(rank + 1 for rank in RANKS))
-    names = [f"ranks {low:,} to {high:,}" for low, high in zip(starts, RANKS, strict=False)]
-    names.append(f"ranks above {RANKS[-1]:,}")
-    return Grouping("frequency", tuple(names), np.array([bin_of[form] for form in table.forms], np.int64))
+    names = [f"ranks {low + 1:,} to {high:,}" for low, high in pairwise((0, *RANKS))]
+    return Grouping(
+        "frequency", (*names, f"ranks above {RANKS[-1]:,}"), np.array([bin_of[form] for form in table.forms], np.int64)
+    )
 
 
 def _counts(table: WordTable, grouping: Grouping) -> Floats:
     """Sums by text and group, `[N, G * COLUMNS]`."""
     G, inside_W = len(grouping.groups), grouping.code_W >= 0
-    counts_NGC = np.zeros((len(table.readings), G, COLUMNS))
+    counts_NGC = np.zeros((len(table.traces), G, COLUMNS))
     kept, left = (table.kept_W, table.chance_kept_W), (table.left_W, table.chance_left_W)
     values_WC = np.stack([np.ones_like(table.kept_W), *kept, *left, table.even_kept_W, table.even_left_W], axis=1)
     np.add.at(counts_NGC, (table.text_W[inside_W], grouping.code_W[inside_W]), values_WC[inside_W])
-    return counts_NGC.reshape(len(table.readings), -1)
+    return counts_NGC.reshape(len(table.traces), -1)
 
 
 def _rows(table: WordTable, grouping: Grouping, counts_NC: Floats, drawn_RGC: Floats) -> tuple[Row, ...]:
@@ -159,24 +168,32 @@ def _rows(table: WordTable, grouping: Grouping, counts_NC: Floats, drawn_RGC: Fl
         if texts:
             chance_W = None if grouping.against_all else table.chance_kept_W[grouping.code_W == place]
             rows.append(_row(name, texts, own_C, drawn_RGC[:, place], chance_W))
-    return _with_clear(rows)
+    return tuple(mark_clear(rows))
 
 
 def _row(name: str, texts: int, own_C: Floats, drawn_RC: Floats, chance_W: Floats | None) -> Row:
-    shares, drawn = _shares(own_C, chance_W is None), _shares(drawn_RC, chance_W is None)
-    ratio, left, left_difference = (
-        estimate(float(share), drawn_R, texts) for share, drawn_R in zip(shares[2:], drawn[2:], strict=True)
-    )
-    kept, baseline = share_estimate(float(shares[0]), drawn[0], texts), float(shares[1])
-    difference = estimate(float(shares[0] - shares[1]), drawn[0] - drawn[1], texts)
-    if kept.low is not None and kept.high is not None and kept.value in (0.0, 1.0):
-        difference = Estimate(difference.value, kept.low - baseline, kept.high - baseline)
-    p = 1.0
-    if difference.interval is not None:
-        p = p_value(drawn[0] - drawn[1]) if chance_W is None else chance_p(round(own_C[1]), chance_W)
-    size = (name, int(own_C[0]), texts)
+    share, baseline, *others = _shares(own_C, chance_W is None)
+    share_R, baseline_R, *others_R = _shares(drawn_RC, chance_W is None)
+    pairs = zip(others, others_R, strict=True)
+    ratio, left, left_difference = [estimate(float(value), drawn_R, texts) for value, drawn_R in pairs]
+    kept, difference = compare_shares(float(share), float(baseline), share_R, baseline_R, texts)
+    if difference.interval is None:
+        p = 1.0
+    else:
+        p = p_value(share_R - baseline_R) if chance_W is None else chance_p(round(own_C[1]), chance_W)
     return Row(
-        *size, kept, baseline, difference, ratio, left, left_difference, p, difference.excludes_zero, clear=False
+        name=name,
+        words=int(own_C[0]),
+        texts=texts,
+        kept=kept,
+        baseline=float(baseline),
+        difference=difference,
+        ratio=ratio,
+        left=left,
+        left_difference=left_difference,
+        p=p,
+        excludes_zero=difference.excludes_zero,
+        clear=False,
     )
 
 
@@ -187,8 +204,12 @@ def _shares(own: Floats, even: bool) -> tuple[Floats, ...]:
     return share, baseline, quotient(share, baseline), depth, depth - depth_baseline
 
 
-def _with_clear(rows: Sequence[Row]) -> tuple[Row, ...]:
+AnyRow = TypeVar("AnyRow", bound=Any)
+
+
+def mark_clear(rows: Sequence[AnyRow]) -> list[AnyRow]:
+    """Rows with `clear` set: their p-values adjusted for all of them are small, and their intervals exclude zero."""
     adjusted = holm([row.p for row in rows])
-    return tuple(
-        replace(row, clear=bool(p < CLEAR and row.excludes_zero)) for row, p in zip(rows, adjusted, strict=True)
-    )
+    return [
+        replace(row, clear=p < CLEAR and row.difference.excludes_zero) for row, p in zip(rows, adjusted, strict=True)
+    ]

@@ -40,7 +40,7 @@ NAMES = {
 
 
 class Tagger:
-    """A spaCy pipeline that tells parts of speech.
+    """A spaCy pipeline that finds parts of speech.
 
     Attributes:
         name: of the pipeline.
@@ -69,7 +69,7 @@ class Tagger:
 
     @property
     def accuracy_in_words(self) -> str:
-        """What stands beside every table of parts of speech."""
+        """The note beside every table of parts of speech."""
         if self.accuracy is None:
             return f"Tagger {self.name}: accuracy unknown"
         on = f" on {self.measured_on}" if self.measured_on else " on its own test data"
@@ -81,7 +81,7 @@ def load_tagger(name: str | Path) -> Tagger:
 
     Raises:
         SoftpruneError: without spaCy, for a pipeline that isn't there or isn't readable, and for one that
-            doesn't tell parts of speech.
+            doesn't find parts of speech.
     """
     try:
         import spacy
@@ -96,5 +96,5 @@ def load_tagger(name: str | Path) -> Tagger:
     (probe,) = nlp.pipe(["A small test."])
     if not any(token.pos_ for token in probe):
         found = f"{tagger.name}, of {', '.join(nlp.pipe_names) or 'no components'}, which leaves them empty"
-        raise SoftpruneError("a pipeline that tells universal parts of speech (token.pos_)", found, TRAIN)
+        raise SoftpruneError("a pipeline that sets universal parts of speech (token.pos_)", found, TRAIN)
     return tagger

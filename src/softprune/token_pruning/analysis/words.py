@@ -1,7 +1,7 @@
-"""From tokens to words: which pieces make a word, and when the word was gone.
+"""From tokens to words: which pieces make up a word, and after which layer the word was dropped.
 
 **A word is there as long as any of its pieces is**: its `left` is the largest of theirs. Random dropping would
-therefore keep long words more often than short ones; `chance.py` accounts for that.
+therefore keep long words more often than short ones; `random_baseline` accounts for that.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from softprune.token_pruning.token_trace import TokenReading
+from softprune.token_pruning.token_trace import TokenTrace
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +20,8 @@ class Mark:
 
     Attributes:
         start, end: its characters in the text; no space among them.
-        pos: universal part of speech; empty where nobody tagged.
-        stop: whether it is a stop word; None where nobody tagged.
+        pos: universal part of speech; empty without a tagger.
+        stop: whether it is a stop word; None without a tagger.
         entity: type of the named entity that it belongs to; empty outside entities.
     """
 
@@ -38,7 +38,7 @@ class Word:
 
     Attributes:
         text: its characters.
-        mark: where it stands and what it is.
+        mark: its position and its tags.
         pieces: positions of its tokens.
         left: the layer after whose attention its last piece was dropped; the number of layers if one was kept.
     """
@@ -50,7 +50,7 @@ class Word:
 
 
 def split(text: str) -> Iterator[Mark]:
-    """Words without a tagger: runs of characters without a space; punctuation marks and symbols stand alone."""
+    """Words without a tagger: runs of characters without a space; each punctuation mark or symbol is one, too."""
     start = None
     for place, character in enumerate(text):
         alone = unicodedata.category(character)[0] in "PS"
@@ -65,7 +65,7 @@ def split(text: str) -> Iterator[Mark]:
         yield Mark(start, len(text))
 
 
-def words_of(reading: TokenReading, marks: Sequence[Mark] | None = None) -> tuple[Word, ...]:
+def words_of(trace: TokenTrace, marks: Sequence[Mark] | None = None) -> tuple[Word, ...]:
     """The words of a text that the model read, in order.
 
     A piece belongs to every word with which it shares a character, whatever the tokenizer: WordPiece and
@@ -74,21 +74,21 @@ def words_of(reading: TokenReading, marks: Sequence[Mark] | None = None) -> tupl
     (it was truncated, or the tokenizer doesn't know its characters), and isn't in the answer.
 
     Args:
-        reading: of the text.
+        trace: of the text.
         marks: its words, in order and apart; None: `split` finds them.
     """
-    found = list(split(reading.text)) if marks is None else marks
+    found = list(split(trace.text)) if marks is None else marks
     ends = [mark.end for mark in found]
     pieces: list[list[int]] = [[] for _ in found]
-    for position, (start, end) in enumerate(reading.offsets):
-        if reading.special[position]:
+    for position, (start, end) in enumerate(trace.offsets):
+        if trace.special[position]:
             continue
         place = bisect_right(ends, start)  # the first word that ends behind the piece's start
         while place < len(found) and found[place].start < end:
             pieces[place].append(position)
             place += 1
     return tuple(
-        Word(reading.text[mark.start : mark.end], mark, tuple(own), max(reading.left[i] for i in own))
+        Word(trace.text[mark.start : mark.end], mark, tuple(own), max(trace.left[i] for i in own))
         for mark, own in zip(found, pieces, strict=True)
         if own
     )

@@ -1,4 +1,4 @@
-"""Which kept words tell the classes apart: log-odds with an informative Dirichlet prior.
+"""Which kept words are typical of a class: log-odds with an informative Dirichlet prior.
 
 For word w, class i against all the others j, with y the counts of *kept* words, n their sums, and the prior
 `a_w = A f_w / sum f` from the counts f of all words, kept or not (A pseudo-words in all):
@@ -62,7 +62,7 @@ def typical_words(
         minimum: how often a word must have been kept in the class.
         prior: A, pseudo-words.
     """
-    gold_N = np.array([-1 if reading.gold is None else reading.gold for reading in table.readings])
+    gold_N = np.array([-1 if trace.gold is None else trace.gold for trace in table.traces])
     present = [place for place in range(len(labels)) if (gold_N == place).any()]
     if len(present) < 2:
         return {}

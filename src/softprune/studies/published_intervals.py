@@ -8,16 +8,12 @@ constant: by the same names, how many of them the best constant answer gets righ
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from softprune.config import Published
 from softprune.studies.findings import Cell, Entry, Table
-
-Z: Final = 1.959963984540054
-"""Of 95%: the normal distribution's 97.5% point."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +24,20 @@ class OfTheSource:
     sentences: tuple[str, ...] = ()
 
 
-def wilson(right: int, examples: int) -> tuple[float, float]:
+def wilson_interval(right: int, examples: int) -> tuple[float, float]:
     """The 95% interval of a proportion, by Wilson's score (1927).
 
     Args:
         right: examples that were answered right.
         examples: of them all, at least one.
     """
-    share, spread = right / examples, Z * Z / examples
-    centre = share + spread / 2
-    reach = Z * math.sqrt(share * (1 - share) / examples + spread / (4 * examples))
-    return (centre - reach) / (1 + spread), (centre + reach) / (1 + spread)
+    from scipy.stats import binomtest  # takes seconds to import
+
+    interval = binomtest(right, examples).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
-def right_of(printed: str, examples: int) -> int | None:
+def count_right(printed: str, examples: int) -> int | None:
     """How many right answers a printed accuracy stands for; None where no number of them rounds to it.
 
     Args:
@@ -62,43 +58,36 @@ def published_intervals(published: Sequence[Published], options: Mapping[str, An
     constant: Mapping[str, int] = options.get("constant") or {}
     columns = [place for place, head in enumerate(published[0].columns) if place and head.startswith("accuracy")]
     heads = [published[0].columns[place] for place in columns]
-    rows: list[tuple[Entry, ...]] = []
-    lines: list[str] = []
+    rows: list[list[Entry]] = []
+    sentences: list[str] = []
     for row in published[0].rows:
         if row[0] not in examples:
             continue
         count, floor = examples[row[0]], constant.get(row[0])
         cells = [_cell(row[place], count) for place in columns]
-        rows.append((row[0], f"{count:,}", Cell(None if floor is None else floor / count), *cells))
+        rows.append([row[0], f"{count:,}", Cell(None if floor is None else floor / count), *cells])
         if floor is not None:
             each = ", ".join(f"{head} {_against(cell, floor, count)}" for head, cell in zip(heads, cells, strict=True))
-            lines.append(
-                f"The source's {row[0]}, {count:,} examples, the constant answer {_percent(floor / count)}: {each}."
-            )
+            sizes = f"{count:,} examples, the constant answer {_percent(floor / count)}"
+            sentences.append(f"The source's {row[0]}, {sizes}: {each}.")
     note = (
         "95% intervals by Wilson's score from the printed accuracies; the source prints none. "
         "They hold for these very trained prompts, not for others trained with other seeds, and "
         "make no allowance for choosing the best of several candidates on the same examples."
     )
-    table = Table(
-        "source-intervals",
-        "What the source's accuracies tell",
-        ("%", "examples", "constant", *heads),
-        tuple(rows),
-        note,
-    )
-    return OfTheSource(table, tuple(lines))
+    title, head = "Intervals of the source's accuracies", ("%", "examples", "constant", *heads)
+    return OfTheSource(Table("source-intervals", title, head, rows, note), tuple(sentences))
 
 
 def _cell(printed: str, examples: int) -> Entry:
     """An accuracy with its interval; as it is printed where it is no number, or none of so many examples."""
     try:
-        right = right_of(printed, examples)
+        right = count_right(printed, examples)
     except ValueError:
         return printed
     if right is None:
         return f"{printed} (no number of {examples} rounds to it)"
-    return Cell(right / examples, *wilson(right, examples), note=f"({right} right)")
+    return Cell(right / examples, *wilson_interval(right, examples), note=f"({right} right)")
 
 
 def _against(cell: Entry, floor: int, examples: int) -> str:

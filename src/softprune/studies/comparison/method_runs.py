@@ -2,111 +2,97 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 from rich.console import Console
 
 from softprune.adapters.prefix import prefix_not_defined
 from softprune.adapters.registry import not_defined
 from softprune.config import ADAPTERS, Backbone, CompareRecipe, Recipe, resolve
-from softprune.config.registry import Registry
 from softprune.config.yaml_io import yaml_text
 from softprune.errors import ManyErrors, SoftpruneError, of_the_machine
 from softprune.models import describe
-from softprune.studies.comparison.folder import CELLS, CompareFolder
-from softprune.studies.comparison.heading import headed
-from softprune.training.free_memory import give_back
-
-Execute = Callable[..., bool]
-
-EXECUTE: Final[Registry[Execute]] = Registry(
-    "kind of run",
-    {
-        "tune": "softprune.pipelines.xprompt:execute",
-        "xprompt": "softprune.pipelines.xprompt:execute",
-        "adapt": "softprune.pipelines.adapt:execute",
-    },
-)
+from softprune.studies.execution import execute_run, headed
+from softprune.studies.folder import CELLS, StudyFolder
+from softprune.studies.run_result import FinishedRun
 
 _PREFIXES: Final = ("prefix", "p-tuning-v2")
 """Methods that give every layer keys and values, which some architectures don't take."""
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """One run of a comparison.
+class MethodRun:
+    """One run of a comparison: a method on a seed.
 
     Attributes:
         method: its name.
-        seed: of the run.
         recipe: its own.
         text: the keys of it that were named, as YAML.
         path: its folder.
     """
 
     method: str
-    seed: int
     recipe: Recipe
     text: str
     path: Path
 
     @property
-    def name(self) -> str:
-        """As the folder has it."""
-        return self.path.name
+    def seed(self) -> int:
+        """Of the run."""
+        return self.recipe.seed
+
+    @property
+    def finished(self) -> FinishedRun:
+        """What it left."""
+        return FinishedRun(self.path, self.recipe.task.id, self.seed)
 
 
-def cells_of(recipe: CompareRecipe, out: Path) -> list[Cell]:
+def list_runs(recipe: CompareRecipe, out: Path) -> list[MethodRun]:
     """All runs, every method on a seed before the next seed: what is there of an unfinished one compares."""
-    return [
-        Cell(
-            method=method,
-            seed=seed,
-            recipe=resolve(base=recipe.cell(method, seed), where=f"recipe of {method}"),
-            text=yaml_text(recipe.cell(method, seed)),
-            path=out / CELLS / f"{method}-{seed}",
-        )
-        for seed in range(recipe.seed, recipe.seed + recipe.seeds)
-        for method in recipe.methods
-    ]
+    runs = []
+    for seed, method in product(range(recipe.seed, recipe.seed + recipe.seeds), recipe.methods):
+        values = recipe.cell(method, seed)
+        own = resolve(base=values, where=f"recipe of {method}")
+        runs.append(MethodRun(method, own, yaml_text(values), out / CELLS / f"{method}-{seed}"))
+    return runs
 
 
-def run_cells(recipe: CompareRecipe, folder: CompareFolder, command: str, console: Console | None) -> list[Cell]:
+def make_runs(recipe: CompareRecipe, folder: StudyFolder, command: str, console: Console | None) -> list[MethodRun]:
     """Make every run that isn't finished; those that are defined, in order.
 
     A method is left out where the model has no place for it, or where its first run was refused before any work. Its
-    reason goes into compare.json. Where the method has settings of its own, such a refusal may be theirs, and is told.
+    reason goes into compare.json. Where the method has settings of its own, such a refusal may be theirs, and is
+    raised.
 
     Raises:
         SoftpruneError: of a run that fails otherwise; or where no method is left.
     """
-    cells, refused = cells_of(recipe, folder.path), refused_by_model(recipe.backbone, recipe.methods)
+    runs, reasons = list_runs(recipe, folder.path), refused_by_model(recipe.backbone, recipe.methods)
     errors: list[SoftpruneError] = []
-    done: list[Cell] = []
-    for number, cell in enumerate(cells, start=1):
-        if cell.method in refused:
-            _note(folder, cell, "not defined", refused[cell.method])
+    done: list[MethodRun] = []
+    for number, run in enumerate(runs, start=1):
+        if run.method in reasons:
+            _note(folder, run, "not defined", reasons[run.method])
             continue
-        with headed(console, f"{number} of {len(cells)}: {cell.method}, seed {cell.seed}"):
-            error = _run(cell, command, console)
+        with headed(console, f"{number} of {len(runs)}: {run.method}, seed {run.seed}"):
+            error = _try_run(run, command, console)
         if error is None:
-            done.append(cell)
-            _note(folder, cell, "complete")
-        elif any(other.method == cell.method for other in done):
+            done.append(run)
+            _note(folder, run, "complete")
+        elif any(other.method == run.method for other in done):
             raise error
-        elif _has_settings(recipe, cell.method):
-            raise _of_settings(cell.method, error) from error
+        elif _has_settings(recipe, run.method):
+            raise _name_method(run.method, error) from error
         else:
             errors.append(error)
-            refused[cell.method] = _reason(error)
-            _note(folder, cell, "not defined", refused[cell.method])
+            reasons[run.method] = _reason(error)
+            _note(folder, run, "not defined", reasons[run.method])
     if not done:
-        raise _nothing(recipe, errors, refused)
+        raise _no_method_left(recipe, errors, reasons)
     return done
 
 
@@ -126,44 +112,30 @@ def _has_settings(recipe: CompareRecipe, method: str) -> bool:
     return bool(adapter or recipe.settings.get(method))
 
 
-def _of_settings(method: str, error: SoftpruneError) -> SoftpruneError:
-    """A refusal, with the name of the method whose settings it may be of."""
+def _name_method(method: str, error: SoftpruneError) -> SoftpruneError:
+    """A refusal with the name of the method whose settings may have caused it."""
     if isinstance(error, ManyErrors):
         return ManyErrors(f"the recipe of {method}", error.errors)
     return SoftpruneError(f"{method}: {error.expected}", error.found, f"{error.do}, or leave {method} out of methods")
 
 
-def _run(cell: Cell, command: str, console: Console | None) -> SoftpruneError | None:
-    """Make a run, or leave it as it is where it is complete; why it was refused, where nothing was begun."""
-    forget()
-    execute = EXECUTE[cell.recipe.kind]
+def _try_run(run: MethodRun, command: str, console: Console | None) -> SoftpruneError | None:
+    """Make a run; returns why it was refused, where nothing was begun."""
     try:
-        execute(cell.recipe, cell.path, command, cell.text, finish=None, console=console)
+        execute_run(run.recipe, run.path, command, run.text, console)
     except SoftpruneError as error:
-        cause = error.__cause__
-        if _begun(cell) or (cause is not None and of_the_machine(cause) is not None):
+        is_begun, cause = (run.path / "run.json").exists(), error.__cause__
+        if is_begun or (cause is not None and of_the_machine(cause) is not None):
             raise  # a full disk or too little memory says nothing of the method
         return error
     return None
 
 
-def _begun(cell: Cell) -> bool:
-    return (cell.path / "run.json").exists()
-
-
-def forget() -> None:
-    """What an earlier run held must not count as memory of the next."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    give_back()
-
-
-def _note(folder: CompareFolder, cell: Cell, status: str, reason: str | None = None) -> None:
+def _note(folder: StudyFolder, run: MethodRun, status: str, reason: str | None = None) -> None:
     cells: dict[str, Any] = folder.info["cells"]
-    told = {"method": cell.method, "seed": cell.seed, "status": status, "reason": reason}
-    if cells.get(cell.name) != told:
-        folder.record(cells={**cells, cell.name: told})
+    entry = {"method": run.method, "seed": run.seed, "status": status, "reason": reason}
+    if cells.get(run.path.name) != entry:
+        folder.record(cells={**cells, run.path.name: entry})
 
 
 def _reason(error: SoftpruneError) -> str:
@@ -172,10 +144,10 @@ def _reason(error: SoftpruneError) -> str:
     return "; ".join(f"{each.found} (expected: {each.expected})" for each in errors)
 
 
-def _nothing(recipe: CompareRecipe, errors: Sequence[SoftpruneError], refused: dict[str, str]) -> SoftpruneError:
+def _no_method_left(recipe: CompareRecipe, errors: Sequence[SoftpruneError], reasons: dict[str, str]) -> SoftpruneError:
     """Where no run could be made: the mistake, if it is the same for all."""
     texts = list(dict.fromkeys(map(str, errors)))
     if len(texts) == 1 and len(errors) == len(recipe.methods):
         return errors[0]
-    found = "; ".join(f"{method}: {reason}" for method, reason in refused.items())
+    found = "; ".join(f"{method}: {reason}" for method, reason in reasons.items())
     return SoftpruneError("a method that is defined for this backbone and task", found, "choose other methods")

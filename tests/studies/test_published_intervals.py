@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import pytest
 
 from softprune.config import Published
 from softprune.studies.findings import Cell
-from softprune.studies.proportions import Z, published_intervals, right_of, wilson
+from softprune.studies.published_intervals import count_right, published_intervals, wilson_interval
+
+Z: Final = 1.959963984540054
+"""Of 95%: the normal distribution's 97.5% point."""
 
 
 @pytest.mark.parametrize(("right", "examples"), [(66, 104), (55, 100), (0, 20), (20, 20), (152, 277)])
 def test_the_ends_are_the_proportions_that_the_score_test_just_allows(right: int, examples: int) -> None:
     """Wilson's definition, from which the formula follows: |share - p| is Z standard errors at p itself."""
     share = right / examples
-    for end in wilson(right, examples):
+    for end in wilson_interval(right, examples):
         assert abs(share - end) == pytest.approx(Z * (end * (1 - end) / examples) ** 0.5, abs=1e-12)
     if 0 < right < examples:
         walds = share + Z * (share * (1 - share) / examples) ** 0.5  # the textbook's, which has them at the share
@@ -25,12 +30,12 @@ def test_the_ends_are_the_proportions_that_the_score_test_just_allows(right: int
     [("63.46%", 104, 66), ("40.38%", 104, 42), ("86.53", 104, 90), ("91.0", 100, 91), ("53.13%", 638, 339)],
 )
 def test_right_answers_behind_an_accuracy(printed: str, examples: int, right: int) -> None:
-    assert right_of(printed, examples) == right
+    assert count_right(printed, examples) == right
 
 
 def test_no_number_of_right_answers() -> None:
-    assert right_of("88.61", 104) is None
-    assert right_of("88.46", 104) == 92
+    assert count_right("88.61", 104) is None
+    assert count_right("88.46", 104) == 92
 
 
 def test_against_the_constant_answer() -> None:
@@ -43,8 +48,8 @@ def test_against_the_constant_answer() -> None:
     assert [row[0] for row in found.table.rows] == ["a", "b", "d"]  # nobody said how many examples c has
     first = found.table.rows[0]
     assert first[2] == Cell(66 / 104)
-    assert first[3] == Cell(66 / 104, *wilson(66, 104), note="(66 right)")
-    assert found.table.rows[1][3:] == ("-", "88.61 (no number of 104 rounds to it)")
+    assert first[3] == Cell(66 / 104, *wilson_interval(66, 104), note="(66 right)")
+    assert found.table.rows[1][3:] == ["-", "88.61 (no number of 104 rounds to it)"]
     assert "as many right as the constant answer" in found.sentences[0]
     assert "90.38 (83.20 to 94.69): its interval lies above it" in found.sentences[0]
     assert "its interval lies below it" in found.sentences[1]

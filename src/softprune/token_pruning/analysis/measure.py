@@ -1,0 +1,150 @@
+"""Everything that an analysis of a pruned model measures, without its files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from softprune.errors import SoftpruneError
+from softprune.statistics.bootstrap import RESAMPLES, resampled_sums
+from softprune.statistics.estimates import Estimate, estimate, quotient
+from softprune.token_pruning.analysis.clusters import Clusters, map_states
+from softprune.token_pruning.analysis.keywords import KeywordReport, keyword_report
+from softprune.token_pruning.analysis.retention import Retention, retention
+from softprune.token_pruning.analysis.tagging import Tagger
+from softprune.token_pruning.analysis.word_table import WordTable, word_table
+from softprune.token_pruning.analysis.words_per_class import ClassWord, typical_words
+from softprune.token_pruning.token_trace import TokenTrace, TraceableModel
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCounts:
+    """Tokens of all texts, special ones too.
+
+    Attributes:
+        read, cut: how many the model read, and how many truncation cut off.
+        texts_cut: texts that were truncated.
+        alive: per layer, the share left after its pruning.
+    """
+
+    read: int
+    cut: int
+    texts_cut: int
+    alive: tuple[Estimate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """Everything that the page shows.
+
+    Attributes:
+        table: the words.
+        labels: names of the classes.
+        tagger: that found the parts of speech, if there was one.
+        tokens: counts.
+        accuracy, known: on the texts whose class is known, and how many those are.
+        retention: tables.
+        typical: kept words that tell classes apart, by class.
+        keywords: None without any.
+        clusters: None where there was nothing to map.
+        by_gold: whether the map's classes are the true ones; else those predicted.
+        seed: of everything random.
+    """
+
+    table: WordTable
+    labels: tuple[str, ...]
+    tagger: Tagger | None
+    tokens: TokenCounts
+    accuracy: Estimate
+    known: int
+    retention: Retention
+    typical: dict[str, list[ClassWord]]
+    keywords: KeywordReport | None
+    clusters: Clusters | None
+    by_gold: bool
+    seed: int
+
+    def as_json(self) -> dict[str, Any]:
+        """What `analysis.json` holds of it: plain values only."""
+        tagger, clusters = None, None
+        if self.tagger:
+            tagger = {name: getattr(self.tagger, name) for name in ("name", "accuracy", "measured_on", "entities")}
+        if self.clusters:
+            clusters = asdict(self.clusters) | {
+                "pca": self.clusters.pca.tolist(),
+                "tsne": self.clusters.tsne.tolist(),
+                "classes_are": "gold" if self.by_gold else "predicted",
+            }
+        return {
+            "seed": self.seed,
+            "texts": len(self.table.traces),
+            "layers": self.table.layers,
+            "labels": list(self.labels),
+            "accuracy": {**asdict(self.accuracy), "texts": self.known},
+            "tokens": asdict(self.tokens),
+            "tagger": tagger,
+            "overall": asdict(self.retention.overall),
+            "retention": {name: list(map(asdict, rows)) for name, rows in self.retention.tables.items()},
+            "typical_words": {name: list(map(asdict, words)) for name, words in self.typical.items()},
+            "keywords": asdict(self.keywords) if self.keywords else None,
+            "clusters": clusters,
+        }
+
+
+def measure(
+    traces: Sequence[TokenTrace],
+    tagger: Tagger | None,
+    labels: Sequence[str] | None = None,
+    keywords: Sequence[str] | None = None,
+    model: TraceableModel | None = None,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Analysis:
+    """Measure what was kept; arguments as of `analysis.run.analyse`, keywords as `read_keywords` gives them."""
+    if not traces:
+        raise SoftpruneError("at least one text", "none", "analyse a set that has some")
+    if labels is None:
+        labels = model.labels if model else [str(i) for i in range(len(traces[0].probabilities))]
+    table = word_table(traces, tagger)
+    known = [trace for trace in traces if trace.gold is not None]
+    by_gold = len(known) == len(traces)
+    classes = [trace.predicted if trace.gold is None or not by_gold else trace.gold for trace in traces]
+    entities = tagger is not None and tagger.entities
+    return Analysis(
+        table=table,
+        labels=tuple(labels),
+        tagger=tagger,
+        tokens=_count_tokens(traces, seed, resamples),
+        accuracy=_measure_accuracy(known, seed, resamples),
+        known=len(known),
+        retention=retention(table, labels, entities=entities, seed=seed, resamples=resamples),
+        typical=typical_words(table, labels),
+        keywords=keyword_report(table, keywords, model, seed=seed, resamples=resamples) if keywords else None,
+        clusters=map_states([trace.state for trace in traces], classes, seed=seed),
+        by_gold=by_gold,
+        seed=seed,
+    )
+
+
+def _count_tokens(traces: Sequence[TokenTrace], seed: int, resamples: int) -> TokenCounts:
+    counts_NC = np.array([[len(trace.left), *trace.alive()] for trace in traces], np.float64)
+    total_C, drawn_RC = counts_NC.sum(axis=0), resampled_sums(counts_NC, seed=seed, resamples=resamples)
+    share_L, drawn_RL = quotient(total_C[1:], total_C[:1]), quotient(drawn_RC[:, 1:], drawn_RC[:, :1])
+    return TokenCounts(
+        read=int(total_C[0]),
+        cut=sum(trace.cut for trace in traces),
+        texts_cut=sum(trace.cut > 0 for trace in traces),
+        alive=tuple(estimate(float(share), drawn_RL[:, i], len(traces)) for i, share in enumerate(share_L)),
+    )
+
+
+def _measure_accuracy(known: Sequence[TokenTrace], seed: int, resamples: int) -> Estimate:
+    if not known:
+        return Estimate(None)
+    counts_NC = np.array([[trace.predicted == trace.gold, 1] for trace in known], np.float64)
+    drawn_RC = resampled_sums(counts_NC, seed=seed, resamples=resamples)
+    return estimate(float(counts_NC[:, 0].mean()), quotient(drawn_RC[:, 0], drawn_RC[:, 1]), len(known))

@@ -1,0 +1,56 @@
+"""Linear layers in bfloat16 on a CPU, by the one-call kernels that torch.compile uses.
+
+A separate pass for the bias, or a gelu in bfloat16, costs a CPU about as much as the matrix product itself. Anywhere
+else (a GPU, float32, training) these functions call the modules as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+def linear(module: nn.Linear, x_MH: torch.Tensor) -> torch.Tensor:
+    """`module(x)`."""
+    if uses_kernel(module, x_MH):
+        return _call_kernel(module, x_MH, "none", "")
+    output: torch.Tensor = module(x_MH)
+    return output
+
+
+def activated_linear(
+    module: nn.Linear, activation: Callable[[torch.Tensor], torch.Tensor], x_MH: torch.Tensor
+) -> torch.Tensor:
+    """`activation(module(x))`."""
+    if is_exact_gelu(activation) and uses_kernel(module, x_MH):
+        return _call_kernel(module, x_MH, "gelu", "none")
+    return activation(module(x_MH))
+
+
+def uses_kernel(module: nn.Linear, x_MH: torch.Tensor) -> bool:
+    """Whether a product can be one call: in bfloat16, on a CPU, without gradients."""
+    if torch.is_grad_enabled() or x_MH.is_cuda or {x_MH.dtype, module.weight.dtype} != {torch.bfloat16}:
+        return False
+    return type(module) is nn.Linear and has_kernel()
+
+
+def is_exact_gelu(activation: object) -> bool:
+    """Whether an activation is the gelu that the kernel computes, without the tanh approximation."""
+    return activation is F.gelu or getattr(activation, "act", None) is F.gelu
+
+
+@cache
+def has_kernel() -> bool:
+    """Whether this torch has the kernel: it isn't part of the public interface."""
+    mkldnn = torch.ops.mkldnn
+    return hasattr(mkldnn, "_linear_pointwise") and bool(mkldnn._is_mkldnn_bf16_supported())
+
+
+def _call_kernel(module: nn.Linear, x_MH: torch.Tensor, operation: str, variant: str) -> torch.Tensor:
+    pointwise = torch.ops.mkldnn._linear_pointwise
+    output: torch.Tensor = pointwise(x_MH, module.weight, module.bias, operation, [], variant)
+    return output

@@ -9,6 +9,7 @@ and what every job's folder has; see `job_folder`.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import time
@@ -29,6 +30,8 @@ from softprune.runs.record import Kind, Pin, RunRecord, begin_run
 
 if TYPE_CHECKING:
     import torch
+
+logger = logging.getLogger(__name__)
 
 TRACKERS = "trackers"
 """The folder in a run's for what trackers write; they open theirs before there is any work."""
@@ -130,6 +133,21 @@ class RunFolder(JobFolder[RunRecord]):
             check=lambda begun, plain: changed_keys(begun, plain, may_change),
         )
 
+    @contextmanager
+    def editing(self) -> Iterator[RunRecord]:
+        """The record, to be changed; then it is written, and new notes are logged."""
+        known = self.record.notes
+        with super().editing() as record:
+            yield record
+        for note in record.notes:
+            if note not in known:
+                logger.warning("%s: %s", self.path, note)
+
+    def complete(self) -> None:
+        """Ends the run: nothing is left to do, and `state/` goes."""
+        super().complete()
+        logger.info("%s: complete", self.path)
+
     def pin(self, key: Pin, compute: Callable[[], JSON]) -> Any:
         """The value of a field of the record (dotted within a section); computed and written when it is null.
 
@@ -147,6 +165,7 @@ class RunFolder(JobFolder[RunRecord]):
     def phase(self, name: str) -> Iterator[None]:
         """Names what the run does inside, and adds its wall seconds to `cost.phases`, also over resumes."""
         outer = self.record.phase
+        logger.info("%s: %s", self.path, name)
         with self.editing() as record:
             self._measure_peak(outer)
             record.phase = name

@@ -93,17 +93,17 @@ def _searched(recipe: Any, run: RunFolder) -> dict[str, Any]:
         trial.candidate.id: [int(p == g) for p, g in zip(found.predicted, found.gold, strict=True)]
         for trial, found in zip(pruned.trials, scores, strict=True)
     }
-    errors = run.info["selection"]["standard_errors"]
-    training = run.info["cost"]["training"]
-    steps = {name: piece["examples"] for name, piece in training.items() if name != "tune"}
+    selection = run.record.selection
+    assert selection is not None
+    steps = {name: piece.examples for name, piece in run.record.cost.training.items() if name != "tune"}
     return {
         "candidates": [asdict(trial.candidate) for trial in pruned.trials],
         "right": right,
         "ids": [example.id for example in data.examples],
-        "standard_errors": errors,
+        "standard_errors": selection.standard_errors,
         "examples": sum(steps.values()),
-        "seconds": run.info["cost"]["phases"],
-        "foresight": run.info["selection"]["foresight"],
+        "seconds": run.record.cost.phases,
+        "foresight": selection.foresight.document() if selection.foresight else None,
         "train": len(workspace.train),
         "select": len(workspace.select),
         "report": len(data),

@@ -105,8 +105,8 @@ def row(workspace: Workspace, pruned: Pruned, seconds: float) -> list[str]:
     winner = pruned.winner.candidate
     trials = [trial.candidate for trial in pruned.trials if trial.candidate.select is not None]
     front = sorted((c for c in trials if c.pareto), key=lambda c: -c.pieces_kept)
-    costs = workspace.run.info["cost"]["training"]
-    examples = sum(part["examples"] for work, part in costs.items() if work != "tune")
+    costs = workspace.run.record.cost.training
+    examples = sum(part.examples for work, part in costs.items() if work != "tune")
     score, loss = f"{winner.select:.3f}", f"{winner.select_loss:.3f}"
     shown = ", ".join(f"{c.pieces_kept} ({c.select:.3f})" for c in front)
     sizes = [str(winner.tokens_kept), str(winner.pieces_kept)]

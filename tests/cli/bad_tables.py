@@ -309,13 +309,13 @@ FOLDERS = [
         "run quick.yaml seed=5 --out done",
         ("the recipe that done was begun with", "seed: 0 there, 5 now", "such as --out done-2, or go back"),
     ),
-    case("a report of no run", "report thesis", ("a run folder", "no run.json in thesis", "--out")),
-    case("a report of nothing", "report nowhere", ("a run folder", "nowhere", "--out")),
+    case("a report of no run", "report thesis", ("the folder of a run", "no run.json in thesis", "--out")),
+    case("a report of nothing", "report nowhere", ("the folder of a run", "nowhere", "--out")),
     case("runs of nothing", "runs nowhere", ("a folder that holds runs", "nowhere is no folder", "--out")),
     case(
         "a report of a run.json cut off",
         "report torn",
-        ("a file as softprune wrote it", "run.json", "fix it from a copy"),
+        ("a run.json as softprune writes it", "run.json", "restore it from a copy"),
         files={"torn/run.json": '{"schema": 1, "kind'},
     ),
 ]

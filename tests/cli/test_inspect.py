@@ -8,6 +8,7 @@ import pytest
 
 from softprune import __version__
 from softprune.cli.output import duration, table
+from softprune.runs.record_parts import ResultRow, TicketRecord
 from softprune.runs.run_folder import RunFolder
 
 Softprune = Callable[..., Any]
@@ -29,13 +30,11 @@ def test_runs_lists_what_was_measured(softprune: Softprune, tmp_path: Path) -> N
     for name in ("a", "b"):
         with RunFolder.open(tmp_path / name, recipe_text="", resolved={"seed": 0}, kind="xprompt", command="x") as run:
             if name == "a":
-                run.record(
-                    task={"id": "cb"},
-                    backbone={"name": "tiny"},
-                    results={"winner": {"metric": "accuracy", "value": 0.7143}},
-                    ticket={"tokens": 3, "pieces": 40, "parameters": 1920},
-                    cost={"seconds": 200.4},
-                )
+                with run.editing() as record:
+                    record.task.id, record.backbone.name = "cb", "tiny"
+                    record.results["winner"] = ResultRow(metric="accuracy", value=0.7143)
+                    record.ticket = TicketRecord(tokens=3, pieces=40, parameters=1920)
+                    record.cost.seconds = 200.4
                 run.complete()
     answer = softprune("runs", str(tmp_path))
     header, first, second = answer.out.splitlines()

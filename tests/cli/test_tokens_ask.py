@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from records import run_document
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "token_pruning"))
 
 from small_runs import recipe_of, write_task
@@ -96,7 +98,7 @@ def test_another_tasks_classes_are_told(run: Path, softprune: Softprune) -> None
 
 
 def test_a_run_that_is_not_of_tokens_is_told(softprune: Softprune, tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text('{"schema": 1, "kind": "xprompt", "status": "complete"}')
+    (tmp_path / "run.json").write_text(json.dumps(run_document("xprompt")))
     answer = softprune("tokens", "explain", str(tmp_path), "a text")
     assert answer.code == 2
     assert "kind xprompt" in answer.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from records import run_document
 from softprune.cli.options import recipe_flags
 from softprune.cli.recipes import default_out
 from softprune.config import Recipe, flat_fields, load_recipe, resolve
@@ -40,10 +42,17 @@ def stand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stand:
     stand = Stand()
     monkeypatch.chdir(tmp_path)
 
+    def record(out: Path) -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "run.json").write_text(json.dumps(run_document()))
+
+    record(Path("somewhere"))
+
     def execute(recipe: Recipe, out: Path, command: str, text: str, *, finish: Any, console: Any) -> bool:
         if stand.error is not None:
             raise stand.error
         stand.recipe, stand.out, stand.command, stand.text = recipe, out, command, text
+        record(out)
         finish(out)
         return True
 
@@ -109,9 +118,12 @@ def test_what_cannot_stand_beside_a_run_is_refused(softprune: Softprune, stand: 
 
 def test_the_headline_stands_under_the_table(softprune: Softprune, stand: Stand, tmp_path: Path) -> None:
     pruned, tuned = tmp_path / "pruned", tmp_path / "tuned"
-    for folder, headline in ((pruned, '{"sentence": "Winner minus control: no difference shown."}'), (tuned, "null")):
+    difference = {"comparison": "winner - control", "value": 0.0, "low": -0.1, "high": 0.1, "p": 1.0}
+    sentence = {"sentence": "Winner minus control: no difference shown."}
+    headline = {**difference, "interpretable": True, "significance_claimed": True, **sentence}
+    for folder, found in ((pruned, headline), (tuned, None)):
         folder.mkdir()
-        (folder / "run.json").write_text(f'{{"headline": {headline}}}')
+        (folder / "run.json").write_text(json.dumps(run_document(headline=found)))
     assert "Winner minus control: no difference shown.\n" in softprune("report", str(pruned)).out
     assert "Winner" not in softprune("report", str(tuned)).out
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from records import run_document
 from softprune.data.metrics import metric_named
 from softprune.errors import SoftpruneError
 from softprune.studies.comparison.columns import TRAINING
@@ -49,11 +50,13 @@ def test_what_is_not_there_has_no_counts(tmp_path: Path) -> None:
 
 def test_the_controls_training_has_all_rates_that_were_tried(tmp_path: Path) -> None:
     pieces = {"sweep-0.3": 5.0, "sweep-1": 7.0, "sweep-3": 11.0, "control-control": 2.0, "retrain-a": 100.0}
-    info: dict[str, Any] = {
-        "results": {"control": {"value": 0.5, "parameters": 8, "seconds": 9.0}},
-        "cost": {"training": {name: {"seconds": seconds} for name, seconds in pieces.items()}},
-        "sweep": {"0.3": {"chosen": False}, "1": {"chosen": True}, "3": {"chosen": False}, "9": {"chosen": False}},
-    }
+    training = {name: {"steps": 1, "examples": 1, "seconds": seconds} for name, seconds in pieces.items()}
+    rates = {multiple: {"lr": 1.0, "score": 0.5, "loss": 1.0, "chosen": multiple == "1"} for multiple in "139"}
+    info = run_document(
+        results={"control": {"metric": "accuracy", "value": 0.5, "parameters": 8, "seconds": 9.0}},
+        cost={"phases": {}, "training": training},
+        sweep={"0.3": rates["3"], **rates},
+    )
     (column,) = [column for column in TRAINING if column.key == "seconds"]
 
     def seconds() -> float | None:
@@ -70,7 +73,7 @@ def test_the_controls_training_has_all_rates_that_were_tried(tmp_path: Path) -> 
 
 def test_a_run_that_can_not_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(SoftpruneError, match=r"a run that can be read[\s\S]*remove that folder"):
+    with pytest.raises(SoftpruneError, match=r"as softprune writes it[\s\S]*run\.json"):
         _ = FinishedRun(tmp_path, "demo", 0).info
 
 

@@ -68,13 +68,13 @@ def test_more_seeds_later_are_those_of_one_go(
 ) -> None:
     later, at_once = workspace_of("later", 4, removal), workspace_of("at once", 9, removal)
     first = retrain_fresh(later, pruned, [0, 1])
-    known = dict(later.run.info["cost"]["training"])
+    known = dict(later.run.record.cost.training)
     second = retrain_fresh(later, pruned, [2])
-    training = later.run.info["cost"]["training"]
+    training = later.run.record.cost.training
     assert {name: training[name] for name in known} == known
     assert len(training) > len(known)
     wanted = retrain_fresh(at_once, pruned, range(3))
-    assert len(at_once.run.info["cost"]["training"]) == (1 if removal == "zero" else 2)
+    assert len(at_once.run.record.cost.training) == (1 if removal == "zero" else 2)
     for found, trio in zip((*first, *second), wanted, strict=True):
         for name, fitted in trio.items():
             assert distance(found[name].state.vectors_PH, fitted.state.vectors_PH) <= 1e-4
@@ -82,7 +82,7 @@ def test_more_seeds_later_are_those_of_one_go(
     assert min(moved) > 1e-2, "another seed is another data order"
     masks = {tuple(trio["random"].state.mask.piece_PS.flatten().tolist()) for trio in wanted}
     assert len(masks) == 3, "a random mask is drawn again for each seed"
-    kept = at_once.run.info["cost"]["training"]
+    kept = dict(at_once.run.record.cost.training)
     again = retrain_fresh(at_once, pruned, range(3))
     assert torch.equal(again[2]["winner"].state.vectors_PH, wanted[2]["winner"].state.vectors_PH)
-    assert at_once.run.info["cost"]["training"] == kept
+    assert at_once.run.record.cost.training == kept

@@ -18,7 +18,7 @@ from softprune.pipelines.xprompt import execute
 from softprune.runs import atomic_io, ray_executor
 from softprune.runs.executors import InProcess
 from softprune.runs.run_folder import RunFolder, Saved
-from softprune.runs.worker_store import StandIn
+from softprune.runs.worker_store import Pinned, StandIn
 from softprune.training import distribute, hardware, jobs, session
 from softprune.types import Result, WorkItem
 
@@ -217,10 +217,10 @@ def test_a_group_too_large_for_a_worker_is_told(
 
 
 def test_a_stand_in_writes_nothing_and_makes_up_nothing() -> None:
-    store = StandIn(Path("run"), {"K": 3})
+    store = StandIn(Path("run"), Pinned(threads=1, device="cpu", dtype="float32", K=3, inputs={}))
     assert store.pin("K", lambda: 4) == 3
-    with pytest.raises(RuntimeError, match="nothing of threads"):
-        store.pin("threads", lambda: 1)
+    with pytest.raises(RuntimeError, match=r"no search\.strategy"):
+        store.pin("search.strategy", lambda: "grid")
     for write in (store.write_json, store.write_jsonl):
         with pytest.raises(RuntimeError, match="only the driver writes"):
             write("a.json", {})  # type: ignore[operator]

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from records import run_document
 from softprune.errors import SoftpruneError
 from softprune.models.base import Backbone
 from softprune.prompts.ticket import Ticket
@@ -299,8 +300,9 @@ def test_a_run_gives_either_prompt_or_the_one_it_recommends(
     prompts = {"winner": ticket, "control": small_ticket(backbone_of("gpt2"))}
     prompts["winner"].save(tmp_path / "ticket")
     prompts["control"].save(tmp_path / "control")
-    verdict = None if decision is None else {"decision": decision, "sentence": "Undecided: too few examples."}
-    (tmp_path / "run.json").write_text(json.dumps({"verdict": verdict}))
+    rest = {"margin": 0.02, "better": False, "more_seeds": None, "more_examples": None, "reason": None}
+    verdict = None if decision is None else {"decision": decision, "sentence": "Undecided: too few examples.", **rest}
+    (tmp_path / "run.json").write_text(json.dumps(run_document(verdict=verdict)))
     for which, wanted in prompts.items():
         assert same(Ticket.load(tmp_path, which), wanted)
     assert same(Ticket.load(tmp_path), ticket)
@@ -318,7 +320,7 @@ def test_a_ticket_folder_has_no_other_prompt(ticket: Ticket, tmp_path: Path) -> 
     ticket.save(tmp_path)
     with pytest.raises(SoftpruneError, match="kept its whole prompt"):
         Ticket.load(tmp_path, "control")
-    with pytest.raises(SoftpruneError, match="a run folder with a verdict"):
+    with pytest.raises(SoftpruneError, match=r"no run\.json in"):
         Ticket.load(tmp_path, "recommended")
     with pytest.raises(SoftpruneError, match="one of winner, control, recommended"):
         Ticket.load(tmp_path, "best")

@@ -163,6 +163,8 @@ def _info(kind: str, P: int) -> dict[str, Any]:
         "error": None,
         "command": f"softprune {kind} rte.yaml prompt.tokens={P}",
         "seed": SEED,
+        "started": "2026-01-01T00:00:00+00:00",
+        "attempts": [{"started": "2026-01-01T00:00:00+00:00", "command": f"softprune {kind}", "versions": {}}],
         "versions": {"python": "3.11.7", "softprune": "0.1.0", "torch": "2.13.0+cpu", "transformers": "5.23.0"},
         "hardware": {"cpu": "A processor", "cores": 2, "gpu": None, "memory_bytes": 25_276_514_304},
         "threads": 2,

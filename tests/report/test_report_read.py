@@ -15,10 +15,10 @@ from softprune.report.run_reader import read_run
 
 def test_everything_in_a_run_folder_is_read(xprompt_run: Path) -> None:
     run = read_run(xprompt_run)
-    assert run.kind == "xprompt"
+    assert run.record.kind == "xprompt"
     assert run.results["winner"].value == 0.7329
     assert run.results["winner"].interval == (0.6787, 0.7834)
-    assert run.results["control"].seeds == (0.711, 0.708, 0.718)
+    assert run.results["control"].seeds == [0.711, 0.708, 0.718]
     assert len(run.candidates) == 81
     assert run.importance.token_P.shape == (20,)
     assert run.importance.winner_piece_PS.shape == (20, 16)

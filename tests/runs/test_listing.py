@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from records import run_document
 from softprune.errors import SoftpruneError
 from softprune.runs.listing import list_runs
+from softprune.runs.record_parts import ResultRow, TicketRecord
 from softprune.runs.run_folder import RunFolder
 
 Begin = Callable[..., RunFolder]
@@ -34,12 +36,10 @@ def test_a_summary_reads_the_winner_else_the_tuned_prompt(begin: Begin, tmp_path
     with begin() as run:
         (summary,) = list_runs(tmp_path)
         assert (summary.result, summary.value, summary.tokens) == (None, None, None)
-        run.record(
-            task={"id": "cb"},
-            backbone={"name": "tiny"},
-            cost={"phases": {"tune": 1.5, "search": 2.0}},
-            results={"tuned": {"metric": "accuracy", "value": 0.5}},
-        )
+        with run.editing() as record:
+            record.task.id, record.backbone.name = "cb", "tiny"
+            record.cost.phases = {"tune": 1.5, "search": 2.0}
+            record.results["tuned"] = ResultRow(metric="accuracy", value=0.5)
         (summary,) = list_runs(tmp_path)
         assert (summary.result, summary.metric, summary.value) == ("tuned", "accuracy", 0.5)
         assert (summary.name, summary.kind, summary.task, summary.backbone) == (
@@ -49,9 +49,10 @@ def test_a_summary_reads_the_winner_else_the_tuned_prompt(begin: Begin, tmp_path
             "tiny",
         )
         assert summary.seconds == 3.5
-        winner = {"metric": "accuracy", "value": 0.75}
-        run.record(results={"winner": winner}, ticket={"tokens": 3, "pieces": 9, "parameters": 90})
-        run.record(cost={"seconds": 4})
+        with run.editing() as record:
+            record.results["winner"] = ResultRow(metric="accuracy", value=0.75)
+            record.ticket = TicketRecord(tokens=3, pieces=9, parameters=90)
+            record.cost.seconds = 4.0
         (summary,) = list_runs(run.path)
         assert (summary.name, summary.result, summary.value) == (".", "winner", 0.75)
         assert (summary.tokens, summary.pieces, summary.parameters, summary.seconds) == (3, 9, 90, 4.0)
@@ -61,7 +62,8 @@ def test_a_comparison_is_listed_with_its_runs(begin: Begin, tmp_path: Path) -> N
     with begin():
         pass
     (tmp_path / "all").mkdir()
-    told = {"schema": 1, "kind": "compare", "status": "running", "task": "Mood", "backbone": "tiny"}
+    told = run_document("compare", status="running", task="Mood", backbone="tiny")
+    del told["cost"]
     (tmp_path / "all" / "compare.json").write_text(json.dumps(told))
     assert [(found.name, found.kind, found.status) for found in list_runs(tmp_path)] == [
         ("all", "compare", "interrupted"),

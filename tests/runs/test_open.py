@@ -33,7 +33,8 @@ WORKER = textwrap.dedent(
     for step in itertools.count():
         run.append_metrics([{"phase": "tune", "step": step}])
         run.checkpoint("tune").save(Saved({"x": torch.full((50_000,), float(step))}, {"step": step}))
-        run.record(cost={"steps": step})
+        with run.editing() as record:
+            record.cost.steps = step
     """
 )
 
@@ -76,7 +77,7 @@ def test_a_kill_before_run_json_leaves_a_folder_that_opens(begin: Begin, tmp_pat
     (tmp_path / "run" / "run.json").unlink()
     (tmp_path / "run" / "resolved.yaml").unlink()
     with begin() as run:
-        assert run.info["status"] == "running"
+        assert run.record.status == "running"
 
 
 def test_another_recipe_is_refused_with_the_keys_that_differ(begin: Begin) -> None:
@@ -108,7 +109,7 @@ def test_an_empty_folder_is_taken(begin: Begin, tmp_path: Path) -> None:
 def test_a_run_json_of_something_else_is_refused(begin: Begin, tmp_path: Path, text: str) -> None:
     begin().close()
     (tmp_path / "run" / "run.json").write_text(text)
-    with pytest.raises(SoftpruneError, match=r"its run\.json isn't"):
+    with pytest.raises(SoftpruneError, match=r"a run\.json as softprune writes it"):
         begin()
 
 
@@ -136,9 +137,9 @@ def test_keys_that_may_change_do_and_are_recorded(begin: Begin, tmp_path: Path) 
     free = ("search.group", "tuning.eval_rows")
     begin(search={"group": 4}, tuning={"eval_rows": 8}).close()
     with begin(may_change=free, search={"group": 2}, tuning={"eval_rows": None}) as run:
-        assert run.info["attempts"][1]["changed"] == {"search.group": [4, 2]}  # null asks for nothing
+        assert run.record.attempts[1].changed == {"search.group": [4, 2]}  # null asks for nothing
     with begin(may_change=free, search={"group": 2}, tuning={"eval_rows": None}) as run:
-        assert "changed" not in run.info["attempts"][2]
+        assert run.record.attempts[2].changed is None
     with pytest.raises(SoftpruneError, match=r"found:    seed: 3 there, 4 now\n"):
         begin(may_change=free, search={"group": 1}, tuning={"eval_rows": 8}, seed=4)
     with pytest.raises(SoftpruneError, match="group: 2 there, 1 now"):

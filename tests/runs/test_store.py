@@ -30,13 +30,13 @@ def test_a_new_folder_holds_the_recipe_and_all_keys_of_run_json(begin: Begin) ->
         assert (run.path / "recipe.yaml").read_text() == "kind: xprompt  # mine\n"
         assert yaml.safe_load((run.path / "resolved.yaml").read_text())["tuning"]["weight_decay"] == 1e-5
         info = on_disk(run)
-        assert info == run.info
+        assert info == run.record.document()
         contract = "schema kind status command seed versions hardware threads backbone task selection removal K"
         assert {*contract.split(), "results", "ticket", "cost", "error", "phase"} <= info.keys()
         assert (info["status"], info["seed"], info["K"], info["phase"]) == ("running", 3, None, None)
-        assert run.info["versions"]["torch"] == torch.__version__
-        assert run.info["hardware"]["cores"] >= 1
-        assert set(run.info["results"]) == {
+        assert run.record.versions["torch"] == torch.__version__
+        assert (run.record.hardware.cores or 0) >= 1
+        assert set(run.record.results) == {
             "constant",
             "zero_shot",
             "instruction",
@@ -48,22 +48,19 @@ def test_a_new_folder_holds_the_recipe_and_all_keys_of_run_json(begin: Begin) ->
         assert not run.is_complete
 
 
-def test_info_is_a_copy(begin: Begin) -> None:
+def test_edits_are_written(begin: Begin) -> None:
     with begin() as run:
-        run.info["cost"]["steps"] = 9
-        assert run.info["cost"]["steps"] is None
-
-
-def test_record_merges_deeply(begin: Begin) -> None:
-    with begin() as run:
-        run.record(backbone={"name": "tiny"}, task={"indices": [1, 2]})
-        run.record(backbone={"family": "sentence"}, task={"indices": [3]}, cost={"steps": float("nan")})
-        info = run.info
-        assert info["backbone"]["name"] == "tiny"
-        assert info["backbone"]["family"] == "sentence"
-        assert info["task"]["indices"] == [3]
-        assert info["cost"]["steps"] is None
-        assert on_disk(run) == info
+        with run.editing() as record:
+            record.backbone.name = "tiny"
+            record.task.indices = {"train": [1, 2]}
+        with run.editing() as record:
+            record.backbone.family = "sentence"
+            record.task.indices = {"train": [3]}
+            record.cost.seconds = float("nan")
+        info = on_disk(run)
+    assert info["backbone"] == run.record.backbone.document() | {"name": "tiny", "family": "sentence"}
+    assert info["task"] == run.record.task.document() | {"indices": {"train": [3]}}
+    assert info["cost"] == run.record.cost.document() | {"seconds": None}
 
 
 def test_a_failed_record_leaves_run_json_readable(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +72,7 @@ def test_a_failed_record_leaves_run_json_readable(begin: Begin, monkeypatch: pyt
 
         monkeypatch.setattr(os, "replace", refuse)
         for write in (
-            lambda: run.record(K=4),
+            lambda: run.fail("no"),
             lambda: run.write_json("run.json", {}),
             lambda: run.write_jsonl("candidates.jsonl", [{}]),
             lambda: run.write_tensors("prompts/initial.safetensors", {}, {}),
@@ -93,24 +90,24 @@ def test_pin_is_computed_once_over_resumes(begin: Begin) -> None:
     with begin() as run:
         assert run.pin("K", lambda: 8) == 8
         assert run.pin("backbone.dtype", lambda: "float32") == "float32"
-        assert run.pin("group", lambda: (1, 2)) == [1, 2]
-        assert run.pin("seed", lambda: 99) == 3
+        assert run.pin("search.strategy", lambda: "grid") == "grid"
     with begin() as run:
         assert run.pin("K", lambda: 16) == 8
         assert run.pin("backbone.dtype", lambda: "bfloat16") == "float32"
-        assert run.pin("group", list) == [1, 2]
-        assert run.info["backbone"] | {"dtype": None} == dict.fromkeys(run.info["backbone"])
+        assert run.pin("search.strategy", lambda: "halving") == "grid"
+        backbone = run.record.backbone.document()
+        assert backbone | {"dtype": None} == dict.fromkeys(backbone)
 
 
 def test_phases_add_up_over_resumes_and_errors(begin: Begin) -> None:
     with begin() as run:
         with run.phase("tune"):
             assert on_disk(run)["phase"] == "tune"
-        first = run.info["cost"]["phases"]["tune"]
+        first = run.record.cost.phases["tune"]
         with pytest.raises(ZeroDivisionError), run.phase("tune"):
             raise ZeroDivisionError
-        assert run.info["phase"] is None
-        assert run.info["cost"]["phases"]["tune"] > first > 0
+        assert run.record.phase is None
+        assert run.record.cost.phases["tune"] > first > 0
 
 
 def test_once_gives_the_same_bits_and_computes_once(begin: Begin) -> None:
@@ -220,7 +217,7 @@ def test_complete_is_final(begin: Begin) -> None:
         before = (run.path / "run.json").read_bytes()
     with begin() as run:
         assert run.is_complete
-        assert run.info["status"] == "complete"
+        assert run.record.status == "complete"
         assert (run.path / "run.json").read_bytes() == before
 
 
@@ -243,8 +240,8 @@ def test_a_failed_run_goes_on(begin: Begin) -> None:
         run.fail("the loss is not a number")
         assert (on_disk(run)["status"], on_disk(run)["error"]) == ("failed", "the loss is not a number")
     with begin() as run:
-        assert (run.info["status"], run.info["error"]) == ("running", None)
-        assert len(run.info["attempts"]) == 2
+        assert (run.record.status, run.record.error) == ("running", None)
+        assert len(run.record.attempts) == 2
 
 
 def test_a_run_without_any_work_can_be_discarded(tmp_path: Path) -> None:

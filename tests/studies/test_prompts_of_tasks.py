@@ -221,7 +221,7 @@ def test_neighbours_of_small_runs(study: StudyContext, runs: Runs) -> None:
     tables = build_tables(found)
     tokens = tables["tokens-demo"]
     assert len(tokens.rows) == 4
-    words = runs["demo", 0].info["prompt"]["words"]
+    words = runs["demo", 0].record.initial_words
     # A start is an embedding, so its nearest word is the one it was made of.
     assert [str(row[1]).lstrip("…") for row in tokens.rows] == [word.lstrip("#Ġ▁") for word in words]
     moved = list_cells(tables["moved"])

@@ -104,7 +104,7 @@ def test_what_another_process_makes_is_waited_for(
     other.join()
     assert first == [True]
     assert said.getvalue().count("another process makes") == 1
-    assert made.info == json.loads((conducted.parent / "runs" / spec.folder / "run.json").read_text())
+    assert made.record.document() == json.loads((conducted.parent / "runs" / spec.folder / "run.json").read_text())
 
 
 def test_a_run_that_fails_is_named(small: Small, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,6 +15,8 @@ import small_runs
 from small_runs import info_of, recipe_of, workspace_of, write_task
 
 from softprune.pipelines.token_pruning import execute
+from softprune.runs.record import begin_run
+from softprune.runs.record_parts import SelectionRecord
 from softprune.token_pruning import experiment as page
 from softprune.token_pruning.experiment import BASELINE, choose, experiment
 from softprune.token_pruning.jobs import TrainedModel
@@ -22,16 +25,6 @@ from softprune.training.sealed_set import SealedSet
 
 Models = Callable[[str], Path]
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-class Record:
-    """A run.json alone."""
-
-    def __init__(self, macs: dict[str, float]) -> None:
-        self.info: dict[str, Any] = {"stages": {name: {"relative_macs": value} for name, value in macs.items()}}
-
-    def record(self, **changes: Any) -> None:
-        self.info |= changes
 
 
 @pytest.mark.parametrize(
@@ -49,16 +42,17 @@ def test_the_choice_on_numbers_made_by_hand(
     accuracy: dict[str, float], macs: dict[str, float], chosen: str, within: bool
 ) -> None:
     value = {BASELINE: 0.90, **accuracy}
-    run = Record(macs)
+    record = begin_run("tokens", "", 0)
+    record.selection = SelectionRecord(protocol="held-out", description="")
     workspace = SimpleNamespace(
         metric=SimpleNamespace(value=lambda scores: value["".join(scores.predicted)]),
         select=SimpleNamespace(golds=()),
         recipe=SimpleNamespace(selection=SimpleNamespace(within=0.01)),
-        run=run,
+        run=SimpleNamespace(editing=lambda: nullcontext(record)),
     )
     found = {name: cast(TrainedModel, SimpleNamespace(select=SimpleNamespace(predicted=name))) for name in value}
-    assert choose(cast(Any, workspace), found) == chosen
-    assert run.info["selection"] == {"chosen": chosen, "within": within}
+    assert choose(cast(Any, workspace), found, macs) == chosen
+    assert (record.selection.chosen, record.selection.within) == (chosen, within)
 
 
 def test_report_is_read_once_and_only_when_everything_is_chosen(
@@ -69,10 +63,11 @@ def test_report_is_read_once_and_only_when_everything_is_chosen(
     known: list[set[str]] = []
 
     def watched(self: SealedSet) -> Any:
-        info = workspace.run.info
-        known.append(set(info["stages"]))
-        assert info["selection"]["chosen"] == "lambda-0.1"
-        assert not any(info["results"].values())
+        record = workspace.run.record
+        known.append(set(record.stages))
+        assert record.selection is not None
+        assert record.selection.chosen == "lambda-0.1"
+        assert not any(record.results.values())
         return opened(self)
 
     monkeypatch.setattr(SealedSet, "open", watched)
@@ -85,7 +80,7 @@ def test_reading_report_earlier_fails(tmp_path: Path, tiny_models: Models, monke
     """Negative control: a choice that looked at `report` would be a bug that shows."""
     workspace = workspace_of(recipe_of(write_task(tmp_path / "task"), tiny_models("encoder")), tmp_path / "run")
 
-    def cheating(workspace: Any, found: Any) -> str:
+    def cheating(workspace: Any, found: Any, operations: Any) -> str:
         return str(workspace.report.open())
 
     monkeypatch.setattr(page, "choose", cheating)

@@ -13,6 +13,7 @@ import torch
 from small_runs import encoder_of, texts_of
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from records import run_document
 from softprune.errors import SoftpruneError
 from softprune.token_pruning.families import Encoder
 from softprune.token_pruning.forward import ForwardOutput
@@ -321,12 +322,12 @@ def test_a_classifier_trained_from_another_head_is_a_classifier(
 
 def test_runs_that_have_no_model_are_told(tmp_path: Path) -> None:
     for info, told in (
-        ({"kind": "tune"}, "softprune predict"),
-        ({"kind": "tokens", "status": "failed", "command": "softprune run ltp"}, "continue it: softprune run ltp"),
+        (run_document("tune"), "softprune predict"),
+        (run_document("tokens", status="failed"), "continue it: softprune run tokens"),
     ):
         (tmp_path / "run.json").write_text(json.dumps(info))
         with pytest.raises(SoftpruneError, match=told):
             TokenModel.load(tmp_path)
     (tmp_path / "run.json").write_text("{torn")
-    with pytest.raises(SoftpruneError, match="a file as softprune wrote it"):
+    with pytest.raises(SoftpruneError, match="as softprune writes it"):
         TokenModel.load(tmp_path)

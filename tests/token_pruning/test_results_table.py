@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from records import run_document
 from softprune.errors import SoftpruneError
+from softprune.runs.record import RunRecord
 from softprune.token_pruning.results_table import BY_EXAMPLE, notes, read_results, results_table
 
 
@@ -30,12 +32,13 @@ def row(value: float, macs: float) -> dict[str, Any]:
 
 @pytest.fixture
 def info() -> dict[str, Any]:
-    return {
-        "kind": "tokens",
-        "task": {"title": "Mood", "metric": "accuracy", "sizes": {"report": 500, "select": 99}, "cut_report": None},
-        "selection": {"chosen": "lambda-0.1", "within": True},
-        "stages": {},
-        "results": {
+    sizes = {"train": 400, "select": 99, "report": 500}
+    return run_document(
+        "tokens",
+        task={"title": "Mood", "metric": "accuracy", "sizes": sizes, "cut_report": None},
+        selection={"protocol": "held-out", "description": "", "chosen": "lambda-0.1", "within": True},
+        stages={},
+        results={
             "winner": None,
             "top-k": row(0.85, 0.6),
             "random-0": row(0.7, 0.6),
@@ -44,12 +47,16 @@ def info() -> dict[str, Any]:
             "baseline": row(0.9, 1.0),
             "constant": {"metric": "accuracy", "value": 0.55, "n": 500},
         },
-    }
+    )
+
+
+def record(info: dict[str, Any]) -> RunRecord:
+    return RunRecord.model_validate_json(json.dumps(info))
 
 
 def shown(info: dict[str, Any]) -> list[str]:
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(results_table(info))
+    console.print(results_table(record(info)))
     return [line for line in console.export_text().splitlines() if "│" in line or "Mood" in line]
 
 
@@ -70,23 +77,23 @@ def test_every_row_in_its_order(info: dict[str, Any]) -> None:
 
 
 def test_notes_tell_how_the_model_was_chosen(info: dict[str, Any]) -> None:
-    assert BY_EXAMPLE in notes(info)
+    assert BY_EXAMPLE in notes(record(info))
     assert "for these very trained models" in BY_EXAMPLE
-    assert notes(info)[0] == "* chosen on 99 held-out examples of train: fewest operations within the margin"
+    assert notes(record(info))[0] == "* chosen on 99 held-out examples of train: fewest operations within the margin"
     info["selection"]["within"] = False
-    assert notes(info)[0].endswith("none is within the margin; the best")
+    assert notes(record(info))[0].endswith("none is within the margin; the best")
     info["task"]["cut_report"] = {"examples": 7, "tokens": 300}
-    assert notes(info)[1] == "7 texts of report were longer than the limit: 300 tokens were cut off"
+    assert notes(record(info))[1] == "7 texts of report were longer than the limit: 300 tokens were cut off"
 
 
 def test_baselines_that_miss_the_operations_are_named(info: dict[str, Any]) -> None:
-    assert not any("not at the chosen" in note for note in notes(info))
+    assert not any("not at the chosen" in note for note in notes(record(info)))
     info["stages"] = {
         "top-k": {"relative_macs": 0.6, "macs_target": 0.5, "macs_reached": False, "rate": 0.0},
         "manual": {"relative_macs": 0.5, "macs_target": 0.5, "macs_reached": True},
         "random-0": {"relative_macs": 0.6, "macs_target": 0.5, "macs_reached": False, "rate": 0.0},
     }
-    (told,) = [note for note in notes(info) if "not at the chosen" in note]
+    (told,) = [note for note in notes(record(info)) if "not at the chosen" in note]
     assert told == (
         "not at the chosen model's operations, 50% on the held-out set: top-k by importance 60%, "
         "random tokens, seed 0 60%; the rules that keep a share of the tokens leave the first layers whole"
@@ -94,9 +101,9 @@ def test_baselines_that_miss_the_operations_are_named(info: dict[str, Any]) -> N
 
 
 def test_other_folders_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SoftpruneError, match=r"no readable run\.json"):
+    with pytest.raises(SoftpruneError, match=r"no run\.json in"):
         read_results(tmp_path)
-    (tmp_path / "run.json").write_text(json.dumps({"kind": "tune"}))
+    (tmp_path / "run.json").write_text(json.dumps(run_document("tune")))
     with pytest.raises(SoftpruneError, match="a run of kind tune"):
         read_results(tmp_path)
     for torn in ("[]", "{torn", "3"):

@@ -58,12 +58,14 @@ def test_the_soft_stage_moves_thresholds_and_the_hard_stage_leaves_them(workspac
     baseline = train_baseline(workspace, encoder)
     after_baseline = {name: value.clone() for name, value in baseline.weights.items()}
     learned = train_thresholds(workspace, encoder, baseline, 0.1)
-    run = workspace.run.info["stages"]
-    assert run["soft-0.1"]["theta"] == run["lambda-0.1"]["theta"]  # to the last bit
+    run = workspace.run.record.stages
+    theta = run["soft-0.1"].theta
+    assert theta is not None
+    assert theta == run["lambda-0.1"].theta  # to the last bit
     begun = [layer / 5 for layer in range(5)]
-    assert run["soft-0.1"]["theta"][0] == 0.0
-    assert all(abs(a - b) > 1e-3 for a, b in zip(run["soft-0.1"]["theta"][1:], begun[1:], strict=True))
-    assert set(run["soft-0.1"]["gap"]) == {"score", "loss"}
+    assert theta[0] == 0.0
+    assert all(abs(a - b) > 1e-3 for a, b in zip(theta[1:], begun[1:], strict=True))
+    assert run["soft-0.1"].gap is not None
     assert isinstance(learned.rule, Thresholds)
     assert not learned.rule.delta_L.requires_grad
     assert any(not torch.equal(value, after_baseline[name]) for name, value in learned.weights.items())

@@ -13,6 +13,7 @@ import torch
 from toys import task_of
 
 from softprune.models.base import Backbone
+from softprune.runs.record_parts import TrainingCost
 from softprune.runs.run_folder import RunFolder
 from softprune.training import cost, latency
 from softprune.training.cost import PeakMemory, record_totals, seconds_per_epoch
@@ -80,43 +81,45 @@ def test_phases_have_their_own_peaks_and_keep_the_highest(run: RunFolder) -> Non
         with run.phase("inner"):  # 50: outer's so far
             pass  # 70
         pass  # 30: the rest of outer
-    assert run.info["cost"]["peak_memory"] == {"outer": 50, "inner": 70}
+    assert run.record.cost.peak_memory == {"outer": 50, "inner": 70}
     with run.phase("inner"):  # 2: in between
         pass  # 40: lower than before
-    assert run.info["cost"]["peak_memory"] == {"outer": 50, "inner": 70}
+    assert run.record.cost.peak_memory == {"outer": 50, "inner": 70}
 
 
 def test_a_run_without_a_meter_tells_of_no_peaks(run: RunFolder) -> None:
     with run.phase("tune"):
         pass
-    assert "peak_memory" not in run.info["cost"]
+    assert "peak_memory" not in run.record.cost.document()
 
 
 def test_an_epoch_takes_its_share_of_the_steps() -> None:
-    training = {"sweep-1": {"steps": 20, "seconds": 6.0}, "sweep-3": {"steps": 10, "seconds": 3.0}}
+    training = {
+        "sweep-1": TrainingCost(steps=20, examples=0, seconds=6.0),
+        "sweep-3": TrainingCost(steps=10, examples=0, seconds=3.0),
+    }
     assert seconds_per_epoch(training, 5) == pytest.approx(9.0 * 5 / 30)
     assert seconds_per_epoch(training, 5) != pytest.approx(9.0 / 30)
     assert seconds_per_epoch({}, 5) is None
 
 
 def test_totals_are_of_all_pieces_and_epochs_of_the_methods_own(run: RunFolder) -> None:
-    pieces = {
-        "tune": {"steps": 10, "examples": 100, "seconds": 5.0},
-        "retrain-a": {"steps": 30, "examples": 900, "seconds": 20.0},
-    }
-    run.record(cost={"training": pieces, "peak_memory": {"load": 10**13, "tune": None}})
+    with run.editing() as record:
+        record.cost.training["tune"] = TrainingCost(steps=10, examples=100, seconds=5.0)
+        record.cost.training["retrain-a"] = TrainingCost(steps=30, examples=900, seconds=20.0)
+        record.cost.peak_memory = {"load": 10**13, "tune": None}
     record_totals(run, seconds=40.0, trainable=640, stored=320, steps_an_epoch=5, works=("tune", "sweep"))
-    found = run.info["cost"]
-    assert (found["seconds"], found["steps"], found["examples_per_second"]) == (40.0, 40, 1000 / 25)
-    assert found["seconds_per_epoch"] == pytest.approx(2.5)
-    assert (found["trainable_parameters"], found["stored_parameters"]) == (640, 320)
-    assert found["peak_memory_bytes"] == 10**13
+    found = run.record.cost
+    assert (found.seconds, found.steps, found.examples_per_second) == (40.0, 40, 1000 / 25)
+    assert found.seconds_per_epoch == pytest.approx(2.5)
+    assert (found.trainable_parameters, found.stored_parameters) == (640, 320)
+    assert found.peak_memory_bytes == 10**13
 
 
 def test_totals_of_a_run_without_peaks_are_the_processs(run: RunFolder) -> None:
     record_totals(run, seconds=1.0, trainable=1, stored=1, steps_an_epoch=1, works=("tune",))
-    assert run.info["cost"]["peak_memory_bytes"] > 10 * MIB
-    assert run.info["cost"]["seconds_per_epoch"] is None
+    assert (run.record.cost.peak_memory_bytes or 0) > 10 * MIB
+    assert run.record.cost.seconds_per_epoch is None
 
 
 def test_latency_is_the_median_and_the_95th_percentile_of_calls_that_take_turns(

@@ -18,6 +18,7 @@ from softprune.pipelines.step_counts import count_steps
 from softprune.pipelines.xprompt import tune
 from softprune.report.curves import curves_of
 from softprune.report.run_reader import read_run
+from softprune.runs.record_parts import SettingsRecord
 from softprune.runs.run_folder import RunFolder
 from softprune.training import jobs
 from softprune.training.loop import Evaluation
@@ -55,16 +56,17 @@ def trying(found: dict[float, Evaluation | None]) -> Callable[[float, str], Eval
     ],
 )
 def test_the_best_on_select_is_chosen(run: RunFolder, found: dict[float, Evaluation | None], chosen: float) -> None:
-    run.record(settings={"lr": 0.1, "loss": "rank"})
+    with run.editing() as record:
+        record.settings = SettingsRecord(lr=0.1, loss="rank")
     assert best_rate(run, 0.1, tuple(found), trying(found)) == pytest.approx(0.1 * chosen)
-    rows = run.info["sweep"]
-    assert {name for name, row in rows.items() if row["chosen"]} == {f"{chosen:g}"}
-    assert run.info["settings"] == {"lr": 0.1 * chosen, "loss": "rank"}
+    rows = run.record.sweep
+    assert {name for name, row in rows.items() if row.chosen} == {f"{chosen:g}"}
+    assert run.record.settings == SettingsRecord(lr=0.1 * chosen, loss="rank")
     for multiple, evaluation in found.items():
         told = rows[f"{multiple:g}"]
         wanted = (None, None) if evaluation is None else (evaluation.score, evaluation.loss)
-        assert (told["score"], told["loss"]) == wanted
-        assert told["lr"] == pytest.approx(0.1 * multiple)
+        assert (told.score, told.loss) == wanted
+        assert told.lr == pytest.approx(0.1 * multiple)
     assert chosen_work(run) == f"sweep-{chosen:g}"
 
 

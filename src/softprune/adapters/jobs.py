@@ -92,7 +92,7 @@ def made_prompts(adaptation: Adaptation) -> torch.Tensor:
 
 def compute_of(workspace: Workspace) -> torch.dtype:
     """The dtype of the matrix products, which the run has pinned."""
-    found: torch.dtype = getattr(torch, workspace.run.info["backbone"]["dtype"])
+    found: torch.dtype = getattr(torch, str(workspace.run.record.backbone.dtype))
     return found
 
 

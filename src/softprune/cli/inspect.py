@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -63,27 +62,28 @@ def report(
 
 def is_of_tokens(run: Path) -> bool:
     """Whether a folder holds a run of token pruning; False also where nothing can be told."""
+    from softprune.runs.record import RunRecord, read_record
+
     try:
-        info = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return read_record(run, RunRecord).kind == "tokens"
+    except SoftpruneError:
         return False
-    return isinstance(info, dict) and info.get("kind") == "tokens"
 
 
 def show_comparison(run: Path) -> None:
     """Prints a run's comparison table, and where its report lies."""
     from softprune.report import comparison_table
+    from softprune.runs.record import RunRecord, read_record
 
-    record = run / "run.json"
-    info = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
-    if verdict := info.get("verdict"):
-        say(f"{verdict['sentence']}\n")
+    record = read_record(run, RunRecord)
+    if record.verdict is not None:
+        say(f"{record.verdict.sentence}\n")
     print_rich(comparison_table(run))
-    for name in ("sentence", "random_sentence"):
-        if sentence := (info.get("headline") or {}).get(name):
+    if record.headline is not None:
+        for sentence in filter(None, (record.headline.sentence, record.headline.random_sentence)):
             say(sentence)
-    if info and info.get("status") != "complete" and not (run / "COMPLETE").exists():
-        say(f"this run is not complete; continue it: {info.get('command')}")
+    if record.status != "complete" and not (run / "COMPLETE").exists():
+        say(f"this run is not complete; continue it: {record.command}")
     page = run / "report" / "index.html"
     if page.exists():
         say(f"report: {page}")

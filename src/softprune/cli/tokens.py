@@ -55,15 +55,15 @@ def show_results(run: Path) -> None:
     """Print the table of a run."""
     from softprune.token_pruning.results_table import notes, read_results, results_table
 
-    info = read_results(run)
-    if not any(info["results"].values()):
-        say(f"{run} has no results yet: it is {info['status']}; continue it: {info['command']}")
+    record = read_results(run)
+    if not any(record.results.values()):
+        say(f"{run} has no results yet: it is {record.status}; continue it: {record.command}")
         return
-    print_rich(results_table(info), width=_PIPE_WIDTH)
-    for note in notes(info):
+    print_rich(results_table(record), width=_PIPE_WIDTH)
+    for note in notes(record):
         say(note)
-    if info.get("model"):
-        say(f"the chosen model: {run / info['model']}")
+    if record.model:
+        say(f"the chosen model: {run / record.model}")
 
 
 def explain(

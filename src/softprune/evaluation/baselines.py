@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import torch
 
@@ -20,6 +19,7 @@ from softprune.evaluation.fresh_seeds import COMPARED, fresh_pairs, retrain_fres
 from softprune.evaluation.result_rows import answers_alone, bar, groups_of, interval, predictions, row
 from softprune.prompts.soft_prompts import read_one
 from softprune.pruning.xprompt import Pruned, decided
+from softprune.runs.record_parts import Headline, ResultRow, VerdictRecord
 from softprune.training.distribute import finish_on_workers
 from softprune.training.initial_prompt import instruction_prompt
 from softprune.training.jobs import Fitted, fit, fit_groups
@@ -69,7 +69,7 @@ def train_rivals(workspace: Workspace, pruned: Pruned) -> Rivals:
     return Rivals(found[f"control-{seed}"], found[f"random-{seed}"], retrain_fresh(workspace, pruned, seeds))
 
 
-def report_xprompt(workspace: Workspace, pruned: Pruned, rivals: Rivals) -> dict[str, Any]:
+def report_xprompt(workspace: Workspace, pruned: Pruned, rivals: Rivals) -> dict[str, ResultRow]:
     """Fix the choices, read `report` once, write every result; returns the rows of the table by name."""
     winner = pruned.winner
     tuned_seconds = pruned.tuned.seconds
@@ -89,8 +89,7 @@ def report_xprompt(workspace: Workspace, pruned: Pruned, rivals: Rivals) -> dict
         results = _results(workspace, data, entries, scored)
         _add_losses(workspace, entries, results)
         candidates = _report_front(workspace, data, pruned, scored)
-        compared = workspace.run.info["selection"].get("candidates_compared")
-    reported = Reported(workspace.metric, groups_of(data), scored, results, compared)
+    reported = Reported(workspace.metric, groups_of(data), scored, results, len(pruned.trials))
     reported = _until_decided(workspace, pruned, data, reported)
     with workspace.run.phase("report"):
         _add_seeds(workspace, reported)
@@ -111,7 +110,7 @@ def _until_decided(workspace: Workspace, pruned: Pruned, data: ScoredSet, report
     if known == most:
         return reported
     verdict, _ = conclude(decided(workspace).recipe, reported)
-    if verdict["more_seeds"] is None:
+    if verdict.more_seeds is None:
         return reported
     more = retrain_fresh(workspace, pruned, range(known, most))
     with workspace.run.phase("report"):
@@ -132,7 +131,7 @@ def _write_fresh(workspace: Workspace, data: ScoredSet, reported: Reported) -> N
             workspace.run.write_jsonl(f"predictions/fresh/{name}-{i}.jsonl", lines)
 
 
-def report_tuned(workspace: Workspace, tuned: Fitted) -> dict[str, Any]:
+def report_tuned(workspace: Workspace, tuned: Fitted) -> dict[str, ResultRow]:
     """The same for a run that only tunes."""
     entries = {"tuned": Entry(tuned.state, tuned.seconds)}
     with workspace.run.phase("report"):
@@ -146,9 +145,24 @@ def report_tuned(workspace: Workspace, tuned: Fitted) -> dict[str, Any]:
     return results
 
 
+@dataclass(frozen=True, slots=True)
+class AdapterSize:
+    """What the row of an adapted model holds beside its scores.
+
+    Attributes:
+        seconds: spent on training it.
+        parameters: that were trained.
+        tokens: of its prompt; None where it has none.
+    """
+
+    seconds: float
+    parameters: int
+    tokens: int | None
+
+
 def report_adapted(
     workspace: Workspace,
-    more: dict[str, Any],
+    size: AdapterSize,
     adapted: Callable[[ScoredSet, Scoring], Scores],
     off: Callable[[], AbstractContextManager[None]],
 ) -> None:
@@ -156,7 +170,7 @@ def report_adapted(
 
     Args:
         workspace: whose backbone reads with the adapter.
-        more: what its row of the table holds beside the scores: seconds, size.
+        size: what its row of the table holds beside the scores.
         adapted: what the adapted model says of a set, scored so.
         off: the model as it was, within the block.
     """
@@ -170,10 +184,14 @@ def report_adapted(
         entries["adapted"] = Entry(None, 0.0)
         check_finite([scored["adapted"].loss], ["adapted"], "report loss", "after training", FROM_THE_MODEL)
         results = _results(workspace, data, entries, scored)
-        results["adapted"] |= more
+        found = results["adapted"]
+        found.seconds, found.parameters = size.seconds, size.parameters
+        if size.tokens is not None:
+            found.tokens = size.tokens
         if workspace.train.is_generation:
-            losses = {part: adapted(getattr(workspace, part), workspace.scoring).loss for part in ("train", "select")}
-            results["adapted"]["losses"] = losses | {"report": results["adapted"]["loss"]}
+            sets = {"train": workspace.train, "select": workspace.select}
+            losses = {part: adapted(examples, workspace.scoring).loss for part, examples in sets.items()}
+            found.losses = {**losses, "report": found.loss}
         _write(workspace, data, results, scored, None, None)
 
 
@@ -207,39 +225,39 @@ def _score(
 
 def _results(
     workspace: Workspace, data: ScoredSet, entries: dict[str, Entry], scored: dict[str, Scores]
-) -> dict[str, Any]:
-    results: dict[str, Any] = {"constant": bar(workspace, data)}
+) -> dict[str, ResultRow]:
+    results = {"constant": bar(workspace, data)}
     for name, entry in entries.items():
-        results[name] = row(workspace, data, scored[name]) | {"seconds": entry.seconds}
+        found = results[name] = row(workspace, data, scored[name])
+        found.seconds = entry.seconds
         if entry.state is not None:
             mask = entry.state.mask
-            parameters = mask.parameters(workspace.backbone.info.hidden)
-            results[name] |= {"tokens": mask.tokens, "pieces": mask.pieces, "parameters": parameters}
+            found.tokens, found.pieces = mask.tokens, mask.pieces
+            found.parameters = mask.parameters(workspace.backbone.info.hidden)
         elif entry.words_QH is not None:
-            results[name] |= {"tokens": entry.words_QH.shape[0]}
+            found.tokens = entry.words_QH.shape[0]
     return results
 
 
-def _add_losses(workspace: Workspace, entries: dict[str, Entry], results: dict[str, Any]) -> None:
+def _add_losses(workspace: Workspace, entries: dict[str, Entry], results: dict[str, ResultRow]) -> None:
     """Of texts, whose loss is a result by itself: what it is of trained prompts on each of the three sets."""
     trained = {name: entry.state for name, entry in entries.items() if entry.state is not None}
     if not workspace.train.is_generation:
         return
     backbone, removal = workspace.backbone, workspace.recipe.pruning.removal
     prompts = [read_one(s, removal).to(backbone.device, backbone.prompt_dtype) for s in trained.values()]
-    for part in ("train", "select"):
-        found = score_each(backbone, prompts, getattr(workspace, part), workspace.scoring)
-        for name, scores in zip(trained, found, strict=True):
-            results[name].setdefault("losses", {})[part] = scores.loss
-    for name in trained:
-        results[name]["losses"]["report"] = results[name]["loss"]
+    train = score_each(backbone, prompts, workspace.train, workspace.scoring)
+    select = score_each(backbone, prompts, workspace.select, workspace.scoring)
+    for name, on_train, on_select in zip(trained, train, select, strict=True):
+        found = results[name]
+        found.losses = {"train": on_train.loss, "select": on_select.loss, "report": found.loss}
 
 
 def _add_seeds(workspace: Workspace, reported: Reported) -> None:
     """The metric of each fresh retraining, beside the row's own."""
     for name in COMPARED:
         fresh = [reported.scored[f"{name}@{i}"] for i in range(reported.seeds_of(name))]
-        reported.results[name]["seeds"] = [workspace.metric.value(s) for s in fresh]
+        reported.results[name].seeds = [workspace.metric.value(s) for s in fresh]
 
 
 def _report_front(workspace: Workspace, data: ScoredSet, pruned: Pruned, scored: dict[str, Scores]) -> list[Candidate]:
@@ -252,26 +270,28 @@ def _report_front(workspace: Workspace, data: ScoredSet, pruned: Pruned, scored:
         if scores is None:
             done.append(trial.candidate)
             continue
-        low, high = interval(workspace, data, scores)
         value = workspace.metric.value(scores)
-        done.append(trial.candidate.updated(report=value, interval=(low, high)))
+        done.append(trial.candidate.updated(report=value, interval=interval(workspace, data, scores)))
     return done
 
 
 def _write(
     workspace: Workspace,
     data: ScoredSet,
-    results: dict[str, Any],
+    results: dict[str, ResultRow],
     scored: Mapping[str, Scores],
-    conclusions: tuple[dict[str, Any], dict[str, Any]] | None,
+    conclusions: tuple[VerdictRecord, Headline] | None,
     candidates: Sequence[Candidate] | None,
 ) -> None:
     """Results, verdict and headline into run.json, candidates and predictions into their files."""
     run = workspace.run
     counts = [truncation(part) for part in (workspace.train, workspace.select, data)]
-    verdict, headline = conclusions or (None, None)
-    found = {} if conclusions is None else {"verdict": verdict}
-    run.record(results=results, headline=headline, task={"truncated": together(counts)}, **found)
+    with run.editing() as record:
+        record.results = {**record.results, **results}
+        record.task.truncated = together(counts)
+        record.headline = None
+        if conclusions is not None:
+            record.verdict, record.headline = conclusions
     if candidates is not None:
         run.write_jsonl("candidates.jsonl", [asdict(c) for c in candidates])
     for name in ("zero_shot", "instruction", "tuned", "adapted", "control", "winner", "random"):

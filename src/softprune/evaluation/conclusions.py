@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from softprune.config import Recipe
 from softprune.data import Metric
+from softprune.runs.record_parts import DifferenceRecord, Headline, McNemarRecord, ResultRow, VerdictRecord
 from softprune.statistics.bootstrap import Difference, Groups, mcnemar, paired_bootstrap
 from softprune.statistics.decision import Verdict, decide, detectable_by
 from softprune.statistics.seeds import compare_rows, uncertainty_of
@@ -42,7 +42,7 @@ class Reported:
     metric: Metric
     groups: Groups
     scored: Mapping[str, Scores]
-    results: Mapping[str, Any]
+    results: Mapping[str, ResultRow]
     candidates: int | None = None
 
     @property
@@ -55,7 +55,7 @@ class Reported:
         return sum(scored.startswith(f"{name}@") for scored in self.scored)
 
 
-def conclude(recipe: Recipe, reported: Reported) -> tuple[dict[str, Any], dict[str, Any]]:
+def conclude(recipe: Recipe, reported: Reported) -> tuple[VerdictRecord, Headline]:
     """The `verdict` and the `headline` of run.json.
 
     Args:
@@ -67,28 +67,29 @@ def conclude(recipe: Recipe, reported: Reported) -> tuple[dict[str, Any], dict[s
     results, scored = reported.results, reported.scored
     bar = _above_zero_shot(recipe, reported) if scored["winner"].references else None
     claimed = recipe.selection.protocol == "held-out"
-    found = {
-        "comparison": "winner - control",
+    independent = reported.metric.name == "accuracy" and not reported.groups
+    headline = Headline(
+        comparison="winner - control",
         **asdict(against),
-        "random": asdict(random),
-        "mcnemar": None if reported.metric.name != "accuracy" or reported.groups else _mcnemar(scored),
-        "fresh_seeds": reported.seeds,
-        "examples": results["winner"]["n"],
-        "detectable": detectable_by(uncertainty_of(against)) if against.covers_seeds else None,
-        "interpretable": above_constant("tuned", results) if bar is None else bar.low > 0,
-        **({} if bar is None else {"above_zero_shot": asdict(bar)}),
-        "significance_claimed": claimed,
-    }
-    verdict = _verdict(recipe, reported, against, found)
+        random=DifferenceRecord(**asdict(random)),
+        mcnemar=_mcnemar(scored) if independent else None,
+        fresh_seeds=reported.seeds,
+        examples=results["winner"].n,
+        detectable=detectable_by(uncertainty_of(against)) if against.covers_seeds else None,
+        interpretable=above_constant("tuned", results) if bar is None else bar.low > 0,
+        significance_claimed=claimed,
+    )
+    if bar is not None:
+        headline.above_zero_shot = DifferenceRecord(**asdict(bar))
+    verdict = _verdict(recipe, reported, against, headline)
     caveat = "" if claimed else f"; chosen from {reported.candidates} candidates on this set; no significance claimed."
     chosen_by = "the gates" if recipe.search.strategy == "learned" else "importance"
-    whole = not _pruned_share(results)
-    against_random = random_sentence(found, PARTS[recipe.pruning.levels], caveat, chosen_by)
-    found |= {
-        "sentence": sentence(found, results, caveat),
-        "random_sentence": NOTHING_PRUNED if whole else against_random,
-    }
-    return asdict(verdict) | {"sentence": verdict_sentence(verdict, against, _pruned_share(results))}, found
+    pruned = _pruned_share(results)
+    headline.sentence = sentence(headline, results, caveat)
+    headline.random_sentence = (
+        random_sentence(headline, PARTS[recipe.pruning.levels], caveat, chosen_by) if pruned else NOTHING_PRUNED
+    )
+    return VerdictRecord(**asdict(verdict), sentence=verdict_sentence(verdict, against, pruned)), headline
 
 
 def compare_retrained(recipe: Recipe, reported: Reported, rival: str) -> Difference:
@@ -100,9 +101,12 @@ def compare_retrained(recipe: Recipe, reported: Reported, rival: str) -> Differe
     return compare_rows(winner, other, metric.score, reported.groups, seed=recipe.seed, resamples=resamples)
 
 
-def above_constant(name: str, results: Mapping[str, Any]) -> bool:
-    """Whether a row's whole interval lies above the best constant answer."""
-    return bool(results[name]["interval"][0] > results["constant"]["value"])
+def above_constant(name: str, results: Mapping[str, ResultRow | None]) -> bool:
+    """Whether a row's whole interval lies above the best constant answer; False where either wasn't measured."""
+    row, constant = results.get(name), results.get("constant")
+    if row is None or row.interval is None or constant is None or constant.value is None:
+        return False
+    return row.interval[0] > constant.value
 
 
 def verdict_sentence(verdict: Verdict, against: Difference, share: float) -> str:
@@ -113,7 +117,7 @@ def verdict_sentence(verdict: Verdict, against: Difference, share: float) -> str
         against: winner minus control.
         share: of the prompt's parameters that were pruned.
     """
-    margin, measured = points_of(verdict.margin), f"winner minus control {_measured(asdict(against))}"
+    margin, measured = points_of(verdict.margin), f"winner minus control {_measured(against)}"
     if verdict.decision == "no verdict":
         return f"No verdict: {verdict.reason}."
     if verdict.decision == "ship the ticket":
@@ -146,7 +150,7 @@ def _what_would_decide(verdict: Verdict) -> str:
     )
 
 
-def sentence(found: Mapping[str, Any], results: Mapping[str, Any], caveat: str = "") -> str:
+def sentence(found: Headline, results: Mapping[str, ResultRow], caveat: str = "") -> str:
     """Winner against control in words.
 
     Args:
@@ -155,19 +159,19 @@ def sentence(found: Mapping[str, Any], results: Mapping[str, Any], caveat: str =
         caveat: takes the place of the conclusion where no significance is claimed.
     """
     share = _pruned_share(results)
-    if not found["interpretable"]:
+    if not found.interpretable:
         return f"Not interpretable: {_why_not(found, results)}. {share:.0%} of the prompt's parameters are pruned."
     size = f"with {share:.0%} of the prompt's parameters pruned"
     if caveat:
         return f"Winner minus control: {_points(found)} {size}{caveat}"
     unclear = "no difference shown"
-    if found["detectable"]:
-        unclear += f" (smallest difference that 80% power would detect: {points_of(found['detectable'])})"
+    if found.detectable:
+        unclear += f" (smallest difference that 80% power would detect: {points_of(found.detectable)})"
     conclusion = _conclusion(found, "the ticket is {} than the unpruned control", unclear)
     return f"Winner minus control: {_measured(found)}, {size}: {conclusion}."
 
 
-def random_sentence(found: Mapping[str, Any], parts: str, caveat: str = "", chosen_by: str = "importance") -> str:
+def random_sentence(found: Headline, parts: str, caveat: str = "", chosen_by: str = "importance") -> str:
     """Winner against a random mask of its size in words.
 
     Args:
@@ -176,14 +180,14 @@ def random_sentence(found: Mapping[str, Any], parts: str, caveat: str = "", chos
         caveat: as in `sentence`.
         chosen_by: what made the winner's mask.
     """
-    difference = found["random"]
-    points = f"Winner minus a random mask of its size: {_points(difference)}"
-    if not found["interpretable"]:
+    assert found.random is not None
+    points = f"Winner minus a random mask of its size: {_points(found.random)}"
+    if not found.interpretable:
         return f"{points}; not interpretable either."
     if caveat:
         return f"{points}{caveat}"
     unclear = f"which {parts} were kept isn't shown to matter"
-    return f"{points}: {_conclusion(difference, f'the mask that {chosen_by} chose is {{}}', unclear)}."
+    return f"{points}: {_conclusion(found.random, f'the mask that {chosen_by} chose is {{}}', unclear)}."
 
 
 def points_of(fraction: float) -> str:
@@ -192,30 +196,33 @@ def points_of(fraction: float) -> str:
     return f"{number} point{'s' * (number != '1')}"
 
 
-def _verdict(recipe: Recipe, reported: Reported, against: Difference, found: Mapping[str, Any]) -> Verdict:
+def _verdict(recipe: Recipe, reported: Reported, against: Difference, found: Headline) -> Verdict:
     """Which prompt to ship; no verdict where nothing may be concluded."""
     margin, reason = recipe.selection.margin, None
-    if not found["significance_claimed"]:
+    if not found.significance_claimed:
         reason = "the winner was chosen on the examples that it is reported on (selection.protocol=paper)"
-    elif not found["interpretable"]:
+    elif not found.interpretable:
         reason = _why_not(found, reported.results)
     elif not _pruned_share(reported.results):
         reason = "nothing was pruned, so the ticket is the whole prompt"
     return decide(against, margin) if reason is None else Verdict("no verdict", margin, reason=reason)
 
 
-def _pruned_share(results: Mapping[str, Any]) -> float:
+def _pruned_share(results: Mapping[str, ResultRow]) -> float:
     """The share of the prompt's parameters that the winner lacks."""
-    return float(1 - results["winner"]["parameters"] / results["control"]["parameters"])
+    winner, control = results["winner"].parameters, results["control"].parameters
+    assert winner is not None
+    assert control is not None
+    return 1 - winner / control
 
 
-def _conclusion(difference: Mapping[str, Any], clear: str, unclear: str) -> str:
+def _conclusion(difference: Difference | DifferenceRecord, clear: str, unclear: str) -> str:
     """`clear` with "better" or "worse" where the interval lies on one side of zero, else `unclear`."""
-    if not difference["covers_seeds"]:
+    if not difference.covers_seeds:
         return "an interval over examples alone, for these very prompts; conclusions need at least 3 fresh seeds"
-    if difference["low"] > 0:
+    if difference.low > 0:
         return clear.format("better")
-    return clear.format("worse") if difference["high"] < 0 else unclear
+    return clear.format("worse") if difference.high < 0 else unclear
 
 
 def _above_zero_shot(recipe: Recipe, reported: Reported) -> Difference:
@@ -226,28 +233,29 @@ def _above_zero_shot(recipe: Recipe, reported: Reported) -> Difference:
     return paired_bootstrap(tuned, none, metric.score, reported.groups, seed=recipe.seed, resamples=resamples)
 
 
-def _mcnemar(scored: Mapping[str, Scores]) -> dict[str, Any]:
+def _mcnemar(scored: Mapping[str, Scores]) -> McNemarRecord:
     """The shipped ticket against the control of its own seed; for accuracies of independent examples only."""
     winner, control = (
         [p == g for p, g in zip(scored[name].predicted, scored[name].gold, strict=True)]
         for name in ("winner", "control")
     )
     test = mcnemar(winner, control)
-    return {"only_winner": test.only_a, "only_control": test.only_b, "p": test.p}
+    return McNemarRecord(only_winner=test.only_a, only_control=test.only_b, p=test.p)
 
 
-def _why_not(found: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+def _why_not(found: Headline, results: Mapping[str, ResultRow]) -> str:
     """Why nothing is concluded from a tuned prompt that isn't shown to do anything."""
-    return _at_zero_shot(found, results) if "above_zero_shot" in found else _at_chance(results)
+    return _at_chance(results) if found.above_zero_shot is None else _at_zero_shot(found.above_zero_shot, results)
 
 
-def _at_chance(results: Mapping[str, Any]) -> str:
+def _at_chance(results: Mapping[str, ResultRow]) -> str:
     """That the tuned prompt may be no better than a constant answer, and which retrained prompts are."""
-    tuned, constant = results["tuned"], results["constant"]["value"]
-    low, high = (100 * end for end in tuned["interval"])
+    tuned, constant = results["tuned"], results["constant"]
+    assert tuned.interval is not None
+    low, high = (100 * end for end in tuned.interval)
     reason = (
         f"the tuned prompt isn't shown to be above the best constant answer "
-        f"({tuned['value']:.1%}, {low:.1f} to {high:.1f}, against {constant:.1%} on {tuned['n']} examples)"
+        f"({tuned.value:.1%}, {low:.1f} to {high:.1f}, against {constant.value:.1%} on {tuned.n} examples)"
     )
     above = [name for name in ("control", "winner") if above_constant(name, results)]
     if not above:
@@ -256,29 +264,28 @@ def _at_chance(results: Mapping[str, Any]) -> str:
     return f"{reason}; {who}, but the verdict depends on the tuned prompt"
 
 
-def _at_zero_shot(found: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+def _at_zero_shot(difference: DifferenceRecord, results: Mapping[str, ResultRow]) -> str:
     """That the tuned prompt may do nothing."""
     tuned, none = results["tuned"], results["zero_shot"]
     return (
-        f"the tuned prompt isn't shown to write better than the model without one ({tuned['metric']} "
-        f"{tuned['value']:.1%} against {none['value']:.1%}, {_points(found['above_zero_shot'])}, "
-        f"on {tuned['n']} examples)"
+        f"the tuned prompt isn't shown to write better than the model without one ({tuned.metric} "
+        f"{tuned.value:.1%} against {none.value:.1%}, {_points(difference)}, on {tuned.n} examples)"
     )
 
 
-def _measured(difference: Mapping[str, Any]) -> str:
+def _measured(difference: Difference | DifferenceRecord) -> str:
     """A difference with its interval, and what that covers."""
-    if not difference["covers_seeds"]:
-        return f"{_points(difference)} on {_count(difference['seeds'], 'seed')}"
-    return f"{_points(difference)} over {_count(difference['seeds'], 'fresh seed')}"
+    if not difference.covers_seeds:
+        return f"{_points(difference)} on {_count(difference.seeds, 'seed')}"
+    return f"{_points(difference)} over {_count(difference.seeds, 'fresh seed')}"
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
-def _points(difference: Mapping[str, Any]) -> str:
-    value, low, high = (_signed(difference[name]) for name in ("value", "low", "high"))
+def _points(difference: Difference | DifferenceRecord) -> str:
+    value, low, high = map(_signed, (difference.value, difference.low, difference.high))
     return f"{value} points ({low} to {high})"
 
 

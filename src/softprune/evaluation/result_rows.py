@@ -15,29 +15,32 @@ from softprune.data.lead_baseline import NAME, lead, written
 from softprune.data.metrics import Rouge1, Rouge2, RougeL
 from softprune.data.rouge import rouge
 from softprune.models.tokenization import cut_to
+from softprune.runs.record_parts import ResultRow
 from softprune.statistics.bootstrap import bootstrap_interval
 from softprune.training.scoring import ScoredSet
 from softprune.training.session import Workspace
 from softprune.types import Scores
 
 
-def row(workspace: Workspace, data: ScoredSet, scores: Scores) -> dict[str, Any]:
+def row(workspace: Workspace, data: ScoredSet, scores: Scores) -> ResultRow:
     """What every row of the table holds."""
-    return {
-        "metric": workspace.metric.name,
-        "value": workspace.metric.value(scores),
-        "interval": interval(workspace, data, scores),
-        "n": len(data),
+    return ResultRow(
+        metric=workspace.metric.name,
+        value=workspace.metric.value(scores),
+        interval=interval(workspace, data, scores),
+        n=len(data),
         **_DETAILS[workspace.task.definition.targets](data, scores),
-    }
+    )
 
 
-def bar(workspace: Workspace, data: ScoredSet) -> dict[str, Any]:
+def bar(workspace: Workspace, data: ScoredSet) -> ResultRow:
     """The row `constant`, which says in `answer` what it is of."""
-    return _BARS[workspace.task.definition.targets](workspace, data) | {"seconds": 0.0}
+    found = _BARS[workspace.task.definition.targets](workspace, data)
+    found.seconds = 0.0
+    return found
 
 
-def interval(workspace: Workspace, data: ScoredSet, scores: Scores) -> list[float]:
+def interval(workspace: Workspace, data: ScoredSet, scores: Scores) -> tuple[float, float]:
     """The 95% bootstrap interval of the metric."""
     metric = workspace.metric
     found = bootstrap_interval(
@@ -47,7 +50,7 @@ def interval(workspace: Workspace, data: ScoredSet, scores: Scores) -> list[floa
         seed=workspace.recipe.seed,
         resamples=workspace.recipe.selection.resamples,
     )
-    return [found.low, found.high]
+    return found.low, found.high
 
 
 def groups_of(data: ScoredSet) -> list[str | None] | None:
@@ -87,7 +90,7 @@ def answers_alone(data: ScoredSet, scores: Scores) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if k not in left_out} for line in predictions(data, scores)]
 
 
-def _best_constant(workspace: Workspace, data: ScoredSet) -> dict[str, Any]:
+def _best_constant(workspace: Workspace, data: ScoredSet) -> ResultRow:
     """The answer that does best when it is always given; of joined tasks, the best one of each."""
     gold = [example.gold for example in data.examples]
     always = [0] * len(data)
@@ -97,13 +100,16 @@ def _best_constant(workspace: Workspace, data: ScoredSet) -> dict[str, Any]:
         for i in places:
             always[i] = constant.answer
     found = row(workspace, data, answered(always, gold))
-    return found | {"answer": ", ".join(answer for answer, n in found["predicted"].items() if n)}
+    found.answer = ", ".join(answer for answer, n in (found.predicted or {}).items() if n)
+    return found
 
 
-def _lead(workspace: Workspace, data: ScoredSet) -> dict[str, Any]:
+def _lead(workspace: Workspace, data: ScoredSet) -> ResultRow:
     length, tokenizer = workspace.scoring.max_answer_length, workspace.backbone.tokenizer
     texts = tuple(cut_to(tokenizer, lead(example), length) for example in data.examples)
-    return row(workspace, data, written(texts, data.examples)) | {"answer": NAME}
+    found = row(workspace, data, written(texts, data.examples))
+    found.answer = NAME
+    return found
 
 
 def _given(data: ScoredSet, scores: Scores) -> dict[str, Any]:
@@ -137,4 +143,4 @@ def _told(data: ScoredSet, scores: Scores) -> dict[str, Any]:
 
 
 _DETAILS: dict[str, Callable[[ScoredSet, Scores], dict[str, Any]]] = {"answers": _given, "text": _told}
-_BARS: dict[str, Callable[[Workspace, ScoredSet], dict[str, Any]]] = {"answers": _best_constant, "text": _lead}
+_BARS: dict[str, Callable[[Workspace, ScoredSet], ResultRow]] = {"answers": _best_constant, "text": _lead}

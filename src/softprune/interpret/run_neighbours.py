@@ -166,8 +166,7 @@ def write_neighbours(
     """
     if run.processes.rank:
         return
-    words = (run.info.get("prompt") or {}).get("words") or ()
-    start_PH = load_vectors(run.path / INITIAL)
+    words, start_PH = run.record.initial_words, load_vectors(run.path / INITIAL)
     run.write_json(NAME, run_document(Surroundings(backbone), words, start_PH, tuned.vectors_PH, winner, k))
 
 

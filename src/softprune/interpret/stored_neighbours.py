@@ -11,7 +11,7 @@ from softprune.interpret.run_neighbours import INITIAL, K, Surroundings, read_ne
 from softprune.models import load_backbone
 from softprune.prompts.prompt_io import load_vectors
 from softprune.prompts.ticket import Ticket
-from softprune.runs.folder_checks import read_info
+from softprune.runs.record import RunRecord, read_record
 
 
 def neighbours_of(run: Path, k: int = K) -> dict[str, Any]:
@@ -26,11 +26,9 @@ def neighbours_of(run: Path, k: int = K) -> dict[str, Any]:
     Raises:
         SoftpruneError: for a folder without a finished prompt, or a backbone that isn't there or is another one now.
     """
-    if not (run / "run.json").is_file():
-        raise SoftpruneError("a run's folder", f"no run.json in {run}", "give the folder that --out named")
-    info = read_info(run)
-    if info.get("kind") not in ("tune", "xprompt"):
-        raise SoftpruneError("a run that tuned a prompt", f"one of kind {info.get('kind')} in {run}", "choose another")
+    record = read_record(run, RunRecord)
+    if record.kind not in ("tune", "xprompt"):
+        raise SoftpruneError("a run that tuned a prompt", f"one of kind {record.kind} in {run}", "choose another")
     found = read_neighbours(run)
     if found is not None and found["k"] >= k:
         return found
@@ -39,6 +37,5 @@ def neighbours_of(run: Path, k: int = K) -> dict[str, Any]:
     settings = load_recipe(run / "resolved.yaml").backbone
     backbone = load_backbone(settings.name, family=settings.family, dtype=settings.dtype, revision=settings.revision)
     ticket.check(backbone)
-    words = (info.get("prompt") or {}).get("words") or ()
-    winner = ticket.state if info["kind"] == "xprompt" else None
-    return run_document(Surroundings(backbone), words, start_PH, tuned_PH, winner, max(k, K))
+    winner = ticket.state if record.kind == "xprompt" else None
+    return run_document(Surroundings(backbone), record.initial_words, start_PH, tuned_PH, winner, max(k, K))

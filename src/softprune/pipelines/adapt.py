@@ -15,12 +15,13 @@ from softprune.adapters.jobs import WORK, FittedAdapter, fit, measure_latency, s
 from softprune.adapters.settings import method_of, mistakes, plan_of, settled
 from softprune.config import Recipe
 from softprune.config.schema import MEMORY_KEYS
-from softprune.evaluation.baselines import report_adapted
+from softprune.evaluation.baselines import AdapterSize, report_adapted
 from softprune.pipelines.errors import explain
 from softprune.pipelines.recipes import AnyRecipe, read_recipe
 from softprune.runs.executors import EXECUTORS
 from softprune.runs.job import Finish, run_clock, run_job
 from softprune.runs.processes import hold_alone
+from softprune.runs.record_parts import AdapterRecord
 from softprune.runs.run_folder import TRACKERS, RunFolder
 from softprune.training.cost import record_totals
 from softprune.training.jobs import schedule
@@ -100,20 +101,17 @@ def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
             saved = _saved(workspace, plan, adaptation, fitted)
             saved.save(run.path / FOLDER)
             stored = sum(tensor.numel() for tensor in saved.tensors.values())
-            run.record(
-                adapter={
-                    "method": plan.method,
-                    "trains": method.trains,
-                    "lr": fitted.lr,
-                    "trainable_parameters": sum(trainable.values()),
-                    "stored_parameters": stored,
-                    "trained": sorted(trainable),
-                }
-            )
-        row = {"seconds": fitted.seconds, "parameters": sum(trainable.values())}
-        if plan.tokens:
-            row["tokens"] = plan.tokens
-        report_adapted(workspace, row, partial(scores_of, workspace, adaptation), adaptation.off)
+            with run.editing() as record:
+                record.adapter = AdapterRecord(
+                    method=plan.method,
+                    trains=method.trains,
+                    lr=fitted.lr,
+                    trainable_parameters=sum(trainable.values()),
+                    stored_parameters=stored,
+                    trained=sorted(trainable),
+                )
+        size = AdapterSize(fitted.seconds, sum(trainable.values()), plan.tokens or None)
+        report_adapted(workspace, size, partial(scores_of, workspace, adaptation), adaptation.off)
         measure_latency(workspace, adaptation)
     record_totals(
         run,

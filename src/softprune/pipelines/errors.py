@@ -13,7 +13,7 @@ def explain(error: Exception, recipe: Recipe, run: RunFolder) -> Exception:
         return error
     if not out_of_memory(error):
         return of_the_machine(error) or error
-    advice = _smaller_settings(recipe, int(run.info["K"] or 1))
+    advice = _smaller_settings(recipe, run.record.K or 1)
     do = f"give the same command with {advice} behind it: the run goes on, results stay the same up to rounding"
     lines = str(error).strip().splitlines() or ["no more is known"]
     return SoftpruneError(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from softprune.prompts.ticket import Ticket
 from softprune.prompts.ticket_io import CONTROL, DOCUMENT, RESULTS, TENSORS, Reported, TicketInfo
 from softprune.pruning.xprompt import Pruned
+from softprune.runs.record_parts import ImportanceRecord, ResultRow, TicketRecord
 from softprune.training.jobs import Fitted
 from softprune.training.session import Workspace
 from softprune.types import Mask
@@ -71,12 +72,14 @@ def write_ticket(
     workspace.run.write_json(f"{folder}/{DOCUMENT}", ticket.document())
 
 
-def write_ticket_results(workspace: Workspace, results: dict[str, Any], name: str, folder: str = "ticket") -> None:
+def write_ticket_results(
+    workspace: Workspace, results: Mapping[str, ResultRow], name: str, folder: str = "ticket"
+) -> None:
     """Write what was reported beside its ticket: its own row first, then what it must be compared with."""
     rows = {}
     for row in dict.fromkeys((name, "control", "tuned", "zero_shot", "constant")):
-        if results.get(row):
-            rows[row] = {field: results[row][field] for field in Reported.__dataclass_fields__}
+        if row in results:
+            rows[row] = {field: getattr(results[row], field) for field in Reported.__dataclass_fields__}
     workspace.run.write_json(f"{folder}/{RESULTS}", rows)
 
 
@@ -84,25 +87,23 @@ def record_ticket_size(workspace: Workspace, mask: Mask) -> None:
     """Record how much of the prompt is left."""
     hidden = workspace.backbone.info.hidden
     parameters = mask.parameters(hidden)
-    workspace.run.record(
-        ticket={
-            "tokens": mask.tokens,
-            "pieces": mask.pieces,
-            "parameters": parameters,
-            "share_of_parameters": parameters / (mask.token_P.shape[0] * hidden),
-        }
-    )
+    with workspace.run.editing() as record:
+        record.ticket = TicketRecord(
+            tokens=mask.tokens,
+            pieces=mask.pieces,
+            parameters=parameters,
+            share_of_parameters=parameters / (mask.token_P.shape[0] * hidden),
+        )
 
 
 def _write_importance(workspace: Workspace, pruned: Pruned) -> None:
     importance = pruned.importance
-    workspace.run.record(
-        importance={
-            "method": importance.method,
-            "examples": importance.examples,
-            "token_over_piece": importance.token_over_piece,
-        }
-    )
+    with workspace.run.editing() as record:
+        record.importance = ImportanceRecord(
+            method=importance.method,
+            examples=importance.examples,
+            token_over_piece=importance.token_over_piece,
+        )
     workspace.run.write_tensors(
         "importance.safetensors",
         {

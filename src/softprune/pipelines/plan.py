@@ -20,6 +20,7 @@ from softprune.models.base import Backbone
 from softprune.models.batching import training_batches
 from softprune.pipelines.step_counts import Stage, StepCounts, count_steps
 from softprune.runs.executors import InProcess
+from softprune.runs.record import begin_run
 from softprune.runs.run_folder import RunFolder
 from softprune.statistics.decision import DISCORDANCE, SEED_SD, detectable, seeds_needed
 from softprune.statistics.seeds import MIN_SEEDS
@@ -166,10 +167,10 @@ class UnstartedRun(RunFolder):
     """A run that is only planned: what it would record stays in memory."""
 
     def __init__(self) -> None:
-        self._info = {"cost": {"phases": {}}, "attempts": [{}]}
+        self.record = begin_run("xprompt", "", None)
         self.path = Path("a run that isn't begun")
 
-    def _write_info(self) -> None:
+    def _write_record(self) -> None:
         """Nowhere."""
 
 
@@ -191,8 +192,8 @@ def plan(recipe: Recipe) -> Plan:
     scoring, backbone = workspace.scoring, workspace.backbone
     rehearsal = Rehearsal(workspace.recipe, backbone, workspace.train, scoring.loss, scoring.score)
     free, held = free_bytes(backbone.device), held_bytes(backbone.device)
-    known = workspace.run.info.get("memory")  # measured where the recipe leaves K open
-    memory = StepMemory(known["base"], known["each"]) if known else measure_step(rehearsal)
+    known = workspace.run.record.memory  # measured where the recipe leaves K open
+    memory = StepMemory(known.base, known.each) if known else measure_step(rehearsal)
     return Plan(workspace, counts, memory, held, free, _measure_pace(workspace, rehearsal, counts, loading))
 
 

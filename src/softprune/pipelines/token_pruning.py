@@ -84,22 +84,19 @@ def _run(recipe: TokensRecipe, run: RunFolder, console: Console | None) -> None:
     clock = run_clock(run)
     with watching(console, recipe.tuning.trackers, run.path / TRACKERS, recipe.resolved()) as watch:
         workspace = prepare(recipe, run, watch)
-        models = experiment(workspace)
+        models, chosen = experiment(workspace)
         with run.phase("models"):
-            _save_models(workspace, models)
-    training = (run.info["cost"].get("training") or {}).values()
-    spent = sum(stage["seconds"] for stage in training)
-    examples = sum(stage["examples"] for stage in training)
-    run.record(
-        cost={
-            "seconds": clock(),
-            "steps": sum(stage["steps"] for stage in training),
-            "examples_per_second": examples / spent if spent else None,
-        }
-    )
+            _save_models(workspace, models, chosen)
+    training = run.record.cost.training.values()
+    spent = sum(stage.seconds for stage in training)
+    examples = sum(stage.examples for stage in training)
+    with run.editing() as record:
+        record.cost.seconds = clock()
+        record.cost.steps = sum(stage.steps for stage in training)
+        record.cost.examples_per_second = examples / spent if spent else None
 
 
-def _save_models(workspace: TokenWorkspace, models: Mapping[str, TrainedModel]) -> None:
+def _save_models(workspace: TokenWorkspace, models: Mapping[str, TrainedModel], chosen: str) -> None:
     """Save the unpruned model and the learned ones; the baselines leave their results only."""
     run, recipe = workspace.run, workspace.recipe
     encoder = Encoder(workspace.load_model())
@@ -115,7 +112,8 @@ def _save_models(workspace: TokenWorkspace, models: Mapping[str, TrainedModel]) 
                 max_length=recipe.task.max_length,
                 base=recipe.backbone.name,
             ).save(run.path / MODELS / name)
-    run.record(model=f"{MODELS}/{run.info['selection']['chosen']}")
+    with run.editing() as record:
+        record.model = f"{MODELS}/{chosen}"
 
 
 def _explain(error: Exception, recipe: TokensRecipe) -> Exception:

@@ -140,14 +140,12 @@ def _choose_prompt(place: Path, which: str) -> Path:
 
 def _recommended(place: Path) -> str:
     """The prompt that a run's verdict says to ship: `winner` or `control`."""
-    try:
-        verdict = json.loads((place / "run.json").read_text(encoding="utf-8")).get("verdict") or {}
-    except (OSError, ValueError, AttributeError) as error:
-        do = "name the run folder, or leave out --which"
-        raise SoftpruneError("a run folder with a verdict", f"no run.json that can be read in {place}", do) from error
-    chosen = RECOMMENDED.get(verdict.get("decision"))
+    from softprune.runs.record import RunRecord, read_record  # pydantic takes a while to import
+
+    verdict = read_record(place, RunRecord).verdict
+    chosen = None if verdict is None else RECOMMENDED.get(verdict.decision)
     if chosen is None:
-        found = verdict.get("sentence") or "no verdict in run.json"
+        found = "no verdict in run.json" if verdict is None else verdict.sentence
         do = "choose one yourself: --which winner or --which control"
         raise SoftpruneError("a run whose verdict says which prompt to ship", str(found).rstrip("."), do)
     return chosen

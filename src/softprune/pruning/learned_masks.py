@@ -18,6 +18,7 @@ import torch
 from softprune.pruning.gated_prompts import GatedPrompts, TogetherOptimiser
 from softprune.pruning.gates import GATES, expected_size, harden
 from softprune.pruning.search import MaskedCandidate
+from softprune.runs.record_parts import GatesRecord
 from softprune.training.jobs import Fitted, FolderKeeper, evaluate, schedule
 from softprune.training.loop import train
 from softprune.training.optimizers import make_optimiser
@@ -46,15 +47,14 @@ def learned(workspace: Workspace, tuned: Fitted) -> list[MaskedCandidate]:
             candidates.append(same)
         tickets.append(same.candidate.id)
     settings = workspace.recipe.search
-    workspace.run.record(
-        gates={
-            "kind": settings.gates,
-            "lr": _rate(workspace),
-            "prices": prices,
-            "expected_sizes": expected_size(token_KP, piece_KPS).tolist(),
-            "tickets": tickets,
-        }
-    )
+    with workspace.run.editing() as record:
+        record.gates = GatesRecord(
+            kind=settings.gates,
+            lr=_rate(workspace),
+            prices=prices,
+            expected_sizes=expected_size(token_KP, piece_KPS).tolist(),
+            tickets=tickets,
+        )
     tensors = {"prices_K": torch.tensor(prices), "token_KP": token_KP, "piece_KPS": piece_KPS}
     workspace.run.write_tensors("gates.safetensors", tensors, {"kind": settings.gates})
     return candidates

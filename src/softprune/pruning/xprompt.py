@@ -23,6 +23,7 @@ from softprune.pruning.importance import Importance, measure
 from softprune.pruning.learned_masks import learned
 from softprune.pruning.masks import piece_mask, token_mask
 from softprune.pruning.search import MaskedCandidate, Trial, choose, first_ratios, foresight, in_groups, pareto
+from softprune.runs.record_parts import Foresight
 from softprune.runs.run_folder import Saved
 from softprune.statistics.bootstrap import paired_bootstrap
 from softprune.training.jobs import Fitted, Group, fit_groups, tune
@@ -98,8 +99,8 @@ def token_importance(workspace: Workspace, tuned: Fitted) -> Importance:
             if found.method == "leave_one_out"
             else "pruning.importance=leave_one_out measures what equation 3 can't"
         )
-        known = workspace.run.info.get("notes") or []
-        workspace.run.record(notes=[*known, *([note] if note not in known else [])])
+        with workspace.run.editing() as record:
+            record.add_notes(note)
     return found
 
 
@@ -207,14 +208,13 @@ def mark_winner(workspace: Workspace, trials: Sequence[Trial]) -> list[Trial]:
     candidates = [trial.candidate for trial in trials]
     winner, errors = pick_winner(workspace, trials)
     front = pareto(candidates)
-    workspace.run.record(
-        selection={
-            "candidates_compared": len(candidates),
-            "standard_errors": errors,
-            "winner": winner.id,
-            "foresight": foresight(candidates),
-        }
-    )
+    foreseen = foresight(candidates)
+    with workspace.run.editing() as record:
+        assert record.selection is not None  # written when the run was prepared
+        record.selection.candidates_compared = len(candidates)
+        record.selection.standard_errors = dict(errors)
+        record.selection.winner = winner.id
+        record.selection.foresight = None if foreseen is None else Foresight.model_validate(foreseen)
     marked = []
     for trial in trials:
         candidate = trial.candidate.updated(pareto=trial.candidate.id in front)

@@ -60,10 +60,10 @@ class Curves:
 
 def frontier_of(run: Run) -> Frontier | None:
     """The compression plot's numbers; None without a prompt's size or candidates."""
-    prompt = run.part("prompt")
-    if not (prompt.get("P") and prompt.get("H")):
+    prompt = run.record.prompt
+    if prompt is None:
         return None
-    whole = int(prompt["P"]) * int(prompt["H"])
+    whole = prompt.P * prompt.H
     trained = [c for c in run.candidates if c.select is not None]
     pruned = tuple(100 * (1 - c.parameters / whole) for c in trained)
     front = sorted((i for i, c in enumerate(trained) if c.pareto), key=lambda i: pruned[i])
@@ -82,7 +82,7 @@ def frontier_of(run: Run) -> Frontier | None:
 def curves_of(run: Run) -> Curves:
     """The training curves: tuning, control, winner and the other candidates; fresh seeds stay out."""
     winner = next((c.id for c in run.candidates if c.status == "winner"), None)
-    swept = next((f"rate-x{name}" for name, found in run.part("sweep").items() if found.get("chosen")), None)
+    swept = next((f"rate-x{name}" for name, row in run.record.sweep.items() if row.chosen), None)
     groups: dict[tuple[str, str], list[Point]] = {}
     for point in run.points:
         groups.setdefault((point.phase, point.candidate), []).append(point)
@@ -255,7 +255,7 @@ def _metric(run: Run) -> str:
     """What choices went by; only what the figures' font can write."""
     if run.is_generation:
         return "minus loss"
-    name = str(run.part("task").get("metric") or "score")
+    name = run.metric
     return "".join(c if c.isascii() and c.isprintable() else "?" for c in name)
 
 

@@ -77,7 +77,7 @@ def explored(run: Run) -> Explored | None:
         winner_PS=winner_PS if winner_PS is not None and winner_PS.shape == shape else None,
         chosen=tuple(_entry(run, at, candidate, shape) for at, candidate in listed),
         select_name="loss on select" if run.is_generation else "select (%)",
-        by_size=run.part("search").get("strategy") == "learned",
+        by_size=run.record.search.strategy == "learned",
     )
 
 

@@ -77,7 +77,7 @@ def _token_importance(run: Run) -> Plan:
     scores, ticket = run.importance, run.ticket
     token_P = scores.token_P if scores else None
     kept_P = ticket.token_P if ticket and token_P is not None and len(ticket.token_P) == len(token_P) else None
-    meaning = MEANINGS.get(str(run.part("importance").get("method")), MEANINGS["paper"])
+    meaning = MEANINGS.get(run.record.importance.method if run.record.importance else "paper", MEANINGS["paper"])
     fate = (
         "Blue tokens are in the winning ticket, hatched ones on a gray band were pruned."
         if kept_P is not None

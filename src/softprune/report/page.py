@@ -13,6 +13,7 @@ from softprune.report import formatting, glosses, table
 from softprune.report.prediction_changes import Changes, changed_answers, shortened, written_samples
 from softprune.report.run_reader import Run, read_run
 from softprune.runs import atomic_io
+from softprune.runs.record_parts import Part
 from softprune.types import Candidate
 
 try:
@@ -75,49 +76,50 @@ def html(run: Run, pictures: list[Picture], compared: Sequence[Beside] = ()) -> 
 
 
 def _context(run: Run, pictures: list[Picture]) -> dict[str, Any]:
-    rows = table.comparison_rows(run)
-    selection = run.part("selection")
+    rows, record = table.comparison_rows(run), run.record
+    objective = record.selection.objective if record.selection else None
+    headline = record.headline
     return {
         "run": run,
-        "info": run.info,
+        "record": record,
         "xprompt": run.prunes,
-        "title": _title(run),
-        "backbone": _fields(run, "backbone"),
-        "task": _fields(run, "task"),
-        "sizes": _fields(run, "task", "sizes"),
-        "truncated": _fields(run, "task", "truncated"),
-        "prompt": _fields(run, "prompt"),
-        "adapter": _fields(run, "adapter"),
-        "importance": _fields(run, "importance"),
-        "by_gates": run.part("search").get("strategy") == "learned",
-        "selection": _fields(run, "selection"),
+        "title": formatting.printable(run.title),
+        "backbone": _fields(record.backbone),
+        "task": _fields(record.task),
+        "sizes": _fields(record.task.sizes),
+        "truncated": _fields(record.task.truncated),
+        "prompt": _fields(record.prompt),
+        "adapter": _fields(record.adapter),
+        "importance": _fields(record.importance),
+        "by_gates": record.search.strategy == "learned",
+        "selection": _fields(record.selection),
         "settings": _settings(run),
         "sample": _sample(run),
         "notes": _notes(run),
-        "start": glosses.START.get(str(run.part("prompt").get("init"))),
-        "method": glosses.METHOD.get(str(run.part("importance").get("method"))),
-        "removal": glosses.REMOVAL.get(str(run.info.get("removal"))),
-        "objective": glosses.OBJECTIVE.get(str(selection.get("objective")), _known(selection.get("objective"))),
+        "start": glosses.START.get(record.prompt.init) if record.prompt else None,
+        "method": glosses.METHOD.get(record.importance.method) if record.importance else None,
+        "removal": glosses.REMOVAL.get(str(record.removal)),
+        "objective": glosses.OBJECTIVE.get(str(objective), _known(objective)),
         "columns": table.columns(run),
         "rows": rows,
         "cell": table.shown,
         "mark_meaning": table.mark_meaning(run) if any(row.at_chance for row in rows) else None,
         "losses": _losses(run),
         "written": written_samples(run),
-        "verdict": _fields(run, "verdict") if run.part("verdict") else None,
-        "headline": _fields(run, "headline") if run.part("headline") else None,
-        "mcnemar": _fields(run, "headline", "mcnemar"),
-        "random": _fields(run, "headline", "random") if run.part("headline", "random") else None,
-        "ticket": _fields(run, "ticket"),
+        "verdict": record.verdict,
+        "headline": headline,
+        "mcnemar": _fields(headline.mcnemar if headline else None),
+        "random": headline.random if headline else None,
+        "ticket": _fields(record.ticket),
         "kept": _kept_tokens(run),
         "pictures": pictures,
         "candidates": sorted(run.candidates, key=_by_size),
         "changes": _changes(run),
         "directions": glosses.WRITTEN_DIRECTIONS if run.is_generation else glosses.DIRECTIONS,
-        "cost": _fields(run, "cost"),
-        "phases": run.part("cost", "phases"),
-        "hardware": _fields(run, "hardware"),
-        "versions": run.part("versions"),
+        "cost": _fields(record.cost),
+        "phases": record.cost.phases,
+        "hardware": _fields(record.hardware),
+        "versions": record.versions,
     }
 
 
@@ -128,8 +130,8 @@ class _Fields(dict[str, Any]):
         return None
 
 
-def _fields(run: Run, *keys: str) -> _Fields:
-    return _Fields(run.part(*keys))
+def _fields(part: Part | None) -> _Fields:
+    return _Fields({} if part is None else part.document())
 
 
 def _known(value: object) -> str:
@@ -139,7 +141,8 @@ def _known(value: object) -> str:
 
 def _settings(run: Run) -> dict[str, str]:
     """Each setting's name and value, in words where there are any."""
-    said = {name: value for name, value in run.part("settings").items() if not (run.is_generation and name == "score")}
+    settings = _fields(run.record.settings)
+    said = {name: value for name, value in settings.items() if not (run.is_generation and name == "score")}
     known = glosses.VALUES | (glosses.WRITTEN_VALUES if run.is_generation else {})
     return {glosses.SETTINGS.get(name, name): _setting(name, value, known) for name, value in said.items()}
 
@@ -151,28 +154,23 @@ def _setting(name: str, value: object, known: Mapping[tuple[str, str], str]) -> 
     return f"{_known(value)} ({gloss})" if gloss else _known(value)
 
 
-def _title(run: Run) -> str:
-    task = run.part("task")
-    return formatting.printable(task.get("title") or task.get("id") or run.path.name)
-
-
 def _notes(run: Run) -> list[str]:
     """The run's and the task's notes, each once; those in the description of the sets have been read there."""
-    found = [*(run.part("task").get("notes") or []), *(run.info.get("notes") or [])]
-    told = str(run.part("selection").get("description"))
-    return list(dict.fromkeys(formatting.printable(note) for note in found if str(note) not in told))
+    found = [*run.record.task.notes, *run.record.notes]
+    description = run.record.selection.description if run.record.selection else ""
+    return list(dict.fromkeys(formatting.printable(note) for note in found if note not in description))
 
 
 def _sample(run: Run) -> str | None:
     """The first training example as the model reads it; cut where it is long."""
-    text = run.part("task").get("sample")
+    text = run.record.task.sample
     return shortened(formatting.printable(text)) if text else None
 
 
 def _losses(run: Run) -> list[tuple[str, _Fields]]:
     """Of written texts: each trained prompt's loss on the three sets."""
-    rows = ((name, run.part("results", name, "losses")) for name in table.labels(run))
-    return [(table.labels(run)[name], _Fields(losses)) for name, losses in rows if losses]
+    rows = ((label, run.results[name]) for name, label in table.labels(run).items())
+    return [(label, _Fields(row.losses)) for label, row in rows if row is not None and row.losses]
 
 
 def _kept_tokens(run: Run) -> list[str]:

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from softprune.report import formatting, table
-from softprune.report.run_reader import Floats, Prediction, RowResult, Run
+from softprune.report.run_reader import Floats, Prediction, Run
+from softprune.runs.record_parts import ResultRow
 from softprune.statistics.bootstrap import Score, paired_bootstrap
 from softprune.statistics.seeds import MIN_SEEDS, compare_rows
 
@@ -84,11 +85,11 @@ def beside(ours: Run, theirs: Run) -> Beside:
 
 def why_not(ours: Run, theirs: Run) -> str | None:
     """Why two runs' scores can't be compared; None where they can."""
-    for heading, keys in (("tasks", ("id",)), ("versions of the task", ("version",)), ("metrics", ("metric",))):
-        found = [run.part("task").get(*keys) for run in (ours, theirs)]
+    for heading, field in (("tasks", "id"), ("versions of the task", "version"), ("metrics", "metric")):
+        found = [getattr(run.record.task, field) for run in (ours, theirs)]
         if found[0] != found[1] or found[0] is None:
             return f"the {heading} differ: {formatting.printable(found[0])} and {formatting.printable(found[1])}"
-    indices = [run.part("task", "indices").get("report") for run in (ours, theirs)]
+    indices = [(run.record.task.indices or {}).get("report") for run in (ours, theirs)]
     if indices[0] is None or indices[1] is None:
         return "which examples were reported on isn't known of both"
     if indices[0] != indices[1] or _texts_differ(ours, theirs):
@@ -118,7 +119,9 @@ _FACTS = {
 
 
 def _fact(run: Run, *keys: str) -> str:
-    value = run.part(*keys[:-1]).get(keys[-1])
+    value: Any = run.record
+    for key in keys:
+        value = getattr(value, key, None)  # a part may not be there
     return formatting.NOT_MEASURED if value is None else formatting.printable(value)
 
 
@@ -129,7 +132,7 @@ def _searched(run: Run) -> tuple[str, ...]:
     """How a run searched: its strategy, and the ratios or prices that this strategy goes through."""
     if not run.prunes:
         return (formatting.NOT_APPLICABLE,) * len(_SEARCHED)
-    strategy = run.part("search").get("strategy")
+    strategy = run.record.search.strategy
     ratios, prices = ("token_ratios", "piece_ratios"), ("prices",)
     used = prices if strategy == "learned" else ratios
     named = run.recipe_part("search")
@@ -158,13 +161,13 @@ def _line(name: str, ours: Run, theirs: Run, reason: str | None) -> Line:
     return Line(label, _score(a), _score(b), difference, interval, retrained, (_size(a), _size(b)))
 
 
-def _score(row: RowResult | None) -> str:
+def _score(row: ResultRow | None) -> str:
     if row is None or row.value is None:
         return formatting.NOT_MEASURED
     return formatting.percent(row.value) + ("" if row.interval is None else f" ({formatting.interval(row.interval)})")
 
 
-def _size(row: RowResult | None) -> str:
+def _size(row: ResultRow | None) -> str:
     return formatting.NOT_APPLICABLE if row is None or row.parameters is None else formatting.number(row.parameters)
 
 

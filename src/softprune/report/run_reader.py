@@ -15,6 +15,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from softprune.errors import SoftpruneError
+from softprune.runs.record import RunRecord, read_record
+from softprune.runs.record_parts import ResultRow
 from softprune.types import Candidate
 
 Floats = npt.NDArray[np.float64]
@@ -25,39 +27,6 @@ RESULTS = ("constant", "zero_shot", "instruction", "tuned", "adapted", "control"
 """Keys of run.json's `results`, in the table's order."""
 
 PREDICTED = RESULTS[1:]
-
-
-@dataclass(frozen=True, slots=True)
-class RowResult:
-    """One entry of run.json's `results`; None where not measured or not applicable.
-
-    Attributes:
-        metric: its name.
-        value, interval: on `report`, with the 95% interval; fractions.
-        n: examples.
-        predicted: how often each answer was given.
-        seeds: the metric of each retraining on a fresh seed.
-        tokens, pieces, parameters: size of the prompt.
-        seconds: spent on training it.
-        answer: the constant answer.
-        loss, rouge1, rouge2, words: of written texts; words is their mean length.
-    """
-
-    metric: str | None = None
-    value: float | None = None
-    interval: tuple[float, float] | None = None
-    n: int | None = None
-    predicted: Mapping[str, int] | None = None
-    seeds: tuple[float, ...] | None = None
-    tokens: int | None = None
-    pieces: int | None = None
-    parameters: int | None = None
-    seconds: float | None = None
-    answer: str | None = None
-    loss: float | None = None
-    rouge1: float | None = None
-    rouge2: float | None = None
-    words: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +102,7 @@ class Run:
 
     Attributes:
         path: the folder.
-        info: run.json.
+        record: run.json.
         results: its rows by name; None where not measured.
         points: metrics.jsonl.
         candidates: candidates.jsonl.
@@ -146,8 +115,8 @@ class Run:
     """
 
     path: Path
-    info: Mapping[str, Any]
-    results: Mapping[str, RowResult | None]
+    record: RunRecord
+    results: Mapping[str, ResultRow | None]
     points: tuple[Point, ...]
     candidates: tuple[Candidate, ...]
     importance: ImportanceScores | None
@@ -159,26 +128,24 @@ class Run:
     neighbours: Mapping[str, Any] | None = None
 
     @property
-    def kind(self) -> str:
-        """`xprompt`, `tune` or `adapt`."""
-        return str(self.info.get("kind"))
-
-    @property
     def prunes(self) -> bool:
         """Whether it is a run that makes a ticket of a prompt."""
-        return self.kind not in ("tune", "adapt")
+        return self.record.kind not in ("tune", "adapt")
 
     @property
     def is_generation(self) -> bool:
         """Whether texts were written, and not answers chosen; choices on `select` then went by minus the loss."""
-        return self.part("task").get("targets") == "text"
+        return self.record.task.targets == "text"
 
-    def part(self, *keys: str) -> Mapping[str, Any]:
-        """A mapping inside run.json; empty where there is none."""
-        value: Any = self.info
-        for key in keys:
-            value = value.get(key) if isinstance(value, Mapping) else None
-        return value if isinstance(value, Mapping) else {}
+    @property
+    def title(self) -> str:
+        """The task's title, else what else there is to call it by."""
+        return self.record.task.title or self.record.task.id or self.path.name
+
+    @property
+    def metric(self) -> str:
+        """The task's metric; "score" where the run doesn't say."""
+        return self.record.task.metric or "score"
 
     @property
     def best_by(self) -> str:
@@ -201,16 +168,13 @@ def read_run(folder: Path) -> Run:
     Raises:
         SoftpruneError: when it is none, or one of its files can't be read.
     """
-    info_path = folder / "run.json"
-    if not info_path.is_file():
-        raise SoftpruneError("a run folder", f"no run.json in {folder}", "give the folder that --out named")
-    info = _parsed(info_path, _object)
+    record = read_record(folder, RunRecord)
     candidates = tuple(_read_lines(folder / "candidates.jsonl", _candidate))
     masks = _optional(folder / "masks.safetensors", _masks)
     return Run(
         path=folder,
-        info=info,
-        results=_parsed(info_path, lambda _: _results(info)),
+        record=record,
+        results={name: record.results.get(name) for name in RESULTS},
         points=tuple(_read_lines(folder / "metrics.jsonl", lambda line: _made(Point, line))),
         candidates=candidates,
         importance=_optional(folder / "importance.safetensors", _importance),
@@ -269,20 +233,6 @@ def _pair(values: Sequence[float] | None) -> tuple[float, float] | None:
         return None
     low, high = values
     return (float(low), float(high))
-
-
-def _results(info: Mapping[str, Any]) -> dict[str, RowResult | None]:
-    found = info.get("results") or {}
-    return {name: _result(found[name]) if found.get(name) else None for name in RESULTS}
-
-
-def _result(entry: Mapping[str, Any]) -> RowResult:
-    seeds = entry.get("seeds")
-    changed = {
-        "interval": _pair(entry.get("interval")),
-        "seeds": None if seeds is None else tuple(float(value) for value in seeds if value is not None),
-    }
-    return _made(RowResult, {**entry, **changed})
 
 
 def _candidate(line: Mapping[str, Any]) -> Candidate:

@@ -8,7 +8,8 @@ from rich.text import Text
 
 from softprune.report import formatting as words
 from softprune.report.formatting import NOT_APPLICABLE, NOT_MEASURED
-from softprune.report.run_reader import RowResult, Run
+from softprune.report.run_reader import Run
+from softprune.runs.record_parts import ResultRow
 from softprune.terminal import Table, literal
 
 LABELS = {
@@ -76,7 +77,7 @@ def columns(run: Run) -> tuple[tuple[str, str], ...]:
     """Field and heading of each column; a run that only tunes retrains nothing, so it has no fresh seeds."""
     found = (
         ("label", "prompt"),
-        ("value", f"{words.metric(metric_name(run))} (%)"),
+        ("value", f"{words.metric(run.metric)} (%)"),
         ("interval", "95% interval"),
         ("fresh", "fresh seeds (%)"),
         ("tokens", "tokens"),
@@ -88,17 +89,12 @@ def columns(run: Run) -> tuple[tuple[str, str], ...]:
     return tuple(column for column in found if run.prunes or column[0] != "fresh")
 
 
-def metric_name(run: Run) -> str:
-    """The task's metric; "score" where the run doesn't say."""
-    return str(run.part("task").get("metric") or "score")
-
-
 def comparison_rows(run: Run) -> list[TableRow]:
     """The rows in their fixed order; a run that only tunes has no control, random mask or winner.
 
     The instruction has a row where it was measured: a task of one's own may have none.
     """
-    names = [name for name in ROWS.get(run.kind, XPROMPT_ROWS) if name != "instruction" or run.results[name]]
+    names = [name for name in ROWS.get(run.record.kind, XPROMPT_ROWS) if name != "instruction" or run.results[name]]
     constant = run.results["constant"]
     floor = None if constant is None else constant.value
     return [_row(name, labels(run)[name], run.results[name], floor, run.is_generation) for name in names]
@@ -106,8 +102,8 @@ def comparison_rows(run: Run) -> list[TableRow]:
 
 def labels(run: Run) -> dict[str, str]:
     """The rows' names for people."""
-    method = run.part("adapter").get("method")
-    return LABELS | ({"adapted": f"adapted by {method}"} if method else {})
+    adapter = run.record.adapter
+    return LABELS | ({} if adapter is None else {"adapted": f"adapted by {adapter.method}"})
 
 
 def mark_meaning(run: Run) -> str:
@@ -117,10 +113,9 @@ def mark_meaning(run: Run) -> str:
 
 def rich_table(run: Run) -> Table:
     """The table for a terminal; what was answered stands under it, so that it fits into 80 columns."""
-    title = f"{run.part('task').get('title') or run.part('task').get('id') or run.path.name}"
     rows = comparison_rows(run)
     table = Table(
-        title=literal(title),
+        title=literal(run.title),
         caption=_below(run, rows),
         caption_justify="left",
         box=None,
@@ -169,19 +164,20 @@ def shown(row: TableRow, field: str) -> str:
     return text + MARK if field == "value" and row.at_chance else text
 
 
-def _row(name: str, label: str, result: RowResult | None, floor: float | None, writes: bool) -> TableRow:
-    measured, found = result is not None, result or RowResult()
+def _row(name: str, label: str, result: ResultRow | None, floor: float | None, writes: bool) -> TableRow:
+    measured, found = result is not None, result or ResultRow(metric="", value=None)
     if found.answer is not None:
         answer = words.printable(found.answer)
         label = f"{COPIED} {answer}" if writes else f"{label} ({answer})"
     sizes = {field: _size(name, field, getattr(found, field)) for field in ("tokens", "pieces", "parameters")}
+    seeds = None if found.seeds is None else [value for value in found.seeds if value is not None]
     low = found.interval[0] if found.interval else None
     return TableRow(
         name=name,
         label=label,
         value=words.percent(found.value),
         interval=words.interval(found.interval),
-        fresh=words.spread(found.seeds) if name in RESEEDED else NOT_APPLICABLE,
+        fresh=words.spread(seeds) if name in RESEEDED else NOT_APPLICABLE,
         **sizes,
         seconds=NOT_APPLICABLE if name in UNTRAINED else words.seconds(found.seconds),
         predicted=words.counts(found.predicted),

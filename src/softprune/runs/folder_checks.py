@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from itertools import count
 from pathlib import Path
 from textwrap import indent
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import yaml
 
@@ -15,10 +15,10 @@ from softprune.config.yaml_io import yaml_text
 from softprune.errors import SoftpruneError
 from softprune.runs import atomic_io
 from softprune.runs.lock import LOCK, is_held
+from softprune.runs.record import SCHEMA as SCHEMA
 
 JSON: TypeAlias = Any  # null, a truth value, a number, a text, a list or a mapping of these
 
-SCHEMA: Final = 1
 _ABSENT = "(absent)"
 _NOTHING = (None, _ABSENT)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from pathlib import Path
 
 from softprune.runs.folder_checks import JSON
 from softprune.runs.multiprocess_folder import open_together
 from softprune.runs.processes import ALONE, Processes
+from softprune.runs.record import Kind
 from softprune.runs.run_folder import RunFolder
 
 Finish = Callable[[Path], object]
@@ -22,7 +22,7 @@ def run_job(
     *,
     recipe_text: str,
     resolved: dict[str, JSON],
-    kind: str,
+    kind: Kind,
     command: str,
     may_change: Collection[str],
     explain: Callable[[Exception, RunFolder], Exception],
@@ -65,8 +65,7 @@ def run_job(
             check(run)
     except Exception as error:
         explained = explain(error, run)
-        with suppress(OSError):  # a full disk may not even take the note
-            _note(run, explained)
+        run.note_failure(explained)
         if explained is error:
             raise
         raise explained from error
@@ -78,15 +77,5 @@ def run_job(
 
 def run_clock(run: RunFolder) -> Callable[[], float]:
     """What counts a run's wall seconds from now on, and those of earlier attempts that were cut off."""
-    begun, earlier = time.perf_counter(), sum(run.info["cost"]["phases"].values())
+    begun, earlier = time.perf_counter(), sum(run.record.cost.phases.values())
     return lambda: earlier + time.perf_counter() - begun
-
-
-def _note(run: RunFolder, error: Exception) -> None:
-    """Why a run ended early: in its folder if that holds any work. A complete one stays as it is."""
-    if run.is_complete:
-        return
-    if run.has_work:
-        run.fail(str(error))
-    else:
-        run.discard()

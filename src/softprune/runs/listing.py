@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from softprune.errors import SoftpruneError
+from softprune.runs.comparison_record import ComparisonRecord, StudyRecord
 from softprune.runs.lock import is_held
-
-_OF_MANY = ("compare.json", "study.json")
-"""Records of what is made of several runs."""
+from softprune.runs.record import AnyRecord, RunRecord, read_record
 
 
 @dataclass(frozen=True)
@@ -24,12 +21,12 @@ class RunSummary:
         kind: the recipe's kind.
         status: complete; running (a live process works in it); interrupted (nobody does); failed.
         task, backbone: their names.
+        seconds: spent in all phases so far; of a study, on its own work, since its runs are listed themselves.
+        modified: when run.json was last written.
         result: which prompt `metric` and `value` belong to: winner, or tuned where there is no winner; of token
             pruning, the chosen model.
         metric, value: its score on `report`.
         tokens, pieces, parameters: the size of the ticket.
-        seconds: spent in all phases so far; of a study, on its own work, since its runs are listed themselves.
-        modified: when run.json was last written.
     """
 
     name: str
@@ -37,14 +34,14 @@ class RunSummary:
     status: str
     task: str | None
     backbone: str | None
-    result: str | None
-    metric: str | None
-    value: float | None
-    tokens: int | None
-    pieces: int | None
-    parameters: int | None
     seconds: float
     modified: datetime
+    result: str | None = None
+    metric: str | None = None
+    value: float | None = None
+    tokens: int | None = None
+    pieces: int | None = None
+    parameters: int | None = None
 
 
 def list_runs(root: Path | str) -> list[RunSummary]:
@@ -56,90 +53,71 @@ def list_runs(root: Path | str) -> list[RunSummary]:
     root = Path(root)
     if not root.is_dir():
         raise SoftpruneError("a folder that holds runs", f"{root} is no folder", "give the folder that --out named")
-    found = [_summary(root, path) for path in sorted(root.rglob("run.json"))]
-    found += [_of_many(root, path) for name in _OF_MANY for path in sorted(root.rglob(name))]
+    found = [_run(root, path) for path in sorted(root.rglob(RunRecord.FILE))]
+    for kind in (ComparisonRecord, StudyRecord):
+        found += [_of_many(root, path, kind) for path in sorted(root.rglob(kind.FILE))]
     return sorted((summary for summary in found if summary is not None), key=lambda summary: summary.name)
 
 
-def _of_many(root: Path, path: Path) -> RunSummary | None:
-    """A comparison or a study, whose results are its runs'; None for another program's file."""
-    read = _read(path)
-    if read is None:
+def _run(root: Path, path: Path) -> RunSummary | None:
+    record = _read(path, RunRecord)
+    if record is None:
         return None
-    info, modified = read
-    tasks = info.get("tasks")
+    cost, ticket = record.cost, record.ticket
+    names: tuple[str, ...] = ("winner", "tuned", "adapted")
+    if record.kind == "tokens":
+        names = ((record.selection.chosen if record.selection else None) or "baseline", "baseline")
+    best = next((name for name in names if record.results.get(name)), None)
+    result = record.results[best] if best else None
     return RunSummary(
         name=path.parent.relative_to(root).as_posix(),
-        kind=info["kind"],
-        status=_status(info["status"], path.parent),
-        task=",".join(map(str, tasks)) if isinstance(tasks, list) else info.get("task"),
-        backbone=info.get("backbone"),
-        result=None,
-        metric=None,
-        value=None,
-        tokens=None,
-        pieces=None,
-        parameters=None,
-        seconds=float(sum(_mapping(info, "work").values())),
-        modified=modified,
-    )
-
-
-def _read(path: Path) -> tuple[dict[str, Any], datetime] | None:
-    """What a file of softprune's says, and when it was written; None for another program's."""
-    try:
-        info = json.loads(path.read_text())
-        modified = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-    except (OSError, ValueError, RecursionError):
-        return None
-    if not isinstance(info, dict) or not {"schema", "kind", "status"} <= info.keys():
-        return None
-    return info, modified
-
-
-def _summary(root: Path, path: Path) -> RunSummary | None:
-    """The run of one run.json, or None when it is some other program's file."""
-    read = _read(path)
-    if read is None:
-        return None
-    info, modified = read
-    results, ticket, cost = (_mapping(info, key) for key in ("results", "ticket", "cost"))
-    names = (
-        ("winner", "tuned", "adapted")
-        if info["kind"] != "tokens"
-        else (_mapping(info, "selection").get("chosen"), "baseline")
-    )
-    best = next((name for name in names if name and results.get(name)), None)
-    result = results[best] if best else {}
-    return RunSummary(
-        name=path.parent.relative_to(root).as_posix(),
-        kind=info["kind"],
-        status=_status(info["status"], path.parent),
-        task=_mapping(info, "task").get("id"),
-        backbone=_mapping(info, "backbone").get("name"),
+        kind=record.kind,
+        status=_status(record.status, path.parent),
+        task=record.task.id,
+        backbone=record.backbone.name,
         result=best,
-        metric=result.get("metric"),
-        value=result.get("value"),
-        tokens=ticket.get("tokens"),
-        pieces=ticket.get("pieces"),
-        parameters=ticket.get("parameters"),
-        seconds=_seconds(cost),
-        modified=modified,
+        metric=result.metric if result else None,
+        value=result.value if result else None,
+        tokens=ticket.tokens,
+        pieces=ticket.pieces,
+        parameters=ticket.parameters,
+        seconds=sum(cost.phases.values()) if cost.seconds is None else cost.seconds,
+        modified=_modified(path),
     )
 
 
-def _mapping(info: dict[str, Any], key: str) -> dict[str, Any]:
-    value = info.get(key)
-    return value if isinstance(value, dict) else {}
+def _of_many(root: Path, path: Path, kind: type[ComparisonRecord] | type[StudyRecord]) -> RunSummary | None:
+    """A comparison or a study, whose results are its runs'."""
+    record = _read(path, kind)
+    if record is None:
+        return None
+    task, seconds = (
+        (",".join(record.tasks), sum(record.work.values())) if isinstance(record, StudyRecord) else (record.task, 0.0)
+    )
+    return RunSummary(
+        name=path.parent.relative_to(root).as_posix(),
+        kind=record.kind,
+        status=_status(record.status, path.parent),
+        task=task,
+        backbone=record.backbone,
+        seconds=seconds,
+        modified=_modified(path),
+    )
+
+
+def _read(path: Path, kind: type[AnyRecord]) -> AnyRecord | None:
+    """A record; None for the file of another program, or one that can't be read."""
+    try:
+        return read_record(path.parent, kind)
+    except SoftpruneError:
+        return None
+
+
+def _modified(path: Path) -> datetime:
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC)
 
 
 def _status(recorded: str, folder: Path) -> str:
     if recorded != "running":
         return recorded
     return "running" if is_held(folder) else "interrupted"
-
-
-def _seconds(cost: dict[str, Any]) -> float:
-    if cost.get("seconds") is not None:
-        return float(cost["seconds"])
-    return float(sum(_mapping(cost, "phases").values()))

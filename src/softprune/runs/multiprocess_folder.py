@@ -6,13 +6,13 @@ Work that isn't stored yet is done by all of them together; whatever was stored 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from softprune.runs.folder_checks import JSON
 from softprune.runs.processes import Processes
+from softprune.runs.record import Pin, RunRecord
 from softprune.runs.run_folder import Checkpoint, RunFolder, Saved
 
 if TYPE_CHECKING:
@@ -25,16 +25,16 @@ def open_together(processes: Processes, path: Path, **options: Any) -> RunFolder
         return RunFolder.open(path, **options)
     if processes.rank:
         return _Follower(path, processes, *processes.broadcast(None))
-    run = cast(_Leader, _Leader.open(path, **options))
+    run = _Leader.open(path, **options)
     run.processes = processes
-    processes.broadcast((run.info, run.is_complete))
+    processes.broadcast((run.record, run.is_complete))
     return run
 
 
 class _Leader(RunFolder):
     """The folder as the first process has it: it sends the others what it reads."""
 
-    def pin(self, key: str, compute: Callable[[], JSON]) -> JSON:
+    def pin(self, key: Pin, compute: Callable[[], JSON]) -> Any:
         value = super().pin(key, compute)
         return value if self.is_complete else self.processes.broadcast(value)
 
@@ -54,9 +54,9 @@ class _Leader(RunFolder):
 class _Follower(RunFolder):
     """The folder as the other processes have it: nothing is read or written here."""
 
-    def __init__(self, path: Path, processes: Processes, info: dict[str, Any], complete: bool) -> None:
+    def __init__(self, path: Path, processes: Processes, record: RunRecord, complete: bool) -> None:
         self.path, self.processes = path, processes
-        self._info, self._complete = info, complete
+        self.record, self._complete = record, complete
         self._counting = {}
 
     @property
@@ -67,12 +67,9 @@ class _Follower(RunFolder):
     def has_work(self) -> bool:
         return True
 
-    def pin(self, key: str, compute: Callable[[], JSON]) -> JSON:
-        value = changes = self.processes.broadcast(None)
-        for part in reversed(key.split(".")):
-            changes = {part: changes}
-        self.record(**changes)
-        return deepcopy(value)
+    def pin(self, key: Pin, compute: Callable[[], JSON]) -> Any:
+        value = self.processes.broadcast(None)
+        return super().pin(key, lambda: value)
 
     def once(self, name: str, compute: Callable[[], Saved]) -> Saved:
         if not self.processes.broadcast(None):

@@ -1,11 +1,9 @@
 """The run folder: everything that a run leaves, written so that a kill at any point loses one piece of work.
 
-recipe.yaml      the recipe as the user wrote it
-resolved.yaml    every key with its value; a resumed run must have the same
-run.json         what is known about the run so far
 metrics.jsonl    one line a measurement, with its `phase`, `candidate` (or none) and `step`
 state/           finished pieces of work and checkpoints; gone when the run is complete
-COMPLETE         written last
+
+and what every job's folder has; see `job_folder`.
 """
 
 from __future__ import annotations
@@ -15,38 +13,28 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from copy import deepcopy
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from functools import reduce
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from softprune.errors import SoftpruneError
 from softprune.runs import atomic_io
-from softprune.runs.environment import hardware, versions
-from softprune.runs.folder_checks import (
-    JSON,
-    SCHEMA,
-    changed_keys,
-    make_folder,
-    read_info,
-    write_recipe,
-    write_resolved,
-)
-from softprune.runs.lock import LOCK, FolderLock
+from softprune.runs.folder_checks import JSON, changed_keys
+from softprune.runs.job_folder import JobFolder, inside
+from softprune.runs.lock import FolderLock
 from softprune.runs.processes import ALONE, Processes
+from softprune.runs.record import Kind, Pin, RunRecord, begin_run
 
 if TYPE_CHECKING:
     import torch
 
 logger = logging.getLogger(__name__)
 
-_COST = ("seconds", "steps", "examples_per_second", "peak_memory_bytes", "trainable_parameters")
 TRACKERS = "trackers"
 """The folder in a run's for what trackers write; they open theirs before there is any work."""
-_RESULTS = ("constant", "zero_shot", "instruction", "tuned", "control", "winner", "random")
 
 
 @dataclass(frozen=True)
@@ -95,20 +83,18 @@ class Meter(Protocol):
         """The most since the last lap; None where nobody can tell."""
 
 
-class RunFolder:
+class RunFolder(JobFolder[RunRecord]):
     """A run's folder, held by this process until `close`; see the module's text for what lies in it."""
 
+    own_files = ("metrics.jsonl", TRACKERS)
     keeps = True
     processes: Processes = ALONE
     """Which work through it; see `softprune.runs.multiprocess_folder`."""
     meter: Meter | None = None
     """Of `cost.peak_memory`, the bytes that each phase takes at most."""
 
-    def __init__(self, path: Path, lock: FolderLock, info: dict[str, Any], made: Sequence[Path] = ()) -> None:
-        self.path = path
-        self._lock = lock
-        self._info = info
-        self._made = made  # folders that weren't there before this run
+    def __init__(self, path: Path, lock: FolderLock, record: RunRecord, made: Sequence[Path] = ()) -> None:
+        super().__init__(path, lock, record, made)
         self._metrics = path / "metrics.jsonl"
         self._counting: dict[str, float] = {}  # open phases, and since when their seconds aren't counted yet
         self._state = path / "state"
@@ -120,10 +106,10 @@ class RunFolder:
         *,
         recipe_text: str,
         resolved: dict[str, Any],
-        kind: str,
+        kind: Kind,
         command: str,
         may_change: Collection[str] = (),
-    ) -> RunFolder:
+    ) -> Self:
         """Creates the folder, or takes up the run that was begun in it.
 
         Args:
@@ -137,87 +123,79 @@ class RunFolder:
         Raises:
             SoftpruneError: the folder is another recipe's, something else's, or another live process's.
         """
-        path, plain = Path(path), json.loads(json.dumps(resolved))
-        made = make_folder(path)
-        lock = FolderLock(path)
-        try:
-            atomic_io.remove_temporaries(path)
-            if (path / "run.json").exists():
-                changed = changed_keys(path, plain, may_change)
-                run = cls(path, lock, read_info(path))
-                run._resume(command, changed, plain)
-            else:
-                run = cls(path, lock, _first_info(kind, command, plain.get("seed")), made)
-                run._begin(recipe_text, plain)
-        except BaseException:
-            lock.release()
-            raise
-        return run
+        return cls.open_job(
+            Path(path),
+            RunRecord,
+            lambda: begin_run(kind, command, resolved.get("seed")),
+            recipe_text=recipe_text,
+            resolved=resolved,
+            command=command,
+            check=lambda begun, plain: changed_keys(begun, plain, may_change),
+        )
 
-    @property
-    def info(self) -> dict[str, Any]:
-        """What run.json holds, as a copy."""
-        return deepcopy(self._info)
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether nothing is left to do."""
-        return (self.path / "COMPLETE").exists()
-
-    def record(self, **changes: JSON) -> None:
-        """Merges `changes` into run.json: mappings key by key, anything else by replacement."""
-        known = self._info.get("notes") or []
-        _merge(self._info, json.loads(atomic_io.json_text(changes)))
-        self._write_info()
-        for note in self._info.get("notes") or []:
+    @contextmanager
+    def editing(self) -> Iterator[RunRecord]:
+        """The record, to be changed; then it is written, and new notes are logged."""
+        known = self.record.notes
+        with super().editing() as record:
+            yield record
+        for note in record.notes:
             if note not in known:
                 logger.warning("%s: %s", self.path, note)
 
-    def pin(self, key: str, compute: Callable[[], JSON]) -> JSON:
-        """The value of `key` (dotted for a nested one) in run.json; computed and written when it is null.
+    def complete(self) -> None:
+        """Ends the run: nothing is left to do, and `state/` goes."""
+        super().complete()
+        logger.info("%s: complete", self.path)
+
+    def pin(self, key: Pin, compute: Callable[[], JSON]) -> Any:
+        """The value of a field of the record (dotted within a section); computed and written when it is null.
 
         Whatever the bits of a result depend on is pinned before the first step, so that a resumed run has it.
         """
-        value: JSON = self._info
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        if value is None:
-            value = json.loads(json.dumps(compute()))
-            changes = value
-            for part in reversed(key.split(".")):
-                changes = {part: changes}
-            self.record(**changes)
-        return deepcopy(value)
+        *sections, field = key.split(".")
+        section = reduce(getattr, sections, self.record)
+        if getattr(section, field) is None:
+            value = compute()
+            with self.editing():
+                setattr(section, field, value)
+        return getattr(section, field)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Names what the run does inside, and adds its wall seconds to `cost.phases`, also over resumes."""
-        outer = self._info["phase"]
+        outer = self.record.phase
         logger.info("%s: %s", self.path, name)
-        self.record(phase=name, cost=self._peak(outer))
+        with self.editing() as record:
+            self._measure_peak(outer)
+            record.phase = name
         self._counting[name] = time.perf_counter()
         try:
             yield
         finally:
             self._count()
             del self._counting[name]
-            self.record(phase=outer, cost=self._peak(name))
+            with self.editing() as record:
+                self._measure_peak(name)
+                record.phase = outer
 
     def _count(self) -> None:
         """Adds to each open phase the seconds since the last count: what a kill can't take back any more."""
-        now, known = time.perf_counter(), self._info["cost"]["phases"]
-        counted = {name: known.get(name, 0.0) + now - since for name, since in self._counting.items()}
+        if not self._counting:
+            return
+        now = time.perf_counter()
+        with self.editing() as record:
+            phases = record.cost.phases
+            for name, since in self._counting.items():
+                phases[name] = phases.get(name, 0.0) + now - since
         self._counting = dict.fromkeys(self._counting, now)
-        if counted:
-            self.record(cost={"phases": counted})
 
-    def _peak(self, phase: str | None) -> dict[str, Any]:
-        """What the meter says of a phase that ends, or rests; what happens outside of phases is nobody's."""
+    def _measure_peak(self, phase: str | None) -> None:
+        """Notes what the meter says of a phase that ends, or rests; what happens outside of phases is nobody's."""
         peak = None if self.meter is None else self.meter.lap()
-        if phase is None or peak is None:
-            return {}
-        peaks = self._info["cost"].get("peak_memory") or {}
-        return {"peak_memory": {phase: max(peak, peaks.get(phase) or 0)}}
+        if phase is not None and peak is not None:
+            peaks = self.record.cost.peak_memory
+            peaks[phase] = max(peak, peaks.get(phase) or 0)
 
     def once(self, name: str, compute: Callable[[], Saved]) -> Saved:
         """The stored outcome of a piece of work, which is computed only when there is none.
@@ -225,7 +203,7 @@ class RunFolder:
         It is read back even when it was computed just now, so that a resumed run continues from the same
         bits. A checkpoint of the same name is forgotten.
         """
-        path = self._state / _relative(f"{name}.safetensors")
+        path = self._state / inside(f"{name}.safetensors")
         if not path.exists():
             _write_saved(path, compute())
             self._count()
@@ -234,11 +212,11 @@ class RunFolder:
 
     def has(self, name: str) -> bool:
         """Whether a piece of work is finished."""
-        return (self._state / _relative(f"{name}.safetensors")).exists()
+        return (self._state / inside(f"{name}.safetensors")).exists()
 
     def checkpoint(self, name: str) -> Checkpoint:
         """The place for the state of a piece of work that isn't finished."""
-        return Checkpoint(self._state / _relative(f"{name}.partial.safetensors"), self._count)
+        return Checkpoint(self._state / inside(f"{name}.partial.safetensors"), self._count)
 
     def append_metrics(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """Adds measurements to metrics.jsonl: mappings with `phase`, `step` and, if any, `candidate`."""
@@ -268,134 +246,23 @@ class RunFolder:
         kept = [line + b"\n" for line in whole if not is_late(json.loads(line))]
         atomic_io.write_bytes(self._metrics, b"".join(kept))
 
-    def write_json(self, name: str, value: JSON) -> None:
-        """Writes a JSON file; NaN and infinities become null."""
-        atomic_io.write_bytes(self.path / _relative(name), (atomic_io.json_text(value, indent=2) + "\n").encode())
-
-    def write_jsonl(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Writes a file of JSON lines; NaN and infinities become null."""
-        atomic_io.write_bytes(self.path / _relative(name), atomic_io.json_lines(rows))
-
     def write_tensors(self, name: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
         """Writes a safetensors file."""
-        atomic_io.write_bytes(self.path / _relative(name), atomic_io.tensor_bytes(tensors, metadata))
-
-    def complete(self) -> None:
-        """Ends the run: nothing is left to do, and `state/` goes."""
-        self.record(status="complete", phase=None, error=None, finished=_now())
-        logger.info("%s: complete", self.path)
-        self._finish()
-
-    def fail(self, error: str) -> None:
-        """Notes why the run ended early; the same command takes it up again."""
-        self.record(status="failed", error=error, finished=_now())
+        atomic_io.write_bytes(self.path / inside(name), atomic_io.tensor_bytes(tensors, metadata))
 
     @property
     def has_work(self) -> bool:
         """Whether any piece of work was begun, or the run was there before: only another one holds nothing to keep."""
-        begun = self._state.exists() or bool(self._info["cost"]["phases"])
-        return self.is_complete or begun or len(self._info["attempts"]) > 1
-
-    def discard(self) -> None:
-        """Removes what a run without work leaves, and the folders that `open` made unless they hold anything else."""
-        shutil.rmtree(self.path / TRACKERS, ignore_errors=True)
-        # run.json first: without it a folder of the others begins again; it alone is no run.
-        for name in ("run.json", "recipe.yaml", "resolved.yaml", "metrics.jsonl", LOCK):
-            (self.path / name).unlink(missing_ok=True)
-        with suppress(OSError):  # somebody else's files are in it
-            for folder in reversed(self._made):
-                folder.rmdir()
-
-    def close(self) -> None:
-        """Lets other processes work in the folder."""
-        self._lock.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _write_info(self) -> None:
-        self.write_json("run.json", self._info)
+        return super().has_work or self._state.exists() or bool(self.record.cost.phases)
 
     def _finish(self) -> None:
         shutil.rmtree(self._state, ignore_errors=True)
-        if not self.is_complete:
-            atomic_io.write_bytes(self.path / "COMPLETE", b"")
-
-    def _begin(self, recipe_text: str, resolved: dict[str, Any]) -> None:
-        try:
-            write_recipe(self.path, recipe_text, resolved)
-            self._write_info()
-        except BaseException:
-            self.discard()
-            raise
+        super()._finish()
 
     def _resume(self, command: str, changed: dict[str, JSON], resolved: dict[str, Any]) -> None:
-        if self._info["status"] == "complete":  # killed between the last record and COMPLETE
-            self._finish()
-            return
-        if self._metrics.exists():
+        if self._metrics.exists() and self.record.status != "complete":
             _drop_torn_line(self._metrics)
-        attempt = {"started": _now(), "command": command, "versions": versions()}
-        if changed:
-            attempt["changed"] = changed
-        attempts = [*self._info["attempts"], attempt]
-        self._info.update(status="running", phase=None, error=None, finished=None, attempts=attempts)
-        self._write_info()
-        if changed:  # after run.json: a kill in between records the change twice, never not at all
-            write_resolved(self.path, resolved)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _first_info(kind: str, command: str, seed: JSON) -> dict[str, Any]:
-    """run.json of a run that hasn't done anything; null is what isn't known yet."""
-    started, found = _now(), versions()
-    verdict = {"verdict": None} if kind == "xprompt" else {}
-    return {
-        **verdict,  # what a reader of the file looks for first
-        "schema": SCHEMA,
-        "kind": kind,
-        "status": "running",
-        "phase": None,
-        "error": None,
-        "command": command,
-        "seed": seed,
-        "started": started,
-        "finished": None,
-        "attempts": [{"started": started, "command": command, "versions": found}],
-        "versions": found,
-        "hardware": hardware(),
-        "threads": None,
-        "backbone": dict.fromkeys(("name", "family", "fingerprint", "dtype", "device")),
-        "task": dict.fromkeys(("id", "version", "indices", "truncated")),
-        "selection": None,
-        "removal": None,
-        "K": None,
-        "processes": None,
-        "results": dict.fromkeys(_RESULTS),
-        "ticket": dict.fromkeys(("tokens", "pieces", "parameters")),
-        "cost": {**dict.fromkeys(_COST), "phases": {}},
-    }
-
-
-def _merge(target: dict[str, Any], changes: dict[str, Any]) -> None:
-    for key, value in changes.items():
-        if isinstance(value, dict) and isinstance(target.get(key), dict):
-            _merge(target[key], value)
-        else:
-            target[key] = value
-
-
-def _relative(name: str) -> PurePosixPath:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"a name inside the run folder, not {name!r}")
-    return path
+        super()._resume(command, changed, resolved)
 
 
 def _write_saved(path: Path, saved: Saved) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from copy import deepcopy
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from softprune.runs.folder_checks import JSON
 from softprune.runs.processes import ALONE, Processes
+from softprune.runs.record import Pin, RunRecord, begin_run
 from softprune.runs.run_folder import Meter, RunFolder, Saved
 
 if TYPE_CHECKING:
@@ -38,14 +39,13 @@ class Store(Protocol):
     meter: Meter | None
     """What is measured of each phase."""
 
-    @property
-    def info(self) -> dict[str, Any]:
-        """What is known about the run."""
+    record: RunRecord
+    """What is known about the run."""
 
-    def record(self, **changes: JSON) -> None:
-        """Adds to it."""
+    def editing(self) -> AbstractContextManager[RunRecord]:
+        """The record, to be changed."""
 
-    def pin(self, key: str, compute: Callable[[], JSON]) -> JSON:
+    def pin(self, key: Pin, compute: Callable[[], JSON]) -> Any:
         """What results depend on: computed once."""
 
     def phase(self, name: str) -> AbstractContextManager[None]:
@@ -102,6 +102,17 @@ class Made:
             run.once(name, lambda saved=saved: saved)  # type: ignore[misc]
 
 
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """What the driver's record has pinned; see `RunFolder.pin`."""
+
+    threads: int
+    device: str
+    dtype: str
+    K: int
+    inputs: dict[str, str]
+
+
 class InMemory:
     """Unfinished work that is kept nowhere: a worker that dies begins again, from where the driver sent it."""
 
@@ -121,7 +132,7 @@ class StandIn:
 
     Args:
         path: the driver's folder, for messages.
-        known: what the driver's run.json says that results depend on.
+        known: what results depend on and the driver has pinned.
         begun: the state to go on from, if there is one.
     """
 
@@ -129,9 +140,12 @@ class StandIn:
     processes: Processes = ALONE
     meter: Meter | None = None
 
-    def __init__(self, path: Path, known: Mapping[str, Any], begun: Saved | None = None) -> None:
+    def __init__(self, path: Path, known: Pinned, begun: Saved | None = None) -> None:
         self.path = path
-        self._known, self._begun = known, begun
+        self.record = begin_run("xprompt", "on a worker", None)
+        self.record.threads, self.record.K, self.record.inputs = known.threads, known.K, known.inputs
+        self.record.backbone.device, self.record.backbone.dtype = known.device, known.dtype
+        self._begun = begun
         self._pieces: dict[str, Saved] = {}
         self._trims: list[tuple[str, Sequence[str] | None, int]] = []
         self._lines: list[Mapping[str, Any]] = []
@@ -141,26 +155,21 @@ class StandIn:
         """What was made so far."""
         return Made(dict(self._pieces), tuple(self._trims), tuple(self._lines))
 
-    @property
-    def info(self) -> dict[str, Any]:
-        """What the driver knows of the bits of results; no costs."""
-        return deepcopy({"cost": {}, **self._known})
+    @contextmanager
+    def editing(self) -> Iterator[RunRecord]:
+        """The worker's own record, which nobody reads: the driver's gets the same changes there."""
+        yield self.record
 
-    def record(self, **changes: JSON) -> None:
-        """Nothing: the driver records the same."""
-
-    def pin(self, key: str, compute: Callable[[], JSON]) -> JSON:
+    def pin(self, key: Pin, compute: Callable[[], JSON]) -> Any:
         """The driver's value.
 
         Raises:
             RuntimeError: the driver has none, so that results could differ. A bug in softprune.
         """
-        value: JSON = self._known
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
+        value = reduce(getattr, key.split("."), self.record)
         if value is None:
-            raise RuntimeError(f"the driver told its workers nothing of {key}")
-        return deepcopy(value)
+            raise RuntimeError(f"the driver sent its workers no {key}")
+        return value
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

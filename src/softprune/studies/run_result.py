@@ -16,6 +16,7 @@ from softprune.data import Metric, answered, load_task
 from softprune.errors import SoftpruneError
 from softprune.prompts.prompt_io import load_mask, load_vectors
 from softprune.prompts.ticket import Ticket
+from softprune.runs.record import RunRecord, read_record
 from softprune.statistics.methods_over_seeds import Floats, Scored
 from softprune.types import Mask, Scores
 
@@ -45,11 +46,7 @@ class FinishedRun:
         Raises:
             SoftpruneError: it can't be read.
         """
-        try:
-            info: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise SoftpruneError("a run that can be read", f"{self.path}: {error}", _AGAIN) from error
-        return info
+        return read_record(self.path, RunRecord).document()
 
     @property
     def cost(self) -> dict[str, Any]:

@@ -72,7 +72,9 @@ def record_target(workspace: TokenWorkspace, encoder: Encoder, model: TrainedMod
     target, reached = chosen.select.relative_macs(encoder), model.select.relative_macs(encoder)
     token = len(lengths) / (sum(lengths) * len(encoder.layers))  # of every text, in one layer
     near = abs(reached - target) <= max(NEAR, token)
-    workspace.run.record(stages={model.name: {"macs_target": target, "macs_reached": near}})
+    with workspace.run.editing() as record:
+        stage = record.stages[model.name]
+        stage.macs_target, stage.macs_reached = target, near
 
 
 def _manual_thresholds(

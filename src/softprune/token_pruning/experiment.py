@@ -6,9 +6,8 @@ fine-tune -> for each lambda: train thresholds and weights (soft), then weights 
 
 from __future__ import annotations
 
-from typing import Any
-
 from softprune.data import answered
+from softprune.runs.record_parts import Gap, StageRecord
 from softprune.token_pruning.baseline_rules import make_baseline_rules, record_target
 from softprune.token_pruning.evaluation import Predictions
 from softprune.token_pruning.families import Encoder
@@ -20,20 +19,22 @@ from softprune.token_pruning.session import TokenWorkspace
 BASELINE = "baseline"
 
 
-def experiment(workspace: TokenWorkspace) -> dict[str, TrainedModel]:
-    """Train and compare; every model by its name, and run.json with the results."""
+def experiment(workspace: TokenWorkspace) -> tuple[dict[str, TrainedModel], str]:
+    """Train and compare; every model by its name, and the name of the chosen one. The results are in run.json."""
     encoder = workspace.encoder()
     baseline = train_baseline(workspace, encoder)
     models = {BASELINE: baseline}
     for price in workspace.recipe.pruning.lambdas:
         model = train_thresholds(workspace, encoder, baseline, price)
         models[model.name] = model
-    chosen = choose(workspace, models)
+    learned = {name: model for name, model in models.items() if name != BASELINE}
+    operations = {name: model.select.relative_macs(encoder) for name, model in learned.items()}
+    chosen = choose(workspace, models, operations)
     for name, rule in make_baseline_rules(workspace, encoder, baseline, models[chosen]).items():
         models[name] = train_behind_rule(workspace, encoder, baseline, name, rule)
         record_target(workspace, encoder, models[name], models[chosen])
     report_models(workspace, encoder, models, chosen)
-    return models
+    return models, chosen
 
 
 def train_baseline(workspace: TokenWorkspace, encoder: Encoder) -> TrainedModel:
@@ -62,8 +63,10 @@ def train_thresholds(workspace: TokenWorkspace, encoder: Encoder, baseline: Trai
         weights = train_stage(workspace, encoder, soft)
         before = workspace.evaluate(encoder, workspace.select, rule)
         gap = soft_hard_gap(workspace, encoder, rule, before)
-        note = _describe(workspace, encoder, before) | {"theta": rule.values(), "gap": gap}
-        workspace.run.record(stages={soft.work: note})
+        stage = _stage_record(workspace, encoder, before)
+        stage.theta, stage.gap = rule.values(), Gap(score=gap["score"], loss=gap["loss"])
+        with workspace.run.editing() as record:
+            record.stages[soft.work] = stage
     rule.delta_L.requires_grad_(False)
     with workspace.run.phase("hard"):
         if settings.hard_epochs:
@@ -85,40 +88,47 @@ def train_behind_rule(
         return _measure(workspace, encoder, name, rule, train_stage(workspace, encoder, stage))
 
 
-def choose(workspace: TokenWorkspace, models: dict[str, TrainedModel]) -> str:
+def choose(workspace: TokenWorkspace, models: dict[str, TrainedModel], operations: dict[str, float]) -> str:
     """The learned model with the fewest operations among those that lose little on the held-out set.
 
     Where all of them lose more than that, the one that loses least.
+
+    Args:
+        workspace: of the run.
+        models: all of them, the unpruned one too.
+        operations: of each learned model, as a share of the unpruned one's.
     """
 
     def accuracy(name: str) -> float:
         return workspace.metric.value(answered(models[name].select.predicted, workspace.select.golds))
 
-    stages = workspace.run.info["stages"]
-    operations = {name: float(stages[name]["relative_macs"]) for name in models if name != BASELINE}
     least = accuracy(BASELINE) - workspace.recipe.selection.within
     good = [name for name in operations if accuracy(name) >= least]
     chosen = min(good, key=operations.__getitem__) if good else max(operations, key=accuracy)
-    workspace.run.record(selection={"chosen": chosen, "within": bool(good)})
+    with workspace.run.editing() as record:
+        assert record.selection is not None  # written when the run was prepared
+        record.selection.chosen, record.selection.within = chosen, bool(good)
     return chosen
 
 
 def _measure(workspace: TokenWorkspace, encoder: Encoder, name: str, rule: Rule, weights: Weights) -> TrainedModel:
     predictions = workspace.evaluate(encoder, workspace.select, rule)
-    note = _describe(workspace, encoder, predictions)
+    stage = _stage_record(workspace, encoder, predictions)
     if isinstance(rule, Thresholds):
-        note["theta"] = rule.values()
+        stage.theta = rule.values()
     if isinstance(rule, Ranked):
-        note |= {"rate": rule.rate, "whole_layers": rule.whole_layers}
-    workspace.run.record(stages={name: note})
+        stage.rate, stage.whole_layers = rule.rate, rule.whole_layers
+    with workspace.run.editing() as record:
+        record.stages[name] = stage
     return TrainedModel(name, rule, weights, predictions)
 
 
-def _describe(workspace: TokenWorkspace, encoder: Encoder, predictions: Predictions) -> dict[str, Any]:
+def _stage_record(workspace: TokenWorkspace, encoder: Encoder, predictions: Predictions) -> StageRecord:
     """What run.json holds of a stage, measured on the held-out set."""
-    return {
-        "select": workspace.metric.value(answered(predictions.predicted, workspace.select.golds)),
-        "select_loss": predictions.loss(workspace.select.golds),
-        "kept": predictions.kept(),
-        "relative_macs": predictions.relative_macs(encoder),
-    }
+    golds = workspace.select.golds
+    return StageRecord(
+        select=workspace.metric.value(answered(predictions.predicted, golds)),
+        select_loss=predictions.loss(golds),
+        kept=predictions.kept(),
+        relative_macs=predictions.relative_macs(encoder),
+    )

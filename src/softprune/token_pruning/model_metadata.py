@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from softprune.errors import SoftpruneError
 from softprune.runs import atomic_io
+from softprune.runs.record import RunRecord, read_record
 from softprune.token_pruning.rules import Convention, KeepAll, Order, Ranked, Rule, Thresholds
 
 DOCUMENT = "tokens.json"
@@ -146,19 +146,14 @@ def model_folder(path: str | Path) -> str:
     Raises:
         SoftpruneError: the run has no model yet, or is of another kind.
     """
-    record = Path(path) / "run.json"
-    if not record.is_file() or (Path(path) / DOCUMENT).exists():
+    folder = Path(path)
+    if not (folder / RunRecord.FILE).is_file() or (folder / DOCUMENT).exists():
         return str(path)
-    try:
-        info = json.loads(record.read_text(encoding="utf-8"))
-        if not isinstance(info, dict):
-            raise ValueError(f"{type(info).__name__} in it")
-    except ValueError as error:
-        raise SoftpruneError("a file as softprune wrote it", f"{record}: {error}", "fix it from a copy") from error
-    if info.get("kind") != "tokens":
-        found = f"{path}, a run of kind {info.get('kind')}"
+    record = read_record(folder, RunRecord)
+    if record.kind != "tokens":
+        found = f"{path}, a run of kind {record.kind}"
         raise SoftpruneError("a model of softprune tokens train", found, f"softprune predict {path}")
-    if not info.get("model"):
-        found = f"{path}, which is {info.get('status')} and has no model yet"
-        raise SoftpruneError("a run with a model", found, f"continue it: {info.get('command')}")
-    return str(Path(path) / info["model"])
+    if not record.model:
+        found = f"{path}, which is {record.status} and has no model yet"
+        raise SoftpruneError("a run with a model", found, f"continue it: {record.command}")
+    return str(folder / record.model)

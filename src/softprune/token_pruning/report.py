@@ -7,6 +7,7 @@ from typing import Any
 
 from softprune.data import answered, constant_answer
 from softprune.data.metrics import metric_named
+from softprune.runs.record_parts import DifferenceRecord, ResultRow, Truncation
 from softprune.statistics.bootstrap import bootstrap_interval, paired_bootstrap
 from softprune.statistics.estimates import difference_row
 from softprune.token_pruning.evaluation import Predictions
@@ -27,9 +28,10 @@ def report_models(workspace: TokenWorkspace, encoder: Encoder, models: Mapping[s
         unpruned = predictions[next(iter(models))]
         rows = {name: _result_row(workspace, encoder, data, each, unpruned) for name, each in predictions.items()}
         constant = constant_answer(data.golds, len(workspace.labels), workspace.metric)
-        rows["constant"] = {"metric": workspace.metric.name, "value": constant.value, "n": len(data)}
-        cut = {"examples": sum(c > 0 for c in data.cut), "tokens": sum(data.cut)}
-        workspace.run.record(results=rows, task={"cut_report": cut})
+        rows["constant"] = ResultRow(metric=workspace.metric.name, value=constant.value, n=len(data))
+        with workspace.run.editing() as record:
+            record.results = {**record.results, **rows}
+            record.task.cut_report = Truncation(examples=sum(c > 0 for c in data.cut), tokens=sum(data.cut))
         for name, each in predictions.items():
             workspace.run.write_jsonl(f"predictions/{name}.jsonl", _prediction_rows(data, each))
 
@@ -42,25 +44,25 @@ def macro_f1(predicted: Sequence[int], golds: Sequence[int], classes: int) -> fl
 
 def _result_row(
     workspace: TokenWorkspace, encoder: Encoder, data: TextSet, predictions: Predictions, unpruned: Predictions
-) -> dict[str, Any]:
+) -> ResultRow:
     metric, seed = workspace.metric, workspace.recipe.seed
     resamples = workspace.recipe.selection.resamples
     scores, rival = answered(predictions.predicted, data.golds), answered(unpruned.predicted, data.golds)
     counts, others = metric.counts(scores), metric.counts(rival)
     interval = bootstrap_interval(counts, metric.score, seed=seed, resamples=resamples)
     difference = paired_bootstrap(counts, others, metric.score, seed=seed, resamples=resamples)
-    return {
-        "metric": metric.name,
-        "value": metric.value(scores),
-        "interval": [interval.low, interval.high],
-        "n": len(data),
-        "macro_f1": macro_f1(predictions.predicted, data.golds, len(workspace.labels)),
-        "loss": predictions.loss(data.golds),
-        "kept": predictions.kept(),
-        "paper_macs": predictions.relative_macs(encoder),
-        "executed_macs": predictions.relative_macs(encoder, executed=True),
-        "difference": difference_row(difference),
-    }
+    return ResultRow(
+        metric=metric.name,
+        value=metric.value(scores),
+        interval=(interval.low, interval.high),
+        n=len(data),
+        macro_f1=macro_f1(predictions.predicted, data.golds, len(workspace.labels)),
+        loss=predictions.loss(data.golds),
+        kept=predictions.kept(),
+        paper_macs=predictions.relative_macs(encoder),
+        executed_macs=predictions.relative_macs(encoder, executed=True),
+        difference=DifferenceRecord(**difference_row(difference)),
+    )
 
 
 def _prediction_rows(data: TextSet, predictions: Predictions) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from softprune.config import TokensRecipe
 from softprune.data import Metric, Selection, Splits, Task, load_task, select_sets
 from softprune.errors import ManyErrors, SoftpruneError, gathered
 from softprune.models.tokenization import check_rows
+from softprune.runs.record_parts import ConventionRecord, SelectionRecord, SetSizes, TaskRecord, Truncation
 from softprune.runs.run_folder import RunFolder
 from softprune.token_pruning.evaluation import Predictions, evaluate
 from softprune.token_pruning.families import Encoder
@@ -193,20 +194,21 @@ def _record(workspace: TokenWorkspace, described: DescribedEncoder, splits: Spli
     task, config = workspace.task, described.config
     parts: dict[str, TextSet] = {"train": workspace.train, "select": workspace.select}
     cut = [tokens for tokens in (*workspace.train.cut, *workspace.select.cut) if tokens]
-    workspace.run.record(
-        backbone={"name": described.name, "family": str(config.model_type), "layers": int(config.num_hidden_layers)},
-        task={
-            "id": task.id,
-            "version": task.version,
-            "title": task.definition.title,
-            "metric": workspace.metric.name,
-            "answers": list(workspace.labels),
-            "indices": {name: list(indices) for name, indices in sets.indices.items()},
-            "sizes": {name: len(getattr(sets, name)) for name in ("train", "select", "report")},
-            "tokens": {name: sum(map(len, part.ids)) for name, part in parts.items()},
-            "truncated": {"examples": len(cut), "tokens": sum(cut)},
-            "source": splits.source,
-        },
-        selection={"protocol": "held-out", "description": sets.description},
-        convention=asdict(workspace.convention),
+    task_record = TaskRecord(
+        id=task.id,
+        version=task.version,
+        title=task.definition.title,
+        metric=workspace.metric.name,
+        answers=list(workspace.labels),
+        indices={name: list(indices) for name, indices in sets.indices.items()},
+        sizes=SetSizes(train=len(sets.train), select=len(sets.select), report=len(sets.report)),
+        tokens={name: sum(map(len, part.ids)) for name, part in parts.items()},
+        truncated=Truncation(examples=len(cut), tokens=sum(cut)),
+        source=splits.source,
     )
+    with workspace.run.editing() as record:
+        record.backbone.name, record.backbone.family = described.name, str(config.model_type)
+        record.backbone.layers = int(config.num_hidden_layers)
+        record.task = task_record
+        record.selection = SelectionRecord(protocol="held-out", description=sets.description)
+        record.convention = ConventionRecord(**asdict(workspace.convention))

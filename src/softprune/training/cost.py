@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
 
+from softprune.runs.record_parts import CostRecord, TrainingCost
 from softprune.runs.worker_store import Store
 
 # Linux: 5 written there makes the highest resident size the present one (proc(5)).
@@ -52,38 +52,35 @@ def record_totals(
         steps_an_epoch: optimiser steps of a pass over the training set.
         works: what the pieces of the method's own training begin with; an epoch's seconds are of these.
     """
-    cost = run.info["cost"]
-    training = cost.get("training") or {}
-    examples = sum(piece["examples"] for piece in training.values())
-    spent = sum(piece["seconds"] for piece in training.values())
+    training = run.record.cost.training
+    examples = sum(piece.examples for piece in training.values())
+    spent = sum(piece.seconds for piece in training.values())
     own = {name: piece for name, piece in training.items() if name.startswith(tuple(works))}
-    run.record(
-        cost={
-            "seconds": seconds,
-            "steps": sum(piece["steps"] for piece in training.values()),
-            "examples_per_second": examples / spent if spent else None,
-            "seconds_per_epoch": seconds_per_epoch(own, steps_an_epoch),
-            "peak_memory_bytes": _peak_bytes(cost),
-            "trainable_parameters": trainable,
-            "stored_parameters": stored,
-        }
-    )
+    with run.editing() as record:
+        cost = record.cost
+        cost.seconds = seconds
+        cost.steps = sum(piece.steps for piece in training.values())
+        cost.examples_per_second = examples / spent if spent else None
+        cost.seconds_per_epoch = seconds_per_epoch(own, steps_an_epoch)
+        cost.peak_memory_bytes = _peak_bytes(cost)
+        cost.trainable_parameters = trainable
+        cost.stored_parameters = stored
 
 
-def seconds_per_epoch(training: Mapping[str, Mapping[str, float]], steps_an_epoch: int) -> float | None:
+def seconds_per_epoch(training: Mapping[str, TrainingCost], steps_an_epoch: int) -> float | None:
     """Mean seconds of a pass over the training set, evaluations on `select` included; None where nothing was trained.
 
     Args:
-        training: `steps` and `seconds` of pieces of work.
+        training: pieces of work.
         steps_an_epoch: steps of a pass.
     """
-    steps = sum(piece["steps"] for piece in training.values())
-    return sum(piece["seconds"] for piece in training.values()) * steps_an_epoch / steps if steps else None
+    steps = sum(piece.steps for piece in training.values())
+    return sum(piece.seconds for piece in training.values()) * steps_an_epoch / steps if steps else None
 
 
-def _peak_bytes(cost: Mapping[str, Any]) -> int:
+def _peak_bytes(cost: CostRecord) -> int:
     """The most of all phases and of what was outside of them, such as drawing the report."""
-    known = [int(peak) for peak in (cost.get("peak_memory") or {}).values() if peak is not None]
+    known = [int(peak) for peak in cost.peak_memory.values() if peak is not None]
     if torch.cuda.is_available():
         return max(*known, int(torch.cuda.max_memory_allocated()), 0)
     # Where the system keeps no peak (macOS), what is resident at the end of the run.

@@ -21,7 +21,7 @@ from softprune.config import Recipe
 from softprune.errors import SoftpruneError
 from softprune.runs.environment import versions
 from softprune.runs.executors import InProcess
-from softprune.runs.worker_store import Made, StandIn
+from softprune.runs.worker_store import Made, Pinned, StandIn
 from softprune.training.loop import Point, Watch
 from softprune.training.sealed_set import SealedSet
 from softprune.training.session import Workspace, prepare
@@ -123,13 +123,13 @@ def _store(workspace: Workspace, result: Result) -> None:
 def _takes(workspace: Workspace) -> tuple[float, float]:
     """CPUs and GPUs of a piece of work."""
     asked, on_gpu = workspace.recipe.cluster, workspace.backbone.device.type == "cuda"
-    cpus = workspace.run.info["threads"] if asked.cpus is None else asked.cpus
+    cpus = asked.cpus if asked.cpus is not None else workspace.run.record.threads or 1
     return float(cpus), float(on_gpu) if asked.gpus is None else asked.gpus
 
 
 def _job(workspace: Workspace) -> str:
     """What a worker must know of the run, as JSON: equal texts need the same things loaded."""
-    info = workspace.run.info
+    record = workspace.run.record
     # A worker starts from prompts that are handed to it: it needs no prompt file.
     prompt = workspace.recipe.prompt.model_copy(update={"init": "vocabulary", "file": None, "text": None})
     # Nor does it sweep: its learning rate is the driver's.
@@ -137,10 +137,11 @@ def _job(workspace: Workspace) -> str:
     recipe = workspace.recipe.model_copy(update={"prompt": prompt, "tuning": tuning})
     device = workspace.backbone.device.type  # a worker sees no other GPUs than its own
     known = {
-        "threads": info["threads"],
-        "backbone": {"device": device, "dtype": info["backbone"]["dtype"]},
-        "K": info["K"],
-        "inputs": {name: digest for name, digest in info["inputs"].items() if name != "prompt"},
+        "threads": record.threads,
+        "device": device,
+        "dtype": record.backbone.dtype,
+        "K": record.K,
+        "inputs": {name: digest for name, digest in (record.inputs or {}).items() if name != "prompt"},
     }
     job = {
         "recipe": recipe.resolved(),
@@ -155,7 +156,7 @@ def _job(workspace: Workspace) -> str:
 def _make(job: str, do: Do[Any], item: WorkItem) -> _Back:
     """One piece, on a worker."""
     known, seen = json.loads(job), _Seen()
-    store = StandIn(Path(known["path"]), known["known"], item.payload["begun"])  # type: ignore[arg-type]
+    store = StandIn(Path(known["path"]), Pinned(**known["known"]), item.payload["begun"])  # type: ignore[arg-type]
     do(replace(_workspace(job), run=store, watch=seen), item.payload["piece"])
     return _Back(store.made, seen.title, seen.steps, seen.begun, tuple(seen.evaluations))
 
@@ -174,7 +175,7 @@ def _workspace(job: str) -> Workspace:
         _same_versions(known["versions"])
         recipe = Recipe.model_validate(known["recipe"])
         watch: Watch = _Seen()
-        made = prepare(recipe, StandIn(Path(known["path"]), known["known"]), watch, InProcess())
+        made = prepare(recipe, StandIn(Path(known["path"]), Pinned(**known["known"])), watch, InProcess())
     except SoftpruneError as error:
         raise SoftpruneError(error.expected, f"on {platform.node()}: {error.found}", error.do) from error
     return replace(made, report=SealedSet(()))  # no worker has any use for `report`

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -16,6 +16,7 @@ from softprune.models.base import Backbone
 from softprune.models.description import BackboneDescription
 from softprune.models.loading import resolve_device, resolve_dtype
 from softprune.runs.folder_checks import JSON
+from softprune.runs.record import Pin
 from softprune.training.free_memory import keep_freed
 
 # More threads must win by a margin: then the same machine chooses alike in nearly all runs, whose bits depend on it.
@@ -27,7 +28,7 @@ TIMED_STEPS, SECONDS = 5, 0.2
 class Pins(Protocol):
     """What keeps the values that bits depend on, as a run does; see `RunFolder.pin`."""
 
-    def pin(self, key: str, compute: Callable[[], JSON]) -> JSON:
+    def pin(self, key: Pin, compute: Callable[[], JSON]) -> Any:
         """The value of `key`; computed where there is none yet."""
 
 

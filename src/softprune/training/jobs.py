@@ -14,6 +14,7 @@ import torch
 
 from softprune.config import Recipe
 from softprune.prompts.soft_prompts import masked_state
+from softprune.runs.record_parts import PromptRecord, TrainingCost
 from softprune.runs.run_folder import Saved
 from softprune.runs.worker_store import Store
 from softprune.training.distribute import finish_on_workers
@@ -109,7 +110,8 @@ class FolderKeeper(Keeper):
         """What the run holds under this name; `saved`, where it holds nothing yet."""
         stored = self._run.once(self._work, lambda: saved)
         costs = {name: stored.meta[name] for name in ("steps", "examples", "seconds")}
-        self._run.record(cost={"training": {self._work: costs}})
+        with self._run.editing() as record:
+            record.cost.training[self._work] = TrainingCost(**costs)
         best = tuple(Evaluation(**found) for found in stored.meta["best"])
         return Trained(stored.tensors, best, **costs)
 
@@ -167,17 +169,16 @@ def _start(workspace: Workspace) -> PromptState:
     recipe = workspace.recipe
     first = initial_prompt(recipe, workspace.backbone, workspace.task)
     start = masked_state(first.vectors_PH, initial_mask(recipe))
-    known = workspace.run.info.get("notes") or []
-    workspace.run.record(
-        prompt={
-            "P": recipe.prompt.tokens,
-            "H": int(start.vectors_PH.shape[1]),
-            "S": recipe.prompt.pieces,
-            "init": recipe.prompt.init,
-            "words": list(first.words),
-        },
-        notes=[*known, *(note for note in first.notes if note not in known)],
+    prompt = PromptRecord(
+        P=recipe.prompt.tokens,
+        H=int(start.vectors_PH.shape[1]),
+        S=recipe.prompt.pieces,
+        init=recipe.prompt.init,
+        words=list(first.words),
     )
+    with workspace.run.editing() as record:
+        record.prompt = prompt
+        record.add_notes(*first.notes)
     workspace.run.write_tensors("prompts/initial.safetensors", {"vectors_PH": start.vectors_PH}, {})
     return start
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from softprune.runs.record_parts import SettingsRecord, SweepRow
 from softprune.runs.worker_store import Store
 from softprune.training.loop import Evaluation
 from softprune.training.nan_checks import NotFinite
@@ -38,15 +39,18 @@ def best_rate(run: Store, lr: float, multiples: Sequence[float], train: Callable
         raise lost[0]
     chosen = max(found, key=lambda multiple: (found[multiple].score, -found[multiple].loss))
     rows = {
-        f"{multiple:g}": {
-            "lr": lr * multiple,
-            "score": found[multiple].score if multiple in found else None,
-            "loss": found[multiple].loss if multiple in found else None,
-            "chosen": multiple == chosen,
-        }
+        f"{multiple:g}": SweepRow(
+            lr=lr * multiple,
+            score=found[multiple].score if multiple in found else None,
+            loss=found[multiple].loss if multiple in found else None,
+            chosen=multiple == chosen,
+        )
         for multiple in multiples
     }
-    run.record(sweep=rows, settings={"lr": lr * chosen})
+    with run.editing() as record:
+        record.sweep = rows
+        record.settings = record.settings or SettingsRecord()
+        record.settings.lr = lr * chosen
     return lr * chosen
 
 
@@ -62,5 +66,5 @@ def candidate_of(work: str) -> str:
 
 def chosen_work(run: Store) -> str | None:
     """The piece of work that trained with the chosen rate; None where nothing was swept."""
-    rows = run.info.get("sweep") or {}
-    return next((work_of(float(multiple)) for multiple, row in rows.items() if row["chosen"]), None)
+    rows = run.record.sweep
+    return next((work_of(float(multiple)) for multiple, row in rows.items() if row.chosen), None)

@@ -17,6 +17,15 @@ from softprune.models.placement import check_placement, check_quantizer
 from softprune.models.tokenization import answer_notes, check_distinct
 from softprune.runs.executors import Executor
 from softprune.runs.processes import ALONE, Processes
+from softprune.runs.record_parts import (
+    BackboneRecord,
+    MemoryRecord,
+    SelectionRecord,
+    SetSizes,
+    SettingsRecord,
+    TaskRecord,
+    Truncation,
+)
 from softprune.runs.worker_store import Store
 from softprune.training.cost import PeakMemory
 from softprune.training.hardware import choose_threads, load
@@ -106,8 +115,9 @@ def prepare(
     task, splits, sets, described = _read_inputs(recipe, mistakes)
     run.meter = PeakMemory(resolve_device(recipe.backbone.device))
     run.meter.lap()
-    backbone = load(recipe.backbone, run, whole=whole, described=described)
-    run.record(cost={"peak_memory": {"load": run.meter.lap()}})
+    backbone = load(recipe.backbone, run, whole=whole)
+    with run.editing() as record:
+        record.cost.peak_memory["load"] = run.meter.lap()
     train = encoded(recipe, backbone, sets.train)
     scoring = scoring_of(recipe, task, backbone, run.processes)
     rehearsal = Rehearsal(recipe, backbone, train, scoring.loss, scoring.score)
@@ -149,7 +159,7 @@ def check_unchanged(recipe: Recipe, run: Store) -> None:
     Raises:
         SoftpruneError: when either has changed since.
     """
-    if not run.info.get("inputs"):
+    if not run.record.inputs:
         return
     try:
         task = load_task(recipe.task.id)
@@ -305,12 +315,15 @@ def _group(recipe: Recipe, run: Store, rehearsal: Rehearsal) -> int:
     if recipe.kind == "adapt":
         return int(run.pin("K", lambda: 1))
     if recipe.search.group is not None:
-        run.record(K=recipe.search.group)
+        with run.editing() as record:
+            record.K = recipe.search.group
 
     def measured() -> int:
         found = measure_group(rehearsal)
         if found.step is not None:
-            run.record(memory={"K": found.group, "free": found.free, **asdict(found.step)})
+            memory = MemoryRecord(K=found.group, free=found.free, base=found.step.base, each=found.step.each)
+            with run.editing() as record:
+                record.memory = memory
         return found.group
 
     return int(run.pin("K", measured))
@@ -329,60 +342,59 @@ def scoring_of(recipe: Recipe, task: Task, backbone: Backbone, processes: Proces
     )
 
 
-def truncation(data: ScoredSet) -> dict[str, int]:
+def truncation(data: ScoredSet) -> Truncation:
     """How many examples were cut, and how many tokens of them; the same of texts to be written."""
-    inputs = {
-        "examples": sum(1 for e in data.encoded if e.cut),
-        "tokens": sum(e.cut for e in data.encoded),
-    }
-    if not data.is_generation:
-        return inputs
-    cut = [e.target_cut for e in data.encoded if e.target_cut]
-    return inputs | {"targets": len(cut), "target_tokens": sum(cut)}
+    cut = Truncation(examples=sum(1 for e in data.encoded if e.cut), tokens=sum(e.cut for e in data.encoded))
+    if data.is_generation:
+        targets = [e.target_cut for e in data.encoded if e.target_cut]
+        cut.targets, cut.target_tokens = len(targets), sum(targets)
+    return cut
 
 
-def together(counts: Sequence[dict[str, int]]) -> dict[str, int]:
+def together(counts: Sequence[Truncation]) -> Truncation:
     """Several sets' truncation as one."""
-    return {key: sum(count[key] for count in counts) for key in counts[0]}
+    fields = counts[0].model_fields_set
+    return Truncation(**{field: sum(getattr(count, field) for count in counts) for field in fields})
 
 
 def _record(workspace: Workspace, sets: Selection, source: str, notes: Sequence[str]) -> None:
     recipe, backbone, definition = workspace.recipe, workspace.backbone, workspace.task.definition
-    known = workspace.run.info.get("notes") or []  # of an earlier attempt
     truncated = together([truncation(workspace.train), truncation(workspace.select)])
     fixed_answers = len({e.answers for e in sets.train}) == 1 and not definition.is_generation
-    workspace.run.record(
-        # The pinned dtype is that of the products, also where weights are wider since they are trained.
-        backbone=asdict(backbone.info) | {"dtype": workspace.run.info["backbone"]["dtype"]},
-        processes=workspace.run.processes.size,
-        removal=recipe.pruning.removal if recipe.kind == "xprompt" or recipe.prompt.mask is not None else None,
-        task={
-            "id": workspace.task.id,
-            "version": workspace.task.version,
-            "title": definition.title,
-            "instruction": definition.instruction,
-            "template": definition.template,
-            "sample": sets.train[0].text,
-            "metric": workspace.metric.name,
-            "targets": definition.targets,
-            "answers": list(sets.train[0].answers) if fixed_answers else None,
-            "indices": {name: list(indices) for name, indices in sets.indices.items()},
-            "sizes": {name: len(getattr(sets, name)) for name in ("train", "select", "report")},
-            "truncated": truncated,
-            "source": source,
-        },
-        selection={
-            "protocol": recipe.selection.protocol,
-            "description": sets.description,
-            "objective": recipe.selection.objective,
-        },
-        settings={
-            "loss": workspace.scoring.loss,
-            "score": workspace.scoring.score,
-            "match": workspace.reporting.match,
-            "lr": workspace.lr,
-            "max_length": recipe.task.max_length,
-            **({"max_answer_length": workspace.scoring.max_answer_length} if definition.is_generation else {}),
-        },
-        notes=[*known, *(note for note in notes if note not in known)],
+    task = TaskRecord(
+        id=workspace.task.id,
+        version=workspace.task.version,
+        title=definition.title,
+        instruction=definition.instruction,
+        template=definition.template,
+        sample=sets.train[0].text,
+        metric=workspace.metric.name,
+        targets=definition.targets,
+        answers=list(sets.train[0].answers) if fixed_answers else None,
+        indices={name: list(indices) for name, indices in sets.indices.items()},
+        sizes=SetSizes(train=len(sets.train), select=len(sets.select), report=len(sets.report)),
+        truncated=truncated,
+        source=source,
     )
+    selection = SelectionRecord(
+        protocol=recipe.selection.protocol,
+        description=sets.description,
+        objective=recipe.selection.objective,
+    )
+    settings = SettingsRecord(
+        loss=workspace.scoring.loss,
+        score=workspace.scoring.score,
+        match=workspace.reporting.match,
+        lr=workspace.lr,
+        max_length=recipe.task.max_length,
+    )
+    if definition.is_generation:
+        settings.max_answer_length = workspace.scoring.max_answer_length
+    prunes = recipe.kind == "xprompt" or recipe.prompt.mask is not None
+    with workspace.run.editing() as record:
+        # The pinned dtype is that of the products, also where weights are wider since they are trained.
+        record.backbone = BackboneRecord(**asdict(backbone.info) | {"dtype": record.backbone.dtype})
+        record.processes = workspace.run.processes.size
+        record.removal = recipe.pruning.removal if prunes else None
+        record.task, record.selection, record.settings = task, selection, settings
+        record.add_notes(*notes)

@@ -1,0 +1,219 @@
+"""What softprune knows about a run, as run.json holds it, and what the records of all jobs share.
+
+Everything that writes or reads run.json, compare.json or study.json does so through these models. A field stands in
+the file once it has been set; null means "not known yet" or "not measured".
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar, Final, Literal, Self, TypeVar
+
+from pydantic import Field, ValidationError
+
+from softprune.errors import SoftpruneError
+from softprune.runs.environment import hardware, versions
+from softprune.runs.record_parts import (
+    AdapterRecord,
+    Attempt,
+    BackboneRecord,
+    ConventionRecord,
+    CostRecord,
+    GatesRecord,
+    Hardware,
+    Headline,
+    ImportanceRecord,
+    MemoryRecord,
+    Part,
+    PromptRecord,
+    ReducedK,
+    ResultRow,
+    SearchRecord,
+    SelectionRecord,
+    SettingsRecord,
+    StageRecord,
+    SweepRow,
+    TaskRecord,
+    TicketRecord,
+    VerdictRecord,
+)
+
+SCHEMA: Final = 1
+"""Raised when a file of the version before can't be read as one of this version's any more."""
+
+Kind = Literal["tune", "xprompt", "adapt", "tokens"]
+Status = Literal["running", "complete", "failed"]
+Pin = Literal[
+    "K",
+    "threads",
+    "inputs",
+    "backbone.device",
+    "backbone.dtype",
+    "search.strategy",
+    "cost.latency",
+    "manual_theta_final",
+]
+"""Fields that are written once, before anything depends on them; see `RunFolder.pin`."""
+
+
+class JobRecord(Part):
+    """What the records of runs, comparisons and studies share."""
+
+    FILE: ClassVar[str]
+    NOUN: ClassVar[str]
+    """What it is a record of, for messages."""
+
+    schema_: Literal[1] = Field(alias="schema", description="layout of this file, `SCHEMA`")
+    kind: str
+    status: Status
+    phase: str | None = Field(default=None, description="what it does at the moment")
+    error: str | None = Field(default=None, description="why it failed")
+    command: str = Field(description="that began it")
+    seed: int | None = Field(default=None, description="the recipe's")
+    started: str = Field(description="ISO 8601, UTC, to the second")
+    finished: str | None = Field(default=None, description="when it was complete, or failed")
+    attempts: list[Attempt] = Field(description="starts of the command, oldest first")
+    versions: dict[str, str | None] = Field(description="of the first attempt")
+    hardware: Hardware = Field(description="of the first attempt")
+
+    @classmethod
+    def begin(cls, kind: str, command: str, **known: Any) -> Self:
+        """The record of a job that hasn't done anything.
+
+        Args:
+            kind: the recipe's.
+            command: as the user typed it.
+            known: further fields.
+        """
+        started, packages = now(), versions()
+        return cls(
+            schema=SCHEMA,
+            kind=kind,
+            status="running",
+            error=None,
+            command=command,
+            started=started,
+            finished=None,
+            attempts=[Attempt(started=started, command=command, versions=packages)],
+            versions=packages,
+            hardware=Hardware.model_validate(hardware()),
+            **known,
+        )
+
+    def resume(self, command: str, changed: dict[str, Any]) -> None:
+        """Notes that the job is taken up again, and which recipe keys have another value now."""
+        attempt = Attempt(started=now(), command=command, versions=versions())
+        if changed:
+            attempt.changed = changed
+        self.attempts = [*self.attempts, attempt]
+        self.status, self.phase, self.error, self.finished = "running", None, None, None
+
+
+class RunRecord(JobRecord):
+    """run.json."""
+
+    FILE: ClassVar[str] = "run.json"
+    NOUN: ClassVar[str] = "run"
+
+    kind: Kind
+    threads: int | None = Field(default=None, description="of the CPU; pinned")
+    backbone: BackboneRecord = BackboneRecord()
+    task: TaskRecord = TaskRecord()
+    selection: SelectionRecord | None = None
+    removal: str | None = Field(default=None, description="what becomes of pruned tokens: drop or zero")
+    K: int | None = Field(default=None, description="candidates that are trained side by side; pinned")
+    processes: int | None = Field(default=None, description="that work together")
+    results: dict[str, ResultRow | None] = Field(default={}, description="by `RowName`; of token pruning, by model")
+    ticket: TicketRecord = TicketRecord()
+    cost: CostRecord
+    memory: MemoryRecord | None = None
+    K_history: list[ReducedK] = Field(default=[], description="groups that memory was too small for")
+    inputs: dict[str, str] | None = Field(default=None, description="digests of what results depend on; pinned")
+    settings: SettingsRecord | None = None
+    notes: list[str] = Field(default=[], description="what a user should know, in words")
+    prompt: PromptRecord | None = None
+    sweep: dict[str, SweepRow] = Field(default={}, description="by multiple of the learning rate")
+    search: SearchRecord = SearchRecord()
+    importance: ImportanceRecord | None = None
+    gates: GatesRecord | None = None
+    adapter: AdapterRecord | None = None
+    convention: ConventionRecord | None = None
+    stages: dict[str, StageRecord] = Field(default={}, description="of token pruning, by stage or model")
+    manual_theta_final: float | None = Field(default=None, description="of the rule `manual`; pinned")
+    model: str | None = Field(
+        default=None, description="of token pruning: folder of the chosen model, within the run's"
+    )
+    headline: Headline | None = None
+    verdict: VerdictRecord | None = None
+
+    @property
+    def initial_words(self) -> list[str]:
+        """What each prompt token started as; empty where no words were noted."""
+        return [] if self.prompt is None else self.prompt.words or []
+
+    def add_notes(self, *notes: str) -> None:
+        """Adds those that aren't there: a resumed run finds them again."""
+        self.notes = list(dict.fromkeys([*self.notes, *notes]))
+
+    def document(self) -> dict[str, Any]:
+        """run.json, the verdict first: what a reader of the file looks for."""
+        written = super().document()
+        return {"verdict": written.pop("verdict"), **written} if "verdict" in written else written
+
+
+AnyRecord = TypeVar("AnyRecord", bound=JobRecord)
+
+
+def begin_run(kind: Kind, command: str, seed: int | None) -> RunRecord:
+    """The record of a run that hasn't done anything; null is what isn't known yet."""
+    verdict: dict[str, Any] = {"verdict": None} if kind == "xprompt" else {}
+    rows = ("constant", "zero_shot", "instruction", "tuned", "control", "winner", "random")
+    unknown_cost: dict[str, Any] = dict.fromkeys(
+        ("seconds", "steps", "examples_per_second", "peak_memory_bytes", "trainable_parameters")
+    )
+    return RunRecord.begin(
+        kind,
+        command,
+        seed=seed,
+        phase=None,
+        threads=None,
+        backbone=BackboneRecord(name=None, family=None, fingerprint=None, dtype=None, device=None),
+        task=TaskRecord(id=None, version=None, indices=None, truncated=None),
+        selection=None,
+        removal=None,
+        K=None,
+        processes=None,
+        results=dict.fromkeys(rows),
+        ticket=TicketRecord(tokens=None, pieces=None, parameters=None),
+        cost=CostRecord(**unknown_cost, phases={}),
+        **verdict,
+    )
+
+
+def now() -> str:
+    """The time as records have it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def read_record(folder: Path, kind: type[AnyRecord]) -> AnyRecord:
+    """The record in a folder, of this version or of another with the same layout.
+
+    Raises:
+        SoftpruneError: there is none, or it can't be read.
+    """
+    path = folder / kind.FILE
+    if not path.is_file():
+        do = "give the folder that --out named"
+        raise SoftpruneError(f"the folder of a {kind.NOUN}", f"no {kind.FILE} in {folder}", do)
+    do = "restore it from a copy, or start again with another --out"
+    try:
+        return kind.model_validate_json(path.read_bytes(), context={"reading": True})
+    except OSError as error:
+        raise SoftpruneError(f"a {kind.FILE} as softprune writes it", f"{path}: {error.strerror}", do) from error
+    except ValidationError as error:
+        # Of another schema, everything else that is wrong follows from that.
+        first = min(error.errors(include_url=False), key=lambda each: each["loc"] != ("schema",))
+        where = ".".join(map(str, first["loc"])) or "the file"
+        found = f"{path}: {where}: {first['msg']}"
+        raise SoftpruneError(f"a {kind.FILE} as softprune writes it", found, do) from error

@@ -16,7 +16,10 @@ READY_BENCH := $(VENV)/.installed-bench
 DATA := $(abspath $(or $(SOFTPRUNE_DATA),$(wildcard ../shared/data)))
 BENCHMARKS := single_step candidates memory growth paired whole_search real_encoder
 
-.PHONY: demo test test-fast test-real lint bench
+# A worker takes whole files, whose fixtures are made once, in the order of conftest.py: slow ones first.
+WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: demo test all-tests test-fast test-real lint bench
 .DELETE_ON_ERROR:
 
 demo: $(READY_DEMO)
@@ -24,11 +27,15 @@ demo: $(READY_DEMO)
 	$(BIN)/softprune run demo --out runs/demo
 	$(BIN)/python scripts/check_demo.py runs/demo
 
-test: lint
-	$(BIN)/python -m pytest -m "not real" -n 2 --dist loadfile
+# mypy has one core busy for a minute: beside the tests, not before them.
+test: $(READY)
+	$(MAKE) -j 2 lint all-tests
+
+all-tests: $(READY)
+	$(BIN)/python -m pytest -m "not real" $(WORKERS)
 
 test-fast: $(READY)
-	$(BIN)/python -m pytest -m "not slow and not real" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not real" $(WORKERS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

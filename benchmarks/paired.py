@@ -23,7 +23,8 @@ from softprune.evaluation.predict import Prediction, predict
 from softprune.models.base import Backbone
 from softprune.models.description import BUNDLED
 from softprune.prompts.soft_prompts import masked_state
-from softprune.prompts.ticket import Ticket, TicketInfo
+from softprune.prompts.ticket import Ticket
+from softprune.prompts.ticket_io import TicketInfo
 from softprune.types import Mask
 
 P = 20

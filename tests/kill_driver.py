@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from softprune.config import kind_of, load_compare_recipe, load_recipe, load_tokens_recipe
+from softprune.config import CompareRecipe, TokensRecipe, kind_of, load_config, load_recipe
 from softprune.runs import atomic_io
 
 
@@ -57,13 +57,13 @@ def run(recipe: str, out: Path, finish: Callable[[Path], None]) -> None:
     if kind_of(recipe) == "tokens":
         from softprune.pipelines.token_pruning import execute as execute_tokens
 
-        of_tokens = load_tokens_recipe(recipe)
+        of_tokens = load_config(TokensRecipe, recipe)
         execute_tokens(of_tokens, out, "kill test", of_tokens.dump(), finish=finish)
         return
     if kind_of(recipe) == "compare":
         from softprune.studies.comparison.runner import execute as execute_compare
 
-        of_methods = load_compare_recipe(recipe)
+        of_methods = load_config(CompareRecipe, recipe)
         execute_compare(of_methods, out, "kill test", of_methods.dump(), finish=finish)
         return
     if kind_of(recipe) == "study":

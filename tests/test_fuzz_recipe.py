@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 from softprune.config import (
     METHODS,
+    CompareRecipe,
     Recipe,
     flat_fields,
     kind_of,
+    load_config,
     load_recipe,
     recipe_text,
     resolve,
-    resolve_compare,
     shipped_recipes,
 )
 from softprune.data import load_task
@@ -161,11 +162,11 @@ comparisons = st.builds(
 def test_any_comparison(base: dict[str, Any], changes: list[str]) -> None:
     """A comparison's recipe is what it dumps, and has a run for every method; or it is told what is wrong."""
     try:
-        found = resolve_compare(changes, base, names=NAMES)
+        found = load_config(CompareRecipe, base, changes, names=NAMES)
     except SoftpruneError as error:
         hold(error)
         return
-    assert resolve_compare((), yaml.safe_load(found.dump())).resolved() == found.resolved()
+    assert load_config(CompareRecipe, yaml.safe_load(found.dump())).resolved() == found.resolved()
     for method in found.methods:
         resolve(base=found.cell(method, 0))
 

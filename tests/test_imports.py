@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
-import time
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -51,10 +51,13 @@ def test_the_probe_sees_what_is_heavy() -> None:
 
 
 def test_help_takes_less_than_a_second() -> None:
+    """Of the processor: the clock on the wall also measures who else is at work."""
+
     def seconds() -> float:
-        start = time.perf_counter()
+        before = os.times()
         subprocess.run([sys.executable, "-m", "softprune", "--help"], check=True, capture_output=True)
-        return time.perf_counter() - start
+        after = os.times()
+        return after.children_user + after.children_system - before.children_user - before.children_system
 
     assert min(seconds() for _ in range(3)) < 1.0
 

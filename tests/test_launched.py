@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -17,12 +16,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import softprune.__main__
+from forks import Forked, Forks
 from softprune.config import Recipe, resolve
 from softprune.pipelines import xprompt
 from softprune.runs.processes import Processes
 from softprune.runs.run_folder import RunFolder
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 TOLERANCE = 1e-5
 DRIVER = Path(__file__).parent / "rank_driver.py"
 T = TypeVar("T")
@@ -58,14 +59,11 @@ def recipe() -> Recipe:
     return resolve(SETTINGS)
 
 
-def launch(recipe: Recipe, out: Path) -> subprocess.Popen[str]:
-    """The command as a user types it; a session of its own, so that all of it can be killed."""
-    path = out.with_suffix(".yaml")
-    path.write_text(recipe.dump())
+def launch(recipe: Path, out: Path) -> subprocess.Popen[str]:
+    """The command as a user types it."""
     accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu"]
     return subprocess.Popen(
-        [*accelerate, "-m", "softprune", "run", str(path), "--out", str(out)],
-        start_new_session=True,
+        [*accelerate, "-m", "softprune", "run", str(recipe), "--out", str(out)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -82,18 +80,16 @@ def distance(found: torch.Tensor, wanted: torch.Tensor) -> float:
 
 
 def test_accelerate_ends_with_the_prompt_of_one_process_killed_or_not(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    forks: Forks, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "two"
-    killed = launch(recipe, out)
-    unfinished = out / "state" / "tune.partial.safetensors"
-    while not unfinished.exists():
-        assert killed.poll() is None, killed.communicate()[0]
-        time.sleep(0.005)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.communicate()
+    out, path = tmp_path / "two", tmp_path / "two.yaml"
+    path.write_text(recipe.dump())
+    killed = start_both(forks, [softprune.__main__.__file__, "run", path, "--out", out], tmp_path)
+    killed[0].wait_for(out / "state" / "tune.partial.safetensors")
+    for process in killed:
+        process.kill()
     assert not (out / "COMPLETE").exists()
-    going_on = launch(recipe, out)
+    going_on = launch(path, out)
     alone = xprompt.tune(recipe, tmp_path / "one")
     with monkeypatch.context() as patched:
         patched.setattr(RunFolder, "processes", Half())
@@ -110,30 +106,21 @@ def test_accelerate_ends_with_the_prompt_of_one_process_killed_or_not(
     assert distance(prompt_of(half), prompt_of(alone)) > 100 * TOLERANCE
 
 
-def both(program: Sequence[str]) -> list[tuple[int, str, str]]:
-    """The program as two processes: what each returns and says."""
+def start_both(forks: Forks, arguments: Sequence[object], folder: Path) -> list[Forked]:
+    """A script as two processes that find each other."""
     with socket.socket() as asked:
         asked.bind(("127.0.0.1", 0))
         port = str(asked.getsockname()[1])
-    started = [
-        subprocess.Popen(
-            [sys.executable, *program],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port},
-        )
-        for rank in "01"
-    ]
-    told = [process.communicate(timeout=240) for process in started]
-    return [(process.returncode, *said) for process, said in zip(started, told, strict=True)]
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [forks.start(arguments, folder / f"rank{rank}.log", place | {"RANK": rank}) for rank in "01"]
 
 
-def test_a_mistake_in_one_process_ends_all_with_one_message(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_mistake_in_one_process_ends_all_with_one_message(forks: Forks, recipe: Recipe, tmp_path: Path) -> None:
     path, out = tmp_path / "recipe.yaml", tmp_path / "run"
     path.write_text(recipe.dump())
-    (code, _, told), (other_code, _, other_told) = both([str(DRIVER), str(path), str(out)])
-    assert (code, other_code) == (2, 2)
+    processes = start_both(forks, [DRIVER, path, out], tmp_path)
+    assert [process.wait() for process in processes] == [2, 2]
+    told, other_told = (process.log.read_text() for process in processes)
     assert "expected: a whole disk\nfound:    a broken one (process 1)\ndo:       fix it\n" in told
     assert "Traceback" not in told
     assert "expected:" not in other_told
@@ -162,8 +149,10 @@ os._exit(0)  # gloo's threads now and then abort an ordinary end of a process wh
 """
 
 
-def test_a_process_that_is_gone_is_noticed() -> None:
-    (code, said, told), (other_code, _, _) = both(["-c", TALK])
-    assert code == 0, told
-    assert other_code == -signal.SIGKILL
+def test_a_process_that_is_gone_is_noticed(forks: Forks, tmp_path: Path) -> None:
+    (tmp_path / "talk.py").write_text(TALK)
+    first, other = start_both(forks, [tmp_path / "talk.py"], tmp_path)
+    code, said = first.wait(), first.log.read_text()
+    assert code == 0, said
+    assert other.wait() == -signal.SIGKILL
     assert "expected: all 2 processes to go on to the end\nfound:    one of them ended without a word" in said

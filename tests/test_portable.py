@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 WITHOUT_LINUX = """
 import os, sys, warnings
 import psutil  # its own part for Linux imports resource
@@ -36,6 +38,7 @@ def test_help_needs_no_linux() -> None:
     assert "xprompt" in shown.stdout
 
 
+@pytest.mark.slow
 def test_tuning_needs_no_linux(tmp_path: Path) -> None:
     tuned = run("tune", "--backbone", "tiny-causal", "--out", str(tmp_path / "run"), *TUNE)
     assert tuned.returncode == 0, tuned.stderr

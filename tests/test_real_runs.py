@@ -39,7 +39,7 @@ BRIEF = {
     "--strategy": "grid",
     "--token-ratios": "0.5",
     "--piece-ratios": "0.5",
-    "--seeds": "1",
+    "--fresh-seeds": "1",
     "--limit-report": "60",
 }
 

@@ -37,7 +37,7 @@ BRIEF = {
     "--strategy": "grid",
     "--token-ratios": "0.5",
     "--piece-ratios": "0.5",
-    "--seeds": "1",
+    "--fresh-seeds": "1",
 }
 
 

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,14 @@ from pydantic import ValidationError
 import softprune.recipes
 from softprune.config import (
     DEFAULT_RELATIVE_LR,
+    CompareRecipe,
     LearningRate,
     Recipe,
+    TokensRecipe,
     flat_fields,
     kind_of,
-    load_compare_recipe,
+    load_config,
     load_recipe,
-    load_tokens_recipe,
     recipe_text,
     resolve,
     shipped_recipes,
@@ -30,7 +32,8 @@ SHIPPED = sorted(Path(next(iter(softprune.recipes.__path__))).glob("*.yaml"))
 
 
 def loader_of(recipe: Path | str) -> Callable[..., object]:
-    return {"tokens": load_tokens_recipe, "compare": load_compare_recipe}.get(kind_of(recipe), load_recipe)
+    kind = {"tokens": TokensRecipe, "compare": CompareRecipe}.get(kind_of(recipe), Recipe)
+    return partial(load_config, kind)
 
 
 def message(*overrides: str) -> str:
@@ -70,7 +73,7 @@ def test_paper_recipe_has_the_papers_values() -> None:
     assert recipe.pruning.importance == "paper"
 
 
-def test_the_strategy_of_its_own_accord() -> None:
+def test_the_default_strategy() -> None:
     assert resolve().search.chosen() == "learned"
     assert resolve().search.chosen(gates_learn=False) == "sequential"
     for named in ("token_ratios=0.1,0.5", "piece_ratios=0.5"):
@@ -180,7 +183,7 @@ def test_texts_stand_as_they_are() -> None:
 
 @pytest.mark.parametrize("none", ["none", "null", "~", ""])
 def test_none_is_what_the_help_calls_it(none: str) -> None:
-    recipe = resolve([f"{key}={none}" for key in ("backbone.threads", "task.data", "prompt.text")])
+    recipe = resolve([f"{key}={none}" for key in ("task.shots", "task.data", "prompt.text")])
     assert recipe == resolve()
 
 
@@ -328,7 +331,7 @@ def test_recipe_takes_schema_by_its_name() -> None:
 
 def test_the_studys_recipe_has_its_values() -> None:
     """`study-gpt2-prompt-lora-lastlayer.md`: batch 4, 5e-5, five prompt tokens, LoRA r 128, alpha 32, dropout 0.2."""
-    recipe = load_compare_recipe("gpt2-summaries")
+    recipe = load_config(CompareRecipe, "gpt2-summaries")
     cells = {method: resolve((), recipe.cell(method, 0)) for method in recipe.methods}
     assert {(cell.tuning.batch_size, cell.tuning.lr) for cell in cells.values()} == {(4, 5e-5)}
     assert {method: cell.tuning.epochs for method, cell in cells.items()} == {"prompt": 5, "last-layer": 10, "lora": 10}
@@ -340,7 +343,7 @@ def test_the_studys_recipe_has_its_values() -> None:
 
 @pytest.mark.parametrize("name", [name for name in shipped_recipes() if kind_of(name) == "compare"])
 def test_every_run_of_a_shipped_comparison_is_a_recipe(name: str) -> None:
-    recipe = load_compare_recipe(name)
+    recipe = load_config(CompareRecipe, name)
     for method in recipe.methods:
         cell = resolve((), recipe.cell(method, 3))
         assert (cell.seed, cell.task.id) == (3, recipe.task.id)

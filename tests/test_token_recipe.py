@@ -7,26 +7,26 @@ import re
 import pytest
 import yaml
 
-from softprune.config import TokensRecipe, flat_fields, load_recipe, load_tokens_recipe, resolve_tokens, shipped_recipes
+from softprune.config import TokensRecipe, flat_fields, load_config, load_recipe, shipped_recipes
 from softprune.errors import ManyErrors, SoftpruneError
 
 
 def message(*overrides: str) -> str:
     with pytest.raises(SoftpruneError) as caught:
-        resolve_tokens(overrides)
+        load_config(TokensRecipe, None, overrides)
     return str(caught.value)
 
 
 def test_three_recipes_ship() -> None:
     assert {"ltp", "ltp-full", "ltp-official"} <= set(shipped_recipes())
-    small = load_tokens_recipe("ltp")
+    small = load_config(TokensRecipe, "ltp")
     assert (small.backbone.name, small.task.id) == ("sentence-transformers/all-MiniLM-L6-v2", "imdb")
     assert (small.task.shots, small.task.max_length) == (5000, 512)
     assert (small.tuning.epochs, small.pruning.soft_epochs, small.pruning.hard_epochs) == (2, 1, 1)
 
 
 def test_the_full_recipe_has_the_papers_values() -> None:
-    recipe = load_tokens_recipe("ltp-full")
+    recipe = load_config(TokensRecipe, "ltp-full")
     pruning = recipe.pruning
     assert recipe.backbone.name == "roberta-base"
     assert (recipe.tuning.lr, recipe.tuning.batch_size) == (2e-5, 64)
@@ -34,13 +34,13 @@ def test_the_full_recipe_has_the_papers_values() -> None:
     assert pruning.theta_final == pytest.approx(0.01 * 128)
     assert pruning.temperature == pytest.approx(5e-4 * 128)
     assert (min(pruning.lambdas), max(pruning.lambdas)) == (0.01, 0.2)
-    official = load_tokens_recipe("ltp-official")
+    official = load_config(TokensRecipe, "ltp-official")
     assert (official.pruning.divisor, official.pruning.protect) == ("128", False)
     assert official.pruning.theta_final == pruning.theta_final
 
 
 def test_defaults_are_the_flat_fields() -> None:
-    resolved = resolve_tokens().resolved()
+    resolved = load_config(TokensRecipe).resolved()
     for field in flat_fields(TokensRecipe):
         value: object = resolved
         for part in field.key.split("."):
@@ -48,12 +48,12 @@ def test_defaults_are_the_flat_fields() -> None:
             value = value[part]
         assert value == field.default, field.key
         assert re.search(r"\S.* \[default: [^\]]+\]$", field.description), field.key
-    assert yaml.safe_load(resolve_tokens().dump()) == resolved
+    assert yaml.safe_load(load_config(TokensRecipe).dump()) == resolved
 
 
 @pytest.mark.parametrize("none", ["none", "null", "", "[]", "~"])
 def test_no_baselines(none: str) -> None:
-    assert resolve_tokens([f"pruning.baselines={none}"]).pruning.baselines == ()
+    assert load_config(TokensRecipe, None, [f"pruning.baselines={none}"]).pruning.baselines == ()
 
 
 def test_a_baseline_misspelt_is_told_with_the_nearest() -> None:
@@ -93,13 +93,13 @@ def test_what_is_wrong_is_told(override: str, told: str) -> None:
 
 
 def test_the_official_divisor_is_taken_as_a_number_too() -> None:
-    assert resolve_tokens(["pruning.divisor='128'"]).pruning.divisor == "128"
-    assert resolve_tokens(["pruning.divisor=128"]).pruning.divisor == "128"
+    assert load_config(TokensRecipe, None, ["pruning.divisor='128'"]).pruning.divisor == "128"
+    assert load_config(TokensRecipe, None, ["pruning.divisor=128"]).pruning.divisor == "128"
 
 
 def test_all_mistakes_come_in_one_message() -> None:
     with pytest.raises(ManyErrors) as caught:
-        resolve_tokens(["oops", "pruning.lambdas=0", "pruning.baselines=tp-k", "tuning.epochz=1"])
+        load_config(TokensRecipe, None, ["oops", "pruning.lambdas=0", "pruning.baselines=tp-k", "tuning.epochz=1"])
     assert len(caught.value.errors) == 4
 
 
@@ -109,4 +109,4 @@ def test_recipes_of_the_other_kinds_are_named() -> None:
     ):
         load_recipe("ltp")
     with pytest.raises(SoftpruneError, match="a recipe of kind tokens\nfound:    kind: xprompt in demo\n"):
-        load_tokens_recipe("demo")
+        load_config(TokensRecipe, "demo")

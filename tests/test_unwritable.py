@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
-from softprune.config import resolve
-from softprune.config.loading import load_compare_recipe, load_recipe, load_tokens_recipe
+from softprune.config import CompareRecipe, TokensRecipe, load_config, load_recipe, resolve
 from softprune.config.study_loading import load_study
 from softprune.config.yaml_io import check_writable, parse_yaml
 from softprune.data import load_task
@@ -32,8 +33,8 @@ def test_values_from_python(bad, key):
     [
         (load_recipe, "xprompt"),
         (load_recipe, "tune"),
-        (load_tokens_recipe, "tokens"),
-        (load_compare_recipe, "compare"),
+        (partial(load_config, TokensRecipe), "tokens"),
+        (partial(load_config, CompareRecipe), "compare"),
         (load_study, "study"),
     ],
 )

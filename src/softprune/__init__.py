@@ -1,11 +1,13 @@
 """Train, prune and understand what a frozen language model reads.
 
-The names below are imported when they are first used, so that `import softprune` costs nothing.
+The names below are imported when they are first used, so that `import softprune` costs nothing. What a run does is
+logged to the logger `softprune`, which is silent until you configure logging.
 """
 
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -52,6 +54,10 @@ _PUBLIC = {
     "tune": "softprune.pipelines.xprompt:tune",
     "xprompt": "softprune.pipelines.xprompt:xprompt",
 }
+
+
+# A library doesn't choose where its messages go; without a handler, Python would print warnings to stderr.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> object:

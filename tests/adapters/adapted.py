@@ -17,7 +17,7 @@ from softprune.types import Batch, Example, Segment
 
 METHODS = ("full", "last-layer", "lora", "ia3", "p-tuning", "prefix", "p-tuning-v2")
 VIRTUAL = ("p-tuning", "prefix", "p-tuning-v2")
-MODELS = ("t5", "t5_v1_1", "bart", "gpt2", "llama", "bloom", "bert", "roberta", "sentence")
+FAMILIES_OF_MODELS = (("t5", "t5_v1_1", "bart"), ("gpt2", "llama", "bloom"), ("bert", "roberta"), ("sentence",))
 ANSWERS = ("positive", "negative", "neutral")
 TEXTS = (
     "the film was a slow and quiet joy",

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from forks import Forks
 from killing import kill_inside
+from samples import every_second
 from softprune.adapters import settings
 from softprune.adapters.registry import METHODS as TABLE
 from softprune.adapters.settings import settled
@@ -43,8 +44,7 @@ def bits(out: Path) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize("model", ["gpt2", "sentence"])  # test_saved.py runs the other families too
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "model"), every_second(METHODS, ["gpt2", "sentence"]))  # others: test_saved.py
 def test_a_run_leaves_its_row_its_adapter_and_what_it_cost(
     tiny_models: Models, task_file: Path, tmp_path: Path, method: str, model: str
 ) -> None:

@@ -18,7 +18,10 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if "(words: Sequence[st
 P = 20
 
 # peft asks transformers for a property under its old name.
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers.modeling_utils")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::FutureWarning:transformers.modeling_utils"),
+]
 
 
 @pytest.fixture(autouse=True)

@@ -38,7 +38,9 @@ RECIPES = [
     case("a ratio of 1.5", "xprompt --piece-ratios 0.5,1.5 --out run", ("between 0 and 1", "1.5", "pieces to prune")),
     case("a ratio in words", "xprompt --token-ratios half --out run", ("between 0 and 1", "'half'", "tokens to prune")),
     case(
-        "fewer seeds than none", "xprompt --seeds -1 --out run", ("a whole number from 0, or auto", "-1", "fresh seeds")
+        "fewer seeds than none",
+        "xprompt --fresh-seeds -1 --out run",
+        ("a whole number from 0, or auto", "-1", "fresh seeds"),
     ),
     case("a dtype that isn't", TUNE + "--dtype float8", ("backbone.dtype", '"float8"', "float32")),
     case("a task misspelt", "tune --task boolqq --out run", ("a known task", '"boolqq"', 'did you mean "boolq"?')),
@@ -321,69 +323,69 @@ FOLDERS = [
 USE = [
     case(
         "rows that aren't there",
-        "predict done --input rows.jsonl --output new.jsonl",
+        "predict done --input rows.jsonl --out new.jsonl",
         ("an input file", "no file rows.jsonl", "correct --input"),
     ),
     case(
         "rows without a column",
-        "predict done --input rows.jsonl --output new.jsonl",
+        "predict done --input rows.jsonl --out new.jsonl",
         ("the columns text", 'no "text" in rows.jsonl, line 1', "rename the column"),
         files=changed(rows_jsonl='{"body": "a"}\n'),
     ),
     case(
         "rows cut off",
-        "predict done --input rows.jsonl --output new.jsonl",
+        "predict done --input rows.jsonl --out new.jsonl",
         ("one JSON object per line", "rows.jsonl, line 5", "fix that line"),
         files=changed(rows_jsonl=LINES + '{"text": "a'),
     ),
     case(
         "answers over a file",
-        "predict done --input train.jsonl --output validation.jsonl",
-        ("a new output file", "validation.jsonl is there", "--force"),
+        "predict done --input train.jsonl --out validation.jsonl",
+        ("a new output file", "validation.jsonl exists already", "--force"),
     ),
     case(
         "no ticket",
-        "predict thesis --input train.jsonl --output new.jsonl",
+        "predict thesis --input train.jsonl --out new.jsonl",
         ("a ticket folder", "no ticket.json in thesis", "check the path"),
     ),
     case(
         "neither run nor prompts",
-        "predict --input train.jsonl --output new.jsonl",
+        "predict --input train.jsonl --out new.jsonl",
         ("a run, or several as --prompts", "neither", "softprune predict RUN --input FILE"),
     ),
     case(
         "a format that isn't",
-        "export done --format onnx --output new",
+        "export done --format onnx --out new",
         ("softprune export", "Invalid value for '--format': 'onnx' is not one of", "--help"),
     ),
     case(
         "a count in words",
         "tasks show demo -n two",
-        ("tasks show", "Invalid value for '-n': a valid integer", "--help"),
+        ("tasks show", "'-n': a valid integer", "--help"),
     ),
     case(
         "peft for a sentence model",
-        "export done --format peft --output new",
+        "export done --format peft --out new",
         ("a seq2seq or causal backbone", "a sentence backbone", "--format safetensors"),
     ),
     case(
         "an export over files",
-        "export done --format safetensors --output thesis",
-        ("a new or an empty folder", "chapter.txt", "another --output"),
+        "export done --format safetensors --out thesis",
+        ("a new or an empty folder", "chapter.txt", "another --out"),
     ),
     case(
         "an export of no run",
-        "export thesis --format safetensors --output new",
+        "export thesis --format safetensors --out new",
         ("a ticket folder", "no ticket.json in thesis", "check the path"),
     ),
     case(
         "an import of nothing",
-        "import nowhere.npy --output new.safetensors",
+        "import nowhere.npy --out new.safetensors",
         ("a prompt file", "no file nowhere.npy", "check its path"),
     ),
     case(
         "an import of a text",
-        "import mood.yaml --output new.safetensors",
+        "import mood.yaml --out new.safetensors",
         ("a readable prompt file", "mood.yaml", "save it again"),
     ),
     case(

@@ -115,7 +115,7 @@ TOKENS = [
     ),
     case(
         "rows without a text",
-        "tokens predict model rows.jsonl --column words",
+        "tokens predict model rows.jsonl --text words",
         ('a column "words"', "its columns are text", "available: text"),
         files=changed(rows_jsonl='{"text": "a"}\n'),
         prepare=lambda folder, models: spoilt.classifier(shutil.copytree(models("encoder"), folder / "model")),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from softprune.cli.flags import flags_of
+from softprune.cli.options import recipe_flags
 
 Softprune = Callable[..., Any]
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -43,11 +43,11 @@ def test_its_folder_answers_goes_to_peft_and_is_listed(run: Path, softprune: Sof
     assert (info["kind"], info["adapter"]["method"]) == ("adapt", "lora")
     assert (run / "report" / "index.html").exists()
     Path("new.jsonl").write_text('{"text": "my parcel never arrived"}\n{"text": "the invoice is wrong"}\n')
-    told = softprune("predict", str(run), "--input", "new.jsonl", "--output", "out.jsonl")
+    told = softprune("predict", str(run), "--input", "new.jsonl", "--out", "out.jsonl")
     assert told.code == 0, told.err
     answers = [json.loads(line)["prediction"] for line in Path("out.jsonl").read_text().splitlines()]
     assert set(answers) <= set(info["task"]["answers"])
-    told = softprune("export", str(run), "--format", "peft", "--output", "peft")
+    told = softprune("export", str(run), "--format", "peft", "--out", "peft")
     assert told.code == 0, told.err
     assert "PeftModel.from_pretrained" in told.out
     assert json.loads(Path("peft/adapter_config.json").read_text())["r"] == 4
@@ -82,7 +82,7 @@ def test_bad_input_ends_in_one_message(
 
 
 def test_flags_are_those_that_an_adapter_reads() -> None:
-    flags = flags_of("adapt")
+    flags = recipe_flags("adapt")
     assert {"--method", "--rank", "--alpha", "--dropout", "--lr", "--shots", "--tokens"} <= set(flags)
     assert not {"--pieces", "--strategy", "--removal", "--init", "--optimiser", "--executor"} & set(flags)
 

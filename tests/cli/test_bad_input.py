@@ -22,9 +22,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 AS_PROCESSES = (
     "mistakes of every kind at once",
     "a flag misspelt",
-    "a recipe that isn't UTF-8",
     "pickled weights alone",
-    "an unknown label",
     "a run in another recipe's",
 )
 

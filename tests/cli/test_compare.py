@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from softprune.adapters.registry import METHODS
-from softprune.cli.flags import flags_of
+from softprune.cli.options import recipe_flags
 from softprune.config import CompareRecipe, flat_fields
 from softprune.errors import SoftpruneError
 from softprune.runs.lock import FolderLock
@@ -86,7 +86,7 @@ def test_run_takes_a_recipe_of_this_kind(softprune: Softprune, stand: Stand, tmp
 
 
 def test_every_flag_is_a_key_that_exists() -> None:
-    assert set(flags_of("compare").values()) <= {field.key for field in flat_fields(CompareRecipe)}
+    assert set(recipe_flags("compare").values()) <= {field.key for field in flat_fields(CompareRecipe)}
 
 
 def test_a_comparison_without_its_page_is_one(softprune: Softprune, stand: Stand) -> None:

@@ -102,7 +102,7 @@ def test_a_prompt_tells_and_writes_nothing_that_is_obeyed(call: Softprune) -> No
     assert SHOWN in said
     assert MARKUP in said
     call("neighbours {home}/run --k 1")
-    call("export {home}/run --format peft --output {home}/peft")
+    call("export {home}/run --format peft --out {home}/peft")
     page = (Path(FOLDER) / "run" / "report" / "index.html").read_text(encoding="utf-8")
     assert obeyed(re.sub("<script>.*?</script>", "", page, flags=re.DOTALL)) == set()  # but for plotly's own
     assert SHOWN in page

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from softprune import __version__
-from softprune.cli.inspect import duration, table
+from softprune.cli.output import duration, table
 from softprune.runs.run_folder import RunFolder
 
 Softprune = Callable[..., Any]

@@ -41,7 +41,9 @@ def test_a_plan_in_words(softprune: Softprune, settings: tuple[str, ...], tmp_pa
 
 def test_a_plan_as_json_from_flags_and_keys(softprune: Softprune, settings: tuple[str, ...]) -> None:
     """Without a recipe's name; K is measured, since nobody named it."""
-    answer = softprune("plan", *settings, "--strategy", "sequential", "--removal", "zero", "--seeds", "0", "--json")
+    answer = softprune(
+        "plan", *settings, "--strategy", "sequential", "--removal", "zero", "--fresh-seeds", "0", "--json"
+    )
     assert answer.code == 0, answer.err
     found = json.loads(answer.out)
     assert (found["strategy"], found["candidates"], found["K"]) == ("sequential", 18, 9)

@@ -128,8 +128,8 @@ def test_all_mistakes_are_told_at_once(softprune: Softprune, stand: Stand) -> No
         ("study run recipe.yaml", "softprune run recipe.yaml"),
         ("run study.yaml", "softprune study run study.yaml"),
         ("tune --recipe study.yaml", "softprune study run study.yaml"),
-        ("predict study --input in.jsonl --output out.jsonl", "softprune runs . lists them"),
-        ("export study --format safetensors --output out", "a study in study"),
+        ("predict study --input in.jsonl --out out.jsonl", "softprune runs . lists them"),
+        ("export study --format safetensors --out out", "a study in study"),
     ],
 )
 def test_what_goes_by_another_command_is_told(

@@ -148,7 +148,7 @@ def test_rows_go_to_the_terminal_and_from_and_to_csv(
         writer = csv.DictWriter(file, ["n", "what was said"])
         writer.writeheader()
         writer.writerows({"n": row["n"], "what was said": row["text"]} for row in rows)
-    flags = ("--column", "what was said", "--out", str(tmp_path / "out.csv"))
+    flags = ("--text", "what was said", "--out", str(tmp_path / "out.csv"))
     told = softprune("tokens", "predict", "run", str(tmp_path / "rows.csv"), *flags)
     assert told.code == 0, told.err
     with (tmp_path / "out.csv").open(newline="") as file:
@@ -179,8 +179,8 @@ BAD = {
     "no format": (("run", "mood.yaml"), "an input file", "mood.yaml"),
     "an output that is there": (("run", "rows.jsonl", "--out", "mood.yaml"), "a new output file", "mood.yaml exists"),
     "an output without format": (("run", "rows.jsonl", "--out", "o.txt"), "an output file", "o.txt"),
-    "no such column": (("run", "rows.jsonl", "--column", "txt"), 'a column "txt"', "its columns are n, text"),
-    "a column of numbers": (("run", "rows.jsonl", "--column", "n"), "text in n", "0 in rows.jsonl, line 1"),
+    "no such column": (("run", "rows.jsonl", "--text", "txt"), 'a column "txt"', "its columns are n, text"),
+    "a column of numbers": (("run", "rows.jsonl", "--text", "n"), "text in n", "0 in rows.jsonl, line 1"),
     "an empty text": (("run", "blank.jsonl"), "text in text", "' ' in blank.jsonl, line 2"),
     "columns to choose from": (("run", "two.csv"), "the column of the text", "a, b in two.csv, line 2"),
     "a column that is added": (("run", "taken.jsonl"), "rows without a column kept", "taken.jsonl, line 1"),

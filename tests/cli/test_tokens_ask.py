@@ -48,7 +48,9 @@ def test_analyse_reads_the_runs_own_report_set(run: Path, softprune: Softprune, 
     words = tmp_path / "words.txt"
     words.write_text("wonderful\nunheard\n")
     out = tmp_path / "analysis"
-    answer = softprune("tokens", "analyse", str(run), "--keywords", str(words), "--out", str(out), "--limit", "10")
+    answer = softprune(
+        "tokens", "analyse", str(run), "--keywords", str(words), "--out", str(out), "--limit-report", "10"
+    )
     assert answer.code == 0, answer.err
     with (out / "kept.csv").open(encoding="utf-8", newline="") as file:
         assert len(list(csv.reader(file))) == 11
@@ -66,7 +68,7 @@ def test_bench_measures_everyone(run: Path, softprune: Softprune, tmp_path: Path
         "4",
         "--rounds",
         "1",
-        "--rows",
+        "--batch-rows",
         "2",
         "--dtype",
         "float32",

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from softprune.cli.flags import FLAGS, flags_of, overrides_of
-from softprune.cli.train import default_out
+from softprune.cli.options import recipe_flags
+from softprune.cli.recipes import default_out
 from softprune.config import Recipe, flat_fields, load_recipe, resolve
 from softprune.errors import SoftpruneError
 from softprune.pipelines import adapt as _adapting  # noqa: F401 - takes from the real pruning.api before a stand-in is there
 
 Softprune = Callable[..., Any]
+XPROMPT_FLAGS = recipe_flags("xprompt")
 
 
 @dataclass
@@ -125,8 +126,8 @@ def test_run_without_overrides_hands_on_the_file_as_it_is(softprune: Softprune, 
 
 def test_every_flag_is_a_key_that_exists() -> None:
     keys = {field.key for field in flat_fields()}
-    assert set(FLAGS.values()) <= keys
-    assert len(set(FLAGS.values())) == len(FLAGS)
+    assert set(XPROMPT_FLAGS.values()) <= keys
+    assert len(set(XPROMPT_FLAGS.values())) == len(XPROMPT_FLAGS)
 
 
 def test_flags_become_overrides(softprune: Softprune, stand: Stand) -> None:
@@ -160,11 +161,11 @@ def test_flags_become_overrides(softprune: Softprune, stand: Stand) -> None:
         "--group": "4",
         "--protocol": "paper",
         "--objective": "best",
-        "--seeds": "0",
+        "--fresh-seeds": "0",
         "--seed": "9",
         "--executor": "ray",
     }
-    assert given.keys() == FLAGS.keys() - {"--prompt-file"}  # it goes with another --init
+    assert given.keys() == XPROMPT_FLAGS.keys() - {"--prompt-file"}  # it goes with another --init
     words = [word for pair in given.items() for word in pair]
     answer = softprune("xprompt", *words, "tuning.accumulate=2", "tuning.epochs=5")
     assert answer.code == 0, answer.err
@@ -176,7 +177,7 @@ def test_flags_become_overrides(softprune: Softprune, stand: Stand) -> None:
     assert resolved["task"]["data"] == "12"
     assert (resolved["tuning"]["epochs"], resolved["tuning"]["accumulate"]) == (5, 2)  # overrides come last
     defaults = resolve().resolved()
-    for key in (FLAGS[flag] for flag in given):
+    for key in (XPROMPT_FLAGS[flag] for flag in given):
         section, _, name = key.rpartition(".")
         assert (resolved[section] if section else resolved)[name] != (defaults[section] if section else defaults)[name]
     assert stand.out == Path("runs/cb-model-xprompt")
@@ -200,20 +201,13 @@ def test_flags_change_the_recipe_they_begin_with(softprune: Softprune, stand: St
     assert stand.recipe == load_recipe("paper", ["kind=tune", "tuning.epochs=2"])
 
 
-def test_an_old_flag_still_works_and_says_its_new_name(capsys: pytest.CaptureFixture[str]) -> None:
-    given = {"model": "mine", "lambdas": "0.1", "overrides": ["seed=2"]}
-    assert overrides_of(given, "tokens") == ["backbone.name=mine", "pruning.lambdas=0.1", "seed=2"]
-    assert "--model is now --backbone" in capsys.readouterr().err
-    assert "--model" not in flags_of("tokens")
-
-
 def test_tune_has_no_flags_of_pruning(softprune: Softprune, stand: Stand) -> None:
-    assert set(FLAGS) - set(flags_of("tune")) == {
+    assert set(XPROMPT_FLAGS) - set(recipe_flags("tune")) == {
         "--executor",
         "--pieces",
         *("--removal", "--levels", "--scope", "--importance"),
         *("--strategy", "--token-ratios", "--piece-ratios", "--group"),
-        *("--objective", "--seeds"),
+        *("--objective", "--fresh-seeds"),
     }
     answer = softprune("tune", "--token-ratios", "0.5")
     assert answer.code == 2
@@ -226,7 +220,7 @@ def test_help_texts_are_the_recipes(softprune: Softprune) -> None:
     answer = softprune("xprompt", "--help")
     text = " ".join(answer.out.split())
     fields = {field.key: field for field in flat_fields()}
-    for flag, key in FLAGS.items():
+    for flag, key in XPROMPT_FLAGS.items():
         assert flag in text
         assert " ".join(fields[key].description.split()).replace("-", "") in text.replace("- ", "").replace("-", "")
         assert f"({key})" in text

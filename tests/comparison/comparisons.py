@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from softprune.config import CompareRecipe, resolve_compare
+from softprune.config import CompareRecipe, load_config
 
 SMALL = (
     "methods=prompt,xprompt",
@@ -34,7 +34,7 @@ NOTHING = {"loss": None, "rouge1": None, "rouge2": None, "rougeL": None}
 
 
 def recipe_of(model: Path, *changes: str) -> CompareRecipe:
-    return resolve_compare([f"backbone.name={model}", *SMALL, *changes])
+    return load_config(CompareRecipe, None, [f"backbone.name={model}", *SMALL, *changes])
 
 
 def outcome(out: Path) -> dict[str, Any]:

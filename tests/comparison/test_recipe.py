@@ -6,40 +6,40 @@ import pytest
 import yaml
 
 from softprune.adapters.registry import METHODS as TABLE
-from softprune.config import METHODS, kind_of, load_compare_recipe, resolve, resolve_compare, shipped_recipes
+from softprune.config import METHODS, CompareRecipe, kind_of, load_config, resolve, shipped_recipes
 from softprune.errors import SoftpruneError
 
 
 def message(*overrides: str) -> str:
     with pytest.raises(SoftpruneError) as caught:
-        resolve_compare(overrides)
+        load_config(CompareRecipe, None, overrides)
     return str(caught.value)
 
 
 def test_the_methods_are_those_of_the_table() -> None:
     assert set(METHODS) == set(TABLE)
     for name, method in TABLE.items():
-        assert resolve_compare().cell(name, 0)["kind"] == method.kind
+        assert load_config(CompareRecipe).cell(name, 0)["kind"] == method.kind
 
 
 def test_a_recipe_comes_back_from_its_text() -> None:
-    recipe = resolve_compare(["methods=prompt,lora", "settings.lora.tuning.epochs=10", "seed=3"])
-    back = resolve_compare((), yaml.safe_load(recipe.dump()))
+    recipe = load_config(CompareRecipe, None, ["methods=prompt,lora", "settings.lora.tuning.epochs=10", "seed=3"])
+    back = load_config(CompareRecipe, yaml.safe_load(recipe.dump()))
     assert back.resolved() == recipe.resolved()
     for method in ("lora", "xprompt"):
         ours, theirs = (resolve(base=each.cell(method, 3)) for each in (recipe, back))
         assert ours == theirs
         assert "lr" not in theirs.tuning.model_fields_set  # so that the method's own counts
         assert theirs.search.chosen() == ours.search.chosen() == "learned"
-    named = resolve_compare(["tuning.lr=0.1", "search.token_ratios=0.5"])
-    assert resolve_compare((), yaml.safe_load(named.dump())).cell("prompt", 0)["tuning"]["lr"] == 0.1
+    named = load_config(CompareRecipe, None, ["tuning.lr=0.1", "search.token_ratios=0.5"])
+    assert load_config(CompareRecipe, yaml.safe_load(named.dump())).cell("prompt", 0)["tuning"]["lr"] == 0.1
     assert "lr" not in recipe.resolved()["tuning"]
 
 
 @pytest.mark.parametrize("name", [name for name in shipped_recipes() if kind_of(name) == "compare"])
 def test_shipped_comparisons_dump_to_what_has_the_same_runs(name: str) -> None:
-    recipe = load_compare_recipe(name)
-    back = resolve_compare((), yaml.safe_load(recipe.dump()))
+    recipe = load_config(CompareRecipe, name)
+    back = load_config(CompareRecipe, yaml.safe_load(recipe.dump()))
     assert back.resolved() == recipe.resolved()
     for method in recipe.methods:
         ours, theirs = (resolve(base=each.cell(method, 0)) for each in (recipe, back))
@@ -49,7 +49,7 @@ def test_shipped_comparisons_dump_to_what_has_the_same_runs(name: str) -> None:
 
 def test_settings_are_a_methods_own() -> None:
     base = {"settings": {"lora": {"tuning.epochs": 10, "adapter": {"rank": 4}}}}
-    recipe = resolve_compare(["tuning.batch_size=4", "settings.lora.adapter.rank=64"], base)
+    recipe = load_config(CompareRecipe, base, ["tuning.batch_size=4", "settings.lora.adapter.rank=64"])
     lora, prompt = resolve(base=recipe.cell("lora", 1)), resolve(base=recipe.cell("prompt", 1))
     assert (lora.tuning.epochs, lora.tuning.batch_size, lora.adapter.rank) == (10, 4, 64)
     assert (lora.kind, lora.adapter.method, lora.seed) == ("adapt", "lora", 1)
@@ -57,19 +57,21 @@ def test_settings_are_a_methods_own() -> None:
 
 
 def test_what_nobody_named_is_left_to_the_method() -> None:
-    assert "lr" not in resolve(base=resolve_compare().cell("lora", 0)).tuning.model_fields_set
-    named = resolve(base=resolve_compare(["tuning.lr=0.1"]).cell("lora", 0))
+    assert "lr" not in resolve(base=load_config(CompareRecipe).cell("lora", 0)).tuning.model_fields_set
+    named = resolve(base=load_config(CompareRecipe, None, ["tuning.lr=0.1"]).cell("lora", 0))
     assert named.tuning.lr == 0.1
     assert "lr" in named.tuning.model_fields_set
 
 
 def test_runs_measure_latency_report_on_the_same_and_leave_seeds_to_the_comparison() -> None:
-    recipe = resolve_compare(["seed=5"])
+    recipe = load_config(CompareRecipe, None, ["seed=5"])
     cells = [resolve(base=recipe.cell("xprompt", seed)) for seed in (5, 6)]
     assert [cell.task.report_seed for cell in cells] == [5, 5]
     assert [cell.seed for cell in cells] == [5, 6]
     assert all(cell.tuning.latency and cell.selection.seeds == 0 for cell in cells)
-    asked = resolve(base=resolve_compare(["tuning.latency=false", "selection.seeds=2"]).cell("xprompt", 0))
+    asked = resolve(
+        base=load_config(CompareRecipe, None, ["tuning.latency=false", "selection.seeds=2"]).cell("xprompt", 0)
+    )
     assert (asked.tuning.latency, asked.selection.seeds) == (False, 2)
 
 
@@ -120,20 +122,20 @@ def test_settings_of_a_method_that_is_not_compared_are_a_mistake() -> None:
     assert "do:       name ia3 in methods, or leave settings.ia3 out" in told
     base = {"methods": ["prompt"], "settings": {"ia3": {"tuning.epochs": 3}}}
     with pytest.raises(SoftpruneError, match="settings for methods that are compared"):
-        resolve_compare((), base)
-    assert resolve_compare(["methods=ia3,prompt"], base).settings == base["settings"]
+        load_config(CompareRecipe, base)
+    assert load_config(CompareRecipe, base, ["methods=ia3,prompt"]).settings == base["settings"]
 
 
 def test_methods_that_flags_leave_out_of_a_recipe_take_their_settings_along() -> None:
     base = {"methods": "prompt,lora", "settings": {"prompt": {"tuning.epochs": 3}, "lora": {"adapter.rank": 4}}}
-    recipe = resolve_compare(["methods=lora"], base)
+    recipe = load_config(CompareRecipe, base, ["methods=lora"])
     assert recipe.settings == {"lora": {"adapter.rank": 4}}
-    assert resolve_compare((), yaml.safe_load(recipe.dump())).resolved() == recipe.resolved()
+    assert load_config(CompareRecipe, yaml.safe_load(recipe.dump())).resolved() == recipe.resolved()
     with pytest.raises(SoftpruneError, match=r"settings\.prompt; methods are lora"):
-        resolve_compare(["methods=lora", "settings.prompt.tuning.epochs=4"], base)
-    assert load_compare_recipe("paper-table1", ["methods=full"]).settings == {}
+        load_config(CompareRecipe, base, ["methods=lora", "settings.prompt.tuning.epochs=4"])
+    assert load_config(CompareRecipe, "paper-table1", ["methods=full"]).settings == {}
 
 
 def test_a_recipe_of_another_kind_says_how_to_run_it() -> None:
     with pytest.raises(SoftpruneError, match=r"a recipe of kind compare[\s\S]*softprune run demo"):
-        load_compare_recipe("demo")
+        load_config(CompareRecipe, "demo")

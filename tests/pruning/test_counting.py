@@ -9,7 +9,7 @@ import pytest
 from whole_runs import CASES, Run
 
 from softprune.config import resolve
-from softprune.config.schema import Search
+from softprune.config.schema import SearchConfig
 from softprune.pipelines.step_counts import count_steps
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -72,7 +72,7 @@ def test_where_the_winners_length_is_open_the_plan_says_so() -> None:
 
 
 def test_every_strategy_can_be_counted() -> None:
-    strategies = get_args(Search.model_fields["strategy"].annotation)
+    strategies = get_args(SearchConfig.model_fields["strategy"].annotation)
     assert "random" in strategies
     for strategy in strategies:
         assert count_steps(resolve([f"search.strategy={strategy}"]), 100, 4).stages

@@ -306,7 +306,7 @@ def test_prompts_that_t5x_trained(task: str, task_file: Path, tmp_path: Path) ->
     """Prompts of Lester et al.'s code for T5 1.1 base start a model of its shape, less layers."""
     array = Path(os.environ["SOFTPRUNE_DATA"]) / "t5x_prompts" / f"{task}.npy"
     prompt, model = tmp_path / f"{task}.safetensors", tmp_path / "model"
-    assert CliRunner().invoke(app, ["import", str(array), "--output", str(prompt)]).exit_code == 0
+    assert CliRunner().invoke(app, ["import", str(array), "--out", str(prompt)]).exit_code == 0
     size = t5_tokenizer(model)
     sizes = {"d_model": 768, "d_kv": 64, "d_ff": 64, "num_layers": 1, "num_heads": 12, "vocab_size": size}
     gates = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "decoder_start_token_id": 0}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from models import CORPUS
-from softprune.config import TokensRecipe, resolve_tokens
+from softprune.config import TokensRecipe, load_config
 from softprune.runs.run_folder import RunFolder
 from softprune.token_pruning.families import Encoder
 from softprune.token_pruning.loading import describe_encoder, load_classifier
@@ -78,7 +78,7 @@ def recipe_of(task: Path, model: Path | str, *overrides: str) -> TokensRecipe:
         "pruning.baselines=top-k,manual",
         "selection.resamples=50",
     ]
-    return resolve_tokens([*quick, *overrides])
+    return load_config(TokensRecipe, None, [*quick, *overrides])
 
 
 def workspace_of(recipe: TokensRecipe, out: Path) -> TokenWorkspace:

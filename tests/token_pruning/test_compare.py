@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from samples import pairwise
 from softprune.token_pruning.baseline_rules import match_macs
 from softprune.token_pruning.macs import relative_macs
 from softprune.token_pruning.report import macro_f1
@@ -17,8 +18,8 @@ HIDDEN = 384
 LENGTHS = {
     "one text": [200],
     "equal texts": [60] * 30,
-    "short texts": [random.Random(0).randint(5, 20) for _ in range(100)],
-    "mixed texts": [random.Random(1).randint(3, 512) for _ in range(200)],
+    "short texts": [random.Random(0).randint(5, 20) for _ in range(40)],
+    "mixed texts": [random.Random(1).randint(3, 512) for _ in range(60)],
 }
 
 
@@ -30,9 +31,9 @@ def encoder(layers: int) -> Any:
     return cast(Any, SimpleNamespace(layers=[None] * layers, hidden=HIDDEN))
 
 
-@pytest.mark.parametrize("layers", [6, 12])
-@pytest.mark.parametrize("lengths", LENGTHS)
-@pytest.mark.parametrize("order", ["importance", "first", "random"])
+@pytest.mark.parametrize(
+    ("layers", "lengths", "order"), pairwise([6, 12], list(LENGTHS), ["importance", "first", "random"])
+)
 def test_a_rule_has_the_wanted_operations_within_a_token(layers: int, lengths: str, order: Any) -> None:
     texts = LENGTHS[lengths]
     floor = macs_of(Ranked(layers, 0.0, order), texts)

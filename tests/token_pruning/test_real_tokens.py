@@ -74,7 +74,7 @@ def test_the_unpruned_model_is_transformers_own(run: Path, data: Path) -> None:
 def test_pages_are_silent_and_alone(run: Path, data: Path, tmp_path: Path) -> None:
     words = tmp_path / "words.txt"
     words.write_text("great\nboring\nawful\n")
-    softprune("analyse", run, "--limit", 40, "--keywords", words, "--out", tmp_path / "interpret")
+    softprune("analyse", run, "--limit-report", 40, "--keywords", words, "--out", tmp_path / "interpret")
     softprune("explain", run, "A <script>alert('x')</script> of a film.", "--html", tmp_path / "one.html")
     for number, page in enumerate((tmp_path / "analysis" / "analysis.html", tmp_path / "one.html")):
         profile = tmp_path / f"profile-{number}"

@@ -33,6 +33,7 @@ from encoders import (
 )
 from masked_reference import MaskedPass, masked_pass
 
+from samples import pairwise
 from softprune.token_pruning import cpu_kernels
 from softprune.token_pruning.families import Encoder
 from softprune.token_pruning.forward import ForwardOutput, forward, soft_forward
@@ -66,11 +67,11 @@ def assert_same(found: Both, tolerance: float) -> None:
     assert torch.equal(found.gone.left_M, left_of(found.masked, found.batch))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("name", RULES)
-@pytest.mark.parametrize("convention", CONVENTIONS.values(), ids=CONVENTIONS)
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
-def test_gone_is_masked(family: str, name: str, convention: Convention, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("family", "name", "named", "dtype"), pairwise(FAMILIES, RULES, list(CONVENTIONS), list(TOLERANCES))
+)
+def test_gone_is_masked(family: str, name: str, named: str, dtype: torch.dtype) -> None:
+    convention = CONVENTIONS[named]
     encoder, rule = encoder_of(family, dtype), rule_of(name, convention)
     for count in (1, 2, 32):
         batch = batch_of(mixed(count, seed=count), seed=count)
@@ -132,11 +133,9 @@ def test_batch_mates_and_order_change_nothing(convention: Convention, name: str)
     assert gap(together.logits_BC[:1], together.logits_BC[1:2]) > 1e-3
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("convention", CONVENTIONS.values(), ids=CONVENTIONS)
-@pytest.mark.parametrize("name", ["none", *RULES])
-def test_the_head_alone_reads_the_same(family: str, convention: Convention, name: str) -> None:
-    encoder = encoder_of(family, torch.float64)
+@pytest.mark.parametrize(("family", "named", "name"), pairwise(FAMILIES, list(CONVENTIONS), ["none", *RULES]))
+def test_the_head_alone_reads_the_same(family: str, named: str, name: str) -> None:
+    encoder, convention = encoder_of(family, torch.float64), CONVENTIONS[named]
     rule = KeepAll() if name == "none" else rule_of(name, convention)
     batch = batch_of(mixed(12, seed=8), seed=8)
     with torch.no_grad():
@@ -218,10 +217,9 @@ def regulariser(masked: MaskedPass, batch: Packed, rule: object, convention: Con
     return torch.stack(per_text)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("convention", CONVENTIONS.values(), ids=CONVENTIONS)
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
-def test_soft_pass_is_the_masked_one(family: str, convention: Convention, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("family", "named", "dtype"), pairwise(FAMILIES, list(CONVENTIONS), list(TOLERANCES)))
+def test_soft_pass_is_the_masked_one(family: str, named: str, dtype: torch.dtype) -> None:
+    convention = CONVENTIONS[named]
     encoder, rule = encoder_of(family, dtype), thresholds(convention)
     batch = batch_of(mixed(9, seed=4), seed=4)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The command line. `main` is the console entry: bad input ends in one message and exit code 2."""
+"""The command line. `main` is its entry point: bad input ends in one message and exit code 2."""
 
 from __future__ import annotations
 
@@ -13,56 +13,57 @@ from softprune.errors import SoftpruneError, of_the_machine
 from softprune.printable import printable
 from softprune.runs.processes import rank
 
-_SECONDS_TO_BE_ENDED = 10.0
+# How long a process other than the first waits for the launcher to end it: most often the first prints the same error.
+_WAIT_FOR_LAUNCHER_S = 10.0
 
 
 def main() -> None:
-    """Runs the command that `sys.argv` names."""
+    """Run the command that `sys.argv` names."""
     import typer
 
     from softprune.cli.app import app
 
-    # Typer shows one of the errors for a wrong command line; what they all inherit from is its parent.
+    # Typer doesn't export the base class of its errors for a wrong command line.
     usage_error: Any = typer.BadParameter.__base__
-    _quieten()
+    _silence_libraries()
     try:
         _check_arguments()
         code = app(prog_name="softprune", standalone_mode=False)
     except SoftpruneError as error:
-        _leave(error)
+        _exit(error)
     except usage_error as error:
-        _leave(_usage(error))
+        _exit(_explain_usage(error))
     except Exception as error:
-        told = of_the_machine(error)
-        if told is None:
+        explained = of_the_machine(error)
+        if explained is None:
             raise
-        _leave(told)
+        _exit(explained)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _quieten() -> None:
-    """The hub's client tells each of its retries; what came of them is told once, by softprune."""
+def _silence_libraries() -> None:
+    # The hub's client logs each retry; softprune reports once what came of them.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     logging.getLogger("httpx").setLevel(logging.ERROR)
 
 
 def _check_arguments() -> None:
-    """Names that aren't UTF-8 would be found and opened, but no record of the run could hold them."""
+    # Files whose names aren't UTF-8 could be opened, but no record of the run could hold the names.
     for word in sys.argv[1:]:
         if not word.isascii() and word != word.encode(errors="replace").decode():
             found = word.encode(errors="backslashreplace").decode()
             raise SoftpruneError("a command line in UTF-8", found, "rename that file or folder")
 
 
-def _leave(error: SoftpruneError | str) -> None:
-    if rank():  # the first of several processes most often tells the same, and then the launcher ends this one
-        time.sleep(_SECONDS_TO_BE_ENDED)
+def _exit(error: SoftpruneError | str) -> None:
+    if rank():
+        time.sleep(_WAIT_FOR_LAUNCHER_S)
     print(printable(error), file=sys.stderr)
     sys.exit(2)
 
 
-def _usage(error: Any) -> SoftpruneError | str:
-    """A command line that doesn't parse, in softprune's words; the help text where a command stands alone."""
+def _explain_usage(error: Any) -> SoftpruneError | str:
+    """The message for a command line that doesn't parse; a group of commands alone shows its help."""
     message = " ".join(re.sub(r"(?<=: )(Value error, |Input should be )", "", error.format_message()).split())
     if message.startswith("Usage:"):
         return str(error.format_message())

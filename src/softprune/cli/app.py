@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from softprune import __version__
 from softprune.cli import compare, exchange, inspect, neighbours, plan, predict, study, tasks, tokens, train
+from softprune.cli.options import Command
 from softprune.cli.output import say
 
 # Plain help and plain tracebacks: Rich would be imported for `--help` alone.
@@ -35,45 +37,45 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Options that stand before a command."""
+    """Options before the command's name."""
 
 
-app.command("run")(train.run)
-app.command("xprompt", help=train.XPROMPT_HELP, short_help="Tune a prompt, prune it, and compare the two.")(
-    train.from_flags("xprompt")
-)
-app.command("tune", help=train.TUNE_HELP)(train.from_flags("tune"))
-app.command("adapt", help=train.ADAPT_HELP, short_help="Adapt a model another way than by a prompt.")(
-    train.from_flags("adapt")
-)
-app.command("plan", help=plan.HELP, short_help="Say what a run would take, before it starts.")(plan.command())
-app.command("compare", help=compare.HELP, short_help="Compare ways to adapt a model: what each gives and costs.")(
-    train.from_flags("compare")
-)
-app.command("methods", short_help="List the methods: what each trains, and where it is defined.")(compare.methods)
-app.command("predict", short_help="Answer the rows of a file with one or several tickets.")(predict.predict)
-app.command("export", short_help="Write a ticket for other programs.")(exchange.export)
-app.command("import", short_help="Bring in a prompt that was trained elsewhere.")(exchange.import_)
-app.command("runs", short_help="List the runs under a folder.")(inspect.runs)
-app.command("report", short_help="Write a run's report again, and show its table.")(inspect.report)
-app.command("neighbours", short_help="Show what each token of a run's prompt is near to.")(neighbours.neighbours)
-task_commands.command("list")(tasks.list_tasks)
-task_commands.command("show")(tasks.show)
-task_commands.command("stats")(tasks.stats)
-task_commands.command("new")(tasks.new)
+def _add(group: typer.Typer, name: str, command: Callable[..., None], summary: str, text: str | None = None) -> None:
+    """Add a command; `text` is its help where its docstring isn't."""
+    group.command(name, cls=Command, help=text, short_help=summary)(command)
+
+
+_add(app, "run", train.run, "Run a recipe; the same command again continues it.")
+_add(app, "xprompt", train.from_flags("xprompt"), "Tune a prompt, prune it, and compare the two.", train.XPROMPT_HELP)
+_add(app, "tune", train.from_flags("tune"), "Tune a prompt; prune nothing.", train.TUNE_HELP)
+_add(app, "adapt", train.from_flags("adapt"), "Adapt a model another way than by a prompt.", train.ADAPT_HELP)
+_add(app, "plan", plan.command(), "Say what a run would take, before it starts.", plan.HELP)
+_add(app, "compare", train.from_flags("compare"), "Compare ways to adapt a model: scores and costs.", compare.HELP)
+_add(app, "methods", compare.methods, "List the methods: what each trains, and where it is defined.")
+_add(app, "predict", predict.predict, "Answer the rows of a file with one or several tickets.")
+_add(app, "export", exchange.export, "Write a ticket for other programs.")
+_add(app, "import", exchange.import_, "Bring in a prompt that was trained elsewhere.")
+_add(app, "runs", inspect.runs, "List the runs under a folder.")
+_add(app, "report", inspect.report, "Write a run's report again, and show its table.")
+_add(app, "neighbours", neighbours.neighbours, "Show the words nearest to each token of a run's prompt.")
+
+_add(task_commands, "list", tasks.list_tasks, "List the tasks that ship.")
+_add(task_commands, "show", tasks.show, "Show a task, and examples as a model reads them.")
+_add(task_commands, "stats", tasks.stats, "Show sizes, answers and metric of tasks, from their data.")
+_add(task_commands, "new", tasks.new, "Write a task YAML for a file of your own.")
 app.add_typer(task_commands, name="tasks")
-study_commands.command("list")(study.list_studies)
-study_commands.command("show")(study.show)
-study_commands.command("run")(study.run)
-app.add_typer(study_commands, name="study", short_help="The experiments of the sources, one command each.")
-token_commands.command("train", help=train.TOKENS_HELP, short_help="Learn which input tokens an encoder can drop.")(
-    train.from_flags("tokens")
-)
-token_commands.command("bench", short_help="Measure a run's models: accuracy, operations, speed.")(tokens.bench)
-token_commands.command("analyse", short_help="Analyse what a pruned model keeps.")(tokens.analyse)
-token_commands.command("explain", short_help="Show where each word of a text left.")(tokens.explain)
-token_commands.command("predict", short_help="Classify the rows of a file with a pruned model.")(tokens.predict)
+
+_add(study_commands, "list", study.list_studies, "List the studies: what each asks, and how long it takes.")
+_add(study_commands, "show", study.show, "Show a study: its question, scales, published tables.")
+_add(study_commands, "run", study.run, "Run a study, and show its tables beside the published ones.")
+app.add_typer(study_commands, name="study", short_help="The experiments of the papers, one command each.")
+
+_add(token_commands, "train", train.from_flags("tokens"), "Learn which input tokens to drop.", train.TOKENS_HELP)
+_add(token_commands, "bench", tokens.bench, "Measure a run's models: accuracy, operations, speed.")
+_add(token_commands, "analyse", tokens.analyse, "Analyse which input tokens a pruned model keeps.")
+_add(token_commands, "explain", tokens.explain, "Show at which layer each word of a text was dropped.")
+_add(token_commands, "predict", tokens.predict, "Classify the rows of a file with a pruned model.")
 app.add_typer(token_commands, name="tokens")

@@ -6,20 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from softprune.cli.options import option_like
 from softprune.cli.output import print_rich, say
-from softprune.config import DEFAULT_RELATIVE_LR, load_compare_recipe, resolve_compare
+from softprune.cli.recipes import read_recipe, run_job
+from softprune.config import DEFAULT_RELATIVE_LR, CompareRecipe
 from softprune.errors import SoftpruneError
 
 if TYPE_CHECKING:
     from softprune.terminal import Table
 
 HELP = "Adapt a model to a task in several ways, on several seeds, and compare what each gives and costs."
-_Backbone = Annotated[
-    str | None,
-    typer.Option("--backbone", metavar="NAME", help="Say which are defined for this model.", show_default=False),
-]
+_Backbone = Annotated[str | None, option_like("--backbone", "none: for every family of models")]
 
 
 def methods(backbone: _Backbone = None) -> None:
@@ -32,11 +29,10 @@ def methods(backbone: _Backbone = None) -> None:
 
 def launch_compare(recipe_name: str | None, overrides: Sequence[str], out: Path | None) -> None:
     """Read a comparison's recipe, run it, and show what came of it."""
-    from softprune.cli.train import read_recipe, run_job
     from softprune.studies.comparison.runner import execute
 
-    recipe, text = read_recipe(recipe_name, overrides, load_compare_recipe, resolve_compare)
-    run_job(execute, recipe, out, text, overrides, finish=_finish, show=show_comparison_of)
+    recipe, text = read_recipe(CompareRecipe, recipe_name, overrides)
+    run_job(execute, recipe, out, text, finish=_finish, show=show_comparison_of)
 
 
 def is_comparison(folder: Path) -> bool:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from softprune.cli.output import print_rich, say
+from softprune.cli.output import duration, print_rich, say, table
 from softprune.errors import SoftpruneError
-from softprune.printable import one_line
 from softprune.runs.listing import RunSummary, list_runs
 
 _NOT_MEASURED = "-"
@@ -91,14 +89,6 @@ def show_comparison(run: Path) -> None:
         say(f"report: {page}")
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as aligned text, a line each."""
-    shown = [[one_line(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in shown)
-    return "\n".join(line.rstrip() for line in lines)
-
-
 def _row(run: RunSummary) -> tuple[str, ...]:
     score = _NOT_MEASURED if run.value is None else f"{run.result} {100 * run.value:.1f}% {run.metric or ''}".strip()
     sizes = (run.tokens, run.pieces, run.parameters)
@@ -113,13 +103,3 @@ def _row(run: RunSummary) -> tuple[str, ...]:
         duration(run.seconds),
         f"{run.modified.astimezone():%Y-%m-%d %H:%M}",
     )
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person would say them: 12s, 3m 05s, 2h 10m."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m {whole % 60:02}s"
-    return f"{whole // 3600}h {whole % 3600 // 60:02}m"

@@ -1,4 +1,4 @@
-"""The command `neighbours`: what the tokens of a run's prompt are near to."""
+"""`neighbours`: the words that the tokens of a run's prompt are nearest to."""
 
 from __future__ import annotations
 
@@ -8,29 +8,28 @@ from typing import Annotated, Any
 
 import typer
 
-from softprune.cli.inspect import table
-from softprune.cli.output import say
+from softprune.cli.output import say, table
 
 
 def neighbours(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
-    k: Annotated[int, typer.Option("--k", min=1, help="Nearest vocabulary items to show of each token.")] = 5,
+    k: Annotated[int, typer.Option("--k", min=1, metavar="N", help="Nearest words to show of each token.")] = 5,
     measure: Annotated[
         str,
         typer.Option(
-            help="centred (cosine without the vocabulary's mean), cosine, or euclidean.",
-            metavar="MEASURE",
+            metavar="[centred|cosine|euclidean]",
+            help="Distance between vectors; centred is the cosine after subtracting the vocabulary's mean.",
         ),
     ] = "centred",
 ) -> None:
-    """Show what each token of a run's prompt is near to: where it started, how far it moved, its nearest words now."""
+    """Show the words nearest to each token of a run's prompt: at the start, now, and how far it moved."""
     from softprune.interpret.neighbours import check_measure
     from softprune.interpret.stored_neighbours import neighbours_of
 
     check_measure(measure)
     found = neighbours_of(run, k)
     for name, tokens in found["prompts"].items():
-        say(f"{name}: {_told(tokens, measure)}")
+        say(f"{name}: {_count_persisting(tokens, measure)}")
         header = ("token", "started as", "moved", f"nearest at the end ({measure})", "still nearest?")
         say(table([header, *(_row(token, measure, k) for token in tokens)]) + "\n")
     spread = found["anisotropy"]
@@ -41,21 +40,21 @@ def neighbours(
     )
 
 
-def _told(tokens: Sequence[Mapping[str, Any]], measure: str) -> str:
-    kept = [token["kept"][measure] for token in tokens]
-    known = sum(value is not None for value in kept)
-    return f"{kept.count(True)} of {known} tokens are still nearest to the word that they started nearest to"
+def _count_persisting(tokens: Sequence[Mapping[str, Any]], measure: str) -> str:
+    persists = [token["kept"][measure] for token in tokens]
+    known = sum(value is not None for value in persists)
+    return f"{persists.count(True)} of {known} tokens are still nearest to the word that they started nearest to"
 
 
 def _row(token: Mapping[str, Any], measure: str, k: int) -> tuple[str, ...]:
     from softprune.interpret.vocabulary import visible
 
     near = [f"{visible(each['word'])} {each['value']:.2f}" for each in token["end"][measure][:k]]
-    kept = token["kept"][measure]
+    persists = {True: "yes", False: "no", None: "-"}[token["kept"][measure]]
     return (
         str(token["token"]),
         visible(token["word"]) or "-",
         f"{token['moved']:.2f}",
         ", ".join(near) or "-",
-        "-" if kept is None else "yes" if kept else "no",
+        persists,
     )

@@ -1,13 +1,14 @@
-"""Everything that the command line prints goes through here, so the user's data is never read as markup or commands."""
+"""All printing of the command line: user data never reaches the terminal as markup or control characters."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import typer
 
-from softprune.printable import printable
+from softprune.printable import one_line, printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -22,7 +23,7 @@ def say(text: object = "", *, err: bool = False) -> None:
 
 
 def print_rich(*renderables: RenderableType, width: int = PIPE_WIDTH) -> None:
-    """Print Rich's tables and texts, without blanks at the ends of lines.
+    """Print Rich tables and texts, without trailing blanks.
 
     Args:
         renderables: one below the other.
@@ -35,8 +36,26 @@ def print_rich(*renderables: RenderableType, width: int = PIPE_WIDTH) -> None:
     typer.echo("\n".join(line.rstrip() for line in captured.get().removesuffix("\n").split("\n")))
 
 
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as aligned text, a line each."""
+    shown = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in shown)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def duration(seconds: float) -> str:
+    """A time in words: 12s, 3m 05s, 2h 10m."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02}s"
+    return f"{whole // 3600}h {whole % 3600 // 60:02}m"
+
+
 def progress_console() -> Console:
-    """The console for progress: the standard error stream, since progress isn't a result."""
+    """The console for progress, on stderr: progress isn't a result."""
     return _console(None, err=True)
 
 

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from softprune.cli.flags import overrides_of, with_flags
-from softprune.cli.inspect import duration
-from softprune.cli.output import print_rich, say
-from softprune.cli.train import read_recipe
-from softprune.config import load_recipe, resolve
+from softprune.cli.options import JsonOption, OverridesArgument, read_overrides, with_flags
+from softprune.cli.output import duration, print_rich, say
+from softprune.cli.recipes import read_recipe
+from softprune.config import Recipe
 from softprune.printable import printable_json
 
 if TYPE_CHECKING:
@@ -28,23 +27,18 @@ _Recipe = Annotated[
         metavar="[RECIPE]", help="A shipped recipe's name, or a YAML file; else all defaults.", show_default=False
     ),
 ]
-_Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Any recipe key, such as tuning.accumulate=2.", show_default=False),
-]
-_Json = Annotated[bool | None, typer.Option("--json", help="Print JSON: bytes and seconds.", show_default=False)]
 
 
 def command() -> Callable[..., None]:
     """The command, with the flags of `xprompt`."""
 
     def plan(**given: Any) -> None:
-        name, overrides = given["recipe"], overrides_of(given, "xprompt")
+        name, overrides = given["recipe"], read_overrides(given, "xprompt")
         if name is not None and "=" in name:  # no recipe was named
             name, overrides = None, [*overrides, str(name)]
-        show(read_recipe(name, overrides, load_recipe, resolve)[0], as_json=bool(given["json"]))
+        show(read_recipe(Recipe, name, overrides)[0], as_json=bool(given["json"]))
 
-    return with_flags(plan, "xprompt", {"recipe": _Recipe, "overrides": _Overrides, "json": _Json})
+    return with_flags(plan, "xprompt", {"recipe": _Recipe, "overrides": OverridesArgument, "json": JsonOption})
 
 
 def show(recipe: Any, *, as_json: bool) -> None:

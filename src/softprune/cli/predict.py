@@ -13,6 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from softprune.cli.exchange import Which, WhichOption, refuse_which
+from softprune.cli.options import (
+    BatchRowsOption,
+    DeviceOption,
+    DtypeOption,
+    ForceOption,
+    input_option,
+    option_like,
+    out_option,
+)
 from softprune.cli.output import progress_console, say
 from softprune.errors import SoftpruneError
 
@@ -22,10 +31,9 @@ if TYPE_CHECKING:
     from softprune.models.base import Backbone
     from softprune.prompts.ticket import Ticket
 
-# What rows gain; the last one in JSON lines alone.
 _ADDED = ("prediction", "probability", "probabilities")
-# Rows that are written together.
-PIECE = 512
+"""Columns that rows gain; the last one in JSON lines alone."""
+ROWS_PER_WRITE = 512
 
 
 def predict(
@@ -38,44 +46,40 @@ def predict(
             show_default=False,
         ),
     ] = None,
-    input_file: Annotated[
-        Path, typer.Option("--input", metavar="FILE", help="Rows: .jsonl, .csv (both also .gz, .xz) or .parquet.")
-    ],
-    output_file: Annotated[
-        Path, typer.Option("--output", metavar="FILE", help="The same rows with their answers; formats as of --input.")
-    ],
+    input_file: Annotated[Path, input_option()],
+    out: Annotated[Path, out_option("The same rows with their answers, in any of these formats.", "FILE")],
     prompts: Annotated[
         str | None,
         typer.Option(
             metavar="A,B,...",
-            help="Several runs or tickets, each as FOLDER or NAME=FOLDER; a column of the rows says which is meant.",
+            help="Several runs or tickets, each as FOLDER or NAME=FOLDER; a column of the rows says which one answers.",
         ),
     ] = None,
     which: WhichOption = Which.winner,
-    column: Annotated[str, typer.Option(metavar="NAME", help="The column that names a row's prompt.")] = "prompt",
+    prompt_column: Annotated[
+        str, typer.Option("--prompt-column", metavar="NAME", help="The column that names a row's prompt.")
+    ] = "prompt",
     ensemble: Annotated[
-        bool, typer.Option("--ensemble", help="All tickets, which are of one task, answer every row together.")
+        bool, typer.Option("--ensemble", help="All tickets, which must be of one task, answer every row together.")
     ] = False,
     combine: Annotated[
         str,
         typer.Option(
-            metavar="[mean|geometric|vote]", help="How they do: mean of probabilities, geometric mean, or votes."
+            metavar="[mean|geometric|vote]",
+            help="How an ensemble answers: by the mean of probabilities, their geometric mean, or votes.",
         ),
     ] = "mean",
-    backbone: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="The backbone, where it lies elsewhere now."),
-    ] = None,
-    device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 ...")] = "auto",
-    dtype: Annotated[str, typer.Option(metavar="DTYPE", help="auto, float32, bfloat16, float16 or float64.")] = "auto",
+    backbone: Annotated[str | None, option_like("--backbone", "the ticket's")] = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
     device_map: Annotated[
-        str, typer.Option(metavar="MAP", help="Layers over several devices: none, auto, balanced ...")
+        str, typer.Option(metavar="MAP", help="Spread the layers over several devices: none, auto, balanced, ...")
     ] = "none",
     quantization: Annotated[
-        str, typer.Option(metavar="BITS", help="none, 8bit or 4bit; as the ticket's backbone was.")
+        str, typer.Option(metavar="BITS", help="none, 8bit or 4bit; the same as when the ticket was trained.")
     ] = "none",
-    batch_rows: Annotated[int, typer.Option(min=1, metavar="N", help="Rows of one call of the model.")] = 256,
-    force: Annotated[bool, typer.Option("--force", help="Replace an output file that is there.")] = False,
+    batch_rows: BatchRowsOption = 256,
+    force: ForceOption = False,
 ) -> None:
     """Answer the rows of a file with a ticket or an adapter, or each row with its own of several tickets."""
     from softprune.data.input_rows import read_input
@@ -87,29 +91,29 @@ def predict(
         raise SoftpruneError(
             "an input file that ends in .jsonl, .csv or .parquet", f"no file {input_file}", "correct --input"
         )
-    if output_file.exists() and not force:
-        raise SoftpruneError("a new output file", f"{output_file} is there", "choose another --output, or add --force")
-    tickets = _adapter(runs or [], which) or _tickets(runs or [], prompts, which.value, ensemble=ensemble)
+    if out.exists() and not force:
+        raise SoftpruneError("a new output file", f"{out} exists already", "choose another --out, or add --force")
+    tickets = _read_adapter(runs or [], which) or _read_tickets(runs or [], prompts, which.value, ensemble=ensemble)
     definitions = [each.definition for each in (tickets.values() if isinstance(tickets, dict) else [tickets])]
-    with RowWriter(output_file) as writer:
-        wide = file_format(output_file) == "jsonl"
-        rows = _without(_ADDED if wide else _ADDED[:2], read_input(definitions, input_file))
+    with RowWriter(out) as writer:
+        wide = file_format(out) == "jsonl"
+        rows = _check_columns(_ADDED if wide else _ADDED[:2], read_input(definitions, input_file))
         placed = {"device": device, "dtype": dtype, "device_map": device_map, "quantization": quantization}
         several = ensemble or prompts is not None
         answered = answer(
             next(iter(tickets.values())) if isinstance(tickets, dict) and not several else tickets,
             rows,
-            backbone=_model(tickets, placed | ({"name": backbone} if backbone else {})),
-            column=column,
+            backbone=_load_backbone(tickets, placed | ({"name": backbone} if backbone else {})),
+            column=prompt_column,
             batch_rows=batch_rows,
             ensemble=ensemble,
             combine=combine,
         )
-        summary = _written(answered, writer, wide=wide)
-    say(f"{summary}: {output_file}", err=True)
+        summary = _write_answers(answered, writer, wide=wide)
+    say(f"{summary}: {out}", err=True)
 
 
-def _adapter(runs: Sequence[str], which: Which) -> SavedAdapter | None:
+def _read_adapter(runs: Sequence[str], which: Which) -> SavedAdapter | None:
     """The adapter of a folder, where a single one is named and holds one."""
     from softprune.adapters.adapter_io import holds_adapter, read_adapter
 
@@ -119,22 +123,19 @@ def _adapter(runs: Sequence[str], which: Which) -> SavedAdapter | None:
     return read_adapter(Path(runs[0]))
 
 
-def _model(tickets: SavedAdapter | dict[str, Ticket], options: dict[str, Any]) -> Backbone:
-    """The model that answers, where and how the command line has it."""
+def _load_backbone(tickets: SavedAdapter | dict[str, Ticket], options: dict[str, Any]) -> Backbone:
     from softprune.evaluation.predict import backbone_of
 
     return backbone_of(tickets, **options) if isinstance(tickets, dict) else tickets.load(**options)
 
 
-def _tickets(runs: Sequence[str], prompts: str | None, which: str, *, ensemble: bool) -> dict[str, Ticket]:
+def _read_tickets(runs: Sequence[str], prompts: str | None, which: str, *, ensemble: bool) -> dict[str, Ticket]:
     """Tickets by name: NAME=FOLDER, or the folder's own name; of an ensemble, as they were typed."""
     from softprune.prompts.ticket import Ticket
 
     if bool(runs) == (prompts is not None):
         found = "both" if runs else "neither"
-        raise SoftpruneError(
-            "a run, or several as --prompts", found, "softprune predict RUN --input FILE --output FILE"
-        )
+        raise SoftpruneError("a run, or several as --prompts", found, "softprune predict RUN --input FILE --out FILE")
     if len(runs) > 1 and not ensemble:
         do = "add --ensemble for one answer of all, or name them as --prompts for each row's own"
         raise SoftpruneError("one run", f"{len(runs)}: {', '.join(runs)}", do)
@@ -155,8 +156,8 @@ def _tickets(runs: Sequence[str], prompts: str | None, which: str, *, ensemble: 
     return found_tickets
 
 
-def _without(columns: Sequence[str], rows: Iterable[Any]) -> Iterator[Any]:
-    """Rows, none of which holds a column that is going to be added."""
+def _check_columns(columns: Sequence[str], rows: Iterable[Any]) -> Iterator[Any]:
+    """The rows, each of which must lack the columns that are going to be added."""
     for located in rows:
         taken = [name for name in columns if name in located.row]
         if taken:
@@ -170,7 +171,7 @@ def _without(columns: Sequence[str], rows: Iterable[Any]) -> Iterator[Any]:
 
 @dataclass
 class _Tally:
-    """What the last word tells."""
+    """Counts for the summary."""
 
     rows: int = 0
     labelled: int = 0
@@ -190,15 +191,15 @@ class _Tally:
         self.empty += sum(1 for p in piece if p.empty)
 
     def _compare(self, pairs: Sequence[tuple[str, str]]) -> None:
-        """What written texts share with the rows' own, where that can be measured."""
+        """Add up the ROUGE-L of generated texts and the rows' own, where rouge-score is installed."""
         from softprune.data.rouge import is_installed, rouge
 
         if pairs and is_installed():
             self.written += len(pairs)
             self.shared += sum(rouge(text, own)[-1] for text, own in pairs)
 
-    def told(self, seconds: float) -> str:
-        """In words; what didn't happen isn't mentioned."""
+    def summarize(self, seconds: float) -> str:
+        """One line, without counts that are zero."""
         parts = [f"{self.rows:,} row{'s' * (self.rows != 1)} in {seconds:.1f} s ({self.rows / seconds:,.0f} a second)"]
         if self.cut:
             parts.append(f"{self.cut:,} of them too long and cut")
@@ -211,23 +212,23 @@ class _Tally:
         return ", ".join(parts)
 
 
-def _written(answered: Iterator[Prediction], writer: Any, *, wide: bool) -> str:
-    """Write predictions as they come, showing how many; the last word about them."""
+def _write_answers(answered: Iterator[Prediction], writer: Any, *, wide: bool) -> str:
+    """Write predictions as they come, with a progress line; returns a summary of them."""
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     console, begun, tally = progress_console(), time.perf_counter(), _Tally()
     columns = SpinnerColumn(), TextColumn("{task.completed:,.0f} rows"), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
         bar = progress.add_task("", total=None)
-        while piece := list(islice(answered, PIECE)):
+        while piece := list(islice(answered, ROWS_PER_WRITE)):
             writer.write([_row(prediction, wide) for prediction in piece])
             tally.add(piece)
             progress.update(bar, completed=tally.rows)
-    return tally.told(time.perf_counter() - begun)
+    return tally.summarize(time.perf_counter() - begun)
 
 
 def _row(prediction: Prediction, wide: bool) -> dict[str, Any]:
-    """The row as it came, with its answer; `wide` adds every candidate's probability."""
+    """The row with its answer; `wide` adds every candidate's probability."""
     added: Mapping[str, Any] = {"prediction": prediction.answer, "probability": prediction.probability}
     if wide and prediction.probabilities:
         shares = dict(zip(prediction.answers, prediction.probabilities, strict=True))

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from softprune.cli.output import print_rich, progress_console, say
+from softprune.cli.recipes import name_lookups
 from softprune.config import load_study, shipped_studies
 from softprune.errors import ManyErrors, SoftpruneError, gathered
 
@@ -83,12 +84,11 @@ def run(
     called: Annotated[str | None, _flag("--name", "FOLDER", _NAMED)] = None,
 ) -> None:
     """Conduct a study and show its tables beside the published ones; the same command again continues it."""
-    from softprune.cli.train import names_of_recipes
     from softprune.studies.runner import default_name, execute
 
     flags = {"backbone": backbone, "scale": scale, "tasks": tasks, "seeds": seeds, "data": data, "executor": executor}
     given = [f"{key}={value}" for key, value in flags.items() if value is not None]
-    names = names_of_recipes()
+    names = name_lookups()
     look_up: dict[str, Callable[[str], object]] = {
         "backbone": names["backbone.name"],
         "tasks": partial(_each, names["task.id"]),
@@ -111,7 +111,7 @@ def run(
 
 
 def _each(look_up: Callable[[str], object], names: str) -> None:
-    """Looks up names between commas; every unknown one is told."""
+    """Looks up names between commas; the error lists every unknown one."""
     errors: list[SoftpruneError] = []
     for name in filter(None, map(str.strip, names.split(","))):
         with gathered(errors):

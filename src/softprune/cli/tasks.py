@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from softprune.cli.inspect import table
-from softprune.cli.output import print_rich, say
+from softprune.cli.options import option_like, out_option
+from softprune.cli.output import print_rich, say, table
 from softprune.errors import ManyErrors, SoftpruneError
 
 if TYPE_CHECKING:
@@ -34,10 +34,7 @@ _SAMPLE = "sample written for softprune, not the real data"
 
 _Id = Annotated[str, typer.Argument(metavar="TASK", help="A task that ships, or the path of a task YAML.")]
 _Ids = Annotated[list[str] | None, typer.Argument(metavar="TASK ...", help="Tasks that ship, or task YAMLs: all.")]
-_Data = Annotated[Path | None, typer.Option("--data", metavar="FOLDER", help="The folder with its data.")]
-_Root = Annotated[
-    Path | None, typer.Option("--data", metavar="ROOT", help="A folder with one task's or many tasks' data.")
-]
+_Data = Annotated[Path | None, option_like("--data", "none")]
 
 
 def list_tasks() -> None:
@@ -51,20 +48,16 @@ def list_tasks() -> None:
 
 def show(
     task: _Id,
-    examples: Annotated[int, typer.Option("-n", min=1, metavar="N", help="How many examples.")] = 2,
+    examples: Annotated[int, typer.Option("--examples", "-n", min=1, metavar="N", help="How many examples.")] = 2,
     split: Annotated[
         str, typer.Option("--split", metavar="[train|dev|validation]", help="Where they come from.")
     ] = "train",
     data: _Data = None,
     backbone: Annotated[
         str | None,
-        typer.Option(
-            "--backbone",
-            metavar="NAME",
-            help="Whose tokenizer counts; it is loaded whole. [default: tiny; tiny-seq2seq where a text is written]",
-        ),
+        option_like("--backbone", "tiny; tiny-seq2seq where a text is written"),
     ] = None,
-    max_length: Annotated[int, typer.Option("--max-length", min=1, metavar="N", help="Longest input in tokens.")] = 256,
+    max_length: Annotated[int, option_like("--max-length", kind="xprompt", minimum=1)] = 256,
 ) -> None:
     """Show a task: what it says, and examples as a model reads them."""
     from softprune.data import load_task
@@ -87,7 +80,7 @@ def show(
     say(f"\ntokens of {name}; inputs are cut at {room}{rest}; {last}")
 
 
-def stats(ids: _Ids = None, data: _Root = None) -> None:
+def stats(ids: _Ids = None, data: _Data = None) -> None:
     """Sizes, kind, metric and answers of the tasks whose data is there."""
     from softprune.data import load_task, task_names
     from softprune.data.data_statistics import Survey, compute_statistics, survey
@@ -135,9 +128,7 @@ def new(
         Path | None,
         typer.Option("--validation", metavar="FILE", help="Examples to report on. [default: a fifth of FILE]"),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="TASK.yaml", help="The YAML. [default: beside FILE, its name]")
-    ] = None,
+    out: Annotated[Path | None, out_option("The YAML.", "TASK.yaml", "beside FILE, with its name")] = None,
 ) -> None:
     """Write a task YAML for a file of your own; it says what it guessed."""
     from softprune.data.row_files import strip_compression

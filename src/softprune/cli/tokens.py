@@ -11,6 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from softprune.cli.options import (
+    BatchRowsOption,
+    DeviceOption,
+    ForceOption,
+    SeedOption,
+    ThreadsOption,
+    option_like,
+    out_option,
+)
 from softprune.cli.output import print_rich, say
 from softprune.errors import SoftpruneError
 from softprune.printable import printable_json
@@ -29,11 +38,13 @@ _Model = Annotated[
     Path,
     typer.Argument(metavar="MODEL", help="A run of tokens train (its chosen model), or a folder in its models/."),
 ]
-_TaskOption = Annotated[str | None, typer.Option(metavar="TASK", help="A task's id or YAML file. [default: the run's]")]
-_Data = Annotated[Path | None, typer.Option(metavar="FOLDER", help="The task's files. [default: the run's]")]
-_Limit = Annotated[int, typer.Option(min=1, metavar="N", help="Largest number of report examples; more are sampled.")]
-_Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 ...")]
-_Dtype = Annotated[str, typer.Option(metavar="DTYPE", help="auto, float32 or bfloat16.")]
+_TaskOption = Annotated[str | None, option_like("--task", "the run's", kind="tokens")]
+_DataOption = Annotated[Path | None, option_like("--data", "the run's", kind="tokens")]
+_LimitOption = Annotated[
+    int,
+    typer.Option("--limit-report", min=1, metavar="N", help="Examples of the report set, at most; a sample of more."),
+]
+_DtypeOption = Annotated[str, option_like("--dtype", kind="tokens")]
 _Tagger = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="A spaCy pipeline, by name or folder, for parts of speech. [default: none]"),
@@ -62,8 +73,8 @@ def explain(
         Path | None, typer.Option("--html", metavar="FILE", help="Write an HTML page, too.", show_default=False)
     ] = None,
     tagger: _Tagger = None,
-    device: _Device = "auto",
-    dtype: _Dtype = "auto",
+    device: DeviceOption = "auto",
+    dtype: _DtypeOption = "auto",
 ) -> None:
     """Show which words of a text a pruned model kept to the end, and after which layer the others were dropped."""
     from softprune.token_pruning.analysis.explain import explain_trace, html
@@ -84,17 +95,17 @@ def explain(
 def analyse(
     model: _Model,
     task: _TaskOption = None,
-    data: _Data = None,
-    limit: _Limit = 1000,
+    data: _DataOption = None,
+    limit_report: _LimitOption = 1000,
     tagger: _Tagger = None,
     keywords: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Words of your domain, one a line: are they kept, do they matter?"),
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="[default: MODEL/analysis]")] = None,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of everything random.")] = 0,
-    device: _Device = "auto",
-    dtype: _Dtype = "auto",
+    out: Annotated[Path | None, out_option("The analysis.", default="MODEL/analysis")] = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    dtype: _DtypeOption = "auto",
 ) -> None:
     """Analyse which words a pruned model keeps: by part of speech, position, frequency, class, and your own words."""
     from softprune.token_pruning.analysis.run import analyse as analyse_traces
@@ -104,7 +115,7 @@ def analyse(
     loaded_tagger = load_tagger(tagger) if tagger else None
     loaded = TokenModel.load(model, device=device, dtype=dtype)
     chosen_task, examples = _load_report_examples(model, task, data, loaded)
-    sample = _sample(examples, limit, seed)
+    sample = _sample(examples, limit_report, seed)
     traces = loaded.trace([e.content for e in sample], [e.gold for e in sample], states=True)
     folder = out or model / "analysis"
     contents = analyse_traces(
@@ -128,17 +139,17 @@ def analyse(
 def bench(
     model: _Model,
     task: _TaskOption = None,
-    data: _Data = None,
-    limit: _Limit = 2000,
+    data: _DataOption = None,
+    limit_report: _LimitOption = 2000,
     texts: Annotated[int, typer.Option(min=2, metavar="N", help="How many of these are timed.")] = 128,
     rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Rounds of timing; medians are shown.")] = 5,
-    rows: Annotated[int, typer.Option(min=1, metavar="N", help="Texts of a batch.")] = 32,
+    batch_rows: BatchRowsOption = 32,
     calls: Annotated[int, typer.Option(min=1, metavar="N", help="Largest number of batches timed for latency.")] = 40,
-    threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="CPU threads. [default: torch's]")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="[default: MODEL/bench]")] = None,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the samples.")] = 0,
-    device: _Device = "auto",
-    dtype: _Dtype = "auto",
+    threads: ThreadsOption = None,
+    out: Annotated[Path | None, out_option("The measurements.", default="MODEL/bench")] = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    dtype: _DtypeOption = "auto",
 ) -> None:
     """Measure accuracy, operations, speed and latency of a run's models, beside the padded and the unpruned model."""
     import torch
@@ -156,9 +167,9 @@ def bench(
     keep_freed()
     unpruned, models = _load_models(model, device, dtype)
     _, examples = _load_report_examples(model, task, data, unpruned)
-    sample = _sample(examples, limit, seed)
+    sample = _sample(examples, limit_report, seed)
     ids = unpruned.encode([example.content for example in sample])
-    settings = Settings(rounds=rounds, texts=texts, rows=rows, calls=calls, seed=seed)
+    settings = Settings(rounds=rounds, texts=texts, rows=batch_rows, calls=calls, seed=seed)
     golds = [example.gold for example in sample]
     results = measure(unpruned, models, ids, golds, settings, watch=lambda line: say(line, err=True))
     folder = out or model / "bench"
@@ -175,18 +186,16 @@ def bench(
 def predict(
     model: _Model,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Rows: .jsonl, .csv (both also .gz, .xz) or .parquet.")],
-    column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The column of the text.", show_default="text, or the only one")
+    text: Annotated[
+        str | None,
+        typer.Option("--text", metavar="COLUMN", help="The column to read. [default: text, or the only one]"),
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", metavar="FILE", help="The same rows with their answers.", show_default="JSON lines to the terminal"
-        ),
+        Path | None, out_option("The same rows with their answers.", "FILE", "JSON lines to the terminal")
     ] = None,
-    device: _Device = "auto",
-    dtype: _Dtype = "auto",
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing output file.")] = False,
+    device: DeviceOption = "auto",
+    dtype: _DtypeOption = "auto",
+    force: ForceOption = False,
 ) -> None:
     """Classify the rows of a file, and say how many of their input tokens were kept to the end, and which."""
     from softprune.data.row_files import file_format, read_rows
@@ -202,7 +211,7 @@ def predict(
     wide = out is None or file_format(out) == "jsonl"
     with _open_output(out) as write:
         loaded = TokenModel.load(model, device=device, dtype=dtype)
-        predictions = predict_rows(loaded, read_rows(file, kind), column, added=ADDED_WIDE if wide else ADDED)
+        predictions = predict_rows(loaded, read_rows(file, kind), text, added=ADDED_WIDE if wide else ADDED)
         begun, count, tokens, kept = time.perf_counter(), 0, 0, 0
         while piece := list(islice(predictions, _PIECE)):
             write([prediction.filled_row(wide=wide) for prediction in piece])

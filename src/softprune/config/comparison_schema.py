@@ -9,20 +9,19 @@ from typing import Any, Final, Literal, get_args
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from softprune.config.field_types import Names, Section, key, names_of
+from softprune.config.field_types import Names, RecipeBase, key, parse_names
 from softprune.config.schema import (
-    Adapter,
-    Backbone,
-    Prompt,
-    Pruning,
-    Search,
-    Selection,
-    Task,
-    Tuning,
+    AdapterConfig,
+    BackboneConfig,
+    PromptConfig,
+    PruningConfig,
+    SearchConfig,
+    SelectionConfig,
+    TaskConfig,
+    TuningConfig,
 )
-from softprune.config.yaml_io import yaml_text
 
-ADAPTERS: Final[tuple[str, ...]] = get_args(Adapter.model_fields["method"].annotation)
+ADAPTERS: Final[tuple[str, ...]] = get_args(AdapterConfig.model_fields["method"].annotation)
 METHODS: Final = (*ADAPTERS, "prompt", "xprompt")
 """What can be compared."""
 
@@ -43,21 +42,20 @@ _OWN: Final = (
 _KINDS: Final = {"prompt": "tune", "xprompt": "xprompt"}
 
 
-class CompareRecipe(Section):
+class CompareRecipe(RecipeBase):
     """All that a comparison depends on."""
 
-    schema_: Literal[1] = Field(1, alias="schema", description="version of this layout [default: 1]")
     kind: Literal["compare"] = key("compare", "several methods side by side, on several seeds")
-    methods: Names = key(METHODS, "names of the methods; softprune methods tells of each")
+    methods: Names = key(METHODS, "names of the methods; softprune methods describes each")
     seeds: int = key(3, "how many seeds each method is run on: seed, seed + 1, ...", ge=1)
-    backbone: Backbone = Field(Backbone(), description="the model")
-    task: Task = Field(Task(), description="what it is adapted to")
-    prompt: Prompt = Field(Prompt(), description="the prompt and its first values")
-    tuning: Tuning = Field(Tuning(), description="how all methods are trained")
-    adapter: Adapter = Field(Adapter(), description="what is trained in a prompt's place")
-    pruning: Pruning = Field(Pruning(), description="xprompt: what is cut and how it is chosen")
-    search: Search = Field(Search(), description="xprompt: which candidates are tried")
-    selection: Selection = Field(Selection(), description="how choices are made and methods compared")
+    backbone: BackboneConfig = Field(BackboneConfig(), description="the model")
+    task: TaskConfig = Field(TaskConfig(), description="what it is adapted to")
+    prompt: PromptConfig = Field(PromptConfig(), description="the prompt and its first values")
+    tuning: TuningConfig = Field(TuningConfig(), description="how all methods are trained")
+    adapter: AdapterConfig = Field(AdapterConfig(), description="what is trained in a prompt's place")
+    pruning: PruningConfig = Field(PruningConfig(), description="xprompt: what is cut and how it is chosen")
+    search: SearchConfig = Field(SearchConfig(), description="xprompt: which candidates are tried")
+    selection: SelectionConfig = Field(SelectionConfig(), description="how choices are made and methods compared")
     settings: dict[str, dict[str, Any]] = key(
         {}, "by method, recipe keys that differ, as in {lora: {tuning.epochs: 10, adapter.rank: 128}}"
     )
@@ -85,10 +83,6 @@ class CompareRecipe(Section):
             if name not in getattr(self, section).model_fields_set:
                 del values[section][name]
         return values
-
-    def dump(self) -> str:
-        """Every key with its value, as YAML that loads to the same recipe."""
-        return yaml_text(self.resolved())
 
     def cell(self, method: str, seed: int) -> dict[str, Any]:
         """The keys of the run of one method on one seed; what nobody named is left to the method."""
@@ -121,8 +115,8 @@ def cell_values(values: Mapping[str, Any], method: str, seed: int) -> dict[str, 
 
 
 def methods_of(values: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """The methods that a comparison's keys name, or all; None where it names unknown ones, which is told elsewhere."""
-    named = names_of(values.get("methods", METHODS))
+    """The methods that a comparison's keys name, or all; None where it names unknown ones."""
+    named = parse_names(values.get("methods", METHODS))
     return named if isinstance(named, tuple) and all(name in METHODS for name in named) else None
 
 
@@ -137,12 +131,12 @@ def without_left_out(values: Mapping[str, Any], base: Mapping[str, Any]) -> dict
     methods, own = methods_of(values), methods_of(base)
     if not (isinstance(settings, Mapping) and isinstance(before, Mapping)) or methods is None or own is None:
         return dict(values)
-    gone = {name for name in before if name in own and name not in methods and settings.get(name) == before[name]}
-    return {**values, "settings": {name: keys for name, keys in settings.items() if name not in gone}}
+    dropped = {name for name in before if name in own and name not in methods and settings.get(name) == before[name]}
+    return {**values, "settings": {name: keys for name, keys in settings.items() if name not in dropped}}
 
 
 def nested(settings: object) -> dict[str, Any]:
-    """Keys such as `tuning.epochs` as mappings in mappings; anything but a mapping is told elsewhere."""
+    """Keys such as `tuning.epochs` as mappings in mappings; anything but a mapping is left out."""
     made: dict[str, Any] = {}
     for name, value in settings.items() if isinstance(settings, Mapping) else ():
         changes: Any = nested(value) if isinstance(value, Mapping) and "." not in str(name) else value

@@ -1,4 +1,4 @@
-"""What recipe keys are made of: sections, defaults that tell themselves, and values that are read leniently."""
+"""What recipe keys are made of: sections, fields whose description names their default, and lenient value types."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
+from softprune.config.yaml_io import yaml_text
+
 DEFAULT_RELATIVE_LR: Final = 0.3
 """Default learning rate, in units of the RMS of the backbone's input embeddings."""
 
 
 def key(default: Any, description: str, **limits: Any) -> Any:
-    """A recipe key; its description tells the default too."""
-    text = f"{description} [default: {_shown(default)}]"
+    """A recipe key, whose description gets the default appended."""
+    text = f"{description} [default: {_format_default(default)}]"
     return Field(default, description=text, validate_default=True, **limits)
 
 
-def _shown(value: object) -> str:
-    """A value as a person would type it."""
+def _format_default(value: object) -> str:
     if isinstance(value, LearningRate):
         return f"{{relative: {value.relative}}}"
     if value is None:
@@ -33,6 +34,20 @@ class Section(BaseModel):
     """A group of keys: frozen, and nothing unknown in it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class RecipeBase(Section):
+    """All keys of a recipe, whatever its kind."""
+
+    schema_: Literal[1] = Field(1, alias="schema", description="version of this layout [default: 1]")
+
+    def resolved(self) -> dict[str, Any]:
+        """Every key with its value, as JSON and YAML hold it."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    def dump(self) -> str:
+        """Every key with its value, as YAML that loads to the same recipe."""
+        return yaml_text(self.resolved())
 
 
 class LearningRate(Section):
@@ -55,33 +70,38 @@ def _learning_rate(value: object) -> object:
     return LearningRate(relative=rate) if isinstance(value, dict) else rate
 
 
-def _ratios(value: object) -> object:
-    """Numbers as a tuple; one number or a text with commas is taken too."""
+def _split(value: object) -> list[Any]:
+    """Items of a list; one item, or a text with commas, is taken too."""
+    if isinstance(value, str):
+        return value.split(",")
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _floats(value: object) -> tuple[float, ...]:
+    """Different numbers; nothing where there are none, or where anything else is among them."""
     try:
-        items = value.split(",") if isinstance(value, str) else value
-        ratios = tuple(float(item) for item in (items if isinstance(items, list | tuple) else [items]))  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        ratios = ()
-    if not ratios or len(set(ratios)) < len(ratios) or not all(0 < ratio < 1 for ratio in ratios):
+        numbers = tuple(float(item) for item in _split(value) if not isinstance(item, bool))
+    except (TypeError, ValueError, OverflowError):
+        return ()
+    return numbers if len(set(numbers)) == len(_split(value)) else ()
+
+
+def _ratios(value: object) -> object:
+    ratios = _floats(value)
+    if not ratios or not all(0 < ratio < 1 for ratio in ratios):
         raise PydanticCustomError("ratios", "different ratios between 0 and 1, both excluded, at least one")
     return ratios
 
 
 def _prices(value: object) -> object:
-    """Positive numbers as a tuple; one number or a text with commas is taken too."""
-    try:
-        items = value.split(",") if isinstance(value, str) else value
-        items = items if isinstance(items, list | tuple) else [items]
-        prices = () if any(isinstance(item, bool) for item in items) else tuple(float(item) for item in items)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        prices = ()
-    if not prices or len(set(prices)) < len(prices) or not all(0 < price < math.inf for price in prices):
+    prices = _floats(value)
+    if not prices or not all(0 < price < math.inf for price in prices):
         raise PydanticCustomError("prices", "different numbers above 0, at least one")
     return prices
 
 
-def names_of(value: object) -> object:
-    """Names as a tuple; a text with commas is taken too, and nothing is none."""
+def parse_names(value: object) -> object:
+    """Names as a tuple; a text with commas is taken too, and null is no names."""
     if value is None:
         return ()
     if isinstance(value, str):
@@ -91,12 +111,12 @@ def names_of(value: object) -> object:
 
 def _numbers(value: object) -> object:
     """Whole numbers from 0 as a tuple; one number or a text with commas is taken too."""
-    items = [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
-    items = items if isinstance(items, list | tuple) else [items]
-    numbers = tuple(int(str(item)) if str(item).isdecimal() else -1 for item in items)
-    if len(set(numbers)) < len(numbers) or -1 in numbers:
+    items = [str(item).strip() for item in _split(value)]
+    if isinstance(value, str):
+        items = [item for item in items if item]
+    if len(set(map(int, filter(str.isdecimal, items)))) < len(items):
         raise PydanticCustomError("numbers", "different whole numbers from 0")
-    return numbers
+    return tuple(map(int, items))
 
 
 def _seeds(value: object) -> object:
@@ -108,18 +128,36 @@ def _seeds(value: object) -> object:
     return int(str(value))
 
 
+def _threads(value: object) -> object:
+    """A whole number from 1 (as text too), or auto; null is auto, as recipes were dumped before."""
+    if value in (None, "none", "auto"):
+        return "auto"
+    if isinstance(value, bool) or not str(value).isdecimal() or int(str(value)) < 1:
+        raise PydanticCustomError("threads", "a whole number from 1, or auto")
+    return int(str(value))
+
+
 Rate: TypeAlias = Annotated[float | LearningRate, BeforeValidator(_learning_rate)]
 Ratios: TypeAlias = Annotated[tuple[float, ...], BeforeValidator(_ratios)]
 Prices: TypeAlias = Annotated[tuple[float, ...], BeforeValidator(_prices)]
 Numbers: TypeAlias = Annotated[tuple[int, ...], BeforeValidator(_numbers)]
 Seeds: TypeAlias = Annotated[int | Literal["auto"], BeforeValidator(_seeds)]
-Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(names_of)]
+Threads: TypeAlias = Annotated[int | Literal["auto"], BeforeValidator(_threads)]
+Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(parse_names)]
 
 
-def hold_together(value: object, info: ValidationInfo, key: str, choice: str, needed: bool = True) -> None:
-    """Holds `value` to be given only when `key` is `choice`, and then always if it is needed.
+def check_companion(value: object, info: ValidationInfo, key: str, choice: str, needed: bool = True) -> None:
+    """Check that a value is given only where another key has one choice, and there if it is needed.
 
-    A mistake in `key` is told elsewhere.
+    Args:
+        value: of the key that is validated; None where it isn't given.
+        info: pydantic's, with the section's earlier keys.
+        key: the other key; a mistake in it is reported by itself.
+        choice: of the other key.
+        needed: whether that choice needs a value.
+
+    Raises:
+        PydanticCustomError: of type `only_with`.
     """
     if key not in info.data or (info.data[key] == choice) == (value is not None):
         return

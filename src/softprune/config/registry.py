@@ -1,4 +1,4 @@
-"""One name table: a name leads to a lazily imported object, an unknown name to a suggestion."""
+"""Tables of names: a known name imports its object lazily, an unknown one raises an error with a suggestion."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def unknown(kind: str, name: str, available: Iterable[str]) -> SoftpruneError:
-    """The error for a name that is in no table, with the nearest known name."""
+    """The error for an unknown name, with the nearest known one."""
     known = sorted(available)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f'did you mean "{near[0]}"? ' if near else ""
@@ -21,9 +21,9 @@ def unknown(kind: str, name: str, available: Iterable[str]) -> SoftpruneError:
 
 
 class Registry(Generic[T]):
-    """Names of one kind of thing, each with the import string (`module:attribute`) of what it means.
+    """Names of one kind of object, each with its import string (`module:attribute`).
 
-    Nothing is imported before it is asked for, so that listing names costs nothing.
+    An object is imported when it is looked up, so that listing names costs nothing.
     """
 
     def __init__(self, kind: str, entries: Mapping[str, str]) -> None:

@@ -17,14 +17,15 @@ from softprune.config.field_types import (
     Prices,
     Rate,
     Ratios,
+    RecipeBase,
     Section,
     Seeds,
-    hold_together,
+    Threads,
+    check_companion,
     key,
 )
-from softprune.config.yaml_io import yaml_text
 
-_PROMPTED: Final = ("prefix", "p-tuning", "p-tuning-v2")
+_WITH_VIRTUAL_TOKENS: Final = ("prefix", "p-tuning", "p-tuning-v2")
 """Values of adapter.method that have virtual tokens."""
 FIRST_SEEDS: Final = 5
 """Fresh seeds that `selection.seeds: auto` begins with: from 5 on, the t distribution costs little."""
@@ -34,45 +35,48 @@ MOST_SEEDS: Final = 10
 _TENTHS: Final = tuple(tenth / 10 for tenth in range(1, 10))
 
 
-class Backbone(Section):
-    """The frozen model."""
+class ModelConfig(Section):
+    """Which model, and where it runs."""
 
     name: str = key("tiny", "a hub name, a local path, or the name of a bundled model", min_length=1)
+    revision: str | None = key(None, "git revision of a hub model")
+    device: str = key("auto", "where the model runs: auto, cpu, cuda, cuda:1, ...", min_length=1)
+
+
+class BackboneConfig(ModelConfig):
+    """The frozen model."""
+
     family: Literal["auto", "seq2seq", "causal", "masked", "sentence"] = key(
-        "auto", "how the model is read; auto tells it from the model's files"
+        "auto", "how the model is read; auto finds out from the model's files"
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = key(
         "auto", "number format of the frozen weights; auto takes bfloat16 where the hardware has it"
     )
-    device: str = key("auto", "where the model runs: auto, cpu, cuda, cuda:1, ...", min_length=1)
-    revision: str | None = key(None, "git revision of a hub model")
     trust_remote_code: bool = key(False, "run Python code that comes with a hub model")
     device_map: Literal["none", "auto", "balanced", "balanced_low_0", "sequential"] = key(
-        "none", "how the layers of a large model are spread over all devices (accelerate's maps); none takes one device"
+        "none", "how accelerate spreads the layers of a large model over all devices; none uses one device"
     )
     quantization: Literal["none", "8bit", "4bit"] = key(
-        "none", "frozen matrices packed by bitsandbytes as they load; what isn't packed has the dtype"
+        "none", "pack the frozen matrices with bitsandbytes while loading; what isn't packed has the dtype"
     )
     checkpointing: bool = key(
         False, "compute layers again in the backward pass instead of keeping them: less memory, slower steps"
     )
-    threads: Annotated[int, Field(ge=1)] | Literal["auto"] = key(
-        "auto", "CPU threads; auto times a step on one and on all, and the run keeps the faster"
-    )
-
-    @field_validator("threads", mode="before")
-    @classmethod
-    def _none_is_auto(cls, value: object) -> object:
-        return "auto" if value is None else value  # as recipes were dumped before
+    threads: Threads = key("auto", "CPU threads; auto times a step on one and on all, and the run keeps the faster")
 
 
-class Task(Section):
-    """What the prompt is for."""
+class DataConfig(Section):
+    """Which task, and how much of its data."""
 
     id: str = key("demo", "a task's id, or the path of a task's YAML file; several joined by +", min_length=1)
     data: str | None = key(None, "folder with the task's files; none loads from the hub or the bundled data")
     shots: int | None = key(None, "training examples taken, seeded and stratified; none takes all", ge=1)
     limit_report: int | None = key(None, "examples of the report set; none takes all", ge=1)
+
+
+class TaskConfig(DataConfig):
+    """What the prompt is for."""
+
     report_seed: int | None = key(None, "seed that draws those; none is the recipe's seed", ge=0, lt=2**32)
     max_length: int = key(256, "longest input in tokens, the prompt excluded", ge=1)
     max_answer_length: int | None = key(
@@ -89,7 +93,7 @@ class Task(Section):
     )
 
 
-class Prompt(Section):
+class PromptConfig(Section):
     """The prompt and its first values."""
 
     tokens: int = key(20, "prompt tokens, P; where it isn't given, init: file takes as many as the file holds", ge=1)
@@ -111,7 +115,7 @@ class Prompt(Section):
     @field_validator("text", "file")
     @classmethod
     def _goes_with_init(cls, value: str | None, info: ValidationInfo) -> str | None:
-        hold_together(value, info, "init", str(info.field_name), needed=info.field_name == "file")
+        check_companion(value, info, "init", str(info.field_name), needed=info.field_name == "file")
         return value
 
     @property
@@ -120,15 +124,15 @@ class Prompt(Section):
         return self.init == "file" and "tokens" not in self.model_fields_set
 
 
-class Tuning(Section):
+class TuningConfig(Section):
     """How prompts are trained, at first and again after pruning."""
 
     epochs: int | None = key(
         None, "passes over the training set; none takes as many as make 100 steps, but at least 5", ge=1
     )
     batch_size: int = key(16, "examples of a batch", ge=1)
-    accumulate: int = key(1, "parts that a batch is read in, one after the other, to save memory", ge=1)
-    optimiser: Literal["adafactor", "adamw"] = key("adafactor", "what turns gradients into steps")
+    accumulate: int = key(1, "parts that a batch is divided into, one after the other, to save memory", ge=1)
+    optimiser: Literal["adafactor", "adamw"] = key("adafactor", "the optimiser")
     lr: Rate = key(
         LearningRate(relative=DEFAULT_RELATIVE_LR),
         "learning rate: a number, or {relative: c} for c times the RMS of the input embeddings; kind: adapt takes its "
@@ -139,7 +143,7 @@ class Tuning(Section):
     )
     weight_decay: float = key(1e-5, "fraction of a value that a step takes away, over the learning rate", ge=0)
     clip_threshold: float = key(1.0, "largest RMS of an update, in learning rates", gt=0)
-    clip_scope: Literal["survivors", "all"] = key("survivors", "the numbers that this RMS counts")
+    clip_scope: Literal["survivors", "all"] = key("survivors", "the values that this RMS is taken over")
     loss: Literal["auto", "likelihood", "rank"] = key(
         "auto",
         "negative log-likelihood of the gold answer, or cross-entropy over answers; auto asks the family",
@@ -153,50 +157,50 @@ class Tuning(Section):
     eval_rows: int = key(256, "rows (prompts times examples) of one scoring call", ge=1)
     trackers: Names = key((), "names of experiment trackers that metrics also go to")
     best_by: Literal["score", "loss"] = key("score", "what chooses the checkpoint on the select set")
-    latency: bool = key(False, "measure in the end how long answers take, with what was trained and without")
+    latency: bool = key(False, "measure at the end how long answers take, with and without what was trained")
 
     def learning_rate(self, embedding_rms: float) -> float:
         """The learning rate as a number, for input embeddings of this RMS."""
         return self.lr.relative * embedding_rms if isinstance(self.lr, LearningRate) else self.lr
 
 
-class Adapter(Section):
-    """How the model is adapted where that is not done by a prompt alone (kind: adapt)."""
+class AdapterConfig(Section):
+    """How a model is adapted other than by a prompt alone (kind: adapt)."""
 
     method: Literal["full", "last-layer", "lora", "prefix", "p-tuning", "p-tuning-v2", "ia3"] = key(
-        "lora", "what is trained; softprune methods tells of each"
+        "lora", "what is trained; softprune methods lists them"
     )
     rank: int = key(8, "lora: rank of the two matrices, r", ge=1)
-    alpha: int = key(16, "lora: what their product is multiplied by, times rank", ge=1)
-    dropout: float = key(0.0, "lora: dropout of what the matrices read", ge=0, lt=1)
-    targets: Names = key((), "lora, ia3: names of the modules that get one; empty for peft's of the architecture")
-    layers: Numbers = key((), "lora: numbers of the layers, from 0, whose modules get one; empty for all")
+    alpha: int = key(16, "lora: alpha / rank scales the product of the two matrices", ge=1)
+    dropout: float = key(0.0, "lora: dropout of the matrices' input", ge=0, lt=1)
+    targets: Names = key((), "lora, ia3: names of the modules that are adapted; empty for peft's choice")
+    layers: Numbers = key((), "lora: numbers of the layers, from 0, whose modules are adapted; empty for all")
     hidden: int | None = key(
         None, "prefix, p-tuning: width of the projection that makes the prompt; none is the backbone's own", ge=1
     )
     warmup: float = key(0.06, "share of the steps over which the learning rate rises", ge=0, lt=1)
-    decay: Literal["linear", "none"] = key("linear", "what it does then: it falls to 0, or stays")
+    decay: Literal["linear", "none"] = key("linear", "the learning rate after that: falling to 0, or constant")
     clip_norm: float = key(1.0, "largest norm of a gradient", gt=0)
     untie_head: bool = key(False, "last-layer: copy an output head that is tied to the embeddings, and train it too")
 
 
-class Pruning(Section):
+class PruningConfig(Section):
     """What is cut and how it is chosen."""
 
     removal: Literal["drop", "zero"] = key(
-        "drop", "wholly pruned tokens leave the sequence (drop), or stay as zeros (zero, the paper's)"
+        "drop", "tokens that are pruned whole leave the sequence (drop), or stay as zero vectors (zero, the paper's)"
     )
     levels: Literal["both", "token", "piece"] = key("both", "what is pruned: tokens and then pieces, or one of them")
     scope: Literal["global", "per_token"] = key("global", "pieces are ranked over all tokens or within each")
-    rounding: Literal["nearest", "floor"] = key("nearest", "how the number of survivors becomes whole")
+    rounding: Literal["nearest", "floor"] = key("nearest", "how the number of survivors is rounded")
     importance: Literal["auto", "paper", "gradient", "leave_one_out"] = key(
         "auto",
-        "what is cut last: expected sensitivity of the loss to the mask (paper), magnitude of the gradient, "
+        "what is pruned last: expected sensitivity of the loss to the mask (paper), magnitude of the gradient, "
         "or the loss without it; auto takes the paper's where it can be measured",
     )
 
 
-class Search(Section):
+class SearchConfig(Section):
     """Which candidates are tried."""
 
     strategy: Literal["auto", "grid", "sequential", "random", "learned"] = key(
@@ -240,7 +244,7 @@ class Search(Section):
         return "learned" if gates_learn and not ratios_named else "sequential"
 
 
-class Selection(Section):
+class SelectionConfig(Section):
     """How the winner is chosen and how it is compared."""
 
     protocol: Literal["held-out", "paper"] = key(
@@ -281,68 +285,63 @@ class Selection(Section):
     @field_validator("within")
     @classmethod
     def _goes_with_objective(cls, value: float | None, info: ValidationInfo) -> float | None:
-        hold_together(value, info, "objective", "smallest_within")
+        check_companion(value, info, "objective", "smallest_within")
         return value
 
 
-class Cluster(Section):
-    """Where the work is done that an executor gives to other processes."""
+class ClusterConfig(Section):
+    """The Ray cluster that `executor: ray` sends work to."""
 
     address: str | None = key(
         None, "a Ray cluster to join, host:port or auto; none starts Ray on this machine", min_length=1
     )
-    cpus: float | None = key(None, "CPUs that a piece of work takes; none is the run's CPU threads", gt=0)
-    gpus: float | None = key(None, "GPUs that a piece of work takes; none is 1 where the run's device is one", ge=0)
-    retries: int = key(3, "times that a piece of work begins again when its worker or node died", ge=0)
+    cpus: float | None = key(None, "CPUs of one Ray task; none is the run's CPU threads", gt=0)
+    gpus: float | None = key(None, "GPUs of one Ray task; none is 1 where the run's device is a GPU", ge=0)
+    retries: int = key(3, "times that a task starts again when its worker or node died", ge=0)
 
 
 # On these nothing but memory and time depend: a run may go on with other values of them.
 MEMORY_KEYS: Final = frozenset({"search.group", "tuning.eval_rows", "tuning.accumulate", "backbone.checkpointing"})
 
 
-class Recipe(Section):
+class Recipe(RecipeBase):
     """All that a run depends on."""
 
-    schema_: Literal[1] = Field(1, alias="schema", description="version of this layout [default: 1]")
     kind: Literal["xprompt", "tune", "adapt"] = key(
         "xprompt", "tune and prune a prompt, only tune it, or adapt the model another way"
     )
-    backbone: Backbone = Field(Backbone(), description="the frozen model")
-    task: Task = Field(Task(), description="what the prompt is for")
-    prompt: Prompt = Field(Prompt(), description="the prompt and its first values")
-    tuning: Tuning = Field(Tuning(), description="how prompts are trained")
-    adapter: Adapter = Field(Adapter(), description="what is trained in a prompt's place")
-    pruning: Pruning = Field(Pruning(), description="what is cut and how it is chosen")
-    search: Search = Field(Search(), description="which candidates are tried")
-    selection: Selection = Field(Selection(), description="how the winner is chosen and compared")
+    backbone: BackboneConfig = Field(BackboneConfig(), description="the frozen model")
+    task: TaskConfig = Field(TaskConfig(), description="what the prompt is for")
+    prompt: PromptConfig = Field(PromptConfig(), description="the prompt and its first values")
+    tuning: TuningConfig = Field(TuningConfig(), description="how prompts are trained")
+    adapter: AdapterConfig = Field(AdapterConfig(), description="what is trained instead of a prompt")
+    pruning: PruningConfig = Field(PruningConfig(), description="what is cut and how it is chosen")
+    search: SearchConfig = Field(SearchConfig(), description="which candidates are tried")
+    selection: SelectionConfig = Field(SelectionConfig(), description="how the winner is chosen and compared")
     seed: int = key(0, "seed of everything that is drawn", ge=0, lt=2**32)
     executor: Literal["in-process", "ray"] = key(
         "in-process", "what retrains candidates: this process, one group after the other, or Ray, many at once"
     )
-    cluster: Cluster = Field(Cluster(), description="where Ray does it")
+    cluster: ClusterConfig = Field(ClusterConfig(), description="the Ray cluster")
 
     @property
     def virtual_tokens(self) -> int:
         """Positions that are taken up before the input: P, but for methods without a prompt."""
-        return 0 if self.kind == "adapt" and self.adapter.method not in _PROMPTED else self.prompt.tokens
+        return 0 if self.kind == "adapt" and self.adapter.method not in _WITH_VIRTUAL_TOKENS else self.prompt.tokens
 
     def resolved(self) -> dict[str, Any]:
         """Every key with its value, as JSON and YAML hold it; without a P that is yet to be read from a file."""
         unread = {"prompt": {"tokens"}} if self.prompt.tokens_of_file else None
         return self.model_dump(mode="json", by_alias=True, exclude=unread)
 
-    def dump(self) -> str:
-        """Every key with its value, as YAML that loads to the same recipe."""
-        return yaml_text(self.resolved())
-
 
 @dataclass(frozen=True)
 class RecipeField:
-    """One recipe key, for command-line flags and the documentation.
+    """One recipe key, for command-line flags and documentation.
 
     Attributes:
         key: dotted, such as `tuning.epochs`.
-        type: what it takes, in words.
+        type: of its values, in words.
         default: its value where a recipe doesn't name it.
         description: meaning, unit and default.
     """

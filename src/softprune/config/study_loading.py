@@ -12,10 +12,11 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from softprune.config.comparison_schema import keys_of, nested
-from softprune.config.loading import Names, parse_recipe, resolve_as, study_text, told
+from softprune.config.loading import Names, parse_recipe, study_text, validate
 from softprune.config.registry import unknown
 from softprune.config.schema import Recipe, flat_fields
 from softprune.config.study_schema import Published, Scale, Study, Variant
+from softprune.config.validation_messages import explain_error
 from softprune.errors import SoftpruneError
 
 _OWN: Final = {"schema", *Study.model_fields} - {"schema_", "backbone"}
@@ -42,14 +43,14 @@ def load_study(path_or_name: str | Path, overrides: Sequence[str] = (), *, names
     parts: dict[str, type[BaseModel]] = {"variants": Variant, "published": Published, "scales": Scale}
     more += [replace(f, key=f"{name}.*.{f.key}") for name, of in parts.items() for f in flat_fields(of)]
     further = _further(values, overrides)
-    return resolve_as(Study, changes, values, where, names, what="a study", more_fields=more, further=further)
+    return validate(Study, values, changes, where, names, what="a study", more_fields=more, find_more=further)
 
 
 def _changes(values: Mapping[str, Any], override: str) -> Iterator[str]:
     """What an override changes in a study's YAML."""
     key, equals, value = override.partition("=")
     if not equals:
-        yield override  # told where overrides are read
+        yield override  # refused where overrides are read
         return
     key = _MEANT.get(key.strip(), key.strip())
     if key != "backbone" and key.partition(".")[0] not in _OWN:
@@ -102,7 +103,7 @@ def _of_recipe(values: Mapping[str, Any]) -> list[SoftpruneError]:
     try:
         Recipe.model_validate(values)
     except ValidationError as error:
-        return [told(details, flat_fields(Recipe)) for details in error.errors(include_url=False)]
+        return [explain_error(details, flat_fields(Recipe)) for details in error.errors(include_url=False)]
     return []
 
 
@@ -125,7 +126,7 @@ def _held(where: str, keys: Mapping[str, Any], not_theirs: Sequence[str]) -> Ite
 
 
 def _readable(values: Mapping[str, Any]) -> Study | None:
-    """The study without its keys that are wrong, whose mistakes are told already."""
+    """The study without its wrong keys, whose mistakes are reported already."""
     try:
         return Study.model_validate(values)
     except ValidationError as error:

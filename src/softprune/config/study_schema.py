@@ -11,9 +11,8 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from softprune.config.comparison_schema import merge, nested
-from softprune.config.field_types import Names, Section, key
-from softprune.config.schema import Cluster
-from softprune.config.yaml_io import yaml_text
+from softprune.config.field_types import Names, RecipeBase, Section, key
+from softprune.config.schema import ClusterConfig
 
 
 class Published(Section):
@@ -67,10 +66,9 @@ class Scale(Section):
         return re.sub(r"^((?:about )?\d+(?:\.\d+)?)(?=$|[,;]| (?:of|and) )", r"\1 hours", self.hours)
 
 
-class Study(Section):
+class Study(RecipeBase):
     """All that a study depends on."""
 
-    schema_: Literal[1] = Field(1, alias="schema", description="version of this layout [default: 1]")
     kind: Literal["study"] = key("study", "a matrix of runs that makes a table")
     title: str = Field(min_length=1, description="what it is about")
     source: str = key("", "where it was published")
@@ -90,7 +88,7 @@ class Study(Section):
     data: str | None = key(None, "folder with the data of the tasks; none loads from the hub")
     change: dict[str, Any] = key({}, "recipe keys of all runs that win over the study's own")
     executor: Literal["in-process", "ray"] = key("in-process", "what makes the runs: this process or Ray")
-    cluster: Cluster = Field(Cluster(), description="where Ray does it")
+    cluster: ClusterConfig = Field(ClusterConfig(), description="where Ray does it")
 
     @field_validator("variants", "published", mode="before")
     @classmethod
@@ -141,11 +139,3 @@ class Study(Section):
         for more in (self.keys, self.by_task.get(task, {}), self.size.keys, keys, self.change):
             merge(made, nested(deepcopy(dict(more))))
         return made
-
-    def resolved(self) -> dict[str, Any]:
-        """Every key with its value, as JSON and YAML hold it."""
-        return self.model_dump(mode="json", by_alias=True)
-
-    def dump(self) -> str:
-        """Every key with its value, as YAML that loads to the same study."""
-        return yaml_text(self.resolved())

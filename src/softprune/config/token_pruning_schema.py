@@ -2,72 +2,69 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from softprune.config.field_types import Names, Prices, Section, key
-from softprune.config.yaml_io import yaml_text
+from softprune.config.field_types import Names, Prices, RecipeBase, Section, key
+from softprune.config.schema import DataConfig, ModelConfig
 
 RULES = ("top-k", "manual", "random", "first")
-"""The baselines that learned thresholds are held against."""
+"""The baselines that learned thresholds are compared with."""
 
 
-class Encoder(Section):
+class EncoderConfig(ModelConfig):
     """The encoder that is fine-tuned and pruned."""
 
-    name: str = key("tiny", "a hub name, a local path, or the name of a bundled model", min_length=1)
     dtype: Literal["auto", "float32", "bfloat16"] = key(
-        "auto", "of matrix products; weights stay float32 in training. auto takes bfloat16 where the hardware has it"
+        "auto",
+        "number format of matrix products; weights stay float32; auto is bfloat16 where the hardware has it",
     )
-    device: str = key("auto", "where the model runs: auto, cpu, cuda, cuda:1, ...", min_length=1)
-    revision: str | None = key(None, "git revision of a hub model")
-    threads: int | None = key(None, "CPU threads; none is torch's own choice, which is recorded", ge=1)
+    threads: int | None = key(None, "CPU threads; none is torch's choice, which the run records", ge=1)
 
 
-class TextTask(Section):
+class TextTaskConfig(DataConfig):
     """What is classified."""
 
     id: str = key("ag_news", "a task's id, or the path of a task's YAML file", min_length=1)
-    data: str | None = key(None, "folder with the task's files; none loads from the hub or the bundled data")
-    shots: int | None = key(None, "training examples taken, seeded and stratified; none takes all", ge=1)
-    limit_report: int | None = key(None, "examples of the report set; none takes all", ge=1)
-    max_length: int = key(512, "longest input in tokens, special ones included; the rest is cut off and counted", ge=3)
+    max_length: int = key(512, "longest input in tokens, special ones included; longer ones are cut, and counted", ge=3)
 
 
-class Training(Section):
+class FineTuningConfig(Section):
     """How weights are trained, in all stages."""
 
-    epochs: int = key(2, "of the baseline, before anything is pruned; 0 for a model that is fine-tuned already", ge=0)
+    epochs: int = key(
+        2, "passes of the baseline, before anything is pruned; 0 for a model that is already fine-tuned", ge=0
+    )
     lr: float = key(5e-5, "step size of the weights, falling linearly to 0 after the warm-up", gt=0)
     warmup: float = key(0.06, "share of the steps over which the step size rises", ge=0, lt=1)
-    batch_size: int = key(32, "examples of a batch", ge=1)
-    accumulate: int = key(1, "parts that a batch is read in, one after the other, to save memory", ge=1)
-    weight_decay: float = key(0.01, "of matrices; biases, norms and thresholds have none", ge=0)
+    batch_size: int = key(32, "examples in a batch", ge=1)
+    accumulate: int = key(1, "parts in which a batch is processed, one after the other, to save memory", ge=1)
+    weight_decay: float = key(0.01, "weight decay of matrices; biases, norms and thresholds have none", ge=0)
     clip_norm: float = key(1.0, "largest norm of a gradient", gt=0)
-    dropout: float | None = key(None, "of hidden states; none is the model's own", ge=0, lt=1)
+    dropout: float | None = key(None, "dropout of hidden states; none is the model's own", ge=0, lt=1)
     attention_dropout: float = key(
-        0.0, "of attention probabilities; above 0, training is about half as fast", ge=0, lt=1
+        0.0, "dropout of attention probabilities; above 0, training is about half as fast", ge=0, lt=1
     )
-    eval_rows: int = key(64, "texts of one evaluation call", ge=1)
+    eval_rows: int = key(64, "texts in one evaluation call", ge=1)
     trackers: Names = key((), "names of experiment trackers that metrics also go to")
 
 
-class TokenPruning(Section):
-    """How tokens are pruned."""
+class TokenPruningConfig(Section):
+    """How input tokens are pruned."""
 
-    lambdas: Prices = key((0.03, 0.1, 0.3), "prices of keeping a text's tokens, summed over layers; a model each")
+    lambdas: Prices = key((0.03, 0.1, 0.3), "prices of keeping input tokens, summed over layers; a model for each")
     soft_epochs: int = key(1, "passes that train thresholds and weights together", ge=1)
-    hard_epochs: int = key(1, "passes that train the weights on behind fixed thresholds", ge=0)
+    hard_epochs: int = key(1, "passes that train only the weights, behind fixed thresholds", ge=0)
     hard_lr: float | None = key(None, "step size of the weights in the hard stage; none is tuning.lr", gt=0)
     threshold_lr: float = key(0.02, "step size of the thresholds, by Adam, in units of an average token", gt=0)
-    theta_final: float = key(1.0, "threshold at which the last layer begins; 1 is an average token", ge=0)
+    theta_final: float = key(1.0, "initial threshold of the last layer; 1 is an average token", ge=0)
     temperature: float = key(0.064, "width of the soft mask's step (T); the paper's 5e-4 times 128", gt=0)
     divisor: Literal["relative", "128"] = key(
-        "relative", "a score's unit: of an average token (relative), or the official code's, whose tokens weigh 1/128"
+        "relative", "unit of importance: that of an average token (relative), or the official code's, where it is 1/128"
     )
-    protect: bool = key(True, "keep the token that the head reads; the official code may prune it")
+    protect: bool = key(True, "never prune the token that the head reads; the official code may")
     baselines: Names = key(RULES, f"rules trained at the same operations: {', '.join(RULES)}; or none")
     baseline_epochs: int | None = key(None, "passes that train each of them; none is soft_epochs + hard_epochs", ge=1)
     random_seeds: int = key(3, "seeds of the rule that keeps random tokens", ge=1)
@@ -91,35 +88,26 @@ class TokenPruning(Section):
         return value
 
 
-class TokenSelection(Section):
+class TokenSelectionConfig(Section):
     """How a lambda is chosen, and how models are compared."""
 
-    fraction: float = key(0.2, "fraction of train that is held out, for checkpoints and lambda", gt=0, lt=1)
+    fraction: float = key(0.2, "fraction of train that is held out, to choose checkpoints and lambda", gt=0, lt=1)
     within: float = key(
         0.01,
-        "lambda: of the models at most so much accuracy below the unpruned one on the held-out set, the fastest",
+        "largest loss of accuracy on the held-out set; of the models within it, the cheapest is chosen",
         ge=0,
         lt=1,
     )
-    resamples: int = key(10_000, "bootstrap resamples of an interval", ge=1)
+    resamples: int = key(10_000, "bootstrap resamples for an interval", ge=1)
 
 
-class TokensRecipe(Section):
+class TokensRecipe(RecipeBase):
     """All that a run of learned token pruning depends on."""
 
-    schema_: Literal[1] = Field(1, alias="schema", description="version of this layout [default: 1]")
     kind: Literal["tokens"] = key("tokens", "learned token pruning of an encoder")
-    backbone: Encoder = Field(Encoder(), description="the encoder")
-    task: TextTask = Field(TextTask(), description="what is classified")
-    tuning: Training = Field(Training(), description="how weights are trained")
-    pruning: TokenPruning = Field(TokenPruning(), description="how tokens are pruned")
-    selection: TokenSelection = Field(TokenSelection(), description="how a lambda is chosen")
-    seed: int = key(0, "seed of everything that is drawn", ge=0, lt=2**32)
-
-    def resolved(self) -> dict[str, Any]:
-        """Every key with its value, as JSON and YAML hold it."""
-        return self.model_dump(mode="json", by_alias=True)
-
-    def dump(self) -> str:
-        """Every key with its value, as YAML that loads to the same recipe."""
-        return yaml_text(self.resolved())
+    backbone: EncoderConfig = Field(EncoderConfig(), description="the encoder")
+    task: TextTaskConfig = Field(TextTaskConfig(), description="what is classified")
+    tuning: FineTuningConfig = Field(FineTuningConfig(), description="how weights are trained")
+    pruning: TokenPruningConfig = Field(TokenPruningConfig(), description="how input tokens are pruned")
+    selection: TokenSelectionConfig = Field(TokenSelectionConfig(), description="how a lambda is chosen")
+    seed: int = key(0, "seed of everything random", ge=0, lt=2**32)

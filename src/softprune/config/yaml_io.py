@@ -1,4 +1,4 @@
-"""YAML as softprune reads it, in recipes and task files alike."""
+"""YAML as softprune reads it, in recipes and in task files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def parse_yaml(text: str) -> Any:
     """The value of a YAML text, in which 1e-5 is a number and a key given twice is an error.
 
     Raises:
-        yaml.YAMLError: for whatever else stands there.
+        yaml.YAMLError: it is no YAML, or holds values that can't be read.
     """
     try:
         return yaml.load(text, _Loader)
@@ -30,7 +30,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def yaml_text(value: Any) -> str:
-    """Plain values as YAML that reads back to the same, with text readable as far as it can be."""
+    """Plain values as YAML that reads back to the same, with as little escaped as possible."""
     text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
     # PyYAML writes these line ends bare, and reads them back as blanks.
     return yaml.safe_dump(value, sort_keys=False) if set("\x85\u2028\u2029") & set(text) else text
@@ -62,7 +62,7 @@ def check_writable(value: Any, where: str) -> None:
 
 
 def plain(message: str) -> str:
-    """One of pydantic's messages without the words that speak of its own workings."""
+    """One of pydantic's messages without its own prefixes."""
     return message.removeprefix("Value error, ").removeprefix("Input should be ")
 
 

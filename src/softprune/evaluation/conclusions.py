@@ -135,7 +135,7 @@ def _what_would_decide(verdict: Verdict) -> str:
     seeds, examples = verdict.more_seeds, verdict.more_examples
     ways = []
     if seeds is not None:
-        ways.append(f"{seeds} more fresh seed{'s' * (seeds != 1)} (--seeds)")
+        ways.append(f"{seeds} more fresh seed{'s' * (seeds != 1)} (--fresh-seeds)")
     if examples is not None:
         ways.append(f"{examples:,} more examples to report on")
     if ways:

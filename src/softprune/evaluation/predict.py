@@ -228,7 +228,7 @@ def _named(tickets: Mapping[str, Answering], located: Located, column: str) -> s
         raise SoftpruneError(
             f'a column "{column}" that names each row\'s prompt ({", ".join(tickets)})',
             f"{located.where} has {', '.join(map(str, located.row))}",
-            "add the column, or name another one with --column",
+            "add the column, or name another one with --prompt-column",
         )
     name = str(located.row[column])
     if name not in tickets:

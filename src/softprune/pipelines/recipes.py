@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from softprune.config import Recipe, load_recipe, resolve
+from softprune.config import Recipe, load_config
 
 AnyRecipe: TypeAlias = Recipe | Mapping[str, Any] | str | Path
 
@@ -23,6 +23,4 @@ def read_recipe(recipe: AnyRecipe, kind: Literal["tune", "xprompt", "adapt"]) ->
     """
     if isinstance(recipe, Recipe):
         return recipe.model_copy(update={"kind": kind})
-    if isinstance(recipe, Mapping):
-        return resolve([f"kind={kind}"], recipe)
-    return load_recipe(recipe, [f"kind={kind}"])
+    return load_config(Recipe, recipe, [f"kind={kind}"])

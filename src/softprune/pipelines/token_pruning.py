@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from rich.console import Console
 
-from softprune.config import TokensRecipe, load_tokens_recipe, resolve_tokens
+from softprune.config import TokensRecipe, load_config
 from softprune.errors import SoftpruneError, of_the_machine, out_of_memory
 from softprune.runs.job import Finish, run_clock, run_job
 from softprune.runs.processes import hold_alone
@@ -36,10 +36,7 @@ def prune_tokens(recipe: AnyRecipe, out: str | Path, *, console: Console | None 
     Returns:
         The run folder.
     """
-    if isinstance(recipe, TokensRecipe):
-        settings = recipe
-    else:
-        settings = resolve_tokens((), recipe) if isinstance(recipe, Mapping) else load_tokens_recipe(recipe)
+    settings = recipe if isinstance(recipe, TokensRecipe) else load_config(TokensRecipe, recipe)
     execute(settings, Path(out), "python", settings.dump(), console=console)
     return Path(out)
 

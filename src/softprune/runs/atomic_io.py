@@ -48,10 +48,10 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     """
     path = path.resolve()
     if path == Path.cwd():  # replaced, it would be another folder, and the user's shell would stand in none
-        raise SoftpruneError("a new or an empty folder", f"{path}, where this command runs", "choose another --output")
+        raise SoftpruneError("a new or an empty folder", f"{path}, where this command runs", "choose another --out")
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         found = f"{path} is a file" if path.is_file() else f"{path} holds {min(p.name for p in path.iterdir())}"
-        raise SoftpruneError("a new or an empty folder", found, "choose another --output")
+        raise SoftpruneError("a new or an empty folder", found, "choose another --out")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_for(path)
     try:

@@ -11,6 +11,7 @@ COMPLETE         written last
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import time
@@ -39,6 +40,8 @@ from softprune.runs.processes import ALONE, Processes
 
 if TYPE_CHECKING:
     import torch
+
+logger = logging.getLogger(__name__)
 
 _COST = ("seconds", "steps", "examples_per_second", "peak_memory_bytes", "trainable_parameters")
 TRACKERS = "trackers"
@@ -163,8 +166,12 @@ class RunFolder:
 
     def record(self, **changes: JSON) -> None:
         """Merges `changes` into run.json: mappings key by key, anything else by replacement."""
+        known = self._info.get("notes") or []
         _merge(self._info, json.loads(atomic_io.json_text(changes)))
         self._write_info()
+        for note in self._info.get("notes") or []:
+            if note not in known:
+                logger.warning("%s: %s", self.path, note)
 
     def pin(self, key: str, compute: Callable[[], JSON]) -> JSON:
         """The value of `key` (dotted for a nested one) in run.json; computed and written when it is null.
@@ -186,6 +193,7 @@ class RunFolder:
     def phase(self, name: str) -> Iterator[None]:
         """Names what the run does inside, and adds its wall seconds to `cost.phases`, also over resumes."""
         outer = self._info["phase"]
+        logger.info("%s: %s", self.path, name)
         self.record(phase=name, cost=self._peak(outer))
         self._counting[name] = time.perf_counter()
         try:
@@ -275,6 +283,7 @@ class RunFolder:
     def complete(self) -> None:
         """Ends the run: nothing is left to do, and `state/` goes."""
         self.record(status="complete", phase=None, error=None, finished=_now())
+        logger.info("%s: complete", self.path)
         self._finish()
 
     def fail(self, error: str) -> None:

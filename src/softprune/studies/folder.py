@@ -1,8 +1,8 @@
 """The folder of a study or a comparison, which a kill at any point leaves whole.
 
 resolved.yaml    every key with its value
-study.json       of a study: how it stands, and in the end its findings
-compare.json     of a comparison: how it stands, and in the end everything that the tables show
+study.json       of a study: its status, and in the end its findings
+compare.json     of a comparison: its status, and in the end everything that the tables show
 recipe.yaml      of a comparison: the recipe as the user wrote it
 work/            of a study: finished pieces of work
 cells/           of a comparison: a run folder for each method and seed
@@ -42,7 +42,7 @@ class Sort:
 
     Attributes:
         name: for messages.
-        record: the file that says how it stands.
+        record: the file with its status and results.
         results: of that record, the key that a finished one has.
     """
 

@@ -13,8 +13,7 @@ from typing import Literal
 
 import torch
 
-from softprune.config import Recipe
-from softprune.config.schema import Backbone as BackboneSettings
+from softprune.config import BackboneConfig, Recipe
 from softprune.data import Metric, Task, load_task
 from softprune.data.metrics import Floats
 from softprune.errors import SoftpruneError
@@ -156,5 +155,5 @@ class _Unkept:
 
 
 @cache
-def _loaded(settings: BackboneSettings) -> Backbone:
+def _loaded(settings: BackboneConfig) -> Backbone:
     return load(settings, _Unkept(), whole=False)

@@ -91,7 +91,7 @@ def _cell(printed: str, examples: int) -> Entry:
 
 
 def _against(cell: Entry, floor: int, examples: int) -> str:
-    """How an accuracy stands to the constant answer's."""
+    """An accuracy against the constant answer's."""
     if isinstance(cell, str) or cell.value is None or cell.low is None or cell.high is None:
         return str(cell)
     share = floor / examples

@@ -144,7 +144,7 @@ def make_elsewhere(root: str, mark: str, item: WorkItem) -> None:
 
     Args:
         root: the folder, absolute.
-        mark: what tells it from another one of the same name.
+        mark: content of its marker file, by which a worker knows that it sees the same folder.
         item: names the run and holds its keys.
 
     Raises:

@@ -24,7 +24,7 @@ from softprune.studies.tables import STAR, csv_text, markdown, published_tables,
 from softprune.terminal import literal
 
 Experiment = Callable[[StudyContext], Findings]
-"""Makes the runs that it needs and tells what they show."""
+"""Makes the runs that it needs and returns what they show."""
 
 EXPERIMENTS: Final[Registry[Experiment]] = Registry(
     "experiment",
@@ -166,7 +166,7 @@ def default_name(config: Study, name: str) -> str:
 
 
 def _check(study: StudyContext) -> None:
-    """What can be told before any work: tasks there are, and recipe keys.
+    """Checks what can be checked before any work: that the tasks exist, and the recipe keys.
 
     Raises:
         SoftpruneError: with every mistake.

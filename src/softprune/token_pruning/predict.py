@@ -101,7 +101,7 @@ def _column_of(first: Located) -> str:
     names = [name for name in _FIRST if name in first.row] or list(first.row)
     if len(names) == 1 or names[:1] == ["text"]:
         return names[0]
-    raise SoftpruneError("the column of the text", f"{', '.join(names)} in {first.where}", f"add --column {names[0]}")
+    raise SoftpruneError("the column of the text", f"{', '.join(names)} in {first.where}", f"add --text {names[0]}")
 
 
 def _text(located: Located, column: str, added: Sequence[str]) -> str:

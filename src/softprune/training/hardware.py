@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 import torch
 
-from softprune.config.schema import Backbone as BackboneSettings
+from softprune.config import BackboneConfig
 from softprune.models import load_backbone
 from softprune.models.base import Backbone
 from softprune.models.description import BackboneDescription
@@ -95,9 +95,7 @@ def _fastest_step(step: Callable[[], object], threads: int) -> float:
     return fastest
 
 
-def load(
-    settings: BackboneSettings, run: Pins, *, whole: bool, described: BackboneDescription | None = None
-) -> Backbone:
+def load(settings: BackboneConfig, run: Pins, *, whole: bool, described: BackboneDescription | None = None) -> Backbone:
     """The backbone of a recipe.
 
     Args:

@@ -180,7 +180,7 @@ TRAINING: Final = (
 """What training took."""
 
 USE: Final = (measured("stored", "stored", "stored", "parameters to keep beside the model's own", _stored, _count),)
-"""What it takes to keep and use what was trained; latency stands behind, where any was measured."""
+"""What it takes to keep and use what was trained; latency follows, where any was measured."""
 
 MEASURED: Final = tuple(column for column in (*TRAINING, *USE) if column.read is not None)
 

@@ -46,22 +46,22 @@ class Place:
 def plans(found: Mapping[str, Any]) -> list[Plan]:
     """The two figures; the reason where there is nothing to draw."""
     points = "of 1 seed" if len(found["seeds"]) == 1 else "means over seeds"
-    said = f"Points are {points}, whiskers 95% intervals {interval_covers(found)}. "
-    said += "Methods of one cost stand side by side. "
+    caption = f"Points are {points}, whiskers 95% intervals {interval_covers(found)}. "
+    caption += "Methods of one cost stand side by side. "
     lines = [label(row) for row in found["rows"] if row["kind"] == "floor"]
     floors = f"Horizontal lines: {'; '.join(lines)}." if lines else ""
     return [
         Plan(
             "quality_parameters",
             "Quality against trainable parameters",
-            f"{said}Further left trains fewer numbers (logarithmic). {floors}".strip(),
+            f"{caption}Further left trains fewer numbers (logarithmic). {floors}".strip(),
             _draw(found, "trainable", "trainable parameters"),
             "trainable parameters",
         ),
         Plan(
             "quality_time",
             "Quality against training time",
-            f"{said}Seconds of all that makes what is used, learning rates tried and searches too. {floors}".strip(),
+            f"{caption}Seconds of all that makes what is used, learning rates tried and searches too. {floors}".strip(),
             _draw(found, "seconds", "training (seconds)"),
             "training times",
         ),
@@ -105,8 +105,8 @@ def scatter(shown: Sequence[Place], floors: Mapping[str, tuple[str, float]], x: 
             capsize=2.5,
             label=place.name,
         )
-    for name, (told, value) in floors.items():
-        axes.axhline(value, color=theme.other, linewidth=1.2, linestyle=_FLOORS[name], label=told, zorder=1)
+    for name, (legend, value) in floors.items():
+        axes.axhline(value, color=theme.other, linewidth=1.2, linestyle=_FLOORS[name], label=legend, zorder=1)
     dress(axes, theme, x, y, grid="both")
     ends = [end for place in shown for end in (place.low, place.high)] + [value for _, value in floors.values()]
     room = 0.12 * (max(ends) - min(ends)) or 0.5
@@ -156,7 +156,7 @@ def short(value: float) -> str:
 
 
 def _asides(shown: Sequence[Place]) -> list[float]:
-    """How far each point stands from its cost, in points of 1/72 inch: those of the same cost would hide each other."""
+    """How far each point is drawn from its cost, in points of 1/72 inch, so that those of one cost don't overlap."""
     found = []
     for at, place in enumerate(shown):
         before = sum(other.x == place.x for other in shown[:at])

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from softprune.adapters.prefix import prefix_not_defined
 from softprune.adapters.registry import not_defined
-from softprune.config import ADAPTERS, Backbone, CompareRecipe, Recipe, resolve
+from softprune.config import ADAPTERS, BackboneConfig, CompareRecipe, Recipe, resolve
 from softprune.config.yaml_io import yaml_text
 from softprune.errors import ManyErrors, SoftpruneError, of_the_machine
 from softprune.models import describe
@@ -96,7 +96,7 @@ def make_runs(recipe: CompareRecipe, folder: StudyFolder, command: str, console:
     return done
 
 
-def refused_by_model(settings: Backbone, methods: Iterable[str]) -> dict[str, str]:
+def refused_by_model(settings: BackboneConfig, methods: Iterable[str]) -> dict[str, str]:
     """Why a backbone's family or architecture has no place for some of the methods, by their names."""
     described = describe(settings.name, settings.family, settings.revision, settings.trust_remote_code)
     reasons = {method: not_defined(method, described.family) for method in methods}

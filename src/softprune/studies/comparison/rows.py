@@ -17,7 +17,7 @@ from softprune.studies.comparison.method_runs import MethodRun
 from softprune.studies.run_result import FinishedRun
 
 _RESULTS: Final = {"tune": "tuned", "xprompt": "winner", "adapt": "adapted"}
-"""By kind of run, its result that stands for the method."""
+"""By kind of run, its result that counts as the method's."""
 _BESIDE: Final = {CONTROL: "control", RANDOM: "random"}
 """Rows beside a method's: what an XPrompt run retrains as it does its tickets."""
 _FLOORS: Final = ("zero_shot", "constant")

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import yaml
 from rich.console import Console, Group
 
-from softprune.config import CompareRecipe, load_compare_recipe, resolve_compare
+from softprune.config import CompareRecipe, load_config
 from softprune.config.comparison_schema import keys_of
 from softprune.config.schema import MEMORY_KEYS
 from softprune.data import load_task
@@ -144,10 +144,7 @@ def compare_methods(recipe: AnyRecipe, out: str | Path, *, console: Console | No
     Raises:
         SoftpruneError: for anything that a user can fix.
     """
-    if isinstance(recipe, CompareRecipe):
-        read = recipe
-    else:
-        read = resolve_compare((), recipe) if isinstance(recipe, Mapping) else load_compare_recipe(recipe)
+    read = recipe if isinstance(recipe, CompareRecipe) else load_config(CompareRecipe, recipe)
 
     def draw(folder: Path) -> None:
         with suppress(SoftpruneError):  # matplotlib or jinja2 isn't installed

@@ -2,7 +2,7 @@
 
 Every seed's winner was chosen and trained apart. Together they answer by the mean of their probabilities
 (Lakshminarayanan et al. 2017, section 2.4); the geometric mean and votes stand beside it, and the same of the unpruned
-controls, so that what is due to several prompts is told from what is due to pruning.
+controls, which separates what is due to several prompts from what is due to pruning.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which measure of importance tells best what a prompt token is worth?
+"""Which measure of importance best predicts what a prompt token is worth?
 
     score          E |<dL/dp, p>| (XPrompt, equation 3)
     gradient       E mean |dL/dp|, the gradient's magnitude (the BART study)

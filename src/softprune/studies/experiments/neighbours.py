@@ -2,7 +2,7 @@
 
 "It never moved" here says: the vocabulary item nearest to a token is still the one it was nearest to at the start.
 Prompts of tasks whose instructions share words share neighbours from the start; and some items are near many vectors.
-So what is shared at the end stands beside what was shared at the start, and beside random prompts of the same lengths.
+So what is shared at the end is shown beside what was shared at the start, and beside random prompts as long.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Prompts that were trained on one task, read on another with the same answers; the other's template and verbalizer.
 
 Four prompts of every run: tuned, control (the whole one, trained twice), the winner, and a random mask of its size,
-retrained as the winner was. Whether pruning changes how a prompt carries over is told by winner less control out of
+retrained as the winner was. Whether pruning changes how a prompt carries over is read from winner less control out of
 domain, less the same in domain: what pruning does anywhere cancels out.
 """
 
@@ -163,7 +163,7 @@ def _score_prompts(study: StudyContext, runs: Runs, masked: Runs, pair: Pair, se
 
 
 def prompt_to_read(run: FinishedRun, masked: FinishedRun, name: str) -> torch.Tensor:
-    """One of the four prompts as the model reads it, `[Q, H]`; what is pruned is gone, or zeros."""
+    """One of the four prompts as the model reads it, `[Q, H]`; what is pruned is left out, or zeros."""
     if name == WINNER:
         return run.ticket.prompt()
     if name == RANDOM:

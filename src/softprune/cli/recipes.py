@@ -1,0 +1,80 @@
+"""From a command line to a run: the recipe that its files and flags say, the folder, and the end."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import typer
+
+from softprune.cli.output import progress_console, say
+from softprune.config import CompareRecipe, Recipe, TokensRecipe, load_config, recipe_text
+from softprune.runs.processes import rank
+
+R = TypeVar("R", Recipe, TokensRecipe, CompareRecipe)
+
+
+def read_recipe(kind: type[R], name: str | None, overrides: Sequence[str]) -> tuple[R, str]:
+    """A recipe, and its text for the run folder, which opens with what the command line changed.
+
+    Args:
+        kind: of recipe.
+        name: of a shipped recipe, or a file's path; None for the defaults.
+        overrides: `key=value`, from flags and behind them.
+    """
+    recipe = load_config(kind, name, overrides, where="the flags" if name is None else "", names=name_lookups())
+    comments = "".join(f"# given on the command line: {override}\n" for override in overrides)
+    return recipe, comments + ("# no recipe file: flags alone\n" if name is None else recipe_text(name))
+
+
+def name_lookups() -> dict[str, Callable[[str], object]]:
+    """By recipe key, what checks the name that it holds without asking the network."""
+    from softprune.data import load_task
+    from softprune.models.description import find_source
+
+    return {"backbone.name": find_source, "task.id": load_task}
+
+
+def default_out(recipe: Recipe | TokensRecipe | CompareRecipe) -> Path:
+    """`runs/TASK-BACKBONE-KIND`, with the last part of a path or hub name, and an adapter's method for its kind."""
+    kind = recipe.adapter.method if isinstance(recipe, Recipe) and recipe.kind == "adapt" else recipe.kind
+    names = (Path(recipe.task.id).stem, Path(recipe.backbone.name).name, kind)
+    return Path("runs") / "-".join(re.sub(r"[^\w.+]+", "-", name).strip("-.") for name in names)
+
+
+def run_job(
+    execute: Callable[..., bool],
+    recipe: Recipe | TokensRecipe | CompareRecipe,
+    out: Path | None,
+    text: str,
+    *,
+    finish: Callable[[Path], None] | None,
+    show: Callable[[Path], None],
+) -> None:
+    """Run a recipe, and show its results.
+
+    Args:
+        execute: of the recipe's pipeline.
+        recipe: the settings.
+        out: the folder, where one was named.
+        text: the recipe as it was given.
+        finish: what is written last, such as the report.
+        show: prints the results of a folder.
+    """
+    folder = out or default_out(recipe)
+    command = shlex.join(["softprune", *sys.argv[1:]])
+    try:
+        has_run = execute(recipe, folder, command, text, finish=finish, console=progress_console())
+    except KeyboardInterrupt:
+        if rank() == 0:
+            say(f"stopped; {folder} keeps what is done: run the same command to continue", err=True)
+        raise typer.Exit(130) from None
+    if rank():  # of several processes, the first one shows the results
+        return
+    if not has_run:
+        say(f"{folder} is complete: nothing was run; another --out begins a new run", err=True)
+    show(folder)

@@ -1,0 +1,88 @@
+"""Pydantic's validation errors in softprune's words: expected, found, do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pydantic_core import ErrorDetails
+
+from softprune.config.registry import unknown
+from softprune.config.schema import RecipeField
+from softprune.config.yaml_io import plain
+from softprune.errors import SoftpruneError
+
+
+def explain_error(error: ErrorDetails, fields: Sequence[RecipeField], what: str = "a recipe") -> SoftpruneError:
+    """One of pydantic's errors as a message.
+
+    Args:
+        error: it.
+        fields: all keys of the recipe; `*` in one is a place in a list.
+        what: what the message calls the recipe.
+    """
+    parts = [str(part) for part in error["loc"]]
+    key = ".".join(parts)
+    fields = [replace(field, key=_fill_in_places(field.key, parts)) for field in fields]
+    if error["type"] == "extra_forbidden":
+        return _unknown_key(parts, fields, what)
+    around = [field for field in fields if f"{key}.".startswith(f"{field.key}.")]
+    field = max(around, key=lambda field: field.key.count("."), default=None)
+    if error["type"] == "missing" and field is not None:
+        do = f"add {parts[-1]}: ... ({field.type}): {field.description}"
+        return SoftpruneError(f"{key}, which is required", "nothing", do)
+    if error["type"] == "literal_error" and field is not None:
+        return unknown(f"value of {key}", str(error["input"]), field.type.split(" | "))
+    if error["type"] == "unknown_name":
+        return unknown(f"value of {key}", error["ctx"]["name"], error["ctx"]["available"])
+    value = "nothing" if error["input"] is None else repr(error["input"])
+    if error["type"] == "only_with" and error["input"] is not None:
+        return SoftpruneError(f"{key}: {plain(error['msg'])}", value, _add_companion(parts, error["ctx"]))
+    wanted = "a mapping of keys to values" if error["type"] == "model_type" else plain(error["msg"])
+    if field is None:
+        do = f"write its keys indented under {key}:, or leave it out"
+    else:
+        in_list = any(isinstance(part, int) for part in error["loc"])
+        # No override reaches a place in a list.
+        how = f"write {parts[-1]}: ..." if in_list and field.key == key else f"set {field.key}=..."
+        do = f"{how} ({field.type}): {field.description}"
+    return SoftpruneError(f"{key}: {wanted}", value, do)
+
+
+def without_misspelt(errors: Sequence[ErrorDetails]) -> list[ErrorDetails]:
+    """Errors without those for a required key that is there under a misspelt name, which has an error of its own."""
+    unknown_keys = [error["loc"] for error in errors if error["type"] == "extra_forbidden"]
+
+    def is_misspelt(loc: tuple[int | str, ...]) -> bool:
+        siblings = [str(other[-1]) for other in unknown_keys if other[:-1] == loc[:-1]]
+        return bool(difflib.get_close_matches(str(loc[-1]), siblings, n=1))
+
+    return [error for error in errors if error["type"] != "missing" or not is_misspelt(error["loc"])]
+
+
+def _fill_in_places(key: str, parts: Sequence[str]) -> str:
+    """A field's key with the places in lists that `parts` have for its `*`."""
+    names = key.split(".")
+    return ".".join(parts[n] if name == "*" and n < len(parts) else name for n, name in enumerate(names))
+
+
+def _add_companion(parts: Sequence[str], context: Mapping[str, Any]) -> str:
+    """What to do about a key that goes with one choice of another key."""
+    key, choice = context["key"], context["choice"]
+    return f"add --{key} {choice} ({'.'.join(parts[:-1])}.{key}={choice}), or leave {'.'.join(parts)} out"
+
+
+def _unknown_key(parts: Sequence[str], fields: Sequence[RecipeField], what: str) -> SoftpruneError:
+    """The error for a key that no section has, or only another one."""
+    section, name = ".".join(parts[:-1]), parts[-1]
+    keys = [field.key for field in fields if "*" not in field.key]
+    prefix = f"{section}." if section else ""
+    siblings = {key.removeprefix(prefix).partition(".")[0] for key in keys if key.startswith(prefix)}
+    error = unknown(f"key of {section or what}", name, siblings)
+    elsewhere = [key for key in keys if key.rpartition(".")[2] == name]
+    if elsewhere and "did you mean" not in error.do:
+        meant = " or ".join(f'"{key}"' for key in elsewhere)
+        return SoftpruneError(error.expected, error.found, f"did you mean {meant}? {error.do}")
+    return error

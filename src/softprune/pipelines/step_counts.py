@@ -108,11 +108,9 @@ def _batches(recipe: Recipe) -> list[list[Candidate]]:
 
 
 def _candidate(recipe: Recipe, token_ratio: float, piece_ratio: float) -> Candidate:
-    """A candidate of the right length, whatever its importance; its parameters only order it among others."""
-    tokens = recipe.prompt.tokens
-    kept = int(token_mask(torch.arange(tokens), token_ratio, recipe.pruning.rounding).sum())
-    pieces = max(1, round(kept * recipe.prompt.pieces * (1 - piece_ratio)))
-    return Candidate(f"t{token_ratio:g}-p{piece_ratio:g}", token_ratio, piece_ratio, kept, pieces, pieces)
+    """A candidate of the right length, whatever its importance; how many pieces it has doesn't count here."""
+    kept = int(token_mask(torch.arange(recipe.prompt.tokens), token_ratio, recipe.pruning.rounding).sum())
+    return Candidate("planned", token_ratio, piece_ratio, kept, 0, 0)
 
 
 def _searched(recipe: Recipe, examples: int, group: int, batches: Sequence[Sequence[Candidate]]) -> list[Stage]:

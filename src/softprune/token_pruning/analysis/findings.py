@@ -106,7 +106,7 @@ def keyword_finding(report: KeywordReport) -> list[str]:
         effect, beyond = accuracy.effect, accuracy.beyond_random
         doubt = "" if not effect.low <= 0 <= effect.high else ", which can't be told from no change"
         sentences.append(
-            f"ForcedTokens out at the first layer that prunes, they change accuracy by {points(effect.value)} points "
+            f"Forced out at the first layer that prunes, they change accuracy by {points(effect.value)} points "
             f"(95% interval {points(effect.low)} to {points(effect.high)}){doubt}. Against as many other tokens forced "
             f"out at random: {points(beyond.value)} points ({points(beyond.low)} to {points(beyond.high)})."
         )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from softprune.studies.comparison.runner import compare_methods
     from softprune.studies.runner import run_study
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "ManyErrors",

@@ -22,8 +22,10 @@ def run(tmp_path: Path) -> RunFolder:
 
 def test_each_note_of_a_run_is_logged_once(run: RunFolder, caplog: pytest.LogCaptureFixture) -> None:
     with run:
-        run.record(notes=["a layout that was not checked"])
-        run.record(notes=["a layout that was not checked", "two texts were cut"])
+        with run.editing() as record:
+            record.add_notes("a layout that was not checked")
+        with run.editing() as record:
+            record.add_notes("a layout that was not checked", "two texts were cut")
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert warnings == [f"{run.path}: a layout that was not checked", f"{run.path}: two texts were cut"]
 

@@ -169,7 +169,7 @@ BACKBONES = [
     case(
         "an architecture without a family",
         "tune --task mood.yaml --backbone model --out run",
-        ("whose family can be told", "BertForTokenClassification", "--family seq2seq"),
+        ("whose family is known", "BertForTokenClassification", "--family seq2seq"),
         files={
             "model/config.json": '{"model_type": "bert", "architectures": ["BertForTokenClassification"]}',
             "model/model.safetensors": b"x",

@@ -13,6 +13,7 @@ import pytest
 
 from softprune.config import Study, load_study, shipped_studies
 from softprune.errors import SoftpruneError
+from softprune.runs.comparison_record import StudyRecord
 from softprune.studies.folder import STUDY
 
 Softprune = Callable[..., Any]
@@ -168,8 +169,10 @@ def test_report_writes_a_study_anew(softprune: Softprune, stand: Stand, tmp_path
 
 def test_runs_lists_studies(softprune: Softprune, tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    info = {"schema": 1, "kind": "study", "status": "complete", "tasks": ["demo", "trec"], "backbone": "tiny"}
-    (tmp_path / "a" / STUDY.record).write_text(json.dumps(info | {"work": {"x": 60, "y": 5}}))
+    work = {"x": 60.0, "y": 5.0}
+    record = StudyRecord.begin("study", "python", tasks=["demo", "trec"], backbone="tiny", work=work)
+    record.status = "complete"
+    (tmp_path / "a" / STUDY.record).write_text(json.dumps(record.document()))
     answer = softprune("runs", str(tmp_path))
     assert answer.out.splitlines()[1].split()[:6] == ["a", "study", "complete", "demo,trec", "tiny", "-"]
     assert "1m 05s" in answer.out

@@ -78,7 +78,7 @@ def test_every_row_in_its_order(info: dict[str, Any]) -> None:
 
 def test_notes_tell_how_the_model_was_chosen(info: dict[str, Any]) -> None:
     assert BY_EXAMPLE in notes(record(info))
-    assert "for these very trained models" in BY_EXAMPLE
+    assert "not of training seeds" in BY_EXAMPLE
     assert notes(record(info))[0] == "* chosen on 99 held-out examples of train: fewest operations within the margin"
     info["selection"]["within"] = False
     assert notes(record(info))[0].endswith("none is within the margin; the best")

@@ -40,13 +40,18 @@ class FinishedRun:
     seed: int
 
     @cached_property
-    def info(self) -> dict[str, Any]:
+    def record(self) -> RunRecord:
         """Its run.json.
 
         Raises:
             SoftpruneError: it can't be read.
         """
-        return read_record(self.path, RunRecord).document()
+        return read_record(self.path, RunRecord)
+
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        """The same, as plain values."""
+        return self.record.document()
 
     @property
     def cost(self) -> dict[str, Any]:

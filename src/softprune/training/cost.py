@@ -82,9 +82,9 @@ def _peak_bytes(cost: CostRecord) -> int:
     """The most of all phases and of what was outside of them, such as drawing the report."""
     known = [int(peak) for peak in cost.peak_memory.values() if peak is not None]
     if torch.cuda.is_available():
-        return max(*known, int(torch.cuda.max_memory_allocated()), 0)
+        return max([*known, int(torch.cuda.max_memory_allocated())])
     # Where the system keeps no peak (macOS), what is resident at the end of the run.
-    return max(*known, _highest_resident() or psutil.Process().memory_info().rss)
+    return max([*known, _highest_resident() or psutil.Process().memory_info().rss])
 
 
 def _highest_resident() -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
@@ -106,3 +107,32 @@ def test_the_script_runs(tmp_path: Path) -> None:
     assert "winning ticket" in done.stdout
     assert re.search(r"^whole: (finance|logistics|security|maintenance)$", done.stdout, re.MULTILINE)
     assert (tmp_path / "quickstart" / "report" / "index.html").is_file()
+
+
+NAMED = re.compile(r"`([a-z_/]+\.py):(\w+)(?:\.(\w+))?`")
+
+
+def defined_names(file: Path) -> set[str]:
+    """What a file defines: functions, classes, and `Class.method`."""
+    names = set()
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            names |= {f"{node.name}.{inner.name}" for inner in node.body if isinstance(inner, ast.FunctionDef)}
+    return names
+
+
+def test_the_walks_name_what_there_is() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = NAMED.findall(page)
+    assert len(named) >= 30
+    for file, name, method in named:
+        wanted = f"{name}.{method}" if method else name
+        assert wanted in defined_names(ROOT / "src" / "softprune" / file), f"{file}:{wanted}"
+
+
+def test_a_name_that_is_not_there_is_missed() -> None:
+    names = defined_names(ROOT / "src" / "softprune" / "training" / "loop.py")
+    assert "train" in names
+    assert "trains" not in names

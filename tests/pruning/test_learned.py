@@ -20,6 +20,7 @@ from softprune.pruning.xprompt import decided
 from softprune.report.curves import curves_of
 from softprune.report.page import html as page_of
 from softprune.report.run_reader import read_run
+from softprune.runs.record_parts import DifferenceRecord, Headline
 from softprune.runs.run_folder import RunFolder
 from softprune.training.session import Workspace
 
@@ -106,7 +107,16 @@ def test_a_level_that_is_off_is_left_alone(level: str, tmp_path: Path, tiny_mode
 
 
 def test_the_random_mask_is_held_against_the_gates() -> None:
-    told = {"random": {"value": 0.1, "low": 0.05, "high": 0.15, "covers_seeds": True}, "interpretable": True}
+    told = Headline(
+        comparison="winner - control",
+        value=0.0,
+        low=-0.05,
+        high=0.05,
+        p=1.0,
+        random=DifferenceRecord(value=0.1, low=0.05, high=0.15, p=0.01, covers_seeds=True),
+        interpretable=True,
+        significance_claimed=True,
+    )
     assert random_sentence(told, "tokens", chosen_by="the gates").endswith("the mask that the gates chose is better.")
 
 
@@ -121,4 +131,4 @@ def test_a_run_keeps_the_strategy_that_auto_stood_for(tmp_path: Path) -> None:
             assert decided(workspace).recipe.search.strategy == kept
             again = decided(replace(workspace, recipe=then), gates_learn=False).recipe
             assert again.search.strategy == kept
-            assert run.info["search"] == {"strategy": kept}
+            assert run.record.search.document() == {"strategy": kept}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from softprune.prompts.soft_prompts import read_one
 from softprune.prompts.ticket import Ticket
 from softprune.report import comparison_table
 from softprune.report.page import write as write_page
+from softprune.runs.record_parts import ResultRow
 from softprune.training.scoring import ScoredSet, Scoring, score_prompts
 from softprune.types import Scores
 
@@ -156,13 +158,27 @@ def test_pruning_goes_by_the_loss(run_of: Callable[..., Run]) -> None:
     assert all(c["report"] is not None for c in front)
 
 
-def test_a_plan_counts_the_writing(tiny_models: Models, task_file: Path) -> None:
+def test_a_plan_counts_the_writing(tiny_models: Models, task_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text takes far longer to write than to score here, and the plan must have seen that."""
+    from softprune.models.seq2seq import Seq2SeqBackbone
+
+    generate = Seq2SeqBackbone.generate
+
+    def slow(backbone: Any, *arguments: Any) -> list[str]:
+        texts = generate(backbone, *arguments)
+        time.sleep(0.4 * len(texts))
+        return texts
+
+    monkeypatch.setattr(Seq2SeqBackbone, "generate", slow)
     found = plan(recipe_of(tiny_models("t5"), task_file, *SHORT, "kind=tune"))
-    assert found.pace.written > 0
-    unwritten = replace(found, pace=replace(found.pace, written=0.0))
-    texts = found.counted.reported * found.sizes()["report"]
-    more = found.seconds()["report"] - unwritten.seconds()["report"]
-    assert more == pytest.approx(texts * found.pace.written)
+    written = found.pace.reported - found.pace.scored
+    assert found.pace.scored > 0
+    assert written > 0.2
+    unwritten = replace(found, pace=replace(found.pace, reported=found.pace.scored))
+    texts = found.counts.reported * found.sizes()["report"]
+    more = {name: seconds - unwritten.seconds()[name] for name, seconds in found.seconds().items()}
+    assert more.pop("report") == pytest.approx(texts * written)
+    assert set(more.values()) == {0.0}, "choices are made without writing"
 
 
 def test_gates_learn_from_the_loss_of_texts(tmp_path: Path, tiny_models: Models, task_file: Path) -> None:
@@ -194,15 +210,15 @@ def test_interpretable_where_the_prompt_does_something() -> None:
     metric = metric_named("rougeL")
     for tuned, expected in ((good, True), (bad, False)):
         texts = {"tuned": tuned, "zero_shot": bad, "winner": good, "control": tuned, "random": bad}
-        rows: dict[str, Any] = {
-            name: {"metric": "rougeL", "value": metric.value(each), "n": 12, "parameters": 4, "interval": [0, 1]}
+        rows = {
+            name: ResultRow(metric="rougeL", value=metric.value(each), n=12, parameters=4, interval=(0.0, 1.0))
             for name, each in scored(texts, references).items()
         }
         # The first sentences score more than the tuned prompt: no bar to interpretation.
-        rows["constant"] = {"value": 1.0}
+        rows["constant"] = ResultRow(metric="rougeL", value=1.0)
         _, found = conclude(recipe, Reported(metric, None, scored(texts, references), rows, 3))
-        assert found["interpretable"] is expected
-        assert ("isn't shown to write better than the model without one" in found["sentence"]) is not expected
+        assert found.interpretable is expected
+        assert ("isn't shown to write better than the model without one" in found.sentence) is not expected
 
 
 def test_a_ticket_writes_to_new_rows(run_of: Callable[..., Run], task_file: Path) -> None:

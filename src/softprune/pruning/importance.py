@@ -18,8 +18,6 @@ import torch
 from softprune.models.base import Backbone
 from softprune.training.scoring import ScoredSet, Scoring, my_batches, score_prompts
 
-METHODS = ("paper", "gradient", "leave_one_out")
-
 # Where the model normalises its input embeddings (BLOOM), a token's scale changes nothing and equation 3 vanishes.
 VANISHING = 1e-2
 
@@ -59,7 +57,7 @@ class Importance:
 def measure(
     backbone: Backbone, prompt_QH: torch.Tensor, data: ScoredSet, scoring: Scoring, pieces: int, method: str
 ) -> Importance:
-    """Importance by one of `METHODS`, or by `auto`: the paper's, unless it vanishes.
+    """Importance by a criterion's name, or by `auto`: the paper's, unless it vanishes.
 
     Args:
         backbone: frozen, in eval mode.

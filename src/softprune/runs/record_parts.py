@@ -315,9 +315,9 @@ class SearchRecord(Part):
 class ImportanceRecord(Part):
     """How the importance of tokens and pieces was measured."""
 
-    method: str = Field(description="paper or leave_one_out")
+    method: str = Field(description="paper, gradient or leave_one_out")
     examples: int
-    token_over_piece: float | None = Field(description="mean token importance over mean piece importance")
+    token_over_piece: float | None = Field(description="largest token importance over largest piece importance")
 
 
 class GatesRecord(Part):

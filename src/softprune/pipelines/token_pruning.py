@@ -50,22 +50,7 @@ def execute(
     finish: Finish | None = None,
     console: Console | None = None,
 ) -> bool:
-    """Run a recipe into a folder, or continue a run that was cut off there; a complete one is left as it is.
-
-    Args:
-        recipe: validated settings.
-        out: the run folder.
-        command: what the user typed, for run.json.
-        recipe_text: the recipe as it was given.
-        finish: called with the folder before the run is marked complete.
-        console: where progress is shown; None for silence.
-
-    Returns:
-        Whether anything was left to do.
-
-    Raises:
-        SoftpruneError: for anything that a user can fix.
-    """
+    """Run a recipe of token pruning into a folder; arguments, result and errors as of `pipelines.xprompt.execute`."""
     hold_alone("to prune input tokens")
     return run_job(
         out,

@@ -21,7 +21,7 @@ from softprune.pruning.search import MaskedCandidate
 from softprune.runs.record_parts import GatesRecord
 from softprune.training.jobs import Fitted, FolderKeeper, evaluate, schedule
 from softprune.training.loop import train
-from softprune.training.optimizers import make_optimiser
+from softprune.training.optimizers import prompt_optimiser
 from softprune.training.session import Workspace
 from softprune.training.step import Feed
 from softprune.types import Candidate, Mask
@@ -93,15 +93,7 @@ def _train_gates(workspace: Workspace, tuned: Fitted, prices: list[float]) -> tu
         score=workspace.scoring.score,
         seed=recipe.seed,
     )
-    prompts = make_optimiser(
-        recipe.tuning.optimiser,
-        gated.vectors_KPH,
-        None,
-        lr=workspace.lr,
-        weight_decay=recipe.tuning.weight_decay,
-        clip_threshold=recipe.tuning.clip_threshold,
-        clip_scope=recipe.tuning.clip_scope,
-    )
+    prompts = prompt_optimiser(recipe.tuning, gated.vectors_KPH, None, workspace.lr)
     # A piece's share of a low price is a gradient of about 1e-7: Adam's usual epsilon would damp it.
     gates = torch.optim.Adam(gated.gates(), lr=_rate(workspace), eps=1e-12)
     # Nobody leaves, and the last gates count, not those of the best score: that is mostly the least pruned.

@@ -27,7 +27,6 @@ from softprune.runs.record_parts import (
     MemoryRecord,
     Part,
     PromptRecord,
-    ReducedK,
     ResultRow,
     SearchRecord,
     SelectionRecord,
@@ -124,11 +123,12 @@ class RunRecord(JobRecord):
     removal: str | None = Field(default=None, description="what becomes of pruned tokens: drop or zero")
     K: int | None = Field(default=None, description="candidates that are trained side by side; pinned")
     processes: int | None = Field(default=None, description="that work together")
-    results: dict[str, ResultRow | None] = Field(default={}, description="by `RowName`; of token pruning, by model")
+    results: dict[str, ResultRow | None] = Field(
+        default={}, description="by row (tuned, control, winner, random, ...); of token pruning, by model"
+    )
     ticket: TicketRecord = TicketRecord()
     cost: CostRecord
     memory: MemoryRecord | None = None
-    K_history: list[ReducedK] = Field(default=[], description="groups that memory was too small for")
     inputs: dict[str, str] | None = Field(default=None, description="digests of what results depend on; pinned")
     settings: SettingsRecord | None = None
     notes: list[str] = Field(default=[], description="what a user should know, in words")

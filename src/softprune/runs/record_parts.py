@@ -16,8 +16,6 @@ from pydantic import (
     model_validator,
 )
 
-RowName = Literal["constant", "zero_shot", "instruction", "tuned", "adapted", "control", "random", "winner"]
-
 
 def _interval(value: object) -> object:
     """Both ends as a tuple; null where one isn't known, since NaN is written as null."""
@@ -263,17 +261,6 @@ class MemoryRecord(Part):
     free: int | None = Field(description="at the start")
     base: int = Field(description="of a training step, whatever K is")
     each: int = Field(description="of a training step, for each candidate")
-
-
-class ReducedK(Part):
-    """A group of candidates that was trained in parts, since memory ran out."""
-
-    work: str = Field(description="the piece of work")
-    K: int = Field(description="candidates of the group")
-    parts: list[int] = Field(description="candidates of each part")
-    step: int = Field(description="that the parts go on from")
-    out_of_memory: bool = Field(description="whether memory ran out in this group, or in an earlier one")
-    attempt: int = Field(description="index into `attempts`")
 
 
 class SettingsRecord(Part):

@@ -87,7 +87,6 @@ class RunFolder(JobFolder[RunRecord]):
     """A run's folder, held by this process until `close`; see the module's text for what lies in it."""
 
     own_files = ("metrics.jsonl", TRACKERS)
-    keeps = True
     processes: Processes = ALONE
     """Which work through it; see `softprune.runs.multiprocess_folder`."""
     meter: Meter | None = None

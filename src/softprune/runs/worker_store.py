@@ -32,8 +32,6 @@ class Store(Protocol):
     """A run as its stages see it; each method as in `RunFolder`."""
 
     path: Path
-    keeps: bool
-    """Whether it keeps unfinished work and what it is told."""
     processes: Processes
     """Which work through it together."""
     meter: Meter | None
@@ -136,7 +134,6 @@ class StandIn:
         begun: the state to go on from, if there is one.
     """
 
-    keeps = False
     processes: Processes = ALONE
     meter: Meter | None = None
 

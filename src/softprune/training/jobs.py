@@ -21,7 +21,7 @@ from softprune.training.distribute import finish_on_workers
 from softprune.training.initial_prompt import initial_mask, initial_prompt
 from softprune.training.loop import Evaluation, Keeper, Point, Schedule, State, Trained, train
 from softprune.training.lr_sweep import best_rate, candidate_of, chosen_work
-from softprune.training.optimizers import make_optimiser
+from softprune.training.optimizers import prompt_optimiser
 from softprune.training.scoring import ScoredSet, score_prompts
 from softprune.training.session import Workspace
 from softprune.training.step import Feed
@@ -200,7 +200,7 @@ def fit_groups(workspace: Workspace, groups: Sequence[Group], phase: str) -> dic
 def fit(workspace: Workspace, group: Group) -> list[Fitted]:
     """Train a group's prompts side by side from their starting values; the best checkpoint of each."""
     run, backbone, data = workspace.run, workspace.backbone, workspace.train
-    tuning, scoring = workspace.recipe.tuning, workspace.scoring
+    scoring = workspace.scoring
     trainable = PromptTrainable(
         backbone,
         torch.stack([start.vectors_PH for start in group.starts]),
@@ -209,15 +209,7 @@ def fit(workspace: Workspace, group: Group) -> list[Fitted]:
         loss=scoring.loss,
         score=scoring.score,
     )
-    optimiser = make_optimiser(
-        tuning.optimiser,
-        trainable.vectors_KPH,
-        trainable.survivors(),
-        lr=workspace.lr,
-        weight_decay=tuning.weight_decay,
-        clip_threshold=tuning.clip_threshold,
-        clip_scope=tuning.clip_scope,
-    )
+    optimiser = prompt_optimiser(workspace.recipe.tuning, trainable.vectors_KPH, trainable.survivors(), workspace.lr)
     tokens = int(trainable.prompts().shape[1])
     trained = train(
         trainable,

@@ -18,7 +18,7 @@ from softprune.errors import out_of_memory
 from softprune.models.base import Backbone
 from softprune.prompts.soft_prompts import full_mask
 from softprune.training.free_memory import free_bytes
-from softprune.training.optimizers import make_optimiser
+from softprune.training.optimizers import prompt_optimiser
 from softprune.training.scoring import ScoredSet
 from softprune.training.trainable import PromptTrainable
 
@@ -92,15 +92,7 @@ class Rehearsal:
             loss=self.loss,
             score=self.score,
         )
-        optimiser = make_optimiser(
-            tuning.optimiser,
-            trainable.vectors_KPH,
-            trainable.survivors(),
-            lr=0.0,
-            weight_decay=tuning.weight_decay,
-            clip_threshold=tuning.clip_threshold,
-            clip_scope=tuning.clip_scope,
-        )
+        optimiser = prompt_optimiser(tuning, trainable.vectors_KPH, trainable.survivors(), lr=0.0)
         size = math.ceil(len(indices) / tuning.accumulate)
         for at in range(0, len(indices), size):
             part = indices[at : at + size]

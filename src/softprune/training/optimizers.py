@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from softprune.config.schema import TuningConfig
+
 # Parts of the names of biases and norms, in every architecture: pulling them to zero helps nobody.
 _NO_DECAY = ("bias", "norm")
 
@@ -118,6 +120,21 @@ def make_optimiser(
             clip_scope=clip_scope,
         )
     return torch.optim.AdamW([parameter], lr=lr, weight_decay=weight_decay)
+
+
+def prompt_optimiser(
+    tuning: TuningConfig, parameter: nn.Parameter, survivors_KPH: torch.Tensor | None, lr: float
+) -> torch.optim.Optimizer:
+    """The optimiser that a recipe names for its prompts, by its settings and an absolute step size."""
+    return make_optimiser(
+        tuning.optimiser,
+        parameter,
+        survivors_KPH,
+        lr=lr,
+        weight_decay=tuning.weight_decay,
+        clip_threshold=tuning.clip_threshold,
+        clip_scope=tuning.clip_scope,
+    )
 
 
 def weights_adamw(

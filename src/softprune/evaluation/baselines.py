@@ -90,32 +90,33 @@ def report_xprompt(workspace: Workspace, pruned: Pruned, rivals: Rivals) -> dict
         _add_losses(workspace, entries, results)
         candidates = _report_front(workspace, data, pruned, scored)
     reported = Reported(workspace.metric, groups_of(data), scored, results, len(pruned.trials))
-    reported = _until_decided(workspace, pruned, data, reported)
+    reported, conclusions = _until_decided(workspace, pruned, data, reported)
     with workspace.run.phase("report"):
         _add_seeds(workspace, reported)
-        conclusions = conclude(decided(workspace).recipe, reported)
         _write(workspace, data, results, reported.scored, conclusions, candidates)
         _write_fresh(workspace, data, reported)
     return results
 
 
-def _until_decided(workspace: Workspace, pruned: Pruned, data: ScoredSet, reported: Reported) -> Reported:
-    """Retrain on more fresh seeds if the first ones leave the verdict open and more of them may decide it.
+def _until_decided(
+    workspace: Workspace, pruned: Pruned, data: ScoredSet, reported: Reported
+) -> tuple[Reported, tuple[VerdictRecord, Headline]]:
+    """Conclude; retrain on more fresh seeds if the first ones leave the verdict open and more of them may decide it.
 
     Nothing else is chosen here, so `report` may be read again: only how often the same prompts are retrained depends on
     it. That costs some of the test's level, which docs/statistics.md measures.
     """
-    recipe = workspace.recipe
+    recipe = decided(workspace).recipe
     known, most = reported.seeds, recipe.selection.most_seeds
-    if known == most:
-        return reported
-    verdict, _ = conclude(decided(workspace).recipe, reported)
-    if verdict.more_seeds is None:
-        return reported
+    with workspace.run.phase("report"):
+        conclusions = conclude(recipe, reported)
+    if known == most or conclusions[0].more_seeds is None:
+        return reported, conclusions
     more = retrain_fresh(workspace, pruned, range(known, most))
     with workspace.run.phase("report"):
         scored = _score(workspace, data, {}, _fresh_states(more, known))
-    return replace(reported, scored={**reported.scored, **scored})
+        reported = replace(reported, scored={**reported.scored, **scored})
+        return reported, conclude(recipe, reported)
 
 
 def _fresh_states(fresh: Sequence[dict[str, Fitted]], first: int = 0) -> dict[str, PromptState]:

@@ -181,7 +181,10 @@ def input_option() -> Any:
 
 DeviceOption = Annotated[str, option_like("--device")]
 DtypeOption = Annotated[str, option_like("--dtype")]
-ThreadsOption = Annotated[int | None, option_like("--threads", "torch's choice", kind="tokens", minimum=1)]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, metavar="N", help="CPU threads. [default: torch's choice]", show_default=False),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace an output file that exists.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 BatchRowsOption = Annotated[

@@ -53,14 +53,14 @@ _Tagger = Annotated[
 
 def show_results(run: Path) -> None:
     """Print the table of a run."""
-    from softprune.token_pruning.results_table import notes, read_results, results_table
+    from softprune.token_pruning.tables import read_results, results_notes, results_table
 
     record = read_results(run)
     if not any(record.results.values()):
         say(f"{run} has no results yet: it is {record.status}; continue it: {record.command}")
         return
     print_rich(results_table(record), width=_PIPE_WIDTH)
-    for note in notes(record):
+    for note in results_notes(record):
         say(note)
     if record.model:
         say(f"the chosen model: {run / record.model}")
@@ -159,7 +159,7 @@ def bench(
     from softprune.runs import atomic_io
     from softprune.token_pruning.bench import Settings
     from softprune.token_pruning.bench import bench as measure
-    from softprune.token_pruning.bench_table import bench_notes, break_even_table, latency_table, speed_table
+    from softprune.token_pruning.tables import bench_notes, break_even_table, latency_table, speed_table
     from softprune.training.free_memory import keep_freed
 
     if threads is not None:

@@ -12,27 +12,20 @@ import torch.nn.functional as F
 from softprune.models.batching import scoring_batches
 from softprune.token_pruning.families import Encoder
 from softprune.token_pruning.forward import forward, soft_forward
-from softprune.token_pruning.macs import executed_macs, paper_macs
+from softprune.token_pruning.macs import executed_macs, relative_macs
 from softprune.token_pruning.packing import pack
 from softprune.token_pruning.rules import Convention, Rule, Thresholds
-from softprune.token_pruning.trainable import autocast
+from softprune.training.trainable import products_in
 
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What a model predicted for some texts, in their order.
+    """What a model predicted for some texts, in their order."""
 
-    Attributes:
-        logits_NC: float32.
-        kept_NL: tokens left after each layer.
-        first_N: the layer after which each text's first token was pruned; L where it was not.
-        lengths: tokens of each text.
-    """
-
-    logits_NC: np.ndarray
-    kept_NL: np.ndarray
-    first_N: np.ndarray
-    lengths: tuple[int, ...]
+    logits_NC: np.ndarray  # float32
+    kept_NL: np.ndarray  # tokens left after each layer
+    first_N: np.ndarray  # the layer after which each text's first token was pruned; L where it was not
+    lengths: tuple[int, ...]  # tokens of each text
 
     @property
     def predicted(self) -> list[int]:
@@ -52,20 +45,15 @@ class Predictions:
     def relative_macs(self, encoder: Encoder, *, executed: bool = False, head_only: bool = False) -> float:
         """Operations over those of the unpruned model on the same real tokens.
 
-        Args:
-            encoder: the model.
-            executed: count what was computed, not what the paper's formula says.
-            head_only: as of `executed_macs`; the paper's count ignores it.
+        By the paper's formula, which ignores `head_only`; or (`executed`) what was computed, as of `executed_macs`.
         """
         layers, hidden, inner = len(encoder.layers), encoder.hidden, encoder.inner
+        if not executed:
+            return relative_macs(hidden, self.lengths, self.kept_NL.T.tolist())
         pruned = whole = 0
         for length, kept_L, first in zip(self.lengths, self.kept_NL.tolist(), self.first_N.tolist(), strict=True):
-            if executed:
-                pruned += executed_macs(hidden, inner, length, kept_L, head_only=head_only, first_left=first)
-                whole += executed_macs(hidden, inner, length, [length] * layers)
-            else:
-                pruned += paper_macs(hidden, length, kept_L)
-                whole += paper_macs(hidden, length, [length] * layers)
+            pruned += executed_macs(hidden, inner, length, kept_L, head_only=head_only, first_left=first)
+            whole += executed_macs(hidden, inner, length, [length] * layers)
         return pruned / whole
 
 
@@ -83,9 +71,6 @@ def evaluate(
 
     Args:
         encoder: the model; it is put into eval mode.
-        texts: token ids with special tokens.
-        rule: which tokens stay.
-        convention: how importance is counted.
         compute: dtype of the matrix products.
         rows: texts of a call.
         soft: use the soft masks of thresholds instead.
@@ -95,7 +80,7 @@ def evaluate(
     logits_NC = np.zeros((len(texts), int(encoder.config.num_labels)), dtype=np.float32)
     kept_NL = np.zeros((len(texts), len(encoder.layers)), dtype=np.int64)
     first_N = np.zeros(len(texts), dtype=np.int64)
-    with torch.no_grad(), autocast(encoder, compute):
+    with torch.no_grad(), products_in(compute, encoder.dtype, encoder.device):
         for indices in scoring_batches(lengths, rows):
             packed = pack([texts[i] for i in indices], encoder.device)
             if soft:

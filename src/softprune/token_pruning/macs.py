@@ -14,13 +14,7 @@ from collections.abc import Sequence
 
 
 def paper_macs(hidden: int, original: int, kept_L: Sequence[int]) -> int:
-    """Of one text.
-
-    Args:
-        hidden: d.
-        original: its tokens.
-        kept_L: tokens left after each layer.
-    """
+    """Of one text of `original` tokens, of which `kept_L` are left after each layer."""
     total, before = 0, original
     for after in kept_L:
         total += 4 * hidden**2 * before + 2 * hidden * before**2 + 8 * hidden**2 * after
@@ -40,19 +34,21 @@ def executed_macs(
     """Of one text, as `forward.forward` computes it.
 
     Args:
-        hidden, original, kept_L: as above.
-        inner: f, the feed-forward width.
+        hidden, inner: d and f.
+        original, kept_L: tokens of the text, and those left after each layer.
         head_only: whether the last layer ran for one token alone: keys and values of all, the rest once.
         first_left: the layer after which the first token was pruned, if it was.
     """
     total, before, last = 0, original, len(kept_L) - 1
     feed_forward = 2 * hidden * inner
-    first_left = len(kept_L) if first_left is None else first_left
+    if first_left is None:
+        first_left = len(kept_L)
     for number, after in enumerate(kept_L):
         fallen = first_left < number
         if head_only and number == last:
-            attention = 0 if fallen else 2 * hidden**2 * (before + 1) + 2 * hidden * before
-            total += attention + feed_forward
+            if not fallen:  # a fallen first token attends to nothing
+                total += 2 * hidden**2 * (before + 1) + 2 * hidden * before
+            total += feed_forward
             break
         total += 3 * hidden**2 * before + 2 * hidden * before**2 + (hidden**2 + feed_forward) * after
         if fallen:
@@ -65,6 +61,8 @@ def executed_macs(
 
 def relative_macs(hidden: int, lengths: Sequence[int], kept_LB: Sequence[Sequence[int]]) -> float:
     """Paper's operations of some texts over those of the same texts unpruned."""
-    layers = len(kept_LB)
-    pruned = sum(paper_macs(hidden, n, [row[b] for row in kept_LB]) for b, n in enumerate(lengths))
-    return pruned / sum(paper_macs(hidden, n, [n] * layers) for n in lengths)
+    pruned = whole = 0
+    for text, length in enumerate(lengths):
+        pruned += paper_macs(hidden, length, [kept_B[text] for kept_B in kept_LB])
+        whole += paper_macs(hidden, length, [length] * len(kept_LB))
+    return pruned / whole

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softprune.errors import SoftpruneError
 from softprune.token_pruning.analysis.words import Mark
+from softprune.token_pruning.loading import replace_surrogates
 
 if TYPE_CHECKING:
     from spacy.language import Language
 
 TRAIN = "train one with scripts/train_tagger.py and name its folder, or install a spaCy pipeline and name it"
-BATCH = 64  # texts
-HALF_PAIR = re.compile("[\ud800-\udfff]")  # JSON can hold one; spaCy can't
 
 NAMES = {
     "ADJ": "adjective",
@@ -40,19 +38,13 @@ NAMES = {
 
 
 class Tagger:
-    """A spaCy pipeline that finds parts of speech.
-
-    Attributes:
-        name: of the pipeline.
-        accuracy: share of universal tags that are right on its own test data; None where its meta doesn't say.
-        measured_on: which test data, where its meta says.
-        entities: whether it finds named entities.
-    """
+    """A spaCy pipeline that finds parts of speech."""
 
     def __init__(self, nlp: Language) -> None:
         performance: dict[str, Any] = nlp.meta.get("performance") or {}
         self.name = "_".join(str(nlp.meta[key]) for key in ("lang", "name") if nlp.meta.get(key))
         accuracy = performance.get("pos_acc")
+        # share of universal tags that are right on its own test data; None where its meta doesn't say
         self.accuracy = float(accuracy) if isinstance(accuracy, int | float) else None
         self.measured_on = str(performance.get("test_file") or "")
         self.entities = "ner" in nlp.pipe_names or "entity_ruler" in nlp.pipe_names
@@ -60,12 +52,13 @@ class Tagger:
 
     def marks(self, texts: Iterable[str]) -> Iterator[tuple[Mark, ...]]:
         """The words of each text, in the texts' order; runs of spaces aren't words."""
-        for doc in self._nlp.pipe((HALF_PAIR.sub("\ufffd", text) for text in texts), batch_size=BATCH):
-            yield tuple(
-                Mark(token.idx, token.idx + len(token), token.pos_ or "X", token.is_stop, token.ent_type_)
-                for token in doc
-                if not token.is_space
-            )
+        for doc in self._nlp.pipe(replace_surrogates(texts), batch_size=64):  # spaCy can't read them either
+            marks = []
+            for token in doc:
+                if not token.is_space:
+                    end = token.idx + len(token)
+                    marks.append(Mark(token.idx, end, token.pos_ or "X", token.is_stop, token.ent_type_))
+            yield tuple(marks)
 
     @property
     def accuracy_in_words(self) -> str:

@@ -1,7 +1,7 @@
 """From tokens to words: which pieces make up a word, and after which layer the word was dropped.
 
 **A word is there as long as any of its pieces is**: its `left` is the largest of theirs. Random dropping would
-therefore keep long words more often than short ones; `random_baseline` accounts for that.
+therefore keep long words more often than short ones; `word_table.RandomDropping` accounts for that.
 """
 
 from __future__ import annotations
@@ -16,37 +16,23 @@ from softprune.token_pruning.token_trace import TokenTrace
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A word as a tagger (or `split`) finds it.
+    """A word as a tagger (or `split`) finds it."""
 
-    Attributes:
-        start, end: its characters in the text; no space among them.
-        pos: universal part of speech; empty without a tagger.
-        stop: whether it is a stop word; None without a tagger.
-        entity: type of the named entity that it belongs to; empty outside entities.
-    """
-
-    start: int
+    start: int  # of its characters in the text; no space among them
     end: int
-    pos: str = ""
-    stop: bool | None = None
-    entity: str = ""
+    pos: str = ""  # universal part of speech; empty without a tagger
+    stop: bool | None = None  # whether it is a stop word; None without a tagger
+    entity: str = ""  # type of the named entity that it belongs to; empty outside entities
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word that the model read.
-
-    Attributes:
-        text: its characters.
-        mark: its position and its tags.
-        pieces: positions of its tokens.
-        left: the layer after whose attention its last piece was dropped; the number of layers if one was kept.
-    """
+    """A word that the model read."""
 
     text: str
     mark: Mark
-    pieces: tuple[int, ...]
-    left: int
+    pieces: tuple[int, ...]  # positions of its tokens
+    left: int  # the layer after whose attention its last piece was dropped; the number of layers if one was kept
 
 
 def split(text: str) -> Iterator[Mark]:
@@ -72,10 +58,7 @@ def words_of(trace: TokenTrace, marks: Sequence[Mark] | None = None) -> tuple[Wo
     byte-level pieces (several of which may stand for one character) lie within words, SentencePiece's may
     begin with a space, and a piece that covers two words counts for both. A word without a piece wasn't read
     (it was truncated, or the tokenizer doesn't know its characters), and isn't in the answer.
-
-    Args:
-        trace: of the text.
-        marks: its words, in order and apart; None: `split` finds them.
+    `marks` are the text's words, in order and apart; without them, `split` finds some.
     """
     found = list(split(trace.text)) if marks is None else marks
     ends = [mark.end for mark in found]
@@ -87,8 +70,8 @@ def words_of(trace: TokenTrace, marks: Sequence[Mark] | None = None) -> tuple[Wo
         while place < len(found) and found[place].start < end:
             pieces[place].append(position)
             place += 1
-    return tuple(
-        Word(trace.text[mark.start : mark.end], mark, tuple(own), max(trace.left[i] for i in own))
-        for mark, own in zip(found, pieces, strict=True)
-        if own
-    )
+    words = []
+    for mark, own in zip(found, pieces, strict=True):
+        if own:
+            words.append(Word(trace.text[mark.start : mark.end], mark, tuple(own), max(trace.left[i] for i in own)))
+    return tuple(words)

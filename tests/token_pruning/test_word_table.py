@@ -10,9 +10,8 @@ from statistics import mean
 import pytest
 from fakes import FakeReader, by_chance, made_texts, make_trace
 
-from softprune.token_pruning.analysis.tagging import Tagger
-from softprune.token_pruning.analysis.word_table import CONTEXT, RandomDropping, part_read, word_table
-from softprune.token_pruning.analysis.words import Mark
+from softprune.token_pruning.analysis.word_table import CONTEXT, RandomDropping, text_for_tagger, word_table
+from softprune.token_pruning.analysis.words import Mark, Tagger
 
 TEXT = "a b c d e"
 
@@ -67,9 +66,9 @@ def test_chance_sums_to_what_was_kept_where_words_have_one_piece() -> None:
 def test_what_truncation_took_away_is_not_tagged(make_tagger: Callable[..., Tagger]) -> None:
     long = "the cat " + "very " * 1000
     trace = make_trace(long, [("the", 1), ("cat", 3)])
-    assert part_read(trace) == long[: part_read(trace).rindex("very") + 4]
-    assert len(part_read(trace)) <= 7 + CONTEXT + 5
-    assert part_read(make_trace("", [])) == ""
+    assert text_for_tagger(trace) == long[: text_for_tagger(trace).rindex("very") + 4]
+    assert len(text_for_tagger(trace)) <= 7 + CONTEXT + 5
+    assert text_for_tagger(make_trace("", [])) == ""
 
     class Counting(Tagger):
         def marks(self, texts: Iterable[str]) -> Iterator[tuple[Mark, ...]]:

@@ -50,23 +50,20 @@ def attend(
             least.
         fused: whether torch's fused attention may be used where importance isn't wanted.
     """
+    projections = (query_MH, key_MH, value_MH)
     if dropout:
-        return _attend_with_dropout(query_MH, key_MH, value_MH, buckets, heads, scored, dropout)
+        return _attend_with_dropout(projections, buckets, heads, scored, dropout)
     # On a CPU in bfloat16, the backward pass of fused attention is slow.
     if fused and not scored and (query_MH.is_cuda or not torch.is_grad_enabled()):
-        return AttentionOutput(_attend_fused(query_MH, key_MH, value_MH, buckets, heads), None)
-    context_MH, score_M = _Attention.apply(  # type: ignore[no-untyped-call]
-        query_MH, key_MH, value_MH, buckets, heads, scored
-    )
+        return AttentionOutput(_attend_fused(projections, buckets, heads), None)
+    context_MH, score_M = _Attention.apply(*projections, buckets, heads, scored)  # type: ignore[no-untyped-call]
     return AttentionOutput(context_MH, score_M if scored else None)
 
 
-def _attend_fused(
-    query_MH: torch.Tensor, key_MH: torch.Tensor, value_MH: torch.Tensor, buckets: Sequence[Bucket], heads: int
-) -> torch.Tensor:
-    parts, context_MhD = [], _empty_by_head(query_MH, heads)
+def _attend_fused(projections: Sequence[torch.Tensor], buckets: Sequence[Bucket], heads: int) -> torch.Tensor:
+    parts, context_MhD = [], _empty_by_head(projections[0], heads)
     for bucket in buckets:
-        q, k, v = (bucket.gather_heads(x, heads) for x in (query_MH, key_MH, value_MH))
+        q, k, v = (bucket.gather_heads(x_MH, heads) for x_MH in projections)
         part_BNhD = F.scaled_dot_product_attention(q, k, v, attn_mask=bucket.attention_mask).transpose(1, 2)
         if torch.is_grad_enabled():
             parts.append(part_BNhD)
@@ -78,19 +75,13 @@ def _attend_fused(
 
 
 def _attend_with_dropout(
-    query_MH: torch.Tensor,
-    key_MH: torch.Tensor,
-    value_MH: torch.Tensor,
-    buckets: Sequence[Bucket],
-    heads: int,
-    scored: bool,
-    dropout: float,
+    projections: Sequence[torch.Tensor], buckets: Sequence[Bucket], heads: int, scored: bool, dropout: float
 ) -> AttentionOutput:
     """By autograd, which keeps what dropout drew."""
     contexts, scores = [], []
-    with torch.autocast(query_MH.device.type, enabled=False):
+    with torch.autocast(projections[0].device.type, enabled=False):
         for bucket in buckets:
-            q, k, v = (bucket.gather_heads(x, heads) for x in (query_MH, key_MH, value_MH))
+            q, k, v = (bucket.gather_heads(x_MH, heads) for x_MH in projections)
             logits = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
             if bucket.attention_mask is not None:
                 logits = logits.masked_fill(~bucket.attention_mask, torch.finfo(logits.dtype).min)

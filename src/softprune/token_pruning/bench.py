@@ -39,16 +39,12 @@ Ids = Sequence[Sequence[int]]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What is measured, and how often.
-
-    Attributes:
-        calls: largest number of batches of each size whose latency is measured; fewer of large ones, but at least 10
-    """
+    """What is measured, and how often."""
 
     rounds: int = 5  # how often every entry runs over the timed texts
     texts: int = 64  # how many are timed; accuracy and operations are of all
     rows: int = 32  # texts of a batch
-    calls: int = 40
+    calls: int = 40  # most batches of each size whose latency is measured; fewer of large ones, but at least 10
     lengths: tuple[int, ...] = (16, 32, 64, 128, 256, 512)  # input lengths at which break-even is looked for, in tokens
     latency_rows: tuple[int, ...] = (1, 8, 32)  # batch sizes for latency
     seed: int = 0  # of the sample of timed texts, and of the resampling

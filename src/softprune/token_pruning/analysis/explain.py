@@ -15,7 +15,7 @@ from rich.text import Text
 
 from softprune.printable import printable
 from softprune.report.formatting import percent
-from softprune.token_pruning.analysis.words import Mark, Word, words_of
+from softprune.token_pruning.analysis.words import Mark, Word, find_words
 from softprune.token_pruning.token_trace import TokenTrace
 
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
@@ -87,7 +87,7 @@ class Explanation:
         line = Text()
         for segment in self.segments():
             if segment.left is not None:
-                line.append_text(_shaded(segment.text, segment.left, layers, plain))
+                line.append_text(_shade(segment.text, segment.left, layers, plain))
             elif segment.unread and not plain:
                 line.append(segment.text, style="dim strike")
             else:
@@ -96,8 +96,8 @@ class Explanation:
         yield Text()
         legend = Text("left after layer ")
         for layer in self.dropped_after():
-            legend.append_text(_shaded("word", layer, layers, plain)).append("  ")
-        yield legend.append(" kept to the end: ").append_text(_shaded("word", layers, layers, plain))
+            legend.append_text(_shade("word", layer, layers, plain)).append("  ")
+        yield legend.append(" kept to the end: ").append_text(_shade("word", layers, layers, plain))
         yield Text(self.kept_words())
         alive = ", ".join(f"{layer}: {count}" for layer, count in enumerate(self.trace.alive()))
         yield Text(f"{len(self.trace.left)} tokens read; left after layer {alive}")
@@ -105,7 +105,7 @@ class Explanation:
 
 def explain_trace(trace: TokenTrace, labels: Sequence[str], marks: Sequence[Mark] | None = None) -> Explanation:
     """What became of a text; without a tagger's marks it is split at spaces and punctuation."""
-    return Explanation(trace, words_of(trace, marks), tuple(labels))
+    return Explanation(trace, find_words(trace, marks), tuple(labels))
 
 
 def html(shown: Explanation) -> str:
@@ -127,7 +127,7 @@ def html(shown: Explanation) -> str:
     )
 
 
-def _shaded(text: str, left: int, layers: int, plain: bool) -> Text:
+def _shade(text: str, left: int, layers: int, plain: bool) -> Text:
     """A word in its colour, with its layer's number below the line; bold where it was kept."""
     if left == layers:
         # Without colour, reversed video is still there on most terminals, but not in a file: brackets are.

@@ -9,7 +9,7 @@ from softprune.token_pruning.analysis.clusters import Clusters
 from softprune.token_pruning.analysis.keywords import KeywordReport
 from softprune.token_pruning.analysis.measure import Analysis
 from softprune.token_pruning.analysis.retention import Row
-from softprune.token_pruning.analysis.tagging import NAMES
+from softprune.token_pruning.analysis.words import NAMES
 
 MOST = 4  # groups that a sentence names
 TITLES = {
@@ -38,7 +38,7 @@ def all_findings(analysis: Analysis) -> dict[str, str]:
     return sentences
 
 
-def named(table: str, row: Row) -> str:
+def group_name(table: str, row: Row) -> str:
     """A row's group for people: a part of speech in words."""
     return f"{NAMES.get(row.name, row.name)} ({row.name})" if table == "pos" else row.name
 
@@ -59,7 +59,7 @@ def finding(table: str, rows: Sequence[Row]) -> str:
         if clear:
             names = []
             for row in clear[:MOST]:
-                names.append(f"{named(table, row)}, {percent(row.kept.value)}% against {percent(row.baseline)}%")
+                names.append(f"{group_name(table, row)}, {percent(row.kept.value)}% against {percent(row.baseline)}%")
             if len(clear) > MOST:
                 names.append(f"and {len(clear) - MOST} more")
             sentences.append(f"Kept {how} often than {against}: {'; '.join(names)}.")

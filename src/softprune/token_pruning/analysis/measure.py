@@ -14,8 +14,8 @@ from softprune.statistics.estimates import Estimate, estimate, quotient
 from softprune.token_pruning.analysis.clusters import Clusters, map_states
 from softprune.token_pruning.analysis.keywords import KeywordReport, keyword_report
 from softprune.token_pruning.analysis.retention import Retention, retention
-from softprune.token_pruning.analysis.tagging import Tagger
 from softprune.token_pruning.analysis.word_table import WordTable, word_table
+from softprune.token_pruning.analysis.words import Tagger
 from softprune.token_pruning.analysis.words_per_class import ClassWord, typical_words
 from softprune.token_pruning.token_trace import TokenTrace, TraceableModel
 

@@ -66,7 +66,7 @@ def _shown_order(table: str, rows: tuple[Row, ...]) -> tuple[Row, ...]:
 def plans(analysis: Analysis) -> list[Plan]:
     """The figures, those too for which there are no numbers."""
     by_pos = _shown_order("pos", analysis.retention.tables.get("pos", ()))
-    names = [findings.named("pos", row) for row in by_pos]
+    names = [findings.group_name("pos", row) for row in by_pos]
     tagger = f" {analysis.tagger.accuracy_in_words}." if analysis.tagger else ""
     shown = analysis.clusters
     classes = "true class" if analysis.by_gold else "predicted class"

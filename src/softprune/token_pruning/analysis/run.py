@@ -15,8 +15,7 @@ from softprune.token_pruning.analysis.findings import all_findings
 from softprune.token_pruning.analysis.keywords import read_keywords
 from softprune.token_pruning.analysis.measure import measure
 from softprune.token_pruning.analysis.page import write_page
-from softprune.token_pruning.analysis.tagging import Tagger
-from softprune.token_pruning.analysis.words import Word
+from softprune.token_pruning.analysis.words import Tagger, Word
 from softprune.token_pruning.token_trace import TokenTrace, TraceableModel
 
 HEADER = ("text", "kept_text", "label", "predicted", "pos", "layers")

@@ -23,8 +23,7 @@ import numpy.typing as npt
 
 from softprune.errors import SoftpruneError
 from softprune.statistics.bootstrap import Floats
-from softprune.token_pruning.analysis.tagging import Tagger
-from softprune.token_pruning.analysis.words import Word, words_of
+from softprune.token_pruning.analysis.words import Tagger, Word, find_words
 from softprune.token_pruning.token_trace import TokenTrace
 
 Ints = npt.NDArray[np.int64]
@@ -108,10 +107,10 @@ def word_table(traces: Sequence[TokenTrace], tagger: Tagger | None = None) -> Wo
         SoftpruneError: without a single word.
     """
     if tagger is None:
-        words = tuple(words_of(trace) for trace in traces)
+        words = tuple(find_words(trace) for trace in traces)
     else:
-        marks = tagger.marks(part_read(trace) for trace in traces)
-        words = tuple(words_of(trace, found) for trace, found in zip(traces, marks, strict=True))
+        marks = tagger.marks(text_for_tagger(trace) for trace in traces)
+        words = tuple(find_words(trace, found) for trace, found in zip(traces, marks, strict=True))
     if not any(words):
         raise SoftpruneError("texts with words", f"{len(traces)} texts without one", "analyse a set that has text")
     dropped_L: Floats = sum(map(_count_dropped, traces), np.zeros(traces[0].layers))
@@ -141,7 +140,7 @@ def word_table(traces: Sequence[TokenTrace], tagger: Tagger | None = None) -> Wo
     )
 
 
-def part_read(trace: TokenTrace) -> str:
+def text_for_tagger(trace: TokenTrace) -> str:
     """A text up to a little behind its last token, ending between words: what was cut off need not be tagged."""
     end = max((end for _, end in trace.offsets), default=0) + CONTEXT
     while end < len(trace.text) and not trace.text[end].isspace():

@@ -54,18 +54,18 @@ def typical_words(
     forms, code_W = np.unique(np.array(table.forms, dtype=object), return_inverse=True)
     gold_W = gold_N[table.text_W]
 
-    def counted(inside_W: np.ndarray, weights_W: Floats) -> Floats:
+    def count_forms(inside_W: np.ndarray, weights_W: Floats) -> Floats:
         return np.bincount(code_W[inside_W], weights_W[inside_W], minlength=len(forms)).astype(np.float64)
 
     known_W, ones_W = gold_W >= 0, np.ones_like(table.kept_W)
-    all_V = counted(known_W, ones_W)
-    prior_V, kept_V = prior * all_V / all_V.sum(), counted(known_W, table.kept_W)
+    all_V = count_forms(known_W, ones_W)
+    prior_V, kept_V = prior * all_V / all_V.sum(), count_forms(known_W, table.kept_W)
     stops = {word.text.lower(): word.mark.stop for word in table.flat}
     typical = {}
     for place in present:
         own_W = gold_W == place
-        own_V, words_V = counted(own_W, table.kept_W), counted(own_W, ones_W)
-        chance_V = counted(own_W, table.chance_kept_W)
+        own_V, words_V = count_forms(own_W, table.kept_W), count_forms(own_W, ones_W)
+        chance_V = count_forms(own_W, table.chance_kept_W)
         delta_V, z_V = log_odds(own_V, kept_V - own_V, prior_V)
         order = [i for i in np.argsort(-z_V, kind="stable") if own_V[i] >= minimum and z_V[i] > 0][:top]
         typical[labels[place]] = [

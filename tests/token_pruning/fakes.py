@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Callable, Collection, Sequence
 
-from softprune.token_pruning.token_trace import TokenTrace
+from softprune.token_pruning.model import TokenTrace
 
 Rule = Callable[[str, random.Random], int]
 """From a token's text to the layer after which it leaves."""

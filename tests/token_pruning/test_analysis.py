@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes import FakeReader, by_chance, made_texts, make_trace, prefers
@@ -15,7 +16,6 @@ from softprune.token_pruning.analysis.measure import measure
 from softprune.token_pruning.analysis.page import plans
 from softprune.token_pruning.analysis.run import analyse
 from softprune.token_pruning.analysis.words import Tagger
-from softprune.token_pruning.token_trace import TraceableModel
 
 FEW = 1_000
 FIGURES = {"tokens_by_layer", "retention_by_pos", "retention_by_place", "state_map"}
@@ -25,7 +25,7 @@ FIGURES = {"tokens_by_layer", "retention_by_pos", "retention_by_place", "state_m
 def written(make_tagger: Callable[..., Tagger], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An analysis of texts in which nouns are preferred, with everything that one can have."""
     folder = tmp_path_factory.mktemp("analysis")
-    reader: TraceableModel = FakeReader(prefers("cat", "sea", "tree", "film"))
+    reader: Any = FakeReader(prefers("cat", "sea", "tree", "film"))
     texts = [*made_texts(40), "<script>alert('x')</script> sea & cat"]
     traces = reader.trace(texts, [i % 2 for i in range(41)], states=True)
     tagger = make_tagger(entities=("locomotive",), performance={"pos_acc": 0.9475, "test_file": "made.conllu"})

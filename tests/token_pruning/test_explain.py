@@ -10,7 +10,7 @@ from fakes import make_trace
 from rich.console import Console
 
 from softprune.token_pruning.analysis.explain import Explanation, explain_trace, html
-from softprune.token_pruning.token_trace import TokenTrace
+from softprune.token_pruning.model import TokenTrace
 
 LABELS = ("bad", "good")
 HOSTILE = "<script>alert('x')</script> [bold]no[/bold] \x1b[31mred"

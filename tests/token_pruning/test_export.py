@@ -11,7 +11,7 @@ from fakes import make_trace
 from softprune.token_pruning.analysis.run import HEADER, write_csv
 from softprune.token_pruning.analysis.word_table import word_table
 from softprune.token_pruning.analysis.words import Tagger, Word
-from softprune.token_pruning.token_trace import TokenTrace
+from softprune.token_pruning.model import TokenTrace
 
 LABELS = ("bad", "good, really")
 TEXTS = ['the "cat" runs,', "green\nsea , =1+1", "tree 日本"]

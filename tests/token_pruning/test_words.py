@@ -5,7 +5,7 @@ from fakes import make_trace
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from softprune.token_pruning.analysis.words import Mark, Word, find_words, split
-from softprune.token_pruning.token_trace import TokenTrace
+from softprune.token_pruning.model import TokenTrace
 
 
 def forms(words: tuple[Word, ...]) -> list[tuple[str, int]]:

@@ -1,4 +1,4 @@
-"""A classifier with its pruning rule: saved, loaded, and applied to texts.
+"""A classifier with its pruning rule: saved, loaded, and applied to texts. Layers count from 0.
 
 Its folder is that of a transformers model (config.json, model.safetensors, tokenizer) with `tokens.json` beside it: the
 rule, the convention, the input length. Instead of weights it may name a base model with the same weights and their
@@ -41,10 +41,34 @@ from softprune.token_pruning.model_metadata import (
 )
 from softprune.token_pruning.packing import pack
 from softprune.token_pruning.rules import Convention, ForcedTokens, KeepAll, Rule
-from softprune.token_pruning.token_trace import TokenTrace
 
 MODELS = "models"
 """The folder in a run's for the models that it leaves."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenTrace:
+    """What became of the tokens of one text."""
+
+    text: str  # as it was read; the whole of it, untruncated
+    offsets: tuple[tuple[int, int], ...]  # per token, where its characters are in `text`; (0, 0) for special tokens
+    special: tuple[bool, ...]  # per token, whether the tokenizer put it there
+    # per token, the layer after whose attention it was dropped; `layers` if the last layer's attention read it
+    left: tuple[int, ...]
+    layers: int
+    predicted: int  # place of the class with the highest probability
+    probabilities: tuple[float, ...]  # per class
+    gold: int | None = None  # place of the true class, where it is known
+    cut: int = 0  # tokens that truncation took away; they aren't in `offsets`
+    # mean of the last hidden states of the kept tokens that aren't special, [H]; empty unless asked for
+    state: tuple[float, ...] = ()
+
+    def alive(self) -> tuple[int, ...]:
+        """Per layer, how many tokens are left after its pruning, special ones too."""
+        alive = []
+        for layer in range(self.layers):
+            alive.append(sum(left > layer for left in self.left))
+        return tuple(alive)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,7 @@ from typing import Any
 from softprune.config.registry import unknown
 from softprune.data.row_files import Located, Row
 from softprune.errors import SoftpruneError
-from softprune.token_pruning.model import TokenModel
-from softprune.token_pruning.token_trace import TokenTrace
+from softprune.token_pruning.model import TokenModel, TokenTrace
 from softprune.training.nan_checks import check_finite
 
 CHUNK = 2_048

@@ -16,7 +16,7 @@ from rich.text import Text
 from softprune.printable import printable
 from softprune.report.formatting import percent
 from softprune.token_pruning.analysis.words import Mark, Word, find_words
-from softprune.token_pruning.token_trace import TokenTrace
+from softprune.token_pruning.model import TokenTrace
 
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 FAINT, STRONG = (118, 118, 118), (220, 110, 40)

@@ -25,7 +25,7 @@ from softprune.statistics.bootstrap import (
 from softprune.statistics.estimates import Estimate, chance_p, compare_shares, quotient
 from softprune.token_pruning.analysis.retention import mark_clear
 from softprune.token_pruning.analysis.word_table import RandomDropping, WordTable
-from softprune.token_pruning.token_trace import TokenTrace, TraceableModel
+from softprune.token_pruning.model import TokenModel, TokenTrace
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ def find_keywords(table: WordTable, keywords: Sequence[str]) -> list[KeywordMatc
 def keyword_report(
     table: WordTable,
     keywords: Sequence[str],
-    model: TraceableModel | None = None,
+    model: TokenModel | None = None,
     *,
     seed: int = 0,
     resamples: int = RESAMPLES,
@@ -170,7 +170,7 @@ def _row(name: str, counts_NC: Floats, drawn_RC: Floats, chance_W: Floats) -> Ke
 
 
 def _measure_accuracy(
-    table: WordTable, matches: Sequence[KeywordMatch], model: TraceableModel | None, seed: int, resamples: int
+    table: WordTable, matches: Sequence[KeywordMatch], model: TokenModel | None, seed: int, resamples: int
 ) -> KeywordAccuracy | None:
     pieces: dict[int, set[int]] = {}  # of all keywords, by text
     kept = set[int]()
@@ -237,6 +237,6 @@ def _draw_other_tokens(
     return drawn
 
 
-def _read_without(model: TraceableModel, traces: Mapping[int, TokenTrace], out: Mapping[int, set[int]]) -> Floats:
+def _read_without(model: TokenModel, traces: Mapping[int, TokenTrace], out: Mapping[int, set[int]]) -> Floats:
     texts, golds = [trace.text for trace in traces.values()], [trace.gold for trace in traces.values()]
     return _correct(model.trace(texts, golds, forced_out=[out[text] for text in traces]))

@@ -17,7 +17,7 @@ from softprune.token_pruning.analysis.retention import Retention, retention
 from softprune.token_pruning.analysis.word_table import WordTable, word_table
 from softprune.token_pruning.analysis.words import Tagger
 from softprune.token_pruning.analysis.words_per_class import ClassWord, typical_words
-from softprune.token_pruning.token_trace import TokenTrace, TraceableModel
+from softprune.token_pruning.model import TokenModel, TokenTrace
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def measure(
     tagger: Tagger | None,
     labels: Sequence[str] | None = None,
     keywords: Sequence[str] | None = None,
-    model: TraceableModel | None = None,
+    model: TokenModel | None = None,
     *,
     seed: int = 0,
     resamples: int = RESAMPLES,

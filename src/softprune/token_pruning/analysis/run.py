@@ -16,7 +16,7 @@ from softprune.token_pruning.analysis.keywords import read_keywords
 from softprune.token_pruning.analysis.measure import measure
 from softprune.token_pruning.analysis.page import write_page
 from softprune.token_pruning.analysis.words import Tagger, Word
-from softprune.token_pruning.token_trace import TokenTrace, TraceableModel
+from softprune.token_pruning.model import TokenModel, TokenTrace
 
 HEADER = ("text", "kept_text", "label", "predicted", "pos", "layers")
 
@@ -28,7 +28,7 @@ def analyse(
     *,
     labels: Sequence[str] | None = None,
     keywords: Sequence[str] | str | Path | None = None,
-    model: TraceableModel | None = None,
+    model: TokenModel | None = None,
     seed: int = 0,
     resamples: int = RESAMPLES,
     title: str = "",

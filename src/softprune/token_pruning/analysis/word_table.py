@@ -24,7 +24,7 @@ import numpy.typing as npt
 from softprune.errors import SoftpruneError
 from softprune.statistics.bootstrap import Floats
 from softprune.token_pruning.analysis.words import Tagger, Word, find_words
-from softprune.token_pruning.token_trace import TokenTrace
+from softprune.token_pruning.model import TokenTrace
 
 Ints = npt.NDArray[np.int64]
 

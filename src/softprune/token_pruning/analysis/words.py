@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from softprune.errors import SoftpruneError
 from softprune.token_pruning.loading import replace_surrogates
-from softprune.token_pruning.token_trace import TokenTrace
+from softprune.token_pruning.model import TokenTrace
 
 if TYPE_CHECKING:
     from spacy.language import Language

@@ -170,14 +170,14 @@ def _kept_row(study: StudyContext, run: FinishedRun, scores: Mapping[str, Floats
     token_P, piece_PS = mask.token_P.numpy(), mask.piece_PS.numpy()
     tokens = _share(scores["token_P"], token_P)
     pieces = _share(scores["winner_piece_PS"][token_P], piece_PS[token_P])
-    ticket = run.info["ticket"]
+    ticket = run.record.ticket
     winner, tuned, control = (collect_outcome([run], name) for name in ("winner", "tuned", "control"))
     return [
         run.label,
         Cell(mask.tokens, unit="count", chance=chance),
         Cell(mask.pieces, unit="count", chance=chance),
-        Cell(ticket["parameters"], unit="count", chance=chance),
-        Cell(ticket["share_of_parameters"], chance=chance),
+        Cell(ticket.parameters, unit="count", chance=chance),
+        Cell(ticket.share_of_parameters, chance=chance),
         Cell(tokens, chance=chance),
         Cell(pieces, chance=chance),
         difference_cell(study, run.task, winner, tuned, chance),

@@ -35,8 +35,7 @@ from softprune.studies.experiments.masking import pruned_counts, without_one
 from softprune.studies.experiments.reversed import under_mask
 from softprune.studies.figures import axes, bars, points
 from softprune.studies.findings import Cell, Entry, Figure, Findings, Table
-from softprune.studies.prompt_scores import PromptScores, score_run, scored_row
-from softprune.studies.prompt_scoring import open_set
+from softprune.studies.prompt_scoring import PromptScores, open_set, score_run, scored_row
 from softprune.studies.run_result import FinishedRun
 from softprune.studies.score_rows import Row, chances, collect_row, difference_table, score_table
 from softprune.studies.study_context import StudyContext

@@ -38,7 +38,7 @@ def _rows(study: StudyContext, runs: Runs) -> list[list[Entry]]:
         return [label, *(_cell([read(runs[task, seed]) for seed in study.seeds], unit) for task in study.tasks)]
 
     return [
-        line("fine-tuning: all weights", lambda run: float(run.info["backbone"]["parameters"])),
+        line("fine-tuning: all weights", lambda run: float(run.record.backbone.parameters or 0)),
         line("prompt tuning", lambda run: run.ticket.info.prompt_tokens * run.ticket.info.hidden),
         line("XPrompt", lambda run: run.ticket.info.parameters),
         line(KEPT, lambda run: run.share_kept, "percent"),

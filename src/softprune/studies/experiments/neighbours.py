@@ -82,7 +82,7 @@ def stayed(document: Mapping[str, Any], measure: str) -> list[bool | None]:
     return [before[0] == after[0] if before and after else None for before, after in pairs]
 
 
-def _share_stayed(documents: Sequence[Mapping[str, Any]], measure: str) -> float | None:
+def _share_stayed(measure: str, *documents: Mapping[str, Any]) -> float | None:
     known: list[float] = []
     for document in documents:
         known += [float(flag) for flag in stayed(document, measure) if flag is not None]
@@ -104,7 +104,7 @@ def _movement_table(study: StudyContext, near: Near, facts: Mapping[str, Any]) -
     }
     for measure in MEASURES:
         label = f"nearest word still that of the start, by {measure} (%)"
-        readers[label] = ("percent", lambda each, measure=measure: _share_stayed([each], measure))
+        readers[label] = ("percent", partial(_share_stayed, measure))
     rows = []
     for label, (unit, read) in readers.items():
         row: list[Entry] = [label]
@@ -231,7 +231,7 @@ def _sentences(study: StudyContext, near: Near, random: Sequence[Words], gains: 
     moved = fmean(fmean(each["moved"]) for each in near.values())
     shares = []
     for measure in MEASURES:
-        share = _share_stayed(list(near.values()), measure)
+        share = _share_stayed(measure, *near.values())
         shares.append(f"{measure} {'not measured' if share is None else f'{share:.0%}'}")
     # No test: words of one prompt, and prompts of one instruction, go together.
     whence = "Those are no more than random prompts share: nothing shows that training brought any."

@@ -85,6 +85,7 @@ def _read_answers(study: StudyContext, runs: Runs) -> Answers:
     answers = {}
     for (kind, result), task in product(_RESULTS.items(), study.tasks):
         parts = [runs[task, seed].answers(result) for seed in study.seeds]
+        # Only answers to one question can be put together.
         if len({tuple(line["id"] for line in part) for part in parts}) > 1:
             do = "leave task.report_seed to the study"
             raise SoftpruneError("runs that report on the same examples", f"others by seed for {task}", do)

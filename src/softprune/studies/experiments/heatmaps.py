@@ -160,6 +160,7 @@ def maps(study: StudyContext) -> Findings:
 def _describe_kept(study: StudyContext, run: FinishedRun) -> dict[str, Entry]:
     mask, chance, scores, ticket = run.mask, not run.interpretable, importances(run), run.record.ticket
     token_P, piece_PS = mask.token_P.numpy(), mask.piece_PS.numpy()
+    # Pieces of pruned tokens went with them: of pieces, the share is of those that could still be kept.
     tokens = _share_held(scores["token_P"], token_P)
     pieces = _share_held(scores["winner_piece_PS"][token_P], piece_PS[token_P])
     winner, tuned, control = (collect_outcome([run], name) for name in ("winner", "tuned", "control"))

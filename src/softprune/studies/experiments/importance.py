@@ -51,6 +51,7 @@ MEASURES: Final = (*MEASURED, "norm", "random")
 TUNED: Final = "prompt tuning"
 REMOVALS: Final = ("zero", "drop")
 RESAMPLES: Final = 1_000
+"""Of intervals at most: there are hundreds of rank correlations, and each resample ranks anew."""
 
 
 def conduct(study: StudyContext) -> Findings:

@@ -86,7 +86,7 @@ def build_arms(study: StudyContext, run: FinishedRun) -> dict[Arm, list[Mask]]:
     recipe, mask, draws = study.spec(run.task, run.seed).recipe, run.mask, int(study.options["draws"])
     token_P = torch.from_numpy(importances(run)["token_P"])
     tokens, pieces = mask.piece_PS.shape
-    seeds = [run.seed * draws + draw for draw in range(draws)]
+    seeds = [run.seed * draws + draw for draw in range(draws)]  # no draw is another run's
     arms: dict[Arm, list[Mask]] = {}
     for removal in study.options["removals"]:
         for count in pruned_counts(recipe, tokens):
@@ -102,6 +102,7 @@ def build_arms(study: StudyContext, run: FinishedRun) -> dict[Arm, list[Mask]]:
 def pruned_counts(recipe: Recipe, tokens: int) -> list[int]:
     """How many tokens the search's ratios prune, each once."""
     rounding = recipe.pruning.rounding
+    # A search keeps at least one token, and a ratio that prunes none is the whole prompt.
     counts = {tokens - max(1, keep_count(ratio, tokens, rounding)) for ratio in recipe.search.token_ratios}
     return sorted(counts - {0})
 
@@ -128,29 +129,28 @@ def _sentences(differences: Table) -> list[str]:
 
 def _mask_single_tokens(study: StudyContext, runs: Runs) -> tuple[Table, list[str]]:
     """Each token left out on `select`; the one that should go is masked on `report`."""
-    rows, changes, harmful = [], [], 0.0
+    rows, changes, harmful = [], [], 0
     for run in runs.values():
-        row = _mask_each_token(study, run)
-        _, shown, _, _, change = only_cells(row.values())
-        harmful += shown.value or 0
+        row, shown, change = _mask_each_token(study, run)
+        rows.append(row)
+        harmful += shown
         if change.value is not None:
             changes.append(100 * change.value)
-        rows.append(row)
     note = "Changes when the chosen token alone is masked, paired. On select it was chosen for that, which flatters."
     title = "Single tokens left out"
     table = Table("single", title, tuple(rows[0]), [list(row.values()) for row in rows], note)
     mean, least, most = fmean(changes), min(changes), max(changes)
     sentences = [
         f"Tokens of these very prompts whose masking is shown to lower the loss on other examples of select, in "
-        f"{len(runs)} runs, Holm-corrected within each: {harmful:.0f}. Other seeds may differ.",
+        f"{len(runs)} runs, Holm-corrected within each: {harmful}. Other seeds may differ.",
         f"The token chosen on select, masked on report: {mean:+.1f} points in the mean over runs ({least:+.1f} to "
         f"{most:+.1f}).",
     ]
     return table, sentences
 
 
-def _mask_each_token(study: StudyContext, run: FinishedRun) -> dict[str, Entry]:
-    """The row of a run."""
+def _mask_each_token(study: StudyContext, run: FinishedRun) -> tuple[dict[str, Entry], int, Cell]:
+    """The row of a run; how many tokens are shown to be harmful on select; the change in points on report."""
     recipe, tuned_PH = study.spec(run.task, run.seed).recipe, run.prompt("tuned")
     resamples, seed, chance = recipe.selection.resamples, study.config.seed, not run.interpretable
     tokens = len(tuned_PH)
@@ -170,19 +170,21 @@ def _mask_each_token(study: StudyContext, run: FinishedRun) -> dict[str, Entry]:
     here, there = tests[chosen], loss_change(report[chosen][0], report[TUNED][0], seed, resamples)
     lower = Cell(sum(is_lower), unit="count", chance=chance, note=f"of {tokens}")
     ours, theirs = (prompt_outcome([report[name]]) for name in (chosen, TUNED))
-    return {
+    change = difference_cell(study, run.task, ours, theirs, chance)
+    row: dict[str, Entry] = {
         "run": run.label,
         "tokens whose masking lowers the loss on select": lower,
         "of these after Holm's correction": Cell(shown, unit="count", chance=chance),
         "chosen on select": chosen,
         "loss on select": Cell(here.value, here.low, here.high, unit="number", chance=chance),
         "loss on report": Cell(there.value, there.low, there.high, unit="number", chance=chance),
-        "points on report": difference_cell(study, run.task, ours, theirs, chance),
+        "points on report": change,
     }
+    return row, shown, change
 
 
 def without_one(tokens: int, token: int) -> Mask:
-    """All tokens but one, in single pieces."""
+    """All tokens but one, each in one piece."""
     kept_P = torch.arange(tokens) != token
     return Mask(kept_P, kept_P[:, None].clone())
 

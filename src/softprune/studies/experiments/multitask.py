@@ -91,6 +91,7 @@ def union_spec(study: StudyContext, seed: int, keys: Mapping[str, Any]) -> Spec:
     alone, count = study.spec(study.tasks[0], seed).recipe.task, len(study.tasks)
     sizes = {"shots": alone.shots, "limit_report": alone.limit_report}
     whole = {"task": {name: None if size is None else count * size for name, size in sizes.items()}}
+    # In the study's own changes, which come last, since keys of a run would lose to what the user changed.
     change: dict[str, Any] = nested(deepcopy(dict(study.config.change)))
     for each in (whole, keys):
         merge(change, nested(deepcopy(dict(each))))

@@ -183,6 +183,7 @@ def _word_table(study: StudyContext, near: Near) -> Table:
             tasks.setdefault(word, set()).add(task)
             prompts[word] += 1
     several = [word for word in tasks if len(tasks[word]) > 1]
+    # Of equals by the word, so that no order of sets shows.
     several.sort(key=lambda word: (-len(tasks[word]), -prompts[word], word))
     rows: list[list[Entry]] = []
     for word in dict.fromkeys([*_asked_words(study), *several[:_ROWS]]):

@@ -65,14 +65,14 @@ def conduct(study: StudyContext) -> Findings:
     heads |= {pair: f"{pair[0]} on {pair[1]}" for pair in permutations(study.tasks, 2)}
     outcomes: dict[str, dict[Pair, Outcome]] = {name: {} for name in (*PROMPTS, NOTHING)}
     at_chance: dict[Pair, bool] = {}
-    for pair in heads:
+    for pair in heads:  # in domain, too: so that both are scored in the same way
         scores = [_score_prompts(study, runs, masked, pair, seed) for seed in study.seeds]
         for name in PROMPTS:
             outcomes[name][pair] = prompt_outcome([each[name] for each in scores])
         outcomes[NOTHING][pair] = collect_outcome([runs[pair[1], seed] for seed in study.seeds], "zero_shot")
         at_chance[pair] = _is_at_chance(study, runs, pair, outcomes[TUNED][pair])
     rows = {name: Row(outcomes[name], at_chance) for name in PROMPTS}
-    rows[NOTHING] = Row(outcomes[NOTHING], dict.fromkeys(heads, False))
+    rows[NOTHING] = Row(outcomes[NOTHING], dict.fromkeys(heads, False))  # there is no prompt that could be at chance
     note = (
         "Means over seeds. A star: the tuned prompt isn't shown to be above the best constant answer there. "
         f"{interval_note(len(study.seeds))}"

@@ -89,6 +89,7 @@ def retrained(study: StudyContext, run: FinishedRun) -> dict[str, Any]:
     """The keys of a run that takes up a run's tuned prompt, and trains it as tickets are retrained."""
     recipe = study.spec(run.task, run.seed).recipe
     epochs = recipe.search.epochs or recipe.tuning.epochs
+    # A prompt from a file and under a mask is what rewinding and retraining are.
     keys: dict[str, Any] = {"kind": "tune", "prompt": {"init": "file", "file": str(run.prompt_file("tuned"))}}
     return keys if epochs is None else keys | {"tuning.epochs": epochs}
 

@@ -63,9 +63,11 @@ def conduct(study: StudyContext) -> Findings:
     runs = study.grid()
     reached: dict[Pair, Outcome] = {}
     for task in study.tasks:
+        # Any seed's recipe does: all of them report on the same examples.
         spec, work = study.spec(task, study.config.seed), f"on-{task_label(task)}"
         scores = score_on(study, work, spec, "report", lambda target: prompts_to_ask(target, runs))
         for who, each in scores.items():
+            # Without a prompt nothing was trained: it has no seeds that could differ.
             outcome = prompt_outcome([[score] for score in each])
             reached[who, task] = replace(outcome, trained=who != NONE)
     at_chance, differences = chances(study, runs), {}
@@ -197,7 +199,7 @@ def likeness(study: StudyContext, runs: Runs) -> dict[str, dict[str, Floats]]:
 
 def correlations(study: StudyContext, alike: Mapping[str, Mapping[str, Floats]], gains: Gains) -> Ties:
     """Likeness against the gain over no prompt, over all ordered pairs of tasks; more is more alike."""
-    gain_TT = np.full((len(study.tasks), len(study.tasks)), np.nan)
+    gain_TT = np.full((len(study.tasks), len(study.tasks)), np.nan)  # a task's own prompts are no transfer
     for i, j in permutations(range(len(study.tasks)), 2):
         value = gains[study.tasks[i], study.tasks[j]].value
         gain_TT[i, j] = np.nan if value is None else value

@@ -24,7 +24,7 @@ def neighbours(
 ) -> None:
     """Show the words nearest to each token of a run's prompt: at the start, now, and how far it moved."""
     from softprune.interpret.neighbours import check_measure
-    from softprune.interpret.stored_neighbours import neighbours_of
+    from softprune.interpret.run_neighbours import neighbours_of
 
     check_measure(measure)
     found = neighbours_of(run, k)

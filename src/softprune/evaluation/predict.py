@@ -367,8 +367,8 @@ def _agreed(question: _Question, scores: Sequence[torch.Tensor], combine: str) -
     scores_KA = torch.stack(list(scores))
     names = [example.id] * len(scores)
     check_finite(scores_KA.logsumexp(1).tolist(), names, "score of the answers", "behind its tickets", _NO_NUMBERS)
-    found = combine_scores(scores_KA, combine)
-    return _Outcome(example.answers[found.answer], found.shares)
+    answer, shares = combine_scores(scores_KA, combine)
+    return _Outcome(example.answers[answer], shares)
 
 
 def _prediction(question: _Question, outcome: _Outcome, cut: int) -> Prediction:

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from softprune.errors import SoftpruneError, of_the_machine
+from softprune.errors import SoftpruneError, explain_system_error
 from softprune.runs import atomic_io
 from softprune.runs.folder_checks import JSON, make_folder, read_info, unfinished
 from softprune.runs.lock import LOCK, FolderLock
@@ -108,7 +108,7 @@ def hold_folder(
             begin(folder)
             yield folder
         except Exception as error:
-            user_error = error if isinstance(error, SoftpruneError) else of_the_machine(error) or error
+            user_error = error if isinstance(error, SoftpruneError) else explain_system_error(error) or error
             with suppress(OSError):  # a full disk may not even take the note
                 if is_new and not has_results():
                     _discard(path, sort, created)

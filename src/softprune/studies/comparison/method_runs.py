@@ -14,7 +14,7 @@ from softprune.adapters.prefix import prefix_not_defined
 from softprune.adapters.registry import not_defined
 from softprune.config import ADAPTERS, BackboneConfig, CompareRecipe, Recipe, resolve
 from softprune.config.yaml_io import yaml_text
-from softprune.errors import ManyErrors, SoftpruneError, of_the_machine
+from softprune.errors import ManyErrors, SoftpruneError, explain_system_error
 from softprune.models import describe
 from softprune.studies.execution import execute_run, headed
 from softprune.studies.folder import CELLS, StudyFolder
@@ -125,7 +125,7 @@ def _try_run(run: MethodRun, command: str, console: Console | None) -> Softprune
         execute_run(run.recipe, run.path, command, run.text, console)
     except SoftpruneError as error:
         is_begun, cause = (run.path / "run.json").exists(), error.__cause__
-        if is_begun or (cause is not None and of_the_machine(cause) is not None):
+        if is_begun or (cause is not None and explain_system_error(cause) is not None):
             raise  # a full disk or too little memory says nothing of the method
         return error
     return None

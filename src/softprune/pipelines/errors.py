@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from softprune.config import Recipe
-from softprune.errors import SoftpruneError, of_the_machine, out_of_memory
+from softprune.errors import SoftpruneError, explain_system_error, out_of_memory
 from softprune.runs.run_folder import RunFolder
 
 
@@ -12,7 +12,7 @@ def explain(error: Exception, recipe: Recipe, run: RunFolder) -> Exception:
     if isinstance(error, SoftpruneError):
         return error
     if not out_of_memory(error):
-        return of_the_machine(error) or error
+        return explain_system_error(error) or error
     advice = _smaller_settings(recipe, run.record.K or 1)
     do = f"give the same command with {advice} behind it: the run goes on, results stay the same up to rounding"
     lines = str(error).strip().splitlines() or ["no more is known"]

@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 
+from softprune.data.metrics import metric_label
 from softprune.printable import printable as printable
 
 NOT_MEASURED = "not measured"
 NOT_APPLICABLE = "–"
-_METRICS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
 
 
 def percent(value: float | None) -> str:
@@ -63,7 +63,7 @@ def p_value(value: float | None) -> str:
 
 def metric(name: str) -> str:
     """A metric's name as people write it."""
-    return printable(_METRICS.get(name, name))
+    return printable(metric_label(name))
 
 
 def storage(value: float | None) -> str:

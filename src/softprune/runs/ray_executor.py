@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from softprune.errors import SoftpruneError, of_the_machine, out_of_memory
+from softprune.errors import SoftpruneError, explain_system_error, out_of_memory
 from softprune.runs.executors import named_apart
 from softprune.types import Result, WorkItem
 
@@ -126,7 +126,7 @@ def _attempt(function: Callable[[WorkItem], object], item: WorkItem) -> object:
     except SoftpruneError as error:
         return _Failed(error)
     except Exception as error:
-        told = MemoryError(_first_line(error)) if out_of_memory(error) else of_the_machine(error)
+        told = MemoryError(_first_line(error)) if out_of_memory(error) else explain_system_error(error)
         if told is None:
             raise
         return _Failed(told)

@@ -12,7 +12,7 @@ from rich.console import Console
 from softprune.adapters.prefix import prefix_not_defined
 from softprune.adapters.registry import not_defined
 from softprune.config import ADAPTERS, BackboneConfig, CompareRecipe, resolve
-from softprune.errors import ManyErrors, SoftpruneError, of_the_machine
+from softprune.errors import ManyErrors, SoftpruneError, explain_system_error
 from softprune.models import describe
 from softprune.runs.comparison_record import CellRecord
 from softprune.studies.folder import CELLS, ComparisonFolder
@@ -84,7 +84,7 @@ def refused_by_model(settings: BackboneConfig, methods: Iterable[str]) -> dict[s
 def _raise_unless_refused(recipe: CompareRecipe, method: str, path: Path, error: SoftpruneError) -> None:
     """An error of a method's first run, unless it says that the method isn't defined for this model and task."""
     is_begun, cause = (path / "run.json").exists(), error.__cause__
-    if is_begun or (cause is not None and of_the_machine(cause) is not None):
+    if is_begun or (cause is not None and explain_system_error(cause) is not None):
         raise error  # a full disk or too little memory says nothing of the method
     adapter = recipe.adapter.model_dump(exclude_defaults=True, exclude={"method"}) if method in ADAPTERS else {}
     if not (adapter or recipe.settings.get(method)):

@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from softprune.terminal import Table
 
 HELP = "Adapt a model to a task in several ways, on several seeds, and compare what each gives and costs."
-_Backbone = Annotated[str | None, option_like("--backbone", "none: for every family of models")]
+_Backbone = Annotated[str | None, option_like("--backbone", "none: without asking a model")]
 
 
 def methods(backbone: _Backbone = None) -> None:
     """List the methods: what each trains, where it comes from, its learning rate, and where it is defined."""
-    family = None if backbone is None else _family(backbone)
-    print_rich(_list(family), "", _by_family(family))
-    for line in _reasons(family):
-        say(line)
+    refused = None if backbone is None else _find_refused(backbone)
+    print_rich(_list(refused))
+    for method, reason in (refused or {}).items():
+        say(f"{method}: not defined: {reason}")
 
 
 def launch_compare(recipe_name: str | None, overrides: Sequence[str], out: Path | None) -> None:
@@ -69,47 +69,25 @@ def _finish(out: Path) -> None:
         say(f"{error}\nthen: softprune report {out}", err=True)
 
 
-def _family(backbone: str) -> str:
-    from softprune.models import describe
+def _find_refused(backbone: str) -> dict[str, str]:
+    """Why a backbone has no place for some of the methods, by their names."""
+    from softprune.adapters.registry import METHODS
+    from softprune.config.schema import BackboneConfig
+    from softprune.studies.comparison.method_runs import refused_by_model
 
-    return str(describe(backbone).family)
+    return refused_by_model(BackboneConfig(name=backbone), METHODS)
 
 
-def _list(family: str | None) -> Table:
+def _list(refused: dict[str, str] | None) -> Table:
     from softprune.adapters.registry import METHODS
     from softprune.terminal import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold underline")
-    heads = ("method", "trains", "from", "learning rate", "kind", *(["here"] if family else []))
+    heads = ("method", "trains", "from", "learning rate", "kind", *(["here"] if refused is not None else []))
     for head in heads:
         table.add_column(head)
     for method in METHODS.values():
         rate = f"{DEFAULT_RELATIVE_LR} × RMS of embeddings" if method.lr is None else f"{method.lr:g}"
-        here = [] if family is None else ["not defined" if family in method.refused else "yes"]
+        here = [] if refused is None else ["not defined" if method.name in refused else "yes"]
         table.add_row(method.name, method.trains, method.source, rate, method.kind, *here)
     return table
-
-
-def _by_family(family: str | None) -> Table:
-    from softprune.adapters.registry import FAMILIES, METHODS
-    from softprune.terminal import Table
-
-    table = Table("defined for", box=None, pad_edge=False, header_style="bold underline")
-    families = [family] if family else list(FAMILIES)
-    for name in families:
-        table.add_column(name)
-    for method in METHODS.values():
-        table.add_row(method.name, *("no" if name in method.refused else "yes" for name in families))
-    return table
-
-
-def _reasons(family: str | None) -> list[str]:
-    """Why a method isn't defined, where it isn't."""
-    from softprune.adapters.registry import METHODS
-
-    return [
-        f"{method.name} with {name} models: not defined: {reason}"
-        for method in METHODS.values()
-        for name, reason in method.refused.items()
-        if family in (None, name)
-    ]

@@ -124,13 +124,13 @@ def _read_weights(described: BackboneDescription, **options: Any) -> Any:
 def wrap(described: BackboneDescription, model: Any, tokenizer: Any) -> Backbone:
     """A backbone around a loaded model and its tokenizer."""
     from softprune.models.base import BackboneInfo
-    from softprune.models.pooling import mean_head, read_head
+    from softprune.models.pooling import Head, read_head
     from softprune.models.sentence import SentenceBackbone
 
     weight = model.get_input_embeddings().weight
     head = None
     if described.family == "sentence":
-        head = mean_head() if described.modules is None else read_head(described.modules)
+        head = Head(("mean",), []) if described.modules is None else read_head(described.modules)
         head = head.to(weight.device, weight.dtype)
     packed = detect_quantization(model)
     # Only transformers knows how many weights a packed matrix holds.

@@ -60,11 +60,6 @@ class Head(nn.Module):
         return vector
 
 
-def mean_head() -> Head:
-    """The head of a bare encoder: mean pooling."""
-    return Head(("mean",), [])
-
-
 def read_head(folder: Path) -> Head:
     """The head that a sentence model's `modules.json` describes; refused as by `check_modules`."""
     modes: tuple[str, ...] = ("mean",)

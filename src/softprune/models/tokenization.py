@@ -33,12 +33,6 @@ class Tokenization:
             return rows
         return [ids[: -len(behind)] if ids[-len(behind) :] == behind else ids for ids in rows]
 
-    def target_ids(self, text: str) -> tuple[int, ...]:
-        """Scored token ids of a text that is to be written, its end included: what isn't taught to end doesn't."""
-        if self.end_id is None:
-            return self.answer_ids(text)
-        return (*(self.answer_ids(text) if text else ()), self.end_id)
-
     def slot(self, ids: Sequence[int], example: Example) -> int:
         """Position of the one answer slot in an example's ids, -1 where the family has none."""
         if not self.slot_token:
@@ -75,10 +69,12 @@ def encode(
     targets: dict[str, tuple[int, ...]] = {}
     for example in examples:
         for text in example.answers:
-            if example.is_generation:
-                targets[text] = how.target_ids(text)
-            else:
+            if not example.is_generation:
                 answers[text] = how.answer_ids(text)
+            elif how.end_id is None:
+                targets[text] = how.answer_ids(text)
+            else:  # a model that isn't taught to end a text doesn't
+                targets[text] = (*(how.answer_ids(text) if text else ()), how.end_id)
     _check_answers(how.tokenizer, answers, max_answer_length)
     check_distinct(how, examples)
     encoded = []

@@ -10,9 +10,10 @@ from rich.console import Console
 
 from softprune.adapters.adapter_io import FOLDER, AdapterInfo, SavedAdapter
 from softprune.adapters.base import Adaptation, AdapterPlan
-from softprune.adapters.build import adapt as build_adapter
 from softprune.adapters.jobs import WORK, FittedAdapter, fit, measure_latency, scores_of
-from softprune.adapters.settings import method_of, mistakes, plan_of, settled
+from softprune.adapters.registry import METHODS
+from softprune.adapters.registry import adapt as build_adapter
+from softprune.adapters.settings import mistakes, plan_of, settled
 from softprune.config import Recipe
 from softprune.config.schema import MEMORY_KEYS
 from softprune.evaluation.baselines import AdapterSize, report_adapted
@@ -74,7 +75,7 @@ def execute(
 
 def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
     seconds = run_clock(run)
-    method, plan = method_of(recipe), plan_of(recipe)
+    method, plan = METHODS[recipe.adapter.method], plan_of(recipe)
     watched = watching(console, recipe.tuning.trackers, run.path / TRACKERS, recipe.resolved())
     with watched as watch, closing(EXECUTORS["in-process"]()) as executor:
         workspace = prepare(recipe, run, watch, executor, whole=method.whole, mistakes=partial(mistakes, recipe))

@@ -10,7 +10,6 @@ from typing import Final
 from rich.console import Console
 
 from softprune.adapters.prefix import prefix_not_defined
-from softprune.adapters.registry import not_defined
 from softprune.config import ADAPTERS, BackboneConfig, CompareRecipe, resolve
 from softprune.errors import ManyErrors, SoftpruneError, explain_system_error
 from softprune.models import describe
@@ -72,13 +71,11 @@ def make_runs(
 
 
 def refused_by_model(settings: BackboneConfig, methods: Iterable[str]) -> dict[str, str]:
-    """Why a backbone's family or architecture has no place for some of the methods, by their names."""
+    """Why a backbone's architecture has no place for some of the methods, by their names."""
     described = describe(settings.name, settings.family, settings.revision, settings.trust_remote_code)
-    reasons = {method: not_defined(method, described.family) for method in methods}
-    if not set(_PREFIXES).isdisjoint(reasons):
-        reason = prefix_not_defined(described.config, described.family)
-        reasons |= {method: reasons[method] or reason for method in _PREFIXES if method in reasons}
-    return {method: reason for method, reason in reasons.items() if reason is not None}
+    prefixes = [method for method in methods if method in _PREFIXES]
+    reason = prefix_not_defined(described.config, described.family) if prefixes else None
+    return {} if reason is None else dict.fromkeys(prefixes, reason)
 
 
 def _raise_unless_refused(recipe: CompareRecipe, method: str, path: Path, error: SoftpruneError) -> None:

@@ -22,7 +22,6 @@ from softprune.studies.experiments.reversed import under_mask
 from softprune.studies.figures import bars
 from softprune.studies.findings import Cell, Entry, Findings, Table
 from softprune.studies.prompt_scoring import PromptScores, prompt_outcome, score_on
-from softprune.studies.run_result import FinishedRun
 from softprune.studies.score_rows import (
     Row,
     Runs,

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import get_args
 
 import pytest
+from softprune.pipelines.plan import count_steps
 from whole_runs import CASES, Run
 
 from softprune.config import resolve
 from softprune.config.schema import SearchConfig
-from softprune.pipelines.step_counts import count_steps
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

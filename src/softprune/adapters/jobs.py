@@ -10,10 +10,9 @@ import torch
 from softprune.adapters.base import Adaptation, Tensors, copies, put
 from softprune.adapters.settings import method_of
 from softprune.adapters.trainable import AdapterTrainable
-from softprune.training.jobs import FolderKeeper, schedule
-from softprune.training.latency import Way, latency, prompted
+from softprune.training.cost import behind_prompt, latency
+from softprune.training.jobs import FolderKeeper, best_rate, candidate_of, chosen_work, schedule
 from softprune.training.loop import Evaluation, train
-from softprune.training.lr_sweep import best_rate, candidate_of, chosen_work
 from softprune.training.optimizers import weights_adamw
 from softprune.training.scoring import ScoredSet, Scoring, score_prompts
 from softprune.training.session import Workspace
@@ -68,9 +67,10 @@ def measure_latency(workspace: Workspace, adaptation: Adaptation) -> None:
         return
     backbone = workspace.backbone
     adaptation.train(False)
-    adapted = prompted(backbone, made_prompts(adaptation)[0])
-    alone = prompted(backbone, adaptation.nothing()[0])
-    ways = {"with": Way(adapted), "without": Way(alone, adaptation.bare)}
+    ways = {
+        "with": behind_prompt(backbone, made_prompts(adaptation)[0]),
+        "without": behind_prompt(backbone, adaptation.nothing()[0], adaptation.bare),
+    }
     with workspace.run.phase("latency"), products_in(compute_of(workspace), backbone.dtype, backbone.device):
         workspace.run.pin("cost.latency", lambda: latency(backbone, workspace.select, ways))
 
@@ -116,7 +116,7 @@ def _fit(workspace: Workspace, adaptation: Adaptation, lr: float, work: str) -> 
         Feed(data.lengths, batch),
         evaluate,
         replace(
-            schedule(workspace),
+            schedule(recipe, len(data)),
             clip_norm=recipe.adapter.clip_norm,
             warmup=recipe.adapter.warmup,
             linear_decay=recipe.adapter.decay == "linear",

@@ -61,7 +61,7 @@ def show(
 ) -> None:
     """Show a task: what it says, and examples as a model reads them."""
     from softprune.data import load_task
-    from softprune.training.text_targets import TEXT_LENGTH
+    from softprune.training.recipe_checks import TEXT_LENGTH
 
     loaded = load_task(task)
     splits, why = _data_or_none(loaded, data)

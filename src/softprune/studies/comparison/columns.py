@@ -16,7 +16,7 @@ from softprune.report.formatting import NOT_APPLICABLE, NOT_MEASURED
 from softprune.statistics.seeds import MIN_SEEDS
 from softprune.studies.findings import Table
 from softprune.studies.run_result import FinishedRun
-from softprune.training.lr_sweep import work_of
+from softprune.training.jobs import work_of
 
 Row: TypeAlias = Mapping[str, Any]
 """A row of compare.json."""

@@ -103,7 +103,7 @@ def imported_rooms(source: str, package: tuple[str, ...]) -> Iterator[tuple[int,
 
 def allowed(room: str) -> set[str]:
     if room == "report":  # reads run folders, and writes as they do; two runs' answers it compares as runs do
-        return {"types", "printable", "errors", "terminal", "statistics", "runs", "report"}
+        return {"types", "printable", "errors", "terminal", "config", "statistics", "runs", "report"}
     return set(ROOMS[: ROOMS.index(room) + 1])
 
 

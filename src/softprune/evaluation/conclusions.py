@@ -229,8 +229,9 @@ def _mcnemar(scored: Mapping[str, Scores]) -> McNemarRecord:
 
 def _why_not(found: Headline, results: Mapping[str, ResultRow]) -> str:
     """Why nothing is concluded from a tuned prompt that isn't shown to do anything, and which retrained prompts are."""
-    tuned, constant, none = results["tuned"], results["constant"], results["zero_shot"]
+    tuned, constant = results["tuned"], results["constant"]
     if found.above_zero_shot is not None:
+        none = results["zero_shot"]
         return (
             f"the tuned prompt isn't shown to write better than the model without one ({tuned.metric} "
             f"{tuned.value:.1%} against {none.value:.1%}, {_points(found.above_zero_shot)}, on {tuned.n} examples)"

@@ -90,14 +90,10 @@ def choose(
     best = max(trained, key=_quality)
     if objective == "best":
         return best
+    slack = {"one_se": standard_errors, "smallest_within": within or 0.0}[objective]
     good = []
     for candidate in trained:
-        if objective == "smallest_within":
-            room = within or 0.0
-        elif isinstance(standard_errors, Mapping):
-            room = standard_errors.get(candidate.id, 0.0)
-        else:
-            room = standard_errors
+        room = slack.get(candidate.id, 0.0) if isinstance(slack, Mapping) else slack
         # A hair of room, so that a score equal to the bound counts as within it.
         if (candidate.select or 0.0) >= (best.select or 0.0) - room - 1e-12:
             good.append(candidate)

@@ -109,7 +109,7 @@ def small_costs() -> Iterator[None]:
     from softprune.pipelines import adapt, token_pruning, xprompt  # noqa: F401 - before they are frozen
     from softprune.report import mpl_style
     from softprune.studies import execution
-    from softprune.training import latency
+    from softprune.training import cost
 
     gc.collect()
     gc.freeze()
@@ -128,7 +128,7 @@ def small_costs() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mpl_style, "_rendered", rendered)
-        patch.setattr(latency, "CALLS", latency.FEWEST)
+        patch.setattr(cost, "CALLS", cost.FEWEST)
         patch.setattr(execution, "gc", SimpleNamespace(collect=lambda: 0))  # a second between the runs of a study
         yield
 

@@ -9,15 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from softprune.config.criteria import CRITERIA
 from softprune.report import curves, heatmaps
 from softprune.report.mpl_style import DARK, LIGHT, Draw, as_png, as_svg
 from softprune.report.run_reader import Run
-
-MEANINGS = {
-    "paper": "how strongly the loss reacts when the tuned prompt's token is scaled",
-    "gradient": "the size of the loss's gradient at the tuned prompt's token",
-    "leave_one_out": "how much the loss grows when the tuned prompt's token is masked; below 0 it falls",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +72,8 @@ def _token_importance(run: Run) -> Plan:
     scores, ticket = run.importance, run.ticket
     token_P = scores.token_P if scores else None
     kept_P = ticket.token_P if ticket and token_P is not None and len(ticket.token_P) == len(token_P) else None
-    meaning = MEANINGS.get(run.record.importance.method if run.record.importance else "paper", MEANINGS["paper"])
+    method = run.record.importance.method if run.record.importance else "paper"
+    meaning = CRITERIA.get(method, CRITERIA["paper"]).meaning
     fate = (
         "Blue tokens are in the winning ticket, hatched ones on a gray band were pruned."
         if kept_P is not None

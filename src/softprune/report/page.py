@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from softprune.config.criteria import CRITERIA
 from softprune.errors import SoftpruneError
 from softprune.report import formatting, glosses, table
 from softprune.report.prediction_changes import Changes, changed_answers, shortened, written_samples
@@ -78,6 +79,7 @@ def html(run: Run, pictures: list[Picture], compared: Sequence[Beside] = ()) -> 
 def _context(run: Run, pictures: list[Picture]) -> dict[str, Any]:
     rows, record = table.comparison_rows(run), run.record
     objective = record.selection.objective if record.selection else None
+    criterion = CRITERIA.get(record.importance.method) if record.importance else None
     headline = record.headline
     return {
         "run": run,
@@ -97,7 +99,7 @@ def _context(run: Run, pictures: list[Picture]) -> dict[str, Any]:
         "sample": _sample(run),
         "notes": _notes(run),
         "start": glosses.START.get(record.prompt.init) if record.prompt else None,
-        "method": glosses.METHOD.get(record.importance.method) if record.importance else None,
+        "method": criterion.gloss if criterion else None,
         "removal": glosses.REMOVAL.get(str(record.removal)),
         "objective": glosses.OBJECTIVE.get(str(objective), _known(objective)),
         "columns": table.columns(run),

@@ -23,6 +23,7 @@ from typing import Final
 import numpy as np
 import torch
 
+from softprune.config.criteria import CRITERIA
 from softprune.prompts.soft_prompts import masked_state, read_one
 from softprune.pruning.importance import measure
 from softprune.pruning.masks import keep_count, without_least
@@ -45,8 +46,8 @@ Key = tuple[str, int]
 Measures = Mapping[str, Floats]
 """`[P]` each, by name."""
 SCORE: Final = "score"
-MEASURED: Final = {SCORE: "paper", "gradient": "gradient", "leave-one-out": "leave_one_out"}
-MEASURES: Final = (*MEASURED, "norm", "random")
+MEASURED: Final = {SCORE if name == "paper" else name.replace("_", "-"): name for name in CRITERIA}
+MEASURES: Final = (*MEASURED, "random")
 TUNED: Final = "prompt tuning"
 REMOVALS: Final = ("zero", "drop")
 RESAMPLES: Final = 1_000
@@ -106,7 +107,7 @@ def measure_importance(study: StudyContext, run: FinishedRun) -> dict[str, Float
     stored = study.once(f"importance-{run.path.name}", compute)
     measures = {name: np.asarray(stored[name]) for name in MEASURED}
     drawn = np.random.default_rng([run.seed, len(tuned_PH)]).random(len(tuned_PH))
-    return measures | {"norm": tuned_PH.double().norm(dim=1).numpy(), "random": drawn}
+    return measures | {"random": drawn}
 
 
 def _score_masked(study: StudyContext, run: FinishedRun, measures: Measures) -> PromptScores:

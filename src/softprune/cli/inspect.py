@@ -36,7 +36,7 @@ def report(
     from softprune.cli.compare import is_comparison, report_comparison
     from softprune.cli.study import is_study, report_study
     from softprune.cli.tokens import show_results
-    from softprune.report import stand_beside, write_report
+    from softprune.report import explain_comparisons, write_report
 
     for other in others or []:
         if any(is_comparison(each) or is_study(each) or is_of_tokens(each) for each in (run, other)):
@@ -56,7 +56,7 @@ def report(
         return
     write_report(run, others or [])
     show_comparison(run)
-    for line in stand_beside(run, others or []):
+    for line in explain_comparisons(run, others or []):
         say(line)
 
 

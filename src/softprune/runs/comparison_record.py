@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from softprune.runs.record import JobRecord
-from softprune.runs.record_parts import Attempt, DifferenceRecord, Interval, Part
+from softprune.runs.record_parts import Attempt, DifferenceRecord, Interval, Part, maybe
 
 
 class CellRecord(Part):
@@ -23,9 +23,7 @@ class ComparisonDifference(DifferenceRecord):
     """A method less the reference."""
 
     against: str = Field(description="the reference")
-    p_holm: float | None = Field(
-        default=None, description="p corrected for the other rows; null where seeds aren't covered"
-    )
+    p_holm: float | None = maybe("p corrected for the other rows; null where seeds aren't covered")
 
 
 class ComparisonRow(Part):
@@ -38,7 +36,7 @@ class ComparisonRow(Part):
     mean: float
     sd: float | None = Field(description="over seeds")
     interval: Interval = Field(description="of the mean")
-    covers_seeds: bool | None = Field(default=None, description="whether the interval covers the sampling of seeds too")
+    covers_seeds: bool | None = maybe("whether the interval covers the sampling of seeds too")
     difference: ComparisonDifference | None
     others: dict[str, float | None] = Field(description="further metrics")
     lr: list[float | None] | None = Field(description="absolute step size by seed")
@@ -59,15 +57,15 @@ class ComparisonRecord(JobRecord):
     NOUN: ClassVar[str] = "comparison"
 
     cells: dict[str, CellRecord] = Field(default={}, description="by folder")
-    task: str | None = Field(default=None, description="its title")
+    task: str | None = maybe("its title")
     backbone: str | None = None
     family: str | None = None
     metric: str | None = None
-    n: int | None = Field(default=None, description="examples of report")
+    n: int | None = maybe("examples of report")
     seeds: list[int] | None = None
-    reference: str | None = Field(default=None, description="method that the others are held against")
+    reference: str | None = maybe("method that the others are held against")
     rows: list[ComparisonRow] | None = None
-    not_defined: dict[str, str] | None = Field(default=None, description="by method, why it has no row")
+    not_defined: dict[str, str] | None = maybe("by method, why it has no row")
 
 
 class StudyRun(Part):
@@ -94,6 +92,6 @@ class StudyRecord(JobRecord):
     attempts: Annotated[list[Attempt], BeforeValidator(_attempts)]
     tasks: list[str] = Field(default=[], description="their names")
     backbone: str | None = None
-    findings: dict[str, Any] | None = Field(default=None, description="as `studies.findings.Findings`")
+    findings: dict[str, Any] | None = maybe("as `studies.findings.Findings`")
     runs: list[StudyRun] = Field(default=[], description="that it used, whoever made them")
     work: dict[str, float] = Field(default={}, description="seconds of its own pieces of work")

@@ -21,7 +21,7 @@ from softprune.config import Recipe
 from softprune.errors import SoftpruneError
 from softprune.runs.environment import versions
 from softprune.runs.executors import InProcess
-from softprune.runs.worker_store import Made, Pinned, StandIn
+from softprune.runs.worker_store import Pinned, StandIn, WorkerOutput
 from softprune.training.loop import Point, Watch
 from softprune.training.sealed_set import SealedSet
 from softprune.training.session import Workspace, prepare
@@ -82,7 +82,7 @@ class _Back:
         evaluated: the points of each evaluation.
     """
 
-    made: Made
+    made: WorkerOutput
     title: str
     steps: int
     begun: int
@@ -158,7 +158,7 @@ def _make(job: str, do: Do[Any], item: WorkItem) -> _Back:
     known, seen = json.loads(job), _Seen()
     store = StandIn(Path(known["path"]), Pinned(**known["known"]), item.payload["begun"])  # type: ignore[arg-type]
     do(replace(_workspace(job), run=store, watch=seen), item.payload["piece"])
-    return _Back(store.made, seen.title, seen.steps, seen.begun, tuple(seen.evaluations))
+    return _Back(store.output, seen.title, seen.steps, seen.begun, tuple(seen.evaluations))
 
 
 @lru_cache(maxsize=1)

@@ -13,9 +13,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 from matplotlib.transforms import ScaledTranslation
 
 from softprune.config import ADAPTERS, METHODS
-from softprune.report.figures import Plan
 from softprune.report.formatting import metric
 from softprune.report.mpl_style import SMALL, Draw, Theme, dress, legend_below, new_figure
+from softprune.report.pictures import Plan
 from softprune.studies.comparison.columns import CONTROL, RANDOM, Row, interval_covers, label
 
 LOOKS: Final = (*METHODS, CONTROL, RANDOM)

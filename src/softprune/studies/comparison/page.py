@@ -12,9 +12,8 @@ from softprune.studies.comparison.columns import build_sections
 from softprune.studies.comparison.texts import title
 
 try:
-    from softprune.report.figures import render
     from softprune.report.interactive import assets
-    from softprune.report.page import Picture, write_figures
+    from softprune.report.pictures import Picture, draw_pictures
     from softprune.report.templating import environment
     from softprune.studies.comparison.figures import plans
 except ImportError as error:
@@ -30,8 +29,7 @@ def write_page(found: Mapping[str, Any], folder: Path) -> Path:
         found: what its compare.json holds.
         folder: where.
     """
-    pictures = [Picture(plan, render(plan.draw) if plan.draw else None) for plan in plans(found)]
-    write_figures(folder / "figures", pictures)
+    pictures = draw_pictures(plans(found), folder / "figures")
     recipe = (folder / "resolved.yaml").read_text(encoding="utf-8")
     page = folder / "index.html"
     atomic_io.write_bytes(page, html(found, pictures, recipe).encode("utf-8", errors="replace"))

@@ -14,8 +14,7 @@ from softprune.token_pruning.analysis.measure import Analysis
 from softprune.token_pruning.analysis.retention import Row
 
 try:
-    from softprune.report.figures import Plan, render
-    from softprune.report.page import Picture, write_figures
+    from softprune.report.pictures import Picture, Plan, draw_pictures
     from softprune.report.templating import environment
     from softprune.token_pruning.analysis import figures
 except ImportError as error:
@@ -24,8 +23,7 @@ except ImportError as error:
 
 def write_page(analysis: Analysis, folder: Path, title: str = "") -> Path:
     """Write `figures/` (PNG and SVG) and `analysis.html`."""
-    pictures = {plan.name: Picture(plan, render(plan.draw) if plan.draw else None) for plan in plans(analysis)}
-    write_figures(folder / "figures", list(pictures.values()))
+    pictures = {picture.plan.name: picture for picture in draw_pictures(plans(analysis), folder / "figures")}
     page = folder / "analysis.html"
     atomic_io.write_bytes(page, html(analysis, pictures, title).encode("utf-8", errors="replace"))
     return page

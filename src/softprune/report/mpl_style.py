@@ -138,16 +138,17 @@ def sparse(count: int, most: int = 20) -> list[int]:
 
 def as_png(draw: Draw, theme: Theme) -> bytes:
     """A figure as PNG at 144 dpi."""
-    return _render(draw, theme, "png", {"Software": "softprune"})
+    return _render(draw, theme, "png")
 
 
 def as_svg(draw: Draw, theme: Theme) -> bytes:
     """A figure as SVG; no date in it, and ids that depend on its content alone."""
-    return _render(draw, theme, "svg", {"Date": None, "Creator": "softprune"})
+    return _render(draw, theme, "svg")
 
 
-def _render(draw: Draw, theme: Theme, form: str, metadata: dict[str, str | None]) -> bytes:
+def _render(draw: Draw, theme: Theme, form: str) -> bytes:
     target = io.BytesIO()
+    metadata = {"png": {"Software": "softprune"}, "svg": {"Date": None, "Creator": "softprune"}}[form]
     defaults: dict[Any, Any] = {}
     for key, value in mpl.rcParamsDefault.items():
         if not key.startswith("backend"):  # setting it would load a backend

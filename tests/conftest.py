@@ -115,7 +115,7 @@ def small_costs() -> Iterator[None]:
     gc.freeze()
 
     drawn: dict[tuple[str, str, bool], bytes] = {}
-    really = mpl_style._rendered
+    really = mpl_style._render
 
     def rendered(draw: mpl_style.Draw, theme: mpl_style.Theme, form: str) -> bytes:
         if any(name in os.environ.get("PYTEST_CURRENT_TEST", "") for name in DRAWN_ANEW):
@@ -127,7 +127,7 @@ def small_costs() -> Iterator[None]:
         return drawn[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mpl_style, "_rendered", rendered)
+        patch.setattr(mpl_style, "_render", rendered)
         patch.setattr(cost, "CALLS", cost.FEWEST)
         patch.setattr(execution, "gc", SimpleNamespace(collect=lambda: 0))  # a second between the runs of a study
         yield

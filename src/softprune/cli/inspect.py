@@ -43,7 +43,7 @@ def report(
     ] = None,
 ) -> None:
     """Write a run's report again, or a comparison's page, and show its table; of token pruning, the table alone."""
-    from softprune.report import stand_beside, write_report
+    from softprune.report import explain_comparisons, write_report
 
     kind = _kind_of_folder(run)
     for other in others or []:
@@ -66,7 +66,7 @@ def report(
     else:
         write_report(run, others or [])
         show_run(run)
-        for line in stand_beside(run, others or []):
+        for line in explain_comparisons(run, others or []):
             say(line)
 
 

@@ -12,7 +12,7 @@ from softprune.config import DEFAULT_RELATIVE_LR, BackboneConfig
 def methods(
     backbone: Annotated[str | None, option_like("--backbone", "none: without asking a model")] = None,
 ) -> None:
-    """List the methods: what each trains, where it comes from, its learning rate, and whether a model has room for it."""
+    """List the methods: what each trains, its source, its learning rate, and whether a model has room for it."""
     from softprune.adapters.registry import METHODS
     from softprune.studies.comparison.method_runs import refused_by_model
     from softprune.terminal import Table

@@ -366,23 +366,21 @@ class RecipeField:
 
 def flat_fields(of: type[BaseModel] = Recipe) -> tuple[RecipeField, ...]:
     """All keys of a kind of recipe, in its order."""
-    return tuple(_fields_of(of, ""))
+    return tuple(_list_fields(of, ""))
 
 
-def _fields_of(model: type[BaseModel], prefix: str) -> Iterator[RecipeField]:
+def _list_fields(model: type[BaseModel], prefix: str) -> Iterator[RecipeField]:
     for name, field in model.model_fields.items():
-        key, kind = f"{prefix}{field.alias or name}", field.annotation
+        key, kind, default = f"{prefix}{field.alias or name}", field.annotation, field.default
         if isinstance(kind, type) and issubclass(kind, Section):
-            yield from _fields_of(kind, f"{key}.")
-        else:
-            default = _plain(field.default)
-            yield RecipeField(key, _type_name(kind), default, field.description or "")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return value.model_dump()
-    return list(value) if isinstance(value, tuple) else value
+            yield from _list_fields(kind, f"{key}.")
+            continue
+        # As YAML would hold it.
+        if isinstance(default, BaseModel):
+            default = default.model_dump()
+        elif isinstance(default, tuple):
+            default = list(default)
+        yield RecipeField(key, _type_name(kind), default, field.description or "")
 
 
 def _type_name(kind: Any) -> str:

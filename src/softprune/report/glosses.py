@@ -1,4 +1,4 @@
-"""What a reader who didn't make the run is told about its settings, each where the page first names it."""
+"""Settings explained to a reader who didn't make the run, each where the page first names it."""
 
 from __future__ import annotations
 

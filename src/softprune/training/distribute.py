@@ -21,7 +21,7 @@ from softprune.config import Recipe
 from softprune.errors import SoftpruneError
 from softprune.runs.environment import versions
 from softprune.runs.executors import InProcess
-from softprune.runs.worker_store import Made, Pinned, StandIn
+from softprune.runs.worker_store import Pinned, StandIn, WorkerOutput
 from softprune.training.loop import Point, Watch
 from softprune.training.scoring import SealedSet
 from softprune.training.session import Workspace, prepare
@@ -90,7 +90,7 @@ class _Seen(Watch):
 class _Back:
     """What a worker sends back: files for the run folder, and what there was to watch."""
 
-    made: Made
+    made: WorkerOutput
     seen: _Seen
 
 
@@ -133,7 +133,7 @@ def _make(job: str, do: Do[Any], item: WorkItem) -> _Back:
     known, seen = json.loads(job), _Seen()
     store = StandIn(Path(known["path"]), Pinned(**known["known"]), item.payload["begun"])  # type: ignore[arg-type]
     do(replace(_workspace(job), run=store, watch=seen), item.payload["piece"])
-    return _Back(store.made, seen)
+    return _Back(store.output, seen)
 
 
 @lru_cache(maxsize=1)

@@ -30,7 +30,7 @@ from softprune.pruning.masks import keep_count, without_least
 from softprune.statistics.bootstrap import LEVEL
 from softprune.statistics.correlation import coefficient, correlate
 from softprune.statistics.methods_over_seeds import Floats
-from softprune.statistics.seeds import MIN_SEEDS, Uncertainty, student_cdf
+from softprune.statistics.seeds import MIN_SEEDS, Uncertainty
 from softprune.studies.experiments.heatmaps import over_largest
 from softprune.studies.experiments.masking import pruned_counts, without_one
 from softprune.studies.experiments.reversed import under_mask
@@ -223,7 +223,7 @@ def interval_cell(values_K: Floats, drawn_R: Floats) -> Cell:
     if not tokens and not np.ptp(values_K):  # no spread at all, so no error to divide by
         return Cell(value, value, value, unit="number", seeds=runs)
     uncertainty = Uncertainty(float(values_K.std(ddof=1) / np.sqrt(runs)), runs - 1.0, tokens, len(real))
-    reach, p = uncertainty.margin(), 2 * student_cdf(uncertainty.df, -abs(value) / uncertainty.error)
+    reach, p = uncertainty.margin(), uncertainty.p(value)
     return Cell(value, value - reach, value + reach, unit="number", seeds=runs, p=p)
 
 

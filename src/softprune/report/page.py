@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from softprune.config.criteria import CRITERIA
 from softprune.errors import SoftpruneError
 from softprune.report import formatting, glosses, table
 from softprune.report.prediction_changes import changed_answers, shortened, written_samples

@@ -21,7 +21,7 @@ from softprune.token_pruning import experiment as page
 from softprune.token_pruning.experiment import BASELINE, choose, experiment
 from softprune.token_pruning.model import TokenModel
 from softprune.token_pruning.stages import TrainedModel
-from softprune.training.sealed_set import SealedSet
+from softprune.training.scoring import SealedSet
 
 Models = Callable[[str], Path]
 pytestmark = pytest.mark.usefixtures("one_thread")

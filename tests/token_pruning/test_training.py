@@ -15,9 +15,8 @@ from softprune.models.batching import collate
 from softprune.token_pruning.families import Encoder
 from softprune.token_pruning.rules import Convention, KeepAll, Rule, Thresholds
 from softprune.token_pruning.stages import THRESHOLDS, EncoderTrainable
-from softprune.training.loop import Evaluation, Keeper, Schedule, train
+from softprune.training.loop import Evaluation, Keeper, Schedule, Watch, train
 from softprune.training.optimizers import weights_adamw
-from softprune.training.progress import Silence
 from softprune.training.step import Feed
 from softprune.types import Batch, Encoded
 
@@ -64,7 +63,7 @@ def step(trainable: EncoderTrainable, tuner: torch.optim.Optimizer, clip_norm: f
         names=["x"],
         title="x",
         keeper=Keeper(),
-        watch=Silence(),
+        watch=Watch(),
     )
 
 
@@ -145,7 +144,7 @@ def test_the_loop_steps_at_the_step_sizes_of_its_schedule(tiny_models: Models) -
         names=["x"],
         title="x",
         keeper=Keeper(),
-        watch=Silence(),
+        watch=Watch(),
     )
     shares = [0.5, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]
     assert [rates[0] for rates in seen] == pytest.approx([1e-5 * share for share in shares])
@@ -247,7 +246,7 @@ def moved_by_a_step(model: Path, stage: str, accumulate: int) -> dict[str, torch
         names=["x"],
         title="x",
         keeper=Keeper(),
-        watch=Silence(),
+        watch=Watch(),
     )
     return {name: value.detach() - before[name] for name, value in trainable.named().items()}
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from rich.console import Console
 
 from softprune.config import TokensRecipe, load_config
-from softprune.errors import SoftpruneError, of_the_machine, out_of_memory
+from softprune.errors import SoftpruneError, explain_system_error, out_of_memory
 from softprune.runs.job import Finish, run_clock, run_job
 from softprune.runs.processes import hold_alone
 from softprune.runs.run_folder import TRACKERS, RunFolder
@@ -105,7 +105,7 @@ def _explain(error: Exception, recipe: TokensRecipe) -> Exception:
     if isinstance(error, SoftpruneError):
         return error
     if not out_of_memory(error):
-        return of_the_machine(error) or error
+        return explain_system_error(error) or error
     parts = min(2 * recipe.tuning.accumulate, recipe.tuning.batch_size)
     smaller = f"tuning.accumulate={parts} tuning.eval_rows={max(1, recipe.tuning.eval_rows // 2)}"
     return SoftpruneError(

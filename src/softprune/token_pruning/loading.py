@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from softprune.errors import SoftpruneError
-from softprune.models.description import encoder_folder, find_source, module_folder
+from softprune.models.description import find_modules, find_source
 from softprune.models.load_errors import check_weights, read_tokenizer, reading_model
 from softprune.token_pruning.families import check_type, most_positions
 
@@ -38,12 +38,10 @@ def describe_encoder(name: str, revision: str | None = None) -> DescribedEncoder
     Raises:
         SoftpruneError: it can't be found, or isn't an encoder whose tokens can be pruned.
     """
-    source, subfolder = find_source(name), ""
-    with reading_model(name, source, "", "modules.json"):
-        modules = module_folder(source, revision)
-        if modules is not None:  # of sentence-transformers, which may keep the encoder in a folder of its own
-            subfolder = encoder_folder(modules)
-    with reading_model(name, source, subfolder, "config.json"):
+    source = find_source(name)
+    with reading_model(name, Path(source), "modules.json"):
+        _, subfolder = find_modules(source, revision)
+    with reading_model(name, Path(source) / subfolder, "config.json"):
         read_config = import_module("transformers").AutoConfig.from_pretrained
         config = read_config(source, subfolder=subfolder, revision=revision)
         check_type(config)
@@ -91,7 +89,7 @@ def load_tokenizer(described: DescribedEncoder) -> Any:
     Raises:
         SoftpruneError: it can't be read, or is a slow one, which doesn't know where in a text its tokens are.
     """
-    with reading_model(described.name, described.source, described.subfolder, "its tokenizer"):
+    with reading_model(described.name, Path(described.source) / described.subfolder, "its tokenizer"):
         tokenizer = read_tokenizer(described.source, subfolder=described.subfolder, revision=described.revision)
     if not tokenizer.is_fast:
         raise SoftpruneError(
@@ -116,7 +114,8 @@ def load_classifier(
         SoftpruneError: it can't be read, or doesn't fit in memory.
     """
     torch.manual_seed(seed)
-    with reading_model(described.name, described.source, described.subfolder, "its weights", str(device)), quiet():
+    folder = Path(described.source) / described.subfolder
+    with reading_model(described.name, folder, "its weights", str(device)), quiet():
         model = import_module("transformers").AutoModelForSequenceClassification.from_pretrained(
             described.source,
             subfolder=described.subfolder,

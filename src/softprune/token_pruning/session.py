@@ -29,7 +29,7 @@ from softprune.token_pruning.rules import OFFICIAL_LENGTH, Convention, Rule
 from softprune.training.hardware import settle_machine
 from softprune.training.input_checks import data_inputs, hold
 from softprune.training.loop import Watch
-from softprune.training.sealed_set import SealedSet
+from softprune.training.scoring import SealedSet
 from softprune.types import Example
 
 

@@ -22,9 +22,8 @@ from softprune.token_pruning.analysis.retention import Row
 try:
     from matplotlib.figure import Figure
 
-    from softprune.report.figures import Plan, render
     from softprune.report.mpl_style import SMALL, Theme, dress, legend_below, new_figure
-    from softprune.report.page import Picture, write_figures
+    from softprune.report.pictures import Plan, draw_pictures
     from softprune.report.templating import environment
 except ImportError as error:
     raise SoftpruneError("matplotlib and jinja2 for pages", str(error), "pip install 'softprune[report]'") from error
@@ -35,8 +34,7 @@ MORE_COLOURS = ("#cc79a7", "#e69f00", "#8c6bb1")  # beside the theme's own, for 
 
 def write_page(analysis: Analysis, folder: Path, title: str = "") -> None:
     """Write `figures/` (PNG and SVG) and `analysis.html`."""
-    pictures = {plan.name: Picture(plan, render(plan.draw) if plan.draw else None) for plan in plans(analysis)}
-    write_figures(folder / "figures", list(pictures.values()))
+    pictures = {picture.plan.name: picture for picture in draw_pictures(plans(analysis), folder / "figures")}
     tables = {name: _shown_order(name, rows) for name, rows in analysis.retention.tables.items()}
     template = environment(Path(__file__).parent / "templates").get_template("analysis.html.j2")
     text = template.render(

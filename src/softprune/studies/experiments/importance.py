@@ -23,20 +23,20 @@ from typing import Final
 import numpy as np
 import torch
 
+from softprune.config.criteria import CRITERIA
 from softprune.prompts.soft_prompts import masked_state, read_one
 from softprune.pruning.importance import measure
 from softprune.pruning.masks import keep_count, without_least
 from softprune.statistics.bootstrap import LEVEL
 from softprune.statistics.correlation import coefficient, correlate
 from softprune.statistics.methods_over_seeds import Floats
-from softprune.statistics.seeds import MIN_SEEDS, Uncertainty, student_cdf
+from softprune.statistics.seeds import MIN_SEEDS, Uncertainty
 from softprune.studies.experiments.heatmaps import over_largest
 from softprune.studies.experiments.masking import pruned_counts, without_one
 from softprune.studies.experiments.reversed import under_mask
 from softprune.studies.figures import axes, bars, points
 from softprune.studies.findings import Cell, Entry, Figure, Findings, Table
-from softprune.studies.prompt_scores import PromptScores, score_run, scored_row
-from softprune.studies.prompt_scoring import open_set
+from softprune.studies.prompt_scoring import PromptScores, open_set, score_run, scored_row
 from softprune.studies.run_result import FinishedRun
 from softprune.studies.score_rows import Row, Runs, chances, collect_row, difference_table, score_table
 from softprune.studies.study_context import StudyContext
@@ -46,8 +46,8 @@ Key = tuple[str, int]
 Measures = Mapping[str, Floats]
 """`[P]` each, by name."""
 SCORE: Final = "score"
-MEASURED: Final = {SCORE: "paper", "gradient": "gradient", "leave-one-out": "leave_one_out"}
-MEASURES: Final = (*MEASURED, "norm", "random")
+MEASURED: Final = {SCORE if name == "paper" else name.replace("_", "-"): name for name in CRITERIA}
+MEASURES: Final = (*MEASURED, "random")
 TUNED: Final = "prompt tuning"
 REMOVALS: Final = ("zero", "drop")
 RESAMPLES: Final = 1_000
@@ -107,7 +107,7 @@ def measure_importance(study: StudyContext, run: FinishedRun) -> dict[str, Float
     stored = study.once(f"importance-{run.path.name}", compute)
     measures = {name: np.asarray(stored[name]) for name in MEASURED}
     drawn = np.random.default_rng([run.seed, len(tuned_PH)]).random(len(tuned_PH))
-    return measures | {"norm": tuned_PH.double().norm(dim=1).numpy(), "random": drawn}
+    return measures | {"random": drawn}
 
 
 def _score_masked(study: StudyContext, run: FinishedRun, measures: Measures) -> PromptScores:
@@ -223,7 +223,7 @@ def interval_cell(values_K: Floats, drawn_R: Floats) -> Cell:
     if not tokens and not np.ptp(values_K):  # no spread at all, so no error to divide by
         return Cell(value, value, value, unit="number", seeds=runs)
     uncertainty = Uncertainty(float(values_K.std(ddof=1) / np.sqrt(runs)), runs - 1.0, tokens, len(real))
-    reach, p = uncertainty.margin(), 2 * student_cdf(uncertainty.df, -abs(value) / uncertainty.error)
+    reach, p = uncertainty.margin(), uncertainty.p(value)
     return Cell(value, value - reach, value + reach, unit="number", seeds=runs, p=p)
 
 

@@ -27,7 +27,7 @@ from softprune.statistics.methods_over_seeds import Floats
 from softprune.studies.experiments.heatmaps import importances
 from softprune.studies.figures import axes, points
 from softprune.studies.findings import Cell, Entry, Figure, Findings, Table
-from softprune.studies.prompt_scores import PromptScore, PromptScores, prompt_outcome, score_run, scored_row
+from softprune.studies.prompt_scoring import PromptScore, PromptScores, prompt_outcome, score_run, scored_row
 from softprune.studies.run_result import FinishedRun
 from softprune.studies.score_rows import Row, Runs, chances, difference_cell, pair_table, score_table
 from softprune.studies.study_context import StudyContext

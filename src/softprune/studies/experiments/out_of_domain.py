@@ -21,7 +21,7 @@ from softprune.statistics.methods_over_seeds import Outcome
 from softprune.studies.experiments.reversed import under_mask
 from softprune.studies.figures import bars
 from softprune.studies.findings import Cell, Entry, Findings, Table
-from softprune.studies.prompt_scores import PromptScores, prompt_outcome, score_on
+from softprune.studies.prompt_scoring import PromptScores, prompt_outcome, score_on
 from softprune.studies.score_rows import (
     Row,
     Runs,

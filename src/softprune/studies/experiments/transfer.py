@@ -25,7 +25,7 @@ from softprune.statistics.correlation import Correlation, mantel
 from softprune.statistics.methods_over_seeds import Outcome
 from softprune.studies.figures import axes, error_bars, points
 from softprune.studies.findings import Cell, Entry, Figure, Findings, Table, format_entry
-from softprune.studies.prompt_scores import prompt_outcome, score_on
+from softprune.studies.prompt_scoring import prompt_outcome, score_on
 from softprune.studies.published_intervals import wilson_interval
 from softprune.studies.score_rows import Runs, chances, difference_cell, score_cell
 from softprune.studies.study_context import StudyContext, task_label

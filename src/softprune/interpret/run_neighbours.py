@@ -81,6 +81,7 @@ class Surroundings:
         self.table_VH = torch.cat(parts)
         self.vocabulary = Vocabulary(backbone.tokenizer, size)
         self.mean_H = table_mean(self.table_VH, self.vocabulary.pool)
+        # Of the items that count: a table may be longer than its vocabulary, and nobody trained the other rows.
         self.scale = norm_rms(self.table_VH[list(self.vocabulary.pool)])
 
     def document(self, ways: Mapping[str, Way], k: int = K) -> dict[str, Any]:

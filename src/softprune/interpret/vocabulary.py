@@ -41,7 +41,7 @@ class Vocabulary:
         counts = dict.fromkeys(_MARKS, 0)
         for i, token in enumerate(self.tokens):
             if token is not None:
-                self._ids.setdefault(token, i)
+                self._ids.setdefault(token, i)  # of equal texts the first counts
             if token and i not in special and not PLACEHOLDER.fullmatch(token):
                 pool.append(i)
             for style, mark in _MARKS.items():

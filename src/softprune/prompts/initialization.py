@@ -109,7 +109,7 @@ def _fit(first_QH: torch.Tensor, length: int, words: Sequence[str], filler: Init
     """Vectors of Q = min(length, P) tokens, then `filler`'s; where `length` isn't P, a note says what was done."""
     tokens = len(filler.words)
     vectors_PH = filler.vectors_PH.clone()
-    vectors_PH[: len(first_QH)] = first_QH.to(vectors_PH)
+    vectors_PH[: len(first_QH)] = first_QH.to(vectors_PH)  # a file may hold another dtype than the backbone's prompts
     notes: tuple[str, ...] = ()
     if length > tokens:
         notes = (f"{source}, the prompt has {tokens} tokens: the last {length - tokens} were left out",)

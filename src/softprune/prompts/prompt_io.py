@@ -69,6 +69,7 @@ def read_prompt(path: str | Path) -> SavedPrompt:
             expected, found = "a prompt file, or a folder with a peft adapter", f"no {CONFIG} in {file}"
             raise SoftpruneError(expected, found, "check its path")
         _read_adapter_config(file / CONFIG)  # an adapter of another type is refused as that, whatever its weights are
+        # Older peft saved pickles; a folder may hold both.
         is_pickled = not (file / WEIGHTS).is_file() and (file / "adapter_model.bin").is_file()
         file /= "adapter_model.bin" if is_pickled else WEIGHTS
     if not file.is_file():
@@ -133,7 +134,7 @@ def _read_adapter_config(path: Path) -> tuple[int, str]:
     if kind != _PEFT:
         do = "only prompts that are vectors alone can be read"
         raise SoftpruneError(f"a peft adapter of type {_PEFT}", f"{kind} in {path}", do)
-    if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 1:
+    if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 1:  # JSON's true is an int of Python
         raise SoftpruneError("num_virtual_tokens of 1 or more", f"{tokens} in {path}", "save the adapter again")
     return tokens, str(config.get("base_model_name_or_path") or "")
 

@@ -105,6 +105,7 @@ class Ticket:
                 f"{there.name} ({found})",
                 f"load {info.backbone}, or train a ticket on {there.name}",
             )
+        # Fingerprints are taken of the frozen weights, so they don't show an adapter.
         if backbone.adapter.saved is not None:
             raise SoftpruneError("a backbone without an adapter", "one that reads with one", "load the backbone alone")
 
@@ -115,7 +116,7 @@ class Ticket:
             SoftpruneError: when another ticket is there.
         """
         place, files = Path(folder), self.files()
-        if (place / DOCUMENT).exists():
+        if (place / DOCUMENT).exists():  # the same ticket again is no harm
             if all((place / name).is_file() and (place / name).read_bytes() == data for name, data in files.items()):
                 return
             do = "choose another folder, or remove that ticket"

@@ -19,6 +19,7 @@ from softprune.data.definition_loading import check_definition
 from softprune.errors import SoftpruneError
 from softprune.models.description import FAMILIES
 from softprune.prompts.hub import download, is_hub_name
+from softprune.runs.record import RunRecord, read_record
 from softprune.runs.tensor_files import read_tensors
 from softprune.types import Mask, PromptState
 
@@ -125,8 +126,6 @@ def find_ticket(source: str | Path, which: str = "winner") -> Path:
 
 def _recommended(place: Path) -> str:
     """The prompt that a run's verdict says to ship."""
-    from softprune.runs.record import RunRecord, read_record  # pydantic takes a while to import
-
     verdict = read_record(place, RunRecord).verdict
     chosen, found = None, "no verdict in run.json"
     if verdict is not None:

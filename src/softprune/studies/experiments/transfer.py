@@ -79,8 +79,7 @@ def conduct(study: StudyContext) -> Findings:
     alike = likeness(study, runs)
     ties = correlations(study, alike, gains)
     tables = [
-        _score_matrix(study, reached, at_chance),
-        _gain_matrix(study, gains),
+        *_matrix_tables(study, reached, gains, at_chance),
         _share_table(study, reached, pairs),
         _tie_table(ties, len(study.tasks)),
     ]
@@ -91,24 +90,24 @@ def conduct(study: StudyContext) -> Findings:
 # --- scores and gains ---
 
 
-def _score_matrix(study: StudyContext, reached: Reached, at_chance: Mapping[str, bool]) -> Table:
-    rows: list[list[Entry]] = []
+def _matrix_tables(study: StudyContext, reached: Reached, gains: Gains, at_chance: Mapping[str, bool]) -> list[Table]:
+    """Prompts by tasks: what they score, and what they gain over no prompt."""
+    scores: list[list[Entry]] = []
+    differences: list[list[Entry]] = []
     for who in (*BASELINES, *study.tasks):
         cells = [score_cell(study, task, reached.get((who, task)), at_chance[task]) for task in study.tasks]
-        rows.append([_label(who), *cells])
+        scores.append([_label(who), *cells])
+        if who != NONE:
+            differences.append([_label(who), *(gains.get((who, task), Cell(None)) for task in study.tasks)])
+    heads = tuple(map(task_label, study.tasks))
     note = (
         f"Rows: the task whose prompts are asked, {len(study.seeds)} a row; columns: the task they are asked on. "
         f"Random words: sampled vocabulary. {interval_note(len(study.seeds))} Nothing was chosen here."
     )
-    return Table("matrix", "Prompts on tasks", ("% of", *map(task_label, study.tasks)), rows, note)
-
-
-def _gain_matrix(study: StudyContext, gains: Gains) -> Table:
-    rows: list[list[Entry]] = []
-    for who in (*BASELINES[1:], *study.tasks):
-        rows.append([_label(who), *(gains.get((who, task), Cell(None)) for task in study.tasks)])
-    head = ("points", *map(task_label, study.tasks))
-    return Table("gains", "Gain over no prompt", head, rows, paired_note(len(study.seeds)))
+    return [
+        Table("matrix", "Prompts on tasks", ("% of", *heads), scores, note),
+        Table("gains", "Gain over no prompt", ("points", *heads), differences, paired_note(len(study.seeds))),
+    ]
 
 
 def _label(who: str) -> str:

@@ -103,7 +103,7 @@ def imported_rooms(source: str, package: tuple[str, ...]) -> Iterator[tuple[int,
 
 def allowed(room: str) -> set[str]:
     if room == "report":  # reads run folders, and writes as they do; of data, it needs the metrics' labels
-        return {"types", "printable", "errors", "terminal", "statistics", "runs", "data", "report"}
+        return {"types", "printable", "errors", "terminal", "config", "statistics", "runs", "data", "report"}
     return set(ROOMS[: ROOMS.index(room) + 1])
 
 

@@ -99,13 +99,14 @@ def import_(
         found = f"{out}, which exists already" if out.exists() else str(out)
         raise SoftpruneError("a new file that ends in .safetensors", found, "choose another --out")
     saved = read_prompt(source)
-    hidden = saved.vectors_PH.shape[1] if backbone is None else describe(backbone).hidden
+    described = None if backbone is None else describe(backbone)
+    hidden = saved.vectors_PH.shape[1] if described is None else described.hidden
     check_fits(saved.vectors_PH, hidden, str(source))
     metadata = {**saved.metadata, "source": source.name, "kind": saved.kind}
     table_VH = None
-    if backbone is not None:
-        metadata["backbone"] = backbone
-        table_VH = load_backbone(backbone).embeddings_VH()
+    if described is not None:
+        metadata["backbone"] = str(backbone)
+        table_VH = load_backbone(described).embeddings_VH()
     write_bytes(out, prompt_bytes(saved.vectors_PH, metadata))
     for note in saved.notes:
         say(f"note: {note}")

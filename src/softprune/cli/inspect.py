@@ -43,7 +43,7 @@ def report(
     ] = None,
 ) -> None:
     """Write a run's report again, or a comparison's page, and show its table; of token pruning, the table alone."""
-    from softprune.report import stand_beside, write_report
+    from softprune.report import explain_comparisons, write_report
 
     kind = _kind_of_folder(run)
     for other in others or []:
@@ -66,7 +66,7 @@ def report(
     else:
         write_report(run, others or [])
         show_run(run)
-        for line in stand_beside(run, others or []):
+        for line in explain_comparisons(run, others or []):
             say(line)
 
 
@@ -103,14 +103,14 @@ def show_run(run: Path) -> None:
 
 def show_token_pruning(run: Path) -> None:
     """Prints the table of a run of learned token pruning."""
-    from softprune.token_pruning.results_table import notes, read_results, results_table
+    from softprune.token_pruning.tables import read_results, results_notes, results_table
 
     record = read_results(run)
     if not any(record.results.values()):
         say(f"{run} has no results yet: it is {record.status}; continue it: {record.command}")
         return
     print_rich(results_table(record), width=WIDE)
-    for note in notes(record):
+    for note in results_notes(record):
         say(note)
     if record.model:
         say(f"the chosen model: {run / record.model}")
@@ -150,7 +150,7 @@ def neighbours(
 ) -> None:
     """Show the words nearest to each token of a run's prompt: at the start, now, and how far it moved."""
     from softprune.interpret.neighbours import check_measure
-    from softprune.interpret.stored_neighbours import neighbours_of
+    from softprune.interpret.run_neighbours import neighbours_of
     from softprune.interpret.vocabulary import visible
 
     check_measure(measure)

@@ -198,7 +198,10 @@ def out_option(what: str, metavar: str = "FOLDER", default: str | None = None) -
 
 DeviceOption = Annotated[str, option_like("--device")]
 DtypeOption = Annotated[str, option_like("--dtype")]
-ThreadsOption = Annotated[int | None, option_like("--threads", "torch's choice", kind="tokens", minimum=1)]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, metavar="N", help="CPU threads. [default: torch's choice]", show_default=False),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace an output file that exists.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 BatchRowsOption = Annotated[int, option("--batch-rows", "N", "Rows that the model reads in one call.", minimum=1)]

@@ -58,8 +58,8 @@ def show(
     from softprune.data import load_task
     from softprune.data.task import load_sample
     from softprune.models import load_backbone
+    from softprune.training.recipe_checks import TEXT_LENGTH
     from softprune.training.session import room_for_inputs
-    from softprune.training.text_targets import TEXT_LENGTH
 
     loaded = load_task(task)
     sample, splits, no_data = load_sample(loaded), None, ""

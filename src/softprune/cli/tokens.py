@@ -59,7 +59,7 @@ def explain(
 ) -> None:
     """Show which words of a text a pruned model kept to the end, and after which layer the others were dropped."""
     from softprune.token_pruning.analysis.explain import explain_trace, html
-    from softprune.token_pruning.analysis.tagging import load_tagger
+    from softprune.token_pruning.analysis.words import load_tagger
     from softprune.token_pruning.model import TokenModel
 
     loaded = TokenModel.load(model, device=device, dtype=dtype)
@@ -89,7 +89,7 @@ def analyse(
 ) -> None:
     """Analyse which words a pruned model keeps: by part of speech, position, frequency, class, and your own words."""
     from softprune.token_pruning.analysis.run import analyse as analyse_traces
-    from softprune.token_pruning.analysis.tagging import load_tagger
+    from softprune.token_pruning.analysis.words import load_tagger
     from softprune.token_pruning.model import TokenModel
 
     loaded_tagger = load_tagger(tagger) if tagger else None
@@ -138,7 +138,7 @@ def bench(
     from softprune.runs import atomic_io
     from softprune.token_pruning.bench import Settings
     from softprune.token_pruning.bench import bench as measure
-    from softprune.token_pruning.bench_table import bench_notes, break_even_table, latency_table, speed_table
+    from softprune.token_pruning.tables import bench_notes, break_even_table, latency_table, speed_table
     from softprune.training.free_memory import keep_freed
 
     if threads is not None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from softprune.data import METRICS, answered, constant_answer, load_task, metric_named
-from softprune.data.metrics import Floats, Metric, answer_arrays
+from softprune.data.metrics import Floats, Metric, answer_arrays, metric_label
 from softprune.errors import SoftpruneError
 from softprune.types import Scores
 
@@ -60,6 +60,7 @@ class BalancedAccuracy(Metric):
     """The mean over right answers of the fraction of their examples that are answered rightly."""
 
     name: ClassVar[str] = "balanced_accuracy"
+    label: ClassVar[str] = "balanced accuracy"
 
     def __init__(self, n_answers: int) -> None:
         self.n_answers = n_answers
@@ -91,3 +92,10 @@ def test_a_new_metric_needs_a_class_and_a_place_in_the_table(tmp_path: Path, mon
     gold = [example.gold for example in task.load().report]
     assert constant_answer(gold, 3, task.metric).value == pytest.approx(1 / 3)
     assert task.metric.value(answered(gold, gold)) == 1
+    assert metric_label("balanced_accuracy") == "balanced accuracy"
+
+
+def test_labels_are_for_reports_and_other_names_stay():
+    assert [metric_label(name) for name in ("rouge1", "rougeL", "accuracy", "macro F1")] == [
+        *("ROUGE-1", "ROUGE-L", "accuracy", "macro F1")
+    ]

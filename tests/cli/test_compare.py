@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from records import run_document
 from softprune.adapters.registry import METHODS
 from softprune.cli.options import recipe_flags
 from softprune.config import CompareRecipe, flat_fields
@@ -150,7 +151,7 @@ def test_several_processes_are_refused(softprune: Softprune, tmp_path: Path, mon
 
 
 def test_a_comparison_that_is_not_finished_has_no_tables(softprune: Softprune, tmp_path: Path) -> None:
-    info = {"schema": 1, "kind": "compare", "status": "running", "command": "softprune compare --out x"}
+    info = run_document("compare", status="running", command="softprune compare --out x")
     (tmp_path / "compare.json").write_text(json.dumps(info))
     answer = softprune("report", str(tmp_path))
     assert answer.code == 2

@@ -14,11 +14,12 @@ import yaml
 from comparisons import outcome
 from rich.console import Console
 
+from records import reopen
 from softprune.config import CompareRecipe
 from softprune.data import load_task
 from softprune.errors import SoftpruneError
 from softprune.statistics.bootstrap import bootstrap_interval
-from softprune.studies import execution
+from softprune.studies import run_cache
 from softprune.studies.comparison import method_runs
 from softprune.studies.comparison.runner import compare_methods, execute, rewrite, terminal
 
@@ -140,7 +141,7 @@ def test_finished_runs_are_never_run_again(small: Small, tmp_path: Path) -> None
     recipe = small("methods=prompt")
     run(recipe, out)
     before, wanted = stamps(out), outcome(out)
-    (out / "COMPLETE").unlink()
+    reopen(out, "compare.json")
     (out / "table.md").unlink()
     assert run(recipe, out) is True
     assert stamps(out) == before
@@ -177,13 +178,13 @@ def adapting(monkeypatch: pytest.MonkeyPatch, act: Callable[[Path], bool]) -> li
         asked.append(out)
         return act(out)
 
-    own = execution.EXECUTE
+    own = run_cache.EXECUTE
 
     class Stand:
         def __getitem__(self, kind: str) -> Any:
             return stand_in if kind == "adapt" else own[kind]
 
-    monkeypatch.setattr(execution, "EXECUTE", Stand())
+    monkeypatch.setattr(run_cache, "EXECUTE", Stand())
     return asked
 
 

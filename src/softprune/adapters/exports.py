@@ -7,7 +7,7 @@ from pathlib import Path
 from softprune.adapters.adapter_io import SavedAdapter
 from softprune.adapters.p_tuning import STORED as VECTORS
 from softprune.errors import SoftpruneError
-from softprune.prompts.peft_format import CONFIG, TASK_TYPES, WEIGHTS, adapter_files
+from softprune.prompts.prompt_io import CONFIG, TASK_TYPES, WEIGHTS, adapter_files
 from softprune.runs.atomic_io import json_text, tensor_bytes, write_folder
 
 _PREFIX = "peft lays out a prefix otherwise for encoder-decoders, and has no task for encoders that embed or fill masks"

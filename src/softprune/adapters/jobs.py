@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from softprune.adapters.base import Adaptation, Tensors, copies, put
-from softprune.training.jobs import FolderKeeper, schedule
-from softprune.training.latency import Way, latency, prompted
+from softprune.training.cost import behind_prompt, latency
+from softprune.training.jobs import FolderKeeper, best_rate, candidate_of, chosen_work, schedule
 from softprune.training.loop import Evaluation, train
-from softprune.training.lr_sweep import best_rate, candidate_of, chosen_work
 from softprune.training.optimizers import weights_adamw
 from softprune.training.scoring import ScoredSet, Scoring, score_prompts
 from softprune.training.session import Workspace
@@ -95,7 +94,7 @@ def _fit(workspace: Workspace, adaptation: Adaptation, lr: float, work: str) -> 
         Feed(data.lengths, batch),
         evaluate,
         replace(
-            schedule(workspace),
+            schedule(recipe, len(data)),
             clip_norm=recipe.adapter.clip_norm,
             warmup=recipe.adapter.warmup,
             linear_decay=recipe.adapter.decay == "linear",
@@ -128,9 +127,8 @@ def measure_latency(workspace: Workspace, adaptation: Adaptation) -> None:
     backbone = workspace.backbone
     adaptation.train(False)
     with torch.no_grad():
-        adapted = prompted(backbone, adaptation.prompts()[0].detach())
-    alone = prompted(backbone, adaptation.nothing()[0])
-    ways = {"with": Way(adapted), "without": Way(alone, adaptation.bare)}
+        adapted = behind_prompt(backbone, adaptation.prompts()[0].detach())
+    ways = {"with": adapted, "without": behind_prompt(backbone, adaptation.nothing()[0], adaptation.bare)}
     with workspace.run.phase("latency"), products_in(_product_dtype(workspace), backbone.dtype, backbone.device):
         workspace.run.pin("cost.latency", lambda: latency(backbone, workspace.select, ways))
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from softprune.runs.record import JobRecord
-from softprune.runs.record_parts import Attempt, DifferenceRecord, Interval, Part
+from softprune.runs.record_parts import Attempt, DifferenceRecord, Interval, Part, maybe
 
 
 class CellRecord(Part):
@@ -23,13 +23,16 @@ class ComparisonDifference(DifferenceRecord):
     """A method less the reference."""
 
     against: str = Field(description="the reference")
-    p_holm: float | None = Field(
-        default=None, description="p corrected for the other rows; null where seeds aren't covered"
-    )
+    p_holm: float | None = maybe("p corrected for the other rows; null where seeds aren't covered")
 
 
 class ComparisonRow(Part):
-    """A method, its control or a floor, over seeds; means, null where any seed wasn't measured."""
+    """A method, its control or a floor, over seeds; means, null where any seed wasn't measured.
+
+    Beside these fields, a row has what the measured columns of `studies.comparison.columns` read from its runs.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     name: str
     kind: Literal["method", "control", "floor"]
@@ -38,18 +41,23 @@ class ComparisonRow(Part):
     mean: float
     sd: float | None = Field(description="over seeds")
     interval: Interval = Field(description="of the mean")
-    covers_seeds: bool | None = Field(default=None, description="whether the interval covers the sampling of seeds too")
+    covers_seeds: bool | None = maybe("whether the interval covers the sampling of seeds too")
     difference: ComparisonDifference | None
     others: dict[str, float | None] = Field(description="further metrics")
     lr: list[float | None] | None = Field(description="absolute step size by seed")
     multiples: list[str] | None = Field(description="of the method's learning rate, as sweeps chose them")
-    trainable: float | None = Field(description="parameters")
-    stored: float | None = Field(description="parameters to be kept beside the model's")
-    seconds: float | None = Field(description="of training, everything that the method needs")
-    seconds_per_epoch: float | None
-    examples_per_second: float | None
-    peak_memory: float | None = Field(description="bytes while training")
     latency: dict[str, dict[str, float]] | None = Field(description="seconds of a call by batch size")
+
+    def measured(self, column: str) -> float | None:
+        """The number of a measured column; None where it wasn't measured."""
+        number: float | None = (self.model_extra or {}).get(column)
+        return number
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_unknown(cls, values: Any) -> Any:
+        """Nothing: what isn't named above is a column's."""
+        return values
 
 
 class ComparisonRecord(JobRecord):
@@ -59,15 +67,20 @@ class ComparisonRecord(JobRecord):
     NOUN: ClassVar[str] = "comparison"
 
     cells: dict[str, CellRecord] = Field(default={}, description="by folder")
-    task: str | None = Field(default=None, description="its title")
+    task: str | None = maybe("its title")
     backbone: str | None = None
     family: str | None = None
-    metric: str | None = None
-    n: int | None = Field(default=None, description="examples of report")
-    seeds: list[int] | None = None
-    reference: str | None = Field(default=None, description="method that the others are held against")
-    rows: list[ComparisonRow] | None = None
-    not_defined: dict[str, str] | None = Field(default=None, description="by method, why it has no row")
+    metric: str = ""
+    n: int | None = maybe("examples of report")
+    seeds: list[int] = Field(default=[], description="of each method's runs")
+    reference: str = Field(default="", description="method that the others are compared with")
+    rows: list[ComparisonRow] = Field(default=[], description="methods, then floors")
+    not_defined: dict[str, str] = Field(default={}, description="by method, why it has no row")
+
+    @property
+    def has_results(self) -> bool:
+        """Whether all runs are made; tables and the page may still be missing."""
+        return bool(self.rows)
 
 
 class StudyRun(Part):
@@ -94,6 +107,11 @@ class StudyRecord(JobRecord):
     attempts: Annotated[list[Attempt], BeforeValidator(_attempts)]
     tasks: list[str] = Field(default=[], description="their names")
     backbone: str | None = None
-    findings: dict[str, Any] | None = Field(default=None, description="as `studies.findings.Findings`")
+    findings: dict[str, Any] = Field(default={}, description="as `studies.findings.Findings`")
     runs: list[StudyRun] = Field(default=[], description="that it used, whoever made them")
     work: dict[str, float] = Field(default={}, description="seconds of its own pieces of work")
+
+    @property
+    def has_results(self) -> bool:
+        """Whether all runs are made; tables and the page may still be missing."""
+        return bool(self.findings)

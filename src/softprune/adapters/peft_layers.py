@@ -89,7 +89,7 @@ def lora(backbone: Backbone, plan: AdapterPlan, seed: int) -> Injected:
         r=plan.rank,
         lora_alpha=plan.alpha,
         lora_dropout=plan.dropout,
-        target_modules=list(plan.targets) or defaults.get(backbone.model.config.model_type),
+        target_modules=list(plan.targets or defaults.get(backbone.model.config.model_type, ())) or None,
         layers_to_transform=list(plan.layers) or None,
         fan_in_fan_out=_is_transposed(backbone),
     )

@@ -77,15 +77,18 @@ def full(backbone: Backbone, plan: AdapterPlan, seed: int) -> TrainedWeights:
 def last_layer(backbone: Backbone, plan: AdapterPlan, seed: int) -> TrainedWeights:
     """The last block, the norm behind it, and an output head that isn't tied to the embeddings. Nothing is drawn."""
     del seed
-    model, is_sentence = backbone.model, backbone.family == "sentence"
-    kind, table = model.config.model_type, LAST | LAST_OF_ENCODER if is_sentence else LAST
+    model = backbone.model
+    kind, embeddings = model.config.model_type, model.get_input_embeddings()
+    if backbone.family == "sentence":
+        table, head = LAST | LAST_OF_ENCODER, None
+    else:
+        table, head = LAST, model.get_output_embeddings()
     if kind not in table:
         raise SoftpruneError(
             f"an architecture whose last block is known ({', '.join(sorted(LAST))})",
             f'"{kind}"',
             "choose another method, or add it to softprune/adapters/full_finetuning.py",
         )
-    head, embeddings = None if is_sentence else model.get_output_embeddings(), model.get_input_embeddings()
     if plan.untie_head and head is None:
         raise SoftpruneError(
             "a model with an output head, for adapter.untie_head=true", f"a {backbone.family} backbone", "leave it out"

@@ -82,12 +82,14 @@ class Injected(Adaptation):
 def lora(backbone: Backbone, plan: AdapterPlan, seed: int) -> Injected:
     """W + (alpha / r) B A in place of W, with A drawn and B = 0 at first (Hu et al. 2021, section 4.1)."""
     from peft import LoraConfig
+    from peft.utils import constants
 
+    defaults = constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
     config = LoraConfig(
         r=plan.rank,
         lora_alpha=plan.alpha,
         lora_dropout=plan.dropout,
-        target_modules=list(plan.targets) or _default_modules(backbone, "LORA"),
+        target_modules=list(plan.targets or defaults.get(backbone.model.config.model_type, ())) or None,
         layers_to_transform=list(plan.layers) or None,
         fan_in_fan_out=_is_transposed(backbone),
     )
@@ -97,21 +99,15 @@ def lora(backbone: Backbone, plan: AdapterPlan, seed: int) -> Injected:
 def ia3(backbone: Backbone, plan: AdapterPlan, seed: int) -> Injected:
     """Keys, values and feed-forward activations times a learned vector, 1 at first (Liu et al. 2022, section 3.3)."""
     from peft import IA3Config
+    from peft.utils import constants
 
-    feedforward = _default_modules(backbone, "IA3_FEEDFORWARD") or []
-    targets = list(plan.targets) or _default_modules(backbone, "IA3")
+    kind = backbone.model.config.model_type
+    targets = list(plan.targets) or constants.TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING.get(kind)
+    feedforward = constants.TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING.get(kind, [])
+    # The vector of a feed-forward part multiplies its input; others multiply outputs.
     inner = [name for name in targets or [] if name in feedforward]
     config = IA3Config(target_modules=targets, feedforward_modules=inner, fan_in_fan_out=_is_transposed(backbone))
     return Injected(backbone, config, seed)
-
-
-def _default_modules(backbone: Backbone, which: str) -> list[str] | None:
-    """The modules that peft takes of its own accord in this architecture."""
-    from peft.utils import constants
-
-    suffix = "MODULES_MAPPING" if "FEEDFORWARD" in which else "TARGET_MODULES_MAPPING"
-    table: dict[str, list[str]] = getattr(constants, f"TRANSFORMERS_MODELS_TO_{which}_{suffix}")
-    return table.get(backbone.model.config.model_type)
 
 
 def _is_transposed(backbone: Backbone) -> bool:

@@ -238,10 +238,11 @@ def prefix_not_defined(config: Any, family: str) -> str | None:
 
 def _takes_cache(config: Any, family: str) -> bool:
     transformers = import_module("transformers")
-    alone = ENCODER_CLASSES.get(config.model_type) if family == "sentence" else None
-    known = transformers.MODEL_MAPPING
-    if alone is None and type(config) not in known:
+    if family == "sentence" and config.model_type in ENCODER_CLASSES:
+        model = getattr(transformers, ENCODER_CLASSES[config.model_type])
+    elif type(config) in transformers.MODEL_MAPPING:
+        model = transformers.MODEL_MAPPING[type(config)]
+    else:
         return True  # code of the model's own: `read_shape` will see
-    model = getattr(transformers, alone) if alone else known[type(config)]
-    model = model[0] if isinstance(model, tuple) else model
-    return "past_key_values" in inspect.signature(model.forward).parameters
+    first = model[0] if isinstance(model, tuple) else model  # some configurations have several classes
+    return "past_key_values" in inspect.signature(first.forward).parameters

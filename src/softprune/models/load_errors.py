@@ -157,4 +157,6 @@ def reason(error: Exception) -> str:
 
 def _sentence(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].partition('. ')[0].rstrip('.')[:200]}" if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    return f"{type(error).__name__}: {lines[0].partition('. ')[0].rstrip('.')[:200]}"

@@ -29,9 +29,10 @@ class Tokenization:
         rows: list[list[int]] = self.tokenizer(list(texts), verbose=False)["input_ids"]
         # Special tokens that the tokenizer appends would come between a text and the answer that continues it.
         behind = ids_behind(self.tokenizer) if self.goes_on else []
-        if not behind:
-            return rows
-        return [ids[: -len(behind)] if ids[-len(behind) :] == behind else ids for ids in rows]
+        for ids in rows:
+            if behind and ids[-len(behind) :] == behind:
+                del ids[-len(behind) :]
+        return rows
 
     def slot(self, ids: Sequence[int], example: Example) -> int:
         """Position of the one answer slot in an example's ids, -1 where the family has none."""
@@ -127,7 +128,7 @@ def ids_behind(tokenizer: Any, **options: Any) -> list[int]:
     length = len(whole)
     while length and whole[length - 1] in special:
         length -= 1
-    return whole[length:] if length else []
+    return whole[length:] if length else []  # a text of special tokens alone says nothing
 
 
 def check_rows(tokenizer: Any, ids: Iterable[int], rows: int, where: str) -> None:

@@ -19,6 +19,7 @@ from softprune.data import Task, load_task
 from softprune.errors import SoftpruneError
 from softprune.models import describe
 from softprune.models.base import Backbone
+from softprune.models.description import BackboneDescription
 from softprune.runs.folder_checks import JSON
 from softprune.statistics.methods_over_seeds import Floats, Outcome, Scored
 from softprune.studies.run_cache import Spec
@@ -122,7 +123,7 @@ def open_set(recipe: Recipe, which: Which = "report") -> OpenSet:
     task = load_task(recipe.task.id)
     _, sets = read_data(recipe, task)
     settings = recipe.backbone
-    check(recipe, describe(settings.name, settings.family, settings.revision, settings.trust_remote_code))
+    check(recipe, _describe_backbone(settings))
     settle_machine(_NoRun(), settings.device, settings.dtype, settings.threads)
     backbone = _load_backbone(settings)
     examples = {"train": sets.train, "select": sets.select, "report": sets.report}[which]
@@ -140,8 +141,13 @@ class _NoRun:
 
 
 @cache
+def _describe_backbone(settings: BackboneConfig) -> BackboneDescription:
+    return describe(settings.name, settings.family, settings.revision, settings.trust_remote_code)
+
+
+@cache
 def _load_backbone(settings: BackboneConfig) -> Backbone:
-    return load(settings, _NoRun(), whole=False)
+    return load(settings, _NoRun(), whole=False, described=_describe_backbone(settings))
 
 
 @dataclass(frozen=True, slots=True)

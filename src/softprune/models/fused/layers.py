@@ -85,9 +85,11 @@ def softmax_back(grad: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
 
 def portions(x: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
     """A tensor by its first axis, in portions that stay in a core's cache, each with its place; whole on a GPU."""
-    count, most = len(x), IN_CACHE * len(x) // max(1, x.numel()) if x.device.type == "cpu" else len(x)
-    for start in range(0, max(1, count), max(1, most)):
-        at = slice(start, start + max(1, most))
+    size = max(1, len(x))
+    if x.device.type == "cpu":
+        size = max(1, IN_CACHE * len(x) // max(1, x.numel()))
+    for start in range(0, max(1, len(x)), size):  # an empty tensor is one empty portion
+        at = slice(start, start + size)
         yield at, x[at]
 
 

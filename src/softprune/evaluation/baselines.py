@@ -30,17 +30,11 @@ from softprune.types import Candidate, PromptState, Scores
 
 @dataclass(frozen=True, slots=True)
 class Rivals:
-    """What is compared with the winner.
+    """What is compared with the winner, retrained."""
 
-    Attributes:
-        control: the unpruned prompt, retrained with the run's seed.
-        random: a random mask of the winner's size, retrained likewise.
-        fresh: per fresh seed, the retrained winner, control and random mask (drawn again).
-    """
-
-    control: Fitted
-    random: Fitted
-    fresh: tuple[dict[str, Fitted], ...]
+    control: Fitted  # the unpruned prompt, with the run's seed
+    random: Fitted  # a random mask of the winner's size, likewise
+    fresh: tuple[dict[str, Fitted], ...]  # per fresh seed, winner, control and random mask (drawn again)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +143,7 @@ def report_adapted(
         workspace: whose backbone reads with the adapter.
         adapted: the scores of the adapted model on a set.
         off: the model as it was, within the block.
-        seconds: spent on training it.
-        parameters: that were trained.
-        tokens: of its prompt; None where it has none.
+        seconds, parameters, tokens: of its training, that were trained, and of its prompt where it has one.
     """
     with workspace.run.phase("report"):
         data, entries = _open_report(workspace, "adapted", {})

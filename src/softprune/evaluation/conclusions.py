@@ -29,21 +29,13 @@ NOTHING_PRUNED = "Nothing was pruned: winner, control and random mask are the wh
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """What `report` says of every prompt of a run.
-
-    Attributes:
-        metric: of the task.
-        groups: one id per example; those that share text are sampled together.
-        scored: winner, control, random and the others on `report`; on fresh seed i, `winner@i` and so on.
-        results: the rows of run.json.
-        candidates: how many the winner was chosen from; None where it isn't known.
-    """
+    """Scores of every prompt of a run on `report`."""
 
     metric: Metric
-    groups: Groups
-    scored: Mapping[str, Scores]
-    results: Mapping[str, ResultRow]
-    candidates: int | None = None
+    groups: Groups  # one id per example; those that share text are sampled together
+    scored: Mapping[str, Scores]  # winner, control, random and the others; on fresh seed i, `winner@i` and so on
+    results: Mapping[str, ResultRow]  # the rows of run.json
+    candidates: int | None = None  # that the winner was chosen from, where it is known
 
     @property
     def seeds(self) -> int:
@@ -56,12 +48,7 @@ class Reported:
 
 
 def conclude(recipe: Recipe, reported: Reported) -> tuple[VerdictRecord, Headline]:
-    """The `verdict` and the `headline` of run.json.
-
-    Args:
-        recipe: of the run.
-        reported: what was measured.
-    """
+    """The `verdict` and the `headline` of run.json."""
     against = compare_retrained(recipe, reported, "control")
     random = compare_retrained(recipe, reported, "random")
     results, scored, metric = reported.results, reported.scored, reported.metric
@@ -144,13 +131,7 @@ def verdict_sentence(verdict: Verdict, against: Difference, share: float) -> str
 
 
 def sentence(found: Headline, results: Mapping[str, ResultRow], caveat: str = "") -> str:
-    """Winner against control in words.
-
-    Args:
-        found: the headline's numbers.
-        results: the rows of run.json.
-        caveat: takes the place of the conclusion where no significance is claimed.
-    """
+    """Winner against control in words; `caveat` replaces the conclusion where no significance is claimed."""
     share = _pruned_share(results)
     if not found.interpretable:
         return f"Not interpretable: {_why_not(found, results)}. {share:.0%} of the prompt's parameters are pruned."
@@ -168,9 +149,8 @@ def random_sentence(found: Headline, parts: str, caveat: str = "", chosen_by: st
     """Winner against a random mask of its size in words.
 
     Args:
-        found: the headline's numbers.
+        found, caveat: as in `sentence`.
         parts: what was pruned, in the plural.
-        caveat: as in `sentence`.
         chosen_by: what made the winner's mask.
     """
     assert found.random is not None

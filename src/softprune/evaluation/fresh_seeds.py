@@ -39,12 +39,7 @@ def seed_of(run_seed: int, fresh: int | None) -> int:
 
 
 def retrain_fresh(workspace: Workspace, pruned: Pruned, seeds: Sequence[int]) -> tuple[dict[str, Fitted], ...]:
-    """Retrain winner, control and random mask on some fresh seeds; more may follow later in the same run.
-
-    Args:
-        workspace: what the run shares.
-        pruned: the search's outcome.
-        seeds: numbers of the fresh seeds: 0, 1 and so on.
+    """Retrain winner, control and random mask on some fresh seeds (0, 1, ...); more may follow in the same run.
 
     Returns:
         For each fresh seed, what was retrained on it, by name.
@@ -66,10 +61,7 @@ def fresh_pairs(recipe: Recipe, seeds: Sequence[int]) -> list[tuple[str, int]]:
 def rival_groups(workspace: Workspace, pruned: Pruned, pairs: Sequence[tuple[str, int | None]]) -> list[Group]:
     """Some of winner, control and random mask in groups to be retrained, each prompt named such as `winner-1000`.
 
-    Args:
-        workspace: what the run shares.
-        pruned: the search's outcome.
-        pairs: one of the three, and the number of its fresh seed; None in all of them for the run's own seed.
+    A pair is one of the three, and the number of its fresh seed; None in all of them for the run's own seed.
     """
     rivals: dict[str, _Rival] = {}
     shells = []  # `in_groups` looks at nothing but ids and lengths

@@ -31,16 +31,7 @@ from softprune.training.session import Workspace, prepare
 
 
 def adapt(recipe: AnyRecipe, out: str | Path, *, console: Console | None = None) -> Path:
-    """Adapt a model by any method but a prompt, from Python.
-
-    Args:
-        recipe: a `Recipe` of kind adapt, the name or file of one, or its keys as a nested mapping.
-        out: the run folder; a run that was cut off there is taken up.
-        console: where progress is shown; None for silence.
-
-    Returns:
-        The run folder.
-    """
+    """Adapt a model by any method but a prompt, from Python; arguments, result and errors as of `xprompt`."""
     settings = read_recipe(recipe, "adapt")
     # Settled: a dump names every key, so that the method's own values would count as not asked for.
     execute(settings, Path(out), "python", settled(settings).dump(), console=console)

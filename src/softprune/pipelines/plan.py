@@ -45,18 +45,12 @@ KEPT, LIBRARIES = 1.6, 400_000_000
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Trainings of one kind: tune, gates, retrain, control or fresh.
-
-    Attributes:
-        groups: K of each group, and the tokens that the backbone reads of its prompts.
-        steps: of each group, where nothing stops early.
-        evaluations: of each candidate.
-    """
+    """Trainings of one kind: tune, gates, retrain, control or fresh."""
 
     name: str
-    groups: tuple[tuple[int, int], ...]
-    steps: int
-    evaluations: int
+    groups: tuple[tuple[int, int], ...]  # K of each, and the tokens that the backbone reads of its prompts
+    steps: int  # of each group, where nothing stops early
+    evaluations: int  # of each candidate
 
     @property
     def trainings(self) -> int:
@@ -66,21 +60,13 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class StepCounts:
-    """What a recipe asks for.
-
-    Attributes:
-        stages: in their order.
-        candidates: that the search makes; each is scored on `select` once before it is trained.
-        importances: passes over `train` that measure importance.
-        reported: prompts that are scored on `report`; of the Pareto front, a third of those trained is assumed.
-        exact: whether the groups, and with them the steps, are sure. Candidate-steps are always.
-    """
+    """What a recipe asks for."""
 
     stages: tuple[Stage, ...]
-    candidates: int
-    importances: int
-    reported: int
-    exact: bool
+    candidates: int  # each is scored on `select` once before it is trained
+    importances: int  # how often importance is measured on `train`
+    reported: int  # prompts that are scored on `report`; the Pareto front is taken for a third of the candidates
+    exact: bool  # whether the groups, and with them the steps, are sure; candidate-steps always are
 
     @property
     def largest(self) -> tuple[int, int]:
@@ -89,13 +75,7 @@ class StepCounts:
 
 
 def count_steps(recipe: Recipe, examples: int, group: int) -> StepCounts:
-    """Count a run's trainings.
-
-    Args:
-        recipe: with P settled.
-        examples: of `train`.
-        group: K.
-    """
+    """Count the trainings of a run of a recipe (with P settled) on so many examples of `train`, K at once."""
     settings, tokens = recipe.search, recipe.prompt.tokens
     rates = len(recipe.tuning.sweep or (1,))
     tuned = _stage("tune", schedule(recipe, examples), examples, [(1, tokens)] * rates)
@@ -177,41 +157,24 @@ def _stage(name: str, plan: Schedule, examples: int, groups: Sequence[tuple[int,
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds, measured.
+    """Seconds, measured."""
 
-    Attributes:
-        alone: of a training step of one whole prompt.
-        together: of a training step of the largest group.
-        scored: of scoring one prompt on one example of `select`.
-        reported: the same as on `report`, where texts are written too.
-        loading: of data and backbone.
-    """
-
-    alone: float
-    together: float
-    scored: float
-    reported: float
-    loading: float
+    alone: float  # a training step of one whole prompt
+    together: float  # a training step of the largest group
+    scored: float  # one prompt on one example of `select`
+    reported: float  # the same as on `report`, where texts are written too
+    loading: float  # data and backbone
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is expected of a run.
-
-    Attributes:
-        workspace: what the run would share.
-        counts: its trainings, and how many prompts it scores.
-        step: memory of a training step; None where two candidates don't fit.
-        held: bytes that the process holds with the backbone loaded.
-        free: bytes free for steps; None where the system doesn't say.
-        pace: measured.
-    """
+    """What is expected of a run."""
 
     workspace: Workspace
     counts: StepCounts
-    step: StepMemory | None
-    held: int
-    free: int | None
+    step: StepMemory | None  # None where two candidates don't fit
+    held: int  # bytes of the process with the backbone loaded
+    free: int | None  # bytes for steps; None where the system doesn't say
     pace: Pace
 
     def seconds(self) -> dict[str, float]:

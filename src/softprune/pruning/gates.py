@@ -49,15 +49,10 @@ class Gate(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HardConcrete:
-    """A binary concrete variable, stretched and folded; the paper's constants.
+    """A binary concrete variable, stretched and folded; the paper's constants."""
 
-    Attributes:
-        temperature: beta.
-        low, high: gamma and zeta, the ends that (0, 1) is stretched to.
-    """
-
-    temperature: float = 2 / 3
-    low: float = -0.1
+    temperature: float = 2 / 3  # beta
+    low: float = -0.1  # gamma and zeta: the ends that (0, 1) is stretched to
     high: float = 1.1
 
     def sample(self, logits: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:

@@ -43,8 +43,7 @@ def piece_mask(
     """zeta of equation 4, `[P, S]` bool: the most important pieces of the kept tokens, at least one each.
 
     Args:
-        importance_PS: measured on the token-pruned prompt; rows of pruned tokens are not looked at.
-        token_P: which tokens are kept.
+        importance_PS, token_P: measured on the token-pruned prompt, and which tokens that keeps.
         ratio: fraction of the kept tokens' pieces to prune.
         scope: `global` ranks all kept tokens' pieces together, `per_token` each token's among themselves.
         rounding: see `keep_count`.

@@ -43,21 +43,13 @@ from softprune.types import Candidate, Mask, PromptState
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """The outcome of a search; nothing here has seen `report`.
+    """The outcome of a search; nothing here has seen `report`."""
 
-    Attributes:
-        tuned: the unpruned prompt, which is also the rewind point.
-        importance: of the tuned prompt's tokens and pieces.
-        trials: every candidate, retrained, the Pareto front marked.
-        winner: the chosen one.
-        winner_importance_PS: pieces of the winner's token-pruned prompt, zero where a token is pruned.
-    """
-
-    tuned: Fitted
-    importance: Importance
-    trials: tuple[Trial, ...]
+    tuned: Fitted  # the unpruned prompt, which is also the rewind point
+    importance: Importance  # of the tuned prompt
+    trials: tuple[Trial, ...]  # every candidate, retrained, the Pareto front marked
     winner: Trial
-    winner_importance_PS: torch.Tensor
+    winner_importance_PS: torch.Tensor  # pieces of its token-pruned prompt, zero where a token is pruned
 
 
 def xprompt(workspace: Workspace) -> Pruned:

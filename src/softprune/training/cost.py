@@ -62,12 +62,7 @@ def record_totals(
 
 
 def seconds_per_epoch(training: Mapping[str, TrainingCost], steps_an_epoch: int) -> float | None:
-    """Mean seconds of a pass over the training set, evaluations on `select` included; None where nothing was trained.
-
-    Args:
-        training: pieces of work.
-        steps_an_epoch: steps of a pass.
-    """
+    """Mean seconds of a pass over the training set with its evaluations on `select`; None where nothing was trained."""
     steps = sum(piece.steps for piece in training.values())
     return sum(piece.seconds for piece in training.values()) * steps_an_epoch / steps if steps else None
 
@@ -110,7 +105,7 @@ def latency(
         data: whose inputs are read, in their order, again from the first where they run out.
         ways: such as `with` and `without` a prompt.
         sizes: examples of a batch.
-        clock: what tells seconds.
+        clock: seconds.
 
     Returns:
         By size (as text), `{calls: n, name: {p50, p95}, ...}`.

@@ -44,11 +44,7 @@ Do = Callable[[Workspace, W], object]
 def finish_on_workers(workspace: Workspace, do: Do[W], pieces: Sequence[W], phase: str) -> None:
     """Where the run's executor has processes of its own: has them do what isn't finished, and stores it as it comes.
 
-    Args:
-        workspace: what the run shares.
-        do: does one piece.
-        pieces: none depends on another.
-        phase: the run's, meanwhile.
+    None of the pieces depends on another; `phase` is the run's meanwhile.
     """
     run, executor, watch, cluster = workspace.run, workspace.executor, workspace.watch, workspace.recipe.cluster
     if not executor.elsewhere:

@@ -39,7 +39,7 @@ def settle_machine(
 
     Args:
         run: whose they are.
-        device, dtype: what was asked for; `auto` is settled here.
+        device, dtype: as the recipe names them, `auto` too.
         threads: of a CPU; None for torch's own choice, `auto` for that of `choose_threads`, which must follow.
     """
     if threads != "auto":
@@ -59,13 +59,9 @@ def choose_threads(run: Pins, device: torch.device, step: Callable[[], object]) 
 
     Small models wait longer for their threads than these save: on `tiny` a step took 142 ms on two, and 57 on one.
 
-    Args:
-        run: whose they are; one that has settled them is held to that.
-        device: where the model runs; on a GPU nothing is timed.
-        step: what is timed.
-
     Returns:
-        What was found, for the run's notes; None where nothing was timed.
+        What was measured, for the run's notes; None where nothing was: on a GPU, on one core, or in a run that has
+        settled its threads before.
     """
     most = torch.get_num_threads()
     notes: list[str] = []
@@ -97,13 +93,9 @@ def _fastest_step(step: Callable[[], object], threads: int) -> float:
 
 
 def load(settings: BackboneConfig, run: Pins, *, whole: bool, described: BackboneDescription | None = None) -> Backbone:
-    """The backbone of a recipe.
+    """The backbone of a recipe, on the run's machine; `described` is its configuration where that was read already.
 
-    Args:
-        settings: which one, and how it is loaded.
-        run: whose machine it is loaded on.
-        whole: whether its weights will be trained: then they are float32 (float64 where that was asked for).
-        described: what its configuration says, where that was read already.
+    Where its weights will be trained (`whole`) they are float32, or float64 where that was asked for.
     """
     device, dtype = settle_machine(run, settings.device, settings.dtype, settings.threads)
     if whole and dtype != torch.float64:

@@ -44,12 +44,8 @@ def read_inputs(
 ) -> tuple[Task, Splits, Selection, BackboneDescription]:
     """The task's data and the backbone's configuration; what is wrong with either is reported together.
 
-    Args:
-        recipe: the settings.
-        mistakes: what else is wrong with the recipe for a backbone.
-
     Raises:
-        ManyErrors: with every disagreement.
+        ManyErrors: with every disagreement, those that `mistakes` finds with the backbone too.
     """
     errors: list[SoftpruneError] = []
     data = described = None

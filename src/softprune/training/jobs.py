@@ -34,25 +34,15 @@ STEPS, EPOCHS, EVALUATIONS = 100, 5, 10
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Prompts that train side by side, as one piece of work.
+    """Prompts that train side by side, as one piece of work."""
 
-    Attributes:
-        work: its name, unique in the run.
-        names: of the K prompts, unique in the run.
-        starts: their values and masks; under `drop` with equally many surviving tokens.
-        phase: its name in metrics.jsonl.
-        title: what displays show.
-        epochs: in place of the recipe's.
-        seeds: of each prompt's data order, in place of the recipe's.
-    """
-
-    work: str
-    names: tuple[str, ...]
-    starts: tuple[PromptState, ...]
-    phase: str
-    title: str
-    epochs: int | None = None
-    seeds: tuple[int, ...] | None = None
+    work: str  # its name, unique in the run
+    names: tuple[str, ...]  # of the K prompts, unique in the run
+    starts: tuple[PromptState, ...]  # under `drop` with equally many surviving tokens
+    phase: str  # its name in metrics.jsonl
+    title: str  # for displays
+    epochs: int | None = None  # in place of the recipe's
+    seeds: tuple[int, ...] | None = None  # of each prompt's data order, in place of the recipe's
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +58,8 @@ class FolderKeeper(Keeper):
     """Keeps a training in the run folder: its end, its unfinished state, its curve in metrics.jsonl and its cost.
 
     Args:
-        run: the folder.
-        work: name of the piece of work, unique in the run.
-        phase: the curve's name in metrics.jsonl.
-        names: of the candidates on the curve.
+        run, work: the folder, and the name of the piece of work there.
+        phase, names: of the curve in metrics.jsonl, and of the candidates on it.
     """
 
     def __init__(self, run: Store, work: str, phase: str, names: Sequence[str]) -> None:
@@ -155,12 +143,8 @@ def best_rate(run: Store, lr: float, multiples: Sequence[float], train: Callable
 
     Args:
         run: where it is noted.
-        lr: what is multiplied.
-        multiples: at least one.
+        lr, multiples: what is multiplied, by each of these.
         train: trains with a rate, as a piece of work of that name, and evaluates the result on `select`.
-
-    Returns:
-        The rate.
 
     Raises:
         NotFinite: where no rate gives numbers.
@@ -232,11 +216,7 @@ def _start(workspace: Workspace) -> PromptState:
 
 
 def fit_groups(workspace: Workspace, groups: Sequence[Group], phase: str) -> dict[str, Fitted]:
-    """Train groups that don't depend on each other, wherever the run's executor has them trained.
-
-    Returns:
-        The trained prompts by name.
-    """
+    """The prompts of groups that don't depend on each other, by name, trained wherever the run's executor says."""
     finish_on_workers(workspace, fit, groups, phase)
     with workspace.run.phase(phase):
         fitted: dict[str, Fitted] = {}

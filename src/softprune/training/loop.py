@@ -27,32 +27,19 @@ from softprune.training.trainable import Trainable
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How long, in what portions and at which step sizes to train.
-
-    Attributes:
-        epochs: passes over the training examples.
-        batch_size: examples a step.
-        accumulate: backward passes a step is split into.
-        evaluate_every: steps between evaluations; None for once an epoch.
-        patience: evaluations without improvement after which a candidate stops; None for never.
-        best_by: `score` (ties go to the lower loss), `loss`, or `last` for the end of training.
-        seed: of the data order, where candidates have none of their own.
-        clip_norm: largest norm of a step's gradient; None for no limit, as for prompts, whose optimiser limits the
-            update of each candidate by itself.
-        warmup: share of the steps over which step sizes rise to the optimiser's.
-        linear_decay: whether they fall to 0 afterwards.
-    """
+    """How long, in what portions and at which step sizes to train."""
 
     epochs: int
     batch_size: int
-    accumulate: int = 1
-    evaluate_every: int | None = None
-    patience: int | None = None
-    best_by: str = "score"
-    seed: int = 0
+    accumulate: int = 1  # backward passes a step is split into
+    evaluate_every: int | None = None  # steps; None for once an epoch
+    patience: int | None = None  # evaluations without improvement after which a candidate stops
+    best_by: str = "score"  # ties go to the lower loss; or `loss`, or `last` for the end of training
+    seed: int = 0  # of the data order, where candidates have none of their own
+    # Largest norm of a step's gradient. None for prompts: their optimiser limits each candidate's update by itself.
     clip_norm: float | None = None
-    warmup: float = 0.0
-    linear_decay: bool = False
+    warmup: float = 0.0  # share of the steps over which step sizes rise to the optimiser's
+    linear_decay: bool = False  # whether they fall to 0 afterwards
 
     def steps(self, examples: int) -> tuple[int, int, int]:
         """Steps an epoch, between evaluations, and in all, for so many training examples."""
@@ -89,42 +76,25 @@ class Point:
 
 @dataclass(slots=True)
 class Progress:
-    """Everything but tensors that the loop must remember to go on; JSON-able.
+    """Everything but tensors that the loop must remember to go on; JSON-able."""
 
-    Attributes:
-        step: optimiser steps done.
-        active: candidates still training, by their original place.
-        best: per candidate, score and loss of its best evaluation so far.
-        stale: per candidate, evaluations since then.
-        seconds: time spent so far.
-        examples: candidate-examples trained on so far.
-    """
-
-    step: int
-    active: list[int]
-    best: list[dict[str, float] | None]
-    stale: list[int]
+    step: int  # optimiser steps done
+    active: list[int]  # candidates still training, by their original place
+    best: list[dict[str, float] | None]  # per candidate, score and loss of its best evaluation so far
+    stale: list[int]  # per candidate, evaluations since then
     seconds: float = 0.0
-    examples: int = 0
+    examples: int = 0  # candidate-examples trained on so far
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """The outcome of a training.
-
-    Attributes:
-        tensors: the best checkpoint of every candidate; K is the first axis.
-        best: the evaluation at that checkpoint, per candidate.
-        steps: optimiser steps.
-        examples: candidate-examples trained on.
-        seconds: wall time, over all interrupted attempts.
-    """
+    """The outcome of a training: the best checkpoint of every candidate (K is the first axis), and what it took."""
 
     tensors: dict[str, torch.Tensor]
-    best: tuple[Evaluation, ...]
+    best: tuple[Evaluation, ...]  # at that checkpoint, per candidate
     steps: int
-    examples: int
-    seconds: float
+    examples: int  # candidate-examples trained on
+    seconds: float  # wall time, over all interrupted attempts
 
 
 State = tuple[dict[str, torch.Tensor], dict[str, Any]]
@@ -191,11 +161,8 @@ def train(
             parameters that say `clip: False`.
         feed: the training examples.
         evaluate: metric and loss on `select` of the candidates still in training, in order.
-        schedule: how long.
-        names: of the candidates, for curves.
-        title: what is being trained, for displays.
-        keeper: where it is kept.
-        watch: what shows it.
+        schedule, keeper, watch: how long, where it is kept, and what shows it.
+        names, title: of the candidates, for curves, and of the training, for displays.
         processes: which train together, each on its part of every batch.
         seeds: of each candidate's data order, in place of the schedule's; different ones need a `RowTrainable`.
 
@@ -278,13 +245,7 @@ class _Orders:
 
 
 class _Candidates:
-    """Which candidates are still in training, and the best checkpoint of each.
-
-    Args:
-        trainable, optimiser, names: of all K.
-        total: steps of the schedule.
-        state: where an earlier attempt left off; None begins.
-    """
+    """Which candidates are still in training, and the best checkpoint of each."""
 
     def __init__(
         self,
@@ -292,7 +253,7 @@ class _Candidates:
         optimiser: torch.optim.Optimizer,
         names: Sequence[str],
         total: int,
-        state: State | None,
+        state: State | None,  # where an earlier attempt left off
     ) -> None:
         self.trainable, self.optimiser, self.names, self.total = trainable, optimiser, names, total
         count = trainable.candidates

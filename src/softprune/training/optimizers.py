@@ -35,10 +35,8 @@ class Adafactor(torch.optim.Optimizer):
     `clip_scope: survivors` the mean runs over surviving dimensions, and both take identical steps.
 
     Args:
-        parameter: `[K, P, H]`.
-        survivors_KPH: 1 where a dimension survives; None for all.
-        lr: step size, constant.
-        weight_decay: per step, times lr.
+        parameter, survivors_KPH: `[K, P, H]`, and 1 where a dimension survives; None for all.
+        lr, weight_decay: step size, constant, and what a step takes away, times lr.
         clip_threshold: d.
         clip_scope: `survivors`, or `all` (the paper's masked prompts under the reference implementation).
     """
@@ -118,11 +116,7 @@ def weights_adamw(
 ) -> torch.optim.AdamW:
     """AdamW as everywhere in fine-tuning: matrices decay, biases and norms don't.
 
-    Args:
-        named: what is trained, by name.
-        lr: step size at its highest.
-        weight_decay: of matrices.
-        own_rates: by name, step sizes of parameters that neither decay nor count for the gradient's norm.
+    `lr` is the step size at its highest; parameters with `own_rates` neither decay nor count for the gradient's norm.
     """
     own_rates = own_rates or {}
     shared = {name: parameter for name, parameter in named.items() if name not in own_rates}

@@ -38,33 +38,19 @@ from softprune.types import Example, PromptState
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """What the stages of one run share.
-
-    Attributes:
-        recipe: the settings.
-        run: the folder, or what stands in for it on a worker.
-        executor: what runs pieces of work that don't depend on each other.
-        backbone: frozen.
-        task: with its metric.
-        train, select: encoded examples.
-        report: sealed.
-        scoring: how prompts are scored, everywhere alike.
-        lr: absolute step size.
-        group: K, candidates side by side.
-        watch: what shows how training goes.
-    """
+    """What the stages of one run share."""
 
     recipe: Recipe
-    run: Store
-    executor: Executor
+    run: Store  # the folder, or what stands in for it on a worker
+    executor: Executor  # runs pieces of work that don't depend on each other
     backbone: Backbone
     task: Task
     train: ScoredSet
     select: ScoredSet
     report: SealedSet
     scoring: Scoring
-    lr: float
-    group: int
+    lr: float  # the step size, absolute
+    group: int  # K, candidates side by side
     watch: Watch
 
     @property
@@ -103,10 +89,7 @@ def prepare(
     """Load data, check the recipe against data and backbone, load the backbone, record what results depend on.
 
     Args:
-        recipe: the settings.
-        run: the folder.
-        watch: what shows how training goes.
-        executor: what runs pieces of work that don't depend on each other.
+        recipe, run, watch, executor: as in `Workspace`.
         whole: whether weights of the model will be trained: then they are float32 (float64 where that was asked for).
         mistakes: what else is wrong with the recipe for a backbone.
 

@@ -38,8 +38,7 @@ def backward_shared(
     """Gradients of all candidates on the same examples.
 
     Args:
-        trainable: K candidates; the gradient of the sum of their losses is each one's own.
-        feed: the training examples.
+        trainable, feed: K candidates, and the examples.
         batches: of each candidate, the indices of its examples: all alike.
         accumulate: backward passes to split them into.
         processes: which share the batch.
@@ -65,15 +64,8 @@ def backward_apart(
 ) -> torch.Tensor:
     """Gradients of candidates that each see their own examples; rows of similar length share a call.
 
-    Args:
-        trainable: K candidates, a `RowTrainable`.
-        feed: the training examples.
-        batches: of each candidate, the indices of its examples; the last batch of an epoch is shorter.
-        accumulate: a call has at most as many rows as one of so many parts of a shared batch would have.
-        processes: which share the rows.
-
-    Returns:
-        As `backward_shared`.
+    Arguments and result are those of `backward_shared`, of a `RowTrainable`; the last batch of an epoch is shorter. A
+    call has at most as many rows as one of `accumulate` parts of a shared batch would have.
     """
     rows = [(k, index) for k, batch in enumerate(batches) for index in batch]
     rows.sort(key=lambda row: feed.lengths[row[1]])
@@ -90,13 +82,9 @@ def backward_apart(
 
 
 def parts_by_length(rows: Sequence[Row], lengths: Sequence[int], *, least: int, most: int) -> list[list[Row]]:
-    """Split rows into backbone calls of similar length; within one, each candidate's rows are together.
+    """Split rows, sorted by length, into backbone calls; within one, each candidate's rows are together.
 
-    Args:
-        rows: sorted by length.
-        lengths: tokens of each example.
-        least: rows that a call takes however their lengths differ.
-        most: rows that it takes at most.
+    A call takes `least` rows however their lengths differ, and `most` at most; `lengths` are tokens of each example.
     """
     parts: list[list[Row]] = []
     shortest = 0
@@ -111,16 +99,7 @@ def parts_by_length(rows: Sequence[Row], lengths: Sequence[int], *, least: int, 
 
 
 def sum_gradients(trainable: Trainable, loss_K: torch.Tensor, processes: Processes) -> torch.Tensor:
-    """Add up gradients (in place) and losses over the processes; one without an example in this batch adds nothing.
-
-    Args:
-        trainable: whose gradients become those of the whole batch.
-        loss_K: each candidate's loss over this process's part, `[K]`, or a scalar 0 where that is empty.
-        processes: which share the batch.
-
-    Returns:
-        Each candidate's loss over the whole batch, `[K]`.
-    """
+    """Add up gradients (in place) and losses `[K]` over the processes; one without an example here adds nothing."""
     for parameter in trainable.parameters():
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)

@@ -50,11 +50,9 @@ class PromptTrainable:
 
     Args:
         backbone: frozen.
-        vectors_KPH: starting values; what a mask prunes is set to zero and stays there.
-        masks: K masks; under `drop` with equally many surviving tokens.
-        removal: `zero` or `drop`.
-        loss: `likelihood` or `rank`.
-        score: `sum` or `mean`, how answers are scored under `rank`.
+        vectors_KPH, masks: starting values, and what of them survives: the rest is set to zero and stays there. Under
+            `drop` all masks have equally many surviving tokens.
+        removal, loss, score: as in the recipe; `score` is how answers are scored under `rank`.
     """
 
     def __init__(
@@ -115,11 +113,7 @@ class PromptTrainable:
 
 
 class WeightsTrainable(ABC):
-    """A model's weights, or what was put beside them, as one candidate.
-
-    Args:
-        named: what is trained, by name.
-    """
+    """A model's weights, or what was put beside them, as one candidate."""
 
     candidates = 1
 

@@ -105,9 +105,7 @@ def test_only_trained_candidates_are_on_the_compression_plot(xprompt_run: Path) 
 
 
 def levels(run: Path) -> list[str]:
-    return [
-        each.name for each in series_of(compression_chart(read_run(run))).values() if each.line in ("even", "odd")
-    ]
+    return [each.name for each in series_of(compression_chart(read_run(run))).values() if each.line in ("even", "odd")]
 
 
 def test_levels_are_those_of_the_kept_checkpoints(xprompt_run: Path) -> None:

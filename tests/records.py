@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 STARTED = "2026-01-01T00:00:00+00:00"
@@ -21,3 +23,10 @@ def run_document(kind: str = "xprompt", **fields: Any) -> dict[str, Any]:
         "hardware": {"cpu": None, "cores": None, "memory_bytes": None, "gpu": None},
         "cost": {"phases": {}},
     } | fields
+
+
+def reopen(folder: Path, name: str) -> None:
+    """Make a complete job one that was cut off before its last record, `name`, was written."""
+    document = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps(document | {"status": "running"}))
+    (folder / "COMPLETE").unlink()

@@ -14,7 +14,6 @@ import pytest
 from softprune.config import Study, load_study, shipped_studies
 from softprune.errors import SoftpruneError
 from softprune.runs.comparison_record import StudyRecord
-from softprune.studies.folder import STUDY
 
 Softprune = Callable[..., Any]
 
@@ -140,7 +139,7 @@ def test_what_goes_by_another_command_is_told(
     (tmp_path / "study.yaml").write_text("kind: study\ntitle: t\n")
     (tmp_path / "in.jsonl").write_text("{}\n")
     (tmp_path / "study").mkdir()
-    (tmp_path / "study" / STUDY.record).write_text("{}")
+    (tmp_path / "study" / StudyRecord.FILE).write_text("{}")
     answer = softprune(*words.split())
     assert answer.code == 2
     assert expected in answer.err
@@ -161,7 +160,7 @@ def test_show_has_question_scales_and_published_numbers(softprune: Softprune) ->
 
 def test_report_writes_a_study_anew(softprune: Softprune, stand: Stand, tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
-    (tmp_path / "here" / STUDY.record).write_text("{}")
+    (tmp_path / "here" / StudyRecord.FILE).write_text("{}")
     answer = softprune("report", "here")
     assert (answer.code, answer.out.splitlines()[0]) == (0, "tables of here")
     assert "page: here/index.html" in answer.out
@@ -172,7 +171,7 @@ def test_runs_lists_studies(softprune: Softprune, tmp_path: Path) -> None:
     work = {"x": 60.0, "y": 5.0}
     record = StudyRecord.begin("study", "python", tasks=["demo", "trec"], backbone="tiny", work=work)
     record.status = "complete"
-    (tmp_path / "a" / STUDY.record).write_text(json.dumps(record.document()))
+    (tmp_path / "a" / StudyRecord.FILE).write_text(json.dumps(record.document()))
     answer = softprune("runs", str(tmp_path))
     assert answer.out.splitlines()[1].split()[:6] == ["a", "study", "complete", "demo,trec", "tiny", "-"]
     assert "1m 05s" in answer.out

@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from records import run_document
 from softprune.config import CompareRecipe, load_config
+from softprune.runs.comparison_record import ComparisonRecord
 
 SMALL = (
     "methods=prompt,xprompt",
@@ -79,14 +81,10 @@ def floor(name: str, mean: float) -> dict[str, Any]:
     return row(name, mean, kind="floor", values=[mean], sd=None, interval=None, difference=None) | dict.fromkeys(costs)
 
 
-def found(**changes: Any) -> dict[str, Any]:
-    """A compare.json."""
+def found(**changes: Any) -> ComparisonRecord:
+    """A finished comparison's record, as it is read."""
     rows = [row("lora", 0.9), row("prompt", 0.8, difference=None, multiples=["0.3", "1"]), floor("zero_shot", 0.5)]
     made = {
-        "schema": 1,
-        "kind": "compare",
-        "status": "complete",
-        "command": "softprune compare",
         "task": "Moods",
         "backbone": "tiny",
         "metric": "accuracy",
@@ -96,4 +94,5 @@ def found(**changes: Any) -> dict[str, Any]:
         "rows": rows,
         "not_defined": {},
     }
-    return made | changes
+    document = run_document("compare", **{"command": "softprune compare"} | made | changes)
+    return ComparisonRecord.model_validate_json(json.dumps(document), context={"reading": True})

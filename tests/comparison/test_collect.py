@@ -13,28 +13,27 @@ from records import run_document
 from softprune.data.metrics import metric_named
 from softprune.errors import SoftpruneError
 from softprune.studies.comparison.columns import TRAINING
-from softprune.studies.run_result import FinishedRun, read_scored
+from softprune.studies.run_result import FinishedRun, score_lines
 
 
-def written(path: Path, *lines: dict[str, Any]) -> Path:
-    path.write_text("".join(json.dumps({"id": f"e{at}", **line}) + "\n" for at, line in enumerate(lines)))
-    return path
+def numbered(*lines: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"id": f"e{at}", **line} for at, line in enumerate(lines)]
 
 
-def test_answers_become_counts_with_their_passages(tmp_path: Path) -> None:
-    lines = ({"gold": 1, "predicted": 1, "group": "a"}, {"gold": 0, "predicted": 1, "group": "a"})
-    found = read_scored(written(tmp_path / "a.jsonl", *lines), metric_named("f1", 1))
+def test_answers_become_counts_with_their_passages() -> None:
+    lines = numbered({"gold": 1, "predicted": 1, "group": "a"}, {"gold": 0, "predicted": 1, "group": "a"})
+    found = score_lines(lines, metric_named("f1", 1))
     assert found is not None
     assert found.counts_NC.tolist() == [[1, 0, 0], [0, 1, 0]]  # tp, fp, fn
     assert (found.ids, found.groups) == (("e0", "e1"), ("a", "a"))
-    other = read_scored(tmp_path / "a.jsonl", metric_named("f1", 0))
+    other = score_lines(lines, metric_named("f1", 0))
     assert other is not None
     assert other.counts_NC.tolist() != found.counts_NC.tolist()
 
 
-def test_texts_become_their_own_scores(tmp_path: Path) -> None:
-    path = written(tmp_path / "a.jsonl", {"written": "a b", "reference": "a c", "rougeL": 0.25})
-    stored, made = (read_scored(path, metric_named(name)) for name in ("rougeL", "rouge1"))
+def test_texts_become_their_own_scores() -> None:
+    lines = numbered({"written": "a b", "reference": "a c", "rougeL": 0.25})
+    stored, made = (score_lines(lines, metric_named(name)) for name in ("rougeL", "rouge1"))
     assert stored is not None
     assert made is not None
     assert stored.counts_NC.tolist() == [[0.25, 1.0]]  # as the run has it
@@ -42,10 +41,9 @@ def test_texts_become_their_own_scores(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_has_no_counts(tmp_path: Path) -> None:
-    accuracy = metric_named("accuracy")
-    assert read_scored(tmp_path / "nothing.jsonl", accuracy) is None
-    assert read_scored(written(tmp_path / "empty.jsonl"), accuracy) is None
-    assert read_scored(written(tmp_path / "other.jsonl", {"gold": 1}), accuracy) is None
+    assert FinishedRun(tmp_path, "demo", 0).scored("tuned") is None
+    for lines in ([], numbered({"gold": 1})):
+        assert score_lines(lines, metric_named("accuracy")) is None
 
 
 def test_the_controls_training_has_all_rates_that_were_tried(tmp_path: Path) -> None:
@@ -74,14 +72,4 @@ def test_the_controls_training_has_all_rates_that_were_tried(tmp_path: Path) -> 
 def test_a_run_that_can_not_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(SoftpruneError, match=r"as softprune writes it[\s\S]*run\.json"):
-        _ = FinishedRun(tmp_path, "demo", 0).info
-
-
-@pytest.mark.parametrize("separator", ["\x85", "\u2028", "\u2029", "\x1c"])
-def test_line_separators_inside_a_text_end_no_line(tmp_path: Path, separator: str) -> None:
-    line = {"id": "1", "gold": 0, "predicted": 0, "input": f"one{separator}two"}
-    path = tmp_path / "a.jsonl"
-    path.write_text(json.dumps(line, ensure_ascii=False) + "\n", encoding="utf-8")
-    found = read_scored(path, metric_named("accuracy"))
-    assert found is not None
-    assert found.ids == ("1",)
+        _ = FinishedRun(tmp_path, "demo", 0).record

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from softprune.studies.execution import headed
+from softprune.studies.run_cache import under_heading
 
 
 def text_of(console: Console) -> str:
@@ -18,7 +18,7 @@ def text_of(console: Console) -> str:
 
 def test_it_stands_before_the_first_line_only() -> None:
     console = Console(file=io.StringIO(), width=80)
-    with headed(console, "1 of 2: prompt"):
+    with under_heading(console, "1 of 2: prompt"):
         console.print("epoch 1")
         console.print("epoch 2")
     console.print("done")
@@ -27,17 +27,17 @@ def test_it_stands_before_the_first_line_only() -> None:
 
 def test_what_shows_nothing_has_no_line() -> None:
     console = Console(file=io.StringIO(), width=80)
-    with pytest.raises(ValueError, match="refused"), headed(console, "1 of 2: prompt"):
+    with pytest.raises(ValueError, match="refused"), under_heading(console, "1 of 2: prompt"):
         raise ValueError("refused")
     console.print("done")
     assert text_of(console) == "done\n"
-    with headed(None, "1 of 2: prompt"):
+    with under_heading(None, "1 of 2: prompt"):
         pass
 
 
 def test_it_stands_over_a_live_display() -> None:
     console = Console(file=io.StringIO(), width=80, force_terminal=True)
-    with headed(console, "1 of 2: prompt"), Progress(console=console, transient=True) as progress:
+    with under_heading(console, "1 of 2: prompt"), Progress(console=console, transient=True) as progress:
         progress.add_task("training", total=2)
     assert text_of(console).count("1 of 2: prompt") == 1
     assert text_of(console).index("1 of 2: prompt") < text_of(console).index("training")

@@ -8,8 +8,7 @@ import pytest
 from comparisons import NOTHING, floor, found, row
 
 from softprune.report.mpl_style import DARK, LIGHT, Theme, as_png, as_svg
-from softprune.studies.comparison.figures import LOOKS, MARKERS, Place, looks, places, plans, short
-from softprune.studies.comparison.page import write_page
+from softprune.studies.comparison.page import LOOKS, MARKERS, Place, looks, places, plans, short, write_page
 
 HOSTILE = "<script>alert('x')</script>"
 

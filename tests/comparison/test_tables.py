@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from comparisons import NOTHING, floor, found, row
 from rich.console import Console
 
-from softprune.studies.comparison.columns import build_sections
+from records import run_document
+from softprune.data import metric_named
+from softprune.runs.comparison_record import ComparisonRecord
+from softprune.studies.comparison import columns
+from softprune.studies.comparison.columns import build_sections, measured
+from softprune.studies.comparison.rows import TableRow, build_rows
 from softprune.studies.comparison.texts import csv_text, latex_tables, markdown, rich_text
+from softprune.studies.run_result import FinishedRun
 
 REFUSED = {"ia3": "no such modules"}
+RESULT = {"metric": "accuracy", "value": 0.5}
 
 
-def shown(made: dict[str, Any], table: int, name: str) -> dict[str, str]:
+def shown(made: ComparisonRecord, table: int, name: str) -> dict[str, str]:
     """A row of a table by its headings."""
     section = build_sections(made)[table]
-    (at,) = [at for at, row in enumerate(section.rows) if row["name"] == name]
+    (at,) = [at for at, row in enumerate(section.rows) if row.name == name]
     return dict(zip(section.table.columns, map(str, section.table.rows[at]), strict=True))
 
 
-def terminal(made: dict[str, Any], width: int = 80) -> str:
+def terminal(made: ComparisonRecord, width: int = 80) -> str:
     console = Console(width=width, file=io.StringIO())
     console.print(rich_text(made))
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
@@ -43,14 +52,14 @@ def test_what_a_method_gives() -> None:
     assert shown(found(), 0, "zero_shot")["method"] == "zero-shot, nothing trained"
 
 
-def covered(**changes: Any) -> dict[str, Any]:
+def covered(**changes: Any) -> ComparisonRecord:
     """A comparison over three seeds, whose intervals cover them."""
     less = {"against": "prompt", "value": -0.101, "low": -0.151, "high": -0.051, "p": 0.002, "p_holm": 0.0041}
     rows = [
         row("p-tuning-v2", 0.7, covers_seeds=True, difference=less | {"covers_seeds": True}),
         row("prompt", 0.8, covers_seeds=True, difference=None),
     ]
-    return found(seeds=[0, 1, 2], rows=rows) | changes
+    return found(seeds=[0, 1, 2], rows=rows, **changes)
 
 
 def test_what_intervals_cover_is_said_in_every_form() -> None:
@@ -69,7 +78,7 @@ def test_what_intervals_cover_is_said_in_every_form() -> None:
 
 
 def test_what_it_took_and_takes() -> None:
-    assert shown(found(), 1, "lora") == {
+    took = {
         "method": "lora",
         "learning rate": "0.0005",
         "swept": "no",
@@ -79,14 +88,31 @@ def test_what_it_took_and_takes() -> None:
         "examples/s": "1,234",
         "peak memory": "3.0 GiB",
     }
+    takes = {"method": "lora", "stored": "147,456"} | {f"latency ×, batch {size}": "1.50" for size in (1, 8, 32)}
+    assert took.items() <= shown(found(), 1, "lora").items()
+    assert takes.items() <= shown(found(), 2, "lora").items()
     assert shown(found(), 1, "prompt")["swept"] == "×0.3, ×1"
-    assert shown(found(), 2, "lora") == {
-        "method": "lora",
-        "stored": "147,456",
-        **{f"latency ×, batch {size}": "1.50" for size in (1, 8, 32)},
-    }
     with pytest.raises(ValueError, match="not enough values"):
         shown(found(), 1, "zero_shot")  # what nothing was trained for has no cost
+
+
+def test_a_new_column_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it reads from runs goes into compare.json, comes back from there, and stands in every form of the table."""
+    steps = measured("steps", "steps", "steps", "steps of training", lambda run, _: run.record.cost.steps, str)
+    monkeypatch.setattr(columns, "TRAINING", (*columns.TRAINING, steps))
+    for seed, number in enumerate((10, 21)):
+        document = run_document(cost={"phases": {}, "steps": number}, results={"tuned": RESULT})
+        (tmp_path / str(seed)).mkdir()
+        (tmp_path / str(seed) / "run.json").write_text(json.dumps(document))
+    runs = [FinishedRun(tmp_path / str(seed), "demo", seed) for seed in (0, 1)]
+    table_row = TableRow("prompt", "method", "tuned", runs)
+    (built,) = build_rows([table_row], metric_named("accuracy"), seed=0, resamples=10)
+    made = found(rows=[built.document()])
+    assert made.rows[0].measured("steps") == 15.5
+    assert shown(made, 1, "prompt")["steps"] == "15.5"
+    assert next(csv.DictReader(io.StringIO(csv_text(made))))["steps"] == "15.5"
+    assert all("15.5" in text for text in (markdown(made), latex_tables(made), terminal(made, width=160)))
+    assert "15.5" not in markdown(found())
 
 
 def test_rates_of_seeds_that_differ_all_stand_there() -> None:
@@ -115,7 +141,7 @@ def test_what_does_not_apply_is_a_dash() -> None:
 
 def test_latency_has_columns_only_where_some_was_measured() -> None:
     rows = [row("lora", 0.9, latency=None), row("prompt", 0.8, latency=None)]
-    assert shown(found(rows=rows), 2, "lora") == {"method": "lora", "stored": "147,456"}
+    assert not [name for name in shown(found(rows=rows), 2, "lora") if "latency" in name]
     some = found(rows=[rows[0], row("prompt", 0.8)])
     assert shown(some, 2, "lora")["latency ×, batch 8"] == "not measured"
     assert shown(some, 2, "prompt")["latency ×, batch 8"] == "1.50"
@@ -155,14 +181,14 @@ def test_a_loss_is_no_percentage() -> None:
 
 
 @pytest.mark.parametrize("made", [found(not_defined=REFUSED), covered(not_defined=REFUSED)])
-def test_a_terminal_of_80_columns_has_room(made: dict[str, Any]) -> None:
+def test_a_terminal_of_80_columns_has_room(made: ComparisonRecord) -> None:
     lines = [line.rstrip() for line in terminal(made).splitlines()]
     assert all(len(line) <= 80 for line in lines)
     words = " ".join(lines).split()
     for section in build_sections(made):
         assert all(str(text) in " ".join(words) for row in section.table.rows for text in row[1:])
     assert "ia3: not defined: no such modules" in lines
-    assert f"Moods · tiny · {len(made['seeds'])} seeds · n = 100" in lines
+    assert f"Moods · tiny · {len(made.seeds)} seeds · n = 100" in lines
 
 
 def test_texts_have_a_table_more_in_a_terminal_of_80_columns() -> None:
@@ -196,8 +222,11 @@ def test_markdown_is_a_table_whatever_the_names_are() -> None:
     assert r"a\|b \*c\* \<d>" in lines[0]
     assert r"- ia3: not defined: x \| y" in lines
     table = [line for line in lines if line.startswith("|")]
-    widths = [len(line.replace(r"\|", "").split("|")) for line in table]
-    assert widths == [8] * 5 + [10] * 4 + [7] * 4
+    widths = [len(line.replace(r"\|", "").split("|")) - 2 for line in table]
+    wanted: list[int] = []
+    for section in build_sections(made):
+        wanted += [1 + len(section.columns)] * (2 + len(section.rows))  # the head and the rule are lines too
+    assert widths == wanted
     assert "| lora | 90.0 | 1.4 | 88.0 to 93.0 | +10.0 | -1.2 to +20.0 |" in table
 
 
@@ -210,7 +239,8 @@ def test_latex_is_escaped_and_whole() -> None:
     assert text.count("\\end{tabular}\n\n\\begin{tabular}") == 2
     assert r"latency $\times$, batch 8" in text
     body = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert {line.replace(r"\&", "").count("&") for line in body} == {5, 7, 4}
+    wanted = {len(section.columns) for section in build_sections(found())}
+    assert {line.replace(r"\&", "").count("&") for line in body} == wanted
 
 
 def test_latex_has_minus_signs_before_numbers_alone() -> None:

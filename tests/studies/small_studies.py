@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from records import run_document
 from softprune.config import Study, load_study
 from softprune.config.registry import Registry
+from softprune.runs.comparison_record import StudyRecord
 from softprune.studies.findings import Cell, Figure, Findings, Table
 from softprune.studies.run_result import FinishedRun
 from softprune.studies.study_context import StudyContext
@@ -101,7 +103,7 @@ ATTACK = (
 )
 
 
-def made_up(attack: str = ATTACK) -> tuple[Study, dict[str, Any]]:
+def made_up(attack: str = ATTACK) -> tuple[Study, StudyRecord]:
     """A study and its study.json with every sort of cell and figure, and with texts that attack."""
     cells = (Cell(0.762, 0.72, 0.804), Cell(0.5, chance=True), Cell(None, note="no mask"), Cell(-0.02, unit="points"))
     heads, rows = ("%", "trec", attack, "wsc", "diff"), ((attack, *cells), ("b", *cells))
@@ -123,7 +125,7 @@ def made_up(attack: str = ATTACK) -> tuple[Study, dict[str, Any]]:
         }
     )
     run = {"folder": "demo-tiny-tune-0-0123456789", "task": attack, "seed": 0, "kind": "tune", "seconds": 12.34}
-    info = {
+    fields = {
         "command": f"softprune study run {attack}",
         "findings": Findings(
             (ours, Table("more", "More", ("x",), (("further",),))), figures, (f"Said {attack}",)
@@ -133,4 +135,5 @@ def made_up(attack: str = ATTACK) -> tuple[Study, dict[str, Any]]:
         "versions": {"torch": "1"},
         "hardware": {"cpu": None, "cores": 2, "memory_bytes": 2**34, "gpu": None},
     }
-    return study, info
+    document = run_document("study", **fields)
+    return study, StudyRecord.model_validate_json(json.dumps(document), context={"reading": True})

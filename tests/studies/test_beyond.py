@@ -87,7 +87,8 @@ def test_one_prompt_is_held_against_a_prompt_a_task(tiny_models: Models, tmp_pat
     study = bench_of(study_of("multitask", tiny_models("sentence"), tmp_path, tasks), tmp_path)
     found = multitask.conduct(study)
     (joined,) = study.make([multitask.union_spec(study, 0, {})])
-    assert joined.info["task"]["sizes"]["report"] == 21, "12 of demo, and all 9 of the other"
+    assert joined.record.task.sizes is not None
+    assert joined.record.task.sizes.report == 21, "12 of demo, and all 9 of the other"
     for task in tasks:
         (alone,) = study.make([study.spec(task, 0)])
         lines = joined.answers("tuned", load_task(task).id)

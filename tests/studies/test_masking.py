@@ -20,7 +20,7 @@ from softprune.studies.experiments.masking import (
     without_one,
 )
 from softprune.studies.findings import Cell, Findings
-from softprune.studies.prompt_scores import PromptScore, score_run
+from softprune.studies.prompt_scoring import PromptScore, score_run
 from softprune.studies.study_context import StudyContext
 
 

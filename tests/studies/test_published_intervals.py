@@ -43,21 +43,20 @@ def test_against_the_constant_answer() -> None:
     columns = ["task", "accuracy before", "accuracy after"]
     table = Published.model_validate({"title": "T", "columns": columns, "rows": rows})
     options = {"examples": {"a": 104, "b": 104, "d": 104}, "constant": {"a": 66, "d": 58}}
-    found = published_intervals([table], options)
-    assert found.table is not None
-    assert [row[0] for row in found.table.rows] == ["a", "b", "d"]  # nobody said how many examples c has
-    first = found.table.rows[0]
+    (found,), sentences = published_intervals([table], options)
+    assert [row[0] for row in found.rows] == ["a", "b", "d"]  # nobody said how many examples c has
+    first = found.rows[0]
     assert first[2] == Cell(66 / 104)
     assert first[3] == Cell(66 / 104, *wilson_interval(66, 104), note="(66 right)")
-    assert found.table.rows[1][3:] == ["-", "88.61 (no number of 104 rounds to it)"]
-    assert "as many right as the constant answer" in found.sentences[0]
-    assert "90.38 (83.20 to 94.69): its interval lies above it" in found.sentences[0]
-    assert "its interval lies below it" in found.sentences[1]
-    assert "not shown to be above it" in found.sentences[1]
-    assert len(found.sentences) == 2
+    assert found.rows[1][3:] == ["-", "88.61 (no number of 104 rounds to it)"]
+    assert "as many right as the constant answer" in sentences[0]
+    assert "90.38 (83.20 to 94.69): its interval lies above it" in sentences[0]
+    assert "its interval lies below it" in sentences[1]
+    assert "not shown to be above it" in sentences[1]
+    assert len(sentences) == 2
 
 
 def test_nothing_without_numbers_of_examples() -> None:
     table = Published.model_validate({"title": "T", "columns": ["task", "accuracy"], "rows": [["a", "63.46"]]})
-    assert published_intervals([table], {}).table is None
-    assert published_intervals([], {"examples": {"a": 104}}).table is None
+    assert published_intervals([table], {}) == ([], [])
+    assert published_intervals([], {"examples": {"a": 104}}) == ([], [])

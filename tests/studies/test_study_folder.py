@@ -6,16 +6,19 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_studies import outcome
 
+from records import reopen
 from softprune.config import Study
 from softprune.errors import ManyErrors, SoftpruneError
+from softprune.runs.comparison_record import StudyRecord
 from softprune.runs.listing import list_runs
 from softprune.runs.lock import FolderLock
 from softprune.studies.findings import load_findings
-from softprune.studies.folder import STUDY, read_record
+from softprune.studies.folder import read_finished
 from softprune.studies.runner import default_name, execute, rewrite, run_study, terminal
 from softprune.studies.study_context import StudyContext
 
@@ -30,8 +33,8 @@ def copied(conducted: Path, tmp_path: Path) -> Path:
     return tmp_path / "root" / conducted.name
 
 
-def record(folder: Path) -> dict[str, object]:
-    found: dict[str, object] = json.loads((folder / "study.json").read_text())
+def record(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "study.json").read_text())
     return found
 
 
@@ -43,15 +46,16 @@ def bytes_of(folder: Path) -> dict[str, tuple[bytes, int]]:
 def test_what_a_finished_study_leaves(conducted: Path) -> None:
     names = {path.name for path in conducted.iterdir()} - {".lock", "index.html"}
     info = record(conducted)
-    titles = [*(table.name for table in load_findings(read_record(conducted, STUDY)["findings"]).tables), "published-1"]
+    titles = [
+        *(table.name for table in load_findings(read_finished(conducted, StudyRecord).findings).tables),
+        "published-1",
+    ]
     assert titles[:2] == ["scores", "differences"]
     tables = {f"table-{name}.{ending}" for name in titles for ending in ("md", "csv")}
     assert names == {"resolved.yaml", "study.json", "study.md", "COMPLETE"} | tables
-    assert (info["kind"], info["status"], info["tasks"], info["attempts"]) == ("study", "complete", ["demo"], 1)
-    runs = info["runs"]
-    assert isinstance(runs, list)
-    assert {run["folder"] for run in runs} == {path.name for path in (conducted.parent / "runs").iterdir()}
-    assert len(runs) == 2
+    assert (info["kind"], info["status"], info["tasks"], len(info["attempts"])) == ("study", "complete", ["demo"], 1)
+    assert {run["folder"] for run in info["runs"]} == {path.name for path in (conducted.parent / "runs").iterdir()}
+    assert len(info["runs"]) == 2
 
 
 def test_a_complete_one_is_left_alone(small: Small, copied: Path) -> None:
@@ -65,10 +69,10 @@ def test_a_complete_one_is_left_alone(small: Small, copied: Path) -> None:
 
 def test_settings_are_held_once_work_depends_on_them(small: Small, copied: Path) -> None:
     """Runs are told apart by their recipes, so before that an unfinished study may have others."""
-    (copied / "COMPLETE").unlink()
+    reopen(copied, "study.json")
     execute(small(other := "variants=[{name: tuned, label: whole, row: tuned}]"), copied.name, copied.parent, "again")
     assert "label: whole" in (copied / "resolved.yaml").read_text()
-    (copied / "COMPLETE").unlink()
+    reopen(copied, "study.json")
     (copied / "work").mkdir()
     (copied / "work" / "piece.json").write_text('{"seconds": 1, "found": 2}')
     with pytest.raises(SoftpruneError, match=r"variants\.tuned\.label: whole there, tuned now"):
@@ -91,10 +95,10 @@ def test_a_failure_is_noted_and_the_same_command_goes_on(
     info = record(copied)
     assert (info["status"], info["error"]) == ("failed", "expected: a\nfound:    b\ndo:       c")
     with pytest.raises(SoftpruneError, match=r"failed:\n  expected: a[\s\S]*fix that, then go on: go"):
-        read_record(copied, STUDY)
+        read_finished(copied, StudyRecord)
     shutil.rmtree(copied / "work")
     execute(small(), copied.name, copied.parent, "go")
-    assert record(copied)["attempts"] == 2
+    assert len(record(copied)["attempts"]) == 2
     assert record(copied)["error"] is None
     assert outcome(copied) == outcome(conducted)
 
@@ -111,7 +115,7 @@ def test_a_study_that_fails_before_any_work_leaves_nothing(small: Small, copied:
 
 
 def test_a_bug_is_noted_and_stays_a_bug(small: Small, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (copied / "COMPLETE").unlink()
+    reopen(copied, "study.json")
 
     def wrong(*_: object) -> None:
         raise ZeroDivisionError("bug")
@@ -133,12 +137,12 @@ def test_a_study_that_runs_or_was_interrupted_says_so(copied: Path) -> None:
         rewrite(copied)
     lock.release()
     (copied / "study.json").write_text("{")
-    with pytest.raises(SoftpruneError, match=r"its study\.json isn't JSON"):
-        read_record(copied, STUDY)
+    with pytest.raises(SoftpruneError, match=r"a study\.json as softprune writes it"):
+        read_finished(copied, StudyRecord)
 
 
 def test_two_processes_do_not_conduct_one_study(small: Small, copied: Path) -> None:
-    (copied / "COMPLETE").unlink()
+    reopen(copied, "study.json")
     lock = FolderLock(copied)
     with pytest.raises(SoftpruneError, match="held by the live process"):
         execute(small(), copied.name, copied.parent, "go")
@@ -197,7 +201,7 @@ def test_listings_have_it_with_its_runs(conducted: Path) -> None:
 
 
 def test_findings_read_back_as_they_were(conducted: Path) -> None:
-    found = load_findings(read_record(conducted, STUDY)["findings"])
+    found = load_findings(read_finished(conducted, StudyRecord).findings)
     assert found.document() == load_findings(json.loads(json.dumps(found.document()))).document()
     changed = json.loads(json.dumps(found.document()))
     changed["tables"][0]["rows"][0][1]["value"] += 0.01

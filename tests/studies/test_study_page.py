@@ -13,8 +13,7 @@ from small_studies import ATTACK, made_up
 
 from softprune.config import Published
 from softprune.studies.findings import Cell, Figure, Findings, Table, format_entry, has_stars, load_findings
-from softprune.studies.page import html
-from softprune.studies.plots import make_plot
+from softprune.studies.page import html, make_plot
 from softprune.studies.tables import csv_text, markdown, published_tables, rich_table, study_markdown
 
 
@@ -32,7 +31,7 @@ def test_text_shows_as_text(page: str) -> None:
     assert "document.title=" not in "".join(re.findall(r"<script>(.*?)</script>", page, re.DOTALL))
     assert without_scripts(page).count("&lt;script&gt;document.title=&#39;taken&#39;") > 12
     assert "http-equiv" in page
-    assert ATTACK in "".join(json.dumps(cell) for cell in made_up()[1]["findings"]["tables"])
+    assert ATTACK in "".join(json.dumps(cell) for cell in made_up()[1].findings["tables"])
 
 
 def test_ours_stand_beside_what_was_published(page: str) -> None:
@@ -51,20 +50,18 @@ def test_ours_stand_beside_what_was_published(page: str) -> None:
 
 
 def test_what_is_not_said_leaves_no_stub() -> None:
-    study, info = made_up()
+    study, record = made_up()
     silent = study.model_copy(update={"source": "", "question": ""})
-    assert "softprune study ·" in html(study, info)
-    assert 'kicker">softprune study</p>' in html(silent, info)
-    assert "From: " in study_markdown(study, info, (), ())
-    assert "From" not in study_markdown(silent, info, (), ())
+    assert "softprune study ·" in html(study, record)
+    assert 'kicker">softprune study</p>' in html(silent, record)
+    assert "From: " in study_markdown(study, "", (), ())
+    assert "From" not in study_markdown(silent, "", (), ())
 
 
 def test_what_is_not_there_leaves_no_heading() -> None:
-    study, info = made_up()
-    plain = {"tables": info["findings"]["tables"][:0], "figures": (), "sentences": ()}
-    text = html(
-        study.model_copy(update={"published": (), "source": "", "question": ""}), info | {"findings": plain, "work": {}}
-    )
+    study, record = made_up()
+    plain = record.model_copy(update={"findings": Findings(()).document(), "work": {}})
+    text = html(study.model_copy(update={"published": (), "source": "", "question": ""}), plain)
     for heading in (
         "As published",
         "Measured here",
@@ -75,7 +72,7 @@ def test_what_is_not_there_leaves_no_heading() -> None:
         "of its own",
     ):
         assert heading not in text.replace("the study's own work", "")
-    assert len(text) < 200_000 < len(html(study, info))  # plotly stays out
+    assert len(text) < 200_000 < len(html(study, record))  # plotly stays out
 
 
 def test_the_time_of_a_run_that_was_not_measured_is_not_invented(page: str) -> None:
@@ -109,7 +106,7 @@ def test_only_ours_are_starred() -> None:
 
 
 def test_tables_as_markdown_csv_and_on_a_terminal() -> None:
-    table, _ = load_findings(made_up()[1]["findings"]).tables
+    table, _ = load_findings(made_up()[1].findings).tables
     text = markdown(table)
     assert "\\<script>" in text
     assert "](" not in text.replace("\\[x\\](", "")
@@ -138,7 +135,7 @@ def test_published_tables_keep_their_digits() -> None:
 
 
 def test_figures_get_colours_and_their_numbers() -> None:
-    bars, heat, points, many = (make_plot(figure) for figure in load_findings(made_up()[1]["findings"]).figures)
+    bars, heat, points, many = (make_plot(figure) for figure in load_findings(made_up()[1].findings).figures)
     assert bars.table.headings == ("", "x", "y", "low", "high")
     assert bars.table.rows == (
         (ATTACK, "a", 0.1, pytest.approx(0.09), pytest.approx(0.11)),

@@ -17,7 +17,7 @@ from small_studies import measured, outcome
 from softprune.config import Study
 from softprune.errors import ManyErrors, SoftpruneError
 from softprune.runs.lock import FolderLock
-from softprune.studies import execution
+from softprune.studies import run_cache
 from softprune.studies.run_cache import make_elsewhere, make_spec
 from softprune.studies.runner import execute
 from softprune.studies.study_context import StudyContext
@@ -69,13 +69,13 @@ def test_two_studies_make_a_run_once(
 
 def counted(monkeypatch: pytest.MonkeyPatch, made: list[Path]) -> None:
     """Notes the folders of runs that are begun."""
-    execute_run = execution.EXECUTE["xprompt"]
+    execute_run = run_cache.EXECUTE["xprompt"]
 
     def noting(recipe: object, path: Path, *arguments: object, **options: object) -> bool:
         made.append(path)
         return execute_run(recipe, path, *arguments, **options)
 
-    monkeypatch.setattr("softprune.studies.execution.EXECUTE", {"xprompt": noting, "tune": noting})
+    monkeypatch.setattr("softprune.studies.run_cache.EXECUTE", {"xprompt": noting, "tune": noting})
 
 
 def test_what_another_process_makes_is_waited_for(

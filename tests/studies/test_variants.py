@@ -228,10 +228,10 @@ def test_methods_prompts_and_what_a_model_has_no_place_for(tiny_models: Callable
     cells = {str(row[0]): row[1] for row in scores.rows}
     assert list(cells) == ["TUNED", "CONTROL", "PRUNED", "FULL", "DEEP"]
     assert cells["DEEP"] == NOT_DEFINED
-    assert {run.info["kind"] for run in study.used.values()} == {"xprompt", "adapt"}
+    assert {run.record.kind for run in study.used.values()} == {"xprompt", "adapt"}
     assert len(study.used) == 2
     for run in study.used.values():
-        rows = {"FULL": "adapted"} if run.info["kind"] == "adapt" else {"TUNED": "tuned", "PRUNED": "winner"}
+        rows = {"FULL": "adapted"} if run.record.kind == "adapt" else {"TUNED": "tuned", "PRUNED": "winner"}
         for label, row in rows.items():
             cell = cells[label]
             assert isinstance(cell, Cell)
@@ -249,12 +249,13 @@ def test_methods_prompts_and_what_a_model_has_no_place_for(tiny_models: Callable
     assert list(by_model.tables[0].rows) == [[label, cells[label]] for label in ("TUNED", "CONTROL", "PRUNED")]
 
     kept = sizes.conduct(bench_of(tmp_path, model, seeds=1))
-    info = next(run.info for run in study.used.values() if run.info["kind"] == "xprompt")
+    record = next(run.record for run in study.used.values() if run.record.kind == "xprompt")
+    hidden, size = record.backbone.hidden or 0, record.ticket.parameters or 0
     numbers = {str(row[0]): row[1] for row in kept.tables[0].rows}
-    assert numbers["fine-tuning: all weights"] == Cell(info["backbone"]["parameters"], unit="count")
-    assert numbers["prompt tuning"] == Cell(4 * info["backbone"]["hidden"], unit="count")
-    assert numbers["XPrompt"] == Cell(info["ticket"]["parameters"], unit="count")
-    share = info["ticket"]["parameters"] / (4 * info["backbone"]["hidden"])
+    assert numbers["fine-tuning: all weights"] == Cell(record.backbone.parameters, unit="count")
+    assert numbers["prompt tuning"] == Cell(4 * hidden, unit="count")
+    assert numbers["XPrompt"] == Cell(size, unit="count")
+    share = size / (4 * hidden)
     assert numbers[sizes.KEPT] == Cell(share, unit="percent")
     assert list(kept.sentences) == [f"Winners keep {100 * share:.1f}% of the prompt's numbers here (1 run)."]
 

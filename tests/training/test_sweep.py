@@ -14,15 +14,15 @@ from safetensors.numpy import load_file
 from softprune.config import Recipe, resolve
 from softprune.data import load_task
 from softprune.data.splits import select_sets
-from softprune.pipelines.step_counts import count_steps
+from softprune.pipelines.plan import count_steps
 from softprune.pipelines.xprompt import tune
 from softprune.report.run_reader import read_run
 from softprune.report.training_charts import group_trainings
 from softprune.runs.record_parts import SettingsRecord
 from softprune.runs.run_folder import RunFolder
 from softprune.training import jobs
+from softprune.training.jobs import best_rate, candidate_of, chosen_work, work_of
 from softprune.training.loop import Evaluation
-from softprune.training.lr_sweep import best_rate, candidate_of, chosen_work, work_of
 from softprune.training.nan_checks import NotFinite, check_finite
 
 pytestmark = pytest.mark.usefixtures("one_thread")

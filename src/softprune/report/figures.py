@@ -7,18 +7,13 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
+from softprune.config.criteria import CRITERIA
 from softprune.report.charts import draw_chart
 from softprune.report.importance_figures import histogram, importance_map, retention_bars, token_bars
 from softprune.report.mpl_style import Draw
 from softprune.report.pictures import Plan
 from softprune.report.run_reader import Run
 from softprune.report.training_charts import compression_chart, training_chart
-
-MEANINGS = {
-    "paper": "how strongly the loss reacts when the tuned prompt's token is scaled",
-    "gradient": "the size of the loss's gradient at the tuned prompt's token",
-    "leave_one_out": "how much the loss grows when the tuned prompt's token is masked; below 0 it falls",
-}
 
 
 def plan_figures(run: Run) -> list[Plan]:
@@ -40,7 +35,7 @@ def _plan_tokens(run: Run) -> list[Plan]:
     if ticket is not None and token_P is not None and len(ticket.token_P) == len(token_P):
         kept_P = ticket.token_P
         fate = "Blue tokens are in the winning ticket, hatched ones on a gray band were pruned."
-    meaning = MEANINGS.get(measured.method if measured else "paper", MEANINGS["paper"])
+    meaning = CRITERIA.get(measured.method if measured else "paper", CRITERIA["paper"]).meaning
     importance_caption = f"Each bar is one prompt token: {meaning}. {fate}"
     importance = _draw_known(token_bars, token_P, kept_P)
     retention_caption = (

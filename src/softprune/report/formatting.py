@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from statistics import mean, stdev
 
+from softprune.data.metrics import metric_label
 from softprune.printable import printable as printable
 
 NOT_MEASURED = "not measured"
 NOT_APPLICABLE = "–"
-_METRICS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
 
 
 def _measured(write: Callable[[float], str]) -> Callable[[float | None], str]:
@@ -83,7 +83,7 @@ def storage(value: float) -> str:
 
 def metric(name: str) -> str:
     """A metric's name as people write it."""
-    return printable(_METRICS.get(name, name))
+    return printable(metric_label(name))
 
 
 def counts(predicted: Mapping[str, int] | None) -> str:

@@ -11,11 +11,6 @@ OBJECTIVE = {
     "best": "the best on select",
     "smallest_within": "the smallest ticket within a fixed distance of the best on select",
 }
-METHOD = {
-    "paper": "equations 3 and 5 of XPrompt, arXiv 2210.04457",
-    "gradient": "the magnitude of the loss's gradient",
-    "leave_one_out": "the loss without a part minus the loss with it",
-}
 START = {
     "vocabulary": "embeddings of common words",
     "uniform": "random numbers",

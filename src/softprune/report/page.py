@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from softprune.config.criteria import CRITERIA
 from softprune.errors import SoftpruneError
 from softprune.report import formatting, glosses, table
 from softprune.report.prediction_changes import changed_answers, shortened, written_samples
@@ -76,6 +77,7 @@ def _context(run: Run) -> dict[str, Any]:
     names = ("backbone", "task", "prompt", "adapter", "importance", "selection", "ticket", "cost", "hardware")
     parts = {name: _fields(getattr(record, name)) for name in names}
     objective = parts["selection"]["objective"]
+    criterion = CRITERIA.get(parts["importance"]["method"])
     control, winner = run.predictions.get("control"), run.predictions.get("winner")
     # Those in the description of the sets have been read there.
     description = parts["selection"]["description"] or ""
@@ -98,7 +100,7 @@ def _context(run: Run) -> dict[str, Any]:
         "sample": shortened(formatting.printable(record.task.sample)) if record.task.sample else None,
         "notes": list(dict.fromkeys(map(formatting.printable, notes))),
         "start": glosses.START.get(parts["prompt"]["init"]),
-        "method": glosses.METHOD.get(parts["importance"]["method"]),
+        "method": criterion.gloss if criterion else None,
         "removal": glosses.REMOVAL.get(str(record.removal)),
         "objective": glosses.OBJECTIVE.get(str(objective), _known(objective)),
         "columns": table.columns(run),

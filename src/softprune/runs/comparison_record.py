@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from softprune.runs.record import JobRecord
 from softprune.runs.record_parts import Attempt, DifferenceRecord, Interval, Part, maybe
@@ -27,7 +27,12 @@ class ComparisonDifference(DifferenceRecord):
 
 
 class ComparisonRow(Part):
-    """A method, its control or a floor, over seeds; means, null where any seed wasn't measured."""
+    """A method, its control or a floor, over seeds; means, null where any seed wasn't measured.
+
+    Beside these fields, a row has what the measured columns of `studies.comparison.columns` read from its runs.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     name: str
     kind: Literal["method", "control", "floor"]
@@ -41,13 +46,18 @@ class ComparisonRow(Part):
     others: dict[str, float | None] = Field(description="further metrics")
     lr: list[float | None] | None = Field(description="absolute step size by seed")
     multiples: list[str] | None = Field(description="of the method's learning rate, as sweeps chose them")
-    trainable: float | None = Field(description="parameters")
-    stored: float | None = Field(description="parameters to be kept beside the model's")
-    seconds: float | None = Field(description="of training, everything that the method needs")
-    seconds_per_epoch: float | None
-    examples_per_second: float | None
-    peak_memory: float | None = Field(description="bytes while training")
     latency: dict[str, dict[str, float]] | None = Field(description="seconds of a call by batch size")
+
+    def measured(self, column: str) -> float | None:
+        """The number of a measured column; None where it wasn't measured."""
+        number: float | None = (self.model_extra or {}).get(column)
+        return number
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_unknown(cls, values: Any) -> Any:
+        """Nothing: what isn't named above is a column's."""
+        return values
 
 
 class ComparisonRecord(JobRecord):
@@ -60,12 +70,17 @@ class ComparisonRecord(JobRecord):
     task: str | None = maybe("its title")
     backbone: str | None = None
     family: str | None = None
-    metric: str | None = None
+    metric: str = ""
     n: int | None = maybe("examples of report")
-    seeds: list[int] | None = None
-    reference: str | None = maybe("method that the others are held against")
-    rows: list[ComparisonRow] | None = None
-    not_defined: dict[str, str] | None = maybe("by method, why it has no row")
+    seeds: list[int] = Field(default=[], description="of each method's runs")
+    reference: str = Field(default="", description="method that the others are compared with")
+    rows: list[ComparisonRow] = Field(default=[], description="methods, then floors")
+    not_defined: dict[str, str] = Field(default={}, description="by method, why it has no row")
+
+    @property
+    def has_results(self) -> bool:
+        """Whether all runs are made; tables and the page may still be missing."""
+        return bool(self.rows)
 
 
 class StudyRun(Part):
@@ -92,6 +107,11 @@ class StudyRecord(JobRecord):
     attempts: Annotated[list[Attempt], BeforeValidator(_attempts)]
     tasks: list[str] = Field(default=[], description="their names")
     backbone: str | None = None
-    findings: dict[str, Any] | None = maybe("as `studies.findings.Findings`")
+    findings: dict[str, Any] = Field(default={}, description="as `studies.findings.Findings`")
     runs: list[StudyRun] = Field(default=[], description="that it used, whoever made them")
     work: dict[str, float] = Field(default={}, description="seconds of its own pieces of work")
+
+    @property
+    def has_results(self) -> bool:
+        """Whether all runs are made; tables and the page may still be missing."""
+        return bool(self.findings)

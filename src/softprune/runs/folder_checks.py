@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from itertools import count
 from pathlib import Path
-from textwrap import indent
 from typing import Any, TypeAlias
 
 import yaml
@@ -14,8 +12,7 @@ import yaml
 from softprune.config.yaml_io import yaml_text
 from softprune.errors import SoftpruneError
 from softprune.runs import atomic_io
-from softprune.runs.lock import LOCK, is_held
-from softprune.runs.record import SCHEMA as SCHEMA
+from softprune.runs.lock import LOCK
 
 JSON: TypeAlias = Any  # null, a truth value, a number, a text, a list or a mapping of these
 
@@ -23,7 +20,7 @@ _ABSENT = "(absent)"
 _NOTHING = (None, _ABSENT)
 
 
-def make_folder(path: Path, record: str = "run.json", what: str = "run") -> list[Path]:
+def make_folder(path: Path, record: str, what: str) -> list[Path]:
     """Makes the folder; those of it and its parents that weren't there before, outermost first.
 
     Args:
@@ -67,17 +64,26 @@ def write_resolved(path: Path, resolved: dict[str, Any]) -> None:
     atomic_io.write_bytes(path / "resolved.yaml", yaml_text(resolved).encode())
 
 
+def read_resolved(path: Path) -> JSON:
+    """The keys that a folder was begun with.
+
+    Raises:
+        SoftpruneError: they can't be read.
+    """
+    try:
+        return yaml.safe_load((path / "resolved.yaml").read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        found, do = f"{path}: its resolved.yaml can't be read", "choose another --out, or remove the folder"
+        raise SoftpruneError("the folder of a run", found, do) from error
+
+
 def changed_keys(path: Path, resolved: dict[str, Any], may_change: Collection[str]) -> dict[str, JSON]:
     """The keys among `may_change` that ask for another value, each with the old and the new one; null asks for none.
 
     Raises:
         SoftpruneError: any other key differs: it is another recipe.
     """
-    try:
-        begun = yaml.safe_load((path / "resolved.yaml").read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise _not_a_run(path, "its resolved.yaml can't be read") from error
-    differ = differing(begun, resolved)
+    differ = differing(read_resolved(path), resolved)
     fixed = {key: pair for key, pair in differ.items() if key not in may_change}
     if "kind" in fixed:  # then nearly every key differs
         fixed = {"kind": fixed["kind"]}
@@ -110,42 +116,6 @@ def free_beside(path: Path) -> Path:
 def _shown(value: JSON) -> JSON:
     """A value as a recipe has it."""
     return "none" if value is None else value
-
-
-def read_info(path: Path, record: str = "run.json") -> dict[str, Any]:
-    """What run.json holds, or another record.
-
-    Raises:
-        SoftpruneError: it is none of this version's.
-    """
-    try:
-        info = json.loads((path / record).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise _not_a_run(path, f"its {record} isn't JSON") from error
-    if not isinstance(info, dict) or info.get("schema") != SCHEMA:
-        raise _not_a_run(path, f"its {record} isn't of schema {SCHEMA}")
-    return info
-
-
-def unfinished(path: Path, info: Mapping[str, Any], what: str) -> SoftpruneError:
-    """Why a comparison or a study has no tables yet: it failed, it runs now, or nobody works in it any more.
-
-    Args:
-        path: its folder.
-        info: what its record holds.
-        what: its sort.
-    """
-    expected, go_on = f"a finished {what}", f"go on: {info.get('command')}"
-    if info.get("status") == "failed":
-        told = indent(str(info.get("error")), "  ")
-        return SoftpruneError(expected, f"{path} failed:\n{told}", f"fix that, then {go_on}")
-    if is_held(path):
-        return SoftpruneError(expected, f"{path} is running", "wait until it ends")
-    return SoftpruneError(expected, f"{path} was interrupted", go_on)
-
-
-def _not_a_run(path: Path, why: str) -> SoftpruneError:
-    return SoftpruneError("the folder of a run", f"{path}: {why}", "choose another --out, or remove the folder")
 
 
 def _flat(value: JSON, prefix: str = "") -> dict[str, JSON]:

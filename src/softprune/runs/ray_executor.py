@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from softprune.errors import SoftpruneError, of_the_machine, out_of_memory
+from softprune.errors import SoftpruneError, explain_system_error, out_of_memory
 from softprune.runs.executors import check_names
 from softprune.types import Result, WorkItem
 
@@ -140,7 +140,7 @@ def _attempt(function: Callable[[WorkItem], object], item: WorkItem) -> object:
     except SoftpruneError as error:
         return _Failed(error)
     except Exception as error:
-        explained = MemoryError(_first_line(error)) if out_of_memory(error) else of_the_machine(error)
+        explained = MemoryError(_first_line(error)) if out_of_memory(error) else explain_system_error(error)
         if explained is None:
             raise
         return _Failed(explained)

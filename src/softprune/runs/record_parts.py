@@ -288,7 +288,7 @@ class SearchRecord(Part):
 class ImportanceRecord(Part):
     """How the importance of tokens and pieces was measured."""
 
-    method: str = Field(description="paper, gradient or leave_one_out")
+    method: str = Field(description="a criterion of `pruning.importance`")
     examples: int
     token_over_piece: float | None = Field(description="largest token importance over largest piece importance")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from softprune.studies.findings import Cell, Figure, Table
@@ -26,17 +26,29 @@ def bars(
         what: the bars are, with their unit.
         rows: names of those that are drawn; empty for all.
     """
-    at = {column: table.columns.index(column) for column in columns}
     traces: list[dict[str, Any]] = []
     incomplete: list[str] = []
+    at = {column: table.columns.index(column) for column in columns}
     for row in table.rows:
         label = str(row[0])
         if rows and label not in rows:
             continue
-        cells = {column: cell for column, place in at.items() if isinstance(cell := row[place], Cell)}
-        measured = {column: cell for column, cell in cells.items() if cell.value is not None}
+        measured: dict[str, Cell] = {}
+        for column, place in at.items():
+            cell = row[place]
+            if isinstance(cell, Cell) and cell.value is not None:
+                measured[column] = cell
         if measured:
-            traces.append(_bar(label, measured))
+            trace = {
+                "type": "bar",
+                "name": label,
+                "x": list(measured),
+                "y": [100 * (cell.value or 0.0) for cell in measured.values()],
+                "text": ["*" if cell.chance else "" for cell in measured.values()],  # what isn't interpretable
+                "textposition": "outside",
+                "error_y": error_bars(measured.values()),
+            }
+            traces.append(trace)
         if len(measured) < len(columns):
             incomplete.append(label)
     gaps = f" Without a bar where the table has no number: {', '.join(incomplete)}." if incomplete else ""
@@ -45,19 +57,6 @@ def bars(
         f"{', '.join(columns)}; lines are the 95% intervals of the table, which has the same numbers.{gaps}"
     )
     return Figure(name, title, caption, traces, {"barmode": "group", **axes(y=what)})
-
-
-def _bar(label: str, cells: Mapping[str, Cell]) -> dict[str, Any]:
-    """One row's bars; a star marks what isn't interpretable."""
-    return {
-        "type": "bar",
-        "name": label,
-        "x": list(cells),
-        "y": [100 * (cell.value or 0.0) for cell in cells.values()],
-        "text": ["*" if cell.chance else "" for cell in cells.values()],
-        "textposition": "outside",
-        "error_y": error_bars(cells.values()),
-    }
 
 
 def error_bars(cells: Iterable[Cell]) -> dict[str, Any]:

@@ -40,23 +40,14 @@ Entry: TypeAlias = "Cell | str"
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of ours, or the source's.
+    """A table of ours, or the source's."""
 
-    Attributes:
-        name: short, for ids and files.
-        title: over it.
-        columns: the heads, that of the rows first.
-        rows: cells, the row's name first.
-        note: under it.
-        published: whether it is the source's.
-    """
-
-    name: str
+    name: str  # short, for ids and files
     title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Entry]]
+    columns: Sequence[str]  # the heads, that of the rows first
+    rows: Sequence[Sequence[Entry]]  # the row's name first
     note: str = ""
-    published: bool = False
+    published: bool = False  # whether it is the source's
 
     def __post_init__(self) -> None:
         if any(len(row) != len(self.columns) for row in self.rows):
@@ -65,18 +56,11 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure as plotly has it; colours are the page's.
+    """A figure as plotly has it; colours are the page's."""
 
-    Attributes:
-        name: short, for ids.
-        title: over it.
-        caption: what it shows, for those who don't see it too.
-        traces, layout: plotly's.
-    """
-
-    name: str
+    name: str  # short, for ids
     title: str
-    caption: str
+    caption: str  # what it shows, for those who don't see it too
     traces: Sequence[Mapping[str, Any]]
     layout: Mapping[str, Any]
 
@@ -101,16 +85,14 @@ class Findings:
 
 def load_findings(document: Mapping[str, Any]) -> Findings:
     """The findings that `document` was made of."""
-    tables = tuple(_load_table(table) for table in document["tables"])
+    tables = []
+    for table in document["tables"]:
+        rows = []
+        for row in table["rows"]:
+            rows.append(tuple(entry if isinstance(entry, str) else Cell(**entry) for entry in row))
+        tables.append(Table(**{**table, "columns": tuple(table["columns"]), "rows": tuple(rows)}))
     figures = tuple(Figure(**{**figure, "traces": tuple(figure["traces"])}) for figure in document["figures"])
-    return Findings(tables, figures, tuple(document["sentences"]))
-
-
-def _load_table(document: Mapping[str, Any]) -> Table:
-    rows = []
-    for row in document["rows"]:
-        rows.append(tuple(entry if isinstance(entry, str) else Cell(**entry) for entry in row))
-    return Table(**{**document, "columns": tuple(document["columns"]), "rows": tuple(rows)})
+    return Findings(tuple(tables), figures, tuple(document["sentences"]))
 
 
 def format_entry(entry: Entry) -> str:
@@ -119,15 +101,18 @@ def format_entry(entry: Entry) -> str:
         return entry
     if entry.value is None:
         return f"{NOT_MEASURED}{f' ({entry.note})' if entry.note else ''}"
-    text = _number(entry.value, entry.unit)
+    text = _format_number(entry.value, entry.unit)
     if entry.low is not None and entry.high is not None:
-        text += f" ({_number(entry.low, entry.unit)} to {_number(entry.high, entry.unit)})"
+        text += f" ({_format_number(entry.low, entry.unit)} to {_format_number(entry.high, entry.unit)})"
     return f"{text}{'*' if entry.chance else ''}{f' {entry.note}' if entry.note else ''}"
 
 
-def _number(value: float, unit: str) -> str:
-    forms = {"percent": f"{100 * value:.1f}", "points": f"{100 * value:+.1f}", "count": f"{round(value):,}"}
-    return forms.get(unit, f"{value:.3g}")
+def _format_number(value: float, unit: str) -> str:
+    if unit == "percent":
+        return f"{100 * value:.1f}"
+    if unit == "points":
+        return f"{100 * value:+.1f}"
+    return f"{round(value):,}" if unit == "count" else f"{value:.3g}"
 
 
 def has_stars(tables: Sequence[Table]) -> bool:

@@ -22,15 +22,10 @@ WIDE: Final = 1_000_003
 
 @dataclass(frozen=True)
 class Lexicon:
-    """A backbone's vocabulary as prompts are compared with it.
-
-    Attributes:
-        backbone: whose input embeddings, as the model reads them.
-        k: how many neighbours count.
-    """
+    """A backbone's vocabulary as prompts are compared with it: by its input embeddings, as the model reads them."""
 
     backbone: Backbone
-    k: int
+    k: int  # neighbours that count
 
     @cached_property
     def table_VH(self) -> torch.Tensor:
@@ -50,40 +45,41 @@ class Lexicon:
     def near(self, prompt_PH: torch.Tensor, measure: str = "centred") -> list[list[str]]:
         """The k nearest words of each token, nearest first; fewer where a token has none."""
         mean_H = self.mean_H if measure == "centred" else None
-        found = nearest(prompt_PH, self.table_VH, self.k, measure, self.vocabulary.pool, mean_H=mean_H)
-        return [self.vocabulary.shown_all([i for i in row if i >= 0]) for row in found.ids_PK.tolist()]
+        ids_PK = nearest(prompt_PH, self.table_VH, self.k, measure, self.vocabulary.pool, mean_H=mean_H).ids_PK
+        return [self.vocabulary.shown_all([i for i in row if i >= 0]) for row in ids_PK.tolist()]
 
     def describe(self) -> dict[str, Any]:
         """Facts of the table, as JSON holds them."""
-        found = anisotropy(self.table_VH, self.vocabulary.pool)
-        return {"raw": found.raw, "centred": found.centred, "items": len(self.vocabulary.pool)}
+        likeness = anisotropy(self.table_VH, self.vocabulary.pool)
+        return {"raw": likeness.raw, "centred": likeness.centred, "items": len(self.vocabulary.pool)}
 
     def describe_run(self, start_PH: torch.Tensor, end_PH: torch.Tensor) -> dict[str, Any]:
         """What became of a prompt, as JSON holds it: neighbours by measure, and how far each token went.
 
         Distances are in lengths of a typical embedding.
         """
-        went = movement(start_PH, end_PH, norm_rms(self.table_VH))
-        sides = {"start": start_PH, "end": end_PH}
-        near = {side: {name: self.near(prompt_PH, name) for name in MEASURES} for side, prompt_PH in sides.items()}
-        return near | {"moved": went.relative_P.tolist(), "cosine": went.cosine_P.tolist()}
+        moved = movement(start_PH, end_PH, norm_rms(self.table_VH))
+        return {
+            "start": {name: self.near(start_PH, name) for name in MEASURES},
+            "end": {name: self.near(end_PH, name) for name in MEASURES},
+            "moved": moved.relative_P.tolist(),
+            "cosine": moved.cosine_P.tolist(),
+        }
 
     def by_chance(self, lengths: Mapping[str, torch.Tensor], draws: int) -> list[dict[str, list[str]]]:
-        """Words near random prompts: by draw and task, those near vectors of even direction and given lengths.
+        """Words near random prompts: by draw and task, those near vectors of even direction.
 
-        Args:
-            lengths: by task, the norms `[P]` of its prompt's tokens.
-            draws: how often.
+        `lengths` are by task the norms `[P]` of its prompt's tokens.
         """
-        found = []
+        words_by_draw = []
         for draw in range(draws):
             words = {}
             for place, (task, norms_P) in enumerate(lengths.items()):
                 shape = (len(norms_P), self.table_VH.shape[1])
                 drawn_PH = torch.randn(shape, generator=generator(draw + WIDE * place))
                 words[task] = flat(self.near(drawn_PH / drawn_PH.norm(dim=-1, keepdim=True) * norms_P[:, None]))
-            found.append(words)
-        return found
+            words_by_draw.append(words)
+        return words_by_draw
 
 
 def flat(rows: Sequence[Sequence[str]]) -> list[str]:

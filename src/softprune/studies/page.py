@@ -2,75 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from softprune.config import Study
 from softprune.errors import SoftpruneError
 from softprune.runs import atomic_io
-from softprune.studies.findings import Findings, Table, format_entry, has_stars, load_findings
+from softprune.runs.comparison_record import StudyRecord
+from softprune.studies.findings import Figure, Table, format_entry, has_stars, load_findings
 from softprune.studies.folder import RUNS
 from softprune.studies.tables import PUBLISHED, STAR, published_tables
 
 try:
     from softprune.report import templating
-    from softprune.report.interactive import Numbers, assets
-    from softprune.studies.plots import make_plot
+    from softprune.report.interactive import SERIES, Cell, Numbers, Plot, assets
 except ImportError as error:
     raise SoftpruneError("plotly and jinja2 for pages", str(error), "pip install 'softprune[report]'") from error
 
-Shown = tuple[Table, Numbers]
-"""A table, and its cells as the page has them."""
 _TEMPLATES = Path(__file__).parent / "templates"
+_MOST_ROWS: Final = 400
+"""A longer table helps nobody; the numbers are in study.json."""
 
 
-def write_page(folder: Path, study: Study, info: Mapping[str, Any]) -> Path:
+def write_page(folder: Path, study: Study, record: StudyRecord) -> Path:
     """Write the page of a finished study."""
     page = folder / "index.html"
-    atomic_io.write_bytes(page, html(study, info).encode("utf-8", errors="replace"))
+    atomic_io.write_bytes(page, html(study, record).encode("utf-8", errors="replace"))
     return page
 
 
-def html(study: Study, info: Mapping[str, Any]) -> str:
-    """The page's text.
-
-    Args:
-        study: its settings.
-        info: what its study.json holds.
-    """
-    findings = load_findings(info["findings"])
+def html(study: Study, record: StudyRecord) -> str:
+    """The page's text."""
+    findings = load_findings(record.findings)
     plots = [make_plot(figure) for figure in findings.figures]
-    return (
-        templating.environment(_TEMPLATES)
-        .get_template("study.html.j2")
-        .render(
-            study=study,
-            size=study.size,
-            settings=study.dump(),
-            info=info,
-            sentences=findings.sentences,
-            sides=_sides(study, findings),
-            others=_with_numbers(findings.tables[1:]),
-            star=STAR if has_stars(findings.tables) else None,
-            plots=plots,
-            runs=_runs(info["runs"]),
-            work=Numbers(("piece of work", "seconds"), tuple((n, round(s, 1)) for n, s in info["work"].items())),
-            seconds={"runs": _sum(run["seconds"] for run in info["runs"]), "work": _sum(info["work"].values())},
-            assets=assets(plots),
-        )
+    # Our first table, which answers the question, stands beside the source's.
+    theirs = [replace(table, title=table.title.removeprefix(PUBLISHED)) for table in published_tables(study.published)]
+    sides = [("Measured here", findings.tables[:1]), ("As published", theirs)]
+    runs = [
+        (f"../{RUNS}/{run.folder}", run.task, run.seed, run.kind, _rounded_sum([run.seconds])) for run in record.runs
+    ]
+    work = [(name, round(seconds, 1)) for name, seconds in record.work.items()]
+    seconds = {"runs": _rounded_sum(run.seconds for run in record.runs), "work": _rounded_sum(record.work.values())}
+    template = templating.environment(_TEMPLATES).get_template("study.html.j2")
+    return template.render(
+        study=study,
+        size=study.size,
+        settings=study.dump(),
+        record=record,
+        sentences=findings.sentences,
+        sides=[(heading, _with_numbers(tables)) for heading, tables in sides if tables],
+        others=_with_numbers(findings.tables[1:]),
+        star=STAR if has_stars(findings.tables) else None,
+        plots=plots,
+        runs=Numbers(("folder", "task", "seed", "kind", "seconds"), tuple(runs)),
+        work=Numbers(("piece of work", "seconds"), tuple(work)),
+        seconds=seconds,
+        assets=assets(plots),
     )
 
 
-def _sides(study: Study, findings: Findings) -> list[tuple[str, list[Shown]]]:
-    """Our first table, which answers the question, and the source's beside it where there are any."""
-    theirs = [replace(t, title=t.title.removeprefix(PUBLISHED)) for t in published_tables(study.published)]
-    sides = (("Measured here", findings.tables[:1]), ("As published", theirs))
-    return [(heading, _with_numbers(tables)) for heading, tables in sides if tables]
-
-
-def _with_numbers(tables: Sequence[Table]) -> list[Shown]:
+def _with_numbers(tables: Sequence[Table]) -> list[tuple[Table, Numbers]]:
+    """Tables, and their cells as the page has them."""
     pairs = []
     for table in tables:
         rows = tuple(tuple(map(format_entry, row)) for row in table.rows)
@@ -78,16 +72,57 @@ def _with_numbers(tables: Sequence[Table]) -> list[Shown]:
     return pairs
 
 
-def _runs(runs: Sequence[Mapping[str, Any]]) -> Numbers:
-    rows = tuple((f"../{RUNS}/{r['folder']}", r["task"], r["seed"], r["kind"], _seconds(r["seconds"])) for r in runs)
-    return Numbers(("folder", "task", "seed", "kind", "seconds"), rows)
-
-
-def _seconds(value: float | None) -> float | None:
-    return None if value is None else round(value, 1)
-
-
-def _sum(values: Any) -> float | None:
-    """The sum, or nothing where a part wasn't measured."""
+def _rounded_sum(values: Iterable[float | None]) -> float | None:
+    """The sum; None where a part wasn't measured."""
     parts = list(values)
-    return None if None in parts else round(sum(parts), 1)
+    return None if None in parts else round(sum(part or 0.0 for part in parts), 1)
+
+
+def make_plot(figure: Figure) -> Plot:
+    """The figure with what the experiment left to the page: its colours, and its numbers in a table."""
+    traces = []
+    for trace in figure.traces:
+        scale = {}
+        if trace.get("type") == "heatmap":  # around a middle it has two colours, else one that gets stronger
+            scale = {"colorscale": "theme:signed_scale" if "zmid" in trace else "theme:scale"}
+        traces.append({**scale, **trace})
+    colours = [f"theme:c{at}" for at in range(len(SERIES["light"]))]
+    layout = {"height": 420, "colorway": colours, **figure.layout}
+    return Plot(figure.name, figure.title, figure.caption, traces, layout, _plot_numbers(figure))
+
+
+def _plot_numbers(figure: Figure) -> Numbers:
+    if len(figure.traces) == 1 and "z" in figure.traces[0]:
+        return _map_numbers(figure.traces[0])
+    lines = [trace for trace in figure.traces if "x" in trace and "y" in trace]
+    rows = [row for trace in lines for row in _trace_rows(trace)]
+    if not rows or len(rows) > _MOST_ROWS:
+        return Numbers((), ())
+    headings = [""]
+    for axis in ("xaxis", "yaxis"):
+        title = (figure.layout.get(axis) or {}).get("title") or ""  # plotly takes a text, or a mapping that holds it
+        headings.append(str(title.get("text", "") if isinstance(title, Mapping) else title) or axis[0])
+    headings += ["low", "high"]
+    # Columns without anything are left out, but for x.
+    kept = [at for at in range(len(headings)) if at == 1 or any(row[at] not in (None, "") for row in rows)]
+    return Numbers(tuple(headings[at] for at in kept), tuple(tuple(row[at] for at in kept) for row in rows))
+
+
+def _trace_rows(trace: Mapping[str, Any]) -> Iterator[tuple[Cell, ...]]:
+    """Name, x, y and the ends of the error bar of each point; a bar that lies has its numbers along x."""
+    over = "x" if trace.get("orientation") == "h" else "y"
+    bars = trace.get(f"error_{over}") or {}
+    up = bars.get("array") or [None] * len(trace["x"])
+    down = bars.get("arrayminus") or up
+    for x, y, more, less in zip(trace["x"], trace["y"], up, down, strict=True):
+        value = x if over == "x" else y
+        ends = (None, None) if None in (value, more, less) else (value - less, value + more)
+        yield (str(trace.get("name", "")), x, y, *ends)
+
+
+def _map_numbers(trace: Mapping[str, Any]) -> Numbers:
+    values = trace["z"]
+    across = trace.get("x") or range(len(values[0]) if values else 0)
+    down = trace.get("y") or range(len(values))
+    rows = tuple((str(name), *row) for name, row in zip(down, values, strict=True))
+    return Numbers(("", *map(str, across)), rows) if len(rows) <= _MOST_ROWS else Numbers((), ())

@@ -1,32 +1,43 @@
 """Score prompts on a task's set outside a run, as the run itself would: for transfer, ensembles and ablations.
 
 Every prompt is scored alone, so its bits depend only on the prompt, the recipe and the machine: not on which other
-prompts are asked about, nor in which order.
+prompts are asked about, nor in which order. Studies store the scores as JSON, and so compute them once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
+import numpy as np
 import torch
 
 from softprune.config import BackboneConfig, Recipe
-from softprune.data import Metric, Task, load_task
-from softprune.data.metrics import Floats
+from softprune.data import Task, load_task
 from softprune.errors import SoftpruneError
 from softprune.models import describe
 from softprune.models.base import Backbone
 from softprune.runs.folder_checks import JSON
+from softprune.statistics.methods_over_seeds import Floats, Outcome, Scored
+from softprune.studies.run_cache import Spec
+from softprune.studies.run_result import FinishedRun
+from softprune.studies.score_rows import Row
+from softprune.studies.study_context import StudyContext
 from softprune.training.hardware import load, settle_machine
 from softprune.training.initial_prompt import instruction_prompt, settled
+from softprune.training.input_checks import read_data
+from softprune.training.recipe_checks import check
 from softprune.training.scoring import ScoredSet, Scoring, score_prompts
-from softprune.training.session import check, encoded, read_data, room_for, scoring_of
+from softprune.training.session import encoded, room_for, scoring_of
 from softprune.types import Scores
 
 Which = Literal["train", "select", "report"]
+Prompts: TypeAlias = "Mapping[str, Sequence[torch.Tensor]]"
+"""By name, prompts `[Q, H]` as the backbone reads them; several of a name are draws or seeds."""
+PromptScores: TypeAlias = "Mapping[str, Sequence[PromptScore]]"
+"""By the same names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +56,6 @@ class OpenSet:
     data: ScoredSet
     scoring: Scoring
 
-    def __len__(self) -> int:
-        return len(self.data)
-
-    @property
-    def metric(self) -> Metric:
-        """What is reported."""
-        return self.task.metric
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Of the examples."""
-        return tuple(example.id for example in self.data.examples)
-
-    @property
-    def groups(self) -> tuple[str | None, ...]:
-        """Resampling units of intervals, per example; see `Example.group`."""
-        return tuple(example.group for example in self.data.examples)
-
     def scores(self, prompts: Sequence[torch.Tensor]) -> list[Scores]:
         """What the examples say about each prompt.
 
@@ -73,9 +66,13 @@ class OpenSet:
         Raises:
             SoftpruneError: for another embedding size, numbers that are none, or a prompt that leaves inputs no room.
         """
-        for prompt in prompts:
-            self._check(prompt)
-        return [self._score(prompt) for prompt in prompts]
+        for prompt_QH in prompts:
+            self._check(prompt_QH)
+        scores = []
+        for prompt_QH in prompts:
+            read_1QH = prompt_QH.detach().to(self.backbone.device, self.backbone.prompt_dtype)[None]
+            scores.append(score_prompts(self.backbone, read_1QH, self.data, self.scoring)[0])
+        return scores
 
     def no_prompt(self) -> torch.Tensor:
         """The model alone, as a prompt `[0, H]`."""
@@ -86,21 +83,9 @@ class OpenSet:
         words_QH = instruction_prompt(self.backbone, self.task)
         return words_QH if words_QH is not None and self._fits(len(words_QH)) else None
 
-    def counts(self, scores: Scores) -> Floats:
-        """What the metric counts, a row for each example, `[N, C]`; see `softprune.statistics.bootstrap`."""
-        return self.metric.counts(scores)
-
     def value(self, scores: Scores) -> float:
         """The metric over all examples, a fraction."""
-        return self.metric.value(scores)
-
-    def losses(self, scores: Scores) -> tuple[float, ...]:
-        """The recipe's loss of each example."""
-        return scores.losses
-
-    def _score(self, prompt_QH: torch.Tensor) -> Scores:
-        read_1QH = prompt_QH.detach().to(self.backbone.device, self.backbone.prompt_dtype)[None]
-        return score_prompts(self.backbone, read_1QH, self.data, self.scoring)[0]
+        return self.task.metric.value(scores)
 
     def _fits(self, tokens: int) -> bool:
         generated = self.scoring.max_answer_length if self.scoring.match == "generate" else 0
@@ -108,15 +93,15 @@ class OpenSet:
         return room_for(self.backbone, self.data.examples, tokens, longest, generated) == longest
 
     def _check(self, prompt_QH: torch.Tensor) -> None:
-        hidden = self.backbone.info.hidden
-        if prompt_QH.dim() != 2 or prompt_QH.shape[1] != hidden:
+        info = self.backbone.info
+        if prompt_QH.dim() != 2 or prompt_QH.shape[1] != info.hidden:
             found = f"{list(prompt_QH.shape)}"
             do = "choose a prompt that was trained on a backbone of this embedding size"
-            raise SoftpruneError(f"prompts [Q, {hidden}] for {self.backbone.info.name}", found, do)
+            raise SoftpruneError(f"prompts [Q, {info.hidden}] for {info.name}", found, do)
         if not torch.isfinite(prompt_QH).all():
             raise SoftpruneError("finite numbers in a prompt", "NaN or infinity", "choose another")
         if not self._fits(len(prompt_QH)):
-            expected = f"a prompt that leaves room in the {self.backbone.info.positions} positions of the model"
+            expected = f"a prompt that leaves room in the {info.positions} positions of the model"
             do = "open the set with a recipe whose prompt.tokens is as large, or set a smaller task.max_length"
             raise SoftpruneError(expected, f"{len(prompt_QH)} prompt tokens", do)
 
@@ -138,8 +123,8 @@ def open_set(recipe: Recipe, which: Which = "report") -> OpenSet:
     _, sets = read_data(recipe, task)
     settings = recipe.backbone
     check(recipe, describe(settings.name, settings.family, settings.revision, settings.trust_remote_code))
-    settle_machine(_Unkept(), settings.device, settings.dtype, settings.threads)
-    backbone = _loaded(settings)
+    settle_machine(_NoRun(), settings.device, settings.dtype, settings.threads)
+    backbone = _load_backbone(settings)
     examples = {"train": sets.train, "select": sets.select, "report": sets.report}[which]
     scoring = scoring_of(recipe, task, backbone)
     if which == "report":
@@ -147,13 +132,90 @@ def open_set(recipe: Recipe, which: Which = "report") -> OpenSet:
     return OpenSet(backbone, task, encoded(recipe, backbone, examples), scoring)
 
 
-class _Unkept:
-    """No run: nothing to go on with, so nothing is kept."""
+class _NoRun:
+    """Stands in for a run's folder, where there is nothing to resume and so nothing to pin."""
 
     def pin(self, key: str, compute: Callable[[], JSON]) -> JSON:
         return compute()
 
 
 @cache
-def _loaded(settings: BackboneConfig) -> Backbone:
-    return load(settings, _Unkept(), whole=False)
+def _load_backbone(settings: BackboneConfig) -> Backbone:
+    return load(settings, _NoRun(), whole=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptScore:
+    """What a set says of one prompt."""
+
+    value: float  # the metric, a fraction
+    scored: Scored  # the metric's counts of each example
+    losses: Floats  # the recipe's loss of each example, [N]
+
+    @property
+    def loss(self) -> float:
+        """Mean over the examples."""
+        return float(self.losses.mean())
+
+
+def score_on(
+    study: StudyContext, work: str, spec: Spec, which: Which, prompts: Callable[[OpenSet], Prompts]
+) -> dict[str, list[PromptScore]]:
+    """Scores of prompts, by name, on one of the three sets of a run's recipe; as a piece of work of the study.
+
+    Args:
+        study: which stores the scores.
+        work: the name of this piece of work, unique in the study.
+        spec: the run whose recipe names task, backbone and sets.
+        which: the set; on `report`, none of the prompts may have been chosen there.
+        prompts: makes them, where they weren't scored before.
+    """
+
+    def compute() -> dict[str, Any]:
+        opened = open_set(spec.recipe, which)
+        documents: dict[str, list[dict[str, Any]]] = {}
+        for name, several in prompts(opened).items():
+            documents[name] = []
+            for prompt_QH in several:
+                (scores,) = opened.scores([prompt_QH])
+                counts = opened.task.metric.counts(scores).tolist()
+                document = {"value": opened.value(scores), "counts": counts, "losses": list(scores.losses)}
+                documents[name].append(document)
+        examples = opened.data.examples
+        ids, groups = [example.id for example in examples], [example.group for example in examples]
+        return {"ids": ids, "groups": groups, "prompts": documents}
+
+    stored = study.once(work, compute)
+    ids, groups = tuple(stored["ids"]), tuple(stored["groups"])
+    scores: dict[str, list[PromptScore]] = {}
+    for name, documents in stored["prompts"].items():
+        scores[name] = []
+        for each in documents:
+            counts = Scored(np.asarray(each["counts"], np.float64), ids, groups)
+            scores[name].append(PromptScore(each["value"], counts, np.asarray(each["losses"])))
+    return scores
+
+
+def score_run(study: StudyContext, run: FinishedRun, name: str, prompts: Prompts, which: Which) -> PromptScores:
+    """The same with the recipe of a finished run; `name` is unique among the work on this run and set."""
+    spec = study.spec(run.task, run.seed)
+    return score_on(study, f"{name}-{which}-{run.path.name}", spec, which, lambda _: prompts)
+
+
+def scored_row(
+    study: StudyContext,
+    scores: Mapping[tuple[str, int], PromptScores],
+    name: str,
+    at_chance: Mapping[str, bool],
+) -> Row:
+    """One name by task, over the seeds and their draws."""
+    outcomes = {}
+    for task in study.tasks:
+        outcomes[task] = prompt_outcome([scores[task, seed][name] for seed in study.seeds])
+    return Row(outcomes, at_chance)
+
+
+def prompt_outcome(by_seed: Sequence[Sequence[PromptScore]]) -> Outcome:
+    """The scores of each seed's draws as what a setting reached."""
+    each = [score for draws in by_seed for score in draws]
+    return Outcome(tuple(one.value for one in each), tuple(one.scored for one in each), draws=len(by_seed[0]))

@@ -9,28 +9,14 @@ constant: by the same names, how many of them the best constant answer gets righ
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from softprune.config import Published
 from softprune.studies.findings import Cell, Entry, Table
 
 
-@dataclass(frozen=True, slots=True)
-class OfTheSource:
-    """What follows from printed accuracies."""
-
-    table: Table | None = None
-    sentences: tuple[str, ...] = ()
-
-
 def wilson_interval(right: int, examples: int) -> tuple[float, float]:
-    """The 95% interval of a proportion, by Wilson's score (1927).
-
-    Args:
-        right: examples that were answered right.
-        examples: of them all, at least one.
-    """
+    """The 95% interval of a proportion, of `right` among `examples`, by Wilson's score (1927)."""
     from scipy.stats import binomtest  # takes seconds to import
 
     interval = binomtest(right, examples).proportion_ci(method="wilson")
@@ -50,11 +36,11 @@ def count_right(printed: str, examples: int) -> int | None:
     return right if abs(100 * right / examples - float(text)) < unit else None
 
 
-def published_intervals(published: Sequence[Published], options: Mapping[str, Any]) -> OfTheSource:
-    """Accuracies of the first published table with their 95% intervals, beside the constant answer's."""
+def published_intervals(published: Sequence[Published], options: Mapping[str, Any]) -> tuple[list[Table], list[str]]:
+    """Accuracies of the first published table with their 95% intervals, beside the constant answer's; and in words."""
     examples: Mapping[str, int] = options.get("examples") or {}
     if not examples or not published:
-        return OfTheSource()
+        return [], []
     constant: Mapping[str, int] = options.get("constant") or {}
     columns = [place for place, head in enumerate(published[0].columns) if place and head.startswith("accuracy")]
     heads = [published[0].columns[place] for place in columns]
@@ -64,22 +50,23 @@ def published_intervals(published: Sequence[Published], options: Mapping[str, An
         if row[0] not in examples:
             continue
         count, floor = examples[row[0]], constant.get(row[0])
-        cells = [_cell(row[place], count) for place in columns]
+        cells = [_accuracy_cell(row[place], count) for place in columns]
         rows.append([row[0], f"{count:,}", Cell(None if floor is None else floor / count), *cells])
         if floor is not None:
-            each = ", ".join(f"{head} {_against(cell, floor, count)}" for head, cell in zip(heads, cells, strict=True))
-            sizes = f"{count:,} examples, the constant answer {_percent(floor / count)}"
+            share = floor / count
+            each = ", ".join(f"{head} {_compare(cell, share)}" for head, cell in zip(heads, cells, strict=True))
+            sizes = f"{count:,} examples, the constant answer {_percent(share)}"
             sentences.append(f"The source's {row[0]}, {sizes}: {each}.")
     note = (
         "95% intervals by Wilson's score from the printed accuracies; the source prints none. "
         "They hold for these very trained prompts, not for others trained with other seeds, and "
         "make no allowance for choosing the best of several candidates on the same examples."
     )
-    title, head = "Intervals of the source's accuracies", ("%", "examples", "constant", *heads)
-    return OfTheSource(Table("source-intervals", title, head, rows, note), tuple(sentences))
+    head = ("%", "examples", "constant", *heads)
+    return [Table("source-intervals", "Intervals of the source's accuracies", head, rows, note)], sentences
 
 
-def _cell(printed: str, examples: int) -> Entry:
+def _accuracy_cell(printed: str, examples: int) -> Entry:
     """An accuracy with its interval; as it is printed where it is no number, or none of so many examples."""
     try:
         right = count_right(printed, examples)
@@ -90,17 +77,16 @@ def _cell(printed: str, examples: int) -> Entry:
     return Cell(right / examples, *wilson_interval(right, examples), note=f"({right} right)")
 
 
-def _against(cell: Entry, floor: int, examples: int) -> str:
+def _compare(cell: Entry, constant: float) -> str:
     """An accuracy against the constant answer's."""
     if isinstance(cell, str) or cell.value is None or cell.low is None or cell.high is None:
         return str(cell)
-    share = floor / examples
     interval = f"{_percent(cell.value)} ({_percent(cell.low)} to {_percent(cell.high)})"
-    if cell.value == share:
+    if cell.value == constant:
         return f"{interval}: as many right as the constant answer"
-    if cell.low > share:
+    if cell.low > constant:
         return f"{interval}: its interval lies above it"
-    return f"{interval}: {'its interval lies below it' if cell.high < share else 'not shown to be above it'}"
+    return f"{interval}: {'its interval lies below it' if cell.high < constant else 'not shown to be above it'}"
 
 
 def _percent(share: float) -> str:

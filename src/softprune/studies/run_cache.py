@@ -1,37 +1,49 @@
-"""The runs of a study: which they are, and how each is made once.
+"""The runs of a study or a comparison: how each is made once.
 
-Runs are shared: they lie beside the studies, under names that follow from their recipes, so that a run that several
-studies ask for is made by the first of them, and waited for by the others.
+A study's runs are shared: they lie beside the studies, under names that follow from their recipes, so that a run that
+several studies ask for is made by the first of them, and waited for by the others.
 """
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
 import re
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console
+import torch
+from rich.console import Console, ConsoleRenderable, RenderHook
 from rich.text import Text
 
 from softprune.config import Recipe, Study, resolve
+from softprune.config.registry import Registry
 from softprune.config.yaml_io import yaml_text
 from softprune.errors import ManyErrors, SoftpruneError
 from softprune.runs import atomic_io
 from softprune.runs.executors import EXECUTORS, Executor
 from softprune.runs.lock import FolderHeld, is_held
-from softprune.studies.execution import execute_run, headed
 from softprune.studies.folder import RUNS
+from softprune.terminal import literal
+from softprune.training.free_memory import give_back
 from softprune.types import WorkItem
 
+EXECUTE: Final[Registry[Callable[..., bool]]] = Registry(
+    "kind of run",
+    {
+        "tune": "softprune.pipelines.xprompt:execute",
+        "xprompt": "softprune.pipelines.xprompt:execute",
+        "adapt": "softprune.pipelines.adapt:execute",
+    },
+)
 _PLACE: Final = ("executor", "cluster")
 _DIGITS: Final = 10
 _COMMAND: Final = "softprune study run"
@@ -41,30 +53,17 @@ _LOOK: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """One run of a study.
+    """One run of a study or a comparison."""
 
-    Attributes:
-        task: its id.
-        seed: of the run.
-        folder: its name: what it is, and a digest of its recipe.
-        values: the keys of its recipe that were named.
-        recipe: all of them.
-    """
-
-    task: str
+    task: str  # its id
     seed: int
-    folder: str
-    values: Mapping[str, Any] = field(repr=False)
+    folder: str  # its name: what it is; of a study, with a digest of its recipe
+    values: Mapping[str, Any] = field(repr=False)  # the keys of its recipe that were named
     recipe: Recipe = field(repr=False)
 
 
 def make_spec(study: Study, root: Path, task: str, seed: int, keys: Mapping[str, Any]) -> Spec:
-    """A run of the study; `keys` as of `Study.run`.
-
-    Args:
-        study: its settings.
-        root: the folder of all studies, absolute.
-        task, seed, keys: of the run.
+    """A run of the study; `keys` as of `Study.run`, `root` the absolute folder of all studies.
 
     Raises:
         SoftpruneError: with every mistake in its keys.
@@ -93,116 +92,103 @@ def _digest(recipe: Recipe, root: Path) -> str:
 
 
 def make_runs(study: Study, root: Path, specs: Sequence[Spec], console: Console | None) -> list[Path]:
-    """The folders of runs, in the order of `specs`; what isn't complete is made, or taken up.
+    """The folders of runs, in the order of `specs`, which may repeat; what isn't complete is made, or taken up.
 
-    Args:
-        study: whose executor makes them.
-        root: the folder of all studies, absolute.
-        specs: may repeat.
-        console: where progress is shown.
+    `root` is the absolute folder of all studies.
 
     Raises:
         SoftpruneError: of a run that fails, with its name.
     """
     places = [root / RUNS / spec.folder for spec in specs]
-    missing = {spec.folder: spec for spec, place in zip(specs, places, strict=True) if not _complete(place)}
+    missing = {spec.folder: spec for spec, place in zip(specs, places, strict=True) if not _is_complete(place)}
     if missing:
-        with closing(_executor(study)) as executor:
-            make = _made_elsewhere if executor.elsewhere else _made_here
-            for number, name in enumerate(make(study, root, missing, executor, console), start=1):
-                _say(console, f"{number} of {len(missing)} runs done: {name}" if executor.elsewhere else None)
+        with closing(EXECUTORS[study.executor](study.cluster.address, study.cluster.retries)) as executor:
+            if executor.elsewhere:
+                _make_on_workers(study, root, missing, executor, console)
+            else:
+                _make_here(root, missing, console)
     return places
 
 
-def _made_here(
-    study: Study, root: Path, missing: Mapping[str, Spec], executor: Executor, console: Console | None
-) -> Iterator[str]:
-    """Makes the runs one after the other, what others make last; the names of those that are done."""
+def _make_here(root: Path, missing: Mapping[str, Spec], console: Console | None) -> None:
+    """One after the other; those that other processes are making come last, so that they need no waiting for."""
     left = dict(missing)
     for number in range(1, len(missing) + 1):
         name = next((name for name in left if not is_held(root / RUNS / name)), next(iter(left)))
-        with headed(console, f"\n{number} of {len(missing)} runs: {name}"):
-            _make(root / RUNS / name, left.pop(name), console)
-        yield name
+        with under_heading(console, f"\n{number} of {len(missing)} runs: {name}"):
+            _make_run(root / RUNS / name, left.pop(name), console)
 
 
-def _made_elsewhere(
+def _make_on_workers(
     study: Study, root: Path, missing: Mapping[str, Spec], executor: Executor, console: Console | None
-) -> Iterator[str]:
-    """The same on workers, in whatever order they end."""
-    _say(console, f"{len(missing)} runs on {study.executor}")
+) -> None:
+    say(console, f"{len(missing)} runs on {study.executor}")
     items = [WorkItem(name, {"values": dict(spec.values)}) for name, spec in missing.items()]
     threads = next(iter(missing.values())).recipe.backbone.threads
     cpus = study.cluster.cpus or float(1 if threads == "auto" else threads)
-    work = partial(make_elsewhere, str(root), _mark(root))
-    for result in executor.map(work, items, cpus, study.cluster.gpus or 0):
-        yield result.id
+    work = partial(make_elsewhere, str(root), _write_mark(root))
+    for number, result in enumerate(executor.map(work, items, cpus, study.cluster.gpus or 0), start=1):
+        say(console, f"{number} of {len(missing)} runs done: {result.id}")
 
 
 def make_elsewhere(root: str, mark: str, item: WorkItem) -> None:
     """One run on a worker, straight into the studies' folder, which all nodes must share.
 
-    Args:
-        root: the folder, absolute.
-        mark: content of its marker file, by which a worker knows that it sees the same folder.
-        item: names the run and holds its keys.
+    By `mark`, the content of a file there, a worker knows that it sees the same folder. The item has the run's keys.
 
     Raises:
         SoftpruneError: of the run, or where this node sees another folder.
     """
     values: Any = item.payload["values"]
     try:
-        seen = _mark_of(Path(root)).read_text(encoding="utf-8")
+        seen = _mark_file(Path(root)).read_text(encoding="utf-8")
     except OSError:
         seen = None
     if seen != mark:
         found = f"{root} is something else on the node of a worker"
         raise SoftpruneError("an --out that all nodes share", found, "choose one, or leave --executor out")
     recipe = resolve(base=values)
-    _make(Path(root) / RUNS / item.id, Spec(recipe.task.id, recipe.seed, item.id, values, recipe), None)
+    _make_run(Path(root) / RUNS / item.id, Spec(recipe.task.id, recipe.seed, item.id, values, recipe), None)
 
 
-def _make(path: Path, spec: Spec, console: Console | None) -> None:
+def _make_run(path: Path, spec: Spec, console: Console | None) -> None:
     """Makes a run, or waits until the process that makes it has done so, and takes over where that one ends early."""
     is_waiting = False
-    while not _complete(path):
+    while not _is_complete(path):
         try:
-            execute_run(spec.recipe, path, _COMMAND, yaml_text(dict(spec.values)), console)
+            execute_run(spec, path, _COMMAND, console)
         except FolderHeld:
-            _say(console, None if is_waiting else f"another process makes {path.name}: waiting for it")
+            if not is_waiting:
+                say(console, f"another process makes {path.name}: waiting for it")
             is_waiting = True
             time.sleep(_LOOK)
+        except ManyErrors as error:
+            raise ManyErrors(f"run {path.name}", error.errors) from error
         except SoftpruneError as error:
-            raise _of_run(path.name, error) from error
+            raise SoftpruneError(f"{error.expected} (run {path.name})", error.found, error.do) from error
 
 
-def _of_run(name: str, error: SoftpruneError) -> SoftpruneError:
-    """The error with the run's name."""
-    if isinstance(error, ManyErrors):
-        return ManyErrors(f"run {name}", error.errors)
-    return SoftpruneError(f"{error.expected} (run {name})", error.found, error.do)
+def execute_run(spec: Spec, path: Path, command: str, console: Console | None) -> None:
+    """Makes a run in this process, or leaves it as it is where it is complete; `command` is what the user typed."""
+    # What an earlier run held must not count as memory of this one.
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    give_back()
+    EXECUTE[spec.recipe.kind](spec.recipe, path, command, yaml_text(dict(spec.values)), finish=None, console=console)
 
 
-def _complete(path: Path) -> bool:
+def _is_complete(path: Path) -> bool:
     return (path / "COMPLETE").exists()
 
 
-def _executor(study: Study) -> Executor:
-    return EXECUTORS[study.executor](study.cluster.address, study.cluster.retries)
-
-
-def _say(console: Console | None, line: str | None) -> None:
-    if console is not None and line is not None:
-        console.print(Text(line))
-
-
-def _mark_of(root: Path) -> Path:
+def _mark_file(root: Path) -> Path:
     return root / RUNS / ".shared"
 
 
-def _mark(root: Path) -> str:
+def _write_mark(root: Path) -> str:
     """A text in the studies' folder by which a node knows that it sees the same one; the first writer's stays."""
-    place = _mark_of(root)
+    place = _mark_file(root)
     if not place.exists():
         own = place.with_name(f".{uuid.uuid4().hex}")
         atomic_io.write_bytes(own, own.name.encode())
@@ -212,3 +198,38 @@ def _mark(root: Path) -> str:
             atomic_io.write_bytes(place, own.read_bytes())
         own.unlink()
     return place.read_text(encoding="utf-8")
+
+
+def say(console: Console | None, line: str) -> None:
+    """Shows a line of progress."""
+    if console is not None:
+        console.print(Text(line))
+
+
+class _Heading(RenderHook):
+    """Puts its line before what is printed next, once."""
+
+    def __init__(self, line: str) -> None:
+        self.line: str | None = line
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        line, self.line = self.line, None
+        return renderables if line is None else [literal(line), *renderables]
+
+
+@contextmanager
+def under_heading(console: Console | None, line: str) -> Iterator[None]:
+    """Puts this line over the first thing that is printed meanwhile; where nothing is printed, nor is the line.
+
+    So a run that is refused before it shows anything leaves no line.
+    """
+    if console is None:
+        yield
+        return
+    heading = _Heading(line)
+    console.push_render_hook(heading)
+    try:
+        yield
+    finally:
+        heading.line = None  # a live display that was broken off leaves its own hook, and that one is taken away here
+        console.pop_render_hook()

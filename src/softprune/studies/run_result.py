@@ -17,7 +17,8 @@ from softprune.errors import SoftpruneError
 from softprune.prompts.prompt_io import load_mask, load_vectors
 from softprune.prompts.ticket import Ticket
 from softprune.runs.record import RunRecord, read_record
-from softprune.statistics.methods_over_seeds import Floats, Scored
+from softprune.runs.record_parts import ResultRow
+from softprune.statistics.methods_over_seeds import Scored
 from softprune.types import Mask, Scores
 
 Line: TypeAlias = "Mapping[str, Any]"
@@ -27,13 +28,7 @@ _AGAIN = "remove that folder, and run again"
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A finished run.
-
-    Attributes:
-        path: its folder.
-        task: its task's id.
-        seed: its seed.
-    """
+    """A finished run: its folder, its task's id and its seed."""
 
     path: Path
     task: str
@@ -48,30 +43,15 @@ class FinishedRun:
         """
         return read_record(self.path, RunRecord)
 
-    @cached_property
-    def info(self) -> dict[str, Any]:
-        """The same, as plain values."""
-        return self.record.document()
-
-    @property
-    def cost(self) -> dict[str, Any]:
-        """What it took."""
-        return self.info.get("cost") or {}
-
-    @property
-    def seconds(self) -> float | None:
-        """All attempts together; None where nobody measured them."""
-        return self.cost.get("seconds")
-
     @property
     def label(self) -> str:
         """Its task and seed, as tables name it."""
         return f"{self.task}, seed {self.seed}"
 
-    def result(self, name: str) -> dict[str, Any] | None:
+    def result(self, name: str) -> ResultRow | None:
         """A result by its name, such as `tuned`; None where it wasn't measured."""
-        result: dict[str, Any] = (self.info.get("results") or {}).get(name) or {}
-        return None if result.get("value") is None else result
+        row = self.record.results.get(name)
+        return None if row is None or row.value is None else row
 
     def value(self, name: str) -> float:
         """The metric of a result on `report`.
@@ -79,15 +59,15 @@ class FinishedRun:
         Raises:
             SoftpruneError: it has no such result.
         """
-        result = self.result(name)
-        if result is None:
+        row = self.result(name)
+        if row is None or row.value is None:
             raise SoftpruneError(f"a result named {name}", f"none in {self.path}", _AGAIN)
-        return float(result["value"])
+        return row.value
 
     def is_above_constant(self, name: str) -> bool:
         """Whether a result is shown to be above the constant answer: its interval lies above that."""
-        low: float = self.info["results"][name]["interval"][0]
-        return low > self.value("constant")
+        row = self.result(name)
+        return row is not None and row.interval is not None and row.interval[0] > self.value("constant")
 
     @property
     def interpretable(self) -> bool:
@@ -96,7 +76,8 @@ class FinishedRun:
 
     def scored(self, name: str) -> Scored | None:
         """The counts of every example of `report`; None where they weren't stored."""
-        return read_scored(self._answers_file(name), load_task(self.task).metric)
+        path = self._answers_file(name)
+        return score_lines(_read_lines(path), load_task(self.task).metric) if path.is_file() else None
 
     def answers(self, name: str, task: str = "") -> list[Line]:
         """What one of its prompts answered to each example of `report`.
@@ -110,7 +91,7 @@ class FinishedRun:
         """
         path = self._answers_file(name)
         if not path.is_file():
-            raise SoftpruneError(f"what {name} answered", f"no file {path}", "remove that run's folder, and run again")
+            raise SoftpruneError(f"what {name} answered", f"no file {path}", _AGAIN)
         prefix = f"{task}:" if task else ""
         lines: list[Line] = []
         for line in _read_lines(path):
@@ -152,28 +133,20 @@ class FinishedRun:
         return info.parameters / (info.prompt_tokens * info.hidden)
 
 
-def read_scored(path: Path, metric: Metric) -> Scored | None:
-    """The counts of each example in a predictions file; None where there is none, or nothing that can be counted."""
-    return score_lines(_read_lines(path), metric) if path.is_file() else None
-
-
 def score_lines(lines: Sequence[Line], metric: Metric) -> Scored | None:
     """The counts of each example: of answers by the metric, of texts their own scores; None where neither is there."""
-    counts_NC = _count_lines(lines, metric) if lines else None
-    if counts_NC is None:
+    if not lines:
+        return None
+    if all(isinstance(line.get("predicted"), int) and isinstance(line.get("gold"), int) for line in lines):
+        counts_NC = metric.counts(answered([line["predicted"] for line in lines], [line["gold"] for line in lines]))
+    elif all(isinstance(line.get(metric.name), int | float) for line in lines):
+        counts_NC = np.array([[line[metric.name], 1.0] for line in lines])
+    elif all(isinstance(line.get("written"), str) and isinstance(line.get("reference"), str) for line in lines):
+        texts, references = (tuple(line[name] for line in lines) for name in ("written", "reference"))
+        counts_NC = metric.counts(Scores(texts=texts, references=references))
+    else:
         return None
     return Scored(counts_NC, tuple(str(line["id"]) for line in lines), tuple(line.get("group") for line in lines))
-
-
-def _count_lines(lines: Sequence[Line], metric: Metric) -> Floats | None:
-    if all(isinstance(line.get("predicted"), int) and isinstance(line.get("gold"), int) for line in lines):
-        return metric.counts(answered([line["predicted"] for line in lines], [line["gold"] for line in lines]))
-    if all(isinstance(line.get(metric.name), int | float) for line in lines):
-        return np.array([[line[metric.name], 1.0] for line in lines])
-    if all(isinstance(line.get("written"), str) and isinstance(line.get("reference"), str) for line in lines):
-        texts, references = (tuple(line[name] for line in lines) for name in ("written", "reference"))
-        return metric.counts(Scores(texts=texts, references=references))
-    return None
 
 
 def _read_lines(path: Path) -> list[Line]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,12 +13,12 @@ from softprune.config import Study, load_study
 from softprune.config.registry import Registry
 from softprune.data import load_task
 from softprune.errors import ManyErrors, SoftpruneError, gathered
-from softprune.runs import atomic_io
-from softprune.runs.environment import hardware, versions
-from softprune.runs.folder_checks import SCHEMA, differing, free_beside, told_apart, write_resolved
+from softprune.runs.comparison_record import StudyRecord
+from softprune.runs.folder_checks import JSON, differing, free_beside, read_resolved, told_apart
 from softprune.runs.processes import hold_alone
-from softprune.studies.findings import Findings, Table, has_stars, load_findings
-from softprune.studies.folder import RUNS, STUDY, WORK, StudyFolder, hold_folder, now, read_record
+from softprune.runs.record import read_record
+from softprune.studies.findings import Findings, has_stars, load_findings
+from softprune.studies.folder import WORK, StudyFolder, hold, read_finished, write_texts
 from softprune.studies.run_cache import safe
 from softprune.studies.study_context import StudyContext
 from softprune.studies.tables import STAR, csv_text, markdown, published_tables, rich_table, study_markdown
@@ -76,69 +77,64 @@ def execute(
     conduct = EXPERIMENTS[config.experiment]
     path = root / name
     study = StudyContext(config, root.absolute(), path, console)
-    _check(study)
-    runs_before = _runs_beside(path)
-
-    def begin(folder: StudyFolder) -> None:
-        _check_settings(folder, config)
-        if not folder.is_complete:
-            write_resolved(path, config.resolved())
-            folder.record(**_attempt(folder, config, command))
-
-    def has_results() -> bool:
-        return any((path / WORK).glob("*")) or _runs_beside(path) != runs_before
-
-    with hold_folder(path, STUDY, begin, has_results) as folder:
+    _check_tasks(study)
+    folder = StudyFolder.open_job(
+        path,
+        StudyRecord,
+        lambda: StudyRecord.begin("study", command),
+        recipe_text=None,
+        resolved=config.resolved(),
+        command=command,
+        check=partial(_check_settings, config),
+    )
+    with hold(folder):
         if folder.is_complete:
             study.say(f"{path} is complete: nothing was run; another --name begins a new study")
             return path
+        with folder.editing() as record:
+            record.tasks, record.backbone = list(config.size.tasks), config.size.backbone
         findings = conduct(study)
-        folder.record(findings=findings.document(), **study.cost())
-        write_texts(path, config, folder.info)
+        with folder.editing() as record:
+            record.findings, record.runs, record.work = findings.document(), study.list_runs(), study.list_work()
         try:
-            _draw(path, config, folder.info)
+            rewrite(path)
         except SoftpruneError as error:  # a study isn't lost because its page can't be drawn
             study.say(f"the study finished, but its page is missing\n{error}\nthen: softprune report {path}")
         folder.complete()
     return path
 
 
-def _attempt(folder: StudyFolder, config: Study, command: str) -> dict[str, Any]:
-    """What study.json says of a new attempt."""
-    size = config.size
-    return {
-        "schema": SCHEMA,
-        "kind": "study",
-        "started": folder.info.get("started", now()),
-        "attempts": folder.info.get("attempts", 0) + 1,
-        "status": "running",
-        "error": None,
-        "command": command,
-        "versions": versions(),
-        "hardware": hardware(),
-        "tasks": list(size.tasks),
-        "backbone": size.backbone,
-    }
+def _check_tasks(study: StudyContext) -> None:
+    """Checks what can be checked before any work: that the tasks exist, and the recipe keys.
+
+    Raises:
+        SoftpruneError: with every mistake.
+    """
+    errors: list[SoftpruneError] = []
+    if not study.tasks:
+        errors.append(SoftpruneError("tasks for a study", "none", "name some: --tasks trec,ag_news"))
+    for task in study.tasks:
+        with gathered(errors):
+            load_task(task)
+            study.spec(task, study.config.seed)
+    if errors:
+        raise errors[0] if len(errors) == 1 else ManyErrors("study", errors)
 
 
-def _check_settings(folder: StudyFolder, config: Study) -> None:
-    """Hold a study to its settings once anything in its folder depends on them; runs are named after their own recipes.
+def _check_settings(config: Study, path: Path, resolved: dict[str, Any]) -> dict[str, JSON]:
+    """Hold a study to its settings once anything in its folder depends on them; what changes, with old and new values.
+
+    Runs don't count: they are named after their own recipes.
 
     Raises:
         SoftpruneError: other settings than it was begun with.
     """
-    path = folder.path
-    if not folder.info or not (folder.is_complete or any((path / WORK).glob("*"))):
-        return
     differ = differing(load_study(path / "resolved.yaml").matters, config.matters)
-    if differ:
+    has_work = read_record(path, StudyRecord).status == "complete" or any((path / WORK).glob("*"))
+    if differ and has_work:
         do = f"choose another name in the same --out, such as --name {free_beside(path).name}: finished runs are shared"
         raise SoftpruneError(f"the settings that {path} was begun with", told_apart(differ), do)
-
-
-def _runs_beside(path: Path) -> set[str]:
-    """Names of the runs that are there, of any study."""
-    return {file.parent.name for file in (path.parent / RUNS).glob("*/run.json")}
+    return {key: list(pair) for key, pair in differing(read_resolved(path), resolved).items()}
 
 
 def run_study(study: Study | str | Path, root: str | Path, *, console: Console | None = None) -> Path:
@@ -165,23 +161,6 @@ def default_name(config: Study, name: str) -> str:
     return "-".join((safe(name), safe(Path(config.size.backbone).name), config.scale))
 
 
-def _check(study: StudyContext) -> None:
-    """Checks what can be checked before any work: that the tasks exist, and the recipe keys.
-
-    Raises:
-        SoftpruneError: with every mistake.
-    """
-    errors: list[SoftpruneError] = []
-    if not study.tasks:
-        errors.append(SoftpruneError("tasks for a study", "none", "name some: --tasks trec,ag_news"))
-    for task in study.tasks:
-        with gathered(errors):
-            load_task(task)
-            study.spec(task, study.config.seed)
-    if errors:
-        raise errors[0] if len(errors) == 1 else ManyErrors("study", errors)
-
-
 def rewrite(folder: Path) -> Path:
     """Write the tables and the page of a finished study again, from its study.json.
 
@@ -191,9 +170,17 @@ def rewrite(folder: Path) -> Path:
     Raises:
         SoftpruneError: it isn't finished, or jinja2 or plotly isn't installed.
     """
-    config, info = load_study(folder / "resolved.yaml"), read_record(folder, STUDY)
-    write_texts(folder, config, info)
-    return _draw(folder, config, info)
+    config, record = load_study(folder / "resolved.yaml"), read_finished(folder, StudyRecord)
+    findings = load_findings(record.findings)
+    tables = [*findings.tables, *published_tables(config.published)]
+    texts = {"study.md": study_markdown(config, record.command, tables, findings.sentences)}
+    for table in tables:
+        texts[f"table-{safe(table.name)}.md"] = markdown(table)
+        texts[f"table-{safe(table.name)}.csv"] = csv_text(table)
+    write_texts(folder, texts)
+    from softprune.studies.page import write_page
+
+    return write_page(folder, config, record)
 
 
 def terminal(folder: Path) -> Group:
@@ -202,32 +189,9 @@ def terminal(folder: Path) -> Group:
     Raises:
         SoftpruneError: it isn't finished.
     """
-    config, info = load_study(folder / "resolved.yaml"), read_record(folder, STUDY)
-    findings = load_findings(info["findings"])
-    tables = all_tables(config, findings)
+    config, record = load_study(folder / "resolved.yaml"), read_finished(folder, StudyRecord)
+    findings = load_findings(record.findings)
+    tables = [*findings.tables, *published_tables(config.published)]
     lines = [*findings.sentences, *([STAR] if has_stars(tables) else [])]
     head = [literal(text) for text in (config.question, config.source) if text]
     return Group(literal(config.title, "bold"), *head, *map(rich_table, tables), *map(literal, lines))
-
-
-def all_tables(config: Study, findings: Findings) -> list[Table]:
-    """Ours, then the source's."""
-    return [*findings.tables, *published_tables(config.published)]
-
-
-def write_texts(folder: Path, config: Study, info: Mapping[str, Any]) -> None:
-    """All of it as study.md; the tables as Markdown and CSV, each in a file of its own."""
-    findings = load_findings(info["findings"])
-    tables = all_tables(config, findings)
-    texts = {"study.md": study_markdown(config, info, tables, findings.sentences)}
-    for table in tables:
-        texts[f"table-{safe(table.name)}.md"] = markdown(table)
-        texts[f"table-{safe(table.name)}.csv"] = csv_text(table)
-    for name, text in texts.items():
-        atomic_io.write_bytes(folder / name, text.encode("utf-8", errors="replace"))
-
-
-def _draw(folder: Path, config: Study, info: Mapping[str, Any]) -> Path:
-    from softprune.studies.page import write_page
-
-    return write_page(folder, config, info)

@@ -44,13 +44,9 @@ class Row:
 
 
 def collect_row(study: StudyContext, runs: Runs, name: str, at_chance: Mapping[str, bool] | None = None) -> Row:
-    """One result of all runs, by task; a task isn't measured where a seed has no run.
+    """One result of all runs, such as `winner`, by task; a task isn't measured where a seed has no run.
 
-    Args:
-        study: whose tasks and seeds.
-        runs: finished.
-        name: of the result, such as `winner`.
-        at_chance: of the row; found from the runs' own tuned prompts where it isn't given.
+    Where `at_chance` isn't given, the runs' own tuned prompts say it.
     """
     outcomes: dict[str, Outcome | None] = {}
     for task in study.tasks:
@@ -104,15 +100,11 @@ def compare_rows(study: StudyContext, ours: Row, theirs: Row, place: Place) -> E
 def score_table(
     study: StudyContext, name: str, title: str, rows: Mapping[str, Row], *, heads: Heads | None = None, note: str = ""
 ) -> Table:
-    """Settings by tasks; the mean over the tasks behind them where there are several.
+    """Settings by tasks, their rows by label; the mean over the tasks behind them where there are several.
 
-    Args:
-        study: its seeds and resampling.
-        name, title, note: the table's.
-        rows: by label.
-        heads: other columns than the study's tasks; they have no mean.
+    Where `heads` are other columns than the study's tasks, there is no mean.
     """
-    columns = task_heads(study) if heads is None else heads
+    columns: Heads = {task: task for task in study.tasks} if heads is None else heads
     with_mean = heads is None and len(study.tasks) > 1
     lines: list[list[Entry]] = []
     for label, row in rows.items():
@@ -150,19 +142,13 @@ def pair_table(
 ) -> Table:
     """Some rows less others, in points, paired over seeds and examples; all differences are one family of tests.
 
-    Args:
-        study: its seeds and resampling.
-        name, title, note: the table's.
-        rows: by label.
-        pairs: by the label of the difference, the labels of both rows.
-        heads: other columns than the study's tasks.
-        unit: head of the labels.
+    `pairs` has the labels of both rows by that of their difference; `heads` are other columns than the study's tasks,
+    and `unit` is the head of the labels.
     """
-    columns = task_heads(study) if heads is None else heads
-    cells = {
-        label: {place: compare_rows(study, rows[ours], rows[theirs], place) for place in columns}
-        for label, (ours, theirs) in pairs.items()
-    }
+    columns: Heads = {task: task for task in study.tasks} if heads is None else heads
+    cells: dict[str, dict[Any, Entry]] = {}
+    for label, (ours, theirs) in pairs.items():
+        cells[label] = {place: compare_rows(study, rows[ours], rows[theirs], place) for place in columns}
     lines = [(label, *row.values()) for label, row in correct_table(cells).items()]
     return Table(name, title, (unit, *columns.values()), lines, note or difference_note(study))
 
@@ -185,11 +171,6 @@ def difference_sentences(table: Table, labels: Iterable[str] | None = None) -> l
             each = [describe_difference(head, cell) for head, cell in named if isinstance(cell, Cell)]
             lines.append(f"{label}: {'; '.join(each)}.")
     return lines
-
-
-def task_heads(study: StudyContext) -> dict[str, str]:
-    """The study's tasks as columns."""
-    return {task: task for task in study.tasks}
 
 
 def _target(place: Place) -> str:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
-from rich.text import Text
 
 from softprune.config import Study
 from softprune.runs import atomic_io
+from softprune.runs.comparison_record import StudyRun
 from softprune.studies.folder import WORK
-from softprune.studies.run_cache import Spec, make_runs, make_spec, safe
+from softprune.studies.run_cache import Spec, make_runs, make_spec, safe, say
 from softprune.studies.run_result import FinishedRun
 
 Keys = Mapping[str, Any]
@@ -86,9 +86,7 @@ class StudyContext:
     def once(self, name: str, compute: Callable[[], Any]) -> Any:
         """A piece of work, as JSON holds it: made once, read back ever after, so that both are the same bits.
 
-        Args:
-            name: unique in the study.
-            compute: makes it.
+        Its name is unique in the study.
         """
         path = self.folder / WORK / f"{safe(name)}.json"
         if not path.exists():
@@ -100,13 +98,9 @@ class StudyContext:
         return json.loads(path.read_text(encoding="utf-8"))["found"]
 
     def keep(self, name: str, data: bytes) -> Path:
-        """A file that later runs read, such as a mask. Its path, which names it in their recipes.
+        """Writes a file that later runs read, such as a mask. Its path, which names it in their recipes.
 
-        Its name gets a digest of its content: other content is another file, and so another run.
-
-        Args:
-            name: what it is, with its ending.
-            data: the file.
+        Its name, which has an ending, gets a digest of its content: other content is another file, and so another run.
         """
         stem, ending = Path(name).stem, Path(name).suffix
         digest = hashlib.sha256(data).hexdigest()[:_DIGITS]
@@ -126,16 +120,19 @@ class StudyContext:
         return self.spec(self.tasks[0], self.config.seed).recipe.selection.protocol == "paper"
 
     def say(self, line: str) -> None:
-        """Tells what is being done."""
-        if self.console is not None:
-            self.console.print(Text(line))
+        """Shows what is being done."""
+        say(self.console, line)
 
-    def cost(self) -> dict[str, Any]:
-        """What the study took: its runs with the seconds that they took whoever asked for them, and its own work."""
-        runs = [
-            {"folder": name, "task": run.task, "seed": run.seed, "kind": run.info["kind"], "seconds": run.seconds}
-            for name, run in sorted(self.used.items())
-        ]
+    def list_runs(self) -> list[StudyRun]:
+        """The runs that were asked for, with the seconds that they took whoever made them."""
+        runs = []
+        for name, run in sorted(self.used.items()):
+            record = run.record
+            kind, seconds = record.kind, record.cost.seconds
+            runs.append(StudyRun(folder=name, task=run.task, seed=run.seed, kind=kind, seconds=seconds))
+        return runs
+
+    def list_work(self) -> dict[str, float]:
+        """The seconds of the study's own pieces of work, by name."""
         pieces = sorted((self.folder / WORK).glob("*.json"))
-        work = {path.stem: json.loads(path.read_text(encoding="utf-8"))["seconds"] for path in pieces}
-        return {"runs": runs, "work": work}
+        return {path.stem: json.loads(path.read_text(encoding="utf-8"))["seconds"] for path in pieces}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 from softprune import terminal
 from softprune.config import Published, Study
@@ -45,10 +45,10 @@ def published_tables(published: Sequence[Published]) -> list[Table]:
 
 def markdown_grid(table: Table) -> str:
     """The table alone."""
-    lines = [table.columns, *([format_entry(entry) for entry in row] for row in table.rows)]
-    head, *body = (" | ".join(map(markdown_text, line)) for line in lines)
-    rule = " | ".join(["---", *("---:" for _ in table.columns[1:])])
-    return "\n".join(f"| {line} |" for line in (head, rule, *body))
+    lines = [" | ".join(map(markdown_text, table.columns)), " | ".join(["---", *["---:"] * (len(table.columns) - 1)])]
+    for row in table.rows:
+        lines.append(" | ".join(markdown_text(format_entry(entry)) for entry in row))
+    return "\n".join(f"| {line} |" for line in lines)
 
 
 def markdown(table: Table) -> str:
@@ -57,7 +57,7 @@ def markdown(table: Table) -> str:
     return f"**{markdown_text(table.title)}**\n\n{markdown_grid(table)}{note}\n"
 
 
-def study_markdown(study: Study, info: Mapping[str, Any], tables: Sequence[Table], sentences: Sequence[str]) -> str:
+def study_markdown(study: Study, command: str, tables: Sequence[Table], sentences: Sequence[str]) -> str:
     """A study's whole result: what was asked, on what, what was found, the tables."""
     size = study.size
     seeds = f"{size.seeds} {'seed' if size.seeds == 1 else 'seeds'}"
@@ -69,29 +69,24 @@ def study_markdown(study: Study, info: Mapping[str, Any], tables: Sequence[Table
         "\n".join(f"- {markdown_text(sentence)}" for sentence in sentences),
         *(markdown(table).rstrip() for table in tables),
         f"{STAR}." if has_stars(tables) else "",
-        f"    {' '.join(printable(info.get('command', '')).split())}",
+        f"    {' '.join(printable(command).split())}",
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def latex(table: Table) -> str:
     """The table for booktabs."""
-    lines = []
+    lines = [
+        rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
+        rf"% {latex_text(table.title)}",
+        r"\toprule",
+        " & ".join(map(latex_text, table.columns)) + r" \\",
+        r"\midrule",
+    ]
     for label, *entries in table.rows:
         numbers = [_MINUS.sub("$-$", latex_text(format_entry(entry))) for entry in entries]
         lines.append(" & ".join([latex_text(format_entry(label)), *numbers]) + r" \\")
-    return "\n".join(
-        [
-            rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
-            rf"% {latex_text(table.title)}",
-            r"\toprule",
-            " & ".join(map(latex_text, table.columns)) + r" \\",
-            r"\midrule",
-            *lines,
-            r"\bottomrule",
-            r"\end{tabular}",
-        ]
-    )
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
 
 
 def latex_text(text: str) -> str:
@@ -104,18 +99,14 @@ def csv_text(table: Table) -> str:
     heads = [table.columns[0]]
     for head in table.columns[1:]:
         heads += [head, f"{head} low", f"{head} high"]
-    lines = []
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(heads)
     for label, *entries in table.rows:
         line: list[object] = [format_entry(label)]
         for entry in entries:
             line += [entry.value, entry.low, entry.high] if isinstance(entry, Cell) else [entry, "", ""]
-        lines.append(line)
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(
-        [table.columns[0], *(f"{head}{end}" for head in table.columns[1:] for end in ("", " low", " high"))]
-    )
-    writer.writerows(lines)
+        writer.writerow(line)
     return buffer.getvalue()
 
 

@@ -29,19 +29,12 @@ NOT_DEFINED: Final = "not defined"
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A variant with what it reached.
-
-    Attributes:
-        variant: its settings.
-        row: what counts of its runs, by task.
-        runs: by task and seed; none where the model has no place for its method.
-        reason: why it isn't defined.
-    """
+    """A variant with what it reached."""
 
     variant: Variant
-    row: Row
-    runs: Runs
-    reason: str = ""
+    row: Row  # what counts of its runs
+    runs: Runs  # none where the model has no place for its method
+    reason: str = ""  # why it isn't defined
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,19 +84,18 @@ def study_claims(study: StudyContext) -> list[Claim]:
 
 def variant_specs(study: StudyContext, keys: Keys | None = None) -> list[Spec]:
     """The runs of all variants that are defined, so that they can be made together; `keys` are of all of them."""
-    reasons = _reasons(study, keys or {})
-    return [
-        study.spec(task, seed, {**(keys or {}), **variant.keys})
-        for variant in study_variants(study)
-        if variant.name not in reasons
-        for task in study.tasks
-        for seed in study.seeds
-    ]
+    reasons = _refused_variants(study, keys or {})
+    specs = []
+    for variant in study_variants(study):
+        if variant.name not in reasons:
+            own = {**(keys or {}), **variant.keys}
+            specs += [study.spec(task, seed, own) for task in study.tasks for seed in study.seeds]
+    return specs
 
 
 def run_variants(study: StudyContext, keys: Keys | None = None) -> dict[str, Setting]:
     """Every variant with its runs, which are made where they aren't there; `keys` are of all of them."""
-    reasons = _reasons(study, keys or {})
+    reasons = _refused_variants(study, keys or {})
     settings: dict[str, Setting] = {}
     for variant in study_variants(study):
         if variant.name in reasons:
@@ -119,15 +111,14 @@ def run_variants(study: StudyContext, keys: Keys | None = None) -> dict[str, Set
     return settings
 
 
-def _reasons(study: StudyContext, keys: Keys) -> dict[str, str]:
+def _refused_variants(study: StudyContext, keys: Keys) -> dict[str, str]:
     """Why variants aren't defined for the model, by their names."""
     reasons: dict[str, str] = {}
     for variant in study_variants(study):
         recipe = study.spec(study.tasks[0], study.config.seed, {**keys, **variant.keys}).recipe
         if recipe.kind == "adapt":
-            method = recipe.adapter.method
-            reason = refused_by_model(recipe.backbone, [method]).get(method)
-            reasons |= {} if reason is None else {variant.name: reason}
+            for reason in refused_by_model(recipe.backbone, [recipe.adapter.method]).values():
+                reasons[variant.name] = reason
     return reasons
 
 
@@ -146,13 +137,12 @@ def claim_table(study: StudyContext, settings: Settings, claims: Sequence[Claim]
     note = ""
     if "winner" in results and not results <= {"winner", "control", "random"}:
         note = "A winner was tuned and then retrained, as controls and random parts were; all others were trained once."
+    pairs = {}
+    for claim in claims:
+        label = f"{settings[claim.ours].variant.label} less {settings[claim.theirs].variant.label}"
+        pairs[label] = (claim.ours, claim.theirs)
     rows = {name: setting.row for name, setting in settings.items()}
-    pairs = {_label(settings, claim): (claim.ours, claim.theirs) for claim in claims}
     return pair_table(study, name, title, rows, pairs, note=difference_note(study, note))
-
-
-def _label(settings: Settings, claim: Claim) -> str:
-    return f"{settings[claim.ours].variant.label} less {settings[claim.theirs].variant.label}"
 
 
 def claim_sentences(study: StudyContext, claims: Sequence[Claim], table: Table) -> list[str]:
@@ -162,9 +152,9 @@ def claim_sentences(study: StudyContext, claims: Sequence[Claim], table: Table) 
     for claim, (label, *cells) in zip(claims, table.rows, strict=True):
         verdicts = [entry_verdict(cell, here) for cell in cells]
         each = []
-        for task, cell, said in zip(study.tasks, cells, verdicts, strict=True):
+        for task, cell, side in zip(study.tasks, cells, verdicts, strict=True):
             number = f"{format_entry(cell)} points" if isinstance(cell, Cell) else "-"
-            each.append(f"{task} {number}, {said}")
+            each.append(f"{task} {number}, {side}")
         counted = f" {_count_verdicts(verdicts)}" if claim.text and not here else ""
         source = f"The source: {claim.text}.{counted} " if claim.text else ""
         lines.append(f"{source}{label}: {'; '.join(each)}.")
@@ -172,12 +162,7 @@ def claim_sentences(study: StudyContext, claims: Sequence[Claim], table: Table) 
 
 
 def entry_verdict(entry: Entry, here: bool) -> str:
-    """What a difference shows.
-
-    Args:
-        entry: it, or why there is none.
-        here: whether choices were made on the examples that it was measured on.
-    """
+    """What a difference shows, or why there is none; `here` where choices were made on the examples of report."""
     if isinstance(entry, str):
         return entry
     return CHOSEN_HERE if here else difference_verdict(entry)

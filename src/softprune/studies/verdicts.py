@@ -48,13 +48,12 @@ def _few_seeds(cell: Cell) -> bool:
 
 def correct_family(family: Sequence[Entry]) -> list[Entry]:
     """Differences with Holm's p-values, where something may be concluded from them; they are one family of tests."""
-    tested: dict[int, Cell] = {}
+    cells, tested, p_values = list(family), {}, []
     for at, cell in enumerate(family):
         if isinstance(cell, Cell) and cell.p is not None and not cell.chance and not _few_seeds(cell):
             tested[at] = cell
-    cells = list(family)
-    adjusted = holm([cell.p for cell in tested.values() if cell.p is not None])
-    for (at, cell), p in zip(tested.items(), adjusted, strict=True):
+            p_values.append(cell.p)
+    for (at, cell), p in zip(tested.items(), holm(p_values), strict=True):
         cells[at] = replace(cell, p_holm=p)
     return cells
 
@@ -85,9 +84,9 @@ def tally(cells: Sequence[Cell], than: float = 0.0) -> str:
     """How many of several intervals lie above, below, and on neither side; what allows no verdict counts apart."""
     verdicts = [AT_CHANCE if cell.chance else verdict(cell, than) for cell in cells]
     words = {ABOVE: "above", BELOW: "below", NEITHER: "undecided"}
-    parts = [f"{verdicts.count(each)} {word}" for each, word in words.items()]
-    others = sorted(set(verdicts) - set(words))
-    return ", ".join(parts + [f"{verdicts.count(each)} {each}" for each in others])
+    words |= {each: each for each in sorted(set(verdicts) - set(words))}
+    counts = [f"{verdicts.count(each)} {word}" for each, word in words.items()]
+    return ", ".join(counts)
 
 
 def mean_of_cells(cells: Sequence[Cell]) -> float | None:

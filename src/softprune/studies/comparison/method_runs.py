@@ -2,67 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from rich.console import Console
 
 from softprune.adapters.prefix import prefix_not_defined
-from softprune.adapters.registry import not_defined
-from softprune.config import ADAPTERS, BackboneConfig, CompareRecipe, Recipe, resolve
-from softprune.config.yaml_io import yaml_text
-from softprune.errors import ManyErrors, SoftpruneError, of_the_machine
+from softprune.config import ADAPTERS, BackboneConfig, CompareRecipe, resolve
+from softprune.errors import ManyErrors, SoftpruneError, explain_system_error
 from softprune.models import describe
-from softprune.studies.execution import execute_run, headed
-from softprune.studies.folder import CELLS, StudyFolder
+from softprune.runs.comparison_record import CellRecord
+from softprune.studies.folder import CELLS, ComparisonFolder
+from softprune.studies.run_cache import Spec, execute_run, under_heading
 from softprune.studies.run_result import FinishedRun
 
 _PREFIXES: Final = ("prefix", "p-tuning-v2")
 """Methods that give every layer keys and values, which some architectures don't take."""
 
 
-@dataclass(frozen=True, slots=True)
-class MethodRun:
-    """One run of a comparison: a method on a seed.
-
-    Attributes:
-        method: its name.
-        recipe: its own.
-        text: the keys of it that were named, as YAML.
-        path: its folder.
-    """
-
-    method: str
-    recipe: Recipe
-    text: str
-    path: Path
-
-    @property
-    def seed(self) -> int:
-        """Of the run."""
-        return self.recipe.seed
-
-    @property
-    def finished(self) -> FinishedRun:
-        """What it left."""
-        return FinishedRun(self.path, self.recipe.task.id, self.seed)
-
-
-def list_runs(recipe: CompareRecipe, out: Path) -> list[MethodRun]:
-    """All runs, every method on a seed before the next seed: what is there of an unfinished one compares."""
-    runs = []
-    for seed, method in product(range(recipe.seed, recipe.seed + recipe.seeds), recipe.methods):
-        values = recipe.cell(method, seed)
-        own = resolve(base=values, where=f"recipe of {method}")
-        runs.append(MethodRun(method, own, yaml_text(values), out / CELLS / f"{method}-{seed}"))
-    return runs
-
-
-def make_runs(recipe: CompareRecipe, folder: StudyFolder, command: str, console: Console | None) -> list[MethodRun]:
-    """Make every run that isn't finished; those that are defined, in order.
+def make_runs(
+    recipe: CompareRecipe, folder: ComparisonFolder, command: str, console: Console | None
+) -> dict[str, list[FinishedRun]]:
+    """Make every run that isn't finished; by method, those of its seeds.
 
     A method is left out where the model has no place for it, or where its first run was refused before any work. Its
     reason goes into compare.json. Where the method has settings of its own, such a refusal may be theirs, and is
@@ -71,83 +34,59 @@ def make_runs(recipe: CompareRecipe, folder: StudyFolder, command: str, console:
     Raises:
         SoftpruneError: of a run that fails otherwise; or where no method is left.
     """
-    runs, reasons = list_runs(recipe, folder.path), refused_by_model(recipe.backbone, recipe.methods)
+    specs = []
+    # Every method on a seed before the next seed: what is there of an unfinished one compares.
+    for seed, method in product(range(recipe.seed, recipe.seed + recipe.seeds), recipe.methods):
+        values = recipe.cell(method, seed)
+        own = resolve(base=values, where=f"recipe of {method}")
+        specs.append((method, Spec(own.task.id, seed, f"{method}-{seed}", values, own)))
+    reasons = refused_by_model(recipe.backbone, recipe.methods)
     errors: list[SoftpruneError] = []
-    done: list[MethodRun] = []
-    for number, run in enumerate(runs, start=1):
-        if run.method in reasons:
-            _note(folder, run, "not defined", reasons[run.method])
-            continue
-        with headed(console, f"{number} of {len(runs)}: {run.method}, seed {run.seed}"):
-            error = _try_run(run, command, console)
-        if error is None:
-            done.append(run)
-            _note(folder, run, "complete")
-        elif any(other.method == run.method for other in done):
-            raise error
-        elif _has_settings(recipe, run.method):
-            raise _name_method(run.method, error) from error
-        else:
-            errors.append(error)
-            reasons[run.method] = _reason(error)
-            _note(folder, run, "not defined", reasons[run.method])
-    if not done:
-        raise _no_method_left(recipe, errors, reasons)
-    return done
+    done: dict[str, list[FinishedRun]] = {}
+    for number, (method, spec) in enumerate(specs, start=1):
+        path = folder.path / CELLS / spec.folder
+        if method not in reasons:
+            try:
+                with under_heading(console, f"{number} of {len(specs)}: {method}, seed {spec.seed}"):
+                    execute_run(spec, path, command, console)
+                done.setdefault(method, []).append(FinishedRun(path, spec.task, spec.seed))
+            except SoftpruneError as error:
+                if method in done:
+                    raise
+                _raise_unless_refused(recipe, method, path, error)
+                errors.append(error)
+                each = error.errors if isinstance(error, ManyErrors) else [error]
+                reasons[method] = "; ".join(f"{one.found} (expected: {one.expected})" for one in each)
+        status = "not defined" if method in reasons else "complete"
+        cell = CellRecord(method=method, seed=spec.seed, status=status, reason=reasons.get(method))
+        if folder.record.cells.get(spec.folder) != cell:
+            with folder.editing() as record:
+                record.cells[spec.folder] = cell
+    if done:
+        return done
+    if len(errors) == len(recipe.methods) and len(set(map(str, errors))) == 1:
+        raise errors[0]  # one mistake for all
+    found = "; ".join(f"{method}: {reason}" for method, reason in reasons.items())
+    raise SoftpruneError("a method that is defined for this backbone and task", found, "choose other methods")
 
 
 def refused_by_model(settings: BackboneConfig, methods: Iterable[str]) -> dict[str, str]:
-    """Why a backbone's family or architecture has no place for some of the methods, by their names."""
+    """Why a backbone's architecture has no place for some of the methods, by their names."""
     described = describe(settings.name, settings.family, settings.revision, settings.trust_remote_code)
-    reasons = {method: not_defined(method, described.family) for method in methods}
-    if not set(_PREFIXES).isdisjoint(reasons):
-        reason = prefix_not_defined(described.config, described.family)
-        reasons |= {method: reasons[method] or reason for method in _PREFIXES if method in reasons}
-    return {method: reason for method, reason in reasons.items() if reason is not None}
+    prefixes = [method for method in methods if method in _PREFIXES]
+    reason = prefix_not_defined(described.config, described.family) if prefixes else None
+    return {} if reason is None else dict.fromkeys(prefixes, reason)
 
 
-def _has_settings(recipe: CompareRecipe, method: str) -> bool:
-    """Whether the user named keys for this method: in `settings`, or of all adapters."""
+def _raise_unless_refused(recipe: CompareRecipe, method: str, path: Path, error: SoftpruneError) -> None:
+    """An error of a method's first run, unless it says that the method isn't defined for this model and task."""
+    is_begun, cause = (path / "run.json").exists(), error.__cause__
+    if is_begun or (cause is not None and explain_system_error(cause) is not None):
+        raise error  # a full disk or too little memory says nothing of the method
     adapter = recipe.adapter.model_dump(exclude_defaults=True, exclude={"method"}) if method in ADAPTERS else {}
-    return bool(adapter or recipe.settings.get(method))
-
-
-def _name_method(method: str, error: SoftpruneError) -> SoftpruneError:
-    """A refusal with the name of the method whose settings may have caused it."""
+    if not (adapter or recipe.settings.get(method)):
+        return
     if isinstance(error, ManyErrors):
-        return ManyErrors(f"the recipe of {method}", error.errors)
-    return SoftpruneError(f"{method}: {error.expected}", error.found, f"{error.do}, or leave {method} out of methods")
-
-
-def _try_run(run: MethodRun, command: str, console: Console | None) -> SoftpruneError | None:
-    """Make a run; returns why it was refused, where nothing was begun."""
-    try:
-        execute_run(run.recipe, run.path, command, run.text, console)
-    except SoftpruneError as error:
-        is_begun, cause = (run.path / "run.json").exists(), error.__cause__
-        if is_begun or (cause is not None and of_the_machine(cause) is not None):
-            raise  # a full disk or too little memory says nothing of the method
-        return error
-    return None
-
-
-def _note(folder: StudyFolder, run: MethodRun, status: str, reason: str | None = None) -> None:
-    cells: dict[str, Any] = folder.info["cells"]
-    entry = {"method": run.method, "seed": run.seed, "status": status, "reason": reason}
-    if cells.get(run.path.name) != entry:
-        folder.record(cells={**cells, run.path.name: entry})
-
-
-def _reason(error: SoftpruneError) -> str:
-    """Why a run was refused, in one line."""
-    errors: Sequence[SoftpruneError] = error.errors if isinstance(error, ManyErrors) else [error]
-    return "; ".join(f"{each.found} (expected: {each.expected})" for each in errors)
-
-
-def _no_method_left(recipe: CompareRecipe, errors: Sequence[SoftpruneError], reasons: dict[str, str]) -> SoftpruneError:
-    """Where no run could be made: the mistake, if it is the same for all."""
-    texts = list(dict.fromkeys(map(str, errors)))
-    if len(texts) == 1 and len(errors) == len(recipe.methods):
-        return errors[0]
-    found = "; ".join(f"{method}: {reason}" for method, reason in reasons.items())
-    return SoftpruneError("a method that is defined for this backbone and task", found, "choose other methods")
+        raise ManyErrors(f"the recipe of {method}", error.errors) from error
+    do = f"{error.do}, or leave {method} out of methods"
+    raise SoftpruneError(f"{method}: {error.expected}", error.found, do) from error

@@ -4,48 +4,49 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from softprune.printable import markdown_text
-from softprune.studies.comparison.columns import MEASURED, Row, build_sections, interval_covers
+from softprune.runs.comparison_record import ComparisonRecord, ComparisonRow
+from softprune.studies.comparison.columns import build_sections, interval_covers, measured_columns
 from softprune.studies.tables import latex, latex_text, markdown_grid, rich_table
 from softprune.terminal import literal
 
 
-def rich_text(found: Mapping[str, Any]) -> Group:
+def rich_text(record: ComparisonRecord) -> Group:
     """All tables; under them, what intervals cover and what isn't defined."""
-    parts: list[RenderableType] = [literal(title(found), "bold")]
-    for section in build_sections(found, narrow=True):
+    parts: list[RenderableType] = [literal(title(record), "bold")]
+    for section in build_sections(record, narrow=True):
         heads = ["method", *(column.short or column.heading for column in section.columns)]
-        dim = [number for number, row in enumerate(section.rows) if row["kind"] != "method"]
+        dim = [number for number, row in enumerate(section.rows) if row.kind != "method"]
         parts += [Text(), rich_table(section.table, heads, dim)]
-    return Group(*parts, *map(literal, notes(found)))
+    return Group(*parts, *map(literal, _notes(record)))
 
 
-def title(found: Mapping[str, Any]) -> str:
+def title(record: ComparisonRecord) -> str:
     """Task and model of a comparison."""
-    seeds = len(found["seeds"])
-    return f"{found['task']} · {found['backbone']} · {seeds} seed{'s' * (seeds != 1)} · n = {found['n']}"
+    seeds = len(record.seeds)
+    return f"{record.task} · {record.backbone} · {seeds} seed{'s' * (seeds != 1)} · n = {record.n}"
 
 
-def notes(found: Mapping[str, Any]) -> list[str]:
+def _notes(record: ComparisonRecord) -> list[str]:
     """The lines under the tables."""
-    return [f"95% intervals: {interval_covers(found)}", *missing(found)]
+    return [f"95% intervals: {interval_covers(record)}", *_missing_rows(record)]
 
 
-def missing(found: Mapping[str, Any]) -> list[str]:
+def _missing_rows(record: ComparisonRecord) -> list[str]:
     """The methods without a row, with the reason."""
-    return [f"{method}: not defined: {reason}" for method, reason in found["not_defined"].items()]
+    return [f"{method}: not defined: {reason}" for method, reason in record.not_defined.items()]
 
 
-def csv_text(found: Mapping[str, Any]) -> str:
+def csv_text(record: ComparisonRecord) -> str:
     """All numbers, unrounded, a line for each row; what wasn't measured is empty."""
-    lines = [_flat(row) for row in found["rows"]]
-    lines += [{"name": method, "kind": "not defined", "reason": why} for method, why in found["not_defined"].items()]
+    lines = [_csv_line(row) for row in record.rows]
+    lines += [{"name": method, "kind": "not defined", "reason": why} for method, why in record.not_defined.items()]
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, dict.fromkeys(name for line in lines for name in line), lineterminator="\n")
     writer.writeheader()
@@ -53,39 +54,46 @@ def csv_text(found: Mapping[str, Any]) -> str:
     return buffer.getvalue()
 
 
-def markdown(found: Mapping[str, Any]) -> str:
+def _csv_line(row: ComparisonRow) -> dict[str, Any]:
+    low, high = row.interval or (None, None)
+    line: dict[str, Any] = {
+        "name": row.name,
+        "kind": row.kind,
+        "mean": row.mean,
+        "sd": row.sd,
+        "low": low,
+        "high": high,
+    }
+    for column, _ in measured_columns():
+        number = row.measured(column.key)
+        if number is not None and float(number).is_integer():
+            number = int(number)  # a count; the mean of counts that differ between seeds stays a fraction
+        line["_".join(filter(None, (column.key, column.unit)))] = number
+    if row.difference is not None:
+        less = {"against": row.difference.against} | row.difference.document()
+        line |= {f"difference_{name}": value for name, value in less.items()}
+    line |= {name: value for name, value in row.others.items() if value is not None}
+    line |= {"lr": _join(row.lr), "swept": _join(row.multiples), "values": _join(row.values), "reason": None}
+    for size, seconds in (row.latency or {}).items():
+        line |= {f"latency_{size}_{name}": value for name, value in seconds.items()}
+    return line
+
+
+def _join(values: Sequence[Any] | None) -> str | None:
+    return None if values is None else " ".join("" if value is None else str(value) for value in values)
+
+
+def markdown(record: ComparisonRecord) -> str:
     """The tables, what their columns mean, and what isn't defined."""
-    parts = [f"## {markdown_text(title(found))}", *(f"- {markdown_text(line)}" for line in missing(found))]
-    for section in build_sections(found):
+    parts = [f"## {markdown_text(title(record))}", *(f"- {markdown_text(line)}" for line in _missing_rows(record))]
+    for section in build_sections(record):
         meanings = [f"- {markdown_text(column.heading)}: {markdown_text(column.meaning)}" for column in section.columns]
         parts += [f"### {section.heading}", markdown_grid(section.table), "\n".join(meanings)]
     return "\n\n".join(parts) + "\n"
 
 
-def latex_tables(found: Mapping[str, Any]) -> str:
+def latex_tables(record: ComparisonRecord) -> str:
     """The tables for booktabs."""
-    comments = [f"% {latex_text(line)}" for line in (title(found), *notes(found))]
+    comments = [f"% {latex_text(line)}" for line in (title(record), *_notes(record))]
     head = "\n".join(["% needs \\usepackage{booktabs}", *comments])
-    return "\n\n".join([head, *(latex(section.table) for section in build_sections(found))]) + "\n"
-
-
-def _flat(row: Row) -> dict[str, Any]:
-    low, high = row["interval"] or (None, None)
-    line = {"name": row["name"], "kind": row["kind"], "mean": row["mean"], "sd": row["sd"], "low": low, "high": high}
-    for column in MEASURED:
-        line["_".join(filter(None, (column.key, column.unit)))] = _whole(row.get(column.key))
-    line |= {f"difference_{name}": value for name, value in (row["difference"] or {}).items()}
-    line |= {name: value for name, value in row["others"].items() if value is not None}
-    line |= {"lr": _join(row["lr"]), "swept": _join(row["multiples"]), "values": _join(row["values"]), "reason": None}
-    for size, seconds in (row["latency"] or {}).items():
-        line |= {f"latency_{size}_{name}": value for name, value in seconds.items()}
-    return line
-
-
-def _whole(value: float | None) -> float | None:
-    """A count as an integer; the mean of counts that differ between seeds stays a fraction."""
-    return int(value) if value is not None and float(value).is_integer() else value
-
-
-def _join(values: Sequence[Any] | None) -> str | None:
-    return None if values is None else " ".join("" if value is None else str(value) for value in values)
+    return "\n\n".join([head, *(latex(section.table) for section in build_sections(record))]) + "\n"

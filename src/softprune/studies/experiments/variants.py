@@ -28,8 +28,8 @@ def conduct(study: StudyContext) -> Findings:
     settings = run_variants(study)
     scores = variant_scores(study, settings, "scores", study.config.title)
     differences = claim_table(study, settings, claims, "differences", "Differences")
-    theirs = published_intervals(study.config.published, study.options)
-    further = [table for table in (size_table(study, settings, "sizes"), theirs.table) if table is not None]
+    sizes = size_table(study, settings, "sizes")
+    theirs, further = published_intervals(study.config.published, study.options)
+    tables = [scores, differences, *([] if sizes is None else [sizes]), *theirs]
     figure = bars(scores, "scores", study.config.title, study.tasks)
-    sentences = [*claim_sentences(study, claims, differences), *theirs.sentences]
-    return Findings([scores, differences, *further], [figure], sentences)
+    return Findings(tables, [figure], [*claim_sentences(study, claims, differences), *further])

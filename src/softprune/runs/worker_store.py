@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from softprune.runs.folder_checks import JSON
 from softprune.runs.record import Pin, RunRecord, begin_run
@@ -14,11 +14,6 @@ from softprune.runs.run_folder import Checkpoint, RunFolder, Saved
 
 if TYPE_CHECKING:
     import torch
-
-Store: TypeAlias = RunFolder
-"""Where stages read and leave their work: the run's folder, or one of the two that take its place, this module's on a
-worker and `multiprocess_folder`'s in a process that isn't the first.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +30,7 @@ class WorkerOutput:
     trims: tuple[tuple[str, Sequence[str] | None, int], ...]
     lines: tuple[Mapping[str, Any], ...]
 
-    def store(self, run: Store) -> None:
+    def store(self, run: RunFolder) -> None:
         """Write to the run what the same work would have written in this process.
 
         A kill before the pieces are written leaves lines that the next try trims.

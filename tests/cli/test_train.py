@@ -69,7 +69,7 @@ def stand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stand:
     api.execute = execute  # type: ignore[attr-defined]
     report.comparison_table = lambda out: f"table of {out}"  # type: ignore[attr-defined]
     report.write_report = write_report  # type: ignore[attr-defined]
-    report.stand_beside = lambda run, others: [f"{run} beside {other}" for other in others]  # type: ignore[attr-defined]
+    report.explain_comparisons = lambda run, others: [f"{run} beside {other}" for other in others]  # type: ignore[attr-defined]
     for module in (api, report):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     return stand

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from softprune.errors import SoftpruneError
-from softprune.report.run_reader import read_run
+from softprune.report.run_reader import ImportanceScores, read_run
 
 
 def test_everything_in_a_run_folder_is_read(xprompt_run: Path) -> None:
@@ -32,7 +32,7 @@ def test_what_is_missing_is_none(xprompt_run: Path) -> None:
     for name in ("importance.safetensors", "candidates.jsonl", "metrics.jsonl", "resolved.yaml", "ticket/ticket.json"):
         (xprompt_run / name).unlink()
     run = read_run(xprompt_run)
-    assert (run.importance, run.ticket, run.recipe_text) == (None, None, None)
+    assert (run.importance, run.ticket, run.recipe_text) == (ImportanceScores(), None, None)
     assert (run.candidates, run.points) == ((), ())
 
 

@@ -35,7 +35,7 @@ from softprune.models.base import ROWS_AT_ONCE, Backbone
 from softprune.prompts.prompt_io import load_vectors
 from softprune.prompts.ticket import Ticket
 from softprune.runs.record import RunRecord, read_record
-from softprune.runs.worker_store import Store
+from softprune.runs.run_folder import RunFolder
 from softprune.types import PromptState
 
 NAME = "neighbours.json"
@@ -157,7 +157,7 @@ def prompt_neighbours(
 
 
 def write_neighbours(
-    run: Store, backbone: Backbone, tuned: PromptState, winner: PromptState | None, k: int = K
+    run: RunFolder, backbone: Backbone, tuned: PromptState, winner: PromptState | None, k: int = K
 ) -> None:
     """Write neighbours.json of a run, whose folder holds what the prompt started as; one of several processes does.
 

@@ -24,7 +24,7 @@ def explored(run: Run) -> dict[str, Any] | None:
     None where nothing is pruned, or neither importance nor a mask says how large the prompt is.
     """
     scores = run.importance
-    if scores is not None and scores.piece_PS is not None and scores.piece_PS.ndim == 2:
+    if scores.piece_PS is not None and scores.piece_PS.ndim == 2:
         tokens, pieces = scores.piece_PS.shape
     elif run.ticket is not None:
         tokens, pieces = run.ticket.piece_PS.shape
@@ -36,9 +36,8 @@ def explored(run: Run) -> dict[str, Any] | None:
     def check(values: Floats | None, *shape: int) -> Floats | None:
         return values if values is not None and values.shape == shape else None
 
-    token_P = check(scores.token_P, tokens) if scores else None
-    piece_PS = check(scores.piece_PS, tokens, pieces) if scores else None
-    winner_PS = check(scores.winner_piece_PS, tokens, pieces) if scores else None
+    token_P, piece_PS = check(scores.token_P, tokens), check(scores.piece_PS, tokens, pieces)
+    winner_PS = check(scores.winner_piece_PS, tokens, pieces)
     entries = [_describe_candidate(run, candidate, (tokens, pieces)) for candidate in run.smallest_first]
     by_gates = run.record.search.strategy == "learned"  # no ratios were tried: one slider goes through tickets by size
     sliders = []
@@ -52,7 +51,7 @@ def explored(run: Run) -> dict[str, Any] | None:
         "winnerPiece": winner_PS,
         "signed": is_signed(token_P, piece_PS, winner_PS),
         "candidates": entries,
-        "selectName": "loss on select" if run.is_generation else "select (%)",
+        "selectName": run.select_name,
         "sliders": sliders,
     }
 

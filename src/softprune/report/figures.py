@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
+from matplotlib.figure import Figure
+
 from softprune.config.criteria import CRITERIA
-from softprune.report import importance_figures
 from softprune.report.charts import draw_chart
+from softprune.report.importance_figures import histogram, importance_map, retention_bars, token_bars
 from softprune.report.mpl_style import Draw
 from softprune.report.pictures import Plan
 from softprune.report.run_reader import Run
@@ -20,41 +23,42 @@ def plan_figures(run: Run) -> list[Plan]:
     return [*_plan_tokens(run), *_plan_maps(run), *_plan_histograms(run), _plan_compression(run), _plan_training(run)]
 
 
+def _draw_known(draw: Callable[..., Figure], numbers: object, *more: object) -> Draw | None:
+    """A drawing of these numbers; None where they weren't measured."""
+    return None if numbers is None else partial(draw, numbers, *more)
+
+
 def _plan_tokens(run: Run) -> list[Plan]:
-    scores, ticket = run.importance, run.ticket
-    token_P = scores.token_P if scores else None
-    kept_P = ticket.token_P if ticket and token_P is not None and len(ticket.token_P) == len(token_P) else None
-    method = run.record.importance.method if run.record.importance else "paper"
-    meaning = CRITERIA.get(method, CRITERIA["paper"]).meaning
+    token_P, ticket, measured = run.importance.token_P, run.ticket, run.record.importance
+    kept_P = None
     fate = "Which of them were kept is not measured."
-    if kept_P is not None:
+    if ticket is not None and token_P is not None and len(ticket.token_P) == len(token_P):
+        kept_P = ticket.token_P
         fate = "Blue tokens are in the winning ticket, hatched ones on a gray band were pruned."
-    draw: Draw | None = None
-    if token_P is not None:
-        draw = partial(importance_figures.token_bars, token_P, kept_P)
-    caption = f"Each bar is one prompt token: {meaning}. {fate}"
-    importance = Plan("token_importance", "Token importance", caption, draw, "the tokens' importance")
-    caption = (
+    meaning = CRITERIA.get(measured.method if measured else "paper", CRITERIA["paper"]).meaning
+    importance_caption = f"Each bar is one prompt token: {meaning}. {fate}"
+    importance = _draw_known(token_bars, token_P, kept_P)
+    retention_caption = (
         "How much of each prompt token is left: the bar counts its surviving pieces, its outline all of its pieces. "
         "A cross marks a token that was pruned whole."
     )
-    draw = partial(importance_figures.retention_bars, ticket.piece_PS) if ticket else None
-    return [importance, Plan("token_retention", "Token retention", caption, draw, "the winning ticket")]
+    retention = _draw_known(retention_bars, ticket.piece_PS if ticket else None)
+    return [
+        Plan("token_importance", "Token importance", importance_caption, importance, "the tokens' importance"),
+        Plan("token_retention", "Token retention", retention_caption, retention, "the winning ticket"),
+    ]
 
 
 def _plan_maps(run: Run) -> list[Plan]:
-    scores, ticket = run.importance, run.ticket
-    before: Draw | None = None
-    after: Draw | None = None
+    token_P, piece_PS, ticket = run.importance.token_P, run.importance.piece_PS, run.ticket
+    before = None if piece_PS is None else partial(importance_map, token_P, piece_PS, None)
     source = "as measured on the unpruned prompt"
-    if scores and scores.piece_PS is not None:
-        before = partial(importance_figures.importance_map, scores.token_P, scores.piece_PS, None)
-    piece_PS = scores.piece_PS if scores else None
-    if scores and scores.winner_piece_PS is not None:
-        piece_PS = scores.winner_piece_PS
+    if run.importance.winner_piece_PS is not None:
+        piece_PS = run.importance.winner_piece_PS
         source = "measured again on the token-pruned prompt"
-    if scores and ticket and piece_PS is not None and piece_PS.shape == ticket.piece_PS.shape:
-        after = partial(importance_figures.importance_map, scores.token_P, piece_PS, ticket)
+    after = None
+    if ticket is not None and piece_PS is not None and piece_PS.shape == ticket.piece_PS.shape:
+        after = partial(importance_map, token_P, piece_PS, ticket)
     before_caption = (
         "Importance of every token (left column) and piece of the tuned, unpruned prompt, as a share of the largest "
         "in its panel: the further along the colour bar, the more important (the paper's Figure 9)."
@@ -71,13 +75,9 @@ def _plan_maps(run: Run) -> list[Plan]:
 
 
 def _plan_histograms(run: Run) -> list[Plan]:
-    scores = run.importance
-    tokens: Draw | None = None
-    pieces: Draw | None = None
-    if scores and scores.token_P is not None:
-        tokens = partial(importance_figures.histogram, scores.token_P, 5, "prompt tokens", "kept")
-    if scores and scores.piece_PS is not None:
-        pieces = partial(importance_figures.histogram, scores.piece_PS.ravel(), 10, "pieces", "control")
+    token_P, piece_PS = run.importance.token_P, run.importance.piece_PS
+    tokens = _draw_known(histogram, token_P, 5, "prompt tokens", "kept")
+    pieces = _draw_known(histogram, piece_PS, 10, "pieces", "control")
     token_caption = "How many tokens are how important, as a share of the most important one (the paper's Figure 6)."
     piece_caption = (
         "How many pieces of the unpruned prompt are how important, as a share of the most important one "
@@ -92,18 +92,17 @@ def _plan_histograms(run: Run) -> list[Plan]:
 
 def _plan_compression(run: Run) -> Plan:
     chart = compression_chart(run)
-    trained = sum(candidate.select is not None for candidate in run.candidates) if run.record.prompt else 0
-    missing = len(run.candidates) - trained
+    count, trained = len(run.candidates), 0
+    if run.record.prompt is not None:  # else nobody knows how much a candidate prunes
+        trained = sum(candidate.select is not None for candidate in run.candidates)
     caption = (
         "Every trained candidate: how much of the prompt it prunes against its score on select, the set that choices "
         "look at. The stepped line is the Pareto front; horizontal lines are the unpruned prompts' levels where known."
     )
-    if missing:
-        caption += f" {missing} of {len(run.candidates)} candidates were not trained to the end: not measured, so not "
-        caption += "shown."
-    draw = partial(draw_chart, chart) if chart else None
-    title = "Score against compression"
-    return Plan("compression", title, caption, draw, "candidates with a select score", chart)
+    if trained < count:
+        caption += f" {count - trained} of {count} candidates were not trained to the end: not measured, so not shown."
+    title, missing = "Score against compression", "candidates with a select score"
+    return Plan("compression", title, caption, _draw_known(draw_chart, chart), missing, chart)
 
 
 def _plan_training(run: Run) -> Plan:
@@ -111,5 +110,4 @@ def _plan_training(run: Run) -> Plan:
     caption = "Loss and select score at each evaluation, by training step."
     if run.prunes:
         caption += " Retrained prompts start again from the tuned prompt at step 0."
-    draw = partial(draw_chart, chart) if chart else None
-    return Plan("training", "Training curves", caption, draw, "the training curves", chart)
+    return Plan("training", "Training curves", caption, _draw_known(draw_chart, chart), "the training curves", chart)

@@ -78,7 +78,7 @@ def histogram(values: Floats, bins: int, things: str, colour: str, theme: Theme)
     """How many shares of the largest lie in each part of 0 to 1, or of -1 to 1 where some are negative."""
     signed = is_signed(values)
     parts, low = (10, -1.0) if signed else (bins, 0.0)
-    counts, _ = np.histogram(scale_to_largest(values), bins=parts, range=(low, 1.0))
+    counts, _ = np.histogram(scale_to_largest(values).ravel(), bins=parts, range=(low, 1.0))
     figure = new_figure(theme, height=2.9)
     axes = figure.subplots()
     bars = axes.bar(range(parts), counts, width=0.86, color=getattr(theme, colour))
@@ -104,7 +104,7 @@ def importance_map(token_P: Floats | None, piece_PS: Floats, ticket: TicketMask 
     """
     count, pieces = piece_PS.shape
     signed = is_signed(token_P, piece_PS)
-    figure = new_figure(theme, height=1.6 + min(max(count * 0.23, 1.6), 8.4))
+    figure = new_figure(theme, height=1.6 + min(max(count * 0.23, 1.6), 8.4))  # a row is 0.23 inches high
     if token_P is None:
         right = figure.subplots()
     else:

@@ -39,7 +39,7 @@ class Theme:
         paper, ink, faint: background, text and lines, grid.
         kept, pruned: what survives, and what doesn't.
         tuned, control, front, other: series.
-        weak, strong: ends of the importance scale.
+        weak, middle, strong: of the importance scale.
         harmful: the far end below zero.
     """
 
@@ -53,20 +53,19 @@ class Theme:
     front: str
     other: str
     weak: str
+    middle: str
     strong: str
     harmful: str
 
     @property
     def scale(self) -> Colormap:
         """Importance from weak to strong; its lightness only ever goes one way."""
-        middle = "#f0715a" if self is LIGHT else "#b5412f"
-        return LinearSegmentedColormap.from_list("importance", [self.weak, middle, self.strong])
+        return LinearSegmentedColormap.from_list("importance", [self.weak, self.middle, self.strong])
 
     @property
     def signed_scale(self) -> Colormap:
         """The same above zero, blue below: leave-one-out scores have a sign."""
-        middle = "#f0715a" if self is LIGHT else "#b5412f"
-        colours = [self.harmful, self.kept, self.weak, middle, self.strong]
+        colours = [self.harmful, self.kept, self.weak, self.middle, self.strong]
         return LinearSegmentedColormap.from_list("signed importance", colours)
 
 
@@ -81,6 +80,7 @@ LIGHT = Theme(
     front="#23262b",
     other="#9aa1aa",
     weak="#fff1ea",
+    middle="#f0715a",
     strong="#7a0410",
     harmful="#00304f",
 )
@@ -95,6 +95,7 @@ DARK = Theme(
     front="#dfe3e8",
     other="#7d858f",
     weak="#2e1b1d",
+    middle="#b5412f",
     strong="#ffd9c7",
     harmful="#cfeaff",
 )

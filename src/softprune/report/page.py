@@ -74,12 +74,13 @@ def _known(value: object) -> str:
 
 def _context(run: Run) -> dict[str, Any]:
     rows, record, headline = table.comparison_rows(run), run.record, run.record.headline
-    parts = ("backbone", "task", "prompt", "adapter", "importance", "selection", "ticket", "cost", "hardware")
-    objective = record.selection.objective if record.selection else None
-    criterion = CRITERIA.get(record.importance.method) if record.importance else None
+    names = ("backbone", "task", "prompt", "adapter", "importance", "selection", "ticket", "cost", "hardware")
+    parts = {name: _fields(getattr(record, name)) for name in names}
+    objective = parts["selection"]["objective"]
+    criterion = CRITERIA.get(parts["importance"]["method"])
     control, winner = run.predictions.get("control"), run.predictions.get("winner")
     # Those in the description of the sets have been read there.
-    description = record.selection.description if record.selection else ""
+    description = parts["selection"]["description"] or ""
     notes = [note for note in (*record.task.notes, *record.notes) if note not in description]
     losses = []  # of written texts: each trained prompt's loss on the three sets
     for name, label in table.labels(run).items():
@@ -87,7 +88,7 @@ def _context(run: Run) -> dict[str, Any]:
         if row is not None and row.losses:
             losses.append((label, _Fields(row.losses)))
     return {
-        **{name: _fields(getattr(record, name)) for name in parts},
+        **parts,
         "run": run,
         "record": record,
         "xprompt": run.prunes,
@@ -98,7 +99,7 @@ def _context(run: Run) -> dict[str, Any]:
         "settings": _describe_settings(run),
         "sample": shortened(formatting.printable(record.task.sample)) if record.task.sample else None,
         "notes": list(dict.fromkeys(map(formatting.printable, notes))),
-        "start": glosses.START.get(record.prompt.init) if record.prompt else None,
+        "start": glosses.START.get(parts["prompt"]["init"]),
         "method": criterion.gloss if criterion else None,
         "removal": glosses.REMOVAL.get(str(record.removal)),
         "objective": glosses.OBJECTIVE.get(str(objective), _known(objective)),

@@ -66,9 +66,9 @@ class Prediction:
 class ImportanceScores:
     """importance.safetensors: of the unpruned prompt, and of the winner's token-pruned one (0 where pruned)."""
 
-    token_P: Floats | None
-    piece_PS: Floats | None
-    winner_piece_PS: Floats | None
+    token_P: Floats | None = None
+    piece_PS: Floats | None = None
+    winner_piece_PS: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,8 @@ class Run:
         results: its rows by name; None where not measured.
         points: metrics.jsonl.
         candidates: candidates.jsonl.
-        importance, ticket: None where the run made none.
+        importance: its fields are None where not measured.
+        ticket: None where the run has none.
         predictions: per prompt name, its answers; names without a file are missing.
         fresh: per prompt name, the answers of its retraining on each fresh seed, without texts; empty in older runs.
         recipe_text: resolved.yaml.
@@ -110,7 +111,7 @@ class Run:
     results: Mapping[str, ResultRow | None]
     points: tuple[Point, ...]
     candidates: tuple[Candidate, ...]
-    importance: ImportanceScores | None
+    importance: ImportanceScores
     ticket: TicketMask | None
     predictions: Mapping[str, tuple[Prediction, ...]]
     fresh: Mapping[str, tuple[tuple[Prediction, ...], ...]]
@@ -137,6 +138,11 @@ class Run:
     def metric(self) -> str:
         """The task's metric; "score" where the run doesn't say."""
         return self.record.task.metric or "score"
+
+    @property
+    def select_name(self) -> str:
+        """What `select` of a candidate is, as tables write it."""
+        return "loss on select" if self.is_generation else "select (%)"
 
     @property
     def smallest_first(self) -> list[Candidate]:
@@ -181,7 +187,7 @@ def read_run(folder: Path) -> Run:
         results={name: record.results.get(name) for name in RESULTS},
         points=tuple(_read_lines(folder / "metrics.jsonl", lambda line: _build(Point, line))),
         candidates=candidates,
-        importance=_read_optional(folder / "importance.safetensors", _load_importance),
+        importance=_read_optional(folder / "importance.safetensors", _load_importance) or ImportanceScores(),
         ticket=_read_optional(folder / "ticket" / "ticket.json", _load_ticket),
         predictions=predictions,
         fresh=fresh,

@@ -82,8 +82,7 @@ def compression_chart(run: Run) -> Chart | None:
             series.append(Series(label, ends, (scale * level,) * 2, role, (label,) * 2, line=line, width=1.6))
     if winner is not None:
         series.append(points(f"winner ({scores[winner]:.1f})", "kept", [winner], marker="star", size=17.0))
-    score = "loss on select" if run.is_generation else f"select{unit}"
-    headings = ("candidate", "parameters pruned (%)", "parameters", score, "Pareto front")
+    headings = ("candidate", "parameters pruned (%)", "parameters", run.select_name, "Pareto front")
     panel = Panel("", "parameters pruned (%)", f"{metric} on select{unit}", ends, tuple(series))
     return Chart((panel,), 4.2, Numbers(headings, rows))
 

@@ -14,7 +14,7 @@ import torch
 
 from softprune.models.base import Backbone, cross_with_batch
 from softprune.runs.record_parts import TrainingCost
-from softprune.runs.worker_store import Store
+from softprune.runs.run_folder import RunFolder
 from softprune.training.free_memory import highest_resident
 from softprune.training.scoring import ScoredSet
 from softprune.types import Batch
@@ -28,7 +28,7 @@ SECONDS = 20.0
 
 
 def record_totals(
-    run: Store, *, seconds: float, trainable: int, stored: int, steps_an_epoch: int, works: Sequence[str]
+    run: RunFolder, *, seconds: float, trainable: int, stored: int, steps_an_epoch: int, works: Sequence[str]
 ) -> None:
     """Put what a finished run cost into run.json.
 

@@ -19,7 +19,7 @@ from softprune.models.description import BackboneDescription
 from softprune.models.loading import resolve_device
 from softprune.models.placement import check_placement, check_quantizer
 from softprune.prompts.prompt_io import load_mask, load_vectors
-from softprune.runs.worker_store import Store
+from softprune.runs.run_folder import RunFolder
 from softprune.training.recipe_checks import check, task_mistakes, text_mistakes
 from softprune.training.scoring import ScoredSet, Scoring
 
@@ -83,7 +83,7 @@ def read_data(recipe: Recipe, task: Task, *, patient: bool = True) -> tuple[Spli
     return splits, sets
 
 
-def check_unchanged(recipe: Recipe, run: Store) -> None:
+def check_unchanged(recipe: Recipe, run: RunFolder) -> None:
     """Hold a complete run to its task and data, where these can still be read: its results are of no others.
 
     Raises:
@@ -126,7 +126,7 @@ def model_inputs(
     return inputs
 
 
-def hold(run: Store, now: Inputs) -> None:
+def hold(run: RunFolder, now: Inputs) -> None:
     """Hold a run to what it was begun with; the first time, that is noted.
 
     Raises:

@@ -15,8 +15,7 @@ import torch
 from softprune.config import Recipe
 from softprune.prompts.soft_prompts import masked_state
 from softprune.runs.record_parts import PromptRecord, SettingsRecord, SweepRow, TrainingCost
-from softprune.runs.run_folder import Saved
-from softprune.runs.worker_store import Store
+from softprune.runs.run_folder import RunFolder, Saved
 from softprune.training.distribute import finish_on_workers
 from softprune.training.initial_prompt import initial_mask, initial_prompt
 from softprune.training.loop import Evaluation, Keeper, Point, Schedule, State, Trained, train
@@ -62,7 +61,7 @@ class FolderKeeper(Keeper):
         phase, names: of the curve in metrics.jsonl, and of the candidates on it.
     """
 
-    def __init__(self, run: Store, work: str, phase: str, names: Sequence[str]) -> None:
+    def __init__(self, run: RunFolder, work: str, phase: str, names: Sequence[str]) -> None:
         self._run, self._work, self._phase, self._names = run, work, phase, list(names)
 
     def finished(self) -> Trained | None:
@@ -135,7 +134,9 @@ def sweep(workspace: Workspace) -> Workspace:
         return replace(workspace, lr=best_rate(workspace.run, workspace.lr, multiples, train_at))
 
 
-def best_rate(run: Store, lr: float, multiples: Sequence[float], train: Callable[[float, str], Evaluation]) -> float:
+def best_rate(
+    run: RunFolder, lr: float, multiples: Sequence[float], train: Callable[[float, str], Evaluation]
+) -> float:
     """Train with every multiple of a learning rate and choose: the best score on `select`, then the lower loss.
 
     The run keeps `sweep`, by multiple the rate, its score and loss, and whether it was `chosen`; and `settings.lr`. A
@@ -180,7 +181,7 @@ def candidate_of(work: str) -> str:
     return work.replace("sweep-", "rate-x", 1)
 
 
-def chosen_work(run: Store) -> str | None:
+def chosen_work(run: RunFolder) -> str | None:
     """The piece of work that trained with the chosen rate; None where nothing was swept."""
     rows = run.record.sweep
     return next((work_of(float(multiple)) for multiple, row in rows.items() if row.chosen), None)

@@ -25,7 +25,7 @@ from softprune.runs.record_parts import (
     TaskRecord,
     Truncation,
 )
-from softprune.runs.worker_store import Store
+from softprune.runs.run_folder import RunFolder
 from softprune.training.free_memory import PeakMemory
 from softprune.training.hardware import choose_threads, load
 from softprune.training.input_checks import data_inputs, hold, model_inputs, read_inputs
@@ -41,7 +41,7 @@ class Workspace:
     """What the stages of one run share."""
 
     recipe: Recipe
-    run: Store  # the folder, or what stands in for it on a worker
+    run: RunFolder  # or what stands in for it on a worker
     executor: Executor  # runs pieces of work that don't depend on each other
     backbone: Backbone
     task: Task
@@ -79,7 +79,7 @@ class Workspace:
 
 def prepare(
     recipe: Recipe,
-    run: Store,
+    run: RunFolder,
     watch: Watch,
     executor: Executor,
     *,
@@ -138,7 +138,7 @@ def prepare(
     return workspace
 
 
-def _settle_group(recipe: Recipe, run: Store, rehearsal: Rehearsal) -> int:
+def _settle_group(recipe: Recipe, run: RunFolder, rehearsal: Rehearsal) -> int:
     """K: what the recipe asks for, a resumed one too; where it doesn't, what the run was begun with, measured then."""
     if recipe.kind == "adapt":
         return int(run.pin("K", lambda: 1))

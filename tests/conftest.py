@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -90,6 +91,46 @@ def forks() -> Iterator[Forks]:
 def model_name(request: pytest.FixtureRequest) -> str:
     """Every tiny model in turn."""
     return str(request.param)
+
+
+DRAWN_ANEW = ("tests/report/", "test_page.py", "test_bench.py", "test_analysis.py", "browser", "test_real_")
+"""Tests of figures themselves; others are served the first one of its kind."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def small_costs() -> Iterator[None]:
+    """What takes most of a small run's time, and isn't what most tests test: done less often.
+
+    Each kind of figure is drawn once a session, a latency is the median of a few calls, and the garbage collector
+    leaves alone what torch and transformers hold.
+    """
+    import gc
+
+    from softprune.pipelines import adapt, token_pruning, xprompt  # noqa: F401 - before they are frozen
+    from softprune.report import mpl_style
+    from softprune.studies import execution
+    from softprune.training import latency
+
+    gc.collect()
+    gc.freeze()
+
+    drawn: dict[tuple[str, str, bool], bytes] = {}
+    really = mpl_style._rendered
+
+    def rendered(draw: mpl_style.Draw, theme: mpl_style.Theme, form: str) -> bytes:
+        if any(name in os.environ.get("PYTEST_CURRENT_TEST", "") for name in DRAWN_ANEW):
+            return really(draw, theme, form)
+        kind = getattr(draw, "func", draw).__qualname__
+        key = kind, form, theme is mpl_style.LIGHT
+        if key not in drawn:
+            drawn[key] = really(draw, theme, form)
+        return drawn[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mpl_style, "_rendered", rendered)
+        patch.setattr(latency, "CALLS", latency.FEWEST)
+        patch.setattr(execution, "gc", SimpleNamespace(collect=lambda: 0))  # a second between the runs of a study
+        yield
 
 
 @pytest.fixture

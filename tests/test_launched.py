@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,7 +31,6 @@ T = TypeVar("T")
 # 51 examples to train on in batches of 15: 20 steps, the last of an epoch of six examples.
 SETTINGS = (
     "kind=tune",
-    "backbone.name=tiny-causal",
     "backbone.dtype=float32",
     "backbone.threads=1",
     "task.shots=64",
@@ -55,8 +54,8 @@ class Half(Processes):
 
 
 @pytest.fixture(scope="module")
-def recipe() -> Recipe:
-    return resolve(SETTINGS)
+def recipe(tiny_models: Callable[[str], Path]) -> Recipe:
+    return resolve([*SETTINGS, f"backbone.name={tiny_models('gpt2')}"])
 
 
 def launch(recipe: Path, out: Path) -> subprocess.Popen[str]:

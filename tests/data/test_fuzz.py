@@ -24,7 +24,7 @@ from softprune.types import Example
 
 fuzzed = settings(
     derandomize=True,
-    max_examples=400,
+    max_examples=150,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],  # files are overwritten

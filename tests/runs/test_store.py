@@ -200,7 +200,7 @@ def test_writes_make_parents_and_stay_inside(begin: Begin) -> None:
         run.write_jsonl("predictions/winner.jsonl", [{"id": "a"}, {"id": "b"}])
         run.write_tensors("prompts/tuned.safetensors", {"p": torch.ones(2, 2)}, {"format": "softprune"})
         assert json.loads((run.path / "ticket/ticket.json").read_text()) == {"tokens": 3}
-        assert (run.path / "predictions/winner.jsonl").read_text() == '{"id": "a"}\n{"id": "b"}\n'
+        assert (run.path / "predictions/winner.jsonl").read_text() == '{"id":"a"}\n{"id":"b"}\n'
         with safe_open(run.path / "prompts/tuned.safetensors", "pt") as file:
             assert file.metadata() == {"format": "softprune"}
         for name in ("../outside.json", "/outside.json"):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic_core import to_json
 
 from softprune.errors import SoftpruneError
 
@@ -85,20 +86,9 @@ def remove_temporaries(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def finite(value: Any) -> Any:
-    """`value` with every NaN and infinity as null, which is all that JSON has for them."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return value
-
-
 def json_text(value: Any, indent: int | None = None) -> str:
-    """JSON as every standard reader takes it."""
-    return json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    """JSON as every standard reader takes it; NaN and infinities become null, which is all that JSON has for them."""
+    return to_json(value, indent=indent, inf_nan_mode="null").decode()
 
 
 def json_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:

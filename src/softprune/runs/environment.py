@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import psutil
 _PACKAGES = ("softprune", "torch", "transformers", "numpy")
 
 
+@cache  # reading packages' metadata takes 25 ms, and a study asks for it in every run
 def versions() -> dict[str, str | None]:
     """Python's version and those of the packages that numbers depend on; None where not installed."""
     found: dict[str, str | None] = {"python": platform.python_version()}

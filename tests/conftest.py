@@ -108,7 +108,7 @@ def small_costs() -> Iterator[None]:
 
     from softprune.pipelines import adapt, token_pruning, xprompt  # noqa: F401 - before they are frozen
     from softprune.report import mpl_style
-    from softprune.studies import execution
+    from softprune.studies import run_cache
     from softprune.training import latency
 
     gc.collect()
@@ -129,7 +129,7 @@ def small_costs() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mpl_style, "_rendered", rendered)
         patch.setattr(latency, "CALLS", latency.FEWEST)
-        patch.setattr(execution, "gc", SimpleNamespace(collect=lambda: 0))  # a second between the runs of a study
+        patch.setattr(run_cache, "gc", SimpleNamespace(collect=lambda: 0))  # a second between the runs of a study
         yield
 
 

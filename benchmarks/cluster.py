@@ -37,7 +37,7 @@ from softprune.runs.run_folder import RunFolder
 from softprune.training import distribute
 from softprune.training.initial_prompt import initial_prompt
 from softprune.training.jobs import Fitted, Group, fit, fit_groups
-from softprune.training.progress import Silence
+from softprune.training.loop import Watch
 from softprune.training.session import Workspace, prepare
 from softprune.types import PromptState
 
@@ -69,7 +69,7 @@ class Bench:
 
 def bench(recipe: Recipe, folder: Path) -> Bench:
     run = RunFolder.open(folder, recipe_text="", resolved=recipe.resolved(), kind=recipe.kind, command="benchmark")
-    workspace = prepare(recipe, run, Silence(), InProcess())
+    workspace = prepare(recipe, run, Watch(), InProcess())
     first = initial_prompt(recipe, workspace.backbone, workspace.task).vectors_PH
     half = full_mask(P, S)
     half.piece_PS[P // 2 :] = False

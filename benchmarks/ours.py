@@ -8,12 +8,12 @@ from contextlib import contextmanager
 import torch
 from timing import Spent
 
+from softprune.config.schema import TuningConfig
 from softprune.models.base import Backbone
 from softprune.prompts.soft_prompts import full_mask
 from softprune.training.free_memory import keep_freed
-from softprune.training.loop import Evaluation, Keeper, Schedule, train
-from softprune.training.optimizers import make_optimiser
-from softprune.training.progress import Silence
+from softprune.training.loop import Evaluation, Keeper, Schedule, Watch, train
+from softprune.training.optimizers import prompt_optimiser
 from softprune.training.step import Feed
 from softprune.training.trainable import PromptTrainable
 from softprune.types import Encoded, Mask
@@ -24,7 +24,7 @@ DECAY = 1e-5
 RATE = 0.3
 
 
-class Clock(Silence):
+class Clock(Watch):
     """Notes when training began, when its last step ended, and every loss."""
 
     def __init__(self) -> None:
@@ -103,14 +103,11 @@ class Ours:
             loss=backbone.check_loss("auto"),
             score="sum",
         )
-        self.optimiser = make_optimiser(
-            "adafactor",
+        self.optimiser = prompt_optimiser(
+            TuningConfig(optimiser="adafactor", weight_decay=DECAY, clip_scope="all"),
             self.trainable.vectors_KPH,
             self.trainable.survivors(),
             lr=RATE * float(start_PH.std()),
-            weight_decay=DECAY,
-            clip_threshold=1.0,
-            clip_scope="all",
         )
 
     def epoch(self, encoded: Sequence[Encoded], seed: int = 0) -> Clock:

@@ -20,8 +20,8 @@ from timing import alternate, flags, medians, show, spent, write
 from softprune import load_backbone, load_task
 from softprune.data.demo import generate
 from softprune.evaluation.predict import Prediction, predict
+from softprune.models import BUNDLED
 from softprune.models.base import Backbone
-from softprune.models.description import BUNDLED
 from softprune.prompts.soft_prompts import masked_state
 from softprune.prompts.ticket import Ticket
 from softprune.prompts.ticket_io import TicketInfo

@@ -30,7 +30,6 @@ from timing import DTYPES, Spent
 from softprune import load_backbone, load_task
 from softprune.config import resolve
 from softprune.training.initial_prompt import initial_prompt
-from softprune.training.session import learning_rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +99,7 @@ def _ours(job: Job) -> Callable[[int], Spent]:
     def train(steps: int) -> Spent:
         if job.prepare:
             recipe = resolve([f"prompt.tokens={job.prompt}"])
-            learning_rate(recipe, backbone)
+            recipe.tuning.learning_rate(backbone.embeddings_rms())
             initial_prompt(recipe, backbone, load_task("demo"))
         return ours.step(encoded[: steps * BATCH])
 

@@ -27,7 +27,7 @@ from softprune.pruning.xprompt import xprompt
 from softprune.runs.executors import InProcess
 from softprune.runs.run_folder import RunFolder
 from softprune.statistics.bootstrap import paired_bootstrap
-from softprune.training.progress import Silence
+from softprune.training.loop import Watch
 from softprune.training.scoring import score_each
 from softprune.training.session import prepare
 from softprune.types import Candidate
@@ -79,7 +79,7 @@ def search(task: str, seed: int, strategy: str, data: Path, out: Path, overrides
 
 
 def _searched(recipe: Any, run: RunFolder) -> dict[str, Any]:
-    workspace = prepare(recipe, run, Silence(), InProcess())
+    workspace = prepare(recipe, run, Watch(), InProcess())
     pruned = xprompt(workspace)
     workspace.report.fix("the search is over")
     data = workspace.encode(workspace.report.open())

@@ -24,7 +24,7 @@ from softprune.pruning.xprompt import Pruned, control_start, token_importance, x
 from softprune.runs.executors import InProcess
 from softprune.runs.run_folder import RunFolder
 from softprune.training.jobs import Group, fit, tune
-from softprune.training.progress import Silence
+from softprune.training.loop import Watch
 from softprune.training.session import Workspace, prepare
 
 SETTINGS = (
@@ -97,7 +97,7 @@ def opened(recipe: Recipe, out: Path) -> Workspace:
     folder = RunFolder.open(
         out, recipe_text=recipe.dump(), resolved=recipe.resolved(), kind=recipe.kind, command="benchmarks/searches.py"
     )
-    return prepare(recipe, folder, Silence(), InProcess())
+    return prepare(recipe, folder, Watch(), InProcess())
 
 
 def row(workspace: Workspace, pruned: Pruned, seconds: float) -> list[str]:

@@ -18,7 +18,8 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoTokenizer
 
-from softprune.models.description import BUNDLED, find_source
+from softprune.models import BUNDLED
+from softprune.models.description import find_source
 from softprune.types import Encoded
 
 _T5 = {"dropout_rate": 0.0, "decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 3, "vocab_size": 32_128}

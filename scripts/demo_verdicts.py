@@ -74,7 +74,7 @@ def run_rounded(arguments: list[str]) -> None:
     from torch.utils._python_dispatch import TorchDispatchMode
 
     from softprune.cli import main as softprune
-    from softprune.models.probe import TOLERANCE
+    from softprune.models.load_check import TOLERANCE
 
     TOLERANCE[torch.float32] = TOLERANCE[torch.bfloat16]  # the model is read as roughly as in bfloat16
 

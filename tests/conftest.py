@@ -109,13 +109,13 @@ def small_costs() -> Iterator[None]:
     from softprune.pipelines import adapt, token_pruning, xprompt  # noqa: F401 - before they are frozen
     from softprune.report import mpl_style
     from softprune.studies import run_cache
-    from softprune.training import latency
+    from softprune.training import cost
 
     gc.collect()
     gc.freeze()
 
     drawn: dict[tuple[str, str, bool], bytes] = {}
-    really = mpl_style._rendered
+    really = mpl_style._render
 
     def rendered(draw: mpl_style.Draw, theme: mpl_style.Theme, form: str) -> bytes:
         if any(name in os.environ.get("PYTEST_CURRENT_TEST", "") for name in DRAWN_ANEW):
@@ -127,8 +127,8 @@ def small_costs() -> Iterator[None]:
         return drawn[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mpl_style, "_rendered", rendered)
-        patch.setattr(latency, "CALLS", latency.FEWEST)
+        patch.setattr(mpl_style, "_render", rendered)
+        patch.setattr(cost, "CALLS", cost.FEWEST)
         patch.setattr(run_cache, "gc", SimpleNamespace(collect=lambda: 0))  # a second between the runs of a study
         yield
 

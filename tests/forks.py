@@ -124,7 +124,7 @@ if __name__ == "__main__":
     os.fsync = lambda descriptor: None  # as in conftest.py: what a killed process wrote is there without it
     for module in PRELOADED:
         import_module(module)
-    latency = import_module("softprune.training.latency")
+    latency = import_module("softprune.training.cost")
     latency.CALLS = latency.FEWEST
     asked = serve()
     if asked is not None:

@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 
-from softprune.errors import ManyErrors, SoftpruneError, of_the_machine, out_of_memory
+from softprune.errors import ManyErrors, SoftpruneError, explain_system_error, out_of_memory
 
 
 def caused(error: Exception, cause: Exception) -> Exception:
@@ -45,7 +45,7 @@ def caused(error: Exception, cause: Exception) -> Exception:
 )
 def test_memory_that_ran_out_whoever_says_so(error: Exception) -> None:
     assert out_of_memory(error)
-    told = of_the_machine(error)
+    told = explain_system_error(error)
     assert told is not None
     assert told.found == "out of memory"
 

@@ -74,12 +74,12 @@ def test_paper_recipe_has_the_papers_values() -> None:
 
 
 def test_the_default_strategy() -> None:
-    assert resolve().search.chosen() == "learned"
-    assert resolve().search.chosen(gates_learn=False) == "sequential"
-    for named in ("token_ratios=0.1,0.5", "piece_ratios=0.5"):
-        assert resolve([f"search.{named}"]).search.chosen() == "sequential"
-    assert resolve(["search.strategy=learned", "search.token_ratios=0.5"]).search.chosen(False) == "learned"
-    assert load_recipe("paper").search.chosen() == "grid"
+    assert resolve().strategy() == "learned"
+    assert resolve().strategy(gates_learn=False) == "sequential"
+    for named in ("search.token_ratios=0.1,0.5", "search.piece_ratios=0.5", "pruning.importance=gradient"):
+        assert resolve([named]).strategy() == "sequential"
+    assert resolve(["search.strategy=learned", "search.token_ratios=0.5"]).strategy(False) == "learned"
+    assert load_recipe("paper").strategy() == "grid"
 
 
 def test_bart_recipe_has_the_studys_values() -> None:

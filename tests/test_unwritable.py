@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from softprune.config import CompareRecipe, TokensRecipe, load_config, load_recipe, resolve
-from softprune.config.study_loading import load_study
+from softprune.config.study import load_study
 from softprune.config.yaml_io import check_writable, parse_yaml
 from softprune.data import load_task
 from softprune.data.definition_loading import read_definition

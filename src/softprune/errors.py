@@ -53,13 +53,13 @@ def gathered(errors: list[SoftpruneError]) -> Iterator[None]:
     except SoftpruneError as error:
         errors += error.errors if isinstance(error, ManyErrors) else [error]
     except OSError as error:
-        explained = of_the_machine(error)
+        explained = explain_system_error(error)
         if explained is None:
             raise
         errors.append(explained)
 
 
-def of_the_machine(error: BaseException) -> SoftpruneError | None:
+def explain_system_error(error: BaseException) -> SoftpruneError | None:
     """What a full disk, missing rights, an endless path or too little memory mean to a user; None for other errors.
 
     Args:
@@ -81,14 +81,14 @@ def of_the_machine(error: BaseException) -> SoftpruneError | None:
     return None
 
 
+# What torch's allocators, oneDNN, CUDA's libraries, C++, the C library and Python say when memory ran out, in errors
+# that have no type of their own for it.
 _NO_MEMORY: Final = re.compile(
     r"can't allocate memory|cannot allocate memory|not enough memory|out of memory|bad_alloc|unable to mmap"
     r"|[A-Z]+_STATUS_\w*ALLOC\w*_FAILED|could not (create|execute) a primitive$|could not create a memory( object)?$"
     r"|can't start new thread|failed to map segment",
     re.IGNORECASE | re.MULTILINE,
 )
-"""What torch's allocators, oneDNN, CUDA's libraries, C++, the C library and Python say when memory ran out, in errors
-that have no type of their own for it."""
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -96,22 +96,19 @@ def out_of_memory(error: BaseException) -> bool:
 
     By name and by text, since torch isn't imported for this. oneDNN doesn't say why it can't create a primitive: if the
     model itself is at fault, smaller groups fail as well, and the message quotes oneDNN. A thread that can't start has
-    no memory for its stack. A file's or a socket's error counts only by its number: its text may hold a name.
+    no memory for its stack.
     """
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":
             return True
+        # C++ and Rust libraries, and failed imports of them, say it in their text.
+        is_library = isinstance(cause, RuntimeError | ImportError) or type(cause).__name__ == "SafetensorError"
         if isinstance(cause, OSError):
+            # A file's or a socket's error counts only by its number: its text may hold a name.
             if cause.errno == errno.ENOMEM or (cause.errno is None and _NO_MEMORY.search(str(cause))):
                 return True
-        elif not isinstance(cause, SoftpruneError) and _names_memory(cause):
+        elif is_library and _NO_MEMORY.search(str(cause).strip()):
             return True
         cause = cause.__cause__
     return False
-
-
-def _names_memory(error: BaseException) -> bool:
-    """Whether the text of a C++ or Rust library's error, or of a failed import, says so."""
-    raised = isinstance(error, RuntimeError | ImportError) or type(error).__name__ == "SafetensorError"
-    return raised and _NO_MEMORY.search(str(error).strip()) is not None

@@ -30,43 +30,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One stretch of a filled template.
+    """One stretch of a filled template."""
 
-    Attributes:
-        text: the characters, exactly as they are to be read.
-        shortenable: whether truncation may cut its end.
-        answer_slot: the place of the answer; `text` is empty. A masked model puts its mask tokens here.
-        from_row: whether it is a field of the row, and not the template's own words.
-    """
-
-    text: str
-    shortenable: bool = False
-    answer_slot: bool = False
-    from_row: bool = False
+    text: str  # the characters, exactly as they are to be read
+    shortenable: bool = False  # whether truncation may cut its end
+    answer_slot: bool = False  # the place of the answer; `text` is empty. A masked model puts its mask tokens here
+    from_row: bool = False  # whether it is a field of the row, and not the template's own words
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One item of a task, its template filled.
+    """One item of a task, its template filled."""
 
-    Attributes:
-        id: unique within its split.
-        index: the row in the source file or data set, from 0 (MultiRC: of the answer option).
-        segments: the filled template, in order; their texts joined are the whole input.
-        answers: the A candidate answers as text; they may depend on the example (COPA, WSC). A single one is no
-            candidate but a target text, to be written (targets of kind `text`).
-        gold: position of the right answer in `answers`; -1 where a row doesn't tell it.
-        group: resampling unit of the intervals where examples share a passage (MultiRC), else None.
-        task: which task it is of, where a prompt serves several; else empty.
-    """
-
-    id: str
-    index: int
-    segments: tuple[Segment, ...]
+    id: str  # unique within its split
+    index: int  # the row in the source file or data set, from 0 (MultiRC: of the answer option)
+    segments: tuple[Segment, ...]  # the filled template, in order; their texts joined are the whole input
+    # The A candidate answers as text; they may depend on the example (COPA, WSC). A single one is no candidate but a
+    # target text, to be written (targets of kind `text`).
     answers: tuple[str, ...]
-    gold: int
-    group: str | None = None
-    task: str = ""
+    gold: int  # position of the right answer in `answers`; -1 where a row doesn't tell it
+    group: str | None = None  # resampling unit of the intervals where examples share a passage (MultiRC), else None
+    task: str = ""  # which task it is of, where a prompt serves several; else empty
 
     @property
     def is_generation(self) -> bool:
@@ -86,44 +70,27 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids of one example, computed once.
+    """Token ids of one example, computed once."""
 
-    Attributes:
-        input_ids: the input with the model's special tokens; an answer slot holds one placeholder token.
-        slot: position of that placeholder in `input_ids`, or -1 where the family has none.
-        answer_ids: per answer, its scored token ids (EOS included for seq2seq, and wherever a whole text is written).
-        gold: position of the right answer.
-        cut: input tokens that truncation took away.
-        target_cut: the same of a target text.
-    """
-
-    input_ids: tuple[int, ...]
-    slot: int
+    input_ids: tuple[int, ...]  # the input with the model's special tokens; an answer slot holds one placeholder token
+    slot: int  # position of that placeholder in `input_ids`, or -1 where the family has none
+    # Per answer, its scored token ids (EOS included for seq2seq, and wherever a whole text is written).
     answer_ids: tuple[tuple[int, ...], ...]
-    gold: int
-    cut: int = 0
-    target_cut: int = 0
+    gold: int  # position of the right answer
+    cut: int = 0  # input tokens that truncation took away
+    target_cut: int = 0  # the same of a target text
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Encoded examples as padded tensors. Padding is always on the right; masks say what is real.
+    """Encoded examples as padded tensors. Padding is always on the right; masks say what is real."""
 
-    Attributes:
-        input_ids: `[B, N]` long.
-        input_mask: `[B, N]` long, 1 where real.
-        answer_ids: `[B, A, T]` long.
-        answer_mask: `[B, A, T]` bool; an answer without any token does not exist for that example.
-        gold: `[B]` long.
-        slot: `[B]` long, position of the answer slot, -1 where there is none.
-    """
-
-    input_ids: torch.Tensor
-    input_mask: torch.Tensor
-    answer_ids: torch.Tensor
-    answer_mask: torch.Tensor
-    gold: torch.Tensor
-    slot: torch.Tensor
+    input_ids: torch.Tensor  # `[B, N]` long
+    input_mask: torch.Tensor  # `[B, N]` long, 1 where real
+    answer_ids: torch.Tensor  # `[B, A, T]` long
+    answer_mask: torch.Tensor  # `[B, A, T]` bool; an answer without any token does not exist for that example
+    gold: torch.Tensor  # `[B]` long
+    slot: torch.Tensor  # `[B]` long, position of the answer slot, -1 where there is none
 
     def __len__(self) -> int:
         return int(self.input_ids.shape[0])
@@ -131,15 +98,10 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """Which tokens and pieces of a prompt survive.
+    """Which tokens and pieces of a prompt survive."""
 
-    Attributes:
-        token_P: gamma of equation 2, `[P]` bool.
-        piece_PS: zeta of equation 4, `[P, S]` bool; all False where the token is pruned.
-    """
-
-    token_P: torch.Tensor
-    piece_PS: torch.Tensor
+    token_P: torch.Tensor  # gamma of equation 2, `[P]` bool
+    piece_PS: torch.Tensor  # zeta of equation 4, `[P, S]` bool; all False where the token is pruned
 
     @property
     def tokens(self) -> int:
@@ -162,15 +124,10 @@ class Mask:
 
 @dataclass(frozen=True, slots=True)
 class PromptState:
-    """A prompt's values and what survives of them.
+    """A prompt's values and what survives of them."""
 
-    Attributes:
-        vectors_PH: `[P, H]` float32; exactly zero where masked.
-        mask: the survivors.
-    """
-
-    vectors_PH: torch.Tensor
-    mask: Mask
+    vectors_PH: torch.Tensor  # `[P, H]` float32; exactly zero where masked
+    mask: Mask  # the survivors
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,22 +135,15 @@ class Scores:
     """What a set of examples said about one prompt.
 
     A metric reads what it needs; what wasn't measured is empty.
-
-    Attributes:
-        answer_scores: per example, the score of each of its answers (log-probability units).
-        losses: per example, the run's loss.
-        predicted: per example, the argmax; ties go to the lower index.
-        gold: per example, the right answer.
-        texts: per example, what was generated.
-        references: per example, the target text, where targets are texts.
     """
 
+    # Per example, the score of each of its answers (log-probability units).
     answer_scores: tuple[tuple[float, ...], ...] = ()
-    losses: tuple[float, ...] = ()
-    predicted: tuple[int, ...] = ()
-    gold: tuple[int, ...] = ()
-    texts: tuple[str, ...] = ()
-    references: tuple[str, ...] = ()
+    losses: tuple[float, ...] = ()  # per example, the run's loss
+    predicted: tuple[int, ...] = ()  # per example, the argmax; ties go to the lower index
+    gold: tuple[int, ...] = ()  # per example, the right answer
+    texts: tuple[str, ...] = ()  # per example, what was generated
+    references: tuple[str, ...] = ()  # per example, the target text, where targets are texts
 
     @property
     def loss(self) -> float:
@@ -219,33 +169,24 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One choice of ratios and what is known about it so far; a line of candidates.jsonl.
+    """One choice of ratios and what is known about it so far; a line of candidates.jsonl."""
 
-    Attributes:
-        id: unique in the run, such as `t0.3-p0.5`.
-        token_ratio: fraction of the tokens that is pruned.
-        piece_ratio: fraction of the kept tokens' pieces that is pruned.
-        tokens_kept, pieces_kept, parameters: the size of the ticket.
-        rank_loss: `select` loss of the masked, unretrained prompt; None where not measured.
-        status: planned, trained or winner.
-        select, select_loss: metric and loss on `select` at its best checkpoint; None before it is trained.
-        report, interval: metric on `report` and its 95% interval; only for tickets on the Pareto front.
-        pareto: whether no other trained candidate is both smaller and better on `select`.
-    """
-
-    id: str
-    token_ratio: float
-    piece_ratio: float
+    id: str  # unique in the run, such as `t0.3-p0.5`
+    token_ratio: float  # fraction of the tokens that is pruned
+    piece_ratio: float  # fraction of the kept tokens' pieces that is pruned
+    # The size of the ticket.
     tokens_kept: int
     pieces_kept: int
     parameters: int
-    rank_loss: float | None = None
-    status: str = "planned"
+    rank_loss: float | None = None  # `select` loss of the masked, unretrained prompt; None where not measured
+    status: str = "planned"  # planned, trained or winner
+    # Metric and loss on `select` at its best checkpoint; None before it is trained.
     select: float | None = None
     select_loss: float | None = None
+    # Metric on `report` and its 95% interval; only for tickets on the Pareto front.
     report: float | None = None
     interval: tuple[float, float] | None = None
-    pareto: bool = False
+    pareto: bool = False  # whether no other trained candidate is both smaller and better on `select`
 
     def updated(self, **changes: object) -> Candidate:
         """A copy with some fields changed."""

@@ -10,7 +10,7 @@ import pytest
 from mood import write_mood
 
 if TYPE_CHECKING:
-    from softprune.adapters.prefix import DeepPrompt
+    from softprune.adapters.prefix import Prefix
     from softprune.models.base import Backbone
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -25,14 +25,16 @@ def task_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def attached() -> Iterator[Callable[..., DeepPrompt]]:
-    """`attach_prefix` that detaches when the test is over: backbones are shared by the session."""
-    from softprune.adapters.prefix import attach_prefix
+def attached() -> Iterator[Callable[..., Prefix]]:
+    """`new_prefix` that detaches when the test is over: backbones are shared by the session."""
+    from softprune.adapters.base import AdapterPlan
+    from softprune.adapters.prefix import new_prefix
 
-    made: list[DeepPrompt] = []
+    made: list[Prefix] = []
 
-    def attach(backbone: Backbone, project: bool = False, seed: int = 0, hidden: int | None = 24) -> DeepPrompt:
-        made.append(attach_prefix(backbone, 5, project=project, hidden=hidden, seed=seed))
+    def attach(backbone: Backbone, project: bool = False, seed: int = 0, hidden: int | None = 24) -> Prefix:
+        plan = AdapterPlan("prefix" if project else "p-tuning-v2", tokens=5, hidden=hidden)
+        made.append(new_prefix(backbone, plan, seed))
         return made[-1]
 
     yield attach

@@ -13,8 +13,8 @@ from adapted import ANSWERS, TEXTS, batch_of, example, fresh, near, shake
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from softprune.adapters.base import AdapterPlan
-from softprune.adapters.build import adapt
 from softprune.adapters.peft_layers import Injected
+from softprune.adapters.registry import adapt
 from softprune.errors import SoftpruneError
 from softprune.models.base import Backbone, BackboneInfo
 

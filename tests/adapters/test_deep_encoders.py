@@ -14,7 +14,8 @@ import transformers
 from peft import PrefixTuningConfig, get_peft_model
 from pefts import ANSWERS, TEXTS, P, batch_of, difference, no_prompt, scored
 
-from softprune.adapters.prefix import attach_prefix
+from softprune.adapters.base import AdapterPlan
+from softprune.adapters.prefix import new_prefix
 from softprune.models.architectures import masked_head
 from softprune.models.base import Backbone
 
@@ -89,7 +90,7 @@ def test_keys_and_values_written_out(name: str, project: bool, backbone_of: Back
     backbone = backbone_of(name, "float64")
     batch, by_hand, first = batch_of(backbone), BY_HAND[name], FIRST[name]
     without = scored(backbone, batch)
-    prefix = attach_prefix(backbone, P, project=project, hidden=None, seed=0)
+    prefix = new_prefix(backbone, AdapterPlan("prefix" if project else "p-tuning-v2", tokens=P), seed=0)
     weights = torch.randn(len(TEXTS), len(ANSWERS), generator=torch.Generator().manual_seed(1)).double()
     parameters = list(prefix.module.parameters())
 
@@ -117,7 +118,7 @@ def test_keys_and_values_written_out(name: str, project: bool, backbone_of: Back
 def test_hidden_states_are_pefts(name: str, backbone_of: Backbones, tiny_models: Callable[[str], Path]) -> None:
     """peft wraps the bare encoder; heads are no part of a prefix."""
     backbone = backbone_of(name)
-    prefix = attach_prefix(backbone, P, project=False, hidden=None, seed=0)
+    prefix = new_prefix(backbone, AdapterPlan("p-tuning-v2", tokens=P), seed=0)
     encoder = transformers.AutoModel.from_pretrained(tiny_models(name), dtype=torch.float32).eval()
     config = PrefixTuningConfig(task_type="FEATURE_EXTRACTION", num_virtual_tokens=P)
     model: Any = get_peft_model(encoder, config).eval()
@@ -126,10 +127,10 @@ def test_hidden_states_are_pefts(name: str, backbone_of: Backbones, tiny_models:
     with torch.no_grad():
         theirs = model(input_ids=batch.input_ids, attention_mask=batch.input_mask).last_hidden_state
         nothing = no_prompt(backbone).expand(len(batch), -1, -1)
-        combined = backbone.combine(nothing, batch.input_ids, batch.input_mask)
-        ours = backbone.trunk(inputs_embeds=combined.embeds_RLH, attention_mask=combined.mask_RL).last_hidden_state
+        embeds, mask = backbone.combine(nothing, batch.input_ids, batch.input_mask)
+        ours = backbone.trunk(inputs_embeds=embeds, attention_mask=mask).last_hidden_state
         prefix.detach()
-        without = backbone.trunk(inputs_embeds=combined.embeds_RLH, attention_mask=combined.mask_RL).last_hidden_state
+        without = backbone.trunk(inputs_embeds=embeds, attention_mask=mask).last_hidden_state
     real = batch.input_mask.bool()
     assert difference(ours[real], theirs[real]) <= 1e-5
     assert difference(without[real], theirs[real]) > 1e-3

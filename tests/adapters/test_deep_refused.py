@@ -11,7 +11,8 @@ import transformers
 from pefts import DEFINED, P
 
 from models import FAMILY
-from softprune.adapters.prefix import attach_prefix, prefix_not_defined
+from softprune.adapters.base import AdapterPlan
+from softprune.adapters.prefix import new_prefix, prefix_not_defined
 from softprune.errors import SoftpruneError
 from softprune.models import load_backbone
 from softprune.models.base import Backbone
@@ -25,7 +26,7 @@ def test_attention_that_takes_no_cache(backbone_of: Backbones) -> None:
     reason = prefix_not_defined(backbone.model.config, "masked")
     assert reason == 'attention of "distilbert" takes no keys and values beside those of its text'
     with pytest.raises(SoftpruneError, match=r'"distilbert", of which 0 layers do'):
-        attach_prefix(backbone, P, project=False, hidden=None, seed=0)
+        new_prefix(backbone, AdapterPlan("p-tuning-v2", tokens=P), seed=0)
 
 
 @pytest.mark.parametrize("name", DEFINED)
@@ -52,4 +53,4 @@ def test_architectures_without_one(config: Any, family: str, reason: str) -> Non
 def test_recomputed_layers_keep_nothing(tiny_models: Models) -> None:
     backbone = load_backbone(str(tiny_models("gpt2")), dtype="float32", device="cpu", checkpointing=True)
     with pytest.raises(SoftpruneError, match=r"backbone\.checkpointing out"):
-        attach_prefix(backbone, P, project=False, hidden=None, seed=0)
+        new_prefix(backbone, AdapterPlan("p-tuning-v2", tokens=P), seed=0)

@@ -14,9 +14,10 @@ from adapted import adapted_scores, batch_of, fresh, near, plain_scores, recipe_
 
 from softprune.adapters.adapter_io import read_adapter
 from softprune.adapters.base import AdapterPlan
-from softprune.adapters.build import adapt
 from softprune.adapters.exports import export_adapter
+from softprune.adapters.registry import adapt
 from softprune.errors import SoftpruneError
+from softprune.models.base import AdapterContext
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -28,7 +29,7 @@ Models = Callable[[str], Path]
 def of_peft(folder: Path, model: Path) -> Any:
     """Our backbone around the model that peft loaded into."""
     backbone = fresh(model)
-    backbone.adapter.has_weights = True
+    backbone.adapter = AdapterContext(has_weights=True)
     loaded = peft.PeftModel.from_pretrained(backbone.model, folder).eval()
     assert loaded.base_model is not None
     return backbone

@@ -11,7 +11,8 @@ from peft import PromptEncoderConfig
 from pefts import TASKS, P, adapted, batch_of, difference, log_likelihoods
 
 from models import FAMILY
-from softprune.adapters.ptuning import STORED, prompt_network
+from softprune.adapters.base import AdapterPlan
+from softprune.adapters.p_tuning import STORED, new_prompt
 from softprune.models.base import Backbone
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers.modeling_utils")
@@ -36,30 +37,31 @@ def test_answers_and_gradients_are_pefts(
 ) -> None:
     backbone = backbone_of(name, dtype)
     batch, family = batch_of(backbone), FAMILY[name]
-    networks = [prompt_network(backbone, P, hidden=24, seed=seed) for seed in (0, 1)]
+    plan = AdapterPlan("p-tuning", tokens=P, hidden=24)
+    made = [new_prompt(backbone, plan, seed) for seed in (0, 1)]
     with torch.no_grad():
-        for network in networks:
-            network.encoder.mlp_head[4].weight.mul_(GAIN)
+        for each in made:
+            each.network.mlp_head[4].weight.mul_(GAIN)
     config = PromptEncoderConfig(
         task_type=TASKS[family], num_virtual_tokens=P, encoder_hidden_size=24, num_transformer_submodules=1
     )
     model = adapted(name, tiny_models(name), config, getattr(torch, dtype))
-    model.prompt_encoder["default"].load_state_dict(networks[0].encoder.state_dict())
+    model.prompt_encoder["default"].load_state_dict(made[0].network.state_dict())
 
-    ours, other = (backbone.scores(network()[None], batch, "sum")[0] for network in networks)
+    ours, other = (backbone.scores(each.prompts(), batch, "sum")[0] for each in made)
     theirs = log_likelihoods(model, backbone.tokenizer, family, P)
     assert difference(ours, theirs) <= tolerance
     weights = torch.randn(ours.shape, generator=torch.Generator().manual_seed(1)).to(ours.dtype)
     (ours * weights).sum().backward()
     (theirs * weights).sum().backward()
     for key, parameter in model.prompt_encoder["default"].named_parameters():
-        found = networks[0].encoder.get_parameter(key).grad
+        found = made[0].network.get_parameter(key).grad
         assert difference(found, parameter.grad) <= 20 * tolerance
         assert difference(1.01 * found, parameter.grad) > 20 * tolerance
     assert all(parameter.grad is None for parameter in backbone.model.parameters())
 
     # Negative controls: another seed's, zeros, the same vectors in another order.
-    vectors = networks[0]().detach()
+    vectors = made[0].prompts()[0].detach()
     turned, zeros = (backbone.scores(v[None], batch, "sum")[0] for v in (vectors.flip(0), torch.zeros_like(vectors)))
     for wrong in (other, turned, zeros):
         assert difference(wrong, theirs) > 100 * tolerance
@@ -70,12 +72,12 @@ def test_it_is_made_of_its_seed(backbone_of: Backbones) -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    first, second, other = (prompt_network(backbone, P, hidden=None, seed=seed) for seed in (4, 4, 5))
-    assert torch.equal(first(), second())
-    assert difference(first(), other()) > 0.1
+    first, second, other = (new_prompt(backbone, AdapterPlan("p-tuning", tokens=P), seed) for seed in (4, 4, 5))
+    assert torch.equal(first.prompts(), second.prompts())
+    assert difference(first.prompts(), other.prompts()) > 0.1
     assert torch.equal(torch.rand(3), expected)
-    assert first.encoder.mlp_head[0].weight.shape == (32, 32)
+    assert first.network.mlp_head[0].weight.shape == (32, 32)
     stored = first.stored()
     assert {key: tuple(value.shape) for key, value in stored.items()} == {STORED: (P, 32)}
-    assert torch.equal(stored[STORED], first())
+    assert torch.equal(stored[STORED], first.prompts()[0])
     assert not stored[STORED].requires_grad

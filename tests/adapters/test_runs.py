@@ -21,7 +21,7 @@ from softprune.adapters.settings import settled
 from softprune.errors import ManyErrors, SoftpruneError
 from softprune.models import describe
 from softprune.pipelines.adapt import adapt, execute
-from softprune.training.sealed_set import SealedSet
+from softprune.training.scoring import SealedSet
 
 Models = Callable[[str], Path]
 pytestmark = pytest.mark.usefixtures("one_thread")

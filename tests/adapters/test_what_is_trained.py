@@ -23,7 +23,7 @@ from adapted import (
 
 from samples import each_with_one_of_every_group, every_second
 from softprune.adapters.base import AdapterPlan
-from softprune.adapters.build import adapt
+from softprune.adapters.registry import adapt
 from softprune.errors import SoftpruneError
 from softprune.models.base import Backbone
 

@@ -97,7 +97,7 @@ TOKENS = [
     ),
     case(
         "a word without an embedding, in a row to classify",
-        "tokens predict model rows.jsonl",
+        "tokens predict model --input rows.jsonl",
         ("tokens that the model has embeddings for", "in rows.jsonl, line 2", "resize"),
         files=changed(rows_jsonl='{"text": "a"}\n{"text": "a <user> was there"}\n'),
         prepare=lambda folder, models: widened_classifier(shutil.copytree(models("encoder"), folder / "model")),
@@ -110,12 +110,12 @@ TOKENS = [
     ),
     case(
         "rows for a prompt's model",
-        "tokens predict done train.jsonl",
+        "tokens predict done --input train.jsonl",
         ("a model of softprune tokens train", "a run of kind tune", "softprune predict done"),
     ),
     case(
         "rows without a text",
-        "tokens predict model rows.jsonl --text words",
+        "tokens predict model --input rows.jsonl --text words",
         ('a column "words"', "its columns are text", "available: text"),
         files=changed(rows_jsonl='{"text": "a"}\n'),
         prepare=lambda folder, models: spoilt.classifier(shutil.copytree(models("encoder"), folder / "model")),

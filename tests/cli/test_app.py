@@ -43,7 +43,7 @@ def test_recipe_flags_are_keys_of_their_recipe(kind: str) -> None:
     flags = recipe_flags(kind)
     assert set(flags.values()) <= {field.key for field in flat_fields(SCHEMAS[kind])}
     assert len(set(flags.values())) == len(flags)
-    assert flags.keys() <= RECIPE_FLAGS.keys()
+    assert flags.keys() <= {flag for flag, _, _ in RECIPE_FLAGS}
 
 
 @pytest.mark.parametrize("command", OLD_FLAGS)

@@ -87,7 +87,7 @@ def test_token_pruning_tells_and_writes_nothing_that_is_obeyed(call: Softprune) 
     assert r"m\x1b[2J\u202eood" in said
     assert r"m\x1b[2J\u202eood/run" in call("runs .")
     call("tokens analyse {home}/run --out out")
-    rows = call("tokens predict {home}/run {home}/train.jsonl")
+    rows = call("tokens predict {home}/run --input {home}/train.jsonl")
     assert len([json.loads(row) for row in rows.splitlines()]) == 2 * len(THINGS)
     assert json.loads(rows.splitlines()[0])["text"] == f"the film {CONTROLS} {MARKUP}"
     text = shlex.quote(CONTROLS + MARKUP).replace("{", "{{")
@@ -128,7 +128,7 @@ def test_what_looks_at_data_tells_nothing_that_is_obeyed(call: Softprune) -> Non
         "runs {home}/nothing",
         "tasks show {home}/no.yaml",
         "xprompt --task {task} --backbone {home}/none",
-        "tokens predict {home}/none {home}/train.jsonl",
+        "tokens predict {home}/none --input {home}/train.jsonl",
         "xprompt --task {task} --backbone {home}/gpt2 --tokens {home}",
         "{home}",
         "xprompt --{home}",

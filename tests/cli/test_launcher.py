@@ -95,7 +95,6 @@ def test_rank_and_size_come_from_the_environment(
     os.environ.update(environment)
     made: list[tuple[int, int]] = []
     monkeypatch.setattr(processes, "_Group", lambda *given: made.append(given))
-    monkeypatch.setattr(processes, "_take_device", lambda: None)
     monkeypatch.setattr(processes, "_joined", None)
     found = processes.join()
     assert processes.rank() == rank

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from mood import write_mood
 from softprune.cli.app import app
 from softprune.errors import SoftpruneError
-from softprune.interpret.stored_neighbours import neighbours_of
+from softprune.interpret.run_neighbours import neighbours_of
 from softprune.pipelines.xprompt import xprompt
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -118,7 +118,7 @@ def test_rows_come_back_in_their_order(
 
     out = tmp_path / "out.jsonl"
     flags = ("--out", str(out), "--dtype", "float32", "--device", "cpu")
-    told = softprune("tokens", "predict", model, "rows.jsonl", *flags)
+    told = softprune("tokens", "predict", model, "--input", "rows.jsonl", *flags)
     assert told.code == 0, told.err
     assert "11 rows in" in told.err
     found = [json.loads(line) for line in out.read_text().splitlines()]
@@ -138,10 +138,18 @@ def test_rows_come_back_in_their_order(
         assert any(row["kept"] < row["tokens"] for row in found)
 
 
+def test_a_file_by_position_works_with_a_notice(folder: Path, softprune: Softprune, rows: list[dict[str, Any]]) -> None:
+    """As it was given in version 0.1."""
+    told = softprune("tokens", "predict", "run", "rows.jsonl")
+    assert told.code == 0
+    assert told.err == "note: FILE is called --input now; the old name stops working in version 0.3\n"
+    assert told.out == softprune("tokens", "predict", "run", "--input", "rows.jsonl").out
+
+
 def test_rows_go_to_the_terminal_and_from_and_to_csv(
     folder: Path, softprune: Softprune, rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    plain = softprune("tokens", "predict", "run", "rows.jsonl")
+    plain = softprune("tokens", "predict", "run", "--input", "rows.jsonl")
     assert (plain.code, plain.err) == (0, "")
     wanted = [json.loads(line)["prediction"] for line in plain.out.splitlines()]
     with (tmp_path / "rows.csv").open("w", newline="") as file:
@@ -149,7 +157,7 @@ def test_rows_go_to_the_terminal_and_from_and_to_csv(
         writer.writeheader()
         writer.writerows({"n": row["n"], "what was said": row["text"]} for row in rows)
     flags = ("--text", "what was said", "--out", str(tmp_path / "out.csv"))
-    told = softprune("tokens", "predict", "run", str(tmp_path / "rows.csv"), *flags)
+    told = softprune("tokens", "predict", "run", "--input", str(tmp_path / "rows.csv"), *flags)
     assert told.code == 0, told.err
     with (tmp_path / "out.csv").open(newline="") as file:
         found = list(csv.DictReader(file))
@@ -162,7 +170,7 @@ def test_many_rows_stream_in_their_order(softprune: Softprune, folder: Path, tmp
     lines = "".join(json.dumps({"i": n, "text": text[:60]}) + "\n" for n, text in enumerate(texts))
     (tmp_path / "many.jsonl").write_text(lines)
     out = tmp_path / "out.jsonl"
-    told = softprune("tokens", "predict", "run", str(tmp_path / "many.jsonl"), "--out", str(out))
+    told = softprune("tokens", "predict", "run", "--input", str(tmp_path / "many.jsonl"), "--out", str(out))
     assert told.code == 0, told.err
     found = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["i"] for row in found] == list(range(2500))
@@ -170,11 +178,13 @@ def test_many_rows_stream_in_their_order(softprune: Softprune, folder: Path, tmp
 
 def test_a_file_without_rows_gives_one(softprune: Softprune, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").touch()
-    told = softprune("tokens", "predict", "run", str(tmp_path / "empty.jsonl"), "--out", str(tmp_path / "o.jsonl"))
+    files = ("--input", str(tmp_path / "empty.jsonl"), "--out", str(tmp_path / "o.jsonl"))
+    told = softprune("tokens", "predict", "run", *files)
     assert (told.code, (tmp_path / "o.jsonl").read_text()) == (0, "")
 
 
 BAD = {
+    "no input": (("run",), "an input file", "no --input"),
     "no file": (("run", "nowhere.jsonl"), "an input file", "no file nowhere.jsonl"),
     "no format": (("run", "mood.yaml"), "an input file", "mood.yaml"),
     "an output that is there": (("run", "rows.jsonl", "--out", "mood.yaml"), "a new output file", "mood.yaml exists"),
@@ -208,9 +218,9 @@ def test_what_cannot_be_done_is_told_and_leaves_nothing(
     (folder / "moved/tokens.json").write_text(json.dumps(document | {"weights": mark}))
     if not (folder / "gpt2").exists():
         (folder / "gpt2").symlink_to(tiny_models("gpt2"))
-    arguments, expected, found = BAD[case]
+    (model, *arguments), expected, found = BAD[case]
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    told = softprune("tokens", "predict", *arguments)
+    told = softprune("tokens", "predict", model, *(["--input", *arguments] if arguments else []))
     assert told.code == 2, told.err
     assert "Traceback" not in told.err
     assert expected in told.err.partition("found:")[0]

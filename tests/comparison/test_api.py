@@ -15,7 +15,6 @@ from comparisons import outcome
 from rich.console import Console
 
 from records import reopen
-from softprune.adapters.registry import METHODS
 from softprune.config import CompareRecipe
 from softprune.data import load_task
 from softprune.errors import SoftpruneError
@@ -157,18 +156,18 @@ def test_another_recipe_is_refused(compared: Path, small: Small) -> None:
         run(small(), compared / "cells" / "prompt-0")
 
 
-def test_a_method_that_the_family_does_not_have_is_told_and_the_others_go_on(
+def test_a_method_that_the_model_has_no_place_for_is_told_and_the_others_go_on(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(METHODS["ia3"].refused, "sentence", "no such modules")
-    out = compare_methods(small("methods=ia3,prompt", "seeds=1"), tmp_path / "out")
+    monkeypatch.setattr(method_runs, "prefix_not_defined", lambda config, family: "no such modules")
+    out = compare_methods(small("methods=prefix,prompt", "seeds=1"), tmp_path / "out")
     info = json.loads((out / "compare.json").read_text())
-    assert info["not_defined"] == {"ia3": "no such modules"}
+    assert info["not_defined"] == {"prefix": "no such modules"}
     assert info["reference"] == "prompt"
-    assert not (out / "cells" / "ia3-0").exists()
-    assert "ia3: not defined: no such modules" in (out / "table.md").read_text()
-    assert "ia3: not defined: no such modules" in (out / "table.tex").read_text()
-    assert "<strong>ia3</strong>: not defined: no such modules" in (out / "index.html").read_text()
+    assert not (out / "cells" / "prefix-0").exists()
+    assert "prefix: not defined: no such modules" in (out / "table.md").read_text()
+    assert "prefix: not defined: no such modules" in (out / "table.tex").read_text()
+    assert "<strong>prefix</strong>: not defined: no such modules" in (out / "index.html").read_text()
 
 
 def adapting(monkeypatch: pytest.MonkeyPatch, act: Callable[[Path], bool]) -> list[Path]:

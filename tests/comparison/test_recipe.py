@@ -30,7 +30,7 @@ def test_a_recipe_comes_back_from_its_text() -> None:
         ours, theirs = (resolve(base=each.cell(method, 3)) for each in (recipe, back))
         assert ours == theirs
         assert "lr" not in theirs.tuning.model_fields_set  # so that the method's own counts
-        assert theirs.search.chosen() == ours.search.chosen() == "learned"
+        assert theirs.strategy() == ours.strategy() == "learned"
     named = load_config(CompareRecipe, None, ["tuning.lr=0.1", "search.token_ratios=0.5"])
     assert load_config(CompareRecipe, yaml.safe_load(named.dump())).cell("prompt", 0)["tuning"]["lr"] == 0.1
     assert "lr" not in recipe.resolved()["tuning"]

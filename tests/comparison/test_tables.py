@@ -111,7 +111,7 @@ def test_a_new_column_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert made.rows[0].measured("steps") == 15.5
     assert shown(made, 1, "prompt")["steps"] == "15.5"
     assert next(csv.DictReader(io.StringIO(csv_text(made))))["steps"] == "15.5"
-    assert all("15.5" in text for text in (markdown(made), latex_tables(made), terminal(made, 160)))
+    assert all("15.5" in text for text in (markdown(made), latex_tables(made), terminal(made, width=160)))
     assert "15.5" not in markdown(found())
 
 

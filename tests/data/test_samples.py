@@ -10,8 +10,8 @@ import pytest
 
 from softprune.data import load_task, task_names
 from softprune.data.data_statistics import compute_statistics, survey
-from softprune.data.samples import SAMPLES, load_sample
 from softprune.data.sources import find_layout
+from softprune.data.task import SAMPLES, load_sample
 from softprune.errors import SoftpruneError
 
 OFFICIAL = Path(__file__).parent.parent / "fixtures" / "tasks" / "official"

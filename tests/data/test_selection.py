@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from softprune.data import Splits, select_sets
-from softprune.data.sampling import _in_proportion
+from softprune.data.splits import _in_proportion
 from softprune.errors import SoftpruneError
 from softprune.types import Example, Segment
 

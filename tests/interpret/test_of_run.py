@@ -11,7 +11,7 @@ import torch
 
 from softprune.errors import SoftpruneError
 from softprune.interpret.neighbours import MEASURES, anisotropy, nearest
-from softprune.interpret.run_neighbours import Surroundings, Way, embedding_table, prompt_neighbours, read_neighbours
+from softprune.interpret.run_neighbours import Surroundings, Way, prompt_neighbours, read_neighbours
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,11 +66,11 @@ def test_the_document_is_what_the_maths_says(backbone_of: Callable[[str], Backbo
 def test_embeddings_are_what_the_model_reads(backbone_of: Callable[..., Backbone]) -> None:
     """BART scales its own: against the bare table, every word would seem to have moved."""
     backbone = backbone_of("bart_scaled")
-    table = embedding_table(backbone)
+    table = Surroundings(backbone).table_VH
     assert torch.equal(table, backbone.embeddings_VH())
     assert not torch.allclose(table, backbone.model.get_input_embeddings().weight)
     half = backbone_of("t5", "bfloat16")
-    assert embedding_table(half).dtype == torch.bfloat16
+    assert Surroundings(half).table_VH.dtype == torch.bfloat16
 
 
 def test_several_prompts_are_as_each_alone(backbone_of: Callable[[str], Backbone]) -> None:

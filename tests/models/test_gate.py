@@ -15,9 +15,11 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from softprune.errors import SoftpruneError
 from softprune.models import describe, load_backbone
-from softprune.models.base import Backbone, Combined
+from softprune.models.base import Backbone
+from softprune.models.load_check import ordinary_ids
 
 Models = Callable[[str], Path]
+Combined = tuple[torch.Tensor, torch.Tensor]  # embeddings and their mask
 
 
 def load(folder: Path, dtype: str = "float32", family: str = "auto") -> Backbone:
@@ -43,14 +45,14 @@ def test_prompts_that_are_read_a_little_otherwise_are_refused(
     tiny_models: Models, name: str, spoil_combined: Callable[..., None]
 ) -> None:
     """By 1%, which only vectors in front of a text can show: without a prompt nothing is changed."""
-    spoil_combined(lambda found, length: Combined(found.embeds_RLH * (1.01 if length else 1), found.mask_RL))
+    spoil_combined(lambda found, length: (found[0] * (1.01 if length else 1), found[1]))
     with pytest.raises(SoftpruneError, match=r"differs by .* in reading a text behind a soft prompt of 3"):
         load(tiny_models(name))
 
 
 @pytest.mark.parametrize("name", ["t5", "bart", "bert", "distilbert", "sentence"])
 def test_padding_that_is_read_is_refused(tiny_models: Models, name: str, spoil_combined: Callable[..., None]) -> None:
-    spoil_combined(lambda found, _: Combined(found.embeds_RLH, torch.ones_like(found.mask_RL)))
+    spoil_combined(lambda found, _: (found[0], torch.ones_like(found[1])))
     with pytest.raises(SoftpruneError, match="a text behind a soft prompt of 3"):
         load(tiny_models(name))
 
@@ -59,7 +61,7 @@ def test_an_amount_of_its_own_is_refused(tiny_models: Models, spoil_combined: Ca
     """A model that reads small vectors right and cuts large ones."""
 
     def cut(found: Combined, _: int) -> Combined:
-        return Combined(found.embeds_RLH.clamp(-4, 4), found.mask_RL)
+        return found[0].clamp(-4, 4), found[1]
 
     spoil_combined(cut)
     with pytest.raises(SoftpruneError, match="a text behind a soft prompt of 1"):
@@ -67,7 +69,7 @@ def test_an_amount_of_its_own_is_refused(tiny_models: Models, spoil_combined: Ca
 
 
 def test_half_precision_is_checked_too(tiny_models: Models, spoil_combined: Callable[..., None]) -> None:
-    spoil_combined(lambda found, length: Combined(found.embeds_RLH * (1.5 if length else 1), found.mask_RL))
+    spoil_combined(lambda found, length: (found[0] * (1.5 if length else 1), found[1]))
     for dtype in ("bfloat16", "float16"):
         with pytest.raises(SoftpruneError, match="a text behind a soft prompt of 3"):
             load(tiny_models("gpt2"), dtype)
@@ -130,7 +132,7 @@ def test_configurations_without_a_padding_token(tmp_path: Path, family: str, nam
     config = json.loads((folder / "config.json").read_text())
     config.pop("pad_token_id", None)
     (folder / "config.json").write_text(json.dumps(config))
-    assert load(folder, family=family).probe_ids().shape == (1, 4)
+    assert ordinary_ids(load(folder, family=family).model).shape == (1, 4)
 
 
 # --- modules that aren't where others have them ---

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from softprune.errors import SoftpruneError
-from softprune.models.pooling import mean_head, pool, read_head
+from softprune.models.pooling import pool, read_head
 
 HIDDEN = torch.tensor([[[1.0, -2.0], [3.0, 5.0], [100.0, 100.0]], [[2.0, 2.0], [4.0, 0.0], [6.0, 1.0]]])
 MASK = torch.tensor([[1, 1, 0], [1, 1, 1]])
@@ -27,10 +27,6 @@ MASK = torch.tensor([[1, 1, 0], [1, 1, 1]])
 )
 def test_pooling_reads_real_tokens_only(mode: str, expected: list[list[float]]) -> None:
     assert torch.allclose(pool(HIDDEN, MASK, mode), torch.tensor(expected))
-
-
-def test_a_bare_head_is_the_mean() -> None:
-    assert torch.equal(mean_head()(HIDDEN, MASK), pool(HIDDEN, MASK, "mean"))
 
 
 def write(folder: Path, kinds: list[str], pooling: dict[str, object], dense: dict[str, object] | None = None) -> Path:

@@ -25,7 +25,7 @@ def by_transformers(tiny_models: Callable[[str], Path]) -> Callable[[str], Backb
 
     def load(name: str) -> Backbone:
         backbone = load_backbone(str(tiny_models(name)), dtype="float32", device="cpu")
-        backbone.drop_fused_layers()
+        backbone.fused = None
         return backbone
 
     return load

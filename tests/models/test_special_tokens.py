@@ -15,7 +15,7 @@ from softprune.errors import SoftpruneError
 from softprune.models import load_backbone
 from softprune.models.base import Backbone
 from softprune.models.tokenization import answer_notes
-from softprune.prompts.peft_format import adapter_files
+from softprune.prompts.prompt_io import adapter_files
 from softprune.types import Example, Segment
 
 Backbones = Callable[..., Backbone]

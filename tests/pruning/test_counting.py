@@ -10,7 +10,7 @@ from whole_runs import CASES, Run
 
 from softprune.config import resolve
 from softprune.config.schema import SearchConfig
-from softprune.pipelines.step_counts import count_steps
+from softprune.pipelines.plan import count_steps
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

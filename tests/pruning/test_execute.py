@@ -193,14 +193,14 @@ def test_importance_and_ranking_are_measured_where_they_should_be(
 
     tuned = load_file(run.out / "prompts/tuned.safetensors")["vectors_PH"]
     told = load_file(run.out / "importance.safetensors")
-    whole = sensitivity(backbone, tuned, held("train"), scoring, S, "paper")
+    whole = sensitivity(backbone, tuned, held("train"), scoring, S)
     assert distance(told["token_P"], whole.token_P) <= 1e-5
     assert distance(told["piece_PS"], whole.piece_PS) <= 1e-5
-    assert distance(told["token_P"], sensitivity(backbone, tuned, held("select"), scoring, S, "paper").token_P) > 1e-3
+    assert distance(told["token_P"], sensitivity(backbone, tuned, held("select"), scoring, S).token_P) > 1e-3
     token_P = ticket.state.mask.token_P
     pruned = masked_state(tuned, Mask(token_P, token_P[:, None].expand(-1, S)))
     removal = run.recipe.pruning.removal
-    after = sensitivity(backbone, read_one(pruned, removal), held("train"), scoring, S, "paper").piece_PS
+    after = sensitivity(backbone, read_one(pruned, removal), held("train"), scoring, S).piece_PS
     rows = after[token_P] if removal == "zero" else after
     assert distance(told["winner_piece_PS"][token_P], rows) <= 1e-5
     assert distance(told["winner_piece_PS"][token_P], told["piece_PS"][token_P]) > 1e-3, "pieces weren't measured again"

@@ -17,7 +17,7 @@ from softprune.evaluation.fresh_seeds import fresh_pairs, retrain_fresh, seed_of
 from softprune.prompts.soft_prompts import full_mask
 from softprune.runs.executors import InProcess
 from softprune.runs.run_folder import RunFolder
-from softprune.training.progress import Silence
+from softprune.training.loop import Watch
 from softprune.training.session import Workspace, prepare
 from softprune.types import PromptState
 
@@ -37,7 +37,7 @@ def workspace_of(tiny_models: Models, task_file: Path, tmp_path: Path) -> Callab
         changes = (f"pruning.removal={removal}", f"search.group={group}", "selection.seeds=3")
         recipe = recipe_of(tiny_models("sentence"), task_file, *changes)
         run = RunFolder.open(tmp_path / name, recipe_text="", resolved=recipe.resolved(), kind="xprompt", command="")
-        return prepare(recipe, run, Silence(), InProcess())
+        return prepare(recipe, run, Watch(), InProcess())
 
     return make
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 from toys import distance, drawn, scoring_of, task_of
 
+from softprune.config.schema import TuningConfig
 from softprune.models.base import Backbone
 from softprune.pruning.gated_prompts import GatedPrompts, TogetherOptimiser
 from softprune.pruning.gates import GATES
-from softprune.training.loop import Evaluation, Keeper, Schedule, State, Trained, train
-from softprune.training.optimizers import keep_candidates, make_optimiser, pack, unpack
-from softprune.training.progress import Silence
+from softprune.training.loop import Evaluation, Keeper, Schedule, State, Trained, Watch, train
+from softprune.training.optimizers import keep_candidates, pack, prompt_optimiser, unpack
 from softprune.training.step import Feed
 
 Backbones = Callable[..., Backbone]
@@ -67,9 +67,7 @@ class Memory(Keeper):
 def optimiser_of(
     gated: GatedPrompts, name: str = "adafactor", lr: float = 0.01, gate_lr: float = 0.2
 ) -> TogetherOptimiser:
-    prompts = make_optimiser(
-        name, gated.vectors_KPH, None, lr=lr, weight_decay=0.0, clip_threshold=1.0, clip_scope="survivors"
-    )
+    prompts = prompt_optimiser(TuningConfig(optimiser=name, weight_decay=0), gated.vectors_KPH, None, lr=lr)
     return TogetherOptimiser([prompts, torch.optim.Adam(gated.gates(), lr=gate_lr, eps=1e-12)], gated.stepped)
 
 
@@ -90,7 +88,7 @@ def trained(
         names=[f"{price:g}" for price in gated.price_K],
         title="gates",
         keeper=keeper or Memory(),
-        watch=Silence(),
+        watch=Watch(),
     )
 
 

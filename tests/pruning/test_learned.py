@@ -17,9 +17,9 @@ from softprune.evaluation.conclusions import random_sentence
 from softprune.prompts.ticket import Ticket
 from softprune.pruning.gates import expected_size, harden
 from softprune.pruning.xprompt import decided
-from softprune.report.curves import curves_of
 from softprune.report.page import html as page_of
 from softprune.report.run_reader import read_run
+from softprune.report.training_charts import group_trainings
 from softprune.runs.record_parts import DifferenceRecord, Headline
 from softprune.runs.run_folder import RunFolder
 from softprune.training.session import Workspace
@@ -73,7 +73,7 @@ def test_the_page_is_as_after_any_search(run_of: Callable[[str], Run]) -> None:
     assert "gates that were trained with it decided" in text
     assert "gates that were trained" not in page_of(read_run(run_of("grid, drop").out), [])
     assert all(f">{c['id']}" in text for c in run.lines("candidates.jsonl"))
-    points = {p.step for s in curves_of(read_run(run.out)).series if s.role == "winner" for p in s.points}
+    points = {p.step for role, points in group_trainings(read_run(run.out)) if role == "winner" for p in points}
     lines = [line for line in run.lines("metrics.jsonl") if line["candidate"] == run.info["selection"]["winner"]]
     assert points == {line["step"] for line in lines}
     assert {line["phase"] for line in lines} == {"retrain"}

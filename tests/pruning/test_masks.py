@@ -15,7 +15,6 @@ from softprune.pruning.masks import (
     complement,
     keep_count,
     piece_mask,
-    prune,
     random_mask,
     token_mask,
     top,
@@ -30,6 +29,19 @@ TENTHS = [tenth / 10 for tenth in range(1, 10)]
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def prune(
+    token_importance_P: torch.Tensor,
+    piece_importance_PS: torch.Tensor,
+    token_ratio: float,
+    piece_ratio: float,
+    scope: str = "global",
+    rounding: str = "nearest",
+) -> Mask:
+    """Both levels, as a search prunes them one after the other."""
+    token_P = token_mask(token_importance_P, token_ratio, rounding)
+    return Mask(token_P, piece_mask(piece_importance_PS, token_P, piece_ratio, scope, rounding))
 
 
 # --- counts ---

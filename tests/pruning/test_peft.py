@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ from softprune.errors import SoftpruneError
 from softprune.models.base import Backbone
 from softprune.models.tokenization import continuation_ids
 from softprune.pipelines.xprompt import execute
-from softprune.prompts import exports
 from softprune.prompts.exports import export
 from softprune.prompts.prompt_io import read_prompt
 from softprune.prompts.ticket import Ticket
@@ -153,8 +153,8 @@ def test_vectors_for_any_family(name: str, backbone_of: Backbones, tmp_path: Pat
     ids = torch.tensor([[3, 4, 5], [6, 7, 8]])
     names: dict[str, Any] = {"model": backbone.model, "input_ids": ids}
     exec("\n".join(done.code), names)
-    combined = backbone.combine(ticket.prompt().expand(2, -1, -1), ids, torch.ones_like(ids))
-    assert torch.equal(names["inputs_embeds"], combined.embeds_RLH)
+    embeds, _ = backbone.combine(ticket.prompt().expand(2, -1, -1), ids, torch.ones_like(ids))
+    assert torch.equal(names["inputs_embeds"], embeds)
 
 
 @pytest.mark.parametrize(("name", "why"), [("bert", "no task type for masked"), ("sentence", "no answers by cosine")])
@@ -166,16 +166,14 @@ def test_peft_has_no_place_for_it(name: str, why: str, backbone_of: Backbones, t
     assert not (tmp_path / "adapter").exists()
 
 
-def test_peft_would_feed_it_otherwise(
-    backbone_of: Backbones, tiny_models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_peft_would_feed_it_otherwise(backbone_of: Backbones, tiny_models: Models, tmp_path: Path) -> None:
     """Pegasus scales the embeddings of its input, and peft gives it unscaled ones."""
     backbone, model = backbone_of("pegasus"), tiny_models("pegasus")
     ticket = small_ticket(backbone, name=str(model))
     with pytest.raises(SoftpruneError, match=r"pegasus.*, which multiplies them by [\d.]+, and peft doesn't"):
         export(ticket, "peft", tmp_path / "adapter")
-    monkeypatch.setattr(exports, "_check_scale", lambda info: None)
-    export(ticket, "peft", tmp_path / "adapter")
+    unscaled = replace(ticket, info=replace(ticket.info, embedding_scale=1.0))
+    export(unscaled, "peft", tmp_path / "adapter")
     theirs = of_peft(loaded("pegasus", model, tmp_path / "adapter"), backbone.tokenizer, "seq2seq", 2)
     assert difference(theirs, of_softprune(backbone, ticket.prompt())) > 100 * TOLERANCE
 

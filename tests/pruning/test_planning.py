@@ -11,7 +11,7 @@ from whole_runs import CASES, Models, Run, recipe_of
 
 from softprune.models.base import Backbone
 from softprune.pipelines.plan import Pace, Plan, plan
-from softprune.training.sealed_set import SealedSet
+from softprune.training.scoring import SealedSet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

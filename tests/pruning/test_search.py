@@ -157,16 +157,16 @@ def test_foresight_is_rank_correlation_and_regret() -> None:
     found = foresight([*candidates, made("never trained", 5, None).updated(rank_loss=0.1)])
     assert found is not None
     # by hand: ranks by loss 4 1 2 3, by score from the top 4 2 1 3; 1 - 6 * (0 + 1 + 1 + 0) / (4 * 15)
-    assert abs((found["spearman"] or 0.0) - 0.8) <= 1e-12
-    assert abs((found["regret"] or 0.0) - 0.1) <= 1e-12
-    assert found["candidates"] == 4
+    assert abs((found.spearman or 0.0) - 0.8) <= 1e-12
+    assert abs((found.regret or 0.0) - 0.1) <= 1e-12
+    assert found.candidates == 4
     turned = foresight([c.updated(rank_loss=-(c.rank_loss or 0.0)) for c in candidates])
     assert turned is not None
-    assert abs((turned["spearman"] or 0.0) + 0.8) <= 1e-12
+    assert abs((turned.spearman or 0.0) + 0.8) <= 1e-12
     assert foresight(candidates[:2]) is None
     alike = foresight([c.updated(select=0.5) for c in candidates])
     assert alike is not None
-    assert alike["spearman"] is None
+    assert alike.spearman is None
 
 
 def test_one_se_goes_by_each_candidates_own_standard_error() -> None:

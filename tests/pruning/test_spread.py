@@ -158,7 +158,7 @@ def test_a_worker_goes_on_where_the_driver_left_off(
         with pytest.raises(KeyboardInterrupt):
             execute(recipe, out, "softprune run mine.yaml", "# mine\n" + recipe.dump())
     store = distribute._store
-    monkeypatch.setattr(distribute, "_store", lambda w, r: (begun.append(r.value.begun), store(w, r))[1])
+    monkeypatch.setattr(distribute, "_store", lambda w, r: (begun.append(r.value.seen.begun), store(w, r))[1])
     execute(on_workers(recipe), out, "softprune run mine.yaml", "")
     assert begun[0] > 0
     assert set(begun[1:]) == {0}

@@ -16,7 +16,7 @@ from softprune.evaluation import baselines
 from softprune.models.base import Backbone
 from softprune.pipelines.xprompt import execute
 from softprune.training import jobs
-from softprune.training.sealed_set import SealedSet
+from softprune.training.scoring import SealedSet
 from softprune.types import Encoded, Example, PromptState
 
 Models = Callable[[str], Path]

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from markupsafe import escape
 
-from softprune.report import stand_beside
+from softprune.report import explain_comparisons
 from softprune.report.page import html
-from softprune.report.run_comparison import SEED, Beside, beside, why_not
+from softprune.report.run_comparison import SEED, RunComparison, compare_runs, why_not
 from softprune.report.run_reader import read_run
 from softprune.statistics.bootstrap import paired_bootstrap
 from softprune.statistics.seeds import compare_rows
@@ -40,12 +40,12 @@ def pair(tmp_path: Path, build: MakeRun) -> tuple[Path, Path]:
     return build(tmp_path / "one", 20, 3), build(tmp_path / "other", 24, 3)
 
 
-def of(pair: tuple[Path, Path]) -> Beside:
-    return beside(*map(read_run, pair))
+def of(pair: tuple[Path, Path]) -> RunComparison:
+    return compare_runs(*map(read_run, pair))
 
 
-def line(found: Beside, label: str) -> Any:
-    return next(line for line in found.lines if line.label.startswith(label))
+def line(found: RunComparison, label: str) -> Any:
+    return next(line for line in found.rows if line.label.startswith(label))
 
 
 GOLD = [0, 1] * 20
@@ -151,7 +151,7 @@ def test_what_cannot_be_compared_says_why(pair: tuple[Path, Path], edit: Edit, c
     edit(pair[1], change)
     found = of(pair)
     assert found.reason == reason
-    assert {each.difference for each in found.lines} == {"not comparable"}
+    assert {each.difference for each in found.rows} == {"not comparable"}
     text = html(read_run(pair[0]), [], [found])
     assert "<strong>Not comparable:</strong> " + str(escape(reason)) in text
 
@@ -177,9 +177,9 @@ def test_how_both_searched_is_told(pair: tuple[Path, Path], edit: Edit) -> None:
 
 
 def test_the_terminal_says_what_stands_beside(pair: tuple[Path, Path], edit: Edit) -> None:
-    assert stand_beside(pair[0], pair[1:]) == [f"beside it: {pair[1]}"]
+    assert explain_comparisons(pair[0], pair[1:]) == [f"beside it: {pair[1]}"]
     edit(pair[1], other_task)
-    assert stand_beside(pair[0], pair[1:]) == [
+    assert explain_comparisons(pair[0], pair[1:]) == [
         f"beside it: {pair[1]} (not comparable: the tasks differ: rte and boolq)"
     ]
 
@@ -187,7 +187,7 @@ def test_the_terminal_says_what_stands_beside(pair: tuple[Path, Path], edit: Edi
 def test_hostile_names_are_text(tmp_path: Path, build: MakeRun, edit: Edit) -> None:
     one, other = build(tmp_path / "one", 20, 3), build(tmp_path / "<img src=x onerror=alert(1)>", 20, 3)
     edit(other, lambda info: info["backbone"].update(name="</script><script>alert(1)</script>"))
-    text = html(read_run(one), [], [beside(read_run(one), read_run(other))])
+    text = html(read_run(one), [], [compare_runs(read_run(one), read_run(other))])
     assert "<img" not in text
     assert "<script>alert" not in text
     assert text.count("&lt;img src=x onerror=alert(1)&gt;") >= 4

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from softprune.errors import SoftpruneError
-from softprune.report.explore import Explored, explored, neighbours
+from softprune.report.explore import explored, neighbours
 from softprune.report.page import html
 from softprune.report.run_reader import Run, read_run
 
@@ -22,7 +22,7 @@ P, S = 20, 16
 NO_PAIR = ">a pair that was not tried</option>"
 
 
-def of(run: Run) -> Explored:
+def of(run: Run) -> dict[str, Any]:
     found = explored(run)
     assert found is not None
     return found
@@ -39,7 +39,7 @@ def test_every_candidate_has_its_own_mask_and_measurements(xprompt_run: Path) ->
     run = read_run(xprompt_run)
     kept = load_file(xprompt_run / "masks.safetensors")
     order = {candidate.id: at for at, candidate in enumerate(run.candidates)}
-    entries = of(run).chosen
+    entries = of(run)["candidates"]
     assert {entry["id"] for entry in entries} == set(order)
     for entry in entries:
         at = order[entry["id"]]
@@ -53,24 +53,24 @@ def test_every_candidate_has_its_own_mask_and_measurements(xprompt_run: Path) ->
 
 
 def test_what_was_not_trained_is_not_measured(xprompt_run: Path) -> None:
-    (entry,) = [entry for entry in of(read_run(xprompt_run)).chosen if entry["id"] == "t0.9-p0.4"]
+    (entry,) = [entry for entry in of(read_run(xprompt_run))["candidates"] if entry["id"] == "t0.9-p0.4"]
     assert (entry["select"], entry["report"], entry["interval"]) == ("not measured",) * 3
 
 
 def test_sliders_have_the_ratios_that_were_tried_in_their_order(xprompt_run: Path) -> None:
     tens = [f"{10 * at}" for at in range(1, 10)]
-    assert of(read_run(xprompt_run)).data()["sliders"] == [tens, tens]
+    assert of(read_run(xprompt_run))["sliders"] == [tens, tens]
     path = xprompt_run / "candidates.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines if line["token_ratio"] in (0.2, 0.7)))
-    assert of(read_run(xprompt_run)).data()["sliders"] == [["20", "70"], tens]
+    assert of(read_run(xprompt_run))["sliders"] == [["20", "70"], tens]
 
 
 def test_learned_tickets_have_one_slider_by_size(xprompt_run: Path, edit: Edit) -> None:
     edit(xprompt_run, lambda info: info.update(search={"strategy": "learned"}))
     found = of(read_run(xprompt_run))
-    assert found.data()["sliders"] == []
-    sizes = [int(entry["parameters"].replace(",", "")) for entry in found.chosen]
+    assert found["sliders"] == []
+    sizes = [int(entry["parameters"].replace(",", "")) for entry in found["candidates"]]
     assert sizes == sorted(sizes)
     text = html(read_run(xprompt_run), [])
     assert 'data-slider="size"' in text
@@ -92,7 +92,7 @@ def test_an_earlier_run_tells_the_winners_mask_alone(xprompt_run: Path) -> None:
     whole = html(read_run(xprompt_run), [])
     (xprompt_run / "masks.safetensors").unlink()
     run = read_run(xprompt_run)
-    assert [entry["id"] for entry in of(run).chosen if entry["mask"]] == [
+    assert [entry["id"] for entry in of(run)["candidates"] if entry["mask"]] == [
         c.id for c in run.candidates if c.status == "winner"
     ]
     said = "wasn't stored with this run; only the winner's are known"
@@ -117,8 +117,8 @@ def test_importance_of_another_shape_is_not_shown(xprompt_run: Path) -> None:
     scores = load_file(xprompt_run / "importance.safetensors")
     save_file(scores | {"token_P": scores["token_P"][:-1].copy()}, xprompt_run / "importance.safetensors")
     found = of(read_run(xprompt_run))
-    assert found.token_P is None
-    assert found.piece_PS is not None
+    assert found["token"] is None
+    assert found["piece"] is not None
 
 
 def test_a_run_that_prunes_nothing_has_nothing_to_explore(tune_run: Path) -> None:

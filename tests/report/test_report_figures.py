@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from matplotlib.collections import QuadMesh
 
-from softprune.report import curves, heatmaps
-from softprune.report.figures import figures_of
+from softprune.report.charts import Chart, Series
+from softprune.report.figures import plan_figures
+from softprune.report.importance_figures import histogram, importance_map
 from softprune.report.mpl_style import DARK, LIGHT, as_png, as_svg, sparse
 from softprune.report.run_reader import TicketMask, read_run
+from softprune.report.training_charts import compression_chart, training_chart
 
 NAMES = [
     "token_importance",
@@ -36,14 +38,14 @@ def test_every_figure_is_written_twice(written: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["piece_retention", "compression"])
 def test_same_numbers_same_bytes(written: Path, name: str) -> None:
-    plan = next(plan for plan in figures_of(read_run(written)) if plan.name == name)
+    plan = next(plan for plan in plan_figures(read_run(written)) if plan.name == name)
     svg = (written / "report" / "figures" / f"{name}.svg").read_bytes()
     assert as_svg(plan.draw, LIGHT) == svg
     assert b"<dc:date>" not in svg
 
 
 def test_a_users_matplotlibrc_changes_nothing(written: Path) -> None:
-    plan = next(plan for plan in figures_of(read_run(written)) if plan.name == "token_histogram")
+    plan = next(plan for plan in plan_figures(read_run(written)) if plan.name == "token_histogram")
     with mpl.rc_context({"axes.grid": True, "font.size": 30, "lines.linewidth": 9}):
         drawn = as_png(plan.draw, LIGHT)
         assert mpl.rcParams["font.size"] == 30
@@ -54,7 +56,7 @@ def test_a_users_matplotlibrc_changes_nothing(written: Path) -> None:
 def test_pruned_cells_are_masked_and_survivors_keep_their_importance() -> None:
     piece_PS = np.array([[1.0, 4.0], [2.0, 8.0]])
     ticket = TicketMask(np.array([True, False]), np.array([[False, True], [False, False]]))
-    figure = heatmaps.importance_map(np.array([3.0, 9.0]), piece_PS, ticket, LIGHT)
+    figure = importance_map(np.array([3.0, 9.0]), piece_PS, ticket, LIGHT)
     tokens, pieces = (next(c for c in axes.collections if isinstance(c, QuadMesh)) for axes in figure.axes[:2])
     assert np.ma.getmaskarray(tokens.get_array()).ravel().tolist() == [False, True]
     assert np.ma.getmaskarray(pieces.get_array()).tolist() == [[True, False], [True, True]]
@@ -63,30 +65,47 @@ def test_pruned_cells_are_masked_and_survivors_keep_their_importance() -> None:
 
 def test_signed_importance_keeps_its_sign() -> None:
     scores = np.array([[-2.0, 1.0], [0.5, 0.0]])
-    figure = heatmaps.importance_map(None, scores, None, LIGHT)
+    figure = importance_map(None, scores, None, LIGHT)
     (mesh,) = (c for c in figure.axes[0].collections if isinstance(c, QuadMesh))
     assert mesh.get_array().tolist() == [[-1.0, 0.5], [0.25, 0.0]]
     assert mesh.norm.vmin == -1
-    bars = curves.histogram(scores.ravel(), 5, "pieces", "kept", LIGHT).axes[0].patches
+    bars = histogram(scores.ravel(), 5, "pieces", "kept", LIGHT).axes[0].patches
     assert sum(bar.get_height() for bar in bars) == 4
 
 
 def test_histograms_count_shares_of_the_largest() -> None:
-    figure = curves.histogram(np.array([0.0, 1.0, 2.0, 9.0, 10.0]), 5, "tokens", "kept", LIGHT)
+    figure = histogram(np.array([0.0, 1.0, 2.0, 9.0, 10.0]), 5, "tokens", "kept", LIGHT)
     assert [bar.get_height() for bar in figure.axes[0].patches] == [2, 1, 0, 0, 2]
+
+
+def series_of(chart: Chart | None) -> dict[str, Series]:
+    """The series of a chart of one panel, by name."""
+    assert chart is not None
+    (panel,) = chart.panels
+    return {series.name: series for series in panel.series}
 
 
 def test_only_trained_candidates_are_on_the_compression_plot(xprompt_run: Path) -> None:
     run = read_run(xprompt_run)
-    frontier = curves.frontier_of(run)
-    assert len(frontier.pruned) == 72
-    first = next(c for c in run.candidates if c.select is not None)
-    assert frontier.pruned[0] == pytest.approx(100 * (1 - first.parameters / (20 * 64)))
-    assert frontier.select[0] == pytest.approx(100 * first.select)
-    assert [run.candidates[i].pareto for i in frontier.front] == [True] * len(frontier.front)
-    assert run.candidates[frontier.winner].status == "winner"
-    plan = next(plan for plan in figures_of(run) if plan.name == "compression")
+    trained = {
+        (100 * (1 - c.parameters / (20 * 64)), 100 * c.select): c for c in run.candidates if c.select is not None
+    }
+    series = series_of(compression_chart(run))
+    assert sum(c.select is not None for c in run.candidates) == 72
+    front, others = series["Pareto front"], series["candidate"]
+    (winner,) = (each for name, each in series.items() if name.startswith("winner ("))
+    for each, is_on_front in ((front, True), (others, False)):
+        shown = [trained[point] for point in zip(each.x, each.y, strict=True)]
+        assert {c.pareto for c in shown} == {is_on_front}
+    assert list(front.x) == sorted(front.x)
+    assert trained[winner.x[0], winner.y[0]].status == "winner"
+    assert len({*front.hover, *others.hover, *winner.hover}) == 72
+    plan = next(plan for plan in plan_figures(run) if plan.name == "compression")
     assert "9 of 81 candidates were not trained to the end: not measured" in plan.caption
+
+
+def levels(run: Path) -> list[str]:
+    return [each.name for each in series_of(compression_chart(read_run(run))).values() if each.line in ("even", "odd")]
 
 
 def test_levels_are_those_of_the_kept_checkpoints(xprompt_run: Path) -> None:
@@ -94,26 +113,29 @@ def test_levels_are_those_of_the_kept_checkpoints(xprompt_run: Path) -> None:
     measured = [{"step": 1, "select": 0.71, "select_loss": 0.9}, {"step": 2, "select": 0.64, "select_loss": 0.5}]
     lines = "".join(json.dumps(point | more) + "\n" for more in measured)
     (xprompt_run / "metrics.jsonl").write_text(lines)
-    assert curves.frontier_of(read_run(xprompt_run)).levels == (("tuned prompt", 71.0),)
+    assert levels(xprompt_run) == ["tuned prompt (71.0)"]
     (xprompt_run / "resolved.yaml").write_text("tuning: {best_by: loss}\n")
-    assert curves.frontier_of(read_run(xprompt_run)).levels == (("tuned prompt", 64.0),)
+    assert levels(xprompt_run) == ["tuned prompt (64.0)"]
 
 
 def test_a_level_that_was_not_measured_is_left_out(xprompt_run: Path) -> None:
+    assert [name.partition(" (")[0] for name in levels(xprompt_run)] == ["tuned prompt", "control"]
     path = xprompt_run / "metrics.jsonl"
     path.write_text("".join(f"{line}\n" for line in path.read_text().splitlines() if '"control"' not in line))
-    assert [name for name, _ in curves.frontier_of(read_run(xprompt_run)).levels] == ["tuned prompt"]
+    assert [name.partition(" (")[0] for name in levels(xprompt_run)] == ["tuned prompt"]
 
 
 def test_curves_leave_out_fresh_seeds_and_the_random_mask(xprompt_run: Path) -> None:
-    roles = [series.role for series in curves.curves_of(read_run(xprompt_run)).series]
-    assert roles.count("candidate") == 71
-    assert [role for role in roles if role != "candidate"] == ["tuned", "control", "winner"]
+    chart = training_chart(read_run(xprompt_run))
+    assert chart is not None
+    losses, scores = ([series.name for series in panel.series] for panel in chart.panels)
+    assert scores == ["other candidates"] * 71 + ["tuning", "control", "winner"]
+    assert losses == ["tuning"] * 2 + ["control"] * 2 + ["winner"] * 2
 
 
 def test_long_prompts_fit(build: Callable[..., Path], tmp_path: Path) -> None:
     run = read_run(build(tmp_path / "long", P=100, evaluations=1))
-    for plan in figures_of(run):
+    for plan in plan_figures(run):
         if plan.name in ("token_importance", "piece_retention"):
             figure = plan.draw(LIGHT)
             assert max(len(axes.get_xticks()) for axes in figure.axes) <= 25

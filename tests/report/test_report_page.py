@@ -188,11 +188,11 @@ def test_light_and_dark_and_phones(written: Path) -> None:
 )
 def test_a_missing_part_is_said_to_be_not_measured(xprompt_run: Path, name: str, words: str) -> None:
     (xprompt_run / name).unlink()
-    from softprune.report.figures import figures_of
-    from softprune.report.page import Picture
+    from softprune.report.figures import plan_figures
+    from softprune.report.pictures import Picture
 
     run = read_run(xprompt_run)
-    gaps = [Picture(plan, None) for plan in figures_of(run) if plan.draw is None]
+    gaps = [Picture(plan) for plan in plan_figures(run) if plan.draw is None]
     shown = plain(page_of(run, gaps))
     assert words in shown
 

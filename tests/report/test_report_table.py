@@ -22,7 +22,7 @@ def as_text(folder: Path, width: int = 200) -> str:
 
 def test_rows_are_in_order_with_percents(xprompt_run: Path) -> None:
     rows = comparison_rows(read_run(xprompt_run))
-    assert [(row.name, row.value) for row in rows] == [
+    assert [(row.name, row.cells["value"]) for row in rows] == [
         ("constant", "52.7"),
         ("zero_shot", "53.1"),
         ("tuned", "71.1"),
@@ -33,19 +33,19 @@ def test_rows_are_in_order_with_percents(xprompt_run: Path) -> None:
 
 
 def test_a_row_holds_everything(xprompt_run: Path) -> None:
-    winner = comparison_rows(read_run(xprompt_run))[-1]
-    assert winner.interval == "67.9 to 78.3"
-    assert winner.fresh == "72.8 ± 0.6 (3)"
-    assert (winner.tokens, winner.pieces, winner.parameters) == ("14", "112", "448")
-    assert winner.seconds == "64.8"
-    assert winner.predicted == "yes 203, no 74"
+    cells = comparison_rows(read_run(xprompt_run))[-1].cells
+    assert cells["interval"] == "67.9 to 78.3"
+    assert cells["fresh"] == "72.8 ± 0.6 (3)"
+    assert (cells["tokens"], cells["pieces"], cells["parameters"]) == ("14", "112", "448")
+    assert cells["seconds"] == "64.8"
+    assert cells["predicted"] == "yes 203, no 74"
 
 
 def test_what_does_not_apply_differs_from_what_was_not_measured(xprompt_run: Path, edit: Edit) -> None:
     edit(xprompt_run, lambda info: info["results"].update(random=None))
     rows = {row.name: row for row in comparison_rows(read_run(xprompt_run))}
-    assert rows["zero_shot"].tokens == rows["tuned"].fresh == formatting.NOT_APPLICABLE
-    assert rows["random"].value == rows["random"].tokens == rows["random"].fresh == formatting.NOT_MEASURED
+    assert rows["zero_shot"].cells["tokens"] == rows["tuned"].cells["fresh"] == formatting.NOT_APPLICABLE
+    assert {rows["random"].cells[name] for name in ("value", "tokens", "fresh")} == {formatting.NOT_MEASURED}
     assert not rows["random"].measured
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from softprune.report import formatting
-from softprune.report.curves import curves_of, frontier_of
 from softprune.report.page import html
 from softprune.report.prediction_changes import changed_answers, written_samples
 from softprune.report.run_reader import Prediction, read_run
 from softprune.report.table import columns, comparison_rows, mark_meaning
+from softprune.report.training_charts import compression_chart, training_chart
 
 Edit = Callable[..., None]
 
@@ -47,29 +47,29 @@ def test_the_table_has_loss_and_rouge_instead_of_answers(written_run: Path) -> N
     assert fields["value"] == "ROUGE-L (%)"
     assert "predicted" not in fields
     rows = {row.name: row for row in comparison_rows(run)}
-    winner = rows["winner"]
-    assert (winner.loss, winner.rouge1, winner.rouge2, winner.words) == ("2.5", "25.0", "12.5", "12.5")
-    assert (rows["constant"].loss, rows["constant"].label) == (
-        formatting.NOT_APPLICABLE,
-        "the text's own first 3 sentences",
-    )
+    winner = rows["winner"].cells
+    assert [winner[name] for name in ("loss", "rouge1", "rouge2", "words")] == ["2.5", "25.0", "12.5", "12.5"]
+    assert rows["constant"].cells["loss"] == formatting.NOT_APPLICABLE
+    assert rows["constant"].label == "the text's own first 3 sentences"
     assert mark_meaning(run) == "‡ not shown to be above the text's own first sentences"
 
 
 def test_figures_show_minus_the_loss_as_it_is(written_run: Path) -> None:
     run = read_run(written_run)
-    frontier, curves = frontier_of(run), curves_of(run)
-    assert frontier is not None
-    assert set(frontier.select) == {-1.5}
-    assert (frontier.metric, frontier.unit) == ("minus loss", "")
-    assert (curves.metric, curves.unit, curves.scale) == ("minus loss", "", 1.0)
+    compression, training = compression_chart(run), training_chart(run)
+    assert compression is not None
+    assert training is not None
+    (panel,) = compression.panels
+    assert {y for series in panel.series if not series.line for y in series.y} == {-1.5}
+    assert panel.y_label == training.panels[1].y_label == "minus loss on select"
+    assert {p.select for p in run.points if p.candidate == "tuned"} == set(training.panels[1].series[-3].y)
 
 
 def test_answers_are_still_percent(xprompt_run: Path) -> None:
-    frontier = frontier_of(read_run(xprompt_run))
-    assert frontier is not None
-    assert max(frontier.select) > 1
-    assert frontier.unit == " (%)"
+    chart = compression_chart(read_run(xprompt_run))
+    assert chart is not None
+    assert max(y for y in chart.panels[0].series[0].y if y is not None) > 1
+    assert chart.panels[0].y_label == "accuracy on select (%)"
 
 
 def test_the_page_tells_three_losses_and_no_answers(written_run: Path) -> None:

@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from softprune.token_pruning.analysis.tagging import load_tagger
+from softprune.token_pruning.analysis.words import load_tagger
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "tests" / "fixtures" / "tagged" / "sample.conllu"

@@ -108,9 +108,8 @@ def test_shares_count_pairs() -> None:
 
 def test_a_relation_needs_its_permutation_test_too() -> None:
     sure = Correlation(0.9, 0.5, 1.0, 12, "spearman", tasks=4, p=0.04)
-    assert "alike ones transfer better" in transfer._describe_tie(transfer.Tie("tuned", "frobenius", sure))
-    unsure = transfer.Tie("tuned", "frobenius", replace(sure, p=0.08))
-    assert "no relation shown" in transfer._describe_tie(unsure)
+    assert "alike ones transfer better" in transfer._describe_tie(sure)
+    assert "no relation shown" in transfer._describe_tie(replace(sure, p=0.08))
 
 
 def test_two_tasks_have_no_correlation(transferred: Findings) -> None:
@@ -127,7 +126,7 @@ def test_alike_prompts_that_gain_more_are_found(monkeypatch: pytest.MonkeyPatch)
     far = np.array([[abs(place[x] - place[y]) for y in place] for x in place])
     alike = {part: dict.fromkeys(transfer.ALIKE, far) for part in transfer.PARTS}
     gains = {(x, y): Cell(-abs(place[x] - place[y]), unit="points") for x in place for y in place if x != y}
-    ties = {(tie.part, tie.measure): tie.found for tie in transfer.correlations(four, alike, gains)}  # type: ignore[arg-type]
+    ties = transfer.correlations(four, alike, gains)  # type: ignore[arg-type]
     near, cosine = ties["tuned", "frobenius"], ties["tuned", "cosine"]
     assert near is not None
     assert cosine is not None
@@ -162,16 +161,16 @@ def test_unevenness() -> None:
 
 def test_an_interval_over_runs_resamples_tasks() -> None:
     """Each task's runs are copies: they must not make the interval narrower."""
-    hard = {("a", 0): 0.1, ("b", 0): 0.2, ("c", 0): 0.3, ("d", 0): 0.4, ("e", 0): 0.5}
-    went = {("a", 0): 1.0, ("b", 0): 3.0, ("c", 0): 2.0, ("d", 0): 5.0, ("e", 0): 4.0}
-    copies = [{(task, seed): value for (task, _), value in each.items() for seed in range(6)} for each in (went, hard)]
+    hard = {"a": [0.1], "b": [0.2], "c": [0.3], "d": [0.4], "e": [0.5]}
+    went = {"a": [1.0], "b": [3.0], "c": [2.0], "d": [5.0], "e": [4.0]}
+    copies = [{task: 6 * value for task, value in each.items()} for each in (went, hard)]
     one, many = projections.correlate_clusters(went, hard, 0), projections.correlate_clusters(*copies, 0)
     assert one.value == pytest.approx(0.8)
     assert many.value == pytest.approx(0.8)
     assert (many.low, many.high) == (pytest.approx(one.low), pytest.approx(one.high))
     assert one.low is not None
     assert one.low < 0.8
-    assert projections.correlate_clusters(went, dict.fromkeys(hard, 1.0), 0).value is None
+    assert projections.correlate_clusters(went, {task: [1.0] for task in hard}, 0).value is None
 
 
 def test_maps_tell_distances_as_they_are(study: StudyContext, runs: Runs) -> None:

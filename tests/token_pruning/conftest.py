@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from softprune.token_pruning.analysis.tagging import Tagger
+from softprune.token_pruning.analysis.words import Tagger
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc

@@ -51,7 +51,6 @@ class FakeReader:
         *,
         states: bool = False,
         forced_out: Sequence[Collection[int]] | None = None,
-        forced_in: Sequence[Collection[int]] | None = None,
     ) -> list[TokenTrace]:
         self.calls += 1
         answer = []

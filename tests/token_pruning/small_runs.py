@@ -16,7 +16,7 @@ from softprune.runs.run_folder import RunFolder
 from softprune.token_pruning.families import Encoder
 from softprune.token_pruning.loading import describe_encoder, load_classifier
 from softprune.token_pruning.session import TokenWorkspace, prepare
-from softprune.training.progress import Silence
+from softprune.training.loop import Watch
 
 LABELS = ("good", "bad")
 TASK = """
@@ -84,7 +84,7 @@ def recipe_of(task: Path, model: Path | str, *overrides: str) -> TokensRecipe:
 def workspace_of(recipe: TokensRecipe, out: Path) -> TokenWorkspace:
     """An open run and what its stages share."""
     run = RunFolder.open(out, recipe_text="", resolved=recipe.resolved(), kind="tokens", command="test")
-    return prepare(recipe, run, Silence())
+    return prepare(recipe, run, Watch())
 
 
 def encoder_of(model: Path, dtype: torch.dtype = torch.float32, labels: tuple[str, ...] = LABELS) -> Encoder:

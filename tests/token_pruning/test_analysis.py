@@ -14,7 +14,7 @@ from softprune.report.mpl_style import LIGHT, as_svg
 from softprune.token_pruning.analysis.measure import measure
 from softprune.token_pruning.analysis.page import plans
 from softprune.token_pruning.analysis.run import analyse
-from softprune.token_pruning.analysis.tagging import Tagger
+from softprune.token_pruning.analysis.words import Tagger
 from softprune.token_pruning.token_trace import TraceableModel
 
 FEW = 1_000

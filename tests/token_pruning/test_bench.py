@@ -15,13 +15,22 @@ from rich.console import Console
 from softprune.errors import SoftpruneError
 from softprune.report.mpl_style import DARK, LIGHT, as_png, as_svg
 from softprune.report.speed import draw_speed, front, places
-from softprune.token_pruning import bench_entries as taking_part
-from softprune.token_pruning.bench import Settings, _pays_from, bench, cut_texts
-from softprune.token_pruning.bench_entries import UNPRUNED, Spent, alternate, make_entries, ratio
-from softprune.token_pruning.bench_table import bench_notes, break_even_table, latency_table, speed_table
-from softprune.token_pruning.macs import executed_macs
+from softprune.token_pruning.bench import (
+    UNPRUNED,
+    Settings,
+    Spent,
+    alternate,
+    bench,
+    cut_texts,
+    make_entries,
+    pays_from,
+    ratio,
+    read_all,
+)
+from softprune.token_pruning.evaluation import executed_macs
 from softprune.token_pruning.model import TokenModel
 from softprune.token_pruning.rules import KeepAll
+from softprune.token_pruning.tables import bench_notes, break_even_table, latency_table, speed_table
 
 CPU = torch.device("cpu")
 SMALL = Settings(rounds=2, texts=6, rows=4, calls=3, lengths=(8, 16, 512), latency_rows=(1, 2))
@@ -75,7 +84,7 @@ def test_padded_batches_come_sorted_or_as_they_are(monkeypatch: pytest.MonkeyPat
             return torch.zeros(0)
 
         object.__setattr__(one, "read", read)
-        taking_part.read_all(one, ids, 5)
+        read_all(one, ids, 5)
         seen[one.name] = lengths
     natural = list(map(len, ids))
     assert seen["padded, as they come, float32"] == natural
@@ -120,10 +129,10 @@ def test_break_even_is_the_shortest_that_pays_from_there_on() -> None:
     def rows(*speedups: float) -> list[dict[str, Any]]:
         return [{"length": 16 << n, "speedup": {"median": speed}} for n, speed in enumerate(speedups)]
 
-    assert _pays_from(rows(0.9, 1.1, 1.2)) == 32
-    assert _pays_from(rows(1.1, 0.9, 1.2)) == 64
-    assert _pays_from(rows(1.1, 1.2, 0.9)) is None
-    assert _pays_from(rows(1.1, 1.2, 1.3)) == 16
+    assert pays_from(rows(0.9, 1.1, 1.2)) == 32
+    assert pays_from(rows(1.1, 0.9, 1.2)) == 64
+    assert pays_from(rows(1.1, 1.2, 0.9)) is None
+    assert pays_from(rows(1.1, 1.2, 1.3)) == 16
 
 
 def test_figures_of_the_models(found: dict[str, Any]) -> None:

@@ -19,9 +19,9 @@ from softprune.runs.record import begin_run
 from softprune.runs.record_parts import SelectionRecord
 from softprune.token_pruning import experiment as page
 from softprune.token_pruning.experiment import BASELINE, choose, experiment
-from softprune.token_pruning.jobs import TrainedModel
 from softprune.token_pruning.model import TokenModel
-from softprune.training.sealed_set import SealedSet
+from softprune.token_pruning.stages import TrainedModel
+from softprune.training.scoring import SealedSet
 
 Models = Callable[[str], Path]
 pytestmark = pytest.mark.usefixtures("one_thread")

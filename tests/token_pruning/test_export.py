@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 from fakes import make_trace
 
-from softprune.token_pruning.analysis.export import HEADER, write_csv
-from softprune.token_pruning.analysis.tagging import Tagger
+from softprune.token_pruning.analysis.run import HEADER, write_csv
 from softprune.token_pruning.analysis.word_table import word_table
-from softprune.token_pruning.analysis.words import Word
+from softprune.token_pruning.analysis.words import Tagger, Word
 from softprune.token_pruning.token_trace import TokenTrace
 
 LABELS = ("bad", "good, really")

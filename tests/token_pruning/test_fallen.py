@@ -37,9 +37,8 @@ from softprune.models.batching import collate
 from softprune.token_pruning.families import FAMILIES, Encoder
 from softprune.token_pruning.forward import forward
 from softprune.token_pruning.packing import Packed, pack
-from softprune.token_pruning.rule_overrides import ForcedTokens
-from softprune.token_pruning.rules import OFFICIAL, Convention, KeepAll, Ranked, Rule, Thresholds
-from softprune.token_pruning.trainable import EncoderTrainable, set_dropout
+from softprune.token_pruning.rules import OFFICIAL, Convention, ForcedTokens, KeepAll, Ranked, Rule, Thresholds
+from softprune.token_pruning.stages import EncoderTrainable
 from softprune.types import Encoded
 
 FREE = Convention(divisor=1.0, protect=False)
@@ -53,7 +52,7 @@ def rule_that_prunes_first(name: str, count: int) -> Rule:
         return thresholds_by_hand() if name == "manual" else rule_of(name, OFFICIAL)
     out = tuple(frozenset({0, 2} if row % 2 else ()) for row in range(count))
     inner = Ranked(LAYERS, 0.2, "first") if name == "forced, first" else KeepAll()
-    return ForcedTokens(inner, out, (frozenset(),) * count)
+    return ForcedTokens(inner, out)
 
 
 def thresholds_by_hand() -> Thresholds:
@@ -164,7 +163,7 @@ def test_the_head_alone(family: str, dtype: torch.dtype) -> None:
     """Also where all first tokens have fallen, so that the last layer attends to nothing."""
     encoder, every = encoder_of(family, dtype), frozenset({0})
     batch = batch_of(mixed(COUNT, seed=5), seed=5)
-    nobody = ForcedTokens(KeepAll(), (every,) * COUNT, (frozenset(),) * COUNT)
+    nobody = ForcedTokens(KeepAll(), (every,) * COUNT)
     for rule in (*(rule_that_prunes_first(name, COUNT) for name in LETS_FIRST_FALL), nobody):
         with torch.inference_mode():
             found = forward(encoder, batch, rule, OFFICIAL, head_only=True).logits_BC
@@ -175,7 +174,7 @@ def test_the_head_alone(family: str, dtype: torch.dtype) -> None:
 def test_bfloat16_reads_where_all_first_tokens_have_fallen() -> None:
     encoder, truth = encoder_of("bert", torch.bfloat16), encoder_of("bert", torch.float64)
     batch = batch_of([9, 30])
-    rule = ForcedTokens(KeepAll(), (frozenset({0}),) * 2, (frozenset(),) * 2)
+    rule = ForcedTokens(KeepAll(), (frozenset({0}),) * 2)
     with torch.inference_mode():
         wanted = masked_pass(truth, unpacked(batch), rule, OFFICIAL)
         assert all(wanted.first_falls())
@@ -190,7 +189,7 @@ def test_the_other_tokens_of_its_text_change_nothing_any_more() -> None:
     batch = batch_of([20, 20], seed=2)
 
     def logits(out: frozenset[int]) -> torch.Tensor:
-        rule = ForcedTokens(KeepAll(), (out, out), (frozenset(), frozenset()))
+        rule = ForcedTokens(KeepAll(), (out, out))
         with torch.no_grad():
             return forward(encoder, batch, rule, OFFICIAL).logits_BC
 
@@ -214,7 +213,7 @@ def test_a_fallen_first_token_takes_nobody_s_place(convention: Convention) -> No
     """Of the first k, one was forced out; k of the others stay, whether or not a fallen one is at hand."""
     encoder, rule = encoder_of("bert", torch.float64), Ranked(LAYERS, 0.2, "first")
     place = 1 if convention.protect else 0
-    forced = ForcedTokens(rule, (frozenset({place}),), (frozenset(),))
+    forced = ForcedTokens(rule, (frozenset({place}),))
     with torch.no_grad():
         kept_LB = forward(encoder, batch_of([LONGEST]), forced, convention).kept_LB
     assert kept_LB == [[LONGEST], *([min(LONGEST - 1, rule.kept(layer, LONGEST))] for layer in range(1, LAYERS))]
@@ -226,7 +225,7 @@ def test_a_fallen_first_token_takes_nobody_s_place(convention: Convention) -> No
 def test_hard_training_behind_thresholds_of_the_soft_stage() -> None:
     """What the soft stage leaves is read as the masked reference reads it, loss and gradients, in training mode."""
     encoder = Encoder(copy.deepcopy(encoder_of("bert", torch.float64).model))
-    set_dropout(encoder, 0.0, 1e-30)  # attention goes by autograd, as it does with dropout
+    encoder.set_dropout(0.0, 1e-30)  # attention goes by autograd, as it does with dropout
     rule = thresholds(OFFICIAL, dtype=torch.float64)
     batch_ids = unpacked(batch_of(mixed(COUNT, seed=5), seed=5))
     gold = torch.tensor([row % 3 for row in range(COUNT)])
@@ -259,10 +258,9 @@ def test_a_prediction_hears_of_no_batch_mate_in_bfloat16() -> None:
     """Rounding too: that somebody's first token has fallen must not change the dtype of the others' sums."""
     encoder = encoder_of("bert", torch.float32)
     batch: Packed = batch_of([30, 30], seed=4)
-    kept = (frozenset[int](), frozenset[int]())
 
     def logits(out: frozenset[int]) -> torch.Tensor:
-        rule = ForcedTokens(KeepAll(), (frozenset({5}), out), kept)
+        rule = ForcedTokens(KeepAll(), (frozenset({5}), out))
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             return forward(encoder, batch, rule, OFFICIAL).logits_BC[0]
 

@@ -91,7 +91,6 @@ def test_facts(family: str) -> None:
     assert len(encoder.layers) == LAYERS
     assert (encoder.hidden_dropout, encoder.attention_dropout) == (0.1, 0.1)
     assert most_positions(encoder.config) == LONGEST
-    assert not encoder.training
 
 
 def test_other_models_are_refused() -> None:

@@ -9,9 +9,8 @@ from fakes import FakeReader, by_chance, made_texts, make_trace, prefers
 
 from softprune.errors import SoftpruneError
 from softprune.token_pruning.analysis.retention import Retention, Row, retention
-from softprune.token_pruning.analysis.tagging import Tagger
 from softprune.token_pruning.analysis.word_table import word_table
-from softprune.token_pruning.analysis.words import Mark
+from softprune.token_pruning.analysis.words import Mark, Tagger
 
 LABELS = ("bad", "good")
 

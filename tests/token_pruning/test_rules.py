@@ -8,7 +8,16 @@ import pytest
 import torch
 from encoders import OURS
 
-from softprune.token_pruning.rules import OFFICIAL, AliveTokens, Convention, KeepAll, Ranked, Thresholds, text_key
+from softprune.token_pruning.rules import (
+    OFFICIAL,
+    OFFICIAL_LENGTH,
+    AliveTokens,
+    Convention,
+    KeepAll,
+    Ranked,
+    Thresholds,
+    text_key,
+)
 
 
 def alive_of(
@@ -27,9 +36,7 @@ def alive_of(
 
 
 def test_units_of_the_two_conventions() -> None:
-    assert OURS.unit == 128
     assert OURS.least == pytest.approx(1.28e-3)
-    assert OFFICIAL.unit == 1
     assert OFFICIAL.least == 1e-5
     assert (OURS.protect, OFFICIAL.protect) == (True, False)
 
@@ -55,7 +62,7 @@ def test_soft_mask_by_hand() -> None:
 
 def test_hard_cut_and_its_least() -> None:
     for convention in (OURS, OFFICIAL):
-        unit = convention.unit
+        unit = OFFICIAL_LENGTH / convention.divisor
         rule = Thresholds(2, 0.02 * unit, 1e-3, convention)
         alive = alive_of(1, [4])
         score_M = torch.tensor([0.0, 0.0099, 0.01, 0.011]) * unit
@@ -71,7 +78,7 @@ def test_official_and_relative_units_cut_alike() -> None:
     score_M = torch.rand(50, generator=torch.Generator().manual_seed(0)) / 32
     alive = alive_of(1, [50])
     official = Thresholds(2, 0.02, 1e-3, OFFICIAL)
-    ours = Thresholds(2, 0.02 * OURS.unit, 1e-3 * OURS.unit, OURS)
+    ours = Thresholds(2, 0.02 * OFFICIAL_LENGTH, 1e-3 * OFFICIAL_LENGTH, OURS)
     assert torch.equal(official.keep_mask(alive, score_M), ours.keep_mask(alive, score_M * 128))
     assert torch.allclose(official.soft(1, score_M), ours.soft(1, score_M * 128), rtol=1e-5)
     assert not torch.equal(official.keep_mask(alive, score_M), ours.keep_mask(alive, score_M * 100))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from softprune.errors import SoftpruneError
-from softprune.token_pruning.analysis.tagging import Tagger, load_tagger
+from softprune.token_pruning.analysis.words import Tagger, load_tagger
 
 
 def test_words_tags_and_stop_words(make_tagger: Callable[..., Tagger]) -> None:

@@ -8,17 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from encoders import unpacked
 from masked_reference import masked_pass
 from small_runs import encoder_of
 
 from softprune.models.batching import collate
 from softprune.token_pruning.families import Encoder
 from softprune.token_pruning.rules import Convention, KeepAll, Rule, Thresholds
-from softprune.token_pruning.trainable import THRESHOLDS, EncoderTrainable, repack, set_dropout
-from softprune.training.loop import Evaluation, Keeper, Schedule, train
+from softprune.token_pruning.stages import THRESHOLDS, EncoderTrainable
+from softprune.training.loop import Evaluation, Keeper, Schedule, Watch, train
 from softprune.training.optimizers import weights_adamw
-from softprune.training.progress import Silence
 from softprune.training.step import Feed
 from softprune.types import Batch, Encoded
 
@@ -65,7 +63,7 @@ def step(trainable: EncoderTrainable, tuner: torch.optim.Optimizer, clip_norm: f
         names=["x"],
         title="x",
         keeper=Keeper(),
-        watch=Silence(),
+        watch=Watch(),
     )
 
 
@@ -146,7 +144,7 @@ def test_the_loop_steps_at_the_step_sizes_of_its_schedule(tiny_models: Models) -
         names=["x"],
         title="x",
         keeper=Keeper(),
-        watch=Silence(),
+        watch=Watch(),
     )
     shares = [0.5, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]
     assert [rates[0] for rates in seen] == pytest.approx([1e-5 * share for share in shares])
@@ -169,11 +167,12 @@ def test_gradients_are_clipped_together_but_not_those_of_thresholds(tiny_models:
 
 def loss_by_hand(encoder: Encoder, batch: Batch, rule: Thresholds, price: float) -> torch.Tensor:
     """Cross-entropy and regulariser from the masked reference, text by text."""
-    packed = repack(batch)
-    read = masked_pass(encoder, unpacked(packed), rule, CONVENTION, soft=True)
+    lengths = batch.input_mask.sum(1).tolist()
+    texts = [ids[:length] for ids, length in zip(batch.input_ids.tolist(), lengths, strict=True)]
+    read = masked_pass(encoder, texts, rule, CONVENTION, soft=True)
     cross = F.cross_entropy(read.logits_BC, batch.gold, reduction="none")
     found = []
-    for b, length in enumerate(packed.lengths):
+    for b, length in enumerate(lengths):
         means = [
             torch.sigmoid((read.score_LBN[layer, b, 1:length] - rule.theta(layer)) / rule.temperature).mean()
             for layer in range(1, len(encoder.layers))
@@ -202,7 +201,7 @@ def test_no_batch_size_dropout_or_dtype_breaks_it(
     tiny_models: Models, stage: str, hidden: float, attention: float, compute: torch.dtype
 ) -> None:
     encoder = encoder_of(tiny_models("encoder"))
-    set_dropout(encoder, hidden, attention)
+    encoder.set_dropout(hidden, attention)
     trainable = trainable_of(encoder, stage, compute)
     tuner = tuner_of(trainable)
     for size in (1, 2, 3):
@@ -221,7 +220,7 @@ def test_dropout_is_drawn_in_training(tiny_models: Models, hidden: float, attent
     encoder = encoder_of(tiny_models("encoder"))
     trainable, batch = trainable_of(encoder, "baseline"), batch_of(4)
     assert torch.equal(trainable.loss(batch), trainable.loss(batch))
-    set_dropout(encoder, hidden, attention)
+    encoder.set_dropout(hidden, attention)
     assert not torch.equal(trainable.loss(batch), trainable.loss(batch))
 
 
@@ -247,7 +246,7 @@ def moved_by_a_step(model: Path, stage: str, accumulate: int) -> dict[str, torch
         names=["x"],
         title="x",
         keeper=Keeper(),
-        watch=Silence(),
+        watch=Watch(),
     )
     return {name: value.detach() - before[name] for name, value in trainable.named().items()}
 

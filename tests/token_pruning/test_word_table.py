@@ -1,12 +1,47 @@
+"""Words in columns, and what random dropping would have kept of them."""
+
 from __future__ import annotations
 
+import itertools
+import random
 from collections.abc import Callable, Iterable, Iterator
+from statistics import mean
 
+import pytest
 from fakes import FakeReader, by_chance, made_texts, make_trace
 
-from softprune.token_pruning.analysis.tagging import Tagger
-from softprune.token_pruning.analysis.word_table import CONTEXT, part_read, word_table
-from softprune.token_pruning.analysis.words import Mark
+from softprune.token_pruning.analysis.word_table import CONTEXT, RandomDropping, text_for_tagger, word_table
+from softprune.token_pruning.analysis.words import Mark, Tagger
+
+TEXT = "a b c d e"
+
+
+def test_one_piece_is_kept_with_the_texts_own_share() -> None:
+    chance = RandomDropping.like(make_trace(TEXT, [("a", 3), ("b", 1), ("c", 2), ("d", 3), ("e", 1)]))
+    assert chance.kept(1) == pytest.approx(2 / 5)
+    assert chance.left(1) == pytest.approx((3 + 1 + 2 + 3 + 1) / 5)
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3, 4, 5])
+def test_against_every_way_to_choose_the_pieces(pieces: int) -> None:
+    left = [3, 1, 2, 3, 1]
+    chance = RandomDropping.like(make_trace(TEXT, list(zip(TEXT.split(), left, strict=True))))
+    largest = [max(chosen) for chosen in itertools.combinations(left, pieces)]
+    assert chance.left(pieces) == pytest.approx(mean(largest))
+    assert chance.kept(pieces) == pytest.approx(mean(value == 3 for value in largest))
+
+
+def test_a_long_word_is_kept_more_often_by_chance_alone() -> None:
+    generator = random.Random(0)
+    trace = make_trace(TEXT, [(piece, generator.choice((1, 3))) for piece in TEXT.split()])
+    assert RandomDropping.like(trace).kept(3) > RandomDropping.like(trace).kept(1)
+
+
+def test_all_kept_and_none_kept() -> None:
+    everything = RandomDropping.like(make_trace("a b", [("a", 3), ("b", 3)]))
+    nothing = RandomDropping.like(make_trace("a b", [("a", 1), ("b", 1)]))
+    assert (everything.kept(2), everything.left(1)) == (1.0, 3.0)
+    assert (nothing.kept(2), nothing.left(1)) == (0.0, 1.0)
 
 
 def test_columns_go_word_by_word(tagger: Tagger) -> None:
@@ -31,9 +66,9 @@ def test_chance_sums_to_what_was_kept_where_words_have_one_piece() -> None:
 def test_what_truncation_took_away_is_not_tagged(make_tagger: Callable[..., Tagger]) -> None:
     long = "the cat " + "very " * 1000
     trace = make_trace(long, [("the", 1), ("cat", 3)])
-    assert part_read(trace) == long[: part_read(trace).rindex("very") + 4]
-    assert len(part_read(trace)) <= 7 + CONTEXT + 5
-    assert part_read(make_trace("", [])) == ""
+    assert text_for_tagger(trace) == long[: text_for_tagger(trace).rindex("very") + 4]
+    assert len(text_for_tagger(trace)) <= 7 + CONTEXT + 5
+    assert text_for_tagger(make_trace("", [])) == ""
 
     class Counting(Tagger):
         def marks(self, texts: Iterable[str]) -> Iterator[tuple[Mark, ...]]:

@@ -4,7 +4,7 @@ import pytest
 from fakes import make_trace
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from softprune.token_pruning.analysis.words import Mark, Word, split, words_of
+from softprune.token_pruning.analysis.words import Mark, Word, find_words, split
 from softprune.token_pruning.token_trace import TokenTrace
 
 
@@ -18,8 +18,8 @@ def texts(text: str) -> list[str]:
 
 def test_a_word_is_there_as_long_as_any_piece_is() -> None:
     trace = make_trace("unhappily ever", [("un", 1), ("happi", 3), ("ly", 2), ("ever", 1)])
-    assert forms(words_of(trace)) == [("unhappily", 3), ("ever", 1)]
-    assert [word.pieces for word in words_of(trace)] == [(1, 2, 3), (4,)]
+    assert forms(find_words(trace)) == [("unhappily", 3), ("ever", 1)]
+    assert [word.pieces for word in find_words(trace)] == [(1, 2, 3), (4,)]
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_wordpiece_offsets() -> None:
     vocabulary = {piece: i for i, piece in enumerate(["[UNK]", "play", "##ing", "##s", ",", "the", "!"])}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    words = words_of(encoded(tokenizer, "playing, the plays!"))
+    words = find_words(encoded(tokenizer, "playing, the plays!"))
     assert forms(words) == [("playing", 1), (",", 2), ("the", 3), ("plays", 5), ("!", 6)]
 
 
@@ -58,30 +58,30 @@ def test_byte_level_pieces_that_share_a_character(trim: bool) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=trim)
     trace = encoded(tokenizer, "né 日")
     # Bytes: n, é (2), space, 日 (3); every byte is a token here, and the space is one that belongs to no word.
-    assert forms(words_of(trace)) == [("né", 2), ("日", 6)]
-    assert [len(word.pieces) for word in words_of(trace)] == [3, 3]
+    assert forms(find_words(trace)) == [("né", 2), ("日", 6)]
+    assert [len(word.pieces) for word in find_words(trace)] == [3, 3]
 
 
 def test_a_piece_that_begins_with_a_space_belongs_to_the_word_behind_it() -> None:
     trace = TokenTrace("a bc", ((0, 1), (1, 3), (3, 4)), (False,) * 3, (1, 3, 2), 3, 0, (1.0,))
-    assert forms(words_of(trace)) == [("a", 1), ("bc", 3)]
+    assert forms(find_words(trace)) == [("a", 1), ("bc", 3)]
 
 
 def test_a_piece_over_two_of_the_taggers_words_counts_for_both() -> None:
     trace = make_trace("don't go", [("don't", 3), ("go", 1)])
     marks = [Mark(0, 2, "AUX"), Mark(2, 5, "PART"), Mark(6, 8, "VERB")]
-    assert forms(words_of(trace, marks)) == [("do", 3), ("n't", 3), ("go", 1)]
-    assert [word.mark.pos for word in words_of(trace, marks)] == ["AUX", "PART", "VERB"]
+    assert forms(find_words(trace, marks)) == [("do", 3), ("n't", 3), ("go", 1)]
+    assert [word.mark.pos for word in find_words(trace, marks)] == ["AUX", "PART", "VERB"]
 
 
 def test_words_that_were_not_read_are_left_out() -> None:
     trace = make_trace("one two three four", [("one", 3), ("two", 3), ("thr", 1)])
-    assert forms(words_of(trace)) == [("one", 3), ("two", 3), ("three", 1)]
+    assert forms(find_words(trace)) == [("one", 3), ("two", 3), ("three", 1)]
 
 
 def test_special_tokens_touch_no_word() -> None:
     trace = TokenTrace("ab", ((0, 2), (0, 2), (0, 2)), (True, False, True), (3, 1, 3), 3, 0, (1.0,))
-    assert forms(words_of(trace)) == [("ab", 1)]
+    assert forms(find_words(trace)) == [("ab", 1)]
 
 
 def test_alive_counts_by_layer() -> None:

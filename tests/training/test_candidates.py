@@ -9,11 +9,11 @@ import pytest
 import torch
 from toys import CurveKeeper, Drawn, distance, drawn, mask_of, scoring_of, task_of, texts_of
 
+from softprune.config.schema import TuningConfig
 from softprune.models.base import Backbone
 from softprune.prompts.soft_prompts import full_mask, masked_state, read_one
-from softprune.training.loop import Evaluation, Schedule, train
-from softprune.training.optimizers import make_optimiser
-from softprune.training.progress import Silence
+from softprune.training.loop import Evaluation, Schedule, Watch, train
+from softprune.training.optimizers import prompt_optimiser
 from softprune.training.scoring import score_each, score_prompts
 from softprune.training.step import Feed, parts_by_length
 from softprune.training.trainable import PromptTrainable
@@ -72,14 +72,11 @@ class Setting:
         """Train some of the eight together; the last evaluation is the best."""
         trainable = self.trainable(which)
         data = (texts_of if self.writes else task_of)(self.backbone)
-        optimiser = make_optimiser(
-            self.optimiser,
+        optimiser = prompt_optimiser(
+            TuningConfig(optimiser=self.optimiser, weight_decay=0.01, clip_scope=self.clip_scope),
             trainable.vectors_KPH,
             trainable.survivors(),
             lr=self.lr,
-            weight_decay=0.01,
-            clip_threshold=1.0,
-            clip_scope=self.clip_scope,
         )
         time = iter(range(1000))
 
@@ -95,7 +92,7 @@ class Setting:
             names=[str(k) for k in which],
             title="test",
             keeper=CurveKeeper(),
-            watch=Silence(),
+            watch=Watch(),
             seeds=seeds,
         )
         assert isinstance(trained, Drawn)

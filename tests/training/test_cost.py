@@ -15,9 +15,9 @@ from toys import task_of
 from softprune.models.base import Backbone
 from softprune.runs.record_parts import TrainingCost
 from softprune.runs.run_folder import RunFolder
-from softprune.training import cost, latency
-from softprune.training.cost import PeakMemory, record_totals, seconds_per_epoch
-from softprune.training.latency import Way, prompted
+from softprune.training import cost, free_memory
+from softprune.training.cost import Way, behind_prompt, latency, record_totals, seconds_per_epoch
+from softprune.training.free_memory import PeakMemory
 from softprune.types import Batch
 
 MIB = 2**20
@@ -56,7 +56,7 @@ def test_a_lap_tells_of_what_was_held_since_the_last_one() -> None:
 
 
 def test_where_peaks_can_not_begin_anew_none_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(cost, "_CLEAR", tmp_path / "no" / "such" / "file")
+    monkeypatch.setattr(free_memory, "_CLEAR", tmp_path / "no" / "such" / "file")
     assert PeakMemory(torch.device("cpu")).lap() is None
 
 
@@ -137,10 +137,10 @@ def test_latency_is_the_median_and_the_95th_percentile_of_calls_that_take_turns(
 
         return read
 
-    monkeypatch.setattr(latency, "WARM", 1)
-    monkeypatch.setattr(latency, "CALLS", 21)
+    monkeypatch.setattr(cost, "WARM", 1)
+    monkeypatch.setattr(cost, "CALLS", 21)
     reads = {name: Way(reading(name)) for name in ticks}
-    found = latency.latency(backbone, task_of(backbone), reads, sizes=(4,), clock=lambda: now[0])
+    found = latency(backbone, task_of(backbone), reads, sizes=(4,), clock=lambda: now[0])
     assert found["4"]["calls"] == 21
     # The first call was a warm-up: 0.02 to 0.22 are left.
     assert found["4"]["with"] == pytest.approx({"p50": 0.12, "p95": 0.21})
@@ -156,8 +156,8 @@ def test_slow_calls_are_fewer(backbone_of: Callable[..., Backbone]) -> None:
         now[0] += 10.0
         return torch.zeros(1)
 
-    found = latency.latency(backbone, task_of(backbone), {"with": Way(read)}, sizes=(1,), clock=lambda: now[0])
-    assert found["1"]["calls"] == latency.FEWEST
+    found = latency(backbone, task_of(backbone), {"with": Way(read)}, sizes=(1,), clock=lambda: now[0])
+    assert found["1"]["calls"] == cost.FEWEST
 
 
 def test_reading_with_a_prompt_is_what_is_scored(backbone_of: Callable[..., Backbone]) -> None:
@@ -166,6 +166,6 @@ def test_reading_with_a_prompt_is_what_is_scored(backbone_of: Callable[..., Back
     prompt_QH = torch.randn(3, backbone.info.hidden, generator=generator).to(backbone.prompt_dtype)
     batch = data.batch(backbone, [0, 1])
     alone = backbone.answer_sums(prompt_QH.expand(2, 3, -1), batch)[:, :2]  # one of the texts has no third answer
-    found, bare = prompted(backbone, prompt_QH)(batch)[:, :2], prompted(backbone, prompt_QH[:0])(batch)[:, :2]
+    found, bare = (behind_prompt(backbone, vectors).read(batch)[:, :2] for vectors in (prompt_QH, prompt_QH[:0]))
     assert float((found - alone).abs().max()) <= 1e-5 * float(alone.abs().max())
     assert float((bare - alone).abs().max()) > 1e-3 * float(alone.abs().max())

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from toys import CurveKeeper, Drawn
 
+from softprune.config.schema import TuningConfig
 from softprune.errors import SoftpruneError
-from softprune.training.loop import Evaluation, Point, Schedule, train
-from softprune.training.optimizers import make_optimiser
-from softprune.training.progress import Silence
+from softprune.training.loop import Evaluation, Point, Schedule, Watch, train
+from softprune.training.optimizers import prompt_optimiser
 from softprune.training.step import Feed
 
 LENGTHS = (3, 5, 4, 3, 6, 2, 7, 5, 4, 3)
@@ -86,9 +86,7 @@ class Memory(CurveKeeper):
 
 
 def optimiser_of(toy: Toy, name: str = "adafactor") -> torch.optim.Optimizer:
-    return make_optimiser(
-        name, toy.values, None, lr=0.05, weight_decay=0.01, clip_threshold=1.0, clip_scope="survivors"
-    )
+    return prompt_optimiser(TuningConfig(optimiser=name, weight_decay=0.01), toy.values, None, lr=0.05)
 
 
 def measured(toy: Toy) -> list[Evaluation]:
@@ -118,7 +116,7 @@ def fitted(
         names=list(names),
         title="toy",
         keeper=keeper or Memory(),
-        watch=watch or Silence(),
+        watch=watch or Watch(),
         seeds=seeds,
     )
     assert isinstance(trained, Drawn)

@@ -93,7 +93,7 @@ def test_where_two_do_not_fit_one_is_tried(backbone_of: Backbones, monkeypatch: 
 
     monkeypatch.setattr(Rehearsal, "peak", peak)
     assert measure_step(rehearsal(backbone_of("t5"))) is None
-    assert measure_group(rehearsal(backbone_of("t5"))).group == 1
+    assert measure_group(rehearsal(backbone_of("t5"))) == (1, None)
 
 
 # --- K ---
@@ -130,7 +130,7 @@ def test_k_is_the_largest_that_fits_a_share(backbone_of: Backbones, monkeypatch:
 
     def with_free(free: int | None) -> int:
         monkeypatch.setattr(memory, "free_bytes", lambda _: free)
-        return measure_group(found).group
+        return measure_group(found)[0]
 
     share = memory.SHARE["cpu"]
     assert with_free(2**40) == 14, "81 candidates in groups of at most 16"
@@ -139,7 +139,7 @@ def test_k_is_the_largest_that_fits_a_share(backbone_of: Backbones, monkeypatch:
     assert with_free(1) == 1
     assert with_free(None) == 8
     tuned = Rehearsal(Recipe(kind="tune"), *(getattr(found, name) for name in ("backbone", "train", "loss", "score")))
-    assert measure_group(tuned).group == 1
+    assert measure_group(tuned) == (1, None)
 
 
 def test_room_for_a_step() -> None:

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from transformers import Adafactor as Reference
 
-from softprune.training.optimizers import Adafactor, keep_candidates, make_optimiser, pack, unpack
+from softprune.config.schema import TuningConfig
+from softprune.training.optimizers import Adafactor, keep_candidates, pack, prompt_optimiser, unpack
 
 K, P, H, S, STEPS = 3, 6, 8, 4, 50
 DECAY = 0.01
@@ -158,7 +159,9 @@ def test_masked_places_stay_exactly_zero(name: str, scope: str, dtype: torch.dty
     """At the large scale the moments' ratio of a pruned row is infinite in float32, and zero times that isn't zero."""
     alive = masked_and_compact()[0].to(dtype)
     parameter = nn.Parameter(start_KPH(dtype) * alive)
-    optimiser = make_optimiser(name, parameter, alive, lr=LR, weight_decay=0.1, clip_threshold=1.0, clip_scope=scope)
+    optimiser = prompt_optimiser(
+        TuningConfig(optimiser=name, weight_decay=0.1, clip_scope=scope), parameter, alive, lr=LR
+    )
     end = run(optimiser, lambda step: (fading(step) * scale).to(dtype) * alive)
     assert torch.isfinite(end).all()
     assert (end[alive == 0] == 0).all()
@@ -166,15 +169,8 @@ def test_masked_places_stay_exactly_zero(name: str, scope: str, dtype: torch.dty
 
 
 def made(name: str, start: torch.Tensor) -> torch.optim.Optimizer:
-    return make_optimiser(
-        name,
-        nn.Parameter(start.clone()),
-        torch.ones_like(start),
-        lr=LR,
-        weight_decay=DECAY,
-        clip_threshold=1.0,
-        clip_scope="survivors",
-    )
+    tuning = TuningConfig(optimiser=name, weight_decay=DECAY)
+    return prompt_optimiser(tuning, nn.Parameter(start.clone()), torch.ones_like(start), lr=LR)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)

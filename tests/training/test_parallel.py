@@ -11,12 +11,12 @@ import torch
 from toys import ANSWERS, CurveKeeper, Drawn, distance, drawn, mask_of, scoring_of, task_of
 
 from members import Unreduced, in_parallel
+from softprune.config.schema import TuningConfig
 from softprune.models.base import Backbone
 from softprune.pruning.importance import measure
 from softprune.runs.processes import ALONE, Processes
-from softprune.training.loop import Evaluation, Schedule, train
-from softprune.training.optimizers import make_optimiser
-from softprune.training.progress import Silence
+from softprune.training.loop import Evaluation, Schedule, Watch, train
+from softprune.training.optimizers import prompt_optimiser
 from softprune.training.scoring import score_prompts
 from softprune.training.step import Feed
 from softprune.training.trainable import PromptTrainable
@@ -51,14 +51,11 @@ def trained(
 
     done = train(
         trainable,
-        make_optimiser(
-            optimiser,
+        prompt_optimiser(
+            TuningConfig(optimiser=optimiser, weight_decay=0.01),
             trainable.vectors_KPH,
             trainable.survivors(),
             lr=0.05,
-            weight_decay=0.01,
-            clip_threshold=1.0,
-            clip_scope="survivors",
         ),
         Feed(data.lengths, lambda indices: data.batch(backbone, indices)),
         evaluate,
@@ -66,7 +63,7 @@ def trained(
         names=["a", "b"],
         title="training",
         keeper=CurveKeeper(),
-        watch=Silence(),
+        watch=Watch(),
         processes=processes,
         seeds=seeds,
     )

@@ -16,9 +16,9 @@ from softprune.data import load_task
 from softprune.errors import ManyErrors, SoftpruneError
 from softprune.models import describe
 from softprune.models.base import Backbone
-from softprune.training.initial_prompt import common_words, initial_prompt, settled, text_mistakes
-from softprune.training.sealed_set import SealedSet
-from softprune.training.session import check, learning_rate
+from softprune.training.initial_prompt import common_words, initial_prompt, settled
+from softprune.training.recipe_checks import check, task_mistakes
+from softprune.training.scoring import SealedSet
 
 Backbones = Callable[..., Backbone]
 Models = Callable[[str], Path]
@@ -62,14 +62,18 @@ def test_one_disagreement_is_told_alone(tiny_models: Models) -> None:
     check(resolve([]), describe(str(tiny_models("t5"))))
 
 
+def rate(lr: str, backbone: Backbone) -> float:
+    return resolve([f"tuning.lr={lr}"]).tuning.learning_rate(backbone.embeddings_rms())
+
+
 def test_a_relative_step_size_counts_in_the_embeddings_size(backbone_of: Backbones) -> None:
     for model in ("t5", "bart_scaled"):
         backbone = backbone_of(model)
         with torch.no_grad():
             ids = torch.arange(backbone.embeddings_VH().shape[0])
             rms = float(backbone.model.get_input_embeddings()(ids).pow(2).mean().sqrt())
-        assert learning_rate(resolve(["tuning.lr={relative: 0.5}"]), backbone) == pytest.approx(0.5 * rms, rel=1e-5)
-        assert learning_rate(resolve(["tuning.lr=0.3"]), backbone) == 0.3
+        assert rate("{relative: 0.5}", backbone) == pytest.approx(0.5 * rms, rel=1e-5)
+        assert rate("0.3", backbone) == 0.3
 
 
 def test_the_embeddings_size_is_read_in_parts(backbone_of: Backbones, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,11 +146,11 @@ def test_a_text_is_the_tasks_instruction_where_none_is_given(backbone_of: Backbo
     first = initial_prompt(resolve(["prompt.tokens=6", "prompt.init=text"]), backbone, task)
     ids = backbone.tokenizer(task.definition.instruction, add_special_tokens=False)["input_ids"][:6]
     assert torch.equal(first.vectors_PH, backbone.embeddings_VH()[ids])
-    assert text_mistakes(resolve(["prompt.init=text"]), task) == []
+    assert task_mistakes(resolve(["prompt.init=text"]), task) == []
     silent = replace(task, definition=task.definition.model_copy(update={"instruction": ""}))
-    (mistake,) = text_mistakes(resolve(["prompt.init=text"]), silent)
+    (mistake,) = task_mistakes(resolve(["prompt.init=text"]), silent)
     assert "neither prompt.text nor an instruction of demo" in str(mistake)
-    assert text_mistakes(resolve(["prompt.init=text", "prompt.text=a"]), silent) == []
+    assert task_mistakes(resolve(["prompt.init=text", "prompt.text=a"]), silent) == []
 
 
 def test_the_prompt_file_is_held_to_the_backbone_with_the_rest(tiny_models: Models, tmp_path: Path) -> None:

@@ -14,15 +14,15 @@ from safetensors.numpy import load_file
 from softprune.config import Recipe, resolve
 from softprune.data import load_task
 from softprune.data.splits import select_sets
-from softprune.pipelines.step_counts import count_steps
+from softprune.pipelines.plan import count_steps
 from softprune.pipelines.xprompt import tune
-from softprune.report.curves import curves_of
 from softprune.report.run_reader import read_run
+from softprune.report.training_charts import group_trainings
 from softprune.runs.record_parts import SettingsRecord
 from softprune.runs.run_folder import RunFolder
 from softprune.training import jobs
+from softprune.training.jobs import best_rate, candidate_of, chosen_work, work_of
 from softprune.training.loop import Evaluation
-from softprune.training.lr_sweep import best_rate, candidate_of, chosen_work, work_of
 from softprune.training.nan_checks import NotFinite, check_finite
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -109,9 +109,9 @@ def test_a_sweep_ends_as_the_chosen_rate_alone_would(
     assert vectors[0] == vectors[1] != vectors[2]
     results = [info_of(out)["results"]["tuned"] for out in (swept, alone)]
     assert [row["value"] for row in results] == [results[0]["value"]] * 2
-    (shown,) = curves_of(read_run(swept)).series
-    (wanted,) = curves_of(read_run(alone)).series
-    assert (shown.role, [p.select_loss for p in shown.points]) == ("tuned", [p.select_loss for p in wanted.points])
+    ((role, shown),) = group_trainings(read_run(swept))
+    ((_, wanted),) = group_trainings(read_run(alone))
+    assert (role, [p.select_loss for p in shown]) == ("tuned", [p.select_loss for p in wanted])
 
 
 def test_a_plan_counts_every_rate(tiny_models: Callable[[str], Path]) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from softprune.errors import SoftpruneError
-from softprune.training.loop import Point
-from softprune.training.progress import Silence, Together, Trackers
+from softprune.training.loop import Point, Watch
+from softprune.training.progress import Together, Trackers
 
 POINTS = [
     Point("a", epoch=2, step=10, train_loss=0.5, select_loss=0.6, select=0.75, seconds=4.0),
@@ -54,7 +54,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> type[Recorder]:
 
 def test_trackers_are_told_every_candidate(recorder: type[Recorder], tmp_path: Path) -> None:
     trackers = Trackers(["tensorboard"], tmp_path, {"seed": 3})
-    both = Together([Silence(), trackers])
+    both = Together([Watch(), trackers])
     both.begin("tune", 20, 0)
     both.step(1, 0.5, 16)
     both.evaluated(POINTS)

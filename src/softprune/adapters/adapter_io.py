@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,13 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 
 from softprune.adapters.base import AdapterPlan
-from softprune.adapters.build import restore
-from softprune.adapters.ptuning import STORED as VECTORS
-from softprune.adapters.registry import METHODS
+from softprune.adapters.p_tuning import STORED as VECTORS
+from softprune.adapters.registry import METHODS, restore
 from softprune.data.definition import Definition
 from softprune.data.definition_loading import check_definition
 from softprune.errors import SoftpruneError
-from softprune.models import load_backbone
+from softprune.models import FAMILIES, load_backbone
 from softprune.models.base import Backbone
-from softprune.models.description import FAMILIES
 from softprune.models.fingerprint import same_backbone
 from softprune.runs.atomic_io import json_text, tensor_bytes, write_bytes
 from softprune.runs.tensor_files import read_tensors
@@ -38,49 +36,31 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class AdapterInfo:
-    """What an adapter belongs to.
+    """What an adapter belongs to."""
 
-    Attributes:
-        backbone, revision, family, fingerprint: the model that it was trained on.
-        task: its id.
-        score, match, max_answer_length: how answers are told.
-        max_length: longest input in tokens.
-        hidden: H.
-        prompt_tokens: positions that it takes up before the input.
-        select: the metric on `select`.
-    """
-
-    backbone: str
+    backbone: str  # the model that it was trained on
     revision: str | None
     family: str
     fingerprint: str
     task: str
-    score: str
+    score: str  # how answers are scored
     match: str
     max_answer_length: int
-    max_length: int
-    hidden: int
-    prompt_tokens: int
-    select: float | None
+    max_length: int  # longest input in tokens
+    hidden: int  # H
+    prompt_tokens: int  # positions that it takes up before the input
+    select: float | None  # the metric on `select`
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class SavedAdapter:
-    """An adapter as it is served.
-
-    Attributes:
-        plan: how its method is set up.
-        info: what it belongs to.
-        definition: the task's, so that new rows are read as those of training were.
-        tensors: what serving needs.
-        peft: what peft's adapter_config.json would say; None for what is no adapter of peft's.
-    """
+    """An adapter as it is served."""
 
     plan: AdapterPlan
     info: AdapterInfo
-    definition: Definition
+    definition: Definition  # the task's, so that new rows are read as those of training were
     tensors: dict[str, torch.Tensor]
-    peft: dict[str, Any] | None = None
+    peft: dict[str, Any] | None = None  # peft's adapter_config.json; None for what is no adapter of peft's
 
     def __repr__(self) -> str:
         return f"SavedAdapter({self.plan.method} for {self.info.task}, of {self.info.backbone})"
@@ -90,11 +70,7 @@ class SavedAdapter:
         return self.tensors[VECTORS] if VECTORS in self.tensors else torch.zeros(0, self.info.hidden)
 
     def check(self, backbone: Backbone) -> None:
-        """Hold the adapter to the backbone that reads with it.
-
-        Raises:
-            SoftpruneError: for one of other weights, or one that doesn't read with this adapter.
-        """
+        """Check that a backbone has the weights that the adapter was trained on, and reads with it."""
         self._check_weights(backbone)
         if backbone.adapter.saved is not self:
             found = "another adapter's" if backbone.adapter.saved else f"{backbone.info.name} without it"
@@ -111,33 +87,27 @@ class SavedAdapter:
             )
 
     def load(self, **options: Any) -> Backbone:
-        """The backbone, reading with this adapter.
-
-        Args:
-            options: of `load_backbone`, in place of what the adapter says.
-
-        Raises:
-            SoftpruneError: for a backbone of other weights.
-        """
+        """The backbone, reading with this adapter; `options` of `load_backbone` replace what the adapter says."""
         info = self.info
-        found = load_backbone(**{"name": info.backbone, "family": info.family, "revision": info.revision, **options})
-        self._check_weights(found)
-        found.keep_answers(self.definition.fixed_answers)
-        restore(found, self.plan, self.tensors)
-        found.adapter.saved = self
-        return found
-
-    def document(self) -> dict[str, Any]:
-        """adapter.json."""
-        definition = self.definition.model_dump(mode="json")
-        own = {"plan": asdict(self.plan), **asdict(self.info), "peft": self.peft}
-        return {"schema": SCHEMA, **own, "definition": definition}
+        backbone = load_backbone(**{"name": info.backbone, "family": info.family, "revision": info.revision, **options})
+        self._check_weights(backbone)
+        backbone.keep_answers(self.definition.fixed_answers)  # as they were in training: before the adapter is put in
+        restore(backbone, self.plan, self.tensors)
+        backbone.adapter = replace(backbone.adapter, saved=self)
+        return backbone
 
     def save(self, folder: str | Path) -> None:
         """Write its two files; the document last, since there is no adapter without it."""
         folder = Path(folder)
+        document = {
+            "schema": SCHEMA,
+            "plan": asdict(self.plan),
+            **asdict(self.info),
+            "peft": self.peft,
+            "definition": self.definition.model_dump(mode="json"),
+        }
         write_bytes(folder / TENSORS, tensor_bytes(self.tensors, {"schema": str(SCHEMA)}))
-        write_bytes(folder / DOCUMENT, (json_text(self.document(), indent=2) + "\n").encode())
+        write_bytes(folder / DOCUMENT, (json_text(document, indent=2) + "\n").encode())
 
 
 def holds_adapter(folder: str | Path) -> bool:
@@ -158,8 +128,8 @@ def read_adapter(folder: str | Path) -> SavedAdapter:
         document = json.loads((place / DOCUMENT).read_text(encoding="utf-8"))
         if not isinstance(document, Mapping) or document.get("schema") != SCHEMA:
             raise ValueError(f"no document of schema {SCHEMA}")
-        plan, info = _checked(AdapterPlan, document["plan"]), _checked(AdapterInfo, document)
-        if plan.method not in METHODS or info.family not in FAMILIES.names():
+        plan, info = _read_fields(AdapterPlan, document["plan"]), _read_fields(AdapterInfo, document)
+        if plan.method not in METHODS or info.family not in FAMILIES:
             raise ValueError(f"an unknown method or family: {plan.method}, {info.family}")
         definition = check_definition(document["definition"], place / DOCUMENT)
         tensors = read_tensors(place / TENSORS)
@@ -173,11 +143,11 @@ def read_adapter(folder: str | Path) -> SavedAdapter:
     return SavedAdapter(plan, info, definition, tensors, peft if isinstance(peft, dict) else None)
 
 
-def _checked(of: type[Any], values: Mapping[str, Any]) -> Any:
-    """A dataclass of what a document states, types held to."""
-    stated = {name: values[name] for name in of.__dataclass_fields__}
+def _read_fields(kind: type[Any], values: Mapping[str, Any]) -> Any:
+    """A dataclass from a document's values, with their types checked."""
+    stated = {name: values[name] for name in kind.__dataclass_fields__}
     try:
-        return TypeAdapter(of).validate_json(json.dumps(stated), strict=True)
+        return TypeAdapter(kind).validate_json(json.dumps(stated), strict=True)
     except ValidationError as error:
-        told = error.errors(include_url=False)[:3]
-        raise ValueError("; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in told)) from error
+        wrong = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_url=False)[:3]]
+        raise ValueError("; ".join(wrong)) from error

@@ -19,35 +19,21 @@ Tensors = dict[str, torch.Tensor]
 
 @dataclass(frozen=True, slots=True)
 class AdapterPlan:
-    """How a method is set up; plain values, kept beside what was trained.
-
-    Attributes:
-        method: its name.
-        tokens: virtual tokens P; 0 where it has none.
-        rank, alpha, dropout: of lora.
-        targets: modules that get matrices or scales; empty for peft's own of the architecture.
-        layers: numbers of the layers that get them; empty for all.
-        hidden: width of a projection; None for the backbone's own.
-        untie_head: whether a tied output head is copied and trained (last-layer).
-    """
+    """How a method is set up; plain values, kept beside what was trained."""
 
     method: str
-    tokens: int = 0
-    rank: int = 8
+    tokens: int = 0  # virtual tokens P; 0 where it has none
+    rank: int = 8  # of lora
     alpha: int = 16
     dropout: float = 0.0
-    targets: tuple[str, ...] = ()
-    layers: tuple[int, ...] = ()
-    hidden: int | None = None
-    untie_head: bool = False
+    targets: tuple[str, ...] = ()  # modules that get matrices or scales; empty for peft's own of the architecture
+    layers: tuple[int, ...] = ()  # numbers of the layers that get them; empty for all
+    hidden: int | None = None  # width of a projection; None for the backbone's own
+    untie_head: bool = False  # whether a tied output head is copied and trained (last-layer)
 
 
 class Adaptation(ABC):
-    """An adapted backbone: once made, every call of the backbone reads with it.
-
-    Args:
-        backbone: frozen but for what is trained here.
-    """
+    """An adapted backbone: from its making on, every call of the backbone reads with it."""
 
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
@@ -73,14 +59,14 @@ class Adaptation(ABC):
         """What stands before every input, `[1, Q, H]`; Q is 0 for methods that don't make a prompt."""
         return self.nothing()
 
-    def peft_config(self) -> dict[str, Any] | None:
-        """What peft writes into an adapter's adapter_config.json; None for what is no adapter of peft's."""
-        return None
-
     def nothing(self) -> torch.Tensor:
         """No prompt, `[1, 0, H]`."""
         backbone = self.backbone
         return torch.zeros(1, 0, backbone.info.hidden, dtype=backbone.prompt_dtype, device=backbone.device)
+
+    def peft_config(self) -> dict[str, Any] | None:
+        """What peft writes into an adapter's adapter_config.json; None for what is no adapter of peft's."""
+        return None
 
     def train(self, mode: bool) -> None:  # noqa: B027 - only some methods draw anything at random
         """Switch what is random in training on or off."""
@@ -99,15 +85,11 @@ def copies(named: Mapping[str, nn.Parameter]) -> Tensors:
 
 
 def check_tensors(plan: AdapterPlan, wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, torch.Tensor]) -> None:
-    """Hold stored tensors to the names and shapes that the adapter has on this backbone.
-
-    Raises:
-        SoftpruneError: for others.
-    """
+    """Check names and shapes of stored tensors against those that the adapter has on this backbone."""
     there = {name: tuple(t.shape) for name, t in found.items()}
-    if there == dict(wanted):
-        return
     different = sorted(name for name in {*wanted, *there} if wanted.get(name) != there.get(name))
+    if not different:
+        return
     first = different[0]
     raise SoftpruneError(
         f"the tensors of a {plan.method} adapter of this backbone",

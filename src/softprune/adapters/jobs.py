@@ -8,17 +8,14 @@ from dataclasses import dataclass, replace
 import torch
 
 from softprune.adapters.base import Adaptation, Tensors, copies, put
-from softprune.adapters.settings import method_of
-from softprune.adapters.trainable import AdapterTrainable
-from softprune.training.jobs import FolderKeeper, schedule
-from softprune.training.latency import Way, latency, prompted
+from softprune.training.cost import behind_prompt, latency
+from softprune.training.jobs import FolderKeeper, best_rate, candidate_of, chosen_work, schedule
 from softprune.training.loop import Evaluation, train
-from softprune.training.lr_sweep import best_rate, candidate_of, chosen_work
 from softprune.training.optimizers import weights_adamw
 from softprune.training.scoring import ScoredSet, Scoring, score_prompts
 from softprune.training.session import Workspace
 from softprune.training.step import Feed
-from softprune.training.trainable import products_in, seed_dropout
+from softprune.training.trainable import WeightsTrainable, products_in, seed_dropout
 from softprune.types import Batch, Scores
 
 WORK = "adapt"
@@ -27,19 +24,30 @@ WORK = "adapt"
 
 @dataclass(frozen=True, slots=True)
 class FittedAdapter:
-    """A trained adapter.
+    """A trained adapter."""
 
-    Attributes:
-        values: its best checkpoint on `select`, by name.
-        evaluation: metric and loss there.
-        lr: the step size that it was trained with.
-        seconds: wall time of that training.
+    values: Tensors  # its best checkpoint on `select`, by name
+    evaluation: Evaluation  # metric and loss there
+    lr: float  # the step size that it was trained with
+    seconds: float  # wall time of that training
+
+
+class AdapterTrainable(WeightsTrainable):
+    """One adapter and the loss of the backbone that reads with it.
+
+    Matrix products have the dtype `compute`, where weights that are trained have another one.
     """
 
-    values: Tensors
-    evaluation: Evaluation
-    lr: float
-    seconds: float
+    def __init__(self, adaptation: Adaptation, loss: str, score: str, compute: torch.dtype) -> None:
+        super().__init__(adaptation.named())
+        self.adaptation, self.loss_name, self.score, self.compute = adaptation, loss, score, compute
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """`[1, B]`."""
+        backbone = self.adaptation.backbone
+        self.adaptation.train(True)
+        with products_in(self.compute, backbone.dtype, backbone.device):
+            return backbone.losses(self.adaptation.prompts(), batch, self.loss_name, self.score)
 
 
 def fit(workspace: Workspace, adaptation: Adaptation) -> FittedAdapter:
@@ -57,9 +65,59 @@ def fit(workspace: Workspace, adaptation: Adaptation) -> FittedAdapter:
 
         with workspace.run.phase("sweep"):
             lr = best_rate(workspace.run, workspace.lr, multiples, train_with)
+            # Its finished work is read back from the run's folder.
             best = _fit(workspace, adaptation, lr, chosen_work(workspace.run) or WORK)
     put(adaptation.named(), best.values)
     return best
+
+
+def _fit(workspace: Workspace, adaptation: Adaptation, lr: float, work: str) -> FittedAdapter:
+    """Train at one step size, as a piece of work."""
+    recipe, backbone, data = workspace.recipe, workspace.backbone, workspace.train
+    scoring = workspace.scoring
+    if work == WORK:
+        phase, name = WORK, "adapted"
+    else:
+        phase, name = "sweep", candidate_of(work)
+
+    def batch(indices: Sequence[int]) -> Batch:
+        seed_dropout(recipe.seed, work, indices)
+        return data.batch(backbone, indices)
+
+    def evaluate() -> list[Evaluation]:
+        scores = scores_of(workspace, adaptation, workspace.select, scoring)
+        return [Evaluation(workspace.choice.value(scores), scores.loss)]
+
+    trained = train(
+        AdapterTrainable(adaptation, scoring.loss, scoring.score, _product_dtype(workspace)),
+        weights_adamw(adaptation.named(), lr=lr, weight_decay=recipe.tuning.weight_decay),
+        Feed(data.lengths, batch),
+        evaluate,
+        replace(
+            schedule(recipe, len(data)),
+            clip_norm=recipe.adapter.clip_norm,
+            warmup=recipe.adapter.warmup,
+            linear_decay=recipe.adapter.decay == "linear",
+        ),
+        names=[name],
+        title=f"{recipe.adapter.method}, learning rate {lr:.3g}",
+        keeper=FolderKeeper(workspace.run, work, phase, [name]),
+        watch=workspace.watch,
+        processes=workspace.run.processes,
+    )
+    values = {name: value[0] for name, value in trained.tensors.items()}
+    return FittedAdapter(values, trained.best[0], lr, trained.seconds)
+
+
+def scores_of(workspace: Workspace, adaptation: Adaptation, data: ScoredSet, scoring: Scoring) -> Scores:
+    """What the adapted backbone says of a set."""
+    backbone = workspace.backbone
+    adaptation.train(False)
+    with products_in(_product_dtype(workspace), backbone.dtype, backbone.device):
+        with torch.no_grad():
+            prompts = adaptation.prompts().detach()
+        (scores,) = score_prompts(backbone, prompts, data, scoring)
+    return scores
 
 
 def measure_latency(workspace: Workspace, adaptation: Adaptation) -> None:
@@ -68,64 +126,14 @@ def measure_latency(workspace: Workspace, adaptation: Adaptation) -> None:
         return
     backbone = workspace.backbone
     adaptation.train(False)
-    adapted = prompted(backbone, made_prompts(adaptation)[0])
-    alone = prompted(backbone, adaptation.nothing()[0])
-    ways = {"with": Way(adapted), "without": Way(alone, adaptation.bare)}
-    with workspace.run.phase("latency"), products_in(compute_of(workspace), backbone.dtype, backbone.device):
+    with torch.no_grad():
+        adapted = behind_prompt(backbone, adaptation.prompts()[0].detach())
+    ways = {"with": adapted, "without": behind_prompt(backbone, adaptation.nothing()[0], adaptation.bare)}
+    with workspace.run.phase("latency"), products_in(_product_dtype(workspace), backbone.dtype, backbone.device):
         workspace.run.pin("cost.latency", lambda: latency(backbone, workspace.select, ways))
 
 
-def scores_of(workspace: Workspace, adaptation: Adaptation, data: ScoredSet, scoring: Scoring) -> Scores:
-    """What the adapted backbone says of a set."""
-    backbone = workspace.backbone
-    adaptation.train(False)
-    with products_in(compute_of(workspace), backbone.dtype, backbone.device):
-        (found,) = score_prompts(backbone, made_prompts(adaptation), data, scoring)
-    return found
-
-
-def made_prompts(adaptation: Adaptation) -> torch.Tensor:
-    """The adapter's prompt `[1, Q, H]` without a graph behind it."""
-    with torch.no_grad():
-        return adaptation.prompts().detach()
-
-
-def compute_of(workspace: Workspace) -> torch.dtype:
+def _product_dtype(workspace: Workspace) -> torch.dtype:
     """The dtype of the matrix products, which the run has pinned."""
-    found: torch.dtype = getattr(torch, str(workspace.run.record.backbone.dtype))
-    return found
-
-
-def _fit(workspace: Workspace, adaptation: Adaptation, lr: float, work: str) -> FittedAdapter:
-    """Train at one step size, as a piece of work."""
-    recipe, backbone, data = workspace.recipe, workspace.backbone, workspace.train
-    scoring = workspace.scoring
-    name = "adapted" if work == WORK else candidate_of(work)
-
-    def batch(indices: Sequence[int]) -> Batch:
-        seed_dropout(recipe.seed, work, indices)
-        return data.batch(backbone, indices)
-
-    def evaluate() -> list[Evaluation]:
-        found = scores_of(workspace, adaptation, workspace.select, scoring)
-        return [Evaluation(workspace.choice.value(found), found.loss)]
-
-    trained = train(
-        AdapterTrainable(adaptation, scoring.loss, scoring.score, compute_of(workspace)),
-        weights_adamw(adaptation.named(), lr=lr, weight_decay=recipe.tuning.weight_decay),
-        Feed(data.lengths, batch),
-        evaluate,
-        replace(
-            schedule(workspace),
-            clip_norm=recipe.adapter.clip_norm,
-            warmup=recipe.adapter.warmup,
-            linear_decay=recipe.adapter.decay == "linear",
-        ),
-        names=[name],
-        title=f"{method_of(recipe).name}, learning rate {lr:.3g}",
-        keeper=FolderKeeper(workspace.run, work, WORK if work == WORK else "sweep", [name]),
-        watch=workspace.watch,
-        processes=workspace.run.processes,
-    )
-    values = {name: value[0] for name, value in trained.tensors.items()}
-    return FittedAdapter(values, trained.best[0], lr, trained.seconds)
+    dtype: torch.dtype = getattr(torch, str(workspace.run.record.backbone.dtype))
+    return dtype

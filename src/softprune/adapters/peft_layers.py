@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,34 +12,23 @@ from torch import nn
 
 from softprune.adapters.base import Adaptation, AdapterPlan, Tensors, copies
 from softprune.errors import SoftpruneError
-from softprune.models.base import Backbone
-
-NAME = "default"
-"""What peft calls the one adapter of a model."""
+from softprune.models.base import AdapterContext, Backbone
 
 
 class Injected(Adaptation):
-    """Modules of peft's inside the model.
-
-    Args:
-        backbone: frozen; its modules are wrapped in place.
-        config: peft's, of the method.
-        seed: of the first values.
-
-    Raises:
-        SoftpruneError: where peft finds no module to wrap.
-    """
+    """Modules of peft's inside the model, whose own are wrapped in place; by peft's configuration of the method."""
 
     def __init__(self, backbone: Backbone, config: Any, seed: int) -> None:
         from peft import inject_adapter_in_model
+        from peft.tuners.tuners_utils import BaseTunerLayer
 
         super().__init__(backbone)
         model = backbone.model
-        backbone.adapter.has_weights = True
+        backbone.adapter = replace(backbone.adapter, has_weights=True)
         try:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                inject_adapter_in_model(config, model, adapter_name=NAME)
+                inject_adapter_in_model(config, model, adapter_name="default")
         except ValueError as error:
             raise SoftpruneError(
                 "modules that the method can be put into",
@@ -46,6 +36,7 @@ class Injected(Adaptation):
                 "name some of the model's own with adapter.targets=NAME,NAME",
             ) from error
         self.config = config
+        self._layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
         self._named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         for parameter in self._named.values():
             # A step on a number in bfloat16 would round to nothing.
@@ -62,35 +53,30 @@ class Injected(Adaptation):
 
     def peft_config(self) -> dict[str, Any]:
         """Of the method, as JSON holds it."""
-        told = self.config.to_dict()
-        return {key: sorted(value) if isinstance(value, set) else value for key, value in told.items()}
+        config = self.config.to_dict()
+        return {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
 
     @contextmanager
     def off(self) -> Iterator[None]:
         """The wrapped modules alone."""
         self._enable(False)
         try:
-            with self.backbone.unadapted():
+            with self.backbone.reading_as(AdapterContext()):
                 yield
         finally:
             self._enable(True)
 
-    def train(self, mode: bool) -> None:
-        """Dropout of what LoRA's matrices read; the model's own stays off."""
-        for layer in self._layers():
-            for dropout in getattr(layer, "lora_dropout", {}).values():
-                dropout.train(mode)
-
     def _enable(self, on: bool) -> None:
-        for layer in self._layers():
+        for layer in self._layers:
             layer.enable_adapters(on)
-        for parameter in self._named.values():
+        for parameter in self._named.values():  # which peft freezes where its layers are off
             parameter.requires_grad_(True)
 
-    def _layers(self) -> list[Any]:
-        from peft.tuners.tuners_utils import BaseTunerLayer
-
-        return [module for module in self.backbone.model.modules() if isinstance(module, BaseTunerLayer)]
+    def train(self, mode: bool) -> None:
+        """Dropout of what LoRA's matrices read; the model's own stays off."""
+        for layer in self._layers:
+            for dropout in getattr(layer, "lora_dropout", {}).values():
+                dropout.train(mode)
 
 
 def lora(backbone: Backbone, plan: AdapterPlan, seed: int) -> Injected:
@@ -101,9 +87,9 @@ def lora(backbone: Backbone, plan: AdapterPlan, seed: int) -> Injected:
         r=plan.rank,
         lora_alpha=plan.alpha,
         lora_dropout=plan.dropout,
-        target_modules=list(plan.targets) or _of_peft(backbone, "LORA"),
+        target_modules=list(plan.targets) or _default_modules(backbone, "LORA"),
         layers_to_transform=list(plan.layers) or None,
-        fan_in_fan_out=_transposed(backbone),
+        fan_in_fan_out=_is_transposed(backbone),
     )
     return Injected(backbone, config, seed)
 
@@ -112,14 +98,14 @@ def ia3(backbone: Backbone, plan: AdapterPlan, seed: int) -> Injected:
     """Keys, values and feed-forward activations times a learned vector, 1 at first (Liu et al. 2022, section 3.3)."""
     from peft import IA3Config
 
-    feedforward = _of_peft(backbone, "IA3_FEEDFORWARD") or []
-    targets = list(plan.targets) or _of_peft(backbone, "IA3")
+    feedforward = _default_modules(backbone, "IA3_FEEDFORWARD") or []
+    targets = list(plan.targets) or _default_modules(backbone, "IA3")
     inner = [name for name in targets or [] if name in feedforward]
-    config = IA3Config(target_modules=targets, feedforward_modules=inner, fan_in_fan_out=_transposed(backbone))
+    config = IA3Config(target_modules=targets, feedforward_modules=inner, fan_in_fan_out=_is_transposed(backbone))
     return Injected(backbone, config, seed)
 
 
-def _of_peft(backbone: Backbone, which: str) -> list[str] | None:
+def _default_modules(backbone: Backbone, which: str) -> list[str] | None:
     """The modules that peft takes of its own accord in this architecture."""
     from peft.utils import constants
 
@@ -128,7 +114,7 @@ def _of_peft(backbone: Backbone, which: str) -> list[str] | None:
     return table.get(backbone.model.config.model_type)
 
 
-def _transposed(backbone: Backbone) -> bool:
+def _is_transposed(backbone: Backbone) -> bool:
     """Whether its linear layers keep their matrix as GPT-2 does, `[in, out]`."""
     from transformers.pytorch_utils import Conv1D
 

@@ -17,100 +17,107 @@ the other half never where the number of layers is even. Here each layer has its
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
 import torch
 from torch import nn
 
+from softprune.adapters.base import Adaptation, AdapterPlan, Tensors, check_tensors
 from softprune.errors import SoftpruneError
 from softprune.models.architectures import ENCODER_CLASSES
-from softprune.models.base import Backbone
+from softprune.models.base import AdapterContext, Backbone
+from softprune.models.load_check import ordinary_ids
 
 STORED = "keys_values"
 """Name of the one tensor that inference needs."""
 
-# As transformers names the kinds of layers that keep the keys and values of what they have read.
-KEEPING = {"causal": ("full_attention", "sliding_attention")}
-ONE_BY_ONE = ("prophetnet",)  # model types that read a token at a time where there are keys and values
-
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What one virtual token is to a model's layers.
+    """What one virtual token is to a model's layers."""
 
-    Attributes:
-        heads: of keys and values; fewer than the queries' where they are shared by groups.
-        size: D, of a head.
-        places: device and dtype of each layer's keys and values; L of them.
-        window: how many tokens those layers see that see least, None where all see all.
-    """
-
-    heads: int
-    size: int
-    places: tuple[tuple[torch.device, torch.dtype], ...]
-    window: int | None
-
-    @property
-    def width(self) -> int:
-        """`heads * D`."""
-        return self.heads * self.size
+    heads: int  # of keys and values; fewer than the queries' where they are shared by groups
+    size: int  # D, of a head
+    places: tuple[tuple[torch.device, torch.dtype], ...]  # device and dtype of each layer's keys and values; L of them
+    window: int | None  # how many tokens those layers see that see least, None where all see all
 
     @property
     def numbers(self) -> int:
         """`L * 2 * heads * D`."""
-        return len(self.places) * 2 * self.width
+        return len(self.places) * 2 * self.heads * self.size
 
 
-class DeepPrompt:
-    """A prefix that a backbone reads until it is detached. Made by `attach_prefix` or `attach_stored`.
+class Prefix(Adaptation):
+    """Keys and values of P virtual tokens that a backbone reads until they are detached.
 
-    Args:
-        backbone: what reads it.
-        module: peft's `PrefixEncoder`; its parameters are what is trained.
-        shape: what a token is to the layers.
-        tokens: P.
+    The parameters of the module, peft's `PrefixEncoder`, are what is trained.
     """
 
     def __init__(self, backbone: Backbone, module: nn.Module, shape: Shape, tokens: int) -> None:
+        super().__init__(backbone)
         self.module, self.shape, self.tokens = module, shape, tokens
-        self._backbone, self._first = backbone, first_position(backbone.trunk)
-        self._hook = backbone.trunk.register_forward_pre_hook(self._before, with_kwargs=True)
-        backbone.adapter.has_prefix = self._attached = True
+        # RoBERTa and similar models count positions from behind the padding index: given embeddings, they begin there
+        # whatever they have read before.
+        trunk = backbone.trunk
+        counting = [m for m in trunk.modules() if hasattr(m, "create_position_ids_from_inputs_embeds")]
+        self._first = int(counting[0].padding_idx) + 1 if counting else None
+        self._hook = trunk.register_forward_pre_hook(self._before, with_kwargs=True)
+        self._is_attached = True
+        backbone.adapter = replace(backbone.adapter, has_prefix=True)
+
+    def named(self) -> dict[str, nn.Parameter]:
+        """Of peft's module."""
+        return dict(self.module.named_parameters())
 
     def keys_values(self) -> torch.Tensor:
         """`[P, L * 2 * heads * D]`, in each row layer by layer keys, then values; gradients flow into the module."""
         at = torch.arange(self.tokens, device=next(self.module.parameters()).device)
-        made: torch.Tensor = self.module(at[None])[0]
-        return made
+        numbers: torch.Tensor = self.module(at[None])[0]
+        return numbers
 
-    def stored(self) -> dict[str, torch.Tensor]:
-        """What inference needs, for safetensors; `attach_stored` reads it."""
+    def stored(self) -> Tensors:
+        """Keys and values; a network that makes them isn't needed any more."""
         return {STORED: self.keys_values().detach().cpu().contiguous()}
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """No prefix."""
+        with self.backbone.reading_as(AdapterContext()):
+            yield
 
     def detach(self) -> None:
         """The backbone reads as it did before; done twice, it leaves alone what was attached since."""
-        if self._attached:
+        if self._is_attached:
             self._hook.remove()
-            self._backbone.adapter.has_prefix = self._attached = False
+            self._is_attached = False
+            self.backbone.adapter = replace(self.backbone.adapter, has_prefix=False)
 
     def _before(self, trunk: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
         """What the trunk is given instead: a cache that holds the prefix, its mask, and positions that go on from P."""
-        if not self._backbone.adapter.has_prefix:
+        if not self.backbone.adapter.has_prefix:
             return None
         read = next(x for x in (kwargs.get("inputs_embeds"), kwargs.get("input_ids"), *args) if x is not None)
         cache = kwargs.get("past_key_values")
         if cache is None:
-            cache = empty_cache(self._backbone)
+            cache = empty_cache(self.backbone)
         if cache.get_seq_length() == 0:  # else generation has read it already
             self._fill(cache, read.shape[0])
-        self._check_window(cache.get_seq_length() + read.shape[1])
+        length, window = cache.get_seq_length() + read.shape[1], self.shape.window
+        if window is not None and length > window:  # padding in front of a text would part it from the prefix too
+            raise SoftpruneError(
+                f"prefix, text and answer of at most {window} tokens, since some layers look no further back",
+                f"{length}",
+                "lower task.max_length, or choose another model or method",
+            )
         given = {"past_key_values": cache}
         mask = kwargs.get("attention_mask")
-        if mask is not None:
-            given["attention_mask"] = widened(mask, self.tokens)
+        if mask is not None:  # of tokens [R, L], 1 where real, or added to scores [R, 1, L, L]: all see the prefix
+            seen = mask.new_ones if mask.dim() == 2 else mask.new_zeros
+            given["attention_mask"] = torch.cat([seen(*mask.shape[:-1], self.tokens), mask], dim=-1)
         for name in ("position_ids", "cache_position"):
             if kwargs.get(name) is not None:
                 given[name] = kwargs[name] + self.tokens
@@ -119,91 +126,52 @@ class DeepPrompt:
             given["position_ids"] = places.expand(read.shape[:2])
         return args, kwargs | given
 
-    def _check_window(self, length: int) -> None:
-        """Padding in front of a text, where it is continued, would part it from the prefix too."""
-        window = self.shape.window
-        if window is not None and length > window:
-            raise SoftpruneError(
-                f"prefix, text and answer of at most {window} tokens, since some layers look no further back",
-                f"{length}",
-                "lower task.max_length, or choose another model or method",
-            )
-
     def _fill(self, cache: Any, rows: int) -> None:
         """Put the prefix into a model's empty cache, the same for every row."""
         by_layer = self.keys_values().view(self.tokens, -1, 2, self.shape.heads, self.shape.size).permute(1, 2, 3, 0, 4)
-        held = own(cache)
+        held = _self_attention(cache)
         for layer, (device, dtype) in enumerate(self.shape.places):
             keys, values = by_layer[layer].to(device, dtype)[:, None].expand(-1, rows, -1, -1, -1)
             held.update(keys, values, layer)
 
 
-def attach_prefix(backbone: Backbone, tokens: int, *, project: bool, hidden: int | None, seed: int) -> DeepPrompt:
+def new_prefix(backbone: Backbone, plan: AdapterPlan, seed: int) -> Prefix:
     """A fresh prefix that every call of the backbone reads from now on; prompts `[1, 0, H]` go with it.
-
-    Args:
-        backbone: the frozen model, without a prefix.
-        tokens: P.
-        project: whether a network makes the keys and values (prefix tuning), or they are parameters (P-tuning v2).
-        hidden: units of the network's hidden layer; None for as many as a layer's keys have.
-        seed: of the values that it starts from.
 
     Raises:
         SoftpruneError: where not all layers of the model keep keys and values, or it has a prefix already.
     """
-    shape = shape_of(backbone)
+    shape = read_shape(backbone)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = _encoder(shape, tokens, project, hidden)
-    module = module.to(backbone.device, backbone.prompt_dtype)
-    return DeepPrompt(backbone, module, shape, tokens)
+        module = _encoder(shape, plan.tokens, plan.method == "prefix", plan.hidden)
+    return Prefix(backbone, module.to(backbone.device, backbone.prompt_dtype), shape, plan.tokens)
 
 
-def attach_stored(backbone: Backbone, tensors: Mapping[str, torch.Tensor]) -> DeepPrompt:
-    """The prefix of `DeepPrompt.stored`, read by the backbone from now on.
-
-    Raises:
-        SoftpruneError: where it isn't one, or is of another model.
-    """
-    shape = shape_of(backbone)
-    found = tensors.get(STORED)
-    if found is None or found.dim() != 2 or found.shape[1] != shape.numbers:
-        raise SoftpruneError(
-            f'a tensor "{STORED}" [P, {shape.numbers}] for {backbone.info.name}',
-            "none" if found is None else f"{list(found.shape)}",
-            "take the backbone that it was trained with",
-        )
-    module = _encoder(shape, found.shape[0], False, None)
-    module.load_state_dict({"embedding.weight": found})
-    return DeepPrompt(backbone, module.to(backbone.device, backbone.prompt_dtype), shape, found.shape[0])
+def stored_prefix(backbone: Backbone, plan: AdapterPlan, tensors: Mapping[str, torch.Tensor]) -> Prefix:
+    """The prefix of `Prefix.stored`, read by the backbone from now on."""
+    shape = read_shape(backbone)
+    check_tensors(plan, {STORED: (plan.tokens, shape.numbers)}, tensors)
+    module = _encoder(shape, plan.tokens, False, None)
+    module.load_state_dict({"embedding.weight": tensors[STORED]})
+    return Prefix(backbone, module.to(backbone.device, backbone.prompt_dtype), shape, plan.tokens)
 
 
 def _encoder(shape: Shape, tokens: int, project: bool, hidden: int | None) -> nn.Module:
     from peft import PrefixEncoder, PrefixTuningConfig
 
+    width = shape.heads * shape.size
     config = PrefixTuningConfig(
         num_virtual_tokens=tokens,
-        token_dim=shape.width,
+        token_dim=width,
         num_layers=len(shape.places),
         num_attention_heads=shape.heads,
         num_transformer_submodules=1,
         prefix_projection=project,
-        encoder_hidden_size=hidden or shape.width,
+        encoder_hidden_size=hidden or width,
     )
-    made: nn.Module = PrefixEncoder(config)  # type: ignore[no-untyped-call]
-    return made
-
-
-def widened(mask: torch.Tensor, tokens: int) -> torch.Tensor:
-    """A mask that lets all see the prefix: of tokens `[R, L]`, 1 where real, or added to scores `[R, 1, L, L]`."""
-    seen = mask.new_ones if mask.dim() == 2 else mask.new_zeros
-    return torch.cat([seen(*mask.shape[:-1], tokens), mask], dim=-1)
-
-
-def first_position(trunk: Any) -> int | None:
-    """Where RoBERTa and similar models begin to count: given embeddings, they do so whatever they have read before."""
-    counting = [module for module in trunk.modules() if hasattr(module, "create_position_ids_from_inputs_embeds")]
-    return int(counting[0].padding_idx) + 1 if counting else None
+    encoder: nn.Module = PrefixEncoder(config)  # type: ignore[no-untyped-call]
+    return encoder
 
 
 def empty_cache(backbone: Backbone) -> Any:
@@ -215,13 +183,13 @@ def empty_cache(backbone: Backbone) -> Any:
     return transformers.DynamicCache(config=backbone.trunk.config if backbone.family == "causal" else None)
 
 
-def own(cache: Any) -> Any:
+def _self_attention(cache: Any) -> Any:
     """The part of a cache that belongs to self-attention."""
     return getattr(cache, "self_attention_cache", cache)
 
 
 @torch.no_grad()
-def shape_of(backbone: Backbone) -> Shape:
+def read_shape(backbone: Backbone) -> Shape:
     """Read a few tokens, and see what the layers keep of them.
 
     Raises:
@@ -229,39 +197,37 @@ def shape_of(backbone: Backbone) -> Shape:
     """
     if backbone.adapter.has_prefix:
         raise SoftpruneError("a backbone without a prefix", "one that has one", "detach it first")
-    ids, cache = backbone.probe_ids(), empty_cache(backbone)
+    ids, cache = ordinary_ids(backbone.model), empty_cache(backbone)
     given: dict[str, Any] = {"inputs_embeds": backbone.lookup(ids), "attention_mask": torch.ones_like(ids)}
     if backbone.family == "seq2seq":
         given = {"input_ids": ids, "encoder_hidden_states": given["inputs_embeds"]}
     backbone.trunk(**given, past_key_values=cache, use_cache=False)
-    layers = own(cache).layers
-    kept = [(layer.keys, layer.values) for layer in layers if layer.is_initialized]
-    shapes = {part.shape for pair in kept for part in pair}
+    layers = _self_attention(cache).layers
+    kept = [layer for layer in layers if layer.is_initialized]
+    shapes = {layer.keys.shape for layer in kept} | {layer.values.shape for layer in kept}
     if not kept or len(kept) < len(layers) or len(shapes) > 1:
         raise SoftpruneError(
             "a model whose layers all keep keys and values, of one shape",
             f'"{backbone.model.config.model_type}", of which {len(kept)} layers do, in {len(shapes)} shapes',
             "choose another method; and leave backbone.checkpointing out, under which no layer keeps any",
         )
-    _, heads, _, size = kept[0][0].shape
+    _, heads, _, size = kept[0].keys.shape
     windows = [layer.sliding_window for layer in layers if layer.is_sliding]
-    return Shape(heads, size, tuple((keys.device, keys.dtype) for keys, _ in kept), min(windows, default=None))
+    places = tuple((layer.keys.device, layer.keys.dtype) for layer in kept)
+    return Shape(heads, size, places, min(windows, default=None))
 
 
 def prefix_not_defined(config: Any, family: str) -> str | None:
-    """Why a model can't take a prefix, by its configuration alone; None where it can, as far as that tells.
-
-    Args:
-        config: transformers' configuration.
-        family: seq2seq, causal, masked or sentence.
-    """
+    """Why a model can't take a prefix, by its configuration alone; None where it can, as far as that tells."""
     kind = config.model_type
     if not _takes_cache(config, family):
         return f'attention of "{kind}" takes no keys and values beside those of its text'
-    if kind in ONE_BY_ONE:
+    if kind == "prophetnet":
         return f'"{kind}" reads a token at a time where it is given keys and values'
     text = config.get_text_config(decoder=True)
-    other = sorted(set(getattr(text, "layer_types", None) or ()) - set(KEEPING.get(family, ("full_attention",))))
+    # Layers that keep the keys and values of what they have read, by transformers' names; a window is checked in use.
+    keeping = {"full_attention", "sliding_attention"} if family == "causal" else {"full_attention"}
+    other = sorted(set(getattr(text, "layer_types", None) or ()) - keeping)
     if other:
         return f'"{kind}" has layers that keep no keys and values, or not those of all tokens ({", ".join(other)})'
     written = text.to_dict()
@@ -275,7 +241,7 @@ def _takes_cache(config: Any, family: str) -> bool:
     alone = ENCODER_CLASSES.get(config.model_type) if family == "sentence" else None
     known = transformers.MODEL_MAPPING
     if alone is None and type(config) not in known:
-        return True  # code of the model's own: `shape_of` will see
+        return True  # code of the model's own: `read_shape` will see
     model = getattr(transformers, alone) if alone else known[type(config)]
     model = model[0] if isinstance(model, tuple) else model
     return "past_key_values" in inspect.signature(model.forward).parameters

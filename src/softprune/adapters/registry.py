@@ -1,35 +1,30 @@
-"""The nine methods by name: what each trains, where it is defined, and the settings that it has of its own accord."""
+"""The nine methods by name: what each trains, where it is defined, and what builds its adapter."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from softprune.config.registry import unknown
+from softprune.config.registry import Registry
 
-FAMILIES = ("seq2seq", "causal", "masked", "sentence")
+if TYPE_CHECKING:
+    import torch
+
+    from softprune.adapters.base import Adaptation, AdapterPlan
+    from softprune.models.base import Backbone
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One way to adapt a model.
+    """One way to adapt a model."""
 
-    Attributes:
-        name: as `--methods` takes it.
-        kind: the recipe's kind that runs it.
-        trains: what it trains, in a few words.
-        source: where it comes from.
-        lr: learning rate of its own; None for a prompt's, which is relative to the embeddings.
-        refused: families that it isn't defined for, with the reason.
-        whole: whether weights of the model itself change, so that they are float32 while they train.
-    """
-
-    name: str
-    kind: str
-    trains: str
-    source: str
-    lr: float | None = None
-    refused: dict[str, str] = field(default_factory=dict)
-    whole: bool = False
+    name: str  # as `--methods` takes it
+    kind: str  # the recipe's kind that runs it
+    trains: str  # what it trains, in a few words
+    source: str  # where it comes from
+    lr: float | None = None  # learning rate of its own; None for a prompt's, which is relative to the embeddings
+    whole: bool = False  # whether weights of the model itself change, so that they are float32 while they train
 
 
 METHODS = {
@@ -47,18 +42,41 @@ METHODS = {
     )
 }
 
+_NEW: Registry[Callable[[Backbone, AdapterPlan, int], Adaptation]] = Registry(
+    "method",
+    {
+        "full": "softprune.adapters.full_finetuning:full",
+        "last-layer": "softprune.adapters.full_finetuning:last_layer",
+        "lora": "softprune.adapters.peft_layers:lora",
+        "ia3": "softprune.adapters.peft_layers:ia3",
+        "p-tuning": "softprune.adapters.p_tuning:new_prompt",
+        "prefix": "softprune.adapters.prefix:new_prefix",
+        "p-tuning-v2": "softprune.adapters.prefix:new_prefix",
+    },
+)
+# Methods that keep something else than what was trained.
+_STORED: Registry[Callable[[Backbone, AdapterPlan, Mapping[str, Any]], Adaptation]] = Registry(
+    "method",
+    {
+        "p-tuning": "softprune.adapters.p_tuning:stored_prompt",
+        "prefix": "softprune.adapters.prefix:stored_prefix",
+        "p-tuning-v2": "softprune.adapters.prefix:stored_prefix",
+    },
+)
 
-def method_named(name: str) -> Method:
-    """The method of that name.
 
-    Raises:
-        SoftpruneError: for an unknown name, with the nearest known one.
-    """
-    if name not in METHODS:
-        raise unknown("method", name, METHODS)
-    return METHODS[name]
+def adapt(backbone: Backbone, plan: AdapterPlan, seed: int) -> Adaptation:
+    """Give a backbone a new adapter with its first values, if its architecture has a place for it."""
+    return _NEW[plan.method](backbone, plan, seed)
 
 
-def not_defined(name: str, family: str) -> str | None:
-    """Why a method can't run with a family of backbones; None where it can."""
-    return method_named(name).refused.get(family)
+def restore(backbone: Backbone, plan: AdapterPlan, tensors: Mapping[str, torch.Tensor]) -> Adaptation:
+    """Give a backbone an adapter that was stored; tensors of another adapter or backbone are refused."""
+    from softprune.adapters.base import check_tensors, put
+
+    if plan.method in _STORED:
+        return _STORED[plan.method](backbone, plan, tensors)
+    adaptation = adapt(backbone, plan, seed=0)
+    check_tensors(plan, {name: tuple(p.shape) for name, p in adaptation.named().items()}, tensors)
+    put(adaptation.named(), tensors)
+    return adaptation

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from softprune.adapters.base import AdapterPlan
-from softprune.adapters.registry import Method, method_named, not_defined
+from softprune.adapters.registry import METHODS, Method
 from softprune.config import LearningRate, Recipe
 from softprune.errors import SoftpruneError
 from softprune.models.description import BackboneDescription
@@ -14,14 +14,9 @@ WEIGHT_DECAY = 0.01
 """Of weights that are fine-tuned; what a method adds to a model has none."""
 
 
-def method_of(recipe: Recipe) -> Method:
-    """The method that a recipe of kind adapt names."""
-    return method_named(recipe.adapter.method)
-
-
 def settled(recipe: Recipe) -> Recipe:
     """The recipe with the method's own learning rate, AdamW, and all epochs, where it names no others."""
-    method = method_of(recipe)
+    method = METHODS[recipe.adapter.method]
     own = {
         "optimiser": "adamw",
         "lr": method.lr,
@@ -34,39 +29,25 @@ def settled(recipe: Recipe) -> Recipe:
 
 def plan_of(recipe: Recipe) -> AdapterPlan:
     """The method's setup as plain values."""
-    adapter = recipe.adapter
-    return AdapterPlan(
-        method=adapter.method,
-        tokens=recipe.virtual_tokens,
-        rank=adapter.rank,
-        alpha=adapter.alpha,
-        dropout=adapter.dropout,
-        targets=adapter.targets,
-        layers=adapter.layers,
-        hidden=adapter.hidden,
-        untie_head=adapter.untie_head,
-    )
+    training_keys = {"warmup", "decay", "clip_norm"}
+    return AdapterPlan(tokens=recipe.virtual_tokens, **recipe.adapter.model_dump(exclude=training_keys))
 
 
 def mistakes(recipe: Recipe, described: BackboneDescription) -> list[SoftpruneError]:
     """What keeps a recipe's method from this backbone; from its configuration alone."""
     from softprune.adapters.prefix import prefix_not_defined
 
-    method, found = method_of(recipe), []
-    reason = not_defined(method.name, described.family)
+    method, found = METHODS[recipe.adapter.method], []
     if not method.whole and find_spec("peft") is None:
         found.append(SoftpruneError(f"peft, for {method.name}", "not installed", "pip install 'softprune[methods]'"))
-    if reason is None and method.name in ("prefix", "p-tuning-v2"):
+    if method.name in ("prefix", "p-tuning-v2"):
         reason = prefix_not_defined(described.config, described.family)
-    if reason is not None:
-        expected = f"a method that is defined for {described.name} ({described.family})"
-        found.append(SoftpruneError(expected, f"{method.name}: {reason}", "choose another adapter.method"))
+        if reason is not None:
+            expected = f"a method that is defined for {described.name} ({described.family})"
+            found.append(SoftpruneError(expected, f"{method.name}: {reason}", "choose another adapter.method"))
     if recipe.tuning.optimiser != "adamw":
-        found.append(
-            SoftpruneError(
-                "tuning.optimiser=adamw for kind: adapt", recipe.tuning.optimiser, "leave tuning.optimiser out"
-            )
-        )
+        do = "leave tuning.optimiser out"
+        found.append(SoftpruneError("tuning.optimiser=adamw for kind: adapt", recipe.tuning.optimiser, do))
     if isinstance(recipe.tuning.lr, LearningRate):
         do = f"write a number, such as tuning.lr={method.lr:g}"
         found.append(SoftpruneError(f"an absolute tuning.lr for {method.name}", "one relative to the embeddings", do))
@@ -77,17 +58,13 @@ def mistakes(recipe: Recipe, described: BackboneDescription) -> list[SoftpruneEr
 
 def _weight_mistakes(recipe: Recipe, method: Method) -> list[SoftpruneError]:
     """What keeps weights from being trained."""
-    backbone = recipe.backbone
-    given = {
-        "backbone.quantization": (backbone.quantization, "none"),
-        "backbone.device_map": (backbone.device_map, "none"),
-    }
-    found = [
-        SoftpruneError(f"{key}={plain} for {method.name}, which trains the weights", value, f"leave {key} out")
-        for key, (value, plain) in given.items()
-        if value != plain
-    ]
-    if backbone.dtype == "float16":
+    found = []
+    for key in ("quantization", "device_map"):
+        value = getattr(recipe.backbone, key)
+        if value != "none":
+            expected = f"backbone.{key}=none for {method.name}, which trains the weights"
+            found.append(SoftpruneError(expected, value, f"leave backbone.{key} out"))
+    if recipe.backbone.dtype == "float16":  # whose gradients would need to be scaled
         do = "set backbone.dtype to bfloat16 or float32"
         found.append(SoftpruneError(f"a dtype that {method.name} can train in", "float16", do))
     return found

@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Any
 
-from softprune.errors import SoftpruneError, of_the_machine
+from softprune.errors import SoftpruneError, explain_system_error
 from softprune.printable import printable
 from softprune.runs.processes import rank
 
@@ -23,28 +23,27 @@ def main() -> None:
 
     from softprune.cli.app import app
 
-    # Typer doesn't export the base class of its errors for a wrong command line.
-    usage_error: Any = typer.BadParameter.__base__
-    _silence_libraries()
-    try:
-        _check_arguments()
-        code = app(prog_name="softprune", standalone_mode=False)
-    except SoftpruneError as error:
-        _exit(error)
-    except usage_error as error:
-        _exit(_explain_usage(error))
-    except Exception as error:
-        explained = of_the_machine(error)
-        if explained is None:
-            raise
-        _exit(explained)
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _silence_libraries() -> None:
     # The hub's client logs each retry; softprune reports once what came of them.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     logging.getLogger("httpx").setLevel(logging.ERROR)
+    # Typer doesn't export the base class of its errors for a wrong command line.
+    usage_error: Any = typer.BadParameter.__base__
+    problem: SoftpruneError | str | None
+    try:
+        _check_arguments()
+        code = app(prog_name="softprune", standalone_mode=False)
+    except usage_error as error:
+        problem = _explain_usage(error)
+    except Exception as error:
+        problem = error if isinstance(error, SoftpruneError) else explain_system_error(error)
+        if problem is None:
+            raise
+    else:
+        sys.exit(code if isinstance(code, int) else 0)
+    if rank():
+        time.sleep(_WAIT_FOR_LAUNCHER_S)
+    print(printable(problem), file=sys.stderr)
+    sys.exit(2)
 
 
 def _check_arguments() -> None:
@@ -55,20 +54,16 @@ def _check_arguments() -> None:
             raise SoftpruneError("a command line in UTF-8", found, "rename that file or folder")
 
 
-def _exit(error: SoftpruneError | str) -> None:
-    if rank():
-        time.sleep(_WAIT_FOR_LAUNCHER_S)
-    print(printable(error), file=sys.stderr)
-    sys.exit(2)
-
-
 def _explain_usage(error: Any) -> SoftpruneError | str:
     """The message for a command line that doesn't parse; a group of commands alone shows its help."""
     message = " ".join(re.sub(r"(?<=: )(Value error, |Input should be )", "", error.format_message()).split())
     if message.startswith("Usage:"):
         return str(error.format_message())
-    path = error.ctx.command_path if error.ctx else f"softprune {sys.argv[1]}"
-    form = error.ctx.get_usage().removeprefix("Usage: ") if error.ctx else f"{path} [OPTIONS]"
+    if error.ctx:
+        path, form = error.ctx.command_path, error.ctx.get_usage().removeprefix("Usage: ")
+    else:
+        path = f"softprune {sys.argv[1]}"
+        form = f"{path} [OPTIONS]"
     near = getattr(error, "possibilities", None)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     found = error.message if near else message

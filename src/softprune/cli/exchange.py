@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -41,10 +40,7 @@ class Format(StrEnum):
 def export(
     *,
     source: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN_OR_TICKET", help="A run, ticket or adapter folder, or a hub name.", show_default=False
-        ),
+        str, typer.Argument(metavar="RUN_OR_TICKET", help="A run, ticket or adapter folder, or a hub name.")
     ],
     format_: Annotated[
         Format,
@@ -59,41 +55,35 @@ def export(
     """Write a ticket or an adapter for other programs, and show the code that uses it."""
     from softprune.adapters.adapter_io import holds_adapter, read_adapter
     from softprune.adapters.exports import export_adapter
-    from softprune.prompts.exports import export as write
+    from softprune.prompts.exports import export as export_ticket
     from softprune.prompts.ticket import Ticket
 
     if holds_adapter(Path(source)):
         refuse_which(source, which)
         if format_ is not Format.peft:
-            raise SoftpruneError(
-                "--format peft for an adapter", f"--format {format_.value}", "set --format peft, or export a ticket"
-            )
-        adapter = read_adapter(Path(source))
-        names = export_adapter(adapter, out)
+            found, do = f"--format {format_.value}", "set --format peft, or export a ticket"
+            raise SoftpruneError("--format peft for an adapter", found, do)
+        names = export_adapter(read_adapter(Path(source)), out)
         say(f"{out}: {', '.join(names)}\n")
         say(f'from peft import PeftModel\nmodel = PeftModel.from_pretrained(model, "{out}")')
         return
-    done = write(Ticket.load(source, which.value), format_.value, out)
-    tokens, hidden = done.shape
-    say(f"{done.folder}: {', '.join(done.files)}; {tokens} tokens of {hidden} dimensions\n")
-    say("\n".join(done.code))
+    written = export_ticket(Ticket.load(source, which.value), format_.value, out)
+    tokens, hidden = written.shape
+    say(f"{written.folder}: {', '.join(written.files)}; {tokens} tokens of {hidden} dimensions\n")
+    say("\n".join(written.code))
 
 
 def refuse_which(source: str, which: Which) -> None:
     """Refuse another prompt than the default of a run that has one model alone."""
     if which is not Which.winner:
-        raise SoftpruneError(
-            f"a run that pruned a prompt, for --which {which.value}", f"an adapter in {source}", "leave out --which"
-        )
+        expected = f"a run that pruned a prompt, for --which {which.value}"
+        raise SoftpruneError(expected, f"an adapter in {source}", "leave out --which")
 
 
 def import_(
     *,
     source: Annotated[
-        Path,
-        typer.Argument(
-            metavar="SOURCE", help="A peft adapter's folder, a T5X .npy, or a .safetensors prompt.", show_default=False
-        ),
+        Path, typer.Argument(metavar="SOURCE", help="A peft adapter's folder, a T5X .npy, or a .safetensors prompt.")
     ],
     out: Annotated[Path, out_option("A new .safetensors file.", "FILE")],
     backbone: Annotated[str | None, option_like("--backbone", "none: its size isn't checked")] = None,
@@ -104,33 +94,32 @@ def import_(
     from softprune.prompts.prompt_io import prompt_bytes, read_prompt
     from softprune.runs.atomic_io import write_bytes
 
+    # No --force: what is replaced may be the only copy of a trained prompt.
     if out.suffix != ".safetensors" or out.exists():
         found = f"{out}, which exists already" if out.exists() else str(out)
         raise SoftpruneError("a new file that ends in .safetensors", found, "choose another --out")
     saved = read_prompt(source)
-    hidden = saved.vectors_PH.shape[1] if backbone is None else describe(backbone).hidden
+    described = None if backbone is None else describe(backbone)
+    hidden = saved.vectors_PH.shape[1] if described is None else described.hidden
     check_fits(saved.vectors_PH, hidden, str(source))
-    named = {} if backbone is None else {"backbone": backbone}
-    metadata = {**saved.metadata, "source": source.name, "kind": saved.kind, **named}
-    table = None if backbone is None else load_backbone(backbone).embeddings_VH()
+    metadata = {**saved.metadata, "source": source.name, "kind": saved.kind}
+    table_VH = None
+    if described is not None:
+        metadata["backbone"] = str(backbone)
+        table_VH = load_backbone(described).embeddings_VH()
     write_bytes(out, prompt_bytes(saved.vectors_PH, metadata))
     for note in saved.notes:
         say(f"note: {note}")
     say(f"{out}: {saved.vectors_PH.shape[0]} tokens of {hidden} dimensions, from a {saved.kind}")
     say(f"norms of its tokens: {_describe_norms(saved.vectors_PH)}")
-    if table is not None:
-        say(f"norms of the embeddings of {backbone}: {_describe_norms(table)}")
-    say(f"\n{_next_command(out, metadata)}")
+    if table_VH is not None:
+        say(f"norms of the embeddings of {backbone}: {_describe_norms(table_VH)}")
+    # The next command needs no --tokens: P follows the file.
+    words = ["softprune", "xprompt", "--backbone", metadata.get("backbone") or "NAME", "--task", "TASK"]
+    say(f"\n{shlex.join([*words, '--init', 'file', '--prompt-file', str(out)])}")
 
 
 def _describe_norms(vectors_PH: torch.Tensor) -> str:
     # Shown because a prompt far longer than the embeddings needs a learning rate of its own.
     lengths = vectors_PH.float().norm(dim=1)
     return f"mean {lengths.mean():.4g}, from {lengths.min():.4g} to {lengths.max():.4g}"
-
-
-def _next_command(file: Path, metadata: Mapping[str, str]) -> str:
-    """The command that prunes the prompt; P follows the file."""
-    backbone = metadata.get("backbone") or "NAME"
-    words = ["softprune", "xprompt", "--backbone", backbone, "--task", "TASK", "--init", "file"]
-    return shlex.join([*words, "--prompt-file", str(file)])

@@ -15,14 +15,14 @@ from softprune.errors import SoftpruneError
 from softprune.runs.processes import SIZES
 
 # How long the others may take to end after the first one.
-_PATIENCE = 60.0
+_PATIENCE_S = 60.0
 
 
 def start_others() -> None:
     """Start the processes that were asked of accelerate and that it left out; this one is the first.
 
     Raises:
-        SoftpruneError: when it can't be told how many were asked for.
+        SoftpruneError: when it isn't known how many were asked for.
     """
     environment = os.environ
     # accelerate sets an address only for several processes.
@@ -36,13 +36,15 @@ def start_others() -> None:
             "accelerate launch --cpu, which starts one a machine where mpirun isn't used",
             "give --num_processes N on its command line (one machine), or use torchrun --nproc-per-node N -m softprune",
         )
+    with socket.socket() as free:  # a port that nobody listens on
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
     size = int(asked[1])
-    environment.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=_free())
+    environment.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     command = [sys.executable, "-m", "softprune", *sys.argv[1:]]
-    others = [
-        subprocess.Popen(command, env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)})
-        for rank in range(1, size)
-    ]
+    others = []
+    for rank in range(1, size):
+        others.append(subprocess.Popen(command, env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}))
     atexit.register(_end, others)
 
 
@@ -51,15 +53,9 @@ def _parent() -> str:
     return " ".join(psutil.Process(os.getppid()).cmdline())
 
 
-def _free() -> str:
-    with socket.socket() as asked:
-        asked.bind(("127.0.0.1", 0))
-        return str(asked.getsockname()[1])
-
-
 def _end(others: list[subprocess.Popen[bytes]]) -> None:
     for other in others:
         try:
-            other.wait(_PATIENCE)
+            other.wait(_PATIENCE_S)
         except subprocess.TimeoutExpired:
             other.kill()

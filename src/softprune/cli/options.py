@@ -1,23 +1,24 @@
 """Every flag that more than one command takes, declared once: its name, its recipe key and its help text.
 
-The commands that run a recipe (`xprompt`, `tune`, `adapt`, `compare`, `tokens train`) build their flags from
-`RECIPE_FLAGS`; the others take single options from here.
+The commands that run a recipe (`xprompt`, `tune`, `adapt`, `compare`, `tokens train`, `study run`) build their flags
+from `RECIPE_FLAGS`; the others take single options from here.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, Final, cast, get_args
 
 import typer
 from pydantic import BaseModel
 from typer.core import TyperCommand
 
 from softprune.cli.output import say
-from softprune.config import CompareRecipe, Recipe, RecipeField, TokensRecipe, flat_fields
+from softprune.config import CompareRecipe, Recipe, RecipeField, Study, TokensRecipe, flat_fields
+from softprune.errors import SoftpruneError
 
 SCHEMAS: Final[dict[str, type[BaseModel]]] = {
     "xprompt": Recipe,
@@ -25,10 +26,11 @@ SCHEMAS: Final[dict[str, type[BaseModel]]] = {
     "adapt": Recipe,
     "compare": CompareRecipe,
     "tokens": TokensRecipe,
+    "study": Study,
 }
 """By kind of run, the recipe that its flags are keys of."""
 
-_EVERY: Final = ("xprompt", "tune", "adapt", "compare", "tokens")
+_RECIPES: Final = ("xprompt", "tune", "adapt", "compare", "tokens")
 _PROMPTS_AND_ADAPTERS: Final = ("xprompt", "tune", "adapt", "compare")
 _SINGLE_RUNS: Final = ("xprompt", "tune", "adapt")
 _PROMPTS: Final = ("xprompt", "tune")
@@ -36,54 +38,59 @@ _PRUNING: Final = ("xprompt",)
 _ADAPTERS: Final = ("adapt",)
 _COMPARISONS: Final = ("compare",)
 _TOKENS: Final = ("tokens",)
+_STUDIES: Final = ("study",)
 
-RECIPE_FLAGS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
-    "--backbone": ("backbone.name", _EVERY),
-    "--family": ("backbone.family", _PROMPTS_AND_ADAPTERS),
-    "--dtype": ("backbone.dtype", _EVERY),
-    "--device": ("backbone.device", _EVERY),
-    "--threads": ("backbone.threads", _EVERY),
-    "--task": ("task.id", _EVERY),
-    "--data": ("task.data", _EVERY),
-    "--shots": ("task.shots", _EVERY),
-    "--limit-report": ("task.limit_report", _EVERY),
-    "--max-length": ("task.max_length", _TOKENS),
-    "--method": ("adapter.method", _ADAPTERS),
-    "--methods": ("methods", _COMPARISONS),
-    "--rank": ("adapter.rank", _ADAPTERS),
-    "--alpha": ("adapter.alpha", _ADAPTERS),
-    "--dropout": ("adapter.dropout", _ADAPTERS),
-    "--tokens": ("prompt.tokens", _PROMPTS_AND_ADAPTERS),
-    "--pieces": ("prompt.pieces", _PRUNING),
-    "--init": ("prompt.init", _PROMPTS),
-    "--init-text": ("prompt.text", _PROMPTS),
-    "--prompt-file": ("prompt.file", _PROMPTS),
-    "--epochs": ("tuning.epochs", _EVERY),
-    "--batch-size": ("tuning.batch_size", _EVERY),
-    "--optimiser": ("tuning.optimiser", _PROMPTS),
-    "--lr": ("tuning.lr", (*_SINGLE_RUNS, *_TOKENS)),
-    "--sweep": ("tuning.sweep", _COMPARISONS),
-    "--loss": ("tuning.loss", _SINGLE_RUNS),
-    "--patience": ("tuning.patience", _PROMPTS_AND_ADAPTERS),
-    "--removal": ("pruning.removal", _PRUNING),
-    "--levels": ("pruning.levels", _PRUNING),
-    "--scope": ("pruning.scope", _PRUNING),
-    "--importance": ("pruning.importance", _PRUNING),
-    "--lambdas": ("pruning.lambdas", _TOKENS),
-    "--soft-epochs": ("pruning.soft_epochs", _TOKENS),
-    "--hard-epochs": ("pruning.hard_epochs", _TOKENS),
-    "--baselines": ("pruning.baselines", _TOKENS),
-    "--strategy": ("search.strategy", _PRUNING),
-    "--token-ratios": ("search.token_ratios", _PRUNING),
-    "--piece-ratios": ("search.piece_ratios", _PRUNING),
-    "--group": ("search.group", _PRUNING),
-    "--protocol": ("selection.protocol", _PROMPTS_AND_ADAPTERS),
-    "--objective": ("selection.objective", _PRUNING),
-    "--fresh-seeds": ("selection.seeds", _PRUNING),
-    "--seeds": ("seeds", _COMPARISONS),
-    "--seed": ("seed", _EVERY),
-    "--executor": ("executor", _PRUNING),
-}
+RECIPE_FLAGS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
+    ("--backbone", "backbone.name", _RECIPES),
+    ("--backbone", "backbone", _STUDIES),
+    ("--scale", "scale", _STUDIES),
+    ("--family", "backbone.family", _PROMPTS_AND_ADAPTERS),
+    ("--dtype", "backbone.dtype", _RECIPES),
+    ("--device", "backbone.device", _RECIPES),
+    ("--threads", "backbone.threads", _RECIPES),
+    ("--task", "task.id", _RECIPES),
+    ("--tasks", "tasks", _STUDIES),
+    ("--data", "task.data", _RECIPES),
+    ("--data", "data", _STUDIES),
+    ("--shots", "task.shots", _RECIPES),
+    ("--limit-report", "task.limit_report", _RECIPES),
+    ("--max-length", "task.max_length", _TOKENS),
+    ("--method", "adapter.method", _ADAPTERS),
+    ("--methods", "methods", _COMPARISONS),
+    ("--rank", "adapter.rank", _ADAPTERS),
+    ("--alpha", "adapter.alpha", _ADAPTERS),
+    ("--dropout", "adapter.dropout", _ADAPTERS),
+    ("--tokens", "prompt.tokens", _PROMPTS_AND_ADAPTERS),
+    ("--pieces", "prompt.pieces", _PRUNING),
+    ("--init", "prompt.init", _PROMPTS),
+    ("--init-text", "prompt.text", _PROMPTS),
+    ("--prompt-file", "prompt.file", _PROMPTS),
+    ("--epochs", "tuning.epochs", _RECIPES),
+    ("--batch-size", "tuning.batch_size", _RECIPES),
+    ("--optimiser", "tuning.optimiser", _PROMPTS),
+    ("--lr", "tuning.lr", (*_SINGLE_RUNS, *_TOKENS)),
+    ("--sweep", "tuning.sweep", _COMPARISONS),
+    ("--loss", "tuning.loss", _SINGLE_RUNS),
+    ("--patience", "tuning.patience", _PROMPTS_AND_ADAPTERS),
+    ("--removal", "pruning.removal", _PRUNING),
+    ("--levels", "pruning.levels", _PRUNING),
+    ("--scope", "pruning.scope", _PRUNING),
+    ("--importance", "pruning.importance", _PRUNING),
+    ("--lambdas", "pruning.lambdas", _TOKENS),
+    ("--soft-epochs", "pruning.soft_epochs", _TOKENS),
+    ("--hard-epochs", "pruning.hard_epochs", _TOKENS),
+    ("--baselines", "pruning.baselines", _TOKENS),
+    ("--strategy", "search.strategy", _PRUNING),
+    ("--token-ratios", "search.token_ratios", _PRUNING),
+    ("--piece-ratios", "search.piece_ratios", _PRUNING),
+    ("--group", "search.group", _PRUNING),
+    ("--protocol", "selection.protocol", _PROMPTS_AND_ADAPTERS),
+    ("--objective", "selection.objective", _PRUNING),
+    ("--fresh-seeds", "selection.seeds", _PRUNING),
+    ("--seeds", "seeds", (*_COMPARISONS, *_STUDIES)),
+    ("--seed", "seed", _RECIPES),
+    ("--executor", "executor", (*_PRUNING, *_STUDIES)),
+)
 """Each flag with its recipe key and the kinds of run that take it. Any other key is given as `key=value`."""
 
 OLD_FLAGS: Final[dict[str, dict[str, str]]] = {
@@ -108,29 +115,34 @@ _METAVARS: Final = {
 }
 """What the help calls a flag's value, where its type alone would say too little."""
 
+# flat_fields walks a whole schema, and each flag asks for one of its keys.
 _FIELDS: Final = {kind: {field.key: field for field in flat_fields(SCHEMAS[kind])} for kind in SCHEMAS}
 
 
 def recipe_flags(kind: str) -> dict[str, str]:
     """The flags of a kind of run, with their recipe keys."""
-    return {flag: key for flag, (key, kinds) in RECIPE_FLAGS.items() if kind in kinds}
+    return {flag: key for flag, key, kinds in RECIPE_FLAGS if kind in kinds}
 
 
-def recipe_option(flag: str, kind: str) -> Any:
-    """The annotation of a recipe's flag. It takes text, since the recipe checks all values together."""
-    field = _FIELDS[kind][RECIPE_FLAGS[flag][0]]
-    help_text = f"{field.description} ({field.key})"
-    return Annotated[str | None, typer.Option(flag, metavar=_metavar(flag, field), help=help_text, show_default=False)]
+def with_flags(command: Callable[..., None], kind: str, others: dict[str, Any], text: str) -> Callable[..., None]:
+    """A command that takes the flags of a kind of run, and others by name and annotation; `text` is its help.
 
-
-def with_flags(command: Callable[..., None], kind: str, others: dict[str, Any]) -> Callable[..., None]:
-    """A command that takes the flags of a kind of run, and others by name and annotation."""
-    annotations = {_parameter_name(flag): recipe_option(flag, kind) for flag in recipe_flags(kind)}
-    parameters = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-        for name, annotation in (annotations | others).items()
-    ]
+    Flags take text, since the recipe checks all values together.
+    """
+    annotations = {}
+    for flag, key in recipe_flags(kind).items():
+        field = _FIELDS[kind][key]
+        help_text = f"{field.description} ({key})"
+        flag_option = typer.Option(flag, metavar=_metavar(flag, field), help=help_text, show_default=False)
+        annotations[_parameter_name(flag)] = Annotated[str | None, flag_option]
+    parameters = []
+    for name, annotation in (annotations | others).items():
+        default = inspect.Parameter.empty if get_args(annotation)[0] is str else None  # plain text is required
+        parameters.append(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        )
     cast(Any, command).__signature__ = inspect.Signature(parameters)
+    command.__doc__ = text
     return command
 
 
@@ -148,8 +160,10 @@ def _parameter_name(flag: str) -> str:
 
 
 def _metavar(flag: str, field: RecipeField) -> str:
-    kind = field.type.removesuffix(" or none")
-    return _METAVARS.get(flag) or (f"[{kind.replace(' ', '')}]" if "|" in kind else kind.upper())
+    if flag in _METAVARS:
+        return _METAVARS[flag]
+    values = field.type.removesuffix(" or none")
+    return f"[{values.replace(' ', '')}]" if "|" in values else values.upper()
 
 
 def option_like(flag: str, default: str | None = None, *, kind: str = "xprompt", minimum: int | None = None) -> Any:
@@ -161,11 +175,19 @@ def option_like(flag: str, default: str | None = None, *, kind: str = "xprompt",
         kind: the recipe whose key it is.
         minimum: of a number.
     """
-    field = _FIELDS[kind][RECIPE_FLAGS[flag][0]]
+    field = _FIELDS[kind][next(key for name, key, _ in RECIPE_FLAGS if name == flag)]
     text = re.sub(r" \[default: .*\]$", "", field.description)
-    end = "" if text.endswith("...") else "."
-    text = f"{text[0].upper()}{text[1:]}{end}" + ("" if default is None else f" [default: {default}]")
+    text = text[0].upper() + text[1:]
+    if not text.endswith("..."):
+        text += "."
+    if default is not None:
+        text += f" [default: {default}]"
     return typer.Option(flag, min=minimum, metavar=_metavar(flag, field), help=text, show_default=default is None)
+
+
+def option(flag: str, metavar: str, text: str, *, minimum: int | None = None) -> Any:
+    """A flag of one command; one without a default of its own says in its text what stands in its place."""
+    return typer.Option(flag, metavar=metavar, min=minimum, help=text, show_default="[default" not in text)
 
 
 def out_option(what: str, metavar: str = "FOLDER", default: str | None = None) -> Any:
@@ -174,24 +196,20 @@ def out_option(what: str, metavar: str = "FOLDER", default: str | None = None) -
     return typer.Option("--out", metavar=metavar, help=text, show_default=False)
 
 
-def input_option() -> Any:
-    """`--input`: the file of rows that a command answers."""
-    return typer.Option("--input", metavar="FILE", help="Rows: .jsonl, .csv (both also .gz, .xz) or .parquet.")
-
-
 DeviceOption = Annotated[str, option_like("--device")]
 DtypeOption = Annotated[str, option_like("--dtype")]
-ThreadsOption = Annotated[int | None, option_like("--threads", "torch's choice", kind="tokens", minimum=1)]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, metavar="N", help="CPU threads. [default: torch's choice]", show_default=False),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace an output file that exists.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-BatchRowsOption = Annotated[
-    int, typer.Option("--batch-rows", min=1, metavar="N", help="Rows that the model reads in one call.")
-]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of everything that is drawn.")]
+BatchRowsOption = Annotated[int, option("--batch-rows", "N", "Rows that the model reads in one call.", minimum=1)]
+SeedOption = Annotated[int, option("--seed", "N", "Seed of everything that is drawn.", minimum=0)]
 RecipeOption = Annotated[
-    str | None,
-    typer.Option("--recipe", metavar="RECIPE", help="A recipe's name or file to begin with. [default: all defaults]"),
+    str | None, option("--recipe", "RECIPE", "A recipe's name or file to begin with. [default: all defaults]")
 ]
+INPUT_OPTION = option("--input", "FILE", "Rows: .jsonl, .csv (both also .gz, .xz) or .parquet.")
 OverridesArgument = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Any recipe key, such as tuning.accumulate=2.", show_default=False),
@@ -209,15 +227,23 @@ class Command(TyperCommand):
         while context.parent is not None:
             names.insert(0, context.info_name)
             context = context.parent
-        return super().parse_args(ctx, _rename_old_flags(" ".join(names), args))
+        new_names = OLD_FLAGS.get(" ".join(names), {})
+        words = []
+        for word in args:
+            flag, equals, value = word.partition("=")
+            if flag in new_names:
+                note_old_form(flag, new_names[flag])
+                word = f"{new_names[flag]}{equals}{value}"
+            words.append(word)
+        return super().parse_args(ctx, words)
 
 
-def _rename_old_flags(command: str, args: Sequence[str]) -> list[str]:
-    renamed = []
-    for word in args:
-        flag, equals, value = word.partition("=")
-        new = OLD_FLAGS.get(command, {}).get(flag)
-        if new is not None:
-            say(f"note: {flag} is called {new} now; the old name stops working in version 0.3", err=True)
-        renamed.append(word if new is None else f"{new}{equals}{value}")
-    return renamed
+def note_old_form(old: str, new: str) -> None:
+    """Say how a flag is called or given since version 0.2."""
+    say(f"note: {old} is called {new} now; the old name stops working in version 0.3", err=True)
+
+
+def check_new_file(out: Path, *, force: bool) -> None:
+    """Refuse to replace a file that nobody said to replace."""
+    if out.exists() and not force:
+        raise SoftpruneError("a new output file", f"{out} exists already", "choose another --out, or add --force")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 PIPE_WIDTH = 160
 """Columns where the output is no terminal: a pipe or a file has no width of its own."""
+WIDE = 200
+"""The same for the tables of token pruning, which have more columns."""
 
 
 def say(text: object = "", *, err: bool = False) -> None:
@@ -23,14 +25,9 @@ def say(text: object = "", *, err: bool = False) -> None:
 
 
 def print_rich(*renderables: RenderableType, width: int = PIPE_WIDTH) -> None:
-    """Print Rich tables and texts, without trailing blanks.
-
-    Args:
-        renderables: one below the other.
-        width: columns where the output is no terminal.
-    """
+    """Print Rich tables and texts, one below the other, without trailing blanks; `width` is that of a pipe."""
     console = _console(None if sys.stdout.isatty() else width)
-    with console.capture() as captured:
+    with console.capture() as captured:  # Rich fills lines with blanks, which diffs and editors mark
         for each in renderables:
             console.print(each)
     typer.echo("\n".join(line.rstrip() for line in captured.get().removesuffix("\n").split("\n")))

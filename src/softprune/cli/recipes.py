@@ -6,6 +6,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ import typer
 
 from softprune.cli.output import progress_console, say
 from softprune.config import CompareRecipe, Recipe, TokensRecipe, load_config, recipe_text
+from softprune.errors import SoftpruneError
 from softprune.runs.processes import rank
 
 R = TypeVar("R", Recipe, TokensRecipe, CompareRecipe)
@@ -46,13 +48,20 @@ def default_out(recipe: Recipe | TokensRecipe | CompareRecipe) -> Path:
     return Path("runs") / "-".join(re.sub(r"[^\w.+]+", "-", name).strip("-.") for name in names)
 
 
+def stop(place: Path) -> typer.Exit:
+    """The end of a command that Ctrl-C stopped."""
+    if rank() == 0:
+        say(f"stopped; {place} keeps what is done: run the same command to continue", err=True)
+    return typer.Exit(130)
+
+
 def run_job(
     execute: Callable[..., bool],
     recipe: Recipe | TokensRecipe | CompareRecipe,
     out: Path | None,
     text: str,
     *,
-    finish: Callable[[Path], None] | None,
+    report: Callable[[Path], object] | None,
     show: Callable[[Path], None],
 ) -> None:
     """Run a recipe, and show its results.
@@ -62,19 +71,27 @@ def run_job(
         recipe: the settings.
         out: the folder, where one was named.
         text: the recipe as it was given.
-        finish: what is written last, such as the report.
+        report: writes the page of a folder.
         show: prints the results of a folder.
     """
     folder = out or default_out(recipe)
     command = shlex.join(["softprune", *sys.argv[1:]])
+    finish = None if report is None else partial(_write_report, report)
     try:
         has_run = execute(recipe, folder, command, text, finish=finish, console=progress_console())
     except KeyboardInterrupt:
-        if rank() == 0:
-            say(f"stopped; {folder} keeps what is done: run the same command to continue", err=True)
-        raise typer.Exit(130) from None
+        raise stop(folder) from None
     if rank():  # of several processes, the first one shows the results
         return
     if not has_run:
         say(f"{folder} is complete: nothing was run; another --out begins a new run", err=True)
     show(folder)
+
+
+def _write_report(report: Callable[[Path], object], folder: Path) -> None:
+    """Writes the page; a run isn't lost because that can't be done."""
+    try:
+        report(folder)
+    except SoftpruneError as error:
+        done = "the run finished, but its report could not be written"
+        say(f"{done}\n{error}\nthen: softprune report {folder}", err=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,27 +12,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from softprune.cli.options import (
+    INPUT_OPTION,
     BatchRowsOption,
     DeviceOption,
     ForceOption,
     SeedOption,
     ThreadsOption,
+    check_new_file,
+    note_old_form,
+    option,
     option_like,
     out_option,
 )
-from softprune.cli.output import print_rich, say
+from softprune.cli.output import WIDE, print_rich, say
 from softprune.errors import SoftpruneError
 from softprune.printable import printable_json
 
 if TYPE_CHECKING:
-    from softprune.data import Task
     from softprune.token_pruning.model import TokenModel
     from softprune.types import Example
 
-# Tables keep their width when the output is piped into a file.
-_PIPE_WIDTH = 200
-# Rows that are written together.
-_PIECE = 512
+ROWS_PER_WRITE = 512
 
 _Model = Annotated[
     Path,
@@ -41,50 +41,31 @@ _Model = Annotated[
 _TaskOption = Annotated[str | None, option_like("--task", "the run's", kind="tokens")]
 _DataOption = Annotated[Path | None, option_like("--data", "the run's", kind="tokens")]
 _LimitOption = Annotated[
-    int,
-    typer.Option("--limit-report", min=1, metavar="N", help="Examples of the report set, at most; a sample of more."),
+    int, option("--limit-report", "N", "Examples of the report set, at most; a sample of more.", minimum=1)
 ]
 _DtypeOption = Annotated[str, option_like("--dtype", kind="tokens")]
 _Tagger = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="A spaCy pipeline, by name or folder, for parts of speech. [default: none]"),
+    str | None, option("--tagger", "NAME", "A spaCy pipeline, by name or folder, for parts of speech. [default: none]")
 ]
-
-
-def show_results(run: Path) -> None:
-    """Print the table of a run."""
-    from softprune.token_pruning.results_table import notes, read_results, results_table
-
-    record = read_results(run)
-    if not any(record.results.values()):
-        say(f"{run} has no results yet: it is {record.status}; continue it: {record.command}")
-        return
-    print_rich(results_table(record), width=_PIPE_WIDTH)
-    for note in notes(record):
-        say(note)
-    if record.model:
-        say(f"the chosen model: {run / record.model}")
 
 
 def explain(
     model: _Model,
     text: Annotated[str, typer.Argument(metavar="TEXT", help="The text to classify, in quotes.")],
-    html_file: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write an HTML page, too.", show_default=False)
-    ] = None,
+    html_file: Annotated[Path | None, option("--html", "FILE", "Write an HTML page, too.")] = None,
     tagger: _Tagger = None,
     device: DeviceOption = "auto",
     dtype: _DtypeOption = "auto",
 ) -> None:
     """Show which words of a text a pruned model kept to the end, and after which layer the others were dropped."""
     from softprune.token_pruning.analysis.explain import explain_trace, html
-    from softprune.token_pruning.analysis.tagging import load_tagger
+    from softprune.token_pruning.analysis.words import load_tagger
     from softprune.token_pruning.model import TokenModel
 
     loaded = TokenModel.load(model, device=device, dtype=dtype)
     marks = next(load_tagger(tagger).marks([text])) if tagger else None
     explanation = explain_trace(loaded.trace([text])[0], loaded.labels, marks)
-    print_rich(explanation, width=_PIPE_WIDTH)
+    print_rich(explanation, width=WIDE)
     if html_file is not None:
         page = html(explanation)
         html_file.parent.mkdir(parents=True, exist_ok=True)
@@ -99,8 +80,7 @@ def analyse(
     limit_report: _LimitOption = 1000,
     tagger: _Tagger = None,
     keywords: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Words of your domain, one a line: are they kept, do they matter?"),
+        Path | None, option("--keywords", "FILE", "Words of your domain, one a line: are they kept, do they matter?")
     ] = None,
     out: Annotated[Path | None, out_option("The analysis.", default="MODEL/analysis")] = None,
     seed: SeedOption = 0,
@@ -109,13 +89,12 @@ def analyse(
 ) -> None:
     """Analyse which words a pruned model keeps: by part of speech, position, frequency, class, and your own words."""
     from softprune.token_pruning.analysis.run import analyse as analyse_traces
-    from softprune.token_pruning.analysis.tagging import load_tagger
+    from softprune.token_pruning.analysis.words import load_tagger
     from softprune.token_pruning.model import TokenModel
 
     loaded_tagger = load_tagger(tagger) if tagger else None
     loaded = TokenModel.load(model, device=device, dtype=dtype)
-    chosen_task, examples = _load_report_examples(model, task, data, loaded)
-    sample = _sample(examples, limit_report, seed)
+    task_title, sample = _sample_report(model, task, data, loaded, limit_report, seed)
     traces = loaded.trace([e.content for e in sample], [e.gold for e in sample], states=True)
     folder = out or model / "analysis"
     contents = analyse_traces(
@@ -126,7 +105,7 @@ def analyse(
         keywords=keywords,
         model=loaded,
         seed=seed,
-        title=f"{chosen_task.definition.title}: what {loaded.name} keeps",
+        title=f"{task_title}: what {loaded.name} keeps",
     )
     for sentence in contents["findings"].values():
         say(sentence)
@@ -141,10 +120,10 @@ def bench(
     task: _TaskOption = None,
     data: _DataOption = None,
     limit_report: _LimitOption = 2000,
-    texts: Annotated[int, typer.Option(min=2, metavar="N", help="How many of these are timed.")] = 128,
-    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Rounds of timing; medians are shown.")] = 5,
+    texts: Annotated[int, option("--texts", "N", "How many of these are timed.", minimum=2)] = 128,
+    rounds: Annotated[int, option("--rounds", "N", "Rounds of timing; medians are shown.", minimum=1)] = 5,
     batch_rows: BatchRowsOption = 32,
-    calls: Annotated[int, typer.Option(min=1, metavar="N", help="Largest number of batches timed for latency.")] = 40,
+    calls: Annotated[int, option("--calls", "N", "Largest number of batches timed for latency.", minimum=1)] = 40,
     threads: ThreadsOption = None,
     out: Annotated[Path | None, out_option("The measurements.", default="MODEL/bench")] = None,
     seed: SeedOption = 0,
@@ -159,22 +138,21 @@ def bench(
     from softprune.runs import atomic_io
     from softprune.token_pruning.bench import Settings
     from softprune.token_pruning.bench import bench as measure
-    from softprune.token_pruning.bench_table import bench_notes, break_even_table, latency_table, speed_table
+    from softprune.token_pruning.tables import bench_notes, break_even_table, latency_table, speed_table
     from softprune.training.free_memory import keep_freed
 
     if threads is not None:
         torch.set_num_threads(threads)
-    keep_freed()
+    keep_freed()  # else the allocator returns memory to the system between calls, and that is timed too
     unpruned, models = _load_models(model, device, dtype)
-    _, examples = _load_report_examples(model, task, data, unpruned)
-    sample = _sample(examples, limit_report, seed)
+    _, sample = _sample_report(model, task, data, unpruned, limit_report, seed)
     ids = unpruned.encode([example.content for example in sample])
     settings = Settings(rounds=rounds, texts=texts, rows=batch_rows, calls=calls, seed=seed)
     golds = [example.gold for example in sample]
     results = measure(unpruned, models, ids, golds, settings, watch=lambda line: say(line, err=True))
     folder = out or model / "bench"
     atomic_io.write_bytes(folder / "bench.json", (atomic_io.json_text(results, indent=1) + "\n").encode())
-    print_rich(speed_table(results), latency_table(results), break_even_table(results), width=_PIPE_WIDTH)
+    print_rich(speed_table(results), latency_table(results), break_even_table(results), width=WIDE)
     for note in bench_notes(results):
         say(note)
     draw = draw_speed(results)
@@ -185,10 +163,10 @@ def bench(
 
 def predict(
     model: _Model,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Rows: .jsonl, .csv (both also .gz, .xz) or .parquet.")],
+    old_input: Annotated[Path | None, typer.Argument(metavar="FILE", hidden=True)] = None,
+    input_file: Annotated[Path | None, INPUT_OPTION] = None,
     text: Annotated[
-        str | None,
-        typer.Option("--text", metavar="COLUMN", help="The column to read. [default: text, or the only one]"),
+        str | None, option("--text", "COLUMN", "The column to read. [default: text, or the only one]")
     ] = None,
     out: Annotated[
         Path | None, out_option("The same rows with their answers.", "FILE", "JSON lines to the terminal")
@@ -198,22 +176,28 @@ def predict(
     force: ForceOption = False,
 ) -> None:
     """Classify the rows of a file, and say how many of their input tokens were kept to the end, and which."""
+    from softprune.data.output_rows import RowWriter
     from softprune.data.row_files import file_format, read_rows
     from softprune.token_pruning.model import TokenModel
     from softprune.token_pruning.predict import ADDED, ADDED_WIDE, predict_rows
 
-    kind = file_format(file)
-    if kind is None or not file.is_file():
-        found = f"{file}" if kind is None else f"no file {file}"
-        raise SoftpruneError("an input file that ends in .jsonl, .csv or .parquet", found, "correct its path")
-    if out is not None and out.exists() and not force:
-        raise SoftpruneError("a new output file", f"{out} exists", "choose another --out, or add --force")
+    if old_input is not None:
+        note_old_form("FILE", "--input")
+    file = input_file or old_input
+    kind = None if file is None else file_format(file)
+    if file is None or kind is None or not file.is_file():
+        found = str(file or "no --input") if kind is None else f"no file {file}"
+        raise SoftpruneError("an input file that ends in .jsonl, .csv or .parquet", found, "correct --input")
+    write: Callable[[list[dict[str, Any]]], None] = _say_rows
     wide = out is None or file_format(out) == "jsonl"
-    with _open_output(out) as write:
+    with ExitStack() as stack:
+        if out is not None:
+            check_new_file(out, force=force)
+            write = stack.enter_context(RowWriter(out)).write
         loaded = TokenModel.load(model, device=device, dtype=dtype)
         predictions = predict_rows(loaded, read_rows(file, kind), text, added=ADDED_WIDE if wide else ADDED)
         begun, count, tokens, kept = time.perf_counter(), 0, 0, 0
-        while piece := list(islice(predictions, _PIECE)):
+        while piece := list(islice(predictions, ROWS_PER_WRITE)):
             write([prediction.filled_row(wide=wide) for prediction in piece])
             count += len(piece)
             tokens += sum(len(prediction.trace.left) for prediction in piece)
@@ -221,6 +205,10 @@ def predict(
     if out is not None:
         seconds, share = time.perf_counter() - begun, 100 * kept / max(1, tokens)
         say(f"{count:,} rows in {seconds:.1f} s, {share:.0f}% of their input tokens kept to the end: {out}", err=True)
+
+
+def _say_rows(rows: list[dict[str, Any]]) -> None:
+    say("\n".join(map(printable_json, rows)))
 
 
 def _load_models(path: Path, device: str, dtype: str) -> tuple[TokenModel, dict[str, TokenModel]]:
@@ -236,14 +224,16 @@ def _load_models(path: Path, device: str, dtype: str) -> tuple[TokenModel, dict[
     return models.pop(BASELINE), models
 
 
-def _load_report_examples(
-    model: Path, task: str | None, data: Path | None, loaded: TokenModel
-) -> tuple[Task, tuple[Example, ...]]:
-    """The report set of the task that was named, or else of the run that the model is part of.
+def _sample_report(
+    model: Path, task: str | None, data: Path | None, loaded: TokenModel, limit: int, seed: int
+) -> tuple[str, list[Example]]:
+    """The title of a task (the one that was named, or the run's that the model is part of), and examples to report on.
 
     Raises:
-        SoftpruneError: there is none, or its classes aren't the model's.
+        SoftpruneError: there are none, or their classes aren't the model's.
     """
+    import numpy as np
+
     from softprune.config.yaml_io import parse_yaml
     from softprune.data import load_task
 
@@ -263,23 +253,5 @@ def _load_report_examples(
     if examples[0].answers != loaded.labels:
         classes, known = ", ".join(examples[0].answers), ", ".join(loaded.labels)
         raise SoftpruneError(f"a task with the model's classes ({known})", classes, "choose the task it was trained on")
-    return chosen_task, tuple(examples)
-
-
-def _sample(examples: Sequence[Example], limit: int, seed: int) -> list[Example]:
-    import numpy as np
-
     order = np.random.default_rng(seed).permutation(len(examples))[:limit]
-    return [examples[i] for i in sorted(order.tolist())]
-
-
-@contextmanager
-def _open_output(out: Path | None) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
-    """What writes rows: to a file that appears when it is complete, or to the terminal."""
-    from softprune.data.output_rows import RowWriter
-
-    if out is None:
-        yield lambda rows: say("\n".join(map(printable_json, rows)))
-        return
-    with RowWriter(out) as writer:
-        yield writer.write
+    return chosen_task.definition.title, [examples[i] for i in sorted(order.tolist())]

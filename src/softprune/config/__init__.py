@@ -14,7 +14,6 @@ from softprune.config.loading import (
     resolve,
     shipped_recipes,
     shipped_studies,
-    study_text,
 )
 from softprune.config.schema import (
     AdapterConfig,
@@ -29,8 +28,7 @@ from softprune.config.schema import (
     TuningConfig,
     flat_fields,
 )
-from softprune.config.study_loading import load_study
-from softprune.config.study_schema import Published, Scale, Study, Variant
+from softprune.config.study import Published, Scale, Study, Variant, load_study
 from softprune.config.token_pruning_schema import TokensRecipe
 
 __all__ = [
@@ -63,5 +61,4 @@ __all__ = [
     "resolve",
     "shipped_recipes",
     "shipped_studies",
-    "study_text",
 ]

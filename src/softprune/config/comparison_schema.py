@@ -1,12 +1,12 @@
-"""The recipe keys of a comparison of methods (`kind: compare`), and the recipe of each of its runs."""
+"""The recipe keys of a comparison of methods (`kind: compare`), the recipe of each of its runs, and its mistakes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, Final, Literal, get_args
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
 from softprune.config.field_types import Names, RecipeBase, key, parse_names
@@ -15,11 +15,15 @@ from softprune.config.schema import (
     BackboneConfig,
     PromptConfig,
     PruningConfig,
+    Recipe,
     SearchConfig,
     SelectionConfig,
     TaskConfig,
     TuningConfig,
+    flat_fields,
 )
+from softprune.config.validation_messages import explain_error
+from softprune.errors import SoftpruneError
 
 ADAPTERS: Final[tuple[str, ...]] = get_args(AdapterConfig.model_fields["method"].annotation)
 METHODS: Final = (*ADAPTERS, "prompt", "xprompt")
@@ -64,7 +68,7 @@ class CompareRecipe(RecipeBase):
     @field_validator("methods")
     @classmethod
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        _hold_to_names(value)
+        _check_names(value)
         if not value or len(set(value)) < len(value):
             raise PydanticCustomError("methods", "different methods, at least one")
         return value
@@ -72,7 +76,7 @@ class CompareRecipe(RecipeBase):
     @field_validator("settings")
     @classmethod
     def _of_methods(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        _hold_to_names(tuple(value))
+        _check_names(tuple(value))
         return value
 
     def resolved(self) -> dict[str, Any]:
@@ -86,24 +90,24 @@ class CompareRecipe(RecipeBase):
 
     def cell(self, method: str, seed: int) -> dict[str, Any]:
         """The keys of the run of one method on one seed; what nobody named is left to the method."""
-        return cell_values(self.model_dump(mode="json", by_alias=True, exclude_unset=True), method, seed)
+        return _make_cell(self.model_dump(mode="json", by_alias=True, exclude_unset=True), method, seed)
 
 
-def cell_values(values: Mapping[str, Any], method: str, seed: int) -> dict[str, Any]:
-    """What a comparison's keys say for one of its runs.
+def _check_names(names: tuple[str, ...]) -> None:
+    for name in names:
+        if name not in METHODS:
+            raise PydanticCustomError("unknown_name", "a known method", {"name": name, "available": METHODS})
+
+
+def _make_cell(values: Mapping[str, Any], method: str, seed: int) -> dict[str, Any]:
+    """What a comparison's keys (those that were named, as YAML holds them) say for one of its runs.
 
     Latency is measured, `report` is drawn alike on every seed, and XPrompt retrains nothing on fresh seeds (the
     comparison has seeds of its own), unless the recipe says otherwise.
-
-    Args:
-        values: the comparison's keys that were named, as YAML holds them.
-        method: a known one.
-        seed: of the run.
     """
-    first = values.get("seed", 0)
     cell: dict[str, Any] = {
         "tuning": {"latency": True},
-        "task": {"report_seed": first},
+        "task": {"report_seed": values.get("seed", 0)},
         "selection": {"seeds": 0},
     }
     merge(cell, {name: deepcopy(values[name]) for name in SECTIONS if name in values})
@@ -114,13 +118,13 @@ def cell_values(values: Mapping[str, Any], method: str, seed: int) -> dict[str, 
     return {**cell, "kind": _KINDS.get(method, "adapt"), "seed": seed}
 
 
-def methods_of(values: Mapping[str, Any]) -> tuple[str, ...] | None:
+def _read_methods(values: Mapping[str, Any]) -> tuple[str, ...] | None:
     """The methods that a comparison's keys name, or all; None where it names unknown ones."""
     named = parse_names(values.get("methods", METHODS))
     return named if isinstance(named, tuple) and all(name in METHODS for name in named) else None
 
 
-def without_left_out(values: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+def drop_unused_settings(values: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
     """A comparison's keys less the settings that a recipe had for methods of its own which flags have left out.
 
     Args:
@@ -128,30 +132,71 @@ def without_left_out(values: Mapping[str, Any], base: Mapping[str, Any]) -> dict
         base: those of the recipe.
     """
     settings, before = values.get("settings"), base.get("settings")
-    methods, own = methods_of(values), methods_of(base)
+    methods, own = _read_methods(values), _read_methods(base)
     if not (isinstance(settings, Mapping) and isinstance(before, Mapping)) or methods is None or own is None:
         return dict(values)
-    dropped = {name for name in before if name in own and name not in methods and settings.get(name) == before[name]}
-    return {**values, "settings": {name: keys for name, keys in settings.items() if name not in dropped}}
+    kept = {}
+    for name, keys in settings.items():
+        if name not in before or name not in own or name in methods or keys != before[name]:
+            kept[name] = keys
+    return {**values, "settings": kept}
+
+
+def find_method_errors(values: Mapping[str, Any], known: Container[tuple[Any, str]]) -> list[SoftpruneError]:
+    """What pydantic alone doesn't see: mistakes in the settings of a comparison's methods.
+
+    Args:
+        values: the comparison's keys.
+        known: place and type of the mistakes in keys of the whole comparison, which are reported once.
+    """
+    errors: list[SoftpruneError] = []
+    settings, adapter, methods = values.get("settings"), values.get("adapter"), _read_methods(values)
+    if isinstance(adapter, Mapping) and "method" in adapter:
+        errors.append(SoftpruneError("methods alone to say what is compared", "adapter.method", "leave it out"))
+    for method, own in settings.items() if isinstance(settings, Mapping) else ():
+        if method not in METHODS or not isinstance(own, Mapping):
+            continue  # pydantic reports it
+        if methods is not None and method not in methods:
+            found = f"settings.{method}; methods are {', '.join(methods)}"
+            do = f"name {method} in methods, or leave settings.{method} out"
+            errors.append(SoftpruneError("settings for methods that are compared", found, do))
+        shared = keys_below(own, SHARED)
+        if shared:
+            expected = f"settings.{method}: keys that may differ between methods"
+            do = "set it for the whole comparison, or make two of them"
+            errors.append(SoftpruneError(expected, ", ".join(shared), do))
+        try:
+            Recipe.model_validate(_make_cell(values, method, 0))
+        except ValidationError as error:
+            for details in error.errors(include_url=False):
+                if (details["loc"], details["type"]) not in known:
+                    one = explain_error(details, flat_fields(Recipe))
+                    errors.append(SoftpruneError(f"settings.{method}: {one.expected}", one.found, one.do))
+    return errors
 
 
 def nested(settings: object) -> dict[str, Any]:
     """Keys such as `tuning.epochs` as mappings in mappings; anything but a mapping is left out."""
-    made: dict[str, Any] = {}
+    sections: dict[str, Any] = {}
     for name, value in settings.items() if isinstance(settings, Mapping) else ():
         changes: Any = nested(value) if isinstance(value, Mapping) and "." not in str(name) else value
         for part in reversed(str(name).split(".")):
             changes = {part: changes}
-        merge(made, changes)
-    return made
+        merge(sections, changes)
+    return sections
 
 
 def keys_of(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
     """The dotted keys of mappings in mappings."""
-    found: list[str] = []
+    keys: list[str] = []
     for name, value in settings.items():
-        found += keys_of(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [f"{prefix}{name}"]
-    return found
+        keys += keys_of(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [f"{prefix}{name}"]
+    return keys
+
+
+def keys_below(settings: Mapping[str, Any], sections: Sequence[str]) -> list[str]:
+    """The dotted keys that are among these sections or keys, or inside one of them."""
+    return [key for key in keys_of(nested(settings)) if any(f"{key}.".startswith(f"{each}.") for each in sections)]
 
 
 def merge(target: dict[str, Any], changes: Mapping[str, Any]) -> None:
@@ -161,9 +206,3 @@ def merge(target: dict[str, Any], changes: Mapping[str, Any]) -> None:
             merge(target[name], value)
         else:
             target[name] = dict(value) if isinstance(value, Mapping) else value
-
-
-def _hold_to_names(names: tuple[str, ...]) -> None:
-    for name in names:
-        if name not in METHODS:
-            raise PydanticCustomError("unknown_name", "a known method", {"name": name, "available": METHODS})

@@ -119,22 +119,22 @@ def _numbers(value: object) -> object:
     return tuple(map(int, items))
 
 
-def _seeds(value: object) -> object:
-    """A whole number from 0 (as text too), or auto."""
+def _number_or_auto(value: object, least: int) -> object:
+    """A whole number (as text too), or auto."""
     if value == "auto":
         return value
-    if isinstance(value, bool) or not str(value).isdecimal():
-        raise PydanticCustomError("seeds", "a whole number from 0, or auto")
+    if isinstance(value, bool) or not str(value).isdecimal() or int(str(value)) < least:
+        raise PydanticCustomError("number_or_auto", "a whole number from {least}, or auto", {"least": least})
     return int(str(value))
+
+
+def _seeds(value: object) -> object:
+    return _number_or_auto(value, 0)
 
 
 def _threads(value: object) -> object:
-    """A whole number from 1 (as text too), or auto; null is auto, as recipes were dumped before."""
-    if value in (None, "none", "auto"):
-        return "auto"
-    if isinstance(value, bool) or not str(value).isdecimal() or int(str(value)) < 1:
-        raise PydanticCustomError("threads", "a whole number from 1, or auto")
-    return int(str(value))
+    # null was dumped by earlier versions
+    return _number_or_auto("auto" if value in (None, "none") else value, 1)
 
 
 Rate: TypeAlias = Annotated[float | LearningRate, BeforeValidator(_learning_rate)]
@@ -152,13 +152,13 @@ def check_companion(value: object, info: ValidationInfo, key: str, choice: str, 
     Args:
         value: of the key that is validated; None where it isn't given.
         info: pydantic's, with the section's earlier keys.
-        key: the other key; a mistake in it is reported by itself.
-        choice: of the other key.
+        key, choice: the other key and its choice.
         needed: whether that choice needs a value.
 
     Raises:
         PydanticCustomError: of type `only_with`.
     """
+    # A mistake in the other key, which then isn't in `data`, is reported by itself.
     if key not in info.data or (info.data[key] == choice) == (value is not None):
         return
     if value is None and not needed:

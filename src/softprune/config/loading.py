@@ -12,9 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from softprune.config.comparison_checks import find_cell_errors
-from softprune.config.comparison_schema import CompareRecipe, without_left_out
-from softprune.config.overrides import apply_override
+from softprune.config.comparison_schema import CompareRecipe, drop_unused_settings, find_method_errors
 from softprune.config.registry import unknown
 from softprune.config.schema import Recipe, RecipeField, flat_fields
 from softprune.config.validation_messages import explain_error, without_misspelt
@@ -37,26 +35,40 @@ _KINDS: Final = frozenset(("xprompt", "tune", "adapt", "tokens", "compare", "stu
 
 def shipped_recipes() -> tuple[str, ...]:
     """Names of the recipes that come with softprune."""
-    return _list_yaml(_PLACES["recipe"][0])
+    return _list_shipped("recipe")
 
 
 def shipped_studies() -> tuple[str, ...]:
     """Names of the studies that come with softprune."""
-    return _list_yaml(_PLACES["study"][0])
+    return _list_shipped("study")
 
 
-def recipe_text(path_or_name: str | Path) -> str:
-    """The YAML text of a shipped recipe or of a file.
+def _list_shipped(what: str) -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in _PLACES[what][0].glob("*.yaml")))
+
+
+def recipe_text(path_or_name: str | Path, what: str = "recipe") -> str:
+    """The YAML text of a shipped recipe (or `study`) or of a file.
 
     Raises:
         SoftpruneError: there is no such recipe, or it can't be read.
     """
-    return _read_text("recipe", path_or_name)
-
-
-def study_text(path_or_name: str | Path) -> str:
-    """The YAML text of a shipped study or of a file; errors as of `recipe_text`."""
-    return _read_text("study", path_or_name)
+    name, shipped = str(path_or_name), _list_shipped(what)
+    path = _PLACES[what][0] / f"{name}.yaml" if name in shipped else Path(path_or_name)
+    if not path.exists() and path.suffix not in (".yaml", ".yml") and len(path.parts) == 1:
+        for other, (_, command) in _PLACES.items():
+            if name in _list_shipped(other):
+                raise SoftpruneError(f"a {what}", f"{name}, which is a {other}", f"{command} {name}")
+        raise unknown(f"{what} (or the path of a {what} file)", name, shipped)
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        byte = f"byte 0x{error.object[error.start]:02x} in {path}"
+        raise SoftpruneError(f"a {what} file in UTF-8", byte, how_to_convert(error.object, path)) from None
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL
+        why = error.strerror if isinstance(error, OSError) else "no path"
+        shown = name.replace("\0", "\\0")
+        raise SoftpruneError(f"a {what} file that can be read", f"{shown}: {why}", "check its path") from error
 
 
 def kind_of(path_or_name: str | Path) -> str:
@@ -89,9 +101,20 @@ def load_config(
     Raises:
         SoftpruneError: with every mistake in it (`ManyErrors` when there is more than one).
     """
-    if isinstance(source, str | Path):
-        where, source = where or f"recipe {source}", _read_values(kind, source)
-    return validate(kind, source or {}, overrides, where or "recipe", names)
+    if not isinstance(source, str | Path):
+        return validate(kind, source or {}, overrides, where or "recipe", names)
+    where = where or f"recipe {source}"
+    values = parse_recipe(recipe_text(source), f"recipe {source}")
+    if len(_TASK_KEYS & set(values)) > 1:
+        do = f"softprune xprompt --task {shlex.quote(str(source))}"
+        raise SoftpruneError("a recipe", f"a task in {source}", do)
+    kinds = get_args(kind.model_fields["kind"].annotation)
+    if values.get("kind") in _KINDS and values["kind"] not in kinds:
+        found = f"kind: {values['kind']} in {source}"
+        command = "study run" if values["kind"] == "study" else "run"
+        do = f"softprune {command} {shlex.quote(str(source))}"
+        raise SoftpruneError(f"a recipe of kind {' or '.join(kinds)}", found, do)
+    return validate(kind, values, overrides, where, names)
 
 
 def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = (), *, names: Names | None = None) -> Recipe:
@@ -138,10 +161,10 @@ def validate(
     errors: list[SoftpruneError] = []
     for text in overrides:
         with gathered(errors):
-            apply_override(values, text, fields)
+            _apply_override(values, text, fields)
     check_writable(values, where)
     if issubclass(kind, CompareRecipe):
-        values = without_left_out(values, base)
+        values = drop_unused_settings(values, base)
     recipe, invalid = None, list[ErrorDetails]()
     try:
         recipe = kind.model_validate(values)
@@ -149,21 +172,23 @@ def validate(
         invalid = without_misspelt(error.errors(include_url=False))
     errors += [explain_error(details, fields, what) for details in invalid]
     if issubclass(kind, CompareRecipe):
-        errors += find_cell_errors(values, {(details["loc"], details["type"]) for details in invalid})
+        errors += find_method_errors(values, {(details["loc"], details["type"]) for details in invalid})
     if find_more is not None:
         errors += find_more(values)
-    errors += _find_unknown_names(values, names or {})
+    for key, look_up in (names or {}).items():
+        name: Any = values
+        for part in key.split("."):
+            name = name.get(part) if isinstance(name, Mapping) else None
+        if isinstance(name, str) and name:  # without a name the key has its default, or an error of its own
+            with gathered(errors):
+                look_up(name)
     if recipe is None or errors:
         raise errors[0] if len(errors) == 1 else ManyErrors(where, errors)
     return recipe
 
 
 def parse_recipe(text: str, where: str) -> dict[str, Any]:
-    """The keys of a YAML text.
-
-    Args:
-        text: it.
-        where: what a message calls its place.
+    """The keys of a YAML text; `where` is what a message calls its place.
 
     Raises:
         SoftpruneError: it isn't YAML, or no mapping, or holds text that no file can hold.
@@ -181,57 +206,28 @@ def parse_recipe(text: str, where: str) -> dict[str, Any]:
     return values
 
 
-def _read_text(what: str, path_or_name: str | Path) -> str:
-    name, (folder, _) = str(path_or_name), _PLACES[what]
-    shipped = _list_yaml(folder)
-    path = folder / f"{name}.yaml" if name in shipped else Path(path_or_name)
-    if not path.exists() and path.suffix not in (".yaml", ".yml") and len(path.parts) == 1:
-        raise _unknown_recipe(what, name, shipped)
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        byte = f"byte 0x{error.object[error.start]:02x} in {path}"
-        raise SoftpruneError(f"a {what} file in UTF-8", byte, how_to_convert(error.object, path)) from None
-    except (OSError, ValueError) as error:  # ValueError: a path with a NUL
-        why = error.strerror if isinstance(error, OSError) else "no path"
-        shown = name.replace("\0", "\\0")
-        raise SoftpruneError(f"a {what} file that can be read", f"{shown}: {why}", "check its path") from error
+def _apply_override(values: dict[str, Any], text: str, fields: Sequence[RecipeField]) -> None:
+    """Put `key.sub=value` into nested mappings; a section that isn't a mapping is replaced.
 
-
-def _unknown_recipe(what: str, name: str, shipped: Sequence[str]) -> SoftpruneError:
-    for other, (folder, command) in _PLACES.items():
-        if name in _list_yaml(folder):
-            return SoftpruneError(f"a {what}", f"{name}, which is a {other}", f"{command} {name}")
-    return unknown(f"{what} (or the path of a {what} file)", name, shipped)
-
-
-def _list_yaml(folder: Path) -> tuple[str, ...]:
-    return tuple(sorted(path.stem for path in folder.glob("*.yaml")))
-
-
-def _read_values(kind: type[BaseModel], path_or_name: str | Path) -> dict[str, Any]:
-    """The keys of a shipped recipe or a file, which must be of this kind."""
-    values = parse_recipe(recipe_text(path_or_name), f"recipe {path_or_name}")
-    if len(_TASK_KEYS & set(values)) > 1:
-        do = f"softprune xprompt --task {shlex.quote(str(path_or_name))}"
-        raise SoftpruneError("a recipe", f"a task in {path_or_name}", do)
-    kinds = get_args(kind.model_fields["kind"].annotation)
-    if values.get("kind") in _KINDS and values["kind"] not in kinds:
-        found = f"kind: {values['kind']} in {path_or_name}"
-        command = "study run" if values["kind"] == "study" else "run"
-        do = f"softprune {command} {shlex.quote(str(path_or_name))}"
-        raise SoftpruneError(f"a recipe of kind {' or '.join(kinds)}", found, do)
-    return values
-
-
-def _find_unknown_names(values: Mapping[str, Any], names: Names) -> list[SoftpruneError]:
-    """What the lookups say of the names given. A key without a name has its default, or an error of its own."""
-    errors: list[SoftpruneError] = []
-    for key, look_up in names.items():
-        name: Any = values
-        for part in key.split("."):
-            name = name.get(part) if isinstance(name, Mapping) else None
-        if isinstance(name, str) and name:
-            with gathered(errors):
-                look_up(name)
-    return errors
+    The value is YAML; but a key that takes text takes it literally, unless it is in quotes.
+    """
+    key, equals, raw = (part.strip() for part in text.partition("="))
+    *sections, name = key.split(".")
+    if not equals or not all([*sections, name]):
+        raise SoftpruneError("an override as key=value", f'"{text}"', 'write it as in "tuning.epochs=5"')
+    kind = next((field.type for field in fields if field.key == key), "")
+    is_quoted = len(raw) > 1 and raw[0] == raw[-1] and raw[0] in "\"'"
+    value: Any = raw
+    if kind.endswith(" or none") and raw.lower() in ("none", "null", "~", ""):
+        value = None
+    elif not kind.startswith("text") or is_quoted:
+        try:
+            value = parse_yaml(raw)
+        except yaml.YAMLError:
+            do = "put texts with special characters in quotes"
+            raise SoftpruneError(f"a YAML value for {key}", f'"{raw}"', do) from None
+    for section in sections:
+        if not isinstance(values.get(section), dict):
+            values[section] = {}
+        values = values[section]
+    values[name] = value

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, get_args, get_origin
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from softprune.config.criteria import CRITERIA
 from softprune.config.field_types import (
     DEFAULT_RELATIVE_LR,
     LearningRate,
@@ -32,6 +33,10 @@ FIRST_SEEDS: Final = 5
 RANDOM_SEEDS: Final = 3
 MOST_SEEDS: Final = 10
 """Fresh seeds that it stops at: past them the sampling of examples outweighs that of seeds in most runs."""
+if TYPE_CHECKING:
+    CriterionName: TypeAlias = str
+else:
+    CriterionName = Literal["auto", *CRITERIA]
 _TENTHS: Final = tuple(tenth / 10 for tenth in range(1, 10))
 
 
@@ -193,10 +198,10 @@ class PruningConfig(Section):
     levels: Literal["both", "token", "piece"] = key("both", "what is pruned: tokens and then pieces, or one of them")
     scope: Literal["global", "per_token"] = key("global", "pieces are ranked over all tokens or within each")
     rounding: Literal["nearest", "floor"] = key("nearest", "how the number of survivors is rounded")
-    importance: Literal["auto", "paper", "gradient", "leave_one_out"] = key(
+    importance: CriterionName = key(
         "auto",
-        "what is pruned last: expected sensitivity of the loss to the mask (paper), magnitude of the gradient, "
-        "or the loss without it; auto takes the paper's where it can be measured",
+        f"what is pruned last, by {'; '.join(f'{each.summary} ({name})' for name, each in CRITERIA.items())}; auto "
+        "takes the paper's where it can be measured, and leave_one_out elsewhere",
     )
 
 
@@ -206,8 +211,8 @@ class SearchConfig(Section):
     strategy: Literal["auto", "grid", "sequential", "random", "learned"] = key(
         "auto",
         "all pairs of ratios (grid), some of them (random), the token ratio first and then the piece ratio "
-        "(sequential), or no ratios: gates learn what to prune; auto is learned where no ratios are named and gates "
-        "can learn, else sequential",
+        "(sequential), or no ratios: gates learn what to prune; auto is learned where neither ratios nor an importance "
+        "are named and gates can learn, else sequential",
     )
     token_ratios: Ratios = key(_TENTHS, "fractions of the tokens to prune")
     piece_ratios: Ratios = key(_TENTHS, "fractions of the kept tokens' pieces to prune")
@@ -235,13 +240,6 @@ class SearchConfig(Section):
         if value == "halving":
             raise PydanticCustomError("removed", "search.strategy=halving was removed; use random with search.samples")
         return value
-
-    def chosen(self, gates_learn: bool = True) -> str:
-        """The strategy that `auto` stands for; `gates_learn`: whether a token's gate has a gradient in this model."""
-        if self.strategy != "auto":
-            return self.strategy
-        ratios_named = not self.model_fields_set.isdisjoint({"token_ratios", "piece_ratios"})
-        return "learned" if gates_learn and not ratios_named else "sequential"
 
 
 class SelectionConfig(Section):
@@ -329,6 +327,20 @@ class Recipe(RecipeBase):
         """Positions that are taken up before the input: P, but for methods without a prompt."""
         return 0 if self.kind == "adapt" and self.adapter.method not in _WITH_VIRTUAL_TOKENS else self.prompt.tokens
 
+    def strategy(self, gates_learn: bool = True) -> str:
+        """The search that `search.strategy` names, or that `auto` stands for.
+
+        Whoever names ratios, or a criterion to prune by, wants these used: gates would choose without either.
+
+        Args:
+            gates_learn: whether a token's gate has a gradient in this model.
+        """
+        if self.search.strategy != "auto":
+            return self.search.strategy
+        ratios_named = not self.search.model_fields_set.isdisjoint({"token_ratios", "piece_ratios"})
+        by_gates = gates_learn and not ratios_named and self.pruning.importance == "auto"
+        return "learned" if by_gates else "sequential"
+
     def resolved(self) -> dict[str, Any]:
         """Every key with its value, as JSON and YAML hold it; without a P that is yet to be read from a file."""
         unread = {"prompt": {"tokens"}} if self.prompt.tokens_of_file else None
@@ -354,23 +366,21 @@ class RecipeField:
 
 def flat_fields(of: type[BaseModel] = Recipe) -> tuple[RecipeField, ...]:
     """All keys of a kind of recipe, in its order."""
-    return tuple(_fields_of(of, ""))
+    return tuple(_list_fields(of, ""))
 
 
-def _fields_of(model: type[BaseModel], prefix: str) -> Iterator[RecipeField]:
+def _list_fields(model: type[BaseModel], prefix: str) -> Iterator[RecipeField]:
     for name, field in model.model_fields.items():
-        key, kind = f"{prefix}{field.alias or name}", field.annotation
+        key, kind, default = f"{prefix}{field.alias or name}", field.annotation, field.default
         if isinstance(kind, type) and issubclass(kind, Section):
-            yield from _fields_of(kind, f"{key}.")
-        else:
-            default = _plain(field.default)
-            yield RecipeField(key, _type_name(kind), default, field.description or "")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return value.model_dump()
-    return list(value) if isinstance(value, tuple) else value
+            yield from _list_fields(kind, f"{key}.")
+            continue
+        # As YAML would hold it.
+        if isinstance(default, BaseModel):
+            default = default.model_dump()
+        elif isinstance(default, tuple):
+            default = list(default)
+        yield RecipeField(key, _type_name(kind), default, field.description or "")
 
 
 def _type_name(kind: Any) -> str:

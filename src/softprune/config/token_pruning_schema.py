@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from softprune.config.field_types import Names, Prices, RecipeBase, Section, key
+from softprune.config.field_types import Names, Prices, RecipeBase, Section, Threads, key
 from softprune.config.schema import DataConfig, ModelConfig
 
 RULES = ("top-k", "manual", "random", "first")
@@ -21,7 +21,7 @@ class EncoderConfig(ModelConfig):
         "auto",
         "number format of matrix products; weights stay float32; auto is bfloat16 where the hardware has it",
     )
-    threads: int | None = key(None, "CPU threads; none is torch's choice, which the run records", ge=1)
+    threads: Threads = key("auto", "CPU threads; auto times a step on one and on all, and the run keeps the faster")
 
 
 class TextTaskConfig(DataConfig):

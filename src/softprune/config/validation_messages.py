@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from pydantic_core import ErrorDetails
 
@@ -25,29 +24,37 @@ def explain_error(error: ErrorDetails, fields: Sequence[RecipeField], what: str 
     """
     parts = [str(part) for part in error["loc"]]
     key = ".".join(parts)
-    fields = [replace(field, key=_fill_in_places(field.key, parts)) for field in fields]
+    known = []
+    for field in fields:
+        # `*` in a field's key becomes the place in a list that the error has there.
+        names = enumerate(field.key.split("."))
+        filled = [parts[n] if name == "*" and n < len(parts) else name for n, name in names]
+        known.append(replace(field, key=".".join(filled)))
     if error["type"] == "extra_forbidden":
-        return _unknown_key(parts, fields, what)
-    around = [field for field in fields if f"{key}.".startswith(f"{field.key}.")]
-    field = max(around, key=lambda field: field.key.count("."), default=None)
-    if error["type"] == "missing" and field is not None:
-        do = f"add {parts[-1]}: ... ({field.type}): {field.description}"
+        return _unknown_key(parts, known, what)
+    around = [field for field in known if f"{key}.".startswith(f"{field.key}.")]
+    nearest = max(around, key=lambda field: field.key.count("."), default=None)
+    if error["type"] == "missing" and nearest is not None:
+        do = f"add {parts[-1]}: ... ({nearest.type}): {nearest.description}"
         return SoftpruneError(f"{key}, which is required", "nothing", do)
-    if error["type"] == "literal_error" and field is not None:
-        return unknown(f"value of {key}", str(error["input"]), field.type.split(" | "))
+    if error["type"] == "literal_error" and nearest is not None:
+        return unknown(f"value of {key}", str(error["input"]), nearest.type.split(" | "))
     if error["type"] == "unknown_name":
         return unknown(f"value of {key}", error["ctx"]["name"], error["ctx"]["available"])
     value = "nothing" if error["input"] is None else repr(error["input"])
     if error["type"] == "only_with" and error["input"] is not None:
-        return SoftpruneError(f"{key}: {plain(error['msg'])}", value, _add_companion(parts, error["ctx"]))
+        # The key goes with one choice of another key.
+        other, choice = error["ctx"]["key"], error["ctx"]["choice"]
+        do = f"add --{other} {choice} ({'.'.join(parts[:-1])}.{other}={choice}), or leave {key} out"
+        return SoftpruneError(f"{key}: {plain(error['msg'])}", value, do)
     wanted = "a mapping of keys to values" if error["type"] == "model_type" else plain(error["msg"])
-    if field is None:
+    if nearest is None:
         do = f"write its keys indented under {key}:, or leave it out"
     else:
         in_list = any(isinstance(part, int) for part in error["loc"])
         # No override reaches a place in a list.
-        how = f"write {parts[-1]}: ..." if in_list and field.key == key else f"set {field.key}=..."
-        do = f"{how} ({field.type}): {field.description}"
+        how = f"write {parts[-1]}: ..." if in_list and nearest.key == key else f"set {nearest.key}=..."
+        do = f"{how} ({nearest.type}): {nearest.description}"
     return SoftpruneError(f"{key}: {wanted}", value, do)
 
 
@@ -60,18 +67,6 @@ def without_misspelt(errors: Sequence[ErrorDetails]) -> list[ErrorDetails]:
         return bool(difflib.get_close_matches(str(loc[-1]), siblings, n=1))
 
     return [error for error in errors if error["type"] != "missing" or not is_misspelt(error["loc"])]
-
-
-def _fill_in_places(key: str, parts: Sequence[str]) -> str:
-    """A field's key with the places in lists that `parts` have for its `*`."""
-    names = key.split(".")
-    return ".".join(parts[n] if name == "*" and n < len(parts) else name for n, name in enumerate(names))
-
-
-def _add_companion(parts: Sequence[str], context: Mapping[str, Any]) -> str:
-    """What to do about a key that goes with one choice of another key."""
-    key, choice = context["key"], context["choice"]
-    return f"add --{key} {choice} ({'.'.join(parts[:-1])}.{key}={choice}), or leave {'.'.join(parts)} out"
 
 
 def _unknown_key(parts: Sequence[str], fields: Sequence[RecipeField], what: str) -> SoftpruneError:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from softprune.data.metrics import METRICS, Metric, answered, constant_answer, metric_named
-from softprune.data.splits import Selection, select_sets
-from softprune.data.task import Splits, Task, load_task, task_names
+from softprune.data.splits import Selection, Splits, select_sets
+from softprune.data.task import Task, load_task, task_names
 
 __all__ = [
     "METRICS",

@@ -21,29 +21,18 @@ ID_NAMES = ("id", "idx", "index", "uuid", "guid", "key")
 
 @dataclass(slots=True)
 class Column:
-    """A column, as far as it was read.
+    """A column, as far as it was read."""
 
-    Attributes:
-        name: as the file has it.
-        rows: rows that have it.
-        words: words in all of them, by white space.
-        is_plain: whether every value is text, a number or a truth value.
-        is_numeric: whether every value reads as a number or a truth value.
-        empty: the place of its first empty value.
-        nan: the place of its first "nan": a missing value among numbers, a word among texts.
-        counts: value to its rows; not continued beyond `MOST_ANSWERS` values.
-        is_crowded: whether it has more of them.
-    """
-
-    name: str
-    rows: int = 0
-    words: int = 0
-    is_plain: bool = True
-    is_numeric: bool = True
-    empty: str | None = None
-    nan: str | None = None
+    name: str  # as the file has it
+    rows: int = 0  # rows that have it
+    words: int = 0  # words in all of them, by white space
+    is_plain: bool = True  # whether every value is text, a number or a truth value
+    is_numeric: bool = True  # whether every value reads as a number or a truth value
+    empty: str | None = None  # the place of its first empty value
+    nan: str | None = None  # the place of its first "nan": a missing value among numbers, a word among texts
+    # Value to its rows; not continued beyond `MOST_ANSWERS` values.
     counts: Counter[str] = field(default_factory=Counter)
-    is_crowded: bool = False
+    is_crowded: bool = False  # whether it has more of them
 
     def add(self, value: object, where: str) -> None:
         """Take one more value into account."""
@@ -65,22 +54,20 @@ class Column:
             self.is_crowded = len(self.counts) > MOST_ANSWERS
 
     @property
-    def may_be_label(self) -> bool:
-        """Whether it has few values, each of them more than once on average."""
-        return self.is_plain and not self.is_crowded and 2 <= len(self.counts) <= max(2, self.rows / 2)
-
-    @property
     def mean_words(self) -> float:
         """Words a row, 0 for what isn't text."""
         return 0.0 if self.is_numeric or not self.is_plain else self.words / self.rows
 
 
-def read_columns(rows: Iterable[Located]) -> dict[str, Column]:
-    """The columns of a file by name, in order. Only counts are kept of the rows.
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return text.lower() in ("true", "false")
 
-    Raises:
-        SoftpruneError: as reading the file does.
-    """
+
+def read_columns(rows: Iterable[Located]) -> dict[str, Column]:
+    """The columns of a file by name, in order. Only counts are kept of the rows."""
     columns: dict[str, Column] = {}
     for located in rows:
         for name, value in located.row.items():
@@ -98,14 +85,12 @@ def choose_label(columns: Mapping[str, Column], asked: str | None) -> Column:
     other = f"name another one with --label; there are {', '.join(columns)}"
     empty = label.empty or (label.nan if label.is_numeric else None)
     if empty is not None:
-        raise SoftpruneError(
-            f"a label in every row of {label.name}", f"none in {empty}", "fill it in, or remove the row"
-        )
+        expected = f"a label in every row of {label.name}"
+        raise SoftpruneError(expected, f"none in {empty}", "fill it in, or remove the row")
     if not label.is_plain:
+        expected = "a label column of texts, numbers or truth values"
         found = f"lists, objects, dates or other values in {label.name}"
-        raise SoftpruneError(
-            "a label column of texts, numbers or truth values", found, f"write them as text, or {other}"
-        )
+        raise SoftpruneError(expected, found, f"write them as text, or {other}")
     if label.is_crowded or len(label.counts) < 2:
         count = f"more than {MOST_ANSWERS}" if label.is_crowded else str(len(label.counts))
         raise SoftpruneError(_FEW_VALUES, f"{count} in {label.name}", other)
@@ -117,7 +102,12 @@ def _guess_label(columns: Mapping[str, Column]) -> Column:
     for name in LABEL_NAMES:
         if name in named and not named[name].is_crowded:
             return named[name]
-    fitting = [c for c in columns.values() if c.may_be_label and c.name.lower() not in ID_NAMES]
+    fitting = []
+    for column in columns.values():
+        # A label has few values, each of them in two rows or more on average.
+        has_few = column.is_plain and not column.is_crowded and 2 <= len(column.counts) <= max(2, column.rows / 2)
+        if has_few and column.name.lower() not in ID_NAMES:
+            fitting.append(column)
     if not fitting:
         raise SoftpruneError(_FEW_VALUES, f"none among {', '.join(columns)}", "name one with --label")
     return min(fitting, key=lambda column: (len(column.counts), column.words))
@@ -138,46 +128,36 @@ def choose_target(columns: Mapping[str, Column], asked: str) -> Column:
     return target
 
 
-def choose_longest_text(columns: Mapping[str, Column], asked: Sequence[str], target: Column) -> tuple[Column, ...]:
-    """The columns to read where a text is written: those asked for, or the one with the longest texts.
-
-    Raises:
-        SoftpruneError: when there is none, or one that is asked for isn't there or is the target.
-    """
-    if target.name in asked:
-        do = "name another --text or --target"
-        raise SoftpruneError("texts to read beside the one to be written", f"{target.name} as both", do)
-    texts = choose_texts(columns, asked, target, "target")
-    return texts if asked else (max(texts, key=lambda column: column.mean_words),)
-
-
 def choose_texts(
-    columns: Mapping[str, Column], asked: Sequence[str], label: Column, called: str = "label"
+    columns: Mapping[str, Column], asked: Sequence[str], answer: Column, *, is_target: bool
 ) -> tuple[Column, ...]:
     """The columns to read: those asked for, or all that hold words, in the file's order.
 
+    Args:
+        columns: of the file, by name.
+        asked: names of columns.
+        answer: the label's column, or that of the texts to be written.
+        is_target: whether it is the latter; then one column is read, the one with the longest texts.
+
     Raises:
-        SoftpruneError: when there is none, or one that is asked for isn't there.
+        SoftpruneError: when there is none, or one that is asked for isn't there or is to be written.
     """
+    if is_target and answer.name in asked:
+        do = "name another --text or --target"
+        raise SoftpruneError("texts to read beside the one to be written", f"{answer.name} as both", do)
     if asked:
         return tuple(_known(columns, name) for name in asked)
-    others = [column for column in columns.values() if column is not label and column.name.lower() not in ID_NAMES]
+    others = [column for column in columns.values() if column is not answer and column.name.lower() not in ID_NAMES]
     for least in (2, 0):  # columns of sentences before those of single words
         texts = tuple(column for column in others if column.mean_words >= least and column.mean_words > 0)
         if texts:
-            return texts
+            return (max(texts, key=lambda column: column.mean_words),) if is_target else texts
+    kind = "target" if is_target else "label"
     do = f"name it with --text; there are {', '.join(columns)}"
-    raise SoftpruneError(f"a column of texts beside the {called}", f"none ({called}: {label.name})", do)
+    raise SoftpruneError(f"a column of texts beside the {kind}", f"none ({kind}: {answer.name})", do)
 
 
 def _known(columns: Mapping[str, Column], name: str) -> Column:
     if name not in columns:
         raise unknown("column", name, columns)
     return columns[name]
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return text.lower() in ("true", "false")

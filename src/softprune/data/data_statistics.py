@@ -12,35 +12,28 @@ from softprune.data.lead_baseline import lead, written
 from softprune.data.metrics import constant_answer
 from softprune.data.rouge import is_installed
 from softprune.data.sources import SPLITS, find_layout
-from softprune.data.task import Splits, Task
+from softprune.data.splits import Splits
+from softprune.data.task import Task
 from softprune.errors import SoftpruneError
-from softprune.types import Example
 
 
 @dataclass(frozen=True, slots=True)
 class TaskStatistics:
-    """A row of Table 9, and what it leaves out.
+    """A row of Table 9, and what it leaves out."""
 
-    Attributes:
-        id, kind, metric: as the task states them.
-        sizes: examples of each split that is there.
-        reported: the split that the rest describes: validation, or dev where that is absent.
-        words: mean words of the filled template, by white space.
-        shares: answer, as the task states it, to the fraction of examples that it is right for; none of written texts.
-        constant: what the best constant answer scores, a fraction; of written texts, what the first sentences of the
-            input do, None where they can't be scored.
-        target_words: mean words of the texts that are to be written; None of answers.
-    """
-
+    # `id`, `kind` and `metric` as the task states them.
     id: str
     kind: str
     metric: str
-    sizes: Mapping[Split, int]
-    reported: Split
-    words: float
+    sizes: Mapping[Split, int]  # examples of each split that is there
+    reported: Split  # the split that the rest describes: validation, or dev where that is absent
+    words: float  # mean words of the filled template, by white space
+    # Answer, as the task states it, to the fraction of examples that it is right for; none of written texts.
     shares: Mapping[str, float]
+    # What the best constant answer scores, a fraction; of written texts, what the first sentences of the input score,
+    # None where ROUGE isn't installed.
     constant: float | None
-    target_words: float | None = None
+    target_words: float | None = None  # mean words of the texts that are to be written; None of answers
 
 
 def compute_statistics(task: Task, splits: Splits) -> TaskStatistics:
@@ -53,23 +46,21 @@ def compute_statistics(task: Task, splits: Splits) -> TaskStatistics:
     if not examples:
         found = f"none of {task.id} in {splits.source}"
         raise SoftpruneError("a validation or development set", found, "add the file, or leave it out")
-    sizes: dict[Split, int] = {}
-    for split in SPLITS:
-        if getattr(splits, split) is not None:
-            sizes[split] = len(getattr(splits, split))
     shares: dict[str, float] = {}
+    constant = target_words = None
     if task.definition.is_generation:
-        constant = _lead_value(task, examples)
         target_words = _mean_words([example.answers[0] for example in examples])
+        if is_installed():
+            constant = task.metric.value(written(tuple(map(lead, examples)), examples))
     else:
         gold = [example.gold for example in examples]
         shares = {answer: gold.count(place) / len(gold) for place, answer in enumerate(task.definition.answers)}
-        constant, target_words = constant_answer(gold, task.n_answers, task.metric).value, None
+        constant = constant_answer(gold, task.n_answers, task.metric).value
     return TaskStatistics(
         id=task.id,
         kind=task.definition.kind,
         metric=task.metric.name,
-        sizes=sizes,
+        sizes={split: len(held) for split in SPLITS if (held := getattr(splits, split)) is not None},
         reported=splits.reported,
         words=_mean_words([example.text for example in examples]),
         shares=shares,
@@ -80,13 +71,6 @@ def compute_statistics(task: Task, splits: Splits) -> TaskStatistics:
 
 def _mean_words(texts: Sequence[str]) -> float:
     return sum(len(text.split()) for text in texts) / len(texts)
-
-
-def _lead_value(task: Task, examples: tuple[Example, ...]) -> float | None:
-    """What the first sentences of the input score as its summary; None where ROUGE isn't installed."""
-    if not is_installed():
-        return None
-    return task.metric.value(written(tuple(map(lead, examples)), examples))
 
 
 def count_repeated(splits: Splits) -> tuple[int, int]:
@@ -106,17 +90,11 @@ def unseen_points(examples: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a folder holds of some tasks.
+    """What a folder holds of some tasks."""
 
-    Attributes:
-        found: the tasks whose data is there.
-        absent: names of those whose data isn't.
-        errors: what is wrong with data that is there.
-    """
-
-    found: tuple[TaskStatistics, ...]
-    absent: tuple[str, ...]
-    errors: tuple[SoftpruneError, ...]
+    found: tuple[TaskStatistics, ...]  # the tasks whose data is there
+    absent: tuple[str, ...]  # names of those whose data isn't
+    errors: tuple[SoftpruneError, ...]  # what is wrong with data that is there
 
 
 def survey(tasks: Sequence[Task], root: Path) -> Survey:
@@ -145,8 +123,7 @@ def survey(tasks: Sequence[Task], root: Path) -> Survey:
             shared[task.id] = layout.name
     if "official" in shared.values():
         loaded = {name: splits for name, splits in loaded.items() if shared.get(name, "official") == "official"}
-    rows = tuple(
-        compute_statistics(task, loaded[task.id]) for task in tasks if task.id in loaded and loaded[task.id].report
-    )
+    rows = [compute_statistics(task, loaded[task.id]) for task in tasks if task.id in loaded and loaded[task.id].report]
     present = {row.id for row in rows} | broken.keys()
-    return Survey(rows, tuple(task.id for task in tasks if task.id not in present), tuple(broken.values()))
+    absent = tuple(task.id for task in tasks if task.id not in present)
+    return Survey(tuple(rows), absent, tuple(broken.values()))

@@ -16,21 +16,10 @@ from pydantic import (
     model_validator,
 )
 
-from softprune.config.registry import Registry
 from softprune.data.row_files import Format
 
 MASK = "mask"
 Split = Literal["train", "dev", "validation"]
-
-ROW_READERS: Registry[Any] = Registry(
-    "row reader",
-    {
-        "multirc": "softprune.data.row_readers:multirc_options",
-        "ag_news": "softprune.data.row_readers:joined_article",
-        "imdb": "softprune.data.row_readers:without_line_breaks",
-    },
-)
-GENERATORS: Registry[Any] = Registry("generator", {"demo": "softprune.data.demo:generate"})
 
 
 def label_key(value: object) -> str:
@@ -51,18 +40,6 @@ def names_in(template: str) -> tuple[str, ...]:
     return tuple(name for _, name, _, _ in string.Formatter().parse(template) if name is not None)
 
 
-def _with_text_keys(value: object) -> object:
-    if not isinstance(value, dict):
-        return value
-    return {label_key(key): item for key, item in value.items()}
-
-
-def _with_text_values(value: object) -> object:
-    if not isinstance(value, dict):
-        return value
-    return {key: label_key(item) for key, item in value.items()}
-
-
 def _vary(answers: object) -> bool:
     """Whether answers hold field names, so that they differ from example to example."""
     try:
@@ -71,17 +48,7 @@ def _vary(answers: object) -> bool:
         return False
 
 
-def _with_labels(sources: object, answers: object) -> object:
-    """Sources that name no labels get each answer as its own label, unless answers differ between examples."""
-    if not isinstance(sources, dict) or not isinstance(answers, list) or _vary(answers):
-        return sources
-    same = {answer: answer for answer in answers if isinstance(answer, str)}
-    return {
-        name: {"labels": same, **source} if isinstance(source, dict) else source for name, source in sources.items()
-    }
-
-
-def _specified(value: object) -> object:
+def _expand_names(value: object) -> object:
     """A plain list of field names: all of them may be shortened."""
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         return value
@@ -91,40 +58,37 @@ def _specified(value: object) -> object:
     return {name: {"shortenable": True} for name in value}
 
 
-def _checked_template(value: str) -> str:
+def _check_template(value: str) -> str:
     try:
         parts = list(string.Formatter().parse(value))
     except ValueError as error:
         raise ValueError(f"braces must match ({error})") from None
     for _, name, spec, conversion in parts:
+        # format_map would follow dots and brackets into objects, and take numbers and "" for positions.
         if name is not None and (spec or conversion or not name or name.isdecimal() or set(name) & set(".[]{}")):
             raise ValueError("a plain name in each pair of braces (a brace that is text is doubled)")
     return value
 
 
-def _checked_name(value: str) -> str:
-    """A target: one name, as in a template's braces."""
+def _check_target(value: str) -> str:
     if not _is_name(value):
         raise ValueError("one plain name, without braces")
     return value
 
 
 def _is_name(value: object) -> bool:
+    """Whether a value is one name, as in a template's braces."""
     try:
-        return isinstance(value, str) and names_in(_checked_template(f"{{{value}}}")) == (value,)
+        return isinstance(value, str) and names_in(_check_template(f"{{{value}}}")) == (value,)
     except ValueError:
         return False
 
 
-Template = Annotated[str, AfterValidator(_checked_template)]
-Target = Annotated[str, AfterValidator(_checked_name)]
-Fields = Annotated[dict[str, "FieldSpec"], BeforeValidator(_specified)]
-Labels = Annotated[dict[str, str], BeforeValidator(_with_text_keys)]
-Where = Annotated[dict[str, str], BeforeValidator(_with_text_values)]
-
-
-_WRITTEN = {"metric": "rougeL", "score": "mean", "targets": "text"}
-"""Defaults beside `target`."""
+Template = Annotated[str, AfterValidator(_check_template)]
+Target = Annotated[str, AfterValidator(_check_target)]
+Fields = Annotated[dict[str, "FieldSpec"], BeforeValidator(_expand_names)]
+# YAML reads labels such as 0, 1.0 and true as numbers and truth values.
+Label = Annotated[str, BeforeValidator(label_key)]
 
 
 class _Frozen(BaseModel):
@@ -145,7 +109,7 @@ class Source(_Frozen):
 
     columns: dict[str, str] = {}
     """Name in this task to column in the rows, where they differ; dots lead into nested objects."""
-    labels: Labels = {}  # filled in by Definition
+    labels: dict[Label, str] = {}  # filled in by Definition
     """Label as the rows have it to the answer that it means; each answer is its own label where left out."""
     rows: str | None = None
     """A row reader for layouts that one row per example doesn't describe (MultiRC's nested questions)."""
@@ -172,7 +136,7 @@ class FileSource(Source):
     """How the files are written, UTF-8; jsonl and csv also with `.gz` or `.xz`. Left out, their endings say so."""
     files: dict[Split, str]
     """Split to file: `train`, and `dev` and `validation` where there are any."""
-    where: dict[Split, Where] = {}
+    where: dict[Split, dict[str, Label]] = {}
     """Split to the rows that belong to it, as `column: value`, where one file holds several splits."""
     held_out: float | None = Field(default=None, gt=0, lt=1)
     """Fraction of train that is the validation set, where no validation file is named."""
@@ -250,33 +214,44 @@ class Definition(_Frozen):
     """The tasks that one prompt serves, where they are several; see `softprune.data.multitask`. Not for task files."""
 
     @model_serializer(mode="wrap")
-    def _without_parts(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """As a task of its own was always written: only several tasks have parts."""
+    def _leave_out_parts(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A single task is written as before there were joined ones, so that its records stay equal."""
         values: dict[str, Any] = handler(self)
         if not self.parts:
             del values["parts"]
         return values
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, data: Any) -> Any:
+        """Add what a short file leaves out."""
+        if not isinstance(data, dict):
+            raise ValueError("a task file holds `key: value` lines")
+        if data.get("target") is not None or data.get("targets") == "text":
+            # One "answer", the text itself, is what fills the answer's place of an example.
+            itself = [f"{{{data['target']}}}"] if _is_name(data.get("target")) else []
+            written: dict[str, Any] = {"metric": "rougeL", "score": "mean", "targets": "text", "answers": itself}
+            return written | {"title": data.get("id")} | data
+        answers, sources = data.get("answers"), data.get("sources")
+        if isinstance(sources, dict) and isinstance(answers, list) and not _vary(answers):
+            labels = {answer: answer for answer in answers if isinstance(answer, str)}
+            filled = {}
+            for name, source in sources.items():
+                filled[name] = {"labels": labels, **source} if isinstance(source, dict) else source
+            sources = filled
+        defaults = {
+            "title": data.get("id"),
+            "metric": "accuracy" if data.get("positive") is None else "f1",
+            # Answers that vary differ in length, and a longer one would lose by its sum alone.
+            "score": "mean" if _vary(answers) else "sum",
+            "targets": "answers",
+        }
+        return defaults | data | {"sources": sources}
+
     @property
     def fixed_answers(self) -> tuple[str, ...] | None:
         """The answers, where they are the same for every example; None where they hold field names."""
         return None if _vary(list(self.answers)) else self.answers
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_in(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            raise ValueError("a task file holds `key: value` lines")
-        if data.get("target") is not None or data.get("targets") == "text":
-            answers = [f"{{{data['target']}}}"] if _is_name(data.get("target")) else []
-            return _WRITTEN | {"title": data.get("id"), "answers": answers} | data
-        defaults = {
-            "title": data.get("id"),
-            "metric": "accuracy" if data.get("positive") is None else "f1",
-            "score": "mean" if _vary(data.get("answers")) else "sum",
-            "targets": "answers",
-        }
-        return defaults | data | {"sources": _with_labels(data.get("sources"), data.get("answers"))}
 
     @property
     def is_generation(self) -> bool:
@@ -286,12 +261,7 @@ class Definition(_Frozen):
 
 def named_sources(sources: Sources) -> dict[str, Source]:
     """The sources that a task has, by layout name: own and official files before the hub's."""
-    by_name: dict[str, Source | None] = {
-        "file": sources.file,
-        "official": sources.official,
-        "hub": sources.hub,
-        "generated": sources.generated,
-    }
+    by_name = {name: getattr(sources, name) for name in ("file", "official", "hub", "generated")}
     return {name: source for name, source in by_name.items() if source is not None}
 
 

@@ -10,6 +10,7 @@ words (logistic regression on counts) answers 39% of the reported sentences righ
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,44 +22,41 @@ from softprune.data.definition import Split
 
 SEED = 20221008
 TEAMS = ("finance", "logistics", "security", "maintenance")
-SENTENCES: dict[Split, int] = {"train": 1, "validation": 1}
-"""How many sentences are made of each phrase."""
-WITH_DISTRACTOR = 0.1
+SPLITS: tuple[Split, ...] = ("train", "validation")
+WITH_DISTRACTOR = 0.1  # share of sentences that also name another team's business
 PHRASES = Path(__file__).with_name("demo_phrases.yaml")
 
 
 def generate(seed: int = SEED) -> dict[Split, list[dict[str, Any]]]:
     """Rows with `text`, `label` (the team) and `phrase` (the group) for train and validation, balanced over teams."""
-    return {split: _rows(split, np.random.default_rng([seed, i])) for i, split in enumerate(SENTENCES)}
+    vocabulary = _read_phrases()
+    splits: dict[Split, list[dict[str, Any]]] = {}
+    for place, split in enumerate(SPLITS):
+        generator, words, rows = np.random.default_rng([seed, place]), vocabulary[split], []
+        for team in TEAMS:
+            for phrase in words[team].splitlines():
+                text = _sentence(words, team, phrase, generator)
+                rows.append({"text": text, "label": team, "phrase": phrase})
+        splits[split] = [rows[i] for i in generator.permutation(len(rows))]
+    return splits
 
 
-def _rows(split: Split, generator: np.random.Generator) -> list[dict[str, Any]]:
-    """The sentences of every phrase, all different, in random order."""
-    words = _vocabulary()[split]
-    rows = []
-    for team in TEAMS:
-        for phrase in words[team].splitlines():
-            texts: dict[str, None] = {}  # a set that keeps its order
-            while len(texts) < SENTENCES[split]:
-                texts[_sentence(words, team, phrase, generator)] = None
-            rows += [{"text": text, "label": team, "phrase": phrase} for text in texts]
-    return [rows[i] for i in generator.permutation(len(rows))]
+@cache  # parsing takes longer than making the sentences
+def _read_phrases() -> dict[str, Any]:
+    phrases: dict[str, Any] = parse_yaml(PHRASES.read_text(encoding="utf-8"))
+    return phrases
 
 
 def _sentence(words: dict[str, Any], team: str, phrase: str, generator: np.random.Generator) -> str:
+    def draw(choices: list[str]) -> str:
+        return choices[int(generator.integers(len(choices)))]
+
     if generator.random() >= WITH_DISTRACTOR:
-        return _one(words["plain"].splitlines(), generator).format(phrase=phrase)
-    other = _one([name for name in TEAMS if name != team], generator)
-    thing = _one(words["things"][other].split(", "), generator)
-    return _one(words["praise"].splitlines(), generator).format(phrase=phrase, thing=thing)
+        return draw(words["plain"].splitlines()).format(phrase=phrase)
+    other = draw([name for name in TEAMS if name != team])
+    thing = draw(words["things"][other].split(", "))
+    return draw(words["praise"].splitlines()).format(phrase=phrase, thing=thing)
 
 
-def _one(choices: list[str], generator: np.random.Generator) -> str:
-    return choices[int(generator.integers(len(choices)))]
-
-
-@cache
-def _vocabulary() -> dict[str, Any]:
-    """Per split: frames, things and phrases."""
-    vocabulary: dict[str, Any] = parse_yaml(PHRASES.read_text(encoding="utf-8"))
-    return vocabulary
+GENERATORS: dict[str, Callable[[], dict[Split, list[dict[str, Any]]]]] = {"demo": generate}
+"""By the name that a generated source has."""

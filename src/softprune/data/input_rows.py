@@ -18,20 +18,18 @@ def choose_source(definition: Definition, first: Located) -> Source:
         SoftpruneError: where none fits; it names the fields.
     """
     plain = Source(labels={answer: answer for answer in definition.answers}, verified=True)
-    layouts = [*named_sources(definition.sources).values(), plain]
-    best = max(layouts, key=lambda source: _fit(definition, source, first))  # the first of equals
-    if _fit(definition, best, first) == 0:
+    readable = []
+    for source in (*named_sources(definition.sources).values(), plain):
+        try:
+            rows = list(unanswered_rows(definition, source, [first]))
+        except SoftpruneError:
+            continue
+        if rows and all(row.example.gold >= 0 for row in rows):
+            return source
+        readable.append(source)
+    if not readable:
         list(unanswered_rows(definition, plain, [first]))  # raises
-    return best
-
-
-def _fit(definition: Definition, source: Source, first: Located) -> int:
-    """0 where a row doesn't read in a layout, 1 where it does, 2 where its label reads too."""
-    try:
-        rows = list(unanswered_rows(definition, source, [first]))
-    except SoftpruneError:
-        return 0
-    return 2 if rows and all(row.example.gold >= 0 for row in rows) else 1
+    return readable[0]
 
 
 def read_input(definitions: Sequence[Definition], path: Path) -> Iterator[Located]:
@@ -55,28 +53,22 @@ def read_input(definitions: Sequence[Definition], path: Path) -> Iterator[Locate
     if kind is None or not path.is_file():
         found = f"no file {path}" if kind is not None else str(path)
         raise SoftpruneError("an input file that ends in .jsonl, .csv or .parquet", found, "correct --input")
-    headers = _stated_headers(tasks) if kind == "csv" else []
-    if headers:
-        for header in (None, *headers):
-            if any(_reads(task, path, header) for task in tasks):
-                return read_rows(path, kind, header)
-    return read_rows(path, kind)
-
-
-def _stated_headers(tasks: Sequence[Definition]) -> list[tuple[str, ...]]:
-    """The column names that tasks state for files without a header line, whole and without the label's."""
-    headers: list[tuple[str, ...]] = []
-    for task in tasks:
+    headers: list[tuple[str, ...] | None] = []
+    for task in tasks if kind == "csv" else ():
         right = task.target or task.gold
         for source in named_sources(task.sources).values():
             if isinstance(source, FileSource) and source.header is not None:
                 label = source.columns.get(right, right)
                 headers += [source.header, tuple(name for name in source.header if name != label)]
-    return list(dict.fromkeys(headers))
+    if headers:
+        for header in (None, *dict.fromkeys(headers)):
+            if any(_fits_header(task, path, header) for task in tasks):
+                return read_rows(path, kind, header)
+    return read_rows(path, kind)
 
 
-def _reads(task: Definition, path: Path, header: Sequence[str] | None) -> bool:
-    """Whether the first row of a CSV reads in one of a task's layouts."""
+def _fits_header(task: Definition, path: Path, header: Sequence[str] | None) -> bool:
+    """Whether the first row of a CSV reads in one of a task's layouts, under these column names."""
     try:
         first = next(read_rows(path, "csv", header), None)
         return first is not None and choose_source(task, first) is not None

@@ -20,7 +20,13 @@ def lead(example: Example, sentences: int = SENTENCES) -> str:
     """The first sentences of what the example holds of its row; a line break ends one too."""
     first: list[str] = []
     for line in example.content.splitlines():
-        first += [part.strip() for part in _sentences(line) if part.strip()]
+        start = 0
+        for match in _END.finditer(line):
+            if not match[1].islower():
+                first.append(line[start : match.end()].strip())
+                start = match.end()
+        first.append(line[start:].strip())
+        first = [sentence for sentence in first if sentence]
         if len(first) >= sentences:
             break
     return " ".join(first[:sentences])
@@ -29,13 +35,3 @@ def lead(example: Example, sentences: int = SENTENCES) -> str:
 def written(texts: tuple[str, ...], examples: tuple[Example, ...]) -> Scores:
     """Texts beside the examples' own, as a metric of written texts reads them."""
     return Scores(texts=texts, references=tuple(example.answers[0] for example in examples))
-
-
-def _sentences(line: str) -> list[str]:
-    """A line's sentences, closing quotes with the sentence that they close."""
-    parts, start = [], 0
-    for match in _END.finditer(line):
-        if not match[1].islower():
-            parts.append(line[start : match.end()])
-            start = match.end()
-    return [*parts, line[start:]]

@@ -25,18 +25,13 @@ Ints = npt.NDArray[np.int64]
 
 
 class Metric(ABC):
-    """A number for a set of examples. Higher is better; values are fractions, except for `Loss`.
+    """A number for a set of examples. Higher is better; values are fractions, except for `Loss`."""
 
-    Attributes:
-        name: as task files and tables have it.
-        reads: whether it counts chosen `answers` or generated `texts`.
-        needs_positive: whether a task must name the answer that counts as positive.
-        grain: the most that one answer can change the sum behind a mean, where answers are right or wrong; else 0.
-    """
-
-    name: ClassVar[str]
-    reads: ClassVar[Literal["answers", "texts"]] = "answers"
-    needs_positive: ClassVar[bool] = False
+    name: ClassVar[str]  # as task files and records have it
+    label: ClassVar[str] = ""  # as reports write it; empty where that is the name
+    reads: ClassVar[Literal["answers", "texts"]] = "answers"  # whether it counts chosen `answers` or generated `texts`
+    needs_positive: ClassVar[bool] = False  # whether a task must name the answer that counts as positive
+    # The most that one answer can change the sum behind a mean, where answers are right or wrong; else 0.
     grain: ClassVar[float] = 0.0
 
     @classmethod
@@ -80,16 +75,12 @@ class Accuracy(Metric):
 
 @dataclass(frozen=True)
 class F1(Metric):
-    """F1 of one answer over all examples (MultiRC's F1a: over all answer options). Counts: `[tp, fp, fn]`.
-
-    Attributes:
-        positive: position of the answer that counts as positive.
-    """
+    """F1 of one answer over all examples (MultiRC's F1a: over all answer options). Counts: `[tp, fp, fn]`."""
 
     name: ClassVar[str] = "f1"
     needs_positive: ClassVar[bool] = True
     grain: ClassVar[float] = 1.0
-    positive: int = 1
+    positive: int = 1  # position of the answer that counts as positive
 
     @classmethod
     def for_task(cls, n_answers: int, positive: int | None) -> F1:
@@ -124,19 +115,19 @@ class _Rouge(Metric):
 class Rouge1(_Rouge):
     """Single words."""
 
-    name = "rouge1"
+    name, label = "rouge1", "ROUGE-1"
 
 
 class Rouge2(_Rouge):
     """Pairs of words."""
 
-    name = "rouge2"
+    name, label = "rouge2", "ROUGE-2"
 
 
 class RougeL(_Rouge):
     """The longest common subsequence of words."""
 
-    name = "rougeL"
+    name, label = "rougeL", "ROUGE-L"
 
 
 class Loss(Metric):
@@ -174,6 +165,12 @@ def metric_named(name: str, positive: int | None = None, n_answers: int = 2) -> 
     return METRICS[name].for_task(n_answers, positive)
 
 
+def metric_label(name: str) -> str:
+    """A metric's name as reports write it; a name that isn't in `METRICS` (an average over classes, say) as it is."""
+    label = METRICS[name].label if name in METRICS else ""
+    return label or name
+
+
 def answered(predicted: Sequence[int], gold: Sequence[int]) -> Scores:
     """Answers alone, as a metric of answers reads them."""
     return Scores(predicted=tuple(predicted), gold=tuple(gold))
@@ -181,15 +178,10 @@ def answered(predicted: Sequence[int], gold: Sequence[int]) -> Scores:
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """What the best constant answer reaches: the bar that every model must pass.
+    """What the best constant answer reaches: the bar that every model must pass."""
 
-    Attributes:
-        answer: its position.
-        value: the metric when it is always given.
-    """
-
-    answer: int
-    value: float
+    answer: int  # its position
+    value: float  # the metric when it is always given
 
 
 def constant_answer(gold: Sequence[int], n_answers: int, metric: Metric) -> Constant:
@@ -199,7 +191,7 @@ def constant_answer(gold: Sequence[int], n_answers: int, metric: Metric) -> Cons
         SoftpruneError: without examples.
     """
     values = [metric.value(answered([answer] * len(gold), gold)) for answer in range(n_answers)]
-    best = int(np.argmax(values))
+    best = int(np.argmax(values))  # the first of equals
     return Constant(best, values[best])
 
 
@@ -221,8 +213,5 @@ def with_ones(values_N: npt.ArrayLike) -> Floats:
 
 def _check_each(what: str, count: int, examples: int) -> None:
     if count != examples or not examples:
-        raise SoftpruneError(
-            f"one {what} per example, and at least one example",
-            f"{count} {what}s for {examples} examples",
-            "score the whole set",
-        )
+        expected = f"one {what} per example, and at least one example"
+        raise SoftpruneError(expected, f"{count} {what}s for {examples} examples", "score the whole set")

@@ -31,7 +31,15 @@ def join_definitions(parts: Sequence[Definition]) -> Definition:
     if twice:
         raise SoftpruneError("tasks to join, each once", f"{twice[0]} twice", "name it once")
     for part in parts:
-        _check_part(part)
+        if part.parts:
+            raise SoftpruneError("single tasks to join", part.id, "name the tasks one by one")
+        if part.is_generation:
+            expected, found = "tasks with answers to choose from, to join them", f"{part.id}, whose texts are written"
+            raise SoftpruneError(expected, found, "train it a prompt of its own")
+        if part.metric != METRIC:
+            found = f"{part.id}, which is counted by {part.metric} of one of its answers"
+            do = "train it a prompt of its own: there is no such answer in another task"
+            raise SoftpruneError("tasks that are counted by accuracy, to join them", found, do)
     if len({part.score for part in parts}) > 1:
         found = ", ".join(f"{part.id} by {part.score}" for part in parts)
         do = "join tasks that agree, or give your copy of a task's YAML another `score`"
@@ -72,15 +80,3 @@ def definition_for_row(definition: Definition, located: Located) -> Definition:
         error = unknown("task", name, known)
         raise SoftpruneError(error.expected, f"{error.found} in {located.where}", error.do)
     return known[name]
-
-
-def _check_part(part: Definition) -> None:
-    if part.parts:
-        raise SoftpruneError("single tasks to join", part.id, "name the tasks one by one")
-    if part.is_generation:
-        found = f"{part.id}, whose texts are written"
-        raise SoftpruneError("tasks with answers to choose from, to join them", found, "train it a prompt of its own")
-    if part.metric != METRIC:
-        found = f"{part.id}, which is counted by {part.metric} of one of its answers"
-        do = "train it a prompt of its own: there is no such answer in another task"
-        raise SoftpruneError("tasks that are counted by accuracy, to join them", found, do)

@@ -49,17 +49,14 @@ def _scorer() -> Any:
     except ImportError as error:
         do = "pip install 'softprune[summaries]'"
         raise SoftpruneError("the library rouge-score, to score written texts", str(error), do) from None
-    return RougeScorer(list(KINDS), tokenizer=_Stems())
+    from nltk.stem.porter import PorterStemmer  # which rouge-score brings
 
+    stemmer = PorterStemmer()
 
-class _Stems:
-    """The tokenizer that a `RougeScorer` asks: stems of words, those of up to three letters as they are."""
+    class Stems:
+        """The tokenizer that a `RougeScorer` asks: stems of words, those of up to three letters as they are."""
 
-    def __init__(self) -> None:
-        from nltk.stem.porter import PorterStemmer
+        def tokenize(self, text: str) -> list[str]:
+            return [stemmer.stem(word) if len(word) > 3 else word for word in words(text.casefold())]
 
-        self._stemmer = PorterStemmer()
-
-    def tokenize(self, text: str) -> list[str]:
-        """The stems of a text, in order."""
-        return [self._stemmer.stem(word) if len(word) > 3 else word for word in words(text.casefold())]
+    return RougeScorer(list(KINDS), tokenizer=Stems())

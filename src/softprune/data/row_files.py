@@ -10,12 +10,12 @@ import lzma
 import math
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 from softprune.errors import SoftpruneError, out_of_memory
 from softprune.text_encoding import check_narrow, how_to_convert
@@ -23,12 +23,13 @@ from softprune.text_encoding import check_narrow, how_to_convert
 Row = dict[str, Any]
 Format = Literal["jsonl", "csv", "parquet"]
 ENDINGS: dict[str, Format] = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".parquet": "parquet"}
-PACKED = (".gz", ".xz")
-"""What may stand behind such an ending, but for Parquet, which is packed by itself."""
+OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
+"""What may stand behind such an ending, and what opens it; not behind Parquet's, which is packed by itself."""
 PARQUET_ROWS = 1024
 """Rows of a Parquet file in memory at a time."""
 LONGEST_CELL = 2**31 - 1
 """Characters of a CSV cell at most; Python's own limit is 131,072."""
+_JSON_LINES = "one JSON object per line"
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -68,7 +69,7 @@ def plain_value(value: Any) -> Any:
 
 def find_file(folder: Path, name: str) -> Path | None:
     """The file of that name, plain or with `.gz` or `.xz`."""
-    return next((path for end in ("", *PACKED) if (path := folder / f"{name}{end}").is_file()), None)
+    return next((path for end in ("", *OPENERS) if (path := folder / f"{name}{end}").is_file()), None)
 
 
 def file_format(path: Path) -> Format | None:
@@ -79,7 +80,7 @@ def file_format(path: Path) -> Format | None:
 def strip_compression(name: str) -> Path:
     """A file's name without `.gz` or `.xz`."""
     path = Path(name)
-    return path.with_suffix("") if path.suffix in PACKED else path
+    return path.with_suffix("") if path.suffix in OPENERS else path
 
 
 def read_rows(path: Path, kind: Format, header: Sequence[str] | None = None) -> Iterator[Located]:
@@ -109,8 +110,14 @@ def _jsonl_rows(path: Path) -> Iterator[Located]:
             continue
         where = f"{path}, line {number}"
         if first:
-            _check_no_array(line, where)
-        row = _json_object(line, where)
+            # An array, or an object over several lines, shows in its first line.
+            kind = {"[": "an array", "{": "an object over several lines"}.get(line.strip())
+            if kind is None and re.match(r"\s*\[\s*\{", line):
+                kind = "an array"
+            if kind is not None:
+                do = "write one object per line: jq -c '.[]' FILE for an array, jq -c . FILE for objects"
+                raise SoftpruneError(_JSON_LINES, f"{kind} from {where}", f"{do}; pandas: lines=True")
+        row = _parse_object(line, where)
         if first and _is_table(row):
             found = f"columns of a whole table in {where}, as pandas' to_json writes them by default"
             raise SoftpruneError(_JSON_LINES, found, 'write it with to_json(FILE, orient="records", lines=True)')
@@ -118,17 +125,20 @@ def _jsonl_rows(path: Path) -> Iterator[Located]:
         first = False
 
 
-_JSON_LINES = "one JSON object per line"
-
-
-def _check_no_array(line: str, where: str) -> None:
-    """Refuse JSON that isn't one object per line; an array or an object over several lines shows in its first line."""
-    kind = {"[": "an array", "{": "an object over several lines"}.get(line.strip())
-    if kind is None and re.match(r"\s*\[\s*\{", line):
-        kind = "an array"
-    if kind is not None:
-        do = "write one object per line: jq -c '.[]' FILE for an array, jq -c . FILE for objects; pandas: lines=True"
-        raise SoftpruneError(_JSON_LINES, f"{kind} from {where}", do)
+def _parse_object(line: str, where: str) -> Row:
+    try:
+        row = json.loads(line)
+        if "\\ud" in line.lower():  # an escape of half a character, which no UTF-8 file could hold
+            json.dumps(row, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        raise SoftpruneError(_JSON_LINES, f"{error.msg} in {where}, column {error.colno}", "fix that line") from None
+    except UnicodeEncodeError:
+        raise SoftpruneError("text in UTF-8", f"half of a surrogate pair in {where}", "fix that line") from None
+    except (RecursionError, ValueError) as error:  # ValueError: an integer of over 4,300 digits
+        raise SoftpruneError(_JSON_LINES, f"{error} in {where}", "fix that line") from None
+    if not isinstance(row, dict):
+        raise SoftpruneError(_JSON_LINES, f"a {type(row).__name__} in {where}", "fix that line")
+    return row
 
 
 def _is_table(row: Row) -> bool:
@@ -144,69 +154,46 @@ def _is_table(row: Row) -> bool:
     return same and any(all(name.isdecimal() for name in names) for names in (row, values[0]))
 
 
-def _json_object(line: str, where: str) -> Row:
-    try:
-        row = json.loads(line)
-        json.dumps(row, ensure_ascii=False).encode() if "\\ud" in line.lower() else None
-    except json.JSONDecodeError as error:
-        raise SoftpruneError(_JSON_LINES, f"{error.msg} in {where}, column {error.colno}", "fix that line") from None
-    except UnicodeEncodeError:
-        raise SoftpruneError("text in UTF-8", f"half of a surrogate pair in {where}", "fix that line") from None
-    except (RecursionError, ValueError) as error:
-        raise SoftpruneError(_JSON_LINES, f"{error} in {where}", "fix that line") from None
-    if not isinstance(row, dict):
-        raise SoftpruneError(_JSON_LINES, f"a {type(row).__name__} in {where}", "fix that line")
-    return row
-
-
 def _csv_rows(path: Path, header: Sequence[str] | None) -> Iterator[Located]:
     # Quoted cells may hold line breaks, and every kind of break counts as a line.
     lines: Iterator[str] = (line for text in _lines(path) for line in io.StringIO(text, newline=""))
     csv.field_size_limit(LONGEST_CELL)
     if header is None:
         first = next(lines, "")
-        _check_separator(first, path)
+        bare = re.sub(r'"[^"]*"', "", first)  # signs within quotes are no separators
+        used = [name for sign, name in _SEPARATORS.items() if sign in bare]
+        if used and "," not in bare:
+            do = "write the file again with commas (pandas: to_csv without sep)"
+            raise SoftpruneError("columns with commas between them", f"{used[0]} in {path}, line 1", do)
         lines = chain([first], lines)
-    reader = csv.reader(lines, strict=True)
+    reader = csv.reader(lines, strict=True)  # else an open quote would swallow the rest of the file
     names = list(header or ())
     try:
         for cells in filter(None, reader):
             where = f"{path}, line {reader.line_num}"
             if not names:
-                names = _checked_names(cells, where)
+                _check_names(cells, where)
+                names = cells
                 continue
             if len(cells) != len(names):
-                raise SoftpruneError(
-                    f"{len(names)} values ({', '.join(names)})",
-                    f"{len(cells)} values in {where}",
-                    "fix that line; texts with commas or line breaks go in double quotes",
-                )
+                expected, found = f"{len(names)} values ({', '.join(names)})", f"{len(cells)} values in {where}"
+                do = "fix that line; texts with commas or line breaks go in double quotes"
+                raise SoftpruneError(expected, found, do)
             yield Located(dict(zip(names, cells, strict=True)), where)
     except csv.Error as error:
-        raise SoftpruneError(
-            "comma-separated values", f"{error} in {path}, line {reader.line_num}", "fix that line"
-        ) from None
+        found = f"{error} in {path}, line {reader.line_num}"
+        raise SoftpruneError("comma-separated values", found, "fix that line") from None
 
 
-def _check_separator(line: str, path: Path) -> None:
-    """Refuse a header whose columns are separated by something other than commas; signs within quotes don't count."""
-    bare = re.sub(r'"[^"]*"', "", line)
-    used = [name for sign, name in _SEPARATORS.items() if sign in bare]
-    if used and "," not in bare:
-        do = "write the file again with commas (pandas: to_csv without sep)"
-        raise SoftpruneError("columns with commas between them", f"{used[0]} in {path}, line 1", do)
-
-
-def _checked_names(names: Sequence[str], where: str) -> list[str]:
-    """Column names that differ, none of them empty."""
-    if any(not name.strip() for name in names):
-        found = f"column {next(n for n, name in enumerate(names, start=1) if not name.strip())} without one in {where}"
-        do = "name it (pandas writes its index without a name: to_csv(index=False) leaves it out)"
-        raise SoftpruneError("a name for every column", found, do)
+def _check_names(names: Sequence[str], where: str) -> None:
+    """Column names must differ, and none may be empty."""
+    for number, name in enumerate(names, start=1):
+        if not name.strip():
+            do = "name it (pandas writes its index without a name: to_csv(index=False) leaves it out)"
+            raise SoftpruneError("a name for every column", f"column {number} without one in {where}", do)
     twice = list(dict.fromkeys(name for name in names if names.count(name) > 1))
     if twice:
         raise SoftpruneError("column names that differ", f"{', '.join(twice)} twice in {where}", "rename one of them")
-    return list(names)
 
 
 def _parquet_rows(path: Path) -> Iterator[Located]:
@@ -218,7 +205,7 @@ def _parquet_rows(path: Path) -> Iterator[Located]:
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            _checked_names(file.schema_arrow.names, str(path))
+            _check_names(file.schema_arrow.names, str(path))
             for batch in file.iter_batches(batch_size=PARQUET_ROWS):
                 for row in batch.to_pylist():
                     yield Located(row, f"{path}, row {number}")
@@ -234,25 +221,16 @@ def _lines(path: Path) -> Iterator[str]:
     """Lines with their ends; a byte order mark is dropped."""
     number = 0
     try:
-        with _opened(path) as file:
+        with OPENERS.get(path.suffix, open)(path, "rb") as file:
             for number, raw in enumerate(file, start=1):
                 if number == 1:
                     check_narrow(raw, path)
-                yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
+                yield raw.decode("utf-8-sig" if number == 1 else "utf-8")  # the mark is only at the start
     except UnicodeDecodeError as error:
-        raise SoftpruneError(
-            "text in UTF-8",
-            f"byte 0x{error.object[error.start]:02x} in {path}, line {number}",
-            how_to_convert(error.object, path),
-        ) from None
+        found = f"byte 0x{error.object[error.start]:02x} in {path}, line {number}"
+        raise SoftpruneError("text in UTF-8", found, how_to_convert(error.object, path)) from None
     except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError) as error:
         kind = "an xz" if path.suffix == ".xz" else "a gzip"
         raise SoftpruneError(f"{kind} archive at {path}", str(error), "fetch the file again") from None
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL or half a surrogate pair
         raise SoftpruneError(f"a readable file at {path}", str(error), "check the path and its rights") from None
-
-
-def _opened(path: Path) -> BinaryIO | gzip.GzipFile | lzma.LZMAFile:
-    if path.suffix == ".xz":
-        return lzma.open(path, "rb")
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")

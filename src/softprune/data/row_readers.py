@@ -6,7 +6,7 @@ that is absent.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from softprune.data.row_files import Row
 
@@ -38,3 +38,11 @@ def joined_article(row: Row) -> Iterator[Row]:
 def without_line_breaks(row: Row) -> Iterator[Row]:
     """IMDb's reviews carry the web page's `<br />`, which says nothing and costs four tokens each."""
     yield {**row, "text": str(row["text"]).replace("<br />", " ")}
+
+
+ROW_READERS: dict[str, Callable[[Row], Iterator[Row]]] = {
+    "multirc": multirc_options,
+    "ag_news": joined_article,
+    "imdb": without_line_breaks,
+}
+"""By the name that a source's `rows` has."""

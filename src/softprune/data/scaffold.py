@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -17,14 +17,14 @@ from softprune.data.columns import (
     LABEL_NAMES,
     Column,
     choose_label,
-    choose_longest_text,
     choose_target,
     choose_texts,
     read_columns,
 )
 from softprune.data.definition import MASK
-from softprune.data.row_files import ENDINGS, file_format, read_rows
-from softprune.data.task import Splits, load_task
+from softprune.data.row_files import ENDINGS, Located, file_format, read_rows
+from softprune.data.splits import Splits
+from softprune.data.task import load_task
 from softprune.errors import SoftpruneError
 
 HELD_OUT = 0.2
@@ -35,23 +35,14 @@ TRUTHS = {"true": "yes", "false": "no"}
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """What a file seems to hold.
+    """What a file seems to hold."""
 
-    Attributes:
-        label: its label's column, or that of the texts to be written.
-        texts: the columns to read, in order.
-        fields: per text, its name in the task.
-        answers: label, as the rows have it, to an answer; none where texts are written.
-        template: the input.
-        others: columns that are left out.
-    """
-
-    label: Column
-    texts: tuple[Column, ...]
-    fields: tuple[str, ...]
-    answers: dict[str, str]
-    template: str
-    others: tuple[str, ...]
+    label: Column  # its label's column, or that of the texts to be written
+    texts: tuple[Column, ...]  # the columns to read, in order
+    fields: tuple[str, ...]  # per text, its name in the task
+    answers: dict[str, str]  # label, as the rows have it, to an answer; none where texts are written
+    template: str  # the input
+    others: tuple[str, ...]  # columns that are left out
 
     @property
     def is_generation(self) -> bool:
@@ -61,9 +52,8 @@ class Guess:
     @property
     def to_be_edited(self) -> bool:
         """Whether answers are numbers with a word before them, since nothing better is known."""
-        return (
-            not self.is_generation and self.label.is_numeric and not set(self.answers.values()) <= set(TRUTHS.values())
-        )
+        truths = set(TRUTHS.values())
+        return not self.is_generation and self.label.is_numeric and not set(self.answers.values()) <= truths
 
 
 def guess(
@@ -88,27 +78,78 @@ def guess(
     if label is not None and target is not None:
         found, do = f"--label {label} and --target {target}", "leave one of them out"
         raise SoftpruneError("a label to choose, or a text to write", found, do)
-    files = [file, *([validation] if validation else [])]
-    columns = read_columns(chain.from_iterable(read_rows(path, _checked(path)) for path in files))
+    files = [file] if validation is None else [file, validation]
+    columns = read_columns(chain.from_iterable(map(_read_file, files)))
     if not columns:
         raise SoftpruneError("rows to learn from", f"none in {file}", "choose another file")
-    if target is not None:
-        gold = choose_target(columns, target)
-        texts = choose_longest_text(columns, text, gold)
-        answers, question = {}, ASKS_FOR_TEXT
-    else:
-        gold = choose_label(columns, label)
-        texts = choose_texts(columns, text, gold)
-        answers, question = _answers(gold), f"{_question(gold)}:"
+    gold = choose_label(columns, label) if target is None else choose_target(columns, target)
+    texts = choose_texts(columns, text, gold, is_target=target is not None)
     fields = _field_names(texts, gold)
+    shown = f"{{{fields[0]}}}"
+    if len(fields) > 1:  # each text under its name
+        shown = " ".join(f"{field.replace('_', ' ')}: {{{field}}}" for field in fields)
+    question = ASKS_FOR_TEXT
+    if target is None:
+        name = _plain_name(gold.name).replace("_", " ").lower()
+        says_nothing = name in (*LABEL_NAMES[:4], *ID_NAMES, "y")
+        question = "answer:" if says_nothing else f"{name}:"
     return Guess(
         label=gold,
         texts=texts,
         fields=fields,
-        answers=answers,
-        template=f"{_show_fields(fields)} {question} {{{MASK}}}",
+        answers=_guess_answers(gold) if target is None else {},
+        template=f"{shown} {question} {{{MASK}}}",
         others=tuple(name for name, column in columns.items() if column is not gold and column not in texts),
     )
+
+
+def _read_file(path: Path) -> Iterator[Located]:
+    kind = file_format(path)
+    if kind is None:
+        expected = f"a file that ends in {', '.join(ENDINGS)} (or .gz, .xz)"
+        raise SoftpruneError(expected, str(path), "convert or rename it")
+    if not path.is_file():
+        raise SoftpruneError("a file with one example per row", f"no file {path}", "check the path")
+    return read_rows(path, kind)
+
+
+def _field_names(texts: Sequence[Column], label: Column) -> tuple[str, ...]:
+    """Names for a template's braces, all different, and none of them the label's."""
+    taken, names = {MASK, _plain_name(label.name)}, []
+    for column in texts:
+        plain = _plain_name(column.name)
+        numbered = (f"{plain}_{i}" for i in count(2))
+        name = next(name for name in chain([plain], numbered) if name not in taken)
+        taken.add(name)
+        names.append(name)
+    return tuple(names)
+
+
+def _plain_name(name: str) -> str:
+    """A column's name as a name in braces: letters, digits and underscores, a letter first."""
+    plain = re.sub(r"\W+", "_", name).strip("_")
+    return plain if plain and not plain[0].isdigit() else f"column_{plain}".rstrip("_")
+
+
+def _guess_answers(label: Column) -> dict[str, str]:
+    """Label to answer: its own words; yes and no; numbers get a word to go with them."""
+    answers = {}
+    for value in sorted(label.counts, key=_number_first) if label.is_numeric else label.counts:
+        named = f"{_plain_name(label.name)} {value}" if label.is_numeric else " ".join(value.split())
+        words = TRUTHS.get(value.lower(), named)
+        answers[value] = words.replace("{", "{{").replace("}", "}}")  # as in templates
+    if len(set(answers.values())) < len(answers):
+        found = ", ".join(f'"{value}"' for value in answers)
+        raise SoftpruneError(f"labels in {label.name} that differ by more than blanks", found, "correct the labels")
+    return answers
+
+
+def _number_first(value: str) -> tuple[float, str]:
+    """Sorts numbers by size, and truth values behind them."""
+    try:
+        return float(value), value
+    except ValueError:
+        return float("inf"), value
 
 
 def write_task(guessed: Guess, out: Path, file: Path, validation: Path | None = None) -> Splits:
@@ -121,25 +162,27 @@ def write_task(guessed: Guess, out: Path, file: Path, validation: Path | None = 
         raise SoftpruneError("a task file that ends in .yaml", str(out), "rename it")
     try:
         with out.open("x", encoding="utf-8") as stream:
-            stream.write(task_text(guessed, out, file, validation))
+            stream.write(_task_text(guessed, out, file, validation))
     except FileExistsError:
         raise SoftpruneError("a new file", f"{out} is there already", "choose another one with --out") from None
     except OSError as error:
         raise SoftpruneError("a file that can be written", f"{out}: {error.strerror}", "choose another --out") from None
     try:
         return load_task(out).load()
-    except BaseException:
+    except BaseException:  # Ctrl-C too: a file that was never read through may be wrong
         out.unlink()
         raise
 
 
-def task_text(guessed: Guess, out: Path, file: Path, validation: Path | None = None) -> str:
+def _task_text(guessed: Guess, out: Path, file: Path, validation: Path | None) -> str:
     """The YAML, every line of it explained."""
     gold = _plain_name(guessed.label.name)
     columns = {field: column.name for field, column in zip(guessed.fields, guessed.texts, strict=True)}
+    columns[gold] = guessed.label.name
     columns = {field: name for field, name in columns.items() if field != name}
-    columns |= {gold: guessed.label.name} if gold != guessed.label.name else {}
-    files = {"train": _relative(out, file)} | ({"validation": _relative(out, validation)} if validation else {})
+    files = {"train": _relative_path(out, file)}
+    if validation is not None:
+        files["validation"] = _relative_path(out, validation)
     lines = [
         f"# A task over {file.name}, written by softprune tasks new. docs/tasks.md explains every key.",
         "# Its name in tables.",
@@ -150,18 +193,20 @@ def task_text(guessed: Guess, out: Path, file: Path, validation: Path | None = N
         f"fields: {_flow(list(guessed.fields))}",
         "# The input: texts in braces, and {mask} where the answer stands.",
         f"template: {_flow(guessed.template)}",
-        *(_target_lines(gold) if guessed.is_generation else _answer_lines(guessed, gold)),
-        "sources:",
-        "  file:",
-        "    # Relative to this file, or absolute.",
-        f"    files: {_flow(files)}",
     ]
+    if guessed.is_generation:
+        lines += ["# The column with the text that the model is to write.", f"target: {_flow(gold)}"]
+    else:
+        wording = "Plain words work best."
+        if guessed.to_be_edited:
+            wording = "Numbers say nothing to a language model: put words here, and in `labels` below."
+        lines += [f"# What the model may answer. {wording}", f"answers: {_flow(list(guessed.answers.values()))}"]
+        lines += ["# The column with the right answer.", f"gold: {_flow(gold)}"]
+    lines += ["sources:", "  file:", "    # Relative to this file, or absolute.", f"    files: {_flow(files)}"]
     if validation is None:
         drawn = "at random" if guessed.is_generation else "by label"
-        lines += [
-            f"    # The fraction of train to report on: drawn {drawn}, the same examples in every run.",
-            f"    held_out: {HELD_OUT}",
-        ]
+        lines.append(f"    # The fraction of train to report on: drawn {drawn}, the same examples in every run.")
+        lines.append(f"    held_out: {HELD_OUT}")
     if columns:
         lines += ["    # Name in this task: column of the file.", f"    columns: {_flow(columns)}"]
     if any(label != answer for label, answer in guessed.answers.items()):
@@ -169,87 +214,10 @@ def task_text(guessed: Guess, out: Path, file: Path, validation: Path | None = N
     return "\n".join(lines) + "\n"
 
 
-def _answer_lines(guessed: Guess, gold: str) -> list[str]:
-    wording = "Numbers say nothing to a language model: put words here, and in `labels` below."
-    return [
-        f"# What the model may answer. {wording if guessed.to_be_edited else 'Plain words work best.'}",
-        f"answers: {_flow(list(guessed.answers.values()))}",
-        "# The column with the right answer.",
-        f"gold: {_flow(gold)}",
-    ]
-
-
-def _target_lines(target: str) -> list[str]:
-    return ["# The column with the text that the model is to write.", f"target: {_flow(target)}"]
-
-
-def _checked(path: Path) -> Any:
-    kind = file_format(path)
-    if kind is None:
-        expected = f"a file that ends in {', '.join(ENDINGS)} (or .gz, .xz)"
-        raise SoftpruneError(expected, str(path), "convert or rename it")
-    if not path.is_file():
-        raise SoftpruneError("a file with one example per row", f"no file {path}", "check the path")
-    return kind
-
-
-def _relative(out: Path, file: Path) -> str:
+def _relative_path(out: Path, file: Path) -> str:
     """The file as the YAML names it: relative where it lies in the YAML's folder or below."""
     folder, whole = out.resolve().parent, file.resolve()
     return whole.relative_to(folder).as_posix() if whole.is_relative_to(folder) else whole.as_posix()
-
-
-def _field_names(texts: Sequence[Column], label: Column) -> tuple[str, ...]:
-    """Names for a template's braces, all different, and none of them the label's."""
-    taken, names = {MASK, _plain_name(label.name)}, []
-    for column in texts:
-        plain = _plain_name(column.name)
-        name = next(n for n in chain([plain], (f"{plain}_{i}" for i in count(2))) if n not in taken)
-        taken.add(name)
-        names.append(name)
-    return tuple(names)
-
-
-def _plain_name(name: str) -> str:
-    """A column's name as a name in braces: letters, digits and underscores, a letter first."""
-    plain = re.sub(r"\W+", "_", name).strip("_")
-    return plain if plain and not plain[0].isdigit() else f"column_{plain}".rstrip("_")
-
-
-def _answers(label: Column) -> dict[str, str]:
-    """Label to answer: its own words; yes and no; numbers get a word to go with them.
-
-    Braces are doubled, as in templates.
-    """
-    answers = {}
-    for value in sorted(label.counts, key=_in_order) if label.is_numeric else label.counts:
-        named = f"{_plain_name(label.name)} {value}" if label.is_numeric else " ".join(value.split())
-        words = TRUTHS.get(value.lower(), named)
-        answers[value] = words.replace("{", "{{").replace("}", "}}")
-    if len(set(answers.values())) < len(answers):
-        found = ", ".join(f'"{value}"' for value in answers)
-        raise SoftpruneError(f"labels in {label.name} that differ by more than blanks", found, "correct the labels")
-    return answers
-
-
-def _in_order(value: str) -> tuple[float, str]:
-    try:
-        return float(value), value
-    except ValueError:
-        return float("inf"), value
-
-
-def _question(label: Column) -> str:
-    """What a template calls the answer: the label's name, unless that says nothing."""
-    name = _plain_name(label.name).replace("_", " ").lower()
-    return "answer" if name in (*LABEL_NAMES[:4], *ID_NAMES, "y") else name
-
-
-def _show_fields(fields: Sequence[str]) -> str:
-    """The texts, each under its name where there are several."""
-    if len(fields) == 1:
-        return f"{{{fields[0]}}}"
-    return " ".join(f"{field.replace('_', ' ')}: {{{field}}}" for field in fields)
 
 
 def _flow(value: Any) -> str:

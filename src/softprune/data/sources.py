@@ -1,7 +1,4 @@
-"""Where the rows of a task are: in a folder in one of its layouts, on the hub, or made by a generator.
-
-Whatever the source, rows come as `SplitRows`, and `read_examples` makes examples of them.
-"""
+"""Where the rows of a task are: in a folder in one of its layouts, or on the hub."""
 
 from __future__ import annotations
 
@@ -11,43 +8,28 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from softprune.data.definition import (
-    GENERATORS,
-    Definition,
-    FileSource,
-    GeneratedSource,
-    HubSource,
-    Source,
-    Split,
-    named_sources,
-)
-from softprune.data.row_files import ENDINGS, Located, file_format, find_file, read_rows
+from softprune.data.definition import Definition, FileSource, HubSource, Source, Split, named_sources
+from softprune.data.row_files import ENDINGS, Located, file_format, find_file, plain_row, read_rows
 from softprune.data.template import examples_from, select_rows
-from softprune.errors import SoftpruneError
-from softprune.types import Example
+from softprune.errors import SoftpruneError, out_of_memory
 
 SPLITS: tuple[Split, ...] = ("train", "dev", "validation")
 SplitRows = Mapping[Split, Iterable[Located]]
 """The rows of every split that a source has."""
+PARQUET_BRANCH = "refs/convert/parquet"
+"""The hub's own conversion of data sets that are still scripts, which `datasets` 4 no longer runs."""
+PATIENCE = 3.0
+"""Seconds that a command which only looks waits for the hub."""
+_NAMES = 8  # files of a folder that a message lists
 
 
 @dataclass(frozen=True, slots=True)
 class FolderLayout:
-    """A layout whose files are in a folder.
+    """A layout whose files are in a folder."""
 
-    Attributes:
-        name: file, official or hub.
-        source: how its rows read.
-        paths: the files of each split that is there.
-    """
-
-    name: str
-    source: Source
-    paths: Mapping[Split, tuple[Path, ...]]
-
-    def split_rows(self) -> SplitRows:
-        """The rows of every split."""
-        return {split: self.rows(split) for split in self.paths}
+    name: str  # file, official or hub
+    source: Source  # how its rows read
+    paths: Mapping[Split, tuple[Path, ...]]  # the files of each split that is there
 
     def rows(self, split: Split) -> Iterator[Located]:
         """The split's rows, one file after the other.
@@ -57,7 +39,7 @@ class FolderLayout:
         """
         is_empty = True
         for path in self.paths[split]:
-            kind = file_format(path) or "jsonl"
+            kind = file_format(path) or "jsonl"  # unless the source states one
             if isinstance(self.source, FileSource):
                 rows = read_rows(path, self.source.format or kind, self.source.header)
                 rows = select_rows(rows, self.source.where.get(split, {}))
@@ -80,65 +62,47 @@ def find_layout(definition: Definition, data: Path) -> FolderLayout:
     if not data.is_dir():
         found = "a file" if data.exists() else "no such folder"
         raise SoftpruneError(f"a folder with the data of {definition.id}", f"{found}: {data}", "pass --data FOLDER")
-    layouts = [_locate(name, source, data) for name, source in named_sources(definition.sources).items()]
+    sources = named_sources(definition.sources)
+    layouts = [FolderLayout(name, source, _find_files(source, data)) for name, source in sources.items()]
     present = [layout for layout in layouts if layout.paths]
     if not present:
         raise _no_files(definition, data)
     best = max(present, key=lambda layout: (fits_layout(definition, layout), len(layout.paths)))
-    if isinstance(best.source, FileSource) and best.source is definition.sources.file:
-        _check_own_files(best.source, best, data)
+    # A benchmark may be published without a set; your own file that isn't there is a mistake.
+    own = definition.sources.file
+    if own is not None and best.source is own:
+        absent = [f"{split}: {name}" for split, name in own.files.items() if split not in best.paths]
+        if absent:
+            do = "correct the names in the task YAML (they are relative to its folder), or pass --data FOLDER"
+            raise SoftpruneError("every file under sources.file", f"no {', '.join(absent)} in {data}", do)
     return best
 
 
 def fits_layout(definition: Definition, layout: FolderLayout) -> bool:
     """Whether the first row reads in this layout."""
-    first_split = next(iter(layout.paths))
+    rows = layout.rows(next(iter(layout.paths)))
     try:
-        return any(True for _ in examples_from(definition, layout.source, islice(layout.rows(first_split), 1)))
+        return any(True for _ in examples_from(definition, layout.source, islice(rows, 1)))
     except SoftpruneError:
         return False
 
 
-def generated_rows(source: GeneratedSource) -> SplitRows:
-    """The rows of a generated task."""
-    splits: Mapping[Split, Iterable[dict[str, Any]]] = GENERATORS[source.generator]()
-    return {split: [Located(row, source.generator) for row in rows] for split, rows in splits.items()}
-
-
-def read_examples(definition: Definition, source: Source, rows: SplitRows) -> dict[Split, tuple[Example, ...]]:
-    """The examples of every split.
-
-    Raises:
-        SoftpruneError: for whatever a row has wrong.
-    """
-    return {split: tuple(examples_from(definition, source, located)) for split, located in rows.items()}
-
-
-def _locate(name: str, source: Source, data: Path) -> FolderLayout:
-    """The layout with the files of the first of its folders that has any."""
-    paths: dict[Split, tuple[Path, ...]] = {}
-    for root in _roots(source, data):
-        for split in SPLITS:
-            files = _split_files(source, split, root)
-            if files:
-                paths[split] = files
-        if paths:
-            break
-    return FolderLayout(name, source, paths)
-
-
-def _roots(source: Source, data: Path) -> list[Path]:
-    """The folders to look in: the given one, and where the layout puts its files below it."""
+def _find_files(source: Source, data: Path) -> dict[Split, tuple[Path, ...]]:
+    """The files of each split, in the first folder that has any: the given one, or where a layout puts them below."""
     roots = [data]
     if isinstance(source, FileSource) and source.folder:
         roots += [data / Path(source.folder).name, data / source.folder]
     if isinstance(source, HubSource):
+        # Where repositories keep their Parquet files; "plain_text" is the hub's name for a lone configuration.
         roots += [data / "data", data / (source.config or "plain_text")]
-    return roots
+    for root in roots:
+        paths = {split: _find_split_files(source, split, root) for split in SPLITS}
+        if any(paths.values()):
+            return {split: files for split, files in paths.items() if files}
+    return {}
 
 
-def _split_files(source: Source, split: Split, root: Path) -> tuple[Path, ...]:
-    """The files of a split in one folder; none where there are none."""
+def _find_split_files(source: Source, split: Split, root: Path) -> tuple[Path, ...]:
     if isinstance(source, FileSource) and split in source.files:
         path = find_file(root, source.files[split])
         return () if path is None else (path,)
@@ -153,17 +117,6 @@ def _split_files(source: Source, split: Split, root: Path) -> tuple[Path, ...]:
     return ()
 
 
-def _check_own_files(source: FileSource, layout: FolderLayout, data: Path) -> None:
-    """A benchmark may be published without a set; your own file that isn't there is a mistake."""
-    absent = [f"{split}: {name}" for split, name in source.files.items() if split not in layout.paths]
-    if absent:
-        raise SoftpruneError(
-            "every file under sources.file",
-            f"no {', '.join(absent)} in {data}",
-            "correct the names in the task YAML (they are relative to its folder), or pass --data FOLDER",
-        )
-
-
 def _no_files(definition: Definition, data: Path) -> SoftpruneError:
     wanted = []
     for name, source in named_sources(definition.sources).items():
@@ -173,11 +126,79 @@ def _no_files(definition: Definition, data: Path) -> SoftpruneError:
             names = ", ".join(f"{split}.parquet or {split}.jsonl" for split in source.splits.values())
             wanted.append(f"{names} ({name} layout)")
     present = sorted(path.name for path in data.iterdir())
-    shown = ", ".join(present[:8])
-    if len(present) > 8:
-        shown += f" and {len(present) - 8} more"
-    return SoftpruneError(
-        f"the files of {definition.id}: " + "; or ".join(wanted),
-        f"in {data}: {shown or 'nothing'}",
-        "pass --data with the folder that holds them",
-    )
+    shown = ", ".join(present[:_NAMES]) or "nothing"
+    if len(present) > _NAMES:
+        shown += f" and {len(present) - _NAMES} more"
+    expected = f"the files of {definition.id}: " + "; or ".join(wanted)
+    return SoftpruneError(expected, f"in {data}: {shown}", "pass --data with the folder that holds them")
+
+
+def hub_rows(source: HubSource, *, patient: bool = True) -> SplitRows:
+    """The rows of every split of a data set of the Hugging Face hub, through `datasets`.
+
+    Args:
+        source: the data set.
+        patient: wait for a hub that doesn't answer as long as its client does, half a minute or more; else only
+            a few seconds, and then read what is in the cache.
+
+    Raises:
+        SoftpruneError: when `datasets` isn't installed, the hub can't be reached, or a split isn't there.
+    """
+    silence = None if patient else _check_hub(source.repository)
+    try:
+        loaded = _load_dataset(source.repository, source.config)
+    except SoftpruneError as error:
+        if silence is None:
+            raise
+        found = f"the hub doesn't answer ({silence}), and nothing is in the cache"
+        raise SoftpruneError(error.expected, found, error.do) from None
+    for name in source.splits.values():
+        if name not in loaded:
+            expected = f"a split {name} of {source.repository}"
+            raise SoftpruneError(expected, ", ".join(loaded), "correct `splits` in the task YAML")
+
+    def locate(name: str) -> Iterator[Located]:
+        for number, row in enumerate(loaded[name]):
+            yield Located(plain_row(row), f"{source.repository} {name}, row {number}")
+
+    return {split: locate(name) for split, name in source.splits.items()}
+
+
+def _check_hub(repository: str) -> str | None:
+    """Why the hub doesn't answer within `PATIENCE`, None where it does; if it doesn't, it isn't asked again."""
+    try:
+        import huggingface_hub
+        from huggingface_hub.errors import HfHubHTTPError
+    except ImportError:
+        return None
+    try:
+        huggingface_hub.HfApi().dataset_info(repository, timeout=PATIENCE)
+    except HfHubHTTPError:
+        return None  # an answer, if not the one hoped for
+    except Exception as error:  # the client's transport raises errors of its own libraries
+        huggingface_hub.constants.HF_HUB_OFFLINE = True  # now datasets reads its cache, without waiting again
+        return type(error).__name__
+    return None
+
+
+def _load_dataset(repository: str, config: str | None) -> Any:
+    try:
+        import datasets
+    except ImportError:
+        do = "pip install softprune[hub], or pass --data FOLDER"
+        raise SoftpruneError("the library datasets, to load from the hub", "it is not installed", do) from None
+    try:
+        try:
+            return datasets.load_dataset(repository, config)
+        except RuntimeError as error:
+            if "script" not in str(error):
+                raise
+            return datasets.load_dataset(repository, config, revision=PARQUET_BRANCH)
+    except Exception as error:  # the hub's client raises errors of many libraries
+        if out_of_memory(error):
+            raise
+        name = repository if config is None else f"{repository} ({config})"
+        lines = str(error).splitlines() or [""]
+        found = f"{type(error).__name__}: {lines[0]}"
+        do = "pass --data FOLDER with the task's files, or check the network"
+        raise SoftpruneError(f"the data set {name} from the Hugging Face hub", found[:200], do) from None

@@ -2,38 +2,58 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import numpy as np
 
-from softprune.data.sampling import Examples, divide, sample
-from softprune.data.task import Splits
+from softprune.data.definition import Split
 from softprune.errors import SoftpruneError
+from softprune.ratios import exact
+from softprune.types import Example
 
 Protocol = Literal["held-out", "paper"]
 SETS = ("train", "select", "report")
+Examples = tuple[Example, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """What a task's data holds."""
+
+    train: Examples | None
+    dev: Examples | None  # a small development set beside the validation set (FewGLUE's dev32)
+    validation: Examples | None  # what is reported; the test set where a benchmark publishes its labels
+    source: str  # folder or hub name
+    layout: str  # official, hub, file or generated
+    verified: bool  # whether this layout was checked against the real data
+    notes: tuple[str, ...] = ()  # what a reader of the results must know
+    parts: tuple[Splits, ...] = ()  # the data of each task, where a prompt serves several
+
+    @property
+    def reported(self) -> Split:
+        """The split that results are reported on: validation, or dev where that is absent."""
+        return "validation" if self.validation is not None else "dev"
+
+    @property
+    def report(self) -> Examples | None:
+        """The examples that results are reported on."""
+        return self.validation if self.validation is not None else self.dev
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The three sets of a run.
+    """The three sets of a run."""
 
-    Attributes:
-        train: what prompts are trained on.
-        select: what every choice is made on.
-        report: what is scored once all choices are fixed.
-        indices: per set, the examples' `index` in the split that `origin` names.
-        origin: per set, its split: train, dev or validation.
-        description: the three sets in words, for reports.
-    """
-
-    train: Examples
-    select: Examples
-    report: Examples
-    indices: dict[str, tuple[int, ...]]
-    origin: dict[str, str]
-    description: str
+    train: Examples  # what prompts are trained on
+    select: Examples  # what every choice is made on
+    report: Examples  # what is scored once all choices are fixed
+    indices: dict[str, tuple[int, ...]]  # per set, the examples' `index` in the split that `origin` names
+    origin: dict[str, str]  # per set, its split: train, dev or validation
+    description: str  # the three sets in words, for reports
 
 
 def select_sets(
@@ -46,27 +66,18 @@ def select_sets(
     limit_report: int | None = None,
     report_seed: int | None = None,
 ) -> Selection:
-    """Choose the three sets.
+    """Choose the three sets. `report` is the validation set, or the development set where there is none.
 
-    `held-out`: `select` is the small development set if there is one beside a validation set, else a
-    stratified fraction of the (sampled) training set; `report` is validation. `paper`: both are validation.
-    Where there is no validation set, the development set takes its place.
-
-    Shots are spread over the gold labels as evenly as the labels allow: each label gets the same number, a
-    label that runs out gives all it has, and what is left over goes to the others, lower labels first.
-    Where examples share a passage or a phrase (`group`), whole groups are taken in random order as long as they fit,
-    so no group is on two sides. Labels then take turns if each group has one label (demo), and aren't balanced if
-    groups mix labels (MultiRC).
-
-    Tasks that are joined for one prompt have their sets drawn each by itself, as if it were alone, and get the same
-    number of shots and of reported examples; what can't be divided by their number is left out.
+    Tasks that are joined for one prompt get the same number of shots and of reported examples each; what can't be
+    divided by their number is left out.
 
     Args:
         splits: the task's data.
-        protocol: `held-out` or `paper`.
-        shots: training examples to sample before anything else; None takes all.
+        protocol: under `held-out`, `select` is the development set if there is one beside the validation set, else a
+            part of the (sampled) training set; under `paper`, it is `report`.
+        shots: training examples to `sample` before anything else; None takes all.
         fraction: of the training examples that `select` gets where it comes from them.
-        seed: of the samples; the three draws don't depend on each other.
+        seed: of the samples.
         limit_report: report on this many examples only, drawn at random (quick runs).
         report_seed: of that draw, where it isn't `seed`: runs of different seeds then report on the same examples.
 
@@ -79,49 +90,53 @@ def select_sets(
         if value is not None and value < 1:
             raise SoftpruneError(f"`{name}` of at least 1", str(value), "correct it, or leave it out")
     if splits.parts:
-        shots = _share(shots, "task.shots", len(splits.parts))
-        limit_report = _share(limit_report, "task.limit_report", len(splits.parts))
-        return _join(
-            [
-                select_sets(
-                    part, protocol, shots, fraction, seed=seed, limit_report=limit_report, report_seed=report_seed
-                )
-                for part in splits.parts
-            ]
-        )
+        return _select_joined(splits.parts, protocol, shots, fraction, seed, limit_report, report_seed)
     if splits.train is None or splits.report is None:
         missing = "training" if splits.train is None else "validation or development"
         found = f"no {missing} set in {splits.source}"
         raise SoftpruneError("a training set and a set to report on", found, "add the file")
+    # The three draws have generators of their own, so that none depends on whether another one happens.
     remarks: list[str] = []
-    train = _sample_shots(splits.train, shots, seed, remarks)
-    report = _limit(splits.report, limit_report, seed if report_seed is None else report_seed, remarks)
-    origin: dict[str, str] = {"train": "train", "select": splits.reported, "report": splits.reported}
-    select = report
+    train = _sample_shots(splits.train, shots, np.random.default_rng([seed, 0]), remarks)
+    report_generator = np.random.default_rng([seed if report_seed is None else report_seed, 2])
+    report = _limit_report(splits.report, limit_report, report_generator, remarks)
+    select, select_origin = report, str(splits.reported)
     if protocol == "held-out" and splits.dev is not None and splits.validation is not None:
-        select, origin["select"] = splits.dev, "dev"
+        select, select_origin = splits.dev, "dev"
     elif protocol == "held-out":
         do = "raise task.shots, or set selection.protocol=paper"
         train, select = divide(train, fraction, np.random.default_rng([seed, 1]), do)
-        origin["select"] = "train"
+        select_origin = "train"
     sets = {"train": train, "select": select, "report": report}
+    origin = {"train": "train", "select": select_origin, "report": str(splits.reported)}
     counts = ", ".join(f"{name} {len(examples)} of {origin[name]}" for name, examples in sets.items())
-    return Selection(
-        **sets,
-        indices={name: tuple(example.index for example in examples) for name, examples in sets.items()},
-        origin=origin,
-        description="; ".join([f"{protocol}: {counts} (seed {seed})", *remarks, *splits.notes]),
-    )
+    indices = {name: tuple(example.index for example in examples) for name, examples in sets.items()}
+    description = "; ".join([f"{protocol}: {counts} (seed {seed})", *remarks, *splits.notes])
+    return Selection(**sets, indices=indices, origin=origin, description=description)
 
 
-def _join(parts: list[Selection]) -> Selection:
-    """The sets of several tasks, side by side."""
+def _select_joined(
+    tasks: Sequence[Splits],
+    protocol: Protocol,
+    shots: int | None,
+    fraction: float,
+    seed: int,
+    limit_report: int | None,
+    report_seed: int | None,
+) -> Selection:
+    """The sets of several tasks side by side, each drawn as if the task were alone."""
+    shots = _share(shots, "task.shots", len(tasks))
+    limit = _share(limit_report, "task.limit_report", len(tasks))
+    parts = []
+    for task in tasks:
+        options = (task, protocol, shots, fraction)
+        parts.append(select_sets(*options, seed=seed, limit_report=limit, report_seed=report_seed))
     sets: dict[str, Examples] = {}
     indices: dict[str, tuple[int, ...]] = {}
     origin: dict[str, str] = {}
     for name in SETS:
-        sets[name] = tuple(example for part in parts for example in getattr(part, name))
-        indices[name] = tuple(index for part in parts for index in part.indices[name])
+        sets[name] = tuple(chain.from_iterable(getattr(part, name) for part in parts))
+        indices[name] = tuple(chain.from_iterable(part.indices[name] for part in parts))
         origin[name] = " and ".join(dict.fromkeys(part.origin[name] for part in parts))
     description = "; ".join(f"{part.train[0].task}: {part.description}" for part in parts)
     return Selection(**sets, indices=indices, origin=origin, description=description)
@@ -129,26 +144,131 @@ def _join(parts: list[Selection]) -> Selection:
 
 def _share(whole: int | None, name: str, tasks: int) -> int | None:
     """What each of several tasks gets of a number of examples."""
-    if whole is not None and whole < tasks:
+    if whole is None:
+        return None
+    if whole < tasks:
         raise SoftpruneError(f"{name} of at least {tasks}, one for each task", str(whole), "raise it, or leave it out")
-    return None if whole is None else whole // tasks
+    return whole // tasks
 
 
-def _sample_shots(train: Examples, shots: int | None, seed: int, remarks: list[str]) -> Examples:
+def _sample_shots(train: Examples, shots: int | None, generator: np.random.Generator, remarks: list[str]) -> Examples:
     if shots is None or shots == len(train):
         return train
     if shots > len(train):
         remarks.append(f"{shots} shots were asked for and all {len(train)} training examples taken")
         return train
-    chosen = sample(train, shots, np.random.default_rng([seed, 0]))
+    chosen = sample(train, shots, generator)
     if len(chosen) != shots:
         remarks.append(f"{len(chosen)} shots in whole groups, {shots} were asked for")
     return chosen
 
 
-def _limit(report: Examples, limit: int | None, seed: int, remarks: list[str]) -> Examples:
+def _limit_report(report: Examples, limit: int | None, generator: np.random.Generator, remarks: list[str]) -> Examples:
     if limit is None or limit >= len(report):
         return report
     remarks.append(f"reported on {limit} of {len(report)} examples drawn at random: not the full set")
-    order = np.random.default_rng([seed, 2]).permutation(len(report))
+    order = generator.permutation(len(report))
     return tuple(report[i] for i in sorted(order[:limit]))
+
+
+def sample(train: Examples, n: int, generator: np.random.Generator) -> Examples:
+    """n examples, spread over the gold labels as evenly as the labels allow.
+
+    A label that runs out gives all it has, and what is left over goes to the others, lower labels first. Where
+    examples share a passage or a phrase, these are whole groups that fit in n.
+    """
+    if _has_groups(train):
+        return _draw_groups(train, n, generator)
+    by_label = _by_label(train)
+    quota = [0] * len(by_label)
+    while n > 0:
+        for label, examples in enumerate(by_label):
+            if n > 0 and quota[label] < len(examples):
+                quota[label] += 1
+                n -= 1
+    return _draw(by_label, quota, generator)
+
+
+def divide(train: Examples, fraction: float, generator: np.random.Generator, do: str) -> tuple[Examples, Examples]:
+    """The training set in two, the second of that fraction; stratified by label, or by whole groups.
+
+    Args:
+        train: what to divide.
+        fraction: between 0 and 1.
+        generator: of the draw.
+        do: what the user can do where it can't be divided.
+
+    Raises:
+        SoftpruneError: for fewer than two examples (or groups).
+    """
+    is_grouped = _has_groups(train)
+    units = {example.group if is_grouped else example.index for example in train}
+    if not 0 < fraction < 1 or len(units) < 2:
+        expected = "at least two training examples (or groups) and a fraction between 0 and 1, to hold some out"
+        raise SoftpruneError(expected, f"{len(units)} and a fraction of {fraction}", do)
+    wanted = min(max(1, round(exact(fraction) * len(train))), len(train) - 1)  # neither side is empty
+    if is_grouped:
+        second = _draw_groups(train, wanted, generator)
+    else:
+        by_label = _by_label(train)
+        second = _draw(by_label, _in_proportion([len(examples) for examples in by_label], wanted), generator)
+    drawn = {example.index for example in second}
+    return tuple(example for example in train if example.index not in drawn), second
+
+
+def _has_groups(examples: Examples) -> bool:
+    return any(example.group is not None for example in examples)
+
+
+def _by_label(examples: Examples) -> list[list[Example]]:
+    by_label: dict[int, list[Example]] = defaultdict(list)
+    for example in examples:
+        by_label[example.gold].append(example)
+    return [by_label[label] for label in sorted(by_label)]
+
+
+def _draw(by_label: list[list[Example]], quota: Sequence[int], generator: np.random.Generator) -> Examples:
+    """So many of each label at random, in the order of the source."""
+    chosen: list[Example] = []
+    for examples, n in zip(by_label, quota, strict=True):
+        chosen += [examples[i] for i in generator.permutation(len(examples))[:n]]
+    return tuple(sorted(chosen, key=lambda example: example.index))
+
+
+def _draw_groups(examples: Examples, n: int, generator: np.random.Generator) -> Examples:
+    """Whole groups in random order as long as they fit in n, at least one, and never all of them.
+
+    Labels take turns where each group has one label only (demo's phrases); where groups mix them (MultiRC's passages),
+    labels aren't balanced.
+    """
+    golds: dict[str | None, list[int]] = defaultdict(list)
+    for example in examples:
+        golds[example.group].append(example.gold)
+    names = list(golds)
+    order = [names[i] for i in generator.permutation(len(names))]
+    if all(len(set(golds[name])) == 1 for name in names):
+        # The first group of each label, lower labels first, then the second of each, and so on.
+        earlier: Counter[int] = Counter()
+        turns: dict[str | None, tuple[int, int]] = {}
+        for name in order:
+            label = golds[name][0]
+            turns[name] = (earlier[label], label)
+            earlier[label] += 1
+        order.sort(key=lambda name: turns[name])
+    chosen, total = set[str | None](), 0
+    for name in order:
+        fits = total + len(golds[name]) <= n or not chosen
+        if fits and len(chosen) < len(names) - 1:  # one stays, so that no side is empty
+            chosen.add(name)
+            total += len(golds[name])
+    return tuple(example for example in examples if example.group in chosen)
+
+
+def _in_proportion(sizes: Sequence[int], n: int) -> list[int]:
+    """n spread in proportion to the sizes, by largest remainder; in integers, since a float's last bit would choose."""
+    total = sum(sizes)
+    quota = [n * size // total for size in sizes]
+    by_remainder = sorted(range(len(sizes)), key=lambda label: (-(n * sizes[label] % total), label))
+    for label in by_remainder[: n - sum(quota)]:
+        quota[label] += 1
+    return quota

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -11,68 +12,29 @@ import numpy as np
 from softprune.config.registry import unknown
 from softprune.data.definition import Definition, FileSource, Source, Split
 from softprune.data.definition_loading import read_definition
-from softprune.data.hub import hub_rows
+from softprune.data.demo import GENERATORS
 from softprune.data.metrics import Loss, Metric, metric_named
 from softprune.data.multitask import join_definitions
-from softprune.data.sampling import divide
-from softprune.data.sources import SplitRows, find_layout, fits_layout, generated_rows, read_examples
-from softprune.data.template import MissingColumn
+from softprune.data.row_files import Located, read_rows
+from softprune.data.sources import SPLITS, SplitRows, find_layout, fits_layout, hub_rows
+from softprune.data.splits import Examples, Splits, divide
+from softprune.data.template import MissingColumn, examples_from
 from softprune.errors import SoftpruneError
-from softprune.types import Example
 
 HELD_OUT_SEED = 20221008
 """Of the validation set that is drawn from train: the same examples in every run, whatever the run's seed."""
 DEFINITIONS = Path(__file__).parent / "definitions"
-
-
-@dataclass(frozen=True, slots=True)
-class Splits:
-    """What a task's data holds.
-
-    Attributes:
-        train: the training examples.
-        dev: a small development set beside the validation set (FewGLUE's dev32).
-        validation: what is reported; the test set where a benchmark publishes its labels.
-        source: folder or hub name.
-        layout: official, hub, file or generated.
-        verified: whether this layout was checked against the real data.
-        notes: what a reader of the results must know.
-        parts: what these are joined of, where a prompt serves several tasks.
-    """
-
-    train: tuple[Example, ...] | None
-    dev: tuple[Example, ...] | None
-    validation: tuple[Example, ...] | None
-    source: str
-    layout: str
-    verified: bool
-    notes: tuple[str, ...] = ()
-    parts: tuple[Splits, ...] = ()
-
-    @property
-    def reported(self) -> Split:
-        """The split that results are reported on: validation, or dev where that is absent."""
-        return "validation" if self.validation is not None else "dev"
-
-    @property
-    def report(self) -> tuple[Example, ...] | None:
-        """The examples that results are reported on."""
-        return self.validation if self.validation is not None else self.dev
+SAMPLES = Path(__file__).parent / "samples"
+"""A few rows of each task, written for softprune: what a task looks like where its data can't be reached."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task that examples can be loaded for, or several tasks that share a prompt.
+    """A task that examples can be loaded for, or several tasks that share a prompt."""
 
-    Attributes:
-        definition: what its YAML states.
-        folder: where that YAML is; own files are relative to it.
-        parts: the tasks, each with its own data, where several are joined.
-    """
-
-    definition: Definition
-    folder: Path
-    parts: tuple[Task, ...] = ()
+    definition: Definition  # what its YAML states
+    folder: Path  # where that YAML is; own files are relative to it
+    parts: tuple[Task, ...] = ()  # the tasks, each with its own data, where several are joined
 
     @property
     def id(self) -> str:
@@ -121,21 +83,32 @@ class Task:
         if self.parts:
             return self._load_parts(folder, patient)
         try:
-            return self._load(folder, patient)
+            return self._load_own(folder, patient)
         except MissingColumn as error:
-            raise self._explain_missing(error, folder) from None
+            if not self.ships:  # its owner can edit the YAML
+                do = f"{error.do}, or map it under the source's `columns` in the task YAML"
+                raise SoftpruneError(error.expected, error.found, do) from None
+            if folder is None or fits_layout(self.definition, find_layout(self.definition, folder)):
+                raise
+            expected = f"the data of {self.id} ({error.expected})"
+            found = f"{folder} doesn't seem to hold them: {error.found}"
+            do = f"pass --data with the folder of {self.id}, or name the task that these files are of (--task)"
+            raise SoftpruneError(expected, found, do) from None
 
     def _load_parts(self, data: Path | None, patient: bool) -> Splits:
         """The sets that each task has alone, side by side; a set is there only where every task has it."""
         parts, notes = [], []
         for task in self.parts:
             splits = task.load(None if task.definition.sources.brings_its_own else data, patient=patient)
+            train, dev, validation = (_mark_task(getattr(splits, split), task.id) for split in SPLITS)
+            parts.append(replace(splits, train=train, dev=dev, validation=validation))
             notes += [f"{task.id}: {note}" for note in splits.notes]
-            parts.append(_name_task(splits, task.id))
+        sets: dict[str, Examples | None] = {}
+        for split in SPLITS:
+            held = [getattr(part, split) for part in parts]
+            sets[split] = None if None in held else tuple(chain.from_iterable(held))
         return Splits(
-            train=_concatenate([part.train for part in parts]),
-            dev=_concatenate([part.dev for part in parts]),
-            validation=_concatenate([part.validation for part in parts]),
+            **sets,
             source=", ".join(dict.fromkeys(part.source for part in parts)),
             layout=", ".join(dict.fromkeys(part.layout for part in parts)),
             verified=all(part.verified for part in parts),
@@ -143,19 +116,24 @@ class Task:
             parts=tuple(parts),
         )
 
-    def _load(self, data: Path | None, patient: bool) -> Splits:
+    def _load_own(self, data: Path | None, patient: bool) -> Splits:
+        """The splits of a single task: generated, in a folder, or on the hub."""
         sources = self.definition.sources
         if sources.generated is not None:
             if data is not None:
                 do = "leave --data out, or name the task that these files are of (--task)"
                 raise SoftpruneError(f"no data for {self.id}, which is generated", f"--data {data}", do)
-            rows = generated_rows(sources.generated)
-            return self._read(sources.generated, rows, sources.generated.generator, "generated")
+            generator = sources.generated.generator
+            made: dict[Split, Iterable[Located]] = {}
+            for split, rows in GENERATORS[generator]().items():
+                made[split] = [Located(row, generator) for row in rows]
+            return self._read(sources.generated, made, generator, "generated")
         if data is None and sources.file is not None:
-            data = self.folder
+            data = self.folder  # own files lie beside the YAML
         if data is not None:
             layout = find_layout(self.definition, data)
-            return self._read(layout.source, layout.split_rows(), str(data), layout.name)
+            in_folder = {split: layout.rows(split) for split in layout.paths}
+            return self._read(layout.source, in_folder, str(data), layout.name)
         hub = sources.hub
         if hub is None:
             do = "pass --data FOLDER with its official files"
@@ -164,7 +142,10 @@ class Task:
         return self._read(hub, hub_rows(hub, patient=patient), name, "hub")
 
     def _read(self, source: Source, rows: SplitRows, where: str, layout: str) -> Splits:
-        examples = read_examples(self.definition, source, rows)
+        """Rows as examples, with the validation set drawn from train where `held_out` asks for it."""
+        examples: dict[Split, Examples] = {}
+        for split, located in rows.items():
+            examples[split] = tuple(examples_from(self.definition, source, located))
         notes = []
         if "validation" not in examples and "dev" in examples:
             notes.append(
@@ -173,7 +154,17 @@ class Task:
             )
         if not source.verified:
             notes.append(f"the {layout} layout was not checked against the real data")
-        splits = Splits(
+        if isinstance(source, FileSource) and source.held_out is not None:
+            whole, do = examples.get("train", ()), "add examples, or name a validation file"
+            generator = np.random.default_rng(HELD_OUT_SEED)
+            examples["train"], examples["validation"] = divide(whole, source.held_out, generator, do)
+            # A text to be written has no label to stratify by.
+            how = "at random" if whole[0].is_generation else "by label"
+            notes.append(
+                f"validation is {len(examples['validation'])} of the {len(whole)} training examples (held_out: "
+                f"{source.held_out}), drawn {how} with the fixed seed {HELD_OUT_SEED}; they are not trained on"
+            )
+        return Splits(
             train=examples.get("train"),
             dev=examples.get("dev"),
             validation=examples.get("validation"),
@@ -182,20 +173,6 @@ class Task:
             verified=source.verified,
             notes=tuple(notes),
         )
-        if isinstance(source, FileSource) and source.held_out is not None:
-            return _hold_out(splits, source.held_out)
-        return splits
-
-    def _explain_missing(self, error: MissingColumn, data: Path | None) -> SoftpruneError:
-        """What to do about rows without a column: one's own task can be edited, and one that ships can't."""
-        if not self.ships:
-            do = f"{error.do}, or map it under the source's `columns` in the task YAML"
-            return SoftpruneError(error.expected, error.found, do)
-        if data is None or fits_layout(self.definition, find_layout(self.definition, data)):
-            return error
-        found = f"{data} doesn't seem to hold them: {error.found}"
-        do = f"pass --data with the folder of {self.id}, or name the task that these files are of (--task)"
-        return SoftpruneError(f"the data of {self.id} ({error.expected})", found, do)
 
 
 def task_names() -> tuple[str, ...]:
@@ -211,7 +188,7 @@ def load_task(id_or_path: str | Path) -> Task:
         ManyErrors: with every mistake in a YAML.
     """
     name = str(id_or_path)
-    if isinstance(id_or_path, str) and "+" in name and not Path(name).exists():
+    if isinstance(id_or_path, str) and "+" in name and not Path(name).exists():  # a path may hold a "+"
         parts = tuple(load_task(part) for part in name.split("+"))
         return Task(join_definitions([part.definition for part in parts]), Path(), parts)
     if isinstance(id_or_path, Path) or name.endswith((".yaml", ".yml")) or "/" in name:
@@ -222,39 +199,21 @@ def load_task(id_or_path: str | Path) -> Task:
     return Task(read_definition(DEFINITIONS / f"{name}.yaml"), DEFINITIONS)
 
 
-def _hold_out(splits: Splits, fraction: float) -> Splits:
-    """The validation set drawn from train, as `held_out` asks."""
-    whole = splits.train or ()
-    do = "add examples, or name a validation file"
-    train, validation = divide(whole, fraction, np.random.default_rng(HELD_OUT_SEED), do)
-    how = "at random" if whole[0].is_generation else "by label"
-    note = (
-        f"validation is {len(validation)} of the {len(whole)} training examples (held_out: {fraction}), drawn "
-        f"{how} with the fixed seed {HELD_OUT_SEED}; they are not trained on"
-    )
-    return replace(splits, train=train, validation=validation, notes=(*splits.notes, note))
+def load_sample(task: Task) -> Examples:
+    """The sample of a task that ships, as examples; none for your own tasks and for generated ones."""
+    path, source = SAMPLES / f"{task.id}.jsonl", task.definition.sources.official
+    if source is None or not path.exists() or not task.ships:
+        return ()
+    # Samples have the rows of the official files, whatever the format of those.
+    return tuple(examples_from(task.definition, source, read_rows(path, "jsonl")))
 
 
-def _name_task(splits: Splits, task: str) -> Splits:
-    """The same, where every example says which task it is of, also in its id and its group."""
-
-    def rename(examples: tuple[Example, ...] | None) -> tuple[Example, ...] | None:
-        if examples is None:
-            return None
-        renamed = []
-        for example in examples:
-            group = None if example.group is None else f"{task}:{example.group}"
-            renamed.append(replace(example, id=f"{task}:{example.id}", group=group, task=task))
-        return tuple(renamed)
-
-    return replace(splits, train=rename(splits.train), dev=rename(splits.dev), validation=rename(splits.validation))
-
-
-def _concatenate(parts: Sequence[tuple[Example, ...] | None]) -> tuple[Example, ...] | None:
-    """The examples of all; None where a task has none."""
-    examples: list[Example] = []
-    for part in parts:
-        if part is None:
-            return None
-        examples += part
-    return tuple(examples)
+def _mark_task(examples: Examples | None, task: str) -> Examples | None:
+    """Examples that say which task they are of, also in their ids and groups."""
+    if examples is None:
+        return None
+    marked = []
+    for example in examples:
+        group = None if example.group is None else f"{task}:{example.group}"
+        marked.append(replace(example, id=f"{task}:{example.id}", group=group, task=task))
+    return tuple(marked)

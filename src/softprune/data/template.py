@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from softprune.data.definition import MASK, ROW_READERS, Definition, Source, label_key, needed_names
+from softprune.data.definition import MASK, Definition, Source, label_key, needed_names
 from softprune.data.row_files import Located, Row
+from softprune.data.row_readers import ROW_READERS
 from softprune.errors import SoftpruneError
 from softprune.types import Example, Segment
 
@@ -27,11 +28,22 @@ def examples_from(definition: Definition, source: Source, rows: Iterable[Located
     """Examples of one split, in the rows' order; a row reader may make several out of a row.
 
     Raises:
-        SoftpruneError: for a missing column, a value that isn't text, or an unknown label, with the row's
-        place.
+        SoftpruneError: for a missing column, a value that isn't text, or an unknown label, with the row's place.
     """
+    needed = needed_names(definition)
     for index, row in enumerate(_expand(definition, source, rows)):
-        yield row.example(index)
+        values = {name: row.value(name, needed) for name in needed}
+        names = {name: label_key(value) for name, value in values.items()}
+        texts = row.texts()
+        answers, gold = row.answers(texts, values[definition.target or definition.gold])
+        yield Example(
+            id=definition.id_from.format_map(names) if definition.id_from else str(index),
+            index=index,
+            segments=fill(definition, texts),
+            answers=answers,
+            gold=gold,
+            group=definition.group.format_map(names) if definition.group else None,
+        )
 
 
 def select_rows(rows: Iterable[Located], wanted: Mapping[str, str]) -> Iterator[Located]:
@@ -50,20 +62,14 @@ def select_rows(rows: Iterable[Located], wanted: Mapping[str, str]) -> Iterator[
 
 @dataclass(frozen=True, slots=True)
 class UnansweredRow:
-    """A row that waits for its answer.
+    """A row that waits for its answer."""
 
-    Attributes:
-        row: as the source has it, a row reader's changes included.
-        where: its place, for complaints.
-        example: its template filled; `gold` is -1 where the row doesn't tell a label that the task knows, or the
-            target text, which then is empty.
-        empty: whether all of its texts are.
-    """
-
-    row: Row
-    where: str
+    row: Row  # as the source has it, a row reader's changes included
+    where: str  # its place, for complaints
+    # Its template filled; `gold` is -1 where the row doesn't tell a label that the task knows, or the target text,
+    # which then is empty.
     example: Example
-    empty: bool
+    empty: bool  # whether all of its texts are
 
 
 def unanswered_rows(definition: Definition, source: Source, rows: Iterable[Located]) -> Iterator[UnansweredRow]:
@@ -72,8 +78,15 @@ def unanswered_rows(definition: Definition, source: Source, rows: Iterable[Locat
     Raises:
         SoftpruneError: for a missing field, or a value that isn't text, with the row's place.
     """
+    name = definition.target or definition.gold
     for index, row in enumerate(_expand(definition, source, rows)):
-        yield row.unanswered(index)
+        texts = row.texts()
+        try:
+            answers, gold = row.answers(texts, row.value(name, [name]))
+        except SoftpruneError:  # no label, or one that the task doesn't know
+            answers, gold = ("",) if definition.is_generation else row.candidates(texts), -1
+        example = Example(str(index), index, fill(definition, texts), answers, gold)
+        yield UnansweredRow(row.row, row.where, example, empty=not any(texts.values()))
 
 
 def fill(definition: Definition, texts: Mapping[str, str]) -> tuple[Segment, ...]:
@@ -99,6 +112,66 @@ def fill(definition: Definition, texts: Mapping[str, str]) -> tuple[Segment, ...
     return tuple(segments)
 
 
+@dataclass(frozen=True, slots=True)
+class _TaskRow:
+    """A row as a task reads it from a source."""
+
+    definition: Definition
+    source: Source
+    row: Row
+    where: str
+
+    def texts(self) -> dict[str, str]:
+        """The field's texts by name."""
+        fields = tuple(self.definition.fields)
+        return {name: self._text(self.value(name, fields), name) for name in fields}
+
+    def answers(self, texts: Mapping[str, str], value: object) -> tuple[tuple[str, ...], int]:
+        """Answers and which of them a label means; of a text to be written, itself."""
+        target, labels = self.definition.target, self.source.labels
+        if target is not None:
+            text = self._text(value, target)
+            if not text:
+                expected, found = f"a text in {target}, to be written", f"none in {self.where}"
+                raise SoftpruneError(expected, found, "fill it in, or remove the row")
+            return (text,), 0
+        expected = f"a label out of {', '.join(labels)}"
+        if value is None:
+            raise SoftpruneError(expected, f"none in {self.where}", "fill it in, or remove the row")
+        key = label_key(value)
+        if key not in labels:
+            do = "correct the label, or add it to the source's `labels` in the task YAML"
+            if key.lower() in YAML_TRUTHS and {"true", "false"} & set(labels):
+                do = "put yes, no, on and off in quotes in the task YAML; without them YAML reads true and false"
+            raise SoftpruneError(expected, f'"{key}" in {self.where}', do)
+        return self.candidates(texts), self.definition.answers.index(labels[key])
+
+    def candidates(self, texts: Mapping[str, str]) -> tuple[str, ...]:
+        """The answers to choose from, which may hold the row's texts."""
+        return tuple(answer.format_map(texts) for answer in self.definition.answers)
+
+    def value(self, name: str, needed: Iterable[str]) -> Any:
+        """The value of a name's column, one of those that are needed; dots lead into nested objects."""
+        column = self.source.columns.get(name, name)
+        if column in self.row:  # also a name that has dots in it
+            return self.row[column]
+        value: Any = self.row
+        for key in column.split("."):
+            if not isinstance(value, Mapping) or key not in value:
+                wanted = [self.source.columns.get(each, each) for each in needed]
+                raise _missing(column, self.row, self.where, wanted)
+            value = value[key]
+        return value
+
+    def _text(self, value: object, name: str) -> str:
+        if value is None:
+            raise SoftpruneError(f"text in {name}", f"none in {self.where}", "fill it in, or remove the row")
+        # A number is text that a CSV or a table wrote so; True would read as a word that nobody wrote.
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise SoftpruneError(f"text in {name}", f"{value!r:.60} in {self.where}", "fix that value")
+        return str(value).strip()
+
+
 def _expand(definition: Definition, source: Source, rows: Iterable[Located]) -> Iterator[_TaskRow]:
     """Rows as a task reads them, several of one where a row reader makes them."""
     for located in rows:
@@ -115,100 +188,13 @@ def _expand(definition: Definition, source: Source, rows: Iterable[Located]) -> 
             raise SoftpruneError(expected, f"{error} in {located.where}", "correct that row") from None
 
 
-@dataclass(frozen=True, slots=True)
-class _TaskRow:
-    """A row as a task reads it from a source."""
-
-    definition: Definition
-    source: Source
-    row: Row
-    where: str
-
-    def example(self, index: int) -> Example:
-        definition, needed = self.definition, needed_names(self.definition)
-        values = {name: self.value(name, needed) for name in needed}
-        names = {name: label_key(value) for name, value in values.items()}
-        texts = self.texts()
-        answers, gold = self.answers(texts, values[definition.target or definition.gold])
-        return Example(
-            id=definition.id_from.format_map(names) if definition.id_from else str(index),
-            index=index,
-            segments=fill(definition, texts),
-            answers=answers,
-            gold=gold,
-            group=definition.group.format_map(names) if definition.group else None,
-        )
-
-    def unanswered(self, index: int) -> UnansweredRow:
-        texts, name = self.texts(), self.definition.target or self.definition.gold
-        try:
-            answers, gold = self.answers(texts, self.value(name, [name]))
-        except SoftpruneError:  # no label, or one that the task doesn't know
-            answers, gold = ("",) if self.definition.is_generation else self._choices(texts), -1
-        example = Example(str(index), index, fill(self.definition, texts), answers, gold)
-        return UnansweredRow(self.row, self.where, example, empty=not any(texts.values()))
-
-    def texts(self) -> dict[str, str]:
-        """The field's texts by name."""
-        fields = tuple(self.definition.fields)
-        return {name: self._text(self.value(name, fields), name) for name in fields}
-
-    def answers(self, texts: Mapping[str, str], value: object) -> tuple[tuple[str, ...], int]:
-        """Answers and which of them a label means; of a text to be written, itself."""
-        target = self.definition.target
-        if target is None:
-            return self._choices(texts), self._gold(value)
-        text = self._text(value, target)
-        if not text:
-            expected, found = f"a text in {target}, to be written", f"none in {self.where}"
-            raise SoftpruneError(expected, found, "fill it in, or remove the row")
-        return (text,), 0
-
-    def value(self, name: str, needed: Iterable[str]) -> Any:
-        """The value of a name's column, one of those that are needed; dots lead into nested objects."""
-        column = self.source.columns.get(name, name)
-        if column in self.row:
-            return self.row[column]
-        value: Any = self.row
-        for key in column.split("."):
-            if not isinstance(value, Mapping) or key not in value:
-                wanted = [self.source.columns.get(each, each) for each in needed]
-                raise _missing(column, self.row, self.where, wanted)
-            value = value[key]
-        return value
-
-    def _choices(self, texts: Mapping[str, str]) -> tuple[str, ...]:
-        return tuple(answer.format_map(texts) for answer in self.definition.answers)
-
-    def _text(self, value: object, name: str) -> str:
-        if value is None:
-            raise SoftpruneError(f"text in {name}", f"none in {self.where}", "fill it in, or remove the row")
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise SoftpruneError(f"text in {name}", f"{value!r:.60} in {self.where}", "fix that value")
-        return str(value).strip()
-
-    def _gold(self, value: object) -> int:
-        labels = self.source.labels
-        expected = f"a label out of {', '.join(labels)}"
-        if value is None:
-            raise SoftpruneError(expected, f"none in {self.where}", "fill it in, or remove the row")
-        key = label_key(value)
-        if key not in labels:
-            do = "correct the label, or add it to the source's `labels` in the task YAML"
-            if key.lower() in YAML_TRUTHS and {"true", "false"} & set(labels):
-                do = "put yes, no, on and off in quotes in the task YAML; without them YAML reads true and false"
-            raise SoftpruneError(expected, f'"{key}" in {self.where}', do)
-        return self.definition.answers.index(labels[key])
-
-
 def _missing(column: str, row: Row, where: str, wanted: Iterable[str] = ()) -> MissingColumn:
     expected = f"the columns {', '.join(wanted)}" if wanted else f"the column {column}"
     names = list(map(str, row))
     near = get_close_matches(column, names, n=1)
     hint = f'did you mean "{near[0]}"? ' if near else ""
     # A file without a header has whole texts for names, so they are cut.
-    shown = [name if len(name) <= _LETTERS else f"{name[:_LETTERS]}..." for name in names[:_NAMES]]
-    listed = ", ".join(shown)
+    listed = ", ".join(name if len(name) <= _LETTERS else f"{name[:_LETTERS]}..." for name in names[:_NAMES])
     if len(names) > _NAMES:
         listed += f" and {len(names) - _NAMES} more"
     return MissingColumn(expected, f'no "{column}" in {where}; its columns are {listed}', f"{hint}rename the column")

@@ -64,10 +64,14 @@ def conclude(recipe: Recipe, reported: Reported) -> tuple[VerdictRecord, Headlin
     """
     against = compare_retrained(recipe, reported, "control")
     random = compare_retrained(recipe, reported, "random")
-    results, scored = reported.results, reported.scored
-    bar = _above_zero_shot(recipe, reported) if scored["winner"].references else None
+    results, scored, metric = reported.results, reported.scored, reported.metric
+    bar = None
+    if scored["winner"].references:  # of written texts: the tuned prompt minus none
+        tuned, none = metric.counts(scored["tuned"]), metric.counts(scored["zero_shot"])
+        seed, resamples = recipe.seed, recipe.selection.resamples
+        bar = paired_bootstrap(tuned, none, metric.score, reported.groups, seed=seed, resamples=resamples)
     claimed = recipe.selection.protocol == "held-out"
-    independent = reported.metric.name == "accuracy" and not reported.groups
+    independent = metric.name == "accuracy" and not reported.groups
     headline = Headline(
         comparison="winner - control",
         **asdict(against),
@@ -110,13 +114,7 @@ def above_constant(name: str, results: Mapping[str, ResultRow | None]) -> bool:
 
 
 def verdict_sentence(verdict: Verdict, against: Difference, share: float) -> str:
-    """The verdict in words.
-
-    Args:
-        verdict: to be put in words.
-        against: winner minus control.
-        share: of the prompt's parameters that were pruned.
-    """
+    """The verdict in words; `against`: winner minus control, `share`: of the parameters that were pruned."""
     margin, measured = points_of(verdict.margin), f"winner minus control {_measured(against)}"
     if verdict.decision == "no verdict":
         return f"No verdict: {verdict.reason}."
@@ -128,25 +126,20 @@ def verdict_sentence(verdict: Verdict, against: Difference, share: float) -> str
             f"Ship the whole prompt: the ticket, with {share:.0%} of the parameters pruned, "
             f"is more than {margin} worse ({measured})."
         )
-    return (
-        f"Undecided whether the ticket, with {share:.0%} of the parameters pruned, is at most {margin} worse than the "
-        f"whole prompt ({measured}). {_what_would_decide(verdict)}"
-    )
-
-
-def _what_would_decide(verdict: Verdict) -> str:
-    """How many more seeds or examples an undecided run needs."""
-    seeds, examples = verdict.more_seeds, verdict.more_examples
     ways = []
-    if seeds is not None:
-        ways.append(f"{seeds} more fresh seed{'s' * (seeds != 1)} (--fresh-seeds)")
-    if examples is not None:
-        ways.append(f"{examples:,} more examples to report on")
-    if ways:
-        return f"If the difference stays as measured, {' or '.join(ways)} would decide it."
-    return (
+    if verdict.more_seeds is not None:
+        ways.append(f"{_count(verdict.more_seeds, 'more fresh seed')} (--fresh-seeds)")
+    if verdict.more_examples is not None:
+        ways.append(f"{verdict.more_examples:,} more examples to report on")
+    advice = (
         "The difference lies so close to the margin that neither more seeds nor more examples alone would decide it: "
         "take another selection.margin, or add both."
+    )
+    if ways:
+        advice = f"If the difference stays as measured, {' or '.join(ways)} would decide it."
+    return (
+        f"Undecided whether the ticket, with {share:.0%} of the parameters pruned, is at most {margin} worse than the "
+        f"whole prompt ({measured}). {advice}"
     )
 
 
@@ -225,32 +218,24 @@ def _conclusion(difference: Difference | DifferenceRecord, clear: str, unclear: 
     return clear.format("worse") if difference.high < 0 else unclear
 
 
-def _above_zero_shot(recipe: Recipe, reported: Reported) -> Difference:
-    """The tuned prompt minus none."""
-    metric = reported.metric
-    tuned, none = (metric.counts(reported.scored[name]) for name in ("tuned", "zero_shot"))
-    resamples = recipe.selection.resamples
-    return paired_bootstrap(tuned, none, metric.score, reported.groups, seed=recipe.seed, resamples=resamples)
-
-
 def _mcnemar(scored: Mapping[str, Scores]) -> McNemarRecord:
     """The shipped ticket against the control of its own seed; for accuracies of independent examples only."""
-    winner, control = (
-        [p == g for p, g in zip(scored[name].predicted, scored[name].gold, strict=True)]
-        for name in ("winner", "control")
-    )
-    test = mcnemar(winner, control)
+    right = {}
+    for name in ("winner", "control"):
+        right[name] = [p == g for p, g in zip(scored[name].predicted, scored[name].gold, strict=True)]
+    test = mcnemar(right["winner"], right["control"])
     return McNemarRecord(only_winner=test.only_a, only_control=test.only_b, p=test.p)
 
 
 def _why_not(found: Headline, results: Mapping[str, ResultRow]) -> str:
-    """Why nothing is concluded from a tuned prompt that isn't shown to do anything."""
-    return _at_chance(results) if found.above_zero_shot is None else _at_zero_shot(found.above_zero_shot, results)
-
-
-def _at_chance(results: Mapping[str, ResultRow]) -> str:
-    """That the tuned prompt may be no better than a constant answer, and which retrained prompts are."""
+    """Why nothing is concluded from a tuned prompt that isn't shown to do anything, and which retrained prompts are."""
     tuned, constant = results["tuned"], results["constant"]
+    if found.above_zero_shot is not None:
+        none = results["zero_shot"]
+        return (
+            f"the tuned prompt isn't shown to write better than the model without one ({tuned.metric} "
+            f"{tuned.value:.1%} against {none.value:.1%}, {_points(found.above_zero_shot)}, on {tuned.n} examples)"
+        )
     assert tuned.interval is not None
     low, high = (100 * end for end in tuned.interval)
     reason = (
@@ -262,15 +247,6 @@ def _at_chance(results: Mapping[str, ResultRow]) -> str:
         return reason
     who = "the retrained prompts are" if len(above) == 2 else f"the retrained {above[0]} is"
     return f"{reason}; {who}, but the verdict depends on the tuned prompt"
-
-
-def _at_zero_shot(difference: DifferenceRecord, results: Mapping[str, ResultRow]) -> str:
-    """That the tuned prompt may do nothing."""
-    tuned, none = results["tuned"], results["zero_shot"]
-    return (
-        f"the tuned prompt isn't shown to write better than the model without one ({tuned.metric} "
-        f"{tuned.value:.1%} against {none.value:.1%}, {_points(difference)}, on {tuned.n} examples)"
-    )
 
 
 def _measured(difference: Difference | DifferenceRecord) -> str:
@@ -285,11 +261,9 @@ def _count(number: int, noun: str) -> str:
 
 
 def _points(difference: Difference | DifferenceRecord) -> str:
-    value, low, high = map(_signed, (difference.value, difference.low, difference.high))
+    texts = []
+    for fraction in (difference.value, difference.low, difference.high):
+        rounded = round(100 * fraction, 1)
+        texts.append(f"{rounded:+.1f}" if rounded else "0.0")  # zero has no sign
+    value, low, high = texts
     return f"{value} points ({low} to {high})"
-
-
-def _signed(fraction: float) -> str:
-    """Percentage points; zero has no sign."""
-    rounded = round(100 * fraction, 1)
-    return f"{rounded:+.1f}" if rounded else "0.0"

@@ -24,25 +24,13 @@ COMPARED = ("winner", "control", "random")
 
 
 @dataclass(frozen=True, slots=True)
-class Rival:
-    """A prompt to be retrained.
-
-    Attributes:
-        name: winner, control or random.
-        fresh: number of its fresh seed; None on the run's own seed.
-        seed: of its data order and of its random mask.
-        start: its values and mask.
-    """
+class _Rival:
+    """One of the compared prompts, to be retrained on a fresh seed (by its number) or on the run's own (None)."""
 
     name: str
     fresh: int | None
     seed: int
     start: PromptState
-
-    @property
-    def id(self) -> str:
-        """Unique in the run, such as `winner-1000`."""
-        return f"{self.name}-{self.seed}"
 
 
 def seed_of(run_seed: int, fresh: int | None) -> int:
@@ -62,10 +50,10 @@ def retrain_fresh(workspace: Workspace, pruned: Pruned, seeds: Sequence[int]) ->
         For each fresh seed, what was retrained on it, by name.
     """
     pairs, own = fresh_pairs(workspace.recipe, seeds), workspace.recipe.seed
-    found = fit_groups(workspace, rival_groups(workspace, pruned, pairs), "fresh")
+    fitted = fit_groups(workspace, rival_groups(workspace, pruned, pairs), "fresh")
     by_seed: dict[int, dict[str, Fitted]] = {number: {} for number in seeds}
     for name, number in pairs:
-        by_seed[number][name] = found[f"{name}-{seed_of(own, number)}"]
+        by_seed[number][name] = fitted[f"{name}-{seed_of(own, number)}"]
     return tuple(by_seed.values())
 
 
@@ -83,43 +71,48 @@ def rival_groups(workspace: Workspace, pruned: Pruned, pairs: Sequence[tuple[str
         pruned: the search's outcome.
         pairs: one of the three, and the number of its fresh seed; None in all of them for the run's own seed.
     """
-    rivals = [_rival(workspace, pruned, name, number) for name, number in pairs]
-    by_id = {rival.id: rival for rival in rivals}
-    shells = [Candidate(r.id, 0.0, 0.0, r.start.mask.tokens, r.start.mask.pieces, 0) for r in rivals]
-    groups = in_groups(shells, workspace.group, workspace.recipe.pruning.removal)
-    return [_group(workspace, [by_id[shell.id] for shell in group]) for group in groups]
+    rivals: dict[str, _Rival] = {}
+    shells = []  # `in_groups` looks at nothing but ids and lengths
+    for name, fresh in pairs:
+        seed, mask = seed_of(workspace.recipe.seed, fresh), pruned.winner.mask
+        if name == "control":
+            start = control_start(workspace, pruned.tuned)
+        else:
+            mask = random_mask(mask, seed) if name == "random" else mask
+            start = masked_state(pruned.tuned.state.vectors_PH, mask)
+        rivals[f"{name}-{seed}"] = _Rival(name, fresh, seed, start)
+        shells.append(Candidate(f"{name}-{seed}", 0.0, 0.0, start.mask.tokens, start.mask.pieces, 0))
+    groups = []
+    for members in in_groups(shells, workspace.group, workspace.recipe.pruning.removal):
+        groups.append(_group(workspace, {shell.id: rivals[shell.id] for shell in members}))
+    return groups
 
 
-def _rival(workspace: Workspace, pruned: Pruned, name: str, fresh: int | None) -> Rival:
-    tuned, seed = pruned.tuned, seed_of(workspace.recipe.seed, fresh)
-    if name == "control":
-        return Rival(name, fresh, seed, control_start(workspace, tuned))
-    mask = random_mask(pruned.winner.mask, seed) if name == "random" else pruned.winner.mask
-    return Rival(name, fresh, seed, masked_state(tuned.state.vectors_PH, mask))
-
-
-def _group(workspace: Workspace, rivals: Sequence[Rival]) -> Group:
-    names = list(dict.fromkeys(rival.name for rival in rivals))
-    seeds = sorted({rival.seed for rival in rivals})
-    phase = "control" if rivals[0].fresh is None else "fresh"
-    numbers = {name: [r.fresh for r in rivals if r.name == name and r.fresh is not None] for name in names}
+def _group(workspace: Workspace, rivals: dict[str, _Rival]) -> Group:
+    numbers: dict[str, list[int]] = {}
+    for rival in rivals.values():
+        numbers.setdefault(rival.name, [])
+        if rival.fresh is not None:
+            numbers[rival.name].append(rival.fresh)
+    phase = "fresh" if any(numbers.values()) else "control"
+    seeds = sorted({rival.seed for rival in rivals.values()})
     return Group(
-        work="-".join([phase, *(f"{name}{spans(numbers[name], 'to', '+')}" for name in names)]),
-        names=tuple(rival.id for rival in rivals),
-        starts=tuple(rival.start for rival in rivals),
+        work="-".join([phase, *(f"{name}{spans(numbers[name], 'to', '+')}" for name in numbers)]),
+        names=tuple(rivals),
+        starts=tuple(rival.start for rival in rivals.values()),
         phase=phase,
-        title=f"retraining {', '.join(names)} (seed{'s' * (len(seeds) > 1)} {spans(seeds)})",
+        title=f"retraining {', '.join(numbers)} (seed{'s' * (len(seeds) > 1)} {spans(seeds)})",
         epochs=workspace.recipe.search.epochs,
-        seeds=tuple(rival.seed for rival in rivals),
+        seeds=tuple(rival.seed for rival in rivals.values()),
     )
 
 
 def spans(numbers: Sequence[int], to: str = " to ", then: str = ", ") -> str:
     """Ascending whole numbers in short, such as `0 to 4, 7`, however many they are."""
-    found: list[tuple[int, int]] = []
+    runs: list[tuple[int, int]] = []
     for number in numbers:
-        if found and found[-1][1] == number - 1:
-            found[-1] = (found[-1][0], number)
+        if runs and runs[-1][1] == number - 1:
+            runs[-1] = (runs[-1][0], number)
         else:
-            found.append((number, number))
-    return then.join(str(first) if first == last else f"{first}{to}{last}" for first, last in found)
+            runs.append((number, number))
+    return then.join(str(first) if first == last else f"{first}{to}{last}" for first, last in runs)

@@ -30,11 +30,11 @@ from softprune.prompts.ticket import Ticket
 from softprune.training.nan_checks import check_finite
 from softprune.training.scoring import ROWS_THAT_WRITE, answer_of
 from softprune.training.session import room_for
-from softprune.types import Encoded, Example
+from softprune.types import Encoded
 
 
 class Reads(Protocol):
-    """How inputs are read, and answers told; as in `TicketInfo`."""
+    """How inputs are read, and answers found; as in `TicketInfo`."""
 
     @property
     def score(self) -> str:
@@ -75,10 +75,15 @@ class Answering(Protocol):
         """Hold it to its backbone."""
 
 
-_NO_NUMBERS = "the model gives no numbers in this format: take --dtype float32, or another ticket"
-
 # Rows that are read, sorted and answered together: enough for even lengths, little enough memory.
 CHUNK = 2_048
+
+_NO_NUMBERS = "the model gives no numbers in this format: take --dtype float32, or another ticket"
+
+_Question = tuple[str, UnansweredRow]
+"""The name of the ticket that shall answer a row, and the row."""
+_Outcome = tuple[str, tuple[float, ...]]
+"""An answer before it has its row: the predicted text, and the candidates' probabilities."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +154,7 @@ def predict(
     for ticket in named.values():
         ticket.check(backbone)
     service = _Service(backbone, named, batch_rows)
-    asked = _asked(named, rows, column if several and not ensemble else None)
+    asked = _ask(named, rows, column if several and not ensemble else None)
     while chunk := list(islice(asked, CHUNK)):
         yield from service.together(chunk, combine) if ensemble else service.answer(chunk)
 
@@ -178,52 +183,30 @@ def backbone_of(tickets: Mapping[str, Ticket], **options: Any) -> Backbone:
     return load_backbone(**{"name": info.backbone, "family": info.family, "revision": info.revision, **options})
 
 
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """A row with the name of the ticket that shall answer it."""
-
-    prompt: str
-    asked: UnansweredRow
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """An answer before it has its row: the predicted text, and the candidates' probabilities."""
-
-    answer: str
-    probabilities: tuple[float, ...] = ()
-
-
-def _asked(
+def _ask(
     tickets: Mapping[str, Answering], rows: Iterable[Mapping[str, Any] | Located], column: str | None
 ) -> Iterator[_Question]:
-    """Each row as its ticket's task reads it; a task's layout is told by the first of its rows."""
+    """Each row as its ticket's task reads it; a task's layout is recognised by the first of its rows."""
     layouts: dict[tuple[str, str], Any] = {}
     for number, row in enumerate(rows):
-        located = row if isinstance(row, Located) else Located(_mapping(row, number), f"row {number}")
-        name = "" if column is None else _named(tickets, located, column)
-        ticket = tickets[name] if column is not None else next(iter(tickets.values()))
-        definition = definition_for_row(ticket.definition, located)
+        if isinstance(row, Located):
+            located = row
+        elif isinstance(row, Mapping):
+            located = Located(plain_row(row), f"row {number}")
+        else:
+            found = f"{type(row).__name__} {row!r:.40} as row {number}"
+            raise SoftpruneError('rows as mappings, such as [{"text": "..."}]', found, "wrap it")
+        name = next(iter(tickets)) if column is None else _ticket_name(tickets, located, column)
+        definition = definition_for_row(tickets[name].definition, located)
         layout = (name, definition.id)
         if layout not in layouts:
             layouts[layout] = choose_source(definition, located)
         for asked in unanswered_rows(definition, layouts[layout], [located]):
             # A complaint about the text (of its length, say) names the example: by its row's place.
-            yield _Question(name, replace(asked, example=replace(asked.example, id=asked.where)))
+            yield name, replace(asked, example=replace(asked.example, id=asked.where))
 
 
-def _mapping(row: object, number: int) -> Row:
-    if not isinstance(row, Mapping):
-        raise SoftpruneError(
-            'rows as mappings, such as [{"text": "..."}]',
-            f"{type(row).__name__} {row!r:.40} as row {number}",
-            "wrap it",
-        )
-    return plain_row(row)
-
-
-def _named(tickets: Mapping[str, Answering], located: Located, column: str) -> str:
-    """The name of a row's ticket."""
+def _ticket_name(tickets: Mapping[str, Answering], located: Located, column: str) -> str:
     if column not in located.row:
         raise SoftpruneError(
             f'a column "{column}" that names each row\'s prompt ({", ".join(tickets)})',
@@ -232,8 +215,8 @@ def _named(tickets: Mapping[str, Answering], located: Located, column: str) -> s
         )
     name = str(located.row[column])
     if name not in tickets:
-        told = unknown("prompt", name, tickets)
-        raise SoftpruneError(told.expected, f"{told.found} in {located.where}", told.do)
+        error = unknown("prompt", name, tickets)
+        raise SoftpruneError(error.expected, f"{error.found} in {located.where}", error.do)
     return name
 
 
@@ -249,24 +232,26 @@ class _Service:
     def __init__(self, backbone: Backbone, tickets: Mapping[str, Answering], batch_rows: int) -> None:
         self._backbone, self._tickets, self._rows = backbone, tickets, batch_rows
         self._limited = backbone.info.positions is not None and backbone.family in ("causal", "masked")
-        self._kinds: dict[tuple[object, ...], list[str]] = {}
+        kinds: dict[object, list[str]] = {}
+        prompts = {name: ticket.prompt() for name, ticket in tickets.items()}
         for name, ticket in tickets.items():
-            kind = (ticket.prompt().shape[0], ticket.info.score, ticket.info.match, ticket.info.max_answer_length)
-            self._kinds.setdefault(kind, []).append(name)
-        self._prompts = {
-            kind: torch.stack([tickets[name].prompt() for name in names]).to(backbone.device, backbone.prompt_dtype)
-            for kind, names in self._kinds.items()
-        }
+            info = ticket.info
+            kind = (prompts[name].shape[0], info.score, info.match, info.max_answer_length)
+            kinds.setdefault(kind, []).append(name)
+        self._kinds: list[tuple[list[str], torch.Tensor]] = []  # names, and their prompts `[K, Q, H]`
+        for names in kinds.values():
+            stacked = torch.stack([prompts[name] for name in names])
+            self._kinds.append((names, stacked.to(backbone.device, backbone.prompt_dtype)))
 
     @torch.inference_mode()
     def answer(self, questions: Sequence[_Question]) -> Iterator[Prediction]:
         """Predictions in the questions' order."""
-        encoded = self._encoded(questions)
+        encoded = self._encode(questions)
         outcomes: dict[int, _Outcome] = {}
-        for kind, names in self._kinds.items():
-            mine = [i for i, question in enumerate(questions) if question.prompt in names]
+        for names, prompts_KQH in self._kinds:
+            mine = [i for i, (name, _) in enumerate(questions) if name in names]
             if mine:
-                outcomes |= self._answered(kind, names, mine, questions, encoded)
+                outcomes |= self._answer_alike(names, prompts_KQH, mine, questions, encoded)
         return iter([_prediction(question, outcomes[i], encoded[i].cut) for i, question in enumerate(questions)])
 
     @torch.inference_mode()
@@ -274,60 +259,74 @@ class _Service:
         """One prediction a question, by all tickets: K prompts of one length on B rows are one call of K * B."""
         # Alike in all but what they take of the model's positions: all read what fits behind the longest.
         reader = max(self._tickets, key=lambda name: self._tickets[name].info.prompt_tokens)
-        encoded = self._encoded([replace(question, prompt=reader) for question in questions])
+        encoded = self._encode([(reader, asked) for _, asked in questions])
         scores: dict[int, list[torch.Tensor]] = {i: [] for i in encoded}
-        for kind, names in self._kinds.items():
+        for names, prompts_KQH in self._kinds:
             for places in self._batches(list(encoded), encoded, self._rows, len(names)):
                 batch = self._backbone.batch([encoded[i] for i in places])
-                found_KBA = self._backbone.scores(self._prompts[kind], batch, self._tickets[reader].info.score)
+                scores_KBA = self._backbone.scores(prompts_KQH, batch, self._tickets[reader].info.score)
                 for at, i in enumerate(places):
-                    scores[i] += found_KBA[:, at, : len(encoded[i].answer_ids)].double().cpu().unbind()
-        whose = ", ".join(self._tickets)
-        asked = [replace(question, prompt=whose) for question in questions]
-        return iter([_prediction(q, _agreed(q, scores[i], combine), encoded[i].cut) for i, q in enumerate(asked)])
+                    scores[i] += scores_KBA[:, at, : len(encoded[i].answer_ids)].double().cpu().unbind()
+        predictions = []
+        for i, (_, asked) in enumerate(questions):
+            scores_KA, ids = torch.stack(scores[i]), [asked.example.id] * len(scores[i])
+            sums = scores_KA.logsumexp(1).tolist()
+            check_finite(sums, ids, "score of the answers", "behind its tickets", _NO_NUMBERS)
+            answer, shares = combine_scores(scores_KA, combine)
+            outcome = asked.example.answers[answer], shares
+            predictions.append(_prediction((", ".join(self._tickets), asked), outcome, encoded[i].cut))
+        return iter(predictions)
 
-    def _encoded(self, questions: Sequence[_Question]) -> dict[int, Encoded]:
+    def _encode(self, questions: Sequence[_Question]) -> dict[int, Encoded]:
         """Token ids of each question, cut as its ticket's training inputs were."""
-        found: dict[int, Encoded] = {}
+        encoded: dict[int, Encoded] = {}
         for name, ticket in self._tickets.items():
-            mine = [i for i, question in enumerate(questions) if question.prompt == name]
             # Room depends on a row's own answers, never on those of the rows around it.
             by_answers: dict[tuple[str, ...], list[int]] = {}
-            for i in mine:
-                example = questions[i].asked.example
-                fixed = not self._limited or example.is_generation
-                by_answers.setdefault(() if fixed else example.answers, []).append(i)
+            for i, (asked_of, asked) in enumerate(questions):
+                if asked_of == name:
+                    fixed = not self._limited or asked.example.is_generation
+                    by_answers.setdefault(() if fixed else asked.example.answers, []).append(i)
+            info = ticket.info
+            generated = info.max_answer_length if info.match == "generate" else 0
+            longest = info.max_answer_length if ticket.definition.is_generation else None
             for alike in by_answers.values():
-                examples = [questions[i].asked.example for i in alike]
-                longest = ticket.info.max_answer_length if ticket.definition.is_generation else None
-                read = self._backbone.encode(examples, self._room(ticket, examples), longest)
-                found |= dict(zip(alike, read, strict=True))
-        return found
+                examples = [questions[i][1].example for i in alike]
+                room = room_for(self._backbone, examples, info.prompt_tokens, info.max_length, generated)
+                encoded |= dict(zip(alike, self._backbone.encode(examples, room, longest), strict=True))
+        return encoded
 
-    def _room(self, ticket: Answering, examples: Sequence[Example]) -> int:
-        info = ticket.info
-        generated = info.max_answer_length if info.match == "generate" else 0
-        return room_for(self._backbone, examples, info.prompt_tokens, info.max_length, generated)
-
-    def _answered(
+    def _answer_alike(
         self,
-        kind: tuple[object, ...],
         names: Sequence[str],
+        prompts_KQH: torch.Tensor,
         mine: Sequence[int],
         questions: Sequence[_Question],
         encoded: Mapping[int, Encoded],
     ) -> dict[int, _Outcome]:
         """Answer the questions of one kind, sorted by length, each behind its own prompt."""
+        backbone, info = self._backbone, self._tickets[names[0]].info
         writes = any(self._tickets[name].definition.is_generation for name in names)
         rows = min(self._rows, ROWS_THAT_WRITE) if writes else self._rows
-        found: dict[int, _Outcome] = {}
-        for chosen in self._batches(mine, encoded, rows):
-            prompts_BQH = self._prompts[kind][[names.index(questions[i].prompt) for i in chosen]]
-            examples = [questions[i].asked.example for i in chosen]
-            ticket = self._tickets[names[0]]
-            outcomes = self._call(prompts_BQH, [encoded[i] for i in chosen], examples, ticket)
-            found |= dict(zip(chosen, outcomes, strict=True))
-        return found
+        outcomes: dict[int, _Outcome] = {}
+        for places in self._batches(mine, encoded, rows):
+            prompts_BQH = prompts_KQH[[names.index(questions[i][0]) for i in places]]
+            batch, examples = backbone.batch([encoded[i] for i in places]), [questions[i][1].example for i in places]
+            if info.match == "generate":
+                texts = backbone.generate(prompts_BQH, batch, info.max_answer_length)
+                for i, example, text in zip(places, examples, texts, strict=True):
+                    at = -1 if example.is_generation else answer_of(text, example.answers)
+                    outcomes[i] = (text if at < 0 else example.answers[at], ())
+                continue
+            scores_BA = backbone.row_scores(prompts_BQH, batch, info.score).double()
+            ids = [example.id for example in examples]
+            sums = scores_BA.logsumexp(1).tolist()
+            check_finite(sums, ids, "score of the answers", "behind its ticket", _NO_NUMBERS)
+            shares = torch.softmax(scores_BA, dim=1).tolist()
+            for i, example, share in zip(places, examples, shares, strict=True):
+                share = share[: len(example.answers)]  # others of the batch may have more answers
+                outcomes[i] = (example.answers[share.index(max(share))], tuple(share))
+        return outcomes
 
     def _batches(
         self, mine: Sequence[int], encoded: Mapping[int, Encoded], rows: int, prompts: int = 1
@@ -336,50 +335,20 @@ class _Service:
         lengths = [len(encoded[i].input_ids) for i in mine]
         answers = max(len(encoded[i].answer_ids) for i in mine)
         multiple = prompts * (1 if self._backbone.family == "sentence" else answers)
-        return ([mine[place] for place in places] for places in scoring_batches(lengths, rows, multiple))
-
-    def _call(
-        self, prompts_BQH: torch.Tensor, encoded: Sequence[Encoded], examples: Sequence[Example], like: Answering
-    ) -> list[_Outcome]:
-        """One paired call of the backbone; `like` says how it is read."""
-        batch, answers = self._backbone.batch(encoded), [example.answers for example in examples]
-        if like.info.match == "generate":
-            texts = self._backbone.generate(prompts_BQH, batch, like.info.max_answer_length)
-            if like.definition.is_generation:  # nothing to match: a text stays as it was written
-                return [_Outcome(text) for text in texts]
-            matched = [answer_of(text, each) for text, each in zip(texts, answers, strict=True)]
-            return [
-                _Outcome(text if at < 0 else each[at]) for text, each, at in zip(texts, answers, matched, strict=True)
-            ]
-        scores_BA = self._backbone.row_scores(prompts_BQH, batch, like.info.score).double()
-        names = [example.id for example in examples]
-        check_finite(scores_BA.logsumexp(1).tolist(), names, "score of the answers", "behind its ticket", _NO_NUMBERS)
-        shares = torch.softmax(scores_BA, dim=1).tolist()
-        return [
-            _Outcome(each[max(range(len(each)), key=lambda a: (share[a], -a))], tuple(share[: len(each)]))
-            for share, each in zip(shares, answers, strict=True)
-        ]
-
-
-def _agreed(question: _Question, scores: Sequence[torch.Tensor], combine: str) -> _Outcome:
-    """What tickets answer together, each by its scores `[A]`."""
-    example = question.asked.example
-    scores_KA = torch.stack(list(scores))
-    names = [example.id] * len(scores)
-    check_finite(scores_KA.logsumexp(1).tolist(), names, "score of the answers", "behind its tickets", _NO_NUMBERS)
-    found = combine_scores(scores_KA, combine)
-    return _Outcome(example.answers[found.answer], found.shares)
+        for places in scoring_batches(lengths, rows, multiple):
+            yield [mine[place] for place in places]
 
 
 def _prediction(question: _Question, outcome: _Outcome, cut: int) -> Prediction:
-    example = question.asked.example
+    (prompt, asked), (answer, probabilities) = question, outcome
+    example = asked.example
     return Prediction(
-        row=question.asked.row,
-        prompt=question.prompt,
-        answer=outcome.answer,
+        row=asked.row,
+        prompt=prompt,
+        answer=answer,
         answers=() if example.is_generation else example.answers,
-        probabilities=outcome.probabilities,
+        probabilities=probabilities,
         gold=example.answers[example.gold] if example.gold >= 0 else None,
         cut=cut,
-        empty=question.asked.empty,
+        empty=asked.empty,
     )

@@ -7,7 +7,6 @@ all three ROUGE, and as a bar the first sentences of the input, cut as target te
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from softprune.data import answered, constant_answer
@@ -24,33 +23,56 @@ from softprune.types import Scores
 
 def row(workspace: Workspace, data: ScoredSet, scores: Scores) -> ResultRow:
     """What every row of the table holds."""
-    return ResultRow(
+    result = ResultRow(
         metric=workspace.metric.name,
         value=workspace.metric.value(scores),
         interval=interval(workspace, data, scores),
         n=len(data),
-        **_DETAILS[workspace.task.definition.targets](data, scores),
     )
+    if not data.is_generation:
+        result.predicted = _count_answers(data, scores)
+        return result
+    result.loss = scores.loss if scores.losses else None  # texts that were only copied have none
+    result.rouge1, result.rouge2, result.rougeL = (metric.value(scores) for metric in (Rouge1(), Rouge2(), RougeL()))
+    result.words = sum(len(text.split()) for text in scores.texts) / len(data)
+    return result
 
 
 def bar(workspace: Workspace, data: ScoredSet) -> ResultRow:
-    """The row `constant`, which says in `answer` what it is of."""
-    found = _BARS[workspace.task.definition.targets](workspace, data)
-    found.seconds = 0.0
-    return found
+    """The row `constant`, whose `answer` says what it stands for.
+
+    For answers, the one that does best when it is always given; of joined tasks, the best one of each.
+    """
+    if data.is_generation:
+        length, tokenizer = workspace.scoring.max_answer_length, workspace.backbone.tokenizer
+        texts = tuple(cut_to(tokenizer, lead(example), length) for example in data.examples)
+        result = row(workspace, data, written(texts, data.examples))
+        result.answer = NAME
+    else:
+        gold = [example.gold for example in data.examples]
+        always = [0] * len(data)
+        for places in _by_task(data).values():
+            size = max(len(data.examples[i].answers) for i in places)
+            constant = constant_answer([gold[i] for i in places], size, workspace.metric)
+            for i in places:
+                always[i] = constant.answer
+        result = row(workspace, data, answered(always, gold))
+        result.answer = ", ".join(answer for answer, n in (result.predicted or {}).items() if n)
+    result.seconds = 0.0
+    return result
 
 
 def interval(workspace: Workspace, data: ScoredSet, scores: Scores) -> tuple[float, float]:
     """The 95% bootstrap interval of the metric."""
     metric = workspace.metric
-    found = bootstrap_interval(
+    resampled = bootstrap_interval(
         metric.counts(scores),
         metric.score,
         groups_of(data),
         seed=workspace.recipe.seed,
         resamples=workspace.recipe.selection.resamples,
     )
-    return found.low, found.high
+    return resampled.low, resampled.high
 
 
 def groups_of(data: ScoredSet) -> list[str | None] | None:
@@ -59,60 +81,32 @@ def groups_of(data: ScoredSet) -> list[str | None] | None:
     return groups if any(groups) else None
 
 
-def predictions(data: ScoredSet, scores: Scores) -> list[dict[str, Any]]:
-    """The lines of a predictions file."""
-    lines = [
-        {
-            "id": example.id,
-            **({} if example.group is None else {"group": example.group}),
-            "index": example.index,
-            "text": example.text,
-            "answers": list(example.answers),
-        }
-        for example in data.examples
-    ]
-    if data.is_generation:
-        more: Sequence[dict[str, Any]] = [
-            {"written": text, "reference": reference, "rougeL": rouge(text, reference)[-1], "loss": loss}
-            for text, reference, loss in zip(scores.texts, scores.references, scores.losses, strict=True)
-        ]
-        return [{k: v for k, v in line.items() if k != "answers"} | m for line, m in zip(lines, more, strict=True)]
-    more = [
-        {"gold": gold, "predicted": predicted, "scores": list(each)}
-        for gold, predicted, each in zip(scores.gold, scores.predicted, scores.answer_scores, strict=True)
-    ]
-    return [line | m for line, m in zip(lines, more, strict=True)]
+def predictions(data: ScoredSet, scores: Scores, *, alone: bool = False) -> list[dict[str, Any]]:
+    """The lines of a predictions file; `alone`, without texts and scores: enough to compute the metric again."""
+    lines = []
+    for i, example in enumerate(data.examples):
+        line: dict[str, Any] = {"id": example.id}
+        if example.group is not None:
+            line["group"] = example.group
+        line["index"] = example.index
+        if not alone:
+            line["text"] = example.text
+        if data.is_generation:
+            text, reference = scores.texts[i], scores.references[i]
+            if not alone:
+                line |= {"written": text, "reference": reference}
+            line |= {"rougeL": rouge(text, reference)[-1], "loss": scores.losses[i]}
+        else:
+            if not alone:
+                line["answers"] = list(example.answers)
+            line |= {"gold": scores.gold[i], "predicted": scores.predicted[i]}
+            if not alone:
+                line["scores"] = list(scores.answer_scores[i])
+        lines.append(line)
+    return lines
 
 
-def answers_alone(data: ScoredSet, scores: Scores) -> list[dict[str, Any]]:
-    """What `predictions` holds but for texts and scores: enough to compute the metric again."""
-    left_out = {"text", "answers", "scores", "written", "reference"}
-    return [{k: v for k, v in line.items() if k not in left_out} for line in predictions(data, scores)]
-
-
-def _best_constant(workspace: Workspace, data: ScoredSet) -> ResultRow:
-    """The answer that does best when it is always given; of joined tasks, the best one of each."""
-    gold = [example.gold for example in data.examples]
-    always = [0] * len(data)
-    for places in _by_task(data).values():
-        size = max(len(data.examples[i].answers) for i in places)
-        constant = constant_answer([gold[i] for i in places], size, workspace.metric)
-        for i in places:
-            always[i] = constant.answer
-    found = row(workspace, data, answered(always, gold))
-    found.answer = ", ".join(answer for answer, n in (found.predicted or {}).items() if n)
-    return found
-
-
-def _lead(workspace: Workspace, data: ScoredSet) -> ResultRow:
-    length, tokenizer = workspace.scoring.max_answer_length, workspace.backbone.tokenizer
-    texts = tuple(cut_to(tokenizer, lead(example), length) for example in data.examples)
-    found = row(workspace, data, written(texts, data.examples))
-    found.answer = NAME
-    return found
-
-
-def _given(data: ScoredSet, scores: Scores) -> dict[str, Any]:
+def _count_answers(data: ScoredSet, scores: Scores) -> dict[str, int]:
     """How often each answer was given; by position where answers depend on the example; by task where several are."""
     given: dict[str, int] = {}
     for task, places in _by_task(data).items():
@@ -122,25 +116,14 @@ def _given(data: ScoredSet, scores: Scores) -> dict[str, Any]:
         before = f"{task}: " if task else ""
         for a in range(max(map(len, answers))):
             given[before + (names[a] if names else f"answer {a + 1}")] = count[a]
-        if count[-1]:
+        if count[-1]:  # generated texts that are no answer
             given[f"{before}none of them"] = count[-1]
-    return {"predicted": given}
+    return given
 
 
 def _by_task(data: ScoredSet) -> dict[str, list[int]]:
     """Places of the examples of each task; all under "" where it is one."""
-    found: dict[str, list[int]] = {}
+    places: dict[str, list[int]] = {}
     for place, example in enumerate(data.examples):
-        found.setdefault(example.task, []).append(place)
-    return found
-
-
-def _told(data: ScoredSet, scores: Scores) -> dict[str, Any]:
-    """Loss and ROUGE; what was only copied has no loss."""
-    rouge = {metric.name: metric.value(scores) for metric in (Rouge1(), Rouge2(), RougeL())}
-    words = sum(len(text.split()) for text in scores.texts) / len(data)
-    return {"loss": scores.loss if scores.losses else None, **rouge, "words": words}
-
-
-_DETAILS: dict[str, Callable[[ScoredSet, Scores], dict[str, Any]]] = {"answers": _given, "text": _told}
-_BARS: dict[str, Callable[[Workspace, ScoredSet], ResultRow]] = {"answers": _best_constant, "text": _lead}
+        places.setdefault(example.task, []).append(place)
+    return places

@@ -41,43 +41,27 @@ class Alignment:
 def align(a_PH: torch.Tensor, b_QH: torch.Tensor) -> Alignment:
     """Compare two prompts. Pairs with a vector of zeros have no cosine, and are left out of its mean.
 
-    Args:
-        a_PH: `[P, H]`.
-        b_QH: `[Q, H]`.
-
     Raises:
         SoftpruneError: for prompts of other embedding sizes, or without tokens.
     """
+    from scipy.optimize import linear_sum_assignment  # takes long to import
+
     if a_PH.dim() != 2 or b_QH.dim() != 2 or a_PH.shape[1] != b_QH.shape[1] or not len(a_PH) or not len(b_QH):
-        raise SoftpruneError(
-            "two prompts of one embedding size, each with a token at least",
-            f"{list(a_PH.shape)} and {list(b_QH.shape)}",
-            "compare prompts of one model",
-        )
-    a, b = a_PH.detach().cpu().double(), b_QH.detach().cpu().double()
-    pairs = assignment((a[:, None] - b[None]).square().sum(-1))
-    first, second = (a[[p for p, _ in pairs]], b[[q for _, q in pairs]])
-    same = len(a) == len(b)
+        expected = "two prompts of one embedding size, each with a token at least"
+        found = f"{list(a_PH.shape)} and {list(b_QH.shape)}"
+        raise SoftpruneError(expected, found, "compare prompts of one model")
+    a_PH, b_QH = a_PH.detach().cpu().double(), b_QH.detach().cpu().double()
+    rows, columns = linear_sum_assignment((a_PH[:, None] - b_QH[None]).square().sum(-1).numpy())
+    first_NH, second_NH = a_PH[rows], b_QH[columns]
+    same_length = len(a_PH) == len(b_QH)
     return Alignment(
-        frobenius=float((b - a).norm()) if same else None,
-        aligned=float((second - first).norm()),
-        cosine=_mean_cosine(a, b) if same else None,
-        aligned_cosine=_mean_cosine(first, second),
-        mean_cosine=_mean_cosine(a.mean(0, keepdim=True), b.mean(0, keepdim=True)),
-        pairs=pairs,
+        frobenius=float((b_QH - a_PH).norm()) if same_length else None,
+        aligned=float((second_NH - first_NH).norm()),
+        cosine=_mean_cosine(a_PH, b_QH) if same_length else None,
+        aligned_cosine=_mean_cosine(first_NH, second_NH),
+        mean_cosine=_mean_cosine(a_PH.mean(0, keepdim=True), b_QH.mean(0, keepdim=True)),
+        pairs=tuple(zip(rows.tolist(), columns.tolist(), strict=True)),
     )
-
-
-def assignment(cost_PQ: torch.Tensor) -> tuple[tuple[int, int], ...]:
-    """The one-to-one assignment with the smallest sum of costs, as pairs in the order of rows.
-
-    Args:
-        cost_PQ: `[P, Q]`; of the longer axis, what costs most is left out.
-    """
-    from scipy.optimize import linear_sum_assignment
-
-    rows, columns = linear_sum_assignment(cost_PQ.numpy())
-    return tuple(zip(rows.tolist(), columns.tolist(), strict=True))
 
 
 def _mean_cosine(a_NH: torch.Tensor, b_NH: torch.Tensor) -> float | None:

@@ -32,12 +32,7 @@ class Movement:
 
 @dataclass(frozen=True, slots=True)
 class Persistent:
-    """A word that is near the prompts of several tasks.
-
-    Attributes:
-        word: readable, its letters in lower case.
-        tasks: whose prompts have it among their neighbours, in the order they were given.
-    """
+    """A word, its letters in lower case, and the tasks whose prompts have it among their neighbours."""
 
     word: str
     tasks: tuple[str, ...]
@@ -45,9 +40,10 @@ class Persistent:
 
 def norm_rms(vectors_NH: torch.Tensor) -> float:
     """Root mean square of the vectors' Euclidean norms: the length of a typical one."""
-    parts = vectors_NH.detach().cpu().split(BLOCK)
-    norms = (torch.linalg.vector_norm(part if part.dtype == torch.float64 else part.float(), dim=-1) for part in parts)
-    total = sum(float(norm_n.double().square().sum()) for norm_n in norms)
+    total = 0.0
+    for part_nH in vectors_NH.detach().cpu().split(BLOCK):  # a large table in float32 would fill the memory
+        wide_nH = part_nH if part_nH.dtype == torch.float64 else part_nH.float()
+        total += float(torch.linalg.vector_norm(wide_nH, dim=-1).double().square().sum())
     return math.sqrt(total / max(1, len(vectors_NH)))
 
 
@@ -56,23 +52,20 @@ def movement(start_PH: torch.Tensor, end_PH: torch.Tensor, scale: float | None =
 
     Args:
         start_PH, end_PH: `[P, H]`.
-        scale: length that distances are told in, as `norm_rms` of the vocabulary's table; None for that of the start.
+        scale: unit of relative distances, such as `norm_rms` of the vocabulary's table; None for that of the start.
 
     Raises:
         SoftpruneError: for prompts of other shapes, or a scale of zero.
     """
     if start_PH.shape != end_PH.shape or start_PH.dim() != 2:
-        raise SoftpruneError(
-            "a start and an end of one shape [P, H]",
-            f"{list(start_PH.shape)} and {list(end_PH.shape)}",
-            "choose the two prompts of one run",
-        )
-    start, end = (prompt.detach().cpu().double() for prompt in (start_PH, end_PH))
-    scale = norm_rms(start) if scale is None else scale
+        found = f"{list(start_PH.shape)} and {list(end_PH.shape)}"
+        raise SoftpruneError("a start and an end of one shape [P, H]", found, "choose the two prompts of one run")
+    start_PH, end_PH = start_PH.detach().cpu().double(), end_PH.detach().cpu().double()
+    scale = norm_rms(start_PH) if scale is None else scale
     if not scale > 0:
         raise SoftpruneError("vectors with a length to measure by", "zeros", "measure by the vocabulary's table")
-    distance_P = (end - start).norm(dim=-1)
-    return Movement(distance_P, distance_P / scale, cosines(start, end), scale)
+    distance_P = (end_PH - start_PH).norm(dim=-1)
+    return Movement(distance_P, distance_P / scale, cosines(start_PH, end_PH), scale)
 
 
 def kept(
@@ -109,8 +102,8 @@ def persisting(words: Mapping[str, Iterable[str]], least: int = 2) -> list[Persi
         Those in most tasks first, then by word.
     """
     tasks: dict[str, list[str]] = {}
-    for task, found in words.items():
-        for word in {key(w) for w in found if w}:
+    for task, near in words.items():
+        for word in {key(each) for each in near if each}:
             tasks.setdefault(word, []).append(task)
-    shared = [Persistent(word, tuple(found)) for word, found in tasks.items() if len(found) >= least]
+    shared = [Persistent(word, tuple(each)) for word, each in tasks.items() if len(each) >= least]
     return sorted(shared, key=lambda each: (-len(each.tasks), each.word))

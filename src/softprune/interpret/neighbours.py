@@ -11,15 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
+from torch.nn.functional import normalize
 
 from softprune.config.registry import unknown
 from softprune.errors import SoftpruneError
 
-Measure = Literal["centred", "cosine", "euclidean"]
-MEASURES: tuple[Measure, ...] = get_args(Measure)
+MEASURES = ("centred", "cosine", "euclidean")
 
 BLOCK = 8192
 """Rows of the table that are held in float32 at a time."""
@@ -43,12 +42,9 @@ class Nearest:
 
 @dataclass(frozen=True, slots=True)
 class Anisotropy:
-    """Mean cosine of random pairs of vocabulary items: near 0 where directions tell items apart.
+    """Mean cosine of random pairs of vocabulary items, as they are and without their mean.
 
-    Attributes:
-        raw: of the embeddings as they are.
-        centred: without their mean.
-        pairs: how many were drawn.
+    Near 0 where directions tell items apart.
     """
 
     raw: float
@@ -56,16 +52,10 @@ class Anisotropy:
     pairs: int
 
 
-def check_measure(measure: str) -> Measure:
-    """The measure of that name.
-
-    Raises:
-        SoftpruneError: for an unknown one, with the nearest known one.
-    """
-    for known in MEASURES:
-        if known == measure:
-            return known
-    raise unknown("measure", measure, MEASURES)
+def check_measure(measure: str) -> None:
+    """Raises: SoftpruneError: for an unknown measure, with the nearest known one."""
+    if measure not in MEASURES:
+        raise unknown("measure", measure, MEASURES)
 
 
 def nearest(
@@ -79,9 +69,6 @@ def nearest(
     block: int = BLOCK,
 ) -> Nearest:
     """The nearest vocabulary items of each prompt vector.
-
-    float32 products, a block of the table at a time, tell which items may be among the K; those are measured again in
-    float64, one by one. So neither blocks nor threads show in the result, and equal items are equally near.
 
     A vector without a direction (zeros, as a pruned token; under `centred` also the mean itself) has no neighbours, and
     is none under the two cosines.
@@ -98,7 +85,7 @@ def nearest(
     Raises:
         SoftpruneError: for an unknown measure, sizes that differ, or numbers that are none.
     """
-    measure = check_measure(measure)
+    check_measure(measure)
     ids_N = _ids(pool, table_VH.shape[0])
     _check(prompt_PH, table_VH, k, len(ids_N))
     wide_PH = prompt_PH.detach().to("cpu", torch.float64)
@@ -107,22 +94,27 @@ def nearest(
     if measure == "centred":
         origin_H = table_mean(table_VH, pool) if mean_H is None else mean_H
     wide_PH = wide_PH - origin_H
-    rough_PN = _rough(wide_PH, table_VH, ids_N, origin_H, measure, block)
     count = min(k, len(ids_N))
-    found_ids = torch.full((len(wide_PH), count), -1, dtype=torch.long)
-    values = torch.zeros(len(wide_PH), count, dtype=torch.float64)
+    found_PK = torch.full((len(wide_PH), count), -1, dtype=torch.long)
+    values_PK = torch.zeros(len(wide_PH), count, dtype=torch.float64)
+    # float32 products, a block of the table at a time, say which items may be among the K; those are measured again in
+    # float64, one by one. So neither blocks nor threads show in the result, and equal items are equally near.
+    rough_PN = _rough(wide_PH, table_VH, ids_N, origin_H, measure, block)
     for p, vector_H in enumerate(wide_PH):
         if not given_P[p] or (measure != "euclidean" and not vector_H.any()):
             continue
-        ids_M = ids_N[_candidates(rough_PN[p], count, _slack(rough_PN[p], vector_H, measure))]
+        ids_M = ids_N[_candidates(rough_PN[p], count, vector_H, measure)]
         rows_MH = table_VH[ids_M.to(table_VH.device)].detach().to("cpu", torch.float64) - origin_H
-        if measure != "euclidean":
+        if measure == "euclidean":
+            exact_M = (rows_MH - vector_H).square().sum(-1).sqrt()
+            order = torch.argsort(exact_M, stable=True)[:count]  # stable: ids ascend
+        else:
             real_M = rows_MH.any(-1)
             ids_M, rows_MH = ids_M[real_M], rows_MH[real_M]
-        exact_M = _exact(vector_H, rows_MH, measure)
-        order = torch.argsort(exact_M if measure == "euclidean" else -exact_M, stable=True)[:count]  # ids ascend
-        found_ids[p, : len(order)], values[p, : len(order)] = ids_M[order], exact_M[order]
-    return Nearest(found_ids, values)
+            exact_M = cosines(vector_H.expand_as(rows_MH), rows_MH)
+            order = torch.argsort(-exact_M, stable=True)[:count]
+        found_PK[p, : len(order)], values_PK[p, : len(order)] = ids_M[order], exact_M[order]
+    return Nearest(found_PK, values_PK)
 
 
 def table_mean(table_VH: torch.Tensor, pool: Sequence[int] | None = None) -> torch.Tensor:
@@ -161,21 +153,23 @@ def anisotropy(
     first = torch.randint(len(ids_N), (pairs,), generator=generator)
     # Never the item itself: 1 to N - 1 places further.
     second = (first + torch.randint(1, len(ids_N), (pairs,), generator=generator)) % len(ids_N)
-    mean_H = (table_mean(table_VH, pool) if mean_H is None else mean_H).to(_rows(table_VH, ids_N[:1]).dtype)
-    totals = {"raw": 0.0, "centred": 0.0}
+    mean_H = table_mean(table_VH, pool) if mean_H is None else mean_H
+    raw, centred = 0.0, 0.0
     for start in range(0, pairs, BLOCK):
         a, b = (_rows(table_VH, ids_N[place[start : start + BLOCK]]) for place in (first, second))
-        totals["raw"] += float(cosines(a, b).sum(dtype=torch.float64))
-        totals["centred"] += float(cosines(a - mean_H, b - mean_H).sum(dtype=torch.float64))
-    return Anisotropy(totals["raw"] / pairs, totals["centred"] / pairs, pairs)
+        near_H = mean_H.to(a.dtype)
+        raw += float(cosines(a, b).sum(dtype=torch.float64))
+        centred += float(cosines(a - near_H, b - near_H).sum(dtype=torch.float64))
+    return Anisotropy(raw / pairs, centred / pairs, pairs)
 
 
 def cosines(a_NH: torch.Tensor, b_NH: torch.Tensor) -> torch.Tensor:
     """Cosine of each pair of rows, `[N]`; 0 where either has no direction."""
     size_N = a_NH.norm(dim=-1) * b_NH.norm(dim=-1)
     dot_N = (a_NH * b_NH).sum(-1)
-    found_N: torch.Tensor = torch.where(size_N > 0, dot_N / size_N.clamp(min=torch.finfo(size_N.dtype).tiny), 0.0)
-    return found_N.clamp(-1, 1)
+    # The clamp only keeps 0 / 0, which isn't taken, from being NaN.
+    cosine_N: torch.Tensor = torch.where(size_N > 0, dot_N / size_N.clamp(min=torch.finfo(size_N.dtype).tiny), 0.0)
+    return cosine_N.clamp(-1, 1)
 
 
 def _ids(pool: Sequence[int] | None, size: int) -> torch.Tensor:
@@ -189,11 +183,8 @@ def _ids(pool: Sequence[int] | None, size: int) -> torch.Tensor:
 
 def _check(prompt_PH: torch.Tensor, table_VH: torch.Tensor, k: int, count: int) -> None:
     if prompt_PH.dim() != 2 or prompt_PH.shape[1] != table_VH.shape[1]:
-        raise SoftpruneError(
-            f"a prompt [P, {table_VH.shape[1]}] for this vocabulary",
-            f"{list(prompt_PH.shape)}",
-            "choose the prompt and the model that belong together",
-        )
+        expected, do = f"a prompt [P, {table_VH.shape[1]}] for this vocabulary", "choose a prompt and its own model"
+        raise SoftpruneError(expected, f"{list(prompt_PH.shape)}", do)
     if not torch.isfinite(prompt_PH).all():
         raise SoftpruneError("finite numbers in a prompt", "NaN or infinity", "train it with a smaller step size")
     if k < 1:
@@ -220,35 +211,25 @@ def _rough(
     """The larger the nearer, `[P, N]` float32: cosines (-inf of zeros), or `2ab - b²`, which orders as distances do."""
     narrow_PH = wide_PH.float()
     if measure != "euclidean":
-        narrow_PH = torch.nn.functional.normalize(narrow_PH, dim=-1)
+        narrow_PH = normalize(narrow_PH, dim=-1)
     rough_PN = torch.empty(len(wide_PH), len(ids_N))
     for at, rows_nH in _blocks(table_VH, ids_N, block):
         moved_nH = rows_nH.float() - origin_H.float()
         if measure == "euclidean":
             rough_PN[:, at] = 2 * narrow_PH @ moved_nH.T - moved_nH.square().sum(-1)
         else:
-            near_Pn = narrow_PH @ torch.nn.functional.normalize(moved_nH, dim=-1).T
+            near_Pn = narrow_PH @ normalize(moved_nH, dim=-1).T
             rough_PN[:, at] = near_Pn.masked_fill(~moved_nH.any(-1), float("-inf"))
     return rough_PN
 
 
-def _slack(rough_N: torch.Tensor, vector_H: torch.Tensor, measure: str) -> float:
-    """How far a rough value may be from the true one."""
-    if measure != "euclidean":
-        return _SLACK
-    # |2ab - b²| is at least b² - 2|a||b|, so the largest of them bounds the largest b.
-    size = float(vector_H.norm())
-    longest = size + math.sqrt(size**2 + float(rough_N.abs().max()))
-    return _SLACK * (longest**2 + 2 * size * longest)
-
-
-def _candidates(rough_N: torch.Tensor, count: int, slack: float) -> torch.Tensor:
-    """Places, ascending, of all that may be among the `count` nearest."""
+def _candidates(rough_N: torch.Tensor, count: int, vector_H: torch.Tensor, measure: str) -> torch.Tensor:
+    """Places, ascending, of all that may be among the `count` nearest, given how far rough values may be off."""
+    slack = _SLACK
+    if measure == "euclidean":
+        # |2ab - b²| is at least b² - 2|a||b|, so the largest of them bounds the largest b.
+        size = float(vector_H.norm())
+        longest = size + math.sqrt(size**2 + float(rough_N.abs().max()))
+        slack = _SLACK * (longest**2 + 2 * size * longest)
     least = float(torch.topk(rough_N, count).values[-1])
     return torch.nonzero(rough_N >= least - 2 * slack)[:, 0]
-
-
-def _exact(vector_H: torch.Tensor, rows_MH: torch.Tensor, measure: str) -> torch.Tensor:
-    if measure == "euclidean":
-        return (rows_MH - vector_H).square().sum(-1).sqrt()
-    return cosines(vector_H.expand_as(rows_MH), rows_MH)

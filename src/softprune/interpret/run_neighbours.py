@@ -19,29 +19,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from softprune.config import load_recipe
 from softprune.errors import SoftpruneError
 from softprune.interpret.displacement import movement, norm_rms
-from softprune.interpret.neighbours import MEASURES, Measure, anisotropy, nearest, table_mean
+from softprune.interpret.neighbours import MEASURES, anisotropy, nearest, table_mean
 from softprune.interpret.vocabulary import Vocabulary
+from softprune.models import load_backbone
 from softprune.models.base import ROWS_AT_ONCE, Backbone
 from softprune.prompts.prompt_io import load_vectors
+from softprune.prompts.ticket import Ticket
+from softprune.runs.record import RunRecord, read_record
 from softprune.runs.worker_store import Store
 from softprune.types import PromptState
 
 NAME = "neighbours.json"
-INITIAL = "prompts/initial.safetensors"
 SCHEMA = 1
 K = 8
+_INITIAL = "prompts/initial.safetensors"
 
-
-_Near = dict[Measure, list[dict[str, Any]]]
+_Near = dict[str, list[dict[str, Any]]]
+"""By measure, the neighbours of a token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,86 +66,86 @@ class Way:
 class Surroundings:
     """A backbone's vocabulary, read once for all the prompts that are held against it.
 
-    Args:
-        backbone: the frozen model.
-
     Attributes:
-        table_VH: its input embeddings as it reads them, in its dtype, on the CPU.
+        table_VH: its input embeddings as it reads them (see `Backbone.lookup`), in its dtype, on the CPU.
         vocabulary: its items.
         scale: root mean square of the norms of those that count.
     """
 
     def __init__(self, backbone: Backbone) -> None:
-        self.table_VH = embedding_table(backbone)
-        self.vocabulary = Vocabulary(backbone.tokenizer, backbone.vocabulary)
+        parts, size = [], backbone.vocabulary
+        with torch.no_grad():
+            for start in range(0, size, ROWS_AT_ONCE):
+                ids = torch.arange(start, min(start + ROWS_AT_ONCE, size), device=backbone.device)
+                parts.append(backbone.lookup(ids).cpu())
+        self.table_VH = torch.cat(parts)
+        self.vocabulary = Vocabulary(backbone.tokenizer, size)
         self.mean_H = table_mean(self.table_VH, self.vocabulary.pool)
         self.scale = norm_rms(self.table_VH[list(self.vocabulary.pool)])
 
     def document(self, ways: Mapping[str, Way], k: int = K) -> dict[str, Any]:
-        """What neighbours.json holds of some prompts by name, as this file's text has it.
-
-        Args:
-            ways: each prompt's.
-            k: neighbours of each token.
+        """What neighbours.json holds of some prompts by name, with k neighbours of each token.
 
         Raises:
             SoftpruneError: for a start and an end of different shapes, or numbers that are none.
         """
-        # All at once: the table is read once a measure.
-        every_PH = torch.cat([vectors for way in ways.values() for vectors in (way.start_PH, way.end_PH)])
-        near = {measure: self._near(every_PH, k, measure) for measure in MEASURES}
-        rows = iter([{measure: near[measure][p] for measure in MEASURES} for p in range(len(every_PH))])
-        prompts = {}
+        vectors = []
+        for way in ways.values():
+            vectors += [way.start_PH, way.end_PH]
+        near = self._near(torch.cat(vectors), k)  # all at once: the table is read once a measure
+        prompts, at = {}, 0
         for name, way in ways.items():
-            start, end = (list(islice(rows, len(vectors))) for vectors in (way.start_PH, way.end_PH))
-            prompts[name] = self._tokens(way, start, end)
-        spread = asdict(anisotropy(self.table_VH, self.vocabulary.pool, mean_H=self.mean_H))
+            middle = at + len(way.start_PH)
+            end = middle + len(way.end_PH)
+            prompts[name] = self._tokens(way, near[at:middle], near[middle:end])
+            at = end
+        spread = anisotropy(self.table_VH, self.vocabulary.pool, mean_H=self.mean_H)
         return {
             "schema": SCHEMA,
             "k": k,
             "vocabulary": len(self.vocabulary.pool),
-            "scale": _short(self.scale),
-            "anisotropy": {key: _short(value) for key, value in spread.items()},
+            "scale": _round(self.scale),
+            "anisotropy": {"raw": _round(spread.raw), "centred": _round(spread.centred), "pairs": _round(spread.pairs)},
             "prompts": prompts,
         }
 
+    def _near(self, prompt_PH: torch.Tensor, k: int) -> list[_Near]:
+        near: list[_Near] = [{} for _ in prompt_PH]
+        for measure in MEASURES:
+            found = nearest(prompt_PH, self.table_VH, k, measure, self.vocabulary.pool, mean_H=self.mean_H)
+            for token, ids, values in zip(near, found.ids_PK.tolist(), found.values_PK.tolist(), strict=True):
+                token[measure] = []
+                for i, value in zip(ids, values, strict=True):
+                    if i >= 0:
+                        token[measure].append({"id": i, "word": self.vocabulary.shown(i), "value": _round(value)})
+        return near
+
     def _tokens(self, way: Way, start: Sequence[_Near], end: Sequence[_Near]) -> list[dict[str, Any]]:
         moved = movement(way.start_PH, way.end_PH, self.scale)
-        places = range(len(way.start_PH)) if way.places is None else way.places
-        return [
-            {
-                "token": int(place),
-                "word": self.vocabulary.shown_token(way.words[p]) if way.words else "",
-                "distance": _short(moved.distance_P[p]),
-                "moved": _short(moved.relative_P[p]),
-                "cosine": _short(moved.cosine_P[p]),
-                "kept": {measure: _kept(start[p][measure], end[p][measure]) for measure in MEASURES},
-                "start": start[p],
-                "end": end[p],
-            }
-            for p, place in enumerate(places)
-        ]
-
-    def _near(self, prompt_PH: torch.Tensor, k: int, measure: str) -> list[list[dict[str, Any]]]:
-        found = nearest(prompt_PH, self.table_VH, k, measure, self.vocabulary.pool, mean_H=self.mean_H)
-        return [
-            [
-                {"id": i, "word": self.vocabulary.shown(i), "value": _short(value)}
-                for i, value in zip(ids, values, strict=True)
-                if i >= 0
-            ]
-            for ids, values in zip(found.ids_PK.tolist(), found.values_PK.tolist(), strict=True)
-        ]
+        tokens = []
+        for p, place in enumerate(range(len(start)) if way.places is None else way.places):
+            persists: dict[str, bool | None] = {}
+            for measure in MEASURES:
+                first, last = start[p][measure], end[p][measure]
+                persists[measure] = first[0]["id"] == last[0]["id"] if first and last else None
+            tokens.append(
+                {
+                    "token": int(place),
+                    "word": self.vocabulary.shown_token(way.words[p]) if way.words else "",
+                    "distance": _round(moved.distance_P[p]),
+                    "moved": _round(moved.relative_P[p]),
+                    "cosine": _round(moved.cosine_P[p]),
+                    "kept": persists,
+                    "start": start[p],
+                    "end": end[p],
+                }
+            )
+        return tokens
 
 
-def embedding_table(backbone: Backbone) -> torch.Tensor:
-    """Input embeddings as the model reads them, `[V, H]`, in its own dtype on the CPU; see `Backbone.lookup`."""
-    parts = []
-    with torch.no_grad():
-        for start in range(0, backbone.vocabulary, ROWS_AT_ONCE):
-            ids = torch.arange(start, min(start + ROWS_AT_ONCE, backbone.vocabulary), device=backbone.device)
-            parts.append(backbone.lookup(ids).cpu())
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+def _round(value: float | torch.Tensor) -> float:
+    """Six digits: more say nothing, and files of many runs add up."""
+    return float(f"{float(value):.6g}")
 
 
 def prompt_neighbours(
@@ -155,10 +158,10 @@ def prompt_neighbours(
 def write_neighbours(
     run: Store, backbone: Backbone, tuned: PromptState, winner: PromptState | None, k: int = K
 ) -> None:
-    """Writes neighbours.json; of several processes, the first one does.
+    """Write neighbours.json of a run, whose folder holds what the prompt started as; one of several processes does.
 
     Args:
-        run: the folder, which holds what the prompt started as.
+        run: the folder.
         backbone: the run's.
         tuned: the prompt.
         winner: the ticket, where the run has one.
@@ -166,8 +169,8 @@ def write_neighbours(
     """
     if run.processes.rank:
         return
-    words, start_PH = run.record.initial_words, load_vectors(run.path / INITIAL)
-    run.write_json(NAME, run_document(Surroundings(backbone), words, start_PH, tuned.vectors_PH, winner, k))
+    words, start_PH = run.record.initial_words, load_vectors(run.path / _INITIAL)
+    run.write_json(NAME, _run_document(backbone, words, start_PH, tuned.vectors_PH, winner, k))
 
 
 def read_neighbours(run: Path) -> dict[str, Any] | None:
@@ -181,43 +184,51 @@ def read_neighbours(run: Path) -> dict[str, Any] | None:
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        known = isinstance(found, dict) and found.get("schema") == SCHEMA and isinstance(found.get("prompts"), dict)
     except (OSError, ValueError, RecursionError) as error:
         raise SoftpruneError(f"a {NAME} as softprune writes it", f"{path}: {error}", "delete it") from error
-    if not known:
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA or not isinstance(found.get("prompts"), dict):
         raise SoftpruneError(f"a {NAME} as softprune writes it", f"{path}: another file", "delete it")
-    return dict(found)
+    return found
 
 
-def run_document(
-    around: Surroundings,
+def neighbours_of(run: Path, k: int = K) -> dict[str, Any]:
+    """What `neighbours.json` holds of a run; found with its backbone where there is none, or fewer neighbours.
+
+    Code that comes with a model is not run for that.
+
+    Args:
+        run: a folder that `tune` or `xprompt` made.
+        k: neighbours of each token at least.
+
+    Raises:
+        SoftpruneError: for a folder without a finished prompt, or a backbone that isn't there or is another one now.
+    """
+    record = read_record(run, RunRecord)
+    if record.kind not in ("tune", "xprompt"):
+        raise SoftpruneError("a run that tuned a prompt", f"one of kind {record.kind} in {run}", "choose another")
+    found = read_neighbours(run)
+    if found is not None and found["k"] >= k:
+        return found
+    ticket = Ticket.load(run)
+    start_PH, tuned_PH = load_vectors(run / _INITIAL), load_vectors(run / "prompts/tuned.safetensors")
+    settings = load_recipe(run / "resolved.yaml").backbone
+    backbone = load_backbone(settings.name, family=settings.family, dtype=settings.dtype, revision=settings.revision)
+    ticket.check(backbone)
+    winner = ticket.state if record.kind == "xprompt" else None
+    return _run_document(backbone, record.initial_words, start_PH, tuned_PH, winner, max(k, K))
+
+
+def _run_document(
+    backbone: Backbone,
     words: Sequence[str],
     start_PH: torch.Tensor,
     tuned_PH: torch.Tensor,
     winner: PromptState | None,
     k: int,
 ) -> dict[str, Any]:
-    """What neighbours.json of a run holds.
-
-    Args:
-        around: its backbone's vocabulary.
-        words: what each token started as; see run.json.
-        start_PH, tuned_PH: its prompt before and after tuning, `[P, H]`.
-        winner: the ticket, where the run has one.
-        k: neighbours of each token.
-    """
     ways = {"tuned": Way(start_PH, tuned_PH, words)}
     if winner is not None:
         kept = winner.mask.token_P.nonzero()[:, 0].tolist()
         left = [words[p] for p in kept] if words else ()
         ways["winner"] = Way(start_PH[kept], winner.vectors_PH[kept], left, kept)
-    return around.document(ways, k)
-
-
-def _short(value: float | torch.Tensor) -> float:
-    """Six digits: more say nothing, and files of many runs add up."""
-    return float(f"{float(value):.6g}")
-
-
-def _kept(start: Sequence[dict[str, Any]], end: Sequence[dict[str, Any]]) -> bool | None:
-    return bool(start[0]["id"] == end[0]["id"]) if start and end else None
+    return Surroundings(backbone).document(ways, k)

@@ -36,12 +36,20 @@ class Vocabulary:
 
     def __init__(self, tokenizer: Any, size: int) -> None:
         self.tokens: list[str | None] = tokenizer.convert_ids_to_tokens(range(min(size, len(tokenizer))))
-        self.style = _style([token for token in self.tokens if token])
-        special = set(tokenizer.all_special_ids)
-        self.pool = tuple(
-            i for i, token in enumerate(self.tokens) if token and i not in special and not PLACEHOLDER.fullmatch(token)
-        )
-        self._ids = {token: i for i, token in reversed(list(enumerate(self.tokens))) if token is not None}
+        self._ids: dict[str, int] = {}
+        special, pool = set(tokenizer.all_special_ids), []
+        counts = dict.fromkeys(_MARKS, 0)
+        for i, token in enumerate(self.tokens):
+            if token is not None:
+                self._ids.setdefault(token, i)
+            if token and i not in special and not PLACEHOLDER.fullmatch(token):
+                pool.append(i)
+            for style, mark in _MARKS.items():
+                counts[style] += bool(token and token.startswith(mark))
+        self.pool = tuple(pool)
+        self.style = max(counts, key=lambda name: counts[name])
+        if counts[self.style] <= _LEAST_SHARE * sum(map(bool, self.tokens)):
+            self.style = "plain"
 
     def shown(self, token_id: int) -> str:
         """An item for a reader; "" for an id that stands for nothing."""
@@ -58,12 +66,7 @@ class Vocabulary:
 
 
 def shown(token: str, style: str) -> str:
-    """An item of a vocabulary for a reader.
-
-    Args:
-        token: as the vocabulary writes it.
-        style: how it marks words: bytes, pieces, wordpiece or plain.
-    """
+    """An item for a reader, from how the vocabulary writes it; `style` as of `Vocabulary`."""
     if style == "wordpiece":
         whole, text = not token.startswith("##"), visible(token.removeprefix("##") or token)
         return text if whole or not text[0].isalnum() else CONTINUES + text
@@ -73,7 +76,9 @@ def shown(token: str, style: str) -> str:
     bare = text.lstrip(" ")
     if not bare:
         return BLANK * len(text)
-    return bare if bare != text or not _continues(bare) else CONTINUES + bare
+    # Without a blank in front of it a letter is the inside of a word, but in scripts that write none.
+    is_inside = bare == text and bare[0].isalnum() and not unicodedata.name(bare[0], "").startswith(NO_BLANKS)
+    return CONTINUES + bare if is_inside else bare
 
 
 def key(word: str) -> str:
@@ -84,18 +89,6 @@ def key(word: str) -> str:
 def visible(text: str) -> str:
     """Text with everything that isn't printable as its code point."""
     return "".join(c if c.isprintable() else f"<U+{ord(c):04X}>" for c in text)
-
-
-def _style(tokens: Sequence[str]) -> str:
-    counts = {style: sum(token.startswith(mark) for token in tokens) for style, mark in _MARKS.items()}
-    style = max(counts, key=lambda name: counts[name])
-    return style if counts[style] > _LEAST_SHARE * len(tokens) else "plain"
-
-
-def _continues(text: str) -> bool:
-    """Whether text without a blank in front of it is the inside of a word."""
-    first = text[0]
-    return first.isalnum() and not unicodedata.name(first, "").startswith(NO_BLANKS)
 
 
 def _alphabet() -> dict[str, int]:
@@ -109,8 +102,7 @@ _BYTES = _alphabet()
 
 
 def _of_bytes(token: str) -> str:
-    """Text of an item in GPT-2's alphabet; an added token may be in letters of its own."""
-    if any(c not in _BYTES for c in token):
+    if any(c not in _BYTES for c in token):  # an added token, in letters of its own
         return visible(token)
     data, text = bytes(_BYTES[c] for c in token), ""
     while data:

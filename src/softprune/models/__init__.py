@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from softprune.models.description import BUNDLED, FAMILIES, describe
+from softprune.models.description import FAMILIES, describe
+from softprune.models.load_errors import BUNDLED
 from softprune.models.loading import load_backbone
 
 __all__ = ["BUNDLED", "FAMILIES", "describe", "load_backbone"]

@@ -42,11 +42,7 @@ def find_trunk(model: Any) -> Any:
 
 
 def masked_head(model: Any, hidden_MH: torch.Tensor) -> torch.Tensor:
-    """Logits `[M, V]` of a masked model at M positions.
-
-    Raises:
-        SoftpruneError: where the architecture's head is not in the table.
-    """
+    """Logits `[M, V]` of a masked model at M positions; an architecture without a known head is refused."""
     kind = model.config.model_type
     if kind not in MASKED_HEADS:
         raise SoftpruneError(

@@ -23,10 +23,7 @@ import torch.nn.functional as F
 from softprune.errors import SoftpruneError
 from softprune.models.architectures import embedding_scale, find_trunk
 from softprune.models.batching import collate
-from softprune.models.checkpointing import enable_checkpointing
-from softprune.models.load_errors import check_token_ids
-from softprune.models.probe import QUANTIZED_TOLERANCE, Probe, ordinary_ids
-from softprune.models.tokenization import Tokenization, check_rows, encode, ids_behind
+from softprune.models.tokenization import Tokenization, check_rows, encode
 from softprune.types import Batch, Encoded, Example
 
 ROWS_AT_ONCE = 2**16
@@ -35,61 +32,31 @@ ROWS_AT_ONCE = 2**16
 
 @dataclass(frozen=True, slots=True)
 class BackboneInfo:
-    """Facts about a loaded backbone, as run.json holds them.
+    """Facts about a loaded backbone, as run.json holds them."""
 
-    Attributes:
-        name: what the user typed.
-        family: seq2seq, causal, masked or sentence.
-        fingerprint: short hash of the configuration and of a sample of the weights.
-        dtype, device: of the weights.
-        hidden: H, the size of its input embeddings.
-        parameters: number of frozen weights.
-        positions: longest sequence that it reads, None where nothing limits it.
-        quantization: how its matrices are packed (`8bit`, `4bit`, another method's name), None where they aren't.
-    """
-
-    name: str
-    family: str
-    fingerprint: str
-    dtype: str
+    name: str  # what the user typed
+    family: str  # seq2seq, causal, masked or sentence
+    fingerprint: str  # short hash of the configuration and of a sample of the weights
+    dtype: str  # of the weights
     device: str
-    hidden: int
-    parameters: int
-    positions: int | None
-    quantization: str | None = None
-
-
-@dataclass(slots=True)
-class AdapterState:
-    """What is trained inside a backbone, beside prompts in front of its inputs; adapters set it.
-
-    Attributes:
-        has_prefix: whether keys and values precede those of every self-attention; see `softprune.adapters.prefix`.
-        has_weights: whether weights or modules inside are trained, so that only transformers reads it right.
-        saved: the saved adapter that it was loaded with, None where there is none.
-    """
-
-    has_prefix: bool = False
-    has_weights: bool = False
-    saved: object | None = None
-
-    @property
-    def is_active(self) -> bool:
-        """Whether anything inside is trained, which layers of our own would leave out."""
-        return self.has_prefix or self.has_weights
+    hidden: int  # H, the size of its input embeddings
+    parameters: int  # of the frozen weights
+    positions: int | None  # longest sequence that it reads, None where nothing limits it
+    quantization: str | None = None  # how its matrices are packed (8bit, 4bit, a method's name); None where they aren't
 
 
 @dataclass(frozen=True, slots=True)
-class Combined:
-    """Prompt and input as one sequence.
+class AdapterContext:
+    """What is trained inside a backbone, beside prompts in front of its inputs. An adapter gives it to the backbone."""
 
-    Attributes:
-        embeds_RLH: `[R, P + N, H]` in the model's dtype.
-        mask_RL: `[R, P + N]` long, 1 where real.
-    """
+    has_prefix: bool = False  # keys and values precede those of every self-attention (`softprune.adapters.prefix`)
+    has_weights: bool = False  # weights or modules inside are trained
+    saved: object | None = None  # the saved adapter that the backbone was loaded with
 
-    embeds_RLH: torch.Tensor
-    mask_RL: torch.Tensor
+    @property
+    def is_active(self) -> bool:
+        """Whether only transformers reads the model right: fused layers would leave out what is trained inside."""
+        return self.has_prefix or self.has_weights
 
 
 def tile(tensor: torch.Tensor, rows: int) -> torch.Tensor:
@@ -99,13 +66,7 @@ def tile(tensor: torch.Tensor, rows: int) -> torch.Tensor:
 
 
 class Backbone(ABC):
-    """A frozen model of one family with its tokenizer. Nothing in here is ever trained.
-
-    Args:
-        model: the Hugging Face model, on its device, in its dtype.
-        tokenizer: its tokenizer.
-        info: facts about it.
-    """
+    """A frozen Hugging Face model of one family, on its device and in its dtype, with its tokenizer."""
 
     family: ClassVar[str]
     default_loss: ClassVar[str]
@@ -117,7 +78,9 @@ class Backbone(ABC):
         model.eval()
         self.model, self.tokenizer, self.info = model, tokenizer, info
         self.embedding_scale = embedding_scale(model)
-        self.adapter = AdapterState()
+        self.adapter = AdapterContext()
+        self.fused: Any = None
+        """Layers of `softprune.models.fused` over the same weights; None where transformers reads the model."""
 
     @property
     def trunk(self) -> Any:
@@ -126,7 +89,7 @@ class Backbone(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where inputs go."""
+        """Where inputs go: the embeddings' device, of a model on several."""
         device: torch.device = self.model.get_input_embeddings().weight.device
         return device
 
@@ -143,32 +106,8 @@ class Backbone(ABC):
 
     @property
     def vocabulary(self) -> int:
-        """V, the rows of the input embeddings."""
+        """V, the rows of the input embeddings: often more than the tokenizer has tokens, sometimes fewer."""
         return int(self.model.get_input_embeddings().weight.shape[0])
-
-    def embeddings_VH(self) -> torch.Tensor:
-        """Input embeddings as the model reads them (BART scales its own), `[V, H]` in the prompts' dtype."""
-        with torch.no_grad():
-            return self.lookup(torch.arange(self.vocabulary, device=self.device)).to(self.prompt_dtype)
-
-    def embed_ids(self, ids: Sequence[int]) -> torch.Tensor:
-        """Some of these, `[len(ids), H]`, on the CPU."""
-        with torch.no_grad():
-            return self.lookup(torch.tensor(list(ids), device=self.device)).to(self.prompt_dtype).cpu()
-
-    def embeddings_rms(self) -> float:
-        """Root mean square of all of these, a part at a time: BLOOM's would take a gigabyte in float32."""
-        total = 0.0
-        for start in range(0, self.vocabulary, ROWS_AT_ONCE):
-            ids = torch.arange(start, min(start + ROWS_AT_ONCE, self.vocabulary), device=self.device)
-            with torch.no_grad():
-                total += len(ids) * float(self.lookup(ids).to(self.prompt_dtype).square().mean())
-        return float(torch.tensor(total / self.vocabulary, dtype=self.prompt_dtype).sqrt())
-
-    def lookup(self, ids: torch.Tensor) -> torch.Tensor:
-        """Embeddings `[..., H]` of ids as the model's first layer takes them."""
-        vectors: torch.Tensor = self.model.get_input_embeddings()(ids)
-        return vectors if self.embedding_scale == 1 else vectors * self.embedding_scale
 
     @property
     def pad_id(self) -> int:
@@ -176,93 +115,64 @@ class Backbone(ABC):
         pad = self.tokenizer.pad_token_id
         return int(pad) if pad is not None and 0 <= pad < self.vocabulary else 0
 
-    def stated_ids(self, name: str) -> list[int]:
-        """The tokens that the model states under a name such as `eos_token_id`, in its generation's settings first.
+    # --- input embeddings ---
 
-        Those that its table has no row for are left out: configurations hold defaults of other vocabularies.
-        """
-        for config in (getattr(self.model, "generation_config", None), self.model.config):
-            value = getattr(config, name, None)
-            values = value if isinstance(value, list | tuple) else [value]
-            ids = [int(each) for each in values if each is not None and 0 <= each < self.vocabulary]
-            if ids:
-                return ids
-        return []
+    def lookup(self, ids: torch.Tensor) -> torch.Tensor:
+        """Embeddings `[..., H]` of ids as the model's first layer takes them."""
+        vectors: torch.Tensor = self.model.get_input_embeddings()(ids)
+        return vectors if self.embedding_scale == 1 else vectors * self.embedding_scale
 
-    def end_ids(self) -> list[int]:
-        """The tokens that end a text: the tokenizer's, then the model's. Written texts are trained with the first.
+    @torch.no_grad()
+    def embeddings_VH(self) -> torch.Tensor:
+        """Input embeddings as the model reads them (BART scales its own), `[V, H]` in the prompts' dtype."""
+        return self.lookup(torch.arange(self.vocabulary, device=self.device)).to(self.prompt_dtype)
 
-        Where neither has one, the last special token that the tokenizer appends to a text.
-        """
-        own = self.tokenizer.eos_token_id
-        ends = self.stated_ids("eos_token_id")
-        if own is not None and own < self.vocabulary:
-            ends = [int(own), *(end for end in ends if end != own)]
-        return ends or [end for end in ids_behind(self.tokenizer) if end < self.vocabulary][-1:]
+    @torch.no_grad()
+    def embed_ids(self, ids: Sequence[int]) -> torch.Tensor:
+        """Some of these, `[len(ids), H]`, on the CPU."""
+        return self.lookup(torch.tensor(list(ids), device=self.device)).to(self.prompt_dtype).cpu()
 
-    def decode_generated(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        """The texts of generated tokens, each up to its end."""
-        ends = set(self.end_ids())
-        whole = []
-        for row in rows:
-            length = next((at for at, token in enumerate(row) if token in ends), len(row))
-            whole.append(row[:length])
-        return [text.strip() for text in self.tokenizer.batch_decode(whole, skip_special_tokens=True)]
+    @torch.no_grad()
+    def embeddings_rms(self) -> float:
+        """Root mean square of all of these."""
+        total = 0.0
+        for start in range(0, self.vocabulary, ROWS_AT_ONCE):  # BLOOM's whole table would take a gigabyte in float32
+            ids = torch.arange(start, min(start + ROWS_AT_ONCE, self.vocabulary), device=self.device)
+            total += len(ids) * float(self.lookup(ids).to(self.prompt_dtype).square().mean())
+        return float(torch.tensor(total / self.vocabulary, dtype=self.prompt_dtype).sqrt())
 
-    def probe_ids(self) -> torch.Tensor:
-        """A few ordinary token ids `[1, 4]`, for checks at load."""
-        return ordinary_ids(self.model)
-
-    def enable_checkpointing(self) -> None:
-        """Compute layers again in the backward pass; see `softprune.models.checkpointing`."""
-        self.drop_fused_layers()
-        inputs = {"input_ids": self.probe_ids()}
-        if self.family == "seq2seq":
-            inputs["decoder_input_ids"] = inputs["input_ids"]
-        tolerance = 1e-3 if self.info.quantization is None else QUANTIZED_TOLERANCE
-        enable_checkpointing(self.model, inputs, self.info.name, tolerance)
-
-    def drop_fused_layers(self) -> None:  # noqa: B027 - only some families have layers of their own
-        """Leave out the layers that softprune wrote itself: they read frozen weights, and keep what they computed."""
+    # --- how the model is read ---
 
     @contextmanager
-    def unadapted(self) -> Iterator[None]:
-        """Read without a prefix, and with layers of our own, whatever is trained in the model."""
-        before, self.adapter = self.adapter, AdapterState()
+    def reading_as(self, context: AdapterContext) -> Iterator[None]:
+        """Read under another context, within the block. Under the default one the model reads without an adapter."""
+        before, self.adapter = self.adapter, context
         try:
             yield
         finally:
             self.adapter = before
 
-    @contextmanager
-    def generating(self) -> Iterator[None]:
-        """No gradients, and eval mode: in train mode transformers would go without its cache of keys and values."""
-        training = self.model.training
-        self.model.eval()
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            self.model.train(training)
-
     def keep_answers(self, texts: Sequence[str] | None) -> None:  # noqa: B027 - only sentence models embed answers
         """Read answers as the model is now, where they are read by themselves, whatever is trained in it afterwards.
 
-        Args:
-            texts: all answers that there are; None where every example has its own.
+        `texts` are all answers that there are; None where every example has its own.
         """
 
-    def _generate_plainly(self) -> None:
-        """Forget what a release asks of its generation (beams, least lengths, forbidden repeats): greedy is greedy.
-
-        The loss and the text are then of one model, and a text is the same in a batch as alone.
+    @abstractmethod
+    def read_ids(self, ids_1N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """For the check at load, two readings of a few tokens: embeddings by the modules that a family calls, and ids
+        by the model's own forward. Both are logits `[N, V]`, or a sentence model's last hidden states `[1, N, H]`.
         """
-        from transformers import GenerationConfig
 
-        released = self.model.generation_config
-        check_token_ids(released)
-        names = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
-        self.model.generation_config = GenerationConfig(**{name: getattr(released, name) for name in names})
+    @abstractmethod
+    def read_plainly(self, prompt_PH: torch.Tensor, example: Encoded) -> torch.Tensor:
+        """For the check at load: logits `[T, V]` of the gold answer by the model's own forward of vectors, a text by
+        itself and without padding; of a sentence model, the text's embedding `[D]`.
+        """
+
+    def read_softly(self, prompts_RPH: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """What the check at load compares with `read_plainly`: answer sums, or a sentence model's embeddings."""
+        return self.answer_sums(prompts_RPH, batch)
 
     # --- from text to batches ---
 
@@ -293,37 +203,34 @@ class Backbone(ABC):
     def answer_sums(self, prompts_RPH: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Log-probability of each answer (summed over its tokens), `[R, A]`; -inf where an answer doesn't exist.
 
-        Args:
-            prompts_RPH: one prompt a row, R a multiple of B; P may be 0.
-            batch: B examples.
+        R is a multiple of the batch's B, and P may be 0.
         """
 
-    @abstractmethod
-    def read_ids(self, ids_1N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Two readings of a few tokens, `[N, V]` each: embeddings by the modules that a family calls, ids by the model.
+    def combine(
+        self, prompts_RPH: torch.Tensor, ids_BN: torch.Tensor, mask_BN: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Put the prompts in front of the inputs' embeddings, behind the `leading` tokens.
 
-        A sentence model's are its last hidden states, `[1, N, H]`.
+        Returns:
+            Embeddings `[R, P + N, H]` in the model's dtype, and their mask `[R, P + N]`, 1 where real.
         """
-
-    def read_softly(self, prompts_RPH: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """What the check at load compares with `read_plainly`: answer sums, or a sentence model's embeddings."""
-        return self.answer_sums(prompts_RPH, batch)
-
-    @abstractmethod
-    def read_plainly(self, prompt_PH: torch.Tensor, probe: Probe) -> torch.Tensor:
-        """Logits `[T, V]` of a probe's answer by the model's own forward of vectors, a text alone, without padding."""
-
-    def combine(self, prompts_RPH: torch.Tensor, ids_BN: torch.Tensor, mask_BN: torch.Tensor) -> Combined:
-        """Put the prompts in front of the inputs' embeddings, behind the `leading` tokens."""
         rows, length = prompts_RPH.shape[:2]
         inputs_RNH = tile(self.lookup(ids_BN), rows)
         mask_RN = tile(mask_BN, rows)
         at = self.leading
         prompts = prompts_RPH.to(inputs_RNH.dtype)
-        return Combined(
+        return (
             torch.cat([inputs_RNH[:, :at], prompts, inputs_RNH[:, at:]], dim=1),
             torch.cat([mask_RN[:, :at], mask_RN.new_ones(rows, length), mask_RN[:, at:]], dim=1),
         )
+
+    def read_encoder(self, embeds_RLH: torch.Tensor, mask_RL: torch.Tensor) -> torch.Tensor:
+        """Last hidden states `[R, L, H]` of an encoder (masked and sentence families), on the backbone's device."""
+        if self.fused is not None and not self.adapter.is_active:
+            hidden: torch.Tensor = self.fused(embeds_RLH, mask_RL)
+        else:
+            hidden = self.trunk(inputs_embeds=embeds_RLH, attention_mask=mask_RL).last_hidden_state
+        return hidden.to(self.device)
 
     def answer_scores(self, sums_RA: torch.Tensor, batch: Batch, score: str) -> torch.Tensor:
         """Answer scores `[R, A]` of answer sums: themselves (`sum`), or their `mean` over the answer's tokens."""

@@ -2,37 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 
 from softprune.models.architectures import answer_logits
-from softprune.models.base import Backbone, BackboneInfo, tile
+from softprune.models.base import BackboneInfo, tile
 from softprune.models.fused.layers import additive_mask
-from softprune.models.load_check import check_reading
+from softprune.models.generation import GenerativeBackbone
 from softprune.models.log_probs import scatter_sums, token_log_probs
-from softprune.models.probe import Probe
 from softprune.models.tokenization import Tokenization, continuation_ids
-from softprune.types import Batch
+from softprune.types import Batch, Encoded
 
 PACKED = ("gpt2", "llama")
 """Model types that take positions, and a mask of pairs of them; BLOOM makes both itself, of a mask of tokens."""
 
 
-class CausalBackbone(Backbone):
+class Stems(NamedTuple):
+    """The distinct stems of each example's answers, U at most. A stem is an answer without its last token, which is
+    never read: answers of one token share the empty stem, so their text is read once for all of them."""
+
+    ids_BUT: torch.Tensor  # `[B, U, T - 1]`
+    mask_BUT: torch.Tensor
+    which_BA: torch.Tensor  # each answer's stem
+
+
+class Places(NamedTuple):
+    """Of each of the M answer tokens: the row, the stem that it follows, and its place in the answer; all `[M]`."""
+
+    row: torch.Tensor
+    stem: torch.Tensor
+    token: torch.Tensor
+
+
+class CausalBackbone(GenerativeBackbone):
     """A decoder-only model. The prompt comes before everything, a beginning-of-sequence token included."""
 
     family = "causal"
-    default_loss = "likelihood"
 
     def __init__(self, model: Any, tokenizer: Any, info: BackboneInfo) -> None:
         super().__init__(model, tokenizer, info)
         if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
             tokenizer.pad_token = tokenizer.eos_token
-        self._generate_plainly()
-        check_reading(self)
 
     def tokenization(self) -> Tokenization:
         """Nothing fills the answer slot; an answer follows after a space, and a written text ends."""
@@ -46,15 +58,21 @@ class CausalBackbone(Backbone):
         ids_RAT, mask_RAT = tile(batch.answer_ids, rows), tile(batch.answer_mask, rows)
         row, answer, token = torch.nonzero(mask_RAT, as_tuple=True)
         stem_M = torch.where(token == 0, 0, tile(stems.which_BA, rows)[row, answer])  # a first token follows no stem
-        packs = stems.count > 1 and self.model.config.model_type in PACKED
+        packs = stems.ids_BUT.shape[1] > 1 and self.model.config.model_type in PACKED
         read = self._read_packed if packs else self._read_apart
-        hidden_MH, at_M = read(prompts_RPH, batch, stems, Place(row, stem_M, token))
+        hidden_MH, at_M = read(prompts_RPH, batch, stems, Places(row, stem_M, token))
+        # Answers that begin alike are predicted at the same places: the head, the dearest product, reads each once.
         place_U, which_M = at_M.unique(return_inverse=True)
         logits_UV = answer_logits(self.model, hidden_MH.to(self.device)[place_U])
         return scatter_sums(token_log_probs(logits_UV, which_M, ids_RAT[mask_RAT]), mask_RAT)
 
+    def _read_trunk(self, embeds_RLH: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:
+        """Last hidden states `[R, L, H]`. Whatever an architecture needs beside vectors is given to it here."""
+        hidden: torch.Tensor = self.trunk(inputs_embeds=embeds_RLH, use_cache=False, **inputs).last_hidden_state
+        return hidden
+
     def _read_apart(
-        self, prompts_RPH: torch.Tensor, batch: Batch, stems: Stems, place: Place
+        self, prompts_RPH: torch.Tensor, batch: Batch, stems: Stems, places: Places
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """A sequence a stem, with prompt and text read again for each.
 
@@ -62,103 +80,70 @@ class CausalBackbone(Backbone):
             All hidden states, and where in them each answer token is predicted.
         """
         rows, length = prompts_RPH.shape[:2]
-        ids, mask, start = with_stems(batch, stems)
-        combined = self.combine(prompts_RPH.repeat_interleave(stems.count, dim=0), ids, mask)
-        hidden = self.trunk(
-            inputs_embeds=combined.embeds_RLH, attention_mask=combined.mask_RL, use_cache=False
-        ).last_hidden_state
+        count, tokens = stems.ids_BUT.shape[1:]
+        start_B = batch.input_mask.sum(1)
+        # Each stem is written behind its text, over the padding; places beyond the longest of both are cut off.
+        ids = F.pad(batch.input_ids, (0, tokens)).repeat_interleave(count, dim=0)
+        mask = F.pad(batch.input_mask, (0, tokens)).repeat_interleave(count, dim=0)
+        behind = start_B.repeat_interleave(count)[:, None] + torch.arange(tokens, device=ids.device)
+        ids = ids.scatter(1, behind, stems.ids_BUT.flatten(0, 1))
+        mask = mask.scatter(1, behind, stems.mask_BUT.flatten(0, 1).long())
+        used = int(mask.sum(1).max())
+        embeds, mask = self.combine(prompts_RPH.repeat_interleave(count, dim=0), ids[:, :used], mask[:, :used])
+        hidden = self._read_trunk(embeds, attention_mask=mask)
         # The token at position p is predicted at p - 1.
-        at_M = tile(start, rows)[place.row] + length - 1 + place.token
-        return hidden.flatten(0, 1), (place.row * stems.count + place.stem) * hidden.shape[1] + at_M
+        at_M = tile(start_B, rows)[places.row] + length - 1 + places.token
+        return hidden.flatten(0, 1), (places.row * count + places.stem) * hidden.shape[1] + at_M
 
     def _read_packed(
-        self, prompts_RPH: torch.Tensor, batch: Batch, stems: Stems, place: Place
+        self, prompts_RPH: torch.Tensor, batch: Batch, stems: Stems, places: Places
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The same with one sequence a row: prompt and text once, then every stem, which sees them and itself.
 
         A stem's positions go on where its text ends, whatever is between the two.
         """
         rows, length = prompts_RPH.shape[:2]
-        width, text = stems.ids_BUT.shape[2], length + batch.input_ids.shape[1]
+        count, width = stems.ids_BUT.shape[1:]
+        text, device = length + batch.input_ids.shape[1], batch.input_ids.device
         ids = torch.cat([batch.input_ids, stems.ids_BUT.flatten(1)], dim=1)
         mask = torch.cat([batch.input_mask, stems.mask_BUT.flatten(1).long()], dim=1)
-        combined = self.combine(prompts_RPH, ids, mask)
-        end_R = tile(batch.input_mask.sum(1), rows) + length
-        in_text = torch.arange(text, device=ids.device).expand(rows, -1)
-        in_stems = torch.arange(width, device=ids.device).repeat(stems.count)
-        sees = sees_packed(text, stems.count, width, ids.device) & combined.mask_RL[:, None, None, :].bool()
+        embeds, mask = self.combine(prompts_RPH, ids, mask)
+        sees = sees_packed(text, count, width, device) & mask[:, None, None, :].bool()
         # A padded place sees itself: a softmax over nothing would be no number.
-        sees |= torch.eye(sees.shape[-1], dtype=torch.bool, device=ids.device)
-        hidden = self.trunk(
-            inputs_embeds=combined.embeds_RLH,
-            attention_mask=additive_mask(~sees, combined.embeds_RLH.dtype),
-            position_ids=torch.cat([in_text, end_R[:, None] + in_stems], dim=1),
-            use_cache=False,
-        ).last_hidden_state
-        at_M = torch.where(place.token == 0, end_R[place.row] - 1, text + place.stem * width + place.token - 1)
-        return hidden.flatten(0, 1), place.row * hidden.shape[1] + at_M
+        sees |= torch.eye(sees.shape[-1], dtype=torch.bool, device=device)
+        end_R = tile(batch.input_mask.sum(1), rows) + length
+        in_text = torch.arange(text, device=device).expand(rows, -1)
+        in_stems = torch.arange(width, device=device).repeat(count)
+        position_ids = torch.cat([in_text, end_R[:, None] + in_stems], dim=1)
+        mask = additive_mask(~sees, embeds.dtype)
+        hidden = self._read_trunk(embeds, attention_mask=mask, position_ids=position_ids)
+        in_stem = text + places.stem * width + places.token - 1
+        at_M = torch.where(places.token == 0, end_R[places.row] - 1, in_stem)
+        return hidden.flatten(0, 1), places.row * hidden.shape[1] + at_M
 
     def generate(self, prompts_BPH: torch.Tensor, batch: Batch, max_new_tokens: int) -> list[str]:
         """Greedy continuation with transformers' own generation, rows padded on the left as it wants them."""
         with self.generating():
             prompts = prompts_BPH.expand(len(batch), *prompts_BPH.shape[-2:])
-            combined = self.combine(prompts, batch.input_ids, batch.input_mask)
-            lengths = combined.mask_RL.sum(1, keepdim=True)
-            width = combined.mask_RL.shape[1]
-            order = (torch.arange(width, device=self.device) + lengths) % width
-            embeds = combined.embeds_RLH.gather(1, order[..., None].expand(-1, -1, combined.embeds_RLH.shape[2]))
-            tokens = self.model.generate(
-                inputs_embeds=embeds,
-                attention_mask=combined.mask_RL.gather(1, order),
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                num_beams=1,
-                pad_token_id=self.pad_id,
-                eos_token_id=self.end_ids() or None,
-            )
-        return self.decode_generated(tokens.tolist())
+            embeds, mask = self.combine(prompts, batch.input_ids, batch.input_mask)
+            order = (torch.arange(mask.shape[1], device=self.device) + mask.sum(1, keepdim=True)) % mask.shape[1]
+            embeds = embeds.gather(1, order[..., None].expand(-1, -1, embeds.shape[2]))
+            mask = mask.gather(1, order)
+            tokens = self.continue_greedily(max_new_tokens, inputs_embeds=embeds, attention_mask=mask)
+        return self.decode_generated(tokens)
 
     def read_ids(self, ids_1N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits of tokens, by trunk and head apart and by the model's own forward."""
-        hidden = self.trunk(inputs_embeds=self.lookup(ids_1N), use_cache=False).last_hidden_state
+        hidden = self._read_trunk(self.lookup(ids_1N))
         return answer_logits(self.model, hidden[0]), self.model(input_ids=ids_1N, use_cache=False).logits[0]
 
-    def read_plainly(self, prompt_PH: torch.Tensor, probe: Probe) -> torch.Tensor:
+    def read_plainly(self, prompt_PH: torch.Tensor, example: Encoded) -> torch.Tensor:
         """Logits at the answer's places, by the model's own forward."""
-        text = self.lookup(torch.tensor([*probe.text, *probe.answer], device=self.device))
+        answer = example.answer_ids[example.gold]
+        text = self.lookup(torch.tensor([*example.input_ids, *answer], device=self.device))
         embeds = torch.cat([prompt_PH.to(text.dtype), text])
         logits: torch.Tensor = self.model(inputs_embeds=embeds[None], use_cache=False).logits[0]
-        return logits[len(embeds) - len(probe.answer) - 1 : -1]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Of each of the M answer tokens: the row, the stem that it follows, and its place in the answer; all `[M]`."""
-
-    row: torch.Tensor
-    stem: torch.Tensor
-    token: torch.Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Stems:
-    """The distinct stems of each example's answers. A stem is an answer without its last token, which is never read.
-
-    Answers of one token share the empty stem, so their text is read once for all of them.
-
-    Attributes:
-        ids_BUT, mask_BUT: `[B, U, T - 1]`, U distinct stems at most.
-        which_BA: each answer's stem.
-    """
-
-    ids_BUT: torch.Tensor
-    mask_BUT: torch.Tensor
-    which_BA: torch.Tensor
-
-    @property
-    def count(self) -> int:
-        """U."""
-        return int(self.ids_BUT.shape[1])
+        return logits[len(embeds) - len(answer) - 1 : -1]
 
 
 def find_stems(batch: Batch) -> Stems:
@@ -189,16 +174,3 @@ def sees_packed(text: int, stems: int, width: int, device: torch.device) -> torc
     sees = torch.ones(text + own.shape[0], text + own.shape[0], dtype=torch.bool, device=device).tril()
     sees[text:, text:] = own
     return sees
-
-
-def with_stems(batch: Batch, stems: Stems) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Inputs with each stem behind them: ids and mask `[B * U, N + T - 1]`, and where answers start, `[B]`."""
-    start_B = batch.input_mask.sum(1)
-    tokens = stems.ids_BUT.shape[2]
-    ids = F.pad(batch.input_ids, (0, tokens)).repeat_interleave(stems.count, dim=0)
-    mask = F.pad(batch.input_mask, (0, tokens)).repeat_interleave(stems.count, dim=0)
-    at = start_B.repeat_interleave(stems.count)[:, None] + torch.arange(tokens, device=ids.device)
-    ids = ids.scatter(1, at, stems.ids_BUT.flatten(0, 1))
-    mask = mask.scatter(1, at, stems.mask_BUT.flatten(0, 1).long())
-    used = int(mask.sum(1).max())
-    return ids[:, :used], mask[:, :used], start_B

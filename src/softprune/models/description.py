@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from softprune.config.registry import Registry, unknown
 from softprune.errors import SoftpruneError
-from softprune.models.load_errors import BUNDLED as BUNDLED
-from softprune.models.load_errors import check_readable, check_weights, reading_model
+from softprune.models.load_errors import BUNDLED, check_weights, reading_model
 
 if TYPE_CHECKING:
     from softprune.models.base import Backbone
@@ -40,29 +39,22 @@ _POSITIONS_BEHIND_PAD = ("roberta", "xlm-roberta", "camembert", "mpnet")
 
 @dataclass(frozen=True, slots=True)
 class BackboneDescription:
-    """What is known of a backbone before its weights load.
+    """What is known of a backbone before its weights load."""
 
-    Attributes:
-        name: what the user typed.
-        source: a local folder, or a hub name.
-        family: seq2seq, causal, masked or sentence.
-        config: its Hugging Face configuration.
-        hidden: H.
-        positions: longest sequence it reads, None where nothing limits it.
-        notes: what the user should know (how the family was found, when it had to be guessed).
-        modules: local folder that holds a sentence model's modules.json, None where there is none.
-        encoder: folder of the encoder's files inside `source`; "" where they lie beside modules.json.
-    """
+    name: str  # what the user typed
+    source: str  # a local folder, or a hub name
+    options: dict[str, Any]  # what transformers' `from_pretrained` is given beside the source to find the right files
+    family: str  # seq2seq, causal, masked or sentence
+    config: Any  # its Hugging Face configuration
+    hidden: int  # H
+    positions: int | None  # longest sequence it reads, None where nothing limits it
+    notes: tuple[str, ...]  # what the user should know (how the family was found, when it had to be guessed)
+    modules: Path | None = None  # local folder that holds a sentence model's modules.json, None where there is none
 
-    name: str
-    source: str
-    family: str
-    config: Any
-    hidden: int
-    positions: int | None
-    notes: tuple[str, ...]
-    modules: Path | None = None
-    encoder: str = ""
+    @property
+    def folder(self) -> Path:
+        """Of its files; of a hub model, none that exists."""
+        return Path(self.source, self.options["subfolder"])
 
 
 def describe(
@@ -82,49 +74,18 @@ def describe(
         FAMILIES.check(family)
     name = str(name)
     source = find_source(name)
-    with reading_model(name, source, "", "modules.json"):
-        modules = module_folder(source, revision)
-        encoder = encoder_folder(modules) if modules is not None else ""
-    with reading_model(name, source, encoder, "config.json"):
-        config = AutoConfig.from_pretrained(
-            source, subfolder=encoder, revision=revision, trust_remote_code=trust_remote_code
-        )
+    with reading_model(name, Path(source), "modules.json"):
+        modules, encoder = find_modules(source, revision)
+    options = {"subfolder": encoder, "revision": revision, "trust_remote_code": trust_remote_code}
+    with reading_model(name, Path(source) / encoder, "config.json"):
+        config = AutoConfig.from_pretrained(source, **options)
         check_readable(config)
         family, notes = _find_family(family, config, modules is not None)
         if family == "sentence" and modules is not None:
             check_modules(modules)
         check_weights(name, Path(source) / encoder)
-        hidden, positions = _hidden(config), _positions(config)
-        return BackboneDescription(name, source, family, config, hidden, positions, notes, modules, encoder)
-
-
-def module_folder(source: str, revision: str | None) -> Path | None:
-    """Local folder with a sentence model's modules.json and what it names; None where the model has none.
-
-    Of a hub model, the files that `modules.json` names are fetched into the cache, beside it.
-    """
-    if Path(source).is_dir():
-        return Path(source) if (Path(source) / "modules.json").is_file() else None
-    from softprune.models.pooling import read_modules
-
-    listing = _hub_file(source, "modules.json", revision)
-    if listing is None:
-        return None
-    for module in read_modules(listing.parent):
-        if module["path"] and not module["type"].endswith("Transformer"):
-            for file in ("config.json", "model.safetensors"):
-                _hub_file(source, f"{module['path']}/{file}", revision)
-    return listing.parent
-
-
-def encoder_folder(modules: Path) -> str:
-    """Where the encoder's files are, relative to modules.json: "" or, in old models, a folder of their own."""
-    from softprune.models.pooling import read_modules
-
-    if (modules / "config.json").is_file():
-        return ""
-    paths = [entry["path"] for entry in read_modules(modules) if entry["type"].endswith("Transformer")]
-    return paths[0] if paths else ""
+        hidden, positions = _read_sizes(config)
+        return BackboneDescription(name, source, options, family, config, hidden, positions, notes, modules)
 
 
 def find_source(name: str) -> str:
@@ -149,44 +110,35 @@ def find_source(name: str) -> str:
     return name
 
 
-def _find_family(asked: str, config: Any, modules: bool) -> tuple[str, tuple[str, ...]]:
-    if asked != "auto":
-        return asked, ()
-    if modules:
-        return "sentence", ()
-    names: list[str] = list(getattr(config, "architectures", None) or [])
-    for name in names:
-        if name.endswith("EncoderModel"):
-            return "sentence", (_bare_encoder(name),)
-        if getattr(config, "is_encoder_decoder", False) and name.endswith(("Model", *_SUFFIXES)):
-            return "seq2seq", ()  # T5WithLMHeadModel, and bart-base's bare BartModel
-        for suffix, family in _SUFFIXES.items():
-            if name.endswith(suffix):
-                return family, ()
-        if name.endswith("Model") and _encodes(config):
-            return "sentence", (_bare_encoder(name),)
-    raise SoftpruneError(
-        "an architecture whose family is known",
-        f"architectures {names or 'not stated'} in its configuration",
-        f"name its family, such as --family {FAMILIES.names()[0]} (or {', '.join(FAMILIES.names()[1:])})",
-    )
+def find_modules(source: str, revision: str | None) -> tuple[Path | None, str]:
+    """Find a sentence model's parts. Of a hub model, what `modules.json` names is fetched into the cache.
+
+    Returns:
+        The local folder of modules.json (None where the model has none), and where beside it the encoder's files are:
+        "" or, in old models, a folder of their own.
+    """
+    from softprune.models.pooling import read_modules
+
+    folder = Path(source)
+    if not folder.is_dir():
+        listing = _fetch_file(source, "modules.json", revision)
+        if listing is None:
+            return None, ""
+        folder = listing.parent
+        for module in read_modules(folder):
+            if module["path"] and not module["type"].endswith("Transformer"):
+                for file in ("config.json", "model.safetensors"):
+                    _fetch_file(source, f"{module['path']}/{file}", revision)
+    if not (folder / "modules.json").is_file():
+        return None, ""
+    if (folder / "config.json").is_file():
+        return folder, ""
+    paths = [entry["path"] for entry in read_modules(folder) if entry["type"].endswith("Transformer")]
+    return folder, paths[0] if paths else ""
 
 
-def _bare_encoder(name: str) -> str:
-    return f"{name} is a bare encoder: read as a sentence model with mean pooling (--family changes it)"
-
-
-def _encodes(config: Any) -> bool:
-    """Whether a model reads in both directions: then transformers knows a masked model of its type."""
-    auto = import_module("transformers.models.auto.modeling_auto")
-    known = auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    return config.model_type in known and not getattr(config, "is_decoder", False)
-
-
-def _hub_file(source: str, name: str, revision: str | None) -> Path | None:
-    from transformers.utils import cached_file
-
-    path = cached_file(
+def _fetch_file(source: str, name: str, revision: str | None) -> Path | None:
+    path = import_module("transformers.utils").cached_file(
         source,
         name,
         revision=revision,
@@ -197,23 +149,74 @@ def _hub_file(source: str, name: str, revision: str | None) -> Path | None:
     return None if path is None else Path(path)
 
 
-def _hidden(config: Any) -> int:
-    """H: of the input embeddings, which some models project to another size."""
-    for key in ("word_embed_proj_dim", "embedding_size", "hidden_size", "d_model"):
-        if getattr(config, key, None):
-            return int(getattr(config, key))
+def check_readable(config: Any) -> None:
+    """Refuse wrappers around several models, and models that look up token ids in every layer."""
+    kind, parts = config.model_type, sorted(getattr(config, "sub_configs", None) or ())
+    if "text_config" in parts and not hasattr(config, "hidden_size"):
+        others = ", ".join(part.removesuffix("_config") for part in parts if part != "text_config")
+        raise SoftpruneError(
+            "a text model by itself",
+            f'"{kind}", which holds its text model ("{config.get_text_config().model_type}") with others ({others})',
+            "use a checkpoint that holds the text model alone, or another backbone",
+        )
+    if parts and not hasattr(config, "hidden_size"):
+        raise SoftpruneError(
+            "an architecture with one configuration for all of it",
+            f'"{kind}", whose {" and ".join(parts)} have configurations of their own',
+            "use another backbone",
+        )
+    if getattr(config, "hidden_size_per_layer_input", None):
+        raise SoftpruneError(
+            "an architecture that reads vectors in place of tokens",
+            f'"{kind}" with per-layer embeddings, which are looked up by token ids: a soft vector has none',
+            "use another backbone; Gemma 3 and Gemma 4 without per-layer embeddings can be read",
+        )
+
+
+def _find_family(asked: str, config: Any, has_modules: bool) -> tuple[str, tuple[str, ...]]:
+    """The family, and what the user should know of how it was found."""
+    if asked != "auto":
+        return asked, ()
+    if has_modules:
+        return "sentence", ()
+    names: list[str] = list(getattr(config, "architectures", None) or [])
+    for name in names:
+        is_t5_encoder = name.endswith("EncoderModel")  # its configuration is the whole T5's
+        if getattr(config, "is_encoder_decoder", False) and name.endswith(("Model", *_SUFFIXES)) and not is_t5_encoder:
+            return "seq2seq", ()  # T5WithLMHeadModel, and bart-base's bare BartModel
+        for suffix, family in _SUFFIXES.items():
+            if name.endswith(suffix):
+                return family, ()
+        if is_t5_encoder or (name.endswith("Model") and _reads_both_ways(config)):
+            note = f"{name} is a bare encoder: read as a sentence model with mean pooling (--family changes it)"
+            return "sentence", (note,)
     raise SoftpruneError(
-        "a configuration that states its hidden size", f'none in architecture "{config.model_type}"', "use another one"
+        "an architecture whose family is known",
+        f"architectures {names or 'not stated'} in its configuration",
+        f"name its family, such as --family {FAMILIES.names()[0]} (or {', '.join(FAMILIES.names()[1:])})",
     )
 
 
-def _positions(config: Any) -> int | None:
-    """The longest sequence of absolute positions; None for relative ones (T5, BLOOM, XLNet's -1)."""
-    if config.model_type in ("t5", "mt5", "umt5", "bloom"):
-        return None
+def _reads_both_ways(config: Any) -> bool:
+    """Whether transformers knows a masked model of this type."""
+    auto = import_module("transformers.models.auto.modeling_auto")
+    known = auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return config.model_type in known and not getattr(config, "is_decoder", False)
+
+
+def _read_sizes(config: Any) -> tuple[int, int | None]:
+    """H, and the longest sequence of absolute positions; None for relative ones (T5, BLOOM, XLNet's -1)."""
+    # A wrapper would state all of this in its `get_text_config()`. The first two keys are of input embeddings that the
+    # model projects to another size.
+    keys = ("word_embed_proj_dim", "embedding_size", "hidden_size", "d_model")
+    hidden = next((int(getattr(config, key)) for key in keys if getattr(config, key, None)), None)
+    if hidden is None:
+        found = f'none in architecture "{config.model_type}"'
+        raise SoftpruneError("a configuration that states its hidden size", found, "use another one")
     length = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    if length is None or int(length) < 0:
-        return None
-    # These count positions from behind the padding index.
+    if config.model_type in ("t5", "mt5", "umt5", "bloom") or length is None or int(length) < 0:
+        return hidden, None
     pad = getattr(config, "pad_token_id", None)
-    return int(length) - (int(pad) + 1 if config.model_type in _POSITIONS_BEHIND_PAD and pad is not None else 0)
+    if config.model_type in _POSITIONS_BEHIND_PAD and pad is not None:
+        return hidden, int(length) - int(pad) - 1
+    return hidden, int(length)

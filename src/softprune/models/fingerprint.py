@@ -19,8 +19,6 @@ def fingerprint(model: Any, head: Head | None = None) -> str:
 
     Two halves. The first holds values, rounded to bfloat16, so that a model loaded in float32 and in bfloat16 is the
     same backbone. The second holds signs, which no dtype changes: float16 rounds elsewhere than bfloat16.
-    Of the configuration only what changes the numbers without changing a weight counts: every release of
-    transformers writes other configurations.
 
     A quantised model is another backbone than the one that it was made of, and gives other numbers. Its packed weights
     count by name, kind and shape in both halves, by value in the first alone: devices may round them differently.
@@ -29,6 +27,7 @@ def fingerprint(model: Any, head: Head | None = None) -> str:
         model: the Hugging Face model.
         head: what follows it in a sentence model.
     """
+    # Of the configuration no more than this counts: every release of transformers writes other ones.
     switches = [getattr(model.config, name, None) for name in _SWITCHES]
     kind = f"{model.config.model_type} {switches}"
     weights = sorted(model.named_parameters())
@@ -37,21 +36,14 @@ def fingerprint(model: Any, head: Head | None = None) -> str:
         weights += sorted(head.named_parameters())
     values, signs = hashlib.sha256(kind.encode()), hashlib.sha256(kind.encode())
     for name, weight in weights:
-        packed = "" if weight.is_floating_point() else f" {weight.dtype}"
-        label = f"{name} {tuple(weight.shape)}{packed}"
+        is_packed = not weight.is_floating_point()
+        label = f"{name} {tuple(weight.shape)}" + (f" {weight.dtype}" if is_packed else "")
         rounded = [f"{value:.3g}" for value in _sample(weight, 16).bfloat16().tolist()]
         values.update(f"{label} {rounded}".encode())
-        signs.update(label.encode() + (b"" if packed else bytes(_sample(weight, 256).signbit().tolist())))
+        signs.update(label.encode())
+        if not is_packed:
+            signs.update(bytes(_sample(weight, 256).signbit().tolist()))
     return f"{values.hexdigest()[:16]}-{signs.hexdigest()[:16]}"
-
-
-def detect_quantization(model: Any) -> str | None:
-    """How a model's matrices are packed: 8bit, 4bit, or another method by its name; None where they aren't."""
-    for kind in ("8bit", "4bit"):
-        if getattr(model, f"is_loaded_in_{kind}", False):
-            return kind
-    method = getattr(getattr(model.config, "quantization_config", None), "quant_method", None)
-    return None if method is None else str(getattr(method, "value", method))
 
 
 def same_backbone(one: str, other: str) -> bool:

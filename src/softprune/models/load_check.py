@@ -6,26 +6,33 @@ of that fits an architecture, so they are compared once, on a few tokens, before
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 import torch
 
 from softprune.errors import SoftpruneError, out_of_memory
-from softprune.models.base import AdapterState, Backbone
+from softprune.models.base import AdapterContext, Backbone
 from softprune.models.batching import collate
 from softprune.models.load_errors import reason
-from softprune.models.probe import LEAST_LOGIT, QUANTIZED_TOLERANCE, TOLERANCE, WIDE_TOLERANCE, Probe, ordinary_ids
 from softprune.types import Encoded
 
+TOLERANCE = {torch.float16: 0.01, torch.bfloat16: 0.04}
+"""Relative to the largest logit. A number of bfloat16 is off by up to 1/256, and some ten roundings add up between
+other shapes of the same products; float16 has three more bits."""
+WIDE_TOLERANCE = 1e-4
+"""Of float32 and float64: some norms and softmaxes are computed in float32 whatever the dtype of the weights."""
+QUANTIZED_TOLERANCE = 0.05
+"""Of 8-bit weights, whose products depend on what else is in a batch."""
+LEAST_LOGIT = 0.03
+"""The least scale of a comparison: smaller logits say nothing about rounding, as a log-probability of ten is off by
+1e-6 in float32."""
 
-def reading_tolerance(backbone: Backbone) -> float:
-    """How much two ways of one computation may differ, relative to the largest number."""
-    if backbone.info.quantization is not None:
-        return QUANTIZED_TOLERANCE
-    return TOLERANCE.get(backbone.dtype, WIDE_TOLERANCE)
+
+def ordinary_ids(model: Any) -> torch.Tensor:
+    """Four token ids other than padding, `[1, 4]` on the device of the embeddings."""
+    pad = getattr(model.config, "pad_token_id", None)  # some configurations lack it
+    return torch.tensor([[i for i in range(3, 9) if i != pad][:4]], device=model.get_input_embeddings().weight.device)
 
 
 @torch.no_grad()
@@ -36,15 +43,24 @@ def check_reading(backbone: Backbone) -> None:
         SoftpruneError: they differ by more than rounding, the forward fails, or its numbers aren't finite.
     """
     kind = str(backbone.model.config.model_type)
+    if backbone.info.quantization is None:
+        tolerance = TOLERANCE.get(backbone.dtype, WIDE_TOLERANCE)
+    else:
+        tolerance = QUANTIZED_TOLERANCE
+    ids_1N = ordinary_ids(backbone.model)
     try:
-        with _by_transformers(backbone):
-            # The same products of the same numbers: usually equal bit by bit, unless a model adds something to ids.
-            ours, plain = backbone.read_ids(backbone.probe_ids())
-            _compare(ours, plain, reading_tolerance(backbone) / 4, kind, "tokens given as embeddings")
-        # Each forward of a large model costs seconds, so padding is read behind the first prompt alone.
-        short, long = _probes(backbone)
-        _check_soft(backbone, kind, (long, short), length=3, amount=1.0)
-        _check_soft(backbone, kind, (short,), length=1, amount=2.5)
+        # Without fused layers: ids and embeddings then give the same products of the same numbers, usually equal bit
+        # by bit, unless a model adds something to ids.
+        with backbone.reading_as(AdapterContext(has_weights=True)):
+            ours, plain = backbone.read_ids(ids_1N)
+        _compare(ours, plain, tolerance / 4, kind, "tokens given as embeddings")
+        # A long text and a short one, with answers of other lengths. Each forward of a large model costs seconds, so
+        # padding is read behind the first prompt alone.
+        a, b, c, d = ids_1N[0].tolist()
+        answers = ((c,), (b, a))
+        long, short = Encoded((a, b, c, d), 2, answers, gold=0), Encoded((d, b), 1, answers, gold=1)
+        _check_soft(backbone, (long, short), 3, 1.0, tolerance, kind)
+        _check_soft(backbone, (Encoded(short.input_ids, 1, answers[1:], gold=0),), 1, 2.5, tolerance, kind)
     except SoftpruneError:
         raise
     except Exception as error:  # whatever an architecture's forward raises where it gets no ids
@@ -57,37 +73,31 @@ def check_reading(backbone: Backbone) -> None:
         ) from error
 
 
-def _probes(backbone: Backbone) -> tuple[Probe, Probe]:
-    a, b, c, d = backbone.probe_ids()[0].tolist()
-    return Probe((d, b), 1, (b, a)), Probe((a, b, c, d), 2, (c,))
+def _check_soft(
+    backbone: Backbone, texts: tuple[Encoded, ...], length: int, amount: float, tolerance: float, kind: str
+) -> None:
+    """Compare texts' gold answers behind one random prompt: in one padded batch, and each text by itself.
 
-
-def _check_soft(backbone: Backbone, kind: str, probes: tuple[Probe, ...], length: int, amount: float) -> None:
-    """Compare texts of different lengths behind one random prompt: in one padded batch, and each by itself.
-
-    Args:
-        backbone: what to check.
-        kind: its architecture.
-        probes: the texts.
-        length: tokens of the prompt.
-        amount: its standard deviation, as a multiple of that of ordinary embeddings.
+    The prompt's standard deviation is `amount` times that of ordinary embeddings.
     """
-    rows = [Encoded(p.text, p.slot, tuple(p.answer for p in probes), 0) for p in probes]
-    usual = backbone.lookup(backbone.probe_ids())[0].to(backbone.prompt_dtype)
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(length, usual.shape[1], generator=generator).to(usual)
+    usual = backbone.lookup(ordinary_ids(backbone.model))[0].to(backbone.prompt_dtype)
+    noise = torch.randn(length, usual.shape[1], generator=torch.Generator().manual_seed(0)).to(usual)
     prompt_PH = noise * usual.std() * amount
-    ours = backbone.read_softly(prompt_PH.expand(len(rows), -1, -1), collate(rows, probes[0].text[0], backbone.device))
-    for row, probe in enumerate(probes):
-        plain = backbone.read_plainly(prompt_PH, probe)
-        what = f"a text behind a soft prompt of {length}"
-        if plain.dim() == 1:
-            _compare(ours[row], plain, reading_tolerance(backbone), kind, what)
+    # Padded with an ordinary token, which would change the numbers if it were read.
+    batch = collate(texts, texts[0].input_ids[0], backbone.device)
+    ours = backbone.read_softly(prompt_PH.expand(len(texts), -1, -1), batch)
+    what = f"a text behind a soft prompt of {length}"
+    for row, text in enumerate(texts):
+        plain = backbone.read_plainly(prompt_PH, text)
+        if plain.dim() == 1:  # a sentence's embedding
+            _compare(ours[row], plain, tolerance, kind, what)
             continue
-        at = torch.arange(len(probe.answer), device=plain.device)
-        log_probs = plain.double().log_softmax(-1)[at, torch.tensor(probe.answer, device=plain.device)]
-        scale = float(plain.double().abs().max()) * len(probe.answer)
-        _compare(ours[row, row], log_probs.sum(), reading_tolerance(backbone), kind, what, scale)
+        answer = text.answer_ids[text.gold]
+        at = torch.arange(len(answer), device=plain.device)
+        log_probs = plain.double().log_softmax(-1)[at, torch.tensor(answer, device=plain.device)]
+        # A log-probability near 0 comes of logits as large as any, and is rounded as they are.
+        scale = float(plain.double().abs().max()) * len(answer)
+        _compare(ours[row, text.gold], log_probs.sum(), tolerance, kind, what, scale)
 
 
 def _compare(
@@ -102,7 +112,7 @@ def _compare(
         )
     scale = max(float(plain.abs().max()) if scale is None else scale, LEAST_LOGIT)
     difference = float((ours - plain).abs().max()) / scale
-    if not difference <= tolerance:
+    if not difference <= tolerance:  # so that NaN is refused too
         raise SoftpruneError(
             f"an architecture that softprune reads as transformers does (within {tolerance:g})",
             f'"{kind}", which differs by {difference:.2g} in reading {what}',
@@ -110,37 +120,23 @@ def _compare(
         )
 
 
-@contextmanager
-def _by_transformers(backbone: Backbone) -> Iterator[None]:
-    """Without softprune's layers: ids and embeddings then give the same, except for what the model adds to ids."""
-    before, backbone.adapter = backbone.adapter, AdapterState(has_weights=True)
-    try:
-        yield
-    finally:
-        backbone.adapter = before
-
-
 @torch.no_grad()
 def prefer_eager(model: Any) -> None:
-    """Use plain products for attention where they give what transformers' own choice gives.
-
-    Args:
-        model: as transformers loaded it, with the attention that it chose.
-    """
+    """Use plain products for attention where they give what transformers' own choice gives."""
     ids_1N, chosen = ordinary_ids(model), model.config._attn_implementation
     if chosen == "eager":
         return
+    given: dict[str, Any] = {"use_cache": False} if model.can_generate() else {}
+    if getattr(model.config, "is_encoder_decoder", False):
+        given["decoder_input_ids"] = ids_1N
     logging = import_module("transformers.utils.logging")
     level = logging.get_verbosity()
     logging.set_verbosity_error()  # a model whose attention can't be changed warns and keeps it
     try:
-        given: dict[str, Any] = {"use_cache": False} if model.can_generate() else {}
-        if getattr(model.config, "is_encoder_decoder", False):
-            given["decoder_input_ids"] = ids_1N
         plain = model(input_ids=ids_1N, **given)[0].float()
         model.set_attn_implementation("eager")
         difference = (model(input_ids=ids_1N, **given)[0].float() - plain).abs().max()
-        if not difference <= TOLERANCE[torch.bfloat16] * plain.abs().max():
+        if not difference <= TOLERANCE[torch.bfloat16] * plain.abs().max():  # Falcon's adds alibi twice
             model.set_attn_implementation(chosen)
     finally:
         logging.set_verbosity(level)

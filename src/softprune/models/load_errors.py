@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -28,7 +28,7 @@ SMALL_FILES = (
 
 
 @contextmanager
-def reading_model(name: str, source: str, folder: str, part: str, room: str = "cpu") -> Iterator[None]:
+def reading_model(name: str, folder: Path, part: str, room: str = "cpu") -> Iterator[None]:
     """Turn whatever transformers raises while it reads a model's files into one message.
 
     Damaged files surface as errors of every kind: of transformers' own checks, of json's recursion limit, of attributes
@@ -36,8 +36,7 @@ def reading_model(name: str, source: str, folder: str, part: str, room: str = "c
 
     Args:
         name: what the user typed.
-        source: a local folder, or a hub name.
-        folder: of the model's files in `source`.
+        folder: where the files are; of a hub model, no folder that exists.
         part: what is read, for the message.
         room: the device that the weights go to.
     """
@@ -49,41 +48,42 @@ def reading_model(name: str, source: str, folder: str, part: str, room: str = "c
         if out_of_memory(error):
             do = "choose a smaller model, --dtype bfloat16, or --device cpu where there is more memory"
             raise SoftpruneError(f"room for {name} on {room}", "out of memory", do) from error
-        raise _refused(name, Path(source) / folder, part, error) from error
+        raise _explain(name, folder, part, error) from error
 
 
-def _refused(name: str, folder: Path, part: str, error: Exception) -> SoftpruneError:
+def _explain(name: str, folder: Path, part: str, error: Exception) -> SoftpruneError:
     """What an error at load means, the likeliest cause first."""
-    text = str(error)
+    text, why = str(error), reason(error)
     if "trust_remote_code" in text:
         do = "read that code; if you trust it, add backbone.trust_remote_code=true"
         return SoftpruneError("a model that needs no code of its own", f"{name} comes with Python code", do)
     if not folder.is_dir() and isinstance(error, OSError | KeyError):
-        return _not_found(name, error)
+        near = unknown("backbone", name, BUNDLED)
+        return SoftpruneError(
+            "a bundled model, a local model folder, or a hub name that can be reached",
+            f'"{name}" ({why})',
+            f"check the name and the network, or choose a bundled model ({near.do})",
+        )
     damage = find_damage(folder)
     if damage is not None:
         return damage
     if "model type" in text or "model_type" in text:
         do = "choose another model, or a newer transformers (pip install -U transformers)"
-        return SoftpruneError("an architecture that transformers knows", f"{name}: {reason(error)}", do)
+        return SoftpruneError("an architecture that transformers knows", f"{name}: {why}", do)
     if isinstance(error, ImportError) and "bitsandbytes" in text:
         expected, do = "a version of bitsandbytes that transformers accepts", "pip install -U bitsandbytes accelerate"
-        return SoftpruneError(expected, reason(error), do)
+        return SoftpruneError(expected, why, do)
     if isinstance(error, ImportError):
         do = "install what it names (pip install ...), or choose a model that doesn't need it"
-        return SoftpruneError(f"the packages that {name} needs", reason(error), do)
+        return SoftpruneError(f"the packages that {name} needs", why, do)
     if "Unrecognized configuration class" in text:
-        found = f"{name}: {reason(error).partition(' for this kind')[0][:160]}"
+        found = f"{name}: {why.partition(' for this kind')[0][:160]}"
         return SoftpruneError("a family that the model's architecture has", found, "leave --family out")
-    return SoftpruneError(
-        f"a whole model in {name} (config.json, safetensors, tokenizer)", f"{part}: {reason(error)}", _what_to_do(error)
-    )
-
-
-def _what_to_do(error: Exception) -> str:
     if isinstance(error, OSError | SafetensorError):
-        return "copy or download the model again: a file of it is damaged or missing"
-    return "copy or download the model again, or try another version of transformers, which can't read its files"
+        do = "copy or download the model again: a file of it is damaged or missing"
+    else:
+        do = "copy or download the model again, or try another version of transformers, which can't read its files"
+    return SoftpruneError(f"a whole model in {name} (config.json, safetensors, tokenizer)", f"{part}: {why}", do)
 
 
 def find_damage(folder: Path) -> SoftpruneError | None:
@@ -99,55 +99,34 @@ def find_damage(folder: Path) -> SoftpruneError | None:
         except RecursionError:
             wrong = "which is nested too deep"
         if wrong is not None:
-            return SoftpruneError(
-                f"a whole model in {folder} (config.json, safetensors, tokenizer)",
-                f"{file}, {wrong}",
-                f"copy or download {file} again",
-            )
+            expected = f"a whole model in {folder} (config.json, safetensors, tokenizer)"
+            return SoftpruneError(expected, f"{file}, {wrong}", f"copy or download {file} again")
     return None
 
 
 def _what_is_wrong(file: str, content: object) -> str | None:
+    kinds = {list: "a list", dict: "an object", str: "a text", bool: "true or false", type(None): "null"}
     if not isinstance(content, dict):
-        return f"which holds {_kind(content)}, not a JSON object"
+        return f"which holds {kinds.get(type(content), 'a number')}, not a JSON object"
     if file != "config.json":
         return None
     for key, kind in (("model_type", str), ("architectures", list), ("quantization_config", dict)):
         if content.get(key) is not None and not isinstance(content[key], kind):
-            return f"whose {key} is {_kind(content[key])}"
+            return f"whose {key} is {kinds.get(type(content[key]), 'a number')}"
     if not all(isinstance(name, str) for name in content.get("architectures") or ()):
         return "whose architectures aren't names"
+    torch = import_module("torch")
     for key in ("dtype", "torch_dtype"):
-        if isinstance(content.get(key), str) and not _is_dtype(content[key]):
-            return f"whose {key} is no dtype: {content[key]!r}"
+        name = content.get(key)
+        if not isinstance(name, str) or name == "auto":
+            continue
+        if not isinstance(getattr(torch, name.removeprefix("torch."), None), torch.dtype):
+            return f"whose {key} is no dtype: {name!r}"
     return None
 
 
-def _is_dtype(name: str) -> bool:
-    torch = import_module("torch")
-    return name == "auto" or isinstance(getattr(torch, name.removeprefix("torch."), None), torch.dtype)
-
-
-def _kind(value: object) -> str:
-    names = {list: "a list", dict: "an object", str: "a text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")
-
-
-def _not_found(name: str, error: Exception) -> SoftpruneError:
-    near = unknown("backbone", name, BUNDLED)
-    return SoftpruneError(
-        "a bundled model, a local model folder, or a hub name that can be reached",
-        f'"{name}" ({reason(error)})',
-        f"check the name and the network, or choose a bundled model ({near.do})",
-    )
-
-
 def check_weights(name: str, folder: Path) -> None:
-    """Refuse a local folder without safetensors before anything is read from it: pickled weights can run code.
-
-    Raises:
-        SoftpruneError: when there are only pickled ones, or none.
-    """
+    """Refuse a local folder without safetensors before anything is read from it: pickled weights can run code."""
     if not folder.is_dir() or any(folder.glob("*.safetensors")):
         return
     pickled = sorted(path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.ckpt")))
@@ -156,67 +135,6 @@ def check_weights(name: str, folder: Path) -> None:
         raise SoftpruneError(expected, "no weights", "copy its weights there")
     do = "save the model again with save_pretrained, which writes safetensors"
     raise SoftpruneError(expected, f"only {pickled[0]}, which is pickled and never loaded", do)
-
-
-def check_readable(config: Any) -> None:
-    """Refuse architectures whose configuration already shows that they can't be used.
-
-    Raises:
-        SoftpruneError: for wrappers around several models, and for models that look up token ids in every layer.
-    """
-    kind, parts = config.model_type, sorted(getattr(config, "sub_configs", None) or ())
-    if "text_config" in parts and not hasattr(config, "hidden_size"):
-        others = ", ".join(part.removesuffix("_config") for part in parts if part != "text_config")
-        raise SoftpruneError(
-            "a text model by itself",
-            f'"{kind}", which holds its text model ("{config.get_text_config().model_type}") with others ({others})',
-            "use a checkpoint that holds the text model alone, or another backbone",
-        )
-    if parts and not hasattr(config, "hidden_size"):
-        raise SoftpruneError(
-            "an architecture with one configuration for all of it",
-            f'"{kind}", whose {" and ".join(parts)} have configurations of their own',
-            "use another backbone",
-        )
-    if getattr(config, "hidden_size_per_layer_input", None):
-        raise SoftpruneError(
-            "an architecture that reads vectors in place of tokens",
-            f'"{kind}" with per-layer embeddings, which are looked up by token ids: a soft vector has none',
-            "use another backbone; Gemma 3 and Gemma 4 without per-layer embeddings can be read",
-        )
-
-
-def check_token_ids(generation: Any) -> None:
-    """Refuse a generation_config.json whose special tokens aren't token ids, before a text is generated.
-
-    Raises:
-        SoftpruneError: for the first that isn't one.
-    """
-    for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"):
-        value = getattr(generation, name, None)
-        ids = value if isinstance(value, list) else [value]
-        if not all(one is None or (isinstance(one, int) and not isinstance(one, bool)) for one in ids):
-            raise SoftpruneError(
-                f"a token id for {name} in generation_config.json (or config.json)",
-                repr(value),
-                "copy or download generation_config.json again",
-            )
-
-
-def check_complete(name: str, family: str, missing: Iterable[str]) -> None:
-    """Refuse random weights: transformers fills what a checkpoint lacks with fresh random numbers.
-
-    Raises:
-        SoftpruneError: when any but a pooler that isn't used is missing.
-    """
-    harmless = ("pooler.",) if family == "sentence" else ()
-    lacking = sorted(weight for weight in missing if not any(part in weight for part in harmless))
-    if lacking:
-        raise SoftpruneError(
-            f"weights of a whole {family} model",
-            f"{name} lacks {len(lacking)} of them ({', '.join(lacking[:3])}, ...)",
-            "choose a checkpoint that was saved with its head, or another --family",
-        )
 
 
 def read_tokenizer(source: str, **options: Any) -> Any:

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 from softprune.config.registry import unknown
 from softprune.errors import SoftpruneError, out_of_memory
 from softprune.models.description import FAMILIES, BackboneDescription, describe
-from softprune.models.fingerprint import detect_quantization, fingerprint
-from softprune.models.load_errors import check_complete, read_tokenizer, reading_model, reason
+from softprune.models.fingerprint import fingerprint
+from softprune.models.load_errors import read_tokenizer, reading_model, reason
 from softprune.models.placement import (
     DeviceMap,
     check_packed,
     check_placed,
     check_placement,
     check_quantizer,
-    keep_differentiable,
+    detect_quantization,
     placement_options,
 )
 
@@ -26,11 +26,15 @@ if TYPE_CHECKING:
     import torch
 
     from softprune.models.base import Backbone
-    from softprune.models.pooling import Head
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
-_AUTO_CLASSES = {"seq2seq": "AutoModelForSeq2SeqLM", "causal": "AutoModelForCausalLM", "masked": "AutoModelForMaskedLM"}
+_AUTO_CLASSES = {
+    "seq2seq": "AutoModelForSeq2SeqLM",
+    "causal": "AutoModelForCausalLM",
+    "masked": "AutoModelForMaskedLM",
+    "sentence": "AutoModel",
+}
 
 
 def load_backbone(
@@ -63,61 +67,74 @@ def load_backbone(
     Raises:
         SoftpruneError: when it can't be found, loaded, or is of no known family.
     """
-    from softprune.models.load_check import prefer_eager
+    from softprune.models.checkpointing import enable_checkpointing
+    from softprune.models.load_check import check_reading, prefer_eager
 
     check_placement(device, device_map, quantization)
-    if isinstance(name, BackboneDescription):
-        described = name
-    else:
-        described = describe(str(name), family, revision, trust_remote_code)
-    name = described.name
+    described = name if isinstance(name, BackboneDescription) else describe(name, family, revision, trust_remote_code)
     place = resolve_device(device)
     check_quantizer(quantization, place)
     number = resolve_dtype(dtype, place)
-    packed = getattr(described.config, "quantization_config", None) is not None
-    placed = placement_options(place, number, device_map, quantization, packed)
-    options = {"subfolder": described.encoder, "revision": revision, "trust_remote_code": trust_remote_code}
-    with reading_model(name, described.source, described.encoder, "its tokenizer"):
-        tokenizer = read_tokenizer(described.source, **options)
-    with reading_model(name, described.source, described.encoder, "its weights", str(place)):
-        model, loaded = _model_class(described).from_pretrained(
-            described.source,
-            dtype=number,
-            use_safetensors=True,
-            output_loading_info=True,
-            **options,
-            **placed,
-        )
-        check_complete(name, described.family, loaded["missing_keys"])
-        check_placed(name, model)
-        check_packed(name, model)
-        keep_differentiable(model)
-        if _is_slow(number, place):
+    placed = placement_options(described.config, place, number, device_map, quantization)
+    with reading_model(described.name, described.folder, "its tokenizer"):
+        tokenizer = read_tokenizer(described.source, **described.options)
+    with reading_model(described.name, described.folder, "its weights", str(place)):
+        model = _read_weights(described, dtype=number, **placed)
+        # torch's fused attention in bfloat16 on a CPU goes back through a short text 1.5 to 3 times slower than plain
+        # products do; from about 300 tokens on they are even (docs/log.md).
+        if place.type == "cpu" and str(number) == "torch.bfloat16":
             prefer_eager(model.eval())
         backbone = wrap(described, model if placed else model.to(place), tokenizer)
+        check_reading(backbone)
         if checkpointing:
-            backbone.enable_checkpointing()
+            enable_checkpointing(backbone)
     return backbone
 
 
-def _is_slow(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether transformers' usual choice of attention is slower than plain products.
+def _read_weights(described: BackboneDescription, **options: Any) -> Any:
+    """The Hugging Face model with all of its weights, each where it was asked for."""
+    from softprune.models.architectures import ENCODER_CLASSES
 
-    torch's fused attention in bfloat16 on a CPU goes back through a short text 1.5 to 3 times slower than the plain
-    products do; from about 300 tokens on they are even (docs/log.md).
-    """
-    import torch
-
-    return device.type == "cpu" and dtype is torch.bfloat16
+    transformers = import_module("transformers")
+    transformers.utils.logging.disable_progress_bar()
+    kind = _AUTO_CLASSES[described.family]
+    if described.family == "sentence":
+        kind = ENCODER_CLASSES.get(described.config.model_type, kind)
+    model, loaded = getattr(transformers, kind).from_pretrained(
+        described.source, use_safetensors=True, output_loading_info=True, **described.options, **options
+    )
+    # transformers fills what a checkpoint lacks with random numbers; a sentence model's pooler isn't read.
+    harmless = ("pooler.",) if described.family == "sentence" else ()
+    lacking = sorted(weight for weight in loaded["missing_keys"] if not any(part in weight for part in harmless))
+    if lacking:
+        raise SoftpruneError(
+            f"weights of a whole {described.family} model",
+            f"{described.name} lacks {len(lacking)} of them ({', '.join(lacking[:3])}, ...)",
+            "choose a checkpoint that was saved with its head, or another --family",
+        )
+    check_placed(described.name, model)
+    check_packed(described.name, model)
+    for module in model.modules():
+        # bitsandbytes would pack 4-bit weights again for inference on a CPU, and no gradient passes through those.
+        if getattr(module, "support_avx512bf16_for_cpu", False):
+            module.support_avx512bf16_for_cpu = False
+    return model
 
 
 def wrap(described: BackboneDescription, model: Any, tokenizer: Any) -> Backbone:
     """A backbone around a loaded model and its tokenizer."""
     from softprune.models.base import BackboneInfo
+    from softprune.models.pooling import Head, read_head
+    from softprune.models.sentence import SentenceBackbone
 
     weight = model.get_input_embeddings().weight
+    head = None
+    if described.family == "sentence":
+        head = Head(("mean",), []) if described.modules is None else read_head(described.modules)
+        head = head.to(weight.device, weight.dtype)
     packed = detect_quantization(model)
-    head = _sentence_head(described, weight) if described.family == "sentence" else None
+    # Only transformers knows how many weights a packed matrix holds.
+    parameters = model.num_parameters() if packed else sum(p.numel() for p in model.parameters())
     info = BackboneInfo(
         name=described.name,
         family=described.family,
@@ -125,22 +142,13 @@ def wrap(described: BackboneDescription, model: Any, tokenizer: Any) -> Backbone
         dtype=str(weight.dtype).removeprefix("torch."),
         device=str(weight.device),
         hidden=int(weight.shape[1]),
-        parameters=model.num_parameters() if packed else sum(p.numel() for p in model.parameters()),
+        parameters=parameters,
         positions=described.positions,
         quantization=packed,
     )
     if head is None:
         return FAMILIES[described.family](model, tokenizer, info)
-    from softprune.models.sentence import SentenceBackbone
-
     return SentenceBackbone(model, tokenizer, info, head)
-
-
-def _sentence_head(described: BackboneDescription, like: torch.Tensor) -> Head:
-    from softprune.models.pooling import mean_head, read_head
-
-    head = mean_head() if described.modules is None else read_head(described.modules)
-    return head.to(like.device, like.dtype)
 
 
 def resolve_device(device: str) -> torch.device:
@@ -151,10 +159,9 @@ def resolve_device(device: str) -> torch.device:
     """
     import torch
 
-    if device == "auto" and os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true":  # accelerate launch --cpu
-        return torch.device("cpu")
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        by_launch = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"  # accelerate launch --cpu
+        return torch.device("cuda" if not by_launch and torch.cuda.is_available() else "cpu")
     try:
         torch.device(device)
     except RuntimeError as error:
@@ -183,13 +190,3 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
         raise unknown("dtype", dtype, DTYPES)
     number: torch.dtype = getattr(torch, dtype)
     return number
-
-
-def _model_class(described: BackboneDescription) -> Any:
-    from softprune.models.architectures import ENCODER_CLASSES
-
-    transformers = import_module("transformers")
-    transformers.utils.logging.disable_progress_bar()
-    if described.family != "sentence":
-        return getattr(transformers, _AUTO_CLASSES[described.family])
-    return getattr(transformers, ENCODER_CLASSES.get(described.config.model_type, "AutoModel"))

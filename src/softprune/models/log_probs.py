@@ -8,15 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from softprune.models.fused.layers import portions
-
-
-def log_probs(logits: torch.Tensor) -> torch.Tensor:
-    """Log-softmax over the last axis, in float32 at least."""
-    return F.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=-1)
+from softprune.models.fused.layers import portions, run
 
 
 class _TokenLogProbs(torch.autograd.Function):
@@ -55,12 +49,10 @@ def token_log_probs(logits_UV: torch.Tensor, which_M: torch.Tensor, targets_M: t
         which_M: each token's place.
         targets_M: the tokens.
     """
-    log_probs_M: torch.Tensor = _TokenLogProbs.apply(logits_UV, which_M, targets_M)  # type: ignore[no-untyped-call]
-    return log_probs_M
+    return run(_TokenLogProbs, logits_UV, which_M, targets_M)
 
 
 def scatter_sums(values_M: torch.Tensor, mask_RAT: torch.Tensor) -> torch.Tensor:
     """Sum per answer the M values that belong to its real tokens: `[R, A]`, -inf where an answer has no token."""
     wide = values_M.new_zeros(mask_RAT.shape).masked_scatter(mask_RAT, values_M)
-    sums_RA = wide.sum(-1)
-    return sums_RA.masked_fill(~mask_RAT.any(-1), float("-inf"))
+    return wide.sum(-1).masked_fill(~mask_RAT.any(-1), float("-inf"))

@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from softprune.errors import SoftpruneError
 from softprune.models.architectures import masked_head
 from softprune.models.base import Backbone, BackboneInfo, tile
-from softprune.models.fused.bert import Encoder
-from softprune.models.load_check import check_reading
-from softprune.models.log_probs import log_probs
-from softprune.models.probe import Probe
+from softprune.models.fused.bert import FrozenBert, suits
 from softprune.models.tokenization import Tokenization, continuation_ids
-from softprune.types import Batch
+from softprune.types import Batch, Encoded
 
 
 class MaskedBackbone(Backbone):
@@ -30,63 +28,46 @@ class MaskedBackbone(Backbone):
     def __init__(self, model: Any, tokenizer: Any, info: BackboneInfo) -> None:
         super().__init__(model, tokenizer, info)
         if tokenizer.mask_token_id is None:
-            raise SoftpruneError(
-                "a tokenizer with a mask token",
-                f"none in {info.name}",
-                "copy its tokenizer again",
-            )
-        self._encoder = Encoder(model.base_model)
-        check_reading(self)
+            raise SoftpruneError("a tokenizer with a mask token", f"none in {info.name}", "copy its tokenizer again")
+        self.fused = FrozenBert(self.trunk) if suits(self.trunk) else None
 
     def tokenization(self) -> Tokenization:
         """One mask token holds the answer's place; the forward widens it to the answer's length."""
-        return Tokenization(
-            self.tokenizer,
-            self.tokenizer.mask_token,
-            lambda text: continuation_ids(self.tokenizer, text),
-        )
+        tokenizer = self.tokenizer
+        return Tokenization(tokenizer, tokenizer.mask_token, lambda text: continuation_ids(tokenizer, text))
 
     def answer_sums(self, prompts_RPH: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Sum of the log-probabilities of an answer's tokens, each at its own mask."""
-        rows = prompts_RPH.shape[0]
+        rows, prompt_length = prompts_RPH.shape[:2]
         counts_BA = batch.answer_mask.sum(-1)
+        first_R = tile(batch.slot, rows) + prompt_length
         sums_RA = torch.full((rows, counts_BA.shape[1]), float("-inf"), dtype=self.prompt_dtype, device=self.device)
-        for length in sorted({int(n) for n in counts_BA.unique()} - {0}):
-            hidden_RTH = self._at_masks(prompts_RPH, batch, length)
+        for length in sorted(set(counts_BA.flatten().tolist()) - {0}):
+            ids, mask = widen(batch, length, int(self.tokenizer.mask_token_id))
+            hidden_RLH = self.read_encoder(*self.combine(prompts_RPH, ids, mask))
+            place_T = torch.arange(length, device=self.device)
+            at_RT1 = (first_R[:, None] + place_T)[..., None]
+            logits_RTV = masked_head(self.model, hidden_RLH.gather(1, at_RT1.expand(-1, -1, hidden_RLH.shape[2])))
+            wide = torch.promote_types(logits_RTV.dtype, torch.float32)
+            log_probs_RTV = F.log_softmax(logits_RTV.to(wide), dim=-1)
             row, answer = torch.nonzero(tile(counts_BA, rows) == length, as_tuple=True)
             targets_MT = tile(batch.answer_ids, rows)[row, answer, :length]
-            log_probs_RTV = log_probs(masked_head(self.model, hidden_RTH))
-            values_M = log_probs_RTV[row[:, None], torch.arange(length, device=row.device), targets_MT].sum(1)
+            values_M = log_probs_RTV[row[:, None], place_T, targets_MT].sum(1)
             sums_RA = sums_RA.index_put((row, answer), values_M.to(sums_RA.dtype))
         return sums_RA
 
-    def _at_masks(self, prompts_RPH: torch.Tensor, batch: Batch, length: int) -> torch.Tensor:
-        """Last hidden states at the `length` masks of each row, `[R, length, H]`."""
-        rows, prompt_length = prompts_RPH.shape[:2]
-        ids, mask = widen(batch, length, int(self.tokenizer.mask_token_id))
-        combined = self.combine(prompts_RPH, ids, mask)
-        hidden_RLH = self._encoder(combined.embeds_RLH, combined.mask_RL, self.adapter.is_active).to(self.device)
-        first_R = tile(batch.slot, rows) + prompt_length
-        at_RT = first_R[:, None] + torch.arange(length, device=hidden_RLH.device)
-        at_masks: torch.Tensor = hidden_RLH.gather(1, at_RT[..., None].expand(-1, -1, hidden_RLH.shape[2]))
-        return at_masks
-
-    def drop_fused_layers(self) -> None:
-        """Leave out the layers of our own."""
-        self._encoder.fast = None
-
     def read_ids(self, ids_1N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits of tokens, by encoder and head apart and by the model's own forward."""
-        hidden = self._encoder(self.lookup(ids_1N), torch.ones_like(ids_1N), adapted=True)
+        hidden = self.read_encoder(self.lookup(ids_1N), torch.ones_like(ids_1N))
         return masked_head(self.model, hidden[0]), self.model(input_ids=ids_1N).logits[0]
 
-    def read_plainly(self, prompt_PH: torch.Tensor, probe: Probe) -> torch.Tensor:
+    def read_plainly(self, prompt_PH: torch.Tensor, example: Encoded) -> torch.Tensor:
         """Logits at the answer's masks, by the model's own forward."""
-        masks = [int(self.tokenizer.mask_token_id)] * len(probe.answer)
-        ids = [*probe.text[: probe.slot], *masks, *probe.text[probe.slot + 1 :]]
+        masks = [int(self.tokenizer.mask_token_id)] * len(example.answer_ids[example.gold])
+        ids = [*example.input_ids[: example.slot], *masks, *example.input_ids[example.slot + 1 :]]
         text = self.lookup(torch.tensor(ids, device=self.device))
         embeds = torch.cat([text[: self.leading], prompt_PH.to(text.dtype), text[self.leading :]])
-        first = probe.slot + len(prompt_PH)
+        first = example.slot + len(prompt_PH)
         logits: torch.Tensor = self.model(inputs_embeds=embeds[None]).logits[0]
         return logits[first : first + len(masks)]
 

@@ -25,11 +25,7 @@ DeviceMap: TypeAlias = str | Mapping[str, Any]
 
 
 def check_placement(device: str, device_map: DeviceMap, quantization: str) -> None:
-    """Hold what was asked for against itself, before anything is loaded.
-
-    Raises:
-        SoftpruneError: for unknown names, and for a device beside a map of devices.
-    """
+    """Check what was asked for against itself, before anything is loaded."""
     if isinstance(device_map, str) and device_map not in DEVICE_MAPS:
         raise unknown("device map", device_map, DEVICE_MAPS)
     if quantization not in QUANTIZATIONS:
@@ -41,15 +37,14 @@ def check_placement(device: str, device_map: DeviceMap, quantization: str) -> No
 
 
 def check_quantizer(quantization: str, device: torch.device) -> None:
-    """Refuse what bitsandbytes can't do here.
-
-    Raises:
-        SoftpruneError: when it isn't installed, doesn't load, or doesn't know the device.
-    """
+    """Refuse what bitsandbytes can't do here: it isn't installed, doesn't load, or doesn't know the device."""
     if quantization == "none":
         return
+    # On some CPUs it warns that it lacks a kernel, which loading would turn off at once.
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    if _is_about_another_kernel not in logger.filters:
+        logger.addFilter(_is_about_another_kernel)
     try:
-        _ask_for_no_kernel()
         library = import_module("bitsandbytes")
     except (ImportError, OSError, RuntimeError) as error:
         if out_of_memory(error):
@@ -59,9 +54,7 @@ def check_quantizer(quantization: str, device: torch.device) -> None:
             reason(error),
             "pip install 'softprune[quantization]', or leave backbone.quantization out",
         ) from error
-    known = sorted(
-        getattr(library, "supported_torch_devices", {"cuda"})
-    )  # older versions lack the list, and know CUDA alone
+    known = sorted(getattr(library, "supported_torch_devices", {"cuda"}))  # older versions lack it, and know CUDA alone
     if device.type not in known:
         raise SoftpruneError(
             f"a device that this bitsandbytes quantises on: {', '.join(known)}",
@@ -70,32 +63,21 @@ def check_quantizer(quantization: str, device: torch.device) -> None:
         )
 
 
-def _ask_for_no_kernel() -> None:
-    """Keep bitsandbytes from asking for a kernel on some CPUs that `keep_differentiable` would turn off at once."""
-    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
-    if _about_another not in logger.filters:
-        logger.addFilter(_about_another)
-
-
-def _about_another(record: logging.LogRecord) -> bool:
+def _is_about_another_kernel(record: logging.LogRecord) -> bool:
     return "gemm_4bit_forward" not in record.msg
 
 
 def placement_options(
-    device: torch.device, dtype: torch.dtype, device_map: DeviceMap, quantization: str, quantised: bool
+    config: Any, device: torch.device, dtype: torch.dtype, device_map: DeviceMap, quantization: str
 ) -> dict[str, Any]:
     """What `from_pretrained` is given beside the dtype; nothing for a whole model on one device.
 
-    Args:
-        device: for a model without a device map.
-        dtype: that 4-bit weights are multiplied in.
-        device_map, quantization: what was asked for.
-        quantised: whether the checkpoint itself holds packed weights.
+    The configuration says whether the checkpoint itself holds packed weights. 4-bit ones are multiplied in `dtype`.
     """
     options: dict[str, Any] = {}
     if device_map != "none":
         options["device_map"] = device_map if isinstance(device_map, str) else dict(device_map)
-    elif quantization != "none" or quantised:
+    elif quantization != "none" or getattr(config, "quantization_config", None) is not None:
         options["device_map"] = {"": device}  # packed weights go to their device while they load
     packing: dict[str, Any] = {"load_in_8bit": True}
     if quantization == "4bit":
@@ -106,19 +88,17 @@ def placement_options(
     return options
 
 
-def keep_differentiable(model: Any) -> None:
-    """Keep bitsandbytes from packing 4-bit weights again for inference on a CPU: no gradient passes through those."""
-    for module in model.modules():
-        if getattr(module, "support_avx512bf16_for_cpu", False):
-            module.support_avx512bf16_for_cpu = False
+def detect_quantization(model: Any) -> str | None:
+    """How a model's matrices are packed: 8bit, 4bit, or another method by its name; None where they aren't."""
+    for kind in ("8bit", "4bit"):
+        if getattr(model, f"is_loaded_in_{kind}", False):
+            return kind
+    method = getattr(getattr(model.config, "quantization_config", None), "quant_method", None)
+    return None if method is None else str(getattr(method, "value", method))
 
 
 def check_packed(name: str, model: Any) -> None:
-    """Refuse a checkpoint without packed weights whose configuration says that bitsandbytes packed them.
-
-    Raises:
-        SoftpruneError: for the first layer without them.
-    """
+    """Refuse a checkpoint without packed weights whose configuration says that bitsandbytes packed them."""
     for where, module in model.named_modules():
         kind, weight = type(module).__name__, getattr(module, "weight", None)
         lacks_4bit = kind in ("Linear4bit", "LinearNF4", "LinearFP4") and getattr(weight, "quant_state", None) is None
@@ -131,13 +111,11 @@ def check_packed(name: str, model: Any) -> None:
 
 
 def check_placed(name: str, model: Any) -> None:
-    """Refuse a model of which a part was left on the CPU or the disk: each step would carry it over again.
-
-    Raises:
-        SoftpruneError: when the accelerators hold only a part of it.
-    """
+    """Refuse a model of which a part was left on the CPU or the disk: each step would carry it over again."""
     places = {str(place) for place in getattr(model, "hf_device_map", {}).values()}
-    left = places & ({"disk"} if places <= {"cpu", "disk"} else {"cpu", "disk"})
+    left = places & {"cpu", "disk"}
+    if places <= {"cpu", "disk"}:  # without an accelerator the CPU is no place to be left behind
+        left = places & {"disk"}
     if left:
         raise SoftpruneError(
             f"room for all of {name} on the devices of backbone.device_map",

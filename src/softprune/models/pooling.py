@@ -17,7 +17,7 @@ from softprune.runs.tensor_files import read_tensors, real_numbers
 
 SUPPORTED = ("Transformer", "Pooling", "Dense", "Normalize")
 _ACTIVATIONS = {"Identity": nn.Identity, "Tanh": nn.Tanh, "ReLU": nn.ReLU, "GELU": nn.GELU}
-# In the order in which sentence-transformers puts their vectors side by side.
+# The modes of `pool`, in the order in which sentence-transformers puts their vectors side by side.
 _POOLINGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -46,12 +46,7 @@ class Normalise(nn.Module):
 
 
 class Head(nn.Module):
-    """Pooling modes (their vectors side by side), then dense layers and normalisations.
-
-    Args:
-        modes: pooling modes among cls, max, mean, mean_sqrt_len.
-        layers: dense layers with their activations, and normalisations, in order.
-    """
+    """Pooling (the vectors of several modes of `pool` side by side), then dense layers and normalisations, in order."""
 
     def __init__(self, modes: tuple[str, ...], layers: list[nn.Module]) -> None:
         super().__init__()
@@ -65,58 +60,43 @@ class Head(nn.Module):
         return vector
 
 
-def mean_head() -> Head:
-    """The head of a bare encoder: mean pooling."""
-    return Head(("mean",), [])
-
-
 def read_head(folder: Path) -> Head:
-    """The head that a sentence model's `modules.json` describes.
-
-    Raises:
-        SoftpruneError: for a module that softprune doesn't know.
-    """
+    """The head that a sentence model's `modules.json` describes; refused as by `check_modules`."""
     modes: tuple[str, ...] = ("mean",)
     layers: list[nn.Module] = []
-    check_modules(folder)
-    for module in read_modules(folder):
-        kind = _kind(module)
+    for module in check_modules(folder):
+        kind, place = module["type"].rpartition(".")[2], folder / module["path"]
         if kind == "Pooling":
-            modes = _pooling_modes(folder / module["path"])
+            modes = _pooling_modes(place)
         elif kind == "Dense":
-            layers += _dense(folder / module["path"])
+            layers += _dense(place)
         elif kind == "Normalize":
             layers.append(Normalise())
     return Head(modes, layers)
 
 
-def check_modules(folder: Path) -> None:
-    """Hold a sentence model's modules and pooling to what softprune computes; no weight is read.
+def check_modules(folder: Path) -> list[dict[str, str]]:
+    """A sentence model's modules, which softprune computes as sentence-transformers does; no weight is read.
 
     Raises:
         SoftpruneError: for a module or a way of pooling that softprune doesn't know.
     """
-    for module in read_modules(folder):
-        if _kind(module) not in SUPPORTED:
+    modules = read_modules(folder)
+    for module in modules:
+        kind = module["type"].rpartition(".")[2]
+        if kind not in SUPPORTED:
             raise SoftpruneError(
                 f"sentence modules among {', '.join(SUPPORTED)}",
                 f"{module['type']} in modules.json",
                 "use another sentence model, or name its family (--family masked)",
             )
-        if _kind(module) == "Pooling":
+        if kind == "Pooling":
             _pooling_modes(folder / module["path"])
-
-
-def _kind(module: dict[str, str]) -> str:
-    return module["type"].rpartition(".")[2]
+    return modules
 
 
 def read_modules(folder: Path) -> list[dict[str, str]]:
-    """The entries of a sentence model's modules.json, in order.
-
-    Raises:
-        SoftpruneError: when it isn't a list of modules with a type and a path.
-    """
+    """The entries of a sentence model's modules.json, in order: type and path of each."""
     path = folder / "modules.json"
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
@@ -131,7 +111,7 @@ def read_modules(folder: Path) -> list[dict[str, str]]:
         ) from error
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -143,14 +123,15 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _pooling_modes(folder: Path) -> tuple[str, ...]:
-    config = _config(folder)
+    config = _read_config(folder)
     named = config.get("pooling_mode")  # since sentence-transformers 5; before that, a switch a mode
     if named:
-        modes = tuple(str(n).removesuffix("_tokens") for n in ([named] if isinstance(named, str) else named))
+        names = [named] if isinstance(named, str) else named
+        modes = tuple(str(name).removesuffix("_tokens") for name in names)
     else:
         switches = [key for key, on in config.items() if key.startswith("pooling_mode_") and on is True]
         modes = tuple(mode for key, mode in _POOLINGS.items() if key in switches)
-        modes += tuple(key for key in switches if key not in _POOLINGS)
+        modes += tuple(key for key in switches if key not in _POOLINGS)  # refused below
     known = set(_POOLINGS.values())
     if not modes or not set(modes) <= known:
         raise SoftpruneError(
@@ -162,21 +143,15 @@ def _pooling_modes(folder: Path) -> tuple[str, ...]:
 
 
 def _dense(folder: Path) -> list[nn.Module]:
-    config = _config(folder)
+    config = _read_config(folder)
     activation = str(config.get("activation_function", "Tanh")).rpartition(".")[2]
+    weights, another = folder / "model.safetensors", "use another sentence model"
     if config.get("use_residual"):
-        raise SoftpruneError(
-            "a dense layer without a residual connection",
-            f"use_residual in {folder.name}",
-            "use another sentence model",
-        )
+        found = f"use_residual in {folder.name}"
+        raise SoftpruneError("a dense layer without a residual connection", found, another)
     if activation not in _ACTIVATIONS:
-        raise SoftpruneError(
-            f"a dense layer with an activation among {', '.join(_ACTIVATIONS)}",
-            activation,
-            "use another sentence model",
-        )
-    weights = folder / "model.safetensors"
+        expected = f"a dense layer with an activation among {', '.join(_ACTIVATIONS)}"
+        raise SoftpruneError(expected, activation, another)
     if not weights.is_file():
         raise SoftpruneError(
             f"dense weights as safetensors in {folder.name}",

@@ -10,13 +10,11 @@ import torch
 import torch.nn.functional as F
 
 from softprune.errors import SoftpruneError
-from softprune.models.base import Backbone, BackboneInfo, tile
-from softprune.models.fused.bert import Encoder
-from softprune.models.load_check import check_reading
+from softprune.models.base import AdapterContext, Backbone, BackboneInfo, tile
+from softprune.models.fused.bert import FrozenBert, suits
 from softprune.models.pooling import Head
-from softprune.models.probe import Probe
 from softprune.models.tokenization import Tokenization
-from softprune.types import Batch
+from softprune.types import Batch, Encoded
 
 TEMPERATURE = 0.05
 """Cosines are divided by it, as in SimCSE (Gao et al. 2021), so that a softmax over them isn't nearly flat."""
@@ -26,13 +24,9 @@ CACHED_ANSWERS = 4_096
 
 
 class SentenceBackbone(Backbone):
-    """An embedding encoder. Answer embeddings carry no prompt; each is computed once and kept.
+    """An embedding encoder and what follows it (pooling, dense layers, normalisation), on its device.
 
-    Args:
-        model: the encoder.
-        tokenizer: its tokenizer.
-        info: facts about it.
-        head: what follows the encoder (pooling, dense layers, normalisation), on the model's device.
+    Answer embeddings carry no prompt; each is computed once and kept.
     """
 
     family = "sentence"
@@ -41,11 +35,12 @@ class SentenceBackbone(Backbone):
     def __init__(self, model: Any, tokenizer: Any, info: BackboneInfo, head: Head) -> None:
         super().__init__(model, tokenizer, info)
         self.head = head.requires_grad_(False).eval()
-        self._encoder = Encoder(model)
+        self.fused = FrozenBert(model) if suits(model) else None
         self._answers: dict[tuple[int, ...], torch.Tensor] = {}
         self._answerer: SentenceBackbone | None = None
-        self.leading = 1 if self._opens_with_special() else 0  # type: ignore[misc]
-        check_reading(self)
+        first = tokenizer("a")["input_ids"][0]
+        opens_with_special = first != tokenizer.unk_token_id and first in tokenizer.all_special_ids
+        self.leading = int(opens_with_special)  # type: ignore[misc]
 
     def tokenization(self) -> Tokenization:
         """Nothing fills the answer slot; an answer is tokenised as a text of its own."""
@@ -53,9 +48,8 @@ class SentenceBackbone(Backbone):
 
     def embed(self, prompts_RPH: torch.Tensor, ids_BN: torch.Tensor, mask_BN: torch.Tensor) -> torch.Tensor:
         """Sentence embeddings `[R, D]` of the inputs behind the prompts; pooling reads prompt and text alike."""
-        combined = self.combine(prompts_RPH, ids_BN, mask_BN)
-        hidden = self._encoder(combined.embeds_RLH, combined.mask_RL, self.adapter.is_active)
-        embedding: torch.Tensor = self.head(hidden.to(self.device), combined.mask_RL)
+        embeds_RLH, mask_RL = self.combine(prompts_RPH, ids_BN, mask_BN)
+        embedding: torch.Tensor = self.head(self.read_encoder(embeds_RLH, mask_RL), mask_RL)
         return embedding
 
     def answer_sums(self, prompts_RPH: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -83,25 +77,19 @@ class SentenceBackbone(Backbone):
         return self.default_loss
 
     def keep_answers(self, texts: Sequence[str] | None) -> None:
-        """Embed answers as the model is now, whatever is trained in it afterwards.
-
-        Args:
-            texts: all answers that there are, embedded here and now; None where every example has its own: then a copy
-                of the model stays.
-        """
-        if texts is None:
+        """Embed answers as the model is now, whatever is trained in it afterwards."""
+        if texts is None:  # every example has answers of its own, unknown yet: a copy of the model stays
             self._answerer = deepcopy(self)
             return
-        with torch.no_grad():
-            for ids in map(self.tokenization().answer_ids, texts):
-                self._answers[ids] = self._embed_answer(ids)
+        for ids in map(self.tokenization().answer_ids, texts):
+            self._answers[ids] = self._embed_answer(ids)
 
     @torch.no_grad()
     def _answer_embeddings(self, batch: Batch) -> torch.Tensor:
         """`[B, A, D]` in the prompts' dtype; zeros where an answer doesn't exist."""
-        # Of each answer of each example, its tokens; none where it doesn't exist.
         lengths, answers = batch.answer_mask.sum(-1).flatten().tolist(), batch.answer_ids.flatten(0, 1).tolist()
-        keys = [tuple(ids[:length]) for ids, length in zip(answers, lengths, strict=True)]
+        keys = [tuple(ids[:length]) for ids, length in zip(answers, lengths, strict=True)]  # () where there is none
+        # Sorted, so that which answers are forgotten first doesn't depend on hashes.
         for ids in sorted(set(keys) - {()} - self._answers.keys()):
             self._answers[ids] = self._embed_answer(ids)
         size = next(iter(self._answers.values())).shape[0]
@@ -113,31 +101,23 @@ class SentenceBackbone(Backbone):
 
     def _embed_answer(self, ids: tuple[int, ...]) -> torch.Tensor:
         # An answer first met while scoring may be part of a training step later: autograd refuses inference tensors.
-        with torch.inference_mode(False), torch.no_grad(), self.unadapted():
+        with torch.inference_mode(False), torch.no_grad(), self.reading_as(AdapterContext()):
             tokens = torch.tensor([ids], device=self.device)
             nothing = torch.zeros(1, 0, self.info.hidden, device=self.device)
             return (self._answerer or self).embed(nothing, tokens, torch.ones_like(tokens))[0].to(self.prompt_dtype)
 
-    def _opens_with_special(self) -> bool:
-        ids = self.tokenizer("a")["input_ids"]
-        return ids[0] != self.tokenizer.unk_token_id and ids[0] in self.tokenizer.all_special_ids
-
-    def drop_fused_layers(self) -> None:
-        """Leave out the layers of our own."""
-        self._encoder.fast = None
-
     def read_ids(self, ids_1N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Last hidden states of tokens, given as embeddings and given as ids."""
-        ours = self._encoder(self.lookup(ids_1N), torch.ones_like(ids_1N), adapted=True)
+        ours = self.read_encoder(self.lookup(ids_1N), torch.ones_like(ids_1N))
         return ours, self.model(input_ids=ids_1N).last_hidden_state
 
     def read_softly(self, prompts_RPH: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Embeddings `[R, D]`: a sentence model's answers say nothing of the vocabulary."""
         return self.embed(prompts_RPH, batch.input_ids, batch.input_mask)
 
-    def read_plainly(self, prompt_PH: torch.Tensor, probe: Probe) -> torch.Tensor:
-        """The embedding `[D]`, of the encoder's own forward."""
-        text = self.lookup(torch.tensor(probe.text, device=self.device))
+    def read_plainly(self, prompt_PH: torch.Tensor, example: Encoded) -> torch.Tensor:
+        """The text's embedding `[D]`, of the encoder's own forward."""
+        text = self.lookup(torch.tensor(example.input_ids, device=self.device))
         embeds = torch.cat([text[: self.leading], prompt_PH.to(text.dtype), text[self.leading :]])[None]
         hidden = self.model(inputs_embeds=embeds).last_hidden_state.to(self.device)
         embedding: torch.Tensor = self.head(hidden, torch.ones_like(embeds[..., 0]))

@@ -12,36 +12,39 @@ from softprune.types import Encoded, Example, Segment
 
 @dataclass(frozen=True, slots=True)
 class Tokenization:
-    """How one backbone turns text into ids.
-
-    Attributes:
-        tokenizer: the Hugging Face tokenizer.
-        slot_token: what fills the answer slot in the input (a masked model's mask token), "" for nothing.
-        answer_ids: scored token ids of one answer.
-        end_id: the token that ends a written text, where `answer_ids` doesn't set it; None where it does.
-        goes_on: whether an answer directly follows the text. Special tokens that the tokenizer appends to a text would
-            then come between the two, and are left out.
-    """
+    """How one backbone turns text into ids."""
 
     tokenizer: Any
-    slot_token: str
-    answer_ids: Callable[[str], tuple[int, ...]]
-    end_id: int | None = None
-    goes_on: bool = False
+    slot_token: str  # what fills the answer slot in the input (a masked model's mask token), "" for nothing
+    answer_ids: Callable[[str], tuple[int, ...]]  # scored token ids of one answer
+    end_id: int | None = None  # the token that ends a written text; None where `answer_ids` sets it
+    goes_on: bool = False  # an answer directly follows the text
+
+    def render(self, segments: Sequence[Segment]) -> str:
+        """A filled template as one text."""
+        return "".join(self.slot_token if s.answer_slot else s.text for s in segments).strip()
 
     def text_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of inputs, special tokens included."""
         rows: list[list[int]] = self.tokenizer(list(texts), verbose=False)["input_ids"]
+        # Special tokens that the tokenizer appends would come between a text and the answer that continues it.
         behind = ids_behind(self.tokenizer) if self.goes_on else []
         if not behind:
             return rows
         return [ids[: -len(behind)] if ids[-len(behind) :] == behind else ids for ids in rows]
 
-    def target_ids(self, text: str) -> tuple[int, ...]:
-        """Scored token ids of a text that is to be written, its end included: what isn't taught to end doesn't."""
-        if self.end_id is None:
-            return self.answer_ids(text)
-        return (*(self.answer_ids(text) if text else ()), self.end_id)
+    def slot(self, ids: Sequence[int], example: Example) -> int:
+        """Position of the one answer slot in an example's ids, -1 where the family has none."""
+        if not self.slot_token:
+            return -1
+        places = [i for i, token in enumerate(ids) if token == self.tokenizer.mask_token_id]
+        if len(places) != 1:
+            raise SoftpruneError(
+                "exactly one answer slot in the filled template",
+                f"{len(places)} mask tokens in example {example.id}",
+                "put {mask} once into the template, and no mask token into the text",
+            )
+        return places[0]
 
 
 def encode(
@@ -66,45 +69,41 @@ def encode(
     targets: dict[str, tuple[int, ...]] = {}
     for example in examples:
         for text in example.answers:
-            if example.is_generation:
-                targets[text] = how.target_ids(text)
-            else:
+            if not example.is_generation:
                 answers[text] = how.answer_ids(text)
+            elif how.end_id is None:
+                targets[text] = how.answer_ids(text)
+            else:  # a model that isn't taught to end a text doesn't
+                targets[text] = (*(how.answer_ids(text) if text else ()), how.end_id)
     _check_answers(how.tokenizer, answers, max_answer_length)
     check_distinct(how, examples)
-    ids_of = answers | {text: ids[:max_answer_length] for text, ids in targets.items()}
-    rendered = [_render(example.segments, how.slot_token) for example in examples]
     encoded = []
-    for example, ids in zip(examples, how.text_ids(rendered), strict=True):
+    rows = how.text_ids([how.render(example.segments) for example in examples])
+    for example, ids in zip(examples, rows, strict=True):
         length = len(ids)
         if not ids:
             raise SoftpruneError(
                 "a text of at least one token", f"none in example {example.id}", "fix the example or the template"
             )
         if length > max_length:
-            ids = _shortened(how, example, max_length)
-        encoded.append(
-            Encoded(
-                input_ids=tuple(ids),
-                slot=_slot(how, ids, example),
-                answer_ids=tuple(ids_of[text] for text in example.answers),
-                gold=max(0, example.gold) if example.is_generation else example.gold,
-                cut=length - len(ids),
-                target_cut=len(targets[example.answers[0]]) - len(ids_of[example.answers[0]])
-                if example.is_generation
-                else 0,
-            )
-        )
+            ids = _shorten(how, example, max_length)
+        slot = how.slot(ids, example)
+        if example.is_generation:
+            whole = targets[example.answers[0]]
+            target = whole[:max_answer_length]
+            cut = len(whole) - len(target)
+            encoded.append(Encoded(tuple(ids), slot, (target,), max(0, example.gold), length - len(ids), cut))
+        else:
+            answer_ids = tuple(answers[text] for text in example.answers)
+            encoded.append(Encoded(tuple(ids), slot, answer_ids, example.gold, length - len(ids)))
     return encoded
 
 
 def continuation_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
-    """Ids of `text` as it continues a sentence: after a space, without special tokens.
-
-    Byte-level vocabularies mark the space in the token, sentence pieces add a mark of their own, word pieces do
-    neither; the ids behind a fixed first word serve all three.
-    """
-    first, both = _ids(tokenizer, "a"), _ids(tokenizer, f"a {text}")
+    """Ids of `text` as it continues a sentence: after a space, without special tokens."""
+    # Byte-level vocabularies mark the space in the token, sentence pieces add a mark of their own, word pieces do
+    # neither; the ids behind a fixed first word serve all three.
+    first, both = _plain_ids(tokenizer, "a"), _plain_ids(tokenizer, f"a {text}")
     if both[: len(first)] != first:
         raise SoftpruneError(
             "a tokenizer that keeps a word's ids when another word follows",
@@ -114,7 +113,7 @@ def continuation_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
     return tuple(both[len(first) :])
 
 
-def _ids(tokenizer: Any, text: str) -> list[int]:
+def _plain_ids(tokenizer: Any, text: str) -> list[int]:
     """Token ids without special tokens, and without transformers' warning of texts that are yet to be shortened."""
     ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return ids
@@ -132,17 +131,7 @@ def ids_behind(tokenizer: Any, **options: Any) -> list[int]:
 
 
 def check_rows(tokenizer: Any, ids: Iterable[int], rows: int, where: str) -> None:
-    """Check that an embedding table has a row for every token id.
-
-    Args:
-        tokenizer: their tokenizer.
-        ids: token ids.
-        rows: of the table.
-        where: whose ids they are, for the message.
-
-    Raises:
-        SoftpruneError: for an id beyond the table, with its token.
-    """
+    """Check that an embedding table of so many rows has one for every token id; `where` is for the message."""
     beyond = next((i for i in ids if i >= rows), None)
     if beyond is not None:
         raise SoftpruneError(
@@ -153,11 +142,8 @@ def check_rows(tokenizer: Any, ids: Iterable[int], rows: int, where: str) -> Non
 
 
 def check_distinct(how: Tokenization, examples: Iterable[Example]) -> None:
-    """Check that the answers of each example have different token ids: equal ones always tie, and the first wins.
-
-    Raises:
-        SoftpruneError: for two answers that differ only as text.
-    """
+    """Check that the answers of each example have different token ids: equal ones always tie, and the first wins."""
+    # Most examples share their answers: each set of them is looked at once.
     for answers, name in {e.answers: e.id for e in examples if not e.is_generation}.items():
         first: dict[tuple[int, ...], str] = {}
         for text in dict.fromkeys(answers):
@@ -173,21 +159,17 @@ def check_distinct(how: Tokenization, examples: Iterable[Example]) -> None:
 
 
 def answer_notes(how: Tokenization, examples: Sequence[Example], score: str) -> list[str]:
-    """What a reader should know of answers: which hold unknown tokens, and which can never win.
-
-    Args:
-        how: the backbone's way of tokenising.
-        examples: whose answers they are.
-        score: `sum` or `mean`. The sum of a causal model's answer is never above that of the answer's beginning.
-    """
+    """What a reader should know of answers under a `score` (`sum` or `mean`): unknown tokens, and which never win."""
     texts = list(dict.fromkeys(text for e in examples for text in e.answers))
-    unknown = [text for text in texts if how.tokenizer.unk_token_id in _ids(how.tokenizer, text)]
+    unknown = [text for text in texts if how.tokenizer.unk_token_id in _plain_ids(how.tokenizer, text)]
     notes = []
     if unknown:
         what = f'the answer "{unknown[0][:80]}" holds'
-        what = what if len(unknown) == 1 else f'{len(unknown)} answers, such as "{unknown[0][:80]}", hold'
+        if len(unknown) > 1:
+            what = f'{len(unknown)} answers, such as "{unknown[0][:80]}", hold'
         notes.append(f"{what} a token that the backbone's vocabulary doesn't know")
-    pair = _beginning(how, examples) if how.goes_on and score == "sum" else None
+    # The sum of a causal model's answer is never above that of the answer's beginning.
+    pair = _find_beginning(how, examples) if how.goes_on and score == "sum" else None
     if pair is not None:
         notes.append(
             f'the answer "{pair[1][:80]}" can never win: it begins with the tokens of "{pair[0][:80]}"; '
@@ -196,7 +178,7 @@ def answer_notes(how: Tokenization, examples: Sequence[Example], score: str) -> 
     return notes
 
 
-def _beginning(how: Tokenization, examples: Sequence[Example]) -> tuple[str, str] | None:
+def _find_beginning(how: Tokenization, examples: Sequence[Example]) -> tuple[str, str] | None:
     """Two answers of an example, where the tokens of the second begin with those of the first; None where none do."""
     for answers in {e.answers for e in examples if not e.is_generation}:
         ids = {text: how.answer_ids(text) for text in answers}
@@ -207,19 +189,15 @@ def _beginning(how: Tokenization, examples: Sequence[Example]) -> tuple[str, str
     return None
 
 
-def _render(segments: Sequence[Segment], slot_token: str) -> str:
-    return "".join(slot_token if s.answer_slot else s.text for s in segments).strip()
-
-
 def _check_answers(tokenizer: Any, answers: dict[str, tuple[int, ...]], limit: int | None) -> None:
-    if not _ids(tokenizer, "a word"):
+    if not _plain_ids(tokenizer, "a word"):
         raise SoftpruneError(
             "a tokenizer that knows words",
             "token ids for none of them: the backbone's tokenizer is empty or broken",
             "copy or download the model again, with all files of its tokenizer",
         )
     for text, ids in answers.items():
-        if not ids or not _ids(tokenizer, text.strip()):
+        if not ids or not _plain_ids(tokenizer, text.strip()):
             raise SoftpruneError("answers of at least one token", f'"{text}", which has none', "reword it")
         if limit is not None and len(ids) > limit:
             raise SoftpruneError(
@@ -229,63 +207,44 @@ def _check_answers(tokenizer: Any, answers: dict[str, tuple[int, ...]], limit: i
             )
 
 
-def _slot(how: Tokenization, ids: Sequence[int], example: Example) -> int:
-    if not how.slot_token:
-        return -1
-    places = [i for i, token in enumerate(ids) if token == how.tokenizer.mask_token_id]
-    if len(places) != 1:
-        raise SoftpruneError(
-            "exactly one answer slot in the filled template",
-            f"{len(places)} mask tokens in example {example.id}",
-            "put {mask} once into the template, and no mask token into the text",
-        )
-    return places[0]
-
-
-def _shortened(how: Tokenization, example: Example, max_length: int) -> list[int]:
+def _shorten(how: Tokenization, example: Example, max_length: int) -> list[int]:
     """Ids of the example with its longest shortenable segments cut to one length at their ends, until it fits."""
     segments = list(example.segments)
-    while True:
-        (ids,) = how.text_ids([_render(segments, how.slot_token)])
+    while True:  # words at a cut may become more tokens than they were, so once may not be enough
+        (ids,) = how.text_ids([how.render(segments)])
         over = len(ids) - max_length
         if over <= 0:
             return ids
-        lengths = {i: len(_ids(how.tokenizer, s.text)) for i, s in enumerate(segments) if s.shortenable and s.text}
-        if not any(lengths.values()):
+        lengths = {i: len(_plain_ids(how.tokenizer, s.text)) for i, s in enumerate(segments) if s.shortenable}
+        lengths = {i: length for i, length in lengths.items() if length}
+        if not lengths:
             raise SoftpruneError(
                 f"texts that fit into {max_length} tokens once their shortenable fields are cut",
                 f"{len(ids)} tokens left in example {example.id}",
                 "raise task.max_length, or mark more fields as shortenable in the task",
             )
-        level = _level(lengths.values(), sum(lengths.values()) - over)
+        # The length to cut the longest to, so that all fit what is left and the short ones stay whole.
+        waiting, budget = sorted(lengths.values()), max(0, sum(lengths.values()) - over)
+        while waiting[0] <= budget // len(waiting):
+            budget -= waiting.pop(0)
+        level = budget // len(waiting)
         for i, length in lengths.items():
             if length > level:
                 text = _cut_end(how.tokenizer, segments[i].text, length - level)
                 segments[i] = replace(segments[i], text=text)
 
 
-def _level(lengths: Iterable[int], budget: int) -> int:
-    """The length to cut the longest to, so that all fit the budget and the short ones stay whole."""
-    waiting = sorted(lengths)
-    budget = max(0, budget)
-    while waiting[0] <= budget // len(waiting):
-        budget -= waiting.pop(0)
-    return budget // len(waiting)
-
-
 def cut_to(tokenizer: Any, text: str, tokens: int) -> str:
     """The beginning of a text that has so many tokens at most."""
-    over = len(_ids(tokenizer, text)) - tokens
+    over = len(_plain_ids(tokenizer, text)) - tokens
     return text if over <= 0 else _cut_end(tokenizer, text, over)
 
 
 def _cut_end(tokenizer: Any, text: str, tokens: int) -> str:
     """`text` without its last `tokens` tokens (always at least one character shorter)."""
     if tokenizer.is_fast:
-        offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)[
-            "offset_mapping"
-        ]
-        return text[: min(offsets[-tokens][0], len(text) - 1)].rstrip()
+        found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        return text[: min(found["offset_mapping"][-tokens][0], len(text) - 1)].rstrip()
     # A slow tokenizer tells no offsets, and what it decodes may be longer than what it read.
-    shorter: str = tokenizer.decode(_ids(tokenizer, text)[:-tokens])
+    shorter: str = tokenizer.decode(_plain_ids(tokenizer, text)[:-tokens])
     return shorter if len(shorter) < len(text) else text[: max(0, len(text) - tokens)]

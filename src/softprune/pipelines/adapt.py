@@ -10,23 +10,24 @@ from rich.console import Console
 
 from softprune.adapters.adapter_io import FOLDER, AdapterInfo, SavedAdapter
 from softprune.adapters.base import Adaptation, AdapterPlan
-from softprune.adapters.build import adapt as build_adapter
 from softprune.adapters.jobs import WORK, FittedAdapter, fit, measure_latency, scores_of
-from softprune.adapters.settings import method_of, mistakes, plan_of, settled
+from softprune.adapters.registry import METHODS
+from softprune.adapters.registry import adapt as build_adapter
+from softprune.adapters.settings import mistakes, plan_of, settled
 from softprune.config import Recipe
 from softprune.config.schema import MEMORY_KEYS
-from softprune.evaluation.baselines import AdapterSize, report_adapted
-from softprune.pipelines.errors import explain
-from softprune.pipelines.recipes import AnyRecipe, read_recipe
+from softprune.evaluation.baselines import report_adapted
+from softprune.pipelines.xprompt import AnyRecipe, explain, read_recipe
 from softprune.runs.executors import EXECUTORS
 from softprune.runs.job import Finish, run_clock, run_job
 from softprune.runs.processes import hold_alone
 from softprune.runs.record_parts import AdapterRecord
 from softprune.runs.run_folder import TRACKERS, RunFolder
 from softprune.training.cost import record_totals
+from softprune.training.input_checks import check_unchanged
 from softprune.training.jobs import schedule
 from softprune.training.progress import watching
-from softprune.training.session import Workspace, check_unchanged, prepare
+from softprune.training.session import Workspace, prepare
 
 
 def adapt(recipe: AnyRecipe, out: str | Path, *, console: Console | None = None) -> Path:
@@ -74,7 +75,7 @@ def execute(
 
 def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
     seconds = run_clock(run)
-    method, plan = method_of(recipe), plan_of(recipe)
+    method, plan = METHODS[recipe.adapter.method], plan_of(recipe)
     watched = watching(console, recipe.tuning.trackers, run.path / TRACKERS, recipe.resolved())
     with watched as watch, closing(EXECUTORS["in-process"]()) as executor:
         workspace = prepare(recipe, run, watch, executor, whole=method.whole, mistakes=partial(mistakes, recipe))
@@ -95,15 +96,21 @@ def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
                     stored_parameters=stored,
                     trained=sorted(trainable),
                 )
-        size = AdapterSize(fitted.seconds, sum(trainable.values()), plan.tokens or None)
-        report_adapted(workspace, size, partial(scores_of, workspace, adaptation), adaptation.off)
+        report_adapted(
+            workspace,
+            partial(scores_of, workspace, adaptation),
+            adaptation.off,
+            seconds=fitted.seconds,
+            parameters=sum(trainable.values()),
+            tokens=plan.tokens or None,
+        )
         measure_latency(workspace, adaptation)
     record_totals(
         run,
         seconds=seconds(),
         trainable=sum(trainable.values()),
         stored=stored,
-        steps_an_epoch=schedule(workspace).steps(len(workspace.train))[0],
+        steps_an_epoch=schedule(recipe, len(workspace.train)).steps(len(workspace.train))[0],
         works=(WORK, "sweep"),
     )
 

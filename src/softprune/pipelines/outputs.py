@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from softprune.prompts.ticket import Ticket
-from softprune.prompts.ticket_io import CONTROL, DOCUMENT, RESULTS, TENSORS, Reported, TicketInfo
+from softprune.prompts.ticket_io import DOCUMENT, RESULTS, TENSORS, Reported, TicketInfo
 from softprune.pruning.xprompt import Pruned
 from softprune.runs.record_parts import ImportanceRecord, ResultRow, TicketRecord
 from softprune.training.jobs import Fitted
@@ -19,16 +19,6 @@ def write_prompts(workspace: Workspace, prompts: dict[str, Fitted]) -> None:
     metadata = {"backbone": info.name, "fingerprint": info.fingerprint}
     for name, fitted in prompts.items():
         workspace.run.write_tensors(f"prompts/{name}.safetensors", {"vectors_PH": fitted.state.vectors_PH}, metadata)
-
-
-def write_pruned(workspace: Workspace, pruned: Pruned, control: Fitted) -> None:
-    """Write what a search leaves: prompts, importance, the tickets of winner and control."""
-    winner = pruned.winner
-    write_prompts(workspace, {"tuned": pruned.tuned, "control": control})
-    _write_importance(workspace, pruned)
-    write_ticket(workspace, winner.fitted, winner.candidate.token_ratio, winner.candidate.piece_ratio)
-    write_ticket(workspace, control, folder=CONTROL)
-    record_ticket_size(workspace, winner.mask)
 
 
 def write_ticket(
@@ -96,7 +86,8 @@ def record_ticket_size(workspace: Workspace, mask: Mask) -> None:
         )
 
 
-def _write_importance(workspace: Workspace, pruned: Pruned) -> None:
+def write_importance(workspace: Workspace, pruned: Pruned) -> None:
+    """Write importance.safetensors, and how it was measured."""
     importance = pruned.importance
     with workspace.run.editing() as record:
         record.importance = ImportanceRecord(
@@ -104,12 +95,13 @@ def _write_importance(workspace: Workspace, pruned: Pruned) -> None:
             examples=importance.examples,
             token_over_piece=importance.token_over_piece,
         )
+    tensors = {
+        "token_P": importance.token_P,
+        "piece_PS": importance.piece_PS,
+        "winner_piece_PS": pruned.winner_importance_PS,
+    }
     workspace.run.write_tensors(
         "importance.safetensors",
-        {
-            "token_P": importance.token_P,
-            "piece_PS": importance.piece_PS,
-            "winner_piece_PS": pruned.winner_importance_PS,
-        },
+        tensors,
         {"method": importance.method, "examples": str(importance.examples)},
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,13 @@ from typing import Any
 import torch
 
 from softprune.config import Recipe
+from softprune.config.criteria import CRITERIA
 from softprune.errors import SoftpruneError
+from softprune.evaluation.fresh_seeds import fresh_pairs
 from softprune.models.base import Backbone
 from softprune.models.batching import training_batches
-from softprune.pipelines.step_counts import Stage, StepCounts, count_steps
+from softprune.pruning.masks import token_mask
+from softprune.pruning.search import first_ratios, in_groups
 from softprune.runs.executors import InProcess
 from softprune.runs.record import begin_run
 from softprune.runs.run_folder import RunFolder
@@ -26,13 +29,150 @@ from softprune.statistics.decision import DISCORDANCE, SEED_SD, detectable, seed
 from softprune.statistics.seeds import MIN_SEEDS
 from softprune.training.free_memory import free_bytes, held_bytes
 from softprune.training.initial_prompt import settled
+from softprune.training.jobs import schedule
+from softprune.training.loop import Schedule, Watch
 from softprune.training.memory import Rehearsal, StepMemory, measure_step
-from softprune.training.progress import Silence
 from softprune.training.scoring import ROWS_THAT_WRITE, ScoredSet, Scoring, score_prompts
 from softprune.training.session import Workspace, prepare
+from softprune.types import Candidate
 
 # On a CPU: what an allocator keeps of freed memory, as a factor of a step, and what the comparison's libraries take.
 KEPT, LIBRARIES = 1.6, 400_000_000
+
+
+# --- counts ---
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Trainings of one kind: tune, gates, retrain, control or fresh.
+
+    Attributes:
+        groups: K of each group, and the tokens that the backbone reads of its prompts.
+        steps: of each group, where nothing stops early.
+        evaluations: of each candidate.
+    """
+
+    name: str
+    groups: tuple[tuple[int, int], ...]
+    steps: int
+    evaluations: int
+
+    @property
+    def trainings(self) -> int:
+        """Candidates over all groups."""
+        return sum(size for size, _ in self.groups)
+
+
+@dataclass(frozen=True, slots=True)
+class StepCounts:
+    """What a recipe asks for.
+
+    Attributes:
+        stages: in their order.
+        candidates: that the search makes; each is scored on `select` once before it is trained.
+        importances: passes over `train` that measure importance.
+        reported: prompts that are scored on `report`; of the Pareto front, a third of those trained is assumed.
+        exact: whether the groups, and with them the steps, are sure. Candidate-steps are always.
+    """
+
+    stages: tuple[Stage, ...]
+    candidates: int
+    importances: int
+    reported: int
+    exact: bool
+
+    @property
+    def largest(self) -> tuple[int, int]:
+        """Candidates of the largest group, and the tokens of their prompts."""
+        return max(group for stage in self.stages for group in stage.groups)
+
+
+def count_steps(recipe: Recipe, examples: int, group: int) -> StepCounts:
+    """Count a run's trainings.
+
+    Args:
+        recipe: with P settled.
+        examples: of `train`.
+        group: K.
+    """
+    settings, tokens = recipe.search, recipe.prompt.tokens
+    rates = len(recipe.tuning.sweep or (1,))
+    tuned = _stage("tune", schedule(recipe, examples), examples, [(1, tokens)] * rates)
+    if recipe.kind == "tune":
+        return StepCounts((tuned,), candidates=0, importances=0, reported=3, exact=True)
+    stages = [tuned]
+    if recipe.strategy() == "learned":
+        # Gates are trained on the whole prompt, one training a price, and leave at most as many tickets.
+        prices = len(settings.prices)
+        sizes = [(min(group, prices - start), tokens) for start in range(0, prices, group)]
+        gate_schedule = schedule(recipe, examples, settings.gate_epochs or settings.epochs)
+        stages.append(_stage("gates", gate_schedule, examples, sizes))
+    batches = _search_batches(recipe)
+    candidates = [candidate for batch in batches for candidate in batch]
+    retrained = schedule(recipe, examples, settings.epochs)
+    groups = [size for batch in batches for size in _group_sizes(recipe, batch, group)]
+    stages.append(_stage("retrain", retrained, examples, groups))
+    kept = candidates[0].tokens_kept  # stands for the winner's
+    fresh = [name for name, _ in fresh_pairs(recipe, range(recipe.selection.first_seeds))]
+    for stage, names in (("control", ["control", "random"]), ("fresh", fresh)):
+        rivals = [_candidate(tokens if name == "control" else kept) for name in names]
+        if rivals:
+            stages.append(_stage(stage, retrained, examples, _group_sizes(recipe, rivals, group)))
+    # Importance is measured on the whole prompt, and again on what each token ratio leaves of it.
+    shortened = {c.token_ratio for c in candidates if c.piece_ratio and c.tokens_kept < tokens}
+    # Under `drop` the winner trains beside the control only where it keeps every token: all could, or none.
+    alike = recipe.pruning.removal == "zero" or len({c.tokens_kept == tokens for c in candidates}) == 1
+    return StepCounts(
+        tuple(stages),
+        candidates=len(candidates),
+        importances=1 + len(shortened),
+        reported=6 + len(fresh) + math.ceil(len(candidates) / 3),
+        exact=alike and recipe.strategy() != "learned",
+    )
+
+
+def _search_batches(recipe: Recipe) -> list[list[Candidate]]:
+    """The candidates that the search makes at once."""
+    settings, levels, strategy = recipe.search, recipe.pruning.levels, recipe.strategy()
+    if strategy == "learned":
+        pairs = [[(0.5, 0.5)] * len(settings.prices)]  # nobody knows their sizes yet: half of everything
+    else:
+        token_ratios, piece_ratios = settings.token_ratios, settings.piece_ratios
+        pairs = [first_ratios(strategy, levels, token_ratios, piece_ratios, settings.samples, recipe.seed)]
+        if strategy == "sequential" and levels == "both":
+            middle = token_ratios[len(token_ratios) // 2]  # stands for the one that does best
+            pairs.append([(middle, piece_ratio) for piece_ratio in piece_ratios])
+    batches = []
+    for batch in pairs:
+        candidates = []
+        for token_ratio, piece_ratio in batch:
+            # Of the right length, whatever its importance; how many pieces it has doesn't count here.
+            mask_P = token_mask(torch.arange(recipe.prompt.tokens), token_ratio, recipe.pruning.rounding)
+            candidates.append(_candidate(int(mask_P.sum()), token_ratio, piece_ratio))
+        batches.append(candidates)
+    return batches
+
+
+def _candidate(tokens: int, token_ratio: float = 0.0, piece_ratio: float = 0.0) -> Candidate:
+    return Candidate("planned", token_ratio, piece_ratio, tokens, 0, 0)
+
+
+def _group_sizes(recipe: Recipe, candidates: Sequence[Candidate], group: int) -> list[tuple[int, int]]:
+    """K and tokens of each group; under `zero` a pruned token is still read."""
+    removal = recipe.pruning.removal
+    sizes = []
+    for members in in_groups(candidates, group, removal):
+        sizes.append((len(members), recipe.prompt.tokens if removal == "zero" else members[0].tokens_kept))
+    return sizes
+
+
+def _stage(name: str, plan: Schedule, examples: int, groups: Sequence[tuple[int, int]]) -> Stage:
+    _, interval, total = plan.steps(examples)
+    return Stage(name, tuple(groups), total, math.ceil(total / interval))
+
+
+# --- time and memory ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +203,7 @@ class Plan:
         counts: its trainings, and how many prompts it scores.
         step: memory of a training step; None where two candidates don't fit.
         held: bytes that the process holds with the backbone loaded.
-        free: bytes free for steps; None where nobody tells.
+        free: bytes free for steps; None where the system doesn't say.
         pace: measured.
     """
 
@@ -77,43 +217,39 @@ class Plan:
     def seconds(self) -> dict[str, float]:
         """Expected wall time by phase, without early stopping and without the report's page."""
         recipe, sizes, scored = self.workspace.recipe, self.sizes(), self.pace.scored
-        parts = {"loading": self.pace.loading}
+        parts, (largest, _) = {"loading": self.pace.loading}, self.counts.largest
         for stage in self.counts.stages:
-            steps = sum(stage.steps * self._step_seconds(size) for size, _ in stage.groups)
+            steps = 0.0
+            for size, _ in stage.groups:  # on the line through the two sizes that were measured
+                more = (self.pace.together - self.pace.alone) * (size - 1) / (largest - 1) if largest > 1 else 0.0
+                steps += stage.steps * (self.pace.alone + more)
             parts[stage.name] = steps + stage.evaluations * stage.trainings * sizes["select"] * scored
         if self.counts.importances:
-            # A pass with gradients is about three without; or one without for each part that is left out.
-            passes = 3
-            if recipe.pruning.importance == "leave_one_out":
-                passes = 1 + recipe.prompt.tokens * (1 + recipe.prompt.pieces)
+            method = "paper" if recipe.pruning.importance == "auto" else recipe.pruning.importance
+            passes = CRITERIA[method].passes(recipe.prompt.tokens, recipe.prompt.pieces)
             parts["importance"] = self.counts.importances * passes * sizes["train"] * scored
             parts["rank"] = self.counts.candidates * sizes["select"] * scored
         parts["report"] = self.counts.reported * sizes["report"] * self.pace.reported
         return parts
 
-    def _step_seconds(self, size: int) -> float:
-        """Of a step of `size` candidates, on the line through the two that were measured."""
-        largest, _ = self.counts.largest
-        if largest == 1:
-            return self.pace.alone
-        return self.pace.alone + (self.pace.together - self.pace.alone) * (size - 1) / (largest - 1)
-
     def sizes(self) -> dict[str, int]:
         """Examples of each set."""
         return {name: len(getattr(self.workspace, name)) for name in ("train", "select", "report")}
 
-    def peak_bytes(self) -> int | None:
-        """Expected peak: what is held, and a step of the largest group; on a CPU, of the whole process."""
-        if self.step is None:
-            return None
-        step = self.step.of(self.counts.largest[0])
-        on_gpu = self.workspace.backbone.device.type == "cuda"
-        return self.held + (step if on_gpu else int(KEPT * step) + LIBRARIES)
-
     def document(self) -> dict[str, Any]:
         """Everything as JSON holds it; bytes and seconds."""
         info, recipe, seconds = self.workspace.backbone.info, self.workspace.recipe, self.seconds()
-        step = None if self.step is None else {"base": self.step.base, "each": self.step.each}
+        peak, step = None, None
+        if self.step is not None:
+            step = {"base": self.step.base, "each": self.step.each}
+            largest = self.step.of(self.counts.largest[0])
+            on_gpu = self.workspace.backbone.device.type == "cuda"
+            peak = self.held + (largest if on_gpu else int(KEPT * largest) + LIBRARIES)
+        stages = []
+        for stage in self.counts.stages:
+            document = {"name": stage.name, "trainings": stage.trainings, "groups": [size for size, _ in stage.groups]}
+            counts = {"steps": stage.steps, "steps_in_all": stage.steps * len(stage.groups)}
+            stages.append(document | counts | {"evaluations": stage.evaluations})
         return {
             "kind": recipe.kind,
             "task": self.workspace.task.id,
@@ -126,17 +262,17 @@ class Plan:
             },
             "trainable_parameters": recipe.prompt.tokens * info.hidden,
             "examples": self.sizes(),
-            "strategy": recipe.search.chosen() if recipe.kind == "xprompt" else None,
+            "strategy": recipe.strategy() if recipe.kind == "xprompt" else None,
             "candidates": self.counts.candidates,
             "K": self.workspace.group,
-            "stages": [_stage_document(stage) for stage in self.counts.stages],
+            "stages": stages,
             "steps": sum(stage.steps * len(stage.groups) for stage in self.counts.stages),
             "candidate_steps": sum(stage.steps * stage.trainings for stage in self.counts.stages),
             "exact": self.counts.exact,
             "early_stopping": recipe.tuning.patience is not None,
             "seconds": sum(seconds.values()),
             "seconds_by_phase": seconds,
-            "memory": {"held": self.held, "peak": self.peak_bytes(), "free": self.free, "step": step},
+            "memory": {"held": self.held, "peak": peak, "free": self.free, "step": step},
             "comparison": self.comparison(),
         }
 
@@ -186,7 +322,7 @@ def plan(recipe: Recipe) -> Plan:
             "a recipe that trains prompts, to be planned", f"kind: adapt ({recipe.adapter.method})", do
         )
     begun = time.perf_counter()
-    workspace = prepare(settled(recipe), UnstartedRun(), Silence(), InProcess())
+    workspace = prepare(settled(recipe), UnstartedRun(), Watch(), InProcess())
     loading = time.perf_counter() - begun
     counts = count_steps(workspace.recipe, len(workspace.train), workspace.group)
     scoring, backbone = workspace.scoring, workspace.backbone
@@ -198,29 +334,26 @@ def plan(recipe: Recipe) -> Plan:
 
 
 def _measure_pace(workspace: Workspace, rehearsal: Rehearsal, counts: StepCounts, loading: float) -> Pace:
-    recipe, data = workspace.recipe, workspace.train
+    recipe, data, backbone = workspace.recipe, workspace.train, workspace.backbone
     batch = training_batches(data.lengths, recipe.tuning.batch_size, recipe.seed, 0)[0]
+    prompt_PH = backbone.embed_ids([at % backbone.vocabulary for at in range(recipe.prompt.tokens)])
+    prompts_1PH = prompt_PH.to(backbone.device)[None]
 
     def step_seconds(size: int, tokens: int) -> float:
         rehearsal.step(size, tokens, batch)  # the first of a shape is slower
-        return _seconds(lambda: rehearsal.step(size, tokens, batch), workspace.backbone)
+        return _seconds(lambda: rehearsal.step(size, tokens, batch), backbone)
+
+    def seconds_per_example(scoring: Scoring) -> float:
+        select = workspace.select
+        rows = ROWS_THAT_WRITE if scoring.match == "generate" else max(1, scoring.rows // select.weight)
+        part = ScoredSet(select.examples[:rows], select.encoded[:rows])  # one call
+        return _seconds(lambda: score_prompts(backbone, prompts_1PH, part, scoring), backbone) / len(part)
 
     alone, together = step_seconds(1, recipe.prompt.tokens), step_seconds(*counts.largest)
-    scored = _seconds_per_example(workspace, workspace.scoring)
-    reported = scored
+    scored = reported = seconds_per_example(workspace.scoring)
     if workspace.select.is_generation:
-        reported = _seconds_per_example(workspace, workspace.reporting)
+        reported = seconds_per_example(workspace.reporting)
     return Pace(alone, together, scored, reported, loading)
-
-
-def _seconds_per_example(workspace: Workspace, scoring: Scoring) -> float:
-    """Seconds of one prompt on one example of `select`, by one call."""
-    backbone, data = workspace.backbone, workspace.select
-    rows = ROWS_THAT_WRITE if scoring.match == "generate" else max(1, scoring.rows // data.weight)
-    part = ScoredSet(data.examples[:rows], data.encoded[:rows])
-    prompt_PH = backbone.embed_ids([at % backbone.vocabulary for at in range(workspace.recipe.prompt.tokens)])
-    prompts_1PH = prompt_PH.to(backbone.device)[None]
-    return _seconds(lambda: score_prompts(backbone, prompts_1PH, part, scoring), backbone) / len(part)
 
 
 def _seconds(work: Callable[[], object], backbone: Backbone) -> float:
@@ -229,14 +362,3 @@ def _seconds(work: Callable[[], object], backbone: Backbone) -> float:
     if backbone.device.type == "cuda":
         torch.cuda.synchronize(backbone.device)
     return time.perf_counter() - begun
-
-
-def _stage_document(stage: Stage) -> dict[str, Any]:
-    return {
-        "name": stage.name,
-        "trainings": stage.trainings,
-        "groups": [size for size, _ in stage.groups],
-        "steps": stage.steps,
-        "steps_in_all": stage.steps * len(stage.groups),
-        "evaluations": stage.evaluations,
-    }

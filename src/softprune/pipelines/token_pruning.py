@@ -9,15 +9,14 @@ from typing import Any, TypeAlias
 from rich.console import Console
 
 from softprune.config import TokensRecipe, load_config
-from softprune.errors import SoftpruneError, of_the_machine, out_of_memory
+from softprune.errors import SoftpruneError, explain_system_error, out_of_memory
 from softprune.runs.job import Finish, run_clock, run_job
 from softprune.runs.processes import hold_alone
 from softprune.runs.run_folder import TRACKERS, RunFolder
 from softprune.token_pruning.experiment import BASELINE, experiment
-from softprune.token_pruning.families import Encoder
-from softprune.token_pruning.jobs import TrainedModel, load_weights
 from softprune.token_pruning.model import MODELS, TokenModel
 from softprune.token_pruning.session import TokenWorkspace, prepare
+from softprune.token_pruning.stages import TrainedModel
 from softprune.training.progress import watching
 
 AnyRecipe: TypeAlias = TokensRecipe | Mapping[str, Any] | str | Path
@@ -84,10 +83,10 @@ def _run(recipe: TokensRecipe, run: RunFolder, console: Console | None) -> None:
 def _save_models(workspace: TokenWorkspace, models: Mapping[str, TrainedModel], chosen: str) -> None:
     """Save the unpruned model and the learned ones; the baselines leave their results only."""
     run, recipe = workspace.run, workspace.recipe
-    encoder = Encoder(workspace.load_model())
+    encoder = workspace.encoder()
     for name, model in models.items():
         if name == BASELINE or name.startswith("lambda-"):
-            load_weights(encoder, model.weights)
+            encoder.load_weights(model.weights)
             TokenModel(
                 name=name,
                 encoder=encoder,
@@ -106,7 +105,7 @@ def _explain(error: Exception, recipe: TokensRecipe) -> Exception:
     if isinstance(error, SoftpruneError):
         return error
     if not out_of_memory(error):
-        return of_the_machine(error) or error
+        return explain_system_error(error) or error
     parts = min(2 * recipe.tuning.accumulate, recipe.tuning.batch_size)
     smaller = f"tuning.accumulate={parts} tuning.eval_rows={max(1, recipe.tuning.eval_rows // 2)}"
     return SoftpruneError(

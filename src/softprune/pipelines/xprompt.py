@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
 from rich.console import Console
 
-from softprune.config import Recipe
+from softprune.config import Recipe, load_config
 from softprune.config.schema import MEMORY_KEYS
-from softprune.errors import SoftpruneError
+from softprune.errors import SoftpruneError, explain_system_error, out_of_memory
 from softprune.evaluation.baselines import report_tuned, report_xprompt, train_rivals
 from softprune.interpret.run_neighbours import write_neighbours
-from softprune.pipelines.errors import explain
 from softprune.pipelines.outputs import (
     record_ticket_size,
+    write_importance,
     write_prompts,
-    write_pruned,
     write_ticket,
     write_ticket_results,
 )
-from softprune.pipelines.recipes import AnyRecipe, read_recipe
 from softprune.prompts.ticket_io import CONTROL
 from softprune.pruning.xprompt import xprompt as find_ticket
 from softprune.runs.executors import EXECUTORS, Executor
 from softprune.runs.job import Finish, run_clock, run_job
 from softprune.runs.processes import Processes, joined
 from softprune.runs.run_folder import TRACKERS, RunFolder
-from softprune.training.cost import record_totals
+from softprune.training.cost import behind_prompt, latency, record_totals
 from softprune.training.initial_prompt import settled
-from softprune.training.jobs import Fitted, schedule, swept
+from softprune.training.input_checks import check_unchanged
+from softprune.training.jobs import Fitted, schedule, sweep
 from softprune.training.jobs import tune as tune_prompt
-from softprune.training.latency import measure_latency
 from softprune.training.progress import watching
-from softprune.training.session import Workspace, check_unchanged, prepare
+from softprune.training.session import Workspace, prepare
+
+AnyRecipe: TypeAlias = Recipe | Mapping[str, Any] | str | Path
 
 # Nothing but the place of the work and time depend on these: a run may go on with other values of them too.
 PLACE_KEYS = ("executor", "cluster.address", "cluster.cpus", "cluster.gpus", "cluster.retries")
@@ -63,6 +65,17 @@ def xprompt(recipe: AnyRecipe, out: str | Path, *, console: Console | None = Non
     settings = read_recipe(recipe, "xprompt")
     execute(settings, Path(out), "python", settings.dump(), console=console)
     return Path(out)
+
+
+def read_recipe(recipe: AnyRecipe, kind: Literal["tune", "xprompt", "adapt"]) -> Recipe:
+    """The recipe with this kind, whatever kind it names itself.
+
+    Raises:
+        ManyErrors: with everything that is wrong with it.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe.model_copy(update={"kind": kind})
+    return load_config(Recipe, recipe, [f"kind={kind}"])
 
 
 def execute(
@@ -113,19 +126,26 @@ def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
     trackers = () if run.processes.rank else recipe.tuning.trackers
     watched = watching(console, trackers, run.path / TRACKERS, recipe.resolved())
     with watched as watch, closing(_executor(recipe, run.processes)) as executor:
-        workspace = swept(prepare(recipe, run, watch, executor))
-        tuned, winner = (_tune(workspace), None) if recipe.kind == "tune" else _prune(workspace)
-        shipped = winner or tuned
-        measure_latency(workspace, shipped)
+        workspace = sweep(prepare(recipe, run, watch, executor))
+        if recipe.kind == "tune":
+            tuned, winner = _tune(workspace), None
+        else:
+            tuned, winner = _prune(workspace)
+        state = (winner or tuned).state
+        if recipe.tuning.latency:
+            backbone, prompt_QH = workspace.backbone, workspace.prompt(state)
+            ways = {"with": behind_prompt(backbone, prompt_QH), "without": behind_prompt(backbone, prompt_QH[:0])}
+            with run.phase("latency"):
+                run.pin("cost.latency", lambda: latency(backbone, workspace.select, ways))
         with run.phase("neighbours"):
             write_neighbours(run, workspace.backbone, tuned.state, None if winner is None else winner.state)
-    hidden = workspace.backbone.info.hidden
+    hidden, examples = workspace.backbone.info.hidden, len(workspace.train)
     record_totals(
         run,
         seconds=seconds(),
-        trainable=workspace.recipe.prompt.tokens * hidden,
-        stored=shipped.state.mask.parameters(hidden),
-        steps_an_epoch=schedule(workspace).steps(len(workspace.train))[0],
+        trainable=recipe.prompt.tokens * hidden,
+        stored=state.mask.parameters(hidden),
+        steps_an_epoch=schedule(recipe, examples).steps(examples)[0],
         works=("tune", "sweep"),
     )
 
@@ -145,12 +165,17 @@ def _prune(workspace: Workspace) -> tuple[Fitted, Fitted]:
     """The tuned prompt and the winner."""
     pruned = find_ticket(workspace)
     rivals = train_rivals(workspace, pruned)
+    winner = pruned.winner
     with workspace.run.phase("ticket"):
-        write_pruned(workspace, pruned, rivals.control)
+        write_prompts(workspace, {"tuned": pruned.tuned, "control": rivals.control})
+        write_importance(workspace, pruned)
+        write_ticket(workspace, winner.fitted, winner.candidate.token_ratio, winner.candidate.piece_ratio)
+        write_ticket(workspace, rivals.control, folder=CONTROL)
+        record_ticket_size(workspace, winner.mask)
     results = report_xprompt(workspace, pruned, rivals)
     write_ticket_results(workspace, results, "winner")
     write_ticket_results(workspace, results, "control", CONTROL)
-    return pruned.tuned, pruned.winner.fitted
+    return pruned.tuned, winner.fitted
 
 
 def _executor(recipe: Recipe, processes: Processes) -> Executor:
@@ -168,3 +193,26 @@ def _executor(recipe: Recipe, processes: Processes) -> Executor:
             "leave out the launcher, or --executor",
         )
     return EXECUTORS[recipe.executor](recipe.cluster.address, recipe.cluster.retries)
+
+
+def explain(error: Exception, recipe: Recipe, run: RunFolder) -> Exception:
+    """The error in a user's words where it has any: memory and disk are a user's business, bugs are ours."""
+    if isinstance(error, SoftpruneError):
+        return error
+    if not out_of_memory(error):
+        return explain_system_error(error) or error
+    # Smaller values of the keys on which only memory and time depend, as a command line has them.
+    tuning, group, smaller = recipe.tuning, run.record.K or 1, []
+    if recipe.kind == "xprompt" and group > 1:
+        smaller.append(f"search.group={group // 2}")
+    if tuning.eval_rows > 1:
+        smaller.append(f"tuning.eval_rows={tuning.eval_rows // 2}")
+    parts = min(2 * tuning.accumulate, tuning.batch_size)
+    if parts > tuning.accumulate:
+        smaller.append(f"tuning.accumulate={parts}")
+    do = "choose a smaller model or batch, or --dtype bfloat16, with another --out"
+    if smaller:
+        do = f"give the same command with {' '.join(smaller)} behind it: the run goes on, "
+        do += "results stay the same up to rounding"
+    lines = str(error).strip().splitlines() or ["no more is known"]
+    return SoftpruneError("room in memory for the model and a batch", f"out of memory ({lines[0][:160]})", do)

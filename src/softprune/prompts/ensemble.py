@@ -7,8 +7,7 @@ ticket that is surely wrong can't overrule the others, which it can in the mean 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
@@ -23,23 +22,12 @@ COMBINE: Final = (MEAN, GEOMETRIC, VOTE)
 """Mean of probabilities; their geometric mean, which is that of log-probabilities; one vote a ticket."""
 
 
-@dataclass(frozen=True, slots=True)
-class EnsembleAnswer:
-    """What several tickets answer together.
+def combine_scores(scores_KA: torch.Tensor, how: str) -> tuple[int, tuple[float, ...]]:
+    """One answer of K tickets' scores of A answers: its position, and the share of each answer, 1 in all.
 
-    Attributes:
-        answer: its position; ties go to the lower one, ties of votes to the higher mean probability.
-        shares: of each answer, adding up to 1; of votes, how many of the tickets chose it.
-    """
-
-    answer: int
-    shares: tuple[float, ...]
-
-
-def combine_scores(scores_KA: torch.Tensor, how: str) -> EnsembleAnswer:
-    """One answer of K tickets' scores of A answers.
-
-    With p_k the softmax of ticket k's scores: `mean` is sum_k p_k / K, `geometric` is prod_k p_k^(1/K), normalised.
+    With p_k the softmax of ticket k's scores: `mean` is sum_k p_k / K, `geometric` is prod_k p_k^(1/K), normalised;
+    of votes, a share is how many of the tickets chose the answer. Ties go to the lower position, ties of votes to the
+    higher mean probability.
 
     Args:
         scores_KA: `[K, A]`, log-probability units, each ticket's up to a constant.
@@ -51,17 +39,17 @@ def combine_scores(scores_KA: torch.Tensor, how: str) -> EnsembleAnswer:
     check_combine(how)
     logs_KA = torch.log_softmax(scores_KA.double(), dim=1)
     mean_A = logs_KA.exp().mean(dim=0)
-    shares_A = mean_A
+    shares_A, ties_A = mean_A, torch.zeros_like(mean_A)
     if how == GEOMETRIC:
         shares_A = torch.softmax(logs_KA.mean(dim=0), dim=0)
     elif how == VOTE:
         # The first of equal maxima, as everywhere: torch's argmax may return any of them.
         votes = [max(range(len(row)), key=lambda a: (row[a], -a)) for row in logs_KA.tolist()]
         shares_A = torch.bincount(torch.tensor(votes), minlength=logs_KA.shape[1]).double() / len(votes)
-    shares, means = shares_A.tolist(), mean_A.tolist()
-    ties = means if how == VOTE else [0.0] * len(shares)
+        ties_A = mean_A
+    shares, ties = shares_A.tolist(), ties_A.tolist()
     best = max(range(len(shares)), key=lambda a: (shares[a], ties[a], -a))
-    return EnsembleAnswer(best, tuple(shares))
+    return best, tuple(shares)
 
 
 def check_combine(how: str) -> None:
@@ -84,7 +72,7 @@ def check_ensemble(tickets: Mapping[str, Ticket]) -> None:
             found = f'"{name}", which generates its answers'
             raise SoftpruneError("tickets that score their answers, for an ensemble", found, "predict with it alone")
     for name, ticket in others:
-        if ticket.info.task != reference.info.task or _reading(ticket) != _reading(reference):
+        if ticket.info.task != reference.info.task or _template_rules(ticket) != _template_rules(reference):
             found = f'"{first}" is for {_name_task(reference)}, "{name}" for {_name_task(ticket)}'
             raise SoftpruneError("tickets of one task for an ensemble", found, "take them out of runs of one task")
         ways = [f"{t.info.max_length} tokens and the {t.info.score} of an answer's scores" for t in (reference, ticket)]
@@ -93,8 +81,8 @@ def check_ensemble(tickets: Mapping[str, Ticket]) -> None:
             raise SoftpruneError("tickets that read alike, for an ensemble", found, "train them with one recipe")
 
 
-def _reading(ticket: Ticket) -> object:
-    """What its task makes of a row, wherever rows come from and whatever the task is called."""
+def _template_rules(ticket: Ticket) -> dict[str, Any]:
+    # Whatever the task is called and wherever its rows come from: these say what becomes of a row.
     return ticket.definition.model_dump(exclude={"title", "instruction", "kind", "sources"})
 
 

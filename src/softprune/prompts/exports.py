@@ -9,10 +9,8 @@ from typing import Final
 from softprune.config.registry import unknown
 from softprune.errors import SoftpruneError
 from softprune.prompts.model_card import model_card, peft_code, vectors_code
-from softprune.prompts.peft_format import adapter_files
-from softprune.prompts.prompt_io import prompt_bytes
+from softprune.prompts.prompt_io import adapter_files, prompt_bytes
 from softprune.prompts.ticket import Ticket
-from softprune.prompts.ticket_io import TicketInfo
 from softprune.runs.atomic_io import write_folder
 
 FORMATS: Final = ("peft", "safetensors")
@@ -20,14 +18,7 @@ FORMATS: Final = ("peft", "safetensors")
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What an export wrote.
-
-    Attributes:
-        folder: where.
-        files: their names.
-        shape: of the prompt, `[Q, H]`.
-        code: Python lines that use it.
-    """
+    """What an export wrote: the names of its files, the shape `[Q, H]` of the prompt, Python lines that use it."""
 
     folder: Path
     files: tuple[str, ...]
@@ -51,40 +42,32 @@ def export(ticket: Ticket, format: str, folder: str | Path) -> Exported:
         raise unknown("format", format, FORMATS)
     prompt_QH, info = ticket.prompt(), ticket.info
     if format == "peft":
-        _check_scale(info)
+        # Pegasus, Marian and others multiply the embeddings of ids, but not vectors that are given in their place.
+        if info.embedding_scale != 1:
+            raise SoftpruneError(
+                "a backbone whose input embeddings peft gives it as it reads them itself",
+                f"{info.backbone}, which multiplies them by {info.embedding_scale:g}, and peft doesn't",
+                "export with --format safetensors",
+            )
         files = adapter_files(prompt_QH, info.backbone, info.family)
         code, library, title = peft_code(info, str(folder)), "peft", "a peft adapter"
     else:
-        files = {"prompt.safetensors": prompt_bytes(prompt_QH, metadata(ticket))}
+        rows = list(range(len(prompt_QH)))
+        if info.removal == "drop":
+            rows = ticket.state.mask.token_P.nonzero()[:, 0].tolist()
+        metadata = {
+            "backbone": info.backbone,
+            "family": info.family,
+            "fingerprint": info.fingerprint,
+            "task": info.task,
+            "template": ticket.definition.template,
+            "removal": info.removal,
+            "index": ",".join(map(str, rows)),  # the place of each row in the unpruned prompt
+        }
+        files = {"prompt.safetensors": prompt_bytes(prompt_QH, metadata)}
         code, library, title = vectors_code(info, str(folder)), "softprune", "vectors"
     title = f"Soft prompt for {ticket.definition.title}, {title}"
     card = model_card(info, ticket.definition, ticket.results, library=library, title=title, code=code)
     files["README.md"] = card.encode()
     write_folder(Path(folder), files)
-    queries, hidden = prompt_QH.shape
-    return Exported(Path(folder), tuple(files), (queries, hidden), code)
-
-
-def _check_scale(info: TicketInfo) -> None:
-    """Refuse Pegasus, Marian and similar models, which multiply the embeddings of ids but not vectors given instead."""
-    if info.embedding_scale != 1:
-        raise SoftpruneError(
-            "a backbone whose input embeddings peft gives it as it reads them itself",
-            f"{info.backbone}, which multiplies them by {info.embedding_scale:g}, and peft doesn't",
-            "export with --format safetensors",
-        )
-
-
-def metadata(ticket: Ticket) -> dict[str, str]:
-    """What a file of vectors says of itself; `index` holds the original place of each row."""
-    info, kept = ticket.info, ticket.state.mask.token_P.nonzero()[:, 0].tolist()
-    index = kept if info.removal == "drop" else range(info.prompt_tokens)
-    return {
-        "backbone": info.backbone,
-        "family": info.family,
-        "fingerprint": info.fingerprint,
-        "task": info.task,
-        "template": ticket.definition.template,
-        "removal": info.removal,
-        "index": ",".join(map(str, index)),
-    }
+    return Exported(Path(folder), tuple(files), (prompt_QH.shape[0], prompt_QH.shape[1]), code)

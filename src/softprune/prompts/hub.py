@@ -20,7 +20,7 @@ def download(name: str, files: Sequence[str]) -> Path:
     """The folder, in the hub's cache, that holds these files of a repository.
 
     Raises:
-        SoftpruneError: when the repository can't be had.
+        SoftpruneError: when the repository can't be fetched.
     """
     from huggingface_hub import snapshot_download
 

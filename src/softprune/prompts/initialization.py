@@ -1,7 +1,7 @@
 """Where a prompt starts: from embeddings that are handed in, never from a model.
 
 Five ways: vectors of sampled vocabulary (the paper's), random uniform, a text, the class labels, another prompt.
-Whatever doesn't fit the asked length is said in `Initial.notes`.
+Whatever doesn't fit the prompt's length is said in `Initial.notes`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from softprune.errors import SoftpruneError
 
 # Lester et al. (2021, section 3.2) sample from the 5,000 most common words; vocabularies list common words first.
 COMMON = 5_000
-
 
 Vectors = Callable[[Sequence[int]], torch.Tensor]
 """Gives the input embeddings `[len(ids), H]` of some ids: a few rows of a table that may be large."""
@@ -55,43 +54,28 @@ def from_vocabulary(
     """
     pool = list(ids[:COMMON])
     if len(pool) < tokens:
-        raise SoftpruneError(
-            f"a vocabulary of at least {tokens} words to start the prompt from",
-            f"{len(pool)}",
-            "ask for fewer prompt tokens, or prompt.init=uniform",
-        )
+        expected = f"a vocabulary of at least {tokens} words to start the prompt from"
+        raise SoftpruneError(expected, f"{len(pool)}", "ask for fewer prompt tokens, or prompt.init=uniform")
     picked = torch.randperm(len(pool), generator=generator(seed))[:tokens].tolist()
-    chosen = [pool[i] for i in picked]
-    return Initial(vectors_of(chosen).clone(), tuple(words[i] for i in picked) if words else ("",) * tokens)
+    # A copy: training changes these vectors, and the model's own must stay.
+    vectors_PH = vectors_of([pool[i] for i in picked]).clone()
+    return Initial(vectors_PH, tuple(words[i] for i in picked) if words else ("",) * tokens)
 
 
 def from_uniform(hidden: int, tokens: int, bound: float, seed: int) -> Initial:
     """Numbers from -bound to bound."""
-    vectors = (torch.rand(tokens, hidden, generator=generator(seed)) * 2 - 1) * bound
-    return Initial(vectors, ("",) * tokens)
+    vectors_PH = (torch.rand(tokens, hidden, generator=generator(seed)) * 2 - 1) * bound
+    return Initial(vectors_PH, ("",) * tokens)
 
 
 def from_text(vectors_of: Vectors, ids: Sequence[int], words: Sequence[str], filler: Initial) -> Initial:
-    """The text's tokens. A longer text is cut at P, a shorter one filled with `filler`'s tail; `notes` say so.
-
-    Args:
-        vectors_of: input embeddings of ids.
-        ids: the text's token ids.
-        words: their readable forms.
-        filler: a prompt of the wanted length.
-    """
+    """The text's token ids, cut at P or filled up with `filler`, a prompt of P tokens; `words` are readable forms."""
     first_QH = vectors_of(ids[: len(filler.words)])
     return _fit(first_QH, len(ids), words, filler, f"the initial text has {len(ids)} tokens")
 
 
 def from_labels(vectors_of: Vectors, labels: Sequence[tuple[str, Sequence[int]]], filler: Initial) -> Initial:
-    """One token a class label, the mean of its pieces' vectors (Lester et al. 2021, section 3.2), then filler.
-
-    Args:
-        vectors_of: input embeddings of ids.
-        labels: text and token ids of each class label.
-        filler: a prompt of the wanted length.
-    """
+    """One token a class label (text, token ids), the mean of its pieces' vectors (Lester et al. 2021, section 3.2)."""
     first_QH = torch.stack([vectors_of(ids).mean(0) for _, ids in labels[: len(filler.words)]])
     return _fit(first_QH, len(labels), [text for text, _ in labels], filler, f"{len(labels)} class labels")
 
@@ -100,12 +84,11 @@ def from_prompt(source_QH: torch.Tensor, filler: Initial, name: str) -> Initial:
     """Another prompt's vectors, cut or filled to P.
 
     Raises:
-        SoftpruneError: when it was made for another embedding size, or holds NaN or infinity.
+        SoftpruneError: as of `check_fits`.
     """
     check_fits(source_QH, filler.vectors_PH.shape[1], name)
-    length = len(source_QH)
-    words = [f"{name}[{p}]" for p in range(length)]
-    return _fit(source_QH[: len(filler.words)], length, words, filler, f"{name} holds {length} tokens")
+    words = [f"{name}[{p}]" for p in range(len(source_QH))]
+    return _fit(source_QH[: len(filler.words)], len(source_QH), words, filler, f"{name} holds {len(source_QH)} tokens")
 
 
 def check_fits(source_QH: torch.Tensor, hidden: int, name: str) -> None:
@@ -115,11 +98,9 @@ def check_fits(source_QH: torch.Tensor, hidden: int, name: str) -> None:
         SoftpruneError: when it was made for another size, or holds NaN or infinity.
     """
     if source_QH.dim() != 2 or source_QH.shape[1] != hidden:
-        raise SoftpruneError(
-            f"a prompt [P, {hidden}] for this backbone",
-            f"{list(source_QH.shape)} in {name}",
-            "choose a prompt that was trained on a backbone of this embedding size",
-        )
+        found = f"{list(source_QH.shape)} in {name}"
+        do = "choose a prompt that was trained on a backbone of this embedding size"
+        raise SoftpruneError(f"a prompt [P, {hidden}] for this backbone", found, do)
     if not torch.isfinite(source_QH).all():
         raise SoftpruneError("finite numbers in a prompt", f"NaN or infinity in {name}", "choose another")
 

@@ -37,9 +37,14 @@ def model_card(
         code: Python lines that use it.
     """
     front: dict[str, Any] = {"library_name": library, "tags": ["soft-prompt", "prompt-tuning", "softprune"]}
-    if _is_on_hub(info.backbone):
-        front["base_model"] = info.backbone
-    facts = _facts(info, definition) | _scores(info, definition, results) | {"answers": _answers(info, definition)}
+    name = info.backbone
+    # A path of this machine, or a model that comes with softprune, is no name on the hub.
+    if name not in BUNDLED and _HUB_NAME.fullmatch(name) and not Path(name).exists():
+        front["base_model"] = name
+    answers = f"written, up to {info.max_answer_length} tokens"
+    if not definition.is_generation:
+        answers = ", ".join(map(code_span, definition.answers))
+    facts = _facts(info, definition) | _scores(info, definition, results) | {"answers": answers}
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
     lines = (
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
@@ -51,6 +56,42 @@ def model_card(
         code_block("\n".join(code), "python"),
     )
     return "\n\n".join(lines) + "\n"
+
+
+def _facts(info: TicketInfo, definition: Definition) -> dict[str, str]:
+    tokens = f"{info.tokens} of {info.prompt_tokens}"
+    if info.tokens != info.prompt_tokens:
+        tokens += ", the others left out" if info.removal == "drop" else ", the others zeros in their places"
+    purpose = markdown_text(definition.instruction or definition.title)
+    return {
+        "backbone": f"{code_span(info.backbone)} ({info.family}), weights {code_span(info.fingerprint)}",
+        "task": f"{code_span(info.task)} version {info.task_version}: {purpose}",
+        "tokens": tokens,
+        "pieces": f"{info.pieces} of {info.prompt_tokens * info.pieces_per_token}",
+        "parameters": f"{info.parameters:,} of {info.prompt_tokens * info.hidden:,}",
+    }
+
+
+def _scores(info: TicketInfo, definition: Definition, results: Mapping[str, Reported]) -> dict[str, str]:
+    """What it reached where nothing was chosen, beside what it must be held against."""
+    if not results:  # the run was cut off before it reported: all that is known is how it was chosen
+        if info.select is None:
+            return {"score": "not measured"}
+        value = f"{100 * info.select:.1f}% {definition.metric}"
+        if definition.is_generation:
+            value = f"loss {-info.select:.3f}"
+        return {"score": f"{value} on `select`, which it was chosen on"}
+    own = next(iter(results))
+    bar = "the input's own first sentences" if definition.is_generation else "best constant answer"
+    labels = {own: "score", "control": "the unpruned prompt, trained as long", "constant": bar}
+    scores = {}
+    for name, label in labels.items():
+        if name in results:
+            row = results[name]
+            low, high = row.interval
+            interval = f"95% interval {100 * low:.1f} to {100 * high:.1f}"
+            scores[label] = f"{100 * row.value:.1f}% {definition.metric} ({interval}) on {row.n:,} examples"
+    return scores
 
 
 def ticket_code(info: TicketInfo, definition: Definition, repo_id: str) -> tuple[str, ...]:
@@ -81,9 +122,9 @@ def peft_code(info: TicketInfo, folder: str) -> tuple[str, ...]:
 
 def vectors_code(info: TicketInfo, folder: str) -> tuple[str, ...]:
     """Three lines that put the vectors before (the embeddings of) one batch."""
-    at = info.leading
-    embeds = f"embeds[:, :{at}], prompt, embeds[:, {at}:]" if at else "prompt, embeds"
-    place = "behind CLS" if at else "before the input; one in the attention mask"
+    embeds, place = "prompt, embeds", "before the input; one in the attention mask"
+    if at := info.leading:
+        embeds, place = f"embeds[:, :{at}], prompt, embeds[:, {at}:]", "behind CLS"
     scaled = "" if info.embedding_scale == 1 else f" * {info.embedding_scale!r}"
     path = _quoted(f"{folder}/prompt.safetensors")
     return (
@@ -92,54 +133,6 @@ def vectors_code(info: TicketInfo, folder: str) -> tuple[str, ...]:
         "prompt = prompt.to(embeds).expand(len(embeds), -1, -1)",
         f"inputs_embeds = torch.cat([{embeds}], dim=1)  # {place}",
     )
-
-
-def _facts(info: TicketInfo, definition: Definition) -> dict[str, str]:
-    tokens = f"{info.tokens} of {info.prompt_tokens}"
-    if info.tokens != info.prompt_tokens:
-        tokens += ", the others left out" if info.removal == "drop" else ", the others zeros in their places"
-    purpose = markdown_text(definition.instruction or definition.title)
-    return {
-        "backbone": f"{code_span(info.backbone)} ({info.family}), weights {code_span(info.fingerprint)}",
-        "task": f"{code_span(info.task)} version {info.task_version}: {purpose}",
-        "tokens": tokens,
-        "pieces": f"{info.pieces} of {info.prompt_tokens * info.pieces_per_token}",
-        "parameters": f"{info.parameters:,} of {info.prompt_tokens * info.hidden:,}",
-    }
-
-
-def _scores(info: TicketInfo, definition: Definition, results: Mapping[str, Reported]) -> dict[str, str]:
-    """What it reached where nothing was chosen, beside what it must be held against."""
-    if not results:
-        return {"score": _select_score(info, definition)}
-    own = next(iter(results))
-    bar = "the input's own first sentences" if definition.is_generation else "best constant answer"
-    labels = {own: "score", "control": "the unpruned prompt, trained as long", "constant": bar}
-    scores = {}
-    for name, label in labels.items():
-        if name in results:
-            row = results[name]
-            low, high = row.interval
-            interval = f"95% interval {100 * low:.1f} to {100 * high:.1f}"
-            scores[label] = f"{100 * row.value:.1f}% {definition.metric} ({interval}) on {row.n:,} examples"
-    return scores
-
-
-def _select_score(info: TicketInfo, definition: Definition) -> str:
-    if info.select is None:
-        return "not measured"
-    value = f"loss {-info.select:.3f}" if definition.is_generation else f"{100 * info.select:.1f}% {definition.metric}"
-    return f"{value} on `select`, which it was chosen on"
-
-
-def _answers(info: TicketInfo, definition: Definition) -> str:
-    if definition.is_generation:
-        return f"written, up to {info.max_answer_length} tokens"
-    return ", ".join(map(code_span, definition.answers))
-
-
-def _is_on_hub(name: str) -> bool:
-    return name not in BUNDLED and _HUB_NAME.fullmatch(name) is not None and not Path(name).exists()
 
 
 def _quoted(value: str) -> str:

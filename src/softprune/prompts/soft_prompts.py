@@ -28,10 +28,10 @@ class Reading:
 
     def __call__(self, vectors_KPH: torch.Tensor) -> torch.Tensor:
         """Masked prompts `[K, Q, H]` (equations 2 and 4); differentiable."""
-        masked = vectors_KPH * self.elements_KPH
+        masked_KPH = vectors_KPH * self.elements_KPH
         if self.kept_KQ is None:
-            return masked
-        return masked.gather(1, self.kept_KQ[..., None].expand(-1, -1, masked.shape[2]))
+            return masked_KPH
+        return masked_KPH.gather(1, self.kept_KQ[..., None].expand(-1, -1, masked_KPH.shape[2]))
 
     def subset(self, indices: Sequence[int]) -> Reading:
         """The reading of some of the candidates."""
@@ -48,14 +48,13 @@ def reading(masks: Sequence[Mask], hidden: int, removal: str, like: torch.Tensor
         removal: `zero` keeps a pruned token's position, `drop` takes it out of the sequence.
         like: a tensor of the wanted dtype and device.
     """
-    elements = torch.stack([mask.elements_PH(hidden) for mask in masks]).to(like)
+    elements_KPH = torch.stack([mask.elements_PH(hidden) for mask in masks]).to(like)
     if removal == "zero":
-        return Reading(elements, None)
+        return Reading(elements_KPH, None)
     counts = {mask.tokens for mask in masks}
     if len(counts) != 1:
         raise ValueError(f"prompts read together under drop need equally many tokens, not {sorted(counts)}")
-    kept = torch.stack([mask.token_P.nonzero()[:, 0] for mask in masks]).to(like.device)
-    return Reading(elements, kept)
+    return Reading(elements_KPH, torch.stack([mask.token_P.nonzero()[:, 0] for mask in masks]).to(like.device))
 
 
 def full_mask(tokens: int, pieces: int) -> Mask:
@@ -65,8 +64,9 @@ def full_mask(tokens: int, pieces: int) -> Mask:
 
 def masked_state(vectors_PH: torch.Tensor, mask: Mask) -> PromptState:
     """A prompt with everything pruned set to exactly zero."""
-    elements = mask.elements_PH(vectors_PH.shape[1]).to(vectors_PH.device)
-    return PromptState(torch.where(elements, vectors_PH, torch.zeros_like(vectors_PH)), mask)
+    elements_PH = mask.elements_PH(vectors_PH.shape[1]).to(vectors_PH.device)
+    # Not a product: NaN times 0 is NaN, and -1 times 0 is -0.
+    return PromptState(torch.where(elements_PH, vectors_PH, torch.zeros_like(vectors_PH)), mask)
 
 
 def read_one(state: PromptState, removal: str) -> torch.Tensor:

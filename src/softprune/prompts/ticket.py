@@ -60,33 +60,35 @@ class Ticket:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """As saved: surviving rows `[Q, H]` in float32, their original indices, and both masks."""
-        kept = self.state.mask.token_P.nonzero()[:, 0]
+        kept_Q = self.state.mask.token_P.nonzero()[:, 0]
         return {
-            "vectors_QH": self.state.vectors_PH.detach().cpu()[kept].float().contiguous(),
-            "index_Q": kept,
+            "vectors_QH": self.state.vectors_PH.detach().cpu()[kept_Q].float().contiguous(),
+            "index_Q": kept_Q,
             "token_P": self.state.mask.token_P,
             "piece_PS": self.state.mask.piece_PS,
         }
 
     def document(self) -> dict[str, Any]:
         """ticket.json."""
+        mask = self.state.mask
         return {
             "schema": SCHEMA,
             **asdict(self.info),
-            "kept_tokens": self.state.mask.token_P.nonzero()[:, 0].tolist(),
-            "token_mask": self.state.mask.token_P.tolist(),
-            "piece_mask": self.state.mask.piece_PS.tolist(),
+            "kept_tokens": mask.token_P.nonzero()[:, 0].tolist(),
+            "token_mask": mask.token_P.tolist(),
+            "piece_mask": mask.piece_PS.tolist(),
             "definition": self.definition.model_dump(mode="json"),
         }
 
     def files(self) -> dict[str, bytes]:
         """Its files by name; ticket.json last, since there is no ticket without it."""
-        rows = {name: asdict(row) for name, row in self.results.items()}
-        results = {RESULTS: (json_text(rows, indent=2) + "\n").encode()} if rows else {}
-        return results | {
-            TENSORS: tensor_bytes(self.tensors(), {"schema": str(SCHEMA)}),
-            DOCUMENT: (json_text(self.document(), indent=2) + "\n").encode(),
-        }
+        files = {}
+        if self.results:
+            rows = {name: asdict(row) for name, row in self.results.items()}
+            files[RESULTS] = (json_text(rows, indent=2) + "\n").encode()
+        files[TENSORS] = tensor_bytes(self.tensors(), {"schema": str(SCHEMA)})
+        files[DOCUMENT] = (json_text(self.document(), indent=2) + "\n").encode()
+        return files
 
     def check(self, backbone: Backbone) -> None:
         """Hold the ticket to the backbone that it was trained on, whatever dtype that is loaded in now.
@@ -95,9 +97,9 @@ class Ticket:
             SoftpruneError: for a backbone of another family, embedding size or weights.
         """
         info, there = self.info, backbone.info
-        wanted, found = (f"{i.family}, H = {i.hidden}, weights {i.fingerprint}" for i in (info, there))
-        same = (info.family, info.hidden) == (there.family, there.hidden)
-        if not same or not same_backbone(info.fingerprint, there.fingerprint):
+        same_shape = (info.family, info.hidden) == (there.family, there.hidden)
+        if not same_shape or not same_backbone(info.fingerprint, there.fingerprint):
+            wanted, found = (f"{i.family}, H = {i.hidden}, weights {i.fingerprint}" for i in (info, there))
             raise SoftpruneError(
                 f"the backbone that the ticket was trained on, {info.backbone} ({wanted})",
                 f"{there.name} ({found})",
@@ -116,9 +118,8 @@ class Ticket:
         if (place / DOCUMENT).exists():
             if all((place / name).is_file() and (place / name).read_bytes() == data for name, data in files.items()):
                 return
-            raise SoftpruneError(
-                "a folder without another ticket", f"{place / DOCUMENT}", "choose another folder, or remove that ticket"
-            )
+            do = "choose another folder, or remove that ticket"
+            raise SoftpruneError("a folder without another ticket", f"{place / DOCUMENT}", do)
         for name, data in files.items():
             write_bytes(place / name, data)
 

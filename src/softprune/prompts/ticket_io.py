@@ -6,13 +6,12 @@ They may come from anybody: nothing in them is believed before it is checked.
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 
 from softprune.data.definition import Definition
@@ -29,17 +28,17 @@ TENSORS: Final = "ticket.safetensors"
 RESULTS: Final = "results.json"
 CONTROL: Final = "control"
 """The folder of a run that holds its whole prompt as a ticket."""
-WHICH: Final = ("winner", "control", "recommended")
-RECOMMENDED: Final[dict[str | None, str]] = {"ship the ticket": "winner", "ship the whole prompt": "control"}
-
-
-_CHOICES = {
+WHICH: Final = ("winner", CONTROL, "recommended")
+_SHIPPED: Final[dict[str | None, str]] = {"ship the ticket": "winner", "ship the whole prompt": CONTROL}
+"""The prompt that each decision of a verdict recommends."""
+_CHOICES: Final = {
     "family": FAMILIES.names(),
     "removal": ("drop", "zero"),
     "score": ("sum", "mean"),
     "match": ("score", "generate"),
 }
-_AT_LEAST_1 = ("max_answer_length", "max_length", "prompt_tokens", "pieces_per_token", "hidden", "tokens", "pieces")
+Size = Annotated[int, Field(ge=1)]
+Ratio = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,6 @@ class TicketInfo:
 
     Attributes:
         backbone, revision, family, fingerprint: of the frozen model that it was trained on.
-        task, task_version: what it was trained for.
         leading: input tokens that stay before it (CLS in BERT-like encoders).
         embedding_scale: what the backbone multiplies the embeddings of ids by, and embeddings it is given by nothing.
         removal: `drop` or `zero`; how it must be read.
@@ -67,20 +65,20 @@ class TicketInfo:
     fingerprint: str
     task: str
     task_version: str
-    leading: int
-    embedding_scale: float
+    leading: Annotated[int, Field(ge=0)]
+    embedding_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     removal: str
     score: str
     match: str
-    max_answer_length: int
-    max_length: int
-    token_ratio: float
-    piece_ratio: float
-    prompt_tokens: int
-    pieces_per_token: int
-    hidden: int
-    tokens: int
-    pieces: int
+    max_answer_length: Size
+    max_length: Size
+    token_ratio: Ratio
+    piece_ratio: Ratio
+    prompt_tokens: Size
+    pieces_per_token: Size
+    hidden: Size
+    tokens: Size
+    pieces: Size
     parameters: int
     select: float | None
 
@@ -95,24 +93,29 @@ class Reported:
 
 
 def find_ticket(source: str | Path, which: str = "winner") -> Path:
-    """The folder of a ticket: itself, within a run folder, or fetched from the hub ("user/name").
-
-    Local folders win over hub names: "runs/x" is no repository where there is a folder `runs`.
-
-    Args:
-        source: where it is.
-        which: of a run's prompts; see `Ticket.load`.
+    """The folder of a ticket: itself, within a run folder, or fetched from the hub; see `Ticket.load`.
 
     Raises:
         SoftpruneError: when there is none, or the run recommends none.
     """
     place = Path(source)
+    # Local folders win over hub names: "runs/x" is no repository where there is a folder `runs`.
     if not place.exists() and not place.parent.is_dir() and is_hub_name(str(source)):
         place = download(str(source), (DOCUMENT, TENSORS, RESULTS))
     _check_kind(place)
-    place = _choose_prompt(place, which)
-    if (place / DOCUMENT).is_file():
+    if which not in WHICH:
+        raise SoftpruneError(f"one of {', '.join(WHICH)}", f'"{which}"', "correct --which")
+    if which == "recommended":
+        which = _recommended(place)
+    if which == CONTROL:
+        place /= CONTROL
+        if not (place / DOCUMENT).is_file():
+            do = "leave out --which, or name a complete run that pruned"
+            raise SoftpruneError("a run that kept its whole prompt as a ticket", f"none in {place}", do)
         return place
+    for folder in (place / "ticket", place):
+        if (folder / DOCUMENT).is_file():
+            return folder
     if (place / "run.json").is_file():
         found = f"{source} stopped before it had one"
         raise SoftpruneError("a run that has its ticket", found, "continue it: the same command again")
@@ -120,43 +123,22 @@ def find_ticket(source: str | Path, which: str = "winner") -> Path:
     raise SoftpruneError(expected, f"no {DOCUMENT} in {source}", "check the path")
 
 
-def _choose_prompt(place: Path, which: str) -> Path:
-    """The ticket folder within a run folder; another folder as it is.
-
-    Raises:
-        SoftpruneError: when there is no such prompt, or the verdict recommends none.
-    """
-    if which not in WHICH:
-        raise SoftpruneError(f"one of {', '.join(WHICH)}", f'"{which}"', "correct --which")
-    if which == "recommended":
-        which = _recommended(place)
-    if which == "control":
-        if not (place / CONTROL / DOCUMENT).is_file():
-            do = "leave out --which, or name a complete run that pruned"
-            raise SoftpruneError("a run that kept its whole prompt as a ticket", f"none in {place / CONTROL}", do)
-        return place / CONTROL
-    return place / "ticket" if (place / "ticket" / DOCUMENT).is_file() else place
-
-
 def _recommended(place: Path) -> str:
-    """The prompt that a run's verdict says to ship: `winner` or `control`."""
+    """The prompt that a run's verdict says to ship."""
     from softprune.runs.record import RunRecord, read_record  # pydantic takes a while to import
 
     verdict = read_record(place, RunRecord).verdict
-    chosen = None if verdict is None else RECOMMENDED.get(verdict.decision)
+    chosen, found = None, "no verdict in run.json"
+    if verdict is not None:
+        chosen, found = _SHIPPED.get(verdict.decision), str(verdict.sentence)
     if chosen is None:
-        found = "no verdict in run.json" if verdict is None else verdict.sentence
         do = "choose one yourself: --which winner or --which control"
-        raise SoftpruneError("a run whose verdict says which prompt to ship", str(found).rstrip("."), do)
+        raise SoftpruneError("a run whose verdict says which prompt to ship", found.rstrip("."), do)
     return chosen
 
 
 def _check_kind(place: Path) -> None:
-    """Refuse folders that hold something other than a ticket.
-
-    Raises:
-        SoftpruneError: for a study, a comparison, and for an adapter and the run that left one.
-    """
+    """Refuse folders that hold something other than a ticket: a study, a comparison, an adapter or its run."""
     if (place / "study.json").is_file():
         do = f"name one of its runs; softprune runs {place.parent} lists them"
         raise SoftpruneError("a run or a ticket", f"a study in {place}", do)
@@ -175,24 +157,27 @@ def read_ticket(folder: Path) -> tuple[PromptState, TicketInfo, Definition, dict
     Raises:
         SoftpruneError: when they aren't one ticket as softprune writes it.
     """
+    results: dict[str, Reported] = {}  # stays empty where the run was cut off before it reported
     try:
         document = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
-        info = _info(document)
+        info = _check_info(document)
         definition = check_definition(document["definition"], folder / DOCUMENT)
-        mask, state = _state(info, read_tensors(folder / TENSORS))
-        _require(document.get("token_mask") == mask.token_P.tolist(), f"the token_mask of {TENSORS}")
-        _require(document.get("piece_mask") == mask.piece_PS.tolist(), f"the piece_mask of {TENSORS}")
-        results = _results(folder / RESULTS)
+        state = _check_tensors(info, read_tensors(folder / TENSORS))
+        _require(document.get("token_mask") == state.mask.token_P.tolist(), f"the token_mask of {TENSORS}")
+        _require(document.get("piece_mask") == state.mask.piece_PS.tolist(), f"the piece_mask of {TENSORS}")
+        if (folder / RESULTS).exists():
+            text = (folder / RESULTS).read_text(encoding="utf-8")
+            results = TypeAdapter(dict[str, Reported]).validate_json(text, strict=True)
+    except ValidationError as error:
+        items = error.errors(include_url=False)[:3]
+        found = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in items)
+        raise SoftpruneError(f"a whole ticket in {folder}", found, "copy or train it again") from error
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
-        raise SoftpruneError(f"a whole ticket in {folder}", _describe(error), "copy or train it again") from error
+        found = " ".join(str(error).split())[:300] or type(error).__name__
+        if isinstance(error, KeyError):
+            found = f"no {error.args[0]}"
+        raise SoftpruneError(f"a whole ticket in {folder}", found, "copy or train it again") from error
     return state, info, definition, results
-
-
-def _results(path: Path) -> dict[str, Reported]:
-    """What the ticket's run reported, by the name of the prompt; nothing where the run was cut off before it."""
-    if not path.exists():
-        return {}
-    return TypeAdapter(dict[str, Reported]).validate_json(path.read_text(encoding="utf-8"), strict=True)
 
 
 def _require(condition: bool, what: str) -> None:
@@ -200,17 +185,7 @@ def _require(condition: bool, what: str) -> None:
         raise ValueError(f"not {what}")
 
 
-def _describe(error: Exception) -> str:
-    """What is wrong, in one line."""
-    if isinstance(error, ValidationError):
-        items = error.errors(include_url=False)
-        return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in items[:3])
-    if isinstance(error, KeyError):
-        return f"no {error.args[0]}"
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
-def _info(document: Any) -> TicketInfo:
+def _check_info(document: Any) -> TicketInfo:
     _require(isinstance(document, dict), f"a JSON object in {DOCUMENT}")
     _require(document.get("schema") == SCHEMA, f"schema {SCHEMA}, but {document.get('schema')!r}")
     stated = {name: document[name] for name in TicketInfo.__dataclass_fields__}
@@ -218,17 +193,11 @@ def _info(document: Any) -> TicketInfo:
     info = TypeAdapter(TicketInfo).validate_json(json.dumps(stated), strict=True)
     for name, choices in _CHOICES.items():
         _require(getattr(info, name) in choices, f"{name} of {' or '.join(choices)}, but {getattr(info, name)!r}")
-    for name in _AT_LEAST_1:
-        _require(getattr(info, name) >= 1, f"{name} of 1 or more, but {getattr(info, name)}")
-    for name in ("token_ratio", "piece_ratio"):
-        _require(0 <= getattr(info, name) < 1, f"{name} from 0 to below 1, but {getattr(info, name)}")
-    _require(info.leading >= 0, f"leading of 0 or more, but {info.leading}")
-    _require(0 < info.embedding_scale < math.inf, f"embedding_scale above 0, but {info.embedding_scale}")
     _require(info.hidden % info.pieces_per_token == 0, f"pieces that divide H = {info.hidden}")
     return info
 
 
-def _state(info: TicketInfo, tensors: dict[str, torch.Tensor]) -> tuple[Mask, PromptState]:
+def _check_tensors(info: TicketInfo, tensors: dict[str, torch.Tensor]) -> PromptState:
     """The prompt with its mask; every shape and index held to what ticket.json says."""
     token_P, piece_PS, index_Q = (tensors[name] for name in ("token_P", "piece_PS", "index_Q"))
     vectors_QH, shape_PS = tensors["vectors_QH"], (info.prompt_tokens, info.pieces_per_token)
@@ -245,7 +214,7 @@ def _state(info: TicketInfo, tensors: dict[str, torch.Tensor]) -> tuple[Mask, Pr
     shape_QH = [mask.tokens, info.hidden]
     _require(list(vectors_QH.shape) == shape_QH, f"vectors_QH of shape {shape_QH}, but {list(vectors_QH.shape)}")
     _require(vectors_QH.is_floating_point() and bool(vectors_QH.isfinite().all()), "finite numbers in vectors_QH")
-    vectors = torch.zeros(info.prompt_tokens, info.hidden)
-    vectors[index_Q] = vectors_QH.float()
-    _require(bool((vectors[~mask.elements_PH(info.hidden)] == 0).all()), "zeros where pieces are pruned")
-    return mask, PromptState(vectors, mask)
+    vectors_PH = torch.zeros(info.prompt_tokens, info.hidden)
+    vectors_PH[index_Q] = vectors_QH.float()
+    _require(bool((vectors_PH[~mask.elements_PH(info.hidden)] == 0).all()), "zeros where pieces are pruned")
+    return PromptState(vectors_PH, mask)

@@ -33,8 +33,7 @@ class GatedPrompts:
         prices: one a candidate.
         gate: the kind.
         levels: both, token or piece; the gates of a level that is off stay open.
-        loss, score: as in `PromptTrainable`.
-        seed: of the draws.
+        loss, score, seed: as in `PromptTrainable`; the seed is of the draws.
     """
 
     def __init__(
@@ -71,11 +70,9 @@ class GatedPrompts:
 
     def gates(self) -> list[nn.Parameter]:
         """The logits of the levels that are pruned."""
-        return {
-            "both": [self.token_KP, self.piece_KPS],
-            "token": [self.token_KP],
-            "piece": [self.piece_KPS],
-        }[self.levels]
+        if self.levels == "both":
+            return [self.token_KP, self.piece_KPS]
+        return [self.token_KP if self.levels == "token" else self.piece_KPS]
 
     def opened(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Probabilities of open gates, `[K, P]` and `[K, P, S]`; differentiable."""
@@ -93,11 +90,10 @@ class GatedPrompts:
         """Prompts under the gates of a part of a step's rows, `[K, B, P, H]`."""
         tokens, pieces = self.piece_KPS.shape[1:]
         begun, self._row = self._row, self._row + rows
+        # Drawn from the step's first row on: so however a batch is split, its rows see the same gates.
         drawn = uniform(self.seed, self.step, self._row, tokens * (1 + pieces))[begun:].to(self.price_K)
         token_BP, piece_BPS = drawn[:, :tokens], drawn[:, tokens:].unflatten(1, (tokens, pieces))
-        gates_KBPS = torch.ones((), dtype=drawn.dtype, device=drawn.device).expand(
-            self.candidates, rows, tokens, pieces
-        )
+        gates_KBPS = drawn.new_ones(()).expand(self.candidates, rows, tokens, pieces)
         if self.levels != "piece":
             gates_KBPS = gates_KBPS * self.gate.sample(self.token_KP[:, None], token_BP)[..., None]
         if self.levels != "token":
@@ -151,11 +147,10 @@ class TogetherOptimiser(torch.optim.Optimizer):
     """
 
     def __init__(self, parts: Sequence[torch.optim.Optimizer], stepped: Callable[[], None]) -> None:
-        super().__init__(
-            [parameter for part in parts for group in part.param_groups for parameter in group["params"]], {}
-        )
+        groups = [group for part in parts for group in part.param_groups]
+        super().__init__([parameter for group in groups for parameter in group["params"]], {})
         self.parts, self.stepped = list(parts), stepped
-        self.param_groups = [group for part in parts for group in part.param_groups]
+        self.param_groups = groups  # the parts' own: a new step size of the loop's must reach them
         for part in parts:
             part.state = self.state
 

@@ -33,7 +33,7 @@ import torch
 
 from softprune.types import Mask
 
-# Tells these numbers from the ones that order the data, which the same seed gives.
+# Without it, the same seed would give the numbers that order the data.
 _STREAM = 1
 
 

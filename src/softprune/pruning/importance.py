@@ -1,4 +1,4 @@
-"""How much the loss depends on each token and piece (paper, section 4.2; Michel et al. 2019).
+"""How much the loss depends on each token and piece (paper, section 4.2; Michel et al. 2019), and rival criteria.
 
 With gamma_i multiplying token p_i, at gamma = 1 the chain rule gives (equation 3)
 
@@ -11,7 +11,9 @@ in it. Per-example gradients cost nothing extra: every row of a call has its own
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Final
 
 import torch
 
@@ -50,7 +52,7 @@ class Importance:
 
     @property
     def vanishes(self) -> bool:
-        """Whether the token scores say nothing."""
+        """Whether the token scores say nothing; so does the gradient of an open token's gate then."""
         return not self.token_over_piece >= VANISHING
 
 
@@ -65,54 +67,40 @@ def measure(
         data: all of `train`.
         scoring: the run's loss.
         pieces: S.
-        method: auto, paper, gradient or leave_one_out.
+        method: auto, or a key of `CRITERIA`.
     """
-    if method == "leave_one_out":
-        return leave_one_out(backbone, prompt_QH, data, scoring, pieces)
-    found = sensitivity(backbone, prompt_QH, data, scoring, pieces, "paper" if method == "auto" else method)
-    if method == "auto" and found.vanishes:
-        instead = leave_one_out(backbone, prompt_QH, data, scoring, pieces)
-        return replace(instead, sensitivity_ratio=found.token_over_piece)
-    return found
+    if method != "auto":
+        return MEASURES[method](backbone, prompt_QH, data, scoring, pieces)
+    paper = sensitivity(backbone, prompt_QH, data, scoring, pieces)
+    if not paper.vanishes:
+        return paper
+    instead = leave_one_out(backbone, prompt_QH, data, scoring, pieces)
+    return replace(instead, sensitivity_ratio=paper.token_over_piece)
 
 
 def sensitivity(
-    backbone: Backbone, prompt_QH: torch.Tensor, data: ScoredSet, scoring: Scoring, pieces: int, method: str
+    backbone: Backbone, prompt_QH: torch.Tensor, data: ScoredSet, scoring: Scoring, pieces: int
 ) -> Importance:
-    """Equations 3 and 5 (`paper`), or the mean magnitude of the gradient itself (`gradient`, the BART study's).
+    """Equations 3 and 5: means over all examples of |<g, p>|, g the example's own gradient."""
 
-    Returns:
-        Means over all examples of |<g, p>| (`paper`) or of mean |g| (`gradient`), g the example's own gradient.
-    """
-    tokens, hidden = prompt_QH.shape
-    token_sum = torch.zeros(tokens, dtype=torch.float64)
-    piece_sum = torch.zeros(tokens, pieces, dtype=torch.float64)
-    # Under `rank`, all but sentence models may read an input once an answer.
-    answers = max(len(e.answer_ids) for e in data.encoded)
-    multiple = answers if scoring.loss == "rank" and backbone.family != "sentence" else 1
-    for indices in my_batches(data, scoring.gradient_rows, multiple, scoring.processes):
-        gradient_BQH, prompt_BQH = example_gradients(backbone, prompt_QH, data, indices, scoring)
-        if method == "gradient":
-            token_BQ = gradient_BQH.abs().mean(-1)
-            piece_BQS = gradient_BQH.unflatten(-1, (pieces, hidden // pieces)).abs().mean(-1)
-        else:
-            product_BQS = (gradient_BQH * prompt_BQH).unflatten(-1, (pieces, hidden // pieces)).sum(-1)
-            token_BQ, piece_BQS = product_BQS.sum(-1).abs(), product_BQS.abs()
-        token_sum += token_BQ.double().sum(0).cpu()
-        piece_sum += piece_BQS.double().sum(0).cpu()
-    scoring.processes.sum_(token_sum, piece_sum)
-    return Importance(token_sum / len(data), piece_sum / len(data), method, len(data))
+    def scores(gradient_BQH: torch.Tensor, prompt_BQH: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        product_BQS = (gradient_BQH * prompt_BQH).unflatten(-1, (pieces, -1)).sum(-1)
+        return product_BQS.sum(-1).abs(), product_BQS.abs()
+
+    token_P, piece_PS = _mean_over_examples(backbone, prompt_QH, data, scoring, pieces, scores)
+    return Importance(token_P, piece_PS, "paper", len(data))
 
 
-def example_gradients(
-    backbone: Backbone, prompt_QH: torch.Tensor, data: ScoredSet, indices: tuple[int, ...], scoring: Scoring
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Each example's own gradient of its loss, `[B, Q, H]`, and the prompt it was taken at, `[B, Q, H]`."""
-    batch = data.batch(backbone, indices)
-    leaf_BQH = prompt_QH.detach().expand(len(batch), *prompt_QH.shape).clone().requires_grad_()
-    losses_B = backbone.row_losses(leaf_BQH, batch, scoring.loss, scoring.score)
-    (gradient_BQH,) = torch.autograd.grad(losses_B.sum(), leaf_BQH)
-    return gradient_BQH, leaf_BQH.detach()
+def magnitude(
+    backbone: Backbone, prompt_QH: torch.Tensor, data: ScoredSet, scoring: Scoring, pieces: int
+) -> Importance:
+    """Means over all examples of mean |g|, g the example's own gradient (the BART study's)."""
+
+    def scores(gradient_BQH: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return gradient_BQH.abs().mean(-1), gradient_BQH.unflatten(-1, (pieces, -1)).abs().mean(-1)
+
+    token_P, piece_PS = _mean_over_examples(backbone, prompt_QH, data, scoring, pieces, scores)
+    return Importance(token_P, piece_PS, "gradient", len(data))
 
 
 def leave_one_out(
@@ -127,17 +115,62 @@ def leave_one_out(
     one_token = torch.eye(tokens, dtype=torch.bool)[:, :, None].expand(-1, -1, hidden)
     one_piece = torch.eye(tokens * pieces, dtype=torch.bool).view(-1, tokens, pieces)
     one_piece = one_piece.repeat_interleave(hidden // pieces, dim=2)
-    token_P = _losses_without(backbone, prompt_QH, one_token, data, scoring) - base
-    piece_PS = _losses_without(backbone, prompt_QH, one_piece, data, scoring) - base
-    return Importance(token_P, piece_PS.view(tokens, pieces), "leave_one_out", len(data))
+
+    def losses_without(masked_MQH: torch.Tensor) -> torch.Tensor:
+        losses: list[float] = []
+        for part in masked_MQH.split(32):
+            prompts = prompt_QH.masked_fill(part.to(prompt_QH.device), 0.0)
+            losses += [scores.loss for scores in score_prompts(backbone, prompts, data, scoring)]
+        return torch.tensor(losses, dtype=torch.float64)
+
+    token_P, piece_M = losses_without(one_token) - base, losses_without(one_piece) - base
+    return Importance(token_P, piece_M.view(tokens, pieces), "leave_one_out", len(data))
 
 
-def _losses_without(
-    backbone: Backbone, prompt_QH: torch.Tensor, left_out: torch.Tensor, data: ScoredSet, scoring: Scoring
-) -> torch.Tensor:
-    """Mean loss with each `[M, Q, H]` selection set to zero: `[M]` float64."""
-    losses: list[float] = []
-    for part in left_out.split(32):
-        prompts = prompt_QH.masked_fill(part.to(prompt_QH.device), 0.0)
-        losses += [scores.loss for scores in score_prompts(backbone, prompts, data, scoring)]
-    return torch.tensor(losses, dtype=torch.float64)
+def norm(backbone: Backbone, prompt_QH: torch.Tensor, data: ScoredSet, scoring: Scoring, pieces: int) -> Importance:
+    """The Euclidean length of each token and piece, which needs no example."""
+    vectors_QH = prompt_QH.detach().double().cpu()
+    return Importance(vectors_QH.norm(dim=1), vectors_QH.unflatten(-1, (pieces, -1)).norm(dim=-1), "norm", 0)
+
+
+MEASURES: Final[dict[str, Callable[[Backbone, torch.Tensor, ScoredSet, Scoring, int], Importance]]] = {
+    "paper": sensitivity,
+    "gradient": magnitude,
+    "leave_one_out": leave_one_out,
+    "norm": norm,
+}
+"""What measures each criterion of `CRITERIA`."""
+
+
+def _mean_over_examples(
+    backbone: Backbone,
+    prompt_QH: torch.Tensor,
+    data: ScoredSet,
+    scoring: Scoring,
+    pieces: int,
+    scores: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Means over all examples, `[Q]` and `[Q, S]`, of what `scores` makes of gradients and prompts `[B, Q, H]`."""
+    token_sum = torch.zeros(len(prompt_QH), dtype=torch.float64)
+    piece_sum = torch.zeros(len(prompt_QH), pieces, dtype=torch.float64)
+    # Under `rank`, all but sentence models may read an input once an answer.
+    answers = max(len(e.answer_ids) for e in data.encoded)
+    multiple = answers if scoring.loss == "rank" and backbone.family != "sentence" else 1
+    for indices in my_batches(data, scoring.gradient_rows, multiple, scoring.processes):
+        gradient_BQH, prompt_BQH = example_gradients(backbone, prompt_QH, data, indices, scoring)
+        token_BQ, piece_BQS = scores(gradient_BQH, prompt_BQH)
+        token_sum += token_BQ.double().sum(0).cpu()
+        piece_sum += piece_BQS.double().sum(0).cpu()
+    scoring.processes.sum_(token_sum, piece_sum)
+    return token_sum / len(data), piece_sum / len(data)
+
+
+def example_gradients(
+    backbone: Backbone, prompt_QH: torch.Tensor, data: ScoredSet, indices: tuple[int, ...], scoring: Scoring
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each example's own gradient of its loss, `[B, Q, H]`, and the prompt it was taken at, `[B, Q, H]`."""
+    batch = data.batch(backbone, indices)
+    leaf_BQH = prompt_QH.detach().expand(len(batch), *prompt_QH.shape).clone().requires_grad_()
+    losses_B = backbone.row_losses(leaf_BQH, batch, scoring.loss, scoring.score)
+    (gradient_BQH,) = torch.autograd.grad(losses_B.sum(), leaf_BQH)
+    return gradient_BQH, leaf_BQH.detach()

@@ -24,18 +24,21 @@ from softprune.training.loop import train
 from softprune.training.optimizers import prompt_optimiser
 from softprune.training.session import Workspace
 from softprune.training.step import Feed
-from softprune.types import Candidate, Mask
+from softprune.types import Candidate
 
 # Step sizes of the gates' logits, each the best of those tried (docs/log.md). Hard concrete at 1 chose worse masks: a
 # gate that is folded to 0 has no gradient to come back by.
 RATES = {"hard-concrete": 0.3, "straight-through": 0.5}
 
 
-def learned(workspace: Workspace, tuned: Fitted) -> list[MaskedCandidate]:
+def learn_masks(workspace: Workspace, tuned: Fitted) -> list[MaskedCandidate]:
     """Candidates whose masks were learned, the lowest price first; prices that came to one mask share one candidate."""
-    prices, at_once = sorted(workspace.recipe.search.prices), workspace.group
+    settings, hidden = workspace.recipe.search, tuned.state.vectors_PH.shape[1]
+    prices, at_once = sorted(settings.prices), workspace.group
+    rate = settings.gate_lr or RATES[settings.gates]
     with workspace.run.phase("gates"):
-        parts = [_train_gates(workspace, tuned, prices[at : at + at_once]) for at in range(0, len(prices), at_once)]
+        starts = range(0, len(prices), at_once)
+        parts = [_train_gates(workspace, tuned, prices[at : at + at_once], rate) for at in starts]
     token_KP, piece_KPS = (torch.cat(part) for part in zip(*parts, strict=True))
     candidates: list[MaskedCandidate] = []
     tickets: list[str] = []
@@ -43,43 +46,35 @@ def learned(workspace: Workspace, tuned: Fitted) -> list[MaskedCandidate]:
         mask = harden(token_P, piece_PS, workspace.recipe.pruning.levels)
         same = next((each for each in candidates if torch.equal(each.mask.piece_PS, mask.piece_PS)), None)
         if same is None:
-            same = MaskedCandidate(_candidate(price, mask, tuned.state.vectors_PH.shape[1]), mask)
+            tokens, pieces = mask.piece_PS.shape
+            room = mask.tokens * pieces
+            candidate = Candidate(
+                id=f"g{_price_name(price)}",
+                token_ratio=(tokens - mask.tokens) / tokens,  # ratios are an outcome here
+                piece_ratio=(room - mask.pieces) / room,
+                tokens_kept=mask.tokens,
+                pieces_kept=mask.pieces,
+                parameters=mask.parameters(hidden),
+            )
+            same = MaskedCandidate(candidate, mask)
             candidates.append(same)
         tickets.append(same.candidate.id)
-    settings = workspace.recipe.search
+    sizes = expected_size(token_KP, piece_KPS).tolist()
     with workspace.run.editing() as record:
-        record.gates = GatesRecord(
-            kind=settings.gates,
-            lr=_rate(workspace),
-            prices=prices,
-            expected_sizes=expected_size(token_KP, piece_KPS).tolist(),
-            tickets=tickets,
-        )
+        record.gates = GatesRecord(kind=settings.gates, lr=rate, prices=prices, expected_sizes=sizes, tickets=tickets)
     tensors = {"prices_K": torch.tensor(prices), "token_KP": token_KP, "piece_KPS": piece_KPS}
     workspace.run.write_tensors("gates.safetensors", tensors, {"kind": settings.gates})
     return candidates
 
 
-def _candidate(price: float, mask: Mask, hidden: int) -> Candidate:
-    """A candidate whose ratios are what came out."""
-    tokens, pieces = mask.piece_PS.shape
-    room = mask.tokens * pieces
-    return Candidate(
-        id=f"g{_written(price)}",
-        token_ratio=(tokens - mask.tokens) / tokens,
-        piece_ratio=(room - mask.pieces) / room,
-        tokens_kept=mask.tokens,
-        pieces_kept=mask.pieces,
-        parameters=mask.parameters(hidden),
-    )
-
-
-def _written(price: float) -> str:
-    """A price in a name; different ones look different."""
+def _price_name(price: float) -> str:
+    """A price in a name: with all its digits, so that different ones have different names."""
     return repr(price).removesuffix(".0")
 
 
-def _train_gates(workspace: Workspace, tuned: Fitted, prices: list[float]) -> tuple[torch.Tensor, torch.Tensor]:
+def _train_gates(
+    workspace: Workspace, tuned: Fitted, prices: list[float], rate: float
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Probabilities of open gates, `[K, P]` and `[K, P, S]`, after training K prices side by side."""
     recipe, backbone, data = workspace.recipe, workspace.backbone, workspace.train
     gated = GatedPrompts(
@@ -95,18 +90,17 @@ def _train_gates(workspace: Workspace, tuned: Fitted, prices: list[float]) -> tu
     )
     prompts = prompt_optimiser(recipe.tuning, gated.vectors_KPH, None, workspace.lr)
     # A piece's share of a low price is a gradient of about 1e-7: Adam's usual epsilon would damp it.
-    gates = torch.optim.Adam(gated.gates(), lr=_rate(workspace), eps=1e-12)
+    gates = torch.optim.Adam(gated.gates(), lr=rate, eps=1e-12)
     # Nobody leaves, and the last gates count, not those of the best score: that is mostly the least pruned.
-    epochs = recipe.search.gate_epochs or recipe.search.epochs
-    to_the_end = replace(schedule(workspace, epochs=epochs), patience=None, best_by="last")
-    names = [f"gates-{_written(price)}" for price in prices]
+    whole = schedule(recipe, len(data), recipe.search.gate_epochs or recipe.search.epochs)
+    names = [f"gates-{_price_name(price)}" for price in prices]
     trained = train(
         gated,
         TogetherOptimiser([prompts, gates], gated.stepped),
         Feed(data.lengths, lambda indices: data.batch(backbone, indices)),
         # The prompts under their masks of the moment, for the curves alone.
-        lambda: evaluate(workspace, gated.hardened(), workspace.select),
-        to_the_end,
+        lambda: evaluate(workspace, gated.hardened()),
+        replace(whole, patience=None, best_by="last"),
         names=names,
         title=f"learning gates at {len(prices)} price{'s' * (len(prices) > 1)}",
         keeper=FolderKeeper(workspace.run, f"{names[0]}-{len(names)}", "gates", names),
@@ -115,8 +109,3 @@ def _train_gates(workspace: Workspace, tuned: Fitted, prices: list[float]) -> tu
     gated.load(trained.tensors)
     token_KP, piece_KPS = gated.opened()
     return token_KP.detach().cpu(), piece_KPS.detach().cpu()
-
-
-def _rate(workspace: Workspace) -> float:
-    settings = workspace.recipe.search
-    return settings.gate_lr or RATES[settings.gates]

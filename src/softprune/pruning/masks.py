@@ -23,6 +23,7 @@ def keep_count(ratio: float, n: int, rounding: str = "nearest") -> int:
 def top(scores: torch.Tensor, count: int) -> torch.Tensor:
     """True at the `count` largest of a flat tensor; ties go to the lower index."""
     kept = torch.zeros(scores.numel(), dtype=torch.bool)
+    # A stable sort: topk doesn't say which of equal scores it takes.
     kept[torch.sort(scores.double().cpu(), descending=True, stable=True).indices[:count]] = True
     return kept
 
@@ -49,23 +50,14 @@ def piece_mask(
         rounding: see `keep_count`.
     """
     rows = importance_PS[token_P].double().cpu()
-    kept = _per_token(rows, ratio, rounding) if scope == "per_token" else _global(rows, ratio, rounding)
+    if scope == "per_token":
+        count = max(1, keep_count(ratio, rows.shape[1], rounding))
+        kept = torch.stack([top(row, count) for row in rows])
+    else:
+        kept = _at_least_one_each(rows, keep_count(ratio, rows.numel(), rounding))
     mask = torch.zeros(importance_PS.shape, dtype=torch.bool)
     mask[token_P] = kept
     return mask
-
-
-def prune(
-    token_importance_P: torch.Tensor,
-    piece_importance_PS: torch.Tensor,
-    token_ratio: float,
-    piece_ratio: float,
-    scope: str = "global",
-    rounding: str = "nearest",
-) -> Mask:
-    """Both levels at once, from importances that are already measured; a ratio of 0 leaves its level alone."""
-    token_P = token_mask(token_importance_P, token_ratio, rounding)
-    return Mask(token_P, piece_mask(piece_importance_PS, token_P, piece_ratio, scope, rounding))
 
 
 def random_mask(like: Mask, seed: int) -> Mask:
@@ -103,15 +95,6 @@ def without_random(tokens: int, count: int, pieces: int, seed: int) -> Mask:
 
 def _whole(token_P: torch.Tensor, pieces: int) -> Mask:
     return Mask(token_P, token_P[:, None].expand(-1, pieces).clone())
-
-
-def _per_token(rows: torch.Tensor, ratio: float, rounding: str) -> torch.Tensor:
-    count = max(1, keep_count(ratio, rows.shape[1], rounding))
-    return torch.stack([top(row, count) for row in rows])
-
-
-def _global(rows: torch.Tensor, ratio: float, rounding: str) -> torch.Tensor:
-    return _at_least_one_each(rows, keep_count(ratio, rows.numel(), rounding))
 
 
 def _at_least_one_each(rows: torch.Tensor, count: int) -> torch.Tensor:

@@ -10,6 +10,7 @@ from itertools import product
 import numpy as np
 
 from softprune.errors import SoftpruneError
+from softprune.runs.record_parts import Foresight
 from softprune.training.jobs import Fitted
 from softprune.types import Candidate, Mask
 
@@ -59,14 +60,13 @@ def first_ratios(
 
 def in_groups(candidates: Sequence[Candidate], size: int, removal: str) -> Iterator[list[Candidate]]:
     """Candidates that train side by side: at most `size`; under `drop`, of equal length, so none is padded."""
-    if removal == "zero":
-        lengths = [list(candidates)]
-    else:
-        counts = sorted({c.tokens_kept for c in candidates})
-        lengths = [[c for c in candidates if c.tokens_kept == count] for count in counts]
-    for same in lengths:
-        for start in range(0, len(same), size):
-            yield same[start : start + size]
+    by_length: dict[int, list[Candidate]] = {}
+    for candidate in candidates:
+        length = 0 if removal == "zero" else candidate.tokens_kept
+        by_length.setdefault(length, []).append(candidate)
+    for length in sorted(by_length):
+        for start in range(0, len(by_length[length]), size):
+            yield by_length[length][start : start + size]
 
 
 def choose(
@@ -84,35 +84,38 @@ def choose(
         standard_errors: for `one_se`, of each candidate's difference to the best by its id, or one for all.
         within: for `smallest_within`, a fraction of 1.
     """
-    trained = [c for c in candidates if c.select is not None]
+    trained = [candidate for candidate in candidates if candidate.select is not None]
     if not trained:
         raise SoftpruneError("at least one trained candidate", "none", "run the search first")
     best = max(trained, key=_quality)
-    slack = {"best": 0.0, "one_se": standard_errors, "smallest_within": within or 0.0}[objective]
     if objective == "best":
         return best
-
-    def is_good(candidate: Candidate) -> bool:
-        room = slack if isinstance(slack, float | int) else slack.get(candidate.id, 0.0)
+    slack = {"one_se": standard_errors, "smallest_within": within or 0.0}[objective]
+    good = []
+    for candidate in trained:
+        room = slack.get(candidate.id, 0.0) if isinstance(slack, Mapping) else slack
         # A hair of room, so that a score equal to the bound counts as within it.
-        return (candidate.select or 0.0) >= (best.select or 0.0) - room - 1e-12
-
-    good = [candidate for candidate in trained if is_good(candidate)]
+        if (candidate.select or 0.0) >= (best.select or 0.0) - room - 1e-12:
+            good.append(candidate)
     return min(good, key=lambda c: (c.parameters, *(-q for q in _quality(c))))
 
 
 def pareto(candidates: Sequence[Candidate]) -> set[str]:
     """Ids on the Pareto front: no other trained candidate is as small and better, or smaller and as good."""
-    trained = [c for c in candidates if c.select is not None]
-    return {c.id for c in trained if not any(_dominates(other, c) for other in trained)}
+    sizes = {c.id: (c.parameters, c.select) for c in candidates if c.select is not None}
+    front = set()
+    for name, (size, score) in sizes.items():
+        rivals = [(s, q) for s, q in sizes.values() if s <= size and q >= score and (s, q) != (size, score)]
+        if not rivals:
+            front.add(name)
+    return front
 
 
-def foresight(candidates: Sequence[Candidate]) -> dict[str, float | int | None] | None:
-    """How well the loss of the masked, unretrained prompt told the `select` scores; None for fewer than three.
+def foresight(candidates: Sequence[Candidate]) -> Foresight | None:
+    """How well the loss of the masked, unretrained prompt predicted the `select` scores; None for fewer than three.
 
-    Returns:
-        `spearman`: rank correlation of lower loss with higher score, None where all are alike; `regret`: the best
-        score less that of the candidate with the lowest loss, a fraction; `candidates`: how many were trained.
+    The rank correlation is of lower loss with higher score, None where all are alike; the regret is the best score less
+    that of the candidate with the lowest loss.
     """
     from scipy.stats import rankdata  # takes seconds to import
 
@@ -120,14 +123,11 @@ def foresight(candidates: Sequence[Candidate]) -> dict[str, float | int | None] 
     if len(known) < 3:
         return None
     losses, scores = (list(column) for column in zip(*known, strict=True))
-    even = len(set(losses)) == 1 or len(set(scores)) == 1
-    agreement = None if even else statistics.correlation(rankdata(losses), rankdata([-s for s in scores]))
-    return {"spearman": agreement, "regret": max(scores) - scores[losses.index(min(losses))], "candidates": len(known)}
-
-
-def _dominates(a: Candidate, b: Candidate) -> bool:
-    size_a, size_b, score_a, score_b = a.parameters, b.parameters, a.select or 0.0, b.select or 0.0
-    return size_a <= size_b and score_a >= score_b and (size_a, score_a) != (size_b, score_b)
+    spearman = None
+    if len(set(losses)) > 1 and len(set(scores)) > 1:
+        spearman = statistics.correlation(rankdata(losses), rankdata([-score for score in scores]))
+    regret = max(scores) - scores[losses.index(min(losses))]
+    return Foresight(spearman=spearman, regret=regret, candidates=len(known))
 
 
 def _quality(candidate: Candidate) -> tuple[float, int, float]:

@@ -13,17 +13,25 @@ gamma and zeta are trained instead (learned_masks.py), and the rest is the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 import torch
 
-from softprune.prompts.soft_prompts import full_mask, masked_state, read_one
+from softprune.prompts.soft_prompts import full_mask, masked_state
 from softprune.pruning.importance import Importance, measure
-from softprune.pruning.learned_masks import learned
+from softprune.pruning.learned_masks import learn_masks
 from softprune.pruning.masks import piece_mask, token_mask
-from softprune.pruning.search import MaskedCandidate, Trial, choose, first_ratios, foresight, in_groups, pareto
-from softprune.runs.record_parts import Foresight
+from softprune.pruning.search import (
+    MaskedCandidate,
+    Ratios,
+    Trial,
+    choose,
+    first_ratios,
+    foresight,
+    in_groups,
+    pareto,
+)
 from softprune.runs.run_folder import Saved
 from softprune.statistics.bootstrap import paired_bootstrap
 from softprune.training.jobs import Fitted, Group, fit_groups, tune
@@ -35,7 +43,7 @@ from softprune.types import Candidate, Mask, PromptState
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What the algorithm found; nothing here has seen `report`.
+    """The outcome of a search; nothing here has seen `report`.
 
     Attributes:
         tuned: the unpruned prompt, which is also the rewind point.
@@ -56,52 +64,58 @@ def xprompt(workspace: Workspace) -> Pruned:
     """Tune a prompt and find its winning ticket."""
     tuned = tune(workspace)
     importance = token_importance(workspace, tuned)
-    # Where equation 3 vanishes, so does the gradient of an open token's gate.
-    workspace = decided(workspace, importance.method != "leave_one_out" and not importance.vanishes)
+    workspace = decided(workspace, gates_learn=not importance.vanishes)
     search, levels = workspace.recipe.search, workspace.recipe.pruning.levels
+
+    def retrain_all(ratios: Sequence[Ratios]) -> list[Trial]:
+        return retrain(workspace, tuned, [plan(workspace, tuned, importance, *pair) for pair in ratios])
+
     if search.strategy == "learned":
-        trials = retrain(workspace, tuned, learned(workspace, tuned))
+        trials = retrain(workspace, tuned, learn_masks(workspace, tuned))
     else:
-        ratios = first_ratios(
-            search.strategy, levels, search.token_ratios, search.piece_ratios, search.samples, workspace.recipe.seed
-        )
-        trials = retrain(workspace, tuned, [plan(workspace, tuned, importance, *pair) for pair in ratios])
+        tokens, pieces, seed = search.token_ratios, search.piece_ratios, workspace.recipe.seed
+        trials = retrain_all(first_ratios(search.strategy, levels, tokens, pieces, search.samples, seed))
     if search.strategy == "sequential" and levels == "both":
         _write_candidates(workspace, trials)
         token_ratio = pick_winner(workspace, trials)[0].token_ratio
-        pairs = [(token_ratio, piece_ratio) for piece_ratio in search.piece_ratios]
-        trials += retrain(workspace, tuned, [plan(workspace, tuned, importance, *pair) for pair in pairs])
-    _write_candidates(workspace, trials)
+        trials += retrain_all([(token_ratio, piece_ratio) for piece_ratio in search.piece_ratios])
+    _write_candidates(workspace, trials)  # before the choice too, which takes a while
     trials = mark_winner(workspace, trials)
     _write_candidates(workspace, trials)
     winner = next(trial for trial in trials if trial.candidate.status == "winner")
-    pieces = _piece_importance(workspace, tuned, importance, winner.mask.token_P, winner.candidate.token_ratio)
-    return Pruned(tuned, importance, tuple(trials), winner, pieces)
+    pieces_PS = _piece_importance(workspace, tuned, importance, winner.mask.token_P, winner.candidate.token_ratio)
+    return Pruned(tuned, importance, tuple(trials), winner, pieces_PS)
 
 
 def decided(workspace: Workspace, gates_learn: bool = True) -> Workspace:
     """With the strategy that `auto` stands for. The run keeps it: which ratios were named, no resolved recipe tells."""
-    settings = workspace.recipe.search
-    strategy = workspace.run.pin("search.strategy", lambda: settings.chosen(gates_learn))
-    search = settings.model_copy(update={"strategy": strategy})
-    return replace(workspace, recipe=workspace.recipe.model_copy(update={"search": search}))
+    recipe = workspace.recipe
+    strategy = workspace.run.pin("search.strategy", lambda: recipe.strategy(gates_learn))
+    search = recipe.search.model_copy(update={"strategy": strategy})
+    return replace(workspace, recipe=recipe.model_copy(update={"search": search}))
+
+
+# --- section 4.2: importance and masks ---
 
 
 def token_importance(workspace: Workspace, tuned: Fitted) -> Importance:
     """Section 4.2.1: importance of the tuned prompt, tokens and (for the pictures) pieces; over all of `train`."""
-    asked = workspace.recipe.pruning.importance
+    recipe, asked = workspace.recipe, workspace.recipe.pruning.importance
     with workspace.run.phase("importance"):
-        found = _measured(workspace, tuned.state, "importance", asked)
-    if asked in ("auto", "paper") and (found.method == "leave_one_out" or found.vanishes):
-        note = f"token importance nearly vanishes ({found.token_over_piece:.1e} of the piece scores): "
-        note += "the model normalises its input embeddings; " + (
-            "leave-one-out importance was taken instead"
-            if found.method == "leave_one_out"
-            else "pruning.importance=leave_one_out measures what equation 3 can't"
-        )
-        with workspace.run.editing() as record:
-            record.add_notes(note)
-    return found
+        importance = _measured(workspace, tuned.state, "importance", asked)
+    notes = []
+    if asked in ("auto", "paper") and importance.vanishes:
+        instead = "pruning.importance=leave_one_out measures what equation 3 can't"
+        if asked == "auto":
+            instead = "leave-one-out importance was taken instead"
+        size = f"{importance.token_over_piece:.1e} of the piece scores"
+        cause = "the model normalises its input embeddings"
+        notes.append(f"token importance nearly vanishes ({size}): {cause}; {instead}")
+    if asked != "auto" and recipe.search.strategy == "learned":
+        notes.append(f"pruning.importance={asked} chose nothing, since gates did (search.strategy=learned)")
+    with workspace.run.editing() as record:
+        record.add_notes(*notes)
+    return importance
 
 
 def plan(
@@ -110,12 +124,10 @@ def plan(
     """Sections 4.2.1 and 4.2.2: the mask of one pair of ratios."""
     settings = workspace.recipe.pruning
     token_P = token_mask(importance.token_P, token_ratio, settings.rounding)
+    mask = _whole_tokens(token_P, importance)
     if piece_ratio:
         piece_PS = _piece_importance(workspace, tuned, importance, token_P, token_ratio)
-        kept_PS = piece_mask(piece_PS, token_P, piece_ratio, settings.scope, settings.rounding)
-    else:
-        kept_PS = token_P[:, None].expand(importance.piece_PS.shape).clone()
-    mask = Mask(token_P, kept_PS)
+        mask = Mask(token_P, piece_mask(piece_PS, token_P, piece_ratio, settings.scope, settings.rounding))
     candidate = Candidate(
         id=f"t{token_ratio:g}-p{piece_ratio:g}",
         token_ratio=token_ratio,
@@ -127,45 +139,63 @@ def plan(
     return MaskedCandidate(candidate, mask)
 
 
+def _whole_tokens(token_P: torch.Tensor, importance: Importance) -> Mask:
+    return Mask(token_P, token_P[:, None].expand(importance.piece_PS.shape).clone())
+
+
 def _piece_importance(
     workspace: Workspace, tuned: Fitted, importance: Importance, token_P: torch.Tensor, token_ratio: float
 ) -> torch.Tensor:
     """Piece importance `[P, S]` of the token-pruned prompt, zero in pruned rows; measured once a token ratio."""
     if bool(token_P.all()):
         return importance.piece_PS
-    mask = Mask(token_P, token_P[:, None].expand(importance.piece_PS.shape).clone())
     with workspace.run.phase("importance"):
-        state = masked_state(tuned.state.vectors_PH, mask)
-        found = _measured(workspace, state, f"importance-t{token_ratio:g}", importance.method)
+        state = masked_state(tuned.state.vectors_PH, _whole_tokens(token_P, importance))
+        piece_QS = _measured(workspace, state, f"importance-t{token_ratio:g}", importance.method).piece_PS
     if workspace.recipe.pruning.removal == "zero":
-        return found.piece_PS.masked_fill(~token_P[:, None], 0.0)
-    wide = torch.zeros_like(importance.piece_PS)
-    wide[token_P] = found.piece_PS
-    return wide
+        return piece_QS.masked_fill(~token_P[:, None], 0.0)
+    piece_PS = torch.zeros_like(importance.piece_PS)
+    piece_PS[token_P] = piece_QS
+    return piece_PS
 
 
 def _measured(workspace: Workspace, state: PromptState, work: str, method: str) -> Importance:
     """Importance of what the backbone reads of a prompt, kept under a name."""
-    recipe, backbone = workspace.recipe, workspace.backbone
 
     def compute() -> Saved:
-        prompt = read_one(state, recipe.pruning.removal).to(backbone.device, backbone.prompt_dtype)
-        found = measure(backbone, prompt, workspace.train, workspace.scoring, recipe.prompt.pieces, method)
+        pieces = workspace.recipe.prompt.pieces
+        prompt_QH = workspace.prompt(state)
+        found = measure(workspace.backbone, prompt_QH, workspace.train, workspace.scoring, pieces, method)
         check_finite([float(found.token_P.sum())], ["a token"], "importance", "of the tuned prompt", FROM_THE_MODEL)
-        tensors = {"token_P": found.token_P, "piece_PS": found.piece_PS}
-        names = ("method", "examples", "sensitivity_ratio")
-        return Saved(tensors, {name: getattr(found, name) for name in names})
+        meta = {
+            "method": found.method,
+            "examples": found.examples,
+            "sensitivity_ratio": found.sensitivity_ratio,
+        }
+        return Saved({"token_P": found.token_P, "piece_PS": found.piece_PS}, meta)
 
     saved = workspace.run.once(work, compute)
     return Importance(saved.tensors["token_P"], saved.tensors["piece_PS"], **saved.meta)
 
 
+# --- section 4.3: rewinding, retraining, choosing ---
+
+
 def retrain(workspace: Workspace, tuned: Fitted, candidates: Sequence[MaskedCandidate]) -> list[Trial]:
     """Section 4.3: rewind the survivors of every candidate to the tuned values and train them to the end, K at once."""
+    recipe = workspace.recipe
     starts = {each.candidate.id: masked_state(tuned.state.vectors_PH, each.mask) for each in candidates}
-    losses = _losses_before(workspace, starts)
+
+    def losses_before() -> Saved:  # of the masked, unretrained prompts, for `foresight`
+        prompts = [workspace.prompt(state) for state in starts.values()]
+        losses = [s.loss for s in score_each(workspace.backbone, prompts, workspace.select, workspace.scoring)]
+        check_finite(losses, list(starts), "select loss", "before retraining", FROM_THE_MODEL)
+        return Saved({}, {"losses": losses})
+
+    with workspace.run.phase("rank"):
+        losses = workspace.run.once(f"rank-{next(iter(starts))}-{len(starts)}", losses_before).meta["losses"]
     groups = []
-    for members in in_groups([c.candidate for c in candidates], workspace.group, workspace.recipe.pruning.removal):
+    for members in in_groups([each.candidate for each in candidates], workspace.group, recipe.pruning.removal):
         names = tuple(candidate.id for candidate in members)
         more = f" and {len(names) - 2} more" if len(names) > 2 else ""
         groups.append(
@@ -175,32 +205,17 @@ def retrain(workspace: Workspace, tuned: Fitted, candidates: Sequence[MaskedCand
                 starts=tuple(starts[name] for name in names),
                 phase="retrain",
                 title=f"retraining {', '.join(names[:2])}{more}",
-                epochs=workspace.recipe.search.epochs,
+                epochs=recipe.search.epochs,
             )
         )
     fitted = fit_groups(workspace, groups, "retrain")
     trials = []
     for each, loss in zip(candidates, losses, strict=True):
-        found = fitted[each.candidate.id]
-        score = found.evaluation
-        candidate = each.candidate.updated(rank_loss=loss, status="trained", select=score.score, select_loss=score.loss)
-        trials.append(Trial(candidate, each.mask, found))
+        retrained = fitted[each.candidate.id]
+        score, select_loss = retrained.evaluation.score, retrained.evaluation.loss
+        candidate = each.candidate.updated(rank_loss=loss, status="trained", select=score, select_loss=select_loss)
+        trials.append(Trial(candidate, each.mask, retrained))
     return trials
-
-
-def _losses_before(workspace: Workspace, starts: Mapping[str, PromptState]) -> list[float]:
-    """The `select` loss of every masked, unretrained prompt, which `foresight` holds against what became of it."""
-    removal, backbone = workspace.recipe.pruning.removal, workspace.backbone
-
-    def compute() -> Saved:
-        prompts = [read_one(s, removal).to(backbone.device, backbone.prompt_dtype) for s in starts.values()]
-        losses = [scores.loss for scores in score_each(backbone, prompts, workspace.select, workspace.scoring)]
-        check_finite(losses, list(starts), "select loss", "before retraining", FROM_THE_MODEL)
-        return Saved({}, {"losses": losses})
-
-    with workspace.run.phase("rank"):
-        losses: list[float] = workspace.run.once(f"rank-{next(iter(starts))}-{len(starts)}", compute).meta["losses"]
-    return losses
 
 
 def mark_winner(workspace: Workspace, trials: Sequence[Trial]) -> list[Trial]:
@@ -208,13 +223,12 @@ def mark_winner(workspace: Workspace, trials: Sequence[Trial]) -> list[Trial]:
     candidates = [trial.candidate for trial in trials]
     winner, errors = pick_winner(workspace, trials)
     front = pareto(candidates)
-    foreseen = foresight(candidates)
     with workspace.run.editing() as record:
         assert record.selection is not None  # written when the run was prepared
         record.selection.candidates_compared = len(candidates)
         record.selection.standard_errors = dict(errors)
         record.selection.winner = winner.id
-        record.selection.foresight = None if foreseen is None else Foresight.model_validate(foreseen)
+        record.selection.foresight = foresight(candidates)
     marked = []
     for trial in trials:
         candidate = trial.candidate.updated(pareto=trial.candidate.id in front)
@@ -240,16 +254,15 @@ def standard_errors(workspace: Workspace, trials: Sequence[Trial]) -> dict[str, 
     """
     ids = [trial.candidate.id for trial in trials]
     best = ids.index(choose([trial.candidate for trial in trials], "best").id)
-    backbone, removal = workspace.backbone, workspace.recipe.pruning.removal
-    prompts = [read_one(trial.fitted.state, removal).to(backbone.device, backbone.prompt_dtype) for trial in trials]
-    metric, examples = workspace.choice, workspace.select.examples
-    counts = [metric.counts(scores) for scores in score_each(backbone, prompts, workspace.select, workspace.scoring)]
+    prompts = [workspace.prompt(trial.fitted.state) for trial in trials]
+    scores = score_each(workspace.backbone, prompts, workspace.select, workspace.scoring)
+    metric, groups = workspace.choice, [example.group for example in workspace.select.examples]
+    counts = [metric.counts(each) for each in scores]
     seed, resamples = workspace.recipe.seed, workspace.recipe.selection.resamples
-    groups = [example.group for example in examples]
     errors = {}
-    for at, name in enumerate(ids):
-        found = paired_bootstrap(counts[at], counts[best], metric.score, groups, seed=seed, resamples=resamples)
-        errors[name] = max(found.se_examples, metric.grain / found.units)
+    for name, own in zip(ids, counts, strict=True):
+        difference = paired_bootstrap(own, counts[best], metric.score, groups, seed=seed, resamples=resamples)
+        errors[name] = max(difference.se_examples, metric.grain / difference.units)
     return errors
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["comparison_table", "stand_beside", "write_report"]
+__all__ = ["comparison_table", "explain_comparisons", "write_report"]
 
 
 def write_report(run_folder: str | Path, others: Sequence[str | Path] = ()) -> Path:
@@ -46,8 +46,8 @@ def comparison_table(run_folder: str | Path) -> Table:
     return rich_table(read_run(Path(run_folder)))
 
 
-def stand_beside(run_folder: str | Path, others: Sequence[str | Path]) -> list[str]:
-    """A line for each other run on a run's page: that it stands beside it, and why scores aren't compared, if so.
+def explain_comparisons(run_folder: str | Path, others: Sequence[str | Path]) -> list[str]:
+    """A line for each run that a run's page shows beside it, with the reason where scores can't be compared.
 
     Raises:
         SoftpruneError: when a folder holds no readable run.
@@ -57,8 +57,9 @@ def stand_beside(run_folder: str | Path, others: Sequence[str | Path]) -> list[s
     from softprune.report.run_reader import read_run
 
     run = read_run(Path(run_folder))
-    reasons = ((other, why_not(run, read_run(Path(other)))) for other in others)
-    return [
-        f"beside it: {formatting.printable(other)}" + ("" if reason is None else f" (not comparable: {reason})")
-        for other, reason in reasons
-    ]
+    lines = []
+    for other in others:
+        reason = why_not(run, read_run(Path(other)))
+        suffix = f" (not comparable: {reason})" if reason else ""
+        lines.append(f"beside it: {formatting.printable(other)}{suffix}")
+    return lines

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from statistics import mean, stdev
 
+from softprune.data.metrics import metric_label
 from softprune.printable import printable as printable
 
 NOT_MEASURED = "not measured"
 NOT_APPLICABLE = "–"
-_METRICS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
 
 
-def percent(value: float | None) -> str:
+def _measured(write: Callable[[float], str]) -> Callable[[float | None], str]:
+    """How numbers are written, and that None, NaN and infinity were not measured."""
+
+    @wraps(write)
+    def written(value: float | None) -> str:
+        return NOT_MEASURED if value is None or not math.isfinite(value) else write(value)
+
+    return written
+
+
+@_measured
+def percent(value: float) -> str:
     """0.875 as `87.5`."""
-    return NOT_MEASURED if value is None or not math.isfinite(value) else f"{100 * value:.1f}"
+    return f"{100 * value:.1f}"
 
 
 def interval(values: tuple[float, float] | None) -> str:
@@ -23,10 +35,9 @@ def interval(values: tuple[float, float] | None) -> str:
     return NOT_MEASURED if values is None else f"{percent(values[0])} to {percent(values[1])}"
 
 
-def points(value: float | None) -> str:
+@_measured
+def points(value: float) -> str:
     """A difference of fractions in signed percentage points; zero has no sign."""
-    if value is None or not math.isfinite(value):
-        return NOT_MEASURED
     rounded = round(100 * value, 1)
     return f"{rounded:+.1f}" if rounded else "0.0"
 
@@ -40,41 +51,39 @@ def spread(values: Sequence[float] | None) -> str:
     return f"{percent(mean(values))} ± {percent(stdev(values))} ({len(values)})"
 
 
-def number(value: float | None) -> str:
+@_measured
+def number(value: float) -> str:
     """Thousands apart; decimals only where there are any."""
-    if value is None or not math.isfinite(value):
-        return NOT_MEASURED
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"
 
 
-def seconds(value: float | None) -> str:
+@_measured
+def seconds(value: float) -> str:
     """Seconds with as many digits as matter."""
-    if value is None or not math.isfinite(value):
-        return NOT_MEASURED
     return f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
 
-def p_value(value: float | None) -> str:
+@_measured
+def p_value(value: float) -> str:
     """Three digits, never a bare zero."""
-    if value is None or not math.isfinite(value):
-        return NOT_MEASURED
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+@_measured
+def storage(value: float) -> str:
+    """Bytes in the largest unit that leaves at least one before the point."""
+    if abs(value) < 1024:
+        return f"{value:.0f} bytes"
+    for unit in ("KiB", "MiB", "GiB"):
+        value /= 1024
+        if abs(value) < 1024:
+            return f"{value:.1f} {unit}"
+    return f"{value / 1024:.1f} TiB"
 
 
 def metric(name: str) -> str:
     """A metric's name as people write it."""
-    return printable(_METRICS.get(name, name))
-
-
-def storage(value: float | None) -> str:
-    """Bytes in the largest unit that leaves at least one before the point."""
-    if value is None or not math.isfinite(value):
-        return NOT_MEASURED
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if abs(value) < 1024:
-            return f"{value:.0f} bytes" if unit == "bytes" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
+    return printable(metric_label(name))
 
 
 def counts(predicted: Mapping[str, int] | None) -> str:

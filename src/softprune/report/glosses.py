@@ -1,4 +1,4 @@
-"""What a reader who didn't make the run is told about its settings, each where the page first names it."""
+"""Settings explained to a reader who didn't make the run, each where the page first names it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,6 @@ OBJECTIVE = {
     "one_se": "the smallest ticket within one standard error of the best on select",
     "best": "the best on select",
     "smallest_within": "the smallest ticket within a fixed distance of the best on select",
-}
-METHOD = {
-    "paper": "equations 3 and 5 of XPrompt, arXiv 2210.04457",
-    "gradient": "the magnitude of the loss's gradient",
-    "leave_one_out": "the loss without a part minus the loss with it",
 }
 START = {
     "vocabulary": "embeddings of common words",

@@ -1,11 +1,9 @@
-"""What makes a page interactive and keeps it alone: plots, sortable tables, a theme, data, and a strict policy.
+"""What makes a page interactive and self-contained: plots, sortable tables, a theme, data, and a strict policy.
 
-A page is one file that asks for nothing. Its scripts stand in it, and its content security policy names them by the
-SHA-256 of their text (CSP level 3, 'hash-source'), so that no other script runs, whatever a task's texts hold. Data
-stands in `<script type="application/json">`, which browsers don't run.
-
-A template uses the macros of `interactive.html.j2`: `head`, `theme`, `plot`, `numbers`, `foot`. Without scripts a page
-reads as before: tables stand as they are, and a plot's place holds what the template put there.
+A page is one file that asks for nothing. It holds its scripts, and its content security policy names them by the
+SHA-256 of their text (CSP level 3, 'hash-source'), so that no other script runs, whatever a task's texts hold. Data is
+in `<script type="application/json">`, which browsers don't run. Templates use the macros of `interactive.html.j2`;
+without scripts a plot's place holds what the template put there.
 """
 
 from __future__ import annotations
@@ -45,7 +43,7 @@ The second blue is the last, and none is the ink, in which intervals are drawn o
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """A table as it is shown: strings as they are, numbers as `words.number` writes them, None as "not measured"."""
+    """A table as it is shown: strings as they are, numbers as `formatting.number` writes them."""
 
     headings: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
@@ -61,7 +59,7 @@ class Plot:
         caption: what one sees, in a sentence or two; it is also what a screen reader says.
         traces, layout: as plotly.js takes them, of plain values and numpy arrays. Strings are shown as they are: plotly
             would read tags in them, so they are escaped, but for `Markup`. A colour may be `theme:NAME`, a field of
-            `canvas.Theme`, `c0` to `c7`, `scale` or `signed_scale`; it follows the page's theme.
+            `mpl_style.Theme`, `c0` to `c7`, `scale` or `signed_scale`; it follows the page's theme.
         table: the numbers in it, for readers who can't see or hover it; under the figure, folded.
     """
 
@@ -75,12 +73,8 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class Assets:
-    """What a page needs of this module, for the macros `head` and `foot`.
-
-    Attributes:
-        policy: its content security policy.
-        data: its data elements.
-        scripts: its script elements, in the order in which they run.
+    """What a page needs of this module, for the macros `head` and `foot`: its content security policy, its data
+    elements, and its script elements in the order in which they run.
     """
 
     policy: str
@@ -99,10 +93,16 @@ def assets(plots: Sequence[Plot] = (), data: Mapping[str, object] | None = None,
     drawn = [{"name": p.name, "traces": _for_plotly(p.traces), "layout": _for_plotly(p.layout)} for p in plots]
     known: dict[str, object] = {"palettes": palettes(), "plots": drawn, **(data or {})}
     scripts = [*([_plotly()] if plots else []), script("interactive.js"), *own]
+    elements = []
+    for text in scripts:
+        # A browser hashes what it parsed: text that would end early, or that it would normalise, must not get there.
+        if "</script" in text.lower() or "<!--" in text or "\r" in text:
+            raise SoftpruneError("a script that a page can hold", "one with </script, <!-- or CR in it", "fix it")
+        elements.append(Markup(f"<script>{text}</script>"))
     return Assets(
         policy=policy(scripts),
         data=Markup("\n").join(data_element(name, value) for name, value in known.items()),
-        scripts=Markup("\n").join(_script_element(text) for text in scripts),
+        scripts=Markup("\n").join(elements),
     )
 
 
@@ -127,19 +127,17 @@ def script(name: str) -> str:
 
 def palettes() -> dict[str, dict[str, object]]:
     """Colours by theme and name; `scale` and `signed_scale` are plotly's lists of places and colours."""
-    return {name: _palette(theme, SERIES[name]) for name, theme in (("light", LIGHT), ("dark", DARK))}
-
-
-def _palette(theme: Theme, series: Sequence[str]) -> dict[str, object]:
     from matplotlib.colors import to_hex
 
-    plain = {name: getattr(theme, name) for name in Theme.__dataclass_fields__}
-    numbered = {f"c{at}": colour for at, colour in enumerate(series)}
+    themes = {}
     places = [at / 8 for at in range(9)]
-    scales = {
-        name: [[place, to_hex(getattr(theme, name)(place))] for place in places] for name in ("scale", "signed_scale")
-    }
-    return {**plain, **numbered, **scales}
+    for name, theme in (("light", LIGHT), ("dark", DARK)):
+        colours: dict[str, object] = {field: getattr(theme, field) for field in Theme.__dataclass_fields__}
+        colours |= {f"c{at}": colour for at, colour in enumerate(SERIES[name])}
+        for scale in ("scale", "signed_scale"):
+            colours[scale] = [[place, to_hex(getattr(theme, scale)(place))] for place in places]
+        themes[name] = colours
+    return themes
 
 
 @cache
@@ -150,13 +148,6 @@ def _plotly() -> str:
 @cache
 def _hash(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
-
-
-def _script_element(text: str) -> Markup:
-    # A browser hashes what it parsed: text that would end early, or that it would normalise, must not get there.
-    if "</script" in text.lower() or "<!--" in text or "\r" in text:
-        raise SoftpruneError("a script that can stand in a page", "one with </script, <!-- or CR in it", "fix it")
-    return Markup(f"<script>{text}</script>")
 
 
 def _for_plotly(value: object) -> object:
@@ -179,9 +170,8 @@ def _plain(value: object) -> object:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):
         return _plain(value.tolist())
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")  # a lone half of a character can't be written
+    if isinstance(value, Sequence):
         return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    # A lone half of a character can't be written as UTF-8.
-    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

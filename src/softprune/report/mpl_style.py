@@ -16,14 +16,14 @@ DPI = 144
 WIDTH = 6.2
 """Inches; half the page, so that text stays readable there."""
 SMALL = 8
-"""Points, for tick labels that stand close together."""
+"""Points, for tick labels that are close together."""
 
 _SETTINGS: dict[Any, Any] = {
-    "svg.hashsalt": "softprune",
+    "svg.hashsalt": "softprune",  # matplotlib's ids are random without it
     "svg.fonttype": "path",
     "font.family": ["DejaVu Sans"],
     "font.size": 9.5,
-    "text.parse_math": False,
+    "text.parse_math": False,  # a $ in a user's text is a $
     "text.usetex": False,
     "axes.unicode_minus": True,
     "hatch.linewidth": 0.6,
@@ -33,7 +33,7 @@ _SETTINGS: dict[Any, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Theme:
-    """Colours of one figure; those that tell series apart are Okabe and Ito's, safe for colour-blind readers.
+    """Colours of one figure; those of series are Okabe and Ito's, safe for colour-blind readers.
 
     Attributes:
         paper, ink, faint: background, text and lines, grid.
@@ -138,24 +138,23 @@ def sparse(count: int, most: int = 20) -> list[int]:
 
 def as_png(draw: Draw, theme: Theme) -> bytes:
     """A figure as PNG at 144 dpi."""
-    return _rendered(draw, theme, "png")
+    return _render(draw, theme, "png")
 
 
 def as_svg(draw: Draw, theme: Theme) -> bytes:
     """A figure as SVG; no date in it, and ids that depend on its content alone."""
-    return _rendered(draw, theme, "svg")
+    return _render(draw, theme, "svg")
 
 
-def _rendered(draw: Draw, theme: Theme, form: str) -> bytes:
+def _render(draw: Draw, theme: Theme, form: str) -> bytes:
     target = io.BytesIO()
-    metadata = {"Date": None, "Creator": "softprune"} if form == "svg" else {"Software": "softprune"}
+    metadata = {"png": {"Software": "softprune"}, "svg": {"Date": None, "Creator": "softprune"}}[form]
+    defaults: dict[Any, Any] = {}
+    for key, value in mpl.rcParamsDefault.items():
+        if not key.startswith("backend"):  # setting it would load a backend
+            defaults[key] = value
     # The settings are put back at once; a user's own matplotlibrc changes nothing here.
-    with mpl.rc_context({**_defaults(), **_SETTINGS}):
+    with mpl.rc_context({**defaults, **_SETTINGS}):
         figure = draw(theme)
         figure.savefig(target, format=form, dpi=DPI, facecolor=theme.paper, metadata=metadata)
     return target.getvalue()
-
-
-def _defaults() -> dict[Any, Any]:
-    """matplotlib's own settings but for those that name a backend."""
-    return {key: value for key, value in mpl.rcParamsDefault.items() if not key.startswith("backend")}

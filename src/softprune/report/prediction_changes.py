@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from softprune.printable import printable
 from softprune.report.run_reader import Prediction, Run
+
+Item = TypeVar("Item")
 
 MOST = 12
 LONGEST = 700
@@ -14,12 +17,11 @@ LONGEST = 700
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One example with two answers.
+    """One example with two answers as text.
 
     Attributes:
-        id: of the example.
-        text: as the model read it; cut where it is long.
-        gold, control, winner: answers as text.
+        id, text: of the example, as the model read it; cut where it is long.
+        gold, control, winner: answers.
         direction: `gained` (only the winner is right, or its text shares more), `lost` (the reverse) or `neither`.
     """
 
@@ -33,14 +35,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """One example with what was written to it.
-
-    Attributes:
-        id: of the example.
-        text: as the model read it; cut where it is long.
-        reference: its own text.
-        texts: by the prompt's name, what was written behind it.
-    """
+    """One example, its own text, and what was written to it by the prompt's name."""
 
     id: str
     text: str
@@ -74,12 +69,29 @@ def changed_answers(control: Sequence[Prediction], winner: Sequence[Prediction])
     """Compare two prompts' answers, example by example (matched by id)."""
     before = {prediction.id: prediction for prediction in control}
     pairs = [(before[after.id], after) for after in winner if after.id in before]
-    changes = [_change(a, b) for a, b in pairs if (a.predicted, a.written) != (b.predicted, b.written)]
-    gained, lost, neither = (
-        [change for change in changes if change.direction == name] for name in ("gained", "lost", "neither")
-    )
-    samples = _sample(gained, lost, neither)
-    return Changes(len(pairs), len(gained), len(lost), len(neither), samples)
+    changes: dict[str, list[Change]] = {"gained": [], "lost": [], "neither": []}
+    for a, b in pairs:
+        if (a.predicted, a.written) == (b.predicted, b.written):
+            continue
+        gain = _merit(b) - _merit(a)
+        direction = "neither"
+        if gain:
+            direction = "gained" if gain > 0 else "lost"
+        change = Change(
+            id=printable(b.id),
+            text=shortened(printable(b.text)),
+            gold=_answer_text(b, b.gold, b.reference),
+            control=_answer_text(a, a.predicted, a.written),
+            winner=_answer_text(b, b.predicted, b.written),
+            direction=direction,
+        )
+        changes[direction].append(change)
+    gained, lost, neither = changes.values()
+    # Half from each direction; what one lacks the other fills, then changes between two wrong answers.
+    samples = _spread(gained, max(MOST // 2, MOST - len(lost)))
+    samples += _spread(lost, MOST - len(samples))
+    samples += _spread(neither, MOST - len(samples))
+    return Changes(len(pairs), len(gained), len(lost), len(neither), tuple(samples))
 
 
 def written_samples(run: Run, most: int = 3) -> tuple[Written, ...]:
@@ -87,36 +99,21 @@ def written_samples(run: Run, most: int = 3) -> tuple[Written, ...]:
     names = [name for name in ("zero_shot", "tuned", "winner") if run.predictions.get(name)]
     if not run.is_generation or not names:
         return ()
-    columns = [{p.id: p for p in run.predictions[name]} for name in names]
-    ids = [key for key in columns[0] if all(key in column for column in columns)]
-    count = min(most, len(ids))
-    chosen = [ids[at * len(ids) // count] for at in range(count)]
-    return tuple(
-        Written(
-            id=printable(key),
-            text=shortened(printable(columns[0][key].text)),
-            reference=printable(columns[0][key].reference),
-            texts=tuple(
-                (name, _answer(column[key], -1, column[key].written))
-                for name, column in zip(names, columns, strict=True)
-            ),
-        )
-        for key in chosen
-    )
+    columns = {name: {p.id: p for p in run.predictions[name]} for name in names}
+    first = columns[names[0]]
+    ids = [key for key in first if all(key in column for column in columns.values())]
+    samples = []
+    for key in _spread(ids, most):
+        example = first[key]
+        texts = tuple((name, _answer_text(column[key], -1, column[key].written)) for name, column in columns.items())
+        samples.append(Written(printable(key), shortened(printable(example.text)), printable(example.reference), texts))
+    return tuple(samples)
 
 
-def _sample(gained: list[Change], lost: list[Change], neither: list[Change]) -> tuple[Change, ...]:
-    """Half from each direction; what one lacks the other fills, then changes between two wrong answers."""
-    half = MOST // 2
-    of_gained = _spread(gained, max(half, MOST - len(lost)))
-    of_lost = _spread(lost, MOST - len(of_gained))
-    return (*of_gained, *of_lost, *_spread(neither, MOST - len(of_gained) - len(of_lost)))
-
-
-def _spread(changes: list[Change], most: int) -> list[Change]:
+def _spread(items: list[Item], most: int) -> list[Item]:
     """At most so many, evenly over the list: sets are often ordered, and its first examples of one kind."""
-    count = min(most, len(changes))
-    return [changes[i * len(changes) // count] for i in range(count)]
+    count = min(most, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
 
 
 def shortened(text: str) -> str:
@@ -124,28 +121,13 @@ def shortened(text: str) -> str:
     return text if len(text) <= LONGEST else text[:LONGEST] + " […]"
 
 
-def _change(control: Prediction, winner: Prediction) -> Change:
-    gain = _merit(winner) - _merit(control)
-    direction = "neither" if gain == 0 else "gained" if gain > 0 else "lost"
-    return Change(
-        id=printable(winner.id),
-        text=shortened(printable(winner.text)),
-        gold=_answer(winner, winner.gold, winner.reference),
-        control=_answer(control, control.predicted, control.written),
-        winner=_answer(winner, winner.predicted, winner.written),
-        direction=direction,
-    )
-
-
 def _merit(prediction: Prediction) -> float:
     """ROUGE-L of a written text; else whether the answer is right."""
     return float(prediction.predicted == prediction.gold) if prediction.rougeL is None else prediction.rougeL
 
 
-def _answer(prediction: Prediction, place: int, text: str | None) -> str:
+def _answer_text(prediction: Prediction, place: int, text: str | None) -> str:
     """The written text, or the answer's; a generated text that is none of the answers has place -1."""
     if text is not None:
         return printable(text) or "nothing"
-    if 0 <= place < len(prediction.answers):
-        return printable(prediction.answers[place])
-    return "none of them"
+    return printable(prediction.answers[place]) if 0 <= place < len(prediction.answers) else "none of them"

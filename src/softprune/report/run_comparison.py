@@ -27,10 +27,21 @@ Count = Callable[[Sequence[Prediction]], Floats]
 
 SEED = 0
 """Of the resampling: the same runs give the same intervals."""
+_FACTS = {
+    "model": ("backbone", "name"),
+    "task": ("task", "id"),
+    "metric": ("task", "metric"),
+    "examples of report": ("task", "sizes", "report"),
+    "protocol": ("selection", "protocol"),
+    "seed": ("seed",),
+    "prompt tokens": ("prompt", "P"),
+}
+"""What one has to know of both runs, and where their records have it."""
+_SEARCHED = ("search strategy", "token ratios", "piece ratios", "prices of the gates")
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ComparedRow:
     """One kind of prompt in both runs, as it is shown.
 
     Attributes:
@@ -52,113 +63,88 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class RunComparison:
     """Another run beside this one.
 
     Attributes:
         name: of its folder.
         facts: heading, ours, theirs: what one has to know of both.
         reason: why scores can't be compared; None where they can.
-        lines: the results.
+        rows: the results.
     """
 
     name: str
     facts: tuple[tuple[str, str, str], ...]
     reason: str | None
-    lines: tuple[Line, ...]
+    rows: tuple[ComparedRow, ...]
 
 
-def beside(ours: Run, theirs: Run) -> Beside:
+def compare_runs(ours: Run, theirs: Run) -> RunComparison:
     """Another run's results beside ours."""
     reason = why_not(ours, theirs)
+    facts = [(heading, _read_fact(ours, *keys), _read_fact(theirs, *keys)) for heading, keys in _FACTS.items()]
+    facts += zip(_SEARCHED, _describe_search(ours), _describe_search(theirs), strict=True)
     names = [name for name in table.LABELS if ours.results[name] or theirs.results[name]]
-    return Beside(
-        name=formatting.printable(theirs.path.resolve().name),
-        facts=(
-            *((heading, _fact(ours, *keys), _fact(theirs, *keys)) for heading, keys in _FACTS.items()),
-            *zip(_SEARCHED, _searched(ours), _searched(theirs), strict=True),
-        ),
-        reason=reason,
-        lines=tuple(_line(name, ours, theirs, reason) for name in names),
-    )
+    rows = tuple(_compare_row(name, ours, theirs, reason) for name in names)
+    return RunComparison(formatting.printable(theirs.path.resolve().name), tuple(facts), reason, rows)
 
 
 def why_not(ours: Run, theirs: Run) -> str | None:
     """Why two runs' scores can't be compared; None where they can."""
     for heading, field in (("tasks", "id"), ("versions of the task", "version"), ("metrics", "metric")):
-        found = [getattr(run.record.task, field) for run in (ours, theirs)]
-        if found[0] != found[1] or found[0] is None:
-            return f"the {heading} differ: {formatting.printable(found[0])} and {formatting.printable(found[1])}"
+        a, b = getattr(ours.record.task, field), getattr(theirs.record.task, field)
+        if a != b or a is None:
+            return f"the {heading} differ: {formatting.printable(a)} and {formatting.printable(b)}"
     indices = [(run.record.task.indices or {}).get("report") for run in (ours, theirs)]
     if indices[0] is None or indices[1] is None:
         return "which examples were reported on isn't known of both"
-    if indices[0] != indices[1] or _texts_differ(ours, theirs):
-        return "they were reported on different examples"
-    return None
+    differ = indices[0] != indices[1]
+    # Equal indices of two files of data can still mean other texts.
+    for name in ours.predictions.keys() & theirs.predictions.keys():
+        differ = differ or _questions(ours.predictions[name]) != _questions(theirs.predictions[name])
+    return "they were reported on different examples" if differ else None
 
 
-def _texts_differ(ours: Run, theirs: Run) -> bool:
-    """Whether any kind of prompt was asked other examples; equal indices of two files of data can still mean others."""
-    shared = [name for name in ours.predictions if name in theirs.predictions]
-    return any(_asked(ours.predictions[name]) != _asked(theirs.predictions[name]) for name in shared)
-
-
-def _asked(predictions: Sequence[Prediction]) -> list[tuple[str, str, tuple[str, ...], int, str | None]]:
+def _questions(predictions: Sequence[Prediction]) -> list[tuple[object, ...]]:
     return [(p.id, p.text, p.answers, p.gold, p.reference) for p in predictions]
 
 
-_FACTS = {
-    "model": ("backbone", "name"),
-    "task": ("task", "id"),
-    "metric": ("task", "metric"),
-    "examples of report": ("task", "sizes", "report"),
-    "protocol": ("selection", "protocol"),
-    "seed": ("seed",),
-    "prompt tokens": ("prompt", "P"),
-}
-
-
-def _fact(run: Run, *keys: str) -> str:
+def _read_fact(run: Run, *keys: str) -> str:
     value: Any = run.record
     for key in keys:
         value = getattr(value, key, None)  # a part may not be there
     return formatting.NOT_MEASURED if value is None else formatting.printable(value)
 
 
-_SEARCHED = ("search strategy", "token ratios", "piece ratios", "prices of the gates")
-
-
-def _searched(run: Run) -> tuple[str, ...]:
+def _describe_search(run: Run) -> list[str]:
     """How a run searched: its strategy, and the ratios or prices that this strategy goes through."""
     if not run.prunes:
-        return (formatting.NOT_APPLICABLE,) * len(_SEARCHED)
-    strategy = run.record.search.strategy
-    ratios, prices = ("token_ratios", "piece_ratios"), ("prices",)
-    used = prices if strategy == "learned" else ratios
-    named = run.recipe_part("search")
-    values = (_listed(named.get(key)) if key in used else formatting.NOT_APPLICABLE for key in (*ratios, *prices))
-    return (_fact(run, "search", "strategy"), *values)
+        return [formatting.NOT_APPLICABLE] * len(_SEARCHED)
+    texts = [_read_fact(run, "search", "strategy")]
+    by_gates = run.record.search.strategy == "learned"
+    recipe = run.recipe_part("search")
+    for key in ("token_ratios", "piece_ratios", "prices"):
+        values = recipe.get(key)
+        if (key == "prices") != by_gates:
+            texts.append(formatting.NOT_APPLICABLE)
+        elif isinstance(values, list) and values:
+            texts.append(formatting.printable(", ".join(map(str, values))))
+        else:
+            texts.append(formatting.NOT_MEASURED)
+    return texts
 
 
-def _listed(values: object) -> str:
-    return (
-        formatting.printable(", ".join(map(str, values)))
-        if isinstance(values, list) and values
-        else formatting.NOT_MEASURED
-    )
-
-
-def _line(name: str, ours: Run, theirs: Run, reason: str | None) -> Line:
+def _compare_row(name: str, ours: Run, theirs: Run, reason: str | None) -> ComparedRow:
     a, b = ours.results[name], theirs.results[name]
     label = table.labels(theirs if a is None else ours)[name]
     difference = interval = retrained = formatting.NOT_MEASURED
     if a is not None and b is not None and a.value is not None and b.value is not None:
         if reason is None:
             difference = formatting.points(b.value - a.value)
-            interval, retrained = _interval(name, ours, theirs), _retrained(name, ours, theirs)
+            interval, retrained = _compare_answers(name, ours, theirs, (a, b))
         else:
             difference = interval = retrained = "not comparable"
-    return Line(label, _score(a), _score(b), difference, interval, retrained, (_size(a), _size(b)))
+    return ComparedRow(label, _score(a), _score(b), difference, interval, retrained, (_size(a), _size(b)))
 
 
 def _score(row: ResultRow | None) -> str:
@@ -171,69 +157,63 @@ def _size(row: ResultRow | None) -> str:
     return formatting.NOT_APPLICABLE if row is None or row.parameters is None else formatting.number(row.parameters)
 
 
-def _interval(name: str, ours: Run, theirs: Run) -> str:
-    """The paired interval in points, where both runs' answers are there and give the scores that were reported."""
-    counting = _counting(name, ours, theirs)
+def _compare_answers(name: str, ours: Run, theirs: Run, rows: tuple[ResultRow, ResultRow]) -> tuple[str, str]:
+    """The interval of the difference paired by example, and the difference over both runs' fresh seeds."""
+    a, b = ours.predictions.get(name, ()), theirs.predictions.get(name, ())
+    counting = _find_counting(rows, a, b) if a and b else None
     if counting is None:
-        return formatting.NOT_MEASURED
+        return formatting.NOT_MEASURED, formatting.NOT_MEASURED
     count, score = counting
-    a, b = ours.predictions[name], theirs.predictions[name]
-    found = paired_bootstrap(count(b), count(a), score, _groups(a), seed=SEED)
-    return f"{formatting.points(found.low)} to {formatting.points(found.high)}"
+    groups = [prediction.group for prediction in a] if any(prediction.group for prediction in a) else None
+    paired = paired_bootstrap(count(b), count(a), score, groups, seed=SEED)
+    interval = f"{formatting.points(paired.low)} to {formatting.points(paired.high)}"
+    fresh_a, fresh_b = list(map(count, ours.fresh.get(name, ()))), list(map(count, theirs.fresh.get(name, ())))
+    if min(len(fresh_a), len(fresh_b)) < MIN_SEEDS:
+        return interval, formatting.NOT_MEASURED
+    fresh = compare_rows(fresh_b, fresh_a, score, groups, seed=SEED, paired=False)
+    ends = f"{formatting.points(fresh.low)} to {formatting.points(fresh.high)}"
+    return interval, f"{formatting.points(fresh.value)} ({ends})"
 
 
-def _retrained(name: str, ours: Run, theirs: Run) -> str:
-    """The difference over both runs' fresh seeds, with its interval over seeds and examples."""
-    counting = _counting(name, ours, theirs)
-    a, b = ours.fresh.get(name, ()), theirs.fresh.get(name, ())
-    if counting is None or min(len(a), len(b)) < MIN_SEEDS:
-        return formatting.NOT_MEASURED
-    count, score = counting
-    counts_a, counts_b = list(map(count, a)), list(map(count, b))
-    groups = _groups(ours.predictions[name])
-    found = compare_rows(counts_b, counts_a, score, groups, seed=SEED, paired=False)
-    return f"{formatting.points(found.value)} ({formatting.points(found.low)} to {formatting.points(found.high)})"
+def _find_counting(
+    rows: tuple[ResultRow, ResultRow], a: Sequence[Prediction], b: Sequence[Prediction]
+) -> tuple[Count, Score] | None:
+    """How the metric counts answers, where that gives the scores that both runs reported.
 
-
-def _groups(predictions: Sequence[Prediction]) -> list[str | None] | None:
-    groups = [prediction.group for prediction in predictions]
-    return groups if any(groups) else None
-
-
-def _counting(name: str, ours: Run, theirs: Run) -> tuple[Count, Score] | None:
-    """How the metric counts answers, where both runs' answers are there and give the scores that were reported."""
-    if name not in ours.predictions or name not in theirs.predictions:
-        return None
-    a, b = ours.predictions[name], theirs.predictions[name]
-    row_a, row_b = ours.results[name], theirs.results[name]
-    if row_a is None or row_b is None:
-        return None
-    for count, score in _countings(str(row_a.metric), [*a, *b]):
-        values = [float(score(count(answers).sum(axis=0))) for answers in (a, b)]
-        if np.allclose(values, np.array([row_a.value, row_b.value], np.float64), rtol=0, atol=1e-6):
+    This room reads run folders and knows no tasks, so it counts for itself. Of F1, which answer was the positive one
+    isn't kept: each is tried.
+    """
+    name, answers = str(rows[0].metric), [*a, *b]
+    ways: list[tuple[Count, Score]] = []
+    if name == "accuracy":
+        ways = [(_count_right, _mean)]
+    elif name == "rougeL" and all(p.rougeL is not None for p in answers):
+        ways = [(_count_shared, _mean)]
+    elif name == "f1":
+        ways = [(partial(_count_hits, positive), _f1) for positive in range(max(len(p.answers) for p in answers))]
+    reported = np.array([row.value for row in rows], np.float64)
+    for count, score in ways:
+        values = [float(score(count(given).sum(axis=0))) for given in (a, b)]
+        if np.allclose(values, reported, rtol=0, atol=1e-6):
             return count, score
     return None
 
 
-def _countings(name: str, predictions: Sequence[Prediction]) -> list[tuple[Count, Score]]:
-    """Ways in which a metric may have counted these answers; of F1, which answer was the positive one isn't kept.
-
-    This room reads run folders and knows no tasks, so it counts for itself, and takes a way only if it gives the score
-    that the run reported.
-    """
-    if name == "accuracy":
-        return [(lambda found: _rows([[p.predicted == p.gold, 1] for p in found]), _mean)]
-    if name == "rougeL" and all(p.rougeL is not None for p in predictions):
-        return [(lambda found: _rows([[p.rougeL, 1] for p in found]), _mean)]
-    if name == "f1":
-        return [(partial(_hits, at), _f1) for at in range(max(len(p.answers) for p in predictions))]
-    return []
+def _count_right(predictions: Sequence[Prediction]) -> Floats:
+    return np.asarray([[p.predicted == p.gold, 1] for p in predictions], np.float64)
 
 
-def _hits(positive: int, predictions: Sequence[Prediction]) -> Floats:
+def _count_shared(predictions: Sequence[Prediction]) -> Floats:
+    return np.asarray([[p.rougeL, 1] for p in predictions], np.float64)
+
+
+def _count_hits(positive: int, predictions: Sequence[Prediction]) -> Floats:
     """`[tp, fp, fn]` of each answer."""
-    pairs = [(p.predicted == positive, p.gold == positive) for p in predictions]
-    return _rows([[said and true, said and not true, true and not said] for said, true in pairs])
+    rows = []
+    for p in predictions:
+        said, true = p.predicted == positive, p.gold == positive
+        rows.append([said and true, said and not true, true and not said])
+    return np.asarray(rows, np.float64)
 
 
 def _f1(counts: Floats) -> Floats:
@@ -244,7 +224,3 @@ def _f1(counts: Floats) -> Floats:
 
 def _mean(counts: Floats) -> Floats:
     return np.asarray(counts[..., 0] / counts[..., 1])
-
-
-def _rows(values: list[list[Any]]) -> Floats:
-    return np.asarray(values, np.float64)

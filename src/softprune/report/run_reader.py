@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,12 +21,10 @@ from softprune.types import Candidate
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
-Found = TypeVar("Found")
+T = TypeVar("T")
 
 RESULTS = ("constant", "zero_shot", "instruction", "tuned", "adapted", "control", "random", "winner")
 """Keys of run.json's `results`, in the table's order."""
-
-PREDICTED = RESULTS[1:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +33,10 @@ class Point:
 
     phase: str
     candidate: str
-    epoch: int
     step: int
     train_loss: float | None = None
     select_loss: float | None = None
     select: float | None = None
-    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +45,9 @@ class Prediction:
 
     Attributes:
         id, index, text: of the example.
-        group: what it is drawn with, such as its passage.
         answers, gold, predicted: what there was to choose, and places in it; none where a text was written.
         written, reference, rougeL: then, the text, the example's own, and what they share.
+        group: what it is resampled with, such as its passage.
     """
 
     id: str
@@ -68,12 +64,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class ImportanceScores:
-    """importance.safetensors.
-
-    Attributes:
-        token_P, piece_PS: of the unpruned prompt.
-        winner_piece_PS: of the winner's token-pruned prompt, zero where a token is pruned.
-    """
+    """importance.safetensors: of the unpruned prompt, and of the winner's token-pruned one (0 where pruned)."""
 
     token_P: Floats | None
     piece_PS: Floats | None
@@ -148,6 +139,11 @@ class Run:
         return self.record.task.metric or "score"
 
     @property
+    def smallest_first(self) -> list[Candidate]:
+        """The candidates by size."""
+        return sorted(self.candidates, key=lambda candidate: (candidate.parameters, candidate.id))
+
+    @property
     def best_by(self) -> str:
         """What chose each prompt's checkpoint on `select`: `score` or `loss`."""
         return str(self.recipe_part("tuning").get("best_by") or "score")
@@ -169,26 +165,37 @@ def read_run(folder: Path) -> Run:
         SoftpruneError: when it is none, or one of its files can't be read.
     """
     record = read_record(folder, RunRecord)
-    candidates = tuple(_read_lines(folder / "candidates.jsonl", _candidate))
-    masks = _optional(folder / "masks.safetensors", _masks)
+    candidates = tuple(_read_lines(folder / "candidates.jsonl", _parse_candidate))
+    masks = _read_optional(folder / "masks.safetensors", _load_masks)
+    predictions, fresh = {}, {}
+    for name in RESULTS[1:]:  # the constant answer has no file
+        path = folder / "predictions" / f"{name}.jsonl"
+        if path.is_file():
+            predictions[name] = tuple(_read_lines(path, _parse_prediction))
+        seeds = len(list((path.parent / "fresh").glob(f"{name}-*.jsonl")))
+        files = [path.parent / "fresh" / f"{name}-{seed}.jsonl" for seed in range(seeds)]
+        fresh[name] = tuple(tuple(_read_lines(each, _parse_prediction)) for each in files)
     return Run(
         path=folder,
         record=record,
         results={name: record.results.get(name) for name in RESULTS},
-        points=tuple(_read_lines(folder / "metrics.jsonl", lambda line: _made(Point, line))),
+        points=tuple(_read_lines(folder / "metrics.jsonl", lambda line: _build(Point, line))),
         candidates=candidates,
-        importance=_optional(folder / "importance.safetensors", _importance),
-        ticket=_optional(folder / "ticket" / "ticket.json", _ticket),
-        predictions=_predictions(folder / "predictions"),
-        fresh=_fresh(folder / "predictions" / "fresh"),
-        recipe_text=_optional(folder / "resolved.yaml", lambda path: path.read_text(encoding="utf-8")),
+        importance=_read_optional(folder / "importance.safetensors", _load_importance),
+        ticket=_read_optional(folder / "ticket" / "ticket.json", _load_ticket),
+        predictions=predictions,
+        fresh=fresh,
+        recipe_text=_read_optional(folder / "resolved.yaml", lambda path: path.read_text(encoding="utf-8")),
         # A run that was killed between its two files has masks of other candidates than it lists.
         masks=masks if masks is not None and len(masks.token_CP) == len(candidates) else None,
-        neighbours=_optional(folder / "neighbours.json", _neighbours),
+        neighbours=_read_optional(folder / "neighbours.json", _load_neighbours),
     )
 
 
-def _parsed(path: Path, read: Callable[[Path], Found]) -> Found:
+def _read_optional(path: Path, read: Callable[[Path], T]) -> T | None:
+    """A file; None where there is none."""
+    if not path.is_file():
+        return None
     try:
         return read(path)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, SafetensorError) as error:
@@ -199,58 +206,50 @@ def _parsed(path: Path, read: Callable[[Path], Found]) -> Found:
         ) from error
 
 
-def _optional(path: Path, read: Callable[[Path], Found]) -> Found | None:
-    return _parsed(path, read) if path.is_file() else None
-
-
-def _object(path: Path) -> dict[str, Any]:
-    document = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(document, dict):
-        raise TypeError("not a JSON object")
-    return document
-
-
-def _read_lines(path: Path, make: Callable[[Mapping[str, Any]], Found]) -> list[Found]:
+def _read_lines(path: Path, parse: Callable[[Mapping[str, Any]], T]) -> list[T]:
     """The lines of a JSONL file; a torn last line, as a killed run leaves it, doesn't count."""
 
-    def read(path: Path) -> list[Found]:
+    def read(path: Path) -> list[T]:
         text = path.read_text(encoding="utf-8")
         whole = text[: text.rfind("\n") + 1]
-        return [make(json.loads(line)) for line in whole.split("\n") if line.strip()]
+        return [parse(json.loads(line)) for line in whole.split("\n") if line.strip()]
 
-    return _optional(path, read) or []
+    return _read_optional(path, read) or []
 
 
-def _made(kind: type[Found], values: Mapping[str, Any]) -> Found:
+def _build(kind: type[T], values: Mapping[str, Any]) -> T:
     """A dataclass from the fields that it knows; files of later versions may hold more."""
     known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     return kind(**{name: value for name, value in values.items() if name in known})
 
 
-def _pair(values: Sequence[float] | None) -> tuple[float, float] | None:
-    """An interval, or None where it or an end of it isn't known."""
-    if values is None or any(value is None for value in values):
-        return None
-    low, high = values
-    return (float(low), float(high))
+def _parse_candidate(line: Mapping[str, Any]) -> Candidate:
+    interval = line.get("interval")
+    if interval is not None:
+        low, high = interval
+        # NaN is written as null: an interval without an end is not known.
+        interval = None if low is None or high is None else (float(low), float(high))
+    return _build(Candidate, {**line, "interval": interval})
 
 
-def _candidate(line: Mapping[str, Any]) -> Candidate:
-    return _made(Candidate, {**line, "interval": _pair(line.get("interval"))})
+def _parse_prediction(line: Mapping[str, Any]) -> Prediction:
+    answers = tuple(str(answer) for answer in line.get("answers", ()))
+    return _build(Prediction, {"text": "", **line, "answers": answers})
 
 
-def _importance(path: Path) -> ImportanceScores:
+def _load_importance(path: Path) -> ImportanceScores:
     tensors = load_file(path)
+    scores: list[Floats | None] = []
+    for name in ("token_P", "piece_PS", "winner_piece_PS"):
+        values = tensors.get(name)
+        if values is not None and values.dtype.kind not in "fiu":
+            raise ValueError(f"an array of {values.dtype} in {name}, not of numbers")
+        is_known = values is not None and np.isfinite(values).all()
+        scores.append(values.astype(np.float64) if values is not None and is_known else None)
+    return ImportanceScores(*scores)
 
-    def of(name: str) -> Floats | None:
-        if name in tensors and tensors[name].dtype.kind not in "fiu":
-            raise ValueError(f"an array of {tensors[name].dtype} in {name}, not of numbers")
-        return tensors[name].astype(np.float64) if name in tensors and np.isfinite(tensors[name]).all() else None
 
-    return ImportanceScores(of("token_P"), of("piece_PS"), of("winner_piece_PS"))
-
-
-def _masks(path: Path) -> CandidateMasks:
+def _load_masks(path: Path) -> CandidateMasks:
     tensors = load_file(path)
     token_CP, piece_CPS = (np.asarray(tensors[name], dtype=bool) for name in ("token_CP", "piece_CPS"))
     if piece_CPS.ndim != 3 or token_CP.shape != piece_CPS.shape[:2]:
@@ -258,40 +257,24 @@ def _masks(path: Path) -> CandidateMasks:
     return CandidateMasks(token_CP, piece_CPS)
 
 
-def _neighbours(path: Path) -> dict[str, Any]:
-    document = _object(path)
-    prompts = document.get("prompts") or {}
-    if any(not isinstance(entry, dict) for tokens in prompts.values() for entry in tokens):
-        raise TypeError("no tokens by prompt")
-    return document
-
-
-def _ticket(path: Path) -> TicketMask:
-    document = _object(path)
+def _load_ticket(path: Path) -> TicketMask:
+    document = _load_object(path)
     token_P, piece_PS = (np.asarray(document[name], dtype=bool) for name in ("token_mask", "piece_mask"))
     if token_P.ndim != 1 or piece_PS.ndim != 2 or len(token_P) != len(piece_PS):
         raise ValueError(f"masks of shape {token_P.shape} and {piece_PS.shape}")
     return TicketMask(token_P, piece_PS)
 
 
-def _predictions(folder: Path) -> dict[str, tuple[Prediction, ...]]:
-    found = {}
-    for name in PREDICTED:
-        path = folder / f"{name}.jsonl"
-        if path.is_file():
-            found[name] = tuple(_read_lines(path, _prediction))
-    return found
+def _load_neighbours(path: Path) -> dict[str, Any]:
+    document = _load_object(path)
+    for tokens in (document.get("prompts") or {}).values():
+        if not all(isinstance(entry, dict) for entry in tokens):
+            raise TypeError("no tokens by prompt")
+    return document
 
 
-def _fresh(folder: Path) -> dict[str, tuple[tuple[Prediction, ...], ...]]:
-    found: dict[str, tuple[tuple[Prediction, ...], ...]] = {}
-    for name in PREDICTED:
-        seeds = len(list(folder.glob(f"{name}-*.jsonl")))
-        files = [folder / f"{name}-{seed}.jsonl" for seed in range(seeds)]
-        found[name] = tuple(tuple(_read_lines(path, _prediction)) for path in files)
-    return found
-
-
-def _prediction(line: Mapping[str, Any]) -> Prediction:
-    answers = tuple(str(answer) for answer in line.get("answers", ()))
-    return _made(Prediction, {"text": "", **line, "answers": answers})
+def _load_object(path: Path) -> dict[str, Any]:
+    document = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(document, dict):
+        raise TypeError("not a JSON object")
+    return document

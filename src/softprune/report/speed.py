@@ -37,19 +37,20 @@ class Place:
 def places(found: Mapping[str, Any]) -> list[Place]:
     """Everyone in the dtype that was asked for; of the packed, unpruned model its faster attention."""
     kept = []
+    whole = 100 * found["models"]["unpruned"]["accuracy"]
     for row in found["rows"]:
         slower = row["kind"] == "packed" and not row["head_only"] and row["name"] != found["baseline"]
         if row["dtype"] != found["dtype"] or slower:
             continue
-        model, whole = found["models"][row["model"]], 100 * found["models"]["unpruned"]["accuracy"]
-        against = model["difference"] if row["kind"] == "pruned" else {"low": 0.0, "high": 0.0}
+        model, is_pruned = found["models"][row["model"]], row["kind"] == "pruned"
+        difference = model["difference"] if is_pruned else {"low": 0.0, "high": 0.0}
         kept.append(
             Place(
-                label=row["model"] if row["kind"] == "pruned" and not row["head_only"] else "",
+                label=row["model"] if is_pruned and not row["head_only"] else "",
                 role="head only" if row["head_only"] else row["kind"],
                 accuracy=100 * model["accuracy"],
-                low=whole + 100 * against["low"],
-                high=whole + 100 * against["high"],
+                low=whole + 100 * difference["low"],
+                high=whole + 100 * difference["high"],
                 macs=None if row["executed_macs"] is None else 100 * row["executed_macs"],
                 speed=row["examples_per_second"],
             )
@@ -59,25 +60,24 @@ def places(found: Mapping[str, Any]) -> list[Place]:
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:
     """Places of those that no other beats: none costs as little (the first number) and is as good (the second)."""
-    return [
-        at
-        for at, (cost, worth) in enumerate(points)
-        if not any(c <= cost and w >= worth and (c, w) != (cost, worth) for c, w in points)
-    ]
+    best = []
+    for at, (cost, worth) in enumerate(points):
+        if not any(c <= cost and w >= worth and (c, w) != (cost, worth) for c, w in points):
+            best.append(at)
+    return best
 
 
 def draw_speed(found: Mapping[str, Any]) -> Draw:
-    """The figure, to be rendered in either theme."""
-    return partial(pareto, places(found))
+    """Accuracy against the share of operations on the left, against texts a second on the right; in either theme."""
+    return partial(_draw_panels, places(found))
 
 
-def pareto(everyone: Sequence[Place], theme: Theme) -> Figure:
-    """Accuracy against the share of operations on the left, against texts a second on the right."""
+def _draw_panels(everyone: Sequence[Place], theme: Theme) -> Figure:
     figure = new_figure(theme, height=3.9, width=9.0)
     left, right = figure.subplots(1, 2, sharey=True)
     counted = [place for place in everyone if place.macs is not None]
-    _panel(left, counted, [float(place.macs or 0) for place in counted], theme, less_is_better=True)
-    _panel(right, everyone, [place.speed for place in everyone], theme, less_is_better=False)
+    _draw_panel(left, counted, [float(place.macs or 0) for place in counted], theme, less_is_better=True)
+    _draw_panel(right, everyone, [place.speed for place in everyone], theme, less_is_better=False)
     dress(left, theme, "executed MACs (% of unpruned)", "accuracy (%)", "Operations", grid="both")
     dress(right, theme, "texts a second", "", "Speed", grid="both")
     left.set_xlim(left=0)
@@ -86,7 +86,7 @@ def pareto(everyone: Sequence[Place], theme: Theme) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, shown: Sequence[Place], x: Sequence[float], theme: Theme, *, less_is_better: bool) -> None:
+def _draw_panel(axes: Axes, shown: Sequence[Place], x: Sequence[float], theme: Theme, *, less_is_better: bool) -> None:
     looks = {
         "padded": (theme.other, "s", "padded, transformers' own"),
         "packed": (theme.control, "D", "packed, unpruned"),
@@ -97,42 +97,21 @@ def _panel(axes: Axes, shown: Sequence[Place], x: Sequence[float], theme: Theme,
         mine = [at for at, place in enumerate(shown) if place.role == role]
         if not mine:
             continue
-        y = [shown[at].accuracy for at in mine]
         reach = [
             [max(0.0, shown[at].accuracy - shown[at].low) for at in mine],
             [max(0.0, shown[at].high - shown[at].accuracy) for at in mine],
         ]
-        axes.errorbar(
-            [x[at] for at in mine],
-            y,
-            yerr=reach,
-            fmt=marker,
-            color=colour,
-            markersize=6,
-            elinewidth=0.9,
-            capsize=2,
-            label=name,
-        )
-    # A step, not a slope: between two models there is none to use.
+        look: dict[str, Any] = {"fmt": marker, "color": colour, "markersize": 6, "elinewidth": 0.9, "capsize": 2}
+        axes.errorbar([x[at] for at in mine], [shown[at].accuracy for at in mine], yerr=reach, label=name, **look)
     sign = 1 if less_is_better else -1
     best = front([(sign * cost, place.accuracy) for cost, place in zip(x, shown, strict=True)])
     best.sort(key=lambda at: x[at])
     if len(best) > 1:
-        axes.step(
-            [x[at] for at in best],
-            [shown[at].accuracy for at in best],
-            where="post" if less_is_better else "pre",
-            color=theme.front,
-            linewidth=1.1,
-        )
+        # A step, not a slope: between two models there is none to use.
+        where = "post" if less_is_better else "pre"
+        line = [x[at] for at in best], [shown[at].accuracy for at in best]
+        axes.step(*line, where=where, color=theme.front, linewidth=1.1)  # type: ignore[arg-type]
     for at, place in enumerate(shown):
-        if place.label:
-            axes.annotate(
-                place.label,
-                (x[at], place.accuracy),
-                xytext=(5, -11),
-                textcoords="offset points",
-                fontsize=SMALL,
-                color=theme.ink,
-            )
+        below: dict[str, Any] = {"xytext": (5, -11), "textcoords": "offset points"}
+        axes.annotate(place.label, (x[at], place.accuracy), fontsize=SMALL, color=theme.ink, **below)
     axes.margins(x=0.12, y=0.16)

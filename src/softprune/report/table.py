@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from softprune.report import formatting as words
+from softprune.report import formatting
 from softprune.report.formatting import NOT_APPLICABLE, NOT_MEASURED
 from softprune.report.run_reader import Run
 from softprune.runs.record_parts import ResultRow
 from softprune.terminal import Table, literal
+from softprune.types import Candidate
 
 LABELS = {
     "constant": "best constant answer",
@@ -22,24 +23,19 @@ LABELS = {
     "random": "random mask, retrained",
     "winner": "winning ticket",
 }
-_BESIDE = ("constant", "zero_shot", "instruction")
-ROWS = {"tune": (*_BESIDE, "tuned"), "adapt": (*_BESIDE, "adapted")}
+_PROMPTLESS = ("constant", "zero_shot")
+_UNTRAINED = (*_PROMPTLESS, "instruction")
+_ROWS = {"tune": (*_UNTRAINED, "tuned"), "adapt": (*_UNTRAINED, "adapted")}
 """Which rows of `results` a kind of run has that prunes nothing."""
-XPROMPT_ROWS = (*_BESIDE, "tuned", "control", "random", "winner")
-COPIED = "the text's own"
-"""What stands in the place of the best constant answer where texts are written, before how many sentences."""
-WRITTEN = {"loss": "loss", "rouge1": "ROUGE-1 (%)", "rouge2": "ROUGE-2 (%)", "words": "words"}
+_XPROMPT_ROWS = (*_UNTRAINED, "tuned", "control", "random", "winner")
+_RETRAINED = ("control", "random", "winner")
+_WRITTEN = {"loss": "loss", "rouge1": "ROUGE-1 (%)", "rouge2": "ROUGE-2 (%)", "words": "words"}
 """Fields of written texts, and their headings."""
-BELOW = ("predicted", *WRITTEN)
-"""Fields that stand under the table in a terminal."""
-PROMPTLESS = ("constant", "zero_shot")
-UNTRAINED = (*PROMPTLESS, "instruction")
-RESEEDED = ("control", "random", "winner")
-SHORT = {"interval": "95% CI", "fresh": "fresh seeds", "parameters": "params"}
-"""Headings in a terminal, where room is short."""
-MARK = " ‡"
-MARK_MEANING = "‡ not shown to be above the best constant answer"
-MARK_OF_WRITTEN = "‡ not shown to be above the text's own first sentences"
+_BELOW = ("predicted", *_WRITTEN)
+"""Fields that are written under the table in a terminal, which then fits into 80 columns."""
+_SHORT = {"interval": "95% CI", "fresh": "fresh seeds", "parameters": "params"}
+"""Headings in a terminal."""
+_MARK = " ‡"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,44 +45,31 @@ class TableRow:
     Attributes:
         name: its key in run.json.
         label: its name for people.
-        value, interval, fresh: percent.
-        tokens, pieces, parameters, seconds, predicted, loss, rouge1, rouge2, words: as text.
+        cells: the other columns as text; scores in percent.
         measured: whether there is anything in it.
         at_chance: whether its interval reaches down to the best constant answer.
     """
 
     name: str
     label: str
-    value: str
-    interval: str
-    fresh: str
-    tokens: str
-    pieces: str
-    parameters: str
-    seconds: str
-    predicted: str
+    cells: dict[str, str]
     measured: bool
     at_chance: bool
-    loss: str = NOT_APPLICABLE
-    rouge1: str = NOT_APPLICABLE
-    rouge2: str = NOT_APPLICABLE
-    words: str = NOT_APPLICABLE
 
 
 def columns(run: Run) -> tuple[tuple[str, str], ...]:
     """Field and heading of each column; a run that only tunes retrains nothing, so it has no fresh seeds."""
-    found = (
+    return (
         ("label", "prompt"),
-        ("value", f"{words.metric(run.metric)} (%)"),
+        ("value", f"{formatting.metric(run.metric)} (%)"),
         ("interval", "95% interval"),
-        ("fresh", "fresh seeds (%)"),
+        *((("fresh", "fresh seeds (%)"),) if run.prunes else ()),
         ("tokens", "tokens"),
         ("pieces", "pieces"),
         ("parameters", "parameters"),
         ("seconds", "seconds"),
-        *(WRITTEN.items() if run.is_generation else (("predicted", "answers given"),)),
+        *(_WRITTEN.items() if run.is_generation else (("predicted", "answers given"),)),
     )
-    return tuple(column for column in found if run.prunes or column[0] != "fresh")
 
 
 def comparison_rows(run: Run) -> list[TableRow]:
@@ -94,10 +77,13 @@ def comparison_rows(run: Run) -> list[TableRow]:
 
     The instruction has a row where it was measured: a task of one's own may have none.
     """
-    names = [name for name in ROWS.get(run.record.kind, XPROMPT_ROWS) if name != "instruction" or run.results[name]]
     constant = run.results["constant"]
     floor = None if constant is None else constant.value
-    return [_row(name, labels(run)[name], run.results[name], floor, run.is_generation) for name in names]
+    rows = []
+    for name in _ROWS.get(run.record.kind, _XPROMPT_ROWS):
+        if name != "instruction" or run.results[name]:
+            rows.append(_make_row(name, labels(run)[name], run.results[name], floor, run.is_generation))
+    return rows
 
 
 def labels(run: Run) -> dict[str, str]:
@@ -108,30 +94,31 @@ def labels(run: Run) -> dict[str, str]:
 
 def mark_meaning(run: Run) -> str:
     """What the mark of a row at chance says."""
-    return MARK_OF_WRITTEN if run.is_generation else MARK_MEANING
+    floor = "the text's own first sentences" if run.is_generation else "the best constant answer"
+    return f"‡ not shown to be above {floor}"
 
 
 def rich_table(run: Run) -> Table:
-    """The table for a terminal; what was answered stands under it, so that it fits into 80 columns."""
+    """The table for a terminal; below it the meaning of the mark, and what was answered or written."""
     rows = comparison_rows(run)
     table = Table(
         title=literal(run.title),
-        caption=_below(run, rows),
+        caption=_describe_answers(run, rows),
         caption_justify="left",
         box=None,
         padding=(0, 1, 0, 0),
         pad_edge=False,
         header_style="bold underline",
     )
-    fields = [(field, heading) for field, heading in columns(run) if field not in BELOW]
+    fields = [(field, heading) for field, heading in columns(run) if field not in _BELOW]
     longest_word = max(len(word) for row in rows for word in row.label.split())
-    for field, long in fields:
-        label = field == "label"
+    for field, heading in fields:
+        is_label = field == "label"
         table.add_column(
-            SHORT.get(field, long).replace(" (", "\n("),
-            justify="left" if label else "right",
+            _SHORT.get(field, heading).replace(" (", "\n("),
+            justify="left" if is_label else "right",
             overflow="fold",
-            min_width=min(longest_word, 16) if label else None,
+            min_width=min(longest_word, 16) if is_label else None,
         )
     for row in rows:
         cells = [shown(row, field) for field, _ in fields]
@@ -139,58 +126,71 @@ def rich_table(run: Run) -> Table:
     return table
 
 
-def _below(run: Run, rows: list[TableRow]) -> Text:
-    """The meaning of the mark, and how often each prompt gave each answer, or what its texts were like."""
-    marked = [mark_meaning(run)] if any(row.at_chance for row in rows) else []
-    told = _written if run.is_generation else _given
-    names = [row.label if run.is_generation else labels(run)[row.name] for row in rows]
-    answers = [f"{name.partition(',')[0]}: {told(row)}" for name, row in zip(names, rows, strict=True) if row.measured]
-    head = "what was written" if run.is_generation else "answers given"
-    return literal("\n".join([*marked, *([head] if answers else []), *answers]))
-
-
-def _given(row: TableRow) -> str:
-    return row.predicted
-
-
-def _written(row: TableRow) -> str:
-    loss = "" if row.loss == NOT_APPLICABLE else f"loss {row.loss}, "
-    return f"{loss}ROUGE-1 {row.rouge1}, ROUGE-2 {row.rouge2}, {row.words} words"
+def _describe_answers(run: Run, rows: list[TableRow]) -> Text:
+    """How often each prompt gave each answer, or what its texts were like."""
+    lines = []
+    for row in rows:
+        if not row.measured:
+            continue
+        if run.is_generation:
+            loss = "" if row.cells["loss"] == NOT_APPLICABLE else f"loss {row.cells['loss']}, "
+            answers = "{}ROUGE-1 {rouge1}, ROUGE-2 {rouge2}, {words} words".format(loss, **row.cells)
+            label = row.label
+        else:
+            answers, label = row.cells["predicted"], labels(run)[row.name]
+        lines.append(f"{label.partition(',')[0]}: {answers}")
+    if lines:
+        lines.insert(0, "what was written" if run.is_generation else "answers given")
+    if any(row.at_chance for row in rows):
+        lines.insert(0, mark_meaning(run))
+    return literal("\n".join(lines))
 
 
 def shown(row: TableRow, field: str) -> str:
     """A cell; the value carries the mark of a row at chance."""
-    text = str(getattr(row, field))
-    return text + MARK if field == "value" and row.at_chance else text
+    text = row.label if field == "label" else row.cells[field]
+    return text + _MARK if field == "value" and row.at_chance else text
 
 
-def _row(name: str, label: str, result: ResultRow | None, floor: float | None, writes: bool) -> TableRow:
-    measured, found = result is not None, result or ResultRow(metric="", value=None)
-    if found.answer is not None:
-        answer = words.printable(found.answer)
-        label = f"{COPIED} {answer}" if writes else f"{label} ({answer})"
-    sizes = {field: _size(name, field, getattr(found, field)) for field in ("tokens", "pieces", "parameters")}
-    seeds = None if found.seeds is None else [value for value in found.seeds if value is not None]
-    low = found.interval[0] if found.interval else None
-    return TableRow(
-        name=name,
-        label=label,
-        value=words.percent(found.value),
-        interval=words.interval(found.interval),
-        fresh=words.spread(seeds) if name in RESEEDED else NOT_APPLICABLE,
-        **sizes,
-        seconds=NOT_APPLICABLE if name in UNTRAINED else words.seconds(found.seconds),
-        predicted=words.counts(found.predicted),
-        measured=measured,
-        at_chance=name != "constant" and low is not None and floor is not None and low <= floor,
-        loss=NOT_APPLICABLE if name == "constant" else words.number(found.loss),
-        rouge1=words.percent(found.rouge1),
-        rouge2=words.percent(found.rouge2),
-        words=NOT_MEASURED if found.words is None else f"{found.words:.1f}",
-    )
+def candidate_cells(run: Run, candidate: Candidate) -> dict[str, str]:
+    """What was measured of a candidate, as the page writes it in its table, its charts and its controls."""
+    select = formatting.number(candidate.select_loss) if run.is_generation else formatting.percent(candidate.select)
+    return {
+        "id": formatting.printable(candidate.id),
+        "tokens": formatting.number(candidate.tokens_kept),
+        "pieces": formatting.number(candidate.pieces_kept),
+        "parameters": formatting.number(candidate.parameters),
+        "rankLoss": formatting.number(candidate.rank_loss),
+        "select": select,
+        "report": formatting.percent(candidate.report),
+        "interval": formatting.interval(candidate.interval),
+    }
 
 
-def _size(name: str, field: str, value: int | None) -> str:
-    if name in PROMPTLESS or (name in UNTRAINED and field != "tokens") or (name == "adapted" and value is None):
-        return NOT_APPLICABLE
-    return NOT_MEASURED if value is None else words.number(value)
+def _make_row(name: str, label: str, result: ResultRow | None, floor: float | None, is_generation: bool) -> TableRow:
+    row = result or ResultRow(metric="", value=None)
+    if row.answer is not None:
+        answer = formatting.printable(row.answer)
+        # Where texts are written, the first sentences of the input take the place of a constant answer.
+        label = f"the text's own {answer}" if is_generation else f"{label} ({answer})"
+    seeds = None if row.seeds is None else [value for value in row.seeds if value is not None]
+    low = row.interval[0] if row.interval else None
+    cells = {
+        "value": formatting.percent(row.value),
+        "interval": formatting.interval(row.interval),
+        "fresh": formatting.spread(seeds) if name in _RETRAINED else NOT_APPLICABLE,
+        "seconds": NOT_APPLICABLE if name in _UNTRAINED else formatting.seconds(row.seconds),
+        "predicted": formatting.counts(row.predicted),
+        "loss": NOT_APPLICABLE if name == "constant" else formatting.number(row.loss),
+        "rouge1": formatting.percent(row.rouge1),
+        "rouge2": formatting.percent(row.rouge2),
+        "words": NOT_MEASURED if row.words is None else f"{row.words:.1f}",
+    }
+    for field in ("tokens", "pieces", "parameters"):
+        size = getattr(row, field)
+        has_size = name not in _PROMPTLESS and (name not in _UNTRAINED or field == "tokens")
+        if name == "adapted" and size is None:
+            has_size = False
+        cells[field] = formatting.number(size) if has_size else NOT_APPLICABLE
+    at_chance = name != "constant" and low is not None and floor is not None and low <= floor
+    return TableRow(name, label, cells, result is not None, at_chance)

@@ -18,19 +18,19 @@ OWN = Path(__file__).parent / "templates"
 
 def environment(*folders: Path) -> jinja2.Environment:
     """The templates of some folders, which may include the report's own (`style.css`), and filters for numbers."""
-    made = jinja2.Environment(
+    templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader([*folders, OWN]),
         autoescape=True,
-        finalize=_shown,
+        finalize=_escape_controls,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     for name in ("percent", "points", "interval", "number", "seconds", "p_value", "storage", "printable"):
-        made.filters[name] = getattr(formatting, name)
-    return made
+        templates.filters[name] = getattr(formatting, name)
+    return templates
 
 
-def _shown(value: object) -> object:
-    """What a template writes: texts without controls, and HTML as it is, since it was made of such texts."""
+def _escape_controls(value: object) -> object:
+    """Texts without control characters; HTML as it is, since it was made of such texts."""
     return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from softprune.runs.record import JobRecord
-from softprune.runs.record_parts import Attempt, DifferenceRecord, Interval, Part
+from softprune.runs.record_parts import Attempt, DifferenceRecord, Interval, Part, maybe
 
 
 class CellRecord(Part):
@@ -23,9 +23,7 @@ class ComparisonDifference(DifferenceRecord):
     """A method less the reference."""
 
     against: str = Field(description="the reference")
-    p_holm: float | None = Field(
-        default=None, description="p corrected for the other rows; null where seeds aren't covered"
-    )
+    p_holm: float | None = maybe("p corrected for the other rows; null where seeds aren't covered")
 
 
 class ComparisonRow(Part):
@@ -43,7 +41,7 @@ class ComparisonRow(Part):
     mean: float
     sd: float | None = Field(description="over seeds")
     interval: Interval = Field(description="of the mean")
-    covers_seeds: bool | None = Field(default=None, description="whether the interval covers the sampling of seeds too")
+    covers_seeds: bool | None = maybe("whether the interval covers the sampling of seeds too")
     difference: ComparisonDifference | None
     others: dict[str, float | None] = Field(description="further metrics")
     lr: list[float | None] | None = Field(description="absolute step size by seed")
@@ -69,13 +67,13 @@ class ComparisonRecord(JobRecord):
     NOUN: ClassVar[str] = "comparison"
 
     cells: dict[str, CellRecord] = Field(default={}, description="by folder")
-    task: str | None = Field(default=None, description="its title")
+    task: str | None = maybe("its title")
     backbone: str | None = None
     family: str | None = None
     metric: str = ""
-    n: int | None = Field(default=None, description="examples of report")
+    n: int | None = maybe("examples of report")
     seeds: list[int] = Field(default=[], description="of each method's runs")
-    reference: str = Field(default="", description="method that the others are held against")
+    reference: str = Field(default="", description="method that the others are compared with")
     rows: list[ComparisonRow] = Field(default=[], description="methods, then floors")
     not_defined: dict[str, str] = Field(default={}, description="by method, why it has no row")
 

@@ -41,7 +41,7 @@ class Executor(Protocol):
         """Lets go of whatever it holds; nothing runs any more."""
 
 
-def named_apart(items: Iterable[WorkItem]) -> Iterator[WorkItem]:
+def check_names(items: Iterable[WorkItem]) -> Iterator[WorkItem]:
     """The items.
 
     Raises:
@@ -67,7 +67,7 @@ class InProcess:
         self, function: Callable[[WorkItem], object], items: Iterable[WorkItem], cpus: float = 1, gpus: float = 0
     ) -> Iterator[Result]:
         """Yields results in the order of the items."""
-        for item in named_apart(items):
+        for item in check_names(items):
             yield Result(item.id, function(item))
 
     def close(self) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from softprune.errors import SoftpruneError
 from softprune.runs.comparison_record import ComparisonRecord, StudyRecord
 from softprune.runs.lock import is_held
-from softprune.runs.record import AnyRecord, RunRecord, read_record
+from softprune.runs.record import JobRecord, RunRecord, read_record
 
 
 @dataclass(frozen=True)
@@ -53,71 +53,52 @@ def list_runs(root: Path | str) -> list[RunSummary]:
     root = Path(root)
     if not root.is_dir():
         raise SoftpruneError("a folder that holds runs", f"{root} is no folder", "give the folder that --out named")
-    found = [_run(root, path) for path in sorted(root.rglob(RunRecord.FILE))]
-    for kind in (ComparisonRecord, StudyRecord):
-        found += [_of_many(root, path, kind) for path in sorted(root.rglob(kind.FILE))]
-    return sorted((summary for summary in found if summary is not None), key=lambda summary: summary.name)
+    summaries = []
+    kinds: tuple[type[JobRecord], ...] = (RunRecord, ComparisonRecord, StudyRecord)
+    for kind in kinds:
+        for path in sorted(root.rglob(kind.FILE)):
+            try:
+                record = read_record(path.parent, kind)
+            except SoftpruneError:
+                continue  # another program's file, or one that can't be read
+            summaries.append(_summarise(root, path, record))
+    return sorted(summaries, key=lambda summary: summary.name)
 
 
-def _run(root: Path, path: Path) -> RunSummary | None:
-    record = _read(path, RunRecord)
-    if record is None:
-        return None
-    cost, ticket = record.cost, record.ticket
+def _summarise(root: Path, path: Path, record: JobRecord) -> RunSummary:
+    status: str = record.status
+    if status == "running" and not is_held(path.parent):
+        status = "interrupted"
+    summary = RunSummary(
+        name=path.parent.relative_to(root).as_posix(),
+        kind=record.kind,
+        status=status,
+        task=None,
+        backbone=None,
+        seconds=0.0,
+        modified=datetime.fromtimestamp(path.stat().st_mtime, UTC),
+    )
+    # A comparison's or a study's results are its runs'.
+    if isinstance(record, ComparisonRecord):
+        return replace(summary, task=record.task, backbone=record.backbone)
+    if isinstance(record, StudyRecord):
+        seconds = sum(record.work.values())
+        return replace(summary, task=",".join(record.tasks), backbone=record.backbone, seconds=seconds)
+    assert isinstance(record, RunRecord)
     names: tuple[str, ...] = ("winner", "tuned", "adapted")
     if record.kind == "tokens":
         names = ((record.selection.chosen if record.selection else None) or "baseline", "baseline")
     best = next((name for name in names if record.results.get(name)), None)
-    result = record.results[best] if best else None
-    return RunSummary(
-        name=path.parent.relative_to(root).as_posix(),
-        kind=record.kind,
-        status=_status(record.status, path.parent),
+    result, cost, ticket = record.results[best] if best else None, record.cost, record.ticket
+    return replace(
+        summary,
         task=record.task.id,
         backbone=record.backbone.name,
+        seconds=sum(cost.phases.values()) if cost.seconds is None else cost.seconds,
         result=best,
         metric=result.metric if result else None,
         value=result.value if result else None,
         tokens=ticket.tokens,
         pieces=ticket.pieces,
         parameters=ticket.parameters,
-        seconds=sum(cost.phases.values()) if cost.seconds is None else cost.seconds,
-        modified=_modified(path),
     )
-
-
-def _of_many(root: Path, path: Path, kind: type[ComparisonRecord] | type[StudyRecord]) -> RunSummary | None:
-    """A comparison or a study, whose results are its runs'."""
-    record = _read(path, kind)
-    if record is None:
-        return None
-    task, seconds = (
-        (",".join(record.tasks), sum(record.work.values())) if isinstance(record, StudyRecord) else (record.task, 0.0)
-    )
-    return RunSummary(
-        name=path.parent.relative_to(root).as_posix(),
-        kind=record.kind,
-        status=_status(record.status, path.parent),
-        task=task,
-        backbone=record.backbone,
-        seconds=seconds,
-        modified=_modified(path),
-    )
-
-
-def _read(path: Path, kind: type[AnyRecord]) -> AnyRecord | None:
-    """A record; None for the file of another program, or one that can't be read."""
-    try:
-        return read_record(path.parent, kind)
-    except SoftpruneError:
-        return None
-
-
-def _modified(path: Path) -> datetime:
-    return datetime.fromtimestamp(path.stat().st_mtime, UTC)
-
-
-def _status(recorded: str, folder: Path) -> str:
-    if recorded != "running":
-        return recorded
-    return "running" if is_held(folder) else "interrupted"

@@ -48,7 +48,7 @@ class _Leader(RunFolder):
 
     def checkpoint(self, name: str) -> Checkpoint:
         alone = super().checkpoint(name)
-        return _LeaderCheckpoint(alone.path, alone.told, self.processes)
+        return _SharedCheckpoint(alone.path, alone.told, self.processes)
 
 
 class _Follower(RunFolder):
@@ -81,7 +81,7 @@ class _Follower(RunFolder):
         return bool(self.processes.broadcast(None))
 
     def checkpoint(self, name: str) -> Checkpoint:
-        return _FollowerCheckpoint(self.path, lambda: None, self.processes)
+        return _SharedCheckpoint(self.path, lambda: None, self.processes)
 
     def append_metrics(self, lines: Sequence[Mapping[str, Any]]) -> None: ...
 
@@ -103,26 +103,19 @@ class _Follower(RunFolder):
 
 
 @dataclass(frozen=True)
-class _LeaderCheckpoint(Checkpoint):
-    """A checkpoint that the first process sends to the others."""
+class _SharedCheckpoint(Checkpoint):
+    """A checkpoint that the first process reads, writes, and sends to the others."""
 
     processes: Processes
 
     def load(self) -> Saved | None:
-        saved: Saved | None = self.processes.broadcast(super().load())
+        saved: Saved | None = self.processes.broadcast(None if self.processes.rank else super().load())
         return saved
 
+    def save(self, saved: Saved) -> None:
+        if not self.processes.rank:
+            super().save(saved)
 
-@dataclass(frozen=True)
-class _FollowerCheckpoint(Checkpoint):
-    """The same as the others have it."""
-
-    processes: Processes
-
-    def load(self) -> Saved | None:
-        saved: Saved | None = self.processes.broadcast(None)
-        return saved
-
-    def save(self, saved: Saved) -> None: ...
-
-    def clear(self) -> None: ...
+    def clear(self) -> None:
+        if not self.processes.rank:
+            super().clear()

@@ -27,7 +27,7 @@ T = TypeVar("T")
 # As torch's and accelerate's launcher, Intel's MPI, OpenMPI and MVAPICH name them.
 RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-LOCAL_RANKS = ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK")
+_LOCAL_RANKS = ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK")
 
 # A process may score, draw and write alone for long. That another one ended shows at once, by its closed connection.
 _WAIT = timedelta(days=1)
@@ -64,12 +64,7 @@ ALONE = Processes()
 
 
 class _Group(Processes):
-    """Several processes, joined by accelerate.
-
-    Args:
-        rank: of this one.
-        size: how many.
-    """
+    """Several processes, joined by accelerate."""
 
     def __init__(self, rank: int, size: int) -> None:
         import torch
@@ -80,7 +75,7 @@ class _Group(Processes):
         from accelerate import PartialState, utils
         from torch.distributed.distributed_c10d import _get_default_store
 
-        self.rank, self.size, self._talk = rank, size, utils
+        self.rank, self.size, self._accelerate = rank, size, utils
         # accelerate would choose a number of threads, and say so; the recipe's is set later.
         os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
         try:
@@ -100,13 +95,14 @@ class _Group(Processes):
     def sum_(self, *tensors: torch.Tensor) -> None:
         for tensor in tensors:
             own = tensor.detach().cpu().contiguous()
-            tensor.detach().copy_(self._do(partial(self._talk.reduce, own, "sum")))
+            tensor.detach().copy_(self._exchange(partial(self._accelerate.reduce, own, "sum")))
 
     def broadcast(self, value: Any) -> Any:
-        return self._do(lambda: self._talk.broadcast_object_list([value if self.rank == 0 else None]))[0]
+        own = [value if self.rank == 0 else None]
+        return self._exchange(partial(self._accelerate.broadcast_object_list, own))[0]
 
     def gather(self, value: T) -> list[T]:
-        gathered: list[T] = self._do(lambda: self._talk.gather_object([value]))
+        gathered: list[T] = self._exchange(partial(self._accelerate.gather_object, [value]))
         return gathered
 
     def report(self, error: Exception) -> None:
@@ -125,26 +121,25 @@ class _Group(Processes):
             return  # the first process lives, and is too busy to notice
         sys.exit(2)
 
-    def _do(self, act: Callable[[], Any]) -> Any:
+    def _exchange(self, exchange: Callable[[], Any]) -> Any:
         try:
-            return act()
+            return exchange()
         except RuntimeError as error:  # the connection to another process is closed
             if self.rank:
                 with suppress(RuntimeError):
                     self._store.wait(["reported"], _REPORT_WAIT)
                 sys.exit(2)  # the first process has shown the error, or is gone
-            raise self._error_of_another() from error
-
-    def _error_of_another(self) -> SoftpruneError:
-        with suppress(RuntimeError):
-            if self._store.check(["error"]):
-                rank, expected, found, do = json.loads(self._store.get("error"))
-                if expected:
-                    return SoftpruneError(expected, f"{found} (process {rank})", do)
-                return SoftpruneError(f"process {rank} to go on to the end", found, "fix that, then the same command")
-        found = "one of them ended without a word (killed, perhaps for lack of memory)"
-        do = "give the same command again: the run goes on from its last evaluation"
-        return SoftpruneError(f"all {self.size} processes to go on to the end", found, do)
+            expected = f"all {self.size} processes to go on to the end"
+            found = "one of them ended without a word (killed, perhaps for lack of memory)"
+            do = "give the same command again: the run goes on from its last evaluation"
+            with suppress(RuntimeError):
+                if self._store.check(["error"]):
+                    rank, expected, found, do = json.loads(self._store.get("error"))
+                    if expected:
+                        found = f"{found} (process {rank})"
+                    else:  # an error that isn't the user's
+                        expected, do = f"process {rank} to go on to the end", "fix that, then the same command"
+            raise SoftpruneError(expected, found, do) from error
 
     def _release_others(self) -> None:
         with suppress(RuntimeError):
@@ -164,19 +159,23 @@ _joined: _Group | None = None
 
 def rank() -> int:
     """Which of the launched processes this is; 0 for the first, and for one on its own."""
-    return _number(RANKS, 0) if launched() > 1 else 0
+    return _read_number(RANKS, 0) if launched() > 1 else 0
 
 
 def launched() -> int:
     """How many processes were launched together; 1 for one on its own."""
-    return _number(SIZES, 1)
+    return _read_number(SIZES, 1)
+
+
+def _read_number(names: Sequence[str], default: int) -> int:
+    for name in names:
+        if os.environ.get(name, "").isdigit():
+            return int(os.environ[name])
+    return default
 
 
 def hold_alone(what: str) -> None:
-    """Several processes share single runs of prompts; anything else is for one process.
-
-    Args:
-        what: what it is for, such as "to compare methods".
+    """Several processes share single runs of prompts; anything else (`to compare methods`) is for one process.
 
     Raises:
         SoftpruneError: this process was launched together with others.
@@ -195,7 +194,10 @@ def join() -> Processes:
     if launched() == 1:
         return ALONE
     if _joined is None:
-        _take_device()
+        import torch
+
+        if torch.cuda.is_available():  # each process of a machine has a GPU of its own
+            torch.cuda.set_device(_read_number(_LOCAL_RANKS, rank()) % torch.cuda.device_count())
         _joined = _Group(rank(), launched())
     return _joined
 
@@ -209,18 +211,3 @@ def joined() -> Iterator[Processes]:
     except Exception as error:
         processes.report(error)
         raise
-
-
-def _take_device() -> None:
-    """Each process of a machine has a GPU of its own, where there are any."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.set_device(_number(LOCAL_RANKS, rank()) % torch.cuda.device_count())
-
-
-def _number(names: Sequence[str], default: int) -> int:
-    for name in names:
-        if os.environ.get(name, "").isdigit():
-            return int(os.environ[name])
-    return default

@@ -1,7 +1,7 @@
 """Pieces of work as Ray tasks, on this machine or on a cluster.
 
-Ray places them and carries function, items and results between its processes (pickled, over its own connections: a
-cluster must be one's own). Retries are counted here, so that a death is told the same wherever it happens.
+Ray places them and carries function, items and results between its processes (pickled, over its own connections: only
+connect to a cluster that is yours). Retries are counted here, so that a death is reported alike wherever it happens.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from softprune.errors import SoftpruneError, of_the_machine, out_of_memory
-from softprune.runs.executors import named_apart
+from softprune.errors import SoftpruneError, explain_system_error, out_of_memory
+from softprune.runs.executors import check_names
 from softprune.types import Result, WorkItem
 
-# Seconds: an address that doesn't answer by then is told; while nothing comes back, nodes are looked at so often.
+# Seconds: an address that doesn't answer by then is reported; while nothing comes back, nodes are looked at so often.
 _REACHED, _LOOK = 5.0, 5.0
 
 # Ray: report no usage to its makers, leave a machine's accelerators visible where a task takes none.
@@ -48,10 +48,32 @@ class RayCluster:
     elsewhere = True
 
     def __init__(self, address: str | None = None, retries: int = 0) -> None:
-        self._ray, self._retries = _imported(), retries
-        self._begun = not self._ray.is_initialized()
+        for name, value in _QUIET.items():
+            os.environ.setdefault(name, value)
+        try:
+            import ray
+        except ImportError as error:
+            do = "pip install 'softprune[cluster]', or leave --executor ray out"
+            raise SoftpruneError("Ray, for --executor ray", f"not installed ({error})", do) from error
+        self._ray: Any = ray
+        self._retries = retries
+        self._begun = not ray.is_initialized()
         if self._begun:
-            _begin(self._ray, address)
+            self._begin(address)
+
+    def _begin(self, address: str | None) -> None:
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "address": address}
+        if address is None:
+            options |= {"address": "local", "include_dashboard": False}
+        else:
+            _check_address(address)
+        try:
+            self._ray.init(**options)
+        except (OSError, RuntimeError, ValueError, self._ray.exceptions.RayError) as error:
+            self._ray.shutdown()
+            expected = "a Ray that starts on this machine" if address is None else f"a Ray cluster at {address}"
+            do = "see what Ray says" if address is None else "start one (ray start --head) or fix cluster.address"
+            raise SoftpruneError(expected, _first_line(error), do) from error
 
     def map(
         self, function: Callable[[WorkItem], object], items: Iterable[WorkItem], cpus: float = 1, gpus: float = 0
@@ -68,7 +90,7 @@ class RayCluster:
         # SPREAD: by default Ray fills the driver's node first, and then often leaves another one idle.
         options = {"num_cpus": cpus, "num_gpus": gpus, "scheduling_strategy": "SPREAD"}
         task = ray.remote(max_retries=0, max_calls=0, **options)(_attempt)
-        running = {task.remote(function, item): (item, 0) for item in named_apart(items)}
+        running = {task.remote(function, item): (item, 0) for item in check_names(items)}
         try:
             while running:
                 ready, _ = ray.wait(list(running), num_returns=1, timeout=_LOOK)
@@ -76,13 +98,18 @@ class RayCluster:
                     self._check_room(cpus, gpus)
                     continue
                 item, deaths = running.pop(ready[0])
-                value, death = self._taken(ready[0])
-                if death is None:
-                    yield Result(item.id, value)
-                elif deaths < self._retries:
+                try:
+                    value = ray.get(ready[0])
+                except ray.exceptions.RayTaskError as error:
+                    raise _explain_task_error(error) from error
+                except ray.exceptions.RayError as error:  # the worker or its node died
+                    if deaths >= self._retries:
+                        raise _explain_deaths(item, deaths + 1, error) from error
                     running[task.remote(function, item)] = (item, deaths + 1)
-                else:
-                    raise _dead(item, deaths + 1, death) from death
+                    continue
+                if isinstance(value, _Failed):
+                    raise value.error
+                yield Result(item.id, value)
         finally:
             for reference in running:
                 ray.cancel(reference, force=True)
@@ -91,19 +118,6 @@ class RayCluster:
         """Ends the Ray that was started here, or leaves the cluster."""
         if self._begun:
             self._ray.shutdown()
-
-    def _taken(self, reference: Any) -> tuple[object, Exception | None]:
-        """What came back, or the death of the process that should have sent it."""
-        ray = self._ray
-        try:
-            value = ray.get(reference)
-        except ray.exceptions.RayTaskError as error:
-            raise _of_a_worker(error) from error
-        except ray.exceptions.RayError as error:
-            return None, error
-        if isinstance(value, _Failed):
-            raise value.error
-        return value, None
 
     def _check_room(self, cpus: float, gpus: float) -> None:
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
@@ -126,36 +140,10 @@ def _attempt(function: Callable[[WorkItem], object], item: WorkItem) -> object:
     except SoftpruneError as error:
         return _Failed(error)
     except Exception as error:
-        told = MemoryError(_first_line(error)) if out_of_memory(error) else of_the_machine(error)
-        if told is None:
+        explained = MemoryError(_first_line(error)) if out_of_memory(error) else explain_system_error(error)
+        if explained is None:
             raise
-        return _Failed(told)
-
-
-def _imported() -> Any:
-    os.environ.update({name: os.environ.get(name, value) for name, value in _QUIET.items()})
-    try:
-        import ray
-    except ImportError as error:
-        do = "pip install 'softprune[cluster]', or leave --executor ray out"
-        raise SoftpruneError("Ray, for --executor ray", f"not installed ({error})", do) from error
-    return ray
-
-
-def _begin(ray: Any, address: str | None) -> None:
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is None:
-        options |= {"address": "local", "include_dashboard": False}
-    else:
-        _check_address(address)
-        options |= {"address": address}
-    try:
-        ray.init(**options)
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        ray.shutdown()
-        expected = "a Ray that starts on this machine" if address is None else f"a Ray cluster at {address}"
-        do = "see what Ray says" if address is None else "start one (ray start --head) or fix cluster.address"
-        raise SoftpruneError(expected, _first_line(error), do) from error
+        return _Failed(explained)
 
 
 def _check_address(address: str) -> None:
@@ -173,19 +161,20 @@ def _check_address(address: str) -> None:
         raise SoftpruneError(f"a Ray cluster at {address}", f"no answer ({_first_line(error)})", do) from error
 
 
-def _of_a_worker(error: Any) -> Exception:
-    """An error that no user can fix comes with the worker's traceback; a node without softprune is one's to fix."""
+def _explain_task_error(error: Any) -> Exception:
+    """A node without softprune is the user's to fix; any other error goes on with the worker's traceback."""
     text = str(error)
     if isinstance(error, ImportError) or "ModuleNotFoundError" in text or "failed to import on the worker" in text:
         missing = re.search(r"No module named '([^']*)'", text)
-        found = f"no module {missing[1]} there" if missing else _last_line(error)
+        last_line = (text.strip().splitlines() or [type(error).__name__])[-1][:200]
+        found = f"no module {missing[1]} there" if missing else last_line
         do = "install there what is installed here (pip install 'softprune[cluster]')"
         return SoftpruneError("softprune on every node of the cluster", found, do)
     wrapped: Exception = error
     return wrapped
 
 
-def _dead(item: WorkItem, deaths: int, error: Exception) -> Exception:
+def _explain_deaths(item: WorkItem, deaths: int, error: Exception) -> Exception:
     if out_of_memory(error):  # Ray ends the largest process of a node that runs out
         return MemoryError(f"a worker was killed, out of memory: {_first_line(error)}")
     return SoftpruneError(
@@ -199,7 +188,3 @@ def _dead(item: WorkItem, deaths: int, error: Exception) -> Exception:
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
-
-
-def _last_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]

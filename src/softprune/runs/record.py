@@ -1,6 +1,6 @@
 """What softprune knows about a run, as run.json holds it, and what the records of all jobs share.
 
-Everything that writes or reads run.json, compare.json or study.json does so through these models. A field stands in
+Everything that writes or reads run.json, compare.json or study.json does so through these models. A field is in
 the file once it has been set; null means "not known yet" or "not measured".
 """
 
@@ -36,6 +36,7 @@ from softprune.runs.record_parts import (
     TaskRecord,
     TicketRecord,
     VerdictRecord,
+    maybe,
 )
 
 SCHEMA: Final = 1
@@ -66,12 +67,12 @@ class JobRecord(Part):
     schema_: Literal[1] = Field(alias="schema", description="layout of this file, `SCHEMA`")
     kind: str
     status: Status
-    phase: str | None = Field(default=None, description="what it does at the moment")
-    error: str | None = Field(default=None, description="why it failed")
+    phase: str | None = maybe("what it does at the moment")
+    error: str | None = maybe("why it failed")
     command: str = Field(description="that began it")
-    seed: int | None = Field(default=None, description="the recipe's")
+    seed: int | None = maybe("the recipe's")
     started: str = Field(description="ISO 8601, UTC, to the second")
-    finished: str | None = Field(default=None, description="when it was complete, or failed")
+    finished: str | None = maybe("when it was complete, or failed")
     attempts: list[Attempt] = Field(description="starts of the command, oldest first")
     versions: dict[str, str | None] = Field(description="of the first attempt")
     hardware: Hardware = Field(description="of the first attempt")
@@ -116,20 +117,20 @@ class RunRecord(JobRecord):
     NOUN: ClassVar[str] = "run"
 
     kind: Kind
-    threads: int | None = Field(default=None, description="of the CPU; pinned")
+    threads: int | None = maybe("of the CPU; pinned")
     backbone: BackboneRecord = BackboneRecord()
     task: TaskRecord = TaskRecord()
     selection: SelectionRecord | None = None
-    removal: str | None = Field(default=None, description="what becomes of pruned tokens: drop or zero")
-    K: int | None = Field(default=None, description="candidates that are trained side by side; pinned")
-    processes: int | None = Field(default=None, description="that work together")
+    removal: str | None = maybe("what becomes of pruned tokens: drop or zero")
+    K: int | None = maybe("candidates that are trained side by side; pinned")
+    processes: int | None = maybe("that work together")
     results: dict[str, ResultRow | None] = Field(
         default={}, description="by row (tuned, control, winner, random, ...); of token pruning, by model"
     )
     ticket: TicketRecord = TicketRecord()
     cost: CostRecord
     memory: MemoryRecord | None = None
-    inputs: dict[str, str] | None = Field(default=None, description="digests of what results depend on; pinned")
+    inputs: dict[str, str] | None = maybe("digests of what results depend on; pinned")
     settings: SettingsRecord | None = None
     notes: list[str] = Field(default=[], description="what a user should know, in words")
     prompt: PromptRecord | None = None
@@ -140,10 +141,8 @@ class RunRecord(JobRecord):
     adapter: AdapterRecord | None = None
     convention: ConventionRecord | None = None
     stages: dict[str, StageRecord] = Field(default={}, description="of token pruning, by stage or model")
-    manual_theta_final: float | None = Field(default=None, description="of the rule `manual`; pinned")
-    model: str | None = Field(
-        default=None, description="of token pruning: folder of the chosen model, within the run's"
-    )
+    manual_theta_final: float | None = maybe("of the rule `manual`; pinned")
+    model: str | None = maybe("of token pruning: folder of the chosen model, within the run's")
     headline: Headline | None = None
     verdict: VerdictRecord | None = None
 

@@ -27,6 +27,11 @@ def _interval(value: object) -> object:
 Interval = Annotated[tuple[float, float] | None, BeforeValidator(_interval)]
 
 
+def maybe(description: str) -> Any:
+    """A field that is null until it is known, or where it was not measured."""
+    return Field(default=None, description=description)
+
+
 class Part(BaseModel):
     """A part of a record. Assigning to a field that doesn't exist, or a value of another type, is an error.
 
@@ -73,26 +78,22 @@ class Attempt(Part):
     started: str = Field(description="ISO 8601, UTC, to the second")
     command: str = Field(description="as the user typed it")
     versions: dict[str, str | None] = Field(description="of Python and of the packages that numbers depend on")
-    changed: dict[str, list[Any]] | None = Field(
-        default=None, description="dotted recipe keys, each with old and new value"
-    )
+    changed: dict[str, list[Any]] | None = maybe("dotted recipe keys, each with old and new value")
 
 
 class BackboneRecord(Part):
     """The model that was tuned."""
 
-    name: str | None = Field(default=None, description="as the user typed it")
-    family: str | None = Field(
-        default=None, description="seq2seq, causal, masked or sentence; of token pruning, model_type"
-    )
-    fingerprint: str | None = Field(default=None, description="hash of configuration and a sample of weights")
-    dtype: str | None = Field(default=None, description="of the matrix products, such as float32; pinned")
-    device: str | None = Field(default=None, description="such as cpu or cuda:0; pinned")
-    hidden: int | None = Field(default=None, description="H, the size of its input embeddings")
-    parameters: int | None = Field(default=None, description="number of frozen weights")
-    positions: int | None = Field(default=None, description="longest sequence that it reads; null for no limit")
-    quantization: str | None = Field(default=None, description="how its matrices are packed, such as 8bit")
-    layers: int | None = Field(default=None, description="of token pruning: encoder layers")
+    name: str | None = maybe("as the user typed it")
+    family: str | None = maybe("seq2seq, causal, masked or sentence; of token pruning, model_type")
+    fingerprint: str | None = maybe("hash of configuration and a sample of weights")
+    dtype: str | None = maybe("of the matrix products, such as float32; pinned")
+    device: str | None = maybe("such as cpu or cuda:0; pinned")
+    hidden: int | None = maybe("H, the size of its input embeddings")
+    parameters: int | None = maybe("number of frozen weights")
+    positions: int | None = maybe("longest sequence that it reads; null for no limit")
+    quantization: str | None = maybe("how its matrices are packed, such as 8bit")
+    layers: int | None = maybe("of token pruning: encoder layers")
 
 
 class Truncation(Part):
@@ -100,8 +101,8 @@ class Truncation(Part):
 
     examples: int = Field(description="examples that were cut")
     tokens: int = Field(description="tokens that were cut off, of all together")
-    targets: int | None = Field(default=None, description="texts to be written that were cut")
-    target_tokens: int | None = Field(default=None, description="tokens that were cut off these")
+    targets: int | None = maybe("texts to be written that were cut")
+    target_tokens: int | None = maybe("tokens that were cut off these")
 
 
 class SetSizes(Part):
@@ -116,26 +117,20 @@ class TaskRecord(Part):
     """The task and its data."""
 
     id: str | None = None
-    version: int | None = Field(default=None, description="of the task's definition")
-    indices: dict[str, list[int]] | None = Field(
-        default=None, description="rows of train, select and report in their files"
-    )
+    version: int | None = maybe("of the task's definition")
+    indices: dict[str, list[int]] | None = maybe("rows of train, select and report in their files")
     truncated: Truncation | None = None
     title: str | None = None
-    instruction: str | None = Field(default=None, description="the task in words, a hard prompt")
+    instruction: str | None = maybe("the task in words, a hard prompt")
     template: str | None = None
-    sample: str | None = Field(default=None, description="the first training example as the model reads it")
-    metric: str | None = Field(default=None, description="name of what is reported")
-    targets: Literal["answers", "text"] | None = Field(default=None, description="what the model gives")
-    answers: list[str] | None = Field(
-        default=None, description="null where they depend on the example or texts are written"
-    )
+    sample: str | None = maybe("the first training example as the model reads it")
+    metric: str | None = maybe("name of what is reported")
+    targets: Literal["answers", "text"] | None = maybe("what the model gives")
+    answers: list[str] | None = maybe("null where they depend on the example or texts are written")
     sizes: SetSizes | None = None
-    tokens: dict[str, int] | None = Field(
-        default=None, description="of token pruning: input tokens of train and select"
-    )
-    source: str | None = Field(default=None, description="where the data came from")
-    cut_report: Truncation | None = Field(default=None, description="of token pruning: what was cut off report")
+    tokens: dict[str, int] | None = maybe("of token pruning: input tokens of train and select")
+    source: str | None = maybe("where the data came from")
+    cut_report: Truncation | None = maybe("of token pruning: what was cut off report")
     notes: list[str] = Field(default=[], description="of runs of earlier versions")
 
 
@@ -152,15 +147,13 @@ class SelectionRecord(Part):
 
     protocol: str = Field(description="held-out or paper")
     description: str = Field(description="of the three sets, in words")
-    objective: str | None = Field(default=None, description="which candidate wins: best, one_se, ...")
-    candidates_compared: int | None = Field(default=None, description="from which the winner was chosen")
-    standard_errors: dict[str, float | None] | None = Field(
-        default=None, description="by candidate, of its difference to the best"
-    )
-    winner: str | None = Field(default=None, description="id of the candidate")
+    objective: str | None = maybe("which candidate wins: best, one_se, ...")
+    candidates_compared: int | None = maybe("from which the winner was chosen")
+    standard_errors: dict[str, float | None] | None = maybe("by candidate, of its difference to the best")
+    winner: str | None = maybe("id of the candidate")
     foresight: Foresight | None = None
-    chosen: str | None = Field(default=None, description="of token pruning: the model that was chosen")
-    within: bool | None = Field(default=None, description="of token pruning: whether it lost no more than was allowed")
+    chosen: str | None = maybe("of token pruning: the model that was chosen")
+    within: bool | None = maybe("of token pruning: whether it lost no more than was allowed")
 
 
 class DifferenceRecord(Part):
@@ -172,10 +165,10 @@ class DifferenceRecord(Part):
     p: float = Field(description="two-sided, of no difference")
     covers_seeds: bool = Field(default=False, description="whether the interval covers the sampling of seeds too")
     seeds: int = Field(default=1, description="training seeds of the side that has fewer")
-    units: int | None = Field(default=None, description="examples or groups that were sampled")
-    se_seeds: float | None = Field(default=None, description="standard error from seeds")
-    se_examples: float | None = Field(default=None, description="standard error from examples")
-    seeds_df: float | None = Field(default=None, description="degrees of freedom of se_seeds")
+    units: int | None = maybe("examples or groups that were sampled")
+    se_seeds: float | None = maybe("standard error from seeds")
+    se_examples: float | None = maybe("standard error from examples")
+    seeds_df: float | None = maybe("degrees of freedom of se_seeds")
 
 
 class ResultRow(Part):
@@ -183,32 +176,26 @@ class ResultRow(Part):
 
     metric: str
     value: float | None = Field(description="of the metric, a fraction")
-    interval: Interval = Field(default=None, description="its 95% interval, by example")
-    n: int | None = Field(default=None, description="examples")
-    predicted: dict[str, int] | None = Field(default=None, description="how often each answer was given")
-    macro_f1: float | None = Field(default=None, description="of token pruning: mean F1 over classes, a fraction")
-    loss: float | None = Field(default=None, description="mean negative log-likelihood")
-    rouge1: float | None = Field(default=None, description="of written texts: mean F1, a fraction; also the next two")
+    interval: Interval = maybe("its 95% interval, by example")
+    n: int | None = maybe("examples")
+    predicted: dict[str, int] | None = maybe("how often each answer was given")
+    macro_f1: float | None = maybe("of token pruning: mean F1 over classes, a fraction")
+    loss: float | None = maybe("mean negative log-likelihood")
+    rouge1: float | None = maybe("of written texts: mean F1, a fraction; also the next two")
     rouge2: float | None = None
     rougeL: float | None = None
-    words: float | None = Field(default=None, description="of written texts: their mean length")
-    answer: str | None = Field(
-        default=None, description="of the row `constant`: which answer, or what stands in its place"
-    )
-    seconds: float | None = Field(default=None, description="spent on training it")
-    tokens: int | None = Field(default=None, description="size of the prompt; also the next two")
+    words: float | None = maybe("of written texts: their mean length")
+    answer: str | None = maybe("of the row `constant`: which answer, or what stands in its place")
+    seconds: float | None = maybe("spent on training it")
+    tokens: int | None = maybe("size of the prompt; also the next two")
     pieces: int | None = None
     parameters: int | None = None
-    losses: dict[str, float | None] | None = Field(
-        default=None, description="of written texts: by set, of a trained prompt"
-    )
-    seeds: list[float | None] | None = Field(default=None, description="the metric of each retraining on a fresh seed")
-    kept: list[float] | None = Field(default=None, description="of token pruning: by layer, share of tokens it reads")
-    paper_macs: float | None = Field(
-        default=None, description="share of the unpruned model's operations, the paper's count"
-    )
-    executed_macs: float | None = Field(default=None, description="the same of the operations that were computed")
-    difference: DifferenceRecord | None = Field(default=None, description="of token pruning: to the unpruned model")
+    losses: dict[str, float | None] | None = maybe("of written texts: by set, of a trained prompt")
+    seeds: list[float | None] | None = maybe("the metric of each retraining on a fresh seed")
+    kept: list[float] | None = maybe("of token pruning: by layer, share of tokens it reads")
+    paper_macs: float | None = maybe("share of the unpruned model's operations, the paper's count")
+    executed_macs: float | None = maybe("the same of the operations that were computed")
+    difference: DifferenceRecord | None = maybe("of token pruning: to the unpruned model")
 
 
 class TicketRecord(Part):
@@ -217,7 +204,7 @@ class TicketRecord(Part):
     tokens: int | None = None
     pieces: int | None = None
     parameters: int | None = None
-    share_of_parameters: float | None = Field(default=None, description="of the whole prompt's")
+    share_of_parameters: float | None = maybe("of the whole prompt's")
 
 
 class TrainingCost(Part):
@@ -238,20 +225,19 @@ class Percentiles(Part):
 class CostRecord(Part):
     """What the run cost so far; totals when it is finished."""
 
-    seconds: float | None = Field(default=None, description="wall time of all attempts")
-    steps: int | None = Field(default=None, description="optimiser steps of all pieces of work")
-    examples_per_second: float | None = Field(default=None, description="while training")
-    peak_memory_bytes: int | None = Field(default=None, description="most of all phases")
+    seconds: float | None = maybe("wall time of all attempts")
+    steps: int | None = maybe("optimiser steps of all pieces of work")
+    examples_per_second: float | None = maybe("while training")
+    peak_memory_bytes: int | None = maybe("most of all phases")
     trainable_parameters: int | None = None
     phases: dict[str, float] = Field(description="wall seconds by phase, over all attempts")
     peak_memory: dict[str, int | None] = Field(default={}, description="bytes at most, by phase")
     training: dict[str, TrainingCost] = Field(default={}, description="by piece of work")
-    latency: dict[str, dict[str, int | Percentiles]] | None = Field(
-        default=None,
-        description="by batch size: `calls`, and the seconds of a call `with` and `without` what was trained",
+    latency: dict[str, dict[str, int | Percentiles]] | None = maybe(
+        "by batch size: `calls`, and the seconds of a call `with` and `without` what was trained"
     )
-    seconds_per_epoch: float | None = Field(default=None, description="of the method's own training")
-    stored_parameters: int | None = Field(default=None, description="to be kept beside the model's own")
+    seconds_per_epoch: float | None = maybe("of the method's own training")
+    stored_parameters: int | None = maybe("to be kept beside the model's own")
 
 
 class MemoryRecord(Part):
@@ -267,11 +253,11 @@ class SettingsRecord(Part):
     """What recipe values of `auto` and relative ones came to."""
 
     loss: str | None = None
-    score: str | None = Field(default=None, description="how the answers' scores are read: sum or mean")
-    match: str | None = Field(default=None, description="score or generate")
-    lr: float | None = Field(default=None, description="absolute step size; after a sweep, the best one")
-    max_length: int | None = Field(default=None, description="input tokens at most")
-    max_answer_length: int | None = Field(default=None, description="tokens of a written text at most")
+    score: str | None = maybe("how the answers' scores are read: sum or mean")
+    match: str | None = maybe("score or generate")
+    lr: float | None = maybe("absolute step size; after a sweep, the best one")
+    max_length: int | None = maybe("input tokens at most")
+    max_answer_length: int | None = maybe("tokens of a written text at most")
 
 
 class PromptRecord(Part):
@@ -281,7 +267,7 @@ class PromptRecord(Part):
     H: int = Field(description="size of a token")
     S: int = Field(description="pieces of a token")
     init: str = Field(description="what it starts as")
-    words: list[str] | None = Field(default=None, description="what each token starts as; null in earlier versions")
+    words: list[str] | None = maybe("what each token starts as; null in earlier versions")
 
 
 class SweepRow(Part):
@@ -296,13 +282,13 @@ class SweepRow(Part):
 class SearchRecord(Part):
     """How candidates are searched."""
 
-    strategy: str | None = Field(default=None, description="what `auto` stands for; pinned")
+    strategy: str | None = maybe("what `auto` stands for; pinned")
 
 
 class ImportanceRecord(Part):
     """How the importance of tokens and pieces was measured."""
 
-    method: str = Field(description="paper, gradient or leave_one_out")
+    method: str = Field(description="a criterion of `pruning.importance`")
     examples: int
     token_over_piece: float | None = Field(description="largest token importance over largest piece importance")
 
@@ -345,18 +331,16 @@ class Gap(Part):
 class StageRecord(Part):
     """A stage of token pruning, measured on `select`."""
 
-    select: float | None = Field(default=None, description="the metric, a fraction")
+    select: float | None = maybe("the metric, a fraction")
     select_loss: float | None = None
-    kept: list[float] | None = Field(default=None, description="by layer, share of tokens it reads")
-    relative_macs: float | None = Field(
-        default=None, description="share of the unpruned model's operations, the paper's count"
-    )
-    theta: list[float] | None = Field(default=None, description="thresholds by layer")
+    kept: list[float] | None = maybe("by layer, share of tokens it reads")
+    relative_macs: float | None = maybe("share of the unpruned model's operations, the paper's count")
+    theta: list[float] | None = maybe("thresholds by layer")
     gap: Gap | None = None
-    rate: float | None = Field(default=None, description="of a ranked rule: share of tokens that each layer drops")
-    whole_layers: int | None = Field(default=None, description="of a ranked rule: first layers that drop nothing")
-    macs_target: float | None = Field(default=None, description="the chosen model's relative_macs")
-    macs_reached: bool | None = Field(default=None, description="whether relative_macs comes near that")
+    rate: float | None = maybe("of a ranked rule: share of tokens that each layer drops")
+    whole_layers: int | None = maybe("of a ranked rule: first layers that drop nothing")
+    macs_target: float | None = maybe("the chosen model's relative_macs")
+    macs_reached: bool | None = maybe("whether relative_macs comes near that")
 
 
 class McNemarRecord(Part):
@@ -374,17 +358,13 @@ class _Compared(Part):
 class Headline(DifferenceRecord, _Compared):  # a base of its own, so that it comes first in the file
     """Winner minus control, and what must be known to read it."""
 
-    random: DifferenceRecord | None = Field(default=None, description="winner minus a random mask of its size")
-    mcnemar: McNemarRecord | None = Field(default=None, description="for accuracies of independent examples only")
-    fresh_seeds: int | None = Field(default=None, description="on which both were retrained")
-    examples: int | None = Field(default=None, description="of report")
-    detectable: float | None = Field(
-        default=None, description="smallest difference that 80% power would detect, a fraction"
-    )
+    random: DifferenceRecord | None = maybe("winner minus a random mask of its size")
+    mcnemar: McNemarRecord | None = maybe("for accuracies of independent examples only")
+    fresh_seeds: int | None = maybe("on which both were retrained")
+    examples: int | None = maybe("of report")
+    detectable: float | None = maybe("smallest difference that 80% power would detect, a fraction")
     interpretable: bool = Field(description="whether the tuned prompt is shown to do anything")
-    above_zero_shot: DifferenceRecord | None = Field(
-        default=None, description="of written texts: tuned minus no prompt"
-    )
+    above_zero_shot: DifferenceRecord | None = maybe("of written texts: tuned minus no prompt")
     significance_claimed: bool = Field(description="false where the winner was chosen on the examples of report")
     sentence: str = Field(default="", description="winner against control in words")
     random_sentence: str = Field(default="", description="winner against the random mask in words")

@@ -1,4 +1,4 @@
-"""What stages ask of a run folder, and what stands in for it on a worker: only the driver writes the folder."""
+"""What stages ask of a run folder, and what takes its place on a worker: only the driver writes the folder."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ class Store(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """What a worker made, for the driver to store.
+class WorkerOutput:
+    """What a worker computed, for the driver to store.
 
     Attributes:
         pieces: finished pieces of work by name.
@@ -148,9 +148,9 @@ class StandIn:
         self._lines: list[Mapping[str, Any]] = []
 
     @property
-    def made(self) -> Made:
-        """What was made so far."""
-        return Made(dict(self._pieces), tuple(self._trims), tuple(self._lines))
+    def output(self) -> WorkerOutput:
+        """What was computed so far."""
+        return WorkerOutput(dict(self._pieces), tuple(self._trims), tuple(self._lines))
 
     @contextmanager
     def editing(self) -> Iterator[RunRecord]:
@@ -195,17 +195,10 @@ class StandIn:
         """Asks the driver to."""
         self._trims.append((phase, candidate_ids, after_step))
 
-    def write_json(self, name: str, value: JSON) -> NoReturn:
-        """Never here."""
+    def _refuse(self, name: str, *_: object, **__: object) -> NoReturn:
         raise RuntimeError(f"only the driver writes {name}")
 
-    def write_jsonl(self, name: str, rows: Iterable[Mapping[str, Any]]) -> NoReturn:
-        """Never here."""
-        raise RuntimeError(f"only the driver writes {name}")
-
-    def write_tensors(self, name: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> NoReturn:
-        """Never here."""
-        raise RuntimeError(f"only the driver writes {name}")
+    write_json = write_jsonl = write_tensors = _refuse
 
 
 if TYPE_CHECKING:

@@ -69,12 +69,8 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class McNemar:
-    """The examples on which two models differ.
-
-    Attributes:
-        only_a: right under a, wrong under b.
-        only_b: the reverse.
-        p: exact two-sided binomial p-value of "each is as likely as the other".
+    """The examples on which exactly one of two models is right, and the exact two-sided binomial p-value of "each is as
+    likely as the other".
     """
 
     only_a: int
@@ -104,16 +100,12 @@ def bootstrap_interval(
     Raises:
         SoftpruneError: without examples, or with another number of group ids than examples.
     """
-    scores_R = _scores(_grouped(counts_NC, groups), score, seed, resamples)
-    return Interval(*_percentiles(scores_R, level))
+    return Interval(*_percentiles(_resample(_sum_groups(counts_NC, groups), score, seed, resamples), level))
 
 
 def resampled_sums(counts_NC: npt.ArrayLike, groups: Groups = None, *, seed: int, resamples: int = RESAMPLES) -> Floats:
-    """Sums of counts over resamples of the examples, `[R, C]`: for many scores of the same resamples.
-
-    Arguments and errors as in `bootstrap_interval`.
-    """
-    return _scores(_grouped(counts_NC, groups), lambda totals: totals, seed, resamples)
+    """Sums of counts over resamples, `[R, C]`, for many scores of the same resamples; see `bootstrap_interval`."""
+    return _resample(_sum_groups(counts_NC, groups), lambda totals: totals, seed, resamples)
 
 
 def paired_bootstrap(
@@ -131,11 +123,7 @@ def paired_bootstrap(
     Args:
         counts_a: `[N, C]`, or a list of such arrays, one per training seed; a's score is then their mean.
         counts_b: the same of the other model; its number of seeds may differ.
-        score: sums `[..., C]` to scores `[...]`.
-        groups: one id per example; whole groups are resampled.
-        seed: of the resampling.
-        resamples: how many.
-        level: confidence of the interval.
+        score, groups, seed, resamples, level: as in `bootstrap_interval`.
 
     Returns:
         a minus b. `p = 2 min(P(d <= 0), P(d >= 0))` over resamples, each count with 1 added, at most 1.
@@ -156,22 +144,11 @@ def bootstrap_difference(
     seed: int,
     resamples: int = RESAMPLES,
     level: float = LEVEL,
-) -> tuple[Difference, Floats, int]:
-    """As `paired_bootstrap`, with what the interval is computed from.
-
-    Args:
-        a, b: counts `[N, C]` of each training seed; b may be empty; the result is then the mean of a.
-
-    Returns:
-        The difference, that of every resample `[R]`, and how many examples or groups were sampled.
-    """
+) -> tuple[Difference, Floats]:
+    """As `paired_bootstrap`, with the difference of every resample, `[R]`. Without b it is the mean of a itself."""
     if len({len(array) for array in [*a, *b]}) > 1:
         lengths = ", ".join(str(len(array)) for array in [*a, *b])
-        raise SoftpruneError(
-            "the same examples for both models",
-            f"arrays of {lengths} examples",
-            "score both models on the same set",
-        )
+        raise _different_examples(f"arrays of {lengths} examples")
     seeds, width = len(a), a[0].shape[1]
 
     def difference(totals: Floats) -> Floats:
@@ -180,12 +157,12 @@ def bootstrap_difference(
         mean = scores[..., :seeds].mean(axis=-1)
         return np.asarray(mean - scores[..., seeds:].mean(axis=-1) if b else mean)
 
-    rows = _grouped(np.concatenate([*a, *b], axis=1), groups)
-    value = float(difference(rows.sum(axis=0)))
-    drawn_R = _scores(rows, difference, seed, resamples)
+    # All seeds of both sides side by side: one draw of examples then serves them all, which is what pairs them.
+    rows = _sum_groups(np.concatenate([*a, *b], axis=1), groups)
+    drawn_R = _resample(rows, difference, seed, resamples)
     low, high = _percentiles(drawn_R, level)
     result = Difference(
-        value,
+        float(difference(rows.sum(axis=0))),
         low,
         high,
         p=two_sided_p(drawn_R),
@@ -193,7 +170,7 @@ def bootstrap_difference(
         units=len(rows),
         se_examples=float(drawn_R.std(ddof=1)) if resamples > 1 else 0.0,
     )
-    return result, drawn_R, len(rows)
+    return result, drawn_R
 
 
 def two_sided_p(drawn_R: Floats) -> float:
@@ -212,14 +189,16 @@ def mcnemar(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike) -> McNemar:
 
     a, b = np.asarray(correct_a, bool), np.asarray(correct_b, bool)
     if a.shape != b.shape:
-        raise SoftpruneError(
-            "the same examples for both models", f"{len(a)} and {len(b)}", "score both models on the same set"
-        )
+        raise _different_examples(f"{len(a)} and {len(b)}")
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     discordant = only_a + only_b
     # At one half the binomial is symmetric: both tails are twice the smaller one.
     p = min(1.0, 2.0 * float(bdtr(min(only_a, only_b), discordant, 0.5))) if discordant else 1.0
     return McNemar(only_a, only_b, p)
+
+
+def _different_examples(found: str) -> SoftpruneError:
+    return SoftpruneError("the same examples for both models", found, "score both models on the same set")
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -250,21 +229,17 @@ def sampled_units(groups: Sequence[Hashable | None]) -> list[Hashable]:
     return [("alone", at) if group is None else ("group", group) for at, group in enumerate(groups)]
 
 
-def _grouped(counts_NC: npt.ArrayLike, groups: Groups) -> Floats:
+def _sum_groups(counts_NC: npt.ArrayLike, groups: Groups) -> Floats:
     """The rows that are resampled: the examples' counts, or their sums by group."""
     counts = np.asarray(counts_NC, np.float64)
     if counts.ndim != 2 or not len(counts):
-        raise SoftpruneError(
-            "counts of at least one example", f"an array of shape {counts.shape}", "score a non-empty set"
-        )
+        found = f"an array of shape {counts.shape}"
+        raise SoftpruneError("counts of at least one example", found, "score a non-empty set")
     if groups is None or all(group is None for group in groups):
         return counts
     if len(groups) != len(counts):
-        raise SoftpruneError(
-            "one group id per example",
-            f"{len(groups)} ids for {len(counts)} examples",
-            "pass the groups of the same set",
-        )
+        found = f"{len(groups)} ids for {len(counts)} examples"
+        raise SoftpruneError("one group id per example", found, "pass the groups of the same set")
     units = sampled_units(groups)
     place = {unit: i for i, unit in enumerate(dict.fromkeys(units))}
     sums = np.zeros((len(place), counts.shape[1]))
@@ -272,7 +247,7 @@ def _grouped(counts_NC: npt.ArrayLike, groups: Groups) -> Floats:
     return sums
 
 
-def _scores(rows: Floats, score: Score, seed: int, resamples: int) -> Floats:
+def _resample(rows: Floats, score: Score, seed: int, resamples: int) -> Floats:
     """Scores `[R]` of resamples of the rows."""
     distinct_UC, frequency_U = np.unique(rows, axis=0, return_counts=True)
     generator = np.random.default_rng(seed)

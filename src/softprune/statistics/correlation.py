@@ -9,7 +9,7 @@ Axes here: N items, T tasks, R resamples. What can't be computed is None: not me
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Literal
@@ -26,7 +26,7 @@ Kind = Literal["spearman", "pearson"]
 RESAMPLES = 2_000
 FEWEST = 3
 """Items or tasks that a correlation needs: two always lie on a line."""
-_EXACT = 1e-12
+_EXACT = 1e-12  # a coefficient that differs from another by less differs by rounding alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,8 @@ class Correlation:
 
 def coefficient(x: Sequence[float] | Floats, y: Sequence[float] | Floats, kind: Kind = "spearman") -> float | None:
     """The coefficient alone: Pearson's, or of ranks (ties share their mean). None under 3 items, or for constants."""
-    a, b = _pair(x, y)
-    return None if len(a) < FEWEST else _coefficient(a, b, kind)
+    a, b = _finite_pairs(x, y)
+    return _coefficient(a, b, kind)
 
 
 def correlate(
@@ -79,12 +79,11 @@ def correlate(
     Raises:
         SoftpruneError: when x and y aren't equally long.
     """
-    a, b = _pair(x, y)
-    value = None if len(a) < FEWEST else _coefficient(a, b, kind)
+    a, b = _finite_pairs(x, y)
+    value = _coefficient(a, b, kind)
     if value is None:
         return None
-    generator = np.random.default_rng(seed)
-    drawn = generator.integers(len(a), size=(resamples, len(a)))
+    drawn = np.random.default_rng(seed).integers(len(a), size=(resamples, len(a)))
     return Correlation(value, *_interval(_coefficients(a[drawn], b[drawn], kind)), n=len(a), kind=kind)
 
 
@@ -118,18 +117,31 @@ def mantel(
             "give a value for each pair, NaN where there is none",
         )
     size = len(x_TT)
-    value = None if size < FEWEST else _matrix_coefficient(x_TT, y_TT, np.arange(size), kind)
+    off_TT = ~np.eye(size, dtype=bool)
+    value = None if size < FEWEST else _matrix_coefficient(x_TT, y_TT, off_TT, kind)
     if value is None:
         return None
-    n = int((np.isfinite(x_TT) & np.isfinite(y_TT) & ~np.eye(size, dtype=bool)).sum())
     generator = np.random.default_rng(seed)
-    p = _permuted(x_TT, y_TT, value, kind, generator, resamples)
-    drawn = generator.integers(size, size=(resamples, size))
-    resampled = [_matrix_coefficient(x_TT, y_TT, tasks, kind) for tasks in drawn]
+    tries_all = math.factorial(size) <= resamples
+    orders: Iterable[Sequence[int]] = permutations(range(size))
+    if not tries_all:
+        orders = (generator.permutation(size) for _ in range(resamples))  # type: ignore[misc]
+    extreme = counted = 0
+    for order in orders:
+        permuted = _matrix_coefficient(x_TT[np.ix_(order, order)], y_TT, off_TT, kind)
+        if permuted is not None:
+            counted += 1
+            extreme += abs(permuted) >= abs(value) - _EXACT
+    p = extreme / counted if tries_all else (extreme + 1) / (counted + 1)
+    resampled = []
+    for tasks in generator.integers(size, size=(resamples, size)):
+        places, different = np.ix_(tasks, tasks), tasks[:, None] != tasks[None]
+        resampled.append(_matrix_coefficient(x_TT[places], y_TT[places], different, kind))
+    n = int((np.isfinite(x_TT) & np.isfinite(y_TT) & off_TT).sum())
     return Correlation(value, *_interval(resampled), n=n, kind=kind, tasks=size, p=p)
 
 
-def _pair(x: Sequence[float] | Floats, y: Sequence[float] | Floats) -> tuple[Floats, Floats]:
+def _finite_pairs(x: Sequence[float] | Floats, y: Sequence[float] | Floats) -> tuple[Floats, Floats]:
     a, b = np.asarray(x, np.float64), np.asarray(y, np.float64)
     if a.ndim != 1 or a.shape != b.shape:
         raise SoftpruneError("two equally long lists", f"{list(a.shape)} and {list(b.shape)}", "give pairs of values")
@@ -137,50 +149,31 @@ def _pair(x: Sequence[float] | Floats, y: Sequence[float] | Floats) -> tuple[Flo
     return a[real], b[real]
 
 
+def _matrix_coefficient(x_TT: Floats, y_TT: Floats, counts_TT: npt.NDArray[np.bool_], kind: Kind) -> float | None:
+    """Over the entries that count and that both matrices have."""
+    real = np.isfinite(x_TT) & np.isfinite(y_TT) & counts_TT
+    return _coefficient(x_TT[real], y_TT[real], kind)
+
+
 def _coefficient(a: Floats, b: Floats, kind: Kind) -> float | None:
-    return _coefficients(a[None], b[None], kind)[0]
+    return None if len(a) < FEWEST else _coefficients(a[None], b[None], kind)[0]
 
 
 def _coefficients(a_RN: Floats, b_RN: Floats, kind: Kind) -> list[float | None]:
     """Of each row; None where one side is all the same."""
     varies_R = (a_RN != a_RN[:, :1]).any(axis=1) & (b_RN != b_RN[:, :1]).any(axis=1)
     if kind == "spearman":
-        from scipy.stats import rankdata
+        from scipy.stats import rankdata  # takes seconds to import
 
         a_RN, b_RN = rankdata(a_RN, axis=1), rankdata(b_RN, axis=1)
-    a_RN, b_RN = (side - side.mean(axis=1, keepdims=True) for side in (a_RN, b_RN))
+    a_RN, b_RN = a_RN - a_RN.mean(axis=1, keepdims=True), b_RN - b_RN.mean(axis=1, keepdims=True)
     size_R = np.linalg.norm(a_RN, axis=1) * np.linalg.norm(b_RN, axis=1)
     dot_R = (a_RN * b_RN).sum(axis=1)
-    return [
-        max(-1.0, min(1.0, float(dot / size))) if varies and size > 0 else None
-        for dot, size, varies in zip(dot_R, size_R, varies_R, strict=True)
-    ]
-
-
-def _matrix_coefficient(x_TT: Floats, y_TT: Floats, tasks: npt.NDArray[np.int64], kind: Kind) -> float | None:
-    """Over pairs of different tasks among `tasks`, which may repeat."""
-    x, y = x_TT[np.ix_(tasks, tasks)], y_TT[np.ix_(tasks, tasks)]
-    real = np.isfinite(x) & np.isfinite(y) & (tasks[:, None] != tasks[None])
-    return None if real.sum() < FEWEST else _coefficient(x[real], y[real], kind)
-
-
-def _permuted(
-    x_TT: Floats, y_TT: Floats, value: float, kind: Kind, generator: np.random.Generator, resamples: int
-) -> float | None:
-    size = len(x_TT)
-    everything = math.factorial(size) <= resamples
-    drawn = permutations(range(size)) if everything else (generator.permutation(size) for _ in range(resamples))
-    off = ~np.eye(size, dtype=bool)
-    extreme = counted = 0
-    for order in map(np.array, drawn):
-        moved = x_TT[np.ix_(order, order)]
-        real = np.isfinite(moved) & np.isfinite(y_TT) & off
-        permuted = None if real.sum() < FEWEST else _coefficient(moved[real], y_TT[real], kind)
-        if permuted is None:
-            continue
-        counted += 1
-        extreme += abs(permuted) >= abs(value) - _EXACT
-    return extreme / counted if everything else (extreme + 1) / (counted + 1)
+    values: list[float | None] = []
+    for dot, size, varies in zip(dot_R, size_R, varies_R, strict=True):
+        # Rounding may leave a quotient just beyond 1.
+        values.append(max(-1.0, min(1.0, float(dot / size))) if varies and size > 0 else None)
+    return values
 
 
 def _interval(coefficients: Sequence[float | None]) -> tuple[float | None, float | None]:

@@ -21,7 +21,7 @@ from typing import Final, Literal
 import numpy as np
 
 from softprune.statistics.bootstrap import LEVEL, Difference
-from softprune.statistics.seeds import MIN_SEEDS, Uncertainty, student_cdf, student_quantile, uncertainty_of
+from softprune.statistics.seeds import MIN_SEEDS, Uncertainty, uncertainty_of
 
 Decision = Literal["ship the ticket", "ship the whole prompt", "undecided", "no verdict"]
 
@@ -101,10 +101,11 @@ def more_examples(difference: Difference, margin: float) -> int | None:
     def decided(times: float) -> bool:
         return _scaled(difference, 1.0, times).margin() < distance
 
-    high: float | None = next((step for step in np.geomspace(1.0, MOST_EXAMPLES, 300).tolist() if decided(step)), None)
+    steps = np.geomspace(1.0, MOST_EXAMPLES, 300).tolist()
+    high: float | None = next((step for step in steps if decided(step)), None)
     if high is None:
         return None
-    low = high / MOST_EXAMPLES ** (1 / 299)
+    low = high / MOST_EXAMPLES ** (1 / 299)  # the step before
     while (high - low) * difference.units > 0.5:
         middle = (low + high) / 2
         low, high = (low, middle) if decided(middle) else (middle, high)
@@ -145,11 +146,19 @@ def detectable(
 
 def detectable_by(uncertainty: Uncertainty, *, power: float = POWER, level: float = LEVEL) -> float:
     """The same for an uncertainty that was measured or planned."""
-    critical = student_quantile(uncertainty.df, 0.5 + level / 2)
+    from scipy.special import nctdtr, stdtr, stdtrit  # scipy.stats has them by name, and takes seconds to import
+
+    critical = float(stdtrit(uncertainty.df, 0.5 + level / 2))
     low, high = 0.0, 2 * critical + 10.0  # in standard errors
     while high - low > 1e-6:
         middle = (low + high) / 2
-        low, high = (middle, high) if _power(middle, critical, uncertainty.df) < power else (low, middle)
+        # The chance that t exceeds its critical value when the truth is `middle` standard errors from zero. Beyond some
+        # hundreds of degrees of freedom the noncentral t is the shifted normal, and nctdtr grows slow.
+        if uncertainty.df > 1_000:
+            chance = float(stdtr(1e9, middle - critical))
+        else:
+            chance = float(1 - np.clip(nctdtr(uncertainty.df, middle, critical), 0.0, 1.0))
+        low, high = (middle, high) if chance < power else (low, middle)
     return high * uncertainty.error
 
 
@@ -167,13 +176,3 @@ def seeds_needed(margin: float, *, seed_sd: float, examples_error: float, units:
         if detectable_by(planned) <= margin:
             return count
     return None
-
-
-def _power(shift: float, critical: float, df: float) -> float:
-    """Chance that a t statistic exceeds its critical value when the truth is `shift` standard errors away from zero."""
-    from scipy.special import nctdtr  # scipy.stats has it by name, and takes seconds to import
-
-    # Beyond some hundreds of degrees of freedom the noncentral t is the shifted normal, and nctdtr grows slow.
-    if df > 1_000:
-        return student_cdf(1e9, shift - critical)
-    return float(1 - np.clip(nctdtr(df, shift, critical), 0.0, 1.0))

@@ -101,19 +101,14 @@ def chance_p(kept: int, chance_N: Floats) -> float:
         return float(2 * NormalDist().cdf(-z))
     if 2 * chance_N.sum() > len(chance_N):  # count the dropped words: there are fewer
         kept, chance_N = len(chance_N) - kept, 1 - chance_N
-    at_most = _probability_of_at_most(kept, chance_N)
-    below = float(at_most[-2]) if kept else 0.0
-    return min(1.0, 2 * max(0.0, min(float(at_most[-1]), 1 - below)))
-
-
-def _probability_of_at_most(most: int, chance_N: Floats) -> Floats:
-    """P(count <= k) for k from 0 to `most`, adding one word at a time."""
-    exactly: Floats = np.zeros(most + 1)
+    exactly: Floats = np.zeros(kept + 1)  # P(count = k) for k from 0 to `kept`, adding one word at a time
     exactly[0] = 1.0
     for chance in chance_N:
         exactly[1:] = exactly[1:] * (1 - chance) + exactly[:-1] * chance
         exactly[0] *= 1 - chance
-    return np.asarray(exactly.cumsum(), np.float64)
+    at_most: Floats = exactly.cumsum()
+    below = float(at_most[-2]) if kept else 0.0
+    return min(1.0, 2 * max(0.0, min(float(at_most[-1]), 1 - below)))
 
 
 def p_value(drawn_R: Floats) -> float:

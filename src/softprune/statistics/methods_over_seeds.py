@@ -1,9 +1,9 @@
-"""A method over seeds: mean, spread, interval, and the paired difference to another.
+"""A method over seeds: mean, spread, interval, and the difference to another, paired by example and by seed.
 
 The score of a method is the mean over seeds of the metric on `report`. Each seed of a study is a whole run, with
 its own training examples, start and search, so from 3 seeds on an interval covers both other runs and other examples
 (`softprune.statistics.seeds`), and holds for the method on this task. With fewer it covers other examples alone, and
-holds for these very trained prompts; nothing is concluded from it. Differences are paired, by example and by seed.
+holds for these very trained prompts; nothing is concluded from it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A run's answers to `report`, as counts.
-
-    Attributes:
-        counts_NC: of each example.
-        ids: of the examples.
-        groups: what is resampled together; None for an example on its own.
-    """
+    """A run's answers to `report`, as counts of each example; `groups` are resampled together."""
 
     counts_NC: Floats
     ids: tuple[str, ...]
@@ -64,8 +58,7 @@ class Spread:
     """A method's values over seeds.
 
     Attributes:
-        mean: of them.
-        sd: their sample standard deviation; None of a single one.
+        mean, sd: of them; the sample standard deviation is None of a single one.
         interval: of the mean; None where it can't be resampled by example.
         covers_seeds: whether the interval covers the sampling of seeds, or that of examples alone.
     """
@@ -77,14 +70,7 @@ class Spread:
 
 
 def spread(outcome: Outcome, score: Score, *, seed: int, resamples: int) -> Spread:
-    """Mean, spread and interval of a method.
-
-    Args:
-        outcome: of the method.
-        score: the metric's, from sums of counts `[..., C]` to scores `[...]`.
-        seed: of the resampling.
-        resamples: how many.
-    """
+    """Mean, spread and interval of a method; `score`, `seed` and `resamples` as in `bootstrap_interval`."""
     draws = outcome.draws
     values = [fmean(outcome.values[at : at + draws]) for at in range(0, len(outcome.values), draws)]
     mean, sd = fmean(values), stdev(values) if len(values) > 1 else None
@@ -109,15 +95,11 @@ def spread(outcome: Outcome, score: Score, *, seed: int, resamples: int) -> Spre
 def difference(ours: Outcome, theirs: Outcome, score: Score, *, seed: int, resamples: int) -> Difference | None:
     """One method's mean over seeds minus another's; None where they answered different examples.
 
-    Args:
-        ours, theirs: of each seed, in the same order; at most one of them is untrained.
-        score: the metric's, from sums of counts `[..., C]` to scores `[...]`.
-        seed: of the resampling.
-        resamples: how many.
+    Seeds are in the same order on both sides; at most one of them is untrained.
     """
     if theirs.trained and not ours.trained:  # compare_rows takes the untrained side second
-        found = difference(theirs, ours, score, seed=seed, resamples=resamples)
-        return None if found is None else replace(found, value=-found.value, low=-found.high, high=-found.low)
+        turned = difference(theirs, ours, score, seed=seed, resamples=resamples)
+        return None if turned is None else replace(turned, value=-turned.value, low=-turned.high, high=-turned.low)
     score, (a, b) = join_draws(score, ours, theirs)
     runs = same_examples([*a, *b])
     if runs is None:
@@ -130,7 +112,7 @@ def difference(ours: Outcome, theirs: Outcome, score: Score, *, seed: int, resam
 def join_draws(score: Score, *outcomes: Outcome) -> tuple[Score, list[list[Scored | None]]]:
     """Outcomes with one array of counts for each seed, and the score that takes such arrays.
 
-    Draws of one seed are no seeds: their counts stand side by side, `[N, draws * C]`, and the score is their mean. A
+    Draws of one seed are no seeds: their counts are side by side, `[N, draws * C]`, and the score is their mean. A
     side with fewer draws is repeated, so that one score serves all.
     """
     most = max(outcome.draws for outcome in outcomes)
@@ -143,12 +125,14 @@ def join_draws(score: Score, *outcomes: Outcome) -> tuple[Score, list[list[Score
         counts = np.concatenate([run.counts_NC for run in runs] * (most // outcome.draws), axis=1)
         return replace(runs[0], counts_NC=counts)
 
-    by_seed = [[joined(outcome, at) for at in range(0, len(outcome.scored), outcome.draws)] for outcome in outcomes]
+    by_seed = []
+    for outcome in outcomes:
+        by_seed.append([joined(outcome, at) for at in range(0, len(outcome.scored), outcome.draws)])
     return partial(mean_score, width=width, score=score), by_seed
 
 
 def mean_score(totals: Floats, width: int, score: Score) -> Floats:
-    """The mean of the scores whose sums of counts stand side by side in the last axis, `width` to each."""
+    """The mean of the scores whose sums of counts are side by side in the last axis, `width` to each."""
     by_seed = totals.reshape(*totals.shape[:-1], -1, width)
     return np.asarray(np.mean(score(by_seed), axis=-1), np.float64)
 

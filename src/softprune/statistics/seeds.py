@@ -77,7 +77,15 @@ class Uncertainty:
 
     def margin(self, level: float = LEVEL) -> float:
         """Half the width of the interval."""
-        return student_quantile(self.df, 0.5 + level / 2) * self.error
+        from scipy.special import stdtrit  # scipy.stats has it by name, and takes seconds to import
+
+        return float(stdtrit(self.df, 0.5 + level / 2)) * self.error
+
+    def p(self, value: float) -> float:
+        """Two-sided p-value of "no difference" where this value was measured."""
+        from scipy.special import stdtr
+
+        return float(2 * stdtr(self.df, -abs(value) / self.error))
 
 
 def compare_rows(
@@ -95,16 +103,10 @@ def compare_rows(
     """Compare two rows that answered the same examples, over their training seeds.
 
     Args:
-        counts_a: `[N, C]`, or a list of such arrays, one per training seed.
-        counts_b: the same of the other row.
-        score: sums `[..., C]` to scores `[...]`, fractions of the metric's range.
-        groups: one id per example; examples that share text are resampled together.
-        seed: of the resampling.
+        counts_a, counts_b, score, groups, seed, resamples, level: as in `paired_bootstrap`.
         paired: whether seed s of a and seed s of b belong together (same data order, or same run). Rows with different
             numbers of seeds never do.
         untrained: whether b has no seeds at all, such as the model without a prompt.
-        resamples: of the bootstrap.
-        level: confidence of the interval.
 
     Returns:
         a minus b. With fewer than 3 seeds on a trained side the interval is by example alone and `covers_seeds` is
@@ -114,25 +116,24 @@ def compare_rows(
         SoftpruneError: when the arrays don't describe the same number of examples, or there are none.
     """
     a, b = as_seeds(counts_a), as_seeds(counts_b)
-    by_example, drawn_R, units = bootstrap_difference(a, b, score, groups, seed=seed, resamples=resamples, level=level)
-    a_S, b_S = seed_scores(a, score), seed_scores(b, score)
+    by_example, drawn_R = bootstrap_difference(a, b, score, groups, seed=seed, resamples=resamples, level=level)
     seeds = len(a) if untrained else min(len(a), len(b))
     if seeds < MIN_SEEDS:
         return by_example
-    examples = _examples_error(drawn_R, units)
-    uncertainty = Uncertainty(*_seed_error(a_S, b_S, paired=paired, untrained=untrained), examples, units)
+    se_seeds, seeds_df = _seed_error(seed_scores(a, score), seed_scores(b, score), paired=paired, untrained=untrained)
+    uncertainty = Uncertainty(se_seeds, seeds_df, _examples_error(drawn_R, by_example.units), by_example.units)
     value, reach = by_example.value, uncertainty.margin(level)
     return Difference(
         value,
         value - reach,
         value + reach,
-        p=float(2 * student_cdf(uncertainty.df, -abs(value) / uncertainty.error)),
+        p=uncertainty.p(value),
         covers_seeds=True,
         seeds=seeds,
-        units=units,
-        se_seeds=uncertainty.seeds,
+        units=by_example.units,
+        se_seeds=se_seeds,
         se_examples=uncertainty.examples,
-        seeds_df=uncertainty.seeds_df,
+        seeds_df=seeds_df,
     )
 
 
@@ -173,7 +174,7 @@ def _seed_error(a_S: Floats, b_S: Floats, *, paired: bool, untrained: bool) -> t
 def mean_uncertainty(
     counts: Counts, score: Score, groups: Groups = None, *, seed: int, resamples: int = RESAMPLES
 ) -> Uncertainty:
-    """How uncertain the mean score of one row is, over its training seeds and examples; arguments as above.
+    """How uncertain the mean score of one row is, over its training seeds and examples; see `paired_bootstrap`.
 
     A single seed says nothing about other seeds, so their part is then 0.
 
@@ -181,23 +182,9 @@ def mean_uncertainty(
         SoftpruneError: without examples.
     """
     arrays = as_seeds(counts)
-    _, drawn_R, units = bootstrap_difference(arrays, [], score, groups, seed=seed, resamples=resamples)
-    examples = _examples_error(drawn_R, units)
-    scores_S = seed_scores(arrays, score)
+    mean, drawn_R = bootstrap_difference(arrays, [], score, groups, seed=seed, resamples=resamples)
+    examples = _examples_error(drawn_R, mean.units)
     if len(arrays) == 1:
-        return Uncertainty(0.0, np.inf, examples, units)
-    return Uncertainty(float(scores_S.std(ddof=1) / np.sqrt(len(arrays))), len(arrays) - 1.0, examples, units)
-
-
-def student_quantile(df: float, chance: float) -> float:
-    """The quantile of Student's t."""
-    from scipy.special import stdtrit  # scipy.stats has it by name, and takes seconds to import
-
-    return float(stdtrit(df, chance))
-
-
-def student_cdf(df: float, t: float) -> float:
-    """The distribution function of Student's t."""
-    from scipy.special import stdtr
-
-    return float(stdtr(df, t))
+        return Uncertainty(0.0, np.inf, examples, mean.units)
+    spread = seed_scores(arrays, score).std(ddof=1)
+    return Uncertainty(float(spread / np.sqrt(len(arrays))), len(arrays) - 1.0, examples, mean.units)

@@ -15,7 +15,7 @@ from pathlib import Path
 from textwrap import indent
 from typing import Final, TypeVar
 
-from softprune.errors import SoftpruneError, of_the_machine
+from softprune.errors import SoftpruneError, explain_system_error
 from softprune.runs import atomic_io
 from softprune.runs.comparison_record import ComparisonRecord, StudyRecord
 from softprune.runs.job_folder import JobFolder
@@ -63,7 +63,7 @@ def hold(folder: AnyFolder) -> Iterator[AnyFolder]:
     try:
         yield folder
     except Exception as error:
-        explained = error if isinstance(error, SoftpruneError) else of_the_machine(error) or error
+        explained = error if isinstance(error, SoftpruneError) else explain_system_error(error) or error
         folder.note_failure(explained)
         if explained is error:
             raise

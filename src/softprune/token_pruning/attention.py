@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,8 +24,7 @@ FLOAT32_SUMS_UP_TO = 128
 PARTIAL_SUMS = 8
 
 
-@dataclass(frozen=True, slots=True)
-class AttentionOutput:
+class AttentionOutput(NamedTuple):
     """Contexts `[M, H]`, and the importance `[M]` of every token where it was asked for."""
 
     context_MH: torch.Tensor
@@ -47,53 +45,43 @@ def attend(
     """Self-attention of every text over itself.
 
     Args:
-        query_MH, key_MH, value_MH: of all tokens.
         buckets: hold every text once.
-        heads: of attention.
-        scored: whether importance is wanted (before the division by D); it is counted before dropout, in float32 at
+        scored: whether importance is wanted; it isn't divided by D yet. It is counted before dropout, in float32 at
             least.
-        dropout: of the probabilities.
         fused: whether torch's fused attention may be used where importance isn't wanted.
     """
+    projections = (query_MH, key_MH, value_MH)
     if dropout:
-        return _attend_with_dropout(query_MH, key_MH, value_MH, buckets, heads, scored, dropout)
+        return _attend_with_dropout(projections, buckets, heads, scored, dropout)
     # On a CPU in bfloat16, the backward pass of fused attention is slow.
     if fused and not scored and (query_MH.is_cuda or not torch.is_grad_enabled()):
-        return AttentionOutput(_attend_fused(query_MH, key_MH, value_MH, buckets, heads), None)
-    context_MH, score_M = _Attention.apply(  # type: ignore[no-untyped-call]
-        query_MH, key_MH, value_MH, buckets, heads, scored
-    )
+        return AttentionOutput(_attend_fused(projections, buckets, heads), None)
+    context_MH, score_M = _Attention.apply(*projections, buckets, heads, scored)  # type: ignore[no-untyped-call]
     return AttentionOutput(context_MH, score_M if scored else None)
 
 
-def _attend_fused(
-    query_MH: torch.Tensor, key_MH: torch.Tensor, value_MH: torch.Tensor, buckets: Sequence[Bucket], heads: int
-) -> torch.Tensor:
-    parts, context_MhD = [], _empty_by_head(query_MH, heads)
+def _attend_fused(projections: Sequence[torch.Tensor], buckets: Sequence[Bucket], heads: int) -> torch.Tensor:
+    parts, context_MhD = [], _empty_by_head(projections[0], heads)
     for bucket in buckets:
-        q, k, v = (bucket.gather_heads(x, heads) for x in (query_MH, key_MH, value_MH))
+        q, k, v = (bucket.gather_heads(x_MH, heads) for x_MH in projections)
         part_BNhD = F.scaled_dot_product_attention(q, k, v, attn_mask=bucket.attention_mask).transpose(1, 2)
         if torch.is_grad_enabled():
             parts.append(part_BNhD)
         else:
             bucket.scatter(part_BNhD, context_MhD)
-    return (unbucket(parts, buckets) if parts else context_MhD).flatten(1)
+    if parts:  # writing into a buffer would lose the gradients
+        context_MhD = unbucket(parts, buckets)
+    return context_MhD.flatten(1)
 
 
 def _attend_with_dropout(
-    query_MH: torch.Tensor,
-    key_MH: torch.Tensor,
-    value_MH: torch.Tensor,
-    buckets: Sequence[Bucket],
-    heads: int,
-    scored: bool,
-    dropout: float,
+    projections: Sequence[torch.Tensor], buckets: Sequence[Bucket], heads: int, scored: bool, dropout: float
 ) -> AttentionOutput:
     """By autograd, which keeps what dropout drew."""
     contexts, scores = [], []
-    with torch.autocast(query_MH.device.type, enabled=False):
+    with torch.autocast(projections[0].device.type, enabled=False):
         for bucket in buckets:
-            q, k, v = (bucket.gather_heads(x, heads) for x in (query_MH, key_MH, value_MH))
+            q, k, v = (bucket.gather_heads(x_MH, heads) for x_MH in projections)
             logits = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
             if bucket.attention_mask is not None:
                 logits = logits.masked_fill(~bucket.attention_mask, torch.finfo(logits.dtype).min)
@@ -143,10 +131,10 @@ class _Attention(torch.autograd.Function):
         with torch.autocast(query_MH.device.type, enabled=False):
             for bucket in buckets:
                 q, k, v = (bucket.gather_heads(x, heads) for x in (query_MH, key_MH, value_MH))
-                context, score_BN = _bucket_attention(q, k, v, bucket.valid_BN, scored)
-                bucket.scatter(context.transpose(1, 2), context_MhD)
+                p = _probabilities(q * q.shape[-1] ** -0.5, k, bucket.valid_BN)
+                bucket.scatter(torch.matmul(p, v).transpose(1, 2), context_MhD)
                 if scored:
-                    bucket.scatter(score_BN, score_M)
+                    bucket.scatter(_column_sums(p, bucket.valid_BN), score_M)
         return context_MhD.flatten(1), score_M
 
     @staticmethod
@@ -165,14 +153,6 @@ class _Attention(torch.autograd.Function):
         return (*(whole_MhD.flatten(1) for whole_MhD in gradients), None, None, None)
 
 
-def _bucket_attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, valid_BN: torch.Tensor | None, scored: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Context `[B, heads, N, D]` and importance `[B, N]` (empty if it isn't wanted) of one bucket."""
-    p = _softmax(_logits(q * q.shape[-1] ** -0.5, k, valid_BN))
-    return torch.matmul(p, v), _column_sums(p, valid_BN) if scored else v.new_zeros(0)
-
-
 def _bucket_gradients(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -181,41 +161,32 @@ def _bucket_gradients(
     by_key_BN: torch.Tensor | None,
     valid_BN: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of q, k and v.
-
-    Args:
-        q, k, v: of one bucket.
-        grad: of the context; 0 in padding.
-        by_key_BN: of importance, over the number of heads; None where that wasn't computed.
-        valid_BN: False in padding.
-    """
+    """Gradients of q, k and v of one bucket, from those of the context (0 in padding) and of importance / heads."""
     scale = q.shape[-1] ** -0.5
     q = q * scale
-    p = _softmax(_logits(q, k, valid_BN))
+    p = _probabilities(q, k, valid_BN)
     grad_v = torch.matmul(p.transpose(-1, -2), grad)
+    # The logits have become p in another buffer, so that theirs is free.
     grad_p = torch.matmul(grad, v.transpose(-1, -2), out=_scratch.take("logits", tuple(p.shape), p))
     if by_key_BN is not None:
         by_key = by_key_BN[:, None, None, :]
         if valid_BN is not None:  # queries in padding have no part in importance
             by_key = by_key * valid_BN[:, None, :, None]
         grad_p += by_key.to(grad_p.dtype)
+    # No public call writes softmax's gradient into a buffer.
     grad_s = torch.ops.aten._softmax_backward_data.out(
         grad_p, p, -1, p.dtype, grad_input=_scratch.take("gradient", tuple(p.shape), p)
     )
     return torch.matmul(grad_s, k) * scale, torch.matmul(grad_s.transpose(-1, -2), q), grad_v
 
 
-def _logits(q: torch.Tensor, k: torch.Tensor, valid_BN: torch.Tensor | None) -> torch.Tensor:
-    """`[B, heads, N, N]` in the scratch."""
+def _probabilities(q: torch.Tensor, k: torch.Tensor, valid_BN: torch.Tensor | None) -> torch.Tensor:
+    """P `[B, heads, N, N]` in the scratch, from scaled queries."""
     shape = (*q.shape[:-1], k.shape[-2])
     logits = torch.matmul(q, k.transpose(-1, -2), out=_scratch.take("logits", shape, q))
     if valid_BN is not None:
         logits.masked_fill_(~valid_BN[:, None, None, :], -torch.inf)
-    return logits
-
-
-def _softmax(logits: torch.Tensor) -> torch.Tensor:
-    return torch.softmax(logits, -1, out=_scratch.take("p", tuple(logits.shape), logits))
+    return torch.softmax(logits, -1, out=_scratch.take("p", shape, logits))
 
 
 def _column_sums(p_BhNN: torch.Tensor, valid_BN: torch.Tensor | None) -> torch.Tensor:

@@ -8,68 +8,71 @@ separately: that shortcut drops no token.
 
 from __future__ import annotations
 
+import copy
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from softprune.errors import SoftpruneError
+from softprune.models.batching import scoring_batches
 from softprune.runs.environment import hardware, versions
 from softprune.statistics.bootstrap import RESAMPLES, paired_bootstrap
 from softprune.statistics.estimates import difference_row
-from softprune.token_pruning.bench_entries import (
-    UNPRUNED,
-    BenchEntry,
-    Ids,
-    Times,
-    alternate,
-    dtype_of,
-    make_entries,
-    median,
-    packed_reader,
-    ratio,
-    read_all,
-    time_call,
-)
 from softprune.token_pruning.evaluation import Predictions, evaluate
+from softprune.token_pruning.forward import forward
 from softprune.token_pruning.model import TokenModel
+from softprune.token_pruning.packing import pack
 
-SCHEMA = 1
-LENGTHS = (16, 32, 64, 128, 256, 512)
-"""Input lengths at which break-even is looked for, in tokens."""
-LATENCY_ROWS = (1, 8, 32)
-MOST_TEXTS = 320
-"""Texts that latency is measured with, at each batch size."""
-TOKENS_A_LENGTH = 4096
-"""Tokens in the texts of one length, about."""
+MOST_TEXTS = 320  # that latency is measured with, at each batch size
+TOKENS_A_LENGTH = 4096  # in all texts of one length, about
+UNPRUNED = "unpruned"
+Ids = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What is measured, and how often.
+    """What is measured, and how often."""
 
-    Attributes:
-        rounds: how often every entry runs over the timed texts.
-        texts: how many are timed; accuracy and operations are of all.
-        rows: texts of a batch.
-        calls: largest number of batches of each size whose latency is measured; fewer of large ones, but at least 10.
-        lengths: input lengths at which break-even is looked for.
-        latency_rows: batch sizes for latency.
-        seed: of the sample of timed texts, and of the resampling.
-    """
+    rounds: int = 5  # how often every entry runs over the timed texts
+    texts: int = 64  # how many are timed; accuracy and operations are of all
+    rows: int = 32  # texts of a batch
+    calls: int = 40  # most batches of each size whose latency is measured; fewer of large ones, but at least 10
+    lengths: tuple[int, ...] = (16, 32, 64, 128, 256, 512)  # input lengths at which break-even is looked for, in tokens
+    latency_rows: tuple[int, ...] = (1, 8, 32)  # batch sizes for latency
+    seed: int = 0  # of the sample of timed texts, and of the resampling
 
-    rounds: int = 5
-    texts: int = 64
-    rows: int = 32
-    calls: int = 40
-    lengths: tuple[int, ...] = LENGTHS
-    latency_rows: tuple[int, ...] = LATENCY_ROWS
-    seed: int = 0
+
+@dataclass(frozen=True, slots=True)
+class BenchEntry:
+    """One way to run a model."""
+
+    name: str  # of its row
+    kind: str  # "padded" (transformers' own model), "packed" (ours, unpruned) or "pruned"
+    model: str  # whose weights and rule; `UNPRUNED` or a pruned model's name
+    dtype: str  # of the weights
+    sorted: bool  # whether texts of similar length share a batch
+    attention: str  # "own", "fused" or "eager"; layers of a pruned model that need scores are eager in any case
+    head_only: bool  # whether the last layer is computed for the head's token alone
+    read: Callable[[Ids], torch.Tensor]  # a batch of token ids to logits `[B, C]`
+
+
+class Spent(NamedTuple):
+    """Seconds of wall time, and of CPU time of this process on all cores, which other programs disturb less."""
+
+    wall: float
+    cpu: float
+
+
+Times = dict[str, list[Spent]]
+"""What each entry took in each round, by name."""
 
 
 def bench(
@@ -83,25 +86,24 @@ def bench(
     """Measure.
 
     Args:
-        unpruned: the model without pruning.
         models: pruned models, by name, on the same device and in the same dtype.
         ids: token ids of the texts, with special tokens (`TokenModel.encode`).
-        golds: their classes.
         settings: what to measure; None for the defaults.
         watch: called with what is being measured.
 
     Returns:
-        What `bench_table` shows and `report.speed` draws; JSON can hold it.
+        What `tables` shows and `report.speed` draws; JSON can hold it.
 
     Raises:
         SoftpruneError: without texts, or with models that differ in device or dtype.
     """
     settings = settings or Settings()
     _check(unpruned, models, ids, golds)
-    for each in (unpruned, *models.values()):
-        each.encoder.model.eval()
     watch(f"accuracy and operations on {len(ids)} texts")
     predictions = {name: _evaluate(each, ids) for name, each in {UNPRUNED: unpruned, **models}.items()}
+    qualities = {}
+    for name, each in predictions.items():
+        qualities[name] = _quality(each, predictions[UNPRUNED], golds, unpruned, settings.seed)
     order = np.random.default_rng(settings.seed).permutation(len(ids))[: settings.texts].tolist()
     timed = [ids[i] for i in order]
     entries = {one.name: one for one in make_entries(unpruned, models)}
@@ -109,57 +111,63 @@ def bench(
     runs = {name: partial(read_all, one, timed, settings.rows) for name, one in entries.items()}
     times = alternate(runs, settings.rounds, unpruned.encoder.device)
     baseline = min(("packed, fused", "packed, eager"), key=lambda name: median(times, name))
+    rows = []
+    for one in entries.values():
+        whole = predictions[one.model]
+        lengths = tuple(whole.lengths[i] for i in order)
+        answers = Predictions(whole.logits_NC[order], whole.kept_NL[order], whole.first_N[order], lengths)
+        rows.append(_speed_row(one, times, baseline, unpruned, answers))
     watch(f"latency: batches of {', '.join(map(str, settings.latency_rows))}")
-    delays = {rows: _latency(entries, baseline, timed, rows, settings) for rows in settings.latency_rows}
+    latency = []
+    for size in settings.latency_rows:
+        for name, ms in _latency(entries, baseline, timed, size, settings.calls).items():
+            latency.append({"name": name, "rows": size, "ms": ms})
     watch(f"break-even: texts of {', '.join(map(str, settings.lengths))} tokens")
-    lengths = sorted(map(len, ids))
+    sizes = sorted(map(len, ids))
     return {
-        "schema": SCHEMA,
+        "schema": 1,
         "kind": "tokens bench",
         "machine": hardware() | {"threads": torch.get_num_threads(), "device": str(unpruned.encoder.device)},
         "versions": versions(),
-        "dtype": dtype_of(unpruned),
+        "dtype": _dtype_name(unpruned),
         "settings": asdict(settings),
-        "texts": {"count": len(ids), "mean": sum(lengths) / len(ids), "median": statistics.median(lengths)},
-        "models": {
-            name: _quality(each, predictions[UNPRUNED], golds, unpruned, settings) for name, each in predictions.items()
-        },
+        "texts": {"count": len(ids), "mean": sum(sizes) / len(ids), "median": statistics.median(sizes)},
+        "models": qualities,
         "baseline": baseline,
-        "rows": [
-            _row(one, times, baseline, unpruned, _select(predictions[one.model], order)) for one in entries.values()
-        ],
-        "latency": [
-            {"name": name, "rows": rows, "ms": found} for rows, each in delays.items() for name, found in each.items()
-        ],
+        "rows": rows,
+        "latency": latency,
         "break_even": _break_even(unpruned, models, ids, settings),
     }
+
+
+def _check(unpruned: TokenModel, models: Mapping[str, TokenModel], ids: Ids, golds: Sequence[int]) -> None:
+    if not ids or len(ids) != len(golds):
+        found = f"{len(ids)} texts and {len(golds)} classes"
+        raise SoftpruneError("texts with their classes", found, "give a set that isn't empty")
+    wanted = (unpruned.encoder.device, unpruned.encoder.dtype)
+    for name, model in models.items():
+        if (model.encoder.device, model.encoder.dtype) != wanted:
+            found = f"{name} on {model.encoder.device} in {model.encoder.dtype}"
+            do = "load all with the same device and dtype"
+            raise SoftpruneError(f"models on {wanted[0]} in {wanted[1]}", found, do)
 
 
 def _evaluate(model: TokenModel, ids: Ids) -> Predictions:
     return evaluate(model.encoder, ids, model.rule, model.convention, compute=model.encoder.dtype)
 
 
-def cut_texts(ids: Ids, length: int, count: int) -> list[list[int]]:
-    """Texts of exactly that many tokens, cut from all texts joined: the first and last token are those of a text."""
-    inner = [token for text in ids for token in text[1:-1]]
-    first, last = ids[0][0], ids[0][-1]
-    size = length - 2
-    texts = []
-    for number in range(count):
-        begin = number * size % max(1, len(inner))
-        cut = [inner[(begin + place) % len(inner)] for place in range(size)]
-        texts.append([first, *cut, last])
-    return texts
-
-
 def _quality(
-    answers: Predictions, unpruned: Predictions, golds: Sequence[int], model: TokenModel, settings: Settings
+    answers: Predictions, unpruned: Predictions, golds: Sequence[int], model: TokenModel, seed: int
 ) -> dict[str, Any]:
     """Accuracy, its difference to the unpruned model, operations, tokens kept after each layer."""
-    right, before = (_right(each, golds) for each in (answers, unpruned))
-    against = paired_bootstrap(right, before, lambda sums: sums[..., 0] / sums[..., 1], seed=settings.seed)
+
+    def right(each: Predictions) -> npt.NDArray[np.float64]:
+        correct = np.asarray(each.predicted) == np.asarray(golds)
+        return np.stack([correct, np.ones(len(correct))], axis=1).astype(np.float64)
+
+    against = paired_bootstrap(right(answers), right(unpruned), lambda sums: sums[..., 0] / sums[..., 1], seed=seed)
     return {
-        "accuracy": float(right[:, 0].mean()),
+        "accuracy": float(right(answers)[:, 0].mean()),
         "difference": difference_row(against),
         "resamples": RESAMPLES,
         "paper_macs": answers.relative_macs(model.encoder),
@@ -168,15 +176,117 @@ def _quality(
     }
 
 
-def _right(answers: Predictions, golds: Sequence[int]) -> npt.NDArray[np.float64]:
-    correct = np.asarray(answers.predicted) == np.asarray(golds)
-    return np.stack([correct, np.ones(len(correct))], axis=1).astype(np.float64)
+def make_entries(unpruned: TokenModel, models: Mapping[str, TokenModel]) -> list[BenchEntry]:
+    """All entries, in the order of the table."""
+    dtype, own = _dtype_name(unpruned), unpruned.encoder.model
+    padded = {dtype: own}
+    if dtype != "float32":  # what most users run today
+        padded = {"float32": copy.deepcopy(own).float(), dtype: own}
+    entries = []
+    for name, model in padded.items():
+        read = partial(_read_padded, model, unpruned.encoder.device)
+        for order, is_sorted in (("as they come", False), ("by length", True)):
+            shown = f"padded, {order}, {name}"
+            entries.append(BenchEntry(shown, "padded", UNPRUNED, name, is_sorted, "own", head_only=False, read=read))
+    for name, attention, head_only in (
+        ("packed, fused", "fused", False),
+        ("packed, eager", "eager", False),
+        ("packed, head only", "fused", True),
+    ):
+        read = partial(_read_packed, unpruned, head_only=head_only, fused=attention == "fused")
+        entries.append(BenchEntry(name, "packed", UNPRUNED, dtype, True, attention, head_only, read))
+    for name, each in models.items():
+        for head_only in (False, True):
+            shown = f"{name}, head only" if head_only else name
+            read = partial(_read_packed, each, head_only=head_only)
+            entries.append(BenchEntry(shown, "pruned", name, dtype, True, "fused", head_only, read))
+    return entries
 
 
-def _row(one: BenchEntry, times: Times, baseline: str, model: TokenModel, answers: Predictions) -> dict[str, Any]:
+def _dtype_name(model: TokenModel) -> str:
+    return str(model.encoder.dtype).removeprefix("torch.")
+
+
+@torch.inference_mode()
+def _read_padded(model: Any, device: torch.device, texts: Ids) -> torch.Tensor:
+    """transformers' model with its own attention, on batches padded to their longest text."""
+    pad, longest = int(getattr(model.config, "pad_token_id", None) or 0), max(map(len, texts))
+    ids_BN = torch.tensor([[*ids, *[pad] * (longest - len(ids))] for ids in texts], device=device)
+    lengths_B1 = torch.tensor([len(ids) for ids in texts], device=device)[:, None]
+    mask_BN = (torch.arange(longest, device=device) < lengths_B1).long()
+    logits: torch.Tensor = model(input_ids=ids_BN, attention_mask=mask_BN).logits
+    return logits
+
+
+@torch.inference_mode()
+def _read_packed(model: TokenModel, texts: Ids, *, head_only: bool = False, fused: bool = True) -> torch.Tensor:
+    """Our model on packed texts; packing them is part of its time."""
+    batch = pack(texts, model.encoder.device)
+    output = forward(model.encoder, batch, model.rule, model.convention, head_only=head_only, fused=fused)
+    return output.logits_BC
+
+
+def read_all(one: BenchEntry, ids: Ids, rows: int) -> None:
+    """One turn: all texts, in batches of so many."""
+    batches = [tuple(range(at, min(at + rows, len(ids)))) for at in range(0, len(ids), rows)]
+    if one.sorted:
+        batches = scoring_batches(tuple(map(len, ids)), rows)
+    for indices in batches:
+        one.read([ids[i] for i in indices])
+
+
+def alternate(runs: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> Times:
+    """Time entries in turns: after a warm-up that isn't measured, one turn each in every round.
+
+    Every round begins with another entry, since the one that follows a long turn finds other data in the caches.
+    """
+    for run in runs.values():
+        run()
+    names = list(runs)
+    times: Times = {name: [] for name in names}
+    for number in range(rounds):
+        at = number % len(names)
+        for name in (*names[at:], *names[:at]):
+            times[name].append(_time_call(runs[name], device))
+    return times
+
+
+def _time_call(run: Callable[[], object], device: torch.device) -> Spent:
+    """What a call took, including the work of a GPU."""
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        torch.cuda.synchronize(device)
+    wall, cpu = time.perf_counter(), time.process_time()
+    run()
+    if on_gpu:  # calls return before the GPU is done
+        torch.cuda.synchronize(device)
+    return Spent(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def median(times: Times, name: str) -> float:
+    """Seconds of wall time."""
+    return statistics.median(each.wall for each in times[name])
+
+
+def ratio(times: Times, above: str, below: str) -> dict[str, float]:
+    """Ratio of two entries' times, round by round: median, least and greatest of wall time, median of CPU time."""
+    pairs = list(zip(times[above], times[below], strict=True))
+    wall = [a.wall / b.wall for a, b in pairs]
+    cpu = statistics.median(a.cpu / b.cpu for a, b in pairs)
+    return {"median": statistics.median(wall), "least": min(wall), "greatest": max(wall), "cpu_median": cpu}
+
+
+def _speed_row(one: BenchEntry, times: Times, baseline: str, model: TokenModel, answers: Predictions) -> dict[str, Any]:
     """Speed of an entry, and its operations on the timed texts."""
     speedup = ratio(times, baseline, one.name)
-    row = one.facts() | {
+    row: dict[str, Any] = {
+        "name": one.name,
+        "kind": one.kind,
+        "model": one.model,
+        "dtype": one.dtype,
+        "sorted": one.sorted,
+        "attention": one.attention,
+        "head_only": one.head_only,
         "examples_per_second": len(answers.lengths) / median(times, one.name),
         "seconds": [each.wall for each in times[one.name]],
         "cpu_seconds": [each.cpu for each in times[one.name]],
@@ -186,40 +296,33 @@ def _row(one: BenchEntry, times: Times, baseline: str, model: TokenModel, answer
         "of_the_operations": None,
     }
     if one.kind != "padded":  # which computes on padding, too
-        paper, executed = _macs(model, answers, head_only=one.head_only)
-        row |= {"paper_macs": paper, "executed_macs": executed, "of_the_operations": speedup["median"] * executed}
+        executed = answers.relative_macs(model.encoder, executed=True, head_only=one.head_only)
+        row["paper_macs"], row["executed_macs"] = answers.relative_macs(model.encoder), executed
+        row["of_the_operations"] = speedup["median"] * executed
     return row
 
 
-def _macs(model: TokenModel, answers: Predictions, *, head_only: bool = False) -> tuple[float, float]:
-    """Operations over those of the same texts unpruned: the paper's count, and what was computed."""
-    executed = answers.relative_macs(model.encoder, executed=True, head_only=head_only)
-    return answers.relative_macs(model.encoder), executed
-
-
-def _select(answers: Predictions, order: Sequence[int]) -> Predictions:
-    rows, lengths = list(order), tuple(answers.lengths[i] for i in order)
-    return Predictions(answers.logits_NC[rows], answers.kept_NL[rows], answers.first_N[rows], lengths)
-
-
 def _latency(
-    entries: Mapping[str, BenchEntry], baseline: str, ids: Ids, rows: int, settings: Settings
+    entries: Mapping[str, BenchEntry], baseline: str, ids: Ids, rows: int, most_calls: int
 ) -> dict[str, dict[str, float]]:
-    """Milliseconds of a call with `rows` unsorted texts: median and 95th percentile."""
-    # Sorting needs all texts beforehand, and of the two attentions of the unpruned model the faster one is enough.
-    slower = {"packed, fused", "packed, eager"} - {baseline}
-    names = [
-        one.name for one in entries.values() if one.name not in slower and not (one.kind == "padded" and one.sorted)
-    ]
-    calls = min(settings.calls, max(10, MOST_TEXTS // rows))
-    batches = [[ids[(number * rows + i) % len(ids)] for i in range(rows)] for number in range(calls)]
+    """Milliseconds of a call with `rows` unsorted texts, by entry: median and 95th percentile."""
+    names = []
+    for one in entries.values():
+        # Sorting needs all texts beforehand, and of the two attentions of the unpruned model the faster one is enough.
+        slower = one.name in ("packed, fused", "packed, eager") and one.name != baseline
+        if not slower and not (one.kind == "padded" and one.sorted):
+            names.append(one.name)
+    calls = min(most_calls, max(10, MOST_TEXTS // rows))
+    batches = []
+    for number in range(calls):  # from the beginning again where there are too few texts
+        batches.append([ids[(number * rows + i) % len(ids)] for i in range(rows)])
     device = torch.device(next(iter(entries.values())).read(batches[0]).device)
     times: Times = {name: [] for name in names}
-    for name in names:
+    for name in names:  # warm up
         entries[name].read(batches[0])
     for batch in batches:
         for name in names:
-            times[name].append(time_call(partial(entries[name].read, batch), device))
+            times[name].append(_time_call(partial(entries[name].read, batch), device))
     milliseconds = {}
     for name, spent in times.items():
         p50, p95 = 1000 * np.quantile([each.wall for each in spent], [0.5, 0.95])
@@ -233,15 +336,15 @@ def _break_even(unpruned: TokenModel, models: Mapping[str, TokenModel], ids: Ids
     for length in (n for n in settings.lengths if n <= unpruned.max_length):
         count = min(settings.rows, max(4, TOKENS_A_LENGTH // length))
         texts = cut_texts(ids, length, count)
-        runs: dict[str, Callable[[], object]] = {
-            attention: partial(packed_reader(unpruned, False, fused=attention == "fused"), texts)
-            for attention in ("fused", "eager")
-        }
-        runs |= {name: partial(packed_reader(model, False), texts) for name, model in models.items()}
+        runs: dict[str, Callable[[], object]] = {}
+        for attention in ("fused", "eager"):
+            runs[attention] = partial(_read_packed, unpruned, texts, fused=attention == "fused")
+        for name, model in models.items():
+            runs[name] = partial(_read_packed, model, texts)
         times = alternate(runs, settings.rounds, unpruned.encoder.device)
         best = min(("fused", "eager"), key=lambda name: median(times, name))
         for name, model in models.items():
-            paper, executed = _macs(model, _evaluate(model, texts))
+            answers = _evaluate(model, texts)
             rows.append(
                 {
                     "model": name,
@@ -250,14 +353,30 @@ def _break_even(unpruned: TokenModel, models: Mapping[str, TokenModel], ids: Ids
                     "speedup": ratio(times, best, name),
                     "unpruned_ms": 1000 * median(times, best) / count,
                     "pruned_ms": 1000 * median(times, name) / count,
-                    "paper_macs": paper,
-                    "executed_macs": executed,
+                    "paper_macs": answers.relative_macs(model.encoder),
+                    "executed_macs": answers.relative_macs(model.encoder, executed=True),
                 }
             )
-    return {"rows": rows, "from": {name: _pays_from([r for r in rows if r["model"] == name]) for name in models}}
+    begins = {}
+    for name in models:
+        begins[name] = pays_from([row for row in rows if row["model"] == name])
+    return {"rows": rows, "from": begins}
 
 
-def _pays_from(rows: Sequence[Mapping[str, Any]]) -> int | None:
+def cut_texts(ids: Ids, length: int, count: int) -> list[list[int]]:
+    """Texts of exactly that many tokens, cut from all texts joined: the first and last token are those of a text."""
+    inner = list(chain.from_iterable(text[1:-1] for text in ids))
+    first, last = ids[0][0], ids[0][-1]
+    size = length - 2
+    texts = []
+    for number in range(count):
+        begin = number * size % max(1, len(inner))
+        cut = [inner[(begin + place) % len(inner)] for place in range(size)]
+        texts.append([first, *cut, last])
+    return texts
+
+
+def pays_from(rows: Sequence[Mapping[str, Any]]) -> int | None:
     """The shortest length from which on the median speed-up is above one; None if it never is."""
     shortest = None
     for row in sorted(rows, key=lambda row: -row["length"]):
@@ -265,15 +384,3 @@ def _pays_from(rows: Sequence[Mapping[str, Any]]) -> int | None:
             break
         shortest = int(row["length"])
     return shortest
-
-
-def _check(unpruned: TokenModel, models: Mapping[str, TokenModel], ids: Ids, golds: Sequence[int]) -> None:
-    if not ids or len(ids) != len(golds):
-        found = f"{len(ids)} texts and {len(golds)} classes"
-        raise SoftpruneError("texts with their classes", found, "give a set that isn't empty")
-    wanted = (unpruned.encoder.device, unpruned.encoder.dtype)
-    for name, model in models.items():
-        if (model.encoder.device, model.encoder.dtype) != wanted:
-            found = f"{name} on {model.encoder.device} in {model.encoder.dtype}"
-            do = "load all with the same device and dtype"
-            raise SoftpruneError(f"models on {wanted[0]} in {wanted[1]}", found, do)

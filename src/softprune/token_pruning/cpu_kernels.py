@@ -16,9 +16,11 @@ from torch import nn
 
 def linear(module: nn.Linear, x_MH: torch.Tensor) -> torch.Tensor:
     """`module(x)`."""
+    output: torch.Tensor
     if uses_kernel(module, x_MH):
-        return _call_kernel(module, x_MH, "none", "")
-    output: torch.Tensor = module(x_MH)
+        output = torch.ops.mkldnn._linear_pointwise(x_MH, module.weight, module.bias, "none", [], "")
+    else:
+        output = module(x_MH)
     return output
 
 
@@ -26,13 +28,16 @@ def activated_linear(
     module: nn.Linear, activation: Callable[[torch.Tensor], torch.Tensor], x_MH: torch.Tensor
 ) -> torch.Tensor:
     """`activation(module(x))`."""
+    output: torch.Tensor
     if is_exact_gelu(activation) and uses_kernel(module, x_MH):
-        return _call_kernel(module, x_MH, "gelu", "none")
-    return activation(module(x_MH))
+        output = torch.ops.mkldnn._linear_pointwise(x_MH, module.weight, module.bias, "gelu", [], "none")
+    else:
+        output = activation(module(x_MH))
+    return output
 
 
 def uses_kernel(module: nn.Linear, x_MH: torch.Tensor) -> bool:
-    """Whether a product can be one call: in bfloat16, on a CPU, without gradients."""
+    """Whether a product can be one call: in bfloat16, on a CPU, without gradients, by an untouched linear layer."""
     if torch.is_grad_enabled() or x_MH.is_cuda or {x_MH.dtype, module.weight.dtype} != {torch.bfloat16}:
         return False
     return type(module) is nn.Linear and has_kernel()
@@ -48,9 +53,3 @@ def has_kernel() -> bool:
     """Whether this torch has the kernel: it isn't part of the public interface."""
     mkldnn = torch.ops.mkldnn
     return hasattr(mkldnn, "_linear_pointwise") and bool(mkldnn._is_mkldnn_bf16_supported())
-
-
-def _call_kernel(module: nn.Linear, x_MH: torch.Tensor, operation: str, variant: str) -> torch.Tensor:
-    pointwise = torch.ops.mkldnn._linear_pointwise
-    output: torch.Tensor = pointwise(x_MH, module.weight, module.bias, operation, [], variant)
-    return output

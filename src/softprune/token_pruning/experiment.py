@@ -6,34 +6,54 @@ fine-tune -> for each lambda: train thresholds and weights (soft), then weights 
 
 from __future__ import annotations
 
-from softprune.data import answered
-from softprune.runs.record_parts import Gap, StageRecord
-from softprune.token_pruning.baseline_rules import make_baseline_rules, record_target
-from softprune.token_pruning.evaluation import Predictions
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from softprune.data import answered, constant_answer
+from softprune.data.metrics import metric_named
+from softprune.runs.record_parts import DifferenceRecord, Gap, ResultRow, StageRecord, Truncation
+from softprune.statistics.bootstrap import bootstrap_interval, paired_bootstrap
+from softprune.statistics.estimates import difference_row
+from softprune.token_pruning.evaluation import Predictions, relative_macs
 from softprune.token_pruning.families import Encoder
-from softprune.token_pruning.jobs import Stage, TrainedModel, Weights, load_weights, soft_hard_gap, train_stage
-from softprune.token_pruning.report import report_models
-from softprune.token_pruning.rules import KeepAll, Ranked, Rule, Thresholds
-from softprune.token_pruning.session import TokenWorkspace
+from softprune.token_pruning.rules import KeepAll, Order, Ranked, Rule, Thresholds
+from softprune.token_pruning.session import TextSet, TokenWorkspace, tokenise_texts
+from softprune.token_pruning.stages import Stage, TrainedModel, Weights, train_stage, typical_step
+from softprune.training.hardware import choose_threads
 
 BASELINE = "baseline"
+NEAR = 0.01
+"""Largest distance from the wanted share of operations that still counts as equal operations."""
+_STEEPEST = -20.0  # of the rates: one token is left after the first layer that prunes
+_HIGHEST_THETA = 8.0  # an average token's importance is 1: at 8 next to nothing is left
 
 
 def experiment(workspace: TokenWorkspace) -> tuple[dict[str, TrainedModel], str]:
     """Train and compare; every model by its name, and the name of the chosen one. The results are in run.json."""
-    encoder = workspace.encoder()
+    encoder, settings = workspace.encoder(), workspace.recipe.pruning
+    if workspace.recipe.backbone.threads == "auto":
+        note = choose_threads(workspace.run, encoder.device, lambda: typical_step(workspace, encoder))
+        if note is not None:
+            with workspace.run.editing() as record:
+                record.add_notes(note)
     baseline = train_baseline(workspace, encoder)
-    models = {BASELINE: baseline}
-    for price in workspace.recipe.pruning.lambdas:
+    models, operations = {BASELINE: baseline}, {}
+    for price in settings.lambdas:
         model = train_thresholds(workspace, encoder, baseline, price)
-        models[model.name] = model
-    learned = {name: model for name, model in models.items() if name != BASELINE}
-    operations = {name: model.select.relative_macs(encoder) for name, model in learned.items()}
+        models[model.name], operations[model.name] = model, model.select.relative_macs(encoder)
     chosen = choose(workspace, models, operations)
+    # Rules that aren't learned get as many passes as the learned one had.
+    epochs = settings.baseline_epochs or settings.soft_epochs + settings.hard_epochs
     for name, rule in make_baseline_rules(workspace, encoder, baseline, models[chosen]).items():
-        models[name] = train_behind_rule(workspace, encoder, baseline, name, rule)
-        record_target(workspace, encoder, models[name], models[chosen])
-    report_models(workspace, encoder, models, chosen)
+        encoder.load_weights(baseline.weights)
+        with workspace.run.phase("rules"):
+            stage = Stage(name, f"rule {name}", rule, epochs, workspace.recipe.tuning.lr)
+            models[name] = _measure(workspace, encoder, name, rule, train_stage(workspace, encoder, stage))
+        with workspace.run.editing() as record:
+            record.stages[name].macs_target = operations[chosen]
+            record.stages[name].macs_reached = reached_target(encoder, models[name].select, models[chosen].select)
+    with workspace.run.phase("report"):
+        _report_models(workspace, encoder, models, chosen)
     return models, chosen
 
 
@@ -56,15 +76,15 @@ def train_thresholds(workspace: TokenWorkspace, encoder: Encoder, baseline: Trai
     # The recipe gives theta_final and T in units of an average token.
     theta_final, temperature = settings.theta_final / convention.divisor, settings.temperature / convention.divisor
     rule = Thresholds(len(encoder.layers), theta_final, temperature, convention).to(encoder.device)
-    load_weights(encoder, baseline.weights)
+    encoder.load_weights(baseline.weights)
     with workspace.run.phase("soft"):
         title = f"soft pruning, lambda {shown}"
+        # The last checkpoint: the best of a stage that prunes ever more would be its first.
         soft = Stage(f"soft-{shown}", title, rule, settings.soft_epochs, tuning.lr, price, best_by="last")
         weights = train_stage(workspace, encoder, soft)
         before = workspace.evaluate(encoder, workspace.select, rule)
-        gap = soft_hard_gap(workspace, encoder, rule, before)
         stage = _stage_record(workspace, encoder, before)
-        stage.theta, stage.gap = rule.values(), Gap(score=gap["score"], loss=gap["loss"])
+        stage.theta, stage.gap = rule.values(), soft_hard_gap(workspace, encoder, rule, before)
         with workspace.run.editing() as record:
             record.stages[soft.work] = stage
     rule.delta_L.requires_grad_(False)
@@ -76,27 +96,19 @@ def train_thresholds(workspace: TokenWorkspace, encoder: Encoder, baseline: Trai
         return _measure(workspace, encoder, f"lambda-{shown}", rule, weights)
 
 
-def train_behind_rule(
-    workspace: TokenWorkspace, encoder: Encoder, baseline: TrainedModel, name: str, rule: Rule
-) -> TrainedModel:
-    """Fine-tune behind a rule that isn't learned, for as many passes as the learned one had."""
-    settings = workspace.recipe.pruning
-    epochs = settings.baseline_epochs or settings.soft_epochs + settings.hard_epochs
-    load_weights(encoder, baseline.weights)
-    with workspace.run.phase("rules"):
-        stage = Stage(name, f"rule {name}", rule, epochs, workspace.recipe.tuning.lr)
-        return _measure(workspace, encoder, name, rule, train_stage(workspace, encoder, stage))
+def soft_hard_gap(workspace: TokenWorkspace, encoder: Encoder, rule: Thresholds, hard: Predictions) -> Gap:
+    """Accuracy and loss on `select` with soft masks minus those with hard ones: what soft training can't foresee."""
+    soft, golds = workspace.evaluate(encoder, workspace.select, rule, soft=True), workspace.select.golds
+    soft_score = workspace.metric.value(answered(soft.predicted, golds))
+    hard_score = workspace.metric.value(answered(hard.predicted, golds))
+    return Gap(score=soft_score - hard_score, loss=soft.loss(golds) - hard.loss(golds))
 
 
 def choose(workspace: TokenWorkspace, models: dict[str, TrainedModel], operations: dict[str, float]) -> str:
     """The learned model with the fewest operations among those that lose little on the held-out set.
 
-    Where all of them lose more than that, the one that loses least.
-
-    Args:
-        workspace: of the run.
-        models: all of them, the unpruned one too.
-        operations: of each learned model, as a share of the unpruned one's.
+    Where all of them lose more than that, the one that loses least. `operations` are those of the learned models, as
+    shares of the unpruned one's.
     """
 
     def accuracy(name: str) -> float:
@@ -111,7 +123,90 @@ def choose(workspace: TokenWorkspace, models: dict[str, TrainedModel], operation
     return chosen
 
 
+def make_baseline_rules(
+    workspace: TokenWorkspace, encoder: Encoder, baseline: TrainedModel, chosen: TrainedModel
+) -> dict[str, Rule]:
+    """The baselines at the chosen model's operations, by the paper's count on the held-out set."""
+    target, layers = chosen.select.relative_macs(encoder), len(encoder.layers)
+    lengths, wanted = chosen.select.lengths, workspace.recipe.pruning.baselines
+
+    def ranked(order: Order, seed: int = 0) -> Ranked:
+        return match_macs(encoder, lengths, Ranked(layers, 0.0, order, seed), target)
+
+    rules: dict[str, Rule] = {}
+    if "top-k" in wanted:
+        rules["top-k"] = ranked("importance")
+    if "manual" in wanted:
+        rules["manual"] = _manual_thresholds(workspace, encoder, baseline.weights, target)
+    if "first" in wanted:
+        rules["first"] = ranked("first")
+    if "random" in wanted:
+        for seed in range(workspace.recipe.pruning.random_seeds):
+            rules[f"random-{seed}"] = ranked("random", seed)
+    return rules
+
+
+def match_macs(encoder: Encoder, lengths: Sequence[int], rule: Ranked, target: float) -> Ranked:
+    """A ranked rule with the rate that gives the wanted share of operations, or comes nearest to it.
+
+    No rate can save what the whole layers cost: where the paper's number of them costs more than is wanted, there are
+    fewer; and where a single one is still too many, the share falls faster (a rate below 0).
+    """
+
+    def macs(rate: float) -> float:
+        candidate = replace(rule, rate=rate)
+        kept_LB = []
+        for layer in range(len(encoder.layers)):
+            kept_LB.append([candidate.kept(layer, length) for length in lengths])
+        return relative_macs(encoder.hidden, lengths, kept_LB)
+
+    while macs(0.0) > target and rule.whole_layers > 1:
+        rule = replace(rule, whole=rule.whole_layers - 1)
+    low, high = 0.0, 1.0
+    if macs(low) > target:
+        low = _STEEPEST
+    for _ in range(24):
+        middle = (low + high) / 2
+        if macs(middle) > target:
+            high = middle
+        else:
+            low = middle
+    return replace(rule, rate=(low + high) / 2)
+
+
+def _manual_thresholds(workspace: TokenWorkspace, encoder: Encoder, weights: Weights, target: float) -> Thresholds:
+    """The threshold rule with delta = 0 whose theta_final gives the wanted operations on the fine-tuned weights."""
+    convention = workspace.convention
+
+    def rule(theta: float) -> Thresholds:
+        thresholds = Thresholds(len(encoder.layers), theta / convention.divisor, 1.0, convention).to(encoder.device)
+        thresholds.delta_L.requires_grad_(False)
+        return thresholds
+
+    def search() -> float:
+        encoder.load_weights(weights)
+        low, high = 0.0, _HIGHEST_THETA
+        for _ in range(12):
+            middle = (low + high) / 2
+            if workspace.evaluate(encoder, workspace.select, rule(middle)).relative_macs(encoder) > target:
+                low = middle
+            else:
+                high = middle
+        return (low + high) / 2
+
+    return rule(float(workspace.run.pin("manual_theta_final", search)))  # pinned: a resumed run takes the same
+
+
+def reached_target(encoder: Encoder, found: Predictions, chosen: Predictions) -> bool:
+    """Whether a baseline has the chosen model's operations on the held-out set."""
+    # A rule that counts tokens can't come nearer than one token of every text in one layer.
+    token = len(chosen.lengths) / (sum(chosen.lengths) * len(encoder.layers))
+    gap = abs(found.relative_macs(encoder) - chosen.relative_macs(encoder))
+    return gap <= max(NEAR, token)
+
+
 def _measure(workspace: TokenWorkspace, encoder: Encoder, name: str, rule: Rule, weights: Weights) -> TrainedModel:
+    """A trained model, whose figures on the held-out set are recorded under its name."""
     predictions = workspace.evaluate(encoder, workspace.select, rule)
     stage = _stage_record(workspace, encoder, predictions)
     if isinstance(rule, Thresholds):
@@ -124,7 +219,6 @@ def _measure(workspace: TokenWorkspace, encoder: Encoder, name: str, rule: Rule,
 
 
 def _stage_record(workspace: TokenWorkspace, encoder: Encoder, predictions: Predictions) -> StageRecord:
-    """What run.json holds of a stage, measured on the held-out set."""
     golds = workspace.select.golds
     return StageRecord(
         select=workspace.metric.value(answered(predictions.predicted, golds)),
@@ -132,3 +226,56 @@ def _stage_record(workspace: TokenWorkspace, encoder: Encoder, predictions: Pred
         kept=predictions.kept(),
         relative_macs=predictions.relative_macs(encoder),
     )
+
+
+def _report_models(
+    workspace: TokenWorkspace, encoder: Encoder, models: Mapping[str, TrainedModel], chosen: str
+) -> None:
+    """Fix the choice, read `report` once, write every model's results and predictions."""
+    workspace.report.fix(chosen)
+    data = tokenise_texts(workspace.tokenizer, workspace.report.open(), workspace.recipe.task.max_length)
+    predictions, rows = dict[str, Predictions](), dict[str, ResultRow]()
+    for name, model in models.items():
+        encoder.load_weights(model.weights)
+        predictions[name] = workspace.evaluate(encoder, data, model.rule)
+        rows[name] = _result_row(workspace, encoder, data, predictions[name], predictions[BASELINE])
+    constant = constant_answer(data.golds, len(workspace.labels), workspace.metric)
+    rows["constant"] = ResultRow(metric=workspace.metric.name, value=constant.value, n=len(data))
+    with workspace.run.editing() as record:
+        record.results = {**record.results, **rows}
+        record.task.cut_report = Truncation(examples=sum(c > 0 for c in data.cut), tokens=sum(data.cut))
+    for name, each in predictions.items():
+        columns = zip(data.golds, each.predicted, each.lengths, each.kept_NL.tolist(), data.cut, strict=True)
+        lines = []
+        for index, (gold, predicted, tokens, kept, cut) in enumerate(columns):
+            line = {"index": index, "gold": gold, "predicted": predicted, "tokens": tokens, "kept": kept, "cut": cut}
+            lines.append(line)
+        workspace.run.write_jsonl(f"predictions/{name}.jsonl", lines)
+
+
+def _result_row(
+    workspace: TokenWorkspace, encoder: Encoder, data: TextSet, predictions: Predictions, unpruned: Predictions
+) -> ResultRow:
+    metric, seed, resamples = workspace.metric, workspace.recipe.seed, workspace.recipe.selection.resamples
+    scores = answered(predictions.predicted, data.golds)
+    counts, others = metric.counts(scores), metric.counts(answered(unpruned.predicted, data.golds))
+    interval = bootstrap_interval(counts, metric.score, seed=seed, resamples=resamples)
+    difference = paired_bootstrap(counts, others, metric.score, seed=seed, resamples=resamples)
+    return ResultRow(
+        metric=metric.name,
+        value=metric.value(scores),
+        interval=(interval.low, interval.high),
+        n=len(data),
+        macro_f1=macro_f1(predictions.predicted, data.golds, len(workspace.labels)),
+        loss=predictions.loss(data.golds),
+        kept=predictions.kept(),
+        paper_macs=predictions.relative_macs(encoder),
+        executed_macs=predictions.relative_macs(encoder, executed=True),
+        difference=DifferenceRecord(**difference_row(difference)),
+    )
+
+
+def macro_f1(predicted: Sequence[int], golds: Sequence[int], classes: int) -> float:
+    """The mean of each class's F1; a class that is neither predicted nor true scores 0, as in scikit-learn."""
+    scores = answered(predicted, golds)
+    return sum(metric_named("f1", positive).value(scores) for positive in range(classes)) / classes

@@ -7,7 +7,8 @@ al. 2017). The weights and modules stay transformers' own; attention and the loo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -34,24 +35,22 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Where a model type keeps its parts.
+    """Where a model type keeps its parts."""
 
-    Attributes:
-        encoder: name in the classification model.
-        layers: name in the encoder.
-        parts: names in a layer, by field of `Layer`.
-        hidden_dropout, attention_dropout: names in the configuration.
-        head: from the model and the first token's state `[B, 1, H]` to logits `[B, C]`.
-        offset: the first token's position; RoBERTa counts from its padding id + 1.
-    """
+    encoder: str  # name in the classification model
+    layers: str  # name in the encoder
+    parts: Mapping[str, str]  # names in a layer, by field of `Layer`
+    hidden_dropout: str  # name in the configuration
+    attention_dropout: str  # name in the configuration
+    head: Callable[[Any, torch.Tensor], torch.Tensor]  # from the first token's state [B, 1, H] to logits [B, C]
+    after_padding: bool = False  # whether positions count from the padding id + 1, as RoBERTa's do; else from 0
 
-    encoder: str
-    layers: str
-    parts: Mapping[str, str]
-    hidden_dropout: str
-    attention_dropout: str
-    head: Callable[[Any, torch.Tensor], torch.Tensor]
-    offset: Callable[[Any], int] = lambda config: 0
+    def first_position(self, config: Any) -> int:
+        """The position of a text's first token."""
+        pad = getattr(config, "pad_token_id", None)
+        if not self.after_padding or pad is None:
+            return 0
+        return int(pad) + 1
 
 
 def _bert_head(model: Any, state_B1H: torch.Tensor) -> torch.Tensor:
@@ -70,15 +69,10 @@ def _distilbert_head(model: Any, state_B1H: torch.Tensor) -> torch.Tensor:
     return logits
 
 
-def _behind_padding(config: Any) -> int:
-    pad = getattr(config, "pad_token_id", None)
-    return 0 if pad is None else int(pad) + 1
-
-
-def _bert_like(
-    encoder: str, head: Callable[[Any, torch.Tensor], torch.Tensor], offset: Callable[[Any], int] = lambda config: 0
-) -> Family:
-    parts = {
+_BERT = Family(
+    encoder="bert",
+    layers="encoder.layer",
+    parts={
         "query": "attention.self.query",
         "key": "attention.self.key",
         "value": "attention.self.value",
@@ -88,14 +82,15 @@ def _bert_like(
         "activation": "intermediate.intermediate_act_fn",
         "last": "output.dense",
         "norm": "output.LayerNorm",
-    }
-    return Family(encoder, "encoder.layer", parts, "hidden_dropout_prob", "attention_probs_dropout_prob", head, offset)
-
-
-_ROBERTA = _bert_like("roberta", _own_head, _behind_padding)
+    },
+    hidden_dropout="hidden_dropout_prob",
+    attention_dropout="attention_probs_dropout_prob",
+    head=_bert_head,
+)
+_ROBERTA = replace(_BERT, encoder="roberta", head=_own_head, after_padding=True)
 FAMILIES: dict[str, Family] = {
-    "bert": _bert_like("bert", _bert_head),
-    "electra": _bert_like("electra", _own_head),
+    "bert": _BERT,
+    "electra": replace(_BERT, encoder="electra", head=_own_head),
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
     "camembert": _ROBERTA,
@@ -122,10 +117,7 @@ FAMILIES: dict[str, Family] = {
 
 
 class Encoder:
-    """A sequence classifier taken apart; the modules are the model's own.
-
-    Args:
-        model: a transformers model for sequence classification.
+    """A transformers model for sequence classification, taken apart; the modules are the model's own.
 
     Raises:
         SoftpruneError: it isn't of a family in the table.
@@ -136,12 +128,12 @@ class Encoder:
         check_type(config)
         self.model, self.config = model, config
         self.family = FAMILIES[config.model_type]
-        self.encoder = _submodule(model, self.family.encoder)
-        self.layers = [
-            Layer(**{name: _submodule(layer, path) for name, path in self.family.parts.items()})
-            for layer in _submodule(self.encoder, self.family.layers)
-        ]
+        self.encoder = getattr(model, self.family.encoder)
+        self.layers: list[Layer] = []
+        for block in attrgetter(self.family.layers)(self.encoder):
+            self.layers.append(Layer(**{name: attrgetter(path)(block) for name, path in self.family.parts.items()}))
         self.heads, self.hidden = int(config.num_attention_heads), int(config.hidden_size)
+        self.inner = int(self.layers[0].first.out_features)  # width of the feed-forward part
         self.hidden_dropout = float(getattr(config, self.family.hidden_dropout))
         self.attention_dropout = float(getattr(config, self.family.attention_dropout))
 
@@ -155,22 +147,29 @@ class Encoder:
         """Of the weights."""
         return self.layers[0].query.weight.dtype
 
-    @property
-    def inner(self) -> int:
-        """Width of the feed-forward part."""
-        return int(self.layers[0].first.out_features)
+    def set_dropout(self, hidden: float | None, attention: float) -> None:
+        """Set the dropout of hidden states (None keeps the model's own) and of attention probabilities."""
+        self.attention_dropout = attention
+        if hidden is None:
+            return
+        self.hidden_dropout = hidden
+        for module in self.model.modules():  # embeddings and head, which run as modules, have their own
+            if isinstance(module, nn.Dropout):
+                module.p = hidden
 
-    @property
-    def training(self) -> bool:
-        """Whether dropout is on."""
-        return bool(self.model.training)
+    def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Take what training left, whose tensors have the candidates' axis first; thresholds there are ignored."""
+        with torch.no_grad():
+            for name, value in self.model.named_parameters():
+                value.copy_(weights[name][0])
 
     def embed(self, ids_M: torch.Tensor, positions_M: torch.Tensor) -> torch.Tensor:
         """Embedded tokens `[M, H]`, each at its position in its own text (from 0)."""
-        at_1M = (positions_M + self.family.offset(self.config))[None]
+        at_1M = (positions_M + self.family.first_position(self.config))[None]
         embedded: torch.Tensor = self.encoder.embeddings(input_ids=ids_M[None], position_ids=at_1M)
-        project = getattr(self.encoder, "embeddings_project", None)  # ELECTRA's smaller embeddings
-        return (embedded if project is None else project(embedded))[0]
+        if hasattr(self.encoder, "embeddings_project"):  # ELECTRA's smaller embeddings
+            embedded = self.encoder.embeddings_project(embedded)
+        return embedded[0]
 
     def classify(self, first_BH: torch.Tensor) -> torch.Tensor:
         """Logits `[B, C]` from the last state of each text's first token."""
@@ -203,10 +202,4 @@ def check_type(config: Any) -> None:
 
 def most_positions(config: Any) -> int:
     """Tokens of the longest text that a model of the table reads, special ones included."""
-    return int(config.max_position_embeddings) - FAMILIES[config.model_type].offset(config)
-
-
-def _submodule(module: Any, dotted: str) -> Any:
-    for name in dotted.split("."):
-        module = getattr(module, name)
-    return module
+    return int(config.max_position_embeddings) - FAMILIES[config.model_type].first_position(config)

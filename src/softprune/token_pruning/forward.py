@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 
-from softprune.token_pruning.attention import AttentionOutput, attend
+from softprune.token_pruning.attention import attend
 from softprune.token_pruning.cpu_kernels import activated_linear, linear
 from softprune.token_pruning.families import Encoder, Layer
 from softprune.token_pruning.packing import Packed, make_buckets
@@ -24,41 +24,25 @@ from softprune.token_pruning.rules import AliveTokens, Convention, Rule, Thresho
 
 @dataclass(frozen=True, slots=True)
 class ForwardOutput:
-    """What a batch of B texts and M tokens gave.
-
-    Attributes:
-        logits_BC: of the classes.
-        kept_LB: number of tokens of each text that are left after each layer, as lists.
-        left_M: per token of the batch, the layer after which it left; L for those that stayed to the end.
-        soft_B: the regulariser of each text: the sum over layers of the mean soft mask; None but in the soft stage.
-        state_MH: last states of the tokens in `origin_M`.
-        origin_M: the tokens that are left, as positions in the batch.
-    """
+    """What a batch of B texts and M tokens gave."""
 
     logits_BC: torch.Tensor
-    kept_LB: list[list[int]]
-    left_M: torch.Tensor
-    soft_B: torch.Tensor | None
-    state_MH: torch.Tensor
-    origin_M: torch.Tensor
+    kept_LB: list[list[int]]  # number of tokens of each text that are left after each layer
+    left_M: torch.Tensor  # per token of the batch, the layer after which it left; L for those that stayed to the end
+    soft_B: torch.Tensor | None  # in the soft stage: the sum over layers of a text's mean soft mask
+    state_MH: torch.Tensor  # last states of the tokens in `origin_M`
+    origin_M: torch.Tensor  # the tokens that are left, as positions in the batch
 
 
 @dataclass(frozen=True, slots=True)
 class _Tokens:
-    """The tokens that go into a layer.
-
-    Attributes:
-        hidden_MH: their states.
-        row_M, position_M: the text of each, and its position there.
-        origin_M: its position in the whole batch.
-        lengths: tokens of each text.
-    """
+    """The tokens that go into a layer."""
 
     hidden_MH: torch.Tensor
-    row_M: torch.Tensor
-    position_M: torch.Tensor
-    origin_M: torch.Tensor
-    lengths: list[int]
+    row_M: torch.Tensor  # the text of each
+    position_M: torch.Tensor  # its position there
+    origin_M: torch.Tensor  # its position in the whole batch
+    lengths: list[int]  # tokens of each text
 
     def select(self, mask_M: torch.Tensor) -> _Tokens:
         row_M = self.row_M[mask_M]
@@ -89,10 +73,6 @@ def forward(
     """Run a batch; tokens that a rule removes are gone.
 
     Args:
-        encoder: the model.
-        batch: texts, end to end.
-        rule: which tokens stay.
-        convention: how importance is counted and which token is protected.
         head_only: in the last layer, compute the first token of each text alone; nothing is pruned there, and
             `state_MH` is of these tokens only.
         keep_in_last: remove nothing after the last layer. There, only the price of a token decides, so that trained
@@ -112,10 +92,8 @@ def forward(
             origin_B = (batch.position_M == 0).nonzero().flatten()
             return ForwardOutput(encoder.classify(first_BH), kept_LB, left_M, None, first_BH, origin_B)
         prunes = rule.prunes(number) and not (keep_in_last and number == last)
-        attention = _attend(encoder, layer, tokens, scored=prunes and rule.scored, fused=fused)
-        context_MH = attention.context_MH
+        context_MH, score_M = _attend(encoder, layer, tokens, prunes and rule.scored, convention, fused)
         if prunes:
-            score_M = None if attention.score_M is None else attention.score_M / convention.divisor
             alive = AliveTokens(
                 number, tokens.row_M, tokens.position_M, tokens.lengths, batch.lengths, batch.keys, convention.protect
             )
@@ -140,16 +118,18 @@ def soft_forward(encoder: Encoder, batch: Packed, rule: Thresholds) -> ForwardOu
     convention = rule.convention
     tokens = _embed(encoder, batch)
     sizes_B = torch.tensor(batch.lengths, device=batch.row_M.device)
-    counted_M = (batch.position_M > 0) if convention.protect else torch.ones_like(batch.row_M, dtype=torch.bool)
+    counted_M = torch.ones_like(batch.row_M, dtype=torch.bool)
+    if convention.protect:
+        counted_M = batch.position_M > 0
     soft_B: torch.Tensor | None = None
     for number, layer in enumerate(encoder.layers):
         prunes = rule.prunes(number)
-        attention = _attend(encoder, layer, tokens, scored=prunes)
-        projected_MH = linear(layer.output, attention.context_MH)
+        context_MH, score_M = _attend(encoder, layer, tokens, prunes, convention)
+        projected_MH = linear(layer.output, context_MH)
         hidden_MH = _add_and_feed_forward(encoder, layer, tokens.hidden_MH, projected_MH)
         if prunes:
-            assert attention.score_M is not None
-            m_M = rule.soft(number, attention.score_M / convention.divisor)
+            assert score_M is not None
+            m_M = rule.soft(number, score_M)
             sum_B = m_M.new_zeros(len(batch)).index_add(0, batch.row_M, m_M * counted_M)
             mean_B = sum_B / (sizes_B - int(convention.protect)).clamp(min=1)
             soft_B = mean_B if soft_B is None else soft_B + mean_B
@@ -168,12 +148,16 @@ def _embed(encoder: Encoder, batch: Packed) -> _Tokens:
     return _Tokens(hidden_MH, batch.row_M, batch.position_M, origin_M, list(batch.lengths))
 
 
-def _attend(encoder: Encoder, layer: Layer, tokens: _Tokens, *, scored: bool, fused: bool = True) -> AttentionOutput:
+def _attend(
+    encoder: Encoder, layer: Layer, tokens: _Tokens, scored: bool, convention: Convention, fused: bool = True
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Contexts `[M, H]`, and importance `[M]` where it is wanted."""
     x_MH = tokens.hidden_MH
     projections = (linear(layer.query, x_MH), linear(layer.key, x_MH), linear(layer.value, x_MH))
-    dropout = encoder.attention_dropout if encoder.training else 0.0
+    dropout = encoder.attention_dropout if encoder.model.training else 0.0
     buckets = make_buckets(tokens.lengths, x_MH.device)
-    return attend(*projections, buckets, encoder.heads, scored=scored, dropout=dropout, fused=fused)
+    context_MH, score_M = attend(*projections, buckets, encoder.heads, scored=scored, dropout=dropout, fused=fused)
+    return context_MH, None if score_M is None else score_M / convention.divisor
 
 
 def _rest_of_layer(
@@ -194,10 +178,10 @@ def _add_and_feed_forward(
     encoder: Encoder, layer: Layer, hidden_MH: torch.Tensor, projected_MH: torch.Tensor
 ) -> torch.Tensor:
     """A layer's output from its input and its projected context: residual, norm, feed-forward part, norm."""
-    p = encoder.hidden_dropout if encoder.training else 0.0
-    inner_MH: torch.Tensor = layer.attention_norm(F.dropout(projected_MH, p) + hidden_MH)
+    p, training = encoder.hidden_dropout, encoder.model.training
+    inner_MH: torch.Tensor = layer.attention_norm(F.dropout(projected_MH, p, training) + hidden_MH)
     widened_MI = activated_linear(layer.first, layer.activation, inner_MH)
-    output_MH: torch.Tensor = layer.norm(F.dropout(linear(layer.last, widened_MI), p) + inner_MH)
+    output_MH: torch.Tensor = layer.norm(F.dropout(linear(layer.last, widened_MI), p, training) + inner_MH)
     return output_MH
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from softprune.errors import SoftpruneError
-from softprune.models.description import encoder_folder, find_source, module_folder
+from softprune.models.description import find_modules, find_source
 from softprune.models.load_errors import check_weights, read_tokenizer, reading_model
 from softprune.token_pruning.families import check_type, most_positions
 
@@ -22,23 +22,14 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class DescribedEncoder:
-    """What is known of an encoder before its weights load.
+    """What is known of an encoder before its weights load."""
 
-    Attributes:
-        name: what the user typed.
-        source: a local folder, or a hub name.
-        subfolder: of the encoder's files in it.
-        revision: of a hub model.
-        config: its configuration.
-        positions: tokens of the longest text that it reads.
-    """
-
-    name: str
-    source: str
-    subfolder: str
-    revision: str | None
-    config: Any
-    positions: int
+    name: str  # what the user typed
+    source: str  # a local folder, or a hub name
+    subfolder: str  # of the encoder's files in it
+    revision: str | None  # of a hub model
+    config: Any  # transformers' configuration
+    positions: int  # tokens of the longest text that it reads
 
 
 def describe_encoder(name: str, revision: str | None = None) -> DescribedEncoder:
@@ -48,13 +39,11 @@ def describe_encoder(name: str, revision: str | None = None) -> DescribedEncoder
         SoftpruneError: it can't be found, or isn't an encoder whose tokens can be pruned.
     """
     source = find_source(name)
-    with reading_model(name, source, "", "modules.json"):
-        modules = module_folder(source, revision)
-        subfolder = encoder_folder(modules) if modules is not None else ""
-    with reading_model(name, source, subfolder, "config.json"):
-        config = import_module("transformers").AutoConfig.from_pretrained(
-            source, subfolder=subfolder, revision=revision
-        )
+    with reading_model(name, Path(source), "modules.json"):
+        _, subfolder = find_modules(source, revision)
+    with reading_model(name, Path(source) / subfolder, "config.json"):
+        read_config = import_module("transformers").AutoConfig.from_pretrained
+        config = read_config(source, subfolder=subfolder, revision=revision)
         check_type(config)
         check_weights(name, Path(source) / subfolder)
         return DescribedEncoder(name, source, subfolder, revision, config, most_positions(config))
@@ -95,14 +84,13 @@ def check_head(described: DescribedEncoder) -> None:
 
 
 def load_tokenizer(described: DescribedEncoder) -> Any:
-    """Its tokenizer, which knows where in a text its tokens are.
+    """Load the tokenizer.
 
     Raises:
-        SoftpruneError: it can't be read, or doesn't know.
+        SoftpruneError: it can't be read, or is a slow one, which doesn't know where in a text its tokens are.
     """
-    options = {"subfolder": described.subfolder, "revision": described.revision}
-    with reading_model(described.name, described.source, described.subfolder, "its tokenizer"):
-        tokenizer = read_tokenizer(described.source, **options)
+    with reading_model(described.name, Path(described.source) / described.subfolder, "its tokenizer"):
+        tokenizer = read_tokenizer(described.source, subfolder=described.subfolder, revision=described.revision)
     if not tokenizer.is_fast:
         raise SoftpruneError(
             "a fast tokenizer, which knows where in a text its tokens are",
@@ -112,7 +100,7 @@ def load_tokenizer(described: DescribedEncoder) -> Any:
     return tokenizer
 
 
-def replace_surrogates(texts: Sequence[str]) -> list[str]:
+def replace_surrogates(texts: Iterable[str]) -> list[str]:
     """Texts as a tokenizer accepts them: a surrogate without its pair, which JSON can hold, becomes U+FFFD."""
     return [_SURROGATE.sub("\ufffd", text) for text in texts]
 
@@ -126,7 +114,8 @@ def load_classifier(
         SoftpruneError: it can't be read, or doesn't fit in memory.
     """
     torch.manual_seed(seed)
-    with reading_model(described.name, described.source, described.subfolder, "its weights", str(device)), quiet():
+    folder = Path(described.source) / described.subfolder
+    with reading_model(described.name, folder, "its weights", str(device)), quiet():
         model = import_module("transformers").AutoModelForSequenceClassification.from_pretrained(
             described.source,
             subfolder=described.subfolder,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +34,13 @@ from softprune.token_pruning.loading import (
 from softprune.token_pruning.model_metadata import (
     DOCUMENT,
     BaseWeights,
-    make_convention,
-    make_document,
     make_rule,
     model_folder,
     read_document,
     write_document,
 )
 from softprune.token_pruning.packing import pack
-from softprune.token_pruning.rule_overrides import ForcedTokens
-from softprune.token_pruning.rules import Convention, KeepAll, Rule
+from softprune.token_pruning.rules import Convention, ForcedTokens, KeepAll, Rule
 from softprune.token_pruning.token_trace import TokenTrace
 
 MODELS = "models"
@@ -51,25 +49,15 @@ MODELS = "models"
 
 @dataclass(frozen=True, slots=True)
 class TokenModel:
-    """A sequence classifier that drops input tokens.
+    """A sequence classifier that drops input tokens."""
 
-    Attributes:
-        name: what it was loaded as.
-        encoder: the model, in eval mode.
-        tokenizer: a fast one.
-        rule: which tokens stay.
-        convention: how importance is counted and which token is protected.
-        max_length: longest text in tokens; the rest is cut off.
-        base: the model that it was made of.
-    """
-
-    name: str
-    encoder: Encoder
-    tokenizer: Any
+    name: str  # what it was loaded as
+    encoder: Encoder  # the model, in eval mode
+    tokenizer: Any  # a fast one
     rule: Rule
     convention: Convention
-    max_length: int
-    base: str = ""
+    max_length: int  # longest text in tokens; the rest is cut off
+    base: str = ""  # the model that it was made of
 
     @classmethod
     def load(cls, folder: str | Path, *, dtype: str = "auto", device: str = "auto") -> TokenModel:
@@ -82,7 +70,7 @@ class TokenModel:
         document = read_document(Path(folder))
         weights = None if document is None else document.weights
         described = describe_encoder(folder if weights is None else weights.base)
-        if weights is None:  # the base of a run may have had any head: the fingerprint is of the one that was trained
+        if weights is None:  # a base may have had any head: the fingerprint is of the one that was trained
             check_head(described)
         place = resolve_device(device)
         labels = _label_names(described.config)
@@ -97,8 +85,9 @@ class TokenModel:
         if document is None:
             longest = min(described.positions, 512)
             return cls(folder, encoder, tokenizer, KeepAll(), Convention(), longest, described.name)
-        rule, longest = make_rule(document, len(encoder.layers)), min(document.max_length, described.positions)
-        return cls(folder, encoder, tokenizer, rule, make_convention(document), longest, document.base)
+        rule, convention = make_rule(document, len(encoder.layers))
+        longest = min(document.max_length, described.positions)
+        return cls(folder, encoder, tokenizer, rule, convention, longest, document.base)
 
     def save(self, folder: str | Path, *, weights: bool = True) -> None:
         """Write it as a whole, or not at all.
@@ -115,7 +104,6 @@ class TokenModel:
             found = f"{folder} holds something else"
             raise SoftpruneError("a new folder, or that of a pruned model", found, "choose another folder")
         base = None if weights else BaseWeights(base=self.base, fingerprint=fingerprint(self.encoder.model))
-        document = make_document(self.base, base, self.max_length, self.convention, self.rule)
         temporary = folder.with_name(f".{folder.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
@@ -124,7 +112,7 @@ class TokenModel:
                 with quiet():
                     self.encoder.model.save_pretrained(temporary)
                     self.tokenizer.save_pretrained(temporary)
-            write_document(temporary, document)
+            write_document(temporary, self.base, base, self.max_length, self.convention, self.rule)
             shutil.rmtree(folder, ignore_errors=True)
             temporary.replace(folder)
         except BaseException:
@@ -135,11 +123,6 @@ class TokenModel:
     def labels(self) -> tuple[str, ...]:
         """Names of the classes."""
         return _label_names(self.encoder.config)
-
-    @property
-    def layers(self) -> int:
-        """L."""
-        return len(self.encoder.layers)
 
     def unpruned(self) -> TokenModel:
         """The same weights, dropping nothing."""
@@ -164,15 +147,30 @@ class TokenModel:
         return probabilities
 
     def run_batches(
-        self, ids: Sequence[Sequence[int]], rows: int = 64, *, head_only: bool = False
+        self,
+        ids: Sequence[Sequence[int]],
+        rows: int = 64,
+        *,
+        forced_out: Sequence[Collection[int]] | None = None,
+        head_only: bool = False,
+        keep_in_last: bool = False,
     ) -> Iterator[tuple[tuple[int, ...], ForwardOutput]]:
-        """Run texts of similar length together.
+        """Run texts of similar length together; options as of `trace` and `forward`.
 
         Yields:
             The texts of a batch, as indices, and its output.
         """
+        self.encoder.model.eval()
         for indices in scoring_batches(tuple(map(len, ids)), rows):
-            yield indices, self._run([ids[i] for i in indices], self.rule, head_only=head_only)
+            rule = self.rule
+            if forced_out is not None:
+                rule = ForcedTokens(rule, tuple(frozenset(forced_out[i]) for i in indices))
+            batch = pack([ids[i] for i in indices], self.encoder.device)
+            with torch.inference_mode():
+                output = forward(
+                    self.encoder, batch, rule, self.convention, head_only=head_only, keep_in_last=keep_in_last
+                )
+            yield indices, output
 
     def trace(
         self,
@@ -181,36 +179,36 @@ class TokenModel:
         *,
         states: bool = False,
         forced_out: Sequence[Collection[int]] | None = None,
-        forced_in: Sequence[Collection[int]] | None = None,
         where: Sequence[str] | None = None,
     ) -> list[TokenTrace]:
-        """What became of every token of some texts; see `softprune.token_pruning.token_trace.TraceableModel`.
+        """What became of every token of some texts.
 
         A token that the last layer's attention reads counts as kept to the end: removing it later changes no logit.
+
+        Args:
+            texts, golds: none of them empty, and the true class of each.
+            states: whether to fill `TokenTrace.state`.
+            forced_out: per text, positions of tokens that must leave after the first layer that prunes.
+            where: names of the texts in complaints.
         """
         if not texts:
             return []
+        cleaned = replace_surrogates(_check_not_empty(texts))
         encoded = self.tokenizer(
-            replace_surrogates(_check_not_empty(texts)),
+            cleaned,
             truncation=True,
             max_length=self.max_length,
             return_offsets_mapping=True,
             return_special_tokens_mask=True,
         )
-        whole = self.tokenizer(replace_surrogates(texts), verbose=False)["input_ids"]
+        whole = self.tokenizer(cleaned, verbose=False)["input_ids"]
         ids = encoded["input_ids"]
         self._check_embeddings(ids, where)
         traces: dict[int, TokenTrace] = {}
-        for indices in scoring_batches(tuple(map(len, ids)), 64):
-            rule = self.rule
-            if forced_out is not None or forced_in is not None:
-                out = tuple(frozenset(forced_out[i] if forced_out else ()) for i in indices)
-                kept = tuple(frozenset(forced_in[i] if forced_in else ()) for i in indices)
-                rule = ForcedTokens(rule, out, kept)
-            output = self._run([ids[i] for i in indices], rule, keep_in_last=True)
+        for indices, output in self.run_batches(ids, forced_out=forced_out, keep_in_last=True):
             lengths = [len(ids[i]) for i in indices]
-            left = output.left_M.split(lengths)
             specials = [encoded["special_tokens_mask"][i] for i in indices]
+            left = output.left_M.split(lengths)
             means = _mean_states(output, lengths, specials) if states else [()] * len(indices)
             for at, i in enumerate(indices):
                 probabilities = output.logits_BC[at].float().softmax(-1)
@@ -219,7 +217,7 @@ class TokenModel:
                     offsets=tuple(map(tuple, encoded["offset_mapping"][i])),
                     special=tuple(map(bool, specials[at])),
                     left=tuple(left[at].tolist()),
-                    layers=self.layers,
+                    layers=len(self.encoder.layers),
                     predicted=int(probabilities.argmax()),
                     probabilities=tuple(probabilities.tolist()),
                     gold=None if golds is None else golds[i],
@@ -227,11 +225,6 @@ class TokenModel:
                     state=means[at],
                 )
         return [traces[i] for i in range(len(texts))]
-
-    def _run(self, ids: Sequence[Sequence[int]], rule: Rule, **options: bool) -> ForwardOutput:
-        self.encoder.model.eval()
-        with torch.inference_mode():
-            return forward(self.encoder, pack(ids, self.encoder.device), rule, self.convention, **options)
 
     def _check_embeddings(self, ids: Sequence[Sequence[int]], where: Sequence[str] | None = None) -> None:
         """Check that every token id has an embedding; `where` names the texts."""
@@ -244,14 +237,15 @@ def _mean_states(
     output: ForwardOutput, lengths: Sequence[int], specials: Sequence[Sequence[int]]
 ) -> list[tuple[float, ...]]:
     """Per text, the mean last state of its kept tokens that aren't special; of all kept ones where there are none."""
-    special_M = torch.tensor([bool(s) for text in specials for s in text], device=output.origin_M.device)
+    special_M = torch.tensor(list(chain.from_iterable(specials)), device=output.origin_M.device).bool()
     row_M = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)).to(output.origin_M.device)
     means = []
     for row in range(len(specials)):
         mine = row_M[output.origin_M] == row
         words = mine & ~special_M[output.origin_M]
-        states = output.state_MH[words if bool(words.any()) else mine]
-        means.append(tuple(states.float().mean(0).tolist()))
+        if bool(words.any()):
+            mine = words
+        means.append(tuple(output.state_MH[mine].float().mean(0).tolist()))
     return means
 
 

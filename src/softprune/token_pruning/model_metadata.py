@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,7 +22,7 @@ class _Part(BaseModel):
 
 
 class ThresholdsData(_Part):
-    """Learned or manual thresholds; fields as of `rules.Thresholds`."""
+    """`rules.Thresholds`."""
 
     kind: Literal["thresholds"] = "thresholds"
     theta_final: FiniteFloat
@@ -30,7 +31,7 @@ class ThresholdsData(_Part):
 
 
 class RankedData(_Part):
-    """A fixed number of tokens after each layer; fields as of `rules.Ranked`."""
+    """`rules.Ranked`, all fields."""
 
     kind: Literal["ranked"] = "ranked"
     layers: int
@@ -41,13 +42,13 @@ class RankedData(_Part):
 
 
 class KeepAllData(_Part):
-    """No pruning."""
+    """`rules.KeepAll`."""
 
     kind: Literal["everything"] = "everything"
 
 
 class ConventionData(_Part):
-    """How importance is counted; fields as of `rules.Convention`."""
+    """`rules.Convention`, all fields."""
 
     divisor: FiniteFloat = Field(gt=0)
     protect: bool
@@ -71,21 +72,17 @@ class Document(_Part):
     rule: Annotated[ThresholdsData | RankedData | KeepAllData, Field(discriminator="kind")]
 
 
-def make_document(
-    base: str, weights: BaseWeights | None, max_length: int, convention: Convention, rule: Rule
-) -> Document:
-    """The document of a model."""
+def write_document(
+    folder: Path, base: str, weights: BaseWeights | None, max_length: int, convention: Convention, rule: Rule
+) -> None:
+    """Write tokens.json; arguments as of `Document`."""
     data: ThresholdsData | RankedData | KeepAllData = KeepAllData()
     if isinstance(rule, Thresholds):
         data = ThresholdsData(theta_final=rule.theta_final, temperature=rule.temperature, delta=rule.delta_L.tolist())
     elif isinstance(rule, Ranked):
-        data = RankedData(layers=rule.layers, rate=rule.rate, order=rule.order, seed=rule.seed, whole=rule.whole)
-    counted = ConventionData(divisor=convention.divisor, protect=convention.protect)
-    return Document(schema=1, base=base, weights=weights, max_length=max_length, convention=counted, rule=data)
-
-
-def write_document(folder: Path, document: Document) -> None:
-    """Write tokens.json."""
+        data = RankedData(**asdict(rule))
+    counted = ConventionData(**asdict(convention))
+    document = Document(schema=1, base=base, weights=weights, max_length=max_length, convention=counted, rule=data)
     text = atomic_io.json_text(document.model_dump(by_alias=True), indent=2)
     (folder / DOCUMENT).write_text(text + "\n", encoding="utf-8")
 
@@ -110,34 +107,25 @@ def read_document(folder: Path) -> Document | None:
         raise SoftpruneError(f"a whole pruned model in {folder}", f"{DOCUMENT}: {found}", do) from error
 
 
-def make_rule(document: Document, layers: int) -> Rule:
-    """The rule of a model.
-
-    Args:
-        document: of the model.
-        layers: how many the model has.
+def make_rule(document: Document, layers: int) -> tuple[Rule, Convention]:
+    """The rule of a model with that many layers, and how it counts importance.
 
     Raises:
         SoftpruneError: it was made for another number.
     """
-    data = document.rule
+    data, convention = document.rule, Convention(**document.convention.model_dump())
     if isinstance(data, KeepAllData):
-        return KeepAll()
+        return KeepAll(), convention
     found = len(data.delta) if isinstance(data, ThresholdsData) else data.layers
     if found != layers:
         do = "bring tokens.json and weights together again"
         raise SoftpruneError(f"a rule for the model's {layers} layers", f"one for {found} in {DOCUMENT}", do)
     if isinstance(data, RankedData):
-        return Ranked(data.layers, data.rate, data.order, data.seed, data.whole)
-    rule = Thresholds(layers, data.theta_final, data.temperature, make_convention(document))
+        return Ranked(**data.model_dump(exclude={"kind"})), convention
+    rule = Thresholds(layers, data.theta_final, data.temperature, convention)
     rule.delta_L.data = torch.tensor(data.delta, dtype=torch.float32)
     rule.delta_L.requires_grad_(False)
-    return rule
-
-
-def make_convention(document: Document) -> Convention:
-    """How a model counts importance."""
-    return Convention(document.convention.divisor, document.convention.protect)
+    return rule, convention
 
 
 def model_folder(path: str | Path) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 
@@ -23,21 +24,13 @@ CACHED = 1 << 14
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Token ids of some texts, end to end.
-
-    Attributes:
-        ids_M: all ids.
-        position_M: position of each token in its text.
-        row_M: text of each token.
-        lengths: tokens of each text.
-        keys: `rules.text_key` of each text.
-    """
+    """Token ids of some texts, end to end."""
 
     ids_M: torch.Tensor
-    position_M: torch.Tensor
-    row_M: torch.Tensor
-    lengths: tuple[int, ...]
-    keys: tuple[int, ...]
+    position_M: torch.Tensor  # of each token in its text
+    row_M: torch.Tensor  # text of each token
+    lengths: tuple[int, ...]  # tokens of each text
+    keys: tuple[int, ...]  # `rules.text_key` of each text
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -49,27 +42,19 @@ def pack(texts: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> 
     sizes = torch.tensor(lengths)
     row_M = torch.arange(len(texts)).repeat_interleave(sizes)
     position_M = torch.arange(int(sizes.sum())) - (sizes.cumsum(0) - sizes)[row_M]
-    ids_M = torch.tensor([i for ids in texts for i in ids])
+    ids_M = torch.tensor(list(chain.from_iterable(texts)))
     return Packed(ids_M.to(device), position_M.to(device), row_M.to(device), lengths, tuple(map(text_key, texts)))
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """B texts of up to N tokens whose attention is computed in one call.
+    """B texts of up to N tokens whose attention is computed in one call."""
 
-    Attributes:
-        rows: the texts.
-        index_BN: where their tokens are among the packed ones, 0 in padding; None if they lie in one piece.
-        begin: start of that piece.
-        valid_BN: False in padding; None where there is none.
-        size: B and N.
-    """
-
-    rows: tuple[int, ...]
-    index_BN: torch.Tensor | None
-    begin: int
-    valid_BN: torch.Tensor | None
-    size: tuple[int, int]
+    rows: tuple[int, ...]  # the texts
+    index_BN: torch.Tensor | None  # their tokens among the packed ones, 0 in padding; None if they lie in one piece
+    begin: int  # of that piece
+    valid_BN: torch.Tensor | None  # False in padding; None where there is none
+    size: tuple[int, int]  # B and N
 
     @property
     def attention_mask(self) -> torch.Tensor | None:
@@ -107,7 +92,6 @@ def make_buckets(lengths: Sequence[int], device: torch.device, waste: float | No
 
     Args:
         lengths: of the texts, as they lie end to end.
-        device: of the index.
         waste: most padding, as a share of the tokens; None for what suits the device.
     """
     if waste is None:

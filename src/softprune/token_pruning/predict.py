@@ -24,50 +24,33 @@ _FIRST = ("text", "sentence", "content", "review")
 
 @dataclass(frozen=True, slots=True)
 class TokenPrediction:
-    """What a model predicted for a row.
+    """What a model predicted for a row."""
 
-    Attributes:
-        row: as it was read.
-        labels: names of the classes.
-        trace: probabilities, and what became of each token.
-    """
-
-    row: Row
-    labels: tuple[str, ...]
+    row: Row  # as it was read
+    labels: tuple[str, ...]  # names of the classes
     trace: TokenTrace
-
-    @property
-    def answer(self) -> str:
-        """The class with the highest probability."""
-        return self.labels[self.trace.predicted]
 
     @property
     def kept(self) -> int:
         """Number of tokens that the last layer read, special ones too."""
         return self.trace.alive()[-1]
 
-    @property
-    def kept_words(self) -> tuple[str, ...]:
-        """The characters of these tokens, as in the text; special ones have none."""
-        parts = zip(self.trace.offsets, self.trace.left, self.trace.special, strict=True)
-        return tuple(
-            self.trace.text[begin:end]
-            for (begin, end), left, special in parts
-            if left >= self.trace.layers and not special
-        )
-
     def filled_row(self, *, wide: bool) -> dict[str, Any]:
         """The row with its prediction; `wide` adds the columns that only JSON lines hold well."""
-        probabilities = self.trace.probabilities
+        trace = self.trace
         added: dict[str, Any] = {
-            "prediction": self.answer,
-            "probability": probabilities[self.trace.predicted],
-            "tokens": len(self.trace.left),
+            "prediction": self.labels[trace.predicted],
+            "probability": trace.probabilities[trace.predicted],
+            "tokens": len(trace.left),
             "kept": self.kept,
         }
         if wide:
-            added["probabilities"] = dict(zip(self.labels, probabilities, strict=True))
-            added["kept_words"] = list(self.kept_words)
+            added["probabilities"] = dict(zip(self.labels, trace.probabilities, strict=True))
+            words = []
+            for (begin, end), left, special in zip(trace.offsets, trace.left, trace.special, strict=True):
+                if left >= trace.layers and not special:
+                    words.append(trace.text[begin:end])
+            added["kept_words"] = words
         return {**self.row, **added}
 
 
@@ -77,7 +60,6 @@ def predict_rows(
     """Classify rows in their order.
 
     Args:
-        model: with or without pruning.
         rows: read as they are needed.
         column: of the text; None for `text` or the like, or the only column.
         added: columns that will be added, which no row may have.
@@ -88,15 +70,15 @@ def predict_rows(
     remaining = iter(rows)
     while chunk := list(islice(remaining, CHUNK)):
         if column is None:
-            column = _column_of(chunk[0])
-        texts = [_text(located, column, added) for located in chunk]
+            column = _choose_column(chunk[0])
+        texts = [_read_text(located, column, added) for located in chunk]
         for located, trace in zip(chunk, model.trace(texts, where=[each.where for each in chunk]), strict=True):
             do = "the model overflows in this dtype: use --dtype float32, or another model"
-            check_finite(trace.probabilities[:1], [located.where], "probability", "", do)
+            check_finite(trace.probabilities[:1], [located.where], "probability", "", do)  # softmax: one NaN is all
             yield TokenPrediction(located.row, model.labels, trace)
 
 
-def _column_of(first: Located) -> str:
+def _choose_column(first: Located) -> str:
     """The column that holds the text, by the first row."""
     names = [name for name in _FIRST if name in first.row] or list(first.row)
     if len(names) == 1 or names[:1] == ["text"]:
@@ -104,15 +86,15 @@ def _column_of(first: Located) -> str:
     raise SoftpruneError("the column of the text", f"{', '.join(names)} in {first.where}", f"add --text {names[0]}")
 
 
-def _text(located: Located, column: str, added: Sequence[str]) -> str:
+def _read_text(located: Located, column: str, added: Sequence[str]) -> str:
     row, where = located.row, located.where
-    taken = [name for name in added if name in row]
+    taken = ", ".join(name for name in added if name in row)
     if taken:
-        expected = f"rows without a column {', '.join(taken)}, which is added"
-        raise SoftpruneError(expected, f"{', '.join(taken)} in {where}", "rename it in the input")
+        expected = f"rows without a column {taken}, which is added"
+        raise SoftpruneError(expected, f"{taken} in {where}", "rename it in the input")
     if column not in row:
-        error = unknown("column", column, row)
-        raise SoftpruneError(f'a column "{column}" in {where}', f"its columns are {', '.join(row)}", error.do)
+        do = unknown("column", column, row).do
+        raise SoftpruneError(f'a column "{column}" in {where}', f"its columns are {', '.join(row)}", do)
     text = row[column]
     if not isinstance(text, str) or not text.strip():
         found = f"{text!r:.40} in {where}"

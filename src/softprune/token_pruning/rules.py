@@ -25,34 +25,26 @@ from softprune.ratios import exact
 
 OFFICIAL_LENGTH = 128
 """The padded length D of the official GLUE figures: what theta_final = 0.01 and T = 1e-3 were chosen for."""
-LEAST = 1e-5
-"""The lowest cut of the hard rule, in official units."""
+LEAST = 1e-5  # the lowest cut of the hard rule, in official units
+Order = Literal["importance", "random", "first"]
 
 
 @dataclass(frozen=True, slots=True)
 class Convention:
     """How importance is counted and which token is protected.
 
-    Attributes:
-        divisor: D, as above.
-        protect: whether the first token of a text, which the head reads, can't be pruned. In the official code it can:
-            from the next layer on no token attends to it, and its own row of attention is zero, so that attention adds
-            only the output projection's bias to its residual stream. Norms and feed-forward parts go on, and the head
-            reads it.
+    The first token of a text is the one that the head reads. In the official code it can be pruned: from the next layer
+    on no token attends to it, and its own row of attention is zero, so that attention adds only the output projection's
+    bias to its residual stream. Norms and feed-forward parts go on, and the head reads it.
     """
 
-    divisor: float = 1.0
-    protect: bool = True
-
-    @property
-    def unit(self) -> float:
-        """Factor from official thresholds and temperatures to those of this convention."""
-        return OFFICIAL_LENGTH / self.divisor
+    divisor: float = 1.0  # D, as above
+    protect: bool = True  # whether the first token can't be pruned
 
     @property
     def least(self) -> float:
         """The lowest cut of the hard rule."""
-        return LEAST * self.unit
+        return LEAST * (OFFICIAL_LENGTH / self.divisor)
 
 
 OFFICIAL = Convention(divisor=OFFICIAL_LENGTH, protect=False)
@@ -60,26 +52,15 @@ OFFICIAL = Convention(divisor=OFFICIAL_LENGTH, protect=False)
 
 @dataclass(frozen=True, slots=True)
 class AliveTokens:
-    """The tokens that a rule decides on: those of a batch that are left, text by text.
-
-    Attributes:
-        layer: l.
-        row_M: the text of each token.
-        position_M: its position in that text, from 0.
-        lengths: tokens of each text that are left.
-        originals: tokens of each text at the beginning.
-        keys: per text, a number made of its token ids (`text_key`): what a seeded draw depends on, so that it doesn't
-            depend on the batch.
-        protect: whether the first token of a text stays whatever a rule says.
-    """
+    """The tokens that a rule decides on: those of a batch that are left, text by text."""
 
     layer: int
-    row_M: torch.Tensor
-    position_M: torch.Tensor
-    lengths: Sequence[int]
-    originals: Sequence[int]
-    keys: Sequence[int]
-    protect: bool = True
+    row_M: torch.Tensor  # the text of each token
+    position_M: torch.Tensor  # its position in that text, from 0
+    lengths: Sequence[int]  # tokens of each text that are left
+    originals: Sequence[int]  # tokens of each text at the beginning
+    keys: Sequence[int]  # `text_key` of each text: a seeded draw depends on it, and so not on the batch
+    protect: bool = True  # whether the first token of a text stays whatever a rule says
 
 
 class Rule(Protocol):
@@ -130,10 +111,8 @@ class Thresholds(nn.Module):
     """Learned thresholds; with `delta_L` left at zero, the manual rule of the paper's baselines.
 
     Args:
-        layers: L.
         theta_final: what the threshold would be at l = L, in units of 1 / D.
         temperature: T of the soft mask, in the same units.
-        convention: how importance is counted.
     """
 
     scored = True
@@ -141,7 +120,8 @@ class Thresholds(nn.Module):
     def __init__(self, layers: int, theta_final: float, temperature: float, convention: Convention) -> None:
         super().__init__()
         self.theta_final, self.temperature, self.convention = theta_final, temperature, convention
-        self.delta_L = nn.Parameter(torch.zeros(layers))  # float32 in every dtype of the model
+        # float32 in every dtype of the model: near 1 / 128, bfloat16 is as coarse as T
+        self.delta_L = nn.Parameter(torch.zeros(layers))
 
     def theta(self, layer: int) -> torch.Tensor:
         """theta_l, a scalar with its gradient."""
@@ -165,9 +145,6 @@ class Thresholds(nn.Module):
         return [0.0, *(float(self.theta(layer).detach()) for layer in range(1, len(self.delta_L)))]
 
 
-Order = Literal["importance", "random", "first"]
-
-
 @dataclass(frozen=True, slots=True)
 class Ranked:
     """A fixed number of tokens after each layer: the baselines top-k, random tokens and first tokens.
@@ -175,20 +152,13 @@ class Ranked:
     The first max(3, ceil(0.15 L)) layers keep all tokens; then the share falls linearly to `rate` at the last layer.
     k is a share of the text's original length (Kim et al. 2022, section 4.1, after SpAtten). Three whole layers out of
     six cost three quarters of all operations, so `whole` can lower their number.
-
-    Attributes:
-        layers: L.
-        rate: share of the tokens left after the last layer; below 0, only one token is left before the last layer.
-        order: which tokens stay: the most important, a seeded draw that only the text decides, or the first ones.
-        seed: of the draw.
-        whole: number of layers that keep all tokens; None for the paper's number.
     """
 
-    layers: int
-    rate: float
-    order: Order = "importance"
-    seed: int = 0
-    whole: int | None = None
+    layers: int  # L
+    rate: float  # share of the tokens left after the last layer; below 0, only one token is left before the last layer
+    order: Order = "importance"  # random: a seeded draw that only the text decides
+    seed: int = 0  # of the draw
+    whole: int | None = None  # number of layers that keep all tokens; None is the paper's
 
     @property
     def scored(self) -> bool:
@@ -217,7 +187,13 @@ class Ranked:
 
     def keep_mask(self, alive: AliveTokens, score_M: torch.Tensor | None) -> torch.Tensor:
         """The first k of each text in the rule's order; equal scores go by position."""
-        priority_M = self._priority(alive, score_M)
+        if self.order == "importance":
+            assert score_M is not None
+            priority_M = score_M
+        elif self.order == "first":
+            priority_M = -alive.position_M.float()
+        else:
+            priority_M = self._draw_priorities(alive)
         if alive.protect:  # the first token is one of the k
             priority_M = priority_M.masked_fill(alive.position_M == 0, math.inf)
         keep_M = torch.zeros_like(alive.row_M, dtype=torch.bool)
@@ -229,20 +205,44 @@ class Ranked:
             begin += length
         return keep_M
 
-    def _priority(self, alive: AliveTokens, score_M: torch.Tensor | None) -> torch.Tensor:
-        if self.order == "importance":
-            assert score_M is not None
-            return score_M
-        if self.order == "first":
-            return -alive.position_M.float()
+    def _draw_priorities(self, alive: AliveTokens) -> torch.Tensor:
+        """A number for every original token of a text, the same in every layer: what is dropped stays dropped."""
         drawn = []
         for key, original in zip(alive.keys, alive.originals, strict=True):
             # One number of 32 bits: on a CPU, torch's generator ignores further ones.
             generator = torch.Generator().manual_seed(zlib.crc32(str(self.seed).encode(), key))
             drawn.append(torch.rand(original, generator=generator))
         starts = torch.tensor([0, *alive.originals[:-1]]).cumsum(0).to(alive.row_M.device)
-        drawn_M: torch.Tensor = torch.cat(drawn).to(alive.row_M.device)[starts[alive.row_M] + alive.position_M]
-        return drawn_M
+        priority_M: torch.Tensor = torch.cat(drawn).to(alive.row_M.device)[starts[alive.row_M] + alive.position_M]
+        return priority_M
+
+
+@dataclass(frozen=True, slots=True)
+class ForcedTokens:
+    """A rule with exceptions, by which `TokenModel.trace` measures what single tokens do."""
+
+    rule: Rule  # for the other tokens
+    # per text of the batch, positions of tokens that leave after the first layer that prunes
+    out: tuple[frozenset[int], ...]
+
+    @property
+    def scored(self) -> bool:
+        """As the rule."""
+        return self.rule.scored
+
+    def prunes(self, layer: int) -> bool:
+        """As the rule; and after layer 1 where tokens are forced out of a model that removes none."""
+        return self.rule.prunes(layer) or (layer == 1 and any(self.out))
+
+    def keep_mask(self, alive: AliveTokens, score_M: torch.Tensor | None) -> torch.Tensor:
+        """The rule's choice without the tokens that are forced out."""
+        keep_M = torch.ones_like(alive.row_M, dtype=torch.bool)
+        if self.rule.prunes(alive.layer):
+            keep_M = self.rule.keep_mask(alive, score_M)
+        for i, (row, position) in enumerate(zip(alive.row_M.tolist(), alive.position_M.tolist(), strict=True)):
+            if position in self.out[row]:
+                keep_M[i] = False
+        return keep_M
 
 
 def text_key(ids: Sequence[int]) -> int:

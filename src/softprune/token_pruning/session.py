@@ -26,84 +26,55 @@ from softprune.token_pruning.loading import (
     load_tokenizer,
 )
 from softprune.token_pruning.rules import OFFICIAL_LENGTH, Convention, Rule
-from softprune.token_pruning.trainable import set_dropout
 from softprune.training.hardware import settle_machine
 from softprune.training.input_checks import data_inputs, hold
 from softprune.training.loop import Watch
-from softprune.training.sealed_set import SealedSet
+from softprune.training.scoring import SealedSet
 from softprune.types import Example
 
 
 @dataclass(frozen=True, slots=True)
 class TextSet:
-    """Examples of a classification task with their token ids.
+    """Examples of a classification task with their token ids."""
 
-    Attributes:
-        texts: as the tokenizer read them, whole.
-        ids: token ids with special tokens, cut to the recipe's length.
-        golds: the class of each.
-        cut: tokens that were cut off each.
-    """
-
-    texts: tuple[str, ...]
-    ids: tuple[tuple[int, ...], ...]
-    golds: tuple[int, ...]
-    cut: tuple[int, ...]
+    ids: tuple[tuple[int, ...], ...]  # token ids with special tokens, cut to the recipe's length
+    golds: tuple[int, ...]  # the class of each
+    cut: tuple[int, ...]  # tokens that were cut off each
 
     def __len__(self) -> int:
-        return len(self.texts)
+        return len(self.ids)
 
 
 def tokenise_texts(tokenizer: Any, examples: Sequence[Example], max_length: int) -> TextSet:
     """Tokenise examples: their fields, without the template's own words, which are for prompts."""
-    texts = tuple(example.content for example in examples)
-    whole = tokenizer(list(texts), add_special_tokens=True, truncation=False, verbose=False)["input_ids"]
-    cut = tokenizer(list(texts), add_special_tokens=True, truncation=True, max_length=max_length)["input_ids"]
-    lost = tuple(len(a) - len(b) for a, b in zip(whole, cut, strict=True))
-    return TextSet(texts, tuple(map(tuple, cut)), tuple(example.gold for example in examples), lost)
+    texts = [example.content for example in examples]
+    whole = tokenizer(texts, add_special_tokens=True, truncation=False, verbose=False)["input_ids"]
+    ids = tokenizer(texts, add_special_tokens=True, truncation=True, max_length=max_length)["input_ids"]
+    cut = tuple(len(a) - len(b) for a, b in zip(whole, ids, strict=True))
+    return TextSet(tuple(map(tuple, ids)), tuple(example.gold for example in examples), cut)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenWorkspace:
-    """What the stages of one run share.
-
-    Attributes:
-        recipe: the settings.
-        run: the folder.
-        watch: is shown how training goes.
-        task: with its metric.
-        labels: names of the classes.
-        tokenizer: of the model.
-        train, select: tokenised.
-        report: sealed.
-        load_model: a fresh model with the released weights and a seeded head.
-        compute: dtype of the matrix products.
-        convention: how importance is counted.
-    """
+    """What the stages of one run share."""
 
     recipe: TokensRecipe
     run: RunFolder
-    watch: Watch
+    watch: Watch  # is shown how training goes
     task: Task
-    labels: tuple[str, ...]
+    labels: tuple[str, ...]  # names of the classes
     tokenizer: Any
     train: TextSet
     select: TextSet
     report: SealedSet
-    load_model: Callable[[], Any]
-    compute: torch.dtype
+    encoder: Callable[[], Encoder]  # a fresh one: the released weights, a seeded head, the recipe's dropout
+    compute: torch.dtype  # of the matrix products
     convention: Convention
 
     @property
     def metric(self) -> Metric:
         """The task's."""
         return self.task.metric
-
-    def encoder(self) -> Encoder:
-        """A fresh encoder with the recipe's dropout."""
-        encoder = Encoder(self.load_model())
-        set_dropout(encoder, self.recipe.tuning.dropout, self.recipe.tuning.attention_dropout)
-        return encoder
 
     def evaluate(self, encoder: Encoder, data: TextSet, rule: Rule, *, soft: bool = False) -> Predictions:
         """What the model predicts for a set."""
@@ -117,22 +88,23 @@ def prepare(recipe: TokensRecipe, run: RunFolder, watch: Watch) -> TokenWorkspac
     Raises:
         ManyErrors: with every disagreement, before any weights are loaded.
     """
-    errors: list[SoftpruneError] = []
-    data = described = None
-    with gathered(errors):
-        data = _read_data(recipe)
-        errors += _find_mistakes(data[2])
-    with gathered(errors):
-        described = describe_encoder(recipe.backbone.name, recipe.backbone.revision)
-        check_length(described, recipe.task.max_length)
-        if not recipe.tuning.epochs:  # the checkpoint's head is used as it is
-            check_head(described)
-    if data is None or described is None or errors:
-        raise errors[0] if len(errors) == 1 else ManyErrors("recipe for this data and model", errors)
-    task, splits, sets = data
-    device, compute = settle_machine(run, recipe.backbone.device, recipe.backbone.dtype, recipe.backbone.threads)
-    labels, tokenizer, known = sets.train[0].answers, load_tokenizer(described), described
-    _check_embeddings(tokenizer, described, sets, recipe.task.max_length)
+    settings, max_length = recipe.backbone, recipe.task.max_length
+    task, splits, sets, described = _read_inputs(recipe)
+    device, compute = settle_machine(run, settings.device, settings.dtype, settings.threads)
+    labels, tokenizer = sets.train[0].answers, load_tokenizer(described)
+    vocabulary = described.config.vocab_size
+    if len(tokenizer) > vocabulary:  # words beyond the embedding table: better found now than when `report` is read
+        for example in (*sets.train, *sets.select, *sets.report):
+            check_rows(
+                tokenizer, tokenizer(example.content)["input_ids"][:max_length], vocabulary, f"row {example.index}"
+            )
+
+    def new_encoder() -> Encoder:
+        # Weights that are trained are float32, whatever the products are in.
+        encoder = Encoder(load_classifier(described, labels, device, torch.float32, recipe.seed))
+        encoder.set_dropout(recipe.tuning.dropout, recipe.tuning.attention_dropout)
+        return encoder
+
     divisor = 1.0 if recipe.pruning.divisor == "relative" else float(OFFICIAL_LENGTH)
     workspace = TokenWorkspace(
         recipe=recipe,
@@ -141,58 +113,61 @@ def prepare(recipe: TokensRecipe, run: RunFolder, watch: Watch) -> TokenWorkspac
         task=task,
         labels=labels,
         tokenizer=tokenizer,
-        train=tokenise_texts(tokenizer, sets.train, recipe.task.max_length),
-        select=tokenise_texts(tokenizer, sets.select, recipe.task.max_length),
+        train=tokenise_texts(tokenizer, sets.train, max_length),
+        select=tokenise_texts(tokenizer, sets.select, max_length),
         report=SealedSet(sets.report),
-        load_model=lambda: load_classifier(known, labels, device, torch.float32, recipe.seed),
+        encoder=new_encoder,
         compute=compute,
         convention=Convention(divisor, recipe.pruning.protect),
     )
     hold(run, data_inputs(task, sets))
-    _record(workspace, described, splits, sets)
+    _record(workspace, described, sets, splits.source)
     return workspace
 
 
-def _read_data(recipe: TokensRecipe) -> tuple[Task, Splits, Selection]:
-    task = load_task(recipe.task.id)
-    splits = task.load(Path(recipe.task.data) if recipe.task.data else None)
-    sets = select_sets(
-        splits,
-        "held-out",
-        recipe.task.shots,
-        recipe.selection.fraction,
-        seed=recipe.seed,
-        limit_report=recipe.task.limit_report,
-    )
-    return task, splits, sets
+def _read_inputs(recipe: TokensRecipe) -> tuple[Task, Splits, Selection, DescribedEncoder]:
+    """The task's data and the encoder's configuration; what is wrong with either is reported together."""
+    errors: list[SoftpruneError] = []
+    data = described = None
+    with gathered(errors):
+        task = load_task(recipe.task.id)
+        splits = task.load(Path(recipe.task.data) if recipe.task.data else None)
+        sets = select_sets(
+            splits,
+            "held-out",
+            recipe.task.shots,
+            recipe.selection.fraction,
+            seed=recipe.seed,
+            limit_report=recipe.task.limit_report,
+        )
+        data = (task, splits, sets)
+        _check_classification((*sets.train, *sets.select, *sets.report))
+    with gathered(errors):
+        described = describe_encoder(recipe.backbone.name, recipe.backbone.revision)
+        check_length(described, recipe.task.max_length)
+        if not recipe.tuning.epochs:  # the checkpoint's head is used as it is
+            check_head(described)
+    if data is None or described is None or errors:
+        raise errors[0] if len(errors) == 1 else ManyErrors("recipe for this data and model", errors)
+    return (*data, described)
 
 
-def _find_mistakes(sets: Selection) -> list[SoftpruneError]:
-    """What keeps the examples from being a classification of texts."""
-    examples = (*sets.train, *sets.select, *sets.report)
+def _check_classification(examples: Sequence[Example]) -> None:
+    """Refuse examples that aren't texts with the same classes."""
     if len({example.answers for example in examples}) > 1:
-        found = "several tasks" if examples[0].task else "answers that depend on the example"
+        found = "answers that depend on the example"
         if examples[0].is_generation:
             found = "texts to be written"
-        return [SoftpruneError("a task with the same classes for every text", found, "choose another task")]
-    empty = next((example for example in examples if not example.content), None)
-    if empty is not None:
-        return [SoftpruneError("text in every example", f"none in row {empty.index}", "leave that row out")]
-    return []
+        elif examples[0].task:
+            found = "several tasks"
+        raise SoftpruneError("a task with the same classes for every text", found, "choose another task")
+    for example in examples:
+        if not example.content:
+            raise SoftpruneError("text in every example", f"none in row {example.index}", "leave that row out")
 
 
-def _check_embeddings(tokenizer: Any, described: DescribedEncoder, sets: Selection, max_length: int) -> None:
-    """Check every text, `report` too, where the tokenizer has words beyond the embedding table."""
-    vocabulary = described.config.vocab_size
-    if len(tokenizer) > vocabulary:
-        for example in (*sets.train, *sets.select, *sets.report):
-            ids = tokenizer(example.content)["input_ids"][:max_length]
-            check_rows(tokenizer, ids, vocabulary, f"row {example.index}")
-
-
-def _record(workspace: TokenWorkspace, described: DescribedEncoder, splits: Splits, sets: Selection) -> None:
+def _record(workspace: TokenWorkspace, described: DescribedEncoder, sets: Selection, source: str) -> None:
     task, config = workspace.task, described.config
-    parts: dict[str, TextSet] = {"train": workspace.train, "select": workspace.select}
     cut = [tokens for tokens in (*workspace.train.cut, *workspace.select.cut) if tokens]
     task_record = TaskRecord(
         id=task.id,
@@ -202,9 +177,9 @@ def _record(workspace: TokenWorkspace, described: DescribedEncoder, splits: Spli
         answers=list(workspace.labels),
         indices={name: list(indices) for name, indices in sets.indices.items()},
         sizes=SetSizes(train=len(sets.train), select=len(sets.select), report=len(sets.report)),
-        tokens={name: sum(map(len, part.ids)) for name, part in parts.items()},
+        tokens={"train": sum(map(len, workspace.train.ids)), "select": sum(map(len, workspace.select.ids))},
         truncated=Truncation(examples=len(cut), tokens=sum(cut)),
-        source=splits.source,
+        source=source,
     )
     with workspace.run.editing() as record:
         record.backbone.name, record.backbone.family = described.name, str(config.model_type)

@@ -1,42 +1,30 @@
-"""What a run costs, the same way for every method: parameters, memory by phase, time."""
+"""What a run costs, the same way for every method: parameters, memory, time, and how long an answer takes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import psutil
 import torch
 
-from softprune.runs.record_parts import CostRecord, TrainingCost
+from softprune.models.base import Backbone, cross_with_batch
+from softprune.runs.record_parts import TrainingCost
 from softprune.runs.worker_store import Store
+from softprune.training.free_memory import highest_resident
+from softprune.training.scoring import ScoredSet
+from softprune.types import Batch
 
-# Linux: 5 written there makes the highest resident size the present one (proc(5)).
-_CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
-
-
-class PeakMemory:
-    """The most memory held at once between two laps: torch's allocator's on GPUs, this process's elsewhere.
-
-    A process's peak takes everything in, libraries and the model too, and whatever it held before.
-
-    Args:
-        device: where the model runs.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._on_gpu = device.type == "cuda"
-
-    def lap(self) -> int | None:
-        """Bytes at most since the last lap; None where the system doesn't tell, or can't begin again."""
-        if not self._on_gpu:
-            peak = _highest_resident()
-            return peak if _forget_highest() else None
-        devices = range(torch.cuda.device_count())
-        peaks = sum(torch.cuda.max_memory_allocated(device) for device in devices)
-        for device in devices:
-            torch.cuda.reset_peak_memory_stats(device)
-        return int(peaks)
+SIZES = (1, 8, 32)
+"""Examples of a batch whose latency is measured."""
+CALLS, FEWEST, WARM = 30, 5, 2
+"""Timed calls of each size, how many there are at least, and untimed ones before them."""
+SECONDS = 20.0
+"""After which no size gets more calls than the fewest."""
 
 
 def record_totals(
@@ -56,13 +44,19 @@ def record_totals(
     examples = sum(piece.examples for piece in training.values())
     spent = sum(piece.seconds for piece in training.values())
     own = {name: piece for name, piece in training.items() if name.startswith(tuple(works))}
+    peaks = [peak for peak in run.record.cost.peak_memory.values() if peak is not None]
+    # Of the work outside of all phases too, such as drawing the report.
+    if torch.cuda.is_available():
+        peaks.append(int(torch.cuda.max_memory_allocated()))
+    else:  # where the system keeps no peak (macOS), what is resident at the end of the run
+        peaks.append(highest_resident() or psutil.Process().memory_info().rss)
     with run.editing() as record:
         cost = record.cost
         cost.seconds = seconds
         cost.steps = sum(piece.steps for piece in training.values())
         cost.examples_per_second = examples / spent if spent else None
         cost.seconds_per_epoch = seconds_per_epoch(own, steps_an_epoch)
-        cost.peak_memory_bytes = _peak_bytes(cost)
+        cost.peak_memory_bytes = max(peaks)
         cost.trainable_parameters = trainable
         cost.stored_parameters = stored
 
@@ -78,26 +72,66 @@ def seconds_per_epoch(training: Mapping[str, TrainingCost], steps_an_epoch: int)
     return sum(piece.seconds for piece in training.values()) * steps_an_epoch / steps if steps else None
 
 
-def _peak_bytes(cost: CostRecord) -> int:
-    """The most of all phases and of what was outside of them, such as drawing the report."""
-    known = [int(peak) for peak in cost.peak_memory.values() if peak is not None]
-    if torch.cuda.is_available():
-        return max([*known, int(torch.cuda.max_memory_allocated())])
-    # Where the system keeps no peak (macOS), what is resident at the end of the run.
-    return max([*known, _highest_resident() or psutil.Process().memory_info().rss])
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way to read batches: what is timed, and what it is done within, untimed."""
+
+    read: Callable[[Batch], torch.Tensor]
+    around: Callable[[], AbstractContextManager[object]] = nullcontext
 
 
-def _highest_resident() -> int | None:
-    try:
-        lines = _STATUS.read_text().splitlines()
-    except OSError:
-        return getattr(psutil.Process().memory_info(), "peak_wset", None)  # Windows
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
+def behind_prompt(
+    backbone: Backbone,
+    prompt_QH: torch.Tensor,
+    around: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Way:
+    """Reads a batch behind a prompt; Q may be 0."""
+
+    def read(batch: Batch) -> torch.Tensor:
+        return backbone.answer_sums(cross_with_batch(prompt_QH[None], len(batch)), batch)
+
+    return Way(read, around)
 
 
-def _forget_highest() -> bool:
-    try:
-        _CLEAR.write_text("5")
-    except OSError:
-        return False
-    return True
+def latency(
+    backbone: Backbone,
+    data: ScoredSet,
+    ways: Mapping[str, Way],
+    sizes: Sequence[int] = SIZES,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, Any]:
+    """Seconds of each way to read real batches: the median and the 95th percentile of single calls.
+
+    The ways take turns, and which goes first does too, so that none has the quieter moments. A call counts from token
+    ids to scores in Python.
+
+    Args:
+        backbone: the model.
+        data: whose inputs are read, in their order, again from the first where they run out.
+        ways: such as `with` and `without` a prompt.
+        sizes: examples of a batch.
+        clock: what tells seconds.
+
+    Returns:
+        By size (as text), `{calls: n, name: {p50, p95}, ...}`.
+    """
+    by_size: dict[str, Any] = {}
+    for size in sizes:
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        begun, names = clock(), list(ways)
+        for call in range(-WARM, CALLS):
+            if call >= FEWEST and clock() - begun > SECONDS:
+                break
+            indices = [(max(call, 0) * size + i) % len(data) for i in range(size)]
+            for name in names if call % 2 else names[::-1]:
+                with torch.inference_mode(), ways[name].around():
+                    before = clock()
+                    ways[name].read(data.batch(backbone, indices)).tolist()  # a list waits for a GPU
+                    taken = clock() - before
+                if call >= 0:
+                    seconds[name].append(taken)
+        by_size[str(size)] = {"calls": len(seconds[names[0]])}
+        for name in names:
+            p50, p95 = np.quantile(seconds[name], (0.5, 0.95))
+            by_size[str(size)][name] = {"p50": float(p50), "p95": float(p95)}
+    return by_size

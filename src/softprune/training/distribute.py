@@ -21,9 +21,9 @@ from softprune.config import Recipe
 from softprune.errors import SoftpruneError
 from softprune.runs.environment import versions
 from softprune.runs.executors import InProcess
-from softprune.runs.worker_store import Made, Pinned, StandIn
+from softprune.runs.worker_store import Pinned, StandIn, WorkerOutput
 from softprune.training.loop import Point, Watch
-from softprune.training.sealed_set import SealedSet
+from softprune.training.scoring import SealedSet
 from softprune.training.session import Workspace, prepare
 from softprune.types import Result, WorkItem
 
@@ -50,14 +50,15 @@ def finish_on_workers(workspace: Workspace, do: Do[W], pieces: Sequence[W], phas
         pieces: none depends on another.
         phase: the run's, meanwhile.
     """
-    run, executor, watch = workspace.run, workspace.executor, workspace.watch
+    run, executor, watch, cluster = workspace.run, workspace.executor, workspace.watch, workspace.recipe.cluster
     if not executor.elsewhere:
         return
     missing = [piece for piece in pieces if not run.has(piece.work)]
     if not missing:
         return
     sent = [WorkItem(piece.work, {"piece": piece, "begun": run.checkpoint(piece.work).load()}) for piece in missing]
-    cpus, gpus = _takes(workspace)
+    cpus = float(cluster.cpus if cluster.cpus is not None else run.record.threads or 1)
+    gpus = float(workspace.backbone.device.type == "cuda") if cluster.gpus is None else cluster.gpus
     title, done = f"{phase}, on workers", len(pieces) - len(missing)
     with run.phase(phase):
         watch.begin(title, len(pieces), done)
@@ -71,26 +72,8 @@ def finish_on_workers(workspace: Workspace, do: Do[W], pieces: Sequence[W], phas
             watch.end()
 
 
-@dataclass(frozen=True, slots=True)
-class _Back:
-    """What a worker sends back.
-
-    Attributes:
-        made: for the run folder.
-        title: of the training.
-        steps, begun: its steps, and where it began.
-        evaluated: the points of each evaluation.
-    """
-
-    made: Made
-    title: str
-    steps: int
-    begun: int
-    evaluated: tuple[tuple[Point, ...], ...]
-
-
-class _Seen:
-    """Watches on a worker what the driver's watchers are told later."""
+class _Seen(Watch):
+    """Notes on a worker what the driver's watch is shown later."""
 
     def __init__(self) -> None:
         self.title, self.steps, self.begun = "", 0, 0
@@ -99,52 +82,44 @@ class _Seen:
     def begin(self, title: str, steps: int, done: int) -> None:
         self.title, self.steps, self.begun = title, steps, done
 
-    def step(self, step: int, loss: float, examples: int) -> None:
-        pass
-
     def evaluated(self, points: Sequence[Point]) -> None:
         self.evaluations.append(tuple(points))
 
-    def end(self) -> None:
-        pass
+
+@dataclass(frozen=True, slots=True)
+class _Back:
+    """What a worker sends back: files for the run folder, and what there was to watch."""
+
+    made: WorkerOutput
+    seen: _Seen
 
 
 def _store(workspace: Workspace, result: Result) -> None:
-    """Write what came back, and tell it."""
+    """Write what came back, and show it."""
     back, watch = result.value, workspace.watch
     assert isinstance(back, _Back)
     back.made.store(workspace.run)
-    watch.begin(back.title, back.steps, back.begun)
-    for points in back.evaluated:
+    watch.begin(back.seen.title, back.seen.steps, back.seen.begun)
+    for points in back.seen.evaluations:
         watch.evaluated(points)
     watch.end()
 
 
-def _takes(workspace: Workspace) -> tuple[float, float]:
-    """CPUs and GPUs of a piece of work."""
-    asked, on_gpu = workspace.recipe.cluster, workspace.backbone.device.type == "cuda"
-    cpus = asked.cpus if asked.cpus is not None else workspace.run.record.threads or 1
-    return float(cpus), float(on_gpu) if asked.gpus is None else asked.gpus
-
-
 def _job(workspace: Workspace) -> str:
     """What a worker must know of the run, as JSON: equal texts need the same things loaded."""
-    record = workspace.run.record
-    # A worker starts from prompts that are handed to it: it needs no prompt file.
-    prompt = workspace.recipe.prompt.model_copy(update={"init": "vocabulary", "file": None, "text": None})
-    # Nor does it sweep: its learning rate is the driver's.
-    tuning = workspace.recipe.tuning.model_copy(update={"lr": workspace.lr, "sweep": None})
-    recipe = workspace.recipe.model_copy(update={"prompt": prompt, "tuning": tuning})
-    device = workspace.backbone.device.type  # a worker sees no other GPUs than its own
+    recipe, record = workspace.recipe, workspace.run.record
+    # A worker starts from prompts that are handed to it: it needs no prompt file. Nor does it sweep: its rate is given.
+    prompt = recipe.prompt.model_copy(update={"init": "vocabulary", "file": None, "text": None})
+    tuning = recipe.tuning.model_copy(update={"lr": workspace.lr, "sweep": None})
     known = {
         "threads": record.threads,
-        "device": device,
+        "device": workspace.backbone.device.type,  # a worker sees no other GPUs than its own
         "dtype": record.backbone.dtype,
         "K": record.K,
         "inputs": {name: digest for name, digest in (record.inputs or {}).items() if name != "prompt"},
     }
     job = {
-        "recipe": recipe.resolved(),
+        "recipe": recipe.model_copy(update={"prompt": prompt, "tuning": tuning}).resolved(),
         "known": known,
         "path": str(workspace.run.path),
         "versions": versions(),
@@ -158,7 +133,7 @@ def _make(job: str, do: Do[Any], item: WorkItem) -> _Back:
     known, seen = json.loads(job), _Seen()
     store = StandIn(Path(known["path"]), Pinned(**known["known"]), item.payload["begun"])  # type: ignore[arg-type]
     do(replace(_workspace(job), run=store, watch=seen), item.payload["piece"])
-    return _Back(store.made, seen.title, seen.steps, seen.begun, tuple(seen.evaluations))
+    return _Back(store.output, seen)
 
 
 @lru_cache(maxsize=1)
@@ -172,19 +147,13 @@ def _workspace(job: str) -> Workspace:
     with suppress(OSError):  # paths of a recipe are relative to it; a machine without it may need none
         os.chdir(known["folder"])
     try:
-        _same_versions(known["versions"])
-        recipe = Recipe.model_validate(known["recipe"])
-        watch: Watch = _Seen()
-        made = prepare(recipe, StandIn(Path(known["path"]), Pinned(**known["known"])), watch, InProcess())
+        here, driver = versions(), known["versions"]  # bits depend on them
+        other = [f"{name} {here[name]} instead of {wanted}" for name, wanted in driver.items() if here[name] != wanted]
+        if other:
+            do = "install the same versions on every node"
+            raise SoftpruneError("the driver's versions on its workers", ", ".join(other), do)
+        store = StandIn(Path(known["path"]), Pinned(**known["known"]))
+        workspace = prepare(Recipe.model_validate(known["recipe"]), store, Watch(), InProcess())
     except SoftpruneError as error:
         raise SoftpruneError(error.expected, f"on {platform.node()}: {error.found}", error.do) from error
-    return replace(made, report=SealedSet(()))  # no worker has any use for `report`
-
-
-def _same_versions(driver: dict[str, str | None]) -> None:
-    """Hold a worker to the driver's versions: bits depend on them."""
-    here = versions()
-    other = [f"{name} {here.get(name)} instead of {wanted}" for name, wanted in driver.items() if here[name] != wanted]
-    if other:
-        do = "install the same versions on every node"
-        raise SoftpruneError("the driver's versions on its workers", ", ".join(other), do)
+    return replace(workspace, report=SealedSet(()))  # no worker has any use for `report`

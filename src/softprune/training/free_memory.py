@@ -1,7 +1,4 @@
-"""How much memory is free: of a GPU, or of the machine and of the control group that this process is held to.
-
-And what of it the C library keeps from one step to the next.
-"""
+"""Memory of a GPU, or of this process and its machine: free, held, the most held at once, and kept between steps."""
 
 from __future__ import annotations
 
@@ -18,10 +15,11 @@ _FILES = {
     1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     2: ("memory.max", "memory.current", "inactive_file"),
 }
-
 # Of glibc's malloc.h. 32 MB is the most that it takes for the first.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _LARGEST = 32 << 20
+# Linux: 5 written there makes the highest resident size the present one (proc(5)).
+_CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 def keep_freed(most: int = 1 << 30) -> bool:
@@ -68,6 +66,43 @@ def held_bytes(device: torch.device) -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+class PeakMemory:
+    """The most memory held at once between two laps: torch's allocator's on GPUs, this process's elsewhere.
+
+    A process's peak takes everything in, libraries and the model too, and whatever it held before.
+
+    Args:
+        device: where the model runs.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
+
+    def lap(self) -> int | None:
+        """Bytes at most since the last lap; None where the system doesn't tell, or can't begin again."""
+        if self._on_gpu:
+            devices = range(torch.cuda.device_count())
+            peaks = sum(torch.cuda.max_memory_allocated(device) for device in devices)
+            for device in devices:
+                torch.cuda.reset_peak_memory_stats(device)
+            return int(peaks)
+        peak = highest_resident()
+        try:
+            _CLEAR.write_text("5")
+        except OSError:
+            return None
+        return peak
+
+
+def highest_resident() -> int | None:
+    """The most bytes of memory that this process held; None where the system doesn't tell (macOS)."""
+    try:
+        lines = _STATUS.read_text().splitlines()
+    except OSError:
+        return getattr(psutil.Process().memory_info(), "peak_wset", None)  # Windows
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
+
+
 def _left_of_groups(root: Path) -> Iterator[int]:
     """What this process's control groups leave, and all groups above them.
 
@@ -78,20 +113,16 @@ def _left_of_groups(root: Path) -> Iterator[int]:
         if controllers and "memory" not in controllers.split(","):
             continue
         version, top = (1, root / "sys/fs/cgroup/memory") if controllers else (2, root / "sys/fs/cgroup")
+        limit_file, used_file, droppable = _FILES[version]
         own = top / path.lstrip("/")
         for folder in (own, *own.parents):
-            yield from _left(folder, version)
+            limit, used = _read(folder / limit_file).strip(), _read(folder / used_file).strip()
+            if limit.isdigit() and used.isdigit():  # else there is no such group, or it has no limit: `max`
+                stat = _read(folder / "memory.stat").splitlines()
+                cached = [int(line.split()[1]) for line in stat if line.startswith(f"{droppable} ")]
+                yield max(0, int(limit) - int(used) + sum(cached))
             if folder == top:
                 break
-
-
-def _left(folder: Path, version: int) -> Iterator[int]:
-    limit, used, droppable = _FILES[version]
-    texts = [_read(folder / name).strip() for name in (limit, used)]
-    if not all(text.isdigit() for text in texts):  # no such group, or `max`: without a limit
-        return
-    stat = dict(line.split(maxsplit=1) for line in _read(folder / "memory.stat").splitlines() if " " in line)
-    yield max(0, int(texts[0]) - int(texts[1]) + int(stat.get(droppable, 0)))
 
 
 def _read(path: Path) -> str:

@@ -16,7 +16,6 @@ from softprune.models.base import Backbone
 from softprune.models.tokenization import continuation_ids
 from softprune.prompts.initialization import (
     Initial,
-    check_fits,
     from_labels,
     from_prompt,
     from_text,
@@ -45,14 +44,15 @@ def initial_prompt(recipe: Recipe, backbone: Backbone, task: Task) -> Initial:
     if settings.init == "text":
         tokens = continuation_ids(backbone.tokenizer, settings.text or task.definition.instruction)
         backbone.check_rows(tokens, "the text that the prompt starts from")
-        return from_text(backbone.embed_ids, tokens, readable(backbone.tokenizer, tokens), sampled)
+        words = [str(word) for word in backbone.tokenizer.convert_ids_to_tokens(list(tokens))]
+        return from_text(backbone.embed_ids, tokens, words, sampled)
     if settings.init == "labels":
         labels = [(a, continuation_ids(backbone.tokenizer, a)) for a in task.definition.answers]
         return from_labels(backbone.embed_ids, labels, sampled)
     if settings.file is not None:
-        saved, path = read_prompt(Path(settings.file)), Path(settings.file)
-        first = from_prompt(saved.vectors_PH, sampled, path.name)
-        return replace(first, notes=(*(f"{path.name}: {note}" for note in saved.notes), *first.notes))
+        saved, name = read_prompt(Path(settings.file)), Path(settings.file).name
+        first = from_prompt(saved.vectors_PH, sampled, name)
+        return replace(first, notes=(*(f"{name}: {note}" for note in saved.notes), *first.notes))
     return sampled
 
 
@@ -70,7 +70,7 @@ def instruction_prompt(backbone: Backbone, task: Task) -> torch.Tensor | None:
 def settled(recipe: Recipe, begun: bool = False) -> Recipe:
     """The recipe with P as the prompt file has it, where nobody asked for another.
 
-    A file that can't be read is left for `file_mistakes`, which tells it together with the recipe's other mistakes.
+    A file that can't be read is left for `recipe_checks.check`, which reports it with the recipe's other mistakes.
 
     Args:
         recipe: the settings.
@@ -103,83 +103,15 @@ def initial_mask(recipe: Recipe) -> Mask:
     return load_mask(Path(settings.mask))
 
 
-def mask_mistakes(recipe: Recipe, hidden: int) -> list[SoftpruneError]:
-    """What keeps the mask of `prompt.mask` from the prompt of P tokens of `hidden` dimensions."""
-    if recipe.prompt.mask is None:
-        return []
-    if recipe.kind != "tune":
-        found = f"prompt.mask with kind: {recipe.kind}"
-        return [SoftpruneError("kind: tune for a prompt that is masked from the start", found, "leave prompt.mask out")]
-    try:
-        mask = load_mask(Path(recipe.prompt.mask))
-    except SoftpruneError as error:
-        return [error]
-    tokens, pieces = mask.piece_PS.shape
-    if tokens != recipe.prompt.tokens or hidden % pieces:
-        return [
-            SoftpruneError(
-                f"a mask of {recipe.prompt.tokens} tokens, in pieces whose number divides H = {hidden}",
-                f"{tokens} tokens of {pieces} pieces in {recipe.prompt.mask}",
-                f"set prompt.tokens={tokens}, or choose another mask",
-            )
-        ]
-    return []
-
-
-def label_mistakes(recipe: Recipe, task: Task) -> list[SoftpruneError]:
-    """What keeps the task's answers from starting a prompt: there are no class labels where examples have their own."""
-    answers = task.definition.answers
-    if recipe.prompt.init == "labels" and task.definition.is_generation:
-        found = f"prompt.init=labels with {task.id}, whose texts are written"
-        return [SoftpruneError("a task with answers to choose from, to start from them", found, "set prompt.init=text")]
-    if recipe.prompt.init != "labels" or not any("{" in answer for answer in answers):
-        return []
-    return [
-        SoftpruneError(
-            "a task whose answers are the same for every example, to start from its class labels",
-            f"prompt.init=labels with the answers {', '.join(answers)} of {task.id}",
-            "choose another prompt.init, such as vocabulary",
-        )
-    ]
-
-
-def text_mistakes(recipe: Recipe, task: Task) -> list[SoftpruneError]:
-    """What keeps a text from starting a prompt: the recipe names none, and the task has no instruction."""
-    if recipe.prompt.init != "text" or recipe.prompt.text or task.definition.instruction:
-        return []
-    found = f"neither prompt.text nor an instruction of {task.id}"
-    return [SoftpruneError("a text to start from, for prompt.init=text", found, "set prompt.text")]
-
-
-def file_mistakes(recipe: Recipe, hidden: int) -> list[SoftpruneError]:
-    """What keeps the prompt file from starting a prompt of embedding size `hidden`."""
-    if recipe.prompt.file is None:
-        return []
-    path = Path(recipe.prompt.file)
-    try:
-        check_fits(load_vectors(path), hidden, path.name)
-    except SoftpruneError as error:
-        return [error]
-    return []
-
-
 def common_words(tokenizer: Any, size: int) -> tuple[list[int], list[str]]:
     """Vocabulary ids below `size` that are words or pieces of words, in the vocabulary's order, and their texts."""
     special = set(tokenizer.all_special_ids)
-    tokens = tokenizer.convert_ids_to_tokens(range(min(size, len(tokenizer))))
-    ids = [
-        i
-        for i, token in enumerate(tokens)
-        if i not in special and token is not None and not PLACEHOLDER.fullmatch(token) and _is_word(token)
-    ]
-    return ids, [tokens[i] for i in ids]
-
-
-def readable(tokenizer: Any, ids: tuple[int, ...]) -> list[str]:
-    """Tokens as the vocabulary writes them."""
-    return [str(token) for token in tokenizer.convert_ids_to_tokens(list(ids))]
-
-
-def _is_word(token: str) -> bool:
-    bare = token.lstrip("Ġ▁#")
-    return len(bare) > 1 and bare.isalpha()
+    ids, words = [], []
+    for i, token in enumerate(tokenizer.convert_ids_to_tokens(range(min(size, len(tokenizer))))):
+        if i in special or token is None or PLACEHOLDER.fullmatch(token):
+            continue
+        bare = token.lstrip("Ġ▁#")  # what marks the beginning of a word, or its middle (WordPiece)
+        if len(bare) > 1 and bare.isalpha():
+            ids.append(i)
+            words.append(token)
+    return ids, words

@@ -6,7 +6,7 @@ A piece of work is done once: its result is stored under its name, its unfinishe
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,15 +14,15 @@ import torch
 
 from softprune.config import Recipe
 from softprune.prompts.soft_prompts import masked_state
-from softprune.runs.record_parts import PromptRecord, TrainingCost
+from softprune.runs.record_parts import PromptRecord, SettingsRecord, SweepRow, TrainingCost
 from softprune.runs.run_folder import Saved
 from softprune.runs.worker_store import Store
 from softprune.training.distribute import finish_on_workers
 from softprune.training.initial_prompt import initial_mask, initial_prompt
 from softprune.training.loop import Evaluation, Keeper, Point, Schedule, State, Trained, train
-from softprune.training.lr_sweep import best_rate, candidate_of, chosen_work
+from softprune.training.nan_checks import NotFinite
 from softprune.training.optimizers import prompt_optimiser
-from softprune.training.scoring import ScoredSet, score_prompts
+from softprune.training.scoring import score_prompts
 from softprune.training.session import Workspace
 from softprune.training.step import Feed
 from softprune.training.trainable import PromptTrainable
@@ -57,13 +57,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A trained prompt.
-
-    Attributes:
-        state: its best checkpoint on `select`.
-        evaluation: metric and loss there.
-        seconds: wall time of its group over the group's size.
-    """
+    """A trained prompt: its best checkpoint on `select`, and the wall seconds of its group over the group's size."""
 
     state: PromptState
     evaluation: Evaluation
@@ -85,7 +79,7 @@ class FolderKeeper(Keeper):
 
     def finished(self) -> Trained | None:
         """What the run holds; its cost is recorded again, since a kill may have come before that."""
-        return self._stored(Saved({}, {})) if self._run.has(self._work) else None
+        return self._store(Saved({}, {})) if self._run.has(self._work) else None
 
     def load(self) -> State | None:
         """The last state; curve lines that came after it are dropped, since they will be made again."""
@@ -95,7 +89,8 @@ class FolderKeeper(Keeper):
 
     def save(self, tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> None:
         """Replace the state."""
-        self._run.checkpoint(self._work).save(Saved(_on_cpu(tensors), progress))
+        on_cpu = {name: tensor.cpu() for name, tensor in tensors.items()}
+        self._run.checkpoint(self._work).save(Saved(on_cpu, progress))
 
     def curve(self, points: Sequence[Point]) -> None:
         """Append to metrics.jsonl."""
@@ -103,30 +98,22 @@ class FolderKeeper(Keeper):
 
     def finish(self, trained: Trained) -> Trained:
         """Store it; the state of the unfinished training goes."""
-        meta = {name: getattr(trained, name) for name in ("steps", "examples", "seconds")}
-        return self._stored(Saved(_on_cpu(trained.tensors), meta | {"best": [asdict(found) for found in trained.best]}))
+        meta = {"steps": trained.steps, "examples": trained.examples, "seconds": trained.seconds}
+        on_cpu = {name: tensor.cpu() for name, tensor in trained.tensors.items()}
+        return self._store(Saved(on_cpu, meta | {"best": [asdict(each) for each in trained.best]}))
 
-    def _stored(self, saved: Saved) -> Trained:
+    def _store(self, saved: Saved) -> Trained:
         """What the run holds under this name; `saved`, where it holds nothing yet."""
         stored = self._run.once(self._work, lambda: saved)
         costs = {name: stored.meta[name] for name in ("steps", "examples", "seconds")}
         with self._run.editing() as record:
             record.cost.training[self._work] = TrainingCost(**costs)
-        best = tuple(Evaluation(**found) for found in stored.meta["best"])
+        best = tuple(Evaluation(**each) for each in stored.meta["best"])
         return Trained(stored.tensors, best, **costs)
 
 
-def _on_cpu(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.cpu() for name, tensor in tensors.items()}
-
-
-def schedule(workspace: Workspace, *, epochs: int | None = None) -> Schedule:
-    """The recipe's schedule, with other epochs where asked."""
-    return schedule_of(workspace.recipe, len(workspace.train), epochs=epochs)
-
-
-def schedule_of(recipe: Recipe, examples: int, *, epochs: int | None = None) -> Schedule:
-    """The same for so many training examples."""
+def schedule(recipe: Recipe, examples: int, epochs: int | None = None) -> Schedule:
+    """The recipe's schedule for so many training examples, with other epochs where asked."""
     settings = recipe.tuning
     steps_an_epoch = math.ceil(examples / settings.batch_size)
     passes = epochs or settings.epochs or max(EPOCHS, math.ceil(STEPS / steps_an_epoch))
@@ -142,7 +129,10 @@ def schedule_of(recipe: Recipe, examples: int, *, epochs: int | None = None) -> 
     )
 
 
-def swept(workspace: Workspace) -> Workspace:
+# --- the rate ---
+
+
+def sweep(workspace: Workspace) -> Workspace:
     """With the learning rate that does best on `select` among those of `tuning.sweep`; as it was without one."""
     multiples = workspace.recipe.tuning.sweep
     if multiples is None:
@@ -155,6 +145,64 @@ def swept(workspace: Workspace) -> Workspace:
             return fit(replace(workspace, lr=lr), group)[0].evaluation
 
         return replace(workspace, lr=best_rate(workspace.run, workspace.lr, multiples, train_at))
+
+
+def best_rate(run: Store, lr: float, multiples: Sequence[float], train: Callable[[float, str], Evaluation]) -> float:
+    """Train with every multiple of a learning rate and choose: the best score on `select`, then the lower loss.
+
+    The run keeps `sweep`, by multiple the rate, its score and loss, and whether it was `chosen`; and `settings.lr`. A
+    rate at which losses stop being numbers has no score, and can't be chosen. Ties go to the multiple named first.
+
+    Args:
+        run: where it is noted.
+        lr: what is multiplied.
+        multiples: at least one.
+        train: trains with a rate, as a piece of work of that name, and evaluates the result on `select`.
+
+    Returns:
+        The rate.
+
+    Raises:
+        NotFinite: where no rate gives numbers.
+    """
+    evaluations: dict[float, Evaluation] = {}
+    lost: list[NotFinite] = []
+    rows: dict[str, SweepRow] = {}
+    for multiple in multiples:
+        row = rows[f"{multiple:g}"] = SweepRow(lr=lr * multiple, score=None, loss=None, chosen=False)
+        try:
+            each = evaluations[multiple] = train(lr * multiple, work_of(multiple))
+            row.score, row.loss = each.score, each.loss
+        except NotFinite as error:
+            lost.append(error)
+    if not evaluations:
+        raise lost[0]
+    best = max(evaluations, key=lambda multiple: (evaluations[multiple].score, -evaluations[multiple].loss))
+    rows[f"{best:g}"].chosen = True
+    with run.editing() as record:
+        record.sweep = rows
+        record.settings = record.settings or SettingsRecord()
+        record.settings.lr = lr * best
+    return lr * best
+
+
+def work_of(multiple: float) -> str:
+    """The name of the piece of work that trains with a multiple."""
+    return f"sweep-{multiple:g}"
+
+
+def candidate_of(work: str) -> str:
+    """What such a training is called in metrics.jsonl."""
+    return work.replace("sweep-", "rate-x", 1)
+
+
+def chosen_work(run: Store) -> str | None:
+    """The piece of work that trained with the chosen rate; None where nothing was swept."""
+    rows = run.record.sweep
+    return next((work_of(float(multiple)) for multiple, row in rows.items() if row.chosen), None)
+
+
+# --- trainings ---
 
 
 def tune(workspace: Workspace) -> Fitted:
@@ -187,7 +235,7 @@ def fit_groups(workspace: Workspace, groups: Sequence[Group], phase: str) -> dic
     """Train groups that don't depend on each other, wherever the run's executor has them trained.
 
     Returns:
-        What became of each prompt, by its name.
+        The trained prompts by name.
     """
     finish_on_workers(workspace, fit, groups, phase)
     with workspace.run.phase(phase):
@@ -199,8 +247,7 @@ def fit_groups(workspace: Workspace, groups: Sequence[Group], phase: str) -> dic
 
 def fit(workspace: Workspace, group: Group) -> list[Fitted]:
     """Train a group's prompts side by side from their starting values; the best checkpoint of each."""
-    run, backbone, data = workspace.run, workspace.backbone, workspace.train
-    scoring = workspace.scoring
+    run, backbone, data, scoring = workspace.run, workspace.backbone, workspace.train, workspace.scoring
     trainable = PromptTrainable(
         backbone,
         torch.stack([start.vectors_PH for start in group.starts]),
@@ -209,14 +256,13 @@ def fit(workspace: Workspace, group: Group) -> list[Fitted]:
         loss=scoring.loss,
         score=scoring.score,
     )
-    optimiser = prompt_optimiser(workspace.recipe.tuning, trainable.vectors_KPH, trainable.survivors(), workspace.lr)
     tokens = int(trainable.prompts().shape[1])
     trained = train(
         trainable,
-        optimiser,
+        prompt_optimiser(workspace.recipe.tuning, trainable.vectors_KPH, trainable.survivors(), workspace.lr),
         Feed([tokens + length for length in data.lengths], lambda indices: data.batch(backbone, indices)),
-        lambda: evaluate(workspace, trainable.prompts().detach(), workspace.select),
-        schedule(workspace, epochs=group.epochs),
+        lambda: evaluate(workspace, trainable.prompts().detach()),
+        schedule(workspace.recipe, len(data), group.epochs),
         names=group.names,
         title=group.title,
         keeper=FolderKeeper(run, group.work, group.phase, group.names),
@@ -225,15 +271,13 @@ def fit(workspace: Workspace, group: Group) -> list[Fitted]:
         seeds=group.seeds,
     )
     seconds = trained.seconds / len(group.names)
-    return [
-        Fitted(PromptState(vectors_PH, start.mask), evaluation, seconds)
-        for vectors_PH, start, evaluation in zip(
-            trained.tensors["vectors_KPH"], group.starts, trained.best, strict=True
-        )
-    ]
+    fitted = []
+    for vectors_PH, start, best in zip(trained.tensors["vectors_KPH"], group.starts, trained.best, strict=True):
+        fitted.append(Fitted(PromptState(vectors_PH, start.mask), best, seconds))
+    return fitted
 
 
-def evaluate(workspace: Workspace, prompts_KQH: torch.Tensor, data: ScoredSet) -> list[Evaluation]:
-    """What choices go by, and mean loss, of K prompts on a set."""
-    found = score_prompts(workspace.backbone, prompts_KQH, data, workspace.scoring)
-    return [Evaluation(workspace.choice.value(s), s.loss) for s in found]
+def evaluate(workspace: Workspace, prompts_KQH: torch.Tensor) -> list[Evaluation]:
+    """What choices go by, and mean loss, of K prompts on `select`."""
+    scores_K = score_prompts(workspace.backbone, prompts_KQH, workspace.select, workspace.scoring)
+    return [Evaluation(workspace.choice.value(scores), scores.loss) for scores in scores_K]

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,11 +19,10 @@ from torch import nn
 from softprune.models.batching import training_batches
 from softprune.ratios import exact
 from softprune.runs.processes import ALONE, Processes
-from softprune.training.data_parallel import add_up, agree
 from softprune.training.nan_checks import FROM_THE_MODEL, check_finite
 from softprune.training.optimizers import keep_candidates, pack, unpack
-from softprune.training.step import Feed, backward_apart, backward_shared
-from softprune.training.trainable import RowTrainable, Trainable
+from softprune.training.step import Feed, agree, backward_apart, backward_shared, sum_gradients
+from softprune.training.trainable import Trainable
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What `select` says of one candidate: its metric (higher is better) and its loss."""
+    """A candidate's metric on `select` (higher is better) and its loss."""
 
     score: float
     loss: float
@@ -111,7 +110,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What training left.
+    """The outcome of a training.
 
     Attributes:
         tensors: the best checkpoint of every candidate; K is the first axis.
@@ -129,7 +128,7 @@ class Trained:
 
 
 State = tuple[dict[str, torch.Tensor], dict[str, Any]]
-"""Unfinished training: tensors, and what `Progress` holds."""
+"""Unfinished training: tensors, and the fields of `Progress`."""
 
 
 class Keeper:
@@ -150,12 +149,12 @@ class Keeper:
         """Write new evaluations down."""
 
     def finish(self, trained: Trained) -> Trained:
-        """Keep what training left, and give it back as later attempts will read it."""
+        """Keep the outcome, and return it as later attempts will read it."""
         return trained
 
 
-class Watch(Protocol):
-    """What shows how training goes (a live display, a tracker)."""
+class Watch:
+    """Shows how training goes. This one shows nothing; see `progress` for a live display and trackers."""
 
     def begin(self, title: str, steps: int, done: int) -> None:
         """Training of `title` starts at step `done` of `steps`."""
@@ -206,32 +205,25 @@ def train(
     finished = keeper.finished()
     if finished is not None:
         return finished
-    steps_an_epoch, interval, total = schedule.steps(len(feed.lengths))
-    progress, best = _begin(trainable, optimiser, keeper)
+    _, interval, total = schedule.steps(len(feed.lengths))
+    candidates = _Candidates(trainable, optimiser, names, total, keeper.load())
+    progress = candidates.progress
+    orders = _Orders(feed.lengths, schedule, seeds or [schedule.seed] * len(names))
+    clipped = [p for group in optimiser.param_groups if group.get("clip", True) for p in group["params"]]
+    full_rates = [group["lr"] for group in optimiser.param_groups]
+    losses: list[torch.Tensor] = []
     watch.begin(title, total, progress.step)
     begun = time.perf_counter() - progress.seconds
-    full_rates = [group["lr"] for group in optimiser.param_groups]
-    own_seeds = seeds or [schedule.seed] * len(names)
-    orders: dict[int, list[tuple[int, ...]]] = {}
-    losses: list[torch.Tensor] = []
     try:
         while progress.step < total and progress.active:
-            epoch, place = divmod(progress.step, steps_an_epoch)
-            seeds_K = [own_seeds[candidate] for candidate in progress.active]
-            if place == 0 or not orders:
-                orders = {s: training_batches(feed.lengths, schedule.batch_size, s, epoch) for s in set(seeds_K)}
-            batches = [orders[s][place] for s in seeds_K]
-
+            batches, shared = orders.batches(progress)
             optimiser.zero_grad(set_to_none=True)
-            if len(set(seeds_K)) == 1:
-                loss_K = backward_shared(trainable, feed, batches[0], schedule.accumulate, processes)
-            else:
-                rows = cast(RowTrainable, trainable)
-                loss_K = backward_apart(rows, feed, batches, schedule.accumulate, processes)
+            backward = backward_shared if shared else backward_apart
+            loss_K = backward(trainable, feed, batches, schedule.accumulate, processes)
             if processes.size > 1:  # before clipping: the norm is that of the whole batch's gradient
-                loss_K = add_up(trainable, loss_K, processes)
+                loss_K = sum_gradients(trainable, loss_K, processes)
             if schedule.clip_norm is not None:
-                nn.utils.clip_grad_norm_(_clipped(optimiser), schedule.clip_norm)
+                nn.utils.clip_grad_norm_(clipped, schedule.clip_norm)
             for group, rate in zip(optimiser.param_groups, full_rates, strict=True):
                 group["lr"] = rate * schedule.rate_at(progress.step, total)
             optimiser.step()
@@ -240,117 +232,135 @@ def train(
             progress.step += 1
             progress.examples += examples
             losses.append(loss_K)
-            _check_finite(loss_K.tolist(), progress, total, names, "training", optimiser)
+            candidates.check_finite(loss_K.tolist(), "training")
             watch.step(progress.step, float(loss_K.mean()), examples)
             if progress.step % interval and progress.step != total:
                 continue
 
-            mean_K = torch.stack(losses).mean(0).tolist()
-            losses = []
             if processes.size > 1:
                 agree(trainable, optimiser, processes)
             evaluations = evaluate()
             # The last step may have ruined a prompt whose training losses were all finite.
-            _check_finite([e.loss for e in evaluations], progress, total, names, "select", optimiser)
+            candidates.check_finite([e.loss for e in evaluations], "select")
             progress.seconds = time.perf_counter() - begun
-            points = []
-            for name, found, loss in zip([names[at] for at in progress.active], evaluations, mean_K, strict=True):
-                where = ((progress.step - 1) // steps_an_epoch + 1, progress.step)
-                points.append(Point(name, *where, loss, found.loss, found.score, progress.seconds))
-            _keep_best(trainable, progress, best, evaluations, schedule.best_by)
-            _leave(trainable, optimiser, progress, schedule)
+            points = candidates.points(orders.epoch + 1, torch.stack(losses).mean(0).tolist(), evaluations)
+            losses = []
+            candidates.keep_best(evaluations, schedule.best_by)
+            candidates.drop_stale(schedule.patience)
             # Curve first: a kill in between leaves lines that the next start trims, never a gap.
             keeper.curve(points)
-            keeper.save(_state(trainable, optimiser, best), asdict(progress))
+            keeper.save(candidates.tensors(), asdict(progress))
             watch.evaluated(points)
     finally:
         watch.end()  # a display that is left open hides the cursor
-    evaluated = tuple(Evaluation(**found) for found in progress.best if found is not None)
-    return keeper.finish(Trained(best, evaluated, progress.step, progress.examples, progress.seconds))
+    best = tuple(Evaluation(**each) for each in progress.best if each is not None)
+    return keeper.finish(Trained(candidates.best, best, progress.step, progress.examples, progress.seconds))
 
 
-def _clipped(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:
-    groups = [group["params"] for group in optimiser.param_groups if group.get("clip", True)]
-    return [parameter for group in groups for parameter in group]
+class _Orders:
+    """The batches of every candidate: a function of its seed and the step alone, so a resumed run sees the same."""
+
+    def __init__(self, lengths: Sequence[int], schedule: Schedule, seeds: Sequence[int]) -> None:
+        self._lengths, self._size, self._seeds = lengths, schedule.batch_size, seeds
+        self._steps_an_epoch = schedule.steps(len(lengths))[0]
+        self._by_seed: dict[int, list[tuple[int, ...]]] = {}
+        self.epoch = -1
+
+    def batches(self, progress: Progress) -> tuple[list[tuple[int, ...]], bool]:
+        """The next step's batch of each active candidate, and whether it is the same for all of them."""
+        epoch, place = divmod(progress.step, self._steps_an_epoch)
+        if epoch != self.epoch:
+            self.epoch, self._by_seed = epoch, {}
+        seeds_K = [self._seeds[candidate] for candidate in progress.active]
+        for seed in set(seeds_K) - self._by_seed.keys():
+            self._by_seed[seed] = training_batches(self._lengths, self._size, seed, epoch)
+        return [self._by_seed[seed][place] for seed in seeds_K], len(set(seeds_K)) == 1
 
 
-def _begin(
-    trainable: Trainable, optimiser: torch.optim.Optimizer, keeper: Keeper
-) -> tuple[Progress, dict[str, torch.Tensor]]:
-    """A fresh start, or the state in which an earlier try left off."""
-    count = trainable.candidates
-    kept = keeper.load()
-    if kept is None:
-        return Progress(0, list(range(count)), [None] * count, [0] * count), trainable.save()
-    tensors, progress = kept
-    state = Progress(**progress)
-    if len(state.active) != count:
-        trainable.keep(state.active)
-        keep_candidates(optimiser, state.active)
-    trainable.load({k.removeprefix("now."): v for k, v in tensors.items() if k.startswith("now.")})
-    unpack(optimiser, tensors)
-    return state, {k.removeprefix("best."): v for k, v in tensors.items() if k.startswith("best.")}
+class _Candidates:
+    """Which candidates are still in training, and the best checkpoint of each.
 
+    Args:
+        trainable, optimiser, names: of all K.
+        total: steps of the schedule.
+        state: where an earlier attempt left off; None begins.
+    """
 
-def _check_finite(
-    losses_K: Sequence[float],
-    progress: Progress,
-    total: int,
-    names: Sequence[str],
-    which: str,
-    optimiser: torch.optim.Optimizer,
-) -> None:
-    do = f"lower tuning.lr (it is {optimiser.param_groups[0]['lr']:g}) or take --dtype float32, in another --out: "
-    do += "this run would fail again"
-    # The first step's loss is that of the prompt as it came, so no learning rate can be at fault.
-    do = FROM_THE_MODEL if which == "training" and progress.step == 1 else do
-    active = [names[place] for place in progress.active]
-    check_finite(losses_K, active, f"{which} loss", f"at step {progress.step} of {total}", do)
+    def __init__(
+        self,
+        trainable: Trainable,
+        optimiser: torch.optim.Optimizer,
+        names: Sequence[str],
+        total: int,
+        state: State | None,
+    ) -> None:
+        self.trainable, self.optimiser, self.names, self.total = trainable, optimiser, names, total
+        count = trainable.candidates
+        if state is None:
+            self.progress = Progress(0, list(range(count)), [None] * count, [0] * count)
+            self.best = trainable.save()
+            return
+        tensors, progress = state
+        self.progress = Progress(**progress)
+        if len(self.progress.active) != count:
+            self._keep(self.progress.active)
+        trainable.load({name.removeprefix("now."): t for name, t in tensors.items() if name.startswith("now.")})
+        unpack(optimiser, tensors)
+        self.best = {name.removeprefix("best."): t for name, t in tensors.items() if name.startswith("best.")}
 
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Everything but `progress` that is needed to go on from here."""
+        state = {f"now.{name}": value for name, value in self.trainable.save().items()}
+        state |= {f"best.{name}": value for name, value in self.best.items()}
+        return state | pack(self.optimiser)
 
-def _keep_best(
-    trainable: Trainable,
-    progress: Progress,
-    best: dict[str, torch.Tensor],
-    evaluations: Sequence[Evaluation],
-    best_by: str,
-) -> None:
-    """Copy into `best` whatever is a candidate's best so far."""
-    now = trainable.save()
-    for at, (place, found) in enumerate(zip(progress.active, evaluations, strict=True)):
-        known = progress.best[place]
-        if known is not None and not _better(found, Evaluation(**known), best_by):
-            progress.stale[place] += 1
-            continue
-        progress.best[place], progress.stale[place] = asdict(found), 0
-        for name, value in now.items():
-            best[name][place] = value[at]
+    def check_finite(self, losses_K: Sequence[float], which: str) -> None:
+        """Hold the losses of the active candidates to be numbers."""
+        rate = self.optimiser.param_groups[0]["lr"]
+        do = f"lower tuning.lr (it is {rate:g}) or take --dtype float32, in another --out: this run would fail again"
+        if which == "training" and self.progress.step == 1:
+            do = FROM_THE_MODEL  # the first step's loss is that of the prompt as it came: no learning rate is at fault
+        active = [self.names[place] for place in self.progress.active]
+        check_finite(losses_K, active, f"{which} loss", f"at step {self.progress.step} of {self.total}", do)
 
+    def points(self, epoch: int, loss_K: Sequence[float], evaluations: Sequence[Evaluation]) -> list[Point]:
+        """This evaluation's point on each active candidate's curve."""
+        points = []
+        for place, loss, each in zip(self.progress.active, loss_K, evaluations, strict=True):
+            step, seconds = self.progress.step, self.progress.seconds
+            points.append(Point(self.names[place], epoch, step, loss, each.loss, each.score, seconds))
+        return points
 
-def _better(new: Evaluation, old: Evaluation, best_by: str) -> bool:
-    if best_by != "score":
-        return best_by == "last" or new.loss < old.loss
-    return (new.score, -new.loss) > (old.score, -old.loss)
+    def keep_best(self, evaluations: Sequence[Evaluation], best_by: str) -> None:
+        """Copy into `best` whatever is a candidate's best so far."""
+        progress, now = self.progress, self.trainable.save()
+        for at, (place, new) in enumerate(zip(progress.active, evaluations, strict=True)):
+            old = progress.best[place]
+            if old is None or best_by == "last":
+                is_better = True
+            elif best_by == "loss":
+                is_better = new.loss < old["loss"]
+            else:
+                is_better = (new.score, -new.loss) > (old["score"], -old["loss"])
+            if not is_better:
+                progress.stale[place] += 1
+                continue
+            progress.best[place], progress.stale[place] = asdict(new), 0
+            for name, value in now.items():
+                self.best[name][place] = value[at]
 
+    def drop_stale(self, patience: int | None) -> None:
+        """Let candidates go whose patience is used up; the group gets cheaper."""
+        if patience is None:
+            return
+        active = self.progress.active
+        staying = [at for at, place in enumerate(active) if self.progress.stale[place] < patience]
+        if len(staying) == len(active):
+            return
+        self.progress.active = [active[at] for at in staying]
+        if staying:
+            self._keep(staying)
 
-def _leave(trainable: Trainable, optimiser: torch.optim.Optimizer, progress: Progress, schedule: Schedule) -> None:
-    """Let candidates go whose patience is used up; the group gets cheaper."""
-    if schedule.patience is None:
-        return
-    staying = [at for at, place in enumerate(progress.active) if progress.stale[place] < schedule.patience]
-    if len(staying) == len(progress.active):
-        return
-    progress.active = [progress.active[at] for at in staying]
-    if staying:
-        trainable.keep(staying)
-        keep_candidates(optimiser, staying)
-
-
-def _state(
-    trainable: Trainable, optimiser: torch.optim.Optimizer, best: dict[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
-    return {
-        **{f"now.{name}": value for name, value in trainable.save().items()},
-        **{f"best.{name}": value for name, value in best.items()},
-        **pack(optimiser),
-    }
+    def _keep(self, places: Sequence[int]) -> None:
+        self.trainable.keep(places)
+        keep_candidates(self.optimiser, places)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from softprune.config import Recipe
 from softprune.errors import out_of_memory
 from softprune.models.base import Backbone
 from softprune.prompts.soft_prompts import full_mask
+from softprune.runs.record_parts import MemoryRecord
 from softprune.training.free_memory import free_bytes
 from softprune.training.optimizers import prompt_optimiser
 from softprune.training.scoring import ScoredSet
@@ -34,11 +35,7 @@ SHARE = {"cpu": 0.5, "cuda": 0.8}
 
 @dataclass(frozen=True, slots=True)
 class StepMemory:
-    """Bytes of a training step beside the model: `base + each * K`.
-
-    Attributes:
-        base, each: of the fit.
-    """
+    """Bytes of a training step beside the model: `base + each * K`."""
 
     base: int
     each: int
@@ -53,24 +50,8 @@ class StepMemory:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """K, and what it was chosen by; `step` and `free` are None where nothing was measured."""
-
-    group: int
-    step: StepMemory | None = None
-    free: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """Training steps as a recipe makes them, to be measured and forgotten.
-
-    Attributes:
-        recipe: batch size, optimiser and removal.
-        backbone: frozen.
-        train: the training examples.
-        loss, score: as in `Scoring`.
-    """
+    """Training steps as a recipe makes them, to be measured and forgotten; `loss` and `score` as in `Scoring`."""
 
     recipe: Recipe
     backbone: Backbone
@@ -114,27 +95,26 @@ class Rehearsal:
         """Examples of the dearest backward pass: the longest inputs, and the one with the most answer tokens."""
         size = math.ceil(min(self.recipe.tuning.batch_size, len(self.train)) / self.recipe.tuning.accumulate)
 
-        def words(i: int) -> int:
-            return sum(map(len, self.train.encoded[i].answer_ids))
-
+        words = [sum(map(len, each.answer_ids)) for each in self.train.encoded]
         # Inputs that were cut are all alike: of them, those with the longest texts to be written.
-        order = sorted(range(len(self.train)), key=lambda i: (-self.train.lengths[i], -words(i)))
-        wordiest = max(order, key=words)
+        order = sorted(range(len(self.train)), key=lambda i: (-self.train.lengths[i], -words[i]))
+        wordiest = max(order, key=words.__getitem__)
         return [wordiest, *[i for i in order if i != wordiest][: size - 1]]
 
     def peak(self, count: int) -> int:
         """Bytes that a step of `count` whole prompts on the longest examples takes at once, beside the model."""
-        indices, tokens = self.longest_part(), self.recipe.prompt.tokens
-
-        def step() -> None:
-            self.step(count, tokens, indices)
-
-        if self.backbone.device.type == "cuda":
-            return _peak_on_gpu(step, self.backbone.device)
-        live = LiveBytes(self.backbone.model)
-        with live:
-            step()
-        return live.peak
+        indices, tokens, device = self.longest_part(), self.recipe.prompt.tokens, self.backbone.device
+        if device.type != "cuda":
+            live = LiveBytes(self.backbone.model)
+            with live:
+                self.step(count, tokens, indices)
+            return live.peak
+        self.step(count, tokens, indices)  # libraries take their workspaces at the first call, and keep them
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        self.step(count, tokens, indices)
+        torch.cuda.synchronize(device)
+        return int(torch.cuda.max_memory_allocated(device)) - before
 
 
 class LiveBytes(TorchDispatchMode):
@@ -156,11 +136,11 @@ class LiveBytes(TorchDispatchMode):
         self._known: dict[int, object] = {storage._cdata: None for storage in self._held}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
-        for value in tree_iter(found):
+        result = func(*args, **(kwargs or {}))
+        for value in tree_iter(result):
             if isinstance(value, torch.Tensor):
                 self._count(value.untyped_storage())
-        return found
+        return result
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         name, size = storage._cdata, storage.nbytes()
@@ -176,20 +156,11 @@ class LiveBytes(TorchDispatchMode):
         self.peak = max(self.peak, self.live)
 
 
-def _peak_on_gpu(step: Callable[[], None], device: torch.device) -> int:
-    step()  # libraries take their workspaces at the first call, and keep them
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    step()
-    torch.cuda.synchronize(device)
-    return int(torch.cuda.max_memory_allocated(device)) - before
-
-
 def together(recipe: Recipe) -> int:
     """The most candidates that a run could train side by side; winner, control and random mask too."""
     search, levels, seeds = recipe.search, recipe.pruning.levels, recipe.selection
     tokens, pieces = len(search.token_ratios), len(search.piece_ratios)
-    strategy, rivals = search.chosen(), max(3, 2 * seeds.first_seeds + seeds.random_seeds)
+    strategy, rivals = recipe.strategy(), max(3, 2 * seeds.first_seeds + seeds.random_seeds)
     if strategy == "learned":
         return max(len(search.prices), rivals)
     if levels != "both":
@@ -208,20 +179,20 @@ def evenly(candidates: int, most: int) -> int:
     return math.ceil(candidates / math.ceil(candidates / most))
 
 
-def measure_group(rehearsal: Rehearsal) -> Measured:
-    """K for a recipe that names none."""
-    candidates = together(rehearsal.recipe)
-    device = rehearsal.backbone.device
+def measure_group(rehearsal: Rehearsal) -> tuple[int, MemoryRecord | None]:
+    """K for a recipe that names none, and what it was chosen by; None where nothing was measured."""
     if rehearsal.recipe.kind == "tune":
-        return Measured(1)
+        return 1, None
+    candidates, device = together(rehearsal.recipe), rehearsal.backbone.device
     free = free_bytes(device)
     if free is None:
-        return Measured(evenly(candidates, min(candidates, DEFAULT_GROUP)))
+        return evenly(candidates, min(candidates, DEFAULT_GROUP)), None
     step = measure_step(rehearsal)
     if step is None:
-        return Measured(1, None, free)
+        return 1, None
     most = min(candidates, CAP[device.type], step.most(SHARE[device.type] * free))
-    return Measured(evenly(candidates, most), step, free)
+    group = evenly(candidates, most)
+    return group, MemoryRecord(K=group, free=free, base=step.base, each=step.each)
 
 
 def measure_step(rehearsal: Rehearsal) -> StepMemory | None:
@@ -235,13 +206,9 @@ def measure_step(rehearsal: Rehearsal) -> StepMemory | None:
             raise
         two = None
     if two is None:
-        release()
+        # Outside of the `except`, whose error holds the failed step's tensors.
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
         return None
     return StepMemory(2 * one - two, two - one)
-
-
-def release() -> None:
-    """Give back what a failed step held. Call it outside of the `except`, whose error holds the step's tensors."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""Losses that are no numbers: told where they arise, before anything is chosen by them."""
+"""Losses that are no numbers: reported where they arise, before anything is chosen by them."""
 
 from __future__ import annotations
 

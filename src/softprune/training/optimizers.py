@@ -56,12 +56,8 @@ class Adafactor(torch.optim.Optimizer):
         decay_rate: float = -0.8,
     ) -> None:
         super().__init__([parameter], {"lr": lr})
-        self.weight_decay, self.clip_threshold, self.eps, self.decay_rate = (
-            weight_decay,
-            clip_threshold,
-            eps,
-            decay_rate,
-        )
+        self.weight_decay, self.clip_threshold = weight_decay, clip_threshold
+        self.eps, self.decay_rate = eps, decay_rate
         alive = torch.ones_like(parameter) if survivors_KPH is None else survivors_KPH.to(parameter)
         self.alive_KPH = alive.detach()
         self.count_everything = clip_scope == "all"
@@ -87,47 +83,23 @@ class Adafactor(torch.optim.Optimizer):
         scale = (row_KP / row_KP.mean(-1, keepdim=True)).rsqrt()[..., None] * column_KH.rsqrt()[:, None]
         # where, not times: the scale of a pruned row may overflow, and zero times infinity is no zero.
         update = torch.where(self.alive_KPH > 0, scale * gradient, torch.zeros_like(gradient))
-        update /= (self._rms(update) / self.clip_threshold).clamp(min=1.0)
+        counted_KPH = torch.ones_like(self.alive_KPH) if self.count_everything else self.alive_KPH
+        rms_K = (update.square().sum((-2, -1)) / counted_KPH.sum((-2, -1))).sqrt()
+        update /= (rms_K[:, None, None] / self.clip_threshold).clamp(min=1.0)
         parameter.mul_(1 - lr * self.weight_decay).sub_(update, alpha=lr)
-
-    def _rms(self, update_KPH: torch.Tensor) -> torch.Tensor:
-        counted = torch.ones_like(self.alive_KPH) if self.count_everything else self.alive_KPH
-        return (update_KPH.square().sum((-2, -1)) / counted.sum((-2, -1))).sqrt()[:, None, None]
 
     def keep(self, indices: Sequence[int]) -> None:
         """Go on with some of the candidates only."""
         self.alive_KPH = self.alive_KPH[list(indices)]
 
 
-def make_optimiser(
-    name: str,
-    parameter: nn.Parameter,
-    survivors_KPH: torch.Tensor | None,
-    *,
-    lr: float,
-    weight_decay: float,
-    clip_threshold: float,
-    clip_scope: str,
-) -> torch.optim.Optimizer:
-    """The optimiser of a recipe's `tuning.optimiser`, for one `[K, P, H]` parameter."""
-    if name == "adafactor":
-        return Adafactor(
-            parameter,
-            survivors_KPH,
-            lr=lr,
-            weight_decay=weight_decay,
-            clip_threshold=clip_threshold,
-            clip_scope=clip_scope,
-        )
-    return torch.optim.AdamW([parameter], lr=lr, weight_decay=weight_decay)
-
-
 def prompt_optimiser(
     tuning: TuningConfig, parameter: nn.Parameter, survivors_KPH: torch.Tensor | None, lr: float
 ) -> torch.optim.Optimizer:
-    """The optimiser that a recipe names for its prompts, by its settings and an absolute step size."""
-    return make_optimiser(
-        tuning.optimiser,
+    """The optimiser of a recipe for its prompts, one `[K, P, H]` parameter, at an absolute step size."""
+    if tuning.optimiser == "adamw":
+        return torch.optim.AdamW([parameter], lr=lr, weight_decay=tuning.weight_decay)
+    return Adafactor(
         parameter,
         survivors_KPH,
         lr=lr,
@@ -152,18 +124,14 @@ def weights_adamw(
         weight_decay: of matrices.
         own_rates: by name, step sizes of parameters that neither decay nor count for the gradient's norm.
     """
-    apart = own_rates or {}
-    matrices: list[nn.Parameter] = []
-    vectors: list[nn.Parameter] = []
-    for name, parameter in named.items():
-        if name not in apart:
-            is_vector = any(part in name.lower() for part in _NO_DECAY)
-            (vectors if is_vector else matrices).append(parameter)
+    own_rates = own_rates or {}
+    shared = {name: parameter for name, parameter in named.items() if name not in own_rates}
+    vectors = [name for name in shared if any(part in name.lower() for part in _NO_DECAY)]
     groups: list[dict[str, Any]] = [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+        {"params": [shared[name] for name in shared if name not in vectors], "weight_decay": weight_decay},
+        {"params": [shared[name] for name in vectors], "weight_decay": 0.0},
     ]
-    for name, rate in apart.items():
+    for name, rate in own_rates.items():
         groups.append({"params": [named[name]], "lr": rate, "weight_decay": 0.0, "clip": False})
     # Fused: one pass over memory instead of ten, and no slow roots of denormal moments (of words that no text holds).
     fused = next(iter(named.values())).device.type in ("cpu", "cuda")

@@ -1,4 +1,4 @@
-"""Who watches training: a live Rich display, trackers through Accelerate, or nobody."""
+"""What shows training: a live Rich display, and trackers through Accelerate."""
 
 from __future__ import annotations
 
@@ -16,23 +16,7 @@ from softprune.terminal import literal
 from softprune.training.loop import Point, Watch
 
 
-class Silence:
-    """Nobody watches."""
-
-    def begin(self, title: str, steps: int, done: int) -> None:
-        """Nothing."""
-
-    def step(self, step: int, loss: float, examples: int) -> None:
-        """Nothing."""
-
-    def evaluated(self, points: Sequence[Point]) -> None:
-        """Nothing."""
-
-    def end(self) -> None:
-        """Nothing."""
-
-
-class Display:
+class Display(Watch):
     """A live line per training: loss, best score on `select`, examples per second, time left.
 
     Where the console is no terminal, one plain line an evaluation instead.
@@ -77,13 +61,9 @@ class Display:
         """Show the best score of the group."""
         self._score = max(point.select for point in points)
         if not self.console.is_terminal:
-            losses = [point.train_loss for point in points]
-            self.console.print(
-                literal(
-                    f"{self._title}: epoch {points[0].epoch}  loss {sum(losses) / len(losses):.3f}"
-                    f"  select {self._score:.3f}  {points[0].seconds:.0f} s"
-                )
-            )
+            loss = sum(point.train_loss for point in points) / len(points)
+            line = f"{self._title}: epoch {points[0].epoch}  loss {loss:.3f}  select {self._score:.3f}"
+            self.console.print(literal(f"{line}  {points[0].seconds:.0f} s"))
 
     def end(self) -> None:
         """Close the line."""
@@ -92,8 +72,8 @@ class Display:
             self._progress = None
 
 
-class Trackers:
-    """Experiment trackers (tensorboard, wandb, ...) through Accelerate.
+class Trackers(Watch):
+    """Experiment trackers (tensorboard, wandb, ...) through Accelerate; each evaluation is logged, single steps aren't.
 
     Args:
         names: as `accelerate.Accelerator(log_with=...)` takes them.
@@ -112,8 +92,9 @@ class Trackers:
         except ValueError as error:
             raise SoftpruneError("trackers that Accelerate knows", ", ".join(names), str(error)) from error
         self._accelerator.init_trackers("softprune", config={k: str(v) for k, v in config.items()})
-        there = [tracker.name for tracker in self._accelerator.trackers]
-        missing = [name for name in names if name not in there]
+        # Accelerate only warns of a tracker whose package isn't installed, and goes on without it.
+        installed = [tracker.name for tracker in self._accelerator.trackers]
+        missing = [name for name in names if name not in installed]
         if missing:
             raise SoftpruneError(
                 "installed trackers in tuning.trackers", f"{', '.join(missing)} not installed", "install them with pip"
@@ -124,24 +105,18 @@ class Trackers:
         """Remember what is trained."""
         self._title = title
 
-    def step(self, step: int, loss: float, examples: int) -> None:
-        """Steps are not tracked one by one."""
-
     def evaluated(self, points: Sequence[Point]) -> None:
-        """Log each candidate's evaluation. Trackers want steps that grow, so evaluations are counted over the run."""
-        self._count += 1
+        """Log each candidate's evaluation."""
+        self._count += 1  # trackers want steps that grow, so evaluations are counted over the whole run
         for point in points:
-            values = {
-                "step": point.step,
-                "train_loss": point.train_loss,
-                "select_loss": point.select_loss,
-                "select": point.select,
-            }
             name = f"{self._title}/{point.candidate}"
-            self._accelerator.log({f"{name}/{k}": v for k, v in values.items()}, step=self._count)
-
-    def end(self) -> None:
-        """Trackers stay open for the next training."""
+            values = {
+                f"{name}/step": point.step,
+                f"{name}/train_loss": point.train_loss,
+                f"{name}/select_loss": point.select_loss,
+                f"{name}/select": point.select,
+            }
+            self._accelerator.log(values, step=self._count)
 
     def close(self) -> None:
         """Finish. Of several processes the first alone tracks, so it waits for no other, as `end_training` would."""
@@ -149,12 +124,8 @@ class Trackers:
             tracker.finish()
 
 
-class Together:
-    """Several watchers as one.
-
-    Args:
-        watches: told in this order.
-    """
+class Together(Watch):
+    """Several watches as one, in this order."""
 
     def __init__(self, watches: Sequence[Watch]) -> None:
         self._watches = tuple(watches)
@@ -184,7 +155,7 @@ class Together:
 def watching(
     console: Console | None, trackers: Sequence[str], folder: Path, settings: Mapping[str, Any]
 ) -> Iterator[Watch]:
-    """Who watches a run: the live display, and the trackers that were asked for, which are closed at the end.
+    """The watch of a run: the live display, and the trackers that were asked for, which are closed at the end.
 
     Args:
         console: where progress is shown; None for silence.
@@ -192,12 +163,12 @@ def watching(
         folder: what they write into.
         settings: the recipe's, which they note.
     """
-    shown: Watch = Silence() if console is None else Display(console)
+    shown = Watch() if console is None else Display(console)
     if not trackers:
         yield shown
         return
-    others = Trackers(trackers, folder, settings)
+    tracked = Trackers(trackers, folder, settings)
     try:
-        yield Together([shown, others])
+        yield Together([shown, tracked])
     finally:
-        others.close()
+        tracked.close()

@@ -12,6 +12,7 @@ import torch
 from softprune.models.base import Backbone, cross_with_batch
 from softprune.models.batching import scoring_batches
 from softprune.runs.processes import ALONE, Processes
+from softprune.statistics.bootstrap import sampled_units
 from softprune.types import Batch, Encoded, Example, Scores
 
 T = TypeVar("T")
@@ -33,7 +34,7 @@ class Scoring:
         gradient_rows: the same where gradients are kept (importance); what a training step holds.
         match: `score` predicts by the scores, `generate` by comparing generated text with the answers.
         max_answer_length: tokens to generate at most, and of a target text.
-        processes: which share the work; all of them get all of what is found.
+        processes: which share the work; each of them gets the whole result.
     """
 
     loss: str
@@ -81,6 +82,44 @@ class ScoredSet:
         return backbone.batch([self.encoded[i] for i in indices])
 
 
+class SealedSet:
+    """The `report` examples. They open once, after every choice is fixed.
+
+    Args:
+        examples: what is reported on; not even tokenised before.
+    """
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self._examples = tuple(examples)
+        self._choices: str | None = None
+        self._opened = False
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    @property
+    def units(self) -> int:
+        """How many examples, or groups of them that share text, a score is an average over."""
+        return len(set(sampled_units([example.group for example in self._examples])))
+
+    def fix(self, choices: str) -> None:
+        """Declare that all choices are made, and which."""
+        self._choices = choices
+
+    def open(self) -> tuple[Example, ...]:
+        """The examples.
+
+        Raises:
+            RuntimeError: before `fix`, or a second time. A bug in softprune, never a user's mistake.
+        """
+        if self._choices is None:
+            raise RuntimeError("`report` was asked for before every choice was fixed")
+        if self._opened:
+            raise RuntimeError("`report` was asked for twice")
+        self._opened = True
+        return self._examples
+
+
 def score_prompts(backbone: Backbone, prompts_KQH: torch.Tensor, data: ScoredSet, scoring: Scoring) -> list[Scores]:
     """Every prompt on every example, crossed: K scores in the order of the prompts.
 
@@ -91,31 +130,44 @@ def score_prompts(backbone: Backbone, prompts_KQH: torch.Tensor, data: ScoredSet
         scoring: how to score.
     """
     count = prompts_KQH.shape[0]
-    found: list[list[tuple[float, list[float]] | None]] = [[None] * len(data) for _ in range(count)]
+    # By prompt and example, the loss and the scores of the answers; None for what another process scores.
+    pairs: list[list[tuple[float, list[float]] | None]] = [[None] * len(data) for _ in range(count)]
     # A sentence model reads an input once for all answers; the others may read it once an answer.
     multiple = count * (1 if backbone.family == "sentence" else data.weight)
     with torch.inference_mode():
         for indices in my_batches(data, scoring.rows, multiple, scoring.processes):
-            losses, scores = _score_batch(backbone, prompts_KQH, data.batch(backbone, indices), scoring)
+            batch = data.batch(backbone, indices)
+            # One forward pass: loss and scores are both made of the same sums of an answer's tokens.
+            sums_RA = backbone.answer_sums(cross_with_batch(prompts_KQH, len(batch)), batch).double()
+            scores_RA = backbone.answer_scores(sums_RA, batch, scoring.score)
+            losses_R = backbone.answer_losses(sums_RA, batch, scoring.loss, scoring.score)
+            scores_KBA = scores_RA.view(count, len(batch), -1).tolist()
+            losses_KB = losses_R.view(count, len(batch)).tolist()
             for k in range(count):
                 for at, index in enumerate(indices):
-                    real = len(data.encoded[index].answer_ids)
-                    found[k][index] = (losses[k][at], scores[k][at][:real])
+                    answers = len(data.encoded[index].answer_ids)  # others of the batch may have more
+                    pairs[k][index] = (losses_KB[k][at], scores_KBA[k][at][:answers])
     if scoring.processes.size > 1:
-        found = [_together(parts) for parts in zip(*scoring.processes.gather(found), strict=True)]
-    done = [[pair for pair in row if pair is not None] for row in found]
-    return [_scores(row, data, _generated(backbone, prompts_KQH[k], data, scoring)) for k, row in enumerate(done)]
-
-
-def my_batches(data: ScoredSet, rows: int, multiple: int, processes: Processes) -> Sequence[tuple[int, ...]]:
-    """This process's share of all examples in batches; see `scoring_batches`. No batch is larger than a fair share."""
-    fair = math.ceil(len(data) * multiple / processes.size)
-    return processes.part(scoring_batches(data.lengths, min(rows, fair), multiple))
-
-
-def _together(parts: Sequence[Sequence[T | None]]) -> list[T | None]:
-    """What the processes found for each example; one of them has it."""
-    return [next((value for value in values if value is not None), None) for values in zip(*parts, strict=True)]
+        pairs = [_merge(parts) for parts in zip(*scoring.processes.gather(pairs), strict=True)]
+    results = []
+    for k, row in enumerate(pairs):
+        done = [pair for pair in row if pair is not None]
+        texts = _generate(backbone, prompts_KQH[k], data, scoring) if scoring.match == "generate" else ()
+        if texts:
+            predicted = [answer_of(text, e.answers) for text, e in zip(texts, data.examples, strict=True)]
+        else:
+            predicted = [max(range(len(s)), key=lambda a, s=s: (s[a], -a)) for _, s in done]  # type: ignore[misc]
+        results.append(
+            Scores(
+                answer_scores=tuple(tuple(scores) for _, scores in done),
+                losses=tuple(loss for loss, _ in done),
+                predicted=tuple(predicted),
+                gold=tuple(example.gold for example in data.examples),
+                texts=texts,
+                references=tuple(example.answers[0] for example in data.examples) if data.is_generation else (),
+            )
+        )
+    return results
 
 
 def score_each(backbone: Backbone, prompts: Sequence[torch.Tensor], data: ScoredSet, scoring: Scoring) -> list[Scores]:
@@ -129,51 +181,35 @@ def score_each(backbone: Backbone, prompts: Sequence[torch.Tensor], data: Scored
     return [results[i] for i in range(len(prompts))]
 
 
-def _score_batch(
-    backbone: Backbone, prompts_KQH: torch.Tensor, batch: Batch, scoring: Scoring
-) -> tuple[list[list[float]], list[list[list[float]]]]:
-    """Losses `[K, B]` and scores `[K, B, A]` from one forward: both are made of the same answer sums."""
-    count, size = prompts_KQH.shape[0], len(batch)
-    sums_RA = backbone.answer_sums(cross_with_batch(prompts_KQH, size), batch).double()
-    scores_RA = backbone.answer_scores(sums_RA, batch, scoring.score)
-    losses_R = backbone.answer_losses(sums_RA, batch, scoring.loss, scoring.score)
-    return losses_R.view(count, size).tolist(), scores_RA.view(count, size, -1).tolist()
+def my_batches(data: ScoredSet, rows: int, multiple: int, processes: Processes) -> Sequence[tuple[int, ...]]:
+    """This process's share of all examples in batches; see `scoring_batches`. No batch is larger than a fair share."""
+    fair = math.ceil(len(data) * multiple / processes.size)
+    return processes.part(scoring_batches(data.lengths, min(rows, fair), multiple))
 
 
-def _scores(row: list[tuple[float, list[float]]], data: ScoredSet, texts: tuple[str, ...]) -> Scores:
-    examples = data.examples
-    return Scores(
-        answer_scores=tuple(tuple(scores) for _, scores in row),
-        losses=tuple(loss for loss, _ in row),
-        predicted=tuple(answer_of(text, example.answers) for text, example in zip(texts, examples, strict=True))
-        if texts
-        else tuple(max(range(len(s)), key=lambda a: (s[a], -a)) for _, s in row),
-        gold=tuple(example.gold for example in examples),
-        texts=texts,
-        references=tuple(example.answers[0] for example in examples) if data.is_generation else (),
-    )
+def _merge(parts: Sequence[Sequence[T | None]]) -> list[T | None]:
+    """The results of all processes for each example; one of them has it."""
+    return [next((value for value in values if value is not None), None) for values in zip(*parts, strict=True)]
 
 
-def _generated(backbone: Backbone, prompt_QH: torch.Tensor, data: ScoredSet, scoring: Scoring) -> tuple[str, ...]:
-    """What is generated for each example under `match: generate`; else nothing."""
-    if scoring.match != "generate":
-        return ()
-    found: list[str | None] = [None] * len(data)
+def _generate(backbone: Backbone, prompt_QH: torch.Tensor, data: ScoredSet, scoring: Scoring) -> tuple[str, ...]:
+    """The text that the model generates for each example."""
+    texts: list[str | None] = [None] * len(data)
     rows = min(scoring.rows, ROWS_THAT_WRITE) if data.is_generation else scoring.rows
     for indices in my_batches(data, rows, 1, scoring.processes):
-        texts = backbone.generate(prompt_QH, data.batch(backbone, indices), scoring.max_answer_length)
-        for index, text in zip(indices, texts, strict=True):
-            found[index] = text
+        written = backbone.generate(prompt_QH, data.batch(backbone, indices), scoring.max_answer_length)
+        for index, text in zip(indices, written, strict=True):
+            texts[index] = text
     if scoring.processes.size > 1:
-        found = _together(scoring.processes.gather(found))
-    return tuple(text or "" for text in found)
+        texts = _merge(scoring.processes.gather(texts))
+    return tuple(text or "" for text in texts)
 
 
 def answer_of(text: str, answers: Sequence[str]) -> int:
     """Which answer a generated text is, but for case, blanks and a full stop; -1 for none."""
-    plain = [_plain(answer) for answer in answers]
-    return plain.index(_plain(text)) if _plain(text) in plain else -1
 
+    def plain(answer: str) -> str:
+        return " ".join(answer.casefold().split()).rstrip(".")
 
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split()).rstrip(".")
+    known = [plain(answer) for answer in answers]
+    return known.index(plain(text)) if plain(text) in known else -1

@@ -18,42 +18,32 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-Unary = Callable[[torch.Tensor], torch.Tensor]
-Backward = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
 
 def _tanh_gelu(x: torch.Tensor) -> torch.Tensor:
-    """GELU by tanh; in bfloat16 by the error function.
-
-    The two differ by 5e-4 at most, less than transformers' own operations lose to rounding, and torch has a fast way
-    for the latter alone: a fifth of the time, forwards, and two fifths, backwards.
-    """
-    return F.gelu(x, approximate=_form(x))
+    return F.gelu(x, approximate=_gelu_form(x))
 
 
 def _tanh_gelu_back(grad: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    return torch.ops.aten.gelu_backward(grad, x, approximate=_form(x))  # type: ignore[no-any-return]
+    return torch.ops.aten.gelu_backward(grad, x, approximate=_gelu_form(x))  # type: ignore[no-any-return]
 
 
-def _form(x: torch.Tensor) -> str:
+def _gelu_form(x: torch.Tensor) -> str:
+    # In bfloat16 GELU by tanh is computed by the error function. The two differ by 5e-4 at most, less than
+    # transformers' own operations lose to rounding, and torch has a fast way for the latter alone: a fifth of the time
+    # forwards, and two fifths backwards.
     return "none" if x.dtype == torch.bfloat16 else "tanh"
-
-
-def _gelu_back(grad: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    return torch.ops.aten.gelu_backward(grad, x)  # type: ignore[no-any-return]
 
 
 def _relu_back(grad: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return torch.ops.aten.threshold_backward(grad, x, 0.0)  # type: ignore[no-any-return]
 
 
-ACTIVATIONS: dict[str, tuple[Unary, Backward]] = {
-    "gelu": (F.gelu, _gelu_back),
+ACTIVATIONS: dict[str, tuple[Callable[..., torch.Tensor], Callable[..., torch.Tensor]]] = {
+    "gelu": (F.gelu, torch.ops.aten.gelu_backward),
     "gelu_new": (_tanh_gelu, _tanh_gelu_back),
     "relu": (torch.relu, _relu_back),
 }
 """By transformers' names: the function, and the gradient of its input from that of its output and its input."""
-
 
 NARROW, NARROWEST = 64, 32
 """Below so many positions, torch's softmax of bfloat16, and its gradient, are slower than float32's, conversions in."""
@@ -135,7 +125,7 @@ def run(function: type[torch.autograd.Function], *args: Any) -> torch.Tensor:
     return function.apply(*args)  # type: ignore[no-any-return]
 
 
-def plain(model: Any, dtypes: tuple[torch.dtype, ...]) -> bool:
+def is_plain(model: Any, dtypes: tuple[torch.dtype, ...]) -> bool:
     """Whether all linear layers of a model are torch's own, on a CPU and of one of these dtypes."""
     linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
     kinds = {(type(module), module.weight.device.type, module.weight.dtype) for module in linear}

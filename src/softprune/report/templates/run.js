@@ -9,7 +9,7 @@
   for (const element of document.querySelectorAll(".still-text")) element.hidden = true;
 
   /** An element with text, attributes or children; text stays text. */
-  function made(tag, { text, children = [], ...attributes } = {}) {
+  function create(tag, { text, children = [], ...attributes } = {}) {
     const element = document.createElement(tag);
     if (text !== undefined) element.textContent = text;
     for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
@@ -18,7 +18,7 @@
   }
 
   function definitions(pairs) {
-    return made("dl", { children: pairs.flatMap(([name, value]) => [made("dt", { text: name }), made("dd", { text: value })]) });
+    return create("dl", { children: pairs.flatMap(([name, value]) => [create("dt", { text: name }), create("dd", { text: value })]) });
   }
 
   /** Booleans from base64, eight a byte from the highest bit. */
@@ -54,19 +54,19 @@
     let cursor = [0, 0];
 
     const step = [1, 2, 5, 10, 20, 50].find((n) => S <= n * 16) ?? 100;
-    const head = columns.map((name, at) => made("th", { scope: "col", text: at === 0 ? "token" : (at - 1) % step === 0 ? name : "", "aria-label": name }));
-    const corner = made("th", { scope: "col", "aria-label": "row" });
+    const head = columns.map((name, at) => create("th", { scope: "col", text: at === 0 ? "token" : (at - 1) % step === 0 ? name : "", "aria-label": name }));
+    const corner = create("th", { scope: "col", "aria-label": "row" });
     head[0].textContent = S > 24 ? "" : "T";
-    table.append(made("thead", { children: [made("tr", { children: [corner, ...head] })] }));
-    const body = made("tbody");
+    table.append(create("thead", { children: [create("tr", { children: [corner, ...head] })] }));
+    const body = create("tbody");
     for (let p = 0; p < P; p++) {
       cells.push(columns.map((name, at) => {
-        const cell = made("td", { role: "gridcell", tabindex: "-1", "aria-label": "T" + p + (at === 0 ? "" : ", piece " + name) });
+        const cell = create("td", { role: "gridcell", tabindex: "-1", "aria-label": "T" + p + (at === 0 ? "" : ", piece " + name) });
         cell.dataset.at = p + "," + at;
         if (at === 0) cell.className = "own";
         return cell;
       }));
-      body.append(made("tr", { children: [made("th", { scope: "row", text: "T" + p }), ...cells[p]] }));
+      body.append(create("tr", { children: [create("th", { scope: "row", text: "T" + p }), ...cells[p]] }));
     }
     table.append(body);
     table.style.minWidth = 2.6 + 0.65 * (S + 1) + "rem";
@@ -135,8 +135,8 @@
         ? ", " + cells[p].slice(1).filter((_, s) => kept(p, s + 1)).length + " of " + S + " pieces left" : "";
       const where = "Token T" + p + (word ? " (started as “" + word + "”)" : "") + (at === 0 ? "" : ", piece P" + (at - 1));
       const again = at > 0 && pieces() !== explore.piece ? " (on the winner's tokens)" : "";
-      readout.replaceChildren(made("p", { children: [made("strong", { text: where })] }),
-        made("p", { text: "importance " + written(value(p, at)) + again }), made("p", { text: fate(p, at) + left }));
+      readout.replaceChildren(create("p", { children: [create("strong", { text: where })] }),
+        create("p", { text: "importance " + written(value(p, at)) + again }), create("p", { text: fate(p, at) + left }));
     }
 
     function go(p, at, focus = true) {
@@ -185,16 +185,16 @@
     }
 
     function summarise() {
-      if (shown === "whole") summary.replaceChildren(made("p", { text: "The whole prompt: nothing is pruned." }));
-      else if (shown === "none") summary.replaceChildren(made("p", { text: "This pair of ratios was not tried: not measured." }));
+      if (shown === "whole") summary.replaceChildren(create("p", { text: "The whole prompt: nothing is pruned." }));
+      else if (shown === "none") summary.replaceChildren(create("p", { text: "This pair of ratios was not tried: not measured." }));
       else {
         const found = candidates[shown];
         const name = found.id + (found.winner ? " (winner)" : "");
-        summary.replaceChildren(made("p", { children: [made("strong", { text: name })] }), definitions([
+        summary.replaceChildren(create("p", { children: [create("strong", { text: name })] }), definitions([
           ["tokens", found.tokens], ["pieces", found.pieces], ["parameters", found.parameters],
           ["loss before retraining", found.rankLoss], [explore.selectName, found.select], ["report (%)", found.report],
           ["95% interval", found.interval]]));
-        if (found.mask === null) summary.append(made("p", { class: "none", text: "Which tokens and pieces it keeps wasn't stored with this run." }));
+        if (found.mask === null) summary.append(create("p", { class: "none", text: "Which tokens and pieces it keeps wasn't stored with this run." }));
       }
     }
 
@@ -248,25 +248,25 @@
     const measure = find('[data-pick="measure"]');
 
     function list(title, rows) {
-      const lines = rows.map(([word, near], at) => made("tr", { children: [made("td", { text: String(at + 1) }),
-        made("td", { text: word, class: "words" }), made("td", { text: near })] }));
-      const head = ["rank", "word", measure.value].map((text) => made("th", { scope: "col", text, class: text === "word" ? "words" : "" }));
-      const table = made("table", { children: [made("caption", { text: title }), made("thead", { children: [made("tr", { children: head })] }),
-        made("tbody", { children: lines })] });
+      const lines = rows.map(([word, near], at) => create("tr", { children: [create("td", { text: String(at + 1) }),
+        create("td", { text: word, class: "words" }), create("td", { text: near })] }));
+      const head = ["rank", "word", measure.value].map((text) => create("th", { scope: "col", text, class: text === "word" ? "words" : "" }));
+      const table = create("table", { children: [create("caption", { text: title }), create("thead", { children: [create("tr", { children: head })] }),
+        create("tbody", { children: lines })] });
       if (rows.length > 0) softprune.makeSortable(table);
-      return made("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": title,
-        children: rows.length > 0 ? [table] : [made("p", { class: "none", text: title + ": " + NOT_MEASURED })] });
+      return create("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": title,
+        children: rows.length > 0 ? [table] : [create("p", { class: "none", text: title + ": " + NOT_MEASURED })] });
     }
 
     function show() {
       const found = neighbours.prompts[prompt.value].find((each) => String(each.token) === choice.value);
-      const [told, near] = [find('[data-out="moved"]'), find("[data-near]")];
+      const [readout, near] = [find('[data-out="moved"]'), find("[data-near]")];
       if (found === undefined) {
-        told.replaceChildren(made("p", { text: "T" + choice.value + " is not in this prompt: it was pruned." }));
+        readout.replaceChildren(create("p", { text: "T" + choice.value + " is not in this prompt: it was pruned." }));
         near.replaceChildren();
         return;
       }
-      told.replaceChildren(definitions([["moved by", found.moved], ["distance", found.distance], ["cosine of start and end", found.cosine],
+      readout.replaceChildren(definitions([["moved by", found.moved], ["distance", found.distance], ["cosine of start and end", found.cosine],
         ["nearest word stayed", found.kept[measure.value] ?? NOT_MEASURED]]));
       near.replaceChildren(list("before training", found.start[measure.value] ?? []), list("after training", found.end[measure.value] ?? []));
     }

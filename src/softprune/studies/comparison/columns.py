@@ -18,7 +18,7 @@ from softprune.runs.comparison_record import ComparisonRow as Row
 from softprune.statistics.seeds import MIN_SEEDS
 from softprune.studies.findings import Table
 from softprune.studies.run_result import FinishedRun
-from softprune.training.lr_sweep import work_of
+from softprune.training.jobs import work_of
 
 Read: TypeAlias = Callable[[FinishedRun, str], float | None]
 """A number of a run's result (`tuned`, `winner`, `adapted`, `control` or `random`); None where it wasn't measured."""

@@ -10,9 +10,8 @@ from typing import Final
 from rich.console import Console
 
 from softprune.adapters.prefix import prefix_not_defined
-from softprune.adapters.registry import not_defined
 from softprune.config import ADAPTERS, BackboneConfig, CompareRecipe, resolve
-from softprune.errors import ManyErrors, SoftpruneError, of_the_machine
+from softprune.errors import ManyErrors, SoftpruneError, explain_system_error
 from softprune.models import describe
 from softprune.runs.comparison_record import CellRecord
 from softprune.studies.folder import CELLS, ComparisonFolder
@@ -72,19 +71,17 @@ def make_runs(
 
 
 def refused_by_model(settings: BackboneConfig, methods: Iterable[str]) -> dict[str, str]:
-    """Why a backbone's family or architecture has no place for some of the methods, by their names."""
+    """Why a backbone's architecture has no place for some of the methods, by their names."""
     described = describe(settings.name, settings.family, settings.revision, settings.trust_remote_code)
-    reasons = {method: not_defined(method, described.family) for method in methods}
-    if not set(_PREFIXES).isdisjoint(reasons):
-        reason = prefix_not_defined(described.config, described.family)
-        reasons |= {method: reasons[method] or reason for method in _PREFIXES if method in reasons}
-    return {method: reason for method, reason in reasons.items() if reason is not None}
+    prefixes = [method for method in methods if method in _PREFIXES]
+    reason = prefix_not_defined(described.config, described.family) if prefixes else None
+    return {} if reason is None else dict.fromkeys(prefixes, reason)
 
 
 def _raise_unless_refused(recipe: CompareRecipe, method: str, path: Path, error: SoftpruneError) -> None:
     """An error of a method's first run, unless it says that the method isn't defined for this model and task."""
     is_begun, cause = (path / "run.json").exists(), error.__cause__
-    if is_begun or (cause is not None and of_the_machine(cause) is not None):
+    if is_begun or (cause is not None and explain_system_error(cause) is not None):
         raise error  # a full disk or too little memory says nothing of the method
     adapter = recipe.adapter.model_dump(exclude_defaults=True, exclude={"method"}) if method in ADAPTERS else {}
     if not (adapter or recipe.settings.get(method)):

@@ -22,10 +22,9 @@ try:
     from matplotlib.ticker import FuncFormatter, LogLocator
     from matplotlib.transforms import ScaledTranslation
 
-    from softprune.report.figures import Plan, render
     from softprune.report.interactive import assets
     from softprune.report.mpl_style import SMALL, Theme, dress, legend_below, new_figure
-    from softprune.report.page import Picture, write_figures
+    from softprune.report.pictures import Plan, draw_pictures
     from softprune.report.templating import environment
 except ImportError as error:
     raise SoftpruneError(
@@ -54,8 +53,7 @@ class Place:
 
 def write_page(record: ComparisonRecord, folder: Path) -> Path:
     """Write `figures/` (PNG and SVG) and `index.html` into a finished comparison's folder."""
-    pictures = [Picture(plan, render(plan.draw) if plan.draw else None) for plan in plans(record)]
-    write_figures(folder / "figures", pictures)
+    pictures = draw_pictures(plans(record), folder / "figures")
     template = environment(Path(__file__).parent / "templates").get_template("compare.html.j2")
     html = template.render(
         record=record,

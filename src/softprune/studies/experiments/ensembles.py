@@ -10,14 +10,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import product
 from statistics import fmean, median
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import torch
 
 from softprune.data import load_task
 from softprune.errors import SoftpruneError
-from softprune.prompts.ensemble import COMBINE, MEAN, combine_scores
+from softprune.prompts.ensemble import GEOMETRIC, MEAN, VOTE, combine_scores
 from softprune.statistics.methods_over_seeds import Outcome
 from softprune.studies.figures import bars
 from softprune.studies.findings import Cell, Entry, Findings, Table
@@ -27,15 +28,15 @@ from softprune.studies.score_rows import Row, Runs, chances, collect_row, differ
 from softprune.studies.study_context import StudyContext
 from softprune.training.scoring import ScoredSet, score_each
 
-TICKETS, BEST, CONTROLS = (
-    "one ticket, mean of seeds",
-    "the ticket that is best on select",
-    "one unpruned, mean of seeds",
-)
+TICKETS: Final = "one ticket, mean of seeds"
+BEST: Final = "the ticket that is best on select"
+CONTROLS: Final = "one unpruned, mean of seeds"
 TOGETHER, WHOLE = "tickets together", "unpruned prompts together"
-_WAYS: Final = {MEAN: "", "geometric": ", geometric mean", "vote": ", votes"}
+_WAYS: Final = {TOGETHER: MEAN, f"{TOGETHER}, geometric mean": GEOMETRIC, f"{TOGETHER}, votes": VOTE}
 _RESULTS: Final = {"tickets": "winner", "unpruned prompts": "control"}
 """What the prompts of an ensemble are called, and which result of a run they are."""
+Answers: TypeAlias = "Mapping[tuple[str, str], Sequence[Sequence[Line]]]"
+"""By prompts and task, what each seed's prompt answered to the same examples."""
 
 
 def conduct(study: StudyContext) -> Findings:
@@ -47,36 +48,63 @@ def conduct(study: StudyContext) -> Findings:
     if len(study.seeds) < 2:
         raise SoftpruneError("at least two seeds, to have several tickets", str(len(study.seeds)), "raise --seeds")
     runs = study.grid()
-    at_chance = chances(study, runs)
-    best = {task: best_on_select([runs[task, seed] for seed in study.seeds]) for task in study.tasks}
-    rows = {
-        TICKETS: collect_row(study, runs, "winner", at_chance),
-        BEST: Row(best, at_chance),
-        **{f"{TOGETHER}{_WAYS[how]}": _ensemble(study, runs, "winner", how, at_chance) for how in COMBINE},
-        CONTROLS: collect_row(study, runs, "control", at_chance),
-        WHOLE: _ensemble(study, runs, "control", MEAN, at_chance),
-    }
+    at_chance, answers = chances(study, runs), _read_answers(study, runs)
+    best, times = {}, {}
+    for task in study.tasks:
+        best[task] = best_on_select([runs[task, seed] for seed in study.seeds])
+        times[task] = study.once(f"times-{task}", partial(_measure_times, study, runs, task))
+    rows = {TICKETS: collect_row(study, runs, "winner", at_chance), BEST: Row(best, at_chance)}
+    for label, how in _WAYS.items():
+        rows[label] = _ensemble_row(study, answers, "tickets", how, at_chance)
+    rows[CONTROLS] = collect_row(study, runs, "control", at_chance)
+    rows[WHOLE] = _ensemble_row(study, answers, "unpruned prompts", MEAN, at_chance)
     compared = ((TOGETHER, TICKETS), (TOGETHER, BEST), (WHOLE, CONTROLS), (TOGETHER, WHOLE))
+    pairs = {f"{ours} - {theirs}": (ours, theirs) for ours, theirs in compared}
     note = (
         "Paired over the examples of report; a row of several seeds is their mean. All seeds make one ensemble, and "
         "one ensemble says nothing about others: intervals cover other examples, for these very prompts; no verdict."
     )
-    title = "What answering together brings"
-    pairs = {f"{ours} - {theirs}": (ours, theirs) for ours, theirs in compared}
-    differences = pair_table(study, "differences", title, rows, pairs, note=note)
-    times = {task: study.once(f"times-{task}", partial(_measure_times, study, runs, task)) for task in study.tasks}
+    differences = pair_table(study, "differences", "What answering together brings", rows, pairs, note=note)
     scores = score_table(study, "scores", "Alone and together", rows)
-    return Findings(
-        [scores, differences, _agreement_table(study, runs), _cost_table(study, runs, times)],
-        [bars(scores, "alone-together", "Alone and together", study.tasks)],
-        [*difference_sentences(differences), *_time_sentences(times)],
-    )
+    sentences = difference_sentences(differences)
+    for task, by_kind in times.items():
+        ratios = {kind: by_kind[kind]["together"] / by_kind[kind]["apart"] for kind in _RESULTS}
+        shares = " and ".join(f"{ratio:.2f} of the time for {kind}" for kind, ratio in ratios.items())
+        sentences.append(f"On {task}, one batch took {shares}, against one after the other.")
+    tables = [scores, differences, _agreement_table(study, answers), _cost_table(study, runs, times)]
+    return Findings(tables, [bars(scores, "alone-together", "Alone and together", study.tasks)], sentences)
 
 
 def best_on_select(runs: Sequence[FinishedRun]) -> Outcome:
     """The winner of the run that is best on its own `select`; of equals the smaller, then the lower seed."""
     best = min(runs, key=lambda run: (-(run.ticket.info.select or 0.0), run.ticket.info.parameters, run.seed))
     return Outcome((best.value("winner"),), (best.scored("winner"),))
+
+
+def _read_answers(study: StudyContext, runs: Runs) -> Answers:
+    answers = {}
+    for (kind, result), task in product(_RESULTS.items(), study.tasks):
+        parts = [runs[task, seed].answers(result) for seed in study.seeds]
+        # Only answers to one question can be put together.
+        if len({tuple(line["id"] for line in part) for part in parts}) > 1:
+            do = "leave task.report_seed to the study"
+            raise SoftpruneError("runs that report on the same examples", f"others by seed for {task}", do)
+        for part in parts:
+            if not all("scores" in line for line in part):
+                raise SoftpruneError("tasks whose answers are scored, for ensembles", task, "leave it out")
+        answers[kind, task] = parts
+    return answers
+
+
+def _ensemble_row(study: StudyContext, answers: Answers, kind: str, how: str, at_chance: Mapping[str, bool]) -> Row:
+    """By task the one outcome of all seeds together."""
+    outcomes = {}
+    for task in study.tasks:
+        metric = load_task(task).metric
+        scored = score_lines(answer_together(answers[kind, task], how), metric)
+        assert scored is not None
+        outcomes[task] = Outcome((float(metric.score(scored.counts_NC.sum(axis=0))),), (scored,))
+    return Row(outcomes, at_chance)
 
 
 def answer_together(parts: Sequence[Sequence[Line]], how: str) -> list[Line]:
@@ -89,7 +117,7 @@ def answer_together(parts: Sequence[Sequence[Line]], how: str) -> list[Line]:
     joined: list[Line] = []
     for lines in zip(*parts, strict=True):
         scores_KA = torch.tensor([line["scores"] for line in lines])
-        joined.append({**lines[0], "predicted": combine_scores(scores_KA, how).answer})
+        joined.append({**lines[0], "predicted": combine_scores(scores_KA, how)[0]})
     return joined
 
 
@@ -98,53 +126,24 @@ def agreement(parts: Sequence[Sequence[Line]]) -> float:
     return fmean(len({line["predicted"] for line in lines}) == 1 for lines in zip(*parts, strict=True))
 
 
-def _ensemble(study: StudyContext, runs: Runs, result: str, how: str, at_chance: Mapping[str, bool]) -> Row:
-    """The one outcome of all seeds, by task."""
-    outcomes = {}
-    for task in study.tasks:
-        metric = load_task(task).metric
-        scored = score_lines(answer_together(_read_parts(study, runs, task, result), how), metric)
-        assert scored is not None
-        outcomes[task] = Outcome((float(metric.score(scored.counts_NC.sum(axis=0))),), (scored,))
-    return Row(outcomes, at_chance)
-
-
-def _read_parts(study: StudyContext, runs: Runs, task: str, result: str) -> list[list[Line]]:
-    """What the prompts of all seeds answered, to the same examples.
-
-    Raises:
-        SoftpruneError: where they were other examples, or answers weren't scored.
-    """
-    parts = [runs[task, seed].answers(result) for seed in study.seeds]
-    if len({tuple(line["id"] for line in part) for part in parts}) > 1:
-        do = "leave task.report_seed to the study"
-        raise SoftpruneError("runs that report on the same examples", f"others by seed for {task}", do)
-    for part in parts:
-        if not all("scores" in line for line in part):
-            raise SoftpruneError("tasks whose answers are scored, for ensembles", task, "leave it out")
-    return parts
-
-
-def _agreement_table(study: StudyContext, runs: Runs) -> Table:
+def _agreement_table(study: StudyContext, answers: Answers) -> Table:
     """How far the prompts differ: where all agree, nothing can be won."""
     rows: list[list[Entry]] = []
-    for label, result in _RESULTS.items():
-        parts = [_read_parts(study, runs, task, result) for task in study.tasks]
-        rows.append([f"{label}: all give the same answer", *(Cell(agreement(each)) for each in parts)])
-        rows.append([f"{label}: at least one is right", *(Cell(_any_right(each)) for each in parts)])
+    for kind in _RESULTS:
+        same: list[Entry] = [f"{kind}: all give the same answer"]
+        right: list[Entry] = [f"{kind}: at least one is right"]
+        for task in study.tasks:
+            parts = answers[kind, task]
+            same.append(Cell(agreement(parts)))
+            is_right = [[line["predicted"] == line["gold"] for line in part] for part in parts]
+            right.append(Cell(fmean(map(any, zip(*is_right, strict=True)))))
+        rows += [same, right]
     note = "Of the examples of report. The second row of each: what choosing would reach that knows the right answer."
     return Table("agreement", "How often the prompts agree", ("%", *study.tasks), rows, note)
 
 
-def _any_right(parts: Sequence[Sequence[Line]]) -> float:
-    return fmean(any(line["predicted"] == line["gold"] for line in lines) for lines in zip(*parts, strict=True))
-
-
 def _measure_times(study: StudyContext, runs: Runs, task: str) -> dict[str, Any]:
-    """Seconds for all tickets in shared calls and one after the other, and for whole prompts likewise.
-
-    The two ways alternate, after one call of each that isn't counted; medians.
-    """
+    """Seconds for all tickets in shared calls and one after the other, and for whole prompts likewise."""
     opened = open_set(study.spec(task, study.config.seed).recipe)
     first, repeats = int(study.options.get("timed", 64)), int(study.options.get("repeats", 5))
     some = ScoredSet(opened.data.examples[:first], opened.data.encoded[:first])
@@ -166,10 +165,10 @@ def _time_prompts(opened: OpenSet, data: ScoredSet, prompts: Sequence[torch.Tens
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for repeat in range(repeats + 1):
-        for name, ask in ways.items():
+        for name, ask in ways.items():  # in turn, so that a machine which slows down slows all of them
             begun = time.perf_counter()
             ask()
-            if repeat:
+            if repeat:  # the first call of each warms up
                 seconds[name].append(time.perf_counter() - begun)
     return {name: median(each) for name, each in seconds.items()} | {"lengths": [len(prompt) for prompt in read]}
 
@@ -178,37 +177,23 @@ def _cost_table(study: StudyContext, runs: Runs, times: Mapping[str, Mapping[str
     """What an ensemble takes: numbers that are stored, and time."""
     rows: list[list[Entry]] = []
     for kind in _RESULTS:
-        by_task = [times[task][kind] for task in study.tasks]
-        stored = [_count_stored(study, runs, task, kind) for task in study.tasks]
-        rows += [
-            [f"{kind}: numbers stored", *(Cell(count, unit="count") for count in stored)],
-            [f"{kind}: lengths", *(", ".join(map(str, each["lengths"])) for each in by_task)],
-            [f"{kind}: one batch / one after the other", *(_ratio(each, "together", "apart") for each in by_task)],
-            [f"{kind}: one batch / one prompt", *(_ratio(each, "together", "one") for each in by_task)],
-        ]
+        stored: list[Entry] = [f"{kind}: numbers stored"]
+        lengths: list[Entry] = [f"{kind}: lengths"]
+        apart: list[Entry] = [f"{kind}: one batch / one after the other"]
+        one: list[Entry] = [f"{kind}: one batch / one prompt"]
+        for task in study.tasks:
+            own, each = [runs[task, seed] for seed in study.seeds], times[task][kind]
+            numbers = [run.ticket.info.parameters for run in own]
+            if kind != "tickets":
+                numbers = [run.prompt("control").numel() for run in own]
+            stored.append(Cell(sum(numbers), unit="count"))
+            lengths.append(", ".join(map(str, each["lengths"])))
+            apart.append(Cell(each["together"] / each["apart"], unit="number"))
+            one.append(Cell(each["together"] / each["one"], unit="number"))
+        rows += [stored, lengths, apart, one]
     count = next(iter(times.values()))["examples"]
     note = (
         f"Time ratios of medians on {count} examples, alternating, on this machine at that time; no interval. "
         "Prompts of different lengths never share a call."
     )
     return Table("cost", f"What {len(study.seeds)} prompts cost", ("", *study.tasks), rows, note)
-
-
-def _count_stored(study: StudyContext, runs: Runs, task: str, kind: str) -> int:
-    own = [runs[task, seed] for seed in study.seeds]
-    if kind == "tickets":
-        return sum(run.ticket.info.parameters for run in own)
-    return sum(run.prompt("control").numel() for run in own)
-
-
-def _ratio(times: Mapping[str, Any], a: str, b: str) -> Cell:
-    return Cell(times[a] / times[b], unit="number")
-
-
-def _time_sentences(times: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    sentences = []
-    for task, by_kind in times.items():
-        ratios = {kind: by_kind[kind]["together"] / by_kind[kind]["apart"] for kind in _RESULTS}
-        shares = " and ".join(f"{ratio:.2f} of the time for {kind}" for kind, ratio in ratios.items())
-        sentences.append(f"On {task}, one batch took {shares}, against one after the other.")
-    return sentences

@@ -8,6 +8,7 @@ the largest of the prompt; and between the smallest and the largest, of pieces w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any, Final
 
 import numpy as np
@@ -16,7 +17,7 @@ from safetensors.torch import load_file
 
 from softprune.studies.findings import Cell, Entry, Figure, Findings, Table
 from softprune.studies.run_result import FinishedRun
-from softprune.studies.score_rows import Runs, collect_outcome, collect_row, difference_cell, pair_table
+from softprune.studies.score_rows import collect_outcome, collect_row, difference_cell, pair_table
 from softprune.studies.study_context import StudyContext
 from softprune.studies.verdicts import CHOSEN_HERE, interval_note, only_cells, tally
 
@@ -43,12 +44,12 @@ def over_largest(values: Floats) -> Floats:
 def within_range(values: Floats) -> Floats:
     """Scores of the last axis between their smallest (0) and largest (1); all 0 where they are the same."""
     low, high = values.min(-1, keepdims=True), values.max(-1, keepdims=True)
-    span = np.where(high > low, high - low, 1.0)
-    return np.asarray((values - low) / span)
+    return np.asarray((values - low) / np.where(high > low, high - low, 1.0))
 
 
 def binned(values: Floats, bins: int) -> list[int]:
     """How many of the values, 0 to 1, lie in each of the equal bins; bounds belong to the bin above, 1 to the last."""
+    # 0.3 * 10 is a little below 3 in floating point.
     at = np.minimum(np.floor(values.ravel() * bins + 1e-9).astype(int), bins - 1)
     return [int(count) for count in np.bincount(at, minlength=bins)]
 
@@ -66,50 +67,57 @@ def distribution(study: StudyContext) -> Findings:
     """Histograms of tokens' and pieces' importance, a row for each run."""
     runs = list(study.grid().values())
     measured = [importances(run) for run in runs]
-    published = study.options.get("published", {})
     tables, figures, sentences = [], [], []
     for level, key in (("tokens", "token_P"), ("pieces", "piece_PS")):
-        counts = {}
+        published: Sequence[int] | None = study.options.get("published", {}).get(level)
+        shares = {}
         for name, scale in (("largest", over_largest), ("range", within_range)):
-            counts[name] = [binned(scale(each[key]), BINS[level]) for each in measured]
-        tables += [_histogram_table(level, name, runs, rows) for name, rows in counts.items()]
-        figures.append(_histogram_figure(level, counts, published.get(level)))
-        sentences += [_low_sentence(level, name, rows, published.get(level)) for name, rows in counts.items()]
+            counts = [binned(scale(each[key]), BINS[level]) for each in measured]
+            tables.append(_histogram_table(level, name, runs, counts))
+            shares[READINGS[level, name]] = np.sum(counts, axis=0) / np.sum(counts)
+            most = sum(_low_share(level, each) > 0.5 for each in counts)
+            sentence = f"Importance of {level}, {READINGS[level, name]}: "
+            sentence += f"in {most} of {len(runs)} runs more than half lie below {LOW}"
+            if published:
+                source = _low_share(level, published)
+                sentence += (
+                    f"; in the source's figure {source:.0%} do, {'more' if source > 0.5 else 'no more'} than half"
+                )
+            sentences.append(f"{sentence}.")
+        if published:
+            shares["the source's (WSC, T5-XL)"] = np.asarray(published) / np.sum(published)
+        figures.append(_histogram_figure(level, shares))
     return Findings(tables, figures, sentences)
 
 
-def _heads(level: str) -> list[str]:
+def _low_share(level: str, counts: Sequence[int]) -> float:
+    return sum(counts[: round(LOW * BINS[level])]) / sum(counts)
+
+
+def _bin_names(level: str) -> list[str]:
     bins = BINS[level]
     return [f"{n / bins:.1f}-{(n + 1) / bins:.1f}" for n in range(bins)]
 
 
-def _low(level: str, counts: Sequence[int]) -> float:
-    return sum(counts[: round(LOW * BINS[level])]) / sum(counts)
-
-
-def _histogram_table(level: str, reading: str, runs: Sequence[FinishedRun], rows: Sequence[Sequence[int]]) -> Table:
-    def line(label: str, counts: Sequence[int], chance: bool) -> list[Entry]:
-        cells = [Cell(count, unit="count", chance=chance) for count in counts]
-        return [label, *cells, Cell(_low(level, counts), chance=chance)]
-
-    lines = [line(run.label, counts, not run.interpretable) for run, counts in zip(runs, rows, strict=True)]
+def _histogram_table(level: str, reading: str, runs: Sequence[FinishedRun], counts: Sequence[Sequence[int]]) -> Table:
+    labelled = [(run.label, each, not run.interpretable) for run, each in zip(runs, counts, strict=True)]
     if len(runs) > 1:
-        sums = [sum(column) for column in zip(*rows, strict=True)]
-        lines.append(line("all", sums, not all(run.interpretable for run in runs)))
+        sums = [sum(column) for column in zip(*counts, strict=True)]
+        labelled.append(("all", sums, any(chance for _, _, chance in labelled)))
+    rows: list[list[Entry]] = []
+    for label, each, chance in labelled:
+        cells = [Cell(count, unit="count", chance=chance) for count in each]
+        rows.append([label, *cells, Cell(_low_share(level, each), chance=chance)])
     title = f"Importance of {level}, {READINGS[level, reading]}: how many lie where"
     note = f"All {level} of these prompts, no sample of them, so without intervals."
-    return Table(f"{level}-{reading}", title, ("run", *_heads(level), f"below {LOW}, %"), lines, note)
+    return Table(f"{level}-{reading}", title, ("run", *_bin_names(level), f"below {LOW}, %"), rows, note)
 
 
-def _histogram_figure(
-    level: str, counts: Mapping[str, Sequence[Sequence[int]]], published: Sequence[int] | None
-) -> Figure:
-    shares = {READINGS[level, name]: np.sum(rows, axis=0) / np.sum(rows) for name, rows in counts.items()}
-    if published:
-        shares["the source's (WSC, T5-XL)"] = np.asarray(published) / np.sum(published)
+def _histogram_figure(level: str, shares: Mapping[str, Floats]) -> Figure:
     traces, texts = [], []
     for name, share in shares.items():
-        traces.append({"type": "bar", "name": name, "x": _heads(level), "y": [round(float(each), 4) for each in share]})
+        heights = [round(float(each), 4) for each in share]
+        traces.append({"type": "bar", "name": name, "x": _bin_names(level), "y": heights})
         texts.append(f"{name}: {', '.join(f'{each:.0%}' for each in share)}")
     layout = {
         "barmode": "group",
@@ -122,92 +130,80 @@ def _histogram_figure(
     return Figure(f"{level}-histogram", f"Importance of {level}", caption, traces, layout)
 
 
-def _low_sentence(level: str, reading: str, rows: Sequence[Sequence[int]], published: Sequence[int] | None) -> str:
-    most = sum(_low(level, counts) > 0.5 for counts in rows)
-    sentence = f"Importance of {level}, {READINGS[level, reading]}: "
-    sentence += f"in {most} of {len(rows)} runs more than half lie below {LOW}"
-    if published:
-        source = _low(level, published)
-        sentence += f"; in the source's figure {source:.0%} do, {'more' if source > 0.5 else 'no more'} than half"
-    return f"{sentence}."
-
-
 # --- Figures 9 and 10 ---
 
 
 def maps(study: StudyContext) -> Findings:
     """Heat maps before and after pruning, of the first seed; what the survivors hold, of every run."""
     runs = study.grid()
-    scores = {key: importances(run) for key, run in runs.items()}
-    rows = [_kept_row(study, run, scores[key]) for key, run in runs.items()]
-    columns = (
-        "run",
-        "tokens kept",
-        "pieces kept",
-        "numbers",
-        "numbers, %",
-        "importance in kept tokens, %",
-        "importance in kept pieces, %",
-        "XPrompt above prompt tuning",
-        "XPrompt above control",
-    )
+    kept = [_describe_kept(study, run) for run in runs.values()]
     note = (
         "Of tokens: share of the tuned prompt's. Of pieces: share of those of kept tokens, measured after tokens went. "
         "Differences in points on report, paired, with intervals over examples for these very prompts; the "
         "control is prompt tuning trained twice, as XPrompt is."
     )
+    rows = [list(row.values()) for row in kept]
+    table = Table("kept", "What the winning tickets kept", tuple(kept[0]), rows, note)
     figures = []
-    for task in study.tasks:
-        key = (task, study.config.seed)
-        figures += [_map(runs[key], scores[key], is_pruned) for is_pruned in (False, True)]
-    chosen = study.chosen_on_report
-    sentences = [f"Tickets were {CHOSEN_HERE}."] if chosen else _kept_sentences(study, runs)
-    return Findings([Table("kept", "What the winning tickets kept", columns, rows, note)], figures, sentences)
+    for task, is_pruned in product(study.tasks, (False, True)):
+        figures.append(_map(runs[task, study.config.seed], is_pruned))
+    if study.chosen_on_report:
+        return Findings([table], figures, [f"Tickets were {CHOSEN_HERE}."])
+    # In the mean over the seeds of a task: a single run says nothing of pruning.
+    results = {name: collect_row(study, runs, name) for name in ("winner", "tuned", "control")}
+    pairs = {"prompt tuning": ("winner", "tuned"), "the control": ("winner", "control")}
+    differences = pair_table(study, "", "", results, pairs)
+    sentences = [f"Tickets against {row[0]}, by task: {tally(only_cells(row))}." for row in differences.rows]
+    return Findings([table], figures, [*sentences, interval_note(len(study.seeds))])
 
 
-def _kept_row(study: StudyContext, run: FinishedRun, scores: Mapping[str, Floats]) -> list[Entry]:
-    mask, chance = run.mask, not run.interpretable
+def _describe_kept(study: StudyContext, run: FinishedRun) -> dict[str, Entry]:
+    mask, chance, scores, ticket = run.mask, not run.interpretable, importances(run), run.record.ticket
     token_P, piece_PS = mask.token_P.numpy(), mask.piece_PS.numpy()
-    tokens = _share(scores["token_P"], token_P)
-    pieces = _share(scores["winner_piece_PS"][token_P], piece_PS[token_P])
-    ticket = run.record.ticket
+    # Pieces of pruned tokens went with them: of pieces, the share is of those that could still be kept.
+    tokens = _share_held(scores["token_P"], token_P)
+    pieces = _share_held(scores["winner_piece_PS"][token_P], piece_PS[token_P])
     winner, tuned, control = (collect_outcome([run], name) for name in ("winner", "tuned", "control"))
-    return [
-        run.label,
-        Cell(mask.tokens, unit="count", chance=chance),
-        Cell(mask.pieces, unit="count", chance=chance),
-        Cell(ticket.parameters, unit="count", chance=chance),
-        Cell(ticket.share_of_parameters, chance=chance),
-        Cell(tokens, chance=chance),
-        Cell(pieces, chance=chance),
-        difference_cell(study, run.task, winner, tuned, chance),
-        difference_cell(study, run.task, winner, control, chance),
-    ]
+    return {
+        "run": run.label,
+        "tokens kept": Cell(mask.tokens, unit="count", chance=chance),
+        "pieces kept": Cell(mask.pieces, unit="count", chance=chance),
+        "numbers": Cell(ticket.parameters, unit="count", chance=chance),
+        "numbers, %": Cell(ticket.share_of_parameters, chance=chance),
+        "importance in kept tokens, %": Cell(tokens, chance=chance),
+        "importance in kept pieces, %": Cell(pieces, chance=chance),
+        "XPrompt above prompt tuning": difference_cell(study, run.task, winner, tuned, chance),
+        "XPrompt above control": difference_cell(study, run.task, winner, control, chance),
+    }
 
 
-def _share(values: Floats, kept: npt.NDArray[np.bool_]) -> float | None:
+def _share_held(values: Floats, kept: npt.NDArray[np.bool_]) -> float | None:
     """The share of importance that what is kept holds; None where scores have signs, or are all 0."""
     whole = float(values.sum())
     return float(values[kept].sum()) / whole if values.min() >= 0 and whole > 0 else None
 
 
-def _kept_sentences(study: StudyContext, runs: Runs) -> list[str]:
-    """Tickets against both rivals, in the mean over the seeds of a task: a single run says nothing of pruning."""
-    rows = {name: collect_row(study, runs, name) for name in ("winner", "tuned", "control")}
-    pairs = {"prompt tuning": ("winner", "tuned"), "the control": ("winner", "control")}
-    differences = pair_table(study, "", "", rows, pairs)
-    sentences = [f"Tickets against {row[0]}, by task: {tally(only_cells(row))}." for row in differences.rows]
-    return [*sentences, interval_note(len(study.seeds))]
-
-
-def _map(run: FinishedRun, scores: Mapping[str, Floats], is_pruned: bool) -> Figure:
+def _map(run: FinishedRun, is_pruned: bool) -> Figure:
     """One heat map: a row a token, its own importance first, then its pieces; each level over its largest."""
-    token_P, mask = over_largest(scores["token_P"]), run.mask
+    scores, mask = importances(run), run.mask
     piece_PS = over_largest(scores["winner_piece_PS" if is_pruned else "piece_PS"])
-    values = np.round(np.column_stack([token_P, piece_PS]), 4)
+    values = np.round(np.column_stack([over_largest(scores["token_P"]), piece_PS]), 4)
+    caption = (
+        f"{run.label}. A row is a prompt token: first its importance, then that of its pieces; tokens and pieces each "
+        "over their largest. "
+    )
     if is_pruned:
         values[~np.column_stack([mask.token_P.numpy(), mask.piece_PS.numpy()])] = np.nan
-    rows = [[None if np.isnan(value) else float(value) for value in row] for row in values]
+        survivors = ", ".join(f"T{p}" for p in np.flatnonzero(mask.token_P.numpy()))
+        caption += (
+            f"Gaps are pruned: {mask.tokens} of {len(values)} tokens and {mask.pieces} of {piece_PS.size} pieces "
+        )
+        caption += f"are left ({survivors})."
+    else:
+        order = np.argsort(-scores["token_P"], kind="stable")
+        caption += f"The most important tokens are {', '.join(f'T{p}' for p in order[:3])}."
+    # plotly draws no square where JSON has null.
+    rows = np.where(np.isnan(values), None, values).tolist()  # type: ignore[call-overload]
     trace: dict[str, Any] = {
         "type": "heatmap",
         "z": rows,
@@ -219,16 +215,5 @@ def _map(run: FinishedRun, scores: Mapping[str, Floats], is_pruned: bool) -> Fig
         "colorbar": {"title": {"text": "importance"}},
     }
     layout = {"yaxis": {"autorange": "reversed", "type": "category"}, "xaxis": {"side": "top", "type": "category"}}
-    caption = (
-        f"{run.label}. A row is a prompt token: first its importance, then that of its pieces; tokens and pieces each "
-        "over their largest. "
-    )
-    if is_pruned:
-        survivors = ", ".join(f"T{p}" for p in np.flatnonzero(mask.token_P.numpy()))
-        caption += f"Gaps are pruned: {mask.tokens} of {len(rows)} tokens and {mask.pieces} of {piece_PS.size} pieces "
-        caption += f"are left ({survivors})."
-    else:
-        order = np.argsort(-scores["token_P"], kind="stable")
-        caption += f"The most important tokens are {', '.join(f'T{p}' for p in order[:3])}."
     when = "after" if is_pruned else "before"
     return Figure(f"{when}-{run.task}", f"{run.label}: {when} pruning", caption, [trace], layout)

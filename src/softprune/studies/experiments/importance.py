@@ -23,13 +23,14 @@ from typing import Final
 import numpy as np
 import torch
 
+from softprune.config.criteria import CRITERIA
 from softprune.prompts.soft_prompts import masked_state, read_one
 from softprune.pruning.importance import measure
 from softprune.pruning.masks import keep_count, without_least
 from softprune.statistics.bootstrap import LEVEL
 from softprune.statistics.correlation import coefficient, correlate
 from softprune.statistics.methods_over_seeds import Floats
-from softprune.statistics.seeds import MIN_SEEDS, Uncertainty, student_cdf
+from softprune.statistics.seeds import MIN_SEEDS, Uncertainty
 from softprune.studies.experiments.heatmaps import over_largest
 from softprune.studies.experiments.masking import pruned_counts, without_one
 from softprune.studies.experiments.reversed import under_mask
@@ -37,44 +38,54 @@ from softprune.studies.figures import axes, bars, points
 from softprune.studies.findings import Cell, Entry, Figure, Findings, Table
 from softprune.studies.prompt_scoring import PromptScores, open_set, score_run, scored_row
 from softprune.studies.run_result import FinishedRun
-from softprune.studies.score_rows import Row, chances, collect_row, difference_table, score_table
+from softprune.studies.score_rows import Row, Runs, chances, collect_row, difference_table, score_table
 from softprune.studies.study_context import StudyContext
 from softprune.studies.verdicts import ABOVE, BELOW, correct_family, only_cells, tally, verdict
-from softprune.types import Mask
 
 Key = tuple[str, int]
 Measures = Mapping[str, Floats]
 """`[P]` each, by name."""
 SCORE: Final = "score"
-MEASURED: Final = {SCORE: "paper", "gradient": "gradient", "leave-one-out": "leave_one_out"}
-MEASURES: Final = (*MEASURED, "norm", "random")
+MEASURED: Final = {SCORE if name == "paper" else name.replace("_", "-"): name for name in CRITERIA}
+MEASURES: Final = (*MEASURED, "random")
 TUNED: Final = "prompt tuning"
 REMOVALS: Final = ("zero", "drop")
 RESAMPLES: Final = 1_000
+"""Of intervals at most: there are hundreds of rank correlations, and each resample ranks anew."""
 
 
 def conduct(study: StudyContext) -> Findings:
     """Correlations, masking and retraining, of every measure."""
     runs = study.grid()
-    measures = {key: measure_importance(study, run) for key, run in runs.items()}
-    scores = {key: _score_masked(study, run, measures[key]) for key, run in runs.items()}
-    changes = {}
-    for removal in REMOVALS:
-        changes[removal] = {k: _loss_changes(each, removal, len(measures[k][SCORE])) for k, each in scores.items()}
+    measures: dict[Key, Measures] = {}
+    scores: dict[Key, PromptScores] = {}
+    changes: dict[str, dict[Key, Floats]] = {removal: {} for removal in REMOVALS}
+    for key, run in runs.items():
+        measures[key] = measure_importance(study, run)
+        scores[key] = _score_masked(study, run, measures[key])
+        whole = scores[key][TUNED][0].loss
+        for removal in REMOVALS:
+            losses = [scores[key][f"{removal}: T{p}"][0].loss for p in range(len(measures[key][SCORE]))]
+            changes[removal][key] = np.array(losses) - whole
     at_chance = chances(study, runs)
+    recipe = study.spec(study.tasks[0], study.config.seed).recipe
+    masked = {TUNED: scored_row(study, scores, TUNED, at_chance)}
+    for count, name in product(pruned_counts(recipe, recipe.prompt.tokens), MEASURES):
+        label = _label(name, count, recipe.prompt.tokens)
+        masked[label] = scored_row(study, scores, label, at_chance)
+    retrained = _retrain_least(study, runs, measures, at_chance)
+    title = f"{study.options['retrained']:.0%} of the tokens pruned by each measure, the rest rewound and retrained"
     means = _mean_table(study, measures, changes)
-    masked = {name: scored_row(study, scores, name, at_chance) for name in (TUNED, *_labels(study, runs))}
-    retrained = _retrain_least(study, runs, measures)
     rivals = difference_table(study, "to-score", f"Differences to {SCORE}, retrained", retrained, SCORE)
     tables = [
         means,
         _correlation_table(study, runs, measures, changes),
         score_table(study, "masked", "The least important tokens masked, without retraining", masked),
-        score_table(study, "retrained", _title(study), retrained),
+        score_table(study, "retrained", title, retrained),
         rivals,
     ]
-    correlations = [f"{removal}: correlation" for removal in REMOVALS]
     figures = [_scatter(runs, measures, removal, each) for removal, each in changes.items()]
+    correlations = [f"{removal}: correlation" for removal in REMOVALS]
     figures.append(bars(means, "means", means.title, correlations, what="Spearman correlation x 100"))
     return Findings(tables, figures, _sentences(means, rivals))
 
@@ -96,10 +107,10 @@ def measure_importance(study: StudyContext, run: FinishedRun) -> dict[str, Float
     stored = study.once(f"importance-{run.path.name}", compute)
     measures = {name: np.asarray(stored[name]) for name in MEASURED}
     drawn = np.random.default_rng([run.seed, len(tuned_PH)]).random(len(tuned_PH))
-    return measures | {"norm": tuned_PH.double().norm(dim=1).numpy(), "random": drawn}
+    return measures | {"random": drawn}
 
 
-def _score_masked(study: StudyContext, run: FinishedRun, measures: Mapping[str, Floats]) -> PromptScores:
+def _score_masked(study: StudyContext, run: FinishedRun, measures: Measures) -> PromptScores:
     """On `report`: the whole prompt, each token left out, and the least important of each measure."""
     recipe, tuned_PH = study.spec(run.task, run.seed).recipe, run.prompt("tuned")
     tokens = len(tuned_PH)
@@ -116,36 +127,23 @@ def _label(name: str, count: int, tokens: int) -> str:
     return f"{count} of {tokens} tokens, least by {name}"
 
 
-def _labels(study: StudyContext, runs: Mapping[Key, FinishedRun]) -> list[str]:
-    recipe = study.spec(*next(iter(runs))).recipe
-    tokens = recipe.prompt.tokens
-    return [_label(name, count, tokens) for count, name in product(pruned_counts(recipe, tokens), MEASURES)]
-
-
-def _loss_changes(scores: PromptScores, removal: str, tokens: int) -> Floats:
-    """What leaving out each token does to the loss on `report`, `[P]`."""
-    return np.array([scores[f"{removal}: T{p}"][0].loss - scores[TUNED][0].loss for p in range(tokens)])
-
-
 # --- correlations ---
 
 
 def _correlation_table(
-    study: StudyContext,
-    runs: Mapping[Key, FinishedRun],
-    measures: Mapping[Key, Measures],
-    changes: Mapping[str, Mapping[Key, Floats]],
+    study: StudyContext, runs: Runs, measures: Mapping[Key, Measures], changes: Mapping[str, Mapping[Key, Floats]]
 ) -> Table:
     """Each run's, with intervals over its tokens."""
+    seed, resamples = study.config.seed, min(RESAMPLES, study.resamples)
     rows: list[list[Entry]] = []
     for (removal, by_run), (key, run) in product(changes.items(), runs.items()):
         row: list[Entry] = [f"{run.label}, {removal}"]
         for name in MEASURES:
-            each = correlate(measures[key][name], by_run[key], seed=study.config.seed, resamples=_resamples(study))
-            if each is None:
-                row.append(Cell(None, unit="number"))
-            else:
-                row.append(Cell(each.value, each.low, each.high, "number", not run.interpretable))
+            each = correlate(measures[key][name], by_run[key], seed=seed, resamples=resamples)
+            cell = Cell(None, unit="number")
+            if each is not None:
+                cell = Cell(each.value, each.low, each.high, "number", not run.interpretable)
+            row.append(cell)
         rows.append(row)
     note = (
         "Spearman; 95% intervals by bootstrap over the tokens of the prompt. Tokens of one prompt work together, so "
@@ -158,20 +156,23 @@ def _correlation_table(
 def _mean_table(
     study: StudyContext, measures: Mapping[Key, Measures], changes: Mapping[str, Mapping[Key, Floats]]
 ) -> Table:
-    """Mean correlations over runs, and each measure's less that of the score; resampled tokens are the same for all."""
-    keys = list(measures)
+    """Mean correlations over runs, and each measure's less that of the score."""
     head, columns = ["measure"], [list[Entry](MEASURES)]
     for removal, by_run in changes.items():
-        scores, losses = [measures[key] for key in keys], [by_run[key] for key in keys]
-        drawn = mean_correlations(scores, losses, study.config.seed, _resamples(study))
+        losses = [by_run[key] for key in measures]
+        resamples = min(RESAMPLES, study.resamples)
+        drawn = mean_correlations(list(measures.values()), losses, study.config.seed, resamples)
+        correlations: list[Entry] = []
         less: list[Entry] = []
-        for name in MEASURES:
-            values_K, drawn_R = (drawn[name][at] - drawn[SCORE][at] for at in (0, 1))
-            less.append("" if name == SCORE else interval_cell(values_K, drawn_R))
+        for name, (values_K, drawn_R) in drawn.items():
+            correlations.append(interval_cell(values_K, drawn_R))
+            # Resampled tokens are the same for all measures, so their differences are paired.
+            score_K, score_R = drawn[SCORE]
+            less.append("" if name == SCORE else interval_cell(values_K - score_K, drawn_R - score_R))
         head += [f"{removal}: correlation", f"{removal}: less {SCORE}'s"]
-        columns += [correct_family([interval_cell(*drawn[name]) for name in MEASURES]), correct_family(less)]
+        columns += [correct_family(correlations), correct_family(less)]
     note = (
-        f"Means over {len(keys)} runs; 95% intervals over the tokens of each prompt and, from {MIN_SEEDS} runs on, "
+        f"Means over {len(measures)} runs; 95% intervals over the tokens of each prompt and, from {MIN_SEEDS} runs on, "
         "over runs. Verdicts are corrected for the measures of a column (Holm). "
         "Zero: the token's place stays, with zeros in it, as leave-one-out measures; drop: its place goes."
     )
@@ -190,18 +191,13 @@ def mean_correlations(
     items = [generator.integers(len(each), size=(resamples, len(each))) for each in changes]
     means: dict[str, tuple[Floats, Floats]] = {}
     for name in measures[0]:
-        pairs = [(each[name], change) for each, change in zip(measures, changes, strict=True)]
-        values_K = np.array([_rank(a, b) for a, b in pairs])
-        drawn_KR = []
-        for (a, b), picks in zip(pairs, items, strict=True):
+        values_K, drawn_KR = [], []
+        for each, b, picks in zip(measures, changes, items, strict=True):
+            a = each[name]
+            values_K.append(_rank(a, b))
             drawn_KR.append([_rank(a[at], b[at]) for at in picks])
-        means[name] = (values_K, np.mean(drawn_KR, axis=0))
+        means[name] = (np.array(values_K), np.mean(drawn_KR, axis=0))
     return means
-
-
-def _resamples(study: StudyContext) -> int:
-    """As many as the runs take, but no more than rank correlations are worth."""
-    return min(RESAMPLES, study.resamples)
 
 
 def _rank(a: Floats, b: Floats) -> float:
@@ -224,10 +220,10 @@ def interval_cell(values_K: Floats, drawn_R: Floats) -> Cell:
         low, high = np.quantile(real, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return Cell(value, float(low), float(high), unit="number", seeds=runs)
     tokens = float(real.std(ddof=1))
-    if not tokens and not np.ptp(values_K):
+    if not tokens and not np.ptp(values_K):  # no spread at all, so no error to divide by
         return Cell(value, value, value, unit="number", seeds=runs)
     uncertainty = Uncertainty(float(values_K.std(ddof=1) / np.sqrt(runs)), runs - 1.0, tokens, len(real))
-    reach, p = uncertainty.margin(), 2 * student_cdf(uncertainty.df, -abs(value) / uncertainty.error)
+    reach, p = uncertainty.margin(), uncertainty.p(value)
     return Cell(value, value - reach, value + reach, unit="number", seeds=runs, p=p)
 
 
@@ -235,49 +231,38 @@ def interval_cell(values_K: Floats, drawn_R: Floats) -> Cell:
 
 
 def _retrain_least(
-    study: StudyContext, runs: Mapping[Key, FinishedRun], measures: Mapping[Key, Measures]
+    study: StudyContext, runs: Runs, measures: Mapping[Key, Measures], at_chance: Mapping[str, bool]
 ) -> dict[str, Row]:
     """The least important of each measure pruned, the rest rewound and retrained; and the control."""
     specs = {}
     for (key, run), name in product(runs.items(), MEASURES):
-        mask = _least_important(study, run, measures[key][name])
+        tokens, pieces = run.mask.piece_PS.shape
+        rounding = study.spec(*key).recipe.pruning.rounding
+        kept = max(1, keep_count(study.options["retrained"], tokens, rounding))
+        mask = without_least(torch.from_numpy(measures[key][name]), tokens - kept, pieces)
         specs[name, key] = study.spec(*key, under_mask(study, run, f"least-by-{name}", mask))
     made = dict(zip(specs, study.make(list(specs.values())), strict=True))
-    at_chance = chances(study, runs)
     rows = {"control: nothing pruned": collect_row(study, runs, "control", at_chance)}
     for name in MEASURES:
         rows[name] = collect_row(study, {key: made[name, key] for key in runs}, "tuned", at_chance)
     return rows
 
 
-def _least_important(study: StudyContext, run: FinishedRun, values: Floats) -> Mask:
-    recipe = study.spec(run.task, run.seed).recipe
-    tokens, pieces = run.mask.piece_PS.shape
-    kept = max(1, keep_count(study.options["retrained"], tokens, recipe.pruning.rounding))
-    return without_least(torch.from_numpy(values), tokens - kept, pieces)
-
-
-def _title(study: StudyContext) -> str:
-    return f"{study.options['retrained']:.0%} of the tokens pruned by each measure, the rest rewound and retrained"
-
-
 # --- figures and sentences ---
 
 
-def _scatter(
-    runs: Mapping[Key, FinishedRun], measures: Mapping[Key, Measures], removal: str, changes: Mapping[Key, Floats]
-) -> Figure:
+def _scatter(runs: Runs, measures: Mapping[Key, Measures], removal: str, changes: Mapping[Key, Floats]) -> Figure:
     """Every token: its score over the prompt's largest, against what masking it does."""
     traces = []
     for key, run in runs.items():
         score = measures[key][SCORE]
         x, y = np.round(over_largest(score), 4).tolist(), np.round(changes[key], 5).tolist()
         traces.append(points(run.label, x, y, text=[f"T{p}" for p in range(len(score))]))
-    lower = sum(int((change < 0).sum()) for change in changes.values())
-    count = sum(len(change) for change in changes.values())
+    every = np.concatenate(list(changes.values()))
     caption = (
         "A point is a token of a tuned prompt: its importance by the paper's score on train, and the change of the "
-        f"loss on report when it alone is masked. Of {count} tokens, {lower} lower the loss when they are masked."
+        f"loss on report when it alone is masked. Of {len(every)} tokens, {int((every < 0).sum())} lower the loss when "
+        "they are masked."
     )
     title = f"Importance and worth of single tokens, masked by {removal}"
     layout = axes("importance score over the prompt's largest", "change of the loss on report")
@@ -287,16 +272,19 @@ def _scatter(
 def _sentences(means: Table, rivals: Table) -> list[str]:
     sentences = []
     for at, removal in enumerate(REMOVALS):
-        verdicts = {str(row[0]): verdict(cell) for row in means.rows if isinstance(cell := row[1 + 2 * at], Cell)}
-        above, below = (
-            ", ".join(name for name, each in verdicts.items() if each == side) or "none" for side in (ABOVE, BELOW)
-        )
-        sentences.append(
-            f"Masked by {removal}, measures whose correlation is shown to be above 0: {above}; below 0: {below}."
-        )
-        less = [(row[0], cell) for row in means.rows if isinstance(cell := row[2 + 2 * at], Cell)]
-        parts = ", ".join(f"{name} {verdict(cell)}" for name, cell in less)
-        sentences.append(f"Masked by {removal}, correlations against that of the paper's score: {parts}.")
+        shown: dict[str, list[str]] = {ABOVE: [], BELOW: []}
+        less = []
+        for row in means.rows:
+            name, cell, rest = str(row[0]), row[1 + 2 * at], row[2 + 2 * at]
+            if isinstance(cell, Cell) and (side := verdict(cell)) in shown:
+                shown[side].append(name)
+            if isinstance(rest, Cell):
+                less.append(f"{name} {verdict(rest)}")
+        above, below = (", ".join(names) or "none" for names in shown.values())
+        sentences += [
+            f"Masked by {removal}, measures whose correlation is shown to be above 0: {above}; below 0: {below}.",
+            f"Masked by {removal}, correlations against that of the paper's score: {', '.join(less)}.",
+        ]
     for row in rivals.rows:
         sentences.append(f"Retrained, {row[0]} against the paper's score, by task: {tally(only_cells(row))}.")
     return sentences

@@ -12,7 +12,6 @@ from softprune.studies.run_cache import safe
 from softprune.studies.score_rows import mean_cell, score_cell
 from softprune.studies.study_context import StudyContext
 from softprune.studies.variant_tables import (
-    Setting,
     Settings,
     claim_sentences,
     claim_table,
@@ -31,7 +30,10 @@ def conduct(study: StudyContext) -> Findings:
     """
     claims, models = study_claims(study), study_models(study)
     keys = {label: {"backbone.name": name} for label, name in models.items()}
-    study.make([spec for each in keys.values() for spec in variant_specs(study, each)])  # all at once
+    specs = []
+    for each in keys.values():
+        specs += variant_specs(study, each)
+    study.make(specs)  # all at once, whoever makes them
     by_model = {label: run_variants(study, each) for label, each in keys.items()}
     overview = _overview(study, by_model)
     tables, sentences = [overview], []
@@ -54,26 +56,23 @@ def study_models(study: StudyContext) -> dict[str, str]:
     asked = [study.config.backbone] if study.config.backbone else study.options.get("backbones") or []
     models = {Path(str(name)).name: str(name) for name in asked}
     if not models or len(models) < len(asked):
-        raise SoftpruneError(
-            "different models, each with a name of its own",
-            ", ".join(map(str, asked)) or "none",
-            "options.backbones=...",
-        )
+        found = ", ".join(map(str, asked)) or "none"
+        raise SoftpruneError("different models, each with a name of its own", found, "options.backbones=...")
     return models
 
 
 def _overview(study: StudyContext, by_model: Mapping[str, Settings]) -> Table:
     """Settings by models: the mean over tasks, or with its interval the score on the only one."""
+    several, task = len(study.tasks) > 1, study.tasks[0]
     rows: list[list[Entry]] = []
     for name, first in next(iter(by_model.values())).items():
-        rows.append([first.variant.label, *(_overall(study, settings[name]) for settings in by_model.values())])
-    several = len(study.tasks) > 1
-    note = f"Mean over {', '.join(study.tasks)}, without an interval." if several else study.tasks[0]
+        entries: list[Entry] = [first.variant.label]
+        for settings in by_model.values():
+            row = settings[name].row
+            if row.missing or several:
+                entries.append(mean_cell(row))
+            else:
+                entries.append(score_cell(study, task, row.outcomes[task], row.at_chance[task]))
+        rows.append(entries)
+    note = f"Mean over {', '.join(study.tasks)}, without an interval." if several else task
     return Table("models", study.config.title, ("%", *by_model), rows, note)
-
-
-def _overall(study: StudyContext, setting: Setting) -> Entry:
-    row, task = setting.row, study.tasks[0]
-    if row.missing or len(study.tasks) > 1:
-        return mean_cell(row)
-    return score_cell(study, task, row.outcomes[task], row.at_chance[task])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from itertools import product
 from statistics import fmean
 from typing import Any, Final
 
@@ -47,15 +48,17 @@ def conduct(study: StudyContext) -> Findings:
         raise SoftpruneError("at least two tasks, to join them", ", ".join(study.tasks), "name more as --tasks")
     tokens = study.spec(study.tasks[0], study.config.seed).recipe.prompt.tokens
     more = {"kind": "tune", "prompt": {"tokens": len(study.tasks) * tokens}}
-    alone = [study.spec(task, seed) for task in study.tasks for seed in study.seeds]
-    one = [union_spec(study, seed, {}) for seed in study.seeds]
-    long = [union_spec(study, seed, more) for seed in study.seeds]
-    made = study.make([*alone, *one, *long])
+    unions = [union_spec(study, seed, keys) for keys, seed in product(({}, more), study.seeds)]
+    alone = [study.spec(task, seed) for task, seed in product(study.tasks, study.seeds)]
+    made = study.make([*alone, *unions])  # all at once, whoever makes them
     runs: Runs = {(each.task, each.seed): each for each in made[: len(alone)]}
-    joined, longer = made[len(alone) : len(alone) + len(one)], made[len(alone) + len(one) :]
+    joined, longer = made[len(alone) : -len(study.seeds)], made[-len(study.seeds) :]
     at_chance = chances(study, runs)
     for task, outcome in union_outcomes(study, joined, "tuned").items():
-        at_chance[task] = at_chance[task] or is_at_chance(study, runs, task, outcome)
+        # Nor may one prompt for all be at chance on a task that a prompt of its own learns.
+        low = score_cell(study, task, outcome).low
+        constant = max(runs[task, seed].value("constant") for seed in study.seeds)
+        at_chance[task] = at_chance[task] or low is None or low <= constant
     rows = {f"{EACH}, {label}": collect_row(study, runs, result, at_chance) for result, label in STAGES.items()}
     for result, label in STAGES.items():
         rows[f"{ONE}, {label}"] = Row(union_outcomes(study, joined, result), at_chance)
@@ -66,21 +69,16 @@ def conduct(study: StudyContext) -> Findings:
         (LONG, f"{ONE}, tuned"),
         *((f"{name}, XPrompt", f"{name}, control") for name in (ONE, EACH)),
     ]
-    note = (
-        "One prompt for all makes as many passes over all tasks' "
-        f"examples, which are {len(study.tasks)} times as many steps as one task's prompt makes. All have one "
-        "recipe: no learning rate was chosen for the longer prompt or the larger set."
+    pairs = {f"({ours}) - ({theirs})": (ours, theirs) for ours, theirs in compared}
+    note = difference_note(
+        study,
+        f"One prompt for all makes as many passes over all tasks' examples, which are {len(study.tasks)} times as many "
+        "steps as one task's prompt makes. All have one recipe: no learning rate was chosen for the longer prompt or "
+        "the larger set.",
     )
     title = "A prompt for each task, and one for all"
     scores = score_table(study, "scores", title, rows)
-    differences = pair_table(
-        study,
-        "differences",
-        "What sharing a prompt changes",
-        rows,
-        {f"({ours}) - ({theirs})": (ours, theirs) for ours, theirs in compared},
-        note=difference_note(study, note),
-    )
+    differences = pair_table(study, "differences", "What sharing a prompt changes", rows, pairs, note=note)
     tables = [scores, differences, _size_table(study, runs, joined, longer)]
     return Findings(tables, [bars(scores, "each-and-all", title, study.tasks)], difference_sentences(differences))
 
@@ -91,19 +89,14 @@ def union_spec(study: StudyContext, seed: int, keys: Mapping[str, Any]) -> Spec:
     These numbers win over what the user changed, since they follow from it.
     """
     alone, count = study.spec(study.tasks[0], seed).recipe.task, len(study.tasks)
-    sizes = {name: getattr(alone, name) for name in ("shots", "limit_report")}
+    sizes = {"shots": alone.shots, "limit_report": alone.limit_report}
     whole = {"task": {name: None if size is None else count * size for name, size in sizes.items()}}
+    # In the study's own changes, which come last, since keys of a run would lose to what the user changed.
     change: dict[str, Any] = nested(deepcopy(dict(study.config.change)))
     for each in (whole, keys):
         merge(change, nested(deepcopy(dict(each))))
     config = study.config.model_copy(update={"change": change})
     return make_spec(config, study.root, "+".join(study.tasks), seed, {})
-
-
-def is_at_chance(study: StudyContext, runs: Runs, task: str, outcome: Outcome) -> bool:
-    """Whether a prompt's interval on a task isn't above the constant answer that runs of the task report."""
-    low = score_cell(study, task, outcome).low
-    return low is None or low <= max(runs[task, seed].value("constant") for seed in study.seeds)
 
 
 def union_outcomes(study: StudyContext, runs: Sequence[FinishedRun], result: str) -> dict[str, Outcome]:
@@ -120,7 +113,7 @@ def union_outcomes(study: StudyContext, runs: Sequence[FinishedRun], result: str
 def _size_table(study: StudyContext, runs: Runs, joined: Sequence[FinishedRun], longer: Sequence[FinishedRun]) -> Table:
     """How many numbers each way stores, and how many of them a task's inputs are read with."""
     count, whole = len(study.tasks), joined[0].prompt("tuned").numel()
-    tickets = fmean(sum(runs[t, s].ticket.info.parameters for t in study.tasks) for s in study.seeds)
+    tickets = sum(run.ticket.info.parameters for run in runs.values()) / len(study.seeds)
     stored: dict[str, tuple[int, float]] = {
         f"{EACH}, tuned or control": (count, count * whole),
         f"{EACH}, XPrompt": (count, tickets),

@@ -13,8 +13,6 @@ from math import hypot
 from statistics import NormalDist
 from typing import Final, TypeAlias
 
-import torch
-
 from softprune.data import load_task
 from softprune.errors import SoftpruneError
 from softprune.prompts.soft_prompts import read_one
@@ -24,7 +22,6 @@ from softprune.studies.experiments.reversed import under_mask
 from softprune.studies.figures import bars
 from softprune.studies.findings import Cell, Entry, Findings, Table
 from softprune.studies.prompt_scoring import PromptScores, prompt_outcome, score_on
-from softprune.studies.run_result import FinishedRun
 from softprune.studies.score_rows import (
     Row,
     Runs,
@@ -46,10 +43,6 @@ _DRAWN: Final = 104_729
 """Added to a run's seed for the random mask: another draw than the run's own."""
 Z: Final = 1.959963984540054
 """Of 95%: the normal distribution's 97.5% point."""
-_APART: Final = (
-    "Two sets of examples, so not paired: the interval is put together from both (Zou and Donner 2008). Above 0: "
-    "it costs less, or gives more, out of domain than in domain."
-)
 
 Pair: TypeAlias = "tuple[str, str]"
 """Trained on, read on."""
@@ -63,19 +56,23 @@ def conduct(study: StudyContext) -> Findings:
     """
     check_answers(study.tasks)
     runs = study.grid()
-    masked = _retrained(study, runs)
+    specs = []
+    for (task, seed), run in runs.items():
+        keys = under_mask(study, run, "random", random_mask(run.mask, seed + _DRAWN))
+        specs.append(study.spec(task, seed, keys))
+    masked = {(run.task, run.seed): run for run in study.make(specs)}
     heads: dict[Pair, str] = {(task, task): f"{task}, in domain" for task in study.tasks}
     heads |= {pair: f"{pair[0]} on {pair[1]}" for pair in permutations(study.tasks, 2)}
     outcomes: dict[str, dict[Pair, Outcome]] = {name: {} for name in (*PROMPTS, NOTHING)}
     at_chance: dict[Pair, bool] = {}
-    for pair in heads:
+    for pair in heads:  # in domain, too: so that both are scored in the same way
         scores = [_score_prompts(study, runs, masked, pair, seed) for seed in study.seeds]
         for name in PROMPTS:
             outcomes[name][pair] = prompt_outcome([each[name] for each in scores])
         outcomes[NOTHING][pair] = collect_outcome([runs[pair[1], seed] for seed in study.seeds], "zero_shot")
         at_chance[pair] = _is_at_chance(study, runs, pair, outcomes[TUNED][pair])
     rows = {name: Row(outcomes[name], at_chance) for name in PROMPTS}
-    rows[NOTHING] = Row(outcomes[NOTHING], dict.fromkeys(heads, False))
+    rows[NOTHING] = Row(outcomes[NOTHING], dict.fromkeys(heads, False))  # there is no prompt that could be at chance
     note = (
         "Means over seeds. A star: the tuned prompt isn't shown to be above the best constant answer there. "
         f"{interval_note(len(study.seeds))}"
@@ -84,29 +81,13 @@ def conduct(study: StudyContext) -> Findings:
     scores_table = score_table(study, "scores", title, rows, heads=heads, note=note)
     pairs = {f"{ours} - {theirs}": (ours, theirs) for ours, theirs in _COMPARED}
     differences = pair_table(study, "differences", "What pruning changes", rows, pairs, heads=heads)
-    carried = _carried_table(study, differences, list(heads))
+    carried = _carried_table(differences, heads)
     sentences = difference_sentences(differences, [f"{WINNER} - {CONTROL}", f"{TUNED} - {NOTHING}"])
     for label, *cells in carried.rows:
         each = map(describe_difference, carried.columns[1:], only_cells(cells))
         sentences.append(f"{label}, out of domain less in domain: {'; '.join(each)}.")
     figure = bars(scores_table, "domains", title, list(heads.values()))
     return Findings([scores_table, differences, carried], [figure], sentences)
-
-
-def _carried_table(study: StudyContext, differences: Table, pairs: Sequence[Pair]) -> Table:
-    """Every difference out of domain less the same in domain."""
-    away = [pair for pair in pairs if pair[0] != pair[1]]
-    cells: dict[tuple[str, Pair], Cell] = {}
-    for label, *entries in differences.rows:
-        by_pair = dict(zip(pairs, only_cells(entries), strict=True))
-        for pair in away:
-            cells[str(label), pair] = apart(by_pair[pair], by_pair[pair[0], pair[0]])
-    cells = correct_cells(cells)
-    rows: list[list[Entry]] = []
-    for label in (str(row[0]) for row in differences.rows):
-        rows.append([label, *(cells[label, pair] for pair in away)])
-    head = ("points", *differences.columns[1 + len(study.tasks) :])
-    return Table("carried", "The same, out of domain less in domain", head, rows, _APART)
 
 
 def check_answers(tasks: Sequence[str]) -> None:
@@ -118,9 +99,56 @@ def check_answers(tasks: Sequence[str]) -> None:
     if len(tasks) < 2:
         raise SoftpruneError("at least two tasks with the same answers", ", ".join(tasks), "name another as --tasks")
     answers = {task: load_task(task).definition.fixed_answers for task in tasks}
-    if len({None if each is None else frozenset(each) for each in answers.values()}) > 1 or None in answers.values():
+    if None in answers.values() or len({frozenset(each or ()) for each in answers.values()}) > 1:
         found = "; ".join(f"{task}: {', '.join(each or ('by example',))}" for task, each in answers.items())
         raise SoftpruneError("tasks with the same answers, such as imdb,sentence_polarity", found, "correct --tasks")
+
+
+def _score_prompts(study: StudyContext, runs: Runs, masked: Runs, pair: Pair, seed: int) -> PromptScores:
+    """The four prompts of a run on the report set of a task, as the target's own run reads it."""
+    source, target = pair
+    run, random = runs[source, seed], masked[source, seed]
+    prompts = {
+        TUNED: [run.prompt("tuned")],
+        CONTROL: [run.prompt("control")],
+        WINNER: [run.ticket.prompt()],
+        RANDOM: [read_one(PromptState(random.prompt("tuned"), random.mask), run.ticket.info.removal)],
+    }
+    work = f"{run.path.name} on {runs[target, seed].path.name}"
+    return score_on(study, work, study.spec(target, seed), "report", lambda _: prompts)
+
+
+def _is_at_chance(study: StudyContext, runs: Runs, pair: Pair, tuned: Outcome) -> bool:
+    """Whether any seed's tuned prompt isn't shown to be above the constant answer on the task that it is read on."""
+    source, target = pair
+    if source == target:
+        return not all(runs[source, seed].interpretable for seed in study.seeds)
+    for at, seed in enumerate(study.seeds):
+        alone = Outcome((tuned.values[at],), (tuned.scored[at],))
+        low = score_cell(study, target, alone).low
+        if low is None or low <= runs[target, seed].value("constant"):
+            return True
+    return False
+
+
+def _carried_table(differences: Table, heads: dict[Pair, str]) -> Table:
+    """Every difference out of domain less the same in domain; one family of tests."""
+    away = [pair for pair in heads if pair[0] != pair[1]]
+    cells: dict[tuple[str, Pair], Cell] = {}
+    for label, *entries in differences.rows:
+        by_pair = dict(zip(heads, only_cells(entries), strict=True))
+        for pair in away:
+            cells[str(label), pair] = apart(by_pair[pair], by_pair[pair[0], pair[0]])
+    cells = correct_cells(cells)
+    rows: list[list[Entry]] = []
+    for label in (str(row[0]) for row in differences.rows):
+        rows.append([label, *(cells[label, pair] for pair in away)])
+    note = (
+        "Two sets of examples, so not paired: the interval is put together from both (Zou and Donner 2008). Above 0: "
+        "it costs less, or gives more, out of domain than in domain."
+    )
+    head = ("points", *(heads[pair] for pair in away))
+    return Table("carried", "The same, out of domain less in domain", head, rows, note)
 
 
 def apart(out: Cell, home: Cell) -> Cell:
@@ -137,48 +165,9 @@ def apart(out: Cell, home: Cell) -> Cell:
         return Cell(value, unit="points", chance=chance)
     low = value - hypot(out.value - out.low, home.high - home.value)
     high = value + hypot(out.high - out.value, home.value - home.low)
-    seeds = None if out.seeds is None or home.seeds is None else min(out.seeds, home.seeds)
-    # The interval is almost symmetric, so the p of a normal distribution fits it.
-    p = 2 * NormalDist().cdf(-abs(value) / ((high - low) / (2 * Z))) if high > low else None
+    seeds, p = None, None
+    if out.seeds is not None and home.seeds is not None:
+        seeds = min(out.seeds, home.seeds)
+    if high > low:  # almost symmetric, so the p of a normal distribution fits it
+        p = 2 * NormalDist().cdf(-abs(value) / ((high - low) / (2 * Z)))
     return Cell(value, low, high, unit="points", chance=chance, seeds=seeds, p=p)
-
-
-def _retrained(study: StudyContext, runs: Runs) -> Runs:
-    """For every run, the tuned prompt retrained under a random mask of the winner's size, as the winner was."""
-    specs = []
-    for (task, seed), run in runs.items():
-        keys = under_mask(study, run, "random", random_mask(run.mask, seed + _DRAWN))
-        specs.append(study.spec(task, seed, keys))
-    return {(run.task, run.seed): run for run in study.make(specs)}
-
-
-def _score_prompts(study: StudyContext, runs: Runs, masked: Runs, pair: Pair, seed: int) -> PromptScores:
-    """The four prompts of a run on the report set of a task, as the target's own run reads it."""
-    source, target = pair
-    run, prompts = runs[source, seed], {}
-    for name in PROMPTS:
-        prompts[name] = [prompt_to_read(run, masked[source, seed], name)]
-    work = f"{run.path.name} on {runs[target, seed].path.name}"
-    return score_on(study, work, study.spec(target, seed), "report", lambda _: prompts)
-
-
-def prompt_to_read(run: FinishedRun, masked: FinishedRun, name: str) -> torch.Tensor:
-    """One of the four prompts as the model reads it, `[Q, H]`; what is pruned is left out, or zeros."""
-    if name == WINNER:
-        return run.ticket.prompt()
-    if name == RANDOM:
-        return read_one(PromptState(masked.prompt("tuned"), masked.mask), run.ticket.info.removal)
-    return run.prompt({TUNED: "tuned", CONTROL: "control"}[name])
-
-
-def _is_at_chance(study: StudyContext, runs: Runs, pair: Pair, tuned: Outcome) -> bool:
-    """Whether any seed's tuned prompt isn't shown to be above the constant answer on the task that it is read on."""
-    source, target = pair
-    if source == target:
-        return not all(runs[source, seed].interpretable for seed in study.seeds)
-    for at, seed in enumerate(study.seeds):
-        alone = Outcome((tuned.values[at],), (tuned.scored[at],))
-        low = score_cell(study, target, alone).low
-        if low is None or low <= runs[target, seed].value("constant"):
-            return True
-    return False

@@ -23,7 +23,7 @@ from softprune.pruning.masks import complement, random_mask
 from softprune.studies.figures import bars
 from softprune.studies.findings import Cell, Entry, Findings, Table
 from softprune.studies.run_result import FinishedRun
-from softprune.studies.score_rows import chances, collect_row, difference_table, score_table
+from softprune.studies.score_rows import Runs, chances, collect_row, difference_table, score_table
 from softprune.studies.study_context import StudyContext
 from softprune.studies.verdicts import ABOVE, BELOW, CHOSEN_HERE, correct_table, difference_verdict, interval_note
 from softprune.types import Mask
@@ -61,25 +61,26 @@ def conduct(study: StudyContext) -> Findings:
         table = difference_table(study, name, f"Differences to {title}", some, reference)
         is_empty = REVERSED in compared and None in complements.values()
         tables[name] = replace(table, note=f"{table.note} {EMPTY}") if is_empty else table
-    sizes = _size_table(runs, complements, {key: run.mask.tokens for key, run in rivals[LENGTH].items()})
+    sizes = _size_table(runs, complements, rivals[LENGTH])
     figure = bars(scores, "bars", scores.title, study.tasks, what="accuracy or F1, %")
     return Findings([scores, *tables.values(), sizes], [figure], _sentences(study, tables))
 
 
 def _make_rivals(
-    study: StudyContext, runs: Mapping[Key, FinishedRun], complements: Mapping[Key, Mask | None]
+    study: StudyContext, runs: Runs, complements: Mapping[Key, Mask | None]
 ) -> dict[str, dict[Key, FinishedRun]]:
     """What XPrompt runs don't hold: reversed and as large random masks, retrained; shorter prompts, once and twice."""
-    keys: dict[str, dict[Key, dict[str, Any]]] = {REVERSED: {}, ALIKE: {}, LENGTH: {}}
+    wanted: dict[tuple[str, Key], dict[str, Any]] = {}
     for key, run in runs.items():
-        keys[LENGTH][key] = {"kind": "tune", "prompt.tokens": run.mask.tokens}
+        wanted[LENGTH, key] = {"kind": "tune", "prompt.tokens": run.mask.tokens}
         mask = complements[key]
         if mask is not None:
-            keys[REVERSED][key] = under_mask(study, run, "reversed", mask)
-            keys[ALIKE][key] = under_mask(study, run, "random-as-reversed", random_mask(mask, run.seed))
-    specs = [study.spec(*key, own) for part in keys.values() for key, own in part.items()]
-    made = iter(study.make(specs))  # all at once, whoever makes them
-    rivals = {name: {key: next(made) for key in part} for name, part in keys.items()}
+            wanted[REVERSED, key] = under_mask(study, run, "reversed", mask)
+            wanted[ALIKE, key] = under_mask(study, run, "random-as-reversed", random_mask(mask, run.seed))
+    made = study.make([study.spec(*key, keys) for (_, key), keys in wanted.items()])  # all at once, whoever makes them
+    rivals: dict[str, dict[Key, FinishedRun]] = {REVERSED: {}, ALIKE: {}, LENGTH: {}}
+    for (name, key), run in zip(wanted, made, strict=True):
+        rivals[name][key] = run
     twice = study.make([study.spec(*key, retrained(study, run)) for key, run in rivals[LENGTH].items()])
     return rivals | {LENGTH_TWICE: dict(zip(rivals[LENGTH], twice, strict=True))}
 
@@ -88,6 +89,7 @@ def retrained(study: StudyContext, run: FinishedRun) -> dict[str, Any]:
     """The keys of a run that takes up a run's tuned prompt, and trains it as tickets are retrained."""
     recipe = study.spec(run.task, run.seed).recipe
     epochs = recipe.search.epochs or recipe.tuning.epochs
+    # A prompt from a file and under a mask is what rewinding and retraining are.
     keys: dict[str, Any] = {"kind": "tune", "prompt": {"init": "file", "file": str(run.prompt_file("tuned"))}}
     return keys if epochs is None else keys | {"tuning.epochs": epochs}
 
@@ -106,18 +108,18 @@ def under_mask(study: StudyContext, run: FinishedRun, name: str, mask: Mask) -> 
     return keys | {"prompt": {**keys["prompt"], "mask": str(file)}}
 
 
-def _size_table(
-    runs: Mapping[Key, FinishedRun], complements: Mapping[Key, Mask | None], lengths: Mapping[Key, int]
-) -> Table:
+def _size_table(runs: Runs, complements: Mapping[Key, Mask | None], lengths: Runs) -> Table:
     """Tokens and numbers of each sort of prompt, by run."""
     rows: list[list[Entry]] = []
     for key, run in runs.items():
         tokens, hidden = run.prompt("tuned").shape
-        sizes: list[int | None] = []
+        row: list[Entry] = [run.label]
         for mask in (run.mask, complements[key]):
-            sizes += [None, None] if mask is None else [mask.tokens, mask.parameters(hidden)]
-        sizes += [lengths[key], lengths[key] * hidden, tokens, tokens * hidden]
-        rows.append([run.label, *(Cell(size, unit="count") for size in sizes)])
+            row.append(Cell(None if mask is None else mask.tokens, unit="count"))
+            row.append(Cell(None if mask is None else mask.parameters(hidden), unit="count"))
+        for length in (lengths[key].mask.tokens, tokens):
+            row += [Cell(length, unit="count"), Cell(length * hidden, unit="count")]
+        rows.append(row)
     columns = ["run"]
     for kind in ("XPrompt and Random", "Reversed and random of its size", LENGTH, "prompt tuning and control"):
         columns += [f"{kind}: tokens", f"{kind}: numbers"]
@@ -151,21 +153,16 @@ def _sentences(study: StudyContext, tables: Mapping[str, Table]) -> list[str]:
     sentences = []
     for group, whose in ((claims, "the source"), (ours, "not in the source")):
         for claim, _, _, side in group:
-            sentences.append(f"{claim} ({whose}): {_describe_claim(study, tested[claim], side)}.")
+            # A claim holds on one side of 0.
+            words = {ABOVE: "the opposite is shown", BELOW: "the opposite is shown", side: "shown"}
+            parts = []
+            for task, cell in tested[claim].items():
+                if isinstance(cell, Cell):
+                    said = difference_verdict(cell)
+                    parts.append(f"{task}: {words.get(said, said)}")
+            said = CHOSEN_HERE if study.chosen_on_report else "; ".join(parts)
+            sentences.append(f"{claim} ({whose}): {said}.")
     if not study.chosen_on_report:
         family_note = "These claims are one family of tests, corrected by Holm."
         sentences.append(f"{interval_note(len(study.seeds))} {family_note}")
     return sentences
-
-
-def _describe_claim(study: StudyContext, by_task: Mapping[str, Entry], side: str) -> str:
-    """By task, whether a claim is shown that holds on this side of 0."""
-    if study.chosen_on_report:
-        return CHOSEN_HERE
-    words = {ABOVE: "the opposite is shown", BELOW: "the opposite is shown", side: "shown"}
-    parts = []
-    for task, cell in by_task.items():
-        if isinstance(cell, Cell):
-            said = difference_verdict(cell)
-            parts.append(f"{task}: {words.get(said, said)}")
-    return "; ".join(parts)

@@ -17,8 +17,8 @@ XPromptTransfer_o is the tuned prompt of XPromptTransfer's run: both begin alike
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import permutations
+from collections.abc import Sequence
+from itertools import permutations, product
 from typing import Any, Final, TypeAlias
 
 import torch
@@ -31,7 +31,6 @@ from softprune.studies.run_cache import Spec
 from softprune.studies.run_result import FinishedRun
 from softprune.studies.score_rows import (
     Row,
-    Runs,
     chances,
     collect_outcome,
     difference_note,
@@ -60,6 +59,21 @@ CLAIMS: Final = {
 }
 """Which rows are compared, and why: the paper's claims first, then what tells apart their causes."""
 
+_OWN: Final = "the target's own run"
+_ROWS: Final = {
+    TUNED: (_OWN, "tuned"),
+    CONTROL: (_OWN, "control"),
+    XPROMPT: (_OWN, "winner"),
+    TASK: (TASK, "tuned"),
+    LONGER: (LONGER, "tuned"),
+    ORDINARY: (WHOLE, "tuned"),
+    WHOLE: (WHOLE, "winner"),
+    TWICE: (WHOLE, "control"),
+    ZEROED: (ZEROED, "tuned"),
+    KEPT: (KEPT, "tuned"),
+}
+"""The run that each row is of, and which of its results."""
+
 Pair: TypeAlias = "tuple[str, str]"
 """A source and a target."""
 
@@ -82,15 +96,21 @@ def lifted(ticket: PromptState, filler_PH: torch.Tensor) -> torch.Tensor:
 
 def conduct(study: StudyContext) -> Findings:
     """XPrompt on every task, then every pair of source and target in each way."""
-    pairs = transfer_pairs(study)
-    own = study.grid()
-    specs: dict[tuple[Pair, int], dict[str, Spec]] = {}
-    for pair in pairs:
-        for seed in study.seeds:
-            specs[pair, seed] = _specs(study, own[pair[0], seed], own[pair[1], seed])
-    study.make([spec for ways in specs.values() for spec in ways.values()])  # all at once, whoever makes them
-    moved = {key: dict(zip(ways, study.make(list(ways.values())), strict=True)) for key, ways in specs.items()}
-    rows = _rows(study, own, moved, pairs)
+    pairs, own = transfer_pairs(study), study.grid()
+    specs: dict[tuple[Pair, int, str], Spec] = {}
+    for pair, seed in product(pairs, study.seeds):
+        for way, spec in _specs(study, own[pair[0], seed], own[pair[1], seed]).items():
+            specs[pair, seed, way] = spec
+    runs = dict(zip(specs, study.make(list(specs.values())), strict=True))  # all at once, whoever makes them
+    for pair, seed in product(pairs, study.seeds):
+        runs[pair, seed, _OWN] = own[pair[1], seed]
+    at_chance = {pair: chances(study, own)[pair[1]] for pair in pairs}
+    rows = {}
+    for label, (way, result) in _ROWS.items():
+        outcomes = {}
+        for pair in pairs:
+            outcomes[pair] = collect_outcome([runs[pair, seed, way] for seed in study.seeds], result)
+        rows[label] = Row(outcomes, at_chance)
     heads = {(source, target): f"{task_label(target)} from {task_label(source)}" for source, target in pairs}
     note = (
         f"{mean_note(study)} The first three rows have seen no other task. Lifted masks: pruned "
@@ -118,13 +138,14 @@ def transfer_pairs(study: StudyContext) -> list[Pair]:
         SoftpruneError: for a pair of other tasks than the study's, or without any pair.
     """
     asked: Sequence[Any] = study.options.get("pairs") or list(permutations(study.tasks, 2))
-    pairs = [(str(source), str(target)) for source, target in (pair for pair in asked if len(pair) == 2)]
-    strange = sorted({task for pair in pairs for task in pair} - set(study.tasks))
-    if strange or not pairs or len(pairs) < len(asked):
+    pairs: list[Pair] = []
+    for pair in asked:
+        if len(pair) == 2 and set(map(str, pair)) <= set(study.tasks):
+            pairs.append((str(pair[0]), str(pair[1])))
+    if not pairs or len(pairs) < len(asked):
         found = f"pairs {[list(pair) for pair in asked]} of the tasks {', '.join(study.tasks)}"
-        raise SoftpruneError(
-            "pairs [source, target] of the study's tasks", found, "name two tasks at least: --tasks a,b"
-        )
+        do = "name two tasks at least: --tasks a,b"
+        raise SoftpruneError("pairs [source, target] of the study's tasks", found, do)
     return pairs
 
 
@@ -134,42 +155,14 @@ def _specs(study: StudyContext, source: FinishedRun, target: FinishedRun) -> dic
     names = f"{source.path.name}-to-{target.path.name}.safetensors"
     filled = study.keep(f"lifted-{names}", prompt_bytes(lifted(ticket, target.prompt("initial")), {}))
     zeroed = study.keep(f"ticket-{source.path.name}.safetensors", prompt_bytes(ticket.vectors_PH, {}))
-    from_tuned = {"prompt.init": "file", "prompt.file": str(source.prompt_file("tuned"))}
-    from_control = {"prompt.init": "file", "prompt.file": str(source.prompt_file("control"))}
-    from_zeroed = {"prompt.init": "file", "prompt.file": str(zeroed)}
     keys: dict[str, dict[str, Any]] = {
-        TASK: {"kind": "tune", **from_tuned},
-        LONGER: {"kind": "tune", **from_control},
-        WHOLE: {"prompt.init": "file", "prompt.file": str(filled)},
-        ZEROED: {"kind": "tune", **from_zeroed},
-        KEPT: {"kind": "tune", **from_zeroed, "prompt.mask": str(source.mask_file)},
+        TASK: {"kind": "tune", "prompt.file": str(source.prompt_file("tuned"))},
+        LONGER: {"kind": "tune", "prompt.file": str(source.prompt_file("control"))},
+        WHOLE: {"prompt.file": str(filled)},
+        ZEROED: {"kind": "tune", "prompt.file": str(zeroed)},
+        KEPT: {"kind": "tune", "prompt.file": str(zeroed), "prompt.mask": str(source.mask_file)},
     }
-    return {way: study.spec(target.task, target.seed, each) for way, each in keys.items()}
-
-
-def _rows(
-    study: StudyContext,
-    own: Runs,
-    moved: Mapping[tuple[Pair, int], Mapping[str, FinishedRun]],
-    pairs: Sequence[Pair],
-) -> dict[str, Row]:
-    at_chance = {(source, target): chances(study, own)[target] for source, target in pairs}
-    rows = {}
-    for label, result in ((TUNED, "tuned"), (CONTROL, "control"), (XPROMPT, "winner")):
-        outcomes = {pair: collect_outcome([own[pair[1], seed] for seed in study.seeds], result) for pair in pairs}
-        rows[label] = Row(outcomes, at_chance)
-    for label, way, result in (
-        (TASK, TASK, "tuned"),
-        (LONGER, LONGER, "tuned"),
-        (ORDINARY, WHOLE, "tuned"),
-        (WHOLE, WHOLE, "winner"),
-        (TWICE, WHOLE, "control"),
-        (ZEROED, ZEROED, "tuned"),
-        (KEPT, KEPT, "tuned"),
-    ):
-        outcomes = {pair: collect_outcome([moved[pair, seed][way] for seed in study.seeds], result) for pair in pairs}
-        rows[label] = Row(outcomes, at_chance)
-    return rows
+    return {way: study.spec(target.task, target.seed, {"prompt.init": "file", **each}) for way, each in keys.items()}
 
 
 def _sentences(differences: Table, here: bool) -> list[str]:

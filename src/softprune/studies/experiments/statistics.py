@@ -19,20 +19,32 @@ CONSTANT = "constant answer, %"
 
 def conduct(study: StudyContext) -> Findings:
     """Counts of every task's data; no run is made."""
-    counts = {task: study.once(f"statistics-{task_label(task)}", partial(counted, study, task)) for task in study.tasks}
-    columns = ("task", *SETS, "metric", "reported on", CONSTANT, "words", "repeated rows", "unseen points")
-    rows = [_row(task, each) for task, each in counts.items()]
+    counts, rows = {}, []
+    for task in study.tasks:
+        counts[task] = each = study.once(f"statistics-{task_label(task)}", partial(count_data, study, task))
+        row: dict[str, Entry] = {"task": task}
+        for name in SETS:
+            row[name] = Cell(each["sizes"].get(name), unit="count")
+        row |= {
+            "metric": each["metric"],
+            "reported on": each["reported"],
+            CONSTANT: Cell(each["constant"]),
+            "words": Cell(each["words"], unit="number"),
+            "repeated rows": Cell(each["repeated"], unit="count", note=f"of {each['rows']:,}"),
+            "unseen points": Cell(each["unseen"], unit="count"),
+        }
+        rows.append(row)
     note = (
         "Words: mean of the filled template. Constant answer: the best one, on the set that is reported on. Unseen "
         "points: a difference below that many points is lost in the noise of a set of that size. The file of a split "
         "that isn't in the folder is not measured."
     )
-    table = Table("statistics", study.config.title, columns, rows, note)
+    table = Table("statistics", study.config.title, tuple(rows[0]), [list(row.values()) for row in rows], note)
     figure = bars(table, "constant", "What the best constant answer reaches", (CONSTANT,), what=CONSTANT)
     return Findings([table], [figure], _sentences(study, counts))
 
 
-def counted(study: StudyContext, task: str) -> dict[str, Any]:
+def count_data(study: StudyContext, task: str) -> dict[str, Any]:
     """The numbers of a task's data, as JSON holds them.
 
     Raises:
@@ -51,20 +63,6 @@ def counted(study: StudyContext, task: str) -> dict[str, Any]:
         "rows": rows,
         "unseen": unseen_points(each.sizes[each.reported]) if each.shares else None,
     }
-
-
-def _row(task: str, each: Mapping[str, Any]) -> list[Entry]:
-    sizes = each["sizes"]
-    return [
-        task,
-        *(Cell(sizes.get(name), unit="count") for name in SETS),
-        each["metric"],
-        each["reported"],
-        Cell(each["constant"]),
-        Cell(each["words"], unit="number"),
-        Cell(each["repeated"], unit="count", note=f"of {each['rows']:,}"),
-        Cell(each["unseen"], unit="count"),
-    ]
 
 
 def _sentences(study: StudyContext, counts: Mapping[str, Mapping[str, Any]]) -> list[str]:

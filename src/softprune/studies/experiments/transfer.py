@@ -8,7 +8,7 @@ the gain is correlated with the starts' likeness, too, and with that of what tra
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import combinations, permutations, product
 from math import factorial
 from statistics import fmean
@@ -27,7 +27,6 @@ from softprune.studies.figures import axes, error_bars, points
 from softprune.studies.findings import Cell, Entry, Figure, Findings, Table, format_entry
 from softprune.studies.prompt_scoring import prompt_outcome, score_on
 from softprune.studies.published_intervals import wilson_interval
-from softprune.studies.run_result import FinishedRun
 from softprune.studies.score_rows import Runs, chances, difference_cell, score_cell
 from softprune.studies.study_context import StudyContext, task_label
 from softprune.studies.transfer_prompts import BASELINES, NONE, NORMS, WORDS, prompts_to_ask
@@ -38,6 +37,8 @@ Pair: TypeAlias = "tuple[str, str]"
 """A source (or a baseline), and the task that its prompts are asked on."""
 Reached: TypeAlias = "Mapping[Pair, Outcome]"
 Gains: TypeAlias = "Mapping[Pair, Cell]"
+Ties: TypeAlias = "Mapping[tuple[str, str], Correlation | None]"
+"""By part and measure, how the likeness of two tasks' prompts goes with the gain; None where it can't be measured."""
 
 STUDY: Final = 0.9
 """The share of transfers that improved over no prompt in the study."""
@@ -51,21 +52,6 @@ ALIKE: Final = {
 """How alike two prompts are: by field of an `Alignment` its name, and the sign under which more is more alike."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tie:
-    """How the likeness of two tasks' prompts goes with the gain of transfers between them.
-
-    Attributes:
-        part: of which prompts, as in `PARTS`.
-        measure: of likeness, as in `ALIKE`.
-        found: the correlation; None where it couldn't be measured.
-    """
-
-    part: str
-    measure: str
-    found: Correlation | None
-
-
 def conduct(study: StudyContext) -> Findings:
     """The runs, every prompt on every task, the gains, and how they go with likeness.
 
@@ -77,9 +63,14 @@ def conduct(study: StudyContext) -> Findings:
     runs = study.grid()
     reached: dict[Pair, Outcome] = {}
     for task in study.tasks:
-        reached |= _ask_on(study, runs, task)
-    at_chance = chances(study, runs)
-    differences = {}
+        # Any seed's recipe does: all of them report on the same examples.
+        spec, work = study.spec(task, study.config.seed), f"on-{task_label(task)}"
+        scores = score_on(study, work, spec, "report", lambda target: prompts_to_ask(target, runs))
+        for who, each in scores.items():
+            # Without a prompt nothing was trained: it has no seeds that could differ.
+            outcome = prompt_outcome([[score] for score in each])
+            reached[who, task] = replace(outcome, trained=who != NONE)
+    at_chance, differences = chances(study, runs), {}
     for (who, task), outcome in reached.items():
         if who != NONE:
             differences[who, task] = difference_cell(study, task, outcome, reached[NONE, task], at_chance[task])
@@ -97,60 +88,7 @@ def conduct(study: StudyContext) -> Findings:
     return Findings(tables, figures, _sentences(study, reached, gains, ties, pairs))
 
 
-def _ask_on(study: StudyContext, runs: Runs, task: str) -> dict[Pair, Outcome]:
-    """What every prompt scores on the task's `report`."""
-    spec = study.spec(task, study.config.seed)
-    scores = score_on(study, f"on-{task_label(task)}", spec, "report", lambda target: prompts_to_ask(target, runs))
-    outcomes = {}
-    for who, each in scores.items():
-        outcome = prompt_outcome([[score] for score in each])
-        outcomes[who, task] = Outcome(outcome.values, outcome.scored, trained=who != NONE)
-    return outcomes
-
-
-def likeness(study: StudyContext, runs: Runs) -> dict[str, dict[str, Floats]]:
-    """By part and measure, how alike two tasks' prompts are, `[T, T]`: the mean over all pairs of their seeds."""
-    count, alike = len(study.tasks), {}
-    for part in PARTS:
-        alike[part] = {name: np.full((count, count), np.nan) for name in ALIKE}
-        for i, j in combinations(range(count), 2):
-            alignments = []
-            for a, b in product(study.seeds, study.seeds):
-                first, second = runs[study.tasks[i], a], runs[study.tasks[j], b]
-                alignments.append(align(_part_of_prompt(first, part), _part_of_prompt(second, part)))
-            for name, alike_TT in alike[part].items():
-                value = _mean([getattr(each, name) for each in alignments])
-                alike_TT[i, j] = alike_TT[j, i] = value
-    return alike
-
-
-def _part_of_prompt(run: FinishedRun, part: str) -> torch.Tensor:
-    return run.prompt("tuned") - run.prompt("initial") if part == "change" else run.prompt(part)
-
-
-def _mean(values: Sequence[float | None]) -> float:
-    """NaN where one couldn't be measured."""
-    real = [value for value in values if value is not None]
-    return fmean(real) if len(real) == len(values) else float("nan")
-
-
-def correlations(study: StudyContext, alike: Mapping[str, Mapping[str, Floats]], gains: Gains) -> list[Tie]:
-    """Likeness against the gain over no prompt, over all ordered pairs of tasks; more is more alike."""
-    gain_TT = np.full((len(study.tasks), len(study.tasks)), np.nan)
-    for i, j in permutations(range(len(study.tasks)), 2):
-        gain_TT[i, j] = _number(gains[study.tasks[i], study.tasks[j]])
-    ties = []
-    for part, (name, (_, sign)) in product(PARTS, ALIKE.items()):
-        ties.append(Tie(part, name, mantel(sign * alike[part][name], gain_TT, seed=study.config.seed)))
-    return ties
-
-
-def _number(cell: Cell) -> float:
-    return float("nan") if cell.value is None else cell.value
-
-
-def _label(who: str) -> str:
-    return who if who in BASELINES else task_label(who)
+# --- scores and gains ---
 
 
 def _score_matrix(study: StudyContext, reached: Reached, at_chance: Mapping[str, bool]) -> Table:
@@ -173,16 +111,21 @@ def _gain_matrix(study: StudyContext, gains: Gains) -> Table:
     return Table("gains", "Gain over no prompt", head, rows, paired_note(len(study.seeds)))
 
 
-def share(better: Sequence[bool]) -> Cell:
-    """The share of transfers that are better, with Wilson's interval: a bootstrap's has no width where all are."""
-    return Cell(fmean(map(float, better)), *wilson_interval(sum(better), len(better)))
+def _label(who: str) -> str:
+    return who if who in BASELINES else task_label(who)
 
 
 def _share_table(study: StudyContext, reached: Reached, pairs: Sequence[Pair]) -> Table:
     """How many transfers to other tasks beat each baseline; and how many random prompts beat none."""
+    own = [(task, task) for task in study.tasks]
+    compared: list[tuple[str, Sequence[Pair], str]] = []
+    for baseline in (NONE, WORDS, NORMS):
+        compared.append((f"other tasks' prompts over {baseline}", pairs, baseline))
+    for who in (WORDS, NORMS):
+        compared.append((f"{who} over {NONE}", [(who, task) for task in study.tasks], NONE))
+    compared.append((f"its own task's prompts over {NONE}", own, NONE))
     rows: list[list[Entry]] = []
-
-    def add(label: str, asked: Sequence[Pair], baseline: str) -> None:
+    for label, asked, baseline in compared:
         cells, means, single = {}, [], []
         for who, task in asked:
             ours, theirs = reached[who, task], reached[baseline, task]
@@ -190,12 +133,6 @@ def _share_table(study: StudyContext, reached: Reached, pairs: Sequence[Pair]) -
             means.append(ours.mean > theirs.mean)
             single += [value > theirs.mean for value in ours.values]
         rows.append([label, share(means), share(single), tally(list(correct_cells(cells).values()))])
-
-    for baseline in (NONE, WORDS, NORMS):
-        add(f"other tasks' prompts over {baseline}", pairs, baseline)
-    for who in (WORDS, NORMS):
-        add(f"{who} over {NONE}", [(who, task) for task in study.tasks], NONE)
-    add(f"its own task's prompts over {NONE}", [(task, task) for task in study.tasks], NONE)
     note = (
         f"{len(pairs)} pairs of {len(study.tasks)} tasks share sources and targets, so that intervals, Wilson's, which "
         "take pairs as independent, are too narrow. The last column has the pairs whose own interval lies above or "
@@ -205,28 +142,16 @@ def _share_table(study: StudyContext, reached: Reached, pairs: Sequence[Pair]) -
     return Table("shares", "Transfers that improve", columns, rows, note)
 
 
-def _tie_table(ties: Sequence[Tie], count: int) -> Table:
-    rows: list[list[Entry]] = []
-    for tie in ties:
-        label, each = f"{PARTS[tie.part]}: {ALIKE[tie.measure][0]}", tie.found
-        if each is None:
-            rows.append([label, Cell(None), Cell(None), Cell(None)])
-        else:
-            value = Cell(each.value, each.low, each.high, "number")
-            rows.append([label, value, Cell(each.p, unit="number"), Cell(each.n, unit="count")])
-    note = (
-        "Spearman over ordered pairs of different tasks; distances with their sign turned, so that above 0 says: the "
-        "more alike, the more gain. Intervals resample tasks; p permutes tasks (Mantel). "
-        f"{count} tasks have {factorial(count):,} orders, so p can't be below {1 / factorial(count):.2g}. "
-        f"{len(ties)} looks at one question, not corrected."
-    )
-    columns = ("likeness of", "Spearman", "p", "pairs")
-    return Table("likeness", "Likeness of prompts and gain", columns, rows, note)
+def share(better: Sequence[bool]) -> Cell:
+    """The share of transfers that are better, with Wilson's interval: a bootstrap's has no width where all are."""
+    return Cell(fmean(map(float, better)), *wilson_interval(sum(better), len(better)))
 
 
 def _heatmap(study: StudyContext, gains: Gains) -> Figure:
     rows = [who for who in (*BASELINES[1:], *study.tasks) if any((who, task) in gains for task in study.tasks)]
-    values = [[_percent(gains.get((who, task), Cell(None))) for task in study.tasks] for who in rows]
+    values = []
+    for who in rows:
+        values.append([_points(gains.get((who, task), Cell(None))) for task in study.tasks])
     trace: dict[str, Any] = {
         "type": "heatmap",
         "x": [task_label(task) for task in study.tasks],
@@ -244,8 +169,62 @@ def _heatmap(study: StudyContext, gains: Gains) -> Figure:
     return Figure("matrix", "Gain over no prompt", caption, [trace], layout)
 
 
-def _percent(cell: Cell) -> float | None:
+def _points(cell: Cell) -> float | None:
     return None if cell.value is None else 100 * cell.value
+
+
+# --- likeness and gain ---
+
+
+def likeness(study: StudyContext, runs: Runs) -> dict[str, dict[str, Floats]]:
+    """By part and measure, how alike two tasks' prompts are, `[T, T]`: the mean over all pairs of their seeds."""
+    parts: dict[str, dict[tuple[str, int], torch.Tensor]] = {part: {} for part in PARTS}
+    for at, run in runs.items():
+        start_PH, end_PH = run.prompt("initial"), run.prompt("tuned")
+        for part, prompt_PH in (("initial", start_PH), ("change", end_PH - start_PH), ("tuned", end_PH)):
+            parts[part][at] = prompt_PH
+    count, alike = len(study.tasks), {}
+    for part, prompts in parts.items():
+        alike[part] = {name: np.full((count, count), np.nan) for name in ALIKE}
+        for i, j in combinations(range(count), 2):
+            alignments = []
+            for a, b in product(study.seeds, study.seeds):
+                alignments.append(align(prompts[study.tasks[i], a], prompts[study.tasks[j], b]))
+            for name, alike_TT in alike[part].items():
+                values = [getattr(each, name) for each in alignments]
+                # NaN, not measured, where it is for one pair of seeds.
+                alike_TT[i, j] = alike_TT[j, i] = np.nan if None in values else fmean(values)
+    return alike
+
+
+def correlations(study: StudyContext, alike: Mapping[str, Mapping[str, Floats]], gains: Gains) -> Ties:
+    """Likeness against the gain over no prompt, over all ordered pairs of tasks; more is more alike."""
+    gain_TT = np.full((len(study.tasks), len(study.tasks)), np.nan)  # a task's own prompts are no transfer
+    for i, j in permutations(range(len(study.tasks)), 2):
+        value = gains[study.tasks[i], study.tasks[j]].value
+        gain_TT[i, j] = np.nan if value is None else value
+    ties = {}
+    for part, (name, (_, sign)) in product(PARTS, ALIKE.items()):
+        ties[part, name] = mantel(sign * alike[part][name], gain_TT, seed=study.config.seed)
+    return ties
+
+
+def _tie_table(ties: Ties, count: int) -> Table:
+    rows: list[list[Entry]] = []
+    for (part, measure), each in ties.items():
+        cells = [Cell(None), Cell(None), Cell(None)]
+        if each is not None:
+            value = Cell(each.value, each.low, each.high, "number")
+            cells = [value, Cell(each.p, unit="number"), Cell(each.n, unit="count")]
+        rows.append([f"{PARTS[part]}: {ALIKE[measure][0]}", *cells])
+    note = (
+        "Spearman over ordered pairs of different tasks; distances with their sign turned, so that above 0 says: the "
+        "more alike, the more gain. Intervals resample tasks; p permutes tasks (Mantel). "
+        f"{count} tasks have {factorial(count):,} orders, so p can't be below {1 / factorial(count):.2g}. "
+        f"{len(ties)} looks at one question, not corrected."
+    )
+    columns = ("likeness of", "Spearman", "p", "pairs")
+    return Table("likeness", "Likeness of prompts and gain", columns, rows, note)
 
 
 def _scatter(study: StudyContext, alike: Mapping[str, Floats], gains: Gains, pairs: Sequence[Pair]) -> Figure:
@@ -253,7 +232,7 @@ def _scatter(study: StudyContext, alike: Mapping[str, Floats], gains: Gains, pai
     x = [float(alike["frobenius"][at[a], at[b]]) for a, b in pairs]
     cells = [gains[pair] for pair in pairs]
     texts = [f"{task_label(a)} on {task_label(b)}" for a, b in pairs]
-    trace = points("", x, [_percent(cell) for cell in cells], "markers+text", text=texts)
+    trace = points("", x, list(map(_points, cells)), "markers+text", text=texts)
     trace |= {"textposition": "top center", "error_y": error_bars(cells), "showlegend": False}
     caption = (
         "A point for each ordered pair of tasks: to the right, the distance of their tuned prompts (Frobenius norm, "
@@ -263,37 +242,37 @@ def _scatter(study: StudyContext, alike: Mapping[str, Floats], gains: Gains, pai
     return Figure("likeness", "Distance of prompts and gain", caption, [trace], axes("distance", "gain (points)"))
 
 
-def _sentences(
-    study: StudyContext, reached: Reached, gains: Gains, ties: Sequence[Tie], pairs: Sequence[Pair]
-) -> list[str]:
-    cells = [gains[pair] for pair in pairs]
-    better = [_number(cell) > 0 for cell in cells]
+# --- sentences ---
+
+
+def _sentences(study: StudyContext, reached: Reached, gains: Gains, ties: Ties, pairs: Sequence[Pair]) -> list[str]:
+    cells, own = [gains[pair] for pair in pairs], [gains[task, task] for task in study.tasks]
+    better = [(cell.value or 0) > 0 for cell in cells]
     over_words = [reached[a, b].mean > reached[WORDS, b].mean for a, b in pairs]
-    words = sum(_number(gains[WORDS, task]) > 0 for task in study.tasks)
+    words = sum((gains[WORDS, task].value or 0) > 0 for task in study.tasks)
     shares = [format_entry(share(each)) for each in (better, over_words)]
-    own = [gains[task, task] for task in study.tasks]
     agrees = "as in the study or more" if sum(better) >= STUDY * len(pairs) else "fewer than in the study"
     sentences = [
         f"The study: {STUDY:.0%} of transfers improve over no prompt. Here {sum(better)} of {len(pairs)} pairs do, "
         f"{shares[0]}%: {agrees}; by their own intervals {tally(cells)}.",
         f"Other tasks' prompts beat random words on {sum(over_words)} of {len(pairs)} pairs, {shares[1]}%; random "
         f"words themselves beat no prompt on {words} of {len(study.tasks)} tasks. What random words do is no transfer.",
-        f"On their own tasks, prompts beat no prompt on {sum(_number(cell) > 0 for cell in own)} of {len(own)} "
+        f"On their own tasks, prompts beat no prompt on {sum((cell.value or 0) > 0 for cell in own)} of {len(own)} "
         f"({tally(own)}).",
     ]
-    return [*sentences, *(_describe_tie(tie) for tie in ties if tie.measure in ("frobenius", "cosine"))]
+    for (part, measure), found in ties.items():
+        if measure in ("frobenius", "cosine"):
+            sentences.append(f"Likeness of {PARTS[part]} ({ALIKE[measure][0]}) and gain: {_describe_tie(found)}.")
+    return sentences
 
 
-def _describe_tie(tie: Tie) -> str:
-    what = f"Likeness of {PARTS[tie.part]} ({ALIKE[tie.measure][0]}) and gain"
-    if tie.found is None:
-        return f"{what}: not measured."
-    found = tie.found
-    cell = Cell(found.value, found.low, found.high, "number")
-    side = verdict(cell)
+def _describe_tie(found: Correlation | None) -> str:
+    if found is None:
+        return "not measured"
+    side = verdict(Cell(found.value, found.low, found.high, "number"))
     way = {ABOVE: "alike ones transfer better", BELOW: "alike ones transfer worse"}.get(side, "no relation shown")
     if side in (ABOVE, BELOW) and (found.p is None or found.p >= 1 - LEVEL):
         way = "no relation shown: the interval leaves 0 out, but so much is not rare when tasks are shuffled"
     interval = "no interval" if found.low is None else f"{found.low:+.2f} to {found.high:+.2f}"
     p = "" if found.p is None else f", p = {found.p:.2f}"
-    return f"{what}: Spearman {found.value:+.2f} ({interval}{p}) over {found.n} pairs of {found.tasks} tasks, {way}."
+    return f"Spearman {found.value:+.2f} ({interval}{p}) over {found.n} pairs of {found.tasks} tasks, {way}"

@@ -19,49 +19,32 @@ from softprune.errors import SoftpruneError
 from softprune.statistics.bootstrap import Floats
 from softprune.token_pruning.analysis.word_table import Ints
 
-MOST = 2_000
+MOST = 2_000  # texts on a map; t-SNE's time and the distances grow with the square
 PERPLEXITY = 30.0
-SHUFFLES = 999
-FEWEST = 10
+FEWEST = 10  # texts
 
 
 @dataclass(frozen=True, slots=True)
 class Silhouette:
-    """The mean silhouette of all texts.
+    """The mean silhouette of all texts."""
 
-    Attributes:
-        space: which distances: "states" (cosine), "pca" or "tsne" (Euclidean, in the map).
-        value: the mean.
-        chance: the value that 95% of shuffles stay below.
-        p: how often shuffled classes reach the value.
-    """
-
-    space: str
+    space: str  # which distances: "states" (cosine), "pca" or "tsne" (Euclidean, in the map)
     value: float
-    chance: float
-    p: float
+    chance: float  # the value that 95% of shuffles stay below
+    p: float  # how often shuffled classes reach the value
 
 
 @dataclass(frozen=True, slots=True)
 class Clusters:
-    """The maps and how well they separate classes.
+    """The maps and how well they separate classes."""
 
-    Attributes:
-        texts: places of the texts that are on the maps, among those given.
-        classes: per text on the maps, its class.
-        pca, tsne: `[N, 2]`.
-        explained: share of the variance on each axis of `pca`.
-        perplexity: of t-SNE.
-        silhouettes: of states, pca and tsne.
-    """
-
-    texts: tuple[int, ...]
-    classes: tuple[int, ...]
-    pca: Floats
-    tsne: Floats
-    explained: tuple[float, float]
-    perplexity: float
-    silhouettes: tuple[Silhouette, ...]
+    texts: tuple[int, ...]  # places of the texts that are on the maps, among those given
+    classes: tuple[int, ...]  # of these
+    pca: Floats  # [N, 2]
+    tsne: Floats  # [N, 2]
+    explained: tuple[float, float]  # share of the variance on each axis of `pca`
+    perplexity: float  # of t-SNE
+    silhouettes: tuple[Silhouette, ...]  # of states, pca and tsne
 
 
 def map_states(
@@ -71,7 +54,6 @@ def map_states(
 
     Args:
         states: per text, `[H]`; texts whose state is empty (nothing was kept) are left out.
-        classes: per text.
         seed: of the sample, of t-SNE and of the shuffles.
         most: texts that are mapped; a random sample of more.
 
@@ -103,11 +85,8 @@ def map_states(
     # A point has at most N - 1 neighbours, and perplexity counts them: a third of that is scikit-learn's own advice.
     perplexity = min(PERPLEXITY, (len(texts) - 1) / 3)
     tsne_N2 = TSNE(2, perplexity=perplexity, init="pca", random_state=seed, metric="euclidean").fit_transform(state_NH)
-    spaces = {
-        "states": cosine_distances(state_NH),
-        "pca": cdist(pca_N2, pca_N2),
-        "tsne": cdist(tsne_N2.astype(np.float64), tsne_N2.astype(np.float64)),
-    }
+    wide_N2 = tsne_N2.astype(np.float64)
+    spaces = {"states": cosine_distances(state_NH), "pca": cdist(pca_N2, pca_N2), "tsne": cdist(wide_N2, wide_N2)}
     return Clusters(
         texts=tuple(map(int, texts)),
         classes=tuple(map(int, class_N)),
@@ -140,7 +119,7 @@ def mean_silhouette(distance_NN: Floats, class_N: Ints) -> float:
 def _test_silhouette(space: str, distance_NN: Floats, class_N: Ints, seed: int) -> Silhouette:
     generator = np.random.default_rng(seed)
     value = mean_silhouette(distance_NN, class_N)
-    shuffles = SHUFFLES if len(class_N) <= 500 else 199
+    shuffles = 999 if len(class_N) <= 500 else 199  # for p to two digits, or for time
     null = np.array([mean_silhouette(distance_NN, generator.permutation(class_N)) for _ in range(shuffles)])
     p = (1 + int((null >= value).sum())) / (shuffles + 1)
     return Silhouette(space, value, float(np.quantile(null, 0.95)), p)

@@ -15,58 +15,48 @@ from rich.text import Text
 
 from softprune.printable import printable
 from softprune.report.formatting import percent
-from softprune.token_pruning.analysis.words import Mark, Word, words_of
+from softprune.token_pruning.analysis.words import Mark, Word, find_words
 from softprune.token_pruning.token_trace import TokenTrace
 
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 FAINT, STRONG = (118, 118, 118), (220, 110, 40)
 """Terminal colours from the first layer to the last: gray to orange, readable on black and on white."""
-KEPT_STYLE = "bold reverse"
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of the text.
+    """A stretch of the text."""
 
-    Attributes:
-        text: its characters, which a terminal or a page may show as they are.
-        left: of the word that it is; None between words.
-        kept: whether the word was kept to the end.
-        unread: whether it is text behind the last token that was read.
-        pos: the word's part of speech, where a tagger found it.
-    """
-
-    text: str
-    left: int | None = None
-    kept: bool = False
-    unread: bool = False
-    pos: str = ""
+    text: str  # which a terminal or a page may show as it is
+    left: int | None = None  # of the word that it is; None between words
+    kept: bool = False  # whether the word was kept to the end
+    unread: bool = False  # whether it is text behind the last token that was read
+    pos: str = ""  # the word's part of speech, where a tagger found it
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """One text, ready to be shown; `print` of rich shows it in a terminal.
-
-    Attributes:
-        trace: of the text.
-        words: that the model read.
-        labels: names of the classes.
-    """
+    """One text, ready to be shown; `print` of rich shows it in a terminal."""
 
     trace: TokenTrace
-    words: tuple[Word, ...]
-    labels: tuple[str, ...]
+    words: tuple[Word, ...]  # that the model read
+    labels: tuple[str, ...]  # names of the classes
 
     def segments(self) -> Iterator[Segment]:
         """The whole text, cut at the borders of words; together they are the text."""
-        text, place = self.trace.text, 0
+        text, place, layers = self.trace.text, 0, self.trace.layers
         last = max((end for (_, end) in self.trace.offsets), default=0)
         for word in self.words:
-            start, end = max(word.mark.start, place), word.mark.end
-            yield from _between(text, place, start, last)
-            yield Segment(printable(text[start:end]), word.left, word.left == self.trace.layers, pos=word.mark.pos)
+            start, end = word.mark.start, word.mark.end
+            if place < start:
+                yield Segment(printable(text[place:start]))
+            yield Segment(printable(text[start:end]), word.left, word.left == layers, pos=word.mark.pos)
             place = end
-        yield from _between(text, place, len(text), last)
+        border = min(max(place, last), len(text))
+        if place < border:
+            yield Segment(printable(text[place:border]))
+        if border < len(text):
+            yield Segment(printable(text[border:]), unread=bool(text[border:].strip()))
 
     def dropped_after(self) -> list[int]:
         """The layers after which words were dropped."""
@@ -75,17 +65,12 @@ class Explanation:
     def prediction(self) -> str:
         """Predicted class and its probability, and the true one where it is known."""
         trace = self.trace
-        sure = f"{percent(trace.probabilities[trace.predicted])}%"
-        text = f"{printable(self.labels[trace.predicted])} ({sure})"
+        text = f"{printable(self.labels[trace.predicted])} ({percent(trace.probabilities[trace.predicted])}%)"
         if trace.gold is None:
             return text
-        right = "right" if trace.gold == trace.predicted else f"wrong: it is {printable(self.labels[trace.gold])}"
-        return f"{text}, {right}"
-
-    def counts(self) -> str:
-        """How many tokens are left after each layer."""
-        alive = ", ".join(f"{layer}: {count}" for layer, count in enumerate(self.trace.alive()))
-        return f"{len(self.trace.left)} tokens read; left after layer {alive}"
+        if trace.gold == trace.predicted:
+            return f"{text}, right"
+        return f"{text}, wrong: it is {printable(self.labels[trace.gold])}"
 
     def kept_words(self) -> str:
         """How many words were kept, and what was cut."""
@@ -94,42 +79,33 @@ class Explanation:
         return f"{kept} of {len(self.words)} words kept to the end{cut}"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        plain = console.no_color or console.color_system is None
+        plain, layers = console.no_color or console.color_system is None, self.trace.layers
         yield Text(f"prediction: {self.prediction()}", style="bold")
         for place, name in enumerate(self.labels):
             yield Text(f"  {percent(self.trace.probabilities[place]):>5}%  {printable(name)}")
         yield Text()
-        yield self._line(plain)
-        yield Text()
-        yield self._legend(plain)
-        yield Text(self.kept_words())
-        yield Text(self.counts())
-
-    def _line(self, plain: bool) -> Text:
         line = Text()
         for segment in self.segments():
-            if segment.left is None:
-                line.append(segment.text, style="dim strike" if segment.unread and not plain else "")
+            if segment.left is not None:
+                line.append_text(_shade(segment.text, segment.left, layers, plain))
+            elif segment.unread and not plain:
+                line.append(segment.text, style="dim strike")
             else:
-                line.append_text(_shaded(segment.text, segment.left, self.trace.layers, plain))
-        return line
-
-    def _legend(self, plain: bool) -> Text:
-        line, layers = Text("left after layer "), self.trace.layers
+                line.append(segment.text)
+        yield line
+        yield Text()
+        legend = Text("left after layer ")
         for layer in self.dropped_after():
-            line.append_text(_shaded("word", layer, layers, plain)).append("  ")
-        return line.append(" kept to the end: ").append_text(_shaded("word", layers, layers, plain))
+            legend.append_text(_shade("word", layer, layers, plain)).append("  ")
+        yield legend.append(" kept to the end: ").append_text(_shade("word", layers, layers, plain))
+        yield Text(self.kept_words())
+        alive = ", ".join(f"{layer}: {count}" for layer, count in enumerate(self.trace.alive()))
+        yield Text(f"{len(self.trace.left)} tokens read; left after layer {alive}")
 
 
 def explain_trace(trace: TokenTrace, labels: Sequence[str], marks: Sequence[Mark] | None = None) -> Explanation:
-    """What became of a text.
-
-    Args:
-        trace: of it.
-        labels: names of the classes.
-        marks: a tagger's words; without them the text is split at spaces and punctuation.
-    """
-    return Explanation(trace, words_of(trace, marks), tuple(labels))
+    """What became of a text; without a tagger's marks it is split at spaces and punctuation."""
+    return Explanation(trace, find_words(trace, marks), tuple(labels))
 
 
 def html(shown: Explanation) -> str:
@@ -142,31 +118,21 @@ def html(shown: Explanation) -> str:
 
     template = environment(Path(__file__).parent / "templates").get_template("explain.html.j2")
     layers = shown.trace.layers
-    shades = [round(8 + 82 * (layer + 1) / (layers + 1)) for layer in range(layers)]
     return template.render(
         shown=shown,
         trace=shown.trace,
-        shades=shades,
+        shades=[round(8 + 82 * (layer + 1) / (layers + 1)) for layer in range(layers)],  # percent of the colour
         dropped=shown.dropped_after(),
         alive=shown.trace.alive(),
     )
 
 
-def _between(text: str, start: int, end: int, last: int) -> Iterator[Segment]:
-    """Text between words; what follows the last token that was read is a segment of its own."""
-    border = min(max(start, last), end)
-    if start < border:
-        yield Segment(printable(text[start:border]))
-    if border < end:
-        yield Segment(printable(text[border:end]), unread=bool(text[border:end].strip()))
-
-
-def _shaded(text: str, left: int, layers: int, plain: bool) -> Text:
+def _shade(text: str, left: int, layers: int, plain: bool) -> Text:
     """A word in its colour, with its layer's number below the line; bold where it was kept."""
     if left == layers:
         # Without colour, reversed video is still there on most terminals, but not in a file: brackets are.
-        return Text(f"[{text}]") if plain else Text(text, style=KEPT_STYLE)
+        return Text(f"[{text}]") if plain else Text(text, style="bold reverse")
     part = left / max(layers - 1, 1)
     red, green, blue = (round(a + (b - a) * part) for a, b in zip(FAINT, STRONG, strict=True))
-    number = str(left).translate(SUBSCRIPTS)
-    return Text(text + number, style="" if plain else f"rgb({red},{green},{blue})")
+    marked = text + str(left).translate(SUBSCRIPTS)
+    return Text(marked) if plain else Text(marked, style=f"rgb({red},{green},{blue})")

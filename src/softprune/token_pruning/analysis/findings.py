@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from softprune.report.formatting import interval, number, p_value, percent, points
-from softprune.statistics.estimates import Estimate
 from softprune.token_pruning.analysis.clusters import Clusters
 from softprune.token_pruning.analysis.keywords import KeywordReport
 from softprune.token_pruning.analysis.measure import Analysis
 from softprune.token_pruning.analysis.retention import Row
-from softprune.token_pruning.analysis.tagging import NAMES
+from softprune.token_pruning.analysis.words import NAMES
 
-MOST = 4
+MOST = 4  # groups that a sentence names
 TITLES = {
     "pos": "By part of speech",
     "stop": "Stop words",
@@ -21,8 +20,7 @@ TITLES = {
     "frequency": "By frequency in these texts",
     "class": "By class",
 }
-ALONE = 20
-"""With fewer texts than this, bootstrap intervals are too narrow."""
+FEW = 20  # texts; with fewer, bootstrap intervals are too narrow
 
 
 def all_findings(analysis: Analysis) -> dict[str, str]:
@@ -40,7 +38,7 @@ def all_findings(analysis: Analysis) -> dict[str, str]:
     return sentences
 
 
-def named(table: str, row: Row) -> str:
+def group_name(table: str, row: Row) -> str:
     """A row's group for people: a part of speech in words."""
     return f"{NAMES.get(row.name, row.name)} ({row.name})" if table == "pos" else row.name
 
@@ -48,18 +46,27 @@ def named(table: str, row: Row) -> str:
 def finding(table: str, rows: Sequence[Row]) -> str:
     """What one retention table shows."""
     against = "random dropping at the rate of all texts" if table == "class" else "random dropping"
-    above = sorted((row for row in rows if row.clear and _difference(row) > 0), key=_difference, reverse=True)
-    below = sorted((row for row in rows if row.clear and _difference(row) < 0), key=_difference)
+
+    def difference(row: Row) -> float:
+        return row.difference.value or 0.0
+
+    above = sorted((row for row in rows if row.clear and difference(row) > 0), key=difference, reverse=True)
+    below = sorted((row for row in rows if row.clear and difference(row) < 0), key=difference)
     if not above and not below:
         return f"This table shows no preference: no group can be told from {against}."
     sentences = []
-    if above:
-        sentences.append(f"Kept more often than {against}: {_listed(table, above)}.")
-    if below:
-        sentences.append(f"Kept less often than {against}: {_listed(table, below)}.")
+    for how, clear in (("more", above), ("less", below)):
+        if clear:
+            names = []
+            for row in clear[:MOST]:
+                names.append(f"{group_name(table, row)}, {percent(row.kept.value)}% against {percent(row.baseline)}%")
+            if len(clear) > MOST:
+                names.append(f"and {len(clear) - MOST} more")
+            sentences.append(f"Kept {how} often than {against}: {'; '.join(names)}.")
     rest = len(rows) - len(above) - len(below)
     if rest:
-        sentences.append(f"The other {'group' if rest == 1 else f'{rest} groups'} can't be told from it.")
+        others = "group" if rest == 1 else f"{rest} groups"
+        sentences.append(f"The other {others} can't be told from it.")
     return " ".join(sentences)
 
 
@@ -70,7 +77,7 @@ def overall_finding(row: Row, texts: int) -> str:
         f"(95% interval {interval(row.kept.interval)})."
     )
     text += " Intervals on this page cover the sampling of texts, not of training seeds: another seed may differ."
-    if texts < ALONE:
+    if texts < FEW:
         text += f" With only {texts} texts the intervals on this page are too narrow to be relied on."
     return text
 
@@ -90,40 +97,27 @@ def cluster_finding(clusters: Clusters) -> str:
 
 def keyword_finding(report: KeywordReport) -> list[str]:
     """What keywords are worth to the model."""
-    row = report.overall
+    row, difference = report.overall, report.overall.difference
     if not row.words:
         return ["None of the keywords occurs in these texts."]
     verdict = "which can't be told from random dropping"
     if row.clear:
-        verdict = f"{'more' if (row.difference.value or 0) > 0 else 'less'} than random dropping keeps"
+        more = "more" if (difference.value or 0) > 0 else "less"
+        verdict = f"{more} than random dropping keeps"
+    interval_shown = "no interval: too few texts"
+    if difference.interval is not None:
+        interval_shown = f"95% interval {points(difference.low)} to {points(difference.high)}"
     sentences = [
         f"Keywords are kept {percent(row.kept.value)}% of the time, {verdict} "
-        f"({percent(row.baseline)}%; difference {points(row.difference.value)} points, "
-        f"{_points(row.difference)})."
+        f"({percent(row.baseline)}%; difference {points(difference.value)} points, {interval_shown})."
     ]
     accuracy = report.accuracy
     if accuracy and accuracy.effect and accuracy.beyond_random:
         effect, beyond = accuracy.effect, accuracy.beyond_random
-        doubt = "" if not effect.low <= 0 <= effect.high else ", which can't be told from no change"
+        doubt = ", which can't be told from no change" if effect.low <= 0 <= effect.high else ""
         sentences.append(
             f"Forced out at the first layer that prunes, they change accuracy by {points(effect.value)} points "
             f"(95% interval {points(effect.low)} to {points(effect.high)}){doubt}. Against as many other tokens forced "
             f"out at random: {points(beyond.value)} points ({points(beyond.low)} to {points(beyond.high)})."
         )
     return sentences
-
-
-def _points(difference: Estimate) -> str:
-    if difference.interval is None:
-        return "no interval: too few texts"
-    return f"95% interval {points(difference.low)} to {points(difference.high)}"
-
-
-def _difference(row: Row) -> float:
-    return row.difference.value or 0.0
-
-
-def _listed(table: str, rows: Sequence[Row]) -> str:
-    shown = [f"{named(table, row)}, {percent(row.kept.value)}% against {percent(row.baseline)}%" for row in rows[:MOST]]
-    more = [f"and {len(rows) - MOST} more"] if len(rows) > MOST else []
-    return "; ".join(shown + more)

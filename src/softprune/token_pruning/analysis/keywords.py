@@ -6,8 +6,9 @@ is kept as long as any of its pieces is, and is compared with random dropping of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -22,39 +23,25 @@ from softprune.statistics.bootstrap import (
     resampled_sums,
 )
 from softprune.statistics.estimates import Estimate, chance_p, compare_shares, quotient
-from softprune.token_pruning.analysis.random_baseline import RandomDropping
 from softprune.token_pruning.analysis.retention import mark_clear
-from softprune.token_pruning.analysis.word_table import WordTable
-from softprune.token_pruning.analysis.words import Word
+from softprune.token_pruning.analysis.word_table import RandomDropping, WordTable
 from softprune.token_pruning.token_trace import TokenTrace, TraceableModel
 
 
 @dataclass(frozen=True, slots=True)
 class KeywordMatch:
-    """A keyword in a text.
+    """A keyword in a text."""
 
-    Attributes:
-        keyword: as it was asked for, its case folded.
-        text: which text.
-        pieces: positions of its tokens.
-        kept: whether any of them was kept to the end.
-        chance: that random dropping keeps one.
-    """
-
-    keyword: str
+    keyword: str  # as it was asked for, its case folded
     text: int
-    pieces: tuple[int, ...]
-    kept: bool
-    chance: float
+    pieces: tuple[int, ...]  # positions of its tokens
+    kept: bool  # whether any of them was kept to the end
+    chance: float  # that random dropping keeps one
 
 
 @dataclass(frozen=True, slots=True)
 class KeywordRow:
-    """One keyword, or all of them: counts, the share kept, and what random dropping keeps of it.
-
-    `p` is of "kept as often as random dropping keeps it" (`estimates.chance_p`); `clear` says that it is below 0.05,
-    after Holm's adjustment for all keywords, and that the difference's interval excludes zero.
-    """
+    """One keyword, or all of them: counts, the share kept, and what random dropping keeps of it."""
 
     keyword: str
     words: int
@@ -62,45 +49,37 @@ class KeywordRow:
     kept: Estimate
     baseline: float | None
     difference: Estimate
-    p: float = 1.0
-    clear: bool = False
+    p: float = 1.0  # of "kept as often as random dropping keeps it" (`estimates.chance_p`)
+    clear: bool = False  # p, after Holm's adjustment for all keywords, is below 0.05, and the interval excludes zero
 
 
 @dataclass(frozen=True, slots=True)
 class KeywordAccuracy:
     """Accuracy on the texts that hold a keyword and whose class is known.
 
-    Attributes:
-        texts: how many.
-        whole: all of them as the model reads them.
-        when_kept, when_dropped: those where at least one keyword was kept, and those where none was. These are
-            different texts, so the keywords need not be the cause of the difference.
-        texts_kept: how many of the first kind.
-        forced_out: all of them, read again with every keyword dropped at the first layer that prunes.
-        random_out: the same with as many other tokens, chosen at random (as many of them kept), dropped instead.
-        effect: forced_out minus whole, paired.
-        beyond_random: forced_out minus random_out, paired: what the keywords do that other tokens don't.
+    Texts where a keyword was kept and texts where none was are different texts, so the keywords need not be the cause
+    of their difference. Forcing out is another matter: the same texts are read twice.
     """
 
     texts: int
-    whole: Estimate
-    when_kept: Estimate
-    when_dropped: Estimate
-    texts_kept: int
-    forced_out: Estimate | None = None
-    random_out: Estimate | None = None
-    effect: Difference | None = None
-    beyond_random: Difference | None = None
+    whole: Estimate  # all of them as the model reads them
+    when_kept: Estimate  # those where at least one keyword was kept
+    when_dropped: Estimate  # those where none was
+    texts_kept: int  # how many of the first kind
+    forced_out: Estimate | None = None  # all of them, every keyword dropped at the first layer that prunes
+    random_out: Estimate | None = None  # as many other tokens dropped instead, at random, as many of them kept
+    effect: Difference | None = None  # forced_out minus whole, paired
+    beyond_random: Difference | None = None  # forced_out minus random_out, paired: what other tokens don't do
 
 
 @dataclass(frozen=True, slots=True)
 class KeywordReport:
-    """What `keyword_report` found; `accuracy` is None where no text with a keyword has a known class."""
+    """What `keyword_report` found."""
 
     overall: KeywordRow
     rows: tuple[KeywordRow, ...]
     absent: tuple[str, ...]
-    accuracy: KeywordAccuracy | None
+    accuracy: KeywordAccuracy | None  # None where no text with a keyword has a known class
 
 
 def read_keywords(source: Sequence[str] | str | Path) -> tuple[str, ...]:
@@ -110,17 +89,17 @@ def read_keywords(source: Sequence[str] | str | Path) -> tuple[str, ...]:
         SoftpruneError: when the file can't be read, or there is none.
     """
     lines: Sequence[str]
-    if isinstance(source, str | Path):
+    if not isinstance(source, str | Path):
+        lines = source
+    else:
         try:
             lines = Path(source).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise SoftpruneError("a text file of keywords, one a line", f"{source}: {error}", "name another") from error
-    else:
-        lines = source
-    found = tuple(dict.fromkeys(" ".join(line.casefold().split()) for line in lines if line.strip()))
-    if not found:
+    keywords = tuple(dict.fromkeys(" ".join(line.casefold().split()) for line in lines if line.strip()))
+    if not keywords:
         raise SoftpruneError("at least one keyword", "none", "write one a line")
-    return found
+    return keywords
 
 
 def find_keywords(table: WordTable, keywords: Sequence[str]) -> list[KeywordMatch]:
@@ -130,27 +109,20 @@ def find_keywords(table: WordTable, keywords: Sequence[str]) -> list[KeywordMatc
     for text, (trace, words) in enumerate(zip(table.traces, table.words, strict=True)):
         chance, place = RandomDropping.like(trace), 0
         while place < len(words):
-            last, keyword = _longest_match(trace.text, words, place, wanted, longest)
+            end, keyword = place + 1, None
+            for last in range(place, len(words)):
+                stretch = trace.text[words[place].mark.start : words[last].mark.end]
+                form = " ".join(stretch.casefold().split())
+                if len(form) > longest:
+                    break
+                if form in wanted:
+                    end, keyword = last + 1, form
             if keyword is not None:
-                pieces = tuple(sorted({piece for word in words[place : last + 1] for piece in word.pieces}))
+                pieces = tuple(sorted(set(chain.from_iterable(word.pieces for word in words[place:end]))))
                 kept = any(trace.left[piece] == trace.layers for piece in pieces)
                 matches.append(KeywordMatch(keyword, text, pieces, kept, chance.kept(len(pieces))))
-            place = last + 1
+            place = end
     return matches
-
-
-def _longest_match(
-    text: str, words: Sequence[Word], place: int, wanted: set[str], longest: int
-) -> tuple[int, str | None]:
-    """The last word of the longest keyword that begins at a word, and the keyword; else that word and None."""
-    best: tuple[int, str | None] = (place, None)
-    for last in range(place, len(words)):
-        form = " ".join(text[words[place].mark.start : words[last].mark.end].casefold().split())
-        if len(form) > longest:
-            break
-        if form in wanted:
-            best = (last, form)
-    return best
 
 
 def keyword_report(
@@ -164,37 +136,28 @@ def keyword_report(
     """Count keywords, compare their retention with random dropping, and read the texts again without them.
 
     Args:
-        table: the words.
         keywords: case folded, as `read_keywords` gives them.
         model: that made the traces; without one nothing is read again.
         seed: of the bootstrap and of the random tokens.
-        resamples: of the bootstrap.
     """
     matches = find_keywords(table, keywords)
-    present = [keyword for keyword in keywords if any(match.keyword == keyword for match in matches)]
-    rows = _rows(matches, present, len(table.traces), seed, resamples)
-    return KeywordReport(
-        overall=mark_clear(rows[:1])[0],
-        rows=tuple(sorted(mark_clear(rows[1:]), key=lambda row: (-row.words, row.keyword))),
-        absent=tuple(keyword for keyword in keywords if keyword not in present),
-        accuracy=_measure_accuracy(table, matches, model, seed, resamples),
-    )
-
-
-def _rows(
-    matches: Sequence[KeywordMatch], present: Sequence[str], texts: int, seed: int, resamples: int
-) -> list[KeywordRow]:
-    """All keywords together, then each one."""
-    names = ["all keywords", *present]
-    counts_NKC = np.zeros((texts, len(names), 3))  # words, kept, kept by chance
+    found = {match.keyword for match in matches}
+    names = ["all keywords", *(keyword for keyword in keywords if keyword in found)]
+    counts_NKC = np.zeros((len(table.traces), len(names), 3))  # words, kept, kept by chance
     chances: list[list[float]] = [[] for _ in names]
     for match in matches:
         for place in (0, names.index(match.keyword, 1)):
             counts_NKC[match.text, place] += (1, match.kept, match.chance)
             chances[place].append(match.chance)
-    sums_RC = resampled_sums(counts_NKC.reshape(texts, -1), seed=seed, resamples=resamples)
+    sums_RC = resampled_sums(counts_NKC.reshape(len(table.traces), -1), seed=seed, resamples=resamples)
     drawn_RKC = sums_RC.reshape(resamples, -1, 3)
-    return [_row(name, counts_NKC[:, k], drawn_RKC[:, k], np.array(chances[k])) for k, name in enumerate(names)]
+    rows = [_row(name, counts_NKC[:, k], drawn_RKC[:, k], np.array(chances[k])) for k, name in enumerate(names)]
+    return KeywordReport(
+        overall=mark_clear(rows[:1])[0],
+        rows=tuple(sorted(mark_clear(rows[1:]), key=lambda row: (-row.words, row.keyword))),
+        absent=tuple(keyword for keyword in keywords if keyword not in found),
+        accuracy=_measure_accuracy(table, matches, model, seed, resamples),
+    )
 
 
 def _row(name: str, counts_NC: Floats, drawn_RC: Floats, chance_W: Floats) -> KeywordRow:
@@ -202,15 +165,8 @@ def _row(name: str, counts_NC: Floats, drawn_RC: Floats, chance_W: Floats) -> Ke
     share, baseline = float(quotient(own_C[1], own_C[0])), float(quotient(own_C[2], own_C[0]))
     share_R, baseline_R = quotient(drawn_RC[:, 1], drawn_RC[:, 0]), quotient(drawn_RC[:, 2], drawn_RC[:, 0])
     kept, difference = compare_shares(share, baseline, share_R, baseline_R, texts)
-    return KeywordRow(
-        keyword=name,
-        words=int(own_C[0]),
-        texts=texts,
-        kept=kept,
-        baseline=baseline if own_C[0] else None,
-        difference=difference,
-        p=chance_p(round(own_C[1]), chance_W),
-    )
+    p = chance_p(round(own_C[1]), chance_W)
+    return KeywordRow(name, int(own_C[0]), texts, kept, baseline if own_C[0] else None, difference, p)
 
 
 def _measure_accuracy(
@@ -235,14 +191,22 @@ def _measure_accuracy(
         interval = bootstrap_interval(counts_NC, _share, seed=seed, resamples=resamples)
         return Estimate(float(_share(counts_NC.sum(axis=0))), interval.low, interval.high)
 
+    def compare(one_NC: Floats, other_NC: Floats) -> Difference:
+        return paired_bootstrap(one_NC, other_NC, _share, seed=seed, resamples=resamples)
+
     parts = (accuracy(whole_NC), accuracy(whole_NC[is_kept_N]), accuracy(whole_NC[~is_kept_N]), int(is_kept_N.sum()))
     if model is None:
         return KeywordAccuracy(len(traces), *parts)
     without_NC = _read_without(model, traces, pieces)
     random_NC = _read_without(model, traces, _draw_other_tokens(traces, pieces, seed))
-    effect = paired_bootstrap(without_NC, whole_NC, _share, seed=seed, resamples=resamples)
-    beyond_random = paired_bootstrap(without_NC, random_NC, _share, seed=seed, resamples=resamples)
-    return KeywordAccuracy(len(traces), *parts, accuracy(without_NC), accuracy(random_NC), effect, beyond_random)
+    return KeywordAccuracy(
+        len(traces),
+        *parts,
+        forced_out=accuracy(without_NC),
+        random_out=accuracy(random_NC),
+        effect=compare(without_NC, whole_NC),
+        beyond_random=compare(without_NC, random_NC),
+    )
 
 
 def _share(totals: Floats) -> Floats:
@@ -253,7 +217,9 @@ def _correct(traces: Sequence[TokenTrace]) -> Floats:
     return np.array([[trace.predicted == trace.gold, 1] for trace in traces], np.float64)
 
 
-def _draw_other_tokens(traces: dict[int, TokenTrace], pieces: dict[int, set[int]], seed: int) -> dict[int, set[int]]:
+def _draw_other_tokens(
+    traces: Mapping[int, TokenTrace], pieces: Mapping[int, set[int]], seed: int
+) -> dict[int, set[int]]:
     """Per text, as many tokens as its keywords have, drawn from the others; fewer where there aren't as many.
 
     As many of them as of the keywords' were kept to the end: forcing out what is dropped anyway has no effect.
@@ -271,6 +237,6 @@ def _draw_other_tokens(traces: dict[int, TokenTrace], pieces: dict[int, set[int]
     return drawn
 
 
-def _read_without(model: TraceableModel, traces: dict[int, TokenTrace], out: dict[int, set[int]]) -> Floats:
+def _read_without(model: TraceableModel, traces: Mapping[int, TokenTrace], out: Mapping[int, set[int]]) -> Floats:
     texts, golds = [trace.text for trace in traces.values()], [trace.gold for trace in traces.values()]
     return _correct(model.trace(texts, golds, forced_out=[out[text] for text in traces]))

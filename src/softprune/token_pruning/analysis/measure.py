@@ -14,58 +14,38 @@ from softprune.statistics.estimates import Estimate, estimate, quotient
 from softprune.token_pruning.analysis.clusters import Clusters, map_states
 from softprune.token_pruning.analysis.keywords import KeywordReport, keyword_report
 from softprune.token_pruning.analysis.retention import Retention, retention
-from softprune.token_pruning.analysis.tagging import Tagger
 from softprune.token_pruning.analysis.word_table import WordTable, word_table
+from softprune.token_pruning.analysis.words import Tagger
 from softprune.token_pruning.analysis.words_per_class import ClassWord, typical_words
 from softprune.token_pruning.token_trace import TokenTrace, TraceableModel
 
 
 @dataclass(frozen=True, slots=True)
 class TokenCounts:
-    """Tokens of all texts, special ones too.
-
-    Attributes:
-        read, cut: how many the model read, and how many truncation cut off.
-        texts_cut: texts that were truncated.
-        alive: per layer, the share left after its pruning.
-    """
+    """Tokens of all texts, special ones too."""
 
     read: int
-    cut: int
+    cut: int  # by truncation
     texts_cut: int
-    alive: tuple[Estimate, ...]
+    alive: tuple[Estimate, ...]  # per layer, the share left after its pruning
 
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """Everything that the page shows.
-
-    Attributes:
-        table: the words.
-        labels: names of the classes.
-        tagger: that found the parts of speech, if there was one.
-        tokens: counts.
-        accuracy, known: on the texts whose class is known, and how many those are.
-        retention: tables.
-        typical: kept words that tell classes apart, by class.
-        keywords: None without any.
-        clusters: None where there was nothing to map.
-        by_gold: whether the map's classes are the true ones; else those predicted.
-        seed: of everything random.
-    """
+    """Everything that the page shows."""
 
     table: WordTable
     labels: tuple[str, ...]
     tagger: Tagger | None
     tokens: TokenCounts
-    accuracy: Estimate
-    known: int
+    accuracy: Estimate  # on the texts whose class is known
+    known: int  # how many those are
     retention: Retention
-    typical: dict[str, list[ClassWord]]
+    typical: dict[str, list[ClassWord]]  # by class
     keywords: KeywordReport | None
-    clusters: Clusters | None
-    by_gold: bool
-    seed: int
+    clusters: Clusters | None  # None where there was nothing to map
+    by_gold: bool  # whether the map's classes are the true ones; else those predicted
+    seed: int  # of everything random
 
     def as_json(self) -> dict[str, Any]:
         """What `analysis.json` holds of it: plain values only."""
@@ -110,16 +90,35 @@ def measure(
     if labels is None:
         labels = model.labels if model else [str(i) for i in range(len(traces[0].probabilities))]
     table = word_table(traces, tagger)
+
+    counts_NC = np.array([[len(trace.left), *trace.alive()] for trace in traces], np.float64)
+    total_C, drawn_RC = counts_NC.sum(axis=0), resampled_sums(counts_NC, seed=seed, resamples=resamples)
+    share_L, drawn_RL = quotient(total_C[1:], total_C[:1]), quotient(drawn_RC[:, 1:], drawn_RC[:, :1])
+    tokens = TokenCounts(
+        read=int(total_C[0]),
+        cut=sum(trace.cut for trace in traces),
+        texts_cut=sum(trace.cut > 0 for trace in traces),
+        alive=tuple(estimate(float(share), drawn_RL[:, i], len(traces)) for i, share in enumerate(share_L)),
+    )
+
     known = [trace for trace in traces if trace.gold is not None]
+    golds = [trace.gold for trace in traces if trace.gold is not None]
+    accuracy = Estimate(None)
+    if known:
+        right_NC = np.array([[trace.predicted == trace.gold, 1] for trace in known], np.float64)
+        drawn_RC = resampled_sums(right_NC, seed=seed, resamples=resamples)
+        right_R = quotient(drawn_RC[:, 0], drawn_RC[:, 1])
+        accuracy = estimate(float(right_NC[:, 0].mean()), right_R, len(known))
+
     by_gold = len(known) == len(traces)
-    classes = [trace.predicted if trace.gold is None or not by_gold else trace.gold for trace in traces]
+    classes = golds if by_gold else [trace.predicted for trace in traces]
     entities = tagger is not None and tagger.entities
     return Analysis(
         table=table,
         labels=tuple(labels),
         tagger=tagger,
-        tokens=_count_tokens(traces, seed, resamples),
-        accuracy=_measure_accuracy(known, seed, resamples),
+        tokens=tokens,
+        accuracy=accuracy,
         known=len(known),
         retention=retention(table, labels, entities=entities, seed=seed, resamples=resamples),
         typical=typical_words(table, labels),
@@ -128,23 +127,3 @@ def measure(
         by_gold=by_gold,
         seed=seed,
     )
-
-
-def _count_tokens(traces: Sequence[TokenTrace], seed: int, resamples: int) -> TokenCounts:
-    counts_NC = np.array([[len(trace.left), *trace.alive()] for trace in traces], np.float64)
-    total_C, drawn_RC = counts_NC.sum(axis=0), resampled_sums(counts_NC, seed=seed, resamples=resamples)
-    share_L, drawn_RL = quotient(total_C[1:], total_C[:1]), quotient(drawn_RC[:, 1:], drawn_RC[:, :1])
-    return TokenCounts(
-        read=int(total_C[0]),
-        cut=sum(trace.cut for trace in traces),
-        texts_cut=sum(trace.cut > 0 for trace in traces),
-        alive=tuple(estimate(float(share), drawn_RL[:, i], len(traces)) for i, share in enumerate(share_L)),
-    )
-
-
-def _measure_accuracy(known: Sequence[TokenTrace], seed: int, resamples: int) -> Estimate:
-    if not known:
-        return Estimate(None)
-    counts_NC = np.array([[trace.predicted == trace.gold, 1] for trace in known], np.float64)
-    drawn_RC = resampled_sums(counts_NC, seed=seed, resamples=resamples)
-    return estimate(float(counts_NC[:, 0].mean()), quotient(drawn_RC[:, 0], drawn_RC[:, 1]), len(known))

@@ -1,65 +1,51 @@
-"""The page of an analysis: one HTML file that needs nothing else, for a reader who didn't run it."""
+"""The page of an analysis: one HTML file that needs nothing else, for a reader who didn't run it; and its figures."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from softprune.errors import SoftpruneError
 from softprune.printable import printable
 from softprune.runs import atomic_io
+from softprune.statistics.bootstrap import Floats
+from softprune.statistics.estimates import Estimate
 from softprune.token_pruning.analysis import findings
+from softprune.token_pruning.analysis.clusters import Clusters
 from softprune.token_pruning.analysis.keywords import KeywordRow
 from softprune.token_pruning.analysis.measure import Analysis
 from softprune.token_pruning.analysis.retention import Row
 
 try:
-    from softprune.report.figures import Plan, render
-    from softprune.report.page import Picture, write_figures
+    from matplotlib.figure import Figure
+
+    from softprune.report.mpl_style import SMALL, Theme, dress, legend_below, new_figure
+    from softprune.report.pictures import Plan, draw_pictures
     from softprune.report.templating import environment
-    from softprune.token_pruning.analysis import figures
 except ImportError as error:
     raise SoftpruneError("matplotlib and jinja2 for pages", str(error), "pip install 'softprune[report]'") from error
 
+MARKERS = "osD^vPX*"
+MORE_COLOURS = ("#cc79a7", "#e69f00", "#8c6bb1")  # beside the theme's own, for tasks of many classes
 
-def write_page(analysis: Analysis, folder: Path, title: str = "") -> Path:
+
+def write_page(analysis: Analysis, folder: Path, title: str = "") -> None:
     """Write `figures/` (PNG and SVG) and `analysis.html`."""
-    pictures = {plan.name: Picture(plan, render(plan.draw) if plan.draw else None) for plan in plans(analysis)}
-    write_figures(folder / "figures", list(pictures.values()))
-    page = folder / "analysis.html"
-    atomic_io.write_bytes(page, html(analysis, pictures, title).encode("utf-8", errors="replace"))
-    return page
-
-
-def plans(analysis: Analysis) -> list[Plan]:
-    """The figures, those too for which there are no numbers."""
-    return [_by_layer(analysis), _by_pos(analysis), _by_place(analysis), _map(analysis)]
-
-
-def html(analysis: Analysis, pictures: dict[str, Picture], title: str = "") -> str:
-    """The page's text."""
-    tables = {name: shown_order(name, rows) for name, rows in analysis.retention.tables.items()}
+    pictures = {picture.plan.name: picture for picture in draw_pictures(plans(analysis), folder / "figures")}
+    tables = {name: _shown_order(name, rows) for name, rows in analysis.retention.tables.items()}
     template = environment(Path(__file__).parent / "templates").get_template("analysis.html.j2")
-    return template.render(
+    text = template.render(
         title=printable(title) if title else "What was kept",
         a=analysis,
-        overall=analysis.retention.overall,
         tables=tables,
-        titles=findings.TITLES,
-        findings={name: findings.finding(name, rows) for name, rows in tables.items()},
-        named=findings.named,
-        overall_finding=findings.overall_finding(analysis.retention.overall, len(analysis.table.traces)),
-        cluster_finding=findings.cluster_finding(analysis.clusters) if analysis.clusters else None,
-        keyword_findings=findings.keyword_finding(analysis.keywords) if analysis.keywords else [],
+        findings=findings,
         pictures=pictures,
-        pos_note=analysis.tagger.accuracy_in_words if analysis.tagger else None,
         verdict=verdict,
     )
-
-
-def shown_order(table: str, rows: tuple[Row, ...]) -> tuple[Row, ...]:
-    """Parts of speech from the most kept one down; the other tables have an order of their own."""
-    return tuple(sorted(rows, key=lambda row: -(row.kept.value or 0))) if table == "pos" else rows
+    atomic_io.write_bytes(folder / "analysis.html", text.encode("utf-8", errors="replace"))
 
 
 def verdict(row: Row | KeywordRow) -> str:
@@ -70,37 +56,128 @@ def verdict(row: Row | KeywordRow) -> str:
     return word if row.clear else f"({word})"
 
 
-def _by_pos(analysis: Analysis) -> Plan:
-    rows = shown_order("pos", analysis.retention.tables.get("pos", ()))
-    names = [findings.named("pos", row) for row in rows]
-    return Plan(
-        "retention_by_pos",
-        "Words kept, by part of speech",
-        "Bars with 95% intervals; the orange tick is what random dropping in the same texts keeps. Blue bars can be "
-        f"told from it, gray ones can't.{f' {analysis.tagger.accuracy_in_words}.' if analysis.tagger else ''}",
-        partial(figures.group_bars, rows, names) if rows else None,
-        "" if rows else "parts of speech",
-    )
+def _shown_order(table: str, rows: tuple[Row, ...]) -> tuple[Row, ...]:
+    """Parts of speech from the most kept one down; the other tables have an order of their own."""
+    return tuple(sorted(rows, key=lambda row: -(row.kept.value or 0))) if table == "pos" else rows
 
 
-def _by_place(analysis: Analysis) -> Plan:
-    rows = analysis.retention.tables["place"]
-    caption = "Each text is cut into tenths by its words; the dashed line is what random dropping keeps."
-    return Plan("retention_by_place", "Words kept along the text", caption, partial(figures.place_line, rows))
+def plans(analysis: Analysis) -> list[Plan]:
+    """The figures, those too for which there are no numbers."""
+    by_pos = _shown_order("pos", analysis.retention.tables.get("pos", ()))
+    names = [findings.group_name("pos", row) for row in by_pos]
+    tagger = f" {analysis.tagger.accuracy_in_words}." if analysis.tagger else ""
+    shown = analysis.clusters
+    classes = "true class" if analysis.by_gold else "predicted class"
+    return [
+        Plan(
+            "tokens_by_layer",
+            "Tokens left",
+            "Share of all tokens, special ones too, that are left after each layer's pruning. Layer 0 never prunes.",
+            partial(layer_steps, analysis.tokens.alive),
+        ),
+        Plan(
+            "retention_by_pos",
+            "Words kept, by part of speech",
+            "Bars with 95% intervals; the orange tick is what random dropping in the same texts keeps. Blue bars can "
+            f"be told from it, gray ones can't.{tagger}",
+            partial(group_bars, by_pos, names) if by_pos else None,
+            "" if by_pos else "parts of speech",
+        ),
+        Plan(
+            "retention_by_place",
+            "Words kept along the text",
+            "Each text is cut into tenths by its words; the dashed line is what random dropping keeps.",
+            partial(place_line, analysis.retention.tables["place"]),
+        ),
+        Plan(
+            "state_map",
+            "Texts by the states of their kept tokens",
+            f"Each point is a text: the mean last hidden state of its kept tokens, by {classes}. t-SNE keeps "
+            "neighbours, not distances: the size of gaps and of groups in it means nothing.",
+            partial(state_map, shown, analysis.labels) if shown else None,
+            "" if shown else "states of at least ten texts of two classes",
+        ),
+    ]
 
 
-def _by_layer(analysis: Analysis) -> Plan:
-    caption = "Share of all tokens, special ones too, that are left after each layer's pruning. Layer 0 never prunes."
-    return Plan("tokens_by_layer", "Tokens left", caption, partial(figures.layer_steps, analysis.tokens.alive))
+def group_bars(rows: Sequence[Row], names: Sequence[str], theme: Theme) -> Figure:
+    """Share kept of each group with its interval; a tick marks random dropping."""
+    figure = new_figure(theme, height=1.3 + 0.27 * len(rows))
+    axes = figure.subplots()
+    places: Floats = np.arange(len(rows), dtype=np.float64)[::-1]
+    values = np.array([100 * (row.kept.value or 0) for row in rows])
+    colours = [theme.kept if row.clear else theme.pruned for row in rows]
+    axes.barh(places, values, height=0.68, color=colours)
+    for value, place, row in zip(values, places, rows, strict=True):
+        if row.kept.interval is not None:
+            low, high = (100 * end for end in row.kept.interval)
+            reach = [[max(0.0, value - low)], [max(0.0, high - value)]]
+            axes.errorbar(value, place, xerr=reach, color=theme.ink, capsize=2.5, linewidth=1.1)
+    baselines = [100 * (row.baseline or 0) for row in rows]
+    axes.plot(baselines, places, "|", color=theme.control, markersize=13, markeredgewidth=2.4, label="random dropping")
+    axes.set_yticks(places, [printable(name) for name in names], fontsize=SMALL)
+    axes.set_xlim(0, 104)
+    axes.set_ylim(-0.7, len(rows) - 0.3)
+    dress(axes, theme, "words kept to the end (%)", "", grid="x")
+    legend_below(figure, axes, theme)
+    return figure
 
 
-def _map(analysis: Analysis) -> Plan:
-    shown, classes = analysis.clusters, "true class" if analysis.by_gold else "predicted class"
-    return Plan(
-        "state_map",
-        "Texts by the states of their kept tokens",
-        f"Each point is a text: the mean last hidden state of its kept tokens, by {classes}. t-SNE keeps neighbours, "
-        "not distances: the size of gaps and of groups in it means nothing.",
-        partial(figures.state_map, shown, analysis.labels) if shown else None,
-        "" if shown else "states of at least ten texts of two classes",
-    )
+def place_line(rows: Sequence[Row], theme: Theme) -> Figure:
+    """Share kept along the text, in tenths, beside random dropping."""
+    figure = new_figure(theme, height=2.9)
+    axes = figure.subplots()
+    places = np.arange(len(rows))
+    values = np.array([100 * (row.kept.value or 0) for row in rows])
+    low, high = (100 * np.array([row.kept.interval or (np.nan, np.nan) for row in rows])).T
+    axes.fill_between(places, low, high, color=theme.kept, alpha=0.22, linewidth=0, label="95% interval")
+    axes.plot(places, values, "o-", color=theme.kept, linewidth=1.8, markersize=4.5, label="kept")
+    baselines = [100 * (row.baseline or 0) for row in rows]
+    axes.plot(places, baselines, "--", color=theme.control, linewidth=1.6, label="random dropping")
+    axes.set_xticks(places, [row.name for row in rows], fontsize=SMALL, rotation=35, ha="right")
+    axes.set_ylim(0, min(104, 1.2 * max(*values, *baselines, 1, *high[np.isfinite(high)])))
+    dress(axes, theme, "place in the text", "words kept (%)")
+    legend_below(figure, axes, theme)
+    return figure
+
+
+def layer_steps(alive_L: Sequence[Estimate], theme: Theme) -> Figure:
+    """Share of tokens left after each layer."""
+    figure = new_figure(theme, height=2.6)
+    axes = figure.subplots()
+    values = np.array([100 * (share.value or 0) for share in alive_L])
+    axes.bar(np.arange(len(values)), values, width=0.68, color=theme.kept)
+    for layer, value in enumerate(values):
+        axes.annotate(f"{value:.0f}", (layer, value), ha="center", va="bottom", fontsize=SMALL, color=theme.ink)
+    axes.set_xticks(np.arange(len(values)), [str(layer) for layer in range(len(values))])
+    axes.set_ylim(0, 112)
+    axes.set_yticks([0, 25, 50, 75, 100])
+    dress(axes, theme, "layer", "tokens left (%)")
+    return figure
+
+
+def state_map(found: Clusters, labels: Sequence[str], theme: Theme) -> Figure:
+    """Texts by the states of their kept tokens, PCA beside t-SNE; a class has a colour and a shape."""
+    figure = new_figure(theme, height=3.6)
+    left, right = figure.subplots(1, 2)
+    colours = (theme.kept, theme.control, theme.tuned, *MORE_COLOURS, theme.front, theme.other)
+    class_N = np.array(found.classes)
+    size = float(np.clip(6000 / len(class_N), 8, 26))
+    for axes, place_N2, title in ((left, found.pca, "PCA"), (right, found.tsne, "t-SNE")):
+        for rank, place in enumerate(np.unique(class_N)):
+            own: Floats = place_N2[class_N == place]
+            marker, colour = MARKERS[rank % len(MARKERS)], colours[rank % len(colours)]
+            axes.scatter(own[:, 0], own[:, 1], s=size, marker=marker, color=colour, alpha=0.7, linewidths=0)
+            if axes is left:  # a point of its own for the legend, where those of the map are too small to tell apart
+                label = printable(labels[place])
+                if label.startswith("_"):  # matplotlib leaves such names out of the legend
+                    label = f" {label}"
+                axes.scatter([], [], s=32, marker=marker, color=colour, label=label)
+        dress(axes, theme, "", "", title=title, grid=None)
+        axes.set_xticks([])
+        axes.set_yticks([])
+    left.set_xlabel(f"{100 * found.explained[0]:.0f}% of the variance", color=theme.ink, fontsize=SMALL)
+    left.set_ylabel(f"{100 * found.explained[1]:.0f}% of the variance", color=theme.ink, fontsize=SMALL)
+    right.set_xlabel(f"perplexity {found.perplexity:.0f}; axes have no unit", color=theme.ink, fontsize=SMALL)
+    legend_below(figure, left, theme, columns=4)
+    return figure

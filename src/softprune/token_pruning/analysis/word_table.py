@@ -1,55 +1,85 @@
-"""Every word of every text in columns, as statistics take them. Axes: N texts, W words of all of them."""
+"""Every word of every text in columns, beside what random dropping would have kept: the baseline of all statements.
+
+Of the T tokens of a text (special ones aside), m_l have left by the end of layer l. Were they chosen at random, a
+word of p pieces would outlive layer l unless all of its pieces are among them:
+
+    P(left > l) = 1 - C(m_l, p) / C(T, p)
+
+which is the chance that it is kept to the end for the last layer, and sums over the layers to its expected `left`.
+A word of one piece is then kept with the text's own share of kept tokens.
+
+Axes: N texts, W words of all of them, T tokens of a text, L layers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 
 from softprune.errors import SoftpruneError
-from softprune.token_pruning.analysis.random_baseline import RandomDropping, dropped_shares
-from softprune.token_pruning.analysis.tagging import Tagger
-from softprune.token_pruning.analysis.words import Word, words_of
+from softprune.statistics.bootstrap import Floats
+from softprune.token_pruning.analysis.words import Tagger, Word, find_words
 from softprune.token_pruning.token_trace import TokenTrace
 
-Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-CONTEXT = 40  # characters
+CONTEXT = 40  # characters behind the last token that was read, for the tagger
+
+
+class RandomDropping:
+    """Random dropping in one text, of T tokens; m_l needn't be whole."""
+
+    def __init__(self, tokens: int, dropped_L: Floats) -> None:
+        self._tokens, self._dropped_L = tokens, dropped_L
+        self._outlives = cache(self._survival)  # most words have one, two or three pieces
+
+    @classmethod
+    def like(cls, trace: TokenTrace) -> RandomDropping:
+        """As many tokens leave after each layer as the model dropped in this very text."""
+        return cls(trace.special.count(False), _count_dropped(trace))
+
+    def kept(self, pieces: int) -> float:
+        """The chance that a word of `pieces` tokens is kept to the end."""
+        return float(self._outlives(pieces)[-1])
+
+    def left(self, pieces: int) -> float:
+        """The expected `left` of a word of `pieces` tokens."""
+        return float(self._outlives(pieces).sum())
+
+    def _survival(self, pieces: int) -> Floats:
+        """P(left > l) by layer, `[L]`."""
+        places = np.arange(pieces)[:, None]
+        all_dropped_L = (np.maximum(self._dropped_L - places, 0) / (self._tokens - places)).prod(axis=0)
+        return np.asarray(1 - all_dropped_L, np.float64)
+
+
+def _count_dropped(trace: TokenTrace) -> Floats:
+    """m_l of a text, `[L]`."""
+    left_T = np.array(trace.left, np.int64)[~np.array(trace.special, np.bool_)]
+    return np.array([(left_T <= layer).sum() for layer in range(trace.layers)], np.float64)
 
 
 @dataclass(frozen=True, slots=True)
 class WordTable:
-    """The words of N texts.
-
-    Attributes:
-        traces: N.
-        words: per text.
-        forms: `[W]`, each word in lower case.
-        text_W: the text that each word is in.
-        left_W: the layer after whose attention it was dropped; the number of layers if it was kept.
-        kept_W: 1 where it was kept to the end, else 0.
-        chance_kept_W, chance_left_W: what random dropping in the same text would give (`random_baseline`).
-        even_kept_W, even_left_W: what it would give if every text kept the share of tokens that all texts keep.
-        place_W: its relative position in its text, in [0, 1).
-        tagged: whether parts of speech and stop words are known.
-    """
+    """The words of N texts; `chance_` is random dropping in the same text, `even_` at the share that all texts keep."""
 
     traces: tuple[TokenTrace, ...]
-    words: tuple[tuple[Word, ...], ...]
-    forms: tuple[str, ...]
-    text_W: Ints
-    left_W: Ints
-    kept_W: Floats
+    words: tuple[tuple[Word, ...], ...]  # per text
+    forms: tuple[str, ...]  # [W], in lower case
+    text_W: Ints  # the text that each word is in
+    left_W: Ints  # the layer after whose attention it was dropped; the number of layers if it was kept
+    kept_W: Floats  # 1 where it was kept to the end, else 0
     chance_kept_W: Floats
     chance_left_W: Floats
     even_kept_W: Floats
     even_left_W: Floats
-    place_W: Floats
-    tagged: bool
+    place_W: Floats  # relative position in its text, in [0, 1)
+    tagged: bool  # whether parts of speech and stop words are known
 
     @property
     def flat(self) -> list[Word]:
@@ -61,59 +91,57 @@ class WordTable:
         """L."""
         return self.traces[0].layers
 
+    def golds(self) -> Ints:
+        """The true class of each text, `[N]`; -1 where it isn't known."""
+        return np.array([-1 if trace.gold is None else trace.gold for trace in self.traces])
+
     def column(self, of: Callable[[Word], str]) -> list[str]:
         """A property of each word, `[W]`."""
-        return [of(word) for word in chain.from_iterable(self.words)]
+        return [of(word) for word in self.flat]
 
 
 def word_table(traces: Sequence[TokenTrace], tagger: Tagger | None = None) -> WordTable:
-    """Join tokens to words and put all words into columns.
-
-    Args:
-        traces: of the texts.
-        tagger: whose words and tags to use; without one, words are split at spaces and punctuation.
+    """Join tokens to words and put all words into columns; without a tagger, `words.split` finds them.
 
     Raises:
         SoftpruneError: without a single word.
     """
-    marks = tagger.marks(part_read(trace) for trace in traces) if tagger else (None for _ in traces)
-    words = tuple(words_of(trace, found) for trace, found in zip(traces, marks, strict=True))
+    if tagger is None:
+        words = tuple(find_words(trace) for trace in traces)
+    else:
+        marks = tagger.marks(text_for_tagger(trace) for trace in traces)
+        words = tuple(find_words(trace, found) for trace, found in zip(traces, marks, strict=True))
     if not any(words):
         raise SoftpruneError("texts with words", f"{len(traces)} texts without one", "analyse a set that has text")
-    columns = np.array(list(_rows(traces, words)), np.float64).T
-    left_W = columns[1].astype(np.int64)
+    dropped_L: Floats = sum(map(_count_dropped, traces), np.zeros(traces[0].layers))
+    share_L = dropped_L / max(sum(trace.special.count(False) for trace in traces), 1)
+    rows = []
+    for text, (trace, own) in enumerate(zip(traces, words, strict=True)):
+        tokens = trace.special.count(False)
+        chance, even = RandomDropping.like(trace), RandomDropping(tokens, tokens * share_L)
+        for place, word in enumerate(own):
+            pieces = len(word.pieces)
+            by_chance = (chance.kept(pieces), chance.left(pieces), even.kept(pieces), even.left(pieces))
+            rows.append((text, word.left, *by_chance, place / len(own)))
+    text_W, left_W, chance_kept_W, chance_left_W, even_kept_W, even_left_W, place_W = np.array(rows, np.float64).T
     return WordTable(
         traces=tuple(traces),
         words=words,
-        forms=tuple(word.text.lower() for own in words for word in own),
-        text_W=columns[0].astype(np.int64),
-        left_W=left_W,
+        forms=tuple(word.text.lower() for word in chain.from_iterable(words)),
+        text_W=text_W.astype(np.int64),
+        left_W=left_W.astype(np.int64),
         kept_W=(left_W == traces[0].layers).astype(np.float64),
-        chance_kept_W=columns[2],
-        chance_left_W=columns[3],
-        even_kept_W=columns[4],
-        even_left_W=columns[5],
-        place_W=columns[6],
+        chance_kept_W=chance_kept_W,
+        chance_left_W=chance_left_W,
+        even_kept_W=even_kept_W,
+        even_left_W=even_left_W,
+        place_W=place_W,
         tagged=tagger is not None,
     )
 
 
-def _rows(traces: Sequence[TokenTrace], words: Sequence[Sequence[Word]]) -> Iterator[tuple[float, ...]]:
-    """The numbers of each word, in the order of `WordTable`'s columns."""
-    share_L = dropped_shares(traces)
-    for text, (trace, own) in enumerate(zip(traces, words, strict=True)):
-        chance, even = RandomDropping.like(trace), RandomDropping.at(share_L, trace)
-        for place, word in enumerate(own):
-            pieces = len(word.pieces)
-            by_chance = (chance.kept(pieces), chance.left(pieces), even.kept(pieces), even.left(pieces))
-            yield text, word.left, *by_chance, place / len(own)
-
-
-def part_read(trace: TokenTrace) -> str:
-    """A text up to a little behind its last token: what truncation cut off need not be tagged.
-
-    It ends between words, and holds the next few as the tagger's context.
-    """
+def text_for_tagger(trace: TokenTrace) -> str:
+    """A text up to a little behind its last token, ending between words: what was cut off need not be tagged."""
     end = max((end for _, end in trace.offsets), default=0) + CONTEXT
     while end < len(trace.text) and not trace.text[end].isspace():
         end += 1

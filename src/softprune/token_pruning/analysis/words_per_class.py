@@ -21,70 +21,54 @@ import numpy as np
 from softprune.statistics.bootstrap import Floats
 from softprune.token_pruning.analysis.word_table import WordTable
 
-PRIOR = 1_000.0
-MINIMUM = 5
-TOP = 20
-
 
 @dataclass(frozen=True, slots=True)
 class ClassWord:
-    """A word that is typical of a class among kept words.
+    """A word that is typical of a class among kept words."""
 
-    Attributes:
-        form: in lower case.
-        z: of its log-odds; above 1.96 it would be clear if it were the only word looked at.
-        log_odds: class against the other classes.
-        kept: how often it was kept in texts of the class.
-        words: how often it is in them.
-        share, baseline: of these kept, and what random dropping keeps of them.
-        stop: whether it is a stop word; None without a tagger.
-    """
-
-    form: str
-    z: float
-    log_odds: float
-    kept: int
-    words: int
-    share: float
-    baseline: float
-    stop: bool | None
+    form: str  # in lower case
+    z: float  # of its log-odds; above 1.96 it would be clear if it were the only word looked at
+    log_odds: float  # class against the other classes
+    kept: int  # how often it was kept in texts of the class
+    words: int  # how often it is in them
+    share: float  # of these kept
+    baseline: float  # what random dropping keeps of them
+    stop: bool | None  # whether it is a stop word; None without a tagger
 
 
 def typical_words(
-    table: WordTable, labels: Sequence[str], *, top: int = TOP, minimum: int = MINIMUM, prior: float = PRIOR
+    table: WordTable, labels: Sequence[str], *, top: int = 20, minimum: int = 5, prior: float = 1_000.0
 ) -> dict[str, list[ClassWord]]:
     """The words with the highest z of each class, by true class.
 
     Args:
-        table: the words.
         labels: names of the classes; those without a text, and all where only one has any, stay out.
         top: words a class.
         minimum: how often a word must have been kept in the class.
         prior: A, pseudo-words.
     """
-    gold_N = np.array([-1 if trace.gold is None else trace.gold for trace in table.traces])
+    gold_N = table.golds()
     present = [place for place in range(len(labels)) if (gold_N == place).any()]
     if len(present) < 2:
         return {}
     forms, code_W = np.unique(np.array(table.forms, dtype=object), return_inverse=True)
     gold_W = gold_N[table.text_W]
 
-    def counted(inside_W: np.ndarray, weights_W: Floats) -> Floats:
+    def count_forms(inside_W: np.ndarray, weights_W: Floats) -> Floats:
         return np.bincount(code_W[inside_W], weights_W[inside_W], minlength=len(forms)).astype(np.float64)
 
-    known_W = gold_W >= 0
-    ones_W = np.ones_like(table.kept_W)
-    all_V = counted(known_W, ones_W)
-    prior_V, kept_V = prior * all_V / all_V.sum(), counted(known_W, table.kept_W)
+    known_W, ones_W = gold_W >= 0, np.ones_like(table.kept_W)
+    all_V = count_forms(known_W, ones_W)
+    prior_V, kept_V = prior * all_V / all_V.sum(), count_forms(known_W, table.kept_W)
     stops = {word.text.lower(): word.mark.stop for word in table.flat}
-    answer = {}
+    typical = {}
     for place in present:
         own_W = gold_W == place
-        own_V, words_V = counted(own_W, table.kept_W), counted(own_W, ones_W)
-        chance_V = counted(own_W, table.chance_kept_W)
+        own_V, words_V = count_forms(own_W, table.kept_W), count_forms(own_W, ones_W)
+        chance_V = count_forms(own_W, table.chance_kept_W)
         delta_V, z_V = log_odds(own_V, kept_V - own_V, prior_V)
         order = [i for i in np.argsort(-z_V, kind="stable") if own_V[i] >= minimum and z_V[i] > 0][:top]
-        answer[labels[place]] = [
+        typical[labels[place]] = [
             ClassWord(
                 form=str(forms[i]),
                 z=float(z_V[i]),
@@ -97,7 +81,7 @@ def typical_words(
             )
             for i in order
         ]
-    return answer
+    return typical
 
 
 def log_odds(own_V: Floats, other_V: Floats, prior_V: Floats) -> tuple[Floats, Floats]:

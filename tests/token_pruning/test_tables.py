@@ -13,7 +13,7 @@ from rich.console import Console
 from records import run_document
 from softprune.errors import SoftpruneError
 from softprune.runs.record import RunRecord
-from softprune.token_pruning.results_table import BY_EXAMPLE, notes, read_results, results_table
+from softprune.token_pruning.tables import BY_EXAMPLE, read_results, results_notes, results_table
 
 
 def row(value: float, macs: float) -> dict[str, Any]:
@@ -77,23 +77,26 @@ def test_every_row_in_its_order(info: dict[str, Any]) -> None:
 
 
 def test_notes_tell_how_the_model_was_chosen(info: dict[str, Any]) -> None:
-    assert BY_EXAMPLE in notes(record(info))
+    assert BY_EXAMPLE in results_notes(record(info))
     assert "not of training seeds" in BY_EXAMPLE
-    assert notes(record(info))[0] == "* chosen on 99 held-out examples of train: fewest operations within the margin"
+    assert (
+        results_notes(record(info))[0]
+        == "* chosen on 99 held-out examples of train: fewest operations within the margin"
+    )
     info["selection"]["within"] = False
-    assert notes(record(info))[0].endswith("none is within the margin; the best")
+    assert results_notes(record(info))[0].endswith("none is within the margin; the best")
     info["task"]["cut_report"] = {"examples": 7, "tokens": 300}
-    assert notes(record(info))[1] == "7 texts of report were longer than the limit: 300 tokens were cut off"
+    assert results_notes(record(info))[1] == "7 texts of report were longer than the limit: 300 tokens were cut off"
 
 
 def test_baselines_that_miss_the_operations_are_named(info: dict[str, Any]) -> None:
-    assert not any("not at the chosen" in note for note in notes(record(info)))
+    assert not any("not at the chosen" in note for note in results_notes(record(info)))
     info["stages"] = {
         "top-k": {"relative_macs": 0.6, "macs_target": 0.5, "macs_reached": False, "rate": 0.0},
         "manual": {"relative_macs": 0.5, "macs_target": 0.5, "macs_reached": True},
         "random-0": {"relative_macs": 0.6, "macs_target": 0.5, "macs_reached": False, "rate": 0.0},
     }
-    (told,) = [note for note in notes(record(info)) if "not at the chosen" in note]
+    (told,) = [note for note in results_notes(record(info)) if "not at the chosen" in note]
     assert told == (
         "not at the chosen model's operations, 50% on the held-out set: top-k by importance 60%, "
         "random tokens, seed 0 60%; the rules that keep a share of the tokens leave the first layers whole"

@@ -1,0 +1,85 @@
+"""P-tuning: a network makes the prompt, and is what is trained.
+
+    p_i = MLP(e_i),  e `[P, H]` and the MLP trained, i = 1 .. P     (Liu et al. 2021, "GPT Understands, Too")
+
+The paper has an LSTM in front of the MLP; here it is peft's `PromptEncoder` as it comes, with three linear layers and
+ReLU between them, which peft recommends. The network is for training alone: what inference needs is the prompt
+`[P, H]`, which stands in front of the input's embeddings as any soft prompt does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from softprune.adapters.base import Adaptation, AdapterPlan, Tensors, check_tensors
+from softprune.models.base import Backbone
+
+STORED = "vectors_PH"
+"""Name of the one tensor that inference needs."""
+
+
+class MadePrompt(Adaptation):
+    """A prompt `[P, H]` that a network (peft's `PromptEncoder`) makes, or a stored one that a network made."""
+
+    def __init__(
+        self, backbone: Backbone, tokens: int, network: nn.Module | None, vectors_PH: torch.Tensor | None = None
+    ) -> None:
+        super().__init__(backbone)
+        self.network, self._tokens, self._vectors_PH, self._is_on = network, tokens, vectors_PH, True
+
+    def named(self) -> dict[str, nn.Parameter]:
+        """The network's weights, and the embeddings that it reads."""
+        parameters = () if self.network is None else self.network.named_parameters()
+        return {f"encoder.{name}": parameter for name, parameter in parameters}  # as checkpoints and run.json name them
+
+    def stored(self) -> Tensors:
+        """The prompt: the network isn't needed any more."""
+        return {STORED: self.vectors_PH().detach().cpu().contiguous()}
+
+    def prompts(self) -> torch.Tensor:
+        """`[1, P, H]`."""
+        return self.vectors_PH()[None] if self._is_on else self.nothing()
+
+    def vectors_PH(self) -> torch.Tensor:
+        """The prompt `[P, H]`; gradients flow into the network."""
+        if self._vectors_PH is not None:
+            return self._vectors_PH
+        assert self.network is not None
+        vectors: torch.Tensor = self.network(torch.arange(self._tokens, device=self.backbone.device)[None])[0]
+        return vectors
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """No prompt."""
+        self._is_on = False
+        try:
+            yield
+        finally:
+            self._is_on = True
+
+
+def new_prompt(backbone: Backbone, plan: AdapterPlan, seed: int) -> MadePrompt:
+    """A fresh network, on the backbone's device, in the dtype of prompts."""
+    from peft import PromptEncoder, PromptEncoderConfig
+
+    config = PromptEncoderConfig(
+        num_virtual_tokens=plan.tokens,
+        token_dim=backbone.info.hidden,
+        encoder_hidden_size=plan.hidden or backbone.info.hidden,
+        num_transformer_submodules=1,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network: nn.Module = PromptEncoder(config)  # type: ignore[no-untyped-call]
+    return MadePrompt(backbone, plan.tokens, network.to(backbone.device, backbone.prompt_dtype))
+
+
+def stored_prompt(backbone: Backbone, plan: AdapterPlan, tensors: Mapping[str, torch.Tensor]) -> MadePrompt:
+    """The prompt that was stored."""
+    check_tensors(plan, {STORED: (plan.tokens, backbone.info.hidden)}, tensors)
+    vectors_PH = tensors[STORED].to(backbone.device, backbone.prompt_dtype)
+    return MadePrompt(backbone, plan.tokens, None, vectors_PH)

@@ -1,0 +1,58 @@
+"""What a run can prune by: `pruning.importance`. The equation of each criterion is in `pruning/importance.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """A criterion of what to prune last.
+
+    Attributes:
+        summary: of a part's number, for the help text of the recipe key.
+        gloss: the same for the run's page, beside the criterion's name.
+        meaning: of a token's number, for the figure of token importance.
+        reads: the labelled examples by their gradients, or by their losses without each part in turn; or the vectors
+            alone, which needs no examples.
+    """
+
+    summary: str
+    gloss: str
+    meaning: str
+    reads: Literal["gradients", "losses", "vectors"]
+
+    def passes(self, tokens: int, pieces: int) -> int:
+        """About how many forward passes over `train` it takes on a prompt of so many tokens of so many pieces each."""
+        if self.reads == "losses":
+            return 1 + tokens * (1 + pieces)
+        return 3 if self.reads == "gradients" else 0  # a pass with gradients is about three without
+
+
+CRITERIA: Final = {
+    "paper": Criterion(
+        summary="expected sensitivity of the loss to the mask",
+        gloss="equations 3 and 5 of XPrompt, arXiv 2210.04457",
+        meaning="how strongly the loss reacts when the tuned prompt's token is scaled",
+        reads="gradients",
+    ),
+    "gradient": Criterion(
+        summary="magnitude of the gradient",
+        gloss="the magnitude of the loss's gradient",
+        meaning="the size of the loss's gradient at the tuned prompt's token",
+        reads="gradients",
+    ),
+    "leave_one_out": Criterion(
+        summary="the loss without it",
+        gloss="the loss without a part minus the loss with it",
+        meaning="how much the loss grows when the tuned prompt's token is masked; below 0 it falls",
+        reads="losses",
+    ),
+    "norm": Criterion(
+        summary="the vector's length, without any example",
+        gloss="the length of a part's vector",
+        meaning="the length of the tuned prompt's token",
+        reads="vectors",
+    ),
+}

@@ -1,0 +1,149 @@
+"""Importance of a prompt's tokens and pieces, and what was kept of them: bars, histograms, and the paper's maps."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from softprune.report.mpl_style import SMALL, Theme, dress, legend_below, new_figure, sparse
+from softprune.report.run_reader import Bools, Floats, TicketMask
+
+
+def scale_to_largest(values: Floats) -> Floats:
+    """Values as shares of the one furthest from zero; all zero where that is zero."""
+    top = float(np.abs(values).max(initial=0.0))
+    return values / top if top > 0 else np.zeros_like(values)
+
+
+def is_signed(*values: Floats | None) -> bool:
+    """Whether some importance is below zero, as leave-one-out's can be."""
+    return any(each is not None and bool((each < 0).any()) for each in values)
+
+
+def token_bars(token_P: Floats, kept_P: Bools | None, theme: Theme) -> Figure:
+    """Importance of each token; what was pruned is hatched, on a band."""
+    figure = new_figure(theme, height=2.9)
+    axes = figure.subplots()
+    places = np.arange(len(token_P))
+    kept = np.ones(len(token_P), dtype=bool) if kept_P is None else kept_P
+    _label_tokens(axes, len(token_P), theme, "importance")
+    if (~kept).any():
+        # A band behind the bar: a pruned token's own bar is often too low to see.
+        for place in places[~kept]:
+            axes.axvspan(place - 0.5, place + 0.5, color=theme.faint, linewidth=0, zorder=0.5)
+        look = {"color": theme.pruned, "edgecolor": theme.paper, "linewidth": 0, "hatch": "////"}
+        axes.bar(places[~kept], token_P[~kept], width=0.8, label="pruned", **look)  # type: ignore[arg-type]
+    axes.bar(places[kept], token_P[kept], color=theme.kept, width=0.8, label="kept")
+    if kept_P is not None:
+        legend_below(figure, axes, theme)
+    return figure
+
+
+def retention_bars(piece_PS: Bools, theme: Theme) -> Figure:
+    """Surviving pieces of each token."""
+    count, pieces = piece_PS.shape
+    left_P = piece_PS.sum(axis=1)
+    figure = new_figure(theme, height=2.9)
+    axes = figure.subplots()
+    places = np.arange(count)
+    edge, cross = (0.8, 30) if count <= 40 else (0.3, 9)  # long prompts have narrow bars
+    axes.bar(places, pieces, width=0.8, color="none", edgecolor=theme.pruned, linewidth=edge, label="all pieces")
+    axes.bar(places, left_P, width=0.8, color=theme.kept, label="kept pieces")
+    gone = places[left_P == 0]
+    axes.scatter(
+        gone, np.full(len(gone), pieces * 0.06), marker="x", s=cross, color=theme.control, label="pruned token"
+    )
+    _label_tokens(axes, count, theme, "pieces")
+    axes.set_ylim(0, pieces * 1.04)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    legend_below(figure, axes, theme)
+    return figure
+
+
+def _label_tokens(axes: Axes, count: int, theme: Theme, y_label: str) -> None:
+    ticks = sparse(count)
+    axes.set_xticks(ticks, [f"T{place}" for place in ticks], fontsize=SMALL)
+    axes.set_xlim(-0.7, count - 0.3)
+    dress(axes, theme, "prompt token", y_label)
+
+
+def histogram(values: Floats, bins: int, things: str, colour: str, theme: Theme) -> Figure:
+    """How many shares of the largest lie in each part of 0 to 1, or of -1 to 1 where some are negative."""
+    signed = is_signed(values)
+    parts, low = (10, -1.0) if signed else (bins, 0.0)
+    counts, _ = np.histogram(scale_to_largest(values), bins=parts, range=(low, 1.0))
+    figure = new_figure(theme, height=2.9)
+    axes = figure.subplots()
+    bars = axes.bar(range(parts), counts, width=0.86, color=getattr(theme, colour))
+    axes.bar_label(bars, labels=[str(count) for count in counts], color=theme.ink, padding=2)
+    axes.set_ylim(0, max(int(counts.max()), 1) * 1.14)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    edges = [round(low + i * (1.0 - low) / parts, 1) + 0.0 for i in range(parts + 1)]  # + 0.0: no "-0.0"
+    between = "\nto " if signed else "–"  # two signs beside a dash would be hard to read
+    names = [f"{start:.1f}{between}{end:.1f}" for start, end in pairwise(edges)]
+    axes.set_xticks(range(parts), names, fontsize=SMALL)
+    dress(axes, theme, "importance (1 = largest)", f"number of {things}")
+    return figure
+
+
+def importance_map(token_P: Floats | None, piece_PS: Floats, ticket: TicketMask | None, theme: Theme) -> Figure:
+    """Tokens in a column, their pieces beside them: the paper's Figures 9 and 10.
+
+    Args:
+        token_P: importance of the tokens; None draws the pieces alone.
+        piece_PS: of the pieces.
+        ticket: where given, what it pruned is gray and shares are of the largest survivor.
+        theme: colours.
+    """
+    count, pieces = piece_PS.shape
+    signed = is_signed(token_P, piece_PS)
+    figure = new_figure(theme, height=1.6 + min(max(count * 0.23, 1.6), 8.4))
+    if token_P is None:
+        right = figure.subplots()
+    else:
+        left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1, max(pieces, 4)])
+        _draw_cells(left, token_P[:, None], ticket.token_P[:, None] if ticket else None, theme, signed)
+        dress(left, theme, "token", "prompt token", grid=None)
+        left.set_xticks([])
+    _draw_cells(right, piece_PS, ticket.piece_PS if ticket else None, theme, signed)
+    dress(right, theme, "piece of the token", "prompt token" if token_P is None else "", grid=None)
+    rows, columns = sparse(count, 24), sparse(pieces, 20)
+    right.set_yticks(rows, [f"T{row}" for row in rows], fontsize=SMALL)
+    right.set_xticks(columns, [f"P{column}" for column in columns], fontsize=SMALL)
+    if token_P is not None:
+        right.tick_params(axis="y", labelleft=False, length=0)
+    colours = ScalarMappable(Normalize(-1 if signed else 0, 1), theme.signed_scale if signed else theme.scale)
+    bar = figure.colorbar(colours, ax=figure.axes, fraction=0.03, pad=0.015, aspect=30)
+    bar.set_label("importance (1 = largest shown)", color=theme.ink)
+    bar.ax.tick_params(colors=theme.ink, length=3)
+    bar.outline.set_edgecolor(theme.ink)
+    if ticket is not None:
+        pruned = [Patch(facecolor=theme.pruned, label="pruned")]
+        figure.legend(handles=pruned, loc="outside lower center", frameon=False, labelcolor=theme.ink)
+    return figure
+
+
+def _draw_cells(axes: Axes, values: Floats, kept: Bools | None, theme: Theme, signed: bool) -> None:
+    shown = values if kept is None else np.where(kept, values, 0.0)
+    masked = np.ma.masked_array(scale_to_largest(shown), mask=False if kept is None else ~kept)
+    colours = (theme.signed_scale if signed else theme.scale).with_extremes(bad=theme.pruned)
+    rows, columns = values.shape
+    axes.pcolormesh(
+        np.arange(columns + 1) - 0.5,
+        np.arange(rows + 1) - 0.5,
+        masked,
+        cmap=colours,
+        vmin=-1 if signed else 0,
+        vmax=1,
+        edgecolors=theme.paper,
+        linewidth=0.8 if rows <= 40 else 0.25,
+    )
+    axes.set_xlim(-0.5, columns - 0.5)
+    axes.set_ylim(rows - 0.5, -0.5)  # the first token on top

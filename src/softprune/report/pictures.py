@@ -1,0 +1,68 @@
+"""A figure on its way to a page: planned, drawn in light and dark, written as PNG and SVG."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from softprune.report.mpl_style import DARK, LIGHT, Draw, as_png, as_svg
+from softprune.runs import atomic_io
+
+if TYPE_CHECKING:
+    from softprune.report.charts import Chart
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A figure before it is drawn.
+
+    Attributes:
+        name: of its files.
+        title, caption: above and below it; the caption says in a sentence or two what one sees.
+        draw: None where the numbers weren't measured.
+        missing: which numbers these are.
+        chart: what it shows, where a page can draw it too.
+    """
+
+    name: str
+    title: str
+    caption: str
+    draw: Draw | None
+    missing: str = ""
+    chart: Chart | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A figure as a page shows it: PNGs as data addresses, empty where nothing was drawn."""
+
+    plan: Plan
+    light: str = ""
+    dark: str = ""
+
+
+def draw_pictures(plans: Iterable[Plan], folder: Path) -> list[Picture]:
+    """Draw the figures and write a light PNG and SVG of each into a folder.
+
+    Files of an earlier report are removed where there is nothing to draw now.
+    """
+    pictures = []
+    for plan in plans:
+        png, svg = folder / f"{plan.name}.png", folder / f"{plan.name}.svg"
+        if plan.draw is None:
+            png.unlink(missing_ok=True)
+            svg.unlink(missing_ok=True)
+            pictures.append(Picture(plan))
+            continue
+        light = as_png(plan.draw, LIGHT)
+        atomic_io.write_bytes(png, light)
+        atomic_io.write_bytes(svg, as_svg(plan.draw, LIGHT))
+        pictures.append(Picture(plan, _data_address(light), _data_address(as_png(plan.draw, DARK))))
+    return pictures
+
+
+def _data_address(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")

@@ -11,28 +11,17 @@ NOT_MEASURED = "not measured"
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A number of a table.
+    """A number of a table. `percent` and `points` show a fraction a hundredfold, `points` with its sign."""
 
-    Attributes:
-        value: a fraction, or whatever `unit` says; None where it wasn't measured.
-        low, high: its 95% interval; None where there is none.
-        unit: `percent` and `points` show a fraction a hundredfold, `points` with its sign; `number`, `count` as it is.
-        chance: whether the unpruned prompt behind it isn't shown to be above the constant answer.
-        note: said behind it.
-        seeds: training seeds of the side that has fewer; None where the number is no comparison of trained prompts.
-        p: of "no difference"; None where it wasn't tested.
-        p_holm: the same, corrected for the other differences of its family.
-    """
-
-    value: float | None
-    low: float | None = None
+    value: float | None  # a fraction, or whatever `unit` says; None where it wasn't measured
+    low: float | None = None  # its 95% interval; None where there is none
     high: float | None = None
-    unit: str = "percent"
-    chance: bool = False
-    note: str = ""
-    seeds: int | None = None
-    p: float | None = None
-    p_holm: float | None = None
+    unit: str = "percent"  # percent, points, number or count
+    chance: bool = False  # whether the unpruned prompt behind it isn't shown to be above the constant answer
+    note: str = ""  # behind it
+    seeds: int | None = None  # training seeds of the side that has fewer; None where no trained prompts are compared
+    p: float | None = None  # of "no difference"; None where it wasn't tested
+    p_holm: float | None = None  # the same, corrected for the other differences of its family
 
 
 Entry: TypeAlias = "Cell | str"

@@ -22,7 +22,7 @@ from softprune.runs.job_folder import JobFolder
 from softprune.runs.lock import FolderLock, is_held
 from softprune.runs.record import read_record
 
-RUNS: Final = "runs"
+RUNS: Final = "runs"  # beside the studies' folders
 WORK: Final = "work"
 CELLS: Final = "cells"
 

@@ -16,8 +16,7 @@ from softprune.interpret.vocabulary import Vocabulary
 from softprune.models.base import Backbone
 from softprune.prompts.initialization import generator
 
-WIDE: Final = 1_000_003
-"""Between the seeds of draws for different tasks."""
+WIDE: Final = 1_000_003  # between the seeds of draws for different tasks
 
 
 @dataclass(frozen=True)

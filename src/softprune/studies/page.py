@@ -40,9 +40,10 @@ def html(study: Study, record: StudyRecord) -> str:
     # Our first table, which answers the question, stands beside the source's.
     theirs = [replace(table, title=table.title.removeprefix(PUBLISHED)) for table in published_tables(study.published)]
     sides = [("Measured here", findings.tables[:1]), ("As published", theirs)]
-    runs = [
-        (f"../{RUNS}/{run.folder}", run.task, run.seed, run.kind, _rounded_sum([run.seconds])) for run in record.runs
-    ]
+    runs: list[tuple[Cell, ...]] = []
+    for run in record.runs:
+        took = None if run.seconds is None else round(run.seconds, 1)
+        runs.append((f"../{RUNS}/{run.folder}", run.task, run.seed, run.kind, took))
     work = [(name, round(seconds, 1)) for name, seconds in record.work.items()]
     seconds = {"runs": _rounded_sum(run.seconds for run in record.runs), "work": _rounded_sum(record.work.values())}
     template = templating.environment(_TEMPLATES).get_template("study.html.j2")

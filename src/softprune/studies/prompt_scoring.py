@@ -43,16 +43,9 @@ PromptScores: TypeAlias = "Mapping[str, Sequence[PromptScore]]"
 
 @dataclass(frozen=True, slots=True)
 class OpenSet:
-    """One of a task's three sets, ready to score prompts on.
+    """One of a task's three sets, ready to score prompts on."""
 
-    Attributes:
-        backbone: frozen; shared by all sets that were opened with the same backbone settings.
-        task: with its metric.
-        data: the examples, encoded.
-        scoring: how they are scored.
-    """
-
-    backbone: Backbone
+    backbone: Backbone  # frozen; shared by all sets that were opened with the same backbone settings
     task: Task
     data: ScoredSet
     scoring: Scoring

@@ -24,14 +24,9 @@ def wilson_interval(right: int, examples: int) -> tuple[float, float]:
 
 
 def count_right(printed: str, examples: int) -> int | None:
-    """How many right answers a printed accuracy stands for; None where no number of them rounds to it.
-
-    Args:
-        printed: percent, such as `63.46`; its decimals tell how far it was rounded, or cut off.
-        examples: that it is of.
-    """
+    """How many right answers of some examples an accuracy in percent stands for; None where no number rounds to it."""
     text = printed.strip().rstrip("%")
-    unit = 10.0 ** -len(text.partition(".")[2])
+    unit = 10.0 ** -len(text.partition(".")[2])  # its decimals say how far it was rounded, or cut off
     right = round(float(text) / 100 * examples)
     return right if abs(100 * right / examples - float(text)) < unit else None
 

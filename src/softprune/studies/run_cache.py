@@ -44,11 +44,10 @@ EXECUTE: Final[Registry[Callable[..., bool]]] = Registry(
         "adapt": "softprune.pipelines.adapt:execute",
     },
 )
-_PLACE: Final = ("executor", "cluster")
-_DIGITS: Final = 10
-_COMMAND: Final = "softprune study run"
-_LOOK: Final = 0.5
-"""Seconds between looks at a run that another process makes."""
+_PLACE: Final = ("executor", "cluster")  # where the work is done: no result depends on these keys
+_DIGITS: Final = 10  # of a digest, 40 bits: thousands of runs in one folder have different ones
+_COMMAND: Final = "softprune study run"  # in the record of a shared run, which belongs to no single study
+_LOOK: Final = 0.5  # seconds between looks at a run that another process makes
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +123,7 @@ def _make_on_workers(
 ) -> None:
     say(console, f"{len(missing)} runs on {study.executor}")
     items = [WorkItem(name, {"values": dict(spec.values)}) for name, spec in missing.items()]
-    threads = next(iter(missing.values())).recipe.backbone.threads
+    threads = next(iter(missing.values())).recipe.backbone.threads  # of the first run, for all
     cpus = study.cluster.cpus or float(1 if threads == "auto" else threads)
     work = partial(make_elsewhere, str(root), _write_mark(root))
     for number, result in enumerate(executor.map(work, items, cpus, study.cluster.gpus or 0), start=1):

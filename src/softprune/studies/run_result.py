@@ -82,9 +82,7 @@ class FinishedRun:
     def answers(self, name: str, task: str = "") -> list[Line]:
         """What one of its prompts answered to each example of `report`.
 
-        Args:
-            name: of the result.
-            task: of a run on several tasks, the one whose examples are meant, their ids as in a run of that task alone.
+        Of a run on several tasks, `task` is the one whose examples are meant, their ids as in a run of that task alone.
 
         Raises:
             SoftpruneError: the file isn't there.

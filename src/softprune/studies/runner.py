@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +17,7 @@ from softprune.runs.comparison_record import StudyRecord
 from softprune.runs.folder_checks import JSON, differing, free_beside, read_resolved, told_apart
 from softprune.runs.processes import hold_alone
 from softprune.runs.record import read_record
-from softprune.studies.findings import Findings, has_stars, load_findings
+from softprune.studies.findings import Findings, Table, has_stars, load_findings
 from softprune.studies.folder import WORK, StudyFolder, hold, read_finished, write_texts
 from softprune.studies.run_cache import safe
 from softprune.studies.study_context import StudyContext
@@ -50,14 +50,7 @@ EXPERIMENTS: Final[Registry[Experiment]] = Registry(
 )
 
 
-def execute(
-    config: Study,
-    name: str,
-    root: Path,
-    command: str,
-    *,
-    console: Console | None = None,
-) -> Path:
+def execute(config: Study, name: str, root: Path, command: str, *, console: Console | None = None) -> Path:
     """Conduct a study, or take up one that was cut off; a complete one is left as it is.
 
     Args:
@@ -91,7 +84,7 @@ def execute(
         if folder.is_complete:
             study.say(f"{path} is complete: nothing was run; another --name begins a new study")
             return path
-        with folder.editing() as record:
+        with folder.editing() as record:  # a study without work may go on with other ones
             record.tasks, record.backbone = list(config.size.tasks), config.size.backbone
         findings = conduct(study)
         with folder.editing() as record:
@@ -105,11 +98,7 @@ def execute(
 
 
 def _check_tasks(study: StudyContext) -> None:
-    """Checks what can be checked before any work: that the tasks exist, and the recipe keys.
-
-    Raises:
-        SoftpruneError: with every mistake.
-    """
+    """Checks what can be checked before any work, the tasks and the recipe keys; the error has every mistake."""
     errors: list[SoftpruneError] = []
     if not study.tasks:
         errors.append(SoftpruneError("tasks for a study", "none", "name some: --tasks trec,ag_news"))
@@ -125,9 +114,6 @@ def _check_settings(config: Study, path: Path, resolved: dict[str, Any]) -> dict
     """Hold a study to its settings once anything in its folder depends on them; what changes, with old and new values.
 
     Runs don't count: they are named after their own recipes.
-
-    Raises:
-        SoftpruneError: other settings than it was begun with.
     """
     differ = differing(load_study(path / "resolved.yaml").matters, config.matters)
     has_work = read_record(path, StudyRecord).status == "complete" or any((path / WORK).glob("*"))
@@ -170,10 +156,8 @@ def rewrite(folder: Path) -> Path:
     Raises:
         SoftpruneError: it isn't finished, or jinja2 or plotly isn't installed.
     """
-    config, record = load_study(folder / "resolved.yaml"), read_finished(folder, StudyRecord)
-    findings = load_findings(record.findings)
-    tables = [*findings.tables, *published_tables(config.published)]
-    texts = {"study.md": study_markdown(config, record.command, tables, findings.sentences)}
+    config, record, tables, sentences = _read_results(folder)
+    texts = {"study.md": study_markdown(config, record.command, tables, sentences)}
     for table in tables:
         texts[f"table-{safe(table.name)}.md"] = markdown(table)
         texts[f"table-{safe(table.name)}.csv"] = csv_text(table)
@@ -189,9 +173,14 @@ def terminal(folder: Path) -> Group:
     Raises:
         SoftpruneError: it isn't finished.
     """
-    config, record = load_study(folder / "resolved.yaml"), read_finished(folder, StudyRecord)
-    findings = load_findings(record.findings)
-    tables = [*findings.tables, *published_tables(config.published)]
-    lines = [*findings.sentences, *([STAR] if has_stars(tables) else [])]
+    config, _, tables, sentences = _read_results(folder)
+    lines = [*sentences, *([STAR] if has_stars(tables) else [])]
     head = [literal(text) for text in (config.question, config.source) if text]
     return Group(literal(config.title, "bold"), *head, *map(rich_table, tables), *map(literal, lines))
+
+
+def _read_results(folder: Path) -> tuple[Study, StudyRecord, list[Table], Sequence[str]]:
+    """A finished study's settings, its record, its tables (ours, then the source's) and its sentences."""
+    config, record = load_study(folder / "resolved.yaml"), read_finished(folder, StudyRecord)
+    findings = load_findings(record.findings)
+    return config, record, [*findings.tables, *published_tables(config.published)], findings.sentences

@@ -12,13 +12,7 @@ from softprune.statistics.methods_over_seeds import Outcome, difference, spread
 from softprune.studies.findings import Cell, Entry, Table
 from softprune.studies.run_result import FinishedRun
 from softprune.studies.study_context import StudyContext
-from softprune.studies.verdicts import (
-    CHOSEN_HERE,
-    correct_table,
-    describe_difference,
-    interval_note,
-    paired_note,
-)
+from softprune.studies.verdicts import CHOSEN_HERE, correct_table, describe_difference, interval_note, paired_note
 
 Runs = Mapping[tuple[str, int], FinishedRun]
 """By task and seed."""
@@ -30,17 +24,11 @@ Heads: TypeAlias = "Mapping[Any, str]"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a setting reached.
+    """What a setting reached, by place."""
 
-    Attributes:
-        outcomes: by place; None where it wasn't measured.
-        at_chance: by place, whether the unpruned prompt behind it isn't shown to be above the constant answer.
-        missing: shown in every cell of a setting that has no outcomes at all.
-    """
-
-    outcomes: Mapping[Any, Outcome | None]
-    at_chance: Mapping[Any, bool]
-    missing: str = ""
+    outcomes: Mapping[Any, Outcome | None]  # None where it wasn't measured
+    at_chance: Mapping[Any, bool]  # whether the unpruned prompt behind it isn't shown to be above the constant answer
+    missing: str = ""  # in every cell of a setting that has no outcomes at all
 
 
 def collect_row(study: StudyContext, runs: Runs, name: str, at_chance: Mapping[str, bool] | None = None) -> Row:

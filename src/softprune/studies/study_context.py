@@ -20,9 +20,8 @@ from softprune.studies.run_cache import Spec, make_runs, make_spec, safe, say
 from softprune.studies.run_result import FinishedRun
 
 Keys = Mapping[str, Any]
-FILES: Final = "files"
-"""The folder of files that runs begin with, beside the studies."""
-_DIGITS: Final = 10
+FILES: Final = "files"  # that runs begin with, beside the studies' folders
+_DIGITS: Final = 10  # of a digest; see `run_cache`
 
 
 def task_label(task: str) -> str:
@@ -32,21 +31,13 @@ def task_label(task: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class StudyContext:
-    """A study at work.
-
-    Attributes:
-        config: its settings.
-        root: the folder of all studies, and of their runs; absolute.
-        folder: this study's.
-        console: where progress is shown; None for silence.
-        used: the runs that were asked for, by name.
-    """
+    """A study at work."""
 
     config: Study
-    root: Path
-    folder: Path
-    console: Console | None = None
-    used: dict[str, FinishedRun] = field(default_factory=dict)
+    root: Path  # the folder of all studies, and of their runs; absolute
+    folder: Path  # this study's
+    console: Console | None = None  # where progress is shown; None for silence
+    used: dict[str, FinishedRun] = field(default_factory=dict)  # the runs that were asked for, by name
 
     @property
     def tasks(self) -> tuple[str, ...]:

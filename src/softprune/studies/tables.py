@@ -111,13 +111,7 @@ def csv_text(table: Table) -> str:
 
 
 def rich_table(table: Table, heads: Sequence[str] = (), dim: Sequence[int] = ()) -> terminal.Table:
-    """The table for a terminal.
-
-    Args:
-        table: to show.
-        heads: shorter ones, where room is short.
-        dim: numbers of the rows that are less important.
-    """
+    """The table for a terminal, with shorter heads where room is short; `dim` rows, by number, matter less."""
     grid = terminal.Table(
         title=table.title,
         caption=table.note or None,

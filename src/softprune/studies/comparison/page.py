@@ -41,20 +41,13 @@ _FLOORS: Final = {"zero_shot": (0, (1, 2)), "constant": (0, (5, 4))}
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A method in a figure.
+    """A method in a figure."""
 
-    Attributes:
-        name: in the legend.
-        look: which marker and colour; a method has the same ones in every comparison.
-        x: what it costs.
-        y, low, high: its mean and interval; the ends are the mean where there is none.
-    """
-
-    name: str
-    look: int
-    x: float
-    y: float
-    low: float
+    name: str  # in the legend
+    look: int  # its marker and colour, which are the same in every comparison
+    x: float  # what it costs
+    y: float  # its mean
+    low: float  # its interval; both ends are the mean where there is none
     high: float
 
 

@@ -75,9 +75,6 @@ def _check_recipe(path: Path, resolved: dict[str, Any]) -> dict[str, JSON]:
     """Hold a comparison to the recipe that it was begun with; what may change and does, as of `changed_keys`.
 
     Settings of a method that nothing was run with yet may be other ones: so they are fixed after a refusal.
-
-    Raises:
-        SoftpruneError: it was begun with another recipe.
     """
     differ = differing(read_resolved(path), resolved)
     fixable: set[str] = set()

@@ -55,7 +55,7 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
-class Panel:
+class Facet:
     """One pair of axes."""
 
     title: str
@@ -69,7 +69,7 @@ class Panel:
 class Chart:
     """Panels with the same legend; `height` is matplotlib's, in inches, and `table` what a page shows below."""
 
-    panels: tuple[Panel, ...]
+    panels: tuple[Facet, ...]
     height: float
     table: Numbers
 

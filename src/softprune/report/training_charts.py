@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from softprune.report import formatting
-from softprune.report.charts import Chart, Panel, Series
+from softprune.report.charts import Chart, Facet, Series
 from softprune.report.interactive import Cell, Numbers
 from softprune.report.run_reader import Point, Run
 from softprune.report.table import candidate_cells
@@ -83,7 +83,7 @@ def compression_chart(run: Run) -> Chart | None:
     if winner is not None:
         series.append(points(f"winner ({scores[winner]:.1f})", "kept", [winner], marker="star", size=17.0))
     headings = ("candidate", "parameters pruned (%)", "parameters", run.select_name, "Pareto front")
-    panel = Panel("", "parameters pruned (%)", f"{metric} on select{unit}", ends, tuple(series))
+    panel = Facet("", "parameters pruned (%)", f"{metric} on select{unit}", ends, tuple(series))
     return Chart((panel,), 4.2, Numbers(headings, rows))
 
 
@@ -139,8 +139,8 @@ def training_chart(run: Run) -> Chart | None:
     headings = ("training", "step", "loss on train", "loss on select", f"{metric}{unit}")
     steps = (0.0, 1.05 * max(point.step for _, points in trainings for point in points))
     panels = (
-        Panel("Loss", "optimiser step", "loss (train —, select - -)", steps, tuple(losses)),
-        Panel("Select score", "optimiser step", f"{metric} on select{unit}", steps, tuple(scores)),
+        Facet("Loss", "optimiser step", "loss (train —, select - -)", steps, tuple(losses)),
+        Facet("Select score", "optimiser step", f"{metric} on select{unit}", steps, tuple(scores)),
     )
     return Chart(panels, 3.7, Numbers(headings, tuple(rows)))
 

@@ -13,8 +13,8 @@ from softprune.config import Recipe, resolve
 from softprune.data import load_task
 from softprune.errors import SoftpruneError
 from softprune.studies.prompt_scoring import OpenSet, open_set
+from softprune.training.input_checks import read_data
 from softprune.training.scoring import ScoredSet, Scoring, score_prompts
-from softprune.training.session import read_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -153,7 +153,7 @@ def test_an_experiment_may_go_on_from_runs(small: Small, tmp_path: Path) -> None
     found = measured(study)
     assert found == measured(study)
     assert len(found.tables[0].rows) == 1
-    cost = study.cost()
-    assert [run["kind"] for run in cost["runs"]] == ["tune", "tune"]
-    assert all(run["seconds"] > 0 for run in cost["runs"])
-    assert set(cost["work"]) == {"norms"}
+    runs = study.list_runs()
+    assert [run.kind for run in runs] == ["tune", "tune"]
+    assert all(run.seconds is not None and run.seconds > 0 for run in runs)
+    assert set(study.list_work()) == {"norms"}

@@ -15,11 +15,11 @@ import torch
 from softprune.errors import SoftpruneError
 from softprune.statistics.correlation import Correlation
 from softprune.studies.experiments import neighbours, projections, transfer
+from softprune.studies.experiments.transfer import BASELINES, NORMS, WORDS, draw_random_prompt, prompts_to_ask
 from softprune.studies.findings import Cell, Findings, Table
 from softprune.studies.prompt_scoring import open_set
 from softprune.studies.score_rows import Runs
 from softprune.studies.study_context import StudyContext
-from softprune.studies.transfer_prompts import BASELINES, NORMS, WORDS, as_long, prompts_to_ask
 from studies import small_bench
 
 KEYS = {"kind": "tune", "prompt.init": "text"}
@@ -77,14 +77,14 @@ def test_bits_hang_on_no_order_and_no_other_prompt(study: StudyContext, runs: Ru
     assert forward[0].answer_scores != forward[1].answer_scores  # else the equalities say nothing
 
 
-def test_random_prompts_are_random_and_as_long(study: StudyContext, runs: Runs) -> None:
+def test_random_prompts_are_random_and_draw_random_prompt(study: StudyContext, runs: Runs) -> None:
     asked = prompts_to_ask(open_set(study.spec("demo", 0).recipe, "report"), runs)
     tuned = torch.stack([prompt for task in study.tasks for prompt in asked[task]])
     for prompt in asked[NORMS]:
         assert torch.allclose(prompt.norm(dim=-1), tuned.norm(dim=-1).mean(0), rtol=1e-5)
     assert not torch.equal(asked[NORMS][0], asked[NORMS][1])
     assert not torch.equal(asked[WORDS][0], runs["demo", 0].prompt("initial"))
-    assert torch.equal(as_long(tuned, 3), as_long(tuned, 3))
+    assert torch.equal(draw_random_prompt(tuned, 3), draw_random_prompt(tuned, 3))
 
 
 def test_gains_are_paired_differences_to_no_prompt(transferred: Findings) -> None:

@@ -155,5 +155,5 @@ def test_an_experiment_may_go_on_from_runs(small: Small, tmp_path: Path) -> None
     assert len(found.tables[0].rows) == 1
     runs = study.list_runs()
     assert [run.kind for run in runs] == ["tune", "tune"]
-    assert all(run.seconds > 0 for run in runs)
+    assert all(run.seconds is not None and run.seconds > 0 for run in runs)
     assert set(study.list_work()) == {"norms"}

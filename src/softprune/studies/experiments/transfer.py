@@ -20,17 +20,18 @@ import torch
 
 from softprune.errors import SoftpruneError
 from softprune.interpret.alignment import align
+from softprune.prompts.initialization import from_vocabulary, generator
 from softprune.statistics.bootstrap import LEVEL
 from softprune.statistics.correlation import Correlation, mantel
 from softprune.statistics.methods_over_seeds import Outcome
 from softprune.studies.figures import axes, error_bars, points
 from softprune.studies.findings import Cell, Entry, Figure, Findings, Table, format_entry
-from softprune.studies.prompt_scoring import prompt_outcome, score_on
+from softprune.studies.prompt_scoring import OpenSet, prompt_outcome, score_on
 from softprune.studies.published_intervals import wilson_interval
 from softprune.studies.score_rows import Runs, chances, difference_cell, score_cell
 from softprune.studies.study_context import StudyContext, task_label
-from softprune.studies.transfer_prompts import BASELINES, NONE, NORMS, WORDS, prompts_to_ask
 from softprune.studies.verdicts import ABOVE, BELOW, correct_cells, interval_note, paired_note, tally, verdict
+from softprune.training.initial_prompt import common_words
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Pair: TypeAlias = "tuple[str, str]"
@@ -40,6 +41,11 @@ Gains: TypeAlias = "Mapping[Pair, Cell]"
 Ties: TypeAlias = "Mapping[tuple[str, str], Correlation | None]"
 """By part and measure, how the likeness of two tasks' prompts goes with the gain; None where it can't be measured."""
 
+NONE, INSTRUCTION, WORDS, NORMS = "no prompt", "the instruction", "random words", "random, as long as tuned ones"
+BASELINES: Final = (NONE, INSTRUCTION, WORDS, NORMS)
+"""What no task's training went into."""
+# Between the seeds of a run and of its random prompts: a run with sampled vocabulary starts from its own seed.
+_APART: Final = 7_919
 STUDY: Final = 0.9
 """The share of transfers that improved over no prompt in the study."""
 PARTS: Final = {"initial": "starts", "change": "what training changed", "tuned": "tuned prompts"}
@@ -85,6 +91,37 @@ def conduct(study: StudyContext) -> Findings:
     ]
     figures = [_heatmap(study, gains), _scatter(study, alike["tuned"], gains, pairs)]
     return Findings(tables, figures, _sentences(study, reached, gains, ties, pairs))
+
+
+# --- prompts to ask ---
+
+
+def prompts_to_ask(target: OpenSet, runs: Runs) -> dict[str, list[torch.Tensor]]:
+    """By name, the prompts that are asked on a task: tuned ones `[P, H]` of every task's seeds, and the baselines."""
+    trained: dict[str, list[torch.Tensor]] = {}
+    for (task, _), run in runs.items():
+        trained.setdefault(task, []).append(run.prompt("tuned"))
+    tuned_NPH = torch.stack([prompt_PH for prompts in trained.values() for prompt_PH in prompts])
+    backbone, tokens = target.backbone, tuned_NPH.shape[1]
+    ids, _ = common_words(backbone.tokenizer, backbone.vocabulary)
+    seeds = [seed + _APART for seed in sorted({seed for _, seed in runs})]
+    words = [from_vocabulary(backbone.embed_ids, ids, tokens, seed).vectors_PH.float().cpu() for seed in seeds]
+    instruction = target.instruction()
+    return {
+        NONE: [target.no_prompt()],
+        **({} if instruction is None else {INSTRUCTION: [instruction]}),
+        WORDS: words,
+        NORMS: [draw_random_prompt(tuned_NPH, seed) for seed in seeds],
+        **trained,
+    }
+
+
+def draw_random_prompt(tuned_NPH: torch.Tensor, seed: int) -> torch.Tensor:
+    """A random prompt `[P, H]`: even directions, each token as long as the N tuned prompts' on average."""
+    norms_P = tuned_NPH.norm(dim=-1).mean(0)
+    drawn_PH = torch.randn(tuned_NPH.shape[1:], generator=generator(seed))
+    scaled_PH: torch.Tensor = drawn_PH / drawn_PH.norm(dim=-1, keepdim=True) * norms_P[:, None]
+    return scaled_PH
 
 
 # --- scores and gains ---

@@ -132,3 +132,16 @@ def test_a_run_keeps_the_strategy_that_auto_stood_for(tmp_path: Path) -> None:
             again = decided(replace(workspace, recipe=then), gates_learn=False).recipe
             assert again.search.strategy == kept
             assert run.record.search.document() == {"strategy": kept}
+
+
+def test_a_named_importance_chooses_nothing_beside_gates_and_the_run_says_so(
+    tmp_path: Path, tiny_models: Models, task_file: Path, run_of: Callable[[str], Run]
+) -> None:
+    changes = (*CASES["learned, zero"], "pruning.importance=norm", "search.prices=2")
+    run = execute_one(tiny_models("sentence"), task_file, tmp_path / "run", *changes)
+    assert (run.info["importance"]["method"], run.info["importance"]["examples"]) == ("norm", 0)
+    assert run.info["search"]["strategy"] == "learned"
+    assert any("pruning.importance=norm chose nothing" in note for note in run.info["notes"])
+    assert not any("chose nothing" in note for note in run_of("learned, zero").info["notes"])
+    page = page_of(read_run(run.out), [])
+    assert "(the length of a part&#39;s vector)." in page

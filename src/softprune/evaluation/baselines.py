@@ -115,7 +115,10 @@ def _until_decided(
 
 def _fresh_states(fresh: Sequence[dict[str, Fitted]], first: int = 0) -> dict[str, PromptState]:
     """Prompts of fresh seeds, by `winner@0` and so on."""
-    return {f"{name}@{i}": fitted.state for i, trio in enumerate(fresh, start=first) for name, fitted in trio.items()}
+    states: dict[str, PromptState] = {}
+    for i, trio in enumerate(fresh, start=first):
+        states |= {f"{name}@{i}": fitted.state for name, fitted in trio.items()}
+    return states
 
 
 def report_tuned(workspace: Workspace, tuned: Fitted) -> dict[str, ResultRow]:
@@ -184,14 +187,14 @@ def _score(
 ) -> dict[str, Scores]:
     """Every reported prompt on `report`, those of equal length together."""
     backbone = workspace.backbone
-    nothing = torch.zeros(0, backbone.info.hidden)
     prompts = {}
     for name, entry in entries.items():
         if entry.state is not None:
             prompts[name] = workspace.prompt(entry.state)
+        elif entry.words_QH is not None:
+            prompts[name] = entry.words_QH.to(backbone.device, backbone.prompt_dtype)
         else:
-            words_QH = entry.words_QH if entry.words_QH is not None else nothing
-            prompts[name] = words_QH.to(backbone.device, backbone.prompt_dtype)
+            prompts[name] = torch.zeros(0, backbone.info.hidden, device=backbone.device, dtype=backbone.prompt_dtype)
     prompts |= {name: workspace.prompt(state) for name, state in extra.items()}
     scored = score_each(backbone, list(prompts.values()), data, workspace.reporting)
     check_finite([scores.loss for scores in scored], list(prompts), "report loss", "after training", FROM_THE_MODEL)

@@ -87,7 +87,8 @@ def compare_retrained(recipe: Recipe, reported: Reported, rival: str) -> Differe
     """Winner minus a rival over the fresh seeds of both, or on the run's own seed where there are none."""
     metric, scored = reported.metric, reported.scored
     tails = [f"@{i}" for i in range(reported.seeds_of(rival))] or [""]
-    winner, other = ([metric.counts(scored[f"{name}{tail}"]) for tail in tails] for name in ("winner", rival))
+    winner = [metric.counts(scored[f"winner{tail}"]) for tail in tails]
+    other = [metric.counts(scored[f"{rival}{tail}"]) for tail in tails]
     resamples = recipe.selection.resamples
     return compare_rows(winner, other, metric.score, reported.groups, seed=recipe.seed, resamples=resamples)
 
@@ -106,8 +107,9 @@ def verdict_sentence(verdict: Verdict, against: Difference, share: float) -> str
     if verdict.decision == "no verdict":
         return f"No verdict: {verdict.reason}."
     if verdict.decision == "ship the ticket":
-        than = "better than the whole prompt" if verdict.better else f"at most {margin} worse than the whole prompt"
-        return f"Ship the ticket: with {share:.0%} of the parameters pruned it is {than} ({measured})."
+        than = "better" if verdict.better else f"at most {margin} worse"
+        pruned = f"with {share:.0%} of the parameters pruned"
+        return f"Ship the ticket: {pruned} it is {than} than the whole prompt ({measured})."
     if verdict.decision == "ship the whole prompt":
         return (
             f"Ship the whole prompt: the ticket, with {share:.0%} of the parameters pruned, "
@@ -195,7 +197,9 @@ def _conclusion(difference: Difference | DifferenceRecord, clear: str, unclear: 
         return "an interval over examples alone, for these very prompts; conclusions need at least 3 fresh seeds"
     if difference.low > 0:
         return clear.format("better")
-    return clear.format("worse") if difference.high < 0 else unclear
+    if difference.high < 0:
+        return clear.format("worse")
+    return unclear
 
 
 def _mcnemar(scored: Mapping[str, Scores]) -> McNemarRecord:

@@ -70,7 +70,8 @@ def rival_groups(workspace: Workspace, pruned: Pruned, pairs: Sequence[tuple[str
         if name == "control":
             start = control_start(workspace, pruned.tuned)
         else:
-            mask = random_mask(mask, seed) if name == "random" else mask
+            if name == "random":
+                mask = random_mask(mask, seed)
             start = masked_state(pruned.tuned.state.vectors_PH, mask)
         rivals[f"{name}-{seed}"] = _Rival(name, fresh, seed, start)
         shells.append(Candidate(f"{name}-{seed}", 0.0, 0.0, start.mask.tokens, start.mask.pieces, 0))
@@ -107,4 +108,5 @@ def spans(numbers: Sequence[int], to: str = " to ", then: str = ", ") -> str:
             runs[-1] = (runs[-1][0], number)
         else:
             runs.append((number, number))
-    return then.join(str(first) if first == last else f"{first}{to}{last}" for first, last in runs)
+    texts = [str(first) if first == last else f"{first}{to}{last}" for first, last in runs]
+    return then.join(texts)

@@ -142,10 +142,10 @@ def predict(
             together, and whatever a row has wrong.
     """
     several = isinstance(tickets, Mapping)
+    named: dict[str, Answering] = dict(tickets) if isinstance(tickets, Mapping) else {"": tickets}
     if ensemble:
         check_ensemble(tickets if isinstance(tickets, Mapping) else {})
         check_combine(combine)
-    named: dict[str, Answering] = dict(tickets) if isinstance(tickets, Mapping) else {"": tickets}
     if not isinstance(backbone, Backbone):
         whose = {name: ticket for name, ticket in named.items() if isinstance(ticket, Ticket)}
         if len(whose) < len(named):
@@ -306,17 +306,21 @@ class _Service:
     ) -> dict[int, _Outcome]:
         """Answer the questions of one kind, sorted by length, each behind its own prompt."""
         backbone, info = self._backbone, self._tickets[names[0]].info
-        writes = any(self._tickets[name].definition.is_generation for name in names)
-        rows = min(self._rows, ROWS_THAT_WRITE) if writes else self._rows
+        rows = self._rows
+        if any(self._tickets[name].definition.is_generation for name in names):
+            rows = min(rows, ROWS_THAT_WRITE)
         outcomes: dict[int, _Outcome] = {}
         for places in self._batches(mine, encoded, rows):
             prompts_BQH = prompts_KQH[[names.index(questions[i][0]) for i in places]]
-            batch, examples = backbone.batch([encoded[i] for i in places]), [questions[i][1].example for i in places]
+            batch = backbone.batch([encoded[i] for i in places])
+            examples = [questions[i][1].example for i in places]
             if info.match == "generate":
                 texts = backbone.generate(prompts_BQH, batch, info.max_answer_length)
                 for i, example, text in zip(places, examples, texts, strict=True):
-                    at = -1 if example.is_generation else answer_of(text, example.answers)
-                    outcomes[i] = (text if at < 0 else example.answers[at], ())
+                    at = answer_of(text, example.answers)
+                    if at >= 0 and not example.is_generation:  # a text to be written stays as it is
+                        text = example.answers[at]
+                    outcomes[i] = (text, ())
                 continue
             scores_BA = backbone.row_scores(prompts_BQH, batch, info.score).double()
             ids = [example.id for example in examples]

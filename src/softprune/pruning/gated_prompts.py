@@ -139,12 +139,7 @@ class GatedPrompts:
 
 
 class TogetherOptimiser(torch.optim.Optimizer):
-    """Several optimisers as one, with one state for the loop to save.
-
-    Args:
-        parts: each over parameters of its own.
-        stepped: called after each step.
-    """
+    """Several optimisers, each over parameters of its own, as one, with one state for the loop to save."""
 
     def __init__(self, parts: Sequence[torch.optim.Optimizer], stepped: Callable[[], None]) -> None:
         groups = [group for part in parts for group in part.param_groups]

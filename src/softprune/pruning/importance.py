@@ -59,16 +59,7 @@ class Importance:
 def measure(
     backbone: Backbone, prompt_QH: torch.Tensor, data: ScoredSet, scoring: Scoring, pieces: int, method: str
 ) -> Importance:
-    """Importance by a criterion's name, or by `auto`: the paper's, unless it vanishes.
-
-    Args:
-        backbone: frozen, in eval mode.
-        prompt_QH: what the backbone reads.
-        data: all of `train`.
-        scoring: the run's loss.
-        pieces: S.
-        method: auto, or a key of `CRITERIA`.
-    """
+    """Importance over all of `train`, by a key of `CRITERIA`, or by `auto`: the paper's, unless it vanishes."""
     if method != "auto":
         return MEASURES[method](backbone, prompt_QH, data, scoring, pieces)
     paper = sensitivity(backbone, prompt_QH, data, scoring, pieces)

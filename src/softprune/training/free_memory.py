@@ -45,11 +45,7 @@ def free_bytes(device: torch.device, root: Path = Path("/")) -> int | None:
     """Bytes that a step may take on a device; None for one that is neither a GPU of CUDA nor a CPU.
 
     On a GPU, what is free there and what torch's allocator holds unused. On a CPU, the smaller of the machine's
-    available memory and what the control groups leave of their limits.
-
-    Args:
-        device: where the model runs.
-        root: of the file system.
+    available memory and what the control groups leave of their limits; `root` is that of the file system.
     """
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -70,9 +66,6 @@ class PeakMemory:
     """The most memory held at once between two laps: torch's allocator's on GPUs, this process's elsewhere.
 
     A process's peak takes everything in, libraries and the model too, and whatever it held before.
-
-    Args:
-        device: where the model runs.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -72,12 +72,8 @@ def settled(recipe: Recipe, begun: bool = False) -> Recipe:
 
     A file that can't be read is left for `recipe_checks.check`, which reports it with the recipe's other mistakes.
 
-    Args:
-        recipe: the settings.
-        begun: whether the run was begun before, with its recipe on record.
-
     Raises:
-        SoftpruneError: when the file of a begun run can't be read any more.
+        SoftpruneError: when the file of a run that was begun before (`begun`) can't be read any more.
     """
     if not recipe.prompt.tokens_of_file or recipe.prompt.file is None:
         return recipe

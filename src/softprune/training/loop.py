@@ -208,12 +208,10 @@ def train(
                 agree(trainable, optimiser, processes)
             evaluations = evaluate()
             # The last step may have ruined a prompt whose training losses were all finite.
-            candidates.check_finite([e.loss for e in evaluations], "select")
+            candidates.check_finite([each.loss for each in evaluations], "select")
             progress.seconds = time.perf_counter() - begun
-            points = candidates.points(orders.epoch + 1, torch.stack(losses).mean(0).tolist(), evaluations)
+            points = candidates.judge(evaluations, torch.stack(losses).mean(0).tolist(), orders.epoch + 1, schedule)
             losses = []
-            candidates.keep_best(evaluations, schedule.best_by)
-            candidates.drop_stale(schedule.patience)
             # Curve first: a kill in between leaves lines that the next start trims, never a gap.
             keeper.curve(points)
             keeper.save(candidates.tensors(), asdict(progress))
@@ -284,43 +282,39 @@ class _Candidates:
         active = [self.names[place] for place in self.progress.active]
         check_finite(losses_K, active, f"{which} loss", f"at step {self.progress.step} of {self.total}", do)
 
-    def points(self, epoch: int, loss_K: Sequence[float], evaluations: Sequence[Evaluation]) -> list[Point]:
-        """This evaluation's point on each active candidate's curve."""
-        points = []
-        for place, loss, each in zip(self.progress.active, loss_K, evaluations, strict=True):
-            step, seconds = self.progress.step, self.progress.seconds
-            points.append(Point(self.names[place], epoch, step, loss, each.loss, each.score, seconds))
-        return points
+    def judge(
+        self, evaluations: Sequence[Evaluation], loss_K: Sequence[float], epoch: int, schedule: Schedule
+    ) -> list[Point]:
+        """Copy into `best` whatever is a candidate's best so far, and let those go whose patience is used up.
 
-    def keep_best(self, evaluations: Sequence[Evaluation], best_by: str) -> None:
-        """Copy into `best` whatever is a candidate's best so far."""
+        Returns:
+            This evaluation's point on each candidate's curve.
+        """
         progress, now = self.progress, self.trainable.save()
-        for at, (place, new) in enumerate(zip(progress.active, evaluations, strict=True)):
+        points, staying = [], []
+        for at, (place, loss, new) in enumerate(zip(progress.active, loss_K, evaluations, strict=True)):
+            name, step, seconds = self.names[place], progress.step, progress.seconds
+            points.append(Point(name, epoch, step, loss, new.loss, new.score, seconds))
             old = progress.best[place]
-            if old is None or best_by == "last":
+            if old is None or schedule.best_by == "last":
                 is_better = True
-            elif best_by == "loss":
+            elif schedule.best_by == "loss":
                 is_better = new.loss < old["loss"]
             else:
                 is_better = (new.score, -new.loss) > (old["score"], -old["loss"])
-            if not is_better:
+            if is_better:
+                progress.best[place], progress.stale[place] = asdict(new), 0
+                for key, value in now.items():
+                    self.best[key][place] = value[at]
+            else:
                 progress.stale[place] += 1
-                continue
-            progress.best[place], progress.stale[place] = asdict(new), 0
-            for name, value in now.items():
-                self.best[name][place] = value[at]
-
-    def drop_stale(self, patience: int | None) -> None:
-        """Let candidates go whose patience is used up; the group gets cheaper."""
-        if patience is None:
-            return
-        active = self.progress.active
-        staying = [at for at, place in enumerate(active) if self.progress.stale[place] < patience]
-        if len(staying) == len(active):
-            return
-        self.progress.active = [active[at] for at in staying]
-        if staying:
-            self._keep(staying)
+            if schedule.patience is None or progress.stale[place] < schedule.patience:
+                staying.append(at)
+        if len(staying) < len(progress.active):  # the group gets cheaper
+            progress.active = [progress.active[at] for at in staying]
+            if staying:
+                self._keep(staying)
+        return points
 
     def _keep(self, places: Sequence[int]) -> None:
         self.trainable.keep(places)

@@ -20,9 +20,6 @@ class Display(Watch):
     """A live line per training: loss, best score on `select`, examples per second, time left.
 
     Where the console is no terminal, one plain line an evaluation instead.
-
-    Args:
-        console: where to show it.
     """
 
     def __init__(self, console: Console) -> None:
@@ -75,10 +72,7 @@ class Display(Watch):
 class Trackers(Watch):
     """Experiment trackers (tensorboard, wandb, ...) through Accelerate; each evaluation is logged, single steps aren't.
 
-    Args:
-        names: as `accelerate.Accelerator(log_with=...)` takes them.
-        folder: where file-based trackers write.
-        config: the run's settings.
+    Names are those of `accelerate.Accelerator(log_with=...)`; file-based trackers write into the folder.
 
     Raises:
         SoftpruneError: for a tracker that Accelerate doesn't know, or that isn't installed.
@@ -155,14 +149,7 @@ class Together(Watch):
 def watching(
     console: Console | None, trackers: Sequence[str], folder: Path, settings: Mapping[str, Any]
 ) -> Iterator[Watch]:
-    """The watch of a run: the live display, and the trackers that were asked for, which are closed at the end.
-
-    Args:
-        console: where progress is shown; None for silence.
-        trackers: their names.
-        folder: what they write into.
-        settings: the recipe's, which they note.
-    """
+    """The watch of a run: the live display (none without a console), and the trackers, which are closed at the end."""
     shown = Watch() if console is None else Display(console)
     if not trackers:
         yield shown

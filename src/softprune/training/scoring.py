@@ -25,25 +25,15 @@ ROWS_THAT_WRITE = 32
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """How a run scores: the same for every set and stage.
+    """How a run scores: the same for every set and stage."""
 
-    Attributes:
-        loss: `likelihood` or `rank`.
-        score: `sum` or `mean` of an answer's token log-probabilities.
-        rows: rows of one backbone call at most.
-        gradient_rows: the same where gradients are kept (importance); what a training step holds.
-        match: `score` predicts by the scores, `generate` by comparing generated text with the answers.
-        max_answer_length: tokens to generate at most, and of a target text.
-        processes: which share the work; each of them gets the whole result.
-    """
-
-    loss: str
-    score: str
-    rows: int = 256
-    gradient_rows: int = 64
-    match: str = "score"
-    max_answer_length: int = 8
-    processes: Processes = ALONE
+    loss: str  # likelihood or rank
+    score: str  # sum or mean of an answer's token log-probabilities
+    rows: int = 256  # of one backbone call at most
+    gradient_rows: int = 64  # the same where gradients are kept (importance); what a training step holds
+    match: str = "score"  # predicts by the scores; `generate` by comparing generated text with the answers
+    max_answer_length: int = 8  # tokens to generate at most, and of a target text
+    processes: Processes = ALONE  # which share the work; each of them gets the whole result
 
     def reporting(self, writes: bool) -> Scoring:
         """The same on `report`: a text is written there alone, since that takes a call a token."""
@@ -51,12 +41,7 @@ class Scoring:
 
 
 class ScoredSet:
-    """Examples with their encodings, kept together.
-
-    Args:
-        examples: as the task gives them.
-        encoded: their token ids, in the same order.
-    """
+    """Examples with their token ids, in the same order."""
 
     def __init__(self, examples: Sequence[Example], encoded: Sequence[Encoded]) -> None:
         self.examples, self.encoded = tuple(examples), tuple(encoded)
@@ -83,11 +68,7 @@ class ScoredSet:
 
 
 class SealedSet:
-    """The `report` examples. They open once, after every choice is fixed.
-
-    Args:
-        examples: what is reported on; not even tokenised before.
-    """
+    """The `report` examples. They open once, after every choice is fixed, and aren't even tokenised before."""
 
     def __init__(self, examples: Sequence[Example]) -> None:
         self._examples = tuple(examples)
@@ -123,11 +104,7 @@ class SealedSet:
 def score_prompts(backbone: Backbone, prompts_KQH: torch.Tensor, data: ScoredSet, scoring: Scoring) -> list[Scores]:
     """Every prompt on every example, crossed: K scores in the order of the prompts.
 
-    Args:
-        backbone: frozen.
-        prompts_KQH: what the backbone reads; Q may be 0 (zero-shot, K = 1).
-        data: the examples.
-        scoring: how to score.
+    The prompts are what the backbone reads; Q may be 0 (zero-shot, K = 1).
     """
     count = prompts_KQH.shape[0]
     # By prompt and example, the loss and the scores of the answers; None for what another process scores.

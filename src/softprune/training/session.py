@@ -109,12 +109,7 @@ def prepare(
 
     rehearsal = Rehearsal(recipe, backbone, train, scoring.loss, scoring.score)
     group = _settle_group(recipe, run, rehearsal)
-    notes = [*described.notes, *splits.notes]
-    room = room_for_inputs(recipe, backbone, sets.train)
-    if room < recipe.task.max_length:
-        positions = f"{described.name} reads {described.positions} with the prompt"
-        notes.append(f"inputs are cut at {room} tokens: {positions}")
-    notes += answer_notes(backbone.tokenization(), (*sets.train, *sets.select), scoring.score)
+    notes = [*described.notes, *splits.notes, *_reading_notes(recipe, backbone, sets, scoring)]
     if recipe.backbone.threads == "auto":
         timed = choose_threads(run, backbone.device, lambda: rehearsal.typical_step(group))
         if timed is not None:
@@ -136,6 +131,15 @@ def prepare(
     )
     _record(workspace, sets, splits.source, notes)
     return workspace
+
+
+def _reading_notes(recipe: Recipe, backbone: Backbone, sets: Selection, scoring: Scoring) -> list[str]:
+    """What a user should know of how the examples are read."""
+    notes, room = [], room_for_inputs(recipe, backbone, sets.train)
+    if room < recipe.task.max_length:
+        positions = f"{backbone.info.name} reads {backbone.info.positions} with the prompt"
+        notes.append(f"inputs are cut at {room} tokens: {positions}")
+    return [*notes, *answer_notes(backbone.tokenization(), (*sets.train, *sets.select), scoring.score)]
 
 
 def _settle_group(recipe: Recipe, run: RunFolder, rehearsal: Rehearsal) -> int:

@@ -242,7 +242,7 @@ def test_a_node_killed_in_the_middle_changes_nothing(
     nodes: Any, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed when the first group has come back: three others are running or waiting. The last test: one node stays."""
-    store, taken, deaths = distribute._store, RayCluster._taken, []
+    store, fetch, deaths = distribute._store, RayCluster._fetch, []
     search, tuning = recipe.search, recipe.tuning
     longer = {
         "search": search.model_copy(update={"epochs": 40}),
@@ -257,12 +257,12 @@ def test_a_node_killed_in_the_middle_changes_nothing(
         store(*arguments)
 
     def noted(executor: RayCluster, reference: Any) -> tuple[object, Exception | None]:
-        value, death = taken(executor, reference)
+        value, death = fetch(executor, reference)
         deaths.append(death)
         return value, death
 
     monkeypatch.setattr(distribute, "_store", kill_and_store)
-    monkeypatch.setattr(RayCluster, "_taken", noted)
+    monkeypatch.setattr(RayCluster, "_fetch", noted)
     found = outcome(long.model_copy(update={"executor": "ray"}), tmp_path / "two")
     assert not nodes.worker_nodes
     assert [death for death in deaths if death is not None], "nothing ran there"

@@ -107,27 +107,27 @@ def small_costs() -> Iterator[None]:
     import gc
 
     from softprune.pipelines import adapt, token_pruning, xprompt  # noqa: F401 - before they are frozen
-    from softprune.report import mpl_style
+    from softprune.report import mpl_style, pictures
     from softprune.studies import run_cache
     from softprune.training import cost
 
     gc.collect()
     gc.freeze()
 
-    drawn: dict[tuple[str, str, bool], bytes] = {}
-    really = mpl_style._render
+    drawn: dict[tuple[object, ...], list[bytes]] = {}
+    really = mpl_style.render
 
-    def rendered(draw: mpl_style.Draw, theme: mpl_style.Theme, form: str) -> bytes:
+    def render(draw: mpl_style.Draw, theme: mpl_style.Theme, *forms: str) -> list[bytes]:
         if any(name in os.environ.get("PYTEST_CURRENT_TEST", "") for name in DRAWN_ANEW):
-            return really(draw, theme, form)
-        kind = getattr(draw, "func", draw).__qualname__
-        key = kind, form, theme is mpl_style.LIGHT
+            return really(draw, theme, *forms)
+        key = getattr(draw, "func", draw).__qualname__, forms, theme is mpl_style.LIGHT
         if key not in drawn:
-            drawn[key] = really(draw, theme, form)
+            drawn[key] = really(draw, theme, *forms)
         return drawn[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mpl_style, "_render", rendered)
+        patch.setattr(mpl_style, "render", render)
+        patch.setattr(pictures, "render", render)
         patch.setattr(cost, "CALLS", cost.FEWEST)
         patch.setattr(run_cache, "gc", SimpleNamespace(collect=lambda: 0))  # a second between the runs of a study
         yield

@@ -133,7 +133,7 @@ def bench(
     """Measure accuracy, operations, speed and latency of a run's models, beside the padded and the unpruned model."""
     import torch
 
-    from softprune.report.mpl_style import LIGHT, as_png, as_svg
+    from softprune.report.mpl_style import LIGHT, render
     from softprune.report.speed import draw_speed
     from softprune.runs import atomic_io
     from softprune.token_pruning.bench import Settings
@@ -156,8 +156,8 @@ def bench(
     for note in bench_notes(results):
         say(note)
     draw = draw_speed(results)
-    atomic_io.write_bytes(folder / "pareto.png", as_png(draw, LIGHT))
-    atomic_io.write_bytes(folder / "pareto.svg", as_svg(draw, LIGHT))
+    for form, data in zip(("png", "svg"), render(draw, LIGHT, "png", "svg"), strict=True):
+        atomic_io.write_bytes(folder / f"pareto.{form}", data)
     say(f"bench: {folder / 'bench.json'}, {folder / 'pareto.png'}")
 
 

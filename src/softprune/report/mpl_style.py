@@ -139,23 +139,32 @@ def sparse(count: int, most: int = 20) -> list[int]:
 
 def as_png(draw: Draw, theme: Theme) -> bytes:
     """A figure as PNG at 144 dpi."""
-    return _render(draw, theme, "png")
+    return render(draw, theme, "png")[0]
 
 
 def as_svg(draw: Draw, theme: Theme) -> bytes:
     """A figure as SVG; no date in it, and ids that depend on its content alone."""
-    return _render(draw, theme, "svg")
+    return render(draw, theme, "svg")[0]
 
 
-def _render(draw: Draw, theme: Theme, form: str) -> bytes:
-    target = io.BytesIO()
-    metadata = {"png": {"Software": "softprune"}, "svg": {"Date": None, "Creator": "softprune"}}[form]
+def render(draw: Draw, theme: Theme, *forms: str) -> list[bytes]:
+    """A figure in each of these forms (`png`, `svg`), drawn and laid out once."""
+    metadata: dict[str, dict[str, Any]] = {
+        "png": {"Software": "softprune"},
+        "svg": {"Date": None, "Creator": "softprune"},
+    }
     defaults: dict[Any, Any] = {}
     for key, value in mpl.rcParamsDefault.items():
         if not key.startswith("backend"):  # setting it would load a backend
             defaults[key] = value
+    files = []
     # The settings are put back at once; a user's own matplotlibrc changes nothing here.
     with mpl.rc_context({**defaults, **_SETTINGS}):
         figure = draw(theme)
-        figure.savefig(target, format=form, dpi=DPI, facecolor=theme.paper, metadata=metadata)
-    return target.getvalue()
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laying out takes as long as drawing; every further file would do it again
+        for form in forms:
+            target = io.BytesIO()
+            figure.savefig(target, format=form, dpi=DPI, facecolor=theme.paper, metadata=metadata[form])
+            files.append(target.getvalue())
+    return files

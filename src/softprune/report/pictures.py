@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from softprune.report.mpl_style import DARK, LIGHT, Draw, as_png, as_svg
+from softprune.report.mpl_style import DARK, LIGHT, Draw, as_png, render
 from softprune.runs import atomic_io
 
 if TYPE_CHECKING:
@@ -57,9 +57,9 @@ def draw_pictures(plans: Iterable[Plan], folder: Path) -> list[Picture]:
             svg.unlink(missing_ok=True)
             pictures.append(Picture(plan))
             continue
-        light = as_png(plan.draw, LIGHT)
+        light, drawn = render(plan.draw, LIGHT, "png", "svg")
         atomic_io.write_bytes(png, light)
-        atomic_io.write_bytes(svg, as_svg(plan.draw, LIGHT))
+        atomic_io.write_bytes(svg, drawn)
         pictures.append(Picture(plan, _data_address(light), _data_address(as_png(plan.draw, DARK))))
     return pictures
 

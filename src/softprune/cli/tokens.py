@@ -156,8 +156,8 @@ def bench(
     for note in bench_notes(results):
         say(note)
     draw = draw_speed(results)
-    for form, data in zip(("png", "svg"), render(draw, LIGHT, "png", "svg"), strict=True):
-        atomic_io.write_bytes(folder / f"pareto.{form}", data)
+    for form, drawn in zip(("png", "svg"), render(draw, LIGHT, "png", "svg"), strict=True):
+        atomic_io.write_bytes(folder / f"pareto.{form}", drawn)
     say(f"bench: {folder / 'bench.json'}, {folder / 'pareto.png'}")
 
 

@@ -98,18 +98,13 @@ class RayCluster:
                     self._check_room(cpus, gpus)
                     continue
                 item, deaths = running.pop(ready[0])
-                try:
-                    value = ray.get(ready[0])
-                except ray.exceptions.RayTaskError as error:
-                    raise _explain_task_error(error) from error
-                except ray.exceptions.RayError as error:  # the worker or its node died
-                    if deaths >= self._retries:
-                        raise _explain_deaths(item, deaths + 1, error) from error
+                value, death = self._fetch(ready[0])
+                if death is None:
+                    yield Result(item.id, value)
+                elif deaths < self._retries:
                     running[task.remote(function, item)] = (item, deaths + 1)
-                    continue
-                if isinstance(value, _Failed):
-                    raise value.error
-                yield Result(item.id, value)
+                else:
+                    raise _explain_deaths(item, deaths + 1, death) from death
         finally:
             for reference in running:
                 ray.cancel(reference, force=True)
@@ -118,6 +113,19 @@ class RayCluster:
         """Ends the Ray that was started here, or leaves the cluster."""
         if self._begun:
             self._ray.shutdown()
+
+    def _fetch(self, reference: Any) -> tuple[object, Exception | None]:
+        """What came back, or the death of the worker or node that should have sent it."""
+        ray = self._ray
+        try:
+            value = ray.get(reference)
+        except ray.exceptions.RayTaskError as error:
+            raise _explain_task_error(error) from error
+        except ray.exceptions.RayError as error:
+            return None, error
+        if isinstance(value, _Failed):
+            raise value.error
+        return value, None
 
     def _check_room(self, cpus: float, gpus: float) -> None:
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]

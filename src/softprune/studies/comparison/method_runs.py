@@ -30,9 +30,6 @@ def make_runs(
     A method is left out where the model has no place for it, or where its first run was refused before any work. Its
     reason goes into compare.json. Where the method has settings of its own, such a refusal may be theirs, and is
     raised.
-
-    Raises:
-        SoftpruneError: of a run that fails otherwise; or where no method is left.
     """
     specs = []
     # Every method on a seed before the next seed: what is there of an unfinished one compares.

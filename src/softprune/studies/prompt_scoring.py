@@ -35,8 +35,8 @@ from softprune.training.session import encoded, room_for, scoring_of
 from softprune.types import Scores
 
 Which = Literal["train", "select", "report"]
+# By name, prompts `[Q, H]` as the backbone reads them; several of a name are draws or seeds.
 Prompts: TypeAlias = "Mapping[str, Sequence[torch.Tensor]]"
-"""By name, prompts `[Q, H]` as the backbone reads them; several of a name are draws or seeds."""
 PromptScores: TypeAlias = "Mapping[str, Sequence[PromptScore]]"  # by the same names
 
 

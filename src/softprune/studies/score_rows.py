@@ -16,8 +16,8 @@ from softprune.studies.study_context import StudyContext
 from softprune.studies.verdicts import CHOSEN_HERE, correct_family, describe_difference, interval_note, paired_note
 
 Runs = Mapping[tuple[str, int], FinishedRun]  # by task and seed
+# A task; or the task that a prompt was trained on and the task that it is asked on.
 Place: TypeAlias = "str | tuple[str, str]"
-"""A task; or the task that a prompt was trained on and the task that it is asked on."""
 Heads: TypeAlias = "Mapping[Any, str]"  # a table's columns: by place, its head
 
 

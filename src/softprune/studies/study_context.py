@@ -49,7 +49,7 @@ class StudyContext:
         return range(self.config.seed, self.config.seed + self.config.size.seeds)
 
     @property
-    def places(self) -> list[tuple[str, int]]:
+    def tasks_and_seeds(self) -> list[tuple[str, int]]:
         """Every task with every seed."""
         return list(product(self.tasks, self.seeds))
 
@@ -71,7 +71,8 @@ class StudyContext:
 
     def grid(self, keys: Keys | None = None) -> dict[tuple[str, int], FinishedRun]:
         """A run for each task and seed, by both."""
-        return {(run.task, run.seed): run for run in self.make([self.spec(*place, keys) for place in self.places])}
+        runs = self.make([self.spec(*place, keys) for place in self.tasks_and_seeds])
+        return {(run.task, run.seed): run for run in runs}
 
     def once(self, name: str, compute: Callable[[], Any]) -> Any:
         """A piece of work, unique by its name: made once, then read back from JSON, so that both are the same bits."""

@@ -20,24 +20,24 @@ from softprune.studies.findings import Table
 from softprune.studies.run_result import FinishedRun
 from softprune.training.jobs import work_of
 
+# A number of a run's result (`tuned`, `winner`, `adapted`, `control` or `random`); None where it wasn't measured.
 Read: TypeAlias = Callable[[FinishedRun, str], float | None]
-"""A number of a run's result (`tuned`, `winner`, `adapted`, `control` or `random`); None where it wasn't measured."""
 
 CONTROL: Final = "xprompt-control"  # the row of XPrompt's unpruned prompt, retrained as the tickets were
+# The row of a random mask of the winner's size, drawn anew in each run and retrained as the tickets were.
 RANDOM: Final = "xprompt-random"
-"""The row of a random mask of the winner's size, drawn anew in each run and retrained as the tickets were."""
 LABELS: Final = {
     CONTROL: "xprompt, unpruned control",
     RANDOM: "xprompt, random mask of its size",
     "zero_shot": "zero-shot, nothing trained",
     "constant": "best constant answer",
 }
+# What rows of tasks whose targets are texts have beside their metric.
 TEXT_METRICS: Final = ("loss", "rouge1", "rouge2", "rougeL")
-"""What rows of tasks whose targets are texts have beside their metric."""
+# Phases that make what is used in the end; the rest compares, writes and reports.
 _TRAINING_PHASES: Final = ("sweep", "tune", "adapt", "importance", "gates", "rank", "retrain")
-"""Phases that make what is used in the end; the rest compares, writes and reports."""
+# Results of an XPrompt run that aren't its winner's: the run's own costs aren't theirs.
 _RIVALS: Final = ("control", "random")
-"""Results of an XPrompt run that aren't its winner's: the run's own costs aren't theirs."""
 _BATCH_SIZES: Final = ("1", "8", "32")
 
 
@@ -123,6 +123,7 @@ def _seconds(value: float) -> str:
     return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
 
 
+# What training took.
 TRAINING: Final = (
     Column("learning rate", "that counted, of each seed where they differ", _rate, "lr"),
     Column("swept", "multiples of the method's rate that were best on select; no: it alone was tried", _swept),
@@ -156,10 +157,9 @@ TRAINING: Final = (
         unit="bytes",
     ),
 )
-"""What training took."""
 
+# What it takes to keep and use what was trained; latency follows, where any was measured.
 USE: Final = (measured("stored", "stored", "", "parameters to keep beside the model's own", _stored, _count),)
-"""What it takes to keep and use what was trained; latency follows, where any was measured."""
 
 
 def measured_columns() -> list[tuple[Column, Read]]:

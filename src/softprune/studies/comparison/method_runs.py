@@ -18,8 +18,8 @@ from softprune.studies.folder import CELLS, ComparisonFolder
 from softprune.studies.run_cache import Spec, execute_run, under_heading
 from softprune.studies.run_result import FinishedRun
 
+# Methods that give every layer keys and values, which some architectures don't take.
 _PREFIXES: Final = ("prefix", "p-tuning-v2")
-"""Methods that give every layer keys and values, which some architectures don't take."""
 
 
 def make_runs(

@@ -15,12 +15,12 @@ from softprune.statistics.methods_over_seeds import Outcome, difference, spread
 from softprune.studies.comparison.columns import CONTROL, RANDOM, TEXT_METRICS, measured_columns
 from softprune.studies.run_result import FinishedRun, collect_outcome
 
+# By kind of run, its result that counts as the method's.
 _RESULTS: Final = {"tune": "tuned", "xprompt": "winner", "adapt": "adapted"}
-"""By kind of run, its result that counts as the method's."""
+# Rows beside a method's: what an XPrompt run retrains as it does its tickets.
 _BESIDE: Final = {CONTROL: "control", RANDOM: "random"}
-"""Rows beside a method's: what an XPrompt run retrains as it does its tickets."""
+# What nothing is trained for: the model as it comes, and the best constant answer.
 _FLOORS: Final = ("zero_shot", "constant")
-"""What nothing is trained for: the model as it comes, and the best constant answer."""
 
 
 @dataclass(frozen=True)

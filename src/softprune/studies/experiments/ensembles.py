@@ -32,10 +32,10 @@ BEST: Final = "the ticket that is best on select"
 CONTROLS: Final = "one unpruned, mean of seeds"
 TOGETHER, WHOLE = "tickets together", "unpruned prompts together"
 _WAYS: Final = {TOGETHER: MEAN, f"{TOGETHER}, geometric mean": GEOMETRIC, f"{TOGETHER}, votes": VOTE}
+# What the prompts of an ensemble are called, and which result of a run they are.
 _RESULTS: Final = {"tickets": "winner", "unpruned prompts": "control"}
-"""What the prompts of an ensemble are called, and which result of a run they are."""
+# By prompts and task, what each seed's prompt answered to the same examples.
 Answers: TypeAlias = "Mapping[tuple[str, str], Sequence[Sequence[Line]]]"
-"""By prompts and task, what each seed's prompt answered to the same examples."""
 
 
 def conduct(study: StudyContext) -> Findings:

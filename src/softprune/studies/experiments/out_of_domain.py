@@ -120,10 +120,11 @@ def _carried_table(differences: Table, heads: dict[Pair, str]) -> Table:
         by_pair = dict(zip(heads, only_cells(entries), strict=True))
         for pair in away:
             cells[str(label), pair] = apart(by_pair[pair], by_pair[pair[0], pair[0]])
-    cells = correct_family(cells)
+    corrected = correct_family(cells)
     rows: list[list[Entry]] = []
-    for label in (str(row[0]) for row in differences.rows):
-        rows.append([label, *(cells[label, pair] for pair in away)])
+    for row in differences.rows:
+        label = str(row[0])
+        rows.append([label, *(corrected[label, pair] for pair in away)])
     note = (
         "Two sets of examples, so not paired: the interval is put together from both (Zou and Donner 2008). Above 0: "
         "it costs less, or gives more, out of domain than in domain."

@@ -38,6 +38,7 @@ TUNED, CONTROL, XPROMPT = "prompt tuning", "control: prompt tuning, trained twic
 TASK, ORDINARY, WHOLE = "TaskTransfer", "XPromptTransfer_o", "XPromptTransfer"
 LONGER = f"{TASK}, source trained twice"
 TWICE, ZEROED, KEPT = f"control of {WHOLE}: trained twice", f"{ORDINARY}, pruned tokens start at zero", "mask kept"
+# Which rows are compared, and why: the paper's claims first, then what tells apart their causes.
 CLAIMS: Final = {
     (TASK, TUNED): "Table 7's TaskTransfer is as good as prompt tuning from vocabulary on WSC, better on COPA. Here",
     (ORDINARY, TASK): "The paper: without rewinding, XPrompt's result is a better start than the tuned prompt. Here",
@@ -49,9 +50,9 @@ CLAIMS: Final = {
     (KEPT, TASK): "The source's mask kept, against the source's whole prompt",
     (KEPT, LONGER): "The same against the source's whole prompt, trained there as often",
 }
-"""Which rows are compared, and why: the paper's claims first, then what tells apart their causes."""
 
 _OWN: Final = "the target's own run"
+# The run that each row is of, and which of its results.
 _ROWS: Final = {
     TUNED: (_OWN, "tuned"),
     CONTROL: (_OWN, "control"),
@@ -64,7 +65,6 @@ _ROWS: Final = {
     ZEROED: (ZEROED, "tuned"),
     KEPT: (KEPT, "tuned"),
 }
-"""The run that each row is of, and which of its results."""
 
 Pair: TypeAlias = "tuple[str, str]"  # a source and a target
 

@@ -35,8 +35,8 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 Pair: TypeAlias = "tuple[str, str]"  # a source (or a baseline), and the task that its prompts are asked on
 Reached: TypeAlias = "Mapping[Pair, Outcome]"
 Gains: TypeAlias = "Mapping[Pair, Cell]"
+# By part and measure, how the likeness of two tasks' prompts goes with the gain; None where it can't be measured.
 Ties: TypeAlias = "Mapping[tuple[str, str], Correlation | None]"
-"""By part and measure, how the likeness of two tasks' prompts goes with the gain; None where it can't be measured."""
 
 NONE, INSTRUCTION, WORDS, NORMS = "no prompt", "the instruction", "random words", "random, as long as tuned ones"
 BASELINES: Final = (NONE, INSTRUCTION, WORDS, NORMS)  # what no task's training went into
@@ -44,13 +44,13 @@ BASELINES: Final = (NONE, INSTRUCTION, WORDS, NORMS)  # what no task's training 
 _APART: Final = 7_919
 STUDY: Final = 0.9  # the share of transfers that improved over no prompt in the study
 PARTS: Final = {"initial": "starts", "change": "what training changed", "tuned": "tuned prompts"}
+# How alike two prompts are: by field of an `Alignment` its name, and the sign under which more is more alike.
 ALIKE: Final = {
     "frobenius": ("distance in order", -1),
     "aligned": ("distance, tokens aligned", -1),
     "cosine": ("cosine in order", 1),
     "mean_cosine": ("cosine of mean vectors", 1),
 }
-"""How alike two prompts are: by field of an `Alignment` its name, and the sign under which more is more alike."""
 
 
 def conduct(study: StudyContext) -> Findings:

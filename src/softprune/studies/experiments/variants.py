@@ -134,7 +134,7 @@ def run_variants(study: StudyContext, models: Sequence[Keys] = ({},)) -> list[di
     """For each of several models' keys, every variant by name, with its runs."""
     variants, reasons, specs = study_variants(study), {}, []
     for (at, keys), variant in product(enumerate(models), variants):
-        own = [study.spec(*place, {**keys, **variant.keys}) for place in study.places]
+        own = [study.spec(*place, {**keys, **variant.keys}) for place in study.tasks_and_seeds]
         recipe = own[0].recipe
         refused = refused_by_model(recipe.backbone, [recipe.adapter.method]) if recipe.kind == "adapt" else {}
         reasons[at, variant.name] = "".join(refused.values())

@@ -264,3 +264,11 @@ def _percentiles(scores_R: Floats, level: float) -> tuple[float, float]:
     """The two ends of the central share `level`."""
     low, high = np.quantile(scores_R, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def wilson_interval(right: int, examples: int) -> tuple[float, float]:
+    """The 95% interval of a proportion, of `right` among `examples`, by Wilson's score (1927)."""
+    from scipy.stats import binomtest  # takes seconds to import
+
+    interval = binomtest(right, examples).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)

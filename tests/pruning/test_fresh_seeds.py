@@ -13,7 +13,7 @@ from toys import distance, drawn, mask_of
 from whole_runs import HIDDEN, Models, P, S, recipe_of
 
 from softprune.config import resolve
-from softprune.evaluation.fresh_seeds import fresh_pairs, retrain_fresh, seed_of, spans
+from softprune.evaluation.baselines import fresh_pairs, retrain_fresh, seed_of, spans
 from softprune.prompts.soft_prompts import full_mask
 from softprune.runs.executors import InProcess
 from softprune.runs.run_folder import RunFolder

@@ -13,11 +13,10 @@ from toys import distance, drawn, scoring_of, task_of
 
 from softprune.config.schema import TuningConfig
 from softprune.models.base import Backbone
-from softprune.pruning.gated_prompts import GatedPrompts, TogetherOptimiser
-from softprune.pruning.gates import GATES
+from softprune.pruning.learned_masks import GATES, GatedPrompts, TogetherOptimiser
 from softprune.training.loop import Evaluation, Keeper, Schedule, State, Trained, Watch, train
 from softprune.training.optimizers import keep_candidates, pack, prompt_optimiser, unpack
-from softprune.training.step import Feed
+from softprune.training.trainable import Feed
 
 Backbones = Callable[..., Backbone]
 P, S, H = 8, 2, 4

@@ -15,7 +15,7 @@ from whole_runs import CASES, Models, P, Run, S, execute_one
 from softprune.config import resolve
 from softprune.evaluation.conclusions import random_sentence
 from softprune.prompts.ticket import Ticket
-from softprune.pruning.gates import expected_size, harden
+from softprune.pruning.learned_masks import expected_size, harden
 from softprune.pruning.xprompt import decided
 from softprune.report.page import html as page_of
 from softprune.report.run_reader import read_run

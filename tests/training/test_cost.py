@@ -15,9 +15,9 @@ from toys import task_of
 from softprune.models.base import Backbone
 from softprune.runs.record_parts import TrainingCost
 from softprune.runs.run_folder import RunFolder
-from softprune.training import cost, free_memory
+from softprune.training import cost, memory
 from softprune.training.cost import Way, behind_prompt, latency, record_totals, seconds_per_epoch
-from softprune.training.free_memory import PeakMemory
+from softprune.training.memory import PeakMemory
 from softprune.types import Batch
 
 MIB = 2**20
@@ -56,7 +56,7 @@ def test_a_lap_tells_of_what_was_held_since_the_last_one() -> None:
 
 
 def test_where_peaks_can_not_begin_anew_none_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(free_memory, "_CLEAR", tmp_path / "no" / "such" / "file")
+    monkeypatch.setattr(memory, "_CLEAR", tmp_path / "no" / "such" / "file")
     assert PeakMemory(torch.device("cpu")).lap() is None
 
 

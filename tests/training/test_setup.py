@@ -17,7 +17,7 @@ from softprune.errors import ManyErrors, SoftpruneError
 from softprune.models import describe
 from softprune.models.base import Backbone
 from softprune.training.initial_prompt import common_words, initial_prompt, settled
-from softprune.training.recipe_checks import check, task_mistakes
+from softprune.training.input_checks import check, task_mistakes
 from softprune.training.scoring import SealedSet
 
 Backbones = Callable[..., Backbone]

@@ -22,8 +22,7 @@ from softprune.runs.record_parts import SettingsRecord
 from softprune.runs.run_folder import RunFolder
 from softprune.training import jobs
 from softprune.training.jobs import best_rate, candidate_of, chosen_work, work_of
-from softprune.training.loop import Evaluation
-from softprune.training.nan_checks import NotFinite, check_finite
+from softprune.training.loop import Evaluation, NotFinite, check_finite
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -14,8 +14,7 @@ from softprune.training.loop import Evaluation, train
 from softprune.training.optimizers import weights_adamw
 from softprune.training.scoring import ScoredSet, Scoring, score_prompts
 from softprune.training.session import Workspace
-from softprune.training.step import Feed
-from softprune.training.trainable import WeightsTrainable, products_in, seed_dropout
+from softprune.training.trainable import Feed, WeightsTrainable, products_in, seed_dropout
 from softprune.types import Batch, Scores
 
 WORK = "adapt"

@@ -27,7 +27,7 @@ from softprune.models.batching import scoring_batches
 from softprune.models.fingerprint import same_backbone
 from softprune.prompts.ensemble import MEAN, check_combine, check_ensemble, combine_scores
 from softprune.prompts.ticket import Ticket
-from softprune.training.nan_checks import check_finite
+from softprune.training.loop import check_finite
 from softprune.training.scoring import ROWS_THAT_WRITE, answer_of
 from softprune.training.session import room_for
 from softprune.types import Encoded

@@ -17,7 +17,7 @@ import torch
 from softprune.config import Recipe
 from softprune.config.criteria import CRITERIA
 from softprune.errors import SoftpruneError
-from softprune.evaluation.fresh_seeds import fresh_pairs
+from softprune.evaluation.baselines import fresh_pairs
 from softprune.models.base import Backbone
 from softprune.models.batching import training_batches
 from softprune.pruning.masks import token_mask
@@ -27,11 +27,10 @@ from softprune.runs.record import begin_run
 from softprune.runs.run_folder import RunFolder
 from softprune.statistics.decision import DISCORDANCE, SEED_SD, detectable, seeds_needed
 from softprune.statistics.seeds import MIN_SEEDS
-from softprune.training.free_memory import free_bytes, held_bytes
 from softprune.training.initial_prompt import settled
 from softprune.training.jobs import schedule
 from softprune.training.loop import Schedule, Watch
-from softprune.training.memory import Rehearsal, StepMemory, measure_step
+from softprune.training.memory import Rehearsal, StepMemory, free_bytes, held_bytes, measure_step
 from softprune.training.scoring import ROWS_THAT_WRITE, ScoredSet, Scoring, score_prompts
 from softprune.training.session import Workspace, prepare
 from softprune.types import Candidate

@@ -26,20 +26,13 @@ VANISHING = 1e-2
 
 @dataclass(frozen=True, slots=True)
 class Importance:
-    """Scores of one prompt's tokens and pieces; higher is more important.
+    """Scores of one prompt's tokens and pieces; higher is more important."""
 
-    Attributes:
-        token_P: `[Q]` float64, of the tokens that were read.
-        piece_PS: `[Q, S]` float64.
-        method: how it was measured.
-        examples: over how many.
-        sensitivity_ratio: `token_over_piece` of equation 3, where `auto` measured that first and turned away from it.
-    """
-
-    token_P: torch.Tensor
-    piece_PS: torch.Tensor
+    token_P: torch.Tensor  # `[Q]` float64, of the tokens that were read
+    piece_PS: torch.Tensor  # `[Q, S]` float64
     method: str
-    examples: int
+    examples: int  # that it was measured on
+    # `token_over_piece` of equation 3, where `auto` measured that first and turned away from it.
     sensitivity_ratio: float | None = None
 
     @property

@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass, replace
 
 import torch
 
-from softprune.prompts.soft_prompts import full_mask, masked_state
+from softprune.prompts.soft_prompts import masked_state
 from softprune.pruning.importance import Importance, measure
 from softprune.pruning.learned_masks import learn_masks
-from softprune.pruning.masks import piece_mask, token_mask
+from softprune.pruning.masks import piece_mask, token_mask, whole_tokens
 from softprune.pruning.search import (
     MaskedCandidate,
     Ratios,
@@ -35,7 +35,7 @@ from softprune.pruning.search import (
 from softprune.runs.run_folder import Saved
 from softprune.statistics.bootstrap import paired_bootstrap
 from softprune.training.jobs import Fitted, Group, fit_groups, tune
-from softprune.training.nan_checks import FROM_THE_MODEL, check_finite
+from softprune.training.loop import FROM_THE_MODEL, check_finite
 from softprune.training.scoring import score_each
 from softprune.training.session import Workspace
 from softprune.types import Candidate, Mask, PromptState
@@ -116,7 +116,7 @@ def plan(
     """Sections 4.2.1 and 4.2.2: the mask of one pair of ratios."""
     settings = workspace.recipe.pruning
     token_P = token_mask(importance.token_P, token_ratio, settings.rounding)
-    mask = _whole_tokens(token_P, importance)
+    mask = whole_tokens(token_P, workspace.recipe.prompt.pieces)
     if piece_ratio:
         piece_PS = _piece_importance(workspace, tuned, importance, token_P, token_ratio)
         mask = Mask(token_P, piece_mask(piece_PS, token_P, piece_ratio, settings.scope, settings.rounding))
@@ -131,10 +131,6 @@ def plan(
     return MaskedCandidate(candidate, mask)
 
 
-def _whole_tokens(token_P: torch.Tensor, importance: Importance) -> Mask:
-    return Mask(token_P, token_P[:, None].expand(importance.piece_PS.shape).clone())
-
-
 def _piece_importance(
     workspace: Workspace, tuned: Fitted, importance: Importance, token_P: torch.Tensor, token_ratio: float
 ) -> torch.Tensor:
@@ -142,7 +138,7 @@ def _piece_importance(
     if bool(token_P.all()):
         return importance.piece_PS
     with workspace.run.phase("importance"):
-        state = masked_state(tuned.state.vectors_PH, _whole_tokens(token_P, importance))
+        state = masked_state(tuned.state.vectors_PH, whole_tokens(token_P, workspace.recipe.prompt.pieces))
         piece_QS = _measured(workspace, state, f"importance-t{token_ratio:g}", importance.method).piece_PS
     if workspace.recipe.pruning.removal == "zero":
         return piece_QS.masked_fill(~token_P[:, None], 0.0)
@@ -266,9 +262,3 @@ def _write_candidates(workspace: Workspace, trials: Sequence[Trial]) -> None:
     }
     workspace.run.write_tensors("masks.safetensors", masks, {"schema": "1"})
     workspace.run.write_jsonl("candidates.jsonl", [asdict(trial.candidate) for trial in trials])
-
-
-def control_start(workspace: Workspace, tuned: Fitted) -> PromptState:
-    """The unpruned prompt at the rewind point."""
-    settings = workspace.recipe.prompt
-    return PromptState(tuned.state.vectors_PH, full_mask(settings.tokens, settings.pieces))

@@ -28,8 +28,7 @@ from softprune.studies.score_rows import Row
 from softprune.studies.study_context import StudyContext
 from softprune.training.hardware import load, settle_machine
 from softprune.training.initial_prompt import instruction_prompt, settled
-from softprune.training.input_checks import read_data
-from softprune.training.recipe_checks import check
+from softprune.training.input_checks import check, read_data
 from softprune.training.scoring import ScoredSet, Scoring, score_prompts
 from softprune.training.session import encoded, room_for, scoring_of
 from softprune.types import Scores

@@ -15,7 +15,7 @@ import torch
 from softprune.models.base import Backbone, cross_with_batch
 from softprune.runs.record_parts import TrainingCost
 from softprune.runs.run_folder import RunFolder
-from softprune.training.free_memory import highest_resident
+from softprune.training.memory import highest_resident
 from softprune.training.scoring import ScoredSet
 from softprune.types import Batch
 

@@ -17,7 +17,7 @@ from softprune.models.description import BackboneDescription
 from softprune.models.loading import resolve_device, resolve_dtype
 from softprune.runs.folder_checks import JSON
 from softprune.runs.record import Pin
-from softprune.training.free_memory import keep_freed
+from softprune.training.memory import keep_freed
 
 # More threads must win by a margin: then the same machine chooses alike in nearly all runs, whose bits depend on it.
 CLEARLY_FASTER = 0.9

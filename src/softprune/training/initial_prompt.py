@@ -70,7 +70,7 @@ def instruction_prompt(backbone: Backbone, task: Task) -> torch.Tensor | None:
 def settled(recipe: Recipe, begun: bool = False) -> Recipe:
     """The recipe with P as the prompt file has it, where nobody asked for another.
 
-    A file that can't be read is left for `recipe_checks.check`, which reports it with the recipe's other mistakes.
+    A file that can't be read is left for `input_checks.check`, which reports it with the recipe's other mistakes.
 
     Raises:
         SoftpruneError: when the file of a run that was begun before (`begun`) can't be read any more.

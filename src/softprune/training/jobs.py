@@ -18,13 +18,11 @@ from softprune.runs.record_parts import PromptRecord, SettingsRecord, SweepRow, 
 from softprune.runs.run_folder import RunFolder, Saved
 from softprune.training.distribute import finish_on_workers
 from softprune.training.initial_prompt import initial_mask, initial_prompt
-from softprune.training.loop import Evaluation, Keeper, Point, Schedule, State, Trained, train
-from softprune.training.nan_checks import NotFinite
+from softprune.training.loop import Evaluation, Keeper, NotFinite, Point, Schedule, State, Trained, train
 from softprune.training.optimizers import prompt_optimiser
 from softprune.training.scoring import score_prompts
 from softprune.training.session import Workspace
-from softprune.training.step import Feed
-from softprune.training.trainable import PromptTrainable
+from softprune.training.trainable import Feed, PromptTrainable
 from softprune.types import PromptState
 
 # Where a recipe names no epochs: enough steps for a small set to be learned, and few enough evaluations of it.

@@ -16,13 +16,36 @@ from typing import Any
 import torch
 from torch import nn
 
+from softprune.errors import SoftpruneError
 from softprune.models.batching import training_batches
 from softprune.ratios import exact
 from softprune.runs.processes import ALONE, Processes
-from softprune.training.nan_checks import FROM_THE_MODEL, check_finite
 from softprune.training.optimizers import keep_candidates, pack, unpack
-from softprune.training.step import Feed, agree, backward_apart, backward_shared, sum_gradients
-from softprune.training.trainable import Trainable
+from softprune.training.trainable import Feed, Trainable, agree, backward_apart, backward_shared, sum_gradients
+
+FROM_THE_MODEL = "the model gives no numbers in this format: take --dtype float32 or sound weights, and another --out"
+
+
+class NotFinite(SoftpruneError):
+    """A training that went out of bounds, which another learning rate may not."""
+
+
+def check_finite(values: Sequence[float], names: Sequence[str], what: str, when: str, do: str) -> None:
+    """Hold losses (or what is made of them) to be numbers.
+
+    Args:
+        values: one a name.
+        names: of the prompts.
+        what: they are ("training loss").
+        when: where in the run ("at step 3 of 100").
+        do: what may fix it.
+
+    Raises:
+        NotFinite: for the first that is NaN or infinite.
+    """
+    for name, value in zip(names, values, strict=True):
+        if not math.isfinite(value):
+            raise NotFinite(f"a finite {what}", f"{value} for {name} {when}", do)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,12 +26,10 @@ from softprune.runs.record_parts import (
     Truncation,
 )
 from softprune.runs.run_folder import RunFolder
-from softprune.training.free_memory import PeakMemory
 from softprune.training.hardware import choose_threads, load
-from softprune.training.input_checks import data_inputs, hold, model_inputs, read_inputs
+from softprune.training.input_checks import answer_length, data_inputs, hold, model_inputs, read_inputs
 from softprune.training.loop import Watch
-from softprune.training.memory import Rehearsal, measure_group
-from softprune.training.recipe_checks import answer_length
+from softprune.training.memory import PeakMemory, Rehearsal, measure_group
 from softprune.training.scoring import ScoredSet, Scoring, SealedSet
 from softprune.types import Example, PromptState
 

@@ -16,11 +16,11 @@ import torch
 
 from softprune.config import Recipe
 from softprune.evaluation.conclusions import Reported, conclude
-from softprune.evaluation.result_rows import bar, groups_of, interval, predictions, row
+from softprune.evaluation.result_rows import bar, group_ids, interval, predictions, row
 from softprune.prompts.soft_prompts import full_mask, masked_state
 from softprune.pruning.masks import random_mask
 from softprune.pruning.search import in_groups
-from softprune.pruning.xprompt import Pruned, decided
+from softprune.pruning.xprompt import Pruned, settle_strategy
 from softprune.runs.record_parts import Headline, ResultRow, VerdictRecord
 from softprune.training.distribute import finish_on_workers
 from softprune.training.initial_prompt import instruction_prompt
@@ -85,11 +85,11 @@ def report_xprompt(workspace: Workspace, pruned: Pruned, rivals: Rivals) -> dict
         scored = _score(workspace, data, entries, extra)
         results = _results(workspace, data, entries, scored)
         candidates = _report_front(workspace, data, pruned, scored)
-    reported = Reported(workspace.metric, groups_of(data), scored, results, len(pruned.trials))
+    reported = Reported(workspace.metric, group_ids(data), scored, results, len(pruned.trials))
     reported, conclusions = _until_decided(workspace, pruned, data, reported)
     with workspace.run.phase("report"):
         for name in COMPARED:
-            fresh = [reported.scored[f"{name}@{i}"] for i in range(reported.seeds_of(name))]
+            fresh = [reported.scored[f"{name}@{i}"] for i in range(reported.seeds(name))]
             results[name].seeds = [workspace.metric.value(scores) for scores in fresh]
             # The verdict can be tested again from what every retraining answered.
             for i, scores in enumerate(fresh):
@@ -107,8 +107,8 @@ def _until_decided(
     Nothing else is chosen here, so `report` may be read again: only how often the same prompts are retrained depends on
     it. That costs some of the test's level, which docs/statistics.md measures.
     """
-    recipe = decided(workspace).recipe
-    known, most = reported.seeds, recipe.selection.most_seeds
+    recipe = settle_strategy(workspace).recipe
+    known, most = reported.seeds(), recipe.selection.most_seeds
     with workspace.run.phase("report"):
         conclusions = conclude(recipe, reported)
     if known == most or conclusions[0].more_seeds is None:
@@ -147,13 +147,10 @@ def report_adapted(
     parameters: int,
     tokens: int | None,
 ) -> None:
-    """The same for a model that was adapted in another way.
+    """The same for a model that was adapted in another way: the workspace's backbone reads with the adapter.
 
-    Args:
-        workspace: whose backbone reads with the adapter.
-        adapted: the scores of the adapted model on a set.
-        off: the model as it was, within the block.
-        seconds, parameters, tokens: of its training, that were trained, and of its prompt where it has one.
+    `adapted` scores the adapted model on a set, and within the block of `off` the model is as it was. `seconds` are of
+    its training, `parameters` those that were trained, and `tokens` those of its prompt where it has one.
     """
     with workspace.run.phase("report"):
         data, entries = _open_report(workspace, "adapted", {})
@@ -269,7 +266,7 @@ def _write(
 # --- retraining on the run's seed and on fresh ones ---
 
 
-def seed_of(run_seed: int, fresh: int | None) -> int:
+def fresh_seed(run_seed: int, fresh: int | None) -> int:
     """The seed behind a run's fresh seed number `fresh` (below 1,000), which no two runs share; None: the run's own."""
     return run_seed if fresh is None else FRESH * (run_seed + 1) + fresh
 
@@ -280,7 +277,7 @@ def retrain_fresh(workspace: Workspace, pruned: Pruned, seeds: Sequence[int]) ->
     fitted = fit_groups(workspace, rival_groups(workspace, pruned, pairs), "fresh")
     by_seed: dict[int, dict[str, Fitted]] = {number: {} for number in seeds}
     for name, number in pairs:
-        by_seed[number][name] = fitted[f"{name}-{seed_of(own, number)}"]
+        by_seed[number][name] = fitted[f"{name}-{fresh_seed(own, number)}"]
     return tuple(by_seed.values())
 
 
@@ -300,7 +297,7 @@ def rival_groups(workspace: Workspace, pruned: Pruned, pairs: Sequence[tuple[str
     rivals: dict[str, tuple[str, int | None, PromptState]] = {}
     shells = []  # `in_groups` looks at nothing but ids and lengths
     for name, fresh in pairs:
-        seed, mask = seed_of(recipe.seed, fresh), pruned.winner.mask
+        seed, mask = fresh_seed(recipe.seed, fresh), pruned.winner.mask
         if name == "control":
             start = PromptState(vectors_PH, full_mask(recipe.prompt.tokens, recipe.prompt.pieces))
         else:
@@ -318,7 +315,7 @@ def rival_groups(workspace: Workspace, pruned: Pruned, pairs: Sequence[tuple[str
             numbers.setdefault(name, [])
             if fresh is not None:
                 numbers[name].append(fresh)
-            seeds.append(seed_of(recipe.seed, fresh))
+            seeds.append(fresh_seed(recipe.seed, fresh))
         phase = "fresh" if any(numbers.values()) else "control"
         plural = "s" * (len(set(seeds)) > 1)
         groups.append(

@@ -106,10 +106,10 @@ def _train_gates(
     names = [f"gates-{_price_name(price)}" for price in prices]
     trained = train(
         gated,
-        TogetherOptimiser([prompts, gates], gated.stepped),
+        TogetherOptimiser([prompts, gates], gated.next_step),
         Feed(data.lengths, lambda indices: data.batch(backbone, indices)),
         # The prompts under their masks of the moment, for the curves alone.
-        lambda: evaluate(workspace, gated.hardened()),
+        lambda: evaluate(workspace, gated.harden_prompts()),
         replace(whole, patience=None, best_by="last"),
         names=names,
         title=f"learning gates at {len(prices)} price{'s' * (len(prices) > 1)}",
@@ -117,7 +117,7 @@ def _train_gates(
         watch=workspace.watch,
     )
     gated.load(trained.tensors)
-    token_KP, piece_KPS = gated.opened()
+    token_KP, piece_KPS = gated.open_probabilities()
     return token_KP.detach().cpu(), piece_KPS.detach().cpu()
 
 
@@ -178,19 +178,22 @@ class GatedPrompts:
             return [self.token_KP, self.piece_KPS]
         return [self.token_KP if self.levels == "token" else self.piece_KPS]
 
-    def opened(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def open_probabilities(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Probabilities of open gates, `[K, P]` and `[K, P, S]`; differentiable."""
-        token = self.gate.open(self.token_KP) if self.levels != "piece" else torch.ones_like(self.token_KP)
-        piece = self.gate.open(self.piece_KPS) if self.levels != "token" else torch.ones_like(self.piece_KPS)
-        return token, piece
+        token_KP, piece_KPS = torch.ones_like(self.token_KP), torch.ones_like(self.piece_KPS)
+        if self.levels != "piece":
+            token_KP = self.gate.open(self.token_KP)
+        if self.levels != "token":
+            piece_KPS = self.gate.open(self.piece_KPS)
+        return token_KP, piece_KPS
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Loss of each candidate on each example under gates of its own, and the price of its size: `[K, B]`."""
-        prompts_RPH = self._drawn(len(batch)).flatten(0, 1)
+        prompts_RPH = self._draw(len(batch)).flatten(0, 1)
         losses_R = self.backbone.row_losses(prompts_RPH, batch, self.loss_name, self.score)
-        return losses_R.view(-1, len(batch)) + (self.price_K * expected_size(*self.opened()))[:, None]
+        return losses_R.view(-1, len(batch)) + (self.price_K * expected_size(*self.open_probabilities()))[:, None]
 
-    def _drawn(self, rows: int) -> torch.Tensor:
+    def _draw(self, rows: int) -> torch.Tensor:
         """Prompts under the gates of a part of a step's rows, `[K, B, P, H]`."""
         tokens, pieces = self.piece_KPS.shape[1:]
         begun, self._row = self._row, self._row + rows
@@ -206,16 +209,16 @@ class GatedPrompts:
         prompts_KBPH: torch.Tensor = (parts_KPSD[:, None] * gates_KBPS[..., None]).flatten(-2)
         return prompts_KBPH
 
-    def stepped(self) -> None:
+    def next_step(self) -> None:
         """The optimiser made a step: the next draws are another step's."""
         self.step, self._row = self.step + 1, 0
 
     def masks(self) -> list[Mask]:
         """What the gates stand for now, on the CPU."""
-        token_KP, piece_KPS = (part.detach().cpu() for part in self.opened())
+        token_KP, piece_KPS = (part.detach().cpu() for part in self.open_probabilities())
         return [harden(token, piece, self.levels) for token, piece in zip(token_KP, piece_KPS, strict=True)]
 
-    def hardened(self) -> torch.Tensor:
+    def harden_prompts(self) -> torch.Tensor:
         """The prompts under these masks, `[K, P, H]`."""
         hidden = self.vectors_KPH.shape[-1]
         elements = torch.stack([mask.elements_PH(hidden) for mask in self.masks()])
@@ -245,10 +248,10 @@ class GatedPrompts:
 class TogetherOptimiser(torch.optim.Optimizer):
     """Several optimisers, each over parameters of its own, as one, with one state for the loop to save."""
 
-    def __init__(self, parts: Sequence[torch.optim.Optimizer], stepped: Callable[[], None]) -> None:
+    def __init__(self, parts: Sequence[torch.optim.Optimizer], next_step: Callable[[], None]) -> None:
         groups = [group for part in parts for group in part.param_groups]
         super().__init__([parameter for group in groups for parameter in group["params"]], {})
-        self.parts, self.stepped = list(parts), stepped
+        self.parts, self.next_step = list(parts), next_step
         self.param_groups = groups  # the parts' own: a new step size of the loop's must reach them
         for part in parts:
             part.state = self.state
@@ -259,7 +262,7 @@ class TogetherOptimiser(torch.optim.Optimizer):
         del closure
         for part in self.parts:
             part.step()
-        self.stepped()
+        self.next_step()
 
     def keep(self, indices: Sequence[int]) -> None:
         """Go on with some of the candidates only."""

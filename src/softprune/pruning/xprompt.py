@@ -56,7 +56,7 @@ def xprompt(workspace: Workspace) -> Pruned:
     """Tune a prompt and find its winning ticket."""
     tuned = tune(workspace)
     importance = token_importance(workspace, tuned)
-    workspace = decided(workspace, gates_learn=not importance.vanishes)
+    workspace = settle_strategy(workspace, gates_learn=not importance.vanishes)
     search, levels = workspace.recipe.search, workspace.recipe.pruning.levels
 
     def retrain_all(ratios: Sequence[Ratios]) -> list[Trial]:
@@ -79,7 +79,7 @@ def xprompt(workspace: Workspace) -> Pruned:
     return Pruned(tuned, importance, tuple(trials), winner, pieces_PS)
 
 
-def decided(workspace: Workspace, gates_learn: bool = True) -> Workspace:
+def settle_strategy(workspace: Workspace, gates_learn: bool = True) -> Workspace:
     """With the strategy that `auto` stands for. The run keeps it: which ratios were named, no resolved recipe tells."""
     recipe = workspace.recipe
     strategy = workspace.run.pin("search.strategy", lambda: recipe.strategy(gates_learn))

@@ -37,10 +37,7 @@ def settle_machine(
 ) -> tuple[torch.device, torch.dtype]:
     """Device and dtype, and what else the bits of a run depend on: pinned at first, the run's own after a resume.
 
-    Args:
-        run: whose they are.
-        device, dtype: as the recipe names them, `auto` too.
-        threads: of a CPU; None for torch's own choice, `auto` for that of `choose_threads`, which must follow.
+    Threads None are torch's own choice; `auto` ones are left to `choose_threads`, which must follow.
     """
     if threads != "auto":
         torch.set_num_threads(int(run.pin("threads", lambda: threads or torch.get_num_threads())))
@@ -58,10 +55,7 @@ def choose_threads(run: Pins, device: torch.device, step: Callable[[], object]) 
     """Settle the CPU threads of a run by timing a step on one thread and on all that torch would take.
 
     Small models wait longer for their threads than these save: on `tiny` a step took 142 ms on two, and 57 on one.
-
-    Returns:
-        What was measured, for the run's notes; None where nothing was: on a GPU, on one core, or in a run that has
-        settled its threads before.
+    Returns what was measured, for the run's notes; None on a GPU, on one core, or where a run has settled them before.
     """
     most = torch.get_num_threads()
     notes: list[str] = []

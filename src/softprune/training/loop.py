@@ -31,14 +31,9 @@ class NotFinite(SoftpruneError):
 
 
 def check_finite(values: Sequence[float], names: Sequence[str], what: str, when: str, do: str) -> None:
-    """Hold losses (or what is made of them) to be numbers.
+    """Hold losses, one a name, to be numbers: before anything is chosen by them.
 
-    Args:
-        values: one a name.
-        names: of the prompts.
-        what: they are ("training loss").
-        when: where in the run ("at step 3 of 100").
-        do: what may fix it.
+    In a message, `what` is such as "training loss", `when` such as "at step 3 of 100", and `do` what may fix it.
 
     Raises:
         NotFinite: for the first that is NaN or infinite.
@@ -120,8 +115,8 @@ class Trained:
     seconds: float  # wall time, over all interrupted attempts
 
 
+# Unfinished training: tensors, and the fields of `Progress`.
 State = tuple[dict[str, torch.Tensor], dict[str, Any]]
-"""Unfinished training: tensors, and the fields of `Progress`."""
 
 
 class Keeper:
@@ -184,7 +179,6 @@ def train(
             parameters that say `clip: False`.
         feed: the training examples.
         evaluate: metric and loss on `select` of the candidates still in training, in order.
-        schedule, keeper, watch: how long, where it is kept, and what shows it.
         names, title: of the candidates, for curves, and of the training, for displays.
         processes: which train together, each on its part of every batch.
         seeds: of each candidate's data order, in place of the schedule's; different ones need a `RowTrainable`.

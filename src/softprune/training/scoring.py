@@ -131,7 +131,7 @@ def score_prompts(backbone: Backbone, prompts_KQH: torch.Tensor, data: ScoredSet
         done = [pair for pair in row if pair is not None]
         texts = _generate(backbone, prompts_KQH[k], data, scoring) if scoring.match == "generate" else ()
         if texts:
-            predicted = [answer_of(text, e.answers) for text, e in zip(texts, data.examples, strict=True)]
+            predicted = [match_answer(text, e.answers) for text, e in zip(texts, data.examples, strict=True)]
         else:
             predicted = [max(range(len(s)), key=lambda a, s=s: (s[a], -a)) for _, s in done]  # type: ignore[misc]
         results.append(
@@ -182,7 +182,7 @@ def _generate(backbone: Backbone, prompt_QH: torch.Tensor, data: ScoredSet, scor
     return tuple(text or "" for text in texts)
 
 
-def answer_of(text: str, answers: Sequence[str]) -> int:
+def match_answer(text: str, answers: Sequence[str]) -> int:
     """Which answer a generated text is, but for case, blanks and a full stop; -1 for none."""
 
     def plain(answer: str) -> str:

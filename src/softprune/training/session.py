@@ -86,10 +86,8 @@ def prepare(
 ) -> Workspace:
     """Load data, check the recipe against data and backbone, load the backbone, record what results depend on.
 
-    Args:
-        recipe, run, watch, executor: as in `Workspace`.
-        whole: whether weights of the model will be trained: then they are float32 (float64 where that was asked for).
-        mistakes: what else is wrong with the recipe for a backbone.
+    Where weights of the model will be trained (`whole`) they are float32, or float64 where that was asked for;
+    `mistakes` finds what else is wrong with the recipe for a backbone.
 
     Raises:
         ManyErrors: with every disagreement between recipe, data and backbone, before any weight is loaded.
@@ -101,7 +99,12 @@ def prepare(
     with run.editing() as record:
         record.cost.peak_memory["load"] = run.meter.lap()
     train, select = encoded(recipe, backbone, sets.train), encoded(recipe, backbone, sets.select)
-    _check_report(recipe, backbone, sets.report)
+    # Found now, not when `report` is read at the end: words without an embedding, and answers that tie. Inputs are
+    # tokenised only if the tokenizer has words beyond the embedding table.
+    if len(backbone.tokenizer) > backbone.vocabulary:
+        encoded(recipe, backbone, sets.report)
+    else:
+        check_distinct(backbone.tokenization(), sets.report)
     scoring = scoring_of(recipe, task, backbone, run.processes)
     hold(run, data_inputs(task, sets) | model_inputs(recipe, task, backbone, scoring, (train, select)))
 
@@ -170,14 +173,8 @@ def room_for(
 ) -> int:
     """Input tokens at most: `max_length`, or what the model's positions leave beside prompt and answers.
 
-    The answers of sequence-to-sequence and sentence models are read elsewhere and take no room.
-
-    Args:
-        backbone: the model.
-        examples: whose answers must fit; a text to be written is cut to `generated` tokens.
-        prompt_tokens: P.
-        max_length: the limit that was asked for.
-        generated: tokens that may be generated.
+    The examples' answers must fit; a text to be written is cut to `generated` tokens. The answers of
+    sequence-to-sequence and sentence models are read elsewhere and take no room.
     """
     positions = backbone.info.positions
     if positions is None:
@@ -194,17 +191,6 @@ def encoded(recipe: Recipe, backbone: Backbone, examples: Sequence[Example]) -> 
     """Examples with their token ids, cut to what fits."""
     longest = answer_length(recipe, writes=True) if examples[0].is_generation else None
     return ScoredSet(examples, backbone.encode(examples, room_for_inputs(recipe, backbone, examples), longest))
-
-
-def _check_report(recipe: Recipe, backbone: Backbone, examples: Sequence[Example]) -> None:
-    """Find now what would otherwise end the run when `report` is read: answers that tie, words without an embedding.
-
-    Inputs are tokenised only if the tokenizer has words beyond the embedding table.
-    """
-    if len(backbone.tokenizer) > backbone.vocabulary:
-        encoded(recipe, backbone, examples)
-    else:
-        check_distinct(backbone.tokenization(), examples)
 
 
 def scoring_of(recipe: Recipe, task: Task, backbone: Backbone, processes: Processes = ALONE) -> Scoring:

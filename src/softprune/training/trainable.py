@@ -24,8 +24,8 @@ from softprune.types import Batch, Mask
 # Rows of different candidates share a backbone call while the longest is at most this many times the shortest.
 SLACK = 1.2
 
+# A candidate's place among those in training, and the example that it sees.
 Row = tuple[int, int]
-"""A candidate's place among those in training, and the example that it sees."""
 
 
 class Trainable(Protocol):
@@ -61,11 +61,8 @@ class RowTrainable(Trainable, Protocol):
 class PromptTrainable:
     """K soft prompts in front of a frozen backbone (equation 1).
 
-    Args:
-        backbone: frozen.
-        vectors_KPH, masks: starting values, and what of them survives: the rest is set to zero and stays there. Under
-            `drop` all masks have equally many surviving tokens.
-        removal, loss, score: as in the recipe; `score` is how answers are scored under `rank`.
+    What the masks prune of the starting values is set to zero and stays there. Under `drop` all masks have equally many
+    surviving tokens. `score` is how answers are scored under `rank`.
     """
 
     def __init__(
@@ -185,13 +182,7 @@ class Feed:
 def backward_shared(
     trainable: Trainable, feed: Feed, batches: Sequence[Sequence[int]], accumulate: int, processes: Processes
 ) -> torch.Tensor:
-    """Gradients of all candidates on the same examples.
-
-    Args:
-        trainable, feed: K candidates, and the examples.
-        batches: of each candidate, the indices of its examples: all alike.
-        accumulate: backward passes to split them into.
-        processes: which share the batch.
+    """Gradients of all candidates on the same examples: the batches (indices, by candidate) are all alike.
 
     Returns:
         Each candidate's share of its mean loss, `[K]`, from this process's examples; a scalar 0 where it has none.

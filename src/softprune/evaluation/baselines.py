@@ -294,8 +294,7 @@ def rival_groups(workspace: Workspace, pruned: Pruned, pairs: Sequence[tuple[str
     equal length train side by side, each with the data order of its own seed, so it ends as it would alone.
     """
     recipe, vectors_PH = workspace.recipe, pruned.tuned.state.vectors_PH
-    rivals: dict[str, tuple[str, int | None, PromptState]] = {}
-    shells = []  # `in_groups` looks at nothing but ids and lengths
+    starts, drawn = [], []
     for name, fresh in pairs:
         seed, mask = fresh_seed(recipe.seed, fresh), pruned.winner.mask
         if name == "control":
@@ -304,29 +303,27 @@ def rival_groups(workspace: Workspace, pruned: Pruned, pairs: Sequence[tuple[str
             if name == "random":
                 mask = random_mask(mask, seed)
             start = masked_state(vectors_PH, mask)
-        rivals[f"{name}-{seed}"] = (name, fresh, start)
-        shells.append(Candidate(f"{name}-{seed}", 0.0, 0.0, start.mask.tokens, start.mask.pieces, 0))
+        starts.append(start)
+        drawn.append(seed)
     groups = []
-    for members in in_groups(shells, workspace.group, recipe.pruning.removal):
+    for places in in_groups([start.mask.tokens for start in starts], workspace.group, recipe.pruning.removal):
         numbers: dict[str, list[int]] = {}
-        seeds = []
-        for shell in members:
-            name, fresh, _ = rivals[shell.id]
+        for name, fresh in (pairs[place] for place in places):
             numbers.setdefault(name, [])
             if fresh is not None:
                 numbers[name].append(fresh)
-            seeds.append(fresh_seed(recipe.seed, fresh))
+        seeds = tuple(drawn[place] for place in places)
         phase = "fresh" if any(numbers.values()) else "control"
         plural = "s" * (len(set(seeds)) > 1)
         groups.append(
             Group(
                 work="-".join([phase, *(f"{name}{spans(numbers[name], 'to', '+')}" for name in numbers)]),
-                names=tuple(shell.id for shell in members),
-                starts=tuple(rivals[shell.id][2] for shell in members),
+                names=tuple(f"{pairs[place][0]}-{drawn[place]}" for place in places),
+                starts=tuple(starts[place] for place in places),
                 phase=phase,
                 title=f"retraining {', '.join(numbers)} (seed{plural} {spans(sorted(set(seeds)))})",
                 epochs=recipe.search.epochs,
-                seeds=tuple(seeds),
+                seeds=seeds,
             )
         )
     return groups

@@ -99,7 +99,7 @@ def above_constant(name: str, results: Mapping[str, ResultRow | None]) -> bool:
 
 def verdict_sentence(verdict: Verdict, against: Difference, share: float) -> str:
     """The verdict in words; `against`: winner minus control, `share`: of the parameters that were pruned."""
-    margin, measured = format_points(verdict.margin), f"winner minus control {_measured(against)}"
+    margin, measured = format_points(verdict.margin), f"winner minus control {_format_difference(against)}"
     if verdict.decision == "no verdict":
         return f"No verdict: {verdict.reason}."
     if verdict.decision == "ship the ticket":
@@ -135,18 +135,18 @@ def sentence(found: Headline, results: Mapping[str, ResultRow], caveat: str = ""
         return f"Not interpretable: {_why_not(found, results)}. {share:.0%} of the prompt's parameters are pruned."
     size = f"with {share:.0%} of the prompt's parameters pruned"
     if caveat:
-        return f"Winner minus control: {_points(found)} {size}{caveat}"
+        return f"Winner minus control: {_format_interval(found)} {size}{caveat}"
     unclear = "no difference shown"
     if found.detectable:
         unclear += f" (smallest difference that 80% power would detect: {format_points(found.detectable)})"
     conclusion = _conclusion(found, "the ticket is {} than the unpruned control", unclear)
-    return f"Winner minus control: {_measured(found)}, {size}: {conclusion}."
+    return f"Winner minus control: {_format_difference(found)}, {size}: {conclusion}."
 
 
 def random_sentence(found: Headline, parts: str, caveat: str = "", chosen_by: str = "importance") -> str:
     """Winner against a random mask of its size in words; `parts` were pruned, by what the mask was `chosen_by`."""
     assert found.random is not None
-    points = f"Winner minus a random mask of its size: {_points(found.random)}"
+    points = f"Winner minus a random mask of its size: {_format_interval(found.random)}"
     if not found.interpretable:
         return f"{points}; not interpretable either."
     if caveat:
@@ -208,9 +208,10 @@ def _why_not(found: Headline, results: Mapping[str, ResultRow]) -> str:
     tuned, constant = results["tuned"], results["constant"]
     if found.above_zero_shot is not None:
         none = results["zero_shot"]
+        difference = _format_interval(found.above_zero_shot)
         return (
             f"the tuned prompt isn't shown to write better than the model without one ({tuned.metric} "
-            f"{tuned.value:.1%} against {none.value:.1%}, {_points(found.above_zero_shot)}, on {tuned.n} examples)"
+            f"{tuned.value:.1%} against {none.value:.1%}, {difference}, on {tuned.n} examples)"
         )
     assert tuned.interval is not None
     low, high = (100 * end for end in tuned.interval)
@@ -225,18 +226,18 @@ def _why_not(found: Headline, results: Mapping[str, ResultRow]) -> str:
     return f"{reason}; {who}, but the verdict depends on the tuned prompt"
 
 
-def _measured(difference: Difference | DifferenceRecord) -> str:
+def _format_difference(difference: Difference | DifferenceRecord) -> str:
     """A difference with its interval, and what that covers."""
     if not difference.covers_seeds:
-        return f"{_points(difference)} on {_count(difference.seeds, 'seed')}"
-    return f"{_points(difference)} over {_count(difference.seeds, 'fresh seed')}"
+        return f"{_format_interval(difference)} on {_count(difference.seeds, 'seed')}"
+    return f"{_format_interval(difference)} over {_count(difference.seeds, 'fresh seed')}"
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
-def _points(difference: Difference | DifferenceRecord) -> str:
+def _format_interval(difference: Difference | DifferenceRecord) -> str:
     texts = []
     for fraction in (difference.value, difference.low, difference.high):
         rounded = round(100 * fraction, 1)

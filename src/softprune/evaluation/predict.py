@@ -211,6 +211,7 @@ class _Service:
 
     def __init__(self, backbone: Backbone, tickets: Mapping[str, Answering], batch_rows: int) -> None:
         self._backbone, self._tickets, self._rows = backbone, tickets, batch_rows
+        # Whether answers take room in the model's positions, so that inputs are cut for them.
         self._limited = backbone.info.positions is not None and backbone.family in ("causal", "masked")
         kinds: dict[object, list[str]] = {}
         prompts = {name: ticket.prompt() for name, ticket in tickets.items()}

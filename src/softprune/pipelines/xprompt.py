@@ -104,8 +104,10 @@ def execute(
     """
 
     def explain(error: Exception, run: RunFolder) -> Exception:
-        searches = recipe.kind == "xprompt"  # else K saves no memory
-        return explain_failure(error, recipe.tuning, searches * (run.record.K or 1))
+        group = 1  # a run that only tunes saves no memory by another K
+        if recipe.kind == "xprompt" and run.record.K:
+            group = run.record.K
+        return explain_failure(error, recipe.tuning, group)
 
     with joined() as processes:
         recipe = settled(recipe, begun=(out / "run.json").exists())

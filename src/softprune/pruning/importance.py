@@ -102,7 +102,7 @@ def leave_one_out(
 
     def losses_without(masked_MQH: torch.Tensor) -> torch.Tensor:
         losses: list[float] = []
-        for part in masked_MQH.split(32):
+        for part in masked_MQH.split(32):  # prompts at once: P * S of them would fill the memory
             prompts = prompt_QH.masked_fill(part.to(prompt_QH.device), 0.0)
             losses += [scores.loss for scores in score_prompts(backbone, prompts, data, scoring)]
         return torch.tensor(losses, dtype=torch.float64)

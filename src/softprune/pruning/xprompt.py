@@ -94,7 +94,7 @@ def token_importance(workspace: Workspace, tuned: Fitted) -> Importance:
     """Section 4.2.1: importance of the tuned prompt, tokens and (for the pictures) pieces; over all of `train`."""
     recipe, asked = workspace.recipe, workspace.recipe.pruning.importance
     with workspace.run.phase("importance"):
-        importance = _measured(workspace, tuned.state, "importance", asked)
+        importance = _measure_once(workspace, tuned.state, "importance", asked)
     notes = []
     if asked in ("auto", "paper") and importance.vanishes:
         instead = "pruning.importance=leave_one_out measures what equation 3 can't"
@@ -139,7 +139,7 @@ def _piece_importance(
         return importance.piece_PS
     with workspace.run.phase("importance"):
         state = masked_state(tuned.state.vectors_PH, whole_tokens(token_P, workspace.recipe.prompt.pieces))
-        piece_QS = _measured(workspace, state, f"importance-t{token_ratio:g}", importance.method).piece_PS
+        piece_QS = _measure_once(workspace, state, f"importance-t{token_ratio:g}", importance.method).piece_PS
     if workspace.recipe.pruning.removal == "zero":
         return piece_QS.masked_fill(~token_P[:, None], 0.0)
     piece_PS = torch.zeros_like(importance.piece_PS)
@@ -147,7 +147,7 @@ def _piece_importance(
     return piece_PS
 
 
-def _measured(workspace: Workspace, state: PromptState, work: str, method: str) -> Importance:
+def _measure_once(workspace: Workspace, state: PromptState, work: str, method: str) -> Importance:
     """Importance of what the backbone reads of a prompt, kept under a name."""
 
     def compute() -> Saved:
@@ -180,11 +180,13 @@ def retrain(workspace: Workspace, tuned: Fitted, candidates: Sequence[MaskedCand
         check_finite(losses, list(starts), "select loss", "before retraining", FROM_THE_MODEL)
         return Saved({}, {"losses": losses})
 
+    # A sequential search retrains twice: the name has what tells its two lists of candidates apart.
     with workspace.run.phase("rank"):
         losses = workspace.run.once(f"rank-{next(iter(starts))}-{len(starts)}", losses_before).meta["losses"]
     groups = []
-    for members in in_groups([each.candidate for each in candidates], workspace.group, recipe.pruning.removal):
-        names = tuple(candidate.id for candidate in members)
+    lengths = [each.mask.tokens for each in candidates]
+    for places in in_groups(lengths, workspace.group, recipe.pruning.removal):
+        names = tuple(candidates[place].candidate.id for place in places)
         more = f" and {len(names) - 2} more" if len(names) > 2 else ""
         groups.append(
             Group(

@@ -64,13 +64,18 @@ class FolderKeeper(Keeper):
 
     def finished(self) -> Trained | None:
         """What the run holds; its cost is recorded again, since a kill may have come before that."""
-        return self._store(Saved({}, {})) if self._run.has(self._work) else None
+        if not self._run.has(self._work):
+            return None
+        return self._store(Saved({}, {}))  # empty: what the run holds is read instead
 
     def load(self) -> State | None:
         """The last state; curve lines that came after it are dropped, since they will be made again."""
         saved = self._run.checkpoint(self._work).load()
-        self._run.trim_metrics(self._phase, self._names, 0 if saved is None else int(saved.meta["step"]))
-        return None if saved is None else (saved.tensors, saved.meta)
+        if saved is None:
+            self._run.trim_metrics(self._phase, self._names, 0)
+            return None
+        self._run.trim_metrics(self._phase, self._names, int(saved.meta["step"]))
+        return saved.tensors, saved.meta
 
     def save(self, tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> None:
         """Replace the state."""
@@ -102,6 +107,7 @@ def schedule(recipe: Recipe, examples: int, epochs: int | None = None) -> Schedu
     settings = recipe.tuning
     steps_an_epoch = math.ceil(examples / settings.batch_size)
     passes = epochs or settings.epochs or max(EPOCHS, math.ceil(STEPS / steps_an_epoch))
+    # An epoch or more between evaluations, so that a long training of few examples isn't mostly evaluated.
     interval = max(steps_an_epoch, math.ceil(steps_an_epoch * passes / EVALUATIONS))
     return Schedule(
         epochs=passes,

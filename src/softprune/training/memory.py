@@ -333,7 +333,7 @@ def measure_step(rehearsal: Rehearsal) -> StepMemory | None:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         return None
-    return StepMemory(2 * one - two, two - one)
+    return StepMemory(2 * one - two, two - one)  # the line through both, at K = 0 and its slope
 
 
 def explain_failure(error: Exception, tuning: TuningConfig | FineTuningConfig, group: int = 1) -> Exception:

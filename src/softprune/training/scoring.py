@@ -172,7 +172,9 @@ def _merge(parts: Sequence[Sequence[T | None]]) -> list[T | None]:
 def _generate(backbone: Backbone, prompt_QH: torch.Tensor, data: ScoredSet, scoring: Scoring) -> tuple[str, ...]:
     """The text that the model generates for each example."""
     texts: list[str | None] = [None] * len(data)
-    rows = min(scoring.rows, ROWS_THAT_WRITE) if data.is_generation else scoring.rows
+    rows = scoring.rows
+    if data.is_generation:
+        rows = min(rows, ROWS_THAT_WRITE)
     for indices in my_batches(data, rows, 1, scoring.processes):
         written = backbone.generate(prompt_QH, data.batch(backbone, indices), scoring.max_answer_length)
         for index, text in zip(indices, written, strict=True):
@@ -188,5 +190,7 @@ def match_answer(text: str, answers: Sequence[str]) -> int:
     def plain(answer: str) -> str:
         return " ".join(answer.casefold().split()).rstrip(".")
 
-    known = [plain(answer) for answer in answers]
-    return known.index(plain(text)) if plain(text) in known else -1
+    for place, answer in enumerate(answers):
+        if plain(answer) == plain(text):
+            return place
+    return -1

@@ -94,7 +94,7 @@ def prepare(
     """
     task, splits, sets, described = read_inputs(recipe, mistakes)
     run.meter = PeakMemory(resolve_device(recipe.backbone.device))
-    run.meter.lap()
+    run.meter.lap()  # what was held before doesn't count as loading
     backbone = load(recipe.backbone, run, whole=whole)
     with run.editing() as record:
         record.cost.peak_memory["load"] = run.meter.lap()

@@ -23,20 +23,29 @@ CALLS, FEWEST, WARM = 30, 5, 2  # timed calls of each size, how many there are a
 SECONDS = 20.0  # after which no size gets more calls than the fewest
 
 
+def record_time(run: RunFolder, seconds: float) -> None:
+    """Put steps, examples a second and wall time (of earlier attempts too) of a finished run into run.json."""
+    with run.editing() as record:
+        training = record.cost.training.values()
+        spent = sum(piece.seconds for piece in training)
+        record.cost.seconds = seconds
+        record.cost.steps = sum(piece.steps for piece in training)
+        record.cost.examples_per_second = None
+        if spent:
+            record.cost.examples_per_second = sum(piece.examples for piece in training) / spent
+
+
 def record_totals(
     run: RunFolder, *, seconds: float, trainable: int, stored: int, steps_an_epoch: int, works: Sequence[str]
 ) -> None:
     """Put what a finished run cost into run.json; every piece of its work is in `cost.training`.
 
     `seconds` are of earlier attempts too; `trainable` and `stored` count the parameters that training changes, and that
-    a user must keep beside the model's own. An epoch's seconds are of the method's own training: the pieces of work
-    whose names begin with one of `works`.
+    a user must keep beside the model's own. An epoch's seconds, with its evaluations on `select`, are of the method's
+    own training: the pieces of work whose names begin with one of `works`. None where nothing was trained.
     """
-    training = run.record.cost.training
-    examples = sum(piece.examples for piece in training.values())
-    spent = sum(piece.seconds for piece in training.values())
-    # An epoch with its evaluations on `select`; none where nothing was trained.
-    own = [piece for name, piece in training.items() if name.startswith(tuple(works))]
+    record_time(run, seconds)
+    own = [piece for name, piece in run.record.cost.training.items() if name.startswith(tuple(works))]
     own_steps, seconds_an_epoch = sum(piece.steps for piece in own), None
     if own_steps:
         seconds_an_epoch = sum(piece.seconds for piece in own) * steps_an_epoch / own_steps
@@ -48,9 +57,6 @@ def record_totals(
         peaks.append(highest_resident() or psutil.Process().memory_info().rss)
     with run.editing() as record:
         cost = record.cost
-        cost.seconds = seconds
-        cost.steps = sum(piece.steps for piece in training.values())
-        cost.examples_per_second = examples / spent if spent else None
         cost.seconds_per_epoch = seconds_an_epoch
         cost.peak_memory_bytes = max(peaks)
         cost.trainable_parameters = trainable

@@ -139,7 +139,7 @@ def _describe_backbone(settings: BackboneConfig) -> BackboneDescription:
 
 @cache
 def _load_backbone(settings: BackboneConfig) -> Backbone:
-    return load(settings, _NoRun(), whole=False, described=_describe_backbone(settings))
+    return load(settings, _describe_backbone(settings), _NoRun(), whole=False)
 
 
 @dataclass(frozen=True, slots=True)

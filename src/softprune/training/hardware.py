@@ -86,8 +86,8 @@ def _fastest_step(step: Callable[[], object], threads: int) -> float:
     return fastest
 
 
-def load(settings: BackboneConfig, run: Pins, *, whole: bool, described: BackboneDescription | None = None) -> Backbone:
-    """The backbone of a recipe, on the run's machine; `described` is its configuration where that was read already.
+def load(settings: BackboneConfig, described: BackboneDescription, run: Pins, *, whole: bool) -> Backbone:
+    """The backbone of a recipe, on the run's machine.
 
     Where its weights will be trained (`whole`) they are float32, or float64 where that was asked for.
     """
@@ -95,12 +95,9 @@ def load(settings: BackboneConfig, run: Pins, *, whole: bool, described: Backbon
     if whole and dtype != torch.float64:
         dtype = torch.float32
     return load_backbone(
-        described or settings.name,
-        family=settings.family,
+        described,
         dtype=str(dtype).removeprefix("torch."),
         device=str(device) if settings.device_map == "none" else "auto",
-        revision=settings.revision,
-        trust_remote_code=settings.trust_remote_code,
         device_map=settings.device_map,
         quantization=settings.quantization,
         checkpointing=settings.checkpointing,

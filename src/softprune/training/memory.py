@@ -303,7 +303,7 @@ def evenly(candidates: int, most: int) -> int:
 
 def measure_group(rehearsal: Rehearsal) -> tuple[int, MemoryRecord | None]:
     """K for a recipe that names none, and what it was chosen by; None where nothing was measured."""
-    if rehearsal.recipe.kind == "tune":
+    if rehearsal.recipe.kind != "xprompt":
         return 1, None
     candidates, device = together(rehearsal.recipe), rehearsal.backbone.device
     free = free_bytes(device)

@@ -95,7 +95,7 @@ def prepare(
     task, splits, sets, described = read_inputs(recipe, mistakes)
     run.meter = PeakMemory(resolve_device(recipe.backbone.device))
     run.meter.lap()  # what was held before doesn't count as loading
-    backbone = load(recipe.backbone, run, whole=whole)
+    backbone = load(recipe.backbone, described, run, whole=whole)
     with run.editing() as record:
         record.cost.peak_memory["load"] = run.meter.lap()
     train, select = encoded(recipe, backbone, sets.train), encoded(recipe, backbone, sets.select)
@@ -145,9 +145,7 @@ def _reading_notes(recipe: Recipe, backbone: Backbone, sets: Selection, scoring:
 
 def _settle_group(recipe: Recipe, run: RunFolder, rehearsal: Rehearsal) -> int:
     """K: what the recipe asks for, a resumed one too; where it doesn't, what the run was begun with, measured then."""
-    if recipe.kind == "adapt":
-        return int(run.pin("K", lambda: 1))
-    if recipe.search.group is not None:
+    if recipe.kind != "adapt" and recipe.search.group is not None:
         with run.editing() as record:
             record.K = recipe.search.group
 

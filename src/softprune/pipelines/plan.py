@@ -27,7 +27,7 @@ from softprune.runs.record import begin_run
 from softprune.runs.run_folder import RunFolder
 from softprune.statistics.decision import DISCORDANCE, SEED_SD, detectable, seeds_needed
 from softprune.statistics.seeds import MIN_SEEDS
-from softprune.training.initial_prompt import settled
+from softprune.training.initial_prompt import settle_tokens
 from softprune.training.jobs import schedule
 from softprune.training.loop import Schedule, Watch
 from softprune.training.memory import Rehearsal, StepMemory, free_bytes, held_bytes, measure_step
@@ -284,7 +284,7 @@ def plan(recipe: Recipe) -> Plan:
             "a recipe that trains prompts, to be planned", f"kind: adapt ({recipe.adapter.method})", do
         )
     begun = time.perf_counter()
-    workspace = prepare(settled(recipe), UnstartedRun(), Watch(), InProcess())
+    workspace = prepare(settle_tokens(recipe), UnstartedRun(), Watch(), InProcess())
     loading = time.perf_counter() - begun
     counts = count_steps(workspace.recipe, len(workspace.train), workspace.group)
     scoring, backbone = workspace.scoring, workspace.backbone

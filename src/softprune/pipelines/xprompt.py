@@ -24,7 +24,7 @@ from softprune.runs.processes import Processes, joined
 from softprune.runs.record_parts import ImportanceRecord, ResultRow, TicketRecord
 from softprune.runs.run_folder import TRACKERS, RunFolder
 from softprune.training.cost import behind_prompt, latency, record_totals
-from softprune.training.initial_prompt import settled
+from softprune.training.initial_prompt import settle_tokens
 from softprune.training.input_checks import check_unchanged
 from softprune.training.jobs import Fitted, schedule, sweep
 from softprune.training.jobs import tune as tune_prompt
@@ -110,7 +110,7 @@ def execute(
         return explain_failure(error, recipe.tuning, group)
 
     with joined() as processes:
-        recipe = settled(recipe, begun=(out / "run.json").exists())
+        recipe = settle_tokens(recipe, begun=(out / "run.json").exists())
         return run_job(
             out,
             lambda run: _run(recipe, run, None if processes.rank else console),

@@ -27,10 +27,10 @@ from softprune.studies.run_result import FinishedRun
 from softprune.studies.score_rows import Row
 from softprune.studies.study_context import StudyContext
 from softprune.training.hardware import load, settle_machine
-from softprune.training.initial_prompt import instruction_prompt, settled
+from softprune.training.initial_prompt import instruction_prompt, settle_tokens
 from softprune.training.input_checks import check, read_data
 from softprune.training.scoring import ScoredSet, Scoring, score_prompts
-from softprune.training.session import encoded, room_for, scoring_of
+from softprune.training.session import encode_examples, room_for, scoring_of
 from softprune.types import Scores
 
 Which = Literal["train", "select", "report"]
@@ -111,7 +111,7 @@ def open_set(recipe: Recipe, which: Which = "report") -> OpenSet:
     Raises:
         SoftpruneError: where recipe, data and backbone disagree, or one can't be read.
     """
-    recipe = settled(recipe)
+    recipe = settle_tokens(recipe)
     task = load_task(recipe.task.id)
     _, sets = read_data(recipe, task)
     settings = recipe.backbone
@@ -122,7 +122,7 @@ def open_set(recipe: Recipe, which: Which = "report") -> OpenSet:
     scoring = scoring_of(recipe, task, backbone)
     if which == "report":
         scoring = scoring.reporting(task.definition.is_generation)
-    return OpenSet(backbone, task, encoded(recipe, backbone, examples), scoring)
+    return OpenSet(backbone, task, encode_examples(recipe, backbone, examples), scoring)
 
 
 class _NoRun:

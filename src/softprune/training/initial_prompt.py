@@ -65,7 +65,7 @@ def instruction_prompt(backbone: Backbone, task: Task) -> torch.Tensor | None:
         return backbone.lookup(torch.tensor(tokens, device=backbone.device)).to(backbone.prompt_dtype)
 
 
-def settled(recipe: Recipe, begun: bool = False) -> Recipe:
+def settle_tokens(recipe: Recipe, begun: bool = False) -> Recipe:
     """The recipe with P as the prompt file has it, where nobody asked for another.
 
     A file that can't be read is left for `input_checks.check`, which reports it with the recipe's other mistakes.

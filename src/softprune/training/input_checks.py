@@ -102,7 +102,7 @@ def check_unchanged(recipe: Recipe, run: RunFolder) -> None:
         _, sets = read_data(recipe, task, patient=False)
     except SoftpruneError:  # gone, or out of reach: nothing contradicts the record
         return
-    hold(run, data_inputs(task, sets))
+    check_inputs(run, data_inputs(task, sets))
 
 
 def data_inputs(task: Task, sets: Selection) -> Inputs:
@@ -132,7 +132,7 @@ def model_inputs(
     return inputs
 
 
-def hold(run: RunFolder, now: Inputs) -> None:
+def check_inputs(run: RunFolder, now: Inputs) -> None:
     """Hold a run to what it was begun with; the first time, that is noted.
 
     Raises:

@@ -27,7 +27,7 @@ from softprune.runs.record_parts import (
 )
 from softprune.runs.run_folder import RunFolder
 from softprune.training.hardware import choose_threads, load
-from softprune.training.input_checks import answer_length, data_inputs, hold, model_inputs, read_inputs
+from softprune.training.input_checks import answer_length, check_inputs, data_inputs, model_inputs, read_inputs
 from softprune.training.loop import Watch
 from softprune.training.memory import PeakMemory, Rehearsal, measure_group
 from softprune.training.scoring import ScoredSet, Scoring, SealedSet
@@ -72,7 +72,7 @@ class Workspace:
 
     def encode(self, examples: Sequence[Example]) -> ScoredSet:
         """Examples with their token ids."""
-        return encoded(self.recipe, self.backbone, examples)
+        return encode_examples(self.recipe, self.backbone, examples)
 
 
 def prepare(
@@ -98,15 +98,15 @@ def prepare(
     backbone = load(recipe.backbone, described, run, whole=whole)
     with run.editing() as record:
         record.cost.peak_memory["load"] = run.meter.lap()
-    train, select = encoded(recipe, backbone, sets.train), encoded(recipe, backbone, sets.select)
+    train, select = encode_examples(recipe, backbone, sets.train), encode_examples(recipe, backbone, sets.select)
     # Found now, not when `report` is read at the end: words without an embedding, and answers that tie. Inputs are
     # tokenised only if the tokenizer has words beyond the embedding table.
     if len(backbone.tokenizer) > backbone.vocabulary:
-        encoded(recipe, backbone, sets.report)
+        encode_examples(recipe, backbone, sets.report)
     else:
         check_distinct(backbone.tokenization(), sets.report)
     scoring = scoring_of(recipe, task, backbone, run.processes)
-    hold(run, data_inputs(task, sets) | model_inputs(recipe, task, backbone, scoring, (train, select)))
+    check_inputs(run, data_inputs(task, sets) | model_inputs(recipe, task, backbone, scoring, (train, select)))
 
     rehearsal = Rehearsal(recipe, backbone, train, scoring.loss, scoring.score)
     group = _settle_group(recipe, run, rehearsal)
@@ -185,7 +185,7 @@ def room_for(
     return min(max_length, positions - prompt_tokens - longest)
 
 
-def encoded(recipe: Recipe, backbone: Backbone, examples: Sequence[Example]) -> ScoredSet:
+def encode_examples(recipe: Recipe, backbone: Backbone, examples: Sequence[Example]) -> ScoredSet:
     """Examples with their token ids, cut to what fits."""
     longest = answer_length(recipe, writes=True) if examples[0].is_generation else None
     return ScoredSet(examples, backbone.encode(examples, room_for_inputs(recipe, backbone, examples), longest))

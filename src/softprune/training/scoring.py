@@ -126,14 +126,17 @@ def score_prompts(backbone: Backbone, prompts_KQH: torch.Tensor, data: ScoredSet
                     pairs[k][index] = (losses_KB[k][at], scores_KBA[k][at][:answers])
     if scoring.processes.size > 1:
         pairs = [_merge(parts) for parts in zip(*scoring.processes.gather(pairs), strict=True)]
+    references: tuple[str, ...] = ()
+    if data.is_generation:
+        references = tuple(example.answers[0] for example in data.examples)
     results = []
     for k, row in enumerate(pairs):
         done = [pair for pair in row if pair is not None]
-        texts = _generate(backbone, prompts_KQH[k], data, scoring) if scoring.match == "generate" else ()
-        if texts:
+        texts: tuple[str, ...] = ()
+        predicted = [scores.index(max(scores)) for _, scores in done]  # of equal ones the first
+        if scoring.match == "generate":
+            texts = _generate(backbone, prompts_KQH[k], data, scoring)
             predicted = [match_answer(text, e.answers) for text, e in zip(texts, data.examples, strict=True)]
-        else:
-            predicted = [max(range(len(s)), key=lambda a, s=s: (s[a], -a)) for _, s in done]  # type: ignore[misc]
         results.append(
             Scores(
                 answer_scores=tuple(tuple(scores) for _, scores in done),
@@ -141,7 +144,7 @@ def score_prompts(backbone: Backbone, prompts_KQH: torch.Tensor, data: ScoredSet
                 predicted=tuple(predicted),
                 gold=tuple(example.gold for example in data.examples),
                 texts=texts,
-                references=tuple(example.answers[0] for example in data.examples) if data.is_generation else (),
+                references=references,
             )
         )
     return results

@@ -80,8 +80,9 @@ def xprompt(workspace: Workspace) -> Pruned:
 
 
 def settle_strategy(workspace: Workspace, gates_learn: bool = True) -> Workspace:
-    """With the strategy that `auto` stands for. The run keeps it: which ratios were named, no resolved recipe tells."""
+    """With the strategy that `auto` stands for."""
     recipe = workspace.recipe
+    # The run keeps it: a resolved recipe no longer says which ratios its author named.
     strategy = workspace.run.pin("search.strategy", lambda: recipe.strategy(gates_learn))
     search = recipe.search.model_copy(update={"strategy": strategy})
     return replace(workspace, recipe=recipe.model_copy(update={"search": search}))
@@ -180,7 +181,7 @@ def retrain(workspace: Workspace, tuned: Fitted, candidates: Sequence[MaskedCand
         check_finite(losses, list(starts), "select loss", "before retraining", FROM_THE_MODEL)
         return Saved({}, {"losses": losses})
 
-    # A sequential search retrains twice: the name has what tells its two lists of candidates apart.
+    # A sequential search retrains twice: the names of its two lists of candidates must differ.
     with workspace.run.phase("rank"):
         losses = workspace.run.once(f"rank-{next(iter(starts))}-{len(starts)}", losses_before).meta["losses"]
     groups = []

@@ -102,7 +102,7 @@ class PeakMemory:
         self._on_gpu = device.type == "cuda"
 
     def lap(self) -> int | None:
-        """Bytes at most since the last lap; None where the system doesn't tell, or can't begin again."""
+        """Bytes at most since the last lap; None where the system doesn't say, or can't begin again."""
         if self._on_gpu:
             devices = range(torch.cuda.device_count())
             peaks = sum(torch.cuda.max_memory_allocated(device) for device in devices)
@@ -118,7 +118,7 @@ class PeakMemory:
 
 
 def highest_resident() -> int | None:
-    """The most bytes of memory that this process held; None where the system doesn't tell (macOS)."""
+    """The most bytes of memory that this process held; None where the system doesn't say (macOS)."""
     try:
         lines = _STATUS.read_text().splitlines()
     except OSError:

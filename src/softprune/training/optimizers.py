@@ -33,7 +33,7 @@ class Adafactor(torch.optim.Optimizer):
         p = p - lr (weight_decay p + U)
 
     with beta = 1 - step^-0.8. Zero gradients of pruned rows scale mean_p(R) and C alike, so R C / mean_p(R) is what
-    it would be without those rows; only the clip's RMS tells a masked prompt from its compact copy. Under
+    it would be without those rows; only by the clip's RMS does a masked prompt differ from its compact copy. Under
     `clip_scope: survivors` the mean runs over surviving dimensions, and both take identical steps.
 
     Args:

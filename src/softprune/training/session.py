@@ -97,11 +97,11 @@ def prepare(
         ManyErrors: with every disagreement between recipe, data and backbone, before any weight is loaded.
     """
     task, splits, sets, described = read_inputs(recipe, mistakes)
-    run.meter = PeakMemory(resolve_device(recipe.backbone.device))
-    run.meter.lap()
+    run.read_peak = PeakMemory(resolve_device(recipe.backbone.device)).lap
+    run.read_peak()
     backbone = load(recipe.backbone, run, whole=whole)
     with run.editing() as record:
-        record.cost.peak_memory["load"] = run.meter.lap()
+        record.cost.peak_memory["load"] = run.read_peak()
     train, select = encoded(recipe, backbone, sets.train), encoded(recipe, backbone, sets.select)
     _check_report(recipe, backbone, sets.report)
     scoring = scoring_of(recipe, task, backbone, run.processes)

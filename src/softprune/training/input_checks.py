@@ -12,7 +12,7 @@ from pathlib import Path
 
 from softprune.config import Recipe
 from softprune.data import Selection, Splits, Task, load_task, select_sets
-from softprune.errors import ManyErrors, SoftpruneError, gathered
+from softprune.errors import SoftpruneError, gathered, join_errors
 from softprune.models import describe
 from softprune.models.base import Backbone
 from softprune.models.description import BackboneDescription
@@ -64,7 +64,7 @@ def read_inputs(
     if data is not None and described is not None and data[0].definition.is_generation:
         errors += text_mistakes(recipe, data[0].id, described)
     if data is None or described is None or errors:
-        raise errors[0] if len(errors) == 1 else ManyErrors("recipe for this data and backbone", errors)
+        raise join_errors("recipe for this data and backbone", errors)
     return (*data, described)
 
 

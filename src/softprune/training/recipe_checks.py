@@ -7,7 +7,7 @@ from pathlib import Path
 from softprune.config import Recipe
 from softprune.data import Task
 from softprune.data.rouge import check_installed
-from softprune.errors import ManyErrors, SoftpruneError, gathered
+from softprune.errors import SoftpruneError, gathered, join_errors
 from softprune.models.description import BackboneDescription
 from softprune.prompts.initialization import check_fits
 from softprune.prompts.prompt_io import load_mask, load_vectors
@@ -87,7 +87,7 @@ def check(recipe: Recipe, described: BackboneDescription) -> None:
         if prompt.mask is not None:
             _check_mask(recipe, prompt.mask, hidden)
     if errors:
-        raise errors[0] if len(errors) == 1 else ManyErrors("recipe for this backbone", errors)
+        raise join_errors("recipe for this backbone", errors)
 
 
 def _check_mask(recipe: Recipe, file: str, hidden: int) -> None:

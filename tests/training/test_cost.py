@@ -70,13 +70,8 @@ def test_a_gpus_allocator_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_phases_have_their_own_peaks_and_keep_the_highest(run: RunFolder) -> None:
-    class Meter:
-        laps = iter([1, 50, 70, 30, 2, 40])
-
-        def lap(self) -> int | None:
-            return next(self.laps)
-
-    run.meter = Meter()
+    peaks = iter([1, 50, 70, 30, 2, 40])
+    run.read_peak = lambda: next(peaks)
     with run.phase("outer"):  # 1: before it
         with run.phase("inner"):  # 50: outer's so far
             pass  # 70

@@ -13,7 +13,7 @@ from pathlib import Path
 from softprune.config import Recipe
 from softprune.data import Selection, Splits, Task, load_task, select_sets
 from softprune.data.rouge import check_installed
-from softprune.errors import ManyErrors, SoftpruneError, gathered
+from softprune.errors import SoftpruneError, gathered, join_errors
 from softprune.models import describe
 from softprune.models.base import Backbone
 from softprune.models.description import BackboneDescription
@@ -70,7 +70,7 @@ def read_inputs(
     if data is not None and described is not None and data[0].definition.is_generation:
         errors += text_mistakes(recipe, data[0].id, described)
     if data is None or described is None or errors:
-        raise errors[0] if len(errors) == 1 else ManyErrors("recipe for this data and backbone", errors)
+        raise join_errors("recipe for this data and backbone", errors)
     return (*data, described)
 
 
@@ -230,7 +230,7 @@ def check(recipe: Recipe, described: BackboneDescription) -> None:
         if prompt.mask is not None:
             _check_mask(recipe, prompt.mask, hidden)
     if errors:
-        raise errors[0] if len(errors) == 1 else ManyErrors("recipe for this backbone", errors)
+        raise join_errors("recipe for this backbone", errors)
 
 
 def _check_mask(recipe: Recipe, file: str, hidden: int) -> None:

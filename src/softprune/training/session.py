@@ -93,11 +93,11 @@ def prepare(
         ManyErrors: with every disagreement between recipe, data and backbone, before any weight is loaded.
     """
     task, splits, sets, described = read_inputs(recipe, mistakes)
-    run.meter = PeakMemory(resolve_device(recipe.backbone.device))
-    run.meter.lap()  # what was held before doesn't count as loading
+    run.read_peak = PeakMemory(resolve_device(recipe.backbone.device)).lap
+    run.read_peak()  # what was held before doesn't count as loading
     backbone = load(recipe.backbone, described, run, whole=whole)
     with run.editing() as record:
-        record.cost.peak_memory["load"] = run.meter.lap()
+        record.cost.peak_memory["load"] = run.read_peak()
     train, select = encode_examples(recipe, backbone, sets.train), encode_examples(recipe, backbone, sets.select)
     # Found now, not when `report` is read at the end: words without an embedding, and answers that tie. Inputs are
     # tokenised only if the tokenizer has words beyond the embedding table.

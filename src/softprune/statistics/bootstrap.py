@@ -243,7 +243,7 @@ def _resample(rows: Floats, score: Score, seed: int, resamples: int) -> Floats:
 
 def percentiles(scores_R: npt.ArrayLike) -> tuple[float, float]:
     """The two ends of the central 95%."""
-    low, high = np.quantile(scores_R, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(np.asarray(scores_R), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 

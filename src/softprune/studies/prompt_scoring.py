@@ -15,23 +15,23 @@ import torch
 
 from softprune.config import BackboneConfig, Recipe
 from softprune.data import Task, load_task
+from softprune.data.metrics import Floats
 from softprune.errors import SoftpruneError
 from softprune.models import describe
 from softprune.models.base import Backbone
 from softprune.models.description import BackboneDescription
 from softprune.prompts.initialization import generator
 from softprune.runs.folder_checks import JSON
-from softprune.statistics.methods_over_seeds import Floats, Outcome, Scored
+from softprune.statistics.methods_over_seeds import Outcome, Scored
 from softprune.studies.run_cache import Spec
 from softprune.studies.run_result import FinishedRun
 from softprune.studies.score_rows import Row
 from softprune.studies.study_context import StudyContext
 from softprune.training.hardware import load, settle_machine
-from softprune.training.initial_prompt import instruction_prompt, settled
-from softprune.training.input_checks import read_data
-from softprune.training.recipe_checks import check
+from softprune.training.initial_prompt import instruction_prompt, settle_tokens
+from softprune.training.input_checks import check, read_data
 from softprune.training.scoring import ScoredSet, Scoring, score_prompts
-from softprune.training.session import encoded, room_for, scoring_of
+from softprune.training.session import encode_examples, room_for, scoring_of
 from softprune.types import Scores
 
 Which = Literal["train", "select", "report"]
@@ -100,7 +100,7 @@ def open_set(recipe: Recipe, which: Which = "report") -> OpenSet:
     Raises:
         SoftpruneError: where recipe, data and backbone disagree, or one can't be read.
     """
-    recipe = settled(recipe)
+    recipe = settle_tokens(recipe)
     task = load_task(recipe.task.id)
     _, sets = read_data(recipe, task)
     settings = recipe.backbone
@@ -111,7 +111,7 @@ def open_set(recipe: Recipe, which: Which = "report") -> OpenSet:
     scoring = scoring_of(recipe, task, backbone)
     if which == "report":
         scoring = scoring.reporting(task.definition.is_generation)
-    return OpenSet(backbone, task, encoded(recipe, backbone, examples), scoring)
+    return OpenSet(backbone, task, encode_examples(recipe, backbone, examples), scoring)
 
 
 class _NoRun:
@@ -128,7 +128,7 @@ def _describe_backbone(settings: BackboneConfig) -> BackboneDescription:
 
 @cache
 def _load_backbone(settings: BackboneConfig) -> Backbone:
-    return load(settings, _NoRun(), whole=False, described=_describe_backbone(settings))
+    return load(settings, _describe_backbone(settings), _NoRun(), whole=False)
 
 
 def draw_random_prompt(norms_P: torch.Tensor, hidden: int, seed: int) -> torch.Tensor:

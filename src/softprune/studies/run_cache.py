@@ -33,7 +33,7 @@ from softprune.runs.executors import EXECUTORS, Executor
 from softprune.runs.lock import FolderHeld, is_held
 from softprune.studies.folder import RUNS
 from softprune.terminal import literal
-from softprune.training.free_memory import give_back
+from softprune.training.memory import give_back
 from softprune.types import WorkItem
 
 EXECUTE: Final[Registry[Callable[..., bool]]] = Registry(

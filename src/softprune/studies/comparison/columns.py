@@ -18,7 +18,7 @@ from softprune.runs.comparison_record import ComparisonRow as Row
 from softprune.statistics.seeds import MIN_SEEDS
 from softprune.studies.findings import Table
 from softprune.studies.run_result import FinishedRun
-from softprune.training.jobs import work_of
+from softprune.training.jobs import sweep_work
 
 # A number of a run's result (`tuned`, `winner`, `adapted`, `control` or `random`); None where it wasn't measured.
 Read: TypeAlias = Callable[[FinishedRun, str], float | None]
@@ -90,7 +90,7 @@ def _training_seconds(run: FinishedRun, result: str) -> float | None:
     if row is None or row.seconds is None:
         return None
     # The rate that the sweep chose is in the tuned prompt's seconds already; the others have pieces of their own.
-    others = [work_of(float(name)) for name, tried in run.record.sweep.items() if not tried.chosen]
+    others = [sweep_work(float(name)) for name, tried in run.record.sweep.items() if not tried.chosen]
     swept: float = sum(cost.training[work].seconds for work in others if work in cost.training)
     return row.seconds + swept
 

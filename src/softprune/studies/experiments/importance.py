@@ -24,12 +24,12 @@ import numpy as np
 import torch
 
 from softprune.config.criteria import CRITERIA
+from softprune.data.metrics import Floats
 from softprune.prompts.soft_prompts import masked_state, read_one
 from softprune.pruning.importance import measure
 from softprune.pruning.masks import keep_count, without_least
 from softprune.statistics.bootstrap import LEVEL
 from softprune.statistics.correlation import coefficient, correlate
-from softprune.statistics.methods_over_seeds import Floats
 from softprune.statistics.seeds import MIN_SEEDS, Uncertainty
 from softprune.studies.experiments.heatmaps import over_largest
 from softprune.studies.experiments.masking import pruned_counts, without_one

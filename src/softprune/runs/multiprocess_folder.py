@@ -36,7 +36,7 @@ class _Leader(RunFolder):
         return value if self.is_complete else self.processes.broadcast(value)
 
     def once(self, name: str, compute: Callable[[], Saved]) -> Saved:
-        self.processes.broadcast(super().has(name))  # else the others compute it, too
+        self.processes.broadcast(super().has(name))  # if it isn't stored, the others compute it, too
         saved: Saved = self.processes.broadcast(super().once(name, compute))
         return saved
 

@@ -57,7 +57,7 @@ def show(
     from softprune.data import load_task
     from softprune.data.task import load_sample
     from softprune.models import load_backbone
-    from softprune.training.recipe_checks import TEXT_LENGTH
+    from softprune.training.input_checks import TEXT_LENGTH
     from softprune.training.session import room_for_inputs
 
     loaded = load_task(task)

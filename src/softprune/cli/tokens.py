@@ -136,7 +136,7 @@ def bench(
     from softprune.token_pruning.bench import Settings
     from softprune.token_pruning.bench import bench as measure
     from softprune.token_pruning.tables import bench_notes, break_even_table, latency_table, speed_table
-    from softprune.training.free_memory import keep_freed
+    from softprune.training.memory import keep_freed
 
     if threads is not None:
         torch.set_num_threads(threads)

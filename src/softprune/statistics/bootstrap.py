@@ -243,5 +243,13 @@ def _resample(rows: Floats, score: Score, seed: int, resamples: int) -> Floats:
 
 def percentiles(scores_R: npt.ArrayLike) -> tuple[float, float]:
     """The two ends of the central 95%."""
-    low, high = np.quantile(scores_R, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(np.asarray(scores_R), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
+
+
+def wilson_interval(right: int, examples: int) -> tuple[float, float]:
+    """The 95% interval of a proportion, of `right` among `examples`, by Wilson's score (1927)."""
+    from scipy.stats import binomtest  # takes seconds to import
+
+    interval = binomtest(right, examples).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)

@@ -24,8 +24,7 @@ from softprune.studies.study_context import StudyContext
 from softprune.studies.tables import STAR, csv_text, markdown, published_tables, rich_table, study_markdown
 from softprune.terminal import literal
 
-Experiment = Callable[[StudyContext], Findings]
-"""Makes the runs that it needs and returns what they show."""
+Experiment = Callable[[StudyContext], Findings]  # makes the runs that it needs and returns what they show
 
 EXPERIMENTS: Final[Registry[Experiment]] = Registry(
     "experiment",
@@ -36,7 +35,7 @@ EXPERIMENTS: Final[Registry[Experiment]] = Registry(
         "importance-maps": "softprune.studies.experiments.heatmaps:maps",
         "maps": "softprune.studies.experiments.projections:conduct",
         "masking": "softprune.studies.experiments.masking:conduct",
-        "models": "softprune.studies.experiments.models:conduct",
+        "models": "softprune.studies.experiments.variants:conduct_models",
         "multitask": "softprune.studies.experiments.multitask:conduct",
         "neighbours": "softprune.studies.experiments.neighbours:conduct",
         "out-of-domain": "softprune.studies.experiments.out_of_domain:conduct",
@@ -51,17 +50,7 @@ EXPERIMENTS: Final[Registry[Experiment]] = Registry(
 
 
 def execute(config: Study, name: str, root: Path, command: str, *, console: Console | None = None) -> Path:
-    """Conduct a study, or take up one that was cut off; a complete one is left as it is.
-
-    Args:
-        config: validated settings.
-        name: of the study's folder.
-        root: the folder of all studies; their runs are shared there.
-        command: what the user typed.
-        console: where progress is shown; None for silence.
-
-    Returns:
-        The study's folder.
+    """Conduct a study, or take up one that was cut off; a complete one is left as it is. Its folder.
 
     Raises:
         SoftpruneError: for anything that a user can fix. What is done is kept, and the same command goes on.
@@ -149,10 +138,7 @@ def default_name(config: Study, name: str) -> str:
 
 
 def rewrite(folder: Path) -> Path:
-    """Write the tables and the page of a finished study again, from its study.json.
-
-    Returns:
-        The page.
+    """Write the tables and the page of a finished study again, from its study.json; the page's path.
 
     Raises:
         SoftpruneError: it isn't finished, or jinja2 or plotly isn't installed.

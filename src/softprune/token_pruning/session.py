@@ -27,7 +27,7 @@ from softprune.token_pruning.loading import (
 )
 from softprune.token_pruning.rules import OFFICIAL_LENGTH, Convention, Rule
 from softprune.training.hardware import settle_machine
-from softprune.training.input_checks import data_inputs, hold
+from softprune.training.input_checks import check_inputs, data_inputs
 from softprune.training.loop import Watch
 from softprune.training.scoring import SealedSet
 from softprune.types import Example
@@ -120,7 +120,7 @@ def prepare(recipe: TokensRecipe, run: RunFolder, watch: Watch) -> TokenWorkspac
         compute=compute,
         convention=Convention(divisor, recipe.pruning.protect),
     )
-    hold(run, data_inputs(task, sets))
+    check_inputs(run, data_inputs(task, sets))
     _record(workspace, described, sets, splits.source)
     return workspace
 

@@ -114,10 +114,7 @@ def compare_methods(recipe: AnyRecipe, out: str | Path, *, console: Console | No
 
 
 def rewrite(out: Path) -> Path:
-    """Write the tables, figures and the page of a finished comparison again, from its compare.json.
-
-    Returns:
-        The page.
+    """Write the tables, figures and the page of a finished comparison again, from its compare.json; the page's path.
 
     Raises:
         SoftpruneError: it isn't finished, or matplotlib or jinja2 isn't installed.
@@ -140,10 +137,6 @@ def terminal(out: Path) -> Group:
 def _write_tables(out: Path) -> ComparisonRecord:
     """The record is read back, so that tables of a new comparison and of an old one are the same bytes."""
     record = read_finished(out, ComparisonRecord)
-    forms = {
-        "table.csv": texts.csv_text(record),
-        "table.md": texts.markdown(record),
-        "table.tex": texts.latex_tables(record),
-    }
-    write_texts(out, forms)
+    csv, markdown, latex = texts.csv_text(record), texts.markdown(record), texts.latex_tables(record)
+    write_texts(out, {"table.csv": csv, "table.md": markdown, "table.tex": latex})
     return record

@@ -10,8 +10,7 @@ import pytest
 from matplotlib.collections import QuadMesh
 
 from softprune.report.charts import Chart, Series
-from softprune.report.figures import plan_figures
-from softprune.report.importance_figures import histogram, importance_map
+from softprune.report.figures import histogram, importance_map, plan_figures
 from softprune.report.mpl_style import DARK, LIGHT, as_png, as_svg, sparse
 from softprune.report.run_reader import TicketMask, read_run
 from softprune.report.training_charts import compression_chart, training_chart

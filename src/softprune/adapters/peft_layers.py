@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from softprune.adapters.base import Adaptation, AdapterPlan, Tensors, copies
-from softprune.errors import SoftpruneError
+from softprune.adapters.base import Adaptation, AdapterPlan, Tensors, copy_values
+from softprune.errors import SoftpruneError, shorten
 from softprune.models.base import AdapterContext, Backbone
 
 
@@ -32,7 +32,7 @@ class Injected(Adaptation):
         except ValueError as error:
             raise SoftpruneError(
                 "modules that the method can be put into",
-                " ".join(str(error).split())[:300],
+                shorten(error),
                 "name some of the model's own with adapter.targets=NAME,NAME",
             ) from error
         self.config = config
@@ -49,7 +49,7 @@ class Injected(Adaptation):
 
     def stored(self) -> Tensors:
         """The same: all of it is read in use."""
-        return copies(self._named)
+        return copy_values(self._named)
 
     def peft_config(self) -> dict[str, Any]:
         """Of the method, as JSON holds it."""

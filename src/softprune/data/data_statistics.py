@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from softprune.data.definition import Split
-from softprune.data.lead_baseline import lead, written
+from softprune.data.lead_baseline import lead, pair_texts
 from softprune.data.metrics import constant_answer
 from softprune.data.rouge import is_installed
 from softprune.data.sources import SPLITS, find_layout
@@ -51,7 +51,7 @@ def compute_statistics(task: Task, splits: Splits) -> TaskStatistics:
     if task.definition.is_generation:
         target_words = _mean_words([example.answers[0] for example in examples])
         if is_installed():
-            constant = task.metric.value(written(tuple(map(lead, examples)), examples))
+            constant = task.metric.value(pair_texts(tuple(map(lead, examples)), examples))
     else:
         gold = [example.gold for example in examples]
         shares = {answer: gold.count(place) / len(gold) for place, answer in enumerate(task.definition.answers)}

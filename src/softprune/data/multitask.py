@@ -1,7 +1,6 @@
 """Several tasks as one, for one prompt that serves them all: `trec+ag_news`.
 
-Every example keeps its own template and answers; it only says which task it is of. What counts is the accuracy over
-all examples. `softprune.data.task` puts their data side by side.
+Every example keeps its own template and answers and says which task it is of. What counts is the accuracy over all.
 """
 
 from __future__ import annotations

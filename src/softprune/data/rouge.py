@@ -1,9 +1,8 @@
 """ROUGE: how many words, pairs of words and words in order a written text shares with its reference.
 
-ROUGE-1 and ROUGE-2 compare bags of single words and of pairs, ROUGE-L the longest common subsequence; all as F1 of
-precision and recall (Lin, ROUGE: A Package for Automatic Evaluation of Summaries, 2004), by the package `rouge-score`
-with stemming, as CNN/DailyMail is usually reported. Words are those of any script (the package's own know a to z and
-digits only); English text without accents has the same words either way.
+F1 of precision and recall (Lin, ROUGE: A Package for Automatic Evaluation of Summaries, 2004), by the package
+`rouge-score` with stemming, as CNN/DailyMail is usually reported. Words are those of any script (the package's own know
+a to z and digits only); English text without accents has the same words either way.
 """
 
 from __future__ import annotations

@@ -84,12 +84,7 @@ def strip_compression(name: str) -> Path:
 
 
 def read_rows(path: Path, kind: Format, header: Sequence[str] | None = None) -> Iterator[Located]:
-    """Read a file row by row; it is never in memory as a whole.
-
-    Args:
-        path: the file; jsonl and csv may be packed (.gz, .xz).
-        kind: its format.
-        header: column names of a CSV that has no header line.
+    """Read a file row by row, never as a whole; `header` names the columns of a CSV that has no header line.
 
     Raises:
         SoftpruneError: for what isn't UTF-8, a malformed line, or a broken archive.

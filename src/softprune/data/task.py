@@ -74,7 +74,7 @@ class Task:
         Args:
             data: a folder in the official or the hub's layout; of joined tasks, with the data of all that don't bring
                 their own. None: own files beside the YAML, the generator, or the hub by name.
-            patient: wait for a hub that doesn't answer as long as its client does, half a minute or more.
+            patient: wait for a hub that doesn't answer as long as its client does; see `hub_rows`.
 
         Raises:
             SoftpruneError: for whatever is missing or malformed, with file and line.
@@ -100,8 +100,8 @@ class Task:
         parts, notes = [], []
         for task in self.parts:
             splits = task.load(None if task.definition.sources.brings_its_own else data, patient=patient)
-            train, dev, validation = (_mark_task(getattr(splits, split), task.id) for split in SPLITS)
-            parts.append(replace(splits, train=train, dev=dev, validation=validation))
+            marked = {split: _mark_task(getattr(splits, split), task.id) for split in SPLITS}
+            parts.append(replace(splits, **marked))
             notes += [f"{task.id}: {note}" for note in splits.notes]
         sets: dict[str, Examples | None] = {}
         for split in SPLITS:
@@ -124,10 +124,10 @@ class Task:
                 do = "leave --data out, or name the task that these files are of (--task)"
                 raise SoftpruneError(f"no data for {self.id}, which is generated", f"--data {data}", do)
             generator = sources.generated.generator
-            made: dict[Split, Iterable[Located]] = {}
+            generated: dict[Split, Iterable[Located]] = {}
             for split, rows in GENERATORS[generator]().items():
-                made[split] = [Located(row, generator) for row in rows]
-            return self._read(sources.generated, made, generator, "generated")
+                generated[split] = [Located(row, generator) for row in rows]
+            return self._read(sources.generated, generated, generator, "generated")
         if data is None and sources.file is not None:
             data = self.folder  # own files lie beside the YAML
         if data is not None:

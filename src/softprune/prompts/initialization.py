@@ -22,17 +22,11 @@ Vectors = Callable[[Sequence[int]], torch.Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Initial:
-    """A prompt's first values.
-
-    Attributes:
-        vectors_PH: `[P, H]`.
-        words: what each token started as, for the reader; "" where it started as nothing readable.
-        notes: what was repeated, cut or filled to reach P.
-    """
+    """A prompt's first values."""
 
     vectors_PH: torch.Tensor
-    words: tuple[str, ...]
-    notes: tuple[str, ...] = ()
+    words: tuple[str, ...]  # what each token started as, for the reader; "" where it started as nothing readable
+    notes: tuple[str, ...] = ()  # what was repeated, cut or filled to reach P
 
 
 def generator(seed: int) -> torch.Generator:
@@ -47,10 +41,13 @@ def from_vocabulary(
 
     Args:
         vectors_of: input embeddings of ids.
-        ids: the vocabulary to sample from, common words first; the first 5,000 count.
+        ids: the vocabulary, common words first; the first 5,000 count.
         tokens: P.
         seed: of the sample.
         words: readable form of each of `ids`.
+
+    Raises:
+        SoftpruneError: for a vocabulary of fewer words than P.
     """
     pool = list(ids[:COMMON])
     if len(pool) < tokens:

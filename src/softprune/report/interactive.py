@@ -53,33 +53,27 @@ class Numbers:
 class Plot:
     """A figure that plotly draws.
 
-    Attributes:
-        name: unique on its page; also the figure's id.
-        title: above it.
-        caption: what one sees, in a sentence or two; it is also what a screen reader says.
-        traces, layout: as plotly.js takes them, of plain values and numpy arrays. Strings are shown as they are: plotly
-            would read tags in them, so they are escaped, but for `Markup`. A colour may be `theme:NAME`, a field of
-            `mpl_style.Theme`, `c0` to `c7`, `scale` or `signed_scale`; it follows the page's theme.
-        table: the numbers in it, for readers who can't see or hover it; under the figure, folded.
+    Strings of traces and layout are shown as they are: plotly would read tags in them, so they are escaped, but for
+    `Markup`. A colour may be `theme:NAME`, a field of `mpl_style.Theme`, `c0` to `c7`, `scale` or `signed_scale`; it
+    follows the page's theme.
     """
 
-    name: str
+    name: str  # unique on its page; also the figure's id
     title: str
-    caption: str
-    traces: Sequence[Mapping[str, Any]]
+    caption: str  # what one sees, in a sentence or two; also what a screen reader says
+    traces: Sequence[Mapping[str, Any]]  # as plotly.js takes them, of plain values and numpy arrays
     layout: Mapping[str, Any] = field(default_factory=dict)
+    # The numbers in it, for readers who can't see or hover it; under the figure, folded.
     table: Numbers = field(default_factory=lambda: Numbers((), ()))
 
 
 @dataclass(frozen=True, slots=True)
 class Assets:
-    """What a page needs of this module, for the macros `head` and `foot`: its content security policy, its data
-    elements, and its script elements in the order in which they run.
-    """
+    """What a page needs of this module, for the macros `head` and `foot`."""
 
-    policy: str
-    data: Markup
-    scripts: Markup
+    policy: str  # its content security policy
+    data: Markup  # its data elements
+    scripts: Markup  # its script elements, in the order in which they run
 
 
 def assets(plots: Sequence[Plot] = (), data: Mapping[str, object] | None = None, own: Sequence[str] = ()) -> Assets:
@@ -92,7 +86,7 @@ def assets(plots: Sequence[Plot] = (), data: Mapping[str, object] | None = None,
     """
     drawn = [{"name": p.name, "traces": _for_plotly(p.traces), "layout": _for_plotly(p.layout)} for p in plots]
     known: dict[str, object] = {"palettes": palettes(), "plots": drawn, **(data or {})}
-    scripts = [*([_plotly()] if plots else []), script("interactive.js"), *own]
+    scripts = [*([_plotly()] if plots else []), read_script("interactive.js"), *own]
     elements = []
     for text in scripts:
         # A browser hashes what it parsed: text that would end early, or that it would normalise, must not get there.
@@ -120,7 +114,7 @@ def data_element(name: str, value: object) -> Markup:
     return Markup('<script type="application/json" id="data-{}">{}</script>').format(name, Markup(text))
 
 
-def script(name: str) -> str:
+def read_script(name: str) -> str:
     """A script of the templates folder."""
     return (OWN / name).read_text(encoding="utf-8")
 

@@ -33,29 +33,21 @@ _SETTINGS: dict[Any, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Theme:
-    """Colours of one figure; those of series are Okabe and Ito's, safe for colour-blind readers.
+    """Colours of one figure; those of series are Okabe and Ito's, safe for colour-blind readers."""
 
-    Attributes:
-        paper, ink, faint: background, text and lines, grid.
-        kept, pruned: what survives, and what doesn't.
-        tuned, control, front, other: series.
-        weak, middle, strong: of the importance scale.
-        harmful: the far end below zero.
-    """
-
-    paper: str
-    ink: str
-    faint: str
-    kept: str
-    pruned: str
-    tuned: str
+    paper: str  # background
+    ink: str  # text and lines
+    faint: str  # grid
+    kept: str  # what survives
+    pruned: str  # what doesn't
+    tuned: str  # this and the next three: series
     control: str
     front: str
     other: str
-    weak: str
+    weak: str  # the importance scale, from here to `strong`
     middle: str
     strong: str
-    harmful: str
+    harmful: str  # its far end below zero
 
     @property
     def scale(self) -> Colormap:

@@ -17,22 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A figure before it is drawn.
+    """A figure before it is drawn."""
 
-    Attributes:
-        name: of its files.
-        title, caption: above and below it; the caption says in a sentence or two what one sees.
-        draw: None where the numbers weren't measured.
-        missing: which numbers these are.
-        chart: what it shows, where a page can draw it too.
-    """
-
-    name: str
+    name: str  # of its files
     title: str
-    caption: str
-    draw: Draw | None
-    missing: str = ""
-    chart: Chart | None = None
+    caption: str  # what one sees, in a sentence or two
+    draw: Draw | None  # None where the numbers weren't measured
+    missing: str = ""  # which numbers these are
+    chart: Chart | None = None  # what it shows, where a page can draw it too
 
 
 @dataclass(frozen=True, slots=True)

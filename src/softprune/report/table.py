@@ -40,21 +40,13 @@ _MARK = " ‡"
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """One row as it is shown.
+    """One row as it is shown."""
 
-    Attributes:
-        name: its key in run.json.
-        label: its name for people.
-        cells: the other columns as text; scores in percent.
-        measured: whether there is anything in it.
-        at_chance: whether its interval reaches down to the best constant answer.
-    """
-
-    name: str
-    label: str
-    cells: dict[str, str]
-    measured: bool
-    at_chance: bool
+    name: str  # its key in run.json
+    label: str  # its name for people
+    cells: dict[str, str]  # the other columns as text; scores in percent
+    measured: bool  # whether there is anything in it
+    at_chance: bool  # whether its interval reaches down to the best constant answer
 
 
 def columns(run: Run) -> tuple[tuple[str, str], ...]:

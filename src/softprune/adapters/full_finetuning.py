@@ -99,6 +99,7 @@ def last_layer(backbone: Backbone, plan: AdapterPlan, seed: int) -> TrainedWeigh
         for part in path.split("."):
             module = module[-1] if part == "-1" else getattr(module, part)
         trained |= {id(p) for p in module.parameters()}
+    # A tied head is the embeddings' own tensor: trained, it would change the input as well.
     if head is not None and plan.untie_head and head.weight is embeddings.weight:
         head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
     if head is not None and head.weight is not embeddings.weight:

@@ -105,6 +105,7 @@ def _fit(workspace: Workspace, adaptation: Adaptation, lr: float, work: str) -> 
         watch=workspace.watch,
         processes=workspace.run.processes,
     )
+    # Candidates are stacked along the first axis; here there is one.
     values = {name: value[0] for name, value in trained.tensors.items()}
     return FittedAdapter(values, trained.best[0], lr, trained.seconds)
 

@@ -26,6 +26,7 @@ class Injected(Adaptation):
         model = backbone.model
         backbone.adapter = replace(backbone.adapter, has_weights=True)
         try:
+            # peft draws from the global generator, which the rest of the run must find as it was.
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 inject_adapter_in_model(config, model, adapter_name="default")
@@ -85,6 +86,7 @@ def lora(backbone: Backbone, plan: AdapterPlan, seed: int) -> Injected:
     from peft.utils import constants
 
     defaults = constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+    # Where peft has no default for the architecture, None makes it refuse; `Injected` says what to do.
     config = LoraConfig(
         r=plan.rank,
         lora_alpha=plan.alpha,

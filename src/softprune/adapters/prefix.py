@@ -142,6 +142,7 @@ def new_prefix(backbone: Backbone, plan: AdapterPlan, seed: int) -> Prefix:
         SoftpruneError: where not all layers of the model keep keys and values, or it has a prefix already.
     """
     shape = read_shape(backbone)
+    # peft draws from the global generator, which the rest of the run must find as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = _encoder(shape, plan.tokens, plan.method == "prefix", plan.hidden)

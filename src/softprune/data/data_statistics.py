@@ -46,6 +46,7 @@ def compute_statistics(task: Task, splits: Splits) -> TaskStatistics:
     if not examples:
         found = f"none of {task.id} in {splits.source}"
         raise SoftpruneError("a validation or development set", found, "add the file, or leave it out")
+    sizes = {split: len(getattr(splits, split)) for split in SPLITS if getattr(splits, split) is not None}
     shares: dict[str, float] = {}
     constant = target_words = None
     if task.definition.is_generation:
@@ -60,7 +61,7 @@ def compute_statistics(task: Task, splits: Splits) -> TaskStatistics:
         id=task.id,
         kind=task.definition.kind,
         metric=task.metric.name,
-        sizes={split: len(held) for split in SPLITS if (held := getattr(splits, split)) is not None},
+        sizes=sizes,
         reported=splits.reported,
         words=_mean_words([example.text for example in examples]),
         shares=shares,

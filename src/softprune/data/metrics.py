@@ -92,6 +92,7 @@ class F1(Metric):
         """`[..., 3]` to `[...]`; 0 where nothing is positive."""
         hits = 2 * counts[..., 0]
         total = hits + counts[..., 1] + counts[..., 2]
+        # A resample may hold no positive example: 0 / 0 is 0 here, and no warning.
         return np.divide(hits, total, out=np.zeros_like(hits, dtype=np.float64), where=total > 0)
 
 

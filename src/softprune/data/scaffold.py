@@ -127,25 +127,20 @@ def guess(
     columns = _read_columns(*(path for path in (file, validation) if path is not None))
     if not columns:
         raise SoftpruneError("rows to learn from", f"none in {file}", "choose another file")
-    gold = _choose_label(columns, label) if target is None else _choose_target(columns, target)
-    texts = _choose_texts(columns, text, gold, is_target=target is not None)
-    fields = _field_names(texts, gold)
+    answer = _choose_label(columns, label) if target is None else _choose_target(columns, target)
+    texts = _choose_texts(columns, text, answer, is_target=target is not None)
+    fields = _field_names(texts, answer)
     shown = f"{{{fields[0]}}}"
     if len(fields) > 1:  # each text under its name
         shown = " ".join(f"{field.replace('_', ' ')}: {{{field}}}" for field in fields)
-    question = ASKS_FOR_TEXT
+    answers, question = {}, ASKS_FOR_TEXT
     if target is None:
-        name = _plain_name(gold.name).replace("_", " ").lower()
+        answers = _guess_answers(answer)
+        name = _plain_name(answer.name).replace("_", " ").lower()
         says_nothing = name in (*LABEL_NAMES[:4], *ID_NAMES, "y")
         question = "answer:" if says_nothing else f"{name}:"
-    return Guess(
-        label=gold,
-        texts=texts,
-        fields=fields,
-        answers=_guess_answers(gold) if target is None else {},
-        template=f"{shown} {question} {{{MASK}}}",
-        others=tuple(name for name, column in columns.items() if column is not gold and column not in texts),
-    )
+    others = tuple(name for name, column in columns.items() if column is not answer and column not in texts)
+    return Guess(answer, texts, fields, answers, f"{shown} {question} {{{MASK}}}", others)
 
 
 def _read_columns(*files: Path) -> dict[str, Column]:

@@ -67,6 +67,7 @@ def find_layout(definition: Definition, data: Path) -> FolderLayout:
     present = [layout for layout in layouts if layout.paths]
     if not present:
         raise _no_files(definition, data)
+    # A layout that reads the first row; among several, the one with files for the most splits.
     best = max(present, key=lambda layout: (fits_layout(definition, layout), len(layout.paths)))
     # A benchmark may be published without a set; your own file that isn't there is a mistake.
     own = definition.sources.file
@@ -164,10 +165,13 @@ def read_input(definitions: Sequence[Definition], path: Path) -> Iterator[Locate
     Raises:
         SoftpruneError: there is no such file, its format isn't known, or it can't be read.
     """
-    tasks = [part for definition in definitions for part in definition.parts or (definition,)]
+    tasks: list[Definition] = []
+    for definition in definitions:
+        tasks += definition.parts or (definition,)
     kind = file_format(path)
-    if kind is None:
-        kind = next((own.format for own in (task.sources.file for task in tasks) if own and own.format), None)
+    for task in tasks:
+        if kind is None and task.sources.file is not None:
+            kind = task.sources.file.format
     if kind is None or not path.is_file():
         found = f"no file {path}" if kind is not None else str(path)
         raise SoftpruneError("an input file that ends in .jsonl, .csv or .parquet", found, "correct --input")

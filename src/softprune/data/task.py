@@ -100,8 +100,8 @@ class Task:
         parts, notes = [], []
         for task in self.parts:
             splits = task.load(None if task.definition.sources.brings_its_own else data, patient=patient)
-            marked = {split: _mark_task(getattr(splits, split), task.id) for split in SPLITS}
-            parts.append(replace(splits, **marked))
+            train, dev, validation = (_mark_task(getattr(splits, split), task.id) for split in SPLITS)
+            parts.append(replace(splits, train=train, dev=dev, validation=validation))
             notes += [f"{task.id}: {note}" for note in splits.notes]
         sets: dict[str, Examples | None] = {}
         for split in SPLITS:

@@ -108,9 +108,9 @@ def _fit(first_QH: torch.Tensor, length: int, words: Sequence[str], filler: Init
     vectors_PH = filler.vectors_PH.clone()
     vectors_PH[: len(first_QH)] = first_QH.to(vectors_PH)  # a file may hold another dtype than the backbone's prompts
     notes: tuple[str, ...] = ()
-    if length > tokens:
-        notes = (f"{source}, the prompt has {tokens} tokens: the last {length - tokens} were left out",)
-    elif length < tokens:
-        rest = f"the other {tokens - length} start as sampled vocabulary"
-        notes = (f"{source}, the prompt has {tokens} tokens: {rest}",)
+    if length != tokens:
+        change = f"the other {tokens - length} start as sampled vocabulary"
+        if length > tokens:
+            change = f"the last {length - tokens} were left out"
+        notes = (f"{source}, the prompt has {tokens} tokens: {change}",)
     return Initial(vectors_PH, (*words[:tokens], *filler.words[len(first_QH) :]), notes)

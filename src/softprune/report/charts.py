@@ -99,6 +99,7 @@ def draw_chart(chart: Chart, theme: Theme) -> Figure:
 def plot_chart(plan: Plan, chart: Chart) -> Plot:
     """The panels one below the other, for a page."""
     count, gap = len(chart.panels), 0.1
+    # Pixels: each panel, and what stands around them all. The legend is 90 below the last axis, which leaves its title.
     share, height = (1 - gap * (count - 1)) / count, 260 + 180 * count
     layout: dict[str, Any] = {"height": height, "legend": {"y": -90 / height}}
     traces: list[dict[str, Any]] = []

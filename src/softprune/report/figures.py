@@ -202,23 +202,24 @@ def importance_map(token_P: Floats | None, piece_PS: Floats, ticket: TicketMask 
     What a ticket pruned is gray, and shares are of its largest survivor.
     """
     count, pieces = piece_PS.shape
-    signed = is_signed(token_P, piece_PS)
+    colours = ScalarMappable(Normalize(0, 1), theme.scale)
+    if is_signed(token_P, piece_PS):
+        colours = ScalarMappable(Normalize(-1, 1), theme.signed_scale)
     figure = new_figure(theme, height=1.6 + min(max(count * 0.23, 1.6), 8.4))  # a row is 0.23 inches high
     if token_P is None:
         right = figure.subplots()
     else:
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1, max(pieces, 4)])
-        _draw_cells(left, token_P[:, None], ticket.token_P[:, None] if ticket else None, theme, signed)
+        _draw_cells(left, token_P[:, None], ticket.token_P[:, None] if ticket else None, colours, theme)
         dress(left, theme, "token", "prompt token", grid=None)
         left.set_xticks([])
-    _draw_cells(right, piece_PS, ticket.piece_PS if ticket else None, theme, signed)
+    _draw_cells(right, piece_PS, ticket.piece_PS if ticket else None, colours, theme)
     dress(right, theme, "piece of the token", "prompt token" if token_P is None else "", grid=None)
     rows, columns = sparse(count, 24), sparse(pieces, 20)
     right.set_yticks(rows, [f"T{row}" for row in rows], fontsize=SMALL)
     right.set_xticks(columns, [f"P{column}" for column in columns], fontsize=SMALL)
     if token_P is not None:
         right.tick_params(axis="y", labelleft=False, length=0)
-    colours = ScalarMappable(Normalize(-1 if signed else 0, 1), theme.signed_scale if signed else theme.scale)
     bar = figure.colorbar(colours, ax=figure.axes, fraction=0.03, pad=0.015, aspect=30)
     bar.set_label("importance (1 = largest shown)", color=theme.ink)
     bar.ax.tick_params(colors=theme.ink, length=3)
@@ -229,18 +230,16 @@ def importance_map(token_P: Floats | None, piece_PS: Floats, ticket: TicketMask 
     return figure
 
 
-def _draw_cells(axes: Axes, values: Floats, kept: Bools | None, theme: Theme, signed: bool) -> None:
-    shown = values if kept is None else np.where(kept, values, 0.0)
-    masked = np.ma.masked_array(scale_to_largest(shown), mask=False if kept is None else ~kept)
-    colours = (theme.signed_scale if signed else theme.scale).with_extremes(bad=theme.pruned)
+def _draw_cells(axes: Axes, values: Floats, kept: Bools | None, colours: ScalarMappable, theme: Theme) -> None:
+    hidden = np.zeros(values.shape, dtype=bool) if kept is None else ~kept
+    shown = np.ma.masked_array(scale_to_largest(np.where(hidden, 0.0, values)), mask=hidden)
     rows, columns = values.shape
     axes.pcolormesh(
         np.arange(columns + 1) - 0.5,
         np.arange(rows + 1) - 0.5,
-        masked,
-        cmap=colours,
-        vmin=-1 if signed else 0,
-        vmax=1,
+        shown,
+        cmap=colours.get_cmap().with_extremes(bad=theme.pruned),
+        norm=colours.norm,
         edgecolors=theme.paper,
         linewidth=0.8 if rows <= 40 else 0.25,
     )

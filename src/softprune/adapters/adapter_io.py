@@ -65,7 +65,7 @@ class SavedAdapter:
         return f"SavedAdapter({self.plan.method} for {self.info.task}, of {self.info.backbone})"
 
     def prompt(self) -> torch.Tensor:
-        """What stands before every input, `[Q, H]`; Q is 0 for methods that don't make a prompt."""
+        """What is read before every input, `[Q, H]`; Q is 0 for methods that don't make a prompt."""
         return self.tensors[VECTORS] if VECTORS in self.tensors else torch.zeros(0, self.info.hidden)
 
     def check(self, backbone: Backbone) -> None:

@@ -56,7 +56,7 @@ class Adaptation(ABC):
         return self.off()
 
     def prompts(self) -> torch.Tensor:
-        """What stands before every input, `[1, Q, H]`; Q is 0 for methods that don't make a prompt."""
+        """What is read before every input, `[1, Q, H]`; Q is 0 for methods that don't make a prompt."""
         return self.nothing()
 
     def nothing(self) -> torch.Tensor:

@@ -6,7 +6,7 @@
 
 The network is for training alone: what inference needs is `[P, L * 2 * heads * D]` numbers. Both are peft's own
 `PrefixEncoder`, read through a hook in front of the backbone's trunk that puts the keys and values into the cache where
-transformers keeps those of earlier tokens. A model then can't tell them from P tokens that it has read: positions of
+transformers keeps those of earlier tokens. A model then can't distinguish them from P tokens that it has read: positions of
 the text go on from P, and every token sees all of the prefix. An encoder-decoder has its prefix in the decoder's
 self-attention, as peft has it; attention to the encoder's output is as it was.
 
@@ -219,7 +219,7 @@ def read_shape(backbone: Backbone) -> Shape:
 
 
 def prefix_not_defined(config: Any, family: str) -> str | None:
-    """Why a model can't take a prefix, by its configuration alone; None where it can, as far as that tells."""
+    """Why a model can't take a prefix, by its configuration alone; None where it can, as far as it shows."""
     kind = config.model_type
     if not _takes_cache(config, family):
         return f'attention of "{kind}" takes no keys and values beside those of its text'

@@ -42,7 +42,7 @@ _SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
     ("sources", "hub"): HubSource,
     ("sources", "generated"): GeneratedSource,
 }
-"""What may stand where in a file; elsewhere, the keys are a field's."""
+"""What each section of a file may hold; elsewhere, the keys are a field's."""
 
 
 def read_definition(path: Path) -> Definition:

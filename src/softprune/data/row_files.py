@@ -24,7 +24,7 @@ Row = dict[str, Any]
 Format = Literal["jsonl", "csv", "parquet"]
 ENDINGS: dict[str, Format] = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
-"""What may stand behind such an ending, and what opens it; not behind Parquet's, which is packed by itself."""
+"""What may follow such an ending, and what opens it; not Parquet's, which is packed by itself."""
 PARQUET_ROWS = 1024
 """Rows of a Parquet file in memory at a time."""
 LONGEST_CELL = 2**31 - 1

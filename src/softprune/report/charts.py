@@ -83,7 +83,7 @@ def draw_chart(chart: Chart, theme: Theme) -> Figure:
                 markersize=series.size,
                 markeredgecolor=theme.paper if is_star else None,
                 markeredgewidth=1 if is_star else 0,
-                # A curve's markers only tell it from others; where points stand alone or on a step, each one counts.
+                # A curve's markers only distinguish it from others; of points alone or on a step, each one counts.
                 markevery=1 if series.line in ("", "step") else max(len(series.x) // 8, 1),
                 label="_" if series.name in named else series.name,  # "_" has no legend entry
             )
@@ -99,7 +99,7 @@ def draw_chart(chart: Chart, theme: Theme) -> Figure:
 def plot_chart(plan: Plan, chart: Chart) -> Plot:
     """The panels one below the other, for a page."""
     count, gap = len(chart.panels), 0.1
-    # Pixels: each panel, and what stands around them all. The legend is 90 below the last axis, which leaves its title.
+    # Pixels: each panel, and what is around them all. The legend is 90 below the last axis, which leaves its title.
     share, height = (1 - gap * (count - 1)) / count, 260 + 180 * count
     layout: dict[str, Any] = {"height": height, "legend": {"y": -90 / height}}
     traces: list[dict[str, Any]] = []

@@ -159,9 +159,9 @@ def retention_bars(piece_PS: Bools, theme: Theme) -> Figure:
     edge, cross = (0.8, 30) if count <= 40 else (0.3, 9)  # long prompts have narrow bars
     axes.bar(places, pieces, width=0.8, color="none", edgecolor=theme.pruned, linewidth=edge, label="all pieces")
     axes.bar(places, left_P, width=0.8, color=theme.kept, label="kept pieces")
-    gone = places[left_P == 0]
+    pruned = places[left_P == 0]
     axes.scatter(
-        gone, np.full(len(gone), pieces * 0.06), marker="x", s=cross, color=theme.control, label="pruned token"
+        pruned, np.full(len(pruned), pieces * 0.06), marker="x", s=cross, color=theme.control, label="pruned token"
     )
     _label_tokens(axes, count, theme, "pieces")
     axes.set_ylim(0, pieces * 1.04)

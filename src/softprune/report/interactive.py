@@ -84,7 +84,10 @@ def assets(plots: Sequence[Plot] = (), data: Mapping[str, object] | None = None,
         data: more data by name, which a script of the page reads as `softprune.data(NAME)`.
         own: texts of the page's own scripts; they run last.
     """
-    drawn = [{"name": p.name, "traces": _for_plotly(p.traces), "layout": _for_plotly(p.layout)} for p in plots]
+    drawn = []
+    for plot in plots:
+        traces, layout = _plain(plot.traces, for_plotly=True), _plain(plot.layout, for_plotly=True)
+        drawn.append({"name": plot.name, "traces": traces, "layout": layout})
     known: dict[str, object] = {"palettes": palettes(), "plots": drawn, **(data or {})}
     scripts = [*([_plotly()] if plots else []), read_script("interactive.js"), *own]
     elements = []
@@ -144,28 +147,19 @@ def _hash(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
 
 
-def _for_plotly(value: object) -> object:
-    """Plain values whose strings plotly shows as they are: it reads tags and entities in every text."""
-    if isinstance(value, Markup):
-        return str(value)
-    if isinstance(value, str):
-        return str(escape(value)) if any(char in value for char in "&<>") else value
-    if isinstance(value, Mapping):
-        return {str(key): _for_plotly(item) for key, item in value.items()}
-    plain = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
-    if isinstance(plain, Sequence) and not isinstance(plain, str):
-        return [_for_plotly(item) for item in plain]
-    return _plain(plain)
+def _plain(value: object, *, for_plotly: bool = False) -> object:
+    """What JSON can hold; a number that isn't finite is null: not measured.
 
-
-def _plain(value: object) -> object:
-    """What JSON can hold; a number that isn't finite is null: not measured."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+    plotly reads tags and entities in every text, so that strings for it are escaped, but for `Markup`.
+    """
     if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, for_plotly=for_plotly) for key, item in value.items()}
     if isinstance(value, str):
+        if for_plotly and not isinstance(value, Markup) and any(char in value for char in "&<>"):
+            value = str(escape(value))
         return value.encode("utf-8", "replace").decode("utf-8")  # a lone half of a character can't be written
     if isinstance(value, Sequence):
-        return [_plain(item) for item in value]
+        return [_plain(item, for_plotly=for_plotly) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

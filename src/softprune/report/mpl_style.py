@@ -129,16 +129,6 @@ def sparse(count: int, most: int = 20) -> list[int]:
     return list(range(0, count, step))
 
 
-def as_png(draw: Draw, theme: Theme) -> bytes:
-    """A figure as PNG at 144 dpi."""
-    return render(draw, theme, "png")[0]
-
-
-def as_svg(draw: Draw, theme: Theme) -> bytes:
-    """A figure as SVG; no date in it, and ids that depend on its content alone."""
-    return render(draw, theme, "svg")[0]
-
-
 def render(draw: Draw, theme: Theme, *forms: str) -> list[bytes]:
     """A figure in each of these forms (`png`, `svg`), drawn and laid out once."""
     metadata: dict[str, dict[str, Any]] = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from softprune.report.mpl_style import DARK, LIGHT, Draw, as_png, render
+from softprune.report.mpl_style import DARK, LIGHT, Draw, render
 from softprune.runs import atomic_io
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def draw_pictures(plans: Iterable[Plan], folder: Path) -> list[Picture]:
         light, drawn = render(plan.draw, LIGHT, "png", "svg")
         atomic_io.write_bytes(png, light)
         atomic_io.write_bytes(svg, drawn)
-        pictures.append(Picture(plan, _data_address(light), _data_address(as_png(plan.draw, DARK))))
+        (dark,) = render(plan.draw, DARK, "png")
+        pictures.append(Picture(plan, _data_address(light), _data_address(dark)))
     return pictures
 
 

@@ -6,7 +6,7 @@
 
 The network is for training alone: what inference needs is `[P, L * 2 * heads * D]` numbers. Both are peft's own
 `PrefixEncoder`, read through a hook in front of the backbone's trunk that puts the keys and values into the cache where
-transformers keeps those of earlier tokens. A model then can't distinguish them from P tokens that it has read: positions of
+transformers keeps those of earlier tokens. A model then can't tell them from P tokens that it has read: positions of
 the text go on from P, and every token sees all of the prefix. An encoder-decoder has its prefix in the decoder's
 self-attention, as peft has it; attention to the encoder's output is as it was.
 

@@ -239,7 +239,8 @@ def _draw_cells(axes: Axes, values: Floats, kept: Bools | None, colours: ScalarM
         np.arange(rows + 1) - 0.5,
         shown,
         cmap=colours.get_cmap().with_extremes(bad=theme.pruned),
-        norm=colours.norm,
+        vmin=colours.norm.vmin,
+        vmax=colours.norm.vmax,
         edgecolors=theme.paper,
         linewidth=0.8 if rows <= 40 else 0.25,
     )

@@ -17,7 +17,7 @@ from softprune.adapters.settings import find_mistakes, make_plan, settle_recipe
 from softprune.config import Recipe
 from softprune.config.schema import MEMORY_KEYS
 from softprune.evaluation.baselines import report_adapted
-from softprune.pipelines.xprompt import AnyRecipe, explain, read_recipe
+from softprune.pipelines.xprompt import AnyRecipe, read_recipe
 from softprune.runs.executors import EXECUTORS
 from softprune.runs.job import Finish, run_clock, run_job
 from softprune.runs.processes import hold_alone
@@ -26,6 +26,7 @@ from softprune.runs.run_folder import TRACKERS, RunFolder
 from softprune.training.cost import record_totals
 from softprune.training.input_checks import check_unchanged
 from softprune.training.jobs import schedule
+from softprune.training.memory import explain_failure
 from softprune.training.progress import watching
 from softprune.training.session import Workspace, prepare
 
@@ -58,7 +59,7 @@ def execute(
         kind=recipe.kind,
         command=command,
         may_change=MEMORY_KEYS,
-        explain=lambda error, run: explain(error, recipe, run),
+        explain=lambda error, run: explain_failure(error, recipe.tuning),
         finish=finish,
         check=lambda run: check_unchanged(recipe, run),
     )

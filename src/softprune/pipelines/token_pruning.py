@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 from rich.console import Console
 
 from softprune.config import TokensRecipe, load_config
-from softprune.errors import SoftpruneError, explain_system_error, out_of_memory
 from softprune.runs.job import Finish, run_clock, run_job
 from softprune.runs.processes import hold_alone
 from softprune.runs.run_folder import TRACKERS, RunFolder
@@ -17,6 +16,8 @@ from softprune.token_pruning.experiment import BASELINE, experiment
 from softprune.token_pruning.model import MODELS, TokenModel
 from softprune.token_pruning.session import TokenWorkspace, prepare
 from softprune.token_pruning.stages import TrainedModel
+from softprune.training.cost import record_time
+from softprune.training.memory import explain_failure
 from softprune.training.progress import watching
 
 AnyRecipe: TypeAlias = TokensRecipe | Mapping[str, Any] | str | Path
@@ -59,7 +60,7 @@ def execute(
         kind=recipe.kind,
         command=command,
         may_change=MAY_CHANGE,
-        explain=lambda error, run: _explain(error, recipe),
+        explain=lambda error, run: explain_failure(error, recipe.tuning),
         finish=finish,
     )
 
@@ -71,13 +72,7 @@ def _run(recipe: TokensRecipe, run: RunFolder, console: Console | None) -> None:
         models, chosen = experiment(workspace)
         with run.phase("models"):
             _save_models(workspace, models, chosen)
-    training = run.record.cost.training.values()
-    spent = sum(stage.seconds for stage in training)
-    examples = sum(stage.examples for stage in training)
-    with run.editing() as record:
-        record.cost.seconds = clock()
-        record.cost.steps = sum(stage.steps for stage in training)
-        record.cost.examples_per_second = examples / spent if spent else None
+    record_time(run, clock())
 
 
 def _save_models(workspace: TokenWorkspace, models: Mapping[str, TrainedModel], chosen: str) -> None:
@@ -98,16 +93,3 @@ def _save_models(workspace: TokenWorkspace, models: Mapping[str, TrainedModel], 
             ).save(run.path / MODELS / name)
     with run.editing() as record:
         record.model = f"{MODELS}/{chosen}"
-
-
-def _explain(error: Exception, recipe: TokensRecipe) -> Exception:
-    """The error in a user's words where it has any."""
-    if isinstance(error, SoftpruneError):
-        return error
-    if not out_of_memory(error):
-        return explain_system_error(error) or error
-    parts = min(2 * recipe.tuning.accumulate, recipe.tuning.batch_size)
-    smaller = f"tuning.accumulate={parts} tuning.eval_rows={max(1, recipe.tuning.eval_rows // 2)}"
-    return SoftpruneError(
-        "room in memory for the model and a batch", "out of memory", f"give the same command with {smaller} behind it"
-    )

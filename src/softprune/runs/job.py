@@ -12,8 +12,7 @@ from softprune.runs.processes import ALONE, Processes
 from softprune.runs.record import Kind
 from softprune.runs.run_folder import RunFolder
 
-Finish = Callable[[Path], object]
-"""Called with the folder before the run is marked complete."""
+Finish = Callable[[Path], object]  # called with the folder before the run is marked complete
 
 
 def run_job(
@@ -30,7 +29,7 @@ def run_job(
     check: Callable[[RunFolder], None] | None = None,
     processes: Processes = ALONE,
 ) -> bool:
-    """Run into a folder, or take up what was cut off there; a complete run is left as it is.
+    """Runs into a folder, or resumes what was cut off there; False where the run was complete already.
 
     Args:
         out: the folder.
@@ -38,11 +37,8 @@ def run_job(
         recipe_text, resolved, kind, command, may_change: as of `RunFolder.open`.
         explain: an error in a user's words, or the error itself.
         finish: the last thing that is done, by the first process alone.
-        check: holds a complete run to what it was made from, by the first process alone.
+        check: compares a complete run with the data that it was made from, by the first process alone.
         processes: which do the work together.
-
-    Returns:
-        Whether anything was left to do.
     """
     run = open_together(
         processes,
@@ -54,7 +50,7 @@ def run_job(
         may_change=may_change,
     )
     is_first, is_new = processes.rank == 0, not run.is_complete
-    try:
+    with run.hold(lambda error: explain(error, run)):
         if is_new:
             work(run)
             if is_first and finish is not None:
@@ -63,14 +59,6 @@ def run_job(
             run.complete()
         elif is_first and check is not None:
             check(run)
-    except Exception as error:
-        explained = explain(error, run)
-        run.note_failure(explained)
-        if explained is error:
-            raise
-        raise explained from error
-    finally:
-        run.close()
     processes.broadcast(is_new)  # all of them return when the first one has written everything
     return is_new
 

@@ -239,8 +239,7 @@ def _draw_cells(axes: Axes, values: Floats, kept: Bools | None, colours: ScalarM
         np.arange(rows + 1) - 0.5,
         shown,
         cmap=colours.get_cmap().with_extremes(bad=theme.pruned),
-        vmin=colours.norm.vmin,
-        vmax=colours.norm.vmax,
+        norm=colours.norm,
         edgecolors=theme.paper,
         linewidth=0.8 if rows <= 40 else 0.25,
     )

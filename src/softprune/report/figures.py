@@ -234,12 +234,14 @@ def _draw_cells(axes: Axes, values: Floats, kept: Bools | None, colours: ScalarM
     hidden = np.zeros(values.shape, dtype=bool) if kept is None else ~kept
     shown = np.ma.masked_array(scale_to_largest(np.where(hidden, 0.0, values)), mask=hidden)
     rows, columns = values.shape
+    low, high = colours.get_clim()
     axes.pcolormesh(
         np.arange(columns + 1) - 0.5,
         np.arange(rows + 1) - 0.5,
         shown,
         cmap=colours.get_cmap().with_extremes(bad=theme.pruned),
-        norm=colours.norm,
+        vmin=low,
+        vmax=high,
         edgecolors=theme.paper,
         linewidth=0.8 if rows <= 40 else 0.25,
     )

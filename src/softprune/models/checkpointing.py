@@ -22,8 +22,7 @@ _RANDOM = ("drop", "jitter_noise")
 def enable_checkpointing(backbone: Backbone) -> None:
     """Make a backbone compute its layers again in the backward pass, and leave its model in train mode.
 
-    Raises:
-        SoftpruneError: where transformers doesn't recompute this architecture, or train mode changes its numbers.
+    An architecture that transformers doesn't recompute is refused, and one whose numbers train mode changes.
     """
     backbone.fused = None  # fused layers keep what they computed
     model, described = backbone.model, f'{backbone.info.name} ("{backbone.model.config.model_type}")'

@@ -17,7 +17,7 @@ from softprune.adapters.settings import mistakes, plan_of, settled
 from softprune.config import Recipe
 from softprune.config.schema import MEMORY_KEYS
 from softprune.evaluation.baselines import report_adapted
-from softprune.pipelines.xprompt import AnyRecipe, explain, read_recipe
+from softprune.pipelines.xprompt import AnyRecipe, read_recipe
 from softprune.runs.executors import EXECUTORS
 from softprune.runs.job import Finish, run_clock, run_job
 from softprune.runs.processes import hold_alone
@@ -53,12 +53,10 @@ def execute(
     return run_job(
         out,
         lambda run: _run(recipe, run, console),
+        recipe=recipe,
         recipe_text=recipe_text,
-        resolved=recipe.resolved(),
-        kind=recipe.kind,
         command=command,
         may_change=MEMORY_KEYS,
-        explain=lambda error, run: explain(error, recipe, run),
         finish=finish,
         check=lambda run: check_unchanged(recipe, run),
     )

@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 from rich.console import Console
 
 from softprune.config import TokensRecipe, load_config
-from softprune.errors import SoftpruneError, explain_system_error, out_of_memory
 from softprune.runs.job import Finish, run_clock, run_job
 from softprune.runs.processes import hold_alone
 from softprune.runs.run_folder import TRACKERS, RunFolder
@@ -54,12 +53,10 @@ def execute(
     return run_job(
         out,
         lambda run: _run(recipe, run, console),
+        recipe=recipe,
         recipe_text=recipe_text,
-        resolved=recipe.resolved(),
-        kind=recipe.kind,
         command=command,
         may_change=MAY_CHANGE,
-        explain=lambda error, run: _explain(error, recipe),
         finish=finish,
     )
 
@@ -98,16 +95,3 @@ def _save_models(workspace: TokenWorkspace, models: Mapping[str, TrainedModel], 
             ).save(run.path / MODELS / name)
     with run.editing() as record:
         record.model = f"{MODELS}/{chosen}"
-
-
-def _explain(error: Exception, recipe: TokensRecipe) -> Exception:
-    """The error in a user's words where it has any."""
-    if isinstance(error, SoftpruneError):
-        return error
-    if not out_of_memory(error):
-        return explain_system_error(error) or error
-    parts = min(2 * recipe.tuning.accumulate, recipe.tuning.batch_size)
-    smaller = f"tuning.accumulate={parts} tuning.eval_rows={max(1, recipe.tuning.eval_rows // 2)}"
-    return SoftpruneError(
-        "room in memory for the model and a batch", "out of memory", f"give the same command with {smaller} behind it"
-    )

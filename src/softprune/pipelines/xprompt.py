@@ -11,7 +11,7 @@ from rich.console import Console
 
 from softprune.config import Recipe, load_config
 from softprune.config.schema import MEMORY_KEYS
-from softprune.errors import SoftpruneError, explain_system_error, out_of_memory
+from softprune.errors import SoftpruneError
 from softprune.evaluation.baselines import report_tuned, report_xprompt, train_rivals
 from softprune.interpret.run_neighbours import write_neighbours
 from softprune.pipelines.outputs import (
@@ -109,12 +109,10 @@ def execute(
         return run_job(
             out,
             lambda run: _run(recipe, run, None if processes.rank else console),
+            recipe=recipe,
             recipe_text=recipe_text,
-            resolved=recipe.resolved(),
-            kind=recipe.kind,
             command=command,
             may_change=(*MEMORY_KEYS, *PLACE_KEYS),
-            explain=lambda error, run: explain(error, recipe, run),
             finish=finish,
             check=lambda run: check_unchanged(recipe, run),
             processes=processes,
@@ -193,26 +191,3 @@ def _executor(recipe: Recipe, processes: Processes) -> Executor:
             "leave out the launcher, or --executor",
         )
     return EXECUTORS[recipe.executor](recipe.cluster.address, recipe.cluster.retries)
-
-
-def explain(error: Exception, recipe: Recipe, run: RunFolder) -> Exception:
-    """The error in a user's words where it has any: memory and disk are a user's business, bugs are ours."""
-    if isinstance(error, SoftpruneError):
-        return error
-    if not out_of_memory(error):
-        return explain_system_error(error) or error
-    # Smaller values of the keys on which only memory and time depend, as a command line has them.
-    tuning, group, smaller = recipe.tuning, run.record.K or 1, []
-    if recipe.kind == "xprompt" and group > 1:
-        smaller.append(f"search.group={group // 2}")
-    if tuning.eval_rows > 1:
-        smaller.append(f"tuning.eval_rows={tuning.eval_rows // 2}")
-    parts = min(2 * tuning.accumulate, tuning.batch_size)
-    if parts > tuning.accumulate:
-        smaller.append(f"tuning.accumulate={parts}")
-    do = "choose a smaller model or batch, or --dtype bfloat16, with another --out"
-    if smaller:
-        do = f"give the same command with {' '.join(smaller)} behind it: the run goes on, "
-        do += "results stay the same up to rounding"
-    lines = str(error).strip().splitlines() or ["no more is known"]
-    return SoftpruneError("room in memory for the model and a batch", f"out of memory ({lines[0][:160]})", do)

@@ -50,18 +50,10 @@ class Clusters:
 def map_states(
     states: Sequence[Sequence[float]], classes: Sequence[int], *, seed: int = 0, most: int = MOST
 ) -> Clusters | None:
-    """Map texts by the states of their kept tokens.
+    """Map texts by the states `[H]` of their kept tokens: a random sample where there are more than `most`.
 
-    Args:
-        states: per text, `[H]`; texts whose state is empty (nothing was kept) are left out.
-        seed: of the sample, of t-SNE and of the shuffles.
-        most: texts that are mapped; a random sample of more.
-
-    Returns:
-        None where fewer than 10 texts, or fewer than two classes with two texts each, are left.
-
-    Raises:
-        SoftpruneError: without scikit-learn.
+    Texts whose state is empty (nothing was kept) are left out. None where fewer than 10 texts, or fewer than two
+    classes with two texts each, remain.
     """
     try:
         from sklearn.decomposition import PCA

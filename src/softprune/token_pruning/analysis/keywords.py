@@ -74,7 +74,7 @@ class KeywordAccuracy:
 
 @dataclass(frozen=True, slots=True)
 class KeywordReport:
-    """What `keyword_report` found."""
+    """What `keyword_report` returns."""
 
     overall: KeywordRow
     rows: tuple[KeywordRow, ...]
@@ -83,11 +83,7 @@ class KeywordReport:
 
 
 def read_keywords(source: Sequence[str] | str | Path) -> tuple[str, ...]:
-    """Keywords of a list, or of a file with one a line; case folded, each once, empty lines left out.
-
-    Raises:
-        SoftpruneError: when the file can't be read, or there is none.
-    """
+    """Keywords of a list, or of a file with one a line; case folded, each once, empty lines left out."""
     lines: Sequence[str]
     if not isinstance(source, str | Path):
         lines = source
@@ -115,7 +111,7 @@ def find_keywords(table: WordTable, keywords: Sequence[str]) -> list[KeywordMatc
                 form = " ".join(stretch.casefold().split())
                 if len(form) > longest:
                     break
-                if form in wanted:
+                if form in wanted:  # a longer one may begin here, too: go on
                     end, keyword = last + 1, form
             if keyword is not None:
                 pieces = tuple(sorted(set(chain.from_iterable(word.pieces for word in words[place:end]))))
@@ -133,12 +129,9 @@ def keyword_report(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> KeywordReport:
-    """Count keywords, compare their retention with random dropping, and read the texts again without them.
+    """Count keywords (as `read_keywords` gives them), compare their retention with random dropping.
 
-    Args:
-        keywords: case folded, as `read_keywords` gives them.
-        model: that made the traces; without one nothing is read again.
-        seed: of the bootstrap and of the random tokens.
+    With the model that made the traces, also read the texts again without them.
     """
     matches = find_keywords(table, keywords)
     found = {match.keyword for match in matches}

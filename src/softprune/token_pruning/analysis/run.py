@@ -38,18 +38,12 @@ def analyse(
     Args:
         traces: of the texts; without states there is no map.
         tagger: None splits words at spaces and punctuation, and there are no parts of speech.
-        out: the folder; its files are replaced.
         labels: names of the classes; the model's by default.
         keywords: the user's own words, as a list or a file with one a line.
         model: that made the traces; it reads texts with keywords again, without them.
-        seed: of everything random.
 
     Returns:
         What `analysis.json` holds. Shares are fractions.
-
-    Raises:
-        SoftpruneError: without texts or words, for keywords that can't be read, and without matplotlib, jinja2
-            or (for the map) scikit-learn.
     """
     words = None if keywords is None else read_keywords(keywords)  # before minutes of work
     analysis = measure(traces, tagger, labels, words, model, seed=seed, resamples=resamples)

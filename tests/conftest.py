@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -101,10 +102,12 @@ DRAWN_ANEW = ("tests/report/", "test_page.py", "test_bench.py", "test_analysis.p
 def small_costs() -> Iterator[None]:
     """What takes most of a small run's time, and isn't what most tests test: done less often.
 
-    Each kind of figure is drawn once a session, a latency is the median of a few calls, and the garbage collector
-    leaves alone what torch and transformers hold.
+    Each kind of figure is drawn once a session, a latency is the median of a few calls, the commands' parsers are built
+    once, and the garbage collector leaves alone what torch and transformers hold.
     """
     import gc
+
+    import typer
 
     from softprune.pipelines import adapt, token_pruning, xprompt  # noqa: F401 - before they are frozen
     from softprune.report import mpl_style, pictures
@@ -129,6 +132,7 @@ def small_costs() -> Iterator[None]:
         patch.setattr(mpl_style, "render", render)
         patch.setattr(pictures, "render", render)
         patch.setattr(cost, "CALLS", cost.FEWEST)
+        patch.setattr(typer.main, "get_command", cache(typer.main.get_command))
         patch.setattr(run_cache, "gc", SimpleNamespace(collect=lambda: 0))  # a second between the runs of a study
         yield
 

@@ -88,10 +88,7 @@ def describe(
 
 
 def find_source(name: str) -> str:
-    """Where a backbone's files are: a local folder (of a bundled model too), or the hub name as it is. Asks no network.
-
-    A path without a model is refused, and so is a bundled model's name misspelt.
-    """
+    """Where a backbone's files are: a local folder (of a bundled model too), or the hub name as it is; no network."""
     if name in BUNDLED:
         return str(files("softprune.models") / "bundled" / name)
     path = Path(name)

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from softprune.data import answered
+from softprune.data.metrics import metric_named
 from softprune.errors import SoftpruneError
 from softprune.models.batching import scoring_batches
 from softprune.runs.environment import hardware, versions
@@ -35,6 +36,7 @@ from softprune.token_pruning.packing import pack
 MOST_TEXTS = 320  # that latency is measured with, at each batch size
 TOKENS_A_LENGTH = 4096  # in all texts of one length, about
 UNPRUNED = "unpruned"
+PACKED = ("packed, fused", "packed, eager")  # the unpruned model with each attention; the faster one is the baseline
 Ids = Sequence[Sequence[int]]
 
 
@@ -111,16 +113,15 @@ def bench(
     watch(f"speed: {len(entries)} entries over {len(timed)} texts, {settings.rounds} rounds")
     runs = {name: partial(read_all, one, timed, settings.rows) for name, one in entries.items()}
     times = alternate(runs, settings.rounds, unpruned.encoder.device)
-    baseline = min(("packed, fused", "packed, eager"), key=lambda name: median(times, name))
-    timed_predictions = {}  # operations and speed must be of the same texts
+    baseline = min(PACKED, key=lambda name: median(times, name))
+    timed_predictions, lengths = {}, tuple(map(len, timed))  # operations and speed must be of the same texts
     for name, each in predictions.items():
-        lengths = tuple(map(len, timed))
         timed_predictions[name] = Predictions(each.logits_NC[order], each.kept_NL[order], each.first_N[order], lengths)
     rows = [_speed_row(one, times, baseline, unpruned, timed_predictions[one.model]) for one in entries.values()]
     watch(f"latency: batches of {', '.join(map(str, settings.latency_rows))}")
     latency = []
     for size in settings.latency_rows:
-        latency += _latency(entries, baseline, timed, size, settings.calls)
+        latency += _latency(entries, baseline, timed, size, settings.calls, unpruned.encoder.device)
     watch(f"break-even: texts of {', '.join(map(str, settings.lengths))} tokens")
     sizes = sorted(map(len, ids))
     return {
@@ -135,7 +136,7 @@ def bench(
         "baseline": baseline,
         "rows": rows,
         "latency": latency,
-        "break_even": _break_even(unpruned, models, ids, settings),
+        "break_even": _break_even(entries, unpruned, models, ids, settings),
     }
 
 
@@ -147,14 +148,11 @@ def _quality(
     answers: Predictions, unpruned: Predictions, golds: Sequence[int], model: TokenModel, seed: int
 ) -> dict[str, Any]:
     """Accuracy, its difference to the unpruned model, operations, tokens kept after each layer."""
-
-    def right(each: Predictions) -> npt.NDArray[np.float64]:
-        correct = np.asarray(each.predicted) == np.asarray(golds)
-        return np.stack([correct, np.ones(len(correct))], axis=1).astype(np.float64)
-
-    against = paired_bootstrap(right(answers), right(unpruned), lambda sums: sums[..., 0] / sums[..., 1], seed=seed)
+    accuracy, scores = metric_named("accuracy"), answered(answers.predicted, golds)
+    others = accuracy.counts(answered(unpruned.predicted, golds))
+    against = paired_bootstrap(accuracy.counts(scores), others, accuracy.score, seed=seed)
     return {
-        "accuracy": float(right(answers)[:, 0].mean()),
+        "accuracy": accuracy.value(scores),
         "difference": difference_row(against),
         "resamples": RESAMPLES,
         "paper_macs": answers.relative_macs(model.encoder),
@@ -175,18 +173,14 @@ def make_entries(unpruned: TokenModel, models: Mapping[str, TokenModel]) -> list
         for order, is_sorted in (("as they come", False), ("by length", True)):
             shown = f"padded, {order}, {name}"
             entries.append(BenchEntry(shown, "padded", UNPRUNED, name, is_sorted, "own", head_only=False, read=read))
-    for name, attention, head_only in (
-        ("packed, fused", "fused", False),
-        ("packed, eager", "eager", False),
-        ("packed, head only", "fused", True),
-    ):
-        read = partial(_read_packed, unpruned, head_only=head_only, fused=attention == "fused")
-        entries.append(BenchEntry(name, "packed", UNPRUNED, dtype, True, attention, head_only, read))
+    ways = [(name, "packed", UNPRUNED, unpruned, name.removeprefix("packed, "), False) for name in PACKED]
+    ways.append(("packed, head only", "packed", UNPRUNED, unpruned, "fused", True))
     for name, each in models.items():
-        for head_only in (False, True):
-            shown = f"{name}, head only" if head_only else name
-            read = partial(_read_packed, each, head_only=head_only)
-            entries.append(BenchEntry(shown, "pruned", name, dtype, True, "fused", head_only, read))
+        ways.append((name, "pruned", name, each, "fused", False))
+        ways.append((f"{name}, head only", "pruned", name, each, "fused", True))
+    for shown, kind, name, each, attention, head_only in ways:
+        read = partial(_read_packed, each, head_only=head_only, fused=attention == "fused")
+        entries.append(BenchEntry(shown, kind, name, dtype, True, attention, head_only, read))
     return entries
 
 
@@ -206,7 +200,7 @@ def _read_padded(model: Any, device: torch.device, texts: Ids) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def _read_packed(model: TokenModel, texts: Ids, *, head_only: bool = False, fused: bool = True) -> torch.Tensor:
+def _read_packed(model: TokenModel, texts: Ids, *, head_only: bool, fused: bool) -> torch.Tensor:
     """Our model on packed texts; packing them is part of its time."""
     batch = pack(texts, model.encoder.device)
     output = forward(model.encoder, batch, model.rule, model.convention, head_only=head_only, fused=fused)
@@ -284,20 +278,19 @@ def _speed_row(one: BenchEntry, times: Times, baseline: str, model: TokenModel, 
 
 
 def _latency(
-    entries: Mapping[str, BenchEntry], baseline: str, ids: Ids, rows: int, most_calls: int
+    entries: Mapping[str, BenchEntry], baseline: str, ids: Ids, rows: int, most_calls: int, device: torch.device
 ) -> list[dict[str, Any]]:
     """Milliseconds of a call with `rows` unsorted texts, by entry: median and 95th percentile."""
     names = []
     for one in entries.values():
         # Sorting needs all texts beforehand, and of the two attentions of the unpruned model the faster one is enough.
-        slower = one.name in ("packed, fused", "packed, eager") and one.name != baseline
+        slower = one.name in PACKED and one.name != baseline
         if not slower and not (one.kind == "padded" and one.sorted):
             names.append(one.name)
     calls = min(most_calls, max(10, MOST_TEXTS // rows))  # a 95th percentile of fewer means nothing
     batches = []
     for number in range(calls):  # from the beginning again where there are too few texts
         batches.append([ids[(number * rows + i) % len(ids)] for i in range(rows)])
-    device = torch.device(next(iter(entries.values())).read(batches[0]).device)
     times: Times = {name: [] for name in names}
     for name in names:  # warm up
         entries[name].read(batches[0])
@@ -311,33 +304,34 @@ def _latency(
     return measured
 
 
-def _break_even(unpruned: TokenModel, models: Mapping[str, TokenModel], ids: Ids, settings: Settings) -> dict[str, Any]:
+def _break_even(
+    entries: Mapping[str, BenchEntry],
+    unpruned: TokenModel,
+    models: Mapping[str, TokenModel],
+    ids: Ids,
+    settings: Settings,
+) -> dict[str, Any]:
     """Speed-up by input length, and the length from which on pruning pays."""
     rows: list[dict[str, Any]] = []
     for length in (n for n in settings.lengths if n <= unpruned.max_length):
         count = min(settings.rows, max(4, TOKENS_A_LENGTH // length))
         texts = cut_texts(ids, length, count)
-        runs: dict[str, Callable[[], object]] = {}
-        for attention in ("fused", "eager"):
-            runs[attention] = partial(_read_packed, unpruned, texts, fused=attention == "fused")
-        for name, model in models.items():
-            runs[name] = partial(_read_packed, model, texts)
+        runs = {name: partial(entries[name].read, texts) for name in (*PACKED, *models)}
         times = alternate(runs, settings.rounds, unpruned.encoder.device)
-        best = min(("fused", "eager"), key=lambda name: median(times, name))
+        best = min(PACKED, key=lambda name: median(times, name))
         for name, model in models.items():
             answers = _evaluate(model, texts)
-            rows.append(
-                {
-                    "model": name,
-                    "length": length,
-                    "attention": best,
-                    "speedup": ratio(times, best, name),
-                    "unpruned_ms": 1000 * median(times, best) / count,
-                    "pruned_ms": 1000 * median(times, name) / count,
-                    "paper_macs": answers.relative_macs(model.encoder),
-                    "executed_macs": answers.relative_macs(model.encoder, executed=True),
-                }
-            )
+            row = {
+                "model": name,
+                "length": length,
+                "attention": entries[best].attention,
+                "speedup": ratio(times, best, name),
+                "unpruned_ms": 1000 * median(times, best) / count,
+                "pruned_ms": 1000 * median(times, name) / count,
+                "paper_macs": answers.relative_macs(model.encoder),
+                "executed_macs": answers.relative_macs(model.encoder, executed=True),
+            }
+            rows.append(row)
     begins = {}
     for name in models:
         begins[name] = pays_from([row for row in rows if row["model"] == name])

@@ -1,4 +1,4 @@
-"""Where the encoders that softprune prunes keep their parts: one table, an entry for each family.
+"""Where the encoders that softprune prunes keep their parts: one table.
 
 An encoder block is `h = LN(x + W_o attention(x))`, `y = LN(h + W_2 act(W_1 h))` in all of them (post-norm, Vaswani et
 al. 2017). The weights and modules stay transformers' own; attention and the loop over the layers are ours (`forward`).

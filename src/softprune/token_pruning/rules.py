@@ -110,9 +110,7 @@ class KeepAll:
 class Thresholds(nn.Module):
     """Learned thresholds; with `delta_L` left at zero, the manual rule of the paper's baselines.
 
-    Args:
-        theta_final: what the threshold would be at l = L, in units of 1 / D.
-        temperature: T of the soft mask, in the same units.
+    `theta_final` (the threshold at l = L, had it one) and `temperature` (T of the soft mask) are in units of 1 / D.
     """
 
     scored = True

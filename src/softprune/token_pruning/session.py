@@ -87,8 +87,7 @@ class TokenWorkspace:
 def prepare(recipe: TokensRecipe, run: RunFolder, watch: Watch) -> TokenWorkspace:
     """Load the data, check the recipe against data and model, load the tokenizer, record what results depend on.
 
-    Raises:
-        ManyErrors: with every disagreement, before any weights are loaded.
+    Every mistake is reported at once, before any weights are loaded.
     """
     settings, max_length = recipe.backbone, recipe.task.max_length
     task, splits, sets, described = _read_inputs(recipe)

@@ -1,8 +1,8 @@
 """Do the states of kept tokens cluster by class? PCA and t-SNE maps, and silhouettes against shuffled classes.
 
 A map always shows some shape. The silhouette says whether texts lie nearer to their own class than to the next one
-(1: far nearer; 0: no difference; below: nearer to another), and its p-value how often shuffled classes reach as much.
-The original space is the one to believe: t-SNE keeps neighbours, not distances.
+(1: far nearer; 0: no difference), its p-value how often shuffled classes reach as much. Believe the original space:
+t-SNE keeps neighbours, not distances.
 
 Sources: van der Maaten and Hinton, JMLR 9 (2008); Rousseeuw, J. Comput. Appl. Math. 20 (1987). Axes: N texts, H hidden.
 """

@@ -6,13 +6,14 @@ is kept as long as any of its pieces is, and is compared with random dropping of
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
+from softprune.data.metrics import with_ones
 from softprune.errors import SoftpruneError
 from softprune.statistics.bootstrap import (
     RESAMPLES,
@@ -175,7 +176,7 @@ def _measure_accuracy(
     if not pieces:
         return None
     traces = {text: table.traces[text] for text in sorted(pieces)}
-    whole_NC = _correct(list(traces.values()))
+    whole_NC = _correct(traces.values())
     is_kept_N = np.array([text in kept for text in traces])
 
     def accuracy(counts_NC: Floats) -> Estimate:
@@ -206,8 +207,8 @@ def _share(totals: Floats) -> Floats:
     return quotient(totals[..., 0], totals[..., 1])
 
 
-def _correct(traces: Sequence[TokenTrace]) -> Floats:
-    return np.array([[trace.predicted == trace.gold, 1] for trace in traces], np.float64)
+def _correct(traces: Iterable[TokenTrace]) -> Floats:
+    return with_ones([trace.predicted == trace.gold for trace in traces])
 
 
 def _draw_other_tokens(

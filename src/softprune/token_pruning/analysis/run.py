@@ -59,9 +59,8 @@ def analyse(
 def write_csv(path: Path, rows: Iterable[tuple[TokenTrace, Sequence[Word]]], labels: Sequence[str]) -> None:
     """Write the kept words, one text a row: the form in which studies of pruned tokens publish them.
 
-    Columns are text, kept words, true and predicted class, tags of the kept words (separated by spaces, one for each;
-    none without a tagger), and the layer of every word: JSON, `[[word, layer], ...]` of all words read; a word that was
-    kept to the end has the number of layers there.
+    `pos` has a tag for each kept word (none without a tagger); `layers` is JSON, `[[word, layer], ...]` of all words
+    read, with the number of layers for a word that was kept to the end.
     """
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer)

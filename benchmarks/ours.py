@@ -11,11 +11,10 @@ from timing import Spent
 from softprune.config.schema import TuningConfig
 from softprune.models.base import Backbone
 from softprune.prompts.soft_prompts import full_mask
-from softprune.training.free_memory import keep_freed
 from softprune.training.loop import Evaluation, Keeper, Schedule, Watch, train
+from softprune.training.memory import keep_freed
 from softprune.training.optimizers import prompt_optimiser
-from softprune.training.step import Feed
-from softprune.training.trainable import PromptTrainable
+from softprune.training.trainable import Feed, PromptTrainable
 from softprune.types import Encoded, Mask
 
 PIECES = 16

@@ -45,6 +45,11 @@ class ManyErrors(SoftpruneError):
         return type(self), (self.where, self.errors)
 
 
+def join_errors(where: str, errors: Sequence[SoftpruneError]) -> SoftpruneError:
+    """A single mistake as it is, and several in one error."""
+    return errors[0] if len(errors) == 1 else ManyErrors(where, errors)
+
+
 @contextmanager
 def gathered(errors: list[SoftpruneError]) -> Iterator[None]:
     """Puts a mistake (or several) that the block raises into `errors`, so that others are found beside it."""
@@ -57,6 +62,11 @@ def gathered(errors: list[SoftpruneError]) -> Iterator[None]:
         if explained is None:
             raise
         errors.append(explained)
+
+
+def explain_error(error: Exception) -> Exception:
+    """An error in a user's words, or the error itself."""
+    return error if isinstance(error, SoftpruneError) else explain_system_error(error) or error
 
 
 def explain_system_error(error: BaseException) -> SoftpruneError | None:

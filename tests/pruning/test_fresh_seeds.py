@@ -13,7 +13,7 @@ from toys import distance, drawn, mask_of
 from whole_runs import HIDDEN, Models, P, S, recipe_of
 
 from softprune.config import resolve
-from softprune.evaluation.fresh_seeds import fresh_pairs, retrain_fresh, seed_of, spans
+from softprune.evaluation.baselines import fresh_pairs, fresh_seed, retrain_fresh, spans
 from softprune.prompts.soft_prompts import full_mask
 from softprune.runs.executors import InProcess
 from softprune.runs.run_folder import RunFolder
@@ -43,10 +43,10 @@ def workspace_of(tiny_models: Models, task_file: Path, tmp_path: Path) -> Callab
 
 
 def test_runs_with_neighbouring_seeds_share_no_fresh_seed() -> None:
-    found = [seed_of(run, number) for run in range(4) for number in range(10)]
+    found = [fresh_seed(run, number) for run in range(4) for number in range(10)]
     assert len(set(found)) == 40
     assert found[:2] == [1000, 1001]
-    assert seed_of(3, None) == 3
+    assert fresh_seed(3, None) == 3
     assert set(found).isdisjoint(range(4))
 
 

@@ -13,11 +13,10 @@ from toys import distance, drawn, scoring_of, task_of
 
 from softprune.config.schema import TuningConfig
 from softprune.models.base import Backbone
-from softprune.pruning.gated_prompts import GatedPrompts, TogetherOptimiser
-from softprune.pruning.gates import GATES
+from softprune.pruning.learned_masks import GATES, GatedPrompts, TogetherOptimiser
 from softprune.training.loop import Evaluation, Keeper, Schedule, State, Trained, Watch, train
 from softprune.training.optimizers import keep_candidates, pack, prompt_optimiser, unpack
-from softprune.training.step import Feed
+from softprune.training.trainable import Feed
 
 Backbones = Callable[..., Backbone]
 P, S, H = 8, 2, 4
@@ -68,7 +67,7 @@ def optimiser_of(
     gated: GatedPrompts, name: str = "adafactor", lr: float = 0.01, gate_lr: float = 0.2
 ) -> TogetherOptimiser:
     prompts = prompt_optimiser(TuningConfig(optimiser=name, weight_decay=0), gated.vectors_KPH, None, lr=lr)
-    return TogetherOptimiser([prompts, torch.optim.Adam(gated.gates(), lr=gate_lr, eps=1e-12)], gated.stepped)
+    return TogetherOptimiser([prompts, torch.optim.Adam(gated.gates(), lr=gate_lr, eps=1e-12)], gated.next_step)
 
 
 def trained(
@@ -116,7 +115,7 @@ def test_what_matters_is_found(kind: str, levels: str) -> None:
     else:
         assert torch.equal(priced.piece_PS, wanted)
     assert bool(free.piece_PS[list(MATTER), 0].all())
-    hidden = gated.hardened()
+    hidden = gated.harden_prompts()
     assert torch.equal(hidden[0] != 0, priced.elements_PH(H))
 
 
@@ -181,16 +180,16 @@ def test_prices_side_by_side_are_each_alone(
 def test_examples_have_gates_of_their_own_and_parts_of_a_batch_the_same_as_the_whole() -> None:
     def drawn_in(*parts: int) -> torch.Tensor:
         gated = toy_of("straight-through", [1.0])
-        return torch.cat([gated._drawn(rows) for rows in parts], dim=1).detach()
+        return torch.cat([gated._draw(rows) for rows in parts], dim=1).detach()
 
     whole = drawn_in(4)
     assert torch.equal(drawn_in(2, 2), whole)
     assert not torch.equal(whole[:, 0], whole[:, 1])
     gated = toy_of("straight-through", [1.0])
-    first = gated._drawn(4)
-    gated.stepped()
-    assert not torch.equal(gated._drawn(4), first), "another step, other gates"
-    assert not torch.equal(toy_of("straight-through", [1.0], seed=1)._drawn(4), first)
+    first = gated._draw(4)
+    gated.next_step()
+    assert not torch.equal(gated._draw(4), first), "another step, other gates"
+    assert not torch.equal(toy_of("straight-through", [1.0], seed=1)._draw(4), first)
 
 
 @pytest.mark.parametrize("kind", GATES)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import distance
 
-from softprune.pruning.gates import GATES, HardConcrete, StraightThrough, expected_size, harden, uniform
+from softprune.pruning.learned_masks import GATES, HardConcrete, StraightThrough, expected_size, harden, uniform
 
 CONCRETE, THROUGH = HardConcrete(), StraightThrough()
 LOGITS = torch.tensor([-4.0, -1.5, 0.0, 0.7, 3.0], dtype=torch.float64)

@@ -15,8 +15,8 @@ from whole_runs import CASES, Models, P, Run, S, execute_one
 from softprune.config import resolve
 from softprune.evaluation.conclusions import random_sentence
 from softprune.prompts.ticket import Ticket
-from softprune.pruning.gates import expected_size, harden
-from softprune.pruning.xprompt import decided
+from softprune.pruning.learned_masks import expected_size, harden
+from softprune.pruning.xprompt import settle_strategy
 from softprune.report.page import html as page_of
 from softprune.report.run_reader import read_run
 from softprune.report.training_charts import group_trainings
@@ -128,8 +128,8 @@ def test_a_run_keeps_the_strategy_that_auto_stood_for(tmp_path: Path) -> None:
         options = {"recipe_text": "", "resolved": first.resolved(), "kind": "xprompt", "command": "test"}
         with RunFolder.open(tmp_path / kept, **options) as run:  # type: ignore[arg-type]
             workspace = Workspace(first, run, *[None] * 10)  # type: ignore[arg-type]
-            assert decided(workspace).recipe.search.strategy == kept
-            again = decided(replace(workspace, recipe=then), gates_learn=False).recipe
+            assert settle_strategy(workspace).recipe.search.strategy == kept
+            again = settle_strategy(replace(workspace, recipe=then), gates_learn=False).recipe
             assert again.search.strategy == kept
             assert run.record.search.document() == {"strategy": kept}
 

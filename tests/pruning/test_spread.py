@@ -47,7 +47,7 @@ class Elsewhere(InProcess):
                 patch.setattr(RunFolder, "append_metrics", refuse)
                 back = pickle.loads(pickle.dumps(there(what)))
             if self.damages:
-                for saved in back.made.pieces.values():
+                for saved in back[0].pieces.values():
                     nudge(saved)
             yield Result(item.id, back)
 
@@ -158,7 +158,7 @@ def test_a_worker_goes_on_where_the_driver_left_off(
         with pytest.raises(KeyboardInterrupt):
             execute(recipe, out, "softprune run mine.yaml", "# mine\n" + recipe.dump())
     store = distribute._store
-    monkeypatch.setattr(distribute, "_store", lambda w, r: (begun.append(r.value.seen.begun), store(w, r))[1])
+    monkeypatch.setattr(distribute, "_store", lambda w, r: (begun.append(r[1].begun), store(w, r))[1])
     execute(on_workers(recipe), out, "softprune run mine.yaml", "")
     assert begun[0] > 0
     assert set(begun[1:]) == {0}

@@ -11,7 +11,7 @@ from scipy import stats
 from softprune.data.metrics import F1, Accuracy, answered
 from softprune.errors import SoftpruneError
 from softprune.statistics.bootstrap import Difference, paired_bootstrap
-from softprune.statistics.seeds import Uncertainty, compare_rows, mean_uncertainty, seed_scores
+from softprune.statistics.seeds import Uncertainty, compare_rows, mean_uncertainty, seed_scores, uncertainty_of
 
 SCORE = Accuracy().score
 
@@ -70,11 +70,11 @@ def test_the_difference_is_that_of_the_formula() -> None:
 
 def test_p_and_interval_agree_at_the_level() -> None:
     a, b = rows(5, draw=3), rows(5, share=0.76, draw=4)
-    p = compare_rows(a, b, SCORE, seed=0).p
-    assert compare_rows(a, b, SCORE, seed=0, level=1 - p).low == pytest.approx(0, abs=1e-9)
+    found = compare_rows(a, b, SCORE, seed=0)
+    assert uncertainty_of(found).margin(1 - found.p) == pytest.approx(abs(found.value), abs=1e-9)
     swapped = compare_rows(b, a, SCORE, seed=0)
-    assert swapped.value == pytest.approx(-compare_rows(a, b, SCORE, seed=0).value)
-    assert swapped.p == pytest.approx(p, rel=0.1)  # other resamples
+    assert swapped.value == pytest.approx(-found.value)
+    assert swapped.p == pytest.approx(found.p, rel=0.1)  # other resamples
 
 
 def test_unpaired_seeds_are_welchs_test_where_examples_do_not_count() -> None:

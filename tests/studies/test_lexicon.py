@@ -7,7 +7,7 @@ import torch
 
 from softprune.interpret.displacement import norm_rms
 from softprune.models.base import Backbone
-from softprune.studies.lexicon import Lexicon, flat, mean_shared, shared
+from softprune.studies.experiments.neighbours import Lexicon, flat, mean_shared
 
 WORDS = {"a": ["Name", "team", "..."], "b": ["name", "film"], "c": ["film", "NAME", "film"]}
 
@@ -18,9 +18,7 @@ def lexicon(backbone_of: Callable[..., Backbone]) -> Lexicon:
 
 
 def test_words_are_shared_whatever_their_case() -> None:
-    assert shared(WORDS, 2) == ["name", "film"]
-    assert shared(WORDS, 3) == ["name"]
-    assert shared(WORDS, 4) == []
+    assert [mean_shared([WORDS], least) for least in (2, 3, 4)] == [2, 1, 0]
     assert mean_shared([WORDS, {"a": ["x"], "b": ["y"]}], 2) == 1.0
 
 

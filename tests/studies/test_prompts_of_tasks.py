@@ -15,9 +15,9 @@ import torch
 from softprune.errors import SoftpruneError
 from softprune.statistics.correlation import Correlation
 from softprune.studies.experiments import neighbours, projections, transfer
-from softprune.studies.experiments.transfer import BASELINES, NORMS, WORDS, draw_random_prompt, prompts_to_ask
+from softprune.studies.experiments.transfer import BASELINES, NORMS, WORDS, prompts_to_ask
 from softprune.studies.findings import Cell, Findings, Table
-from softprune.studies.prompt_scoring import open_set
+from softprune.studies.prompt_scoring import draw_random_prompt, open_set
 from softprune.studies.score_rows import Runs
 from softprune.studies.study_context import StudyContext
 from studies import small_bench
@@ -84,7 +84,8 @@ def test_random_prompts_are_random_and_draw_random_prompt(study: StudyContext, r
         assert torch.allclose(prompt.norm(dim=-1), tuned.norm(dim=-1).mean(0), rtol=1e-5)
     assert not torch.equal(asked[NORMS][0], asked[NORMS][1])
     assert not torch.equal(asked[WORDS][0], runs["demo", 0].prompt("initial"))
-    assert torch.equal(draw_random_prompt(tuned, 3), draw_random_prompt(tuned, 3))
+    norms = tuned.norm(dim=-1).mean(0)
+    assert torch.equal(draw_random_prompt(norms, 8, 3), draw_random_prompt(norms, 8, 3))
 
 
 def test_gains_are_paired_differences_to_no_prompt(transferred: Findings) -> None:

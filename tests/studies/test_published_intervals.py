@@ -7,8 +7,9 @@ from typing import Final
 import pytest
 
 from softprune.config import Published
+from softprune.statistics.bootstrap import wilson_interval
+from softprune.studies.experiments.variants import count_right, published_intervals
 from softprune.studies.findings import Cell
-from softprune.studies.published_intervals import count_right, published_intervals, wilson_interval
 
 Z: Final = 1.959963984540054
 """Of 95%: the normal distribution's 97.5% point."""

@@ -10,9 +10,9 @@ import pytest
 from softprune.config import load_study, shipped_studies
 from softprune.data import load_task
 from softprune.errors import SoftpruneError
+from softprune.studies.experiments.variants import study_claims
 from softprune.studies.runner import EXPERIMENTS
 from softprune.studies.study_context import StudyContext
-from softprune.studies.variant_tables import study_claims
 
 SCALES = ("smoke", "full")
 

@@ -13,13 +13,8 @@ import pytest
 from softprune.config import Study, Variant
 from softprune.errors import SoftpruneError
 from softprune.statistics.methods_over_seeds import Outcome, Scored
-from softprune.studies.experiments import models, sizes, statistics, variants
-from softprune.studies.figures import bars
-from softprune.studies.findings import Cell, Table
-from softprune.studies.run_result import FinishedRun
-from softprune.studies.score_rows import Row, mean_cell
-from softprune.studies.study_context import StudyContext
-from softprune.studies.variant_tables import (
+from softprune.studies.experiments import sizes, statistics, variants
+from softprune.studies.experiments.variants import (
     NOT_DEFINED,
     Claim,
     Setting,
@@ -28,9 +23,14 @@ from softprune.studies.variant_tables import (
     entry_verdict,
     size_cell,
     study_claims,
+    study_models,
     study_variants,
     variant_scores,
 )
+from softprune.studies.findings import Cell, Table, bars
+from softprune.studies.run_result import FinishedRun
+from softprune.studies.score_rows import Row, mean_cell
+from softprune.studies.study_context import StudyContext
 from softprune.studies.verdicts import ABOVE, AT_CHANCE, BELOW, CHOSEN_HERE, NEITHER
 
 SMALL: dict[str, Any] = {
@@ -206,11 +206,11 @@ def test_claims_default_to_the_first_and_variants_have_names(tmp_path: Path) -> 
 
 def test_models_have_names_of_their_own(tmp_path: Path) -> None:
     both = bench_of(tmp_path, options={"backbones": ["tiny", "some/tiny-causal"]})
-    assert models.study_models(both) == {"tiny": "tiny", "tiny-causal": "some/tiny-causal"}
-    assert models.study_models(bench_of(tmp_path, backbone="gpt2", options={"backbones": ["tiny"]})) == {"gpt2": "gpt2"}
+    assert study_models(both) == {"tiny": "tiny", "tiny-causal": "some/tiny-causal"}
+    assert study_models(bench_of(tmp_path, backbone="gpt2", options={"backbones": ["tiny"]})) == {"gpt2": "gpt2"}
     for wrong in ([], ["a/tiny", "b/tiny"]):
         with pytest.raises(SoftpruneError, match="models"):
-            models.study_models(bench_of(tmp_path, options={"backbones": wrong}))
+            study_models(bench_of(tmp_path, options={"backbones": wrong}))
 
 
 def test_methods_prompts_and_what_a_model_has_no_place_for(tiny_models: Callable[[str], Path], tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_methods_prompts_and_what_a_model_has_no_place_for(tiny_models: Callable
     assert compared.rows[0][0] == "PRUNED less CONTROL"
     assert len(found.sentences) == 1
 
-    by_model = models.conduct(
+    by_model = variants.conduct_models(
         bench_of(
             tmp_path, model, seeds=1, variants=own, options={"backbones": [model], "claims": [["pruned", "control"]]}
         )

@@ -10,11 +10,8 @@ from softprune.studies.verdicts import (
     BELOW,
     NEITHER,
     UNMEASURED,
-    correct_cells,
     correct_family,
-    correct_table,
     describe_difference,
-    mean_of_cells,
     only_cells,
     tally,
     verdict,
@@ -66,17 +63,10 @@ def test_holm_is_over_those_that_may_be_tested() -> None:
     near = replace(UP, seeds=3, p=0.03)
     far = replace(OPEN, seeds=3, p=0.2)
     aside = [replace(near, seeds=2), replace(near, chance=True), NONE, "not defined"]
-    found = correct_family([near, *aside, far])
+    found = list(correct_family(dict(enumerate([near, *aside, far]))).values())
     assert [cell.p_holm for cell in only_cells(found)] == [pytest.approx(0.06), None, None, None, pytest.approx(0.2)]
     assert found[4] == "not defined"
     (kept, *_) = only_cells(found)
     assert verdict(kept) == NEITHER
-    assert verdict(*only_cells(correct_family([near]))) == ABOVE  # alone, there is nothing to correct
-    table = correct_table({"a": {"x": near, "y": far}, "b": {"x": "not defined"}})
-    assert table["b"] == {"x": "not defined"}
-    assert verdict(correct_cells({"a": near, "b": far})["a"]) == NEITHER
-
-
-def test_mean_leaves_out_what_was_not_measured() -> None:
-    assert mean_of_cells([UP, NONE, Cell(0.05)]) == pytest.approx(0.04)
-    assert mean_of_cells([NONE]) is None
+    assert verdict(correct_family({"a": near})["a"]) == ABOVE  # alone, there is nothing to correct
+    assert verdict(correct_family({"a": near, "b": far})["a"]) == NEITHER

@@ -149,11 +149,10 @@ def killed_at(recipe: TokensRecipe, out: Path, nth: int, monkeypatch: pytest.Mon
     return False
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_ended_at_every_evaluation_it_ends_with_the_same_bits(
-    tmp_path: Path, tiny_models: Models, monkeypatch: pytest.MonkeyPatch, dropout: float
+    tmp_path: Path, tiny_models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    both = (f"tuning.dropout={dropout}", f"tuning.attention_dropout={dropout}", "tuning.epochs=2")
+    both = ("tuning.dropout=0.2", "tuning.attention_dropout=0.2", "tuning.epochs=2")
     recipe = recipe_of(write_task(tmp_path / "task"), tiny_models("encoder"), *both)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     execute(recipe, whole, "test", "")

@@ -17,7 +17,7 @@ from softprune.token_pruning.rules import Convention, KeepAll, Rule, Thresholds
 from softprune.token_pruning.stages import THRESHOLDS, EncoderTrainable
 from softprune.training.loop import Evaluation, Keeper, Schedule, Watch, train
 from softprune.training.optimizers import weights_adamw
-from softprune.training.step import Feed
+from softprune.training.trainable import Feed
 from softprune.types import Batch, Encoded
 
 Models = Callable[[str], Path]

@@ -15,8 +15,7 @@ from softprune.prompts.soft_prompts import full_mask, masked_state, read_one
 from softprune.training.loop import Evaluation, Schedule, Watch, train
 from softprune.training.optimizers import prompt_optimiser
 from softprune.training.scoring import score_each, score_prompts
-from softprune.training.step import Feed, parts_by_length
-from softprune.training.trainable import PromptTrainable
+from softprune.training.trainable import Feed, PromptTrainable, parts_by_length
 from softprune.types import Mask
 
 Backbones = Callable[..., Backbone]

@@ -15,9 +15,9 @@ from toys import task_of
 from softprune.models.base import Backbone
 from softprune.runs.record_parts import TrainingCost
 from softprune.runs.run_folder import RunFolder
-from softprune.training import cost, free_memory
-from softprune.training.cost import Way, behind_prompt, latency, record_totals, seconds_per_epoch
-from softprune.training.free_memory import PeakMemory
+from softprune.training import cost, memory
+from softprune.training.cost import Way, behind_prompt, latency, record_totals
+from softprune.training.memory import PeakMemory
 from softprune.types import Batch
 
 MIB = 2**20
@@ -56,7 +56,7 @@ def test_a_lap_tells_of_what_was_held_since_the_last_one() -> None:
 
 
 def test_where_peaks_can_not_begin_anew_none_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(free_memory, "_CLEAR", tmp_path / "no" / "such" / "file")
+    monkeypatch.setattr(memory, "_CLEAR", tmp_path / "no" / "such" / "file")
     assert PeakMemory(torch.device("cpu")).lap() is None
 
 
@@ -70,13 +70,8 @@ def test_a_gpus_allocator_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_phases_have_their_own_peaks_and_keep_the_highest(run: RunFolder) -> None:
-    class Meter:
-        laps = iter([1, 50, 70, 30, 2, 40])
-
-        def lap(self) -> int | None:
-            return next(self.laps)
-
-    run.meter = Meter()
+    peaks = iter([1, 50, 70, 30, 2, 40])
+    run.read_peak = lambda: next(peaks)
     with run.phase("outer"):  # 1: before it
         with run.phase("inner"):  # 50: outer's so far
             pass  # 70
@@ -93,19 +88,10 @@ def test_a_run_without_a_meter_tells_of_no_peaks(run: RunFolder) -> None:
     assert "peak_memory" not in run.record.cost.document()
 
 
-def test_an_epoch_takes_its_share_of_the_steps() -> None:
-    training = {
-        "sweep-1": TrainingCost(steps=20, examples=0, seconds=6.0),
-        "sweep-3": TrainingCost(steps=10, examples=0, seconds=3.0),
-    }
-    assert seconds_per_epoch(training, 5) == pytest.approx(9.0 * 5 / 30)
-    assert seconds_per_epoch(training, 5) != pytest.approx(9.0 / 30)
-    assert seconds_per_epoch({}, 5) is None
-
-
 def test_totals_are_of_all_pieces_and_epochs_of_the_methods_own(run: RunFolder) -> None:
     with run.editing() as record:
-        record.cost.training["tune"] = TrainingCost(steps=10, examples=100, seconds=5.0)
+        record.cost.training["tune"] = TrainingCost(steps=8, examples=60, seconds=2.0)
+        record.cost.training["sweep-1"] = TrainingCost(steps=2, examples=40, seconds=3.0)
         record.cost.training["retrain-a"] = TrainingCost(steps=30, examples=900, seconds=20.0)
         record.cost.peak_memory = {"load": 10**13, "tune": None}
     record_totals(run, seconds=40.0, trainable=640, stored=320, steps_an_epoch=5, works=("tune", "sweep"))

@@ -16,7 +16,7 @@ from softprune.config.schema import TuningConfig
 from softprune.errors import SoftpruneError
 from softprune.training.loop import Evaluation, Point, Schedule, Watch, train
 from softprune.training.optimizers import prompt_optimiser
-from softprune.training.step import Feed
+from softprune.training.trainable import Feed
 
 LENGTHS = (3, 5, 4, 3, 6, 2, 7, 5, 4, 3)
 SCHEDULE = Schedule(epochs=4, batch_size=4)  # three steps an epoch, the last of two examples

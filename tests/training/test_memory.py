@@ -18,8 +18,18 @@ from toys import task_of
 from softprune.config import Recipe, resolve
 from softprune.models.base import Backbone
 from softprune.training import memory
-from softprune.training.free_memory import free_bytes, give_back, keep_freed
-from softprune.training.memory import LiveBytes, Rehearsal, StepMemory, evenly, measure_group, measure_step, together
+from softprune.training.memory import (
+    LiveBytes,
+    Rehearsal,
+    StepMemory,
+    evenly,
+    free_bytes,
+    give_back,
+    keep_freed,
+    measure_group,
+    measure_step,
+    together,
+)
 
 Backbones = Callable[..., Backbone]
 CPU = torch.device("cpu")
@@ -207,7 +217,7 @@ def test_other_devices_tell_nothing() -> None:
 
 STEPS = """
 import resource, sys, torch
-from softprune.training.free_memory import keep_freed
+from softprune.training.memory import keep_freed
 if sys.argv[1] == "kept":
     assert keep_freed()
 def step():
@@ -234,7 +244,7 @@ def test_a_step_takes_the_memory_of_the_one_before() -> None:
 
 GIVING = """
 import torch
-from softprune.training.free_memory import give_back, held_bytes, keep_freed
+from softprune.training.memory import give_back, held_bytes, keep_freed
 keep_freed()
 held = [bytearray(2**20) for _ in range(96)]
 for block in held:

@@ -18,8 +18,7 @@ from softprune.runs.processes import ALONE, Processes
 from softprune.training.loop import Evaluation, Schedule, Watch, train
 from softprune.training.optimizers import prompt_optimiser
 from softprune.training.scoring import score_prompts
-from softprune.training.step import Feed
-from softprune.training.trainable import PromptTrainable
+from softprune.training.trainable import Feed, PromptTrainable
 from softprune.types import Batch
 
 Backbones = Callable[..., Backbone]

@@ -16,8 +16,8 @@ from softprune.data import load_task
 from softprune.errors import ManyErrors, SoftpruneError
 from softprune.models import describe
 from softprune.models.base import Backbone
-from softprune.training.initial_prompt import common_words, initial_prompt, settled
-from softprune.training.recipe_checks import check, task_mistakes
+from softprune.training.initial_prompt import common_words, initial_prompt, settle_tokens
+from softprune.training.input_checks import check, task_mistakes
 from softprune.training.scoring import SealedSet
 
 Backbones = Callable[..., Backbone]
@@ -169,9 +169,9 @@ def test_the_prompt_file_is_held_to_the_backbone_with_the_rest(tiny_models: Mode
 def test_the_prompt_files_own_number_of_tokens(tmp_path: Path) -> None:
     path = tmp_path / "mine.safetensors"
     recipe = resolve(["prompt.init=file", f"prompt.file={path}"])
-    assert settled(recipe) == recipe  # a file that isn't there is told later, with the rest
+    assert settle_tokens(recipe) == recipe  # a file that isn't there is told later, with the rest
     save_file({"vectors_PH": drawn(3, 32)}, path)
-    assert settled(recipe).prompt.tokens == 3
-    assert settled(recipe).resolved()["prompt"]["tokens"] == 3
+    assert settle_tokens(recipe).prompt.tokens == 3
+    assert settle_tokens(recipe).resolved()["prompt"]["tokens"] == 3
     for told in (resolve(["prompt.init=file", f"prompt.file={path}", "prompt.tokens=20"]), resolve()):
-        assert settled(told) is told
+        assert settle_tokens(told) is told

@@ -21,9 +21,8 @@ from softprune.report.training_charts import group_trainings
 from softprune.runs.record_parts import SettingsRecord
 from softprune.runs.run_folder import RunFolder
 from softprune.training import jobs
-from softprune.training.jobs import best_rate, candidate_of, chosen_work, work_of
-from softprune.training.loop import Evaluation
-from softprune.training.nan_checks import NotFinite, check_finite
+from softprune.training.jobs import best_rate, chosen_work, sweep_candidate, sweep_work
+from softprune.training.loop import Evaluation, NotFinite, check_finite
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -37,7 +36,7 @@ def run(tmp_path: Path) -> Iterator[RunFolder]:
 def trying(found: dict[float, Evaluation | None]) -> Callable[[float, str], Evaluation]:
     def train(lr: float, work: str) -> Evaluation:
         evaluation = found[round(lr / 0.1, 6)]
-        assert work == work_of(round(lr / 0.1, 6))
+        assert work == sweep_work(round(lr / 0.1, 6))
         if evaluation is None:
             check_finite([math.nan], [work], "training loss", "at step 2", "lower it")
         assert evaluation is not None
@@ -96,7 +95,7 @@ def test_a_sweep_ends_as_the_chosen_rate_alone_would(
         jobs.FolderKeeper, "finish", lambda self, done: trained.append(self._names) or finish(self, done)
     )
     swept = tune(recipe_of(model, "tuning.lr=0.1", "tuning.sweep=0.5,2,8"), tmp_path / "swept")
-    assert trained == [[candidate_of(work_of(each))] for each in (0.5, 2.0, 8.0)]
+    assert trained == [[sweep_candidate(sweep_work(each))] for each in (0.5, 2.0, 8.0)]
     info = info_of(swept)
     (chosen,) = [row for row in info["sweep"].values() if row["chosen"]]
     assert chosen["score"] == max(row["score"] for row in info["sweep"].values())

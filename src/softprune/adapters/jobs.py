@@ -9,13 +9,12 @@ import torch
 
 from softprune.adapters.base import Adaptation, Tensors, copies, put
 from softprune.training.cost import behind_prompt, latency
-from softprune.training.jobs import FolderKeeper, best_rate, candidate_of, chosen_work, schedule
+from softprune.training.jobs import FolderKeeper, best_rate, chosen_work, schedule, sweep_candidate
 from softprune.training.loop import Evaluation, train
 from softprune.training.optimizers import weights_adamw
 from softprune.training.scoring import ScoredSet, Scoring, score_prompts
 from softprune.training.session import Workspace
-from softprune.training.step import Feed
-from softprune.training.trainable import WeightsTrainable, products_in, seed_dropout
+from softprune.training.trainable import Feed, WeightsTrainable, products_in, seed_dropout
 from softprune.types import Batch, Scores
 
 WORK = "adapt"
@@ -78,7 +77,7 @@ def _fit(workspace: Workspace, adaptation: Adaptation, lr: float, work: str) -> 
     if work == WORK:
         phase, name = WORK, "adapted"
     else:
-        phase, name = "sweep", candidate_of(work)
+        phase, name = "sweep", sweep_candidate(work)
 
     def batch(indices: Sequence[int]) -> Batch:
         seed_dropout(recipe.seed, work, indices)

@@ -30,7 +30,11 @@ def main() -> None:
     usage_error: Any = typer.BadParameter.__base__
     problem: SoftpruneError | str | None
     try:
-        _check_arguments()
+        # Files whose names aren't UTF-8 could be opened, but no record of the run could hold the names.
+        for word in sys.argv[1:]:
+            if not word.isascii() and word != word.encode(errors="replace").decode():
+                found = word.encode(errors="backslashreplace").decode()
+                raise SoftpruneError("a command line in UTF-8", found, "rename that file or folder")
         code = app(prog_name="softprune", standalone_mode=False)
     except usage_error as error:
         problem = _explain_usage(error)
@@ -44,14 +48,6 @@ def main() -> None:
         time.sleep(_WAIT_FOR_LAUNCHER_S)
     print(printable(problem), file=sys.stderr)
     sys.exit(2)
-
-
-def _check_arguments() -> None:
-    # Files whose names aren't UTF-8 could be opened, but no record of the run could hold the names.
-    for word in sys.argv[1:]:
-        if not word.isascii() and word != word.encode(errors="replace").decode():
-            found = word.encode(errors="backslashreplace").decode()
-            raise SoftpruneError("a command line in UTF-8", found, "rename that file or folder")
 
 
 def _explain_usage(error: Any) -> SoftpruneError | str:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from softprune import __version__
-from softprune.cli import exchange, inspect, methods, plan, predict, study, tasks, tokens, train
+from softprune.cli import exchange, inspect, plan, predict, study, tasks, tokens, train
 from softprune.cli.options import Command
 from softprune.cli.output import say
 
@@ -52,9 +52,9 @@ _add(app, "run", train.run, "Run a recipe; the same command again continues it."
 _add(app, "xprompt", train.from_flags("xprompt"), "Tune a prompt, prune it, and compare the two.")
 _add(app, "tune", train.from_flags("tune"), "Tune a prompt; prune nothing.")
 _add(app, "adapt", train.from_flags("adapt"), "Adapt a model another way than by a prompt.")
-_add(app, "plan", plan.command(), "Say what a run would take, before it starts.")
+_add(app, "plan", plan.plan, "Say what a run would take, before it starts.")
 _add(app, "compare", train.from_flags("compare"), "Compare ways to adapt a model: scores and costs.")
-_add(app, "methods", methods.methods, "List the methods: what each trains, and where it is defined.")
+_add(app, "methods", inspect.methods, "List the methods: what each trains, and where it is defined.")
 _add(app, "predict", predict.predict, "Answer the rows of a file with one or several tickets.")
 _add(app, "export", exchange.export, "Write a ticket for other programs.")
 _add(app, "import", exchange.import_, "Bring in a prompt that was trained elsewhere.")
@@ -71,7 +71,7 @@ _add(_tasks, "new", tasks.new, "Write a task YAML for a file of your own.")
 _studies = _group("study", "The experiments of the papers, one command each.", study.HELP)
 _add(_studies, "list", study.list_studies, "List the studies: what each asks, and how long it takes.")
 _add(_studies, "show", study.show, "Show a study: its question, scales, published tables.")
-_add(_studies, "run", study.run_command(), "Run a study, and show its tables beside the published ones.")
+_add(_studies, "run", study.run, "Run a study, and show its tables beside the published ones.")
 
 _TOKENS_HELP = "Learned token pruning: encoders that read only what matters."
 _tokens = _group("tokens", _TOKENS_HELP, _TOKENS_HELP)

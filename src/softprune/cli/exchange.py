@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Which(StrEnum):
-    """A prompt of a run; `softprune.prompts.ticket.WHICH`, which is not imported for the help text."""
+    """A prompt of a run, as `softprune.prompts.ticket.WHICH`, whose import would slow the help text."""
 
     winner = "winner"
     control = "control"
@@ -74,7 +74,7 @@ def export(
 
 
 def refuse_which(source: str, which: Which) -> None:
-    """Refuse another prompt than the default of a run that has one model alone."""
+    """Refuse `--which` for an adapter, which is a run's only result."""
     if which is not Which.winner:
         expected = f"a run that pruned a prompt, for --which {which.value}"
         raise SoftpruneError(expected, f"an adapter in {source}", "leave out --which")

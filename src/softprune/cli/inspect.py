@@ -1,4 +1,4 @@
-"""Commands that look at what is there: `runs`, `report`, `neighbours`; and the results that end a run."""
+"""Commands that show what there is: `methods`, `runs`, `report`, `neighbours`; and the results that end a run."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from softprune.cli.options import option
+from softprune.cli.options import option, option_like
 from softprune.cli.output import WIDE, duration, print_rich, say, table
+from softprune.config import DEFAULT_RELATIVE_LR, BackboneConfig
 from softprune.errors import SoftpruneError
 from softprune.runs.listing import list_runs
 
@@ -83,7 +84,7 @@ def _kind_of_folder(folder: Path) -> str:
 
 
 def show_run(run: Path) -> None:
-    """Prints the table of a run that tunes, prunes or adapts, and where its report lies."""
+    """Prints the table of a run that tunes, prunes or adapts, and where its report is."""
     from softprune.report import comparison_table
     from softprune.runs.record import RunRecord, read_record
 
@@ -117,14 +118,14 @@ def show_token_pruning(run: Path) -> None:
 
 
 def show_comparison(folder: Path) -> None:
-    """Prints a comparison's tables, and where the page lies."""
+    """Prints a comparison's tables, and where its page is."""
     from softprune.studies.comparison.runner import terminal
 
     _show_tables(folder, terminal(folder), "table.md, .csv, .tex")
 
 
 def show_study(folder: Path) -> None:
-    """Prints a study's tables, and where the page lies."""
+    """Prints a study's tables, and where its page is."""
     from softprune.studies.runner import terminal
 
     _show_tables(folder, terminal(folder), "table-*.md, .csv")
@@ -173,3 +174,27 @@ def neighbours(
         f"cosine of two random words: {spread['raw']:.2f} ({spread['centred']:.2f} without the vocabulary's mean); "
         f"{found['vocabulary']:,} words and pieces of words count"
     )
+
+
+def methods(
+    backbone: Annotated[str | None, option_like("--backbone", "none: without asking a model")] = None,
+) -> None:
+    """List the methods: what each trains, its source, its learning rate, and whether a model has room for it."""
+    from softprune.adapters.registry import METHODS
+    from softprune.studies.comparison.method_runs import refused_by_model
+    from softprune.terminal import Table
+
+    heads, refused = ["method", "trains", "from", "learning rate", "kind"], {}
+    if backbone is not None:
+        heads.append("here")
+        refused = refused_by_model(BackboneConfig(name=backbone), METHODS)
+    table = Table(*heads, box=None, pad_edge=False, header_style="bold underline")
+    for method in METHODS.values():
+        rate = f"{DEFAULT_RELATIVE_LR} × RMS of embeddings" if method.lr is None else f"{method.lr:g}"
+        cells = [method.name, method.trains, method.source, rate, method.kind]
+        if backbone is not None:
+            cells.append("not defined" if method.name in refused else "yes")
+        table.add_row(*cells)
+    print_rich(table)
+    for name, reason in refused.items():
+        say(f"{name}: not defined: {reason}")

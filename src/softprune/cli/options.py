@@ -28,7 +28,6 @@ SCHEMAS: Final[dict[str, type[BaseModel]]] = {
     "tokens": TokensRecipe,
     "study": Study,
 }
-"""By kind of run, the recipe that its flags are keys of."""
 
 _RECIPES: Final = ("xprompt", "tune", "adapt", "compare", "tokens")
 _PROMPTS_AND_ADAPTERS: Final = ("xprompt", "tune", "adapt", "compare")
@@ -106,6 +105,7 @@ OLD_FLAGS: Final[dict[str, dict[str, str]]] = {
 }
 """By command, the names that flags had in version 0.1, which still work in 0.2, with a notice."""
 
+# What the help calls a flag's value, where its type alone would say too little.
 _METAVARS: Final = {
     "--backbone": "NAME",
     "--task": "TASK",
@@ -113,7 +113,6 @@ _METAVARS: Final = {
     "--device": "DEVICE",
     "--prompt-file": "FILE",
 }
-"""What the help calls a flag's value, where its type alone would say too little."""
 
 # flat_fields walks a whole schema, and each flag asks for one of its keys.
 _FIELDS: Final = {kind: {field.key: field for field in flat_fields(SCHEMAS[kind])} for kind in SCHEMAS}
@@ -124,8 +123,8 @@ def recipe_flags(kind: str) -> dict[str, str]:
     return {flag: key for flag, key, kinds in RECIPE_FLAGS if kind in kinds}
 
 
-def with_flags(command: Callable[..., None], kind: str, others: dict[str, Any], text: str) -> Callable[..., None]:
-    """A command that takes the flags of a kind of run, and others by name and annotation; `text` is its help.
+def with_flags(kind: str, others: dict[str, Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command the flags of a kind of run, and other parameters by name and annotation.
 
     Flags take text, since the recipe checks all values together.
     """
@@ -141,9 +140,12 @@ def with_flags(command: Callable[..., None], kind: str, others: dict[str, Any], 
         parameters.append(
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
         )
-    cast(Any, command).__signature__ = inspect.Signature(parameters)
-    command.__doc__ = text
-    return command
+
+    def add_signature(command: Callable[..., None]) -> Callable[..., None]:
+        cast(Any, command).__signature__ = inspect.Signature(parameters)  # which Typer reads
+        return command
+
+    return add_signature
 
 
 def read_overrides(given: dict[str, Any], kind: str) -> list[str]:
@@ -171,7 +173,7 @@ def option_like(flag: str, default: str | None = None, *, kind: str = "xprompt",
 
     Args:
         flag: its name in `RECIPE_FLAGS`.
-        default: what the help says stands where it isn't given; None shows the parameter's own default.
+        default: as the help words it; None shows the parameter's own default.
         kind: the recipe whose key it is.
         minimum: of a number.
     """
@@ -186,7 +188,7 @@ def option_like(flag: str, default: str | None = None, *, kind: str = "xprompt",
 
 
 def option(flag: str, metavar: str, text: str, *, minimum: int | None = None) -> Any:
-    """A flag of one command; one without a default of its own says in its text what stands in its place."""
+    """A flag of one command; a default that isn't the parameter's own is worded in its text."""
     return typer.Option(flag, metavar=metavar, min=minimum, help=text, show_default="[default" not in text)
 
 

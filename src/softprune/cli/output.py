@@ -13,10 +13,9 @@ from softprune.printable import one_line, printable
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-PIPE_WIDTH = 160
-"""Columns where the output is no terminal: a pipe or a file has no width of its own."""
-WIDE = 200
-"""The same for the tables of token pruning, which have more columns."""
+PIPE_WIDTH = 160  # columns where the output is no terminal: a pipe or a file has no width of its own
+WIDE = 200  # the same for the tables of token pruning, which have more columns
+ROWS_PER_WRITE = 512  # of the two `predict` commands: answers that are written at a time
 
 
 def say(text: object = "", *, err: bool = False) -> None:

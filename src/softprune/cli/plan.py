@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -14,76 +13,68 @@ from softprune.cli.recipes import read_recipe
 from softprune.config import Recipe
 from softprune.printable import printable_json
 
-_HELP = (
-    "Say what a run would take, before it starts: steps, candidates, memory and time. One step is measured; "
-    "nothing is written."
-)
 _Recipe = Annotated[
     str | None,
     typer.Argument(metavar="[RECIPE]", help="A shipped recipe's name, or a YAML file; else all defaults."),
 ]
 
 
-def command() -> Callable[..., None]:
-    """The command, with the flags of `xprompt`."""
+@with_flags("xprompt", {"recipe": _Recipe, "overrides": OverridesArgument, "json": JsonOption})
+def plan(**given: Any) -> None:
+    """Say what a run would take, before it starts: steps, candidates, memory and time.
 
-    def plan(**given: Any) -> None:
-        name, overrides = given["recipe"], read_overrides(given, "xprompt")
-        if name is not None and "=" in name:  # no recipe was named
-            name, overrides = None, [*overrides, str(name)]
-        _show_plan(read_recipe(Recipe, name, overrides)[0], as_json=bool(given["json"]))
-
-    return with_flags(plan, "xprompt", {"recipe": _Recipe, "overrides": OverridesArgument, "json": JsonOption}, _HELP)
-
-
-def _show_plan(recipe: Recipe, *, as_json: bool) -> None:
-    from softprune.pipelines.plan import plan
+    One step is measured; nothing is written.
+    """
+    from softprune.pipelines.plan import plan as plan_run
     from softprune.terminal import Table
 
-    found = plan(recipe).document()
-    if as_json:
-        say(printable_json(found, indent=2))
+    name, overrides = given["recipe"], read_overrides(given, "xprompt")
+    if name is not None and "=" in name:  # no recipe was named, and this is the first override
+        name, overrides = None, [*overrides, str(name)]
+    planned = plan_run(read_recipe(Recipe, name, overrides)[0]).document()
+    if given["json"]:
+        say(printable_json(planned, indent=2))
         return
     summary = Table(show_header=False, box=None)
-    for name, text in _summarize(found).items():
+    for name, text in _summarize(planned).items():
         summary.add_row(name, text)
     trainings = Table("training", "prompts", "groups of", "steps each", "steps in all", "evaluations")
-    for stage in found["stages"]:
+    for stage in planned["stages"]:
         groups = ", ".join(f"{n} x {size}" if n > 1 else str(size) for size, n in Counter(stage["groups"]).items())
         numbers = (stage["trainings"], groups, stage["steps"], stage["steps_in_all"], stage["evaluations"])
         trainings.add_row(stage["name"], *(f"{n:,}" if isinstance(n, int) else n for n in numbers))
     print_rich(summary, trainings)
     say("Time is what a step and a scoring call took here, times their number.")
-    if found["early_stopping"]:
+    if planned["early_stopping"]:
         say("Candidates that stop improving stop early (tuning.patience), so it may well be less.")
-    if not found["exact"]:
+    if not planned["exact"]:
         say("How the candidates are grouped depends on which of them stay: steps may be a few more or fewer.")
-    if comparison := found["comparison"]:
+    if comparison := planned["comparison"]:
         say(
             f"Detectable differences assume a standard deviation of {100 * comparison['seed_sd']:g} points between "
             f"seeds, and {comparison['discordance']:.0%} of the examples answered rightly by one side alone."
         )
-    if found["memory"]["peak"] is None and found["candidates"]:
+    if planned["memory"]["peak"] is None and planned["candidates"]:
         say("Two candidates side by side don't fit into memory.")
 
 
-def _summarize(found: dict[str, Any]) -> dict[str, str]:
+def _summarize(planned: dict[str, Any]) -> dict[str, str]:
     """A plan in a few lines, by what each is about."""
-    backbone, memory, comparison = found["backbone"], found["memory"], found["comparison"]
-    parameters, trained = backbone["parameters"], found["trainable_parameters"]
-    examples = ", ".join(f"{number:,} {name}" for name, number in found["examples"].items())
+    backbone, memory, comparison = planned["backbone"], planned["memory"], planned["comparison"]
+    parameters, trained = backbone["parameters"], planned["trainable_parameters"]
+    examples = ", ".join(f"{number:,} {name}" for name, number in planned["examples"].items())
     read_as = f"{backbone['family']}, {parameters:,} parameters, {backbone['dtype']} on {backbone['device']}"
     lines = {
         "backbone": f"{backbone['name']} ({read_as})",
         "trained": f"{trained:,} parameters, {100 * trained / parameters:.2g}% of the backbone's",
-        "task": f"{found['task']}: {examples} examples",
+        "task": f"{planned['task']}: {examples} examples",
     }
-    if found["candidates"]:
-        lines["search"] = f"{found['strategy']}, {found['candidates']} candidates, K = {found['K']} side by side"
-    about = "" if found["exact"] else "about "
-    lines["steps"] = f"{about}{found['steps']:,}; {found['candidate_steps']:,} counted for each candidate alone"
-    phases = ", ".join(f"{name} {duration(seconds)}" for name, seconds in found["seconds_by_phase"].items())
-    lines["time"] = f"{duration(found['seconds'])} ({phases})"
+    if planned["candidates"]:
+        lines["search"] = f"{planned['strategy']}, {planned['candidates']} candidates, K = {planned['K']} side by side"
+    about = "" if planned["exact"] else "about "
+    lines["steps"] = f"{about}{planned['steps']:,}; {planned['candidate_steps']:,} counted for each candidate alone"
+    phases = ", ".join(f"{name} {duration(seconds)}" for name, seconds in planned["seconds_by_phase"].items())
+    lines["time"] = f"{duration(planned['seconds'])} ({phases})"
     lines["memory"] = f"{_bytes(memory['peak'])} of this process at most; {_bytes(memory['free'])} are free"
     if comparison:
         differences = []

@@ -24,15 +24,13 @@ from softprune.cli.options import (
     option_like,
     out_option,
 )
-from softprune.cli.output import progress_console, say
+from softprune.cli.output import ROWS_PER_WRITE, progress_console, say
 from softprune.errors import SoftpruneError
 
 if TYPE_CHECKING:
     from softprune.data.output_rows import RowWriter
-    from softprune.evaluation.predict import Prediction
+    from softprune.evaluation.predict import Answering, Prediction
     from softprune.prompts.ticket import Ticket
-
-ROWS_PER_WRITE = 512
 
 
 _Runs = Annotated[
@@ -101,6 +99,7 @@ def predict(
     if backbone:
         loading["name"] = backbone
     adapter, tickets = None, {}
+    answering: Answering | dict[str, Ticket]
     if runs and len(runs) == 1 and holds_adapter(Path(runs[0])):
         refuse_which(runs[0], which)
         adapter = read_adapter(Path(runs[0]))
@@ -111,11 +110,16 @@ def predict(
     with RowWriter(out) as writer:  # first, since a backbone takes a while to load
         wide = file_format(out) == "jsonl"
         added = ("prediction", "probability", "probabilities") if wide else ("prediction", "probability")
-        several = ensemble or prompts is not None
+        rows = refuse_columns(read_input(definitions, input_file), added)
+        if adapter is not None:
+            answering, loaded = adapter, adapter.load(**loading)
+        else:
+            loaded = backbone_of(tickets, **loading)
+            answering = tickets if ensemble or prompts is not None else next(iter(tickets.values()))
         predictions = answer(
-            adapter or (tickets if several else next(iter(tickets.values()))),
-            refuse_columns(read_input(definitions, input_file), added),
-            backbone=adapter.load(**loading) if adapter is not None else backbone_of(tickets, **loading),
+            answering,
+            rows,
+            backbone=loaded,
             column=prompt_column,
             batch_rows=batch_rows,
             ensemble=ensemble,

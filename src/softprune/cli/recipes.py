@@ -21,20 +21,14 @@ R = TypeVar("R", Recipe, TokensRecipe, CompareRecipe)
 
 
 def read_recipe(kind: type[R], name: str | None, overrides: Sequence[str]) -> tuple[R, str]:
-    """A recipe, and its text for the run folder, which opens with what the command line changed.
-
-    Args:
-        kind: of recipe.
-        name: of a shipped recipe, or a file's path; None for the defaults.
-        overrides: `key=value`, from flags and behind them.
-    """
+    """A recipe (None: all defaults) with overrides, and its text for the run folder, which begins with these."""
     recipe = load_config(kind, name, overrides, where="the flags" if name is None else "", names=name_lookups())
     comments = "".join(f"# given on the command line: {override}\n" for override in overrides)
     return recipe, comments + ("# no recipe file: flags alone\n" if name is None else recipe_text(name))
 
 
 def name_lookups() -> dict[str, Callable[[str], object]]:
-    """By recipe key, what checks the name that it holds without asking the network."""
+    """By recipe key, what checks the name that it holds without asking the network, for `load_config`."""
     from softprune.data import load_task
     from softprune.models.description import find_source
 
@@ -67,16 +61,15 @@ def run_job(
     """Run a recipe, and show its results.
 
     Args:
-        execute: of the recipe's pipeline.
-        recipe: the settings.
+        execute: of the recipe's pipeline; whether anything was left to run.
+        recipe, text: the settings, and the recipe as it was given.
         out: the folder, where one was named.
-        text: the recipe as it was given.
         report: writes the page of a folder.
         show: prints the results of a folder.
     """
     folder = out or default_out(recipe)
     command = shlex.join(["softprune", *sys.argv[1:]])
-    finish = None if report is None else partial(_write_report, report)
+    finish = None if report is None else partial(_try_report, report)
     try:
         has_run = execute(recipe, folder, command, text, finish=finish, console=progress_console())
     except KeyboardInterrupt:
@@ -88,10 +81,9 @@ def run_job(
     show(folder)
 
 
-def _write_report(report: Callable[[Path], object], folder: Path) -> None:
-    """Writes the page; a run isn't lost because that can't be done."""
+def _try_report(report: Callable[[Path], object], folder: Path) -> None:
     try:
         report(folder)
-    except SoftpruneError as error:
+    except SoftpruneError as error:  # the run isn't lost because of its page
         done = "the run finished, but its report could not be written"
         say(f"{done}\n{error}\nthen: softprune report {folder}", err=True)

@@ -17,10 +17,9 @@ from softprune.cli.options import option, read_overrides, with_flags
 from softprune.cli.output import print_rich, progress_console, say
 from softprune.cli.recipes import name_lookups, stop
 from softprune.config import load_study, shipped_studies
-from softprune.errors import ManyErrors, SoftpruneError, gathered
+from softprune.errors import ManyErrors, SoftpruneError, gathered, join_errors
 
 HELP = "Studies: every experiment of the sources from one command, its table beside the published one."
-_RUN_HELP = "Conduct a study and show its tables beside the published ones; the same command again continues it."
 _ALL = "all"
 _RUN_OPTIONS = {
     "name": Annotated[str, typer.Argument(metavar="NAME", help="A shipped study's name, a YAML file, or all.")],
@@ -66,37 +65,32 @@ def show(name: Annotated[str, typer.Argument(metavar="NAME", help="A shipped stu
         print_rich(rich_table(table))
 
 
-def run_command() -> Callable[..., None]:
-    """`study run`, with the flags of studies."""
-
-    def run(**given: Any) -> None:
-        _run(given["name"], read_overrides(given, "study"), given["out"] or Path("runs/studies"), given["folder"])
-
-    return with_flags(run, "study", _RUN_OPTIONS, _RUN_HELP)
-
-
-def _run(name: str, overrides: list[str], out: Path, named: str | None) -> None:
+@with_flags("study", _RUN_OPTIONS)
+def run(**given: Any) -> None:
+    """Conduct a study and show its tables beside the published ones; the same command again continues it."""
     from softprune.studies.runner import default_name, execute
 
-    if name == _ALL and named is not None:
+    name, out, overrides = given["name"], given["out"] or Path("runs/studies"), read_overrides(given, "study")
+    if name == _ALL and given["folder"] is not None:
         raise SoftpruneError("one study to go with --name", "all of them", "leave --name out: each has its own folder")
     lookups = name_lookups()
     names: dict[str, Callable[[str], object]] = {
         "backbone": lookups["backbone.name"],
         "tasks": partial(_look_up_each, lookups["task.id"]),
     }
-    each = shipped_studies() if name == _ALL else (name,)
-    studies = [load_study(one, overrides, names=names) for one in each]  # mistakes in any, before the first begins
+    chosen = shipped_studies() if name == _ALL else (name,)
+    # All are read before the first begins: a mistake in any ends the command.
+    studies = {each: load_study(each, overrides, names=names) for each in chosen}
     command, errors = shlex.join(["softprune", *sys.argv[1:]]), list[SoftpruneError]()
-    for one, study in zip(each, studies, strict=True):
-        folder = named or default_name(study, Path(one).stem)
+    for each, study in studies.items():
+        folder = given["folder"] or default_name(study, Path(each).stem)
         try:
             with gathered(errors):  # one that fails doesn't keep the others from being run
                 show_study(execute(study, folder, out, command, console=progress_console()))
         except KeyboardInterrupt:
             raise stop(out) from None
     if errors:
-        raise errors[0] if len(errors) == 1 else ManyErrors("the studies" if name == _ALL else f"study {name}", errors)
+        raise join_errors("the studies" if name == _ALL else f"study {name}", errors)
 
 
 def _look_up_each(look_up: Callable[[str], object], names: str) -> None:

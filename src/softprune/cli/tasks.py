@@ -11,7 +11,7 @@ import typer
 
 from softprune.cli.options import option, option_like, out_option
 from softprune.cli.output import print_rich, say, table
-from softprune.errors import ManyErrors, SoftpruneError
+from softprune.errors import SoftpruneError, join_errors
 
 if TYPE_CHECKING:
     from softprune.data import Splits, Task
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from softprune.models.base import Backbone
     from softprune.types import Encoded, Example
 
-_WIDTH = 120
-"""Columns of a page that is read, where the output is no terminal."""
+_WIDTH = 120  # columns of running text, where the output is no terminal
 _ABSENT = "–"
 _LONGEST_TEXT = 1500
 _FEW = 100  # rows to report on: below, even large differences may be chance
@@ -58,7 +57,7 @@ def show(
     from softprune.data import load_task
     from softprune.data.task import load_sample
     from softprune.models import load_backbone
-    from softprune.training.recipe_checks import TEXT_LENGTH
+    from softprune.training.input_checks import TEXT_LENGTH
     from softprune.training.session import room_for_inputs
 
     loaded = load_task(task)
@@ -66,7 +65,7 @@ def show(
     try:
         splits = loaded.load(data, patient=False)
     except SoftpruneError as error:
-        if data is not None or not sample:
+        if data is not None or not sample:  # a folder that was named must have the data
             raise
         no_data = f"\nno data: {error.found}\n{error.do}\n\n{_SAMPLE}:"
     _print_definition(loaded, splits)
@@ -74,21 +73,25 @@ def show(
         say(no_data)
     if split not in _SETS:
         raise unknown("split", split, _SETS)
-    held = sample if splits is None else getattr(splits, split)
-    if splits is not None and held is None:
-        raise SoftpruneError(f"a split that {loaded.id} has here", split, f"there is {_sizes(splits)}")
+    held, source = sample, "sample"
+    if splits is not None:
+        held, source = getattr(splits, split), split
+        if held is None:
+            raise SoftpruneError(f"a split that {loaded.id} has here", split, f"there is {_sizes(splits)}")
     shown = held[:examples]
-    generates = loaded.definition.is_generation
-    name = backbone or ("tiny-seq2seq" if generates else "tiny")
+    name, target_length, last = "tiny", None, "* marks the right answer"
+    if loaded.definition.is_generation:
+        name, target_length = "tiny-seq2seq", TEXT_LENGTH
+        last = f"targets at {TEXT_LENGTH}, their end included"
+    name = backbone or name
     model = load_backbone(name, device="cpu")  # for its tokenizer and limits; nothing is computed
     # What the model's positions leave beside a prompt of the default size.
     room = room_for_inputs(resolve([f"task.max_length={max_length}"]), model, shown)
-    encoded = model.encode(shown, room, TEXT_LENGTH if generates else None)
+    encoded = model.encode(shown, room, target_length)
     for place, (example, read) in enumerate(zip(shown, encoded, strict=True), start=1):
-        say(f"\n{'sample' if splits is None else split} {place}")
+        say(f"\n{source} {place}")
         _print_example(example, read, model, room)
     rest = f" of {max_length} asked, the rest is the prompt's" if room < max_length else ""
-    last = f"targets at {TEXT_LENGTH}, their end included" if generates else "* marks the right answer"
     say(f"\ntokens of {name}; inputs are cut at {room}{rest}; {last}")
 
 
@@ -105,7 +108,8 @@ def _print_definition(task: Task, splits: Splits | None) -> None:
         rows.append(("target", f"{definition.target} (a text to write)"))
     else:
         rows.append(("answers", ", ".join(definition.answers)))
-    rows.append(("metric", definition.metric + (f" of {definition.positive}" if definition.positive else "")))
+    positive = f" of {definition.positive}" if definition.positive else ""
+    rows.append(("metric", f"{definition.metric}{positive}"))
     if splits is not None:
         rows += [("source", f"{splits.source} ({splits.layout})"), ("sizes", _sizes(splits))]
         rows += [("note", note) for note in splits.notes]
@@ -126,9 +130,11 @@ def _print_example(example: Example, read: Encoded, backbone: Backbone, room: in
         cut = f", {read.target_cut} more cut" if read.target_cut else ""
         rows.append(("target", f"{example.answers[0]}  ({lengths[0]}{cut})"))
     else:
+        key = "answers"
         for place, (answer, length) in enumerate(zip(example.answers, lengths, strict=True)):
             mark = "*" if place == example.gold else " "
-            rows.append(("" if place else "answers", f"{mark} {answer}  ({length})"))
+            rows.append((key, f"{mark} {answer}  ({length})"))
+            key = ""
         if not read.cut:
             rows.append(("tokens", f"{tokens}, nothing cut"))
     _print_grid(rows)
@@ -170,17 +176,17 @@ def stats(ids: _Ids = None, data: _Data = None) -> None:
         surveyed = Survey((), tuple(task.id for task in read), ())
     if data is not None and not ids:
         generated = []  # what needs no data says nothing about a folder
-    found = [*(compute_statistics(task, task.load()) for task in generated), *surveyed.found]
-    if data is not None and not (found or surveyed.errors):
+    statistics = [*(compute_statistics(task, task.load()) for task in generated), *surveyed.found]
+    if data is not None and not (statistics or surveyed.errors):
         do = "pass --data with the folder that holds them; docs/tasks.md names the files of each task"
         raise SoftpruneError(f"the data of {', '.join(ids or ('at least one task',))}", f"none in {data}", do)
-    if found:
-        _print_statistics(found)
+    if statistics:
+        _print_statistics(statistics)
     if surveyed.absent:
         hint = "" if data is not None else " (pass --data FOLDER)"
         say(f"not there: {', '.join(surveyed.absent)}{hint}")
     if surveyed.errors:
-        raise surveyed.errors[0] if len(surveyed.errors) == 1 else ManyErrors(f"data in {data}", surveyed.errors)
+        raise join_errors(f"data in {data}", surveyed.errors)
 
 
 def _print_statistics(tasks: Sequence[TaskStatistics]) -> None:
@@ -194,7 +200,9 @@ def _print_statistics(tasks: Sequence[TaskStatistics]) -> None:
             right.append((each.id, f"texts of {each.target_words:.0f} words"))
         else:
             shares = ", ".join(f"{answer} {100 * share:.0f}%" for answer, share in each.shares.items())
-            right.append((each.id, shares + ("" if each.reported == "validation" else f" (of {each.reported})")))
+            if each.reported != "validation":
+                shares += f" (of {each.reported})"
+            right.append((each.id, shares))
     say(table(rows))
     has_texts = any(each.target_words is not None for each in tasks)
     lead = ", or the first 3 sentences where a text is written" if has_texts else ""
@@ -226,36 +234,34 @@ def new(
     from softprune.data.scaffold import guess, write_task
 
     path = out or file.with_name(strip_compression(file.name).with_suffix(".yaml").name)
-    found = guess(file, validation, text or (), label, target)
-    splits = write_task(found, path, file, validation)
-    _say_guess(found, is_label_given=label is not None, is_text_given=bool(text))
+    guessed = guess(file, validation, text or (), label, target)
+    splits = write_task(guessed, path, file, validation)
+    _say_guess(guessed, is_label_given=label is not None, is_text_given=bool(text))
     say(f"wrote     {path}: {_sizes(splits)}" + ("" if validation else " (held out of train)"))
     repeated, rows = count_repeated(splits)
     if repeated:
         say(f"note      {repeated:,} of {rows:,} rows repeat{'s' * (repeated == 1)} another's text")
     report = splits.report or ()
-    if 0 < len(report) < _FEW and not found.is_generation:
+    if 0 < len(report) < _FEW and not guessed.is_generation:
         points = unseen_points(len(report))
         say(f"note      differences under {points} points can't be seen on {len(report)} {splits.reported} rows")
     name = shlex.quote(str(path) if "/" in str(path) else f"./{path}")
     say(f"\nnext: softprune tasks show {name}")
-    say(f"      softprune xprompt --task {name} --backbone {'tiny-seq2seq' if found.is_generation else 'tiny'}")
+    say(f"      softprune xprompt --task {name} --backbone {'tiny-seq2seq' if guessed.is_generation else 'tiny'}")
 
 
-def _say_guess(found: Guess, *, is_label_given: bool, is_text_given: bool) -> None:
-    """What `tasks new` made of the columns."""
-    texts = ", ".join(column.name for column in found.texts)
+def _say_guess(guessed: Guess, *, is_label_given: bool, is_text_given: bool) -> None:
+    texts = ", ".join(column.name for column in guessed.texts)
     text_hint = "" if is_text_given else " (a guess: --text COLUMN ...)"
-    shared = [("texts", f"{texts}{text_hint}"), ("left out", ", ".join(found.others) or "nothing")]
-    shared.append(("template", found.template))
-    if found.is_generation:
-        written = f"{found.label.name} ({found.label.words / found.label.rows:.0f} words)"
-        say(table([("target", written), *shared]))
+    shared = [("texts", f"{texts}{text_hint}"), ("left out", ", ".join(guessed.others) or "nothing")]
+    shared.append(("template", guessed.template))
+    label = guessed.label
+    if guessed.is_generation:
+        say(table([("target", f"{label.name} ({label.words / label.rows:.0f} words)"), *shared]))
         return
     label_hint = "" if is_label_given else " (a guess: --label COLUMN changes it)"
-    counts = ", ".join(f"{value} ({n:,})" for value, n in found.label.counts.most_common(8))
-    if len(found.label.counts) > 8:
-        counts += f" and {len(found.label.counts) - 8} more"
-    answers = ", ".join(found.answers.values()) + (" (edit them)" if found.to_be_edited else "")
-    labels = [("label", f"{found.label.name}{label_hint}"), ("labels", counts)]
-    say(table([*labels, *shared, ("answers", answers)]))
+    counts = ", ".join(f"{value} ({n:,})" for value, n in label.counts.most_common(8))
+    if len(label.counts) > 8:
+        counts += f" and {len(label.counts) - 8} more"
+    answers = ", ".join(guessed.answers.values()) + (" (edit them)" if guessed.to_be_edited else "")
+    say(table([("label", f"{label.name}{label_hint}"), ("labels", counts), *shared, ("answers", answers)]))

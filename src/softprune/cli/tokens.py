@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -24,11 +23,9 @@ from softprune.cli.options import (
     option_like,
     out_option,
 )
-from softprune.cli.output import WIDE, print_rich, say
+from softprune.cli.output import ROWS_PER_WRITE, WIDE, print_rich, say
 from softprune.errors import SoftpruneError
 from softprune.printable import printable_json
-
-ROWS_PER_WRITE = 512
 
 _Model = Annotated[
     Path,
@@ -137,7 +134,7 @@ def bench(
     from softprune.token_pruning.bench import bench as measure
     from softprune.token_pruning.session import sample_report
     from softprune.token_pruning.tables import bench_notes, break_even_table, latency_table, speed_table
-    from softprune.training.free_memory import keep_freed
+    from softprune.training.memory import keep_freed
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -186,25 +183,25 @@ def predict(
     if file is None or kind is None or not file.is_file():
         found = str(file or "no --input") if kind is None else f"no file {file}"
         raise SoftpruneError("an input file that ends in .jsonl, .csv or .parquet", found, "correct --input")
-    write: Callable[[list[dict[str, Any]]], None] = _say_rows
     wide = out is None or file_format(out) == "jsonl"
     with ExitStack() as stack:
+        writer = None
         if out is not None:
             check_new_file(out, force=force)
-            write = stack.enter_context(RowWriter(out)).write
+            writer = stack.enter_context(RowWriter(out))  # before the model is loaded, which takes a while
         loaded = TokenModel.load(model, device=device, dtype=dtype)
-        rows = refuse_columns(read_rows(file, kind), ADDED_WIDE if wide else ADDED)
-        predictions = predict_rows(loaded, rows, text)
+        checked = refuse_columns(read_rows(file, kind), ADDED_WIDE if wide else ADDED)
+        predictions = predict_rows(loaded, checked, text)
         begun, count, tokens, kept = time.perf_counter(), 0, 0, 0
         while piece := list(islice(predictions, ROWS_PER_WRITE)):
-            write([prediction.filled_row(wide=wide) for prediction in piece])
+            rows = [prediction.filled_row(wide=wide) for prediction in piece]
+            if writer is None:
+                say("\n".join(map(printable_json, rows)))
+            else:
+                writer.write(rows)
             count += len(piece)
             tokens += sum(len(prediction.trace.left) for prediction in piece)
             kept += sum(prediction.kept for prediction in piece)
     if out is not None:
         seconds, share = time.perf_counter() - begun, 100 * kept / max(1, tokens)
         say(f"{count:,} rows in {seconds:.1f} s, {share:.0f}% of their input tokens kept to the end: {out}", err=True)
-
-
-def _say_rows(rows: list[dict[str, Any]]) -> None:
-    say("\n".join(map(printable_json, rows)))

@@ -35,11 +35,12 @@ def run(
 def from_flags(kind: str) -> Callable[..., None]:
     """The command of a kind of run, with its flags."""
 
+    @with_flags(kind, {"recipe": RecipeOption, "out": RunOutOption, "overrides": OverridesArgument})
     def command(**given: Any) -> None:
         _launch(kind, given["recipe"], [f"kind={kind}", *read_overrides(given, kind)], given["out"])
 
-    others = {"recipe": RecipeOption, "out": RunOutOption, "overrides": OverridesArgument}
-    return with_flags(command, kind, others, _HELP[kind])
+    command.__doc__ = _HELP[kind]
+    return command
 
 
 def _launch(kind: str, name: str | None, overrides: Sequence[str], out: Path | None) -> None:

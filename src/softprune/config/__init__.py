@@ -1,7 +1,6 @@
 """Recipes: a YAML file and key=value overrides become frozen, validated models.
 
-Every mistake in names and types is reported in one message. What needs the task's data or the backbone's config
-(a piece count that doesn't divide H, say) is checked later, by whoever has them.
+Every mistake is reported in one message, but for what only a task's data or a model's config shows: that comes later.
 """
 
 from softprune.config.comparison_schema import ADAPTERS, METHODS, CompareRecipe

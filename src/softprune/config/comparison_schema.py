@@ -27,12 +27,12 @@ from softprune.errors import SoftpruneError
 
 ADAPTERS: Final[tuple[str, ...]] = get_args(AdapterConfig.model_fields["method"].annotation)
 METHODS: Final = (*ADAPTERS, "prompt", "xprompt")
-"""What can be compared."""
 
 SECTIONS: Final = ("backbone", "task", "prompt", "tuning", "adapter", "pruning", "search", "selection")
+# No method has settings of its own for these: a comparison is of the same data, model and choices.
 SHARED: Final = ("task", "selection", "seed", "kind", "schema", "backbone.name", "backbone.family", "adapter.method")
-"""Keys that no method has settings of its own for: a comparison is of the same data, model and choices."""
 
+# Keys whose default is another one for each method (its own learning rate, say), or for a comparison.
 _OWN: Final = (
     ("tuning", "lr"),
     ("tuning", "latency"),
@@ -41,7 +41,6 @@ _OWN: Final = (
     ("search", "token_ratios"),
     ("search", "piece_ratios"),
 )
-"""Keys that mean something else where nobody names them: a method's own rate, say."""
 
 _KINDS: Final = {"prompt": "tune", "xprompt": "xprompt"}
 
@@ -89,7 +88,7 @@ class CompareRecipe(RecipeBase):
         return values
 
     def cell(self, method: str, seed: int) -> dict[str, Any]:
-        """The keys of the run of one method on one seed; what nobody named is left to the method."""
+        """The recipe keys of one method's run on one seed; those that nobody named are left to the method."""
         return _make_cell(self.model_dump(mode="json", by_alias=True, exclude_unset=True), method, seed)
 
 
@@ -125,29 +124,32 @@ def _read_methods(values: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def drop_unused_settings(values: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    """A comparison's keys less the settings that a recipe had for methods of its own which flags have left out.
+    """The keys without a recipe's settings for methods that it compares and that flags have left out.
+
+    Else `--methods` with fewer methods than the recipe's would be refused for these settings.
 
     Args:
-        values: the keys with what the flags changed.
+        values: the recipe's keys with what the flags changed.
         base: those of the recipe.
     """
     settings, before = values.get("settings"), base.get("settings")
-    methods, own = _read_methods(values), _read_methods(base)
-    if not (isinstance(settings, Mapping) and isinstance(before, Mapping)) or methods is None or own is None:
+    methods, recipe_methods = _read_methods(values), _read_methods(base)
+    if not (isinstance(settings, Mapping) and isinstance(before, Mapping)) or methods is None or recipe_methods is None:
         return dict(values)
-    kept = {}
+    used = {}
     for name, keys in settings.items():
-        if name not in before or name not in own or name in methods or keys != before[name]:
-            kept[name] = keys
-    return {**values, "settings": kept}
+        is_left_out = name in recipe_methods and name not in methods
+        if not is_left_out or name not in before or keys != before[name]:
+            used[name] = keys
+    return {**values, "settings": used}
 
 
 def find_method_errors(values: Mapping[str, Any], known: Container[tuple[Any, str]]) -> list[SoftpruneError]:
-    """What pydantic alone doesn't see: mistakes in the settings of a comparison's methods.
+    """Mistakes in the settings of a comparison's methods, which the schema alone doesn't show.
 
     Args:
         values: the comparison's keys.
-        known: place and type of the mistakes in keys of the whole comparison, which are reported once.
+        known: place and type of the mistakes in keys of the whole comparison, which aren't reported again.
     """
     errors: list[SoftpruneError] = []
     settings, adapter, methods = values.get("settings"), values.get("adapter"), _read_methods(values)
@@ -165,14 +167,21 @@ def find_method_errors(values: Mapping[str, Any], known: Container[tuple[Any, st
             expected = f"settings.{method}: keys that may differ between methods"
             do = "set it for the whole comparison, or make two of them"
             errors.append(SoftpruneError(expected, ", ".join(shared), do))
-        try:
-            Recipe.model_validate(_make_cell(values, method, 0))
-        except ValidationError as error:
-            for details in error.errors(include_url=False):
-                if (details["loc"], details["type"]) not in known:
-                    one = explain_error(details, flat_fields(Recipe))
-                    errors.append(SoftpruneError(f"settings.{method}: {one.expected}", one.found, one.do))
+        for error in find_recipe_errors(_make_cell(values, method, 0), known):
+            errors.append(SoftpruneError(f"settings.{method}: {error.expected}", error.found, error.do))
     return errors
+
+
+def find_recipe_errors(values: Mapping[str, Any], known: Container[tuple[Any, str]] = ()) -> list[SoftpruneError]:
+    """The mistakes in the recipe of a single run, but for known ones (place and type)."""
+    try:
+        Recipe.model_validate(values)
+    except ValidationError as error:
+        mistakes = error.errors(include_url=False)
+    else:
+        return []
+    fields = flat_fields(Recipe)
+    return [explain_error(each, fields) for each in mistakes if (each["loc"], each["type"]) not in known]
 
 
 def nested(settings: object) -> dict[str, Any]:

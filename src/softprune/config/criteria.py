@@ -8,19 +8,12 @@ from typing import Final, Literal
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """A criterion of what to prune last.
+    """A criterion of what to prune last."""
 
-    Attributes:
-        summary: of a part's number, for the help text of the recipe key.
-        gloss: the same for the run's page, beside the criterion's name.
-        meaning: of a token's number, for the figure of token importance.
-        reads: the labelled examples by their gradients, or by their losses without each part in turn; or the vectors
-            alone, which needs no examples.
-    """
-
-    summary: str
-    gloss: str
-    meaning: str
+    summary: str  # of a part's number, for the help text of the recipe key
+    gloss: str  # the same for the run's page, beside the criterion's name
+    meaning: str  # of a token's number, for the figure of token importance
+    # Labelled examples by their gradients, or by their losses without each part in turn; or the vectors, without any.
     reads: Literal["gradients", "losses", "vectors"]
 
     def passes(self, tokens: int, pieces: int) -> int:

@@ -10,24 +10,20 @@ from pydantic_core import PydanticCustomError
 
 from softprune.config.yaml_io import yaml_text
 
-DEFAULT_RELATIVE_LR: Final = 0.3
-"""Default learning rate, in units of the RMS of the backbone's input embeddings."""
+DEFAULT_RELATIVE_LR: Final = 0.3  # learning rate, in units of the RMS of the backbone's input embeddings
 
 
 def key(default: Any, description: str, **limits: Any) -> Any:
     """A recipe key, whose description gets the default appended."""
-    text = f"{description} [default: {_format_default(default)}]"
+    shown = str(default)
+    if isinstance(default, LearningRate):
+        shown = f"{{relative: {default.relative}}}"
+    elif default is None or isinstance(default, bool):
+        shown = shown.lower()
+    elif isinstance(default, tuple):
+        shown = ", ".join(map(str, default)) or "empty"
+    text = f"{description} [default: {shown}]"
     return Field(default, description=text, validate_default=True, **limits)
-
-
-def _format_default(value: object) -> str:
-    if isinstance(value, LearningRate):
-        return f"{{relative: {value.relative}}}"
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return ", ".join(map(str, value)) or "empty" if isinstance(value, tuple) else str(value)
 
 
 class Section(BaseModel):
@@ -56,7 +52,7 @@ class LearningRate(Section):
     relative: float = Field(gt=0, description="times the RMS of the input embeddings")
 
 
-def _learning_rate(value: object) -> object:
+def _parse_learning_rate(value: object) -> object:
     """A positive number (as text too) or {relative: number}."""
     if isinstance(value, LearningRate):
         return value
@@ -77,24 +73,25 @@ def _split(value: object) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _floats(value: object) -> tuple[float, ...]:
-    """Different numbers; nothing where there are none, or where anything else is among them."""
+def _parse_floats(value: object) -> tuple[float, ...]:
+    """Different numbers; empty where there are none, or where anything else is among them."""
     try:
         numbers = tuple(float(item) for item in _split(value) if not isinstance(item, bool))
     except (TypeError, ValueError, OverflowError):
         return ()
+    # Fewer where a number is given twice, or where true or false is among them.
     return numbers if len(set(numbers)) == len(_split(value)) else ()
 
 
-def _ratios(value: object) -> object:
-    ratios = _floats(value)
+def _parse_ratios(value: object) -> object:
+    ratios = _parse_floats(value)
     if not ratios or not all(0 < ratio < 1 for ratio in ratios):
         raise PydanticCustomError("ratios", "different ratios between 0 and 1, both excluded, at least one")
     return ratios
 
 
-def _prices(value: object) -> object:
-    prices = _floats(value)
+def _parse_prices(value: object) -> object:
+    prices = _parse_floats(value)
     if not prices or not all(0 < price < math.inf for price in prices):
         raise PydanticCustomError("prices", "different numbers above 0, at least one")
     return prices
@@ -109,7 +106,7 @@ def parse_names(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _numbers(value: object) -> object:
+def _parse_numbers(value: object) -> object:
     """Whole numbers from 0 as a tuple; one number or a text with commas is taken too."""
     items = [str(item).strip() for item in _split(value)]
     if isinstance(value, str):
@@ -119,7 +116,7 @@ def _numbers(value: object) -> object:
     return tuple(map(int, items))
 
 
-def _number_or_auto(value: object, least: int) -> object:
+def _parse_number_or_auto(value: object, least: int = 0) -> object:
     """A whole number (as text too), or auto."""
     if value == "auto":
         return value
@@ -128,35 +125,25 @@ def _number_or_auto(value: object, least: int) -> object:
     return int(str(value))
 
 
-def _seeds(value: object) -> object:
-    return _number_or_auto(value, 0)
+def _parse_threads(value: object) -> object:
+    if value in (None, "none"):  # as earlier versions wrote it
+        value = "auto"
+    return _parse_number_or_auto(value, 1)
 
 
-def _threads(value: object) -> object:
-    # null was dumped by earlier versions
-    return _number_or_auto("auto" if value in (None, "none") else value, 1)
-
-
-Rate: TypeAlias = Annotated[float | LearningRate, BeforeValidator(_learning_rate)]
-Ratios: TypeAlias = Annotated[tuple[float, ...], BeforeValidator(_ratios)]
-Prices: TypeAlias = Annotated[tuple[float, ...], BeforeValidator(_prices)]
-Numbers: TypeAlias = Annotated[tuple[int, ...], BeforeValidator(_numbers)]
-Seeds: TypeAlias = Annotated[int | Literal["auto"], BeforeValidator(_seeds)]
-Threads: TypeAlias = Annotated[int | Literal["auto"], BeforeValidator(_threads)]
+Rate: TypeAlias = Annotated[float | LearningRate, BeforeValidator(_parse_learning_rate)]
+Ratios: TypeAlias = Annotated[tuple[float, ...], BeforeValidator(_parse_ratios)]
+Prices: TypeAlias = Annotated[tuple[float, ...], BeforeValidator(_parse_prices)]
+Numbers: TypeAlias = Annotated[tuple[int, ...], BeforeValidator(_parse_numbers)]
+Seeds: TypeAlias = Annotated[int | Literal["auto"], BeforeValidator(_parse_number_or_auto)]
+Threads: TypeAlias = Annotated[int | Literal["auto"], BeforeValidator(_parse_threads)]
 Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(parse_names)]
 
 
 def check_companion(value: object, info: ValidationInfo, key: str, choice: str, needed: bool = True) -> None:
-    """Check that a value is given only where another key has one choice, and there if it is needed.
+    """Raises `only_with` for a value (None: not given) where another key isn't one choice, or for none where it is.
 
-    Args:
-        value: of the key that is validated; None where it isn't given.
-        info: pydantic's, with the section's earlier keys.
-        key, choice: the other key and its choice.
-        needed: whether that choice needs a value.
-
-    Raises:
-        PydanticCustomError: of type `only_with`.
+    The other key comes before this one in the section; `needed` is whether its choice needs a value.
     """
     # A mistake in the other key, which then isn't in `data`, is reported by itself.
     if key not in info.data or (info.data[key] == choice) == (value is not None):

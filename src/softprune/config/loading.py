@@ -17,19 +17,19 @@ from softprune.config.registry import unknown
 from softprune.config.schema import Recipe, RecipeField, flat_fields
 from softprune.config.validation_messages import explain_error, without_misspelt
 from softprune.config.yaml_io import check_writable, parse_yaml
-from softprune.errors import ManyErrors, SoftpruneError, gathered
+from softprune.errors import SoftpruneError, gathered, join_errors
 from softprune.text_encoding import how_to_convert
 
+# By recipe key, what looks up the name that it holds; it raises a SoftpruneError for an unknown one.
 Names: TypeAlias = Mapping[str, Callable[[str], object]]
-"""By recipe key, what looks up the name that it holds; it raises a SoftpruneError for an unknown one."""
 
 R = TypeVar("R", bound=BaseModel)
 
 _SHIPPED: Final = Path(__file__).parents[1] / "recipes"
+# The folder of what ships, and the command that runs it.
 _PLACES: Final = {"recipe": (_SHIPPED, "softprune run"), "study": (_SHIPPED / "studies", "softprune study run")}
-"""The folder of what ships, and the command that runs it."""
+# Of a task's YAML, which is easily taken for a recipe; no recipe has them.
 _TASK_KEYS: Final = frozenset(("template", "answers", "fields"))
-"""Keys of a task's YAML, which is easily taken for a recipe; no recipe has them."""
 _KINDS: Final = frozenset(("xprompt", "tune", "adapt", "tokens", "compare", "study"))
 
 
@@ -72,11 +72,7 @@ def recipe_text(path_or_name: str | Path, what: str = "recipe") -> str:
 
 
 def kind_of(path_or_name: str | Path) -> str:
-    """The kind that a shipped recipe or a file names; xprompt where it names none.
-
-    Raises:
-        SoftpruneError: it can't be read.
-    """
+    """The kind that a shipped recipe or a file names; xprompt where it names none."""
     return str(parse_recipe(recipe_text(path_or_name), f"recipe {path_or_name}").get("kind", "xprompt"))
 
 
@@ -95,8 +91,7 @@ def load_config(
         source: a shipped recipe's name, a file, or the keys as nested mappings; None for the defaults.
         overrides: `key.sub=value` that change it, the last one winning.
         where: what a message calls the source, if not by its name.
-        names: lookups of names that other packages know, whose errors are reported with the rest; the command line
-            gives them.
+        names: look-ups of names that other packages know; their errors are reported with the rest.
 
     Raises:
         SoftpruneError: with every mistake in it (`ManyErrors` when there is more than one).
@@ -144,20 +139,15 @@ def validate(
     more_fields: Sequence[RecipeField] = (),
     find_more: Callable[[Mapping[str, Any]], Sequence[SoftpruneError]] | None = None,
 ) -> R:
-    """Keys and overrides as a model of their kind.
+    """Keys (`base`) and overrides as a model of their kind; see `load_config`.
 
     Args:
-        kind: the model.
-        base: the keys.
-        overrides, where, names: as of `load_config`.
+        kind, base, overrides, where, names: as there.
         what: what a message calls the kind.
         more_fields: keys that overrides may have beside the kind's own; `*` in one is a place in a list.
         find_more: finds mistakes that the model itself doesn't see.
-
-    Raises:
-        SoftpruneError: with every mistake (`ManyErrors` when there is more than one).
     """
-    values, fields = copy.deepcopy(dict(base)), [*flat_fields(kind), *more_fields]
+    values, fields = copy.deepcopy(dict(base)), [*flat_fields(kind), *more_fields]  # a copy, which overrides change
     errors: list[SoftpruneError] = []
     for text in overrides:
         with gathered(errors):
@@ -183,16 +173,12 @@ def validate(
             with gathered(errors):
                 look_up(name)
     if recipe is None or errors:
-        raise errors[0] if len(errors) == 1 else ManyErrors(where, errors)
+        raise join_errors(where, errors)
     return recipe
 
 
 def parse_recipe(text: str, where: str) -> dict[str, Any]:
-    """The keys of a YAML text; `where` is what a message calls its place.
-
-    Raises:
-        SoftpruneError: it isn't YAML, or no mapping, or holds text that no file can hold.
-    """
+    """The keys of a YAML text, which a message calls `where`; a SoftpruneError where they can't be read."""
     try:
         values = parse_yaml(text)
     except yaml.YAMLError as error:

@@ -38,11 +38,7 @@ class Registry(Generic[T]):
         return name in self._entries
 
     def check(self, name: str) -> str:
-        """The name itself.
-
-        Raises:
-            SoftpruneError: when it isn't registered.
-        """
+        """The name itself; a SoftpruneError where it isn't registered."""
         if name not in self._entries:
             raise unknown(self.kind, name, self._entries)
         return name

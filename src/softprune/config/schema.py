@@ -26,14 +26,12 @@ from softprune.config.field_types import (
     key,
 )
 
-_WITH_VIRTUAL_TOKENS: Final = ("prefix", "p-tuning", "p-tuning-v2")
-"""Values of adapter.method that have virtual tokens."""
-FIRST_SEEDS: Final = 5
-"""Fresh seeds that `selection.seeds: auto` begins with: from 5 on, the t distribution costs little."""
-RANDOM_SEEDS: Final = 3
-MOST_SEEDS: Final = 10
-"""Fresh seeds that it stops at: past them the sampling of examples outweighs that of seeds in most runs."""
-if TYPE_CHECKING:
+_WITH_VIRTUAL_TOKENS: Final = ("prefix", "p-tuning", "p-tuning-v2")  # values of adapter.method
+# Fresh seeds of `selection.seeds: auto`.
+FIRST_SEEDS: Final = 5  # with 5 or more, the t distribution costs little
+RANDOM_SEEDS: Final = 3  # of the random mask, which no choice depends on: the fewest that a test needs
+MOST_SEEDS: Final = 10  # beyond them the sampling of examples outweighs that of seeds in most runs
+if TYPE_CHECKING:  # mypy takes no Literal of computed values
     CriterionName: TypeAlias = str
 else:
     CriterionName = Literal["auto", *CRITERIA]
@@ -272,7 +270,7 @@ class SelectionConfig(Section):
 
     @property
     def random_seeds(self) -> int:
-        """Fresh seeds of the random mask, which no choice depends on: `auto` gives it the fewest that a test needs."""
+        """Fresh seeds of the random mask."""
         return RANDOM_SEEDS if self.seeds == "auto" else self.seeds
 
     @property
@@ -330,13 +328,12 @@ class Recipe(RecipeBase):
     def strategy(self, gates_learn: bool = True) -> str:
         """The search that `search.strategy` names, or that `auto` stands for.
 
-        Whoever names ratios, or a criterion to prune by, wants these used: gates would choose without either.
-
         Args:
             gates_learn: whether a token's gate has a gradient in this model.
         """
         if self.search.strategy != "auto":
             return self.search.strategy
+        # Whoever names ratios, or a criterion to prune by, wants these used; gates use neither.
         ratios_named = not self.search.model_fields_set.isdisjoint({"token_ratios", "piece_ratios"})
         by_gates = gates_learn and not ratios_named and self.pruning.importance == "auto"
         return "learned" if by_gates else "sequential"
@@ -349,19 +346,12 @@ class Recipe(RecipeBase):
 
 @dataclass(frozen=True)
 class RecipeField:
-    """One recipe key, for command-line flags and documentation.
+    """One recipe key, for command-line flags and documentation."""
 
-    Attributes:
-        key: dotted, such as `tuning.epochs`.
-        type: of its values, in words.
-        default: its value where a recipe doesn't name it.
-        description: meaning, unit and default.
-    """
-
-    key: str
-    type: str
-    default: Any
-    description: str
+    key: str  # dotted, such as `tuning.epochs`
+    type: str  # of its values, in words
+    default: Any  # as YAML would hold it
+    description: str  # meaning, unit and default
 
 
 def flat_fields(of: type[BaseModel] = Recipe) -> tuple[RecipeField, ...]:
@@ -375,7 +365,6 @@ def _list_fields(model: type[BaseModel], prefix: str) -> Iterator[RecipeField]:
         if isinstance(kind, type) and issubclass(kind, Section):
             yield from _list_fields(kind, f"{key}.")
             continue
-        # As YAML would hold it.
         if isinstance(default, BaseModel):
             default = default.model_dump()
         elif isinstance(default, tuple):

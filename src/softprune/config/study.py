@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +16,12 @@ from typing import Any, Final, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from softprune.config.comparison_schema import keys_below, merge, nested
+from softprune.config.comparison_schema import find_recipe_errors, keys_below, merge, nested
 from softprune.config.field_types import Names, RecipeBase, Section, key
 from softprune.config.loading import Names as NameChecks
 from softprune.config.loading import parse_recipe, recipe_text, validate
 from softprune.config.registry import unknown
 from softprune.config.schema import ClusterConfig, Recipe, flat_fields
-from softprune.config.validation_messages import explain_error
 from softprune.errors import SoftpruneError
 
 
@@ -49,10 +48,7 @@ class Published(Section):
 
 
 class Variant(Section):
-    """One setting that a study compares with others.
-
-    Its runs have the study's recipe keys with these in their place; `row` says which of a run's results counts for it.
-    """
+    """One setting that a study compares with others: recipe keys that replace the study's own in its runs."""
 
     name: str = Field(min_length=1, description="short, for ids")
     label: str = Field(min_length=1, description="as tables have it")
@@ -128,7 +124,7 @@ class Study(RecipeBase):
 
     @property
     def matters(self) -> dict[str, Any]:
-        """What the findings depend on: at this scale, without texts for readers and without the place of the work."""
+        """What the findings depend on at this scale: no texts for readers, and not where the work is done."""
         own = self.model_dump(mode="json", include={"experiment", "keys", "by_task", "seed", "data", "change"})
         size = self.size.model_dump(mode="json", exclude={"hardware", "hours", "options"})
         return {
@@ -140,12 +136,9 @@ class Study(RecipeBase):
         }
 
     def run(self, task: str, seed: int, keys: Mapping[str, Any]) -> dict[str, Any]:
-        """The recipe keys of one run; what nobody named has the recipe's defaults.
+        """The recipe keys of one run; keys that aren't named have the recipe's defaults.
 
-        Args:
-            task: its id.
-            seed: of the run.
-            keys: of this run, which win over the study's (a backbone too), but not over what the user changed.
+        `keys` are of this run alone: they win over the study's (a backbone too), but not over what the user changed.
         """
         task_keys: dict[str, Any] = {"id": task, "report_seed": self.seed}
         if self.data is not None:
@@ -156,16 +149,16 @@ class Study(RecipeBase):
         return values
 
 
+# Without `backbone`: `backbone=...` is a key of the study, `backbone.dtype=...` one of its runs.
 _STUDY_KEYS: Final = {"schema", *Study.model_fields} - {"schema_", "backbone"}
-"""Keys of studies, but for `backbone`: `backbone=...` is one, `backbone.dtype=...` a key of runs."""
+# Recipe keys that a study has under another name.
 _STUDY_NAMES: Final = {"backbone.name": "backbone", "task.id": "tasks", "task.data": "data"}
-"""Recipe keys that a study has under another name."""
+# Recipe keys that the study sets for all its runs.
 _RESERVED: Final = ("schema", "backbone.name", "task.id", "seed", "executor", "cluster")
-"""Recipe keys that the study itself says of all its runs."""
 
 
 def load_study(path_or_name: str | Path, overrides: Sequence[str] = (), *, names: NameChecks | None = None) -> Study:
-    """A study from a shipped name or a file. An override of no key of a study is one of the recipes of all its runs.
+    """A study from a shipped name or a file. An override that isn't of a study's key changes the recipes of its runs.
 
     Raises:
         SoftpruneError: with every mistake in it (`ManyErrors` when there is more than one).
@@ -242,19 +235,11 @@ def _find_run_errors(values: Mapping[str, Any]) -> list[SoftpruneError]:
     variants = {f"variant {variant.name}: ": variant.keys for variant in study.variants}
     for where, keys in {"": {}, **variants}.items():
         for task in study.size.tasks or ("task",):
-            for error in _find_recipe_errors(study.run(task, study.seed, keys)):
-                if str(error) not in seen:
+            for error in find_recipe_errors(study.run(task, study.seed, keys)):
+                if str(error) not in seen:  # most mistakes are those of every task and variant
                     seen.add(str(error))
                     errors.append(SoftpruneError(f"{where}{error.expected} (recipe of a run)", error.found, error.do))
     return errors
-
-
-def _find_recipe_errors(values: Mapping[str, Any]) -> Iterator[SoftpruneError]:
-    try:
-        Recipe.model_validate(values)
-    except ValidationError as error:
-        for details in error.errors(include_url=False):
-            yield explain_error(details, flat_fields(Recipe))
 
 
 def _read_valid_part(values: Mapping[str, Any]) -> Study | None:

@@ -10,8 +10,7 @@ from pydantic_core import PydanticCustomError
 from softprune.config.field_types import Names, Prices, RecipeBase, Section, Threads, key
 from softprune.config.schema import DataConfig, ModelConfig
 
-RULES = ("top-k", "manual", "random", "first")
-"""The baselines that learned thresholds are compared with."""
+RULES = ("top-k", "manual", "random", "first")  # the baselines that learned thresholds are compared with
 
 
 class EncoderConfig(ModelConfig):

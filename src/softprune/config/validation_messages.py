@@ -15,13 +15,7 @@ from softprune.errors import SoftpruneError
 
 
 def explain_error(error: ErrorDetails, fields: Sequence[RecipeField], what: str = "a recipe") -> SoftpruneError:
-    """One of pydantic's errors as a message.
-
-    Args:
-        error: it.
-        fields: all keys of the recipe; `*` in one is a place in a list.
-        what: what the message calls the recipe.
-    """
+    """One of pydantic's errors as a message about `what`, which has these fields; `*` in one is a place in a list."""
     parts = [str(part) for part in error["loc"]]
     key = ".".join(parts)
     known = []

@@ -37,15 +37,11 @@ def yaml_text(value: Any) -> str:
 
 
 def check_writable(value: Any, where: str) -> None:
-    """Refuse texts in nested values that no file or path can hold.
+    """Raises a SoftpruneError with the key of a text that no file can hold: with a NUL, or half of a surrogate pair.
 
-    Args:
-        value: of YAML, or of Python; aliases may make it endless.
-        where: what holds it, for the message.
-
-    Raises:
-        SoftpruneError: with the key of a text that holds a NUL or half of a surrogate pair.
+    `where` is what holds the nested values, for the message.
     """
+    # Not recursive, and no place twice: aliases of YAML may make a value endless.
     waiting, seen = [("", value)], set[int]()
     while waiting:
         key, item = waiting.pop()

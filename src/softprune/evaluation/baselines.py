@@ -2,8 +2,8 @@
 
 Beside the winner stand the best constant answer, the zero-shot model, the task's instruction in words (a hard prompt),
 the tuned prompt, the *control* (the unpruned prompt retrained exactly as the tickets were) and a random mask of the
-winner's size, retrained. Winner, control and random mask are retrained on fresh seeds too, since the winner was chosen
-for how it did on its own.
+winner's size, retrained. Winner, control and random mask are retrained on fresh seeds too (another order of the
+training examples, another random mask), since the winner was chosen for how it did on its own.
 """
 
 from __future__ import annotations
@@ -14,18 +14,25 @@ from dataclasses import asdict, dataclass, replace
 
 import torch
 
+from softprune.config import Recipe
 from softprune.evaluation.conclusions import Reported, conclude
-from softprune.evaluation.fresh_seeds import COMPARED, fresh_pairs, retrain_fresh, rival_groups
-from softprune.evaluation.result_rows import bar, groups_of, interval, predictions, row
-from softprune.pruning.xprompt import Pruned, decided
+from softprune.evaluation.result_rows import bar, group_ids, interval, predictions, row
+from softprune.prompts.soft_prompts import full_mask, masked_state
+from softprune.pruning.masks import random_mask
+from softprune.pruning.search import in_groups
+from softprune.pruning.xprompt import Pruned, settle_strategy
 from softprune.runs.record_parts import Headline, ResultRow, VerdictRecord
 from softprune.training.distribute import finish_on_workers
 from softprune.training.initial_prompt import instruction_prompt
-from softprune.training.jobs import Fitted, fit, fit_groups
-from softprune.training.nan_checks import FROM_THE_MODEL, check_finite
+from softprune.training.jobs import Fitted, Group, fit, fit_groups
+from softprune.training.loop import FROM_THE_MODEL, check_finite
 from softprune.training.scoring import ScoredSet, Scoring, score_each
 from softprune.training.session import Workspace, room_for, truncation
 from softprune.types import Candidate, PromptState, Scores
+
+# A run has at most this many fresh seeds, so that runs with neighbouring seeds share none.
+FRESH = 1_000
+COMPARED = ("winner", "control", "random")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +85,11 @@ def report_xprompt(workspace: Workspace, pruned: Pruned, rivals: Rivals) -> dict
         scored = _score(workspace, data, entries, extra)
         results = _results(workspace, data, entries, scored)
         candidates = _report_front(workspace, data, pruned, scored)
-    reported = Reported(workspace.metric, groups_of(data), scored, results, len(pruned.trials))
+    reported = Reported(workspace.metric, group_ids(data), scored, results, len(pruned.trials))
     reported, conclusions = _until_decided(workspace, pruned, data, reported)
     with workspace.run.phase("report"):
         for name in COMPARED:
-            fresh = [reported.scored[f"{name}@{i}"] for i in range(reported.seeds_of(name))]
+            fresh = [reported.scored[f"{name}@{i}"] for i in range(reported.seeds(name))]
             results[name].seeds = [workspace.metric.value(scores) for scores in fresh]
             # The verdict can be tested again from what every retraining answered.
             for i, scores in enumerate(fresh):
@@ -100,8 +107,8 @@ def _until_decided(
     Nothing else is chosen here, so `report` may be read again: only how often the same prompts are retrained depends on
     it. That costs some of the test's level, which docs/statistics.md measures.
     """
-    recipe = decided(workspace).recipe
-    known, most = reported.seeds, recipe.selection.most_seeds
+    recipe = settle_strategy(workspace).recipe
+    known, most = reported.seeds(), recipe.selection.most_seeds
     with workspace.run.phase("report"):
         conclusions = conclude(recipe, reported)
     if known == most or conclusions[0].more_seeds is None:
@@ -140,13 +147,10 @@ def report_adapted(
     parameters: int,
     tokens: int | None,
 ) -> None:
-    """The same for a model that was adapted in another way.
+    """The same for a model that was adapted in another way: the workspace's backbone reads with the adapter.
 
-    Args:
-        workspace: whose backbone reads with the adapter.
-        adapted: the scores of the adapted model on a set.
-        off: the model as it was, within the block.
-        seconds, parameters, tokens: of its training, that were trained, and of its prompt where it has one.
+    `adapted` scores the adapted model on a set, and within the block of `off` the model is as it was. `seconds` are of
+    its training, `parameters` those that were trained, and `tokens` those of its prompt where it has one.
     """
     with workspace.run.phase("report"):
         data, entries = _open_report(workspace, "adapted", {})
@@ -257,3 +261,81 @@ def _write(
     for name in ("zero_shot", "instruction", "tuned", "adapted", "control", "winner", "random"):
         if name in results and name in scored:
             workspace.run.write_jsonl(f"predictions/{name}.jsonl", predictions(data, scored[name]))
+
+
+# --- retraining on the run's seed and on fresh ones ---
+
+
+def fresh_seed(run_seed: int, fresh: int | None) -> int:
+    """The seed behind a run's fresh seed number `fresh` (below 1,000), which no two runs share; None: the run's own."""
+    return run_seed if fresh is None else FRESH * (run_seed + 1) + fresh
+
+
+def retrain_fresh(workspace: Workspace, pruned: Pruned, seeds: Sequence[int]) -> tuple[dict[str, Fitted], ...]:
+    """Retrain winner, control and random mask on fresh seeds (0, 1, ...); for each seed, what was retrained by name."""
+    pairs, own = fresh_pairs(workspace.recipe, seeds), workspace.recipe.seed
+    fitted = fit_groups(workspace, rival_groups(workspace, pruned, pairs), "fresh")
+    by_seed: dict[int, dict[str, Fitted]] = {number: {} for number in seeds}
+    for name, number in pairs:
+        by_seed[number][name] = fitted[f"{name}-{fresh_seed(own, number)}"]
+    return tuple(by_seed.values())
+
+
+def fresh_pairs(recipe: Recipe, seeds: Sequence[int]) -> list[tuple[str, int]]:
+    """What is retrained on which fresh seed: winner and control on all, the random mask on as many as it gets."""
+    last = recipe.selection.random_seeds
+    return [(name, number) for number in seeds for name in COMPARED if name != "random" or number < last]
+
+
+def rival_groups(workspace: Workspace, pruned: Pruned, pairs: Sequence[tuple[str, int | None]]) -> list[Group]:
+    """Some of winner, control and random mask in groups to be retrained, each prompt named such as `winner-1000`.
+
+    A pair is one of the three, and the number of its fresh seed; None in all of them for the run's own seed. Prompts of
+    equal length train side by side, each with the data order of its own seed, so it ends as it would alone.
+    """
+    recipe, vectors_PH = workspace.recipe, pruned.tuned.state.vectors_PH
+    starts, drawn = [], []
+    for name, fresh in pairs:
+        seed, mask = fresh_seed(recipe.seed, fresh), pruned.winner.mask
+        if name == "control":
+            start = PromptState(vectors_PH, full_mask(recipe.prompt.tokens, recipe.prompt.pieces))
+        else:
+            if name == "random":
+                mask = random_mask(mask, seed)
+            start = masked_state(vectors_PH, mask)
+        starts.append(start)
+        drawn.append(seed)
+    groups = []
+    for places in in_groups([start.mask.tokens for start in starts], workspace.group, recipe.pruning.removal):
+        numbers: dict[str, list[int]] = {}
+        for name, fresh in (pairs[place] for place in places):
+            numbers.setdefault(name, [])
+            if fresh is not None:
+                numbers[name].append(fresh)
+        seeds = tuple(drawn[place] for place in places)
+        phase = "fresh" if any(numbers.values()) else "control"
+        plural = "s" * (len(set(seeds)) > 1)
+        groups.append(
+            Group(
+                work="-".join([phase, *(f"{name}{spans(numbers[name], 'to', '+')}" for name in numbers)]),
+                names=tuple(f"{pairs[place][0]}-{drawn[place]}" for place in places),
+                starts=tuple(starts[place] for place in places),
+                phase=phase,
+                title=f"retraining {', '.join(numbers)} (seed{plural} {spans(sorted(set(seeds)))})",
+                epochs=recipe.search.epochs,
+                seeds=seeds,
+            )
+        )
+    return groups
+
+
+def spans(numbers: Sequence[int], to: str = " to ", then: str = ", ") -> str:
+    """Ascending whole numbers in short, such as `0 to 4, 7`, however many they are."""
+    runs: list[tuple[int, int]] = []
+    for number in numbers:
+        if runs and runs[-1][1] == number - 1:
+            runs[-1] = (runs[-1][0], number)
+        else:
+            runs.append((number, number))
+    texts = [str(first) if first == last else f"{first}{to}{last}" for first, last in runs]
+    return then.join(texts)

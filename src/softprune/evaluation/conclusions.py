@@ -21,9 +21,8 @@ from softprune.statistics.decision import Verdict, decide, detectable_by
 from softprune.statistics.seeds import compare_rows, uncertainty_of
 from softprune.types import Scores
 
+# What was pruned at each `pruning.levels`.
 PARTS = {"both": "tokens and pieces", "token": "tokens", "piece": "pieces"}
-"""What was pruned at each `pruning.levels`."""
-
 NOTHING_PRUNED = "Nothing was pruned: winner, control and random mask are the whole prompt."
 
 
@@ -37,13 +36,8 @@ class Reported:
     results: Mapping[str, ResultRow]  # the rows of run.json
     candidates: int | None = None  # that the winner was chosen from, where it is known
 
-    @property
-    def seeds(self) -> int:
-        """Fresh seeds on which winner and control were retrained."""
-        return self.seeds_of("winner")
-
-    def seeds_of(self, name: str) -> int:
-        """Fresh seeds on which one of winner, control and random mask was retrained."""
+    def seeds(self, name: str = "winner") -> int:
+        """Fresh seeds on which one of winner, control and random mask was retrained; the first two on equally many."""
         return sum(scored.startswith(f"{name}@") for scored in self.scored)
 
 
@@ -64,7 +58,7 @@ def conclude(recipe: Recipe, reported: Reported) -> tuple[VerdictRecord, Headlin
         **asdict(against),
         random=DifferenceRecord(**asdict(random)),
         mcnemar=_mcnemar(scored) if independent else None,
-        fresh_seeds=reported.seeds,
+        fresh_seeds=reported.seeds(),
         examples=results["winner"].n,
         detectable=detectable_by(uncertainty_of(against)) if against.covers_seeds else None,
         interpretable=above_constant("tuned", results) if bar is None else bar.low > 0,
@@ -73,20 +67,22 @@ def conclude(recipe: Recipe, reported: Reported) -> tuple[VerdictRecord, Headlin
     if bar is not None:
         headline.above_zero_shot = DifferenceRecord(**asdict(bar))
     verdict = _verdict(recipe, reported, against, headline)
-    caveat = "" if claimed else f"; chosen from {reported.candidates} candidates on this set; no significance claimed."
+    caveat = ""
+    if not claimed:
+        caveat = f"; chosen from {reported.candidates} candidates on this set; no significance claimed."
     chosen_by = "the gates" if recipe.search.strategy == "learned" else "importance"
     pruned = _pruned_share(results)
     headline.sentence = sentence(headline, results, caveat)
-    headline.random_sentence = (
-        random_sentence(headline, PARTS[recipe.pruning.levels], caveat, chosen_by) if pruned else NOTHING_PRUNED
-    )
+    headline.random_sentence = NOTHING_PRUNED
+    if pruned:
+        headline.random_sentence = random_sentence(headline, PARTS[recipe.pruning.levels], caveat, chosen_by)
     return VerdictRecord(**asdict(verdict), sentence=verdict_sentence(verdict, against, pruned)), headline
 
 
 def compare_retrained(recipe: Recipe, reported: Reported, rival: str) -> Difference:
     """Winner minus a rival over the fresh seeds of both, or on the run's own seed where there are none."""
     metric, scored = reported.metric, reported.scored
-    tails = [f"@{i}" for i in range(reported.seeds_of(rival))] or [""]
+    tails = [f"@{i}" for i in range(reported.seeds(rival))] or [""]
     winner = [metric.counts(scored[f"winner{tail}"]) for tail in tails]
     other = [metric.counts(scored[f"{rival}{tail}"]) for tail in tails]
     resamples = recipe.selection.resamples
@@ -103,7 +99,7 @@ def above_constant(name: str, results: Mapping[str, ResultRow | None]) -> bool:
 
 def verdict_sentence(verdict: Verdict, against: Difference, share: float) -> str:
     """The verdict in words; `against`: winner minus control, `share`: of the parameters that were pruned."""
-    margin, measured = points_of(verdict.margin), f"winner minus control {_measured(against)}"
+    margin, measured = format_points(verdict.margin), f"winner minus control {_format_difference(against)}"
     if verdict.decision == "no verdict":
         return f"No verdict: {verdict.reason}."
     if verdict.decision == "ship the ticket":
@@ -139,24 +135,18 @@ def sentence(found: Headline, results: Mapping[str, ResultRow], caveat: str = ""
         return f"Not interpretable: {_why_not(found, results)}. {share:.0%} of the prompt's parameters are pruned."
     size = f"with {share:.0%} of the prompt's parameters pruned"
     if caveat:
-        return f"Winner minus control: {_points(found)} {size}{caveat}"
+        return f"Winner minus control: {_format_interval(found)} {size}{caveat}"
     unclear = "no difference shown"
     if found.detectable:
-        unclear += f" (smallest difference that 80% power would detect: {points_of(found.detectable)})"
+        unclear += f" (smallest difference that 80% power would detect: {format_points(found.detectable)})"
     conclusion = _conclusion(found, "the ticket is {} than the unpruned control", unclear)
-    return f"Winner minus control: {_measured(found)}, {size}: {conclusion}."
+    return f"Winner minus control: {_format_difference(found)}, {size}: {conclusion}."
 
 
 def random_sentence(found: Headline, parts: str, caveat: str = "", chosen_by: str = "importance") -> str:
-    """Winner against a random mask of its size in words.
-
-    Args:
-        found, caveat: as in `sentence`.
-        parts: what was pruned, in the plural.
-        chosen_by: what made the winner's mask.
-    """
+    """Winner against a random mask of its size in words; `parts` were pruned, by what the mask was `chosen_by`."""
     assert found.random is not None
-    points = f"Winner minus a random mask of its size: {_points(found.random)}"
+    points = f"Winner minus a random mask of its size: {_format_interval(found.random)}"
     if not found.interpretable:
         return f"{points}; not interpretable either."
     if caveat:
@@ -165,7 +155,7 @@ def random_sentence(found: Headline, parts: str, caveat: str = "", chosen_by: st
     return f"{points}: {_conclusion(found.random, f'the mask that {chosen_by} chose is {{}}', unclear)}."
 
 
-def points_of(fraction: float) -> str:
+def format_points(fraction: float) -> str:
     """A positive number of percentage points: 2 points, 0.5 points, 1 point."""
     number = f"{100 * fraction:.1f}".removesuffix(".0")
     return f"{number} point{'s' * (number != '1')}"
@@ -180,7 +170,9 @@ def _verdict(recipe: Recipe, reported: Reported, against: Difference, found: Hea
         reason = _why_not(found, reported.results)
     elif not _pruned_share(reported.results):
         reason = "nothing was pruned, so the ticket is the whole prompt"
-    return decide(against, margin) if reason is None else Verdict("no verdict", margin, reason=reason)
+    if reason is not None:
+        return Verdict("no verdict", margin, reason=reason)
+    return decide(against, margin)
 
 
 def _pruned_share(results: Mapping[str, ResultRow]) -> float:
@@ -216,9 +208,10 @@ def _why_not(found: Headline, results: Mapping[str, ResultRow]) -> str:
     tuned, constant = results["tuned"], results["constant"]
     if found.above_zero_shot is not None:
         none = results["zero_shot"]
+        difference = _format_interval(found.above_zero_shot)
         return (
             f"the tuned prompt isn't shown to write better than the model without one ({tuned.metric} "
-            f"{tuned.value:.1%} against {none.value:.1%}, {_points(found.above_zero_shot)}, on {tuned.n} examples)"
+            f"{tuned.value:.1%} against {none.value:.1%}, {difference}, on {tuned.n} examples)"
         )
     assert tuned.interval is not None
     low, high = (100 * end for end in tuned.interval)
@@ -233,18 +226,18 @@ def _why_not(found: Headline, results: Mapping[str, ResultRow]) -> str:
     return f"{reason}; {who}, but the verdict depends on the tuned prompt"
 
 
-def _measured(difference: Difference | DifferenceRecord) -> str:
+def _format_difference(difference: Difference | DifferenceRecord) -> str:
     """A difference with its interval, and what that covers."""
     if not difference.covers_seeds:
-        return f"{_points(difference)} on {_count(difference.seeds, 'seed')}"
-    return f"{_points(difference)} over {_count(difference.seeds, 'fresh seed')}"
+        return f"{_format_interval(difference)} on {_count(difference.seeds, 'seed')}"
+    return f"{_format_interval(difference)} over {_count(difference.seeds, 'fresh seed')}"
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
-def _points(difference: Difference | DifferenceRecord) -> str:
+def _format_interval(difference: Difference | DifferenceRecord) -> str:
     texts = []
     for fraction in (difference.value, difference.low, difference.high):
         rounded = round(100 * fraction, 1)

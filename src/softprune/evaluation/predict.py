@@ -27,8 +27,8 @@ from softprune.models.batching import scoring_batches
 from softprune.models.fingerprint import same_backbone
 from softprune.prompts.ensemble import MEAN, check_combine, check_ensemble, combine_scores
 from softprune.prompts.ticket import Ticket
-from softprune.training.nan_checks import check_finite
-from softprune.training.scoring import ROWS_THAT_WRITE, answer_of
+from softprune.training.loop import check_finite
+from softprune.training.scoring import ROWS_THAT_WRITE, match_answer
 from softprune.training.session import room_for
 from softprune.types import Encoded
 
@@ -80,35 +80,25 @@ CHUNK = 2_048
 
 _NO_NUMBERS = "the model gives no numbers in this format: take --dtype float32, or another ticket"
 
+# The name of the ticket that shall answer a row, and the row.
 _Question = tuple[str, UnansweredRow]
-"""The name of the ticket that shall answer a row, and the row."""
+# An answer before it has its row: the predicted text, and the candidates' probabilities.
 _Outcome = tuple[str, tuple[float, ...]]
-"""An answer before it has its row: the predicted text, and the candidates' probabilities."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a prompt answered to a row.
+    """What a prompt answered to a row."""
 
-    Attributes:
-        row: the row, as it was read.
-        prompt: name of the ticket that answered; of an ensemble, all names.
-        answer: the answer; under `match: generate` the generated text where it is none of the answers.
-        answers: the candidates; none where a text is written.
-        probabilities: softmax of their scores, or what an ensemble makes of them; empty under `match: generate`.
-        gold: the right answer, or the row's own text, where the row tells it, else None.
-        cut: tokens of the input that were cut away.
-        empty: whether the row's texts are all empty, so that only the template was read.
-    """
-
-    row: Row
-    prompt: str
-    answer: str
-    answers: tuple[str, ...]
+    row: Row  # as it was read
+    prompt: str  # name of the ticket that answered; of an ensemble, all names
+    answer: str  # under `match: generate` the generated text where it is none of the answers
+    answers: tuple[str, ...]  # the candidates; none where a text is written
+    # Softmax of the candidates' scores, or what an ensemble makes of them; empty under `match: generate`.
     probabilities: tuple[float, ...]
-    gold: str | None
-    cut: int
-    empty: bool
+    gold: str | None  # the right answer, or the row's own text, where the row has it
+    cut: int  # tokens of the input that were cut away
+    empty: bool  # whether the row's texts are all empty, so that only the template was read
 
     @property
     def probability(self) -> float | None:
@@ -160,11 +150,7 @@ def predict(
 
 
 def backbone_of(tickets: Mapping[str, Ticket], **options: Any) -> Backbone:
-    """The backbone that all of the tickets were trained on.
-
-    Args:
-        tickets: by name.
-        options: of `load_backbone`, in place of what the tickets say.
+    """The backbone that all of the tickets were trained on; `options` are of `load_backbone`, in place of their own.
 
     Raises:
         SoftpruneError: when they weren't trained on one, or there are none.
@@ -221,16 +207,11 @@ def _ticket_name(tickets: Mapping[str, Answering], located: Located, column: str
 
 
 class _Service:
-    """Tickets laid out for paired calls: those that are read alike share a tensor.
-
-    Args:
-        backbone: frozen.
-        tickets: by name.
-        batch_rows: rows of one call at most.
-    """
+    """Tickets by name, laid out for paired calls of `batch_rows` rows at most: those read alike share a tensor."""
 
     def __init__(self, backbone: Backbone, tickets: Mapping[str, Answering], batch_rows: int) -> None:
         self._backbone, self._tickets, self._rows = backbone, tickets, batch_rows
+        # Whether answers take room in the model's positions, so that inputs are cut for them.
         self._limited = backbone.info.positions is not None and backbone.family in ("causal", "masked")
         kinds: dict[object, list[str]] = {}
         prompts = {name: ticket.prompt() for name, ticket in tickets.items()}
@@ -244,7 +225,7 @@ class _Service:
             self._kinds.append((names, stacked.to(backbone.device, backbone.prompt_dtype)))
 
     @torch.inference_mode()
-    def answer(self, questions: Sequence[_Question]) -> Iterator[Prediction]:
+    def answer(self, questions: Sequence[_Question]) -> list[Prediction]:
         """Predictions in the questions' order."""
         encoded = self._encode(questions)
         outcomes: dict[int, _Outcome] = {}
@@ -252,10 +233,10 @@ class _Service:
             mine = [i for i, (name, _) in enumerate(questions) if name in names]
             if mine:
                 outcomes |= self._answer_alike(names, prompts_KQH, mine, questions, encoded)
-        return iter([_prediction(question, outcomes[i], encoded[i].cut) for i, question in enumerate(questions)])
+        return [_prediction(question, outcomes[i], encoded[i].cut) for i, question in enumerate(questions)]
 
     @torch.inference_mode()
-    def together(self, questions: Sequence[_Question], combine: str) -> Iterator[Prediction]:
+    def together(self, questions: Sequence[_Question], combine: str) -> list[Prediction]:
         """One prediction a question, by all tickets: K prompts of one length on B rows are one call of K * B."""
         # Alike in all but what they take of the model's positions: all read what fits behind the longest.
         reader = max(self._tickets, key=lambda name: self._tickets[name].info.prompt_tokens)
@@ -275,7 +256,7 @@ class _Service:
             answer, shares = combine_scores(scores_KA, combine)
             outcome = asked.example.answers[answer], shares
             predictions.append(_prediction((", ".join(self._tickets), asked), outcome, encoded[i].cut))
-        return iter(predictions)
+        return predictions
 
     def _encode(self, questions: Sequence[_Question]) -> dict[int, Encoded]:
         """Token ids of each question, cut as its ticket's training inputs were."""
@@ -317,7 +298,7 @@ class _Service:
             if info.match == "generate":
                 texts = backbone.generate(prompts_BQH, batch, info.max_answer_length)
                 for i, example, text in zip(places, examples, texts, strict=True):
-                    at = answer_of(text, example.answers)
+                    at = match_answer(text, example.answers)
                     if at >= 0 and not example.is_generation:  # a text to be written stays as it is
                         text = example.answers[at]
                     outcomes[i] = (text, ())

@@ -68,14 +68,14 @@ def interval(workspace: Workspace, data: ScoredSet, scores: Scores) -> tuple[flo
     resampled = bootstrap_interval(
         metric.counts(scores),
         metric.score,
-        groups_of(data),
+        group_ids(data),
         seed=workspace.recipe.seed,
         resamples=workspace.recipe.selection.resamples,
     )
     return resampled.low, resampled.high
 
 
-def groups_of(data: ScoredSet) -> list[str | None] | None:
+def group_ids(data: ScoredSet) -> list[str | None] | None:
     """What is resampled as a whole; None where examples are."""
     groups = [example.group for example in data.examples]
     return groups if any(groups) else None

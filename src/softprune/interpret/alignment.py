@@ -19,23 +19,16 @@ from softprune.interpret.neighbours import cosines
 class Alignment:
     """Two prompts A `[P, H]` and B `[Q, H]` side by side.
 
-    Attributes:
-        frobenius: of B - A in order; None where P and Q differ.
-        aligned: the smallest over all ways to give each token of the shorter prompt one of the longer prompt's. Where
-            P and Q differ, the longer one's other tokens are left out: it says how well the shorter one is contained
-            in the longer, and is no distance of the two as wholes.
-        cosine: mean over tokens in order; None where P and Q differ, or no pair has a direction.
-        aligned_cosine: mean over the pairs of the alignment with the smallest distance.
-        mean_cosine: of the two mean vectors; None where one is zero.
-        pairs: that alignment, (token of A, token of B), in A's order; ties as scipy settles them.
+    Where P and Q differ, the alignment leaves out the longer one's other tokens: it says how well the shorter one is
+    contained in the longer, and is no distance of the two as wholes.
     """
 
-    frobenius: float | None
-    aligned: float
-    cosine: float | None
-    aligned_cosine: float | None
-    mean_cosine: float | None
-    pairs: tuple[tuple[int, int], ...]
+    frobenius: float | None  # of B - A in order; None where P and Q differ
+    aligned: float  # the smallest over all ways to give each token of the shorter prompt one of the longer prompt's
+    cosine: float | None  # mean over tokens in order; None where P and Q differ, or no pair has a direction
+    aligned_cosine: float | None  # mean over the pairs of the alignment
+    mean_cosine: float | None  # of the two mean vectors; None where one is zero
+    pairs: tuple[tuple[int, int], ...]  # (token of A, token of B), in A's order; ties as scipy settles them
 
 
 def align(a_PH: torch.Tensor, b_QH: torch.Tensor) -> Alignment:

@@ -15,27 +15,11 @@ from softprune.interpret.vocabulary import key
 
 @dataclass(frozen=True, slots=True)
 class Movement:
-    """What became of each token, in the prompt's order.
+    """What became of each token, in the prompt's order; `[P]` float64 each."""
 
-    Attributes:
-        distance_P: Euclidean distance from start to end, `[P]` float64.
-        relative_P: the same over `scale`.
-        cosine_P: cosine of start and end; 0 where either is a vector of zeros.
-        scale: root mean square of the vectors' Euclidean norms, of the table or of the start.
-    """
-
-    distance_P: torch.Tensor
-    relative_P: torch.Tensor
-    cosine_P: torch.Tensor
-    scale: float
-
-
-@dataclass(frozen=True, slots=True)
-class Persistent:
-    """A word, its letters in lower case, and the tasks whose prompts have it among their neighbours."""
-
-    word: str
-    tasks: tuple[str, ...]
+    distance_P: torch.Tensor  # Euclidean, from start to end
+    relative_P: torch.Tensor  # the same over the scale
+    cosine_P: torch.Tensor  # of start and end; 0 where either is a vector of zeros
 
 
 def norm_rms(vectors_NH: torch.Tensor) -> float:
@@ -48,11 +32,7 @@ def norm_rms(vectors_NH: torch.Tensor) -> float:
 
 
 def movement(start_PH: torch.Tensor, end_PH: torch.Tensor, scale: float | None = None) -> Movement:
-    """How far each token went.
-
-    Args:
-        start_PH, end_PH: `[P, H]`.
-        scale: unit of relative distances, such as `norm_rms` of the vocabulary's table; None for that of the start.
+    """How far each token went; `scale` is the unit of relative distances, `norm_rms` of the start where it is None.
 
     Raises:
         SoftpruneError: for prompts of other shapes, or a scale of zero.
@@ -65,7 +45,7 @@ def movement(start_PH: torch.Tensor, end_PH: torch.Tensor, scale: float | None =
     if not scale > 0:
         raise SoftpruneError("vectors with a length to measure by", "zeros", "measure by the vocabulary's table")
     distance_P = (end_PH - start_PH).norm(dim=-1)
-    return Movement(distance_P, distance_P / scale, cosines(start_PH, end_PH), scale)
+    return Movement(distance_P, distance_P / scale, cosines(start_PH, end_PH))
 
 
 def kept(
@@ -77,33 +57,22 @@ def kept(
 ) -> list[bool | None]:
     """Whether each token's nearest vocabulary item is still the one it started nearest to: "it never moved".
 
-    Args:
-        start_PH, end_PH: `[P, H]`.
-        table_VH: `[V, H]`.
-        measure: of nearness; see `nearest`.
-        pool: ids that count; None for all.
-
-    Returns:
-        None where the start or the end has no neighbour.
+    `measure` and `pool` as of `nearest`; None where the start or the end has no neighbour.
     """
     ids = None if pool is None else tuple(pool)
     first, last = (nearest(prompt, table_VH, 1, measure, ids).ids_PK[:, 0].tolist() for prompt in (start_PH, end_PH))
     return [None if -1 in (a, b) else a == b for a, b in zip(first, last, strict=True)]
 
 
-def persisting(words: Mapping[str, Iterable[str]], least: int = 2) -> list[Persistent]:
-    """Words that are near the prompts of several tasks, whatever their case; pieces of words are words of their own.
+def persisting(words: Mapping[str, Iterable[str]], least: int = 2) -> dict[str, tuple[str, ...]]:
+    """Words that are near the prompts of `least` tasks or more, whatever their case, each with these tasks.
 
-    Args:
-        words: per task, the readable neighbours of its prompt's tokens (its top k).
-        least: tasks that a word must be in.
-
-    Returns:
-        Those in most tasks first, then by word.
+    `words` are per task the readable neighbours of its prompt's tokens. The result has the words of most tasks first,
+    then goes by word; pieces of words are words of their own.
     """
     tasks: dict[str, list[str]] = {}
     for task, near in words.items():
         for word in {key(each) for each in near if each}:
             tasks.setdefault(word, []).append(task)
-    shared = [Persistent(word, tuple(each)) for word, each in tasks.items() if len(each) >= least]
-    return sorted(shared, key=lambda each: (-len(each.tasks), each.word))
+    shared = [(word, tuple(each)) for word, each in tasks.items() if len(each) >= least]
+    return dict(sorted(shared, key=lambda pair: (-len(pair[1]), pair[0])))

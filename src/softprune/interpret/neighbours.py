@@ -20,8 +20,7 @@ from softprune.errors import SoftpruneError
 
 MEASURES = ("centred", "cosine", "euclidean")
 
-BLOCK = 8192
-"""Rows of the table that are held in float32 at a time."""
+BLOCK = 8192  # rows of the table that are held in float32 at a time
 PAIRS = 10_000
 # What float32 products may be off by, relative to the numbers that are summed; whatever is that near is measured again.
 _SLACK = 1e-5
@@ -29,15 +28,10 @@ _SLACK = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class Nearest:
-    """The K vocabulary items nearest to each of P vectors, nearest first; equally near ones by id.
+    """The K vocabulary items nearest to each of P vectors, nearest first; equally near ones by id."""
 
-    Attributes:
-        ids_PK: `[P, K]` long; -1 where there is no further neighbour, as for a vector of zeros.
-        values_PK: `[P, K]` float64: cosines, or Euclidean distances; 0 where there is no neighbour.
-    """
-
-    ids_PK: torch.Tensor
-    values_PK: torch.Tensor
+    ids_PK: torch.Tensor  # long; -1 where there is no further neighbour, as for a vector of zeros
+    values_PK: torch.Tensor  # float64: cosines, or Euclidean distances; 0 where there is no neighbour
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +81,15 @@ def nearest(
     """
     check_measure(measure)
     ids_N = _ids(pool, table_VH.shape[0])
-    _check(prompt_PH, table_VH, k, len(ids_N))
+    if prompt_PH.dim() != 2 or prompt_PH.shape[1] != table_VH.shape[1]:
+        expected, do = f"a prompt [P, {table_VH.shape[1]}] for this vocabulary", "choose a prompt and its own model"
+        raise SoftpruneError(expected, f"{list(prompt_PH.shape)}", do)
+    if not torch.isfinite(prompt_PH).all():
+        raise SoftpruneError("finite numbers in a prompt", "NaN or infinity", "train it with a smaller step size")
+    if k < 1:
+        raise SoftpruneError("at least 1 neighbour", str(k), "ask for 1 or more")
+    if not len(ids_N):
+        raise SoftpruneError("words among which to look", "none in this vocabulary", "use a tokenizer that has words")
     wide_PH = prompt_PH.detach().to("cpu", torch.float64)
     given_P = wide_PH.any(-1)
     origin_H = torch.zeros(wide_PH.shape[1], dtype=torch.float64)
@@ -136,12 +138,7 @@ def anisotropy(
 ) -> Anisotropy:
     """Mean cosine of random pairs of different vocabulary items, with and without the table's mean.
 
-    Args:
-        table_VH: `[V, H]`.
-        pool: ids that count; None for all.
-        pairs: how many to draw.
-        seed: of the draw.
-        mean_H: the mean of those ids, where it is known already.
+    `table_VH`, `pool` and `mean_H` as of `nearest`; `pairs` are drawn by `seed`.
 
     Raises:
         SoftpruneError: for fewer than two items.
@@ -179,18 +176,6 @@ def _ids(pool: Sequence[int] | None, size: int) -> torch.Tensor:
     if len(ids_N) and not 0 <= int(ids_N[0]) <= int(ids_N[-1]) < size:
         raise ValueError(f"ids in 0 to {size - 1}, not {int(ids_N[0])} to {int(ids_N[-1])}")
     return ids_N
-
-
-def _check(prompt_PH: torch.Tensor, table_VH: torch.Tensor, k: int, count: int) -> None:
-    if prompt_PH.dim() != 2 or prompt_PH.shape[1] != table_VH.shape[1]:
-        expected, do = f"a prompt [P, {table_VH.shape[1]}] for this vocabulary", "choose a prompt and its own model"
-        raise SoftpruneError(expected, f"{list(prompt_PH.shape)}", do)
-    if not torch.isfinite(prompt_PH).all():
-        raise SoftpruneError("finite numbers in a prompt", "NaN or infinity", "train it with a smaller step size")
-    if k < 1:
-        raise SoftpruneError("at least 1 neighbour", str(k), "ask for 1 or more")
-    if count < 1:
-        raise SoftpruneError("words among which to look", "none in this vocabulary", "use a tokenizer that has words")
 
 
 def _rows(table_VH: torch.Tensor, ids_n: torch.Tensor) -> torch.Tensor:

@@ -18,23 +18,16 @@ from softprune.errors import SoftpruneError
 Floats = npt.NDArray[np.float64]
 
 PERPLEXITY = 30.0
-FEWEST = 4
-"""Points that t-SNE needs: with three, each would have less than one neighbour."""
+FEWEST = 4  # points that t-SNE needs: with three, each would have less than one neighbour
 
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """Points on a map.
-
-    Attributes:
-        points_ND: `[N, D]`.
-        explained: of PCA, the share of the variance on each axis.
-        perplexity: of t-SNE, as it was fitted to the number of points.
-    """
+    """Points `[N, D]` on a map."""
 
     points_ND: Floats
-    explained: tuple[float, ...] | None = None
-    perplexity: float | None = None
+    explained: tuple[float, ...] | None = None  # of PCA, the share of the variance on each axis
+    perplexity: float | None = None  # of t-SNE, as it was fitted to the number of points
 
 
 def token_points(prompts: Mapping[str, torch.Tensor]) -> Floats:
@@ -80,11 +73,9 @@ def pca(points_NH: Floats, axes: int = 2) -> Projection:
 
 
 def tsne(points_NH: Floats, seed: int = 0) -> Projection:
-    """A map by t-SNE with a perplexity of 30, or a third of the other points where these are fewer than 90.
+    """A map of points `[N, H]` by t-SNE, which starts from PCA.
 
-    Args:
-        points_NH: `[N, H]`.
-        seed: of the map. It starts from PCA.
+    Its perplexity is 30, or a third of the other points where these are fewer than 90.
 
     Raises:
         SoftpruneError: without scikit-learn, for fewer than four points, or points that are all the same.

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,34 +43,21 @@ SCHEMA = 1
 K = 8
 _INITIAL = "prompts/initial.safetensors"
 
-_Near = dict[str, list[dict[str, Any]]]
-"""By measure, the neighbours of a token."""
+_Near = dict[str, list[dict[str, Any]]]  # by measure, the neighbours of a token
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Where a prompt started and where it ended.
-
-    Attributes:
-        start_PH, end_PH: `[P, H]`.
-        words: what each token started as, as the vocabulary writes it; none where nobody knows.
-        places: of the tokens in the unpruned prompt; None for the whole of it.
-    """
+    """Where a prompt `[P, H]` started and where it ended."""
 
     start_PH: torch.Tensor
     end_PH: torch.Tensor
-    words: Sequence[str] = ()
-    places: Sequence[int] | None = None
+    words: Sequence[str] = ()  # what each token started as, as the vocabulary writes it; none where nobody knows
+    places: Sequence[int] | None = None  # of the tokens in the unpruned prompt; None for the whole of it
 
 
 class Surroundings:
-    """A backbone's vocabulary, read once for all the prompts that are held against it.
-
-    Attributes:
-        table_VH: its input embeddings as it reads them (see `Backbone.lookup`), in its dtype, on the CPU.
-        vocabulary: its items.
-        scale: root mean square of the norms of those that count.
-    """
+    """A backbone's vocabulary, read once for all the prompts that are held against it."""
 
     def __init__(self, backbone: Backbone) -> None:
         parts, size = [], backbone.vocabulary
@@ -78,7 +65,7 @@ class Surroundings:
             for start in range(0, size, ROWS_AT_ONCE):
                 ids = torch.arange(start, min(start + ROWS_AT_ONCE, size), device=backbone.device)
                 parts.append(backbone.lookup(ids).cpu())
-        self.table_VH = torch.cat(parts)
+        self.table_VH = torch.cat(parts)  # in the model's own dtype
         self.vocabulary = Vocabulary(backbone.tokenizer, size)
         self.mean_H = table_mean(self.table_VH, self.vocabulary.pool)
         # Of the items that count: a table may be longer than its vocabulary, and nobody trained the other rows.
@@ -106,7 +93,7 @@ class Surroundings:
             "k": k,
             "vocabulary": len(self.vocabulary.pool),
             "scale": _round(self.scale),
-            "anisotropy": {"raw": _round(spread.raw), "centred": _round(spread.centred), "pairs": _round(spread.pairs)},
+            "anisotropy": {name: _round(value) for name, value in asdict(spread).items()},
             "prompts": prompts,
         }
 
@@ -159,15 +146,7 @@ def prompt_neighbours(
 def write_neighbours(
     run: RunFolder, backbone: Backbone, tuned: PromptState, winner: PromptState | None, k: int = K
 ) -> None:
-    """Write neighbours.json of a run, whose folder holds what the prompt started as; one of several processes does.
-
-    Args:
-        run: the folder.
-        backbone: the run's.
-        tuned: the prompt.
-        winner: the ticket, where the run has one.
-        k: neighbours of each token.
-    """
+    """Write neighbours.json of a run, whose folder holds what the prompt started as; one of several processes does."""
     if run.processes.rank:
         return
     words, start_PH = run.record.initial_words, load_vectors(run.path / _INITIAL)
@@ -193,13 +172,9 @@ def read_neighbours(run: Path) -> dict[str, Any] | None:
 
 
 def neighbours_of(run: Path, k: int = K) -> dict[str, Any]:
-    """What `neighbours.json` holds of a run; found with its backbone where there is none, or fewer neighbours.
+    """What `neighbours.json` holds of a run; found with its backbone where there is none, or fewer than `k` neighbours.
 
     Code that comes with a model is not run for that.
-
-    Args:
-        run: a folder that `tune` or `xprompt` made.
-        k: neighbours of each token at least.
 
     Raises:
         SoftpruneError: for a folder without a finished prompt, or a backbone that isn't there or is another one now.

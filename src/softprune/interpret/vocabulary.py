@@ -22,19 +22,10 @@ _LEAST_SHARE = 0.005
 
 
 class Vocabulary:
-    """A tokenizer's items.
-
-    Args:
-        tokenizer: a Hugging Face tokenizer.
-        size: V, the rows of the model's input embeddings; items beyond them are none.
-
-    Attributes:
-        tokens: per id, the item as the vocabulary writes it; None where an id has none.
-        style: how words are marked: bytes, pieces, wordpiece or plain.
-        pool: ids of words, pieces of words and signs, ascending; no special token, no placeholder.
-    """
+    """A Hugging Face tokenizer's items; those beyond `size`, the rows of the model's input embeddings, are none."""
 
     def __init__(self, tokenizer: Any, size: int) -> None:
+        # As the vocabulary writes them; None where an id has none.
         self.tokens: list[str | None] = tokenizer.convert_ids_to_tokens(range(min(size, len(tokenizer))))
         self._ids: dict[str, int] = {}
         special, pool = set(tokenizer.all_special_ids), []
@@ -46,7 +37,7 @@ class Vocabulary:
                 pool.append(i)
             for style, mark in _MARKS.items():
                 counts[style] += bool(token and token.startswith(mark))
-        self.pool = tuple(pool)
+        self.pool = tuple(pool)  # ids of words, pieces of words and signs, ascending
         self.style = max(counts, key=lambda name: counts[name])
         if counts[self.style] <= _LEAST_SHARE * sum(map(bool, self.tokens)):
             self.style = "plain"

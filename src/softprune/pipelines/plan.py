@@ -17,24 +17,22 @@ import torch
 from softprune.config import Recipe
 from softprune.config.criteria import CRITERIA
 from softprune.errors import SoftpruneError
-from softprune.evaluation.fresh_seeds import fresh_pairs
+from softprune.evaluation.baselines import fresh_pairs
 from softprune.models.base import Backbone
 from softprune.models.batching import training_batches
 from softprune.pruning.masks import token_mask
-from softprune.pruning.search import first_ratios, in_groups
+from softprune.pruning.search import Ratios, first_ratios, in_groups
 from softprune.runs.executors import InProcess
 from softprune.runs.record import begin_run
 from softprune.runs.run_folder import RunFolder
 from softprune.statistics.decision import DISCORDANCE, SEED_SD, detectable, seeds_needed
 from softprune.statistics.seeds import MIN_SEEDS
-from softprune.training.free_memory import free_bytes, held_bytes
-from softprune.training.initial_prompt import settled
+from softprune.training.initial_prompt import settle_tokens
 from softprune.training.jobs import schedule
 from softprune.training.loop import Schedule, Watch
-from softprune.training.memory import Rehearsal, StepMemory, measure_step
+from softprune.training.memory import Rehearsal, StepMemory, free_bytes, held_bytes, measure_step
 from softprune.training.scoring import ROWS_THAT_WRITE, ScoredSet, Scoring, score_prompts
 from softprune.training.session import Workspace, prepare
-from softprune.types import Candidate
 
 # On a CPU: what an allocator keeps of freed memory, as a factor of a step, and what the comparison's libraries take.
 KEPT, LIBRARIES = 1.6, 400_000_000
@@ -88,62 +86,63 @@ def count_steps(recipe: Recipe, examples: int, group: int) -> StepCounts:
         sizes = [(min(group, prices - start), tokens) for start in range(0, prices, group)]
         gate_schedule = schedule(recipe, examples, settings.gate_epochs or settings.epochs)
         stages.append(_stage("gates", gate_schedule, examples, sizes))
-    batches = _search_batches(recipe)
-    candidates = [candidate for batch in batches for candidate in batch]
+    pairs: list[Ratios] = []
+    lengths: list[int] = []
+    groups: list[tuple[int, int]] = []
+    for batch in _search_batches(recipe):
+        kept_tokens = []
+        for token_ratio, _ in batch:
+            # Of the right length, whatever its importance; how many pieces it has doesn't count here.
+            mask_P = token_mask(torch.arange(tokens), token_ratio, recipe.pruning.rounding)
+            kept_tokens.append(int(mask_P.sum()))
+        pairs += batch
+        lengths += kept_tokens
+        groups += _group_sizes(recipe, kept_tokens, group)
     retrained = schedule(recipe, examples, settings.epochs)
-    groups = [size for batch in batches for size in _group_sizes(recipe, batch, group)]
     stages.append(_stage("retrain", retrained, examples, groups))
-    kept = candidates[0].tokens_kept  # stands for the winner's
     fresh = [name for name, _ in fresh_pairs(recipe, range(recipe.selection.first_seeds))]
     for stage, names in (("control", ["control", "random"]), ("fresh", fresh)):
-        rivals = [_candidate(tokens if name == "control" else kept) for name in names]
+        # The first candidate's length stands for the winner's.
+        rivals = [tokens if name == "control" else lengths[0] for name in names]
         if rivals:
             stages.append(_stage(stage, retrained, examples, _group_sizes(recipe, rivals, group)))
     # Importance is measured on the whole prompt, and again on what each token ratio leaves of it.
-    shortened = {c.token_ratio for c in candidates if c.piece_ratio and c.tokens_kept < tokens}
+    shortened = set()
+    for (token_ratio, piece_ratio), kept in zip(pairs, lengths, strict=True):
+        if piece_ratio and kept < tokens:
+            shortened.add(token_ratio)
     # Under `drop` the winner trains beside the control only where it keeps every token: all could, or none.
-    alike = recipe.pruning.removal == "zero" or len({c.tokens_kept == tokens for c in candidates}) == 1
+    alike = recipe.pruning.removal == "zero" or len({kept == tokens for kept in lengths}) == 1
     return StepCounts(
         tuple(stages),
-        candidates=len(candidates),
+        candidates=len(pairs),
         importances=1 + len(shortened),
-        reported=6 + len(fresh) + math.ceil(len(candidates) / 3),
+        reported=6 + len(fresh) + math.ceil(len(pairs) / 3),
         exact=alike and recipe.strategy() != "learned",
     )
 
 
-def _search_batches(recipe: Recipe) -> list[list[Candidate]]:
-    """The candidates that the search makes at once."""
+def _search_batches(recipe: Recipe) -> list[list[Ratios]]:
+    """The pairs of ratios that the search tries at once."""
     settings, levels, strategy = recipe.search, recipe.pruning.levels, recipe.strategy()
     if strategy == "learned":
-        pairs = [[(0.5, 0.5)] * len(settings.prices)]  # nobody knows their sizes yet: half of everything
-    else:
-        token_ratios, piece_ratios = settings.token_ratios, settings.piece_ratios
-        pairs = [first_ratios(strategy, levels, token_ratios, piece_ratios, settings.samples, recipe.seed)]
-        if strategy == "sequential" and levels == "both":
-            middle = token_ratios[len(token_ratios) // 2]  # stands for the one that does best
-            pairs.append([(middle, piece_ratio) for piece_ratio in piece_ratios])
-    batches = []
-    for batch in pairs:
-        candidates = []
-        for token_ratio, piece_ratio in batch:
-            # Of the right length, whatever its importance; how many pieces it has doesn't count here.
-            mask_P = token_mask(torch.arange(recipe.prompt.tokens), token_ratio, recipe.pruning.rounding)
-            candidates.append(_candidate(int(mask_P.sum()), token_ratio, piece_ratio))
-        batches.append(candidates)
+        return [[(0.5, 0.5)] * len(settings.prices)]  # nobody knows their sizes yet: half of everything
+    token_ratios, piece_ratios = settings.token_ratios, settings.piece_ratios
+    batches = [first_ratios(strategy, levels, token_ratios, piece_ratios, settings.samples, recipe.seed)]
+    if strategy == "sequential" and levels == "both":
+        middle = token_ratios[len(token_ratios) // 2]  # stands for the one that does best
+        batches.append([(middle, piece_ratio) for piece_ratio in piece_ratios])
     return batches
 
 
-def _candidate(tokens: int, token_ratio: float = 0.0, piece_ratio: float = 0.0) -> Candidate:
-    return Candidate("planned", token_ratio, piece_ratio, tokens, 0, 0)
-
-
-def _group_sizes(recipe: Recipe, candidates: Sequence[Candidate], group: int) -> list[tuple[int, int]]:
+def _group_sizes(recipe: Recipe, lengths: Sequence[int], group: int) -> list[tuple[int, int]]:
     """K and tokens of each group; under `zero` a pruned token is still read."""
-    removal = recipe.pruning.removal
     sizes = []
-    for members in in_groups(candidates, group, removal):
-        sizes.append((len(members), recipe.prompt.tokens if removal == "zero" else members[0].tokens_kept))
+    for places in in_groups(lengths, group, recipe.pruning.removal):
+        tokens = lengths[places[0]]
+        if recipe.pruning.removal == "zero":
+            tokens = recipe.prompt.tokens
+        sizes.append((len(places), tokens))
     return sizes
 
 
@@ -285,7 +284,7 @@ def plan(recipe: Recipe) -> Plan:
             "a recipe that trains prompts, to be planned", f"kind: adapt ({recipe.adapter.method})", do
         )
     begun = time.perf_counter()
-    workspace = prepare(settled(recipe), UnstartedRun(), Watch(), InProcess())
+    workspace = prepare(settle_tokens(recipe), UnstartedRun(), Watch(), InProcess())
     loading = time.perf_counter() - begun
     counts = count_steps(workspace.recipe, len(workspace.train), workspace.group)
     scoring, backbone = workspace.scoring, workspace.backbone

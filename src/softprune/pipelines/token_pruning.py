@@ -16,6 +16,8 @@ from softprune.token_pruning.experiment import BASELINE, experiment
 from softprune.token_pruning.model import MODELS, TokenModel
 from softprune.token_pruning.session import TokenWorkspace, prepare
 from softprune.token_pruning.stages import TrainedModel
+from softprune.training.cost import record_time
+from softprune.training.memory import explain_failure
 from softprune.training.progress import watching
 
 AnyRecipe: TypeAlias = TokensRecipe | Mapping[str, Any] | str | Path
@@ -53,10 +55,12 @@ def execute(
     return run_job(
         out,
         lambda run: _run(recipe, run, console),
-        recipe=recipe,
         recipe_text=recipe_text,
+        resolved=recipe.resolved(),
+        kind=recipe.kind,
         command=command,
         may_change=MAY_CHANGE,
+        explain=lambda error, run: explain_failure(error, recipe.tuning),
         finish=finish,
     )
 
@@ -68,13 +72,7 @@ def _run(recipe: TokensRecipe, run: RunFolder, console: Console | None) -> None:
         models, chosen = experiment(workspace)
         with run.phase("models"):
             _save_models(workspace, models, chosen)
-    training = run.record.cost.training.values()
-    spent = sum(stage.seconds for stage in training)
-    examples = sum(stage.examples for stage in training)
-    with run.editing() as record:
-        record.cost.seconds = clock()
-        record.cost.steps = sum(stage.steps for stage in training)
-        record.cost.examples_per_second = examples / spent if spent else None
+    record_time(run, clock())
 
 
 def _save_models(workspace: TokenWorkspace, models: Mapping[str, TrainedModel], chosen: str) -> None:

@@ -26,20 +26,13 @@ VANISHING = 1e-2
 
 @dataclass(frozen=True, slots=True)
 class Importance:
-    """Scores of one prompt's tokens and pieces; higher is more important.
+    """Scores of one prompt's tokens and pieces; higher is more important."""
 
-    Attributes:
-        token_P: `[Q]` float64, of the tokens that were read.
-        piece_PS: `[Q, S]` float64.
-        method: how it was measured.
-        examples: over how many.
-        sensitivity_ratio: `token_over_piece` of equation 3, where `auto` measured that first and turned away from it.
-    """
-
-    token_P: torch.Tensor
-    piece_PS: torch.Tensor
+    token_P: torch.Tensor  # `[Q]` float64, of the tokens that were read
+    piece_PS: torch.Tensor  # `[Q, S]` float64
     method: str
-    examples: int
+    examples: int  # that it was measured on
+    # `token_over_piece` of equation 3, where `auto` measured that first and turned away from it.
     sensitivity_ratio: float | None = None
 
     @property
@@ -109,7 +102,7 @@ def leave_one_out(
 
     def losses_without(masked_MQH: torch.Tensor) -> torch.Tensor:
         losses: list[float] = []
-        for part in masked_MQH.split(32):
+        for part in masked_MQH.split(32):  # prompts at once: P * S of them would fill the memory
             prompts = prompt_QH.masked_fill(part.to(prompt_QH.device), 0.0)
             losses += [scores.loss for scores in score_prompts(backbone, prompts, data, scoring)]
         return torch.tensor(losses, dtype=torch.float64)

@@ -78,12 +78,12 @@ def complement(mask: Mask) -> Mask | None:
 
 def without_least(importance_P: torch.Tensor, count: int, pieces: int) -> Mask:
     """Whole tokens alone: the `count` least important ones pruned; of equal ones the higher index."""
-    return _whole(top(importance_P, importance_P.numel() - count), pieces)
+    return whole_tokens(top(importance_P, importance_P.numel() - count), pieces)
 
 
 def without_most(importance_P: torch.Tensor, count: int, pieces: int) -> Mask:
     """Whole tokens alone: the `count` most important ones pruned; of equal ones the lower index."""
-    return _whole(~top(importance_P, count), pieces)
+    return whole_tokens(~top(importance_P, count), pieces)
 
 
 def without_random(tokens: int, count: int, pieces: int, seed: int) -> Mask:
@@ -92,7 +92,8 @@ def without_random(tokens: int, count: int, pieces: int, seed: int) -> Mask:
     return without_least(drawn_P, count, pieces)
 
 
-def _whole(token_P: torch.Tensor, pieces: int) -> Mask:
+def whole_tokens(token_P: torch.Tensor, pieces: int) -> Mask:
+    """The mask that keeps all `pieces` of the tokens of `token_P`, `[P]` bool."""
     return Mask(token_P, token_P[:, None].expand(-1, pieces).clone())
 
 

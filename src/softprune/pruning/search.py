@@ -58,12 +58,13 @@ def first_ratios(
     return [pairs[at] for at in sorted(drawn)]
 
 
-def in_groups(candidates: Sequence[Candidate], size: int, removal: str) -> Iterator[list[Candidate]]:
-    """Candidates that train side by side: at most `size`; under `drop`, of equal length, so none is padded."""
-    by_length: dict[int, list[Candidate]] = {}
-    for candidate in candidates:
-        length = 0 if removal == "zero" else candidate.tokens_kept
-        by_length.setdefault(length, []).append(candidate)
+def in_groups(lengths: Sequence[int], size: int, removal: str) -> Iterator[list[int]]:
+    """Places of prompts, by their tokens, that train side by side: `size` at most, under `drop` of equal length."""
+    by_length: dict[int, list[int]] = {}
+    for place, length in enumerate(lengths):
+        if removal == "zero":  # a pruned token is still read: all are equally long
+            length = 0
+        by_length.setdefault(length, []).append(place)
     for length in sorted(by_length):
         for start in range(0, len(by_length[length]), size):
             yield by_length[length][start : start + size]

@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass, replace
 
 import torch
 
-from softprune.prompts.soft_prompts import full_mask, masked_state
+from softprune.prompts.soft_prompts import masked_state
 from softprune.pruning.importance import Importance, measure
 from softprune.pruning.learned_masks import learn_masks
-from softprune.pruning.masks import piece_mask, token_mask
+from softprune.pruning.masks import piece_mask, token_mask, whole_tokens
 from softprune.pruning.search import (
     MaskedCandidate,
     Ratios,
@@ -35,7 +35,7 @@ from softprune.pruning.search import (
 from softprune.runs.run_folder import Saved
 from softprune.statistics.bootstrap import paired_bootstrap
 from softprune.training.jobs import Fitted, Group, fit_groups, tune
-from softprune.training.nan_checks import FROM_THE_MODEL, check_finite
+from softprune.training.loop import FROM_THE_MODEL, check_finite
 from softprune.training.scoring import score_each
 from softprune.training.session import Workspace
 from softprune.types import Candidate, Mask, PromptState
@@ -56,7 +56,7 @@ def xprompt(workspace: Workspace) -> Pruned:
     """Tune a prompt and find its winning ticket."""
     tuned = tune(workspace)
     importance = token_importance(workspace, tuned)
-    workspace = decided(workspace, gates_learn=not importance.vanishes)
+    workspace = settle_strategy(workspace, gates_learn=not importance.vanishes)
     search, levels = workspace.recipe.search, workspace.recipe.pruning.levels
 
     def retrain_all(ratios: Sequence[Ratios]) -> list[Trial]:
@@ -79,9 +79,10 @@ def xprompt(workspace: Workspace) -> Pruned:
     return Pruned(tuned, importance, tuple(trials), winner, pieces_PS)
 
 
-def decided(workspace: Workspace, gates_learn: bool = True) -> Workspace:
-    """With the strategy that `auto` stands for. The run keeps it: which ratios were named, no resolved recipe tells."""
+def settle_strategy(workspace: Workspace, gates_learn: bool = True) -> Workspace:
+    """With the strategy that `auto` stands for."""
     recipe = workspace.recipe
+    # The run keeps it: a resolved recipe no longer says which ratios its author named.
     strategy = workspace.run.pin("search.strategy", lambda: recipe.strategy(gates_learn))
     search = recipe.search.model_copy(update={"strategy": strategy})
     return replace(workspace, recipe=recipe.model_copy(update={"search": search}))
@@ -94,7 +95,7 @@ def token_importance(workspace: Workspace, tuned: Fitted) -> Importance:
     """Section 4.2.1: importance of the tuned prompt, tokens and (for the pictures) pieces; over all of `train`."""
     recipe, asked = workspace.recipe, workspace.recipe.pruning.importance
     with workspace.run.phase("importance"):
-        importance = _measured(workspace, tuned.state, "importance", asked)
+        importance = _measure_once(workspace, tuned.state, "importance", asked)
     notes = []
     if asked in ("auto", "paper") and importance.vanishes:
         instead = "pruning.importance=leave_one_out measures what equation 3 can't"
@@ -116,7 +117,7 @@ def plan(
     """Sections 4.2.1 and 4.2.2: the mask of one pair of ratios."""
     settings = workspace.recipe.pruning
     token_P = token_mask(importance.token_P, token_ratio, settings.rounding)
-    mask = _whole_tokens(token_P, importance)
+    mask = whole_tokens(token_P, workspace.recipe.prompt.pieces)
     if piece_ratio:
         piece_PS = _piece_importance(workspace, tuned, importance, token_P, token_ratio)
         mask = Mask(token_P, piece_mask(piece_PS, token_P, piece_ratio, settings.scope, settings.rounding))
@@ -131,10 +132,6 @@ def plan(
     return MaskedCandidate(candidate, mask)
 
 
-def _whole_tokens(token_P: torch.Tensor, importance: Importance) -> Mask:
-    return Mask(token_P, token_P[:, None].expand(importance.piece_PS.shape).clone())
-
-
 def _piece_importance(
     workspace: Workspace, tuned: Fitted, importance: Importance, token_P: torch.Tensor, token_ratio: float
 ) -> torch.Tensor:
@@ -142,8 +139,8 @@ def _piece_importance(
     if bool(token_P.all()):
         return importance.piece_PS
     with workspace.run.phase("importance"):
-        state = masked_state(tuned.state.vectors_PH, _whole_tokens(token_P, importance))
-        piece_QS = _measured(workspace, state, f"importance-t{token_ratio:g}", importance.method).piece_PS
+        state = masked_state(tuned.state.vectors_PH, whole_tokens(token_P, workspace.recipe.prompt.pieces))
+        piece_QS = _measure_once(workspace, state, f"importance-t{token_ratio:g}", importance.method).piece_PS
     if workspace.recipe.pruning.removal == "zero":
         return piece_QS.masked_fill(~token_P[:, None], 0.0)
     piece_PS = torch.zeros_like(importance.piece_PS)
@@ -151,7 +148,7 @@ def _piece_importance(
     return piece_PS
 
 
-def _measured(workspace: Workspace, state: PromptState, work: str, method: str) -> Importance:
+def _measure_once(workspace: Workspace, state: PromptState, work: str, method: str) -> Importance:
     """Importance of what the backbone reads of a prompt, kept under a name."""
 
     def compute() -> Saved:
@@ -184,11 +181,13 @@ def retrain(workspace: Workspace, tuned: Fitted, candidates: Sequence[MaskedCand
         check_finite(losses, list(starts), "select loss", "before retraining", FROM_THE_MODEL)
         return Saved({}, {"losses": losses})
 
+    # A sequential search retrains twice: the names of its two lists of candidates must differ.
     with workspace.run.phase("rank"):
         losses = workspace.run.once(f"rank-{next(iter(starts))}-{len(starts)}", losses_before).meta["losses"]
     groups = []
-    for members in in_groups([each.candidate for each in candidates], workspace.group, recipe.pruning.removal):
-        names = tuple(candidate.id for candidate in members)
+    lengths = [each.mask.tokens for each in candidates]
+    for places in in_groups(lengths, workspace.group, recipe.pruning.removal):
+        names = tuple(candidates[place].candidate.id for place in places)
         more = f" and {len(names) - 2} more" if len(names) > 2 else ""
         groups.append(
             Group(
@@ -266,9 +265,3 @@ def _write_candidates(workspace: Workspace, trials: Sequence[Trial]) -> None:
     }
     workspace.run.write_tensors("masks.safetensors", masks, {"schema": "1"})
     workspace.run.write_jsonl("candidates.jsonl", [asdict(trial.candidate) for trial in trials])
-
-
-def control_start(workspace: Workspace, tuned: Fitted) -> PromptState:
-    """The unpruned prompt at the rewind point."""
-    settings = workspace.recipe.prompt
-    return PromptState(tuned.state.vectors_PH, full_mask(settings.tokens, settings.pieces))

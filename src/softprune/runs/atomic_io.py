@@ -45,10 +45,10 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     """Puts a folder with these files at `path` in one step.
 
     Raises:
-        SoftpruneError: when something else is there; an empty folder is taken, but not the one that we stand in.
+        SoftpruneError: something else is there. An empty folder is replaced, unless this command runs in it.
     """
     path = path.resolve()
-    if path == Path.cwd():  # replaced, it would be another folder, and the user's shell would stand in none
+    if path == Path.cwd():  # the user's shell would be left in a folder that no longer exists
         raise SoftpruneError("a new or an empty folder", f"{path}, where this command runs", "choose another --out")
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         found = f"{path} is a file" if path.is_file() else f"{path} holds {min(p.name for p in path.iterdir())}"

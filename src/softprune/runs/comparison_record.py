@@ -56,7 +56,7 @@ class ComparisonRow(Part):
     @model_validator(mode="before")
     @classmethod
     def _leave_out_unknown(cls, values: Any) -> Any:
-        """Nothing: what isn't named above is a column's."""
+        """Nothing: what isn't named above is a measured column."""
         return values
 
 
@@ -93,9 +93,8 @@ class StudyRun(Part):
     seconds: float | None
 
 
-def _attempts(value: object) -> object:
-    """Earlier versions only counted them."""
-    return [] if isinstance(value, int) else value
+def _read_attempts(value: object) -> object:
+    return [] if isinstance(value, int) else value  # earlier versions only counted them
 
 
 class StudyRecord(JobRecord):
@@ -104,7 +103,7 @@ class StudyRecord(JobRecord):
     FILE: ClassVar[str] = "study.json"
     NOUN: ClassVar[str] = "study"
 
-    attempts: Annotated[list[Attempt], BeforeValidator(_attempts)]
+    attempts: Annotated[list[Attempt], BeforeValidator(_read_attempts)]
     tasks: list[str] = Field(default=[], description="their names")
     backbone: str | None = None
     findings: dict[str, Any] = Field(default={}, description="as `studies.findings.Findings`")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -27,25 +28,16 @@ def versions() -> dict[str, str | None]:
 
 def hardware() -> dict[str, str | int | None]:
     """The processor, its cores that this process may use, memory in bytes, and the first GPU's name."""
-    return {"cpu": _cpu_model(), "cores": _cores(), "memory_bytes": psutil.virtual_memory().total, "gpu": _gpu_name()}
-
-
-def _cpu_model() -> str | None:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine() or None
-
-
-def _cores() -> int | None:
-    if hasattr(os, "sched_getaffinity"):  # Linux alone has it
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
-
-
-def _gpu_name() -> str | None:
     import torch
 
-    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    cpu: str | None = platform.processor() or platform.machine() or None
+    with suppress(OSError):  # Linux alone has this file, and says no more than "x86_64" elsewhere
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                cpu = line.partition(":")[2].strip()
+                break
+    cores = os.cpu_count()
+    if hasattr(os, "sched_getaffinity"):  # Linux alone has it
+        cores = len(os.sched_getaffinity(0))
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    return {"cpu": cpu, "cores": cores, "memory_bytes": psutil.virtual_memory().total, "gpu": gpu}

@@ -13,27 +13,23 @@ class Executor(Protocol):
     """Runs a function over items that don't depend on each other.
 
     Args:
-        address: where other machines are found; None for none.
+        address: of a cluster, for executors that join one.
         retries: how often an item begins again whose process died.
 
     Raises:
         SoftpruneError: it can't work here, or not at that address.
     """
 
-    elsewhere: bool
-    """Whether items run in other processes: these see nothing of this one, and function and items travel there."""
+    elsewhere: bool  # whether items run in other processes, to which function and items must be sent
 
     def __init__(self, address: str | None = None, retries: int = 0) -> None: ...
 
     def map(
         self, function: Callable[[WorkItem], object], items: Iterable[WorkItem], cpus: float = 1, gpus: float = 0
     ) -> Iterator[Result]:
-        """Yields what `function` gives for each item, under the item's name, as soon as it is there.
+        """Yields each item's result as soon as it is there; items have different names.
 
-        Args:
-            function: what to do.
-            items: with different names.
-            cpus, gpus: what one item takes, for executors that place them.
+        `cpus` and `gpus` are what one item takes, for executors that place them.
         """
         ...
 
@@ -42,11 +38,7 @@ class Executor(Protocol):
 
 
 def check_names(items: Iterable[WorkItem]) -> Iterator[WorkItem]:
-    """The items.
-
-    Raises:
-        ValueError: at the second of one name.
-    """
+    """Yields the items; raises a ValueError at the second one of a name."""
     seen: set[str] = set()
     for item in items:
         if item.id in seen:
@@ -66,7 +58,7 @@ class InProcess:
     def map(
         self, function: Callable[[WorkItem], object], items: Iterable[WorkItem], cpus: float = 1, gpus: float = 0
     ) -> Iterator[Result]:
-        """Yields results in the order of the items."""
+        """Yields results in the order of the items; see `Executor.map`."""
         for item in check_names(items):
             yield Result(item.id, function(item))
 

@@ -9,9 +9,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from softprune.config.yaml_io import yaml_text
 from softprune.errors import SoftpruneError
-from softprune.runs import atomic_io
 from softprune.runs.lock import LOCK
 
 JSON: TypeAlias = Any  # null, a truth value, a number, a text, a list or a mapping of these
@@ -21,18 +19,18 @@ _NOTHING = (None, _ABSENT)
 
 
 def make_folder(path: Path, record: str, what: str) -> list[Path]:
-    """Makes the folder; those of it and its parents that weren't there before, outermost first.
+    """Makes a job's folder; returns those of it and its parents that weren't there before, outermost first.
 
     Args:
         path: where.
-        record: the file that tells a folder of this sort.
+        record: name of the record's file, which a folder of this sort has.
         what: its sort, for messages.
 
     Raises:
         SoftpruneError: it can't be made, or holds something else than a run.
     """
     try:
-        made = [folder for folder in (*reversed(path.parents), path) if not folder.exists()]
+        new_folders = [folder for folder in (*reversed(path.parents), path) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
         names = {entry.name for entry in path.iterdir()}
     except (FileExistsError, NotADirectoryError) as error:
@@ -50,26 +48,11 @@ def make_folder(path: Path, record: str, what: str) -> list[Path]:
             f"{path} holds {len(names)} other things, such as {min(names)}",
             "choose another --out",
         )
-    return made
-
-
-def write_recipe(path: Path, recipe_text: str, resolved: dict[str, Any]) -> None:
-    """Writes the recipe as the user wrote it, and with every key."""
-    atomic_io.write_bytes(path / "recipe.yaml", recipe_text.encode())
-    write_resolved(path, resolved)
-
-
-def write_resolved(path: Path, resolved: dict[str, Any]) -> None:
-    """Writes every recipe key with its value."""
-    atomic_io.write_bytes(path / "resolved.yaml", yaml_text(resolved).encode())
+    return new_folders
 
 
 def read_resolved(path: Path) -> JSON:
-    """The keys that a folder was begun with.
-
-    Raises:
-        SoftpruneError: they can't be read.
-    """
+    """The keys that a folder was begun with; a SoftpruneError where they can't be read."""
     try:
         return yaml.safe_load((path / "resolved.yaml").read_text())
     except (OSError, ValueError, yaml.YAMLError) as error:
@@ -83,39 +66,38 @@ def changed_keys(path: Path, resolved: dict[str, Any], may_change: Collection[st
     Raises:
         SoftpruneError: any other key differs: it is another recipe.
     """
-    differ = differing(read_resolved(path), resolved)
+    differ = find_differences(read_resolved(path), resolved)
     fixed = {key: pair for key, pair in differ.items() if key not in may_change}
     if "kind" in fixed:  # then nearly every key differs
         fixed = {"kind": fixed["kind"]}
     if fixed:
         raise SoftpruneError(
             f"the recipe that {path} was begun with",
-            told_apart(fixed),
-            f"choose another --out, such as --out {free_beside(path)}, or go back to that recipe",
+            describe_differences(fixed),
+            f"choose another --out, such as --out {find_free_path(path)}, or go back to that recipe",
         )
     return {key: [None if old == _ABSENT else old, new] for key, (old, new) in differ.items() if new not in _NOTHING}
 
 
-def differing(there: JSON, now: JSON) -> dict[str, tuple[JSON, JSON]]:
+def find_differences(there: JSON, now: JSON) -> dict[str, tuple[JSON, JSON]]:
     """The dotted keys of two mappings whose values differ, each with both values."""
     old, new = _flat(there), _flat(now)
     pairs = {key: (old.get(key, _ABSENT), new.get(key, _ABSENT)) for key in {**old, **new}}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def told_apart(differ: Mapping[str, tuple[JSON, JSON]]) -> str:
-    """What `differing` found, in words."""
-    return "; ".join(f"{key}: {_shown(old)} there, {_shown(new)} now" for key, (old, new) in differ.items())
+def describe_differences(differ: Mapping[str, tuple[JSON, JSON]]) -> str:
+    """The values that `find_differences` found, in words."""
+    parts = []
+    for key, pair in differ.items():
+        old, new = ("none" if value is None else value for value in pair)
+        parts.append(f"{key}: {old} there, {new} now")
+    return "; ".join(parts)
 
 
-def free_beside(path: Path) -> Path:
-    """A path with a number behind it at which nothing is."""
+def find_free_path(path: Path) -> Path:
+    """The path with the first number from 2 behind it at which nothing exists."""
     return next(free for n in count(2) if not (free := path.with_name(f"{path.name}-{n}")).exists())
-
-
-def _shown(value: JSON) -> JSON:
-    """A value as a recipe has it."""
-    return "none" if value is None else value
 
 
 def _flat(value: JSON, prefix: str = "") -> dict[str, JSON]:

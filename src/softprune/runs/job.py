@@ -6,52 +6,51 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from softprune.config import Recipe, TokensRecipe
-from softprune.errors import SoftpruneError, explain_system_error, out_of_memory
+from softprune.runs.folder_checks import JSON
 from softprune.runs.multiprocess_folder import open_together
 from softprune.runs.processes import ALONE, Processes
+from softprune.runs.record import Kind
 from softprune.runs.run_folder import RunFolder
 
-Finish = Callable[[Path], object]
-"""Called with the folder before the run is marked complete."""
+Finish = Callable[[Path], object]  # called with the folder before the run is marked complete
 
 
 def run_job(
     out: Path,
     work: Callable[[RunFolder], None],
     *,
-    recipe: Recipe | TokensRecipe,
     recipe_text: str,
+    resolved: dict[str, JSON],
+    kind: Kind,
     command: str,
     may_change: Collection[str],
+    explain: Callable[[Exception, RunFolder], Exception],
     finish: Finish | None = None,
     check: Callable[[RunFolder], None] | None = None,
     processes: Processes = ALONE,
 ) -> bool:
-    """Run into a folder, or take up what was cut off there; a complete run is left as it is.
+    """Runs into a folder, or resumes what was cut off there; False where the run was complete already.
 
     Args:
         out: the folder.
         work: everything but `finish`.
-        recipe_text, command, may_change: as of `RunFolder.open`.
+        recipe_text, resolved, kind, command, may_change: as of `RunFolder.open`.
+        explain: an error in a user's words, or the error itself.
         finish: the last thing that is done, by the first process alone.
-        check: holds a complete run to what it was made from, by the first process alone.
+        check: compares a complete run with the data that it was made from, by the first process alone.
         processes: which do the work together.
-
-    Returns:
-        Whether anything was left to do.
     """
     run = open_together(
         processes,
         out,
         recipe_text=recipe_text,
-        resolved=recipe.resolved(),
-        kind=recipe.kind,
+        resolved=resolved,
+        kind=kind,
         command=command,
         may_change=may_change,
     )
     is_first, is_new = processes.rank == 0, not run.is_complete
-    try:
+    with run.hold(lambda error: explain(error, run)):
         if is_new:
             work(run)
             if is_first and finish is not None:
@@ -60,39 +59,8 @@ def run_job(
             run.complete()
         elif is_first and check is not None:
             check(run)
-    except Exception as error:
-        explained = _explain(error, recipe, run)
-        run.note_failure(explained)
-        if explained is error:
-            raise
-        raise explained from error
-    finally:
-        run.close()
     processes.broadcast(is_new)  # all of them return when the first one has written everything
     return is_new
-
-
-def _explain(error: Exception, recipe: Recipe | TokensRecipe, run: RunFolder) -> Exception:
-    """The error in a user's words where it has any: memory and disk are a user's business, bugs are ours."""
-    if isinstance(error, SoftpruneError):
-        return error
-    if not out_of_memory(error):
-        return explain_system_error(error) or error
-    # Smaller values of the keys on which only memory and time depend, as a command line has them.
-    tuning, group, smaller = recipe.tuning, run.record.K or 1, []
-    if recipe.kind == "xprompt" and group > 1:
-        smaller.append(f"search.group={group // 2}")
-    if tuning.eval_rows > 1:
-        smaller.append(f"tuning.eval_rows={tuning.eval_rows // 2}")
-    parts = min(2 * tuning.accumulate, tuning.batch_size)
-    if parts > tuning.accumulate:
-        smaller.append(f"tuning.accumulate={parts}")
-    do = "choose a smaller model or batch, or --dtype bfloat16, with another --out"
-    if smaller:
-        do = f"give the same command with {' '.join(smaller)} behind it: the run goes on, "
-        do += "results stay the same up to rounding"
-    lines = str(error).strip().splitlines() or ["no more is known"]
-    return SoftpruneError("room in memory for the model and a batch", f"out of memory ({lines[0][:160]})", do)
 
 
 def run_clock(run: RunFolder) -> Callable[[], float]:

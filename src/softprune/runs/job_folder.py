@@ -15,23 +15,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Generic, Self
 
+from softprune.config.yaml_io import yaml_text
+from softprune.errors import explain_error
 from softprune.runs import atomic_io
-from softprune.runs.folder_checks import JSON, make_folder, write_recipe, write_resolved
+from softprune.runs.folder_checks import JSON, make_folder
 from softprune.runs.lock import LOCK, FolderLock
 from softprune.runs.record import AnyRecord, now, read_record
 
 
 class JobFolder(Generic[AnyRecord]):
-    """A job's folder, held by this process until `close`.
+    """A job's folder, held by this process until `close`; subclasses add what else lies in it."""
 
-    A subclass says what else lies in it, and when there is work to keep.
-    """
-
-    own_files: ClassVar[tuple[str, ...]] = ()
-    """Files and folders beside those of every job that hold no work: `discard` removes them."""
-
-    record: AnyRecord
-    """What is known about the job; changed within `editing`, which writes it."""
+    own_files: ClassVar[tuple[str, ...]] = ()  # beside those of every job; they hold no work, so `discard` removes them
+    record: AnyRecord  # changed within `editing`, which writes it
 
     def __init__(self, path: Path, lock: FolderLock, record: AnyRecord, made: Sequence[Path] = ()) -> None:
         self.path, self.record = path, record
@@ -50,7 +46,7 @@ class JobFolder(Generic[AnyRecord]):
         command: str,
         check: Callable[[Path, dict[str, Any]], dict[str, JSON]],
     ) -> Self:
-        """Creates the folder, or takes up the job that was begun in it.
+        """Creates the folder, or resumes the job that was begun in it.
 
         Args:
             path: the folder; its parents are made.
@@ -59,12 +55,12 @@ class JobFolder(Generic[AnyRecord]):
             recipe_text: the recipe as the user wrote it; None where resolved.yaml is all there is.
             resolved: every recipe key with its value.
             command: the command line, for the record.
-            check: compares a begun folder with `resolved`; what may change and does, by key, with old and new value.
+            check: compares a begun folder with `resolved`; returns what changed and may, by key, as [old, new].
 
         Raises:
             SoftpruneError: the folder is something else's, another live process's, or what `check` raises.
         """
-        plain = json.loads(json.dumps(resolved))
+        plain = json.loads(json.dumps(resolved))  # as resolved.yaml holds it: lists for tuples
         made = make_folder(path, kind.FILE, kind.NOUN)
         lock = FolderLock(path)
         try:
@@ -98,11 +94,11 @@ class JobFolder(Generic[AnyRecord]):
 
     def write_json(self, name: str, value: JSON) -> None:
         """Writes a JSON file; NaN and infinities become null."""
-        atomic_io.write_bytes(self.path / inside(name), (atomic_io.json_text(value, indent=2) + "\n").encode())
+        self._write_file(name, (atomic_io.json_text(value, indent=2) + "\n").encode())
 
     def write_jsonl(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Writes a file of JSON lines; NaN and infinities become null."""
-        atomic_io.write_bytes(self.path / inside(name), atomic_io.json_lines(rows))
+        self._write_file(name, atomic_io.json_lines(rows))
 
     def complete(self) -> None:
         """Ends the job: nothing is left to do."""
@@ -111,7 +107,7 @@ class JobFolder(Generic[AnyRecord]):
         self._finish()
 
     def fail(self, error: str) -> None:
-        """Notes why the job ended early; the same command takes it up again."""
+        """Notes why the job ended early; the same command resumes it."""
         with self.editing() as record:
             record.status, record.error, record.finished = "failed", error, now()
 
@@ -127,7 +123,7 @@ class JobFolder(Generic[AnyRecord]):
 
     def discard(self) -> None:
         """Removes what a job without work leaves, and the folders made for it unless they hold anything else."""
-        # The record first: without it a folder of the others begins again; it alone is no job.
+        # The record first: a kill in between then leaves a folder that the next command takes for a new one.
         for name in (self.record.FILE, "recipe.yaml", "resolved.yaml", *self.own_files, LOCK):
             path = self.path / name
             if path.is_dir():
@@ -137,6 +133,20 @@ class JobFolder(Generic[AnyRecord]):
         with suppress(OSError):  # somebody else's files are in it
             for folder in reversed(self._made):
                 folder.rmdir()
+
+    @contextmanager
+    def hold(self, explain: Callable[[Exception], Exception] = explain_error) -> Iterator[None]:
+        """Holds the folder until the work ends, and notes in its record why it ended early, in a user's words."""
+        try:
+            yield
+        except Exception as error:
+            explained = explain(error)
+            self.note_failure(explained)
+            if explained is error:
+                raise
+            raise explained from error
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Lets other processes work in the folder."""
@@ -151,16 +161,21 @@ class JobFolder(Generic[AnyRecord]):
     def _write_record(self) -> None:
         self.write_json(self.record.FILE, self.record.document())
 
+    def _write_resolved(self, resolved: dict[str, Any]) -> None:
+        self._write_file("resolved.yaml", yaml_text(resolved).encode())
+
+    def _write_file(self, name: str, data: bytes) -> None:
+        atomic_io.write_bytes(self.path / inside(name), data)
+
     def _finish(self) -> None:
         if not self.is_complete:
             atomic_io.write_bytes(self.path / "COMPLETE", b"")
 
     def _begin(self, recipe_text: str | None, resolved: dict[str, Any]) -> None:
         try:
-            if recipe_text is None:
-                write_resolved(self.path, resolved)
-            else:
-                write_recipe(self.path, recipe_text, resolved)
+            if recipe_text is not None:
+                self._write_file("recipe.yaml", recipe_text.encode())
+            self._write_resolved(resolved)
             self._write_record()
         except BaseException:
             self.discard()
@@ -173,15 +188,11 @@ class JobFolder(Generic[AnyRecord]):
         with self.editing() as record:
             record.resume(command, changed)
         if changed:  # after the record: a kill in between records the change twice, never not at all
-            write_resolved(self.path, resolved)
+            self._write_resolved(resolved)
 
 
 def inside(name: str) -> PurePosixPath:
-    """A path inside a job's folder.
-
-    Raises:
-        ValueError: it leads out of it. A bug in softprune.
-    """
+    """A path inside a job's folder; a ValueError, which is a bug in softprune, where it leads out of it."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
         raise ValueError(f"a name inside the run folder, not {name!r}")

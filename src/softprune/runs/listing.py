@@ -14,32 +14,19 @@ from softprune.runs.record import JobRecord, RunRecord, read_record
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One run. None is what isn't known or was not measured.
+    """One run. None is what isn't known or was not measured."""
 
-    Attributes:
-        name: the folder, relative to where the listing began.
-        kind: the recipe's kind.
-        status: complete; running (a live process works in it); interrupted (nobody does); failed.
-        task, backbone: their names.
-        seconds: spent in all phases so far; of a study, on its own work, since its runs are listed themselves.
-        modified: when run.json was last written.
-        result: which prompt `metric` and `value` belong to: winner, or tuned where there is no winner; of token
-            pruning, the chosen model.
-        metric, value: its score on `report`.
-        tokens, pieces, parameters: the size of the ticket.
-    """
-
-    name: str
+    name: str  # the folder, relative to where the listing began
     kind: str
-    status: str
-    task: str | None
-    backbone: str | None
-    seconds: float
-    modified: datetime
-    result: str | None = None
+    status: str  # complete; running (a live process works in it); interrupted (none does); failed
+    modified: datetime  # when the record was last written
+    task: str | None = None
+    backbone: str | None = None
+    seconds: float = 0.0  # in all phases so far; of a study, on its own work, since its runs are listed themselves
+    result: str | None = None  # the row of `metric` and `value`: winner, else tuned; of token pruning, its model
     metric: str | None = None
-    value: float | None = None
-    tokens: int | None = None
+    value: float | None = None  # on `report`
+    tokens: int | None = None  # the ticket's size, as are pieces and parameters
     pieces: int | None = None
     parameters: int | None = None
 
@@ -73,9 +60,6 @@ def _summarise(root: Path, path: Path, record: JobRecord) -> RunSummary:
         name=path.parent.relative_to(root).as_posix(),
         kind=record.kind,
         status=status,
-        task=None,
-        backbone=None,
-        seconds=0.0,
         modified=datetime.fromtimestamp(path.stat().st_mtime, UTC),
     )
     # A comparison's or a study's results are its runs'.

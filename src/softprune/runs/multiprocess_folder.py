@@ -1,22 +1,19 @@
-"""A run folder that several processes work through: the first one reads and writes it, and sends what it read.
+"""A run folder that several processes share: only the first one reads and writes it, and it sends what it read.
 
-Work that isn't stored yet is done by all of them together; whatever was stored comes from the first one's disk.
+Work that isn't stored yet is done by all of them together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from softprune.runs.folder_checks import JSON
 from softprune.runs.processes import Processes
 from softprune.runs.record import Pin, RunRecord
 from softprune.runs.run_folder import Checkpoint, RunFolder, Saved
-
-if TYPE_CHECKING:
-    import torch
 
 
 def open_together(processes: Processes, path: Path, **options: Any) -> RunFolder:
@@ -39,7 +36,7 @@ class _Leader(RunFolder):
         return value if self.is_complete else self.processes.broadcast(value)
 
     def once(self, name: str, compute: Callable[[], Saved]) -> Saved:
-        self.processes.broadcast(super().has(name))
+        self.processes.broadcast(super().has(name))  # else the others compute it, too
         saved: Saved = self.processes.broadcast(super().once(name, compute))
         return saved
 
@@ -48,7 +45,7 @@ class _Leader(RunFolder):
 
     def checkpoint(self, name: str) -> Checkpoint:
         alone = super().checkpoint(name)
-        return _SharedCheckpoint(alone.path, alone.told, self.processes)
+        return _SharedCheckpoint(alone.path, alone.on_save, self.processes)
 
 
 class _Follower(RunFolder):
@@ -57,7 +54,7 @@ class _Follower(RunFolder):
     def __init__(self, path: Path, processes: Processes, record: RunRecord, complete: bool) -> None:
         self.path, self.processes = path, processes
         self.record, self._complete = record, complete
-        self._counting = {}
+        self._counting = {}  # not the base class's __init__: there is no lock to hold here
 
     @property
     def is_complete(self) -> bool:
@@ -69,7 +66,7 @@ class _Follower(RunFolder):
 
     def pin(self, key: Pin, compute: Callable[[], JSON]) -> Any:
         value = self.processes.broadcast(None)
-        return super().pin(key, lambda: value)
+        return super().pin(key, lambda: value)  # into this process's own record, which code reads
 
     def once(self, name: str, compute: Callable[[], Saved]) -> Saved:
         if not self.processes.broadcast(None):
@@ -87,11 +84,7 @@ class _Follower(RunFolder):
 
     def trim_metrics(self, phase: str, candidate_ids: Sequence[str] | None, after_step: int) -> None: ...
 
-    def write_json(self, name: str, value: JSON) -> None: ...
-
-    def write_jsonl(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None: ...
-
-    def write_tensors(self, name: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None: ...
+    def _write_file(self, name: str, data: bytes) -> None: ...
 
     def complete(self) -> None: ...
 

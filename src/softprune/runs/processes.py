@@ -87,7 +87,7 @@ class _Group(Processes):
         # Lives in the first process, and outlasts the connections between the others.
         self._store = _get_default_store()
         if rank == 0:
-            atexit.register(self._release_others)
+            atexit.register(self._release_others)  # the others wait until this one has reported their error
 
     def part(self, items: Sequence[T]) -> Sequence[T]:
         return items[self.rank :: self.size]
@@ -175,21 +175,16 @@ def _read_number(names: Sequence[str], default: int) -> int:
 
 
 def hold_alone(what: str) -> None:
-    """Several processes share single runs of prompts; anything else (`to compare methods`) is for one process.
+    """Raises a SoftpruneError where several processes were launched: they share single runs of prompts alone.
 
-    Raises:
-        SoftpruneError: this process was launched together with others.
+    `what` is the other work, such as `to compare methods`.
     """
     if launched() > 1:
         raise SoftpruneError(f"one process {what}", f"{launched()}, launched together", "leave out the launcher")
 
 
 def join() -> Processes:
-    """The processes that were launched together, met; this one alone where there are no others.
-
-    Raises:
-        SoftpruneError: when they don't find each other.
-    """
+    """Connects the processes that were launched together; a SoftpruneError where they don't find each other."""
     global _joined
     if launched() == 1:
         return ALONE

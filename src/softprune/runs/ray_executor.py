@@ -35,14 +35,8 @@ class _Failed:
 class RayCluster:
     """Items as Ray tasks, as many at once as there is room for.
 
-    A Ray that this process has already begun is used, and left alone at the end.
-
-    Args:
-        address: `host:port` or `auto`; None starts Ray on this machine.
-        retries: how often an item begins again whose worker or node died.
-
-    Raises:
-        SoftpruneError: Ray isn't installed, or can't be reached or started.
+    A Ray that this process has already started is used, and not shut down at the end; `address` is `host:port` or
+    `auto`, and None starts Ray on this machine. See `Executor`.
     """
 
     elsewhere = True
@@ -65,14 +59,15 @@ class RayCluster:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "address": address}
         if address is None:
             options |= {"address": "local", "include_dashboard": False}
+            expected, do = "a Ray that starts on this machine", "see what Ray says"
         else:
             _check_address(address)
+            expected = f"a Ray cluster at {address}"
+            do = "start one (ray start --head) or fix cluster.address"
         try:
             self._ray.init(**options)
         except (OSError, RuntimeError, ValueError, self._ray.exceptions.RayError) as error:
             self._ray.shutdown()
-            expected = "a Ray that starts on this machine" if address is None else f"a Ray cluster at {address}"
-            do = "see what Ray says" if address is None else "start one (ray start --head) or fix cluster.address"
             raise SoftpruneError(expected, _first_line(error), do) from error
 
     def map(
@@ -98,13 +93,18 @@ class RayCluster:
                     self._check_room(cpus, gpus)
                     continue
                 item, deaths = running.pop(ready[0])
-                value, death = self._fetch(ready[0])
-                if death is None:
-                    yield Result(item.id, value)
-                elif deaths < self._retries:
+                try:
+                    value = ray.get(ready[0])
+                except ray.exceptions.RayTaskError as error:
+                    raise _explain_task_error(error) from error
+                except ray.exceptions.RayError as error:  # the worker or its node died
+                    if deaths >= self._retries:
+                        raise _explain_deaths(item, deaths + 1, error) from error
                     running[task.remote(function, item)] = (item, deaths + 1)
-                else:
-                    raise _explain_deaths(item, deaths + 1, death) from death
+                    continue
+                if isinstance(value, _Failed):
+                    raise value.error
+                yield Result(item.id, value)
         finally:
             for reference in running:
                 ray.cancel(reference, force=True)
@@ -114,35 +114,22 @@ class RayCluster:
         if self._begun:
             self._ray.shutdown()
 
-    def _fetch(self, reference: Any) -> tuple[object, Exception | None]:
-        """What came back, or the death of the worker or node that should have sent it."""
-        ray = self._ray
-        try:
-            value = ray.get(reference)
-        except ray.exceptions.RayTaskError as error:
-            raise _explain_task_error(error) from error
-        except ray.exceptions.RayError as error:
-            return None, error
-        if isinstance(value, _Failed):
-            raise value.error
-        return value, None
-
     def _check_room(self, cpus: float, gpus: float) -> None:
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         if any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
             return
         asked = f"{cpus:g} CPUs" + (f" and {gpus:g} GPUs" if gpus else "")
-        there = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
+        available = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
         raise SoftpruneError(
             f"a Ray node with {asked}, which is what a piece of work takes",
-            f"{there or 'no node that is alive'}",
+            available or "no node that is alive",
             "lower cluster.cpus (or --threads in another --out) or cluster.gpus, or add a node, "
             "and run the same command again",
         )
 
 
 def _attempt(function: Callable[[WorkItem], object], item: WorkItem) -> object:
-    """Runs on a worker."""
+    """Runs on a worker; errors that a user can fix are returned, since Ray would wrap them in its own."""
     try:
         return function(item)
     except SoftpruneError as error:
@@ -155,7 +142,7 @@ def _attempt(function: Callable[[WorkItem], object], item: WorkItem) -> object:
 
 
 def _check_address(address: str) -> None:
-    """Ray tries for minutes to reach what isn't there, and then ends the process: ask first."""
+    """Asks first: Ray tries for minutes to reach an address where nothing answers, and then ends the process."""
     if address == "auto":
         return
     parts = re.fullmatch(r"\[?([^\[\]/]+?)\]?:(\d{1,5})", address)

@@ -39,11 +39,11 @@ from softprune.runs.record_parts import (
     maybe,
 )
 
-SCHEMA: Final = 1
-"""Raised when a file of the version before can't be read as one of this version's any more."""
+SCHEMA: Final = 1  # raised when files of the version before can no longer be read
 
 Kind = Literal["tune", "xprompt", "adapt", "tokens"]
 Status = Literal["running", "complete", "failed"]
+# Fields that are written once, before anything depends on them; see `RunFolder.pin`.
 Pin = Literal[
     "K",
     "threads",
@@ -54,15 +54,13 @@ Pin = Literal[
     "cost.latency",
     "manual_theta_final",
 ]
-"""Fields that are written once, before anything depends on them; see `RunFolder.pin`."""
 
 
 class JobRecord(Part):
     """What the records of runs, comparisons and studies share."""
 
     FILE: ClassVar[str]
-    NOUN: ClassVar[str]
-    """What it is a record of, for messages."""
+    NOUN: ClassVar[str]  # what it is a record of, for messages
 
     schema_: Literal[1] = Field(alias="schema", description="layout of this file, `SCHEMA`")
     kind: str
@@ -79,13 +77,7 @@ class JobRecord(Part):
 
     @classmethod
     def begin(cls, kind: str, command: str, **known: Any) -> Self:
-        """The record of a job that hasn't done anything.
-
-        Args:
-            kind: the recipe's.
-            command: as the user typed it.
-            known: further fields.
-        """
+        """The record of a job that hasn't done anything; `known` are further fields."""
         started, packages = now(), versions()
         return cls(
             schema=SCHEMA,
@@ -102,7 +94,7 @@ class JobRecord(Part):
         )
 
     def resume(self, command: str, changed: dict[str, Any]) -> None:
-        """Notes that the job is taken up again, and which recipe keys have another value now."""
+        """Notes that the job is resumed, and which recipe keys have another value now."""
         attempt = Attempt(started=now(), command=command, versions=versions())
         if changed:
             attempt.changed = changed
@@ -152,11 +144,11 @@ class RunRecord(JobRecord):
         return [] if self.prompt is None else self.prompt.words or []
 
     def add_notes(self, *notes: str) -> None:
-        """Adds those that aren't there: a resumed run finds them again."""
+        """Adds those that are new: a resumed run adds its earlier ones again."""
         self.notes = list(dict.fromkeys([*self.notes, *notes]))
 
     def document(self) -> dict[str, Any]:
-        """run.json, the verdict first: what a reader of the file looks for."""
+        """run.json, with the verdict first, which a reader of the file looks for."""
         written = super().document()
         return {"verdict": written.pop("verdict"), **written} if "verdict" in written else written
 

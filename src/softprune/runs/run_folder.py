@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from softprune.errors import SoftpruneError
 from softprune.runs import atomic_io
@@ -33,34 +33,23 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TRACKERS = "trackers"
-"""The folder in a run's for what trackers write; they open theirs before there is any work."""
+TRACKERS = "trackers"  # what trackers write; they open this folder before there is any work
 
 
 @dataclass(frozen=True)
 class Saved:
-    """What a finished piece of work left.
+    """What a finished piece of work left."""
 
-    Attributes:
-        tensors: by name, on the CPU when read back.
-        meta: anything JSON holds; tuples come back as lists.
-    """
-
-    tensors: dict[str, torch.Tensor]
-    meta: dict[str, Any]
+    tensors: dict[str, torch.Tensor]  # on the CPU when read back
+    meta: dict[str, Any]  # anything that JSON holds; tuples come back as lists
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The latest state of a piece of work that isn't finished: one file, replaced as a whole.
-
-    Attributes:
-        path: the file.
-        told: called when there is a new state.
-    """
+    """The latest state of a piece of work that isn't finished: one file, replaced as a whole."""
 
     path: Path
-    told: Callable[[], None]
+    on_save: Callable[[], None]
 
     def load(self) -> Saved | None:
         """What was saved last, or None."""
@@ -69,28 +58,20 @@ class Checkpoint:
     def save(self, saved: Saved) -> None:
         """Replaces what was saved before."""
         _write_saved(self.path, saved)
-        self.told()
+        self.on_save()
 
     def clear(self) -> None:
-        """Forgets it; nothing happens when there is none."""
+        """Deletes it, if there is one."""
         self.path.unlink(missing_ok=True)
 
 
-class Meter(Protocol):
-    """What is measured of each phase of a run."""
-
-    def lap(self) -> int | None:
-        """The most since the last lap; None where nobody can tell."""
-
-
 class RunFolder(JobFolder[RunRecord]):
-    """A run's folder, held by this process until `close`; see the module's text for what lies in it."""
+    """A run's folder, held by this process until `close`; the module's docstring says what lies in it."""
 
     own_files = ("metrics.jsonl", TRACKERS)
-    processes: Processes = ALONE
-    """Which work through it; see `softprune.runs.multiprocess_folder`."""
-    meter: Meter | None = None
-    """Of `cost.peak_memory`, the bytes that each phase takes at most."""
+    processes: Processes = ALONE  # those that work on the run; see `softprune.runs.multiprocess_folder`
+    # For `cost.peak_memory`: the most bytes since the last call; None where that can't be measured.
+    read_peak: Callable[[], int | None] | None = None
 
     def __init__(self, path: Path, lock: FolderLock, record: RunRecord, made: Sequence[Path] = ()) -> None:
         super().__init__(path, lock, record, made)
@@ -109,14 +90,11 @@ class RunFolder(JobFolder[RunRecord]):
         command: str,
         may_change: Collection[str] = (),
     ) -> Self:
-        """Creates the folder, or takes up the run that was begun in it.
+        """Creates the folder, or resumes the run that was begun in it; arguments as of `open_job`.
 
         Args:
-            path: the folder; its parents are made.
-            recipe_text: the recipe as the user wrote it.
+            path, recipe_text, kind, command: as there.
             resolved: every recipe key with its value; must equal what the folder was begun with.
-            kind: the recipe's kind.
-            command: the command line, for the record.
             may_change: dotted keys that a resumed run may have another value of; run.json keeps what changed.
 
         Raises:
@@ -143,7 +121,7 @@ class RunFolder(JobFolder[RunRecord]):
                 logger.warning("%s: %s", self.path, note)
 
     def complete(self) -> None:
-        """Ends the run: nothing is left to do, and `state/` goes."""
+        """Ends the run, and deletes `state/`."""
         super().complete()
         logger.info("%s: complete", self.path)
 
@@ -190,8 +168,8 @@ class RunFolder(JobFolder[RunRecord]):
         self._counting = dict.fromkeys(self._counting, now)
 
     def _measure_peak(self, phase: str | None) -> None:
-        """Notes what the meter says of a phase that ends, or rests; what happens outside of phases is nobody's."""
-        peak = None if self.meter is None else self.meter.lap()
+        """Notes the peak of a phase that ends, or pauses for one inside it; outside of phases nothing is noted."""
+        peak = None if self.read_peak is None else self.read_peak()
         if phase is not None and peak is not None:
             peaks = self.record.cost.peak_memory
             peaks[phase] = max(peak, peaks.get(phase) or 0)
@@ -200,7 +178,7 @@ class RunFolder(JobFolder[RunRecord]):
         """The stored outcome of a piece of work, which is computed only when there is none.
 
         It is read back even when it was computed just now, so that a resumed run continues from the same
-        bits. A checkpoint of the same name is forgotten.
+        bits. A checkpoint of the same name is deleted.
         """
         path = self._state / inside(f"{name}.safetensors")
         if not path.exists():
@@ -214,7 +192,7 @@ class RunFolder(JobFolder[RunRecord]):
         return (self._state / inside(f"{name}.safetensors")).exists()
 
     def checkpoint(self, name: str) -> Checkpoint:
-        """The place for the state of a piece of work that isn't finished."""
+        """Where the state of a piece of work that isn't finished is kept."""
         return Checkpoint(self._state / inside(f"{name}.partial.safetensors"), self._count)
 
     def append_metrics(self, lines: Sequence[Mapping[str, Any]]) -> None:
@@ -236,22 +214,21 @@ class RunFolder(JobFolder[RunRecord]):
         """
         if not self._metrics.exists():
             return
-
-        def is_late(line: dict[str, Any]) -> bool:
-            ours = candidate_ids is None or line.get("candidate") in candidate_ids
-            return line.get("phase") == phase and ours and line.get("step", 0) > after_step
-
-        whole = self._metrics.read_bytes().split(b"\n")[:-1]  # what follows the last line end is torn
-        kept = [line + b"\n" for line in whole if not is_late(json.loads(line))]
-        atomic_io.write_bytes(self._metrics, b"".join(kept))
+        early = []
+        for text in self._metrics.read_bytes().split(b"\n")[:-1]:  # what follows the last line end is torn
+            line = json.loads(text)
+            is_ours = candidate_ids is None or line.get("candidate") in candidate_ids
+            if line.get("phase") != phase or not is_ours or line.get("step", 0) <= after_step:
+                early.append(text + b"\n")
+        atomic_io.write_bytes(self._metrics, b"".join(early))
 
     def write_tensors(self, name: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
         """Writes a safetensors file."""
-        atomic_io.write_bytes(self.path / inside(name), atomic_io.tensor_bytes(tensors, metadata))
+        self._write_file(name, atomic_io.tensor_bytes(tensors, metadata))
 
     @property
     def has_work(self) -> bool:
-        """Whether any piece of work was begun, or the run was there before: only another one holds nothing to keep."""
+        """Whether any piece of work was begun, or the run is older than this process."""
         return super().has_work or self._state.exists() or bool(self.record.cost.phases)
 
     def _finish(self) -> None:
@@ -260,7 +237,9 @@ class RunFolder(JobFolder[RunRecord]):
 
     def _resume(self, command: str, changed: dict[str, JSON], resolved: dict[str, Any]) -> None:
         if self._metrics.exists() and self.record.status != "complete":
-            _drop_torn_line(self._metrics)
+            data = self._metrics.read_bytes()
+            if data and not data.endswith(b"\n"):  # torn by a kill
+                atomic_io.write_bytes(self._metrics, data[: data.rfind(b"\n") + 1])
         super()._resume(command, changed, resolved)
 
 
@@ -279,9 +258,3 @@ def _read_saved(path: Path) -> Saved:
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         do = "delete that file and run the same command: only that piece of work is done again"
         raise SoftpruneError("a state file as softprune wrote it", f"{path}: {error}", do) from error
-
-
-def _drop_torn_line(path: Path) -> None:
-    data = path.read_bytes()
-    if data and not data.endswith(b"\n"):
-        atomic_io.write_bytes(path, data[: data.rfind(b"\n") + 1])

@@ -11,11 +11,7 @@ if TYPE_CHECKING:
 
 
 def read_tensors(path: Path, names: Iterable[str] | None = None) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file, those narrower than 16 bits as float32.
-
-    Args:
-        path: the file.
-        names: which of them; None for all.
+    """The tensors of a safetensors file (all, or those named), those narrower than 16 bits as float32.
 
     Raises:
         OSError, SafetensorError, ValueError: it can't be read, lacks one of them, or holds complex numbers.

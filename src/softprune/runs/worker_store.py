@@ -1,43 +1,32 @@
-"""A run folder on a worker: only the driver writes the run's files, so this one keeps what the driver is to store."""
+"""A run folder on a worker: only the driver writes the run's files, so a worker collects what is to be stored."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from softprune.runs.folder_checks import JSON
 from softprune.runs.record import Pin, RunRecord, begin_run
 from softprune.runs.run_folder import Checkpoint, RunFolder, Saved
 
-if TYPE_CHECKING:
-    import torch
-
 
 @dataclass(frozen=True, slots=True)
 class WorkerOutput:
-    """What a worker computed, for the driver to store.
+    """What a worker computed, for the driver to store."""
 
-    Attributes:
-        pieces: finished pieces of work by name.
-        trims: of metrics, as `trim_metrics` takes them; they come before the lines.
-        lines: of metrics.
-    """
-
-    pieces: dict[str, Saved]
-    trims: tuple[tuple[str, Sequence[str] | None, int], ...]
-    lines: tuple[Mapping[str, Any], ...]
+    pieces: dict[str, Saved] = field(default_factory=dict)  # finished pieces of work by name
+    trims: list[tuple[str, Sequence[str] | None, int]] = field(default_factory=list)  # arguments of `trim_metrics`
+    lines: list[Mapping[str, Any]] = field(default_factory=list)  # of metrics
 
     def store(self, run: RunFolder) -> None:
-        """Write to the run what the same work would have written in this process.
-
-        A kill before the pieces are written leaves lines that the next try trims.
-        """
+        """Writes to the run what the same work would have written in this process."""
         for trim in self.trims:
             run.trim_metrics(*trim)
         run.append_metrics(self.lines)
+        # Last: after a kill before this, the next try trims the lines.
         for name, saved in self.pieces.items():
             run.once(name, lambda saved=saved: saved)  # type: ignore[misc]
 
@@ -54,40 +43,23 @@ class Pinned:
 
 
 class StandIn(RunFolder):
-    """A run folder for one piece of work on a worker.
-
-    Args:
-        path: the driver's folder, for messages.
-        known: what results depend on and the driver has pinned.
-        begun: the state to go on from, if there is one.
-    """
+    """A run folder for one piece of work on a worker; `begun` is the state that it goes on from, if there is one."""
 
     def __init__(self, path: Path, known: Pinned, begun: Saved | None = None) -> None:
-        self.path = path
+        self.path = path  # the driver's, for messages
         self.record = begin_run("xprompt", "on a worker", None)
         self.record.threads, self.record.K, self.record.inputs = known.threads, known.K, known.inputs
         self.record.backbone.device, self.record.backbone.dtype = known.device, known.dtype
+        self.output = WorkerOutput()
         self._begun = begun
-        self._pieces: dict[str, Saved] = {}
-        self._trims: list[tuple[str, Sequence[str] | None, int]] = []
-        self._lines: list[Mapping[str, Any]] = []
-
-    @property
-    def output(self) -> WorkerOutput:
-        """What was computed so far."""
-        return WorkerOutput(dict(self._pieces), tuple(self._trims), tuple(self._lines))
 
     @contextmanager
     def editing(self) -> Iterator[RunRecord]:
-        """The worker's own record, which nobody reads: the driver's gets the same changes there."""
+        """The worker's own record, which is never written: the driver makes the same changes in its own."""
         yield self.record
 
     def pin(self, key: Pin, compute: Callable[[], JSON]) -> Any:
-        """The driver's value.
-
-        Raises:
-            RuntimeError: the driver has none, so that results could differ. A bug in softprune.
-        """
+        """The driver's value; a RuntimeError, which is a bug in softprune, where the driver sent none."""
 
         def refuse() -> NoReturn:
             raise RuntimeError(f"the driver sent its workers no {key}")
@@ -96,47 +68,38 @@ class StandIn(RunFolder):
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """The driver measures its phases."""
+        """Nothing: the driver measures its phases."""
         yield
 
     def has(self, name: str) -> bool:
         """Whether this piece was computed here."""
-        return name in self._pieces
+        return name in self.output.pieces
 
     def once(self, name: str, compute: Callable[[], Saved]) -> Saved:
-        """Computes it."""
-        if name not in self._pieces:
-            self._pieces[name] = compute()
-        return self._pieces[name]
+        """Computes it, once."""
+        if name not in self.output.pieces:
+            self.output.pieces[name] = compute()
+        return self.output.pieces[name]
 
     def checkpoint(self, name: str) -> Checkpoint:
-        """Where the driver left off."""
+        """The state that the driver sent."""
         return _InMemory(self.path, lambda: None, self._begun)
 
     def append_metrics(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """Keeps them for the driver."""
-        self._lines += lines
+        self.output.lines.extend(lines)
 
     def trim_metrics(self, phase: str, candidate_ids: Sequence[str] | None, after_step: int) -> None:
         """Leaves it to the driver."""
-        self._trims.append((phase, candidate_ids, after_step))
+        self.output.trims.append((phase, candidate_ids, after_step))
 
-    def write_json(self, name: str, value: JSON) -> NoReturn:
-        """Never here."""
-        raise RuntimeError(f"only the driver writes {name}")
-
-    def write_jsonl(self, name: str, rows: Iterable[Mapping[str, Any]]) -> NoReturn:
-        """Never here."""
-        raise RuntimeError(f"only the driver writes {name}")
-
-    def write_tensors(self, name: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> NoReturn:
-        """Never here."""
+    def _write_file(self, name: str, data: bytes) -> NoReturn:
         raise RuntimeError(f"only the driver writes {name}")
 
 
 @dataclass(frozen=True)
 class _InMemory(Checkpoint):
-    """Unfinished work that is kept nowhere: a worker that dies begins again, from where the driver sent it."""
+    """Unfinished work, which is stored nowhere: if the worker dies, it begins again with `begun`."""
 
     begun: Saved | None
 
@@ -144,6 +107,6 @@ class _InMemory(Checkpoint):
         return self.begun
 
     def save(self, saved: Saved) -> None:
-        """Nothing: the whole piece comes back, or none of it."""
+        """Nothing: the driver gets the whole piece, or none of it."""
 
     def clear(self) -> None: ...

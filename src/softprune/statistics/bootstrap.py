@@ -41,41 +41,29 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Score of a minus score of b, each the mean over its training seeds.
+    """Score of a minus score of b, each the mean over its training seeds."""
 
-    Attributes:
-        value: the difference on the examples themselves.
-        low, high: its interval.
-        p: two-sided p-value of "no difference".
-        covers_seeds: whether interval and p cover the sampling of training seeds (`seeds.compare_rows`), or that of
-            examples alone: then they say something about these very prompts.
-        seeds: training seeds of the side that has fewer of them.
-        units: examples, or groups of them, that were sampled.
-        se_seeds, se_examples: standard errors from either source; `se_seeds` is None where it isn't covered.
-        seeds_df: degrees of freedom of `se_seeds`.
-    """
-
-    value: float
-    low: float
+    value: float  # on the examples themselves
+    low: float  # ends of its interval
     high: float
-    p: float
+    p: float  # two-sided, of "no difference"
+    # Whether interval and p cover the sampling of training seeds (`seeds.compare_rows`), or that of examples alone:
+    # then they hold for these very prompts.
     covers_seeds: bool = False
-    seeds: int = 1
-    units: int = 0
-    se_seeds: float | None = None
-    se_examples: float = 0.0
-    seeds_df: float | None = None
+    seeds: int = 1  # of the side that has fewer of them
+    units: int = 0  # examples, or groups of them, that were sampled
+    se_seeds: float | None = None  # standard error from the sampling of seeds; None where that isn't covered
+    se_examples: float = 0.0  # the same from the sampling of examples
+    seeds_df: float | None = None  # degrees of freedom of `se_seeds`
 
 
 @dataclass(frozen=True, slots=True)
 class McNemar:
-    """The examples on which exactly one of two models is right, and the exact two-sided binomial p-value of "each is as
-    likely as the other".
-    """
+    """The examples on which exactly one of two models is right."""
 
     only_a: int
     only_b: int
-    p: float
+    p: float  # exact, two-sided binomial, of "each is as likely as the other"
 
 
 def bootstrap_interval(
@@ -85,9 +73,8 @@ def bootstrap_interval(
     *,
     seed: int,
     resamples: int = RESAMPLES,
-    level: float = LEVEL,
 ) -> Interval:
-    """The percentile bootstrap interval of a score.
+    """The percentile bootstrap interval of a score, at 95%.
 
     Args:
         counts_NC: `[N, C]`, one row of counts per example.
@@ -95,12 +82,11 @@ def bootstrap_interval(
         groups: one id per example; whole groups are resampled (MultiRC's passages). None: examples are.
         seed: of the resampling.
         resamples: how many.
-        level: confidence, between 0 and 1.
 
     Raises:
         SoftpruneError: without examples, or with another number of group ids than examples.
     """
-    return Interval(*_percentiles(_resample(_sum_groups(counts_NC, groups), score, seed, resamples), level))
+    return Interval(*percentiles(_resample(_sum_groups(counts_NC, groups), score, seed, resamples)))
 
 
 def resampled_sums(counts_NC: npt.ArrayLike, groups: Groups = None, *, seed: int, resamples: int = RESAMPLES) -> Floats:
@@ -116,14 +102,13 @@ def paired_bootstrap(
     *,
     seed: int,
     resamples: int = RESAMPLES,
-    level: float = LEVEL,
 ) -> Difference:
     """Compare two models on the same examples: both are scored on the same resamples.
 
     Args:
         counts_a: `[N, C]`, or a list of such arrays, one per training seed; a's score is then their mean.
         counts_b: the same of the other model; its number of seeds may differ.
-        score, groups, seed, resamples, level: as in `bootstrap_interval`.
+        score, groups, seed, resamples: as in `bootstrap_interval`.
 
     Returns:
         a minus b. `p = 2 min(P(d <= 0), P(d >= 0))` over resamples, each count with 1 added, at most 1.
@@ -132,7 +117,7 @@ def paired_bootstrap(
         SoftpruneError: when the arrays don't describe the same number of examples, or there are none.
     """
     a, b = as_seeds(counts_a), as_seeds(counts_b)
-    return bootstrap_difference(a, b, score, groups, seed=seed, resamples=resamples, level=level)[0]
+    return bootstrap_difference(a, b, score, groups, seed=seed, resamples=resamples)[0]
 
 
 def bootstrap_difference(
@@ -143,12 +128,11 @@ def bootstrap_difference(
     *,
     seed: int,
     resamples: int = RESAMPLES,
-    level: float = LEVEL,
 ) -> tuple[Difference, Floats]:
     """As `paired_bootstrap`, with the difference of every resample, `[R]`. Without b it is the mean of a itself."""
     if len({len(array) for array in [*a, *b]}) > 1:
-        lengths = ", ".join(str(len(array)) for array in [*a, *b])
-        raise _different_examples(f"arrays of {lengths} examples")
+        found = f"arrays of {', '.join(str(len(array)) for array in [*a, *b])} examples"
+        raise SoftpruneError("the same examples for both models", found, "score both models on the same set")
     seeds, width = len(a), a[0].shape[1]
 
     def difference(totals: Floats) -> Floats:
@@ -160,7 +144,7 @@ def bootstrap_difference(
     # All seeds of both sides side by side: one draw of examples then serves them all, which is what pairs them.
     rows = _sum_groups(np.concatenate([*a, *b], axis=1), groups)
     drawn_R = _resample(rows, difference, seed, resamples)
-    low, high = _percentiles(drawn_R, level)
+    low, high = percentiles(drawn_R)
     result = Difference(
         float(difference(rows.sum(axis=0))),
         low,
@@ -189,16 +173,13 @@ def mcnemar(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike) -> McNemar:
 
     a, b = np.asarray(correct_a, bool), np.asarray(correct_b, bool)
     if a.shape != b.shape:
-        raise _different_examples(f"{len(a)} and {len(b)}")
+        found = f"{len(a)} and {len(b)}"
+        raise SoftpruneError("the same examples for both models", found, "score both models on the same set")
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     discordant = only_a + only_b
     # At one half the binomial is symmetric: both tails are twice the smaller one.
     p = min(1.0, 2.0 * float(bdtr(min(only_a, only_b), discordant, 0.5))) if discordant else 1.0
     return McNemar(only_a, only_b, p)
-
-
-def _different_examples(found: str) -> SoftpruneError:
-    return SoftpruneError("the same examples for both models", found, "score both models on the same set")
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -260,7 +241,15 @@ def _resample(rows: Floats, score: Score, seed: int, resamples: int) -> Floats:
     return np.concatenate(parts)
 
 
-def _percentiles(scores_R: Floats, level: float) -> tuple[float, float]:
-    """The two ends of the central share `level`."""
-    low, high = np.quantile(scores_R, [(1 - level) / 2, (1 + level) / 2])
+def percentiles(scores_R: npt.ArrayLike) -> tuple[float, float]:
+    """The two ends of the central 95%."""
+    low, high = np.quantile(np.asarray(scores_R), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
+
+
+def wilson_interval(right: int, examples: int) -> tuple[float, float]:
+    """The 95% interval of a proportion, of `right` among `examples`, by Wilson's score (1927)."""
+    from scipy.stats import binomtest  # takes seconds to import
+
+    interval = binomtest(right, examples).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)

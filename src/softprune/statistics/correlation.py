@@ -18,37 +18,28 @@ import numpy as np
 import numpy.typing as npt
 
 from softprune.errors import SoftpruneError
-from softprune.statistics.bootstrap import LEVEL
+from softprune.statistics.bootstrap import Floats, percentiles
 
-Floats = npt.NDArray[np.float64]
 Kind = Literal["spearman", "pearson"]
 
 RESAMPLES = 2_000
-FEWEST = 3
-"""Items or tasks that a correlation needs: two always lie on a line."""
+FEWEST = 3  # items or tasks that a correlation needs: two always lie on a line
 _EXACT = 1e-12  # a coefficient that differs from another by less differs by rounding alone
 
 
 @dataclass(frozen=True, slots=True)
 class Correlation:
-    """How two measurements go together.
+    """How two measurements go together."""
 
-    Attributes:
-        value: the coefficient, -1 to 1.
-        low, high: its percentile bootstrap interval at 95%; None where fewer than half of the resamples had one.
-        n: items, or entries of the matrices.
-        kind: spearman or pearson.
-        tasks: of matrices, how many share the entries; else None.
-        p: of matrices, two-sided permutation p-value of "the tasks' places don't matter"; None elsewhere.
-    """
-
-    value: float
-    low: float | None
+    value: float  # the coefficient, -1 to 1
+    low: (
+        float | None
+    )  # 95% percentile bootstrap interval; None where fewer than half of the resamples had a coefficient
     high: float | None
-    n: int
+    n: int  # items, or entries of the matrices
     kind: Kind
-    tasks: int | None = None
-    p: float | None = None
+    tasks: int | None = None  # of matrices alone: how many share the entries
+    p: float | None = None  # of matrices alone: two-sided permutation p-value of "the tasks' places don't matter"
 
 
 def coefficient(x: Sequence[float] | Floats, y: Sequence[float] | Floats, kind: Kind = "spearman") -> float | None:
@@ -69,9 +60,7 @@ def correlate(
 
     Args:
         x, y: `[N]`; items of which either isn't finite were not measured and are left out.
-        kind: spearman or pearson.
-        seed: of the resampling.
-        resamples: how many.
+        kind, seed, resamples: the coefficient; of the resampling.
 
     Returns:
         None for fewer than 3 items, or where all of x or all of y are the same.
@@ -99,9 +88,7 @@ def mantel(
     Args:
         x_TT, y_TT: `[T, T]`, such as similarity of prompts and transfer from row to column; entries of which either
             isn't finite were not measured and are left out.
-        kind: spearman or pearson.
-        seed: of permutations and resamples.
-        resamples: how many of each.
+        kind, seed, resamples: as of `correlate`; permutations are as many.
 
     Returns:
         None for fewer than 3 tasks or entries, or where all entries of either are the same.
@@ -181,5 +168,4 @@ def _interval(coefficients: Sequence[float | None]) -> tuple[float | None, float
     real = [value for value in coefficients if value is not None]
     if not real or 2 * len(real) < len(coefficients):
         return None, None
-    low, high = np.quantile(real, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    return percentiles(real)

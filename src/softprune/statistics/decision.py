@@ -26,46 +26,30 @@ from softprune.statistics.seeds import MIN_SEEDS, Uncertainty, uncertainty_of
 Decision = Literal["ship the ticket", "ship the whole prompt", "undecided", "no verdict"]
 
 POWER: Final = 0.80
-MOST_SEEDS: Final = 200
-"""The most seeds that a plan considers: nobody trains more."""
-MOST_EXAMPLES: Final = 1_000.0
-"""The most examples that a plan considers, as a multiple of those at hand."""
+MOST_SEEDS: Final = 200  # that a plan considers: nobody trains more
+MOST_EXAMPLES: Final = 1_000.0  # that a plan considers, as a multiple of those at hand
+# Assumed where nothing was measured yet: the standard deviation over seeds of a paired difference (1.9 to 3.3 points
+# were measured on small models, docs/statistics.md), and the share of examples that one prompt alone answers rightly.
 SEED_SD: Final = 0.03
-"""Standard deviation over seeds of a paired difference, assumed where nothing was measured yet: 1.9 to 3.3 points were
-measured on small models (docs/statistics.md)."""
 DISCORDANCE: Final = 0.2
-"""Share of the examples that exactly one of two prompts answers rightly, assumed likewise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Which prompt to ship.
+    """Which prompt to ship."""
 
-    Attributes:
-        decision: as above; `no verdict` where nothing may be concluded.
-        margin: the loss that is accepted, a fraction of the metric's range.
-        better: whether the ticket is shown to be better than the whole prompt.
-        more_seeds: fresh seeds that would decide it if everything else stays as measured; None where no number would,
-            or where it is decided.
-        more_examples: examples (or groups) of `report` that would, likewise.
-        reason: why there is no verdict; None where there is one.
-    """
-
-    decision: Decision
-    margin: float
-    better: bool = False
+    decision: Decision  # as in the module's docstring; `no verdict` where nothing may be concluded
+    margin: float  # the loss that is accepted, a fraction of the metric's range
+    better: bool = False  # whether the ticket is shown to be better than the whole prompt
+    # Fresh seeds, or examples (groups) of `report`, that would decide it if everything else stays as measured; None
+    # where no number would, or where it is decided.
     more_seeds: int | None = None
     more_examples: int | None = None
-    reason: str | None = None
+    reason: str | None = None  # why there is no verdict
 
 
 def decide(difference: Difference, margin: float) -> Verdict:
-    """The verdict that a difference of winner minus control allows.
-
-    Args:
-        difference: over at least 3 fresh seeds, else there is no verdict.
-        margin: the loss that is accepted, a fraction of the metric's range.
-    """
+    """The verdict that a difference of winner minus control allows, for a margin as in `Verdict`."""
     if not difference.covers_seeds:
         reason = f"a verdict needs at least {MIN_SEEDS} fresh seeds, this run has {difference.seeds}"
         return Verdict("no verdict", margin, reason=reason)
@@ -73,12 +57,8 @@ def decide(difference: Difference, margin: float) -> Verdict:
         return Verdict("ship the ticket", margin, better=difference.low > 0)
     if difference.high < -margin:
         return Verdict("ship the whole prompt", margin)
-    return Verdict(
-        "undecided",
-        margin,
-        more_seeds=more_seeds(difference, margin),
-        more_examples=more_examples(difference, margin),
-    )
+    seeds, examples = more_seeds(difference, margin), more_examples(difference, margin)
+    return Verdict("undecided", margin, more_seeds=seeds, more_examples=examples)
 
 
 def more_seeds(difference: Difference, margin: float) -> int | None:
@@ -126,10 +106,8 @@ def detectable(
     *,
     seed_sd: float = SEED_SD,
     discordance: float = DISCORDANCE,
-    power: float = POWER,
-    level: float = LEVEL,
 ) -> float:
-    """The smallest true difference that a planned comparison would detect with the given power.
+    """The smallest true difference that a planned comparison would detect with 80% power.
 
     Args:
         seeds: fresh seeds a side, at least 3.
@@ -137,18 +115,16 @@ def detectable(
         seed_sd: standard deviation over seeds of the paired difference, a fraction of the metric's range.
         discordance: share of the examples on which exactly one side is right; the standard deviation of an example's
             difference is its root.
-        power: chance of detecting it.
-        level: confidence of the interval.
     """
     planned = Uncertainty(seed_sd / math.sqrt(seeds), seeds - 1.0, math.sqrt(discordance / examples), examples)
-    return detectable_by(planned, power=power, level=level)
+    return detectable_by(planned)
 
 
-def detectable_by(uncertainty: Uncertainty, *, power: float = POWER, level: float = LEVEL) -> float:
+def detectable_by(uncertainty: Uncertainty) -> float:
     """The same for an uncertainty that was measured or planned."""
     from scipy.special import nctdtr, stdtr, stdtrit  # scipy.stats has them by name, and takes seconds to import
 
-    critical = float(stdtrit(uncertainty.df, 0.5 + level / 2))
+    critical = float(stdtrit(uncertainty.df, 0.5 + LEVEL / 2))
     low, high = 0.0, 2 * critical + 10.0  # in standard errors
     while high - low > 1e-6:
         middle = (low + high) / 2
@@ -158,7 +134,7 @@ def detectable_by(uncertainty: Uncertainty, *, power: float = POWER, level: floa
             chance = float(stdtr(1e9, middle - critical))
         else:
             chance = float(1 - np.clip(nctdtr(uncertainty.df, middle, critical), 0.0, 1.0))
-        low, high = (middle, high) if chance < power else (low, middle)
+        low, high = (middle, high) if chance < POWER else (low, middle)
     return high * uncertainty.error
 
 

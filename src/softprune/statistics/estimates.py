@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from softprune.statistics.bootstrap import LEVEL, Difference, Floats, two_sided_p
+from softprune.statistics.bootstrap import LEVEL, Difference, Floats, percentiles, two_sided_p
 
-CLEAR = 0.05
-"""An adjusted p-value below this is called clear."""
-NORMAL_FROM = 25.0
-"""Variance of a count from which on its distribution is taken as normal."""
+CLEAR = 0.05  # an adjusted p-value below this is called clear
+NORMAL_FROM = 25.0  # variance of a count from which on its distribution is taken as normal
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +41,16 @@ def quotient(upper: Floats, lower: Floats) -> Floats:
 
 
 def estimate(value: float, drawn_R: Floats, texts: int) -> Estimate:
-    """The percentile interval of a value; resamples in which it is undefined don't count.
+    """The percentile interval of a value from its resamples `[R]`; those in which it is undefined don't count.
 
-    Args:
-        value: on the texts themselves.
-        drawn_R: on resamples of them.
-        texts: how many the value is of; an interval needs two.
+    `texts` is how many the value is of; an interval needs two.
     """
     known_R = drawn_R[np.isfinite(drawn_R)]
     if not np.isfinite(value):
         return Estimate(None)
     if texts < 2 or not len(known_R):
         return Estimate(float(value))
-    low, high = np.quantile(known_R, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(float(value), float(low), float(high))
+    return Estimate(float(value), *percentiles(known_R))
 
 
 def share_estimate(share: float, drawn_R: Floats, texts: int) -> Estimate:

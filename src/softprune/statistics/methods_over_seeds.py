@@ -1,9 +1,8 @@
 """A method over seeds: mean, spread, interval, and the difference to another, paired by example and by seed.
 
-The score of a method is the mean over seeds of the metric on `report`. Each seed of a study is a whole run, with
-its own training examples, start and search, so from 3 seeds on an interval covers both other runs and other examples
-(`softprune.statistics.seeds`), and holds for the method on this task. With fewer it covers other examples alone, and
-holds for these very trained prompts; nothing is concluded from it.
+Each seed of a study is a whole run, with its own training examples, start and search. So from 3 seeds on an interval
+covers both other runs and other examples (`softprune.statistics.seeds`), and holds for the method on this task. With
+fewer it covers other examples alone, and holds for these very trained prompts; nothing is concluded from it.
 """
 
 from __future__ import annotations
@@ -14,12 +13,9 @@ from functools import partial
 from statistics import fmean, stdev
 
 import numpy as np
-import numpy.typing as npt
 
-from softprune.statistics.bootstrap import Difference, Interval, Score, bootstrap_interval
+from softprune.statistics.bootstrap import Difference, Floats, Interval, Score, bootstrap_interval
 from softprune.statistics.seeds import MIN_SEEDS, compare_rows, mean_uncertainty
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +29,12 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a method reached on one task.
+    """What a method reached on one task."""
 
-    Attributes:
-        values: the metric on `report` of each seed.
-        scored: the counts of every example, of each seed; None where they weren't stored.
-        draws: how many of them in turn belong to one seed, such as several random masks of one prompt.
-        trained: whether seeds differ at all; the model without a prompt has none.
-    """
-
-    values: tuple[float, ...]
-    scored: tuple[Scored | None, ...]
-    draws: int = 1
-    trained: bool = True
+    values: tuple[float, ...]  # the metric on `report` of each seed
+    scored: tuple[Scored | None, ...]  # the counts of every example, of each seed; None where they weren't stored
+    draws: int = 1  # how many of them in turn belong to one seed, such as several random masks of one prompt
+    trained: bool = True  # False for the model without a prompt, which has no seeds
 
     @property
     def mean(self) -> float:
@@ -55,18 +44,12 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A method's values over seeds.
-
-    Attributes:
-        mean, sd: of them; the sample standard deviation is None of a single one.
-        interval: of the mean; None where it can't be resampled by example.
-        covers_seeds: whether the interval covers the sampling of seeds, or that of examples alone.
-    """
+    """A method's values over seeds."""
 
     mean: float
-    sd: float | None
-    interval: Interval | None
-    covers_seeds: bool = False
+    sd: float | None  # of the sample; None of a single value
+    interval: Interval | None  # of the mean; None where it can't be resampled by example
+    covers_seeds: bool = False  # whether the interval covers the sampling of seeds, or that of examples alone
 
 
 def spread(outcome: Outcome, score: Score, *, seed: int, resamples: int) -> Spread:

@@ -40,27 +40,18 @@ from softprune.statistics.bootstrap import (
     bootstrap_difference,
 )
 
-MIN_SEEDS = 3
-"""The fewest seeds per side that say anything about the sampling of seeds; with fewer, nothing is concluded."""
-NO_SPREAD = 1e-12
-"""Scores that differ by less than this differ by rounding alone."""
+MIN_SEEDS = 3  # a side needs to say anything about the sampling of seeds; with fewer, nothing is concluded
+NO_SPREAD = 1e-12  # scores that differ by less differ by rounding alone
 
 
 @dataclass(frozen=True, slots=True)
 class Uncertainty:
-    """How uncertain a mean difference is, by source.
+    """How uncertain a mean difference is, by source."""
 
-    Attributes:
-        seeds: standard error from the sampling of training seeds.
-        seeds_df: its degrees of freedom; infinite where neither side is trained.
-        examples: standard error from the sampling of examples.
-        units: how many examples, or groups of them, were sampled.
-    """
-
-    seeds: float
-    seeds_df: float
-    examples: float
-    units: int
+    seeds: float  # standard error from the sampling of training seeds
+    seeds_df: float  # its degrees of freedom; infinite where neither side is trained
+    examples: float  # standard error from the sampling of examples
+    units: int  # examples, or groups of them, that were sampled
 
     @property
     def error(self) -> float:
@@ -71,7 +62,7 @@ class Uncertainty:
     def df(self) -> float:
         """Degrees of freedom of the whole, by Welch and Satterthwaite."""
         v1, v2 = self.seeds**2, self.examples**2
-        if not v1 + v2:
+        if not v1 + v2:  # no spread at all: 0 / 0 below
             return self.seeds_df
         return float((v1 + v2) ** 2 / (v1**2 / self.seeds_df + v2**2 / max(1, self.units - 1)))
 
@@ -98,12 +89,11 @@ def compare_rows(
     paired: bool = True,
     untrained: bool = False,
     resamples: int = RESAMPLES,
-    level: float = LEVEL,
 ) -> Difference:
     """Compare two rows that answered the same examples, over their training seeds.
 
     Args:
-        counts_a, counts_b, score, groups, seed, resamples, level: as in `paired_bootstrap`.
+        counts_a, counts_b, score, groups, seed, resamples: as in `paired_bootstrap`.
         paired: whether seed s of a and seed s of b belong together (same data order, or same run). Rows with different
             numbers of seeds never do.
         untrained: whether b has no seeds at all, such as the model without a prompt.
@@ -116,13 +106,13 @@ def compare_rows(
         SoftpruneError: when the arrays don't describe the same number of examples, or there are none.
     """
     a, b = as_seeds(counts_a), as_seeds(counts_b)
-    by_example, drawn_R = bootstrap_difference(a, b, score, groups, seed=seed, resamples=resamples, level=level)
+    by_example, drawn_R = bootstrap_difference(a, b, score, groups, seed=seed, resamples=resamples)
     seeds = len(a) if untrained else min(len(a), len(b))
     if seeds < MIN_SEEDS:
         return by_example
     se_seeds, seeds_df = _seed_error(seed_scores(a, score), seed_scores(b, score), paired=paired, untrained=untrained)
     uncertainty = Uncertainty(se_seeds, seeds_df, _examples_error(drawn_R, by_example.units), by_example.units)
-    value, reach = by_example.value, uncertainty.margin(level)
+    value, reach = by_example.value, uncertainty.margin()
     return Difference(
         value,
         value - reach,
@@ -138,11 +128,7 @@ def compare_rows(
 
 
 def uncertainty_of(difference: Difference) -> Uncertainty:
-    """The uncertainty behind the interval of a difference over seeds.
-
-    Raises:
-        ValueError: for a difference by example alone.
-    """
+    """The uncertainty behind the interval of a difference over seeds; a ValueError for one by example alone."""
     if difference.se_seeds is None or difference.seeds_df is None:
         raise ValueError("a difference by example alone has no uncertainty over seeds")
     return Uncertainty(difference.se_seeds, difference.seeds_df, difference.se_examples, difference.units)

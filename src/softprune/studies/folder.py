@@ -9,13 +9,12 @@ Tables and the page lie there, too. Beside a study's folder, shared by all studi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import indent
 from typing import Final, TypeVar
 
-from softprune.errors import SoftpruneError, explain_system_error
+from softprune.errors import SoftpruneError
 from softprune.runs import atomic_io
 from softprune.runs.comparison_record import ComparisonRecord, StudyRecord
 from softprune.runs.job_folder import JobFolder
@@ -52,24 +51,6 @@ class StudyFolder(JobFolder[StudyRecord]):
 
     def _list_runs(self) -> set[Path]:
         return set((self.path.parent / RUNS).glob("*/run.json"))
-
-
-AnyFolder = TypeVar("AnyFolder", ComparisonFolder, StudyFolder)
-
-
-@contextmanager
-def hold(folder: AnyFolder) -> Iterator[AnyFolder]:
-    """Holds the folder until the work ends, and notes in its record why it ended early, in a user's words."""
-    try:
-        yield folder
-    except Exception as error:
-        explained = error if isinstance(error, SoftpruneError) else explain_system_error(error) or error
-        folder.note_failure(explained)
-        if explained is error:
-            raise
-        raise explained from error
-    finally:
-        folder.close()
 
 
 def read_finished(path: Path, kind: type[AnyFinished]) -> AnyFinished:

@@ -9,10 +9,9 @@ from typing import Any, Final
 
 from softprune.config import Study
 from softprune.errors import SoftpruneError
-from softprune.runs import atomic_io
 from softprune.runs.comparison_record import StudyRecord
 from softprune.studies.findings import Figure, Table, format_entry, has_stars, load_findings
-from softprune.studies.folder import RUNS
+from softprune.studies.folder import RUNS, write_texts
 from softprune.studies.tables import PUBLISHED, STAR, published_tables
 
 try:
@@ -22,15 +21,13 @@ except ImportError as error:
     raise SoftpruneError("plotly and jinja2 for pages", str(error), "pip install 'softprune[report]'") from error
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_MOST_ROWS: Final = 400
-"""A longer table helps nobody; the numbers are in study.json."""
+_MOST_ROWS: Final = 400  # a longer table helps nobody; the numbers are in study.json
 
 
 def write_page(folder: Path, study: Study, record: StudyRecord) -> Path:
     """Write the page of a finished study."""
-    page = folder / "index.html"
-    atomic_io.write_bytes(page, html(study, record).encode("utf-8", errors="replace"))
-    return page
+    write_texts(folder, {"index.html": html(study, record)})
+    return folder / "index.html"
 
 
 def html(study: Study, record: StudyRecord) -> str:
@@ -93,10 +90,15 @@ def make_plot(figure: Figure) -> Plot:
 
 
 def _plot_numbers(figure: Figure) -> Numbers:
+    rows: list[tuple[Cell, ...]] = []
     if len(figure.traces) == 1 and "z" in figure.traces[0]:
-        return _map_numbers(figure.traces[0])
-    lines = [trace for trace in figure.traces if "x" in trace and "y" in trace]
-    rows = [row for trace in lines for row in _trace_rows(trace)]
+        heatmap, values = figure.traces[0], figure.traces[0]["z"]
+        across = heatmap.get("x") or range(len(values[0]) if values else 0)
+        rows = [(str(name), *row) for name, row in zip(heatmap.get("y") or range(len(values)), values, strict=True)]
+        return Numbers(("", *map(str, across)), tuple(rows)) if len(rows) <= _MOST_ROWS else Numbers((), ())
+    for trace in figure.traces:
+        if "x" in trace and "y" in trace:
+            rows += _trace_rows(trace)
     if not rows or len(rows) > _MOST_ROWS:
         return Numbers((), ())
     headings = [""]
@@ -119,11 +121,3 @@ def _trace_rows(trace: Mapping[str, Any]) -> Iterator[tuple[Cell, ...]]:
         value = x if over == "x" else y
         ends = (None, None) if None in (value, more, less) else (value - less, value + more)
         yield (str(trace.get("name", "")), x, y, *ends)
-
-
-def _map_numbers(trace: Mapping[str, Any]) -> Numbers:
-    values = trace["z"]
-    across = trace.get("x") or range(len(values[0]) if values else 0)
-    down = trace.get("y") or range(len(values))
-    rows = tuple((str(name), *row) for name, row in zip(down, values, strict=True))
-    return Numbers(("", *map(str, across)), rows) if len(rows) <= _MOST_ROWS else Numbers((), ())

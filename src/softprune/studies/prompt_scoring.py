@@ -1,7 +1,6 @@
 """Score prompts on a task's set outside a run, as the run itself would: for transfer, ensembles and ablations.
 
-Every prompt is scored alone, so its bits depend only on the prompt, the recipe and the machine: not on which other
-prompts are asked about, nor in which order. Studies store the scores as JSON, and so compute them once.
+Every prompt is scored alone, so its bits don't depend on which other prompts are asked about, nor in which order.
 """
 
 from __future__ import annotations
@@ -16,29 +15,29 @@ import torch
 
 from softprune.config import BackboneConfig, Recipe
 from softprune.data import Task, load_task
+from softprune.data.metrics import Floats
 from softprune.errors import SoftpruneError
 from softprune.models import describe
 from softprune.models.base import Backbone
 from softprune.models.description import BackboneDescription
+from softprune.prompts.initialization import generator
 from softprune.runs.folder_checks import JSON
-from softprune.statistics.methods_over_seeds import Floats, Outcome, Scored
+from softprune.statistics.methods_over_seeds import Outcome, Scored
 from softprune.studies.run_cache import Spec
 from softprune.studies.run_result import FinishedRun
 from softprune.studies.score_rows import Row
 from softprune.studies.study_context import StudyContext
 from softprune.training.hardware import load, settle_machine
-from softprune.training.initial_prompt import instruction_prompt, settled
-from softprune.training.input_checks import read_data
-from softprune.training.recipe_checks import check
+from softprune.training.initial_prompt import instruction_prompt, settle_tokens
+from softprune.training.input_checks import check, read_data
 from softprune.training.scoring import ScoredSet, Scoring, score_prompts
-from softprune.training.session import encoded, room_for, scoring_of
+from softprune.training.session import encode_examples, room_for, scoring_of
 from softprune.types import Scores
 
 Which = Literal["train", "select", "report"]
+# By name, prompts `[Q, H]` as the backbone reads them; several of a name are draws or seeds.
 Prompts: TypeAlias = "Mapping[str, Sequence[torch.Tensor]]"
-"""By name, prompts `[Q, H]` as the backbone reads them; several of a name are draws or seeds."""
-PromptScores: TypeAlias = "Mapping[str, Sequence[PromptScore]]"
-"""By the same names."""
+PromptScores: TypeAlias = "Mapping[str, Sequence[PromptScore]]"  # by the same names
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +50,24 @@ class OpenSet:
     scoring: Scoring
 
     def scores(self, prompts: Sequence[torch.Tensor]) -> list[Scores]:
-        """What the examples say about each prompt.
+        """What the examples say about each prompt `[Q, H]`, as the model reads it; Q may be 0 and may differ.
 
-        Args:
-            prompts: each `[Q, H]`, as the model reads it: a pruned one under `drop` without its pruned tokens, under
-                `zero` with zeros. Q may be 0 and may differ.
+        A pruned prompt is given under `drop` without its pruned tokens, under `zero` with zeros.
 
         Raises:
             SoftpruneError: for another embedding size, numbers that are none, or a prompt that leaves inputs no room.
         """
-        for prompt_QH in prompts:
-            self._check(prompt_QH)
-        scores = []
+        info, scores = self.backbone.info, []
+        for prompt_QH in prompts:  # all of them before the first is scored
+            if prompt_QH.dim() != 2 or prompt_QH.shape[1] != info.hidden:
+                do = "choose a prompt that was trained on a backbone of this embedding size"
+                raise SoftpruneError(f"prompts [Q, {info.hidden}] for {info.name}", f"{list(prompt_QH.shape)}", do)
+            if not torch.isfinite(prompt_QH).all():
+                raise SoftpruneError("finite numbers in a prompt", "NaN or infinity", "choose another")
+            if not self._fits(len(prompt_QH)):
+                expected = f"a prompt that leaves room in the {info.positions} positions of the model"
+                do = "open the set with a recipe whose prompt.tokens is as large, or set a smaller task.max_length"
+                raise SoftpruneError(expected, f"{len(prompt_QH)} prompt tokens", do)
         for prompt_QH in prompts:
             read_1QH = prompt_QH.detach().to(self.backbone.device, self.backbone.prompt_dtype)[None]
             scores.append(score_prompts(self.backbone, read_1QH, self.data, self.scoring)[0])
@@ -86,33 +91,16 @@ class OpenSet:
         longest = max(self.data.lengths)
         return room_for(self.backbone, self.data.examples, tokens, longest, generated) == longest
 
-    def _check(self, prompt_QH: torch.Tensor) -> None:
-        info = self.backbone.info
-        if prompt_QH.dim() != 2 or prompt_QH.shape[1] != info.hidden:
-            found = f"{list(prompt_QH.shape)}"
-            do = "choose a prompt that was trained on a backbone of this embedding size"
-            raise SoftpruneError(f"prompts [Q, {info.hidden}] for {info.name}", found, do)
-        if not torch.isfinite(prompt_QH).all():
-            raise SoftpruneError("finite numbers in a prompt", "NaN or infinity", "choose another")
-        if not self._fits(len(prompt_QH)):
-            expected = f"a prompt that leaves room in the {info.positions} positions of the model"
-            do = "open the set with a recipe whose prompt.tokens is as large, or set a smaller task.max_length"
-            raise SoftpruneError(expected, f"{len(prompt_QH)} prompt tokens", do)
-
 
 def open_set(recipe: Recipe, which: Which = "report") -> OpenSet:
-    """A task's set with its backbone, which is loaded once for all recipes with the same backbone settings.
+    """A task's set as a run of this recipe has it; its backbone is loaded once for all with the same settings.
 
-    `report` is for results: whoever opens it has fixed every choice before.
-
-    Args:
-        recipe: names task, data, backbone, and how sets are drawn and scored; inputs are cut for its prompt's length.
-        which: train, select or report, as a run of this recipe has them.
+    `report` is for results: whoever opens it has fixed every choice before. Inputs are cut for the recipe's prompt.
 
     Raises:
         SoftpruneError: where recipe, data and backbone disagree, or one can't be read.
     """
-    recipe = settled(recipe)
+    recipe = settle_tokens(recipe)
     task = load_task(recipe.task.id)
     _, sets = read_data(recipe, task)
     settings = recipe.backbone
@@ -123,7 +111,7 @@ def open_set(recipe: Recipe, which: Which = "report") -> OpenSet:
     scoring = scoring_of(recipe, task, backbone)
     if which == "report":
         scoring = scoring.reporting(task.definition.is_generation)
-    return OpenSet(backbone, task, encoded(recipe, backbone, examples), scoring)
+    return OpenSet(backbone, task, encode_examples(recipe, backbone, examples), scoring)
 
 
 class _NoRun:
@@ -140,7 +128,14 @@ def _describe_backbone(settings: BackboneConfig) -> BackboneDescription:
 
 @cache
 def _load_backbone(settings: BackboneConfig) -> Backbone:
-    return load(settings, _NoRun(), whole=False, described=_describe_backbone(settings))
+    return load(settings, _describe_backbone(settings), _NoRun(), whole=False)
+
+
+def draw_random_prompt(norms_P: torch.Tensor, hidden: int, seed: int) -> torch.Tensor:
+    """A random prompt `[P, H]`: vectors of these lengths in even directions."""
+    drawn_PH = torch.randn((len(norms_P), hidden), generator=generator(seed))
+    scaled_PH: torch.Tensor = drawn_PH / drawn_PH.norm(dim=-1, keepdim=True) * norms_P[:, None]
+    return scaled_PH
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,14 +155,9 @@ class PromptScore:
 def score_on(
     study: StudyContext, work: str, spec: Spec, which: Which, prompts: Callable[[OpenSet], Prompts]
 ) -> dict[str, list[PromptScore]]:
-    """Scores of prompts, by name, on one of the three sets of a run's recipe; as a piece of work of the study.
+    """Scores of prompts, by name, on one of the three sets of a run's recipe; as the study's piece of work `work`.
 
-    Args:
-        study: which stores the scores.
-        work: the name of this piece of work, unique in the study.
-        spec: the run whose recipe names task, backbone and sets.
-        which: the set; on `report`, none of the prompts may have been chosen there.
-        prompts: makes them, where they weren't scored before.
+    On `report`, none of the prompts may have been chosen there. `prompts` makes them where they weren't scored before.
     """
 
     def compute() -> dict[str, Any]:
@@ -178,8 +168,7 @@ def score_on(
             for prompt_QH in several:
                 (scores,) = opened.scores([prompt_QH])
                 counts = opened.task.metric.counts(scores).tolist()
-                document = {"value": opened.value(scores), "counts": counts, "losses": list(scores.losses)}
-                documents[name].append(document)
+                documents[name].append({"value": opened.value(scores), "counts": counts, "losses": list(scores.losses)})
         examples = opened.data.examples
         ids, groups = [example.id for example in examples], [example.group for example in examples]
         return {"ids": ids, "groups": groups, "prompts": documents}

@@ -33,7 +33,7 @@ from softprune.runs.executors import EXECUTORS, Executor
 from softprune.runs.lock import FolderHeld, is_held
 from softprune.studies.folder import RUNS
 from softprune.terminal import literal
-from softprune.training.free_memory import give_back
+from softprune.training.memory import give_back
 from softprune.types import WorkItem
 
 EXECUTE: Final[Registry[Callable[..., bool]]] = Registry(
@@ -45,7 +45,6 @@ EXECUTE: Final[Registry[Callable[..., bool]]] = Registry(
     },
 )
 _PLACE: Final = ("executor", "cluster")  # where the work is done: no result depends on these keys
-_DIGITS: Final = 10  # of a digest, 40 bits: thousands of runs in one folder have different ones
 _COMMAND: Final = "softprune study run"  # in the record of a shared run, which belongs to no single study
 _LOOK: Final = 0.5  # seconds between looks at a run that another process makes
 
@@ -62,7 +61,7 @@ class Spec:
 
 
 def make_spec(study: Study, root: Path, task: str, seed: int, keys: Mapping[str, Any]) -> Spec:
-    """A run of the study; `keys` as of `Study.run`, `root` the absolute folder of all studies.
+    """A run of the study; `keys` as of `Study.run`.
 
     Raises:
         SoftpruneError: with every mistake in its keys.
@@ -71,7 +70,15 @@ def make_spec(study: Study, root: Path, task: str, seed: int, keys: Mapping[str,
     if isinstance(data := values["task"].get("data"), str):
         values["task"]["data"] = str(Path(data).absolute())  # a worker may stand in another folder
     recipe = resolve(base=values, where=f"the recipe of a run ({task}, seed {seed})")
-    names = (Path(task).stem, Path(recipe.backbone.name).name, recipe.kind, str(seed), _digest(recipe, root))
+    # The name has a digest of all that results depend on; the studies' files count by their place in `root`, which may
+    # be moved.
+    resolved = {name: value for name, value in recipe.resolved().items() if name not in _PLACE}
+    for name in ("file", "mask"):
+        path = resolved["prompt"][name]
+        if path is not None and Path(path).is_relative_to(root):
+            resolved["prompt"][name] = Path(path).relative_to(root).as_posix()
+    own = digest(json.dumps(resolved, sort_keys=True).encode())
+    names = (Path(task).stem, Path(recipe.backbone.name).name, recipe.kind, str(seed), own)
     return Spec(task, seed, "-".join(map(safe, names)), values, recipe)
 
 
@@ -80,20 +87,13 @@ def safe(name: str) -> str:
     return re.sub(r"[^\w.+]+", "-", name).strip("-.")
 
 
-def _digest(recipe: Recipe, root: Path) -> str:
-    """Of all that results depend on. Files of the studies count by their place in `root`, which may be moved."""
-    resolved = {name: value for name, value in recipe.resolved().items() if name not in _PLACE}
-    for name in ("file", "mask"):
-        path = resolved["prompt"][name]
-        if path is not None and Path(path).is_relative_to(root):
-            resolved["prompt"][name] = Path(path).relative_to(root).as_posix()
-    return hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+def digest(data: bytes) -> str:
+    """Of a file's or a recipe's content: 40 bits, which differ among the thousands that one folder may hold."""
+    return hashlib.sha256(data).hexdigest()[:10]
 
 
 def make_runs(study: Study, root: Path, specs: Sequence[Spec], console: Console | None) -> list[Path]:
     """The folders of runs, in the order of `specs`, which may repeat; what isn't complete is made, or taken up.
-
-    `root` is the absolute folder of all studies.
 
     Raises:
         SoftpruneError: of a run that fails, with its name.
@@ -104,18 +104,14 @@ def make_runs(study: Study, root: Path, specs: Sequence[Spec], console: Console 
         with closing(EXECUTORS[study.executor](study.cluster.address, study.cluster.retries)) as executor:
             if executor.elsewhere:
                 _make_on_workers(study, root, missing, executor, console)
-            else:
-                _make_here(root, missing, console)
+                return places
+        count = len(missing)
+        for number in range(1, count + 1):
+            # Those that other processes are making come last, so that they need no waiting for.
+            name = next((name for name in missing if not is_held(root / RUNS / name)), next(iter(missing)))
+            with under_heading(console, f"\n{number} of {count} runs: {name}"):
+                _make_run(root / RUNS / name, missing.pop(name), console)
     return places
-
-
-def _make_here(root: Path, missing: Mapping[str, Spec], console: Console | None) -> None:
-    """One after the other; those that other processes are making come last, so that they need no waiting for."""
-    left = dict(missing)
-    for number in range(1, len(missing) + 1):
-        name = next((name for name in left if not is_held(root / RUNS / name)), next(iter(left)))
-        with under_heading(console, f"\n{number} of {len(missing)} runs: {name}"):
-            _make_run(root / RUNS / name, left.pop(name), console)
 
 
 def _make_on_workers(
@@ -131,13 +127,7 @@ def _make_on_workers(
 
 
 def make_elsewhere(root: str, mark: str, item: WorkItem) -> None:
-    """One run on a worker, straight into the studies' folder, which all nodes must share.
-
-    By `mark`, the content of a file there, a worker knows that it sees the same folder. The item has the run's keys.
-
-    Raises:
-        SoftpruneError: of the run, or where this node sees another folder.
-    """
+    """One run on a worker, straight into the studies' folder; by `mark` a worker knows that it sees the same one."""
     values: Any = item.payload["values"]
     try:
         seen = _mark_file(Path(root)).read_text(encoding="utf-8")

@@ -18,11 +18,10 @@ from softprune.prompts.prompt_io import load_mask, load_vectors
 from softprune.prompts.ticket import Ticket
 from softprune.runs.record import RunRecord, read_record
 from softprune.runs.record_parts import ResultRow
-from softprune.statistics.methods_over_seeds import Scored
+from softprune.statistics.methods_over_seeds import Outcome, Scored
 from softprune.types import Mask, Scores
 
-Line: TypeAlias = "Mapping[str, Any]"
-"""Of a predictions file: id, group, gold, predicted, scores."""
+Line: TypeAlias = "Mapping[str, Any]"  # of a predictions file: id, group, gold, predicted, scores
 _AGAIN = "remove that folder, and run again"
 
 
@@ -36,11 +35,7 @@ class FinishedRun:
 
     @cached_property
     def record(self) -> RunRecord:
-        """Its run.json.
-
-        Raises:
-            SoftpruneError: it can't be read.
-        """
+        """Its run.json."""
         return read_record(self.path, RunRecord)
 
     @property
@@ -54,25 +49,16 @@ class FinishedRun:
         return None if row is None or row.value is None else row
 
     def value(self, name: str) -> float:
-        """The metric of a result on `report`.
-
-        Raises:
-            SoftpruneError: it has no such result.
-        """
+        """The metric of a result on `report`."""
         row = self.result(name)
         if row is None or row.value is None:
             raise SoftpruneError(f"a result named {name}", f"none in {self.path}", _AGAIN)
         return row.value
 
-    def is_above_constant(self, name: str) -> bool:
+    def is_above_constant(self, name: str = "tuned") -> bool:
         """Whether a result is shown to be above the constant answer: its interval lies above that."""
         row = self.result(name)
         return row is not None and row.interval is not None and row.interval[0] > self.value("constant")
-
-    @property
-    def interpretable(self) -> bool:
-        """Whether its tuned prompt is shown to be above the constant answer."""
-        return self.is_above_constant("tuned")
 
     def scored(self, name: str) -> Scored | None:
         """The counts of every example of `report`; None where they weren't stored."""
@@ -83,9 +69,6 @@ class FinishedRun:
         """What one of its prompts answered to each example of `report`.
 
         Of a run on several tasks, `task` is the one whose examples are meant, their ids as in a run of that task alone.
-
-        Raises:
-            SoftpruneError: the file isn't there.
         """
         path = self._answers_file(name)
         if not path.is_file():
@@ -131,6 +114,11 @@ class FinishedRun:
         return info.parameters / (info.prompt_tokens * info.hidden)
 
 
+def collect_outcome(runs: Sequence[FinishedRun], name: str) -> Outcome:
+    """One result of the runs of a task, over their seeds."""
+    return Outcome(tuple(run.value(name) for run in runs), tuple(run.scored(name) for run in runs))
+
+
 def score_lines(lines: Sequence[Line], metric: Metric) -> Scored | None:
     """The counts of each example: of answers by the metric, of texts their own scores; None where neither is there."""
     if not lines:
@@ -140,11 +128,18 @@ def score_lines(lines: Sequence[Line], metric: Metric) -> Scored | None:
     elif all(isinstance(line.get(metric.name), int | float) for line in lines):
         counts_NC = np.array([[line[metric.name], 1.0] for line in lines])
     elif all(isinstance(line.get("written"), str) and isinstance(line.get("reference"), str) for line in lines):
-        texts, references = (tuple(line[name] for line in lines) for name in ("written", "reference"))
+        texts, references = zip(*((line["written"], line["reference"]) for line in lines), strict=True)
         counts_NC = metric.counts(Scores(texts=texts, references=references))
     else:
         return None
     return Scored(counts_NC, tuple(str(line["id"]) for line in lines), tuple(line.get("group") for line in lines))
+
+
+def score_answers(parts: Sequence[Sequence[Line]], metric: Metric) -> Outcome:
+    """What the answers of each seed come to."""
+    scored = tuple(score_lines(lines, metric) for lines in parts)
+    values = tuple(float(metric.score(each.counts_NC.sum(axis=0))) for each in scored if each is not None)
+    return Outcome(values, scored)
 
 
 def _read_lines(path: Path) -> list[Line]:

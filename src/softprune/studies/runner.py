@@ -12,20 +12,19 @@ from rich.console import Console, Group
 from softprune.config import Study, load_study
 from softprune.config.registry import Registry
 from softprune.data import load_task
-from softprune.errors import ManyErrors, SoftpruneError, gathered
+from softprune.errors import SoftpruneError, gathered, join_errors
 from softprune.runs.comparison_record import StudyRecord
-from softprune.runs.folder_checks import JSON, differing, free_beside, read_resolved, told_apart
+from softprune.runs.folder_checks import JSON, describe_differences, find_differences, find_free_path, read_resolved
 from softprune.runs.processes import hold_alone
 from softprune.runs.record import read_record
 from softprune.studies.findings import Findings, Table, has_stars, load_findings
-from softprune.studies.folder import WORK, StudyFolder, hold, read_finished, write_texts
+from softprune.studies.folder import WORK, StudyFolder, read_finished, write_texts
 from softprune.studies.run_cache import safe
 from softprune.studies.study_context import StudyContext
 from softprune.studies.tables import STAR, csv_text, markdown, published_tables, rich_table, study_markdown
 from softprune.terminal import literal
 
-Experiment = Callable[[StudyContext], Findings]
-"""Makes the runs that it needs and returns what they show."""
+Experiment = Callable[[StudyContext], Findings]  # makes the runs that it needs and returns what they show
 
 EXPERIMENTS: Final[Registry[Experiment]] = Registry(
     "experiment",
@@ -36,7 +35,7 @@ EXPERIMENTS: Final[Registry[Experiment]] = Registry(
         "importance-maps": "softprune.studies.experiments.heatmaps:maps",
         "maps": "softprune.studies.experiments.projections:conduct",
         "masking": "softprune.studies.experiments.masking:conduct",
-        "models": "softprune.studies.experiments.models:conduct",
+        "models": "softprune.studies.experiments.variants:conduct_models",
         "multitask": "softprune.studies.experiments.multitask:conduct",
         "neighbours": "softprune.studies.experiments.neighbours:conduct",
         "out-of-domain": "softprune.studies.experiments.out_of_domain:conduct",
@@ -51,17 +50,7 @@ EXPERIMENTS: Final[Registry[Experiment]] = Registry(
 
 
 def execute(config: Study, name: str, root: Path, command: str, *, console: Console | None = None) -> Path:
-    """Conduct a study, or take up one that was cut off; a complete one is left as it is.
-
-    Args:
-        config: validated settings.
-        name: of the study's folder.
-        root: the folder of all studies; their runs are shared there.
-        command: what the user typed.
-        console: where progress is shown; None for silence.
-
-    Returns:
-        The study's folder.
+    """Conduct a study, or take up one that was cut off; a complete one is left as it is. Its folder.
 
     Raises:
         SoftpruneError: for anything that a user can fix. What is done is kept, and the same command goes on.
@@ -80,7 +69,7 @@ def execute(config: Study, name: str, root: Path, command: str, *, console: Cons
         command=command,
         check=partial(_check_settings, config),
     )
-    with hold(folder):
+    with folder.hold():
         if folder.is_complete:
             study.say(f"{path} is complete: nothing was run; another --name begins a new study")
             return path
@@ -107,7 +96,7 @@ def _check_tasks(study: StudyContext) -> None:
             load_task(task)
             study.spec(task, study.config.seed)
     if errors:
-        raise errors[0] if len(errors) == 1 else ManyErrors("study", errors)
+        raise join_errors("study", errors)
 
 
 def _check_settings(config: Study, path: Path, resolved: dict[str, Any]) -> dict[str, JSON]:
@@ -115,12 +104,13 @@ def _check_settings(config: Study, path: Path, resolved: dict[str, Any]) -> dict
 
     Runs don't count: they are named after their own recipes.
     """
-    differ = differing(load_study(path / "resolved.yaml").matters, config.matters)
+    differ = find_differences(load_study(path / "resolved.yaml").matters, config.matters)
     has_work = read_record(path, StudyRecord).status == "complete" or any((path / WORK).glob("*"))
     if differ and has_work:
-        do = f"choose another name in the same --out, such as --name {free_beside(path).name}: finished runs are shared"
-        raise SoftpruneError(f"the settings that {path} was begun with", told_apart(differ), do)
-    return {key: list(pair) for key, pair in differing(read_resolved(path), resolved).items()}
+        free = find_free_path(path).name
+        do = f"choose another name in the same --out, such as --name {free}: finished runs are shared"
+        raise SoftpruneError(f"the settings that {path} was begun with", describe_differences(differ), do)
+    return {key: list(pair) for key, pair in find_differences(read_resolved(path), resolved).items()}
 
 
 def run_study(study: Study | str | Path, root: str | Path, *, console: Console | None = None) -> Path:
@@ -148,10 +138,7 @@ def default_name(config: Study, name: str) -> str:
 
 
 def rewrite(folder: Path) -> Path:
-    """Write the tables and the page of a finished study again, from its study.json.
-
-    Returns:
-        The page.
+    """Write the tables and the page of a finished study again, from its study.json; the page's path.
 
     Raises:
         SoftpruneError: it isn't finished, or jinja2 or plotly isn't installed.

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from statistics import fmean
 from typing import Any, TypeAlias
 
 from softprune.data import load_task
 from softprune.statistics.methods_over_seeds import Outcome, difference, spread
 from softprune.studies.findings import Cell, Entry, Table
-from softprune.studies.run_result import FinishedRun
+from softprune.studies.run_result import FinishedRun, collect_outcome
 from softprune.studies.study_context import StudyContext
-from softprune.studies.verdicts import CHOSEN_HERE, correct_table, describe_difference, interval_note, paired_note
+from softprune.studies.verdicts import CHOSEN_HERE, correct_family, describe_difference, interval_note, paired_note
 
-Runs = Mapping[tuple[str, int], FinishedRun]
-"""By task and seed."""
+Runs = Mapping[tuple[str, int], FinishedRun]  # by task and seed
+# A task; or the task that a prompt was trained on and the task that it is asked on.
 Place: TypeAlias = "str | tuple[str, str]"
-"""A task; or the task that a prompt was trained on and the task that it is asked on."""
-Heads: TypeAlias = "Mapping[Any, str]"
-"""A table's columns: by place, its head."""
+Heads: TypeAlias = "Mapping[Any, str]"  # a table's columns: by place, its head
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +31,7 @@ class Row:
 
 
 def collect_row(study: StudyContext, runs: Runs, name: str, at_chance: Mapping[str, bool] | None = None) -> Row:
-    """One result of all runs, such as `winner`, by task; a task isn't measured where a seed has no run.
-
-    Where `at_chance` isn't given, the runs' own tuned prompts say it.
-    """
+    """One result of all runs, such as `winner`, by task; a task isn't measured where a seed has no run."""
     outcomes: dict[str, Outcome | None] = {}
     for task in study.tasks:
         own = [runs[task, seed] for seed in study.seeds if (task, seed) in runs]
@@ -43,14 +39,12 @@ def collect_row(study: StudyContext, runs: Runs, name: str, at_chance: Mapping[s
     return Row(outcomes, chances(study, runs) if at_chance is None else at_chance)
 
 
-def collect_outcome(runs: Sequence[FinishedRun], name: str) -> Outcome:
-    """One result of the runs of a task."""
-    return Outcome(tuple(run.value(name) for run in runs), tuple(run.scored(name) for run in runs))
-
-
-def chances(study: StudyContext, runs: Runs) -> dict[str, bool]:
-    """By task, whether any seed's tuned prompt isn't shown to be above the constant answer."""
-    return {task: not all(runs[task, seed].interpretable for seed in study.seeds) for task in study.tasks}
+def chances(study: StudyContext, runs: Runs, result: str = "tuned") -> dict[str, bool]:
+    """By task, whether a result of any seed, its tuned prompt's, isn't shown to be above the constant answer."""
+    at_chance = {}
+    for task in study.tasks:
+        at_chance[task] = not all(runs[task, seed].is_above_constant(result) for seed in study.seeds)
+    return at_chance
 
 
 def score_cell(study: StudyContext, task: str, outcome: Outcome | None, chance: bool = False) -> Cell:
@@ -77,22 +71,22 @@ def difference_cell(
     return Cell(less.value, less.low, less.high, "points", chance, seeds=less.seeds, p=less.p)
 
 
-def compare_rows(study: StudyContext, ours: Row, theirs: Row, place: Place) -> Entry:
-    """One row minus another at a place."""
-    if ours.missing or theirs.missing:
-        return ours.missing or theirs.missing
-    chance = ours.at_chance[place] or theirs.at_chance[place]
-    return difference_cell(study, _target(place), ours.outcomes[place], theirs.outcomes[place], chance)
-
-
 def score_table(
-    study: StudyContext, name: str, title: str, rows: Mapping[str, Row], *, heads: Heads | None = None, note: str = ""
+    study: StudyContext,
+    name: str,
+    title: str,
+    rows: Mapping[str, Row],
+    *,
+    heads: Heads | None = None,
+    note: str = "",
+    more: str = "",
 ) -> Table:
     """Settings by tasks, their rows by label; the mean over the tasks behind them where there are several.
 
-    Where `heads` are other columns than the study's tasks, there is no mean.
+    Where `heads` are other columns than the study's tasks, there is no mean. `note` is in place of the usual note,
+    `more` behind it.
     """
-    columns: Heads = {task: task for task in study.tasks} if heads is None else heads
+    columns: Heads = heads or {task: task for task in study.tasks}
     with_mean = heads is None and len(study.tasks) > 1
     lines: list[list[Entry]] = []
     for label, row in rows.items():
@@ -103,8 +97,12 @@ def score_table(
         if with_mean:
             line.append(mean_cell(row))
         lines.append(line)
-    head = ("%", *columns.values(), *(("mean",) if with_mean else ()))
-    return Table(name, title, head, lines, note or mean_note(study))
+    head = ["%", *columns.values()]
+    if with_mean:
+        head.append("mean")
+    seeds = len(study.seeds)
+    usual = f"Mean over {seeds} seed{'s' * (seeds != 1)}. {interval_note(seeds)}"
+    return Table(name, title, tuple(head), lines, note or " ".join(filter(None, (usual, more))))
 
 
 def mean_cell(row: Row) -> Entry:
@@ -127,34 +125,40 @@ def pair_table(
     heads: Heads | None = None,
     unit: str = "points",
     note: str = "",
+    more: str = "",
 ) -> Table:
     """Some rows less others, in points, paired over seeds and examples; all differences are one family of tests.
 
-    `pairs` has the labels of both rows by that of their difference; `heads` are other columns than the study's tasks,
-    and `unit` is the head of the labels.
+    `pairs` has the labels of both rows by that of their difference, `unit` is the head of the labels; `heads`, `note`
+    and `more` as of `score_table`.
     """
-    columns: Heads = {task: task for task in study.tasks} if heads is None else heads
-    cells: dict[str, dict[Any, Entry]] = {}
-    for label, (ours, theirs) in pairs.items():
-        cells[label] = {place: compare_rows(study, rows[ours], rows[theirs], place) for place in columns}
-    lines = [(label, *row.values()) for label, row in correct_table(cells).items()]
-    return Table(name, title, (unit, *columns.values()), lines, note or difference_note(study))
+    columns: Heads = heads or {task: task for task in study.tasks}
+    cells: dict[Any, Entry] = {}
+    for (label, names), place in product(pairs.items(), columns):
+        ours, theirs = (rows[name] for name in names)
+        cells[label, place] = ours.missing or theirs.missing
+        if not cells[label, place]:
+            chance = ours.at_chance[place] or theirs.at_chance[place]
+            outcomes = ours.outcomes[place], theirs.outcomes[place]
+            cells[label, place] = difference_cell(study, _target(place), *outcomes, chance)
+    corrected = correct_family(cells)
+    lines = [(label, *(corrected[label, place] for place in columns)) for label in pairs]
+    chosen = f"{CHOSEN_HERE.capitalize()}." if study.chosen_on_report else ""
+    usual = " ".join(filter(None, (paired_note(len(study.seeds)), more, chosen)))
+    return Table(name, title, (unit, *columns.values()), lines, note or usual)
 
 
-def difference_table(
-    study: StudyContext, name: str, title: str, rows: Mapping[str, Row], reference: str, *, note: str = ""
-) -> Table:
+def difference_table(study: StudyContext, name: str, title: str, rows: Mapping[str, Row], reference: str) -> Table:
     """All rows less one of them, in points."""
     pairs = {label: (label, reference) for label in rows if label != reference}
-    return pair_table(study, name, title, rows, pairs, unit=f"points above {reference}", note=note)
+    return pair_table(study, name, title, rows, pairs, unit=f"points above {reference}")
 
 
-def difference_sentences(table: Table, labels: Iterable[str] | None = None) -> list[str]:
+def difference_sentences(table: Table, labels: Sequence[str] | None = None) -> list[str]:
     """What a table of differences shows, a sentence for each row, or each of some rows."""
-    wanted = None if labels is None else set(labels)
     lines = []
     for label, *cells in table.rows:
-        if wanted is None or label in wanted:
+        if labels is None or label in labels:
             named = zip(table.columns[1:], cells, strict=True)
             each = [describe_difference(head, cell) for head, cell in named if isinstance(cell, Cell)]
             lines.append(f"{label}: {'; '.join(each)}.")
@@ -164,15 +168,3 @@ def difference_sentences(table: Table, labels: Iterable[str] | None = None) -> l
 def _target(place: Place) -> str:
     """The task that is scored."""
     return place if isinstance(place, str) else place[1]
-
-
-def mean_note(study: StudyContext) -> str:
-    """The note under a table of means."""
-    seeds = len(study.seeds)
-    return f"Mean over {seeds} {'seed' if seeds == 1 else 'seeds'}. {interval_note(seeds)}"
-
-
-def difference_note(study: StudyContext, more: str = "") -> str:
-    """The note under a table of differences, with what else a reader of this one must know."""
-    parts = [paired_note(len(study.seeds)), more, f"{CHOSEN_HERE.capitalize()}." if study.chosen_on_report else ""]
-    return " ".join(filter(None, parts))

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
 
-from softprune.config import Study
+from softprune.config import Recipe, Study
 from softprune.runs import atomic_io
 from softprune.runs.comparison_record import StudyRun
 from softprune.studies.folder import WORK
-from softprune.studies.run_cache import Spec, make_runs, make_spec, safe, say
+from softprune.studies.run_cache import Spec, digest, make_runs, make_spec, safe, say
 from softprune.studies.run_result import FinishedRun
 
 Keys = Mapping[str, Any]
 FILES: Final = "files"  # that runs begin with, beside the studies' folders
-_DIGITS: Final = 10  # of a digest; see `run_cache`
 
 
 def task_label(task: str) -> str:
@@ -50,6 +49,11 @@ class StudyContext:
         return range(self.config.seed, self.config.seed + self.config.size.seeds)
 
     @property
+    def tasks_and_seeds(self) -> list[tuple[str, int]]:
+        """Every task with every seed."""
+        return list(product(self.tasks, self.seeds))
+
+    @property
     def options(self) -> dict[str, Any]:
         """The experiment's."""
         return self.config.settings
@@ -59,11 +63,7 @@ class StudyContext:
         return make_spec(self.config, self.root, task, seed, keys or {})
 
     def make(self, specs: Sequence[Spec]) -> list[FinishedRun]:
-        """Runs, each made once, all that don't depend on each other together.
-
-        Raises:
-            SoftpruneError: of a run that fails.
-        """
+        """Runs, each made once, all that don't depend on each other together."""
         places = make_runs(self.config, self.root, specs, self.console)
         runs = [FinishedRun(place, spec.task, spec.seed) for place, spec in zip(places, specs, strict=True)]
         self.used.update({run.path.name: run for run in runs})
@@ -71,14 +71,11 @@ class StudyContext:
 
     def grid(self, keys: Keys | None = None) -> dict[tuple[str, int], FinishedRun]:
         """A run for each task and seed, by both."""
-        specs = [self.spec(task, seed, keys) for task in self.tasks for seed in self.seeds]
-        return {(run.task, run.seed): run for run in self.make(specs)}
+        runs = self.make([self.spec(*place, keys) for place in self.tasks_and_seeds])
+        return {(run.task, run.seed): run for run in runs}
 
     def once(self, name: str, compute: Callable[[], Any]) -> Any:
-        """A piece of work, as JSON holds it: made once, read back ever after, so that both are the same bits.
-
-        Its name is unique in the study.
-        """
+        """A piece of work, unique by its name: made once, then read back from JSON, so that both are the same bits."""
         path = self.folder / WORK / f"{safe(name)}.json"
         if not path.exists():
             self.say(name)
@@ -89,26 +86,28 @@ class StudyContext:
         return json.loads(path.read_text(encoding="utf-8"))["found"]
 
     def keep(self, name: str, data: bytes) -> Path:
-        """Writes a file that later runs read, such as a mask. Its path, which names it in their recipes.
-
-        Its name, which has an ending, gets a digest of its content: other content is another file, and so another run.
-        """
+        """Writes a file that later runs read, such as a mask; its path, which names it in their recipes."""
+        # Other content is another file, and so another run.
         stem, ending = Path(name).stem, Path(name).suffix
-        digest = hashlib.sha256(data).hexdigest()[:_DIGITS]
-        path = self.root / FILES / f"{safe(stem)}-{digest}{ending}"
+        path = self.root / FILES / f"{safe(stem)}-{digest(data)}{ending}"
         if not path.exists():
             atomic_io.write_bytes(path, data)
         return path
 
     @property
+    def recipe(self) -> Recipe:
+        """That of the first task and seed, for what all runs have in common."""
+        return self.spec(self.tasks[0], self.config.seed).recipe
+
+    @property
     def resamples(self) -> int:
-        """Of intervals, as the runs have it."""
-        return self.spec(self.tasks[0], self.config.seed).recipe.selection.resamples
+        """Of intervals."""
+        return self.recipe.selection.resamples
 
     @property
     def chosen_on_report(self) -> bool:
         """Whether runs choose on the very examples that they report, as the paper does."""
-        return self.spec(self.tasks[0], self.config.seed).recipe.selection.protocol == "paper"
+        return self.recipe.selection.protocol == "paper"
 
     def say(self, line: str) -> None:
         """Shows what is being done."""
@@ -118,8 +117,7 @@ class StudyContext:
         """The runs that were asked for, with the seconds that they took whoever made them."""
         runs = []
         for name, run in sorted(self.used.items()):
-            record = run.record
-            kind, seconds = record.kind, record.cost.seconds
+            kind, seconds = run.record.kind, run.record.cost.seconds
             runs.append(StudyRun(folder=name, task=run.task, seed=run.seed, kind=kind, seconds=seconds))
         return runs
 

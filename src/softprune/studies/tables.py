@@ -13,8 +13,7 @@ from softprune.config import Published, Study
 from softprune.printable import markdown_text, printable
 from softprune.studies.findings import Cell, Table, format_entry, has_stars
 
-PUBLISHED: Final = "published: "
-"""Before the titles of the source's tables."""
+PUBLISHED: Final = "published: "  # before the titles of the source's tables
 STAR: Final = "* the unpruned prompt is not shown to be above the constant answer there: not interpretable"
 _TEX: Final = {
     "\\": r"\textbackslash{}",
@@ -60,7 +59,7 @@ def markdown(table: Table) -> str:
 def study_markdown(study: Study, command: str, tables: Sequence[Table], sentences: Sequence[str]) -> str:
     """A study's whole result: what was asked, on what, what was found, the tables."""
     size = study.size
-    seeds = f"{size.seeds} {'seed' if size.seeds == 1 else 'seeds'}"
+    seeds = f"{size.seeds} seed{'s' * (size.seeds != 1)}"
     source = f"From: {markdown_text(study.source)}." if study.source else ""
     parts = [
         f"# {markdown_text(study.title)}",
@@ -124,9 +123,10 @@ def rich_table(table: Table, heads: Sequence[str] = (), dim: Sequence[int] = ())
         caption_justify="left",
         caption_style="dim",
     )
-    for number, head in enumerate(heads or table.columns):
-        justify, width = ("right", None) if number else ("left", 12)
-        grid.add_column(head, justify=justify, min_width=width, overflow="fold")
+    name, *others = heads or table.columns
+    grid.add_column(name, justify="left", min_width=12, overflow="fold")
+    for head in others:
+        grid.add_column(head, justify="right", overflow="fold")
     for number, row in enumerate(table.rows):
         grid.add_row(*map(format_entry, row), style="dim" if number in dim else None)
     return grid

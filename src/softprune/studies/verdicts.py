@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from statistics import fmean
 from typing import Final, TypeVar
 
 from softprune.statistics.bootstrap import LEVEL, holm
@@ -17,7 +16,7 @@ NO_VERDICT: Final = "no verdict"
 CHOSEN_HERE: Final = "chosen on the examples that are reported: no significance claimed"
 
 Key = TypeVar("Key", bound=Hashable)
-Column = TypeVar("Column", bound=Hashable)
+AnyEntry = TypeVar("AnyEntry", Cell, "Cell | str")
 
 
 def verdict(cell: Cell, than: float = 0.0) -> str:
@@ -29,7 +28,7 @@ def verdict(cell: Cell, than: float = 0.0) -> str:
     if cell.value is None or cell.low is None or cell.high is None:
         return UNMEASURED
     if _few_seeds(cell):
-        return f"{NO_VERDICT} ({cell.seeds} {'seed' if cell.seeds == 1 else 'seeds'})"
+        return f"{NO_VERDICT} ({cell.seeds} seed{'s' * (cell.seeds != 1)})"
     if cell.p_holm is not None and than == 0.0 and cell.p_holm >= 1 - LEVEL:
         return NEITHER
     if cell.low > than:
@@ -46,27 +45,17 @@ def _few_seeds(cell: Cell) -> bool:
     return cell.seeds is not None and cell.seeds < MIN_SEEDS
 
 
-def correct_family(family: Sequence[Entry]) -> list[Entry]:
+def correct_family(family: Mapping[Key, AnyEntry]) -> dict[Key, AnyEntry]:
     """Differences with Holm's p-values, where something may be concluded from them; they are one family of tests."""
-    cells, tested, p_values = list(family), {}, []
-    for at, cell in enumerate(family):
+    corrected, p_values = dict(family), {}
+    for at, cell in family.items():
         if isinstance(cell, Cell) and cell.p is not None and not cell.chance and not _few_seeds(cell):
-            tested[at] = cell
-            p_values.append(cell.p)
-    for (at, cell), p in zip(tested.items(), holm(p_values), strict=True):
-        cells[at] = replace(cell, p_holm=p)
-    return cells
-
-
-def correct_cells(family: Mapping[Key, Cell]) -> dict[Key, Cell]:
-    """The same of differences by name."""
-    return dict(zip(family, only_cells(correct_family(list(family.values()))), strict=True))
-
-
-def correct_table(table: Mapping[Key, Mapping[Column, Entry]]) -> dict[Key, dict[Column, Entry]]:
-    """The same of a table by rows and columns, all of whose differences are one family."""
-    cells = iter(correct_family([entry for row in table.values() for entry in row.values()]))
-    return {name: {column: next(cells) for column in row} for name, row in table.items()}
+            p_values[at] = cell.p
+    for at, p in zip(p_values, holm(list(p_values.values())), strict=True):
+        cell = corrected[at]
+        assert isinstance(cell, Cell)
+        corrected[at] = replace(cell, p_holm=p)
+    return corrected
 
 
 def only_cells(entries: Iterable[Entry]) -> list[Cell]:
@@ -87,12 +76,6 @@ def tally(cells: Sequence[Cell], than: float = 0.0) -> str:
     words |= {each: each for each in sorted(set(verdicts) - set(words))}
     counts = [f"{verdicts.count(each)} {word}" for each, word in words.items()]
     return ", ".join(counts)
-
-
-def mean_of_cells(cells: Sequence[Cell]) -> float | None:
-    """The mean of those that were measured."""
-    values = [cell.value for cell in cells if cell.value is not None]
-    return fmean(values) if values else None
 
 
 def interval_note(seeds: int) -> str:

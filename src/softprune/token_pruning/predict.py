@@ -11,7 +11,7 @@ from softprune.config.registry import unknown
 from softprune.data.row_files import Located, Row
 from softprune.errors import SoftpruneError
 from softprune.token_pruning.model import TokenModel, TokenTrace
-from softprune.training.nan_checks import check_finite
+from softprune.training.loop import check_finite
 
 CHUNK = 2_048
 """Rows that are read, sorted by length and classified together."""

@@ -13,7 +13,7 @@ import torch
 from softprune.config import TokensRecipe
 from softprune.config.yaml_io import parse_yaml
 from softprune.data import Metric, Selection, Splits, Task, load_task, select_sets
-from softprune.errors import ManyErrors, SoftpruneError, gathered
+from softprune.errors import SoftpruneError, gathered, join_errors
 from softprune.models.description import BackboneDescription
 from softprune.models.tokenization import check_rows
 from softprune.runs.record_parts import ConventionRecord, SelectionRecord, SetSizes, TaskRecord, Truncation
@@ -29,7 +29,7 @@ from softprune.token_pruning.loading import (
 )
 from softprune.token_pruning.rules import OFFICIAL_LENGTH, Convention, Rule
 from softprune.training.hardware import settle_machine
-from softprune.training.input_checks import data_inputs, hold
+from softprune.training.input_checks import check_inputs, data_inputs
 from softprune.training.loop import Watch
 from softprune.training.scoring import SealedSet
 from softprune.types import Example
@@ -121,7 +121,7 @@ def prepare(recipe: TokensRecipe, run: RunFolder, watch: Watch) -> TokenWorkspac
         compute=compute,
         convention=Convention(divisor, recipe.pruning.protect),
     )
-    hold(run, data_inputs(task, sets))
+    check_inputs(run, data_inputs(task, sets))
     _record(workspace, described, sets, splits.source)
     return workspace
 
@@ -149,7 +149,7 @@ def _read_inputs(recipe: TokensRecipe) -> tuple[Task, Splits, Selection, Backbon
         if not recipe.tuning.epochs:  # the checkpoint's head is used as it is
             check_head(described)
     if data is None or described is None or errors:
-        raise errors[0] if len(errors) == 1 else ManyErrors("recipe for this data and model", errors)
+        raise join_errors("recipe for this data and model", errors)
     return (*data, described)
 
 

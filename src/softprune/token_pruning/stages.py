@@ -29,8 +29,7 @@ from softprune.token_pruning.session import TokenWorkspace
 from softprune.training.jobs import FolderKeeper
 from softprune.training.loop import Evaluation, Schedule, train
 from softprune.training.optimizers import weights_adamw
-from softprune.training.step import Feed
-from softprune.training.trainable import WeightsTrainable, products_in, seed_dropout
+from softprune.training.trainable import Feed, WeightsTrainable, products_in, seed_dropout
 from softprune.types import Batch, Encoded
 
 Weights = dict[str, torch.Tensor]

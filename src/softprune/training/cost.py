@@ -13,37 +13,42 @@ import psutil
 import torch
 
 from softprune.models.base import Backbone, cross_with_batch
-from softprune.runs.record_parts import TrainingCost
 from softprune.runs.run_folder import RunFolder
-from softprune.training.free_memory import highest_resident
+from softprune.training.memory import highest_resident
 from softprune.training.scoring import ScoredSet
 from softprune.types import Batch
 
-SIZES = (1, 8, 32)
-"""Examples of a batch whose latency is measured."""
-CALLS, FEWEST, WARM = 30, 5, 2
-"""Timed calls of each size, how many there are at least, and untimed ones before them."""
-SECONDS = 20.0
-"""After which no size gets more calls than the fewest."""
+SIZES = (1, 8, 32)  # examples of a batch whose latency is measured
+CALLS, FEWEST, WARM = 30, 5, 2  # timed calls of each size, how many there are at least, and untimed ones before them
+SECONDS = 20.0  # after which no size gets more calls than the fewest
+
+
+def record_time(run: RunFolder, seconds: float) -> None:
+    """Put steps, examples a second and wall time (of earlier attempts too) of a finished run into run.json."""
+    with run.editing() as record:
+        training = record.cost.training.values()
+        spent = sum(piece.seconds for piece in training)
+        record.cost.seconds = seconds
+        record.cost.steps = sum(piece.steps for piece in training)
+        record.cost.examples_per_second = None
+        if spent:
+            record.cost.examples_per_second = sum(piece.examples for piece in training) / spent
 
 
 def record_totals(
     run: RunFolder, *, seconds: float, trainable: int, stored: int, steps_an_epoch: int, works: Sequence[str]
 ) -> None:
-    """Put what a finished run cost into run.json.
+    """Put what a finished run cost into run.json; every piece of its work is in `cost.training`.
 
-    Args:
-        run: with every piece of work in `cost.training`.
-        seconds: wall time, of earlier attempts too.
-        trainable: parameters that training changes.
-        stored: parameters that a user must keep, beside the model's own, to use what was trained.
-        steps_an_epoch: optimiser steps of a pass over the training set.
-        works: what the pieces of the method's own training begin with; an epoch's seconds are of these.
+    `seconds` are of earlier attempts too; `trainable` and `stored` count the parameters that training changes, and that
+    a user must keep beside the model's own. An epoch's seconds, with its evaluations on `select`, are of the method's
+    own training: the pieces of work whose names begin with one of `works`. None where nothing was trained.
     """
-    training = run.record.cost.training
-    examples = sum(piece.examples for piece in training.values())
-    spent = sum(piece.seconds for piece in training.values())
-    own = {name: piece for name, piece in training.items() if name.startswith(tuple(works))}
+    record_time(run, seconds)
+    own = [piece for name, piece in run.record.cost.training.items() if name.startswith(tuple(works))]
+    own_steps, seconds_an_epoch = sum(piece.steps for piece in own), None
+    if own_steps:
+        seconds_an_epoch = sum(piece.seconds for piece in own) * steps_an_epoch / own_steps
     peaks = [peak for peak in run.record.cost.peak_memory.values() if peak is not None]
     # Of the work outside of all phases too, such as drawing the report.
     if torch.cuda.is_available():
@@ -52,19 +57,10 @@ def record_totals(
         peaks.append(highest_resident() or psutil.Process().memory_info().rss)
     with run.editing() as record:
         cost = record.cost
-        cost.seconds = seconds
-        cost.steps = sum(piece.steps for piece in training.values())
-        cost.examples_per_second = examples / spent if spent else None
-        cost.seconds_per_epoch = seconds_per_epoch(own, steps_an_epoch)
+        cost.seconds_per_epoch = seconds_an_epoch
         cost.peak_memory_bytes = max(peaks)
         cost.trainable_parameters = trainable
         cost.stored_parameters = stored
-
-
-def seconds_per_epoch(training: Mapping[str, TrainingCost], steps_an_epoch: int) -> float | None:
-    """Mean seconds of a pass over the training set with its evaluations on `select`; None where nothing was trained."""
-    steps = sum(piece.steps for piece in training.values())
-    return sum(piece.seconds for piece in training.values()) * steps_an_epoch / steps if steps else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +94,7 @@ def latency(
     """Seconds of each way to read real batches: the median and the 95th percentile of single calls.
 
     The ways take turns, and which goes first does too, so that none has the quieter moments. A call counts from token
-    ids to scores in Python.
-
-    Args:
-        backbone: the model.
-        data: whose inputs are read, in their order, again from the first where they run out.
-        ways: such as `with` and `without` a prompt.
-        sizes: examples of a batch.
-        clock: seconds.
+    ids to scores in Python. Inputs are read in their order, again from the first where they run out.
 
     Returns:
         By size (as text), `{calls: n, name: {p50, p95}, ...}`.

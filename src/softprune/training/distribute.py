@@ -12,10 +12,10 @@ import os
 import platform
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from softprune.config import Recipe
 from softprune.errors import SoftpruneError
@@ -25,7 +25,7 @@ from softprune.runs.worker_store import Pinned, StandIn, WorkerOutput
 from softprune.training.loop import Point, Watch
 from softprune.training.scoring import SealedSet
 from softprune.training.session import Workspace, prepare
-from softprune.types import Result, WorkItem
+from softprune.types import WorkItem
 
 
 class Named(Protocol):
@@ -37,8 +37,8 @@ class Named(Protocol):
 
 
 W = TypeVar("W", bound=Named)
+# Does a piece of work through a run's store; importable, since another process may call it.
 Do = Callable[[Workspace, W], object]
-"""Does a piece of work through a run's store; importable, since another process may call it."""
 
 
 def finish_on_workers(workspace: Workspace, do: Do[W], pieces: Sequence[W], phase: str) -> None:
@@ -62,7 +62,7 @@ def finish_on_workers(workspace: Workspace, do: Do[W], pieces: Sequence[W], phas
             for result in executor.map(partial(_make, _job(workspace), do), sent, cpus, gpus):
                 done += 1
                 watch.end()
-                _store(workspace, result)
+                _store(workspace, cast(_Back, result.value))
                 watch.begin(title, len(pieces), done)
         finally:
             watch.end()
@@ -82,21 +82,16 @@ class _Seen(Watch):
         self.evaluations.append(tuple(points))
 
 
-@dataclass(frozen=True, slots=True)
-class _Back:
-    """What a worker sends back: files for the run folder, and what there was to watch."""
-
-    made: WorkerOutput
-    seen: _Seen
+# What a worker sends back: files for the run folder, and what there was to watch.
+_Back = tuple[WorkerOutput, _Seen]
 
 
-def _store(workspace: Workspace, result: Result) -> None:
+def _store(workspace: Workspace, back: _Back) -> None:
     """Write what came back, and show it."""
-    back, watch = result.value, workspace.watch
-    assert isinstance(back, _Back)
-    back.made.store(workspace.run)
-    watch.begin(back.seen.title, back.seen.steps, back.seen.begun)
-    for points in back.seen.evaluations:
+    (output, seen), watch = back, workspace.watch
+    output.store(workspace.run)
+    watch.begin(seen.title, seen.steps, seen.begun)
+    for points in seen.evaluations:
         watch.evaluated(points)
     watch.end()
 
@@ -129,7 +124,7 @@ def _make(job: str, do: Do[Any], item: WorkItem) -> _Back:
     known, seen = json.loads(job), _Seen()
     store = StandIn(Path(known["path"]), Pinned(**known["known"]), item.payload["begun"])  # type: ignore[arg-type]
     do(replace(_workspace(job), run=store, watch=seen), item.payload["piece"])
-    return _Back(store.output, seen)
+    return store.output, seen
 
 
 @lru_cache(maxsize=1)

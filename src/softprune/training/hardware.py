@@ -17,7 +17,7 @@ from softprune.models.description import BackboneDescription
 from softprune.models.loading import resolve_device, resolve_dtype
 from softprune.runs.folder_checks import JSON
 from softprune.runs.record import Pin
-from softprune.training.free_memory import keep_freed
+from softprune.training.memory import keep_freed
 
 # More threads must win by a margin: then the same machine chooses alike in nearly all runs, whose bits depend on it.
 CLEARLY_FASTER = 0.9
@@ -37,10 +37,7 @@ def settle_machine(
 ) -> tuple[torch.device, torch.dtype]:
     """Device and dtype, and what else the bits of a run depend on: pinned at first, the run's own after a resume.
 
-    Args:
-        run: whose they are.
-        device, dtype: as the recipe names them, `auto` too.
-        threads: of a CPU; None for torch's own choice, `auto` for that of `choose_threads`, which must follow.
+    Threads None are torch's own choice; `auto` ones are left to `choose_threads`, which must follow.
     """
     if threads != "auto":
         torch.set_num_threads(int(run.pin("threads", lambda: threads or torch.get_num_threads())))
@@ -58,10 +55,7 @@ def choose_threads(run: Pins, device: torch.device, step: Callable[[], object]) 
     """Settle the CPU threads of a run by timing a step on one thread and on all that torch would take.
 
     Small models wait longer for their threads than these save: on `tiny` a step took 142 ms on two, and 57 on one.
-
-    Returns:
-        What was measured, for the run's notes; None where nothing was: on a GPU, on one core, or in a run that has
-        settled its threads before.
+    Returns what was measured, for the run's notes; None on a GPU, on one core, or where a run has settled them before.
     """
     most = torch.get_num_threads()
     notes: list[str] = []
@@ -92,8 +86,8 @@ def _fastest_step(step: Callable[[], object], threads: int) -> float:
     return fastest
 
 
-def load(settings: BackboneConfig, run: Pins, *, whole: bool, described: BackboneDescription | None = None) -> Backbone:
-    """The backbone of a recipe, on the run's machine; `described` is its configuration where that was read already.
+def load(settings: BackboneConfig, described: BackboneDescription, run: Pins, *, whole: bool) -> Backbone:
+    """The backbone of a recipe, on the run's machine.
 
     Where its weights will be trained (`whole`) they are float32, or float64 where that was asked for.
     """
@@ -101,12 +95,9 @@ def load(settings: BackboneConfig, run: Pins, *, whole: bool, described: Backbon
     if whole and dtype != torch.float64:
         dtype = torch.float32
     return load_backbone(
-        described or settings.name,
-        family=settings.family,
+        described,
         dtype=str(dtype).removeprefix("torch."),
         device=str(device) if settings.device_map == "none" else "auto",
-        revision=settings.revision,
-        trust_remote_code=settings.trust_remote_code,
         device_map=settings.device_map,
         quantization=settings.quantization,
         checkpointing=settings.checkpointing,

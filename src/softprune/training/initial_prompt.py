@@ -22,9 +22,7 @@ from softprune.prompts.initialization import (
     from_uniform,
     from_vocabulary,
 )
-from softprune.prompts.prompt_io import load_mask, load_vectors, read_prompt
-from softprune.prompts.soft_prompts import full_mask
-from softprune.types import Mask
+from softprune.prompts.prompt_io import load_vectors, read_prompt
 
 # Placeholders that vocabularies hold room for; no words.
 PLACEHOLDER = re.compile(r"\[unused\d+\]|<extra_id_\d+>|<0x[0-9A-F]{2}>")
@@ -67,10 +65,10 @@ def instruction_prompt(backbone: Backbone, task: Task) -> torch.Tensor | None:
         return backbone.lookup(torch.tensor(tokens, device=backbone.device)).to(backbone.prompt_dtype)
 
 
-def settled(recipe: Recipe, begun: bool = False) -> Recipe:
+def settle_tokens(recipe: Recipe, begun: bool = False) -> Recipe:
     """The recipe with P as the prompt file has it, where nobody asked for another.
 
-    A file that can't be read is left for `recipe_checks.check`, which reports it with the recipe's other mistakes.
+    A file that can't be read is left for `input_checks.check`, which reports it with the recipe's other mistakes.
 
     Raises:
         SoftpruneError: when the file of a run that was begun before (`begun`) can't be read any more.
@@ -84,19 +82,6 @@ def settled(recipe: Recipe, begun: bool = False) -> Recipe:
             raise
         return recipe
     return recipe.model_copy(update={"prompt": recipe.prompt.model_copy(update={"tokens": tokens})})
-
-
-def initial_mask(recipe: Recipe) -> Mask:
-    """What of the prompt is trained: all of it, or what the mask of `prompt.mask` leaves.
-
-    Raises:
-        SoftpruneError: when the file can't be read or is of another prompt.
-    """
-    settings = recipe.prompt
-    if settings.mask is None:
-        # Pieces matter to pruning only; a prompt that is only tuned needs no number that divides H.
-        return full_mask(settings.tokens, settings.pieces if recipe.kind == "xprompt" else 1)
-    return load_mask(Path(settings.mask))
 
 
 def common_words(tokenizer: Any, size: int) -> tuple[list[int], list[str]]:

@@ -8,23 +8,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from softprune.config import Recipe
-from softprune.prompts.soft_prompts import masked_state
+from softprune.prompts.prompt_io import load_mask
+from softprune.prompts.soft_prompts import full_mask, masked_state
 from softprune.runs.record_parts import PromptRecord, SettingsRecord, SweepRow, TrainingCost
 from softprune.runs.run_folder import RunFolder, Saved
 from softprune.training.distribute import finish_on_workers
-from softprune.training.initial_prompt import initial_mask, initial_prompt
-from softprune.training.loop import Evaluation, Keeper, Point, Schedule, State, Trained, train
-from softprune.training.nan_checks import NotFinite
+from softprune.training.initial_prompt import initial_prompt
+from softprune.training.loop import Evaluation, Keeper, NotFinite, Point, Schedule, State, Trained, train
 from softprune.training.optimizers import prompt_optimiser
 from softprune.training.scoring import score_prompts
 from softprune.training.session import Workspace
-from softprune.training.step import Feed
-from softprune.training.trainable import PromptTrainable
+from softprune.training.trainable import Feed, PromptTrainable
 from softprune.types import PromptState
 
 # Where a recipe names no epochs: enough steps for a small set to be learned, and few enough evaluations of it.
@@ -56,9 +56,7 @@ class Fitted:
 class FolderKeeper(Keeper):
     """Keeps a training in the run folder: its end, its unfinished state, its curve in metrics.jsonl and its cost.
 
-    Args:
-        run, work: the folder, and the name of the piece of work there.
-        phase, names: of the curve in metrics.jsonl, and of the candidates on it.
+    `phase` and `names` are those of the curve, and of the candidates on it.
     """
 
     def __init__(self, run: RunFolder, work: str, phase: str, names: Sequence[str]) -> None:
@@ -66,13 +64,18 @@ class FolderKeeper(Keeper):
 
     def finished(self) -> Trained | None:
         """What the run holds; its cost is recorded again, since a kill may have come before that."""
-        return self._store(Saved({}, {})) if self._run.has(self._work) else None
+        if not self._run.has(self._work):
+            return None
+        return self._store(Saved({}, {}))  # empty: what the run holds is read instead
 
     def load(self) -> State | None:
         """The last state; curve lines that came after it are dropped, since they will be made again."""
         saved = self._run.checkpoint(self._work).load()
-        self._run.trim_metrics(self._phase, self._names, 0 if saved is None else int(saved.meta["step"]))
-        return None if saved is None else (saved.tensors, saved.meta)
+        if saved is None:
+            self._run.trim_metrics(self._phase, self._names, 0)
+            return None
+        self._run.trim_metrics(self._phase, self._names, int(saved.meta["step"]))
+        return saved.tensors, saved.meta
 
     def save(self, tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> None:
         """Replace the state."""
@@ -104,6 +107,7 @@ def schedule(recipe: Recipe, examples: int, epochs: int | None = None) -> Schedu
     settings = recipe.tuning
     steps_an_epoch = math.ceil(examples / settings.batch_size)
     passes = epochs or settings.epochs or max(EPOCHS, math.ceil(STEPS / steps_an_epoch))
+    # An epoch or more between evaluations, so that a long training of few examples isn't mostly evaluated.
     interval = max(steps_an_epoch, math.ceil(steps_an_epoch * passes / EVALUATIONS))
     return Schedule(
         epochs=passes,
@@ -128,7 +132,7 @@ def sweep(workspace: Workspace) -> Workspace:
         start = _start(workspace)
 
         def train_at(lr: float, work: str) -> Evaluation:
-            group = Group(work, (candidate_of(work),), (start,), "sweep", f"prompt tuning, learning rate {lr:.3g}")
+            group = Group(work, (sweep_candidate(work),), (start,), "sweep", f"prompt tuning, learning rate {lr:.3g}")
             return fit(replace(workspace, lr=lr), group)[0].evaluation
 
         return replace(workspace, lr=best_rate(workspace.run, workspace.lr, multiples, train_at))
@@ -141,11 +145,7 @@ def best_rate(
 
     The run keeps `sweep`, by multiple the rate, its score and loss, and whether it was `chosen`; and `settings.lr`. A
     rate at which losses stop being numbers has no score, and can't be chosen. Ties go to the multiple named first.
-
-    Args:
-        run: where it is noted.
-        lr, multiples: what is multiplied, by each of these.
-        train: trains with a rate, as a piece of work of that name, and evaluates the result on `select`.
+    `train` trains with a rate, as a piece of work of that name, and evaluates the result on `select`.
 
     Raises:
         NotFinite: where no rate gives numbers.
@@ -156,7 +156,7 @@ def best_rate(
     for multiple in multiples:
         row = rows[f"{multiple:g}"] = SweepRow(lr=lr * multiple, score=None, loss=None, chosen=False)
         try:
-            each = evaluations[multiple] = train(lr * multiple, work_of(multiple))
+            each = evaluations[multiple] = train(lr * multiple, sweep_work(multiple))
             row.score, row.loss = each.score, each.loss
         except NotFinite as error:
             lost.append(error)
@@ -171,12 +171,12 @@ def best_rate(
     return lr * best
 
 
-def work_of(multiple: float) -> str:
+def sweep_work(multiple: float) -> str:
     """The name of the piece of work that trains with a multiple."""
     return f"sweep-{multiple:g}"
 
 
-def candidate_of(work: str) -> str:
+def sweep_candidate(work: str) -> str:
     """What such a training is called in metrics.jsonl."""
     return work.replace("sweep-", "rate-x", 1)
 
@@ -184,7 +184,7 @@ def candidate_of(work: str) -> str:
 def chosen_work(run: RunFolder) -> str | None:
     """The piece of work that trained with the chosen rate; None where nothing was swept."""
     rows = run.record.sweep
-    return next((work_of(float(multiple)) for multiple, row in rows.items() if row.chosen), None)
+    return next((sweep_work(float(multiple)) for multiple, row in rows.items() if row.chosen), None)
 
 
 # --- trainings ---
@@ -199,14 +199,20 @@ def tune(workspace: Workspace) -> Fitted:
 
 def _start(workspace: Workspace) -> PromptState:
     """The prompt's first values, which the run notes."""
-    recipe = workspace.recipe
+    recipe, settings = workspace.recipe, workspace.recipe.prompt
     first = initial_prompt(recipe, workspace.backbone, workspace.task)
-    start = masked_state(first.vectors_PH, initial_mask(recipe))
+    if settings.mask is not None:
+        mask = load_mask(Path(settings.mask))
+    elif recipe.kind == "xprompt":
+        mask = full_mask(settings.tokens, settings.pieces)
+    else:  # pieces matter to pruning only; a prompt that is only tuned needs no number that divides H
+        mask = full_mask(settings.tokens, 1)
+    start = masked_state(first.vectors_PH, mask)
     prompt = PromptRecord(
-        P=recipe.prompt.tokens,
+        P=settings.tokens,
         H=int(start.vectors_PH.shape[1]),
-        S=recipe.prompt.pieces,
-        init=recipe.prompt.init,
+        S=settings.pieces,
+        init=settings.init,
         words=list(first.words),
     )
     with workspace.run.editing() as record:

@@ -16,13 +16,31 @@ from typing import Any
 import torch
 from torch import nn
 
+from softprune.errors import SoftpruneError
 from softprune.models.batching import training_batches
 from softprune.ratios import exact
 from softprune.runs.processes import ALONE, Processes
-from softprune.training.nan_checks import FROM_THE_MODEL, check_finite
 from softprune.training.optimizers import keep_candidates, pack, unpack
-from softprune.training.step import Feed, agree, backward_apart, backward_shared, sum_gradients
-from softprune.training.trainable import Trainable
+from softprune.training.trainable import Feed, Trainable, agree, backward_apart, backward_shared, sum_gradients
+
+FROM_THE_MODEL = "the model gives no numbers in this format: take --dtype float32 or sound weights, and another --out"
+
+
+class NotFinite(SoftpruneError):
+    """A training that went out of bounds, which another learning rate may not."""
+
+
+def check_finite(values: Sequence[float], names: Sequence[str], what: str, when: str, do: str) -> None:
+    """Hold losses, one a name, to be numbers: before anything is chosen by them.
+
+    In a message, `what` is such as "training loss", `when` such as "at step 3 of 100", and `do` what may fix it.
+
+    Raises:
+        NotFinite: for the first that is NaN or infinite.
+    """
+    for name, value in zip(names, values, strict=True):
+        if not math.isfinite(value):
+            raise NotFinite(f"a finite {what}", f"{value} for {name} {when}", do)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +115,8 @@ class Trained:
     seconds: float  # wall time, over all interrupted attempts
 
 
+# Unfinished training: tensors, and the fields of `Progress`.
 State = tuple[dict[str, torch.Tensor], dict[str, Any]]
-"""Unfinished training: tensors, and the fields of `Progress`."""
 
 
 class Keeper:
@@ -161,7 +179,6 @@ def train(
             parameters that say `clip: False`.
         feed: the training examples.
         evaluate: metric and loss on `select` of the candidates still in training, in order.
-        schedule, keeper, watch: how long, where it is kept, and what shows it.
         names, title: of the candidates, for curves, and of the training, for displays.
         processes: which train together, each on its part of every batch.
         seeds: of each candidate's data order, in place of the schedule's; different ones need a `RowTrainable`.

@@ -1,24 +1,29 @@
-"""K from measured memory: what a training step takes at two values of K, against what is free."""
+"""Memory of a GPU, or of this process and its machine; and K, from what a step takes at two values of K."""
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from softprune.config import Recipe
-from softprune.errors import out_of_memory
+from softprune.config.schema import TuningConfig
+from softprune.config.token_pruning_schema import FineTuningConfig
+from softprune.errors import SoftpruneError, explain_system_error, out_of_memory
 from softprune.models.base import Backbone
 from softprune.prompts.soft_prompts import full_mask
 from softprune.runs.record_parts import MemoryRecord
-from softprune.training.free_memory import free_bytes
 from softprune.training.optimizers import prompt_optimiser
 from softprune.training.scoring import ScoredSet
 from softprune.training.trainable import PromptTrainable
@@ -31,6 +36,126 @@ CAP = {"cpu": 16, "cuda": 32}
 
 # Of the free memory. A CPU's step was seen to take up to 1.6 times the bytes of its tensors, and others live there too.
 SHARE = {"cpu": 0.5, "cuda": 0.8}
+
+# Limit, use, and in memory.stat the file pages that the kernel gives back when asked; by version of control groups.
+_FILES = {
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    2: ("memory.max", "memory.current", "inactive_file"),
+}
+# Of glibc's malloc.h. 32 MB is the most that it takes for the first.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_LARGEST = 32 << 20
+# Linux: 5 written there makes the highest resident size the present one (proc(5)).
+_CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+
+
+# --- what there is ---
+
+
+def keep_freed(most: int = 1 << 30) -> bool:
+    """Have the C library keep so many freed bytes of a step for the next one; false where it isn't glibc.
+
+    By default it gives a step's tensors back to the kernel, which clears each page again before the next step has it:
+    a tenth of a step of 16 candidates.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return bool(mallopt(_MMAP_THRESHOLD, _LARGEST) and mallopt(_TRIM_THRESHOLD, most))
+
+
+def give_back() -> None:
+    """Have the C library give back what it kept of freed memory, as far as it is glibc."""
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def free_bytes(device: torch.device, root: Path = Path("/")) -> int | None:
+    """Bytes that a step may take on a device; None for one that is neither a GPU of CUDA nor a CPU.
+
+    On a GPU, what is free there and what torch's allocator holds unused. On a CPU, the smaller of the machine's
+    available memory and what the control groups leave of their limits; `root` is that of the file system.
+    """
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
+    if device.type != "cpu":
+        return None
+    return min((int(psutil.virtual_memory().available), *_left_of_groups(root)))
+
+
+def held_bytes(device: torch.device) -> int:
+    """Bytes that this process holds: on a GPU, or resident in memory."""
+    if device.type == "cuda":
+        return int(torch.cuda.memory_allocated(device))
+    return int(psutil.Process().memory_info().rss)
+
+
+class PeakMemory:
+    """The most memory held at once between two laps: torch's allocator's on GPUs, this process's elsewhere.
+
+    A process's peak takes everything in, libraries and the model too, and whatever it held before.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
+
+    def lap(self) -> int | None:
+        """Bytes at most since the last lap; None where the system doesn't say, or can't begin again."""
+        if self._on_gpu:
+            devices = range(torch.cuda.device_count())
+            peaks = sum(torch.cuda.max_memory_allocated(device) for device in devices)
+            for device in devices:
+                torch.cuda.reset_peak_memory_stats(device)
+            return int(peaks)
+        peak = highest_resident()
+        try:
+            _CLEAR.write_text("5")
+        except OSError:
+            return None
+        return peak
+
+
+def highest_resident() -> int | None:
+    """The most bytes of memory that this process held; None where the system doesn't say (macOS)."""
+    try:
+        lines = _STATUS.read_text().splitlines()
+    except OSError:
+        return getattr(psutil.Process().memory_info(), "peak_wset", None)  # Windows
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
+
+
+def _left_of_groups(root: Path) -> Iterator[int]:
+    """What this process's control groups leave, and all groups above them.
+
+    In a container the path that the kernel names may lie outside of what is mounted; its root is the own group then.
+    """
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        version, top = (1, root / "sys/fs/cgroup/memory") if controllers else (2, root / "sys/fs/cgroup")
+        limit_file, used_file, droppable = _FILES[version]
+        own = top / path.lstrip("/")
+        for folder in (own, *own.parents):
+            limit, used = _read(folder / limit_file).strip(), _read(folder / used_file).strip()
+            if limit.isdigit() and used.isdigit():  # else there is no such group, or it has no limit: `max`
+                stat = _read(folder / "memory.stat").splitlines()
+                cached = [int(line.split()[1]) for line in stat if line.startswith(f"{droppable} ")]
+                yield max(0, int(limit) - int(used) + sum(cached))
+            if folder == top:
+                break
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+# --- what a step takes ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +245,8 @@ class Rehearsal:
 class LiveBytes(TorchDispatchMode):
     """Bytes of all storages that operations make and that are still alive, and the most there were at once.
 
-    Saved activations alone would miss what a backward pass makes, and a process's own size moves with an allocator that
-    keeps what is freed: neither repeats, nor is linear in K.
-
-    Args:
-        model: its weights don't count.
+    The weights of `model` don't count. Saved activations alone would miss what a backward pass makes, and a process's
+    own size moves with an allocator that keeps what is freed: neither repeats, nor is linear in K.
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
@@ -181,7 +303,7 @@ def evenly(candidates: int, most: int) -> int:
 
 def measure_group(rehearsal: Rehearsal) -> tuple[int, MemoryRecord | None]:
     """K for a recipe that names none, and what it was chosen by; None where nothing was measured."""
-    if rehearsal.recipe.kind == "tune":
+    if rehearsal.recipe.kind != "xprompt":
         return 1, None
     candidates, device = together(rehearsal.recipe), rehearsal.backbone.device
     free = free_bytes(device)
@@ -211,4 +333,30 @@ def measure_step(rehearsal: Rehearsal) -> StepMemory | None:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         return None
-    return StepMemory(2 * one - two, two - one)
+    return StepMemory(2 * one - two, two - one)  # the line through both, at K = 0 and its slope
+
+
+def explain_failure(error: Exception, tuning: TuningConfig | FineTuningConfig, group: int = 1) -> Exception:
+    """The error in a user's words where it has any: memory and disk are a user's business, bugs are ours.
+
+    Out of memory, the advice has smaller values of the keys on which only memory and time depend, as a command line has
+    them; `group` is K of a search.
+    """
+    if isinstance(error, SoftpruneError):
+        return error
+    if not out_of_memory(error):
+        return explain_system_error(error) or error
+    smaller = []
+    if group > 1:
+        smaller.append(f"search.group={group // 2}")
+    if tuning.eval_rows > 1:
+        smaller.append(f"tuning.eval_rows={tuning.eval_rows // 2}")
+    parts = min(2 * tuning.accumulate, tuning.batch_size)
+    if parts > tuning.accumulate:
+        smaller.append(f"tuning.accumulate={parts}")
+    do = "choose a smaller model or batch, or --dtype bfloat16, with another --out"
+    if smaller:
+        do = f"give the same command with {' '.join(smaller)} behind it: the run goes on, "
+        do += "results stay the same up to rounding"
+    lines = str(error).strip().splitlines() or ["no more is known"]
+    return SoftpruneError("room in memory for the model and a batch", f"out of memory ({lines[0][:160]})", do)

@@ -15,6 +15,8 @@ from torch import nn
 
 from softprune.config.schema import TuningConfig
 
+EPSILON, DECAY_RATE = 1e-30, -0.8  # of Adafactor, as in its paper and in transformers
+
 # Parts of the names of biases and norms, in every architecture: pulling them to zero helps nobody.
 _NO_DECAY = ("bias", "norm")
 
@@ -31,7 +33,7 @@ class Adafactor(torch.optim.Optimizer):
         p = p - lr (weight_decay p + U)
 
     with beta = 1 - step^-0.8. Zero gradients of pruned rows scale mean_p(R) and C alike, so R C / mean_p(R) is what
-    it would be without those rows; only the clip's RMS tells a masked prompt from its compact copy. Under
+    it would be without those rows; only by the clip's RMS does a masked prompt differ from its compact copy. Under
     `clip_scope: survivors` the mean runs over surviving dimensions, and both take identical steps.
 
     Args:
@@ -50,12 +52,9 @@ class Adafactor(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         clip_threshold: float = 1.0,
         clip_scope: str = "survivors",
-        eps: float = 1e-30,
-        decay_rate: float = -0.8,
     ) -> None:
         super().__init__([parameter], {"lr": lr})
         self.weight_decay, self.clip_threshold = weight_decay, clip_threshold
-        self.eps, self.decay_rate = eps, decay_rate
         alive = torch.ones_like(parameter) if survivors_KPH is None else survivors_KPH.to(parameter)
         self.alive_KPH = alive.detach()
         self.count_everything = clip_scope == "all"
@@ -74,8 +73,8 @@ class Adafactor(torch.optim.Optimizer):
             state["row_KP"] = torch.zeros_like(gradient[..., 0])
             state["column_KH"] = torch.zeros_like(gradient[:, 0])
         state["step"] += 1
-        beta = 1.0 - math.pow(float(state["step"]), self.decay_rate)
-        squares = gradient.square() + self.eps
+        beta = 1.0 - math.pow(float(state["step"]), DECAY_RATE)
+        squares = gradient.square() + EPSILON
         row_KP = state["row_KP"].mul_(beta).add_(squares.mean(-1), alpha=1 - beta)
         column_KH = state["column_KH"].mul_(beta).add_(squares.mean(-2), alpha=1 - beta)
         scale = (row_KP / row_KP.mean(-1, keepdim=True)).rsqrt()[..., None] * column_KH.rsqrt()[:, None]

@@ -126,14 +126,17 @@ def score_prompts(backbone: Backbone, prompts_KQH: torch.Tensor, data: ScoredSet
                     pairs[k][index] = (losses_KB[k][at], scores_KBA[k][at][:answers])
     if scoring.processes.size > 1:
         pairs = [_merge(parts) for parts in zip(*scoring.processes.gather(pairs), strict=True)]
+    references: tuple[str, ...] = ()
+    if data.is_generation:
+        references = tuple(example.answers[0] for example in data.examples)
     results = []
     for k, row in enumerate(pairs):
         done = [pair for pair in row if pair is not None]
-        texts = _generate(backbone, prompts_KQH[k], data, scoring) if scoring.match == "generate" else ()
-        if texts:
-            predicted = [answer_of(text, e.answers) for text, e in zip(texts, data.examples, strict=True)]
-        else:
-            predicted = [max(range(len(s)), key=lambda a, s=s: (s[a], -a)) for _, s in done]  # type: ignore[misc]
+        texts: tuple[str, ...] = ()
+        predicted = [scores.index(max(scores)) for _, scores in done]  # of equal ones the first
+        if scoring.match == "generate":
+            texts = _generate(backbone, prompts_KQH[k], data, scoring)
+            predicted = [match_answer(text, e.answers) for text, e in zip(texts, data.examples, strict=True)]
         results.append(
             Scores(
                 answer_scores=tuple(tuple(scores) for _, scores in done),
@@ -141,7 +144,7 @@ def score_prompts(backbone: Backbone, prompts_KQH: torch.Tensor, data: ScoredSet
                 predicted=tuple(predicted),
                 gold=tuple(example.gold for example in data.examples),
                 texts=texts,
-                references=tuple(example.answers[0] for example in data.examples) if data.is_generation else (),
+                references=references,
             )
         )
     return results
@@ -172,7 +175,9 @@ def _merge(parts: Sequence[Sequence[T | None]]) -> list[T | None]:
 def _generate(backbone: Backbone, prompt_QH: torch.Tensor, data: ScoredSet, scoring: Scoring) -> tuple[str, ...]:
     """The text that the model generates for each example."""
     texts: list[str | None] = [None] * len(data)
-    rows = min(scoring.rows, ROWS_THAT_WRITE) if data.is_generation else scoring.rows
+    rows = scoring.rows
+    if data.is_generation:
+        rows = min(rows, ROWS_THAT_WRITE)
     for indices in my_batches(data, rows, 1, scoring.processes):
         written = backbone.generate(prompt_QH, data.batch(backbone, indices), scoring.max_answer_length)
         for index, text in zip(indices, written, strict=True):
@@ -182,11 +187,13 @@ def _generate(backbone: Backbone, prompt_QH: torch.Tensor, data: ScoredSet, scor
     return tuple(text or "" for text in texts)
 
 
-def answer_of(text: str, answers: Sequence[str]) -> int:
+def match_answer(text: str, answers: Sequence[str]) -> int:
     """Which answer a generated text is, but for case, blanks and a full stop; -1 for none."""
 
     def plain(answer: str) -> str:
         return " ".join(answer.casefold().split()).rstrip(".")
 
-    known = [plain(answer) for answer in answers]
-    return known.index(plain(text)) if plain(text) in known else -1
+    for place, answer in enumerate(answers):
+        if plain(answer) == plain(text):
+            return place
+    return -1

@@ -26,12 +26,10 @@ from softprune.runs.record_parts import (
     Truncation,
 )
 from softprune.runs.run_folder import RunFolder
-from softprune.training.free_memory import PeakMemory
 from softprune.training.hardware import choose_threads, load
-from softprune.training.input_checks import data_inputs, hold, model_inputs, read_inputs
+from softprune.training.input_checks import answer_length, check_inputs, data_inputs, model_inputs, read_inputs
 from softprune.training.loop import Watch
-from softprune.training.memory import Rehearsal, measure_group
-from softprune.training.recipe_checks import answer_length
+from softprune.training.memory import PeakMemory, Rehearsal, measure_group
 from softprune.training.scoring import ScoredSet, Scoring, SealedSet
 from softprune.types import Example, PromptState
 
@@ -74,7 +72,7 @@ class Workspace:
 
     def encode(self, examples: Sequence[Example]) -> ScoredSet:
         """Examples with their token ids."""
-        return encoded(self.recipe, self.backbone, examples)
+        return encode_examples(self.recipe, self.backbone, examples)
 
 
 def prepare(
@@ -88,24 +86,27 @@ def prepare(
 ) -> Workspace:
     """Load data, check the recipe against data and backbone, load the backbone, record what results depend on.
 
-    Args:
-        recipe, run, watch, executor: as in `Workspace`.
-        whole: whether weights of the model will be trained: then they are float32 (float64 where that was asked for).
-        mistakes: what else is wrong with the recipe for a backbone.
+    Where weights of the model will be trained (`whole`) they are float32, or float64 where that was asked for;
+    `mistakes` finds what else is wrong with the recipe for a backbone.
 
     Raises:
         ManyErrors: with every disagreement between recipe, data and backbone, before any weight is loaded.
     """
     task, splits, sets, described = read_inputs(recipe, mistakes)
-    run.meter = PeakMemory(resolve_device(recipe.backbone.device))
-    run.meter.lap()
-    backbone = load(recipe.backbone, run, whole=whole)
+    run.read_peak = PeakMemory(resolve_device(recipe.backbone.device)).lap
+    run.read_peak()  # what was held before doesn't count as loading
+    backbone = load(recipe.backbone, described, run, whole=whole)
     with run.editing() as record:
-        record.cost.peak_memory["load"] = run.meter.lap()
-    train, select = encoded(recipe, backbone, sets.train), encoded(recipe, backbone, sets.select)
-    _check_report(recipe, backbone, sets.report)
+        record.cost.peak_memory["load"] = run.read_peak()
+    train, select = encode_examples(recipe, backbone, sets.train), encode_examples(recipe, backbone, sets.select)
+    # Found now, not when `report` is read at the end: words without an embedding, and answers that tie. Inputs are
+    # tokenised only if the tokenizer has words beyond the embedding table.
+    if len(backbone.tokenizer) > backbone.vocabulary:
+        encode_examples(recipe, backbone, sets.report)
+    else:
+        check_distinct(backbone.tokenization(), sets.report)
     scoring = scoring_of(recipe, task, backbone, run.processes)
-    hold(run, data_inputs(task, sets) | model_inputs(recipe, task, backbone, scoring, (train, select)))
+    check_inputs(run, data_inputs(task, sets) | model_inputs(recipe, task, backbone, scoring, (train, select)))
 
     rehearsal = Rehearsal(recipe, backbone, train, scoring.loss, scoring.score)
     group = _settle_group(recipe, run, rehearsal)
@@ -144,9 +145,7 @@ def _reading_notes(recipe: Recipe, backbone: Backbone, sets: Selection, scoring:
 
 def _settle_group(recipe: Recipe, run: RunFolder, rehearsal: Rehearsal) -> int:
     """K: what the recipe asks for, a resumed one too; where it doesn't, what the run was begun with, measured then."""
-    if recipe.kind == "adapt":
-        return int(run.pin("K", lambda: 1))
-    if recipe.search.group is not None:
+    if recipe.kind != "adapt" and recipe.search.group is not None:
         with run.editing() as record:
             record.K = recipe.search.group
 
@@ -172,14 +171,8 @@ def room_for(
 ) -> int:
     """Input tokens at most: `max_length`, or what the model's positions leave beside prompt and answers.
 
-    The answers of sequence-to-sequence and sentence models are read elsewhere and take no room.
-
-    Args:
-        backbone: the model.
-        examples: whose answers must fit; a text to be written is cut to `generated` tokens.
-        prompt_tokens: P.
-        max_length: the limit that was asked for.
-        generated: tokens that may be generated.
+    The examples' answers must fit; a text to be written is cut to `generated` tokens. The answers of
+    sequence-to-sequence and sentence models are read elsewhere and take no room.
     """
     positions = backbone.info.positions
     if positions is None:
@@ -192,21 +185,10 @@ def room_for(
     return min(max_length, positions - prompt_tokens - longest)
 
 
-def encoded(recipe: Recipe, backbone: Backbone, examples: Sequence[Example]) -> ScoredSet:
+def encode_examples(recipe: Recipe, backbone: Backbone, examples: Sequence[Example]) -> ScoredSet:
     """Examples with their token ids, cut to what fits."""
     longest = answer_length(recipe, writes=True) if examples[0].is_generation else None
     return ScoredSet(examples, backbone.encode(examples, room_for_inputs(recipe, backbone, examples), longest))
-
-
-def _check_report(recipe: Recipe, backbone: Backbone, examples: Sequence[Example]) -> None:
-    """Find now what would otherwise end the run when `report` is read: answers that tie, words without an embedding.
-
-    Inputs are tokenised only if the tokenizer has words beyond the embedding table.
-    """
-    if len(backbone.tokenizer) > backbone.vocabulary:
-        encoded(recipe, backbone, examples)
-    else:
-        check_distinct(backbone.tokenization(), examples)
 
 
 def scoring_of(recipe: Recipe, task: Task, backbone: Backbone, processes: Processes = ALONE) -> Scoring:

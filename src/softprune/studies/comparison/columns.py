@@ -18,27 +18,26 @@ from softprune.runs.comparison_record import ComparisonRow as Row
 from softprune.statistics.seeds import MIN_SEEDS
 from softprune.studies.findings import Table
 from softprune.studies.run_result import FinishedRun
-from softprune.training.jobs import work_of
+from softprune.training.jobs import sweep_work
 
+# A number of a run's result (`tuned`, `winner`, `adapted`, `control` or `random`); None where it wasn't measured.
 Read: TypeAlias = Callable[[FinishedRun, str], float | None]
-"""A number of a run's result (`tuned`, `winner`, `adapted`, `control` or `random`); None where it wasn't measured."""
 
-CONTROL: Final = "xprompt-control"
-"""The row of XPrompt's unpruned prompt, retrained as the tickets were."""
+CONTROL: Final = "xprompt-control"  # the row of XPrompt's unpruned prompt, retrained as the tickets were
+# The row of a random mask of the winner's size, drawn anew in each run and retrained as the tickets were.
 RANDOM: Final = "xprompt-random"
-"""The row of a random mask of the winner's size, drawn anew in each run and retrained as the tickets were."""
 LABELS: Final = {
     CONTROL: "xprompt, unpruned control",
     RANDOM: "xprompt, random mask of its size",
     "zero_shot": "zero-shot, nothing trained",
     "constant": "best constant answer",
 }
+# What rows of tasks whose targets are texts have beside their metric.
 TEXT_METRICS: Final = ("loss", "rouge1", "rouge2", "rougeL")
-"""What rows of tasks whose targets are texts have beside their metric."""
+# Phases that make what is used in the end; the rest compares, writes and reports.
 _TRAINING_PHASES: Final = ("sweep", "tune", "adapt", "importance", "gates", "rank", "retrain")
-"""Phases that make what is used in the end; the rest compares, writes and reports."""
+# Results of an XPrompt run that aren't its winner's: the run's own costs aren't theirs.
 _RIVALS: Final = ("control", "random")
-"""Results of an XPrompt run that aren't its winner's: the run's own costs aren't theirs."""
 _BATCH_SIZES: Final = ("1", "8", "32")
 
 
@@ -72,6 +71,10 @@ def _run_cost(name: str) -> Read:
     return lambda run, result: None if result in _RIVALS else getattr(run.record.cost, name)
 
 
+def _trainable(run: FinishedRun, result: str) -> float | None:
+    return run.record.cost.trainable_parameters
+
+
 def _stored(run: FinishedRun, result: str) -> float | None:
     if result not in _RIVALS:
         return run.record.cost.stored_parameters
@@ -87,7 +90,7 @@ def _training_seconds(run: FinishedRun, result: str) -> float | None:
     if row is None or row.seconds is None:
         return None
     # The rate that the sweep chose is in the tuned prompt's seconds already; the others have pieces of their own.
-    others = [work_of(float(name)) for name, tried in run.record.sweep.items() if not tried.chosen]
+    others = [sweep_work(float(name)) for name, tried in run.record.sweep.items() if not tried.chosen]
     swept: float = sum(cost.training[work].seconds for work in others if work in cost.training)
     return row.seconds + swept
 
@@ -102,8 +105,8 @@ def _peak_memory(run: FinishedRun, result: str) -> float | None:
 def _rate(row: Row) -> str:
     if row.lr is None:
         return NOT_APPLICABLE
-    rates = [NOT_MEASURED if rate is None else f"{rate:.3g}" for rate in row.lr]
-    return NOT_MEASURED if NOT_MEASURED in rates else ", ".join(dict.fromkeys(rates))
+    rates = [f"{rate:.3g}" for rate in row.lr if rate is not None]
+    return NOT_MEASURED if len(rates) < len(row.lr) else ", ".join(dict.fromkeys(rates))
 
 
 def _swept(row: Row) -> str:
@@ -120,24 +123,13 @@ def _seconds(value: float) -> str:
     return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
 
 
+# What training took.
 TRAINING: Final = (
     Column("learning rate", "that counted, of each seed where they differ", _rate, "lr"),
     Column("swept", "multiples of the method's rate that were best on select; no: it alone was tried", _swept),
+    measured("trainable", "trainable", "trained", "parameters that training changes", _trainable, _count),
     measured(
-        "trainable",
-        "trainable",
-        "trained",
-        "parameters that training changes",
-        lambda run, _: run.record.cost.trainable_parameters,
-        _count,
-    ),
-    measured(
-        "seconds_per_epoch",
-        "s/epoch",
-        "s/epoch",
-        "seconds of a pass over train",
-        _run_cost("seconds_per_epoch"),
-        _seconds,
+        "seconds_per_epoch", "s/epoch", "", "seconds of a pass over train", _run_cost("seconds_per_epoch"), _seconds
     ),
     measured(
         "seconds",
@@ -165,10 +157,9 @@ TRAINING: Final = (
         unit="bytes",
     ),
 )
-"""What training took."""
 
-USE: Final = (measured("stored", "stored", "stored", "parameters to keep beside the model's own", _stored, _count),)
-"""What it takes to keep and use what was trained; latency follows, where any was measured."""
+# What it takes to keep and use what was trained; latency follows, where any was measured.
+USE: Final = (measured("stored", "stored", "", "parameters to keep beside the model's own", _stored, _count),)
 
 
 def measured_columns() -> list[tuple[Column, Read]]:
@@ -201,20 +192,15 @@ def build_sections(record: ComparisonRecord, narrow: bool = False) -> list[Secti
     for name in TEXT_METRICS:
         if name != record.metric and any(row.others.get(name) is not None for row in rows):
             texts.append(_text_column(name, over_seeds(record)))
+    sections = [Section("What each method gives", [*quality, *texts], rows)]
     if narrow and texts:
-        sections = [
-            Section("What each method gives", quality, rows),
-            Section("Loss and further ROUGE", texts, rows),
-        ]
-    else:
-        sections = [Section("What each method gives", [*quality, *texts], rows)]
-    latencies = [_latency_column(size) for size in _BATCH_SIZES] if any(row.latency for row in rows) else []
+        sections = [Section("What each method gives", quality, rows), Section("Loss and further ROUGE", texts, rows)]
+    use = list(USE)
+    if any(row.latency for row in rows):
+        use += [_latency_column(size) for size in _BATCH_SIZES]
     methods = [row for row in rows if row.kind == "method"]
-    return [
-        *sections,
-        Section("What training took", TRAINING, methods),
-        Section("What it takes to keep and use it", [*USE, *latencies], methods),
-    ]
+    sections += [Section("What training took", TRAINING, methods)]
+    return [*sections, Section("What it takes to keep and use it", use, methods)]
 
 
 def label(row: Row) -> str:
@@ -229,7 +215,7 @@ def _quality_columns(record: ComparisonRecord) -> list[Column]:
     reference = record.reference
     unit, value, points = " (%)", formatting.percent, formatting.points
     if record.metric == "loss":  # a mean loss is no fraction; its sign is turned, so that higher is better
-        unit, value, points = "", _plain, _signed
+        unit, value, points = "", "{:.3f}".format, "{:+.3f}".format
 
     def interval(row: Row) -> str:
         return _absent(row) if row.interval is None else " to ".join(map(value, row.interval))
@@ -272,7 +258,9 @@ def _quality_columns(record: ComparisonRecord) -> list[Column]:
 
 def _text_column(name: str, over: str) -> Column:
     """A metric of written texts."""
-    value, unit = (_plain, "") if name == "loss" else (formatting.percent, " (%)")
+    value, unit = formatting.percent, " (%)"
+    if name == "loss":
+        value, unit = "{:.3f}".format, ""
 
     def text(row: Row) -> str:
         return _absent(row) if row.others.get(name) is None else value(row.others[name])
@@ -312,11 +300,3 @@ def over_seeds(record: ComparisonRecord) -> str:
 def _absent(row: Row) -> str:
     """Where a row has no such number: a floor may have none (copied sentences have no loss), others miss it."""
     return NOT_APPLICABLE if row.kind == "floor" else NOT_MEASURED
-
-
-def _plain(value: float | None) -> str:
-    return NOT_MEASURED if value is None else f"{value:.3f}"
-
-
-def _signed(value: float | None) -> str:
-    return NOT_MEASURED if value is None else f"{value:+.3f}"

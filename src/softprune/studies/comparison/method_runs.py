@@ -18,8 +18,8 @@ from softprune.studies.folder import CELLS, ComparisonFolder
 from softprune.studies.run_cache import Spec, execute_run, under_heading
 from softprune.studies.run_result import FinishedRun
 
+# Methods that give every layer keys and values, which some architectures don't take.
 _PREFIXES: Final = ("prefix", "p-tuning-v2")
-"""Methods that give every layer keys and values, which some architectures don't take."""
 
 
 def make_runs(
@@ -30,9 +30,6 @@ def make_runs(
     A method is left out where the model has no place for it, or where its first run was refused before any work. Its
     reason goes into compare.json. Where the method has settings of its own, such a refusal may be theirs, and is
     raised.
-
-    Raises:
-        SoftpruneError: of a run that fails otherwise; or where no method is left.
     """
     specs = []
     # Every method on a seed before the next seed: what is there of an unfinished one compares.

@@ -11,10 +11,10 @@ from typing import Final
 from softprune.config import ADAPTERS, METHODS
 from softprune.errors import SoftpruneError
 from softprune.report.formatting import metric
-from softprune.runs import atomic_io
 from softprune.runs.comparison_record import ComparisonRecord
 from softprune.studies.comparison.columns import CONTROL, RANDOM, build_sections, interval_covers, label
 from softprune.studies.comparison.texts import title
+from softprune.studies.folder import write_texts
 
 try:
     from matplotlib.axes import Axes
@@ -33,10 +33,8 @@ except ImportError as error:
 
 LOOKS: Final = (*METHODS, CONTROL, RANDOM)
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h")
-_ASIDE: Final = 8
-"""Between the points of one cost, in 1/72 inch."""
-_FLOORS: Final = {"zero_shot": (0, (1, 2)), "constant": (0, (5, 4))}
-"""Dashes of their lines, as matplotlib has them."""
+_ASIDE: Final = 8  # between the points of one cost, in 1/72 inch
+_FLOORS: Final = {"zero_shot": (0, (1, 2)), "constant": (0, (5, 4))}  # dashes of their lines, as matplotlib has them
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +61,8 @@ def write_page(record: ComparisonRecord, folder: Path) -> Path:
         pictures=pictures,
         recipe=(folder / "resolved.yaml").read_text(encoding="utf-8"),
     )
-    page = folder / "index.html"
-    atomic_io.write_bytes(page, html.encode("utf-8", errors="replace"))
-    return page
+    write_texts(folder, {"index.html": html})
+    return folder / "index.html"
 
 
 def plans(record: ComparisonRecord) -> list[Plan]:

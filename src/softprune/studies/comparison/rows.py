@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from statistics import fmean
 from typing import Any, Final, Literal
@@ -13,14 +13,14 @@ from softprune.runs.comparison_record import ComparisonDifference, ComparisonRow
 from softprune.statistics.bootstrap import holm
 from softprune.statistics.methods_over_seeds import Outcome, difference, spread
 from softprune.studies.comparison.columns import CONTROL, RANDOM, TEXT_METRICS, measured_columns
-from softprune.studies.run_result import FinishedRun
+from softprune.studies.run_result import FinishedRun, collect_outcome
 
+# By kind of run, its result that counts as the method's.
 _RESULTS: Final = {"tune": "tuned", "xprompt": "winner", "adapt": "adapted"}
-"""By kind of run, its result that counts as the method's."""
+# Rows beside a method's: what an XPrompt run retrains as it does its tickets.
 _BESIDE: Final = {CONTROL: "control", RANDOM: "random"}
-"""Rows beside a method's: what an XPrompt run retrains as it does its tickets."""
+# What nothing is trained for: the model as it comes, and the best constant answer.
 _FLOORS: Final = ("zero_shot", "constant")
-"""What nothing is trained for: the model as it comes, and the best constant answer."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,7 @@ class TableRow:
     @cached_property
     def outcome(self) -> Outcome:
         """What it reached on each seed."""
-        values = tuple(run.value(self.result) for run in self.runs)
-        scored = tuple(run.scored(self.result) for run in self.runs)
-        return Outcome(values, scored, trained=self.kind != "floor")
+        return replace(collect_outcome(self.runs, self.result), trained=self.kind != "floor")
 
 
 def gather(runs: Mapping[str, Sequence[FinishedRun]]) -> list[TableRow]:
@@ -64,10 +62,11 @@ def build_rows(rows: Sequence[TableRow], metric: Metric, *, seed: int, resamples
     reference = next(row for row in rows if row.name == name)
     built = []
     for row in rows:
-        less = None
+        less, against = None, None
         if row.name != name:
             less = difference(row.outcome, reference.outcome, metric.score, seed=seed, resamples=resamples)
-        against = None if less is None else ComparisonDifference(against=name, **asdict(less), p_holm=None)
+        if less is not None:
+            against = ComparisonDifference(against=name, **asdict(less), p_holm=None)
         built.append(_build_row(row, metric, against, seed, resamples))
     # All differences are read from one table, so they are one family of tests.
     tested = [row.difference for row in built if row.difference is not None and row.difference.covers_seeds]

@@ -15,14 +15,14 @@ from softprune.data import load_task
 from softprune.errors import SoftpruneError
 from softprune.pipelines.xprompt import PLACE_KEYS
 from softprune.runs.comparison_record import ComparisonRecord
-from softprune.runs.folder_checks import JSON, changed_keys, differing, read_resolved
+from softprune.runs.folder_checks import JSON, changed_keys, find_differences, read_resolved
 from softprune.runs.job import Finish
 from softprune.runs.processes import hold_alone
 from softprune.runs.record import read_record
 from softprune.studies.comparison import texts
 from softprune.studies.comparison.method_runs import make_runs
 from softprune.studies.comparison.rows import build_rows, gather, reference_method
-from softprune.studies.folder import CELLS, ComparisonFolder, hold, read_finished, write_texts
+from softprune.studies.folder import CELLS, ComparisonFolder, read_finished, write_texts
 
 AnyRecipe: TypeAlias = CompareRecipe | Mapping[str, Any] | str | Path
 
@@ -47,7 +47,7 @@ def execute(
         command=command,
         check=_check_recipe,
     )
-    with hold(folder):
+    with folder.hold():
         if folder.is_complete:
             return False
         runs = make_runs(recipe, folder, command, console)
@@ -76,7 +76,7 @@ def _check_recipe(path: Path, resolved: dict[str, Any]) -> dict[str, JSON]:
 
     Settings of a method that nothing was run with yet may be other ones: so they are fixed after a refusal.
     """
-    differ = differing(read_resolved(path), resolved)
+    differ = find_differences(read_resolved(path), resolved)
     fixable: set[str] = set()
     if read_record(path, ComparisonRecord).status != "complete":
         begun = {file.parent.name.rpartition("-")[0] for file in (path / CELLS).glob("*/run.json")}
@@ -114,10 +114,7 @@ def compare_methods(recipe: AnyRecipe, out: str | Path, *, console: Console | No
 
 
 def rewrite(out: Path) -> Path:
-    """Write the tables, figures and the page of a finished comparison again, from its compare.json.
-
-    Returns:
-        The page.
+    """Write the tables, figures and the page of a finished comparison again, from its compare.json; the page's path.
 
     Raises:
         SoftpruneError: it isn't finished, or matplotlib or jinja2 isn't installed.
@@ -140,10 +137,6 @@ def terminal(out: Path) -> Group:
 def _write_tables(out: Path) -> ComparisonRecord:
     """The record is read back, so that tables of a new comparison and of an old one are the same bytes."""
     record = read_finished(out, ComparisonRecord)
-    forms = {
-        "table.csv": texts.csv_text(record),
-        "table.md": texts.markdown(record),
-        "table.tex": texts.latex_tables(record),
-    }
-    write_texts(out, forms)
+    csv, markdown, latex = texts.csv_text(record), texts.markdown(record), texts.latex_tables(record)
+    write_texts(out, {"table.csv": csv, "table.md": markdown, "table.tex": latex})
     return record

@@ -20,10 +20,9 @@ from softprune.data import load_task
 from softprune.errors import SoftpruneError
 from softprune.prompts.ensemble import GEOMETRIC, MEAN, VOTE, combine_scores
 from softprune.statistics.methods_over_seeds import Outcome
-from softprune.studies.figures import bars
-from softprune.studies.findings import Cell, Entry, Findings, Table
+from softprune.studies.findings import Cell, Entry, Findings, Table, bars
 from softprune.studies.prompt_scoring import OpenSet, open_set
-from softprune.studies.run_result import FinishedRun, Line, score_lines
+from softprune.studies.run_result import FinishedRun, Line, collect_outcome, score_answers
 from softprune.studies.score_rows import Row, Runs, chances, collect_row, difference_sentences, pair_table, score_table
 from softprune.studies.study_context import StudyContext
 from softprune.training.scoring import ScoredSet, score_each
@@ -33,18 +32,14 @@ BEST: Final = "the ticket that is best on select"
 CONTROLS: Final = "one unpruned, mean of seeds"
 TOGETHER, WHOLE = "tickets together", "unpruned prompts together"
 _WAYS: Final = {TOGETHER: MEAN, f"{TOGETHER}, geometric mean": GEOMETRIC, f"{TOGETHER}, votes": VOTE}
+# What the prompts of an ensemble are called, and which result of a run they are.
 _RESULTS: Final = {"tickets": "winner", "unpruned prompts": "control"}
-"""What the prompts of an ensemble are called, and which result of a run they are."""
+# By prompts and task, what each seed's prompt answered to the same examples.
 Answers: TypeAlias = "Mapping[tuple[str, str], Sequence[Sequence[Line]]]"
-"""By prompts and task, what each seed's prompt answered to the same examples."""
 
 
 def conduct(study: StudyContext) -> Findings:
-    """Runs of all seeds, their ensembles, and the time of both ways to ask them.
-
-    Raises:
-        SoftpruneError: with a single seed.
-    """
+    """Runs of all seeds, their ensembles, and the time of both ways to ask them."""
     if len(study.seeds) < 2:
         raise SoftpruneError("at least two seeds, to have several tickets", str(len(study.seeds)), "raise --seeds")
     runs = study.grid()
@@ -78,7 +73,7 @@ def conduct(study: StudyContext) -> Findings:
 def best_on_select(runs: Sequence[FinishedRun]) -> Outcome:
     """The winner of the run that is best on its own `select`; of equals the smaller, then the lower seed."""
     best = min(runs, key=lambda run: (-(run.ticket.info.select or 0.0), run.ticket.info.parameters, run.seed))
-    return Outcome((best.value("winner"),), (best.scored("winner"),))
+    return collect_outcome([best], "winner")
 
 
 def _read_answers(study: StudyContext, runs: Runs) -> Answers:
@@ -100,20 +95,12 @@ def _ensemble_row(study: StudyContext, answers: Answers, kind: str, how: str, at
     """By task the one outcome of all seeds together."""
     outcomes = {}
     for task in study.tasks:
-        metric = load_task(task).metric
-        scored = score_lines(answer_together(answers[kind, task], how), metric)
-        assert scored is not None
-        outcomes[task] = Outcome((float(metric.score(scored.counts_NC.sum(axis=0))),), (scored,))
+        outcomes[task] = score_answers([answer_together(answers[kind, task], how)], load_task(task).metric)
     return Row(outcomes, at_chance)
 
 
 def answer_together(parts: Sequence[Sequence[Line]], how: str) -> list[Line]:
-    """What several prompts answered together, from what each answered.
-
-    Args:
-        parts: of each prompt, its line of each example, in one order.
-        how: one of `COMBINE`.
-    """
+    """What several prompts answer together, from each one's lines in one order; `how` is one of `COMBINE`."""
     joined: list[Line] = []
     for lines in zip(*parts, strict=True):
         scores_KA = torch.tensor([line["scores"] for line in lines])

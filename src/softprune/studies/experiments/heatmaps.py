@@ -16,23 +16,21 @@ import numpy.typing as npt
 from safetensors.torch import load_file
 
 from softprune.studies.findings import Cell, Entry, Figure, Findings, Table
-from softprune.studies.run_result import FinishedRun
-from softprune.studies.score_rows import collect_outcome, collect_row, difference_cell, pair_table
+from softprune.studies.run_result import FinishedRun, collect_outcome
+from softprune.studies.score_rows import collect_row, difference_cell, pair_table
 from softprune.studies.study_context import StudyContext
 from softprune.studies.verdicts import CHOSEN_HERE, interval_note, only_cells, tally
 
 Floats = npt.NDArray[np.float64]
 
-BINS: Final = {"tokens": 5, "pieces": 10}
-"""As in the paper's figures."""
+BINS: Final = {"tokens": 5, "pieces": 10}  # as in the paper's figures
 READINGS: Final = {
     ("tokens", "largest"): "over the prompt's largest",
     ("tokens", "range"): "between the prompt's smallest (0) and largest (1)",
     ("pieces", "largest"): "over the prompt's largest",
     ("pieces", "range"): "between the smallest (0) and largest (1) of their token",
 }
-LOW: Final = 0.4
-"""Below it, tokens count as of low importance: the paper's two lowest bins of tokens."""
+LOW: Final = 0.4  # below it, tokens count as of low importance: the paper's two lowest bins of tokens
 
 
 def over_largest(values: Floats) -> Floats:
@@ -76,14 +74,15 @@ def distribution(study: StudyContext) -> Findings:
             tables.append(_histogram_table(level, name, runs, counts))
             shares[READINGS[level, name]] = np.sum(counts, axis=0) / np.sum(counts)
             most = sum(_low_share(level, each) > 0.5 for each in counts)
-            sentence = f"Importance of {level}, {READINGS[level, name]}: "
-            sentence += f"in {most} of {len(runs)} runs more than half lie below {LOW}"
+            figure = ""
             if published:
                 source = _low_share(level, published)
-                sentence += (
-                    f"; in the source's figure {source:.0%} do, {'more' if source > 0.5 else 'no more'} than half"
-                )
-            sentences.append(f"{sentence}.")
+                more = "more" if source > 0.5 else "no more"
+                figure = f"; in the source's figure {source:.0%} do, {more} than half"
+            sentences.append(
+                f"Importance of {level}, {READINGS[level, name]}: "
+                f"in {most} of {len(runs)} runs more than half lie below {LOW}{figure}."
+            )
         if published:
             shares["the source's (WSC, T5-XL)"] = np.asarray(published) / np.sum(published)
         figures.append(_histogram_figure(level, shares))
@@ -95,12 +94,11 @@ def _low_share(level: str, counts: Sequence[int]) -> float:
 
 
 def _bin_names(level: str) -> list[str]:
-    bins = BINS[level]
-    return [f"{n / bins:.1f}-{(n + 1) / bins:.1f}" for n in range(bins)]
+    return [f"{n / BINS[level]:.1f}-{(n + 1) / BINS[level]:.1f}" for n in range(BINS[level])]
 
 
 def _histogram_table(level: str, reading: str, runs: Sequence[FinishedRun], counts: Sequence[Sequence[int]]) -> Table:
-    labelled = [(run.label, each, not run.interpretable) for run, each in zip(runs, counts, strict=True)]
+    labelled = [(run.label, each, not run.is_above_constant()) for run, each in zip(runs, counts, strict=True)]
     if len(runs) > 1:
         sums = [sum(column) for column in zip(*counts, strict=True)]
         labelled.append(("all", sums, any(chance for _, _, chance in labelled)))
@@ -158,7 +156,7 @@ def maps(study: StudyContext) -> Findings:
 
 
 def _describe_kept(study: StudyContext, run: FinishedRun) -> dict[str, Entry]:
-    mask, chance, scores, ticket = run.mask, not run.interpretable, importances(run), run.record.ticket
+    mask, chance, scores, ticket = run.mask, not run.is_above_constant(), importances(run), run.record.ticket
     token_P, piece_PS = mask.token_P.numpy(), mask.piece_PS.numpy()
     # Pieces of pruned tokens went with them: of pieces, the share is of those that could still be kept.
     tokens = _share_held(scores["token_P"], token_P)
@@ -195,10 +193,8 @@ def _map(run: FinishedRun, is_pruned: bool) -> Figure:
     if is_pruned:
         values[~np.column_stack([mask.token_P.numpy(), mask.piece_PS.numpy()])] = np.nan
         survivors = ", ".join(f"T{p}" for p in np.flatnonzero(mask.token_P.numpy()))
-        caption += (
-            f"Gaps are pruned: {mask.tokens} of {len(values)} tokens and {mask.pieces} of {piece_PS.size} pieces "
-        )
-        caption += f"are left ({survivors})."
+        left = f"{mask.tokens} of {len(values)} tokens and {mask.pieces} of {piece_PS.size} pieces"
+        caption += f"Gaps are pruned: {left} are left ({survivors})."
     else:
         order = np.argsort(-scores["token_P"], kind="stable")
         caption += f"The most important tokens are {', '.join(f'T{p}' for p in order[:3])}."

@@ -24,18 +24,17 @@ import numpy as np
 import torch
 
 from softprune.config.criteria import CRITERIA
+from softprune.data.metrics import Floats
 from softprune.prompts.soft_prompts import masked_state, read_one
 from softprune.pruning.importance import measure
 from softprune.pruning.masks import keep_count, without_least
 from softprune.statistics.bootstrap import LEVEL
 from softprune.statistics.correlation import coefficient, correlate
-from softprune.statistics.methods_over_seeds import Floats
 from softprune.statistics.seeds import MIN_SEEDS, Uncertainty
 from softprune.studies.experiments.heatmaps import over_largest
 from softprune.studies.experiments.masking import pruned_counts, without_one
 from softprune.studies.experiments.reversed import under_mask
-from softprune.studies.figures import axes, bars, points
-from softprune.studies.findings import Cell, Entry, Figure, Findings, Table
+from softprune.studies.findings import Cell, Entry, Figure, Findings, Table, axes, bars, points
 from softprune.studies.prompt_scoring import PromptScores, open_set, score_run, scored_row
 from softprune.studies.run_result import FinishedRun
 from softprune.studies.score_rows import Row, Runs, chances, collect_row, difference_table, score_table
@@ -43,15 +42,13 @@ from softprune.studies.study_context import StudyContext
 from softprune.studies.verdicts import ABOVE, BELOW, correct_family, only_cells, tally, verdict
 
 Key = tuple[str, int]
-Measures = Mapping[str, Floats]
-"""`[P]` each, by name."""
+Measures = Mapping[str, Floats]  # `[P]` each, by name
 SCORE: Final = "score"
 MEASURED: Final = {SCORE if name == "paper" else name.replace("_", "-"): name for name in CRITERIA}
 MEASURES: Final = (*MEASURED, "random")
 TUNED: Final = "prompt tuning"
 REMOVALS: Final = ("zero", "drop")
-RESAMPLES: Final = 1_000
-"""Of intervals at most: there are hundreds of rank correlations, and each resample ranks anew."""
+RESAMPLES: Final = 1_000  # of intervals at most: there are hundreds of rank correlations, and each resample ranks anew
 
 
 def conduct(study: StudyContext) -> Findings:
@@ -68,7 +65,7 @@ def conduct(study: StudyContext) -> Findings:
             losses = [scores[key][f"{removal}: T{p}"][0].loss for p in range(len(measures[key][SCORE]))]
             changes[removal][key] = np.array(losses) - whole
     at_chance = chances(study, runs)
-    recipe = study.spec(study.tasks[0], study.config.seed).recipe
+    recipe = study.recipe
     masked = {TUNED: scored_row(study, scores, TUNED, at_chance)}
     for count, name in product(pruned_counts(recipe, recipe.prompt.tokens), MEASURES):
         label = _label(name, count, recipe.prompt.tokens)
@@ -140,10 +137,10 @@ def _correlation_table(
         row: list[Entry] = [f"{run.label}, {removal}"]
         for name in MEASURES:
             each = correlate(measures[key][name], by_run[key], seed=seed, resamples=resamples)
-            cell = Cell(None, unit="number")
-            if each is not None:
-                cell = Cell(each.value, each.low, each.high, "number", not run.interpretable)
-            row.append(cell)
+            if each is None:
+                row.append(Cell(None, unit="number"))
+            else:
+                row.append(Cell(each.value, each.low, each.high, "number", not run.is_above_constant()))
         rows.append(row)
     note = (
         "Spearman; 95% intervals by bootstrap over the tokens of the prompt. Tokens of one prompt work together, so "
@@ -162,15 +159,15 @@ def _mean_table(
         losses = [by_run[key] for key in measures]
         resamples = min(RESAMPLES, study.resamples)
         drawn = mean_correlations(list(measures.values()), losses, study.config.seed, resamples)
-        correlations: list[Entry] = []
-        less: list[Entry] = []
+        correlations: dict[str, Cell] = {}
+        less: dict[str, Entry] = {}
         for name, (values_K, drawn_R) in drawn.items():
-            correlations.append(interval_cell(values_K, drawn_R))
+            correlations[name] = interval_cell(values_K, drawn_R)
             # Resampled tokens are the same for all measures, so their differences are paired.
             score_K, score_R = drawn[SCORE]
-            less.append("" if name == SCORE else interval_cell(values_K - score_K, drawn_R - score_R))
+            less[name] = "" if name == SCORE else interval_cell(values_K - score_K, drawn_R - score_R)
         head += [f"{removal}: correlation", f"{removal}: less {SCORE}'s"]
-        columns += [correct_family(correlations), correct_family(less)]
+        columns += [list(correct_family(correlations).values()), list(correct_family(less).values())]
     note = (
         f"Means over {len(measures)} runs; 95% intervals over the tokens of each prompt and, from {MIN_SEEDS} runs on, "
         "over runs. Verdicts are corrected for the measures of a column (Holm). "
@@ -194,15 +191,11 @@ def mean_correlations(
         values_K, drawn_KR = [], []
         for each, b, picks in zip(measures, changes, items, strict=True):
             a = each[name]
-            values_K.append(_rank(a, b))
-            drawn_KR.append([_rank(a[at], b[at]) for at in picks])
-        means[name] = (np.array(values_K), np.mean(drawn_KR, axis=0))
+            values_K.append(coefficient(a, b))
+            drawn_KR.append([coefficient(a[at], b[at]) for at in picks])
+        # None of what is constant becomes NaN.
+        means[name] = (np.array(values_K, np.float64), np.mean(np.array(drawn_KR, np.float64), axis=0))
     return means
-
-
-def _rank(a: Floats, b: Floats) -> float:
-    value = coefficient(a, b)
-    return float("nan") if value is None else value
 
 
 def interval_cell(values_K: Floats, drawn_R: Floats) -> Cell:

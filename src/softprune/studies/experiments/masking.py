@@ -20,13 +20,12 @@ import numpy as np
 import torch
 
 from softprune.config import Recipe
+from softprune.data.metrics import Floats
 from softprune.prompts.soft_prompts import masked_state, read_one
 from softprune.pruning.masks import keep_count, random_mask, without_least, without_most, without_random
 from softprune.statistics.bootstrap import LEVEL, Difference, holm, paired_bootstrap
-from softprune.statistics.methods_over_seeds import Floats
 from softprune.studies.experiments.heatmaps import importances
-from softprune.studies.figures import axes, points
-from softprune.studies.findings import Cell, Entry, Figure, Findings, Table
+from softprune.studies.findings import Cell, Entry, Figure, Findings, Table, axes, points
 from softprune.studies.prompt_scoring import PromptScore, PromptScores, prompt_outcome, score_run, scored_row
 from softprune.studies.run_result import FinishedRun
 from softprune.studies.score_rows import Row, Runs, chances, difference_cell, pair_table, score_table
@@ -152,7 +151,7 @@ def _mask_single_tokens(study: StudyContext, runs: Runs) -> tuple[Table, list[st
 def _mask_each_token(study: StudyContext, run: FinishedRun) -> tuple[dict[str, Entry], int, Cell]:
     """The row of a run; how many tokens are shown to be harmful on select; the change in points on report."""
     recipe, tuned_PH = study.spec(run.task, run.seed).recipe, run.prompt("tuned")
-    resamples, seed, chance = recipe.selection.resamples, study.config.seed, not run.interpretable
+    resamples, seed, chance = recipe.selection.resamples, study.config.seed, not run.is_above_constant()
     tokens = len(tuned_PH)
     prompts = {TUNED: [tuned_PH]}
     for p in range(tokens):

@@ -17,16 +17,14 @@ from softprune.config.comparison_schema import merge, nested
 from softprune.data import load_task
 from softprune.errors import SoftpruneError
 from softprune.statistics.methods_over_seeds import Outcome
-from softprune.studies.figures import bars
-from softprune.studies.findings import Cell, Entry, Findings, Table
+from softprune.studies.findings import Cell, Entry, Findings, Table, bars
 from softprune.studies.run_cache import Spec, make_spec
-from softprune.studies.run_result import FinishedRun, score_lines
+from softprune.studies.run_result import FinishedRun, score_answers
 from softprune.studies.score_rows import (
     Row,
     Runs,
     chances,
     collect_row,
-    difference_note,
     difference_sentences,
     pair_table,
     score_cell,
@@ -39,17 +37,13 @@ STAGES: Final = {"tuned": "tuned", "control": "control", "winner": "XPrompt"}
 
 
 def conduct(study: StudyContext) -> Findings:
-    """Runs of each task and of their union, and what one prompt gains or loses on each task.
-
-    Raises:
-        SoftpruneError: with a single task, or tasks that can't be joined.
-    """
+    """Runs of each task and of their union, and what one prompt gains or loses on each task."""
     if len(study.tasks) < 2:
         raise SoftpruneError("at least two tasks, to join them", ", ".join(study.tasks), "name more as --tasks")
-    tokens = study.spec(study.tasks[0], study.config.seed).recipe.prompt.tokens
+    tokens = study.recipe.prompt.tokens
     more = {"kind": "tune", "prompt": {"tokens": len(study.tasks) * tokens}}
     unions = [union_spec(study, seed, keys) for keys, seed in product(({}, more), study.seeds)]
-    alone = [study.spec(task, seed) for task, seed in product(study.tasks, study.seeds)]
+    alone = [study.spec(*place) for place in study.tasks_and_seeds]
     made = study.make([*alone, *unions])  # all at once, whoever makes them
     runs: Runs = {(each.task, each.seed): each for each in made[: len(alone)]}
     joined, longer = made[len(alone) : -len(study.seeds)], made[-len(study.seeds) :]
@@ -70,15 +64,14 @@ def conduct(study: StudyContext) -> Findings:
         *((f"{name}, XPrompt", f"{name}, control") for name in (ONE, EACH)),
     ]
     pairs = {f"({ours}) - ({theirs})": (ours, theirs) for ours, theirs in compared}
-    note = difference_note(
-        study,
+    note = (
         f"One prompt for all makes as many passes over all tasks' examples, which are {len(study.tasks)} times as many "
         "steps as one task's prompt makes. All have one recipe: no learning rate was chosen for the longer prompt or "
-        "the larger set.",
+        "the larger set."
     )
     title = "A prompt for each task, and one for all"
     scores = score_table(study, "scores", title, rows)
-    differences = pair_table(study, "differences", "What sharing a prompt changes", rows, pairs, note=note)
+    differences = pair_table(study, "differences", "What sharing a prompt changes", rows, pairs, more=note)
     tables = [scores, differences, _size_table(study, runs, joined, longer)]
     return Findings(tables, [bars(scores, "each-and-all", title, study.tasks)], difference_sentences(differences))
 
@@ -104,9 +97,7 @@ def union_outcomes(study: StudyContext, runs: Sequence[FinishedRun], result: str
     outcomes: dict[str, Outcome] = {}
     for name in study.tasks:
         task = load_task(name)
-        scored = tuple(score_lines(run.answers(result, task.id), task.metric) for run in runs)
-        values = tuple(float(task.metric.score(each.counts_NC.sum(axis=0))) for each in scored if each is not None)
-        outcomes[name] = Outcome(values, scored)
+        outcomes[name] = score_answers([run.answers(result, task.id) for run in runs], task.metric)
     return outcomes
 
 

@@ -13,27 +13,77 @@ from functools import cache, partial
 from statistics import fmean
 from typing import Any, Final, TypeAlias
 
-from softprune.interpret.neighbours import MEASURES
-from softprune.interpret.vocabulary import key
-from softprune.studies.figures import axes
-from softprune.studies.findings import Cell, Entry, Figure, Findings, Table
-from softprune.studies.lexicon import Lexicon, flat, mean_shared, shared
-from softprune.studies.prompt_scoring import open_set
-from softprune.studies.run_result import FinishedRun
-from softprune.studies.score_rows import chances, collect_row, difference_cell, difference_table, score_table
-from softprune.studies.study_context import StudyContext, task_label
-from softprune.studies.verdicts import correct_cells, interval_note, tally
+import torch
 
-Near: TypeAlias = "Mapping[tuple[str, int], dict[str, Any]]"
-"""By task and seed, a document of `Lexicon.describe_run`."""
-Words: TypeAlias = "dict[str, list[str]]"
-"""By task, the words near one prompt."""
+from softprune.interpret.displacement import movement, norm_rms, persisting
+from softprune.interpret.neighbours import MEASURES, anisotropy, nearest, table_mean
+from softprune.interpret.vocabulary import Vocabulary, key
+from softprune.models.base import Backbone
+from softprune.studies.findings import Cell, Entry, Figure, Findings, Table, axes
+from softprune.studies.prompt_scoring import draw_random_prompt, open_set
+from softprune.studies.run_result import FinishedRun
+from softprune.studies.score_rows import collect_row, difference_cell, difference_table, score_table
+from softprune.studies.study_context import StudyContext, task_label
+from softprune.studies.verdicts import correct_family, interval_note, tally
+
+Near: TypeAlias = "Mapping[tuple[str, int], dict[str, Any]]"  # by task and seed, a document of `Lexicon.describe_run`
+Words: TypeAlias = "dict[str, list[str]]"  # by task, the words near one prompt
 
 HARD, TUNED, NOTHING = "the instruction, in English", "tuned prompt", "no prompt"
-_ACCURATE: Final = "accurate"
-"""The word that the study names."""
-_ROWS: Final = 15
-"""Shared words that are listed."""
+_ACCURATE: Final = "accurate"  # the word that the study names
+_ROWS: Final = 15  # shared words that are listed at most
+_WIDE: Final = 1_000_003  # between the seeds of draws for different tasks
+
+
+class Lexicon:
+    """A backbone's vocabulary as prompts are compared with it; `k` neighbours of a token count."""
+
+    def __init__(self, backbone: Backbone, k: int) -> None:
+        self.table_VH = backbone.embeddings_VH().cpu()  # as the model reads them
+        self.vocabulary = Vocabulary(backbone.tokenizer, backbone.vocabulary)
+        self._mean_H = table_mean(self.table_VH, self.vocabulary.pool)
+        self._k = k
+
+    def near(self, prompt_PH: torch.Tensor, measure: str = "centred") -> list[list[str]]:
+        """The k nearest words of each token, nearest first; fewer where a token has none."""
+        near = nearest(prompt_PH, self.table_VH, self._k, measure, self.vocabulary.pool, mean_H=self._mean_H)
+        return [self.vocabulary.shown_all([i for i in row if i >= 0]) for row in near.ids_PK.tolist()]
+
+    def describe(self) -> dict[str, Any]:
+        """Facts of the table, as JSON holds them."""
+        likeness = anisotropy(self.table_VH, self.vocabulary.pool)
+        return {"raw": likeness.raw, "centred": likeness.centred, "items": len(self.vocabulary.pool)}
+
+    def describe_run(self, start_PH: torch.Tensor, end_PH: torch.Tensor) -> dict[str, Any]:
+        """What became of a prompt: neighbours by measure, and movement in lengths of a typical embedding."""
+        moved = movement(start_PH, end_PH, norm_rms(self.table_VH))
+        return {
+            "start": {name: self.near(start_PH, name) for name in MEASURES},
+            "end": {name: self.near(end_PH, name) for name in MEASURES},
+            "moved": moved.relative_P.tolist(),
+            "cosine": moved.cosine_P.tolist(),
+        }
+
+    def by_chance(self, lengths: Mapping[str, torch.Tensor], draws: int) -> list[dict[str, list[str]]]:
+        """Words near random prompts, by draw and task; `lengths` are by task the norms `[P]` of its prompt's tokens."""
+        words_by_draw = []
+        for draw in range(draws):
+            words = {}
+            for place, (task, norms_P) in enumerate(lengths.items()):
+                prompt_PH = draw_random_prompt(norms_P, self.table_VH.shape[1], draw + _WIDE * place)
+                words[task] = flat(self.near(prompt_PH))
+            words_by_draw.append(words)
+        return words_by_draw
+
+
+def flat(rows: Sequence[Sequence[str]]) -> list[str]:
+    """All words of a prompt's tokens, each once, in their order."""
+    return list(dict.fromkeys(word for row in rows for word in row))
+
+
+def mean_shared(several: Sequence[Mapping[str, Sequence[str]]], least: int) -> float:
+    """How many words the prompts of `least` tasks share, in the mean over several sets of a prompt a task."""
+    return fmean(len(persisting(words, least)) for words in several)
 
 
 def conduct(study: StudyContext) -> Findings:
@@ -42,8 +92,7 @@ def conduct(study: StudyContext) -> Findings:
 
     @cache
     def lexicon() -> Lexicon:  # loads the backbone, so only where something isn't known from before
-        recipe = study.spec(study.tasks[0], study.config.seed).recipe
-        return Lexicon(open_set(recipe, "select").backbone, _k(study))
+        return Lexicon(open_set(study.recipe, "select").backbone, _k(study))
 
     def describe_run(run: FinishedRun) -> dict[str, Any]:
         return lexicon().describe_run(run.prompt("initial"), run.prompt("tuned"))
@@ -55,9 +104,9 @@ def conduct(study: StudyContext) -> Findings:
     near = {at: study.once(f"near-{run.path.name}", partial(describe_run, run)) for at, run in runs.items()}
     random = study.once("random", near_random)
     facts = study.once("vocabulary", lambda: lexicon().describe())
-    at_chance, rows, gains = chances(study, runs), {}, {}
+    rows, gains = {}, {}
     for label, result in ((HARD, "instruction"), (NOTHING, "zero_shot"), (TUNED, "tuned")):
-        rows[label] = collect_row(study, runs, result, at_chance)
+        rows[label] = collect_row(study, runs, result)
     for task in study.tasks:
         gains[task] = difference_cell(study, task, rows[TUNED].outcomes[task], rows[HARD].outcomes[task])
     tables = [
@@ -68,7 +117,7 @@ def conduct(study: StudyContext) -> Findings:
         _word_table(study, near),
         *(_token_table(study, near, task) for task in study.tasks),
     ]
-    sentences = _sentences(study, near, random, list(correct_cells(gains).values()))
+    sentences = _sentences(study, near, random, list(correct_family(gains).values()))
     return Findings(tables, [_movement_figure(study, near)], sentences)
 
 
@@ -163,7 +212,7 @@ def _new_words(study: StudyContext, near: Near, seed: int, least: int) -> list[s
     for task in study.tasks:
         before |= set(map(key, flat(near[task, seed]["start"]["centred"])))
         after[task] = flat(near[task, seed]["end"]["centred"])
-    return [word for word in shared(after, least) if word not in before]
+    return [word for word in persisting(after, least) if word not in before]
 
 
 def _holders(near: Near, side: str, word: str) -> list[tuple[str, int]]:

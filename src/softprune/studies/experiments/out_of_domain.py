@@ -19,41 +19,26 @@ from softprune.prompts.soft_prompts import read_one
 from softprune.pruning.masks import random_mask
 from softprune.statistics.methods_over_seeds import Outcome
 from softprune.studies.experiments.reversed import under_mask
-from softprune.studies.figures import bars
-from softprune.studies.findings import Cell, Entry, Findings, Table
+from softprune.studies.findings import Cell, Entry, Findings, Table, bars
 from softprune.studies.prompt_scoring import PromptScores, prompt_outcome, score_on
-from softprune.studies.score_rows import (
-    Row,
-    Runs,
-    collect_outcome,
-    difference_sentences,
-    pair_table,
-    score_cell,
-    score_table,
-)
+from softprune.studies.run_result import collect_outcome
+from softprune.studies.score_rows import Row, Runs, difference_sentences, pair_table, score_cell, score_table
 from softprune.studies.study_context import StudyContext
-from softprune.studies.verdicts import correct_cells, describe_difference, interval_note, only_cells
+from softprune.studies.verdicts import correct_family, describe_difference, interval_note, only_cells
 from softprune.types import PromptState
 
 TUNED, CONTROL, WINNER, RANDOM = "tuned", "control", "winning ticket", "random mask, retrained"
 NOTHING: Final = "no prompt"
 PROMPTS: Final = (TUNED, CONTROL, WINNER, RANDOM)
 _COMPARED: Final = ((WINNER, CONTROL), (WINNER, RANDOM), (CONTROL, TUNED), (TUNED, NOTHING))
-_DRAWN: Final = 104_729
-"""Added to a run's seed for the random mask: another draw than the run's own."""
-Z: Final = 1.959963984540054
-"""Of 95%: the normal distribution's 97.5% point."""
+_DRAWN: Final = 104_729  # added to a run's seed for the random mask: another draw than the run's own
+Z: Final = 1.959963984540054  # of 95%: the normal distribution's 97.5% point
 
-Pair: TypeAlias = "tuple[str, str]"
-"""Trained on, read on."""
+Pair: TypeAlias = "tuple[str, str]"  # trained on, read on
 
 
 def conduct(study: StudyContext) -> Findings:
-    """Runs of all tasks, their prompts on every other task, and what pruning changed in both domains.
-
-    Raises:
-        SoftpruneError: with a single task, or tasks of other answers.
-    """
+    """Runs of all tasks, their prompts on every other task, and what pruning changed in both domains."""
     check_answers(study.tasks)
     runs = study.grid()
     specs = []
@@ -91,11 +76,7 @@ def conduct(study: StudyContext) -> Findings:
 
 
 def check_answers(tasks: Sequence[str]) -> None:
-    """Hold tasks to have the same answers, in whatever order and template.
-
-    Raises:
-        SoftpruneError: for fewer than two, or where answers differ.
-    """
+    """Hold tasks to have the same answers, in whatever order and template."""
     if len(tasks) < 2:
         raise SoftpruneError("at least two tasks with the same answers", ", ".join(tasks), "name another as --tasks")
     answers = {task: load_task(task).definition.fixed_answers for task in tasks}
@@ -122,7 +103,7 @@ def _is_at_chance(study: StudyContext, runs: Runs, pair: Pair, tuned: Outcome) -
     """Whether any seed's tuned prompt isn't shown to be above the constant answer on the task that it is read on."""
     source, target = pair
     if source == target:
-        return not all(runs[source, seed].interpretable for seed in study.seeds)
+        return not all(runs[source, seed].is_above_constant() for seed in study.seeds)
     for at, seed in enumerate(study.seeds):
         alone = Outcome((tuned.values[at],), (tuned.scored[at],))
         low = score_cell(study, target, alone).low
@@ -139,10 +120,11 @@ def _carried_table(differences: Table, heads: dict[Pair, str]) -> Table:
         by_pair = dict(zip(heads, only_cells(entries), strict=True))
         for pair in away:
             cells[str(label), pair] = apart(by_pair[pair], by_pair[pair[0], pair[0]])
-    cells = correct_cells(cells)
+    corrected = correct_family(cells)
     rows: list[list[Entry]] = []
-    for label in (str(row[0]) for row in differences.rows):
-        rows.append([label, *(cells[label, pair] for pair in away)])
+    for row in differences.rows:
+        label = str(row[0])
+        rows.append([label, *(corrected[label, pair] for pair in away)])
     note = (
         "Two sets of examples, so not paired: the interval is put together from both (Zou and Donner 2008). Above 0: "
         "it costs less, or gives more, out of domain than in domain."

@@ -21,20 +21,16 @@ from softprune.interpret.projections import Floats, pca, prompt_points, token_po
 from softprune.prompts.initialization import generator
 from softprune.statistics.bootstrap import LEVEL
 from softprune.statistics.correlation import RESAMPLES, coefficient, correlate
-from softprune.studies.figures import axes, points
-from softprune.studies.findings import Cell, Entry, Figure, Findings, Table
-from softprune.studies.run_result import FinishedRun
-from softprune.studies.score_rows import Runs, chances, collect_outcome, score_cell
+from softprune.studies.findings import Cell, Entry, Figure, Findings, Table, axes, points
+from softprune.studies.run_result import FinishedRun, collect_outcome
+from softprune.studies.score_rows import Runs, chances, score_cell
 from softprune.studies.study_context import StudyContext, task_label
 from softprune.studies.verdicts import ABOVE, BELOW, NEITHER, verdict
 
-At: TypeAlias = "tuple[str, int]"
-"""A task and a seed."""
+At: TypeAlias = "tuple[str, int]"  # a task and a seed
 Prompts: TypeAlias = "Mapping[At, torch.Tensor]"
-Numbers: TypeAlias = "Mapping[str, Sequence[float]]"
-"""By task, one of each seed."""
-Distances: TypeAlias = "Mapping[str, Mapping[str, list[float]]]"
-"""By measure and kind of pair."""
+Numbers: TypeAlias = "Mapping[str, Sequence[float]]"  # by task, one of each seed
+Distances: TypeAlias = "Mapping[str, Mapping[str, list[float]]]"  # by measure and kind of pair
 
 START, END = "start", "tuned"
 TUNED, STARTS, RANDOM = "tuned prompts", "their starts", "random steps as long"
@@ -112,7 +108,7 @@ def _correlate_tasks(moved: Numbers, difficulties: Numbers, seed: int) -> Cell:
 def correlate_clusters(moved: Numbers, difficulties: Numbers, seed: int) -> Cell:
     """Over all runs, with an interval that resamples whole tasks: runs of one task say much the same."""
     tasks = sorted(moved)
-    x_TS, y_TS = (np.array([values[task] for task in tasks]) for values in (difficulties, moved))
+    x_TS, y_TS = np.array([difficulties[task] for task in tasks]), np.array([moved[task] for task in tasks])
     value, resampled = coefficient(x_TS.ravel(), y_TS.ravel()), []
     for picks in np.random.default_rng(seed).integers(len(tasks), size=(RESAMPLES, len(tasks))):
         each = coefficient(x_TS[picks].ravel(), y_TS[picks].ravel())

@@ -20,12 +20,11 @@ from typing import Any, Final
 
 from softprune.prompts.prompt_io import mask_bytes
 from softprune.pruning.masks import complement, random_mask
-from softprune.studies.figures import bars
-from softprune.studies.findings import Cell, Entry, Findings, Table
+from softprune.studies.findings import Cell, Entry, Findings, Table, bars
 from softprune.studies.run_result import FinishedRun
 from softprune.studies.score_rows import Runs, chances, collect_row, difference_table, score_table
 from softprune.studies.study_context import StudyContext
-from softprune.studies.verdicts import ABOVE, BELOW, CHOSEN_HERE, correct_table, difference_verdict, interval_note
+from softprune.studies.verdicts import ABOVE, BELOW, CHOSEN_HERE, correct_family, difference_verdict, interval_note
 from softprune.types import Mask
 
 Key = tuple[str, int]
@@ -95,14 +94,7 @@ def retrained(study: StudyContext, run: FinishedRun) -> dict[str, Any]:
 
 
 def under_mask(study: StudyContext, run: FinishedRun, name: str, mask: Mask) -> dict[str, Any]:
-    """The same under a mask: what it prunes stays zero, the rest is rewound and retrained.
-
-    Args:
-        study: of the study; keeps the mask.
-        run: an XPrompt run, whose tuned prompt is the rewind point.
-        name: what the mask is, in its file's name.
-        mask: of that prompt.
-    """
+    """The same under a mask: what it prunes stays zero, the rest is rewound and retrained. `name` is of its file."""
     keys = retrained(study, run)
     file = study.keep(f"{name}-{run.path.name}.safetensors", mask_bytes(mask))
     return keys | {"prompt": {**keys["prompt"], "mask": str(file)}}
@@ -145,18 +137,20 @@ def _sentences(study: StudyContext, tables: Mapping[str, Table]) -> list[str]:
         ("Reversed XPrompt is worse than the control", "to-control", REVERSED, BELOW),
         ("Length Prompt, trained twice, is better than Reversed XPrompt", "to-reversed", LENGTH_TWICE, ABOVE),
     )
-    family: dict[str, dict[str, Entry]] = {}
+    family: dict[tuple[str, str], Entry] = {}
     for claim, table, label, _ in (*claims, *ours):
         (row,) = [row for row in tables[table].rows if row[0] == label]
-        family[claim] = dict(zip(study.tasks, row[1:], strict=True))
-    tested = correct_table(family)
+        for task, entry in zip(study.tasks, row[1:], strict=True):
+            family[claim, task] = entry
+    tested = correct_family(family)
     sentences = []
     for group, whose in ((claims, "the source"), (ours, "not in the source")):
         for claim, _, _, side in group:
             # A claim holds on one side of 0.
             words = {ABOVE: "the opposite is shown", BELOW: "the opposite is shown", side: "shown"}
             parts = []
-            for task, cell in tested[claim].items():
+            for task in study.tasks:
+                cell = tested[claim, task]
                 if isinstance(cell, Cell):
                     said = difference_verdict(cell)
                     parts.append(f"{task}: {words.get(said, said)}")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
-from softprune.studies.figures import bars
-from softprune.studies.findings import Cell, Entry, Findings, Table
+from softprune.studies.findings import Cell, Entry, Findings, Table, bars
 from softprune.studies.run_result import FinishedRun
-from softprune.studies.score_rows import collect_row, difference_note, pair_table
+from softprune.studies.score_rows import collect_row, pair_table
 from softprune.studies.study_context import StudyContext
 
 KEPT = "XPrompt, % of prompt tuning"
@@ -31,7 +30,7 @@ def conduct(study: StudyContext) -> Findings:
         for task in study.tasks:
             row.append(_cell([read(runs[task, seed]) for seed in study.seeds], unit))
         rows.append(row)
-    objective = study.spec(study.tasks[0], study.config.seed).recipe.selection.objective
+    objective = study.recipe.selection.objective
     note = f"Mean over seeds, in brackets those of each seed where they differ. The winner is chosen by {objective}."
     sizes = Table("sizes", study.config.title, ("trained numbers", *study.tasks), rows, note)
     worth = pair_table(
@@ -40,14 +39,13 @@ def conduct(study: StudyContext) -> Findings:
         "What pruning made of the score",
         {result: collect_row(study, runs, result) for result in ("winner", "control")},
         {"XPrompt less control": ("winner", "control")},
-        note=difference_note(study, "A small ticket is worth what it still scores."),
+        more="A small ticket is worth what it still scores.",
     )
     figure = bars(sizes, "kept", "What survived", study.tasks, what="numbers kept, % of the prompt", rows=(KEPT,))
     every = [run.share_kept for run in runs.values()]
     low, high = f"{100 * min(every):.1f}%", f"{100 * max(every):.1f}%"
     kept = low if low == high else f"from {low} to {high}"
-    count = f"{len(every)} {'run' if len(every) == 1 else 'runs'}"
-    sentences = [f"Winners keep {kept} of the prompt's numbers here ({count})."]
+    sentences = [f"Winners keep {kept} of the prompt's numbers here ({len(every)} run{'s' * (len(every) != 1)})."]
     if len(study.seeds) > 1:
         spreads = []
         for task in study.tasks:

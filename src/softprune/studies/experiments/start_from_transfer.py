@@ -19,33 +19,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import permutations, product
+from statistics import fmean
 from typing import Any, Final, TypeAlias
 
 import torch
 
 from softprune.errors import SoftpruneError
 from softprune.prompts.prompt_io import prompt_bytes
-from softprune.studies.figures import bars
-from softprune.studies.findings import Findings, Table, format_entry
+from softprune.studies.findings import Findings, Table, bars, format_entry
 from softprune.studies.run_cache import Spec
-from softprune.studies.run_result import FinishedRun
-from softprune.studies.score_rows import (
-    Row,
-    chances,
-    collect_outcome,
-    difference_note,
-    mean_note,
-    pair_table,
-    score_table,
-)
+from softprune.studies.run_result import FinishedRun, collect_outcome
+from softprune.studies.score_rows import Row, chances, pair_table, score_table
 from softprune.studies.study_context import StudyContext, task_label
-from softprune.studies.verdicts import CHOSEN_HERE, describe_difference, mean_of_cells, only_cells, tally
+from softprune.studies.verdicts import CHOSEN_HERE, describe_difference, only_cells, tally
 from softprune.types import PromptState
 
 TUNED, CONTROL, XPROMPT = "prompt tuning", "control: prompt tuning, trained twice", "XPrompt"
 TASK, ORDINARY, WHOLE = "TaskTransfer", "XPromptTransfer_o", "XPromptTransfer"
 LONGER = f"{TASK}, source trained twice"
 TWICE, ZEROED, KEPT = f"control of {WHOLE}: trained twice", f"{ORDINARY}, pruned tokens start at zero", "mask kept"
+# Which rows are compared, and why: the paper's claims first, then what tells apart their causes.
 CLAIMS: Final = {
     (TASK, TUNED): "Table 7's TaskTransfer is as good as prompt tuning from vocabulary on WSC, better on COPA. Here",
     (ORDINARY, TASK): "The paper: without rewinding, XPrompt's result is a better start than the tuned prompt. Here",
@@ -57,9 +50,9 @@ CLAIMS: Final = {
     (KEPT, TASK): "The source's mask kept, against the source's whole prompt",
     (KEPT, LONGER): "The same against the source's whole prompt, trained there as often",
 }
-"""Which rows are compared, and why: the paper's claims first, then what tells apart their causes."""
 
 _OWN: Final = "the target's own run"
+# The run that each row is of, and which of its results.
 _ROWS: Final = {
     TUNED: (_OWN, "tuned"),
     CONTROL: (_OWN, "control"),
@@ -72,21 +65,14 @@ _ROWS: Final = {
     ZEROED: (ZEROED, "tuned"),
     KEPT: (KEPT, "tuned"),
 }
-"""The run that each row is of, and which of its results."""
 
-Pair: TypeAlias = "tuple[str, str]"
-"""A source and a target."""
+Pair: TypeAlias = "tuple[str, str]"  # a source and a target
 
 
 def lifted(ticket: PromptState, filler_PH: torch.Tensor) -> torch.Tensor:
     """A start `[P, H]` from a pruned prompt whose mask is lifted.
 
-    Args:
-        ticket: the pruned prompt; zero where pruned.
-        filler_PH: what stands where whole tokens were pruned; pruned pieces of kept tokens stay zero.
-
-    Raises:
-        SoftpruneError: when the two are of different shapes.
+    `filler_PH` stands where whole tokens were pruned; pruned pieces of kept tokens stay zero.
     """
     if ticket.vectors_PH.shape != filler_PH.shape:
         found = f"{list(ticket.vectors_PH.shape)} and {list(filler_PH.shape)}"
@@ -113,30 +99,24 @@ def conduct(study: StudyContext) -> Findings:
         rows[label] = Row(outcomes, at_chance)
     heads = {(source, target): f"{task_label(target)} from {task_label(source)}" for source, target in pairs}
     note = (
-        f"{mean_note(study)} The first three rows have seen no other task. Lifted masks: pruned "
+        "The first three rows have seen no other task. Lifted masks: pruned "
         "pieces start at zero, places of pruned tokens with the target's own sampled vocabulary. A transferred prompt "
         "has been trained for more steps than one from vocabulary, and on other data."
     )
     title = "Prompts that start from another task's"
-    scores = score_table(study, "transfer", title, rows, heads=heads, note=note)
+    scores = score_table(study, "transfer", title, rows, heads=heads, more=note)
     note = (
         "The source's XPrompt result was trained twice there, "
         f"its tuned prompt once: what pruning it adds is the difference to {LONGER}."
     )
     compared = {f"{ours} less {theirs}": (ours, theirs) for ours, theirs in CLAIMS}
-    differences = pair_table(
-        study, "differences", "What each step adds", rows, compared, heads=heads, note=difference_note(study, note)
-    )
+    differences = pair_table(study, "differences", "What each step adds", rows, compared, heads=heads, more=note)
     figure = bars(scores, "transfer", "Where a prompt starts", list(heads.values()))
     return Findings([scores, differences], [figure], _sentences(differences, study.chosen_on_report))
 
 
 def transfer_pairs(study: StudyContext) -> list[Pair]:
-    """Source and target of each transfer: the option `pairs`, or every task to every other.
-
-    Raises:
-        SoftpruneError: for a pair of other tasks than the study's, or without any pair.
-    """
+    """Source and target of each transfer: the option `pairs`, or every task to every other."""
     asked: Sequence[Any] = study.options.get("pairs") or list(permutations(study.tasks, 2))
     pairs: list[Pair] = []
     for pair in asked:
@@ -172,10 +152,10 @@ def _sentences(differences: Table, here: bool) -> list[str]:
         cells, each = only_cells(row), []
         for head, cell in zip(differences.columns[1:], cells, strict=True):
             each.append(f"{head}: {format_entry(cell)} points" if here else describe_difference(head, cell))
-        mean = mean_of_cells(cells)
+        values = [cell.value for cell in cells if cell.value is not None]
+        mean = f"{100 * fmean(values):+.1f}" if values else "not measured"
         sentences.append(
-            f"{CLAIMS[ours, theirs]}: {ours} less {theirs} is "
-            f"{'not measured' if mean is None else f'{100 * mean:+.1f}'} points in the mean over pairs "
+            f"{CLAIMS[ours, theirs]}: {ours} less {theirs} is {mean} points in the mean over pairs "
             f"({CHOSEN_HERE if here else tally(cells)}). {'; '.join(each)}."
         )
     return sentences

@@ -9,8 +9,7 @@ from typing import Any
 
 from softprune.data import load_task
 from softprune.data.data_statistics import compute_statistics, count_repeated, unseen_points
-from softprune.studies.figures import bars
-from softprune.studies.findings import Cell, Entry, Findings, Table
+from softprune.studies.findings import Cell, Entry, Findings, Table, bars
 from softprune.studies.study_context import StudyContext, task_label
 
 SETS = ("train", "dev", "validation")
@@ -45,11 +44,7 @@ def conduct(study: StudyContext) -> Findings:
 
 
 def count_data(study: StudyContext, task: str) -> dict[str, Any]:
-    """The numbers of a task's data, as JSON holds them.
-
-    Raises:
-        SoftpruneError: for data that is missing or malformed.
-    """
+    """The numbers of a task's data, as JSON holds them."""
     read = load_task(task)
     splits = read.load(None if study.config.data is None else Path(study.config.data))
     each, (twice, rows) = compute_statistics(read, splits), count_repeated(splits)

@@ -20,50 +20,41 @@ import torch
 
 from softprune.errors import SoftpruneError
 from softprune.interpret.alignment import align
-from softprune.prompts.initialization import from_vocabulary, generator
-from softprune.statistics.bootstrap import LEVEL
+from softprune.prompts.initialization import from_vocabulary
+from softprune.statistics.bootstrap import LEVEL, wilson_interval
 from softprune.statistics.correlation import Correlation, mantel
 from softprune.statistics.methods_over_seeds import Outcome
-from softprune.studies.figures import axes, error_bars, points
-from softprune.studies.findings import Cell, Entry, Figure, Findings, Table, format_entry
-from softprune.studies.prompt_scoring import OpenSet, prompt_outcome, score_on
-from softprune.studies.published_intervals import wilson_interval
+from softprune.studies.findings import Cell, Entry, Figure, Findings, Table, axes, error_bars, format_entry, points
+from softprune.studies.prompt_scoring import OpenSet, draw_random_prompt, prompt_outcome, score_on
 from softprune.studies.score_rows import Runs, chances, difference_cell, score_cell
 from softprune.studies.study_context import StudyContext, task_label
-from softprune.studies.verdicts import ABOVE, BELOW, correct_cells, interval_note, paired_note, tally, verdict
+from softprune.studies.verdicts import ABOVE, BELOW, correct_family, interval_note, paired_note, tally, verdict
 from softprune.training.initial_prompt import common_words
 
 Floats: TypeAlias = npt.NDArray[np.float64]
-Pair: TypeAlias = "tuple[str, str]"
-"""A source (or a baseline), and the task that its prompts are asked on."""
+Pair: TypeAlias = "tuple[str, str]"  # a source (or a baseline), and the task that its prompts are asked on
 Reached: TypeAlias = "Mapping[Pair, Outcome]"
 Gains: TypeAlias = "Mapping[Pair, Cell]"
+# By part and measure, how the likeness of two tasks' prompts goes with the gain; None where it can't be measured.
 Ties: TypeAlias = "Mapping[tuple[str, str], Correlation | None]"
-"""By part and measure, how the likeness of two tasks' prompts goes with the gain; None where it can't be measured."""
 
 NONE, INSTRUCTION, WORDS, NORMS = "no prompt", "the instruction", "random words", "random, as long as tuned ones"
-BASELINES: Final = (NONE, INSTRUCTION, WORDS, NORMS)
-"""What no task's training went into."""
+BASELINES: Final = (NONE, INSTRUCTION, WORDS, NORMS)  # what no task's training went into
 # Between the seeds of a run and of its random prompts: a run with sampled vocabulary starts from its own seed.
 _APART: Final = 7_919
-STUDY: Final = 0.9
-"""The share of transfers that improved over no prompt in the study."""
+STUDY: Final = 0.9  # the share of transfers that improved over no prompt in the study
 PARTS: Final = {"initial": "starts", "change": "what training changed", "tuned": "tuned prompts"}
+# How alike two prompts are: by field of an `Alignment` its name, and the sign under which more is more alike.
 ALIKE: Final = {
     "frobenius": ("distance in order", -1),
     "aligned": ("distance, tokens aligned", -1),
     "cosine": ("cosine in order", 1),
     "mean_cosine": ("cosine of mean vectors", 1),
 }
-"""How alike two prompts are: by field of an `Alignment` its name, and the sign under which more is more alike."""
 
 
 def conduct(study: StudyContext) -> Findings:
-    """The runs, every prompt on every task, the gains, and how they go with likeness.
-
-    Raises:
-        SoftpruneError: for a single task.
-    """
+    """The runs, every prompt on every task, the gains, and how they go with likeness."""
     if len(study.tasks) < 2:
         raise SoftpruneError("two tasks at least, to transfer between", f"{len(study.tasks)}", "name more: --tasks a,b")
     runs = study.grid()
@@ -80,7 +71,7 @@ def conduct(study: StudyContext) -> Findings:
     for (who, task), outcome in reached.items():
         if who != NONE:
             differences[who, task] = difference_cell(study, task, outcome, reached[NONE, task], at_chance[task])
-    gains = correct_cells(differences)
+    gains = correct_family(differences)
     pairs = list(permutations(study.tasks, 2))
     alike = likeness(study, runs)
     ties = correlations(study, alike, gains)
@@ -103,6 +94,7 @@ def prompts_to_ask(target: OpenSet, runs: Runs) -> dict[str, list[torch.Tensor]]
         trained.setdefault(task, []).append(run.prompt("tuned"))
     tuned_NPH = torch.stack([prompt_PH for prompts in trained.values() for prompt_PH in prompts])
     backbone, tokens = target.backbone, tuned_NPH.shape[1]
+    norms_P = tuned_NPH.norm(dim=-1).mean(0)  # each token as long as the N tuned prompts' on average
     ids, _ = common_words(backbone.tokenizer, backbone.vocabulary)
     seeds = [seed + _APART for seed in sorted({seed for _, seed in runs})]
     words = [from_vocabulary(backbone.embed_ids, ids, tokens, seed).vectors_PH.float().cpu() for seed in seeds]
@@ -111,17 +103,9 @@ def prompts_to_ask(target: OpenSet, runs: Runs) -> dict[str, list[torch.Tensor]]
         NONE: [target.no_prompt()],
         **({} if instruction is None else {INSTRUCTION: [instruction]}),
         WORDS: words,
-        NORMS: [draw_random_prompt(tuned_NPH, seed) for seed in seeds],
+        NORMS: [draw_random_prompt(norms_P, tuned_NPH.shape[2], seed) for seed in seeds],
         **trained,
     }
-
-
-def draw_random_prompt(tuned_NPH: torch.Tensor, seed: int) -> torch.Tensor:
-    """A random prompt `[P, H]`: even directions, each token as long as the N tuned prompts' on average."""
-    norms_P = tuned_NPH.norm(dim=-1).mean(0)
-    drawn_PH = torch.randn(tuned_NPH.shape[1:], generator=generator(seed))
-    scaled_PH: torch.Tensor = drawn_PH / drawn_PH.norm(dim=-1, keepdim=True) * norms_P[:, None]
-    return scaled_PH
 
 
 # --- scores and gains ---
@@ -168,7 +152,7 @@ def _share_table(study: StudyContext, reached: Reached, pairs: Sequence[Pair]) -
             cells[who, task] = difference_cell(study, task, ours, theirs)
             means.append(ours.mean > theirs.mean)
             single += [value > theirs.mean for value in ours.values]
-        rows.append([label, share(means), share(single), tally(list(correct_cells(cells).values()))])
+        rows.append([label, share(means), share(single), tally(list(correct_family(cells).values()))])
     note = (
         f"{len(pairs)} pairs of {len(study.tasks)} tasks share sources and targets, so that intervals, Wilson's, which "
         "take pairs as independent, are too narrow. The last column has the pairs whose own interval lies above or "

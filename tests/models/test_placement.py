@@ -20,7 +20,7 @@ from softprune.errors import SoftpruneError
 from softprune.models import load_backbone
 from softprune.models.base import Backbone
 from softprune.models.fingerprint import fingerprint, same_backbone
-from softprune.models.placement import check_placed, check_quantizer
+from softprune.models.loading import check_placed, check_quantizer
 from softprune.training.session import prepare
 from softprune.types import Batch
 

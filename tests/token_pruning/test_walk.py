@@ -341,12 +341,12 @@ def test_bfloat16_s_feed_forward_in_one_kernel(family: str, monkeypatch: pytest.
             ).norm()
             assert gap(cpu_kernels.linear(mine.query, x_MH), mine.query(x_MH)) <= 2**-8
         found = forward(encoder, batch, KeepAll(), OURS).logits_BC
-        monkeypatch.setattr(cpu_kernels, "has_kernel", lambda: False)
+        monkeypatch.setattr(cpu_kernels, "has_fused_linear", lambda: False)
         wanted = forward(encoder, batch, KeepAll(), OURS).logits_BC
         assert gap(found, wanted) < 0.1
     first = encoder.layers[0].first
     assert not cpu_kernels.uses_kernel(first, x_MH)
-    monkeypatch.setattr(cpu_kernels, "has_kernel", lambda: True)
+    monkeypatch.setattr(cpu_kernels, "has_fused_linear", lambda: True)
     assert not cpu_kernels.uses_kernel(first, x_MH)  # gradients are asked for
     with torch.inference_mode():
         assert cpu_kernels.uses_kernel(first, x_MH)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,7 +29,6 @@ from softprune.errors import SoftpruneError
 
 if TYPE_CHECKING:
     from softprune.data.output_rows import RowWriter
-    from softprune.data.row_files import Located
     from softprune.evaluation.predict import Answering, Prediction
     from softprune.prompts.ticket import Ticket
 
@@ -87,7 +86,7 @@ def predict(
     """Answer the rows of a file with a ticket or an adapter, or each row with its own of several tickets."""
     from softprune.adapters.adapter_io import holds_adapter, read_adapter
     from softprune.data.output_rows import RowWriter
-    from softprune.data.row_files import file_format
+    from softprune.data.row_files import file_format, refuse_columns
     from softprune.data.sources import read_input
     from softprune.evaluation.predict import backbone_of
     from softprune.evaluation.predict import predict as answer
@@ -110,7 +109,8 @@ def predict(
         definitions = [ticket.definition for ticket in tickets.values()]
     with RowWriter(out) as writer:  # first, since a backbone takes a while to load
         wide = file_format(out) == "jsonl"
-        rows = _check_columns(read_input(definitions, input_file), wide=wide)
+        added = ("prediction", "probability", "probabilities") if wide else ("prediction", "probability")
+        rows = refuse_columns(read_input(definitions, input_file), added)
         if adapter is not None:
             answering, loaded = adapter, adapter.load(**loading)
         else:
@@ -154,17 +154,6 @@ def _read_tickets(runs: Sequence[str], prompts: str | None, which: str, *, ensem
             raise SoftpruneError("prompts of different names", f'"{name}" twice', do)
         tickets[name] = Ticket.load(folder, which)
     return tickets
-
-
-def _check_columns(rows: Iterable[Located], *, wide: bool) -> Iterator[Located]:
-    """The rows, each of which must lack the columns that are going to be added."""
-    added = ("prediction", "probability", "probabilities") if wide else ("prediction", "probability")
-    for located in rows:
-        taken = ", ".join(name for name in added if name in located.row)
-        if taken:
-            expected = f"rows without a column {taken}, which is added"
-            raise SoftpruneError(expected, f"{taken} in {located.where}", "rename it in the input")
-        yield located
 
 
 def _write_answers(predictions: Iterator[Prediction], writer: RowWriter, *, wide: bool) -> str:

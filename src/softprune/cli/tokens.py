@@ -6,7 +6,7 @@ import time
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -26,10 +26,6 @@ from softprune.cli.options import (
 from softprune.cli.output import ROWS_PER_WRITE, WIDE, print_rich, say
 from softprune.errors import SoftpruneError
 from softprune.printable import printable_json
-
-if TYPE_CHECKING:
-    from softprune.token_pruning.model import TokenModel
-    from softprune.types import Example
 
 _Model = Annotated[
     Path,
@@ -88,10 +84,11 @@ def analyse(
     from softprune.token_pruning.analysis.run import analyse as analyse_traces
     from softprune.token_pruning.analysis.words import load_tagger
     from softprune.token_pruning.model import TokenModel
+    from softprune.token_pruning.session import sample_report
 
     loaded_tagger = load_tagger(tagger) if tagger else None
     loaded = TokenModel.load(model, device=device, dtype=dtype)
-    task_title, sample = _sample_report(model, task, data, loaded, limit_report, seed)
+    task_title, sample = sample_report(model, loaded.labels, task, data, limit_report, seed)
     traces = loaded.trace([e.content for e in sample], [e.gold for e in sample], states=True)
     folder = out or model / "analysis"
     contents = analyse_traces(
@@ -133,16 +130,17 @@ def bench(
     from softprune.report.mpl_style import LIGHT, render
     from softprune.report.speed import draw_speed
     from softprune.runs import atomic_io
-    from softprune.token_pruning.bench import Settings
+    from softprune.token_pruning.bench import Settings, load_models
     from softprune.token_pruning.bench import bench as measure
+    from softprune.token_pruning.session import sample_report
     from softprune.token_pruning.tables import bench_notes, break_even_table, latency_table, speed_table
     from softprune.training.memory import keep_freed
 
     if threads is not None:
         torch.set_num_threads(threads)
     keep_freed()  # else the allocator returns memory to the system between calls, and that is timed too
-    unpruned, models = _load_models(model, device, dtype)
-    _, sample = _sample_report(model, task, data, unpruned, limit_report, seed)
+    unpruned, models = load_models(model, device, dtype)
+    _, sample = sample_report(model, unpruned.labels, task, data, limit_report, seed)
     ids = unpruned.encode([example.content for example in sample])
     settings = Settings(rounds=rounds, texts=texts, rows=batch_rows, calls=calls, seed=seed)
     golds = [example.gold for example in sample]
@@ -174,7 +172,7 @@ def predict(
 ) -> None:
     """Classify the rows of a file, and say how many of their input tokens were kept to the end, and which."""
     from softprune.data.output_rows import RowWriter
-    from softprune.data.row_files import file_format, read_rows
+    from softprune.data.row_files import file_format, read_rows, refuse_columns
     from softprune.token_pruning.model import TokenModel
     from softprune.token_pruning.predict import ADDED, ADDED_WIDE, predict_rows
 
@@ -192,7 +190,8 @@ def predict(
             check_new_file(out, force=force)
             writer = stack.enter_context(RowWriter(out))  # before the model is loaded, which takes a while
         loaded = TokenModel.load(model, device=device, dtype=dtype)
-        predictions = predict_rows(loaded, read_rows(file, kind), text, added=ADDED_WIDE if wide else ADDED)
+        checked = refuse_columns(read_rows(file, kind), ADDED_WIDE if wide else ADDED)
+        predictions = predict_rows(loaded, checked, text)
         begun, count, tokens, kept = time.perf_counter(), 0, 0, 0
         while piece := list(islice(predictions, ROWS_PER_WRITE)):
             rows = [prediction.filled_row(wide=wide) for prediction in piece]
@@ -206,49 +205,3 @@ def predict(
     if out is not None:
         seconds, share = time.perf_counter() - begun, 100 * kept / max(1, tokens)
         say(f"{count:,} rows in {seconds:.1f} s, {share:.0f}% of their input tokens kept to the end: {out}", err=True)
-
-
-def _load_models(path: Path, device: str, dtype: str) -> tuple[TokenModel, dict[str, TokenModel]]:
-    """The unpruned model of a run and its pruned ones; of a single model, itself without and with its rule."""
-    from softprune.token_pruning.experiment import BASELINE
-    from softprune.token_pruning.model import MODELS, TokenModel
-
-    if not (path / MODELS / BASELINE).exists():
-        loaded = TokenModel.load(path, device=device, dtype=dtype)
-        return loaded.unpruned(), {loaded.name: loaded}
-    folders = sorted(folder for folder in (path / MODELS).iterdir() if not folder.name.startswith("."))
-    models = {folder.name: TokenModel.load(folder, device=device, dtype=dtype) for folder in folders}
-    return models.pop(BASELINE), models
-
-
-def _sample_report(
-    model: Path, task: str | None, data: Path | None, loaded: TokenModel, limit: int, seed: int
-) -> tuple[str, list[Example]]:
-    """The title of a task (the one that was named, or the run's that the model is part of), and examples to report on.
-
-    Raises:
-        SoftpruneError: there are none, or their classes aren't the model's.
-    """
-    import numpy as np
-
-    from softprune.config.yaml_io import parse_yaml
-    from softprune.data import load_task
-
-    run = next((folder for folder in (model, *model.resolve().parents) if (folder / "run.json").exists()), None)
-    recipe: dict[str, Any] = {}
-    if run is not None:
-        recipe = parse_yaml((run / "resolved.yaml").read_text(encoding="utf-8"))["task"]
-    name = task or recipe.get("id")
-    if name is None:
-        raise SoftpruneError("a task with texts to read", "none: this model isn't in a run's folder", "add --task")
-    if data is None and task is None and recipe.get("data"):
-        data = Path(recipe["data"])
-    chosen_task = load_task(name)
-    examples = chosen_task.load(data).report
-    if not examples:
-        raise SoftpruneError(f"a report set of {name}", "none", "add the file")
-    if examples[0].answers != loaded.labels:
-        classes, known = ", ".join(examples[0].answers), ", ".join(loaded.labels)
-        raise SoftpruneError(f"a task with the model's classes ({known})", classes, "choose the task it was trained on")
-    order = np.random.default_rng(seed).permutation(len(examples))[:limit]
-    return chosen_task.definition.title, [examples[i] for i in sorted(order.tolist())]

@@ -10,7 +10,7 @@ import lzma
 import math
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import chain
@@ -39,6 +39,16 @@ class Located:
 
     row: Row
     where: str
+
+
+def refuse_columns(rows: Iterable[Located], added: Sequence[str]) -> Iterator[Located]:
+    """The rows as they come; one that already has a column which is going to be added is refused."""
+    for located in rows:
+        taken = ", ".join(name for name in added if name in located.row)
+        if taken:
+            expected = f"rows without a column {taken}, which is added"
+            raise SoftpruneError(expected, f"{taken} in {located.where}", "rename it in the input")
+        yield located
 
 
 def plain_row(row: Mapping[Any, Any]) -> Row:

@@ -1,7 +1,6 @@
 """The frozen backbone: what all families share.
 
-A family implements one thing, `answer_sums`: the log-probability of every candidate answer, given prompts in front of
-the inputs. Losses, predictions, importance and search are computed from it.
+A family implements one thing, `answer_sums`: the log-probability of every candidate answer behind prompts and inputs.
 
 Rows: a call takes prompts `[R, P, H]` and a batch of B examples. R = K x B is *crossed* (row k * B + b is prompt k on
 example b), R = B is *paired* (a prompt per example). Inputs are padded on the right only, so positions are the running
@@ -211,8 +210,7 @@ class Backbone(ABC):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Put the prompts in front of the inputs' embeddings, behind the `leading` tokens.
 
-        Returns:
-            Embeddings `[R, P + N, H]` in the model's dtype, and their mask `[R, P + N]`, 1 where real.
+        Returns embeddings `[R, P + N, H]` in the model's dtype, and their mask `[R, P + N]`, 1 where real.
         """
         rows, length = prompts_RPH.shape[:2]
         inputs_RNH = tile(self.lookup(ids_BN), rows)
@@ -266,11 +264,7 @@ class Backbone(ABC):
         return rows_RA.view(prompts_KPH.shape[0], len(batch), -1)
 
     def generate(self, prompts_BPH: torch.Tensor, batch: Batch, max_new_tokens: int) -> list[str]:
-        """Greedy continuation of each example as text, behind its own prompt (`[P, H]`: behind the same one).
-
-        Raises:
-            SoftpruneError: for families that don't generate.
-        """
+        """Greedy continuation of each example as text, behind its own prompt (`[P, H]`: behind the same one)."""
         raise SoftpruneError(
             "a family that generates (seq2seq or causal) for task.match=generate",
             f"a {self.family} backbone",
@@ -278,11 +272,7 @@ class Backbone(ABC):
         )
 
     def check_loss(self, loss: str) -> str:
-        """The loss to use: the family's own for "auto".
-
-        Raises:
-            SoftpruneError: for a loss that this family doesn't define.
-        """
+        """The loss to use: the family's own for "auto"; one that this family doesn't define is refused."""
         return self.default_loss if loss == "auto" else loss
 
 

@@ -29,12 +29,9 @@ def training_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: 
 
 
 def scoring_batches(lengths: Sequence[int], rows: int, multiple: int = 1) -> list[tuple[int, ...]]:
-    """Indices of all examples, sorted by length, in batches of `rows // multiple` examples (at least one).
+    """Indices of all examples, sorted by length, in batches of `rows` rows at most, but of one example at least.
 
-    Args:
-        lengths: input tokens of each example.
-        rows: rows of one backbone call at most.
-        multiple: rows that one example becomes (the prompts it is crossed with).
+    `multiple` is the number of rows that one example becomes (the prompts that it is crossed with).
     """
     size = max(1, rows // multiple)
     order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))

@@ -74,11 +74,7 @@ class CausalBackbone(GenerativeBackbone):
     def _read_apart(
         self, prompts_RPH: torch.Tensor, batch: Batch, stems: Stems, places: Places
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """A sequence a stem, with prompt and text read again for each.
-
-        Returns:
-            All hidden states, and where in them each answer token is predicted.
-        """
+        """All hidden states, and where in them each answer token is predicted; each stem has a sequence of its own."""
         rows, length = prompts_RPH.shape[:2]
         count, tokens = stems.ids_BUT.shape[1:]
         start_B = batch.input_mask.sum(1)

@@ -20,11 +20,7 @@ _RANDOM = ("drop", "jitter_noise")
 
 
 def enable_checkpointing(backbone: Backbone) -> None:
-    """Make a backbone compute its layers again in the backward pass, and leave its model in train mode.
-
-    Raises:
-        SoftpruneError: where transformers doesn't recompute this architecture, or train mode changes its numbers.
-    """
+    """Make a backbone compute its layers again in the backward pass, or refuse it; its model is left in train mode."""
     backbone.fused = None  # fused layers keep what they computed
     model, described = backbone.model, f'{backbone.info.name} ("{backbone.model.config.model_type}")'
     before = _read(backbone)

@@ -26,7 +26,7 @@ FAMILIES: Registry[type[Backbone]] = Registry(
     },
 )
 
-# The end of a class name in config.architectures tells the family.
+# Families by the end of a class name in config.architectures.
 _SUFFIXES = {
     "ForConditionalGeneration": "seq2seq",
     "ForCausalLM": "causal",
@@ -63,8 +63,7 @@ def describe(
     """Read a backbone's configuration and find its family: `family`, else `modules.json`, else `architectures`.
 
     Raises:
-        SoftpruneError: when it or its family can't be found, or it has no weights or sentence modules
-            that softprune reads.
+        SoftpruneError: it or its family can't be found, or softprune reads no such weights or sentence modules.
     """
     from transformers import AutoConfig
 
@@ -89,11 +88,7 @@ def describe(
 
 
 def find_source(name: str) -> str:
-    """Where a backbone's files are: a local folder (of a bundled model too), or the hub name as it is. Asks no network.
-
-    Raises:
-        SoftpruneError: for a path without a model, and for a bundled model's name misspelt.
-    """
+    """Where a backbone's files are: a local folder (of a bundled model too), or the hub name as it is; no network."""
     if name in BUNDLED:
         return str(files("softprune.models") / "bundled" / name)
     path = Path(name)
@@ -111,11 +106,10 @@ def find_source(name: str) -> str:
 
 
 def find_modules(source: str, revision: str | None) -> tuple[Path | None, str]:
-    """Find a sentence model's parts. Of a hub model, what `modules.json` names is fetched into the cache.
+    """The local folder of a sentence model's modules.json, and where beside it the encoder's files are.
 
-    Returns:
-        The local folder of modules.json (None where the model has none), and where beside it the encoder's files are:
-        "" or, in old models, a folder of their own.
+    The folder is None where the model has none; the place is "" or, in old models, a folder of their own. Of a hub
+    model, what `modules.json` names is fetched into the cache.
     """
     from softprune.models.pooling import read_modules
 

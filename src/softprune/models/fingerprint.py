@@ -22,10 +22,7 @@ def fingerprint(model: Any, head: Head | None = None) -> str:
 
     A quantised model is another backbone than the one that it was made of, and gives other numbers. Its packed weights
     count by name, kind and shape in both halves, by value in the first alone: devices may round them differently.
-
-    Args:
-        model: the Hugging Face model.
-        head: what follows it in a sentence model.
+    `head` is what follows a sentence model's encoder.
     """
     # Of the configuration no more than this counts: every release of transformers writes other ones.
     switches = [getattr(model.config, name, None) for name in _SWITCHES]

@@ -6,7 +6,6 @@ of that fits an architecture, so they are compared once, on a few tokens, before
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ import torch
 from softprune.errors import SoftpruneError, out_of_memory
 from softprune.models.base import AdapterContext, Backbone
 from softprune.models.batching import collate
-from softprune.models.load_errors import reason
+from softprune.models.load_errors import quiet, reason
 from softprune.types import Encoded
 
 TOLERANCE = {torch.float16: 0.01, torch.bfloat16: 0.04}
@@ -42,11 +41,9 @@ def check_reading(backbone: Backbone) -> None:
     Raises:
         SoftpruneError: they differ by more than rounding, the forward fails, or its numbers aren't finite.
     """
-    kind = str(backbone.model.config.model_type)
+    kind, tolerance = str(backbone.model.config.model_type), QUANTIZED_TOLERANCE
     if backbone.info.quantization is None:
         tolerance = TOLERANCE.get(backbone.dtype, WIDE_TOLERANCE)
-    else:
-        tolerance = QUANTIZED_TOLERANCE
     ids_1N = ordinary_ids(backbone.model)
     try:
         # Without fused layers: ids and embeddings then give the same products of the same numbers, usually equal bit
@@ -129,14 +126,9 @@ def prefer_eager(model: Any) -> None:
     given: dict[str, Any] = {"use_cache": False} if model.can_generate() else {}
     if getattr(model.config, "is_encoder_decoder", False):
         given["decoder_input_ids"] = ids_1N
-    logging = import_module("transformers.utils.logging")
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()  # a model whose attention can't be changed warns and keeps it
-    try:
+    with quiet():  # a model whose attention can't be changed warns and keeps it
         plain = model(input_ids=ids_1N, **given)[0].float()
         model.set_attn_implementation("eager")
         difference = (model(input_ids=ids_1N, **given)[0].float() - plain).abs().max()
         if not difference <= TOLERANCE[torch.bfloat16] * plain.abs().max():  # Falcon's adds alibi twice
             model.set_attn_implementation(chosen)
-    finally:
-        logging.set_verbosity(level)

@@ -32,13 +32,8 @@ def reading_model(name: str, folder: Path, part: str, room: str = "cpu") -> Iter
     """Turn whatever transformers raises while it reads a model's files into one message.
 
     Damaged files surface as errors of every kind: of transformers' own checks, of json's recursion limit, of attributes
-    that a list lacks, of packages that a quantised model needs.
-
-    Args:
-        name: what the user typed.
-        folder: where the files are; of a hub model, no folder that exists.
-        part: what is read, for the message.
-        room: the device that the weights go to.
+    that a list lacks, of packages that a quantised model needs. `folder` needn't exist (a hub model's doesn't); `part`
+    is what is read, and `room` the device that the weights go to.
     """
     try:
         yield
@@ -49,6 +44,21 @@ def reading_model(name: str, folder: Path, part: str, room: str = "cpu") -> Iter
             do = "choose a smaller model, --dtype bfloat16, or --device cpu where there is more memory"
             raise SoftpruneError(f"room for {name} on {room}", "out of memory", do) from error
         raise _explain(name, folder, part, error) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence transformers, which draws bars, and warns at length of a new head or of attention that stays."""
+    logging = import_module("transformers.utils.logging")
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _explain(name: str, folder: Path, part: str, error: Exception) -> SoftpruneError:

@@ -23,7 +23,7 @@ class _TokenLogProbs(torch.autograd.Function):
         normalisers = []
         for at, part_uV in portions(logits_UV):
             probs_uV = torch.softmax(part_uV, -1, dtype=wide)
-            # The likeliest word's probability tells the normaliser, and can't underflow; exp over all would be slow.
+            # The normaliser from the likeliest word's probability, which can't underflow; exp over all would be slow.
             normalisers.append(part_uV.amax(-1) - probs_uV.amax(-1).log())
             if saved is not None:
                 saved[at] = probs_uV
@@ -42,12 +42,9 @@ class _TokenLogProbs(torch.autograd.Function):
 
 
 def token_log_probs(logits_UV: torch.Tensor, which_M: torch.Tensor, targets_M: torch.Tensor) -> torch.Tensor:
-    """`log p(target)` of M tokens, in float32 at least.
+    """`log p(target)` of M tokens, in float32 at least, from the logits of the U distinct places that predict them.
 
-    Args:
-        logits_UV: at the U distinct places that predict them; answers that begin alike share places.
-        which_M: each token's place.
-        targets_M: the tokens.
+    `which_M` is each token's place; answers that begin alike share places.
     """
     return run(_TokenLogProbs, logits_UV, which_M, targets_M)
 

@@ -76,11 +76,7 @@ def read_head(folder: Path) -> Head:
 
 
 def check_modules(folder: Path) -> list[dict[str, str]]:
-    """A sentence model's modules, which softprune computes as sentence-transformers does; no weight is read.
-
-    Raises:
-        SoftpruneError: for a module or a way of pooling that softprune doesn't know.
-    """
+    """A sentence model's modules, others than softprune computes are refused; no weight is read."""
     modules = read_modules(folder)
     for module in modules:
         kind = module["type"].rpartition(".")[2]

@@ -87,7 +87,7 @@ class Seq2SeqBackbone(GenerativeBackbone):
     def _decode_answers(self, ids_RAU: torch.Tensor, memory_RLH: torch.Tensor, mask_RL: torch.Tensor) -> torch.Tensor:
         """The decoder's last hidden states `[R, A, U, H]`."""
         rows, answers, width = ids_RAU.shape
-        # Where only distances within an answer count, all answers of a row stand behind one another in one sequence,
+        # Where only distances within an answer count, all answers of a row follow one another in one sequence,
         # and none sees another: the memory's keys and values are computed once a row, not once an answer. Behind a
         # prefix it matters how far from it an answer is.
         if self.model.config.model_type in RELATIVE and not self.adapter.has_prefix:

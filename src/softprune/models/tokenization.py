@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import permutations
 from typing import Any
 
 from softprune.errors import SoftpruneError
@@ -54,15 +55,11 @@ def encode(
     """Token ids of many examples, tokenised together.
 
     Args:
-        how: the backbone's way of tokenising.
-        examples: what to encode.
         max_length: input tokens at most, special tokens included, prompt excluded.
-        max_answer_length: tokens of an answer at most; None for no limit. A text to be written is cut there, and a cut
-            one has no end.
+        max_answer_length: tokens of an answer at most. A text to be written is cut there, and a cut one has no end.
 
     Raises:
-        SoftpruneError: when an answer to choose is longer than `max_answer_length`, or when a text doesn't fit although
-            everything shortenable was cut.
+        SoftpruneError: an answer to choose is longer than that, or a text doesn't fit with everything shortenable cut.
     """
     if not examples:
         return []
@@ -169,25 +166,16 @@ def answer_notes(how: Tokenization, examples: Sequence[Example], score: str) -> 
         if len(unknown) > 1:
             what = f'{len(unknown)} answers, such as "{unknown[0][:80]}", hold'
         notes.append(f"{what} a token that the backbone's vocabulary doesn't know")
+    if not how.goes_on or score != "sum":
+        return notes
     # The sum of a causal model's answer is never above that of the answer's beginning.
-    pair = _find_beginning(how, examples) if how.goes_on and score == "sum" else None
-    if pair is not None:
-        notes.append(
-            f'the answer "{pair[1][:80]}" can never win: it begins with the tokens of "{pair[0][:80]}"; '
-            "set task.score=mean, or reword it"
-        )
-    return notes
-
-
-def _find_beginning(how: Tokenization, examples: Sequence[Example]) -> tuple[str, str] | None:
-    """Two answers of an example, where the tokens of the second begin with those of the first; None where none do."""
     for answers in {e.answers for e in examples if not e.is_generation}:
         ids = {text: how.answer_ids(text) for text in answers}
-        for text in answers:
-            for longer in answers:
-                if len(ids[longer]) > len(ids[text]) and ids[longer][: len(ids[text])] == ids[text]:
-                    return text, longer
-    return None
+        for text, longer in permutations(answers, 2):
+            if len(ids[longer]) > len(ids[text]) and ids[longer][: len(ids[text])] == ids[text]:
+                note = f'the answer "{longer[:80]}" can never win: it begins with the tokens of "{text[:80]}"; '
+                return [*notes, note + "set task.score=mean, or reword it"]
+    return notes
 
 
 def _check_answers(tokenizer: Any, answers: dict[str, tuple[int, ...]], limit: int | None) -> None:
@@ -246,6 +234,6 @@ def _cut_end(tokenizer: Any, text: str, tokens: int) -> str:
     if tokenizer.is_fast:
         found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         return text[: min(found["offset_mapping"][-tokens][0], len(text) - 1)].rstrip()
-    # A slow tokenizer tells no offsets, and what it decodes may be longer than what it read.
+    # A slow tokenizer has no offsets, and what it decodes may be longer than what it read.
     shorter: str = tokenizer.decode(_plain_ids(tokenizer, text)[:-tokens])
     return shorter if len(shorter) < len(text) else text[: max(0, len(text) - tokens)]

@@ -25,10 +25,10 @@ PARTIAL_SUMS = 8
 
 
 class AttentionOutput(NamedTuple):
-    """Contexts `[M, H]`, and the importance `[M]` of every token where it was asked for."""
+    """Attention of packed texts."""
 
     context_MH: torch.Tensor
-    score_M: torch.Tensor | None
+    score_M: torch.Tensor | None  # importance, where it was asked for
 
 
 def attend(
@@ -42,13 +42,10 @@ def attend(
     dropout: float = 0.0,
     fused: bool = True,
 ) -> AttentionOutput:
-    """Self-attention of every text over itself.
+    """Self-attention of every text over itself; `buckets` hold every text once.
 
-    Args:
-        buckets: hold every text once.
-        scored: whether importance is wanted; it isn't divided by D yet. It is counted before dropout, in float32 at
-            least.
-        fused: whether torch's fused attention may be used where importance isn't wanted.
+    Importance (`scored`) isn't divided by D yet; it is counted before dropout, in float32 at least. `fused` allows
+    torch's fused attention where importance isn't wanted.
     """
     projections = (query_MH, key_MH, value_MH)
     if dropout:
@@ -144,40 +141,26 @@ class _Attention(torch.autograd.Function):
         gradients = [_empty_by_head(query_MH, ctx.heads) for _ in range(3)]
         for bucket in ctx.buckets:
             q, k, v, grad = (bucket.gather_heads(x, ctx.heads) for x in (query_MH, key_MH, value_MH, grad_MH))
-            by_key_BN = bucket.gather(grad_M) / ctx.heads if ctx.scored else None
             if bucket.valid_BN is not None:
                 grad = grad * bucket.valid_BN[:, None, :, None]  # padding holds a copy of some token
-            parts = _bucket_gradients(q, k, v, grad, by_key_BN, bucket.valid_BN)
+            scale = q.shape[-1] ** -0.5
+            q = q * scale
+            p = _probabilities(q, k, bucket.valid_BN)
+            # The logits have become p in another buffer, so that theirs is free.
+            grad_p = torch.matmul(grad, v.transpose(-1, -2), out=_scratch.take("logits", tuple(p.shape), p))
+            if ctx.scored:
+                by_key = (bucket.gather(grad_M) / ctx.heads)[:, None, None, :]
+                if bucket.valid_BN is not None:  # queries in padding have no part in importance
+                    by_key = by_key * bucket.valid_BN[:, None, :, None]
+                grad_p += by_key.to(grad_p.dtype)
+            # No public call writes softmax's gradient into a buffer.
+            buffer = _scratch.take("gradient", tuple(p.shape), p)
+            grad_s = torch.ops.aten._softmax_backward_data.out(grad_p, p, -1, p.dtype, grad_input=buffer)
+            grad_v = torch.matmul(p.transpose(-1, -2), grad)
+            parts = (torch.matmul(grad_s, k) * scale, torch.matmul(grad_s.transpose(-1, -2), q), grad_v)
             for part, whole_MhD in zip(parts, gradients, strict=True):
                 bucket.scatter(part.transpose(1, 2), whole_MhD)
         return (*(whole_MhD.flatten(1) for whole_MhD in gradients), None, None, None)
-
-
-def _bucket_gradients(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    grad: torch.Tensor,
-    by_key_BN: torch.Tensor | None,
-    valid_BN: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of q, k and v of one bucket, from those of the context (0 in padding) and of importance / heads."""
-    scale = q.shape[-1] ** -0.5
-    q = q * scale
-    p = _probabilities(q, k, valid_BN)
-    grad_v = torch.matmul(p.transpose(-1, -2), grad)
-    # The logits have become p in another buffer, so that theirs is free.
-    grad_p = torch.matmul(grad, v.transpose(-1, -2), out=_scratch.take("logits", tuple(p.shape), p))
-    if by_key_BN is not None:
-        by_key = by_key_BN[:, None, None, :]
-        if valid_BN is not None:  # queries in padding have no part in importance
-            by_key = by_key * valid_BN[:, None, :, None]
-        grad_p += by_key.to(grad_p.dtype)
-    # No public call writes softmax's gradient into a buffer.
-    grad_s = torch.ops.aten._softmax_backward_data.out(
-        grad_p, p, -1, p.dtype, grad_input=_scratch.take("gradient", tuple(p.shape), p)
-    )
-    return torch.matmul(grad_s, k) * scale, torch.matmul(grad_s.transpose(-1, -2), q), grad_v
 
 
 def _probabilities(q: torch.Tensor, k: torch.Tensor, valid_BN: torch.Tensor | None) -> torch.Tensor:

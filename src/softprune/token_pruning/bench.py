@@ -1,9 +1,8 @@
 """How much faster a model is for dropping tokens, and what that costs in accuracy.
 
 The baseline of all ratios is the packed, unpruned model in the same dtype with its faster attention: leaving out
-padding is no merit of pruning. Entries take turns in one process, and ratios are taken within a round, so that whatever
-else the machine does affects all of them alike. Computing the last layer for the head's token alone is shown
-separately: that shortcut drops no token.
+padding is no merit of pruning. Entries take turns, and ratios are taken within a round, so that whatever else the
+machine does affects all of them alike.
 """
 
 from __future__ import annotations
@@ -15,25 +14,29 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from softprune.data import answered
+from softprune.data.metrics import metric_named
 from softprune.errors import SoftpruneError
 from softprune.models.batching import scoring_batches
 from softprune.runs.environment import hardware, versions
 from softprune.statistics.bootstrap import RESAMPLES, paired_bootstrap
 from softprune.statistics.estimates import difference_row
 from softprune.token_pruning.evaluation import Predictions, evaluate
+from softprune.token_pruning.experiment import BASELINE
 from softprune.token_pruning.forward import forward
-from softprune.token_pruning.model import TokenModel
+from softprune.token_pruning.model import MODELS, TokenModel
 from softprune.token_pruning.packing import pack
 
 MOST_TEXTS = 320  # that latency is measured with, at each batch size
 TOKENS_A_LENGTH = 4096  # in all texts of one length, about
 UNPRUNED = "unpruned"
+PACKED = ("packed, fused", "packed, eager")  # the unpruned model with each attention; the faster one is the baseline
 Ids = Sequence[Sequence[int]]
 
 
@@ -60,15 +63,15 @@ class BenchEntry:
     dtype: str  # of the weights
     sorted: bool  # whether texts of similar length share a batch
     attention: str  # "own", "fused" or "eager"; layers of a pruned model that need scores are eager in any case
-    head_only: bool  # whether the last layer is computed for the head's token alone
+    head_only: bool  # whether the last layer is computed for the head's token alone: a shortcut that drops no token
     read: Callable[[Ids], torch.Tensor]  # a batch of token ids to logits `[B, C]`
 
 
 class Spent(NamedTuple):
-    """Seconds of wall time, and of CPU time of this process on all cores, which other programs disturb less."""
+    """Seconds that a call took."""
 
     wall: float
-    cpu: float
+    cpu: float  # of this process on all cores, which other programs disturb less
 
 
 Times = dict[str, list[Spent]]
@@ -80,25 +83,25 @@ def bench(
     models: Mapping[str, TokenModel],
     ids: Ids,
     golds: Sequence[int],
-    settings: Settings | None = None,
+    settings: Settings,
     watch: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Measure.
+    """Measure pruned models, by name, against the unpruned one on texts as `TokenModel.encode` gives them.
 
-    Args:
-        models: pruned models, by name, on the same device and in the same dtype.
-        ids: token ids of the texts, with special tokens (`TokenModel.encode`).
-        settings: what to measure; None for the defaults.
-        watch: called with what is being measured.
-
-    Returns:
-        What `tables` shows and `report.speed` draws; JSON can hold it.
+    `watch` is called with what is being measured. Returns what `tables` shows and `report.speed` draws, as JSON has it.
 
     Raises:
         SoftpruneError: without texts, or with models that differ in device or dtype.
     """
-    settings = settings or Settings()
-    _check(unpruned, models, ids, golds)
+    if not ids or len(ids) != len(golds):
+        found = f"{len(ids)} texts and {len(golds)} classes"
+        raise SoftpruneError("texts with their classes", found, "give a set that isn't empty")
+    wanted = (unpruned.encoder.device, unpruned.encoder.dtype)
+    for name, model in models.items():
+        if (model.encoder.device, model.encoder.dtype) != wanted:
+            found = f"{name} on {model.encoder.device} in {model.encoder.dtype}"
+            do = "load all with the same device and dtype"
+            raise SoftpruneError(f"models on {wanted[0]} in {wanted[1]}", found, do)
     watch(f"accuracy and operations on {len(ids)} texts")
     predictions = {name: _evaluate(each, ids) for name, each in {UNPRUNED: unpruned, **models}.items()}
     qualities = {}
@@ -110,18 +113,15 @@ def bench(
     watch(f"speed: {len(entries)} entries over {len(timed)} texts, {settings.rounds} rounds")
     runs = {name: partial(read_all, one, timed, settings.rows) for name, one in entries.items()}
     times = alternate(runs, settings.rounds, unpruned.encoder.device)
-    baseline = min(("packed, fused", "packed, eager"), key=lambda name: median(times, name))
-    rows = []
-    for one in entries.values():
-        whole = predictions[one.model]
-        lengths = tuple(whole.lengths[i] for i in order)
-        answers = Predictions(whole.logits_NC[order], whole.kept_NL[order], whole.first_N[order], lengths)
-        rows.append(_speed_row(one, times, baseline, unpruned, answers))
+    baseline = min(PACKED, key=lambda name: median(times, name))
+    timed_predictions, lengths = {}, tuple(map(len, timed))  # operations and speed must be of the same texts
+    for name, each in predictions.items():
+        timed_predictions[name] = Predictions(each.logits_NC[order], each.kept_NL[order], each.first_N[order], lengths)
+    rows = [_speed_row(one, times, baseline, unpruned, timed_predictions[one.model]) for one in entries.values()]
     watch(f"latency: batches of {', '.join(map(str, settings.latency_rows))}")
     latency = []
     for size in settings.latency_rows:
-        for name, ms in _latency(entries, baseline, timed, size, settings.calls).items():
-            latency.append({"name": name, "rows": size, "ms": ms})
+        latency += _latency(entries, baseline, timed, size, settings.calls, unpruned.encoder.device)
     watch(f"break-even: texts of {', '.join(map(str, settings.lengths))} tokens")
     sizes = sorted(map(len, ids))
     return {
@@ -136,20 +136,8 @@ def bench(
         "baseline": baseline,
         "rows": rows,
         "latency": latency,
-        "break_even": _break_even(unpruned, models, ids, settings),
+        "break_even": _break_even(entries, unpruned, models, ids, settings),
     }
-
-
-def _check(unpruned: TokenModel, models: Mapping[str, TokenModel], ids: Ids, golds: Sequence[int]) -> None:
-    if not ids or len(ids) != len(golds):
-        found = f"{len(ids)} texts and {len(golds)} classes"
-        raise SoftpruneError("texts with their classes", found, "give a set that isn't empty")
-    wanted = (unpruned.encoder.device, unpruned.encoder.dtype)
-    for name, model in models.items():
-        if (model.encoder.device, model.encoder.dtype) != wanted:
-            found = f"{name} on {model.encoder.device} in {model.encoder.dtype}"
-            do = "load all with the same device and dtype"
-            raise SoftpruneError(f"models on {wanted[0]} in {wanted[1]}", found, do)
 
 
 def _evaluate(model: TokenModel, ids: Ids) -> Predictions:
@@ -160,14 +148,11 @@ def _quality(
     answers: Predictions, unpruned: Predictions, golds: Sequence[int], model: TokenModel, seed: int
 ) -> dict[str, Any]:
     """Accuracy, its difference to the unpruned model, operations, tokens kept after each layer."""
-
-    def right(each: Predictions) -> npt.NDArray[np.float64]:
-        correct = np.asarray(each.predicted) == np.asarray(golds)
-        return np.stack([correct, np.ones(len(correct))], axis=1).astype(np.float64)
-
-    against = paired_bootstrap(right(answers), right(unpruned), lambda sums: sums[..., 0] / sums[..., 1], seed=seed)
+    accuracy, scores = metric_named("accuracy"), answered(answers.predicted, golds)
+    others = accuracy.counts(answered(unpruned.predicted, golds))
+    against = paired_bootstrap(accuracy.counts(scores), others, accuracy.score, seed=seed)
     return {
-        "accuracy": float(right(answers)[:, 0].mean()),
+        "accuracy": accuracy.value(scores),
         "difference": difference_row(against),
         "resamples": RESAMPLES,
         "paper_macs": answers.relative_macs(model.encoder),
@@ -188,18 +173,14 @@ def make_entries(unpruned: TokenModel, models: Mapping[str, TokenModel]) -> list
         for order, is_sorted in (("as they come", False), ("by length", True)):
             shown = f"padded, {order}, {name}"
             entries.append(BenchEntry(shown, "padded", UNPRUNED, name, is_sorted, "own", head_only=False, read=read))
-    for name, attention, head_only in (
-        ("packed, fused", "fused", False),
-        ("packed, eager", "eager", False),
-        ("packed, head only", "fused", True),
-    ):
-        read = partial(_read_packed, unpruned, head_only=head_only, fused=attention == "fused")
-        entries.append(BenchEntry(name, "packed", UNPRUNED, dtype, True, attention, head_only, read))
+    ways = [(name, "packed", UNPRUNED, unpruned, name.removeprefix("packed, "), False) for name in PACKED]
+    ways.append(("packed, head only", "packed", UNPRUNED, unpruned, "fused", True))
     for name, each in models.items():
-        for head_only in (False, True):
-            shown = f"{name}, head only" if head_only else name
-            read = partial(_read_packed, each, head_only=head_only)
-            entries.append(BenchEntry(shown, "pruned", name, dtype, True, "fused", head_only, read))
+        ways.append((name, "pruned", name, each, "fused", False))
+        ways.append((f"{name}, head only", "pruned", name, each, "fused", True))
+    for shown, kind, name, each, attention, head_only in ways:
+        read = partial(_read_packed, each, head_only=head_only, fused=attention == "fused")
+        entries.append(BenchEntry(shown, kind, name, dtype, True, attention, head_only, read))
     return entries
 
 
@@ -219,7 +200,7 @@ def _read_padded(model: Any, device: torch.device, texts: Ids) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def _read_packed(model: TokenModel, texts: Ids, *, head_only: bool = False, fused: bool = True) -> torch.Tensor:
+def _read_packed(model: TokenModel, texts: Ids, *, head_only: bool, fused: bool) -> torch.Tensor:
     """Our model on packed texts; packing them is part of its time."""
     batch = pack(texts, model.encoder.device)
     output = forward(model.encoder, batch, model.rule, model.convention, head_only=head_only, fused=fused)
@@ -279,14 +260,8 @@ def ratio(times: Times, above: str, below: str) -> dict[str, float]:
 def _speed_row(one: BenchEntry, times: Times, baseline: str, model: TokenModel, answers: Predictions) -> dict[str, Any]:
     """Speed of an entry, and its operations on the timed texts."""
     speedup = ratio(times, baseline, one.name)
-    row: dict[str, Any] = {
-        "name": one.name,
-        "kind": one.kind,
-        "model": one.model,
-        "dtype": one.dtype,
-        "sorted": one.sorted,
-        "attention": one.attention,
-        "head_only": one.head_only,
+    fields = ("name", "kind", "model", "dtype", "sorted", "attention", "head_only")
+    row: dict[str, Any] = {name: getattr(one, name) for name in fields} | {
         "examples_per_second": len(answers.lengths) / median(times, one.name),
         "seconds": [each.wall for each in times[one.name]],
         "cpu_seconds": [each.cpu for each in times[one.name]],
@@ -303,60 +278,60 @@ def _speed_row(one: BenchEntry, times: Times, baseline: str, model: TokenModel, 
 
 
 def _latency(
-    entries: Mapping[str, BenchEntry], baseline: str, ids: Ids, rows: int, most_calls: int
-) -> dict[str, dict[str, float]]:
+    entries: Mapping[str, BenchEntry], baseline: str, ids: Ids, rows: int, most_calls: int, device: torch.device
+) -> list[dict[str, Any]]:
     """Milliseconds of a call with `rows` unsorted texts, by entry: median and 95th percentile."""
     names = []
     for one in entries.values():
         # Sorting needs all texts beforehand, and of the two attentions of the unpruned model the faster one is enough.
-        slower = one.name in ("packed, fused", "packed, eager") and one.name != baseline
+        slower = one.name in PACKED and one.name != baseline
         if not slower and not (one.kind == "padded" and one.sorted):
             names.append(one.name)
-    calls = min(most_calls, max(10, MOST_TEXTS // rows))
+    calls = min(most_calls, max(10, MOST_TEXTS // rows))  # a 95th percentile of fewer means nothing
     batches = []
     for number in range(calls):  # from the beginning again where there are too few texts
         batches.append([ids[(number * rows + i) % len(ids)] for i in range(rows)])
-    device = torch.device(next(iter(entries.values())).read(batches[0]).device)
     times: Times = {name: [] for name in names}
     for name in names:  # warm up
         entries[name].read(batches[0])
     for batch in batches:
         for name in names:
             times[name].append(_time_call(partial(entries[name].read, batch), device))
-    milliseconds = {}
+    measured = []
     for name, spent in times.items():
         p50, p95 = 1000 * np.quantile([each.wall for each in spent], [0.5, 0.95])
-        milliseconds[name] = {"p50": float(p50), "p95": float(p95)}
-    return milliseconds
+        measured.append({"name": name, "rows": rows, "ms": {"p50": float(p50), "p95": float(p95)}})
+    return measured
 
 
-def _break_even(unpruned: TokenModel, models: Mapping[str, TokenModel], ids: Ids, settings: Settings) -> dict[str, Any]:
+def _break_even(
+    entries: Mapping[str, BenchEntry],
+    unpruned: TokenModel,
+    models: Mapping[str, TokenModel],
+    ids: Ids,
+    settings: Settings,
+) -> dict[str, Any]:
     """Speed-up by input length, and the length from which on pruning pays."""
     rows: list[dict[str, Any]] = []
     for length in (n for n in settings.lengths if n <= unpruned.max_length):
         count = min(settings.rows, max(4, TOKENS_A_LENGTH // length))
         texts = cut_texts(ids, length, count)
-        runs: dict[str, Callable[[], object]] = {}
-        for attention in ("fused", "eager"):
-            runs[attention] = partial(_read_packed, unpruned, texts, fused=attention == "fused")
-        for name, model in models.items():
-            runs[name] = partial(_read_packed, model, texts)
+        runs = {name: partial(entries[name].read, texts) for name in (*PACKED, *models)}
         times = alternate(runs, settings.rounds, unpruned.encoder.device)
-        best = min(("fused", "eager"), key=lambda name: median(times, name))
+        best = min(PACKED, key=lambda name: median(times, name))
         for name, model in models.items():
             answers = _evaluate(model, texts)
-            rows.append(
-                {
-                    "model": name,
-                    "length": length,
-                    "attention": best,
-                    "speedup": ratio(times, best, name),
-                    "unpruned_ms": 1000 * median(times, best) / count,
-                    "pruned_ms": 1000 * median(times, name) / count,
-                    "paper_macs": answers.relative_macs(model.encoder),
-                    "executed_macs": answers.relative_macs(model.encoder, executed=True),
-                }
-            )
+            row = {
+                "model": name,
+                "length": length,
+                "attention": entries[best].attention,
+                "speedup": ratio(times, best, name),
+                "unpruned_ms": 1000 * median(times, best) / count,
+                "pruned_ms": 1000 * median(times, name) / count,
+                "paper_macs": answers.relative_macs(model.encoder),
+                "executed_macs": answers.relative_macs(model.encoder, executed=True),
+            }
+            rows.append(row)
     begins = {}
     for name in models:
         begins[name] = pays_from([row for row in rows if row["model"] == name])
@@ -365,7 +340,7 @@ def _break_even(unpruned: TokenModel, models: Mapping[str, TokenModel], ids: Ids
 
 def cut_texts(ids: Ids, length: int, count: int) -> list[list[int]]:
     """Texts of exactly that many tokens, cut from all texts joined: the first and last token are those of a text."""
-    inner = list(chain.from_iterable(text[1:-1] for text in ids))
+    inner = list(chain.from_iterable(text[1:-1] for text in ids))  # special tokens belong to a text's ends only
     first, last = ids[0][0], ids[0][-1]
     size = length - 2
     texts = []
@@ -384,3 +359,13 @@ def pays_from(rows: Sequence[Mapping[str, Any]]) -> int | None:
             break
         shortest = int(row["length"])
     return shortest
+
+
+def load_models(path: Path, device: str, dtype: str) -> tuple[TokenModel, dict[str, TokenModel]]:
+    """The unpruned model of a run and its pruned ones; of a single model, itself without and with its rule."""
+    if not (path / MODELS / BASELINE).exists():
+        loaded = TokenModel.load(path, device=device, dtype=dtype)
+        return loaded.unpruned(), {loaded.name: loaded}
+    folders = sorted(folder for folder in (path / MODELS).iterdir() if not folder.name.startswith("."))
+    models = {folder.name: TokenModel.load(folder, device=device, dtype=dtype) for folder in folders}
+    return models.pop(BASELINE), models

@@ -7,11 +7,12 @@ else (a GPU, float32, training) these functions call the modules as they are.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from softprune.models.fused.layers import has_fused_linear
 
 
 def linear(module: nn.Linear, x_MH: torch.Tensor) -> torch.Tensor:
@@ -40,16 +41,9 @@ def uses_kernel(module: nn.Linear, x_MH: torch.Tensor) -> bool:
     """Whether a product can be one call: in bfloat16, on a CPU, without gradients, by an untouched linear layer."""
     if torch.is_grad_enabled() or x_MH.is_cuda or {x_MH.dtype, module.weight.dtype} != {torch.bfloat16}:
         return False
-    return type(module) is nn.Linear and has_kernel()
+    return type(module) is nn.Linear and has_fused_linear()  # a subclass may compute something else
 
 
 def is_exact_gelu(activation: object) -> bool:
     """Whether an activation is the gelu that the kernel computes, without the tanh approximation."""
     return activation is F.gelu or getattr(activation, "act", None) is F.gelu
-
-
-@cache
-def has_kernel() -> bool:
-    """Whether this torch has the kernel: it isn't part of the public interface."""
-    mkldnn = torch.ops.mkldnn
-    return hasattr(mkldnn, "_linear_pointwise") and bool(mkldnn._is_mkldnn_bf16_supported())

@@ -76,13 +76,9 @@ def evaluate(
     rows: int = 64,
     soft: bool = False,
 ) -> Predictions:
-    """Predict texts, those of similar length together.
+    """Predict texts, up to `rows` of similar length together, with matrix products in `compute`.
 
-    Args:
-        encoder: the model; it is put into eval mode.
-        compute: dtype of the matrix products.
-        rows: texts of a call.
-        soft: use the soft masks of thresholds instead.
+    The model is put into eval mode. `soft` uses the soft masks of thresholds, and nothing is removed.
     """
     encoder.model.eval()
     lengths = tuple(map(len, texts))
@@ -121,13 +117,10 @@ def executed_macs(
     head_only: bool = False,
     first_left: int | None = None,
 ) -> int:
-    """Of one text, as `forward.forward` computes it.
+    """Of one text of `original` tokens, as `forward.forward` computes it.
 
-    Args:
-        hidden, inner: d and f.
-        original, kept_L: tokens of the text, and those left after each layer.
-        head_only: whether the last layer ran for one token alone: keys and values of all, the rest once.
-        first_left: the layer after which the first token was pruned, if it was.
+    `head_only`: the last layer ran for one token alone (keys and values of all, the rest once). `first_left`: the layer
+    after which the first token was pruned, if it was.
     """
     total, before, last = 0, original, len(kept_L) - 1
     feed_forward = 2 * hidden * inner

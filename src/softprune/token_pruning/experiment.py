@@ -42,16 +42,20 @@ def experiment(workspace: TokenWorkspace) -> tuple[dict[str, TrainedModel], str]
         model = train_thresholds(workspace, encoder, baseline, price)
         models[model.name], operations[model.name] = model, model.select.relative_macs(encoder)
     chosen = choose(workspace, models, operations)
+    lengths = models[chosen].select.lengths
+    # A rule that counts tokens can't come nearer than one token of every text in one layer.
+    near = max(NEAR, len(lengths) / (sum(lengths) * len(encoder.layers)))
     # Rules that aren't learned get as many passes as the learned one had.
     epochs = settings.baseline_epochs or settings.soft_epochs + settings.hard_epochs
     for name, rule in make_baseline_rules(workspace, encoder, baseline, models[chosen]).items():
-        encoder.load_weights(baseline.weights)
+        encoder.load_weights(baseline.weights)  # not the learned model's: its weights were trained with thresholds
         with workspace.run.phase("rules"):
             stage = Stage(name, f"rule {name}", rule, epochs, workspace.recipe.tuning.lr)
             models[name] = _measure(workspace, encoder, name, rule, train_stage(workspace, encoder, stage))
         with workspace.run.editing() as record:
             record.stages[name].macs_target = operations[chosen]
-            record.stages[name].macs_reached = reached_target(encoder, models[name].select, models[chosen].select)
+            gap = abs(models[name].select.relative_macs(encoder) - operations[chosen])
+            record.stages[name].macs_reached = gap <= near
     with workspace.run.phase("report"):
         _report_models(workspace, encoder, models, chosen)
     return models, chosen
@@ -165,7 +169,7 @@ def match_macs(encoder: Encoder, lengths: Sequence[int], rule: Ranked, target: f
     low, high = 0.0, 1.0
     if macs(low) > target:
         low = _STEEPEST
-    for _ in range(24):
+    for _ in range(24):  # a rate to about seven digits: counting costs nothing
         middle = (low + high) / 2
         if macs(middle) > target:
             high = middle
@@ -186,7 +190,7 @@ def _manual_thresholds(workspace: TokenWorkspace, encoder: Encoder, weights: Wei
     def search() -> float:
         encoder.load_weights(weights)
         low, high = 0.0, _HIGHEST_THETA
-        for _ in range(12):
+        for _ in range(12):  # theta to 0.002: each step evaluates the whole held-out set
             middle = (low + high) / 2
             if workspace.evaluate(encoder, workspace.select, rule(middle)).relative_macs(encoder) > target:
                 low = middle
@@ -195,14 +199,6 @@ def _manual_thresholds(workspace: TokenWorkspace, encoder: Encoder, weights: Wei
         return (low + high) / 2
 
     return rule(float(workspace.run.pin("manual_theta_final", search)))  # pinned: a resumed run takes the same
-
-
-def reached_target(encoder: Encoder, found: Predictions, chosen: Predictions) -> bool:
-    """Whether a baseline has the chosen model's operations on the held-out set."""
-    # A rule that counts tokens can't come nearer than one token of every text in one layer.
-    token = len(chosen.lengths) / (sum(chosen.lengths) * len(encoder.layers))
-    gap = abs(found.relative_macs(encoder) - chosen.relative_macs(encoder))
-    return gap <= max(NEAR, token)
 
 
 def _measure(workspace: TokenWorkspace, encoder: Encoder, name: str, rule: Rule, weights: Weights) -> TrainedModel:

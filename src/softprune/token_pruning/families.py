@@ -1,4 +1,4 @@
-"""Where the encoders that softprune prunes keep their parts: one table, an entry for each family.
+"""Where the encoders that softprune prunes keep their parts: one table.
 
 An encoder block is `h = LN(x + W_o attention(x))`, `y = LN(h + W_2 act(W_1 h))` in all of them (post-norm, Vaswani et
 al. 2017). The weights and modules stay transformers' own; attention and the loop over the layers are ours (`forward`).
@@ -42,7 +42,8 @@ class Family:
     parts: Mapping[str, str]  # names in a layer, by field of `Layer`
     hidden_dropout: str  # name in the configuration
     attention_dropout: str  # name in the configuration
-    head: Callable[[Any, torch.Tensor], torch.Tensor]  # from the first token's state [B, 1, H] to logits [B, C]
+    # From the first token's state [B, 1, H] to logits [B, C]; transformers' heads take token 0 of such a sequence.
+    head: Callable[[Any, torch.Tensor], torch.Tensor]
     after_padding: bool = False  # whether positions count from the padding id + 1, as RoBERTa's do; else from 0
 
     def first_position(self, config: Any) -> int:
@@ -117,11 +118,7 @@ FAMILIES: dict[str, Family] = {
 
 
 class Encoder:
-    """A transformers model for sequence classification, taken apart; the modules are the model's own.
-
-    Raises:
-        SoftpruneError: it isn't of a family in the table.
-    """
+    """A transformers model for sequence classification, taken apart; the modules are the model's own."""
 
     def __init__(self, model: Any) -> None:
         config = model.config
@@ -177,11 +174,7 @@ class Encoder:
 
 
 def check_type(config: Any) -> None:
-    """Check a configuration against the table.
-
-    Raises:
-        SoftpruneError: for another architecture, a decoder, or relative positions.
-    """
+    """Refuse a configuration of another architecture than the table's, of a decoder, or with relative positions."""
     kind = found = str(config.model_type)
     if kind not in FAMILIES or getattr(config, "is_decoder", False):
         if kind in FAMILIES:

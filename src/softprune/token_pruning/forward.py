@@ -1,11 +1,8 @@
 """A classifier run layer by layer, with input tokens leaving on the way.
 
-The tokens of all texts lie end to end without padding (`packing`). In each layer the tokens that are left attend to
-each other, attention scores them, the rule decides which stay (`rules`), and only those go on to the output projection
-and the feed-forward part. Tokens that left are really gone: every later tensor is shorter.
-
-The head reads the last state of a text's first token. Where the rule may remove that one, too (`Convention.protect` is
-False), its state outlives it (see `forward`).
+In each layer the tokens that are left attend to each other, attention scores them, the rule decides which stay, and
+only those go on to the output projection and the feed-forward part: every later tensor is shorter. The head reads the
+last state of a text's first token; where the rule may remove that one, too, its state outlives it (see `forward`).
 """
 
 from __future__ import annotations
@@ -70,7 +67,7 @@ def forward(
     keep_in_last: bool = False,
     fused: bool = True,
 ) -> ForwardOutput:
-    """Run a batch; tokens that a rule removes are gone.
+    """Run a batch without the tokens that a rule removes.
 
     Args:
         head_only: in the last layer, compute the first token of each text alone; nothing is pruned there, and
@@ -131,7 +128,7 @@ def soft_forward(encoder: Encoder, batch: Packed, rule: Thresholds) -> ForwardOu
             assert score_M is not None
             m_M = rule.soft(number, score_M)
             sum_B = m_M.new_zeros(len(batch)).index_add(0, batch.row_M, m_M * counted_M)
-            mean_B = sum_B / (sizes_B - int(convention.protect)).clamp(min=1)
+            mean_B = sum_B / (sizes_B - int(convention.protect)).clamp(min=1)  # the only token may be the protected one
             soft_B = mean_B if soft_B is None else soft_B + mean_B
             m_M = torch.where(counted_M, m_M, 1.0)
             hidden_MH = hidden_MH * m_M[:, None].to(hidden_MH.dtype)
@@ -207,5 +204,5 @@ def _first_states(tokens: _Tokens, fallen: _Tokens) -> torch.Tensor:
     firsts = tokens.position_M == 0
     if not len(fallen.row_M):
         return tokens.hidden_MH[firsts]
-    order_B = torch.cat([tokens.row_M[firsts], fallen.row_M]).argsort()
+    order_B = torch.cat([tokens.row_M[firsts], fallen.row_M]).argsort()  # every text is in one of the two, once
     return torch.cat([tokens.hidden_MH[firsts], fallen.hidden_MH])[order_B]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,62 +11,37 @@ from typing import Any
 import torch
 
 from softprune.errors import SoftpruneError
-from softprune.models.description import find_modules, find_source
-from softprune.models.load_errors import check_weights, read_tokenizer, reading_model
+from softprune.models.description import BackboneDescription, find_modules, find_source
+from softprune.models.load_errors import check_weights, quiet, read_tokenizer, reading_model
 from softprune.token_pruning.families import check_type, most_positions
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-@dataclass(frozen=True, slots=True)
-class DescribedEncoder:
-    """What is known of an encoder before its weights load."""
-
-    name: str  # what the user typed
-    source: str  # a local folder, or a hub name
-    subfolder: str  # of the encoder's files in it
-    revision: str | None  # of a hub model
-    config: Any  # transformers' configuration
-    positions: int  # tokens of the longest text that it reads
-
-
-def describe_encoder(name: str, revision: str | None = None) -> DescribedEncoder:
-    """Read an encoder's configuration.
-
-    Raises:
-        SoftpruneError: it can't be found, or isn't an encoder whose tokens can be pruned.
-    """
+def describe_encoder(name: str, revision: str | None = None) -> BackboneDescription:
+    """Read the configuration of an encoder whose tokens can be pruned; its family is transformers' model type."""
     source = find_source(name)
     with reading_model(name, Path(source), "modules.json"):
         _, subfolder = find_modules(source, revision)
+    options = {"subfolder": subfolder, "revision": revision}
     with reading_model(name, Path(source) / subfolder, "config.json"):
-        read_config = import_module("transformers").AutoConfig.from_pretrained
-        config = read_config(source, subfolder=subfolder, revision=revision)
+        config = import_module("transformers").AutoConfig.from_pretrained(source, **options)
         check_type(config)
         check_weights(name, Path(source) / subfolder)
-        return DescribedEncoder(name, source, subfolder, revision, config, most_positions(config))
+        kind, hidden, positions = str(config.model_type), int(config.hidden_size), most_positions(config)
+        return BackboneDescription(name, source, options, kind, config, hidden, positions, notes=())
 
 
-def check_length(described: DescribedEncoder, max_length: int) -> None:
-    """Check an input length against the model's positions.
-
-    Raises:
-        SoftpruneError: there are fewer of them.
-    """
-    if max_length > described.positions:
-        raise SoftpruneError(
-            f"task.max_length of at most {described.positions}, the positions of {described.name}",
-            str(max_length),
-            f"set task.max_length={described.positions} (--max-length {described.positions})",
-        )
+def check_length(described: BackboneDescription, max_length: int) -> None:
+    """Refuse an input length of more tokens than the model has positions."""
+    most = most_positions(described.config)
+    if max_length > most:
+        expected = f"task.max_length of at most {most}, the positions of {described.name}"
+        raise SoftpruneError(expected, str(max_length), f"set task.max_length={most} (--max-length {most})")
 
 
-def check_head(described: DescribedEncoder) -> None:
-    """Refuse a checkpoint whose head doesn't choose one of several classes for a text: its outputs have no softmax.
-
-    Raises:
-        SoftpruneError: several labels a text, a number, or a head for another purpose, or none.
-    """
+def check_head(described: BackboneDescription) -> None:
+    """Refuse a checkpoint whose head doesn't choose one of several classes for a text: its outputs have no softmax."""
     config, found = described.config, ""
     problem, heads = config.problem_type, config.architectures or []
     if heads and not any(head.endswith("ForSequenceClassification") for head in heads):
@@ -83,14 +56,10 @@ def check_head(described: DescribedEncoder) -> None:
         raise SoftpruneError(expected, found, do)
 
 
-def load_tokenizer(described: DescribedEncoder) -> Any:
-    """Load the tokenizer.
-
-    Raises:
-        SoftpruneError: it can't be read, or is a slow one, which doesn't know where in a text its tokens are.
-    """
-    with reading_model(described.name, Path(described.source) / described.subfolder, "its tokenizer"):
-        tokenizer = read_tokenizer(described.source, subfolder=described.subfolder, revision=described.revision)
+def load_tokenizer(described: BackboneDescription) -> Any:
+    """Load the tokenizer; a slow one is refused, since it doesn't know where in a text its tokens are."""
+    with reading_model(described.name, described.folder, "its tokenizer"):
+        tokenizer = read_tokenizer(described.source, **described.options)
     if not tokenizer.is_fast:
         raise SoftpruneError(
             "a fast tokenizer, which knows where in a text its tokens are",
@@ -106,20 +75,14 @@ def replace_surrogates(texts: Iterable[str]) -> list[str]:
 
 
 def load_classifier(
-    described: DescribedEncoder, labels: tuple[str, ...], device: torch.device, dtype: torch.dtype, seed: int
+    described: BackboneDescription, labels: tuple[str, ...], device: torch.device, dtype: torch.dtype, seed: int
 ) -> Any:
-    """The model with a head for the labels; one that the checkpoint lacks is drawn, seeded.
-
-    Raises:
-        SoftpruneError: it can't be read, or doesn't fit in memory.
-    """
+    """The model with a head for the labels; one that the checkpoint lacks is drawn, seeded."""
     torch.manual_seed(seed)
-    folder = Path(described.source) / described.subfolder
-    with reading_model(described.name, folder, "its weights", str(device)), quiet():
+    with reading_model(described.name, described.folder, "its weights", str(device)), quiet():
         model = import_module("transformers").AutoModelForSequenceClassification.from_pretrained(
             described.source,
-            subfolder=described.subfolder,
-            revision=described.revision,
+            **described.options,
             num_labels=len(labels),
             id2label=dict(enumerate(labels)),
             label2id={label: i for i, label in enumerate(labels)},
@@ -129,18 +92,3 @@ def load_classifier(
             ignore_mismatched_sizes=True,  # a head for other labels is replaced
         )
         return model.to(device)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence transformers, which warns at length that a new classification head must be trained, and draws bars."""
-    logging = import_module("transformers.utils.logging")
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

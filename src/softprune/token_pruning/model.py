@@ -1,8 +1,7 @@
 """A classifier with its pruning rule: saved, loaded, and applied to texts. Layers count from 0.
 
-Its folder is that of a transformers model (config.json, model.safetensors, tokenizer) with `tokens.json` beside it: the
-rule, the convention, the input length. Instead of weights it may name a base model with the same weights and their
-fingerprint. transformers reads the folder too, and then prunes nothing.
+Its folder is that of a transformers model with `tokens.json` beside it: the rule, the convention, the input length.
+transformers reads the folder too, and then prunes nothing.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ import torch
 from softprune.errors import SoftpruneError
 from softprune.models.batching import scoring_batches
 from softprune.models.fingerprint import fingerprint, same_backbone
+from softprune.models.load_errors import quiet
 from softprune.models.loading import resolve_device, resolve_dtype
 from softprune.models.tokenization import check_rows
-from softprune.token_pruning.families import Encoder
+from softprune.token_pruning.families import Encoder, most_positions
 from softprune.token_pruning.forward import ForwardOutput, forward
 from softprune.token_pruning.loading import (
     check_head,
     describe_encoder,
     load_classifier,
     load_tokenizer,
-    quiet,
     replace_surrogates,
 )
 from softprune.token_pruning.model_metadata import (
@@ -88,7 +87,7 @@ class TokenModel:
         """A saved model, or the one that a run chose; a classifier without `tokens.json` drops nothing.
 
         Raises:
-            SoftpruneError: it isn't whole, its base is another model now, or its head is no single-label classifier.
+            SoftpruneError: it isn't whole, its base has other weights now, or its head is no single-label classifier.
         """
         folder = model_folder(folder)
         document = read_document(Path(folder))
@@ -106,29 +105,25 @@ class TokenModel:
                 "bring that version back, or train again",
             )
         encoder, tokenizer = Encoder(model), load_tokenizer(described)
+        longest = most_positions(described.config)
         if document is None:
-            longest = min(described.positions, 512)
-            return cls(folder, encoder, tokenizer, KeepAll(), Convention(), longest, described.name)
+            return cls(folder, encoder, tokenizer, KeepAll(), Convention(), min(longest, 512), described.name)
         rule, convention = make_rule(document, len(encoder.layers))
-        longest = min(document.max_length, described.positions)
+        longest = min(document.max_length, longest)
         return cls(folder, encoder, tokenizer, rule, convention, longest, document.base)
 
     def save(self, folder: str | Path, *, weights: bool = True) -> None:
-        """Write it as a whole, or not at all.
+        """Write it as a whole, or not at all, in place of an older model; a folder of anything else is refused.
 
         Args:
-            folder: is created; an older model in it is replaced.
             weights: False writes the base's name and fingerprint instead, which must be those of these very weights.
-
-        Raises:
-            SoftpruneError: something else is in the folder.
         """
         folder = Path(folder).resolve()
         if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / DOCUMENT).exists()):
             found = f"{folder} holds something else"
             raise SoftpruneError("a new folder, or that of a pruned model", found, "choose another folder")
         base = None if weights else BaseWeights(base=self.base, fingerprint=fingerprint(self.encoder.model))
-        temporary = folder.with_name(f".{folder.name}.tmp")
+        temporary = folder.with_name(f".{folder.name}.tmp")  # beside it: a rename works within one file system only
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
@@ -179,11 +174,7 @@ class TokenModel:
         head_only: bool = False,
         keep_in_last: bool = False,
     ) -> Iterator[tuple[tuple[int, ...], ForwardOutput]]:
-        """Run texts of similar length together; options as of `trace` and `forward`.
-
-        Yields:
-            The texts of a batch, as indices, and its output.
-        """
+        """Run texts of similar length together: the texts of each batch, as indices, and its output."""
         self.encoder.model.eval()
         for indices in scoring_batches(tuple(map(len, ids)), rows):
             rule = self.rule
@@ -205,15 +196,15 @@ class TokenModel:
         forced_out: Sequence[Collection[int]] | None = None,
         where: Sequence[str] | None = None,
     ) -> list[TokenTrace]:
-        """What became of every token of some texts.
+        """What became of every token of some texts, none of them empty.
 
         A token that the last layer's attention reads counts as kept to the end: removing it later changes no logit.
 
         Args:
-            texts, golds: none of them empty, and the true class of each.
+            golds: the true class of each text.
             states: whether to fill `TokenTrace.state`.
             forced_out: per text, positions of tokens that must leave after the first layer that prunes.
-            where: names of the texts in complaints.
+            where: names of the texts in messages.
         """
         if not texts:
             return []
@@ -225,7 +216,7 @@ class TokenModel:
             return_offsets_mapping=True,
             return_special_tokens_mask=True,
         )
-        whole = self.tokenizer(cleaned, verbose=False)["input_ids"]
+        whole = self.tokenizer(cleaned, verbose=False)["input_ids"]  # untruncated: how much was cut off
         ids = encoded["input_ids"]
         self._check_embeddings(ids, where)
         traces: dict[int, TokenTrace] = {}

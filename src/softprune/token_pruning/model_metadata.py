@@ -88,11 +88,7 @@ def write_document(
 
 
 def read_document(folder: Path) -> Document | None:
-    """tokens.json, or None for a model without it.
-
-    Raises:
-        SoftpruneError: it isn't what softprune wrote.
-    """
+    """tokens.json, or None for a model without it; what softprune didn't write is refused."""
     path = folder / DOCUMENT
     if not path.exists():
         return None
@@ -108,11 +104,7 @@ def read_document(folder: Path) -> Document | None:
 
 
 def make_rule(document: Document, layers: int) -> tuple[Rule, Convention]:
-    """The rule of a model with that many layers, and how it counts importance.
-
-    Raises:
-        SoftpruneError: it was made for another number.
-    """
+    """The rule of a model with that many layers, and how it counts importance."""
     data, convention = document.rule, Convention(**document.convention.model_dump())
     if isinstance(data, KeepAllData):
         return KeepAll(), convention
@@ -129,11 +121,7 @@ def make_rule(document: Document, layers: int) -> tuple[Rule, Convention]:
 
 
 def model_folder(path: str | Path) -> str:
-    """The folder of a model: for a run, that of its chosen model; anything else (a hub name, too) as it is.
-
-    Raises:
-        SoftpruneError: the run has no model yet, or is of another kind.
-    """
+    """The folder of a model: for a run, that of its chosen model; anything else (a hub name, too) as it is."""
     folder = Path(path)
     if not (folder / RunRecord.FILE).is_file() or (folder / DOCUMENT).exists():
         return str(path)

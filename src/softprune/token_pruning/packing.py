@@ -88,12 +88,7 @@ class Bucket:
 
 
 def make_buckets(lengths: Sequence[int], device: torch.device, waste: float | None = None) -> list[Bucket]:
-    """Group texts of similar length.
-
-    Args:
-        lengths: of the texts, as they lie end to end.
-        waste: most padding, as a share of the tokens; None for what suits the device.
-    """
+    """Group texts of similar length; `waste` is the most padding, as a share of the tokens (None: by device)."""
     if waste is None:
         waste = WASTE_ON_GPU if device.type == "cuda" else WASTE
     begins = [0]
@@ -102,6 +97,7 @@ def make_buckets(lengths: Sequence[int], device: torch.device, waste: float | No
     buckets: list[Bucket] = []
     group: list[int] = []
     tokens = 0
+    # Longest first, so that the first text of a group is as wide as its bucket.
     for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
         longest = lengths[group[0]] if group else lengths[row]
         size = longest * (len(group) + 1)

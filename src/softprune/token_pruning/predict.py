@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -53,24 +53,16 @@ class TokenPrediction:
         return {**self.row, **added}
 
 
-def predict_rows(
-    model: TokenModel, rows: Iterable[Located], column: str | None = None, *, added: Sequence[str] = ()
-) -> Iterator[TokenPrediction]:
-    """Classify rows in their order.
+def predict_rows(model: TokenModel, rows: Iterable[Located], column: str | None = None) -> Iterator[TokenPrediction]:
+    """Classify rows in their order, read as they are needed; a row without a text is refused.
 
-    Args:
-        rows: read as they are needed.
-        column: of the text; None for `text` or the like, or the only column.
-        added: columns that will be added, which no row may have.
-
-    Raises:
-        SoftpruneError: for a row without a text, or with a column that will be added.
+    `column` holds the text; None for `text` or the like, or the only column.
     """
     remaining = iter(rows)
     while chunk := list(islice(remaining, CHUNK)):
         if column is None:
             column = _choose_column(chunk[0])
-        texts = [_read_text(located, column, added) for located in chunk]
+        texts = [_read_text(located, column) for located in chunk]
         for located, trace in zip(chunk, model.trace(texts, where=[each.where for each in chunk]), strict=True):
             do = "the model overflows in this dtype: use --dtype float32, or another model"
             check_finite(trace.probabilities[:1], [located.where], "probability", "", do)  # softmax: one NaN is all
@@ -85,12 +77,8 @@ def _choose_column(first: Located) -> str:
     raise SoftpruneError("the column of the text", f"{', '.join(names)} in {first.where}", f"add --text {names[0]}")
 
 
-def _read_text(located: Located, column: str, added: Sequence[str]) -> str:
+def _read_text(located: Located, column: str) -> str:
     row, where = located.row, located.where
-    taken = ", ".join(name for name in added if name in row)
-    if taken:
-        expected = f"rows without a column {taken}, which is added"
-        raise SoftpruneError(expected, f"{taken} in {where}", "rename it in the input")
     if column not in row:
         do = unknown("column", column, row).do
         raise SoftpruneError(f'a column "{column}" in {where}', f"its columns are {', '.join(row)}", do)

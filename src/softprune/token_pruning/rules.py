@@ -86,7 +86,7 @@ def tokens_to_keep(rule: Rule, alive: AliveTokens, score_M: torch.Tensor | None)
     for length in alive.lengths:
         text = slice(begin, begin + length)
         if not bool(keep_M[text].any()):
-            best = 0 if score_M is None else int(score_M[text].argmax())
+            best = 0 if score_M is None else int(score_M[text].argmax())  # one token stays, or attention has no keys
             keep_M[begin + best] = True
         begin += length
     return keep_M
@@ -110,9 +110,7 @@ class KeepAll:
 class Thresholds(nn.Module):
     """Learned thresholds; with `delta_L` left at zero, the manual rule of the paper's baselines.
 
-    Args:
-        theta_final: what the threshold would be at l = L, in units of 1 / D.
-        temperature: T of the soft mask, in the same units.
+    `theta_final` (the threshold at l = L, had it one) and `temperature` (T of the soft mask) are in units of 1 / D.
     """
 
     scored = True
@@ -222,8 +220,7 @@ class ForcedTokens:
     """A rule with exceptions, by which `TokenModel.trace` measures what single tokens do."""
 
     rule: Rule  # for the other tokens
-    # per text of the batch, positions of tokens that leave after the first layer that prunes
-    out: tuple[frozenset[int], ...]
+    out: tuple[frozenset[int], ...]  # per text, positions of tokens that leave after the first layer that prunes
 
     @property
     def scored(self) -> bool:
@@ -246,5 +243,5 @@ class ForcedTokens:
 
 
 def text_key(ids: Sequence[int]) -> int:
-    """A number made of a text's token ids, the same on every machine."""
+    """A number from a text's token ids, the same on every machine."""
     return zlib.crc32(b"".join(int(i).to_bytes(4, "little") for i in ids))

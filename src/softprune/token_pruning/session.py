@@ -1,4 +1,4 @@
-"""What a run of token pruning begins with: its task's data, checked and tokenised, and the encoder that it trains."""
+"""What work on token pruning begins with: a task's data, checked and tokenised, and the encoder that is trained."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from softprune.config import TokensRecipe
+from softprune.config.yaml_io import parse_yaml
 from softprune.data import Metric, Selection, Splits, Task, load_task, select_sets
 from softprune.errors import SoftpruneError, gathered, join_errors
+from softprune.models.description import BackboneDescription
 from softprune.models.tokenization import check_rows
 from softprune.runs.record_parts import ConventionRecord, SelectionRecord, SetSizes, TaskRecord, Truncation
 from softprune.runs.run_folder import RunFolder
 from softprune.token_pruning.evaluation import Predictions, evaluate
 from softprune.token_pruning.families import Encoder
 from softprune.token_pruning.loading import (
-    DescribedEncoder,
     check_head,
     check_length,
     describe_encoder,
@@ -37,7 +39,7 @@ from softprune.types import Example
 class TextSet:
     """Examples of a classification task with their token ids."""
 
-    ids: tuple[tuple[int, ...], ...]  # token ids with special tokens, cut to the recipe's length
+    ids: tuple[tuple[int, ...], ...]  # with special tokens, cut to the recipe's length
     golds: tuple[int, ...]  # the class of each
     cut: tuple[int, ...]  # tokens that were cut off each
 
@@ -85,8 +87,7 @@ class TokenWorkspace:
 def prepare(recipe: TokensRecipe, run: RunFolder, watch: Watch) -> TokenWorkspace:
     """Load the data, check the recipe against data and model, load the tokenizer, record what results depend on.
 
-    Raises:
-        ManyErrors: with every disagreement, before any weights are loaded.
+    Every mistake is reported at once, before any weights are loaded.
     """
     settings, max_length = recipe.backbone, recipe.task.max_length
     task, splits, sets, described = _read_inputs(recipe)
@@ -125,7 +126,7 @@ def prepare(recipe: TokensRecipe, run: RunFolder, watch: Watch) -> TokenWorkspac
     return workspace
 
 
-def _read_inputs(recipe: TokensRecipe) -> tuple[Task, Splits, Selection, DescribedEncoder]:
+def _read_inputs(recipe: TokensRecipe) -> tuple[Task, Splits, Selection, BackboneDescription]:
     """The task's data and the encoder's configuration; what is wrong with either is reported together."""
     errors: list[SoftpruneError] = []
     data = described = None
@@ -153,7 +154,6 @@ def _read_inputs(recipe: TokensRecipe) -> tuple[Task, Splits, Selection, Describ
 
 
 def _check_classification(examples: Sequence[Example]) -> None:
-    """Refuse examples that aren't texts with the same classes."""
     if len({example.answers for example in examples}) > 1:
         found = "answers that depend on the example"
         if examples[0].is_generation:
@@ -166,8 +166,8 @@ def _check_classification(examples: Sequence[Example]) -> None:
             raise SoftpruneError("text in every example", f"none in row {example.index}", "leave that row out")
 
 
-def _record(workspace: TokenWorkspace, described: DescribedEncoder, sets: Selection, source: str) -> None:
-    task, config = workspace.task, described.config
+def _record(workspace: TokenWorkspace, described: BackboneDescription, sets: Selection, source: str) -> None:
+    task = workspace.task
     cut = [tokens for tokens in (*workspace.train.cut, *workspace.select.cut) if tokens]
     task_record = TaskRecord(
         id=task.id,
@@ -182,8 +182,35 @@ def _record(workspace: TokenWorkspace, described: DescribedEncoder, sets: Select
         source=source,
     )
     with workspace.run.editing() as record:
-        record.backbone.name, record.backbone.family = described.name, str(config.model_type)
-        record.backbone.layers = int(config.num_hidden_layers)
+        record.backbone.name, record.backbone.family = described.name, described.family
+        record.backbone.layers = int(described.config.num_hidden_layers)
         record.task = task_record
         record.selection = SelectionRecord(protocol="held-out", description=sets.description)
         record.convention = ConventionRecord(**asdict(workspace.convention))
+
+
+def sample_report(
+    model: Path, labels: Sequence[str], task: str | None, data: Path | None, limit: int, seed: int
+) -> tuple[str, list[Example]]:
+    """A task's title, and a sample of its report set for a saved model with these classes.
+
+    The task is the one that was named, else that of the run whose folder the model is in.
+    """
+    run = next((folder for folder in (model, *model.resolve().parents) if (folder / "run.json").exists()), None)
+    recipe: dict[str, Any] = {}
+    if run is not None:
+        recipe = parse_yaml((run / "resolved.yaml").read_text(encoding="utf-8"))["task"]
+    name = task or recipe.get("id")
+    if name is None:
+        raise SoftpruneError("a task with texts to read", "none: this model isn't in a run's folder", "add --task")
+    if data is None and task is None and recipe.get("data"):
+        data = Path(recipe["data"])
+    chosen_task = load_task(name)
+    examples = chosen_task.load(data).report
+    if not examples:
+        raise SoftpruneError(f"a report set of {name}", "none", "add the file")
+    if examples[0].answers != labels:
+        classes, known = ", ".join(examples[0].answers), ", ".join(labels)
+        raise SoftpruneError(f"a task with the model's classes ({known})", classes, "choose the task it was trained on")
+    order = np.random.default_rng(seed).permutation(len(examples))[:limit]
+    return chosen_task.definition.title, [examples[i] for i in sorted(order.tolist())]

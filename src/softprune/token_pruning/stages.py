@@ -2,7 +2,7 @@
 
 baseline  cross-entropy, nothing pruned
 soft      cross-entropy + lambda * sum over layers of the mean soft mask; thresholds and weights (section 3.3)
-hard      cross-entropy behind a fixed rule: the tokens that it removes are gone, in training too (section 3.4)
+hard      cross-entropy behind a fixed rule: the tokens that it removes are left out, in training too (section 3.4)
 
 Weights and their gradients are float32: in bfloat16, a step of 2e-5 would be rounded away. Matrix products are in
 bfloat16 where that was asked for, by autocast.
@@ -61,13 +61,7 @@ class TrainedModel:
 
 
 class EncoderTrainable(WeightsTrainable):
-    """One encoder in one stage.
-
-    Args:
-        rule: which tokens stay; in the soft stage the thresholds that are trained.
-        price: lambda of the soft stage; None for the others.
-        compute: dtype of the matrix products.
-    """
+    """One encoder in one stage: `rule` and `price` as of `Stage`, matrix products in `compute`."""
 
     def __init__(
         self, encoder: Encoder, rule: Rule, convention: Convention, price: float | None, compute: torch.dtype
@@ -101,12 +95,9 @@ class EncoderTrainable(WeightsTrainable):
 
 
 def train_stage(workspace: TokenWorkspace, encoder: Encoder, stage: Stage) -> Weights:
-    """Train a stage from the weights that the encoder has; it is left with those of the best checkpoint.
+    """Train a stage from the weights that the encoder has; it is left with those of the best checkpoint, returned here.
 
     The thresholds of a soft stage are changed in place as well.
-
-    Returns:
-        The weights of the best checkpoint.
     """
     trainable = EncoderTrainable(encoder, stage.rule, workspace.convention, stage.price, workspace.compute)
     settings = workspace.recipe.tuning
@@ -156,5 +147,5 @@ def typical_step(workspace: TokenWorkspace, encoder: Encoder) -> None:
 def _make_batch(workspace: TokenWorkspace, encoder: Encoder, work: str, indices: Sequence[int]) -> Batch:
     seed_dropout(workspace.recipe.seed, work, indices)
     data = workspace.train
-    encoded = [Encoded(data.ids[i], -1, ((),), data.golds[i]) for i in indices]
+    encoded = [Encoded(data.ids[i], -1, ((),), data.golds[i]) for i in indices]  # no answer slot, no answer tokens
     return collate(encoded, pad_id=0, device=encoder.device)

@@ -24,11 +24,7 @@ _LABELS = {
 
 
 def read_results(run: Path) -> RunRecord:
-    """run.json of a run of token pruning.
-
-    Raises:
-        SoftpruneError: the folder holds none.
-    """
+    """run.json of a run of token pruning; a run of another kind is refused."""
     record = read_record(run, RunRecord)
     if record.kind != "tokens":
         found = f"a run of kind {record.kind}"
@@ -46,6 +42,7 @@ def results_table(record: RunRecord) -> Table:
     for name in (task.metric or "score", *headings):
         table.add_column(name, justify="right")
     rows = {name: row for name, row in record.results.items() if row is not None}
+    # The constant answer, the unpruned model, the learned ones, their baselines.
     for name in sorted(rows, key=lambda name: (name != "constant", name != "baseline", not name.startswith("lambda"))):
         if selection is not None and name == selection.chosen:
             table.add_row(_label(name) + " *", *_result_cells(rows[name]), style="bold")

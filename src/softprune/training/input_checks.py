@@ -17,8 +17,7 @@ from softprune.errors import SoftpruneError, gathered, join_errors
 from softprune.models import describe
 from softprune.models.base import Backbone
 from softprune.models.description import BackboneDescription
-from softprune.models.loading import resolve_device
-from softprune.models.placement import check_placement, check_quantizer
+from softprune.models.loading import check_placement, check_quantizer, resolve_device
 from softprune.prompts.initialization import check_fits
 from softprune.prompts.prompt_io import load_mask, load_vectors
 from softprune.runs.run_folder import RunFolder

@@ -2,8 +2,6 @@
 
 attention   LN(x + softmax(q k^T / sqrt(D) + mask) v W_o)     (Vaswani et al. 2017; norms behind, as in BERT)
 dense       LN(x + act(x W_1) W_2)
-
-The sublayers read the weights of transformers' modules where they are.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """What the hand-written layers of frozen models share: activations with their gradients, heads, softmax.
 
-transformers makes a sublayer of some thirty small operations, and autograd reads and writes the hidden states once more
-for each of them. On a CPU that multiplies matrices in bfloat16 they take most of a step. In `t5.py` and
-`bert.py` a sublayer is a handful of matrix products and as few passes over memory between them as we could find;
-weights are frozen, so only gradients of its input are computed.
+transformers makes a sublayer of some thirty small operations, each of which reads and writes the hidden states. On a
+CPU that multiplies matrices in bfloat16 they take most of a step. In `t5.py` and `bert.py` a sublayer is a handful of
+matrix products; weights are frozen, so only gradients of its input are computed.
 
 Shapes, there and here: R rows, L positions, M = R * L, H hidden, G = R * heads, D a head's size.
 """

@@ -1,8 +1,8 @@
 """Do the states of kept tokens cluster by class? PCA and t-SNE maps, and silhouettes against shuffled classes.
 
 A map always shows some shape. The silhouette says whether texts lie nearer to their own class than to the next one
-(1: far nearer; 0: no difference; below: nearer to another), and its p-value how often shuffled classes reach as much.
-The original space is the one to believe: t-SNE keeps neighbours, not distances.
+(1: far nearer; 0: no difference), its p-value how often shuffled classes reach as much. Believe the original space:
+t-SNE keeps neighbours, not distances.
 
 Sources: van der Maaten and Hinton, JMLR 9 (2008); Rousseeuw, J. Comput. Appl. Math. 20 (1987). Axes: N texts, H hidden.
 """
@@ -50,18 +50,10 @@ class Clusters:
 def map_states(
     states: Sequence[Sequence[float]], classes: Sequence[int], *, seed: int = 0, most: int = MOST
 ) -> Clusters | None:
-    """Map texts by the states of their kept tokens.
+    """Map texts by the states `[H]` of their kept tokens: a random sample where there are more than `most`.
 
-    Args:
-        states: per text, `[H]`; texts whose state is empty (nothing was kept) are left out.
-        seed: of the sample, of t-SNE and of the shuffles.
-        most: texts that are mapped; a random sample of more.
-
-    Returns:
-        None where fewer than 10 texts, or fewer than two classes with two texts each, are left.
-
-    Raises:
-        SoftpruneError: without scikit-learn.
+    Texts whose state is empty (nothing was kept) are left out. None where fewer than 10 texts, or fewer than two
+    classes with two texts each, remain.
     """
     try:
         from sklearn.decomposition import PCA

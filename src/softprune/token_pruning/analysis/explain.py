@@ -52,7 +52,7 @@ class Explanation:
                 yield Segment(printable(text[place:start]))
             yield Segment(printable(text[start:end]), word.left, word.left == layers, pos=word.mark.pos)
             place = end
-        border = min(max(place, last), len(text))
+        border = min(max(place, last), len(text))  # truncation may end within a word, which is shown as a whole
         if place < border:
             yield Segment(printable(text[place:border]))
         if border < len(text):
@@ -109,11 +109,7 @@ def explain_trace(trace: TokenTrace, labels: Sequence[str], marks: Sequence[Mark
 
 
 def html(shown: Explanation) -> str:
-    """The explanation as one self-contained page.
-
-    Raises:
-        SoftpruneError: without jinja2.
-    """
+    """The explanation as one self-contained page."""
     from softprune.report.templating import environment
 
     template = environment(Path(__file__).parent / "templates").get_template("explain.html.j2")

@@ -6,13 +6,14 @@ is kept as long as any of its pieces is, and is compared with random dropping of
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
+from softprune.data.metrics import with_ones
 from softprune.errors import SoftpruneError
 from softprune.statistics.bootstrap import (
     RESAMPLES,
@@ -74,7 +75,7 @@ class KeywordAccuracy:
 
 @dataclass(frozen=True, slots=True)
 class KeywordReport:
-    """What `keyword_report` found."""
+    """What `keyword_report` returns."""
 
     overall: KeywordRow
     rows: tuple[KeywordRow, ...]
@@ -83,11 +84,7 @@ class KeywordReport:
 
 
 def read_keywords(source: Sequence[str] | str | Path) -> tuple[str, ...]:
-    """Keywords of a list, or of a file with one a line; case folded, each once, empty lines left out.
-
-    Raises:
-        SoftpruneError: when the file can't be read, or there is none.
-    """
+    """Keywords of a list, or of a file with one a line; case folded, each once, empty lines left out."""
     lines: Sequence[str]
     if not isinstance(source, str | Path):
         lines = source
@@ -115,7 +112,7 @@ def find_keywords(table: WordTable, keywords: Sequence[str]) -> list[KeywordMatc
                 form = " ".join(stretch.casefold().split())
                 if len(form) > longest:
                     break
-                if form in wanted:
+                if form in wanted:  # a longer one may begin here, too: go on
                     end, keyword = last + 1, form
             if keyword is not None:
                 pieces = tuple(sorted(set(chain.from_iterable(word.pieces for word in words[place:end]))))
@@ -133,12 +130,9 @@ def keyword_report(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> KeywordReport:
-    """Count keywords, compare their retention with random dropping, and read the texts again without them.
+    """Count keywords (as `read_keywords` gives them), compare their retention with random dropping.
 
-    Args:
-        keywords: case folded, as `read_keywords` gives them.
-        model: that made the traces; without one nothing is read again.
-        seed: of the bootstrap and of the random tokens.
+    With the model that made the traces, also read the texts again without them.
     """
     matches = find_keywords(table, keywords)
     found = {match.keyword for match in matches}
@@ -182,7 +176,7 @@ def _measure_accuracy(
     if not pieces:
         return None
     traces = {text: table.traces[text] for text in sorted(pieces)}
-    whole_NC = _correct(list(traces.values()))
+    whole_NC = _correct(traces.values())
     is_kept_N = np.array([text in kept for text in traces])
 
     def accuracy(counts_NC: Floats) -> Estimate:
@@ -213,8 +207,8 @@ def _share(totals: Floats) -> Floats:
     return quotient(totals[..., 0], totals[..., 1])
 
 
-def _correct(traces: Sequence[TokenTrace]) -> Floats:
-    return np.array([[trace.predicted == trace.gold, 1] for trace in traces], np.float64)
+def _correct(traces: Iterable[TokenTrace]) -> Floats:
+    return with_ones([trace.predicted == trace.gold for trace in traces])
 
 
 def _draw_other_tokens(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from softprune.data.metrics import with_ones
 from softprune.errors import SoftpruneError
 from softprune.statistics.bootstrap import RESAMPLES, resampled_sums
 from softprune.statistics.estimates import Estimate, estimate, quotient
@@ -105,7 +106,7 @@ def measure(
     golds = [trace.gold for trace in traces if trace.gold is not None]
     accuracy = Estimate(None)
     if known:
-        right_NC = np.array([[trace.predicted == trace.gold, 1] for trace in known], np.float64)
+        right_NC = with_ones([trace.predicted == trace.gold for trace in known])
         drawn_RC = resampled_sums(right_NC, seed=seed, resamples=resamples)
         right_R = quotient(drawn_RC[:, 0], drawn_RC[:, 1])
         accuracy = estimate(float(right_NC[:, 0].mean()), right_R, len(known))

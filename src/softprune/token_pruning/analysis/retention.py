@@ -1,10 +1,8 @@
 """Which words a pruned model keeps: by part of speech, stop word, entity, place, frequency and class.
 
-Every share is compared with random dropping in the same texts (`word_table`), because a word may be kept often
-only because its texts keep much, or because it has many pieces. A class is compared with random dropping at the share
-of tokens that all texts together keep. Intervals resample whole texts, since words of one text aren't independent. The
-p-values compare the count itself with random dropping, exactly for small groups, where a bootstrap is too confident.
-All tables share their resamples.
+Every share is compared with random dropping in the same texts (`word_table`): a word may be kept often only because its
+texts keep much, or because it has many pieces. A class is compared with random dropping at the share of tokens that all
+texts together keep. Intervals resample whole texts, since words of one text aren't independent.
 
 Axes: N texts, W words, G groups of one table, R resamples, C columns.
 """
@@ -70,25 +68,15 @@ def retention(
     """What was kept, by every grouping that the table knows; `entities`: whether the tagger finds named ones."""
     everything = Grouping("overall", ("all words",), np.zeros(len(table.text_W), np.int64))
     groupings = [everything, *make_groupings(table, labels, entities)]
-    values_WC = np.stack(
-        [
-            np.ones_like(table.kept_W),
-            table.kept_W,
-            table.chance_kept_W,
-            table.left_W,
-            table.chance_left_W,
-            table.even_kept_W,
-            table.even_left_W,
-        ],
-        axis=1,
-    )
+    own = (np.ones_like(table.kept_W), table.kept_W, table.chance_kept_W, table.left_W, table.chance_left_W)
+    values_WC = np.stack([*own, table.even_kept_W, table.even_left_W], axis=1)
     counts = []
     for grouping in groupings:
         inside_W = grouping.code_W >= 0
         counts_NGC = np.zeros((len(table.traces), len(grouping.groups), COLUMNS))
         np.add.at(counts_NGC, (table.text_W[inside_W], grouping.code_W[inside_W]), values_WC[inside_W])
         counts.append(counts_NGC)
-    flat = [counts_NGC.reshape(len(table.traces), -1) for counts_NGC in counts]
+    flat = [counts_NGC.reshape(len(table.traces), -1) for counts_NGC in counts]  # all tables share their resamples
     sums_RC = resampled_sums(np.concatenate(flat, axis=1), seed=seed, resamples=resamples)
     tables, start = dict[str, tuple[Row, ...]](), 0
     for grouping, counts_NGC in zip(groupings, counts, strict=True):
@@ -110,12 +98,13 @@ def make_groupings(table: WordTable, labels: Sequence[str], entities: bool) -> l
     """Every way to group the table's words; groups without a word stay out of their table."""
     found = []
     if table.tagged:
-        found.append(_by_name("pos", table.column(lambda word: word.mark.pos)))
-        found.append(_by_name("stop", table.column(lambda w: "stop word" if w.mark.stop else "not a stop word")))
+        marks = [word.mark for word in table.flat]
+        found.append(_by_name("pos", [mark.pos for mark in marks]))
+        found.append(_by_name("stop", ["stop word" if mark.stop else "not a stop word" for mark in marks]))
         if entities:
-            found.append(_by_name("entity", table.column(lambda w: "in an entity" if w.mark.entity else "outside")))
+            found.append(_by_name("entity", ["in an entity" if mark.entity else "outside" for mark in marks]))
     tenths = tuple(f"tenth {i}" for i in range(1, 11))
-    # 1e-9: rounding must not move a word that stands at a tenth's very beginning.
+    # 1e-9: rounding must not move a word from the very beginning of its tenth to the one before.
     found.append(Grouping("place", tenths, np.floor(10 * table.place_W + 1e-9).astype(np.int64)))
     # Bins by rank among all words of these texts; equally frequent ones rank by the alphabet.
     counts = Counter(table.forms)
@@ -148,6 +137,7 @@ def _row(name: str, counts_NC: Floats, drawn_RC: Floats, chance_W: Floats | None
     kept, difference = compare_shares(float(share), float(baseline), share_R, baseline_R, texts)
     p = 1.0
     if difference.interval is not None:
+        # Of the count itself where that is possible: for small groups a bootstrap is too confident.
         p = p_value(share_R - baseline_R) if chance_W is None else chance_p(round(own_C[1]), chance_W)
     return Row(
         name=name,

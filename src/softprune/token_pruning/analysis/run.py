@@ -38,18 +38,12 @@ def analyse(
     Args:
         traces: of the texts; without states there is no map.
         tagger: None splits words at spaces and punctuation, and there are no parts of speech.
-        out: the folder; its files are replaced.
         labels: names of the classes; the model's by default.
         keywords: the user's own words, as a list or a file with one a line.
         model: that made the traces; it reads texts with keywords again, without them.
-        seed: of everything random.
 
     Returns:
         What `analysis.json` holds. Shares are fractions.
-
-    Raises:
-        SoftpruneError: without texts or words, for keywords that can't be read, and without matplotlib, jinja2
-            or (for the map) scikit-learn.
     """
     words = None if keywords is None else read_keywords(keywords)  # before minutes of work
     analysis = measure(traces, tagger, labels, words, model, seed=seed, resamples=resamples)
@@ -65,9 +59,8 @@ def analyse(
 def write_csv(path: Path, rows: Iterable[tuple[TokenTrace, Sequence[Word]]], labels: Sequence[str]) -> None:
     """Write the kept words, one text a row: the form in which studies of pruned tokens publish them.
 
-    Columns are text, kept words, true and predicted class, tags of the kept words (separated by spaces, one for each;
-    none without a tagger), and the layer of every word: JSON, `[[word, layer], ...]` of all words read; a word that was
-    kept to the end has the number of layers there.
+    `pos` has a tag for each kept word (none without a tagger); `layers` is JSON, `[[word, layer], ...]` of all words
+    read, with the number of layers for a word that was kept to the end.
     """
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer)

@@ -13,7 +13,7 @@ Axes: N texts, W words of all of them, T tokens of a text, L layers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
@@ -95,17 +95,9 @@ class WordTable:
         """The true class of each text, `[N]`; -1 where it isn't known."""
         return np.array([-1 if trace.gold is None else trace.gold for trace in self.traces])
 
-    def column(self, of: Callable[[Word], str]) -> list[str]:
-        """A property of each word, `[W]`."""
-        return [of(word) for word in self.flat]
-
 
 def word_table(traces: Sequence[TokenTrace], tagger: Tagger | None = None) -> WordTable:
-    """Join tokens to words and put all words into columns; without a tagger, `words.split` finds them.
-
-    Raises:
-        SoftpruneError: without a single word.
-    """
+    """Join tokens to words and put all words into columns; without a tagger, `words.split` finds them."""
     if tagger is None:
         words = tuple(find_words(trace) for trace in traces)
     else:

@@ -69,7 +69,7 @@ def split(text: str) -> Iterator[Mark]:
     """Words without a tagger: runs of characters without a space; each punctuation mark or symbol is one, too."""
     start = None
     for place, character in enumerate(text):
-        alone = unicodedata.category(character)[0] in "PS"
+        alone = unicodedata.category(character)[0] in "PS"  # Unicode's punctuation and symbols
         if start is not None and (alone or character.isspace()):
             yield Mark(start, place)
             start = None
@@ -84,11 +84,10 @@ def split(text: str) -> Iterator[Mark]:
 def find_words(trace: TokenTrace, marks: Sequence[Mark] | None = None) -> tuple[Word, ...]:
     """The words of a text that the model read, in order.
 
-    A piece belongs to every word with which it shares a character, whatever the tokenizer: WordPiece and
-    byte-level pieces (several of which may stand for one character) lie within words, SentencePiece's may
-    begin with a space, and a piece that covers two words counts for both. A word without a piece wasn't read
-    (it was truncated, or the tokenizer doesn't know its characters), and isn't in the answer.
-    `marks` are the text's words, in order and apart; without them, `split` finds some.
+    A piece belongs to every word with which it shares a character, whatever the tokenizer: SentencePiece's may begin
+    with a space, and one that covers two words counts for both. A word without a piece wasn't read (it was truncated,
+    or the tokenizer doesn't know its characters), and isn't returned. Without `marks` (in order, without overlap),
+    `split` finds the words.
     """
     found = list(split(trace.text)) if marks is None else marks
     ends = [mark.end for mark in found]
@@ -140,12 +139,7 @@ class Tagger:
 
 
 def load_tagger(name: str | Path) -> Tagger:
-    """A spaCy pipeline by the name of an installed package, or by its folder.
-
-    Raises:
-        SoftpruneError: without spaCy, for a pipeline that isn't there or isn't readable, and for one that
-            doesn't find parts of speech.
-    """
+    """A spaCy pipeline by the name of an installed package, or by its folder; it must find parts of speech."""
     try:
         import spacy
     except ImportError as error:

@@ -39,13 +39,9 @@ class ClassWord:
 def typical_words(
     table: WordTable, labels: Sequence[str], *, top: int = 20, minimum: int = 5, prior: float = 1_000.0
 ) -> dict[str, list[ClassWord]]:
-    """The words with the highest z of each class, by true class.
+    """The `top` words with the highest z of each true class, kept `minimum` times in it at least; `prior` is A.
 
-    Args:
-        labels: names of the classes; those without a text, and all where only one has any, stay out.
-        top: words a class.
-        minimum: how often a word must have been kept in the class.
-        prior: A, pseudo-words.
+    Classes without a text are left out, and all where only one has any.
     """
     gold_N = table.golds()
     present = [place for place in range(len(labels)) if (gold_N == place).any()]
@@ -87,7 +83,7 @@ def typical_words(
 def log_odds(own_V: Floats, other_V: Floats, prior_V: Floats) -> tuple[Floats, Floats]:
     """The log-odds of every word and their z; V words, some of which have neither count nor prior (z is 0)."""
     a_V, b_V = own_V + prior_V, other_V + prior_V
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):  # of words without count and prior
         delta_V = np.log(a_V / (a_V.sum() - a_V)) - np.log(b_V / (b_V.sum() - b_V))
         z_V = delta_V / np.sqrt(1 / a_V + 1 / b_V)
     return np.nan_to_num(delta_V, posinf=0.0, neginf=0.0), np.nan_to_num(z_V, posinf=0.0, neginf=0.0)

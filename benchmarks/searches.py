@@ -20,12 +20,14 @@ from rich.console import Console
 from rich.table import Table
 
 from softprune.config import Recipe, resolve
-from softprune.pruning.xprompt import Pruned, control_start, token_importance, xprompt
+from softprune.prompts.soft_prompts import full_mask
+from softprune.pruning.xprompt import Pruned, token_importance, xprompt
 from softprune.runs.executors import InProcess
 from softprune.runs.run_folder import RunFolder
 from softprune.training.jobs import Group, fit, tune
 from softprune.training.loop import Watch
 from softprune.training.session import Workspace, prepare
+from softprune.types import PromptState
 
 SETTINGS = (
     "backbone.name=tiny",
@@ -75,7 +77,9 @@ def compare(task: str, settings: list[str], ways: list[str], overrides: list[str
     tuned = tune(base)
     token_importance(base, tuned)
     before = time.process_time() - begun
-    (control,) = fit(base, Group("control", ("control",), (control_start(base, tuned),), "control", "control"))
+    settings = base.recipe.prompt
+    whole = PromptState(tuned.state.vectors_PH, full_mask(settings.tokens, settings.pieces))
+    (control,) = fit(base, Group("control", ("control",), (whole,), "control", "control"))
     for name, found in (("tuned", tuned), ("control", control)):
         score, loss = f"{found.evaluation.score:.3f}", f"{found.evaluation.loss:.3f}"
         mask = found.state.mask

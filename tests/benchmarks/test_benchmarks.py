@@ -37,6 +37,11 @@ def test_make_bench_runs_every_script() -> None:
     assert len(NAMES) >= 7
 
 
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
+def test_every_script_imports_what_there_is(path: Path) -> None:
+    import_module(path.stem)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_quick_run_writes_its_results(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     more = ["--runs", str(tmp_path / "runs")] if name == "real_encoder" else []

@@ -72,7 +72,7 @@ def hold(found: Recipe | SoftpruneError) -> None:
 
 def resolved(given_overrides: list[str], base: Any = None) -> Recipe | SoftpruneError:
     try:
-        return resolve(given_overrides, base, names=NAMES)
+        return load_config(Recipe, base, given_overrides, names=NAMES)
     except SoftpruneError as error:
         return error
 

@@ -122,3 +122,8 @@ def out_of_memory(error: BaseException) -> bool:
             return True
         cause = cause.__cause__
     return False
+
+
+def shorten(error: BaseException) -> str:
+    """A library's error on one line of bearable length; its type where it has no text."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -17,7 +17,7 @@ from killing import kill_inside
 from samples import every_second
 from softprune.adapters import settings
 from softprune.adapters.registry import METHODS as TABLE
-from softprune.adapters.settings import settled
+from softprune.adapters.settings import settle_recipe
 from softprune.errors import ManyErrors, SoftpruneError
 from softprune.models import describe
 from softprune.pipelines.adapt import adapt, execute
@@ -75,11 +75,11 @@ def test_zero_shot_is_the_model_as_it_was(tiny_models: Models, task_file: Path, 
 
 def test_the_methods_own_settings_stand_in_the_resolved_recipe(tiny_models: Models, task_file: Path) -> None:
     for method in METHODS:
-        recipe = settled(recipe_of(tiny_models("gpt2"), task_file, method))
+        recipe = settle_recipe(recipe_of(tiny_models("gpt2"), task_file, method))
         assert recipe.tuning.lr == TABLE[method].lr
         assert (recipe.tuning.optimiser, recipe.tuning.patience) == ("adamw", None)
         assert recipe.tuning.weight_decay == (0.01 if method in ("full", "last-layer") else 0.0)
-    named = settled(recipe_of(tiny_models("gpt2"), task_file, "full", "tuning.lr=0.1", "tuning.weight_decay=0.3"))
+    named = settle_recipe(recipe_of(tiny_models("gpt2"), task_file, "full", "tuning.lr=0.1", "tuning.weight_decay=0.3"))
     assert (named.tuning.lr, named.tuning.weight_decay) == (0.1, 0.3)
 
 
@@ -147,7 +147,8 @@ def test_peft_is_asked_for_where_it_is_needed(
 ) -> None:
     monkeypatch.setattr(settings, "find_spec", lambda name: None)
     described = describe(str(tiny_models("gpt2")))
-    found = [str(error) for error in settings.mistakes(settled(recipe_of("gpt2", task_file, method)), described)]
+    recipe = settle_recipe(recipe_of("gpt2", task_file, method))
+    found = [str(error) for error in settings.find_mistakes(recipe, described)]
     assert (
         found
         == [f"expected: peft, for {method}\nfound:    not installed\ndo:       pip install 'softprune[methods]'"]
@@ -181,7 +182,7 @@ def test_killed_it_goes_on_to_the_same_bits(forks: Forks, tiny_models: Models, t
     changes = ("tuning.lr=0.01", "tuning.sweep=0.5,1")
     recipe = recipe_of(tiny_models("gpt2"), task_file, "full", *changes)
     file = tmp_path / "recipe.yaml"
-    file.write_text(settled(recipe).dump())
+    file.write_text(settle_recipe(recipe).dump())
     execute(recipe, tmp_path / "whole", "test", recipe.dump())
     broken = tmp_path / "broken"
     for phase, nth in (("sweep", 3), ("report", 1)):

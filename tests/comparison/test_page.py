@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from comparisons import NOTHING, floor, found, row
 
-from softprune.report.mpl_style import DARK, LIGHT, Theme, as_png, as_svg
+from softprune.report.mpl_style import DARK, LIGHT, Theme, render
 from softprune.studies.comparison.page import LOOKS, MARKERS, Place, looks, places, plans, short, write_page
 
 HOSTILE = "<script>alert('x')</script>"
@@ -37,10 +37,10 @@ def test_a_loss_is_drawn_as_it_is() -> None:
 def test_figures_are_drawn_in_both_themes_with_the_same_bytes_each_time() -> None:
     for plan in plans(found()):
         assert plan.draw is not None
-        light = as_png(plan.draw, LIGHT)
-        assert light.startswith(b"\x89PNG")
-        assert light == as_png(plan.draw, LIGHT) != as_png(plan.draw, DARK)
-        assert as_svg(plan.draw, LIGHT) == as_svg(plan.draw, LIGHT)
+        light = render(plan.draw, LIGHT, "png")
+        assert light[0].startswith(b"\x89PNG")
+        assert light == render(plan.draw, LIGHT, "png") != render(plan.draw, DARK, "png")
+        assert render(plan.draw, LIGHT, "svg") == render(plan.draw, LIGHT, "svg")
 
 
 def test_lines_stand_where_the_floors_are() -> None:

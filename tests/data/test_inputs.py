@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from softprune.data import load_task
-from softprune.data.input_rows import choose_source
 from softprune.data.row_files import Located
+from softprune.data.sources import choose_source
 from softprune.errors import SoftpruneError
 
 OFFICIAL = Path(__file__).parent.parent / "fixtures" / "tasks" / "official"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from softprune.data.lead_baseline import lead, written
+from softprune.data.lead_baseline import lead, pair_texts
 from softprune.types import Example, Segment
 
 
@@ -46,5 +46,5 @@ def test_as_many_as_asked():
 
 
 def test_beside_the_examples_own():
-    found = written(("a text",), (example("One."),))
+    found = pair_texts(("a text",), (example("One."),))
     assert (found.texts, found.references, found.losses) == (("a text",), ("its own summary",), ())

@@ -9,11 +9,11 @@ import pytest
 
 from softprune.data import load_task, select_sets
 from softprune.data.data_statistics import compute_statistics
-from softprune.data.input_rows import choose_source
 from softprune.data.metrics import Loss
 from softprune.data.output_rows import RowWriter
 from softprune.data.row_files import Located
 from softprune.data.scaffold import guess, write_task
+from softprune.data.sources import choose_source
 from softprune.data.template import unanswered_rows
 from softprune.errors import ManyErrors, SoftpruneError
 

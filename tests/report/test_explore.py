@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from softprune.errors import SoftpruneError
-from softprune.report.explore import explored, neighbours
+from softprune.report.explore import collect_controls, collect_neighbours
 from softprune.report.page import html
 from softprune.report.run_reader import Run, read_run
 
@@ -23,7 +23,7 @@ NO_PAIR = ">a pair that was not tried</option>"
 
 
 def of(run: Run) -> dict[str, Any]:
-    found = explored(run)
+    found = collect_controls(run)
     assert found is not None
     return found
 
@@ -122,17 +122,17 @@ def test_importance_of_another_shape_is_not_shown(xprompt_run: Path) -> None:
 
 
 def test_a_run_that_prunes_nothing_has_nothing_to_explore(tune_run: Path) -> None:
-    assert explored(read_run(tune_run)) is None
+    assert collect_controls(read_run(tune_run)) is None
     text = html(read_run(tune_run), [])
     assert "Explore what was kept" not in text
     assert "Nearest words" not in text
 
 
 def test_neighbours_are_what_the_file_says(xprompt_run: Path, add_near: Callable[..., None]) -> None:
-    assert neighbours(read_run(xprompt_run)) is None
+    assert collect_neighbours(read_run(xprompt_run)) is None
     assert "Words near the prompt's tokens: not measured." in html(read_run(xprompt_run), [])
     add_near(xprompt_run)
-    found = neighbours(read_run(xprompt_run))
+    found = collect_neighbours(read_run(xprompt_run))
     assert found is not None
     assert found["measures"] == ["centred", "cosine"]
     assert list(found["prompts"]) == ["tuned", "winner"]
@@ -148,14 +148,14 @@ def test_neighbours_are_what_the_file_says(xprompt_run: Path, add_near: Callable
 def test_what_a_neighbour_lacks_is_not_measured(xprompt_run: Path) -> None:
     path = xprompt_run / "neighbours.json"
     path.write_text('{"prompts": {"tuned": [{"token": 0, "end": {"cosine": [{"id": 1, "word": "a"}]}}]}}')
-    found = neighbours(read_run(xprompt_run))
+    found = collect_neighbours(read_run(xprompt_run))
     assert found is not None
     (token,) = found["prompts"]["tuned"]
     assert (token["word"], token["moved"], token["kept"], token["start"]) == ("", "not measured", {}, {})
     assert token["end"] == {"cosine": [["a", "not measured"]]}
     for nothing in ('{"other": 1}', '{"prompts": {"tuned": []}}'):
         path.write_text(nothing)
-        assert neighbours(read_run(xprompt_run)) is None
+        assert collect_neighbours(read_run(xprompt_run)) is None
 
 
 @pytest.mark.parametrize("text", ['{"prompts": [1]}', '{"prompts": {"tuned": [1]}}', '{"prompts": 1}', "[]", "{"])

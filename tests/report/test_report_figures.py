@@ -10,9 +10,8 @@ import pytest
 from matplotlib.collections import QuadMesh
 
 from softprune.report.charts import Chart, Series
-from softprune.report.figures import plan_figures
-from softprune.report.importance_figures import histogram, importance_map
-from softprune.report.mpl_style import DARK, LIGHT, as_png, as_svg, sparse
+from softprune.report.figures import histogram, importance_map, plan_figures
+from softprune.report.mpl_style import DARK, LIGHT, render, sparse
 from softprune.report.run_reader import TicketMask, read_run
 from softprune.report.training_charts import compression_chart, training_chart
 
@@ -40,17 +39,17 @@ def test_every_figure_is_written_twice(written: Path, name: str) -> None:
 def test_same_numbers_same_bytes(written: Path, name: str) -> None:
     plan = next(plan for plan in plan_figures(read_run(written)) if plan.name == name)
     svg = (written / "report" / "figures" / f"{name}.svg").read_bytes()
-    assert as_svg(plan.draw, LIGHT) == svg
+    assert render(plan.draw, LIGHT, "svg") == [svg]
     assert b"<dc:date>" not in svg
 
 
 def test_a_users_matplotlibrc_changes_nothing(written: Path) -> None:
     plan = next(plan for plan in plan_figures(read_run(written)) if plan.name == "token_histogram")
     with mpl.rc_context({"axes.grid": True, "font.size": 30, "lines.linewidth": 9}):
-        drawn = as_png(plan.draw, LIGHT)
+        (drawn,) = render(plan.draw, LIGHT, "png")
         assert mpl.rcParams["font.size"] == 30
     assert drawn == (written / "report" / "figures" / "token_histogram.png").read_bytes()
-    assert as_png(plan.draw, DARK) != drawn
+    assert render(plan.draw, DARK, "png") != [drawn]
 
 
 def test_pruned_cells_are_masked_and_survivors_keep_their_importance() -> None:

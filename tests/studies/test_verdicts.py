@@ -29,11 +29,6 @@ def test_only_an_interval_tells(cell: Cell, told: str) -> None:
     assert verdict(cell) == told
 
 
-def test_against_another_number() -> None:
-    assert verdict(UP, than=0.02) == NEITHER
-    assert verdict(UP, than=0.06) == BELOW
-
-
 def test_said_with_its_interval() -> None:
     assert describe_difference("A less B", UP) == "A less B: +3.0 (+1.0 to +5.0) points, above"
 

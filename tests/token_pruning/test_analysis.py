@@ -11,7 +11,7 @@ import pytest
 from fakes import FakeReader, by_chance, made_texts, make_trace, prefers
 
 from softprune.errors import SoftpruneError
-from softprune.report.mpl_style import LIGHT, as_svg
+from softprune.report.mpl_style import LIGHT, render
 from softprune.token_pruning.analysis.measure import measure
 from softprune.token_pruning.analysis.page import plans
 from softprune.token_pruning.analysis.run import analyse
@@ -117,7 +117,7 @@ def test_figures_have_their_numbers(make_tagger: Callable[..., Tagger]) -> None:
     widths = [bar.get_width() for bar in bars(LIGHT).axes[0].patches]
     kept = [100 * (row.kept.value or 0) for row in found.retention.tables["pos"]]
     assert sorted(widths) == pytest.approx(sorted(kept))
-    assert as_svg(bars, LIGHT) == as_svg(bars, LIGHT)
+    assert render(bars, LIGHT, "svg") == render(bars, LIGHT, "svg")
 
 
 def test_wrong_keywords_are_told_before_anything_is_written(tmp_path: Path) -> None:

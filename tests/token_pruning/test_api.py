@@ -137,8 +137,8 @@ def test_memory_that_runs_out_is_told(tmp_path: Path, tiny_models: Models, monke
     monkeypatch.setattr(api, "experiment", full)
     with pytest.raises(SoftpruneError) as caught:
         execute(recipe_of(write_task(tmp_path / "task"), tiny_models("encoder")), tmp_path / "run", "test", "")
-    assert caught.value.found == "out of memory"
-    assert "tuning.accumulate=2 tuning.eval_rows=32" in caught.value.do
+    assert caught.value.found == "out of memory (CUDA out of memory.)"
+    assert "tuning.eval_rows=32 tuning.accumulate=2" in caught.value.do
 
 
 def test_the_sealed_set_is_not_tokenised_before_it_opens(tmp_path: Path, tiny_models: Models) -> None:

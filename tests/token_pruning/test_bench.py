@@ -13,7 +13,7 @@ from encoders import INNER, LAYERS, LONGEST, OURS, encoder_of, gap, mixed, texts
 from rich.console import Console
 
 from softprune.errors import SoftpruneError
-from softprune.report.mpl_style import DARK, LIGHT, as_png, as_svg
+from softprune.report.mpl_style import DARK, LIGHT, render
 from softprune.report.speed import draw_speed, front, places
 from softprune.token_pruning.bench import (
     UNPRUNED,
@@ -219,9 +219,9 @@ def test_figure(found: dict[str, Any]) -> None:
     assert {place.role for place in shown} == {"padded", "packed", "pruned", "head only"}
     assert all(place.low <= place.accuracy + 1e-9 and place.accuracy <= place.high + 1e-9 for place in shown)
     draw = draw_speed(found)
-    assert as_png(draw, LIGHT).startswith(b"\x89PNG")
-    assert as_svg(draw, LIGHT) == as_svg(draw, LIGHT)
-    assert as_svg(draw, DARK) != as_svg(draw, LIGHT)
+    assert render(draw, LIGHT, "png")[0].startswith(b"\x89PNG")
+    assert render(draw, LIGHT, "svg") == render(draw, LIGHT, "svg")
+    assert render(draw, DARK, "svg") != render(draw, LIGHT, "svg")
 
 
 def test_mistakes() -> None:

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError
 
 from softprune.adapters.base import AdapterPlan
 from softprune.adapters.p_tuning import STORED as VECTORS
@@ -25,6 +23,7 @@ from softprune.errors import SoftpruneError
 from softprune.models import FAMILIES, load_backbone
 from softprune.models.base import Backbone
 from softprune.models.fingerprint import same_backbone
+from softprune.prompts.ticket_io import UNREADABLE, describe, read_fields
 from softprune.runs.atomic_io import json_text, tensor_bytes, write_bytes
 from softprune.runs.tensor_files import read_tensors
 
@@ -66,7 +65,7 @@ class SavedAdapter:
         return f"SavedAdapter({self.plan.method} for {self.info.task}, of {self.info.backbone})"
 
     def prompt(self) -> torch.Tensor:
-        """What stands before every input, `[Q, H]`; Q is 0 for methods that don't make a prompt."""
+        """What is read before every input, `[Q, H]`; Q is 0 for methods that don't make a prompt."""
         return self.tensors[VECTORS] if VECTORS in self.tensors else torch.zeros(0, self.info.hidden)
 
     def check(self, backbone: Backbone) -> None:
@@ -128,7 +127,8 @@ def read_adapter(folder: str | Path) -> SavedAdapter:
         document = json.loads((place / DOCUMENT).read_text(encoding="utf-8"))
         if not isinstance(document, Mapping) or document.get("schema") != SCHEMA:
             raise ValueError(f"no document of schema {SCHEMA}")
-        plan, info = _read_fields(AdapterPlan, document["plan"]), _read_fields(AdapterInfo, document)
+        plan: AdapterPlan = read_fields(AdapterPlan, document["plan"])
+        info: AdapterInfo = read_fields(AdapterInfo, document)
         if plan.method not in METHODS or info.family not in FAMILIES:
             raise ValueError(f"an unknown method or family: {plan.method}, {info.family}")
         definition = check_definition(document["definition"], place / DOCUMENT)
@@ -136,18 +136,7 @@ def read_adapter(folder: str | Path) -> SavedAdapter:
         for name, tensor in tensors.items():
             if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
                 raise ValueError(f"numbers in {name} that aren't finite, or are {tensor.dtype}")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
-        found = " ".join(str(error).split())[:300]
-        raise SoftpruneError(f"a whole adapter in {folder}", found, "copy or train it again") from error
+    except UNREADABLE as error:
+        raise SoftpruneError(f"a whole adapter in {folder}", describe(error), "copy or train it again") from error
     peft = document.get("peft")
     return SavedAdapter(plan, info, definition, tensors, peft if isinstance(peft, dict) else None)
-
-
-def _read_fields(kind: type[Any], values: Mapping[str, Any]) -> Any:
-    """A dataclass from a document's values, with their types checked."""
-    stated = {name: values[name] for name in kind.__dataclass_fields__}
-    try:
-        return TypeAdapter(kind).validate_json(json.dumps(stated), strict=True)
-    except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_url=False)[:3]]
-        raise ValueError("; ".join(wrong)) from error

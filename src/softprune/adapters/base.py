@@ -56,7 +56,7 @@ class Adaptation(ABC):
         return self.off()
 
     def prompts(self) -> torch.Tensor:
-        """What stands before every input, `[1, Q, H]`; Q is 0 for methods that don't make a prompt."""
+        """What is read before every input, `[1, Q, H]`; Q is 0 for methods that don't make a prompt."""
         return self.nothing()
 
     def nothing(self) -> torch.Tensor:
@@ -72,14 +72,14 @@ class Adaptation(ABC):
         """Switch what is random in training on or off."""
 
 
-def put(named: Mapping[str, nn.Parameter], values: Mapping[str, torch.Tensor]) -> None:
+def set_values(named: Mapping[str, nn.Parameter], values: Mapping[str, torch.Tensor]) -> None:
     """Give parameters other values, in place."""
     with torch.no_grad():
         for name, parameter in named.items():
             parameter.copy_(values[name])
 
 
-def copies(named: Mapping[str, nn.Parameter]) -> Tensors:
+def copy_values(named: Mapping[str, nn.Parameter]) -> Tensors:
     """Values of parameters on the CPU."""
     return {name: parameter.detach().to("cpu", copy=True) for name, parameter in named.items()}
 

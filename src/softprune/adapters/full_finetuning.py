@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from softprune.adapters.base import Adaptation, AdapterPlan, Tensors, copies, put
+from softprune.adapters.base import Adaptation, AdapterPlan, Tensors, copy_values, set_values
 from softprune.errors import SoftpruneError
 from softprune.models.architectures import find_trunk
 from softprune.models.base import AdapterContext, Backbone
@@ -35,7 +35,7 @@ class TrainedWeights(Adaptation):
     def __init__(self, backbone: Backbone, named: dict[str, nn.Parameter]) -> None:
         super().__init__(backbone)
         self._named = named
-        self._before = copies(named)
+        self._before = copy_values(named)
         backbone.adapter = replace(backbone.adapter, has_weights=True)
         for parameter in named.values():
             parameter.requires_grad_(True)
@@ -46,18 +46,18 @@ class TrainedWeights(Adaptation):
 
     def stored(self) -> Tensors:
         """All of them: they replace the model's."""
-        return copies(self._named)
+        return copy_values(self._named)
 
     @contextmanager
     def off(self) -> Iterator[None]:
         """The weights as they were loaded."""
-        now = copies(self._named)
-        put(self._named, self._before)
+        now = copy_values(self._named)
+        set_values(self._named, self._before)
         try:
             with self.bare():
                 yield
         finally:
-            put(self._named, now)
+            set_values(self._named, now)
 
     def bare(self) -> AbstractContextManager[None]:
         """The values don't matter to how long it takes."""
@@ -99,6 +99,7 @@ def last_layer(backbone: Backbone, plan: AdapterPlan, seed: int) -> TrainedWeigh
         for part in path.split("."):
             module = module[-1] if part == "-1" else getattr(module, part)
         trained |= {id(p) for p in module.parameters()}
+    # A tied head is the embeddings' own tensor: trained, it would change the input as well.
     if head is not None and plan.untie_head and head.weight is embeddings.weight:
         head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
     if head is not None and head.weight is not embeddings.weight:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from softprune.adapters.base import Adaptation, Tensors, copies, put
+from softprune.adapters.base import Adaptation, Tensors, copy_values, set_values
 from softprune.training.cost import behind_prompt, latency
 from softprune.training.jobs import FolderKeeper, best_rate, chosen_work, schedule, sweep_candidate
 from softprune.training.loop import Evaluation, train
@@ -56,17 +56,17 @@ def fit(workspace: Workspace, adaptation: Adaptation) -> FittedAdapter:
         with workspace.run.phase("tune"):
             best = _fit(workspace, adaptation, workspace.lr, WORK)
     else:
-        start = copies(adaptation.named())
+        start = copy_values(adaptation.named())
 
         def train_with(lr: float, work: str) -> Evaluation:
-            put(adaptation.named(), start)
+            set_values(adaptation.named(), start)
             return _fit(workspace, adaptation, lr, work).evaluation
 
         with workspace.run.phase("sweep"):
             lr = best_rate(workspace.run, workspace.lr, multiples, train_with)
             # Its finished work is read back from the run's folder.
             best = _fit(workspace, adaptation, lr, chosen_work(workspace.run) or WORK)
-    put(adaptation.named(), best.values)
+    set_values(adaptation.named(), best.values)
     return best
 
 
@@ -84,7 +84,7 @@ def _fit(workspace: Workspace, adaptation: Adaptation, lr: float, work: str) -> 
         return data.batch(backbone, indices)
 
     def evaluate() -> list[Evaluation]:
-        scores = scores_of(workspace, adaptation, workspace.select, scoring)
+        scores = score_adapted(workspace, adaptation, workspace.select, scoring)
         return [Evaluation(workspace.choice.value(scores), scores.loss)]
 
     trained = train(
@@ -104,11 +104,12 @@ def _fit(workspace: Workspace, adaptation: Adaptation, lr: float, work: str) -> 
         watch=workspace.watch,
         processes=workspace.run.processes,
     )
+    # Candidates are stacked along the first axis; here there is one.
     values = {name: value[0] for name, value in trained.tensors.items()}
     return FittedAdapter(values, trained.best[0], lr, trained.seconds)
 
 
-def scores_of(workspace: Workspace, adaptation: Adaptation, data: ScoredSet, scoring: Scoring) -> Scores:
+def score_adapted(workspace: Workspace, adaptation: Adaptation, data: ScoredSet, scoring: Scoring) -> Scores:
     """What the adapted backbone says of a set."""
     backbone = workspace.backbone
     adaptation.train(False)

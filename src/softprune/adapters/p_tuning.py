@@ -72,6 +72,7 @@ def new_prompt(backbone: Backbone, plan: AdapterPlan, seed: int) -> MadePrompt:
         encoder_hidden_size=plan.hidden or backbone.info.hidden,
         num_transformer_submodules=1,
     )
+    # peft draws from the global generator, which the rest of the run must find as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network: nn.Module = PromptEncoder(config)  # type: ignore[no-untyped-call]

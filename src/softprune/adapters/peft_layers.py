@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from softprune.adapters.base import Adaptation, AdapterPlan, Tensors, copies
-from softprune.errors import SoftpruneError
+from softprune.adapters.base import Adaptation, AdapterPlan, Tensors, copy_values
+from softprune.errors import SoftpruneError, shorten
 from softprune.models.base import AdapterContext, Backbone
 
 
@@ -26,13 +26,14 @@ class Injected(Adaptation):
         model = backbone.model
         backbone.adapter = replace(backbone.adapter, has_weights=True)
         try:
+            # peft draws from the global generator, which the rest of the run must find as it was.
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 inject_adapter_in_model(config, model, adapter_name="default")
         except ValueError as error:
             raise SoftpruneError(
                 "modules that the method can be put into",
-                " ".join(str(error).split())[:300],
+                shorten(error),
                 "name some of the model's own with adapter.targets=NAME,NAME",
             ) from error
         self.config = config
@@ -49,7 +50,7 @@ class Injected(Adaptation):
 
     def stored(self) -> Tensors:
         """The same: all of it is read in use."""
-        return copies(self._named)
+        return copy_values(self._named)
 
     def peft_config(self) -> dict[str, Any]:
         """Of the method, as JSON holds it."""
@@ -85,6 +86,7 @@ def lora(backbone: Backbone, plan: AdapterPlan, seed: int) -> Injected:
     from peft.utils import constants
 
     defaults = constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+    # Where peft has no default for the architecture, None makes it refuse; `Injected` says what to do.
     config = LoraConfig(
         r=plan.rank,
         lora_alpha=plan.alpha,

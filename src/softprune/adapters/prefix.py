@@ -142,6 +142,7 @@ def new_prefix(backbone: Backbone, plan: AdapterPlan, seed: int) -> Prefix:
         SoftpruneError: where not all layers of the model keep keys and values, or it has a prefix already.
     """
     shape = read_shape(backbone)
+    # peft draws from the global generator, which the rest of the run must find as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = _encoder(shape, plan.tokens, plan.method == "prefix", plan.hidden)
@@ -218,7 +219,7 @@ def read_shape(backbone: Backbone) -> Shape:
 
 
 def prefix_not_defined(config: Any, family: str) -> str | None:
-    """Why a model can't take a prefix, by its configuration alone; None where it can, as far as that tells."""
+    """Why a model can't take a prefix, by its configuration alone; None where it can, as far as it shows."""
     kind = config.model_type
     if not _takes_cache(config, family):
         return f'attention of "{kind}" takes no keys and values beside those of its text'

@@ -72,11 +72,11 @@ def adapt(backbone: Backbone, plan: AdapterPlan, seed: int) -> Adaptation:
 
 def restore(backbone: Backbone, plan: AdapterPlan, tensors: Mapping[str, torch.Tensor]) -> Adaptation:
     """Give a backbone an adapter that was stored; tensors of another adapter or backbone are refused."""
-    from softprune.adapters.base import check_tensors, put
+    from softprune.adapters.base import check_tensors, set_values
 
     if plan.method in _STORED:
         return _STORED[plan.method](backbone, plan, tensors)
     adaptation = adapt(backbone, plan, seed=0)
     check_tensors(plan, {name: tuple(p.shape) for name, p in adaptation.named().items()}, tensors)
-    put(adaptation.named(), tensors)
+    set_values(adaptation.named(), tensors)
     return adaptation

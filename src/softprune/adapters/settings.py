@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from softprune.adapters.base import AdapterPlan
-from softprune.adapters.registry import METHODS, Method
+from softprune.adapters.registry import METHODS
 from softprune.config import LearningRate, Recipe
 from softprune.errors import SoftpruneError
 from softprune.models.description import BackboneDescription
@@ -14,7 +14,7 @@ WEIGHT_DECAY = 0.01
 """Of weights that are fine-tuned; what a method adds to a model has none."""
 
 
-def settled(recipe: Recipe) -> Recipe:
+def settle_recipe(recipe: Recipe) -> Recipe:
     """The recipe with the method's own learning rate, AdamW, and all epochs, where it names no others."""
     method = METHODS[recipe.adapter.method]
     own = {
@@ -27,13 +27,13 @@ def settled(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"tuning": recipe.tuning.model_copy(update=changed)})
 
 
-def plan_of(recipe: Recipe) -> AdapterPlan:
+def make_plan(recipe: Recipe) -> AdapterPlan:
     """The method's setup as plain values."""
     training_keys = {"warmup", "decay", "clip_norm"}
     return AdapterPlan(tokens=recipe.virtual_tokens, **recipe.adapter.model_dump(exclude=training_keys))
 
 
-def mistakes(recipe: Recipe, described: BackboneDescription) -> list[SoftpruneError]:
+def find_mistakes(recipe: Recipe, described: BackboneDescription) -> list[SoftpruneError]:
     """What keeps a recipe's method from this backbone; from its configuration alone."""
     from softprune.adapters.prefix import prefix_not_defined
 
@@ -51,15 +51,9 @@ def mistakes(recipe: Recipe, described: BackboneDescription) -> list[SoftpruneEr
     if isinstance(recipe.tuning.lr, LearningRate):
         do = f"write a number, such as tuning.lr={method.lr:g}"
         found.append(SoftpruneError(f"an absolute tuning.lr for {method.name}", "one relative to the embeddings", do))
-    if method.whole:
-        found += _weight_mistakes(recipe, method)
-    return found
-
-
-def _weight_mistakes(recipe: Recipe, method: Method) -> list[SoftpruneError]:
-    """What keeps weights from being trained."""
-    found = []
-    for key in ("quantization", "device_map"):
+    if not method.whole:
+        return found
+    for key in ("quantization", "device_map"):  # under either, weights can't be trained
         value = getattr(recipe.backbone, key)
         if value != "none":
             expected = f"backbone.{key}=none for {method.name}, which trains the weights"

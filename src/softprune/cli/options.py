@@ -20,6 +20,7 @@ from softprune.cli.output import say
 from softprune.config import CompareRecipe, Recipe, RecipeField, Study, TokensRecipe, flat_fields
 from softprune.errors import SoftpruneError
 
+# By kind of run, the recipe that its flags are keys of.
 SCHEMAS: Final[dict[str, type[BaseModel]]] = {
     "xprompt": Recipe,
     "tune": Recipe,

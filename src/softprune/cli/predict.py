@@ -85,9 +85,9 @@ def predict(
 ) -> None:
     """Answer the rows of a file with a ticket or an adapter, or each row with its own of several tickets."""
     from softprune.adapters.adapter_io import holds_adapter, read_adapter
-    from softprune.data.input_rows import read_input
     from softprune.data.output_rows import RowWriter
     from softprune.data.row_files import file_format, refuse_columns
+    from softprune.data.sources import read_input
     from softprune.evaluation.predict import backbone_of
     from softprune.evaluation.predict import predict as answer
 

@@ -112,20 +112,14 @@ def load_config(
     return validate(kind, values, overrides, where, names)
 
 
-def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = (), *, names: Names | None = None) -> Recipe:
+def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe of a run that tunes, prunes or adapts, as of `load_config`."""
-    return load_config(Recipe, path_or_name, overrides, names=names)
+    return load_config(Recipe, path_or_name, overrides)
 
 
-def resolve(
-    overrides: Sequence[str] = (),
-    base: Mapping[str, Any] | None = None,
-    where: str = "recipe",
-    *,
-    names: Names | None = None,
-) -> Recipe:
+def resolve(overrides: Sequence[str] = (), base: Mapping[str, Any] | None = None, where: str = "recipe") -> Recipe:
     """The same from its keys (none: all defaults) and overrides."""
-    return load_config(Recipe, base, overrides, where=where, names=names)
+    return load_config(Recipe, base, overrides, where=where)
 
 
 def validate(

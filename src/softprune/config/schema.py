@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, get_args, get_origin
 
@@ -350,26 +349,19 @@ class RecipeField:
 
     key: str  # dotted, such as `tuning.epochs`
     type: str  # of its values, in words
-    default: Any  # as YAML would hold it
     description: str  # meaning, unit and default
 
 
-def flat_fields(of: type[BaseModel] = Recipe) -> tuple[RecipeField, ...]:
-    """All keys of a kind of recipe, in its order."""
-    return tuple(_list_fields(of, ""))
-
-
-def _list_fields(model: type[BaseModel], prefix: str) -> Iterator[RecipeField]:
-    for name, field in model.model_fields.items():
-        key, kind, default = f"{prefix}{field.alias or name}", field.annotation, field.default
+def flat_fields(of: type[BaseModel] = Recipe, prefix: str = "") -> list[RecipeField]:
+    """All keys of a kind of recipe, or of its section behind this prefix, in its order."""
+    fields: list[RecipeField] = []
+    for name, field in of.model_fields.items():
+        key, kind = f"{prefix}{field.alias or name}", field.annotation
         if isinstance(kind, type) and issubclass(kind, Section):
-            yield from _list_fields(kind, f"{key}.")
-            continue
-        if isinstance(default, BaseModel):
-            default = default.model_dump()
-        elif isinstance(default, tuple):
-            default = list(default)
-        yield RecipeField(key, _type_name(kind), default, field.description or "")
+            fields += flat_fields(kind, f"{key}.")
+        else:
+            fields.append(RecipeField(key, _type_name(kind), field.description or ""))
+    return fields
 
 
 def _type_name(kind: Any) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from softprune.data.definition import Split
-from softprune.data.lead_baseline import lead, written
+from softprune.data.lead_baseline import lead, pair_texts
 from softprune.data.metrics import constant_answer
 from softprune.data.rouge import is_installed
 from softprune.data.sources import SPLITS, find_layout
@@ -46,12 +46,13 @@ def compute_statistics(task: Task, splits: Splits) -> TaskStatistics:
     if not examples:
         found = f"none of {task.id} in {splits.source}"
         raise SoftpruneError("a validation or development set", found, "add the file, or leave it out")
+    sizes = {split: len(getattr(splits, split)) for split in SPLITS if getattr(splits, split) is not None}
     shares: dict[str, float] = {}
     constant = target_words = None
     if task.definition.is_generation:
         target_words = _mean_words([example.answers[0] for example in examples])
         if is_installed():
-            constant = task.metric.value(written(tuple(map(lead, examples)), examples))
+            constant = task.metric.value(pair_texts(tuple(map(lead, examples)), examples))
     else:
         gold = [example.gold for example in examples]
         shares = {answer: gold.count(place) / len(gold) for place, answer in enumerate(task.definition.answers)}
@@ -60,7 +61,7 @@ def compute_statistics(task: Task, splits: Splits) -> TaskStatistics:
         id=task.id,
         kind=task.definition.kind,
         metric=task.metric.name,
-        sizes={split: len(held) for split in SPLITS if (held := getattr(splits, split)) is not None},
+        sizes=sizes,
         reported=splits.reported,
         words=_mean_words([example.text for example in examples]),
         shares=shares,

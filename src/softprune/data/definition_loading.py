@@ -42,7 +42,7 @@ _SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
     ("sources", "hub"): HubSource,
     ("sources", "generated"): GeneratedSource,
 }
-"""What may stand where in a file; elsewhere, the keys are a field's."""
+"""What each section of a file may hold; elsewhere, the keys are a field's."""
 
 
 def read_definition(path: Path) -> Definition:
@@ -73,11 +73,7 @@ def read_definition(path: Path) -> Definition:
 
 
 def check_definition(data: Any, path: Path) -> Definition:
-    """Check what a task's YAML says, or what a ticket's file says of its task.
-
-    Args:
-        data: its value.
-        path: the file, which gives the task its name where it states none.
+    """Check what a task's YAML says, or what a ticket's file says of its task; the path names a task that has no `id`.
 
     Raises:
         SoftpruneError: for its one mistake.

@@ -32,6 +32,6 @@ def lead(example: Example, sentences: int = SENTENCES) -> str:
     return " ".join(first[:sentences])
 
 
-def written(texts: tuple[str, ...], examples: tuple[Example, ...]) -> Scores:
+def pair_texts(texts: tuple[str, ...], examples: tuple[Example, ...]) -> Scores:
     """Texts beside the examples' own, as a metric of written texts reads them."""
     return Scores(texts=texts, references=tuple(example.answers[0] for example in examples))

@@ -36,12 +36,7 @@ class Metric(ABC):
 
     @classmethod
     def for_task(cls, n_answers: int, positive: int | None) -> Metric:
-        """The metric as a task needs it.
-
-        Args:
-            n_answers: A, which a metric with counts for each answer must know.
-            positive: position of the positive answer, None where the task names none.
-        """
+        """The metric as a task with A answers needs it; `positive` is the position of its positive answer, if any."""
         return cls()
 
     @abstractmethod
@@ -89,13 +84,15 @@ class F1(Metric):
 
     def counts(self, scores: Scores) -> Floats:
         """`[N, 3]`."""
-        predicted, gold = (answers == self.positive for answers in answer_arrays(scores))
+        predicted_N, gold_N = answer_arrays(scores)
+        predicted, gold = predicted_N == self.positive, gold_N == self.positive
         return np.stack([predicted & gold, predicted & ~gold, ~predicted & gold], axis=1).astype(np.float64)
 
     def score(self, counts: Floats) -> Floats:
         """`[..., 3]` to `[...]`; 0 where nothing is positive."""
         hits = 2 * counts[..., 0]
         total = hits + counts[..., 1] + counts[..., 2]
+        # A resample may hold no positive example: 0 / 0 is 0 here, and no warning.
         return np.divide(hits, total, out=np.zeros_like(hits, dtype=np.float64), where=total > 0)
 
 
@@ -150,12 +147,7 @@ METRICS: Final[dict[str, type[Metric]]] = {metric.name: metric for metric in (Ac
 
 
 def metric_named(name: str, positive: int | None = None, n_answers: int = 2) -> Metric:
-    """The metric of that name.
-
-    Args:
-        name: one of `METRICS`.
-        positive: position of the positive answer, for metrics that count one answer.
-        n_answers: A.
+    """The metric of that name, for a task with these answers (see `Metric.for_task`).
 
     Raises:
         SoftpruneError: for an unknown name.

@@ -1,7 +1,6 @@
 """Several tasks as one, for one prompt that serves them all: `trec+ag_news`.
 
-Every example keeps its own template and answers; it only says which task it is of. What counts is the accuracy over
-all examples. `softprune.data.task` puts their data side by side.
+Every example keeps its own template and answers and says which task it is of. What counts is the accuracy over all.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from softprune.config.registry import unknown
-from softprune.data.definition import Definition, Sources
+from softprune.data.definition import Definition, FieldSpec, Sources
 from softprune.data.row_files import Located
 from softprune.errors import SoftpruneError
 
@@ -44,6 +43,11 @@ def join_definitions(parts: Sequence[Definition]) -> Definition:
         found = ", ".join(f"{part.id} by {part.score}" for part in parts)
         do = "join tasks that agree, or give your copy of a task's YAML another `score`"
         raise SoftpruneError("tasks whose answers are scored alike, to join them", found, do)
+    fields: dict[str, FieldSpec] = {}
+    answers: dict[str, None] = {}  # in the order in which they come, each once
+    for part in parts:
+        fields |= part.fields
+        answers |= dict.fromkeys(part.answers)
     # Not validated: an id with "+" and no sources of its own are what no task file may have.
     return Definition.model_construct(
         id="+".join(ids),
@@ -51,9 +55,9 @@ def join_definitions(parts: Sequence[Definition]) -> Definition:
         title=" and ".join(part.title for part in parts),
         kind=" and ".join(dict.fromkeys(part.kind for part in parts if part.kind)),
         instruction=" ".join(part.instruction for part in parts if part.instruction),
-        fields={name: spec for part in parts for name, spec in part.fields.items()},
+        fields=fields,
         template="\n".join(f"{part.id}: {part.template}" for part in parts),
-        answers=tuple(dict.fromkeys(answer for part in parts for answer in part.answers)),
+        answers=tuple(answers),
         metric=METRIC,
         score=parts[0].score,
         targets="answers",

@@ -18,8 +18,7 @@ from softprune.runs.atomic_io import temporary_for
 class RowWriter:
     """A file of rows, written piece by piece under a temporary name; renamed on leaving without an error.
 
-    Args:
-        path: its ending tells the format: .jsonl, .csv (both also .gz or .xz) or .parquet.
+    The path's ending decides the format: .jsonl, .csv (both also .gz or .xz) or .parquet.
 
     Raises:
         SoftpruneError: for another ending, or a folder that isn't there.

@@ -1,21 +1,22 @@
 """ROUGE: how many words, pairs of words and words in order a written text shares with its reference.
 
-ROUGE-1 and ROUGE-2 compare bags of single words and of pairs, ROUGE-L the longest common subsequence; all as F1 of
-precision and recall (Lin, ROUGE: A Package for Automatic Evaluation of Summaries, 2004), by the package `rouge-score`
-with stemming, as CNN/DailyMail is usually reported. Words are those of any script (the package's own know a to z and
-digits only); English text without accents has the same words either way.
+F1 of precision and recall (Lin, ROUGE: A Package for Automatic Evaluation of Summaries, 2004), by the package
+`rouge-score` with stemming, as CNN/DailyMail is usually reported. Words are those of any script (the package's own know
+a to z and digits only); English text without accents has the same words either way.
 """
 
 from __future__ import annotations
 
+import unicodedata
 from functools import cache, lru_cache
 from importlib.util import find_spec
 from typing import Any
 
-from softprune.data.words import words
 from softprune.errors import SoftpruneError
 
 KINDS = ("rouge1", "rouge2", "rougeL")
+NO_BLANKS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
+"""Scripts that put no blanks between words, as Unicode's character names begin."""
 CACHED_PAIRS = 2**16
 """Pairs of texts whose scores are cached: intervals and tests ask for the same ones again."""
 
@@ -60,3 +61,26 @@ def _scorer() -> Any:
             return [stemmer.stem(word) if len(word) > 3 else word for word in words(text.casefold())]
 
     return RougeScorer(list(KINDS), tokenizer=Stems())
+
+
+def words(text: str) -> list[str]:
+    """Runs of letters, digits and their marks; where a script has no blanks between words, each character is one."""
+    return unicodedata.normalize("NFC", text).translate(_APART).split()
+
+
+class _Apart(dict[int, str]):
+    """Maps a character to itself, between blanks if it is a word by itself, or to a blank; filled as texts need it."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        if unicodedata.category(character)[0] not in "LMN":
+            apart = " "
+        elif unicodedata.name(character, "").startswith(NO_BLANKS):
+            apart = f" {character} "
+        else:
+            apart = character
+        self[code] = apart
+        return apart
+
+
+_APART = _Apart()

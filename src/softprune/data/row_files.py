@@ -24,7 +24,7 @@ Row = dict[str, Any]
 Format = Literal["jsonl", "csv", "parquet"]
 ENDINGS: dict[str, Format] = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
-"""What may stand behind such an ending, and what opens it; not behind Parquet's, which is packed by itself."""
+"""What may follow such an ending, and what opens it; not Parquet's, which is packed by itself."""
 PARQUET_ROWS = 1024
 """Rows of a Parquet file in memory at a time."""
 LONGEST_CELL = 2**31 - 1
@@ -94,12 +94,7 @@ def strip_compression(name: str) -> Path:
 
 
 def read_rows(path: Path, kind: Format, header: Sequence[str] | None = None) -> Iterator[Located]:
-    """Read a file row by row; it is never in memory as a whole.
-
-    Args:
-        path: the file; jsonl and csv may be packed (.gz, .xz).
-        kind: its format.
-        header: column names of a CSV that has no header line.
+    """Read a file row by row, never as a whole; `header` names the columns of a CSV that has no header line.
 
     Raises:
         SoftpruneError: for what isn't UTF-8, a malformed line, or a broken archive.

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain, count
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from softprune.data.columns import (
-    ID_NAMES,
-    LABEL_NAMES,
-    Column,
-    choose_label,
-    choose_target,
-    choose_texts,
-    read_columns,
-)
-from softprune.data.definition import MASK
-from softprune.data.row_files import ENDINGS, Located, file_format, read_rows
+from softprune.config.registry import unknown
+from softprune.data.definition import MASK, label_key
+from softprune.data.row_files import ENDINGS, file_format, read_rows
 from softprune.data.splits import Splits
 from softprune.data.task import load_task
 from softprune.errors import SoftpruneError
@@ -31,6 +25,58 @@ HELD_OUT = 0.2
 ASKS_FOR_TEXT = "TL;DR:"
 """What a template puts before a text that is to be written: models that read the web know that a summary follows."""
 TRUTHS = {"true": "yes", "false": "no"}
+MOST_ANSWERS = 50
+"""Different values of a column that may still be a label."""
+LABEL_NAMES = ("label", "labels", "target", "class", "category", "gold", "answer", "sentiment", "intent", "topic", "y")
+_FEW_VALUES = f"a label column of 2 to {MOST_ANSWERS} different values"
+ID_NAMES = ("id", "idx", "index", "uuid", "guid", "key")
+
+
+@dataclass(slots=True)
+class Column:
+    """A column, as far as it was read."""
+
+    name: str  # as the file has it
+    rows: int = 0  # rows that have it
+    words: int = 0  # words in all of them, by white space
+    is_plain: bool = True  # whether every value is text, a number or a truth value
+    is_numeric: bool = True  # whether every value reads as a number or a truth value
+    empty: str | None = None  # the place of its first empty value
+    nan: str | None = None  # the place of its first "nan": a missing value among numbers, a word among texts
+    # Value to its rows; not continued beyond `MOST_ANSWERS` values.
+    counts: Counter[str] = field(default_factory=Counter)
+    is_crowded: bool = False  # whether it has more of them
+
+    def add(self, value: object, where: str) -> None:
+        """Take one more value into account."""
+        self.rows += 1
+        if value is None:
+            self.empty = self.empty or where
+            return
+        key = label_key(value)
+        self.words += len(key.split())
+        self.is_plain &= isinstance(value, str | int | float)
+        if key.strip().lower() == "nan":
+            self.nan = self.nan or where
+        else:
+            self.is_numeric &= not isinstance(value, str) or _is_number(value)
+        if not key.strip():
+            self.empty = self.empty or where
+        if not self.is_crowded:
+            self.counts[key] += 1
+            self.is_crowded = len(self.counts) > MOST_ANSWERS
+
+    @property
+    def mean_words(self) -> float:
+        """Words a row, 0 for what isn't text."""
+        return 0.0 if self.is_numeric or not self.is_plain else self.words / self.rows
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return text.lower() in ("true", "false")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +109,13 @@ def guess(
     label: str | None = None,
     target: str | None = None,
 ) -> Guess:
-    """What a file's columns mean.
+    """What a file's columns mean; those that aren't named are guessed.
 
     Args:
         file: CSV, JSON lines or Parquet; training examples.
         validation: such a file with examples to report on; its labels count too.
-        text: columns to read; guessed where there are none.
-        label: the label's column; guessed where None.
+        text: columns to read.
+        label: the label's column.
         target: the column with the texts that are to be written, where there is no label.
 
     Raises:
@@ -78,48 +124,122 @@ def guess(
     if label is not None and target is not None:
         found, do = f"--label {label} and --target {target}", "leave one of them out"
         raise SoftpruneError("a label to choose, or a text to write", found, do)
-    files = [file] if validation is None else [file, validation]
-    columns = read_columns(chain.from_iterable(map(_read_file, files)))
+    columns = _read_columns(*(path for path in (file, validation) if path is not None))
     if not columns:
         raise SoftpruneError("rows to learn from", f"none in {file}", "choose another file")
-    gold = choose_label(columns, label) if target is None else choose_target(columns, target)
-    texts = choose_texts(columns, text, gold, is_target=target is not None)
-    fields = _field_names(texts, gold)
+    answer = _choose_label(columns, label) if target is None else _choose_target(columns, target)
+    texts = _choose_texts(columns, text, answer, is_target=target is not None)
+    fields = _field_names(texts, answer)
     shown = f"{{{fields[0]}}}"
     if len(fields) > 1:  # each text under its name
         shown = " ".join(f"{field.replace('_', ' ')}: {{{field}}}" for field in fields)
-    question = ASKS_FOR_TEXT
+    answers, question = {}, ASKS_FOR_TEXT
     if target is None:
-        name = _plain_name(gold.name).replace("_", " ").lower()
+        answers = _guess_answers(answer)
+        name = _plain_name(answer.name).replace("_", " ").lower()
         says_nothing = name in (*LABEL_NAMES[:4], *ID_NAMES, "y")
         question = "answer:" if says_nothing else f"{name}:"
-    return Guess(
-        label=gold,
-        texts=texts,
-        fields=fields,
-        answers=_guess_answers(gold) if target is None else {},
-        template=f"{shown} {question} {{{MASK}}}",
-        others=tuple(name for name, column in columns.items() if column is not gold and column not in texts),
-    )
+    others = tuple(name for name, column in columns.items() if column is not answer and column not in texts)
+    return Guess(answer, texts, fields, answers, f"{shown} {question} {{{MASK}}}", others)
 
 
-def _read_file(path: Path) -> Iterator[Located]:
-    kind = file_format(path)
-    if kind is None:
-        expected = f"a file that ends in {', '.join(ENDINGS)} (or .gz, .xz)"
-        raise SoftpruneError(expected, str(path), "convert or rename it")
-    if not path.is_file():
-        raise SoftpruneError("a file with one example per row", f"no file {path}", "check the path")
-    return read_rows(path, kind)
+def _read_columns(*files: Path) -> dict[str, Column]:
+    """The columns of some files by name, in order. Only counts are kept of the rows."""
+    columns: dict[str, Column] = {}
+    for path in files:
+        kind = file_format(path)
+        if kind is None:
+            expected = f"a file that ends in {', '.join(ENDINGS)} (or .gz, .xz)"
+            raise SoftpruneError(expected, str(path), "convert or rename it")
+        if not path.is_file():
+            raise SoftpruneError("a file with one example per row", f"no file {path}", "check the path")
+        for located in read_rows(path, kind):
+            for name, value in located.row.items():
+                columns.setdefault(name, Column(name)).add(value, located.where)
+    return columns
+
+
+def _choose_label(columns: Mapping[str, Column], asked: str | None) -> Column:
+    """The label's column: the one asked for, one that is named like a label, or the one with the fewest values."""
+    label = _known(columns, asked) if asked is not None else _guess_label(columns)
+    other = f"name another one with --label; there are {', '.join(columns)}"
+    empty = label.empty or (label.nan if label.is_numeric else None)
+    if empty is not None:
+        expected = f"a label in every row of {label.name}"
+        raise SoftpruneError(expected, f"none in {empty}", "fill it in, or remove the row")
+    if not label.is_plain:
+        expected = "a label column of texts, numbers or truth values"
+        found = f"lists, objects, dates or other values in {label.name}"
+        raise SoftpruneError(expected, found, f"write them as text, or {other}")
+    if label.is_crowded or len(label.counts) < 2:
+        count = f"more than {MOST_ANSWERS}" if label.is_crowded else str(len(label.counts))
+        raise SoftpruneError(_FEW_VALUES, f"{count} in {label.name}", other)
+    return label
+
+
+def _guess_label(columns: Mapping[str, Column]) -> Column:
+    named = {column.name.lower(): column for column in columns.values()}
+    for name in LABEL_NAMES:
+        if name in named and not named[name].is_crowded:
+            return named[name]
+    fitting = []
+    for column in columns.values():
+        # A label has few values, each of them in two rows or more on average.
+        has_few = column.is_plain and not column.is_crowded and 2 <= len(column.counts) <= max(2, column.rows / 2)
+        if has_few and column.name.lower() not in ID_NAMES:
+            fitting.append(column)
+    if not fitting:
+        raise SoftpruneError(_FEW_VALUES, f"none among {', '.join(columns)}", "name one with --label")
+    return min(fitting, key=lambda column: (len(column.counts), column.words))
+
+
+def _choose_target(columns: Mapping[str, Column], asked: str) -> Column:
+    """The column with the texts that are to be written."""
+    target = _known(columns, asked)
+    if target.empty is not None:
+        raise SoftpruneError(f"a text in every row of {target.name}", f"none in {target.empty}", "fill it in")
+    if target.mean_words == 0:
+        do = f"name another one; there are {', '.join(columns)}"
+        raise SoftpruneError("a column of texts to be written", f"{target.name}, which holds none", do)
+    return target
+
+
+def _choose_texts(
+    columns: Mapping[str, Column], asked: Sequence[str], answer: Column, *, is_target: bool
+) -> tuple[Column, ...]:
+    """The columns to read: those asked for, or all that hold words, in the file's order.
+
+    Beside texts to be written (`is_target`) it is one column, the one with the longest texts.
+    """
+    if is_target and answer.name in asked:
+        do = "name another --text or --target"
+        raise SoftpruneError("texts to read beside the one to be written", f"{answer.name} as both", do)
+    if asked:
+        return tuple(_known(columns, name) for name in asked)
+    others = [column for column in columns.values() if column is not answer and column.name.lower() not in ID_NAMES]
+    for least in (2, 0):  # columns of sentences before those of single words
+        texts = tuple(column for column in others if column.mean_words >= least and column.mean_words > 0)
+        if texts:
+            return (max(texts, key=lambda column: column.mean_words),) if is_target else texts
+    kind = "target" if is_target else "label"
+    do = f"name it with --text; there are {', '.join(columns)}"
+    raise SoftpruneError(f"a column of texts beside the {kind}", f"none ({kind}: {answer.name})", do)
+
+
+def _known(columns: Mapping[str, Column], name: str) -> Column:
+    if name not in columns:
+        raise unknown("column", name, columns)
+    return columns[name]
 
 
 def _field_names(texts: Sequence[Column], label: Column) -> tuple[str, ...]:
     """Names for a template's braces, all different, and none of them the label's."""
     taken, names = {MASK, _plain_name(label.name)}, []
     for column in texts:
-        plain = _plain_name(column.name)
-        numbered = (f"{plain}_{i}" for i in count(2))
-        name = next(name for name in chain([plain], numbered) if name not in taken)
+        name = plain = _plain_name(column.name)
+        numbers = count(2)
+        while name in taken:
+            name = f"{plain}_{next(numbers)}"
         taken.add(name)
         names.append(name)
     return tuple(names)

@@ -1,8 +1,8 @@
-"""Where the rows of a task are: in a folder in one of its layouts, or on the hub."""
+"""Where the rows of a task are, in a folder or on the hub, and in which of its layouts they are written."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 from softprune.data.definition import Definition, FileSource, HubSource, Source, Split, named_sources
 from softprune.data.row_files import ENDINGS, Located, file_format, find_file, plain_row, read_rows
-from softprune.data.template import examples_from, select_rows
+from softprune.data.template import examples_from, select_rows, unanswered_rows
 from softprune.errors import SoftpruneError, out_of_memory
 
 SPLITS: tuple[Split, ...] = ("train", "dev", "validation")
@@ -67,6 +67,7 @@ def find_layout(definition: Definition, data: Path) -> FolderLayout:
     present = [layout for layout in layouts if layout.paths]
     if not present:
         raise _no_files(definition, data)
+    # A layout that reads the first row; among several, the one with files for the most splits.
     best = max(present, key=lambda layout: (fits_layout(definition, layout), len(layout.paths)))
     # A benchmark may be published without a set; your own file that isn't there is a mistake.
     own = definition.sources.file
@@ -133,13 +134,75 @@ def _no_files(definition: Definition, data: Path) -> SoftpruneError:
     return SoftpruneError(expected, f"in {data}: {shown}", "pass --data with the folder that holds them")
 
 
+def choose_source(definition: Definition, first: Located) -> Source:
+    """The layout that a row reads in; one in which its label reads too, before others.
+
+    Raises:
+        SoftpruneError: where none fits; it names the fields.
+    """
+    plain = Source(labels={answer: answer for answer in definition.answers}, verified=True)
+    readable = []
+    for source in (*named_sources(definition.sources).values(), plain):
+        try:
+            rows = list(unanswered_rows(definition, source, [first]))
+        except SoftpruneError:
+            continue
+        if rows and all(row.example.gold >= 0 for row in rows):
+            return source
+        readable.append(source)
+    if not readable:
+        list(unanswered_rows(definition, plain, [first]))  # raises
+    return readable[0]
+
+
+def read_input(definitions: Sequence[Definition], path: Path) -> Iterator[Located]:
+    """Rows of a file to be answered, as the files of these tasks are written.
+
+    A CSV whose first line isn't column names (no task could read its rows by them) has the columns that a task states
+    for its files (`header`), with or without the label's. A file whose name doesn't show its format has the one that a
+    task states.
+
+    Raises:
+        SoftpruneError: there is no such file, its format isn't known, or it can't be read.
+    """
+    tasks: list[Definition] = []
+    for definition in definitions:
+        tasks += definition.parts or (definition,)
+    kind = file_format(path)
+    for task in tasks:
+        if kind is None and task.sources.file is not None:
+            kind = task.sources.file.format
+    if kind is None or not path.is_file():
+        found = f"no file {path}" if kind is not None else str(path)
+        raise SoftpruneError("an input file that ends in .jsonl, .csv or .parquet", found, "correct --input")
+    headers: list[tuple[str, ...] | None] = []
+    for task in tasks if kind == "csv" else ():
+        right = task.target or task.gold
+        for source in named_sources(task.sources).values():
+            if isinstance(source, FileSource) and source.header is not None:
+                label = source.columns.get(right, right)
+                headers += [source.header, tuple(name for name in source.header if name != label)]
+    if headers:
+        for header in (None, *dict.fromkeys(headers)):
+            if any(_fits_header(task, path, header) for task in tasks):
+                return read_rows(path, kind, header)
+    return read_rows(path, kind)
+
+
+def _fits_header(task: Definition, path: Path, header: Sequence[str] | None) -> bool:
+    """Whether the first row of a CSV reads in one of a task's layouts, under these column names."""
+    try:
+        first = next(read_rows(path, "csv", header), None)
+        return first is not None and choose_source(task, first) is not None
+    except SoftpruneError:
+        return False
+
+
 def hub_rows(source: HubSource, *, patient: bool = True) -> SplitRows:
     """The rows of every split of a data set of the Hugging Face hub, through `datasets`.
 
-    Args:
-        source: the data set.
-        patient: wait for a hub that doesn't answer as long as its client does, half a minute or more; else only
-            a few seconds, and then read what is in the cache.
+    Where it isn't `patient`, it waits only `PATIENCE` seconds for a hub that doesn't answer (its client would wait half
+    a minute or more), and then reads what is in the cache.
 
     Raises:
         SoftpruneError: when `datasets` isn't installed, the hub can't be reached, or a split isn't there.

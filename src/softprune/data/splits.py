@@ -75,7 +75,7 @@ def select_sets(
         splits: the task's data.
         protocol: under `held-out`, `select` is the development set if there is one beside the validation set, else a
             part of the (sampled) training set; under `paper`, it is `report`.
-        shots: training examples to `sample` before anything else; None takes all.
+        shots: training examples to sample before anything else; None takes all.
         fraction: of the training examples that `select` gets where it comes from them.
         seed: of the samples.
         limit_report: report on this many examples only, drawn at random (quick runs).
@@ -90,7 +90,13 @@ def select_sets(
         if value is not None and value < 1:
             raise SoftpruneError(f"`{name}` of at least 1", str(value), "correct it, or leave it out")
     if splits.parts:
-        return _select_joined(splits.parts, protocol, shots, fraction, seed, limit_report, report_seed)
+        shots = _share(shots, "task.shots", len(splits.parts))
+        limit = _share(limit_report, "task.limit_report", len(splits.parts))
+        drawn = []
+        for part in splits.parts:
+            options = (part, protocol, shots, fraction)
+            drawn.append(select_sets(*options, seed=seed, limit_report=limit, report_seed=report_seed))
+        return _join(drawn)
     if splits.train is None or splits.report is None:
         missing = "training" if splits.train is None else "validation or development"
         found = f"no {missing} set in {splits.source}"
@@ -115,22 +121,8 @@ def select_sets(
     return Selection(**sets, indices=indices, origin=origin, description=description)
 
 
-def _select_joined(
-    tasks: Sequence[Splits],
-    protocol: Protocol,
-    shots: int | None,
-    fraction: float,
-    seed: int,
-    limit_report: int | None,
-    report_seed: int | None,
-) -> Selection:
+def _join(parts: Sequence[Selection]) -> Selection:
     """The sets of several tasks side by side, each drawn as if the task were alone."""
-    shots = _share(shots, "task.shots", len(tasks))
-    limit = _share(limit_report, "task.limit_report", len(tasks))
-    parts = []
-    for task in tasks:
-        options = (task, protocol, shots, fraction)
-        parts.append(select_sets(*options, seed=seed, limit_report=limit, report_seed=report_seed))
     sets: dict[str, Examples] = {}
     indices: dict[str, tuple[int, ...]] = {}
     origin: dict[str, str] = {}
@@ -192,14 +184,8 @@ def sample(train: Examples, n: int, generator: np.random.Generator) -> Examples:
 def divide(train: Examples, fraction: float, generator: np.random.Generator, do: str) -> tuple[Examples, Examples]:
     """The training set in two, the second of that fraction; stratified by label, or by whole groups.
 
-    Args:
-        train: what to divide.
-        fraction: between 0 and 1.
-        generator: of the draw.
-        do: what the user can do where it can't be divided.
-
     Raises:
-        SoftpruneError: for fewer than two examples (or groups).
+        SoftpruneError: for fewer than two examples (or groups); `do` says what the user can do about it.
     """
     is_grouped = _has_groups(train)
     units = {example.group if is_grouped else example.index for example in train}

@@ -74,7 +74,7 @@ class Task:
         Args:
             data: a folder in the official or the hub's layout; of joined tasks, with the data of all that don't bring
                 their own. None: own files beside the YAML, the generator, or the hub by name.
-            patient: wait for a hub that doesn't answer as long as its client does, half a minute or more.
+            patient: wait for a hub that doesn't answer as long as its client does; see `hub_rows`.
 
         Raises:
             SoftpruneError: for whatever is missing or malformed, with file and line.
@@ -124,10 +124,10 @@ class Task:
                 do = "leave --data out, or name the task that these files are of (--task)"
                 raise SoftpruneError(f"no data for {self.id}, which is generated", f"--data {data}", do)
             generator = sources.generated.generator
-            made: dict[Split, Iterable[Located]] = {}
+            generated: dict[Split, Iterable[Located]] = {}
             for split, rows in GENERATORS[generator]().items():
-                made[split] = [Located(row, generator) for row in rows]
-            return self._read(sources.generated, made, generator, "generated")
+                generated[split] = [Located(row, generator) for row in rows]
+            return self._read(sources.generated, generated, generator, "generated")
         if data is None and sources.file is not None:
             data = self.folder  # own files lie beside the YAML
         if data is not None:

@@ -66,7 +66,7 @@ class UnansweredRow:
 
     row: Row  # as the source has it, a row reader's changes included
     where: str  # its place, for complaints
-    # Its template filled; `gold` is -1 where the row doesn't tell a label that the task knows, or the target text,
+    # Its template filled; `gold` is -1 where the row holds no label that the task knows, or no target text,
     # which then is empty.
     example: Example
     empty: bool  # whether all of its texts are

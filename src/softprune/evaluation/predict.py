@@ -16,9 +16,9 @@ import torch
 
 from softprune.config.registry import unknown
 from softprune.data.definition import Definition
-from softprune.data.input_rows import choose_source
 from softprune.data.multitask import definition_for_row
 from softprune.data.row_files import Located, Row, plain_row
+from softprune.data.sources import choose_source
 from softprune.data.template import UnansweredRow, unanswered_rows
 from softprune.errors import SoftpruneError
 from softprune.models import load_backbone

@@ -10,7 +10,7 @@ from collections import Counter
 from typing import Any
 
 from softprune.data import answered, constant_answer
-from softprune.data.lead_baseline import NAME, lead, written
+from softprune.data.lead_baseline import NAME, lead, pair_texts
 from softprune.data.metrics import Rouge1, Rouge2, RougeL
 from softprune.data.rouge import rouge
 from softprune.models.tokenization import cut_to
@@ -46,7 +46,7 @@ def bar(workspace: Workspace, data: ScoredSet) -> ResultRow:
     if data.is_generation:
         length, tokenizer = workspace.scoring.max_answer_length, workspace.backbone.tokenizer
         texts = tuple(cut_to(tokenizer, lead(example), length) for example in data.examples)
-        result = row(workspace, data, written(texts, data.examples))
+        result = row(workspace, data, pair_texts(texts, data.examples))
         result.answer = NAME
     else:
         gold = [example.gold for example in data.examples]

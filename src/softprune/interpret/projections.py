@@ -10,12 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from softprune.data.metrics import Floats
 from softprune.errors import SoftpruneError
-
-Floats = npt.NDArray[np.float64]
 
 PERPLEXITY = 30.0
 FEWEST = 4  # points that t-SNE needs: with three, each would have less than one neighbour

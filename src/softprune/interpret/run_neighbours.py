@@ -143,14 +143,12 @@ def prompt_neighbours(
     return Surroundings(backbone).document({"tuned": Way(start_PH, end_PH, words)}, k)
 
 
-def write_neighbours(
-    run: RunFolder, backbone: Backbone, tuned: PromptState, winner: PromptState | None, k: int = K
-) -> None:
+def write_neighbours(run: RunFolder, backbone: Backbone, tuned: PromptState, winner: PromptState | None) -> None:
     """Write neighbours.json of a run, whose folder holds what the prompt started as; one of several processes does."""
     if run.processes.rank:
         return
     words, start_PH = run.record.initial_words, load_vectors(run.path / _INITIAL)
-    run.write_json(NAME, _run_document(backbone, words, start_PH, tuned.vectors_PH, winner, k))
+    run.write_json(NAME, _run_document(backbone, words, start_PH, tuned.vectors_PH, winner, K))
 
 
 def read_neighbours(run: Path) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-from softprune.data.words import NO_BLANKS
+from softprune.data.rouge import NO_BLANKS
 from softprune.training.initial_prompt import PLACEHOLDER
 
 CONTINUES = "…"

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from softprune.adapters.adapter_io import FOLDER, AdapterInfo, SavedAdapter
 from softprune.adapters.base import Adaptation, AdapterPlan
-from softprune.adapters.jobs import WORK, FittedAdapter, fit, measure_latency, scores_of
+from softprune.adapters.jobs import WORK, FittedAdapter, fit, measure_latency, score_adapted
 from softprune.adapters.registry import METHODS
 from softprune.adapters.registry import adapt as build_adapter
-from softprune.adapters.settings import mistakes, plan_of, settled
+from softprune.adapters.settings import find_mistakes, make_plan, settle_recipe
 from softprune.config import Recipe
 from softprune.config.schema import MEMORY_KEYS
 from softprune.evaluation.baselines import report_adapted
@@ -35,7 +35,7 @@ def adapt(recipe: AnyRecipe, out: str | Path, *, console: Console | None = None)
     """Adapt a model by any method but a prompt, from Python; arguments, result and errors as of `xprompt`."""
     settings = read_recipe(recipe, "adapt")
     # Settled: a dump names every key, so that the method's own values would count as not asked for.
-    execute(settings, Path(out), "python", settled(settings).dump(), console=console)
+    execute(settings, Path(out), "python", settle_recipe(settings).dump(), console=console)
     return Path(out)
 
 
@@ -50,7 +50,7 @@ def execute(
 ) -> bool:
     """Run a recipe of kind adapt into a folder; arguments, result and errors as of `pipelines.xprompt.execute`."""
     hold_alone(f"for {recipe.adapter.method}")
-    recipe = settled(recipe)
+    recipe = settle_recipe(recipe)
     return run_job(
         out,
         lambda run: _run(recipe, run, console),
@@ -67,10 +67,10 @@ def execute(
 
 def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
     seconds = run_clock(run)
-    method, plan = METHODS[recipe.adapter.method], plan_of(recipe)
+    method, plan = METHODS[recipe.adapter.method], make_plan(recipe)
     watched = watching(console, recipe.tuning.trackers, run.path / TRACKERS, recipe.resolved())
     with watched as watch, closing(EXECUTORS["in-process"]()) as executor:
-        workspace = prepare(recipe, run, watch, executor, whole=method.whole, mistakes=partial(mistakes, recipe))
+        workspace = prepare(recipe, run, watch, executor, whole=method.whole, mistakes=partial(find_mistakes, recipe))
         workspace.backbone.keep_answers(workspace.task.definition.fixed_answers)
         adaptation = build_adapter(workspace.backbone, plan, recipe.seed)
         fitted = fit(workspace, adaptation)
@@ -90,7 +90,7 @@ def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
                 )
         report_adapted(
             workspace,
-            partial(scores_of, workspace, adaptation),
+            partial(score_adapted, workspace, adaptation),
             adaptation.off,
             seconds=fitted.seconds,
             parameters=sum(trainable.values()),

@@ -27,14 +27,10 @@ def combine_scores(scores_KA: torch.Tensor, how: str) -> tuple[int, tuple[float,
 
     With p_k the softmax of ticket k's scores: `mean` is sum_k p_k / K, `geometric` is prod_k p_k^(1/K), normalised;
     of votes, a share is how many of the tickets chose the answer. Ties go to the lower position, ties of votes to the
-    higher mean probability.
-
-    Args:
-        scores_KA: `[K, A]`, log-probability units, each ticket's up to a constant.
-        how: one of `COMBINE`.
+    higher mean probability. Scores are in log-probability units, each ticket's up to a constant.
 
     Raises:
-        SoftpruneError: for another way.
+        SoftpruneError: for a way that is none of `COMBINE`.
     """
     check_combine(how)
     logs_KA = torch.log_softmax(scores_KA.double(), dim=1)

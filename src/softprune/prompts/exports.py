@@ -18,21 +18,19 @@ FORMATS: Final = ("peft", "safetensors")
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What an export wrote: the names of its files, the shape `[Q, H]` of the prompt, Python lines that use it."""
+    """What an export wrote."""
 
     folder: Path
-    files: tuple[str, ...]
-    shape: tuple[int, int]
-    code: tuple[str, ...]
+    files: tuple[str, ...]  # names
+    shape: tuple[int, int]  # `[Q, H]` of the prompt
+    code: tuple[str, ...]  # Python lines that use it
 
 
 def export(ticket: Ticket, format: str, folder: str | Path) -> Exported:
     """Write a ticket into a new or empty folder, whole or not at all.
 
-    Args:
-        ticket: what to export; under `drop` its Q survivors, under `zero` all P tokens with zeros in place.
-        format: `peft` (a PROMPT_TUNING adapter) or `safetensors` (the vectors alone, for any backbone).
-        folder: where.
+    Under `drop` these are its Q survivors, under `zero` all P tokens with zeros in place: as `peft` a PROMPT_TUNING
+    adapter, as `safetensors` the vectors alone, for any backbone.
 
     Raises:
         SoftpruneError: for an unknown format, a folder that holds something, or a backbone of a family whose prompts

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from softprune.errors import SoftpruneError
+from softprune.errors import SoftpruneError, shorten
 
 _NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
@@ -28,7 +28,7 @@ def download(name: str, files: Sequence[str]) -> Path:
         return Path(snapshot_download(name, allow_patterns=list(files)))
     except Exception as error:  # the client lets errors of its HTTP library through, and changes that
         do = "check the path or name, the network, and (private ones) your login: hf auth login"
-        found = f"no folder {name}; from the hub: {_reason(error)}"
+        found = f"no folder {name}; from the hub: {shorten(error)}"
         raise SoftpruneError("a local folder, or a repository of the hub", found, do) from error
 
 
@@ -49,9 +49,5 @@ def upload(repo_id: str, files: Mapping[str, bytes], *, private: bool, token: st
         api.create_commit(repo_id, operations=operations, commit_message=message)
     except Exception as error:  # as above
         do = "check the name, the network, and your login: hf auth login"
-        raise SoftpruneError(f"a repository {repo_id} that you may write to", _reason(error), do) from error
+        raise SoftpruneError(f"a repository {repo_id} that you may write to", shorten(error), do) from error
     return address
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -22,17 +22,11 @@ Vectors = Callable[[Sequence[int]], torch.Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Initial:
-    """A prompt's first values.
-
-    Attributes:
-        vectors_PH: `[P, H]`.
-        words: what each token started as, for the reader; "" where it started as nothing readable.
-        notes: what was repeated, cut or filled to reach P.
-    """
+    """A prompt's first values."""
 
     vectors_PH: torch.Tensor
-    words: tuple[str, ...]
-    notes: tuple[str, ...] = ()
+    words: tuple[str, ...]  # what each token started as, for the reader; "" where it started as nothing readable
+    notes: tuple[str, ...] = ()  # what was repeated, cut or filled to reach P
 
 
 def generator(seed: int) -> torch.Generator:
@@ -47,10 +41,13 @@ def from_vocabulary(
 
     Args:
         vectors_of: input embeddings of ids.
-        ids: the vocabulary to sample from, common words first; the first 5,000 count.
+        ids: the vocabulary, common words first; the first 5,000 count.
         tokens: P.
         seed: of the sample.
         words: readable form of each of `ids`.
+
+    Raises:
+        SoftpruneError: for a vocabulary of fewer words than P.
     """
     pool = list(ids[:COMMON])
     if len(pool) < tokens:
@@ -111,9 +108,9 @@ def _fit(first_QH: torch.Tensor, length: int, words: Sequence[str], filler: Init
     vectors_PH = filler.vectors_PH.clone()
     vectors_PH[: len(first_QH)] = first_QH.to(vectors_PH)  # a file may hold another dtype than the backbone's prompts
     notes: tuple[str, ...] = ()
-    if length > tokens:
-        notes = (f"{source}, the prompt has {tokens} tokens: the last {length - tokens} were left out",)
-    elif length < tokens:
-        rest = f"the other {tokens - length} start as sampled vocabulary"
-        notes = (f"{source}, the prompt has {tokens} tokens: {rest}",)
+    if length != tokens:
+        change = f"the other {tokens - length} start as sampled vocabulary"
+        if length > tokens:
+            change = f"the last {length - tokens} were left out"
+        notes = (f"{source}, the prompt has {tokens} tokens: {change}",)
     return Initial(vectors_PH, (*words[:tokens], *filler.words[len(first_QH) :]), notes)

@@ -30,11 +30,7 @@ def model_card(
 ) -> str:
     """The README of a ticket on the hub, of an exported adapter, or of exported vectors.
 
-    Args:
-        info, definition, results: the ticket's.
-        library: what loads it, as the hub calls it.
-        title: its heading.
-        code: Python lines that use it.
+    `library` is what loads it, as the hub calls it; `code` are Python lines that use it.
     """
     front: dict[str, Any] = {"library_name": library, "tags": ["soft-prompt", "prompt-tuning", "softprune"]}
     name = info.backbone

@@ -35,19 +35,12 @@ _PICKLED: Final = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 @dataclass(frozen=True, slots=True)
 class SavedPrompt:
-    """A prompt as a file holds it.
+    """A prompt as a file holds it."""
 
-    Attributes:
-        vectors_PH: `[P, H]` float32.
-        kind: what the file is, in words.
-        metadata: what the file says of itself.
-        notes: what of it was left out.
-    """
-
-    vectors_PH: torch.Tensor
-    kind: str
-    metadata: Mapping[str, str]
-    notes: tuple[str, ...] = ()
+    vectors_PH: torch.Tensor  # `[P, H]` float32
+    kind: str  # what the file is, in words
+    metadata: Mapping[str, str]  # what the file says of itself
+    notes: tuple[str, ...] = ()  # what of it was left out
 
 
 def load_vectors(path: str | Path) -> torch.Tensor:
@@ -169,12 +162,7 @@ def prompt_bytes(vectors_PH: torch.Tensor, metadata: Mapping[str, str]) -> bytes
 
 
 def adapter_files(vectors_QH: torch.Tensor, backbone: str, family: str) -> dict[str, bytes]:
-    """The files of a peft adapter by name.
-
-    Args:
-        vectors_QH: the prompt as the backbone reads it, `[Q, H]`.
-        backbone: name of the model that it was trained on.
-        family: the backbone's.
+    """The files of a peft adapter by name, of a prompt as the backbone reads it.
 
     Raises:
         SoftpruneError: for a family whose prompts peft reads otherwise.

@@ -1,8 +1,4 @@
-"""K masked prompts side by side: what is trained, and what the backbone reads of it.
-
-Producing prompts, masking them and combining them with inputs are three things: initialization.py produces, this file
-masks, the backbone combines.
-"""
+"""K masked prompts side by side: what is trained, and what the backbone reads of it."""
 
 from __future__ import annotations
 
@@ -16,14 +12,10 @@ from softprune.types import Mask, PromptState
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How surviving values become the sequence that the backbone reads.
+    """How surviving values become the sequence that the backbone reads."""
 
-    Attributes:
-        elements_KPH: 1 where a dimension survives, in the prompts' dtype.
-        kept_KQ: under `drop`, indices of each candidate's surviving tokens (all have Q of them); under `zero`, None.
-    """
-
-    elements_KPH: torch.Tensor
+    elements_KPH: torch.Tensor  # 1 where a dimension survives, in the prompts' dtype
+    # Under `drop`, indices of each candidate's surviving tokens (all have Q of them); under `zero`, None.
     kept_KQ: torch.Tensor | None
 
     def __call__(self, vectors_KPH: torch.Tensor) -> torch.Tensor:
@@ -40,13 +32,10 @@ class Reading:
 
 
 def reading(masks: Sequence[Mask], hidden: int, removal: str, like: torch.Tensor) -> Reading:
-    """The reading of K masks.
+    """The reading of K masks over the same P and S, in dtype and device of `like`.
 
-    Args:
-        masks: K masks over the same P and S; under `drop`, with equally many surviving tokens.
-        hidden: H.
-        removal: `zero` keeps a pruned token's position, `drop` takes it out of the sequence.
-        like: a tensor of the wanted dtype and device.
+    Under `drop` pruned tokens are taken out of the sequence, so all masks must have equally many survivors; under
+    `zero` they keep their positions.
     """
     elements_KPH = torch.stack([mask.elements_PH(hidden) for mask in masks]).to(like)
     if removal == "zero":

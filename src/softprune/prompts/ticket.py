@@ -36,18 +36,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Ticket:
-    """A pruned prompt with its mask.
+    """A pruned prompt with its mask."""
 
-    Attributes:
-        state: vectors `[P, H]`, exactly zero where pruned, and the mask.
-        info: what it belongs to.
-        definition: the task's, so that the ticket reads new rows as it read those of its training.
-        results: what its run reported, its own row first; empty where the run was cut off before it.
-    """
-
-    state: PromptState
-    info: TicketInfo
-    definition: Definition
+    state: PromptState  # vectors `[P, H]`, exactly zero where pruned, and the mask
+    info: TicketInfo  # what it belongs to
+    definition: Definition  # the task's, so that the ticket reads new rows as it read those of its training
+    # What its run reported, its own row first; empty where the run was cut off before it.
     results: dict[str, Reported] = field(default_factory=dict)
 
     def __repr__(self) -> str:

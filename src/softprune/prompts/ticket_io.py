@@ -6,6 +6,7 @@ They may come from anybody: nothing in them is believed before it is checked.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -16,7 +17,7 @@ from safetensors import SafetensorError
 
 from softprune.data.definition import Definition
 from softprune.data.definition_loading import check_definition
-from softprune.errors import SoftpruneError
+from softprune.errors import SoftpruneError, shorten
 from softprune.models.description import FAMILIES
 from softprune.prompts.hub import download, is_hub_name
 from softprune.runs.record import RunRecord, read_record
@@ -38,50 +39,39 @@ _CHOICES: Final = {
     "score": ("sum", "mean"),
     "match": ("score", "generate"),
 }
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError)
+"""What reading a ticket's or an adapter's files raises where they aren't as softprune wrote them."""
 Size = Annotated[int, Field(ge=1)]
 Ratio = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True, slots=True)
 class TicketInfo:
-    """What a ticket must be used with, and what it is worth.
+    """What a ticket must be used with, and what it is worth."""
 
-    Attributes:
-        backbone, revision, family, fingerprint: of the frozen model that it was trained on.
-        leading: input tokens that stay before it (CLS in BERT-like encoders).
-        embedding_scale: what the backbone multiplies the embeddings of ids by, and embeddings it is given by nothing.
-        removal: `drop` or `zero`; how it must be read.
-        score: `sum` or `mean`, how answers were scored.
-        match: `score` or `generate`, how answers were found; `max_answer_length`: of generated ones, in tokens.
-        max_length: inputs are cut here, in tokens.
-        token_ratio, piece_ratio: what was pruned.
-        prompt_tokens, pieces_per_token, hidden: P, S and H of the prompt it was cut from.
-        tokens, pieces, parameters: what survives.
-        select: its metric on `select`.
-    """
-
-    backbone: str
+    backbone: str  # the frozen model that it was trained on
     revision: str | None
     family: str
     fingerprint: str
     task: str
     task_version: str
-    leading: Annotated[int, Field(ge=0)]
+    leading: Annotated[int, Field(ge=0)]  # input tokens that stay before it (CLS in BERT-like encoders)
+    # What the backbone multiplies the embeddings of ids by, but not embeddings that it is given.
     embedding_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    removal: str
-    score: str
-    match: str
-    max_answer_length: Size
-    max_length: Size
-    token_ratio: Ratio
+    removal: str  # `drop` or `zero`: how it must be read
+    score: str  # `sum` or `mean`: how answers were scored
+    match: str  # `score` or `generate`: how answers were found
+    max_answer_length: Size  # of generated answers, in tokens
+    max_length: Size  # inputs are cut here, in tokens
+    token_ratio: Ratio  # what was pruned
     piece_ratio: Ratio
-    prompt_tokens: Size
+    prompt_tokens: Size  # P, and so S and H of the prompt that it was cut from
     pieces_per_token: Size
     hidden: Size
-    tokens: Size
+    tokens: Size  # what survives
     pieces: Size
     parameters: int
-    select: float | None
+    select: float | None  # its metric on `select`
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +97,13 @@ def find_ticket(source: str | Path, which: str = "winner") -> Path:
     if which not in WHICH:
         raise SoftpruneError(f"one of {', '.join(WHICH)}", f'"{which}"', "correct --which")
     if which == "recommended":
-        which = _recommended(place)
+        verdict = read_record(place, RunRecord).verdict
+        decision = None if verdict is None else verdict.decision
+        if decision not in _SHIPPED:
+            found = "no verdict in run.json" if verdict is None else str(verdict.sentence).rstrip(".")
+            do = "choose one yourself: --which winner or --which control"
+            raise SoftpruneError("a run whose verdict says which prompt to ship", found, do)
+        which = _SHIPPED[decision]
     if which == CONTROL:
         place /= CONTROL
         if not (place / DOCUMENT).is_file():
@@ -122,18 +118,6 @@ def find_ticket(source: str | Path, which: str = "winner") -> Path:
         raise SoftpruneError("a run that has its ticket", found, "continue it: the same command again")
     expected = "a ticket folder, a complete run folder, or a hub name"
     raise SoftpruneError(expected, f"no {DOCUMENT} in {source}", "check the path")
-
-
-def _recommended(place: Path) -> str:
-    """The prompt that a run's verdict says to ship."""
-    verdict = read_record(place, RunRecord).verdict
-    chosen, found = None, "no verdict in run.json"
-    if verdict is not None:
-        chosen, found = _SHIPPED.get(verdict.decision), str(verdict.sentence)
-    if chosen is None:
-        do = "choose one yourself: --which winner or --which control"
-        raise SoftpruneError("a run whose verdict says which prompt to ship", found.rstrip("."), do)
-    return chosen
 
 
 def _check_kind(place: Path) -> None:
@@ -159,41 +143,47 @@ def read_ticket(folder: Path) -> tuple[PromptState, TicketInfo, Definition, dict
     results: dict[str, Reported] = {}  # stays empty where the run was cut off before it reported
     try:
         document = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
-        info = _check_info(document)
+        _require(isinstance(document, dict), f"a JSON object in {DOCUMENT}")
+        _require(document.get("schema") == SCHEMA, f"schema {SCHEMA}, but {document.get('schema')!r}")
+        info: TicketInfo = read_fields(TicketInfo, document)
+        for name, choices in _CHOICES.items():
+            _require(getattr(info, name) in choices, f"{name} of {' or '.join(choices)}, but {getattr(info, name)!r}")
+        _require(info.hidden % info.pieces_per_token == 0, f"pieces that divide H = {info.hidden}")
         definition = check_definition(document["definition"], folder / DOCUMENT)
         state = _check_tensors(info, read_tensors(folder / TENSORS))
         _require(document.get("token_mask") == state.mask.token_P.tolist(), f"the token_mask of {TENSORS}")
         _require(document.get("piece_mask") == state.mask.piece_PS.tolist(), f"the piece_mask of {TENSORS}")
         if (folder / RESULTS).exists():
-            text = (folder / RESULTS).read_text(encoding="utf-8")
-            results = TypeAdapter(dict[str, Reported]).validate_json(text, strict=True)
-    except ValidationError as error:
-        items = error.errors(include_url=False)[:3]
-        found = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in items)
-        raise SoftpruneError(f"a whole ticket in {folder}", found, "copy or train it again") from error
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
-        found = " ".join(str(error).split())[:300] or type(error).__name__
-        if isinstance(error, KeyError):
-            found = f"no {error.args[0]}"
-        raise SoftpruneError(f"a whole ticket in {folder}", found, "copy or train it again") from error
+            results = read_strictly(dict[str, Reported], (folder / RESULTS).read_text(encoding="utf-8"))
+    except UNREADABLE as error:
+        raise SoftpruneError(f"a whole ticket in {folder}", describe(error), "copy or train it again") from error
     return state, info, definition, results
+
+
+def read_fields(kind: type[Any], document: Mapping[str, Any]) -> Any:
+    """A dataclass from a document's values, with their types checked; KeyError or ValueError says what is wrong."""
+    stated = {name: document[name] for name in kind.__dataclass_fields__}
+    return read_strictly(kind, json.dumps(stated))
+
+
+def read_strictly(kind: Any, text: str) -> Any:
+    """JSON as a type, checked; ValueError says what is wrong."""
+    try:
+        # As JSON, for in strict mode pydantic takes a dataclass from nothing else.
+        return TypeAdapter(kind).validate_json(text, strict=True)
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_url=False)[:3]]
+        raise ValueError("; ".join(wrong)) from error
+
+
+def describe(error: Exception) -> str:
+    """What is wrong with a file, on one line."""
+    return f"no {error.args[0]}" if isinstance(error, KeyError) else shorten(error)
 
 
 def _require(condition: bool, what: str) -> None:
     if not condition:
         raise ValueError(f"not {what}")
-
-
-def _check_info(document: Any) -> TicketInfo:
-    _require(isinstance(document, dict), f"a JSON object in {DOCUMENT}")
-    _require(document.get("schema") == SCHEMA, f"schema {SCHEMA}, but {document.get('schema')!r}")
-    stated = {name: document[name] for name in TicketInfo.__dataclass_fields__}
-    # Read as JSON, for in strict mode pydantic takes a dataclass from nothing else.
-    info = TypeAdapter(TicketInfo).validate_json(json.dumps(stated), strict=True)
-    for name, choices in _CHOICES.items():
-        _require(getattr(info, name) in choices, f"{name} of {' or '.join(choices)}, but {getattr(info, name)!r}")
-    _require(info.hidden % info.pieces_per_token == 0, f"pieces that divide H = {info.hidden}")
-    return info
 
 
 def _check_tensors(info: TicketInfo, tensors: dict[str, torch.Tensor]) -> PromptState:

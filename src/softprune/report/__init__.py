@@ -16,14 +16,9 @@ __all__ = ["comparison_table", "explain_comparisons", "write_report"]
 
 
 def write_report(run_folder: str | Path, others: Sequence[str | Path] = ()) -> Path:
-    """Write `report/index.html` and `report/figures/` into a run folder.
+    """Write `report/index.html` and `report/figures/` into a run folder; returns the page.
 
-    Args:
-        run_folder: of the run.
-        others: folders of runs whose results the page shows beside its own.
-
-    Returns:
-        The page.
+    It shows the results of the runs in `others` beside its own.
 
     Raises:
         SoftpruneError: when a folder holds no readable run, or matplotlib, jinja2 or plotly isn't installed.

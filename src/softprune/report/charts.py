@@ -29,28 +29,17 @@ _MARKERS: Final = {"circle": "o", "square": "s", "diamond": "D", "star": "*"}
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Points of one colour.
+    """Points of one colour."""
 
-    Attributes:
-        name: in the legend, where all series of one name have one entry.
-        x, y: None leaves a gap.
-        colour: a field of `Theme`.
-        hover: what a page says of each point; lines are separated by newlines.
-        line: solid, dashed, even, odd or step (flat up to each point); empty for points alone.
-        marker: circle, square, diamond or star; empty for a line alone.
-        width, size: of line and marker in points.
-        opacity: 0 to 1.
-    """
-
-    name: str
+    name: str  # in the legend, where all series of one name have one entry
     x: tuple[float, ...]
-    y: tuple[float | None, ...]
-    colour: str
-    hover: tuple[str, ...]
-    line: str = ""
-    marker: str = ""
-    width: float = 1.7
-    size: float = 3.5
+    y: tuple[float | None, ...]  # None leaves a gap
+    colour: str  # a field of `Theme`
+    hover: tuple[str, ...]  # what a page says of each point, in lines
+    line: str = ""  # solid, dashed, even, odd or step (flat up to each point); empty for points alone
+    marker: str = ""  # circle, square, diamond or star; empty for a line alone
+    width: float = 1.7  # of the line, in points
+    size: float = 3.5  # of the marker, in points
     opacity: float = 1.0
 
 
@@ -67,11 +56,11 @@ class Facet:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Panels with the same legend; `height` is matplotlib's, in inches, and `table` what a page shows below."""
+    """Panels with the same legend."""
 
     panels: tuple[Facet, ...]
-    height: float
-    table: Numbers
+    height: float  # of matplotlib's figure, in inches
+    table: Numbers  # what a page shows below
 
 
 def draw_chart(chart: Chart, theme: Theme) -> Figure:
@@ -94,7 +83,7 @@ def draw_chart(chart: Chart, theme: Theme) -> Figure:
                 markersize=series.size,
                 markeredgecolor=theme.paper if is_star else None,
                 markeredgewidth=1 if is_star else 0,
-                # A curve's markers only tell it from others; where points stand alone or on a step, each one counts.
+                # A curve's markers only distinguish it from others; of points alone or on a step, each one counts.
                 markevery=1 if series.line in ("", "step") else max(len(series.x) // 8, 1),
                 label="_" if series.name in named else series.name,  # "_" has no legend entry
             )
@@ -110,6 +99,7 @@ def draw_chart(chart: Chart, theme: Theme) -> Figure:
 def plot_chart(plan: Plan, chart: Chart) -> Plot:
     """The panels one below the other, for a page."""
     count, gap = len(chart.panels), 0.1
+    # Pixels: each panel, and what is around them all. The legend is 90 below the last axis, which leaves its title.
     share, height = (1 - gap * (count - 1)) / count, 260 + 180 * count
     layout: dict[str, Any] = {"height": height, "legend": {"y": -90 / height}}
     traces: list[dict[str, Any]] = []

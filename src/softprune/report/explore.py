@@ -1,7 +1,4 @@
-"""What the page's controls choose from: every cell's importance, every candidate's mask and what was measured of it.
-
-Nothing here is computed from neighbouring values: a pair of ratios that wasn't tried has no candidate, and says so.
-"""
+"""What the page's controls choose from: every cell's importance, every candidate's mask and what was measured of it."""
 
 from __future__ import annotations
 
@@ -12,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from softprune.report import formatting
-from softprune.report.importance_figures import is_signed
-from softprune.report.run_reader import Bools, Floats, Run, TicketMask
+from softprune.report.figures import is_signed
+from softprune.report.run_reader import Bools, Floats, Run
 from softprune.report.table import candidate_cells
 from softprune.types import Candidate
 
 
-def explored(run: Run) -> dict[str, Any] | None:
+def collect_controls(run: Run) -> dict[str, Any] | None:
     """What the heat map and the sliders of a run need, as template and script take it.
 
     None where nothing is pruned, or neither importance nor a mask says how large the prompt is.
@@ -59,9 +56,9 @@ def explored(run: Run) -> dict[str, Any] | None:
 def _describe_candidate(run: Run, candidate: Candidate, shape: tuple[int, int]) -> dict[str, Any]:
     """A candidate as the tables write it, with its mask where the run kept it."""
     mask = None
-    if run.masks is not None and run.masks.piece_CPS.shape[1:] == shape:
-        at = run.candidates.index(candidate)
-        mask = TicketMask(run.masks.token_CP[at], run.masks.piece_CPS[at])
+    own = None if run.masks is None else run.masks[run.candidates.index(candidate)]
+    if own is not None and own.piece_PS.shape == shape:
+        mask = own
     elif candidate.status == "winner" and run.ticket is not None and run.ticket.piece_PS.shape == shape:
         mask = run.ticket
     return {
@@ -78,7 +75,7 @@ def _pack_bits(mask: Bools) -> str:
     return base64.b64encode(np.packbits(mask.ravel()).tobytes()).decode("ascii")
 
 
-def neighbours(run: Run) -> dict[str, Any] | None:
+def collect_neighbours(run: Run) -> dict[str, Any] | None:
     """neighbours.json as the page's script takes it; None where the run has none.
 
     Its format is described in `softprune.interpret.run_neighbours`. What an entry lacks is not measured.

@@ -42,7 +42,7 @@ def points(value: float) -> str:
     return f"{rounded:+.1f}" if rounded else "0.0"
 
 
-def spread(values: Sequence[float] | None) -> str:
+def spread(values: Sequence[float]) -> str:
     """Fresh seeds: mean ± sample standard deviation, and how many there are."""
     if not values:
         return NOT_MEASURED

@@ -53,33 +53,27 @@ class Numbers:
 class Plot:
     """A figure that plotly draws.
 
-    Attributes:
-        name: unique on its page; also the figure's id.
-        title: above it.
-        caption: what one sees, in a sentence or two; it is also what a screen reader says.
-        traces, layout: as plotly.js takes them, of plain values and numpy arrays. Strings are shown as they are: plotly
-            would read tags in them, so they are escaped, but for `Markup`. A colour may be `theme:NAME`, a field of
-            `mpl_style.Theme`, `c0` to `c7`, `scale` or `signed_scale`; it follows the page's theme.
-        table: the numbers in it, for readers who can't see or hover it; under the figure, folded.
+    Strings of traces and layout are shown as they are: plotly would read tags in them, so they are escaped, but for
+    `Markup`. A colour may be `theme:NAME`, a field of `mpl_style.Theme`, `c0` to `c7`, `scale` or `signed_scale`; it
+    follows the page's theme.
     """
 
-    name: str
+    name: str  # unique on its page; also the figure's id
     title: str
-    caption: str
-    traces: Sequence[Mapping[str, Any]]
+    caption: str  # what one sees, in a sentence or two; also what a screen reader says
+    traces: Sequence[Mapping[str, Any]]  # as plotly.js takes them, of plain values and numpy arrays
     layout: Mapping[str, Any] = field(default_factory=dict)
+    # The numbers in it, for readers who can't see or hover it; under the figure, folded.
     table: Numbers = field(default_factory=lambda: Numbers((), ()))
 
 
 @dataclass(frozen=True, slots=True)
 class Assets:
-    """What a page needs of this module, for the macros `head` and `foot`: its content security policy, its data
-    elements, and its script elements in the order in which they run.
-    """
+    """What a page needs of this module, for the macros `head` and `foot`."""
 
-    policy: str
-    data: Markup
-    scripts: Markup
+    policy: str  # its content security policy
+    data: Markup  # its data elements
+    scripts: Markup  # its script elements, in the order in which they run
 
 
 def assets(plots: Sequence[Plot] = (), data: Mapping[str, object] | None = None, own: Sequence[str] = ()) -> Assets:
@@ -90,9 +84,12 @@ def assets(plots: Sequence[Plot] = (), data: Mapping[str, object] | None = None,
         data: more data by name, which a script of the page reads as `softprune.data(NAME)`.
         own: texts of the page's own scripts; they run last.
     """
-    drawn = [{"name": p.name, "traces": _for_plotly(p.traces), "layout": _for_plotly(p.layout)} for p in plots]
+    drawn = []
+    for plot in plots:
+        traces, layout = _plain(plot.traces, for_plotly=True), _plain(plot.layout, for_plotly=True)
+        drawn.append({"name": plot.name, "traces": traces, "layout": layout})
     known: dict[str, object] = {"palettes": palettes(), "plots": drawn, **(data or {})}
-    scripts = [*([_plotly()] if plots else []), script("interactive.js"), *own]
+    scripts = [*([_plotly()] if plots else []), read_script("interactive.js"), *own]
     elements = []
     for text in scripts:
         # A browser hashes what it parsed: text that would end early, or that it would normalise, must not get there.
@@ -120,7 +117,7 @@ def data_element(name: str, value: object) -> Markup:
     return Markup('<script type="application/json" id="data-{}">{}</script>').format(name, Markup(text))
 
 
-def script(name: str) -> str:
+def read_script(name: str) -> str:
     """A script of the templates folder."""
     return (OWN / name).read_text(encoding="utf-8")
 
@@ -150,28 +147,19 @@ def _hash(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
 
 
-def _for_plotly(value: object) -> object:
-    """Plain values whose strings plotly shows as they are: it reads tags and entities in every text."""
-    if isinstance(value, Markup):
-        return str(value)
-    if isinstance(value, str):
-        return str(escape(value)) if any(char in value for char in "&<>") else value
-    if isinstance(value, Mapping):
-        return {str(key): _for_plotly(item) for key, item in value.items()}
-    plain = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
-    if isinstance(plain, Sequence) and not isinstance(plain, str):
-        return [_for_plotly(item) for item in plain]
-    return _plain(plain)
+def _plain(value: object, *, for_plotly: bool = False) -> object:
+    """What JSON can hold; a number that isn't finite is null: not measured.
 
-
-def _plain(value: object) -> object:
-    """What JSON can hold; a number that isn't finite is null: not measured."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+    plotly reads tags and entities in every text, so that strings for it are escaped, but for `Markup`.
+    """
     if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, for_plotly=for_plotly) for key, item in value.items()}
     if isinstance(value, str):
+        if for_plotly and not isinstance(value, Markup) and any(char in value for char in "&<>"):
+            value = str(escape(value))
         return value.encode("utf-8", "replace").decode("utf-8")  # a lone half of a character can't be written
     if isinstance(value, Sequence):
-        return [_plain(item) for item in value]
+        return [_plain(item, for_plotly=for_plotly) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

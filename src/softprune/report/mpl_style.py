@@ -33,29 +33,21 @@ _SETTINGS: dict[Any, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Theme:
-    """Colours of one figure; those of series are Okabe and Ito's, safe for colour-blind readers.
+    """Colours of one figure; those of series are Okabe and Ito's, safe for colour-blind readers."""
 
-    Attributes:
-        paper, ink, faint: background, text and lines, grid.
-        kept, pruned: what survives, and what doesn't.
-        tuned, control, front, other: series.
-        weak, middle, strong: of the importance scale.
-        harmful: the far end below zero.
-    """
-
-    paper: str
-    ink: str
-    faint: str
-    kept: str
-    pruned: str
-    tuned: str
+    paper: str  # background
+    ink: str  # text and lines
+    faint: str  # grid
+    kept: str  # what survives
+    pruned: str  # what doesn't
+    tuned: str  # this and the next three: series
     control: str
     front: str
     other: str
-    weak: str
+    weak: str  # the importance scale, from here to `strong`
     middle: str
     strong: str
-    harmful: str
+    harmful: str  # its far end below zero
 
     @property
     def scale(self) -> Colormap:
@@ -135,16 +127,6 @@ def sparse(count: int, most: int = 20) -> list[int]:
     """Tick places for `count` items: all of them, or every 2nd, 5th, 10th ... so that labels don't touch."""
     step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500, count + 1) if count <= s * most)
     return list(range(0, count, step))
-
-
-def as_png(draw: Draw, theme: Theme) -> bytes:
-    """A figure as PNG at 144 dpi."""
-    return render(draw, theme, "png")[0]
-
-
-def as_svg(draw: Draw, theme: Theme) -> bytes:
-    """A figure as SVG; no date in it, and ids that depend on its content alone."""
-    return render(draw, theme, "svg")[0]
 
 
 def render(draw: Draw, theme: Theme, *forms: str) -> list[bytes]:

@@ -9,7 +9,7 @@ from typing import Any
 from softprune.config.criteria import CRITERIA
 from softprune.errors import SoftpruneError
 from softprune.report import formatting, glosses, table
-from softprune.report.prediction_changes import changed_answers, shortened, written_samples
+from softprune.report.prediction_changes import changed_answers, shorten_text, written_samples
 from softprune.report.run_reader import Run, read_run
 from softprune.runs import atomic_io
 from softprune.runs.record_parts import Part
@@ -17,7 +17,7 @@ from softprune.runs.record_parts import Part
 try:
     from softprune.report import interactive, templating
     from softprune.report.charts import plot_chart
-    from softprune.report.explore import explored, neighbours
+    from softprune.report.explore import collect_controls, collect_neighbours
     from softprune.report.figures import plan_figures
     from softprune.report.pictures import Picture, draw_pictures
     from softprune.report.run_comparison import RunComparison, compare_runs
@@ -41,9 +41,9 @@ def html(run: Run, pictures: list[Picture], compared: Sequence[RunComparison] = 
     environment = templating.environment()
     environment.filters["known"] = _known
     plots = {p.plan.name: plot_chart(p.plan, p.plan.chart) for p in pictures if p.plan.chart is not None}
-    controls, near = explored(run), neighbours(run)
+    controls, near = collect_controls(run), collect_neighbours(run)
     data = {"explore": controls, "neighbours": near}
-    assets = interactive.assets(list(plots.values()), data, [interactive.script("run.js")])
+    assets = interactive.assets(list(plots.values()), data, [interactive.read_script("run.js")])
     return environment.get_template("page.html.j2").render(
         _context(run),
         pictures=pictures,
@@ -97,7 +97,7 @@ def _context(run: Run) -> dict[str, Any]:
         "truncated": _fields(record.task.truncated),
         "by_gates": record.search.strategy == "learned",
         "settings": _describe_settings(run),
-        "sample": shortened(formatting.printable(record.task.sample)) if record.task.sample else None,
+        "sample": shorten_text(formatting.printable(record.task.sample)) if record.task.sample else None,
         "notes": list(dict.fromkeys(map(formatting.printable, notes))),
         "start": glosses.START.get(parts["prompt"]["init"]),
         "method": criterion.gloss if criterion else None,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from softprune.report.mpl_style import DARK, LIGHT, Draw, as_png, render
+from softprune.report.mpl_style import DARK, LIGHT, Draw, render
 from softprune.runs import atomic_io
 
 if TYPE_CHECKING:
@@ -17,22 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A figure before it is drawn.
+    """A figure before it is drawn."""
 
-    Attributes:
-        name: of its files.
-        title, caption: above and below it; the caption says in a sentence or two what one sees.
-        draw: None where the numbers weren't measured.
-        missing: which numbers these are.
-        chart: what it shows, where a page can draw it too.
-    """
-
-    name: str
+    name: str  # of its files
     title: str
-    caption: str
-    draw: Draw | None
-    missing: str = ""
-    chart: Chart | None = None
+    caption: str  # what one sees, in a sentence or two
+    draw: Draw | None  # None where the numbers weren't measured
+    missing: str = ""  # which numbers these are
+    chart: Chart | None = None  # what it shows, where a page can draw it too
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +52,8 @@ def draw_pictures(plans: Iterable[Plan], folder: Path) -> list[Picture]:
         light, drawn = render(plan.draw, LIGHT, "png", "svg")
         atomic_io.write_bytes(png, light)
         atomic_io.write_bytes(svg, drawn)
-        pictures.append(Picture(plan, _data_address(light), _data_address(as_png(plan.draw, DARK))))
+        (dark,) = render(plan.draw, DARK, "png")
+        pictures.append(Picture(plan, _data_address(light), _data_address(dark)))
     return pictures
 
 

@@ -17,47 +17,35 @@ LONGEST = 700
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One example with two answers as text.
-
-    Attributes:
-        id, text: of the example, as the model read it; cut where it is long.
-        gold, control, winner: answers.
-        direction: `gained` (only the winner is right, or its text shares more), `lost` (the reverse) or `neither`.
-    """
+    """One example with two answers as text."""
 
     id: str
-    text: str
+    text: str  # as the model read it; cut where it is long
     gold: str
     control: str
     winner: str
-    direction: str
+    direction: str  # gained (only the winner is right, or its text shares more), lost (the reverse) or neither
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """One example, its own text, and what was written to it by the prompt's name."""
+    """One example, its own text, and what was written to it."""
 
     id: str
     text: str
     reference: str
-    texts: tuple[tuple[str, str], ...]
+    texts: tuple[tuple[str, str], ...]  # name of the prompt, what the model wrote behind it
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What changed between two prompts.
+    """What changed between two prompts."""
 
-    Attributes:
-        compared: examples that both answered.
-        gained, lost, neither: how many of them changed in each direction.
-        samples: up to 12 of them, both directions, spread evenly over the set.
-    """
-
-    compared: int
-    gained: int
+    compared: int  # examples that both answered
+    gained: int  # how many of them changed in each direction
     lost: int
     neither: int
-    samples: tuple[Change, ...]
+    samples: tuple[Change, ...]  # some of them, both directions, spread evenly over the set
 
     @property
     def changed(self) -> int:
@@ -79,7 +67,7 @@ def changed_answers(control: Sequence[Prediction], winner: Sequence[Prediction])
             direction = "gained" if gain > 0 else "lost"
         change = Change(
             id=printable(b.id),
-            text=shortened(printable(b.text)),
+            text=shorten_text(printable(b.text)),
             gold=_answer_text(b, b.gold, b.reference),
             control=_answer_text(a, a.predicted, a.written),
             winner=_answer_text(b, b.predicted, b.written),
@@ -94,7 +82,7 @@ def changed_answers(control: Sequence[Prediction], winner: Sequence[Prediction])
     return Changes(len(pairs), len(gained), len(lost), len(neither), tuple(samples))
 
 
-def written_samples(run: Run, most: int = 3) -> tuple[Written, ...]:
+def written_samples(run: Run) -> tuple[Written, ...]:
     """Some examples of a run whose texts were written, spread evenly over the set; none of other runs."""
     names = [name for name in ("zero_shot", "tuned", "winner") if run.predictions.get(name)]
     if not run.is_generation or not names:
@@ -103,10 +91,11 @@ def written_samples(run: Run, most: int = 3) -> tuple[Written, ...]:
     first = columns[names[0]]
     ids = [key for key in first if all(key in column for column in columns.values())]
     samples = []
-    for key in _spread(ids, most):
+    for key in _spread(ids, 3):
         example = first[key]
         texts = tuple((name, _answer_text(column[key], -1, column[key].written)) for name, column in columns.items())
-        samples.append(Written(printable(key), shortened(printable(example.text)), printable(example.reference), texts))
+        text, reference = shorten_text(printable(example.text)), printable(example.reference)
+        samples.append(Written(printable(key), text, reference, texts))
     return tuple(samples)
 
 
@@ -116,7 +105,7 @@ def _spread(items: list[Item], most: int) -> list[Item]:
     return [items[i * len(items) // count] for i in range(count)]
 
 
-def shortened(text: str) -> str:
+def shorten_text(text: str) -> str:
     """A text of bearable length."""
     return text if len(text) <= LONGEST else text[:LONGEST] + " […]"
 

@@ -1,29 +1,25 @@
 """Other runs beside this one: their results row by row, and the difference where both answered the same question.
 
-Two scores compare where metric, task and the examples of `report` are the same. Where both runs kept what they
-answered to each example, the difference has an interval, paired by example (`statistics.bootstrap.paired_bootstrap`),
-which holds for these very prompts. Where both kept what at least three retrainings on fresh seeds answered, the
-difference of these has an interval over seeds and examples (`statistics.seeds.compare_rows`); the runs' seeds don't
-belong together, so they aren't paired. No p-value is given: a reader who picks runs to compare has made choices that no
-test knows of.
+Where both runs kept their answers to each example, the difference has an interval, paired by example, which holds for
+these very prompts. Where both kept the answers of at least three retrainings, it has one over seeds and examples; the
+runs' seeds don't belong together, so they aren't paired. No p-value is given: a reader who picks runs to compare has
+made choices that no test knows of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 
+from softprune.data.metrics import F1, Accuracy, Metric, RougeL, answered, with_ones
 from softprune.report import formatting, table
 from softprune.report.run_reader import Floats, Prediction, Run
 from softprune.runs.record_parts import ResultRow
-from softprune.statistics.bootstrap import Score, paired_bootstrap
+from softprune.statistics.bootstrap import paired_bootstrap
 from softprune.statistics.seeds import MIN_SEEDS, compare_rows
-
-Count = Callable[[Sequence[Prediction]], Floats]
 
 SEED = 0
 """Of the resampling: the same runs give the same intervals."""
@@ -42,40 +38,24 @@ _SEARCHED = ("search strategy", "token ratios", "piece ratios", "prices of the g
 
 @dataclass(frozen=True, slots=True)
 class ComparedRow:
-    """One kind of prompt in both runs, as it is shown.
-
-    Attributes:
-        label: of the row.
-        ours, theirs: score with its interval.
-        difference: theirs minus ours in points, or why there is none.
-        interval: of the difference.
-        retrained: the difference of what both retrained on fresh seeds, with its interval.
-        parameters: of both.
-    """
+    """One kind of prompt in both runs, as it is shown."""
 
     label: str
-    ours: str
+    ours: str  # score with its interval
     theirs: str
-    difference: str
-    interval: str
-    retrained: str
-    parameters: tuple[str, str]
+    difference: str  # theirs minus ours in points, or why there is none
+    interval: str  # of the difference
+    retrained: str  # the difference over both runs' fresh seeds, with its interval
+    parameters: tuple[str, str]  # of both
 
 
 @dataclass(frozen=True, slots=True)
 class RunComparison:
-    """Another run beside this one.
+    """Another run beside this one."""
 
-    Attributes:
-        name: of its folder.
-        facts: heading, ours, theirs: what one has to know of both.
-        reason: why scores can't be compared; None where they can.
-        rows: the results.
-    """
-
-    name: str
-    facts: tuple[tuple[str, str, str], ...]
-    reason: str | None
+    name: str  # of its folder
+    facts: tuple[tuple[str, str, str], ...]  # heading, ours, theirs
+    reason: str | None  # why scores can't be compared; None where they can
     rows: tuple[ComparedRow, ...]
 
 
@@ -160,67 +140,47 @@ def _size(row: ResultRow | None) -> str:
 def _compare_answers(name: str, ours: Run, theirs: Run, rows: tuple[ResultRow, ResultRow]) -> tuple[str, str]:
     """The interval of the difference paired by example, and the difference over both runs' fresh seeds."""
     a, b = ours.predictions.get(name, ()), theirs.predictions.get(name, ())
-    counting = _find_counting(rows, a, b) if a and b else None
-    if counting is None:
+    metric = _find_metric(rows, a, b) if a and b else None
+    if metric is None:
         return formatting.NOT_MEASURED, formatting.NOT_MEASURED
-    count, score = counting
+
+    def count(predictions: Sequence[Prediction]) -> Floats:
+        return _count(metric, predictions)
+
     groups = [prediction.group for prediction in a] if any(prediction.group for prediction in a) else None
-    paired = paired_bootstrap(count(b), count(a), score, groups, seed=SEED)
+    paired = paired_bootstrap(count(b), count(a), metric.score, groups, seed=SEED)
     interval = f"{formatting.points(paired.low)} to {formatting.points(paired.high)}"
     fresh_a, fresh_b = list(map(count, ours.fresh.get(name, ()))), list(map(count, theirs.fresh.get(name, ())))
     if min(len(fresh_a), len(fresh_b)) < MIN_SEEDS:
         return interval, formatting.NOT_MEASURED
-    fresh = compare_rows(fresh_b, fresh_a, score, groups, seed=SEED, paired=False)
+    fresh = compare_rows(fresh_b, fresh_a, metric.score, groups, seed=SEED, paired=False)
     ends = f"{formatting.points(fresh.low)} to {formatting.points(fresh.high)}"
     return interval, f"{formatting.points(fresh.value)} ({ends})"
 
 
-def _find_counting(
-    rows: tuple[ResultRow, ResultRow], a: Sequence[Prediction], b: Sequence[Prediction]
-) -> tuple[Count, Score] | None:
-    """How the metric counts answers, where that gives the scores that both runs reported.
+def _find_metric(rows: tuple[ResultRow, ResultRow], a: Sequence[Prediction], b: Sequence[Prediction]) -> Metric | None:
+    """The metric that gives the scores which both runs reported, from what they answered.
 
-    This room reads run folders and knows no tasks, so it counts for itself. Of F1, which answer was the positive one
-    isn't kept: each is tried.
+    Of F1, which answer was the positive one isn't kept: each is tried.
     """
     name, answers = str(rows[0].metric), [*a, *b]
-    ways: list[tuple[Count, Score]] = []
+    candidates: list[Metric] = []
     if name == "accuracy":
-        ways = [(_count_right, _mean)]
+        candidates = [Accuracy()]
     elif name == "rougeL" and all(p.rougeL is not None for p in answers):
-        ways = [(_count_shared, _mean)]
+        candidates = [RougeL()]
     elif name == "f1":
-        ways = [(partial(_count_hits, positive), _f1) for positive in range(max(len(p.answers) for p in answers))]
-    reported = np.array([row.value for row in rows], np.float64)
-    for count, score in ways:
-        values = [float(score(count(given).sum(axis=0))) for given in (a, b)]
-        if np.allclose(values, reported, rtol=0, atol=1e-6):
-            return count, score
+        candidates = [F1(positive) for positive in range(max(len(p.answers) for p in answers))]
+    reported = [row.value for row in rows]
+    for metric in candidates:
+        values = [float(metric.score(_count(metric, given).sum(axis=0))) for given in (a, b)]
+        if np.allclose(values, np.array(reported, np.float64), rtol=0, atol=1e-6):
+            return metric
     return None
 
 
-def _count_right(predictions: Sequence[Prediction]) -> Floats:
-    return np.asarray([[p.predicted == p.gold, 1] for p in predictions], np.float64)
-
-
-def _count_shared(predictions: Sequence[Prediction]) -> Floats:
-    return np.asarray([[p.rougeL, 1] for p in predictions], np.float64)
-
-
-def _count_hits(positive: int, predictions: Sequence[Prediction]) -> Floats:
-    """`[tp, fp, fn]` of each answer."""
-    rows = []
-    for p in predictions:
-        said, true = p.predicted == positive, p.gold == positive
-        rows.append([said and true, said and not true, true and not said])
-    return np.asarray(rows, np.float64)
-
-
-def _f1(counts: Floats) -> Floats:
-    hits = 2 * counts[..., 0]
-    total = hits + counts[..., 1] + counts[..., 2]
-    return np.divide(hits, total, out=np.zeros_like(hits), where=total > 0)
-
-
-def _mean(counts: Floats) -> Floats:
-    return np.asarray(counts[..., 0] / counts[..., 1])
+def _count(metric: Metric, predictions: Sequence[Prediction]) -> Floats:
+    """The metric's counts; of written texts, ROUGE as the run measured it, which needs no library here."""
+    if metric.reads == "texts":
+        return with_ones(np.array([p.rougeL for p in predictions], np.float64))
+    return metric.counts(answered([p.predicted for p in predictions], [p.gold for p in predictions]))

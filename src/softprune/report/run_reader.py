@@ -41,25 +41,18 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What one prompt answered to one example of `report`.
-
-    Attributes:
-        id, index, text: of the example.
-        answers, gold, predicted: what there was to choose, and places in it; none where a text was written.
-        written, reference, rougeL: then, the text, the example's own, and what they share.
-        group: what it is resampled with, such as its passage.
-    """
+    """What one prompt answered to one example of `report`."""
 
     id: str
     index: int
     text: str
-    answers: tuple[str, ...] = ()
-    gold: int = -1
+    answers: tuple[str, ...] = ()  # what there was to choose; none where a text was written
+    gold: int = -1  # its place in them
     predicted: int = -1
     written: str | None = None
-    reference: str | None = None
-    rougeL: float | None = None
-    group: str | None = None
+    reference: str | None = None  # the example's own text
+    rougeL: float | None = None  # what the two texts share
+    group: str | None = None  # what it is resampled with, such as its passage
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,51 +66,29 @@ class ImportanceScores:
 
 @dataclass(frozen=True, slots=True)
 class TicketMask:
-    """The masks of ticket/ticket.json."""
+    """What a ticket or a candidate keeps."""
 
     token_P: Bools
     piece_PS: Bools
 
 
 @dataclass(frozen=True, slots=True)
-class CandidateMasks:
-    """masks.safetensors: what each candidate keeps, in the order of candidates.jsonl; C candidates."""
-
-    token_CP: Bools
-    piece_CPS: Bools
-
-
-@dataclass(frozen=True, slots=True)
 class Run:
-    """Everything that the report shows.
-
-    Attributes:
-        path: the folder.
-        record: run.json.
-        results: its rows by name; None where not measured.
-        points: metrics.jsonl.
-        candidates: candidates.jsonl.
-        importance: its fields are None where not measured.
-        ticket: None where the run has none.
-        predictions: per prompt name, its answers; names without a file are missing.
-        fresh: per prompt name, the answers of its retraining on each fresh seed, without texts; empty in older runs.
-        recipe_text: resolved.yaml.
-        masks: None where the run kept none, as earlier versions did, or where they aren't of these candidates.
-        neighbours: neighbours.json, as `softprune.interpret` writes it; None where the run has none.
-    """
+    """Everything that the report shows: a run folder's files by what is in them."""
 
     path: Path
     record: RunRecord
-    results: Mapping[str, ResultRow | None]
+    results: Mapping[str, ResultRow | None]  # the record's rows by each of `RESULTS`
     points: tuple[Point, ...]
     candidates: tuple[Candidate, ...]
     importance: ImportanceScores
     ticket: TicketMask | None
-    predictions: Mapping[str, tuple[Prediction, ...]]
+    predictions: Mapping[str, tuple[Prediction, ...]]  # by prompt; a prompt without a file is missing
+    # By prompt, the answers of its retraining on each fresh seed, without texts; empty in older runs.
     fresh: Mapping[str, tuple[tuple[Prediction, ...], ...]]
-    recipe_text: str | None
-    masks: CandidateMasks | None = None
-    neighbours: Mapping[str, Any] | None = None
+    recipe_text: str | None  # resolved.yaml
+    masks: tuple[TicketMask, ...] | None = None  # of each candidate; older runs kept none
+    neighbours: Mapping[str, Any] | None = None  # neighbours.json, as `softprune.interpret` writes it
 
     @property
     def prunes(self) -> bool:
@@ -193,7 +164,7 @@ def read_run(folder: Path) -> Run:
         fresh=fresh,
         recipe_text=_read_optional(folder / "resolved.yaml", lambda path: path.read_text(encoding="utf-8")),
         # A run that was killed between its two files has masks of other candidates than it lists.
-        masks=masks if masks is not None and len(masks.token_CP) == len(candidates) else None,
+        masks=masks if masks is not None and len(masks) == len(candidates) else None,
         neighbours=_read_optional(folder / "neighbours.json", _load_neighbours),
     )
 
@@ -255,12 +226,12 @@ def _load_importance(path: Path) -> ImportanceScores:
     return ImportanceScores(*scores)
 
 
-def _load_masks(path: Path) -> CandidateMasks:
+def _load_masks(path: Path) -> tuple[TicketMask, ...]:
     tensors = load_file(path)
     token_CP, piece_CPS = (np.asarray(tensors[name], dtype=bool) for name in ("token_CP", "piece_CPS"))
     if piece_CPS.ndim != 3 or token_CP.shape != piece_CPS.shape[:2]:
         raise ValueError(f"masks of shape {token_CP.shape} and {piece_CPS.shape}")
-    return CandidateMasks(token_CP, piece_CPS)
+    return tuple(map(TicketMask, token_CP, piece_CPS))
 
 
 def _load_ticket(path: Path) -> TicketMask:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -15,23 +14,24 @@ from softprune.report.mpl_style import SMALL, Draw, Theme, dress, legend_below, 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A contestant in the figure.
+    """A contestant in the figure."""
 
-    Attributes:
-        label: beside it; empty for none.
-        role: "pruned", "head only", "packed" or "padded".
-        accuracy, low, high: percent; the interval is that of the difference to the unpruned model.
-        macs: executed operations over the unpruned model's, percent; None where padding is computed on.
-        speed: texts a second.
-    """
-
-    label: str
-    role: str
-    accuracy: float
+    label: str  # beside it; empty for none
+    role: str  # pruned, head only, packed or padded
+    accuracy: float  # percent, and so the ends of its interval, which is that of the difference to the unpruned model
     low: float
     high: float
-    macs: float | None
-    speed: float
+    macs: float | None  # executed operations over the unpruned model's, percent; None where padding is computed on
+    speed: float  # texts a second
+
+
+# Marker and name in the legend by role, drawn in this order; colours are those of `Theme`.
+_LOOKS = {
+    "padded": ("other", "s", "padded, transformers' own"),
+    "packed": ("control", "D", "packed, unpruned"),
+    "pruned": ("kept", "o", "pruned"),
+    "head only": ("tuned", "^", "last layer for the head alone"),
+}
 
 
 def places(found: Mapping[str, Any]) -> list[Place]:
@@ -69,40 +69,37 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 def draw_speed(found: Mapping[str, Any]) -> Draw:
     """Accuracy against the share of operations on the left, against texts a second on the right; in either theme."""
-    return partial(_draw_panels, places(found))
+    everyone = places(found)
 
+    def draw(theme: Theme) -> Figure:
+        figure = new_figure(theme, height=3.9, width=9.0)
+        left, right = figure.subplots(1, 2, sharey=True)
+        counted = [place for place in everyone if place.macs is not None]
+        _draw_panel(left, counted, [float(place.macs or 0) for place in counted], theme, less_is_better=True)
+        _draw_panel(right, everyone, [place.speed for place in everyone], theme, less_is_better=False)
+        dress(left, theme, "executed MACs (% of unpruned)", "accuracy (%)", "Operations", grid="both")
+        dress(right, theme, "texts a second", "", "Speed", grid="both")
+        left.set_xlim(left=0)
+        right.set_xlim(left=0)
+        legend_below(figure, right, theme, columns=5)
+        return figure
 
-def _draw_panels(everyone: Sequence[Place], theme: Theme) -> Figure:
-    figure = new_figure(theme, height=3.9, width=9.0)
-    left, right = figure.subplots(1, 2, sharey=True)
-    counted = [place for place in everyone if place.macs is not None]
-    _draw_panel(left, counted, [float(place.macs or 0) for place in counted], theme, less_is_better=True)
-    _draw_panel(right, everyone, [place.speed for place in everyone], theme, less_is_better=False)
-    dress(left, theme, "executed MACs (% of unpruned)", "accuracy (%)", "Operations", grid="both")
-    dress(right, theme, "texts a second", "", "Speed", grid="both")
-    left.set_xlim(left=0)
-    right.set_xlim(left=0)
-    legend_below(figure, right, theme, columns=5)
-    return figure
+    return draw
 
 
 def _draw_panel(axes: Axes, shown: Sequence[Place], x: Sequence[float], theme: Theme, *, less_is_better: bool) -> None:
-    looks = {
-        "padded": (theme.other, "s", "padded, transformers' own"),
-        "packed": (theme.control, "D", "packed, unpruned"),
-        "pruned": (theme.kept, "o", "pruned"),
-        "head only": (theme.tuned, "^", "last layer for the head alone"),
-    }
-    for role, (colour, marker, name) in looks.items():
-        mine = [at for at, place in enumerate(shown) if place.role == role]
+    for role, (colour, marker, name) in _LOOKS.items():
+        places_x = [at for at, place in zip(x, shown, strict=True) if place.role == role]
+        mine = [place for place in shown if place.role == role]
         if not mine:
             continue
         reach = [
-            [max(0.0, shown[at].accuracy - shown[at].low) for at in mine],
-            [max(0.0, shown[at].high - shown[at].accuracy) for at in mine],
+            [max(0.0, place.accuracy - place.low) for place in mine],
+            [max(0.0, place.high - place.accuracy) for place in mine],
         ]
-        look: dict[str, Any] = {"fmt": marker, "color": colour, "markersize": 6, "elinewidth": 0.9, "capsize": 2}
-        axes.errorbar([x[at] for at in mine], [shown[at].accuracy for at in mine], yerr=reach, label=name, **look)
+        look: dict[str, Any] = {"fmt": marker, "markersize": 6, "elinewidth": 0.9, "capsize": 2}
+        accuracy = [place.accuracy for place in mine]
+        axes.errorbar(places_x, accuracy, yerr=reach, label=name, color=getattr(theme, colour), **look)
     sign = 1 if less_is_better else -1
     best = front([(sign * cost, place.accuracy) for cost, place in zip(x, shown, strict=True)])
     best.sort(key=lambda at: x[at])
@@ -111,7 +108,7 @@ def _draw_panel(axes: Axes, shown: Sequence[Place], x: Sequence[float], theme: T
         where = "post" if less_is_better else "pre"
         line = [x[at] for at in best], [shown[at].accuracy for at in best]
         axes.step(*line, where=where, color=theme.front, linewidth=1.1)  # type: ignore[arg-type]
-    for at, place in enumerate(shown):
-        below: dict[str, Any] = {"xytext": (5, -11), "textcoords": "offset points"}
-        axes.annotate(place.label, (x[at], place.accuracy), fontsize=SMALL, color=theme.ink, **below)
+    below: dict[str, Any] = {"xytext": (5, -11), "textcoords": "offset points", "fontsize": SMALL, "color": theme.ink}
+    for place, at in zip(shown, x, strict=True):
+        axes.annotate(place.label, (at, place.accuracy), **below)
     axes.margins(x=0.12, y=0.16)

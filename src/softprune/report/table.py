@@ -40,21 +40,13 @@ _MARK = " ‡"
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """One row as it is shown.
+    """One row as it is shown."""
 
-    Attributes:
-        name: its key in run.json.
-        label: its name for people.
-        cells: the other columns as text; scores in percent.
-        measured: whether there is anything in it.
-        at_chance: whether its interval reaches down to the best constant answer.
-    """
-
-    name: str
-    label: str
-    cells: dict[str, str]
-    measured: bool
-    at_chance: bool
+    name: str  # its key in run.json
+    label: str  # its name for people
+    cells: dict[str, str]  # the other columns as text; scores in percent
+    measured: bool  # whether there is anything in it
+    at_chance: bool  # whether its interval reaches down to the best constant answer
 
 
 def columns(run: Run) -> tuple[tuple[str, str], ...]:
@@ -173,24 +165,33 @@ def _make_row(name: str, label: str, result: ResultRow | None, floor: float | No
         answer = formatting.printable(row.answer)
         # Where texts are written, the first sentences of the input take the place of a constant answer.
         label = f"the text's own {answer}" if is_generation else f"{label} ({answer})"
-    seeds = None if row.seeds is None else [value for value in row.seeds if value is not None]
-    low = row.interval[0] if row.interval else None
     cells = {
         "value": formatting.percent(row.value),
         "interval": formatting.interval(row.interval),
-        "fresh": formatting.spread(seeds) if name in _RETRAINED else NOT_APPLICABLE,
-        "seconds": NOT_APPLICABLE if name in _UNTRAINED else formatting.seconds(row.seconds),
+        "fresh": formatting.spread([value for value in row.seeds or () if value is not None]),
+        "tokens": formatting.number(row.tokens),
+        "pieces": formatting.number(row.pieces),
+        "parameters": formatting.number(row.parameters),
+        "seconds": formatting.seconds(row.seconds),
         "predicted": formatting.counts(row.predicted),
-        "loss": NOT_APPLICABLE if name == "constant" else formatting.number(row.loss),
+        "loss": formatting.number(row.loss),
         "rouge1": formatting.percent(row.rouge1),
         "rouge2": formatting.percent(row.rouge2),
         "words": NOT_MEASURED if row.words is None else f"{row.words:.1f}",
     }
-    for field in ("tokens", "pieces", "parameters"):
-        size = getattr(row, field)
-        has_size = name not in _PROMPTLESS and (name not in _UNTRAINED or field == "tokens")
-        if name == "adapted" and size is None:
-            has_size = False
-        cells[field] = formatting.number(size) if has_size else NOT_APPLICABLE
-    at_chance = name != "constant" and low is not None and floor is not None and low <= floor
+    absent = set()  # what a row of this kind can't have
+    if name not in _RETRAINED:
+        absent.add("fresh")
+    if name in _UNTRAINED:
+        absent |= {"seconds", "pieces", "parameters"}
+    if name in _PROMPTLESS:
+        absent.add("tokens")
+    if name == "constant":
+        absent.add("loss")
+    if name == "adapted":  # each method has some of these sizes
+        absent |= {field for field in ("tokens", "pieces", "parameters") if getattr(row, field) is None}
+    cells |= dict.fromkeys(absent, NOT_APPLICABLE)
+    at_chance = False
+    if name != "constant" and row.interval is not None and floor is not None:
+        at_chance = row.interval[0] <= floor
     return TableRow(name, label, cells, result is not None, at_chance)

@@ -64,6 +64,7 @@ def compression_chart(run: Run) -> Chart | None:
     winner = next((i for i, c in enumerate(trained) if c.status == "winner"), None)
     front = sorted((i for i, c in enumerate(trained) if c.pareto), key=lambda i: pruned[i])
     others = [i for i in range(len(trained)) if i not in front and i != winner]
+    # Beside the outermost points, so that none lies on an axis; candidates of one size have some as well.
     room = max(0.06 * (max(pruned) - min(pruned)), 3.0)
     ends = (max(min(pruned) - room, -2.0), min(max(pruned) + room, 102.0))
 

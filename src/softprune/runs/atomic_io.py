@@ -6,7 +6,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,18 +28,10 @@ def temporary_for(path: Path) -> Path:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Puts `data` at `path` in one step; a reader, or a kill, sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_for(path)
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)  # noqa: PTH105 - one name for tests to make fail
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    with _replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
@@ -53,15 +46,25 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         found = f"{path} is a file" if path.is_file() else f"{path} holds {min(p.name for p in path.iterdir())}"
         raise SoftpruneError("a new or an empty folder", found, "choose another --out")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_for(path)
-    try:
+    with _replacing(path) as temporary:
         temporary.mkdir()
         for name, data in files.items():
             write_bytes(temporary / name, data)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary path for a file or a folder, which replaces `path` at the end, and is removed if anything fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_for(path)
+    try:
+        yield temporary
         os.replace(temporary, path)  # noqa: PTH105 - one name for tests to make fail
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
 

@@ -111,16 +111,6 @@ class JobFolder(Generic[AnyRecord]):
         with self.editing() as record:
             record.status, record.error, record.finished = "failed", error, now()
 
-    def note_failure(self, error: Exception) -> None:
-        """Notes why a job ended early where there is work to keep, else removes what it left."""
-        with suppress(OSError):  # a full disk may not even take the note
-            if self.is_complete:
-                return
-            if self.has_work:
-                self.fail(str(error))
-            else:
-                self.discard()
-
     def discard(self) -> None:
         """Removes what a job without work leaves, and the folders made for it unless they hold anything else."""
         # The record first: a kill in between then leaves a folder that the next command takes for a new one.
@@ -136,12 +126,20 @@ class JobFolder(Generic[AnyRecord]):
 
     @contextmanager
     def hold(self, explain: Callable[[Exception], Exception] = explain_error) -> Iterator[None]:
-        """Holds the folder until the work ends, and notes in its record why it ended early, in a user's words."""
+        """Holds the folder until the work ends, and notes in its record why it ended early, in a user's words.
+
+        A job that ends early without work to keep is removed.
+        """
         try:
             yield
         except Exception as error:
             explained = explain(error)
-            self.note_failure(explained)
+            with suppress(OSError):  # a full disk may not even take the note
+                if not self.is_complete:
+                    if self.has_work:
+                        self.fail(str(explained))
+                    else:
+                        self.discard()
             if explained is error:
                 raise
             raise explained from error

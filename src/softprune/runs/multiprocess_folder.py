@@ -36,7 +36,7 @@ class _Leader(RunFolder):
         return value if self.is_complete else self.processes.broadcast(value)
 
     def once(self, name: str, compute: Callable[[], Saved]) -> Saved:
-        self.processes.broadcast(super().has(name))  # else the others compute it, too
+        self.processes.broadcast(super().has(name))  # if it isn't stored, the others compute it, too
         saved: Saved = self.processes.broadcast(super().once(name, compute))
         return saved
 
@@ -62,7 +62,7 @@ class _Follower(RunFolder):
 
     @property
     def has_work(self) -> bool:
-        return True
+        return True  # so that nothing is deleted here
 
     def pin(self, key: Pin, compute: Callable[[], JSON]) -> Any:
         value = self.processes.broadcast(None)
@@ -87,10 +87,6 @@ class _Follower(RunFolder):
     def _write_file(self, name: str, data: bytes) -> None: ...
 
     def complete(self) -> None: ...
-
-    def fail(self, error: str) -> None: ...
-
-    def discard(self) -> None: ...
 
     def close(self) -> None: ...
 

@@ -19,8 +19,8 @@ Key = TypeVar("Key", bound=Hashable)
 AnyEntry = TypeVar("AnyEntry", Cell, "Cell | str")
 
 
-def verdict(cell: Cell, than: float = 0.0) -> str:
-    """Whether a number's 95% interval lies above or below another; else that no difference is shown.
+def verdict(cell: Cell) -> str:
+    """Whether a number's 95% interval lies above or below 0; else that no difference is shown.
 
     A difference of trained prompts takes at least 3 seeds, and 0 must be rejected after the correction for the other
     differences of its family, too.
@@ -29,11 +29,11 @@ def verdict(cell: Cell, than: float = 0.0) -> str:
         return UNMEASURED
     if _few_seeds(cell):
         return f"{NO_VERDICT} ({cell.seeds} seed{'s' * (cell.seeds != 1)})"
-    if cell.p_holm is not None and than == 0.0 and cell.p_holm >= 1 - LEVEL:
+    if cell.p_holm is not None and cell.p_holm >= 1 - LEVEL:
         return NEITHER
-    if cell.low > than:
+    if cell.low > 0:
         return ABOVE
-    return BELOW if cell.high < than else NEITHER
+    return BELOW if cell.high < 0 else NEITHER
 
 
 def difference_verdict(cell: Cell) -> str:
@@ -69,9 +69,9 @@ def describe_difference(what: str, cell: Cell) -> str:
     return f"{what}: {format_entry(cell)}{unit}, {difference_verdict(cell)}"
 
 
-def tally(cells: Sequence[Cell], than: float = 0.0) -> str:
+def tally(cells: Sequence[Cell]) -> str:
     """How many of several intervals lie above, below, and on neither side; what allows no verdict counts apart."""
-    verdicts = [AT_CHANCE if cell.chance else verdict(cell, than) for cell in cells]
+    verdicts = [difference_verdict(cell) for cell in cells]
     words = {ABOVE: "above", BELOW: "below", NEITHER: "undecided"}
     words |= {each: each for each in sorted(set(verdicts) - set(words))}
     counts = [f"{verdicts.count(each)} {word}" for each, word in words.items()]

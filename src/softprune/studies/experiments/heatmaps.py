@@ -15,13 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.torch import load_file
 
+from softprune.data.metrics import Floats
 from softprune.studies.findings import Cell, Entry, Figure, Findings, Table
 from softprune.studies.run_result import FinishedRun, collect_outcome
 from softprune.studies.score_rows import collect_row, difference_cell, pair_table
 from softprune.studies.study_context import StudyContext
 from softprune.studies.verdicts import CHOSEN_HERE, interval_note, only_cells, tally
-
-Floats = npt.NDArray[np.float64]
 
 BINS: Final = {"tokens": 5, "pieces": 10}  # as in the paper's figures
 READINGS: Final = {

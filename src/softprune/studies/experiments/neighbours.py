@@ -51,7 +51,7 @@ class Lexicon:
 
     def describe(self) -> dict[str, Any]:
         """Facts of the table, as JSON holds them."""
-        likeness = anisotropy(self.table_VH, self.vocabulary.pool)
+        likeness = anisotropy(self.table_VH, self.vocabulary.pool, mean_H=self._mean_H)
         return {"raw": likeness.raw, "centred": likeness.centred, "items": len(self.vocabulary.pool)}
 
     def describe_run(self, start_PH: torch.Tensor, end_PH: torch.Tensor) -> dict[str, Any]:

@@ -16,8 +16,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
+from softprune.data.metrics import Floats
 from softprune.interpret.alignment import align
-from softprune.interpret.projections import Floats, pca, prompt_points, token_points, tsne
+from softprune.interpret.projections import pca, prompt_points, token_points, tsne
 from softprune.prompts.initialization import generator
 from softprune.statistics.bootstrap import LEVEL
 from softprune.statistics.correlation import RESAMPLES, coefficient, correlate

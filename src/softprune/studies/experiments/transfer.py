@@ -15,9 +15,9 @@ from statistics import fmean
 from typing import Any, Final, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from softprune.data.metrics import Floats
 from softprune.errors import SoftpruneError
 from softprune.interpret.alignment import align
 from softprune.prompts.initialization import from_vocabulary
@@ -31,7 +31,6 @@ from softprune.studies.study_context import StudyContext, task_label
 from softprune.studies.verdicts import ABOVE, BELOW, correct_family, interval_note, paired_note, tally, verdict
 from softprune.training.initial_prompt import common_words
 
-Floats: TypeAlias = npt.NDArray[np.float64]
 Pair: TypeAlias = "tuple[str, str]"  # a source (or a baseline), and the task that its prompts are asked on
 Reached: TypeAlias = "Mapping[Pair, Outcome]"
 Gains: TypeAlias = "Mapping[Pair, Cell]"

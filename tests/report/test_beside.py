@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from markupsafe import escape
 
+from softprune.data.metrics import METRICS, Floats, Metric, answer_arrays, with_ones
 from softprune.report import explain_comparisons
 from softprune.report.page import html
 from softprune.report.run_comparison import SEED, RunComparison, compare_runs, why_not
 from softprune.report.run_reader import read_run
 from softprune.statistics.bootstrap import paired_bootstrap
 from softprune.statistics.seeds import compare_rows
+from softprune.types import Scores
 
 Edit = Callable[..., None]
 MakeRun = Callable[..., Path]
@@ -114,6 +116,33 @@ def test_f1_counts_the_answer_that_gives_what_was_reported(pair: tuple[Path, Pat
     assert line(of(pair), "winning ticket").interval != "not measured"
     edit(pair[0], lambda info: info["results"]["winner"].update(value=0.123))
     assert line(of(pair), "winning ticket").interval == "not measured"
+
+
+class WrongShare(Metric):
+    """A metric of somebody's own, which no other code knows: minus the fraction of wrong answers."""
+
+    name = "wrong_share"
+
+    def counts(self, scores: Scores) -> Floats:
+        predicted, gold = answer_arrays(scores)
+        return -with_ones(predicted != gold) * [1, -1]
+
+
+def test_a_metric_of_ones_own_has_an_interval_too(
+    pair: tuple[Path, Path], edit: Edit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder, given in zip(pair, (ONE, OTHER), strict=True):
+        wrong = float(np.mean([p != g for p, g in zip(given, GOLD, strict=True)]))
+        answers(folder, "winner", given, GOLD, edit, "wrong_share", -wrong)
+        edit(folder, lambda info: info["task"].update(metric="wrong_share"))
+    assert line(of(pair), "winning ticket").interval == "not measured", "nobody knows it yet"
+    monkeypatch.setitem(METRICS, "wrong_share", WrongShare)
+    known = line(of(pair), "winning ticket").interval
+    for folder, given in zip(pair, (ONE, OTHER), strict=True):
+        right = float(np.mean([p == g for p, g in zip(given, GOLD, strict=True)]))
+        answers(folder, "winner", given, GOLD, edit, "accuracy", right)
+        edit(folder, lambda info: info["task"].update(metric="accuracy"))
+    assert line(of(pair), "winning ticket").interval == known, "accuracy less 1 differs as accuracy does"
 
 
 def other_task(info: dict[str, Any]) -> None:

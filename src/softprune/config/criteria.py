@@ -15,6 +15,7 @@ class Criterion:
     meaning: str  # of a token's number, for the figure of token importance
     # Labelled examples by their gradients, or by their losses without each part in turn; or the vectors, without any.
     reads: Literal["gradients", "losses", "vectors"]
+    scales: bool = False  # whether it is what scaling a part changes: nothing, if the model normalises its embeddings
 
     def passes(self, tokens: int, pieces: int) -> int:
         """About how many forward passes over `train` it takes on a prompt of so many tokens of so many pieces each."""
@@ -29,6 +30,7 @@ CRITERIA: Final = {
         gloss="equations 3 and 5 of XPrompt, arXiv 2210.04457",
         meaning="how strongly the loss reacts when the tuned prompt's token is scaled",
         reads="gradients",
+        scales=True,
     ),
     "gradient": Criterion(
         summary="magnitude of the gradient",

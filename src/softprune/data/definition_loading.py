@@ -195,7 +195,8 @@ def _answer_mistakes(definition: Definition) -> Iterator[SoftpruneError]:
         yield SoftpruneError("`answers`: at least 2 to choose from", answers or "none", do)
         return
     if definition.metric in METRICS and METRICS[definition.metric].reads != "answers":
-        do = "choose accuracy or f1, or name a text to be written as `target`"
+        names = ", ".join(name for name, metric in METRICS.items() if metric.reads == "answers")
+        do = f"choose one of {names}, or name a text to be written as `target`"
         yield SoftpruneError("a metric of answers", definition.metric, do)
     if len(set(definition.answers)) < len(definition.answers):
         yield SoftpruneError("`answers` that differ", answers, "give each answer once")

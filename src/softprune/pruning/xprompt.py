@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 
 import torch
 
+from softprune.config.criteria import CRITERIA
 from softprune.prompts.soft_prompts import masked_state
 from softprune.pruning.importance import Importance, measure
 from softprune.pruning.learned_masks import learn_masks
@@ -97,8 +98,8 @@ def token_importance(workspace: Workspace, tuned: Fitted) -> Importance:
     with workspace.run.phase("importance"):
         importance = _measure_once(workspace, tuned.state, "importance", asked)
     notes = []
-    if asked in ("auto", "paper") and importance.vanishes:
-        instead = "pruning.importance=leave_one_out measures what equation 3 can't"
+    if importance.vanishes and (asked == "auto" or CRITERIA[asked].scales):
+        instead = "pruning.importance=leave_one_out measures what this criterion can't"
         if asked == "auto":
             instead = "leave-one-out importance was taken instead"
         size = f"{importance.token_over_piece:.1e} of the piece scores"

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from softprune.data.metrics import F1, Accuracy, Metric, RougeL, answered, with_ones
+from softprune.data.metrics import METRICS, Metric, RougeL, answered, with_ones
 from softprune.report import formatting, table
 from softprune.report.run_reader import Floats, Prediction, Run
 from softprune.runs.record_parts import ResultRow
@@ -163,16 +163,16 @@ def _find_metric(rows: tuple[ResultRow, ResultRow], a: Sequence[Prediction], b: 
 
     Of F1, which answer was the positive one isn't kept: each is tried.
     """
-    name, answers = str(rows[0].metric), [*a, *b]
-    candidates: list[Metric] = []
-    if name == "accuracy":
-        candidates = [Accuracy()]
-    elif name == "rougeL" and all(p.rougeL is not None for p in answers):
-        candidates = [RougeL()]
-    elif name == "f1":
-        candidates = [F1(positive) for positive in range(max(len(p.answers) for p in answers))]
+    kind, answers = METRICS.get(str(rows[0].metric)), [*a, *b]
+    if kind is None:
+        return None
+    count, positives = max(len(p.answers) for p in answers), list[int | None]([None])
+    if kind.reads == "texts" and (kind is not RougeL or any(p.rougeL is None for p in answers)):
+        return None  # of written texts, a run keeps ROUGE-L alone
+    if kind.needs_positive:
+        positives = list(range(count))
     reported = [row.value for row in rows]
-    for metric in candidates:
+    for metric in [kind.for_task(count, positive) for positive in positives]:
         values = [float(metric.score(_count(metric, given).sum(axis=0))) for given in (a, b)]
         if np.allclose(values, np.array(reported, np.float64), rtol=0, atol=1e-6):
             return metric

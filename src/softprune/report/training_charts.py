@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Final
 
+from softprune.data.metrics import metric_label
 from softprune.report import formatting
 from softprune.report.charts import Chart, Facet, Series
 from softprune.report.interactive import Cell, Numbers
@@ -165,4 +166,5 @@ def _score_axis(run: Run) -> tuple[str, str, float]:
     if run.is_generation:
         return "minus loss", "", 1.0
     # Only what the figures' font can write.
-    return "".join(c if c.isascii() and c.isprintable() else "?" for c in run.metric), " (%)", 100.0
+    label = metric_label(run.metric)
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in label), " (%)", 100.0

@@ -46,7 +46,7 @@ def test_more_and_less_with_names_and_figures() -> None:
     told = finding("pos", rows)
     assert "Kept more often than random dropping: noun (NOUN), 71.0% against 50.0%." in told
     assert "Kept less often than random dropping: punctuation (PUNCT), 20.0% against 50.0%." in told
-    assert told.endswith("The other group can't be told from it.")
+    assert told.endswith("The other group can't be distinguished from it.")
 
 
 def test_long_lists_are_cut() -> None:
@@ -90,13 +90,13 @@ def test_keywords_in_words() -> None:
     assert "80.0% of the time, more than random dropping keeps (50.0%; difference +30.0 points" in kept
     assert "change accuracy by -10.0 points (95% interval -20.0 to -5.0)." in forced
     unsure = keyword_finding(report(Difference(-0.01, -0.2, 0.05, 0.8)))[1]
-    assert "can't be told from no change" in unsure
+    assert "can't be distinguished from no change" in unsure
 
 
 def test_keywords_of_few_texts_are_not_told_from_chance() -> None:
     made = report(Difference(0.0, 0.0, 0.0, 1.0))
     unlikely = dataclasses.replace(made, overall=dataclasses.replace(made.overall, p=0.2, clear=False))
-    assert "can't be told from random dropping" in keyword_finding(unlikely)[0]
+    assert "can't be distinguished from random dropping" in keyword_finding(unlikely)[0]
 
 
 def test_absent_keywords_in_words() -> None:

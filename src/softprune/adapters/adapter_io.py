@@ -47,7 +47,7 @@ class AdapterInfo:
     max_answer_length: int
     max_length: int  # longest input in tokens
     hidden: int  # H
-    prompt_tokens: int  # positions that it takes up before the input
+    prompt_tokens: int  # positions of the model that it uses before the input
     select: float | None  # the metric on `select`
 
 

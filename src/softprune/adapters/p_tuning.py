@@ -4,7 +4,7 @@
 
 The paper has an LSTM in front of the MLP; here it is peft's `PromptEncoder` as it comes, with three linear layers and
 ReLU between them, which peft recommends. The network is for training alone: what inference needs is the prompt
-`[P, H]`, which stands in front of the input's embeddings as any soft prompt does.
+`[P, H]`, which is put in front of the input's embeddings as any soft prompt does.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ _NOT_MEASURED = "-"
 def runs(
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="A folder that holds runs.")] = Path("runs"),
 ) -> None:
-    """List the runs under a folder: what they are, how they stand, and what came of them."""
+    """List the runs under a folder: what they are, their status and their results."""
     heads = ("run", "kind", "status", "task", "backbone", "score", "tokens", "pieces", "parameters", "time", "changed")
     rows: list[Sequence[str]] = [heads]
     for run in list_runs(root):

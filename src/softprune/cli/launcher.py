@@ -36,7 +36,7 @@ def start_others() -> None:
             "accelerate launch --cpu, which starts one a machine where mpirun isn't used",
             "give --num_processes N on its command line (one machine), or use torchrun --nproc-per-node N -m softprune",
         )
-    with socket.socket() as free:  # a port that nobody listens on
+    with socket.socket() as free:  # a port that is free
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     size = int(asked[1])

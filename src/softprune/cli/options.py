@@ -247,6 +247,6 @@ def note_old_form(old: str, new: str) -> None:
 
 
 def check_new_file(out: Path, *, force: bool) -> None:
-    """Refuse to replace a file that nobody said to replace."""
+    """Refuse to replace a file without `force`."""
     if out.exists() and not force:
         raise SoftpruneError("a new output file", f"{out} exists already", "choose another --out, or add --force")

@@ -88,7 +88,7 @@ class CompareRecipe(RecipeBase):
         return values
 
     def cell(self, method: str, seed: int) -> dict[str, Any]:
-        """The recipe keys of one method's run on one seed; those that nobody named are left to the method."""
+        """The recipe keys of one method's run on one seed; those that weren't named have the method's defaults."""
         return _make_cell(self.model_dump(mode="json", by_alias=True, exclude_unset=True), method, seed)
 
 

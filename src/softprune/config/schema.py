@@ -122,7 +122,7 @@ class PromptConfig(Section):
 
     @property
     def tokens_of_file(self) -> bool:
-        """Whether P follows the prompt file, since nobody asked for another."""
+        """Whether P follows the prompt file, since no other was asked for."""
         return self.init == "file" and "tokens" not in self.model_fields_set
 
 
@@ -321,11 +321,11 @@ class Recipe(RecipeBase):
 
     @property
     def virtual_tokens(self) -> int:
-        """Positions that are taken up before the input: P, but for methods without a prompt."""
+        """Positions of the model that are used before the input: P, but for methods without a prompt."""
         return 0 if self.kind == "adapt" and self.adapter.method not in _WITH_VIRTUAL_TOKENS else self.prompt.tokens
 
     def strategy(self, gates_learn: bool = True) -> str:
-        """The search that `search.strategy` names, or that `auto` stands for.
+        """The search that `search.strategy` names, or that `auto` means.
 
         Args:
             gates_learn: whether a token's gate has a gradient in this model.

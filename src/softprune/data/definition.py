@@ -189,7 +189,7 @@ class Definition(_Frozen):
     fields: Fields = Field(min_length=1)
     """The texts of an example; a plain list of names where all of them may be shortened."""
     template: Template
-    """The input: field names in braces, and `{mask}` where the answer stands."""
+    """The input: field names in braces, and `{mask}` where the answer goes."""
     answers: tuple[Template, ...]
     """Candidate answers, at least two; they may hold field names in braces. Not beside `target`."""
     target: Target | None = None

@@ -311,7 +311,7 @@ def _task_text(guessed: Guess, out: Path, file: Path, validation: Path | None) -
         'instruction: ""',
         "# The texts of an example; all of them may be cut where the input is too long.",
         f"fields: {_flow(list(guessed.fields))}",
-        "# The input: texts in braces, and {mask} where the answer stands.",
+        "# The input: texts in braces, and {mask} where the answer goes.",
         f"template: {_flow(guessed.template)}",
     ]
     if guessed.is_generation:

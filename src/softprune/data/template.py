@@ -166,7 +166,7 @@ class _TaskRow:
     def _text(self, value: object, name: str) -> str:
         if value is None:
             raise SoftpruneError(f"text in {name}", f"none in {self.where}", "fill it in, or remove the row")
-        # A number is text that a CSV or a table wrote so; True would read as a word that nobody wrote.
+        # A number is text that a CSV or a table wrote so; True would read as a word that isn't in the file.
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise SoftpruneError(f"text in {name}", f"{value!r:.60} in {self.where}", "fix that value")
         return str(value).strip()

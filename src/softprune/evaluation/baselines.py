@@ -1,7 +1,7 @@
-"""The honest comparison: what the winner is held against, and the one time that `report` is read.
+"""The honest comparison: what the winner is compared with, and the one time that `report` is read.
 
-Beside the winner stand the best constant answer, the zero-shot model, the task's instruction in words (a hard prompt),
-the tuned prompt, the *control* (the unpruned prompt retrained exactly as the tickets were) and a random mask of the
+The winner is compared with the best constant answer, the zero-shot model, the task's instruction in words, the tuned
+prompt, the *control* (the unpruned prompt retrained exactly as the tickets were) and a random mask of the
 winner's size, retrained. Winner, control and random mask are retrained on fresh seeds too (another order of the
 training examples, another random mask), since the winner was chosen for how it did on its own.
 """

@@ -54,7 +54,7 @@ class Reads(Protocol):
 
     @property
     def prompt_tokens(self) -> int:
-        """Positions that are taken up before the input."""
+        """Positions of the model that are used before the input."""
 
 
 class Answering(Protocol):

@@ -39,7 +39,7 @@ def row(workspace: Workspace, data: ScoredSet, scores: Scores) -> ResultRow:
 
 
 def bar(workspace: Workspace, data: ScoredSet) -> ResultRow:
-    """The row `constant`, whose `answer` says what it stands for.
+    """The row `constant`, whose `answer` says what it is.
 
     For answers, the one that does best when it is always given; of joined tasks, the best one of each.
     """

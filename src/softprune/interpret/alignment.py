@@ -1,7 +1,7 @@
 """How alike two prompts are, in the order of their tokens and under the best alignment of them.
 
 A prompt's tokens have an order that training chose by chance: two prompts may hold the same vectors in other places. So
-beside the Frobenius norm of B - A stands the smallest one over all assignments of A's tokens to B's (the linear
+the Frobenius norm of B - A is compared with the smallest one over all assignments of A's tokens to B's (the linear
 assignment problem on squared distances; Kuhn, Naval Research Logistics Quarterly 2, 1955).
 """
 

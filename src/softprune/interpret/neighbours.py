@@ -2,7 +2,7 @@
 
 Embeddings of trained models share a direction (Ethayarajh, "How contextual are contextualized word representations?",
 EMNLP 2019; Mu and Viswanath, "All-but-the-top", ICLR 2018), so any two of them have a high cosine, and a few items lie
-near everything. Without the table's mean the cosine tells items apart again: `centred`, our default. Khashabi et al.
+near everything. Without the table's mean the cosine separates items again: `centred`, our default. Khashabi et al.
 ("Prompt waywardness", NAACL 2022) and the studies that we follow use `cosine` and `euclidean`.
 """
 

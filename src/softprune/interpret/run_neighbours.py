@@ -52,7 +52,7 @@ class Way:
 
     start_PH: torch.Tensor
     end_PH: torch.Tensor
-    words: Sequence[str] = ()  # what each token started as, as the vocabulary writes it; none where nobody knows
+    words: Sequence[str] = ()  # what each token started as, as the vocabulary writes it; none where that isn't known
     places: Sequence[int] | None = None  # of the tokens in the unpruned prompt; None for the whole of it
 
 

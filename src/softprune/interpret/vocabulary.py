@@ -43,7 +43,7 @@ class Vocabulary:
             self.style = "plain"
 
     def shown(self, token_id: int) -> str:
-        """An item for a reader; "" for an id that stands for nothing."""
+        """An item for a reader; "" for an id without an item."""
         token = self.tokens[token_id] if 0 <= token_id < len(self.tokens) else None
         return "" if token is None else shown(token, self.style)
 

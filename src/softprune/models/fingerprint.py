@@ -1,4 +1,4 @@
-"""Which backbone a ticket or a run belongs to: a short hash that tells weights apart, whatever dtype they are in."""
+"""Which backbone a ticket or a run belongs to: a short hash that distinguishes weights, whatever dtype they are in."""
 
 from __future__ import annotations
 

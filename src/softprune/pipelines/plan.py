@@ -102,7 +102,7 @@ def count_steps(recipe: Recipe, examples: int, group: int) -> StepCounts:
     stages.append(_stage("retrain", retrained, examples, groups))
     fresh = [name for name, _ in fresh_pairs(recipe, range(recipe.selection.first_seeds))]
     for stage, names in (("control", ["control", "random"]), ("fresh", fresh)):
-        # The first candidate's length stands for the winner's.
+        # The winner's length is assumed to be that of the first candidate.
         rivals = [tokens if name == "control" else lengths[0] for name in names]
         if rivals:
             stages.append(_stage(stage, retrained, examples, _group_sizes(recipe, rivals, group)))
@@ -126,11 +126,11 @@ def _search_batches(recipe: Recipe) -> list[list[Ratios]]:
     """The pairs of ratios that the search tries at once."""
     settings, levels, strategy = recipe.search, recipe.pruning.levels, recipe.strategy()
     if strategy == "learned":
-        return [[(0.5, 0.5)] * len(settings.prices)]  # nobody knows their sizes yet: half of everything
+        return [[(0.5, 0.5)] * len(settings.prices)]  # their sizes aren't known yet: half of everything
     token_ratios, piece_ratios = settings.token_ratios, settings.piece_ratios
     batches = [first_ratios(strategy, levels, token_ratios, piece_ratios, settings.samples, recipe.seed)]
     if strategy == "sequential" and levels == "both":
-        middle = token_ratios[len(token_ratios) // 2]  # stands for the one that does best
+        middle = token_ratios[len(token_ratios) // 2]  # assumed to do best
         batches.append([(middle, piece_ratio) for piece_ratio in piece_ratios])
     return batches
 

@@ -47,7 +47,7 @@ def tune(recipe: AnyRecipe, out: str | Path, *, console: Console | None = None) 
 
 
 def xprompt(recipe: AnyRecipe, out: str | Path, *, console: Console | None = None) -> Path:
-    """XPrompt from Python. A run that was cut off is taken up; a complete one is left as it is.
+    """XPrompt from Python. A run that was interrupted is resumed; a complete one is left as it is.
 
     Args:
         recipe: a `Recipe`, the name or file of one, or its keys as a nested mapping.
@@ -85,7 +85,7 @@ def execute(
     finish: Finish | None = None,
     console: Console | None = None,
 ) -> bool:
-    """Run a recipe into a folder, or take up a run that was cut off there; a complete one is left as it is.
+    """Run a recipe into a folder, or resume a run that was interrupted there; a complete one is left as it is.
 
     Args:
         recipe: validated settings.
@@ -99,7 +99,7 @@ def execute(
         Whether anything was left to do.
 
     Raises:
-        SoftpruneError: for anything that a user can fix. The run is marked failed and can be taken up again; one that
+        SoftpruneError: for anything that a user can fix. The run is marked failed and can be resumed; one that
             failed before its first piece of work leaves nothing.
     """
 

@@ -214,7 +214,7 @@ class GatedPrompts:
         self.step, self._row = self.step + 1, 0
 
     def masks(self) -> list[Mask]:
-        """What the gates stand for now, on the CPU."""
+        """The masks of the gates as they are now, on the CPU."""
         token_KP, piece_KPS = (part.detach().cpu() for part in self.open_probabilities())
         return [harden(token, piece, self.levels) for token, piece in zip(token_KP, piece_KPS, strict=True)]
 
@@ -348,7 +348,7 @@ def uniform(seed: int, step: int, rows: int, width: int) -> torch.Tensor:
 
 
 def harden(token_P: torch.Tensor, piece_PS: torch.Tensor, levels: str) -> Mask:
-    """The mask that gates stand for: what is more likely open than shut stays (our rule, not the paper's equation 13).
+    """The mask that gates make: what is more likely open than shut stays (our rule, not the paper's equation 13).
 
     A token without an open piece goes, unless tokens aren't pruned: then its likeliest piece stays. At least one token
     stays, the one with the likeliest piece.

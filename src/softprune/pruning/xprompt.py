@@ -81,7 +81,7 @@ def xprompt(workspace: Workspace) -> Pruned:
 
 
 def settle_strategy(workspace: Workspace, gates_learn: bool = True) -> Workspace:
-    """With the strategy that `auto` stands for."""
+    """With the strategy that `auto` means."""
     recipe = workspace.recipe
     # The run keeps it: a resolved recipe no longer says which ratios its author named.
     strategy = workspace.run.pin("search.strategy", lambda: recipe.strategy(gates_learn))

@@ -22,7 +22,7 @@ _TEMPORARY = re.compile(r"^\..+\.\d+\.tmp$")
 
 
 def temporary_for(path: Path) -> Path:
-    """Where this process writes what will stand at `path`; `remove_temporaries` knows the name."""
+    """Where this process writes what will be at `path`; `remove_temporaries` knows the name."""
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 

@@ -1,4 +1,4 @@
-"""The folder of a job: a run, a comparison or a study. It is begun once, taken up as often as needed, and completed.
+"""The folder of a job: a run, a comparison or a study. It is begun once, resumed as often as needed, and completed.
 
 recipe.yaml      the recipe as the user wrote it
 resolved.yaml    every key with its value; a resumed job must have the same

@@ -36,7 +36,7 @@ class Part(BaseModel):
     """A part of a record. Assigning to a field that doesn't exist, or a value of another type, is an error.
 
     Unknown keys are forbidden on write, where they are our own typing mistakes; on read they are left out, since they
-    are of a softprune that knows more (or knew something that nobody needs any more) and whose layout is still ours.
+    are of a softprune that knows more (or knew something that isn't needed any more) and whose layout is still ours.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, validate_assignment=True)
@@ -185,7 +185,7 @@ class ResultRow(Part):
     rouge2: float | None = None
     rougeL: float | None = None
     words: float | None = maybe("of written texts: their mean length")
-    answer: str | None = maybe("of the row `constant`: which answer, or what stands in its place")
+    answer: str | None = maybe("of the row `constant`: which answer, or what replaces it")
     seconds: float | None = maybe("spent on training it")
     tokens: int | None = maybe("size of the prompt; also the next two")
     pieces: int | None = None
@@ -282,7 +282,7 @@ class SweepRow(Part):
 class SearchRecord(Part):
     """How candidates are searched."""
 
-    strategy: str | None = maybe("what `auto` stands for; pinned")
+    strategy: str | None = maybe("what `auto` means; pinned")
 
 
 class ImportanceRecord(Part):

@@ -74,5 +74,5 @@ def read_finished(path: Path, kind: type[AnyFinished]) -> AnyFinished:
 def write_texts(path: Path, texts: Mapping[str, str]) -> None:
     """Writes text files, by name, into a folder."""
     for name, text in texts.items():
-        # A lone surrogate, which may stand in the user's data, has no UTF-8.
+        # A lone surrogate, which the user's data may hold, has no UTF-8.
         atomic_io.write_bytes(path / name, text.encode("utf-8", errors="replace"))

@@ -21,7 +21,7 @@ except ImportError as error:
     raise SoftpruneError("plotly and jinja2 for pages", str(error), "pip install 'softprune[report]'") from error
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_MOST_ROWS: Final = 400  # a longer table helps nobody; the numbers are in study.json
+_MOST_ROWS: Final = 400  # a longer table can't be read; the numbers are in study.json
 
 
 def write_page(folder: Path, study: Study, record: StudyRecord) -> Path:
@@ -34,7 +34,7 @@ def html(study: Study, record: StudyRecord) -> str:
     """The page's text."""
     findings = load_findings(record.findings)
     plots = [make_plot(figure) for figure in findings.figures]
-    # Our first table, which answers the question, stands beside the source's.
+    # Our first table, which answers the question, is shown beside the source's.
     theirs = [replace(table, title=table.title.removeprefix(PUBLISHED)) for table in published_tables(study.published)]
     sides = [("Measured here", findings.tables[:1]), ("As published", theirs)]
     runs: list[tuple[Cell, ...]] = []

@@ -68,7 +68,7 @@ def make_spec(study: Study, root: Path, task: str, seed: int, keys: Mapping[str,
     """
     values = study.run(task, seed, keys)
     if isinstance(data := values["task"].get("data"), str):
-        values["task"]["data"] = str(Path(data).absolute())  # a worker may stand in another folder
+        values["task"]["data"] = str(Path(data).absolute())  # a worker may run in another folder
     recipe = resolve(base=values, where=f"the recipe of a run ({task}, seed {seed})")
     # The name has a digest of all that results depend on; the studies' files count by their place in `root`, which may
     # be moved.
@@ -93,7 +93,7 @@ def digest(data: bytes) -> str:
 
 
 def make_runs(study: Study, root: Path, specs: Sequence[Spec], console: Console | None) -> list[Path]:
-    """The folders of runs, in the order of `specs`, which may repeat; what isn't complete is made, or taken up.
+    """The folders of runs, in the order of `specs`, which may repeat; what isn't complete is made, or resumed.
 
     Raises:
         SoftpruneError: of a run that fails, with its name.

@@ -50,7 +50,7 @@ EXPERIMENTS: Final[Registry[Experiment]] = Registry(
 
 
 def execute(config: Study, name: str, root: Path, command: str, *, console: Console | None = None) -> Path:
-    """Conduct a study, or take up one that was cut off; a complete one is left as it is. Its folder.
+    """Conduct a study, or resume one that was interrupted; a complete one is left as it is. Returns its folder.
 
     Raises:
         SoftpruneError: for anything that a user can fix. What is done is kept, and the same command goes on.
@@ -114,7 +114,7 @@ def _check_settings(config: Study, path: Path, resolved: dict[str, Any]) -> dict
 
 
 def run_study(study: Study | str | Path, root: str | Path, *, console: Console | None = None) -> Path:
-    """A study from Python. One that was cut off is taken up; a complete one is left as it is.
+    """A study from Python. One that was interrupted is resumed; a complete one is left as it is.
 
     Args:
         study: the name or the file of one, or its settings.

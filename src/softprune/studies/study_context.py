@@ -114,7 +114,7 @@ class StudyContext:
         say(self.console, line)
 
     def list_runs(self) -> list[StudyRun]:
-        """The runs that were asked for, with the seconds that they took whoever made them."""
+        """The runs that were asked for, with the seconds that they took, in this study or another."""
         runs = []
         for name, run in sorted(self.used.items()):
             kind, seconds = run.record.kind, run.record.cost.seconds

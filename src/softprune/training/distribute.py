@@ -1,7 +1,7 @@
 """Training that an executor may do in other processes: each builds what it needs, and only the driver writes.
 
 What is made elsewhere comes back as the run folder would have taken it, and is stored there. Then the stages go on as
-in a run that is taken up: every piece is finished and read from the folder. So a finished piece is never made twice,
+in a resumed run: every piece is finished and read from the folder. So a finished piece is never made twice,
 wherever it was made.
 """
 

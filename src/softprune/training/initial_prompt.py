@@ -66,7 +66,7 @@ def instruction_prompt(backbone: Backbone, task: Task) -> torch.Tensor | None:
 
 
 def settle_tokens(recipe: Recipe, begun: bool = False) -> Recipe:
-    """The recipe with P as the prompt file has it, where nobody asked for another.
+    """The recipe with P as the prompt file has it, where no other was asked for.
 
     A file that can't be read is left for `input_checks.check`, which reports it with the recipe's other mistakes.
 

@@ -17,7 +17,7 @@ from softprune.config.schema import TuningConfig
 
 EPSILON, DECAY_RATE = 1e-30, -0.8  # of Adafactor, as in its paper and in transformers
 
-# Parts of the names of biases and norms, in every architecture: pulling them to zero helps nobody.
+# Parts of the names of biases and norms, in every architecture: pulling them to zero doesn't help.
 _NO_DECAY = ("bias", "norm")
 
 

@@ -1,1 +1,1 @@
-"""Frozen layers whose backward passes skip the gradients that nobody needs."""
+"""Frozen layers whose backward passes skip gradients that aren't needed."""

@@ -183,7 +183,7 @@ class Section:
 
 
 def build_sections(record: ComparisonRecord, narrow: bool = False) -> list[Section]:
-    """The tables of a finished comparison. Floors, controls and random masks stand in the first alone.
+    """The tables of a finished comparison. Floors, controls and random masks are in the first alone.
 
     In a terminal of 80 columns, which is `narrow`, what texts have beside their metric is a table of its own.
     """

@@ -69,7 +69,7 @@ def plans(record: ComparisonRecord) -> list[Plan]:
     """The two figures; the reason where there is nothing to draw."""
     points = "of 1 seed" if len(record.seeds) == 1 else "means over seeds"
     caption = f"Points are {points}, whiskers 95% intervals {interval_covers(record)}. "
-    caption += "Methods of one cost stand side by side. "
+    caption += "Methods of equal cost are drawn side by side. "
     scale = _scale(record)
     floors = {row.name: (label(row), scale * row.mean) for row in record.rows if row.kind == "floor"}
     lines = "; ".join(name for name, _ in floors.values())
@@ -112,7 +112,7 @@ def scatter(shown: Sequence[Place], floors: Mapping[str, tuple[str, float]], x: 
     axes.set_xscale("log")
     _set_ticks(axes, [place.x for place in shown])
     for at, place in enumerate(shown):
-        # Points of one cost stand beside each other, around it.
+        # Points of equal cost are drawn beside each other, around it.
         before = sum(other.x == place.x for other in shown[:at])
         count = sum(other.x == place.x for other in shown)
         aside = _ASIDE * (before - (count - 1) / 2)
@@ -143,7 +143,7 @@ def scatter(shown: Sequence[Place], floors: Mapping[str, tuple[str, float]], x: 
 def _set_ticks(axes: Axes, values: Sequence[float]) -> None:
     """Plain numbers on a logarithmic axis; where the values lie close, there is room around them, and more of them."""
     low, high = min(values), max(values)
-    # Points stand beside their cost, so that no axis finds its ends from them.
+    # Points are drawn beside their cost, so that no axis finds its ends from them.
     room = 3.5 if high < 10 * low else (high / low) ** 0.12
     axes.set_xlim(low / room, high * room)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))

@@ -90,7 +90,7 @@ def _check_recipe(path: Path, resolved: dict[str, Any]) -> dict[str, JSON]:
 
 
 def compare_methods(recipe: AnyRecipe, out: str | Path, *, console: Console | None = None) -> Path:
-    """The comparison from Python. One that was cut off is taken up; a complete one is left as it is.
+    """The comparison from Python. One that was interrupted is resumed; a complete one is left as it is.
 
     Args:
         recipe: a `CompareRecipe`, the name or file of one, or its keys as a nested mapping.

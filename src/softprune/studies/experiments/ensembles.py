@@ -1,8 +1,8 @@
 """Tickets of one task that answer together: what the ensemble scores, and what it costs in one batch.
 
 Every seed's winner was chosen and trained apart. Together they answer by the mean of their probabilities
-(Lakshminarayanan et al. 2017, section 2.4); the geometric mean and votes stand beside it, and the same of the unpruned
-controls, which separates what is due to several prompts from what is due to pruning.
+(Lakshminarayanan et al. 2017, section 2.4); the geometric mean and votes are shown beside it, and the same of the
+unpruned controls, which separates what is due to several prompts from what is due to pruning.
 """
 
 from __future__ import annotations

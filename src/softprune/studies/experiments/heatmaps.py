@@ -1,8 +1,8 @@
 """How importance lies over a tuned prompt: its distribution (XPrompt, Appendix B, Figures 6 and 7), and its maps before
 and after pruning (Appendix D, Figures 9 and 10). Both read what XPrompt runs measured; no model is loaded.
 
-The paper's bins go from 0 to 1, and it doesn't say by what scores were divided. Two readings stand side by side: over
-the largest of the prompt; and between the smallest and the largest, of pieces within their token.
+The paper's bins go from 0 to 1, and it doesn't say by what scores were divided. Two readings are shown side by side:
+over the largest of the prompt; and between the smallest and the largest, of pieces within their token.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def conduct(study: StudyContext) -> Findings:
     more = {"kind": "tune", "prompt": {"tokens": len(study.tasks) * tokens}}
     unions = [union_spec(study, seed, keys) for keys, seed in product(({}, more), study.seeds)]
     alone = [study.spec(*place) for place in study.tasks_and_seeds]
-    made = study.make([*alone, *unions])  # all at once, whoever makes them
+    made = study.make([*alone, *unions])  # all at once
     runs: Runs = {(each.task, each.seed): each for each in made[: len(alone)]}
     joined, longer = made[len(alone) : -len(study.seeds)], made[-len(study.seeds) :]
     at_chance = chances(study, runs)

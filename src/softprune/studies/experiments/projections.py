@@ -1,8 +1,8 @@
 """Where prompts lie: maps, the way from their starts, and distances between seeds (the Bloomz study's second part).
 
 Distances are measured in the prompts' own space, `P x H` numbers; a t-SNE map shows who is near whom, and its distances
-stand beside them only since the study speaks of those. A prompt is as difficult as its task leaves it below a perfect
-score: `1 - (tuned - constant) / (1 - constant)`, with the constant answer's score.
+are shown only since the study speaks of those. A prompt is as difficult as its task leaves it below a perfect score:
+`1 - (tuned - constant) / (1 - constant)`, with the constant answer's score.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@
     control    the whole prompt, tuned and retrained as tickets were
 
 The complement has whole the tokens that were pruned, and of kept tokens the pieces that were pruned. So it is of
-another size than the winner, most often a larger one, which the paper doesn't speak of. Sizes stand in a table of their
-own, and beside the complement stands a random mask of *its* size, retrained likewise: that comparison is of what was
+another size than the winner, most often a larger one, which the paper doesn't speak of. Sizes are in a table of their
+own, and the complement is compared with a random mask of *its* size, retrained likewise: that comparison is of what was
 pruned, not of how much. Where the winner prunes nothing, the complement is empty.
 """
 
@@ -76,7 +76,7 @@ def _make_rivals(
         if mask is not None:
             wanted[REVERSED, key] = under_mask(study, run, "reversed", mask)
             wanted[ALIKE, key] = under_mask(study, run, "random-as-reversed", random_mask(mask, run.seed))
-    made = study.make([study.spec(*key, keys) for (_, key), keys in wanted.items()])  # all at once, whoever makes them
+    made = study.make([study.spec(*key, keys) for (_, key), keys in wanted.items()])  # all at once
     rivals: dict[str, dict[Key, FinishedRun]] = {REVERSED: {}, ALIKE: {}, LENGTH: {}}
     for (name, key), run in zip(wanted, made, strict=True):
         rivals[name][key] = run
@@ -85,7 +85,7 @@ def _make_rivals(
 
 
 def retrained(study: StudyContext, run: FinishedRun) -> dict[str, Any]:
-    """The keys of a run that takes up a run's tuned prompt, and trains it as tickets are retrained."""
+    """The keys of a run that starts from a run's tuned prompt, and trains it as tickets are retrained."""
     recipe = study.spec(run.task, run.seed).recipe
     epochs = recipe.search.epochs or recipe.tuning.epochs
     # A prompt from a file and under a mask is what rewinding and retraining are.

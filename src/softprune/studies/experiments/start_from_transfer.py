@@ -38,7 +38,7 @@ TUNED, CONTROL, XPROMPT = "prompt tuning", "control: prompt tuning, trained twic
 TASK, ORDINARY, WHOLE = "TaskTransfer", "XPromptTransfer_o", "XPromptTransfer"
 LONGER = f"{TASK}, source trained twice"
 TWICE, ZEROED, KEPT = f"control of {WHOLE}: trained twice", f"{ORDINARY}, pruned tokens start at zero", "mask kept"
-# Which rows are compared, and why: the paper's claims first, then what tells apart their causes.
+# Which rows are compared, and why: the paper's claims first, then what separates their causes.
 CLAIMS: Final = {
     (TASK, TUNED): "Table 7's TaskTransfer is as good as prompt tuning from vocabulary on WSC, better on COPA. Here",
     (ORDINARY, TASK): "The paper: without rewinding, XPrompt's result is a better start than the tuned prompt. Here",
@@ -72,7 +72,7 @@ Pair: TypeAlias = "tuple[str, str]"  # a source and a target
 def lifted(ticket: PromptState, filler_PH: torch.Tensor) -> torch.Tensor:
     """A start `[P, H]` from a pruned prompt whose mask is lifted.
 
-    `filler_PH` stands where whole tokens were pruned; pruned pieces of kept tokens stay zero.
+    `filler_PH` replaces whole tokens that were pruned; pruned pieces of kept tokens stay zero.
     """
     if ticket.vectors_PH.shape != filler_PH.shape:
         found = f"{list(ticket.vectors_PH.shape)} and {list(filler_PH.shape)}"
@@ -87,7 +87,7 @@ def conduct(study: StudyContext) -> Findings:
     for pair, seed in product(pairs, study.seeds):
         for way, spec in _specs(study, own[pair[0], seed], own[pair[1], seed]).items():
             specs[pair, seed, way] = spec
-    runs = dict(zip(specs, study.make(list(specs.values())), strict=True))  # all at once, whoever makes them
+    runs = dict(zip(specs, study.make(list(specs.values())), strict=True))  # all at once
     for pair, seed in product(pairs, study.seeds):
         runs[pair, seed, _OWN] = own[pair[1], seed]
     at_chance = {pair: chances(study, own)[pair[1]] for pair in pairs}

@@ -139,7 +139,7 @@ def run_variants(study: StudyContext, models: Sequence[Keys] = ({},)) -> list[di
         refused = refused_by_model(recipe.backbone, [recipe.adapter.method]) if recipe.kind == "adapt" else {}
         reasons[at, variant.name] = "".join(refused.values())
         specs += [] if refused else own
-    study.make(specs)  # all at once, whoever makes them
+    study.make(specs)  # all at once
     by_model = []
     for at, keys in enumerate(models):
         settings: dict[str, Setting] = {}
@@ -238,7 +238,7 @@ def size_cell(runs: Sequence[FinishedRun]) -> Cell:
 
 
 def count_right(printed: str, examples: int) -> int | None:
-    """How many right answers of some examples an accuracy in percent stands for; None where no number rounds to it."""
+    """How many right answers of some examples an accuracy in percent means; None where no number rounds to it."""
     text = printed.strip().rstrip("%")
     unit = 10.0 ** -len(text.partition(".")[2])  # its decimals say how far it was rounded, or cut off
     right = round(float(text) / 100 * examples)

@@ -53,7 +53,7 @@ def finding(table: str, rows: Sequence[Row]) -> str:
     above = sorted((row for row in rows if row.clear and difference(row) > 0), key=difference, reverse=True)
     below = sorted((row for row in rows if row.clear and difference(row) < 0), key=difference)
     if not above and not below:
-        return f"This table shows no preference: no group can be told from {against}."
+        return f"This table shows no preference: no group can be distinguished from {against}."
     sentences = []
     for how, clear in (("more", above), ("less", below)):
         if clear:
@@ -66,7 +66,7 @@ def finding(table: str, rows: Sequence[Row]) -> str:
     rest = len(rows) - len(above) - len(below)
     if rest:
         others = "group" if rest == 1 else f"{rest} groups"
-        sentences.append(f"The other {others} can't be told from it.")
+        sentences.append(f"The other {others} can't be distinguished from it.")
     return " ".join(sentences)
 
 
@@ -100,7 +100,7 @@ def keyword_finding(report: KeywordReport) -> list[str]:
     row, difference = report.overall, report.overall.difference
     if not row.words:
         return ["None of the keywords occurs in these texts."]
-    verdict = "which can't be told from random dropping"
+    verdict = "which can't be distinguished from random dropping"
     if row.clear:
         more = "more" if (difference.value or 0) > 0 else "less"
         verdict = f"{more} than random dropping keeps"
@@ -114,7 +114,7 @@ def keyword_finding(report: KeywordReport) -> list[str]:
     accuracy = report.accuracy
     if accuracy and accuracy.effect and accuracy.beyond_random:
         effect, beyond = accuracy.effect, accuracy.beyond_random
-        doubt = ", which can't be told from no change" if effect.low <= 0 <= effect.high else ""
+        doubt = ", which can't be distinguished from no change" if effect.low <= 0 <= effect.high else ""
         sentences.append(
             f"Forced out at the first layer that prunes, they change accuracy by {points(effect.value)} points "
             f"(95% interval {points(effect.low)} to {points(effect.high)}){doubt}. Against as many other tokens forced "

@@ -79,7 +79,7 @@ def plans(analysis: Analysis) -> list[Plan]:
             "retention_by_pos",
             "Words kept, by part of speech",
             "Bars with 95% intervals; the orange tick is what random dropping in the same texts keeps. Blue bars can "
-            f"be told from it, gray ones can't.{tagger}",
+            f"be distinguished from it, gray ones can't.{tagger}",
             partial(group_bars, by_pos, names) if by_pos else None,
             "" if by_pos else "parts of speech",
         ),

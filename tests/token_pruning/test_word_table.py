@@ -53,7 +53,7 @@ def test_columns_go_word_by_word(tagger: Tagger) -> None:
     assert table.kept_W.tolist() == [0, 1, 1, 0]
     assert table.chance_kept_W.tolist() == [0.5] * 4
     assert table.place_W.tolist() == [0, 0.5, 0, 0.5]
-    assert table.column(lambda word: word.mark.pos) == ["DET", "NOUN", "NOUN", "PUNCT"]
+    assert [word.mark.pos for word in table.flat] == ["DET", "NOUN", "NOUN", "PUNCT"]
     assert (table.layers, table.tagged, word_table(traces).tagged) == (3, True, False)
 
 

@@ -2,7 +2,7 @@
 #
 #   make demo        prune a prompt on the bundled model, and check what came of it
 #   make test        lint and all tests that need neither data nor a network
-#   make test-fast   the same tests without lint and without those marked slow
+#   make test-fast   without lint and without tests marked slow: whole runs, figures, processes
 #   make test-real   tests on real data: the folder that SOFTPRUNE_DATA names
 #   make lint        ruff and mypy
 #   make bench       the benchmarks; ROUNDS=1 for a shorter look (docs/benchmarks.md)

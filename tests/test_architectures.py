@@ -16,6 +16,8 @@ from softprune.pipelines.xprompt import execute
 from softprune.prompts.ticket import Ticket
 from softprune.training.scoring import ScoredSet, Scoring, score_prompts
 
+pytestmark = pytest.mark.slow
+
 ARCHITECTURES = ("t5_v1_1", "mt5", "bart", "gpt2", "bloom", "llama", "bert", "roberta", "sentence")
 
 # A task of one's own: two files and their YAML, as a user writes them.

@@ -26,6 +26,8 @@ from softprune.data import load_task
 from softprune.errors import ManyErrors, SoftpruneError
 from softprune.models.description import find_source
 
+pytestmark = pytest.mark.slow
+
 bounded = settings(
     max_examples=150,
     derandomize=True,

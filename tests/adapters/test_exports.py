@@ -20,6 +20,7 @@ from softprune.errors import SoftpruneError
 from softprune.models.base import AdapterContext
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning:transformers"),
 ]

@@ -24,7 +24,7 @@ from softprune.pipelines.adapt import adapt, execute
 from softprune.training.scoring import SealedSet
 
 Models = Callable[[str], Path]
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 def timeless(info: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from softprune.evaluation.predict import predict
 from softprune.prompts.ticket import Ticket
 
 Models = Callable[[str], Path]
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 def predictions(out: Path) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import pytest
 from softprune.cli.options import recipe_flags
 
 Softprune = Callable[..., Any]
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 BRIEF = (
     "--backbone",
     "tiny",

@@ -22,7 +22,7 @@ from softprune.training.trainable import PromptTrainable
 
 Softprune = Callable[..., Any]
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 TASK = JSONL_TASK.replace("validation.jsonl", "train.jsonl")
 THINGS = ("film", "meal", "river", "room", "cast", "window", "cheese", "wind")

@@ -23,7 +23,7 @@ from softprune.training.progress import Display
 Softprune = Callable[..., Any]
 Models = Callable[[str], Path]
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 MARKUP = "[/red] :smile: `|` $\\x$ <b>"
 CONTROLS = "\x1b[31m \x07 \u202e \x9b2J \u2028 \x7f"

@@ -17,6 +17,8 @@ from softprune.data.rouge import rouge
 from softprune.models.base import Backbone
 from tickets import ticket_of
 
+pytestmark = pytest.mark.slow
+
 Softprune = Callable[..., Any]
 TEXTS = [("who is he ?", "human"), ("where is the river ?", "location"), ("what is a box ?", "entity")] * 4
 

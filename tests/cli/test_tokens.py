@@ -17,7 +17,7 @@ from small_runs import texts_of, write_task
 
 Softprune = Callable[..., Any]
 Models = Callable[[str], Path]
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 FLAGS = (
     *("--dtype", "float32", "--device", "cpu", "--threads", "1", "--max-length", "48", "--epochs", "1"),
     *("--batch-size", "8", "--lr", "1e-3", "--lambdas", "0.1,0.3", "--baselines", "top-k", "--limit-report", "8"),

@@ -20,6 +20,7 @@ from small_runs import recipe_of, write_task
 from softprune.pipelines.token_pruning import execute
 
 Softprune = Callable[..., Any]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

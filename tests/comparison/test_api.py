@@ -25,7 +25,7 @@ from softprune.studies.comparison.runner import compare_methods, execute, rewrit
 
 Small = Callable[..., CompareRecipe]
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 def run(recipe: CompareRecipe, out: Path) -> bool:

@@ -15,7 +15,7 @@ from softprune.studies.comparison.runner import compare_methods
 
 Small = Callable[..., CompareRecipe]
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 ADAPTERS = METHODS[:-2]
 TASK = """
 title: Short films

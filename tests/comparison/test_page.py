@@ -10,6 +10,8 @@ from comparisons import NOTHING, floor, found, row
 from softprune.report.mpl_style import DARK, LIGHT, Theme, render
 from softprune.studies.comparison.page import LOOKS, MARKERS, Place, looks, places, plans, short, write_page
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "<script>alert('x')</script>"
 
 

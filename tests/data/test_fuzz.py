@@ -22,6 +22,8 @@ from softprune.data.template import examples_from
 from softprune.errors import SoftpruneError
 from softprune.types import Example
 
+pytestmark = pytest.mark.slow
+
 fuzzed = settings(
     derandomize=True,
     max_examples=150,

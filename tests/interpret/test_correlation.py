@@ -11,6 +11,8 @@ from scipy import stats
 from softprune.errors import SoftpruneError
 from softprune.statistics.correlation import coefficient, correlate, mantel
 
+pytestmark = pytest.mark.slow
+
 NAN = float("nan")
 
 

@@ -16,6 +16,8 @@ from softprune.models import load_backbone
 from softprune.models.base import Backbone
 from softprune.models.checkpointing import switch_off_chance
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-5
 
 

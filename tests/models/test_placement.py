@@ -24,6 +24,8 @@ from softprune.models.loading import check_placed, check_quantizer
 from softprune.training.session import prepare
 from softprune.types import Batch
 
+pytestmark = pytest.mark.slow
+
 Asked = dict[str, Any]
 needs_bitsandbytes = pytest.mark.skipif(
     importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed"

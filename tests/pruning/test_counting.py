@@ -12,7 +12,7 @@ from softprune.config import resolve
 from softprune.config.schema import SearchConfig
 from softprune.pipelines.plan import count_steps
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 # Nobody stops early in these, and no gates decide what is trained.
 WHOLE = [case for case in CASES if "tuning.patience=1" not in CASES[case] and "learned" not in case]

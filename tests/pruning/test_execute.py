@@ -30,7 +30,7 @@ from softprune.pruning.search import choose, pareto
 from softprune.training.scoring import ScoredSet, Scoring, score_prompts
 from softprune.types import Candidate, Mask, PromptState, Segment
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 PRUNING = {"importance.safetensors", "prompts/control.safetensors"}
 # run.json and candidates.jsonl, as DESIGN.md's contract lists them.
 KEYS = {"schema", "kind", "status", "command", "seed", "versions", "hardware", "threads", "backbone", "task"}

@@ -24,7 +24,7 @@ from softprune.runs.record_parts import DifferenceRecord, Headline
 from softprune.runs.run_folder import RunFolder
 from softprune.training.session import Workspace
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 LEARNED = [case for case in CASES if case.startswith("learned")]
 PRICES = [0.01, 2.0, 1e5, 1e6]
 

@@ -21,7 +21,7 @@ from softprune.pipelines.xprompt import tune as tune_from_python
 from softprune.training import jobs
 from softprune.training.loop import Trained
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.mark.parametrize("case", ["grid, zero", "random, drop", "learned, drop"])

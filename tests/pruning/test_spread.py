@@ -22,7 +22,7 @@ from softprune.runs.worker_store import Pinned, StandIn
 from softprune.training import distribute, hardware, jobs, session
 from softprune.types import Result, WorkItem
 
-pytestmark = pytest.mark.usefixtures("one_thread", "elsewhere")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread", "elsewhere")]
 
 
 class Elsewhere(InProcess):

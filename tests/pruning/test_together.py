@@ -20,7 +20,7 @@ from softprune.runs import processes as processes_room
 from softprune.runs.processes import ALONE, Processes
 from softprune.training import hardware, jobs
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 TOLERANCE = 1e-5
 
 

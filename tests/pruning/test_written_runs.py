@@ -32,7 +32,7 @@ from softprune.runs.record_parts import ResultRow
 from softprune.training.scoring import ScoredSet, Scoring, score_prompts
 from softprune.types import Scores
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 TASK = """
 title: Short films
 instruction: Say it in short.

@@ -15,6 +15,8 @@ from softprune.report.mpl_style import DARK, LIGHT, render, sparse
 from softprune.report.run_reader import TicketMask, read_run
 from softprune.report.training_charts import compression_chart, training_chart
 
+pytestmark = pytest.mark.slow
+
 NAMES = [
     "token_importance",
     "token_retention",

@@ -16,6 +16,8 @@ from softprune.report.page import html as page_of
 from softprune.report.prediction_changes import changed_answers
 from softprune.report.run_reader import Prediction, read_run
 
+pytestmark = pytest.mark.slow
+
 Edit = Callable[..., None]
 
 

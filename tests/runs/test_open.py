@@ -17,6 +17,8 @@ from softprune.errors import SoftpruneError
 from softprune.runs.lock import is_held
 from softprune.runs.run_folder import RunFolder, Saved
 
+pytestmark = pytest.mark.slow
+
 Begin = Callable[..., RunFolder]
 
 WORKER = textwrap.dedent(

@@ -21,6 +21,8 @@ from torch.nn import functional
 
 from softprune.models import load_backbone
 
+pytestmark = pytest.mark.slow
+
 SCRIPTS = Path(__file__).parents[2] / "scripts" / "bundled"
 FAMILIES = {"tiny": "sentence", "tiny-seq2seq": "seq2seq", "tiny-causal": "causal"}
 STEPS = 6

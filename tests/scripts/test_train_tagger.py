@@ -14,6 +14,8 @@ import pytest
 
 from softprune.token_pruning.analysis.words import load_tagger
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "tests" / "fixtures" / "tagged" / "sample.conllu"
 

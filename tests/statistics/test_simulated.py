@@ -14,6 +14,8 @@ from softprune.data.metrics import Accuracy
 from softprune.statistics.bootstrap import paired_bootstrap
 from softprune.statistics.seeds import compare_rows
 
+pytestmark = pytest.mark.slow
+
 TRIALS = 2_500
 NOISE = 2 * (0.05 * 0.95 / TRIALS) ** 0.5  # two standard errors of a coverage of 95%: 0.9 points
 

@@ -22,6 +22,8 @@ from softprune.studies.findings import Cell, format_entry
 from softprune.studies.run_result import FinishedRun, score_lines
 from softprune.studies.verdicts import NEITHER, verdict
 
+pytestmark = pytest.mark.slow
+
 Models = Callable[[str], Path]
 
 

@@ -20,6 +20,8 @@ from softprune.studies.findings import Cell
 from softprune.studies.study_context import StudyContext
 from softprune.studies.verdicts import ABOVE, verdict
 
+pytestmark = pytest.mark.slow
+
 
 def test_mean_correlations_by_hand() -> None:
     changes = [np.array([1.0, 2.0, 3.0, 4.0]), np.array([4.0, 3.0, 2.0, 1.0])]

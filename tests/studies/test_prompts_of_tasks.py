@@ -22,6 +22,8 @@ from softprune.studies.score_rows import Runs
 from softprune.studies.study_context import StudyContext
 from studies import small_bench
 
+pytestmark = pytest.mark.slow
+
 KEYS = {"kind": "tune", "prompt.init": "text"}
 
 

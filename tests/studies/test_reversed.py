@@ -25,6 +25,8 @@ from softprune.studies.run_result import FinishedRun
 from softprune.studies.study_context import StudyContext
 from softprune.types import Mask
 
+pytestmark = pytest.mark.slow
+
 
 def remade(study: StudyContext, mask: Mask, name: str) -> tuple[FinishedRun, torch.Tensor]:
     ((key, made),) = study.grid().items()

@@ -26,6 +26,8 @@ from softprune.studies.study_context import StudyContext
 from softprune.types import Mask, PromptState
 from studies import small_bench
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_lifted_mask_keeps_zero_pieces_and_fills_pruned_tokens() -> None:
     piece_PS = torch.tensor([[True, False], [False, False], [True, True]])

@@ -22,7 +22,7 @@ from softprune.studies.folder import read_finished
 from softprune.studies.runner import default_name, execute, rewrite, run_study, terminal
 from softprune.studies.study_context import StudyContext
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 Small = Callable[..., Study]
 
 

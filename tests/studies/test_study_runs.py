@@ -23,7 +23,7 @@ from softprune.studies.runner import execute
 from softprune.studies.study_context import StudyContext
 from softprune.types import WorkItem
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 Small = Callable[..., Study]
 
 

@@ -33,6 +33,8 @@ from softprune.studies.score_rows import Row, mean_cell
 from softprune.studies.study_context import StudyContext
 from softprune.studies.verdicts import ABOVE, AT_CHANCE, BELOW, CHOSEN_HERE, NEITHER
 
+pytestmark = pytest.mark.slow
+
 SMALL: dict[str, Any] = {
     "backbone": {"dtype": "float32", "device": "cpu", "threads": 1},
     "task": {"shots": 24, "limit_report": 12},

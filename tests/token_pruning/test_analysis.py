@@ -17,6 +17,8 @@ from softprune.token_pruning.analysis.page import plans
 from softprune.token_pruning.analysis.run import analyse
 from softprune.token_pruning.analysis.words import Tagger
 
+pytestmark = pytest.mark.slow
+
 FEW = 1_000
 FIGURES = {"tokens_by_layer", "retention_by_pos", "retention_by_place", "state_map"}
 

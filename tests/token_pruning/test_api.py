@@ -17,7 +17,7 @@ from softprune.pipelines.token_pruning import execute, prune_tokens
 
 Models = Callable[[str], Path]
 OFFICIAL = Path(__file__).parents[1] / "fixtures" / "tasks" / "official"
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 QUICK = ("pruning.baselines=none", "pruning.hard_epochs=0")
 
 

@@ -32,6 +32,8 @@ from softprune.token_pruning.model import TokenModel
 from softprune.token_pruning.rules import KeepAll
 from softprune.token_pruning.tables import bench_notes, break_even_table, latency_table, speed_table
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 SMALL = Settings(rounds=2, texts=6, rows=4, calls=3, lengths=(8, 16, 512), latency_rows=(1, 2))
 

@@ -8,6 +8,8 @@ import pytest
 from softprune.errors import SoftpruneError
 from softprune.token_pruning.analysis.clusters import map_states, mean_silhouette
 
+pytestmark = pytest.mark.slow
+
 CLASSES = [i % 3 for i in range(45)]
 
 

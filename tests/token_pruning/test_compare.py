@@ -13,6 +13,8 @@ from softprune.token_pruning.evaluation import relative_macs
 from softprune.token_pruning.experiment import macro_f1, match_macs
 from softprune.token_pruning.rules import Ranked
 
+pytestmark = pytest.mark.slow
+
 HIDDEN = 384
 LENGTHS = {
     "one text": [200],

@@ -24,7 +24,7 @@ from softprune.token_pruning.stages import TrainedModel
 from softprune.training.scoring import SealedSet
 
 Models = Callable[[str], Path]
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,8 @@ from softprune.token_pruning.rules import OFFICIAL, Convention, ForcedTokens, Ke
 from softprune.token_pruning.stages import EncoderTrainable
 from softprune.types import Encoded
 
+pytestmark = pytest.mark.slow
+
 FREE = Convention(divisor=1.0, protect=False)
 COUNT = 12
 LETS_FIRST_FALL = ("middle", "high", "importance", "random", "forced, first", "forced, none", "manual")

@@ -21,6 +21,8 @@ from softprune.token_pruning.loading import describe_encoder, load_classifier, l
 from softprune.token_pruning.model import TokenModel
 from softprune.token_pruning.rules import OFFICIAL, Convention, KeepAll, Ranked, Rule, Thresholds
 
+pytestmark = pytest.mark.slow
+
 Models = Callable[[str], Path]
 TEXTS = [row["text"] for row in texts_of(14)]
 

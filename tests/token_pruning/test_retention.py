@@ -12,6 +12,8 @@ from softprune.token_pruning.analysis.retention import Retention, Row, retention
 from softprune.token_pruning.analysis.word_table import word_table
 from softprune.token_pruning.analysis.words import Mark, Tagger
 
+pytestmark = pytest.mark.slow
+
 LABELS = ("bad", "good")
 
 

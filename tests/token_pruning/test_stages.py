@@ -23,7 +23,7 @@ from softprune.token_pruning.session import TokenWorkspace, tokenise_texts
 from softprune.types import Example, Segment
 
 Models = Callable[[str], Path]
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ from softprune.training.optimizers import weights_adamw
 from softprune.training.trainable import Feed
 from softprune.types import Batch, Encoded
 
+pytestmark = pytest.mark.slow
+
 Models = Callable[[str], Path]
 CONVENTION = Convention()
 LAMBDA = 0.3

@@ -18,6 +18,8 @@ from softprune.training.scoring import score_each, score_prompts
 from softprune.training.trainable import Feed, PromptTrainable, parts_by_length
 from softprune.types import Mask
 
+pytestmark = pytest.mark.slow
+
 Backbones = Callable[..., Backbone]
 P, S = 4, 4
 TOLERANCES = {"float64": 1e-12, "float32": 1e-5}

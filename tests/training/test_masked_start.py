@@ -18,6 +18,8 @@ from softprune.prompts.ticket import Ticket
 from softprune.runs.atomic_io import tensor_bytes
 from softprune.types import Mask
 
+pytestmark = pytest.mark.slow
+
 PIECES = torch.zeros(4, 4, dtype=torch.bool)
 PIECES[1, 1:] = True
 PIECES[3, :2] = True

@@ -31,6 +31,8 @@ from softprune.training.memory import (
     together,
 )
 
+pytestmark = pytest.mark.slow
+
 Backbones = Callable[..., Backbone]
 CPU = torch.device("cpu")
 MEGA = 2**20

@@ -21,6 +21,8 @@ from softprune.training.scoring import score_prompts
 from softprune.training.trainable import Feed, PromptTrainable
 from softprune.types import Batch
 
+pytestmark = pytest.mark.slow
+
 Backbones = Callable[..., Backbone]
 TOLERANCE = 1e-5
 P, S = 4, 4

@@ -33,6 +33,7 @@ from softprune.models import load_backbone
 from softprune.models.base import Backbone
 
 pytestmark = [
+    pytest.mark.slow,
     # peft asks transformers for something that transformers is about to drop; neither is ours.
     pytest.mark.filterwarnings("ignore::FutureWarning:transformers.modeling_utils"),
 ]

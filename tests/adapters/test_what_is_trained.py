@@ -27,6 +27,8 @@ from softprune.adapters.registry import adapt
 from softprune.errors import SoftpruneError
 from softprune.models.base import Backbone
 
+pytestmark = pytest.mark.slow
+
 Models = Callable[[str], Path]
 
 # By hand: what stands behind `last-layer` in each tiny model of two layers.

@@ -14,6 +14,8 @@ from softprune.models.base import Backbone
 from softprune.models.batching import collate
 from softprune.types import Encoded
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 3e-6
 PROMPT = (21, 34, 27)
 TEXTS = ((41, 33, 29, 52, 47, 38, 44), (36, 55, 31))

@@ -40,6 +40,8 @@ from softprune.token_pruning.forward import ForwardOutput, forward, soft_forward
 from softprune.token_pruning.packing import Packed, pack
 from softprune.token_pruning.rules import OFFICIAL, Convention, KeepAll, Rule
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True, slots=True)
 class Both:

@@ -18,7 +18,10 @@ from softprune.adapters.registry import adapt
 from softprune.errors import SoftpruneError
 from softprune.models.base import Backbone, BackboneInfo
 
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning:transformers")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning:transformers"),
+]
 
 Models = Callable[[str], Path]
 TOLERANCE = 1e-5

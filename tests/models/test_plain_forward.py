@@ -14,6 +14,8 @@ from models import names_of
 from softprune.models.base import Backbone
 from softprune.types import Batch, Example, Segment
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 # BLOOM's softmax is in float32 whatever the dtype of its weights.
 BLOOM = 1e-7

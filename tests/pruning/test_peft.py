@@ -32,6 +32,7 @@ from softprune.types import Example, Segment
 from tickets import small_ticket
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.usefixtures("one_thread"),
     # peft asks transformers for something that transformers is about to drop; neither is ours.
     pytest.mark.filterwarnings("ignore::FutureWarning:transformers.modeling_utils"),

@@ -14,6 +14,8 @@ from softprune.studies.experiments.variants import study_claims
 from softprune.studies.runner import EXPERIMENTS
 from softprune.studies.study_context import StudyContext
 
+pytestmark = pytest.mark.slow
+
 SCALES = ("smoke", "full")
 
 

@@ -124,8 +124,8 @@ if __name__ == "__main__":
     os.fsync = lambda descriptor: None  # as in conftest.py: what a killed process wrote is there without it
     for module in PRELOADED:
         import_module(module)
-    latency = import_module("softprune.training.cost")
-    latency.CALLS = latency.FEWEST
+    cost = import_module("softprune.training.cost")
+    cost.CALLS = cost.FEWEST  # of a latency, as in conftest.py
     asked = serve()
     if asked is not None:
         become(asked)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from softprune.data import METRICS, answered, constant_answer, load_task, metric_named
-from softprune.data.metrics import Floats, Metric, answer_arrays, metric_label
+from softprune.data.metrics import Metric, answer_arrays, metric_label
 from softprune.errors import SoftpruneError
+from softprune.statistics.bootstrap import Floats
 from softprune.types import Scores
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from markupsafe import escape
 
-from softprune.data.metrics import METRICS, Floats, Metric, answer_arrays, with_ones
+from softprune.data.metrics import METRICS, Metric, answer_arrays, with_ones
 from softprune.report import explain_comparisons
 from softprune.report.page import html
 from softprune.report.run_comparison import SEED, RunComparison, compare_runs, why_not
 from softprune.report.run_reader import read_run
-from softprune.statistics.bootstrap import paired_bootstrap
+from softprune.statistics.bootstrap import Floats, paired_bootstrap
 from softprune.statistics.seeds import compare_rows
 from softprune.types import Scores
 

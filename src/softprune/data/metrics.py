@@ -18,9 +18,9 @@ import numpy.typing as npt
 from softprune.config.registry import unknown
 from softprune.data.rouge import KINDS, rouge
 from softprune.errors import SoftpruneError
+from softprune.statistics.bootstrap import Floats
 from softprune.types import Scores
 
-Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 

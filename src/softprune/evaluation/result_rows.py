@@ -1,4 +1,4 @@
-"""What a row of the comparison holds, and the bar that all rows are held against; by the kind of target.
+"""What a row of the comparison holds, and the bar that all rows are compared with; by the kind of target.
 
 Answers: the metric, how often each answer was given, and as a bar the best constant answer. Text: the metric, the loss,
 all three ROUGE, and as a bar the first sentences of the input, cut as target texts are.

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from softprune.data.metrics import Floats
 from softprune.errors import SoftpruneError
+from softprune.statistics.bootstrap import Floats
 
 PERPLEXITY = 30.0
 FEWEST = 4  # points that t-SNE needs: with three, each would have less than one neighbour

@@ -57,7 +57,7 @@ class Way:
 
 
 class Surroundings:
-    """A backbone's vocabulary, read once for all the prompts that are held against it."""
+    """A backbone's vocabulary, read once for all the prompts that are compared with it."""
 
     def __init__(self, backbone: Backbone) -> None:
         parts, size = [], backbone.vocabulary

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import nn
 
-from softprune.errors import SoftpruneError
+from softprune.errors import SoftpruneError, shorten
 from softprune.models.architectures import as_weights
 from softprune.runs.tensor_files import read_tensors, real_numbers
 
@@ -161,7 +161,7 @@ def _dense(folder: Path) -> list[nn.Module]:
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise SoftpruneError(
             f"the dense layer that {folder.name}/config.json describes",
-            f"{' '.join(str(error).split())[:300]} in {weights}",
+            f"{shorten(error)} in {weights}",
             "copy or download the model again",
         ) from error
     return [layer, _ACTIVATIONS[activation]()]

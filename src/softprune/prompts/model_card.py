@@ -69,7 +69,7 @@ def _facts(info: TicketInfo, definition: Definition) -> dict[str, str]:
 
 
 def _scores(info: TicketInfo, definition: Definition, results: Mapping[str, Reported]) -> dict[str, str]:
-    """What it reached where nothing was chosen, beside what it must be held against."""
+    """What it reached where nothing was chosen, beside what it must be compared with."""
     if not results:  # the run was cut off before it reported: all that is known is how it was chosen
         if info.select is None:
             return {"score": "not measured"}

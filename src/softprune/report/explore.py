@@ -10,8 +10,9 @@ import numpy as np
 
 from softprune.report import formatting
 from softprune.report.figures import is_signed
-from softprune.report.run_reader import Bools, Floats, Run
+from softprune.report.run_reader import Bools, Run
 from softprune.report.table import candidate_cells
+from softprune.statistics.bootstrap import Floats
 from softprune.types import Candidate
 
 

@@ -16,9 +16,9 @@ import numpy as np
 
 from softprune.data.metrics import METRICS, Metric, RougeL, answered, with_ones
 from softprune.report import formatting, table
-from softprune.report.run_reader import Floats, Prediction, Run
+from softprune.report.run_reader import Prediction, Run
 from softprune.runs.record_parts import ResultRow
-from softprune.statistics.bootstrap import paired_bootstrap
+from softprune.statistics.bootstrap import Floats, paired_bootstrap
 from softprune.statistics.seeds import MIN_SEEDS, compare_rows
 
 SEED = 0

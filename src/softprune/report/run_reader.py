@@ -17,9 +17,9 @@ from safetensors.numpy import load_file
 from softprune.errors import SoftpruneError
 from softprune.runs.record import RunRecord, read_record
 from softprune.runs.record_parts import ResultRow
+from softprune.statistics.bootstrap import Floats
 from softprune.types import Candidate
 
-Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 T = TypeVar("T")
 

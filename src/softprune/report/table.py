@@ -1,4 +1,4 @@
-"""The comparison table: what the winner is held against, one row each, from run.json alone."""
+"""The comparison table: what the winner is compared with, one row each, from run.json alone."""
 
 from __future__ import annotations
 

@@ -15,13 +15,13 @@ import torch
 
 from softprune.config import BackboneConfig, Recipe
 from softprune.data import Task, load_task
-from softprune.data.metrics import Floats
 from softprune.errors import SoftpruneError
 from softprune.models import describe
 from softprune.models.base import Backbone
 from softprune.models.description import BackboneDescription
 from softprune.prompts.initialization import generator
 from softprune.runs.folder_checks import JSON
+from softprune.statistics.bootstrap import Floats
 from softprune.statistics.methods_over_seeds import Outcome, Scored
 from softprune.studies.run_cache import Spec
 from softprune.studies.run_result import FinishedRun

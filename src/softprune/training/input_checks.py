@@ -1,4 +1,4 @@
-"""What a run is made from: read and checked together, and held to what it was begun with when it goes on.
+"""What a run is made from: read and checked together, and compared with what it began with when it is resumed.
 
 Stored pieces of work must not be mixed with new ones that come of other data, weights or files.
 """

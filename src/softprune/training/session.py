@@ -39,7 +39,7 @@ class Workspace:
     """What the stages of one run share."""
 
     recipe: Recipe
-    run: RunFolder  # or what stands in for it on a worker
+    run: RunFolder  # on a worker, `worker_store.StandIn`
     executor: Executor  # runs pieces of work that don't depend on each other
     backbone: Backbone
     task: Task

@@ -51,7 +51,7 @@ def gather(runs: Mapping[str, Sequence[FinishedRun]]) -> list[TableRow]:
 
 
 def reference_method(rows: Sequence[TableRow]) -> str:
-    """The method that the others are held against: prompt tuning, or the first one."""
+    """The method that the others are compared with: prompt tuning, or the first one."""
     methods = [row.name for row in rows if row.kind == "method"]
     return "prompt" if "prompt" in methods else methods[0]
 

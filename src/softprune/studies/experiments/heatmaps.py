@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.torch import load_file
 
-from softprune.data.metrics import Floats
+from softprune.statistics.bootstrap import Floats
 from softprune.studies.findings import Cell, Entry, Figure, Findings, Table
 from softprune.studies.run_result import FinishedRun, collect_outcome
 from softprune.studies.score_rows import collect_row, difference_cell, pair_table

@@ -24,11 +24,10 @@ import numpy as np
 import torch
 
 from softprune.config.criteria import CRITERIA
-from softprune.data.metrics import Floats
 from softprune.prompts.soft_prompts import masked_state, read_one
 from softprune.pruning.importance import measure
 from softprune.pruning.masks import keep_count, without_least
-from softprune.statistics.bootstrap import LEVEL
+from softprune.statistics.bootstrap import LEVEL, Floats
 from softprune.statistics.correlation import coefficient, correlate
 from softprune.statistics.seeds import MIN_SEEDS, Uncertainty
 from softprune.studies.experiments.heatmaps import over_largest

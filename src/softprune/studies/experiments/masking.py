@@ -20,10 +20,9 @@ import numpy as np
 import torch
 
 from softprune.config import Recipe
-from softprune.data.metrics import Floats
 from softprune.prompts.soft_prompts import masked_state, read_one
 from softprune.pruning.masks import keep_count, random_mask, without_least, without_most, without_random
-from softprune.statistics.bootstrap import LEVEL, Difference, holm, paired_bootstrap
+from softprune.statistics.bootstrap import LEVEL, Difference, Floats, holm, paired_bootstrap
 from softprune.studies.experiments.heatmaps import importances
 from softprune.studies.findings import Cell, Entry, Figure, Findings, Table, axes, points
 from softprune.studies.prompt_scoring import PromptScore, PromptScores, prompt_outcome, score_run, scored_row

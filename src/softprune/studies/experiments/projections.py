@@ -16,11 +16,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from softprune.data.metrics import Floats
 from softprune.interpret.alignment import align
 from softprune.interpret.projections import pca, prompt_points, token_points, tsne
 from softprune.prompts.initialization import generator
-from softprune.statistics.bootstrap import LEVEL
+from softprune.statistics.bootstrap import LEVEL, Floats
 from softprune.statistics.correlation import RESAMPLES, coefficient, correlate
 from softprune.studies.findings import Cell, Entry, Figure, Findings, Table, axes, points
 from softprune.studies.run_result import FinishedRun, collect_outcome
@@ -81,7 +80,7 @@ def relative_distance(start_PH: torch.Tensor, end_PH: torch.Tensor) -> float:
 def difficulty(run: FinishedRun) -> float:
     """What a run's prompt leaves undone of what the constant answer does: 0 for a perfect score, 1 for the constant's.
 
-    It is measured with the very prompt whose way it is held against: a training that failed counts as a hard task.
+    It is measured with the very prompt whose way it is compared with: a training that failed counts as a hard task.
     """
     constant = run.value("constant")
     if constant == 1:

@@ -120,7 +120,7 @@ def _size_table(runs: Runs, complements: Mapping[Key, Mask | None], lengths: Run
 
 
 def _sentences(study: StudyContext, tables: Mapping[str, Table]) -> list[str]:
-    """What the source says of Figure 5, each claim held against our intervals; all are one family of tests."""
+    """What the source says of Figure 5, each claim beside our intervals; all are one family of tests."""
     claims = (
         ("XPrompt is better than prompt tuning", "to-tuning", WINNER, ABOVE),
         ("XPrompt is better than Random Prompt", "to-random", WINNER, ABOVE),

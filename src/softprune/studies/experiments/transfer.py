@@ -17,11 +17,10 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import torch
 
-from softprune.data.metrics import Floats
 from softprune.errors import SoftpruneError
 from softprune.interpret.alignment import align
 from softprune.prompts.initialization import from_vocabulary
-from softprune.statistics.bootstrap import LEVEL, wilson_interval
+from softprune.statistics.bootstrap import LEVEL, Floats, wilson_interval
 from softprune.statistics.correlation import Correlation, mantel
 from softprune.statistics.methods_over_seeds import Outcome
 from softprune.studies.findings import Cell, Entry, Figure, Findings, Table, axes, error_bars, format_entry, points

@@ -26,7 +26,6 @@ from softprune.runs.run_folder import TRACKERS, RunFolder
 from softprune.training.cost import record_totals
 from softprune.training.input_checks import check_unchanged
 from softprune.training.jobs import schedule
-from softprune.training.memory import explain_failure
 from softprune.training.progress import watching
 from softprune.training.session import Workspace, prepare
 
@@ -54,12 +53,10 @@ def execute(
     return run_job(
         out,
         lambda run: _run(recipe, run, console),
+        recipe=recipe,
         recipe_text=recipe_text,
-        resolved=recipe.resolved(),
-        kind=recipe.kind,
         command=command,
         may_change=MEMORY_KEYS,
-        explain=lambda error, run: explain_failure(error, recipe.tuning),
         finish=finish,
         check=lambda run: check_unchanged(recipe, run),
     )

@@ -17,7 +17,6 @@ from softprune.token_pruning.model import MODELS, TokenModel
 from softprune.token_pruning.session import TokenWorkspace, prepare
 from softprune.token_pruning.stages import TrainedModel
 from softprune.training.cost import record_time
-from softprune.training.memory import explain_failure
 from softprune.training.progress import watching
 
 AnyRecipe: TypeAlias = TokensRecipe | Mapping[str, Any] | str | Path
@@ -55,12 +54,10 @@ def execute(
     return run_job(
         out,
         lambda run: _run(recipe, run, console),
+        recipe=recipe,
         recipe_text=recipe_text,
-        resolved=recipe.resolved(),
-        kind=recipe.kind,
         command=command,
         may_change=MAY_CHANGE,
-        explain=lambda error, run: explain_failure(error, recipe.tuning),
         finish=finish,
     )
 

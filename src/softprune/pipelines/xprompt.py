@@ -28,7 +28,6 @@ from softprune.training.initial_prompt import settle_tokens
 from softprune.training.input_checks import check_unchanged
 from softprune.training.jobs import Fitted, schedule, sweep
 from softprune.training.jobs import tune as tune_prompt
-from softprune.training.memory import explain_failure
 from softprune.training.progress import watching
 from softprune.training.session import Workspace, prepare
 from softprune.types import Mask
@@ -102,24 +101,15 @@ def execute(
         SoftpruneError: for anything that a user can fix. The run is marked failed and can be resumed; one that
             failed before its first piece of work leaves nothing.
     """
-
-    def explain(error: Exception, run: RunFolder) -> Exception:
-        group = 1  # a run that only tunes saves no memory by another K
-        if recipe.kind == "xprompt" and run.record.K:
-            group = run.record.K
-        return explain_failure(error, recipe.tuning, group)
-
     with joined() as processes:
         recipe = settle_tokens(recipe, begun=(out / "run.json").exists())
         return run_job(
             out,
             lambda run: _run(recipe, run, None if processes.rank else console),
+            recipe=recipe,
             recipe_text=recipe_text,
-            resolved=recipe.resolved(),
-            kind=recipe.kind,
             command=command,
             may_change=(*MEMORY_KEYS, *PLACE_KEYS),
-            explain=explain,
             finish=finish,
             check=lambda run: check_unchanged(recipe, run),
             processes=processes,

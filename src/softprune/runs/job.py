@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from softprune.runs.folder_checks import JSON
+from softprune.config import Recipe, TokensRecipe
+from softprune.errors import SoftpruneError, explain_system_error, out_of_memory
 from softprune.runs.multiprocess_folder import open_together
 from softprune.runs.processes import ALONE, Processes
-from softprune.runs.record import Kind
 from softprune.runs.run_folder import RunFolder
 
 Finish = Callable[[Path], object]  # called with the folder before the run is marked complete
@@ -19,12 +19,10 @@ def run_job(
     out: Path,
     work: Callable[[RunFolder], None],
     *,
+    recipe: Recipe | TokensRecipe,
     recipe_text: str,
-    resolved: dict[str, JSON],
-    kind: Kind,
     command: str,
     may_change: Collection[str],
-    explain: Callable[[Exception, RunFolder], Exception],
     finish: Finish | None = None,
     check: Callable[[RunFolder], None] | None = None,
     processes: Processes = ALONE,
@@ -34,8 +32,8 @@ def run_job(
     Args:
         out: the folder.
         work: everything but `finish`.
-        recipe_text, resolved, kind, command, may_change: as of `RunFolder.open`.
-        explain: an error in a user's words, or the error itself.
+        recipe: validated settings.
+        recipe_text, command, may_change: as of `RunFolder.open`.
         finish: the last thing that is done, by the first process alone.
         check: compares a complete run with the data that it was made from, by the first process alone.
         processes: which do the work together.
@@ -44,13 +42,13 @@ def run_job(
         processes,
         out,
         recipe_text=recipe_text,
-        resolved=resolved,
-        kind=kind,
+        resolved=recipe.resolved(),
+        kind=recipe.kind,
         command=command,
         may_change=may_change,
     )
     is_first, is_new = processes.rank == 0, not run.is_complete
-    with run.hold(lambda error: explain(error, run)):
+    with run.hold(lambda error: _explain(error, recipe, run)):
         if is_new:
             work(run)
             if is_first and finish is not None:
@@ -61,6 +59,32 @@ def run_job(
             check(run)
     processes.broadcast(is_new)  # all of them return when the first one has written everything
     return is_new
+
+
+def _explain(error: Exception, recipe: Recipe | TokensRecipe, run: RunFolder) -> Exception:
+    """The error in a user's words where it has any: memory and disk are a user's business, bugs are ours.
+
+    Out of memory, the advice has smaller values of the keys on which only memory and time depend, as a command line has
+    them.
+    """
+    if isinstance(error, SoftpruneError):
+        return error
+    if not out_of_memory(error):
+        return explain_system_error(error) or error
+    tuning, group, smaller = recipe.tuning, run.record.K or 1, []
+    if recipe.kind == "xprompt" and group > 1:  # a run that only tunes saves no memory by another K
+        smaller.append(f"search.group={group // 2}")
+    if tuning.eval_rows > 1:
+        smaller.append(f"tuning.eval_rows={tuning.eval_rows // 2}")
+    parts = min(2 * tuning.accumulate, tuning.batch_size)
+    if parts > tuning.accumulate:
+        smaller.append(f"tuning.accumulate={parts}")
+    do = "choose a smaller model or batch, or --dtype bfloat16, with another --out"
+    if smaller:
+        do = f"give the same command with {' '.join(smaller)} behind it: the run goes on, "
+        do += "results stay the same up to rounding"
+    lines = str(error).strip().splitlines() or ["no more is known"]
+    return SoftpruneError("room in memory for the model and a batch", f"out of memory ({lines[0][:160]})", do)
 
 
 def run_clock(run: RunFolder) -> Callable[[], float]:

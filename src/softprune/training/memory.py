@@ -18,9 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from softprune.config import Recipe
-from softprune.config.schema import TuningConfig
-from softprune.config.token_pruning_schema import FineTuningConfig
-from softprune.errors import SoftpruneError, explain_system_error, out_of_memory
+from softprune.errors import out_of_memory
 from softprune.models.base import Backbone
 from softprune.prompts.soft_prompts import full_mask
 from softprune.runs.record_parts import MemoryRecord
@@ -334,29 +332,3 @@ def measure_step(rehearsal: Rehearsal) -> StepMemory | None:
             torch.cuda.empty_cache()
         return None
     return StepMemory(2 * one - two, two - one)  # the line through both, at K = 0 and its slope
-
-
-def explain_failure(error: Exception, tuning: TuningConfig | FineTuningConfig, group: int = 1) -> Exception:
-    """The error in a user's words where it has any: memory and disk are a user's business, bugs are ours.
-
-    Out of memory, the advice has smaller values of the keys on which only memory and time depend, as a command line has
-    them; `group` is K of a search.
-    """
-    if isinstance(error, SoftpruneError):
-        return error
-    if not out_of_memory(error):
-        return explain_system_error(error) or error
-    smaller = []
-    if group > 1:
-        smaller.append(f"search.group={group // 2}")
-    if tuning.eval_rows > 1:
-        smaller.append(f"tuning.eval_rows={tuning.eval_rows // 2}")
-    parts = min(2 * tuning.accumulate, tuning.batch_size)
-    if parts > tuning.accumulate:
-        smaller.append(f"tuning.accumulate={parts}")
-    do = "choose a smaller model or batch, or --dtype bfloat16, with another --out"
-    if smaller:
-        do = f"give the same command with {' '.join(smaller)} behind it: the run goes on, "
-        do += "results stay the same up to rounding"
-    lines = str(error).strip().splitlines() or ["no more is known"]
-    return SoftpruneError("room in memory for the model and a batch", f"out of memory ({lines[0][:160]})", do)

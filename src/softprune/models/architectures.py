@@ -17,12 +17,21 @@ MASKED_HEADS: dict[str, tuple[str, ...]] = {
     "albert": ("predictions",),
     "bert": ("cls",),
     "camembert": ("lm_head",),
+    "big_bird": ("cls",),
+    "deberta": ("cls",),
     "deberta-v2": ("cls",),
     "distilbert": ("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),
     "electra": ("generator_predictions", "generator_lm_head"),
+    "ernie": ("cls",),
+    "eurobert": ("lm_head",),
+    "longformer": ("lm_head",),
+    "megatron-bert": ("cls",),
+    "mobilebert": ("cls",),
     "modernbert": ("head", "decoder"),
     "mpnet": ("lm_head",),
+    "nomic_bert": ("cls",),
     "roberta": ("lm_head",),
+    "roformer": ("cls",),
     "xlm-roberta": ("lm_head",),
 }
 
@@ -50,7 +59,8 @@ def masked_head(model: Any, hidden_MH: torch.Tensor) -> torch.Tensor:
             f'architecture "{kind}"',
             "use one of these, or add its head to softprune/models/architectures.py",
         )
-    if kind == "deberta-v2" and not model.config.legacy:  # its other head, as `legacy` in config.json chooses
+    # DeBERTa's other head, as `legacy` in config.json chooses.
+    if kind in ("deberta", "deberta-v2") and not getattr(model.config, "legacy", True):
         return model.lm_predictions(hidden_MH, model.get_input_embeddings()).to(hidden_MH.device)  # type: ignore[no-any-return]
     logits = hidden_MH
     for name in MASKED_HEADS[kind]:
@@ -62,8 +72,12 @@ def masked_head(model: Any, hidden_MH: torch.Tensor) -> torch.Tensor:
 def answer_logits(model: Any, hidden_MH: torch.Tensor) -> torch.Tensor:
     """Logits `[M, V]` of a causal or seq2seq model at M positions of its (decoder) trunk's last hidden states."""
     config = model.config
+    if hasattr(getattr(config, "decoder", None), "model_type"):  # T5Gemma's decoder has a configuration of its own
+        config = config.decoder
     if _scales_decoder_outputs(config):
         hidden_MH = hidden_MH * config.d_model**-0.5
+    if config.model_type == "modernbert-decoder":  # a dense layer and a norm before the output embeddings
+        hidden_MH = model.lm_head(as_weights(model.lm_head, hidden_MH))
     head = model.get_output_embeddings()
     logits: torch.Tensor = head(as_weights(head, hidden_MH)).to(hidden_MH.device)
     bias = getattr(model, "final_logits_bias", None)  # BART

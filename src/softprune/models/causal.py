@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from typing import Any, NamedTuple
 
 import torch
@@ -45,6 +46,9 @@ class CausalBackbone(GenerativeBackbone):
         super().__init__(model, tokenizer, info)
         if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
             tokenizer.pad_token = tokenizer.eos_token
+        self._has_layer_embeddings = bool(getattr(model.config, "hidden_size_per_layer_input", None))
+        if self._has_layer_embeddings:
+            _pass_layer_inputs_once(model)
 
     def tokenization(self) -> Tokenization:
         """Nothing fills the answer slot; an answer follows after a space, and a written text ends."""
@@ -67,9 +71,22 @@ class CausalBackbone(GenerativeBackbone):
         return scatter_sums(token_log_probs(logits_UV, which_M, ids_RAT[mask_RAT]), mask_RAT)
 
     def _read_trunk(self, embeds_RLH: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:
-        """Last hidden states `[R, L, H]`. Whatever an architecture needs beside vectors is given to it here."""
+        """Last hidden states `[R, L, H]`."""
         hidden: torch.Tensor = self.trunk(inputs_embeds=embeds_RLH, use_cache=False, **inputs).last_hidden_state
         return hidden
+
+    def _look_up_layers(self, ids_BN: torch.Tensor, rows: int, length: int) -> dict[str, torch.Tensor]:
+        """What the trunk needs beside the vectors of soft prompts and of ids; nothing for most architectures.
+
+        Gemma 3n and Gemma 4 look up a second embedding of every token, for each layer. A soft vector is no token: it
+        gets that of padding, as these models' own forward gives it to the vectors of an image.
+        """
+        if not self._has_layer_embeddings:
+            return {}
+        pad = int(self.model.config.pad_token_id or 0)
+        ids_RL = torch.cat([ids_BN.new_full((rows, length), pad), tile(ids_BN, rows)], dim=1)
+        with torch.no_grad():
+            return {"per_layer_inputs": self.trunk.get_per_layer_inputs(ids_RL)}
 
     def _read_apart(
         self, prompts_RPH: torch.Tensor, batch: Batch, stems: Stems, places: Places
@@ -85,8 +102,10 @@ class CausalBackbone(GenerativeBackbone):
         ids = ids.scatter(1, behind, stems.ids_BUT.flatten(0, 1))
         mask = mask.scatter(1, behind, stems.mask_BUT.flatten(0, 1).long())
         used = int(mask.sum(1).max())
-        embeds, mask = self.combine(prompts_RPH.repeat_interleave(count, dim=0), ids[:, :used], mask[:, :used])
-        hidden = self._read_trunk(embeds, attention_mask=mask)
+        ids, mask = ids[:, :used], mask[:, :used]
+        beside = self._look_up_layers(ids, rows * count, length)
+        embeds, mask = self.combine(prompts_RPH.repeat_interleave(count, dim=0), ids, mask)
+        hidden = self._read_trunk(embeds, attention_mask=mask, **beside)
         # The token at position p is predicted at p - 1.
         at_M = tile(start_B, rows)[places.row] + length - 1 + places.token
         return hidden.flatten(0, 1), (places.row * count + places.stem) * hidden.shape[1] + at_M
@@ -125,21 +144,43 @@ class CausalBackbone(GenerativeBackbone):
             order = (torch.arange(mask.shape[1], device=self.device) + mask.sum(1, keepdim=True)) % mask.shape[1]
             embeds = embeds.gather(1, order[..., None].expand(-1, -1, embeds.shape[2]))
             mask = mask.gather(1, order)
-            tokens = self.continue_greedily(max_new_tokens, inputs_embeds=embeds, attention_mask=mask)
+            beside = self._look_up_layers(batch.input_ids, len(batch), prompts.shape[1])
+            row = torch.arange(len(batch), device=self.device)[:, None]
+            beside = {name: values[row, order] for name, values in beside.items()}
+            tokens = self.continue_greedily(max_new_tokens, inputs_embeds=embeds, attention_mask=mask, **beside)
         return self.decode_generated(tokens)
 
     def read_ids(self, ids_1N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits of tokens, by trunk and head apart and by the model's own forward."""
-        hidden = self._read_trunk(self.lookup(ids_1N))
+        hidden = self._read_trunk(self.lookup(ids_1N), **self._look_up_layers(ids_1N, 1, 0))
         return answer_logits(self.model, hidden[0]), self.model(input_ids=ids_1N, use_cache=False).logits[0]
 
     def read_plainly(self, prompt_PH: torch.Tensor, example: Encoded) -> torch.Tensor:
         """Logits at the answer's places, by the model's own forward."""
         answer = example.answer_ids[example.gold]
-        text = self.lookup(torch.tensor([*example.input_ids, *answer], device=self.device))
+        ids_1N = torch.tensor([[*example.input_ids, *answer]], device=self.device)
+        text = self.lookup(ids_1N)[0]
         embeds = torch.cat([prompt_PH.to(text.dtype), text])
-        logits: torch.Tensor = self.model(inputs_embeds=embeds[None], use_cache=False).logits[0]
+        beside = self._look_up_layers(ids_1N, 1, len(prompt_PH))
+        logits: torch.Tensor = self.model(inputs_embeds=embeds[None], use_cache=False, **beside).logits[0]
         return logits[len(embeds) - len(answer) - 1 : -1]
+
+
+def _pass_layer_inputs_once(model: Any) -> None:
+    """Have a model's generation forget `per_layer_inputs` after its first step, as Gemma 4 with vision does.
+
+    From then on it is given ids, and Gemma 3n and 4 refuse both at once (transformers 5.23).
+    """
+    prepare = model.prepare_inputs_for_generation
+
+    @wraps(prepare)  # transformers reads its signature to learn whether a model continues vectors
+    def prepare_inputs(*args: Any, **kwargs: Any) -> Any:
+        inputs = prepare(*args, **kwargs)
+        if inputs.get("input_ids") is not None:
+            inputs.pop("per_layer_inputs", None)
+        return inputs
+
+    model.prepare_inputs_for_generation = prepare_inputs
 
 
 def find_stems(batch: Batch) -> Stems:

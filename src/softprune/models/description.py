@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,12 @@ _SUFFIXES = {
 }
 _POSITIONS_BEHIND_PAD = ("roberta", "xlm-roberta", "camembert", "mpnet")
 
+WRAPPED_WEIGHTS = {
+    r"^(?:model\.)?language_model\.lm_head\.": "lm_head.",
+    r"^(?:model\.)?(?:language_model|text_model)\.(?:model\.)?": "model.",
+}
+"""Weights of a text model inside a wrapper's checkpoint, as old and new releases name them, and their own names."""
+
 
 @dataclass(frozen=True, slots=True)
 class BackboneDescription:
@@ -44,6 +51,8 @@ class BackboneDescription:
     name: str  # what the user typed
     source: str  # a local folder, or a hub name
     options: dict[str, Any]  # what transformers' `from_pretrained` is given beside the source to find the right files
+    # What it is given beside these for the weights alone: of a wrapper or a GGUF file, how they become a text model's.
+    weight_options: dict[str, Any] = field(default_factory=dict, kw_only=True)
     family: str  # seq2seq, causal, masked or sentence
     config: Any  # its Hugging Face configuration
     hidden: int  # H
@@ -54,7 +63,7 @@ class BackboneDescription:
     @property
     def folder(self) -> Path:
         """Of its files; of a hub model, none that exists."""
-        return Path(self.source, self.options["subfolder"])
+        return Path(self.source, self.options.get("subfolder", ""))
 
 
 def describe(
@@ -73,18 +82,74 @@ def describe(
         FAMILIES.check(family)
     name = str(name)
     source = find_source(name)
+    gguf_file = find_gguf(source)
+    if gguf_file is not None:
+        return _describe_gguf(name, gguf_file, family)
     with reading_model(name, Path(source), "modules.json"):
         modules, encoder = find_modules(source, revision)
     options = {"subfolder": encoder, "revision": revision, "trust_remote_code": trust_remote_code}
     with reading_model(name, Path(source) / encoder, "config.json"):
         config = AutoConfig.from_pretrained(source, **options)
-        check_readable(config)
-        family, notes = _find_family(family, config, modules is not None)
+        text = find_text_part(config)
+        weight_options: dict[str, Any] = {"use_safetensors": True}
+        if text is config or family not in ("auto", "causal"):
+            family, notes = _find_family(family, config, modules is not None)
+        else:
+            parts = ", ".join(sorted(set(config.sub_configs) - {"text_config"})).replace("_config", "")
+            notes = (f'the text model of a "{config.model_type}"; the rest of it ({parts}) is not loaded',)
+            family, config = "causal", text
+            weight_options |= {"config": text, "key_mapping": WRAPPED_WEIGHTS}
         if family == "sentence" and modules is not None:
             check_modules(modules)
         check_weights(name, Path(source) / encoder)
         hidden, positions = _read_sizes(config)
-        return BackboneDescription(name, source, options, family, config, hidden, positions, notes, modules)
+    return BackboneDescription(
+        name, source, options, family, config, hidden, positions, notes, modules, weight_options=weight_options
+    )
+
+
+def _describe_gguf(name: str, path: Path, family: str) -> BackboneDescription:
+    """Read what a GGUF file says of its model; transformers has readers for decoders alone."""
+    from transformers import AutoConfig
+
+    if family not in ("auto", "causal"):
+        expected, found = "--family causal (or auto) for a GGUF file, which holds a model that writes text", family
+        raise SoftpruneError(expected, found, "leave --family out, or use the model's safetensors")
+    check_gguf_package()
+    options = {"gguf_file": path.name}
+    with reading_model(name, path.parent, path.name):
+        config = AutoConfig.from_pretrained(str(path.parent), **options)
+        hidden, positions = _read_sizes(config)
+        packing = import_module("transformers.utils.quantization_config").GgufConfig(dequantize=True)
+    note = (
+        f"{path.name} is dequantised: the prompt is trained on its rounded weights, unpacked to the dtype of the run, "
+        "so it takes the memory and time of a model that was never quantised"
+    )
+    weight_options = {"quantization_config": packing}
+    return BackboneDescription(
+        name, str(path.parent), options, "causal", config, hidden, positions, (note,), weight_options=weight_options
+    )
+
+
+def check_gguf_package() -> None:
+    """Refuse a GGUF file where the package that reads such files is missing."""
+    if find_spec("gguf") is None:
+        expected, do = "the package gguf, which reads GGUF files", "pip install 'softprune[gguf]'"
+        raise SoftpruneError(expected, "it isn't installed", do)
+
+
+def find_gguf(source: str) -> Path | None:
+    """The GGUF file that a name means: itself, or the only one in a folder without a config.json."""
+    path = Path(source)
+    if path.suffix == ".gguf" and path.is_file():
+        return path
+    if not path.is_dir() or (path / "config.json").is_file():
+        return None
+    files = sorted(path.glob("*.gguf"))
+    if len(files) > 1:
+        found = f"{len(files)} in {source} ({', '.join(file.name for file in files[:3])}, ...)"
+        raise SoftpruneError("one GGUF file", found, "name one of them: --backbone FOLDER/FILE.gguf")
+    return files[0] if files else None
 
 
 def find_source(name: str) -> str:
@@ -93,8 +158,10 @@ def find_source(name: str) -> str:
         return str(files("softprune.models") / "bundled" / name)
     path = Path(name)
     if path.is_dir():
-        if not any((path / file).is_file() for file in ("config.json", "modules.json")):
+        if not any((path / file).is_file() for file in ("config.json", "modules.json")) and find_gguf(name) is None:
             raise SoftpruneError("a model folder with config.json", f"none in {name}", "check the path")
+    elif find_gguf(name) is not None:
+        return name
     elif path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or path.is_file():
         found = "a file" if path.is_file() else "nothing"
         raise SoftpruneError(
@@ -143,28 +210,39 @@ def _fetch_file(source: str, name: str, revision: str | None) -> Path | None:
     return None if path is None else Path(path)
 
 
-def check_readable(config: Any) -> None:
-    """Refuse wrappers around several models, and models that look up token ids in every layer."""
+def find_text_part(config: Any) -> Any:
+    """The configuration of the text model inside a wrapper's (Gemma 3 with vision, Qwen 3.5), or the one it is given.
+
+    Raises:
+        SoftpruneError: transformers can't load that part by itself, or softprune can't read it.
+    """
     kind, parts = config.model_type, sorted(getattr(config, "sub_configs", None) or ())
     if "text_config" in parts and not hasattr(config, "hidden_size"):
-        others = ", ".join(part.removesuffix("_config") for part in parts if part != "text_config")
+        text = config.get_text_config()
+        auto = import_module("transformers.models.auto.modeling_auto")
+        if text.model_type not in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or getattr(text, "is_encoder_decoder", False):
+            raise SoftpruneError(
+                "a wrapper whose text model writes text by itself",
+                f'"{kind}", which holds "{text.model_type}"',
+                "use a checkpoint that holds a text model alone",
+            )
+        # What the wrapper says of its whole counts for this part too: whether the head is the embeddings, packing.
+        for key in ("tie_word_embeddings", "quantization_config", "dtype"):
+            if getattr(config, key, None) is not None:
+                setattr(text, key, getattr(config, key))
+        return text
+    if parts and not hasattr(config, "hidden_size") and not _has_two_stacks(config):
         raise SoftpruneError(
-            "a text model by itself",
-            f'"{kind}", which holds its text model ("{config.get_text_config().model_type}") with others ({others})',
-            "use a checkpoint that holds the text model alone, or another backbone",
-        )
-    if parts and not hasattr(config, "hidden_size"):
-        raise SoftpruneError(
-            "an architecture with one configuration for all of it",
+            "an architecture with one configuration for its text",
             f'"{kind}", whose {" and ".join(parts)} have configurations of their own',
             "use another backbone",
         )
-    if getattr(config, "hidden_size_per_layer_input", None):
-        raise SoftpruneError(
-            "an architecture that reads vectors in place of tokens",
-            f'"{kind}" with per-layer embeddings, which are looked up by token ids: a soft vector has none',
-            "use another backbone; Gemma 3 and Gemma 4 without per-layer embeddings can be read",
-        )
+    return config
+
+
+def _has_two_stacks(config: Any) -> bool:
+    """Whether encoder and decoder have configurations of their own, as T5Gemma's have."""
+    return bool(config.is_encoder_decoder) and hasattr(getattr(config, "encoder", None), "model_type")
 
 
 def _find_family(asked: str, config: Any, has_modules: bool) -> tuple[str, tuple[str, ...]]:
@@ -200,8 +278,10 @@ def _reads_both_ways(config: Any) -> bool:
 
 def _read_sizes(config: Any) -> tuple[int, int | None]:
     """H, and the longest sequence of absolute positions; None for relative ones (T5, BLOOM, XLNet's -1)."""
-    # A wrapper would state all of this in its `get_text_config()`. The first two keys are of input embeddings that the
-    # model projects to another size.
+    if _has_two_stacks(config):  # the prompt goes to the encoder
+        config = config.encoder
+    config = config.get_text_config()
+    # The first two keys are of input embeddings that the model projects to another size.
     keys = ("word_embed_proj_dim", "embedding_size", "hidden_size", "d_model")
     hidden = next((int(getattr(config, key)) for key in keys if getattr(config, key, None)), None)
     if hidden is None:

@@ -17,7 +17,7 @@ from softprune.config.registry import unknown
 from softprune.errors import SoftpruneError, out_of_memory
 from softprune.models.description import FAMILIES, BackboneDescription, describe
 from softprune.models.fingerprint import fingerprint
-from softprune.models.load_errors import read_tokenizer, reading_model, reason
+from softprune.models.load_errors import quiet, read_tokenizer, reading_model, reason
 
 if TYPE_CHECKING:
     import torch
@@ -74,6 +74,9 @@ def load_backbone(
 
     check_placement(device, device_map, quantization)
     described = name if isinstance(name, BackboneDescription) else describe(name, family, revision, trust_remote_code)
+    if quantization != "none" and "gguf_file" in described.options:
+        expected, found = "backbone.quantization=none for a GGUF file", quantization
+        raise SoftpruneError(expected, found, "leave it out: what the file holds is dequantised while it loads")
     place = resolve_device(device)
     check_quantizer(quantization, place)
     number = resolve_dtype(dtype, place)
@@ -98,13 +101,12 @@ def _read_weights(described: BackboneDescription, **options: Any) -> Any:
     from softprune.models.architectures import ENCODER_CLASSES
 
     transformers = import_module("transformers")
-    transformers.utils.logging.disable_progress_bar()
     kind = _AUTO_CLASSES[described.family]
     if described.family == "sentence":
         kind = ENCODER_CLASSES.get(described.config.model_type, kind)
-    model, loaded = getattr(transformers, kind).from_pretrained(
-        described.source, use_safetensors=True, output_loading_info=True, **described.options, **options
-    )
+    options = {"output_loading_info": True, **described.options, **described.weight_options, **options}
+    with quiet():  # transformers lists every weight of a wrapper's other parts, which nobody asked for
+        model, loaded = getattr(transformers, kind).from_pretrained(described.source, **options)
     # transformers fills what a checkpoint lacks with random numbers; a sentence model's pooler isn't read.
     harmless = ("pooler.",) if described.family == "sentence" else ()
     lacking = sorted(weight for weight in loaded["missing_keys"] if not any(part in weight for part in harmless))

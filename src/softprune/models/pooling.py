@@ -23,6 +23,8 @@ _POOLINGS = {
     "pooling_mode_max_tokens": "max",
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
 }
 
 
@@ -30,9 +32,15 @@ def pool(hidden_RLH: torch.Tensor, mask_RL: torch.Tensor, mode: str) -> torch.Te
     """One vector a row, `[R, H]`, from the real tokens."""
     if mode == "cls":
         return hidden_RLH[:, 0]
+    if mode == "lasttoken":  # of the real ones: rows are padded on the right, whatever side their tokenizer pads on
+        last_R = mask_RL.sum(1) - 1
+        return hidden_RLH[torch.arange(len(last_R), device=last_R.device), last_R]
     mask = mask_RL[..., None].to(hidden_RLH.dtype)
     if mode == "max":
         return hidden_RLH.masked_fill(mask == 0, float("-inf")).amax(1)
+    if mode == "weightedmean":  # SGPT (Muennighoff 2022): position i weighs i
+        mask = mask * torch.arange(1, mask.shape[1] + 1, device=mask.device, dtype=mask.dtype)[:, None]
+        mode = "mean"
     count = mask.sum(1)
     return (hidden_RLH * mask).sum(1) / (count if mode == "mean" else count.sqrt())
 

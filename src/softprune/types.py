@@ -22,7 +22,7 @@ Axes, in this order wherever they meet, and as name suffixes where the maths is 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +39,16 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class Chat:
+    """That an example is a user's turn of a conversation, which the tokenizer's own chat template renders."""
+
+    system: str = ""  # what the system's turn says; a conversation without one where empty
+    # Where the soft prompt goes: in front of everything, or at the beginning of the system's text.
+    place: Literal["front", "system"] = "front"
+    options: tuple[tuple[str, object], ...] = ()  # what the template takes beside messages, such as `enable_thinking`
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
     """One item of a task, its template filled."""
 
@@ -51,6 +61,7 @@ class Example:
     gold: int  # position of the right answer in `answers`; -1 where a row doesn't tell it
     group: str | None = None  # resampling unit of the intervals where examples share a passage (MultiRC), else None
     task: str = ""  # which task it is of, where a prompt serves several; else empty
+    chat: Chat | None = None  # how it becomes a conversation; None for a plain text
 
     @property
     def is_generation(self) -> bool:
@@ -79,6 +90,7 @@ class Encoded:
     gold: int  # position of the right answer
     cut: int = 0  # input tokens that truncation took away
     target_cut: int = 0  # the same of a target text
+    place: int | None = None  # how many of `input_ids` precede the prompt; None for as many as the family has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +103,7 @@ class Batch:
     answer_mask: torch.Tensor  # `[B, A, T]` bool; an answer without any token does not exist for that example
     gold: torch.Tensor  # `[B]` long
     slot: torch.Tensor  # `[B]` long, position of the answer slot, -1 where there is none
+    places: tuple[int | None, ...] = ()  # each example's `Encoded.place`; empty where all are None
 
     def __len__(self) -> int:
         return int(self.input_ids.shape[0])

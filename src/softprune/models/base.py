@@ -64,6 +64,20 @@ def tile(tensor: torch.Tensor, rows: int) -> torch.Tensor:
     return tensor if times == 1 else tensor.repeat(times, *[1] * (tensor.dim() - 1))
 
 
+def insert(prompts_RP: torch.Tensor, inputs_RN: torch.Tensor, starts: Sequence[int]) -> torch.Tensor:
+    """Put prompts `[R, P, ...]` into inputs `[R, N, ...]`, each behind as many places as `starts` says of its input."""
+    at = starts[0]
+    if starts.count(at) == len(starts):
+        return torch.cat([inputs_RN[:, :at], prompts_RP, inputs_RN[:, at:]], dim=1)
+    # Conversations and plain texts in one batch: every place is taken from the prompt, or from the input around it.
+    rows, length, device = len(inputs_RN), prompts_RP.shape[1], inputs_RN.device
+    start_R1 = tile(torch.tensor(starts, device=device)[:, None], rows)
+    place = torch.arange(length + inputs_RN.shape[1], device=device).expand(rows, -1)
+    source = torch.where(place < start_R1, place + length, place)
+    source = torch.where((place >= start_R1) & (place < start_R1 + length), place - start_R1, source)
+    return torch.cat([prompts_RP, inputs_RN], dim=1)[torch.arange(rows, device=device)[:, None], source]
+
+
 class Backbone(ABC):
     """A frozen Hugging Face model of one family, on its device and in its dtype, with its tokenizer."""
 
@@ -206,21 +220,26 @@ class Backbone(ABC):
         """
 
     def combine(
-        self, prompts_RPH: torch.Tensor, ids_BN: torch.Tensor, mask_BN: torch.Tensor
+        self,
+        prompts_RPH: torch.Tensor,
+        ids_BN: torch.Tensor,
+        mask_BN: torch.Tensor,
+        places: Sequence[int | None] = (),
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Put the prompts in front of the inputs' embeddings, behind the `leading` tokens.
 
-        Returns embeddings `[R, P + N, H]` in the model's dtype, and their mask `[R, P + N]`, 1 where real.
+        `places` says of each input how many tokens precede the prompt instead. Returns embeddings `[R, P + N, H]` in
+        the model's dtype, and their mask `[R, P + N]`, 1 where real.
         """
         rows, length = prompts_RPH.shape[:2]
-        inputs_RNH = tile(self.lookup(ids_BN), rows)
-        mask_RN = tile(mask_BN, rows)
-        at = self.leading
-        prompts = prompts_RPH.to(inputs_RNH.dtype)
-        return (
-            torch.cat([inputs_RNH[:, :at], prompts, inputs_RNH[:, at:]], dim=1),
-            torch.cat([mask_RN[:, :at], mask_RN.new_ones(rows, length), mask_RN[:, at:]], dim=1),
-        )
+        inputs_RNH, mask_RN = tile(self.lookup(ids_BN), rows), tile(mask_BN, rows)
+        starts = self.find_starts(places)
+        embeds = insert(prompts_RPH.to(inputs_RNH.dtype), inputs_RNH, starts)
+        return embeds, insert(mask_RN.new_ones(rows, length), mask_RN, starts)
+
+    def find_starts(self, places: Sequence[int | None]) -> list[int]:
+        """How many tokens precede the prompt, of each input of a batch; one number where no input says it."""
+        return [self.leading if place is None else place for place in places] or [self.leading]
 
     def read_encoder(self, embeds_RLH: torch.Tensor, mask_RL: torch.Tensor) -> torch.Tensor:
         """Last hidden states `[R, L, H]` of an encoder (masked and sentence families), on the backbone's device."""

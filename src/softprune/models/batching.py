@@ -64,4 +64,5 @@ def collate(examples: Sequence[Encoded], pad_id: int, device: torch.device) -> B
         answer_mask=torch.from_numpy(answer_mask).to(device),
         gold=torch.tensor([e.gold for e in examples], dtype=torch.long, device=device),
         slot=torch.tensor([e.slot for e in examples], dtype=torch.long, device=device),
+        places=tuple(e.place for e in examples) if any(e.place is not None for e in examples) else (),
     )

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import wraps
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 
+from softprune.errors import SoftpruneError
 from softprune.models.architectures import answer_logits
-from softprune.models.base import BackboneInfo, tile
+from softprune.models.base import BackboneInfo, insert, tile
+from softprune.models.chat import turn_end_id
 from softprune.models.fused.layers import additive_mask
 from softprune.models.generation import GenerativeBackbone
 from softprune.models.log_probs import scatter_sums, token_log_probs
 from softprune.models.tokenization import Tokenization, continuation_ids
-from softprune.types import Batch, Encoded
+from softprune.types import Batch, Chat, Encoded
 
 PACKED = ("gpt2", "llama")
 """Model types that take positions, and a mask of pairs of them; BLOOM makes both itself, of a mask of tokens."""
@@ -46,6 +50,10 @@ class CausalBackbone(GenerativeBackbone):
         super().__init__(model, tokenizer, info)
         if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
             tokenizer.pad_token = tokenizer.eos_token
+        self._turn_end = None
+        if tokenizer.chat_template:
+            with suppress(SoftpruneError):  # a template that can't render a plain question serves no task with chat
+                self._turn_end = turn_end_id(tokenizer, Chat())
         self._has_layer_embeddings = bool(getattr(model.config, "hidden_size_per_layer_input", None))
         if self._has_layer_embeddings:
             _pass_layer_inputs_once(model)
@@ -54,6 +62,11 @@ class CausalBackbone(GenerativeBackbone):
         """Nothing fills the answer slot; an answer follows after a space, and a written text ends."""
         tokenizer, end = self.tokenizer, next(iter(self.end_ids()), None)
         return Tokenization(tokenizer, "", lambda text: continuation_ids(tokenizer, text), end, goes_on=True)
+
+    def end_ids(self) -> list[int]:
+        """The tokens that end a text; the one that ends an assistant's turn is among them, always behind the first."""
+        ends = super().end_ids()
+        return ends if self._turn_end is None or self._turn_end in ends else [*ends, self._turn_end]
 
     def answer_sums(self, prompts_RPH: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Read prompt, text and the answers' stems; logits at the answers' positions only."""
@@ -75,7 +88,9 @@ class CausalBackbone(GenerativeBackbone):
         hidden: torch.Tensor = self.trunk(inputs_embeds=embeds_RLH, use_cache=False, **inputs).last_hidden_state
         return hidden
 
-    def _look_up_layers(self, ids_BN: torch.Tensor, rows: int, length: int) -> dict[str, torch.Tensor]:
+    def _look_up_layers(
+        self, ids_BN: torch.Tensor, rows: int, length: int, places: Sequence[int | None] = ()
+    ) -> dict[str, torch.Tensor]:
         """What the trunk needs beside the vectors of soft prompts and of ids; nothing for most architectures.
 
         Gemma 3n and Gemma 4 look up a second embedding of every token, for each layer. A soft vector is no token: it
@@ -84,7 +99,7 @@ class CausalBackbone(GenerativeBackbone):
         if not self._has_layer_embeddings:
             return {}
         pad = int(self.model.config.pad_token_id or 0)
-        ids_RL = torch.cat([ids_BN.new_full((rows, length), pad), tile(ids_BN, rows)], dim=1)
+        ids_RL = insert(ids_BN.new_full((rows, length), pad), tile(ids_BN, rows), self.find_starts(places))
         with torch.no_grad():
             return {"per_layer_inputs": self.trunk.get_per_layer_inputs(ids_RL)}
 
@@ -103,8 +118,9 @@ class CausalBackbone(GenerativeBackbone):
         mask = mask.scatter(1, behind, stems.mask_BUT.flatten(0, 1).long())
         used = int(mask.sum(1).max())
         ids, mask = ids[:, :used], mask[:, :used]
-        beside = self._look_up_layers(ids, rows * count, length)
-        embeds, mask = self.combine(prompts_RPH.repeat_interleave(count, dim=0), ids, mask)
+        prompt_places = [place for place in batch.places for _ in range(count)]
+        beside = self._look_up_layers(ids, rows * count, length, prompt_places)
+        embeds, mask = self.combine(prompts_RPH.repeat_interleave(count, dim=0), ids, mask, prompt_places)
         hidden = self._read_trunk(embeds, attention_mask=mask, **beside)
         # The token at position p is predicted at p - 1.
         at_M = tile(start_B, rows)[places.row] + length - 1 + places.token
@@ -122,7 +138,7 @@ class CausalBackbone(GenerativeBackbone):
         text, device = length + batch.input_ids.shape[1], batch.input_ids.device
         ids = torch.cat([batch.input_ids, stems.ids_BUT.flatten(1)], dim=1)
         mask = torch.cat([batch.input_mask, stems.mask_BUT.flatten(1).long()], dim=1)
-        embeds, mask = self.combine(prompts_RPH, ids, mask)
+        embeds, mask = self.combine(prompts_RPH, ids, mask, batch.places)
         sees = sees_packed(text, count, width, device) & mask[:, None, None, :].bool()
         # A padded place sees itself: a softmax over nothing would be no number.
         sees |= torch.eye(sees.shape[-1], dtype=torch.bool, device=device)
@@ -140,11 +156,11 @@ class CausalBackbone(GenerativeBackbone):
         """Greedy continuation with transformers' own generation, rows padded on the left as it wants them."""
         with self.generating():
             prompts = prompts_BPH.expand(len(batch), *prompts_BPH.shape[-2:])
-            embeds, mask = self.combine(prompts, batch.input_ids, batch.input_mask)
+            embeds, mask = self.combine(prompts, batch.input_ids, batch.input_mask, batch.places)
             order = (torch.arange(mask.shape[1], device=self.device) + mask.sum(1, keepdim=True)) % mask.shape[1]
             embeds = embeds.gather(1, order[..., None].expand(-1, -1, embeds.shape[2]))
             mask = mask.gather(1, order)
-            beside = self._look_up_layers(batch.input_ids, len(batch), prompts.shape[1])
+            beside = self._look_up_layers(batch.input_ids, len(batch), prompts.shape[1], batch.places)
             row = torch.arange(len(batch), device=self.device)[:, None]
             beside = {name: values[row, order] for name, values in beside.items()}
             tokens = self.continue_greedily(max_new_tokens, inputs_embeds=embeds, attention_mask=mask, **beside)

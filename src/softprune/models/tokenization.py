@@ -8,7 +8,8 @@ from itertools import permutations
 from typing import Any
 
 from softprune.errors import SoftpruneError
-from softprune.types import Encoded, Example, Segment
+from softprune.models.chat import chat_answer_ids, chat_ids, turn_end_id
+from softprune.types import Chat, Encoded, Example, Segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,14 +20,46 @@ class Tokenization:
     slot_token: str  # what fills the answer slot in the input (a masked model's mask token), "" for nothing
     answer_ids: Callable[[str], tuple[int, ...]]  # scored token ids of one answer
     end_id: int | None = None  # the token that ends a written text; None where `answer_ids` sets it
-    goes_on: bool = False  # an answer directly follows the text
+    goes_on: bool = False  # an answer directly follows the text, as a causal model writes it
 
     def render(self, segments: Sequence[Segment]) -> str:
         """A filled template as one text."""
         return "".join(self.slot_token if s.answer_slot else s.text for s in segments).strip()
 
-    def text_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of inputs, special tokens included."""
+    def input_ids(self, examples: Sequence[Example]) -> list[tuple[list[int], int | None]]:
+        """Token ids of inputs, special tokens included, and where in a conversation the prompt goes.
+
+        Raises:
+            SoftpruneError: a conversation that this backbone or its chat template can't have.
+        """
+        plain = [example for example in examples if example.chat is None]
+        rows = iter(self._text_ids([self.render(example.segments) for example in plain]))
+        inputs: list[tuple[list[int], int | None]] = []
+        for example in examples:
+            if example.chat is None:
+                inputs.append((next(rows), None))
+            elif self.goes_on:
+                inputs.append(chat_ids(self.tokenizer, example.chat, self.render(example.segments)))
+            else:
+                expected, found = "a decoder-only backbone for a task with chat", "one of another family"
+                raise SoftpruneError(expected, found, "choose a causal model with a chat template, or leave chat out")
+        return inputs
+
+    def scored_ids(self, text: str, chat: Chat | None) -> tuple[int, ...]:
+        """Token ids of one answer, behind a conversation's generation prompt where there is one."""
+        return self.answer_ids(text) if chat is None else chat_answer_ids(self.tokenizer, chat, text)
+
+    def written_ids(self, text: str, chat: Chat | None) -> tuple[int, ...]:
+        """Token ids of a text to be written, with its end: a model that isn't taught to end a text doesn't."""
+        if chat is None and self.end_id is None:  # `answer_ids` sets the end
+            return self.answer_ids(text)
+        end = self.end_id if chat is None else turn_end_id(self.tokenizer, chat)
+        ids = self.scored_ids(text, chat) if text else ()
+        return ids if end is None else (*ids, end)
+
+    def _text_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        if not texts:
+            return []
         rows: list[list[int]] = self.tokenizer(list(texts), verbose=False)["input_ids"]
         # Special tokens that the tokenizer appends would come between a text and the answer that continues it.
         behind = ids_behind(self.tokenizer) if self.goes_on else []
@@ -63,21 +96,19 @@ def encode(
     """
     if not examples:
         return []
-    answers: dict[str, tuple[int, ...]] = {}
-    targets: dict[str, tuple[int, ...]] = {}
+    rows = how.input_ids(examples)
+    answers: dict[tuple[str, Chat | None], tuple[int, ...]] = {}
+    targets: dict[tuple[str, Chat | None], tuple[int, ...]] = {}
     for example in examples:
-        for text in example.answers:
-            if not example.is_generation:
-                answers[text] = how.answer_ids(text)
-            elif how.end_id is None:
-                targets[text] = how.answer_ids(text)
-            else:  # a model that isn't taught to end a text doesn't
-                targets[text] = (*(how.answer_ids(text) if text else ()), how.end_id)
-    _check_answers(how.tokenizer, answers, max_answer_length)
+        for key in [(text, example.chat) for text in example.answers]:
+            if example.is_generation:
+                targets[key] = how.written_ids(*key)
+            elif key not in answers:
+                answers[key] = how.scored_ids(*key)
+    _check_answers(how.tokenizer, {text: ids for (text, _), ids in answers.items()}, max_answer_length)
     check_distinct(how, examples)
     encoded = []
-    rows = how.text_ids([how.render(example.segments) for example in examples])
-    for example, ids in zip(examples, rows, strict=True):
+    for example, (ids, place) in zip(examples, rows, strict=True):
         length = len(ids)
         if not ids:
             raise SoftpruneError(
@@ -87,13 +118,13 @@ def encode(
             ids = _shorten(how, example, max_length)
         slot = how.slot(ids, example)
         if example.is_generation:
-            whole = targets[example.answers[0]]
+            whole = targets[example.answers[0], example.chat]
             target = whole[:max_answer_length]
             cut = len(whole) - len(target)
-            encoded.append(Encoded(tuple(ids), slot, (target,), max(0, example.gold), length - len(ids), cut))
+            encoded.append(Encoded(tuple(ids), slot, (target,), max(0, example.gold), length - len(ids), cut, place))
         else:
-            answer_ids = tuple(answers[text] for text in example.answers)
-            encoded.append(Encoded(tuple(ids), slot, answer_ids, example.gold, length - len(ids)))
+            answer_ids = tuple(answers[text, example.chat] for text in example.answers)
+            encoded.append(Encoded(tuple(ids), slot, answer_ids, example.gold, length - len(ids), place=place))
     return encoded
 
 
@@ -142,10 +173,10 @@ def check_rows(tokenizer: Any, ids: Iterable[int], rows: int, where: str) -> Non
 def check_distinct(how: Tokenization, examples: Iterable[Example]) -> None:
     """Check that the answers of each example have different token ids: equal ones always tie, and the first wins."""
     # Most examples share their answers: each set of them is looked at once.
-    for answers, name in {e.answers: e.id for e in examples if not e.is_generation}.items():
+    for (answers, chat), name in {(e.answers, e.chat): e.id for e in examples if not e.is_generation}.items():
         first: dict[tuple[int, ...], str] = {}
         for text in dict.fromkeys(answers):
-            ids = how.answer_ids(text)
+            ids = how.scored_ids(text, chat)
             other = first.setdefault(ids, text)
             if other != text:
                 tokens = " ".join(map(str, how.tokenizer.convert_ids_to_tokens(list(ids))))
@@ -169,8 +200,8 @@ def answer_notes(how: Tokenization, examples: Sequence[Example], score: str) -> 
     if not how.goes_on or score != "sum":
         return notes
     # The sum of a causal model's answer is never above that of the answer's beginning.
-    for answers in {e.answers for e in examples if not e.is_generation}:
-        ids = {text: how.answer_ids(text) for text in answers}
+    for answers, chat in {(e.answers, e.chat) for e in examples if not e.is_generation}:
+        ids = {text: how.scored_ids(text, chat) for text in answers}
         for text, longer in permutations(answers, 2):
             if len(ids[longer]) > len(ids[text]) and ids[longer][: len(ids[text])] == ids[text]:
                 note = f'the answer "{longer[:80]}" can never win: it begins with the tokens of "{text[:80]}"; '
@@ -200,7 +231,7 @@ def _shorten(how: Tokenization, example: Example, max_length: int) -> list[int]:
     """Ids of the example with its longest shortenable segments cut to one length at their ends, until it fits."""
     segments = list(example.segments)
     while True:  # words at a cut may become more tokens than they were, so once may not be enough
-        (ids,) = how.text_ids([how.render(segments)])
+        ((ids, _),) = how.input_ids([replace(example, segments=tuple(segments))])
         over = len(ids) - max_length
         if over <= 0:
             return ids

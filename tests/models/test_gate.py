@@ -32,8 +32,8 @@ def spoil_combined(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Combi
     real = Backbone.combine
 
     def spoil(change: Callable[[Combined, int], Combined]) -> None:
-        def combine(self: Backbone, prompts: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> Combined:
-            return change(real(self, prompts, ids, mask), prompts.shape[1])
+        def combine(self: Backbone, prompts: torch.Tensor, *inputs: Any) -> Combined:
+            return change(real(self, prompts, *inputs), prompts.shape[1])
 
         monkeypatch.setattr(Backbone, "combine", combine)
 

@@ -87,8 +87,8 @@ def test_dense_and_normalise_run_in_the_order_of_the_file(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "pooling",
     [
-        {"pooling_mode": "lasttoken"},
-        {"pooling_mode_lasttoken": True, "pooling_mode_mean_tokens": True},
+        {"pooling_mode": "median"},
+        {"pooling_mode_median": True, "pooling_mode_mean_tokens": True},
         {"pooling_mode_mean_tokens": False},
     ],
 )

@@ -76,7 +76,7 @@ def describe(
     """
     from transformers import AutoConfig
 
-    from softprune.models.pooling import check_modules
+    from softprune.models.pooling import check_modules, read_text_prompts
 
     if family != "auto":
         FAMILIES.check(family)
@@ -101,6 +101,12 @@ def describe(
             weight_options |= {"config": text, "key_mapping": WRAPPED_WEIGHTS}
         if family == "sentence" and modules is not None:
             check_modules(modules)
+            default, prompts = read_text_prompts(modules)
+            if default:
+                notes = (*notes, f'"{default}" precedes every text, as the model asks in its configuration')
+            elif prompts:
+                named = ", ".join(f'{name} ("{text}")' for name, text in prompts.items())
+                notes = (*notes, f"the model knows prompts for a task's template to begin with: {named}")
         check_weights(name, Path(source) / encoder)
         hidden, positions = _read_sizes(config)
     return BackboneDescription(
@@ -190,6 +196,7 @@ def find_modules(source: str, revision: str | None) -> tuple[Path | None, str]:
             if module["path"] and not module["type"].endswith("Transformer"):
                 for file in ("config.json", "model.safetensors"):
                     _fetch_file(source, f"{module['path']}/{file}", revision)
+        _fetch_file(source, "config_sentence_transformers.json", revision)
     if not (folder / "modules.json").is_file():
         return None, ""
     if (folder / "config.json").is_file():

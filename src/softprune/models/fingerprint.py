@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _SWITCHES = ("scale_embedding", "hidden_act", "feed_forward_proj", "activation_function", "num_attention_heads")
 
 
-def fingerprint(model: Any, head: Head | None = None) -> str:
+def fingerprint(model: Any, head: Head | None = None, lead: str = "") -> str:
     """Short hash of a model's kind and of a few numbers of every weight: which backbone a ticket fits.
 
     Two halves. The first holds values, rounded to bfloat16, so that a model loaded in float32 and in bfloat16 is the
@@ -22,14 +22,14 @@ def fingerprint(model: Any, head: Head | None = None) -> str:
 
     A quantised model is another backbone than the one that it was made of, and gives other numbers. Its packed weights
     count by name, kind and shape in both halves, by value in the first alone: devices may round them differently.
-    `head` is what follows a sentence model's encoder.
+    `head` is what follows a sentence model's encoder, and `lead` the words that it puts in front of every text.
     """
     # Of the configuration no more than this counts: every release of transformers writes other ones.
     switches = [getattr(model.config, name, None) for name in _SWITCHES]
     kind = f"{model.config.model_type} {switches}"
     weights = sorted(model.named_parameters())
     if head is not None:
-        kind += f"{head.modes} {head.layers}"
+        kind += f"{head.modes} {head.layers}{lead}"
         weights += sorted(head.named_parameters())
     values, signs = hashlib.sha256(kind.encode()), hashlib.sha256(kind.encode())
     for name, weight in weights:

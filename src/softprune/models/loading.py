@@ -128,13 +128,15 @@ def _read_weights(described: BackboneDescription, **options: Any) -> Any:
 def wrap(described: BackboneDescription, model: Any, tokenizer: Any) -> Backbone:
     """A backbone around a loaded model and its tokenizer."""
     from softprune.models.base import BackboneInfo
-    from softprune.models.pooling import Head, read_head
+    from softprune.models.pooling import Head, read_head, read_text_prompts
     from softprune.models.sentence import SentenceBackbone
 
     weight = model.get_input_embeddings().weight
-    head = None
+    head, lead = None, ""
     if described.family == "sentence":
-        head = Head(("mean",), []) if described.modules is None else read_head(described.modules)
+        head = Head(("mean",), [])
+        if described.modules is not None:
+            head, lead = read_head(described.modules), read_text_prompts(described.modules)[0]
         head = head.to(weight.device, weight.dtype)
     packed = detect_quantization(model)
     # Only transformers knows how many weights a packed matrix holds.
@@ -142,7 +144,7 @@ def wrap(described: BackboneDescription, model: Any, tokenizer: Any) -> Backbone
     info = BackboneInfo(
         name=described.name,
         family=described.family,
-        fingerprint=fingerprint(model, head),
+        fingerprint=fingerprint(model, head, lead),
         dtype=str(weight.dtype).removeprefix("torch."),
         device=str(weight.device),
         hidden=int(weight.shape[1]),
@@ -152,7 +154,7 @@ def wrap(described: BackboneDescription, model: Any, tokenizer: Any) -> Backbone
     )
     if head is None:
         return FAMILIES[described.family](model, tokenizer, info)
-    return SentenceBackbone(model, tokenizer, info, head)
+    return SentenceBackbone(model, tokenizer, info, head, lead)
 
 
 def resolve_device(device: str) -> torch.device:

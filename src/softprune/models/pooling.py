@@ -115,8 +115,20 @@ def read_modules(folder: Path) -> list[dict[str, str]]:
         ) from error
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
+def read_text_prompts(folder: Path) -> tuple[str, dict[str, str]]:
+    """What a sentence model wants in front of every text, by default "", and all such prompts by name.
+
+    Those are words of `config_sentence_transformers.json`, no soft prompts.
+    """
+    if not (folder / "config_sentence_transformers.json").is_file():
+        return "", {}
+    config = _read_config(folder, "config_sentence_transformers.json")
+    prompts = {str(name): str(text) for name, text in (config.get("prompts") or {}).items() if text}
+    return prompts.get(str(config.get("default_prompt_name")), ""), prompts
+
+
+def _read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
+    path = folder / name
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(config, dict):
@@ -136,6 +148,9 @@ def _pooling_modes(folder: Path) -> tuple[str, ...]:
         switches = [key for key, on in config.items() if key.startswith("pooling_mode_") and on is True]
         modes = tuple(mode for key, mode in _POOLINGS.items() if key in switches)
         modes += tuple(key for key in switches if key not in _POOLINGS)  # refused below
+    if config.get("include_prompt") is False and read_text_prompts(folder.parent)[0]:
+        expected, found = "pooling over all of a text", f"include_prompt: false in {folder.name}/config.json"
+        raise SoftpruneError(expected, found, "use another sentence model")
     known = set(_POOLINGS.values())
     if not modes or not set(modes) <= known:
         raise SoftpruneError(

@@ -32,8 +32,9 @@ class SentenceBackbone(Backbone):
     family = "sentence"
     default_loss = "rank"
 
-    def __init__(self, model: Any, tokenizer: Any, info: BackboneInfo, head: Head) -> None:
+    def __init__(self, model: Any, tokenizer: Any, info: BackboneInfo, head: Head, lead: str = "") -> None:
         super().__init__(model, tokenizer, info)
+        self.lead = lead  # what the model wants in front of every text, words of its own configuration
         self.head = head.requires_grad_(False).eval()
         self.fused = FrozenBert(model) if suits(model) else None
         self._answers: dict[tuple[int, ...], torch.Tensor] = {}
@@ -44,7 +45,9 @@ class SentenceBackbone(Backbone):
 
     def tokenization(self) -> Tokenization:
         """Nothing fills the answer slot; an answer is tokenised as a text of its own."""
-        return Tokenization(self.tokenizer, "", lambda text: tuple(self.tokenizer(text)["input_ids"]))
+        return Tokenization(
+            self.tokenizer, "", lambda text: tuple(self.tokenizer(self.lead + text)["input_ids"]), lead=self.lead
+        )
 
     def embed(self, prompts_RPH: torch.Tensor, ids_BN: torch.Tensor, mask_BN: torch.Tensor) -> torch.Tensor:
         """Sentence embeddings `[R, D]` of the inputs behind the prompts; pooling reads prompt and text alike."""

@@ -20,11 +20,12 @@ class Tokenization:
     slot_token: str  # what fills the answer slot in the input (a masked model's mask token), "" for nothing
     answer_ids: Callable[[str], tuple[int, ...]]  # scored token ids of one answer
     end_id: int | None = None  # the token that ends a written text; None where `answer_ids` sets it
+    lead: str = ""  # words in front of every input
     goes_on: bool = False  # an answer directly follows the text, as a causal model writes it
 
     def render(self, segments: Sequence[Segment]) -> str:
         """A filled template as one text."""
-        return "".join(self.slot_token if s.answer_slot else s.text for s in segments).strip()
+        return self.lead + "".join(self.slot_token if s.answer_slot else s.text for s in segments).strip()
 
     def input_ids(self, examples: Sequence[Example]) -> list[tuple[list[int], int | None]]:
         """Token ids of inputs, special tokens included, and where in a conversation the prompt goes.

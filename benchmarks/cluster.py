@@ -29,13 +29,13 @@ import torch
 from ray.cluster_utils import Cluster
 
 from softprune.config import Recipe, resolve
+from softprune.prompts.initialization import initial_prompt
 from softprune.prompts.soft_prompts import full_mask, masked_state
 from softprune.pruning.masks import random_mask
 from softprune.runs.executors import InProcess
 from softprune.runs.ray_executor import RayCluster
 from softprune.runs.run_folder import RunFolder
 from softprune.training import distribute
-from softprune.training.initial_prompt import initial_prompt
 from softprune.training.jobs import Fitted, Group, fit, fit_groups
 from softprune.training.loop import Watch
 from softprune.training.session import Workspace, prepare

@@ -17,13 +17,13 @@ import torch
 from softprune.config import Recipe
 from softprune.evaluation.conclusions import Reported, conclude
 from softprune.evaluation.result_rows import bar, group_ids, interval, predictions, row
+from softprune.prompts.initialization import instruction_prompt
 from softprune.prompts.soft_prompts import full_mask, masked_state
 from softprune.pruning.masks import random_mask
 from softprune.pruning.search import in_groups
 from softprune.pruning.xprompt import Pruned, settle_strategy
 from softprune.runs.record_parts import Headline, ResultRow, VerdictRecord
 from softprune.training.distribute import finish_on_workers
-from softprune.training.initial_prompt import instruction_prompt
 from softprune.training.jobs import Fitted, Group, fit, fit_groups
 from softprune.training.loop import FROM_THE_MODEL, check_finite
 from softprune.training.scoring import ScoredSet, Scoring, score_each

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from softprune.data.rouge import NO_BLANKS
-from softprune.training.initial_prompt import PLACEHOLDER
+from softprune.prompts.initialization import PLACEHOLDER
 
 CONTINUES = "…"
 BLANK = "␣"

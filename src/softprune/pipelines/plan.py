@@ -20,6 +20,7 @@ from softprune.errors import SoftpruneError
 from softprune.evaluation.baselines import fresh_pairs
 from softprune.models.base import Backbone
 from softprune.models.batching import training_batches
+from softprune.prompts.initialization import settle_tokens
 from softprune.pruning.masks import token_mask
 from softprune.pruning.search import Ratios, first_ratios, in_groups
 from softprune.runs.executors import InProcess
@@ -27,7 +28,6 @@ from softprune.runs.record import begin_run
 from softprune.runs.run_folder import RunFolder
 from softprune.statistics.decision import DISCORDANCE, SEED_SD, detectable, seeds_needed
 from softprune.statistics.seeds import MIN_SEEDS
-from softprune.training.initial_prompt import settle_tokens
 from softprune.training.jobs import schedule
 from softprune.training.loop import Schedule, Watch
 from softprune.training.memory import Rehearsal, StepMemory, free_bytes, held_bytes, measure_step

@@ -14,6 +14,7 @@ from softprune.config.schema import MEMORY_KEYS
 from softprune.errors import SoftpruneError
 from softprune.evaluation.baselines import report_tuned, report_xprompt, train_rivals
 from softprune.interpret.run_neighbours import write_neighbours
+from softprune.prompts.initialization import settle_tokens
 from softprune.prompts.ticket import Ticket
 from softprune.prompts.ticket_io import CONTROL, DOCUMENT, RESULTS, TENSORS, Reported, TicketInfo
 from softprune.pruning.xprompt import Pruned
@@ -24,7 +25,6 @@ from softprune.runs.processes import Processes, joined
 from softprune.runs.record_parts import ImportanceRecord, ResultRow, TicketRecord
 from softprune.runs.run_folder import TRACKERS, RunFolder
 from softprune.training.cost import behind_prompt, latency, record_totals
-from softprune.training.initial_prompt import settle_tokens
 from softprune.training.input_checks import check_unchanged
 from softprune.training.jobs import Fitted, schedule, sweep
 from softprune.training.jobs import tune as tune_prompt

@@ -19,7 +19,7 @@ from softprune.errors import SoftpruneError
 from softprune.models import describe
 from softprune.models.base import Backbone
 from softprune.models.description import BackboneDescription
-from softprune.prompts.initialization import generator
+from softprune.prompts.initialization import generator, instruction_prompt, settle_tokens
 from softprune.runs.folder_checks import JSON
 from softprune.statistics.bootstrap import Floats
 from softprune.statistics.methods_over_seeds import Outcome, Scored
@@ -28,7 +28,6 @@ from softprune.studies.run_result import FinishedRun
 from softprune.studies.score_rows import Row
 from softprune.studies.study_context import StudyContext
 from softprune.training.hardware import load, settle_machine
-from softprune.training.initial_prompt import instruction_prompt, settle_tokens
 from softprune.training.input_checks import check, read_data
 from softprune.training.scoring import ScoredSet, Scoring, score_prompts
 from softprune.training.session import encode_examples, room_for, scoring_of

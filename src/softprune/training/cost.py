@@ -72,16 +72,10 @@ class Way:
 
 
 def behind_prompt(
-    backbone: Backbone,
-    prompt_QH: torch.Tensor,
-    around: Callable[[], AbstractContextManager[object]] = nullcontext,
+    backbone: Backbone, prompt_QH: torch.Tensor, around: Callable[[], AbstractContextManager[object]] = nullcontext
 ) -> Way:
     """Reads a batch behind a prompt; Q may be 0."""
-
-    def read(batch: Batch) -> torch.Tensor:
-        return backbone.answer_sums(cross_with_batch(prompt_QH[None], len(batch)), batch)
-
-    return Way(read, around)
+    return Way(lambda batch: backbone.answer_sums(cross_with_batch(prompt_QH[None], len(batch)), batch), around)
 
 
 def latency(

@@ -29,11 +29,11 @@ from softprune.types import WorkItem
 
 
 class Named(Protocol):
-    """A piece of work by its name in the run."""
+    """A piece of work."""
 
     @property
     def work(self) -> str:
-        """Unique in the run."""
+        """Its name, unique in the run."""
 
 
 W = TypeVar("W", bound=Named)

@@ -119,15 +119,16 @@ def model_inputs(
 ) -> Inputs:
     """The rest: weights, token ids of training and select sets, metric, and the files that a prompt begins with."""
     tokens = ((e.input_ids, e.answer_ids) for part in encoded for e in part.encoded)
+    prompt = recipe.prompt
     inputs = {
         "backbone": backbone.info.fingerprint,
         "tokens": _digest(map(repr, tokens)),
         "metric": f"{task.metric.name} of {scoring.score} scores",
     }
-    if recipe.prompt.file is not None:
-        inputs["prompt"] = _digest(map(repr, load_vectors(Path(recipe.prompt.file)).tolist()))
-    if recipe.prompt.mask is not None:
-        inputs["mask"] = _digest([repr(load_mask(Path(recipe.prompt.mask)).piece_PS.tolist())])
+    if prompt.file is not None:
+        inputs["prompt"] = _digest(map(repr, load_vectors(Path(prompt.file)).tolist()))
+    if prompt.mask is not None:
+        inputs["mask"] = _digest([repr(load_mask(Path(prompt.mask)).piece_PS.tolist())])
     return inputs
 
 
@@ -175,13 +176,9 @@ def task_mistakes(recipe: Recipe, task: Task) -> list[SoftpruneError]:
         found = f"prompt.init=labels with {task.id}, whose texts are written"
         return [SoftpruneError("a task with answers to choose from, to start from them", found, "set prompt.init=text")]
     if init == "labels" and any("{" in answer for answer in answers):  # filled in from the row
-        return [
-            SoftpruneError(
-                "a task whose answers are the same for every example, to start from its class labels",
-                f"prompt.init=labels with the answers {', '.join(answers)} of {task.id}",
-                "choose another prompt.init, such as vocabulary",
-            )
-        ]
+        expected = "a task whose answers are the same for every example, to start from its class labels"
+        found = f"prompt.init=labels with the answers {', '.join(answers)} of {task.id}"
+        return [SoftpruneError(expected, found, "choose another prompt.init, such as vocabulary")]
     return []
 
 
@@ -192,41 +189,26 @@ def check(recipe: Recipe, described: BackboneDescription) -> None:
         ManyErrors: with all disagreements.
     """
     errors: list[SoftpruneError] = []
-    prompt, hidden = recipe.prompt, described.hidden
+    prompt, hidden, family, positions = recipe.prompt, described.hidden, described.family, described.positions
     if recipe.kind == "xprompt" and hidden % prompt.pieces:
-        near = [str(s) for s in range(1, min(hidden, 64) + 1) if hidden % s == 0]
-        errors.append(
-            SoftpruneError(
-                f"prompt.pieces that divide H = {hidden} of {described.name}",
-                str(prompt.pieces),
-                f"set prompt.pieces to one of {', '.join(near)}",
-            )
-        )
-    if recipe.tuning.loss == "likelihood" and described.family == "sentence":
-        errors.append(
-            SoftpruneError("tuning.loss of rank or auto for a sentence backbone", "likelihood", "set tuning.loss=rank")
-        )
-    if recipe.task.match == "generate" and described.family in ("masked", "sentence"):
-        errors.append(
-            SoftpruneError(
-                "task.match of score for a backbone that doesn't generate",
-                f"generate with the {described.family} family",
-                "set task.match=score",
-            )
-        )
-    if described.positions is not None and described.positions - recipe.virtual_tokens < LEAST_ROOM:
-        errors.append(
-            SoftpruneError(
-                f"a prompt that leaves room in the {described.positions} positions of {described.name}",
-                f"{prompt.tokens} prompt tokens",
-                f"set prompt.tokens to {max(1, described.positions - LEAST_ROOM)} at most",
-            )
-        )
-    with gathered(errors):
-        if prompt.file is not None:
+        near = ", ".join(str(s) for s in range(1, min(hidden, 64) + 1) if hidden % s == 0)
+        expected = f"prompt.pieces that divide H = {hidden} of {described.name}"
+        errors.append(SoftpruneError(expected, str(prompt.pieces), f"set prompt.pieces to one of {near}"))
+    if recipe.tuning.loss == "likelihood" and family == "sentence":
+        expected = "tuning.loss of rank or auto for a sentence backbone"
+        errors.append(SoftpruneError(expected, "likelihood", "set tuning.loss=rank"))
+    if recipe.task.match == "generate" and family in ("masked", "sentence"):
+        expected = "task.match of score for a backbone that doesn't generate"
+        errors.append(SoftpruneError(expected, f"generate with the {family} family", "set task.match=score"))
+    if positions is not None and positions - recipe.virtual_tokens < LEAST_ROOM:
+        expected = f"a prompt that leaves room in the {positions} positions of {described.name}"
+        do = f"set prompt.tokens to {max(1, positions - LEAST_ROOM)} at most"
+        errors.append(SoftpruneError(expected, f"{prompt.tokens} prompt tokens", do))
+    if prompt.file is not None:
+        with gathered(errors):
             check_fits(load_vectors(Path(prompt.file)), hidden, Path(prompt.file).name)
-    with gathered(errors):
-        if prompt.mask is not None:
+    if prompt.mask is not None:
+        with gathered(errors):
             _check_mask(recipe, prompt.mask, hidden)
     if errors:
         raise join_errors("recipe for this backbone", errors)
@@ -267,11 +249,7 @@ def text_mistakes(recipe: Recipe, task: str, described: BackboneDescription) -> 
         room = described.positions - recipe.virtual_tokens - LEAST_ROOM
     length = answer_length(recipe, writes=True)
     if length > room:
-        errors.append(
-            SoftpruneError(
-                f"texts that fit in the {described.positions} positions of {described.name}",
-                f"task.max_answer_length of {length}{beside}",
-                f"set task.max_answer_length to {max(1, room)} at most",
-            )
-        )
+        expected = f"texts that fit in the {described.positions} positions of {described.name}"
+        do = f"set task.max_answer_length to {max(1, room)} at most"
+        errors.append(SoftpruneError(expected, f"task.max_answer_length of {length}{beside}", do))
     return errors

@@ -179,10 +179,35 @@ class Feed:
     batch: Callable[[Sequence[int]], Batch]
 
 
-def backward_shared(
+def backward(
     trainable: Trainable, feed: Feed, batches: Sequence[Sequence[int]], accumulate: int, processes: Processes
 ) -> torch.Tensor:
-    """Gradients of all candidates on the same examples: the batches (indices, by candidate) are all alike.
+    """Gradients of a step, of all processes together: each candidate on its own batch of indices.
+
+    Candidates that are handed the very same batch share backbone calls; others need a `RowTrainable`.
+
+    Returns:
+        Each candidate's mean loss, `[K]`.
+    """
+    are_shared = all(batch is batches[0] for batch in batches)
+    compute = _backward_shared if are_shared else _backward_apart
+    loss_K = compute(trainable, feed, batches, accumulate, processes)
+    if processes.size == 1:
+        return loss_K
+    for parameter in trainable.parameters():
+        if parameter.grad is None:  # this process had no example
+            parameter.grad = torch.zeros_like(parameter)
+        processes.sum_(parameter.grad)
+    # Float64: a process without an example doesn't know the losses' format.
+    wide_K = loss_K.double() + torch.zeros(trainable.candidates, dtype=torch.float64)
+    processes.sum_(wide_K)
+    return wide_K
+
+
+def _backward_shared(
+    trainable: Trainable, feed: Feed, batches: Sequence[Sequence[int]], accumulate: int, processes: Processes
+) -> torch.Tensor:
+    """All candidates on the same examples.
 
     Returns:
         Each candidate's share of its mean loss, `[K]`, from this process's examples; a scalar 0 where it has none.
@@ -200,13 +225,13 @@ def backward_shared(
     return total_K
 
 
-def backward_apart(
+def _backward_apart(
     trainable: Trainable, feed: Feed, batches: Sequence[Sequence[int]], accumulate: int, processes: Processes
 ) -> torch.Tensor:
-    """Gradients of candidates that each see their own examples; rows of similar length share a call.
+    """Candidates that each see their own examples; rows of similar length share a call.
 
-    Arguments and result are those of `backward_shared`, of a `RowTrainable`; the last batch of an epoch is shorter. A
-    call has at most as many rows as one of `accumulate` parts of a shared batch would have.
+    The last batch of an epoch is shorter. A call has at most as many rows as one of `accumulate` parts of a shared
+    batch would have.
     """
     rows = [(k, index) for k, batch in enumerate(batches) for index in batch]
     rows.sort(key=lambda row: feed.lengths[row[1]])
@@ -239,20 +264,10 @@ def parts_by_length(rows: Sequence[Row], lengths: Sequence[int], *, least: int, 
     return [sorted(part, key=lambda row: row[0]) for part in parts]
 
 
-def sum_gradients(trainable: Trainable, loss_K: torch.Tensor, processes: Processes) -> torch.Tensor:
-    """Add up gradients (in place) and losses `[K]` over the processes; one without an example here adds nothing."""
-    for parameter in trainable.parameters():
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        processes.sum_(parameter.grad)
-    # Float64: a process without an example doesn't know the losses' format.
-    wide_K = loss_K.double() + torch.zeros(trainable.candidates, dtype=torch.float64)
-    processes.sum_(wide_K)
-    return wide_K
-
-
 def agree(trainable: Trainable, optimiser: torch.optim.Optimizer, processes: Processes) -> None:
     """Take the first process's numbers: other processors may round theirs differently in the course of time."""
+    if processes.size == 1:
+        return
     state = (trainable.save(), pack(optimiser))
     values, moments = processes.broadcast([{name: t.cpu() for name, t in part.items()} for part in state])
     trainable.load(values)

@@ -19,7 +19,7 @@ import torch
 
 from softprune.errors import SoftpruneError
 from softprune.interpret.alignment import align
-from softprune.prompts.initialization import from_vocabulary
+from softprune.prompts.initialization import common_words, from_vocabulary
 from softprune.statistics.bootstrap import LEVEL, Floats, wilson_interval
 from softprune.statistics.correlation import Correlation, mantel
 from softprune.statistics.methods_over_seeds import Outcome
@@ -28,7 +28,6 @@ from softprune.studies.prompt_scoring import OpenSet, draw_random_prompt, prompt
 from softprune.studies.score_rows import Runs, chances, difference_cell, score_cell
 from softprune.studies.study_context import StudyContext, task_label
 from softprune.studies.verdicts import ABOVE, BELOW, correct_family, interval_note, paired_note, tally, verdict
-from softprune.training.initial_prompt import common_words
 
 Pair: TypeAlias = "tuple[str, str]"  # a source (or a baseline), and the task that its prompts are asked on
 Reached: TypeAlias = "Mapping[Pair, Outcome]"

@@ -37,7 +37,7 @@ RULES = {
 def choices(workspace: Workspace, trials: Sequence[Trial]) -> dict[str, Any]:
     """What each rule chooses, and every candidate's size and scores on `select` and `report`."""
     candidates = [trial.candidate for trial in trials]
-    backbone, removal, metric = workspace.backbone, workspace.recipe.pruning.removal, workspace.choice
+    backbone, removal, metric = workspace.backbone, workspace.recipe.pruning.removal, workspace.task.choice
     prompts = [read_one(trial.fitted.state, removal).to(backbone.device, backbone.prompt_dtype) for trial in trials]
     on_select = score_each(backbone, prompts, workspace.select, workspace.scoring)
     # The choices above are made by then; the run's own seal stays closed, as it scores `report` itself afterwards.

@@ -53,8 +53,7 @@ def export(
     which: WhichOption = Which.winner,
 ) -> None:
     """Write a ticket or an adapter for other programs, and show the code that uses it."""
-    from softprune.adapters.adapter_io import holds_adapter, read_adapter
-    from softprune.adapters.exports import export_adapter
+    from softprune.adapters.adapter_io import export_adapter, holds_adapter, read_adapter
     from softprune.prompts.exports import export as export_ticket
     from softprune.prompts.ticket import Ticket
 

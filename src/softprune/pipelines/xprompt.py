@@ -15,8 +15,7 @@ from softprune.errors import SoftpruneError
 from softprune.evaluation.baselines import report_tuned, report_xprompt, train_rivals
 from softprune.interpret.run_neighbours import write_neighbours
 from softprune.prompts.initialization import settle_tokens
-from softprune.prompts.ticket import Ticket
-from softprune.prompts.ticket_io import CONTROL, DOCUMENT, RESULTS, TENSORS, Reported, TicketInfo
+from softprune.prompts.ticket import CONTROL, DOCUMENT, RESULTS, TENSORS, Reported, Ticket, TicketInfo
 from softprune.pruning.xprompt import Pruned
 from softprune.pruning.xprompt import xprompt as find_ticket
 from softprune.runs.executors import EXECUTORS, Executor

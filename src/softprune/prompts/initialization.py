@@ -41,11 +41,7 @@ def generator(seed: int) -> torch.Generator:
 
 
 def initial_prompt(recipe: Recipe, backbone: Backbone, task: Task) -> Initial:
-    """The first values of the prompt, in the place of `prompt.init`.
-
-    Raises:
-        SoftpruneError: when the prompt file can't be read or doesn't fit.
-    """
+    """The first values of the prompt; a SoftpruneError when the prompt file can't be read or doesn't fit."""
     settings, tokens = recipe.prompt, recipe.prompt.tokens
     if settings.init == "uniform":
         drawn_PH = torch.rand(tokens, backbone.info.hidden, generator=generator(recipe.seed))
@@ -83,10 +79,7 @@ def from_vocabulary(
     """Vectors of P (`tokens`) words of a vocabulary, without repetition.
 
     `embed_ids` gives the input embeddings `[len(ids), H]` of some ids. Of `ids`, common words first, the first 5,000
-    count; `words` are their readable forms.
-
-    Raises:
-        SoftpruneError: for a vocabulary of fewer words than P.
+    count, and at least P must be there; `words` are their readable forms.
     """
     pool = list(ids[:COMMON])
     if len(pool) < tokens:
@@ -122,11 +115,7 @@ def fit_length(
 
 
 def check_fits(source_QH: torch.Tensor, hidden: int, name: str) -> None:
-    """Hold a prompt to a backbone's embedding size, and its numbers to finite ones.
-
-    Raises:
-        SoftpruneError: when it was made for another size, or holds NaN or infinity.
-    """
+    """A SoftpruneError for a prompt that was made for another embedding size, or holds NaN or infinity."""
     if source_QH.dim() != 2 or source_QH.shape[1] != hidden:
         found = f"{list(source_QH.shape)} in {name}"
         do = "choose a prompt that was trained on a backbone of this embedding size"
@@ -149,10 +138,8 @@ def instruction_prompt(backbone: Backbone, task: Task) -> torch.Tensor | None:
 def settle_tokens(recipe: Recipe, begun: bool = False) -> Recipe:
     """The recipe with P as the prompt file has it, where no other was asked for.
 
-    A file that can't be read is left for the checks of all inputs, which report it with the recipe's other mistakes.
-
-    Raises:
-        SoftpruneError: when the file of a run that was begun before (`begun`) can't be read any more.
+    A file that can't be read is left for the checks of all inputs, which report it with the recipe's other mistakes;
+    that of a run that was begun before (`begun`) is reported here.
     """
     if not recipe.prompt.tokens_of_file or recipe.prompt.file is None:
         return recipe

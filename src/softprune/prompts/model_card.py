@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -13,7 +13,9 @@ from softprune.data.definition import Definition
 from softprune.data.multitask import TASK
 from softprune.models.load_errors import BUNDLED
 from softprune.printable import code_block, code_span, markdown_text, one_line
-from softprune.prompts.ticket_io import Reported, TicketInfo
+
+if TYPE_CHECKING:
+    from softprune.prompts.ticket import Reported, TicketInfo
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _CLASSES = {"seq2seq": "AutoModelForSeq2SeqLM", "causal": "AutoModelForCausalLM"}

@@ -28,7 +28,7 @@ from softprune.training.loop import train
 from softprune.training.optimizers import Adafactor, prompt_optimiser
 from softprune.training.session import Workspace
 from softprune.training.trainable import Feed
-from softprune.types import Batch, Candidate, Mask
+from softprune.types import Batch, Mask
 
 # Step sizes of the gates' logits, each the best of those tried (docs/log.md). Hard concrete at 1 chose worse masks: a
 # gate that is folded to 0 has no gradient to come back by.
@@ -58,15 +58,8 @@ def learn_masks(workspace: Workspace, tuned: Fitted) -> list[MaskedCandidate]:
         if same is None:
             tokens, pieces = mask.piece_PS.shape
             room = mask.tokens * pieces
-            candidate = Candidate(
-                id=f"g{_price_name(price)}",
-                token_ratio=(tokens - mask.tokens) / tokens,  # ratios are an outcome here
-                piece_ratio=(room - mask.pieces) / room,
-                tokens_kept=mask.tokens,
-                pieces_kept=mask.pieces,
-                parameters=mask.parameters(hidden),
-            )
-            same = MaskedCandidate(candidate, mask)
+            ratios = (tokens - mask.tokens) / tokens, (room - mask.pieces) / room  # an outcome here
+            same = MaskedCandidate.make(f"g{_price_name(price)}", mask, hidden, *ratios)
             candidates.append(same)
         tickets.append(same.candidate.id)
     sizes = expected_size(token_KP, piece_KPS).tolist()
@@ -130,14 +123,8 @@ class GatedPrompts:
         L_k = E_x E_u L(x; p_k * gamma_k(u) * zeta_k(u))  +  price_k * (expected share of parameters that is there)
 
     Every example has gates drawn for itself: its row of a call has a copy of the prompt anyway, so B draws a step cost
-    what one does. All K prices see the same draws, so that they differ by their price alone.
-
-    Args:
-        backbone, loss, score: as in `PromptTrainable`.
-        vectors_PH: where every prompt starts.
-        pieces, prices, gate: S, one price a candidate, and the kind of gate.
-        levels: both, token or piece; the gates of a level that is off stay open.
-        seed: of the draws.
+    what one does. All K prices see the same draws, so that they differ by their price alone. Every prompt starts at
+    `vectors_PH`; the gates of a level that is off stay open; `seed` is of the draws.
     """
 
     def __init__(
@@ -351,11 +338,7 @@ def harden(token_P: torch.Tensor, piece_PS: torch.Tensor, levels: str) -> Mask:
     """The mask that gates make: what is more likely open than shut stays (our rule, not the paper's equation 13).
 
     A token without an open piece goes, unless tokens aren't pruned: then its likeliest piece stays. At least one token
-    stays, the one with the likeliest piece.
-
-    Args:
-        token_P, piece_PS: probabilities of open gates, 1 where a level has none.
-        levels: both, token or piece.
+    stays, the one with the likeliest piece. The probabilities are those of open gates, 1 where a level has none.
     """
     kept_P, kept_PS = token_P >= 0.5, piece_PS >= 0.5
     if levels == "piece":

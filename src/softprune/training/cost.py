@@ -88,10 +88,8 @@ def latency(
     """Seconds of each way to read real batches: the median and the 95th percentile of single calls.
 
     The ways take turns, and which goes first does too, so that none has the quieter moments. A call counts from token
-    ids to scores in Python. Inputs are read in their order, again from the first where they run out.
-
-    Returns:
-        By size (as text), `{calls: n, name: {p50, p95}, ...}`.
+    ids to scores in Python. Inputs are read in their order, again from the first where they run out. The result is, by
+    size (as text), `{calls: n, name: {p50, p95}, ...}`.
     """
     by_size: dict[str, Any] = {}
     for size in sizes:

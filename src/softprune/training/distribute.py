@@ -129,11 +129,7 @@ def _make(job: str, do: Do[Any], item: WorkItem) -> _Back:
 
 @lru_cache(maxsize=1)
 def _workspace(job: str) -> Workspace:
-    """A worker's own, loaded once: the driver's recipe, data and weights, held to what the run was begun with.
-
-    Raises:
-        SoftpruneError: something there isn't as the driver has it.
-    """
+    """A worker's own, loaded once; a SoftpruneError where something there isn't as the driver has it."""
     known = json.loads(job)
     with suppress(OSError):  # paths of a recipe are relative to it; a machine without it may need none
         os.chdir(known["folder"])

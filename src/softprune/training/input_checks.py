@@ -47,11 +47,7 @@ _NAMES = {
 def read_inputs(
     recipe: Recipe, mistakes: Callable[[BackboneDescription], Sequence[SoftpruneError]]
 ) -> tuple[Task, Splits, Selection, BackboneDescription]:
-    """The task's data and the backbone's configuration; what is wrong with either is reported together.
-
-    Raises:
-        ManyErrors: with every disagreement, those that `mistakes` finds with the backbone too.
-    """
+    """The task's data and the backbone's configuration, or one error with all mistakes, what `mistakes` finds too."""
     errors: list[SoftpruneError] = []
     data = described = None
     with gathered(errors):
@@ -89,11 +85,7 @@ def read_data(recipe: Recipe, task: Task, *, patient: bool = True) -> tuple[Spli
 
 
 def check_unchanged(recipe: Recipe, run: RunFolder) -> None:
-    """Hold a complete run to its task and data, where these can still be read: its results are of no others.
-
-    Raises:
-        SoftpruneError: when either has changed since.
-    """
+    """Refuse a complete run whose task or data changed since, where they can be read: its results are of no others."""
     if not run.record.inputs:
         return
     try:
@@ -133,11 +125,7 @@ def model_inputs(
 
 
 def check_inputs(run: RunFolder, now: Inputs) -> None:
-    """Hold a run to what it was begun with; the first time, that is noted.
-
-    Raises:
-        SoftpruneError: when something has changed since.
-    """
+    """Note what a run is begun with; later on, a SoftpruneError where something has changed since."""
     begun = run.pin("inputs", lambda: now)
     changed = [name for name, value in now.items() if begun.get(name) != value]
     effects = {effect for cause in changed for effect in _FOLLOWS.get(cause, ())}
@@ -183,11 +171,7 @@ def task_mistakes(recipe: Recipe, task: Task) -> list[SoftpruneError]:
 
 
 def check(recipe: Recipe, described: BackboneDescription) -> None:
-    """Hold a recipe against a backbone's configuration.
-
-    Raises:
-        ManyErrors: with all disagreements.
-    """
+    """Hold a recipe against a backbone's configuration; one error with all disagreements."""
     errors: list[SoftpruneError] = []
     prompt, hidden, family, positions = recipe.prompt, described.hidden, described.family, described.positions
     if recipe.kind == "xprompt" and hidden % prompt.pieces:

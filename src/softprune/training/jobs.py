@@ -142,10 +142,8 @@ def best_rate(
 
     The run keeps `sweep`, by multiple the rate, its score and loss, and whether it was `chosen`; and `settings.lr`. A
     rate at which losses stop being numbers has no score, and can't be chosen. Ties go to the multiple named first.
-    `train` trains with a rate, as a piece of work of that name, and evaluates the result on `select`.
-
-    Raises:
-        NotFinite: where no rate gives numbers.
+    `train` trains with a rate, as a piece of work of that name, and evaluates the result on `select`. NotFinite, where
+    no rate gives numbers.
     """
     evaluations: dict[float, Evaluation] = {}
     lost: list[NotFinite] = []
@@ -255,4 +253,4 @@ def fit(workspace: Workspace, group: Group) -> list[Fitted]:
 def evaluate(workspace: Workspace, prompts_KQH: torch.Tensor) -> list[Evaluation]:
     """What choices go by, and mean loss, of K prompts on `select`."""
     scores_K = score_prompts(workspace.backbone, prompts_KQH, workspace.select, workspace.scoring)
-    return [Evaluation(workspace.choice.value(scores), scores.loss) for scores in scores_K]
+    return [Evaluation(workspace.task.choice.value(scores), scores.loss) for scores in scores_K]

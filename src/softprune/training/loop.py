@@ -31,12 +31,9 @@ class NotFinite(SoftpruneError):
 
 
 def check_finite(values: Sequence[float], names: Sequence[str], what: str, when: str, do: str) -> None:
-    """Hold losses, one a name, to be numbers: before anything is chosen by them.
+    """NotFinite for the first of some losses, one a name, that is no number: before anything is chosen by them.
 
     In a message, `what` is such as "training loss", `when` such as "at step 3 of 100", and `do` what may fix it.
-
-    Raises:
-        NotFinite: for the first that is NaN or infinite.
     """
     for name, value in zip(names, values, strict=True):
         if not math.isfinite(value):
@@ -176,10 +173,7 @@ def train(
     The K candidates share no parameter, so the gradient of the sum of their losses is each one's own. `evaluate` gives
     metric and loss on `select` of those still in training. `names` are for curves, `title` is for displays. `seeds` are
     of each candidate's data order, in place of the schedule's; different ones need a `RowTrainable`. The schedule's
-    `clip_norm` leaves out the optimiser's groups that say `clip: False`.
-
-    Raises:
-        NotFinite: when a loss stops being finite.
+    `clip_norm` leaves out the optimiser's groups that say `clip: False`. NotFinite, when a loss stops being finite.
     """
     finished = keeper.finished()
     if finished is not None:
@@ -277,8 +271,7 @@ class _Candidates:
     def judge(self, evaluations: Sequence[Evaluation], seconds: float) -> list[Point]:
         """Copy into `best` whatever is a candidate's best so far, and let those go whose patience is used up.
 
-        Returns:
-            This evaluation's point on each candidate's curve.
+        Returns this evaluation's point on each candidate's curve.
         """
         # The last step may have ruined a prompt whose training losses were all finite.
         self._check_finite([each.loss for each in evaluations], "select")

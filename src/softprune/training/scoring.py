@@ -88,11 +88,7 @@ class SealedSet:
         self._choices = choices
 
     def open(self) -> tuple[Example, ...]:
-        """The examples.
-
-        Raises:
-            RuntimeError: before `fix`, or a second time. A bug in softprune, never a user's mistake.
-        """
+        """The examples; a RuntimeError before `fix` or a second time: a bug in softprune, never a user's mistake."""
         if self._choices is None:
             raise RuntimeError("`report` was asked for before every choice was fixed")
         if self._opened:

@@ -58,11 +58,6 @@ class Workspace:
         return self.task.metric
 
     @property
-    def choice(self) -> Metric:
-        """What every choice on `select` goes by."""
-        return self.task.choice
-
-    @property
     def reporting(self) -> Scoring:
         """How `report` is scored."""
         return self.scoring.reporting(self.task.definition.is_generation)
@@ -88,10 +83,8 @@ def prepare(
     """Load data, check the recipe against data and backbone, load the backbone, record what results depend on.
 
     Where weights of the model will be trained (`whole`) they are float32, or float64 where that was asked for;
-    `mistakes` finds what else is wrong with the recipe for a backbone.
-
-    Raises:
-        ManyErrors: with every disagreement between recipe, data and backbone, before any weight is loaded.
+    `mistakes` finds what else is wrong with the recipe for a backbone. Every disagreement between recipe, data and
+    backbone is in one error, before any weight is loaded.
     """
     task, splits, sets, described = read_inputs(recipe, mistakes)
     run.read_peak = partial(next_peak, resolve_device(recipe.backbone.device))

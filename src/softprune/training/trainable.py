@@ -182,12 +182,9 @@ class Feed:
 def backward(
     trainable: Trainable, feed: Feed, batches: Sequence[Sequence[int]], accumulate: int, processes: Processes
 ) -> torch.Tensor:
-    """Gradients of a step, of all processes together: each candidate on its own batch of indices.
+    """Gradients of a step, of all processes together, each candidate on its own batch of indices; mean losses `[K]`.
 
     Candidates that are handed the very same batch share backbone calls; others need a `RowTrainable`.
-
-    Returns:
-        Each candidate's mean loss, `[K]`.
     """
     are_shared = all(batch is batches[0] for batch in batches)
     compute = _backward_shared if are_shared else _backward_apart
@@ -207,11 +204,7 @@ def backward(
 def _backward_shared(
     trainable: Trainable, feed: Feed, batches: Sequence[Sequence[int]], accumulate: int, processes: Processes
 ) -> torch.Tensor:
-    """All candidates on the same examples.
-
-    Returns:
-        Each candidate's share of its mean loss, `[K]`, from this process's examples; a scalar 0 where it has none.
-    """
+    """All on the same examples; this process's share of mean losses `[K]`, or a scalar 0 where it has no example."""
     indices = batches[0]
     total_K = torch.zeros(())
     mine = processes.part(indices)

@@ -29,7 +29,7 @@ from softprune.runs.run_folder import RunFolder
 from softprune.statistics.bootstrap import paired_bootstrap
 from softprune.training.loop import Watch
 from softprune.training.scoring import score_each
-from softprune.training.session import prepare
+from softprune.training.session import encode_examples, prepare
 from softprune.types import Candidate
 
 SETTINGS = (
@@ -82,7 +82,7 @@ def _searched(recipe: Any, run: RunFolder) -> dict[str, Any]:
     workspace = prepare(recipe, run, Watch(), InProcess())
     pruned = xprompt(workspace)
     workspace.report.fix("the search is over")
-    data = workspace.encode(workspace.report.open())
+    data = encode_examples(workspace.recipe, workspace.backbone, workspace.report.open())
     backbone = workspace.backbone
     prompts = [
         read_one(trial.fitted.state, recipe.pruning.removal).to(backbone.device, backbone.prompt_dtype)

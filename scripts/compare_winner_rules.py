@@ -25,7 +25,7 @@ from softprune.pruning import xprompt
 from softprune.pruning.search import Trial, choose
 from softprune.statistics.bootstrap import resampled_sums, sampled_units
 from softprune.training.scoring import score_each
-from softprune.training.session import Workspace
+from softprune.training.session import Workspace, encode_examples
 
 RULES = {
     "one_se, single": "smallest within the standard error of the best candidate's own score",
@@ -41,7 +41,7 @@ def choices(workspace: Workspace, trials: Sequence[Trial]) -> dict[str, Any]:
     prompts = [read_one(trial.fitted.state, removal).to(backbone.device, backbone.prompt_dtype) for trial in trials]
     on_select = score_each(backbone, prompts, workspace.select, workspace.scoring)
     # The choices above are made by then; the run's own seal stays closed, as it scores `report` itself afterwards.
-    report = workspace.encode(workspace.report._examples)
+    report = encode_examples(workspace.recipe, workspace.backbone, workspace.report._examples)
     on_report = score_each(backbone, prompts, report, workspace.scoring)
     best = choose(candidates, "best")
     counts = metric.counts(on_select[[c.id for c in candidates].index(best.id)])

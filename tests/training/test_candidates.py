@@ -76,7 +76,7 @@ class Setting:
         optimiser = prompt_optimiser(
             TuningConfig(optimiser=self.optimiser, weight_decay=0.01, clip_scope=self.clip_scope),
             trainable.vectors_KPH,
-            trainable.survivors(),
+            trainable.reading.elements_KPH,
             lr=self.lr,
         )
         time = iter(range(1000))
@@ -256,7 +256,7 @@ def test_a_trainable_saves_loads_and_keeps(backbone_of: Backbones) -> None:
     trainable.keep([2, 0])
     assert trainable.candidates == 2
     assert torch.equal(trainable.prompts(), before[[2, 0]])
-    assert torch.equal(trainable.survivors(), setting.trainable([2, 0]).survivors())
+    assert torch.equal(trainable.reading.elements_KPH, setting.trainable([2, 0]).reading.elements_KPH)
     assert saved["vectors_KPH"].shape[0] == 3, "a saved copy stays"
     trainable.load({"vectors_KPH": saved["vectors_KPH"][[1, 2]]})
     assert torch.equal(trainable.vectors_KPH, saved["vectors_KPH"][[1, 2]])

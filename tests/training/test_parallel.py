@@ -55,7 +55,7 @@ def trained(
         prompt_optimiser(
             TuningConfig(optimiser=optimiser, weight_decay=0.01),
             trainable.vectors_KPH,
-            trainable.survivors(),
+            trainable.reading.elements_KPH,
             lr=0.05,
         ),
         Feed(data.lengths, lambda indices: data.batch(backbone, indices)),

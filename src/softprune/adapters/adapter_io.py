@@ -88,11 +88,9 @@ class SavedAdapter:
     def _check_weights(self, backbone: Backbone) -> None:
         info, there = self.info, backbone.info
         if not same_backbone(there.fingerprint, info.fingerprint):
-            raise SoftpruneError(
-                f"the backbone that the adapter was trained on, {info.backbone} (weights {info.fingerprint})",
-                f"{there.name} (weights {there.fingerprint})",
-                f"load {info.backbone}, or train an adapter on {there.name}",
-            )
+            expected = f"the backbone that the adapter was trained on, {info.backbone} (weights {info.fingerprint})"
+            do = f"load {info.backbone}, or train an adapter on {there.name}"
+            raise SoftpruneError(expected, f"{there.name} (weights {there.fingerprint})", do)
 
     def load(self, **options: Any) -> Backbone:
         """The backbone, reading with this adapter; `options` of `load_backbone` replace what the adapter says."""

@@ -94,11 +94,8 @@ def check_tensors(plan: AdapterPlan, wanted: Mapping[str, tuple[int, ...]], foun
     """Check names and shapes of stored tensors against those that the adapter has on this backbone."""
     there = {name: tuple(t.shape) for name, t in found.items()}
     different = sorted(name for name in {*wanted, *there} if wanted.get(name) != there.get(name))
-    if not different:
-        return
-    first = different[0]
-    raise SoftpruneError(
-        f"the tensors of a {plan.method} adapter of this backbone",
-        f"{len(different)} that differ, such as {first}: {there.get(first, 'none')} for {wanted.get(first, 'none')}",
-        "copy the adapter again, or load the backbone that it was trained on",
-    )
+    if different:
+        first, expected = different[0], f"the tensors of a {plan.method} adapter of this backbone"
+        shapes = f"{there.get(first, 'none')} for {wanted.get(first, 'none')}"
+        do = "copy the adapter again, or load the backbone that it was trained on"
+        raise SoftpruneError(expected, f"{len(different)} that differ, such as {first}: {shapes}", do)

@@ -75,11 +75,9 @@ def last_layer(backbone: Backbone, plan: AdapterPlan, seed: int) -> TrainedWeigh
     else:
         table, head = LAST, model.get_output_embeddings()
     if kind not in table:
-        raise SoftpruneError(
-            f"an architecture whose last block is known ({', '.join(sorted(LAST))})",
-            f'"{kind}"',
-            "choose another method, or add it to softprune/adapters/full_finetuning.py",
-        )
+        expected = f"an architecture whose last block is known ({', '.join(sorted(LAST))})"
+        do = "choose another method, or add it to softprune/adapters/full_finetuning.py"
+        raise SoftpruneError(expected, f'"{kind}"', do)
     if plan.untie_head and head is None:
         found = f"a {backbone.family} backbone"
         raise SoftpruneError("a model with an output head, for adapter.untie_head=true", found, "leave it out")

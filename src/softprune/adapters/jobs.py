@@ -82,21 +82,18 @@ class FittedAdapter:
 
 
 class AdapterTrainable(WeightsTrainable):
-    """One adapter and the loss of the backbone that reads with it.
+    """One adapter and the loss of the backbone that reads with it."""
 
-    Matrix products have the dtype `compute`, where weights that are trained have another one.
-    """
-
-    def __init__(self, adaptation: Adaptation, loss: str, score: str, compute: torch.dtype) -> None:
+    def __init__(self, workspace: Workspace, adaptation: Adaptation) -> None:
         super().__init__(adaptation.named())
-        self.adaptation, self.loss_name, self.score, self.compute = adaptation, loss, score, compute
+        self.workspace, self.adaptation = workspace, adaptation
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """`[1, B]`."""
-        backbone = self.adaptation.backbone
         self.adaptation.train(True)
-        with products_in(self.compute, backbone.dtype, backbone.device):
-            return backbone.losses(self.adaptation.prompts(), batch, self.loss_name, self.score)
+        backbone, scoring = self.workspace.backbone, self.workspace.scoring
+        with _products(self.workspace):
+            return backbone.losses(self.adaptation.prompts(), batch, scoring.loss, scoring.score)
 
 
 def fit(workspace: Workspace, adaptation: Adaptation) -> FittedAdapter:
@@ -122,23 +119,21 @@ def fit(workspace: Workspace, adaptation: Adaptation) -> FittedAdapter:
 
 def _fit(workspace: Workspace, adaptation: Adaptation, lr: float, work: str) -> FittedAdapter:
     """Train at one step size, as a piece of work."""
-    recipe, backbone, data = workspace.recipe, workspace.backbone, workspace.train
-    scoring = workspace.scoring
-    if work == WORK:
-        phase, name = WORK, "adapted"
-    else:
+    recipe, data = workspace.recipe, workspace.train
+    phase, name = WORK, "adapted"
+    if work != WORK:
         phase, name = "sweep", sweep_candidate(work)
 
     def batch(indices: Sequence[int]) -> Batch:
         seed_dropout(recipe.seed, work, indices)
-        return data.batch(backbone, indices)
+        return data.batch(workspace.backbone, indices)
 
     def evaluate() -> list[Evaluation]:
-        scores = score_adapted(workspace, adaptation, workspace.select, scoring)
+        scores = score_adapted(workspace, adaptation, workspace.select, workspace.scoring)
         return [Evaluation(workspace.task.choice.value(scores), scores.loss)]
 
     trained = train(
-        AdapterTrainable(adaptation, scoring.loss, scoring.score, _product_dtype(workspace)),
+        AdapterTrainable(workspace, adaptation),
         weights_adamw(adaptation.named(), lr=lr, weight_decay=recipe.tuning.weight_decay),
         Feed(data.lengths, batch),
         evaluate,
@@ -161,13 +156,11 @@ def _fit(workspace: Workspace, adaptation: Adaptation, lr: float, work: str) -> 
 
 def score_adapted(workspace: Workspace, adaptation: Adaptation, data: ScoredSet, scoring: Scoring) -> Scores:
     """What the adapted backbone says of a set."""
-    backbone = workspace.backbone
     adaptation.train(False)
-    with products_in(_product_dtype(workspace), backbone.dtype, backbone.device):
+    with _products(workspace):
         with torch.no_grad():
             prompts = adaptation.prompts().detach()
-        (scores,) = score_prompts(backbone, prompts, data, scoring)
-    return scores
+        return score_prompts(workspace.backbone, prompts, data, scoring)[0]
 
 
 def measure_latency(workspace: Workspace, adaptation: Adaptation) -> None:
@@ -179,11 +172,11 @@ def measure_latency(workspace: Workspace, adaptation: Adaptation) -> None:
     with torch.no_grad():
         adapted = behind_prompt(backbone, adaptation.prompts()[0].detach())
     ways = {"with": adapted, "without": behind_prompt(backbone, adaptation.nothing()[0], adaptation.bare)}
-    with workspace.run.phase("latency"), products_in(_product_dtype(workspace), backbone.dtype, backbone.device):
+    with workspace.run.phase("latency"), _products(workspace):
         workspace.run.pin("cost.latency", lambda: latency(backbone, workspace.select, ways))
 
 
-def _product_dtype(workspace: Workspace) -> torch.dtype:
-    """The dtype of the matrix products, which the run has pinned."""
-    dtype: torch.dtype = getattr(torch, str(workspace.run.record.backbone.dtype))
-    return dtype
+def _products(workspace: Workspace) -> torch.autocast:
+    """Matrix products in the dtype that the run has pinned, where weights that are trained have another one."""
+    dtype, backbone = getattr(torch, str(workspace.run.record.backbone.dtype)), workspace.backbone
+    return products_in(dtype, backbone.dtype, backbone.device)

@@ -33,18 +33,16 @@ class MadePrompt(Adaptation):
 
     def stored(self) -> Tensors:
         """The prompt: the network isn't needed any more."""
-        return {STORED: self.vectors_PH().detach().cpu().contiguous()}
+        return {STORED: self.prompts()[0].detach().cpu().contiguous()}
 
     def prompts(self) -> torch.Tensor:
-        """`[1, P, H]`."""
-        return self.vectors_PH()[None] if self._is_on else self.nothing()
-
-    def vectors_PH(self) -> torch.Tensor:
-        """The prompt `[P, H]`; gradients flow into the network."""
+        """`[1, P, H]`; gradients flow into the network."""
+        if not self._is_on:
+            return self.nothing()
         if isinstance(self.made_by, torch.Tensor):
-            return self.made_by
-        vectors: torch.Tensor = self.made_by(torch.arange(self._tokens, device=self.backbone.device)[None])[0]
-        return vectors
+            return self.made_by[None]
+        made: torch.Tensor = self.made_by(torch.arange(self._tokens, device=self.backbone.device)[None])
+        return made
 
     @contextmanager
     def off(self) -> Iterator[None]:

@@ -97,11 +97,8 @@ class Prefix(Adaptation):
             self._fill(cache, read.shape[0])
         length, window = cache.get_seq_length() + read.shape[1], self.shape.window
         if window is not None and length > window:  # padding in front of a text would part it from the prefix too
-            raise SoftpruneError(
-                f"prefix, text and answer of at most {window} tokens, since some layers look no further back",
-                f"{length}",
-                "lower task.max_length, or choose another model or method",
-            )
+            expected = f"prefix, text and answer of at most {window} tokens, since some layers look no further back"
+            raise SoftpruneError(expected, f"{length}", "lower task.max_length, or choose another model or method")
         given = {"past_key_values": cache}
         mask = kwargs.get("attention_mask")
         if mask is not None:  # of tokens [R, L], 1 where real, or added to scores [R, 1, L, L]: all see the prefix
@@ -174,7 +171,7 @@ def _self_attention(cache: Any) -> Any:
 
 @torch.no_grad()
 def read_shape(backbone: Backbone) -> Shape:
-    """Read a few tokens, and see what the layers keep of them: keys and values of one shape in all, or it is refused."""
+    """Read a few tokens, and see what the layers keep; a SoftpruneError where they don't all, or not in one shape."""
     if backbone.adapter.has_prefix:
         raise SoftpruneError("a backbone without a prefix", "one that has one", "detach it first")
     ids, cache = ordinary_ids(backbone.model), empty_cache(backbone)

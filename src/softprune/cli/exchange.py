@@ -66,10 +66,11 @@ def export(
         say(f"{out}: {', '.join(names)}\n")
         say(f'from peft import PeftModel\nmodel = PeftModel.from_pretrained(model, "{out}")')
         return
-    written = export_ticket(Ticket.load(source, which.value), format_.value, out)
-    tokens, hidden = written.shape
-    say(f"{written.folder}: {', '.join(written.files)}; {tokens} tokens of {hidden} dimensions\n")
-    say("\n".join(written.code))
+    ticket = Ticket.load(source, which.value)
+    files, code = export_ticket(ticket, format_.value, out)
+    tokens, hidden = ticket.prompt().shape
+    say(f"{out}: {', '.join(files)}; {tokens} tokens of {hidden} dimensions\n")
+    say("\n".join(code))
 
 
 def refuse_which(source: str, which: Which) -> None:

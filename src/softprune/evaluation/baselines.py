@@ -27,7 +27,7 @@ from softprune.training.distribute import finish_on_workers
 from softprune.training.jobs import Fitted, Group, fit, fit_groups
 from softprune.training.loop import FROM_THE_MODEL, check_finite
 from softprune.training.scoring import ScoredSet, Scoring, score_each
-from softprune.training.session import Workspace, room_for, truncation
+from softprune.training.session import Workspace, encode_examples, room_for, truncation
 from softprune.types import Candidate, PromptState, Scores
 
 # A run has at most this many fresh seeds, so that runs with neighbouring seeds share none.
@@ -175,7 +175,7 @@ def _open_report(workspace: Workspace, choice: str, trained: dict[str, Entry]) -
     And the model behind the task's instruction where the task has one and the model's positions allow it.
     """
     workspace.report.fix(choice)
-    data = workspace.encode(workspace.report.open())
+    data = encode_examples(workspace.recipe, workspace.backbone, workspace.report.open())
     entries = {"zero_shot": Entry()}
     words_QH = instruction_prompt(workspace.backbone, workspace.task)
     if words_QH is not None:

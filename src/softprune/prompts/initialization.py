@@ -35,16 +35,12 @@ class Initial:
     notes: tuple[str, ...] = ()  # what was repeated, cut or filled to reach P
 
 
-def generator(seed: int) -> torch.Generator:
-    """A CPU generator, so that a prompt starts alike on every device."""
-    return torch.Generator().manual_seed(seed)
-
-
 def initial_prompt(recipe: Recipe, backbone: Backbone, task: Task) -> Initial:
     """The first values of the prompt; a SoftpruneError when the prompt file can't be read or doesn't fit."""
     settings, tokens = recipe.prompt, recipe.prompt.tokens
     if settings.init == "uniform":
-        drawn_PH = torch.rand(tokens, backbone.info.hidden, generator=generator(recipe.seed))
+        # On the CPU, so that a prompt starts alike on every device.
+        drawn_PH = torch.rand(tokens, backbone.info.hidden, generator=torch.Generator().manual_seed(recipe.seed))
         return Initial((drawn_PH * 2 - 1) * settings.uniform_range, ("",) * tokens)
     ids, words = common_words(backbone.tokenizer, backbone.vocabulary)
     sampled = from_vocabulary(backbone.embed_ids, ids, tokens, recipe.seed, words)
@@ -85,7 +81,7 @@ def from_vocabulary(
     if len(pool) < tokens:
         expected = f"a vocabulary of at least {tokens} words to start the prompt from"
         raise SoftpruneError(expected, f"{len(pool)}", "ask for fewer prompt tokens, or prompt.init=uniform")
-    picked = torch.randperm(len(pool), generator=generator(seed))[:tokens].tolist()
+    picked = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))[:tokens].tolist()
     # A copy: training changes these vectors, and the model's own must stay.
     vectors_PH = embed_ids([pool[i] for i in picked]).clone()
     return Initial(vectors_PH, tuple(words[i] for i in picked) if words else ("",) * tokens)

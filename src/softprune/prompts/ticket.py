@@ -152,11 +152,9 @@ class Ticket:
         same_shape = (info.family, info.hidden) == (there.family, there.hidden)
         if not same_shape or not same_backbone(info.fingerprint, there.fingerprint):
             wanted, found = (f"{i.family}, H = {i.hidden}, weights {i.fingerprint}" for i in (info, there))
-            raise SoftpruneError(
-                f"the backbone that the ticket was trained on, {info.backbone} ({wanted})",
-                f"{there.name} ({found})",
-                f"load {info.backbone}, or train a ticket on {there.name}",
-            )
+            expected = f"the backbone that the ticket was trained on, {info.backbone} ({wanted})"
+            do = f"load {info.backbone}, or train a ticket on {there.name}"
+            raise SoftpruneError(expected, f"{there.name} ({found})", do)
         # Fingerprints are taken of the frozen weights, so they don't show an adapter.
         if backbone.adapter.saved is not None:
             raise SoftpruneError("a backbone without an adapter", "one that reads with one", "load the backbone alone")
@@ -203,8 +201,8 @@ class Ticket:
 
         if not _HUB_NAME.fullmatch(repo_id):
             raise SoftpruneError("a repository as user/name", f'"{repo_id}"', "put your user name before it")
-        title, code = f"Soft prompt for {self.definition.title}", ticket_code(self.info, self.definition, repo_id)
-        card = model_card(self.info, self.definition, self.results, library="softprune", title=title, code=code)
+        title, code = f"Soft prompt for {self.definition.title}", ticket_code(self, repo_id)
+        card = model_card(self, library="softprune", title=title, code=code)
         files = self.files() | {"README.md": card.encode()}
         operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=data) for name, data in files.items()]
         try:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -25,7 +25,7 @@ from softprune.pruning.search import MaskedCandidate
 from softprune.runs.record_parts import GatesRecord
 from softprune.training.jobs import Fitted, FolderKeeper, evaluate, schedule
 from softprune.training.loop import train
-from softprune.training.optimizers import Adafactor, prompt_optimiser
+from softprune.training.optimizers import prompt_optimiser
 from softprune.training.session import Workspace
 from softprune.training.trainable import Feed
 from softprune.types import Batch, Mask
@@ -224,12 +224,8 @@ class GatedPrompts:
         self.step, self._row = int(tensors["step_K"][0]), 0
 
     def keep(self, indices: Sequence[int]) -> None:
-        """Go on with some of the prices only."""
-        chosen = list(indices)
-        self.price_K = self.price_K[chosen]
-        for parameter in (self.vectors_KPH, self.token_KP, self.piece_KPS):
-            parameter.data = parameter.data[chosen]
-            parameter.grad = None
+        """Go on with all of the prices: no patience lets one go."""
+        assert list(indices) == list(range(self.candidates))
 
 
 class TogetherOptimiser(torch.optim.Optimizer):
@@ -238,7 +234,7 @@ class TogetherOptimiser(torch.optim.Optimizer):
     def __init__(self, parts: Sequence[torch.optim.Optimizer], next_step: Callable[[], None]) -> None:
         groups = [group for part in parts for group in part.param_groups]
         super().__init__([parameter for group in groups for parameter in group["params"]], {})
-        self.parts, self.next_step = list(parts), next_step
+        self.parts, self.next_step = parts, next_step
         self.param_groups = groups  # the parts' own: a new step size of the loop's must reach them
         for part in parts:
             part.state = self.state
@@ -250,12 +246,6 @@ class TogetherOptimiser(torch.optim.Optimizer):
         for part in self.parts:
             part.step()
         self.next_step()
-
-    def keep(self, indices: Sequence[int]) -> None:
-        """Go on with some of the candidates only."""
-        for part in self.parts:
-            if isinstance(part, Adafactor):
-                part.keep(indices)
 
 
 # --- gates ---
@@ -276,7 +266,6 @@ class Gate(Protocol):
         """P(z != 0); differentiable."""
 
 
-@dataclass(frozen=True, slots=True)
 class HardConcrete:
     """Hard concrete (Louizos, Welling and Kingma 2018, equations 10 to 12), with the paper's constants.
 
@@ -285,9 +274,8 @@ class HardConcrete:
     P(z != 0) = sigmoid(a - beta log(-gamma / zeta))      what the L0 penalty counts
     """
 
-    temperature: float = 2 / 3  # beta
-    low: float = -0.1  # gamma and zeta: the ends that (0, 1) is stretched to
-    high: float = 1.1
+    temperature = 2 / 3  # beta
+    low, high = -0.1, 1.1  # gamma and zeta: the ends that (0, 1) is stretched to
 
     def sample(self, logits: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
         """`z`; its gradient is zero where it was folded to 0 or 1."""
@@ -299,7 +287,6 @@ class HardConcrete:
         return torch.sigmoid(logits - self.temperature * math.log(-self.low / self.high))
 
 
-@dataclass(frozen=True, slots=True)
 class StraightThrough:
     """A coin whose gradient is that of its probability.
 

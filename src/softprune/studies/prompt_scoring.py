@@ -19,7 +19,7 @@ from softprune.errors import SoftpruneError
 from softprune.models import describe
 from softprune.models.base import Backbone
 from softprune.models.description import BackboneDescription
-from softprune.prompts.initialization import generator, instruction_prompt, settle_tokens
+from softprune.prompts.initialization import instruction_prompt, settle_tokens
 from softprune.runs.folder_checks import JSON
 from softprune.statistics.bootstrap import Floats
 from softprune.statistics.methods_over_seeds import Outcome, Scored
@@ -132,7 +132,7 @@ def _load_backbone(settings: BackboneConfig) -> Backbone:
 
 def draw_random_prompt(norms_P: torch.Tensor, hidden: int, seed: int) -> torch.Tensor:
     """A random prompt `[P, H]`: vectors of these lengths in even directions."""
-    drawn_PH = torch.randn((len(norms_P), hidden), generator=generator(seed))
+    drawn_PH = torch.randn((len(norms_P), hidden), generator=torch.Generator().manual_seed(seed))
     scaled_PH: torch.Tensor = drawn_PH / drawn_PH.norm(dim=-1, keepdim=True) * norms_P[:, None]
     return scaled_PH
 

@@ -132,11 +132,8 @@ def check_inputs(run: RunFolder, now: Inputs) -> None:
     causes = [_NAMES[name] for name in changed if name not in effects]
     if causes:
         names = " and ".join(causes)
-        raise SoftpruneError(
-            f"{names} as {run.path} was begun with",
-            f"{names} changed since",
-            f"bring {'it' if len(causes) == 1 else 'them'} back, or start again with another --out",
-        )
+        do = f"bring {'it' if len(causes) == 1 else 'them'} back, or start again with another --out"
+        raise SoftpruneError(f"{names} as {run.path} was begun with", f"{names} changed since", do)
 
 
 def _digest(parts: Iterable[str]) -> str:
@@ -191,25 +188,18 @@ def check(recipe: Recipe, described: BackboneDescription) -> None:
     if prompt.file is not None:
         with gathered(errors):
             check_fits(load_vectors(Path(prompt.file)), hidden, Path(prompt.file).name)
-    if prompt.mask is not None:
+    if prompt.mask is not None and recipe.kind != "tune":
+        expected = "kind: tune for a prompt that is masked from the start"
+        errors.append(SoftpruneError(expected, f"prompt.mask with kind: {recipe.kind}", "leave prompt.mask out"))
+    elif prompt.mask is not None:
         with gathered(errors):
-            _check_mask(recipe, prompt.mask, hidden)
+            tokens, pieces = load_mask(Path(prompt.mask)).piece_PS.shape
+            if tokens != prompt.tokens or hidden % pieces:
+                expected = f"a mask of {prompt.tokens} tokens, in pieces whose number divides H = {hidden}"
+                found, do = f"{tokens} tokens of {pieces} pieces in {prompt.mask}", f"set prompt.tokens={tokens}"
+                raise SoftpruneError(expected, found, f"{do}, or choose another mask")
     if errors:
         raise join_errors("recipe for this backbone", errors)
-
-
-def _check_mask(recipe: Recipe, file: str, hidden: int) -> None:
-    """Hold the mask of `prompt.mask` to the prompt of P tokens of `hidden` dimensions."""
-    if recipe.kind != "tune":
-        found = f"prompt.mask with kind: {recipe.kind}"
-        raise SoftpruneError("kind: tune for a prompt that is masked from the start", found, "leave prompt.mask out")
-    tokens, pieces = load_mask(Path(file)).piece_PS.shape
-    if tokens != recipe.prompt.tokens or hidden % pieces:
-        raise SoftpruneError(
-            f"a mask of {recipe.prompt.tokens} tokens, in pieces whose number divides H = {hidden}",
-            f"{tokens} tokens of {pieces} pieces in {file}",
-            f"set prompt.tokens={tokens}, or choose another mask",
-        )
 
 
 def text_mistakes(recipe: Recipe, task: str, described: BackboneDescription) -> list[SoftpruneError]:

@@ -234,7 +234,7 @@ def fit(workspace: Workspace, group: Group) -> list[Fitted]:
     tokens = int(trainable.prompts().shape[1])
     trained = train(
         trainable,
-        prompt_optimiser(workspace.recipe.tuning, trainable.vectors_KPH, trainable.survivors(), workspace.lr),
+        prompt_optimiser(workspace.recipe.tuning, trainable.vectors_KPH, trainable.reading.elements_KPH, workspace.lr),
         Feed([tokens + length for length in data.lengths], lambda indices: data.batch(backbone, indices)),
         lambda: evaluate(workspace, trainable.prompts().detach()),
         schedule(workspace.recipe, len(data), group.epochs),

@@ -51,8 +51,8 @@ _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 # --- what there is ---
 
 
-def keep_freed(most: int = 1 << 30) -> bool:
-    """Have the C library keep so many freed bytes of a step for the next one; false where it isn't glibc.
+def keep_freed() -> bool:
+    """Have the C library keep the freed bytes of a step, 1 GB at most, for the next one; false where it isn't glibc.
 
     By default it gives a step's tensors back to the kernel, which clears each page again before the next step has it:
     a tenth of a step of 16 candidates.
@@ -61,7 +61,7 @@ def keep_freed(most: int = 1 << 30) -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    return bool(mallopt(_MMAP_THRESHOLD, _LARGEST) and mallopt(_TRIM_THRESHOLD, most))
+    return bool(mallopt(_MMAP_THRESHOLD, _LARGEST) and mallopt(_TRIM_THRESHOLD, 1 << 30))
 
 
 def give_back() -> None:
@@ -192,7 +192,7 @@ class Rehearsal:
             loss=self.loss,
             score=self.score,
         )
-        optimiser = prompt_optimiser(tuning, trainable.vectors_KPH, trainable.survivors(), lr=0.0)
+        optimiser = prompt_optimiser(tuning, trainable.vectors_KPH, trainable.reading.elements_KPH, lr=0.0)
         size = math.ceil(len(indices) / tuning.accumulate)
         for at in range(0, len(indices), size):
             part = indices[at : at + size]
@@ -225,7 +225,8 @@ class Rehearsal:
         step = partial(self.step, count, self.recipe.prompt.tokens, self.longest_part())
         device = self.backbone.device
         if device.type != "cuda":
-            with LiveBytes(self.backbone.model) as live:
+            live = LiveBytes(self.backbone.model)
+            with live:
                 step()
             return live.peak
         step()  # libraries take their workspaces at the first call, and keep them

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +137,5 @@ def watching(
     if not trackers:
         yield shown
         return
-    tracked = Trackers(trackers, folder, settings, shown)
-    try:
+    with closing(Trackers(trackers, folder, settings, shown)) as tracked:
         yield tracked
-    finally:
-        tracked.close()

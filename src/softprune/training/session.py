@@ -66,10 +66,6 @@ class Workspace:
         """What the backbone reads of a prompt, `[Q, H]`, where it reads it."""
         return read_one(state, self.recipe.pruning.removal).to(self.backbone.device, self.backbone.prompt_dtype)
 
-    def encode(self, examples: Sequence[Example]) -> ScoredSet:
-        """Examples with their token ids."""
-        return encode_examples(self.recipe, self.backbone, examples)
-
 
 def prepare(
     recipe: Recipe,

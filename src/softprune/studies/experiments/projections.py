@@ -18,7 +18,6 @@ import torch
 
 from softprune.interpret.alignment import align
 from softprune.interpret.projections import pca, prompt_points, token_points, tsne
-from softprune.prompts.initialization import generator
 from softprune.statistics.bootstrap import LEVEL, Floats
 from softprune.statistics.correlation import RESAMPLES, coefficient, correlate
 from softprune.studies.findings import Cell, Entry, Figure, Findings, Table, axes, points
@@ -181,7 +180,7 @@ def _all_distances(starts: Prompts, ends: Prompts, maps: Mapping[str, Any]) -> d
     # A step as long as training's, in a random direction.
     steps, places = {}, {}
     for n, (at, start_PH) in enumerate(starts.items()):
-        drawn_PH = torch.randn(start_PH.shape, generator=generator(n))
+        drawn_PH = torch.randn(start_PH.shape, generator=torch.Generator().manual_seed(n))
         steps[at] = start_PH + drawn_PH / drawn_PH.norm() * (ends[at] - start_PH).norm()
         places[at] = n
 

@@ -148,8 +148,8 @@ def test_figures_of_the_models(found: dict[str, Any]) -> None:
             right += int(read.logits_BC[at].argmax()) == golds[i]
     row = found["models"]["lambda-0.1"]
     assert row["accuracy"] == pytest.approx(right / 12)
-    whole = sum(executed_macs(32, INNER, len(text), [len(text)] * LAYERS) for text in ids)
-    part = sum(executed_macs(32, INNER, len(text), kept[i]) for i, text in enumerate(ids))
+    whole = sum(executed_macs(32, INNER, [len(text)], [[len(text)] * LAYERS]) for text in ids)
+    part = sum(executed_macs(32, INNER, [len(text)], [kept[i]]) for i, text in enumerate(ids))
     assert row["executed_macs"] == pytest.approx(part / whole)
     assert row["difference"]["low"] <= row["difference"]["value"] <= row["difference"]["high"]
     assert row["difference"]["value"] == pytest.approx(row["accuracy"] - found["models"][UNPRUNED]["accuracy"])

@@ -25,7 +25,7 @@ LENGTHS = {
 
 
 def macs_of(rule: Ranked, lengths: list[int]) -> float:
-    return relative_macs(HIDDEN, lengths, [[rule.kept(layer, n) for n in lengths] for layer in range(rule.layers)])
+    return relative_macs(HIDDEN, lengths, [[rule.kept(layer, n) for layer in range(rule.layers)] for n in lengths])
 
 
 def encoder(layers: int) -> Any:

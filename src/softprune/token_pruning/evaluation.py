@@ -16,14 +16,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
 from softprune.models.batching import scoring_batches
 from softprune.token_pruning.families import Encoder
-from softprune.token_pruning.forward import forward, soft_forward
+from softprune.token_pruning.forward import forward
 from softprune.token_pruning.packing import pack
-from softprune.token_pruning.rules import Convention, Rule, Thresholds
+from softprune.token_pruning.rules import Convention, Rule
 from softprune.training.trainable import products_in
 
 
@@ -56,14 +57,11 @@ class Predictions:
 
         By the paper's formula, which ignores `head_only`; or (`executed`) what was computed, as of `executed_macs`.
         """
-        layers, hidden, inner = len(encoder.layers), encoder.hidden, encoder.inner
         if not executed:
-            return relative_macs(hidden, self.lengths, self.kept_NL.T.tolist())
-        pruned = whole = 0
-        for length, kept_L, first in zip(self.lengths, self.kept_NL.tolist(), self.first_N.tolist(), strict=True):
-            pruned += executed_macs(hidden, inner, length, kept_L, head_only=head_only, first_left=first)
-            whole += executed_macs(hidden, inner, length, [length] * layers)
-        return pruned / whole
+            return relative_macs(encoder.hidden, self.lengths, self.kept_NL)
+        sizes = (encoder.hidden, encoder.inner, self.lengths)
+        pruned = executed_macs(*sizes, self.kept_NL, self.first_N, head_only=head_only)
+        return pruned / executed_macs(*sizes, _keep_all(self.lengths, self.kept_NL))
 
 
 def evaluate(
@@ -78,7 +76,7 @@ def evaluate(
 ) -> Predictions:
     """Predict texts, up to `rows` of similar length together, with matrix products in `compute`.
 
-    The model is put into eval mode. `soft` uses the soft masks of thresholds, and nothing is removed.
+    The model is put into eval mode. `soft` as of `forward`.
     """
     encoder.model.eval()
     lengths = tuple(map(len, texts))
@@ -86,66 +84,59 @@ def evaluate(
     kept_NL = np.zeros((len(texts), len(encoder.layers)), dtype=np.int64)
     first_N = np.zeros(len(texts), dtype=np.int64)
     with torch.no_grad(), products_in(compute, encoder.dtype, encoder.device):
-        for indices in scoring_batches(lengths, rows):
+        for indices in map(list, scoring_batches(lengths, rows)):
             packed = pack([texts[i] for i in indices], encoder.device)
-            if soft:
-                assert isinstance(rule, Thresholds)
-                output = soft_forward(encoder, packed, rule)
-            else:
-                output = forward(encoder, packed, rule, convention)
-            logits_NC[list(indices)] = output.logits_BC.float().cpu().numpy()
-            kept_NL[list(indices)] = np.array(output.kept_LB).T
-            first_N[list(indices)] = output.left_M[packed.position_M == 0].cpu().numpy()
+            output = forward(encoder, packed, rule, convention, soft=soft)
+            logits_NC[indices] = output.logits_BC.float().cpu().numpy()
+            kept_NL[indices] = np.array(output.kept_LB).T
+            first_N[indices] = output.left_M[packed.position_M == 0].cpu().numpy()
     return Predictions(logits_NC, kept_NL, first_N, lengths)
 
 
-def paper_macs(hidden: int, original: int, kept_L: Sequence[int]) -> int:
-    """Of one text of `original` tokens, of which `kept_L` are left after each layer."""
-    total, before = 0, original
-    for after in kept_L:
-        total += 4 * hidden**2 * before + 2 * hidden * before**2 + 8 * hidden**2 * after
-        before = after
-    return total
+def paper_macs(hidden: int, lengths: Sequence[int], kept_NL: npt.ArrayLike) -> int:
+    """Of all texts, by their tokens and how many of them are left after each layer."""
+    before_NL, after_NL = _before_and_after(lengths, kept_NL)
+    macs_NL = 4 * hidden**2 * before_NL + 2 * hidden * before_NL**2 + 8 * hidden**2 * after_NL
+    return int(macs_NL.sum())
 
 
 def executed_macs(
     hidden: int,
     inner: int,
-    original: int,
-    kept_L: Sequence[int],
+    lengths: Sequence[int],
+    kept_NL: npt.ArrayLike,
+    first_N: npt.ArrayLike | None = None,
     *,
     head_only: bool = False,
-    first_left: int | None = None,
 ) -> int:
-    """Of one text of `original` tokens, as `forward.forward` computes it.
+    """Of all texts, as `forward.forward` computes them.
 
-    `head_only`: the last layer ran for one token alone (keys and values of all, the rest once). `first_left`: the layer
-    after which the first token was pruned, if it was.
+    `first_N`: the layer after which each first token was pruned; None if none was. `head_only`: the last layer ran for
+    one token of a text alone (keys and values of all, the rest once).
     """
-    total, before, last = 0, original, len(kept_L) - 1
-    feed_forward = 2 * hidden * inner
-    if first_left is None:
-        first_left = len(kept_L)
-    for number, after in enumerate(kept_L):
-        fallen = first_left < number
-        if head_only and number == last:
-            if not fallen:  # a fallen first token attends to nothing
-                total += 2 * hidden**2 * (before + 1) + 2 * hidden * before
-            total += feed_forward
-            break
-        total += 3 * hidden**2 * before + 2 * hidden * before**2 + (hidden**2 + feed_forward) * after
-        if fallen:
-            total += feed_forward
-        elif first_left == number:
-            total += hidden**2 + feed_forward
-        before = after
-    return total
+    before_NL, after_NL = _before_and_after(lengths, kept_NL)
+    feed_forward, output = 2 * hidden * inner, hidden**2
+    macs_NL = 3 * hidden**2 * before_NL + 2 * hidden * before_NL**2 + (output + feed_forward) * after_NL
+    layers = after_NL.shape[1]
+    first_N1 = np.full((len(lengths), 1), layers) if first_N is None else np.reshape(first_N, (-1, 1))
+    fallen_NL = first_N1 < np.arange(layers)
+    macs_NL += feed_forward * fallen_NL + (output + feed_forward) * (first_N1 == np.arange(layers))
+    if head_only:
+        before_N = before_NL[:, -1]
+        attention_N = 2 * hidden**2 * (before_N + 1) + 2 * hidden * before_N
+        macs_NL[:, -1] = feed_forward + attention_N * ~fallen_NL[:, -1]  # a fallen first token attends to nothing
+    return int(macs_NL.sum())
 
 
-def relative_macs(hidden: int, lengths: Sequence[int], kept_LB: Sequence[Sequence[int]]) -> float:
+def relative_macs(hidden: int, lengths: Sequence[int], kept_NL: npt.ArrayLike) -> float:
     """Paper's operations of some texts over those of the same texts unpruned."""
-    pruned = whole = 0
-    for text, length in enumerate(lengths):
-        pruned += paper_macs(hidden, length, [kept_B[text] for kept_B in kept_LB])
-        whole += paper_macs(hidden, length, [length] * len(kept_LB))
-    return pruned / whole
+    return paper_macs(hidden, lengths, kept_NL) / paper_macs(hidden, lengths, _keep_all(lengths, kept_NL))
+
+
+def _before_and_after(lengths: Sequence[int], kept_NL: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    after_NL = np.asarray(kept_NL, np.int64)
+    return np.column_stack([np.asarray(lengths, np.int64), after_NL[:, :-1]]), after_NL
+
+
+def _keep_all(lengths: Sequence[int], kept_NL: npt.ArrayLike) -> np.ndarray:
+    return np.broadcast_to(np.asarray(lengths)[:, None], np.shape(kept_NL))

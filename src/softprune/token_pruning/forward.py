@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from softprune.token_pruning.attention import attend
-from softprune.token_pruning.cpu_kernels import activated_linear, linear
+from softprune.token_pruning.cpu_kernels import linear
 from softprune.token_pruning.families import Encoder, Layer
 from softprune.token_pruning.packing import Packed, make_buckets
 from softprune.token_pruning.rules import AliveTokens, Convention, Rule, Thresholds, tokens_to_keep
@@ -63,6 +63,7 @@ def forward(
     rule: Rule,
     convention: Convention,
     *,
+    soft: bool = False,
     head_only: bool = False,
     keep_in_last: bool = False,
     fused: bool = True,
@@ -70,18 +71,21 @@ def forward(
     """Run a batch without the tokens that a rule removes.
 
     Args:
+        soft: remove nothing, but multiply the layers' outputs by the soft masks of thresholds (section 3.3).
         head_only: in the last layer, compute the first token of each text alone; nothing is pruned there, and
             `state_MH` is of these tokens only.
         keep_in_last: remove nothing after the last layer. There, only the price of a token decides, so that trained
             thresholds remove nearly all of them, which says nothing about what the head's token has attended to.
         fused: whether layers without scores may use torch's fused attention.
     """
-    tokens = _embed(encoder, batch)
+    hidden_MH, origin_M = encoder.embed(batch.ids_M, batch.position_M), torch.arange(len(batch.ids_M))
+    origin_M = origin_M.to(batch.ids_M.device)
+    tokens = _Tokens(hidden_MH, batch.row_M, batch.position_M, origin_M, list(batch.lengths))
     # First tokens that were removed although the head reads them. They neither attend nor are attended to: attention
     # gives them the output projection's bias alone. Norms and feed-forward parts go on for them.
     fallen = tokens.select(torch.zeros_like(batch.row_M, dtype=torch.bool))
     left_M = torch.full_like(batch.row_M, len(encoder.layers))
-    kept_LB, last = [], len(encoder.layers) - 1
+    kept_LB, last, soft_B = [], len(encoder.layers) - 1, None
     for number, layer in enumerate(encoder.layers):
         if head_only and number == last:
             first_BH = _last_layer_of_first_tokens(encoder, layer, tokens, fallen)
@@ -89,8 +93,18 @@ def forward(
             origin_B = (batch.position_M == 0).nonzero().flatten()
             return ForwardOutput(encoder.classify(first_BH), kept_LB, left_M, None, first_BH, origin_B)
         prunes = rule.prunes(number) and not (keep_in_last and number == last)
-        context_MH, score_M = _attend(encoder, layer, tokens, prunes and rule.scored, convention, fused)
-        if prunes:
+        context_MH, score_M = attend(
+            *encoder.project(layer, tokens.hidden_MH),
+            make_buckets(tokens.lengths, hidden_MH.device),
+            encoder.heads,
+            scored=prunes and rule.scored,
+            dropout=encoder.attention_dropout if encoder.model.training else 0.0,
+            fused=fused,
+        )
+        if score_M is not None:
+            score_M = score_M / convention.divisor
+        keep_M = None
+        if prunes and not soft:
             alive = AliveTokens(
                 number, tokens.row_M, tokens.position_M, tokens.lengths, batch.lengths, batch.keys, convention.protect
             )
@@ -100,86 +114,39 @@ def forward(
             computed_M = keep_M | (tokens.position_M == 0)
             tokens, context_MH, keep_M = tokens.select(computed_M), context_MH[computed_M], keep_M[computed_M]
         tokens, fallen = _rest_of_layer(encoder, layer, tokens, context_MH, fallen)
-        if prunes and not convention.protect:
+        if keep_M is not None and not convention.protect:
             fallen, tokens = fallen.join(tokens.select(~keep_M)), tokens.select(keep_M)
+        elif prunes and soft:
+            assert isinstance(rule, Thresholds)
+            assert score_M is not None
+            tokens, mean_B = _mask_softly(tokens, rule.soft(number, score_M), convention.protect)
+            soft_B = mean_B if soft_B is None else soft_B + mean_B
         kept_LB.append(tokens.lengths)
     logits_BC = encoder.classify(_first_states(tokens, fallen))
-    return ForwardOutput(logits_BC, kept_LB, left_M, None, tokens.hidden_MH, tokens.origin_M)
-
-
-def soft_forward(encoder: Encoder, batch: Packed, rule: Thresholds) -> ForwardOutput:
-    """Run a batch with soft masks on the layers' outputs (section 3.3); every token stays.
-
-    The regulariser of a text is the sum over layers of the mean of m over its tokens, the protected one aside.
-    """
-    convention = rule.convention
-    tokens = _embed(encoder, batch)
-    sizes_B = torch.tensor(batch.lengths, device=batch.row_M.device)
-    counted_M = torch.ones_like(batch.row_M, dtype=torch.bool)
-    if convention.protect:
-        counted_M = batch.position_M > 0
-    soft_B: torch.Tensor | None = None
-    for number, layer in enumerate(encoder.layers):
-        prunes = rule.prunes(number)
-        context_MH, score_M = _attend(encoder, layer, tokens, prunes, convention)
-        projected_MH = linear(layer.output, context_MH)
-        hidden_MH = _add_and_feed_forward(encoder, layer, tokens.hidden_MH, projected_MH)
-        if prunes:
-            assert score_M is not None
-            m_M = rule.soft(number, score_M)
-            sum_B = m_M.new_zeros(len(batch)).index_add(0, batch.row_M, m_M * counted_M)
-            mean_B = sum_B / (sizes_B - int(convention.protect)).clamp(min=1)  # the only token may be the protected one
-            soft_B = mean_B if soft_B is None else soft_B + mean_B
-            m_M = torch.where(counted_M, m_M, 1.0)
-            hidden_MH = hidden_MH * m_M[:, None].to(hidden_MH.dtype)
-        tokens = replace(tokens, hidden_MH=hidden_MH)
-    logits_BC = encoder.classify(tokens.hidden_MH[tokens.position_M == 0])
-    kept_LB = [list(batch.lengths)] * len(encoder.layers)
-    left_M = torch.full_like(batch.row_M, len(encoder.layers))
     return ForwardOutput(logits_BC, kept_LB, left_M, soft_B, tokens.hidden_MH, tokens.origin_M)
 
 
-def _embed(encoder: Encoder, batch: Packed) -> _Tokens:
-    origin_M = torch.arange(len(batch.ids_M), device=batch.ids_M.device)
-    hidden_MH = encoder.embed(batch.ids_M, batch.position_M)
-    return _Tokens(hidden_MH, batch.row_M, batch.position_M, origin_M, list(batch.lengths))
-
-
-def _attend(
-    encoder: Encoder, layer: Layer, tokens: _Tokens, scored: bool, convention: Convention, fused: bool = True
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Contexts `[M, H]`, and importance `[M]` where it is wanted."""
-    x_MH = tokens.hidden_MH
-    projections = (linear(layer.query, x_MH), linear(layer.key, x_MH), linear(layer.value, x_MH))
-    dropout = encoder.attention_dropout if encoder.model.training else 0.0
-    buckets = make_buckets(tokens.lengths, x_MH.device)
-    context_MH, score_M = attend(*projections, buckets, encoder.heads, scored=scored, dropout=dropout, fused=fused)
-    return context_MH, None if score_M is None else score_M / convention.divisor
+def _mask_softly(tokens: _Tokens, m_M: torch.Tensor, protect: bool) -> tuple[_Tokens, torch.Tensor]:
+    """Tokens with their states multiplied by m, and the mean of m in each text; a protected token has no part in it."""
+    counted_M = tokens.position_M >= int(protect)
+    sum_B = m_M.new_zeros(len(tokens.lengths)).index_add(0, tokens.row_M, m_M * counted_M)
+    sizes_B = torch.tensor(tokens.lengths, device=m_M.device) - int(protect)
+    m_M = torch.where(counted_M, m_M, 1.0)
+    masked_MH = tokens.hidden_MH * m_M[:, None].to(tokens.hidden_MH.dtype)
+    return replace(tokens, hidden_MH=masked_MH), sum_B / sizes_B.clamp(min=1)  # the only token may be protected
 
 
 def _rest_of_layer(
     encoder: Encoder, layer: Layer, tokens: _Tokens, context_MH: torch.Tensor, fallen: _Tokens
 ) -> tuple[_Tokens, _Tokens]:
     """Output projection, residual and feed-forward part, for the tokens and for the fallen ones."""
-    projected_MH = linear(layer.output, context_MH)
-    if not len(fallen.row_M):
-        return replace(tokens, hidden_MH=_add_and_feed_forward(encoder, layer, tokens.hidden_MH, projected_MH)), fallen
-    bias_KH = layer.output.bias.to(projected_MH.dtype).expand(len(fallen.row_M), -1)  # the projection of zero
-    hidden_MH = torch.cat([tokens.hidden_MH, fallen.hidden_MH])
-    hidden_MH = _add_and_feed_forward(encoder, layer, hidden_MH, torch.cat([projected_MH, bias_KH]))
-    count = len(tokens.row_M)
+    projected_MH, hidden_MH, count = linear(layer.output, context_MH), tokens.hidden_MH, len(tokens.row_M)
+    if len(fallen.row_M):
+        bias_KH = layer.output.bias.to(projected_MH.dtype).expand(len(fallen.row_M), -1)  # the projection of zero
+        hidden_MH = torch.cat([hidden_MH, fallen.hidden_MH])
+        projected_MH = torch.cat([projected_MH, bias_KH])
+    hidden_MH = encoder.feed_forward(layer, hidden_MH, projected_MH)
     return replace(tokens, hidden_MH=hidden_MH[:count]), replace(fallen, hidden_MH=hidden_MH[count:])
-
-
-def _add_and_feed_forward(
-    encoder: Encoder, layer: Layer, hidden_MH: torch.Tensor, projected_MH: torch.Tensor
-) -> torch.Tensor:
-    """A layer's output from its input and its projected context: residual, norm, feed-forward part, norm."""
-    p, training = encoder.hidden_dropout, encoder.model.training
-    inner_MH: torch.Tensor = layer.attention_norm(F.dropout(projected_MH, p, training) + hidden_MH)
-    widened_MI = activated_linear(layer.first, layer.activation, inner_MH)
-    output_MH: torch.Tensor = layer.norm(F.dropout(linear(layer.last, widened_MI), p, training) + inner_MH)
-    return output_MH
 
 
 def _last_layer_of_first_tokens(encoder: Encoder, layer: Layer, tokens: _Tokens, fallen: _Tokens) -> torch.Tensor:

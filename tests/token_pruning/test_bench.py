@@ -27,7 +27,7 @@ from softprune.token_pruning.bench import (
     ratio,
     read_all,
 )
-from softprune.token_pruning.evaluation import executed_macs
+from softprune.token_pruning.forward import executed_macs
 from softprune.token_pruning.model import TokenModel
 from softprune.token_pruning.rules import KeepAll
 from softprune.token_pruning.tables import bench_notes, break_even_table, latency_table, speed_table

@@ -9,8 +9,8 @@ from typing import Any, cast
 import pytest
 
 from samples import pairwise
-from softprune.token_pruning.evaluation import relative_macs
 from softprune.token_pruning.experiment import macro_f1, match_macs
+from softprune.token_pruning.forward import relative_macs
 from softprune.token_pruning.rules import Ranked
 
 pytestmark = pytest.mark.slow

@@ -8,8 +8,7 @@ import pytest
 import torch
 from encoders import CONVENTIONS, HIDDEN, INNER, LAYERS, batch_of, encoder_of, mixed, rule_of, unpacked
 
-from softprune.token_pruning.evaluation import evaluate, executed_macs, paper_macs, relative_macs
-from softprune.token_pruning.forward import forward
+from softprune.token_pruning.forward import evaluate, executed_macs, forward, paper_macs, relative_macs
 from softprune.token_pruning.packing import Packed, pack
 from softprune.token_pruning.rules import OFFICIAL, Convention
 

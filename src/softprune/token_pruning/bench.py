@@ -27,9 +27,8 @@ from softprune.models.batching import scoring_batches
 from softprune.runs.environment import hardware, versions
 from softprune.statistics.bootstrap import RESAMPLES, paired_bootstrap
 from softprune.statistics.estimates import difference_row
-from softprune.token_pruning.evaluation import Predictions, evaluate
 from softprune.token_pruning.experiment import BASELINE
-from softprune.token_pruning.forward import forward
+from softprune.token_pruning.forward import Predictions, evaluate, forward
 from softprune.token_pruning.model import MODELS, TokenModel
 from softprune.token_pruning.packing import pack
 

@@ -17,8 +17,8 @@ from softprune.data.metrics import metric_named
 from softprune.runs.record_parts import DifferenceRecord, Gap, ResultRow, StageRecord, Truncation
 from softprune.statistics.bootstrap import bootstrap_interval, paired_bootstrap
 from softprune.statistics.estimates import difference_row
-from softprune.token_pruning.evaluation import Predictions, relative_macs
 from softprune.token_pruning.families import Encoder
+from softprune.token_pruning.forward import Predictions, relative_macs
 from softprune.token_pruning.rules import KeepAll, Ranked, Rule, Thresholds
 from softprune.token_pruning.session import TextSet, TokenWorkspace, tokenise_texts
 from softprune.token_pruning.stages import TrainedModel, Weights, train_stage, typical_step

@@ -221,10 +221,9 @@ class TokenModel:
         ids = encoded["input_ids"]
         traces: dict[int, TokenTrace] = {}
         for indices, output in self.run_batches(ids, forced_out=forced_out, keep_in_last=True):
-            lengths = [len(ids[i]) for i in indices]
             specials = [encoded["special_tokens_mask"][i] for i in indices]
-            left = output.left_M.split(lengths)
-            means = _mean_states(output, lengths, specials) if states else [()] * len(indices)
+            left = output.left_M.split(list(map(len, specials)))
+            means = _mean_states(output, specials) if states else [()] * len(indices)
             for at, i in enumerate(indices):
                 probabilities = output.logits_BC[at].float().softmax(-1)
                 traces[i] = TokenTrace(
@@ -250,19 +249,14 @@ class TokenModel:
         return encoded
 
 
-def _mean_states(
-    output: ForwardOutput, lengths: Sequence[int], specials: Sequence[Sequence[int]]
-) -> list[tuple[float, ...]]:
+def _mean_states(output: ForwardOutput, specials: Sequence[Sequence[int]]) -> list[tuple[float, ...]]:
     """Per text, the mean last state of its kept tokens that aren't special; of all kept ones where there are none."""
     special_M = torch.tensor(list(chain.from_iterable(specials)), device=output.origin_M.device).bool()
-    row_M = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)).to(output.origin_M.device)
-    means = []
-    for row in range(len(specials)):
-        mine = row_M[output.origin_M] == row
-        words = mine & ~special_M[output.origin_M]
-        if bool(words.any()):
-            mine = words
-        means.append(tuple(output.state_MH[mine].float().mean(0).tolist()))
+    means, kept = [], output.kept_LB[-1]
+    for state_NH, special_N in zip(output.state_MH.split(kept), special_M[output.origin_M].split(kept), strict=True):
+        if not bool(special_N.all()):
+            state_NH = state_NH[~special_N]
+        means.append(tuple(state_NH.float().mean(0).tolist()))
     return means
 
 

@@ -18,8 +18,8 @@ from softprune.models.description import BackboneDescription
 from softprune.models.tokenization import check_rows
 from softprune.runs.record_parts import ConventionRecord, SelectionRecord, SetSizes, TaskRecord, Truncation
 from softprune.runs.run_folder import RunFolder
-from softprune.token_pruning.evaluation import Predictions, evaluate
 from softprune.token_pruning.families import Encoder
+from softprune.token_pruning.forward import Predictions, evaluate
 from softprune.token_pruning.loading import (
     check_head,
     check_length,

@@ -20,9 +20,8 @@ import torch.nn.functional as F
 
 from softprune.data import answered
 from softprune.models.batching import collate
-from softprune.token_pruning.evaluation import Predictions
 from softprune.token_pruning.families import Encoder
-from softprune.token_pruning.forward import forward
+from softprune.token_pruning.forward import Predictions, forward
 from softprune.token_pruning.packing import pack
 from softprune.token_pruning.rules import Convention, KeepAll, Rule, Thresholds
 from softprune.token_pruning.session import TokenWorkspace

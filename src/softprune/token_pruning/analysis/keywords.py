@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -182,9 +183,6 @@ def _measure_accuracy(
         interval = bootstrap_interval(counts_NC, _share, seed=seed, resamples=resamples)
         return Estimate(float(_share(counts_NC.sum(axis=0))), interval.low, interval.high)
 
-    def compare(one_NC: Floats, other_NC: Floats) -> Difference:
-        return paired_bootstrap(one_NC, other_NC, _share, seed=seed, resamples=resamples)
-
     def read_without(out: Mapping[int, set[int]]) -> Floats:
         assert model is not None
         texts, golds = [trace.text for trace in traces.values()], [trace.gold for trace in traces.values()]
@@ -194,7 +192,8 @@ def _measure_accuracy(
     if model is None:
         return KeywordAccuracy(len(traces), *parts)
     without_NC, random_NC = read_without(pieces), read_without(_draw_other_tokens(traces, pieces, seed))
-    changes = (compare(without_NC, whole_NC), compare(without_NC, random_NC))
+    compare = partial(paired_bootstrap, without_NC, score=_share, seed=seed, resamples=resamples)
+    changes = (compare(whole_NC), compare(random_NC))
     return KeywordAccuracy(len(traces), *parts, accuracy(without_NC), accuracy(random_NC), *changes)
 
 

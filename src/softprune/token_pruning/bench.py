@@ -28,7 +28,7 @@ from softprune.runs.environment import hardware, versions
 from softprune.statistics.bootstrap import RESAMPLES, paired_bootstrap
 from softprune.statistics.estimates import difference_row
 from softprune.token_pruning.experiment import BASELINE
-from softprune.token_pruning.forward import Predictions, evaluate, forward
+from softprune.token_pruning.forward import Predictions, forward
 from softprune.token_pruning.model import MODELS, TokenModel
 from softprune.token_pruning.packing import pack
 
@@ -102,7 +102,7 @@ def bench(
             do = "load all with the same device and dtype"
             raise SoftpruneError(f"models on {wanted[0]} in {wanted[1]}", found, do)
     watch(f"accuracy and operations on {len(ids)} texts")
-    predictions = {name: _evaluate(each, ids) for name, each in {UNPRUNED: unpruned, **models}.items()}
+    predictions = {name: each.evaluate(ids) for name, each in {UNPRUNED: unpruned, **models}.items()}
     qualities = {}
     for name, each in predictions.items():
         qualities[name] = _quality(each, predictions[UNPRUNED], golds, unpruned, settings.seed)
@@ -137,10 +137,6 @@ def bench(
         "latency": latency,
         "break_even": _break_even(entries, unpruned, models, ids, settings),
     }
-
-
-def _evaluate(model: TokenModel, ids: Ids) -> Predictions:
-    return evaluate(model.encoder, ids, model.rule, model.convention, compute=model.encoder.dtype)
 
 
 def _quality(
@@ -312,7 +308,7 @@ def _break_even(
         times = alternate(runs, settings.rounds, unpruned.encoder.device)
         best = min(PACKED, key=lambda name: median(times, name))
         for name, model in models.items():
-            answers = _evaluate(model, texts)
+            answers = model.evaluate(texts)
             row = {
                 "model": name,
                 "length": length,

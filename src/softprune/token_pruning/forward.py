@@ -234,10 +234,11 @@ def evaluate(
     compute: torch.dtype,
     rows: int = 64,
     soft: bool = False,
+    head_only: bool = False,
 ) -> Predictions:
     """Predict texts, up to `rows` of similar length together, with matrix products in `compute`.
 
-    The model is put into eval mode. `soft` as of `forward`.
+    The model is put into eval mode. `soft` and `head_only` as of `forward`.
     """
     encoder.model.eval()
     lengths = tuple(map(len, texts))
@@ -247,7 +248,7 @@ def evaluate(
     with torch.no_grad(), products_in(compute, encoder.dtype, encoder.device):
         for indices in map(list, scoring_batches(lengths, rows)):
             packed = pack([texts[i] for i in indices], encoder.device)
-            output = forward(encoder, packed, rule, convention, soft=soft)
+            output = forward(encoder, packed, rule, convention, soft=soft, head_only=head_only)
             logits_NC[indices] = output.logits_BC.float().cpu().numpy()
             kept_NL[indices] = np.array(output.kept_LB).T
             first_N[indices] = output.left_M[packed.position_M == 0].cpu().numpy()

@@ -24,7 +24,7 @@ from softprune.models.load_errors import quiet
 from softprune.models.loading import resolve_device, resolve_dtype
 from softprune.models.tokenization import check_rows
 from softprune.token_pruning.families import Encoder, most_positions
-from softprune.token_pruning.forward import ForwardOutput, forward
+from softprune.token_pruning.forward import ForwardOutput, Predictions, evaluate, forward
 from softprune.token_pruning.loading import (
     DOCUMENT,
     BaseWeights,
@@ -165,34 +165,14 @@ class TokenModel:
 
     def predict(self, texts: Sequence[str]) -> list[list[float]]:
         """Probabilities of the classes, per text."""
-        ids = self.encode(_check_not_empty(texts))
-        probabilities: list[list[float]] = [[] for _ in ids]
-        for indices, output in self.run_batches(ids, head_only=True):
-            for i, row in zip(indices, output.logits_BC.float().softmax(-1).tolist(), strict=True):
-                probabilities[i] = row
+        answers = self.evaluate(self.encode(_check_not_empty(texts)), head_only=True)
+        probabilities: list[list[float]] = torch.from_numpy(answers.logits_NC).softmax(-1).tolist()
         return probabilities
 
-    def run_batches(
-        self,
-        ids: Sequence[Sequence[int]],
-        rows: int = 64,
-        *,
-        forced_out: Sequence[Collection[int]] | None = None,
-        head_only: bool = False,
-        keep_in_last: bool = False,
-    ) -> Iterator[tuple[tuple[int, ...], ForwardOutput]]:
-        """Run texts of similar length together: the texts of each batch, as indices, and its output."""
-        self.encoder.model.eval()
-        for indices in scoring_batches(tuple(map(len, ids)), rows):
-            rule = self.rule
-            if forced_out is not None:
-                rule = ForcedTokens(rule, tuple(frozenset(forced_out[i]) for i in indices))
-            batch = pack([ids[i] for i in indices], self.encoder.device)
-            with torch.inference_mode():
-                output = forward(
-                    self.encoder, batch, rule, self.convention, head_only=head_only, keep_in_last=keep_in_last
-                )
-            yield indices, output
+    def evaluate(self, ids: Sequence[Sequence[int]], *, rows: int = 64, head_only: bool = False) -> Predictions:
+        """What it predicts for texts as `encode` gives them; arguments as of `forward.evaluate`."""
+        model, compute = (self.encoder, ids, self.rule, self.convention), self.encoder.dtype
+        return evaluate(*model, compute=compute, rows=rows, head_only=head_only)
 
     def trace(
         self,
@@ -220,7 +200,7 @@ class TokenModel:
         whole = self.tokenizer(cleaned, verbose=False)["input_ids"]  # untruncated: how much was cut off
         ids = encoded["input_ids"]
         traces: dict[int, TokenTrace] = {}
-        for indices, output in self.run_batches(ids, forced_out=forced_out, keep_in_last=True):
+        for indices, output in self._run_batches(ids, forced_out):
             specials = [encoded["special_tokens_mask"][i] for i in indices]
             left = output.left_M.split(list(map(len, specials)))
             means = _mean_states(output, specials) if states else [()] * len(indices)
@@ -239,6 +219,20 @@ class TokenModel:
                     state=means[at],
                 )
         return [traces[i] for i in range(len(texts))]
+
+    def _run_batches(
+        self, ids: Sequence[Sequence[int]], forced_out: Sequence[Collection[int]] | None
+    ) -> Iterator[tuple[tuple[int, ...], ForwardOutput]]:
+        """Run texts of similar length together: the texts of each batch, as indices, and its output."""
+        self.encoder.model.eval()
+        for indices in scoring_batches(tuple(map(len, ids)), 64):
+            rule = self.rule
+            if forced_out is not None:
+                rule = ForcedTokens(rule, tuple(frozenset(forced_out[i]) for i in indices))
+            batch = pack([ids[i] for i in indices], self.encoder.device)
+            with torch.inference_mode():
+                output = forward(self.encoder, batch, rule, self.convention, keep_in_last=True)
+            yield indices, output
 
     def _tokenise(self, texts: Sequence[str], where: Sequence[str] | None = None, **options: bool) -> Any:
         """What the tokenizer makes of texts, cut at `max_length`; a token without an embedding is refused."""

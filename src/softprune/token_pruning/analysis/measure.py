@@ -15,7 +15,7 @@ from softprune.statistics.estimates import Estimate, estimate, quotient
 from softprune.token_pruning.analysis.clusters import Clusters, map_states
 from softprune.token_pruning.analysis.keywords import KeywordReport, count_correct, keyword_report
 from softprune.token_pruning.analysis.retention import ClassWord, Row, retention, typical_words
-from softprune.token_pruning.analysis.words import NAMES, Tagger, WordTable, word_table
+from softprune.token_pruning.analysis.words import Tagger, WordTable, word_table
 from softprune.token_pruning.model import TokenModel, TokenTrace
 
 MOST = 4  # groups that a sentence names
@@ -158,7 +158,11 @@ def all_findings(analysis: Analysis) -> dict[str, str]:
 
 def group_name(table: str, row: Row) -> str:
     """A row's group for people: a part of speech in words."""
-    return f"{NAMES.get(row.name, row.name)} ({row.name})" if table == "pos" else row.name
+    if table != "pos":
+        return row.name
+    from spacy.glossary import GLOSSARY  # it is installed where a tagger was used
+
+    return f"{GLOSSARY.get(row.name, row.name)} ({row.name})"
 
 
 def finding(table: str, rows: Sequence[Row]) -> str:

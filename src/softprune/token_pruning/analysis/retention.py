@@ -121,9 +121,8 @@ def make_groupings(table: WordTable, labels: Sequence[str], entities: bool) -> l
 
 
 def _by_name(name: str, values: Sequence[str]) -> Grouping:
-    groups = tuple(sorted(set(values)))
-    code = {group: place for place, group in enumerate(groups)}
-    return Grouping(name, groups, np.array([code[value] for value in values], np.int64))
+    groups, code_W = np.unique(values, return_inverse=True)
+    return Grouping(name, tuple(groups.tolist()), code_W)
 
 
 def _row(name: str, counts_NC: Floats, drawn_RC: Floats, chance_W: Floats | None) -> Row | None:

@@ -39,27 +39,6 @@ Ints = npt.NDArray[np.int64]
 CONTEXT = 40  # characters behind the last token that was read, for the tagger
 TRAIN = "train one with scripts/train_tagger.py and name its folder, or install a spaCy pipeline and name it"
 
-NAMES = {
-    "ADJ": "adjective",
-    "ADP": "adposition",
-    "ADV": "adverb",
-    "AUX": "auxiliary",
-    "CCONJ": "coordinating conjunction",
-    "DET": "determiner",
-    "INTJ": "interjection",
-    "NOUN": "noun",
-    "NUM": "numeral",
-    "PART": "particle",
-    "PRON": "pronoun",
-    "PROPN": "proper noun",
-    "PUNCT": "punctuation",
-    "SCONJ": "subordinating conjunction",
-    "SYM": "symbol",
-    "VERB": "verb",
-    "X": "other",
-}
-"""The universal parts of speech (universaldependencies.org/u/pos) in words."""
-
 
 @dataclass(frozen=True, slots=True)
 class Mark:

@@ -229,7 +229,6 @@ def test_soft_pass_is_the_masked_one(family: str, named: str, dtype: torch.dtype
         wanted = masked_pass(encoder, unpacked(batch), rule, convention, soft=True)
         hard = masked_pass(encoder, unpacked(batch), rule, convention)
     assert gap(found.logits_BC, wanted.logits_BC) <= TOLERANCES[dtype]
-    assert found.soft_B is not None
     assert gap(found.soft_B, regulariser(wanted, batch, rule, convention)) <= TOLERANCES[dtype]
     assert gap(hard.logits_BC, wanted.logits_BC) > 1e-3
     assert found.kept_LB == [list(batch.lengths)] * LAYERS
@@ -244,7 +243,6 @@ def test_regulariser_by_hand() -> None:
             layer.query.bias.zero_()
     rule = thresholds(OURS, theta_final=1.0, dtype=torch.float64)  # l / L + delta, T = 0.1
     found = forward(encoder, batch_of([7, 2, 1]), rule, OURS, soft=True).soft_B
-    assert found is not None
     delta_L = torch.tensor([0.11, -0.07, 0.13, 0.05, -0.02], dtype=torch.float64)
     mask = torch.sigmoid((1 - torch.arange(1, LAYERS) / LAYERS - delta_L) / 0.1)
     wanted = torch.stack([mask.sum(), mask.sum(), torch.zeros((), dtype=torch.float64)])  # of one token, all protected
@@ -259,7 +257,6 @@ def test_gradients_of_the_soft_stage(family: str, convention: Convention) -> Non
     weigh_BC = torch.randn(5, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     of = [rule.delta_L, *trained(encoder)]
     found = forward(encoder, batch, rule, rule.convention, soft=True)
-    assert found.soft_B is not None
     ours = gradients((found.logits_BC * weigh_BC).sum() + 0.3 * found.soft_B.sum(), of)
     masked = masked_pass(encoder, unpacked(batch), rule, convention, soft=True)
     soft_B = regulariser(masked, batch, rule, convention)
@@ -279,7 +276,6 @@ def test_a_threshold_s_gradient_is_its_slope(convention: Convention) -> None:
 
     def loss() -> torch.Tensor:
         found = forward(encoder, batch, rule, rule.convention, soft=True)
-        assert found.soft_B is not None
         return found.logits_BC.square().sum() + 0.5 * found.soft_B.sum()
 
     (slope_L,) = torch.autograd.grad(loss(), [rule.delta_L])

@@ -320,7 +320,10 @@ def _break_even(
                 "executed_macs": answers.relative_macs(model.encoder, executed=True),
             }
             rows.append(row)
-    return {"rows": rows, "from": {name: pays_from([row for row in rows if row["model"] == name]) for name in models}}
+    begins = {}
+    for name in models:
+        begins[name] = pays_from([row for row in rows if row["model"] == name])
+    return {"rows": rows, "from": begins}
 
 
 def cut_texts(ids: Ids, length: int, count: int) -> list[list[int]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from softprune.statistics.bootstrap import bootstrap_interval, paired_bootstrap
 from softprune.statistics.estimates import difference_row
 from softprune.token_pruning.families import Encoder
 from softprune.token_pruning.forward import Predictions, relative_macs
-from softprune.token_pruning.rules import KeepAll, Ranked, Rule, Thresholds
+from softprune.token_pruning.rules import KeepAll, Order, Ranked, Rule, Thresholds
 from softprune.token_pruning.session import TextSet, TokenWorkspace, tokenise_texts
 from softprune.token_pruning.stages import TrainedModel, Weights, train_stage, typical_step
 from softprune.training.hardware import choose_threads
@@ -130,7 +129,10 @@ def make_baseline_rules(
 ) -> dict[str, Rule]:
     """The baselines at the chosen model's operations, by the paper's count on the held-out set."""
     target, settings = chosen.select.relative_macs(encoder), workspace.recipe.pruning
-    ranked = partial(Ranked, len(encoder.layers), 0.0)
+
+    def ranked(order: Order, seed: int = 0) -> Ranked:
+        return match_macs(encoder, chosen.select.lengths, Ranked(len(encoder.layers), 0.0, order, seed), target)
+
     rules: dict[str, Rule] = {}
     if "top-k" in settings.baselines:
         rules["top-k"] = ranked("importance")
@@ -141,9 +143,6 @@ def make_baseline_rules(
     if "random" in settings.baselines:
         for seed in range(settings.random_seeds):
             rules[f"random-{seed}"] = ranked("random", seed)
-    for name, rule in rules.items():
-        if isinstance(rule, Ranked):
-            rules[name] = match_macs(encoder, chosen.select.lengths, rule, target)
     return rules
 
 
@@ -168,6 +167,7 @@ def match_macs(encoder: Encoder, lengths: Sequence[int], rule: Ranked, target: f
 
 
 def _bisect(is_low: Callable[[float], bool], low: float, high: float, steps: int) -> float:
+    """Where values begin to be too high."""
     for _ in range(steps):
         middle = (low + high) / 2
         if is_low(middle):

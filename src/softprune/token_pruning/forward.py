@@ -16,6 +16,7 @@ paper's formula doesn't count it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -40,7 +41,7 @@ class ForwardOutput:
     logits_BC: torch.Tensor
     kept_LB: list[list[int]]  # number of tokens of each text that are left after each layer
     left_M: torch.Tensor  # per token of the batch, the layer after which it left; L for those that stayed to the end
-    soft_B: torch.Tensor | None  # in the soft stage: the sum over layers of a text's mean soft mask
+    soft_B: torch.Tensor  # in the soft stage: the sum over layers of a text's mean soft mask; else 0
     state_MH: torch.Tensor  # last states of the tokens in `origin_M`
     origin_M: torch.Tensor  # the tokens that are left, as positions in the batch
 
@@ -99,7 +100,7 @@ def forward(
     # gives them the output projection's bias alone. Norms and feed-forward parts go on for them.
     fallen = tokens.select(torch.zeros_like(batch.row_M, dtype=torch.bool))
     left_M = torch.full_like(batch.row_M, len(encoder.layers))
-    kept_LB, soft_B = [], None
+    kept_LB, soft_B = [], torch.zeros(len(batch), device=device)
     for number, layer in enumerate(encoder.layers[:last] if head_only else encoder.layers):
         prunes = rule.prunes(number) and not (keep_in_last and number == last)
         context_MH, score_M = attend(
@@ -129,13 +130,13 @@ def forward(
             assert isinstance(rule, Thresholds)
             assert score_M is not None
             tokens, mean_B = _mask_softly(tokens, rule.soft(number, score_M), convention.protect)
-            soft_B = mean_B if soft_B is None else soft_B + mean_B
+            soft_B = soft_B + mean_B
         kept_LB.append(tokens.lengths)
     if head_only:
         first_BH = _last_layer_of_first_tokens(encoder, encoder.layers[last], tokens, fallen)
         kept_LB.append([1] * len(batch))
         origin_B = (batch.position_M == 0).nonzero().flatten()
-        return ForwardOutput(encoder.classify(first_BH), kept_LB, left_M, None, first_BH, origin_B)
+        return ForwardOutput(encoder.classify(first_BH), kept_LB, left_M, soft_B, first_BH, origin_B)
     logits_BC = encoder.classify(_first_states(tokens, fallen))
     return ForwardOutput(logits_BC, kept_LB, left_M, soft_B, tokens.hidden_MH, tokens.origin_M)
 
@@ -267,22 +268,21 @@ def executed_macs(
     inner: int,
     lengths: Sequence[int],
     kept_NL: npt.ArrayLike,
-    first_N: npt.ArrayLike | None = None,
+    first_N: npt.ArrayLike = math.inf,
     *,
     head_only: bool = False,
 ) -> int:
     """Of all texts, as `forward` computes them.
 
-    `first_N`: the layer after which each first token was pruned; None if none was. `head_only`: the last layer ran for
-    one token of a text alone (keys and values of all, the rest once).
+    `first_N`: the layer after which each first token was pruned, L or infinity if it wasn't. `head_only`: the last
+    layer ran for one token of a text alone (keys and values of all, the rest once).
     """
     before_NL, after_NL = _before_and_after(lengths, kept_NL)
     feed_forward, output = 2 * hidden * inner, hidden**2
     macs_NL = 3 * hidden**2 * before_NL + 2 * hidden * before_NL**2 + (output + feed_forward) * after_NL
-    layers = after_NL.shape[1]
-    first_N1 = np.full((len(lengths), 1), layers) if first_N is None else np.reshape(first_N, (-1, 1))
-    fallen_NL = first_N1 < np.arange(layers)
-    macs_NL += feed_forward * fallen_NL + (output + feed_forward) * (first_N1 == np.arange(layers))
+    layer_L, first_N1 = np.arange(after_NL.shape[1]), np.reshape(first_N, (-1, 1))
+    fallen_NL = first_N1 < layer_L
+    macs_NL += feed_forward * fallen_NL + (output + feed_forward) * (first_N1 == layer_L)
     if head_only:
         before_N = before_NL[:, -1]
         attention_N = 2 * hidden**2 * (before_N + 1) + 2 * hidden * before_N

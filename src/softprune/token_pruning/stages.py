@@ -71,7 +71,7 @@ class EncoderTrainable(WeightsTrainable):
             output = forward(encoder, packed, self.rule, self.convention, soft=self.price is not None)
         gold_B = batch.gold.to(encoder.device)
         loss_B = F.cross_entropy(output.logits_BC.float(), gold_B, reduction="none")
-        if self.price is not None and output.soft_B is not None:  # a model of one layer has no threshold
+        if self.price is not None:
             loss_B = loss_B + self.price * output.soft_B.float()
         return loss_B[None]
 

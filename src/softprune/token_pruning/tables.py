@@ -43,8 +43,8 @@ def results_table(record: RunRecord) -> Table:
     rows = {name: row for name, row in record.results.items() if row is not None}
     # The constant answer, the unpruned model, the learned ones, their baselines.
     for name in sorted(rows, key=lambda name: (name != "constant", name != "baseline", not name.startswith("lambda"))):
-        is_chosen = selection is not None and name == selection.chosen
-        table.add_row(_label(name) + " *" * is_chosen, *_result_cells(rows[name]), style="bold" if is_chosen else None)
+        mark, style = (" *", "bold") if selection is not None and name == selection.chosen else ("", None)
+        table.add_row(_label(name) + mark, *_result_cells(rows[name]), style=style)
     return table
 
 
@@ -110,21 +110,22 @@ def speed_table(found: Mapping[str, Any]) -> Table:
     qualities = ("accuracy %", "to unpruned", "95% CI", "paper MACs %", "executed %")
     table = _empty_table(title, *qualities, "texts/s", "speed-up", "least to most", "of the MACs'")
     for row in found["rows"]:
-        is_baseline, share = row["name"] == found["baseline"], row["of_the_operations"]
-        speedup, per_second, model = row["speedup"], row["examples_per_second"], found["models"][row["model"]]
+        mark, style = (" *", "bold") if row["name"] == found["baseline"] else ("", None)
+        share, speedup, per_second = row["of_the_operations"], row["speedup"], row["examples_per_second"]
+        model = found["models"][row["model"]]
         accuracy, against = _percent(model["accuracy"], ".1f"), ["", ""]
         if row["kind"] == "padded":
             accuracy = ""
         elif row["kind"] == "pruned":
             against = _difference_cells(*(model["difference"][name] for name in ("value", "low", "high")))
         table.add_row(
-            row["name"] + " *" * is_baseline,
+            row["name"] + mark,
             *(accuracy, *against, _percent(row["paper_macs"]), _percent(row["executed_macs"])),
             f"{per_second:.3g}" if per_second < 1000 else f"{per_second:,.0f}",
             f"{speedup['median']:.2f}",
             f"{speedup['least']:.2f} to {speedup['greatest']:.2f}",
             "" if share is None else f"{share:.2f}",
-            style="bold" if is_baseline else None,
+            style=style,
         )
     return table
 

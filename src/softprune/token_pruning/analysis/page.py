@@ -148,7 +148,7 @@ def plans(analysis: Analysis) -> list[Plan]:
             "Bars with 95% intervals; the orange tick is what random dropping in the same texts keeps. Blue bars can "
             f"be distinguished from it, gray ones can't.{tagger}",
             partial(group_bars, by_pos, names) if by_pos else None,
-            "" if by_pos else "parts of speech",
+            "parts of speech",
         ),
         Plan(
             "retention_by_place",
@@ -162,7 +162,7 @@ def plans(analysis: Analysis) -> list[Plan]:
             f"Each point is a text: the mean last hidden state of its kept tokens, by {classes}. t-SNE keeps "
             "neighbours, not distances: the size of gaps and of groups in it means nothing.",
             partial(state_map, shown, analysis.labels) if shown else None,
-            "" if shown else "states of at least ten texts of two classes",
+            "states of at least ten texts of two classes",
         ),
     ]
 

@@ -114,13 +114,16 @@ def speed_table(found: Mapping[str, Any]) -> Table:
         share, speedup, per_second = row["of_the_operations"], row["speedup"], row["examples_per_second"]
         model = found["models"][row["model"]]
         accuracy, against = _percent(model["accuracy"], ".1f"), ["", ""]
+        macs = [_percent(row["paper_macs"]), _percent(row["executed_macs"])]
         if row["kind"] == "padded":
             accuracy = ""
         elif row["kind"] == "pruned":
             against = _difference_cells(*(model["difference"][name] for name in ("value", "low", "high")))
         table.add_row(
             row["name"] + mark,
-            *(accuracy, *against, _percent(row["paper_macs"]), _percent(row["executed_macs"])),
+            accuracy,
+            *against,
+            *macs,
             f"{per_second:.3g}" if per_second < 1000 else f"{per_second:,.0f}",
             f"{speedup['median']:.2f}",
             f"{speedup['least']:.2f} to {speedup['greatest']:.2f}",

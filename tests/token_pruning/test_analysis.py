@@ -13,8 +13,7 @@ from fakes import FakeReader, by_chance, made_texts, make_trace, prefers
 from softprune.errors import SoftpruneError
 from softprune.report.mpl_style import LIGHT, render
 from softprune.token_pruning.analysis.measure import measure
-from softprune.token_pruning.analysis.page import plans
-from softprune.token_pruning.analysis.run import analyse
+from softprune.token_pruning.analysis.page import analyse, plans
 from softprune.token_pruning.analysis.words import Tagger
 
 pytestmark = pytest.mark.slow
@@ -117,7 +116,7 @@ def test_figures_have_their_numbers(make_tagger: Callable[..., Tagger]) -> None:
     bars = drawn["retention_by_pos"]
     assert bars is not None
     widths = [bar.get_width() for bar in bars(LIGHT).axes[0].patches]
-    kept = [100 * (row.kept.value or 0) for row in found.retention.tables["pos"]]
+    kept = [100 * (row.kept.value or 0) for row in found.tables["pos"]]
     assert sorted(widths) == pytest.approx(sorted(kept))
     assert render(bars, LIGHT, "svg") == render(bars, LIGHT, "svg")
 

@@ -9,8 +9,8 @@ from typing import Any, cast
 import pytest
 
 from samples import pairwise
-from softprune.token_pruning.evaluation import relative_macs
 from softprune.token_pruning.experiment import macro_f1, match_macs
+from softprune.token_pruning.forward import relative_macs
 from softprune.token_pruning.rules import Ranked
 
 pytestmark = pytest.mark.slow
@@ -25,7 +25,7 @@ LENGTHS = {
 
 
 def macs_of(rule: Ranked, lengths: list[int]) -> float:
-    return relative_macs(HIDDEN, lengths, [[rule.kept(layer, n) for n in lengths] for layer in range(rule.layers)])
+    return relative_macs(HIDDEN, lengths, [[rule.kept(layer, n) for layer in range(rule.layers)] for n in lengths])
 
 
 def encoder(layers: int) -> Any:

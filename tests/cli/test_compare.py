@@ -187,7 +187,7 @@ def test_methods_of_a_backbone(softprune: Softprune, monkeypatch: pytest.MonkeyP
     assert answer.code == 0
     assert "not defined" not in answer.out
     assert len(re.findall(r" yes *$", answer.out, re.MULTILINE)) == len(METHODS)
-    monkeypatch.setattr("softprune.studies.comparison.method_runs.prefix_not_defined", lambda *_: "no such layers")
+    monkeypatch.setattr("softprune.studies.comparison.runner.prefix_not_defined", lambda *_: "no such layers")
     answer = softprune("methods", "--backbone", "tiny")
     assert re.search(r"^prefix .*not defined *$", answer.out, re.MULTILINE)
     assert re.search(r"^lora .*yes *$", answer.out, re.MULTILINE)

@@ -181,7 +181,7 @@ def methods(
 ) -> None:
     """List the methods: what each trains, its source, its learning rate, and whether a model has room for it."""
     from softprune.adapters.registry import METHODS
-    from softprune.studies.comparison.method_runs import refused_by_model
+    from softprune.studies.comparison.runner import refused_by_model
     from softprune.terminal import Table
 
     heads, refused = ["method", "trains", "from", "learning rate", "kind"], {}

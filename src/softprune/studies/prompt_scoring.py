@@ -164,8 +164,7 @@ def score_on(
         documents: dict[str, list[dict[str, Any]]] = {}
         for name, several in prompts(opened).items():
             documents[name] = []
-            for prompt_QH in several:
-                (scores,) = opened.scores([prompt_QH])
+            for scores in opened.scores(several):
                 counts = opened.task.metric.counts(scores).tolist()
                 documents[name].append({"value": opened.value(scores), "counts": counts, "losses": list(scores.losses)})
         examples = opened.data.examples
@@ -174,9 +173,8 @@ def score_on(
 
     stored = study.once(work, compute)
     ids, groups = tuple(stored["ids"]), tuple(stored["groups"])
-    scores: dict[str, list[PromptScore]] = {}
+    scores: dict[str, list[PromptScore]] = {name: [] for name in stored["prompts"]}
     for name, documents in stored["prompts"].items():
-        scores[name] = []
         for each in documents:
             counts = Scored(np.asarray(each["counts"], np.float64), ids, groups)
             scores[name].append(PromptScore(each["value"], counts, np.asarray(each["losses"])))
@@ -190,10 +188,7 @@ def score_run(study: StudyContext, run: FinishedRun, name: str, prompts: Prompts
 
 
 def scored_row(
-    study: StudyContext,
-    scores: Mapping[tuple[str, int], PromptScores],
-    name: str,
-    at_chance: Mapping[str, bool],
+    study: StudyContext, scores: Mapping[tuple[str, int], PromptScores], name: str, at_chance: Mapping[str, bool]
 ) -> Row:
     """One name by task, over the seeds and their draws."""
     outcomes = {}

@@ -94,9 +94,8 @@ def places(record: ComparisonRecord, cost: str) -> list[Place]:
     for row in record.rows:
         x = row.measured(cost)
         if row.kind != "floor" and x:
-            low, high = row.interval or (row.mean, row.mean)
-            look = LOOKS.index(row.name)
-            shown.append(Place(label(row), look, float(x), scale * row.mean, scale * low, scale * high))
+            y, low, high = (scale * each for each in (row.mean, *(row.interval or (row.mean, row.mean))))
+            shown.append(Place(label(row), LOOKS.index(row.name), float(x), y, low, high))
     return shown
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +32,7 @@ LEVEL = 0.95
 CHUNK_CELLS = 4_000_000  # R x U cells drawn at a time: 32 MB
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(NamedTuple):
     """A range that holds the true value with the asked confidence."""
 
     low: float
@@ -76,12 +76,8 @@ def bootstrap_interval(
 ) -> Interval:
     """The percentile bootstrap interval of a score, at 95%.
 
-    Args:
-        counts_NC: `[N, C]`, one row of counts per example.
-        score: sums `[..., C]` to scores `[...]`.
-        groups: one id per example; whole groups are resampled (MultiRC's passages). None: examples are.
-        seed: of the resampling.
-        resamples: how many.
+    `counts_NC` has a row of counts per example, and `score` takes sums `[..., C]` to scores `[...]`. Where there are
+    `groups`, one id per example, whole groups are resampled (MultiRC's passages).
 
     Raises:
         SoftpruneError: without examples, or with another number of group ids than examples.
@@ -103,15 +99,10 @@ def paired_bootstrap(
     seed: int,
     resamples: int = RESAMPLES,
 ) -> Difference:
-    """Compare two models on the same examples: both are scored on the same resamples.
+    """Compare two models on the same examples, a minus b: both are scored on the same resamples.
 
-    Args:
-        counts_a: `[N, C]`, or a list of such arrays, one per training seed; a's score is then their mean.
-        counts_b: the same of the other model; its number of seeds may differ.
-        score, groups, seed, resamples: as in `bootstrap_interval`.
-
-    Returns:
-        a minus b. `p = 2 min(P(d <= 0), P(d >= 0))` over resamples, each count with 1 added, at most 1.
+    Counts are `[N, C]`, or a list of such arrays, one per training seed, of which either side may have its own number;
+    a side's score is then their mean. The other arguments are as in `bootstrap_interval`; p as in `two_sided_p`.
 
     Raises:
         SoftpruneError: when the arrays don't describe the same number of examples, or there are none.

@@ -14,7 +14,7 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from softprune.statistics.bootstrap import Difference, Floats, Interval, Score, bootstrap_interval
+from softprune.statistics.bootstrap import Difference, Floats, Interval, Score, bootstrap_difference
 from softprune.statistics.seeds import MIN_SEEDS, compare_rows, mean_uncertainty
 
 
@@ -63,14 +63,8 @@ def spread(outcome: Outcome, score: Score, *, seed: int, resamples: int) -> Spre
         return Spread(mean, sd, None)
     counts, groups = [run.counts_NC for run in runs], runs[0].groups
     if len(runs) < MIN_SEEDS:
-        interval = bootstrap_interval(
-            np.concatenate(counts, axis=1),
-            partial(mean_score, width=counts[0].shape[1], score=score),
-            groups,
-            seed=seed,
-            resamples=resamples,
-        )
-        return Spread(mean, sd, interval)
+        by_example, _ = bootstrap_difference(counts, [], score, groups, seed=seed, resamples=resamples)
+        return Spread(mean, sd, Interval(by_example.low, by_example.high))
     reach = mean_uncertainty(counts, score, groups, seed=seed, resamples=resamples).margin()
     return Spread(mean, sd, Interval(mean - reach, mean + reach), covers_seeds=True)
 

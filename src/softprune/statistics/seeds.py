@@ -24,7 +24,7 @@ effects.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -90,20 +90,13 @@ def compare_rows(
     untrained: bool = False,
     resamples: int = RESAMPLES,
 ) -> Difference:
-    """Compare two rows that answered the same examples, over their training seeds.
+    """Compare two rows that answered the same examples, a minus b, over their training seeds; see `paired_bootstrap`.
 
-    Args:
-        counts_a, counts_b, score, groups, seed, resamples: as in `paired_bootstrap`.
-        paired: whether seed s of a and seed s of b belong together (same data order, or same run). Rows with different
-            numbers of seeds never do.
-        untrained: whether b has no seeds at all, such as the model without a prompt.
+    `paired` says whether seed s of a and seed s of b belong together (same data order, or same run); rows with
+    different numbers of seeds never do. `untrained`: b has no seeds at all, such as the model without a prompt.
 
-    Returns:
-        a minus b. With fewer than 3 seeds on a trained side the interval is by example alone and `covers_seeds` is
-        False: it says something about these very prompts, and nothing about the method or the mask.
-
-    Raises:
-        SoftpruneError: when the arrays don't describe the same number of examples, or there are none.
+    With fewer than 3 seeds on a trained side the interval is by example alone and `covers_seeds` is False: it says
+    something about these very prompts, and nothing about the method or the mask.
     """
     a, b = as_seeds(counts_a), as_seeds(counts_b)
     by_example, drawn_R = bootstrap_difference(a, b, score, groups, seed=seed, resamples=resamples)
@@ -113,14 +106,13 @@ def compare_rows(
     se_seeds, seeds_df = _seed_error(seed_scores(a, score), seed_scores(b, score), paired=paired, untrained=untrained)
     uncertainty = Uncertainty(se_seeds, seeds_df, _examples_error(drawn_R, by_example.units), by_example.units)
     value, reach = by_example.value, uncertainty.margin()
-    return Difference(
-        value,
-        value - reach,
-        value + reach,
+    return replace(
+        by_example,
+        low=value - reach,
+        high=value + reach,
         p=uncertainty.p(value),
         covers_seeds=True,
         seeds=seeds,
-        units=by_example.units,
         se_seeds=se_seeds,
         se_examples=uncertainty.examples,
         seeds_df=seeds_df,
@@ -163,9 +155,6 @@ def mean_uncertainty(
     """How uncertain the mean score of one row is, over its training seeds and examples; see `paired_bootstrap`.
 
     A single seed says nothing about other seeds, so their part is then 0.
-
-    Raises:
-        SoftpruneError: without examples.
     """
     arrays = as_seeds(counts)
     mean, drawn_R = bootstrap_difference(arrays, [], score, groups, seed=seed, resamples=resamples)

@@ -173,9 +173,7 @@ def _context(run: Run) -> dict[str, Any]:
 
 def _describe_settings(run: Run) -> dict[str, str]:
     """Each setting's name and value, in words where there are any."""
-    known: Mapping[tuple[str, str], str] = _VALUES
-    if run.is_generation:
-        known = _VALUES | _WRITTEN_VALUES
+    known = _VALUES | (_WRITTEN_VALUES if run.is_generation else {})
     settings = {}
     for name, value in _fields(run.record.settings).items():
         if run.is_generation and name == "score":

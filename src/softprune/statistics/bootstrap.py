@@ -57,15 +57,6 @@ class Difference:
     seeds_df: float | None = None  # degrees of freedom of `se_seeds`
 
 
-@dataclass(frozen=True, slots=True)
-class McNemar:
-    """The examples on which exactly one of two models is right."""
-
-    only_a: int
-    only_b: int
-    p: float  # exact, two-sided binomial, of "each is as likely as the other"
-
-
 def bootstrap_interval(
     counts_NC: npt.ArrayLike,
     score: Score,
@@ -135,11 +126,9 @@ def bootstrap_difference(
     # All seeds of both sides side by side: one draw of examples then serves them all, which is what pairs them.
     rows = _sum_groups(np.concatenate([*a, *b], axis=1), groups)
     drawn_R = _resample(rows, difference, seed, resamples)
-    low, high = percentiles(drawn_R)
     result = Difference(
         float(difference(rows.sum(axis=0))),
-        low,
-        high,
+        *percentiles(drawn_R),
         p=two_sided_p(drawn_R),
         seeds=min(len(a), len(b) or len(a)),
         units=len(rows),
@@ -154,8 +143,10 @@ def two_sided_p(drawn_R: Floats) -> float:
     return min(1.0, 2.0 * float(min(tails)) / (len(drawn_R) + 1))
 
 
-def mcnemar(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike) -> McNemar:
+def mcnemar(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike) -> tuple[int, int, float]:
     """The exact McNemar test on two models' right and wrong answers to the same N examples.
+
+    How many only a has right, how many only b, and p: two-sided binomial, of "each is as likely as the other".
 
     Raises:
         SoftpruneError: when the two aren't equally long.
@@ -170,7 +161,7 @@ def mcnemar(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike) -> McNemar:
     discordant = only_a + only_b
     # At one half the binomial is symmetric: both tails are twice the smaller one.
     p = min(1.0, 2.0 * float(bdtr(min(only_a, only_b), discordant, 0.5))) if discordant else 1.0
-    return McNemar(only_a, only_b, p)
+    return only_a, only_b, p
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -14,8 +14,8 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from softprune.statistics.bootstrap import Difference, Floats, Interval, Score, bootstrap_difference
-from softprune.statistics.seeds import MIN_SEEDS, compare_rows, mean_uncertainty
+from softprune.statistics.bootstrap import Difference, Floats, Interval, Score
+from softprune.statistics.seeds import compare_rows, uncertainty_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +62,10 @@ def spread(outcome: Outcome, score: Score, *, seed: int, resamples: int) -> Spre
     if runs is None:
         return Spread(mean, sd, None)
     counts, groups = [run.counts_NC for run in runs], runs[0].groups
-    if len(runs) < MIN_SEEDS:
-        by_example, _ = bootstrap_difference(counts, [], score, groups, seed=seed, resamples=resamples)
-        return Spread(mean, sd, Interval(by_example.low, by_example.high))
-    reach = mean_uncertainty(counts, score, groups, seed=seed, resamples=resamples).margin()
+    found = compare_rows(counts, None, score, groups, seed=seed, resamples=resamples)
+    if not found.covers_seeds:
+        return Spread(mean, sd, Interval(found.low, found.high))
+    reach = uncertainty_of(found).margin()
     return Spread(mean, sd, Interval(mean - reach, mean + reach), covers_seeds=True)
 
 

@@ -20,6 +20,8 @@ from softprune.training.scoring import ScoredSet
 from softprune.training.session import Workspace
 from softprune.types import Scores
 
+_BULKY = ("text", "written", "reference", "answers", "scores")
+
 
 def row(workspace: Workspace, data: ScoredSet, scores: Scores) -> ResultRow:
     """What every row of the table holds."""
@@ -65,14 +67,8 @@ def bar(workspace: Workspace, data: ScoredSet) -> ResultRow:
 def interval(workspace: Workspace, data: ScoredSet, scores: Scores) -> tuple[float, float]:
     """The 95% bootstrap interval of the metric."""
     metric = workspace.metric
-    resampled = bootstrap_interval(
-        metric.counts(scores),
-        metric.score,
-        group_ids(data),
-        seed=workspace.recipe.seed,
-        resamples=workspace.recipe.selection.resamples,
-    )
-    return resampled.low, resampled.high
+    seed, resamples = workspace.recipe.seed, workspace.recipe.selection.resamples
+    return bootstrap_interval(metric.counts(scores), metric.score, group_ids(data), seed=seed, resamples=resamples)
 
 
 def group_ids(data: ScoredSet) -> list[str | None] | None:
@@ -83,26 +79,21 @@ def group_ids(data: ScoredSet) -> list[str | None] | None:
 
 def predictions(data: ScoredSet, scores: Scores, *, alone: bool = False) -> list[dict[str, Any]]:
     """The lines of a predictions file; `alone`, without texts and scores: enough to compute the metric again."""
+    left_out = _BULKY if alone else ()
     lines = []
     for i, example in enumerate(data.examples):
         line: dict[str, Any] = {"id": example.id}
         if example.group is not None:
             line["group"] = example.group
-        line["index"] = example.index
-        if not alone:
-            line["text"] = example.text
+        line |= {"index": example.index, "text": example.text}
         if data.is_generation:
             text, reference = scores.texts[i], scores.references[i]
-            if not alone:
-                line |= {"written": text, "reference": reference}
-            line |= {"rougeL": rouge(text, reference)[-1], "loss": scores.losses[i]}
+            line |= {"written": text, "reference": reference, "rougeL": rouge(text, reference)[-1]}
+            line["loss"] = scores.losses[i]
         else:
-            if not alone:
-                line["answers"] = list(example.answers)
-            line |= {"gold": scores.gold[i], "predicted": scores.predicted[i]}
-            if not alone:
-                line["scores"] = list(scores.answer_scores[i])
-        lines.append(line)
+            line |= {"answers": list(example.answers), "gold": scores.gold[i], "predicted": scores.predicted[i]}
+            line["scores"] = list(scores.answer_scores[i])
+        lines.append({name: value for name, value in line.items() if name not in left_out})
     return lines
 
 

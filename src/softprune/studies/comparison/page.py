@@ -23,8 +23,7 @@ try:
     from matplotlib.transforms import ScaledTranslation
 
     from softprune.report.interactive import assets
-    from softprune.report.mpl_style import SMALL, Theme, dress, legend_below, new_figure
-    from softprune.report.pictures import Plan, draw_pictures
+    from softprune.report.mpl_style import SMALL, Plan, Theme, draw_pictures, dress, legend_below, new_figure
     from softprune.report.templating import environment
 except ImportError as error:
     raise SoftpruneError(

@@ -47,7 +47,7 @@ class Lexicon:
     def near(self, prompt_PH: torch.Tensor, measure: str = "centred") -> list[list[str]]:
         """The k nearest words of each token, nearest first; fewer where a token has none."""
         near = nearest(prompt_PH, self.table_VH, self._k, measure, self.vocabulary.pool, mean_H=self._mean_H)
-        return [self.vocabulary.shown_all([i for i in row if i >= 0]) for row in near.ids_PK.tolist()]
+        return [[self.vocabulary.shown(i) for i in row if i >= 0] for row in near.ids_PK.tolist()]
 
     def describe(self) -> dict[str, Any]:
         """Facts of the table, as JSON holds them."""

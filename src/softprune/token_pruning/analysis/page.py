@@ -31,8 +31,7 @@ from softprune.token_pruning.model import TokenModel, TokenTrace
 try:
     from matplotlib.figure import Figure
 
-    from softprune.report.mpl_style import SMALL, Theme, dress, legend_below, new_figure
-    from softprune.report.pictures import Plan, draw_pictures
+    from softprune.report.mpl_style import SMALL, Plan, Theme, draw_pictures, dress, legend_below, new_figure
     from softprune.report.templating import environment
 except ImportError as error:
     raise SoftpruneError("matplotlib and jinja2 for pages", str(error), "pip install 'softprune[report]'") from error

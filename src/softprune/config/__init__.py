@@ -7,12 +7,10 @@ from softprune.config.comparison_schema import ADAPTERS, METHODS, CompareRecipe
 from softprune.config.field_types import DEFAULT_RELATIVE_LR, LearningRate
 from softprune.config.loading import (
     kind_of,
+    list_shipped,
     load_config,
-    load_recipe,
     recipe_text,
     resolve,
-    shipped_recipes,
-    shipped_studies,
 )
 from softprune.config.schema import (
     AdapterConfig,
@@ -53,11 +51,9 @@ __all__ = [
     "Variant",
     "flat_fields",
     "kind_of",
+    "list_shipped",
     "load_config",
-    "load_recipe",
     "load_study",
     "recipe_text",
     "resolve",
-    "shipped_recipes",
-    "shipped_studies",
 ]

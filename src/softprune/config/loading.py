@@ -33,17 +33,8 @@ _TASK_KEYS: Final = frozenset(("template", "answers", "fields"))
 _KINDS: Final = frozenset(("xprompt", "tune", "adapt", "tokens", "compare", "study"))
 
 
-def shipped_recipes() -> tuple[str, ...]:
-    """Names of the recipes that come with softprune."""
-    return _list_shipped("recipe")
-
-
-def shipped_studies() -> tuple[str, ...]:
-    """Names of the studies that come with softprune."""
-    return _list_shipped("study")
-
-
-def _list_shipped(what: str) -> tuple[str, ...]:
+def list_shipped(what: str) -> tuple[str, ...]:
+    """Names of each `recipe` or `study` that comes with softprune."""
     return tuple(sorted(path.stem for path in _PLACES[what][0].glob("*.yaml")))
 
 
@@ -53,11 +44,11 @@ def recipe_text(path_or_name: str | Path, what: str = "recipe") -> str:
     Raises:
         SoftpruneError: there is no such recipe, or it can't be read.
     """
-    name, shipped = str(path_or_name), _list_shipped(what)
+    name, shipped = str(path_or_name), list_shipped(what)
     path = _PLACES[what][0] / f"{name}.yaml" if name in shipped else Path(path_or_name)
     if not path.exists() and path.suffix not in (".yaml", ".yml") and len(path.parts) == 1:
         for other, (_, command) in _PLACES.items():
-            if name in _list_shipped(other):
+            if name in list_shipped(other):
                 raise SoftpruneError(f"a {what}", f"{name}, which is a {other}", f"{command} {name}")
         raise unknown(f"{what} (or the path of a {what} file)", name, shipped)
     try:
@@ -112,13 +103,8 @@ def load_config(
     return validate(kind, values, overrides, where, names)
 
 
-def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of a run that tunes, prunes or adapts, as of `load_config`."""
-    return load_config(Recipe, path_or_name, overrides)
-
-
 def resolve(overrides: Sequence[str] = (), base: Mapping[str, Any] | None = None, where: str = "recipe") -> Recipe:
-    """The same from its keys (none: all defaults) and overrides."""
+    """The recipe of a run from its keys (none: all defaults) and overrides."""
     return load_config(Recipe, base, overrides, where=where)
 
 
@@ -133,13 +119,10 @@ def validate(
     more_fields: Sequence[RecipeField] = (),
     find_more: Callable[[Mapping[str, Any]], Sequence[SoftpruneError]] | None = None,
 ) -> R:
-    """Keys (`base`) and overrides as a model of their kind; see `load_config`.
+    """Keys (`base`) and overrides as a model of their kind, as `load_config` gives it.
 
-    Args:
-        kind, base, overrides, where, names: as there.
-        what: what a message calls the kind.
-        more_fields: keys that overrides may have beside the kind's own; `*` in one is a place in a list.
-        find_more: finds mistakes that the model itself doesn't see.
+    `what` is what a message calls the kind; overrides may have `more_fields` (`*` in one is a place in a list), and
+    `find_more` finds mistakes that the model itself doesn't see.
     """
     values, fields = copy.deepcopy(dict(base)), [*flat_fields(kind), *more_fields]  # a copy, which overrides change
     errors: list[SoftpruneError] = []

@@ -84,8 +84,9 @@ class Study(RecipeBase):
     keys: dict[str, Any] = key({}, "recipe keys of all runs, at every scale")
     by_task: dict[str, dict[str, Any]] = key({}, "the same by task")
     options: dict[str, Any] = key({}, "of the experiment, at every scale")
-    variants: tuple[Variant, ...] = key((), "what is compared")
-    published: tuple[Published, ...] = key((), "the source's tables")
+    # Not strict: YAML has lists, and no tuples.
+    variants: tuple[Variant, ...] = key((), "what is compared", strict=False)
+    published: tuple[Published, ...] = key((), "the source's tables", strict=False)
     scales: dict[Literal["smoke", "full"], Scale] = key({}, "its sizes")
     scale: Literal["smoke", "full"] = key("smoke", "smoke: minutes on two cores; full: as published")
     backbone: str | None = key(None, "the model; none is the scale's", min_length=1)
@@ -96,11 +97,6 @@ class Study(RecipeBase):
     change: dict[str, Any] = key({}, "recipe keys of all runs that win over the study's own")
     executor: Literal["in-process", "ray"] = key("in-process", "what makes the runs: this process or Ray")
     cluster: ClusterConfig = Field(ClusterConfig(), description="where Ray does it")
-
-    @field_validator("variants", "published", mode="before")
-    @classmethod
-    def _list(cls, value: object) -> object:
-        return tuple(value) if isinstance(value, list) else value
 
     @field_validator("scale")
     @classmethod
@@ -174,17 +170,23 @@ def load_study(path_or_name: str | Path, overrides: Sequence[str] = (), *, names
     errors: list[SoftpruneError] = []
     for override in overrides:
         changes += _translate_override(override, options)
-        name = override.partition("=")[0].strip()
-        if name.startswith("options.") and name.removeprefix("options.") not in known:
-            errors.append(unknown("option of the study", name.removeprefix("options."), known))
+        section, dot, name = override.partition("=")[0].strip().partition(".")
+        if dot and section == "options" and name not in known:
+            errors.append(unknown("option of the study", name, known))
     more = [replace(field, key=f"change.{field.key}") for field in flat_fields(Recipe)]
     for part, model in (("variants", Variant), ("published", Published), ("scales", Scale)):
         more += [replace(field, key=f"{part}.*.{field.key}") for field in flat_fields(model)]
 
-    def find_more(values: Mapping[str, Any]) -> list[SoftpruneError]:
-        return [*errors, *_find_run_errors(values)]
-
-    return validate(Study, values, changes, where, names, what="a study", more_fields=more, find_more=find_more)
+    return validate(
+        Study,
+        values,
+        changes,
+        where,
+        names,
+        what="a study",
+        more_fields=more,
+        find_more=lambda keys: [*errors, *_find_run_errors(keys)],
+    )
 
 
 def _options_by_scale(values: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -219,21 +221,21 @@ def _find_run_errors(values: Mapping[str, Any]) -> list[SoftpruneError]:
     if study is None:
         return []
     errors: list[SoftpruneError] = []
+    variants = {f"variant {variant.name}": variant.keys for variant in study.variants}
     places = {"keys": study.keys, "change": study.change}
     places |= {f"by_task.{task}": keys for task, keys in study.by_task.items()}
     places |= {f"scales.{name}.keys": scale.keys for name, scale in study.scales.items()}
-    places |= {f"variant {variant.name}": variant.keys for variant in study.variants}
-    for place, keys in places.items():
-        # A variant may be of another model.
-        reserved = [key for key in _RESERVED if key != "backbone.name" or not place.startswith("variant ")]
-        found = keys_below(keys, reserved)
+    for place, keys in (places | variants).items():
+        found = keys_below(keys, _RESERVED)
+        if place in variants and "backbone.name" in found:  # a variant may be of another model
+            found.remove("backbone.name")
         if found:
             do = "leave it out: the study's own backbone, tasks, seed, executor and cluster say it"
             expected = f"{place} without what the study says of all its runs"
             errors.append(SoftpruneError(expected, ", ".join(found), do))
     seen: set[str] = set()
-    variants = {f"variant {variant.name}: ": variant.keys for variant in study.variants}
-    for where, keys in {"": {}, **variants}.items():
+    for place, keys in {"": {}, **variants}.items():
+        where = f"{place}: " if place else ""
         for task in study.size.tasks or ("task",):
             for error in find_recipe_errors(study.run(task, study.seed, keys)):
                 if str(error) not in seen:  # most mistakes are those of every task and variant

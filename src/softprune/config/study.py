@@ -18,10 +18,10 @@ from pydantic_core import PydanticCustomError
 
 from softprune.config.comparison_schema import find_recipe_errors, keys_below, merge, nested
 from softprune.config.field_types import Names, RecipeBase, Section, key
-from softprune.config.loading import Names as NameChecks
-from softprune.config.loading import parse_recipe, recipe_text, validate
+from softprune.config.loading import NameChecks, recipe_text, validate
 from softprune.config.registry import unknown
 from softprune.config.schema import ClusterConfig, Recipe, flat_fields
+from softprune.config.yaml_io import parse_keys
 from softprune.errors import SoftpruneError
 
 
@@ -160,7 +160,7 @@ def load_study(path_or_name: str | Path, overrides: Sequence[str] = (), *, names
         SoftpruneError: with every mistake in it (`ManyErrors` when there is more than one).
     """
     where = f"study {path_or_name}"
-    values = parse_recipe(recipe_text(path_or_name, "study"), where)
+    values = parse_keys(recipe_text(path_or_name, "study"), where)
     if values.get("kind") != "study":
         found = f"kind: {values.get('kind', 'xprompt')} in {path_or_name}"
         raise SoftpruneError("a study", found, f"softprune run {shlex.quote(str(path_or_name))}")

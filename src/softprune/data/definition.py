@@ -32,11 +32,7 @@ def label_key(value: object) -> str:
 
 
 def names_in(template: str) -> tuple[str, ...]:
-    """The names in braces, in order.
-
-    Raises:
-        ValueError: where the braces don't match.
-    """
+    """The names in braces, in order; a ValueError where the braces don't match."""
     return tuple(name for _, name, _, _ in string.Formatter().parse(template) if name is not None)
 
 
@@ -44,7 +40,7 @@ def _vary(answers: object) -> bool:
     """Whether answers hold field names, so that they differ from example to example."""
     try:
         return isinstance(answers, list) and any(names_in(answer) for answer in answers if isinstance(answer, str))
-    except ValueError:
+    except ValueError:  # reported by `_check_template`
         return False
 
 
@@ -58,14 +54,19 @@ def _expand_names(value: object) -> object:
     return {name: {"shortenable": True} for name in value}
 
 
+def _is_name(value: object) -> bool:
+    """Whether a value is one name, as in a template's braces."""
+    # format_map would follow dots and brackets into objects, and take numbers and "" for positions.
+    return isinstance(value, str) and bool(value) and not value.isdecimal() and not set(value) & set(".[]{}!:")
+
+
 def _check_template(value: str) -> str:
     try:
         parts = list(string.Formatter().parse(value))
     except ValueError as error:
         raise ValueError(f"braces must match ({error})") from None
     for _, name, spec, conversion in parts:
-        # format_map would follow dots and brackets into objects, and take numbers and "" for positions.
-        if name is not None and (spec or conversion or not name or name.isdecimal() or set(name) & set(".[]{}")):
+        if name is not None and (spec or conversion or not _is_name(name)):
             raise ValueError("a plain name in each pair of braces (a brace that is text is doubled)")
     return value
 
@@ -74,14 +75,6 @@ def _check_target(value: str) -> str:
     if not _is_name(value):
         raise ValueError("one plain name, without braces")
     return value
-
-
-def _is_name(value: object) -> bool:
-    """Whether a value is one name, as in a template's braces."""
-    try:
-        return isinstance(value, str) and names_in(_check_template(f"{{{value}}}")) == (value,)
-    except ValueError:
-        return False
 
 
 Template = Annotated[str, AfterValidator(_check_template)]
@@ -167,11 +160,6 @@ class Sources(_Frozen):
     generated: GeneratedSource | None = None
     """Made, not read."""
 
-    @property
-    def brings_its_own(self) -> bool:
-        """Whether rows are there without a folder being named: own files, or a generator."""
-        return self.file is not None or self.generated is not None
-
 
 class Definition(_Frozen):
     """A task, as its YAML states it."""
@@ -234,11 +222,8 @@ class Definition(_Frozen):
             return written | {"title": data.get("id")} | data
         answers, sources = data.get("answers"), data.get("sources")
         if isinstance(sources, dict) and isinstance(answers, list) and not _vary(answers):
-            labels = {answer: answer for answer in answers if isinstance(answer, str)}
-            filled = {}
-            for name, source in sources.items():
-                filled[name] = {"labels": labels, **source} if isinstance(source, dict) else source
-            sources = filled
+            labels = {"labels": {answer: answer for answer in answers if isinstance(answer, str)}}
+            sources = {name: labels | each if isinstance(each, dict) else each for name, each in sources.items()}
         defaults = {
             "title": data.get("id"),
             "metric": "accuracy" if data.get("positive") is None else "f1",
@@ -267,7 +252,5 @@ def named_sources(sources: Sources) -> dict[str, Source]:
 
 def needed_names(definition: Definition) -> tuple[str, ...]:
     """Every name that a row must give: fields, label or target, and what id and group are made of."""
-    used = [*definition.fields, definition.target or definition.gold]
-    for template in (definition.id_from, definition.group):
-        used += names_in(template or "")
-    return tuple(dict.fromkeys(used))
+    templates = names_in((definition.id_from or "") + (definition.group or ""))
+    return tuple(dict.fromkeys([*definition.fields, definition.target or definition.gold, *templates]))

@@ -8,11 +8,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from softprune.config.registry import unknown
-from softprune.config.yaml_io import check_writable, parse_yaml, plain
+from softprune.config.yaml_io import parse_keys, plain, read_text
 from softprune.data.definition import (
     MASK,
     Definition,
@@ -32,7 +31,6 @@ from softprune.data.multitask import join_definitions
 from softprune.data.row_files import ENDINGS, file_format
 from softprune.data.row_readers import ROW_READERS
 from softprune.errors import ManyErrors, SoftpruneError
-from softprune.text_encoding import how_to_convert
 
 _SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
     (): Definition,
@@ -52,21 +50,8 @@ def read_definition(path: Path) -> Definition:
         SoftpruneError: when it can't be read as YAML, or for its one mistake.
         ManyErrors: with every mistake in it.
     """
-    try:
-        data = parse_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        found = f"no file {path}" if isinstance(error, FileNotFoundError) else f"{path}: {error.strerror}"
-        raise SoftpruneError("a task YAML", found, "check the path") from None
-    except UnicodeDecodeError as error:
-        found = f"byte 0x{error.object[error.start]:02x} in {path}"
-        raise SoftpruneError("a task YAML in UTF-8", found, how_to_convert(error.object, path)) from None
-    except yaml.YAMLError as error:
-        found = " ".join(str(error).split())
-        raise SoftpruneError(f"YAML in UTF-8 in {path}", found, "fix the file's syntax") from None
-    except ValueError:  # a path with a NUL
-        raise SoftpruneError("a task YAML", f"no file {str(path)!r}", "check the path") from None
-    check_writable(data, f"task {path}")
-    if isinstance(data, dict) and "parts" in data:
+    data = parse_keys(read_text(path, "task YAML"), f"task {path}", "fields: [text]", "docs/tasks.md")
+    if "parts" in data:
         do = "remove it; tasks are joined by name: --task trec+ag_news"
         raise SoftpruneError("a file of one task", f"`parts` in {path}", do)
     return check_definition(data, path)
@@ -100,11 +85,8 @@ def check_definition(data: Any, path: Path) -> Definition:
 def _explain_invalid(error: ValidationError) -> list[SoftpruneError]:
     """Pydantic's errors in our words, those of values that YAML read as something other than text in one message."""
     items = error.errors(include_url=False)
-    unquoted = []
-    for item in items:
-        is_scalar = item["input"] is not None and not isinstance(item["input"], str | list | dict)
-        if item["type"] == "string_type" and is_scalar:
-            unquoted.append(item)
+    no_text = [item for item in items if item["type"] == "string_type"]
+    unquoted = [item for item in no_text if not isinstance(item["input"], str | list | dict | None)]
     # A list whose values aren't text counts as too short as well: that is one mistake, reported once.
     reported = {item["loc"][:-1] for item in unquoted}
     mistakes = []
@@ -174,10 +156,6 @@ def _target_mistakes(definition: Definition) -> Iterator[SoftpruneError]:
         value = getattr(definition, key)
         if value != default:
             yield SoftpruneError(f"no `{key}` beside `target`", value, "remove it: there is no label")
-    known = [name for name, metric in METRICS.items() if metric.reads == "texts"]
-    if definition.metric in METRICS and definition.metric not in known:
-        expected, do = f"a metric of written texts ({', '.join(known)})", "choose one of them, or remove `metric`"
-        yield SoftpruneError(expected, definition.metric, do)
     for layout, source in named_sources(definition.sources).items():
         if source.labels:
             expected = f"no labels in `sources.{layout}` beside `target`"
@@ -194,10 +172,6 @@ def _answer_mistakes(definition: Definition) -> Iterator[SoftpruneError]:
         do = "add one; for a text that is to be written, name its column as `target` instead"
         yield SoftpruneError("`answers`: at least 2 to choose from", answers or "none", do)
         return
-    if definition.metric in METRICS and METRICS[definition.metric].reads != "answers":
-        names = ", ".join(name for name, metric in METRICS.items() if metric.reads == "answers")
-        do = f"choose one of {names}, or name a text to be written as `target`"
-        yield SoftpruneError("a metric of answers", definition.metric, do)
     if len(set(definition.answers)) < len(definition.answers):
         yield SoftpruneError("`answers` that differ", answers, "give each answer once")
     if definition.positive is not None and definition.positive not in definition.answers:
@@ -214,7 +188,7 @@ def _answer_mistakes(definition: Definition) -> Iterator[SoftpruneError]:
 
 
 def _unknown_names(definition: Definition) -> Iterator[SoftpruneError]:
-    """Names of things that softprune doesn't have; and a metric without the answer that it counts."""
+    """Names of things that softprune doesn't have; and a metric that doesn't go with the answers."""
     named: list[tuple[str, str, Iterable[str]]] = [("metric", definition.metric, METRICS)]
     for source in named_sources(definition.sources).values():
         if source.rows:
@@ -225,6 +199,10 @@ def _unknown_names(definition: Definition) -> Iterator[SoftpruneError]:
         if name not in known:
             yield unknown(kind, name, known)
     metric = METRICS.get(definition.metric)
+    reads = "texts" if definition.is_generation or definition.targets == "text" else "answers"
+    if metric is not None and metric.reads != reads:
+        expected = f"a metric of {reads} ({', '.join(name for name in METRICS if METRICS[name].reads == reads)})"
+        yield SoftpruneError(expected, metric.name, "choose one of them, or remove `metric`")
     if metric is not None and metric.needs_positive and definition.positive is None:
         yield SoftpruneError(f"`positive` beside the metric {metric.name}", "none", "name the answer that F1 counts")
 

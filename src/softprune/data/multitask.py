@@ -5,7 +5,6 @@ Every example keeps its own template and answers and says which task it is of. W
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from softprune.config.registry import unknown
@@ -26,7 +25,7 @@ def join_definitions(parts: Sequence[Definition]) -> Definition:
         SoftpruneError: where they can't be counted alike, or one is there twice.
     """
     ids = [part.id for part in parts]
-    twice = [name for name, count in Counter(ids).items() if count > 1]
+    twice = [name for name in ids if ids.count(name) > 1]
     if twice:
         raise SoftpruneError("tasks to join, each once", f"{twice[0]} twice", "name it once")
     for part in parts:
@@ -44,10 +43,8 @@ def join_definitions(parts: Sequence[Definition]) -> Definition:
         do = "join tasks that agree, or give your copy of a task's YAML another `score`"
         raise SoftpruneError("tasks whose answers are scored alike, to join them", found, do)
     fields: dict[str, FieldSpec] = {}
-    answers: dict[str, None] = {}  # in the order in which they come, each once
     for part in parts:
         fields |= part.fields
-        answers |= dict.fromkeys(part.answers)
     # Not validated: an id with "+" and no sources of its own are what no task file may have.
     return Definition.model_construct(
         id="+".join(ids),
@@ -57,7 +54,7 @@ def join_definitions(parts: Sequence[Definition]) -> Definition:
         instruction=" ".join(part.instruction for part in parts if part.instruction),
         fields=fields,
         template="\n".join(f"{part.id}: {part.template}" for part in parts),
-        answers=tuple(answers),
+        answers=tuple(dict.fromkeys(answer for part in parts for answer in part.answers)),
         metric=METRIC,
         score=parts[0].score,
         targets="answers",

@@ -23,19 +23,10 @@ CACHED_PAIRS = 2**16
 
 @lru_cache(maxsize=CACHED_PAIRS)
 def rouge(text: str, reference: str) -> tuple[float, float, float]:
-    """ROUGE-1, ROUGE-2 and ROUGE-L of a text, F1 between 0 and 1.
-
-    Raises:
-        SoftpruneError: where `rouge-score` isn't installed.
-    """
-    scores = _scorer().score(reference, text)
+    """ROUGE-1, ROUGE-2 and ROUGE-L of a text, F1 between 0 and 1; errors as `load_scorer`."""
+    scores = load_scorer().score(reference, text)
     one, two, longest = (float(scores[kind].fmeasure) for kind in KINDS)
     return one, two, longest
-
-
-def check_installed() -> None:
-    """Raises SoftpruneError where `rouge-score` isn't installed."""
-    _scorer()
 
 
 def is_installed() -> bool:
@@ -44,7 +35,8 @@ def is_installed() -> bool:
 
 
 @cache
-def _scorer() -> Any:
+def load_scorer() -> Any:
+    """What scores texts; a SoftpruneError where `rouge-score` isn't installed."""
     try:
         from rouge_score.rouge_scorer import RougeScorer
     except ImportError as error:

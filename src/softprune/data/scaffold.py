@@ -59,7 +59,7 @@ class Column:
         if key.strip().lower() == "nan":
             self.nan = self.nan or where
         else:
-            self.is_numeric &= not isinstance(value, str) or _is_number(value)
+            self.is_numeric &= not isinstance(value, str) or not math.isnan(_size(value))
         if not key.strip():
             self.empty = self.empty or where
         if not self.is_crowded:
@@ -72,11 +72,14 @@ class Column:
         return 0.0 if self.is_numeric or not self.is_plain else self.words / self.rows
 
 
-def _is_number(text: str) -> bool:
+def _size(text: str) -> float:
+    """A number's size, by which labels are sorted, truth values behind them; NaN for any other text."""
+    if text.lower() in TRUTHS:
+        return math.inf
     try:
-        return math.isfinite(float(text))
+        return float(text) if math.isfinite(float(text)) else math.nan
     except ValueError:
-        return text.lower() in ("true", "false")
+        return math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +112,10 @@ def guess(
     label: str | None = None,
     target: str | None = None,
 ) -> Guess:
-    """What a file's columns mean; those that aren't named are guessed.
+    """What the columns of training examples mean, and of examples to report on; those that aren't named are guessed.
 
-    Args:
-        file: CSV, JSON lines or Parquet; training examples.
-        validation: such a file with examples to report on; its labels count too.
-        text: columns to read.
-        label: the label's column.
-        target: the column with the texts that are to be written, where there is no label.
-
-    Raises:
-        SoftpruneError: for a file that can't be read, or columns that aren't what they should be.
+    The names are those of columns: texts to read, and the label or, without labels, the texts to be written (`target`).
+    A SoftpruneError where a file can't be read, or a column isn't what it should be.
     """
     if label is not None and target is not None:
         found, do = f"--label {label} and --target {target}", "leave one of them out"
@@ -254,7 +250,7 @@ def _plain_name(name: str) -> str:
 def _guess_answers(label: Column) -> dict[str, str]:
     """Label to answer: its own words; yes and no; numbers get a word to go with them."""
     answers = {}
-    for value in sorted(label.counts, key=_number_first) if label.is_numeric else label.counts:
+    for value in sorted(sorted(label.counts), key=_size) if label.is_numeric else label.counts:
         named = f"{_plain_name(label.name)} {value}" if label.is_numeric else " ".join(value.split())
         words = TRUTHS.get(value.lower(), named)
         answers[value] = words.replace("{", "{{").replace("}", "}}")  # as in templates
@@ -262,14 +258,6 @@ def _guess_answers(label: Column) -> dict[str, str]:
         found = ", ".join(f'"{value}"' for value in answers)
         raise SoftpruneError(f"labels in {label.name} that differ by more than blanks", found, "correct the labels")
     return answers
-
-
-def _number_first(value: str) -> tuple[float, str]:
-    """Sorts numbers by size, and truth values behind them."""
-    try:
-        return float(value), value
-    except ValueError:
-        return float("inf"), value
 
 
 def write_task(guessed: Guess, out: Path, file: Path, validation: Path | None = None) -> Splits:

@@ -47,11 +47,7 @@ def examples_from(definition: Definition, source: Source, rows: Iterable[Located
 
 
 def select_rows(rows: Iterable[Located], wanted: Mapping[str, str]) -> Iterator[Located]:
-    """The rows whose columns have the wanted values.
-
-    Raises:
-        SoftpruneError: for a row without such a column.
-    """
+    """The rows whose columns have the wanted values; a SoftpruneError for a row without such a column."""
     for located in rows:
         for column in wanted:
             if column not in located.row:
@@ -73,11 +69,7 @@ class UnansweredRow:
 
 
 def unanswered_rows(definition: Definition, source: Source, rows: Iterable[Located]) -> Iterator[UnansweredRow]:
-    """What a task asks about rows whose labels needn't be known.
-
-    Raises:
-        SoftpruneError: for a missing field, or a value that isn't text, with the row's place.
-    """
+    """What a task asks about rows whose labels needn't be known; errors as `examples_from`, but for labels."""
     name = definition.target or definition.gold
     for index, row in enumerate(_expand(definition, source, rows)):
         texts = row.texts()

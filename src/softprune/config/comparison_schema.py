@@ -162,11 +162,9 @@ def find_recipe_errors(values: Mapping[str, Any], known: Container[tuple[Any, st
     try:
         Recipe.model_validate(values)
     except ValidationError as error:
-        mistakes = error.errors(include_url=False)
-    else:
-        return []
-    fields = flat_fields(Recipe)
-    return [explain_error(each, fields) for each in mistakes if (each["loc"], each["type"]) not in known]
+        fields, mistakes = flat_fields(Recipe), error.errors(include_url=False)
+        return [explain_error(each, fields) for each in mistakes if (each["loc"], each["type"]) not in known]
+    return []
 
 
 def nested(settings: object) -> dict[str, Any]:

@@ -57,22 +57,12 @@ def load_scorer() -> Any:
 
 def words(text: str) -> list[str]:
     """Runs of letters, digits and their marks; where a script has no blanks between words, each character is one."""
-    return unicodedata.normalize("NFC", text).translate(_APART).split()
+    return "".join(map(_set_apart, unicodedata.normalize("NFC", text))).split()
 
 
-class _Apart(dict[int, str]):
-    """Maps a character to itself, between blanks if it is a word by itself, or to a blank; filled as texts need it."""
-
-    def __missing__(self, code: int) -> str:
-        character = chr(code)
-        if unicodedata.category(character)[0] not in "LMN":
-            apart = " "
-        elif unicodedata.name(character, "").startswith(NO_BLANKS):
-            apart = f" {character} "
-        else:
-            apart = character
-        self[code] = apart
-        return apart
-
-
-_APART = _Apart()
+@cache
+def _set_apart(character: str) -> str:
+    """A character, between blanks if it is a word by itself; a blank in place of one that is in no word."""
+    if unicodedata.category(character)[0] not in "LMN":
+        return " "
+    return f" {character} " if unicodedata.name(character, "").startswith(NO_BLANKS) else character

@@ -230,15 +230,14 @@ def _known(columns: Mapping[str, Column], name: str) -> Column:
 
 def _field_names(texts: Sequence[Column], label: Column) -> tuple[str, ...]:
     """Names for a template's braces, all different, and none of them the label's."""
-    taken, names = {MASK, _plain_name(label.name)}, []
+    names = [MASK, _plain_name(label.name)]
     for column in texts:
         name = plain = _plain_name(column.name)
         numbers = count(2)
-        while name in taken:
+        while name in names:
             name = f"{plain}_{next(numbers)}"
-        taken.add(name)
         names.append(name)
-    return tuple(names)
+    return tuple(names[2:])
 
 
 def _plain_name(name: str) -> str:

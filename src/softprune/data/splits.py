@@ -84,8 +84,8 @@ def select_sets(
         SoftpruneError: when a set that is needed is absent or too small to divide.
     """
     if splits.parts:
-        shots = _share(shots, "task.shots", len(splits.parts))
-        limit = _share(limit_report, "task.limit_report", len(splits.parts))
+        tasks = len(splits.parts)
+        shots, limit = _share(shots, "task.shots", tasks), _share(limit_report, "task.limit_report", tasks)
         drawn = []
         for part in splits.parts:
             options = (part, protocol, shots, fraction)
@@ -98,8 +98,11 @@ def select_sets(
     # The three draws have generators of their own, so that none depends on whether another one happens.
     remarks: list[str] = []
     train = _sample_shots(splits.train, shots, np.random.default_rng([seed, 0]), remarks)
-    report_generator = np.random.default_rng([seed if report_seed is None else report_seed, 2])
-    report = _limit_report(splits.report, limit_report, report_generator, remarks)
+    report = splits.report
+    if limit_report is not None and limit_report < len(report):
+        remarks.append(f"reported on {limit_report} of {len(report)} examples drawn at random: not the full set")
+        order = np.random.default_rng([seed if report_seed is None else report_seed, 2]).permutation(len(report))
+        report = tuple(report[i] for i in sorted(order[:limit_report]))
     select, select_origin = report, str(splits.reported)
     if protocol == "held-out" and splits.dev is not None and splits.validation is not None:
         select, select_origin = splits.dev, "dev"
@@ -144,14 +147,6 @@ def _sample_shots(train: Examples, shots: int | None, generator: np.random.Gener
     if len(chosen) != shots:
         remarks.append(f"{len(chosen)} shots in whole groups, {shots} were asked for")
     return chosen
-
-
-def _limit_report(report: Examples, limit: int | None, generator: np.random.Generator, remarks: list[str]) -> Examples:
-    if limit is None or limit >= len(report):
-        return report
-    remarks.append(f"reported on {limit} of {len(report)} examples drawn at random: not the full set")
-    order = generator.permutation(len(report))
-    return tuple(report[i] for i in sorted(order[:limit]))
 
 
 def sample(train: Examples, n: int, generator: np.random.Generator) -> Examples:

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from softprune.config.registry import unknown
-from softprune.data.definition import Definition, FileSource, Source, Split
+from softprune.data.definition import Definition, FileSource, Source, Split, join_definitions
 from softprune.data.definition_loading import read_definition
 from softprune.data.demo import GENERATORS
 from softprune.data.metrics import Loss, Metric, metric_named
-from softprune.data.multitask import join_definitions
 from softprune.data.row_files import Located, read_rows
 from softprune.data.sources import SPLITS, SplitRows, find_layout, fits_layout, hub_rows
 from softprune.data.splits import Examples, Splits, divide

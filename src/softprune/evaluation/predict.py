@@ -15,8 +15,7 @@ from typing import Any, Protocol
 import torch
 
 from softprune.config.registry import unknown
-from softprune.data.definition import Definition
-from softprune.data.multitask import definition_for_row
+from softprune.data.definition import Definition, definition_for_row
 from softprune.data.row_files import Located, Row, plain_row
 from softprune.data.sources import choose_source
 from softprune.data.template import UnansweredRow, unanswered_rows

@@ -315,11 +315,7 @@ def join_definitions(parts: Sequence[Definition]) -> Definition:
 
 
 def definition_for_row(definition: Definition, located: Located) -> Definition:
-    """The definition that a row is read by: its own task's, where several are joined.
-
-    Raises:
-        SoftpruneError: for a row that names none of them.
-    """
+    """The definition that a row is read by: that of the task which it names, where several are joined."""
     if not definition.parts:
         return definition
     known = {part.id: part for part in definition.parts}

@@ -42,11 +42,7 @@ class Metric(ABC):
 
     @abstractmethod
     def counts(self, scores: Scores) -> Floats:
-        """One row of counts per example, `[N, C]`.
-
-        Raises:
-            SoftpruneError: without examples, or where not every example has what the metric reads.
-        """
+        """One row of counts per example, `[N, C]`; refused without examples, or without what it reads of each."""
 
     def score(self, counts: Floats) -> Floats:
         """Summed counts `[..., C]` to values `[...]`. By default a mean: the first count over the second."""
@@ -148,11 +144,7 @@ METRICS: Final[dict[str, type[Metric]]] = {metric.name: metric for metric in (Ac
 
 
 def metric_named(name: str, positive: int | None = None, n_answers: int = 2) -> Metric:
-    """The metric of that name, for a task with these answers (see `Metric.for_task`).
-
-    Raises:
-        SoftpruneError: for an unknown name.
-    """
+    """The metric of that name, for a task with these answers (see `Metric.for_task`); unknown names are refused."""
     if name not in METRICS:
         raise unknown("metric", name, METRICS)
     return METRICS[name].for_task(n_answers, positive)

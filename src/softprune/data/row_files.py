@@ -265,11 +265,7 @@ class RowWriter:
         self._file: _TextFile | _ParquetFile | None = None
 
     def write(self, rows: Sequence[Row]) -> None:
-        """Add rows, one at least; the first ones decide the columns of CSV and Parquet.
-
-        Raises:
-            SoftpruneError: for rows whose columns or types differ from those of the first, in CSV or Parquet.
-        """
+        """Add rows, one at least; the first ones decide the columns of CSV and Parquet, and others are refused."""
         if self._file is None and self._kind == "parquet":
             self._file = _ParquetFile(self._temporary, rows)
         elif self._file is None:

@@ -32,11 +32,7 @@ class FolderLayout:
     paths: Mapping[Split, tuple[Path, ...]]  # the files of each split that is there
 
     def rows(self, split: Split) -> Iterator[Located]:
-        """The split's rows, one file after the other.
-
-        Raises:
-            SoftpruneError: where the files hold none, and as reading them does.
-        """
+        """The split's rows, one file after the other; files without any are refused."""
         source, is_empty = self.source, True
         for path in self.paths[split]:
             kind, header, where = file_format(path) or "jsonl", None, {}  # unless the source states another one
@@ -53,8 +49,7 @@ class FolderLayout:
 def find_layout(definition: Definition, data: Path) -> FolderLayout:
     """Recognise a folder by its files; where two layouts share names, by the first row.
 
-    Raises:
-        SoftpruneError: when there is no such folder, or no layout's files are in it; or not all of your own.
+    A folder without any layout's files is refused, and one without all of your own.
     """
     if not data.is_dir():
         found = "a file" if data.exists() else "no such folder"

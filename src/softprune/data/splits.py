@@ -170,8 +170,7 @@ def sample(train: Examples, n: int, generator: np.random.Generator) -> Examples:
 def divide(train: Examples, fraction: float, generator: np.random.Generator, do: str) -> tuple[Examples, Examples]:
     """The training set in two, the second of that fraction; stratified by label, or by whole groups.
 
-    Raises:
-        SoftpruneError: for fewer than two examples (or groups); `do` says what the user can do about it.
+    Fewer than two examples (or groups) are refused; `do` says what the user can do about it.
     """
     is_grouped = _has_groups(train)
     units = {example.group if is_grouped else example.index for example in train}

@@ -262,13 +262,15 @@ def _read_valid_part(values: Mapping[str, Any]) -> Study | None:
 def _without(values: Mapping[str, Any], wrong: Sequence[tuple[int | str, ...]]) -> dict[str, Any]:
     """The values without keys that are wrong, and with something for what is required."""
     kept = deepcopy(dict(values))
-    for place in wrong:
+    for *sections, name in wrong:
         inner: Any = kept
-        for part in place[:-1]:
-            known = isinstance(inner, list) if isinstance(part, int) else isinstance(inner, dict) and part in inner
-            inner = inner[part] if known else None
+        try:
+            for section in sections:
+                inner = inner[section]
+        except (LookupError, TypeError):
+            continue  # pydantic's places also hold names that are none of the values, such as `[key]`
         if isinstance(inner, dict):
-            inner.pop(place[-1], None)
+            inner.pop(name, None)
     variants = kept.get("variants")
     for number, variant in enumerate(variants if isinstance(variants, list) else (), start=1):
         if isinstance(variant, dict):

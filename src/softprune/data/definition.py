@@ -270,10 +270,7 @@ def join_definitions(parts: Sequence[Definition]) -> Definition:
     """Several tasks as one, for one prompt that serves them all: `trec+ag_news`.
 
     Their answers and fields are united. Every example keeps its own template and answers, and says which task it is of.
-    What counts is the accuracy over all.
-
-    Raises:
-        SoftpruneError: where they can't be counted alike, or one is there twice.
+    What counts is the accuracy over all; tasks that can't be counted alike are refused, and so is one that comes twice.
     """
     ids = [part.id for part in parts]
     twice = [name for name in ids if ids.count(name) > 1]

@@ -96,11 +96,7 @@ def strip_compression(name: str) -> Path:
 
 
 def read_rows(path: Path, kind: Format, header: Sequence[str] | None = None) -> Iterator[Located]:
-    """Read a file row by row, never as a whole; `header` names the columns of a CSV that has no header line.
-
-    Raises:
-        SoftpruneError: for what isn't UTF-8, a malformed line, or a broken archive.
-    """
+    """Read a file row by row, never as a whole; `header` names the columns of a CSV that has no header line."""
     if kind == "parquet":
         rows = _parquet_rows(path)
     elif kind == "csv":

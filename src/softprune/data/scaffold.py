@@ -260,11 +260,7 @@ def _guess_answers(label: Column) -> dict[str, str]:
 
 
 def write_task(guessed: Guess, out: Path, file: Path, validation: Path | None = None) -> Splits:
-    """Write the YAML, and load it to see that it works.
-
-    Raises:
-        SoftpruneError: where there is such a file already, or when the data doesn't load; then none is left.
-    """
+    """Write the YAML, and load it to see that it works; else it is deleted. One that is there already stays."""
     if out.suffix not in (".yaml", ".yml"):
         raise SoftpruneError("a task file that ends in .yaml", str(out), "rename it")
     try:

@@ -127,11 +127,7 @@ def _no_files(definition: Definition, data: Path) -> SoftpruneError:
 
 
 def choose_source(definition: Definition, first: Located) -> Source:
-    """The layout that a row reads in; one in which its label reads too, before others.
-
-    Raises:
-        SoftpruneError: where none fits; it names the fields.
-    """
+    """The layout that a row reads in; one in which its label reads too, before others. A row must fit one."""
     plain = Source(labels={answer: answer for answer in definition.answers}, verified=True)
     readable = []
     for source in (*named_sources(definition.sources).values(), plain):

@@ -177,16 +177,10 @@ def load_study(path_or_name: str | Path, overrides: Sequence[str] = (), *, names
     for part, model in (("variants", Variant), ("published", Published), ("scales", Scale)):
         more += [replace(field, key=f"{part}.*.{field.key}") for field in flat_fields(model)]
 
-    return validate(
-        Study,
-        values,
-        changes,
-        where,
-        names,
-        what="a study",
-        more_fields=more,
-        find_more=lambda keys: [*errors, *_find_run_errors(keys)],
-    )
+    def find_more(values: Mapping[str, Any]) -> list[SoftpruneError]:
+        return [*errors, *_find_run_errors(values)]
+
+    return validate(Study, values, changes, where, names, what="a study", more_fields=more, find_more=find_more)
 
 
 def _options_by_scale(values: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from decimal import Decimal
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self
 
 from softprune.errors import SoftpruneError, out_of_memory
@@ -273,7 +272,7 @@ class RowWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if self._file is not None:
                 self._file.close()
@@ -324,8 +323,7 @@ class _ParquetFile:
         for row in rows:
             as_text = {name: str(_cell(row[name])) for name in self._untyped if row.get(name) is not None}
             typed.append({**row, **as_text})
-        table = self._table(typed, self._writer.schema)
-        self._writer.write_table(table)
+        self._writer.write_table(self._table(typed, self._writer.schema))
 
     def _table(self, rows: Sequence[Row], schema: Any = None) -> Any:
         try:

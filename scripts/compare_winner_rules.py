@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from softprune.config.loading import load_recipe
+from softprune.config import Recipe, load_config
 from softprune.pipelines.xprompt import execute
 from softprune.prompts.soft_prompts import read_one
 from softprune.pruning import xprompt
@@ -73,7 +73,7 @@ def run(recipe: str, seed: int, settings: Sequence[str], out: Path) -> None:
 
     xprompt.mark_winner = mark
     try:
-        resolved = load_recipe(recipe, [*settings, f"seed={seed}", "selection.seeds=0"])
+        resolved = load_config(Recipe, recipe, [*settings, f"seed={seed}", "selection.seeds=0"])
         execute(resolved, out, "scripts/compare_winner_rules.py", "")
     finally:
         xprompt.mark_winner = marked

@@ -28,7 +28,7 @@ from softprune.cli.output import ROWS_PER_WRITE, progress_console, say
 from softprune.errors import SoftpruneError
 
 if TYPE_CHECKING:
-    from softprune.data.output_rows import RowWriter
+    from softprune.data.row_files import RowWriter
     from softprune.evaluation.predict import Answering, Prediction
     from softprune.prompts.ticket import Ticket
 
@@ -85,8 +85,7 @@ def predict(
 ) -> None:
     """Answer the rows of a file with a ticket or an adapter, or each row with its own of several tickets."""
     from softprune.adapters.adapter_io import holds_adapter, read_adapter
-    from softprune.data.output_rows import RowWriter
-    from softprune.data.row_files import file_format, refuse_columns
+    from softprune.data.row_files import RowWriter, file_format, refuse_columns
     from softprune.data.sources import read_input
     from softprune.evaluation.predict import backbone_of
     from softprune.evaluation.predict import predict as answer

@@ -172,8 +172,7 @@ def predict(
     force: ForceOption = False,
 ) -> None:
     """Classify the rows of a file, and say how many of their input tokens were kept to the end, and which."""
-    from softprune.data.output_rows import RowWriter
-    from softprune.data.row_files import file_format, read_rows, refuse_columns
+    from softprune.data.row_files import RowWriter, file_format, read_rows, refuse_columns
     from softprune.token_pruning.model import ADDED, ADDED_WIDE, TokenModel, predict_rows
 
     if old_input is not None:

@@ -231,7 +231,7 @@ def _report_front(workspace: Workspace, data: ScoredSet, pruned: Pruned, scored:
             scores = scored["winner"]
         if scores is not None:
             value = workspace.metric.value(scores)
-            candidate = candidate.updated(report=value, interval=interval(workspace, data, scores))
+            candidate = replace(candidate, report=value, interval=interval(workspace, data, scores))
         candidates.append(candidate)
     return candidates
 

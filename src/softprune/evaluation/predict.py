@@ -16,7 +16,7 @@ import torch
 
 from softprune.adapters.adapter_io import SavedAdapter
 from softprune.config.registry import unknown
-from softprune.data.multitask import definition_for_row
+from softprune.data.definition import definition_for_row
 from softprune.data.row_files import Located, Row, plain_row
 from softprune.data.sources import choose_source
 from softprune.data.template import UnansweredRow, unanswered_rows

@@ -10,8 +10,7 @@ from collections import Counter
 from typing import Any
 
 from softprune.data import answered, constant_answer
-from softprune.data.lead_baseline import NAME, lead, pair_texts
-from softprune.data.metrics import Rouge1, Rouge2, RougeL
+from softprune.data.metrics import LEAD_NAME, Rouge1, Rouge2, RougeL, lead, pair_texts
 from softprune.data.rouge import rouge
 from softprune.models.tokenization import cut_to
 from softprune.runs.record_parts import ResultRow
@@ -49,7 +48,7 @@ def bar(workspace: Workspace, data: ScoredSet) -> ResultRow:
         length, tokenizer = workspace.scoring.max_answer_length, workspace.backbone.tokenizer
         texts = tuple(cut_to(tokenizer, lead(example), length) for example in data.examples)
         result = row(workspace, data, pair_texts(texts, data.examples))
-        result.answer = NAME
+        result.answer = LEAD_NAME
     else:
         gold = [example.gold for example in data.examples]
         always = [0] * len(data)

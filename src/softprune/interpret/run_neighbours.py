@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from softprune.config import load_recipe
+from softprune.config import Recipe, load_config
 from softprune.errors import SoftpruneError
 from softprune.interpret.displacement import movement, norm_rms
 from softprune.interpret.neighbours import MEASURES, anisotropy, nearest, table_mean
@@ -179,7 +179,7 @@ def neighbours_of(run: Path, k: int = K) -> dict[str, Any]:
         return found
     ticket = Ticket.load(run)
     start_PH, tuned_PH = load_vectors(run / _INITIAL), load_vectors(run / "prompts/tuned.safetensors")
-    settings = load_recipe(run / "resolved.yaml").backbone
+    settings = load_config(Recipe, run / "resolved.yaml").backbone
     backbone = load_backbone(settings.name, family=settings.family, dtype=settings.dtype, revision=settings.revision)
     ticket.check(backbone)
     winner = ticket.state if record.kind == "xprompt" else None

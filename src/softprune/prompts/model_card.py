@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from softprune.data.definition import Definition
-from softprune.data.multitask import TASK
+from softprune.data.definition import TASK, Definition
 from softprune.models.load_errors import BUNDLED
 from softprune.printable import code_block, code_span, markdown_text, one_line
 

@@ -185,7 +185,7 @@ def retrain(workspace: Workspace, tuned: Fitted, candidates: Sequence[MaskedCand
     for each, loss in zip(candidates, losses, strict=True):
         retrained = fitted[each.candidate.id]
         score, select_loss = retrained.evaluation.score, retrained.evaluation.loss
-        candidate = each.candidate.updated(rank_loss=loss, status="trained", select=score, select_loss=select_loss)
+        candidate = replace(each.candidate, rank_loss=loss, status="trained", select=score, select_loss=select_loss)
         trials.append(Trial(candidate, each.mask, retrained))
     return trials
 
@@ -203,9 +203,9 @@ def mark_winner(workspace: Workspace, trials: Sequence[Trial]) -> list[Trial]:
         record.selection.foresight = foresight(candidates)
     marked = []
     for trial in trials:
-        candidate = trial.candidate.updated(pareto=trial.candidate.id in front)
+        candidate = replace(trial.candidate, pareto=trial.candidate.id in front)
         if candidate.id == winner.id:
-            candidate = candidate.updated(status="winner")
+            candidate = replace(candidate, status="winner")
         marked.append(replace(trial, candidate=candidate))
     return marked
 

@@ -174,7 +174,7 @@ def _record(workspace: TokenWorkspace, described: BackboneDescription, sets: Sel
             title=task.definition.title,
             metric=workspace.metric.name,
             answers=list(workspace.labels),
-            indices={name: list(indices) for name, indices in sets.indices.items()},
+            indices=sets.indices,
             sizes=SetSizes(train=len(sets.train), select=len(sets.select), report=len(sets.report)),
             tokens={"train": sum(map(len, workspace.train.ids)), "select": sum(map(len, workspace.select.ids))},
             truncated=Truncation(examples=len(cut), tokens=sum(cut)),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from softprune.config import Recipe
 from softprune.data import Selection, Splits, Task, load_task, select_sets
-from softprune.data.rouge import check_installed
+from softprune.data.rouge import load_scorer
 from softprune.errors import SoftpruneError, gathered, join_errors
 from softprune.models import describe
 from softprune.models.base import Backbone
@@ -210,7 +210,7 @@ def text_mistakes(recipe: Recipe, task: str, described: BackboneDescription) -> 
         return [SoftpruneError(expected, found, "choose another backbone, such as tiny-seq2seq or tiny-causal")]
     errors: list[SoftpruneError] = []
     with gathered(errors):
-        check_installed()
+        load_scorer()
     if recipe.tuning.loss == "rank":
         expected = f"tuning.loss of likelihood or auto for {task}, whose texts have no rivals to rank"
         errors.append(SoftpruneError(expected, "rank", "set tuning.loss=likelihood"))

@@ -212,7 +212,7 @@ def _record(workspace: Workspace, sets: Selection, source: str, notes: Sequence[
         metric=workspace.metric.name,
         targets=definition.targets,
         answers=list(sets.train[0].answers) if fixed_answers else None,
-        indices={name: list(indices) for name, indices in sets.indices.items()},
+        indices=sets.indices,
         sizes=SetSizes(train=len(sets.train), select=len(sets.select), report=len(sets.report)),
         truncated=truncation(workspace.train, workspace.select),
         source=source,

@@ -30,7 +30,7 @@ from softprune.config.yaml_io import yaml_text
 from softprune.errors import ManyErrors, SoftpruneError
 from softprune.runs import atomic_io
 from softprune.runs.executors import EXECUTORS, Executor
-from softprune.runs.lock import FolderHeld, is_held
+from softprune.runs.job_folder import FolderHeld, is_held
 from softprune.studies.folder import RUNS
 from softprune.terminal import literal
 from softprune.training.memory import give_back

@@ -24,7 +24,7 @@ from softprune.config import resolve
 from softprune.prompts.soft_prompts import read_one
 from softprune.pruning.search import choose
 from softprune.pruning.xprompt import xprompt
-from softprune.runs.executors import InProcess
+from softprune.runs.executors import Executor
 from softprune.runs.run_folder import RunFolder
 from softprune.statistics.bootstrap import paired_bootstrap
 from softprune.training.loop import Watch
@@ -79,7 +79,7 @@ def search(task: str, seed: int, strategy: str, data: Path, out: Path, overrides
 
 
 def _searched(recipe: Any, run: RunFolder) -> dict[str, Any]:
-    workspace = prepare(recipe, run, Watch(), InProcess())
+    workspace = prepare(recipe, run, Watch(), Executor())
     pruned = xprompt(workspace)
     workspace.report.fix("the search is over")
     data = encode_examples(workspace.recipe, workspace.backbone, workspace.report.open())

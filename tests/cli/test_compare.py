@@ -17,7 +17,7 @@ from softprune.adapters.registry import METHODS
 from softprune.cli.options import recipe_flags
 from softprune.config import CompareRecipe, flat_fields
 from softprune.errors import SoftpruneError
-from softprune.runs.lock import FolderLock
+from softprune.runs.job_folder import FolderLock
 
 Softprune = Callable[..., Any]
 

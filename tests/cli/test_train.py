@@ -15,7 +15,7 @@ import pytest
 
 from records import run_document
 from softprune.cli.options import recipe_flags
-from softprune.cli.recipes import default_out
+from softprune.cli.train import default_out
 from softprune.config import Recipe, flat_fields, load_config, resolve
 from softprune.errors import SoftpruneError
 from softprune.pipelines import adapt as _adapting  # noqa: F401 - takes from the real pruning.api before a stand-in is there

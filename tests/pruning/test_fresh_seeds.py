@@ -15,7 +15,7 @@ from whole_runs import HIDDEN, Models, P, S, recipe_of
 from softprune.config import resolve
 from softprune.evaluation.baselines import fresh_pairs, fresh_seed, retrain_fresh, spans
 from softprune.prompts.soft_prompts import full_mask
-from softprune.runs.executors import InProcess
+from softprune.runs.executors import Executor
 from softprune.runs.run_folder import RunFolder
 from softprune.training.loop import Watch
 from softprune.training.session import Workspace, prepare
@@ -37,7 +37,7 @@ def workspace_of(tiny_models: Models, task_file: Path, tmp_path: Path) -> Callab
         changes = (f"pruning.removal={removal}", f"search.group={group}", "selection.seeds=3")
         recipe = recipe_of(tiny_models("sentence"), task_file, *changes)
         run = RunFolder.open(tmp_path / name, recipe_text="", resolved=recipe.resolved(), kind="xprompt", command="")
-        return prepare(recipe, run, Watch(), InProcess())
+        return prepare(recipe, run, Watch(), Executor())
 
     return make
 

@@ -16,7 +16,7 @@ from small_studies import measured, outcome
 
 from softprune.config import Study
 from softprune.errors import ManyErrors, SoftpruneError
-from softprune.runs.lock import FolderLock
+from softprune.runs.job_folder import FolderLock
 from softprune.studies import run_cache
 from softprune.studies.runner import execute
 from softprune.studies.study_context import StudyContext, make_elsewhere

@@ -37,18 +37,15 @@ class Format(StrEnum):
     safetensors = "safetensors"
 
 
+_FORMATS = "peft: an adapter (PROMPT_TUNING, LORA, IA3); safetensors: a ticket's vectors alone, for any model."
+
+
 def export(
     *,
     source: Annotated[
         str, typer.Argument(metavar="RUN_OR_TICKET", help="A run, ticket or adapter folder, or a hub name.")
     ],
-    format_: Annotated[
-        Format,
-        typer.Option(
-            "--format",
-            help="peft: an adapter (PROMPT_TUNING, LORA, IA3); safetensors: a ticket's vectors alone, for any model.",
-        ),
-    ],
+    format_: Annotated[Format, typer.Option("--format", help=_FORMATS)],
     out: Annotated[Path, out_option("A new or an empty folder.")],
     which: WhichOption = Which.winner,
 ) -> None:

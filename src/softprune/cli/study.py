@@ -15,7 +15,7 @@ import typer
 from softprune.cli.inspect import show_study
 from softprune.cli.options import option, read_overrides, with_flags
 from softprune.cli.output import print_rich, progress_console, say
-from softprune.cli.recipes import name_lookups, stop
+from softprune.cli.train import name_lookups, stop
 from softprune.config import list_shipped, load_study
 from softprune.errors import ManyErrors, SoftpruneError, gathered, join_errors
 

@@ -57,19 +57,11 @@ def execute(
     """Run a recipe of kind adapt into a folder; arguments, result and errors as of `pipelines.xprompt.execute`."""
     hold_alone(f"for {recipe.adapter.method}")
     recipe = settle_recipe(recipe)
-    return run_job(
-        out,
-        lambda run: _run(recipe, run, console),
-        recipe=recipe,
-        recipe_text=recipe_text,
-        command=command,
-        may_change=MEMORY_KEYS,
-        finish=finish,
-        check=lambda run: check_unchanged(recipe, run),
-    )
+    work, check = partial(_run, recipe, console), partial(check_unchanged, recipe)
+    return run_job(recipe, out, command, recipe_text, work, may_change=MEMORY_KEYS, finish=finish, check=check)
 
 
-def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
+def _run(recipe: Recipe, console: Console | None, run: RunFolder) -> None:
     seconds = run_clock(run)
     method, asked = METHODS[recipe.adapter.method], recipe.adapter
     plan = AdapterPlan(tokens=recipe.virtual_tokens, **asked.model_dump(exclude={"warmup", "decay", "clip_norm"}))

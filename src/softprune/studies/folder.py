@@ -18,8 +18,7 @@ from typing import Final, TypeVar
 from softprune.errors import SoftpruneError
 from softprune.runs import atomic_io
 from softprune.runs.comparison_record import ComparisonRecord, StudyRecord
-from softprune.runs.job_folder import JobFolder
-from softprune.runs.lock import FolderLock, is_held
+from softprune.runs.job_folder import FolderLock, JobFolder, is_held
 from softprune.runs.record import read_record
 
 RUNS: Final = "runs"  # beside the studies' folders

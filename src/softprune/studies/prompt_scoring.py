@@ -20,7 +20,7 @@ from softprune.models import describe
 from softprune.models.base import Backbone
 from softprune.models.description import BackboneDescription
 from softprune.prompts.initialization import instruction_prompt, settle_tokens
-from softprune.runs.folder_checks import JSON
+from softprune.runs.job_folder import JSON
 from softprune.statistics.bootstrap import Floats
 from softprune.statistics.methods_over_seeds import Outcome, Scored
 from softprune.studies.run_cache import Spec

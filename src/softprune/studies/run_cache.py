@@ -18,7 +18,7 @@ from softprune.config import Recipe
 from softprune.config.registry import Registry
 from softprune.config.yaml_io import yaml_text
 from softprune.errors import ManyErrors, SoftpruneError
-from softprune.runs.lock import FolderHeld
+from softprune.runs.job_folder import FolderHeld
 from softprune.terminal import literal
 from softprune.training.memory import give_back
 

@@ -14,7 +14,7 @@ from softprune.config.registry import Registry
 from softprune.data import load_task
 from softprune.errors import SoftpruneError, gathered, join_errors
 from softprune.runs.comparison_record import StudyRecord
-from softprune.runs.folder_checks import JSON, describe_differences, find_differences, find_free_path, read_resolved
+from softprune.runs.job_folder import JSON, describe_differences, find_differences, find_free_path, read_resolved
 from softprune.runs.processes import hold_alone
 from softprune.runs.record import read_record
 from softprune.studies.findings import Findings, Table, has_stars, load_findings

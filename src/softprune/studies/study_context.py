@@ -26,7 +26,7 @@ from softprune.errors import SoftpruneError
 from softprune.runs import atomic_io
 from softprune.runs.comparison_record import StudyRun
 from softprune.runs.executors import EXECUTORS, Executor
-from softprune.runs.lock import is_held
+from softprune.runs.job_folder import is_held
 from softprune.studies.folder import RUNS, WORK, safe
 from softprune.studies.run_cache import Spec, is_complete, make_run, say, under_heading
 from softprune.studies.run_result import FinishedRun

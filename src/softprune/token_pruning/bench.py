@@ -24,7 +24,7 @@ from softprune.data import answered
 from softprune.data.metrics import metric_named
 from softprune.errors import SoftpruneError
 from softprune.models.batching import scoring_batches
-from softprune.runs.environment import hardware, versions
+from softprune.runs.record import hardware, versions
 from softprune.statistics.bootstrap import RESAMPLES, paired_bootstrap
 from softprune.statistics.estimates import difference_row
 from softprune.token_pruning.experiment import BASELINE

@@ -70,14 +70,14 @@ class FolderKeeper(Keeper):
 
     def load(self) -> State | None:
         """The last state; curve lines that came after it are dropped, since they will be made again."""
-        saved = self._run.checkpoint(self._work).load()
+        saved = self._run.load_checkpoint(self._work)
         self._run.trim_metrics(self._phase, self._names, saved.meta["step"] if saved else 0)
         return (saved.tensors, saved.meta) if saved else None
 
     def save(self, tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> None:
         """Replace the state."""
         on_cpu = {name: tensor.cpu() for name, tensor in tensors.items()}
-        self._run.checkpoint(self._work).save(Saved(on_cpu, progress))
+        self._run.save_checkpoint(self._work, Saved(on_cpu, progress))
 
     def curve(self, points: Sequence[Point]) -> None:
         """Append to metrics.jsonl."""

@@ -18,8 +18,8 @@ from softprune.errors import ManyErrors, SoftpruneError, explain_system_error
 from softprune.models import describe
 from softprune.pipelines.xprompt import PLACE_KEYS
 from softprune.runs.comparison_record import CellRecord, ComparisonRecord
-from softprune.runs.folder_checks import JSON, changed_keys, find_differences, read_resolved
 from softprune.runs.job import Finish
+from softprune.runs.job_folder import JSON, changed_keys, find_differences, read_resolved
 from softprune.runs.processes import hold_alone
 from softprune.runs.record import read_record
 from softprune.studies.comparison import texts

@@ -28,7 +28,7 @@ from softprune.models.description import find_source
 pytestmark = pytest.mark.slow
 
 bounded = settings(
-    max_examples=150,
+    max_examples=60,
     derandomize=True,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -38,8 +38,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, tiny_models: Callable[[str]
         [
             f"backbone.name={tiny_models('sentence')}",
             "task.id=demo",
-            "task.shots=40",
-            "task.limit_report=24",
+            "task.shots=24",
+            "task.limit_report=12",
             "prompt.tokens=4",
             "prompt.pieces=4",
             "tuning.epochs=3",

@@ -23,7 +23,6 @@ AS_PROCESSES = (
     "mistakes of every kind at once",
     "a flag misspelt",
     "pickled weights alone",
-    "a run in another recipe's",
 )
 
 

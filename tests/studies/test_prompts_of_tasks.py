@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -126,6 +127,7 @@ def test_alike_prompts_that_gain_more_are_found(monkeypatch: pytest.MonkeyPatch)
 
     four = SimpleNamespace(tasks=("a", "b", "c", "d"), config=SimpleNamespace(seed=0))
     monkeypatch.setattr(transfer, "PARTS", {"tuned": "tuned prompts"})
+    monkeypatch.setattr(transfer, "mantel", partial(transfer.mantel, resamples=100))
     place = {"a": 0.0, "b": 1.0, "c": 3.0, "d": 7.0}
     far = np.array([[abs(place[x] - place[y]) for y in place] for x in place])
     alike = {part: dict.fromkeys(transfer.ALIKE, far) for part in transfer.PARTS}
@@ -157,8 +159,9 @@ def test_unevenness() -> None:
     assert projections.unevenness([0.0, 0.0]) is None
 
 
-def test_an_interval_over_runs_resamples_tasks() -> None:
+def test_an_interval_over_runs_resamples_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each task's runs are copies: they must not make the interval narrower."""
+    monkeypatch.setattr(projections, "RESAMPLES", 300)
     hard = {"a": [0.1], "b": [0.2], "c": [0.3], "d": [0.4], "e": [0.5]}
     went = {"a": [1.0], "b": [3.0], "c": [2.0], "d": [5.0], "e": [4.0]}
     copies = [{task: 6 * value for task, value in each.items()} for each in (went, hard)]

@@ -18,9 +18,9 @@ pytestmark = pytest.mark.slow
 HIDDEN = 384
 LENGTHS = {
     "one text": [200],
-    "equal texts": [60] * 30,
-    "short texts": [random.Random(0).randint(5, 20) for _ in range(40)],
-    "mixed texts": [random.Random(1).randint(3, 512) for _ in range(60)],
+    "equal texts": [60] * 10,
+    "short texts": [random.Random(0).randint(5, 20) for _ in range(16)],
+    "mixed texts": [random.Random(1).randint(3, 512) for _ in range(20)],
 }
 
 

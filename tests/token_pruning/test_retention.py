@@ -106,14 +106,14 @@ def test_a_planted_preference_is_found(tagger: Tagger) -> None:
 def test_intervals_cover_what_they_should() -> None:
     """Of 95% intervals of a share on made texts, about 95% hold the true share."""
     held = 0
-    for seed in range(100):
-        traces = FakeReader(by_chance, seed=seed).trace(made_texts(60, seed, words=8))
-        row = retention(word_table(traces), LABELS, seed=seed, resamples=400)["overall"][0]
+    for seed in range(60):
+        traces = FakeReader(by_chance, seed=seed).trace(made_texts(40, seed, words=8))
+        row = retention(word_table(traces), LABELS, seed=seed, resamples=200)["overall"][0]
         # The truth of a share of words of any length: what random dropping at one half keeps of these words.
         truth = np.mean([1 - 0.5 ** len(word.pieces) for own in word_table(traces).words for word in own])
         assert row.kept.interval is not None
         held += row.kept.interval[0] <= truth <= row.kept.interval[1]
-    assert 88 <= held <= 100
+    assert 53 <= held <= 60
 
 
 def test_seeds_decide(tagger: Tagger) -> None:

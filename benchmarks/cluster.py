@@ -29,13 +29,12 @@ import torch
 from ray.cluster_utils import Cluster
 
 from softprune.config import Recipe, resolve
+from softprune.prompts.initialization import initial_prompt
 from softprune.prompts.soft_prompts import full_mask, masked_state
 from softprune.pruning.masks import random_mask
-from softprune.runs.executors import InProcess
-from softprune.runs.ray_executor import RayCluster
+from softprune.runs.executors import Executor, RayCluster
 from softprune.runs.run_folder import RunFolder
 from softprune.training import distribute
-from softprune.training.initial_prompt import initial_prompt
 from softprune.training.jobs import Fitted, Group, fit, fit_groups
 from softprune.training.loop import Watch
 from softprune.training.session import Workspace, prepare
@@ -69,7 +68,7 @@ class Bench:
 
 def bench(recipe: Recipe, folder: Path) -> Bench:
     run = RunFolder.open(folder, recipe_text="", resolved=recipe.resolved(), kind=recipe.kind, command="benchmark")
-    workspace = prepare(recipe, run, Watch(), InProcess())
+    workspace = prepare(recipe, run, Watch(), Executor())
     first = initial_prompt(recipe, workspace.backbone, workspace.task).vectors_PH
     half = full_mask(P, S)
     half.piece_PS[P // 2 :] = False

@@ -105,7 +105,7 @@ class Ours:
         self.optimiser = prompt_optimiser(
             TuningConfig(optimiser="adafactor", weight_decay=DECAY, clip_scope="all"),
             self.trainable.vectors_KPH,
-            self.trainable.survivors(),
+            self.trainable.reading.elements_KPH,
             lr=RATE * float(start_PH.std()),
         )
 

@@ -23,8 +23,7 @@ from softprune.evaluation.predict import Prediction, predict
 from softprune.models import BUNDLED
 from softprune.models.base import Backbone
 from softprune.prompts.soft_prompts import masked_state
-from softprune.prompts.ticket import Ticket
-from softprune.prompts.ticket_io import TicketInfo
+from softprune.prompts.ticket import Ticket, TicketInfo
 from softprune.types import Mask
 
 P = 20

@@ -29,7 +29,7 @@ from timing import DTYPES, Spent
 
 from softprune import load_backbone, load_task
 from softprune.config import resolve
-from softprune.training.initial_prompt import initial_prompt
+from softprune.prompts.initialization import initial_prompt
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,12 +24,12 @@ from softprune.config import resolve
 from softprune.prompts.soft_prompts import read_one
 from softprune.pruning.search import choose
 from softprune.pruning.xprompt import xprompt
-from softprune.runs.executors import InProcess
+from softprune.runs.executors import Executor
 from softprune.runs.run_folder import RunFolder
 from softprune.statistics.bootstrap import paired_bootstrap
 from softprune.training.loop import Watch
 from softprune.training.scoring import score_each
-from softprune.training.session import prepare
+from softprune.training.session import encode_examples, prepare
 from softprune.types import Candidate
 
 SETTINGS = (
@@ -79,10 +79,10 @@ def search(task: str, seed: int, strategy: str, data: Path, out: Path, overrides
 
 
 def _searched(recipe: Any, run: RunFolder) -> dict[str, Any]:
-    workspace = prepare(recipe, run, Watch(), InProcess())
+    workspace = prepare(recipe, run, Watch(), Executor())
     pruned = xprompt(workspace)
     workspace.report.fix("the search is over")
-    data = workspace.encode(workspace.report.open())
+    data = encode_examples(workspace.recipe, workspace.backbone, workspace.report.open())
     backbone = workspace.backbone
     prompts = [
         read_one(trial.fitted.state, recipe.pruning.removal).to(backbone.device, backbone.prompt_dtype)

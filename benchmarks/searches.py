@@ -22,7 +22,7 @@ from rich.table import Table
 from softprune.config import Recipe, resolve
 from softprune.prompts.soft_prompts import full_mask
 from softprune.pruning.xprompt import Pruned, token_importance, xprompt
-from softprune.runs.executors import InProcess
+from softprune.runs.executors import Executor
 from softprune.runs.run_folder import RunFolder
 from softprune.training.jobs import Group, fit, tune
 from softprune.training.loop import Watch
@@ -101,7 +101,7 @@ def opened(recipe: Recipe, out: Path) -> Workspace:
     folder = RunFolder.open(
         out, recipe_text=recipe.dump(), resolved=recipe.resolved(), kind=recipe.kind, command="benchmarks/searches.py"
     )
-    return prepare(recipe, folder, Watch(), InProcess())
+    return prepare(recipe, folder, Watch(), Executor())
 
 
 def row(workspace: Workspace, pruned: Pruned, seconds: float) -> list[str]:

@@ -152,7 +152,7 @@ def main(words: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(words)
     if asked.quick:
         asked.strategies, asked.epochs, asked.rounds, asked.ratios, asked.seeds = "random", 1, 1, "0.3,0.7", 0
-        asked.shots, asked.report = 40, 20
+        asked.shots, asked.report = 20, 8
     if asked.dtype == "auto":
         asked.dtype = str(resolve_dtype("auto", resolve_device("cpu"))).removeprefix("torch.")
     with folder_of(asked.shape, DTYPES[asked.dtype]) as folder:

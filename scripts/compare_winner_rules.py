@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from softprune.config.loading import load_recipe
+from softprune.config import Recipe, load_config
 from softprune.pipelines.xprompt import execute
 from softprune.prompts.soft_prompts import read_one
 from softprune.pruning import xprompt
 from softprune.pruning.search import Trial, choose
 from softprune.statistics.bootstrap import resampled_sums, sampled_units
 from softprune.training.scoring import score_each
-from softprune.training.session import Workspace
+from softprune.training.session import Workspace, encode_examples
 
 RULES = {
     "one_se, single": "smallest within the standard error of the best candidate's own score",
@@ -37,11 +37,11 @@ RULES = {
 def choices(workspace: Workspace, trials: Sequence[Trial]) -> dict[str, Any]:
     """What each rule chooses, and every candidate's size and scores on `select` and `report`."""
     candidates = [trial.candidate for trial in trials]
-    backbone, removal, metric = workspace.backbone, workspace.recipe.pruning.removal, workspace.choice
+    backbone, removal, metric = workspace.backbone, workspace.recipe.pruning.removal, workspace.task.choice
     prompts = [read_one(trial.fitted.state, removal).to(backbone.device, backbone.prompt_dtype) for trial in trials]
     on_select = score_each(backbone, prompts, workspace.select, workspace.scoring)
     # The choices above are made by then; the run's own seal stays closed, as it scores `report` itself afterwards.
-    report = workspace.encode(workspace.report._examples)
+    report = encode_examples(workspace.recipe, workspace.backbone, workspace.report._examples)
     on_report = score_each(backbone, prompts, report, workspace.scoring)
     best = choose(candidates, "best")
     counts = metric.counts(on_select[[c.id for c in candidates].index(best.id)])
@@ -73,7 +73,7 @@ def run(recipe: str, seed: int, settings: Sequence[str], out: Path) -> None:
 
     xprompt.mark_winner = mark
     try:
-        resolved = load_recipe(recipe, [*settings, f"seed={seed}", "selection.seeds=0"])
+        resolved = load_config(Recipe, recipe, [*settings, f"seed={seed}", "selection.seeds=0"])
         execute(resolved, out, "scripts/compare_winner_rules.py", "")
     finally:
         xprompt.mark_winner = marked

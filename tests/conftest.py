@@ -110,7 +110,7 @@ def small_costs() -> Iterator[None]:
     import typer
 
     from softprune.pipelines import adapt, token_pruning, xprompt  # noqa: F401 - before they are frozen
-    from softprune.report import mpl_style, pictures
+    from softprune.report import mpl_style
     from softprune.studies import run_cache
     from softprune.training import cost
 
@@ -130,7 +130,6 @@ def small_costs() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mpl_style, "render", render)
-        patch.setattr(pictures, "render", render)
         patch.setattr(cost, "CALLS", cost.FEWEST)
         patch.setattr(typer.main, "get_command", cache(typer.main.get_command))
         patch.setattr(run_cache, "gc", SimpleNamespace(collect=lambda: 0))  # a second between the runs of a study

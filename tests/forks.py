@@ -120,12 +120,27 @@ def become(request: Mapping[str, Any]) -> None:
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 
+def serve_first_figure() -> None:
+    """Draw the first figure alone, in each theme and format: these processes are about runs, not about figures."""
+    style, pictures = import_module("softprune.report.mpl_style"), import_module("softprune.report.pictures")
+    really, drawn = style.render, dict[object, list[bytes]]()
+
+    def render(draw: Any, theme: Any, *forms: str) -> list[bytes]:
+        key = forms, theme is style.LIGHT
+        if key not in drawn:
+            drawn[key] = really(draw, theme, *forms)
+        return drawn[key]
+
+    style.render = pictures.render = render
+
+
 if __name__ == "__main__":
     os.fsync = lambda descriptor: None  # as in conftest.py: what a killed process wrote is there without it
     for module in PRELOADED:
         import_module(module)
     cost = import_module("softprune.training.cost")
     cost.CALLS = cost.FEWEST  # of a latency, as in conftest.py
+    serve_first_figure()
     asked = serve()
     if asked is not None:
         become(asked)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from softprune.config import CompareRecipe, TokensRecipe, kind_of, load_config, load_recipe
+from softprune.config import CompareRecipe, Recipe, TokensRecipe, kind_of, load_config
 from softprune.runs import atomic_io
 
 
@@ -72,7 +72,7 @@ def run(recipe: str, out: Path, finish: Callable[[Path], None]) -> None:
     from softprune.pipelines.adapt import execute as adapt
     from softprune.pipelines.xprompt import execute as tune_or_prune
 
-    loaded = load_recipe(recipe)
+    loaded = load_config(Recipe, recipe)
     execute = adapt if loaded.kind == "adapt" else tune_or_prune
     execute(loaded, out, "kill test", loaded.dump(), finish=finish)
 

@@ -72,7 +72,7 @@ def test_tunes_prunes_saves_loads_and_scores(
             "search.strategy=grid",
             "search.token_ratios=0.5",
             "search.piece_ratios=0.5",
-            "selection.seeds=1",
+            "selection.seeds=0",
             "selection.resamples=100",
         ]
     )

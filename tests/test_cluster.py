@@ -17,7 +17,7 @@ import pytest
 from softprune.config import Recipe, resolve
 from softprune.errors import SoftpruneError
 from softprune.pipelines.xprompt import execute
-from softprune.runs.ray_executor import RayCluster
+from softprune.runs.executors import RayCluster
 from softprune.training import distribute
 from softprune.types import WorkItem
 

@@ -95,7 +95,7 @@ def test_the_python_page_shows_the_script_that_runs() -> None:
 @pytest.mark.slow
 def test_the_script_runs(forks: Forks, tmp_path: Path) -> None:
     text = (ROOT / "scripts" / "quickstart.py").read_text()
-    for long, short in (('"shots": 80', '"shots": 32'), ('"limit_report": 100', '"limit_report": 8'), (": 4}", ": 1}")):
+    for long, short in (('"shots": 80', '"shots": 16'), ('"limit_report": 100', '"limit_report": 8'), (": 4}", ": 1}")):
         assert text.count(long) == 1
         text = text.replace(long, short)
     (tmp_path / "quickstart.py").write_text(text)

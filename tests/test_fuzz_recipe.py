@@ -16,11 +16,10 @@ from softprune.config import (
     Recipe,
     flat_fields,
     kind_of,
+    list_shipped,
     load_config,
-    load_recipe,
     recipe_text,
     resolve,
-    shipped_recipes,
 )
 from softprune.data import load_task
 from softprune.errors import ManyErrors, SoftpruneError
@@ -29,7 +28,7 @@ from softprune.models.description import find_source
 pytestmark = pytest.mark.slow
 
 bounded = settings(
-    max_examples=150,
+    max_examples=60,
     derandomize=True,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -37,7 +36,7 @@ bounded = settings(
 
 NAMES = {"backbone.name": find_source, "task.id": load_task}  # as the command line looks them up
 # The others: test_token_recipe, and compare/test_recipe.
-PROMPTS = [name for name in shipped_recipes() if kind_of(name) not in ("tokens", "compare")]
+PROMPTS = [name for name in list_shipped("recipe") if kind_of(name) not in ("tokens", "compare")]
 KEYS = [field.key for field in flat_fields()]
 SECTIONS = sorted({part for key in KEYS for part in key.split(".")})
 WORDS = sorted({word for field in flat_fields() for word in field.type.split(" | ")} | {"relative", "none", "~", "{}"})
@@ -81,7 +80,7 @@ def resolved(given_overrides: list[str], base: Any = None) -> Recipe | Softprune
 
 def loaded(path: Path) -> Recipe | SoftpruneError:
     try:
-        return load_recipe(path)
+        return load_config(Recipe, path)
     except SoftpruneError as error:
         return error
 
@@ -135,7 +134,7 @@ def test_a_shipped_recipe_with_another_value(key: str, value: Any, name: str) ->
 
 @pytest.mark.parametrize("name", PROMPTS)
 def test_shipped_recipes_dump_to_themselves(name: str) -> None:
-    hold(load_recipe(name))
+    hold(load_config(Recipe, name))
 
 
 def test_what_is_held_can_be_broken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ def test_nothing_heavy_is_imported(code: str) -> None:
 
 
 def test_the_probe_sees_what_is_heavy() -> None:
-    assert heavy_after("import torch") == ["torch"]
+    assert heavy_after("sys.modules['torch'] = sys; import torch") == ["torch"]
 
 
 def test_help_takes_less_than_a_second() -> None:
@@ -59,7 +59,7 @@ def test_help_takes_less_than_a_second() -> None:
         after = os.times()
         return after.children_user + after.children_system - before.children_user - before.children_system
 
-    assert min(seconds() for _ in range(3)) < 1.0
+    assert any(seconds() < 1.0 for _ in range(3))
 
 
 def test_public_names_are_there() -> None:

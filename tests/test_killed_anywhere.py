@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from forks import Forks
 from killing import finish, kill_inside
-from softprune.config import load_recipe, resolve
+from softprune.config import Recipe, load_config, resolve
 from softprune.pipelines.xprompt import execute
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
@@ -38,8 +38,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, tiny_models: Callable[[str]
         [
             f"backbone.name={tiny_models('sentence')}",
             "task.id=demo",
-            "task.shots=40",
-            "task.limit_report=24",
+            "task.shots=24",
+            "task.limit_report=12",
             "prompt.tokens=4",
             "prompt.pieces=4",
             "tuning.epochs=3",
@@ -58,7 +58,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory, tiny_models: Callable[[str]
 
 def in_this_process(recipe: Path, out: Path) -> Path:
     """A run that nothing interrupts; sets and dictionaries here have another order than in those that are killed."""
-    loaded = load_recipe(recipe)
+    loaded = load_config(Recipe, recipe)
     execute(loaded, out, "kill test", loaded.dump(), finish=lambda folder: None)
     return out
 

@@ -134,6 +134,7 @@ from softprune.errors import SoftpruneError
 from softprune.runs.processes import join
 group = join()
 assert (group.broadcast(group.rank), group.gather(group.rank)) == (0, [0, 1])
+assert group.ask_first(lambda: [group.rank]) == [0]
 assert list(group.part([5, 6, 7])) == [[5, 7], [6]][group.rank]
 tensor = torch.full((2, 3), 1.0 + group.rank).t()
 group.sum_(tensor)

@@ -15,7 +15,7 @@ import softprune
 from softprune import Ticket, load_backbone, load_task, predict, read_adapter
 from softprune import report as report_room
 from softprune.adapters import adapter_io
-from softprune.config import load_recipe
+from softprune.config import Recipe, load_config
 from softprune.data.task import Task
 from softprune.errors import SoftpruneError
 from softprune.models.base import Backbone
@@ -67,7 +67,7 @@ def test_the_walk_sees_paths() -> None:
         lambda place: Ticket.load(place),
         lambda place: read_adapter(place),
         lambda place: TokenModel.load(place),
-        lambda place: load_recipe(f"{place}/recipe.yaml"),
+        lambda place: load_config(Recipe, f"{place}/recipe.yaml"),
         lambda place: write_report(place),
         lambda place: comparison_table(place),
         lambda place: prompt_io.read_prompt(place),

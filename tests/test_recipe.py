@@ -20,11 +20,10 @@ from softprune.config import (
     TokensRecipe,
     flat_fields,
     kind_of,
+    list_shipped,
     load_config,
-    load_recipe,
     recipe_text,
     resolve,
-    shipped_recipes,
 )
 from softprune.config.comparison_schema import keys_of
 from softprune.errors import ManyErrors, SoftpruneError
@@ -45,7 +44,7 @@ def message(*overrides: str) -> str:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_recipe_loads_and_opens_with_what_to_expect(path: Path) -> None:
-    assert path.stem in shipped_recipes()
+    assert path.stem in list_shipped("recipe")
     load = loader_of(path)
     assert load(path.stem) == load(path)
     comments = path.read_text().split("\nschema:")[0]
@@ -58,12 +57,12 @@ def test_every_shipped_recipe_loads_and_opens_with_what_to_expect(path: Path) ->
 
 
 def test_the_brief_recipes_ship() -> None:
-    assert {"demo", "xprompt", "paper", "bart-superglue"} <= set(shipped_recipes())
-    assert resolve() == load_recipe("xprompt")
+    assert {"demo", "xprompt", "paper", "bart-superglue"} <= set(list_shipped("recipe"))
+    assert resolve() == load_config(Recipe, "xprompt")
 
 
 def test_paper_recipe_has_the_papers_values() -> None:
-    recipe = load_recipe("paper")
+    recipe = load_config(Recipe, "paper")
     tuning = recipe.tuning
     assert (tuning.lr, tuning.weight_decay, tuning.batch_size, tuning.epochs) == (0.3, 1e-5, 16, 100)
     assert (recipe.prompt.tokens, recipe.prompt.pieces, recipe.prompt.init) == (20, 16, "vocabulary")
@@ -80,11 +79,11 @@ def test_the_default_strategy() -> None:
     for named in ("search.token_ratios=0.1,0.5", "search.piece_ratios=0.5", "pruning.importance=gradient"):
         assert resolve([named]).strategy() == "sequential"
     assert resolve(["search.strategy=learned", "search.token_ratios=0.5"]).strategy(False) == "learned"
-    assert load_recipe("paper").strategy() == "grid"
+    assert load_config(Recipe, "paper").strategy() == "grid"
 
 
 def test_bart_recipe_has_the_studys_values() -> None:
-    recipe = load_recipe("bart-superglue")
+    recipe = load_config(Recipe, "bart-superglue")
     assert recipe.search.token_ratios == recipe.search.piece_ratios == (0.1, 0.3)
     assert (recipe.tuning.epochs, recipe.search.epochs) == (90, 10)
     assert (recipe.pruning.scope, recipe.pruning.importance) == ("per_token", "gradient")
@@ -97,7 +96,7 @@ def test_defaults() -> None:
     assert (recipe.kind, recipe.schema_, recipe.seed, recipe.selection.seeds) == ("xprompt", 1, 0, "auto")
 
 
-@pytest.mark.parametrize("name", shipped_recipes())
+@pytest.mark.parametrize("name", list_shipped("recipe"))
 def test_dump_loads_to_the_same_recipe(name: str, tmp_path: Path) -> None:
     load = loader_of(name)
     recipe = load(name, ["tuning.weight_decay=3e-7"])
@@ -162,13 +161,14 @@ def test_other_prices_are_refused(text: str) -> None:
 
 
 def test_overrides_reach_every_level_and_the_last_wins() -> None:
-    recipe = load_recipe(
+    recipe = load_config(
+        Recipe,
         "paper",
         ["seed=7", "tuning={epochs: 3}", "tuning.epochs=4", "tuning.epochs=5", "tuning.trackers=a, b"],
     )
     assert (recipe.seed, recipe.tuning.epochs, recipe.tuning.trackers) == (7, 5, ("a", "b"))
     assert recipe.tuning.clip_scope == "survivors"  # the section was replaced
-    assert load_recipe("paper", ["tuning.trackers=[a]"]).tuning.trackers == ("a",)
+    assert load_config(Recipe, "paper", ["tuning.trackers=[a]"]).tuning.trackers == ("a",)
 
 
 def test_texts_stand_as_they_are() -> None:
@@ -194,7 +194,7 @@ def test_all_mistakes_come_in_one_message(tmp_path: Path) -> None:
         "kind: xprompts\ntoken: 3\ntuning: {epochz: 3, batch_size: 0}\ntask: imdb\nprompt: {tokens: true}\n"
     )
     with pytest.raises(ManyErrors) as caught:
-        load_recipe(path, ["oops", "seed=-1", "search.group=[1"])
+        load_config(Recipe, path, ["oops", "seed=-1", "search.group=[1"])
     text = str(caught.value)
     assert text.startswith(f"9 mistakes in recipe {path}\n")
     for part in (
@@ -286,7 +286,7 @@ def test_files_that_are_no_recipe(tmp_path: Path, content: bytes, told: str) -> 
     path = tmp_path / "r.yaml"
     path.write_bytes(content)
     with pytest.raises(SoftpruneError, match="expected: ") as caught:
-        load_recipe(path)
+        load_config(Recipe, path)
     assert told in str(caught.value)
 
 
@@ -337,7 +337,7 @@ def test_the_studys_recipe_has_its_values() -> None:
     assert lora.targets == ("attn.c_proj",)
 
 
-@pytest.mark.parametrize("name", [name for name in shipped_recipes() if kind_of(name) == "compare"])
+@pytest.mark.parametrize("name", [name for name in list_shipped("recipe") if kind_of(name) == "compare"])
 def test_every_run_of_a_shipped_comparison_is_a_recipe(name: str) -> None:
     recipe = load_config(CompareRecipe, name)
     for method in recipe.methods:

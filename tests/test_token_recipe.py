@@ -7,7 +7,7 @@ import re
 import pytest
 import yaml
 
-from softprune.config import TokensRecipe, flat_fields, load_config, load_recipe, shipped_recipes
+from softprune.config import Recipe, TokensRecipe, flat_fields, list_shipped, load_config
 from softprune.config.comparison_schema import keys_of
 from softprune.errors import ManyErrors, SoftpruneError
 
@@ -19,7 +19,7 @@ def message(*overrides: str) -> str:
 
 
 def test_three_recipes_ship() -> None:
-    assert {"ltp", "ltp-full", "ltp-official"} <= set(shipped_recipes())
+    assert {"ltp", "ltp-full", "ltp-official"} <= set(list_shipped("recipe"))
     small = load_config(TokensRecipe, "ltp")
     assert (small.backbone.name, small.task.id) == ("sentence-transformers/all-MiniLM-L6-v2", "imdb")
     assert (small.task.shots, small.task.max_length) == (5000, 512)
@@ -104,6 +104,6 @@ def test_recipes_of_the_other_kinds_are_named() -> None:
     with pytest.raises(
         SoftpruneError, match="a recipe of kind xprompt or tune or adapt\nfound:    kind: tokens in ltp\n"
     ):
-        load_recipe("ltp")
+        load_config(Recipe, "ltp")
     with pytest.raises(SoftpruneError, match="a recipe of kind tokens\nfound:    kind: xprompt in demo\n"):
         load_config(TokensRecipe, "demo")

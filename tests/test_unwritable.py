@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from softprune.config import CompareRecipe, TokensRecipe, load_config, load_recipe, resolve
+from softprune.config import CompareRecipe, Recipe, TokensRecipe, load_config, resolve
 from softprune.config.study import load_study
 from softprune.config.yaml_io import check_writable, parse_yaml
 from softprune.data import load_task
@@ -31,8 +31,8 @@ def test_values_from_python(bad, key):
 @pytest.mark.parametrize(
     ("load", "kind"),
     [
-        (load_recipe, "xprompt"),
-        (load_recipe, "tune"),
+        (partial(load_config, Recipe), "xprompt"),
+        (partial(load_config, Recipe), "tune"),
         (partial(load_config, TokensRecipe), "tokens"),
         (partial(load_config, CompareRecipe), "compare"),
         (load_study, "study"),
@@ -56,7 +56,7 @@ def test_task_files_and_paths(tmp_path):
         with pytest.raises(SoftpruneError, match="task YAML"):
             load_task(name)
         with pytest.raises(SoftpruneError, match="recipe"):
-            load_recipe(name)
+            load_config(Recipe, name)
     assert read_definition(load_task("rte").folder / "rte.yaml").id == "rte"
 
 

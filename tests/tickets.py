@@ -10,8 +10,7 @@ import torch
 from softprune.data import load_task
 from softprune.models.base import Backbone
 from softprune.prompts.soft_prompts import masked_state
-from softprune.prompts.ticket import Ticket
-from softprune.prompts.ticket_io import TicketInfo
+from softprune.prompts.ticket import Ticket, TicketInfo
 from softprune.types import Mask
 
 S = 4

@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 
 from softprune import Ticket, load_backbone
-from softprune.training.initial_prompt import common_words
+from softprune.prompts.initialization import common_words
 
 
 def nearest(

@@ -23,11 +23,7 @@ _ZEROS = {
 
 
 def check_narrow(start: bytes, path: Path) -> None:
-    """Refuse UTF-16 and UTF-32 by how a file begins: without a mark, much of them would pass for UTF-8.
-
-    Raises:
-        SoftpruneError: with the command that converts the file.
-    """
+    """Refuse UTF-16 and UTF-32 by how a file begins: without a mark, much of them would pass for UTF-8."""
     encoding, sign = _wide(start)
     if encoding:
         raise SoftpruneError("text in UTF-8", f"{sign} {encoding.upper()} in {path}", _conversion(encoding, path))

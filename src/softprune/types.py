@@ -21,7 +21,7 @@ Axes, in this order wherever they meet, and as name suffixes where the maths is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -200,7 +200,3 @@ class Candidate:
     report: float | None = None
     interval: tuple[float, float] | None = None
     pareto: bool = False  # whether no other trained candidate is both smaller and better on `select`
-
-    def updated(self, **changes: object) -> Candidate:
-        """A copy with some fields changed."""
-        return replace(self, **changes)  # type: ignore[arg-type]

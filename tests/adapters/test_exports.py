@@ -12,9 +12,8 @@ import pytest
 import torch
 from adapted import adapted_scores, batch_of, fresh, near, plain_scores, recipe_of, run
 
-from softprune.adapters.adapter_io import read_adapter
+from softprune.adapters.adapter_io import export_adapter, read_adapter
 from softprune.adapters.base import AdapterPlan
-from softprune.adapters.exports import export_adapter
 from softprune.adapters.registry import adapt
 from softprune.errors import SoftpruneError
 from softprune.models.base import AdapterContext

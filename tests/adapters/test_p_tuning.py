@@ -41,12 +41,12 @@ def test_answers_and_gradients_are_pefts(
     made = [new_prompt(backbone, plan, seed) for seed in (0, 1)]
     with torch.no_grad():
         for each in made:
-            each.network.mlp_head[4].weight.mul_(GAIN)
+            each.made_by.mlp_head[4].weight.mul_(GAIN)
     config = PromptEncoderConfig(
         task_type=TASKS[family], num_virtual_tokens=P, encoder_hidden_size=24, num_transformer_submodules=1
     )
     model = adapted(name, tiny_models(name), config, getattr(torch, dtype))
-    model.prompt_encoder["default"].load_state_dict(made[0].network.state_dict())
+    model.prompt_encoder["default"].load_state_dict(made[0].made_by.state_dict())
 
     ours, other = (backbone.scores(each.prompts(), batch, "sum")[0] for each in made)
     theirs = log_likelihoods(model, backbone.tokenizer, family, P)
@@ -55,7 +55,7 @@ def test_answers_and_gradients_are_pefts(
     (ours * weights).sum().backward()
     (theirs * weights).sum().backward()
     for key, parameter in model.prompt_encoder["default"].named_parameters():
-        found = made[0].network.get_parameter(key).grad
+        found = made[0].made_by.get_parameter(key).grad
         assert difference(found, parameter.grad) <= 20 * tolerance
         assert difference(1.01 * found, parameter.grad) > 20 * tolerance
     assert all(parameter.grad is None for parameter in backbone.model.parameters())
@@ -76,7 +76,7 @@ def test_it_is_made_of_its_seed(backbone_of: Backbones) -> None:
     assert torch.equal(first.prompts(), second.prompts())
     assert difference(first.prompts(), other.prompts()) > 0.1
     assert torch.equal(torch.rand(3), expected)
-    assert first.network.mlp_head[0].weight.shape == (32, 32)
+    assert first.made_by.mlp_head[0].weight.shape == (32, 32)
     stored = first.stored()
     assert {key: tuple(value.shape) for key, value in stored.items()} == {STORED: (P, 32)}
     assert torch.equal(stored[STORED], first.prompts()[0])

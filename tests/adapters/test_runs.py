@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from forks import Forks
 from killing import kill_inside
 from samples import every_second
-from softprune.adapters import settings
+from softprune.adapters import jobs
+from softprune.adapters.jobs import settle_recipe
 from softprune.adapters.registry import METHODS as TABLE
-from softprune.adapters.settings import settle_recipe
 from softprune.errors import ManyErrors, SoftpruneError
 from softprune.models import describe
 from softprune.pipelines.adapt import adapt, execute
@@ -145,10 +145,10 @@ def test_mistakes_are_told_before_weights_load(
 def test_peft_is_asked_for_where_it_is_needed(
     tiny_models: Models, task_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, needed: bool
 ) -> None:
-    monkeypatch.setattr(settings, "find_spec", lambda name: None)
+    monkeypatch.setattr(jobs, "find_spec", lambda name: None)
     described = describe(str(tiny_models("gpt2")))
     recipe = settle_recipe(recipe_of("gpt2", task_file, method))
-    found = [str(error) for error in settings.find_mistakes(recipe, described)]
+    found = [str(error) for error in jobs.find_mistakes(recipe, described)]
     assert (
         found
         == [f"expected: peft, for {method}\nfound:    not installed\ndo:       pip install 'softprune[methods]'"]

@@ -213,7 +213,7 @@ DATA = [
         ("known", "metrics", 'did you mean "metric"?'),
         files=changed(mood_yaml=JSONL_TASK + "metrics: accuracy\n"),
     ),
-    case("no such task file", TUNE + "--task nowhere.yaml", ("a task YAML", "nowhere.yaml", "check the path")),
+    case("no such task file", TUNE + "--task nowhere.yaml", ("a task YAML", "nowhere.yaml", "check its path")),
     case(
         "an unknown label",
         TUNE,

@@ -23,14 +23,13 @@ AS_PROCESSES = (
     "mistakes of every kind at once",
     "a flag misspelt",
     "pickled weights alone",
-    "a run in another recipe's",
 )
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory, tiny_models: Models) -> Path:
     """A complete run of quick.yaml."""
-    from softprune.config import load_recipe
+    from softprune.config import Recipe, load_config
     from softprune.pipelines.xprompt import execute
 
     folder = tmp_path_factory.mktemp("done")
@@ -38,7 +37,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, tiny_models: Models) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         quick = [f"backbone.name={tiny_models('sentence')}", "prompt.tokens=2", "tuning.epochs=1"]
-        execute(load_recipe("quick.yaml", quick), Path("done"), "softprune", "")
+        execute(load_config(Recipe, "quick.yaml", quick), Path("done"), "softprune", "")
     return folder / "done"
 
 

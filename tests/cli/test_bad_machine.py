@@ -257,7 +257,7 @@ def test_a_loss_that_is_no_number(
 
 # --- others at work, and a user who has seen enough ---
 
-HOLDER = "import sys, time; from softprune.runs.lock import FolderLock; from pathlib import Path"
+HOLDER = "import sys, time; from softprune.runs.job_folder import FolderLock; from pathlib import Path"
 HOLDER += "; lock = FolderLock(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
 
 

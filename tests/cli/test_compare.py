@@ -17,7 +17,7 @@ from softprune.adapters.registry import METHODS
 from softprune.cli.options import recipe_flags
 from softprune.config import CompareRecipe, flat_fields
 from softprune.errors import SoftpruneError
-from softprune.runs.lock import FolderLock
+from softprune.runs.job_folder import FolderLock
 
 Softprune = Callable[..., Any]
 
@@ -187,7 +187,7 @@ def test_methods_of_a_backbone(softprune: Softprune, monkeypatch: pytest.MonkeyP
     assert answer.code == 0
     assert "not defined" not in answer.out
     assert len(re.findall(r" yes *$", answer.out, re.MULTILINE)) == len(METHODS)
-    monkeypatch.setattr("softprune.studies.comparison.method_runs.prefix_not_defined", lambda *_: "no such layers")
+    monkeypatch.setattr("softprune.studies.comparison.runner.prefix_not_defined", lambda *_: "no such layers")
     answer = softprune("methods", "--backbone", "tiny")
     assert re.search(r"^prefix .*not defined *$", answer.out, re.MULTILINE)
     assert re.search(r"^lora .*yes *$", answer.out, re.MULTILINE)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from softprune.config import Study, load_study, shipped_studies
+from softprune.config import Study, list_shipped, load_study
 from softprune.errors import SoftpruneError
 from softprune.runs.comparison_record import StudyRecord
 
@@ -85,7 +85,7 @@ def test_all_of_them_each_in_its_own_folder(softprune: Softprune, stand: Stand) 
     answer = softprune("study", "run", "all", "--out", "here")
     assert (answer.code, answer.err) == (0, "")
     assert answer.out.splitlines() == [
-        f"tables of here/{name}-{load_study(name).size.backbone}-smoke" for name in shipped_studies()
+        f"tables of here/{name}-{load_study(name).size.backbone}-smoke" for name in list_shipped("study")
     ]
     assert "leave --name out" in softprune("study", "run", "all", "--name", "one").err
 
@@ -95,7 +95,7 @@ def test_of_all_of_them_those_that_can_be_made_are(softprune: Softprune, stand: 
     answer = softprune("study", "run", "all", "--out", "here")
     assert answer.code == 2
     assert answer.err.startswith("2 mistakes in the studies\n")
-    assert len(answer.out.splitlines()) == len(shipped_studies()) - 2
+    assert len(answer.out.splitlines()) == len(list_shipped("study")) - 2
 
 
 def test_ctrl_c_says_how_to_go_on(softprune: Softprune, stand: Stand) -> None:
@@ -149,7 +149,7 @@ def test_what_goes_by_another_command_is_told(
 def test_the_list_has_all_that_ship(softprune: Softprune) -> None:
     answer = softprune("study", "list")
     assert answer.code == 0
-    assert all(any(line.startswith(f"{name} ") for line in answer.out.splitlines()) for name in shipped_studies())
+    assert all(any(line.startswith(f"{name} ") for line in answer.out.splitlines()) for name in list_shipped("study"))
 
 
 def test_show_has_question_scales_and_published_numbers(softprune: Softprune) -> None:

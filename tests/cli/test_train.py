@@ -15,8 +15,8 @@ import pytest
 
 from records import run_document
 from softprune.cli.options import recipe_flags
-from softprune.cli.recipes import default_out
-from softprune.config import Recipe, flat_fields, load_recipe, resolve
+from softprune.cli.train import default_out
+from softprune.config import Recipe, flat_fields, load_config, resolve
 from softprune.errors import SoftpruneError
 from softprune.pipelines import adapt as _adapting  # noqa: F401 - takes from the real pruning.api before a stand-in is there
 
@@ -79,7 +79,7 @@ def test_run_resolves_executes_and_shows(softprune: Softprune, stand: Stand) -> 
     answer = softprune("run", "paper", "task.id=cb", "seed=3", "--out", "somewhere")
     assert (answer.code, answer.err) == (0, "")
     assert answer.out == "table of somewhere\nreport: somewhere/report/index.html\n"
-    assert stand.recipe == load_recipe("paper", ["task.id=cb", "seed=3"])
+    assert stand.recipe == load_config(Recipe, "paper", ["task.id=cb", "seed=3"])
     assert stand.command == "softprune run paper task.id=cb seed=3 --out somewhere"
     assert stand.text.startswith("# given on the command line: task.id=cb\n# given on the command line: seed=3\n")
     assert "google/t5-large-lm-adapt" in stand.text
@@ -210,7 +210,7 @@ def test_without_flags_a_command_is_the_defaults_of_its_kind(softprune: Softprun
 
 def test_flags_change_the_recipe_they_begin_with(softprune: Softprune, stand: Stand) -> None:
     assert softprune("tune", "--recipe", "paper", "--epochs", "2").code == 0
-    assert stand.recipe == load_recipe("paper", ["kind=tune", "tuning.epochs=2"])
+    assert stand.recipe == load_config(Recipe, "paper", ["kind=tune", "tuning.epochs=2"])
 
 
 def test_tune_has_no_flags_of_pruning(softprune: Softprune, stand: Stand) -> None:

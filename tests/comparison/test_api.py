@@ -20,7 +20,7 @@ from softprune.data import load_task
 from softprune.errors import SoftpruneError
 from softprune.statistics.bootstrap import bootstrap_interval
 from softprune.studies import run_cache
-from softprune.studies.comparison import method_runs
+from softprune.studies.comparison import runner
 from softprune.studies.comparison.runner import compare_methods, execute, rewrite, terminal
 
 Small = Callable[..., CompareRecipe]
@@ -159,7 +159,7 @@ def test_another_recipe_is_refused(compared: Path, small: Small) -> None:
 def test_a_method_that_the_model_has_no_place_for_is_told_and_the_others_go_on(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(method_runs, "prefix_not_defined", lambda config, family: "no such modules")
+    monkeypatch.setattr(runner, "prefix_not_defined", lambda config, family: "no such modules")
     out = compare_methods(small("methods=prefix,prompt", "seeds=1"), tmp_path / "out")
     info = json.loads((out / "compare.json").read_text())
     assert info["not_defined"] == {"prefix": "no such modules"}
@@ -238,7 +238,7 @@ def test_settings_may_be_mended_until_something_is_run_with_them(small: Small, t
 def test_an_architecture_without_room_is_not_defined_whatever_the_settings(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(method_runs, "prefix_not_defined", lambda config, family: "no place for it")
+    monkeypatch.setattr(runner, "prefix_not_defined", lambda config, family: "no place for it")
     out = compare_methods(
         small("methods=prefix,prompt", "seeds=1", "tuning.latency=false", "settings.prefix.adapter.hidden=8"),
         tmp_path / "out",

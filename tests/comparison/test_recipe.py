@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from softprune.adapters.registry import METHODS as TABLE
-from softprune.config import METHODS, CompareRecipe, kind_of, load_config, resolve, shipped_recipes
+from softprune.config import METHODS, CompareRecipe, kind_of, list_shipped, load_config, resolve
 from softprune.errors import SoftpruneError
 
 
@@ -36,7 +36,7 @@ def test_a_recipe_comes_back_from_its_text() -> None:
     assert "lr" not in recipe.resolved()["tuning"]
 
 
-@pytest.mark.parametrize("name", [name for name in shipped_recipes() if kind_of(name) == "compare"])
+@pytest.mark.parametrize("name", [name for name in list_shipped("recipe") if kind_of(name) == "compare"])
 def test_shipped_comparisons_dump_to_what_has_the_same_runs(name: str) -> None:
     recipe = load_config(CompareRecipe, name)
     back = load_config(CompareRecipe, yaml.safe_load(recipe.dump()))

@@ -10,8 +10,7 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from softprune.data.output_rows import RowWriter
-from softprune.data.row_files import file_format, plain_row, read_rows
+from softprune.data.row_files import RowWriter, file_format, plain_row, read_rows
 from softprune.errors import SoftpruneError
 
 TEXT = "a text of some length " * 20

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 fuzzed = settings(
     derandomize=True,
-    max_examples=150,
+    max_examples=60,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],  # files are overwritten

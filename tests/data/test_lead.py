@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from softprune.data.lead_baseline import lead, pair_texts
+from softprune.data.metrics import lead, pair_texts
 from softprune.types import Example, Segment
 
 

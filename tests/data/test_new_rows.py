@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from softprune.data import load_task, task_names
-from softprune.data.output_rows import RowWriter
-from softprune.data.row_files import Located, file_format, find_file, read_rows
+from softprune.data.row_files import Located, RowWriter, file_format, find_file, read_rows
 from softprune.data.sources import choose_source, read_input
 from softprune.data.template import unanswered_rows
 from softprune.errors import SoftpruneError

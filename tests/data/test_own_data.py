@@ -170,7 +170,7 @@ def test_words_that_yaml_takes_for_something_else(own, text, keys, found):
         (SHORT.replace("files: {train: messages.csv}", ""), "`sources.file.files`"),
         (SHORT.replace("    held_out", "    helt_out"), 'did you mean "held_out"'),
         ("[" * 5000, "nested too deeply"),
-        ("", "`key: value` lines"),
+        ("", "as a mapping of keys"),
     ],
 )
 def test_other_slips_are_told(own, text, told):

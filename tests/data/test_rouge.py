@@ -84,10 +84,10 @@ def test_what_was_not_measured_has_no_value():
 
 
 def test_without_the_library(monkeypatch):
-    rouge._scorer.cache_clear()
+    rouge.load_scorer.cache_clear()
     monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
     with pytest.raises(SoftpruneError, match=r"pip install 'softprune\[summaries\]'"):
-        rouge.check_installed()
+        rouge.load_scorer()
     monkeypatch.undo()
-    rouge.check_installed()
+    rouge.load_scorer()
     assert rouge.is_installed()

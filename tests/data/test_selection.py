@@ -141,10 +141,3 @@ def test_one_passage_cannot_be_divided():
 def test_absent_sets_are_told(held):
     with pytest.raises(SoftpruneError, match=r"no (training|validation or development) set in here"):
         select_sets(held, seed=0)
-
-
-def test_bad_arguments_are_told():
-    with pytest.raises(SoftpruneError, match="held-out, paper"):
-        select_sets(FULL, "heldout", seed=0)
-    with pytest.raises(SoftpruneError, match="`shots`"):
-        select_sets(FULL, shots=0, seed=0)

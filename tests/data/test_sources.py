@@ -292,5 +292,5 @@ def test_what_is_no_task_yaml_at_all(tmp_path, text):
     (tmp_path / "moods.yaml").write_text(text)
     with pytest.raises(SoftpruneError):
         load_task(tmp_path / "moods.yaml")
-    with pytest.raises(SoftpruneError, match="no file"):
+    with pytest.raises(SoftpruneError, match=r"absent\.yaml: No such file"):
         load_task(tmp_path / "absent.yaml")

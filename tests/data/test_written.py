@@ -10,8 +10,7 @@ import pytest
 from softprune.data import load_task, select_sets
 from softprune.data.data_statistics import compute_statistics
 from softprune.data.metrics import Loss
-from softprune.data.output_rows import RowWriter
-from softprune.data.row_files import Located
+from softprune.data.row_files import Located, RowWriter
 from softprune.data.scaffold import guess, write_task
 from softprune.data.sources import choose_source
 from softprune.data.template import unanswered_rows
@@ -87,7 +86,7 @@ def test_a_broken_xz_archive(task_file):
         ("target: summary", "target: summary\nanswers: [a, b]", "`target` (a text to write) or `answers`"),
         ("target: summary", "target: summary\ntargets: answers", "`targets: text` beside `target`"),
         ("target: summary", "target: article", "a `target` that is no field of the input"),
-        ("target: summary", "target: summary\nmetric: f1", "a metric of written texts (rouge1, rouge2, rougeL)"),
+        ("target: summary", "target: summary\nmetric: f1", "a metric of texts (rouge1, rouge2, rougeL)"),
         ("target: summary", "target: summary\ngold: part", "no `gold` beside `target`"),
         ("target: summary", "target: summary\npositive: a", "no `positive` beside `target`"),
         ("target: summary", 'target: "{summary}"', "one plain name, without braces"),

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from softprune.errors import SoftpruneError
+from softprune.interpret import neighbours
 from softprune.interpret.neighbours import MEASURES, anisotropy, nearest, table_mean
 
 V, H, P = 300, 12, 7
@@ -59,15 +60,26 @@ def brute(prompt: torch.Tensor, table: torch.Tensor, k: int, measure: str, pool:
 @pytest.mark.parametrize("block", [7, 8192])
 @pytest.mark.parametrize("pool", [None, [2, 5, 17, 40, 41, 100, 290, 299]])
 def test_neighbours_are_those_of_brute_force(
-    measure: str, block: int, pool: list[int] | None, prompt_PH: torch.Tensor, table_VH: torch.Tensor
+    measure: str,
+    block: int,
+    pool: list[int] | None,
+    prompt_PH: torch.Tensor,
+    table_VH: torch.Tensor,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    found = nearest(prompt_PH, table_VH, 6, measure, pool, block=block)
+    monkeypatch.setattr(neighbours, "BLOCK", block)
+    found = nearest(prompt_PH, table_VH, 6, measure, pool)
     assert found.ids_PK.tolist() == brute(prompt_PH, table_VH, 6, measure, pool or list(range(V)))
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_bits_hang_on_no_block(measure: str, prompt_PH: torch.Tensor, table_VH: torch.Tensor) -> None:
-    found = [nearest(prompt_PH, table_VH, 9, measure, block=block) for block in (1, 64, 8192)]
+def test_bits_hang_on_no_block(
+    measure: str, prompt_PH: torch.Tensor, table_VH: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, mean_H = [], table_mean(table_VH)
+    for block in (1, 64, 8192):
+        monkeypatch.setattr(neighbours, "BLOCK", block)
+        found.append(nearest(prompt_PH, table_VH, 9, measure, mean_H=mean_H))
     assert all(torch.equal(each.values_PK, found[0].values_PK) for each in found)
     assert all(torch.equal(each.ids_PK, found[0].ids_PK) for each in found)
 

@@ -11,7 +11,8 @@ import torch
 
 from softprune.errors import SoftpruneError
 from softprune.interpret.neighbours import MEASURES, anisotropy, nearest
-from softprune.interpret.run_neighbours import Surroundings, Way, prompt_neighbours, read_neighbours
+from softprune.interpret.run_neighbours import Way, describe_ways, prompt_neighbours, read_neighbours, read_table
+from softprune.interpret.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize("model", ["t5", "bart_scaled", "bloom", "sentence"])
 def test_the_document_is_what_the_maths_says(backbone_of: Callable[[str], Backbone], model: str) -> None:
     backbone = backbone_of(model)
-    around = Surroundings(backbone)
-    pool = around.vocabulary.pool
+    vocabulary = Vocabulary(backbone.tokenizer, backbone.vocabulary)
+    pool = vocabulary.pool
     start = backbone.embed_ids([pool[7], pool[30], pool[31]])
     end = start.clone()
     end[1] = backbone.embed_ids([pool[40]])[0] * 0.9 + 0.05
     end[2] = 0
-    raw = [str(around.vocabulary.tokens[pool[at]]) for at in (7, 30, 31)]
+    raw = [str(vocabulary.tokens[pool[at]]) for at in (7, 30, 31)]
     found = prompt_neighbours(start, end, backbone, k=4, words=raw)
     assert json.loads(json.dumps(found)) == found
     assert (found["schema"], found["k"], found["vocabulary"]) == (1, 4, len(pool))
@@ -42,7 +43,7 @@ def test_the_document_is_what_the_maths_says(backbone_of: Callable[[str], Backbo
     )
     tokens = found["prompts"]["tuned"]
     assert [token["token"] for token in tokens] == [0, 1, 2]
-    assert [token["word"] for token in tokens] == around.vocabulary.shown_all([pool[at] for at in (7, 30, 31)])
+    assert [token["word"] for token in tokens] == [vocabulary.shown(pool[at]) for at in (7, 30, 31)]
     for measure in MEASURES:
         for when, vectors in (("start", start), ("end", end)):
             near = nearest(vectors, table, 4, measure, pool)
@@ -52,7 +53,7 @@ def test_the_document_is_what_the_maths_says(backbone_of: Callable[[str], Backbo
                     assert said == []
                     continue
                 assert [each["id"] for each in said] == near.ids_PK[p].tolist()
-                assert [each["word"] for each in said] == around.vocabulary.shown_all(near.ids_PK[p].tolist())
+                assert [each["word"] for each in said] == list(map(vocabulary.shown, near.ids_PK[p].tolist()))
                 assert [each["value"] for each in said] == pytest.approx(near.values_PK[p].tolist(), rel=1e-5, abs=1e-6)
         assert [token["kept"][measure] for token in tokens] == [True, False, None]
         assert tokens[1]["start"][measure][0]["id"] == pool[30]
@@ -66,27 +67,26 @@ def test_the_document_is_what_the_maths_says(backbone_of: Callable[[str], Backbo
 def test_embeddings_are_what_the_model_reads(backbone_of: Callable[..., Backbone]) -> None:
     """BART scales its own: against the bare table, every word would seem to have moved."""
     backbone = backbone_of("bart_scaled")
-    table = Surroundings(backbone).table_VH
+    table = read_table(backbone)
     assert torch.equal(table, backbone.embeddings_VH())
     assert not torch.allclose(table, backbone.model.get_input_embeddings().weight)
     half = backbone_of("t5", "bfloat16")
-    assert Surroundings(half).table_VH.dtype == torch.bfloat16
+    assert read_table(half).dtype == torch.bfloat16
 
 
 def test_several_prompts_are_as_each_alone(backbone_of: Callable[[str], Backbone]) -> None:
     backbone = backbone_of("t5")
-    around = Surroundings(backbone)
     start = backbone.embed_ids([20, 21, 22, 23])
     end = start + torch.randn(start.shape, generator=torch.Generator().manual_seed(0))
     left = Way(start[[1, 3]], end[[1, 3]] * 0.5, places=(1, 3))
-    both = around.document({"tuned": Way(start, end), "winner": left}, 3)
-    assert both["prompts"]["tuned"] == around.document({"tuned": Way(start, end)}, 3)["prompts"]["tuned"]
-    assert both["prompts"]["winner"] == around.document({"winner": left}, 3)["prompts"]["winner"]
+    both = describe_ways(backbone, {"tuned": Way(start, end), "winner": left}, 3)
+    assert both["prompts"]["tuned"] == describe_ways(backbone, {"tuned": Way(start, end)}, 3)["prompts"]["tuned"]
+    assert both["prompts"]["winner"] == describe_ways(backbone, {"winner": left}, 3)["prompts"]["winner"]
     assert [token["token"] for token in both["prompts"]["winner"]] == [1, 3]
     assert [token["word"] for token in both["prompts"]["winner"]] == ["", ""]
     assert both["prompts"]["winner"][0]["moved"] != both["prompts"]["tuned"][1]["moved"]
     with pytest.raises(SoftpruneError, match="one shape"):
-        around.document({"tuned": Way(start, end[:3])})
+        describe_ways(backbone, {"tuned": Way(start, end[:3])})
 
 
 def test_a_file_of_another_sort_is_told(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_tiny_vocabularies_tell_their_style(
     found = Vocabulary(backbone.tokenizer, backbone.vocabulary)
     assert found.style == style
     ids = backbone.tokenizer(word, add_special_tokens=False)["input_ids"]
-    assert found.shown_all(ids)[0] == word.strip()
+    assert found.shown(ids[0]) == word.strip()
     pool = [str(found.tokens[i]) for i in found.pool]
     assert not {*backbone.tokenizer.all_special_tokens} & {*pool}
     assert not any("extra_id" in token for token in pool)
@@ -93,7 +93,7 @@ def test_bundled_vocabularies_show_every_item(name: str) -> None:
     folder = Path(softprune.models.__path__[0]) / "bundled" / name
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     found = Vocabulary(tokenizer, len(tokenizer))
-    texts = found.shown_all(found.pool)
+    texts = list(map(found.shown, found.pool))
     assert all(texts)
     assert all(text.isprintable() for text in texts)
     assert any(text.startswith("…") for text in texts)
@@ -135,7 +135,7 @@ def test_pieces_put_together_are_the_text_again() -> None:
     tokenizer = real_tokenizer("gpt2")
     found = Vocabulary(tokenizer, len(tokenizer))
     ids = tokenizer(" naïve Привет 中文 house")["input_ids"]
-    texts = found.shown_all(ids)
+    texts = list(map(found.shown, ids))
     assert texts[0] == "naïve"
     assert "house" in texts
     assert any(text.startswith("<E4") or "中" in text for text in texts)

@@ -15,7 +15,7 @@ from whole_runs import HIDDEN, Models, P, S, recipe_of
 from softprune.config import resolve
 from softprune.evaluation.baselines import fresh_pairs, fresh_seed, retrain_fresh, spans
 from softprune.prompts.soft_prompts import full_mask
-from softprune.runs.executors import InProcess
+from softprune.runs.executors import Executor
 from softprune.runs.run_folder import RunFolder
 from softprune.training.loop import Watch
 from softprune.training.session import Workspace, prepare
@@ -37,7 +37,7 @@ def workspace_of(tiny_models: Models, task_file: Path, tmp_path: Path) -> Callab
         changes = (f"pruning.removal={removal}", f"search.group={group}", "selection.seeds=3")
         recipe = recipe_of(tiny_models("sentence"), task_file, *changes)
         run = RunFolder.open(tmp_path / name, recipe_text="", resolved=recipe.resolved(), kind="xprompt", command="")
-        return prepare(recipe, run, Watch(), InProcess())
+        return prepare(recipe, run, Watch(), Executor())
 
     return make
 
@@ -75,14 +75,16 @@ def test_more_seeds_later_are_those_of_one_go(
     assert len(training) > len(known)
     wanted = retrain_fresh(at_once, pruned, range(3))
     assert len(at_once.run.record.cost.training) == (1 if removal == "zero" else 2)
-    for found, trio in zip((*first, *second), wanted, strict=True):
-        for name, fitted in trio.items():
-            assert distance(found[name].state.vectors_PH, fitted.state.vectors_PH) <= 1e-4
-    moved = [distance(one["control"].state.vectors_PH, wanted[0]["control"].state.vectors_PH) for one in wanted[1:]]
+    found = first | second
+    assert found.keys() == wanted.keys()
+    for name, fitted in wanted.items():
+        assert distance(found[name].state.vectors_PH, fitted.state.vectors_PH) <= 1e-4
+    own = wanted["control@0"].state.vectors_PH
+    moved = [distance(wanted[f"control@{number}"].state.vectors_PH, own) for number in (1, 2)]
     assert min(moved) > 1e-2, "another seed is another data order"
-    masks = {tuple(trio["random"].state.mask.piece_PS.flatten().tolist()) for trio in wanted}
+    masks = {tuple(wanted[f"random@{i}"].state.mask.piece_PS.flatten().tolist()) for i in range(3)}
     assert len(masks) == 3, "a random mask is drawn again for each seed"
     kept = dict(at_once.run.record.cost.training)
     again = retrain_fresh(at_once, pruned, range(3))
-    assert torch.equal(again[2]["winner"].state.vectors_PH, wanted[2]["winner"].state.vectors_PH)
+    assert torch.equal(again["winner@2"].state.vectors_PH, wanted["winner@2"].state.vectors_PH)
     assert at_once.run.record.cost.training == kept

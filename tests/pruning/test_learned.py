@@ -17,9 +17,9 @@ from softprune.evaluation.conclusions import random_sentence
 from softprune.prompts.ticket import Ticket
 from softprune.pruning.learned_masks import expected_size, harden
 from softprune.pruning.xprompt import settle_strategy
+from softprune.report.charts import group_trainings
 from softprune.report.page import html as page_of
 from softprune.report.run_reader import read_run
-from softprune.report.training_charts import group_trainings
 from softprune.runs.record_parts import DifferenceRecord, Headline
 from softprune.runs.run_folder import RunFolder
 from softprune.training.session import Workspace

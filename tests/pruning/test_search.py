@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -151,18 +153,18 @@ def test_zero_may_mix_lengths_and_drop_may_not() -> None:
 
 def test_foresight_is_rank_correlation_and_regret() -> None:
     known = [(0.9, 0.50), (0.2, 0.70), (0.5, 0.80), (0.7, 0.60)]
-    candidates = [made(str(i), 5, score).updated(rank_loss=loss) for i, (loss, score) in enumerate(known)]
-    found = foresight([*candidates, made("never trained", 5, None).updated(rank_loss=0.1)])
+    candidates = [replace(made(str(i), 5, score), rank_loss=loss) for i, (loss, score) in enumerate(known)]
+    found = foresight([*candidates, replace(made("never trained", 5, None), rank_loss=0.1)])
     assert found is not None
     # by hand: ranks by loss 4 1 2 3, by score from the top 4 2 1 3; 1 - 6 * (0 + 1 + 1 + 0) / (4 * 15)
     assert abs((found.spearman or 0.0) - 0.8) <= 1e-12
     assert abs((found.regret or 0.0) - 0.1) <= 1e-12
     assert found.candidates == 4
-    turned = foresight([c.updated(rank_loss=-(c.rank_loss or 0.0)) for c in candidates])
+    turned = foresight([replace(c, rank_loss=-(c.rank_loss or 0.0)) for c in candidates])
     assert turned is not None
     assert abs((turned.spearman or 0.0) + 0.8) <= 1e-12
     assert foresight(candidates[:2]) is None
-    alike = foresight([c.updated(select=0.5) for c in candidates])
+    alike = foresight([replace(c, select=0.5) for c in candidates])
     assert alike is not None
     assert alike.spearman is None
 

@@ -15,8 +15,8 @@ from whole_runs import CASES, Models, Run, Witness, execute_one, recipe_of
 from softprune.config import Recipe
 from softprune.errors import ManyErrors, SoftpruneError
 from softprune.pipelines.xprompt import execute
-from softprune.runs import atomic_io, ray_executor
-from softprune.runs.executors import InProcess
+from softprune.runs import atomic_io, executors
+from softprune.runs.executors import Executor
 from softprune.runs.run_folder import RunFolder, Saved
 from softprune.runs.worker_store import Pinned, StandIn
 from softprune.training import distribute, hardware, jobs, session
@@ -25,7 +25,7 @@ from softprune.types import Result, WorkItem
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread", "elsewhere")]
 
 
-class Elsewhere(InProcess):
+class Elsewhere(Executor):
     """What Ray does, without its processes: whatever goes to a worker or comes back is pickled, no file is written."""
 
     elsewhere = True
@@ -65,7 +65,7 @@ def nudge(saved: Saved) -> None:
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Elsewhere]]:
     """The double in Ray's place; what its workers have loaded goes with each test."""
     Elsewhere.sent, Elsewhere.refuses_after, Elsewhere.damages = [], None, False
-    monkeypatch.setattr(ray_executor, "RayCluster", Elsewhere)
+    monkeypatch.setattr(executors, "RayCluster", Elsewhere)
     yield Elsewhere
     distribute._workspace.cache_clear()
 

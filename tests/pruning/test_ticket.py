@@ -19,8 +19,7 @@ from safetensors.torch import load_file, save_file
 from records import run_document
 from softprune.errors import SoftpruneError
 from softprune.models.base import Backbone
-from softprune.prompts.ticket import Ticket
-from softprune.prompts.ticket_io import Reported
+from softprune.prompts.ticket import Reported, Ticket
 from softprune.runs import atomic_io
 from tickets import small_ticket
 

@@ -17,7 +17,7 @@ from whole_runs import Models, Run, execute_one, recipe_of
 
 from softprune.config import resolve
 from softprune.data import load_task, metric_named
-from softprune.data.rouge import _scorer, rouge
+from softprune.data.rouge import load_scorer, rouge
 from softprune.errors import ManyErrors, SoftpruneError
 from softprune.evaluation.conclusions import Reported, conclude
 from softprune.evaluation.predict import predict
@@ -192,7 +192,7 @@ def test_gates_learn_from_the_loss_of_texts(tmp_path: Path, tiny_models: Models,
 def test_without_the_library_nothing_is_begun(
     tmp_path: Path, tiny_models: Models, task_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _scorer.cache_clear()
+    load_scorer.cache_clear()
     monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
     with pytest.raises(SoftpruneError, match="to score written texts"):
         execute_one(tiny_models("t5"), task_file, tmp_path / "run", *SHORT, "kind=tune")

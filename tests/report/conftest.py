@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,9 +102,9 @@ def _marked(made: list[Candidate]) -> list[Candidate]:
     front = {c.id for c in trained if not any(o.parameters <= c.parameters and o.select > c.select for o in trained)}
     best = max(c.select for c in trained)
     winner = min((c for c in trained if c.select >= best - 0.02), key=lambda c: c.parameters)
-    done = [c.updated(pareto=True, report=0.7213, interval=(0.667, 0.774)) if c.id in front else c for c in made]
+    done = [replace(c, pareto=True, report=0.7213, interval=(0.667, 0.774)) if c.id in front else c for c in made]
     return [
-        c.updated(status="winner", report=0.7329, interval=(0.6787, 0.7834)) if c.id == winner.id else c for c in done
+        replace(c, status="winner", report=0.7329, interval=(0.6787, 0.7834)) if c.id == winner.id else c for c in done
     ]
 
 

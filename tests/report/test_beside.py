@@ -14,7 +14,7 @@ from markupsafe import escape
 from softprune.data.metrics import METRICS, Metric, answer_arrays, with_ones
 from softprune.report import explain_comparisons
 from softprune.report.page import html
-from softprune.report.run_comparison import SEED, RunComparison, compare_runs, why_not
+from softprune.report.run_comparison import SEED, compare_runs, why_not
 from softprune.report.run_reader import read_run
 from softprune.statistics.bootstrap import Floats, paired_bootstrap
 from softprune.statistics.seeds import compare_rows
@@ -42,12 +42,12 @@ def pair(tmp_path: Path, build: MakeRun) -> tuple[Path, Path]:
     return build(tmp_path / "one", 20, 3), build(tmp_path / "other", 24, 3)
 
 
-def of(pair: tuple[Path, Path]) -> RunComparison:
+def of(pair: tuple[Path, Path]) -> dict[str, Any]:
     return compare_runs(*map(read_run, pair))
 
 
-def line(found: RunComparison, label: str) -> Any:
-    return next(line for line in found.rows if line.label.startswith(label))
+def line(found: dict[str, Any], label: str) -> Any:
+    return next(line for line in found["rows"] if line["label"].startswith(label))
 
 
 GOLD = [0, 1] * 20
@@ -60,14 +60,14 @@ def test_the_difference_is_paired_by_example(pair: tuple[Path, Path], edit: Edit
     for folder, given, value in zip(pair, (ONE, OTHER), right, strict=True):
         answers(folder, "winner", given, GOLD, edit, "accuracy", value)
     found = line(of(pair), "winning ticket")
-    assert found.difference == f"{100 * (right[1] - right[0]):+.1f}"
+    assert found["difference"] == f"{100 * (right[1] - right[0]):+.1f}"
     counts = [np.array([[p == g, 1] for p, g in zip(given, GOLD, strict=True)], float) for given in (ONE, OTHER)]
     wanted = paired_bootstrap(counts[1], counts[0], lambda c: c[..., 0] / c[..., 1], seed=SEED)
-    assert found.interval == f"{100 * wanted.low:+.1f} to {100 * wanted.high:+.1f}"
+    assert found["interval"] == f"{100 * wanted.low:+.1f} to {100 * wanted.high:+.1f}"
     turned = line(of((pair[1], pair[0])), "winning ticket")
-    assert turned.difference == f"{100 * (right[0] - right[1]):+.1f}"
-    assert turned.interval != found.interval
-    assert line(of(pair), "control").interval == "not measured"
+    assert turned["difference"] == f"{100 * (right[0] - right[1]):+.1f}"
+    assert turned["interval"] != found["interval"]
+    assert line(of(pair), "control")["interval"] == "not measured"
 
 
 def test_retrainings_are_compared_over_seeds(pair: tuple[Path, Path], edit: Edit) -> None:
@@ -87,22 +87,22 @@ def test_retrainings_are_compared_over_seeds(pair: tuple[Path, Path], edit: Edit
             counts[-1].append(np.array([[p == g, 1] for p, g in zip(given, GOLD, strict=True)], float))
     wanted = compare_rows(counts[1], counts[0], lambda c: c[..., 0] / c[..., 1], seed=SEED, paired=False)
     found = line(of(pair), "winning ticket")
-    assert found.retrained == f"{100 * wanted.value:+.1f} ({100 * wanted.low:+.1f} to {100 * wanted.high:+.1f})"
+    assert found["retrained"] == f"{100 * wanted.value:+.1f} ({100 * wanted.low:+.1f} to {100 * wanted.high:+.1f})"
     paired = compare_rows(counts[1], counts[0], lambda c: c[..., 0] / c[..., 1], seed=SEED)
-    assert f"{100 * paired.low:+.1f}" not in found.retrained, "seeds of two runs don't belong together"
+    assert f"{100 * paired.low:+.1f}" not in found["retrained"], "seeds of two runs don't belong together"
     (pair[0] / "predictions" / "fresh" / "winner-2.jsonl").unlink()
-    assert line(of(pair), "winning ticket").retrained == "not measured"
+    assert line(of(pair), "winning ticket")["retrained"] == "not measured"
 
 
 def test_groups_are_resampled_whole(pair: tuple[Path, Path], edit: Edit) -> None:
     for folder, given, value in zip(pair, (ONE, OTHER), (0.5, 0.875), strict=True):
         answers(folder, "winner", given, GOLD, edit, "accuracy", value)
-    alone = line(of(pair), "winning ticket").interval
+    alone = line(of(pair), "winning ticket")["interval"]
     for folder in pair:
         path = folder / "predictions" / "winner.jsonl"
         lines = [json.loads(text) for text in path.read_text().splitlines()]
         path.write_text("".join(json.dumps(each | {"group": f"g{each['index'] // 10}"}) + "\n" for each in lines))
-    assert line(of(pair), "winning ticket").interval != alone
+    assert line(of(pair), "winning ticket")["interval"] != alone
 
 
 def test_f1_counts_the_answer_that_gives_what_was_reported(pair: tuple[Path, Path], edit: Edit) -> None:
@@ -113,9 +113,9 @@ def test_f1_counts_the_answer_that_gives_what_was_reported(pair: tuple[Path, Pat
     for folder, given in zip(pair, (ONE, OTHER), strict=True):
         answers(folder, "winner", given, GOLD, edit, "f1", f1(given, 0))
         edit(folder, lambda info: info["task"].update(metric="f1"))
-    assert line(of(pair), "winning ticket").interval != "not measured"
+    assert line(of(pair), "winning ticket")["interval"] != "not measured"
     edit(pair[0], lambda info: info["results"]["winner"].update(value=0.123))
-    assert line(of(pair), "winning ticket").interval == "not measured"
+    assert line(of(pair), "winning ticket")["interval"] == "not measured"
 
 
 class WrongShare(Metric):
@@ -135,14 +135,14 @@ def test_a_metric_of_ones_own_has_an_interval_too(
         wrong = float(np.mean([p != g for p, g in zip(given, GOLD, strict=True)]))
         answers(folder, "winner", given, GOLD, edit, "wrong_share", -wrong)
         edit(folder, lambda info: info["task"].update(metric="wrong_share"))
-    assert line(of(pair), "winning ticket").interval == "not measured", "nobody knows it yet"
+    assert line(of(pair), "winning ticket")["interval"] == "not measured", "nobody knows it yet"
     monkeypatch.setitem(METRICS, "wrong_share", WrongShare)
-    known = line(of(pair), "winning ticket").interval
+    known = line(of(pair), "winning ticket")["interval"]
     for folder, given in zip(pair, (ONE, OTHER), strict=True):
         right = float(np.mean([p == g for p, g in zip(given, GOLD, strict=True)]))
         answers(folder, "winner", given, GOLD, edit, "accuracy", right)
         edit(folder, lambda info: info["task"].update(metric="accuracy"))
-    assert line(of(pair), "winning ticket").interval == known, "accuracy less 1 differs as accuracy does"
+    assert line(of(pair), "winning ticket")["interval"] == known, "accuracy less 1 differs as accuracy does"
 
 
 def other_task(info: dict[str, Any]) -> None:
@@ -176,11 +176,11 @@ def no_indices(info: dict[str, Any]) -> None:
     ],
 )
 def test_what_cannot_be_compared_says_why(pair: tuple[Path, Path], edit: Edit, change: Any, reason: str) -> None:
-    assert of(pair).reason is None
+    assert of(pair)["reason"] is None
     edit(pair[1], change)
     found = of(pair)
-    assert found.reason == reason
-    assert {each.difference for each in found.rows} == {"not comparable"}
+    assert found["reason"] == reason
+    assert {each["difference"] for each in found["rows"]} == {"not comparable"}
     text = html(read_run(pair[0]), [], [found])
     assert "<strong>Not comparable:</strong> " + str(escape(reason)) in text
 
@@ -196,13 +196,13 @@ def test_how_both_searched_is_told(pair: tuple[Path, Path], edit: Edit) -> None:
         edit(folder, lambda info, strategy=strategy: info.update(search={"strategy": strategy}))
         path = folder / "resolved.yaml"
         path.write_text("search:\n  token_ratios: [0.3, 0.6]\n  piece_ratios: [0.5]\n  prices: [0.1, 1.0]\n")
-    facts = {heading: found for heading, *found in of(pair).facts}
+    facts = {heading: found for heading, *found in of(pair)["facts"]}
     assert facts["search strategy"] == ["sequential", "learned"]
     assert facts["token ratios"] == ["0.3, 0.6", "–"]
     assert facts["piece ratios"] == ["0.5", "–"]
     assert facts["prices of the gates"] == ["–", "0.1, 1.0"]
     (pair[0] / "resolved.yaml").write_text("search: [")
-    assert {heading: found for heading, *found in of(pair).facts}["token ratios"] == ["not measured", "–"]
+    assert {heading: found for heading, *found in of(pair)["facts"]}["token ratios"] == ["not measured", "–"]
 
 
 def test_the_terminal_says_what_stands_beside(pair: tuple[Path, Path], edit: Edit) -> None:

@@ -13,8 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from softprune.errors import SoftpruneError
-from softprune.report.explore import collect_controls, collect_neighbours
-from softprune.report.page import html
+from softprune.report.page import collect_controls, collect_neighbours, html
 from softprune.report.run_reader import Run, read_run
 
 Edit = Callable[..., None]

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from matplotlib.collections import QuadMesh
 
-from softprune.report.charts import Chart, Series
+from softprune.report.charts import Chart, Series, compression_chart, training_chart
 from softprune.report.figures import histogram, importance_map, plan_figures
 from softprune.report.mpl_style import DARK, LIGHT, render, sparse
 from softprune.report.run_reader import TicketMask, read_run
-from softprune.report.training_charts import compression_chart, training_chart
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from softprune.report import write_report
+from softprune.report.page import changed_answers
 from softprune.report.page import html as page_of
-from softprune.report.prediction_changes import changed_answers
 from softprune.report.run_reader import Prediction, read_run
 
 pytestmark = pytest.mark.slow
@@ -191,7 +191,7 @@ def test_light_and_dark_and_phones(written: Path) -> None:
 def test_a_missing_part_is_said_to_be_not_measured(xprompt_run: Path, name: str, words: str) -> None:
     (xprompt_run / name).unlink()
     from softprune.report.figures import plan_figures
-    from softprune.report.pictures import Picture
+    from softprune.report.mpl_style import Picture
 
     run = read_run(xprompt_run)
     gaps = [Picture(plan) for plan in plan_figures(run) if plan.draw is None]
@@ -320,32 +320,32 @@ def guesses(predicted: list[int], gold: int = 0) -> list[Prediction]:
 
 def test_samples_are_at_most_twelve_from_both_directions() -> None:
     found = changed_answers(guesses([1] * 20 + [0] * 20), guesses([0] * 20 + [1] * 20))
-    directions = [change.direction for change in found.samples]
+    directions = [change["direction"] for change in found["samples"]]
     assert (directions.count("gained"), directions.count("lost")) == (6, 6)
-    assert (found.gained, found.lost, found.neither, found.changed) == (20, 20, 0, 40)
+    assert (found["gained"], found["lost"], found["neither"], found["changed"]) == (20, 20, 0, 40)
 
 
 def test_samples_are_spread_over_the_set() -> None:
     found = changed_answers(guesses([1] * 36 + [0] * 36 + [1] * 36), guesses([0] * 36 + [1] * 36 + [2] * 36))
-    assert [int(change.id) for change in found.samples] == [*range(0, 36, 6), *range(36, 72, 6)]
+    assert [int(change["id"]) for change in found["samples"]] == [*range(0, 36, 6), *range(36, 72, 6)]
     only = changed_answers(guesses([1] * 25), guesses([2] * 25))
-    assert [int(change.id) for change in only.samples] == [i * 25 // 12 for i in range(12)]
+    assert [int(change["id"]) for change in only["samples"]] == [i * 25 // 12 for i in range(12)]
 
 
 def test_one_direction_fills_what_the_other_lacks() -> None:
     found = changed_answers(guesses([1] * 20 + [0, 1]), guesses([0] * 20 + [1, 2]))
-    directions = [change.direction for change in found.samples]
+    directions = [change["direction"] for change in found["samples"]]
     assert (directions.count("gained"), directions.count("lost")) == (11, 1)
-    assert found.neither == 1
+    assert found["neither"] == 1
 
 
 def test_long_texts_and_unknown_answers() -> None:
     before = [Prediction("1", 0, "x" * 2000, ("a", "b"), 0, 0)]
     after = [Prediction("1", 0, "x" * 2000, ("a", "b"), 0, -1)]
-    (change,) = changed_answers(before, after).samples
-    assert change.winner == "none of them"
-    assert change.text.endswith("[…]")
-    assert len(change.text) < 720
+    (change,) = changed_answers(before, after)["samples"]
+    assert change["winner"] == "none of them"
+    assert change["text"].endswith("[…]")
+    assert len(change["text"]) < 720
 
 
 def test_a_power_that_is_not_known_is_not_told(xprompt_run: Path, edit: Edit) -> None:

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 from softprune.report import formatting
-from softprune.report.page import html
-from softprune.report.prediction_changes import changed_answers, written_samples
+from softprune.report.charts import compression_chart, training_chart
+from softprune.report.page import changed_answers, html, written_samples
 from softprune.report.run_reader import Prediction, read_run
 from softprune.report.table import columns, comparison_rows, mark_meaning
-from softprune.report.training_charts import compression_chart, training_chart
 
 Edit = Callable[..., None]
 
@@ -96,8 +95,8 @@ def test_some_texts_are_shown(written_run: Path, xprompt_run: Path) -> None:
         path = written_run / "predictions" / f"{name}.jsonl"
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     found = written_samples(read_run(written_run))
-    assert [sample.id for sample in found] == ["n0", "n3", "n6"]
-    assert found[1].texts == (("zero_shot", "text 3"), ("winner", "text 3"))
+    assert [sample["id"] for sample in found] == ["n0", "n3", "n6"]
+    assert found[1]["texts"] == [("zero_shot", "text 3"), ("winner", "text 3")]
     page = html(read_run(written_run), [])
     for part in ("What was written", "winning ticket: text 6", "an &lt;input&gt;", "Texts that changed"):
         assert part in page
@@ -112,8 +111,8 @@ def test_texts_that_share_more_are_better() -> None:
     control = [text(0, "a", 0.5), text(1, "b", 0.5), text(2, "c", 0.5), text(3, "same", 0.1)]
     winner = [text(0, "d", 0.75), text(1, "", 0.25), text(2, "e", 0.5), text(3, "same", 0.1)]
     found = changed_answers(control, winner)
-    assert (found.compared, found.gained, found.lost, found.neither) == (4, 1, 1, 1)
-    gained = next(change for change in found.samples if change.direction == "gained")
-    assert (gained.gold, gained.control, gained.winner) == ("a box", "a", "d")
-    lost = next(change for change in found.samples if change.direction == "lost")
-    assert lost.winner == "nothing"
+    assert (found["compared"], found["gained"], found["lost"], found["neither"]) == (4, 1, 1, 1)
+    gained = next(change for change in found["samples"] if change["direction"] == "gained")
+    assert (gained["gold"], gained["control"], gained["winner"]) == ("a box", "a", "d")
+    lost = next(change for change in found["samples"] if change["direction"] == "lost")
+    assert lost["winner"] == "nothing"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from softprune.errors import SoftpruneError
-from softprune.runs import ray_executor
+from softprune.runs import executors
 from softprune.runs.executors import EXECUTORS
 from softprune.types import Result, WorkItem
 
@@ -42,16 +42,16 @@ def test_two_items_of_one_name_are_refused() -> None:
 @pytest.mark.parametrize("address", ["10.0.0.1", "here:", ":6379", "here:0", "here:99999", "ray://here:10001"])
 def test_what_is_no_address_is_told_at_once(address: str) -> None:
     with pytest.raises(SoftpruneError, match=r"cluster\.address as host:port, or auto"):
-        ray_executor._check_address(address)
+        executors._check_address(address)
 
 
 def test_an_address_without_an_answer_is_told_at_once() -> None:
     """Ray itself would try for minutes, and then end the process."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        ray_executor._check_address(f"127.0.0.1:{port}")
+        executors._check_address(f"127.0.0.1:{port}")
     with pytest.raises(SoftpruneError, match=rf"a Ray cluster at 127\.0\.0\.1:{port}\nfound:    no answer"):
-        ray_executor._check_address(f"127.0.0.1:{port}")
+        executors._check_address(f"127.0.0.1:{port}")
 
 
 def test_ray_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from softprune.errors import SoftpruneError
-from softprune.runs.lock import is_held
+from softprune.runs.job_folder import is_held
 from softprune.runs.run_folder import RunFolder, Saved
 
 pytestmark = pytest.mark.slow
@@ -34,7 +34,7 @@ WORKER = textwrap.dedent(
     print("ready", flush=True)
     for step in itertools.count():
         run.append_metrics([{"phase": "tune", "step": step}])
-        run.checkpoint("tune").save(Saved({"x": torch.full((50_000,), float(step))}, {"step": step}))
+        run.save_checkpoint("tune", Saved({"x": torch.full((50_000,), float(step))}, {"step": step}))
         with run.editing() as record:
             record.cost.steps = step
     """
@@ -63,7 +63,7 @@ def test_a_killed_run_is_readable_and_taken_up(begin: Begin, resolved: dict[str,
     (tmp_path / "run" / ".run.json.1.tmp").write_text("{")
     with begin() as run:
         assert not list(run.path.glob(".*.tmp"))
-        saved = run.checkpoint("tune").load()
+        saved = run.load_checkpoint("tune")
         step = -1 if saved is None else saved.meta["step"]
         if saved is not None:
             assert saved.tensors["x"].unique().tolist() == [float(step)]

@@ -76,7 +76,7 @@ def test_a_failed_record_leaves_run_json_readable(begin: Begin, monkeypatch: pyt
             lambda: run.write_json("run.json", {}),
             lambda: run.write_jsonl("candidates.jsonl", [{}]),
             lambda: run.write_tensors("prompts/initial.safetensors", {}, {}),
-            lambda: run.checkpoint("c").save(Saved({}, {})),
+            lambda: run.save_checkpoint("c", Saved({}, {})),
             lambda: run.once("c", lambda: Saved({}, {})),
         ):
             with pytest.raises(OSError, match="disk full"):
@@ -119,9 +119,9 @@ def test_once_gives_the_same_bits_and_computes_once(begin: Begin) -> None:
         return Saved({"x": values, "rng": torch.get_rng_state()}, {"best": float("inf"), "pair": (1, "é")})
 
     with begin() as run:
-        run.checkpoint("t0.3/a").save(Saved({}, {}))
+        run.save_checkpoint("t0.3/a", Saved({}, {}))
         first = run.once("t0.3/a", compute)
-        assert run.checkpoint("t0.3/a").load() is None
+        assert run.load_checkpoint("t0.3/a") is None
     with begin() as run:
         second = run.once("t0.3/a", compute)
     assert len(calls) == 1
@@ -140,20 +140,18 @@ def test_once_whose_work_fails_is_done_again(begin: Begin) -> None:
         assert run.once("a", lambda: Saved({}, {"n": 1})).meta == {"n": 1}
 
 
-def test_checkpoint_holds_the_latest_until_cleared(begin: Begin) -> None:
+def test_a_checkpoint_holds_the_latest_until_the_work_is_done(begin: Begin) -> None:
     with begin() as run:
-        checkpoint = run.checkpoint("tune")
-        assert checkpoint.load() is None
-        checkpoint.save(Saved({"p": torch.ones(2)}, {"step": 1}))
-        checkpoint.save(Saved({"p": torch.zeros(2)}, {"step": 2}))
+        assert run.load_checkpoint("tune") is None
+        run.save_checkpoint("tune", Saved({"p": torch.ones(2)}, {"step": 1}))
+        run.save_checkpoint("tune", Saved({"p": torch.zeros(2)}, {"step": 2}))
     with begin() as run:
-        saved = run.checkpoint("tune").load()
+        saved = run.load_checkpoint("tune")
         assert saved is not None
         assert saved.meta == {"step": 2}
         assert torch.equal(saved.tensors["p"], torch.zeros(2))
-        run.checkpoint("tune").clear()
-        run.checkpoint("tune").clear()
-        assert run.checkpoint("tune").load() is None
+        run.once("tune", lambda: Saved({}, {}))
+        assert run.load_checkpoint("tune") is None
 
 
 def test_a_damaged_state_file_says_what_to_do(begin: Begin) -> None:
@@ -251,7 +249,7 @@ def test_a_run_without_any_work_can_be_discarded(tmp_path: Path) -> None:
         run.discard()
     assert not folder.exists()
     with RunFolder.open(folder, recipe_text="", resolved={"a": 2}, kind="tune", command="c") as run:
-        run.checkpoint("tune").save(Saved({}, {"step": 1}))
+        run.save_checkpoint("tune", Saved({}, {"step": 1}))
         assert run.has_work
 
 
@@ -326,7 +324,7 @@ def test_seconds_of_a_phase_are_kept_at_every_checkpoint(begin: Begin, monkeypat
     monkeypatch.setattr("softprune.runs.run_folder.time.perf_counter", lambda: next(clock))
     with run, run.phase("tune"):
         assert on_disk(run)["cost"]["phases"] == {}  # type: ignore[index]
-        run.checkpoint("work").save(Saved({"a": torch.zeros(1)}, {}))
+        run.save_checkpoint("work", Saved({"a": torch.zeros(1)}, {}))
         assert on_disk(run)["cost"]["phases"] == {"tune": 3.0}  # type: ignore[index]
         run.once("work", lambda: Saved({"a": torch.zeros(1)}, {}))
         assert on_disk(run)["cost"]["phases"] == {"tune": 7.0}  # type: ignore[index]

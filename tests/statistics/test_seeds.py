@@ -11,7 +11,7 @@ from scipy import stats
 from softprune.data.metrics import F1, Accuracy, answered
 from softprune.errors import SoftpruneError
 from softprune.statistics.bootstrap import Difference, paired_bootstrap
-from softprune.statistics.seeds import Uncertainty, compare_rows, mean_uncertainty, seed_scores, uncertainty_of
+from softprune.statistics.seeds import Uncertainty, compare_rows, seed_scores, uncertainty_of
 
 SCORE = Accuracy().score
 
@@ -167,13 +167,15 @@ def test_f1_is_tested_as_well() -> None:
 
 def test_the_mean_of_one_row() -> None:
     a = rows(5, draw=14)
-    found = mean_uncertainty(a, SCORE, seed=0)
+    found = compare_rows(a, None, SCORE, seed=0)
     per_example = np.mean([x[:, 0] for x in a], axis=0)
-    assert found.seeds == pytest.approx(stats.sem(seed_scores(a, SCORE)))
-    assert found.examples == pytest.approx(per_example.std() / np.sqrt(200), rel=0.02)
-    single = mean_uncertainty(a[0], SCORE, seed=0)
-    assert (single.seeds, single.df) == (0.0, pytest.approx(199))
-    assert mean_uncertainty([right([1] * 50)] * 3, SCORE, seed=0).examples == 1 / 50
+    assert (found.covers_seeds, found.seeds, found.seeds_df) == (True, 5, 4.0)
+    assert found.value == pytest.approx(per_example.mean())
+    assert found.se_seeds == pytest.approx(stats.sem(seed_scores(a, SCORE)))
+    assert found.se_examples == pytest.approx(per_example.std() / np.sqrt(200), rel=0.02)
+    single = compare_rows(a[0], None, SCORE, seed=0)
+    assert (single.covers_seeds, single.value) == (False, pytest.approx(a[0][:, 0].mean()))
+    assert compare_rows([right([1] * 50)] * 3, None, SCORE, seed=0).se_examples == 1 / 50
 
 
 def test_other_numbers_of_examples_are_refused() -> None:

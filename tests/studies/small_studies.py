@@ -70,9 +70,9 @@ def _bits(runs: Path, names: list[str]) -> dict[str, bytes]:
 
 def measured(study: StudyContext) -> Findings:
     """An experiment with runs that begin with what others left, and with work of its own."""
-    first = study.grid({"kind": "tune"}).values()
-    again = [study.spec(made.task, made.seed, _again(study, made)) for made in first]
-    second = study.make(again)
+    first = study.grid({"kind": "tune"})
+    again = {at: study.spec(*at, _again(study, made)) for at, made in first.items()}
+    second = list(study.make(again).values())
     norms = study.once("norms", lambda: [made.prompt("tuned").norm().item() for made in second])
     found = zip(second, norms, strict=True)
     rows = tuple((made.path.name, Cell(made.value("tuned")), Cell(norm, unit="number")) for made, norm in found)

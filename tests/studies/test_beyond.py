@@ -88,11 +88,11 @@ def test_one_prompt_is_held_against_a_prompt_a_task(tiny_models: Models, tmp_pat
     tasks = ["demo", moods(tmp_path)[0]]
     study = bench_of(study_of("multitask", tiny_models("sentence"), tmp_path, tasks), tmp_path)
     found = multitask.conduct(study)
-    (joined,) = study.make([multitask.union_spec(study, 0, {})])
+    (joined,) = study.make({"joined": multitask.union_spec(study, 0, {})}).values()
     assert joined.record.task.sizes is not None
     assert joined.record.task.sizes.report == 21, "12 of demo, and all 9 of the other"
     for task in tasks:
-        (alone,) = study.make([study.spec(task, 0)])
+        (alone,) = study.make({task: study.spec(task, 0)}).values()
         lines = joined.answers("tuned", load_task(task).id)
         assert [each["id"] for each in lines] == [each["id"] for each in alone.answers("tuned")], "so that they pair"
         share = sum(each["gold"] == each["predicted"] for each in lines) / len(lines)

@@ -29,7 +29,7 @@ def test_flat_has_each_word_once_in_order() -> None:
 def test_an_embedding_is_nearest_to_its_own_word(lexicon: Lexicon) -> None:
     ids = list(lexicon.vocabulary.pool[5:8])
     near = lexicon.near(lexicon.table_VH[ids])
-    assert [words[0] for words in near] == lexicon.vocabulary.shown_all(ids)
+    assert [words[0] for words in near] == list(map(lexicon.vocabulary.shown, ids))
     assert all(len(words) == 2 for words in near)
     assert lexicon.near(torch.zeros(1, lexicon.table_VH.shape[1])) == [[]]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from softprune.errors import SoftpruneError
+from softprune.interpret.displacement import persisting
 from softprune.statistics.correlation import Correlation
 from softprune.studies.experiments import neighbours, projections, transfer
 from softprune.studies.experiments.transfer import BASELINES, NORMS, WORDS, prompts_to_ask
@@ -125,6 +127,7 @@ def test_alike_prompts_that_gain_more_are_found(monkeypatch: pytest.MonkeyPatch)
 
     four = SimpleNamespace(tasks=("a", "b", "c", "d"), config=SimpleNamespace(seed=0))
     monkeypatch.setattr(transfer, "PARTS", {"tuned": "tuned prompts"})
+    monkeypatch.setattr(transfer, "mantel", partial(transfer.mantel, resamples=100))
     place = {"a": 0.0, "b": 1.0, "c": 3.0, "d": 7.0}
     far = np.array([[abs(place[x] - place[y]) for y in place] for x in place])
     alike = {part: dict.fromkeys(transfer.ALIKE, far) for part in transfer.PARTS}
@@ -149,12 +152,6 @@ def test_one_task_is_too_few(root: Path, study: StudyContext) -> None:
 # --- maps ---
 
 
-def test_movement_is_relative_to_the_start() -> None:
-    start = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
-    assert projections.relative_distance(start, start + torch.tensor([[0.0, 0.0], [3.0, 4.0]])) == pytest.approx(1.0)
-    assert projections.relative_distance(start, start) == 0
-
-
 def test_unevenness() -> None:
     assert projections.unevenness([2.0, 2.0, 2.0]) == 0
     assert projections.unevenness([1.0, 3.0]) == pytest.approx(math.sqrt(2) / 2)
@@ -162,8 +159,9 @@ def test_unevenness() -> None:
     assert projections.unevenness([0.0, 0.0]) is None
 
 
-def test_an_interval_over_runs_resamples_tasks() -> None:
+def test_an_interval_over_runs_resamples_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each task's runs are copies: they must not make the interval narrower."""
+    monkeypatch.setattr(projections, "RESAMPLES", 300)
     hard = {"a": [0.1], "b": [0.2], "c": [0.3], "d": [0.4], "e": [0.5]}
     went = {"a": [1.0], "b": [3.0], "c": [2.0], "d": [5.0], "e": [4.0]}
     copies = [{task: 6 * value for task, value in each.items()} for each in (went, hard)]
@@ -183,13 +181,12 @@ def test_maps_tell_distances_as_they_are(study: StudyContext, runs: Runs) -> Non
     apart = float((runs["demo", 1].prompt("tuned") - runs["demo", 0].prompt("tuned")).norm())
     assert rows["tuned prompts"][0].value == pytest.approx(apart, rel=1e-5)
     assert (rows["tuned prompts, tokens aligned"][0].value or 0) <= apart * (1 + 1e-6)
-    moved = projections.relative_distance(runs["demo", 0].prompt("initial"), runs["demo", 0].prompt("tuned"))
-    assert moved > 0
-    means = [
-        projections.relative_distance(runs["demo", s].prompt("initial"), runs["demo", s].prompt("tuned"))
-        for s in study.seeds
-    ]
-    assert list_cells(tables["divergence"])["demo"][0].value == pytest.approx(np.mean(means))
+    moved = []
+    for seed in study.seeds:
+        start, end = runs["demo", seed].prompt("initial"), runs["demo", seed].prompt("tuned")
+        moved.append(float((end - start).norm() / start.norm()))
+    assert min(moved) > 0
+    assert list_cells(tables["divergence"])["demo"][0].value == pytest.approx(np.mean(moved), rel=1e-5)
     figures = {figure.name: figure for figure in found.figures}
     assert set(figures) == {"pca-prompts", "tsne-prompts", "pca-tokens", "tsne-tokens", "difficulty"}
     assert len(figures["tsne-tokens"].traces[0]["x"]) == 2 * 2 * 4  # start and end, seeds, tokens
@@ -213,9 +210,12 @@ def test_words_that_training_brought(study: StudyContext) -> None:
         ("demo", 0): document([["name"], ["team"]], [["Accurate", "name"], ["team"]]),
         (study.tasks[1], 0): document([["name"], ["mood"]], [["accurate", "name"], ["mood"]]),
     }
-    assert neighbours._new_words(study, near, 0, 2) == ["accurate"]
-    assert neighbours._holders(near, "end", "accurate") == list(near)
-    assert neighbours._holders(near, "start", "accurate") == []
+    near |= {(task, 1): document([], []) for task in study.tasks}
+    words = neighbours.words_near(study, near)
+    assert list(persisting(words["new"][0], 2)) == ["accurate"]
+    assert neighbours.mean_shared(words["end"], 2) == (2 + 0) / 2, "accurate and name with seed 0"
+    assert neighbours.list_holders(near, "end")["accurate"] == list(near)[:2]
+    assert "accurate" not in neighbours.list_holders(near, "start")
 
 
 def test_neighbours_of_small_runs(study: StudyContext, runs: Runs) -> None:

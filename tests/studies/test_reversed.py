@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 def remade(study: StudyContext, mask: Mask, name: str) -> tuple[FinishedRun, torch.Tensor]:
     ((key, made),) = study.grid().items()
-    (again,) = study.make([study.spec(*key, under_mask(study, made, name, mask))])
+    (again,) = study.make({key: study.spec(*key, under_mask(study, made, name, mask))}).values()
     return made, again.prompt("tuned")
 
 

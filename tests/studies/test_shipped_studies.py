@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from softprune.config import load_study, shipped_studies
+from softprune.config import list_shipped, load_study
 from softprune.data import load_task
 from softprune.errors import SoftpruneError
 from softprune.studies.experiments.variants import study_claims
@@ -33,7 +33,7 @@ def published(name: str) -> dict[str, dict[str, str]]:
 
 
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("name", shipped_studies())
+@pytest.mark.parametrize("name", list_shipped("study"))
 def test_runs_of_all_variants_are_valid_recipes(name: str, scale: str) -> None:
     study = bench_of(name, scale)
     assert study.tasks
@@ -52,7 +52,7 @@ def test_runs_of_all_variants_are_valid_recipes(name: str, scale: str) -> None:
         assert study_claims(study)
 
 
-@pytest.mark.parametrize("name", shipped_studies())
+@pytest.mark.parametrize("name", list_shipped("study"))
 def test_printed_tables_are_rectangular(name: str) -> None:
     tables = bench_of(name).config.published
     assert bool(tables) or name.partition("-")[0] not in ("table", "figure", "bart")

@@ -80,7 +80,7 @@ def test_every_way_starts_where_it_says(study: StudyContext, found: Findings) ->
 def test_table_has_the_runs_own_numbers(study: StudyContext, found: Findings) -> None:
     rows = {str(row[0]): row[1] for row in found.tables[0].rows}
     cells = {name: cell for name, cell in rows.items() if isinstance(cell, Cell)}
-    own = study.make([study.spec(study.tasks[1], 0)])[0]
+    (own,) = study.make({"own": study.spec(study.tasks[1], 0)}).values()
     assert cells[TUNED].value == own.value("tuned")
     assert cells[CONTROL].value == own.value("control")
     assert set(cells) >= {TASK, ORDINARY, WHOLE, ZEROED, KEPT}
@@ -93,7 +93,7 @@ def test_table_has_the_runs_own_numbers(study: StudyContext, found: Findings) ->
 
 
 def test_a_kept_mask_stays(study: StudyContext, found: Findings) -> None:
-    source = study.make([study.spec("demo", 0)])[0]
+    (source,) = study.make({"source": study.spec("demo", 0)}).values()
     masked = source.mask.elements_PH(32)
     tunes = (study.root / "runs").glob("*-tune-*")
     kept = next(path for path in tunes if str(source.mask_file) in (path / "resolved.yaml").read_text())

@@ -15,8 +15,8 @@ from records import reopen
 from softprune.config import Study
 from softprune.errors import ManyErrors, SoftpruneError
 from softprune.runs.comparison_record import StudyRecord
+from softprune.runs.job_folder import FolderLock
 from softprune.runs.listing import list_runs
-from softprune.runs.lock import FolderLock
 from softprune.studies.findings import load_findings
 from softprune.studies.folder import read_finished
 from softprune.studies.runner import default_name, execute, rewrite, run_study, terminal

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from softprune.config import Study, load_study, resolve, shipped_studies
+from softprune.config import Study, list_shipped, load_study, resolve
 from softprune.errors import ManyErrors, SoftpruneError
 
 
@@ -149,7 +149,7 @@ def test_what_is_no_study_is_told(tmp_path: Path, text: str, expected: str) -> N
         load_study(file)
 
 
-@pytest.mark.parametrize("name", shipped_studies())
+@pytest.mark.parametrize("name", list_shipped("study"))
 def test_what_ships_loads_at_both_scales_and_says_what_it_takes(name: str) -> None:
     for scale in ("smoke", "full"):
         made = load_study(name, [f"scale={scale}"])

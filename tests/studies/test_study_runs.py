@@ -16,11 +16,10 @@ from small_studies import measured, outcome
 
 from softprune.config import Study
 from softprune.errors import ManyErrors, SoftpruneError
-from softprune.runs.lock import FolderLock
+from softprune.runs.job_folder import FolderLock
 from softprune.studies import run_cache
-from softprune.studies.run_cache import make_elsewhere, make_spec
 from softprune.studies.runner import execute
-from softprune.studies.study_context import StudyContext
+from softprune.studies.study_context import StudyContext, make_elsewhere
 from softprune.types import WorkItem
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
@@ -31,13 +30,13 @@ def test_a_recipe_has_one_folder_and_another_recipe_another(small: Small) -> Non
     root = Path("/studies")
 
     def folder(*overrides: str, seed: int = 0, **keys: object) -> str:
-        return make_spec(small(*overrides), root, "demo", seed, keys).folder
+        return StudyContext(small(*overrides), root, root / "s").spec("demo", seed, keys).folder
 
     same = folder()
     assert same.startswith("demo-sentence-xprompt-0-")
     # Another study's title, and where the work is done, change nothing; nor does a default that is named.
     assert same == folder("title=other", "executor=ray", "cluster.cpus=2", "pruning.scope=global")
-    assert same == make_spec(small(), Path("/elsewhere"), "demo", 0, {}).folder
+    assert same == StudyContext(small(), Path("/elsewhere"), Path("/elsewhere/s")).spec("demo", 0).folder
     changes = ("tuning.epochs=3", "task.shots=41", "search.group=1", "backbone.threads=2", "seed=1", "data=there")
     others = {folder(change) for change in changes} | {folder(seed=1), folder(kind="tune")}
     assert len(others | {same}) == len(changes) + 3
@@ -46,7 +45,7 @@ def test_a_recipe_has_one_folder_and_another_recipe_another(small: Small) -> Non
 def test_files_of_the_studies_count_by_their_place_there(small: Small) -> None:
     def folder(root: str, file: str) -> str:
         keys = {"kind": "tune", "prompt": {"init": "file", "file": file, "mask": file}}
-        return make_spec(small(), Path(root), "demo", 0, keys).folder
+        return StudyContext(small(), Path(root), Path(root) / "s").spec("demo", 0, keys).folder
 
     here = folder("/a", "/a/files/m.safetensors")
     assert folder("/b/c", "/b/c/files/m.safetensors") == here
@@ -100,7 +99,7 @@ def test_what_another_process_makes_is_waited_for(
 
     other = threading.Thread(target=end)
     other.start()
-    made, _ = study.make([spec, free])
+    made = study.make({"waited for": spec, "free": free})["waited for"]
     other.join()
     assert first == [True]
     assert said.getvalue().count("another process makes") == 1
@@ -118,7 +117,7 @@ def test_a_run_that_fails_is_named(small: Small, tmp_path: Path) -> None:
 
 
 def test_a_worker_must_see_the_same_folder(small: Small, tmp_path: Path) -> None:
-    item = WorkItem("run", {"values": dict(make_spec(small(), tmp_path, "demo", 0, {}).values)})
+    item = WorkItem("run", {"values": dict(StudyContext(small(), tmp_path, tmp_path / "s").spec("demo", 0).values)})
     with pytest.raises(SoftpruneError, match="an --out that all nodes share"):
         make_elsewhere(str(tmp_path), "mark", item)
     assert not list(tmp_path.iterdir())

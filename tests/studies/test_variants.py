@@ -13,7 +13,7 @@ import pytest
 from softprune.config import Study, Variant
 from softprune.errors import SoftpruneError
 from softprune.statistics.methods_over_seeds import Outcome, Scored
-from softprune.studies.experiments import sizes, statistics, variants
+from softprune.studies.experiments import statistics, variants
 from softprune.studies.experiments.variants import (
     NOT_DEFINED,
     Claim,
@@ -21,7 +21,7 @@ from softprune.studies.experiments.variants import (
     claim_sentences,
     claim_table,
     entry_verdict,
-    size_cell,
+    size_table,
     study_claims,
     study_models,
     study_variants,
@@ -187,11 +187,19 @@ def made(tokens: int, pieces: int, parameters: int) -> FinishedRun:
     return run
 
 
-def test_what_survived_is_a_share_of_all_numbers() -> None:
-    cell = size_cell([made(10, 80, 320), made(5, 40, 160)])
+def test_what_survived_is_a_share_of_all_numbers(tmp_path: Path) -> None:
+    runs = {("demo", 0): made(10, 80, 320), ("demo", 1): made(5, 40, 160)}
+    pruned = Setting(Variant(name="pruned", label="PRUNED", row="winner"), Row({}, {}), runs)
+    settings = {"tuned": setting("tuned", 20), "pruned": pruned}
+    table = size_table(bench_of(tmp_path, seeds=2), settings)
+    assert table is not None
+    ((label, cell),) = table.rows
+    assert label == "PRUNED"
+    assert isinstance(cell, Cell)
     assert cell.value == pytest.approx((320 + 160) / 2 / (20 * 64))
     assert cell.note == "(tokens 10, 5; pieces 80, 40)"
     assert made(10, 80, 320).share_kept == pytest.approx(0.25)
+    assert size_table(bench_of(tmp_path, seeds=2), {"tuned": setting("tuned", 20)}) is None
 
 
 def test_claims_default_to_the_first_and_variants_have_names(tmp_path: Path) -> None:
@@ -250,7 +258,7 @@ def test_methods_prompts_and_what_a_model_has_no_place_for(tiny_models: Callable
     assert by_model.tables[0].columns == ("%", "distilbert")
     assert list(by_model.tables[0].rows) == [[label, cells[label]] for label in ("TUNED", "CONTROL", "PRUNED")]
 
-    kept = sizes.conduct(bench_of(tmp_path, model, seeds=1))
+    kept = variants.conduct_sizes(bench_of(tmp_path, model, seeds=1))
     record = next(run.record for run in study.used.values() if run.record.kind == "xprompt")
     hidden, size = record.backbone.hidden or 0, record.ticket.parameters or 0
     numbers = {str(row[0]): row[1] for row in kept.tables[0].rows}
@@ -258,7 +266,7 @@ def test_methods_prompts_and_what_a_model_has_no_place_for(tiny_models: Callable
     assert numbers["prompt tuning"] == Cell(4 * hidden, unit="count")
     assert numbers["XPrompt"] == Cell(size, unit="count")
     share = size / (4 * hidden)
-    assert numbers[sizes.KEPT] == Cell(share, unit="percent")
+    assert numbers[variants.KEPT] == Cell(share, unit="percent")
     assert list(kept.sentences) == [f"Winners keep {100 * share:.1f}% of the prompt's numbers here (1 run)."]
 
 
@@ -278,8 +286,17 @@ def test_statistics_are_those_of_the_data(tmp_path: Path) -> None:
     assert "the same" not in found.sentences[0].partition(";")[0]
 
 
-def test_the_same_size_is_called_the_same() -> None:
-    each = {"sizes": {"validation": 1234}}
-    assert statistics._compare_size("Dev", "1234", each, "validation").endswith("the source has 1,234 (Dev), the same")
-    assert not statistics._compare_size("Dev", "1235", each, "validation").endswith("the same")
-    assert statistics._compare_size("Train", "9", each, "train") == "no train set here, the source has 9 (Train)"
+def test_the_same_size_is_called_the_same(tmp_path: Path) -> None:
+    def told(train: str, dev: str, test: str) -> str:
+        printed = {"title": "T", "columns": ["dataset", "Train", "Dev", "Test"], "rows": [["demo", train, dev, test]]}
+        options = {"sets": {"Train": "train", "Dev": "validation", "Test": "dev"}}
+        study = bench_of(tmp_path, published=[printed], options=options)
+        return statistics.conduct(study).sentences[0]
+
+    sizes = told("1", "1", "9").split("; ")
+    dev = sizes[1].partition(" ")[0].replace(",", "")
+    assert "the same" not in sizes[1]
+    again = told("1", dev, "9").split("; ")
+    assert again[1].endswith(f"the source has {int(dev):,} (Dev), the same")
+    assert "the same" not in again[0]
+    assert sizes[2] == "no dev set here, the source has 9 (Test)."

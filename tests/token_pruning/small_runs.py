@@ -50,7 +50,7 @@ def texts_of(count: int, seed: int = 0) -> list[dict[str, str]]:
 
 
 def write_task(
-    folder: Path, train: int = 30, validation: int = 12, more: Mapping[str, list[Any]] | None = None
+    folder: Path, train: int = 16, validation: int = 12, more: Mapping[str, list[Any]] | None = None
 ) -> Path:
     """A task's YAML with its files; `more` adds rows to a file."""
     folder.mkdir(parents=True, exist_ok=True)

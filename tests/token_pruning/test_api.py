@@ -35,7 +35,7 @@ def test_an_empty_text_is_refused(tmp_path: Path, tiny_models: Models, where: st
     task = write_task(tmp_path / "task", more={where: [{"text": empty, "label": "good"}]})
     told = refused(tmp_path, tiny_models("encoder"), task)
     assert told.expected == "text in every example"
-    assert told.found == f"none in row {30 if where == 'train' else 12}"
+    assert told.found == f"none in row {16 if where == 'train' else 12}"
 
 
 def test_an_unknown_label_is_refused(tmp_path: Path, tiny_models: Models) -> None:
@@ -52,7 +52,7 @@ def test_a_length_beyond_the_positions_and_bad_data_are_told_together(tmp_path: 
     task = write_task(tmp_path / "task", more={"train": [{"text": "", "label": "good"}]})
     told = refused(tmp_path, tiny_models("encoder"), task, "task.max_length=512")
     assert isinstance(told, ManyErrors)
-    assert [error.found for error in told.errors] == ["none in row 30", "512"]
+    assert [error.found for error in told.errors] == ["none in row 16", "512"]
 
 
 def test_mappings_names_and_recipes_are_taken(
@@ -69,7 +69,7 @@ def test_mappings_names_and_recipes_are_taken(
 
 def test_what_results_hang_on_is_noted(tmp_path: Path, tiny_models: Models) -> None:
     rows = [{"text": "film " * 90, "label": "bad"}] * 2
-    task = write_task(tmp_path / "task", more={"train": rows, "validation": rows[:1]})
+    task = write_task(tmp_path / "task", 30, more={"train": rows, "validation": rows[:1]})
     finished = []
     recipe = recipe_of(task, tiny_models("encoder"), *QUICK, "task.shots=30", "task.limit_report=10")
     execute(recipe, tmp_path / "run", "softprune x", "given", finish=finished.append)

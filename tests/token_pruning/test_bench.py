@@ -27,8 +27,9 @@ from softprune.token_pruning.bench import (
     ratio,
     read_all,
 )
-from softprune.token_pruning.evaluation import executed_macs
+from softprune.token_pruning.forward import executed_macs, forward
 from softprune.token_pruning.model import TokenModel
+from softprune.token_pruning.packing import pack
 from softprune.token_pruning.rules import KeepAll
 from softprune.token_pruning.tables import bench_notes, break_even_table, latency_table, speed_table
 
@@ -140,16 +141,15 @@ def test_break_even_is_the_shortest_that_pays_from_there_on() -> None:
 def test_figures_of_the_models(found: dict[str, Any]) -> None:
     ids, golds = texts()
     pruned = model_of(1.0)
-    kept: dict[int, list[int]] = {}
-    right = 0
-    for indices, read in pruned.run_batches(ids):
-        for at, i in enumerate(indices):
-            kept[i] = [kept_B[at] for kept_B in read.kept_LB]
-            right += int(read.logits_BC[at].argmax()) == golds[i]
+    kept, right = [], 0
+    for text, gold in zip(ids, golds, strict=True):  # each alone
+        read = forward(pruned.encoder, pack([text]), pruned.rule, OURS)
+        kept.append([kept_B[0] for kept_B in read.kept_LB])
+        right += int(read.logits_BC.argmax()) == gold
     row = found["models"]["lambda-0.1"]
     assert row["accuracy"] == pytest.approx(right / 12)
-    whole = sum(executed_macs(32, INNER, len(text), [len(text)] * LAYERS) for text in ids)
-    part = sum(executed_macs(32, INNER, len(text), kept[i]) for i, text in enumerate(ids))
+    whole = sum(executed_macs(32, INNER, [len(text)], [[len(text)] * LAYERS]) for text in ids)
+    part = sum(executed_macs(32, INNER, [len(text)], [kept[i]]) for i, text in enumerate(ids))
     assert row["executed_macs"] == pytest.approx(part / whole)
     assert row["difference"]["low"] <= row["difference"]["value"] <= row["difference"]["high"]
     assert row["difference"]["value"] == pytest.approx(row["accuracy"] - found["models"][UNPRUNED]["accuracy"])

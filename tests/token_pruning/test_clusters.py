@@ -52,9 +52,9 @@ def test_classes_apart_are_found_and_mapped() -> None:
 
 def test_classes_at_random_are_not_found() -> None:
     """Negative control: where there are no classes, few of several sets pass a test at 5%."""
-    found = [map_states(states(0.0, seed), CLASSES, seed=seed) for seed in range(8)]
+    found = [map_states(states(0.0, seed), CLASSES, seed=seed) for seed in range(5)]
     for place in range(3):
-        assert sum(one is None or one.silhouettes[place].p < 0.05 for one in found) <= 2
+        assert sum(one is None or one.silhouettes[place].p < 0.05 for one in found) <= 1
 
 
 def test_seeded_and_sampled() -> None:

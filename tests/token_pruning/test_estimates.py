@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from softprune.statistics.estimates import chance_p, estimate, p_value, quotient, share_estimate
+from softprune.statistics.estimates import chance_p, compare_shares, estimate, p_value, quotient
 
 
 def test_undefined_resamples_do_not_count() -> None:
@@ -24,12 +24,13 @@ def test_nought_over_nought_is_undefined() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_nought_and_all_have_the_exact_interval(share: float) -> None:
-    found = share_estimate(share, np.full(100, share), texts=20)
+    baseline_R = np.full(100, 0.3)
+    found, above = compare_shares(share, 0.3, np.full(100, share), baseline_R, texts=20)
     exact = binomtest(round(20 * share), 20).proportion_ci(0.95, method="exact")
     assert found.interval == pytest.approx((exact.low, exact.high))
-    assert (
-        share_estimate(0.5, np.array([0.4, 0.6]), texts=20).interval == estimate(0.5, np.array([0.4, 0.6]), 20).interval
-    )
+    assert above.interval == pytest.approx((exact.low - 0.3, exact.high - 0.3))
+    drawn = np.array([0.4, 0.6])
+    assert compare_shares(0.5, 0.3, drawn, baseline_R[:2], texts=20)[0].interval == estimate(0.5, drawn, 20).interval
 
 
 def test_exact_p_against_every_outcome() -> None:

@@ -9,22 +9,27 @@ import pytest
 from fakes import make_trace
 from rich.console import Console
 
-from softprune.token_pruning.analysis.explain import Explanation, explain_trace, html
+from softprune.token_pruning.analysis.explain import Explanation, html
+from softprune.token_pruning.analysis.words import find_words
 from softprune.token_pruning.model import TokenTrace
 
 LABELS = ("bad", "good")
 HOSTILE = "<script>alert('x')</script> [bold]no[/bold] \x1b[31mred"
 
 
+def explained(trace: TokenTrace, labels: tuple[str, ...] = LABELS) -> Explanation:
+    return Explanation(trace, find_words(trace), labels)
+
+
 def shown(text: str = "the cat runs fast", cut: int = 0) -> Explanation:
     pieces = [("the", 1), ("cat", 3), ("runs", 2), ("fast", 3)]
     trace = make_trace(text, pieces, predicted=1, gold=0)
-    return explain_trace(dataclasses.replace(trace, cut=cut), LABELS)
+    return explained(dataclasses.replace(trace, cut=cut))
 
 
 def hostile() -> Explanation:
     pieces = [(piece, 1) for piece in re.findall(r"\w+|[^\w\s]", HOSTILE)]
-    return explain_trace(make_trace(HOSTILE, pieces), ("<b>bad</b>", "good"))
+    return explained(make_trace(HOSTILE, pieces), ("<b>bad</b>", "good"))
 
 
 def printed(made: Explanation, **settings: object) -> str:
@@ -119,6 +124,6 @@ def test_the_page_needs_nothing_else_and_tells_by_more_than_colour() -> None:
 
 def test_a_text_without_tokens() -> None:
     trace = TokenTrace("", (), (), (), 3, 0, (1.0, 0.0))
-    made = explain_trace(trace, LABELS)
+    made = explained(trace)
     assert "0 of 0 words" in printed(made)
     assert "0 of 0 words" in html(made)

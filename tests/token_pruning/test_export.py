@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from fakes import make_trace
 
-from softprune.token_pruning.analysis.run import HEADER, write_csv
-from softprune.token_pruning.analysis.word_table import word_table
-from softprune.token_pruning.analysis.words import Tagger, Word
+from softprune.token_pruning.analysis.page import HEADER, write_csv
+from softprune.token_pruning.analysis.words import Tagger, Word, word_table
 from softprune.token_pruning.model import TokenTrace
 
 LABELS = ("bad", "good, really")

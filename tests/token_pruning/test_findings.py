@@ -8,8 +8,8 @@ import pytest
 from softprune.statistics.bootstrap import Difference
 from softprune.statistics.estimates import Estimate
 from softprune.token_pruning.analysis.clusters import Clusters, Silhouette
-from softprune.token_pruning.analysis.findings import cluster_finding, finding, keyword_finding, overall_finding
 from softprune.token_pruning.analysis.keywords import KeywordAccuracy, KeywordReport, KeywordRow
+from softprune.token_pruning.analysis.measure import cluster_finding, finding, keyword_finding, overall_finding
 from softprune.token_pruning.analysis.page import verdict
 from softprune.token_pruning.analysis.retention import Row
 

@@ -7,7 +7,7 @@ from fakes import FakeReader, by_chance, made_texts, make_trace, prefers
 
 from softprune.errors import SoftpruneError
 from softprune.token_pruning.analysis.keywords import find_keywords, keyword_report, read_keywords
-from softprune.token_pruning.analysis.word_table import word_table
+from softprune.token_pruning.analysis.words import word_table
 
 
 def keep_all(piece: str, _: object) -> int:

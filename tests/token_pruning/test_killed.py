@@ -21,7 +21,7 @@ KILLS = [("soft", 4), ("rules", 5), ("report", 1)]
 def test_killed_in_several_phases_it_ends_with_the_same_bits(
     forks: Forks, tmp_path: Path, tiny_models: Callable[[str], Path]
 ) -> None:
-    settings = ("tuning.epochs=3", "pruning.soft_epochs=2", "pruning.hard_epochs=2", "tuning.dropout=0.1")
+    settings = ("pruning.soft_epochs=2", "tuning.dropout=0.1")
     recipe = recipe_of(write_task(tmp_path / "task"), tiny_models("encoder"), *settings)
     file, whole, broken = tmp_path / "recipe.yaml", tmp_path / "whole", tmp_path / "broken"
     file.write_text(recipe.dump())

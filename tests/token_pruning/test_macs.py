@@ -8,57 +8,58 @@ import pytest
 import torch
 from encoders import CONVENTIONS, HIDDEN, INNER, LAYERS, batch_of, encoder_of, mixed, rule_of, unpacked
 
-from softprune.token_pruning.evaluation import evaluate, executed_macs, paper_macs, relative_macs
-from softprune.token_pruning.forward import forward
+from softprune.token_pruning.forward import evaluate, executed_macs, forward, paper_macs, relative_macs
 from softprune.token_pruning.packing import Packed, pack
 from softprune.token_pruning.rules import OFFICIAL, Convention
 
 
 def test_paper_macs_by_hand() -> None:
     # d = 2; layer 0: 4*4*10 + 2*2*100 + 8*4*10 = 160 + 400 + 320; layer 1 of 10, then 4: 160 + 400 + 128
-    assert paper_macs(2, 10, [10]) == 880
-    assert paper_macs(2, 10, [10, 4]) == 880 + 688
+    assert paper_macs(2, [10], [[10]]) == 880
+    assert paper_macs(2, [10], [[10, 4]]) == 880 + 688
     # layer 2 of 4, then 1: 64 + 64 + 32
-    assert paper_macs(2, 10, [10, 4, 1]) == 880 + 688 + 160
+    assert paper_macs(2, [10], [[10, 4, 1]]) == 880 + 688 + 160
 
 
 def test_executed_macs_by_hand() -> None:
     # d = 2, f = 5; layer 0: 3*4*10 + 2*2*100 + (4 + 20)*10 = 120 + 400 + 240; layer 1, 4 left: 120 + 400 + 96
-    assert executed_macs(2, 5, 10, [10, 4]) == 760 + 616
+    assert executed_macs(2, 5, [10], [[10, 4]]) == 760 + 616
     # The last layer for one token: keys and values of 4, a query: 4*(2*4 + 1) ... + output, 2 d n, 2 d f
-    assert executed_macs(2, 5, 10, [10, 4, 1], head_only=True) == 760 + 616 + (2 * 4 * (4 + 1) + 2 * 2 * 4 + 2 * 2 * 5)
+    assert executed_macs(2, 5, [10], [[10, 4, 1]], head_only=True) == 760 + 616 + (
+        2 * 4 * (4 + 1) + 2 * 2 * 4 + 2 * 2 * 5
+    )
 
 
 def test_executed_macs_of_a_first_token_that_was_pruned() -> None:
     # d = 2, f = 5: what it costs beside the living is d^2 + 2 d f in the layer after which it left, then 2 d f.
     kept = [10, 4, 2]
-    assert executed_macs(2, 5, 10, kept, first_left=1) == executed_macs(2, 5, 10, kept) + (4 + 20) + 20
-    assert executed_macs(2, 5, 10, kept, first_left=2) == executed_macs(2, 5, 10, kept) + (4 + 20)
-    assert executed_macs(2, 5, 10, kept, first_left=3) == executed_macs(2, 5, 10, kept)
+    assert executed_macs(2, 5, [10], [kept], [1]) == executed_macs(2, 5, [10], [kept]) + (4 + 20) + 20
+    assert executed_macs(2, 5, [10], [kept], [2]) == executed_macs(2, 5, [10], [kept]) + (4 + 20)
+    assert executed_macs(2, 5, [10], [kept], [3]) == executed_macs(2, 5, [10], [kept])
     # For the head alone, the last layer has its feed-forward part only.
-    assert executed_macs(2, 5, 10, kept, head_only=True, first_left=1) == 760 + 616 + (4 + 20) + 20
-    assert executed_macs(2, 5, 10, kept, head_only=True, first_left=2) == executed_macs(2, 5, 10, kept, head_only=True)
+    assert executed_macs(2, 5, [10], [kept], [1], head_only=True) == 760 + 616 + (4 + 20) + 20
+    assert executed_macs(2, 5, [10], [kept], [2], head_only=True) == executed_macs(2, 5, [10], [kept], head_only=True)
 
 
 def test_unpruned_of_the_usual_width_the_two_agree() -> None:
     kept = [50] * 4
-    assert executed_macs(8, 32, 50, kept) == paper_macs(8, 50, kept)
-    assert executed_macs(8, 32, 50, [50, 20, 10, 5]) < paper_macs(8, 50, [50, 20, 10, 5])
-    assert executed_macs(8, 32, 50, kept, head_only=True) < executed_macs(8, 32, 50, kept)
+    assert executed_macs(8, 32, [50], [kept]) == paper_macs(8, [50], [kept])
+    assert executed_macs(8, 32, [50], [[50, 20, 10, 5]]) < paper_macs(8, [50], [[50, 20, 10, 5]])
+    assert executed_macs(8, 32, [50], [kept], head_only=True) < executed_macs(8, 32, [50], [kept])
 
 
 def test_relative_macs_weigh_texts_by_their_cost() -> None:
-    kept_LB = [[10, 100], [5, 100]]
-    whole = paper_macs(4, 10, [10, 10]) + paper_macs(4, 100, [100, 100])
-    wanted = (paper_macs(4, 10, [10, 5]) + paper_macs(4, 100, [100, 100])) / whole
-    assert relative_macs(4, [10, 100], kept_LB) == pytest.approx(wanted)
-    assert relative_macs(4, [10, 100], [[10, 100]] * 2) == 1.0
+    kept_NL = [[10, 5], [100, 100]]
+    whole = paper_macs(4, [10], [[10, 10]]) + paper_macs(4, [100], [[100, 100]])
+    wanted = (paper_macs(4, [10], [[10, 5]]) + paper_macs(4, [100], [[100, 100]])) / whole
+    assert relative_macs(4, [10, 100], kept_NL) == pytest.approx(wanted)
+    assert relative_macs(4, [10, 100], [[10, 10], [100, 100]]) == 1.0
     assert wanted > 0.95  # the long one kept everything
 
 
 def floor(hidden: int, layers: int, length: int, left: int = 1) -> float:
     """Everything but so many tokens leaves after layer 1, the first that prunes."""
-    return relative_macs(hidden, [length], [[length], *[[left]] * (layers - 1)])
+    return relative_macs(hidden, [length], [[length, *[left] * (layers - 1)]])
 
 
 def test_floors() -> None:
@@ -103,8 +104,8 @@ def test_executed_macs_are_those_of_the_modules(head_only: bool, convention: Con
     for row, length in enumerate(batch.lengths):
         kept = [layer[row] for layer in found.kept_LB]
         first = int(found.left_M[sum(batch.lengths[:row])])
-        wanted += executed_macs(HIDDEN, INNER, length, kept, head_only=head_only, first_left=first)
-        without += executed_macs(HIDDEN, INNER, length, kept, head_only=head_only)
+        wanted += executed_macs(HIDDEN, INNER, [length], [kept], [first], head_only=head_only)
+        without += executed_macs(HIDDEN, INNER, [length], [kept], head_only=head_only)
         before = [length, *kept[:-1]]
         attention = [2 * HIDDEN * n * n for n in before]
         if head_only:
@@ -127,6 +128,6 @@ def test_a_comparison_counts_what_ran() -> None:
     pruned = whole = 0
     for text, read, first in zip(ids, alone, firsts, strict=True):
         kept = [row[0] for row in read.kept_LB]
-        pruned += executed_macs(HIDDEN, INNER, len(text), kept, first_left=first)
-        whole += executed_macs(HIDDEN, INNER, len(text), [len(text)] * LAYERS)
+        pruned += executed_macs(HIDDEN, INNER, [len(text)], [kept], [first])
+        whole += executed_macs(HIDDEN, INNER, [len(text)], [[len(text)] * LAYERS])
     assert answers.relative_macs(encoder, executed=True) == pytest.approx(pruned / whole)

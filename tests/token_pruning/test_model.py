@@ -16,7 +16,6 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from records import run_document
 from softprune.errors import SoftpruneError
 from softprune.token_pruning.families import Encoder
-from softprune.token_pruning.forward import ForwardOutput
 from softprune.token_pruning.loading import describe_encoder, load_classifier, load_tokenizer
 from softprune.token_pruning.model import TokenModel
 from softprune.token_pruning.rules import OFFICIAL, Convention, KeepAll, Ranked, Rule, Thresholds
@@ -48,9 +47,9 @@ def made(tiny_models: Models) -> TokenModel:
 
 
 def logits(model: TokenModel, texts: list[str] = TEXTS) -> tuple[torch.Tensor, list[list[int]]]:
-    """And tokens kept after every layer, text by text in the order of trace."""
-    passes: list[tuple[tuple[int, ...], ForwardOutput]] = list(model.run_batches(model.encode(texts), rows=5))
-    return torch.cat([read.logits_BC for _, read in passes]), [row for _, read in passes for row in read.kept_LB]
+    """And tokens kept after every layer, text by text."""
+    answers = model.evaluate(model.encode(texts), rows=5)
+    return torch.from_numpy(answers.logits_NC), answers.kept_NL.tolist()
 
 
 RULES = {

@@ -8,21 +8,21 @@ import pytest
 from fakes import FakeReader, by_chance, made_texts, make_trace, prefers
 
 from softprune.errors import SoftpruneError
-from softprune.token_pruning.analysis.retention import Retention, Row, retention
-from softprune.token_pruning.analysis.word_table import word_table
-from softprune.token_pruning.analysis.words import Mark, Tagger
+from softprune.token_pruning.analysis.retention import Row, retention
+from softprune.token_pruning.analysis.words import Mark, Tagger, word_table
 
 pytestmark = pytest.mark.slow
 
 LABELS = ("bad", "good")
+Tables = dict[str, tuple[Row, ...]]
 
 
-def by_name(found: Retention, table: str) -> dict[str, Row]:
-    return {row.name: row for row in found.tables[table]}
+def by_name(found: Tables, table: str) -> dict[str, Row]:
+    return {row.name: row for row in found[table]}
 
 
 @pytest.fixture
-def three(tagger: Tagger) -> Retention:
+def three(tagger: Tagger) -> Tables:
     """Three texts of one piece a word: seven nouns and others, each word's fate written beside it."""
     traces = [
         make_trace("the cat runs", [("the", 1), ("cat", 3), ("runs", 2)], gold=0),
@@ -32,10 +32,10 @@ def three(tagger: Tagger) -> Retention:
     return retention(word_table(traces, tagger), LABELS, seed=0, resamples=500)
 
 
-def test_by_hand(three: Retention) -> None:
+def test_by_hand(three: Tables) -> None:
     pos = by_name(three, "pos")
-    assert three.overall.words == 8
-    assert three.overall.kept.value == pytest.approx(3 / 8)
+    assert three["overall"][0].words == 8
+    assert three["overall"][0].kept.value == pytest.approx(3 / 8)
     assert {name: row.words for name, row in pos.items()} == {"ADJ": 1, "DET": 2, "NOUN": 3, "PUNCT": 1, "VERB": 1}
     assert pos["NOUN"].kept.value == pytest.approx(2 / 3)
     # cat's text keeps 1 of 3, sea's 2 of 3, tree's none of 2.
@@ -47,7 +47,7 @@ def test_by_hand(three: Retention) -> None:
     assert pos["DET"].kept.value == 0.0
 
 
-def test_stop_words_classes_and_places_by_hand(three: Retention) -> None:
+def test_stop_words_classes_and_places_by_hand(three: Tables) -> None:
     stop, classes, place = (by_name(three, name) for name in ("stop", "class", "place"))
     assert (stop["stop word"].words, stop["stop word"].kept.value) == (2, 0.0)
     assert classes["bad"].kept.value == pytest.approx(1 / 3)
@@ -66,8 +66,8 @@ def test_frequency_goes_by_rank() -> None:
     assert rows["ranks 1 to 10"].words == 2 * (5 + 9)
     assert rows["ranks 11 to 100"].words == 2 * 3
     assert rows["ranks 1 to 10"].kept.value == pytest.approx(5 / 14)
-    assert "pos" not in found.tables
-    assert "class" not in found.tables
+    assert "pos" not in found
+    assert "class" not in found
 
 
 def test_entities_need_a_pipeline_that_finds_them(make_tagger: Callable[..., Tagger]) -> None:
@@ -83,7 +83,7 @@ def test_random_dropping_shows_no_preference(tagger: Tagger) -> None:
     traces = FakeReader(by_chance).trace(made_texts(200), [i % 2 for i in range(200)])
     found = retention(word_table(traces, tagger), LABELS, resamples=2000)
     nouns = by_name(found, "pos")["NOUN"]
-    assert not any(row.clear for rows in found.tables.values() for row in rows)
+    assert not any(row.clear for rows in found.values() for row in rows)
     assert nouns.kept.value is not None
     assert nouns.kept.value > 0.5 + 0.05  # nouns have more pieces: against the plain share they'd look preferred
     assert nouns.baseline == pytest.approx(nouns.kept.value, abs=0.02)
@@ -106,25 +106,25 @@ def test_a_planted_preference_is_found(tagger: Tagger) -> None:
 def test_intervals_cover_what_they_should() -> None:
     """Of 95% intervals of a share on made texts, about 95% hold the true share."""
     held = 0
-    for seed in range(100):
-        traces = FakeReader(by_chance, seed=seed).trace(made_texts(60, seed, words=8))
-        row = retention(word_table(traces), LABELS, seed=seed, resamples=400).overall
+    for seed in range(60):
+        traces = FakeReader(by_chance, seed=seed).trace(made_texts(40, seed, words=8))
+        row = retention(word_table(traces), LABELS, seed=seed, resamples=200)["overall"][0]
         # The truth of a share of words of any length: what random dropping at one half keeps of these words.
         truth = np.mean([1 - 0.5 ** len(word.pieces) for own in word_table(traces).words for word in own])
         assert row.kept.interval is not None
         held += row.kept.interval[0] <= truth <= row.kept.interval[1]
-    assert 88 <= held <= 100
+    assert 53 <= held <= 60
 
 
 def test_seeds_decide(tagger: Tagger) -> None:
     table = word_table(FakeReader(by_chance).trace(made_texts(20)), tagger)
     once, again, other = (retention(table, LABELS, seed=seed, resamples=200) for seed in (1, 1, 2))
     assert once == again
-    assert once.overall.kept.low != other.overall.kept.low
+    assert once["overall"][0].kept.low != other["overall"][0].kept.low
 
 
 def test_one_text_has_no_interval() -> None:
-    row = retention(word_table([make_trace("a b", [("a", 3), ("b", 1)])]), LABELS, resamples=50).overall
+    row = retention(word_table([make_trace("a b", [("a", 3), ("b", 1)])]), LABELS, resamples=50)["overall"][0]
     assert row.kept.interval is None
     assert not row.clear
 

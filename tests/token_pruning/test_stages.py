@@ -24,6 +24,7 @@ from softprune.types import Example, Segment
 
 Models = Callable[[str], Path]
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
+FEW = ("pruning.baselines=",)  # half of a run's time
 
 
 @pytest.fixture
@@ -119,7 +120,7 @@ def test_threads_are_chosen_by_a_step_that_changes_nothing(
     monkeypatch.setattr(page, "choose_threads", choose)
     task = write_task(tmp_path / "task")
     for threads in ("auto", "1"):
-        recipe = recipe_of(task, tiny_models("encoder"), f"backbone.threads={threads}", "tuning.dropout=0.2")
+        recipe = recipe_of(task, tiny_models("encoder"), *FEW, f"backbone.threads={threads}", "tuning.dropout=0.2")
         execute(recipe, tmp_path / threads, "test", "")
     assert outcome(tmp_path / "auto") == outcome(tmp_path / "1")
     assert [info_of(tmp_path / threads).get("notes") for threads in ("auto", "1")] == [["timed on cpu"], None]
@@ -178,14 +179,14 @@ def test_the_comparison_can_fail(tmp_path: Path, tiny_models: Models) -> None:
     """Negative control: another seed ends with other bits."""
     task = write_task(tmp_path / "task")
     for seed in (0, 1):
-        execute(recipe_of(task, tiny_models("encoder"), f"seed={seed}"), tmp_path / str(seed), "test", "")
+        execute(recipe_of(task, tiny_models("encoder"), *FEW, f"seed={seed}"), tmp_path / str(seed), "test", "")
     one, other = outcome(tmp_path / "0"), outcome(tmp_path / "1")
     assert one["curves"] != other["curves"]
     assert one["files"]["models/lambda-0.1/model.safetensors"] != other["files"]["models/lambda-0.1/model.safetensors"]
 
 
 def test_a_complete_run_is_left_as_it_is(tmp_path: Path, tiny_models: Models) -> None:
-    recipe = recipe_of(write_task(tmp_path / "task"), tiny_models("encoder"), "pruning.baselines=")
+    recipe = recipe_of(write_task(tmp_path / "task"), tiny_models("encoder"), *FEW)
     out = tmp_path / "run"
     assert execute(recipe, out, "test", "")
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and path.name != "run.json"}
@@ -195,16 +196,14 @@ def test_a_complete_run_is_left_as_it_is(tmp_path: Path, tiny_models: Models) ->
     assert info_of(out)["results"] == results
     assert not (out / "state").exists()
     with pytest.raises(SoftpruneError, match="was begun with\nfound:    seed: 0 there, 7 now"):
-        execute(
-            recipe_of(tmp_path / "task/mood.yaml", tiny_models("encoder"), "pruning.baselines=", "seed=7"), out, "t", ""
-        )
+        execute(recipe_of(tmp_path / "task/mood.yaml", tiny_models("encoder"), *FEW, "seed=7"), out, "t", "")
     assert {path: path.read_bytes() for path in before} == before
 
 
 def test_data_that_changed_since_is_refused(
     tmp_path: Path, tiny_models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe, out = recipe_of(write_task(tmp_path / "task"), tiny_models("encoder")), tmp_path / "run"
+    recipe, out = recipe_of(write_task(tmp_path / "task"), tiny_models("encoder"), *FEW), tmp_path / "run"
     assert killed_at(recipe, out, 2, monkeypatch)
     write_task(tmp_path / "task", train=32)
     with pytest.raises(SoftpruneError, match=r"the data as .* was begun with"):
@@ -215,8 +214,9 @@ def test_data_that_changed_since_is_refused(
 
 def test_memory_settings_may_change(tmp_path: Path, tiny_models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     task, out = write_task(tmp_path / "task"), tmp_path / "run"
-    assert killed_at(recipe_of(task, tiny_models("encoder")), out, 2, monkeypatch)
-    assert execute(recipe_of(task, tiny_models("encoder"), "tuning.eval_rows=4", "tuning.accumulate=2"), out, "t", "")
+    assert killed_at(recipe_of(task, tiny_models("encoder"), *FEW), out, 2, monkeypatch)
+    more = (*FEW, "tuning.eval_rows=4", "tuning.accumulate=2")
+    assert execute(recipe_of(task, tiny_models("encoder"), *more), out, "t", "")
 
 
 def test_another_kinds_folder_is_refused_in_one_line(tmp_path: Path, tiny_models: Models) -> None:

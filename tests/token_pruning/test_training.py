@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from masked_reference import masked_pass
 from small_runs import encoder_of
 
+from samples import pairwise
 from softprune.models.batching import collate
 from softprune.token_pruning.families import Encoder
 from softprune.token_pruning.rules import Convention, KeepAll, Rule, Thresholds
@@ -195,10 +196,10 @@ def test_the_loss_is_cross_entropy_and_lambda_times_the_regulariser(tiny_models:
     assert (found - other).abs().max() > 1e-3 * wanted.abs().max()
 
 
-@pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("attention", [0.0, 0.1])
-@pytest.mark.parametrize("hidden", [0.0, 0.1])
-@pytest.mark.parametrize("stage", ["baseline", "soft", "hard"])
+@pytest.mark.parametrize(
+    ("stage", "hidden", "attention", "compute"),
+    pairwise(["baseline", "soft", "hard"], [0.0, 0.1], [0.0, 0.1], [torch.float32, torch.bfloat16]),
+)
 def test_no_batch_size_dropout_or_dtype_breaks_it(
     tiny_models: Models, stage: str, hidden: float, attention: float, compute: torch.dtype
 ) -> None:

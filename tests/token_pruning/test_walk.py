@@ -36,7 +36,7 @@ from masked_reference import MaskedPass, masked_pass
 from samples import pairwise
 from softprune.token_pruning import cpu_kernels
 from softprune.token_pruning.families import Encoder
-from softprune.token_pruning.forward import ForwardOutput, forward, soft_forward
+from softprune.token_pruning.forward import ForwardOutput, forward
 from softprune.token_pruning.packing import Packed, pack
 from softprune.token_pruning.rules import OFFICIAL, Convention, KeepAll, Rule
 
@@ -75,11 +75,11 @@ def assert_same(found: Both, tolerance: float) -> None:
 def test_gone_is_masked(family: str, name: str, named: str, dtype: torch.dtype) -> None:
     convention = CONVENTIONS[named]
     encoder, rule = encoder_of(family, dtype), rule_of(name, convention)
-    for count in (1, 2, 32):
+    for count in (1, 2, 12):
         batch = batch_of(mixed(count, seed=count), seed=count)
         found = both(encoder, batch, rule, convention)
         assert_same(found, TOLERANCES[dtype])
-        if count == 32:
+        if count == 12:
             assert sum(found.gone.kept_LB[-1]) < 0.97 * sum(batch.lengths)
 
 
@@ -122,7 +122,7 @@ def test_a_text_never_loses_all_of_its_tokens(convention: Convention) -> None:
 @pytest.mark.parametrize("name", RULES)
 def test_batch_mates_and_order_change_nothing(convention: Convention, name: str) -> None:
     encoder, rule = encoder_of("roberta", torch.float64), rule_of(name, convention)
-    texts = texts_of(mixed(9, seed=2), seed=2)
+    texts = texts_of(mixed(5, seed=2), seed=2)
     order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(0)).tolist()
     together = both(encoder, pack(texts), rule, convention).gone
     shuffled = both(encoder, pack([texts[row] for row in order]), rule, convention).gone
@@ -139,7 +139,7 @@ def test_batch_mates_and_order_change_nothing(convention: Convention, name: str)
 def test_the_head_alone_reads_the_same(family: str, named: str, name: str) -> None:
     encoder, convention = encoder_of(family, torch.float64), CONVENTIONS[named]
     rule = KeepAll() if name == "none" else rule_of(name, convention)
-    batch = batch_of(mixed(12, seed=8), seed=8)
+    batch = batch_of(mixed(6, seed=8), seed=8)
     with torch.no_grad():
         whole = forward(encoder, batch, rule, convention)
         short = forward(encoder, batch, rule, convention, head_only=True)
@@ -225,11 +225,10 @@ def test_soft_pass_is_the_masked_one(family: str, named: str, dtype: torch.dtype
     encoder, rule = encoder_of(family, dtype), thresholds(convention)
     batch = batch_of(mixed(9, seed=4), seed=4)
     with torch.no_grad():
-        found = soft_forward(encoder, batch, rule)
+        found = forward(encoder, batch, rule, rule.convention, soft=True)
         wanted = masked_pass(encoder, unpacked(batch), rule, convention, soft=True)
         hard = masked_pass(encoder, unpacked(batch), rule, convention)
     assert gap(found.logits_BC, wanted.logits_BC) <= TOLERANCES[dtype]
-    assert found.soft_B is not None
     assert gap(found.soft_B, regulariser(wanted, batch, rule, convention)) <= TOLERANCES[dtype]
     assert gap(hard.logits_BC, wanted.logits_BC) > 1e-3
     assert found.kept_LB == [list(batch.lengths)] * LAYERS
@@ -243,8 +242,7 @@ def test_regulariser_by_hand() -> None:
             layer.query.weight.zero_()
             layer.query.bias.zero_()
     rule = thresholds(OURS, theta_final=1.0, dtype=torch.float64)  # l / L + delta, T = 0.1
-    found = soft_forward(encoder, batch_of([7, 2, 1]), rule).soft_B
-    assert found is not None
+    found = forward(encoder, batch_of([7, 2, 1]), rule, OURS, soft=True).soft_B
     delta_L = torch.tensor([0.11, -0.07, 0.13, 0.05, -0.02], dtype=torch.float64)
     mask = torch.sigmoid((1 - torch.arange(1, LAYERS) / LAYERS - delta_L) / 0.1)
     wanted = torch.stack([mask.sum(), mask.sum(), torch.zeros((), dtype=torch.float64)])  # of one token, all protected
@@ -258,8 +256,7 @@ def test_gradients_of_the_soft_stage(family: str, convention: Convention) -> Non
     batch = batch_of([24, 25, 23, 11, 2], seed=6)
     weigh_BC = torch.randn(5, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     of = [rule.delta_L, *trained(encoder)]
-    found = soft_forward(encoder, batch, rule)
-    assert found.soft_B is not None
+    found = forward(encoder, batch, rule, rule.convention, soft=True)
     ours = gradients((found.logits_BC * weigh_BC).sum() + 0.3 * found.soft_B.sum(), of)
     masked = masked_pass(encoder, unpacked(batch), rule, convention, soft=True)
     soft_B = regulariser(masked, batch, rule, convention)
@@ -278,8 +275,7 @@ def test_a_threshold_s_gradient_is_its_slope(convention: Convention) -> None:
     batch = batch_of([20, 13], seed=3)
 
     def loss() -> torch.Tensor:
-        found = soft_forward(encoder, batch, rule)
-        assert found.soft_B is not None
+        found = forward(encoder, batch, rule, rule.convention, soft=True)
         return found.logits_BC.square().sum() + 0.5 * found.soft_B.sum()
 
     (slope_L,) = torch.autograd.grad(loss(), [rule.delta_L])
@@ -299,8 +295,8 @@ def test_a_threshold_s_gradient_is_its_slope(convention: Convention) -> None:
 def test_gradients_of_the_hard_stage(family: str, convention: Convention) -> None:
     """Weights train on with tokens gone, and first tokens that the head alone reads any more."""
     encoder, rule = encoder_of(family, torch.float64), thresholds(convention, dtype=torch.float64)
-    batch = batch_of(mixed(12, seed=5), seed=5)
-    weigh_BC = torch.randn(12, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    batch = batch_of(mixed(8, seed=5), seed=5)
+    weigh_BC = torch.randn(8, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     of = [rule.delta_L, *trained(encoder)]
     found = forward(encoder, batch, rule, convention)
     ours = gradients((found.logits_BC * weigh_BC).sum(), of)
@@ -320,10 +316,10 @@ def test_dropout_is_on_in_training_alone() -> None:
     rule = thresholds(OURS, dtype=torch.float64)
     model.train()
     torch.manual_seed(0)
-    drawn = [soft_forward(encoder, batch, rule).logits_BC for _ in range(2)]
+    drawn = [forward(encoder, batch, rule, rule.convention, soft=True).logits_BC for _ in range(2)]
     assert gap(drawn[0], drawn[1]) > 1e-6
     model.eval()
-    calm = [soft_forward(encoder, batch, rule).logits_BC for _ in range(2)]
+    calm = [forward(encoder, batch, rule, rule.convention, soft=True).logits_BC for _ in range(2)]
     assert torch.equal(calm[0], calm[1])
 
 
@@ -338,7 +334,7 @@ def test_bfloat16_s_feed_forward_in_one_kernel(family: str, monkeypatch: pytest.
             wide = copy.deepcopy(mine.first).double()
             wanted = theirs.activation(wide(x_MH.double()))
             apart = mine.activation(mine.first(x_MH))
-            assert (cpu_kernels.activated_linear(mine.first, mine.activation, x_MH) - wanted).norm() <= 1.05 * (
+            assert (cpu_kernels.linear(mine.first, x_MH, mine.activation) - wanted).norm() <= 1.05 * (
                 apart - wanted
             ).norm()
             assert gap(cpu_kernels.linear(mine.query, x_MH), mine.query(x_MH)) <= 2**-8

@@ -10,38 +10,38 @@ from statistics import mean
 import pytest
 from fakes import FakeReader, by_chance, made_texts, make_trace
 
-from softprune.token_pruning.analysis.word_table import CONTEXT, RandomDropping, text_for_tagger, word_table
-from softprune.token_pruning.analysis.words import Mark, Tagger
+from softprune.token_pruning.analysis.words import CONTEXT, Mark, Tagger, random_survival, text_for_tagger, word_table
 
 TEXT = "a b c d e"
 
 
 def test_one_piece_is_kept_with_the_texts_own_share() -> None:
-    chance = RandomDropping.like(make_trace(TEXT, [("a", 3), ("b", 1), ("c", 2), ("d", 3), ("e", 1)]))
-    assert chance.kept(1) == pytest.approx(2 / 5)
-    assert chance.left(1) == pytest.approx((3 + 1 + 2 + 3 + 1) / 5)
+    chance_TL = random_survival(make_trace(TEXT, [("a", 3), ("b", 1), ("c", 2), ("d", 3), ("e", 1)]))
+    assert chance_TL[0, -1] == pytest.approx(2 / 5)
+    assert chance_TL[0].sum() == pytest.approx((3 + 1 + 2 + 3 + 1) / 5)
 
 
 @pytest.mark.parametrize("pieces", [1, 2, 3, 4, 5])
 def test_against_every_way_to_choose_the_pieces(pieces: int) -> None:
     left = [3, 1, 2, 3, 1]
-    chance = RandomDropping.like(make_trace(TEXT, list(zip(TEXT.split(), left, strict=True))))
+    chance_L = random_survival(make_trace(TEXT, list(zip(TEXT.split(), left, strict=True))))[pieces - 1]
     largest = [max(chosen) for chosen in itertools.combinations(left, pieces)]
-    assert chance.left(pieces) == pytest.approx(mean(largest))
-    assert chance.kept(pieces) == pytest.approx(mean(value == 3 for value in largest))
+    assert chance_L.sum() == pytest.approx(mean(largest))
+    assert chance_L[-1] == pytest.approx(mean(value == 3 for value in largest))
 
 
 def test_a_long_word_is_kept_more_often_by_chance_alone() -> None:
     generator = random.Random(0)
     trace = make_trace(TEXT, [(piece, generator.choice((1, 3))) for piece in TEXT.split()])
-    assert RandomDropping.like(trace).kept(3) > RandomDropping.like(trace).kept(1)
+    kept_T = random_survival(trace)[:, -1]
+    assert kept_T[2] > kept_T[0]
 
 
 def test_all_kept_and_none_kept() -> None:
-    everything = RandomDropping.like(make_trace("a b", [("a", 3), ("b", 3)]))
-    nothing = RandomDropping.like(make_trace("a b", [("a", 1), ("b", 1)]))
-    assert (everything.kept(2), everything.left(1)) == (1.0, 3.0)
-    assert (nothing.kept(2), nothing.left(1)) == (0.0, 1.0)
+    everything = random_survival(make_trace("a b", [("a", 3), ("b", 3)]))
+    nothing = random_survival(make_trace("a b", [("a", 1), ("b", 1)]))
+    assert (everything[1, -1], everything[0].sum()) == (1.0, 3.0)
+    assert (nothing[1, -1], nothing[0].sum()) == (0.0, 1.0)
 
 
 def test_columns_go_word_by_word(tagger: Tagger) -> None:

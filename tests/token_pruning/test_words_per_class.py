@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from fakes import FakeReader, by_chance, made_texts, make_trace
 
-from softprune.token_pruning.analysis.word_table import word_table
-from softprune.token_pruning.analysis.words import Tagger
-from softprune.token_pruning.analysis.words_per_class import log_odds, typical_words
+from softprune.token_pruning.analysis.retention import log_odds, typical_words
+from softprune.token_pruning.analysis.words import Tagger, word_table
 
 LABELS = ("bad", "good")
 

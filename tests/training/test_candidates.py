@@ -24,7 +24,7 @@ Backbones = Callable[..., Backbone]
 P, S = 4, 4
 TOLERANCES = {"float64": 1e-12, "float32": 1e-5}
 # Ten examples in batches of four: three steps an epoch.
-SCHEDULE = Schedule(epochs=17, batch_size=4, evaluate_every=17)
+SCHEDULE = Schedule(epochs=5, batch_size=4, evaluate_every=5)
 
 # Under `zero` lengths may differ; under `drop` all have three tokens, but not the same.
 ZERO = ["1111", "1110", "0111", "1010", "0001", "1111", "1101", "0110"]
@@ -76,7 +76,7 @@ class Setting:
         optimiser = prompt_optimiser(
             TuningConfig(optimiser=self.optimiser, weight_decay=0.01, clip_scope=self.clip_scope),
             trainable.vectors_KPH,
-            trainable.survivors(),
+            trainable.reading.elements_KPH,
             lr=self.lr,
         )
         time = iter(range(1000))
@@ -115,7 +115,7 @@ def test_eight_together_are_each_alone(
     setting = Setting(backbone_of(model, dtype), removal, optimiser)
     together = setting.train(range(8))
     alone = [setting.train([k]) for k in range(8)]
-    assert together.steps == 51
+    assert together.steps == 15
     found, wanted = together.tensors["vectors_KPH"], torch.cat([a.tensors["vectors_KPH"] for a in alone])
     tolerance, alive = TOLERANCES[dtype], torch.stack([m.elements_PH(found.shape[2]) for m in setting.masks()])
     for k in range(8):
@@ -152,8 +152,8 @@ def test_prompts_with_seeds_of_their_own_are_each_alone(
     def alone(k: int, seed: int) -> torch.Tensor:
         return replace(setting, schedule=replace(plan, seed=seed)).train([k]).tensors["vectors_KPH"][0]
 
-    seeds = [5, 1, 2, 1]
-    found = setting.train([0, 1, 2, 3], seeds=seeds).tensors["vectors_KPH"]
+    seeds = [5, 1, 1]
+    found = setting.train([0, 1, 2], seeds=seeds).tensors["vectors_KPH"]
     for k, seed in enumerate(seeds):
         assert distance(found[k], alone(k, seed)) <= TOLERANCES[dtype]
     assert distance(alone(0, 9), found[0]) > 100 * TOLERANCES[dtype], "negative control"
@@ -256,7 +256,7 @@ def test_a_trainable_saves_loads_and_keeps(backbone_of: Backbones) -> None:
     trainable.keep([2, 0])
     assert trainable.candidates == 2
     assert torch.equal(trainable.prompts(), before[[2, 0]])
-    assert torch.equal(trainable.survivors(), setting.trainable([2, 0]).survivors())
+    assert torch.equal(trainable.reading.elements_KPH, setting.trainable([2, 0]).reading.elements_KPH)
     assert saved["vectors_KPH"].shape[0] == 3, "a saved copy stays"
     trainable.load({"vectors_KPH": saved["vectors_KPH"][[1, 2]]})
     assert torch.equal(trainable.vectors_KPH, saved["vectors_KPH"][[1, 2]])

@@ -17,7 +17,7 @@ from softprune.runs.record_parts import TrainingCost
 from softprune.runs.run_folder import RunFolder
 from softprune.training import cost, memory
 from softprune.training.cost import Way, behind_prompt, latency, record_totals
-from softprune.training.memory import PeakMemory
+from softprune.training.memory import next_peak
 from softprune.types import Batch
 
 MIB = 2**20
@@ -37,17 +37,17 @@ def filled(size: int) -> mmap.mmap:
     return held
 
 
-def test_a_lap_tells_of_what_was_held_since_the_last_one() -> None:
-    meter = PeakMemory(torch.device("cpu"))
+def test_a_peak_tells_of_what_was_held_since_the_last_one() -> None:
+    cpu = torch.device("cpu")
     if sys.platform != "linux":  # nowhere else can a process's peak begin again
-        assert meter.lap() is None
+        assert next_peak(cpu) is None
         return
-    meter.lap()
-    before = meter.lap()
+    next_peak(cpu)
+    before = next_peak(cpu)
     held = filled(96 * MIB)
     size = len(held)
     held.close()  # the peak remembers
-    with_it, after = meter.lap(), meter.lap()
+    with_it, after = next_peak(cpu), next_peak(cpu)
     assert before is not None
     assert with_it is not None
     assert after is not None
@@ -57,7 +57,7 @@ def test_a_lap_tells_of_what_was_held_since_the_last_one() -> None:
 
 def test_where_peaks_can_not_begin_anew_none_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(memory, "_CLEAR", tmp_path / "no" / "such" / "file")
-    assert PeakMemory(torch.device("cpu")).lap() is None
+    assert next_peak(torch.device("cpu")) is None
 
 
 def test_a_gpus_allocator_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +65,7 @@ def test_a_gpus_allocator_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peaks[device])
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", resets.append)
-    assert PeakMemory(torch.device("cuda")).lap() == 120
+    assert next_peak(torch.device("cuda")) == 120
     assert resets == [0, 1]
 
 

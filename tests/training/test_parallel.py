@@ -35,7 +35,7 @@ def trained(
     accumulate: int = 1,
     seeds: Sequence[int] | None = None,
 ) -> Drawn:
-    """Two masked prompts, 20 steps; ten examples in batches of three: the last batch has one, so some have none."""
+    """Two masked prompts, 8 steps; ten examples in batches of three: the last batch has one, so some have none."""
     data, scoring = task_of(backbone), replace(scoring_of(backbone), processes=processes)
     trainable = PromptTrainable(
         backbone,
@@ -55,12 +55,12 @@ def trained(
         prompt_optimiser(
             TuningConfig(optimiser=optimiser, weight_decay=0.01),
             trainable.vectors_KPH,
-            trainable.survivors(),
+            trainable.reading.elements_KPH,
             lr=0.05,
         ),
         Feed(data.lengths, lambda indices: data.batch(backbone, indices)),
         evaluate,
-        Schedule(epochs=5, batch_size=3, evaluate_every=7, accumulate=accumulate, best_by="last"),
+        Schedule(epochs=2, batch_size=3, evaluate_every=3, accumulate=accumulate, best_by="last"),
         names=["a", "b"],
         title="training",
         keeper=CurveKeeper(),
@@ -93,7 +93,7 @@ def test_they_end_with_the_prompt_of_one_process(
     # In float64, so that what differs is no rounding; tests/test_launched.py does it in float32.
     backbone = backbone_of(model, "float64")
     alone = trained(backbone, ALONE, optimiser, accumulate, seeds)
-    assert alone.steps == 20
+    assert alone.steps == 8
     together = in_parallel(lambda processes: trained(backbone, processes, optimiser, accumulate, seeds), size)
     for found in together:
         assert torch.equal(prompts(found), prompts(together[0]))

@@ -16,7 +16,7 @@ from softprune.data import load_task
 from softprune.errors import ManyErrors, SoftpruneError
 from softprune.models import describe
 from softprune.models.base import Backbone
-from softprune.training.initial_prompt import common_words, initial_prompt, settle_tokens
+from softprune.prompts.initialization import Initial, common_words, initial_prompt, settle_tokens
 from softprune.training.input_checks import check, task_mistakes
 from softprune.training.scoring import SealedSet
 
@@ -113,10 +113,18 @@ def test_words_are_words(model: str, backbone_of: Backbones) -> None:
 
 
 def test_uniform_numbers_stay_in_range(backbone_of: Backbones) -> None:
-    recipe = resolve(["prompt.tokens=50", "prompt.init=uniform", "prompt.uniform_range=0.25"])
-    vectors = initial_prompt(recipe, backbone_of("bert"), load_task("demo")).vectors_PH
-    assert vectors.shape == (50, 32)
-    assert 0.2 < float(vectors.abs().max()) <= 0.25
+    def start(seed: int) -> Initial:
+        keys = ["prompt.tokens=100", "prompt.init=uniform", "prompt.uniform_range=0.25", f"seed={seed}"]
+        return initial_prompt(resolve(keys), backbone_of("bert"), load_task("demo"))
+
+    vectors = start(1).vectors_PH
+    assert vectors.shape == (100, 32)
+    assert -0.25 <= float(vectors.min()) < -0.245
+    assert 0.245 < float(vectors.max()) <= 0.25
+    assert abs(float(vectors.mean())) < 0.01
+    assert start(1).words == ("",) * 100
+    assert torch.equal(vectors, start(1).vectors_PH)
+    assert not torch.equal(vectors, start(2).vectors_PH)
 
 
 def test_text_and_labels(backbone_of: Backbones) -> None:
@@ -131,6 +139,10 @@ def test_text_and_labels(backbone_of: Backbones) -> None:
     assert labels.words[: len(task.definition.answers)] == task.definition.answers
     ids = backbone.tokenizer(task.definition.answers[1], add_special_tokens=False)["input_ids"]
     assert torch.equal(labels.vectors_PH[1], table[ids].mean(0))
+    assert len(ids) > 1, "a label of several pieces"
+    assert "4 class labels, the prompt has 9 tokens: the other 5" in labels.notes[0]
+    (note,) = initial_prompt(resolve(["prompt.tokens=1", "prompt.init=labels"]), backbone, task).notes
+    assert "4 class labels, the prompt has 1 tokens: the last 3" in note
 
 
 def test_a_saved_prompt(backbone_of: Backbones, tmp_path: Path) -> None:
@@ -139,6 +151,7 @@ def test_a_saved_prompt(backbone_of: Backbones, tmp_path: Path) -> None:
     first = initial_prompt(recipe, backbone_of("bert"), load_task("demo"))
     assert torch.equal(first.vectors_PH, drawn(3, 32)[:2])
     assert first.words == ("mine.safetensors[0]", "mine.safetensors[1]")
+    assert first.notes == ("mine.safetensors holds 3 tokens, the prompt has 2 tokens: the last 1 were left out",)
 
 
 def test_a_text_is_the_tasks_instruction_where_none_is_given(backbone_of: Backbones) -> None:

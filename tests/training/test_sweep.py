@@ -16,8 +16,8 @@ from softprune.data import load_task
 from softprune.data.splits import select_sets
 from softprune.pipelines.plan import count_steps
 from softprune.pipelines.xprompt import tune
+from softprune.report.charts import group_trainings
 from softprune.report.run_reader import read_run
-from softprune.report.training_charts import group_trainings
 from softprune.runs.record_parts import SettingsRecord
 from softprune.runs.run_folder import RunFolder
 from softprune.training import jobs

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from softprune.errors import SoftpruneError
 from softprune.training.loop import Point, Watch
-from softprune.training.progress import Together, Trackers
+from softprune.training.progress import Display, Trackers
 
 POINTS = [
     Point("a", epoch=2, step=10, train_loss=0.5, select_loss=0.6, select=0.75, seconds=4.0),
@@ -53,13 +55,14 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> type[Recorder]:
 
 
 def test_trackers_are_told_every_candidate(recorder: type[Recorder], tmp_path: Path) -> None:
-    trackers = Trackers(["tensorboard"], tmp_path, {"seed": 3})
-    both = Together([Watch(), trackers])
-    both.begin("tune", 20, 0)
-    both.step(1, 0.5, 16)
-    both.evaluated(POINTS)
-    both.end()
+    out = io.StringIO()
+    trackers = Trackers(["tensorboard"], tmp_path, {"seed": 3}, Display(Console(file=out, width=100)))
+    trackers.begin("tune", 20, 0)
+    trackers.step(1, 0.5, 16)
+    trackers.evaluated(POINTS)
+    trackers.end()
     trackers.close()
+    assert out.getvalue().strip() == "tune: epoch 2  loss 0.600  select 0.750  4 s"
     last = recorder.last
     assert last.config == {"project": "softprune", "seed": "3"}
     assert last.logged[0] == (
@@ -73,4 +76,4 @@ def test_trackers_are_told_every_candidate(recorder: type[Recorder], tmp_path: P
 @pytest.mark.parametrize(("name", "said"), [("nonsense", "not a tracker"), ("absent", "not installed")])
 def test_trackers_that_cannot_be_had(recorder: type[Recorder], tmp_path: Path, name: str, said: str) -> None:
     with pytest.raises(SoftpruneError, match=said):
-        Trackers([name], tmp_path, {})
+        Trackers([name], tmp_path, {}, Watch())

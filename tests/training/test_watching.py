@@ -13,15 +13,15 @@ from rich.console import Console
 from toys import drawn, scoring_of, task_of
 
 from softprune.models.base import Backbone
-from softprune.training.loop import Point, Watch
-from softprune.training.progress import Display, Together
+from softprune.training.loop import Point
+from softprune.training.progress import Display
 from softprune.training.scoring import score_prompts
 
 POINTS = (Point("a", 2, 6, 0.5, 0.4, 0.75, 3.0), Point("b", 2, 6, 0.7, 0.6, 0.5, 3.0))
 
 
 def show(console: Console) -> None:
-    watch = Together([Watch(), Display(console)])
+    watch = Display(console)
     watch.begin("prompt tuning", 12, 3)
     watch.step(4, 0.6, 32)
     watch.evaluated(POINTS)

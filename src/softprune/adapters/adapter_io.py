@@ -1,4 +1,4 @@
-"""An adapter's folder: what was trained, and what it takes to read with it anywhere else.
+"""An adapter's folder: what was trained, and what it takes to read with it anywhere else; and as peft writes it.
 
 adapter.json          method, setup, backbone, task
 adapter.safetensors   what serving needs, by name
@@ -23,14 +23,23 @@ from softprune.errors import SoftpruneError
 from softprune.models import FAMILIES, load_backbone
 from softprune.models.base import Backbone
 from softprune.models.fingerprint import same_backbone
-from softprune.prompts.ticket_io import UNREADABLE, describe, read_fields
-from softprune.runs.atomic_io import json_text, tensor_bytes, write_bytes
+from softprune.prompts.prompt_io import CONFIG, TASK_TYPES, WEIGHTS, adapter_files
+from softprune.prompts.ticket import UNREADABLE, describe, read_fields
+from softprune.runs.atomic_io import json_text, tensor_bytes, write_bytes, write_folder
 from softprune.runs.tensor_files import read_tensors
 
 FOLDER = "adapter"
 """Of an adapter in a run's folder."""
 DOCUMENT, TENSORS = "adapter.json", "adapter.safetensors"
 SCHEMA = 1
+_PREFIX = "peft lays out a prefix otherwise for encoder-decoders, and has no task for encoders that embed or fill masks"
+_WHY_NOT = {
+    "full": "all weights were trained: there is nothing beside them",
+    "last-layer": "weights of the model itself were trained",
+    "p-tuning": "peft puts a prompt before CLS, softprune after it",
+    "prefix": _PREFIX,
+    "p-tuning-v2": _PREFIX,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +88,9 @@ class SavedAdapter:
     def _check_weights(self, backbone: Backbone) -> None:
         info, there = self.info, backbone.info
         if not same_backbone(there.fingerprint, info.fingerprint):
-            raise SoftpruneError(
-                f"the backbone that the adapter was trained on, {info.backbone} (weights {info.fingerprint})",
-                f"{there.name} (weights {there.fingerprint})",
-                f"load {info.backbone}, or train an adapter on {there.name}",
-            )
+            expected = f"the backbone that the adapter was trained on, {info.backbone} (weights {info.fingerprint})"
+            do = f"load {info.backbone}, or train an adapter on {there.name}"
+            raise SoftpruneError(expected, f"{there.name} (weights {there.fingerprint})", do)
 
     def load(self, **options: Any) -> Backbone:
         """The backbone, reading with this adapter; `options` of `load_backbone` replace what the adapter says."""
@@ -116,7 +123,7 @@ def holds_adapter(folder: str | Path) -> bool:
 
 
 def read_adapter(folder: str | Path) -> SavedAdapter:
-    """The adapter of a folder, or of a run's folder. Nothing in it is believed before it is checked.
+    """The adapter of a folder, or of a run's folder; nothing in it is believed before it is checked.
 
     Raises:
         SoftpruneError: where there is none, or not a whole one.
@@ -140,3 +147,31 @@ def read_adapter(folder: str | Path) -> SavedAdapter:
         raise SoftpruneError(f"a whole adapter in {folder}", describe(error), "copy or train it again") from error
     peft = document.get("peft")
     return SavedAdapter(plan, info, definition, tensors, peft if isinstance(peft, dict) else None)
+
+
+def export_adapter(adapter: SavedAdapter, folder: str | Path) -> tuple[str, ...]:
+    """Write an adapter as peft does into a new or empty folder, whole or not at all; returns the names of its files.
+
+    A SoftpruneError for methods and families that peft has no place for, and for a folder that holds something.
+    """
+    info, method = adapter.info, adapter.plan.method
+    if method == "p-tuning" and info.family in TASK_TYPES:
+        files = adapter_files(adapter.tensors[VECTORS], info.backbone, info.family)
+    elif adapter.peft is not None:
+        config = adapter.peft | {
+            "base_model_name_or_path": info.backbone,
+            "inference_mode": True,
+            "task_type": TASK_TYPES.get(info.family),
+        }
+        # peft keeps numbers under the name of the module, without the adapter's own.
+        tensors = {f"base_model.model.{name.replace('.default', '')}": t for name, t in adapter.tensors.items()}
+        weights = tensor_bytes(tensors, {"format": "pt"})
+        files = {CONFIG: (json_text(config, indent=2) + "\n").encode(), WEIGHTS: weights}
+    else:
+        raise SoftpruneError(
+            "an adapter of lora or ia3, or of p-tuning for a seq2seq or causal backbone, to be written as peft's",
+            f"one of {method}: {_WHY_NOT[method]}",
+            "use it with softprune predict, or softprune.read_adapter(FOLDER).load() in Python",
+        )
+    write_folder(Path(folder), files)
+    return tuple(files)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import torch
 from torch import nn
 
 from softprune.errors import SoftpruneError
-from softprune.models.base import Backbone
+from softprune.models.base import AdapterContext, Backbone
 
 Tensors = dict[str, torch.Tensor]
 
@@ -32,24 +31,23 @@ class AdapterPlan:
     untie_head: bool = False  # whether a tied output head is copied and trained (last-layer)
 
 
-class Adaptation(ABC):
-    """An adapted backbone: from its making on, every call of the backbone reads with it."""
+class Adaptation:
+    """An adapted backbone: from its making on, every call of the backbone reads with it; `named` is what is trained."""
 
-    def __init__(self, backbone: Backbone) -> None:
-        self.backbone = backbone
+    def __init__(self, backbone: Backbone, named: Mapping[str, nn.Parameter]) -> None:
+        self.backbone, self._named = backbone, dict(named)
 
-    @abstractmethod
     def named(self) -> dict[str, nn.Parameter]:
         """What is trained, by name."""
+        return dict(self._named)
 
-    @abstractmethod
     def stored(self) -> Tensors:
-        """What must be kept to serve it, on the CPU."""
+        """What must be kept to serve it, on the CPU: what is trained, or what that makes."""
+        return copy_values(self._named)
 
-    @abstractmethod
-    @contextmanager
-    def off(self) -> Iterator[None]:
+    def off(self) -> AbstractContextManager[None]:
         """The backbone as it was before, within the block."""
+        return self.backbone.reading_as(AdapterContext())
 
     def bare(self) -> AbstractContextManager[None]:
         """The backbone taking as long as it did before, within the block; its answers may be others."""
@@ -68,8 +66,16 @@ class Adaptation(ABC):
         """What peft writes into an adapter's adapter_config.json; None for what is no adapter of peft's."""
         return None
 
-    def train(self, mode: bool) -> None:  # noqa: B027 - only some methods draw anything at random
-        """Switch what is random in training on or off."""
+    def train(self, mode: bool) -> None:
+        """Switch what is random in training on or off; only some methods draw anything."""
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Within the block, what peft draws from the global generator, which the rest of the run must find as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def set_values(named: Mapping[str, nn.Parameter], values: Mapping[str, torch.Tensor]) -> None:
@@ -88,11 +94,8 @@ def check_tensors(plan: AdapterPlan, wanted: Mapping[str, tuple[int, ...]], foun
     """Check names and shapes of stored tensors against those that the adapter has on this backbone."""
     there = {name: tuple(t.shape) for name, t in found.items()}
     different = sorted(name for name in {*wanted, *there} if wanted.get(name) != there.get(name))
-    if not different:
-        return
-    first = different[0]
-    raise SoftpruneError(
-        f"the tensors of a {plan.method} adapter of this backbone",
-        f"{len(different)} that differ, such as {first}: {there.get(first, 'none')} for {wanted.get(first, 'none')}",
-        "copy the adapter again, or load the backbone that it was trained on",
-    )
+    if different:
+        first, expected = different[0], f"the tensors of a {plan.method} adapter of this backbone"
+        shapes = f"{there.get(first, 'none')} for {wanted.get(first, 'none')}"
+        do = "copy the adapter again, or load the backbone that it was trained on"
+        raise SoftpruneError(expected, f"{len(different)} that differ, such as {first}: {shapes}", do)

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from torch import nn
 
-from softprune.adapters.base import Adaptation, AdapterPlan, Tensors, copy_values, set_values
+from softprune.adapters.base import Adaptation, AdapterPlan, copy_values, set_values
 from softprune.errors import SoftpruneError
 from softprune.models.architectures import find_trunk
-from softprune.models.base import AdapterContext, Backbone
+from softprune.models.base import Backbone
 
 # Of the trunk (transformers' base_model), by `config.model_type`: the last block, and the norm behind it where there is
 # one. An encoder of its own (family: sentence) has another last block than the encoder-decoder it came from.
@@ -33,20 +33,11 @@ class TrainedWeights(Adaptation):
     """Some of a float32 model's weights as they are trained; `off` puts the old ones back for a while."""
 
     def __init__(self, backbone: Backbone, named: dict[str, nn.Parameter]) -> None:
-        super().__init__(backbone)
-        self._named = named
+        super().__init__(backbone, named)
         self._before = copy_values(named)
         backbone.adapter = replace(backbone.adapter, has_weights=True)
         for parameter in named.values():
             parameter.requires_grad_(True)
-
-    def named(self) -> dict[str, nn.Parameter]:
-        """The weights that are trained."""
-        return dict(self._named)
-
-    def stored(self) -> Tensors:
-        """All of them: they replace the model's."""
-        return copy_values(self._named)
 
     @contextmanager
     def off(self) -> Iterator[None]:
@@ -61,7 +52,7 @@ class TrainedWeights(Adaptation):
 
     def bare(self) -> AbstractContextManager[None]:
         """The values don't matter to how long it takes."""
-        return self.backbone.reading_as(AdapterContext())
+        return super().off()
 
     def train(self, mode: bool) -> None:
         """The model's own dropout, as everywhere in fine-tuning."""
@@ -84,15 +75,12 @@ def last_layer(backbone: Backbone, plan: AdapterPlan, seed: int) -> TrainedWeigh
     else:
         table, head = LAST, model.get_output_embeddings()
     if kind not in table:
-        raise SoftpruneError(
-            f"an architecture whose last block is known ({', '.join(sorted(LAST))})",
-            f'"{kind}"',
-            "choose another method, or add it to softprune/adapters/full_finetuning.py",
-        )
+        expected = f"an architecture whose last block is known ({', '.join(sorted(LAST))})"
+        do = "choose another method, or add it to softprune/adapters/full_finetuning.py"
+        raise SoftpruneError(expected, f'"{kind}"', do)
     if plan.untie_head and head is None:
-        raise SoftpruneError(
-            "a model with an output head, for adapter.untie_head=true", f"a {backbone.family} backbone", "leave it out"
-        )
+        found = f"a {backbone.family} backbone"
+        raise SoftpruneError("a model with an output head, for adapter.untie_head=true", found, "leave it out")
     trained: set[int] = set()
     for path in table[kind]:
         module = find_trunk(model)

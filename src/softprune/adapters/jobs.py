@@ -1,13 +1,19 @@
-"""Training an adapter as a piece of work of a run, and what it then says of a set of examples."""
+"""A method's settings, its training as a piece of work of a run, and what it then says of a set of examples."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 
 import torch
 
 from softprune.adapters.base import Adaptation, Tensors, copy_values, set_values
+from softprune.adapters.prefix import prefix_not_defined
+from softprune.adapters.registry import METHODS
+from softprune.config import LearningRate, Recipe
+from softprune.errors import SoftpruneError
+from softprune.models.description import BackboneDescription
 from softprune.training.cost import behind_prompt, latency
 from softprune.training.jobs import FolderKeeper, best_rate, chosen_work, schedule, sweep_candidate
 from softprune.training.loop import Evaluation, train
@@ -19,6 +25,50 @@ from softprune.types import Batch, Scores
 
 WORK = "adapt"
 """The piece of work, and the phase of its curve in metrics.jsonl, where there is one step size."""
+WEIGHT_DECAY = 0.01
+"""Of weights that are fine-tuned; what a method adds to a model has none."""
+
+
+def settle_recipe(recipe: Recipe) -> Recipe:
+    """The recipe with the method's own learning rate, AdamW, and all epochs, where it names no others."""
+    method = METHODS[recipe.adapter.method]
+    own = {
+        "optimiser": "adamw",
+        "lr": method.lr,
+        "weight_decay": WEIGHT_DECAY if method.whole else 0.0,
+        "patience": None,  # the step size falls to the end, so the end is worth waiting for
+    }
+    changed = {key: value for key, value in own.items() if key not in recipe.tuning.model_fields_set}
+    return recipe.model_copy(update={"tuning": recipe.tuning.model_copy(update=changed)})
+
+
+def find_mistakes(recipe: Recipe, described: BackboneDescription) -> list[SoftpruneError]:
+    """What keeps a recipe's method from this backbone; from its configuration alone."""
+    method, found = METHODS[recipe.adapter.method], []
+    if not method.whole and find_spec("peft") is None:
+        found.append(SoftpruneError(f"peft, for {method.name}", "not installed", "pip install 'softprune[methods]'"))
+    if method.name in ("prefix", "p-tuning-v2"):
+        reason = prefix_not_defined(described.config, described.family)
+        if reason is not None:
+            expected = f"a method that is defined for {described.name} ({described.family})"
+            found.append(SoftpruneError(expected, f"{method.name}: {reason}", "choose another adapter.method"))
+    if recipe.tuning.optimiser != "adamw":
+        do = "leave tuning.optimiser out"
+        found.append(SoftpruneError("tuning.optimiser=adamw for kind: adapt", recipe.tuning.optimiser, do))
+    if isinstance(recipe.tuning.lr, LearningRate):
+        do = f"write a number, such as tuning.lr={method.lr:g}"
+        found.append(SoftpruneError(f"an absolute tuning.lr for {method.name}", "one relative to the embeddings", do))
+    if not method.whole:
+        return found
+    for key in ("quantization", "device_map"):  # under either, weights can't be trained
+        value = getattr(recipe.backbone, key)
+        if value != "none":
+            expected = f"backbone.{key}=none for {method.name}, which trains the weights"
+            found.append(SoftpruneError(expected, value, f"leave backbone.{key} out"))
+    if recipe.backbone.dtype == "float16":  # whose gradients would need to be scaled
+        do = "set backbone.dtype to bfloat16 or float32"
+        found.append(SoftpruneError(f"a dtype that {method.name} can train in", "float16", do))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +82,18 @@ class FittedAdapter:
 
 
 class AdapterTrainable(WeightsTrainable):
-    """One adapter and the loss of the backbone that reads with it.
+    """One adapter and the loss of the backbone that reads with it."""
 
-    Matrix products have the dtype `compute`, where weights that are trained have another one.
-    """
-
-    def __init__(self, adaptation: Adaptation, loss: str, score: str, compute: torch.dtype) -> None:
+    def __init__(self, workspace: Workspace, adaptation: Adaptation) -> None:
         super().__init__(adaptation.named())
-        self.adaptation, self.loss_name, self.score, self.compute = adaptation, loss, score, compute
+        self.workspace, self.adaptation = workspace, adaptation
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """`[1, B]`."""
-        backbone = self.adaptation.backbone
         self.adaptation.train(True)
-        with products_in(self.compute, backbone.dtype, backbone.device):
-            return backbone.losses(self.adaptation.prompts(), batch, self.loss_name, self.score)
+        backbone, scoring = self.workspace.backbone, self.workspace.scoring
+        with _products(self.workspace):
+            return backbone.losses(self.adaptation.prompts(), batch, scoring.loss, scoring.score)
 
 
 def fit(workspace: Workspace, adaptation: Adaptation) -> FittedAdapter:
@@ -72,23 +119,21 @@ def fit(workspace: Workspace, adaptation: Adaptation) -> FittedAdapter:
 
 def _fit(workspace: Workspace, adaptation: Adaptation, lr: float, work: str) -> FittedAdapter:
     """Train at one step size, as a piece of work."""
-    recipe, backbone, data = workspace.recipe, workspace.backbone, workspace.train
-    scoring = workspace.scoring
-    if work == WORK:
-        phase, name = WORK, "adapted"
-    else:
+    recipe, data = workspace.recipe, workspace.train
+    phase, name = WORK, "adapted"
+    if work != WORK:
         phase, name = "sweep", sweep_candidate(work)
 
     def batch(indices: Sequence[int]) -> Batch:
         seed_dropout(recipe.seed, work, indices)
-        return data.batch(backbone, indices)
+        return data.batch(workspace.backbone, indices)
 
     def evaluate() -> list[Evaluation]:
-        scores = score_adapted(workspace, adaptation, workspace.select, scoring)
-        return [Evaluation(workspace.choice.value(scores), scores.loss)]
+        scores = score_adapted(workspace, adaptation, workspace.select, workspace.scoring)
+        return [Evaluation(workspace.task.choice.value(scores), scores.loss)]
 
     trained = train(
-        AdapterTrainable(adaptation, scoring.loss, scoring.score, _product_dtype(workspace)),
+        AdapterTrainable(workspace, adaptation),
         weights_adamw(adaptation.named(), lr=lr, weight_decay=recipe.tuning.weight_decay),
         Feed(data.lengths, batch),
         evaluate,
@@ -111,13 +156,11 @@ def _fit(workspace: Workspace, adaptation: Adaptation, lr: float, work: str) -> 
 
 def score_adapted(workspace: Workspace, adaptation: Adaptation, data: ScoredSet, scoring: Scoring) -> Scores:
     """What the adapted backbone says of a set."""
-    backbone = workspace.backbone
     adaptation.train(False)
-    with products_in(_product_dtype(workspace), backbone.dtype, backbone.device):
+    with _products(workspace):
         with torch.no_grad():
             prompts = adaptation.prompts().detach()
-        (scores,) = score_prompts(backbone, prompts, data, scoring)
-    return scores
+        return score_prompts(workspace.backbone, prompts, data, scoring)[0]
 
 
 def measure_latency(workspace: Workspace, adaptation: Adaptation) -> None:
@@ -129,11 +172,11 @@ def measure_latency(workspace: Workspace, adaptation: Adaptation) -> None:
     with torch.no_grad():
         adapted = behind_prompt(backbone, adaptation.prompts()[0].detach())
     ways = {"with": adapted, "without": behind_prompt(backbone, adaptation.nothing()[0], adaptation.bare)}
-    with workspace.run.phase("latency"), products_in(_product_dtype(workspace), backbone.dtype, backbone.device):
+    with workspace.run.phase("latency"), _products(workspace):
         workspace.run.pin("cost.latency", lambda: latency(backbone, workspace.select, ways))
 
 
-def _product_dtype(workspace: Workspace) -> torch.dtype:
-    """The dtype of the matrix products, which the run has pinned."""
-    dtype: torch.dtype = getattr(torch, str(workspace.run.record.backbone.dtype))
-    return dtype
+def _products(workspace: Workspace) -> torch.autocast:
+    """Matrix products in the dtype that the run has pinned, where weights that are trained have another one."""
+    dtype, backbone = getattr(torch, str(workspace.run.record.backbone.dtype)), workspace.backbone
+    return products_in(dtype, backbone.dtype, backbone.device)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from softprune.adapters.base import Adaptation, AdapterPlan, Tensors, check_tensors
+from softprune.adapters.base import Adaptation, AdapterPlan, Tensors, check_tensors, seeded
 from softprune.models.base import Backbone
 
 STORED = "vectors_PH"
@@ -25,32 +25,24 @@ STORED = "vectors_PH"
 class MadePrompt(Adaptation):
     """A prompt `[P, H]` that a network (peft's `PromptEncoder`) makes, or a stored one that a network made."""
 
-    def __init__(
-        self, backbone: Backbone, tokens: int, network: nn.Module | None, vectors_PH: torch.Tensor | None = None
-    ) -> None:
-        super().__init__(backbone)
-        self.network, self._tokens, self._vectors_PH, self._is_on = network, tokens, vectors_PH, True
-
-    def named(self) -> dict[str, nn.Parameter]:
-        """The network's weights, and the embeddings that it reads."""
-        parameters = () if self.network is None else self.network.named_parameters()
-        return {f"encoder.{name}": parameter for name, parameter in parameters}  # as checkpoints and run.json name them
+    def __init__(self, backbone: Backbone, tokens: int, made_by: nn.Module | torch.Tensor) -> None:
+        self.made_by, self._tokens, self._is_on = made_by, tokens, True
+        parameters = made_by.named_parameters() if isinstance(made_by, nn.Module) else ()
+        # The network's weights and the embeddings that it reads, as checkpoints and run.json name them.
+        super().__init__(backbone, {f"encoder.{name}": parameter for name, parameter in parameters})
 
     def stored(self) -> Tensors:
         """The prompt: the network isn't needed any more."""
-        return {STORED: self.vectors_PH().detach().cpu().contiguous()}
+        return {STORED: self.prompts()[0].detach().cpu().contiguous()}
 
     def prompts(self) -> torch.Tensor:
-        """`[1, P, H]`."""
-        return self.vectors_PH()[None] if self._is_on else self.nothing()
-
-    def vectors_PH(self) -> torch.Tensor:
-        """The prompt `[P, H]`; gradients flow into the network."""
-        if self._vectors_PH is not None:
-            return self._vectors_PH
-        assert self.network is not None
-        vectors: torch.Tensor = self.network(torch.arange(self._tokens, device=self.backbone.device)[None])[0]
-        return vectors
+        """`[1, P, H]`; gradients flow into the network."""
+        if not self._is_on:
+            return self.nothing()
+        if isinstance(self.made_by, torch.Tensor):
+            return self.made_by[None]
+        made: torch.Tensor = self.made_by(torch.arange(self._tokens, device=self.backbone.device)[None])
+        return made
 
     @contextmanager
     def off(self) -> Iterator[None]:
@@ -72,9 +64,7 @@ def new_prompt(backbone: Backbone, plan: AdapterPlan, seed: int) -> MadePrompt:
         encoder_hidden_size=plan.hidden or backbone.info.hidden,
         num_transformer_submodules=1,
     )
-    # peft draws from the global generator, which the rest of the run must find as it was.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         network: nn.Module = PromptEncoder(config)  # type: ignore[no-untyped-call]
     return MadePrompt(backbone, plan.tokens, network.to(backbone.device, backbone.prompt_dtype))
 
@@ -82,5 +72,4 @@ def new_prompt(backbone: Backbone, plan: AdapterPlan, seed: int) -> MadePrompt:
 def stored_prompt(backbone: Backbone, plan: AdapterPlan, tensors: Mapping[str, torch.Tensor]) -> MadePrompt:
     """The prompt that was stored."""
     check_tensors(plan, {STORED: (plan.tokens, backbone.info.hidden)}, tensors)
-    vectors_PH = tensors[STORED].to(backbone.device, backbone.prompt_dtype)
-    return MadePrompt(backbone, plan.tokens, None, vectors_PH)
+    return MadePrompt(backbone, plan.tokens, tensors[STORED].to(backbone.device, backbone.prompt_dtype))

@@ -7,12 +7,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import nn
-
-from softprune.adapters.base import Adaptation, AdapterPlan, Tensors, copy_values
+from softprune.adapters.base import Adaptation, AdapterPlan, seeded
 from softprune.errors import SoftpruneError, shorten
-from softprune.models.base import AdapterContext, Backbone
+from softprune.models.base import Backbone
 
 
 class Injected(Adaptation):
@@ -22,35 +19,21 @@ class Injected(Adaptation):
         from peft import inject_adapter_in_model
         from peft.tuners.tuners_utils import BaseTunerLayer
 
-        super().__init__(backbone)
         model = backbone.model
         backbone.adapter = replace(backbone.adapter, has_weights=True)
         try:
-            # peft draws from the global generator, which the rest of the run must find as it was.
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
+            with seeded(seed):
                 inject_adapter_in_model(config, model, adapter_name="default")
         except ValueError as error:
-            raise SoftpruneError(
-                "modules that the method can be put into",
-                shorten(error),
-                "name some of the model's own with adapter.targets=NAME,NAME",
-            ) from error
+            do = "name some of the model's own with adapter.targets=NAME,NAME"
+            raise SoftpruneError("modules that the method can be put into", shorten(error), do) from error
         self.config = config
         self._layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
-        self._named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        super().__init__(backbone, {name: p for name, p in model.named_parameters() if p.requires_grad})
         for parameter in self._named.values():
             # A step on a number in bfloat16 would round to nothing.
             parameter.data = parameter.data.to(backbone.prompt_dtype)
         self.train(False)  # peft makes its dropout in train mode
-
-    def named(self) -> dict[str, nn.Parameter]:
-        """What peft made."""
-        return dict(self._named)
-
-    def stored(self) -> Tensors:
-        """The same: all of it is read in use."""
-        return copy_values(self._named)
 
     def peft_config(self) -> dict[str, Any]:
         """Of the method, as JSON holds it."""
@@ -62,7 +45,7 @@ class Injected(Adaptation):
         """The wrapped modules alone."""
         self._enable(False)
         try:
-            with self.backbone.reading_as(AdapterContext()):
+            with super().off():
                 yield
         finally:
             self._enable(True)

@@ -17,8 +17,7 @@ the other half never where the number of layers is even. Here each layer has its
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
@@ -26,10 +25,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from softprune.adapters.base import Adaptation, AdapterPlan, Tensors, check_tensors
+from softprune.adapters.base import Adaptation, AdapterPlan, Tensors, check_tensors, seeded
 from softprune.errors import SoftpruneError
 from softprune.models.architectures import ENCODER_CLASSES
-from softprune.models.base import AdapterContext, Backbone
+from softprune.models.base import Backbone
 from softprune.models.load_check import ordinary_ids
 
 STORED = "keys_values"
@@ -58,7 +57,7 @@ class Prefix(Adaptation):
     """
 
     def __init__(self, backbone: Backbone, module: nn.Module, shape: Shape, tokens: int) -> None:
-        super().__init__(backbone)
+        super().__init__(backbone, dict(module.named_parameters()))
         self.module, self.shape, self.tokens = module, shape, tokens
         # RoBERTa and similar models count positions from behind the padding index: given embeddings, they begin there
         # whatever they have read before.
@@ -69,10 +68,6 @@ class Prefix(Adaptation):
         self._is_attached = True
         backbone.adapter = replace(backbone.adapter, has_prefix=True)
 
-    def named(self) -> dict[str, nn.Parameter]:
-        """Of peft's module."""
-        return dict(self.module.named_parameters())
-
     def keys_values(self) -> torch.Tensor:
         """`[P, L * 2 * heads * D]`, in each row layer by layer keys, then values; gradients flow into the module."""
         at = torch.arange(self.tokens, device=next(self.module.parameters()).device)
@@ -82,12 +77,6 @@ class Prefix(Adaptation):
     def stored(self) -> Tensors:
         """Keys and values; a network that makes them isn't needed any more."""
         return {STORED: self.keys_values().detach().cpu().contiguous()}
-
-    @contextmanager
-    def off(self) -> Iterator[None]:
-        """No prefix."""
-        with self.backbone.reading_as(AdapterContext()):
-            yield
 
     def detach(self) -> None:
         """The backbone reads as it did before; done twice, it leaves alone what was attached since."""
@@ -108,11 +97,8 @@ class Prefix(Adaptation):
             self._fill(cache, read.shape[0])
         length, window = cache.get_seq_length() + read.shape[1], self.shape.window
         if window is not None and length > window:  # padding in front of a text would part it from the prefix too
-            raise SoftpruneError(
-                f"prefix, text and answer of at most {window} tokens, since some layers look no further back",
-                f"{length}",
-                "lower task.max_length, or choose another model or method",
-            )
+            expected = f"prefix, text and answer of at most {window} tokens, since some layers look no further back"
+            raise SoftpruneError(expected, f"{length}", "lower task.max_length, or choose another model or method")
         given = {"past_key_values": cache}
         mask = kwargs.get("attention_mask")
         if mask is not None:  # of tokens [R, L], 1 where real, or added to scores [R, 1, L, L]: all see the prefix
@@ -136,15 +122,9 @@ class Prefix(Adaptation):
 
 
 def new_prefix(backbone: Backbone, plan: AdapterPlan, seed: int) -> Prefix:
-    """A fresh prefix that every call of the backbone reads from now on; prompts `[1, 0, H]` go with it.
-
-    Raises:
-        SoftpruneError: where not all layers of the model keep keys and values, or it has a prefix already.
-    """
+    """A fresh prefix that every call of the backbone reads from now on; prompts `[1, 0, H]` go with it."""
     shape = read_shape(backbone)
-    # peft draws from the global generator, which the rest of the run must find as it was.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         module = _encoder(shape, plan.tokens, plan.method == "prefix", plan.hidden)
     return Prefix(backbone, module.to(backbone.device, backbone.prompt_dtype), shape, plan.tokens)
 
@@ -191,11 +171,7 @@ def _self_attention(cache: Any) -> Any:
 
 @torch.no_grad()
 def read_shape(backbone: Backbone) -> Shape:
-    """Read a few tokens, and see what the layers keep of them.
-
-    Raises:
-        SoftpruneError: where not all layers keep keys and values, of one shape, or there is a prefix already.
-    """
+    """Read a few tokens, and see what the layers keep; a SoftpruneError where they don't all, or not in one shape."""
     if backbone.adapter.has_prefix:
         raise SoftpruneError("a backbone without a prefix", "one that has one", "detach it first")
     ids, cache = ordinary_ids(backbone.model), empty_cache(backbone)

@@ -37,24 +37,20 @@ class Format(StrEnum):
     safetensors = "safetensors"
 
 
+_FORMATS = "peft: an adapter (PROMPT_TUNING, LORA, IA3); safetensors: a ticket's vectors alone, for any model."
+
+
 def export(
     *,
     source: Annotated[
         str, typer.Argument(metavar="RUN_OR_TICKET", help="A run, ticket or adapter folder, or a hub name.")
     ],
-    format_: Annotated[
-        Format,
-        typer.Option(
-            "--format",
-            help="peft: an adapter (PROMPT_TUNING, LORA, IA3); safetensors: a ticket's vectors alone, for any model.",
-        ),
-    ],
+    format_: Annotated[Format, typer.Option("--format", help=_FORMATS)],
     out: Annotated[Path, out_option("A new or an empty folder.")],
     which: WhichOption = Which.winner,
 ) -> None:
     """Write a ticket or an adapter for other programs, and show the code that uses it."""
-    from softprune.adapters.adapter_io import holds_adapter, read_adapter
-    from softprune.adapters.exports import export_adapter
+    from softprune.adapters.adapter_io import export_adapter, holds_adapter, read_adapter
     from softprune.prompts.exports import export as export_ticket
     from softprune.prompts.ticket import Ticket
 
@@ -67,10 +63,11 @@ def export(
         say(f"{out}: {', '.join(names)}\n")
         say(f'from peft import PeftModel\nmodel = PeftModel.from_pretrained(model, "{out}")')
         return
-    written = export_ticket(Ticket.load(source, which.value), format_.value, out)
-    tokens, hidden = written.shape
-    say(f"{written.folder}: {', '.join(written.files)}; {tokens} tokens of {hidden} dimensions\n")
-    say("\n".join(written.code))
+    ticket = Ticket.load(source, which.value)
+    files, code = export_ticket(ticket, format_.value, out)
+    tokens, hidden = ticket.prompt().shape
+    say(f"{out}: {', '.join(files)}; {tokens} tokens of {hidden} dimensions\n")
+    say("\n".join(code))
 
 
 def refuse_which(source: str, which: Which) -> None:

@@ -12,18 +12,20 @@ from softprune.cli.options import option, option_like
 from softprune.cli.output import WIDE, duration, print_rich, say, table
 from softprune.config import DEFAULT_RELATIVE_LR, BackboneConfig
 from softprune.errors import SoftpruneError
-from softprune.runs.listing import list_runs
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _NOT_MEASURED = "-"
+_MEASURE = "Distance between vectors; centred is the cosine after subtracting the vocabulary's mean."
 
 
 def runs(
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="A folder that holds runs.")] = Path("runs"),
 ) -> None:
     """List the runs under a folder: what they are, their status and their results."""
+    from softprune.runs.listing import list_runs
+
     heads = ("run", "kind", "status", "task", "backbone", "score", "tokens", "pieces", "parameters", "time", "changed")
     rows: list[Sequence[str]] = [heads]
     for run in list_runs(root):
@@ -141,13 +143,7 @@ def _show_tables(folder: Path, tables: RenderableType, files: str) -> None:
 def neighbours(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
     k: Annotated[int, option("--k", "N", "Nearest words to show of each token.", minimum=1)] = 5,
-    measure: Annotated[
-        str,
-        typer.Option(
-            metavar="[centred|cosine|euclidean]",
-            help="Distance between vectors; centred is the cosine after subtracting the vocabulary's mean.",
-        ),
-    ] = "centred",
+    measure: Annotated[str, option("--measure", "[centred|cosine|euclidean]", _MEASURE)] = "centred",
 ) -> None:
     """Show the words nearest to each token of a run's prompt: at the start, now, and how far it moved."""
     from softprune.interpret.neighbours import check_measure
@@ -181,7 +177,7 @@ def methods(
 ) -> None:
     """List the methods: what each trains, its source, its learning rate, and whether a model has room for it."""
     from softprune.adapters.registry import METHODS
-    from softprune.studies.comparison.method_runs import refused_by_model
+    from softprune.studies.comparison.runner import refused_by_model
     from softprune.terminal import Table
 
     heads, refused = ["method", "trains", "from", "learning rate", "kind"], {}

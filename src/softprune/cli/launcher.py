@@ -45,17 +45,17 @@ def start_others() -> None:
     others = []
     for rank in range(1, size):
         others.append(subprocess.Popen(command, env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}))
-    atexit.register(_end, others)
+
+    def end_others() -> None:
+        for other in others:
+            try:
+                other.wait(_PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                other.kill()
+
+    atexit.register(end_others)
 
 
 def _parent() -> str:
     """The command line of the process that started this one."""
     return " ".join(psutil.Process(os.getppid()).cmdline())
-
-
-def _end(others: list[subprocess.Popen[bytes]]) -> None:
-    for other in others:
-        try:
-            other.wait(_PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            other.kill()

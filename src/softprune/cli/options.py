@@ -34,62 +34,57 @@ _RECIPES: Final = ("xprompt", "tune", "adapt", "compare", "tokens")
 _PROMPTS_AND_ADAPTERS: Final = ("xprompt", "tune", "adapt", "compare")
 _SINGLE_RUNS: Final = ("xprompt", "tune", "adapt")
 _PROMPTS: Final = ("xprompt", "tune")
-_PRUNING: Final = ("xprompt",)
-_ADAPTERS: Final = ("adapt",)
-_COMPARISONS: Final = ("compare",)
-_TOKENS: Final = ("tokens",)
-_STUDIES: Final = ("study",)
 
 RECIPE_FLAGS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
     ("--backbone", "backbone.name", _RECIPES),
-    ("--backbone", "backbone", _STUDIES),
-    ("--scale", "scale", _STUDIES),
+    ("--backbone", "backbone", ("study",)),
+    ("--scale", "scale", ("study",)),
     ("--family", "backbone.family", _PROMPTS_AND_ADAPTERS),
     ("--dtype", "backbone.dtype", _RECIPES),
     ("--device", "backbone.device", _RECIPES),
     ("--threads", "backbone.threads", _RECIPES),
     ("--task", "task.id", _RECIPES),
-    ("--tasks", "tasks", _STUDIES),
+    ("--tasks", "tasks", ("study",)),
     ("--data", "task.data", _RECIPES),
-    ("--data", "data", _STUDIES),
+    ("--data", "data", ("study",)),
     ("--shots", "task.shots", _RECIPES),
     ("--limit-report", "task.limit_report", _RECIPES),
-    ("--max-length", "task.max_length", _TOKENS),
-    ("--method", "adapter.method", _ADAPTERS),
-    ("--methods", "methods", _COMPARISONS),
-    ("--rank", "adapter.rank", _ADAPTERS),
-    ("--alpha", "adapter.alpha", _ADAPTERS),
-    ("--dropout", "adapter.dropout", _ADAPTERS),
+    ("--max-length", "task.max_length", ("tokens",)),
+    ("--method", "adapter.method", ("adapt",)),
+    ("--methods", "methods", ("compare",)),
+    ("--rank", "adapter.rank", ("adapt",)),
+    ("--alpha", "adapter.alpha", ("adapt",)),
+    ("--dropout", "adapter.dropout", ("adapt",)),
     ("--tokens", "prompt.tokens", _PROMPTS_AND_ADAPTERS),
-    ("--pieces", "prompt.pieces", _PRUNING),
+    ("--pieces", "prompt.pieces", ("xprompt",)),
     ("--init", "prompt.init", _PROMPTS),
     ("--init-text", "prompt.text", _PROMPTS),
     ("--prompt-file", "prompt.file", _PROMPTS),
     ("--epochs", "tuning.epochs", _RECIPES),
     ("--batch-size", "tuning.batch_size", _RECIPES),
     ("--optimiser", "tuning.optimiser", _PROMPTS),
-    ("--lr", "tuning.lr", (*_SINGLE_RUNS, *_TOKENS)),
-    ("--sweep", "tuning.sweep", _COMPARISONS),
+    ("--lr", "tuning.lr", (*_SINGLE_RUNS, "tokens")),
+    ("--sweep", "tuning.sweep", ("compare",)),
     ("--loss", "tuning.loss", _SINGLE_RUNS),
     ("--patience", "tuning.patience", _PROMPTS_AND_ADAPTERS),
-    ("--removal", "pruning.removal", _PRUNING),
-    ("--levels", "pruning.levels", _PRUNING),
-    ("--scope", "pruning.scope", _PRUNING),
-    ("--importance", "pruning.importance", _PRUNING),
-    ("--lambdas", "pruning.lambdas", _TOKENS),
-    ("--soft-epochs", "pruning.soft_epochs", _TOKENS),
-    ("--hard-epochs", "pruning.hard_epochs", _TOKENS),
-    ("--baselines", "pruning.baselines", _TOKENS),
-    ("--strategy", "search.strategy", _PRUNING),
-    ("--token-ratios", "search.token_ratios", _PRUNING),
-    ("--piece-ratios", "search.piece_ratios", _PRUNING),
-    ("--group", "search.group", _PRUNING),
+    ("--removal", "pruning.removal", ("xprompt",)),
+    ("--levels", "pruning.levels", ("xprompt",)),
+    ("--scope", "pruning.scope", ("xprompt",)),
+    ("--importance", "pruning.importance", ("xprompt",)),
+    ("--lambdas", "pruning.lambdas", ("tokens",)),
+    ("--soft-epochs", "pruning.soft_epochs", ("tokens",)),
+    ("--hard-epochs", "pruning.hard_epochs", ("tokens",)),
+    ("--baselines", "pruning.baselines", ("tokens",)),
+    ("--strategy", "search.strategy", ("xprompt",)),
+    ("--token-ratios", "search.token_ratios", ("xprompt",)),
+    ("--piece-ratios", "search.piece_ratios", ("xprompt",)),
+    ("--group", "search.group", ("xprompt",)),
     ("--protocol", "selection.protocol", _PROMPTS_AND_ADAPTERS),
-    ("--objective", "selection.objective", _PRUNING),
-    ("--fresh-seeds", "selection.seeds", _PRUNING),
-    ("--seeds", "seeds", (*_COMPARISONS, *_STUDIES)),
+    ("--objective", "selection.objective", ("xprompt",)),
+    ("--fresh-seeds", "selection.seeds", ("xprompt",)),
+    ("--seeds", "seeds", ("compare", "study")),
     ("--seed", "seed", _RECIPES),
-    ("--executor", "executor", (*_PRUNING, *_STUDIES)),
+    ("--executor", "executor", ("xprompt", "study")),
 )
 """Each flag with its recipe key and the kinds of run that take it. Any other key is given as `key=value`."""
 
@@ -137,10 +132,10 @@ def with_flags(kind: str, others: dict[str, Any]) -> Callable[[Callable[..., Non
         annotations[_parameter_name(flag)] = Annotated[str | None, flag_option]
     parameters = []
     for name, annotation in (annotations | others).items():
-        default = inspect.Parameter.empty if get_args(annotation)[0] is str else None  # plain text is required
-        parameters.append(
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-        )
+        parameter = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation)
+        if get_args(annotation)[0] is not str:  # plain text is required
+            parameter = parameter.replace(default=None)
+        parameters.append(parameter)
 
     def add_signature(command: Callable[..., None]) -> Callable[..., None]:
         cast(Any, command).__signature__ = inspect.Signature(parameters)  # which Typer reads
@@ -172,11 +167,7 @@ def _metavar(flag: str, field: RecipeField) -> str:
 def option_like(flag: str, default: str | None = None, *, kind: str = "xprompt", minimum: int | None = None) -> Any:
     """A flag that means what the recipe key of the same name means, for a command without a recipe.
 
-    Args:
-        flag: its name in `RECIPE_FLAGS`.
-        default: as the help words it; None shows the parameter's own default.
-        kind: the recipe whose key it is.
-        minimum: of a number.
+    `default` is as the help words it, None for the parameter's own; `kind` is of the recipe whose key it is.
     """
     field = _FIELDS[kind][next(key for name, key, _ in RECIPE_FLAGS if name == flag)]
     text = re.sub(r" \[default: .*\]$", "", field.description)
@@ -225,12 +216,8 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the command line."""
-        names: list[str] = []
-        context = ctx
-        while context.parent is not None:
-            names.insert(0, context.info_name)
-            context = context.parent
-        new_names = OLD_FLAGS.get(" ".join(names), {})
+        _, _, name = ctx.command_path.partition(" ")  # behind `softprune`
+        new_names = OLD_FLAGS.get(name, {})
         words = []
         for word in args:
             flag, equals, value = word.partition("=")

@@ -42,12 +42,11 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 def duration(seconds: float) -> str:
     """A time in words: 12s, 3m 05s, 2h 10m."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m {whole % 60:02}s"
-    return f"{whole // 3600}h {whole % 3600 // 60:02}m"
+    minutes, whole_seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h {minutes:02}m"
+    return f"{minutes}m {whole_seconds:02}s" if minutes else f"{whole_seconds}s"
 
 
 def progress_console() -> Console:

@@ -9,7 +9,7 @@ import typer
 
 from softprune.cli.options import JsonOption, OverridesArgument, read_overrides, with_flags
 from softprune.cli.output import duration, print_rich, say
-from softprune.cli.recipes import read_recipe
+from softprune.cli.train import read_recipe
 from softprune.config import Recipe
 from softprune.printable import printable_json
 

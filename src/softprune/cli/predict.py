@@ -28,65 +28,45 @@ from softprune.cli.output import ROWS_PER_WRITE, progress_console, say
 from softprune.errors import SoftpruneError
 
 if TYPE_CHECKING:
-    from softprune.data.output_rows import RowWriter
+    from softprune.data.row_files import RowWriter
     from softprune.evaluation.predict import Answering, Prediction
     from softprune.prompts.ticket import Ticket
 
 
-_Runs = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="RUN", help="A run, ticket or adapter folder, or a ticket's hub name; several with --ensemble."
-    ),
-]
-_Prompts = Annotated[
-    str | None,
-    typer.Option(
-        metavar="A,B,...",
-        help="Several runs or tickets, each as FOLDER or NAME=FOLDER; a column of the rows says which one answers.",
-    ),
-]
-_PromptColumn = Annotated[str, option("--prompt-column", "NAME", "The column that names a row's prompt.")]
-_Ensemble = Annotated[
-    bool, typer.Option("--ensemble", help="All tickets, which must be of one task, answer every row together.")
-]
-_Combine = Annotated[
-    str,
-    typer.Option(
-        metavar="[mean|geometric|vote]",
-        help="How an ensemble answers: by the mean of probabilities, their geometric mean, or votes.",
-    ),
-]
-_DeviceMap = Annotated[
-    str, option("--device-map", "MAP", "Spread the layers over several devices: none, auto, balanced, ...")
-]
-_Quantization = Annotated[
-    str, option("--quantization", "BITS", "none, 8bit or 4bit; the same as when the ticket was trained.")
-]
+_RUNS = "A run, ticket or adapter folder, or a ticket's hub name; several with --ensemble."
+_PROMPTS = "Several runs or tickets, each as FOLDER or NAME=FOLDER; a column of the rows says which one answers."
+_COMBINE = "How an ensemble answers: by the mean of probabilities, their geometric mean, or votes."
 
 
 def predict(
     *,
-    runs: _Runs = None,
+    runs: Annotated[list[str] | None, typer.Argument(metavar="RUN", help=_RUNS)] = None,
     input_file: Annotated[Path, INPUT_OPTION],
     out: Annotated[Path, out_option("The same rows with their answers, in any of these formats.", "FILE")],
-    prompts: _Prompts = None,
+    prompts: Annotated[str | None, option("--prompts", "A,B,...", _PROMPTS)] = None,
     which: WhichOption = Which.winner,
-    prompt_column: _PromptColumn = "prompt",
-    ensemble: _Ensemble = False,
-    combine: _Combine = "mean",
+    prompt_column: Annotated[
+        str, option("--prompt-column", "NAME", "The column that names a row's prompt.")
+    ] = "prompt",
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="All tickets, which must be of one task, answer every row together.")
+    ] = False,
+    combine: Annotated[str, option("--combine", "[mean|geometric|vote]", _COMBINE)] = "mean",
     backbone: Annotated[str | None, option_like("--backbone", "the ticket's")] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
-    device_map: _DeviceMap = "none",
-    quantization: _Quantization = "none",
+    device_map: Annotated[
+        str, option("--device-map", "MAP", "Spread the layers over several devices: none, auto, balanced, ...")
+    ] = "none",
+    quantization: Annotated[
+        str, option("--quantization", "BITS", "none, 8bit or 4bit; the same as when the ticket was trained.")
+    ] = "none",
     batch_rows: BatchRowsOption = 256,
     force: ForceOption = False,
 ) -> None:
     """Answer the rows of a file with a ticket or an adapter, or each row with its own of several tickets."""
     from softprune.adapters.adapter_io import holds_adapter, read_adapter
-    from softprune.data.output_rows import RowWriter
-    from softprune.data.row_files import file_format, refuse_columns
+    from softprune.data.row_files import RowWriter, file_format, refuse_columns
     from softprune.data.sources import read_input
     from softprune.evaluation.predict import backbone_of
     from softprune.evaluation.predict import predict as answer
@@ -99,7 +79,6 @@ def predict(
     if backbone:
         loading["name"] = backbone
     adapter, tickets = None, {}
-    answering: Answering | dict[str, Ticket]
     if runs and len(runs) == 1 and holds_adapter(Path(runs[0])):
         refuse_which(runs[0], which)
         adapter = read_adapter(Path(runs[0]))
@@ -111,11 +90,13 @@ def predict(
         wide = file_format(out) == "jsonl"
         added = ("prediction", "probability", "probabilities") if wide else ("prediction", "probability")
         rows = refuse_columns(read_input(definitions, input_file), added)
+        answering: Answering | dict[str, Ticket] = tickets
         if adapter is not None:
             answering, loaded = adapter, adapter.load(**loading)
         else:
             loaded = backbone_of(tickets, **loading)
-            answering = tickets if ensemble or prompts is not None else next(iter(tickets.values()))
+            if not ensemble and prompts is None:
+                (answering,) = tickets.values()
         predictions = answer(
             answering,
             rows,

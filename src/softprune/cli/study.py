@@ -15,8 +15,8 @@ import typer
 from softprune.cli.inspect import show_study
 from softprune.cli.options import option, read_overrides, with_flags
 from softprune.cli.output import print_rich, progress_console, say
-from softprune.cli.recipes import name_lookups, stop
-from softprune.config import load_study, shipped_studies
+from softprune.cli.train import name_lookups, stop
+from softprune.config import list_shipped, load_study
 from softprune.errors import ManyErrors, SoftpruneError, gathered, join_errors
 
 HELP = "Studies: every experiment of the sources from one command, its table beside the published one."
@@ -40,7 +40,7 @@ def list_studies() -> None:
 
     heads = ("study", "what", "from", "smoke, hours", "full, hours")
     table = Table(*heads, box=None, pad_edge=False, header_style="bold underline")
-    for name in shipped_studies():
+    for name in list_shipped("study"):
         study, hours = load_study(name), []
         for scale in ("smoke", "full"):
             size = study.scales.get(scale)
@@ -78,7 +78,7 @@ def run(**given: Any) -> None:
         "backbone": lookups["backbone.name"],
         "tasks": partial(_look_up_each, lookups["task.id"]),
     }
-    chosen = shipped_studies() if name == _ALL else (name,)
+    chosen = list_shipped("study") if name == _ALL else (name,)
     # All are read before the first begins: a mistake in any ends the command.
     studies = {each: load_study(each, overrides, names=names) for each in chosen}
     command, errors = shlex.join(["softprune", *sys.argv[1:]]), list[SoftpruneError]()

@@ -51,13 +51,14 @@ def explain(
     dtype: _DtypeOption = "auto",
 ) -> None:
     """Show which words of a text a pruned model kept to the end, and after which layer the others were dropped."""
-    from softprune.token_pruning.analysis.explain import explain_trace, html
-    from softprune.token_pruning.analysis.words import load_tagger
+    from softprune.token_pruning.analysis.explain import Explanation, html
+    from softprune.token_pruning.analysis.words import find_words, load_tagger
     from softprune.token_pruning.model import TokenModel
 
     loaded = TokenModel.load(model, device=device, dtype=dtype)
     marks = next(load_tagger(tagger).marks([text])) if tagger else None
-    explanation = explain_trace(loaded.trace([text])[0], loaded.labels, marks)
+    (trace,) = loaded.trace([text])
+    explanation = Explanation(trace, find_words(trace, marks), loaded.labels)
     print_rich(explanation, width=WIDE)
     if html_file is not None:
         page = html(explanation)
@@ -81,7 +82,7 @@ def analyse(
     dtype: _DtypeOption = "auto",
 ) -> None:
     """Analyse which words a pruned model keeps: by part of speech, position, frequency, class, and your own words."""
-    from softprune.token_pruning.analysis.run import analyse as analyse_traces
+    from softprune.token_pruning.analysis.page import analyse as analyse_traces
     from softprune.token_pruning.analysis.words import load_tagger
     from softprune.token_pruning.model import TokenModel
     from softprune.token_pruning.session import sample_report
@@ -171,10 +172,8 @@ def predict(
     force: ForceOption = False,
 ) -> None:
     """Classify the rows of a file, and say how many of their input tokens were kept to the end, and which."""
-    from softprune.data.output_rows import RowWriter
-    from softprune.data.row_files import file_format, read_rows, refuse_columns
-    from softprune.token_pruning.model import TokenModel
-    from softprune.token_pruning.predict import ADDED, ADDED_WIDE, predict_rows
+    from softprune.data.row_files import RowWriter, file_format, read_rows, refuse_columns
+    from softprune.token_pruning.model import ADDED, ADDED_WIDE, TokenModel, predict_rows
 
     if old_input is not None:
         note_old_form("FILE", "--input")
@@ -191,17 +190,16 @@ def predict(
             writer = stack.enter_context(RowWriter(out))  # before the model is loaded, which takes a while
         loaded = TokenModel.load(model, device=device, dtype=dtype)
         checked = refuse_columns(read_rows(file, kind), ADDED_WIDE if wide else ADDED)
-        predictions = predict_rows(loaded, checked, text)
+        predictions = predict_rows(loaded, checked, text, wide=wide)
         begun, count, tokens, kept = time.perf_counter(), 0, 0, 0
-        while piece := list(islice(predictions, ROWS_PER_WRITE)):
-            rows = [prediction.filled_row(wide=wide) for prediction in piece]
+        while rows := list(islice(predictions, ROWS_PER_WRITE)):
             if writer is None:
                 say("\n".join(map(printable_json, rows)))
             else:
                 writer.write(rows)
-            count += len(piece)
-            tokens += sum(len(prediction.trace.left) for prediction in piece)
-            kept += sum(prediction.kept for prediction in piece)
+            count += len(rows)
+            tokens += sum(row["tokens"] for row in rows)
+            kept += sum(row["kept"] for row in rows)
     if out is not None:
         seconds, share = time.perf_counter() - begun, 100 * kept / max(1, tokens)
         say(f"{count:,} rows in {seconds:.1f} s, {share:.0f}% of their input tokens kept to the end: {out}", err=True)

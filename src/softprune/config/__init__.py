@@ -5,59 +5,29 @@ Every mistake is reported in one message, but for what only a task's data or a m
 
 from softprune.config.comparison_schema import ADAPTERS, METHODS, CompareRecipe
 from softprune.config.field_types import DEFAULT_RELATIVE_LR, LearningRate
-from softprune.config.loading import (
-    kind_of,
-    load_config,
-    load_recipe,
-    recipe_text,
-    resolve,
-    shipped_recipes,
-    shipped_studies,
-)
-from softprune.config.schema import (
-    AdapterConfig,
-    BackboneConfig,
-    PromptConfig,
-    PruningConfig,
-    Recipe,
-    RecipeField,
-    SearchConfig,
-    SelectionConfig,
-    TaskConfig,
-    TuningConfig,
-    flat_fields,
-)
-from softprune.config.study import Published, Scale, Study, Variant, load_study
+from softprune.config.loading import kind_of, list_shipped, load_config, recipe_text, resolve
+from softprune.config.schema import BackboneConfig, Recipe, RecipeField, flat_fields
+from softprune.config.study import Published, Study, Variant, load_study
 from softprune.config.token_pruning_schema import TokensRecipe
 
 __all__ = [
     "ADAPTERS",
     "DEFAULT_RELATIVE_LR",
     "METHODS",
-    "AdapterConfig",
     "BackboneConfig",
     "CompareRecipe",
     "LearningRate",
-    "PromptConfig",
-    "PruningConfig",
     "Published",
     "Recipe",
     "RecipeField",
-    "Scale",
-    "SearchConfig",
-    "SelectionConfig",
     "Study",
-    "TaskConfig",
     "TokensRecipe",
-    "TuningConfig",
     "Variant",
     "flat_fields",
     "kind_of",
+    "list_shipped",
     "load_config",
-    "load_recipe",
     "load_study",
     "recipe_text",
     "resolve",
-    "shipped_recipes",
-    "shipped_studies",
 ]

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, get_args
 from pydantic import Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
-from softprune.config.field_types import Names, RecipeBase, key, parse_names
+from softprune.config.field_types import Names, RecipeBase, check_known, key, parse_names
 from softprune.config.schema import (
     AdapterConfig,
     BackboneConfig,
@@ -67,7 +67,7 @@ class CompareRecipe(RecipeBase):
     @field_validator("methods")
     @classmethod
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        _check_names(value)
+        check_known(value, METHODS)
         if not value or len(set(value)) < len(value):
             raise PydanticCustomError("methods", "different methods, at least one")
         return value
@@ -75,7 +75,7 @@ class CompareRecipe(RecipeBase):
     @field_validator("settings")
     @classmethod
     def _of_methods(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        _check_names(tuple(value))
+        check_known(value, METHODS)
         return value
 
     def resolved(self) -> dict[str, Any]:
@@ -90,12 +90,6 @@ class CompareRecipe(RecipeBase):
     def cell(self, method: str, seed: int) -> dict[str, Any]:
         """The recipe keys of one method's run on one seed; those that weren't named have the method's defaults."""
         return _make_cell(self.model_dump(mode="json", by_alias=True, exclude_unset=True), method, seed)
-
-
-def _check_names(names: tuple[str, ...]) -> None:
-    for name in names:
-        if name not in METHODS:
-            raise PydanticCustomError("unknown_name", "a known method", {"name": name, "available": METHODS})
 
 
 def _make_cell(values: Mapping[str, Any], method: str, seed: int) -> dict[str, Any]:
@@ -124,32 +118,23 @@ def _read_methods(values: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def drop_unused_settings(values: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys without a recipe's settings for methods that it compares and that flags have left out.
+    """The keys without the settings of their recipe (`base`) for methods that it compares and that flags left out.
 
     Else `--methods` with fewer methods than the recipe's would be refused for these settings.
-
-    Args:
-        values: the recipe's keys with what the flags changed.
-        base: those of the recipe.
     """
     settings, before = values.get("settings"), base.get("settings")
     methods, recipe_methods = _read_methods(values), _read_methods(base)
     if not (isinstance(settings, Mapping) and isinstance(before, Mapping)) or methods is None or recipe_methods is None:
         return dict(values)
-    used = {}
-    for name, keys in settings.items():
-        is_left_out = name in recipe_methods and name not in methods
-        if not is_left_out or name not in before or keys != before[name]:
-            used[name] = keys
+    dropped = {name: before[name] for name in recipe_methods if name in before and name not in methods}
+    used = {name: keys for name, keys in settings.items() if name not in dropped or keys != dropped[name]}
     return {**values, "settings": used}
 
 
 def find_method_errors(values: Mapping[str, Any], known: Container[tuple[Any, str]]) -> list[SoftpruneError]:
     """Mistakes in the settings of a comparison's methods, which the schema alone doesn't show.
 
-    Args:
-        values: the comparison's keys.
-        known: place and type of the mistakes in keys of the whole comparison, which aren't reported again.
+    Those in keys of the whole comparison are `known` by place and type, and aren't reported again.
     """
     errors: list[SoftpruneError] = []
     settings, adapter, methods = values.get("settings"), values.get("adapter"), _read_methods(values)
@@ -177,11 +162,9 @@ def find_recipe_errors(values: Mapping[str, Any], known: Container[tuple[Any, st
     try:
         Recipe.model_validate(values)
     except ValidationError as error:
-        mistakes = error.errors(include_url=False)
-    else:
-        return []
-    fields = flat_fields(Recipe)
-    return [explain_error(each, fields) for each in mistakes if (each["loc"], each["type"]) not in known]
+        fields, mistakes = flat_fields(Recipe), error.errors(include_url=False)
+        return [explain_error(each, fields) for each in mistakes if (each["loc"], each["type"]) not in known]
+    return []
 
 
 def nested(settings: object) -> dict[str, Any]:

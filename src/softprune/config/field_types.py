@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from collections.abc import Collection, Iterable
+from typing import Annotated, Any, Final, Literal, LiteralString, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
@@ -73,28 +74,22 @@ def _split(value: object) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _parse_floats(value: object) -> tuple[float, ...]:
-    """Different numbers; empty where there are none, or where anything else is among them."""
-    try:
-        numbers = tuple(float(item) for item in _split(value) if not isinstance(item, bool))
-    except (TypeError, ValueError, OverflowError):
-        return ()
-    # Fewer where a number is given twice, or where true or false is among them.
-    return numbers if len(set(numbers)) == len(_split(value)) else ()
+def _floats_below(limit: float, wanted: LiteralString) -> BeforeValidator:
+    """Takes different numbers above 0 and below a limit, at least one; `wanted` says so to a user."""
 
+    def parse(value: object) -> tuple[float, ...]:
+        items = _split(value)
+        try:
+            numbers = tuple(float(item) for item in items if not isinstance(item, bool))
+        except (TypeError, ValueError, OverflowError):
+            numbers = ()
+        # They are fewer where a number is given twice, or where true or false is among them.
+        is_different = len(numbers) > 0 and len(set(numbers)) == len(items)
+        if not is_different or not all(0 < number < limit for number in numbers):
+            raise PydanticCustomError("numbers", wanted)
+        return numbers
 
-def _parse_ratios(value: object) -> object:
-    ratios = _parse_floats(value)
-    if not ratios or not all(0 < ratio < 1 for ratio in ratios):
-        raise PydanticCustomError("ratios", "different ratios between 0 and 1, both excluded, at least one")
-    return ratios
-
-
-def _parse_prices(value: object) -> object:
-    prices = _parse_floats(value)
-    if not prices or not all(0 < price < math.inf for price in prices):
-        raise PydanticCustomError("prices", "different numbers above 0, at least one")
-    return prices
+    return BeforeValidator(parse)
 
 
 def parse_names(value: object) -> object:
@@ -132,12 +127,21 @@ def _parse_threads(value: object) -> object:
 
 
 Rate: TypeAlias = Annotated[float | LearningRate, BeforeValidator(_parse_learning_rate)]
-Ratios: TypeAlias = Annotated[tuple[float, ...], BeforeValidator(_parse_ratios)]
-Prices: TypeAlias = Annotated[tuple[float, ...], BeforeValidator(_parse_prices)]
+Ratios: TypeAlias = Annotated[
+    tuple[float, ...], _floats_below(1, "different ratios between 0 and 1, both excluded, at least one")
+]
+Prices: TypeAlias = Annotated[tuple[float, ...], _floats_below(math.inf, "different numbers above 0, at least one")]
 Numbers: TypeAlias = Annotated[tuple[int, ...], BeforeValidator(_parse_numbers)]
 Seeds: TypeAlias = Annotated[int | Literal["auto"], BeforeValidator(_parse_number_or_auto)]
 Threads: TypeAlias = Annotated[int | Literal["auto"], BeforeValidator(_parse_threads)]
 Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(parse_names)]
+
+
+def check_known(names: Iterable[str], known: Collection[str]) -> None:
+    """Raises `unknown_name` for the first name that isn't known; a message about it suggests one that is."""
+    for name in names:
+        if name not in known:
+            raise PydanticCustomError("unknown_name", "a known name", {"name": name, "available": known})
 
 
 def check_companion(value: object, info: ValidationInfo, key: str, choice: str, needed: bool = True) -> None:

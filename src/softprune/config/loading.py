@@ -16,12 +16,11 @@ from softprune.config.comparison_schema import CompareRecipe, drop_unused_settin
 from softprune.config.registry import unknown
 from softprune.config.schema import Recipe, RecipeField, flat_fields
 from softprune.config.validation_messages import explain_error, without_misspelt
-from softprune.config.yaml_io import check_writable, parse_yaml
+from softprune.config.yaml_io import check_writable, parse_keys, parse_yaml, read_text
 from softprune.errors import SoftpruneError, gathered, join_errors
-from softprune.text_encoding import how_to_convert
 
 # By recipe key, what looks up the name that it holds; it raises a SoftpruneError for an unknown one.
-Names: TypeAlias = Mapping[str, Callable[[str], object]]
+NameChecks: TypeAlias = Mapping[str, Callable[[str], object]]
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -33,17 +32,8 @@ _TASK_KEYS: Final = frozenset(("template", "answers", "fields"))
 _KINDS: Final = frozenset(("xprompt", "tune", "adapt", "tokens", "compare", "study"))
 
 
-def shipped_recipes() -> tuple[str, ...]:
-    """Names of the recipes that come with softprune."""
-    return _list_shipped("recipe")
-
-
-def shipped_studies() -> tuple[str, ...]:
-    """Names of the studies that come with softprune."""
-    return _list_shipped("study")
-
-
-def _list_shipped(what: str) -> tuple[str, ...]:
+def list_shipped(what: str) -> tuple[str, ...]:
+    """Names of each `recipe` or `study` that comes with softprune."""
     return tuple(sorted(path.stem for path in _PLACES[what][0].glob("*.yaml")))
 
 
@@ -53,27 +43,19 @@ def recipe_text(path_or_name: str | Path, what: str = "recipe") -> str:
     Raises:
         SoftpruneError: there is no such recipe, or it can't be read.
     """
-    name, shipped = str(path_or_name), _list_shipped(what)
+    name, shipped = str(path_or_name), list_shipped(what)
     path = _PLACES[what][0] / f"{name}.yaml" if name in shipped else Path(path_or_name)
     if not path.exists() and path.suffix not in (".yaml", ".yml") and len(path.parts) == 1:
         for other, (_, command) in _PLACES.items():
-            if name in _list_shipped(other):
+            if name in list_shipped(other):
                 raise SoftpruneError(f"a {what}", f"{name}, which is a {other}", f"{command} {name}")
         raise unknown(f"{what} (or the path of a {what} file)", name, shipped)
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        byte = f"byte 0x{error.object[error.start]:02x} in {path}"
-        raise SoftpruneError(f"a {what} file in UTF-8", byte, how_to_convert(error.object, path)) from None
-    except (OSError, ValueError) as error:  # ValueError: a path with a NUL
-        why = error.strerror if isinstance(error, OSError) else "no path"
-        shown = name.replace("\0", "\\0")
-        raise SoftpruneError(f"a {what} file that can be read", f"{shown}: {why}", "check its path") from error
+    return read_text(path, f"{what} file")
 
 
 def kind_of(path_or_name: str | Path) -> str:
     """The kind that a shipped recipe or a file names; xprompt where it names none."""
-    return str(parse_recipe(recipe_text(path_or_name), f"recipe {path_or_name}").get("kind", "xprompt"))
+    return str(parse_keys(recipe_text(path_or_name), f"recipe {path_or_name}").get("kind", "xprompt"))
 
 
 def load_config(
@@ -82,7 +64,7 @@ def load_config(
     overrides: Sequence[str] = (),
     *,
     where: str = "",
-    names: Names | None = None,
+    names: NameChecks | None = None,
 ) -> R:
     """A recipe of any kind, validated.
 
@@ -99,7 +81,7 @@ def load_config(
     if not isinstance(source, str | Path):
         return validate(kind, source or {}, overrides, where or "recipe", names)
     where = where or f"recipe {source}"
-    values = parse_recipe(recipe_text(source), f"recipe {source}")
+    values = parse_keys(recipe_text(source), f"recipe {source}")
     if len(_TASK_KEYS & set(values)) > 1:
         do = f"softprune xprompt --task {shlex.quote(str(source))}"
         raise SoftpruneError("a recipe", f"a task in {source}", do)
@@ -112,13 +94,8 @@ def load_config(
     return validate(kind, values, overrides, where, names)
 
 
-def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of a run that tunes, prunes or adapts, as of `load_config`."""
-    return load_config(Recipe, path_or_name, overrides)
-
-
 def resolve(overrides: Sequence[str] = (), base: Mapping[str, Any] | None = None, where: str = "recipe") -> Recipe:
-    """The same from its keys (none: all defaults) and overrides."""
+    """The recipe of a run from its keys (none: all defaults) and overrides."""
     return load_config(Recipe, base, overrides, where=where)
 
 
@@ -127,19 +104,16 @@ def validate(
     base: Mapping[str, Any],
     overrides: Sequence[str],
     where: str,
-    names: Names | None = None,
+    names: NameChecks | None = None,
     *,
     what: str = "a recipe",
     more_fields: Sequence[RecipeField] = (),
     find_more: Callable[[Mapping[str, Any]], Sequence[SoftpruneError]] | None = None,
 ) -> R:
-    """Keys (`base`) and overrides as a model of their kind; see `load_config`.
+    """Keys (`base`) and overrides as a model of their kind, as `load_config` gives it.
 
-    Args:
-        kind, base, overrides, where, names: as there.
-        what: what a message calls the kind.
-        more_fields: keys that overrides may have beside the kind's own; `*` in one is a place in a list.
-        find_more: finds mistakes that the model itself doesn't see.
+    `what` is what a message calls the kind; overrides may have `more_fields` (`*` in one is a place in a list), and
+    `find_more` finds mistakes that the model itself doesn't see.
     """
     values, fields = copy.deepcopy(dict(base)), [*flat_fields(kind), *more_fields]  # a copy, which overrides change
     errors: list[SoftpruneError] = []
@@ -169,21 +143,6 @@ def validate(
     if recipe is None or errors:
         raise join_errors(where, errors)
     return recipe
-
-
-def parse_recipe(text: str, where: str) -> dict[str, Any]:
-    """The keys of a YAML text, which a message calls `where`; a SoftpruneError where they can't be read."""
-    try:
-        values = parse_yaml(text)
-    except yaml.YAMLError as error:
-        found = " ".join(str(error).replace('in "<unicode string>", ', "at ").split())
-        raise SoftpruneError(f"{where} as YAML", found, "fix that place; see docs/usage.md") from error
-    if not isinstance(values, dict):
-        found = "nothing" if values is None else f"{type(values).__name__}: {values!r}"
-        do = 'begin with "kind: xprompt" or another key: value line'
-        raise SoftpruneError(f"{where} as a mapping of keys to values", found, do)
-    check_writable(values, where)
-    return values
 
 
 def _apply_override(values: dict[str, Any], text: str, fields: Sequence[RecipeField]) -> None:

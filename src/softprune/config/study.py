@@ -18,10 +18,10 @@ from pydantic_core import PydanticCustomError
 
 from softprune.config.comparison_schema import find_recipe_errors, keys_below, merge, nested
 from softprune.config.field_types import Names, RecipeBase, Section, key
-from softprune.config.loading import Names as NameChecks
-from softprune.config.loading import parse_recipe, recipe_text, validate
+from softprune.config.loading import NameChecks, recipe_text, validate
 from softprune.config.registry import unknown
 from softprune.config.schema import ClusterConfig, Recipe, flat_fields
+from softprune.config.yaml_io import parse_keys
 from softprune.errors import SoftpruneError
 
 
@@ -84,8 +84,9 @@ class Study(RecipeBase):
     keys: dict[str, Any] = key({}, "recipe keys of all runs, at every scale")
     by_task: dict[str, dict[str, Any]] = key({}, "the same by task")
     options: dict[str, Any] = key({}, "of the experiment, at every scale")
-    variants: tuple[Variant, ...] = key((), "what is compared")
-    published: tuple[Published, ...] = key((), "the source's tables")
+    # Not strict: YAML has lists, and no tuples.
+    variants: tuple[Variant, ...] = key((), "what is compared", strict=False)
+    published: tuple[Published, ...] = key((), "the source's tables", strict=False)
     scales: dict[Literal["smoke", "full"], Scale] = key({}, "its sizes")
     scale: Literal["smoke", "full"] = key("smoke", "smoke: minutes on two cores; full: as published")
     backbone: str | None = key(None, "the model; none is the scale's", min_length=1)
@@ -96,11 +97,6 @@ class Study(RecipeBase):
     change: dict[str, Any] = key({}, "recipe keys of all runs that win over the study's own")
     executor: Literal["in-process", "ray"] = key("in-process", "what makes the runs: this process or Ray")
     cluster: ClusterConfig = Field(ClusterConfig(), description="where Ray does it")
-
-    @field_validator("variants", "published", mode="before")
-    @classmethod
-    def _list(cls, value: object) -> object:
-        return tuple(value) if isinstance(value, list) else value
 
     @field_validator("scale")
     @classmethod
@@ -164,7 +160,7 @@ def load_study(path_or_name: str | Path, overrides: Sequence[str] = (), *, names
         SoftpruneError: with every mistake in it (`ManyErrors` when there is more than one).
     """
     where = f"study {path_or_name}"
-    values = parse_recipe(recipe_text(path_or_name, "study"), where)
+    values = parse_keys(recipe_text(path_or_name, "study"), where)
     if values.get("kind") != "study":
         found = f"kind: {values.get('kind', 'xprompt')} in {path_or_name}"
         raise SoftpruneError("a study", found, f"softprune run {shlex.quote(str(path_or_name))}")
@@ -174,9 +170,9 @@ def load_study(path_or_name: str | Path, overrides: Sequence[str] = (), *, names
     errors: list[SoftpruneError] = []
     for override in overrides:
         changes += _translate_override(override, options)
-        name = override.partition("=")[0].strip()
-        if name.startswith("options.") and name.removeprefix("options.") not in known:
-            errors.append(unknown("option of the study", name.removeprefix("options."), known))
+        section, dot, name = override.partition("=")[0].strip().partition(".")
+        if dot and section == "options" and name not in known:
+            errors.append(unknown("option of the study", name, known))
     more = [replace(field, key=f"change.{field.key}") for field in flat_fields(Recipe)]
     for part, model in (("variants", Variant), ("published", Published), ("scales", Scale)):
         more += [replace(field, key=f"{part}.*.{field.key}") for field in flat_fields(model)]
@@ -219,21 +215,21 @@ def _find_run_errors(values: Mapping[str, Any]) -> list[SoftpruneError]:
     if study is None:
         return []
     errors: list[SoftpruneError] = []
+    variants = {f"variant {variant.name}": variant.keys for variant in study.variants}
     places = {"keys": study.keys, "change": study.change}
     places |= {f"by_task.{task}": keys for task, keys in study.by_task.items()}
     places |= {f"scales.{name}.keys": scale.keys for name, scale in study.scales.items()}
-    places |= {f"variant {variant.name}": variant.keys for variant in study.variants}
-    for place, keys in places.items():
-        # A variant may be of another model.
-        reserved = [key for key in _RESERVED if key != "backbone.name" or not place.startswith("variant ")]
-        found = keys_below(keys, reserved)
+    for place, keys in (places | variants).items():
+        found = keys_below(keys, _RESERVED)
+        if place in variants and "backbone.name" in found:  # a variant may be of another model
+            found.remove("backbone.name")
         if found:
             do = "leave it out: the study's own backbone, tasks, seed, executor and cluster say it"
             expected = f"{place} without what the study says of all its runs"
             errors.append(SoftpruneError(expected, ", ".join(found), do))
     seen: set[str] = set()
-    variants = {f"variant {variant.name}: ": variant.keys for variant in study.variants}
-    for where, keys in {"": {}, **variants}.items():
+    for place, keys in {"": {}, **variants}.items():
+        where = f"{place}: " if place else ""
         for task in study.size.tasks or ("task",):
             for error in find_recipe_errors(study.run(task, study.seed, keys)):
                 if str(error) not in seen:  # most mistakes are those of every task and variant
@@ -260,13 +256,15 @@ def _read_valid_part(values: Mapping[str, Any]) -> Study | None:
 def _without(values: Mapping[str, Any], wrong: Sequence[tuple[int | str, ...]]) -> dict[str, Any]:
     """The values without keys that are wrong, and with something for what is required."""
     kept = deepcopy(dict(values))
-    for place in wrong:
+    for *sections, name in wrong:
         inner: Any = kept
-        for part in place[:-1]:
-            known = isinstance(inner, list) if isinstance(part, int) else isinstance(inner, dict) and part in inner
-            inner = inner[part] if known else None
+        try:
+            for section in sections:
+                inner = inner[section]
+        except (LookupError, TypeError):
+            continue  # pydantic's places also hold names that are none of the values, such as `[key]`
         if isinstance(inner, dict):
-            inner.pop(place[-1], None)
+            inner.pop(name, None)
     variants = kept.get("variants")
     for number, variant in enumerate(variants if isinstance(variants, list) else (), start=1):
         if isinstance(variant, dict):

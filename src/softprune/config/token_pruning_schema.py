@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import Field, field_validator
-from pydantic_core import PydanticCustomError
 
-from softprune.config.field_types import Names, Prices, RecipeBase, Section, Threads, key
+from softprune.config.field_types import Names, Prices, RecipeBase, Section, Threads, check_known, key
 from softprune.config.schema import DataConfig, ModelConfig
 
 RULES = ("top-k", "manual", "random", "first")  # the baselines that learned thresholds are compared with
@@ -81,9 +80,7 @@ class TokenPruningConfig(Section):
     @field_validator("baselines")
     @classmethod
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            if name not in RULES:
-                raise PydanticCustomError("unknown_name", "a known rule", {"name": name, "available": RULES})
+        check_known(value, RULES)
         return value
 
 

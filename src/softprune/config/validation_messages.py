@@ -54,13 +54,14 @@ def explain_error(error: ErrorDetails, fields: Sequence[RecipeField], what: str 
 
 def without_misspelt(errors: Sequence[ErrorDetails]) -> list[ErrorDetails]:
     """Errors without those for a required key that is there under a misspelt name, which has an error of its own."""
+    kept = []
     unknown_keys = [error["loc"] for error in errors if error["type"] == "extra_forbidden"]
-
-    def is_misspelt(loc: tuple[int | str, ...]) -> bool:
-        siblings = [str(other[-1]) for other in unknown_keys if other[:-1] == loc[:-1]]
-        return bool(difflib.get_close_matches(str(loc[-1]), siblings, n=1))
-
-    return [error for error in errors if error["type"] != "missing" or not is_misspelt(error["loc"])]
+    for error in errors:
+        place = error["loc"]
+        siblings = [str(other[-1]) for other in unknown_keys if other[:-1] == place[:-1]]
+        if error["type"] != "missing" or not difflib.get_close_matches(str(place[-1]), siblings, n=1):
+            kept.append(error)
+    return kept
 
 
 def _unknown_key(parts: Sequence[str], fields: Sequence[RecipeField], what: str) -> SoftpruneError:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from softprune.errors import SoftpruneError
+from softprune.text_encoding import how_to_convert
 
 _MERGE = "tag:yaml.org,2002:merge"
 _SCIENTIFIC = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
@@ -27,6 +29,37 @@ def parse_yaml(text: str) -> Any:
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         # PyYAML lets errors of impossible dates, numbers and explicit tags through.
         raise yaml.YAMLError(f"a value that can't be read ({error})") from None
+
+
+def read_text(path: Path, what: str) -> str:
+    """The text of a file in UTF-8, which a message calls `what`; a SoftpruneError where it can't be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        byte = f"byte 0x{error.object[error.start]:02x} in {path}"
+        raise SoftpruneError(f"a {what} in UTF-8", byte, how_to_convert(error.object, path)) from None
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL
+        why = error.strerror if isinstance(error, OSError) else "no path"
+        shown = str(path).replace("\0", "\\0")
+        raise SoftpruneError(f"a {what} that can be read", f"{shown}: {why}", "check its path") from error
+
+
+def parse_keys(text: str, where: str, first: str = "kind: xprompt", page: str = "docs/usage.md") -> dict[str, Any]:
+    """The keys of a YAML text, which a message calls `where`; a SoftpruneError where they can't be read.
+
+    It shows what a `first` line could be, and names the page about such texts.
+    """
+    try:
+        values = parse_yaml(text)
+    except yaml.YAMLError as error:
+        found = " ".join(str(error).replace('in "<unicode string>", ', "at ").split())
+        raise SoftpruneError(f"{where} as YAML", found, f"fix that place; see {page}") from error
+    if not isinstance(values, dict):
+        found = "nothing" if values is None else f"{type(values).__name__}: {values!r}"
+        do = f'begin with "{first}" or another key: value line'
+        raise SoftpruneError(f"{where} as a mapping of keys to values", found, do)
+    check_writable(values, where)
+    return values
 
 
 def yaml_text(value: Any) -> str:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from softprune.data.definition import Split
-from softprune.data.lead_baseline import lead, pair_texts
-from softprune.data.metrics import constant_answer
+from softprune.data.metrics import constant_answer, lead, pair_texts
 from softprune.data.rouge import is_installed
 from softprune.data.sources import SPLITS, find_layout
 from softprune.data.splits import Splits
@@ -37,11 +36,7 @@ class TaskStatistics:
 
 
 def compute_statistics(task: Task, splits: Splits) -> TaskStatistics:
-    """The numbers of a task's data.
-
-    Raises:
-        SoftpruneError: without a set to report on.
-    """
+    """The numbers of a task's data; a SoftpruneError without a set to report on."""
     examples = splits.report
     if not examples:
         found = f"none of {task.id} in {splits.source}"

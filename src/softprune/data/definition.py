@@ -1,8 +1,12 @@
-"""What a task's YAML may say, as frozen models. `data/definition_loading.py` reads one and names its mistakes."""
+"""What a task's YAML may say, as frozen models, and several tasks as one.
+
+`data/definition_loading.py` reads one and names its mistakes.
+"""
 
 from __future__ import annotations
 
 import string
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -16,9 +20,15 @@ from pydantic import (
     model_validator,
 )
 
-from softprune.data.row_files import Format
+from softprune.config.registry import unknown
+from softprune.data.row_files import Format, Located
+from softprune.errors import SoftpruneError
 
 MASK = "mask"
+TASK = "task"
+"""The column of a row that names its task, for a ticket of several."""
+JOINED_METRIC = "accuracy"
+"""The one metric of joined tasks: an F1 counts one answer as positive, and ROUGE is of texts."""
 Split = Literal["train", "dev", "validation"]
 
 
@@ -32,11 +42,7 @@ def label_key(value: object) -> str:
 
 
 def names_in(template: str) -> tuple[str, ...]:
-    """The names in braces, in order.
-
-    Raises:
-        ValueError: where the braces don't match.
-    """
+    """The names in braces, in order; a ValueError where the braces don't match."""
     return tuple(name for _, name, _, _ in string.Formatter().parse(template) if name is not None)
 
 
@@ -44,7 +50,7 @@ def _vary(answers: object) -> bool:
     """Whether answers hold field names, so that they differ from example to example."""
     try:
         return isinstance(answers, list) and any(names_in(answer) for answer in answers if isinstance(answer, str))
-    except ValueError:
+    except ValueError:  # reported by `_check_template`
         return False
 
 
@@ -58,14 +64,19 @@ def _expand_names(value: object) -> object:
     return {name: {"shortenable": True} for name in value}
 
 
+def _is_name(value: object) -> bool:
+    """Whether a value is one name, as in a template's braces."""
+    # format_map would follow dots and brackets into objects, and take numbers and "" for positions.
+    return isinstance(value, str) and bool(value) and not value.isdecimal() and not set(value) & set(".[]{}!:")
+
+
 def _check_template(value: str) -> str:
     try:
         parts = list(string.Formatter().parse(value))
     except ValueError as error:
         raise ValueError(f"braces must match ({error})") from None
     for _, name, spec, conversion in parts:
-        # format_map would follow dots and brackets into objects, and take numbers and "" for positions.
-        if name is not None and (spec or conversion or not name or name.isdecimal() or set(name) & set(".[]{}")):
+        if name is not None and (spec or conversion or not _is_name(name)):
             raise ValueError("a plain name in each pair of braces (a brace that is text is doubled)")
     return value
 
@@ -74,14 +85,6 @@ def _check_target(value: str) -> str:
     if not _is_name(value):
         raise ValueError("one plain name, without braces")
     return value
-
-
-def _is_name(value: object) -> bool:
-    """Whether a value is one name, as in a template's braces."""
-    try:
-        return isinstance(value, str) and names_in(_check_template(f"{{{value}}}")) == (value,)
-    except ValueError:
-        return False
 
 
 Template = Annotated[str, AfterValidator(_check_template)]
@@ -167,11 +170,6 @@ class Sources(_Frozen):
     generated: GeneratedSource | None = None
     """Made, not read."""
 
-    @property
-    def brings_its_own(self) -> bool:
-        """Whether rows are there without a folder being named: own files, or a generator."""
-        return self.file is not None or self.generated is not None
-
 
 class Definition(_Frozen):
     """A task, as its YAML states it."""
@@ -211,7 +209,7 @@ class Definition(_Frozen):
     sources: Sources
     """Where its rows come from."""
     parts: tuple[Definition, ...] = ()
-    """The tasks that one prompt serves, where they are several; see `softprune.data.multitask`. Not for task files."""
+    """The tasks that one prompt serves, where they are several; see `join_definitions`. Not for task files."""
 
     @model_serializer(mode="wrap")
     def _leave_out_parts(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -234,11 +232,8 @@ class Definition(_Frozen):
             return written | {"title": data.get("id")} | data
         answers, sources = data.get("answers"), data.get("sources")
         if isinstance(sources, dict) and isinstance(answers, list) and not _vary(answers):
-            labels = {answer: answer for answer in answers if isinstance(answer, str)}
-            filled = {}
-            for name, source in sources.items():
-                filled[name] = {"labels": labels, **source} if isinstance(source, dict) else source
-            sources = filled
+            labels = {"labels": {answer: answer for answer in answers if isinstance(answer, str)}}
+            sources = {name: labels | each if isinstance(each, dict) else each for name, each in sources.items()}
         defaults = {
             "title": data.get("id"),
             "metric": "accuracy" if data.get("positive") is None else "f1",
@@ -267,7 +262,66 @@ def named_sources(sources: Sources) -> dict[str, Source]:
 
 def needed_names(definition: Definition) -> tuple[str, ...]:
     """Every name that a row must give: fields, label or target, and what id and group are made of."""
-    used = [*definition.fields, definition.target or definition.gold]
-    for template in (definition.id_from, definition.group):
-        used += names_in(template or "")
-    return tuple(dict.fromkeys(used))
+    templates = names_in((definition.id_from or "") + (definition.group or ""))
+    return tuple(dict.fromkeys([*definition.fields, definition.target or definition.gold, *templates]))
+
+
+def join_definitions(parts: Sequence[Definition]) -> Definition:
+    """Several tasks as one, for one prompt that serves them all: `trec+ag_news`.
+
+    Their answers and fields are united. Every example keeps its own template and answers, and says which task it is of.
+    What counts is the accuracy over all; tasks that can't be counted alike are refused, and so is one that comes twice.
+    """
+    ids = [part.id for part in parts]
+    twice = [name for name in ids if ids.count(name) > 1]
+    if twice:
+        raise SoftpruneError("tasks to join, each once", f"{twice[0]} twice", "name it once")
+    for part in parts:
+        if part.parts:
+            raise SoftpruneError("single tasks to join", part.id, "name the tasks one by one")
+        if part.is_generation:
+            expected, found = "tasks with answers to choose from, to join them", f"{part.id}, whose texts are written"
+            raise SoftpruneError(expected, found, "train it a prompt of its own")
+        if part.metric != JOINED_METRIC:
+            found = f"{part.id}, which is counted by {part.metric} of one of its answers"
+            do = "train it a prompt of its own: there is no such answer in another task"
+            raise SoftpruneError("tasks that are counted by accuracy, to join them", found, do)
+    if len({part.score for part in parts}) > 1:
+        found = ", ".join(f"{part.id} by {part.score}" for part in parts)
+        do = "join tasks that agree, or give your copy of a task's YAML another `score`"
+        raise SoftpruneError("tasks whose answers are scored alike, to join them", found, do)
+    fields: dict[str, FieldSpec] = {}
+    for part in parts:
+        fields |= part.fields
+    # Not validated: an id with "+" and no sources of its own are what no task file may have.
+    return Definition.model_construct(
+        id="+".join(ids),
+        version=max(part.version for part in parts),
+        title=" and ".join(part.title for part in parts),
+        kind=" and ".join(dict.fromkeys(part.kind for part in parts if part.kind)),
+        instruction=" ".join(part.instruction for part in parts if part.instruction),
+        fields=fields,
+        template="\n".join(f"{part.id}: {part.template}" for part in parts),
+        answers=tuple(dict.fromkeys(answer for part in parts for answer in part.answers)),
+        metric=JOINED_METRIC,
+        score=parts[0].score,
+        targets="answers",
+        sources=Sources(),
+        parts=tuple(parts),
+    )
+
+
+def definition_for_row(definition: Definition, located: Located) -> Definition:
+    """The definition that a row is read by: that of the task which it names, where several are joined."""
+    if not definition.parts:
+        return definition
+    known = {part.id: part for part in definition.parts}
+    if TASK not in located.row:
+        found = f"{located.where} has {', '.join(map(str, located.row))}"
+        do = "add the column: this prompt serves several tasks"
+        raise SoftpruneError(f'a column "{TASK}" that names each row\'s task ({", ".join(known)})', found, do)
+    name = str(located.row[TASK])
+    if name not in known:
+        error = unknown("task", name, known)
+        raise SoftpruneError(error.expected, f"{error.found} in {located.where}", error.do)
+    return known[name]

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from softprune.config.registry import unknown
-from softprune.config.yaml_io import check_writable, parse_yaml, plain
+from softprune.config.yaml_io import parse_keys, plain, read_text
 from softprune.data.definition import (
     MASK,
     Definition,
@@ -20,7 +19,9 @@ from softprune.data.definition import (
     FileSource,
     GeneratedSource,
     HubSource,
+    Source,
     Sources,
+    join_definitions,
     label_key,
     named_sources,
     names_in,
@@ -28,11 +29,9 @@ from softprune.data.definition import (
 )
 from softprune.data.demo import GENERATORS
 from softprune.data.metrics import METRICS
-from softprune.data.multitask import join_definitions
 from softprune.data.row_files import ENDINGS, file_format
-from softprune.data.row_readers import ROW_READERS
+from softprune.data.template import ROW_READERS
 from softprune.errors import ManyErrors, SoftpruneError
-from softprune.text_encoding import how_to_convert
 
 _SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
     (): Definition,
@@ -52,21 +51,8 @@ def read_definition(path: Path) -> Definition:
         SoftpruneError: when it can't be read as YAML, or for its one mistake.
         ManyErrors: with every mistake in it.
     """
-    try:
-        data = parse_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        found = f"no file {path}" if isinstance(error, FileNotFoundError) else f"{path}: {error.strerror}"
-        raise SoftpruneError("a task YAML", found, "check the path") from None
-    except UnicodeDecodeError as error:
-        found = f"byte 0x{error.object[error.start]:02x} in {path}"
-        raise SoftpruneError("a task YAML in UTF-8", found, how_to_convert(error.object, path)) from None
-    except yaml.YAMLError as error:
-        found = " ".join(str(error).split())
-        raise SoftpruneError(f"YAML in UTF-8 in {path}", found, "fix the file's syntax") from None
-    except ValueError:  # a path with a NUL
-        raise SoftpruneError("a task YAML", f"no file {str(path)!r}", "check the path") from None
-    check_writable(data, f"task {path}")
-    if isinstance(data, dict) and "parts" in data:
+    data = parse_keys(read_text(path, "task YAML"), f"task {path}", "fields: [text]", "docs/tasks.md")
+    if "parts" in data:
         do = "remove it; tasks are joined by name: --task trec+ag_news"
         raise SoftpruneError("a file of one task", f"`parts` in {path}", do)
     return check_definition(data, path)
@@ -100,11 +86,8 @@ def check_definition(data: Any, path: Path) -> Definition:
 def _explain_invalid(error: ValidationError) -> list[SoftpruneError]:
     """Pydantic's errors in our words, those of values that YAML read as something other than text in one message."""
     items = error.errors(include_url=False)
-    unquoted = []
-    for item in items:
-        is_scalar = item["input"] is not None and not isinstance(item["input"], str | list | dict)
-        if item["type"] == "string_type" and is_scalar:
-            unquoted.append(item)
+    no_text = [item for item in items if item["type"] == "string_type"]
+    unquoted = [item for item in no_text if not isinstance(item["input"], str | list | dict | None)]
     # A list whose values aren't text counts as too short as well: that is one mistake, reported once.
     reported = {item["loc"][:-1] for item in unquoted}
     mistakes = []
@@ -146,16 +129,12 @@ def _find_mistakes(definition: Definition) -> Iterator[SoftpruneError]:
             expected = f"fields that exist in `{key}` ({', '.join(fields)})"
             yield SoftpruneError(expected, f"{{{name}}}", "declare it under `fields` or correct the name")
     yield from _target_mistakes(definition) if definition.is_generation else _answer_mistakes(definition)
-    yield from _unknown_names(definition)
-    sources, needed = named_sources(definition.sources), needed_names(definition)
+    yield from _metric_mistakes(definition)
+    sources = named_sources(definition.sources)
     if not sources:
         yield SoftpruneError("at least one source", "none under `sources`", "say where the rows are")
     for layout, source in sources.items():
-        expected = f"columns of sources.{layout} for names in use ({', '.join(needed)})"
-        for name in sorted(set(source.columns) - set(needed)):
-            yield SoftpruneError(expected, f"`{name}`", "remove it or correct its spelling")
-        if isinstance(source, FileSource):
-            yield from _file_mistakes(f"sources.{layout}", source)
+        yield from _source_mistakes(f"sources.{layout}", source, definition)
 
 
 def _target_mistakes(definition: Definition) -> Iterator[SoftpruneError]:
@@ -174,14 +153,6 @@ def _target_mistakes(definition: Definition) -> Iterator[SoftpruneError]:
         value = getattr(definition, key)
         if value != default:
             yield SoftpruneError(f"no `{key}` beside `target`", value, "remove it: there is no label")
-    known = [name for name, metric in METRICS.items() if metric.reads == "texts"]
-    if definition.metric in METRICS and definition.metric not in known:
-        expected, do = f"a metric of written texts ({', '.join(known)})", "choose one of them, or remove `metric`"
-        yield SoftpruneError(expected, definition.metric, do)
-    for layout, source in named_sources(definition.sources).items():
-        if source.labels:
-            expected = f"no labels in `sources.{layout}` beside `target`"
-            yield SoftpruneError(expected, ", ".join(source.labels), "remove them")
 
 
 def _answer_mistakes(definition: Definition) -> Iterator[SoftpruneError]:
@@ -194,39 +165,48 @@ def _answer_mistakes(definition: Definition) -> Iterator[SoftpruneError]:
         do = "add one; for a text that is to be written, name its column as `target` instead"
         yield SoftpruneError("`answers`: at least 2 to choose from", answers or "none", do)
         return
-    if definition.metric in METRICS and METRICS[definition.metric].reads != "answers":
-        names = ", ".join(name for name, metric in METRICS.items() if metric.reads == "answers")
-        do = f"choose one of {names}, or name a text to be written as `target`"
-        yield SoftpruneError("a metric of answers", definition.metric, do)
     if len(set(definition.answers)) < len(definition.answers):
         yield SoftpruneError("`answers` that differ", answers, "give each answer once")
     if definition.positive is not None and definition.positive not in definition.answers:
         expected = f"`positive` among the answers ({answers})"
         yield SoftpruneError(expected, f'"{definition.positive}"', "name the answer that F1 counts")
-    for layout, source in named_sources(definition.sources).items():
-        if not source.labels:
-            do = f'say which label means which answer, as in labels: {{0: "{definition.answers[0]}"}}'
-            yield SoftpruneError(f"`sources.{layout}.labels`, since answers hold field names", "none", do)
-        for label, answer in source.labels.items():
-            if answer not in definition.answers:
-                expected = f"labels of sources.{layout} that lead to an answer ({answers})"
-                yield SoftpruneError(expected, f"{label} -> {answer}", "correct the label map")
 
 
-def _unknown_names(definition: Definition) -> Iterator[SoftpruneError]:
-    """Names of things that softprune doesn't have; and a metric without the answer that it counts."""
-    named: list[tuple[str, str, Iterable[str]]] = [("metric", definition.metric, METRICS)]
-    for source in named_sources(definition.sources).values():
-        if source.rows:
-            named.append(("row reader", source.rows, ROW_READERS))
-        if isinstance(source, GeneratedSource):
-            named.append(("generator", source.generator, GENERATORS))
-    for kind, name, known in named:
-        if name not in known:
-            yield unknown(kind, name, known)
+def _metric_mistakes(definition: Definition) -> Iterator[SoftpruneError]:
     metric = METRICS.get(definition.metric)
-    if metric is not None and metric.needs_positive and definition.positive is None:
+    if metric is None:
+        yield unknown("metric", definition.metric, METRICS)
+        return
+    reads = "texts" if definition.is_generation or definition.targets == "text" else "answers"
+    if metric.reads != reads:
+        expected = f"a metric of {reads} ({', '.join(name for name in METRICS if METRICS[name].reads == reads)})"
+        yield SoftpruneError(expected, metric.name, "choose one of them, or remove `metric`")
+    if metric.needs_positive and definition.positive is None:
         yield SoftpruneError(f"`positive` beside the metric {metric.name}", "none", "name the answer that F1 counts")
+
+
+def _source_mistakes(key: str, source: Source, definition: Definition) -> Iterator[SoftpruneError]:
+    needed, answers = needed_names(definition), definition.answers
+    for name in sorted(set(source.columns) - set(needed)):
+        expected = f"columns of {key} for names in use ({', '.join(needed)})"
+        yield SoftpruneError(expected, f"`{name}`", "remove it or correct its spelling")
+    if source.rows and source.rows not in ROW_READERS:
+        yield unknown("row reader", source.rows, ROW_READERS)
+    if isinstance(source, GeneratedSource) and source.generator not in GENERATORS:
+        yield unknown("generator", source.generator, GENERATORS)
+    if definition.is_generation:
+        if source.labels:
+            yield SoftpruneError(f"no labels in `{key}` beside `target`", ", ".join(source.labels), "remove them")
+    elif len(answers) > 1:
+        if not source.labels:
+            do = f'say which label means which answer, as in labels: {{0: "{answers[0]}"}}'
+            yield SoftpruneError(f"`{key}.labels`, since answers hold field names", "none", do)
+        for label, answer in source.labels.items():
+            if answer not in answers:
+                expected = f"labels of {key} that lead to an answer ({', '.join(answers)})"
+                yield SoftpruneError(expected, f"{label} -> {answer}", "correct the label map")
+    if isinstance(source, FileSource):
+        yield from _file_mistakes(key, source)
 
 
 def _file_mistakes(key: str, source: FileSource) -> Iterator[SoftpruneError]:

@@ -7,6 +7,7 @@ Axes here: N examples, C counts.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from softprune.config.registry import unknown
 from softprune.data.rouge import KINDS, rouge
 from softprune.errors import SoftpruneError
 from softprune.statistics.bootstrap import Floats
-from softprune.types import Scores
+from softprune.types import Example, Scores
 
 Ints = npt.NDArray[np.int64]
 
@@ -41,11 +42,7 @@ class Metric(ABC):
 
     @abstractmethod
     def counts(self, scores: Scores) -> Floats:
-        """One row of counts per example, `[N, C]`.
-
-        Raises:
-            SoftpruneError: without examples, or where not every example has what the metric reads.
-        """
+        """One row of counts per example, `[N, C]`; refused without examples, or without what it reads of each."""
 
     def score(self, counts: Floats) -> Floats:
         """Summed counts `[..., C]` to values `[...]`. By default a mean: the first count over the second."""
@@ -147,11 +144,7 @@ METRICS: Final[dict[str, type[Metric]]] = {metric.name: metric for metric in (Ac
 
 
 def metric_named(name: str, positive: int | None = None, n_answers: int = 2) -> Metric:
-    """The metric of that name, for a task with these answers (see `Metric.for_task`).
-
-    Raises:
-        SoftpruneError: for an unknown name.
-    """
+    """The metric of that name, for a task with these answers (see `Metric.for_task`); unknown names are refused."""
     if name not in METRICS:
         raise unknown("metric", name, METRICS)
     return METRICS[name].for_task(n_answers, positive)
@@ -168,6 +161,11 @@ def answered(predicted: Sequence[int], gold: Sequence[int]) -> Scores:
     return Scores(predicted=tuple(predicted), gold=tuple(gold))
 
 
+def pair_texts(texts: tuple[str, ...], examples: tuple[Example, ...]) -> Scores:
+    """Texts beside the examples' own, as a metric of written texts reads them."""
+    return Scores(texts=texts, references=tuple(example.answers[0] for example in examples))
+
+
 @dataclass(frozen=True, slots=True)
 class Constant:
     """What the best constant answer reaches: the bar that every model must pass."""
@@ -177,14 +175,39 @@ class Constant:
 
 
 def constant_answer(gold: Sequence[int], n_answers: int, metric: Metric) -> Constant:
-    """The best constant answer; ties go to the lower position.
-
-    Raises:
-        SoftpruneError: without examples.
-    """
+    """The best constant answer; ties go to the lower position. A SoftpruneError without examples."""
     values = [metric.value(answered([answer] * len(gold), gold)) for answer in range(n_answers)]
     best = int(np.argmax(values))  # the first of equals
     return Constant(best, values[best])
+
+
+LEAD_SENTENCES: Final = 3
+LEAD_NAME: Final = f"first {LEAD_SENTENCES} sentences"
+
+# A mark that ends sentences with what closes behind it, and the letter or digit behind what opens the next one; marks
+# of full width have no blank behind them. "(e.g. this)" goes on: a small letter begins no sentence.
+_END = re.compile(
+    r"""(?:(?<=[.!?؟۔։।॥።។៕။])["'”’»›)\]]*\s+|(?<=[。！？｡])["'”’»›)\]」』）】]*\s*)(?=["'“‘«‹„¿¡(\[「『（【]*([^\W_]))"""
+)
+
+
+def lead(example: Example, sentences: int = LEAD_SENTENCES) -> str:
+    """The first sentences of what the example holds of its row; a line break ends one too.
+
+    The bar of summaries, since reporters put what matters first.
+    """
+    first: list[str] = []
+    for line in example.content.splitlines():
+        start = 0
+        for match in _END.finditer(line):
+            if not match[1].islower():
+                first.append(line[start : match.end()].strip())
+                start = match.end()
+        first.append(line[start:].strip())
+        first = [sentence for sentence in first if sentence]
+        if len(first) >= sentences:
+            break
+    return " ".join(first[:sentences])
 
 
 def answer_arrays(scores: Scores) -> tuple[Ints, Ints]:

@@ -23,19 +23,10 @@ CACHED_PAIRS = 2**16
 
 @lru_cache(maxsize=CACHED_PAIRS)
 def rouge(text: str, reference: str) -> tuple[float, float, float]:
-    """ROUGE-1, ROUGE-2 and ROUGE-L of a text, F1 between 0 and 1.
-
-    Raises:
-        SoftpruneError: where `rouge-score` isn't installed.
-    """
-    scores = _scorer().score(reference, text)
+    """ROUGE-1, ROUGE-2 and ROUGE-L of a text, F1 between 0 and 1; errors as `load_scorer`."""
+    scores = load_scorer().score(reference, text)
     one, two, longest = (float(scores[kind].fmeasure) for kind in KINDS)
     return one, two, longest
-
-
-def check_installed() -> None:
-    """Raises SoftpruneError where `rouge-score` isn't installed."""
-    _scorer()
 
 
 def is_installed() -> bool:
@@ -44,7 +35,8 @@ def is_installed() -> bool:
 
 
 @cache
-def _scorer() -> Any:
+def load_scorer() -> Any:
+    """What scores texts; a SoftpruneError where `rouge-score` isn't installed."""
     try:
         from rouge_score.rouge_scorer import RougeScorer
     except ImportError as error:
@@ -65,22 +57,12 @@ def _scorer() -> Any:
 
 def words(text: str) -> list[str]:
     """Runs of letters, digits and their marks; where a script has no blanks between words, each character is one."""
-    return unicodedata.normalize("NFC", text).translate(_APART).split()
+    return "".join(map(_set_apart, unicodedata.normalize("NFC", text))).split()
 
 
-class _Apart(dict[int, str]):
-    """Maps a character to itself, between blanks if it is a word by itself, or to a blank; filled as texts need it."""
-
-    def __missing__(self, code: int) -> str:
-        character = chr(code)
-        if unicodedata.category(character)[0] not in "LMN":
-            apart = " "
-        elif unicodedata.name(character, "").startswith(NO_BLANKS):
-            apart = f" {character} "
-        else:
-            apart = character
-        self[code] = apart
-        return apart
-
-
-_APART = _Apart()
+@cache
+def _set_apart(character: str) -> str:
+    """A character, between blanks if it is a word by itself; a blank in place of one that is in no word."""
+    if unicodedata.category(character)[0] not in "LMN":
+        return " "
+    return f" {character} " if unicodedata.name(character, "").startswith(NO_BLANKS) else character

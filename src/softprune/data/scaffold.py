@@ -59,7 +59,7 @@ class Column:
         if key.strip().lower() == "nan":
             self.nan = self.nan or where
         else:
-            self.is_numeric &= not isinstance(value, str) or _is_number(value)
+            self.is_numeric &= not isinstance(value, str) or not math.isnan(_size(value))
         if not key.strip():
             self.empty = self.empty or where
         if not self.is_crowded:
@@ -72,11 +72,14 @@ class Column:
         return 0.0 if self.is_numeric or not self.is_plain else self.words / self.rows
 
 
-def _is_number(text: str) -> bool:
+def _size(text: str) -> float:
+    """A number's size, by which labels are sorted, truth values behind them; NaN for any other text."""
+    if text.lower() in TRUTHS:
+        return math.inf
     try:
-        return math.isfinite(float(text))
+        return float(text) if math.isfinite(float(text)) else math.nan
     except ValueError:
-        return text.lower() in ("true", "false")
+        return math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +112,10 @@ def guess(
     label: str | None = None,
     target: str | None = None,
 ) -> Guess:
-    """What a file's columns mean; those that aren't named are guessed.
+    """What the columns of training examples mean, and of examples to report on; those that aren't named are guessed.
 
-    Args:
-        file: CSV, JSON lines or Parquet; training examples.
-        validation: such a file with examples to report on; its labels count too.
-        text: columns to read.
-        label: the label's column.
-        target: the column with the texts that are to be written, where there is no label.
-
-    Raises:
-        SoftpruneError: for a file that can't be read, or columns that aren't what they should be.
+    The names are those of columns: texts to read, and the label or, without labels, the texts to be written (`target`).
+    A SoftpruneError where a file can't be read, or a column isn't what it should be.
     """
     if label is not None and target is not None:
         found, do = f"--label {label} and --target {target}", "leave one of them out"
@@ -234,15 +230,14 @@ def _known(columns: Mapping[str, Column], name: str) -> Column:
 
 def _field_names(texts: Sequence[Column], label: Column) -> tuple[str, ...]:
     """Names for a template's braces, all different, and none of them the label's."""
-    taken, names = {MASK, _plain_name(label.name)}, []
+    names = [MASK, _plain_name(label.name)]
     for column in texts:
         name = plain = _plain_name(column.name)
         numbers = count(2)
-        while name in taken:
+        while name in names:
             name = f"{plain}_{next(numbers)}"
-        taken.add(name)
         names.append(name)
-    return tuple(names)
+    return tuple(names[2:])
 
 
 def _plain_name(name: str) -> str:
@@ -254,7 +249,7 @@ def _plain_name(name: str) -> str:
 def _guess_answers(label: Column) -> dict[str, str]:
     """Label to answer: its own words; yes and no; numbers get a word to go with them."""
     answers = {}
-    for value in sorted(label.counts, key=_number_first) if label.is_numeric else label.counts:
+    for value in sorted(sorted(label.counts), key=_size) if label.is_numeric else label.counts:
         named = f"{_plain_name(label.name)} {value}" if label.is_numeric else " ".join(value.split())
         words = TRUTHS.get(value.lower(), named)
         answers[value] = words.replace("{", "{{").replace("}", "}}")  # as in templates
@@ -264,20 +259,8 @@ def _guess_answers(label: Column) -> dict[str, str]:
     return answers
 
 
-def _number_first(value: str) -> tuple[float, str]:
-    """Sorts numbers by size, and truth values behind them."""
-    try:
-        return float(value), value
-    except ValueError:
-        return float("inf"), value
-
-
 def write_task(guessed: Guess, out: Path, file: Path, validation: Path | None = None) -> Splits:
-    """Write the YAML, and load it to see that it works.
-
-    Raises:
-        SoftpruneError: where there is such a file already, or when the data doesn't load; then none is left.
-    """
+    """Write the YAML, and load it to see that it works; else it is deleted. One that is there already stays."""
     if out.suffix not in (".yaml", ".yml"):
         raise SoftpruneError("a task file that ends in .yaml", str(out), "rename it")
     try:

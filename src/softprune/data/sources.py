@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +32,13 @@ class FolderLayout:
     paths: Mapping[Split, tuple[Path, ...]]  # the files of each split that is there
 
     def rows(self, split: Split) -> Iterator[Located]:
-        """The split's rows, one file after the other.
-
-        Raises:
-            SoftpruneError: where the files hold none, and as reading them does.
-        """
-        is_empty = True
+        """The split's rows, one file after the other; files without any are refused."""
+        source, is_empty = self.source, True
         for path in self.paths[split]:
-            kind = file_format(path) or "jsonl"  # unless the source states one
-            if isinstance(self.source, FileSource):
-                rows = read_rows(path, self.source.format or kind, self.source.header)
-                rows = select_rows(rows, self.source.where.get(split, {}))
-            else:
-                rows = read_rows(path, kind)
-            for located in rows:
+            kind, header, where = file_format(path) or "jsonl", None, {}  # unless the source states another one
+            if isinstance(source, FileSource):
+                kind, header, where = source.format or kind, source.header, source.where.get(split, {})
+            for located in select_rows(read_rows(path, kind, header), where):
                 is_empty = False
                 yield located
         if is_empty:
@@ -56,8 +49,7 @@ class FolderLayout:
 def find_layout(definition: Definition, data: Path) -> FolderLayout:
     """Recognise a folder by its files; where two layouts share names, by the first row.
 
-    Raises:
-        SoftpruneError: when there is no such folder, or no layout's files are in it; or not all of your own.
+    A folder without any layout's files is refused, and one without all of your own.
     """
     if not data.is_dir():
         found = "a file" if data.exists() else "no such folder"
@@ -69,13 +61,13 @@ def find_layout(definition: Definition, data: Path) -> FolderLayout:
         raise _no_files(definition, data)
     # A layout that reads the first row; among several, the one with files for the most splits.
     best = max(present, key=lambda layout: (fits_layout(definition, layout), len(layout.paths)))
-    # A benchmark may be published without a set; your own file that isn't there is a mistake.
-    own = definition.sources.file
+    own, absent = definition.sources.file, []
     if own is not None and best.source is own:
+        # A benchmark may be published without a set; your own file that isn't there is a mistake.
         absent = [f"{split}: {name}" for split, name in own.files.items() if split not in best.paths]
-        if absent:
-            do = "correct the names in the task YAML (they are relative to its folder), or pass --data FOLDER"
-            raise SoftpruneError("every file under sources.file", f"no {', '.join(absent)} in {data}", do)
+    if absent:
+        do = "correct the names in the task YAML (they are relative to its folder), or pass --data FOLDER"
+        raise SoftpruneError("every file under sources.file", f"no {', '.join(absent)} in {data}", do)
     return best
 
 
@@ -135,11 +127,7 @@ def _no_files(definition: Definition, data: Path) -> SoftpruneError:
 
 
 def choose_source(definition: Definition, first: Located) -> Source:
-    """The layout that a row reads in; one in which its label reads too, before others.
-
-    Raises:
-        SoftpruneError: where none fits; it names the fields.
-    """
+    """The layout that a row reads in; one in which its label reads too, before others. A row must fit one."""
     plain = Source(labels={answer: answer for answer in definition.answers}, verified=True)
     readable = []
     for source in (*named_sources(definition.sources).values(), plain):
@@ -175,27 +163,21 @@ def read_input(definitions: Sequence[Definition], path: Path) -> Iterator[Locate
     if kind is None or not path.is_file():
         found = f"no file {path}" if kind is not None else str(path)
         raise SoftpruneError("an input file that ends in .jsonl, .csv or .parquet", found, "correct --input")
-    headers: list[tuple[str, ...] | None] = []
+    headers: list[tuple[str, ...] | None] = [None]
     for task in tasks if kind == "csv" else ():
         right = task.target or task.gold
         for source in named_sources(task.sources).values():
             if isinstance(source, FileSource) and source.header is not None:
                 label = source.columns.get(right, right)
                 headers += [source.header, tuple(name for name in source.header if name != label)]
-    if headers:
-        for header in (None, *dict.fromkeys(headers)):
-            if any(_fits_header(task, path, header) for task in tasks):
+    for header, task in product(dict.fromkeys(headers) if len(headers) > 1 else (), tasks):
+        try:
+            first = next(read_rows(path, kind, header), None)
+            if first is not None and choose_source(task, first):
                 return read_rows(path, kind, header)
+        except SoftpruneError:
+            continue  # the first row doesn't read under these column names
     return read_rows(path, kind)
-
-
-def _fits_header(task: Definition, path: Path, header: Sequence[str] | None) -> bool:
-    """Whether the first row of a CSV reads in one of a task's layouts, under these column names."""
-    try:
-        first = next(read_rows(path, "csv", header), None)
-        return first is not None and choose_source(task, first) is not None
-    except SoftpruneError:
-        return False
 
 
 def hub_rows(source: HubSource, *, patient: bool = True) -> SplitRows:
@@ -207,14 +189,7 @@ def hub_rows(source: HubSource, *, patient: bool = True) -> SplitRows:
     Raises:
         SoftpruneError: when `datasets` isn't installed, the hub can't be reached, or a split isn't there.
     """
-    silence = None if patient else _check_hub(source.repository)
-    try:
-        loaded = _load_dataset(source.repository, source.config)
-    except SoftpruneError as error:
-        if silence is None:
-            raise
-        found = f"the hub doesn't answer ({silence}), and nothing is in the cache"
-        raise SoftpruneError(error.expected, found, error.do) from None
+    loaded = _load_dataset(source.repository, source.config, patient)
     for name in source.splits.values():
         if name not in loaded:
             expected = f"a split {name} of {source.repository}"
@@ -227,24 +202,8 @@ def hub_rows(source: HubSource, *, patient: bool = True) -> SplitRows:
     return {split: locate(name) for split, name in source.splits.items()}
 
 
-def _check_hub(repository: str) -> str | None:
-    """Why the hub doesn't answer within `PATIENCE`, None where it does; if it doesn't, it isn't asked again."""
-    try:
-        import huggingface_hub
-        from huggingface_hub.errors import HfHubHTTPError
-    except ImportError:
-        return None
-    try:
-        huggingface_hub.HfApi().dataset_info(repository, timeout=PATIENCE)
-    except HfHubHTTPError:
-        return None  # an answer, if not the one hoped for
-    except Exception as error:  # the client's transport raises errors of its own libraries
-        huggingface_hub.constants.HF_HUB_OFFLINE = True  # now datasets reads its cache, without waiting again
-        return type(error).__name__
-    return None
-
-
-def _load_dataset(repository: str, config: str | None) -> Any:
+def _load_dataset(repository: str, config: str | None, patient: bool) -> Any:
+    silence = None if patient else _check_hub(repository)  # before `datasets` reads that the hub isn't to be asked
     try:
         import datasets
     except ImportError:
@@ -263,5 +222,24 @@ def _load_dataset(repository: str, config: str | None) -> Any:
         name = repository if config is None else f"{repository} ({config})"
         lines = str(error).splitlines() or [""]
         found = f"{type(error).__name__}: {lines[0]}"
+        if silence is not None:
+            found = f"the hub doesn't answer ({silence}), and nothing is in the cache"
         do = "pass --data FOLDER with the task's files, or check the network"
         raise SoftpruneError(f"the data set {name} from the Hugging Face hub", found[:200], do) from None
+
+
+def _check_hub(repository: str) -> str | None:
+    """Why the hub doesn't answer within `PATIENCE`, None where it does; if it doesn't, it isn't asked again."""
+    try:
+        import huggingface_hub
+        from huggingface_hub.errors import HfHubHTTPError
+    except ImportError:
+        return None
+    try:
+        huggingface_hub.HfApi().dataset_info(repository, timeout=PATIENCE)
+    except HfHubHTTPError:
+        return None  # an answer, if not the one hoped for
+    except Exception as error:  # the client's transport raises errors of its own libraries
+        huggingface_hub.constants.HF_HUB_OFFLINE = True  # now datasets reads its cache, without waiting again
+        return type(error).__name__
+    return None

@@ -51,9 +51,13 @@ class Selection:
     train: Examples  # what prompts are trained on
     select: Examples  # what every choice is made on
     report: Examples  # what is scored once all choices are fixed
-    indices: dict[str, tuple[int, ...]]  # per set, the examples' `index` in the split that `origin` names
     origin: dict[str, str]  # per set, its split: train, dev or validation
     description: str  # the three sets in words, for reports
+
+    @property
+    def indices(self) -> dict[str, list[int]]:
+        """Per set, the examples' `index` in the split that `origin` names."""
+        return {name: [example.index for example in getattr(self, name)] for name in SETS}
 
 
 def select_sets(
@@ -68,30 +72,20 @@ def select_sets(
 ) -> Selection:
     """Choose the three sets. `report` is the validation set, or the development set where there is none.
 
+    Under `held-out`, `select` is the development set if there is one beside the validation set, else that fraction of
+    the training examples; under `paper`, it is `report`. Before that, so many `shots` of the training set are sampled
+    (None: all). A limited report set is drawn at random; with the same `report_seed`, runs of different seeds report on
+    the same examples.
+
     Tasks that are joined for one prompt get the same number of shots and of reported examples each; what can't be
     divided by their number is left out.
-
-    Args:
-        splits: the task's data.
-        protocol: under `held-out`, `select` is the development set if there is one beside the validation set, else a
-            part of the (sampled) training set; under `paper`, it is `report`.
-        shots: training examples to sample before anything else; None takes all.
-        fraction: of the training examples that `select` gets where it comes from them.
-        seed: of the samples.
-        limit_report: report on this many examples only, drawn at random (quick runs).
-        report_seed: of that draw, where it isn't `seed`: runs of different seeds then report on the same examples.
 
     Raises:
         SoftpruneError: when a set that is needed is absent or too small to divide.
     """
-    if protocol not in ("held-out", "paper"):
-        raise SoftpruneError("a protocol out of held-out, paper", f'"{protocol}"', "correct `selection`")
-    for name, value in (("shots", shots), ("limit_report", limit_report)):
-        if value is not None and value < 1:
-            raise SoftpruneError(f"`{name}` of at least 1", str(value), "correct it, or leave it out")
     if splits.parts:
-        shots = _share(shots, "task.shots", len(splits.parts))
-        limit = _share(limit_report, "task.limit_report", len(splits.parts))
+        tasks = len(splits.parts)
+        shots, limit = _share(shots, "task.shots", tasks), _share(limit_report, "task.limit_report", tasks)
         drawn = []
         for part in splits.parts:
             options = (part, protocol, shots, fraction)
@@ -104,8 +98,11 @@ def select_sets(
     # The three draws have generators of their own, so that none depends on whether another one happens.
     remarks: list[str] = []
     train = _sample_shots(splits.train, shots, np.random.default_rng([seed, 0]), remarks)
-    report_generator = np.random.default_rng([seed if report_seed is None else report_seed, 2])
-    report = _limit_report(splits.report, limit_report, report_generator, remarks)
+    report = splits.report
+    if limit_report is not None and limit_report < len(report):
+        remarks.append(f"reported on {limit_report} of {len(report)} examples drawn at random: not the full set")
+        order = np.random.default_rng([seed if report_seed is None else report_seed, 2]).permutation(len(report))
+        report = tuple(report[i] for i in sorted(order[:limit_report]))
     select, select_origin = report, str(splits.reported)
     if protocol == "held-out" and splits.dev is not None and splits.validation is not None:
         select, select_origin = splits.dev, "dev"
@@ -116,22 +113,19 @@ def select_sets(
     sets = {"train": train, "select": select, "report": report}
     origin = {"train": "train", "select": select_origin, "report": str(splits.reported)}
     counts = ", ".join(f"{name} {len(examples)} of {origin[name]}" for name, examples in sets.items())
-    indices = {name: tuple(example.index for example in examples) for name, examples in sets.items()}
     description = "; ".join([f"{protocol}: {counts} (seed {seed})", *remarks, *splits.notes])
-    return Selection(**sets, indices=indices, origin=origin, description=description)
+    return Selection(**sets, origin=origin, description=description)
 
 
 def _join(parts: Sequence[Selection]) -> Selection:
     """The sets of several tasks side by side, each drawn as if the task were alone."""
     sets: dict[str, Examples] = {}
-    indices: dict[str, tuple[int, ...]] = {}
     origin: dict[str, str] = {}
     for name in SETS:
         sets[name] = tuple(chain.from_iterable(getattr(part, name) for part in parts))
-        indices[name] = tuple(chain.from_iterable(part.indices[name] for part in parts))
         origin[name] = " and ".join(dict.fromkeys(part.origin[name] for part in parts))
     description = "; ".join(f"{part.train[0].task}: {part.description}" for part in parts)
-    return Selection(**sets, indices=indices, origin=origin, description=description)
+    return Selection(**sets, origin=origin, description=description)
 
 
 def _share(whole: int | None, name: str, tasks: int) -> int | None:
@@ -155,14 +149,6 @@ def _sample_shots(train: Examples, shots: int | None, generator: np.random.Gener
     return chosen
 
 
-def _limit_report(report: Examples, limit: int | None, generator: np.random.Generator, remarks: list[str]) -> Examples:
-    if limit is None or limit >= len(report):
-        return report
-    remarks.append(f"reported on {limit} of {len(report)} examples drawn at random: not the full set")
-    order = generator.permutation(len(report))
-    return tuple(report[i] for i in sorted(order[:limit]))
-
-
 def sample(train: Examples, n: int, generator: np.random.Generator) -> Examples:
     """n examples, spread over the gold labels as evenly as the labels allow.
 
@@ -184,14 +170,12 @@ def sample(train: Examples, n: int, generator: np.random.Generator) -> Examples:
 def divide(train: Examples, fraction: float, generator: np.random.Generator, do: str) -> tuple[Examples, Examples]:
     """The training set in two, the second of that fraction; stratified by label, or by whole groups.
 
-    Raises:
-        SoftpruneError: for fewer than two examples (or groups); `do` says what the user can do about it.
+    Fewer than two examples (or groups) are refused; `do` says what the user can do about it.
     """
     is_grouped = _has_groups(train)
     units = {example.group if is_grouped else example.index for example in train}
-    if not 0 < fraction < 1 or len(units) < 2:
-        expected = "at least two training examples (or groups) and a fraction between 0 and 1, to hold some out"
-        raise SoftpruneError(expected, f"{len(units)} and a fraction of {fraction}", do)
+    if len(units) < 2:
+        raise SoftpruneError("at least two training examples (or groups), to hold some out", str(len(units)), do)
     wanted = min(max(1, round(exact(fraction) * len(train))), len(train) - 1)  # neither side is empty
     if is_grouped:
         second = _draw_groups(train, wanted, generator)

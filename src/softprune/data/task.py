@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -10,11 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from softprune.config.registry import unknown
-from softprune.data.definition import Definition, FileSource, Source, Split
+from softprune.data.definition import Definition, FileSource, Source, Split, join_definitions
 from softprune.data.definition_loading import read_definition
 from softprune.data.demo import GENERATORS
 from softprune.data.metrics import Loss, Metric, metric_named
-from softprune.data.multitask import join_definitions
 from softprune.data.row_files import Located, read_rows
 from softprune.data.sources import SPLITS, SplitRows, find_layout, fits_layout, hub_rows
 from softprune.data.splits import Examples, Splits, divide
@@ -99,7 +97,9 @@ class Task:
         """The sets that each task has alone, side by side; a set is there only where every task has it."""
         parts, notes = [], []
         for task in self.parts:
-            splits = task.load(None if task.definition.sources.brings_its_own else data, patient=patient)
+            sources = task.definition.sources
+            brings_its_own = sources.file is not None or sources.generated is not None
+            splits = task.load(None if brings_its_own else data, patient=patient)
             train, dev, validation = (_mark_task(getattr(splits, split), task.id) for split in SPLITS)
             parts.append(replace(splits, train=train, dev=dev, validation=validation))
             notes += [f"{task.id}: {note}" for note in splits.notes]
@@ -123,11 +123,9 @@ class Task:
             if data is not None:
                 do = "leave --data out, or name the task that these files are of (--task)"
                 raise SoftpruneError(f"no data for {self.id}, which is generated", f"--data {data}", do)
-            generator = sources.generated.generator
-            generated: dict[Split, Iterable[Located]] = {}
-            for split, rows in GENERATORS[generator]().items():
-                generated[split] = [Located(row, generator) for row in rows]
-            return self._read(sources.generated, generated, generator, "generated")
+            name = sources.generated.generator
+            made = {split: [Located(row, name) for row in rows] for split, rows in GENERATORS[name]().items()}
+            return self._read(sources.generated, made, name, "generated")
         if data is None and sources.file is not None:
             data = self.folder  # own files lie beside the YAML
         if data is not None:
@@ -164,15 +162,8 @@ class Task:
                 f"validation is {len(examples['validation'])} of the {len(whole)} training examples (held_out: "
                 f"{source.held_out}), drawn {how} with the fixed seed {HELD_OUT_SEED}; they are not trained on"
             )
-        return Splits(
-            train=examples.get("train"),
-            dev=examples.get("dev"),
-            validation=examples.get("validation"),
-            source=where,
-            layout=layout,
-            verified=source.verified,
-            notes=tuple(notes),
-        )
+        train, dev, validation = map(examples.get, SPLITS)
+        return Splits(train, dev, validation, where, layout, source.verified, tuple(notes))
 
 
 def task_names() -> tuple[str, ...]:

@@ -1,16 +1,15 @@
-"""Rows to examples: columns, label, filled template."""
+"""Rows to examples: row reader, columns, label, filled template."""
 
 from __future__ import annotations
 
 import string
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
 from softprune.data.definition import MASK, Definition, Source, label_key, needed_names
 from softprune.data.row_files import Located, Row
-from softprune.data.row_readers import ROW_READERS
 from softprune.errors import SoftpruneError
 from softprune.types import Example, Segment
 
@@ -18,6 +17,44 @@ YAML_TRUTHS = ("yes", "no", "on", "off")
 """Words that YAML takes for true and false, in any case."""
 _NAMES, _LETTERS = 8, 30
 """How many column names a message lists, and how much of each."""
+
+
+def multirc_options(row: Row) -> Iterator[Row]:
+    """MultiRC nests questions in passages and answers in questions; one row per answer option comes out.
+
+    The rows have the hub's columns: `paragraph, question, answer, label` and `idx: {paragraph, question, answer}`.
+    """
+    passage = row["passage"]
+    for question in passage["questions"]:
+        for answer in question["answers"]:
+            option = {
+                "paragraph": passage["text"],
+                "question": question["question"],
+                "answer": answer["text"],
+                "idx": {"paragraph": row["idx"], "question": question["idx"], "answer": answer["idx"]},
+            }
+            if "label" in answer:  # the test set has none
+                option["label"] = answer["label"]
+            yield option
+
+
+def joined_article(row: Row) -> Iterator[Row]:
+    """AG News's official files hold title and description apart; the hub's text joins them with a blank."""
+    yield {**row, "text": f"{row['title']} {row['description']}"}
+
+
+def without_line_breaks(row: Row) -> Iterator[Row]:
+    """IMDb's reviews carry the web page's `<br />`, which says nothing and costs four tokens each."""
+    yield {**row, "text": str(row["text"]).replace("<br />", " ")}
+
+
+ROW_READERS: dict[str, Callable[[Row], Iterator[Row]]] = {
+    "multirc": multirc_options,
+    "ag_news": joined_article,
+    "imdb": without_line_breaks,
+}
+"""By the name that a source's `rows` has, what a map of columns can't describe: rows that must be changed, or that hold
+several examples. A reader raises KeyError with the name of a column that is absent."""
 
 
 class MissingColumn(SoftpruneError):
@@ -47,11 +84,7 @@ def examples_from(definition: Definition, source: Source, rows: Iterable[Located
 
 
 def select_rows(rows: Iterable[Located], wanted: Mapping[str, str]) -> Iterator[Located]:
-    """The rows whose columns have the wanted values.
-
-    Raises:
-        SoftpruneError: for a row without such a column.
-    """
+    """The rows whose columns have the wanted values; a SoftpruneError for a row without such a column."""
     for located in rows:
         for column in wanted:
             if column not in located.row:
@@ -73,11 +106,7 @@ class UnansweredRow:
 
 
 def unanswered_rows(definition: Definition, source: Source, rows: Iterable[Located]) -> Iterator[UnansweredRow]:
-    """What a task asks about rows whose labels needn't be known.
-
-    Raises:
-        SoftpruneError: for a missing field, or a value that isn't text, with the row's place.
-    """
+    """What a task asks about rows whose labels needn't be known; errors as `examples_from`, but for labels."""
     name = definition.target or definition.gold
     for index, row in enumerate(_expand(definition, source, rows)):
         texts = row.texts()

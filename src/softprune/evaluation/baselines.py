@@ -17,17 +17,17 @@ import torch
 from softprune.config import Recipe
 from softprune.evaluation.conclusions import Reported, conclude
 from softprune.evaluation.result_rows import bar, group_ids, interval, predictions, row
+from softprune.prompts.initialization import instruction_prompt
 from softprune.prompts.soft_prompts import full_mask, masked_state
 from softprune.pruning.masks import random_mask
 from softprune.pruning.search import in_groups
 from softprune.pruning.xprompt import Pruned, settle_strategy
 from softprune.runs.record_parts import Headline, ResultRow, VerdictRecord
 from softprune.training.distribute import finish_on_workers
-from softprune.training.initial_prompt import instruction_prompt
 from softprune.training.jobs import Fitted, Group, fit, fit_groups
 from softprune.training.loop import FROM_THE_MODEL, check_finite
 from softprune.training.scoring import ScoredSet, Scoring, score_each
-from softprune.training.session import Workspace, room_for, truncation
+from softprune.training.session import Workspace, encode_examples, room_for, truncation
 from softprune.types import Candidate, PromptState, Scores
 
 # A run has at most this many fresh seeds, so that runs with neighbouring seeds share none.
@@ -41,7 +41,7 @@ class Rivals:
 
     control: Fitted  # the unpruned prompt, with the run's seed
     random: Fitted  # a random mask of the winner's size, likewise
-    fresh: tuple[dict[str, Fitted], ...]  # per fresh seed, winner, control and random mask (drawn again)
+    fresh: dict[str, Fitted]  # all three (random masks drawn again) on fresh seeds: `winner@0` and so on
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def report_xprompt(workspace: Workspace, pruned: Pruned, rivals: Rivals) -> dict
         "winner": Entry(winner.fitted.state, seconds + winner.fitted.seconds),
         "random": Entry(rivals.random.state, seconds + rivals.random.seconds),
     }
-    extra = _fresh_states(rivals.fresh)
+    extra = {name: fitted.state for name, fitted in rivals.fresh.items()}
     for trial in pruned.trials:
         if trial.candidate.pareto:
             extra[f"front@{trial.candidate.id}"] = trial.fitted.state
@@ -115,17 +115,9 @@ def _until_decided(
         return reported, conclusions
     more = retrain_fresh(workspace, pruned, range(known, most))
     with workspace.run.phase("report"):
-        scored = _score(workspace, data, {}, _fresh_states(more, known))
+        scored = _score(workspace, data, {}, {name: fitted.state for name, fitted in more.items()})
         reported = replace(reported, scored={**reported.scored, **scored})
         return reported, conclude(recipe, reported)
-
-
-def _fresh_states(fresh: Sequence[dict[str, Fitted]], first: int = 0) -> dict[str, PromptState]:
-    """Prompts of fresh seeds, by `winner@0` and so on."""
-    states: dict[str, PromptState] = {}
-    for i, trio in enumerate(fresh, start=first):
-        states |= {f"{name}@{i}": fitted.state for name, fitted in trio.items()}
-    return states
 
 
 def report_tuned(workspace: Workspace, tuned: Fitted) -> dict[str, ResultRow]:
@@ -175,7 +167,7 @@ def _open_report(workspace: Workspace, choice: str, trained: dict[str, Entry]) -
     And the model behind the task's instruction where the task has one and the model's positions allow it.
     """
     workspace.report.fix(choice)
-    data = workspace.encode(workspace.report.open())
+    data = encode_examples(workspace.recipe, workspace.backbone, workspace.report.open())
     entries = {"zero_shot": Entry()}
     words_QH = instruction_prompt(workspace.backbone, workspace.task)
     if words_QH is not None:
@@ -239,7 +231,7 @@ def _report_front(workspace: Workspace, data: ScoredSet, pruned: Pruned, scored:
             scores = scored["winner"]
         if scores is not None:
             value = workspace.metric.value(scores)
-            candidate = candidate.updated(report=value, interval=interval(workspace, data, scores))
+            candidate = replace(candidate, report=value, interval=interval(workspace, data, scores))
         candidates.append(candidate)
     return candidates
 
@@ -258,8 +250,8 @@ def _write(
         record.headline = None
         if conclusions is not None:
             record.verdict, record.headline = conclusions
-    for name in ("zero_shot", "instruction", "tuned", "adapted", "control", "winner", "random"):
-        if name in results and name in scored:
+    for name in results:
+        if name in scored:  # the constant answer isn't
             workspace.run.write_jsonl(f"predictions/{name}.jsonl", predictions(data, scored[name]))
 
 
@@ -271,14 +263,11 @@ def fresh_seed(run_seed: int, fresh: int | None) -> int:
     return run_seed if fresh is None else FRESH * (run_seed + 1) + fresh
 
 
-def retrain_fresh(workspace: Workspace, pruned: Pruned, seeds: Sequence[int]) -> tuple[dict[str, Fitted], ...]:
-    """Retrain winner, control and random mask on fresh seeds (0, 1, ...); for each seed, what was retrained by name."""
+def retrain_fresh(workspace: Workspace, pruned: Pruned, seeds: Sequence[int]) -> dict[str, Fitted]:
+    """Retrain winner, control and random mask on fresh seeds (0, 1, ...), by `winner@0` and so on."""
     pairs, own = fresh_pairs(workspace.recipe, seeds), workspace.recipe.seed
     fitted = fit_groups(workspace, rival_groups(workspace, pruned, pairs), "fresh")
-    by_seed: dict[int, dict[str, Fitted]] = {number: {} for number in seeds}
-    for name, number in pairs:
-        by_seed[number][name] = fitted[f"{name}-{fresh_seed(own, number)}"]
-    return tuple(by_seed.values())
+    return {f"{name}@{number}": fitted[f"{name}-{fresh_seed(own, number)}"] for name, number in pairs}
 
 
 def fresh_pairs(recipe: Recipe, seeds: Sequence[int]) -> list[tuple[str, int]]:
@@ -294,24 +283,20 @@ def rival_groups(workspace: Workspace, pruned: Pruned, pairs: Sequence[tuple[str
     equal length train side by side, each with the data order of its own seed, so it ends as it would alone.
     """
     recipe, vectors_PH = workspace.recipe, pruned.tuned.state.vectors_PH
-    starts, drawn = [], []
-    for name, fresh in pairs:
-        seed, mask = fresh_seed(recipe.seed, fresh), pruned.winner.mask
+    drawn = [fresh_seed(recipe.seed, fresh) for _, fresh in pairs]
+    starts = []
+    for (name, _), seed in zip(pairs, drawn, strict=True):
         if name == "control":
-            start = PromptState(vectors_PH, full_mask(recipe.prompt.tokens, recipe.prompt.pieces))
-        else:
-            if name == "random":
-                mask = random_mask(mask, seed)
-            start = masked_state(vectors_PH, mask)
-        starts.append(start)
-        drawn.append(seed)
+            starts.append(PromptState(vectors_PH, full_mask(recipe.prompt.tokens, recipe.prompt.pieces)))
+            continue
+        mask = pruned.winner.mask
+        starts.append(masked_state(vectors_PH, random_mask(mask, seed) if name == "random" else mask))
     groups = []
     for places in in_groups([start.mask.tokens for start in starts], workspace.group, recipe.pruning.removal):
         numbers: dict[str, list[int]] = {}
-        for name, fresh in (pairs[place] for place in places):
-            numbers.setdefault(name, [])
-            if fresh is not None:
-                numbers[name].append(fresh)
+        for place in places:
+            name, fresh = pairs[place]
+            numbers.setdefault(name, []).extend([] if fresh is None else [fresh])
         seeds = tuple(drawn[place] for place in places)
         phase = "fresh" if any(numbers.values()) else "control"
         plural = "s" * (len(set(seeds)) > 1)

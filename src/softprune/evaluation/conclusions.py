@@ -100,17 +100,14 @@ def above_constant(name: str, results: Mapping[str, ResultRow | None]) -> bool:
 def verdict_sentence(verdict: Verdict, against: Difference, share: float) -> str:
     """The verdict in words; `against`: winner minus control, `share`: of the parameters that were pruned."""
     margin, measured = format_points(verdict.margin), f"winner minus control {_format_difference(against)}"
+    pruned = f"with {share:.0%} of the parameters pruned"
     if verdict.decision == "no verdict":
         return f"No verdict: {verdict.reason}."
     if verdict.decision == "ship the ticket":
         than = "better" if verdict.better else f"at most {margin} worse"
-        pruned = f"with {share:.0%} of the parameters pruned"
         return f"Ship the ticket: {pruned} it is {than} than the whole prompt ({measured})."
     if verdict.decision == "ship the whole prompt":
-        return (
-            f"Ship the whole prompt: the ticket, with {share:.0%} of the parameters pruned, "
-            f"is more than {margin} worse ({measured})."
-        )
+        return f"Ship the whole prompt: the ticket, {pruned}, is more than {margin} worse ({measured})."
     ways = []
     if verdict.more_seeds is not None:
         ways.append(f"{_count(verdict.more_seeds, 'more fresh seed')} (--fresh-seeds)")
@@ -122,10 +119,8 @@ def verdict_sentence(verdict: Verdict, against: Difference, share: float) -> str
     )
     if ways:
         advice = f"If the difference stays as measured, {' or '.join(ways)} would decide it."
-    return (
-        f"Undecided whether the ticket, with {share:.0%} of the parameters pruned, is at most {margin} worse than the "
-        f"whole prompt ({measured}). {advice}"
-    )
+    worse = f"at most {margin} worse than the whole prompt ({measured})"
+    return f"Undecided whether the ticket, {pruned}, is {worse}. {advice}"
 
 
 def sentence(found: Headline, results: Mapping[str, ResultRow], caveat: str = "") -> str:
@@ -199,8 +194,8 @@ def _mcnemar(scored: Mapping[str, Scores]) -> McNemarRecord:
     right = {}
     for name in ("winner", "control"):
         right[name] = [p == g for p, g in zip(scored[name].predicted, scored[name].gold, strict=True)]
-    test = mcnemar(right["winner"], right["control"])
-    return McNemarRecord(only_winner=test.only_a, only_control=test.only_b, p=test.p)
+    only_winner, only_control, p = mcnemar(right["winner"], right["control"])
+    return McNemarRecord(only_winner=only_winner, only_control=only_control, p=p)
 
 
 def _why_not(found: Headline, results: Mapping[str, ResultRow]) -> str:

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
+from softprune.adapters.adapter_io import SavedAdapter
 from softprune.config.registry import unknown
-from softprune.data.definition import Definition
-from softprune.data.multitask import definition_for_row
+from softprune.data.definition import definition_for_row
 from softprune.data.row_files import Located, Row, plain_row
 from softprune.data.sources import choose_source
 from softprune.data.template import UnansweredRow, unanswered_rows
@@ -32,48 +32,8 @@ from softprune.training.scoring import ROWS_THAT_WRITE, match_answer
 from softprune.training.session import room_for
 from softprune.types import Encoded
 
-
-class Reads(Protocol):
-    """How inputs are read, and answers found; as in `TicketInfo`."""
-
-    @property
-    def score(self) -> str:
-        """Sum or mean."""
-
-    @property
-    def match(self) -> str:
-        """Score or generate."""
-
-    @property
-    def max_answer_length(self) -> int:
-        """Tokens that are generated at most."""
-
-    @property
-    def max_length(self) -> int:
-        """Longest input in tokens."""
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Positions of the model that are used before the input."""
-
-
-class Answering(Protocol):
-    """What answers rows: a ticket, or an adapter whose backbone reads with it."""
-
-    @property
-    def info(self) -> Reads:
-        """How it reads."""
-
-    @property
-    def definition(self) -> Definition:
-        """The task's."""
-
-    def prompt(self) -> torch.Tensor:
-        """What the backbone reads before the inputs, `[Q, H]`."""
-
-    def check(self, backbone: Backbone) -> None:
-        """Hold it to its backbone."""
-
+# What answers rows. An adapter's backbone reads with it already.
+Answering = Ticket | SavedAdapter
 
 # Rows that are read, sorted and answered together: enough for even lengths, little enough memory.
 CHUNK = 2_048
@@ -131,20 +91,19 @@ def predict(
         SoftpruneError: for a ticket of another backbone, a row that names no ticket, tickets that can't answer
             together, and whatever a row has wrong.
     """
-    several = isinstance(tickets, Mapping)
-    named: dict[str, Answering] = dict(tickets) if isinstance(tickets, Mapping) else {"": tickets}
     if ensemble:
         check_ensemble(tickets if isinstance(tickets, Mapping) else {})
         check_combine(combine)
+    named: Mapping[str, Answering] = tickets if isinstance(tickets, Mapping) else {"": tickets}
     if not isinstance(backbone, Backbone):
-        whose = {name: ticket for name, ticket in named.items() if isinstance(ticket, Ticket)}
-        if len(whose) < len(named):
+        if isinstance(tickets, SavedAdapter):
             raise SoftpruneError("the backbone that reads with the adapter", "none", "pass backbone=adapter.load()")
-        backbone = backbone_of(whose, **({"name": backbone} if backbone else {}))
+        loading = {"name": backbone} if backbone else {}
+        backbone = backbone_of(tickets if isinstance(tickets, Mapping) else {"": tickets}, **loading)
     for ticket in named.values():
         ticket.check(backbone)
     service = _Service(backbone, named, batch_rows)
-    asked = _ask(named, rows, column if several and not ensemble else None)
+    asked = _ask(named, rows, column if isinstance(tickets, Mapping) and not ensemble else None)
     while chunk := list(islice(asked, CHUNK)):
         yield from service.together(chunk, combine) if ensemble else service.answer(chunk)
 
@@ -260,21 +219,19 @@ class _Service:
 
     def _encode(self, questions: Sequence[_Question]) -> dict[int, Encoded]:
         """Token ids of each question, cut as its ticket's training inputs were."""
+        # Room depends on a row's own answers, never on those of the rows around it.
+        groups: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+        for i, (name, asked) in enumerate(questions):
+            fixed = not self._limited or asked.example.is_generation
+            groups.setdefault((name, () if fixed else asked.example.answers), []).append(i)
         encoded: dict[int, Encoded] = {}
-        for name, ticket in self._tickets.items():
-            # Room depends on a row's own answers, never on those of the rows around it.
-            by_answers: dict[tuple[str, ...], list[int]] = {}
-            for i, (asked_of, asked) in enumerate(questions):
-                if asked_of == name:
-                    fixed = not self._limited or asked.example.is_generation
-                    by_answers.setdefault(() if fixed else asked.example.answers, []).append(i)
-            info = ticket.info
+        for (name, _), alike in groups.items():
+            info, is_generation = self._tickets[name].info, self._tickets[name].definition.is_generation
             generated = info.max_answer_length if info.match == "generate" else 0
-            longest = info.max_answer_length if ticket.definition.is_generation else None
-            for alike in by_answers.values():
-                examples = [questions[i][1].example for i in alike]
-                room = room_for(self._backbone, examples, info.prompt_tokens, info.max_length, generated)
-                encoded |= dict(zip(alike, self._backbone.encode(examples, room, longest), strict=True))
+            examples = [questions[i][1].example for i in alike]
+            room = room_for(self._backbone, examples, info.prompt_tokens, info.max_length, generated)
+            rows = self._backbone.encode(examples, room, info.max_answer_length if is_generation else None)
+            encoded |= dict(zip(alike, rows, strict=True))
         return encoded
 
     def _answer_alike(

@@ -10,8 +10,7 @@ from collections import Counter
 from typing import Any
 
 from softprune.data import answered, constant_answer
-from softprune.data.lead_baseline import NAME, lead, pair_texts
-from softprune.data.metrics import Rouge1, Rouge2, RougeL
+from softprune.data.metrics import LEAD_NAME, Rouge1, Rouge2, RougeL, lead, pair_texts
 from softprune.data.rouge import rouge
 from softprune.models.tokenization import cut_to
 from softprune.runs.record_parts import ResultRow
@@ -19,6 +18,8 @@ from softprune.statistics.bootstrap import bootstrap_interval
 from softprune.training.scoring import ScoredSet
 from softprune.training.session import Workspace
 from softprune.types import Scores
+
+_BULKY = ("text", "written", "reference", "answers", "scores")
 
 
 def row(workspace: Workspace, data: ScoredSet, scores: Scores) -> ResultRow:
@@ -47,7 +48,7 @@ def bar(workspace: Workspace, data: ScoredSet) -> ResultRow:
         length, tokenizer = workspace.scoring.max_answer_length, workspace.backbone.tokenizer
         texts = tuple(cut_to(tokenizer, lead(example), length) for example in data.examples)
         result = row(workspace, data, pair_texts(texts, data.examples))
-        result.answer = NAME
+        result.answer = LEAD_NAME
     else:
         gold = [example.gold for example in data.examples]
         always = [0] * len(data)
@@ -65,14 +66,8 @@ def bar(workspace: Workspace, data: ScoredSet) -> ResultRow:
 def interval(workspace: Workspace, data: ScoredSet, scores: Scores) -> tuple[float, float]:
     """The 95% bootstrap interval of the metric."""
     metric = workspace.metric
-    resampled = bootstrap_interval(
-        metric.counts(scores),
-        metric.score,
-        group_ids(data),
-        seed=workspace.recipe.seed,
-        resamples=workspace.recipe.selection.resamples,
-    )
-    return resampled.low, resampled.high
+    seed, resamples = workspace.recipe.seed, workspace.recipe.selection.resamples
+    return bootstrap_interval(metric.counts(scores), metric.score, group_ids(data), seed=seed, resamples=resamples)
 
 
 def group_ids(data: ScoredSet) -> list[str | None] | None:
@@ -83,26 +78,21 @@ def group_ids(data: ScoredSet) -> list[str | None] | None:
 
 def predictions(data: ScoredSet, scores: Scores, *, alone: bool = False) -> list[dict[str, Any]]:
     """The lines of a predictions file; `alone`, without texts and scores: enough to compute the metric again."""
+    left_out = _BULKY if alone else ()
     lines = []
     for i, example in enumerate(data.examples):
         line: dict[str, Any] = {"id": example.id}
         if example.group is not None:
             line["group"] = example.group
-        line["index"] = example.index
-        if not alone:
-            line["text"] = example.text
+        line |= {"index": example.index, "text": example.text}
         if data.is_generation:
             text, reference = scores.texts[i], scores.references[i]
-            if not alone:
-                line |= {"written": text, "reference": reference}
-            line |= {"rougeL": rouge(text, reference)[-1], "loss": scores.losses[i]}
+            line |= {"written": text, "reference": reference, "rougeL": rouge(text, reference)[-1]}
+            line["loss"] = scores.losses[i]
         else:
-            if not alone:
-                line["answers"] = list(example.answers)
-            line |= {"gold": scores.gold[i], "predicted": scores.predicted[i]}
-            if not alone:
-                line["scores"] = list(scores.answer_scores[i])
-        lines.append(line)
+            line |= {"answers": list(example.answers), "gold": scores.gold[i], "predicted": scores.predicted[i]}
+            line["scores"] = list(scores.answer_scores[i])
+        lines.append({name: value for name, value in line.items() if name not in left_out})
     return lines
 
 

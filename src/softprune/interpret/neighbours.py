@@ -9,7 +9,7 @@ near everything. Without the table's mean the cosine separates items again: `cen
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,7 +60,6 @@ def nearest(
     pool: Sequence[int] | None = None,
     *,
     mean_H: torch.Tensor | None = None,
-    block: int = BLOCK,
 ) -> Nearest:
     """The nearest vocabulary items of each prompt vector.
 
@@ -68,28 +67,17 @@ def nearest(
     is none under the two cosines.
 
     Args:
-        prompt_PH: `[P, H]`.
-        table_VH: the input embeddings as the model reads them, `[V, H]`, in any dtype.
+        prompt_PH: the vectors.
+        table_VH: the input embeddings as the model reads them, in any dtype.
         k: how many; the whole pool where it is smaller.
         measure: `centred` (cosine without the table's mean), `cosine`, or `euclidean`.
-        pool: ids that count, and of which the mean is taken; None for all.
-        mean_H: that mean, where it is known already.
-        block: rows at a time.
+        pool: ids that count, and of which the mean is taken, which is `mean_H` where it is known; None for all.
 
     Raises:
         SoftpruneError: for an unknown measure, sizes that differ, or numbers that are none.
     """
-    check_measure(measure)
     ids_N = _ids(pool, table_VH.shape[0])
-    if prompt_PH.dim() != 2 or prompt_PH.shape[1] != table_VH.shape[1]:
-        expected, do = f"a prompt [P, {table_VH.shape[1]}] for this vocabulary", "choose a prompt and its own model"
-        raise SoftpruneError(expected, f"{list(prompt_PH.shape)}", do)
-    if not torch.isfinite(prompt_PH).all():
-        raise SoftpruneError("finite numbers in a prompt", "NaN or infinity", "train it with a smaller step size")
-    if k < 1:
-        raise SoftpruneError("at least 1 neighbour", str(k), "ask for 1 or more")
-    if not len(ids_N):
-        raise SoftpruneError("words among which to look", "none in this vocabulary", "use a tokenizer that has words")
+    _check_question(prompt_PH, table_VH, k, measure, len(ids_N))
     wide_PH = prompt_PH.detach().to("cpu", torch.float64)
     given_P = wide_PH.any(-1)
     origin_H = torch.zeros(wide_PH.shape[1], dtype=torch.float64)
@@ -101,30 +89,52 @@ def nearest(
     values_PK = torch.zeros(len(wide_PH), count, dtype=torch.float64)
     # float32 products, a block of the table at a time, say which items may be among the K; those are measured again in
     # float64, one by one. So neither blocks nor threads show in the result, and equal items are equally near.
-    rough_PN = _rough(wide_PH, table_VH, ids_N, origin_H, measure, block)
+    rough_PN = _rough(wide_PH, table_VH, ids_N, origin_H, measure)
     for p, vector_H in enumerate(wide_PH):
         if not given_P[p] or (measure != "euclidean" and not vector_H.any()):
             continue
         ids_M = ids_N[_candidates(rough_PN[p], count, vector_H, measure)]
         rows_MH = table_VH[ids_M.to(table_VH.device)].detach().to("cpu", torch.float64) - origin_H
-        if measure == "euclidean":
-            exact_M = (rows_MH - vector_H).square().sum(-1).sqrt()
-            order = torch.argsort(exact_M, stable=True)[:count]  # stable: ids ascend
-        else:
-            real_M = rows_MH.any(-1)
-            ids_M, rows_MH = ids_M[real_M], rows_MH[real_M]
-            exact_M = cosines(vector_H.expand_as(rows_MH), rows_MH)
-            order = torch.argsort(-exact_M, stable=True)[:count]
-        found_PK[p, : len(order)], values_PK[p, : len(order)] = ids_M[order], exact_M[order]
+        ids_M, values_M = _sort_exactly(ids_M, rows_MH, vector_H, measure)
+        found, values = ids_M[:count], values_M[:count]
+        found_PK[p, : len(found)], values_PK[p, : len(found)] = found, values
     return Nearest(found_PK, values_PK)
+
+
+def _check_question(prompt_PH: torch.Tensor, table_VH: torch.Tensor, k: int, measure: str, items: int) -> None:
+    check_measure(measure)
+    if prompt_PH.dim() != 2 or prompt_PH.shape[1] != table_VH.shape[1]:
+        expected, do = f"a prompt [P, {table_VH.shape[1]}] for this vocabulary", "choose a prompt and its own model"
+        raise SoftpruneError(expected, f"{list(prompt_PH.shape)}", do)
+    if not torch.isfinite(prompt_PH).all():
+        raise SoftpruneError("finite numbers in a prompt", "NaN or infinity", "train it with a smaller step size")
+    if k < 1:
+        raise SoftpruneError("at least 1 neighbour", str(k), "ask for 1 or more")
+    if not items:
+        raise SoftpruneError("words among which to look", "none in this vocabulary", "use a tokenizer that has words")
+
+
+def _sort_exactly(
+    ids_M: torch.Tensor, rows_MH: torch.Tensor, vector_H: torch.Tensor, measure: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Items by how near they are in float64, and their distances or cosines; rows of zeros have no cosine."""
+    if measure == "euclidean":
+        exact_M = (rows_MH - vector_H).square().sum(-1).sqrt()
+        order = torch.argsort(exact_M, stable=True)  # stable: ids ascend
+    else:
+        real_M = rows_MH.any(-1)
+        ids_M, rows_MH = ids_M[real_M], rows_MH[real_M]
+        exact_M = cosines(vector_H.expand_as(rows_MH), rows_MH)
+        order = torch.argsort(-exact_M, stable=True)
+    return ids_M[order], exact_M[order]
 
 
 def table_mean(table_VH: torch.Tensor, pool: Sequence[int] | None = None) -> torch.Tensor:
     """Mean of the rows that count, `[H]` float64."""
     ids_N = _ids(pool, table_VH.shape[0])
     total_H = torch.zeros(table_VH.shape[1], dtype=torch.float64)
-    for _, rows_nH in _blocks(table_VH, ids_N, BLOCK):
-        total_H += rows_nH.sum(0, dtype=torch.float64)
+    for ids_n in ids_N.split(BLOCK):
+        total_H += _rows(table_VH, ids_n).sum(0, dtype=torch.float64)
     return total_H / len(ids_N)
 
 
@@ -152,8 +162,8 @@ def anisotropy(
     second = (first + torch.randint(1, len(ids_N), (pairs,), generator=generator)) % len(ids_N)
     mean_H = table_mean(table_VH, pool) if mean_H is None else mean_H
     raw, centred = 0.0, 0.0
-    for start in range(0, pairs, BLOCK):
-        a, b = (_rows(table_VH, ids_N[place[start : start + BLOCK]]) for place in (first, second))
+    for one, two in zip(first.split(BLOCK), second.split(BLOCK), strict=True):
+        a, b = _rows(table_VH, ids_N[one]), _rows(table_VH, ids_N[two])
         near_H = mean_H.to(a.dtype)
         raw += float(cosines(a, b).sum(dtype=torch.float64))
         centred += float(cosines(a - near_H, b - near_H).sum(dtype=torch.float64))
@@ -184,27 +194,21 @@ def _rows(table_VH: torch.Tensor, ids_n: torch.Tensor) -> torch.Tensor:
     return rows_nH if rows_nH.dtype == torch.float64 else rows_nH.float()
 
 
-def _blocks(table_VH: torch.Tensor, ids_N: torch.Tensor, block: int) -> Iterator[tuple[slice, torch.Tensor]]:
-    for start in range(0, len(ids_N), block):
-        at = slice(start, min(start + block, len(ids_N)))
-        yield at, _rows(table_VH, ids_N[at])
-
-
 def _rough(
-    wide_PH: torch.Tensor, table_VH: torch.Tensor, ids_N: torch.Tensor, origin_H: torch.Tensor, measure: str, block: int
+    wide_PH: torch.Tensor, table_VH: torch.Tensor, ids_N: torch.Tensor, origin_H: torch.Tensor, measure: str
 ) -> torch.Tensor:
     """The larger the nearer, `[P, N]` float32: cosines (-inf of zeros), or `2ab - b²`, which orders as distances do."""
     narrow_PH = wide_PH.float()
     if measure != "euclidean":
         narrow_PH = normalize(narrow_PH, dim=-1)
     rough_PN = torch.empty(len(wide_PH), len(ids_N))
-    for at, rows_nH in _blocks(table_VH, ids_N, block):
-        moved_nH = rows_nH.float() - origin_H.float()
+    for part_Pn, ids_n in zip(rough_PN.split(BLOCK, dim=1), ids_N.split(BLOCK), strict=True):
+        moved_nH = _rows(table_VH, ids_n).float() - origin_H.float()
         if measure == "euclidean":
-            rough_PN[:, at] = 2 * narrow_PH @ moved_nH.T - moved_nH.square().sum(-1)
+            part_Pn[:] = 2 * narrow_PH @ moved_nH.T - moved_nH.square().sum(-1)
         else:
             near_Pn = narrow_PH @ normalize(moved_nH, dim=-1).T
-            rough_PN[:, at] = near_Pn.masked_fill(~moved_nH.any(-1), float("-inf"))
+            part_Pn[:] = near_Pn.masked_fill(~moved_nH.any(-1), float("-inf"))
     return rough_PN
 
 

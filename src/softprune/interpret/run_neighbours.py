@@ -20,12 +20,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from softprune.config import load_recipe
+from softprune.config import Recipe, load_config
 from softprune.errors import SoftpruneError
 from softprune.interpret.displacement import movement, norm_rms
 from softprune.interpret.neighbours import MEASURES, anisotropy, nearest, table_mean
@@ -56,79 +57,72 @@ class Way:
     places: Sequence[int] | None = None  # of the tokens in the unpruned prompt; None for the whole of it
 
 
-class Surroundings:
-    """A backbone's vocabulary, read once for all the prompts that are compared with it."""
+@torch.no_grad()
+def read_table(backbone: Backbone) -> torch.Tensor:
+    """The input embeddings as the model reads them, `[V, H]` in its own dtype."""
+    parts = torch.arange(backbone.vocabulary, device=backbone.device).split(ROWS_AT_ONCE)
+    return torch.cat([backbone.lookup(ids).cpu() for ids in parts])
 
-    def __init__(self, backbone: Backbone) -> None:
-        parts, size = [], backbone.vocabulary
-        with torch.no_grad():
-            for start in range(0, size, ROWS_AT_ONCE):
-                ids = torch.arange(start, min(start + ROWS_AT_ONCE, size), device=backbone.device)
-                parts.append(backbone.lookup(ids).cpu())
-        self.table_VH = torch.cat(parts)  # in the model's own dtype
-        self.vocabulary = Vocabulary(backbone.tokenizer, size)
-        self.mean_H = table_mean(self.table_VH, self.vocabulary.pool)
-        # Of the items that count: a table may be longer than its vocabulary, and nobody trained the other rows.
-        self.scale = norm_rms(self.table_VH[list(self.vocabulary.pool)])
 
-    def document(self, ways: Mapping[str, Way], k: int = K) -> dict[str, Any]:
-        """What neighbours.json holds of some prompts by name, with k neighbours of each token.
+def describe_ways(backbone: Backbone, ways: Mapping[str, Way], k: int = K) -> dict[str, Any]:
+    """What neighbours.json holds of some prompts by name, with k neighbours of each token.
 
-        Raises:
-            SoftpruneError: for a start and an end of different shapes, or numbers that are none.
-        """
-        vectors = []
-        for way in ways.values():
-            vectors += [way.start_PH, way.end_PH]
-        near = self._near(torch.cat(vectors), k)  # all at once: the table is read once a measure
-        prompts, at = {}, 0
-        for name, way in ways.items():
-            middle = at + len(way.start_PH)
-            end = middle + len(way.end_PH)
-            prompts[name] = self._tokens(way, near[at:middle], near[middle:end])
-            at = end
-        spread = anisotropy(self.table_VH, self.vocabulary.pool, mean_H=self.mean_H)
-        return {
-            "schema": SCHEMA,
-            "k": k,
-            "vocabulary": len(self.vocabulary.pool),
-            "scale": _round(self.scale),
-            "anisotropy": {name: _round(value) for name, value in asdict(spread).items()},
-            "prompts": prompts,
-        }
+    Raises:
+        SoftpruneError: for a start and an end of different shapes, or numbers that are none.
+    """
+    table_VH = read_table(backbone)
+    vocabulary = Vocabulary(backbone.tokenizer, backbone.vocabulary)
+    pool, mean_H = vocabulary.pool, table_mean(table_VH, vocabulary.pool)
+    # Of the items that count: a table may be longer than its vocabulary, and nobody trained the other rows.
+    scale = norm_rms(table_VH[list(pool)])
+    # All prompts at once: the table is read once a measure.
+    vectors_NH = torch.cat([vectors for way in ways.values() for vectors in (way.start_PH, way.end_PH)])
+    near: list[_Near] = [{} for _ in vectors_NH]
+    for measure in MEASURES:
+        found = nearest(vectors_NH, table_VH, k, measure, pool, mean_H=mean_H)
+        for token, ids, values in zip(near, found.ids_PK.tolist(), found.values_PK.tolist(), strict=True):
+            token[measure] = []
+            for i, value in zip(ids, values, strict=True):
+                if i >= 0:
+                    token[measure].append({"id": i, "word": vocabulary.shown(i), "value": _round(value)})
+    prompts, rest = {}, iter(near)
+    for name, way in ways.items():
+        start, end = (list(islice(rest, len(vectors))) for vectors in (way.start_PH, way.end_PH))
+        prompts[name] = _describe_tokens(way, start, end, vocabulary, scale)
+    spread = anisotropy(table_VH, pool, mean_H=mean_H)
+    return {
+        "schema": SCHEMA,
+        "k": k,
+        "vocabulary": len(pool),
+        "scale": _round(scale),
+        "anisotropy": {name: _round(value) for name, value in asdict(spread).items()},
+        "prompts": prompts,
+    }
 
-    def _near(self, prompt_PH: torch.Tensor, k: int) -> list[_Near]:
-        near: list[_Near] = [{} for _ in prompt_PH]
+
+def _describe_tokens(
+    way: Way, start: Sequence[_Near], end: Sequence[_Near], vocabulary: Vocabulary, scale: float
+) -> list[dict[str, Any]]:
+    moved = movement(way.start_PH, way.end_PH, scale)
+    tokens = []
+    for p, place in enumerate(way.places or range(len(start))):
+        kept: dict[str, bool | None] = {}
         for measure in MEASURES:
-            found = nearest(prompt_PH, self.table_VH, k, measure, self.vocabulary.pool, mean_H=self.mean_H)
-            for token, ids, values in zip(near, found.ids_PK.tolist(), found.values_PK.tolist(), strict=True):
-                token[measure] = []
-                for i, value in zip(ids, values, strict=True):
-                    if i >= 0:
-                        token[measure].append({"id": i, "word": self.vocabulary.shown(i), "value": _round(value)})
-        return near
-
-    def _tokens(self, way: Way, start: Sequence[_Near], end: Sequence[_Near]) -> list[dict[str, Any]]:
-        moved = movement(way.start_PH, way.end_PH, self.scale)
-        tokens = []
-        for p, place in enumerate(range(len(start)) if way.places is None else way.places):
-            persists: dict[str, bool | None] = {}
-            for measure in MEASURES:
-                first, last = start[p][measure], end[p][measure]
-                persists[measure] = first[0]["id"] == last[0]["id"] if first and last else None
-            tokens.append(
-                {
-                    "token": int(place),
-                    "word": self.vocabulary.shown_token(way.words[p]) if way.words else "",
-                    "distance": _round(moved.distance_P[p]),
-                    "moved": _round(moved.relative_P[p]),
-                    "cosine": _round(moved.cosine_P[p]),
-                    "kept": persists,
-                    "start": start[p],
-                    "end": end[p],
-                }
-            )
-        return tokens
+            first, last = start[p][measure], end[p][measure]
+            kept[measure] = first[0]["id"] == last[0]["id"] if first and last else None
+        tokens.append(
+            {
+                "token": int(place),
+                "word": vocabulary.shown_token(way.words[p]) if way.words else "",
+                "distance": _round(moved.distance_P[p]),
+                "moved": _round(moved.relative_P[p]),
+                "cosine": _round(moved.cosine_P[p]),
+                "kept": kept,
+                "start": start[p],
+                "end": end[p],
+            }
+        )
+    return tokens
 
 
 def _round(value: float | torch.Tensor) -> float:
@@ -139,8 +133,8 @@ def _round(value: float | torch.Tensor) -> float:
 def prompt_neighbours(
     start_PH: torch.Tensor, end_PH: torch.Tensor, backbone: Backbone, k: int = K, words: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The document of one prompt alone, named `tuned`; see `Way` and `Surroundings.document`."""
-    return Surroundings(backbone).document({"tuned": Way(start_PH, end_PH, words)}, k)
+    """The document of one prompt alone, named `tuned`; see `Way` and `describe_ways`."""
+    return describe_ways(backbone, {"tuned": Way(start_PH, end_PH, words)}, k)
 
 
 def write_neighbours(run: RunFolder, backbone: Backbone, tuned: PromptState, winner: PromptState | None) -> None:
@@ -185,7 +179,7 @@ def neighbours_of(run: Path, k: int = K) -> dict[str, Any]:
         return found
     ticket = Ticket.load(run)
     start_PH, tuned_PH = load_vectors(run / _INITIAL), load_vectors(run / "prompts/tuned.safetensors")
-    settings = load_recipe(run / "resolved.yaml").backbone
+    settings = load_config(Recipe, run / "resolved.yaml").backbone
     backbone = load_backbone(settings.name, family=settings.family, dtype=settings.dtype, revision=settings.revision)
     ticket.check(backbone)
     winner = ticket.state if record.kind == "xprompt" else None
@@ -205,4 +199,4 @@ def _run_document(
         kept = winner.mask.token_P.nonzero()[:, 0].tolist()
         left = [words[p] for p in kept] if words else ()
         ways["winner"] = Way(start_PH[kept], winner.vectors_PH[kept], left, kept)
-    return Surroundings(backbone).document(ways, k)
+    return describe_ways(backbone, ways, k)

@@ -8,11 +8,10 @@ or a page would obey by their code point (`<U+202E>`).
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
 from typing import Any
 
 from softprune.data.rouge import NO_BLANKS
-from softprune.training.initial_prompt import PLACEHOLDER
+from softprune.prompts.initialization import PLACEHOLDER
 
 CONTINUES = "…"
 BLANK = "␣"
@@ -47,10 +46,6 @@ class Vocabulary:
         token = self.tokens[token_id] if 0 <= token_id < len(self.tokens) else None
         return "" if token is None else shown(token, self.style)
 
-    def shown_all(self, ids: Sequence[int]) -> list[str]:
-        """Several of them."""
-        return [self.shown(i) for i in ids]
-
     def shown_token(self, token: str) -> str:
         """An item as the vocabulary writes it, for a reader; any other text with its control characters visible."""
         return self.shown(self._ids[token]) if token in self._ids else visible(token)
@@ -82,14 +77,10 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else f"<U+{ord(c):04X}>" for c in text)
 
 
-def _alphabet() -> dict[str, int]:
-    """GPT-2's characters for bytes: printable ones stand for themselves, the others from U+0100 on, in order."""
-    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in plain]
-    return {chr(byte): byte for byte in plain} | {chr(256 + n): byte for n, byte in enumerate(others)}
-
-
-_BYTES = _alphabet()
+# GPT-2's characters for bytes: printable ones stand for themselves, the others from U+0100 on, in order.
+_PRINTABLE = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+_BYTES = {chr(byte): byte for byte in _PRINTABLE}
+_BYTES |= {chr(256 + n): byte for n, byte in enumerate(sorted(set(range(256)) - set(_PRINTABLE)))}
 
 
 def _of_bytes(token: str) -> str:

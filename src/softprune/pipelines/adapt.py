@@ -10,10 +10,17 @@ from rich.console import Console
 
 from softprune.adapters.adapter_io import FOLDER, AdapterInfo, SavedAdapter
 from softprune.adapters.base import Adaptation, AdapterPlan
-from softprune.adapters.jobs import WORK, FittedAdapter, fit, measure_latency, score_adapted
+from softprune.adapters.jobs import (
+    WORK,
+    FittedAdapter,
+    find_mistakes,
+    fit,
+    measure_latency,
+    score_adapted,
+    settle_recipe,
+)
 from softprune.adapters.registry import METHODS
 from softprune.adapters.registry import adapt as build_adapter
-from softprune.adapters.settings import find_mistakes, make_plan, settle_recipe
 from softprune.config import Recipe
 from softprune.config.schema import MEMORY_KEYS
 from softprune.evaluation.baselines import report_adapted
@@ -50,21 +57,14 @@ def execute(
     """Run a recipe of kind adapt into a folder; arguments, result and errors as of `pipelines.xprompt.execute`."""
     hold_alone(f"for {recipe.adapter.method}")
     recipe = settle_recipe(recipe)
-    return run_job(
-        out,
-        lambda run: _run(recipe, run, console),
-        recipe=recipe,
-        recipe_text=recipe_text,
-        command=command,
-        may_change=MEMORY_KEYS,
-        finish=finish,
-        check=lambda run: check_unchanged(recipe, run),
-    )
+    work, check = partial(_run, recipe, console), partial(check_unchanged, recipe)
+    return run_job(recipe, out, command, recipe_text, work, may_change=MEMORY_KEYS, finish=finish, check=check)
 
 
-def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
+def _run(recipe: Recipe, console: Console | None, run: RunFolder) -> None:
     seconds = run_clock(run)
-    method, plan = METHODS[recipe.adapter.method], make_plan(recipe)
+    method, asked = METHODS[recipe.adapter.method], recipe.adapter
+    plan = AdapterPlan(tokens=recipe.virtual_tokens, **asked.model_dump(exclude={"warmup", "decay", "clip_norm"}))
     watched = watching(console, recipe.tuning.trackers, run.path / TRACKERS, recipe.resolved())
     with watched as watch, closing(EXECUTORS["in-process"]()) as executor:
         workspace = prepare(recipe, run, watch, executor, whole=method.whole, mistakes=partial(find_mistakes, recipe))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,14 @@ from softprune.errors import SoftpruneError
 from softprune.evaluation.baselines import fresh_pairs
 from softprune.models.base import Backbone
 from softprune.models.batching import training_batches
+from softprune.prompts.initialization import settle_tokens
 from softprune.pruning.masks import token_mask
 from softprune.pruning.search import Ratios, first_ratios, in_groups
-from softprune.runs.executors import InProcess
+from softprune.runs.executors import Executor
 from softprune.runs.record import begin_run
 from softprune.runs.run_folder import RunFolder
 from softprune.statistics.decision import DISCORDANCE, SEED_SD, detectable, seeds_needed
 from softprune.statistics.seeds import MIN_SEEDS
-from softprune.training.initial_prompt import settle_tokens
 from softprune.training.jobs import schedule
 from softprune.training.loop import Schedule, Watch
 from softprune.training.memory import Rehearsal, StepMemory, free_bytes, held_bytes, measure_step
@@ -82,9 +82,8 @@ def count_steps(recipe: Recipe, examples: int, group: int) -> StepCounts:
     stages = [tuned]
     if recipe.strategy() == "learned":
         # Gates are trained on the whole prompt, one training a price, and leave at most as many tickets.
-        prices = len(settings.prices)
-        sizes = [(min(group, prices - start), tokens) for start in range(0, prices, group)]
         gate_schedule = schedule(recipe, examples, settings.gate_epochs or settings.epochs)
+        sizes = _group_sizes(recipe, [tokens] * len(settings.prices), group)
         stages.append(_stage("gates", gate_schedule, examples, sizes))
     pairs: list[Ratios] = []
     lengths: list[int] = []
@@ -203,10 +202,11 @@ class Plan:
         info, recipe, seconds = self.workspace.backbone.info, self.workspace.recipe, self.seconds()
         peak, step = None, None
         if self.step is not None:
-            step = {"base": self.step.base, "each": self.step.each}
-            largest = self.step.of(self.counts.largest[0])
-            on_gpu = self.workspace.backbone.device.type == "cuda"
-            peak = self.held + (largest if on_gpu else int(KEPT * largest) + LIBRARIES)
+            step = asdict(self.step)
+            added = self.step.of(self.counts.largest[0])
+            if self.workspace.backbone.device.type != "cuda":
+                added = int(KEPT * added) + LIBRARIES
+            peak = self.held + added
         stages = []
         for stage in self.counts.stages:
             document = {"name": stage.name, "trainings": stage.trainings, "groups": [size for size, _ in stage.groups]}
@@ -215,13 +215,7 @@ class Plan:
         return {
             "kind": recipe.kind,
             "task": self.workspace.task.id,
-            "backbone": {
-                "name": info.name,
-                "family": info.family,
-                "parameters": info.parameters,
-                "dtype": info.dtype,
-                "device": info.device,
-            },
+            "backbone": {key: getattr(info, key) for key in ("name", "family", "parameters", "dtype", "device")},
             "trainable_parameters": recipe.prompt.tokens * info.hidden,
             "examples": self.sizes(),
             "strategy": recipe.strategy() if recipe.kind == "xprompt" else None,
@@ -264,12 +258,7 @@ class Plan:
 class UnstartedRun(RunFolder):
     """A run that is only planned: what it would record stays in memory."""
 
-    def __init__(self) -> None:
-        self.record = begin_run("xprompt", "", None)
-        self.path = Path("a run that isn't begun")
-
-    def _write_record(self) -> None:
-        """Nowhere."""
+    def _write_file(self, name: str, data: bytes) -> None: ...
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -284,7 +273,8 @@ def plan(recipe: Recipe) -> Plan:
             "a recipe that trains prompts, to be planned", f"kind: adapt ({recipe.adapter.method})", do
         )
     begun = time.perf_counter()
-    workspace = prepare(settle_tokens(recipe), UnstartedRun(), Watch(), InProcess())
+    run = UnstartedRun(Path("a run that isn't begun"), None, begin_run("xprompt", "", None))
+    workspace = prepare(settle_tokens(recipe), run, Watch(), Executor())
     loading = time.perf_counter() - begun
     counts = count_steps(workspace.recipe, len(workspace.train), workspace.group)
     scoring, backbone = workspace.scoring, workspace.backbone

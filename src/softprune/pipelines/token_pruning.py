@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,8 +15,7 @@ from softprune.runs.processes import hold_alone
 from softprune.runs.run_folder import TRACKERS, RunFolder
 from softprune.token_pruning.experiment import BASELINE, experiment
 from softprune.token_pruning.model import MODELS, TokenModel
-from softprune.token_pruning.session import TokenWorkspace, prepare
-from softprune.token_pruning.stages import TrainedModel
+from softprune.token_pruning.session import prepare
 from softprune.training.cost import record_time
 from softprune.training.progress import watching
 
@@ -51,42 +51,30 @@ def execute(
 ) -> bool:
     """Run a recipe of token pruning into a folder; arguments, result and errors as of `pipelines.xprompt.execute`."""
     hold_alone("to prune input tokens")
-    return run_job(
-        out,
-        lambda run: _run(recipe, run, console),
-        recipe=recipe,
-        recipe_text=recipe_text,
-        command=command,
-        may_change=MAY_CHANGE,
-        finish=finish,
-    )
+    work = partial(_run, recipe, console)
+    return run_job(recipe, out, command, recipe_text, work, may_change=MAY_CHANGE, finish=finish)
 
 
-def _run(recipe: TokensRecipe, run: RunFolder, console: Console | None) -> None:
-    clock = run_clock(run)
+def _run(recipe: TokensRecipe, console: Console | None, run: RunFolder) -> None:
+    seconds = run_clock(run)
     with watching(console, recipe.tuning.trackers, run.path / TRACKERS, recipe.resolved()) as watch:
         workspace = prepare(recipe, run, watch)
         models, chosen = experiment(workspace)
         with run.phase("models"):
-            _save_models(workspace, models, chosen)
-    record_time(run, clock())
-
-
-def _save_models(workspace: TokenWorkspace, models: Mapping[str, TrainedModel], chosen: str) -> None:
-    """Save the unpruned model and the learned ones; the baselines leave their results only."""
-    run, recipe = workspace.run, workspace.recipe
-    encoder = workspace.encoder()
-    for name, model in models.items():
-        if name == BASELINE or name.startswith("lambda-"):
-            encoder.load_weights(model.weights)
-            TokenModel(
-                name=name,
-                encoder=encoder,
-                tokenizer=workspace.tokenizer,
-                rule=model.rule,
-                convention=workspace.convention,
-                max_length=recipe.task.max_length,
-                base=recipe.backbone.name,
-            ).save(run.path / MODELS / name)
-    with run.editing() as record:
-        record.model = f"{MODELS}/{chosen}"
+            encoder = workspace.encoder()
+            for name, model in models.items():
+                if name != BASELINE and not name.startswith("lambda-"):  # the others leave their results only
+                    continue
+                encoder.load_weights(model.weights)
+                TokenModel(
+                    name=name,
+                    encoder=encoder,
+                    tokenizer=workspace.tokenizer,
+                    rule=model.rule,
+                    convention=workspace.convention,
+                    max_length=recipe.task.max_length,
+                    base=recipe.backbone.name,
+                ).save(run.path / MODELS / name)
+            with run.editing() as record:
+                record.model = f"{MODELS}/{chosen}"
+    record_time(run, seconds())

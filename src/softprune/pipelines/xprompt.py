@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -14,9 +15,8 @@ from softprune.config.schema import MEMORY_KEYS
 from softprune.errors import SoftpruneError
 from softprune.evaluation.baselines import report_tuned, report_xprompt, train_rivals
 from softprune.interpret.run_neighbours import write_neighbours
-from softprune.prompts.ticket import Ticket
-from softprune.prompts.ticket_io import CONTROL, DOCUMENT, RESULTS, TENSORS, Reported, TicketInfo
-from softprune.pruning.xprompt import Pruned
+from softprune.prompts.initialization import settle_tokens
+from softprune.prompts.ticket import CONTROL, DOCUMENT, RESULTS, TENSORS, Reported, Ticket, TicketInfo
 from softprune.pruning.xprompt import xprompt as find_ticket
 from softprune.runs.executors import EXECUTORS, Executor
 from softprune.runs.job import Finish, run_clock, run_job
@@ -24,7 +24,6 @@ from softprune.runs.processes import Processes, joined
 from softprune.runs.record_parts import ImportanceRecord, ResultRow, TicketRecord
 from softprune.runs.run_folder import TRACKERS, RunFolder
 from softprune.training.cost import behind_prompt, latency, record_totals
-from softprune.training.initial_prompt import settle_tokens
 from softprune.training.input_checks import check_unchanged
 from softprune.training.jobs import Fitted, schedule, sweep
 from softprune.training.jobs import tune as tune_prompt
@@ -104,19 +103,19 @@ def execute(
     with joined() as processes:
         recipe = settle_tokens(recipe, begun=(out / "run.json").exists())
         return run_job(
+            recipe,
             out,
-            lambda run: _run(recipe, run, None if processes.rank else console),
-            recipe=recipe,
-            recipe_text=recipe_text,
-            command=command,
+            command,
+            recipe_text,
+            partial(_run, recipe, None if processes.rank else console),
             may_change=(*MEMORY_KEYS, *PLACE_KEYS),
             finish=finish,
-            check=lambda run: check_unchanged(recipe, run),
+            check=partial(check_unchanged, recipe),
             processes=processes,
         )
 
 
-def _run(recipe: Recipe, run: RunFolder, console: Console | None) -> None:
+def _run(recipe: Recipe, console: Console | None, run: RunFolder) -> None:
     seconds = run_clock(run)
     trackers = () if run.processes.rank else recipe.tuning.trackers
     watched = watching(console, trackers, run.path / TRACKERS, recipe.resolved())
@@ -158,12 +157,24 @@ def _tune(workspace: Workspace) -> Fitted:
 
 def _prune(workspace: Workspace) -> tuple[Fitted, Fitted]:
     """The tuned prompt and the winner."""
-    pruned = find_ticket(workspace)
+    run, pruned = workspace.run, find_ticket(workspace)
     rivals = train_rivals(workspace, pruned)
-    winner = pruned.winner
-    with workspace.run.phase("ticket"):
+    winner, importance = pruned.winner, pruned.importance
+    with run.phase("ticket"):
         write_prompts(workspace, {"tuned": pruned.tuned, "control": rivals.control})
-        write_importance(workspace, pruned)
+        with run.editing() as record:
+            record.importance = ImportanceRecord(
+                method=importance.method,
+                examples=importance.examples,
+                token_over_piece=importance.token_over_piece,
+            )
+        tensors = {
+            "token_P": importance.token_P,
+            "piece_PS": importance.piece_PS,
+            "winner_piece_PS": pruned.winner_importance_PS,
+        }
+        metadata = {"method": importance.method, "examples": str(importance.examples)}
+        run.write_tensors("importance.safetensors", tensors, metadata)
         write_ticket(workspace, winner.fitted, winner.candidate.token_ratio, winner.candidate.piece_ratio)
         write_ticket(workspace, rivals.control, folder=CONTROL)
         record_ticket_size(workspace, winner.mask)
@@ -264,24 +275,3 @@ def record_ticket_size(workspace: Workspace, mask: Mask) -> None:
             parameters=parameters,
             share_of_parameters=parameters / (mask.token_P.shape[0] * hidden),
         )
-
-
-def write_importance(workspace: Workspace, pruned: Pruned) -> None:
-    """Write importance.safetensors, and how it was measured."""
-    importance = pruned.importance
-    with workspace.run.editing() as record:
-        record.importance = ImportanceRecord(
-            method=importance.method,
-            examples=importance.examples,
-            token_over_piece=importance.token_over_piece,
-        )
-    tensors = {
-        "token_P": importance.token_P,
-        "piece_PS": importance.piece_PS,
-        "winner_piece_PS": pruned.winner_importance_PS,
-    }
-    workspace.run.write_tensors(
-        "importance.safetensors",
-        tensors,
-        {"method": importance.method, "examples": str(importance.examples)},
-    )

@@ -28,9 +28,6 @@ def combine_scores(scores_KA: torch.Tensor, how: str) -> tuple[int, tuple[float,
     With p_k the softmax of ticket k's scores: `mean` is sum_k p_k / K, `geometric` is prod_k p_k^(1/K), normalised;
     of votes, a share is how many of the tickets chose the answer. Ties go to the lower position, ties of votes to the
     higher mean probability. Scores are in log-probability units, each ticket's up to a constant.
-
-    Raises:
-        SoftpruneError: for a way that is none of `COMBINE`.
     """
     check_combine(how)
     logs_KA = torch.log_softmax(scores_KA.double(), dim=1)
@@ -49,17 +46,13 @@ def combine_scores(scores_KA: torch.Tensor, how: str) -> tuple[int, tuple[float,
 
 
 def check_combine(how: str) -> None:
-    """Raises: SoftpruneError: where it is none of `COMBINE`."""
+    """A SoftpruneError for a way that is none of `COMBINE`."""
     if how not in COMBINE:
         raise unknown("way to combine", how, COMBINE)
 
 
 def check_ensemble(tickets: Mapping[str, Ticket]) -> None:
-    """Check that tickets are of one task, and read and score alike. Their backbone is checked where it loads.
-
-    Raises:
-        SoftpruneError: with what differs.
-    """
+    """A SoftpruneError where tickets aren't of one task, or don't read and score alike. Backbones are checked later."""
     if len(tickets) < 2:
         raise SoftpruneError("at least two tickets for an ensemble", str(len(tickets)), "name more, or leave it alone")
     (first, reference), *others = tickets.items()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -16,18 +15,8 @@ from softprune.runs.atomic_io import write_folder
 FORMATS: Final = ("peft", "safetensors")
 
 
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """What an export wrote."""
-
-    folder: Path
-    files: tuple[str, ...]  # names
-    shape: tuple[int, int]  # `[Q, H]` of the prompt
-    code: tuple[str, ...]  # Python lines that use it
-
-
-def export(ticket: Ticket, format: str, folder: str | Path) -> Exported:
-    """Write a ticket into a new or empty folder, whole or not at all.
+def export(ticket: Ticket, format: str, folder: str | Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Write a ticket into a new or empty folder, whole or not at all; the files' names, and Python lines that use it.
 
     Under `drop` these are its Q survivors, under `zero` all P tokens with zeros in place: as `peft` a PROMPT_TUNING
     adapter, as `safetensors` the vectors alone, for any backbone.
@@ -42,11 +31,9 @@ def export(ticket: Ticket, format: str, folder: str | Path) -> Exported:
     if format == "peft":
         # Pegasus, Marian and others multiply the embeddings of ids, but not vectors that are given in their place.
         if info.embedding_scale != 1:
-            raise SoftpruneError(
-                "a backbone whose input embeddings peft gives it as it reads them itself",
-                f"{info.backbone}, which multiplies them by {info.embedding_scale:g}, and peft doesn't",
-                "export with --format safetensors",
-            )
+            expected = "a backbone whose input embeddings peft gives it as it reads them itself"
+            found = f"{info.backbone}, which multiplies them by {info.embedding_scale:g}, and peft doesn't"
+            raise SoftpruneError(expected, found, "export with --format safetensors")
         files = adapter_files(prompt_QH, info.backbone, info.family)
         code, library, title = peft_code(info, str(folder)), "peft", "a peft adapter"
     else:
@@ -65,7 +52,6 @@ def export(ticket: Ticket, format: str, folder: str | Path) -> Exported:
         files = {"prompt.safetensors": prompt_bytes(prompt_QH, metadata)}
         code, library, title = vectors_code(info, str(folder)), "softprune", "vectors"
     title = f"Soft prompt for {ticket.definition.title}, {title}"
-    card = model_card(info, ticket.definition, ticket.results, library=library, title=title, code=code)
-    files["README.md"] = card.encode()
+    files["README.md"] = model_card(ticket, library=library, title=title, code=code).encode()
     write_folder(Path(folder), files)
-    return Exported(Path(folder), tuple(files), (prompt_QH.shape[0], prompt_QH.shape[1]), code)
+    return tuple(files), code

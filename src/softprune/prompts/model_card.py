@@ -5,42 +5,47 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from softprune.data.definition import Definition
-from softprune.data.multitask import TASK
+from softprune.data.definition import TASK, Definition
 from softprune.models.load_errors import BUNDLED
 from softprune.printable import code_block, code_span, markdown_text, one_line
-from softprune.prompts.ticket_io import Reported, TicketInfo
+
+if TYPE_CHECKING:
+    from softprune.prompts.ticket import Reported, Ticket, TicketInfo
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _CLASSES = {"seq2seq": "AutoModelForSeq2SeqLM", "causal": "AutoModelForCausalLM"}
 
 
-def model_card(
-    info: TicketInfo,
-    definition: Definition,
-    results: Mapping[str, Reported],
-    *,
-    library: str,
-    title: str,
-    code: Sequence[str],
-) -> str:
+def model_card(ticket: Ticket, *, library: str, title: str, code: Sequence[str]) -> str:
     """The README of a ticket on the hub, of an exported adapter, or of exported vectors.
 
     `library` is what loads it, as the hub calls it; `code` are Python lines that use it.
     """
+    info, definition = ticket.info, ticket.definition
     front: dict[str, Any] = {"library_name": library, "tags": ["soft-prompt", "prompt-tuning", "softprune"]}
-    name = info.backbone
     # A path of this machine, or a model that comes with softprune, is no name on the hub.
-    if name not in BUNDLED and _HUB_NAME.fullmatch(name) and not Path(name).exists():
-        front["base_model"] = name
+    if info.backbone not in BUNDLED and _HUB_NAME.fullmatch(info.backbone) and not Path(info.backbone).exists():
+        front["base_model"] = info.backbone
+    tokens = f"{info.tokens} of {info.prompt_tokens}"
+    if info.tokens != info.prompt_tokens:
+        tokens += ", the others left out" if info.removal == "drop" else ", the others zeros in their places"
+    purpose = markdown_text(definition.instruction or definition.title)
     answers = f"written, up to {info.max_answer_length} tokens"
     if not definition.is_generation:
         answers = ", ".join(map(code_span, definition.answers))
-    facts = _facts(info, definition) | _scores(info, definition, results) | {"answers": answers}
+    facts = {
+        "backbone": f"{code_span(info.backbone)} ({info.family}), weights {code_span(info.fingerprint)}",
+        "task": f"{code_span(info.task)} version {info.task_version}: {purpose}",
+        "tokens": tokens,
+        "pieces": f"{info.pieces} of {info.prompt_tokens * info.pieces_per_token}",
+        "parameters": f"{info.parameters:,} of {info.prompt_tokens * info.hidden:,}",
+        **_scores(info, definition, ticket.results),
+        "answers": answers,
+    }
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
     lines = (
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
@@ -52,20 +57,6 @@ def model_card(
         code_block("\n".join(code), "python"),
     )
     return "\n\n".join(lines) + "\n"
-
-
-def _facts(info: TicketInfo, definition: Definition) -> dict[str, str]:
-    tokens = f"{info.tokens} of {info.prompt_tokens}"
-    if info.tokens != info.prompt_tokens:
-        tokens += ", the others left out" if info.removal == "drop" else ", the others zeros in their places"
-    purpose = markdown_text(definition.instruction or definition.title)
-    return {
-        "backbone": f"{code_span(info.backbone)} ({info.family}), weights {code_span(info.fingerprint)}",
-        "task": f"{code_span(info.task)} version {info.task_version}: {purpose}",
-        "tokens": tokens,
-        "pieces": f"{info.pieces} of {info.prompt_tokens * info.pieces_per_token}",
-        "parameters": f"{info.parameters:,} of {info.prompt_tokens * info.hidden:,}",
-    }
 
 
 def _scores(info: TicketInfo, definition: Definition, results: Mapping[str, Reported]) -> dict[str, str]:
@@ -90,9 +81,9 @@ def _scores(info: TicketInfo, definition: Definition, results: Mapping[str, Repo
     return scores
 
 
-def ticket_code(info: TicketInfo, definition: Definition, repo_id: str) -> tuple[str, ...]:
+def ticket_code(ticket: Ticket, repo_id: str) -> tuple[str, ...]:
     """Lines that load a ticket from the hub and answer a row."""
-    row = {}
+    row, definition = {}, ticket.definition
     if definition.parts:
         row[TASK] = definition.parts[0].id
         definition = definition.parts[0]
@@ -101,7 +92,7 @@ def ticket_code(info: TicketInfo, definition: Definition, repo_id: str) -> tuple
         "from softprune import Ticket, predict",
         f"ticket = Ticket.load({_quoted(repo_id)})",
         f"rows = [{row}]",
-        f"for found in predict(ticket, rows):  # loads {one_line(info.backbone)}, and checks that it fits",
+        f"for found in predict(ticket, rows):  # loads {one_line(ticket.info.backbone)}, and checks that it fits",
         "    print(found.answer, found.row)",
     )
 

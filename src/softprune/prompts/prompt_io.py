@@ -133,11 +133,7 @@ def _read_adapter_config(path: Path) -> tuple[int, str]:
 
 
 def load_mask(path: str | Path) -> Mask:
-    """The mask of a `.safetensors` file that has `token_P` and `piece_PS`, as a ticket's tensors do.
-
-    Raises:
-        SoftpruneError: when it is missing or unreadable, holds no mask, or one that leaves nothing.
-    """
+    """The mask, which leaves something, of a `.safetensors` file with `token_P` and `piece_PS`, such as a ticket's."""
     try:
         token_P, piece_PS = read_tensors(Path(path), ("token_P", "piece_PS")).values()
     except (OSError, ValueError, SafetensorError) as error:
@@ -162,11 +158,7 @@ def prompt_bytes(vectors_PH: torch.Tensor, metadata: Mapping[str, str]) -> bytes
 
 
 def adapter_files(vectors_QH: torch.Tensor, backbone: str, family: str) -> dict[str, bytes]:
-    """The files of a peft adapter by name, of a prompt as the backbone reads it.
-
-    Raises:
-        SoftpruneError: for a family whose prompts peft reads otherwise.
-    """
+    """The files of a peft adapter by name, of a prompt as the backbone reads it, if peft's of its family do too."""
     if family not in TASK_TYPES:
         expected, found = "a seq2seq or causal backbone for a peft adapter", f"a {family} backbone: {_WHY_NOT[family]}"
         raise SoftpruneError(expected, found, "export with --format safetensors")
@@ -186,5 +178,5 @@ def adapter_files(vectors_QH: torch.Tensor, backbone: str, family: str) -> dict[
     }
     return {
         CONFIG: (json_text(config, indent=2) + "\n").encode(),
-        WEIGHTS: tensor_bytes({"prompt_embeddings": vectors_QH.float()}, {"format": "pt"}),
+        WEIGHTS: prompt_bytes(vectors_QH, {"format": "pt"}),
     }

@@ -25,11 +25,6 @@ class Reading:
             return masked_KPH
         return masked_KPH.gather(1, self.kept_KQ[..., None].expand(-1, -1, masked_KPH.shape[2]))
 
-    def subset(self, indices: Sequence[int]) -> Reading:
-        """The reading of some of the candidates."""
-        chosen = list(indices)
-        return Reading(self.elements_KPH[chosen], None if self.kept_KQ is None else self.kept_KQ[chosen])
-
 
 def reading(masks: Sequence[Mask], hidden: int, removal: str, like: torch.Tensor) -> Reading:
     """The reading of K masks over the same P and S, in dtype and device of `like`.

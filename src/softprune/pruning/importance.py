@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import torch
@@ -62,29 +63,54 @@ def measure(
     return replace(instead, sensitivity_ratio=paper.token_over_piece)
 
 
-def sensitivity(
-    backbone: Backbone, prompt_QH: torch.Tensor, data: ScoredSet, scoring: Scoring, pieces: int
+def _multiply(gradient_BQH: torch.Tensor, prompt_BQH: torch.Tensor, pieces: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """|<g, p>| of tokens and pieces, g an example's own gradient (equations 3 and 5)."""
+    product_BQS = (gradient_BQH * prompt_BQH).unflatten(-1, (pieces, -1)).sum(-1)
+    return product_BQS.sum(-1).abs(), product_BQS.abs()
+
+
+def _average(gradient_BQH: torch.Tensor, _: torch.Tensor, pieces: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean |g| over the dimensions of tokens and pieces (the BART study's)."""
+    return gradient_BQH.abs().mean(-1), gradient_BQH.unflatten(-1, (pieces, -1)).abs().mean(-1)
+
+
+def _measure_gradients(
+    scores: Callable[[torch.Tensor, torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]],
+    method: str,
+    backbone: Backbone,
+    prompt_QH: torch.Tensor,
+    data: ScoredSet,
+    scoring: Scoring,
+    pieces: int,
 ) -> Importance:
-    """Equations 3 and 5: means over all examples of |<g, p>|, g the example's own gradient."""
+    """Means over all examples of the scores of their gradients."""
+    token_sum = torch.zeros(len(prompt_QH), dtype=torch.float64)
+    piece_sum = torch.zeros(len(prompt_QH), pieces, dtype=torch.float64)
+    # Under `rank`, all but sentence models may read an input once an answer.
+    multiple = 1
+    if scoring.loss == "rank" and backbone.family != "sentence":
+        multiple = max(len(e.answer_ids) for e in data.encoded)
+    for indices in my_batches(data, scoring.gradient_rows, multiple, scoring.processes):
+        token_BQ, piece_BQS = scores(*example_gradients(backbone, prompt_QH, data, indices, scoring), pieces)
+        token_sum += token_BQ.double().sum(0).cpu()
+        piece_sum += piece_BQS.double().sum(0).cpu()
+    scoring.processes.sum_(token_sum, piece_sum)
+    return Importance(token_sum / len(data), piece_sum / len(data), method, len(data))
 
-    def scores(gradient_BQH: torch.Tensor, prompt_BQH: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        product_BQS = (gradient_BQH * prompt_BQH).unflatten(-1, (pieces, -1)).sum(-1)
-        return product_BQS.sum(-1).abs(), product_BQS.abs()
 
-    token_P, piece_PS = _mean_over_examples(backbone, prompt_QH, data, scoring, pieces, scores)
-    return Importance(token_P, piece_PS, "paper", len(data))
+def example_gradients(
+    backbone: Backbone, prompt_QH: torch.Tensor, data: ScoredSet, indices: tuple[int, ...], scoring: Scoring
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each example's own gradient of its loss, `[B, Q, H]`, and the prompt it was taken at, `[B, Q, H]`."""
+    batch = data.batch(backbone, indices)
+    leaf_BQH = prompt_QH.detach().expand(len(batch), *prompt_QH.shape).clone().requires_grad_()
+    losses_B = backbone.row_losses(leaf_BQH, batch, scoring.loss, scoring.score)
+    (gradient_BQH,) = torch.autograd.grad(losses_B.sum(), leaf_BQH)
+    return gradient_BQH, leaf_BQH.detach()
 
 
-def magnitude(
-    backbone: Backbone, prompt_QH: torch.Tensor, data: ScoredSet, scoring: Scoring, pieces: int
-) -> Importance:
-    """Means over all examples of mean |g|, g the example's own gradient (the BART study's)."""
-
-    def scores(gradient_BQH: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return gradient_BQH.abs().mean(-1), gradient_BQH.unflatten(-1, (pieces, -1)).abs().mean(-1)
-
-    token_P, piece_PS = _mean_over_examples(backbone, prompt_QH, data, scoring, pieces, scores)
-    return Importance(token_P, piece_PS, "gradient", len(data))
+sensitivity: Final = partial(_measure_gradients, _multiply, "paper")
+magnitude: Final = partial(_measure_gradients, _average, "gradient")
 
 
 def leave_one_out(
@@ -124,37 +150,3 @@ MEASURES: Final[dict[str, Callable[[Backbone, torch.Tensor, ScoredSet, Scoring, 
     "norm": norm,
 }
 """What measures each criterion of `CRITERIA`."""
-
-
-def _mean_over_examples(
-    backbone: Backbone,
-    prompt_QH: torch.Tensor,
-    data: ScoredSet,
-    scoring: Scoring,
-    pieces: int,
-    scores: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]],
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Means over all examples, `[Q]` and `[Q, S]`, of what `scores` makes of gradients and prompts `[B, Q, H]`."""
-    token_sum = torch.zeros(len(prompt_QH), dtype=torch.float64)
-    piece_sum = torch.zeros(len(prompt_QH), pieces, dtype=torch.float64)
-    # Under `rank`, all but sentence models may read an input once an answer.
-    answers = max(len(e.answer_ids) for e in data.encoded)
-    multiple = answers if scoring.loss == "rank" and backbone.family != "sentence" else 1
-    for indices in my_batches(data, scoring.gradient_rows, multiple, scoring.processes):
-        gradient_BQH, prompt_BQH = example_gradients(backbone, prompt_QH, data, indices, scoring)
-        token_BQ, piece_BQS = scores(gradient_BQH, prompt_BQH)
-        token_sum += token_BQ.double().sum(0).cpu()
-        piece_sum += piece_BQS.double().sum(0).cpu()
-    scoring.processes.sum_(token_sum, piece_sum)
-    return token_sum / len(data), piece_sum / len(data)
-
-
-def example_gradients(
-    backbone: Backbone, prompt_QH: torch.Tensor, data: ScoredSet, indices: tuple[int, ...], scoring: Scoring
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Each example's own gradient of its loss, `[B, Q, H]`, and the prompt it was taken at, `[B, Q, H]`."""
-    batch = data.batch(backbone, indices)
-    leaf_BQH = prompt_QH.detach().expand(len(batch), *prompt_QH.shape).clone().requires_grad_()
-    losses_B = backbone.row_losses(leaf_BQH, batch, scoring.loss, scoring.score)
-    (gradient_BQH,) = torch.autograd.grad(losses_B.sum(), leaf_BQH)
-    return gradient_BQH, leaf_BQH.detach()

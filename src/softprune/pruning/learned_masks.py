@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -25,10 +25,10 @@ from softprune.pruning.search import MaskedCandidate
 from softprune.runs.record_parts import GatesRecord
 from softprune.training.jobs import Fitted, FolderKeeper, evaluate, schedule
 from softprune.training.loop import train
-from softprune.training.optimizers import Adafactor, prompt_optimiser
+from softprune.training.optimizers import prompt_optimiser
 from softprune.training.session import Workspace
 from softprune.training.trainable import Feed
-from softprune.types import Batch, Candidate, Mask
+from softprune.types import Batch, Mask
 
 # Step sizes of the gates' logits, each the best of those tried (docs/log.md). Hard concrete at 1 chose worse masks: a
 # gate that is folded to 0 has no gradient to come back by.
@@ -58,15 +58,8 @@ def learn_masks(workspace: Workspace, tuned: Fitted) -> list[MaskedCandidate]:
         if same is None:
             tokens, pieces = mask.piece_PS.shape
             room = mask.tokens * pieces
-            candidate = Candidate(
-                id=f"g{_price_name(price)}",
-                token_ratio=(tokens - mask.tokens) / tokens,  # ratios are an outcome here
-                piece_ratio=(room - mask.pieces) / room,
-                tokens_kept=mask.tokens,
-                pieces_kept=mask.pieces,
-                parameters=mask.parameters(hidden),
-            )
-            same = MaskedCandidate(candidate, mask)
+            ratios = (tokens - mask.tokens) / tokens, (room - mask.pieces) / room  # an outcome here
+            same = MaskedCandidate.make(f"g{_price_name(price)}", mask, hidden, *ratios)
             candidates.append(same)
         tickets.append(same.candidate.id)
     sizes = expected_size(token_KP, piece_KPS).tolist()
@@ -130,14 +123,8 @@ class GatedPrompts:
         L_k = E_x E_u L(x; p_k * gamma_k(u) * zeta_k(u))  +  price_k * (expected share of parameters that is there)
 
     Every example has gates drawn for itself: its row of a call has a copy of the prompt anyway, so B draws a step cost
-    what one does. All K prices see the same draws, so that they differ by their price alone.
-
-    Args:
-        backbone, loss, score: as in `PromptTrainable`.
-        vectors_PH: where every prompt starts.
-        pieces, prices, gate: S, one price a candidate, and the kind of gate.
-        levels: both, token or piece; the gates of a level that is off stay open.
-        seed: of the draws.
+    what one does. All K prices see the same draws, so that they differ by their price alone. Every prompt starts at
+    `vectors_PH`; the gates of a level that is off stay open; `seed` is of the draws.
     """
 
     def __init__(
@@ -237,12 +224,8 @@ class GatedPrompts:
         self.step, self._row = int(tensors["step_K"][0]), 0
 
     def keep(self, indices: Sequence[int]) -> None:
-        """Go on with some of the prices only."""
-        chosen = list(indices)
-        self.price_K = self.price_K[chosen]
-        for parameter in (self.vectors_KPH, self.token_KP, self.piece_KPS):
-            parameter.data = parameter.data[chosen]
-            parameter.grad = None
+        """Go on with all of the prices: no patience lets one go."""
+        assert list(indices) == list(range(self.candidates))
 
 
 class TogetherOptimiser(torch.optim.Optimizer):
@@ -251,7 +234,7 @@ class TogetherOptimiser(torch.optim.Optimizer):
     def __init__(self, parts: Sequence[torch.optim.Optimizer], next_step: Callable[[], None]) -> None:
         groups = [group for part in parts for group in part.param_groups]
         super().__init__([parameter for group in groups for parameter in group["params"]], {})
-        self.parts, self.next_step = list(parts), next_step
+        self.parts, self.next_step = parts, next_step
         self.param_groups = groups  # the parts' own: a new step size of the loop's must reach them
         for part in parts:
             part.state = self.state
@@ -263,12 +246,6 @@ class TogetherOptimiser(torch.optim.Optimizer):
         for part in self.parts:
             part.step()
         self.next_step()
-
-    def keep(self, indices: Sequence[int]) -> None:
-        """Go on with some of the candidates only."""
-        for part in self.parts:
-            if isinstance(part, Adafactor):
-                part.keep(indices)
 
 
 # --- gates ---
@@ -289,7 +266,6 @@ class Gate(Protocol):
         """P(z != 0); differentiable."""
 
 
-@dataclass(frozen=True, slots=True)
 class HardConcrete:
     """Hard concrete (Louizos, Welling and Kingma 2018, equations 10 to 12), with the paper's constants.
 
@@ -298,9 +274,8 @@ class HardConcrete:
     P(z != 0) = sigmoid(a - beta log(-gamma / zeta))      what the L0 penalty counts
     """
 
-    temperature: float = 2 / 3  # beta
-    low: float = -0.1  # gamma and zeta: the ends that (0, 1) is stretched to
-    high: float = 1.1
+    temperature = 2 / 3  # beta
+    low, high = -0.1, 1.1  # gamma and zeta: the ends that (0, 1) is stretched to
 
     def sample(self, logits: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
         """`z`; its gradient is zero where it was folded to 0 or 1."""
@@ -312,7 +287,6 @@ class HardConcrete:
         return torch.sigmoid(logits - self.temperature * math.log(-self.low / self.high))
 
 
-@dataclass(frozen=True, slots=True)
 class StraightThrough:
     """A coin whose gradient is that of its probability.
 
@@ -351,11 +325,7 @@ def harden(token_P: torch.Tensor, piece_PS: torch.Tensor, levels: str) -> Mask:
     """The mask that gates make: what is more likely open than shut stays (our rule, not the paper's equation 13).
 
     A token without an open piece goes, unless tokens aren't pruned: then its likeliest piece stays. At least one token
-    stays, the one with the likeliest piece.
-
-    Args:
-        token_P, piece_PS: probabilities of open gates, 1 where a level has none.
-        levels: both, token or piece.
+    stays, the one with the likeliest piece. The probabilities are those of open gates, 1 where a level has none.
     """
     kept_P, kept_PS = token_P >= 0.5, piece_PS >= 0.5
     if levels == "piece":

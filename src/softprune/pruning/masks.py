@@ -34,19 +34,12 @@ def token_mask(importance_P: torch.Tensor, ratio: float, rounding: str = "neares
 
 
 def piece_mask(
-    importance_PS: torch.Tensor,
-    token_P: torch.Tensor,
-    ratio: float,
-    scope: str = "global",
-    rounding: str = "nearest",
+    importance_PS: torch.Tensor, token_P: torch.Tensor, ratio: float, scope: str = "global", rounding: str = "nearest"
 ) -> torch.Tensor:
     """zeta of equation 4, `[P, S]` bool: the most important pieces of the kept tokens, at least one each.
 
-    Args:
-        importance_PS, token_P: measured on the token-pruned prompt, and which tokens that keeps.
-        ratio: fraction of the kept tokens' pieces to prune.
-        scope: `global` ranks all kept tokens' pieces together, `per_token` each token's among themselves.
-        rounding: see `keep_count`.
+    The importance is that of the token-pruned prompt, which keeps the tokens `token_P`; `ratio` is the fraction of
+    their pieces to prune. The scope `global` ranks all of them together, `per_token` each token's among themselves.
     """
     rows = importance_PS[token_P].double().cpu()
     if scope == "per_token":
@@ -99,16 +92,10 @@ def whole_tokens(token_P: torch.Tensor, pieces: int) -> Mask:
 
 def _at_least_one_each(rows: torch.Tensor, count: int) -> torch.Tensor:
     """The `count` largest of a matrix, but every row keeps its best: those are set first, the rest by rank."""
+    best = torch.sort(rows, dim=1, descending=True, stable=True).indices[:, 0]
     kept = torch.zeros(rows.shape, dtype=torch.bool)
-    for number, row in enumerate(rows):
-        kept[number, int(torch.sort(row, descending=True, stable=True).indices[0])] = True
+    kept[torch.arange(len(rows)), best] = True
     order = torch.sort(rows.flatten(), descending=True, stable=True).indices
-    room = max(count, rows.shape[0]) - rows.shape[0]
-    for index in order.tolist():
-        if room == 0:
-            break
-        place = divmod(index, rows.shape[1])
-        if not kept[place]:
-            kept[place] = True
-            room -= 1
+    others = order[~kept.flatten()[order]]
+    kept.view(-1)[others[: max(0, count - len(rows))]] = True
     return kept

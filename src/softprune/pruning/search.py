@@ -25,6 +25,12 @@ class MaskedCandidate:
     candidate: Candidate
     mask: Mask
 
+    @classmethod
+    def make(cls, name: str, mask: Mask, hidden: int, token_ratio: float, piece_ratio: float) -> MaskedCandidate:
+        """One of tokens of `hidden` dimensions, counted."""
+        sizes = (mask.tokens, mask.pieces, mask.parameters(hidden))
+        return cls(Candidate(name, token_ratio, piece_ratio, *sizes), mask)
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -38,16 +44,11 @@ class Trial:
 def first_ratios(
     strategy: str, levels: str, token_ratios: Sequence[float], piece_ratios: Sequence[float], samples: int, seed: int
 ) -> list[Ratios]:
-    """The pairs of ratios that a search tries at first.
+    """The pairs of ratios that a search tries at first; a level that is off has ratio 0.
 
-    Args:
-        strategy: `grid` (every token ratio with every piece ratio), `random` (some of these pairs) or `sequential`
-            (the token ratios alone; the piece ratios follow at the best of them). Grid and sequential are the two
-            readings of the paper's "linearly searched".
-        levels: both, token or piece; a level that is off has ratio 0.
-        token_ratios, piece_ratios: fractions to prune.
-        samples: how many pairs `random` tries; all of them, where there are no more.
-        seed: what `random` draws by.
+    By strategy: `grid`, every token ratio with every piece ratio; `random`, `samples` of these pairs, drawn by `seed`;
+    or `sequential`, the token ratios alone, whose best the piece ratios follow. Grid and sequential are the two
+    readings of the paper's "linearly searched".
     """
     tokens = (0.0,) if levels == "piece" else token_ratios
     pieces = (0.0,) if levels == "token" or (levels == "both" and strategy == "sequential") else piece_ratios
@@ -76,14 +77,10 @@ def choose(
     standard_errors: Mapping[str, float] | float = 0.0,
     within: float | None = None,
 ) -> Candidate:
-    """The winner among trained candidates, by `select` alone.
+    """The winner among candidates that were trained to the end, by `select` alone.
 
-    Args:
-        candidates: those that were trained to the end count.
-        objective: `best` (highest score), `one_se` (smallest ticket within one standard error of the best),
-            `smallest_within` (smallest within `within` of the best).
-        standard_errors: for `one_se`, of each candidate's difference to the best by its id, or one for all.
-        within: for `smallest_within`, a fraction of 1.
+    By objective: `best`, the highest score; `one_se`, the smallest ticket within one standard error of the best, that
+    of each candidate's difference to it by id, or one for all; `smallest_within`, the smallest within `within` of it.
     """
     trained = [candidate for candidate in candidates if candidate.select is not None]
     if not trained:
@@ -106,8 +103,7 @@ def pareto(candidates: Sequence[Candidate]) -> set[str]:
     sizes = {c.id: (c.parameters, c.select) for c in candidates if c.select is not None}
     front = set()
     for name, (size, score) in sizes.items():
-        rivals = [(s, q) for s, q in sizes.values() if s <= size and q >= score and (s, q) != (size, score)]
-        if not rivals:
+        if not any(s <= size and q >= score and (s, q) != (size, score) for s, q in sizes.values()):
             front.add(name)
     return front
 

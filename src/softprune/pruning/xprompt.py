@@ -23,16 +23,7 @@ from softprune.prompts.soft_prompts import masked_state
 from softprune.pruning.importance import Importance, measure
 from softprune.pruning.learned_masks import learn_masks
 from softprune.pruning.masks import piece_mask, token_mask, whole_tokens
-from softprune.pruning.search import (
-    MaskedCandidate,
-    Ratios,
-    Trial,
-    choose,
-    first_ratios,
-    foresight,
-    in_groups,
-    pareto,
-)
+from softprune.pruning.search import MaskedCandidate, Ratios, Trial, choose, first_ratios, foresight, in_groups, pareto
 from softprune.runs.run_folder import Saved
 from softprune.statistics.bootstrap import paired_bootstrap
 from softprune.training.jobs import Fitted, Group, fit_groups, tune
@@ -122,15 +113,8 @@ def plan(
     if piece_ratio:
         piece_PS = _piece_importance(workspace, tuned, importance, token_P, token_ratio)
         mask = Mask(token_P, piece_mask(piece_PS, token_P, piece_ratio, settings.scope, settings.rounding))
-    candidate = Candidate(
-        id=f"t{token_ratio:g}-p{piece_ratio:g}",
-        token_ratio=token_ratio,
-        piece_ratio=piece_ratio,
-        tokens_kept=mask.tokens,
-        pieces_kept=mask.pieces,
-        parameters=mask.parameters(tuned.state.vectors_PH.shape[1]),
-    )
-    return MaskedCandidate(candidate, mask)
+    name, hidden = f"t{token_ratio:g}-p{piece_ratio:g}", tuned.state.vectors_PH.shape[1]
+    return MaskedCandidate.make(name, mask, hidden, token_ratio, piece_ratio)
 
 
 def _piece_importance(
@@ -157,11 +141,7 @@ def _measure_once(workspace: Workspace, state: PromptState, work: str, method: s
         prompt_QH = workspace.prompt(state)
         found = measure(workspace.backbone, prompt_QH, workspace.train, workspace.scoring, pieces, method)
         check_finite([float(found.token_P.sum())], ["a token"], "importance", "of the tuned prompt", FROM_THE_MODEL)
-        meta = {
-            "method": found.method,
-            "examples": found.examples,
-            "sensitivity_ratio": found.sensitivity_ratio,
-        }
+        meta = {name: getattr(found, name) for name in ("method", "examples", "sensitivity_ratio")}
         return Saved({"token_P": found.token_P, "piece_PS": found.piece_PS}, meta)
 
     saved = workspace.run.once(work, compute)
@@ -205,7 +185,7 @@ def retrain(workspace: Workspace, tuned: Fitted, candidates: Sequence[MaskedCand
     for each, loss in zip(candidates, losses, strict=True):
         retrained = fitted[each.candidate.id]
         score, select_loss = retrained.evaluation.score, retrained.evaluation.loss
-        candidate = each.candidate.updated(rank_loss=loss, status="trained", select=score, select_loss=select_loss)
+        candidate = replace(each.candidate, rank_loss=loss, status="trained", select=score, select_loss=select_loss)
         trials.append(Trial(candidate, each.mask, retrained))
     return trials
 
@@ -223,9 +203,9 @@ def mark_winner(workspace: Workspace, trials: Sequence[Trial]) -> list[Trial]:
         record.selection.foresight = foresight(candidates)
     marked = []
     for trial in trials:
-        candidate = trial.candidate.updated(pareto=trial.candidate.id in front)
+        candidate = replace(trial.candidate, pareto=trial.candidate.id in front)
         if candidate.id == winner.id:
-            candidate = candidate.updated(status="winner")
+            candidate = replace(candidate, status="winner")
         marked.append(replace(trial, candidate=candidate))
     return marked
 
@@ -248,7 +228,7 @@ def standard_errors(workspace: Workspace, trials: Sequence[Trial]) -> dict[str, 
     best = ids.index(choose([trial.candidate for trial in trials], "best").id)
     prompts = [workspace.prompt(trial.fitted.state) for trial in trials]
     scores = score_each(workspace.backbone, prompts, workspace.select, workspace.scoring)
-    metric, groups = workspace.choice, [example.group for example in workspace.select.examples]
+    metric, groups = workspace.task.choice, [example.group for example in workspace.select.examples]
     counts = [metric.counts(each) for each in scores]
     seed, resamples = workspace.recipe.seed, workspace.recipe.selection.resamples
     errors = {}

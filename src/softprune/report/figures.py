@@ -17,11 +17,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from softprune.config.criteria import CRITERIA
-from softprune.report.charts import Chart, draw_chart
-from softprune.report.mpl_style import SMALL, Draw, Theme, dress, legend_below, new_figure, sparse
-from softprune.report.pictures import Plan
+from softprune.report.charts import Chart, compression_chart, draw_chart, training_chart
+from softprune.report.mpl_style import SMALL, Draw, Plan, Theme, dress, legend_below, new_figure, sparse
 from softprune.report.run_reader import Bools, Run, TicketMask
-from softprune.report.training_charts import compression_chart, training_chart
 from softprune.statistics.bootstrap import Floats
 
 # By the name of each figure that a run which prunes could have, in the page's order: title, caption, and the numbers

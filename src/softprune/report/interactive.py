@@ -77,12 +77,9 @@ class Assets:
 
 
 def assets(plots: Sequence[Plot] = (), data: Mapping[str, object] | None = None, own: Sequence[str] = ()) -> Assets:
-    """Scripts, data and policy of a page.
+    """Scripts, data and policy of a page that shows these plots; without any plotly stays out, which is 5 MB.
 
-    Args:
-        plots: all that its template shows; without any plotly stays out, which is 5 MB.
-        data: more data by name, which a script of the page reads as `softprune.data(NAME)`.
-        own: texts of the page's own scripts; they run last.
+    A script of the page reads `data` as `softprune.data(NAME)`; `own` are texts of such scripts, which run last.
     """
     drawn = []
     for plot in plots:

@@ -1,16 +1,23 @@
-"""What every figure shares: colours for light and dark, axes, and the same bytes from the same numbers."""
+"""What every figure shares: colours for light and dark, axes, and its files, the same bytes from the same numbers."""
 
 from __future__ import annotations
 
+import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
+
+from softprune.runs import atomic_io
+
+if TYPE_CHECKING:
+    from softprune.report.charts import Chart
 
 DPI = 144
 WIDTH = 6.2
@@ -61,36 +68,22 @@ class Theme:
         return LinearSegmentedColormap.from_list("signed importance", colours)
 
 
-LIGHT = Theme(
-    paper="#ffffff",
-    ink="#23262b",
-    faint="#dfe2e6",
-    kept="#0072b2",
-    pruned="#b4b9c0",
-    tuned="#009e73",
-    control="#d55e00",
-    front="#23262b",
-    other="#9aa1aa",
-    weak="#fff1ea",
-    middle="#f0715a",
-    strong="#7a0410",
-    harmful="#00304f",
-)
-DARK = Theme(
-    paper="#1b1e23",
-    ink="#dfe3e8",
-    faint="#343941",
-    kept="#56b4e9",
-    pruned="#626972",
-    tuned="#2fc79a",
-    control="#f08a3c",
-    front="#dfe3e8",
-    other="#7d858f",
-    weak="#2e1b1d",
-    middle="#b5412f",
-    strong="#ffd9c7",
-    harmful="#cfeaff",
-)
+_COLOURS = {  # of a light page, and of a dark one
+    "paper": ("#ffffff", "#1b1e23"),
+    "ink": ("#23262b", "#dfe3e8"),
+    "faint": ("#dfe2e6", "#343941"),
+    "kept": ("#0072b2", "#56b4e9"),
+    "pruned": ("#b4b9c0", "#626972"),
+    "tuned": ("#009e73", "#2fc79a"),
+    "control": ("#d55e00", "#f08a3c"),
+    "front": ("#23262b", "#dfe3e8"),
+    "other": ("#9aa1aa", "#7d858f"),
+    "weak": ("#fff1ea", "#2e1b1d"),
+    "middle": ("#f0715a", "#b5412f"),
+    "strong": ("#7a0410", "#ffd9c7"),
+    "harmful": ("#00304f", "#cfeaff"),
+}
+LIGHT, DARK = (Theme(**dict(zip(_COLOURS, each, strict=True))) for each in zip(*_COLOURS.values(), strict=True))
 
 Draw = Callable[[Theme], Figure]
 
@@ -131,14 +124,9 @@ def sparse(count: int, most: int = 20) -> list[int]:
 
 def render(draw: Draw, theme: Theme, *forms: str) -> list[bytes]:
     """A figure in each of these forms (`png`, `svg`), drawn and laid out once."""
-    metadata: dict[str, dict[str, Any]] = {
-        "png": {"Software": "softprune"},
-        "svg": {"Date": None, "Creator": "softprune"},
-    }
-    defaults: dict[Any, Any] = {}
-    for key, value in mpl.rcParamsDefault.items():
-        if not key.startswith("backend"):  # setting it would load a backend
-            defaults[key] = value
+    metadata: dict[str, Any] = {"png": {"Software": "softprune"}, "svg": {"Date": None, "Creator": "softprune"}}
+    # Setting the backend would load one.
+    defaults: Any = {key: value for key, value in mpl.rcParamsDefault.items() if not key.startswith("backend")}
     files = []
     # The settings are put back at once; a user's own matplotlibrc changes nothing here.
     with mpl.rc_context({**defaults, **_SETTINGS}):
@@ -150,3 +138,49 @@ def render(draw: Draw, theme: Theme, *forms: str) -> list[bytes]:
             figure.savefig(target, format=form, dpi=DPI, facecolor=theme.paper, metadata=metadata[form])
             files.append(target.getvalue())
     return files
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A figure before it is drawn."""
+
+    name: str  # of its files
+    title: str
+    caption: str  # what one sees, in a sentence or two
+    draw: Draw | None  # None where the numbers weren't measured
+    missing: str = ""  # which numbers these are
+    chart: Chart | None = None  # what it shows, where a page can draw it too
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A figure as a page shows it: PNGs as data addresses, empty where nothing was drawn."""
+
+    plan: Plan
+    light: str = ""
+    dark: str = ""
+
+
+def draw_pictures(plans: Iterable[Plan], folder: Path) -> list[Picture]:
+    """Draw the figures and write a light PNG and SVG of each into a folder.
+
+    Files of an earlier report are removed where there is nothing to draw now.
+    """
+    pictures = []
+    for plan in plans:
+        png, svg = folder / f"{plan.name}.png", folder / f"{plan.name}.svg"
+        if plan.draw is None:
+            png.unlink(missing_ok=True)
+            svg.unlink(missing_ok=True)
+            pictures.append(Picture(plan))
+            continue
+        light, drawn = render(plan.draw, LIGHT, "png", "svg")
+        atomic_io.write_bytes(png, light)
+        atomic_io.write_bytes(svg, drawn)
+        (dark,) = render(plan.draw, DARK, "png")
+        pictures.append(Picture(plan, _data_address(light), _data_address(dark)))
+    return pictures
+
+
+def _data_address(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")

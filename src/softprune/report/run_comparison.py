@@ -9,7 +9,6 @@ made choices that no test knows of.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,37 +35,20 @@ _FACTS = {
 _SEARCHED = ("search strategy", "token ratios", "piece ratios", "prices of the gates")
 
 
-@dataclass(frozen=True, slots=True)
-class ComparedRow:
-    """One kind of prompt in both runs, as it is shown."""
+def compare_runs(ours: Run, theirs: Run) -> dict[str, Any]:
+    """Another run's results beside ours, as the page's template takes them.
 
-    label: str
-    ours: str  # score with its interval
-    theirs: str
-    difference: str  # theirs minus ours in points, or why there is none
-    interval: str  # of the difference
-    retrained: str  # the difference over both runs' fresh seeds, with its interval
-    parameters: tuple[str, str]  # of both
-
-
-@dataclass(frozen=True, slots=True)
-class RunComparison:
-    """Another run beside this one."""
-
-    name: str  # of its folder
-    facts: tuple[tuple[str, str, str], ...]  # heading, ours, theirs
-    reason: str | None  # why scores can't be compared; None where they can
-    rows: tuple[ComparedRow, ...]
-
-
-def compare_runs(ours: Run, theirs: Run) -> RunComparison:
-    """Another run's results beside ours."""
+    name      of its folder
+    facts     heading, ours and theirs of each thing that one has to know of both
+    reason    why scores can't be compared; None where they can
+    rows      one a kind of prompt, see `_compare_row`
+    """
     reason = why_not(ours, theirs)
     facts = [(heading, _read_fact(ours, *keys), _read_fact(theirs, *keys)) for heading, keys in _FACTS.items()]
     facts += zip(_SEARCHED, _describe_search(ours), _describe_search(theirs), strict=True)
     names = [name for name in table.LABELS if ours.results[name] or theirs.results[name]]
-    rows = tuple(_compare_row(name, ours, theirs, reason) for name in names)
-    return RunComparison(formatting.printable(theirs.path.resolve().name), tuple(facts), reason, rows)
+    rows = [_compare_row(name, ours, theirs, reason) for name in names]
+    return {"name": formatting.printable(theirs.path.resolve().name), "facts": facts, "reason": reason, "rows": rows}
 
 
 def why_not(ours: Run, theirs: Run) -> str | None:
@@ -114,7 +96,8 @@ def _describe_search(run: Run) -> list[str]:
     return texts
 
 
-def _compare_row(name: str, ours: Run, theirs: Run, reason: str | None) -> ComparedRow:
+def _compare_row(name: str, ours: Run, theirs: Run, reason: str | None) -> dict[str, Any]:
+    """Scores of both with their intervals, theirs minus ours in points, and both sizes; or why there is none."""
     a, b = ours.results[name], theirs.results[name]
     label = table.labels(theirs if a is None else ours)[name]
     difference = interval = retrained = formatting.NOT_MEASURED
@@ -124,7 +107,15 @@ def _compare_row(name: str, ours: Run, theirs: Run, reason: str | None) -> Compa
             interval, retrained = _compare_answers(name, ours, theirs, (a, b))
         else:
             difference = interval = retrained = "not comparable"
-    return ComparedRow(label, _score(a), _score(b), difference, interval, retrained, (_size(a), _size(b)))
+    return {
+        "label": label,
+        "ours": _score(a),
+        "theirs": _score(b),
+        "difference": difference,
+        "interval": interval,  # of the difference
+        "retrained": retrained,  # the difference over both runs' fresh seeds, with its interval
+        "parameters": (_size(a), _size(b)),
+    }
 
 
 def _score(row: ResultRow | None) -> str:
@@ -166,15 +157,13 @@ def _find_metric(rows: tuple[ResultRow, ResultRow], a: Sequence[Prediction], b: 
     kind, answers = METRICS.get(str(rows[0].metric)), [*a, *b]
     if kind is None:
         return None
-    count, positives = max(len(p.answers) for p in answers), list[int | None]([None])
     if kind.reads == "texts" and (kind is not RougeL or any(p.rougeL is None for p in answers)):
         return None  # of written texts, a run keeps ROUGE-L alone
-    if kind.needs_positive:
-        positives = list(range(count))
-    reported = [row.value for row in rows]
-    for metric in [kind.for_task(count, positive) for positive in positives]:
+    count, reported = max(len(p.answers) for p in answers), np.array([row.value for row in rows], np.float64)
+    for positive in range(count) if kind.needs_positive else [None]:
+        metric = kind.for_task(count, positive)
         values = [float(metric.score(_count(metric, given).sum(axis=0))) for given in (a, b)]
-        if np.allclose(values, np.array(reported, np.float64), rtol=0, atol=1e-6):
+        if np.allclose(values, reported, rtol=0, atol=1e-6):
             return metric
     return None
 

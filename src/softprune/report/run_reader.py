@@ -216,30 +216,31 @@ def _parse_prediction(line: Mapping[str, Any]) -> Prediction:
 
 def _load_importance(path: Path) -> ImportanceScores:
     tensors = load_file(path)
-    scores: list[Floats | None] = []
+    scores: dict[str, Floats] = {}
     for name in ("token_P", "piece_PS", "winner_piece_PS"):
-        values = tensors.get(name)
-        if values is not None and values.dtype.kind not in "fiu":
+        values = tensors.get(name, np.array(np.nan))  # what isn't there is as what isn't finite: not measured
+        if values.dtype.kind not in "fiu":
             raise ValueError(f"an array of {values.dtype} in {name}, not of numbers")
-        is_known = values is not None and np.isfinite(values).all()
-        scores.append(values.astype(np.float64) if values is not None and is_known else None)
-    return ImportanceScores(*scores)
+        if np.isfinite(values).all():
+            scores[name] = values.astype(np.float64)
+    return ImportanceScores(**scores)
 
 
 def _load_masks(path: Path) -> tuple[TicketMask, ...]:
     tensors = load_file(path)
-    token_CP, piece_CPS = (np.asarray(tensors[name], dtype=bool) for name in ("token_CP", "piece_CPS"))
-    if piece_CPS.ndim != 3 or token_CP.shape != piece_CPS.shape[:2]:
-        raise ValueError(f"masks of shape {token_CP.shape} and {piece_CPS.shape}")
-    return tuple(map(TicketMask, token_CP, piece_CPS))
+    return tuple(_make_mask(*pair) for pair in zip(tensors["token_CP"], tensors["piece_CPS"], strict=True))
 
 
 def _load_ticket(path: Path) -> TicketMask:
     document = _load_object(path)
-    token_P, piece_PS = (np.asarray(document[name], dtype=bool) for name in ("token_mask", "piece_mask"))
-    if token_P.ndim != 1 or piece_PS.ndim != 2 or len(token_P) != len(piece_PS):
-        raise ValueError(f"masks of shape {token_P.shape} and {piece_PS.shape}")
-    return TicketMask(token_P, piece_PS)
+    return _make_mask(document["token_mask"], document["piece_mask"])
+
+
+def _make_mask(token_P: npt.ArrayLike, piece_PS: npt.ArrayLike) -> TicketMask:
+    mask = TicketMask(np.asarray(token_P, dtype=bool), np.asarray(piece_PS, dtype=bool))
+    if mask.piece_PS.ndim != 2 or mask.token_P.shape != mask.piece_PS.shape[:1]:
+        raise ValueError(f"masks of shape {mask.token_P.shape} and {mask.piece_PS.shape}")
+    return mask
 
 
 def _load_neighbours(path: Path) -> dict[str, Any]:

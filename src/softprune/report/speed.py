@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from operator import itemgetter
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -69,46 +71,38 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 def draw_speed(found: Mapping[str, Any]) -> Draw:
     """Accuracy against the share of operations on the left, against texts a second on the right; in either theme."""
-    everyone = places(found)
-
-    def draw(theme: Theme) -> Figure:
-        figure = new_figure(theme, height=3.9, width=9.0)
-        left, right = figure.subplots(1, 2, sharey=True)
-        counted = [place for place in everyone if place.macs is not None]
-        _draw_panel(left, counted, [float(place.macs or 0) for place in counted], theme, less_is_better=True)
-        _draw_panel(right, everyone, [place.speed for place in everyone], theme, less_is_better=False)
-        dress(left, theme, "executed MACs (% of unpruned)", "accuracy (%)", "Operations", grid="both")
-        dress(right, theme, "texts a second", "", "Speed", grid="both")
-        left.set_xlim(left=0)
-        right.set_xlim(left=0)
-        legend_below(figure, right, theme, columns=5)
-        return figure
-
-    return draw
+    return partial(_draw, places(found))
 
 
-def _draw_panel(axes: Axes, shown: Sequence[Place], x: Sequence[float], theme: Theme, *, less_is_better: bool) -> None:
+def _draw(shown: Sequence[Place], theme: Theme) -> Figure:
+    figure = new_figure(theme, height=3.9, width=9.0)
+    left, right = figure.subplots(1, 2, sharey=True)
+    _draw_panel(left, [(place.macs, place) for place in shown if place.macs is not None], theme, "post")
+    _draw_panel(right, [(place.speed, place) for place in shown], theme, "pre")
+    dress(left, theme, "executed MACs (% of unpruned)", "accuracy (%)", "Operations", grid="both")
+    dress(right, theme, "texts a second", "", "Speed", grid="both")
+    left.set_xlim(left=0)
+    right.set_xlim(left=0)
+    legend_below(figure, right, theme, columns=5)
+    return figure
+
+
+def _draw_panel(axes: Axes, shown: Sequence[tuple[float, Place]], theme: Theme, step: Literal["pre", "post"]) -> None:
+    """Places at their x, and the best of them as a step: after each place where less is better, else before it."""
     for role, (colour, marker, name) in _LOOKS.items():
-        places_x = [at for at, place in zip(x, shown, strict=True) if place.role == role]
-        mine = [place for place in shown if place.role == role]
-        if not mine:
-            continue
-        reach = [
-            [max(0.0, place.accuracy - place.low) for place in mine],
-            [max(0.0, place.high - place.accuracy) for place in mine],
-        ]
-        look: dict[str, Any] = {"fmt": marker, "markersize": 6, "elinewidth": 0.9, "capsize": 2}
-        accuracy = [place.accuracy for place in mine]
-        axes.errorbar(places_x, accuracy, yerr=reach, label=name, color=getattr(theme, colour), **look)
-    sign = 1 if less_is_better else -1
-    best = front([(sign * cost, place.accuracy) for cost, place in zip(x, shown, strict=True)])
-    best.sort(key=lambda at: x[at])
-    if len(best) > 1:
+        mine = [(x, place.accuracy, place) for x, place in shown if place.role == role]
+        if mine:
+            places_x, accuracy, those = zip(*mine, strict=True)
+            reach = [[max(0.0, p.accuracy - p.low) for p in those], [max(0.0, p.high - p.accuracy) for p in those]]
+            look: dict[str, Any] = {"fmt": marker, "markersize": 6, "elinewidth": 0.9, "capsize": 2}
+            axes.errorbar(places_x, accuracy, yerr=reach, label=name, color=getattr(theme, colour), **look)
+    sign = 1 if step == "post" else -1
+    best = front([(sign * x, place.accuracy) for x, place in shown])
+    line = sorted(((shown[at][0], shown[at][1].accuracy) for at in best), key=itemgetter(0))
+    if len(line) > 1:
         # A step, not a slope: between two models there is none to use.
-        where = "post" if less_is_better else "pre"
-        line = [x[at] for at in best], [shown[at].accuracy for at in best]
-        axes.step(*line, where=where, color=theme.front, linewidth=1.1)  # type: ignore[arg-type]
+        axes.step(*zip(*line, strict=True), where=step, color=theme.front, linewidth=1.1)
     below: dict[str, Any] = {"xytext": (5, -11), "textcoords": "offset points", "fontsize": SMALL, "color": theme.ink}
-    for place, at in zip(shown, x, strict=True):
-        axes.annotate(place.label, (at, place.accuracy), **below)
+    for x, place in shown:
+        axes.annotate(place.label, (x, place.accuracy), **below)
     axes.margins(x=0.12, y=0.16)

@@ -23,12 +23,19 @@ LABELS = {
     "random": "random mask, retrained",
     "winner": "winning ticket",
 }
-_PROMPTLESS = ("constant", "zero_shot")
-_UNTRAINED = (*_PROMPTLESS, "instruction")
-_ROWS = {"tune": (*_UNTRAINED, "tuned"), "adapt": (*_UNTRAINED, "adapted")}
-"""Which rows of `results` a kind of run has that prunes nothing."""
-_XPROMPT_ROWS = (*_UNTRAINED, "tuned", "control", "random", "winner")
-_RETRAINED = ("control", "random", "winner")
+_UNTRAINED = ("constant", "zero_shot", "instruction")
+_PRUNED = ("tuned", "control", "random", "winner")
+_TRAINED = {"tune": ("tuned",), "adapt": ("adapted",)}
+"""Rows of `results` that a kind of run has which prunes nothing."""
+_TRAINING = ("fresh", "seconds", "pieces", "parameters")
+_ABSENT = {
+    "constant": (*_TRAINING, "tokens", "loss"),
+    "zero_shot": (*_TRAINING, "tokens"),
+    "instruction": _TRAINING,
+    "tuned": ("fresh",),
+    "adapted": ("fresh",),
+}
+"""Columns that don't apply to a row."""
 _WRITTEN = {"loss": "loss", "rouge1": "ROUGE-1 (%)", "rouge2": "ROUGE-2 (%)", "words": "words"}
 """Fields of written texts, and their headings."""
 _BELOW = ("predicted", *_WRITTEN)
@@ -72,7 +79,7 @@ def comparison_rows(run: Run) -> list[TableRow]:
     constant = run.results["constant"]
     floor = None if constant is None else constant.value
     rows = []
-    for name in _ROWS.get(run.record.kind, _XPROMPT_ROWS):
+    for name in (*_UNTRAINED, *_TRAINED.get(run.record.kind, _PRUNED)):
         if name != "instruction" or run.results[name]:
             rows.append(_make_row(name, labels(run)[name], run.results[name], floor, run.is_generation))
     return rows
@@ -179,19 +186,9 @@ def _make_row(name: str, label: str, result: ResultRow | None, floor: float | No
         "rouge2": formatting.percent(row.rouge2),
         "words": NOT_MEASURED if row.words is None else f"{row.words:.1f}",
     }
-    absent = set()  # what a row of this kind can't have
-    if name not in _RETRAINED:
-        absent.add("fresh")
-    if name in _UNTRAINED:
-        absent |= {"seconds", "pieces", "parameters"}
-    if name in _PROMPTLESS:
-        absent.add("tokens")
-    if name == "constant":
-        absent.add("loss")
-    if name == "adapted":  # each method has some of these sizes
-        absent |= {field for field in ("tokens", "pieces", "parameters") if getattr(row, field) is None}
-    cells |= dict.fromkeys(absent, NOT_APPLICABLE)
-    at_chance = False
-    if name != "constant" and row.interval is not None and floor is not None:
-        at_chance = row.interval[0] <= floor
+    cells |= dict.fromkeys(_ABSENT.get(name, ()), NOT_APPLICABLE)
+    for field in ("tokens", "pieces", "parameters"):
+        if name == "adapted" and getattr(row, field) is None:  # each method has some of these sizes
+            cells[field] = NOT_APPLICABLE
+    at_chance = name != "constant" and row.interval is not None and floor is not None and row.interval[0] <= floor
     return TableRow(name, label, cells, result is not None, at_chance)

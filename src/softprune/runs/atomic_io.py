@@ -61,10 +61,7 @@ def _replacing(path: Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)  # noqa: PTH105 - one name for tests to make fail
     except BaseException:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        remove(temporary)
         raise
     sync_folder(path.parent)
 
@@ -80,13 +77,19 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def remove(path: Path) -> None:
+    """Deletes a file or a folder, as far as it is there and can be deleted."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def remove_temporaries(folder: Path) -> None:
     """Deletes what killed writers left in `folder` and below."""
     for path in list(folder.rglob(".*.tmp")):
-        if _TEMPORARY.match(path.name) and path.is_dir():
-            shutil.rmtree(path)
-        elif _TEMPORARY.match(path.name):
-            path.unlink(missing_ok=True)
+        if _TEMPORARY.match(path.name):
+            remove(path)
 
 
 def json_text(value: Any, indent: int | None = None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from softprune.runs.record import JobRecord
 from softprune.runs.record_parts import Attempt, DifferenceRecord, Interval, Part, maybe
@@ -52,12 +52,6 @@ class ComparisonRow(Part):
         """The number of a measured column; None where it wasn't measured."""
         number: float | None = (self.model_extra or {}).get(column)
         return number
-
-    @model_validator(mode="before")
-    @classmethod
-    def _leave_out_unknown(cls, values: Any) -> Any:
-        """Nothing: what isn't named above is a measured column."""
-        return values
 
 
 class ComparisonRecord(JobRecord):

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from softprune.config import Recipe, TokensRecipe
 from softprune.errors import SoftpruneError, explain_system_error, out_of_memory
-from softprune.runs.multiprocess_folder import open_together
 from softprune.runs.processes import ALONE, Processes
 from softprune.runs.run_folder import RunFolder
 
@@ -16,12 +15,12 @@ Finish = Callable[[Path], object]  # called with the folder before the run is ma
 
 
 def run_job(
+    recipe: Recipe | TokensRecipe,
     out: Path,
+    command: str,
+    recipe_text: str,
     work: Callable[[RunFolder], None],
     *,
-    recipe: Recipe | TokensRecipe,
-    recipe_text: str,
-    command: str,
     may_change: Collection[str],
     finish: Finish | None = None,
     check: Callable[[RunFolder], None] | None = None,
@@ -29,25 +28,20 @@ def run_job(
 ) -> bool:
     """Runs into a folder, or resumes what was cut off there; False where the run was complete already.
 
-    Args:
-        out: the folder.
-        work: everything but `finish`.
-        recipe: validated settings.
-        recipe_text, command, may_change: as of `RunFolder.open`.
-        finish: the last thing that is done, by the first process alone.
-        check: compares a complete run with the data that it was made from, by the first process alone.
-        processes: which do the work together.
+    `finish` is called last, and `check` compares a complete run with the data that it was made from: both by the first
+    of the processes alone. The other arguments are as of `RunFolder.open`.
     """
-    run = open_together(
-        processes,
+    run = RunFolder.open(
         out,
         recipe_text=recipe_text,
         resolved=recipe.resolved(),
         kind=recipe.kind,
         command=command,
         may_change=may_change,
+        processes=processes,
     )
-    is_first, is_new = processes.rank == 0, not run.is_complete
+    is_first = processes.rank == 0
+    is_new: bool = processes.broadcast(not run.is_complete)
     with run.hold(lambda error: _explain(error, recipe, run)):
         if is_new:
             work(run)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from softprune.errors import SoftpruneError
 from softprune.runs.comparison_record import ComparisonRecord, StudyRecord
-from softprune.runs.lock import is_held
+from softprune.runs.job_folder import is_held
 from softprune.runs.record import JobRecord, RunRecord, read_record
 
 
@@ -69,20 +69,23 @@ def _summarise(root: Path, path: Path, record: JobRecord) -> RunSummary:
         seconds = sum(record.work.values())
         return replace(summary, task=",".join(record.tasks), backbone=record.backbone, seconds=seconds)
     assert isinstance(record, RunRecord)
-    names: tuple[str, ...] = ("winner", "tuned", "adapted")
-    if record.kind == "tokens":
-        names = ((record.selection.chosen if record.selection else None) or "baseline", "baseline")
-    best = next((name for name in names if record.results.get(name)), None)
-    result, cost, ticket = record.results[best] if best else None, record.cost, record.ticket
-    return replace(
+    cost, ticket = record.cost, record.ticket
+    summary = replace(
         summary,
         task=record.task.id,
         backbone=record.backbone.name,
         seconds=sum(cost.phases.values()) if cost.seconds is None else cost.seconds,
-        result=best,
-        metric=result.metric if result else None,
-        value=result.value if result else None,
         tokens=ticket.tokens,
         pieces=ticket.pieces,
         parameters=ticket.parameters,
     )
+    names = ["winner", "tuned", "adapted"]
+    if record.kind == "tokens":
+        names = ["baseline"]
+        if record.selection is not None and record.selection.chosen:
+            names.insert(0, record.selection.chosen)
+    for name in names:
+        row = record.results.get(name)
+        if row is not None:
+            return replace(summary, result=name, metric=row.metric, value=row.value)
+    return summary

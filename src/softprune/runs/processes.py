@@ -1,8 +1,8 @@
 """Data parallel: processes that run one recipe together, each on its part of every batch.
 
 A launcher (`accelerate launch`, `torchrun`, `mpirun`) starts them with their rank and number in the environment. What
-goes between them is small, a prompt's gradient and scores, so it goes through accelerate and gloo in the memory of the
-CPU, wherever the models are. All of them walk through the whole run; the first one alone writes, and its word counts.
+goes between them is small, a prompt's gradient and scores, so it goes through gloo in the memory of the CPU,
+wherever the models are. All of them walk through the whole run; the first one alone writes, and its word counts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from softprune.errors import SoftpruneError
@@ -43,13 +42,18 @@ class Processes:
 
     def part(self, items: Sequence[T]) -> Sequence[T]:
         """This process's share: every `size`-th item."""
-        return items
+        return items[self.rank :: self.size]
 
     def sum_(self, *tensors: torch.Tensor) -> None:
         """Replace each tensor by its sum over all processes, the same bits in each."""
 
     def broadcast(self, value: Any) -> Any:
         """What the first process has."""
+        return value
+
+    def ask_first(self, compute: Callable[[], T]) -> T:
+        """What `compute` gives in the first process, which alone calls it."""
+        value: T = self.broadcast(None if self.rank else compute())
         return value
 
     def gather(self, value: T) -> list[T]:
@@ -64,7 +68,7 @@ ALONE = Processes()
 
 
 class _Group(Processes):
-    """Several processes, joined by accelerate."""
+    """Several processes, joined by accelerate, which knows the launchers."""
 
     def __init__(self, rank: int, size: int) -> None:
         import torch
@@ -72,10 +76,10 @@ class _Group(Processes):
         # Its functions have the default group as a default argument. Imported later, they would hold this one, and
         # with it the connections, beyond `destroy_process_group`.
         import torch.distributed.nn.functional
-        from accelerate import PartialState, utils
+        from accelerate import PartialState
         from torch.distributed.distributed_c10d import _get_default_store
 
-        self.rank, self.size, self._accelerate = rank, size, utils
+        self.rank, self.size, self._dist = rank, size, torch.distributed
         # accelerate would choose a number of threads, and say so; the recipe's is set later.
         os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
         try:
@@ -89,31 +93,32 @@ class _Group(Processes):
         if rank == 0:
             atexit.register(self._release_others)  # the others wait until this one has reported their error
 
-    def part(self, items: Sequence[T]) -> Sequence[T]:
-        return items[self.rank :: self.size]
-
     def sum_(self, *tensors: torch.Tensor) -> None:
         for tensor in tensors:
-            own = tensor.detach().cpu().contiguous()
-            tensor.detach().copy_(self._exchange(partial(self._accelerate.reduce, own, "sum")))
+            total = tensor.detach().to("cpu", copy=True).contiguous()
+            self._exchange(self._dist.all_reduce, total)
+            tensor.detach().copy_(total)
 
     def broadcast(self, value: Any) -> Any:
-        own = [value if self.rank == 0 else None]
-        return self._exchange(partial(self._accelerate.broadcast_object_list, own))[0]
+        sent = [value if self.rank == 0 else None]
+        self._exchange(self._dist.broadcast_object_list, sent)
+        return sent[0]
 
     def gather(self, value: T) -> list[T]:
-        gathered: list[T] = self._exchange(partial(self._accelerate.gather_object, [value]))
+        gathered: list[Any] = [None] * self.size
+        self._exchange(self._dist.all_gather_object, gathered, value)
         return gathered
 
     def report(self, error: Exception) -> None:
         if self.rank == 0:
             return
-        parts = ["", f"{type(error).__name__}: {error}", ""]
+        expected, found = f"process {self.rank} to go on to the end", f"{type(error).__name__}: {error}"
+        do = "fix that, then the same command"
         if type(error) is SoftpruneError:
-            parts = [error.expected, error.found, error.do]
+            expected, found, do = error.expected, f"{error.found} (process {self.rank})", error.do
         with suppress(RuntimeError):  # the first process is gone, or doesn't answer
-            self._store.set("error", json.dumps([self.rank, *parts]))
-            _close_connections()  # which wakes the others
+            self._store.set("error", json.dumps([expected, found, do]))
+            self._close_connections()  # which wakes the others
             self._store.wait(["reported"], _REPORT_WAIT)
             sys.exit(2)
         with suppress(RuntimeError):
@@ -121,9 +126,10 @@ class _Group(Processes):
             return  # the first process lives, and is too busy to notice
         sys.exit(2)
 
-    def _exchange(self, exchange: Callable[[], Any]) -> Any:
+    def _exchange(self, exchange: Callable[..., object], *given: object) -> None:
+        """Calls it; when another process has ended, all of them end, and the first one says why."""
         try:
-            return exchange()
+            exchange(*given)
         except RuntimeError as error:  # the connection to another process is closed
             if self.rank:
                 with suppress(RuntimeError):
@@ -134,24 +140,17 @@ class _Group(Processes):
             do = "give the same command again: the run goes on from its last evaluation"
             with suppress(RuntimeError):
                 if self._store.check(["error"]):
-                    rank, expected, found, do = json.loads(self._store.get("error"))
-                    if expected:
-                        found = f"{found} (process {rank})"
-                    else:  # an error that isn't the user's
-                        expected, do = f"process {rank} to go on to the end", "fix that, then the same command"
+                    expected, found, do = json.loads(self._store.get("error"))
             raise SoftpruneError(expected, found, do) from error
 
     def _release_others(self) -> None:
         with suppress(RuntimeError):
             self._store.set("reported", "")
-        _close_connections()  # the launcher may wait for the others in this process
+        self._close_connections()  # the launcher may wait for the others in this process
 
-
-def _close_connections() -> None:
-    import torch.distributed
-
-    with suppress(RuntimeError, ValueError, AssertionError):  # they are closed
-        torch.distributed.destroy_process_group()
+    def _close_connections(self) -> None:
+        with suppress(RuntimeError, ValueError, AssertionError):  # they are closed
+            self._dist.destroy_process_group()
 
 
 _joined: _Group | None = None

@@ -6,14 +6,19 @@ the file once it has been set; null means "not known yet" or "not measured".
 
 from __future__ import annotations
 
+import os
+import platform
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, Self, TypeVar
 
+import psutil
 from pydantic import Field, ValidationError
 
 from softprune.errors import SoftpruneError
-from softprune.runs.environment import hardware, versions
 from softprune.runs.record_parts import (
     AdapterRecord,
     Attempt,
@@ -40,6 +45,8 @@ from softprune.runs.record_parts import (
 )
 
 SCHEMA: Final = 1  # raised when files of the version before can no longer be read
+
+_PACKAGES = ("softprune", "torch", "transformers", "numpy")
 
 Kind = Literal["tune", "xprompt", "adapt", "tokens"]
 Status = Literal["running", "complete", "failed"]
@@ -92,14 +99,6 @@ class JobRecord(Part):
             hardware=Hardware.model_validate(hardware()),
             **known,
         )
-
-    def resume(self, command: str, changed: dict[str, Any]) -> None:
-        """Notes that the job is resumed, and which recipe keys have another value now."""
-        attempt = Attempt(started=now(), command=command, versions=versions())
-        if changed:
-            attempt.changed = changed
-        self.attempts = [*self.attempts, attempt]
-        self.status, self.phase, self.error, self.finished = "running", None, None, None
 
 
 class RunRecord(JobRecord):
@@ -180,6 +179,35 @@ def begin_run(kind: Kind, command: str, seed: int | None) -> RunRecord:
         cost=CostRecord(**unknown_cost, phases={}),
         **verdict,
     )
+
+
+@cache  # reading packages' metadata takes 25 ms, and a study asks for it in every run
+def versions() -> dict[str, str | None]:
+    """Python's version and those of the packages that numbers depend on; None where not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def hardware() -> dict[str, str | int | None]:
+    """The processor, its cores that this process may use, memory in bytes, and the first GPU's name."""
+    import torch
+
+    cpu: str | None = platform.processor() or platform.machine() or None
+    with suppress(OSError):  # Linux alone has this file, and says no more than "x86_64" elsewhere
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                cpu = line.partition(":")[2].strip()
+                break
+    cores = os.cpu_count()
+    if hasattr(os, "sched_getaffinity"):  # Linux alone has it
+        cores = len(os.sched_getaffinity(0))
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    return {"cpu": cpu, "cores": cores, "memory_bytes": psutil.virtual_memory().total, "gpu": gpu}
 
 
 def now() -> str:

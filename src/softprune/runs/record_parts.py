@@ -48,7 +48,8 @@ class Part(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _leave_out_unknown(cls, values: Any, info: ValidationInfo) -> Any:
-        if not (isinstance(info.context, Mapping) and info.context.get("reading") and isinstance(values, dict)):
+        is_reading = isinstance(info.context, Mapping) and info.context.get("reading") and isinstance(values, dict)
+        if not is_reading or cls.model_config.get("extra") == "allow":
             return values
         known = {field.alias or name for name, field in cls.model_fields.items()}
         return {key: value for key, value in values.items() if key in known}

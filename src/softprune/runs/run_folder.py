@@ -4,6 +4,9 @@ metrics.jsonl    one line a measurement, with its `phase`, `candidate` (or none)
 state/           finished pieces of work and checkpoints; gone when the run is complete
 
 and what every job's folder has; see `job_folder`.
+
+Of several processes that make one run, the first alone reads and writes the folder, and it sends what it read. Work
+that isn't stored yet is done by all of them together.
 """
 
 from __future__ import annotations
@@ -22,9 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from softprune.errors import SoftpruneError
 from softprune.runs import atomic_io
-from softprune.runs.folder_checks import JSON, changed_keys
-from softprune.runs.job_folder import JobFolder, inside
-from softprune.runs.lock import FolderLock
+from softprune.runs.job_folder import JSON, FolderLock, JobFolder, changed_keys, inside
 from softprune.runs.processes import ALONE, Processes
 from softprune.runs.record import Kind, Pin, RunRecord, begin_run
 
@@ -44,36 +45,15 @@ class Saved:
     meta: dict[str, Any]  # anything that JSON holds; tuples come back as lists
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """The latest state of a piece of work that isn't finished: one file, replaced as a whole."""
-
-    path: Path
-    on_save: Callable[[], None]
-
-    def load(self) -> Saved | None:
-        """What was saved last, or None."""
-        return _read_saved(self.path) if self.path.exists() else None
-
-    def save(self, saved: Saved) -> None:
-        """Replaces what was saved before."""
-        _write_saved(self.path, saved)
-        self.on_save()
-
-    def clear(self) -> None:
-        """Deletes it, if there is one."""
-        self.path.unlink(missing_ok=True)
-
-
 class RunFolder(JobFolder[RunRecord]):
     """A run's folder, held by this process until `close`; the module's docstring says what lies in it."""
 
     own_files = ("metrics.jsonl", TRACKERS)
-    processes: Processes = ALONE  # those that work on the run; see `softprune.runs.multiprocess_folder`
+    processes: Processes = ALONE  # those that make the run
     # For `cost.peak_memory`: the most bytes since the last call; None where that can't be measured.
     read_peak: Callable[[], int | None] | None = None
 
-    def __init__(self, path: Path, lock: FolderLock, record: RunRecord, made: Sequence[Path] = ()) -> None:
+    def __init__(self, path: Path, lock: FolderLock | None, record: RunRecord, made: Sequence[Path] = ()) -> None:
         super().__init__(path, lock, record, made)
         self._metrics = path / "metrics.jsonl"
         self._counting: dict[str, float] = {}  # open phases, and since when their seconds aren't counted yet
@@ -89,18 +69,21 @@ class RunFolder(JobFolder[RunRecord]):
         kind: Kind,
         command: str,
         may_change: Collection[str] = (),
+        processes: Processes = ALONE,
     ) -> Self:
-        """Creates the folder, or resumes the run that was begun in it; arguments as of `open_job`.
+        """Creates the folder, or resumes the run that was begun in it; see `open_job`.
 
-        Args:
-            path, recipe_text, kind, command: as there.
-            resolved: every recipe key with its value; must equal what the folder was begun with.
-            may_change: dotted keys that a resumed run may have another value of; run.json keeps what changed.
+        `resolved` must equal what the folder was begun with, but for the dotted keys that `may_change`; run.json keeps
+        what changed.
 
         Raises:
             SoftpruneError: the folder is another recipe's, something else's, or another live process's.
         """
-        return cls.open_job(
+        if processes.rank:
+            run = cls(Path(path), None, processes.broadcast(None))
+            run.processes = processes
+            return run
+        run = cls.open_job(
             Path(path),
             RunRecord,
             lambda: begin_run(kind, command, resolved.get("seed")),
@@ -109,6 +92,10 @@ class RunFolder(JobFolder[RunRecord]):
             command=command,
             check=lambda begun, plain: changed_keys(begun, plain, may_change),
         )
+        if processes.size > 1:
+            run.processes = processes
+            processes.broadcast(run.record)
+        return run
 
     @contextmanager
     def editing(self) -> Iterator[RunRecord]:
@@ -122,8 +109,9 @@ class RunFolder(JobFolder[RunRecord]):
 
     def complete(self) -> None:
         """Ends the run, and deletes `state/`."""
-        super().complete()
-        logger.info("%s: complete", self.path)
+        if not self.processes.rank:
+            super().complete()
+            logger.info("%s: complete", self.path)
 
     def pin(self, key: Pin, compute: Callable[[], JSON]) -> Any:
         """The value of a field of the record (dotted within a section); computed and written when it is null.
@@ -133,7 +121,7 @@ class RunFolder(JobFolder[RunRecord]):
         *sections, field = key.split(".")
         section = reduce(getattr, sections, self.record)
         if getattr(section, field) is None:
-            value = compute()
+            value = self.processes.ask_first(compute)
             with self.editing():
                 setattr(section, field, value)
         return getattr(section, field)
@@ -180,24 +168,37 @@ class RunFolder(JobFolder[RunRecord]):
         It is read back even when it was computed just now, so that a resumed run continues from the same
         bits. A checkpoint of the same name is deleted.
         """
-        path = self._state / inside(f"{name}.safetensors")
-        if not path.exists():
-            _write_saved(path, compute())
-            self._count()
-        self.checkpoint(name).clear()
-        return _read_saved(path)
+        path = self._state_file(name)
+        if not self.has(name):
+            made = compute()
+            if not self.processes.rank:
+                _write_saved(path, made)
+                self._count()
+        if not self.processes.rank:
+            self._state_file(f"{name}.partial").unlink(missing_ok=True)
+        return self.processes.ask_first(lambda: _read_saved(path))
 
     def has(self, name: str) -> bool:
         """Whether a piece of work is finished."""
-        return (self._state / inside(f"{name}.safetensors")).exists()
+        return self.processes.ask_first(self._state_file(name).exists)
 
-    def checkpoint(self, name: str) -> Checkpoint:
-        """Where the state of a piece of work that isn't finished is kept."""
-        return Checkpoint(self._state / inside(f"{name}.partial.safetensors"), self._count)
+    def load_checkpoint(self, name: str) -> Saved | None:
+        """The last state of a piece of work that isn't finished; None where there is none."""
+        path = self._state_file(f"{name}.partial")
+        return self.processes.ask_first(lambda: _read_saved(path) if path.exists() else None)
+
+    def save_checkpoint(self, name: str, saved: Saved) -> None:
+        """Replaces the last state of a piece of work that isn't finished."""
+        if not self.processes.rank:
+            _write_saved(self._state_file(f"{name}.partial"), saved)
+            self._count()
+
+    def _state_file(self, name: str) -> Path:
+        return self._state / inside(f"{name}.safetensors")
 
     def append_metrics(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """Adds measurements to metrics.jsonl: mappings with `phase`, `step` and, if any, `candidate`."""
-        if not lines:
+        if not lines or self.processes.rank:
             return
         with self._metrics.open("ab") as file:
             file.write(atomic_io.json_lines(lines))
@@ -207,12 +208,9 @@ class RunFolder(JobFolder[RunRecord]):
     def trim_metrics(self, phase: str, candidate_ids: Sequence[str] | None, after_step: int) -> None:
         """Drops a torn last line, and lines of `phase` with a `step` above `after_step`; they are made again.
 
-        Args:
-            phase: lines of other phases stay.
-            candidate_ids: lines whose `candidate` isn't among them stay; None takes every line of the phase.
-            after_step: the step of the checkpoint that the work goes on from.
+        Other phases' lines stay, and those whose `candidate` isn't among `candidate_ids`; None takes every candidate.
         """
-        if not self._metrics.exists():
+        if self.processes.rank or not self._metrics.exists():
             return
         early = []
         for text in self._metrics.read_bytes().split(b"\n")[:-1]:  # what follows the last line end is torn
@@ -229,7 +227,13 @@ class RunFolder(JobFolder[RunRecord]):
     @property
     def has_work(self) -> bool:
         """Whether any piece of work was begun, or the run is older than this process."""
+        if self.processes.rank:  # the folder is the first process's to remove
+            return True
         return super().has_work or self._state.exists() or bool(self.record.cost.phases)
+
+    def _write_file(self, name: str, data: bytes) -> None:
+        if not self.processes.rank:
+            super()._write_file(name, data)
 
     def _finish(self) -> None:
         shutil.rmtree(self._state, ignore_errors=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from softprune.runs.folder_checks import JSON
+from softprune.runs.job_folder import JSON
 from softprune.runs.record import Pin, RunRecord, begin_run
-from softprune.runs.run_folder import Checkpoint, RunFolder, Saved
+from softprune.runs.run_folder import RunFolder, Saved
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,7 @@ class StandIn(RunFolder):
     """A run folder for one piece of work on a worker; `begun` is the state that it goes on from, if there is one."""
 
     def __init__(self, path: Path, known: Pinned, begun: Saved | None = None) -> None:
-        self.path = path  # the driver's, for messages
-        self.record = begin_run("xprompt", "on a worker", None)
+        super().__init__(path, None, begin_run("xprompt", "on a worker", None))  # the driver's path is for messages
         self.record.threads, self.record.K, self.record.inputs = known.threads, known.K, known.inputs
         self.record.backbone.device, self.record.backbone.dtype = known.device, known.dtype
         self.output = WorkerOutput()
@@ -81,9 +80,12 @@ class StandIn(RunFolder):
             self.output.pieces[name] = compute()
         return self.output.pieces[name]
 
-    def checkpoint(self, name: str) -> Checkpoint:
+    def load_checkpoint(self, name: str) -> Saved | None:
         """The state that the driver sent."""
-        return _InMemory(self.path, lambda: None, self._begun)
+        return self._begun
+
+    def save_checkpoint(self, name: str, saved: Saved) -> None:
+        """Nothing: the driver gets the whole piece, or none of it; if the worker dies, it begins again."""
 
     def append_metrics(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """Keeps them for the driver."""
@@ -95,18 +97,3 @@ class StandIn(RunFolder):
 
     def _write_file(self, name: str, data: bytes) -> NoReturn:
         raise RuntimeError(f"only the driver writes {name}")
-
-
-@dataclass(frozen=True)
-class _InMemory(Checkpoint):
-    """Unfinished work, which is stored nowhere: if the worker dies, it begins again with `begun`."""
-
-    begun: Saved | None
-
-    def load(self) -> Saved | None:
-        return self.begun
-
-    def save(self, saved: Saved) -> None:
-        """Nothing: the driver gets the whole piece, or none of it."""
-
-    def clear(self) -> None: ...

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +32,7 @@ LEVEL = 0.95
 CHUNK_CELLS = 4_000_000  # R x U cells drawn at a time: 32 MB
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(NamedTuple):
     """A range that holds the true value with the asked confidence."""
 
     low: float
@@ -57,15 +57,6 @@ class Difference:
     seeds_df: float | None = None  # degrees of freedom of `se_seeds`
 
 
-@dataclass(frozen=True, slots=True)
-class McNemar:
-    """The examples on which exactly one of two models is right."""
-
-    only_a: int
-    only_b: int
-    p: float  # exact, two-sided binomial, of "each is as likely as the other"
-
-
 def bootstrap_interval(
     counts_NC: npt.ArrayLike,
     score: Score,
@@ -76,12 +67,8 @@ def bootstrap_interval(
 ) -> Interval:
     """The percentile bootstrap interval of a score, at 95%.
 
-    Args:
-        counts_NC: `[N, C]`, one row of counts per example.
-        score: sums `[..., C]` to scores `[...]`.
-        groups: one id per example; whole groups are resampled (MultiRC's passages). None: examples are.
-        seed: of the resampling.
-        resamples: how many.
+    `counts_NC` has a row of counts per example, and `score` takes sums `[..., C]` to scores `[...]`. Where there are
+    `groups`, one id per example, whole groups are resampled (MultiRC's passages).
 
     Raises:
         SoftpruneError: without examples, or with another number of group ids than examples.
@@ -103,15 +90,10 @@ def paired_bootstrap(
     seed: int,
     resamples: int = RESAMPLES,
 ) -> Difference:
-    """Compare two models on the same examples: both are scored on the same resamples.
+    """Compare two models on the same examples, a minus b: both are scored on the same resamples.
 
-    Args:
-        counts_a: `[N, C]`, or a list of such arrays, one per training seed; a's score is then their mean.
-        counts_b: the same of the other model; its number of seeds may differ.
-        score, groups, seed, resamples: as in `bootstrap_interval`.
-
-    Returns:
-        a minus b. `p = 2 min(P(d <= 0), P(d >= 0))` over resamples, each count with 1 added, at most 1.
+    Counts are `[N, C]`, or a list of such arrays, one per training seed, of which either side may have its own number;
+    a side's score is then their mean. The other arguments are as in `bootstrap_interval`; p as in `two_sided_p`.
 
     Raises:
         SoftpruneError: when the arrays don't describe the same number of examples, or there are none.
@@ -144,11 +126,9 @@ def bootstrap_difference(
     # All seeds of both sides side by side: one draw of examples then serves them all, which is what pairs them.
     rows = _sum_groups(np.concatenate([*a, *b], axis=1), groups)
     drawn_R = _resample(rows, difference, seed, resamples)
-    low, high = percentiles(drawn_R)
     result = Difference(
         float(difference(rows.sum(axis=0))),
-        low,
-        high,
+        *percentiles(drawn_R),
         p=two_sided_p(drawn_R),
         seeds=min(len(a), len(b) or len(a)),
         units=len(rows),
@@ -163,8 +143,10 @@ def two_sided_p(drawn_R: Floats) -> float:
     return min(1.0, 2.0 * float(min(tails)) / (len(drawn_R) + 1))
 
 
-def mcnemar(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike) -> McNemar:
+def mcnemar(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike) -> tuple[int, int, float]:
     """The exact McNemar test on two models' right and wrong answers to the same N examples.
+
+    How many only a has right, how many only b, and p: two-sided binomial, of "each is as likely as the other".
 
     Raises:
         SoftpruneError: when the two aren't equally long.
@@ -179,7 +161,7 @@ def mcnemar(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike) -> McNemar:
     discordant = only_a + only_b
     # At one half the binomial is symmetric: both tails are twice the smaller one.
     p = min(1.0, 2.0 * float(bdtr(min(only_a, only_b), discordant, 0.5))) if discordant else 1.0
-    return McNemar(only_a, only_b, p)
+    return only_a, only_b, p
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -15,7 +15,6 @@ from itertools import permutations
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from softprune.errors import SoftpruneError
 from softprune.statistics.bootstrap import Floats, percentiles
@@ -32,9 +31,8 @@ class Correlation:
     """How two measurements go together."""
 
     value: float  # the coefficient, -1 to 1
-    low: (
-        float | None
-    )  # 95% percentile bootstrap interval; None where fewer than half of the resamples had a coefficient
+    # 95% percentile bootstrap interval; None where fewer than half of the resamples had a coefficient.
+    low: float | None
     high: float | None
     n: int  # items, or entries of the matrices
     kind: Kind
@@ -45,7 +43,8 @@ class Correlation:
 def coefficient(x: Sequence[float] | Floats, y: Sequence[float] | Floats, kind: Kind = "spearman") -> float | None:
     """The coefficient alone: Pearson's, or of ranks (ties share their mean). None under 3 items, or for constants."""
     a, b = _finite_pairs(x, y)
-    return _coefficient(a, b, kind)
+    value = float(_coefficients(a[None], b[None], kind)[0]) if len(a) >= FEWEST else math.nan
+    return value if math.isfinite(value) else None
 
 
 def correlate(
@@ -56,22 +55,18 @@ def correlate(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Correlation | None:
-    """A correlation over independent items, with a bootstrap interval over them.
+    """A correlation over independent items `[N]`, with a bootstrap interval over them.
 
-    Args:
-        x, y: `[N]`; items of which either isn't finite were not measured and are left out.
-        kind, seed, resamples: the coefficient; of the resampling.
-
-    Returns:
-        None for fewer than 3 items, or where all of x or all of y are the same.
+    Items of which either isn't finite were not measured and are left out. None for fewer than 3 others, or where all of
+    x or all of y are the same.
 
     Raises:
         SoftpruneError: when x and y aren't equally long.
     """
-    a, b = _finite_pairs(x, y)
-    value = _coefficient(a, b, kind)
+    value = coefficient(x, y, kind)
     if value is None:
         return None
+    a, b = _finite_pairs(x, y)
     drawn = np.random.default_rng(seed).integers(len(a), size=(resamples, len(a)))
     return Correlation(value, *_interval(_coefficients(a[drawn], b[drawn], kind)), n=len(a), kind=kind)
 
@@ -79,19 +74,12 @@ def correlate(
 def mantel(
     x_TT: Floats, y_TT: Floats, kind: Kind = "spearman", *, seed: int = 0, resamples: int = RESAMPLES
 ) -> Correlation | None:
-    """A correlation of two matrices over the same tasks, off their diagonals.
+    """A correlation of two matrices `[T, T]` over the same tasks, off their diagonals, such as similarity and transfer.
 
     The p-value counts permutations of the tasks whose coefficient is at least as far from 0, all of them where there
     are no more than `resamples`, else as many drawn ones with 1 added to both counts. The interval resamples tasks; a
-    pair of two copies of one task is left out, as the diagonal is.
-
-    Args:
-        x_TT, y_TT: `[T, T]`, such as similarity of prompts and transfer from row to column; entries of which either
-            isn't finite were not measured and are left out.
-        kind, seed, resamples: as of `correlate`; permutations are as many.
-
-    Returns:
-        None for fewer than 3 tasks or entries, or where all entries of either are the same.
+    pair of two copies of one task is left out, as the diagonal is, and entries of which either isn't finite. None for
+    fewer than 3 tasks or entries, or where all entries of either are the same.
 
     Raises:
         SoftpruneError: when they aren't two square matrices of one size.
@@ -105,7 +93,7 @@ def mantel(
         )
     size = len(x_TT)
     off_TT = ~np.eye(size, dtype=bool)
-    value = None if size < FEWEST else _matrix_coefficient(x_TT, y_TT, off_TT, kind)
+    value = coefficient(x_TT[off_TT], y_TT[off_TT], kind)
     if value is None:
         return None
     generator = np.random.default_rng(seed)
@@ -115,17 +103,19 @@ def mantel(
         orders = (generator.permutation(size) for _ in range(resamples))  # type: ignore[misc]
     extreme = counted = 0
     for order in orders:
-        permuted = _matrix_coefficient(x_TT[np.ix_(order, order)], y_TT, off_TT, kind)
+        permuted = coefficient(x_TT[np.ix_(order, order)][off_TT], y_TT[off_TT], kind)
         if permuted is not None:
             counted += 1
             extreme += abs(permuted) >= abs(value) - _EXACT
     p = extreme / counted if tries_all else (extreme + 1) / (counted + 1)
-    resampled = []
-    for tasks in generator.integers(size, size=(resamples, size)):
+    resampled_R = np.full(resamples, np.nan)
+    for r, tasks in enumerate(generator.integers(size, size=(resamples, size))):
         places, different = np.ix_(tasks, tasks), tasks[:, None] != tasks[None]
-        resampled.append(_matrix_coefficient(x_TT[places], y_TT[places], different, kind))
-    n = int((np.isfinite(x_TT) & np.isfinite(y_TT) & off_TT).sum())
-    return Correlation(value, *_interval(resampled), n=n, kind=kind, tasks=size, p=p)
+        drawn = coefficient(x_TT[places][different], y_TT[places][different], kind)
+        if drawn is not None:
+            resampled_R[r] = drawn
+    n = len(_finite_pairs(x_TT[off_TT], y_TT[off_TT])[0])
+    return Correlation(value, *_interval(resampled_R), n=n, kind=kind, tasks=size, p=p)
 
 
 def _finite_pairs(x: Sequence[float] | Floats, y: Sequence[float] | Floats) -> tuple[Floats, Floats]:
@@ -136,18 +126,8 @@ def _finite_pairs(x: Sequence[float] | Floats, y: Sequence[float] | Floats) -> t
     return a[real], b[real]
 
 
-def _matrix_coefficient(x_TT: Floats, y_TT: Floats, counts_TT: npt.NDArray[np.bool_], kind: Kind) -> float | None:
-    """Over the entries that count and that both matrices have."""
-    real = np.isfinite(x_TT) & np.isfinite(y_TT) & counts_TT
-    return _coefficient(x_TT[real], y_TT[real], kind)
-
-
-def _coefficient(a: Floats, b: Floats, kind: Kind) -> float | None:
-    return None if len(a) < FEWEST else _coefficients(a[None], b[None], kind)[0]
-
-
-def _coefficients(a_RN: Floats, b_RN: Floats, kind: Kind) -> list[float | None]:
-    """Of each row; None where one side is all the same."""
+def _coefficients(a_RN: Floats, b_RN: Floats, kind: Kind) -> Floats:
+    """Of each row, `[R]`; NaN where one side is all the same."""
     varies_R = (a_RN != a_RN[:, :1]).any(axis=1) & (b_RN != b_RN[:, :1]).any(axis=1)
     if kind == "spearman":
         from scipy.stats import rankdata  # takes seconds to import
@@ -155,17 +135,12 @@ def _coefficients(a_RN: Floats, b_RN: Floats, kind: Kind) -> list[float | None]:
         a_RN, b_RN = rankdata(a_RN, axis=1), rankdata(b_RN, axis=1)
     a_RN, b_RN = a_RN - a_RN.mean(axis=1, keepdims=True), b_RN - b_RN.mean(axis=1, keepdims=True)
     size_R = np.linalg.norm(a_RN, axis=1) * np.linalg.norm(b_RN, axis=1)
-    dot_R = (a_RN * b_RN).sum(axis=1)
-    values: list[float | None] = []
-    for dot, size, varies in zip(dot_R, size_R, varies_R, strict=True):
-        # Rounding may leave a quotient just beyond 1.
-        values.append(max(-1.0, min(1.0, float(dot / size))) if varies and size > 0 else None)
-    return values
+    values_R: Floats = np.full(len(size_R), np.nan)
+    np.divide((a_RN * b_RN).sum(axis=1), size_R, out=values_R, where=varies_R & (size_R > 0))
+    return np.clip(values_R, -1.0, 1.0)  # rounding may leave a quotient just beyond 1
 
 
-def _interval(coefficients: Sequence[float | None]) -> tuple[float | None, float | None]:
+def _interval(values_R: Floats) -> tuple[float | None, float | None]:
     """The percentiles; resamples in which all is the same have no coefficient."""
-    real = [value for value in coefficients if value is not None]
-    if not real or 2 * len(real) < len(coefficients):
-        return None, None
-    return percentiles(real)
+    real = values_R[np.isfinite(values_R)]
+    return percentiles(real) if len(real) and 2 * len(real) >= len(values_R) else (None, None)

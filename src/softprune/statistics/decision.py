@@ -100,21 +100,12 @@ def _scaled(difference: Difference, seeds: float, examples: float) -> Uncertaint
     return Uncertainty(measured.seeds / math.sqrt(seeds), seeds_df, measured.examples / math.sqrt(examples), units)
 
 
-def detectable(
-    seeds: int,
-    examples: int,
-    *,
-    seed_sd: float = SEED_SD,
-    discordance: float = DISCORDANCE,
-) -> float:
+def detectable(seeds: int, examples: int, *, seed_sd: float = SEED_SD, discordance: float = DISCORDANCE) -> float:
     """The smallest true difference that a planned comparison would detect with 80% power.
 
-    Args:
-        seeds: fresh seeds a side, at least 3.
-        examples: of `report`, or groups of them where they share text.
-        seed_sd: standard deviation over seeds of the paired difference, a fraction of the metric's range.
-        discordance: share of the examples on which exactly one side is right; the standard deviation of an example's
-            difference is its root.
+    It has at least 3 fresh `seeds` a side and so many `examples` of `report`, or groups that share text. `seed_sd` is
+    the standard deviation over seeds of the paired difference, a fraction of the metric's range; `discordance` the
+    share of examples on which exactly one side is right, the root of which is an example's standard deviation.
     """
     planned = Uncertainty(seed_sd / math.sqrt(seeds), seeds - 1.0, math.sqrt(discordance / examples), examples)
     return detectable_by(planned)
@@ -141,11 +132,8 @@ def detectable_by(uncertainty: Uncertainty) -> float:
 def seeds_needed(margin: float, *, seed_sd: float, examples_error: float, units: int) -> int | None:
     """Seeds that detect a difference of `margin` with 80% power; None: no number does, since examples are too few.
 
-    Args:
-        margin: the difference to detect, a fraction of the metric's range.
-        seed_sd: standard deviation over seeds of the paired difference.
-        examples_error: standard error from the sampling of examples; 0 if the report set is all there is.
-        units: examples or groups.
+    `seed_sd` is as of `detectable`, `examples_error` the standard error from the sampling of examples (0 if the report
+    set is all there is), and `units` counts them or their groups.
     """
     for count in range(MIN_SEEDS, MOST_SEEDS + 1):
         planned = Uncertainty(seed_sd / math.sqrt(count), count - 1.0, examples_error, units)

@@ -53,31 +53,20 @@ def estimate(value: float, drawn_R: Floats, texts: int) -> Estimate:
     return Estimate(float(value), *percentiles(known_R))
 
 
-def share_estimate(share: float, drawn_R: Floats, texts: int) -> Estimate:
-    """The interval of a share.
-
-    A share of 0 or 1 never varies in resamples. It gets the exact interval of Clopper and Pearson (Biometrika 26,
-    1934), with texts as trials; at these two ends it has a closed form.
-    """
-    by_bootstrap = estimate(share, drawn_R, texts)
-    if by_bootstrap.interval is None or 0 < share < 1:
-        return by_bootstrap
-    width = 1 - ((1 - LEVEL) / 2) ** (1 / texts)
-    return Estimate(share, 0.0, width) if share == 0 else Estimate(share, 1 - width, 1.0)
-
-
 def compare_shares(
     share: float, baseline: float, share_R: Floats, baseline_R: Floats, texts: int
 ) -> tuple[Estimate, Estimate]:
-    """A share, and its difference to a baseline; arguments as of `share_estimate`.
+    """A share, and its difference to a baseline; `share_R`, `baseline_R` and `texts` as of `estimate`.
 
-    A share of 0 or 1 has an exact interval; its difference takes that one over, since it doesn't vary in resamples.
+    A share of 0 or 1 never varies in resamples. It gets the exact interval of Clopper and Pearson (Biometrika 26,
+    1934), with texts as trials; at these two ends it has a closed form. Its difference takes that one over.
     """
-    kept = share_estimate(share, share_R, texts)
-    difference = estimate(share - baseline, share_R - baseline_R, texts)
-    if kept.low is not None and kept.high is not None and share in (0.0, 1.0):
-        difference = Estimate(difference.value, kept.low - baseline, kept.high - baseline)
-    return kept, difference
+    kept, difference = estimate(share, share_R, texts), estimate(share - baseline, share_R - baseline_R, texts)
+    if kept.interval is None or 0 < share < 1:
+        return kept, difference
+    width = 1 - ((1 - LEVEL) / 2) ** (1 / texts)
+    low, high = (0.0, width) if share == 0 else (1 - width, 1.0)
+    return Estimate(share, low, high), Estimate(difference.value, low - baseline, high - baseline)
 
 
 def chance_p(kept: int, chance_N: Floats) -> float:

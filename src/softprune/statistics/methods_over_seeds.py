@@ -14,8 +14,8 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from softprune.statistics.bootstrap import Difference, Floats, Interval, Score, bootstrap_interval
-from softprune.statistics.seeds import MIN_SEEDS, compare_rows, mean_uncertainty
+from softprune.statistics.bootstrap import Difference, Floats, Interval, Score
+from softprune.statistics.seeds import compare_rows, uncertainty_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +62,10 @@ def spread(outcome: Outcome, score: Score, *, seed: int, resamples: int) -> Spre
     if runs is None:
         return Spread(mean, sd, None)
     counts, groups = [run.counts_NC for run in runs], runs[0].groups
-    if len(runs) < MIN_SEEDS:
-        interval = bootstrap_interval(
-            np.concatenate(counts, axis=1),
-            partial(mean_score, width=counts[0].shape[1], score=score),
-            groups,
-            seed=seed,
-            resamples=resamples,
-        )
-        return Spread(mean, sd, interval)
-    reach = mean_uncertainty(counts, score, groups, seed=seed, resamples=resamples).margin()
+    found = compare_rows(counts, None, score, groups, seed=seed, resamples=resamples)
+    if not found.covers_seeds:
+        return Spread(mean, sd, Interval(found.low, found.high))
+    reach = uncertainty_of(found).margin()
     return Spread(mean, sd, Interval(mean - reach, mean + reach), covers_seeds=True)
 
 

@@ -24,7 +24,7 @@ effects.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -81,7 +81,7 @@ class Uncertainty:
 
 def compare_rows(
     counts_a: Counts,
-    counts_b: Counts,
+    counts_b: Counts | None,
     score: Score,
     groups: Groups = None,
     *,
@@ -90,39 +90,37 @@ def compare_rows(
     untrained: bool = False,
     resamples: int = RESAMPLES,
 ) -> Difference:
-    """Compare two rows that answered the same examples, over their training seeds.
+    """Compare two rows that answered the same examples, a minus b, over their training seeds; see `paired_bootstrap`.
 
-    Args:
-        counts_a, counts_b, score, groups, seed, resamples: as in `paired_bootstrap`.
-        paired: whether seed s of a and seed s of b belong together (same data order, or same run). Rows with different
-            numbers of seeds never do.
-        untrained: whether b has no seeds at all, such as the model without a prompt.
+    `paired` says whether seed s of a and seed s of b belong together (same data order, or same run); rows with
+    different numbers of seeds never do. `untrained`: b has no seeds at all, such as the model without a prompt. Without
+    b (None) it is a's mean itself.
 
-    Returns:
-        a minus b. With fewer than 3 seeds on a trained side the interval is by example alone and `covers_seeds` is
-        False: it says something about these very prompts, and nothing about the method or the mask.
-
-    Raises:
-        SoftpruneError: when the arrays don't describe the same number of examples, or there are none.
+    With fewer than 3 seeds on a trained side the interval is by example alone and `covers_seeds` is False: it says
+    something about these very prompts, and nothing about the method or the mask.
     """
-    a, b = as_seeds(counts_a), as_seeds(counts_b)
+    a, b = as_seeds(counts_a), [] if counts_b is None else as_seeds(counts_b)
     by_example, drawn_R = bootstrap_difference(a, b, score, groups, seed=seed, resamples=resamples)
+    untrained = untrained or not b
     seeds = len(a) if untrained else min(len(a), len(b))
     if seeds < MIN_SEEDS:
         return by_example
-    se_seeds, seeds_df = _seed_error(seed_scores(a, score), seed_scores(b, score), paired=paired, untrained=untrained)
-    uncertainty = Uncertainty(se_seeds, seeds_df, _examples_error(drawn_R, by_example.units), by_example.units)
+    b_S = seed_scores(b, score) if b else np.zeros(1)
+    se_seeds, seeds_df = _seed_error(seed_scores(a, score), b_S, paired=paired, untrained=untrained)
+    # The spread of equal numbers is not always 0 in floating point, and that of a single number is no number: rows
+    # without any spread are as uncertain as one unit's worth.
+    examples = float(drawn_R.std(ddof=1)) if np.ptp(drawn_R) > NO_SPREAD else 1.0 / by_example.units
+    uncertainty = Uncertainty(se_seeds, seeds_df, examples, by_example.units)
     value, reach = by_example.value, uncertainty.margin()
-    return Difference(
-        value,
-        value - reach,
-        value + reach,
+    return replace(
+        by_example,
+        low=value - reach,
+        high=value + reach,
         p=uncertainty.p(value),
         covers_seeds=True,
         seeds=seeds,
-        units=by_example.units,
         se_seeds=se_seeds,
-        se_examples=uncertainty.examples,
+        se_examples=examples,
         seeds_df=seeds_df,
     )
 
@@ -139,12 +137,6 @@ def seed_scores(counts: Sequence[Floats], score: Score) -> Floats:
     return np.asarray([float(score(counts_NC.sum(axis=0))) for counts_NC in counts])
 
 
-def _examples_error(drawn_R: Floats, units: int) -> float:
-    """Standard error from the sampling of examples; that of rows without any spread is one unit's worth."""
-    # The spread of equal numbers is not always 0 in floating point, and that of a single number is no number.
-    return float(drawn_R.std(ddof=1)) if np.ptp(drawn_R) > NO_SPREAD else 1.0 / units
-
-
 def _seed_error(a_S: Floats, b_S: Floats, *, paired: bool, untrained: bool) -> tuple[float, float]:
     """Standard error of the mean difference over seeds, and its degrees of freedom."""
     if untrained or (paired and len(a_S) == len(b_S)):
@@ -155,22 +147,3 @@ def _seed_error(a_S: Floats, b_S: Floats, *, paired: bool, untrained: bool) -> t
         return 0.0, float(len(a_S) + len(b_S) - 2)
     df = parts.sum() ** 2 / (parts**2 / (np.array([len(a_S), len(b_S)]) - 1)).sum()
     return float(np.sqrt(parts.sum())), float(df)
-
-
-def mean_uncertainty(
-    counts: Counts, score: Score, groups: Groups = None, *, seed: int, resamples: int = RESAMPLES
-) -> Uncertainty:
-    """How uncertain the mean score of one row is, over its training seeds and examples; see `paired_bootstrap`.
-
-    A single seed says nothing about other seeds, so their part is then 0.
-
-    Raises:
-        SoftpruneError: without examples.
-    """
-    arrays = as_seeds(counts)
-    mean, drawn_R = bootstrap_difference(arrays, [], score, groups, seed=seed, resamples=resamples)
-    examples = _examples_error(drawn_R, mean.units)
-    if len(arrays) == 1:
-        return Uncertainty(0.0, np.inf, examples, mean.units)
-    spread = seed_scores(arrays, score).std(ddof=1)
-    return Uncertainty(float(spread / np.sqrt(len(arrays))), len(arrays) - 1.0, examples, mean.units)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 NOT_MEASURED = "not measured"
 
@@ -42,6 +42,19 @@ class Table:
     def __post_init__(self) -> None:
         if any(len(row) != len(self.columns) for row in self.rows):
             raise ValueError(f"table {self.name}: expected rows of {len(self.columns)} cells")
+
+    @classmethod
+    def from_records(cls, name: str, title: str, records: Sequence[Mapping[str, Entry]], note: str = "") -> Self:
+        """A table of at least one row, each by the heads of its columns."""
+        return cls(name, title, tuple(records[0]), [list(record.values()) for record in records], note)
+
+    @classmethod
+    def from_columns(
+        cls, name: str, title: str, head: str, columns: Mapping[str, Mapping[str, Entry]], note: str = ""
+    ) -> Self:
+        """A table of at least one column, each by the names of its rows; `head` is that of the names."""
+        rows = [(label, *(column[label] for column in columns.values())) for label in next(iter(columns.values()))]
+        return cls(name, title, (head, *columns), rows, note)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +142,13 @@ def bars(
     """
     traces: list[dict[str, Any]] = []
     incomplete: list[str] = []
-    at = {column: table.columns.index(column) for column in columns}
     for row in table.rows:
         label = str(row[0])
         if rows and label not in rows:
             continue
         measured: dict[str, Cell] = {}
-        for column, place in at.items():
-            cell = row[place]
+        for column in columns:
+            cell = row[table.columns.index(column)]
             if isinstance(cell, Cell) and cell.value is not None:
                 measured[column] = cell
         if measured:

@@ -9,6 +9,7 @@ Tables and the page lie there, too. Beside a study's folder, shared by all studi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import indent
@@ -17,8 +18,7 @@ from typing import Final, TypeVar
 from softprune.errors import SoftpruneError
 from softprune.runs import atomic_io
 from softprune.runs.comparison_record import ComparisonRecord, StudyRecord
-from softprune.runs.job_folder import JobFolder
-from softprune.runs.lock import FolderLock, is_held
+from softprune.runs.job_folder import FolderLock, JobFolder, is_held
 from softprune.runs.record import read_record
 
 RUNS: Final = "runs"  # beside the studies' folders
@@ -69,6 +69,11 @@ def read_finished(path: Path, kind: type[AnyFinished]) -> AnyFinished:
     if is_held(path):
         raise SoftpruneError(expected, f"{path} is running", "wait until it ends")
     raise SoftpruneError(expected, f"{path} was interrupted", go_on)
+
+
+def safe(name: str) -> str:
+    """A name as a part of a file's."""
+    return re.sub(r"[^\w.+]+", "-", name).strip("-.")
 
 
 def write_texts(path: Path, texts: Mapping[str, str]) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from softprune.config import Study
 from softprune.errors import SoftpruneError
@@ -90,6 +90,7 @@ def make_plot(figure: Figure) -> Plot:
 
 
 def _plot_numbers(figure: Figure) -> Numbers:
+    """A heatmap's numbers as it has them; else name, x, y and the ends of the error bar of each point."""
     rows: list[tuple[Cell, ...]] = []
     if len(figure.traces) == 1 and "z" in figure.traces[0]:
         heatmap, values = figure.traces[0], figure.traces[0]["z"]
@@ -97,8 +98,16 @@ def _plot_numbers(figure: Figure) -> Numbers:
         rows = [(str(name), *row) for name, row in zip(heatmap.get("y") or range(len(values)), values, strict=True)]
         return Numbers(("", *map(str, across)), tuple(rows)) if len(rows) <= _MOST_ROWS else Numbers((), ())
     for trace in figure.traces:
-        if "x" in trace and "y" in trace:
-            rows += _trace_rows(trace)
+        if "x" not in trace or "y" not in trace:
+            continue
+        # A bar that lies has its numbers, and its error bar, along x.
+        over = "x" if trace.get("orientation") == "h" else "y"
+        bars = trace.get(f"error_{over}") or {}
+        up = bars.get("array") or [None] * len(trace["x"])
+        down = bars.get("arrayminus") or up
+        for x, y, value, more, less in zip(trace["x"], trace["y"], trace[over], up, down, strict=True):
+            ends = (None, None) if None in (value, more, less) else (value - less, value + more)
+            rows.append((str(trace.get("name", "")), x, y, *ends))
     if not rows or len(rows) > _MOST_ROWS:
         return Numbers((), ())
     headings = [""]
@@ -109,15 +118,3 @@ def _plot_numbers(figure: Figure) -> Numbers:
     # Columns without anything are left out, but for x.
     kept = [at for at in range(len(headings)) if at == 1 or any(row[at] not in (None, "") for row in rows)]
     return Numbers(tuple(headings[at] for at in kept), tuple(tuple(row[at] for at in kept) for row in rows))
-
-
-def _trace_rows(trace: Mapping[str, Any]) -> Iterator[tuple[Cell, ...]]:
-    """Name, x, y and the ends of the error bar of each point; a bar that lies has its numbers along x."""
-    over = "x" if trace.get("orientation") == "h" else "y"
-    bars = trace.get(f"error_{over}") or {}
-    up = bars.get("array") or [None] * len(trace["x"])
-    down = bars.get("arrayminus") or up
-    for x, y, more, less in zip(trace["x"], trace["y"], up, down, strict=True):
-        value = x if over == "x" else y
-        ends = (None, None) if None in (value, more, less) else (value - less, value + more)
-        yield (str(trace.get("name", "")), x, y, *ends)

@@ -19,8 +19,8 @@ from softprune.errors import SoftpruneError
 from softprune.models import describe
 from softprune.models.base import Backbone
 from softprune.models.description import BackboneDescription
-from softprune.prompts.initialization import generator
-from softprune.runs.folder_checks import JSON
+from softprune.prompts.initialization import instruction_prompt, settle_tokens
+from softprune.runs.job_folder import JSON
 from softprune.statistics.bootstrap import Floats
 from softprune.statistics.methods_over_seeds import Outcome, Scored
 from softprune.studies.run_cache import Spec
@@ -28,7 +28,6 @@ from softprune.studies.run_result import FinishedRun
 from softprune.studies.score_rows import Row
 from softprune.studies.study_context import StudyContext
 from softprune.training.hardware import load, settle_machine
-from softprune.training.initial_prompt import instruction_prompt, settle_tokens
 from softprune.training.input_checks import check, read_data
 from softprune.training.scoring import ScoredSet, Scoring, score_prompts
 from softprune.training.session import encode_examples, room_for, scoring_of
@@ -133,7 +132,7 @@ def _load_backbone(settings: BackboneConfig) -> Backbone:
 
 def draw_random_prompt(norms_P: torch.Tensor, hidden: int, seed: int) -> torch.Tensor:
     """A random prompt `[P, H]`: vectors of these lengths in even directions."""
-    drawn_PH = torch.randn((len(norms_P), hidden), generator=generator(seed))
+    drawn_PH = torch.randn((len(norms_P), hidden), generator=torch.Generator().manual_seed(seed))
     scaled_PH: torch.Tensor = drawn_PH / drawn_PH.norm(dim=-1, keepdim=True) * norms_P[:, None]
     return scaled_PH
 
@@ -165,8 +164,7 @@ def score_on(
         documents: dict[str, list[dict[str, Any]]] = {}
         for name, several in prompts(opened).items():
             documents[name] = []
-            for prompt_QH in several:
-                (scores,) = opened.scores([prompt_QH])
+            for scores in opened.scores(several):
                 counts = opened.task.metric.counts(scores).tolist()
                 documents[name].append({"value": opened.value(scores), "counts": counts, "losses": list(scores.losses)})
         examples = opened.data.examples
@@ -175,9 +173,8 @@ def score_on(
 
     stored = study.once(work, compute)
     ids, groups = tuple(stored["ids"]), tuple(stored["groups"])
-    scores: dict[str, list[PromptScore]] = {}
+    scores: dict[str, list[PromptScore]] = {name: [] for name in stored["prompts"]}
     for name, documents in stored["prompts"].items():
-        scores[name] = []
         for each in documents:
             counts = Scored(np.asarray(each["counts"], np.float64), ids, groups)
             scores[name].append(PromptScore(each["value"], counts, np.asarray(each["losses"])))
@@ -191,10 +188,7 @@ def score_run(study: StudyContext, run: FinishedRun, name: str, prompts: Prompts
 
 
 def scored_row(
-    study: StudyContext,
-    scores: Mapping[tuple[str, int], PromptScores],
-    name: str,
-    at_chance: Mapping[str, bool],
+    study: StudyContext, scores: Mapping[tuple[str, int], PromptScores], name: str, at_chance: Mapping[str, bool]
 ) -> Row:
     """One name by task, over the seeds and their draws."""
     outcomes = {}

@@ -1,22 +1,12 @@
-"""The runs of a study or a comparison: how each is made once.
-
-A study's runs are shared: they lie beside the studies, under names that follow from their recipes, so that a run that
-several studies ask for is made by the first of them, and waited for by the others.
-"""
+"""A run of a study or a comparison, and how it is made once."""
 
 from __future__ import annotations
 
 import gc
-import hashlib
-import json
-import os
-import re
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,17 +14,13 @@ import torch
 from rich.console import Console, ConsoleRenderable, RenderHook
 from rich.text import Text
 
-from softprune.config import Recipe, Study, resolve
+from softprune.config import Recipe
 from softprune.config.registry import Registry
 from softprune.config.yaml_io import yaml_text
 from softprune.errors import ManyErrors, SoftpruneError
-from softprune.runs import atomic_io
-from softprune.runs.executors import EXECUTORS, Executor
-from softprune.runs.lock import FolderHeld, is_held
-from softprune.studies.folder import RUNS
+from softprune.runs.job_folder import FolderHeld
 from softprune.terminal import literal
 from softprune.training.memory import give_back
-from softprune.types import WorkItem
 
 EXECUTE: Final[Registry[Callable[..., bool]]] = Registry(
     "kind of run",
@@ -44,7 +30,6 @@ EXECUTE: Final[Registry[Callable[..., bool]]] = Registry(
         "adapt": "softprune.pipelines.adapt:execute",
     },
 )
-_PLACE: Final = ("executor", "cluster")  # where the work is done: no result depends on these keys
 _COMMAND: Final = "softprune study run"  # in the record of a shared run, which belongs to no single study
 _LOOK: Final = 0.5  # seconds between looks at a run that another process makes
 
@@ -60,90 +45,10 @@ class Spec:
     recipe: Recipe = field(repr=False)
 
 
-def make_spec(study: Study, root: Path, task: str, seed: int, keys: Mapping[str, Any]) -> Spec:
-    """A run of the study; `keys` as of `Study.run`.
-
-    Raises:
-        SoftpruneError: with every mistake in its keys.
-    """
-    values = study.run(task, seed, keys)
-    if isinstance(data := values["task"].get("data"), str):
-        values["task"]["data"] = str(Path(data).absolute())  # a worker may run in another folder
-    recipe = resolve(base=values, where=f"the recipe of a run ({task}, seed {seed})")
-    # The name has a digest of all that results depend on; the studies' files count by their place in `root`, which may
-    # be moved.
-    resolved = {name: value for name, value in recipe.resolved().items() if name not in _PLACE}
-    for name in ("file", "mask"):
-        path = resolved["prompt"][name]
-        if path is not None and Path(path).is_relative_to(root):
-            resolved["prompt"][name] = Path(path).relative_to(root).as_posix()
-    own = digest(json.dumps(resolved, sort_keys=True).encode())
-    names = (Path(task).stem, Path(recipe.backbone.name).name, recipe.kind, str(seed), own)
-    return Spec(task, seed, "-".join(map(safe, names)), values, recipe)
-
-
-def safe(name: str) -> str:
-    """A name as a part of a file's."""
-    return re.sub(r"[^\w.+]+", "-", name).strip("-.")
-
-
-def digest(data: bytes) -> str:
-    """Of a file's or a recipe's content: 40 bits, which differ among the thousands that one folder may hold."""
-    return hashlib.sha256(data).hexdigest()[:10]
-
-
-def make_runs(study: Study, root: Path, specs: Sequence[Spec], console: Console | None) -> list[Path]:
-    """The folders of runs, in the order of `specs`, which may repeat; what isn't complete is made, or resumed.
-
-    Raises:
-        SoftpruneError: of a run that fails, with its name.
-    """
-    places = [root / RUNS / spec.folder for spec in specs]
-    missing = {spec.folder: spec for spec, place in zip(specs, places, strict=True) if not _is_complete(place)}
-    if missing:
-        with closing(EXECUTORS[study.executor](study.cluster.address, study.cluster.retries)) as executor:
-            if executor.elsewhere:
-                _make_on_workers(study, root, missing, executor, console)
-                return places
-        count = len(missing)
-        for number in range(1, count + 1):
-            # Those that other processes are making come last, so that they need no waiting for.
-            name = next((name for name in missing if not is_held(root / RUNS / name)), next(iter(missing)))
-            with under_heading(console, f"\n{number} of {count} runs: {name}"):
-                _make_run(root / RUNS / name, missing.pop(name), console)
-    return places
-
-
-def _make_on_workers(
-    study: Study, root: Path, missing: Mapping[str, Spec], executor: Executor, console: Console | None
-) -> None:
-    say(console, f"{len(missing)} runs on {study.executor}")
-    items = [WorkItem(name, {"values": dict(spec.values)}) for name, spec in missing.items()]
-    threads = next(iter(missing.values())).recipe.backbone.threads  # of the first run, for all
-    cpus = study.cluster.cpus or float(1 if threads == "auto" else threads)
-    work = partial(make_elsewhere, str(root), _write_mark(root))
-    for number, result in enumerate(executor.map(work, items, cpus, study.cluster.gpus or 0), start=1):
-        say(console, f"{number} of {len(missing)} runs done: {result.id}")
-
-
-def make_elsewhere(root: str, mark: str, item: WorkItem) -> None:
-    """One run on a worker, straight into the studies' folder; by `mark` a worker knows that it sees the same one."""
-    values: Any = item.payload["values"]
-    try:
-        seen = _mark_file(Path(root)).read_text(encoding="utf-8")
-    except OSError:
-        seen = None
-    if seen != mark:
-        found = f"{root} is something else on the node of a worker"
-        raise SoftpruneError("an --out that all nodes share", found, "choose one, or leave --executor out")
-    recipe = resolve(base=values)
-    _make_run(Path(root) / RUNS / item.id, Spec(recipe.task.id, recipe.seed, item.id, values, recipe), None)
-
-
-def _make_run(path: Path, spec: Spec, console: Console | None) -> None:
+def make_run(path: Path, spec: Spec, console: Console | None) -> None:
     """Makes a run, or waits until the process that makes it has done so, and takes over where that one ends early."""
     is_waiting = False
-    while not _is_complete(path):
+    while not is_complete(path):
         try:
             execute_run(spec, path, _COMMAND, console)
         except FolderHeld:
@@ -167,26 +72,9 @@ def execute_run(spec: Spec, path: Path, command: str, console: Console | None) -
     EXECUTE[spec.recipe.kind](spec.recipe, path, command, yaml_text(dict(spec.values)), finish=None, console=console)
 
 
-def _is_complete(path: Path) -> bool:
+def is_complete(path: Path) -> bool:
+    """Whether a run's folder has all that it should."""
     return (path / "COMPLETE").exists()
-
-
-def _mark_file(root: Path) -> Path:
-    return root / RUNS / ".shared"
-
-
-def _write_mark(root: Path) -> str:
-    """A text in the studies' folder by which a node knows that it sees the same one; the first writer's stays."""
-    place = _mark_file(root)
-    if not place.exists():
-        own = place.with_name(f".{uuid.uuid4().hex}")
-        atomic_io.write_bytes(own, own.name.encode())
-        with suppress(OSError):  # another one's is there now, or the file system knows no links
-            os.link(own, place)
-        if not place.exists():
-            atomic_io.write_bytes(place, own.read_bytes())
-        own.unlink()
-    return place.read_text(encoding="utf-8")
 
 
 def say(console: Console | None, line: str) -> None:

@@ -14,12 +14,11 @@ from softprune.config.registry import Registry
 from softprune.data import load_task
 from softprune.errors import SoftpruneError, gathered, join_errors
 from softprune.runs.comparison_record import StudyRecord
-from softprune.runs.folder_checks import JSON, describe_differences, find_differences, find_free_path, read_resolved
+from softprune.runs.job_folder import JSON, describe_differences, find_differences, find_free_path, read_resolved
 from softprune.runs.processes import hold_alone
 from softprune.runs.record import read_record
 from softprune.studies.findings import Findings, Table, has_stars, load_findings
-from softprune.studies.folder import WORK, StudyFolder, read_finished, write_texts
-from softprune.studies.run_cache import safe
+from softprune.studies.folder import WORK, StudyFolder, read_finished, safe, write_texts
 from softprune.studies.study_context import StudyContext
 from softprune.studies.tables import STAR, csv_text, markdown, published_tables, rich_table, study_markdown
 from softprune.terminal import literal
@@ -40,7 +39,7 @@ EXPERIMENTS: Final[Registry[Experiment]] = Registry(
         "neighbours": "softprune.studies.experiments.neighbours:conduct",
         "out-of-domain": "softprune.studies.experiments.out_of_domain:conduct",
         "reversed": "softprune.studies.experiments.reversed:conduct",
-        "sizes": "softprune.studies.experiments.sizes:conduct",
+        "sizes": "softprune.studies.experiments.variants:conduct_sizes",
         "start_from_transfer": "softprune.studies.experiments.start_from_transfer:conduct",
         "statistics": "softprune.studies.experiments.statistics:conduct",
         "transfer": "softprune.studies.experiments.transfer:conduct",

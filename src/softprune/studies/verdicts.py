@@ -74,8 +74,7 @@ def tally(cells: Sequence[Cell]) -> str:
     verdicts = [difference_verdict(cell) for cell in cells]
     words = {ABOVE: "above", BELOW: "below", NEITHER: "undecided"}
     words |= {each: each for each in sorted(set(verdicts) - set(words))}
-    counts = [f"{verdicts.count(each)} {word}" for each, word in words.items()]
-    return ", ".join(counts)
+    return ", ".join(f"{verdicts.count(each)} {word}" for each, word in words.items())
 
 
 def interval_note(seeds: int) -> str:

@@ -8,6 +8,7 @@ used again: fresh memory pages cost as much as the arithmetic. The backward pass
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -89,22 +90,17 @@ def _attend_with_dropout(
     return AttentionOutput(context_MH, unbucket(scores, buckets) if scored else None)
 
 
-class _Scratch(threading.local):
-    """Buffers that are used again. Their content must be used before the next bucket."""
-
-    def __init__(self) -> None:
-        self._buffers: dict[tuple[str, torch.dtype, torch.device], torch.Tensor] = {}
-
-    def take(self, name: str, shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
-        """An uninitialised tensor of that shape."""
-        key, size = (name, like.dtype, like.device), torch.Size(shape).numel()
-        if key not in self._buffers or self._buffers[key].numel() < size:
-            with torch.inference_mode(False):  # a buffer made in inference mode can't be written to outside of it
-                self._buffers[key] = torch.empty(size, dtype=like.dtype, device=like.device)
-        return self._buffers[key][:size].view(shape)
+_thread = threading.local()
 
 
-_scratch = _Scratch()
+def _scratch(name: str, shape: Sequence[int], like: torch.Tensor) -> torch.Tensor:
+    """An uninitialised tensor in a buffer that is used again: its content must be used before the next bucket."""
+    buffers: dict[str, torch.Tensor] = vars(_thread)  # each thread has its own
+    key, size = f"{name} {like.dtype} {like.device}", math.prod(shape)
+    if key not in buffers or buffers[key].numel() < size:
+        with torch.inference_mode(False):  # a buffer made in inference mode can't be written to outside of it
+            buffers[key] = torch.empty(size, dtype=like.dtype, device=like.device)
+    return buffers[key][:size].view(*shape)
 
 
 class _Attention(torch.autograd.Function):
@@ -147,14 +143,14 @@ class _Attention(torch.autograd.Function):
             q = q * scale
             p = _probabilities(q, k, bucket.valid_BN)
             # The logits have become p in another buffer, so that theirs is free.
-            grad_p = torch.matmul(grad, v.transpose(-1, -2), out=_scratch.take("logits", tuple(p.shape), p))
+            grad_p = torch.matmul(grad, v.transpose(-1, -2), out=_scratch("logits", p.shape, p))
             if ctx.scored:
                 by_key = (bucket.gather(grad_M) / ctx.heads)[:, None, None, :]
                 if bucket.valid_BN is not None:  # queries in padding have no part in importance
                     by_key = by_key * bucket.valid_BN[:, None, :, None]
                 grad_p += by_key.to(grad_p.dtype)
             # No public call writes softmax's gradient into a buffer.
-            buffer = _scratch.take("gradient", tuple(p.shape), p)
+            buffer = _scratch("gradient", p.shape, p)
             grad_s = torch.ops.aten._softmax_backward_data.out(grad_p, p, -1, p.dtype, grad_input=buffer)
             grad_v = torch.matmul(p.transpose(-1, -2), grad)
             parts = (torch.matmul(grad_s, k) * scale, torch.matmul(grad_s.transpose(-1, -2), q), grad_v)
@@ -166,10 +162,10 @@ class _Attention(torch.autograd.Function):
 def _probabilities(q: torch.Tensor, k: torch.Tensor, valid_BN: torch.Tensor | None) -> torch.Tensor:
     """P `[B, heads, N, N]` in the scratch, from scaled queries."""
     shape = (*q.shape[:-1], k.shape[-2])
-    logits = torch.matmul(q, k.transpose(-1, -2), out=_scratch.take("logits", shape, q))
+    logits = torch.matmul(q, k.transpose(-1, -2), out=_scratch("logits", shape, q))
     if valid_BN is not None:
         logits.masked_fill_(~valid_BN[:, None, None, :], -torch.inf)
-    return torch.softmax(logits, -1, out=_scratch.take("p", shape, logits))
+    return torch.softmax(logits, -1, out=_scratch("p", shape, logits))
 
 
 def _column_sums(p_BhNN: torch.Tensor, valid_BN: torch.Tensor | None) -> torch.Tensor:

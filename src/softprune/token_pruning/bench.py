@@ -11,9 +11,9 @@ import copy
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, cycle, islice, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,12 +24,11 @@ from softprune.data import answered
 from softprune.data.metrics import metric_named
 from softprune.errors import SoftpruneError
 from softprune.models.batching import scoring_batches
-from softprune.runs.environment import hardware, versions
+from softprune.runs.record import hardware, versions
 from softprune.statistics.bootstrap import RESAMPLES, paired_bootstrap
 from softprune.statistics.estimates import difference_row
-from softprune.token_pruning.evaluation import Predictions, evaluate
 from softprune.token_pruning.experiment import BASELINE
-from softprune.token_pruning.forward import forward
+from softprune.token_pruning.forward import Predictions, forward
 from softprune.token_pruning.model import MODELS, TokenModel
 from softprune.token_pruning.packing import pack
 
@@ -103,21 +102,21 @@ def bench(
             do = "load all with the same device and dtype"
             raise SoftpruneError(f"models on {wanted[0]} in {wanted[1]}", found, do)
     watch(f"accuracy and operations on {len(ids)} texts")
-    predictions = {name: _evaluate(each, ids) for name, each in {UNPRUNED: unpruned, **models}.items()}
+    predictions = {name: each.evaluate(ids) for name, each in {UNPRUNED: unpruned, **models}.items()}
     qualities = {}
     for name, each in predictions.items():
         qualities[name] = _quality(each, predictions[UNPRUNED], golds, unpruned, settings.seed)
     order = np.random.default_rng(settings.seed).permutation(len(ids))[: settings.texts].tolist()
     timed = [ids[i] for i in order]
-    entries = {one.name: one for one in make_entries(unpruned, models)}
+    entries = {entry.name: entry for entry in make_entries(unpruned, models)}
     watch(f"speed: {len(entries)} entries over {len(timed)} texts, {settings.rounds} rounds")
-    runs = {name: partial(read_all, one, timed, settings.rows) for name, one in entries.items()}
+    runs = {name: partial(read_all, entry, timed, settings.rows) for name, entry in entries.items()}
     times = alternate(runs, settings.rounds, unpruned.encoder.device)
     baseline = min(PACKED, key=lambda name: median(times, name))
     timed_predictions, lengths = {}, tuple(map(len, timed))  # operations and speed must be of the same texts
     for name, each in predictions.items():
         timed_predictions[name] = Predictions(each.logits_NC[order], each.kept_NL[order], each.first_N[order], lengths)
-    rows = [_speed_row(one, times, baseline, unpruned, timed_predictions[one.model]) for one in entries.values()]
+    rows = [_speed_row(each, times, baseline, unpruned, timed_predictions[each.model]) for each in entries.values()]
     watch(f"latency: batches of {', '.join(map(str, settings.latency_rows))}")
     latency = []
     for size in settings.latency_rows:
@@ -140,10 +139,6 @@ def bench(
     }
 
 
-def _evaluate(model: TokenModel, ids: Ids) -> Predictions:
-    return evaluate(model.encoder, ids, model.rule, model.convention, compute=model.encoder.dtype)
-
-
 def _quality(
     answers: Predictions, unpruned: Predictions, golds: Sequence[int], model: TokenModel, seed: int
 ) -> dict[str, Any]:
@@ -163,16 +158,14 @@ def _quality(
 
 def make_entries(unpruned: TokenModel, models: Mapping[str, TokenModel]) -> list[BenchEntry]:
     """All entries, in the order of the table."""
-    dtype, own = _dtype_name(unpruned), unpruned.encoder.model
-    padded = {dtype: own}
+    dtype, entries = _dtype_name(unpruned), []
+    padded = {dtype: unpruned.encoder.model}
     if dtype != "float32":  # what most users run today
-        padded = {"float32": copy.deepcopy(own).float(), dtype: own}
-    entries = []
+        padded = {"float32": copy.deepcopy(unpruned.encoder.model).float()} | padded
     for name, model in padded.items():
         read = partial(_read_padded, model, unpruned.encoder.device)
-        for order, is_sorted in (("as they come", False), ("by length", True)):
-            shown = f"padded, {order}, {name}"
-            entries.append(BenchEntry(shown, "padded", UNPRUNED, name, is_sorted, "own", head_only=False, read=read))
+        padded_entry = BenchEntry(f"padded, as they come, {name}", "padded", UNPRUNED, name, False, "own", False, read)
+        entries += [padded_entry, replace(padded_entry, name=f"padded, by length, {name}", sorted=True)]
     ways = [(name, "packed", UNPRUNED, unpruned, name.removeprefix("packed, "), False) for name in PACKED]
     ways.append(("packed, head only", "packed", UNPRUNED, unpruned, "fused", True))
     for name, each in models.items():
@@ -281,22 +274,17 @@ def _latency(
     entries: Mapping[str, BenchEntry], baseline: str, ids: Ids, rows: int, most_calls: int, device: torch.device
 ) -> list[dict[str, Any]]:
     """Milliseconds of a call with `rows` unsorted texts, by entry: median and 95th percentile."""
-    names = []
-    for one in entries.values():
+    times: Times = {}
+    for name, entry in entries.items():
         # Sorting needs all texts beforehand, and of the two attentions of the unpruned model the faster one is enough.
-        slower = one.name in PACKED and one.name != baseline
-        if not slower and not (one.kind == "padded" and one.sorted):
-            names.append(one.name)
-    calls = min(most_calls, max(10, MOST_TEXTS // rows))  # a 95th percentile of fewer means nothing
-    batches = []
-    for number in range(calls):  # from the beginning again where there are too few texts
-        batches.append([ids[(number * rows + i) % len(ids)] for i in range(rows)])
-    times: Times = {name: [] for name in names}
-    for name in names:  # warm up
-        entries[name].read(batches[0])
-    for batch in batches:
-        for name in names:
-            times[name].append(_time_call(partial(entries[name].read, batch), device))
+        if (name not in PACKED or name == baseline) and not (entry.kind == "padded" and entry.sorted):
+            times[name] = []
+            entry.read([ids[i % len(ids)] for i in range(rows)])  # warm up
+    texts = cycle(ids)  # from the beginning again where there are too few
+    for _ in range(min(most_calls, max(10, MOST_TEXTS // rows))):  # a 95th percentile of fewer than 10 means nothing
+        batch = list(islice(texts, rows))
+        for name, spent in times.items():
+            spent.append(_time_call(partial(entries[name].read, batch), device))
     measured = []
     for name, spent in times.items():
         p50, p95 = 1000 * np.quantile([each.wall for each in spent], [0.5, 0.95])
@@ -320,7 +308,7 @@ def _break_even(
         times = alternate(runs, settings.rounds, unpruned.encoder.device)
         best = min(PACKED, key=lambda name: median(times, name))
         for name, model in models.items():
-            answers = _evaluate(model, texts)
+            answers = model.evaluate(texts)
             row = {
                 "model": name,
                 "length": length,
@@ -340,32 +328,23 @@ def _break_even(
 
 def cut_texts(ids: Ids, length: int, count: int) -> list[list[int]]:
     """Texts of exactly that many tokens, cut from all texts joined: the first and last token are those of a text."""
-    inner = list(chain.from_iterable(text[1:-1] for text in ids))  # special tokens belong to a text's ends only
-    first, last = ids[0][0], ids[0][-1]
-    size = length - 2
-    texts = []
-    for number in range(count):
-        begin = number * size % max(1, len(inner))
-        cut = [inner[(begin + place) % len(inner)] for place in range(size)]
-        texts.append([first, *cut, last])
-    return texts
+    inner = cycle(chain.from_iterable(text[1:-1] for text in ids))  # special tokens belong to a text's ends only
+    return [[ids[0][0], *islice(inner, length - 2), ids[0][-1]] for _ in range(count)]
 
 
 def pays_from(rows: Sequence[Mapping[str, Any]]) -> int | None:
     """The shortest length from which on the median speed-up is above one; None if it never is."""
-    shortest = None
-    for row in sorted(rows, key=lambda row: -row["length"]):
-        if row["speedup"]["median"] <= 1:
-            break
-        shortest = int(row["length"])
-    return shortest
+    longest_first = sorted(rows, key=lambda row: -row["length"])
+    paying = takewhile(lambda row: row["speedup"]["median"] > 1, longest_first)
+    return min((int(row["length"]) for row in paying), default=None)
 
 
 def load_models(path: Path, device: str, dtype: str) -> tuple[TokenModel, dict[str, TokenModel]]:
     """The unpruned model of a run and its pruned ones; of a single model, itself without and with its rule."""
+    load = partial(TokenModel.load, device=device, dtype=dtype)
     if not (path / MODELS / BASELINE).exists():
-        loaded = TokenModel.load(path, device=device, dtype=dtype)
+        loaded = load(path)
         return loaded.unpruned(), {loaded.name: loaded}
     folders = sorted(folder for folder in (path / MODELS).iterdir() if not folder.name.startswith("."))
-    models = {folder.name: TokenModel.load(folder, device=device, dtype=dtype) for folder in folders}
+    models = {folder.name: load(folder) for folder in folders}
     return models.pop(BASELINE), models

@@ -1,7 +1,6 @@
 """Linear layers in bfloat16 on a CPU, by the one-call kernels that torch.compile uses.
 
-A separate pass for the bias, or a gelu in bfloat16, costs a CPU about as much as the matrix product itself. Anywhere
-else (a GPU, float32, training) these functions call the modules as they are.
+A separate pass for the bias, or a gelu in bfloat16, costs a CPU about as much as the matrix product itself.
 """
 
 from __future__ import annotations
@@ -14,27 +13,18 @@ from torch import nn
 
 from softprune.models.fused.layers import has_fused_linear
 
-
-def linear(module: nn.Linear, x_MH: torch.Tensor) -> torch.Tensor:
-    """`module(x)`."""
-    output: torch.Tensor
-    if uses_kernel(module, x_MH):
-        output = torch.ops.mkldnn._linear_pointwise(x_MH, module.weight, module.bias, "none", [], "")
-    else:
-        output = module(x_MH)
-    return output
+Activation = Callable[[torch.Tensor], torch.Tensor]
 
 
-def activated_linear(
-    module: nn.Linear, activation: Callable[[torch.Tensor], torch.Tensor], x_MH: torch.Tensor
-) -> torch.Tensor:
-    """`activation(module(x))`."""
-    output: torch.Tensor
-    if is_exact_gelu(activation) and uses_kernel(module, x_MH):
-        output = torch.ops.mkldnn._linear_pointwise(x_MH, module.weight, module.bias, "gelu", [], "none")
-    else:
-        output = activation(module(x_MH))
-    return output
+def linear(module: nn.Linear, x_MH: torch.Tensor, activation: Activation | None = None) -> torch.Tensor:
+    """`activation(module(x))`, as the modules compute it where no kernel does: on a GPU, in float32, in training."""
+    if uses_kernel(module, x_MH) and (activation is None or is_exact_gelu(activation)):
+        # The last argument is the gelu's algorithm: without the tanh approximation.
+        kind, algorithm = ("none", "") if activation is None else ("gelu", "none")
+        output: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x_MH, module.weight, module.bias, kind, [], algorithm)
+        return output
+    output = module(x_MH)
+    return output if activation is None else activation(output)
 
 
 def uses_kernel(module: nn.Linear, x_MH: torch.Tensor) -> bool:

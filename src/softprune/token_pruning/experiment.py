@@ -6,19 +6,21 @@ fine-tune -> for each lambda: train thresholds and weights (soft), then weights 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+
+import numpy as np
 
 from softprune.data import answered, constant_answer
 from softprune.data.metrics import metric_named
 from softprune.runs.record_parts import DifferenceRecord, Gap, ResultRow, StageRecord, Truncation
 from softprune.statistics.bootstrap import bootstrap_interval, paired_bootstrap
 from softprune.statistics.estimates import difference_row
-from softprune.token_pruning.evaluation import Predictions, relative_macs
 from softprune.token_pruning.families import Encoder
+from softprune.token_pruning.forward import Predictions, relative_macs
 from softprune.token_pruning.rules import KeepAll, Order, Ranked, Rule, Thresholds
 from softprune.token_pruning.session import TextSet, TokenWorkspace, tokenise_texts
-from softprune.token_pruning.stages import Stage, TrainedModel, Weights, train_stage, typical_step
+from softprune.token_pruning.stages import TrainedModel, Weights, train_stage, typical_step
 from softprune.training.hardware import choose_threads
 
 BASELINE = "baseline"
@@ -50,8 +52,8 @@ def experiment(workspace: TokenWorkspace) -> tuple[dict[str, TrainedModel], str]
     for name, rule in make_baseline_rules(workspace, encoder, baseline, models[chosen]).items():
         encoder.load_weights(baseline.weights)  # not the learned model's: its weights were trained with thresholds
         with workspace.run.phase("rules"):
-            stage = Stage(name, f"rule {name}", rule, epochs, workspace.recipe.tuning.lr)
-            models[name] = _measure(workspace, encoder, name, rule, train_stage(workspace, encoder, stage))
+            weights = train_stage(workspace, encoder, name, f"rule {name}", rule, epochs, workspace.recipe.tuning.lr)
+            models[name] = _measure(workspace, encoder, name, rule, weights)
         with workspace.run.editing() as record:
             record.stages[name].macs_target = operations[chosen]
             gap = abs(models[name].select.relative_macs(encoder) - operations[chosen])
@@ -66,8 +68,8 @@ def train_baseline(workspace: TokenWorkspace, encoder: Encoder) -> TrainedModel:
     tuning = workspace.recipe.tuning
     with workspace.run.phase(BASELINE):
         if tuning.epochs:
-            stage = Stage(BASELINE, "fine-tuning the unpruned model", KeepAll(), tuning.epochs, tuning.lr)
-            weights = train_stage(workspace, encoder, stage)
+            title = "fine-tuning the unpruned model"
+            weights = train_stage(workspace, encoder, BASELINE, title, KeepAll(), tuning.epochs, tuning.lr)
         else:
             weights = {name: value.detach().clone()[None].cpu() for name, value in encoder.model.named_parameters()}
         return _measure(workspace, encoder, BASELINE, KeepAll(), weights)
@@ -76,27 +78,22 @@ def train_baseline(workspace: TokenWorkspace, encoder: Encoder) -> TrainedModel:
 def train_thresholds(workspace: TokenWorkspace, encoder: Encoder, baseline: TrainedModel, price: float) -> TrainedModel:
     """The soft and the hard stage at one lambda, from the fine-tuned weights."""
     settings, tuning = workspace.recipe.pruning, workspace.recipe.tuning
-    shown, convention = f"{price:.15g}", workspace.convention
-    # The recipe gives theta_final and T in units of an average token.
-    theta_final, temperature = settings.theta_final / convention.divisor, settings.temperature / convention.divisor
-    rule = Thresholds(len(encoder.layers), theta_final, temperature, convention).to(encoder.device)
+    shown = f"{price:.15g}"
+    rule = _make_thresholds(workspace, encoder, settings.theta_final, settings.temperature)
     encoder.load_weights(baseline.weights)
     with workspace.run.phase("soft"):
-        title = f"soft pruning, lambda {shown}"
+        work, title, epochs = f"soft-{shown}", f"soft pruning, lambda {shown}", settings.soft_epochs
         # The last checkpoint: the best of a stage that prunes ever more would be its first.
-        soft = Stage(f"soft-{shown}", title, rule, settings.soft_epochs, tuning.lr, price, best_by="last")
-        weights = train_stage(workspace, encoder, soft)
-        before = workspace.evaluate(encoder, workspace.select, rule)
-        stage = _stage_record(workspace, encoder, before)
-        stage.theta, stage.gap = rule.values(), soft_hard_gap(workspace, encoder, rule, before)
+        weights = train_stage(workspace, encoder, work, title, rule, epochs, tuning.lr, price, best_by="last")
+        trained = _measure(workspace, encoder, work, rule, weights)
+        gap = soft_hard_gap(workspace, encoder, rule, trained.select)
         with workspace.run.editing() as record:
-            record.stages[soft.work] = stage
+            record.stages[work].gap = gap
     rule.delta_L.requires_grad_(False)
     with workspace.run.phase("hard"):
         if settings.hard_epochs:
-            lr = settings.hard_lr or tuning.lr
-            hard = Stage(f"hard-{shown}", f"hard pruning, lambda {shown}", rule, settings.hard_epochs, lr)
-            weights = train_stage(workspace, encoder, hard)
+            work, title, epochs = f"hard-{shown}", f"hard pruning, lambda {shown}", settings.hard_epochs
+            weights = train_stage(workspace, encoder, work, title, rule, epochs, settings.hard_lr or tuning.lr)
         return _measure(workspace, encoder, f"lambda-{shown}", rule, weights)
 
 
@@ -131,21 +128,20 @@ def make_baseline_rules(
     workspace: TokenWorkspace, encoder: Encoder, baseline: TrainedModel, chosen: TrainedModel
 ) -> dict[str, Rule]:
     """The baselines at the chosen model's operations, by the paper's count on the held-out set."""
-    target, layers = chosen.select.relative_macs(encoder), len(encoder.layers)
-    lengths, wanted = chosen.select.lengths, workspace.recipe.pruning.baselines
+    target, settings = chosen.select.relative_macs(encoder), workspace.recipe.pruning
 
     def ranked(order: Order, seed: int = 0) -> Ranked:
-        return match_macs(encoder, lengths, Ranked(layers, 0.0, order, seed), target)
+        return match_macs(encoder, chosen.select.lengths, Ranked(len(encoder.layers), 0.0, order, seed), target)
 
     rules: dict[str, Rule] = {}
-    if "top-k" in wanted:
+    if "top-k" in settings.baselines:
         rules["top-k"] = ranked("importance")
-    if "manual" in wanted:
+    if "manual" in settings.baselines:
         rules["manual"] = _manual_thresholds(workspace, encoder, baseline.weights, target)
-    if "first" in wanted:
+    if "first" in settings.baselines:
         rules["first"] = ranked("first")
-    if "random" in wanted:
-        for seed in range(workspace.recipe.pruning.random_seeds):
+    if "random" in settings.baselines:
+        for seed in range(settings.random_seeds):
             rules[f"random-{seed}"] = ranked("random", seed)
     return rules
 
@@ -158,53 +154,63 @@ def match_macs(encoder: Encoder, lengths: Sequence[int], rule: Ranked, target: f
     """
 
     def macs(rate: float) -> float:
-        candidate = replace(rule, rate=rate)
-        kept_LB = []
+        candidate, kept_LN = replace(rule, rate=rate), []
         for layer in range(len(encoder.layers)):
-            kept_LB.append([candidate.kept(layer, length) for length in lengths])
-        return relative_macs(encoder.hidden, lengths, kept_LB)
+            kept_LN.append([candidate.kept(layer, length) for length in lengths])
+        return relative_macs(encoder.hidden, lengths, np.transpose(kept_LN))
 
     while macs(0.0) > target and rule.whole_layers > 1:
         rule = replace(rule, whole=rule.whole_layers - 1)
-    low, high = 0.0, 1.0
-    if macs(low) > target:
-        low = _STEEPEST
-    for _ in range(24):  # a rate to about seven digits: counting costs nothing
+    lowest = _STEEPEST if macs(0.0) > target else 0.0
+    rate = _bisect(lambda rate: macs(rate) <= target, lowest, 1.0, steps=24)  # about seven digits: counting is cheap
+    return replace(rule, rate=rate)
+
+
+def _bisect(is_low: Callable[[float], bool], low: float, high: float, steps: int) -> float:
+    """Where values begin to be too high."""
+    for _ in range(steps):
         middle = (low + high) / 2
-        if macs(middle) > target:
-            high = middle
-        else:
+        if is_low(middle):
             low = middle
-    return replace(rule, rate=(low + high) / 2)
+        else:
+            high = middle
+    return (low + high) / 2
 
 
 def _manual_thresholds(workspace: TokenWorkspace, encoder: Encoder, weights: Weights, target: float) -> Thresholds:
     """The threshold rule with delta = 0 whose theta_final gives the wanted operations on the fine-tuned weights."""
-    convention = workspace.convention
 
     def rule(theta: float) -> Thresholds:
-        thresholds = Thresholds(len(encoder.layers), theta / convention.divisor, 1.0, convention).to(encoder.device)
+        thresholds = _make_thresholds(workspace, encoder, theta, 1.0)
         thresholds.delta_L.requires_grad_(False)
         return thresholds
 
+    def is_low(theta: float) -> bool:
+        return workspace.evaluate(encoder, workspace.select, rule(theta)).relative_macs(encoder) > target
+
     def search() -> float:
         encoder.load_weights(weights)
-        low, high = 0.0, _HIGHEST_THETA
-        for _ in range(12):  # theta to 0.002: each step evaluates the whole held-out set
-            middle = (low + high) / 2
-            if workspace.evaluate(encoder, workspace.select, rule(middle)).relative_macs(encoder) > target:
-                low = middle
-            else:
-                high = middle
-        return (low + high) / 2
+        return _bisect(is_low, 0.0, _HIGHEST_THETA, steps=12)  # to 0.002: each step evaluates the whole held-out set
 
     return rule(float(workspace.run.pin("manual_theta_final", search)))  # pinned: a resumed run takes the same
 
 
+def _make_thresholds(workspace: TokenWorkspace, encoder: Encoder, theta_final: float, temperature: float) -> Thresholds:
+    """Thresholds without deltas, by figures in units of an average token, as recipes give them."""
+    divisor = workspace.convention.divisor
+    rule = Thresholds(len(encoder.layers), theta_final / divisor, temperature / divisor, workspace.convention)
+    return rule.to(encoder.device)
+
+
 def _measure(workspace: TokenWorkspace, encoder: Encoder, name: str, rule: Rule, weights: Weights) -> TrainedModel:
     """A trained model, whose figures on the held-out set are recorded under its name."""
-    predictions = workspace.evaluate(encoder, workspace.select, rule)
-    stage = _stage_record(workspace, encoder, predictions)
+    predictions, golds = workspace.evaluate(encoder, workspace.select, rule), workspace.select.golds
+    stage = StageRecord(
+        select=workspace.metric.value(answered(predictions.predicted, golds)),
+        select_loss=predictions.loss(golds),
+        kept=predictions.kept(),
+        relative_macs=predictions.relative_macs(encoder),
+    )
     if isinstance(rule, Thresholds):
         stage.theta = rule.values()
     if isinstance(rule, Ranked):
@@ -212,16 +218,6 @@ def _measure(workspace: TokenWorkspace, encoder: Encoder, name: str, rule: Rule,
     with workspace.run.editing() as record:
         record.stages[name] = stage
     return TrainedModel(name, rule, weights, predictions)
-
-
-def _stage_record(workspace: TokenWorkspace, encoder: Encoder, predictions: Predictions) -> StageRecord:
-    golds = workspace.select.golds
-    return StageRecord(
-        select=workspace.metric.value(answered(predictions.predicted, golds)),
-        select_loss=predictions.loss(golds),
-        kept=predictions.kept(),
-        relative_macs=predictions.relative_macs(encoder),
-    )
 
 
 def _report_models(
@@ -241,11 +237,9 @@ def _report_models(
         record.results = {**record.results, **rows}
         record.task.cut_report = Truncation(examples=sum(c > 0 for c in data.cut), tokens=sum(data.cut))
     for name, each in predictions.items():
-        columns = zip(data.golds, each.predicted, each.lengths, each.kept_NL.tolist(), data.cut, strict=True)
-        lines = []
-        for index, (gold, predicted, tokens, kept, cut) in enumerate(columns):
-            line = {"index": index, "gold": gold, "predicted": predicted, "tokens": tokens, "kept": kept, "cut": cut}
-            lines.append(line)
+        fields = ("index", "gold", "predicted", "tokens", "kept", "cut")
+        columns = (range(len(data)), data.golds, each.predicted, each.lengths, each.kept_NL.tolist(), data.cut)
+        lines = [dict(zip(fields, values, strict=True)) for values in zip(*columns, strict=True)]
         workspace.run.write_jsonl(f"predictions/{name}.jsonl", lines)
 
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from softprune.errors import SoftpruneError
+from softprune.token_pruning.cpu_kernels import Activation, linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Layer:
     output: nn.Linear
     attention_norm: nn.Module
     first: nn.Linear
-    activation: Callable[[torch.Tensor], torch.Tensor]
+    activation: Activation
     last: nn.Linear
     norm: nn.Module
 
@@ -43,31 +44,20 @@ class Family:
     hidden_dropout: str  # name in the configuration
     attention_dropout: str  # name in the configuration
     # From the first token's state [B, 1, H] to logits [B, C]; transformers' heads take token 0 of such a sequence.
-    head: Callable[[Any, torch.Tensor], torch.Tensor]
+    head: Callable[[Any, torch.Tensor], Any]
     after_padding: bool = False  # whether positions count from the padding id + 1, as RoBERTa's do; else from 0
 
-    def first_position(self, config: Any) -> int:
-        """The position of a text's first token."""
-        pad = getattr(config, "pad_token_id", None)
-        if not self.after_padding or pad is None:
-            return 0
-        return int(pad) + 1
+
+def _bert_head(model: Any, state_B1H: torch.Tensor) -> Any:
+    return model.classifier(model.dropout(model.bert.pooler(state_B1H)))
 
 
-def _bert_head(model: Any, state_B1H: torch.Tensor) -> torch.Tensor:
-    logits: torch.Tensor = model.classifier(model.dropout(model.bert.pooler(state_B1H)))
-    return logits
+def _own_head(model: Any, state_B1H: torch.Tensor) -> Any:
+    return model.classifier(state_B1H)
 
 
-def _own_head(model: Any, state_B1H: torch.Tensor) -> torch.Tensor:
-    logits: torch.Tensor = model.classifier(state_B1H)
-    return logits
-
-
-def _distilbert_head(model: Any, state_B1H: torch.Tensor) -> torch.Tensor:
-    pooled = F.relu(model.pre_classifier(state_B1H[:, 0]))
-    logits: torch.Tensor = model.classifier(model.dropout(pooled))
-    return logits
+def _distilbert_head(model: Any, state_B1H: torch.Tensor) -> Any:
+    return model.classifier(model.dropout(F.relu(model.pre_classifier(state_B1H[:, 0]))))
 
 
 _BERT = Family(
@@ -162,15 +152,28 @@ class Encoder:
 
     def embed(self, ids_M: torch.Tensor, positions_M: torch.Tensor) -> torch.Tensor:
         """Embedded tokens `[M, H]`, each at its position in its own text (from 0)."""
-        at_1M = (positions_M + self.family.first_position(self.config))[None]
+        at_1M = (positions_M + first_position(self.config))[None]
         embedded: torch.Tensor = self.encoder.embeddings(input_ids=ids_M[None], position_ids=at_1M)
         if hasattr(self.encoder, "embeddings_project"):  # ELECTRA's smaller embeddings
             embedded = self.encoder.embeddings_project(embedded)
         return embedded[0]
 
+    def project(self, layer: Layer, x_MH: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries, keys and values `[M, H]` of a layer's input."""
+        return linear(layer.query, x_MH), linear(layer.key, x_MH), linear(layer.value, x_MH)
+
+    def feed_forward(self, layer: Layer, hidden_MH: torch.Tensor, projected_MH: torch.Tensor) -> torch.Tensor:
+        """A layer's output from its input and its projected context: residual, norm, feed-forward part, norm."""
+        p, training = self.hidden_dropout, self.model.training
+        inner_MH: torch.Tensor = layer.attention_norm(F.dropout(projected_MH, p, training) + hidden_MH)
+        widened_MI = linear(layer.first, inner_MH, layer.activation)
+        output_MH: torch.Tensor = layer.norm(F.dropout(linear(layer.last, widened_MI), p, training) + inner_MH)
+        return output_MH
+
     def classify(self, first_BH: torch.Tensor) -> torch.Tensor:
         """Logits `[B, C]` from the last state of each text's first token."""
-        return self.family.head(self.model, first_BH[:, None])
+        logits_BC: torch.Tensor = self.family.head(self.model, first_BH[:, None])
+        return logits_BC
 
 
 def check_type(config: Any) -> None:
@@ -193,6 +196,12 @@ def check_type(config: Any) -> None:
         )
 
 
+def first_position(config: Any) -> int:
+    """The position of a text's first token."""
+    pad = getattr(config, "pad_token_id", None)
+    return int(pad) + 1 if FAMILIES[config.model_type].after_padding and pad is not None else 0
+
+
 def most_positions(config: Any) -> int:
     """Tokens of the longest text that a model of the table reads, special ones included."""
-    return int(config.max_position_embeddings) - FAMILIES[config.model_type].first_position(config)
+    return int(config.max_position_embeddings) - first_position(config)

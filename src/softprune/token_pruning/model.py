@@ -1,4 +1,4 @@
-"""A classifier with its pruning rule: saved, loaded, and applied to texts. Layers count from 0.
+"""A classifier with its pruning rule: saved, loaded, applied to texts and to rows of a file. Layers count from 0.
 
 Its folder is that of a transformers model with `tokens.json` beside it: the rule, the convention, the input length.
 transformers reads the folder too, and then prunes nothing.
@@ -7,14 +7,16 @@ transformers reads the folder too, and then prunes nothing.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from softprune.config.registry import unknown
+from softprune.data.row_files import Located
 from softprune.errors import SoftpruneError
 from softprune.models.batching import scoring_batches
 from softprune.models.fingerprint import fingerprint, same_backbone
@@ -22,27 +24,34 @@ from softprune.models.load_errors import quiet
 from softprune.models.loading import resolve_device, resolve_dtype
 from softprune.models.tokenization import check_rows
 from softprune.token_pruning.families import Encoder, most_positions
-from softprune.token_pruning.forward import ForwardOutput, forward
+from softprune.token_pruning.forward import ForwardOutput, Predictions, evaluate, forward
 from softprune.token_pruning.loading import (
+    DOCUMENT,
+    BaseWeights,
     check_head,
     describe_encoder,
     load_classifier,
     load_tokenizer,
-    replace_surrogates,
-)
-from softprune.token_pruning.model_metadata import (
-    DOCUMENT,
-    BaseWeights,
     make_rule,
     model_folder,
     read_document,
+    replace_surrogates,
     write_document,
 )
 from softprune.token_pruning.packing import pack
 from softprune.token_pruning.rules import Convention, ForcedTokens, KeepAll, Rule
+from softprune.training.loop import check_finite
 
 MODELS = "models"
 """The folder in a run's for the models that it leaves."""
+
+
+CHUNK = 2_048
+"""Rows that are read, sorted by length and classified together."""
+ADDED = ("prediction", "probability", "tokens", "kept")
+ADDED_WIDE = (*ADDED, "probabilities", "kept_words")
+_FIRST = ("text", "sentence", "content", "review")
+"""Columns that may hold the text where none is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,41 +160,19 @@ class TokenModel:
         """Token ids with special tokens, cut at `max_length`."""
         if not texts:  # tokenizers refuse an empty list
             return []
-        cleaned = replace_surrogates(texts)
-        ids: list[list[int]] = self.tokenizer(cleaned, truncation=True, max_length=self.max_length)["input_ids"]
-        self._check_embeddings(ids)
+        ids: list[list[int]] = self._tokenise(replace_surrogates(texts))["input_ids"]
         return ids
 
     def predict(self, texts: Sequence[str]) -> list[list[float]]:
         """Probabilities of the classes, per text."""
-        ids = self.encode(_check_not_empty(texts))
-        probabilities: list[list[float]] = [[] for _ in ids]
-        for indices, output in self.run_batches(ids, head_only=True):
-            for i, row in zip(indices, output.logits_BC.float().softmax(-1).tolist(), strict=True):
-                probabilities[i] = row
+        answers = self.evaluate(self.encode(_check_not_empty(texts)), head_only=True)
+        probabilities: list[list[float]] = torch.from_numpy(answers.logits_NC).softmax(-1).tolist()
         return probabilities
 
-    def run_batches(
-        self,
-        ids: Sequence[Sequence[int]],
-        rows: int = 64,
-        *,
-        forced_out: Sequence[Collection[int]] | None = None,
-        head_only: bool = False,
-        keep_in_last: bool = False,
-    ) -> Iterator[tuple[tuple[int, ...], ForwardOutput]]:
-        """Run texts of similar length together: the texts of each batch, as indices, and its output."""
-        self.encoder.model.eval()
-        for indices in scoring_batches(tuple(map(len, ids)), rows):
-            rule = self.rule
-            if forced_out is not None:
-                rule = ForcedTokens(rule, tuple(frozenset(forced_out[i]) for i in indices))
-            batch = pack([ids[i] for i in indices], self.encoder.device)
-            with torch.inference_mode():
-                output = forward(
-                    self.encoder, batch, rule, self.convention, head_only=head_only, keep_in_last=keep_in_last
-                )
-            yield indices, output
+    def evaluate(self, ids: Sequence[Sequence[int]], *, rows: int = 64, head_only: bool = False) -> Predictions:
+        """What it predicts for texts as `encode` gives them; arguments as of `forward.evaluate`."""
+        model, compute = (self.encoder, ids, self.rule, self.convention), self.encoder.dtype
+        return evaluate(*model, compute=compute, rows=rows, head_only=head_only)
 
     def trace(
         self,
@@ -209,22 +196,14 @@ class TokenModel:
         if not texts:
             return []
         cleaned = replace_surrogates(_check_not_empty(texts))
-        encoded = self.tokenizer(
-            cleaned,
-            truncation=True,
-            max_length=self.max_length,
-            return_offsets_mapping=True,
-            return_special_tokens_mask=True,
-        )
+        encoded = self._tokenise(cleaned, where, return_offsets_mapping=True, return_special_tokens_mask=True)
         whole = self.tokenizer(cleaned, verbose=False)["input_ids"]  # untruncated: how much was cut off
         ids = encoded["input_ids"]
-        self._check_embeddings(ids, where)
         traces: dict[int, TokenTrace] = {}
-        for indices, output in self.run_batches(ids, forced_out=forced_out, keep_in_last=True):
-            lengths = [len(ids[i]) for i in indices]
+        for indices, output in self._run_batches(ids, forced_out):
             specials = [encoded["special_tokens_mask"][i] for i in indices]
-            left = output.left_M.split(lengths)
-            means = _mean_states(output, lengths, specials) if states else [()] * len(indices)
+            left = output.left_M.split(list(map(len, specials)))
+            means = _mean_states(output, specials) if states else [()] * len(indices)
             for at, i in enumerate(indices):
                 probabilities = output.logits_BC[at].float().softmax(-1)
                 traces[i] = TokenTrace(
@@ -241,26 +220,37 @@ class TokenModel:
                 )
         return [traces[i] for i in range(len(texts))]
 
-    def _check_embeddings(self, ids: Sequence[Sequence[int]], where: Sequence[str] | None = None) -> None:
-        """Check that every token id has an embedding; `where` names the texts."""
+    def _run_batches(
+        self, ids: Sequence[Sequence[int]], forced_out: Sequence[Collection[int]] | None
+    ) -> Iterator[tuple[tuple[int, ...], ForwardOutput]]:
+        """Run texts of similar length together: the texts of each batch, as indices, and its output."""
+        self.encoder.model.eval()
+        for indices in scoring_batches(tuple(map(len, ids)), 64):
+            rule = self.rule
+            if forced_out is not None:
+                rule = ForcedTokens(rule, tuple(frozenset(forced_out[i]) for i in indices))
+            batch = pack([ids[i] for i in indices], self.encoder.device)
+            with torch.inference_mode():
+                output = forward(self.encoder, batch, rule, self.convention, keep_in_last=True)
+            yield indices, output
+
+    def _tokenise(self, texts: Sequence[str], where: Sequence[str] | None = None, **options: bool) -> Any:
+        """What the tokenizer makes of texts, cut at `max_length`; a token without an embedding is refused."""
+        encoded = self.tokenizer(texts, truncation=True, max_length=self.max_length, **options)
         rows = self.encoder.model.get_input_embeddings().weight.shape[0]
-        for i, text_ids in enumerate(ids):
-            check_rows(self.tokenizer, text_ids, rows, f"text {i + 1}" if where is None else where[i])
+        for i, ids in enumerate(encoded["input_ids"]):
+            check_rows(self.tokenizer, ids, rows, f"text {i + 1}" if where is None else where[i])
+        return encoded
 
 
-def _mean_states(
-    output: ForwardOutput, lengths: Sequence[int], specials: Sequence[Sequence[int]]
-) -> list[tuple[float, ...]]:
+def _mean_states(output: ForwardOutput, specials: Sequence[Sequence[int]]) -> list[tuple[float, ...]]:
     """Per text, the mean last state of its kept tokens that aren't special; of all kept ones where there are none."""
     special_M = torch.tensor(list(chain.from_iterable(specials)), device=output.origin_M.device).bool()
-    row_M = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)).to(output.origin_M.device)
-    means = []
-    for row in range(len(specials)):
-        mine = row_M[output.origin_M] == row
-        words = mine & ~special_M[output.origin_M]
-        if bool(words.any()):
-            mine = words
-        means.append(tuple(output.state_MH[mine].float().mean(0).tolist()))
+    means, kept = [], output.kept_LB[-1]
+    for state_NH, special_N in zip(output.state_MH.split(kept), special_M[output.origin_M].split(kept), strict=True):
+        if not bool(special_N.all()):
+            state_NH = state_NH[~special_N]
+        means.append(tuple(state_NH.float().mean(0).tolist()))
     return means
 
 
@@ -273,3 +263,47 @@ def _check_not_empty(texts: Sequence[str]) -> Sequence[str]:
 
 def _label_names(config: Any) -> tuple[str, ...]:
     return tuple(str(config.id2label.get(i, f"LABEL_{i}")) for i in range(config.num_labels))
+
+
+def predict_rows(
+    model: TokenModel, rows: Iterable[Located], column: str | None = None, *, wide: bool
+) -> Iterator[dict[str, Any]]:
+    """Rows with their predictions, in their order, read as they are needed; a row without a text is refused.
+
+    `column` holds the text; None for `text` or the like, or the only column. `kept` counts the tokens that the last
+    layer read, special ones too; `wide` adds the columns that only JSON lines hold well.
+    """
+    remaining = iter(rows)
+    while chunk := list(islice(remaining, CHUNK)):
+        if column is None:
+            first = chunk[0]
+            names = [name for name in _FIRST if name in first.row] or list(first.row)
+            if len(names) > 1 and names[0] != "text":
+                found = f"{', '.join(names)} in {first.where}"
+                raise SoftpruneError("the column of the text", found, f"add --text {names[0]}")
+            column = names[0]
+        texts = [_read_text(located, column) for located in chunk]
+        for located, trace in zip(chunk, model.trace(texts, where=[each.where for each in chunk]), strict=True):
+            do = "the model overflows in this dtype: use --dtype float32, or another model"
+            check_finite(trace.probabilities[:1], [located.where], "probability", "", do)  # softmax: one NaN is all
+            probability, tokens = trace.probabilities[trace.predicted], len(trace.left)
+            values: list[Any] = [model.labels[trace.predicted], probability, tokens, trace.alive()[-1]]
+            if wide:
+                words = []
+                for (begin, end), left, special in zip(trace.offsets, trace.left, trace.special, strict=True):
+                    if left >= trace.layers and not special:
+                        words.append(trace.text[begin:end])
+                values += [dict(zip(model.labels, trace.probabilities, strict=True)), words]
+            yield {**located.row, **dict(zip(ADDED_WIDE, values, strict=False))}
+
+
+def _read_text(located: Located, column: str) -> str:
+    row, where = located.row, located.where
+    if column not in row:
+        do = unknown("column", column, row).do
+        raise SoftpruneError(f'a column "{column}" in {where}', f"its columns are {', '.join(row)}", do)
+    text = row[column]
+    if not isinstance(text, str) or not text.strip():
+        found = f"{text!r:.40} in {where}"
+        raise SoftpruneError(f"text in {column}", found, "fix that row, or leave it out")
+    return text

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import accumulate, chain
 
 import torch
 
@@ -91,25 +91,20 @@ def make_buckets(lengths: Sequence[int], device: torch.device, waste: float | No
     """Group texts of similar length; `waste` is the most padding, as a share of the tokens (None: by device)."""
     if waste is None:
         waste = WASTE_ON_GPU if device.type == "cuda" else WASTE
-    begins = [0]
-    for length in lengths:
-        begins.append(begins[-1] + length)
-    buckets: list[Bucket] = []
-    group: list[int] = []
-    tokens = 0
+    groups: list[list[int]] = []
+    group, tokens = list[int](), 0
     # Longest first, so that the first text of a group is as wide as its bucket.
     for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
         longest = lengths[group[0]] if group else lengths[row]
         size = longest * (len(group) + 1)
         full = device.type != "cuda" and size * longest > CACHED
-        if group and (full or size > (1 + waste) * (tokens + lengths[row])):
-            buckets.append(_make_bucket(group, lengths, begins, device))
+        if not group or full or size > (1 + waste) * (tokens + lengths[row]):
             group, tokens = [], 0
+            groups.append(group)
         group.append(row)
         tokens += lengths[row]
-    if group:
-        buckets.append(_make_bucket(group, lengths, begins, device))
-    return buckets
+    begins = list(accumulate(lengths, initial=0))
+    return [_make_bucket(group, lengths, begins, device) for group in groups]
 
 
 def _make_bucket(rows: Sequence[int], lengths: Sequence[int], begins: Sequence[int], device: torch.device) -> Bucket:

@@ -64,17 +64,25 @@ class AliveTokens:
 
 
 class Rule(Protocol):
-    """Decides after a layer's attention which tokens stay; call it through `tokens_to_keep`."""
+    """Decides after a layer's attention which tokens stay (all of them, if nothing is overridden).
+
+    It is called through `tokens_to_keep`.
+    """
 
     @property
     def scored(self) -> bool:
         """Whether it needs importance; attention without it can be fused."""
+        return False
 
     def prunes(self, layer: int) -> bool:
         """Whether it may remove tokens after this layer."""
+        del layer
+        return False
 
     def keep_mask(self, alive: AliveTokens, score_M: torch.Tensor | None) -> torch.Tensor:
         """`[M]` bool; the protected token and a text's last one stay even where this is False."""
+        del score_M
+        return torch.ones_like(alive.row_M, dtype=torch.bool)
 
 
 def tokens_to_keep(rule: Rule, alive: AliveTokens, score_M: torch.Tensor | None) -> torch.Tensor:
@@ -82,29 +90,17 @@ def tokens_to_keep(rule: Rule, alive: AliveTokens, score_M: torch.Tensor | None)
     keep_M = rule.keep_mask(alive, score_M)
     if alive.protect:
         return keep_M | (alive.position_M == 0)
-    begin = 0
-    for length in alive.lengths:
-        text = slice(begin, begin + length)
-        if not bool(keep_M[text].any()):
-            best = 0 if score_M is None else int(score_M[text].argmax())  # one token stays, or attention has no keys
-            keep_M[begin + best] = True
-        begin += length
+    lengths = list(alive.lengths)
+    if score_M is None:
+        score_M = -torch.arange(len(keep_M), device=keep_M.device)  # without scores the first one stays
+    for keep_N, score_N in zip(keep_M.split(lengths), score_M.split(lengths), strict=True):
+        if not bool(keep_N.any()):  # one token stays, or attention has no keys
+            keep_N[int(score_N.argmax())] = True
     return keep_M
 
 
-class KeepAll:
+class KeepAll(Rule):
     """No pruning."""
-
-    scored = False
-
-    def prunes(self, layer: int) -> bool:
-        """Never."""
-        del layer
-        return False
-
-    def keep_mask(self, alive: AliveTokens, score_M: torch.Tensor | None) -> torch.Tensor:
-        """All."""
-        return torch.ones_like(alive.row_M, dtype=torch.bool)
 
 
 class Thresholds(nn.Module):
@@ -194,13 +190,11 @@ class Ranked:
             priority_M = self._draw_priorities(alive)
         if alive.protect:  # the first token is one of the k
             priority_M = priority_M.masked_fill(alive.position_M == 0, math.inf)
-        keep_M = torch.zeros_like(alive.row_M, dtype=torch.bool)
-        begin = 0
-        for length, original in zip(alive.lengths, alive.originals, strict=True):
-            k = min(length, self.kept(alive.layer, original))
-            best = torch.sort(priority_M[begin : begin + length], descending=True, stable=True).indices[:k]
-            keep_M[begin + best] = True
-            begin += length
+        keep_M, lengths = torch.zeros_like(alive.row_M, dtype=torch.bool), list(alive.lengths)
+        texts = zip(keep_M.split(lengths), priority_M.split(lengths), alive.originals, strict=True)
+        for keep_N, priority_N, original in texts:
+            best = torch.sort(priority_N, descending=True, stable=True).indices
+            keep_N[best[: self.kept(alive.layer, original)]] = True
         return keep_M
 
     def _draw_priorities(self, alive: AliveTokens) -> torch.Tensor:

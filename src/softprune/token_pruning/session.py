@@ -18,8 +18,8 @@ from softprune.models.description import BackboneDescription
 from softprune.models.tokenization import check_rows
 from softprune.runs.record_parts import ConventionRecord, SelectionRecord, SetSizes, TaskRecord, Truncation
 from softprune.runs.run_folder import RunFolder
-from softprune.token_pruning.evaluation import Predictions, evaluate
 from softprune.token_pruning.families import Encoder
+from softprune.token_pruning.forward import Predictions, evaluate
 from softprune.token_pruning.loading import (
     check_head,
     check_length,
@@ -96,9 +96,8 @@ def prepare(recipe: TokensRecipe, run: RunFolder, watch: Watch) -> TokenWorkspac
     vocabulary = described.config.vocab_size
     if len(tokenizer) > vocabulary:  # words beyond the embedding table: better found now than when `report` is read
         for example in (*sets.train, *sets.select, *sets.report):
-            check_rows(
-                tokenizer, tokenizer(example.content)["input_ids"][:max_length], vocabulary, f"row {example.index}"
-            )
+            ids = tokenizer(example.content)["input_ids"][:max_length]
+            check_rows(tokenizer, ids, vocabulary, f"row {example.index}")
 
     def new_encoder() -> Encoder:
         # Weights that are trained are float32, whatever the products are in.
@@ -142,7 +141,17 @@ def _read_inputs(recipe: TokensRecipe) -> tuple[Task, Splits, Selection, Backbon
             limit_report=recipe.task.limit_report,
         )
         data = (task, splits, sets)
-        _check_classification((*sets.train, *sets.select, *sets.report))
+        examples = (*sets.train, *sets.select, *sets.report)
+        if len({example.answers for example in examples}) > 1:
+            found = "answers that depend on the example"
+            if examples[0].is_generation:
+                found = "texts to be written"
+            elif examples[0].task:
+                found = "several tasks"
+            raise SoftpruneError("a task with the same classes for every text", found, "choose another task")
+        for example in examples:
+            if not example.content:
+                raise SoftpruneError("text in every example", f"none in row {example.index}", "leave that row out")
     with gathered(errors):
         described = describe_encoder(recipe.backbone.name, recipe.backbone.revision)
         check_length(described, recipe.task.max_length)
@@ -153,38 +162,24 @@ def _read_inputs(recipe: TokensRecipe) -> tuple[Task, Splits, Selection, Backbon
     return (*data, described)
 
 
-def _check_classification(examples: Sequence[Example]) -> None:
-    if len({example.answers for example in examples}) > 1:
-        found = "answers that depend on the example"
-        if examples[0].is_generation:
-            found = "texts to be written"
-        elif examples[0].task:
-            found = "several tasks"
-        raise SoftpruneError("a task with the same classes for every text", found, "choose another task")
-    for example in examples:
-        if not example.content:
-            raise SoftpruneError("text in every example", f"none in row {example.index}", "leave that row out")
-
-
 def _record(workspace: TokenWorkspace, described: BackboneDescription, sets: Selection, source: str) -> None:
     task = workspace.task
     cut = [tokens for tokens in (*workspace.train.cut, *workspace.select.cut) if tokens]
-    task_record = TaskRecord(
-        id=task.id,
-        version=task.version,
-        title=task.definition.title,
-        metric=workspace.metric.name,
-        answers=list(workspace.labels),
-        indices={name: list(indices) for name, indices in sets.indices.items()},
-        sizes=SetSizes(train=len(sets.train), select=len(sets.select), report=len(sets.report)),
-        tokens={"train": sum(map(len, workspace.train.ids)), "select": sum(map(len, workspace.select.ids))},
-        truncated=Truncation(examples=len(cut), tokens=sum(cut)),
-        source=source,
-    )
     with workspace.run.editing() as record:
         record.backbone.name, record.backbone.family = described.name, described.family
         record.backbone.layers = int(described.config.num_hidden_layers)
-        record.task = task_record
+        record.task = TaskRecord(
+            id=task.id,
+            version=task.version,
+            title=task.definition.title,
+            metric=workspace.metric.name,
+            answers=list(workspace.labels),
+            indices=sets.indices,
+            sizes=SetSizes(train=len(sets.train), select=len(sets.select), report=len(sets.report)),
+            tokens={"train": sum(map(len, workspace.train.ids)), "select": sum(map(len, workspace.select.ids))},
+            truncated=Truncation(examples=len(cut), tokens=sum(cut)),
+            source=source,
+        )
         record.selection = SelectionRecord(protocol="held-out", description=sets.description)
         record.convention = ConventionRecord(**asdict(workspace.convention))
 
@@ -196,10 +191,11 @@ def sample_report(
 
     The task is the one that was named, else that of the run whose folder the model is in.
     """
-    run = next((folder for folder in (model, *model.resolve().parents) if (folder / "run.json").exists()), None)
     recipe: dict[str, Any] = {}
-    if run is not None:
-        recipe = parse_yaml((run / "resolved.yaml").read_text(encoding="utf-8"))["task"]
+    for folder in (model, *model.resolve().parents):
+        if (folder / "run.json").exists():
+            recipe = parse_yaml((folder / "resolved.yaml").read_text(encoding="utf-8"))["task"]
+            break
     name = task or recipe.get("id")
     if name is None:
         raise SoftpruneError("a task with texts to read", "none: this model isn't in a run's folder", "add --task")

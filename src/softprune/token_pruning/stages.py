@@ -20,9 +20,8 @@ import torch.nn.functional as F
 
 from softprune.data import answered
 from softprune.models.batching import collate
-from softprune.token_pruning.evaluation import Predictions
 from softprune.token_pruning.families import Encoder
-from softprune.token_pruning.forward import forward, soft_forward
+from softprune.token_pruning.forward import Predictions, forward
 from softprune.token_pruning.packing import pack
 from softprune.token_pruning.rules import Convention, KeepAll, Rule, Thresholds
 from softprune.token_pruning.session import TokenWorkspace
@@ -38,19 +37,6 @@ THRESHOLDS = "thresholds.delta_L"
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """One stage of one model."""
-
-    work: str  # its name, unique in the run
-    title: str  # what displays show
-    rule: Rule  # which tokens stay; the thresholds that are trained where there is a price
-    epochs: int  # passes
-    lr: float  # step size of the weights
-    price: float | None = None  # lambda of a soft stage
-    best_by: str = "score"  # what chooses the checkpoint: score, loss or last
-
-
-@dataclass(frozen=True, slots=True)
 class TrainedModel:
     """A model of the comparison."""
 
@@ -61,7 +47,7 @@ class TrainedModel:
 
 
 class EncoderTrainable(WeightsTrainable):
-    """One encoder in one stage: `rule` and `price` as of `Stage`, matrix products in `compute`."""
+    """One encoder in one stage: `rule` and `price` as of `train_stage`, matrix products in `compute`."""
 
     def __init__(
         self, encoder: Encoder, rule: Rule, convention: Convention, price: float | None, compute: torch.dtype
@@ -82,34 +68,41 @@ class EncoderTrainable(WeightsTrainable):
         texts = [ids[:length] for ids, length in zip(batch.input_ids.tolist(), lengths, strict=True)]
         packed = pack(texts, batch.input_ids.device)
         with products_in(self.compute, encoder.dtype, encoder.device):
-            if self.price is None:
-                output = forward(encoder, packed, self.rule, self.convention)
-            else:
-                assert isinstance(self.rule, Thresholds)
-                output = soft_forward(encoder, packed, self.rule)
+            output = forward(encoder, packed, self.rule, self.convention, soft=self.price is not None)
         gold_B = batch.gold.to(encoder.device)
         loss_B = F.cross_entropy(output.logits_BC.float(), gold_B, reduction="none")
-        if self.price is not None and output.soft_B is not None:  # a model of one layer has no threshold
+        if self.price is not None:
             loss_B = loss_B + self.price * output.soft_B.float()
         return loss_B[None]
 
 
-def train_stage(workspace: TokenWorkspace, encoder: Encoder, stage: Stage) -> Weights:
+def train_stage(
+    workspace: TokenWorkspace,
+    encoder: Encoder,
+    work: str,
+    title: str,
+    rule: Rule,
+    epochs: int,
+    lr: float,
+    price: float | None = None,
+    best_by: str = "score",
+) -> Weights:
     """Train a stage from the weights that the encoder has; it is left with those of the best checkpoint, returned here.
 
-    The thresholds of a soft stage are changed in place as well.
+    `work` is the stage's name, unique in the run; displays show `title`. With a price (lambda), the rule's thresholds
+    are trained too, in place. `best_by` chooses the checkpoint: score, loss or last.
     """
-    trainable = EncoderTrainable(encoder, stage.rule, workspace.convention, stage.price, workspace.compute)
+    trainable = EncoderTrainable(encoder, rule, workspace.convention, price, workspace.compute)
     settings = workspace.recipe.tuning
     own_rates = {}
-    if stage.price is not None:  # the recipe gives it in units of an average token
+    if price is not None:  # the recipe gives it in units of an average token
         own_rates[THRESHOLDS] = workspace.recipe.pruning.threshold_lr / workspace.convention.divisor
-    optimiser = weights_adamw(trainable.named(), lr=stage.lr, weight_decay=settings.weight_decay, own_rates=own_rates)
+    optimiser = weights_adamw(trainable.named(), lr=lr, weight_decay=settings.weight_decay, own_rates=own_rates)
     schedule = Schedule(
-        epochs=stage.epochs,
+        epochs=epochs,
         batch_size=settings.batch_size,
         accumulate=settings.accumulate,
-        best_by=stage.best_by,
+        best_by=best_by,
         seed=workspace.recipe.seed,
         clip_norm=settings.clip_norm,
         warmup=settings.warmup,
@@ -117,18 +110,18 @@ def train_stage(workspace: TokenWorkspace, encoder: Encoder, stage: Stage) -> We
     )
 
     def evaluate() -> list[Evaluation]:
-        predictions, golds = workspace.evaluate(encoder, workspace.select, stage.rule), workspace.select.golds
+        predictions, golds = workspace.evaluate(encoder, workspace.select, rule), workspace.select.golds
         return [Evaluation(workspace.metric.value(answered(predictions.predicted, golds)), predictions.loss(golds))]
 
     trained = train(
         trainable,
         optimiser,
-        Feed(tuple(map(len, workspace.train.ids)), partial(_make_batch, workspace, encoder, stage.work)),
+        Feed(tuple(map(len, workspace.train.ids)), partial(_make_batch, workspace, encoder, work)),
         evaluate,
         schedule,
-        names=[stage.work],
-        title=stage.title,
-        keeper=FolderKeeper(workspace.run, stage.work, stage.work, [stage.work]),
+        names=[work],
+        title=title,
+        keeper=FolderKeeper(workspace.run, work, work, [work]),
         watch=workspace.watch,
     )
     trainable.load(trained.tensors)

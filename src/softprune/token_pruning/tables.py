@@ -36,36 +36,39 @@ def results_table(record: RunRecord) -> Table:
     """One row a model: quality, difference to the unpruned model, operations, tokens kept to the end."""
     task, selection = record.task, record.selection
     examples = "" if task.sizes is None else f", {task.sizes.report} examples of report"
-    table = Table(title=f"{task.title}{examples}, in percent")
-    table.add_column("")
     headings = ("95% CI", "macro F1", "to unpruned", "95% CI", "paper MACs", "executed MACs", "kept")
-    for name in (task.metric or "score", *headings):
-        table.add_column(name, justify="right")
+    table = _empty_table(
+        f"{task.title}{examples}, in percent", task.metric or "score", *headings, title_justify="center"
+    )
     rows = {name: row for name, row in record.results.items() if row is not None}
     # The constant answer, the unpruned model, the learned ones, their baselines.
     for name in sorted(rows, key=lambda name: (name != "constant", name != "baseline", not name.startswith("lambda"))):
-        if selection is not None and name == selection.chosen:
-            table.add_row(_label(name) + " *", *_result_cells(rows[name]), style="bold")
-        else:
-            table.add_row(_label(name), *_result_cells(rows[name]))
+        mark, style = (" *", "bold") if selection is not None and name == selection.chosen else ("", None)
+        table.add_row(_label(name) + mark, *_result_cells(rows[name]), style=style)
+    return table
+
+
+def _empty_table(title: str, *names: str, title_justify: str = "left") -> Table:
+    """A table with a column of names, and one of numbers for each of these headings."""
+    table = Table(title=title, title_justify=title_justify)
+    table.add_column("")
+    for name in names:
+        table.add_column(name, justify="right")
     return table
 
 
 def _result_cells(row: ResultRow) -> list[str]:
     if row.interval is None or row.difference is None or row.kept is None:  # the constant answer
         return [_percent(row.value, ".1f"), *[""] * 7]
-    low, high = row.interval
-    against = row.difference
-    return [
-        _percent(row.value, ".1f"),
-        f"{_percent(low, '.1f')} to {_percent(high, '.1f')}",
-        _percent(row.macro_f1, ".1f"),
-        _percent(against.value, "+.1f"),
-        f"{_percent(against.low, '+.1f')} to {_percent(against.high, '+.1f')}",
-        _percent(row.paper_macs),
-        _percent(row.executed_macs),
-        _percent(row.kept[-2:][0]),  # before the last layer's pruning, which changes no logit
-    ]
+    low, high = (_percent(end, ".1f") for end in row.interval)
+    kept = _percent(row.kept[-2:][0])  # before the last layer's pruning, which changes no logit
+    against = _difference_cells(row.difference.value, row.difference.low, row.difference.high)
+    macs = [_percent(row.paper_macs), _percent(row.executed_macs)]
+    return [_percent(row.value, ".1f"), f"{low} to {high}", _percent(row.macro_f1, ".1f"), *against, *macs, kept]
+
+
+def _difference_cells(value: float, low: float, high: float) -> list[str]:
+    return [_percent(value, "+.1f"), f"{_percent(low, '+.1f')} to {_percent(high, '+.1f')}"]
 
 
 def results_notes(record: RunRecord) -> list[str]:
@@ -86,12 +89,8 @@ def results_notes(record: RunRecord) -> list[str]:
         if any(stage.rate is not None for stage in missed.values()):
             note += "; the rules that keep a share of the tokens leave the first layers whole"
         notes.append(note)
-    notes.append(BY_EXAMPLE)
-    notes.append(MACS)
-    notes.append(
-        "kept: tokens that the last layer reads; rules below the learned models were sought at the chosen one's MACs"
-    )
-    return notes
+    kept = "kept: tokens that the last layer reads; rules below the learned models were sought at the chosen one's MACs"
+    return [*notes, BY_EXAMPLE, MACS, kept]
 
 
 def _label(name: str) -> str:
@@ -106,49 +105,38 @@ def speed_table(found: Mapping[str, Any]) -> Table:
     """One row for each entry: accuracy, operations, examples per second, speed-up over the packed, unpruned model."""
     machine, settings = found["machine"], found["settings"]
     timed = min(settings["texts"], found["texts"]["count"])
-    table = Table(
-        title=f"{timed} texts of {found['texts']['mean']:.0f} tokens on average, batches of {settings['rows']}, "
-        f"{found['dtype']}, {machine['threads']} thread(s), {settings['rounds']} rounds",
-        title_justify="left",
-    )
-    table.add_column("")
-    for name in ("accuracy %", "to unpruned", "95% CI", "paper MACs %", "executed %"):
-        table.add_column(name, justify="right")
-    for name in ("texts/s", "speed-up", "least to most", "of the MACs'"):
-        table.add_column(name, justify="right")
+    title = f"{timed} texts of {found['texts']['mean']:.0f} tokens on average, batches of {settings['rows']}, "
+    title += f"{found['dtype']}, {machine['threads']} thread(s), {settings['rounds']} rounds"
+    qualities = ("accuracy %", "to unpruned", "95% CI", "paper MACs %", "executed %")
+    table = _empty_table(title, *qualities, "texts/s", "speed-up", "least to most", "of the MACs'")
     for row in found["rows"]:
-        mark = " *" if row["name"] == found["baseline"] else ""
-        speedup, share, per_second = row["speedup"], row["of_the_operations"], row["examples_per_second"]
-        speed = [
+        mark, style = (" *", "bold") if row["name"] == found["baseline"] else ("", None)
+        share, speedup, per_second = row["of_the_operations"], row["speedup"], row["examples_per_second"]
+        model = found["models"][row["model"]]
+        accuracy, against = _percent(model["accuracy"], ".1f"), ["", ""]
+        macs = [_percent(row["paper_macs"]), _percent(row["executed_macs"])]
+        if row["kind"] == "padded":
+            accuracy = ""
+        elif row["kind"] == "pruned":
+            against = _difference_cells(*(model["difference"][name] for name in ("value", "low", "high")))
+        table.add_row(
+            row["name"] + mark,
+            accuracy,
+            *against,
+            *macs,
             f"{per_second:.3g}" if per_second < 1000 else f"{per_second:,.0f}",
             f"{speedup['median']:.2f}",
             f"{speedup['least']:.2f} to {speedup['greatest']:.2f}",
             "" if share is None else f"{share:.2f}",
-        ]
-        table.add_row(row["name"] + mark, *_quality_cells(found, row), *speed, style="bold" if mark else None)
+            style=style,
+        )
     return table
-
-
-def _quality_cells(found: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
-    if row["kind"] == "padded":
-        return [""] * 5
-    model = found["models"][row["model"]]
-    difference = interval = ""
-    if row["kind"] == "pruned":
-        against = model["difference"]
-        difference = f"{100 * against['value']:+.1f}"
-        interval = f"{100 * against['low']:+.1f} to {100 * against['high']:+.1f}"
-    macs = [f"{100 * row['paper_macs']:.0f}", f"{100 * row['executed_macs']:.0f}"]
-    return [f"{100 * model['accuracy']:.1f}", difference, interval, *macs]
 
 
 def latency_table(found: Mapping[str, Any]) -> Table:
     """Milliseconds of a batch: median and 95th percentile, by batch size."""
     sizes = found["settings"]["latency_rows"]
-    table = Table(title="latency of a batch in ms, texts as they come: p50 (p95)", title_justify="left")
-    table.add_column("")
-    for rows in sizes:
-        table.add_column(f"batch {rows}", justify="right")
+    table = _empty_table("latency of a batch in ms, texts as they come: p50 (p95)", *(f"batch {n}" for n in sizes))
     by_name: dict[str, dict[int, Mapping[str, float]]] = {}
     for each in found["latency"]:
         by_name.setdefault(each["name"], {})[each["rows"]] = each["ms"]
@@ -161,10 +149,7 @@ def break_even_table(found: Mapping[str, Any]) -> Table:
     """Speed-up by input length, and the share of operations there."""
     rows = found["break_even"]["rows"]
     lengths = sorted({row["length"] for row in rows})
-    table = Table(title="speed-up by input length in tokens (executed MACs %)", title_justify="left")
-    table.add_column("")
-    for name in (*map(str, lengths), "pays from"):
-        table.add_column(name, justify="right")
+    table = _empty_table("speed-up by input length in tokens (executed MACs %)", *map(str, lengths), "pays from")
     for model, begins in found["break_even"]["from"].items():
         mine = {row["length"]: row for row in rows if row["model"] == model}
         cells = (f"{mine[n]['speedup']['median']:.2f} ({100 * mine[n]['executed_macs']:.0f})" for n in lengths)

@@ -72,16 +72,10 @@ class Way:
 
 
 def behind_prompt(
-    backbone: Backbone,
-    prompt_QH: torch.Tensor,
-    around: Callable[[], AbstractContextManager[object]] = nullcontext,
+    backbone: Backbone, prompt_QH: torch.Tensor, around: Callable[[], AbstractContextManager[object]] = nullcontext
 ) -> Way:
     """Reads a batch behind a prompt; Q may be 0."""
-
-    def read(batch: Batch) -> torch.Tensor:
-        return backbone.answer_sums(cross_with_batch(prompt_QH[None], len(batch)), batch)
-
-    return Way(read, around)
+    return Way(lambda batch: backbone.answer_sums(cross_with_batch(prompt_QH[None], len(batch)), batch), around)
 
 
 def latency(
@@ -94,10 +88,8 @@ def latency(
     """Seconds of each way to read real batches: the median and the 95th percentile of single calls.
 
     The ways take turns, and which goes first does too, so that none has the quieter moments. A call counts from token
-    ids to scores in Python. Inputs are read in their order, again from the first where they run out.
-
-    Returns:
-        By size (as text), `{calls: n, name: {p50, p95}, ...}`.
+    ids to scores in Python. Inputs are read in their order, again from the first where they run out. The result is, by
+    size (as text), `{calls: n, name: {p50, p95}, ...}`.
     """
     by_size: dict[str, Any] = {}
     for size in sizes:

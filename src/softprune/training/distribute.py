@@ -19,8 +19,8 @@ from typing import Any, Protocol, TypeVar, cast
 
 from softprune.config import Recipe
 from softprune.errors import SoftpruneError
-from softprune.runs.environment import versions
-from softprune.runs.executors import InProcess
+from softprune.runs.executors import Executor
+from softprune.runs.record import versions
 from softprune.runs.worker_store import Pinned, StandIn, WorkerOutput
 from softprune.training.loop import Point, Watch
 from softprune.training.scoring import SealedSet
@@ -29,11 +29,11 @@ from softprune.types import WorkItem
 
 
 class Named(Protocol):
-    """A piece of work by its name in the run."""
+    """A piece of work."""
 
     @property
     def work(self) -> str:
-        """Unique in the run."""
+        """Its name, unique in the run."""
 
 
 W = TypeVar("W", bound=Named)
@@ -52,7 +52,7 @@ def finish_on_workers(workspace: Workspace, do: Do[W], pieces: Sequence[W], phas
     missing = [piece for piece in pieces if not run.has(piece.work)]
     if not missing:
         return
-    sent = [WorkItem(piece.work, {"piece": piece, "begun": run.checkpoint(piece.work).load()}) for piece in missing]
+    sent = [WorkItem(piece.work, {"piece": piece, "begun": run.load_checkpoint(piece.work)}) for piece in missing]
     cpus = float(cluster.cpus if cluster.cpus is not None else run.record.threads or 1)
     gpus = float(workspace.backbone.device.type == "cuda") if cluster.gpus is None else cluster.gpus
     title, done = f"{phase}, on workers", len(pieces) - len(missing)
@@ -129,11 +129,7 @@ def _make(job: str, do: Do[Any], item: WorkItem) -> _Back:
 
 @lru_cache(maxsize=1)
 def _workspace(job: str) -> Workspace:
-    """A worker's own, loaded once: the driver's recipe, data and weights, held to what the run was begun with.
-
-    Raises:
-        SoftpruneError: something there isn't as the driver has it.
-    """
+    """A worker's own, loaded once; a SoftpruneError where something there isn't as the driver has it."""
     known = json.loads(job)
     with suppress(OSError):  # paths of a recipe are relative to it; a machine without it may need none
         os.chdir(known["folder"])
@@ -144,7 +140,7 @@ def _workspace(job: str) -> Workspace:
             do = "install the same versions on every node"
             raise SoftpruneError("the driver's versions on its workers", ", ".join(other), do)
         store = StandIn(Path(known["path"]), Pinned(**known["known"]))
-        workspace = prepare(Recipe.model_validate(known["recipe"]), store, Watch(), InProcess())
+        workspace = prepare(Recipe.model_validate(known["recipe"]), store, Watch(), Executor())
     except SoftpruneError as error:
         raise SoftpruneError(error.expected, f"on {platform.node()}: {error.found}", error.do) from error
     return replace(workspace, report=SealedSet(()))  # no worker has any use for `report`

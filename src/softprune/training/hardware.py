@@ -15,7 +15,7 @@ from softprune.models import load_backbone
 from softprune.models.base import Backbone
 from softprune.models.description import BackboneDescription
 from softprune.models.loading import resolve_device, resolve_dtype
-from softprune.runs.folder_checks import JSON
+from softprune.runs.job_folder import JSON
 from softprune.runs.record import Pin
 from softprune.training.memory import keep_freed
 

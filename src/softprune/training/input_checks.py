@@ -12,7 +12,7 @@ from pathlib import Path
 
 from softprune.config import Recipe
 from softprune.data import Selection, Splits, Task, load_task, select_sets
-from softprune.data.rouge import check_installed
+from softprune.data.rouge import load_scorer
 from softprune.errors import SoftpruneError, gathered, join_errors
 from softprune.models import describe
 from softprune.models.base import Backbone
@@ -47,11 +47,7 @@ _NAMES = {
 def read_inputs(
     recipe: Recipe, mistakes: Callable[[BackboneDescription], Sequence[SoftpruneError]]
 ) -> tuple[Task, Splits, Selection, BackboneDescription]:
-    """The task's data and the backbone's configuration; what is wrong with either is reported together.
-
-    Raises:
-        ManyErrors: with every disagreement, those that `mistakes` finds with the backbone too.
-    """
+    """The task's data and the backbone's configuration, or one error with all mistakes, what `mistakes` finds too."""
     errors: list[SoftpruneError] = []
     data = described = None
     with gathered(errors):
@@ -89,11 +85,7 @@ def read_data(recipe: Recipe, task: Task, *, patient: bool = True) -> tuple[Spli
 
 
 def check_unchanged(recipe: Recipe, run: RunFolder) -> None:
-    """Hold a complete run to its task and data, where these can still be read: its results are of no others.
-
-    Raises:
-        SoftpruneError: when either has changed since.
-    """
+    """Refuse a complete run whose task or data changed since, where they can be read: its results are of no others."""
     if not run.record.inputs:
         return
     try:
@@ -119,35 +111,29 @@ def model_inputs(
 ) -> Inputs:
     """The rest: weights, token ids of training and select sets, metric, and the files that a prompt begins with."""
     tokens = ((e.input_ids, e.answer_ids) for part in encoded for e in part.encoded)
+    prompt = recipe.prompt
     inputs = {
         "backbone": backbone.info.fingerprint,
         "tokens": _digest(map(repr, tokens)),
         "metric": f"{task.metric.name} of {scoring.score} scores",
     }
-    if recipe.prompt.file is not None:
-        inputs["prompt"] = _digest(map(repr, load_vectors(Path(recipe.prompt.file)).tolist()))
-    if recipe.prompt.mask is not None:
-        inputs["mask"] = _digest([repr(load_mask(Path(recipe.prompt.mask)).piece_PS.tolist())])
+    if prompt.file is not None:
+        inputs["prompt"] = _digest(map(repr, load_vectors(Path(prompt.file)).tolist()))
+    if prompt.mask is not None:
+        inputs["mask"] = _digest([repr(load_mask(Path(prompt.mask)).piece_PS.tolist())])
     return inputs
 
 
 def check_inputs(run: RunFolder, now: Inputs) -> None:
-    """Hold a run to what it was begun with; the first time, that is noted.
-
-    Raises:
-        SoftpruneError: when something has changed since.
-    """
+    """Note what a run is begun with; later on, a SoftpruneError where something has changed since."""
     begun = run.pin("inputs", lambda: now)
     changed = [name for name, value in now.items() if begun.get(name) != value]
     effects = {effect for cause in changed for effect in _FOLLOWS.get(cause, ())}
     causes = [_NAMES[name] for name in changed if name not in effects]
     if causes:
         names = " and ".join(causes)
-        raise SoftpruneError(
-            f"{names} as {run.path} was begun with",
-            f"{names} changed since",
-            f"bring {'it' if len(causes) == 1 else 'them'} back, or start again with another --out",
-        )
+        do = f"bring {'it' if len(causes) == 1 else 'them'} back, or start again with another --out"
+        raise SoftpruneError(f"{names} as {run.path} was begun with", f"{names} changed since", do)
 
 
 def _digest(parts: Iterable[str]) -> str:
@@ -175,75 +161,45 @@ def task_mistakes(recipe: Recipe, task: Task) -> list[SoftpruneError]:
         found = f"prompt.init=labels with {task.id}, whose texts are written"
         return [SoftpruneError("a task with answers to choose from, to start from them", found, "set prompt.init=text")]
     if init == "labels" and any("{" in answer for answer in answers):  # filled in from the row
-        return [
-            SoftpruneError(
-                "a task whose answers are the same for every example, to start from its class labels",
-                f"prompt.init=labels with the answers {', '.join(answers)} of {task.id}",
-                "choose another prompt.init, such as vocabulary",
-            )
-        ]
+        expected = "a task whose answers are the same for every example, to start from its class labels"
+        found = f"prompt.init=labels with the answers {', '.join(answers)} of {task.id}"
+        return [SoftpruneError(expected, found, "choose another prompt.init, such as vocabulary")]
     return []
 
 
 def check(recipe: Recipe, described: BackboneDescription) -> None:
-    """Hold a recipe against a backbone's configuration.
-
-    Raises:
-        ManyErrors: with all disagreements.
-    """
+    """Hold a recipe against a backbone's configuration; one error with all disagreements."""
     errors: list[SoftpruneError] = []
-    prompt, hidden = recipe.prompt, described.hidden
+    prompt, hidden, family, positions = recipe.prompt, described.hidden, described.family, described.positions
     if recipe.kind == "xprompt" and hidden % prompt.pieces:
-        near = [str(s) for s in range(1, min(hidden, 64) + 1) if hidden % s == 0]
-        errors.append(
-            SoftpruneError(
-                f"prompt.pieces that divide H = {hidden} of {described.name}",
-                str(prompt.pieces),
-                f"set prompt.pieces to one of {', '.join(near)}",
-            )
-        )
-    if recipe.tuning.loss == "likelihood" and described.family == "sentence":
-        errors.append(
-            SoftpruneError("tuning.loss of rank or auto for a sentence backbone", "likelihood", "set tuning.loss=rank")
-        )
-    if recipe.task.match == "generate" and described.family in ("masked", "sentence"):
-        errors.append(
-            SoftpruneError(
-                "task.match of score for a backbone that doesn't generate",
-                f"generate with the {described.family} family",
-                "set task.match=score",
-            )
-        )
-    if described.positions is not None and described.positions - recipe.virtual_tokens < LEAST_ROOM:
-        errors.append(
-            SoftpruneError(
-                f"a prompt that leaves room in the {described.positions} positions of {described.name}",
-                f"{prompt.tokens} prompt tokens",
-                f"set prompt.tokens to {max(1, described.positions - LEAST_ROOM)} at most",
-            )
-        )
-    with gathered(errors):
-        if prompt.file is not None:
+        near = ", ".join(str(s) for s in range(1, min(hidden, 64) + 1) if hidden % s == 0)
+        expected = f"prompt.pieces that divide H = {hidden} of {described.name}"
+        errors.append(SoftpruneError(expected, str(prompt.pieces), f"set prompt.pieces to one of {near}"))
+    if recipe.tuning.loss == "likelihood" and family == "sentence":
+        expected = "tuning.loss of rank or auto for a sentence backbone"
+        errors.append(SoftpruneError(expected, "likelihood", "set tuning.loss=rank"))
+    if recipe.task.match == "generate" and family in ("masked", "sentence"):
+        expected = "task.match of score for a backbone that doesn't generate"
+        errors.append(SoftpruneError(expected, f"generate with the {family} family", "set task.match=score"))
+    if positions is not None and positions - recipe.virtual_tokens < LEAST_ROOM:
+        expected = f"a prompt that leaves room in the {positions} positions of {described.name}"
+        do = f"set prompt.tokens to {max(1, positions - LEAST_ROOM)} at most"
+        errors.append(SoftpruneError(expected, f"{prompt.tokens} prompt tokens", do))
+    if prompt.file is not None:
+        with gathered(errors):
             check_fits(load_vectors(Path(prompt.file)), hidden, Path(prompt.file).name)
-    with gathered(errors):
-        if prompt.mask is not None:
-            _check_mask(recipe, prompt.mask, hidden)
+    if prompt.mask is not None and recipe.kind != "tune":
+        expected = "kind: tune for a prompt that is masked from the start"
+        errors.append(SoftpruneError(expected, f"prompt.mask with kind: {recipe.kind}", "leave prompt.mask out"))
+    elif prompt.mask is not None:
+        with gathered(errors):
+            tokens, pieces = load_mask(Path(prompt.mask)).piece_PS.shape
+            if tokens != prompt.tokens or hidden % pieces:
+                expected = f"a mask of {prompt.tokens} tokens, in pieces whose number divides H = {hidden}"
+                found, do = f"{tokens} tokens of {pieces} pieces in {prompt.mask}", f"set prompt.tokens={tokens}"
+                raise SoftpruneError(expected, found, f"{do}, or choose another mask")
     if errors:
         raise join_errors("recipe for this backbone", errors)
-
-
-def _check_mask(recipe: Recipe, file: str, hidden: int) -> None:
-    """Hold the mask of `prompt.mask` to the prompt of P tokens of `hidden` dimensions."""
-    if recipe.kind != "tune":
-        found = f"prompt.mask with kind: {recipe.kind}"
-        raise SoftpruneError("kind: tune for a prompt that is masked from the start", found, "leave prompt.mask out")
-    tokens, pieces = load_mask(Path(file)).piece_PS.shape
-    if tokens != recipe.prompt.tokens or hidden % pieces:
-        raise SoftpruneError(
-            f"a mask of {recipe.prompt.tokens} tokens, in pieces whose number divides H = {hidden}",
-            f"{tokens} tokens of {pieces} pieces in {file}",
-            f"set prompt.tokens={tokens}, or choose another mask",
-        )
 
 
 def text_mistakes(recipe: Recipe, task: str, described: BackboneDescription) -> list[SoftpruneError]:
@@ -254,7 +210,7 @@ def text_mistakes(recipe: Recipe, task: str, described: BackboneDescription) -> 
         return [SoftpruneError(expected, found, "choose another backbone, such as tiny-seq2seq or tiny-causal")]
     errors: list[SoftpruneError] = []
     with gathered(errors):
-        check_installed()
+        load_scorer()
     if recipe.tuning.loss == "rank":
         expected = f"tuning.loss of likelihood or auto for {task}, whose texts have no rivals to rank"
         errors.append(SoftpruneError(expected, "rank", "set tuning.loss=likelihood"))
@@ -267,11 +223,7 @@ def text_mistakes(recipe: Recipe, task: str, described: BackboneDescription) -> 
         room = described.positions - recipe.virtual_tokens - LEAST_ROOM
     length = answer_length(recipe, writes=True)
     if length > room:
-        errors.append(
-            SoftpruneError(
-                f"texts that fit in the {described.positions} positions of {described.name}",
-                f"task.max_answer_length of {length}{beside}",
-                f"set task.max_answer_length to {max(1, room)} at most",
-            )
-        )
+        expected = f"texts that fit in the {described.positions} positions of {described.name}"
+        do = f"set task.max_answer_length to {max(1, room)} at most"
+        errors.append(SoftpruneError(expected, f"task.max_answer_length of {length}{beside}", do))
     return errors

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 
 from softprune.config import Recipe
+from softprune.prompts.initialization import initial_prompt
 from softprune.prompts.prompt_io import load_mask
 from softprune.prompts.soft_prompts import full_mask, masked_state
 from softprune.runs.record_parts import PromptRecord, SettingsRecord, SweepRow, TrainingCost
 from softprune.runs.run_folder import RunFolder, Saved
 from softprune.training.distribute import finish_on_workers
-from softprune.training.initial_prompt import initial_prompt
 from softprune.training.loop import Evaluation, Keeper, NotFinite, Point, Schedule, State, Trained, train
 from softprune.training.optimizers import prompt_optimiser
 from softprune.training.scoring import score_prompts
@@ -70,17 +70,14 @@ class FolderKeeper(Keeper):
 
     def load(self) -> State | None:
         """The last state; curve lines that came after it are dropped, since they will be made again."""
-        saved = self._run.checkpoint(self._work).load()
-        if saved is None:
-            self._run.trim_metrics(self._phase, self._names, 0)
-            return None
-        self._run.trim_metrics(self._phase, self._names, int(saved.meta["step"]))
-        return saved.tensors, saved.meta
+        saved = self._run.load_checkpoint(self._work)
+        self._run.trim_metrics(self._phase, self._names, saved.meta["step"] if saved else 0)
+        return (saved.tensors, saved.meta) if saved else None
 
     def save(self, tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> None:
         """Replace the state."""
         on_cpu = {name: tensor.cpu() for name, tensor in tensors.items()}
-        self._run.checkpoint(self._work).save(Saved(on_cpu, progress))
+        self._run.save_checkpoint(self._work, Saved(on_cpu, progress))
 
     def curve(self, points: Sequence[Point]) -> None:
         """Append to metrics.jsonl."""
@@ -145,10 +142,8 @@ def best_rate(
 
     The run keeps `sweep`, by multiple the rate, its score and loss, and whether it was `chosen`; and `settings.lr`. A
     rate at which losses stop being numbers has no score, and can't be chosen. Ties go to the multiple named first.
-    `train` trains with a rate, as a piece of work of that name, and evaluates the result on `select`.
-
-    Raises:
-        NotFinite: where no rate gives numbers.
+    `train` trains with a rate, as a piece of work of that name, and evaluates the result on `select`. NotFinite, where
+    no rate gives numbers.
     """
     evaluations: dict[float, Evaluation] = {}
     lost: list[NotFinite] = []
@@ -201,22 +196,15 @@ def _start(workspace: Workspace) -> PromptState:
     """The prompt's first values, which the run notes."""
     recipe, settings = workspace.recipe, workspace.recipe.prompt
     first = initial_prompt(recipe, workspace.backbone, workspace.task)
+    # Pieces matter to pruning only; a prompt that is only tuned needs no number that divides H.
+    mask = full_mask(settings.tokens, settings.pieces if recipe.kind == "xprompt" else 1)
     if settings.mask is not None:
         mask = load_mask(Path(settings.mask))
-    elif recipe.kind == "xprompt":
-        mask = full_mask(settings.tokens, settings.pieces)
-    else:  # pieces matter to pruning only; a prompt that is only tuned needs no number that divides H
-        mask = full_mask(settings.tokens, 1)
     start = masked_state(first.vectors_PH, mask)
-    prompt = PromptRecord(
-        P=settings.tokens,
-        H=int(start.vectors_PH.shape[1]),
-        S=settings.pieces,
-        init=settings.init,
-        words=list(first.words),
-    )
+    tokens, hidden = start.vectors_PH.shape
     with workspace.run.editing() as record:
-        record.prompt = prompt
+        words = list(first.words)
+        record.prompt = PromptRecord(P=tokens, H=hidden, S=settings.pieces, init=settings.init, words=words)
         record.add_notes(*first.notes)
     workspace.run.write_tensors("prompts/initial.safetensors", {"vectors_PH": start.vectors_PH}, {})
     return start
@@ -246,7 +234,7 @@ def fit(workspace: Workspace, group: Group) -> list[Fitted]:
     tokens = int(trainable.prompts().shape[1])
     trained = train(
         trainable,
-        prompt_optimiser(workspace.recipe.tuning, trainable.vectors_KPH, trainable.survivors(), workspace.lr),
+        prompt_optimiser(workspace.recipe.tuning, trainable.vectors_KPH, trainable.reading.elements_KPH, workspace.lr),
         Feed([tokens + length for length in data.lengths], lambda indices: data.batch(backbone, indices)),
         lambda: evaluate(workspace, trainable.prompts().detach()),
         schedule(workspace.recipe, len(data), group.epochs),
@@ -257,14 +245,12 @@ def fit(workspace: Workspace, group: Group) -> list[Fitted]:
         processes=run.processes,
         seeds=group.seeds,
     )
+    ends = zip(trained.tensors["vectors_KPH"], group.starts, trained.best, strict=True)
     seconds = trained.seconds / len(group.names)
-    fitted = []
-    for vectors_PH, start, best in zip(trained.tensors["vectors_KPH"], group.starts, trained.best, strict=True):
-        fitted.append(Fitted(PromptState(vectors_PH, start.mask), best, seconds))
-    return fitted
+    return [Fitted(PromptState(vectors_PH, start.mask), best, seconds) for vectors_PH, start, best in ends]
 
 
 def evaluate(workspace: Workspace, prompts_KQH: torch.Tensor) -> list[Evaluation]:
     """What choices go by, and mean loss, of K prompts on `select`."""
     scores_K = score_prompts(workspace.backbone, prompts_KQH, workspace.select, workspace.scoring)
-    return [Evaluation(workspace.choice.value(scores), scores.loss) for scores in scores_K]
+    return [Evaluation(workspace.task.choice.value(scores), scores.loss) for scores in scores_K]

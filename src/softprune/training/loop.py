@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from softprune.models.batching import training_batches
 from softprune.ratios import exact
 from softprune.runs.processes import ALONE, Processes
 from softprune.training.optimizers import keep_candidates, pack, unpack
-from softprune.training.trainable import Feed, Trainable, agree, backward_apart, backward_shared, sum_gradients
+from softprune.training.trainable import Feed, Trainable, agree, backward
 
 FROM_THE_MODEL = "the model gives no numbers in this format: take --dtype float32 or sound weights, and another --out"
 
@@ -31,12 +31,9 @@ class NotFinite(SoftpruneError):
 
 
 def check_finite(values: Sequence[float], names: Sequence[str], what: str, when: str, do: str) -> None:
-    """Hold losses, one a name, to be numbers: before anything is chosen by them.
+    """NotFinite for the first of some losses, one a name, that is no number: before anything is chosen by them.
 
     In a message, `what` is such as "training loss", `when` such as "at step 3 of 100", and `do` what may fix it.
-
-    Raises:
-        NotFinite: for the first that is NaN or infinite.
     """
     for name, value in zip(names, values, strict=True):
         if not math.isfinite(value):
@@ -173,90 +170,61 @@ def train(
 ) -> Trained:
     """Train to the end of the schedule, or until every candidate has stopped; once, however often it is killed.
 
-    Args:
-        trainable: K candidates. They share no parameter, so the gradient of the sum of their losses is each one's own.
-        optimiser: over its parameters, at their full step sizes. The schedule's `clip_norm` leaves out the groups of
-            parameters that say `clip: False`.
-        feed: the training examples.
-        evaluate: metric and loss on `select` of the candidates still in training, in order.
-        names, title: of the candidates, for curves, and of the training, for displays.
-        processes: which train together, each on its part of every batch.
-        seeds: of each candidate's data order, in place of the schedule's; different ones need a `RowTrainable`.
-
-    Raises:
-        NotFinite: when a loss stops being finite.
+    The K candidates share no parameter, so the gradient of the sum of their losses is each one's own. `evaluate` gives
+    metric and loss on `select` of those still in training. `names` are for curves, `title` is for displays. `seeds` are
+    of each candidate's data order, in place of the schedule's; different ones need a `RowTrainable`. The schedule's
+    `clip_norm` leaves out the optimiser's groups that say `clip: False`. NotFinite, when a loss stops being finite.
     """
     finished = keeper.finished()
     if finished is not None:
         return finished
     _, interval, total = schedule.steps(len(feed.lengths))
-    candidates = _Candidates(trainable, optimiser, names, total, keeper.load())
+    candidates = _Candidates(trainable, optimiser, names, schedule, len(feed.lengths), keeper.load())
     progress = candidates.progress
-    orders = _Orders(feed.lengths, schedule, seeds or [schedule.seed] * len(names))
     clipped = [p for group in optimiser.param_groups if group.get("clip", True) for p in group["params"]]
     full_rates = [group["lr"] for group in optimiser.param_groups]
-    losses: list[torch.Tensor] = []
     watch.begin(title, total, progress.step)
     begun = time.perf_counter() - progress.seconds
     try:
-        while progress.step < total and progress.active:
-            batches, shared = orders.batches(progress)
+        for batches in _walk_batches(feed.lengths, schedule, seeds or [schedule.seed] * len(names), progress):
             optimiser.zero_grad(set_to_none=True)
-            backward = backward_shared if shared else backward_apart
             loss_K = backward(trainable, feed, batches, schedule.accumulate, processes)
-            if processes.size > 1:  # before clipping: the norm is that of the whole batch's gradient
-                loss_K = sum_gradients(trainable, loss_K, processes)
             if schedule.clip_norm is not None:
                 nn.utils.clip_grad_norm_(clipped, schedule.clip_norm)
             for group, rate in zip(optimiser.param_groups, full_rates, strict=True):
                 group["lr"] = rate * schedule.rate_at(progress.step, total)
             optimiser.step()
-
             examples = sum(map(len, batches))
-            progress.step += 1
-            progress.examples += examples
-            losses.append(loss_K)
-            candidates.check_finite(loss_K.tolist(), "training")
+            candidates.count_step(loss_K, examples)
             watch.step(progress.step, float(loss_K.mean()), examples)
-            if progress.step % interval and progress.step != total:
-                continue
-
-            if processes.size > 1:
+            if progress.step % interval == 0 or progress.step == total:
                 agree(trainable, optimiser, processes)
-            evaluations = evaluate()
-            # The last step may have ruined a prompt whose training losses were all finite.
-            candidates.check_finite([each.loss for each in evaluations], "select")
-            progress.seconds = time.perf_counter() - begun
-            points = candidates.judge(evaluations, torch.stack(losses).mean(0).tolist(), orders.epoch + 1, schedule)
-            losses = []
-            # Curve first: a kill in between leaves lines that the next start trims, never a gap.
-            keeper.curve(points)
-            keeper.save(candidates.tensors(), asdict(progress))
-            watch.evaluated(points)
+                evaluations = evaluate()
+                points = candidates.judge(evaluations, time.perf_counter() - begun)
+                # Curve first: a kill in between leaves lines that the next start trims, never a gap.
+                keeper.curve(points)
+                keeper.save(candidates.tensors(), asdict(progress))
+                watch.evaluated(points)
     finally:
         watch.end()  # a display that is left open hides the cursor
     best = tuple(Evaluation(**each) for each in progress.best if each is not None)
     return keeper.finish(Trained(candidates.best, best, progress.step, progress.examples, progress.seconds))
 
 
-class _Orders:
-    """The batches of every candidate: a function of its seed and the step alone, so a resumed run sees the same."""
+def _walk_batches(
+    lengths: Sequence[int], schedule: Schedule, seeds: Sequence[int], progress: Progress
+) -> Iterator[list[tuple[int, ...]]]:
+    """Each step's batch of every active candidate, the same object for those of one seed, from `progress` on.
 
-    def __init__(self, lengths: Sequence[int], schedule: Schedule, seeds: Sequence[int]) -> None:
-        self._lengths, self._size, self._seeds = lengths, schedule.batch_size, seeds
-        self._steps_an_epoch = schedule.steps(len(lengths))[0]
-        self._by_seed: dict[int, list[tuple[int, ...]]] = {}
-        self.epoch = -1
-
-    def batches(self, progress: Progress) -> tuple[list[tuple[int, ...]], bool]:
-        """The next step's batch of each active candidate, and whether it is the same for all of them."""
-        epoch, place = divmod(progress.step, self._steps_an_epoch)
-        if epoch != self.epoch:
-            self.epoch, self._by_seed = epoch, {}
-        seeds_K = [self._seeds[candidate] for candidate in progress.active]
-        for seed in set(seeds_K) - self._by_seed.keys():
-            self._by_seed[seed] = training_batches(self._lengths, self._size, seed, epoch)
-        return [self._by_seed[seed][place] for seed in seeds_K], len(set(seeds_K)) == 1
+    Functions of seed and step alone, so a resumed run sees the same; the caller counts the steps that it made.
+    """
+    steps_an_epoch = schedule.steps(len(lengths))[0]
+    for epoch in range(progress.step // steps_an_epoch, schedule.epochs):
+        active = {seeds[place] for place in progress.active}
+        orders = {seed: training_batches(lengths, schedule.batch_size, seed, epoch) for seed in active}
+        while progress.active and progress.step // steps_an_epoch == epoch:
+            at = progress.step % steps_an_epoch
+            yield [orders[seeds[place]][at] for place in progress.active]
 
 
 class _Candidates:
@@ -267,10 +235,13 @@ class _Candidates:
         trainable: Trainable,
         optimiser: torch.optim.Optimizer,
         names: Sequence[str],
-        total: int,
+        schedule: Schedule,
+        examples: int,
         state: State | None,  # where an earlier attempt left off
     ) -> None:
-        self.trainable, self.optimiser, self.names, self.total = trainable, optimiser, names, total
+        self.trainable, self.optimiser, self.names, self.schedule = trainable, optimiser, names, schedule
+        self.steps_an_epoch, _, self.total = schedule.steps(examples)
+        self.losses: list[torch.Tensor] = []  # `[K]` of each step since the last evaluation
         count = trainable.candidates
         if state is None:
             self.progress = Progress(0, list(range(count)), [None] * count, [0] * count)
@@ -290,28 +261,27 @@ class _Candidates:
         state |= {f"best.{name}": value for name, value in self.best.items()}
         return state | pack(self.optimiser)
 
-    def check_finite(self, losses_K: Sequence[float], which: str) -> None:
-        """Hold the losses of the active candidates to be numbers."""
-        rate = self.optimiser.param_groups[0]["lr"]
-        do = f"lower tuning.lr (it is {rate:g}) or take --dtype float32, in another --out: this run would fail again"
-        if which == "training" and self.progress.step == 1:
-            do = FROM_THE_MODEL  # the first step's loss is that of the prompt as it came: no learning rate is at fault
-        active = [self.names[place] for place in self.progress.active]
-        check_finite(losses_K, active, f"{which} loss", f"at step {self.progress.step} of {self.total}", do)
+    def count_step(self, loss_K: torch.Tensor, examples: int) -> None:
+        """Note that a step was made over `examples` candidate-examples."""
+        self.progress.step += 1
+        self.progress.examples += examples
+        self.losses.append(loss_K)
+        self._check_finite(loss_K.tolist(), "training")
 
-    def judge(
-        self, evaluations: Sequence[Evaluation], loss_K: Sequence[float], epoch: int, schedule: Schedule
-    ) -> list[Point]:
+    def judge(self, evaluations: Sequence[Evaluation], seconds: float) -> list[Point]:
         """Copy into `best` whatever is a candidate's best so far, and let those go whose patience is used up.
 
-        Returns:
-            This evaluation's point on each candidate's curve.
+        Returns this evaluation's point on each candidate's curve.
         """
-        progress, now = self.progress, self.trainable.save()
+        # The last step may have ruined a prompt whose training losses were all finite.
+        self._check_finite([each.loss for each in evaluations], "select")
+        progress, schedule, now = self.progress, self.schedule, self.trainable.save()
+        progress.seconds = seconds
+        step, epoch = progress.step, math.ceil(progress.step / self.steps_an_epoch)
+        loss_K, self.losses = torch.stack(self.losses).mean(0).tolist(), []
         points, staying = [], []
         for at, (place, loss, new) in enumerate(zip(progress.active, loss_K, evaluations, strict=True)):
-            name, step, seconds = self.names[place], progress.step, progress.seconds
-            points.append(Point(name, epoch, step, loss, new.loss, new.score, seconds))
+            points.append(Point(self.names[place], epoch, step, loss, new.loss, new.score, seconds))
             old = progress.best[place]
             if old is None or schedule.best_by == "last":
                 is_better = True
@@ -319,12 +289,11 @@ class _Candidates:
                 is_better = new.loss < old["loss"]
             else:
                 is_better = (new.score, -new.loss) > (old["score"], -old["loss"])
+            progress.stale[place] += 1
             if is_better:
                 progress.best[place], progress.stale[place] = asdict(new), 0
                 for key, value in now.items():
                     self.best[key][place] = value[at]
-            else:
-                progress.stale[place] += 1
             if schedule.patience is None or progress.stale[place] < schedule.patience:
                 staying.append(at)
         if len(staying) < len(progress.active):  # the group gets cheaper
@@ -333,6 +302,14 @@ class _Candidates:
                 self._keep(staying)
         return points
 
-    def _keep(self, places: Sequence[int]) -> None:
+    def _check_finite(self, losses_K: Sequence[float], which: str) -> None:
+        rate = self.optimiser.param_groups[0]["lr"]
+        do = f"lower tuning.lr (it is {rate:g}) or take --dtype float32, in another --out: this run would fail again"
+        if which == "training" and self.progress.step == 1:
+            do = FROM_THE_MODEL  # the first step's loss is that of the prompt as it came: no learning rate is at fault
+        active = [self.names[place] for place in self.progress.active]
+        check_finite(losses_K, active, f"{which} loss", f"at step {self.progress.step} of {self.total}", do)
+
+    def _keep(self, places: list[int]) -> None:
         self.trainable.keep(places)
         keep_candidates(self.optimiser, places)

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +44,15 @@ _FILES = {
 # Of glibc's malloc.h. 32 MB is the most that it takes for the first.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _LARGEST = 32 << 20
-# Linux: 5 written there makes the highest resident size the present one (proc(5)).
+# Linux: 5 written to the first makes the highest resident size the present one (proc(5)).
 _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 # --- what there is ---
 
 
-def keep_freed(most: int = 1 << 30) -> bool:
-    """Have the C library keep so many freed bytes of a step for the next one; false where it isn't glibc.
+def keep_freed() -> bool:
+    """Have the C library keep the freed bytes of a step, 1 GB at most, for the next one; false where it isn't glibc.
 
     By default it gives a step's tensors back to the kernel, which clears each page again before the next step has it:
     a tenth of a step of 16 candidates.
@@ -60,7 +61,7 @@ def keep_freed(most: int = 1 << 30) -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    return bool(mallopt(_MMAP_THRESHOLD, _LARGEST) and mallopt(_TRIM_THRESHOLD, most))
+    return bool(mallopt(_MMAP_THRESHOLD, _LARGEST) and mallopt(_TRIM_THRESHOLD, 1 << 30))
 
 
 def give_back() -> None:
@@ -90,29 +91,24 @@ def held_bytes(device: torch.device) -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-class PeakMemory:
-    """The most memory held at once between two laps: torch's allocator's on GPUs, this process's elsewhere.
+def next_peak(device: torch.device) -> int | None:
+    """The most bytes held at once since the last call: by torch's allocator on GPUs, by this process elsewhere.
 
-    A process's peak takes everything in, libraries and the model too, and whatever it held before.
+    A process's peak takes everything in, libraries and the model too, and whatever it held before. None where the
+    system doesn't say, or can't begin again.
     """
-
-    def __init__(self, device: torch.device) -> None:
-        self._on_gpu = device.type == "cuda"
-
-    def lap(self) -> int | None:
-        """Bytes at most since the last lap; None where the system doesn't say, or can't begin again."""
-        if self._on_gpu:
-            devices = range(torch.cuda.device_count())
-            peaks = sum(torch.cuda.max_memory_allocated(device) for device in devices)
-            for device in devices:
-                torch.cuda.reset_peak_memory_stats(device)
-            return int(peaks)
-        peak = highest_resident()
-        try:
-            _CLEAR.write_text("5")
-        except OSError:
-            return None
-        return peak
+    if device.type == "cuda":
+        devices = range(torch.cuda.device_count())
+        peaks = sum(torch.cuda.max_memory_allocated(each) for each in devices)
+        for each in devices:
+            torch.cuda.reset_peak_memory_stats(each)
+        return int(peaks)
+    peak = highest_resident()
+    try:
+        _CLEAR.write_text("5")
+    except OSError:
+        return None
+    return peak
 
 
 def highest_resident() -> int | None:
@@ -196,7 +192,7 @@ class Rehearsal:
             loss=self.loss,
             score=self.score,
         )
-        optimiser = prompt_optimiser(tuning, trainable.vectors_KPH, trainable.survivors(), lr=0.0)
+        optimiser = prompt_optimiser(tuning, trainable.vectors_KPH, trainable.reading.elements_KPH, lr=0.0)
         size = math.ceil(len(indices) / tuning.accumulate)
         for at in range(0, len(indices), size):
             part = indices[at : at + size]
@@ -217,25 +213,26 @@ class Rehearsal:
     def longest_part(self) -> list[int]:
         """Examples of the dearest backward pass: the longest inputs, and the one with the most answer tokens."""
         size = math.ceil(min(self.recipe.tuning.batch_size, len(self.train)) / self.recipe.tuning.accumulate)
-
         words = [sum(map(len, each.answer_ids)) for each in self.train.encoded]
         # Inputs that were cut are all alike: of them, those with the longest texts to be written.
         order = sorted(range(len(self.train)), key=lambda i: (-self.train.lengths[i], -words[i]))
         wordiest = max(order, key=words.__getitem__)
-        return [wordiest, *[i for i in order if i != wordiest][: size - 1]]
+        order.remove(wordiest)
+        return [wordiest, *order[: size - 1]]
 
     def peak(self, count: int) -> int:
         """Bytes that a step of `count` whole prompts on the longest examples takes at once, beside the model."""
-        indices, tokens, device = self.longest_part(), self.recipe.prompt.tokens, self.backbone.device
+        step = partial(self.step, count, self.recipe.prompt.tokens, self.longest_part())
+        device = self.backbone.device
         if device.type != "cuda":
             live = LiveBytes(self.backbone.model)
             with live:
-                self.step(count, tokens, indices)
+                step()
             return live.peak
-        self.step(count, tokens, indices)  # libraries take their workspaces at the first call, and keep them
+        step()  # libraries take their workspaces at the first call, and keep them
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        self.step(count, tokens, indices)
+        step()
         torch.cuda.synchronize(device)
         return int(torch.cuda.max_memory_allocated(device)) - before
 
@@ -264,16 +261,14 @@ class LiveBytes(TorchDispatchMode):
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         name, size = storage._cdata, storage.nbytes()
-        if name in self._known:
-            return
+        if name not in self._known:
+            self._known[name] = weakref.ref(storage, lambda _: self._forget(name, size))
+            self.live += size
+            self.peak = max(self.peak, self.live)
 
-        def forget(_: object) -> None:
-            del self._known[name]
-            self.live -= size
-
-        self._known[name] = weakref.ref(storage, forget)
-        self.live += size
-        self.peak = max(self.peak, self.live)
+    def _forget(self, name: int, size: int) -> None:
+        del self._known[name]
+        self.live -= size
 
 
 def together(recipe: Recipe) -> int:
@@ -283,9 +278,9 @@ def together(recipe: Recipe) -> int:
     strategy, rivals = recipe.strategy(), max(3, 2 * seeds.first_seeds + seeds.random_seeds)
     if strategy == "learned":
         return max(len(search.prices), rivals)
-    if levels != "both":
-        most = tokens if levels == "token" else pieces
-    elif recipe.pruning.removal == "drop":  # under drop they must be equally long: pieces of one token ratio
+    if levels == "token":
+        most = tokens
+    elif levels == "piece" or recipe.pruning.removal == "drop":  # equally long: pieces of one token ratio
         most = pieces
     else:
         most = max(tokens, pieces) if strategy == "sequential" else tokens * pieces
@@ -310,8 +305,7 @@ def measure_group(rehearsal: Rehearsal) -> tuple[int, MemoryRecord | None]:
     step = measure_step(rehearsal)
     if step is None:
         return 1, None
-    most = min(candidates, CAP[device.type], step.most(SHARE[device.type] * free))
-    group = evenly(candidates, most)
+    group = evenly(candidates, min(candidates, CAP[device.type], step.most(SHARE[device.type] * free)))
     return group, MemoryRecord(K=group, free=free, base=step.base, each=step.each)
 
 
@@ -321,14 +315,12 @@ def measure_step(rehearsal: Rehearsal) -> StepMemory | None:
     one = rehearsal.peak(1)
     try:
         two = rehearsal.peak(2)
+        return StepMemory(2 * one - two, two - one)  # the line through both, at K = 0 and its slope
     except Exception as error:
         if not out_of_memory(error):
             raise
-        two = None
-    if two is None:
-        # Outside of the `except`, whose error holds the failed step's tensors.
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        return None
-    return StepMemory(2 * one - two, two - one)  # the line through both, at K = 0 and its slope
+    # Outside of the `except`, whose error holds the failed step's tensors.
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return None

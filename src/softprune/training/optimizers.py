@@ -34,13 +34,9 @@ class Adafactor(torch.optim.Optimizer):
 
     with beta = 1 - step^-0.8. Zero gradients of pruned rows scale mean_p(R) and C alike, so R C / mean_p(R) is what
     it would be without those rows; only by the clip's RMS does a masked prompt differ from its compact copy. Under
-    `clip_scope: survivors` the mean runs over surviving dimensions, and both take identical steps.
-
-    Args:
-        parameter, survivors_KPH: `[K, P, H]`, and 1 where a dimension survives; None for all.
-        lr, weight_decay: step size, constant, and what a step takes away, times lr.
-        clip_threshold: d.
-        clip_scope: `survivors`, or `all` (the paper's masked prompts under the reference implementation).
+    `clip_scope: survivors` the mean runs over surviving dimensions, and both take identical steps. Under
+    `clip_scope: all` it runs over all (the paper's masked prompts under the reference implementation). `survivors_KPH`
+    is 1 where a dimension survives, None for all; d is `clip_threshold`.
     """
 
     def __init__(

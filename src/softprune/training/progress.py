@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,15 +70,16 @@ class Display(Watch):
 
 
 class Trackers(Watch):
-    """Experiment trackers (tensorboard, wandb, ...) through Accelerate; each evaluation is logged, single steps aren't.
+    """Experiment trackers (tensorboard, wandb, ...) through Accelerate, beside the watch that is `shown`.
 
-    Names are those of `accelerate.Accelerator(log_with=...)`; file-based trackers write into the folder.
+    Each evaluation is logged, single steps aren't. Names are those of `accelerate.Accelerator(log_with=...)`;
+    file-based trackers write into the folder.
 
     Raises:
         SoftpruneError: for a tracker that Accelerate doesn't know, or that isn't installed.
     """
 
-    def __init__(self, names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> None:
+    def __init__(self, names: Sequence[str], folder: Path, config: Mapping[str, Any], shown: Watch) -> None:
         from accelerate import Accelerator
 
         try:
@@ -90,17 +91,22 @@ class Trackers(Watch):
         installed = [tracker.name for tracker in self._accelerator.trackers]
         missing = [name for name in names if name not in installed]
         if missing:
-            raise SoftpruneError(
-                "installed trackers in tuning.trackers", f"{', '.join(missing)} not installed", "install them with pip"
-            )
-        self._title, self._count = "", 0
+            found = f"{', '.join(missing)} not installed"
+            raise SoftpruneError("installed trackers in tuning.trackers", found, "install them with pip")
+        self._shown, self._title, self._count = shown, "", 0
 
     def begin(self, title: str, steps: int, done: int) -> None:
         """Remember what is trained."""
         self._title = title
+        self._shown.begin(title, steps, done)
+
+    def step(self, step: int, loss: float, examples: int) -> None:
+        """Show it."""
+        self._shown.step(step, loss, examples)
 
     def evaluated(self, points: Sequence[Point]) -> None:
         """Log each candidate's evaluation."""
+        self._shown.evaluated(points)
         self._count += 1  # trackers want steps that grow, so evaluations are counted over the whole run
         for point in points:
             name = f"{self._title}/{point.candidate}"
@@ -112,37 +118,14 @@ class Trackers(Watch):
             }
             self._accelerator.log(values, step=self._count)
 
+    def end(self) -> None:
+        """Show it."""
+        self._shown.end()
+
     def close(self) -> None:
         """Finish. Of several processes the first alone tracks, so it waits for no other, as `end_training` would."""
         for tracker in self._accelerator.trackers:
             tracker.finish()
-
-
-class Together(Watch):
-    """Several watches as one, in this order."""
-
-    def __init__(self, watches: Sequence[Watch]) -> None:
-        self._watches = tuple(watches)
-
-    def begin(self, title: str, steps: int, done: int) -> None:
-        """Pass it on."""
-        for watch in self._watches:
-            watch.begin(title, steps, done)
-
-    def step(self, step: int, loss: float, examples: int) -> None:
-        """Pass it on."""
-        for watch in self._watches:
-            watch.step(step, loss, examples)
-
-    def evaluated(self, points: Sequence[Point]) -> None:
-        """Pass it on."""
-        for watch in self._watches:
-            watch.evaluated(points)
-
-    def end(self) -> None:
-        """Pass it on."""
-        for watch in self._watches:
-            watch.end()
 
 
 @contextmanager
@@ -154,8 +137,5 @@ def watching(
     if not trackers:
         yield shown
         return
-    tracked = Trackers(trackers, folder, settings)
-    try:
-        yield Together([shown, tracked])
-    finally:
-        tracked.close()
+    with closing(Trackers(trackers, folder, settings, shown)) as tracked:
+        yield tracked

@@ -88,11 +88,7 @@ class SealedSet:
         self._choices = choices
 
     def open(self) -> tuple[Example, ...]:
-        """The examples.
-
-        Raises:
-            RuntimeError: before `fix`, or a second time. A bug in softprune, never a user's mistake.
-        """
+        """The examples; a RuntimeError before `fix` or a second time: a bug in softprune, never a user's mistake."""
         if self._choices is None:
             raise RuntimeError("`report` was asked for before every choice was fixed")
         if self._opened:
@@ -107,8 +103,8 @@ def score_prompts(backbone: Backbone, prompts_KQH: torch.Tensor, data: ScoredSet
     The prompts are what the backbone reads; Q may be 0 (zero-shot, K = 1).
     """
     count = prompts_KQH.shape[0]
-    # By prompt and example, the loss and the scores of the answers; None for what another process scores.
-    pairs: list[list[tuple[float, list[float]] | None]] = [[None] * len(data) for _ in range(count)]
+    # By example, each prompt's loss and scores of the answers; of those examples that this process scores.
+    mine: dict[int, list[tuple[float, tuple[float, ...]]]] = {}
     # A sentence model reads an input once for all answers; the others may read it once an answer.
     multiple = count * (1 if backbone.family == "sentence" else data.weight)
     with torch.inference_mode():
@@ -118,35 +114,25 @@ def score_prompts(backbone: Backbone, prompts_KQH: torch.Tensor, data: ScoredSet
             sums_RA = backbone.answer_sums(cross_with_batch(prompts_KQH, len(batch)), batch).double()
             scores_RA = backbone.answer_scores(sums_RA, batch, scoring.score)
             losses_R = backbone.answer_losses(sums_RA, batch, scoring.loss, scoring.score)
-            scores_KBA = scores_RA.view(count, len(batch), -1).tolist()
-            losses_KB = losses_R.view(count, len(batch)).tolist()
-            for k in range(count):
-                for at, index in enumerate(indices):
-                    answers = len(data.encoded[index].answer_ids)  # others of the batch may have more
-                    pairs[k][index] = (losses_KB[k][at], scores_KBA[k][at][:answers])
-    if scoring.processes.size > 1:
-        pairs = [_merge(parts) for parts in zip(*scoring.processes.gather(pairs), strict=True)]
+            scores_BKA = scores_RA.view(count, len(batch), -1).transpose(0, 1).tolist()
+            losses_BK = losses_R.view(count, len(batch)).T.tolist()
+            for index, losses_K, scores_KA in zip(indices, losses_BK, scores_BKA, strict=True):
+                answers = len(data.encoded[index].answer_ids)  # others of the batch may have more
+                mine[index] = [(loss, tuple(each[:answers])) for loss, each in zip(losses_K, scores_KA, strict=True)]
+    by_prompt = zip(*_gather(mine, scoring.processes), strict=True)
     references: tuple[str, ...] = ()
     if data.is_generation:
         references = tuple(example.answers[0] for example in data.examples)
     results = []
-    for k, row in enumerate(pairs):
-        done = [pair for pair in row if pair is not None]
+    for prompt_QH, scored in zip(prompts_KQH, by_prompt, strict=True):
+        losses, answer_scores = zip(*scored, strict=True)
         texts: tuple[str, ...] = ()
-        predicted = [scores.index(max(scores)) for _, scores in done]  # of equal ones the first
+        predicted = [scores.index(max(scores)) for scores in answer_scores]  # of equal ones the first
         if scoring.match == "generate":
-            texts = _generate(backbone, prompts_KQH[k], data, scoring)
+            texts = _generate(backbone, prompt_QH, data, scoring)
             predicted = [match_answer(text, e.answers) for text, e in zip(texts, data.examples, strict=True)]
-        results.append(
-            Scores(
-                answer_scores=tuple(tuple(scores) for _, scores in done),
-                losses=tuple(loss for loss, _ in done),
-                predicted=tuple(predicted),
-                gold=tuple(example.gold for example in data.examples),
-                texts=texts,
-                references=references,
-            )
-        )
+        gold = tuple(example.gold for example in data.examples)
+        results.append(Scores(answer_scores, losses, tuple(predicted), gold, texts, references))
     return results
 
 
@@ -167,24 +153,22 @@ def my_batches(data: ScoredSet, rows: int, multiple: int, processes: Processes) 
     return processes.part(scoring_batches(data.lengths, min(rows, fair), multiple))
 
 
-def _merge(parts: Sequence[Sequence[T | None]]) -> list[T | None]:
-    """The results of all processes for each example; one of them has it."""
-    return [next((value for value in values if value is not None), None) for values in zip(*parts, strict=True)]
+def _gather(mine: dict[int, T], processes: Processes) -> list[T]:
+    """What all processes have, in the order of the examples whose indices are the keys."""
+    merged: dict[int, T] = {}
+    for part in processes.gather(mine):
+        merged |= part
+    return [merged[index] for index in sorted(merged)]
 
 
 def _generate(backbone: Backbone, prompt_QH: torch.Tensor, data: ScoredSet, scoring: Scoring) -> tuple[str, ...]:
     """The text that the model generates for each example."""
-    texts: list[str | None] = [None] * len(data)
-    rows = scoring.rows
-    if data.is_generation:
-        rows = min(rows, ROWS_THAT_WRITE)
+    texts: dict[int, str] = {}
+    rows = min(scoring.rows, ROWS_THAT_WRITE) if data.is_generation else scoring.rows
     for indices in my_batches(data, rows, 1, scoring.processes):
         written = backbone.generate(prompt_QH, data.batch(backbone, indices), scoring.max_answer_length)
-        for index, text in zip(indices, written, strict=True):
-            texts[index] = text
-    if scoring.processes.size > 1:
-        texts = _merge(scoring.processes.gather(texts))
-    return tuple(text or "" for text in texts)
+        texts.update(zip(indices, written, strict=True))
+    return tuple(_gather(texts, scoring.processes))
 
 
 def match_answer(text: str, answers: Sequence[str]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import torch
 
@@ -29,7 +30,7 @@ from softprune.runs.run_folder import RunFolder
 from softprune.training.hardware import choose_threads, load
 from softprune.training.input_checks import answer_length, check_inputs, data_inputs, model_inputs, read_inputs
 from softprune.training.loop import Watch
-from softprune.training.memory import PeakMemory, Rehearsal, measure_group
+from softprune.training.memory import Rehearsal, measure_group, next_peak
 from softprune.training.scoring import ScoredSet, Scoring, SealedSet
 from softprune.types import Example, PromptState
 
@@ -57,11 +58,6 @@ class Workspace:
         return self.task.metric
 
     @property
-    def choice(self) -> Metric:
-        """What every choice on `select` goes by."""
-        return self.task.choice
-
-    @property
     def reporting(self) -> Scoring:
         """How `report` is scored."""
         return self.scoring.reporting(self.task.definition.is_generation)
@@ -69,10 +65,6 @@ class Workspace:
     def prompt(self, state: PromptState) -> torch.Tensor:
         """What the backbone reads of a prompt, `[Q, H]`, where it reads it."""
         return read_one(state, self.recipe.pruning.removal).to(self.backbone.device, self.backbone.prompt_dtype)
-
-    def encode(self, examples: Sequence[Example]) -> ScoredSet:
-        """Examples with their token ids."""
-        return encode_examples(self.recipe, self.backbone, examples)
 
 
 def prepare(
@@ -87,13 +79,11 @@ def prepare(
     """Load data, check the recipe against data and backbone, load the backbone, record what results depend on.
 
     Where weights of the model will be trained (`whole`) they are float32, or float64 where that was asked for;
-    `mistakes` finds what else is wrong with the recipe for a backbone.
-
-    Raises:
-        ManyErrors: with every disagreement between recipe, data and backbone, before any weight is loaded.
+    `mistakes` finds what else is wrong with the recipe for a backbone. Every disagreement between recipe, data and
+    backbone is in one error, before any weight is loaded.
     """
     task, splits, sets, described = read_inputs(recipe, mistakes)
-    run.read_peak = PeakMemory(resolve_device(recipe.backbone.device)).lap
+    run.read_peak = partial(next_peak, resolve_device(recipe.backbone.device))
     run.read_peak()  # what was held before doesn't count as loading
     backbone = load(recipe.backbone, described, run, whole=whole)
     with run.editing() as record:
@@ -110,7 +100,11 @@ def prepare(
 
     rehearsal = Rehearsal(recipe, backbone, train, scoring.loss, scoring.score)
     group = _settle_group(recipe, run, rehearsal)
-    notes = [*described.notes, *splits.notes, *_reading_notes(recipe, backbone, sets, scoring)]
+    notes, room = [*described.notes, *splits.notes], room_for_inputs(recipe, backbone, sets.train)
+    if room < recipe.task.max_length:
+        positions = f"{backbone.info.name} reads {backbone.info.positions} with the prompt"
+        notes.append(f"inputs are cut at {room} tokens: {positions}")
+    notes += answer_notes(backbone.tokenization(), (*sets.train, *sets.select), scoring.score)
     if recipe.backbone.threads == "auto":
         timed = choose_threads(run, backbone.device, lambda: rehearsal.typical_step(group))
         if timed is not None:
@@ -132,15 +126,6 @@ def prepare(
     )
     _record(workspace, sets, splits.source, notes)
     return workspace
-
-
-def _reading_notes(recipe: Recipe, backbone: Backbone, sets: Selection, scoring: Scoring) -> list[str]:
-    """What a user should know of how the examples are read."""
-    notes, room = [], room_for_inputs(recipe, backbone, sets.train)
-    if room < recipe.task.max_length:
-        positions = f"{backbone.info.name} reads {backbone.info.positions} with the prompt"
-        notes.append(f"inputs are cut at {room} tokens: {positions}")
-    return [*notes, *answer_notes(backbone.tokenization(), (*sets.train, *sets.select), scoring.score)]
 
 
 def _settle_group(recipe: Recipe, run: RunFolder, rehearsal: Rehearsal) -> int:
@@ -227,16 +212,13 @@ def _record(workspace: Workspace, sets: Selection, source: str, notes: Sequence[
         metric=workspace.metric.name,
         targets=definition.targets,
         answers=list(sets.train[0].answers) if fixed_answers else None,
-        indices={name: list(indices) for name, indices in sets.indices.items()},
+        indices=sets.indices,
         sizes=SetSizes(train=len(sets.train), select=len(sets.select), report=len(sets.report)),
         truncated=truncation(workspace.train, workspace.select),
         source=source,
     )
-    selection = SelectionRecord(
-        protocol=recipe.selection.protocol,
-        description=sets.description,
-        objective=recipe.selection.objective,
-    )
+    asked = recipe.selection
+    selection = SelectionRecord(protocol=asked.protocol, description=sets.description, objective=asked.objective)
     settings = SettingsRecord(
         loss=workspace.scoring.loss,
         score=workspace.scoring.score,

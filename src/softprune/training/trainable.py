@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from softprune.models.base import Backbone
-from softprune.prompts.soft_prompts import Reading, reading
+from softprune.prompts.soft_prompts import reading
 from softprune.runs.processes import Processes
 from softprune.training.optimizers import pack, unpack
 from softprune.types import Batch, Mask
@@ -75,9 +75,9 @@ class PromptTrainable:
         loss: str,
         score: str,
     ) -> None:
-        self.backbone, self.loss_name, self.score = backbone, loss, score
+        self.backbone, self.removal, self.loss_name, self.score = backbone, removal, loss, score
         start = vectors_KPH.to(backbone.device, backbone.prompt_dtype)
-        self.reading: Reading = reading(masks, start.shape[2], removal, start)
+        self.masks, self.reading = list(masks), reading(masks, start.shape[2], removal, start)
         self.vectors_KPH = nn.Parameter(start * self.reading.elements_KPH)
 
     @property
@@ -88,10 +88,6 @@ class PromptTrainable:
     def parameters(self) -> list[nn.Parameter]:
         """The prompts, `[K, P, H]`."""
         return [self.vectors_KPH]
-
-    def survivors(self) -> torch.Tensor:
-        """1 where a dimension survives, `[K, P, H]`."""
-        return self.reading.elements_KPH
 
     def prompts(self) -> torch.Tensor:
         """What the backbone reads, `[K, Q, H]`."""
@@ -117,8 +113,9 @@ class PromptTrainable:
 
     def keep(self, indices: Sequence[int]) -> None:
         """Go on with some of the prompts only."""
-        self.reading = self.reading.subset(indices)
+        self.masks = [self.masks[index] for index in indices]
         self.vectors_KPH.data = self.vectors_KPH.data[list(indices)]
+        self.reading = reading(self.masks, self.vectors_KPH.shape[2], self.removal, self.vectors_KPH)
         self.vectors_KPH.grad = None
 
 
@@ -179,34 +176,44 @@ class Feed:
     batch: Callable[[Sequence[int]], Batch]
 
 
-def backward_shared(
+def backward(
     trainable: Trainable, feed: Feed, batches: Sequence[Sequence[int]], accumulate: int, processes: Processes
 ) -> torch.Tensor:
-    """Gradients of all candidates on the same examples: the batches (indices, by candidate) are all alike.
+    """Gradients of a step, of all processes together, each candidate on its own batch of indices; mean losses `[K]`.
 
-    Returns:
-        Each candidate's share of its mean loss, `[K]`, from this process's examples; a scalar 0 where it has none.
+    Candidates that are handed the very same batch share backbone calls; others need a `RowTrainable`.
     """
-    indices = batches[0]
-    total_K = torch.zeros(())
-    mine = processes.part(indices)
-    size = math.ceil(len(mine) / accumulate) or 1
-    for start in range(0, len(mine), size):
-        part = mine[start : start + size]
-        # Over the whole batch, not the part: so parts and processes add up to its mean.
-        loss_K = trainable.loss(feed.batch(part)).sum(1) / len(indices)
-        loss_K.sum().backward()
-        total_K = total_K + loss_K.detach().cpu()
-    return total_K
+    if all(batch is batches[0] for batch in batches):
+        total_K = torch.zeros(())
+        mine = processes.part(batches[0])
+        size = math.ceil(len(mine) / accumulate) or 1
+        for start in range(0, len(mine), size):
+            part = mine[start : start + size]
+            # Over the whole batch, not the part: so parts and processes add up to its mean.
+            loss_K = trainable.loss(feed.batch(part)).sum(1) / len(batches[0])
+            loss_K.sum().backward()
+            total_K = total_K + loss_K.detach().cpu()
+    else:
+        total_K = _backward_apart(cast(RowTrainable, trainable), feed, batches, accumulate, processes)
+    if processes.size == 1:
+        return total_K
+    for parameter in trainable.parameters():
+        if parameter.grad is None:  # this process had no example
+            parameter.grad = torch.zeros_like(parameter)
+        processes.sum_(parameter.grad)
+    # Float64: a process without an example doesn't know the losses' format, nor K.
+    wide_K = total_K.double() + torch.zeros(trainable.candidates, dtype=torch.float64)
+    processes.sum_(wide_K)
+    return wide_K
 
 
-def backward_apart(
-    trainable: Trainable, feed: Feed, batches: Sequence[Sequence[int]], accumulate: int, processes: Processes
+def _backward_apart(
+    trainable: RowTrainable, feed: Feed, batches: Sequence[Sequence[int]], accumulate: int, processes: Processes
 ) -> torch.Tensor:
-    """Gradients of candidates that each see their own examples; rows of similar length share a call.
+    """Candidates that each see their own examples; rows of similar length share a call.
 
-    Arguments and result are those of `backward_shared`, of a `RowTrainable`; the last batch of an epoch is shorter. A
-    call has at most as many rows as one of `accumulate` parts of a shared batch would have.
+    The last batch of an epoch is shorter. A call has at most as many rows as one of `accumulate` parts of a shared
+    batch would have.
     """
     rows = [(k, index) for k, batch in enumerate(batches) for index in batch]
     rows.sort(key=lambda row: feed.lengths[row[1]])
@@ -214,7 +221,7 @@ def backward_apart(
     total_K = torch.zeros(())
     for part in parts_by_length(mine, feed.lengths, least=size, most=size * len(batches)):
         counts = [sum(k == place for place, _ in part) for k in range(len(batches))]
-        loss_R = cast(RowTrainable, trainable).row_losses(feed.batch([index for _, index in part]), counts)
+        loss_R = trainable.row_losses(feed.batch([index for _, index in part]), counts)
         weighted_R = loss_R * loss_R.new_tensor([1 / len(batches[k]) for k, _ in part])
         weighted_R.sum().backward()
         loss_K = torch.stack([loss_r.sum() for loss_r in weighted_R.detach().cpu().split(counts)])
@@ -239,20 +246,10 @@ def parts_by_length(rows: Sequence[Row], lengths: Sequence[int], *, least: int, 
     return [sorted(part, key=lambda row: row[0]) for part in parts]
 
 
-def sum_gradients(trainable: Trainable, loss_K: torch.Tensor, processes: Processes) -> torch.Tensor:
-    """Add up gradients (in place) and losses `[K]` over the processes; one without an example here adds nothing."""
-    for parameter in trainable.parameters():
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        processes.sum_(parameter.grad)
-    # Float64: a process without an example doesn't know the losses' format.
-    wide_K = loss_K.double() + torch.zeros(trainable.candidates, dtype=torch.float64)
-    processes.sum_(wide_K)
-    return wide_K
-
-
 def agree(trainable: Trainable, optimiser: torch.optim.Optimizer, processes: Processes) -> None:
     """Take the first process's numbers: other processors may round theirs differently in the course of time."""
+    if processes.size == 1:
+        return
     state = (trainable.save(), pack(optimiser))
     values, moments = processes.broadcast([{name: t.cpu() for name, t in part.items()} for part in state])
     trainable.load(values)

@@ -67,7 +67,6 @@ def measured(
 
 
 def _run_cost(name: str) -> Read:
-    """A cost of a whole run."""
     return lambda run, result: None if result in _RIVALS else getattr(run.record.cost, name)
 
 
@@ -195,12 +194,10 @@ def build_sections(record: ComparisonRecord, narrow: bool = False) -> list[Secti
     sections = [Section("What each method gives", [*quality, *texts], rows)]
     if narrow and texts:
         sections = [Section("What each method gives", quality, rows), Section("Loss and further ROUGE", texts, rows)]
-    use = list(USE)
-    if any(row.latency for row in rows):
-        use += [_latency_column(size) for size in _BATCH_SIZES]
+    latency = [_latency_column(size) for size in _BATCH_SIZES if any(row.latency for row in rows)]
     methods = [row for row in rows if row.kind == "method"]
     sections += [Section("What training took", TRAINING, methods)]
-    return [*sections, Section("What it takes to keep and use it", use, methods)]
+    return [*sections, Section("What it takes to keep and use it", [*USE, *latency], methods)]
 
 
 def label(row: Row) -> str:
@@ -211,7 +208,6 @@ def label(row: Row) -> str:
 
 
 def _quality_columns(record: ComparisonRecord) -> list[Column]:
-    """The columns that say what each method gives, in the metric."""
     reference = record.reference
     unit, value, points = " (%)", formatting.percent, formatting.points
     if record.metric == "loss":  # a mean loss is no fraction; its sign is turned, so that higher is better
@@ -257,7 +253,6 @@ def _quality_columns(record: ComparisonRecord) -> list[Column]:
 
 
 def _text_column(name: str, over: str) -> Column:
-    """A metric of written texts."""
     value, unit = formatting.percent, " (%)"
     if name == "loss":
         value, unit = "{:.3f}".format, ""

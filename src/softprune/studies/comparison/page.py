@@ -23,8 +23,7 @@ try:
     from matplotlib.transforms import ScaledTranslation
 
     from softprune.report.interactive import assets
-    from softprune.report.mpl_style import SMALL, Theme, dress, legend_below, new_figure
-    from softprune.report.pictures import Plan, draw_pictures
+    from softprune.report.mpl_style import SMALL, Plan, Theme, draw_pictures, dress, legend_below, new_figure
     from softprune.report.templating import environment
 except ImportError as error:
     raise SoftpruneError(
@@ -94,9 +93,8 @@ def places(record: ComparisonRecord, cost: str) -> list[Place]:
     for row in record.rows:
         x = row.measured(cost)
         if row.kind != "floor" and x:
-            low, high = row.interval or (row.mean, row.mean)
-            look = LOOKS.index(row.name)
-            shown.append(Place(label(row), look, float(x), scale * row.mean, scale * low, scale * high))
+            y, low, high = (scale * each for each in (row.mean, *(row.interval or (row.mean, row.mean))))
+            shown.append(Place(label(row), LOOKS.index(row.name), float(x), y, low, high))
     return shown
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import product
 from statistics import fmean
 from typing import Any, Final, Literal
 
@@ -62,11 +63,10 @@ def build_rows(rows: Sequence[TableRow], metric: Metric, *, seed: int, resamples
     reference = next(row for row in rows if row.name == name)
     built = []
     for row in rows:
-        less, against = None, None
+        against = None
         if row.name != name:
             less = difference(row.outcome, reference.outcome, metric.score, seed=seed, resamples=resamples)
-        if less is not None:
-            against = ComparisonDifference(against=name, **asdict(less), p_holm=None)
+            against = None if less is None else ComparisonDifference(against=name, **asdict(less), p_holm=None)
         built.append(_build_row(row, metric, against, seed, resamples))
     # All differences are read from one table, so they are one family of tests.
     tested = [row.difference for row in built if row.difference is not None and row.difference.covers_seeds]
@@ -80,7 +80,6 @@ def _build_row(
 ) -> ComparisonRow:
     over_seeds = spread(row.outcome, metric.score, seed=seed, resamples=resamples)
     results = [run.result(row.result) for run in row.runs]
-    records = [run.record for run in row.runs]
     interval = None
     if over_seeds.interval is not None:
         interval = over_seeds.interval.low, over_seeds.interval.high
@@ -88,16 +87,14 @@ def _build_row(
             interval = min(max(interval[0], 0.0), 1.0), min(max(interval[1], 0.0), 1.0)
     elif row.kind == "floor" and results[0] is not None:  # its answers are in no file; its run has an interval
         interval = results[0].interval
-    rates: list[float | None] | None = None
-    if row.kind != "floor":
-        rates = [None if record.settings is None else record.settings.lr for record in records]
+    trained = [] if row.kind == "floor" else row.runs
+    rates = [None if run.record.settings is None else run.record.settings.lr for run in trained]
     swept = []
-    for record in records if row.kind == "method" else ():
-        swept += [multiple for multiple, tried in record.sweep.items() if tried.chosen][:1]
+    for run in trained if row.kind == "method" else ():
+        swept += [multiple for multiple, tried in run.record.sweep.items() if tried.chosen][:1]
     measured: dict[str, Any] = {}
     for column, read in measured_columns():
-        numbers = [] if row.kind == "floor" else [read(run, row.result) for run in row.runs]
-        measured[column.key] = _mean(numbers)
+        measured[column.key] = _mean([read(run, row.result) for run in trained])
     return ComparisonRow(
         name=row.name,
         kind=row.kind,
@@ -109,7 +106,7 @@ def _build_row(
         covers_seeds=over_seeds.covers_seeds,
         difference=against,
         others={name: _mean([getattr(result, name, None) for result in results]) for name in TEXT_METRICS},
-        lr=rates,
+        lr=rates or None,
         multiples=swept or None,
         latency=_mean_latency(row.runs) if row.kind == "method" else None,
         **measured,
@@ -124,9 +121,8 @@ def _mean_latency(runs: Sequence[FinishedRun]) -> dict[str, dict[str, float]] | 
     by_size = {}
     for size in known[0]:
         seconds: dict[str, float] = {}
-        for name in ("with", "without"):
-            for share in ("p50", "p95"):
-                seconds[f"{name}_{share}"] = fmean(getattr(each[size][name], share) for each in known)
+        for name, share in product(("with", "without"), ("p50", "p95")):
+            seconds[f"{name}_{share}"] = fmean(getattr(each[size][name], share) for each in known)
         by_size[size] = {**seconds, "ratio": seconds["with_p50"] / seconds["without_p50"]}
     return by_size
 

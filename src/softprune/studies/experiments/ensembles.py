@@ -115,18 +115,13 @@ def agreement(parts: Sequence[Sequence[Line]]) -> float:
 
 def _agreement_table(study: StudyContext, answers: Answers) -> Table:
     """How far the prompts differ: where all agree, nothing can be won."""
-    rows: list[list[Entry]] = []
-    for kind in _RESULTS:
-        same: list[Entry] = [f"{kind}: all give the same answer"]
-        right: list[Entry] = [f"{kind}: at least one is right"]
-        for task in study.tasks:
-            parts = answers[kind, task]
-            same.append(Cell(agreement(parts)))
-            is_right = [[line["predicted"] == line["gold"] for line in part] for part in parts]
-            right.append(Cell(fmean(map(any, zip(*is_right, strict=True)))))
-        rows += [same, right]
+    by_task: dict[str, dict[str, Entry]] = {task: {} for task in study.tasks}
+    for (kind, task), parts in answers.items():
+        is_right = [[line["predicted"] == line["gold"] for line in part] for part in parts]
+        by_task[task][f"{kind}: all give the same answer"] = Cell(agreement(parts))
+        by_task[task][f"{kind}: at least one is right"] = Cell(fmean(map(any, zip(*is_right, strict=True))))
     note = "Of the examples of report. The second row of each: what choosing would reach that knows the right answer."
-    return Table("agreement", "How often the prompts agree", ("%", *study.tasks), rows, note)
+    return Table.from_columns("agreement", "How often the prompts agree", "%", by_task, note)
 
 
 def _measure_times(study: StudyContext, runs: Runs, task: str) -> dict[str, Any]:
@@ -162,25 +157,25 @@ def _time_prompts(opened: OpenSet, data: ScoredSet, prompts: Sequence[torch.Tens
 
 def _cost_table(study: StudyContext, runs: Runs, times: Mapping[str, Mapping[str, Any]]) -> Table:
     """What an ensemble takes: numbers that are stored, and time."""
-    rows: list[list[Entry]] = []
-    for kind in _RESULTS:
-        stored: list[Entry] = [f"{kind}: numbers stored"]
-        lengths: list[Entry] = [f"{kind}: lengths"]
-        apart: list[Entry] = [f"{kind}: one batch / one after the other"]
-        one: list[Entry] = [f"{kind}: one batch / one prompt"]
-        for task in study.tasks:
-            own, each = [runs[task, seed] for seed in study.seeds], times[task][kind]
-            numbers = [run.ticket.info.parameters for run in own]
-            if kind != "tickets":
-                numbers = [run.prompt("control").numel() for run in own]
-            stored.append(Cell(sum(numbers), unit="count"))
-            lengths.append(", ".join(map(str, each["lengths"])))
-            apart.append(Cell(each["together"] / each["apart"], unit="number"))
-            one.append(Cell(each["together"] / each["one"], unit="number"))
-        rows += [stored, lengths, apart, one]
+    by_task: dict[str, dict[str, Entry]] = {}
+    for task in study.tasks:
+        by_task[task] = {}
+        own = [runs[task, seed] for seed in study.seeds]
+        stored = {
+            "tickets": sum(run.ticket.info.parameters for run in own),
+            "unpruned prompts": sum(run.prompt("control").numel() for run in own),
+        }
+        for kind in _RESULTS:
+            each = times[task][kind]
+            by_task[task] |= {
+                f"{kind}: numbers stored": Cell(stored[kind], unit="count"),
+                f"{kind}: lengths": ", ".join(map(str, each["lengths"])),
+                f"{kind}: one batch / one after the other": Cell(each["together"] / each["apart"], unit="number"),
+                f"{kind}: one batch / one prompt": Cell(each["together"] / each["one"], unit="number"),
+            }
     count = next(iter(times.values()))["examples"]
     note = (
         f"Time ratios of medians on {count} examples, alternating, on this machine at that time; no interval. "
         "Prompts of different lengths never share a call."
     )
-    return Table("cost", f"What {len(study.seeds)} prompts cost", ("", *study.tasks), rows, note)
+    return Table.from_columns("cost", f"What {len(study.seeds)} prompts cost", "", by_task, note)

@@ -139,8 +139,7 @@ def maps(study: StudyContext) -> Findings:
         "Differences in points on report, paired, with intervals over examples for these very prompts; the "
         "control is prompt tuning trained twice, as XPrompt is."
     )
-    rows = [list(row.values()) for row in kept]
-    table = Table("kept", "What the winning tickets kept", tuple(kept[0]), rows, note)
+    table = Table.from_records("kept", "What the winning tickets kept", kept, note)
     figures = []
     for task, is_pruned in product(study.tasks, (False, True)):
         figures.append(_map(runs[task, study.config.seed], is_pruned))

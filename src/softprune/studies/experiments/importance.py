@@ -27,7 +27,7 @@ from softprune.config.criteria import CRITERIA
 from softprune.prompts.soft_prompts import masked_state, read_one
 from softprune.pruning.importance import measure
 from softprune.pruning.masks import keep_count, without_least
-from softprune.statistics.bootstrap import LEVEL, Floats
+from softprune.statistics.bootstrap import Floats, percentiles
 from softprune.statistics.correlation import coefficient, correlate
 from softprune.statistics.seeds import MIN_SEEDS, Uncertainty
 from softprune.studies.experiments.heatmaps import over_largest
@@ -209,8 +209,7 @@ def interval_cell(values_K: Floats, drawn_R: Floats) -> Cell:
     if 2 * len(real) < len(drawn_R):
         return Cell(value, unit="number")
     if runs < MIN_SEEDS:
-        low, high = np.quantile(real, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        return Cell(value, float(low), float(high), unit="number", seeds=runs)
+        return Cell(value, *percentiles(real), unit="number", seeds=runs)
     tokens = float(real.std(ddof=1))
     if not tokens and not np.ptp(values_K):  # no spread at all, so no error to divide by
         return Cell(value, value, value, unit="number", seeds=runs)
@@ -233,7 +232,7 @@ def _retrain_least(
         kept = max(1, keep_count(study.options["retrained"], tokens, rounding))
         mask = without_least(torch.from_numpy(measures[key][name]), tokens - kept, pieces)
         specs[name, key] = study.spec(*key, under_mask(study, run, f"least-by-{name}", mask))
-    made = dict(zip(specs, study.make(list(specs.values())), strict=True))
+    made = study.make(specs)
     rows = {"control: nothing pruned": collect_row(study, runs, "control", at_chance)}
     for name in MEASURES:
         rows[name] = collect_row(study, {key: made[name, key] for key in runs}, "tuned", at_chance)

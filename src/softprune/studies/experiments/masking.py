@@ -136,7 +136,7 @@ def _mask_single_tokens(study: StudyContext, runs: Runs) -> tuple[Table, list[st
             changes.append(100 * change.value)
     note = "Changes when the chosen token alone is masked, paired. On select it was chosen for that, which flatters."
     title = "Single tokens left out"
-    table = Table("single", title, tuple(rows[0]), [list(row.values()) for row in rows], note)
+    table = Table.from_records("single", title, rows, note)
     mean, least, most = fmean(changes), min(changes), max(changes)
     sentences = [
         f"Tokens of these very prompts whose masking is shown to lower the loss on other examples of select, in "
@@ -156,10 +156,8 @@ def _mask_each_token(study: StudyContext, run: FinishedRun) -> tuple[dict[str, E
     for p in range(tokens):
         prompts[f"T{p}"] = [read_one(masked_state(tuned_PH, without_one(tokens, p)), recipe.pruning.removal)]
     select = score_run(study, run, "single", prompts, "select")
-    tests = {}
-    for name in prompts:
-        if name != TUNED:
-            tests[name] = loss_change(select[name][0], select[TUNED][0], seed, resamples)
+    whole = select[TUNED][0]
+    tests = {name: loss_change(select[name][0], whole, seed, resamples) for name in prompts if name != TUNED}
     adjusted = holm([test.p for test in tests.values()])
     is_lower = [test.value < 0 for test in tests.values()]
     shown = sum(lower and p < 1 - LEVEL for lower, p in zip(is_lower, adjusted, strict=True))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from itertools import product
 from statistics import fmean
 from typing import Any, Final
@@ -18,7 +19,7 @@ from softprune.data import load_task
 from softprune.errors import SoftpruneError
 from softprune.statistics.methods_over_seeds import Outcome
 from softprune.studies.findings import Cell, Entry, Findings, Table, bars
-from softprune.studies.run_cache import Spec, make_spec
+from softprune.studies.run_cache import Spec
 from softprune.studies.run_result import FinishedRun, score_answers
 from softprune.studies.score_rows import (
     Row,
@@ -42,11 +43,11 @@ def conduct(study: StudyContext) -> Findings:
         raise SoftpruneError("at least two tasks, to join them", ", ".join(study.tasks), "name more as --tasks")
     tokens = study.recipe.prompt.tokens
     more = {"kind": "tune", "prompt": {"tokens": len(study.tasks) * tokens}}
-    unions = [union_spec(study, seed, keys) for keys, seed in product(({}, more), study.seeds)]
-    alone = [study.spec(*place) for place in study.tasks_and_seeds]
-    made = study.make([*alone, *unions])  # all at once
-    runs: Runs = {(each.task, each.seed): each for each in made[: len(alone)]}
-    joined, longer = made[len(alone) : -len(study.seeds)], made[-len(study.seeds) :]
+    specs = {place: study.spec(*place) for place in study.tasks_and_seeds}
+    for (name, keys), seed in product({ONE: {}, LONG: more}.items(), study.seeds):
+        specs[name, seed] = union_spec(study, seed, keys)
+    runs = study.make(specs)  # all at once
+    joined, longer = ([runs[name, seed] for seed in study.seeds] for name in (ONE, LONG))
     at_chance = chances(study, runs)
     for task, outcome in union_outcomes(study, joined, "tuned").items():
         # Nor may one prompt for all be at chance on a task that a prompt of its own learns.
@@ -89,7 +90,7 @@ def union_spec(study: StudyContext, seed: int, keys: Mapping[str, Any]) -> Spec:
     for each in (whole, keys):
         merge(change, nested(deepcopy(dict(each))))
     config = study.config.model_copy(update={"change": change})
-    return make_spec(config, study.root, "+".join(study.tasks), seed, {})
+    return replace(study, config=config).spec("+".join(study.tasks), seed)
 
 
 def union_outcomes(study: StudyContext, runs: Sequence[FinishedRun], result: str) -> dict[str, Outcome]:
@@ -104,7 +105,7 @@ def union_outcomes(study: StudyContext, runs: Sequence[FinishedRun], result: str
 def _size_table(study: StudyContext, runs: Runs, joined: Sequence[FinishedRun], longer: Sequence[FinishedRun]) -> Table:
     """How many numbers each way stores, and how many of them a task's inputs are read with."""
     count, whole = len(study.tasks), joined[0].prompt("tuned").numel()
-    tickets = sum(run.ticket.info.parameters for run in runs.values()) / len(study.seeds)
+    tickets = sum(runs[place].ticket.info.parameters for place in study.tasks_and_seeds) / len(study.seeds)
     stored: dict[str, tuple[int, float]] = {
         f"{EACH}, tuned or control": (count, count * whole),
         f"{EACH}, XPrompt": (count, tickets),

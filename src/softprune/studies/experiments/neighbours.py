@@ -7,8 +7,8 @@ So what is shared at the end is shown beside what was shared at the start, and b
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from statistics import fmean
 from typing import Any, Final, TypeAlias
@@ -47,7 +47,7 @@ class Lexicon:
     def near(self, prompt_PH: torch.Tensor, measure: str = "centred") -> list[list[str]]:
         """The k nearest words of each token, nearest first; fewer where a token has none."""
         near = nearest(prompt_PH, self.table_VH, self._k, measure, self.vocabulary.pool, mean_H=self._mean_H)
-        return [self.vocabulary.shown_all([i for i in row if i >= 0]) for row in near.ids_PK.tolist()]
+        return [[self.vocabulary.shown(i) for i in row if i >= 0] for row in near.ids_PK.tolist()]
 
     def describe(self) -> dict[str, Any]:
         """Facts of the table, as JSON holds them."""
@@ -102,8 +102,9 @@ def conduct(study: StudyContext) -> Findings:
         return lexicon().by_chance(lengths, int(study.options.get("draws", 20)))
 
     near = {at: study.once(f"near-{run.path.name}", partial(describe_run, run)) for at, run in runs.items()}
-    random = study.once("random", near_random)
+    words = words_near(study, near) | {"random": study.once("random", near_random)}
     facts = study.once("vocabulary", lambda: lexicon().describe())
+    holders = {side: list_holders(near, side) for side in ("start", "end")}
     rows, gains = {}, {}
     for label, result in ((HARD, "instruction"), (NOTHING, "zero_shot"), (TUNED, "tuned")):
         rows[label] = collect_row(study, runs, result)
@@ -113,16 +114,27 @@ def conduct(study: StudyContext) -> Findings:
         _movement_table(study, near, facts),
         score_table(study, "scores", "The instruction in words, and what became of it", rows),
         difference_table(study, "differences", f"Above {HARD}", rows, HARD),
-        _shared_table(study, near, random),
-        _word_table(study, near),
+        _shared_table(study, words),
+        _word_table(study, holders),
         *(_token_table(study, near, task) for task in study.tasks),
     ]
-    sentences = _sentences(study, near, random, list(correct_family(gains).values()))
+    sentences = _sentences(study, near, words, list(correct_family(gains).values()))
+    for word in _asked_words(study):
+        after, before = (len({task for task, _ in holders[side].get(word, ())}) for side in ("end", "start"))
+        published = "; the study found it in 3 of 4" if word == _ACCURATE else ""
+        sentences.append(
+            f'"{word}" is among the {_k(study)} nearest words of prompts of {after} of {len(study.tasks)} tasks, '
+            f"before training of {before}{published}."
+        )
     return Findings(tables, [_movement_figure(study, near)], sentences)
 
 
 def _k(study: StudyContext) -> int:
     return int(study.options.get("k", 3))
+
+
+def _asked_words(study: StudyContext) -> list[str]:
+    return [key(str(word)) for word in study.options.get("words", ())]
 
 
 def stayed(document: Mapping[str, Any], measure: str) -> list[bool | None]:
@@ -138,34 +150,48 @@ def _share_stayed(measure: str, *documents: Mapping[str, Any]) -> float | None:
     return fmean(known) if known else None
 
 
-def _words_near(study: StudyContext, near: Near, side: str) -> list[Words]:
-    """By seed and task, the words near a prompt at its start or end."""
-    sets = []
+def words_near(study: StudyContext, near: Near) -> dict[str, list[Words]]:
+    """By seed, the words near the prompts: at their `start`, at their `end`, and `new` ones, near none at the start."""
+    words: dict[str, list[Words]] = {"start": [], "end": [], "new": []}
     for seed in study.seeds:
-        sets.append({task: flat(near[task, seed][side]["centred"]) for task in study.tasks})
-    return sets
+        for side in ("start", "end"):
+            words[side].append({task: flat(near[task, seed][side]["centred"]) for task in study.tasks})
+        before = {key(word) for each in words["start"][-1].values() for word in each}
+        ends = words["end"][-1].items()
+        words["new"].append({task: [word for word in each if key(word) not in before] for task, each in ends})
+    return words
+
+
+def list_holders(near: Near, side: str) -> dict[str, list[tuple[str, int]]]:
+    """By word, the prompts that it is near at their start or end."""
+    holders: dict[str, list[tuple[str, int]]] = {}
+    for at, each in near.items():
+        for word in set(map(key, flat(each[side]["centred"]))):
+            holders.setdefault(word, []).append(at)
+    return holders
 
 
 def _movement_table(study: StudyContext, near: Near, facts: Mapping[str, Any]) -> Table:
-    readers: dict[str, tuple[str, Callable[[Mapping[str, Any]], float | None]]] = {
-        "moved, in lengths of a typical embedding": ("number", lambda each: fmean(each["moved"])),
-        "cosine of start and end": ("number", lambda each: fmean(each["cosine"])),
-    }
-    for measure in MEASURES:
-        label = f"nearest word still that of the start, by {measure} (%)"
-        readers[label] = ("percent", partial(_share_stayed, measure))
-    rows = []
-    for label, (unit, read) in readers.items():
-        row: list[Entry] = [label]
-        for task in study.tasks:
-            row.append(_mean_over_seeds([read(near[task, seed]) for seed in study.seeds], unit))
-        rows.append(row)
+    by_task: dict[str, dict[str, Entry]] = {}
+    for task in study.tasks:
+        own = [near[task, seed] for seed in study.seeds]
+        by_task[task] = {
+            "moved, in lengths of a typical embedding": _mean_over_seeds(
+                [fmean(each["moved"]) for each in own], "number"
+            ),
+            "cosine of start and end": _mean_over_seeds([fmean(each["cosine"]) for each in own], "number"),
+        }
+        for measure in MEASURES:
+            shares = [_share_stayed(measure, each) for each in own]
+            label = f"nearest word still that of the start, by {measure} (%)"
+            by_task[task][label] = _mean_over_seeds(shares, "percent")
     note = (
         "Mean over tokens and seeds; in brackets, the smallest and the largest of the seeds. Random pairs of this "
         f"vocabulary's {facts['items']:,} items have a cosine of {facts['raw']:.2f}, and of {facts['centred']:.2f} "
         "without the mean of all (centred)."
     )
-    return Table("moved", "What training did to the tokens", ("", *map(task_label, study.tasks)), rows, note)
+    table = Table.from_columns("moved", "What training did to the tokens", "", by_task, note)
+    return replace(table, columns=("", *map(task_label, study.tasks)))
 
 
 def _mean_over_seeds(values: Sequence[float | None], unit: str) -> Cell:
@@ -181,18 +207,17 @@ def _mean_over_seeds(values: Sequence[float | None], unit: str) -> Cell:
     return Cell(fmean(known), unit=unit, note=spread)
 
 
-def _shared_table(study: StudyContext, near: Near, random: Sequence[Words]) -> Table:
+def _shared_table(study: StudyContext, words: Mapping[str, Sequence[Words]]) -> Table:
     levels = range(2, len(study.tasks) + 1)
-    sources = {
-        "tuned prompts": _words_near(study, near, "end"),
-        "the same at the start": _words_near(study, near, "start"),
-        f"random prompts as long, {len(random)} draws": random,
+    labels = {
+        "end": "tuned prompts",
+        "start": "the same at the start",
+        "random": f"random prompts as long, {len(words['random'])} draws",
+        "new": "tuned prompts, words that were near none of them at the start",
     }
     rows: list[list[Entry]] = []
-    for label, sets in sources.items():
-        rows.append([label, *(Cell(mean_shared(sets, least), unit="number") for least in levels)])
-    new = [Cell(_mean_new(study, near, least), unit="number") for least in levels]
-    rows.append(["tuned prompts, words that were near none of them at the start", *new])
+    for side, label in labels.items():
+        rows.append([label, *(Cell(mean_shared(words[side], least), unit="number") for least in levels)])
     note = (
         f"Words among the {_k(study)} nearest (centred cosine) of any token, one prompt a task; mean over seeds. "
         "Capitals don't matter; pieces of words count as words."
@@ -201,47 +226,20 @@ def _shared_table(study: StudyContext, near: Near, random: Sequence[Words]) -> T
     return Table("shared", "How many words prompts of several tasks share", columns, rows, note)
 
 
-def _mean_new(study: StudyContext, near: Near, least: int) -> float:
-    """How many words a seed's tuned prompts share and none of its prompts was near at the start; mean over seeds."""
-    return fmean(len(_new_words(study, near, seed, least)) for seed in study.seeds)
-
-
-def _new_words(study: StudyContext, near: Near, seed: int, least: int) -> list[str]:
-    before: set[str] = set()
-    after = {}
-    for task in study.tasks:
-        before |= set(map(key, flat(near[task, seed]["start"]["centred"])))
-        after[task] = flat(near[task, seed]["end"]["centred"])
-    return [word for word in persisting(after, least) if word not in before]
-
-
-def _holders(near: Near, side: str, word: str) -> list[tuple[str, int]]:
-    """The prompts that are near a word."""
-    return [at for at, each in near.items() if word in map(key, flat(each[side]["centred"]))]
-
-
-def _asked_words(study: StudyContext) -> list[str]:
-    return [key(str(word)) for word in study.options.get("words", ())]
-
-
-def _word_table(study: StudyContext, near: Near) -> Table:
-    tasks: dict[str, set[str]] = {}
-    prompts: Counter[str] = Counter()
-    for (task, _), each in near.items():
-        for word in set(map(key, flat(each["end"]["centred"]))):
-            tasks.setdefault(word, set()).add(task)
-            prompts[word] += 1
+def _word_table(study: StudyContext, holders: Mapping[str, Mapping[str, Sequence[tuple[str, int]]]]) -> Table:
+    prompts = holders["end"]
+    tasks = {word: {task for task, _ in near} for word, near in prompts.items()}
     several = [word for word in tasks if len(tasks[word]) > 1]
     # Of equals by the word, so that no order of sets shows.
-    several.sort(key=lambda word: (-len(tasks[word]), -prompts[word], word))
+    several.sort(key=lambda word: (-len(tasks[word]), -len(prompts[word]), word))
     rows: list[list[Entry]] = []
     for word in dict.fromkeys([*_asked_words(study), *several[:_ROWS]]):
         names = ", ".join(task_label(task) for task in study.tasks if task in tasks.get(word, ())) or "none"
-        before = len(_holders(near, "start", word))
-        rows.append([word, names, Cell(prompts[word], unit="count"), Cell(before, unit="count")])
+        counts = [len(holders[side].get(word, ())) for side in ("end", "start")]
+        rows.append([word, names, *(Cell(count, unit="count") for count in counts)])
     note = (
-        f"Of {len(near)} prompts. The words that were asked for, then those near prompts of most tasks, {_ROWS} at "
-        f"most. A word counts for a task that is near any of its {len(study.seeds)} prompts."
+        f"Of {len(study.tasks_and_seeds)} prompts. The words that were asked for, then those near prompts of most "
+        f"tasks, {_ROWS} at most. A word counts for a task that is near any of its {len(study.seeds)} prompts."
     )
     columns = ("word", "tasks at the end", "prompts at the end", "prompts at the start")
     return Table("words", "Words near prompts of several tasks", columns, rows, note)
@@ -274,10 +272,11 @@ def _movement_figure(study: StudyContext, near: Near) -> Figure:
     return Figure("moved", "How far tokens went", caption, [trace], axes("token"))
 
 
-def _sentences(study: StudyContext, near: Near, random: Sequence[Words], gains: Sequence[Cell]) -> list[str]:
+def _sentences(
+    study: StudyContext, near: Near, words: Mapping[str, Sequence[Words]], gains: Sequence[Cell]
+) -> list[str]:
     most = max(2, len(study.tasks) - 1)
-    end, start = (mean_shared(_words_near(study, near, side), most) for side in ("end", "start"))
-    chance, new = mean_shared(random, most), _mean_new(study, near, most)
+    shared = {side: mean_shared(sets, most) for side, sets in words.items()}
     moved = fmean(fmean(each["moved"]) for each in near.values())
     shares = []
     for measure in MEASURES:
@@ -285,22 +284,15 @@ def _sentences(study: StudyContext, near: Near, random: Sequence[Words], gains: 
         shares.append(f"{measure} {'not measured' if share is None else f'{share:.0%}'}")
     # No test: words of one prompt, and prompts of one instruction, go together.
     whence = "Those are no more than random prompts share: nothing shows that training brought any."
-    if new > chance:
+    if shared["new"] > shared["random"]:
         whence = "Those are more than random prompts share, in the mean; no interval, so nothing is shown by it."
-    sentences = [
+    return [
         f"Tokens went {moved:.2f} lengths of a typical embedding in the mean. Those whose nearest word is still the "
         f"one of the start: {', '.join(shares)}. The study: key words persist. That words "
         "which stay are the important ones isn't measured here.",
-        f"Words near the prompts of {most} tasks or more: {end:.1f} a seed after training, {start:.1f} before, "
-        f"{chance:.1f} near random prompts as long; {new:.1f} of those after training are new. {whence}",
+        f"Words near the prompts of {most} tasks or more: {shared['end']:.1f} a seed after training, "
+        f"{shared['start']:.1f} before, {shared['random']:.1f} near random prompts as long; {shared['new']:.1f} of "
+        f"those after training are new. {whence}",
         f"Tuned prompts less the instruction in words: {tally(gains)} of {len(gains)} tasks. "
         f"{interval_note(len(study.seeds))}",
     ]
-    for word in _asked_words(study):
-        after, before = (len({task for task, _ in _holders(near, side, word)}) for side in ("end", "start"))
-        published = "; the study found it in 3 of 4" if word == _ACCURATE else ""
-        sentences.append(
-            f'"{word}" is among the {_k(study)} nearest words of prompts of {after} of {len(study.tasks)} tasks, '
-            f"before training of {before}{published}."
-        )
-    return sentences

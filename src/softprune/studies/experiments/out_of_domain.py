@@ -19,7 +19,7 @@ from softprune.prompts.soft_prompts import read_one
 from softprune.pruning.masks import random_mask
 from softprune.statistics.methods_over_seeds import Outcome
 from softprune.studies.experiments.reversed import under_mask
-from softprune.studies.findings import Cell, Entry, Findings, Table, bars
+from softprune.studies.findings import Cell, Findings, Table, bars
 from softprune.studies.prompt_scoring import PromptScores, prompt_outcome, score_on
 from softprune.studies.run_result import collect_outcome
 from softprune.studies.score_rows import Row, Runs, difference_sentences, pair_table, score_cell, score_table
@@ -41,11 +41,10 @@ def conduct(study: StudyContext) -> Findings:
     """Runs of all tasks, their prompts on every other task, and what pruning changed in both domains."""
     check_answers(study.tasks)
     runs = study.grid()
-    specs = []
-    for (task, seed), run in runs.items():
-        keys = under_mask(study, run, "random", random_mask(run.mask, seed + _DRAWN))
-        specs.append(study.spec(task, seed, keys))
-    masked = {(run.task, run.seed): run for run in study.make(specs)}
+    specs = {}
+    for key, run in runs.items():
+        specs[key] = study.spec(*key, under_mask(study, run, "random", random_mask(run.mask, run.seed + _DRAWN)))
+    masked = study.make(specs)
     heads: dict[Pair, str] = {(task, task): f"{task}, in domain" for task in study.tasks}
     heads |= {pair: f"{pair[0]} on {pair[1]}" for pair in permutations(study.tasks, 2)}
     outcomes: dict[str, dict[Pair, Outcome]] = {name: {} for name in (*PROMPTS, NOTHING)}
@@ -104,9 +103,8 @@ def _is_at_chance(study: StudyContext, runs: Runs, pair: Pair, tuned: Outcome) -
     source, target = pair
     if source == target:
         return not all(runs[source, seed].is_above_constant() for seed in study.seeds)
-    for at, seed in enumerate(study.seeds):
-        alone = Outcome((tuned.values[at],), (tuned.scored[at],))
-        low = score_cell(study, target, alone).low
+    for value, scored, seed in zip(tuned.values, tuned.scored, study.seeds, strict=True):
+        low = score_cell(study, target, Outcome((value,), (scored,))).low
         if low is None or low <= runs[target, seed].value("constant"):
             return True
     return False
@@ -121,10 +119,7 @@ def _carried_table(differences: Table, heads: dict[Pair, str]) -> Table:
         for pair in away:
             cells[str(label), pair] = apart(by_pair[pair], by_pair[pair[0], pair[0]])
     corrected = correct_family(cells)
-    rows: list[list[Entry]] = []
-    for row in differences.rows:
-        label = str(row[0])
-        rows.append([label, *(corrected[label, pair] for pair in away)])
+    rows = [(label, *(corrected[str(label), pair] for pair in away)) for label, *_ in differences.rows]
     note = (
         "Two sets of examples, so not paired: the interval is put together from both (Zou and Donner 2008). Above 0: "
         "it costs less, or gives more, out of domain than in domain."

@@ -11,15 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations, product
 from math import factorial
 from statistics import fmean
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
 
 from softprune.interpret.alignment import align
 from softprune.interpret.projections import pca, prompt_points, token_points, tsne
-from softprune.prompts.initialization import generator
-from softprune.statistics.bootstrap import LEVEL, Floats
+from softprune.statistics.bootstrap import LEVEL, Floats, percentiles
 from softprune.statistics.correlation import RESAMPLES, coefficient, correlate
 from softprune.studies.findings import Cell, Entry, Figure, Findings, Table, axes, points
 from softprune.studies.run_result import FinishedRun, collect_outcome
@@ -33,7 +32,9 @@ Numbers: TypeAlias = "Mapping[str, Sequence[float]]"  # by task, one of each see
 Distances: TypeAlias = "Mapping[str, Mapping[str, list[float]]]"  # by measure and kind of pair
 
 START, END = "start", "tuned"
+SYMBOLS: Final = {START: "x", END: "circle"}
 TUNED, STARTS, RANDOM = "tuned prompts", "their starts", "random steps as long"
+ITEMS: Final = {"prompts": "prompt", "tokens": "token of a prompt"}
 ONE_SEED, OTHER_SEEDS = "different tasks, one seed", "different tasks and seeds"
 
 
@@ -41,11 +42,12 @@ def conduct(study: StudyContext) -> Findings:
     """The runs, their maps, how far each went, and how far apart they are."""
     runs = study.grid()
     starts, ends = {}, {}
-    moved: dict[str, list[float]] = {task: [] for task in study.tasks}
+    moved: dict[str, list[float]] = {task: [] for task in study.tasks}  # in lengths of the start, Frobenius norms
     difficulties: dict[str, list[float]] = {task: [] for task in study.tasks}
     for at, run in runs.items():
         starts[at], ends[at] = run.prompt("initial"), run.prompt("tuned")
-        moved[run.task].append(relative_distance(starts[at], ends[at]))
+        start_PH, end_PH = starts[at].double(), ends[at].double()
+        moved[run.task].append(float((end_PH - start_PH).norm() / start_PH.norm()))
         difficulties[run.task].append(difficulty(run))
     both = {f"{END} {task} {seed}": prompt_PH for (task, seed), prompt_PH in ends.items()}
     both |= {f"{START} {task} {seed}": prompt_PH for (task, seed), prompt_PH in starts.items()}
@@ -54,8 +56,11 @@ def conduct(study: StudyContext) -> Findings:
         "tokens": study.once("map-tokens", lambda: _map_points(study, token_points(both))),
     }
     distances = study.once("distances", lambda: _all_distances(starts, ends, maps["prompts"]))
+    # Of the tasks' means, their number is all that the interval knows of.
+    means = [list(map(fmean, each.values())) for each in (difficulties, moved)]
+    found = correlate(means[0], means[1], seed=study.config.seed)
     ties = {
-        "the tasks' means": _correlate_tasks(moved, difficulties, study.config.seed),
+        "the tasks' means": Cell(None) if found is None else Cell(found.value, found.low, found.high, "number"),
         "all runs, tasks resampled": correlate_clusters(moved, difficulties, study.config.seed),
     }
     tables = [
@@ -70,11 +75,6 @@ def conduct(study: StudyContext) -> Findings:
     figures.append(Figure("difficulty", "Difficulty and movement", caption, traces, layout))
     sentences = [*_tie_sentences(ties, len(study.tasks)), *_distance_sentences(study, distances)]
     return Findings(tables, figures, sentences)
-
-
-def relative_distance(start_PH: torch.Tensor, end_PH: torch.Tensor) -> float:
-    """How far a prompt went, in lengths of its start (Frobenius norms)."""
-    return float((end_PH.double() - start_PH.double()).norm() / start_PH.double().norm())
 
 
 def difficulty(run: FinishedRun) -> float:
@@ -99,25 +99,17 @@ def _map_points(study: StudyContext, points_ND: Floats) -> dict[str, Any]:
 # --- difficulty and movement ---
 
 
-def _correlate_tasks(moved: Numbers, difficulties: Numbers, seed: int) -> Cell:
-    """Over the tasks' means; their number is all that the interval knows of."""
-    each = correlate(list(map(fmean, difficulties.values())), list(map(fmean, moved.values())), seed=seed)
-    return Cell(None) if each is None else Cell(each.value, each.low, each.high, "number")
-
-
 def correlate_clusters(moved: Numbers, difficulties: Numbers, seed: int) -> Cell:
     """Over all runs, with an interval that resamples whole tasks: runs of one task say much the same."""
     tasks = sorted(moved)
     x_TS, y_TS = np.array([difficulties[task] for task in tasks]), np.array([moved[task] for task in tasks])
-    value, resampled = coefficient(x_TS.ravel(), y_TS.ravel()), []
-    for picks in np.random.default_rng(seed).integers(len(tasks), size=(RESAMPLES, len(tasks))):
-        each = coefficient(x_TS[picks].ravel(), y_TS[picks].ravel())
-        if each is not None:
-            resampled.append(each)
+    value = coefficient(x_TS.ravel(), y_TS.ravel())
+    picks_RT = np.random.default_rng(seed).integers(len(tasks), size=(RESAMPLES, len(tasks)))
+    drawn = [coefficient(x_TS[picks].ravel(), y_TS[picks].ravel()) for picks in picks_RT]
+    resampled = [each for each in drawn if each is not None]
     if value is None or 2 * len(resampled) < RESAMPLES:
         return Cell(value, unit="number")
-    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Cell(value, float(low), float(high), "number")
+    return Cell(value, *percentiles(resampled), "number")
 
 
 def _divergence_table(study: StudyContext, runs: Runs, moved: Numbers, difficulties: Numbers) -> Table:
@@ -141,7 +133,7 @@ def _divergence_table(study: StudyContext, runs: Runs, moved: Numbers, difficult
         "answer does; of the same prompt, so that a training which failed counts as a hard task."
     )
     title = "How far prompts went, and how hard their tasks are"
-    return Table("divergence", title, tuple(rows[0]), [list(row.values()) for row in rows], note)
+    return Table.from_records("divergence", title, rows, note)
 
 
 def _tie_table(ties: Mapping[str, Cell], tasks: int, runs: int) -> Table:
@@ -181,7 +173,7 @@ def _all_distances(starts: Prompts, ends: Prompts, maps: Mapping[str, Any]) -> d
     # A step as long as training's, in a random direction.
     steps, places = {}, {}
     for n, (at, start_PH) in enumerate(starts.items()):
-        drawn_PH = torch.randn(start_PH.shape, generator=generator(n))
+        drawn_PH = torch.randn(start_PH.shape, generator=torch.Generator().manual_seed(n))
         steps[at] = start_PH + drawn_PH / drawn_PH.norm() * (ends[at] - start_PH).norm()
         places[at] = n
 
@@ -202,8 +194,7 @@ def _all_distances(starts: Prompts, ends: Prompts, maps: Mapping[str, Any]) -> d
     }
     distances: dict[str, dict[str, list[float]]] = {name: {} for name in measures}
     for (name, measure), (a, b) in product(measures.items(), combinations(ends, 2)):
-        # Seeds of one task go by its name; of different tasks, one seed shares the words behind the instruction.
-        kind = ONE_SEED if a[1] == b[1] else OTHER_SEEDS
+        kind = ONE_SEED if a[1] == b[1] else OTHER_SEEDS  # one seed shares the words behind the instruction
         if a[0] == b[0]:
             kind = a[0]
         distances[name].setdefault(kind, []).append(measure(a, b))
@@ -219,9 +210,7 @@ def unevenness(distances: Sequence[float]) -> float | None:
 
 def _ratio(study: StudyContext, kinds: Mapping[str, list[float]]) -> float | None:
     """How many times further prompts of different tasks and seeds are apart than seeds of one task."""
-    within: list[float] = []
-    for task in study.tasks:
-        within += kinds.get(task, [])
+    within = [each for task in study.tasks for each in kinds.get(task, [])]
     between = kinds.get(OTHER_SEEDS, [])
     return fmean(between) / fmean(within) if between and any(within) else None
 
@@ -271,18 +260,15 @@ def _map_figure(runs: Runs, what: str, method: str, maps: Mapping[str, Any]) -> 
     """A map: a trace for each task, tuned prompts as circles, starts as crosses."""
     coordinates = maps[method]["points"]
     each = len(coordinates) // (2 * len(runs))
-    traces = []
-    for task in dict.fromkeys(task for task, _ in runs):
-        shown: list[list[float]] = []
-        symbols: list[str] = []
-        texts: list[str] = []
-        for n, (side, at) in enumerate(product((END, START), runs)):
-            if at[0] == task:
-                shown += coordinates[n * each : (n + 1) * each]
-                symbols += ["circle" if side == END else "x"] * each
-                texts += [f"{side}, seed {at[1]}{f', token {p}' if each > 1 else ''}" for p in range(each)]
-        x, y = zip(*shown, strict=True)
-        traces.append(points(task_label(task), x, y, text=texts, marker={"symbol": symbols}))
+    traces: dict[str, dict[str, Any]] = {}
+    for n, (side, (task, seed)) in enumerate(product((END, START), runs)):
+        if task not in traces:
+            traces[task] = points(task_label(task), [], [], text=[], marker={"symbol": []})
+        for p, (x, y) in enumerate(coordinates[n * each : (n + 1) * each]):
+            traces[task]["x"].append(x)
+            traces[task]["y"].append(y)
+            traces[task]["text"].append(f"{side}, seed {seed}{f', token {p}' if each > 1 else ''}")
+            traces[task]["marker"]["symbol"].append(SYMBOLS[side])
     if method == "pca":
         title, layout = f"PCA of {what}", axes("first axis", "second axis")
         shares = " and ".join(f"{share:.0%}" for share in maps[method]["explained"])
@@ -293,6 +279,5 @@ def _map_figure(runs: Runs, what: str, method: str, maps: Mapping[str, Any]) -> 
             f"t-SNE, perplexity {maps[method]['perplexity']:.1f}, fitted to {len(coordinates)} points: who is near "
             "whom; how far means little."
         )
-    one = "prompt" if what == "prompts" else "token of a prompt"
-    caption = f"A point for each {one}, a colour for each task; circles after training, crosses before. {how}"
-    return Figure(f"{method}-{what}", title, caption, traces, layout)
+    caption = f"A point for each {ITEMS[what]}, a colour for each task; circles after training, crosses before. {how}"
+    return Figure(f"{method}-{what}", title, caption, list(traces.values()), layout)

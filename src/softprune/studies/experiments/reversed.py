@@ -69,19 +69,19 @@ def _make_rivals(
     study: StudyContext, runs: Runs, complements: Mapping[Key, Mask | None]
 ) -> dict[str, dict[Key, FinishedRun]]:
     """What XPrompt runs don't hold: reversed and as large random masks, retrained; shorter prompts, once and twice."""
-    wanted: dict[tuple[str, Key], dict[str, Any]] = {}
+    specs = {}
     for key, run in runs.items():
-        wanted[LENGTH, key] = {"kind": "tune", "prompt.tokens": run.mask.tokens}
+        specs[LENGTH, key] = study.spec(*key, {"kind": "tune", "prompt.tokens": run.mask.tokens})
         mask = complements[key]
         if mask is not None:
-            wanted[REVERSED, key] = under_mask(study, run, "reversed", mask)
-            wanted[ALIKE, key] = under_mask(study, run, "random-as-reversed", random_mask(mask, run.seed))
-    made = study.make([study.spec(*key, keys) for (_, key), keys in wanted.items()])  # all at once
+            alike = random_mask(mask, run.seed)
+            specs[REVERSED, key] = study.spec(*key, under_mask(study, run, "reversed", mask))
+            specs[ALIKE, key] = study.spec(*key, under_mask(study, run, "random-as-reversed", alike))
     rivals: dict[str, dict[Key, FinishedRun]] = {REVERSED: {}, ALIKE: {}, LENGTH: {}}
-    for (name, key), run in zip(wanted, made, strict=True):
+    for (name, key), run in study.make(specs).items():  # all at once
         rivals[name][key] = run
-    twice = study.make([study.spec(*key, retrained(study, run)) for key, run in rivals[LENGTH].items()])
-    return rivals | {LENGTH_TWICE: dict(zip(rivals[LENGTH], twice, strict=True))}
+    twice = {key: study.spec(*key, retrained(study, run)) for key, run in rivals[LENGTH].items()}
+    return rivals | {LENGTH_TWICE: study.make(twice)}
 
 
 def retrained(study: StudyContext, run: FinishedRun) -> dict[str, Any]:
@@ -101,7 +101,6 @@ def under_mask(study: StudyContext, run: FinishedRun, name: str, mask: Mask) -> 
 
 
 def _size_table(runs: Runs, complements: Mapping[Key, Mask | None], lengths: Runs) -> Table:
-    """Tokens and numbers of each sort of prompt, by run."""
     rows: list[list[Entry]] = []
     for key, run in runs.items():
         tokens, hidden = run.prompt("tuned").shape

@@ -87,7 +87,7 @@ def conduct(study: StudyContext) -> Findings:
     for pair, seed in product(pairs, study.seeds):
         for way, spec in _specs(study, own[pair[0], seed], own[pair[1], seed]).items():
             specs[pair, seed, way] = spec
-    runs = dict(zip(specs, study.make(list(specs.values())), strict=True))  # all at once
+    runs = study.make(specs)  # all at once
     for pair, seed in product(pairs, study.seeds):
         runs[pair, seed, _OWN] = own[pair[1], seed]
     at_chance = {pair: chances(study, own)[pair[1]] for pair in pairs}

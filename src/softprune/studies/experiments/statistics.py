@@ -21,10 +21,9 @@ def conduct(study: StudyContext) -> Findings:
     counts, rows = {}, []
     for task in study.tasks:
         counts[task] = each = study.once(f"statistics-{task_label(task)}", partial(count_data, study, task))
-        row: dict[str, Entry] = {"task": task}
-        for name in SETS:
-            row[name] = Cell(each["sizes"].get(name), unit="count")
-        row |= {
+        row: dict[str, Entry] = {
+            "task": task,
+            **{name: Cell(each["sizes"].get(name), unit="count") for name in SETS},
             "metric": each["metric"],
             "reported on": each["reported"],
             CONSTANT: Cell(each["constant"]),
@@ -38,7 +37,7 @@ def conduct(study: StudyContext) -> Findings:
         "points: a difference below that many points is lost in the noise of a set of that size. The file of a split "
         "that isn't in the folder is not measured."
     )
-    table = Table("statistics", study.config.title, tuple(rows[0]), [list(row.values()) for row in rows], note)
+    table = Table.from_records("statistics", study.config.title, rows, note)
     figure = bars(table, "constant", "What the best constant answer reaches", (CONSTANT,), what=CONSTANT)
     return Findings([table], [figure], _sentences(study, counts))
 
@@ -69,15 +68,11 @@ def _sentences(study: StudyContext, counts: Mapping[str, Mapping[str, Any]]) -> 
     printed = {row[0].casefold(): dict(zip(table.columns[1:], row[1:], strict=True)) for row in table.rows}
     sentences = []
     for task, each in counts.items():
-        theirs = printed.get(task.casefold())
-        if theirs is not None:
-            parts = [_compare_size(column, theirs[column], each, split) for column, split in columns.items()]
+        parts = []
+        for column, split in columns.items() if task.casefold() in printed else ():
+            size, theirs = each["sizes"].get(split), int(printed[task.casefold()][column])
+            here = f"no {split} set" if size is None else f"{size:,} {split}"
+            parts.append(f"{here} here, the source has {theirs:,} ({column}){', the same' * (size == theirs)}")
+        if parts:
             sentences.append(f"{task}: {'; '.join(parts)}.")
     return sentences
-
-
-def _compare_size(column: str, printed: str, each: Mapping[str, Any], split: str) -> str:
-    here, source = each["sizes"].get(split), f"the source has {int(printed):,} ({column})"
-    if here is None:
-        return f"no {split} set here, {source}"
-    return f"{here:,} {split} here, {source}{', the same' if here == int(printed) else ''}"

@@ -19,7 +19,7 @@ import torch
 
 from softprune.errors import SoftpruneError
 from softprune.interpret.alignment import align
-from softprune.prompts.initialization import from_vocabulary
+from softprune.prompts.initialization import common_words, from_vocabulary
 from softprune.statistics.bootstrap import LEVEL, Floats, wilson_interval
 from softprune.statistics.correlation import Correlation, mantel
 from softprune.statistics.methods_over_seeds import Outcome
@@ -28,7 +28,6 @@ from softprune.studies.prompt_scoring import OpenSet, draw_random_prompt, prompt
 from softprune.studies.score_rows import Runs, chances, difference_cell, score_cell
 from softprune.studies.study_context import StudyContext, task_label
 from softprune.studies.verdicts import ABOVE, BELOW, correct_family, interval_note, paired_note, tally, verdict
-from softprune.training.initial_prompt import common_words
 
 Pair: TypeAlias = "tuple[str, str]"  # a source (or a baseline), and the task that its prompts are asked on
 Reached: TypeAlias = "Mapping[Pair, Outcome]"
@@ -115,9 +114,9 @@ def _matrix_tables(study: StudyContext, reached: Reached, gains: Gains, at_chanc
     differences: list[list[Entry]] = []
     for who in (*BASELINES, *study.tasks):
         cells = [score_cell(study, task, reached.get((who, task)), at_chance[task]) for task in study.tasks]
-        scores.append([_label(who), *cells])
+        scores.append([task_label(who), *cells])
         if who != NONE:
-            differences.append([_label(who), *(gains.get((who, task), Cell(None)) for task in study.tasks)])
+            differences.append([task_label(who), *(gains.get((who, task), Cell(None)) for task in study.tasks)])
     heads = tuple(map(task_label, study.tasks))
     note = (
         f"Rows: the task whose prompts are asked, {len(study.seeds)} a row; columns: the task they are asked on. "
@@ -129,21 +128,16 @@ def _matrix_tables(study: StudyContext, reached: Reached, gains: Gains, at_chanc
     ]
 
 
-def _label(who: str) -> str:
-    return who if who in BASELINES else task_label(who)
-
-
 def _share_table(study: StudyContext, reached: Reached, pairs: Sequence[Pair]) -> Table:
     """How many transfers to other tasks beat each baseline; and how many random prompts beat none."""
-    own = [(task, task) for task in study.tasks]
-    compared: list[tuple[str, Sequence[Pair], str]] = []
+    compared: dict[str, tuple[Sequence[Pair], str]] = {}
     for baseline in (NONE, WORDS, NORMS):
-        compared.append((f"other tasks' prompts over {baseline}", pairs, baseline))
+        compared[f"other tasks' prompts over {baseline}"] = pairs, baseline
     for who in (WORDS, NORMS):
-        compared.append((f"{who} over {NONE}", [(who, task) for task in study.tasks], NONE))
-    compared.append((f"its own task's prompts over {NONE}", own, NONE))
+        compared[f"{who} over {NONE}"] = list(product([who], study.tasks)), NONE
+    compared[f"its own task's prompts over {NONE}"] = list(zip(study.tasks, study.tasks, strict=True)), NONE
     rows: list[list[Entry]] = []
-    for label, asked, baseline in compared:
+    for label, (asked, baseline) in compared.items():
         cells, means, single = {}, [], []
         for who, task in asked:
             ours, theirs = reached[who, task], reached[baseline, task]
@@ -172,8 +166,8 @@ def _heatmap(study: StudyContext, gains: Gains) -> Figure:
         values.append([_points(gains.get((who, task), Cell(None))) for task in study.tasks])
     trace: dict[str, Any] = {
         "type": "heatmap",
-        "x": [task_label(task) for task in study.tasks],
-        "y": [_label(who) for who in rows],
+        "x": list(map(task_label, study.tasks)),
+        "y": list(map(task_label, rows)),
         "z": values,
         "texttemplate": "%{z:+.1f}",
         "colorbar": {"title": {"text": "points"}},
@@ -196,11 +190,8 @@ def _points(cell: Cell) -> float | None:
 
 def likeness(study: StudyContext, runs: Runs) -> dict[str, dict[str, Floats]]:
     """By part and measure, how alike two tasks' prompts are, `[T, T]`: the mean over all pairs of their seeds."""
-    parts: dict[str, dict[tuple[str, int], torch.Tensor]] = {part: {} for part in PARTS}
-    for at, run in runs.items():
-        start_PH, end_PH = run.prompt("initial"), run.prompt("tuned")
-        for part, prompt_PH in (("initial", start_PH), ("change", end_PH - start_PH), ("tuned", end_PH)):
-            parts[part][at] = prompt_PH
+    starts, ends = ({at: run.prompt(name) for at, run in runs.items()} for name in ("initial", "tuned"))
+    parts = {"initial": starts, "change": {at: ends[at] - starts[at] for at in runs}, "tuned": ends}
     count, alike = len(study.tasks), {}
     for part, prompts in parts.items():
         alike[part] = {name: np.full((count, count), np.nan) for name in ALIKE}
@@ -232,8 +223,11 @@ def _tie_table(ties: Ties, count: int) -> Table:
     for (part, measure), each in ties.items():
         cells = [Cell(None), Cell(None), Cell(None)]
         if each is not None:
-            value = Cell(each.value, each.low, each.high, "number")
-            cells = [value, Cell(each.p, unit="number"), Cell(each.n, unit="count")]
+            cells = [
+                Cell(each.value, each.low, each.high, "number"),
+                Cell(each.p, unit="number"),
+                Cell(each.n, unit="count"),
+            ]
         rows.append([f"{PARTS[part]}: {ALIKE[measure][0]}", *cells])
     note = (
         "Spearman over ordered pairs of different tasks; distances with their sign turned, so that above 0 says: the "
@@ -250,8 +244,8 @@ def _scatter(study: StudyContext, alike: Mapping[str, Floats], gains: Gains, pai
     x = [float(alike["frobenius"][at[a], at[b]]) for a, b in pairs]
     cells = [gains[pair] for pair in pairs]
     texts = [f"{task_label(a)} on {task_label(b)}" for a, b in pairs]
-    trace = points("", x, list(map(_points, cells)), "markers+text", text=texts)
-    trace |= {"textposition": "top center", "error_y": error_bars(cells), "showlegend": False}
+    looks = {"textposition": "top center", "error_y": error_bars(cells), "showlegend": False}
+    trace = points("", x, list(map(_points, cells)), "markers+text", text=texts, **looks)
     caption = (
         "A point for each ordered pair of tasks: to the right, the distance of their tuned prompts (Frobenius norm, "
         "mean over seeds); upwards, what the one's prompts gain over no prompt on the other, with its 95% interval. "

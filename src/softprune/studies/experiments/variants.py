@@ -1,6 +1,8 @@
 """Settings side by side, as in the paper's Tables 1, 2, 4, 5, 6 and 8; on several models, as in its Figure 1.
 
-A setting that isn't defined for the model stays in its table and says so. Options of the study that are read here:
+And how much of a prompt XPrompt keeps, as in its Table 3, with what the smaller prompt scores.
+
+A setting that isn't defined for the model stays in its table and says so. Options of the studies of settings:
 
 claims: pairs of variants [ours, theirs], or [ours, theirs, what the source says], where the source says that ours is
     the better one; none compares every variant with the first.
@@ -23,15 +25,16 @@ from typing import Any, Final
 from softprune.config import Published, Variant
 from softprune.errors import SoftpruneError
 from softprune.statistics.bootstrap import wilson_interval
-from softprune.studies.comparison.method_runs import refused_by_model
+from softprune.studies.comparison.runner import refused_by_model
 from softprune.studies.findings import Cell, Entry, Findings, Table, bars, format_entry
-from softprune.studies.run_cache import safe
-from softprune.studies.run_result import FinishedRun
+from softprune.studies.folder import safe
+from softprune.studies.run_cache import Spec
 from softprune.studies.score_rows import Row, Runs, chances, collect_row, mean_cell, pair_table, score_cell, score_table
 from softprune.studies.study_context import Keys, StudyContext
 from softprune.studies.verdicts import ABOVE, BELOW, CHOSEN_HERE, NEITHER, NO_VERDICT, difference_verdict
 
 NOT_DEFINED: Final = "not defined"
+KEPT: Final = "XPrompt, % of prompt tuning"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,27 +135,28 @@ def study_claims(study: StudyContext) -> list[Claim]:
 
 def run_variants(study: StudyContext, models: Sequence[Keys] = ({},)) -> list[dict[str, Setting]]:
     """For each of several models' keys, every variant by name, with its runs."""
-    variants, reasons, specs = study_variants(study), {}, []
+    variants, reasons = study_variants(study), {}
+    specs: dict[tuple[int, str, tuple[str, int]], Spec] = {}
     for (at, keys), variant in product(enumerate(models), variants):
-        own = [study.spec(*place, {**keys, **variant.keys}) for place in study.tasks_and_seeds]
-        recipe = own[0].recipe
+        own = {}
+        for place in study.tasks_and_seeds:
+            own[at, variant.name, place] = study.spec(*place, {**keys, **variant.keys})
+        recipe = next(iter(own.values())).recipe
         refused = refused_by_model(recipe.backbone, [recipe.adapter.method]) if recipe.kind == "adapt" else {}
         reasons[at, variant.name] = "".join(refused.values())
-        specs += [] if refused else own
-    study.make(specs)  # all at once
-    by_model = []
-    for at, keys in enumerate(models):
-        settings: dict[str, Setting] = {}
-        for variant in variants:
-            reason = reasons[at, variant.name]
-            if reason:
-                settings[variant.name] = Setting(variant, Row({}, {}, missing=NOT_DEFINED), {}, reason)
-                continue
-            runs = study.grid({**keys, **variant.keys})
-            # A trained model is at chance by its own score, a prompt by that of the tuned one.
-            at_chance = chances(study, runs, "adapted" if variant.row == "adapted" else "tuned")
-            settings[variant.name] = Setting(variant, collect_row(study, runs, variant.row, at_chance), runs)
-        by_model.append(settings)
+        if not refused:
+            specs |= own
+    made = study.make(specs)  # all at once
+    by_model: list[dict[str, Setting]] = [{} for _ in models]
+    for (at, settings), variant in product(enumerate(by_model), variants):
+        reason = reasons[at, variant.name]
+        if reason:
+            settings[variant.name] = Setting(variant, Row({}, {}, missing=NOT_DEFINED), {}, reason)
+            continue
+        runs = {place: made[at, variant.name, place] for place in study.tasks_and_seeds}
+        # A trained model is at chance by its own score, a prompt by that of the tuned one.
+        at_chance = chances(study, runs, "adapted" if variant.row == "adapted" else "tuned")
+        settings[variant.name] = Setting(variant, collect_row(study, runs, variant.row, at_chance), runs)
     return by_model
 
 
@@ -214,24 +218,65 @@ def _count_verdicts(verdicts: Sequence[str]) -> str:
 
 def size_table(study: StudyContext, settings: Settings) -> Table | None:
     """The share of numbers that winners keep, with their tokens and pieces of each seed; None without a winner."""
-    rows: list[list[Entry]] = []
-    for setting in settings.values():
-        if setting.runs and setting.variant.row == "winner":
-            row: list[Entry] = [setting.variant.label]
-            for task in study.tasks:
-                row.append(size_cell([setting.runs[task, seed] for seed in study.seeds]))
-            rows.append(row)
-    if not rows:
+    winners = [setting for setting in settings.values() if setting.runs and setting.variant.row == "winner"]
+    if not winners:
         return None
+    by_task: dict[str, dict[str, Entry]] = {task: {} for task in study.tasks}
+    for task, setting in product(study.tasks, winners):
+        own = [setting.runs[task, seed] for seed in study.seeds]
+        tokens = ", ".join(str(run.ticket.info.tokens) for run in own)
+        pieces = ", ".join(str(run.ticket.info.pieces) for run in own)
+        kept = Cell(fmean(run.share_kept for run in own), note=f"(tokens {tokens}; pieces {pieces})")
+        by_task[task][setting.variant.label] = kept
     note = "Kept numbers in percent of the whole prompt's, mean over seeds; tokens and pieces of each seed."
-    return Table("sizes", "What survived", ("% kept", *study.tasks), rows, note)
+    return Table.from_columns("sizes", "What survived", "% kept", by_task, note)
 
 
-def size_cell(runs: Sequence[FinishedRun]) -> Cell:
-    """What the winners of one task keep."""
-    infos = [run.ticket.info for run in runs]
-    tokens, pieces = ", ".join(str(info.tokens) for info in infos), ", ".join(str(info.pieces) for info in infos)
-    return Cell(fmean(run.share_kept for run in runs), note=f"(tokens {tokens}; pieces {pieces})")
+def conduct_sizes(study: StudyContext) -> Findings:
+    """XPrompt on every task and seed; the numbers that each way trains, and the difference that pruning made."""
+    runs, by_task, spreads = study.grid(), {}, []
+    for task in study.tasks:
+        own = [runs[task, seed] for seed in study.seeds]
+        infos, shares = [run.ticket.info for run in own], [run.share_kept for run in own]
+        by_task[task] = {
+            "fine-tuning: all weights": _size_cell(
+                [float(run.record.backbone.parameters or 0) for run in own], "count"
+            ),
+            "prompt tuning": _size_cell([info.prompt_tokens * info.hidden for info in infos], "count"),
+            "XPrompt": _size_cell([info.parameters for info in infos], "count"),
+            KEPT: _size_cell(shares, "percent"),
+            "XPrompt, tokens": _size_cell([info.tokens for info in infos], "number"),
+            "XPrompt, pieces": _size_cell([info.pieces for info in infos], "number"),
+        }
+        spreads.append(f"{task} {100 * (max(shares) - min(shares)):.1f}")
+    objective = study.recipe.selection.objective
+    note = f"Mean over seeds, in brackets those of each seed where they differ. The winner is chosen by {objective}."
+    sizes = Table.from_columns("sizes", study.config.title, "trained numbers", by_task, note)
+    worth = pair_table(
+        study,
+        "worth",
+        "What pruning made of the score",
+        {result: collect_row(study, runs, result) for result in ("winner", "control")},
+        {"XPrompt less control": ("winner", "control")},
+        more="A small ticket is worth what it still scores.",
+    )
+    figure = bars(sizes, "kept", "What survived", study.tasks, what="numbers kept, % of the prompt", rows=(KEPT,))
+    every = [run.share_kept for run in runs.values()]
+    low, high = f"{100 * min(every):.1f}%", f"{100 * max(every):.1f}%"
+    kept = low if low == high else f"from {low} to {high}"
+    sentences = [f"Winners keep {kept} of the prompt's numbers here ({len(every)} run{'s' * (len(every) != 1)})."]
+    if len(study.seeds) > 1:
+        sentences.append(f"Between seeds of one task the share differs by, in points: {', '.join(spreads)}.")
+    return Findings([sizes, worth], [figure], sentences)
+
+
+def _size_cell(values: Sequence[float], unit: str) -> Cell:
+    """The mean over seeds, with those of each seed where they aren't all the same."""
+    if min(values) == max(values):
+        return Cell(values[0], unit=unit)
+    forms = {"percent": [f"{100 * v:.1f}" for v in values], "count": [f"{round(v):,}" for v in values]}
+    each = forms.get(unit, [f"{v:g}" for v in values])
+    return Cell(fmean(values), unit=unit, note=f"[{', '.join(each)}]")
 
 
 # --- intervals of the source's accuracies ---
@@ -259,10 +304,10 @@ def published_intervals(published: Sequence[Published], options: Mapping[str, An
         if row[0] not in examples:
             continue
         count, floor = examples[row[0]], constant.get(row[0])
+        share = None if floor is None else floor / count
         cells = [_accuracy_cell(row[place], count) for place in columns]
-        rows.append([row[0], f"{count:,}", Cell(None if floor is None else floor / count), *cells])
-        if floor is not None:
-            share = floor / count
+        rows.append([row[0], f"{count:,}", Cell(share), *cells])
+        if share is not None:
             each = ", ".join(f"{head} {_compare(cell, share)}" for head, cell in zip(heads, cells, strict=True))
             sizes = f"{count:,} examples, the constant answer {_percent(share)}"
             sentences.append(f"The source's {row[0]}, {sizes}: {each}.")

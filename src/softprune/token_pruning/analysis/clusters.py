@@ -17,7 +17,7 @@ from scipy.spatial.distance import cdist
 
 from softprune.errors import SoftpruneError
 from softprune.statistics.bootstrap import Floats
-from softprune.token_pruning.analysis.word_table import Ints
+from softprune.token_pruning.analysis.words import Ints
 
 MOST = 2_000  # texts on a map; t-SNE's time and the distances grow with the square
 PERPLEXITY = 30.0

@@ -6,7 +6,7 @@ depends on colour alone; words that were kept to the end are bold and have no nu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from rich.text import Text
 
 from softprune.printable import printable
 from softprune.report.formatting import percent
-from softprune.token_pruning.analysis.words import Mark, Word, find_words
+from softprune.token_pruning.analysis.words import Word
 from softprune.token_pruning.model import TokenTrace
 
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
@@ -29,7 +29,6 @@ class Segment:
 
     text: str  # which a terminal or a page may show as it is
     left: int | None = None  # of the word that it is; None between words
-    kept: bool = False  # whether the word was kept to the end
     unread: bool = False  # whether it is text behind the last token that was read
     pos: str = ""  # the word's part of speech, where a tagger found it
 
@@ -44,13 +43,13 @@ class Explanation:
 
     def segments(self) -> Iterator[Segment]:
         """The whole text, cut at the borders of words; together they are the text."""
-        text, place, layers = self.trace.text, 0, self.trace.layers
+        text, place = self.trace.text, 0
         last = max((end for (_, end) in self.trace.offsets), default=0)
         for word in self.words:
             start, end = word.mark.start, word.mark.end
             if place < start:
                 yield Segment(printable(text[place:start]))
-            yield Segment(printable(text[start:end]), word.left, word.left == layers, pos=word.mark.pos)
+            yield Segment(printable(text[start:end]), word.left, pos=word.mark.pos)
             place = end
         border = min(max(place, last), len(text))  # truncation may end within a word, which is shown as a whole
         if place < border:
@@ -101,11 +100,6 @@ class Explanation:
         yield Text(self.kept_words())
         alive = ", ".join(f"{layer}: {count}" for layer, count in enumerate(self.trace.alive()))
         yield Text(f"{len(self.trace.left)} tokens read; left after layer {alive}")
-
-
-def explain_trace(trace: TokenTrace, labels: Sequence[str], marks: Sequence[Mark] | None = None) -> Explanation:
-    """What became of a text; without a tagger's marks it is split at spaces and punctuation."""
-    return Explanation(trace, find_words(trace, marks), tuple(labels))
 
 
 def html(shown: Explanation) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from softprune.statistics.bootstrap import (
 )
 from softprune.statistics.estimates import Estimate, chance_p, compare_shares, quotient
 from softprune.token_pruning.analysis.retention import mark_clear
-from softprune.token_pruning.analysis.word_table import RandomDropping, WordTable
+from softprune.token_pruning.analysis.words import WordTable, random_survival
 from softprune.token_pruning.model import TokenModel, TokenTrace
 
 
@@ -85,15 +86,12 @@ class KeywordReport:
 
 def read_keywords(source: Sequence[str] | str | Path) -> tuple[str, ...]:
     """Keywords of a list, or of a file with one a line; case folded, each once, empty lines left out."""
-    lines: Sequence[str]
-    if not isinstance(source, str | Path):
-        lines = source
-    else:
+    if isinstance(source, str | Path):
         try:
-            lines = Path(source).read_text(encoding="utf-8-sig").splitlines()
+            source = Path(source).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise SoftpruneError("a text file of keywords, one a line", f"{source}: {error}", "name another") from error
-    keywords = tuple(dict.fromkeys(" ".join(line.casefold().split()) for line in lines if line.strip()))
+    keywords = tuple(dict.fromkeys(" ".join(line.casefold().split()) for line in source if line.strip()))
     if not keywords:
         raise SoftpruneError("at least one keyword", "none", "write one a line")
     return keywords
@@ -104,7 +102,7 @@ def find_keywords(table: WordTable, keywords: Sequence[str]) -> list[KeywordMatc
     wanted, longest = set(keywords), max(map(len, keywords))
     matches = []
     for text, (trace, words) in enumerate(zip(table.traces, table.words, strict=True)):
-        chance, place = RandomDropping.like(trace), 0
+        chance_TL, place = random_survival(trace), 0
         while place < len(words):
             end, keyword = place + 1, None
             for last in range(place, len(words)):
@@ -117,7 +115,7 @@ def find_keywords(table: WordTable, keywords: Sequence[str]) -> list[KeywordMatc
             if keyword is not None:
                 pieces = tuple(sorted(set(chain.from_iterable(word.pieces for word in words[place:end]))))
                 kept = any(trace.left[piece] == trace.layers for piece in pieces)
-                matches.append(KeywordMatch(keyword, text, pieces, kept, chance.kept(len(pieces))))
+                matches.append(KeywordMatch(keyword, text, pieces, kept, float(chance_TL[len(pieces) - 1, -1])))
             place = end
     return matches
 
@@ -156,11 +154,11 @@ def keyword_report(
 
 def _row(name: str, counts_NC: Floats, drawn_RC: Floats, chance_W: Floats) -> KeywordRow:
     own_C, texts = counts_NC.sum(axis=0), int((counts_NC[:, 0] > 0).sum())
-    share, baseline = float(quotient(own_C[1], own_C[0])), float(quotient(own_C[2], own_C[0]))
-    share_R, baseline_R = quotient(drawn_RC[:, 1], drawn_RC[:, 0]), quotient(drawn_RC[:, 2], drawn_RC[:, 0])
-    kept, difference = compare_shares(share, baseline, share_R, baseline_R, texts)
+    (share, baseline), drawn_R2 = quotient(own_C[1:], own_C[:1]), quotient(drawn_RC[:, 1:], drawn_RC[:, :1])
+    kept, difference = compare_shares(float(share), float(baseline), drawn_R2[:, 0], drawn_R2[:, 1], texts)
+    known = float(baseline) if texts else None
     p = chance_p(round(own_C[1]), chance_W)
-    return KeywordRow(name, int(own_C[0]), texts, kept, baseline if own_C[0] else None, difference, p)
+    return KeywordRow(name, int(own_C[0]), texts, kept, known, difference, p)
 
 
 def _measure_accuracy(
@@ -176,7 +174,7 @@ def _measure_accuracy(
     if not pieces:
         return None
     traces = {text: table.traces[text] for text in sorted(pieces)}
-    whole_NC = _correct(traces.values())
+    whole_NC = count_correct(traces.values())
     is_kept_N = np.array([text in kept for text in traces])
 
     def accuracy(counts_NC: Floats) -> Estimate:
@@ -185,30 +183,27 @@ def _measure_accuracy(
         interval = bootstrap_interval(counts_NC, _share, seed=seed, resamples=resamples)
         return Estimate(float(_share(counts_NC.sum(axis=0))), interval.low, interval.high)
 
-    def compare(one_NC: Floats, other_NC: Floats) -> Difference:
-        return paired_bootstrap(one_NC, other_NC, _share, seed=seed, resamples=resamples)
+    def read_without(out: Mapping[int, set[int]]) -> Floats:
+        assert model is not None
+        texts, golds = [trace.text for trace in traces.values()], [trace.gold for trace in traces.values()]
+        return count_correct(model.trace(texts, golds, forced_out=[out[text] for text in traces]))
 
     parts = (accuracy(whole_NC), accuracy(whole_NC[is_kept_N]), accuracy(whole_NC[~is_kept_N]), int(is_kept_N.sum()))
     if model is None:
         return KeywordAccuracy(len(traces), *parts)
-    without_NC = _read_without(model, traces, pieces)
-    random_NC = _read_without(model, traces, _draw_other_tokens(traces, pieces, seed))
-    return KeywordAccuracy(
-        len(traces),
-        *parts,
-        forced_out=accuracy(without_NC),
-        random_out=accuracy(random_NC),
-        effect=compare(without_NC, whole_NC),
-        beyond_random=compare(without_NC, random_NC),
-    )
+    without_NC, random_NC = read_without(pieces), read_without(_draw_other_tokens(traces, pieces, seed))
+    compare = partial(paired_bootstrap, without_NC, score=_share, seed=seed, resamples=resamples)
+    changes = (compare(whole_NC), compare(random_NC))
+    return KeywordAccuracy(len(traces), *parts, accuracy(without_NC), accuracy(random_NC), *changes)
+
+
+def count_correct(traces: Iterable[TokenTrace]) -> Floats:
+    """Per text, whether its class is predicted, beside a one."""
+    return with_ones([trace.predicted == trace.gold for trace in traces])
 
 
 def _share(totals: Floats) -> Floats:
     return quotient(totals[..., 0], totals[..., 1])
-
-
-def _correct(traces: Iterable[TokenTrace]) -> Floats:
-    return with_ones([trace.predicted == trace.gold for trace in traces])
 
 
 def _draw_other_tokens(
@@ -229,8 +224,3 @@ def _draw_other_tokens(
             if size:
                 drawn[text].update(map(int, generator.choice(free, size, replace=False)))
     return drawn
-
-
-def _read_without(model: TokenModel, traces: Mapping[int, TokenTrace], out: Mapping[int, set[int]]) -> Floats:
-    texts, golds = [trace.text for trace in traces.values()], [trace.gold for trace in traces.values()]
-    return _correct(model.trace(texts, golds, forced_out=[out[text] for text in traces]))

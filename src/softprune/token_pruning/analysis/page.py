@@ -1,51 +1,117 @@
-"""The page of an analysis: one HTML file that needs nothing else, for a reader who didn't run it; and its figures."""
+"""What a pruned model keeps, from one call: numbers, the kept words as CSV, figures and a page.
+
+The page is one HTML file that needs nothing else, for a reader who didn't run the analysis.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from softprune.errors import SoftpruneError
 from softprune.printable import printable
 from softprune.runs import atomic_io
-from softprune.statistics.bootstrap import Floats
+from softprune.statistics.bootstrap import RESAMPLES, Floats
 from softprune.statistics.estimates import Estimate
-from softprune.token_pruning.analysis import findings
+from softprune.token_pruning.analysis import measure as findings
 from softprune.token_pruning.analysis.clusters import Clusters
-from softprune.token_pruning.analysis.keywords import KeywordRow
-from softprune.token_pruning.analysis.measure import Analysis
+from softprune.token_pruning.analysis.keywords import KeywordRow, read_keywords
+from softprune.token_pruning.analysis.measure import Analysis, all_findings, group_name, measure
 from softprune.token_pruning.analysis.retention import Row
+from softprune.token_pruning.analysis.words import Tagger, Word
+from softprune.token_pruning.model import TokenModel, TokenTrace
 
 try:
     from matplotlib.figure import Figure
 
-    from softprune.report.mpl_style import SMALL, Theme, dress, legend_below, new_figure
-    from softprune.report.pictures import Plan, draw_pictures
+    from softprune.report.mpl_style import SMALL, Plan, Theme, draw_pictures, dress, legend_below, new_figure
     from softprune.report.templating import environment
 except ImportError as error:
     raise SoftpruneError("matplotlib and jinja2 for pages", str(error), "pip install 'softprune[report]'") from error
 
+HEADER = ("text", "kept_text", "label", "predicted", "pos", "layers")
 MARKERS = "osD^vPX*"
 MORE_COLOURS = ("#cc79a7", "#e69f00", "#8c6bb1")  # beside the theme's own, for tasks of many classes
 
 
-def write_page(analysis: Analysis, folder: Path, title: str = "") -> None:
-    """Write `figures/` (PNG and SVG) and `analysis.html`."""
-    pictures = {picture.plan.name: picture for picture in draw_pictures(plans(analysis), folder / "figures")}
-    tables = {name: _shown_order(name, rows) for name, rows in analysis.retention.tables.items()}
-    template = environment(Path(__file__).parent / "templates").get_template("analysis.html.j2")
-    text = template.render(
-        title=printable(title) if title else "What was kept",
-        a=analysis,
-        tables=tables,
-        findings=findings,
-        pictures=pictures,
-        verdict=verdict,
+def analyse(
+    traces: Sequence[TokenTrace],
+    tagger: Tagger | None,
+    out: Path | str,
+    *,
+    labels: Sequence[str] | None = None,
+    keywords: Sequence[str] | str | Path | None = None,
+    model: TokenModel | None = None,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    title: str = "",
+) -> dict[str, Any]:
+    """Analyse what was kept, and write `analysis.json`, `kept.csv`, `figures/` and `analysis.html` into a folder.
+
+    Args:
+        traces: of the texts; without states there is no map.
+        tagger: None splits words at spaces and punctuation, and there are no parts of speech.
+        labels: names of the classes; the model's by default.
+        keywords: the user's own words, as a list or a file with one a line.
+        model: that made the traces; it reads texts with keywords again, without them.
+
+    Returns:
+        What `analysis.json` holds. Shares are fractions.
+    """
+    words = None if keywords is None else read_keywords(keywords)  # before minutes of work
+    analysis = measure(traces, tagger, labels, words, model, seed=seed, resamples=resamples)
+    folder = Path(out)
+    contents = {"schema": 1, **analysis.as_json(), "findings": all_findings(analysis)}
+    write_csv(folder / "kept.csv", zip(analysis.table.traces, analysis.table.words, strict=True), analysis.labels)
+    tables = {name: _shown_order(name, rows) for name, rows in analysis.tables.items()}
+    page = (
+        environment(Path(__file__).parent / "templates")
+        .get_template("analysis.html.j2")
+        .render(
+            title=printable(title) if title else "What was kept",
+            a=analysis,
+            tables=tables,
+            findings=findings,
+            pictures={picture.plan.name: picture for picture in draw_pictures(plans(analysis), folder / "figures")},
+            verdict=verdict,
+        )
     )
-    atomic_io.write_bytes(folder / "analysis.html", text.encode("utf-8", errors="replace"))
+    atomic_io.write_bytes(folder / "analysis.html", page.encode("utf-8", errors="replace"))
+    text = atomic_io.json_text(contents, indent=1) + "\n"
+    atomic_io.write_bytes(folder / "analysis.json", text.encode(errors="replace"))
+    return contents
+
+
+def write_csv(path: Path, rows: Iterable[tuple[TokenTrace, Sequence[Word]]], labels: Sequence[str]) -> None:
+    """Write the kept words, one text a row: the form in which studies of pruned tokens publish them.
+
+    `pos` has a tag for each kept word (none without a tagger); `layers` is JSON, `[[word, layer], ...]` of all words
+    read, with the number of layers for a word that was kept to the end.
+    """
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer)
+    writer.writerow(HEADER)
+    for trace, words in rows:
+        kept = [word for word in words if word.left == trace.layers]
+        writer.writerow(
+            (
+                trace.text,
+                " ".join(word.text for word in kept),
+                "" if trace.gold is None else labels[trace.gold],
+                labels[trace.predicted],
+                " ".join(word.mark.pos for word in kept).strip(),
+                json.dumps([[word.text, word.left] for word in words], ensure_ascii=False),
+            )
+        )
+    # "replace": half a surrogate pair, which JSON data may hold, has no UTF-8.
+    atomic_io.write_bytes(path, buffer.getvalue().encode("utf-8", errors="replace"))
 
 
 def verdict(row: Row | KeywordRow) -> str:
@@ -63,8 +129,8 @@ def _shown_order(table: str, rows: tuple[Row, ...]) -> tuple[Row, ...]:
 
 def plans(analysis: Analysis) -> list[Plan]:
     """The figures, those too for which there are no numbers."""
-    by_pos = _shown_order("pos", analysis.retention.tables.get("pos", ()))
-    names = [findings.group_name("pos", row) for row in by_pos]
+    by_pos = _shown_order("pos", analysis.tables.get("pos", ()))
+    names = [group_name("pos", row) for row in by_pos]
     tagger = f" {analysis.tagger.accuracy_in_words}." if analysis.tagger else ""
     shown = analysis.clusters
     classes = "true class" if analysis.by_gold else "predicted class"
@@ -81,13 +147,13 @@ def plans(analysis: Analysis) -> list[Plan]:
             "Bars with 95% intervals; the orange tick is what random dropping in the same texts keeps. Blue bars can "
             f"be distinguished from it, gray ones can't.{tagger}",
             partial(group_bars, by_pos, names) if by_pos else None,
-            "" if by_pos else "parts of speech",
+            "parts of speech",
         ),
         Plan(
             "retention_by_place",
             "Words kept along the text",
             "Each text is cut into tenths by its words; the dashed line is what random dropping keeps.",
-            partial(place_line, analysis.retention.tables["place"]),
+            partial(place_line, analysis.tables["place"]),
         ),
         Plan(
             "state_map",
@@ -95,7 +161,7 @@ def plans(analysis: Analysis) -> list[Plan]:
             f"Each point is a text: the mean last hidden state of its kept tokens, by {classes}. t-SNE keeps "
             "neighbours, not distances: the size of gaps and of groups in it means nothing.",
             partial(state_map, shown, analysis.labels) if shown else None,
-            "" if shown else "states of at least ten texts of two classes",
+            "states of at least ten texts of two classes",
         ),
     ]
 

@@ -1,10 +1,21 @@
 """Which words a pruned model keeps: by part of speech, stop word, entity, place, frequency and class.
 
-Every share is compared with random dropping in the same texts (`word_table`): a word may be kept often only because its
+Every share is compared with random dropping in the same texts (`words`): a word may be kept often only because its
 texts keep much, or because it has many pieces. A class is compared with random dropping at the share of tokens that all
 texts together keep. Intervals resample whole texts, since words of one text aren't independent.
 
-Axes: N texts, W words, G groups of one table, R resamples, C columns.
+Which kept words are typical of a class is told by log-odds with an informative Dirichlet prior. For word w, class i
+against all the others j, with y the counts of *kept* words, n their sums, and the prior `a_w = A f_w / sum f` from the
+counts f of all words, kept or not (A pseudo-words in all):
+
+    delta_w = log((y_wi + a_w) / (n_i + A - y_wi - a_w)) - log((y_wj + a_w) / (n_j + A - y_wj - a_w))
+    z_w     = delta_w / sqrt(1 / (y_wi + a_w) + 1 / (y_wj + a_w))
+
+Source: Monroe, Colaresi and Quinn, Fightin' Words, Political Analysis 16 (2008), equations 16, 20 and 22.
+No word is left out: stop words and punctuation are flagged, not removed. A high z says that the word is typical of
+the class *among kept words*; whether pruning had a hand in it is seen by its share kept against random dropping.
+
+Axes: N texts, W words, G groups of one table, R resamples (S: with the texts themselves in front), C columns.
 """
 
 from __future__ import annotations
@@ -19,7 +30,7 @@ import numpy as np
 
 from softprune.statistics.bootstrap import RESAMPLES, Floats, holm, resampled_sums
 from softprune.statistics.estimates import CLEAR, Estimate, chance_p, compare_shares, estimate, p_value, quotient
-from softprune.token_pruning.analysis.word_table import Ints, WordTable
+from softprune.token_pruning.analysis.words import Ints, WordTable
 
 RANKS = (10, 100, 1_000, 10_000)
 """Upper ends of the frequency bins: the 10 commonest words, the next 90, and so on."""
@@ -54,18 +65,10 @@ class Grouping:
     against_all: bool = False  # whether the baseline is the share of tokens that all texts together keep
 
 
-@dataclass(frozen=True, slots=True)
-class Retention:
-    """All tables of a set of texts."""
-
-    overall: Row  # all words
-    tables: dict[str, tuple[Row, ...]]  # by name of the grouping: pos, stop, entity, place, frequency, class
-
-
 def retention(
     table: WordTable, labels: Sequence[str], *, entities: bool = False, seed: int = 0, resamples: int = RESAMPLES
-) -> Retention:
-    """What was kept, by every grouping that the table knows; `entities`: whether the tagger finds named ones."""
+) -> dict[str, tuple[Row, ...]]:
+    """What was kept, by every grouping that the table knows, and `overall`; `entities`: whether a tagger finds any."""
     everything = Grouping("overall", ("all words",), np.zeros(len(table.text_W), np.int64))
     groupings = [everything, *make_groupings(table, labels, entities)]
     own = (np.ones_like(table.kept_W), table.kept_W, table.chance_kept_W, table.left_W, table.chance_left_W)
@@ -76,13 +79,12 @@ def retention(
         counts_NGC = np.zeros((len(table.traces), len(grouping.groups), COLUMNS))
         np.add.at(counts_NGC, (table.text_W[inside_W], grouping.code_W[inside_W]), values_WC[inside_W])
         counts.append(counts_NGC)
-    flat = [counts_NGC.reshape(len(table.traces), -1) for counts_NGC in counts]  # all tables share their resamples
-    sums_RC = resampled_sums(np.concatenate(flat, axis=1), seed=seed, resamples=resamples)
-    tables, start = dict[str, tuple[Row, ...]](), 0
-    for grouping, counts_NGC in zip(groupings, counts, strict=True):
-        width = counts_NGC.shape[1] * COLUMNS
-        drawn_RGC = sums_RC[:, start : start + width].reshape(resamples, -1, COLUMNS)
-        start += width
+    all_NGC = np.concatenate(counts, axis=1)  # all tables share their resamples
+    sums_RC = resampled_sums(all_NGC.reshape(len(table.traces), -1), seed=seed, resamples=resamples)
+    starts = np.cumsum([counts_NGC.shape[1] for counts_NGC in counts])[:-1]
+    drawn = np.split(sums_RC.reshape(resamples, -1, COLUMNS), starts, axis=1)
+    tables: dict[str, tuple[Row, ...]] = {}
+    for grouping, counts_NGC, drawn_RGC in zip(groupings, counts, drawn, strict=True):
         rows = []
         for place, name in enumerate(grouping.groups):
             chance_W = None if grouping.against_all else table.chance_kept_W[grouping.code_W == place]
@@ -90,8 +92,7 @@ def retention(
             if row is not None:
                 rows.append(row)
         tables[grouping.name] = tuple(mark_clear(rows))
-    (overall,) = tables.pop("overall")
-    return Retention(overall, tables)
+    return tables
 
 
 def make_groupings(table: WordTable, labels: Sequence[str], entities: bool) -> list[Grouping]:
@@ -120,31 +121,31 @@ def make_groupings(table: WordTable, labels: Sequence[str], entities: bool) -> l
 
 
 def _by_name(name: str, values: Sequence[str]) -> Grouping:
-    groups = tuple(sorted(set(values)))
-    code = {group: place for place, group in enumerate(groups)}
-    return Grouping(name, groups, np.array([code[value] for value in values], np.int64))
+    groups, code_W = np.unique(values, return_inverse=True)
+    return Grouping(name, tuple(groups.tolist()), code_W)
 
 
 def _row(name: str, counts_NC: Floats, drawn_RC: Floats, chance_W: Floats | None) -> Row | None:
     """A group's row, which is not `clear` yet; None without a word. Without chances its baseline is the even one."""
-    own_C, texts = counts_NC.sum(axis=0), int((counts_NC[:, 0] > 0).sum())
+    texts = int((counts_NC[:, 0] > 0).sum())
     if not texts:
         return None
-    share, baseline, *others = _shares(own_C, chance_W is None)
-    share_R, baseline_R, *others_R = _shares(drawn_RC, chance_W is None)
-    pairs = zip(others, others_R, strict=True)
-    ratio, left, left_difference = [estimate(float(value), drawn_R, texts) for value, drawn_R in pairs]
-    kept, difference = compare_shares(float(share), float(baseline), share_R, baseline_R, texts)
+    sums_SC = np.vstack([counts_NC.sum(axis=0), drawn_RC])  # of all texts, then of each resample
+    columns = (1, 5, 3, 6) if chance_W is None else (1, 2, 3, 4)
+    share_S, baseline_S, left_S, left_baseline_S = (quotient(sums_SC[:, c], sums_SC[:, 0]) for c in columns)
+    kept, difference = compare_shares(float(share_S[0]), float(baseline_S[0]), share_S[1:], baseline_S[1:], texts)
+    others = (quotient(share_S, baseline_S), left_S, left_S - left_baseline_S)
+    ratio, left, left_difference = (estimate(float(each_S[0]), each_S[1:], texts) for each_S in others)
     p = 1.0
     if difference.interval is not None:
         # Of the count itself where that is possible: for small groups a bootstrap is too confident.
-        p = p_value(share_R - baseline_R) if chance_W is None else chance_p(round(own_C[1]), chance_W)
+        p = p_value(share_S[1:] - baseline_S[1:]) if chance_W is None else chance_p(round(sums_SC[0, 1]), chance_W)
     return Row(
         name=name,
-        words=int(own_C[0]),
+        words=int(sums_SC[0, 0]),
         texts=texts,
         kept=kept,
-        baseline=float(baseline),
+        baseline=float(baseline_S[0]),
         difference=difference,
         ratio=ratio,
         left=left,
@@ -153,13 +154,6 @@ def _row(name: str, counts_NC: Floats, drawn_RC: Floats, chance_W: Floats | None
         excludes_zero=difference.excludes_zero,
         clear=False,
     )
-
-
-def _shares(own: Floats, even: bool) -> tuple[Floats, ...]:
-    """Kept, baseline, their ratio, left and its difference, of sums `[..., COLUMNS]`."""
-    kept, left = (5, 6) if even else (2, 4)
-    share, baseline, depth, depth_baseline = (quotient(own[..., column], own[..., 0]) for column in (1, kept, 3, left))
-    return share, baseline, quotient(share, baseline), depth, depth - depth_baseline
 
 
 AnyRow = TypeVar("AnyRow", bound=Any)
@@ -171,3 +165,70 @@ def mark_clear(rows: Sequence[AnyRow]) -> list[AnyRow]:
     for row, p in zip(rows, holm([row.p for row in rows]), strict=True):
         marked.append(replace(row, clear=p < CLEAR and row.difference.excludes_zero))
     return marked
+
+
+@dataclass(frozen=True, slots=True)
+class ClassWord:
+    """A word that is typical of a class among kept words."""
+
+    form: str  # in lower case
+    z: float  # of its log-odds; above 1.96 it would be clear if it were the only word looked at
+    log_odds: float  # class against the other classes
+    kept: int  # how often it was kept in texts of the class
+    words: int  # how often it is in them
+    share: float  # of these kept
+    baseline: float  # what random dropping keeps of them
+    stop: bool | None  # whether it is a stop word; None without a tagger
+
+
+def typical_words(
+    table: WordTable, labels: Sequence[str], *, top: int = 20, minimum: int = 5, prior: float = 1_000.0
+) -> dict[str, list[ClassWord]]:
+    """The `top` words with the highest z of each true class, kept `minimum` times in it at least; `prior` is A.
+
+    Classes without a text are left out, and all where only one has any.
+    """
+    gold_N = table.golds()
+    present = [place for place in range(len(labels)) if (gold_N == place).any()]
+    if len(present) < 2:
+        return {}
+    forms, code_W = np.unique(np.array(table.forms, dtype=object), return_inverse=True)
+    gold_W = gold_N[table.text_W]
+
+    def count_forms(inside_W: np.ndarray, weights_W: Floats) -> Floats:
+        return np.bincount(code_W[inside_W], weights_W[inside_W], minlength=len(forms)).astype(np.float64)
+
+    known_W, ones_W = gold_W >= 0, np.ones_like(table.kept_W)
+    all_V = count_forms(known_W, ones_W)
+    prior_V, kept_V = prior * all_V / all_V.sum(), count_forms(known_W, table.kept_W)
+    stops = {word.text.lower(): word.mark.stop for word in table.flat}
+    typical = {}
+    for place in present:
+        own_W = gold_W == place
+        own_V, words_V = count_forms(own_W, table.kept_W), count_forms(own_W, ones_W)
+        chance_V = count_forms(own_W, table.chance_kept_W)
+        delta_V, z_V = log_odds(own_V, kept_V - own_V, prior_V)
+        order = [i for i in np.argsort(-z_V, kind="stable") if own_V[i] >= minimum and z_V[i] > 0][:top]
+        typical[labels[place]] = [
+            ClassWord(
+                form=str(forms[i]),
+                z=float(z_V[i]),
+                log_odds=float(delta_V[i]),
+                kept=int(own_V[i]),
+                words=int(words_V[i]),
+                share=float(own_V[i] / words_V[i]),
+                baseline=float(chance_V[i] / words_V[i]),
+                stop=stops[str(forms[i])],
+            )
+            for i in order
+        ]
+    return typical
+
+
+def log_odds(own_V: Floats, other_V: Floats, prior_V: Floats) -> tuple[Floats, Floats]:
+    """The log-odds of every word and their z; V words, some of which have neither count nor prior (z is 0)."""
+    a_V, b_V = own_V + prior_V, other_V + prior_V
+    with np.errstate(divide="ignore", invalid="ignore"):  # of words without count and prior
+        delta_V = np.log(a_V / (a_V.sum() - a_V)) - np.log(b_V / (b_V.sum() - b_V))
+        z_V = delta_V / np.sqrt(1 / a_V + 1 / b_V)
+    return np.nan_to_num(delta_V, posinf=0.0, neginf=0.0), np.nan_to_num(z_V, posinf=0.0, neginf=0.0)

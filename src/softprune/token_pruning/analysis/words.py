@@ -1,7 +1,16 @@
-"""Words: how a text splits into them, which tokens make them up, and after which layer each was dropped.
+"""Words: how a text splits into them, after which layer each was dropped, and what random dropping would have kept.
 
 **A word is there as long as any of its pieces is**: its `left` is the largest of theirs. Random dropping would
-therefore keep long words more often than short ones; `word_table.RandomDropping` accounts for that.
+therefore keep long words more often than short ones. Of the T tokens of a text (special ones aside), m_l have left by
+the end of layer l. Were they chosen at random, a word of p pieces would outlive layer l unless all of its pieces are
+among them:
+
+    P(left > l) = 1 - C(m_l, p) / C(T, p)
+
+which is the chance that it is kept to the end for the last layer, and sums over the layers to its expected `left`. A
+word of one piece is then kept with the text's own share of kept tokens. All statements are compared with this baseline.
+
+Axes: N texts, W words of all of them, T tokens of a text, L layers.
 """
 
 from __future__ import annotations
@@ -10,38 +19,25 @@ import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from softprune.errors import SoftpruneError
+from softprune.statistics.bootstrap import Floats
 from softprune.token_pruning.loading import replace_surrogates
 from softprune.token_pruning.model import TokenTrace
 
 if TYPE_CHECKING:
     from spacy.language import Language
 
-TRAIN = "train one with scripts/train_tagger.py and name its folder, or install a spaCy pipeline and name it"
+Ints = npt.NDArray[np.int64]
 
-NAMES = {
-    "ADJ": "adjective",
-    "ADP": "adposition",
-    "ADV": "adverb",
-    "AUX": "auxiliary",
-    "CCONJ": "coordinating conjunction",
-    "DET": "determiner",
-    "INTJ": "interjection",
-    "NOUN": "noun",
-    "NUM": "numeral",
-    "PART": "particle",
-    "PRON": "pronoun",
-    "PROPN": "proper noun",
-    "PUNCT": "punctuation",
-    "SCONJ": "subordinating conjunction",
-    "SYM": "symbol",
-    "VERB": "verb",
-    "X": "other",
-}
-"""The universal parts of speech (universaldependencies.org/u/pos) in words."""
+CONTEXT = 40  # characters behind the last token that was read, for the tagger
+TRAIN = "train one with scripts/train_tagger.py and name its folder, or install a spaCy pipeline and name it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,3 +151,98 @@ def load_tagger(name: str | Path) -> Tagger:
         found = f"{tagger.name}, of {', '.join(nlp.pipe_names) or 'no components'}, which leaves them empty"
         raise SoftpruneError("a pipeline that sets universal parts of speech (token.pos_)", found, TRAIN)
     return tagger
+
+
+def random_survival(trace: TokenTrace, dropped_L: Floats | None = None) -> Floats:
+    """P(left > l) of a word of p pieces under random dropping in a text: row p - 1 of `[T, L]`.
+
+    `dropped_L` is m_l, which needn't be whole; None for what the model dropped in this very text.
+    """
+    if dropped_L is None:
+        dropped_L = _count_dropped(trace)
+    tokens = trace.special.count(False)
+    places_T1 = np.arange(tokens)[:, None]
+    all_dropped_TL = (np.maximum(dropped_L - places_T1, 0) / (tokens - places_T1)).cumprod(axis=0)
+    return np.asarray(1 - all_dropped_TL, np.float64)
+
+
+def _count_dropped(trace: TokenTrace) -> Floats:
+    """m_l of a text, `[L]`."""
+    left_T = np.array(trace.left, np.int64)[~np.array(trace.special, np.bool_)]
+    return np.array([(left_T <= layer).sum() for layer in range(trace.layers)], np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class WordTable:
+    """The words of N texts; `chance_` is random dropping in the same text, `even_` at the share that all texts keep."""
+
+    traces: tuple[TokenTrace, ...]
+    words: tuple[tuple[Word, ...], ...]  # per text
+    forms: tuple[str, ...]  # [W], in lower case
+    text_W: Ints  # the text that each word is in
+    left_W: Ints  # the layer after whose attention it was dropped; the number of layers if it was kept
+    kept_W: Floats  # 1 where it was kept to the end, else 0
+    chance_kept_W: Floats
+    chance_left_W: Floats
+    even_kept_W: Floats
+    even_left_W: Floats
+    place_W: Floats  # relative position in its text, in [0, 1)
+    tagged: bool  # whether parts of speech and stop words are known
+
+    @property
+    def flat(self) -> list[Word]:
+        """All words, `[W]`."""
+        return list(chain.from_iterable(self.words))
+
+    @property
+    def layers(self) -> int:
+        """L."""
+        return self.traces[0].layers
+
+    def golds(self) -> Ints:
+        """The true class of each text, `[N]`; -1 where it isn't known."""
+        return np.array([-1 if trace.gold is None else trace.gold for trace in self.traces])
+
+
+def word_table(traces: Sequence[TokenTrace], tagger: Tagger | None = None) -> WordTable:
+    """Join tokens to words and put all words into columns; without a tagger, `words.split` finds them."""
+    if tagger is None:
+        words = tuple(find_words(trace) for trace in traces)
+    else:
+        marks = tagger.marks(text_for_tagger(trace) for trace in traces)
+        words = tuple(find_words(trace, found) for trace, found in zip(traces, marks, strict=True))
+    if not any(words):
+        raise SoftpruneError("texts with words", f"{len(traces)} texts without one", "analyse a set that has text")
+    dropped_L: Floats = sum(map(_count_dropped, traces), np.zeros(traces[0].layers))
+    share_L = dropped_L / max(sum(trace.special.count(False) for trace in traces), 1)
+    rows = []
+    for text, (trace, own) in enumerate(zip(traces, words, strict=True)):
+        chance_TL = random_survival(trace)
+        even_TL = random_survival(trace, trace.special.count(False) * share_L)
+        for place, word in enumerate(own):
+            chance_L, even_L = chance_TL[len(word.pieces) - 1], even_TL[len(word.pieces) - 1]
+            by_chance = (chance_L[-1], chance_L.sum(), even_L[-1], even_L.sum())
+            rows.append((text, word.left, *by_chance, place / len(own)))
+    text_W, left_W, chance_kept_W, chance_left_W, even_kept_W, even_left_W, place_W = np.array(rows, np.float64).T
+    return WordTable(
+        traces=tuple(traces),
+        words=words,
+        forms=tuple(word.text.lower() for word in chain.from_iterable(words)),
+        text_W=text_W.astype(np.int64),
+        left_W=left_W.astype(np.int64),
+        kept_W=(left_W == traces[0].layers).astype(np.float64),
+        chance_kept_W=chance_kept_W,
+        chance_left_W=chance_left_W,
+        even_kept_W=even_kept_W,
+        even_left_W=even_left_W,
+        place_W=place_W,
+        tagged=tagger is not None,
+    )
+
+
+def text_for_tagger(trace: TokenTrace) -> str:
+    """A text up to a little behind its last token, ending between words: what was cut off need not be tagged."""
+    end = max((end for _, end in trace.offsets), default=0) + CONTEXT
+    while end < len(trace.text) and not trace.text[end].isspace():
+        end += 1
+    return trace.text[:end]

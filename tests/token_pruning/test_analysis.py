@@ -12,8 +12,7 @@ import pytest
 from fakes import FakeReader, by_chance, made_texts, make_trace, prefers
 
 from softprune.errors import SoftpruneError
-from softprune.report.mpl_style import LIGHT, render
-from softprune.report.pictures import Plan
+from softprune.report.mpl_style import LIGHT, Plan, render
 from softprune.token_pruning.analysis.measure import measure
 from softprune.token_pruning.analysis.page import analyse, plans
 from softprune.token_pruning.analysis.words import Tagger

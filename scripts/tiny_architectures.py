@@ -67,6 +67,7 @@ _GEMMA4: Settings = {**_GEMMA, **_WINDOWS, "global_head_dim": 16, "hidden_size_p
 _GEMMA4_SMALL: Settings = {**_GEMMA4, **_PER_LAYER}
 _GEMMA3N: Settings = {**_GEMMA, **_WINDOWS, **_PER_LAYER, "laurel_rank": 4, "altup_num_inputs": 2}
 _STATES: Settings = {**_ENDS, "hidden_size": 32, "state_size": 4, "num_hidden_layers": 2}
+_LLAMA4: Settings = {**_HEADS, "num_local_experts": 2, "intermediate_size_mlp": 48}
 _FALCON: Settings = {**_ENDS, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 _MODERN: Settings = {**_SIZES, "num_hidden_layers": 3, "local_attention": 4}
 _VISION: Settings = {
@@ -158,7 +159,7 @@ CAUSAL: dict[str, Settings] = {
     },
     "lfm2": {**_GROUPED, "layer_types": ["conv", "full_attention"]},
     "llama": _GROUPED,
-    "llama4_text": {**_HEADS, "num_local_experts": 2, "intermediate_size_mlp": 48, "attention_chunk_size": 4},
+    "llama4_text": {**_LLAMA4, "num_hidden_layers": 4, "attention_chunk_size": 4},
     "mamba": _STATES,
     "mamba2": {**_STATES, "num_heads": 8, "head_dim": 8, "n_groups": 1},
     "minimax": {**_HEADS, "num_local_experts": 4, "layer_types": ["linear_attention", "full_attention"]},

@@ -1,14 +1,17 @@
-"""GGUF files: which one is meant, and what is said where it can't be read. No such file is read here."""
+"""GGUF files: which one is meant, what is said where it can't be read, and one that is read."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import check_architectures as script
 import pytest
 
 from softprune.errors import SoftpruneError
-from softprune.models import describe
+from softprune.models import describe, load_backbone
 from softprune.models.description import find_gguf
 
 
@@ -66,3 +69,53 @@ def test_a_damaged_file(file: Path) -> None:
     with pytest.raises(SoftpruneError) as caught:
         describe(file)
     assert "model.q4_0.gguf" in str(caught.value)
+
+
+# --- a file that can be read ---
+
+
+def write_gguf(path: Path, model: Any) -> None:
+    """A Qwen 2 as llama.cpp names its parts, in float32, with a vocabulary of single letters."""
+    gguf = pytest.importorskip("gguf")
+    config = model.config
+    writer = gguf.GGUFWriter(path, "qwen2")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(10_000.0)
+    tokens = ["<s>", "<pad>", "</s>", *"abdorw", "ab"]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list([*tokens, *(f"<{i}>" for i in range(len(tokens), config.vocab_size))])
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(0)
+    writer.add_pad_token_id(1)
+    writer.add_eos_token_id(2)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN2, config.num_hidden_layers)
+    for name, value in model.state_dict().items():
+        if name != "lm_head.weight" or not config.tie_word_embeddings:
+            writer.add_tensor(names.get_name(name, try_suffixes=(".weight", ".bias")), value.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.mark.slow
+def test_a_file_gives_the_losses_of_the_model_that_it_was_made_of(tmp_path: Path) -> None:
+    case = script.load("causal", "qwen2", tmp_path / "safetensors")
+    file = tmp_path / "qwen2.gguf"
+    write_gguf(file, case.backbone.model)
+    described = describe(file)
+    assert (described.family, described.hidden, described.positions) == ("causal", 32, 128)
+    assert described.notes[0].startswith("qwen2.gguf is dequantised")
+    read = replace(case, backbone=load_backbone(described, dtype="float32", device="cpu"))
+    script.check_tuning(read)
+    expected = case.losses(case.prompt(), case.texts())
+    assert script.difference(read.losses(case.prompt(), case.texts()), expected) <= script.TOLERANCE
+    assert script.difference(read.losses(1.1 * case.prompt(), case.texts()), expected) > script.CONTROL
+    with pytest.raises(SoftpruneError, match=r"backbone\.quantization=none"):
+        load_backbone(described, quantization="8bit")

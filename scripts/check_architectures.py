@@ -310,8 +310,6 @@ def check(kind: str, name: str, columns: Sequence[str] = tuple(COLUMNS)) -> Row:
             case = load(kind, name, Path(folder))
         except SoftpruneError as error:
             return Row(name, shown, reasons | {"tune": f"refused at load: {error.found}"})
-        except Exception as error:
-            return Row(name, shown, reasons | {"tune": f"can't be built: {error!r}"[:160]})
         for column in columns:
             run, families = COLUMNS[column]
             if family in families:

@@ -54,7 +54,7 @@ class Task:
         """Its metric, which knows the positive answer."""
         definition = self.definition
         positive = None if definition.positive is None else definition.answers.index(definition.positive)
-        return metric_named(definition.metric, positive, self.n_answers)
+        return metric_named(definition.metric, positive, self.n_answers, definition.extract)
 
     @property
     def choice(self) -> Metric:

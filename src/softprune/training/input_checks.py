@@ -12,7 +12,7 @@ from pathlib import Path
 
 from softprune.config import Recipe
 from softprune.data import Selection, Splits, Task, load_task, select_sets
-from softprune.data.rouge import load_scorer
+from softprune.data.rouge import KINDS, load_scorer
 from softprune.errors import SoftpruneError, gathered, join_errors
 from softprune.models import describe
 from softprune.models.base import Backbone
@@ -63,7 +63,7 @@ def read_inputs(
         errors += mistakes(described)
         check(recipe, described)
     if data is not None and described is not None and data[0].definition.is_generation:
-        errors += text_mistakes(recipe, data[0].id, described)
+        errors += text_mistakes(recipe, data[0], described)
     if data is None or described is None or errors:
         raise join_errors("recipe for this data and backbone", errors)
     return (*data, described)
@@ -202,17 +202,18 @@ def check(recipe: Recipe, described: BackboneDescription) -> None:
         raise join_errors("recipe for this backbone", errors)
 
 
-def text_mistakes(recipe: Recipe, task: str, described: BackboneDescription) -> list[SoftpruneError]:
+def text_mistakes(recipe: Recipe, task: Task, described: BackboneDescription) -> list[SoftpruneError]:
     """What keeps a recipe from a task whose texts are written: the family, the loss, positions, the library."""
     if described.family in ("masked", "sentence"):
         found = f"{described.name}, of the {described.family} family, which doesn't generate"
-        expected = f"a backbone that writes text (seq2seq or causal), for {task}"
+        expected = f"a backbone that writes text (seq2seq or causal), for {task.id}"
         return [SoftpruneError(expected, found, "choose another backbone, such as tiny-seq2seq or tiny-causal")]
     errors: list[SoftpruneError] = []
-    with gathered(errors):
-        load_scorer()
+    if task.metric.name in KINDS:
+        with gathered(errors):
+            load_scorer()
     if recipe.tuning.loss == "rank":
-        expected = f"tuning.loss of likelihood or auto for {task}, whose texts have no rivals to rank"
+        expected = f"tuning.loss of likelihood or auto for {task.id}, whose texts have no rivals to rank"
         errors.append(SoftpruneError(expected, "rank", "set tuning.loss=likelihood"))
     if described.positions is None:
         return errors

@@ -226,6 +226,8 @@ def _record(workspace: Workspace, sets: Selection, source: str, notes: Sequence[
         lr=workspace.lr,
         max_length=recipe.task.max_length,
     )
+    if definition.extract is not None:
+        task.extract = definition.extract
     if definition.is_generation:
         settings.max_answer_length = workspace.scoring.max_answer_length
     prunes = recipe.kind == "xprompt" or recipe.prompt.mask is not None

@@ -195,6 +195,23 @@ def test_the_hub_by_name(monkeypatch):
     assert (splits.source, splits.layout, splits.verified) == ("aps/super_glue/cb", "hub", False)
 
 
+def test_two_data_sets_of_the_hub_are_one_task(monkeypatch):
+    task, folder = load_task("metamath_gsm8k"), FIXTURES / "official" / "metamath_gsm8k"
+    train, test = (
+        [json.loads(line) for line in (folder / name).read_text().splitlines()]
+        for name in ("MetaMathQA.jsonl", "test.jsonl")
+    )
+    fake = FakeDatasets({"train": train}, {"train": train, "test": test})
+    monkeypatch.setitem(sys.modules, "datasets", fake)
+    splits = task.load()
+    assert [call[0] for call in fake.calls] == [("meta-math/MetaMathQA", None), ("openai/gsm8k", "main")]
+    assert splits.train == task.load(folder).train
+    assert splits.validation == task.load(folder).validation
+    monkeypatch.setitem(sys.modules, "datasets", FakeDatasets({"train": train}, {"train": train}))
+    with pytest.raises(SoftpruneError, match="a split test of openai/gsm8k"):
+        task.load()
+
+
 def test_a_repository_that_is_still_a_script_loads_its_parquet_branch(monkeypatch):
     rows = {"train": hub_rows("trec", "train"), "test": hub_rows("trec", "test")}
     fake = FakeDatasets(RuntimeError("Dataset scripts are no longer supported"), rows)

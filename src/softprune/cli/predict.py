@@ -90,11 +90,9 @@ def predict(
     with RowWriter(out) as writer:  # first, since a backbone takes a while to load
         wide = file_format(out) == "jsonl"
         exact = any(definition.metric == ExactMatch.name for definition in definitions)
-        added = ("prediction", "probability")
-        if wide:
-            added += ("probabilities",)
-        if exact:
-            added += ("extracted", "right")
+        added = ["prediction", "probability"]
+        added += ["probabilities"] if wide else []
+        added += ["extracted", "right"] if exact else []
         rows = refuse_columns(read_input(definitions, input_file), added)
         answering: Answering | dict[str, Ticket] = tickets
         if adapter is not None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from softprune.config import Recipe
 from softprune.data import Selection, Splits, Task, load_task, select_sets
+from softprune.data.metrics import ExactMatch
 from softprune.data.rouge import KINDS, load_scorer
 from softprune.errors import SoftpruneError, gathered, join_errors
 from softprune.models import describe
@@ -25,6 +26,7 @@ from softprune.training.scoring import ScoredSet, Scoring
 
 # Positions that a prompt must leave to input and answer.
 LEAST_ROOM = 16
+_SHOWN = 60  # characters of a text's end that a message shows
 # Tokens of an answer that is generated, and of a text that is written, where the recipe names no other number.
 ANSWER_LENGTH, TEXT_LENGTH = 8, 128
 
@@ -228,3 +230,23 @@ def text_mistakes(recipe: Recipe, task: Task, described: BackboneDescription) ->
         do = f"set task.max_answer_length to {max(1, room)} at most"
         errors.append(SoftpruneError(expected, f"task.max_answer_length of {length}{beside}", do))
     return errors
+
+
+def check_extracted(task: Task, backbone: Backbone, train: ScoredSet) -> None:
+    """Refuse texts that all lose their answer when they become tokens: none of those that are written could be right.
+
+    A text is cut at `task.max_answer_length`, and some tokenizers change blanks ("# # # # 42" comes of "#### 42").
+    """
+    metric, read = task.metric, ""
+    if not isinstance(metric, ExactMatch):
+        return
+    for example, encoded in zip(train.examples, train.encoded, strict=True):
+        read = backbone.tokenizer.decode(list(encoded.answer_ids[0]), skip_special_tokens=True)
+        if metric.is_right(read, example.answers[0]):
+            return
+    length = len(train.encoded[-1].answer_ids[0])
+    raise SoftpruneError(
+        f"texts that keep their answer as tokens of {backbone.info.name}",
+        f'"...{read[-_SHOWN:]}" of {length} tokens, for "...{train.examples[-1].answers[0][-_SHOWN:]}"',
+        "let `extract` in the task YAML allow for other blanks, or raise task.max_answer_length",
+    )

@@ -205,6 +205,7 @@ def test_two_data_sets_of_the_hub_are_one_task(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", fake)
     splits = task.load()
     assert [call[0] for call in fake.calls] == [("meta-math/MetaMathQA", None), ("openai/gsm8k", "main")]
+    assert splits.source == "meta-math/MetaMathQA, openai/gsm8k/main"
     assert splits.train == task.load(folder).train
     assert splits.validation == task.load(folder).validation
     monkeypatch.setitem(sys.modules, "datasets", FakeDatasets({"train": train}, {"train": train}))

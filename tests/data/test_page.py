@@ -57,10 +57,12 @@ def test_the_table_is_what_ships(name):
     written = definition.template.removesuffix("{mask}").strip()
     for field, spec in definition.fields.items():
         written = written.replace(f"{{{field}}}", f"{{{field}}}{spec.append}")
-    assert template == f"`{written}`"
+    assert template == f"`{written}`".replace("\n", r"\n")
     if definition.score == "sum":
         assert answers == ", ".join(definition.answers)
     assert metric.lower().startswith(definition.metric.lower())
     source = definition.sources.hub
-    assert hub == ("–" if source is None else " ".join(filter(None, (f"`{source.repository}`", source.config))))
+    places = () if source is None else (source, *source.elsewhere.values())
+    named = [" ".join(filter(None, (f"`{place.repository}`", place.config))) for place in places]
+    assert hub == (", ".join(named) or "–")
     assert source is None or not source.verified

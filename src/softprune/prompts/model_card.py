@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from softprune.data.definition import TASK, Definition
+from softprune.data.metrics import ExactMatch
 from softprune.models.load_errors import BUNDLED
 from softprune.printable import code_block, code_span, markdown_text, one_line
 
@@ -70,7 +71,8 @@ def _scores(info: TicketInfo, definition: Definition, results: Mapping[str, Repo
             value = f"loss {-info.select:.3f}"
         return {"score": f"{value} on `select`, which it was chosen on"}
     own = next(iter(results))
-    bar = "the input's own first sentences" if definition.is_generation else "best constant answer"
+    is_copied = definition.is_generation and definition.metric != ExactMatch.name
+    bar = "the input's own first sentences" if is_copied else "best constant answer"
     labels = {own: "score", "control": "the unpruned prompt, trained as long", "constant": bar}
     scores = {}
     for name, label in labels.items():

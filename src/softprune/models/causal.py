@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import wraps
+from inspect import Parameter, Signature, signature
 from typing import Any, NamedTuple
 
 import torch
@@ -185,17 +186,23 @@ class CausalBackbone(GenerativeBackbone):
 def _pass_layer_inputs_once(model: Any) -> None:
     """Have a model's generation forget `per_layer_inputs` after its first step, as Gemma 4 with vision does.
 
-    From then on it is given ids, and Gemma 3n and 4 refuse both at once (transformers 5.23).
+    From then on it is given ids, and Gemma 3n and 4 refuse both at once (transformers 5.23). Gemma 3n's language model
+    passes them on without stating them, and what a signature doesn't state is refused before the first step.
     """
     prepare = model.prepare_inputs_for_generation
 
-    @wraps(prepare)  # transformers reads its signature to learn whether a model continues vectors
+    @wraps(prepare)
     def prepare_inputs(*args: Any, **kwargs: Any) -> Any:
         inputs = prepare(*args, **kwargs)
         if inputs.get("input_ids") is not None:
             inputs.pop("per_layer_inputs", None)
         return inputs
 
+    # transformers reads the signature to learn whether a model continues vectors, and what else it takes.
+    stated = dict(signature(prepare).parameters)
+    stated["per_layer_inputs"] = Parameter("per_layer_inputs", Parameter.KEYWORD_ONLY, default=None)
+    by_kind = sorted(stated.values(), key=lambda parameter: parameter.kind)
+    prepare_inputs.__signature__ = Signature(by_kind)  # type: ignore[attr-defined]
     model.prepare_inputs_for_generation = prepare_inputs
 
 

@@ -9,7 +9,15 @@ import pytest
 import yaml
 
 from softprune.data import load_task, task_names
-from softprune.data.definition import Definition, FieldSpec, FileSource, GeneratedSource, HubSource, Sources
+from softprune.data.definition import (
+    ChatSpec,
+    Definition,
+    FieldSpec,
+    FileSource,
+    GeneratedSource,
+    HubSource,
+    Sources,
+)
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
 EXAMPLE = re.search(r"^```yaml\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE).group(1)
@@ -26,9 +34,9 @@ def test_the_example_is_short_and_loads(tmp_path):
     assert (len(splits.train), len(splits.validation)) == (48, 12)
 
 
-@pytest.mark.parametrize("model", [Definition, FieldSpec, Sources, FileSource, HubSource, GeneratedSource])
+@pytest.mark.parametrize("model", [Definition, ChatSpec, FieldSpec, Sources, FileSource, HubSource, GeneratedSource])
 def test_every_key_is_told(model):
-    told = set(re.findall(r"`(?:\w+\.)*(\w+)`", PAGE[PAGE.index("## Every key") :]))
+    told = set(re.findall(r"`(?:\w+\.)*(\w+)`", PAGE[PAGE.index("### Chat models") :]))
     assert set(model.model_fields) - told - {"sources"} == set()
 
 

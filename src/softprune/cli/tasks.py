@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -83,6 +83,10 @@ def show(
     if loaded.definition.is_generation:
         name, target_length = "tiny-seq2seq", TEXT_LENGTH
         last = f"targets at {TEXT_LENGTH}, their end included"
+    if loaded.definition.chat is not None and backbone is None:
+        do = "name one to see examples as it reads them: --backbone MODEL"
+        say(f"\na conversation is read by models with a chat template; {do}")
+        return
     name = backbone or name
     model = load_backbone(name, device="cpu")  # for its tokenizer and limits; nothing is computed
     # What the model's positions leave beside a prompt of the default size.
@@ -104,6 +108,9 @@ def _print_definition(task: Task, splits: Splits | None) -> None:
         ("instruction", definition.instruction or _ABSENT),
         ("template", definition.template),
     ]
+    if definition.chat is not None:
+        where = "in front" if definition.chat.place == "front" else "inside the system's turn"
+        rows.append(("chat", f"{definition.chat.system or 'no system text'}; the prompt is {where}"))
     if definition.is_generation:
         rows.append(("target", f"{definition.target} (a text to write)"))
     else:
@@ -125,6 +132,8 @@ def _print_example(example: Example, read: Encoded, backbone: Backbone, room: in
     if read.cut:
         rows.append(("cut", f"{read.cut} of {tokens} tokens go, {room} stay:"))
         rows.append(("reads as", backbone.tokenizer.decode(list(read.input_ids))))
+    if read.place is not None:
+        rows += _seam_rows(read, backbone.tokenizer)
     lengths = [f"{len(ids)} token{'s' * (len(ids) != 1)}" for ids in read.answer_ids]
     if example.is_generation:
         cut = f", {read.target_cut} more cut" if read.target_cut else ""
@@ -138,6 +147,21 @@ def _print_example(example: Example, read: Encoded, backbone: Backbone, room: in
         if not read.cut:
             rows.append(("tokens", f"{tokens}, nothing cut"))
     _print_grid(rows)
+
+
+def _seam_rows(read: Encoded, tokenizer: Any) -> list[tuple[str, str]]:
+    """A conversation as the model reads it, and the tokens around its seams with their ids."""
+    ids, place, answer = read.input_ids, read.place or 0, read.answer_ids[max(0, read.gold)]
+    whole = f"{tokenizer.decode(list(ids[:place]))}[prompt]{tokenizer.decode(list(ids[place:]))}"
+
+    def named(tokens: Sequence[int]) -> str:
+        return " ".join(f"{i} {tokenizer.decode([i])!r}" for i in tokens)
+
+    return [
+        ("reads as", whole),
+        ("prompt", f"{named(ids[max(0, place - 4) : place])} [prompt] {named(ids[place : place + 4])}".strip()),
+        ("answer", f"{named(ids[-4:])} [answer] {named(answer[:4])}"),
+    ]
 
 
 def _print_grid(rows: Iterable[tuple[str, str]]) -> None:

@@ -23,6 +23,7 @@ from pydantic import (
 from softprune.config.registry import unknown
 from softprune.data.row_files import Format, Located
 from softprune.errors import SoftpruneError
+from softprune.types import Chat
 
 MASK = "mask"
 TASK = "task"
@@ -107,6 +108,22 @@ class FieldSpec(_Frozen):
     """Characters added after the text (Table 10's post-processing)."""
 
 
+class ChatSpec(_Frozen):
+    """How an example becomes a conversation: the tokenizer's own chat template renders it."""
+
+    system: str = ""
+    """What the system's turn says; a conversation without one where empty."""
+    place: Literal["front", "system"] = "front"
+    """Where the soft prompt goes: in front of everything, or at the beginning of the system's text."""
+    options: dict[str, bool | int | float | str] = {}
+    """What the template takes beside the messages, such as `enable_thinking: false`."""
+
+
+def _expand_chat(value: object) -> object:
+    """`chat: true` is a conversation with nothing set, `chat: false` none."""
+    return {} if value is True else None if value is False else value
+
+
 class Source(_Frozen):
     """What any source of rows needs."""
 
@@ -188,6 +205,8 @@ class Definition(_Frozen):
     """The texts of an example; a plain list of names where all of them may be shortened."""
     template: Template
     """The input: field names in braces, and `{mask}` where the answer goes."""
+    chat: Annotated[ChatSpec | None, BeforeValidator(_expand_chat)] = None
+    """That the filled template is a user's turn of a conversation, which the assistant answers: `true`, or its keys."""
     answers: tuple[Template, ...]
     """Candidate answers, at least two; they may hold field names in braces. Not beside `target`."""
     target: Target | None = None
@@ -212,11 +231,12 @@ class Definition(_Frozen):
     """The tasks that one prompt serves, where they are several; see `join_definitions`. Not for task files."""
 
     @model_serializer(mode="wrap")
-    def _leave_out_parts(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A single task is written as before there were joined ones, so that its records stay equal."""
+    def _leave_out_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A task without what came later is written as before, so that its records stay equal."""
         values: dict[str, Any] = handler(self)
-        if not self.parts:
-            del values["parts"]
+        for name in ("parts", "chat"):
+            if not getattr(self, name):
+                del values[name]
         return values
 
     @model_validator(mode="before")
@@ -242,6 +262,13 @@ class Definition(_Frozen):
             "targets": "answers",
         }
         return defaults | data | {"sources": sources}
+
+    @property
+    def conversation(self) -> Chat | None:
+        """How its examples become conversations; None where they are plain texts."""
+        if self.chat is None:
+            return None
+        return Chat(self.chat.system, self.chat.place, tuple(sorted(self.chat.options.items())))
 
     @property
     def fixed_answers(self) -> tuple[str, ...] | None:

@@ -14,6 +14,7 @@ from softprune.config.registry import unknown
 from softprune.config.yaml_io import parse_keys, plain, read_text
 from softprune.data.definition import (
     MASK,
+    ChatSpec,
     Definition,
     FieldSpec,
     FileSource,
@@ -35,6 +36,7 @@ from softprune.errors import ManyErrors, SoftpruneError
 
 _SECTIONS: dict[tuple[str, ...], type[BaseModel]] = {
     (): Definition,
+    ("chat",): ChatSpec,
     ("sources",): Sources,
     ("sources", "file"): FileSource,
     ("sources", "official"): FileSource,

@@ -80,6 +80,7 @@ def examples_from(definition: Definition, source: Source, rows: Iterable[Located
             answers=answers,
             gold=gold,
             group=definition.group.format_map(names) if definition.group else None,
+            chat=definition.conversation,
         )
 
 
@@ -114,7 +115,8 @@ def unanswered_rows(definition: Definition, source: Source, rows: Iterable[Locat
             answers, gold = row.answers(texts, row.value(name, [name]))
         except SoftpruneError:  # no label, or one that the task doesn't know
             answers, gold = ("",) if definition.is_generation else row.candidates(texts), -1
-        example = Example(str(index), index, fill(definition, texts), answers, gold)
+        segments = fill(definition, texts)
+        example = Example(str(index), index, segments, answers, gold, chat=definition.conversation)
         yield UnansweredRow(row.row, row.where, example, empty=not any(texts.values()))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from softprune.models.architectures import answer_logits
 from softprune.models.base import BackboneInfo, insert, tile
 from softprune.models.chat import turn_end_id
 from softprune.models.fused.layers import additive_mask
-from softprune.models.generation import GenerativeBackbone
+from softprune.models.generation import REREAD, GenerativeBackbone
 from softprune.models.log_probs import scatter_sums, token_log_probs
 from softprune.models.tokenization import Tokenization, continuation_ids
 from softprune.types import Batch, Chat, Encoded
@@ -157,6 +158,8 @@ class CausalBackbone(GenerativeBackbone):
         """Greedy continuation with transformers' own generation, rows padded on the left as it wants them."""
         with self.generating():
             prompts = prompts_BPH.expand(len(batch), *prompts_BPH.shape[-2:])
+            if self.model.config.model_type in REREAD:
+                return self.decode_generated(self._reread(prompts, batch, max_new_tokens))
             embeds, mask = self.combine(prompts, batch.input_ids, batch.input_mask, batch.places)
             order = (torch.arange(mask.shape[1], device=self.device) + mask.sum(1, keepdim=True)) % mask.shape[1]
             embeds = embeds.gather(1, order[..., None].expand(-1, -1, embeds.shape[2]))
@@ -166,6 +169,19 @@ class CausalBackbone(GenerativeBackbone):
             beside = {name: values[row, order] for name, values in beside.items()}
             tokens = self.continue_greedily(max_new_tokens, inputs_embeds=embeds, attention_mask=mask, **beside)
         return self.decode_generated(tokens)
+
+    def _reread(self, prompts_BPH: torch.Tensor, batch: Batch, max_new_tokens: int) -> torch.Tensor:
+        """Token ids `[B, n]` of a greedy continuation: what is written is an answer whose next token is asked for."""
+        row_B = torch.arange(len(batch), device=self.device)
+        first_B, written_Bn = torch.zeros_like(row_B), batch.input_ids[:, :0]
+        while written_Bn.shape[1] < max_new_tokens and not self.has_ended(written_Bn):
+            ids_B1T = F.pad(written_Bn, (0, 1))[:, None]  # an answer's last token is never read
+            so_far = replace(batch, answer_ids=ids_B1T, answer_mask=torch.ones_like(ids_B1T, dtype=torch.bool))
+            places = Places(row_B, first_B, torch.full_like(row_B, written_Bn.shape[1]))
+            hidden_MH, at_B = self._read_apart(prompts_BPH, so_far, find_stems(so_far), places)
+            logits_BV = answer_logits(self.model, hidden_MH.to(self.device)[at_B])
+            written_Bn = torch.cat([written_Bn, logits_BV.argmax(-1)[:, None]], dim=1)
+        return written_Bn
 
     def read_ids(self, ids_1N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits of tokens, by trunk and head apart and by the model's own forward."""

@@ -53,7 +53,8 @@ def model_card(ticket: Ticket, *, library: str, title: str, code: Sequence[str])
         "Vectors that a frozen language model reads with its input, made with softprune (prompt tuning, XPrompt). "
         "They fit this backbone and this template alone.",
         f"| | |\n|---|---|\n{rows}",
-        f"Template:\n\n{code_block(definition.template, 'text')}",
+        f"Template{' (a user turn of a conversation)' * bool(definition.chat)}:\n\n"
+        f"{code_block(definition.template, 'text')}",
         code_block("\n".join(code), "python"),
     )
     return "\n\n".join(lines) + "\n"
@@ -112,6 +113,8 @@ def vectors_code(info: TicketInfo, folder: str) -> tuple[str, ...]:
     embeds, place = "prompt, embeds", "before the input; one in the attention mask"
     if at := info.leading:
         embeds, place = f"embeds[:, :{at}], prompt, embeds[:, {at}:]", "behind CLS"
+        if at > 1:
+            place = f"behind the {at} tokens that open the system's turn"
     scaled = "" if info.embedding_scale == 1 else f" * {info.embedding_scale!r}"
     path = _quoted(f"{folder}/prompt.safetensors")
     return (

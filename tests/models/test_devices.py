@@ -104,6 +104,7 @@ def test_generation_names_its_devices(name: str, backbone_of: Callable[..., Back
 
 
 def test_embeddings_of_each_layer_name_their_devices(layered: Backbone) -> None:
+    assert layered.has_layer_embeddings
     places = (2, None, 0, 3)
     assert same_anywhere(lambda: step(layered, places))
     assert same_anywhere(lambda: generated(layered, places))

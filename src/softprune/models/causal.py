@@ -56,8 +56,8 @@ class CausalBackbone(GenerativeBackbone):
         if tokenizer.chat_template:
             with suppress(SoftpruneError):  # a template that can't render a plain question serves no task with chat
                 self._turn_end = turn_end_id(tokenizer, Chat())
-        self._has_layer_embeddings = bool(getattr(model.config, "hidden_size_per_layer_input", None))
-        if self._has_layer_embeddings:
+        self.has_layer_embeddings = bool(getattr(model.config, "hidden_size_per_layer_input", None))
+        if self.has_layer_embeddings:
             _pass_layer_inputs_once(model)
 
     def tokenization(self) -> Tokenization:
@@ -98,7 +98,7 @@ class CausalBackbone(GenerativeBackbone):
         Gemma 3n and Gemma 4 look up a second embedding of every token, for each layer. A soft vector is no token: it
         gets that of padding, as these models' own forward gives it to the vectors of an image.
         """
-        if not self._has_layer_embeddings:
+        if not self.has_layer_embeddings:
             return {}
         pad = int(self.model.config.pad_token_id or 0)
         ids_RL = insert(ids_BN.new_full((rows, length), pad), tile(ids_BN, rows), self.find_starts(places))

@@ -166,7 +166,7 @@ class CausalBackbone(GenerativeBackbone):
             mask = mask.gather(1, order)
             beside = self._look_up_layers(batch.input_ids, len(batch), prompts.shape[1], batch.places)
             row = torch.arange(len(batch), device=self.device)[:, None]
-            beside = {name: values[row, order] for name, values in beside.items()}
+            beside = {name: values.to(self.device)[row, order] for name, values in beside.items()}
             tokens = self.continue_greedily(max_new_tokens, inputs_embeds=embeds, attention_mask=mask, **beside)
         return self.decode_generated(tokens)
 

@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+import tiny_architectures as tiny
 import torch
 from safetensors.torch import save_file
 
 from softprune.errors import SoftpruneError
+from softprune.models import load_backbone
 from softprune.models.pooling import pool, read_head
+from softprune.types import Encoded
 
 HIDDEN = torch.tensor([[[1.0, -2.0], [3.0, 5.0], [100.0, 100.0]], [[2.0, 2.0], [4.0, 0.0], [6.0, 1.0]]])
 MASK = torch.tensor([[1, 1, 0], [1, 1, 1]])
@@ -74,6 +77,23 @@ def test_poolings_are_those_of_sentence_transformers(modes: tuple[str, ...], tmp
     for head in (now, before):
         assert difference(head(states, mask), expected) <= 1e-5
         assert difference(head(states, torch.ones_like(mask)), expected) > 1e-2  # padding is read
+
+
+def test_a_model_that_pools_its_last_token_loads(tmp_path: Path) -> None:
+    """A decoder as Qwen3-Embedding is: texts in a padded batch have the states of their own last tokens."""
+    tiny.build(tmp_path, "sentence", "qwen3")
+    write(tmp_path, ["Transformer", "Pooling"], {"pooling_mode": "lasttoken"})
+    entries = json.loads((tmp_path / "modules.json").read_text())
+    entries[0]["path"] = ""
+    (tmp_path / "modules.json").write_text(json.dumps(entries))
+    backbone = load_backbone(str(tmp_path), dtype="float32", device="cpu")
+    texts = [(41, 33, 29, 52, 47), (36, 55, 31)]
+    batch = backbone.batch([Encoded(text, -1, ((61,),), 0) for text in texts])
+    with torch.no_grad():
+        found = backbone.read_softly(torch.zeros(2, 0, backbone.info.hidden), batch)
+        states = [backbone.model(input_ids=torch.tensor([text])).last_hidden_state[0] for text in texts]
+    assert difference(found, torch.stack([state[-1] for state in states])) <= 1e-5
+    assert difference(found, torch.stack([state.mean(0) for state in states])) > 1e-2
 
 
 def difference(found: torch.Tensor, expected: torch.Tensor) -> float:

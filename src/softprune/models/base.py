@@ -85,6 +85,8 @@ class Backbone(ABC):
     default_loss: ClassVar[str]
     leading: ClassVar[int] = 0
     """Tokens of the input that stay in front of the prompt (CLS in BERT-like encoders)."""
+    has_layer_embeddings = False
+    """Whether the model looks up a second embedding of every token, for each layer."""
 
     def __init__(self, model: Any, tokenizer: Any, info: BackboneInfo) -> None:
         model.requires_grad_(False)

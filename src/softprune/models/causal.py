@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import wraps
+from inspect import Parameter, Signature, signature
 from typing import Any, NamedTuple
 
 import torch
@@ -55,8 +56,8 @@ class CausalBackbone(GenerativeBackbone):
         if tokenizer.chat_template:
             with suppress(SoftpruneError):  # a template that can't render a plain question serves no task with chat
                 self._turn_end = turn_end_id(tokenizer, Chat())
-        self._has_layer_embeddings = bool(getattr(model.config, "hidden_size_per_layer_input", None))
-        if self._has_layer_embeddings:
+        self.has_layer_embeddings = bool(getattr(model.config, "hidden_size_per_layer_input", None))
+        if self.has_layer_embeddings:
             _pass_layer_inputs_once(model)
 
     def tokenization(self) -> Tokenization:
@@ -97,7 +98,7 @@ class CausalBackbone(GenerativeBackbone):
         Gemma 3n and Gemma 4 look up a second embedding of every token, for each layer. A soft vector is no token: it
         gets that of padding, as these models' own forward gives it to the vectors of an image.
         """
-        if not self._has_layer_embeddings:
+        if not self.has_layer_embeddings:
             return {}
         pad = int(self.model.config.pad_token_id or 0)
         ids_RL = insert(ids_BN.new_full((rows, length), pad), tile(ids_BN, rows), self.find_starts(places))
@@ -165,7 +166,7 @@ class CausalBackbone(GenerativeBackbone):
             mask = mask.gather(1, order)
             beside = self._look_up_layers(batch.input_ids, len(batch), prompts.shape[1], batch.places)
             row = torch.arange(len(batch), device=self.device)[:, None]
-            beside = {name: values[row, order] for name, values in beside.items()}
+            beside = {name: values.to(self.device)[row, order] for name, values in beside.items()}
             tokens = self.continue_greedily(max_new_tokens, inputs_embeds=embeds, attention_mask=mask, **beside)
         return self.decode_generated(tokens)
 
@@ -201,17 +202,23 @@ class CausalBackbone(GenerativeBackbone):
 def _pass_layer_inputs_once(model: Any) -> None:
     """Have a model's generation forget `per_layer_inputs` after its first step, as Gemma 4 with vision does.
 
-    From then on it is given ids, and Gemma 3n and 4 refuse both at once (transformers 5.23).
+    From then on it is given ids, and Gemma 3n and 4 refuse both at once (transformers 5.23). Gemma 3n's language model
+    passes them on without stating them, and what a signature doesn't state is refused before the first step.
     """
     prepare = model.prepare_inputs_for_generation
 
-    @wraps(prepare)  # transformers reads its signature to learn whether a model continues vectors
+    @wraps(prepare)
     def prepare_inputs(*args: Any, **kwargs: Any) -> Any:
         inputs = prepare(*args, **kwargs)
         if inputs.get("input_ids") is not None:
             inputs.pop("per_layer_inputs", None)
         return inputs
 
+    # transformers reads the signature to learn whether a model continues vectors, and what else it takes.
+    stated = dict(signature(prepare).parameters)
+    stated["per_layer_inputs"] = Parameter("per_layer_inputs", Parameter.KEYWORD_ONLY, default=None)
+    by_kind = sorted(stated.values(), key=lambda parameter: parameter.kind)
+    prepare_inputs.__signature__ = Signature(by_kind)  # type: ignore[attr-defined]
     model.prepare_inputs_for_generation = prepare_inputs
 
 

@@ -13,7 +13,7 @@ from softprune.errors import SoftpruneError
 from softprune.models.base import Backbone, BackboneInfo
 from softprune.models.tokenization import ids_behind
 
-REREAD = ("bamba", "falcon_h1", "gemma3n_text", "minimax", "nemotron_h", "rwkv", "switch_transformers")
+REREAD = ("bamba", "falcon_h1", "minimax", "nemotron_h", "rwkv", "switch_transformers")
 """Model types whose generation in transformers 5.23 doesn't go on from vectors, or reads padding in front of a text.
 For each token that is written, their whole text is read again, as scores read it."""
 

@@ -246,6 +246,7 @@ def write_ticket(
             pieces=mask.pieces,
             parameters=mask.parameters(info.hidden),
             select=fitted.evaluation.score,
+            has_layer_embeddings=workspace.backbone.has_layer_embeddings,
         ),
         workspace.task.definition,
     )

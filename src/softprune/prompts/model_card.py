@@ -103,9 +103,10 @@ def ticket_code(ticket: Ticket, repo_id: str) -> tuple[str, ...]:
 def peft_code(info: TicketInfo, folder: str) -> tuple[str, ...]:
     """Three lines that load an adapter onto its backbone."""
     name = _CLASSES[info.family]
+    other = "  # AutoModelForImageTextToText where it also sees or hears" if info.family == "causal" else ""
     return (
         f"from peft import PeftModel; from transformers import {name}",
-        f"backbone = {name}.from_pretrained({_quoted(info.backbone)})",
+        f"backbone = {name}.from_pretrained({_quoted(info.backbone)}){other}",
         f"model = PeftModel.from_pretrained(backbone, {_quoted(folder)})",
     )
 

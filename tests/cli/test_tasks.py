@@ -103,7 +103,7 @@ def test_show_tells_a_conversation_and_its_seams(
 ) -> None:
     model = str(tiny_models("chat"))
     shown = softprune("tasks", "show", chat_task("system"), "-n", "1", "--backbone", model).out
-    assert "chat         be brief; the prompt is inside the system's turn" in shown
+    assert 'chat         "be brief"; the prompt is inside the system\'s turn' in shown
     assert "<start_of_turn>user\n" in shown
     assert "[prompt]be brief" in shown
     assert re.search(r"^prompt +.* \d+ '\\n' \[prompt\] \d+ ", shown, re.M)

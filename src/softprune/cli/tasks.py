@@ -110,7 +110,8 @@ def _print_definition(task: Task, splits: Splits | None) -> None:
     ]
     if definition.chat is not None:
         where = "in front" if definition.chat.place == "front" else "inside the system's turn"
-        rows.append(("chat", f"{definition.chat.system or 'no system text'}; the prompt is {where}"))
+        system = f'"{definition.chat.system}"' if definition.chat.system else "no system text"
+        rows.append(("chat", f"{system}; the prompt is {where}"))
     if definition.is_generation:
         rows.append(("target", f"{definition.target} (a text to write)"))
         if definition.extract is not None:

@@ -90,7 +90,8 @@ def load_backbone(
         if place.type == "cpu" and str(number) == "torch.bfloat16":
             prefer_eager(model.eval())
         backbone = wrap(described, model if placed else model.to(place), tokenizer)
-        check_reading(backbone)
+        with quiet():  # transformers says at a model's first forward that faster kernels aren't installed
+            check_reading(backbone)
         if checkpointing:
             enable_checkpointing(backbone)
     return backbone

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
+from pathlib import Path
 from typing import Any
 
 from softprune.errors import SoftpruneError
@@ -42,7 +43,8 @@ class Tokenization:
             elif self.goes_on:
                 inputs.append(chat_ids(self.tokenizer, example.chat, self.render(example.segments)))
             else:
-                expected, found = "a decoder-only backbone for a task with chat", "one of another family"
+                expected = "a decoder-only backbone for a task with chat"
+                found = f"{Path(self.tokenizer.name_or_path).name}, of another family"
                 raise SoftpruneError(expected, found, "choose a causal model with a chat template, or leave chat out")
         return inputs
 

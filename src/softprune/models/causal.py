@@ -12,15 +12,21 @@ import torch.nn.functional as F
 
 from softprune.errors import SoftpruneError
 from softprune.models.architectures import answer_logits
-from softprune.models.base import BackboneInfo, insert, tile
+from softprune.models.base import BackboneInfo, insert, repeat_rows, tile
 from softprune.models.chat import turn_end_id
 from softprune.models.fused.layers import additive_mask
 from softprune.models.generation import GenerativeBackbone
 from softprune.models.log_probs import scatter_sums, token_log_probs
+from softprune.models.shared_prompts import SharedPrompts
 from softprune.models.tokenization import Tokenization, continuation_ids
 from softprune.types import Batch, Chat, Encoded
 
-PACKED = ("gpt2", "llama")
+PACKED = (
+    *("apertus", "codegen", "cohere", "cohere2", "ernie4_5", "exaone4", "gemma", "gemma2", "gemma3_text", "glm4"),
+    *("gpt2", "gpt_neox", "gpt_oss", "gptj", "granite", "helium", "llama", "mistral", "mixtral", "nemotron", "olmo2"),
+    *("olmo3", "opt", "phi", "phi3", "qwen2", "qwen3", "qwen3_moe", "seed_oss", "smollm3", "stablelm", "starcoder2"),
+    "xglm",
+)
 """Model types that take positions, and a mask of pairs of them; BLOOM makes both itself, of a mask of tokens."""
 
 
@@ -50,6 +56,8 @@ class CausalBackbone(GenerativeBackbone):
         super().__init__(model, tokenizer, info)
         if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
             tokenizer.pad_token = tokenizer.eos_token
+        self.shares_prompts = False
+        """Whether a prompt in front of several rows is read once; `load_check` finds out."""
         self._turn_end = None
         if tokenizer.chat_template:
             with suppress(SoftpruneError):  # a template that can't render a plain question serves no task with chat
@@ -70,23 +78,57 @@ class CausalBackbone(GenerativeBackbone):
 
     def answer_sums(self, prompts_RPH: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Read prompt, text and the answers' stems; logits at the answers' positions only."""
+        return self._sum_answers(prompts_RPH, batch, None)
+
+    def shared_sums(self, prompts_KPH: torch.Tensor, batch: Batch, counts: Sequence[int] | None = None) -> torch.Tensor:
+        """The same of prompts that rows share, each of which is read once where that gives the same numbers."""
+        counts = counts or [len(batch)] * len(prompts_KPH)
+        prompts_RPH = repeat_rows(prompts_KPH, counts)
+        shared = None
+        if self._can_share(prompts_KPH, len(prompts_RPH), batch):
+            shared = SharedPrompts(self.trunk, prompts_KPH.to(self.dtype), counts)
+        return self._sum_answers(prompts_RPH, batch, shared)
+
+    def _can_share(self, prompts_KPH: torch.Tensor, rows: int, batch: Batch) -> bool:
+        if not self.shares_prompts or self.adapter.is_active or self.model.training:
+            return False
+        # Half of the rows' prompts is the least that pays for a second pass over the weights.
+        pays = prompts_KPH.shape[1] > 0 and rows >= 2 * len(prompts_KPH)
+        return pays and bool(batch.input_mask.any(1).all()) and all(place is None for place in batch.places)
+
+    def _sum_answers(self, prompts_RPH: torch.Tensor, batch: Batch, shared: SharedPrompts | None) -> torch.Tensor:
         rows = prompts_RPH.shape[0]
         stems = find_stems(batch)
         ids_RAT, mask_RAT = tile(batch.answer_ids, rows), tile(batch.answer_mask, rows)
         row, answer, token = torch.nonzero(mask_RAT, as_tuple=True)
         stem_M = torch.where(token == 0, 0, tile(stems.which_BA, rows)[row, answer])  # a first token follows no stem
-        packs = stems.ids_BUT.shape[1] > 1 and self.model.config.model_type in PACKED
+        packs = stems.ids_BUT.shape[1] > 1 and self._fits_packed(prompts_RPH.shape[1], batch)
         read = self._read_packed if packs else self._read_apart
-        hidden_MH, at_M = read(prompts_RPH, batch, stems, Places(row, stem_M, token))
+        hidden_MH, at_M = read(prompts_RPH, batch, stems, Places(row, stem_M, token), shared)
         # Answers that begin alike are predicted at the same places: the head, the dearest product, reads each once.
         place_U, which_M = at_M.unique(return_inverse=True)
         logits_UV = answer_logits(self.model, hidden_MH.to(self.device)[place_U])
         return scatter_sums(token_log_probs(logits_UV, which_M, ids_RAT[mask_RAT]), mask_RAT)
 
-    def _read_trunk(self, embeds_RLH: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:
-        """Last hidden states `[R, L, H]`."""
-        hidden: torch.Tensor = self.trunk(inputs_embeds=embeds_RLH, use_cache=False, **inputs).last_hidden_state
-        return hidden
+    def _fits_packed(self, length: int, batch: Batch) -> bool:
+        """Whether answers may share a text: the model takes the mask, and its window, if any, would hide nothing."""
+        window = getattr(self.model.config, "sliding_window", None)
+        if self.model.config.model_type not in PACKED or not window:
+            return self.model.config.model_type in PACKED
+        # A prefix counts all places of a call against the window.
+        longest = length + batch.input_ids.shape[1] + batch.answer_ids.shape[2] - 1
+        return not self.adapter.has_prefix and longest <= window
+
+    def _read_trunk(
+        self, embeds_RLH: torch.Tensor, shared: SharedPrompts | None = None, times: int = 1, **inputs: torch.Tensor
+    ) -> torch.Tensor:
+        """Last hidden states `[R, L, H]`. Those of shared prompts, in front of `times` rows each, are left at zero."""
+        if shared is None:
+            hidden: torch.Tensor = self.trunk(inputs_embeds=embeds_RLH, use_cache=False, **inputs).last_hidden_state
+            return hidden
+        behind = embeds_RLH[:, shared.length :].detach()  # vectors of tokens, which are frozen
+        hidden = self.trunk(inputs_embeds=behind, past_key_values=shared.cache(times), **inputs).last_hidden_state
+        return F.pad(hidden, (0, 0, shared.length, 0))
 
     def _look_up_layers(
         self, ids_BN: torch.Tensor, rows: int, length: int, places: Sequence[int | None] = ()
@@ -104,7 +146,7 @@ class CausalBackbone(GenerativeBackbone):
             return {"per_layer_inputs": self.trunk.get_per_layer_inputs(ids_RL)}
 
     def _read_apart(
-        self, prompts_RPH: torch.Tensor, batch: Batch, stems: Stems, places: Places
+        self, prompts_RPH: torch.Tensor, batch: Batch, stems: Stems, places: Places, shared: SharedPrompts | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """All hidden states, and where in them each answer token is predicted; each stem has a sequence of its own."""
         rows, length = prompts_RPH.shape[:2]
@@ -121,13 +163,13 @@ class CausalBackbone(GenerativeBackbone):
         prompt_places = [place for place in batch.places for _ in range(count)]
         beside = self._look_up_layers(ids, rows * count, length, prompt_places)
         embeds, mask = self.combine(prompts_RPH.repeat_interleave(count, dim=0), ids, mask, prompt_places)
-        hidden = self._read_trunk(embeds, attention_mask=mask, **beside)
+        hidden = self._read_trunk(embeds, shared, count, attention_mask=mask, **beside)
         # The token at position p is predicted at p - 1.
         at_M = tile(start_B, rows)[places.row] + length - 1 + places.token
         return hidden.flatten(0, 1), (places.row * count + places.stem) * hidden.shape[1] + at_M
 
     def _read_packed(
-        self, prompts_RPH: torch.Tensor, batch: Batch, stems: Stems, places: Places
+        self, prompts_RPH: torch.Tensor, batch: Batch, stems: Stems, places: Places, shared: SharedPrompts | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The same with one sequence a row: prompt and text once, then every stem, which sees them and itself.
 
@@ -146,8 +188,9 @@ class CausalBackbone(GenerativeBackbone):
         in_text = torch.arange(text, device=device).expand(rows, -1)
         in_stems = torch.arange(width, device=device).repeat(count)
         position_ids = torch.cat([in_text, end_R[:, None] + in_stems], dim=1)
-        mask = additive_mask(~sees, embeds.dtype)
-        hidden = self._read_trunk(embeds, attention_mask=mask, position_ids=position_ids)
+        read = slice(shared.length if shared else 0, None)
+        mask = additive_mask(~sees[:, :, read], embeds.dtype)
+        hidden = self._read_trunk(embeds, shared, attention_mask=mask, position_ids=position_ids[:, read])
         in_stem = text + places.stem * width + places.token - 1
         at_M = torch.where(places.token == 0, end_R[places.row] - 1, in_stem)
         return hidden.flatten(0, 1), places.row * hidden.shape[1] + at_M
@@ -168,7 +211,7 @@ class CausalBackbone(GenerativeBackbone):
 
     def read_ids(self, ids_1N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits of tokens, by trunk and head apart and by the model's own forward."""
-        hidden = self._read_trunk(self.lookup(ids_1N), **self._look_up_layers(ids_1N, 1, 0))
+        hidden = self._read_trunk(self.lookup(ids_1N), None, 1, **self._look_up_layers(ids_1N, 1, 0))
         return answer_logits(self.model, hidden[0]), self.model(input_ids=ids_1N, use_cache=False).logits[0]
 
     def read_plainly(self, prompt_PH: torch.Tensor, example: Encoded) -> torch.Tensor:

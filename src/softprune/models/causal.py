@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from softprune.errors import SoftpruneError
 from softprune.models.architectures import answer_logits
@@ -16,6 +17,7 @@ from softprune.models.base import BackboneInfo, insert, repeat_rows, tile
 from softprune.models.chat import turn_end_id
 from softprune.models.fused.layers import additive_mask
 from softprune.models.generation import GenerativeBackbone
+from softprune.models.last_layer import compute_only_at
 from softprune.models.log_probs import scatter_sums, token_log_probs
 from softprune.models.shared_prompts import SharedPrompts
 from softprune.models.tokenization import Tokenization, continuation_ids
@@ -57,7 +59,9 @@ class CausalBackbone(GenerativeBackbone):
         if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
             tokenizer.pad_token = tokenizer.eos_token
         self.shares_prompts = False
-        """Whether a prompt in front of several rows is read once; `load_check` finds out."""
+        """Whether a prompt in front of several rows is read once; `load_check` finds out, as of the next."""
+        self.last_feed_forward: nn.Module | None = None
+        """What of the last layer is computed only where something is predicted."""
         self._turn_end = None
         if tokenizer.chat_template:
             with suppress(SoftpruneError):  # a template that can't render a plain question serves no task with chat
@@ -119,16 +123,27 @@ class CausalBackbone(GenerativeBackbone):
         longest = length + batch.input_ids.shape[1] + batch.answer_ids.shape[2] - 1
         return not self.adapter.has_prefix and longest <= window
 
-    def _read_trunk(
-        self, embeds_RLH: torch.Tensor, shared: SharedPrompts | None = None, times: int = 1, **inputs: torch.Tensor
-    ) -> torch.Tensor:
-        """Last hidden states `[R, L, H]`. Those of shared prompts, in front of `times` rows each, are left at zero."""
-        if shared is None:
-            hidden: torch.Tensor = self.trunk(inputs_embeds=embeds_RLH, use_cache=False, **inputs).last_hidden_state
-            return hidden
-        behind = embeds_RLH[:, shared.length :].detach()  # vectors of tokens, which are frozen
-        hidden = self.trunk(inputs_embeds=behind, past_key_values=shared.cache(times), **inputs).last_hidden_state
-        return F.pad(hidden, (0, 0, shared.length, 0))
+    def _read_trunk(self, embeds_RLH: torch.Tensor, **inputs: Any) -> torch.Tensor:
+        """Last hidden states `[R, L, H]`."""
+        hidden: torch.Tensor = self.trunk(inputs_embeds=embeds_RLH, use_cache=False, **inputs).last_hidden_state
+        return hidden
+
+    def _read_at(
+        self, at_M: torch.Tensor, embeds_RLH: torch.Tensor, shared: SharedPrompts | None, times: int, **inputs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Last hidden states of R * L places, right where something is predicted, and those places `[M]`.
+
+        Of prompts that were read already, each in front of `times` rows in place of one, there are none.
+        """
+        if shared is not None:
+            at_M = at_M - (at_M // embeds_RLH.shape[1] + 1) * shared.length
+            embeds_RLH = embeds_RLH[:, shared.length :].detach()  # vectors of tokens, which are frozen
+            inputs["past_key_values"] = shared.cache(times)
+        # What is trained inside may draw at random, and layers that are computed again are so outside of this block.
+        part = None if self.adapter.is_active or self.model.training else self.last_feed_forward
+        with compute_only_at(part, at_M.unique()):
+            hidden = self._read_trunk(embeds_RLH, **inputs)
+        return hidden.flatten(0, 1), at_M
 
     def _look_up_layers(
         self, ids_BN: torch.Tensor, rows: int, length: int, places: Sequence[int | None] = ()
@@ -163,10 +178,10 @@ class CausalBackbone(GenerativeBackbone):
         prompt_places = [place for place in batch.places for _ in range(count)]
         beside = self._look_up_layers(ids, rows * count, length, prompt_places)
         embeds, mask = self.combine(prompts_RPH.repeat_interleave(count, dim=0), ids, mask, prompt_places)
-        hidden = self._read_trunk(embeds, shared, count, attention_mask=mask, **beside)
         # The token at position p is predicted at p - 1.
-        at_M = tile(start_B, rows)[places.row] + length - 1 + places.token
-        return hidden.flatten(0, 1), (places.row * count + places.stem) * hidden.shape[1] + at_M
+        at_M = (places.row * count + places.stem) * mask.shape[1]
+        at_M = at_M + tile(start_B, rows)[places.row] + length - 1 + places.token
+        return self._read_at(at_M, embeds, shared, count, attention_mask=mask, **beside)
 
     def _read_packed(
         self, prompts_RPH: torch.Tensor, batch: Batch, stems: Stems, places: Places, shared: SharedPrompts | None
@@ -190,10 +205,9 @@ class CausalBackbone(GenerativeBackbone):
         position_ids = torch.cat([in_text, end_R[:, None] + in_stems], dim=1)
         read = slice(shared.length if shared else 0, None)
         mask = additive_mask(~sees[:, :, read], embeds.dtype)
-        hidden = self._read_trunk(embeds, shared, attention_mask=mask, position_ids=position_ids[:, read])
         in_stem = text + places.stem * width + places.token - 1
-        at_M = torch.where(places.token == 0, end_R[places.row] - 1, in_stem)
-        return hidden.flatten(0, 1), places.row * hidden.shape[1] + at_M
+        at_M = places.row * embeds.shape[1] + torch.where(places.token == 0, end_R[places.row] - 1, in_stem)
+        return self._read_at(at_M, embeds, shared, 1, attention_mask=mask, position_ids=position_ids[:, read])
 
     def generate(self, prompts_BPH: torch.Tensor, batch: Batch, max_new_tokens: int) -> list[str]:
         """Greedy continuation with transformers' own generation, rows padded on the left as it wants them."""
@@ -211,7 +225,7 @@ class CausalBackbone(GenerativeBackbone):
 
     def read_ids(self, ids_1N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits of tokens, by trunk and head apart and by the model's own forward."""
-        hidden = self._read_trunk(self.lookup(ids_1N), None, 1, **self._look_up_layers(ids_1N, 1, 0))
+        hidden = self._read_trunk(self.lookup(ids_1N), **self._look_up_layers(ids_1N, 1, 0))
         return answer_logits(self.model, hidden[0]), self.model(input_ids=ids_1N, use_cache=False).logits[0]
 
     def read_plainly(self, prompt_PH: torch.Tensor, example: Encoded) -> torch.Tensor:

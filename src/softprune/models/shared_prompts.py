@@ -47,8 +47,8 @@ class SharedPrompts:
         return cache
 
 
-def may_share(backbone: Backbone) -> bool:
-    """Whether it is worth asking if a model reads a prompt once for all rows as it reads one in each.
+def may_read_less(backbone: Backbone) -> bool:
+    """Whether it is worth asking if a model gives the same numbers when a prompt is read once for all rows.
 
     On a GPU a second pass over the layers may cost more than the products it saves, and nobody has measured it.
     """

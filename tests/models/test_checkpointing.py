@@ -30,7 +30,7 @@ def by_transformers(tiny_models: Callable[[str], Path]) -> Callable[[str], Backb
         backbone = load_backbone(str(tiny_models(name)), dtype="float32", device="cpu")
         backbone.fused = None
         if isinstance(backbone, CausalBackbone):
-            backbone.shares_prompts, backbone.last_feed_forward = False, None
+            backbone.shares_prompts = False
         return backbone
 
     return load

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 import torch
 import zoo
 from gradients import gap
-from torch import nn
 
 from softprune.models import load_backbone
 from softprune.models.base import AdapterContext, Backbone, repeat_rows
 from softprune.models.batching import collate
 from softprune.models.causal import PACKED, CausalBackbone
-from softprune.models.last_layer import compute_only_at
 from softprune.types import Batch, Encoded
 
 TOLERANCE = 1e-5
@@ -24,9 +21,6 @@ TEXTS = ((41, 33, 29, 52, 47, 38, 44), (36, 55, 31))
 ANSWERS = ((61,), (63, 66), (63, 70, 71))
 RECURRENT = ("mamba", "rwkv")
 """They keep a state between calls, not keys and values."""
-
-WITHOUT_PART = ("bloom", "gpt_oss", "mamba", "mpt", "opt", "rwkv", "xglm")
-"""Their last layer's feed-forward part has no name of its own, or takes more than hidden states."""
 
 
 def load(folder: Path, name: str, **changes: object) -> CausalBackbone:
@@ -57,7 +51,6 @@ def read_apart(backbone: CausalBackbone, patch: pytest.MonkeyPatch) -> tuple[tor
     """Every prompt and text once for each answer."""
     with patch.context() as context:
         context.setattr(backbone, "shares_prompts", False)
-        context.setattr(backbone, "last_feed_forward", None)
         context.setattr("softprune.models.causal.PACKED", ())
         return scored(backbone, prompts_for(backbone))
 
@@ -82,7 +75,6 @@ def test_every_decoder_reads_prompts_once_with_the_same_numbers(
     """Windows are shorter than the texts, so where there are any the answers don't share a text."""
     backbone = load(tmp_path, name)
     assert backbone.shares_prompts == (name not in RECURRENT)
-    assert (backbone.last_feed_forward is None) == (name in WITHOUT_PART)
     wanted, wanted_gradient = read_apart(backbone, monkeypatch)
     found, gradient = scored(backbone, prompts_for(backbone))
     assert gap(found, wanted) <= TOLERANCE
@@ -181,46 +173,3 @@ def test_one_row_a_prompt_a_place_in_the_text_and_adapters_are_read_as_before(ba
 def test_angles_that_depend_on_the_length_are_not_shared(tmp_path: Path) -> None:
     rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
     assert not load(tmp_path, "llama", rope_parameters=rope).shares_prompts
-
-
-def test_the_last_feed_forward_part_reads_predicting_places_alone(
-    backbone: CausalBackbone, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    part = backbone.last_feed_forward
-    assert part is not None
-    widths: list[int] = []
-    hook = part.gate_proj.register_forward_pre_hook(lambda _part, given: widths.append(given[0].shape[:-1].numel()))  # type: ignore[union-attr]
-    found, gradient = scored(backbone, prompts_for(backbone))
-    hook.remove()
-    # The prompts are read whole. Of each row, the answers' first tokens are predicted at one place, and three more are.
-    assert widths == [2 * 3, 4 * (1 + 3)]
-    monkeypatch.setattr(backbone, "last_feed_forward", None)
-    wanted, wanted_gradient = scored(backbone, prompts_for(backbone))
-    assert gap(found, wanted) <= TOLERANCE
-    assert gap(gradient, wanted_gradient) <= TOLERANCE
-    # The control: one place too few.
-    monkeypatch.setattr(backbone, "last_feed_forward", part)
-    monkeypatch.setattr(
-        "softprune.models.causal.compute_only_at", lambda part, at_U: compute_only_at(part, at_U[: len(at_U) - 1])
-    )
-    wrong, _ = scored(backbone, prompts_for(backbone))
-    assert gap(wrong, wanted) > 30 * TOLERANCE
-
-
-def test_layers_that_are_trained_or_computed_again_are_read_whole(
-    backbone: CausalBackbone, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    parts: list[object] = []
-
-    def note(part: nn.Module | None, at_U: torch.Tensor) -> AbstractContextManager[None]:
-        parts.append(part)
-        return compute_only_at(part, at_U)
-
-    monkeypatch.setattr("softprune.models.causal.compute_only_at", note)
-    with torch.no_grad():
-        backbone.shared_sums(prompts_for(backbone), batch_for(backbone))
-        with backbone.reading_as(AdapterContext(has_weights=True)):
-            backbone.shared_sums(prompts_for(backbone), batch_for(backbone))
-        monkeypatch.setattr(backbone.model, "training", True)
-        backbone.shared_sums(prompts_for(backbone), batch_for(backbone))
-    assert parts == [backbone.last_feed_forward, None, None]

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from softprune.errors import SoftpruneError
 from softprune.models.architectures import answer_logits
@@ -17,7 +16,6 @@ from softprune.models.base import BackboneInfo, insert, repeat_rows, tile
 from softprune.models.chat import turn_end_id
 from softprune.models.fused.layers import additive_mask
 from softprune.models.generation import GenerativeBackbone
-from softprune.models.last_layer import compute_only_at
 from softprune.models.log_probs import scatter_sums, token_log_probs
 from softprune.models.shared_prompts import SharedPrompts
 from softprune.models.tokenization import Tokenization, continuation_ids
@@ -59,9 +57,7 @@ class CausalBackbone(GenerativeBackbone):
         if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
             tokenizer.pad_token = tokenizer.eos_token
         self.shares_prompts = False
-        """Whether a prompt in front of several rows is read once; `load_check` finds out, as of the next."""
-        self.last_feed_forward: nn.Module | None = None
-        """What of the last layer is computed only where something is predicted."""
+        """Whether a prompt in front of several rows is read once; `load_check` finds out."""
         self._turn_end = None
         if tokenizer.chat_template:
             with suppress(SoftpruneError):  # a template that can't render a plain question serves no task with chat
@@ -131,7 +127,7 @@ class CausalBackbone(GenerativeBackbone):
     def _read_at(
         self, at_M: torch.Tensor, embeds_RLH: torch.Tensor, shared: SharedPrompts | None, times: int, **inputs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Last hidden states of R * L places, right where something is predicted, and those places `[M]`.
+        """Last hidden states of R * L places, and which of them predict `[M]`.
 
         Of prompts that were read already, each in front of `times` rows in place of one, there are none.
         """
@@ -139,11 +135,7 @@ class CausalBackbone(GenerativeBackbone):
             at_M = at_M - (at_M // embeds_RLH.shape[1] + 1) * shared.length
             embeds_RLH = embeds_RLH[:, shared.length :].detach()  # vectors of tokens, which are frozen
             inputs["past_key_values"] = shared.cache(times)
-        # What is trained inside may draw at random, and layers that are computed again are so outside of this block.
-        part = None if self.adapter.is_active or self.model.training else self.last_feed_forward
-        with compute_only_at(part, at_M.unique()):
-            hidden = self._read_trunk(embeds_RLH, **inputs)
-        return hidden.flatten(0, 1), at_M
+        return self._read_trunk(embeds_RLH, **inputs).flatten(0, 1), at_M
 
     def _look_up_layers(
         self, ids_BN: torch.Tensor, rows: int, length: int, places: Sequence[int | None] = ()

@@ -14,9 +14,8 @@ from softprune.errors import SoftpruneError, out_of_memory
 from softprune.models.base import AdapterContext, Backbone
 from softprune.models.batching import collate
 from softprune.models.causal import CausalBackbone
-from softprune.models.last_layer import find_last_feed_forward
 from softprune.models.load_errors import quiet, reason
-from softprune.models.shared_prompts import may_read_less
+from softprune.models.shared_prompts import may_share
 from softprune.types import Encoded
 
 TOLERANCE = {torch.float16: 0.01, torch.bfloat16: 0.04}
@@ -61,8 +60,8 @@ def check_reading(backbone: Backbone) -> None:
         long, short = Encoded((a, b, c, d), 2, answers, gold=0), Encoded((d, b), 1, answers, gold=1)
         _check_soft(backbone, (long, short), 3, 1.0, tolerance, kind)
         _check_soft(backbone, (Encoded(short.input_ids, 1, answers[1:], gold=0),), 1, 2.5, tolerance, kind)
-        if isinstance(backbone, CausalBackbone) and may_read_less(backbone):
-            _read_faster(backbone, (long, short), tolerance)
+        if isinstance(backbone, CausalBackbone) and may_share(backbone):
+            backbone.shares_prompts = _shares_alike(backbone, (long, short), tolerance)
     except SoftpruneError:
         raise
     except Exception as error:  # whatever an architecture's forward raises where it gets no ids
@@ -102,24 +101,20 @@ def _check_soft(
         _compare(ours[row, text.gold], log_probs.sum(), tolerance, kind, what, scale)
 
 
-def _read_faster(backbone: CausalBackbone, texts: tuple[Encoded, ...], tolerance: float) -> None:
-    """Read only what has to be read, where that gives the scores of reading all: two prompts in front of all texts."""
+def _shares_alike(backbone: CausalBackbone, texts: tuple[Encoded, ...], tolerance: float) -> bool:
+    """Whether two prompts that are read once for all texts give the scores of prompts in front of each."""
     usual = backbone.lookup(ordinary_ids(backbone.model))[0].to(backbone.prompt_dtype)
     noise = torch.randn(2, 3, usual.shape[1], generator=torch.Generator().manual_seed(0)).to(usual)
     prompts_KPH, batch = noise * usual.std(), collate(texts, texts[0].input_ids[0], backbone.device)
-    plain = backbone.shared_sums(prompts_KPH, batch)
-    ways = {"shares_prompts": True, "last_feed_forward": find_last_feed_forward(backbone.trunk)}
-    for name, way in ways.items():
-        before = getattr(backbone, name)
-        setattr(backbone, name, way)
-        try:
-            difference = float((backbone.shared_sums(prompts_KPH, batch) - plain).abs().max())
-        except Exception as error:  # no cache, or one of its own kind; a part that is given more than hidden states
-            if out_of_memory(error):
-                raise
-            difference = float("inf")
-        if not difference <= tolerance / 4 * float(plain.abs().max()):
-            setattr(backbone, name, before)
+    apart = backbone.shared_sums(prompts_KPH, batch)
+    backbone.shares_prompts = True
+    try:
+        shared = backbone.shared_sums(prompts_KPH, batch)
+    except Exception as error:  # a model without a cache, or with one of its own kind
+        if out_of_memory(error):
+            raise
+        return False
+    return float((shared - apart).abs().max()) <= tolerance / 4 * float(apart.abs().max())
 
 
 def _compare(

@@ -47,7 +47,7 @@ class SharedPrompts:
         return cache
 
 
-def may_read_less(backbone: Backbone) -> bool:
+def may_share(backbone: Backbone) -> bool:
     """Whether it is worth asking if a model gives the same numbers when a prompt is read once for all rows.
 
     On a GPU a second pass over the layers may cost more than the products it saves, and nobody has measured it.
